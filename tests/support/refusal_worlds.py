@@ -35,7 +35,8 @@ from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store
 from tests.support.builders import NOW_S, OWNER
-from tests.support.decisions.exits import USDC, GuardEvidence, sold_symbols
+from tests.support.decisions.exits import USDC, sold_symbols
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.transactions import grant, receipt, tx
 
 NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
@@ -160,7 +161,7 @@ class World:
             return apply_orders(replace(self.step, snapshot=snapshot, history=history))
 
         clock = SimpleNamespace(now_s=lambda: NOW_S)
-        return StepReaders(self, assemble, self.store.budgets.history, GuardEvidence(), cast(Any, clock), lambda: 0.5)
+        return StepReaders(self, assemble, self.store.budgets.history, FakeEvidenceSource(), cast(Any, clock), lambda: 0.5)
 
     def transactor(self) -> StepTransactor:
         def yes(outcome: StepOutcome) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from agent.execution import evaluation
 from agent.execution.step_context import StepOutcome
-from agent.model import ConditionalOrder, Evidence, OrderKind, OrdersConfig, OrderStage, Plan, Pool, StepInput
+from agent.model import ConditionalOrder, OrderKind, OrdersConfig, OrderStage, Plan, Pool, StepInput
 from agent.planning import proposals
 from agent.policy.orders.exits import apply_orders
 from tests.support.builders import Number, step_input, v2_pool, with_history, with_limits
-from tests.support.plans import evidence
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.standing_orders import price_of, terms
 from tests.support.tokens import LINK, USDC, WBTC, WETH
 
@@ -29,14 +29,6 @@ DEAR = v2_pool(WBTC, USDC, 66_000, 50_000_000)
 """The same for WBTC."""
 
 
-class GuardEvidence:
-    """Has nothing against any plan but what the guards work out themselves."""
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        """Evidence of a chain that tells the truth."""
-        return evidence(step, plan)
-
-
 def step_with_stops(*symbols: str, values: Mapping[str, Number] | None = None, pools: tuple[Pool, ...] = MARKET) -> StepInput:
     """Stops of these have fired; values in USDC, on target by default."""
     step = with_limits(step_input(TARGETS, values, PRICES, pools=pools), turnover_bps=None, daily_turnover_bps=None)
@@ -47,7 +39,7 @@ def step_with_stops(*symbols: str, values: Mapping[str, Number] | None = None, p
 
 
 def outcome_of(step: StepInput) -> StepOutcome:
-    return evaluation.evaluate_input(step, proposals.propose_rebalance, GuardEvidence(), "abc")
+    return evaluation.evaluate_input(step, proposals.propose_rebalance, FakeEvidenceSource(), "abc")
 
 
 def sold_symbols(plan: Plan | None) -> set[str]:

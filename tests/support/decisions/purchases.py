@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from agent.model import Evidence, Plan, StepInput
+from agent.model import StepInput
 from tests.support.builders import step_input, with_history, with_limits
 from tests.support.planning_worlds import DEEP
-from tests.support.plans import evidence
 
 MILLION = 10**6
 HALVES = {"WETH": 5_000, "USDC": 5_000}
-
-
-class PassingEvidence:
-    """Evidence that has nothing against any plan."""
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        return evidence(step, plan)
 
 
 def money_step(**history: object) -> StepInput:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.execution.evaluation import evaluate_input
 from agent.execution.step_context import StepOutcome
 from agent.layers.futures.state import with_policy
-from agent.model import Evidence, Plan, StepInput
+from agent.model import StepInput
 from agent.model.futures import MarginAccount
 from agent.planning.proposals import propose_rebalance
 from tests.support.builders import step_input, with_history, with_snapshot
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.perpetuals.steps import FUTURES_POLICY
-from tests.support.plans import evidence
-
-
-@dataclass(frozen=True)
-class FuturesEvidence:
-    """Evidence that every plan needs; `paused` is the kill switch."""
-
-    paused: bool = False
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        return replace(evidence(step, plan), paused=self.paused)
 
 
 def step_of(margin_account: MarginAccount, values: dict[str, int], **history: object) -> StepInput:
@@ -32,4 +22,4 @@ def step_of(margin_account: MarginAccount, values: dict[str, int], **history: ob
 
 
 def outcome_of(step: StepInput, *, paused: bool = False) -> StepOutcome:
-    return evaluate_input(step, propose_rebalance, FuturesEvidence(paused))
+    return evaluate_input(step, propose_rebalance, FakeEvidenceSource(paused=paused))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -52,13 +52,13 @@ from tests.support.decisions.exits import (
     USDC,
     WBTC,
     WETH,
-    GuardEvidence,
     outcome_of,
     sold_symbols,
     step_with_stops,
     step_with_unpriced_stop,
 )
 from tests.support.decisions.exits_of_a_step import HEAVIER, step_with_equal_stops
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.lp_worlds import paired, quiet, ranged, v2_at, v3_at, wanted
 from tests.support.lp_worlds import world as world_with
 from tests.support.plans import evidence
@@ -118,7 +118,7 @@ def fail_sale_of(world: World, token_in: str, error: Exception) -> None:
 
 
 def run_cycle(
-    world: World, evidence_source: GuardEvidence | None = None, confirm: Callable[[StepOutcome], bool] | None = None
+    world: World, evidence_source: FakeEvidenceSource | None = None, confirm: Callable[[StepOutcome], bool] | None = None
 ) -> StepOutcome:
     """Run a cycle with this evidence, or with an owner who answers so."""
     ports = world.ports()
@@ -591,8 +591,8 @@ def test_wallet_is_sold_while_liquidity_cannot_be_withdrawn() -> None:
     position = ranged(2_000, 1_600, 2_500, pool=pushed_pool)
     step = replace(with_history(step, states=()), snapshot=replace(step.snapshot, pools=pools, positions=(position,)))
 
-    sale = evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")
-    last = evaluation.evaluate_input(without_balance(step, LINK), requests.propose_selling_everything, GuardEvidence(), "abc")
+    sale = evaluation.evaluate_input(step, requests.propose_selling_everything, FakeEvidenceSource(), "abc")
+    last = evaluation.evaluate_input(without_balance(step, LINK), requests.propose_selling_everything, FakeEvidenceSource(), "abc")
 
     assert sale.kind is OutcomeKind.PLANNED
     assert sale.decision_result.exit_token == LINK.address
@@ -608,16 +608,15 @@ def without_balance(step: StepInput, asset: Token) -> StepInput:
 # --- Endpoints that fail
 
 
-@dataclass
-class DisputedEvidence(GuardEvidence):
-    """Evidence on which no two endpoints agree for the plans that this finds."""
+def disputed_evidence(disputes: Callable[[Plan], bool]) -> FakeEvidenceSource:
+    """Return evidence on which no two endpoints agree for the plans that `disputes` finds."""
 
-    disputes: Callable[[Plan], bool]
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        if self.disputes(plan):
+    def require_quorum(plan: Plan, plain: Evidence) -> Evidence:
+        if disputes(plan):
             raise Retryable("no quorum on WBTC")
-        return super().gather(step, plan)
+        return plain
+
+    return FakeEvidenceSource(require_quorum)
 
 
 def test_endpoint_failure_with_one_exit_spares_the_others(worlds: Worlds) -> None:
@@ -634,7 +633,7 @@ def test_endpoint_failure_with_one_exit_spares_the_others(worlds: Worlds) -> Non
 
 def test_evidence_failure_of_one_exit_spares_the_others(worlds: Worlds) -> None:
     """Its token answers each endpoint otherwise, already when its transfers are tried out."""
-    disputed = DisputedEvidence(lambda plan: any(leg.token_in == WBTC.address for leg in plan.legs))
+    disputed = disputed_evidence(lambda plan: any(leg.token_in == WBTC.address for leg in plan.legs))
     world = worlds(HEAVY_STOPS)
 
     outcome = run_cycle(world, disputed)
@@ -794,7 +793,7 @@ def test_refused_route_leaves_an_exit_the_direct_one() -> None:
     pushed_pool = v2_pool(WBTC, USDC, 66_000, 50_000_000)
     step = step_with_stops("LINK", pools=(MARKET[0], pushed_pool, THROUGH, SOUND))
 
-    first = evaluation.evaluate_input_once(step, proposals.propose_rebalance, GuardEvidence(), "abc")
+    first = evaluation.evaluate_input_once(step, proposals.propose_rebalance, FakeEvidenceSource(), "abc")
     outcome = outcome_of(step)
 
     assert first.kind is OutcomeKind.REFUSED
@@ -802,7 +801,7 @@ def test_refused_route_leaves_an_exit_the_direct_one() -> None:
     assert outcome.kind is OutcomeKind.PLANNED
     assert sold_symbols(outcome.plan) == {LINK.address, USDC.address}
     stored_step = codec.loads(StepInput, codec.dumps(outcome.step_input))
-    replayed = evaluation.evaluate_input_once(stored_step, proposals.propose_rebalance, GuardEvidence(), "abc")
+    replayed = evaluation.evaluate_input_once(stored_step, proposals.propose_rebalance, FakeEvidenceSource(), "abc")
     assert replayed.plan == outcome.plan, "a replay plans the same"
 
 
@@ -810,7 +809,7 @@ def test_disputed_token_on_the_route_does_not_delay_an_exit(worlds: Worlds) -> N
     """Endpoints answer differently already when its transfers are tried out."""
     world = worlds(ROUTED_STOP)
 
-    outcome = run_cycle(world, DisputedEvidence(lambda plan: WBTC.address in sold_symbols(plan)))
+    outcome = run_cycle(world, disputed_evidence(lambda plan: WBTC.address in sold_symbols(plan)))
 
     assert outcome.kind is OutcomeKind.DONE
     assert world.sold == sales(LINK.address)

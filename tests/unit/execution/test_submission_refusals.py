@@ -31,11 +31,11 @@ from tests.support.decisions.exits import (
     USDC,
     WBTC,
     WETH,
-    GuardEvidence,
     outcome_of,
     sold_symbols,
     step_with_stops,
 )
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.stores import store_fixture
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import grant, receipt, tx
@@ -131,12 +131,12 @@ def test_manual_swap_is_no_exit() -> None:
 def test_selling_everything_sells_one_asset_a_plan() -> None:
     step = step_with_stops(pools=(MARKET[0], DEAR, SOUND))
     sales: list[tuple[str, set[str]]] = []
-    outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")
+    outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, FakeEvidenceSource(), "abc")
     while outcome.plan is not None:
         exit_token = outcome.decision_result.exit_token
         sales.append((exit_token, sold_symbols(outcome.plan)))
         step = blocked_exits.exclude_blocked_exits(outcome.step_input, [BlockedExit(exit_token, "sold", "")])
-        outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")
+        outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, FakeEvidenceSource(), "abc")
 
     assert sales == [(asset.address, {asset.address, USDC.address}) for asset in (WETH, LINK)]
     assert outcome.kind is OutcomeKind.HOLD
@@ -147,7 +147,7 @@ def test_selling_everything_sells_one_asset_a_plan() -> None:
 def test_asset_with_a_refused_pool_is_not_sold_out() -> None:
     step = step_with_stops(pools=(MARKET[0], DEAR, SOUND))
 
-    outcome = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), GuardEvidence(), "abc")
+    outcome = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), FakeEvidenceSource(), "abc")
 
     assert outcome.kind is OutcomeKind.HOLD
     assert mentions(outcome.reason, "WBTC", "oracle_deviation")

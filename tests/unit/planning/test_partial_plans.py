@@ -21,7 +21,8 @@ from agent.reference import disagreement_loss, reference_prices
 from agent.units import BPS, NATIVE
 from tests.support.builders import ETHER, step_input, token, v2_pool, v3_pool, with_history, with_limits, with_snapshot
 from tests.support.decisions.partial_plans import partial_purchase_step
-from tests.support.decisions.purchases import MILLION, PassingEvidence
+from tests.support.decisions.purchases import MILLION
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.planning_worlds import DEEP, any_problem_with_gas, rebalance_to_targets
 from tests.support.plans import R, Swap, evidence, plan_of, sell_weth
 from tests.support.records.transfers import transfer
@@ -57,7 +58,7 @@ def worst_loss_by_guard(step: StepInput, plan: Plan) -> Fraction:
 
 
 def outcome_of(step: StepInput) -> StepOutcome:
-    return evaluation.evaluate_input(step, proposals.propose_rebalance, PassingEvidence())
+    return evaluation.evaluate_input(step, proposals.propose_rebalance, FakeEvidenceSource())
 
 
 # --- The worst case

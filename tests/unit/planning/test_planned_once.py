@@ -16,7 +16,8 @@ from agent.policy.decide import decide
 from tests.support.builders import NOW_S, step_input, with_history, with_limits
 from tests.support.decisions.exits import MARKET, SOUND, step_with_stops
 from tests.support.decisions.partial_plans import partial_purchase_step
-from tests.support.decisions.purchases import HALVES, MILLION, PassingEvidence, money_step
+from tests.support.decisions.purchases import HALVES, MILLION, money_step
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.planning_worlds import USDC, WETH, two
 
 SHALLOW = 600_000
@@ -69,12 +70,12 @@ STEPS = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_evaluation_plans_each_problem_once(plan_calls: list[Any], name: str) -> None:
-    evaluation.evaluate_input(STEPS[name], proposals.propose_rebalance, PassingEvidence())
+    evaluation.evaluate_input(STEPS[name], proposals.propose_rebalance, FakeEvidenceSource())
     assert_each_call_is_new(plan_calls)
 
 
 def test_whole_purchase_takes_a_single_plan(plan_calls: list[Any]) -> None:
-    evaluation.evaluate_input(money_step(), proposals.propose_rebalance, PassingEvidence())
+    evaluation.evaluate_input(money_step(), proposals.propose_rebalance, FakeEvidenceSource())
     assert len(plan_calls) == 1
 
 
@@ -93,14 +94,14 @@ def test_status_holds_what_is_not_worth_its_cost() -> None:
 
 def test_invest_plans_each_problem_once(plan_calls: list[Any]) -> None:
     step = with_history(step_bought_in_parts(), last_rebalance_s=1)
-    evaluation.evaluate_input(step, requests.invest_proposer({USDC.address: APPROVED_RAW}), PassingEvidence())
+    evaluation.evaluate_input(step, requests.invest_proposer({USDC.address: APPROVED_RAW}), FakeEvidenceSource())
     assert_each_call_is_new(plan_calls)
 
 
 @pytest.mark.parametrize("price", [1, 10**9], ids=["filled", "waits"])
 def test_limit_order_is_planned_once(plan_calls: list[Any], price: int) -> None:
     order = LimitOrder("one", USDC.address, WETH.address, APPROVED_RAW, Fraction(price), NOW_S + 3_600, NOW_S)
-    evaluation.evaluate_input(two(5_000, 5_000), proposals.single_order_proposer(order), PassingEvidence())
+    evaluation.evaluate_input(two(5_000, 5_000), proposals.single_order_proposer(order), FakeEvidenceSource())
     assert len(plan_calls) == 1
 
 

@@ -35,7 +35,8 @@ from agent.store import Store
 from agent.units import NATIVE, Token
 from tests.support import signing
 from tests.support.builders import ETHER, NOW_S, history, step_input, with_limits
-from tests.support.decisions.exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH, GuardEvidence, step_with_stops
+from tests.support.decisions.exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH, step_with_stops
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.lp_worlds import planned, ranged, roomy, world
 from tests.support.plans import evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.records.intents import ended_intent
@@ -320,7 +321,7 @@ def outcome_after_reverts(step: StepInput, reverts: dict[Token, int], ago_s: int
     own = tuple(ExitFailures(token.address, times, 0, NOW_S - ago_s) for token, times in reverts.items())
     whole = sum(reverts.values())
     failed = history(step.history, reverts_in_row=whole, failed_exits=own, is_stopped=whole >= 3, **past)
-    return evaluation.evaluate_input(replace(step, history=failed), proposals.propose_rebalance, GuardEvidence(), "abc")
+    return evaluation.evaluate_input(replace(step, history=failed), proposals.propose_rebalance, FakeEvidenceSource(), "abc")
 
 
 @pytest.mark.parametrize(("wbtc", "link", "goes"), [(0, 0, WBTC), (0, 9, WBTC), (1, 1, WBTC), (1, 0, LINK), (9, 2, LINK)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -68,6 +68,7 @@ from tests.support.builders import (
     with_snapshot,
     without_feed,
 )
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.lp_worlds import planned, wanted, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.support.text import mentions, raises_code
@@ -470,20 +471,16 @@ def test_changed_code_is_named_by_its_pin(
 Screen = Callable[[Plan], Mapping[str, ScreenedToken]]
 
 
-@dataclass
-class FakeEvidenceSource:
-    """Evidence that passes, but for the findings of `screen` by token; None: nothing is screened. `plans` are those that were judged."""
+def evidence_source(screen: Screen | None) -> FakeEvidenceSource:
+    """Return a source with these findings by token in place of clean ones; None: nothing is screened."""
+    if screen is None:
+        return FakeEvidenceSource(screened_tokens=None)
 
-    screen: Screen | None
-    plans: list[Plan] = field(default_factory=list)
+    def with_findings(plan: Plan, plain: Evidence) -> Evidence:
+        findings = screen(plan)
+        return replace(plain, screened_tokens=tuple(findings.get(screened.token, screened) for screened in plain.screened_tokens or ()))
 
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        self.plans.append(plan)
-        usual = evidence(step, plan)
-        if self.screen is None:
-            return replace(usual, screened_tokens=None)
-        findings = self.screen(plan)
-        return replace(usual, screened_tokens=tuple(findings.get(screened.token, screened) for screened in usual.screened_tokens or ()))
+    return FakeEvidenceSource(with_findings)
 
 
 def test_quarantined_balance_does_not_count_and_is_named() -> None:
@@ -534,7 +531,7 @@ def test_token_that_fails_the_screen_is_planned_around() -> None:
     step = with_limits(step_input(SHARES, {**SHARES, "WBTC": 9_000, "LINK": 3_000}), plan_cost_bps=100)
     wbtc = token("WBTC").address
     link = token("LINK").address
-    source = FakeEvidenceSource(lambda _plan: {wbtc: ScreenedToken(wbtc, TokenFinding.PAUSED)})
+    source = evidence_source(lambda _plan: {wbtc: ScreenedToken(wbtc, TokenFinding.PAUSED)})
     quarantined_step, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
     assert [screen.token for screen in quarantined_step.targets.quarantined_tokens] == [wbtc]
     assert isinstance(proposal, proposals.Proposal)
@@ -550,7 +547,7 @@ def test_token_that_fails_the_screen_is_planned_around() -> None:
 @pytest.mark.parametrize("screen", [lambda _plan: {}, None], ids=["all are clean", "nothing is screened"])
 def test_plan_of_clean_tokens_is_the_first_plan(screen: Screen | None) -> None:
     step = step_input(SHARES, {**SHARES, "WBTC": 9_000})
-    source = FakeEvidenceSource(screen)
+    source = evidence_source(screen)
     same, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
     assert isinstance(proposal, proposals.Proposal)
     assert source.plans == [proposal.plan]
@@ -568,7 +565,7 @@ def test_failed_pools_are_excluded_and_the_next_is_used(count: int) -> None:
         used = {contract_by_pool[leg.pool] for leg in plan.legs if USDC in (leg.token_in, leg.token_out)} & {*contracts}
         return {USDC: failed_pools_of(USDC, *(contract for contract in contracts if contract in used))} if used else {}
 
-    source = FakeEvidenceSource(screen)
+    source = evidence_source(screen)
     screened_step, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
     assert screened_step.targets.quarantined_tokens == ()
     assert isinstance(proposal, proposals.Proposal)

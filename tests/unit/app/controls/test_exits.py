@@ -20,7 +20,8 @@ from agent.model import LIMITS, ControlCode, LimitSpec, LimitUnit, TighterDirect
 from agent.planning import proposals
 from agent.store.store import ConfigVersion
 from tests.support import agents
-from tests.support.decisions.exits import WBTC, GuardEvidence, step_with_stops
+from tests.support.decisions.exits import WBTC, step_with_stops
+from tests.support.fakes.evidence import FakeEvidenceSource
 
 SMALLEST = {
     LimitUnit.SHARE: "0%",
@@ -86,7 +87,7 @@ def test_no_limit_at_its_extreme_stops_a_stop_loss(file: Path, key: str, value: 
     spec = LIMITS[key]
     step = step_with_stops("WBTC")
     step = replace(step, limits=replace(step.limits, **{spec.field_name: EXACT[value]}))
-    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, GuardEvidence(), "abc")
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, FakeEvidenceSource(), "abc")
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.decision_result.exit_token == WBTC.address, outcome.reason
 

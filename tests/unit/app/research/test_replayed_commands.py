@@ -37,7 +37,7 @@ from agent.store import open_store
 from agent.store.files.recorder import StepRecorder
 from tests.support.builders import NOW_S, OWNER, raw, step_input, with_limits
 from tests.support.decisions.exits import LINK, MARKET, SOUND, step_with_stops
-from tests.support.decisions.purchases import PassingEvidence
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.refusal_worlds import World
 from tests.support.stores import DIGEST, ROOMY, edit_step_file, files
 from tests.support.tokens import USDC, WBTC, WETH
@@ -86,7 +86,7 @@ def step_folder(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | N
 @pytest.mark.parametrize("name", CASES)
 def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name: str) -> None:
     case, step, command, kind = CASES[name]
-    outcome = evaluation.evaluate_input(step, proposer(case), PassingEvidence())
+    outcome = evaluation.evaluate_input(step, proposer(case), FakeEvidenceSource())
     assert outcome.kind is kind, outcome.reason
     place = step_folder(tmp_path, [(outcome, case)])
     replay_document = replay(place)
@@ -105,7 +105,7 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
 
 def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     """Nothing asked but the agent: an older file cannot say more."""
-    own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), PassingEvidence()) for name in ("own", "swap"))
+    own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), FakeEvidenceSource()) for name in ("own", "swap"))
     place = step_folder(tmp_path, [(own, None), (swap, None)])
     assert [(step["result"], step["requested_by"]) for step in replay(place)["steps"]] == [("same", None), ("manual", None)]
     for file in files(place):

@@ -15,8 +15,9 @@ from agent.model import AdjustFutures, Rebalance, StepInput
 from agent.model.futures import MarginAccount
 from agent.planning.proposals import Proposal, propose_rebalance
 from tests.support.builders import with_history
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.parts import FuturesEvidence, outcome_of, step_of
+from tests.support.perpetuals.parts import outcome_of, step_of
 from tests.support.perpetuals.steps import EMPTY, EVEN, FUTURES_POLICY, OVER, book
 
 SKEWED = {"WETH": 8_000, "USDC": 2_000}
@@ -90,7 +91,7 @@ def test_without_futures_a_refusal_is_evaluated_once() -> None:
         evaluated.append(step)
         return propose_rebalance(step)
 
-    outcome = evaluate_input(step, propose, FuturesEvidence())
+    outcome = evaluate_input(step, propose, FakeEvidenceSource())
     assert outcome.kind is OutcomeKind.REFUSED
     assert outcome.step_input.progress.spot_hold_reason == ""
     assert evaluated == [step]

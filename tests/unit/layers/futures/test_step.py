@@ -20,7 +20,7 @@ from agent.layers.futures.guards import FUTURES_GUARDS
 from agent.layers.futures.notes import order_note
 from agent.layers.futures.policy.needs import reduction_goals, spendable_collateral_raw
 from agent.layers.futures.state import FuturesProgress, planned_futures, with_policy
-from agent.model import AdjustFutures, Destination, Evidence, ExitFailures, Hold, Holding, Plan, Rebalance, StepInput, UnreadableItem
+from agent.model import AdjustFutures, Destination, ExitFailures, Hold, Holding, Plan, Rebalance, StepInput, UnreadableItem
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
@@ -28,6 +28,7 @@ from agent.policy.decide import current_drifts, decide
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import EMPTY, EVEN, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
 from tests.support.plans import evidence
@@ -94,18 +95,15 @@ def test_spot_drift_not_worth_its_cost__holds_no_futures() -> None:
     assert propose_rebalance(step_within).decision_result.decision == alone.decision_result.decision
 
 
-class Unquoted:
-    """Evidence without a second quote of any swap."""
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        return replace(evidence(step, plan), second_quotes=())
-
-
 def test_refused_spot_plan__holds_no_futures_and_stays_the_outcome() -> None:
     skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
     skewed = replace(skewed, limits=replace(skewed.limits, daily_loss_bps=None))
     opens, stays = (
-        evaluate_input(with_policy(with_snapshot(skewed, futures=margin_account), FUTURES_POLICY), propose_rebalance, Unquoted())
+        evaluate_input(
+            with_policy(with_snapshot(skewed, futures=margin_account), FUTURES_POLICY),
+            propose_rebalance,
+            FakeEvidenceSource(second_quotes=()),
+        )
         for margin_account in (EMPTY, book(10_000, 10 * E18))
     )
     assert opens.kind is OutcomeKind.PLANNED, opens.reason

@@ -36,8 +36,9 @@ from agent.policy.one_sided import target_weights
 from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits
-from tests.support.decisions.purchases import MILLION, PassingEvidence
+from tests.support.decisions.purchases import MILLION
 from tests.support.decisions.top_ups import with_top_up
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.planning_worlds import DEEP
 from tests.support.standing_orders import price_of
 
@@ -52,7 +53,7 @@ def step_with_purchase(values: dict[str, int], came_usd: int, sold_usd: int, due
 
 
 def outcome_of(step: StepInput) -> StepOutcome:
-    return evaluation.evaluate_input(step, proposals.propose_rebalance, PassingEvidence())
+    return evaluation.evaluate_input(step, proposals.propose_rebalance, FakeEvidenceSource())
 
 
 BALANCED = {"WETH": 4_970, "WBTC": 2_485, "USDC": 2_545}

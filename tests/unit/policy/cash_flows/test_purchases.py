@@ -33,7 +33,8 @@ from agent.reference import reference_prices
 from agent.units import floor_int, value_text
 from tests.support.builders import NOW_S, step_input, token, v2_pool, with_history, with_limits, without_feed
 from tests.support.constants import MONTH_S
-from tests.support.decisions.purchases import HALVES, MILLION, PassingEvidence, money_step
+from tests.support.decisions.purchases import HALVES, MILLION, money_step
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.planning_worlds import DEEP, rebalance_to_targets
 from tests.support.plans import evidence
 from tests.support.text import mentions
@@ -57,7 +58,7 @@ def test_first_purchase_buys_the_whole_at_once() -> None:
 
 
 def test_turnover_guards_show_the_purchase_and_its_allowance() -> None:
-    outcome = evaluation.evaluate_input(money_step(), proposals.propose_rebalance, PassingEvidence())
+    outcome = evaluation.evaluate_input(money_step(), proposals.propose_rebalance, FakeEvidenceSource())
     assert outcome.plan is not None
     verdict_by_guard = {verdict.guard: verdict for verdict in outcome.plan.verdicts}
     moved = value_text(outcome.plan.turnover, 6)
@@ -68,7 +69,7 @@ def test_turnover_guards_show_the_purchase_and_its_allowance() -> None:
 
 
 def test_turnover_guards_show_only_the_limit_for_drift() -> None:
-    outcome = evaluation.evaluate_input(money_step(last_rebalance_s=1), proposals.propose_rebalance, PassingEvidence())
+    outcome = evaluation.evaluate_input(money_step(last_rebalance_s=1), proposals.propose_rebalance, FakeEvidenceSource())
     assert outcome.plan is not None
     turnover_verdict = next(verdict for verdict in outcome.plan.verdicts if verdict.guard == "turnover")
     assert turnover_verdict.limit == "3000 bps"
@@ -157,7 +158,7 @@ def test_turnover_allowance_is_less_by_the_turnover_of_the_day() -> None:
 
 def test_daily_loss_binds_a_purchase() -> None:
     step = with_limits(money_step(loss_24h=Fraction(99 * MILLION)), daily_loss_bps=100)
-    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, PassingEvidence())
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, FakeEvidenceSource())
     assert outcome.kind is OutcomeKind.REFUSED
     assert "daily_loss" in {verdict.guard for verdict in outcome.refusal_verdicts if not verdict.passed}
 

@@ -24,7 +24,6 @@ from agent.model import (
     AlertKind,
     BlockedExit,
     ConditionalOrder,
-    Evidence,
     Halt,
     Hold,
     Holding,
@@ -33,7 +32,6 @@ from agent.model import (
     OrdersConfig,
     OrderStage,
     PastPrices,
-    Plan,
     Pool,
     PriceSource,
     Rebalance,
@@ -61,12 +59,12 @@ from tests.support.decisions.exits import (
     USDC,
     WBTC,
     WETH,
-    GuardEvidence,
     outcome_of,
     sold_symbols,
     step_with_stops,
     step_with_unpriced_stop,
 )
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.lp_worlds import quiet, ranged, wanted, world
 from tests.support.plans import evidence
 from tests.support.standing_orders import price_of, terms
@@ -222,7 +220,7 @@ def test_exit_is_not_held_up_by_the_pool_of_another_asset() -> None:
 
 def test_refused_exit_is_none_once_it_is_excluded() -> None:
     refused = evaluation.evaluate_input_once(
-        step_with_stops("LINK", pools=(*MARKET, OFF)), proposals.propose_rebalance, GuardEvidence(), "abc"
+        step_with_stops("LINK", pools=(*MARKET, OFF)), proposals.propose_rebalance, FakeEvidenceSource(), "abc"
     )
     blocked = evaluation.refused_exit(refused)
     assert refused.kind is OutcomeKind.REFUSED
@@ -232,14 +230,8 @@ def test_refused_exit_is_none_once_it_is_excluded() -> None:
 
 
 def test_refusal_for_the_whole_wallet_blocks_no_exit() -> None:
-    class Paused(GuardEvidence):
-        """The owner has paused."""
-
-        def gather(self, step: StepInput, plan: Plan) -> Evidence:
-            """Evidence with the kill switch on."""
-            return evidence(step, plan, paused=True, pause_reason="by hand")
-
-    outcome = evaluation.evaluate_input(step_with_stops("WBTC"), proposals.propose_rebalance, Paused(), "abc")
+    paused = FakeEvidenceSource(paused=True, pause_reason="by hand")
+    outcome = evaluation.evaluate_input(step_with_stops("WBTC"), proposals.propose_rebalance, paused, "abc")
     assert outcome.kind is OutcomeKind.REFUSED
     assert outcome.decision_result.blocked_exits == ()
 
@@ -491,7 +483,7 @@ def test_exit_is_not_refused_for_a_stale_feed_of_another_asset() -> None:
 def test_selling_everything_skips_only_assets_in_conflict() -> None:
     step = two_sources(pools=(SOUND, APART))
     sold = []
-    while (outcome := evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")).plan is not None:
+    while (outcome := evaluation.evaluate_input(step, requests.propose_selling_everything, FakeEvidenceSource(), "abc")).plan is not None:
         if outcome.kind is not OutcomeKind.PLANNED:
             break
         sold.append(outcome.decision_result.exit_token)
@@ -499,11 +491,13 @@ def test_selling_everything_skips_only_assets_in_conflict() -> None:
     assert sold == [WETH.address, WBTC.address]
     assert any(blocked_exit.token == LINK.address and ORACLE in blocked_exit.why for blocked_exit in outcome.decision_result.blocked_exits)
     sold_out = evaluation.evaluate_input(
-        two_sources(pools=(SOUND, APART)), requests.sell_out_proposer(WBTC.address), GuardEvidence(), "abc"
+        two_sources(pools=(SOUND, APART)), requests.sell_out_proposer(WBTC.address), FakeEvidenceSource(), "abc"
     )
     assert sold_out.kind is OutcomeKind.PLANNED
     assert sold_symbols(sold_out.plan) == {WBTC.address, USDC.address}
-    halted = evaluation.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out_proposer(LINK.address), GuardEvidence(), "abc")
+    halted = evaluation.evaluate_input(
+        two_sources(pools=(SOUND, APART)), requests.sell_out_proposer(LINK.address), FakeEvidenceSource(), "abc"
+    )
     assert halted.kind is OutcomeKind.HALT
 
 
@@ -542,7 +536,7 @@ def test_exit_is_sold_while_another_asset_has_no_price() -> None:
         assert sold_symbols(outcome.plan) == {WBTC.address, USDC.address}
         assert mentions(outcome.reason, "nothing else is traded", "LINK", "no reference price")
         again = codec.loads(StepInput, codec.dumps(outcome.step_input))
-        assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, GuardEvidence(), "abc").plan == outcome.plan, (
+        assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, FakeEvidenceSource(), "abc").plan == outcome.plan, (
             "a replay plans the same"
         )
 
@@ -583,7 +577,7 @@ def test_selling_everything_sells_what_has_a_price() -> None:
     step = step_with_unpriced_stop()
     sold = []
     while (
-        outcome := evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")
+        outcome := evaluation.evaluate_input(step, requests.propose_selling_everything, FakeEvidenceSource(), "abc")
     ).kind is OutcomeKind.PLANNED:
         sold.append(outcome.decision_result.exit_token)
         holdings = tuple(replace(holding, raw=0) if holding.token in sold else holding for holding in step.snapshot.holdings)
@@ -608,7 +602,7 @@ def test_exit_is_sold_beside_an_order_that_contradicts_its_price() -> None:
         assert mentions(outcome.reason, "nothing else is traded", "contradicts the price", symbol)
         gone = tuple(replace(holding, raw=0) if holding.token == LINK.address else holding for holding in step.snapshot.holdings)
         assert outcome_of(replace(step, snapshot=replace(step.snapshot, holdings=gone))).kind is OutcomeKind.HALT, "purchases wait"
-        sold = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), GuardEvidence(), "abc")
+        sold = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), FakeEvidenceSource(), "abc")
         assert sold.kind is OutcomeKind.PLANNED
         assert sold_symbols(sold.plan) == {WBTC.address, USDC.address}
 
@@ -629,13 +623,13 @@ def test_exit_is_sold_while_another_balance_is_unknown(answers: tuple[int, ...])
     assert sold_symbols(outcome.plan) == {LINK.address, USDC.address}, "nor sold through it"
     assert mentions(outcome.reason, "nothing else is traded", "balance of WBTC")
     again = codec.loads(StepInput, codec.dumps(outcome.step_input))
-    assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, GuardEvidence(), "abc").plan == outcome.plan, (
+    assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, FakeEvidenceSource(), "abc").plan == outcome.plan, (
         "a replay plans the same"
     )
     assert outcome_of(with_unread_balance(step_with_stops(values=HEAVY, pools=pools), *more)).kind is OutcomeKind.HALT, "purchases wait"
     assert outcome_of(with_unread_balance(step_with_stops("WBTC", pools=pools), *more)).kind is OutcomeKind.HALT
     ended = evaluation.evaluate_input(
-        with_unread_balance(step_with_stops(pools=pools), *more), requests.propose_selling_everything, GuardEvidence(), "abc"
+        with_unread_balance(step_with_stops(pools=pools), *more), requests.propose_selling_everything, FakeEvidenceSource(), "abc"
     )
     assert ended.kind is OutcomeKind.PLANNED
     assert ended.decision_result.exit_token == WETH.address
@@ -666,6 +660,6 @@ def test_selling_everything_through_costly_pools_ends() -> None:
         v3_pool(LINK, USDC, Fraction(25, 2), deep),
     ]
     step = step_input(bps, values, {"WETH": 10**6, "WBTC": 60_000, "LINK": 10}, pools=places, kinds=(PriceSource.FEED,))
-    outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence())
+    outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, FakeEvidenceSource())
     assert outcome.kind is OutcomeKind.HOLD
     assert mentions(outcome.reason, "nothing more can be sold", "WBTC stays")
