@@ -328,13 +328,19 @@ class ProposingExecutor(JournaledExecutor):
         unsigned_intents = self.unsigned_intents()
         for intent in unsigned_intents:
             self.outbox.remove_proposal(intent.id)
+        rejections = [intent for intent in unsigned_intents if intent.kind is IntentKind.CANCEL]
         for intent in unsigned_intents:
-            if self._record_if_mined(intent, proposal_block_by_id[intent.id]):
+            if intent in rejections or self._record_if_mined(
+                intent, proposal_block_by_id[intent.id]
+            ):
                 continue
             if signatures_text := self._sufficient_signatures(intent):
                 raise self._reject(intent, signatures_text, why)
             self._drop(intent, why)
-        self._reject_executable(proposal_block_by_id, why)
+        self._reject_executable(proposal_block_by_id, why)  # keeps a rejection that waits
+        for intent in rejections:
+            if not self._record_if_mined(intent, proposal_block_by_id[intent.id]):
+                self._drop(intent, why)
         cancelled_intents = super().cancel_pending(why)
         cancelled_ids = {intent.id for intent in cancelled_intents}
         return [

@@ -106,6 +106,9 @@ def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(anvil_cha
         document = pause_hard(agent)
         assert document["outcome"] == "unfinished"
         assert mentions(document["message"], "2 of 2 signatures", intent.id, "at any time", f"empty call of {safe.address}")
+        sign_and_send(agent, FIRST)
+        assert pause_hard(agent)["outcome"] == "unfinished"
+        assert len(api.list_proposals(agent)["proposals"][-1]["signed_by"]) == 1, "the next look keeps the rejection and its signatures"
         execute(agent)
         assert pause_hard(agent)["outcome"] in ("done", "clear")
         assert "signed" not in api.pause(loaded.path, "test")
