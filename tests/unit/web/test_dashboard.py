@@ -265,14 +265,17 @@ def test_first_purchase_on_paper__is_said_while_it_goes_on(
         for kind in outcomes
     ]
     run = {"ok": True, "state": "running", "cycles": 0, "paused": paused, "sends": True, "reasons": []}
+    profit = {**golden_document("28-pnl"), "periods": [], "why_empty": "the ledger is empty: run trimtab run first"}
     documents = {
         **served.board.documents,
+        "pnl": {"all": profit},
         "history": {**golden_document("26-history"), "steps": steps},
         "run": run,
         "pause": {"paused": paused, "pause_reason": "", "pause_hard": False},
     }
     text = Renderer(reach).render_page(PAGES[0], documents, {}, 1, Session(1, "set-up", False, 0, 0))
     assert ("makes its first purchase" in text) is is_said
+    assert ("the ledger is empty" in text) is not is_said
 
 
 def test_waiting_plan_s_amounts__are_cut_and_other_texts_not() -> None:
