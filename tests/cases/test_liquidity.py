@@ -129,7 +129,7 @@ def test_rebalance__brings_wallet_and_positions_on_target(anvil_chain: LocalChai
         confirmed_parameters = agent.confirmed_parameters()
         assert confirmed_parameters["liquidity positions"] == ", ".join(position.name for position in own)
         assert mentions(confirmed_parameters["lp"], "60 %", "30 d")
-        assert confirmed_parameters["lp_max_weight"] == "90%"
+        assert confirmed_parameters["lp_max_weight"] == "90 %"
         before = agents.purse(chain)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         agents.require_exact(chain, outcome, before)
