@@ -196,7 +196,7 @@ def test_wrapped_native_coin__becomes_a_hub_where_not_held(bare: Bare, tmp_path:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--target", "WETH=60%", "--target", "USDC=30%"), ("90%", "add 10 %")),
+        (("--target", "WETH=60%", "--target", "USDC=30%"), ("90 %", "add 10 %")),
         (("--target", "WETH=60", "--target", "USDC=40"), ("no unit",)),
         (("--target", "USDC=100%"), ("portfolio.assets", "at least 2")),
         (("--target", "WETH=60%", "--target", "WETH=40%", "--numeraire", "WETH", "--price", "3000"), ("given twice",)),

@@ -208,8 +208,8 @@ def test_config_takes_estimates_and_names_contradictions() -> None:
         (ESTIMATE.replace('min_history = "30d"', 'min_history = "2d"'), "2 assets need at least 3 steps"),
         (ESTIMATE.replace('max_age = "2d"', 'max_age = "1h"'), "max_age: shorter than a step"),
         (ESTIMATE + 'correlation = "0%"\n', "policy.risk.correlation: estimate takes"),
-        (ESTIMATE + 'correlations = { "WETH/USDC" = "100%" }\n', "WETH/USDC = 100% is beyond 99%"),
-        (ESTIMATE + 'volatilities = { USDC = "0%" }\n', "USDC = 0% is not between 0.1% and 1000%"),
+        (ESTIMATE + 'correlations = { "WETH/USDC" = "100%" }\n', "WETH/USDC = 100 % is beyond 99 %"),
+        (ESTIMATE + 'volatilities = { USDC = "0%" }\n', "USDC = 0 % is not between 0.1 % and 1000 %"),
         (ESTIMATE + 'volatilities = { DOGE = "50%" }\n', "'DOGE' is not an asset"),
     ):
         with pytest.raises(ConfigError, match=message.replace("(", r"\(")):

@@ -36,8 +36,8 @@ def test_table_has_rates_and_a_currency_together(fields: dict[str, str]) -> None
     [
         pytest.param({"currency": "EUR"}, "currency and rates must be given together", id="no rates"),
         pytest.param({"rates": "eur.csv"}, "currency and rates must be given together", id="no currency"),
-        pytest.param({"rate": "0%"}, "rate: 0%; write above 0% and at most 100%", id="no tax"),
-        pytest.param({"rate": "100.01%"}, "rate: 100.01%; write above 0% and at most 100%", id="a bp more than all"),
+        pytest.param({"rate": "0%"}, "rate: 0 %; write above 0 % and at most 100 %", id="no tax"),
+        pytest.param({"rate": "100.01%"}, "rate: 100.01 %; write above 0 % and at most 100 %", id="a bp more than all"),
     ],
 )
 def test_table_names_its_mistake(fields: dict[str, str], reason: str) -> None:

@@ -199,8 +199,8 @@ def test_zone_sells_nothing_that_is_locked_in_positions(is_locked: bool) -> None
     [
         ({"cost_bps": 0}, "policy.trigger.tracking_error_cost: 0 bps is out of range: it must be above 0"),
         ({"horizon_s": 60}, "policy.trigger.horizon: 60 s is not between 1h and 365d"),
-        ({"volatilities": {"USDC": 0}}, "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000%"),
-        ({"correlations": {("WETH", "USDC"): 10_000}}, "policy.risk.correlations: WETH/USDC = 100% is beyond 99%"),
+        ({"volatilities": {"USDC": 0}}, "policy.risk.volatilities: USDC = 0 % is not between 0.1 % and 1000 %"),
+        ({"correlations": {("WETH", "USDC"): 10_000}}, "policy.risk.correlations: WETH/USDC = 100 % is beyond 99 %"),
     ],
 )
 def test_zone_halts_on_an_impossible_risk(risk: dict[str, Any], reason: str) -> None:
