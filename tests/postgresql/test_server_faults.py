@@ -285,6 +285,7 @@ def test_url_of_a_standby__is_named_at_every_write_and_passes(tmp_path: Path) ->
         place = tmp_path / "trimtab.store"
         with standby_of(primary) as standby:
             open_store(primary.url(), CHAIN_ID, WALLET, secret_place=place).close()
+            standby.await_replay_of(primary)
             with closing(open_store(standby.url(), CHAIN_ID, WALLET, secret_place=place)) as store:
                 assert not store.pause_switch.read().paused
                 attempts = (store.db.serving().__enter__, store.db.acting().__enter__, lambda: store.steps.begin("s", START_S, "{}"))

@@ -61,6 +61,14 @@ class Server:
         ]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
+    def await_replay_of(self, primary: Server) -> None:
+        """Wait until this standby shows what the primary has written so far."""
+        written = primary.run("SELECT pg_current_wal_flush_lsn()")
+        deadline_s = time.monotonic() + 20
+        while self.run(f"SELECT pg_last_wal_replay_lsn() >= '{written}'") != "t":
+            assert time.monotonic() < deadline_s, "the standby does not catch up"
+            time.sleep(0.05)
+
     def end_sessions(self) -> None:
         """End every session of trimtab, as an operator or a fail-over does."""
         self.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'")
@@ -84,7 +92,7 @@ class Server:
 
 @contextmanager
 def standby_of(primary: Server) -> Iterator[Server]:
-    """A standby that shows each commit before the primary answers it."""
+    """A standby that has each commit before the primary answers it; that of a session with a choice of its own it may show later."""
     with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as name:
         server = Server(Path(name), primary.programs)
         user = _as_ordinary_user(server.folder)
