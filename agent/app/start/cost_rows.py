@@ -140,11 +140,10 @@ def _loss_rows(loss: TrackingLossDocument | None) -> list[CostRow]:
         )
     ]
     if loss["wild_year_bps"] is not None:
-        wild_bps = loss["wild_year_bps"]
-        wild_loss = loss["own"].copy()
-        wild_loss.update({"loss_bps": wild_bps, "costs_bps": wild_bps, "drift_bps": "0"})
+        wild_bps = float(loss["wild_year_bps"])
+        wild_text = _bps_text(wild_bps, wild_bps, loss["own"]["trades_a_year"])
         note = f"prices move {WILD_YEAR_FACTOR:g} times as much"
-        rows.append(_row("The same, in a year as wild as 2021", _loss_text(wild_loss), note))
+        rows.append(_row("The same, in a year as wild as 2021", wild_text, note))
     return rows
 
 
@@ -171,7 +170,11 @@ def _trigger_rows(loss: TrackingLossDocument | None) -> list[CostRow]:
 
 def _loss_text(loss: PolicyLossDocument) -> str:
     pretax_bps = float(loss["costs_bps"]) + float(loss["drift_bps"])
-    loss_text = about_bps(float(loss["loss_bps"]), pretax_bps, float(loss["trades_a_year"]))
+    return _bps_text(float(loss["loss_bps"]), pretax_bps, loss["trades_a_year"])
+
+
+def _bps_text(loss_bps: float, pretax_bps: float, trades_a_year: str) -> str:
+    loss_text = about_bps(loss_bps, pretax_bps, float(trades_a_year))
     return f"{'' if loss_text.startswith('over') else 'about '}{loss_text} bps a year"
 
 
