@@ -10,6 +10,7 @@ from agent.accounting.tax_lots import planned_gains
 from agent.guards.case import GuardCase, GuardMeasurement
 from agent.guards.guard import Guard
 from agent.layers.tax.state import TaxState
+from agent.layers.tax.year import is_within_year, total_gain
 from agent.model import Rebalance, StepInput
 from agent.units import Value, value_text
 
@@ -41,9 +42,8 @@ def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
             wrapped_native,
             snapshot.head.timestamp_s,
         )
-        total_gain = sum((token_gain.gain for token_gain in plan_gains), Fraction(0))
-        gain_text = f"{_money_text(case, total_gain)} with {_money_text(case, tax_inputs.realised_gain)} realised this year"
-        is_within = total_gain <= max(limit - tax_inputs.realised_gain, Fraction(0))
+        gain_text = f"{_money_text(case, total_gain(plan_gains))} with {_money_text(case, tax_inputs.realised_gain)} realised this year"
+        is_within = is_within_year(plan, plan_gains, limit - tax_inputs.realised_gain)
     if decision.by_hand or case.is_sell_only():
         return GuardMeasurement(f"{gain_text} (not applied)", True)
     return GuardMeasurement(gain_text, is_within)

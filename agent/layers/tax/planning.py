@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gains
 from agent.layers.tax.state import TaxState
+from agent.layers.tax.year import is_within_year, total_gain
 from agent.model import Plan, Portfolio, Rebalance, SkippedItem, StepInput, TaxInputs
 from agent.planning import planner
 from agent.reference import ReferencePrices, reference_prices
@@ -41,7 +42,7 @@ def within_year_limit(
         tax_inputs,
         full_plan,
     )
-    if _total_gain(plan_gains) <= max(unused_gain, Fraction(0)):
+    if is_within_year(full_plan, plan_gains, unused_gain):
         return full_plan
     tokens_with_gains = {planned_gain.token for planned_gain in plan_gains if planned_gain.gain > 0}
     allowed_gain = max(unused_gain, Fraction(0))
@@ -74,7 +75,7 @@ def within_year_limit(
             tax_inputs,
             trimmed_plan,
         )
-        if _total_gain(plan_gains) <= allowed_gain:
+        if is_within_year(trimmed_plan, plan_gains, allowed_gain):
             skip_notes = [
                 SkippedItem(
                     step.portfolio.token(token).label, _limit_reason(step.portfolio, tax_inputs)
@@ -145,10 +146,6 @@ def _gains_of(
     return ()
 
 
-def _total_gain(plan_gains: tuple[PlannedGain, ...]) -> Value:
-    return sum((planned_gain.gain for planned_gain in plan_gains), Fraction(0))
-
-
 def _limit_reason(portfolio: Portfolio, tax_inputs: TaxInputs) -> str:
     decimals = portfolio.numeraire.decimals
     currency = tax_inputs.currency or portfolio.numeraire.label
@@ -176,7 +173,7 @@ def taxed_gain(step: StepInput, plan: Plan) -> Value:
     tax_inputs = step.layer(TaxState).inputs
     if tax_inputs is None:
         return Fraction(0)
-    plan_gain = _total_gain(
+    plan_gain = total_gain(
         _gains_of(
             step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax_inputs, plan
         )

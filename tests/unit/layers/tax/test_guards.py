@@ -8,13 +8,14 @@ from fractions import Fraction
 import pytest
 
 from agent.layers.tax.state import TaxState
-from agent.model import Halt, Plan, Rebalance, StepInput
+from agent.model import Halt, OpenLot, Plan, Rebalance, StepInput
 from agent.policy.decide import decide
-from tests.support.builders import address, with_snapshot
+from tests.support.builders import ETHER, address, step_input, with_snapshot
 from tests.support.constants import USD
 from tests.support.plans import assert_refused, verdict
-from tests.support.taxes import overweight_step, plan_gain, rebalance_plan, with_tax
+from tests.support.taxes import overweight_step, plan_gain, rebalance_plan, with_lots, with_tax
 from tests.support.text import mentions
+from tests.support.tokens import WETH
 
 JUST = Fraction(1, 10**9)
 
@@ -58,6 +59,18 @@ def test_year_limit_passes_losses_of_a_year_that_is_used_up(realised_usd: int, c
     step = overweight_step(300, realised_usd, cost_usd)
 
     assert verdict("year_limit", step, rebalance_plan(step)).passed
+
+
+@pytest.mark.parametrize(("is_bought", "passed"), [(True, True), (False, False)], ids=["bought", "sold"])
+def test_year_limit_passes_the_gas_of_purchases_alone(is_bought: bool, passed: bool) -> None:
+    """The same year, which is used up: WETH gains where it is sold, and where it pays the gas of its own purchase."""
+    values = {"WETH": 3_000, "USDC": 5_000} if is_bought else {"WETH": 5_000, "USDC": 3_000}
+    lots = [OpenLot(WETH.address, 3 * ETHER, Fraction(3_000 * USD), 1)]
+    step = with_lots(step_input(values=values), lots, year_limit=Fraction(0))
+    plan = rebalance_plan(with_tax(step, year_limit=None))
+
+    assert plan_gain(step, plan) > 0
+    assert verdict("year_limit", step, plan).passed is passed
 
 
 @pytest.mark.parametrize(

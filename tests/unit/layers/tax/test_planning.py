@@ -130,6 +130,26 @@ def test_plan_sells_at_a_loss_whatever_the_year_realised(limit_usd: int, cost_us
     assert rebalance_plan(step).wallet_changes() == rebalance_plan(overweight_step(None, cost_usd=cost_usd)).wallet_changes()
 
 
+def purchase_step(limit_usd: int | None, realised_usd: int = 0) -> StepInput:
+    """Return a step that has to buy one WETH; its gas comes from lots bought at half of their price."""
+    lots = [OpenLot(WETH.address, ETHER, Fraction(1_000 * USD), 1)]
+    limit = None if limit_usd is None else Fraction(limit_usd * USD)
+    return with_lots(step_input(values={"WETH": 3_000, "USDC": 5_000}), lots, realised=realised_usd * USD, year_limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("limit_usd", "realised_usd"),
+    [pytest.param(0, 0, id="no gain allowed"), pytest.param(300, 300, id="used up"), pytest.param(300, 500, id="exceeded before")],
+)
+def test_purchase_waits_for_no_year_because_of_its_gas(limit_usd: int, realised_usd: int) -> None:
+    step = purchase_step(limit_usd, realised_usd)
+    plan = rebalance_plan(step)
+
+    assert plan_gain(step, plan) > 0
+    assert plan.wallet_changes() == rebalance_plan(purchase_step(None)).wallet_changes()
+    assert not [item for item in plan.skipped if "tax.year_limit" in item.why]
+
+
 def test_gains_of_several_tokens_share_the_rest_of_the_year() -> None:
     """Both were bought at half of their price; each may gain its part of 300."""
     step = two_gains_step(None)
