@@ -74,7 +74,7 @@ CORES_FOR_TWO_WORKERS = 4
 LONG_ROWS = {
     "takeover after SIGKILL, s": (
         "<= 20",
-        "pytest -m slow tests/postgresql/test_workers.py -k taken_over",
+        "pytest -m slow tests/postgresql/test_workers.py -k take_the_rest_over",
     ),
     "sent twice after SIGSTOP and SIGCONT, of 500": ("0", "scripts/check/stopped_workers.py"),
     "rebalances under database faults not done exactly once, of 500": (
