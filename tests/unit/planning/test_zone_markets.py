@@ -22,6 +22,7 @@ from tests.support.decisions.native_coin import native_step
 from tests.support.decisions.zone_plans import COIN, unit_value
 from tests.support.planning_worlds import check_legs, random_step, without_gas
 from tests.support.samples import examples
+from tests.support.text import mentions
 
 
 @st.composite
@@ -102,7 +103,12 @@ def test_zone_plan_gap_covers_the_risk(step: StepInput) -> None:
     decision = decide(without_gas(with_limits(step, min_trade=None))).decision
     if not isinstance(decision, Rebalance):
         return
-    plan = planner.plan(without_gas(with_limits(step, min_trade=None)), decision)
+    try:
+        plan = planner.plan(without_gas(with_limits(step, min_trade=None)), decision)
+    except planner.NothingPlanned as error:
+        # the trigger takes cost_bps for the cost of a trade, and these pools are dearer
+        assert mentions(error.message, "costs more than the risk it saves") or mentions(error.message, "limits.plan_cost")
+        return
     assert plan.zone_tradeoff is not None
     assert plan.zone_tradeoff.saved_risk > 0, "what is cheap to move is never moved the wrong way"
     assert plan.gap_bps is not None
