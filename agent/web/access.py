@@ -192,7 +192,13 @@ class Access:
         self._login_check_count += 1
         try:
             login_check = await self._login_process.call(
-                app_modules.users.login, self.users_place, name, password, code, address
+                app_modules.users.login,
+                self.users_place,
+                name,
+                password,
+                code,
+                address,
+                int(time.time()),
             )
         finally:
             self._login_check_count -= 1

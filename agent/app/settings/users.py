@@ -203,11 +203,19 @@ class LoginCheck(TypedDict):
     locked_s: int
 
 
-def login(place: UsersPlace, name: str, password: str, code: str, address: str) -> LoginCheck:
+def login(
+    place: UsersPlace,
+    name: str,
+    password: str,
+    code: str,
+    address: str,
+    received_s: int | None = None,
+) -> LoginCheck:
     """Check a login.
 
     Each attempt counts before it is checked, an unknown name takes as long as a wrong password, and
-    a code is accepted once.
+    a code is accepted once. It has to be valid at `received_s`, when the form came, however long its
+    check waits on a busy machine; without it, now.
     """
     import argon2
 
@@ -228,7 +236,7 @@ def login(place: UsersPlace, name: str, password: str, code: str, address: str) 
         )
     rejected_part = "name or password"
     if password_matches and user is not None:
-        code_period = _code_period(user, code, now_s)
+        code_period = _code_period(user, code, now_s if received_s is None else received_s)
         if code_period and user_store.record_login(user, code_period, client_network, now_s):
             return {"user": user.id, "locked_s": 0}
         rejected_part = "one-time code used before" if code_period else "one-time code"
@@ -244,15 +252,15 @@ def record_event(place: UsersPlace, event_kind: str, user: str, address: str, de
     _user_store(place).record(event)
 
 
-def _code_period(user: DashboardUser, code: str, now_s: int) -> int:
-    """Return the number of the period in which this code is valid; 0 for a wrong code."""
+def _code_period(user: DashboardUser, code: str, at_s: int) -> int:
+    """Return the number of the period of this code, if it is valid at that time; 0 for a wrong code."""
     import pyotp
 
     if not CODE_PATTERN.fullmatch(code):
         return 0
     totp = pyotp.TOTP(user.totp_secret)
     matching_period = 0
-    for candidate_period in (now_s // CODE_PERIOD_S + period_shift for period_shift in (-1, 0, 1)):
+    for candidate_period in (at_s // CODE_PERIOD_S + period_shift for period_shift in (-1, 0, 1)):
         if hmac.compare_digest(totp.at(candidate_period * CODE_PERIOD_S), code):
             matching_period = candidate_period
     return matching_period

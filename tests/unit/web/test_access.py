@@ -31,11 +31,13 @@ class FakeLoginProcess:
         self.user_id = user_id
         self.error: Exception | None = None
         self.read_count = 0
+        self.received_s: object = None
 
-    async def call(self, function: object, *_arguments: object) -> object:
+    async def call(self, function: object, *arguments: object) -> object:
         if self.error is not None:
             raise self.error
         if function is app_modules.users.login:
+            self.received_s = arguments[-1]
             return {"user": self.user_id, "locked_s": 7}
         self.read_count += 1
         return self.users
@@ -51,6 +53,14 @@ def access_with(
 
 def log_in(access: Access) -> LoginResult:
     return asyncio.run(access.log_in("ann", "password", "123456", "127.0.0.1"))
+
+
+def test_login__is_judged_by_when_its_form_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = FakeLoginProcess(USERS, ANN[0])
+    monkeypatch.setattr("agent.web.access.time.time", lambda: 1_700_000_000.9)
+
+    assert log_in(access_with(process, monkeypatch)).session_id
+    assert process.received_s == 1_700_000_000
 
 
 def test_watch__goes_on_after_an_error_without_sessions(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

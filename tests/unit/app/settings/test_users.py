@@ -84,6 +84,23 @@ def test_a_login_needs_name_password_and_code(place: UsersPlace, clock: FakeCloc
     assert kinds(user_store) == ["user_added", *["login_failed"] * 5, "login"]
 
 
+@pytest.mark.parametrize("waited_s", [0, 300], ids=["at once", "on a busy machine"])
+def test_a_code_is_judged_by_when_its_form_came(place: UsersPlace, clock: FakeClock, waited_s: int) -> None:
+    received_s = clock.now_s()
+    code = code_at(clock)
+    clock.advance(waited_s)
+
+    assert users.login(place, "ann", PASSWORD, code, HERE, received_s)["user"] == 1
+    assert users.login(place, "ann", PASSWORD, code, HERE, received_s)["user"] is None, "used before"
+
+
+def test_a_code_of_after_its_form_came_is_refused(place: UsersPlace, clock: FakeClock) -> None:
+    received_s = clock.now_s()
+    clock.advance(300)
+
+    assert users.login(place, "ann", PASSWORD, code_at(clock), HERE, received_s)["user"] is None
+
+
 def test_a_code_is_accepted_once_and_never_an_earlier_one(place: UsersPlace, clock: FakeClock) -> None:
     earlier = str(pyotp.TOTP(SECRET).at(clock.now_s() - 30))
     code = code_at(clock)
