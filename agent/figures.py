@@ -12,11 +12,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
 from agent.artifacts import WEB_FOLDER
-from agent.units import decimal_text, gain_text
+from agent.units import decimal_text, value_text
 
 FIGURE_FORMAT_KEY = "x-figure"
 """Key of a field's format in its schema."""
@@ -123,7 +124,8 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     """Format a value: `money`, `amount` and `size` (without its sign) of a decimal string, `percent` and `points` of bps, `ratio`
     and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `brief` (a reason without its addresses), `time` of an
     ISO time in UTC, `coins:6` of base units with 6 decimals.
-    With a `+` at the end a positive value has its sign; a loss in `money+` is rounded up in size.
+    With a `+` at the end a positive value has its sign. Money is rounded half-even to two places, as
+    in `value_text`; amounts of coins are truncated, so that no more is shown than there is.
     """
     if value is None:
         return NO_VALUE
@@ -152,8 +154,7 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
         figure_text = f"{abs(share):,.{decimals}f} {unit}"
         is_negative = share < 0
     else:
-        decimal_string = gain_text(str(value)) if figure_format == "money+" else str(value)
-        figure_text = _format_decimal(decimal_string.lstrip("-"), format_kind)
+        figure_text = _format_decimal(str(value).lstrip("-"), format_kind)
         is_negative = str(value).startswith("-")
     if not any(digit in "123456789" for digit in figure_text):
         return figure_text
@@ -236,12 +237,14 @@ def relative_luminance(rgb: Sequence[float]) -> float:
 
 
 def _format_decimal(decimal_string: str, format_kind: str) -> str:
-    """Format a positive decimal string with thousands separators; truncated, never rounded."""
+    """Format a positive decimal string with thousands separators."""
+    if format_kind == "money":
+        decimal_string = value_text(Fraction(decimal_string), 0, 2)
     whole_digits, _, fraction_digits = decimal_string.partition(".")
     if format_kind == "number":
         return f"{int(whole_digits or 0):,}" + (f".{fraction_digits}" if fraction_digits else "")
     if format_kind == "money":
-        return f"{int(whole_digits or 0):,}.{fraction_digits[:2]:0<2}"
+        return f"{int(whole_digits):,}.{fraction_digits:0<2}"
     leading_digits = (
         len(whole_digits)
         if int(whole_digits or 0)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
 from agent.errors import ConfigError
@@ -149,15 +149,6 @@ def value_text(value: Fraction, decimals: int, places: int | None = None) -> str
     """
     shown_places = decimals if places is None else places
     return decimal_text(round(value * Fraction(10) ** (shown_places - decimals)), shown_places)
-
-
-def gain_text(gain: str) -> str:
-    """Return a profit, a decimal string, for display with two places: a loss is rounded up in size,
-    so that table and page show one figure.
-    """
-    if not gain.startswith("-"):
-        return gain
-    return f"{Decimal(gain).quantize(Decimal('0.01'), ROUND_FLOOR):f}"
 
 
 def price_text(

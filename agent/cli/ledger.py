@@ -15,7 +15,6 @@ from agent.cli.display.tables import (
     amount,
     document_table,
     figure_cell,
-    gain_or_loss,
     money_text,
     six_figures,
     table,
@@ -244,7 +243,7 @@ def show_pnl(console: Console, document: Document) -> None:
         say(f"Not included: {' and '.join(excluded_values)}.")
     say(
         f"Unrealised by {document['method']}, reserves included, without gas money:"
-        f" {gain_or_loss(document['unrealised'])} {unit}."
+        f" {money_text(document['unrealised'])} {unit}."
     )
     for period in document["periods"]:
         _show_period_notes(console, period, unit)
@@ -264,7 +263,7 @@ def _show_taxes(console: Console, document: Document) -> None:
     """Print the realised gains by year, and what they count."""
     if (tax_report := document["tax"]) is not None and tax_report["years"]:
         years_text = ", ".join(
-            f"{year} {gain_or_loss(gain)}" for year, gain in tax_report["years"].items()
+            f"{year} {money_text(gain)}" for year, gain in tax_report["years"].items()
         )
         limit_text = ""
         if tax_report["year_limit"] is not None:
@@ -278,7 +277,7 @@ def _show_taxes(console: Console, document: Document) -> None:
         say(GAS_LOTS_NOTE)
     if tax_report is not None and (futures_gains := tax_report.get("futures")):
         years_text = ", ".join(
-            f"{year} {gain_or_loss(futures_gain)}" for year, futures_gain in futures_gains.items()
+            f"{year} {money_text(futures_gain)}" for year, futures_gain in futures_gains.items()
         )
         say(
             f"Futures, apart from these gains, in {tax_report['currency']}: {years_text}; {FUTURES_TAX_NOTE}."
@@ -299,7 +298,7 @@ def _show_period_notes(console: Console, period: Document, unit: str) -> None:
         say(
             f"{period['from'][:10]}: {manual_swaps['swaps']} manual"
             f" {'swap' if manual_swaps['swaps'] == 1 else 'swaps'} changed"
-            f" {gain_or_loss(manual_swaps['effect'])}, not included above."
+            f" {money_text(manual_swaps['effect'])}, not included above."
         )
     if (futures_figures := period.get("futures")) is not None:
         say(format_futures(period["from"][:10], futures_figures, unit))
@@ -315,10 +314,10 @@ def _show_period_notes(console: Console, period: Document, unit: str) -> None:
 
 def format_futures(day: str, futures_profit: Document, unit: str) -> str:
     """Return the components of a period's futures profit as text."""
-    parts_text = f"price {gain_or_loss(futures_profit['price'])}, trading fees {_paid_as_gain_text(futures_profit['fees'])}"
+    parts_text = f"price {money_text(futures_profit['price'])}, trading fees {_paid_as_gain_text(futures_profit['fees'])}"
     profit_text = (
-        f"{day}: futures made {gain_or_loss(futures_profit['profit'])} {unit} of the profit: {parts_text}, funding"
-        f" {_paid_as_gain_text(futures_profit['funding'])}; realised {gain_or_loss(futures_profit['realised'])}."
+        f"{day}: futures made {money_text(futures_profit['profit'])} {unit} of the profit: {parts_text}, funding"
+        f" {_paid_as_gain_text(futures_profit['funding'])}; realised {money_text(futures_profit['realised'])}."
     )
     if futures_profit["transferred"] != "0":
         profit_text += f" {money_text(futures_profit['transferred'])} was transferred into the margin account from outside."
@@ -327,7 +326,7 @@ def format_futures(day: str, futures_profit: Document, unit: str) -> str:
 
 def _paid_as_gain_text(paid_text: str) -> str:
     """Format a paid amount as a result: negative if paid."""
-    return gain_or_loss(
+    return money_text(
         paid_text.removeprefix("-")
         if paid_text.startswith("-") or paid_text == "0"
         else f"-{paid_text}"
@@ -473,7 +472,7 @@ def show_lots(console: Console, document: Document) -> None:
             f"Gas money, in no total: {amount(gas_lots['amount'], 8)} {gas_lots['symbol']}, {gas_figures_text}."
         )
     if document["year"] is not None:
-        say(f"Realised in {document['year']} so far: {gain_or_loss(document['realised'])} {unit}.")
+        say(f"Realised in {document['year']} so far: {money_text(document['realised'])} {unit}.")
         if gas_lots is not None and float(document["realised"]):
             say(GAS_LOTS_NOTE)
     for asset in document["assets"]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from agent.accounting.export import format_utc
 from agent.accounting.performance import calendar_periods
 from agent.app.records.ledger import pnl
 from agent.config.loaded import LoadedConfig
 from agent.errors import TrimtabError
+from agent.figures import format_figure
 from agent.model import Alert, AlertKind
 from agent.observe.notify import sanitize_text
 
@@ -21,8 +21,7 @@ def digest_key(period_kind: str, now_s: int) -> str:
 
 def digest_alert(loaded_config: LoadedConfig, period_kind: str, now_s: int) -> Iterator[Alert]:
     """Yield the alert with the figures of the "day" or "week", in UTC, that ended before `now_s`,
-    Unix seconds; nothing if the ledger has no two valuations in it. Value and profit are rounded
-    down, costs up.
+    Unix seconds; nothing if the ledger has no two valuations in it.
     """
     ((period_start_s, _),) = calendar_periods(period_kind, now_s, now_s)
     ((ended_period_start_s, _),) = calendar_periods(
@@ -37,10 +36,10 @@ def digest_alert(loaded_config: LoadedConfig, period_kind: str, now_s: int) -> I
             continue
         return_text = "" if period["twr_bps"] is None else f" ({period['twr_bps'] / 100:+.2f} %)"
         digest_text = (
-            f"{period['from']} to {period['to']}: value {_two_place_text(period['end_value'])}"
-            f" {profit_document['numeraire']}, profit {_two_place_text(period['profit'])}{return_text}, against"
-            f" holding {_two_place_text(period['rebalancing_effect'])}, costs"
-            f" {_two_place_text(period['costs']['total'], ROUND_CEILING)}; trades: {period['trades']},"
+            f"{period['from']} to {period['to']}: value {_money_text(period['end_value'])}"
+            f" {profit_document['numeraire']}, profit {_money_text(period['profit'])}{return_text}, against"
+            f" holding {_money_text(period['rebalancing_effect'])}, costs"
+            f" {_money_text(period['costs']['total'])}; trades: {period['trades']},"
             f" refusals: {period['refusals']}, alerts: {period['alerts']}."
             f" trimtab pnl --period {period_kind}"
         )
@@ -48,5 +47,5 @@ def digest_alert(loaded_config: LoadedConfig, period_kind: str, now_s: int) -> I
         yield Alert(AlertKind.DIGEST, alert_key, sanitize_text(digest_text))
 
 
-def _two_place_text(amount: str, rounding: str = ROUND_FLOOR) -> str:
-    return f"{Decimal(amount).quantize(Decimal('0.01'), rounding):,f}"
+def _money_text(amount: str) -> str:
+    return format_figure(amount, "money", "-")

@@ -25,7 +25,7 @@ from agent.cli.display.terminal import (
     say,
 )
 from agent.figures import Column, columns, format_figure
-from agent.units import BPS, decimal_text, gain_text
+from agent.units import BPS, decimal_text
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
 STATE_STYLES = {
@@ -341,13 +341,8 @@ def amount(number_text: str, places: int = 6) -> str:
 
 
 def money_text(number_text: str) -> str:
-    """Format a decimal string with thousands separators, truncated to two places."""
+    """Format a decimal string with thousands separators, rounded to two places."""
     return format_figure(number_text, "money", "-")
-
-
-def gain_or_loss(number_text: str) -> str:
-    """Format a profit like `money_text`, rounded down: a loss is rounded up in size."""
-    return money_text(gain_text(number_text))
 
 
 def six_figures(number_text: str) -> str:

@@ -26,7 +26,7 @@ from unittest.mock import Mock
 import pytest
 
 from agent.app import dashboard as app_dashboard
-from agent.cli.display.tables import gain_or_loss
+from agent.cli.display.tables import money_text
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 from agent.figures import MINUS, format_figure
@@ -60,13 +60,16 @@ def served() -> Iterator[Served]:
 @pytest.mark.parametrize(
     ("value", "form", "text"),
     [
-        pytest.param("12345.6789", "money", "12,345.67", id="money"),
-        pytest.param("-0.001", "money+", "−0.01", id="loss below a cent"),
+        pytest.param("12345.6789", "money", "12,345.68", id="money"),
+        pytest.param("0.125", "money", "0.12", id="half a cent to an even one"),
+        pytest.param("0.135", "money", "0.14", id="half a cent from an odd one"),
+        pytest.param("9" * 40 + ".999", "money", "10" + ",000" * 13 + ".00", id="money of many digits"),
+        pytest.param("-0.004", "money+", "0.00", id="loss below half a cent"),
         pytest.param("5", "money+", "+5.00", id="gain"),
         pytest.param("-5.5", "money+", "−5.50", id="loss"),
-        pytest.param("-93.681", "money+", "−93.69", id="loss rounded up"),
+        pytest.param("-93.686", "money+", "−93.69", id="loss rounded"),
         pytest.param("-0.001", "money", "0.00", id="value below a cent"),
-        pytest.param("0.000123456789", "amount", "0.000123456", id="amount"),
+        pytest.param("0.000123456789", "amount", "0.000123456", id="amount, truncated"),
         pytest.param("75000", "amount", "75,000", id="whole amount"),
         pytest.param(1234, "percent", "12.34 %", id="percent"),
         pytest.param("-0.03", "size", "0.03", id="size of a loss"),
@@ -82,13 +85,13 @@ def served() -> Iterator[Served]:
         pytest.param("2026-11-23T02:18:39Z", "time", "2026-11-23 02:18:39", id="time"),
     ],
 )
-def test_figures_are_cut_and_only_losses_are_rounded_up_in_size(value: Any, form: str, text: str) -> None:
+def test_figures_round_money_and_truncate_amounts(value: Any, form: str, text: str) -> None:
     assert format_figure(value, form) == text
 
 
 @pytest.mark.parametrize("text", ["-93.681", "-0.001", "-5.5", "93.689", "0", "-1234567.891"])
 def test_gain__is_the_same_on_page_and_terminal(text: str) -> None:
-    assert format_figure(text, "money+").removeprefix("+").replace(MINUS, "-") == gain_or_loss(text)
+    assert format_figure(text, "money+").removeprefix("+").replace(MINUS, "-") == money_text(text)
 
 
 def test_pages__say_what_is_not_booked_and_count_gas_money(served: Served) -> None:

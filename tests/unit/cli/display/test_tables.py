@@ -14,7 +14,7 @@ from rich.console import Console
 
 from agent.app.records.maintenance import _journalled_document as journalled_document
 from agent.cli import emergency
-from agent.cli.display.tables import FigureTable, decision_notice, gain_or_loss, holdings_table, table, zone_table
+from agent.cli.display.tables import FigureTable, decision_notice, holdings_table, money_text, table, zone_table
 from agent.cli.display.terminal import Document, WeightBar
 from agent.cli.history import _transactions_table as transaction_rows
 from agent.cli.history import gas_price_text, steps_table
@@ -87,10 +87,10 @@ def test_all_tables_are_made_in_one_place(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "display"),
-    [("1234.5678", "1,234.56"), ("-1234.5612", "-1,234.57"), ("-0.001", "-0.01"), ("-2.5", "-2.50"), ("0", "0.00")],
+    [("1234.5678", "1,234.57"), ("-1234.5612", "-1,234.56"), ("-0.001", "0.00"), ("-2.5", "-2.50"), ("0", "0.00")],
 )
-def test_a_loss_is_rounded_up_in_size_and_a_gain_down(text: str, display: str) -> None:
-    assert gain_or_loss(text) == display
+def test_money_is_rounded_to_two_places(text: str, display: str) -> None:
+    assert money_text(text) == display
 
 
 ZONE: dict[str, Any] = {
