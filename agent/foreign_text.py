@@ -32,8 +32,8 @@ BYTE_ORDER_MARK = "\ufeff"
 # Here and below closing quotes are optional, so that no text makes the search start over.
 _JSON_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 _TOML_TOKENS = re.compile(
-    r'"""(?:[^\\]|\\.)*?(?:"""|\Z)'
-    r"|'''.*?(?:'''|\Z)"
+    r'"""(?:[^\\]|\\(?:.|\Z))*?(?:"{3,5}|\Z)'  # one or two quotes may stand before the end
+    r"|'''.*?(?:'{3,5}|\Z)"
     r'|"(?:[^"\\\n]|\\[^\n])*"?'
     r"|'[^'\n]*'?"
     r"|#[^\n]*"

@@ -33,6 +33,9 @@ BEYOND = {
     "nested lists": "x = " + "[" * 100_000,
     "nested tables": "x = " + "{a = " * 100_000,
     "a number of many digits": "x = " + "9" * 5_000,
+    "nested lists behind a string that ends in four quotes": 'a = ["""x"""",' + "[" * 100_000,
+    "nested lists behind a literal that ends in four quotes": "a = ['''x''''," + "[" * 100_000,
+    "a key behind a string that ends in four quotes": 'x = {b = """x"""",' + "a." * 5_000 + "a = 1}",
     "a long name": "a" * 30_000 + " = 1",
     "more than a config ever has": "# \n" * MAX_TOML_LENGTH,
 }
@@ -40,6 +43,7 @@ WITHIN = {
     "dots in strings and comments": f'x = "{"a." * 1000}" # {"a." * 1000}\ny = """{"[" * 100}"""\nz = \'{"[." * 100}\'',
     "as many parts as allowed": ".".join("a" * MAX_KEY_PARTS) + " = 1.5",
     "as deep as allowed": "x = " + "[" * MAX_NESTING + "1.5" + "]" * MAX_NESTING,
+    "brackets in strings that end in four and five quotes": 'x = ["""[."""", """[."""""]' + f"\ny = ['''{'[' * 100}'''']",
     "many lists": "x = [" + "[1.5, 2.5], " * 1000 + "]",
     "a byte order mark": "\ufeffx = 1",
     "as long a word as allowed": "x" * MAX_WORD_LENGTH + " = 1",
@@ -57,7 +61,7 @@ def test_toml_within_the_bounds_is_read(case: str) -> None:
     assert read_toml(WITHIN[case])
 
 
-@pytest.mark.parametrize("opening", ['"""', "'''", '"', "'", '"\\"', '""" \\"', "#", "[", "{a=", "\"\"\"'''", "a.b="])
+@pytest.mark.parametrize("opening", ['"""', "'''", '"', "'", '"\\"', '""" \\"', "#", "[", "{a=", "\"\"\"'''", "a.b=", '"""\n\\'])
 def test_no_text_makes_the_search_start_over(opening: str) -> None:
     with contextlib.suppress(tomllib.TOMLDecodeError):
         bounded_toml(opening * (200_000 // len(opening)))
