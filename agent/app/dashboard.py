@@ -51,39 +51,68 @@ def require_store(config: ConfigSource) -> str:
 def require_current_store(config: ConfigSource) -> None:
     """Raise the error of a config or store that cannot be read without an upgrade, which writes."""
     require_store(config)
-    with wiring.open_store_offline(load_config(config), checks_and_migrates=False):
-        pass
+    _load_current_config(config)
+
+
+def _load_current_config(config: ConfigSource) -> LoadedConfig:
+    """Return the config. Raises OperatorNeeded if its store is of an older version: an upgrade
+    writes, and a run of that version may go on.
+    """
+    loaded_config = load_config(config)
+    if wiring.has_store(loaded_config):
+        with wiring.open_store_offline(loaded_config, checks_and_migrates=False):
+            pass
+    return loaded_config
 
 
 def change_marker(config: ConfigSource) -> str:
-    """Return a text that changes with each cycle, on paper too, and with the states of its
-    transactions; empty without steps.
+    """Return a text that changes with each cycle, on paper too, with the states of its
+    transactions, and with a pause; empty without steps.
     """
     loaded_config = load_config(config)
-    change_words = list[str]()
-    for book_config in (loaded_config, replace(loaded_config, is_paper=True)):
-        if book_config.is_paper and not wiring.has_store(book_config):
-            continue
-        with wiring.open_store_offline(book_config) as (store, kill_switch):
-            for summary in store.steps.newest(1):
-                intent_states = [intent.state.value for intent in store.journal.intents(summary.id)]
-                is_paused = str(kill_switch.is_paused() is not False)
-                change_words += [summary.id, summary.outcome or "", is_paused, *intent_states]
+    change_words = _change_words(loaded_config)
+    if not loaded_config.is_paper:
+        try:
+            change_words += _change_words(replace(loaded_config, is_paper=True))
+        except OperatorNeeded as error:  # a paper store hides nothing of the live one
+            change_words.append(str(error))
     return " ".join(change_words)
+
+
+def _change_words(loaded_config: LoadedConfig) -> list[str]:
+    if not wiring.has_store(loaded_config):
+        return []
+    with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (
+        store,
+        kill_switch,
+    ):
+        return [
+            word
+            for summary in store.steps.newest(1)
+            for word in (
+                summary.id,
+                summary.outcome or "",
+                str(kill_switch.is_paused() is not False),
+                *(intent.state.value for intent in store.journal.intents(summary.id)),
+            )
+        ]
 
 
 def stored_documents(config: ConfigSource) -> Documents:
     """Return `history`, `pnl` (the newest of each period), `series`, `lots` and `settings`, from
     store and config; `paper` with the `pnl` of the paper books, if there are any.
     """
-    loaded_config = load_config(config)
+    loaded_config = _load_current_config(config)
     documents: Documents = {
         "history": _document_or_error(lambda: history(loaded_config, MAX_STEPS)),
         "settings": _document_or_error(lambda: settings_document(loaded_config)),
     }
     paper_loaded_config = replace(loaded_config, is_paper=True)
     if not loaded_config.is_paper and wiring.has_store(paper_loaded_config):
-        documents["paper"] = _document_or_error(lambda: {"pnl": _newest_pnl(paper_loaded_config)})
+        try:
+            documents["paper"] = {"pnl": _newest_pnl(paper_loaded_config)}
+        except TrimtabError as error:  # also a damaged one, which hides nothing of the live one
+            documents["paper"] = _error_document(error)
     try:
         with open_ledger_data(loaded_config) as ledger:
             pnl_document = _document_or_error(lambda: newest_pnl(ledger, PNL_PERIODS))
@@ -97,7 +126,7 @@ def stored_documents(config: ConfigSource) -> Documents:
 
 
 def _newest_pnl(loaded_config: LoadedConfig) -> Documents:
-    with open_ledger_data(loaded_config) as ledger:
+    with open_ledger_data(_load_current_config(loaded_config)) as ledger:
         return dict(newest_pnl(ledger, PNL_PERIODS))
 
 
@@ -106,7 +135,7 @@ def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -
     of its moment; `orders` and `alerts`; `strategies` with [[strategies]], `lp` with [lp] or
     positions; with [futures] `positions`, `margin` and `funding`, all three of one block.
     """
-    with open_agent(load_config(config)) as agent:
+    with open_agent(_load_current_config(config)) as agent:
         context = agent.context
         read_status = cache(agent.status)
 
@@ -150,17 +179,17 @@ def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -
 
 def plan_document(config: ConfigSource) -> Documents:
     """Return `plan`, a dry run now."""
-    with open_agent(load_config(config)) as agent:
+    with open_agent(_load_current_config(config)) as agent:
         outcome = agent.plan()
         layer_fields = agent.shown_plan_fields(outcome)
         return {"plan": agent.plan_document(outcome, layer_fields, send_allowed=False)}
 
 
 def step_document(config: ConfigSource, step_id: str) -> Documents:
-    """Return `explain` of a past step, and `explorer_url`, the address of the chain's block
-    explorer or empty. Raises ConfigError for an unknown id.
+    """Return `explain` of a past step, and `explorer`, the address of the chain's block explorer or
+    empty. Raises ConfigError for an unknown id.
     """
-    loaded_config = load_config(config)
+    loaded_config = _load_current_config(config)
     explorer_url = loaded_config.config.chain.explorer.rstrip("/")
     return {"explain": explain(loaded_config, step_id), "explorer": explorer_url}
 

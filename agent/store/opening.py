@@ -132,7 +132,8 @@ def _prepare_tables(engine: Engine, checked_path: Path | None, *, migrates: bool
     if version is not None and version != REVISIONS[-1] and not migrates:
         raise OperatorNeeded(
             f"store: version {version} is older than that of this program, {REVISIONS[-1]}",
-            "start trimtab run of this version, which migrates the store",
+            "start trimtab run of this version, or trimtab paper if the store is that of paper"
+            " trading: it migrates the store",
             code=ErrorCode.STORE_VERSION,
         )
     if version != REVISIONS[-1]:

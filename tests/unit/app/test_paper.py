@@ -29,7 +29,7 @@ from agent.wiring import store_file
 from agent.wiring.transactor import lock_arguments
 from tests.support import builders
 from tests.support.configs.samples import config_text
-from tests.support.stores import pins, unpin
+from tests.support.stores import install_later_version, pins, unpin
 from tests.support.text import raises_code, raises_field
 
 TOKEN = builders.address("token")
@@ -221,6 +221,85 @@ def test_a_missing_store_is_named_by_where_it_would_be(
     with pytest.raises(ConfigError) as error:
         require(loaded(tmp_path, ("sqlite:///trimtab.db", url)))
     assert (str(tmp_path / "trimtab.") in error.value.message, "PostgreSQL" in error.value.message) == (is_in_file, not is_in_file)
+
+
+def _damage(paper_path: Path) -> None:
+    paper_path.write_bytes(b"no database" * 1_000)
+
+
+def _replace_by_that_of_another_wallet(paper_path: Path) -> None:
+    paper_path.unlink()
+    opened_store(paper_path.parent, paper_path.name, "live").close()
+
+
+def _make_unknown(paper_path: Path) -> None:
+    with closing(sqlite3.connect(paper_path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'other'")
+        connection.commit()
+
+
+@pytest.mark.parametrize("spoil", [_damage, _replace_by_that_of_another_wallet, _make_unknown])
+def test_dashboard__unusable_paper_store__hides_nothing_of_the_live_one(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    live = loaded(tmp_path)
+    with wiring.open_store_offline(live) as (store, _):
+        store.steps.begin("first", 1, "{}")
+        with wiring.open_store_offline(replace(live, is_paper=True)):
+            pass
+        spoil(tmp_path / "paper.db")
+        first_marker = dashboard.change_marker(live)
+        store.steps.begin("second", 2, "{}")
+        assert dashboard.change_marker(live) != first_marker
+    documents = dashboard.stored_documents(live)
+    assert len(documents["history"]["steps"]) == 2
+    assert isinstance(documents["paper"]["raised"], OperatorNeeded)
+
+
+def test_dashboard__unusable_live_store__raises(tmp_path: Path) -> None:
+    live = loaded(tmp_path)
+    with wiring.open_store_offline(replace(live, is_paper=True)):
+        _damage(tmp_path / "trimtab.db")
+    for read in (dashboard.change_marker, dashboard.stored_documents):
+        with pytest.raises(OperatorNeeded):
+            read(live)
+
+
+@pytest.mark.parametrize("is_paper", [False, True], ids=["live", "paper"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        dashboard.change_marker,
+        dashboard.stored_documents,
+        dashboard.live_documents,
+        dashboard.plan_document,
+        lambda config: dashboard.step_document(config, "first"),
+    ],
+    ids=["marker", "stored", "live", "plan", "step"],
+)
+def test_dashboard__store_of_an_older_version__is_left_to_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[LoadedConfig], object], is_paper: bool
+) -> None:
+    served = replace(loaded(tmp_path), is_paper=is_paper)
+    with wiring.open_store_offline(served) as (store, _):
+        store.steps.begin("first", 1, "{}")
+    older_bytes = store_file(served).read_bytes()
+    install_later_version(monkeypatch, tmp_path)
+    with raises_code(OperatorNeeded, "store_version", "is older"):
+        read(served)
+    assert store_file(served).read_bytes() == older_bytes
+
+
+def test_dashboard__paper_store_of_an_older_version__is_left_to_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = loaded(tmp_path)
+    paper = replace(live, is_paper=True)
+    with wiring.open_store_offline(paper):
+        pass
+    older_bytes = store_file(paper).read_bytes()
+    install_later_version(monkeypatch, tmp_path)
+    with wiring.open_store_offline(live) as (store, _):
+        store.steps.begin("first", 1, "{}")
+    assert "is older" in dashboard.stored_documents(live)["paper"]["error"]
+    assert "trimtab paper" in dashboard.change_marker(live)
+    assert store_file(paper).read_bytes() == older_bytes
 
 
 def test_paper_backup__is_not_put_in_place_of_live_books(tmp_path: Path) -> None:

@@ -508,7 +508,7 @@ def test_live_documents__ledger_is_damaged__have_the_status_and_the_reason(monke
         context = SimpleNamespace(config=config, store=store, loaded_config=None, futures_policy=None)
         status = SimpleNamespace(step_input=None)
         agent = SimpleNamespace(context=context, portfolio=SimpleNamespace(positions=()), status=lambda: status)
-        monkeypatch.setattr(app_dashboard, "load_config", lambda config: config)
+        monkeypatch.setattr(app_dashboard, "_load_current_config", lambda config: config)
         monkeypatch.setattr(app_dashboard, "open_agent", lambda _: nullcontext(agent))
         monkeypatch.setattr(app_dashboard, "status_document", lambda _: {"block": 1})
         documents = app_dashboard.live_documents("any.toml", ["status", "now"])
@@ -518,7 +518,7 @@ def test_live_documents__ledger_is_damaged__have_the_status_and_the_reason(monke
 
 def test_stored_documents__ledger_is_damaged__have_the_history_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = OperatorNeeded("store: an entry is damaged", "restore a backup")
-    monkeypatch.setattr(app_dashboard, "load_config", lambda _: LoadedConfig(Mock(), Path("any.toml"), "", is_paper=True))
+    monkeypatch.setattr(app_dashboard, "_load_current_config", lambda _: LoadedConfig(Mock(), Path("any.toml"), "", is_paper=True))
     monkeypatch.setattr(app_dashboard, "history", lambda *_: {"steps": []})
     monkeypatch.setattr(app_dashboard, "settings_document", lambda _: {"settings": []})
     monkeypatch.setattr(app_dashboard, "open_ledger_data", Mock(side_effect=damaged))
