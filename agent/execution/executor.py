@@ -26,6 +26,7 @@ from agent.execution.submitter import (
     unseen_transaction_error,
 )
 from agent.model import (
+    Collect,
     Intent,
     IntentKind,
     IntentState,
@@ -187,11 +188,13 @@ class ReadOnlySigner:
         )
 
 
-def chain_deadline_s(intent: Intent) -> int | None:
+def chain_deadline_s(intent: Intent, grant: Grant) -> int | None:
     """Return the Unix seconds until which the chain accepts a proposed call; None for a call without
-    a deadline there, which is any but a trade.
+    a deadline there, which is any but a trade, and the collection of a position's fees.
     """
-    return intent.deadline_s if intent.kind in (IntentKind.SWAP, IntentKind.LIQUIDITY) else None
+    has_deadline = intent.kind in (IntentKind.SWAP, IntentKind.LIQUIDITY)
+    is_collection = isinstance(grant.layer_action, Collect)
+    return intent.deadline_s if has_deadline and not is_collection else None
 
 
 def is_dropped(intent: Intent) -> bool:
@@ -199,9 +202,9 @@ def is_dropped(intent: Intent) -> bool:
     return intent.state is IntentState.CANCELLED and intent.tx_hash is None
 
 
-def execution_period(intent: Intent) -> str:
+def execution_period(intent: Intent, grant: Grant) -> str:
     """Return until when the chain accepts a proposed call, in words."""
-    deadline_s = chain_deadline_s(intent)
+    deadline_s = chain_deadline_s(intent, grant)
     return "at any time" if deadline_s is None else f"until {format_time(deadline_s)}"
 
 
@@ -390,7 +393,7 @@ class ProposingExecutor(JournaledExecutor):
         recorded, or the chain's deadline has passed. A rejection may be executed.
         """
         signers = self._proposals.signatures(intent.id)
-        deadline_s = chain_deadline_s(intent)
+        deadline_s = chain_deadline_s(intent, self._journal.grant(intent.id))
         has_expired = deadline_s is not None and self._sender.head().timestamp_s >= deadline_s
         if intent.kind is IntentKind.CANCEL or has_expired:
             return ""
@@ -402,7 +405,7 @@ class ProposingExecutor(JournaledExecutor):
         """
         submitter = self._submitter
         grant = self._journal.grant(intent.id)
-        deadline_s = chain_deadline_s(intent)
+        deadline_s = chain_deadline_s(intent, grant)
         if deadline_s is None and grant.deadline_s is not None:
             deadline_s = self._sender.head().timestamp_s + grant.deadline_s - grant.now_s
         rejection_grant = Grant(IntentKind.CANCEL, grant.now_s, deadline_s, grant.max_gas_wei)
@@ -424,7 +427,7 @@ class ProposingExecutor(JournaledExecutor):
         awaiting = self._propose(rejection, reverts=False)
         awaiting.message = (
             f"{signatures_text} of the proposal {intent.id} exist, and no pause takes them back:"
-            f" whoever has them can execute it {execution_period(intent)}. It is void once its"
+            f" whoever has them can execute it {execution_period(intent, grant)}. It is void once its"
             f" rejection is executed, an empty call of {tx.to} to itself at nonce {tx.nonce}:"
             f" {awaiting.message}"
         )

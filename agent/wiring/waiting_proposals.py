@@ -40,10 +40,11 @@ def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rej
         return f"waits no longer, since its nonce is used: {settled_text}"
     if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
         return f"has expired: {settled_text}"
+    grant = context.store.journal.grant(intent.id)
     if is_rejected:
-        period_text = execution_period(intent)
+        period_text = execution_period(intent, grant)
         return f"is void once its rejection is executed; it can be executed {period_text}."
-    if reason := low_minimums_at(step, context.store.journal.grant(intent.id).plan):
+    if reason := low_minimums_at(step, grant.plan):
         return f"is stale, {reason}: do not sign it, nor execute it; {WITHDRAWAL_ADVICE}."
     until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
     if context.config.wallet.safe:

@@ -116,7 +116,7 @@ class SafeProposal:
     @property
     def executable_until_s(self) -> int | None:
         """Unix seconds until which the chain accepts it; None for at any time."""
-        return chain_deadline_s(self.intent)
+        return chain_deadline_s(self.intent, self.grant)
 
     @property
     def age_s(self) -> int:

@@ -85,7 +85,8 @@ def signed_proposal_texts(store: Store) -> tuple[str, ...]:
         intents += [
             intent
             for intent in store.journal.intents_at(next_nonce)
-            if is_dropped(intent) and chain_deadline_s(intent) is None
+            if is_dropped(intent)
+            and chain_deadline_s(intent, store.journal.grant(intent.id)) is None
         ]
     count_by_id = {
         intent.id: len(store.proposals.signatures(intent.id))
@@ -94,7 +95,8 @@ def signed_proposal_texts(store: Store) -> tuple[str, ...]:
     }
     return tuple(
         f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; no pause takes them back,"
-        f" and once there are enough, whoever has them can execute it {execution_period(intent)};"
+        f" and once there are enough, whoever has them can execute it"
+        f" {execution_period(intent, store.journal.grant(intent.id))};"
         " trimtab pause --hard --send withdraws it, or proposes the rejection that makes it void"
         for intent in intents
         if count_by_id.get(intent.id)

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from agent.app.records.kill_switch import signed_proposal_texts
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submitter import Submitter
-from agent.model import Head, Intent, IntentKind, IntentState, UnsignedTx
+from agent.model import Head, Intent, IntentKind, IntentState, LayerAction, UnsignedTx
 from agent.ports import Grant, MinedTransaction, NextAct, Simulation
 from agent.store.files.recorder import FileOutbox
+from tests.support.signing import COLLECT, WITHDRAW_V3
 from tests.support.text import raises_code
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, bench, grant, tx
 
@@ -203,6 +205,40 @@ def test_dropped_proposal_mined_later_is_booked(tmp_path: Path) -> None:
     assert [intent.id for intent in journal.unbooked_intents()] == [dropped.id]
     assert {intent.id: intent.state for intent in journal.intents()}[dropped.id] is IntentState.FINAL
     assert journal.expected_nonce() == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "is_executable"),
+    [
+        pytest.param(IntentKind.LIQUIDITY, COLLECT, True, id="collection of fees"),
+        pytest.param(IntentKind.PAYOUT, None, True, id="payment"),
+        pytest.param(IntentKind.LIQUIDITY, WITHDRAW_V3, False, id="withdrawal of liquidity"),
+        pytest.param(IntentKind.SWAP, None, False, id="swap"),
+    ],
+)
+@pytest.mark.parametrize("is_settled", [True, False], ids=["dropped before", "open"])
+def test_signed_proposal_past_its_deadline__is_rejected_if_the_chain_knows_none(
+    tmp_path: Path, kind: IntentKind, action: LayerAction | None, is_executable: bool, is_settled: bool
+) -> None:
+    setup = bench(tmp_path)
+    executor = proposing(setup, Owner(setup), tmp_path)
+    setup.store.steps.begin("s", START_S, "{}")
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        executor.run("s", kind, tx(0), replace(grant(kind), layer_action=action), "first")
+    setup.store.proposals.add_signatures(waiting.value.proposal["id"], {WALLET: b"signature"})
+    (signed_text,) = signed_proposal_texts(setup.store)
+    assert ("at any time" in signed_text) == is_executable
+
+    setup.chain.timestamp_s = START_S + 90
+    if is_settled:
+        executor.reconcile()
+        assert len(signed_proposal_texts(setup.store)) == is_executable
+    if is_executable:
+        with pytest.raises(AwaitingExternalSignature, match=r"1 of 1 signatures .+ can execute it at any time"):
+            executor.cancel_pending("by the owner")
+        return
+    executor.cancel_pending("by the owner")
+    assert setup.store.journal.open_intents() == ()
 
 
 def test_foreign_transaction_after_a_dropped_proposal_is_named(tmp_path: Path) -> None:
