@@ -76,7 +76,8 @@ class GuardScope(Enum):
 @dataclass(frozen=True, slots=True)
 class Guard(Generic[T]):
     """A guard. `read_limit` reads the limit from the input (None: off), `format_limit` formats it,
-    `measure` compares the case with it.
+    `measure` compares the case with it. `limit_of_plan` returns the limit of the plan for that of
+    the input, such as a layer's own; either may be None.
 
     `remedy` is an instruction for the owner, `scope` what its refusal of an exit concerns.
     `applies_to` says which plans it judges. One that `judges_minimums` judges an earlier plan again
@@ -91,6 +92,7 @@ class Guard(Generic[T]):
     scope: GuardScope = GuardScope.PLAN
     applies_to: Callable[[Plan], bool] = lambda _: True
     judges_minimums: bool = False
+    limit_of_plan: Callable[[GuardCase, T | None], T | None] = lambda _, limit: limit
 
     def measured_by(self, *measures: Callable[[GuardCase, T], GuardMeasurement | None]) -> Guard[T]:
         """Return the guard that takes the first of these measurements, such as those of a layer's
@@ -107,7 +109,7 @@ class Guard(Generic[T]):
 
     def judge(self, case: GuardCase) -> Verdict:
         """Return the verdict. Missing data refuse the plan; a limit that is off passes."""
-        limit = self.read_limit(case.step)
+        limit = self.limit_of_plan(case, self.read_limit(case.step))
         if limit is None:
             return Verdict(self.name, "not measured", OFF, True)
         try:
@@ -152,6 +154,7 @@ def limit_guard(
     remedy: str,
     *,
     scope: GuardScope = GuardScope.PLAN,
+    limit_of_plan: Callable[[GuardCase, T | None], T | None] = lambda _, limit: limit,
 ) -> Guard[T]:
     """Return a guard for a key of [limits]; the row of the key in LIMITS determines the format of
     the limit.
@@ -164,6 +167,7 @@ def limit_guard(
         measure,
         remedy,
         scope,
+        limit_of_plan=limit_of_plan,
     )
 
 

@@ -141,7 +141,9 @@ class _ReplayWallet:
 
 
 def prediction(case: GuardCase) -> GuardMeasurement:
-    """Require that the plan predicts the amounts and the final balances of the replay."""
+    """Require that the plan predicts the amounts and the final balances of the replay, of assets that
+    no leg moves too. Guards of layers judge what their actions move.
+    """
     case.require_complete_replay()
     for flow in case.replay.flows:
         if (flow.leg.amount_in_raw, flow.leg.amount_out_raw) != (
@@ -156,14 +158,12 @@ def prediction(case: GuardCase) -> GuardMeasurement:
     predicted_raw_by_token = dict(case.plan.holdings_after)
     if case.plan.native_after_wei is not None:
         predicted_raw_by_token[NATIVE] = case.plan.native_after_wei
-    for token, change_raw in case.replay.balance_changes_raw.items():
-        simulated_raw = (
-            case.balance_raw(token) + change_raw if token in predicted_raw_by_token else None
-        )
-        if simulated_raw != predicted_raw_by_token.get(token):
+    for token, predicted_raw in predicted_raw_by_token.items() if case.plan.legs else ():
+        simulated_raw = case.balance_raw(token) + case.replay.balance_changes_raw.get(token, 0)
+        if simulated_raw != predicted_raw:
             return GuardMeasurement(
                 f"{case.label(token)} ends at {simulated_raw} base units, the plan predicts"
-                f" {predicted_raw_by_token.get(token)}",
+                f" {predicted_raw}",
                 False,
             )
     return GuardMeasurement("as simulated", True)
@@ -349,7 +349,7 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
         if history.failures.is_stopped and not failures.too_many_failures(
             revert_count, approval_count
         ):
-            failures_text += "; the count restarted when the owner resumed"
+            failures_text += "; an exit succeeded since the stop, and the agent stays stopped until trimtab resume"
         return GuardMeasurement(failures_text, not failures.is_stopped(history))
     exit_failures = failures.exit_failures(history, failures.exit_name(case.plan))
     failures_text = _failures_text(exit_failures.revert_count, exit_failures.approval_step_count)
@@ -428,19 +428,8 @@ def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     if case.needs_no_gas():
         return NO_GAS
     price_wei = case.gas_price_wei()
-    if case.plan.is_emergency:
-        emergency_limit_wei = gas_price_limit_wei(case.step, case.plan)
-        limit_text = (
-            "off"
-            if emergency_limit_wei is None
-            else f"{format_gwei(emergency_limit_wei)} in an emergency"
-        )
-        return GuardMeasurement(
-            format_gwei(price_wei),
-            emergency_limit_wei is None or price_wei <= emergency_limit_wei,
-            limit_text,
-        )
-    return GuardMeasurement(format_gwei(price_wei), price_wei <= limit_wei)
+    limit_text = f"{format_gwei(limit_wei)} in an emergency" if case.plan.is_emergency else ""
+    return GuardMeasurement(format_gwei(price_wei), price_wei <= limit_wei, limit_text)
 
 
 def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
@@ -450,23 +439,27 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """
     if case.needs_no_gas():
         return NO_GAS
-    if (layer_limit_and_spent := case.layer_answers.layer_gas_budget(limit_wei)) is not None:
-        emergency_limit_wei = layer_limit_and_spent[0]
-        spent_wei = layer_limit_and_spent[1] + case.worst_gas_wei()
-        limit_text = f"{format_native(emergency_limit_wei)} of emergencies"
-        return GuardMeasurement(
-            format_native(spent_wei), spent_wei <= emergency_limit_wei, limit_text
-        )
+    if (layer_budget := case.layer_answers.layer_gas_budget()) is not None:
+        spent_wei = layer_budget[1] + case.worst_gas_wei()
+        limit_text = f"{format_native(limit_wei)} of emergencies"
+        return GuardMeasurement(format_native(spent_wei), spent_wei <= limit_wei, limit_text)
     case.require_known_day()
     day_gas_wei = case.step.history.budgets.gas_24h_wei + case.worst_gas_wei()
     exit_failures = failures.exit_failures(case.step.history, failures.exit_name(case.plan))
     if failures.retry_wait_s(exit_failures) == 0:
         return GuardMeasurement(format_native(day_gas_wei), day_gas_wei <= limit_wei)
     limit_wei //= 2
-    limit_text = (
-        f"{format_native(limit_wei)} after {exit_failures.revert_count} reverts of this exit"
-    )
+    failures_text = _failures_text(exit_failures.revert_count, exit_failures.approval_step_count)
+    limit_text = f"{format_native(limit_wei)} after this exit's {failures_text}"
     return GuardMeasurement(format_native(day_gas_wei), day_gas_wei <= limit_wei, limit_text)
+
+
+def _daily_gas_limit_wei(case: GuardCase, limit_wei: int | None) -> int | None:
+    """Return the daily gas limit of the plan: that of its layer, if it counts there, else
+    `limit_wei`.
+    """
+    layer_budget = case.layer_answers.layer_gas_budget()
+    return limit_wei if layer_budget is None else layer_budget[0]
 
 
 def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
@@ -476,6 +469,7 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """
     if case.needs_no_gas():
         return NO_GAS
+    case.require_complete_replay()
     balance_wei = case.step.snapshot.native_wei
     gas_wei = case.worst_gas_wei()
     unwrapped_wei = case.replay.balance_changes_raw.get(NATIVE, 0)
@@ -495,6 +489,7 @@ GAS_PRICE = limit_guard(
     lambda limits: limits.gas_price_wei,
     gas_price,
     "wait for cheaper gas, or raise limits.gas_price",
+    limit_of_plan=lambda case, _: gas_price_limit_wei(case.step, case.plan),
 )
 GAS_PER_DAY = limit_guard(
     "gas_per_day",
@@ -502,6 +497,7 @@ GAS_PER_DAY = limit_guard(
     gas_per_day,
     "wait until older transactions are 24 h old, or raise limits.gas_per_day",
     scope=GuardScope.WALLET,
+    limit_of_plan=_daily_gas_limit_wei,
 )
 NATIVE_FLOOR = limit_guard(
     "native_floor",

@@ -232,8 +232,8 @@ class LayerGuardAnswers:
         """True if the plan has to be carried out whatever the prices of the spot portfolio."""
         return False
 
-    def layer_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
-        """Return the layer's own daily gas limit for this plan and the gas used of it, in wei;
-        `limit_wei` is the limit on all other gas. None if the plan counts as other gas.
+    def layer_gas_budget(self) -> tuple[int | None, int] | None:
+        """Return the layer's own daily gas limit for this plan (None: off) and the gas used of it, in
+        wei. None if the plan counts as other gas.
         """
         return None

@@ -97,16 +97,13 @@ class FuturesCase(LayerGuardAnswers):
             and self.only_reduces()
         )
 
-    def layer_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
+    def layer_gas_budget(self) -> tuple[int | None, int] | None:
         """Return the daily gas limit of emergencies and its use, wei; None outside of them."""
         policy = futures_policy(self.step)
-        history = self.step.history
         if policy is None or not self.plan.is_emergency:
             return None
-        emergency_limit_wei = (
-            emergency_gas_per_day_wei(policy.limits, self.step.limits) or limit_wei
-        )
-        return emergency_limit_wei, history.emergency_gas_24h_wei
+        limit_wei = emergency_gas_per_day_wei(policy.limits, self.step.limits)
+        return limit_wei, self.step.history.emergency_gas_24h_wei
 
 
 def _lowers_risk(action: AccountAction) -> bool:

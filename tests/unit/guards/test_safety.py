@@ -284,6 +284,27 @@ def test_prediction_of_native_coin_is_exact(change_wei: int) -> None:
     assert verdict("prediction", step, plan).passed is (change_wei == 0)
 
 
+@pytest.mark.parametrize("change_raw", [1, -1], ids=["one more", "one less"])
+def test_prediction__balance_that_no_leg_moves__is_exact(change_raw: int) -> None:
+    step = step_input({"WETH": 5_000, "USDC": 2_500, "WBTC": 2_500})
+    plan = sell_weth(step)
+    unmoved_raw = build_guard_case(step, plan, evidence(step, plan)).balance_raw(WBTC.address)
+
+    def predicting(wbtc_raw: int) -> Plan:
+        return replace(plan, holdings_after=tuple((dict(plan.holdings_after) | {WBTC.address: wbtc_raw}).items()))
+
+    assert verdict("prediction", step, predicting(unmoved_raw)).passed
+    assert_refused(verdict("prediction", step, predicting(unmoved_raw + change_raw)), "WBTC ends at")
+
+
+def test_prediction__native_coin_that_no_leg_moves__is_exact() -> None:
+    step = step_input()
+    plan = replace(sell_weth(step), native_after_wei=step.snapshot.native_wei)
+
+    assert verdict("prediction", step, plan).passed
+    assert not verdict("prediction", step, replace(plan, native_after_wei=step.snapshot.native_wei + 1)).passed
+
+
 def test_prediction_compares_only_the_tokens_that_it_names() -> None:
     step = step_input()
 
@@ -578,6 +599,16 @@ def test_reverts_in_row_have_the_command_in_their_remedy() -> None:
     assert "trimtab resume" in REMEDIES["reverts_in_row"]
 
 
+def test_reverts_in_row__success_after_the_stop__says_that_it_stays() -> None:
+    step = replace(step_input(), history=history(is_stopped=True, reverts_in_row=0))
+
+    judged = verdict("reverts_in_row", step, sell_weth(step))
+
+    assert_refused(judged, "0 reverts", "an exit succeeded since", "stays stopped until trimtab resume")
+    still_failing = replace(step_input(), history=history(is_stopped=True, reverts_in_row=3))
+    assert "succeeded" not in verdict("reverts_in_row", still_failing, sell_weth(step)).measured_text
+
+
 # --- gas_price, gas_per_day and native_floor
 
 
@@ -642,7 +673,7 @@ def test_gas_per_day_leaves_half_to_others_after_a_failing_exit(spent_wei: int, 
     judged = verdict("gas_per_day", step, exit_plan(sell_weth(step)))
 
     assert judged.passed is passed
-    assert judged.limit == "0.025 native after 3 reverts of this exit"
+    assert judged.limit == "0.025 native after this exit's 3 reverts, 0 approval steps without a swap"
 
 
 @pytest.mark.parametrize(("gas_price_wei", "passed"), [(15 * GWEI, True), (None, False)], ids=["gas_price of 15 gwei", "gas_price off"])
@@ -714,3 +745,14 @@ def test_worst_gas_without_base_fee_is_at_the_node_s_price() -> None:
     plan = replace(sell_weth(step), gas_units=4)
 
     assert build_guard_case(step, plan, evidence(step, plan)).worst_gas_wei() == 35 * GWEI
+
+
+def test_native_floor__replay_fails__counts_no_unwrapped_coin() -> None:
+    step = with_snapshot(step_at_gas_price(10 * GWEI, GWEI), native_wei=WORST_GAS_WEI)
+    unwrap = with_leg(sell_weth(step), 0, venue=NATIVE_VENUE, pool=WETH.address, token_out=NATIVE, amount_in_raw=2 * FLOOR_WEI)
+    impossible_leg = replace(unwrap.legs[0], pool=USDC.address)
+
+    plan = replace(unwrap, legs=(*unwrap.legs, impossible_leg))
+
+    assert verdict("native_floor", step, unwrap).passed
+    assert_refused(verdict("native_floor", step, plan), "unknown", "does not convert")

@@ -35,7 +35,7 @@ FIXED_GUARDS = {"kill_switch", "quorum", "allowlist", "reverts_in_row", "expiry"
 ALL_LIMITS_OFF = replace(limits(), **{field.name: None for field in fields(Limits)})
 REPLAY_GUARDS = {
     "price_impact", "slippage", "fair_floor", "pool_min_value", "plan_cost", "turnover", "daily_turnover", "daily_loss", "min_trade",
-    "oracle_deviation", "second_quote_deviation", "balance", "prediction",
+    "oracle_deviation", "second_quote_deviation", "balance", "prediction", "native_floor",
 }  # fmt: skip
 """Guards that simulate the legs."""
 PRICE_GUARDS = {

@@ -363,7 +363,7 @@ def test_waiting_exit_leaves_half_of_the_daily_gas_to_others() -> None:
     alone = outcome_after_reverts(with_limits(step_with_stops("LINK", pools=TWO), gas_per_day_wei=ETHER // 10), {LINK: 3}, **spent)
     (failing,) = [verdict for verdict in alone.refusal_verdicts if not verdict.passed]
     assert failing.guard == "gas_per_day"
-    assert "0.05 native after 3 reverts" in failing.limit
+    assert "0.05 native after this exit's 3 reverts" in failing.limit
     assert outcome_after_reverts(alone.step_input, {LINK: 2}, **spent).kind is OutcomeKind.PLANNED, "it does not wait yet"
 
 

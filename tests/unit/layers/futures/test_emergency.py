@@ -14,7 +14,6 @@ from agent import guards
 from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused, Retryable
 from agent.guards.case import build_guard_case
-from agent.guards.safety import gas_price
 from agent.layers.futures.policy.plans import EMERGENCY_GAS_PRICE_MULTIPLE, emergency_gas_per_day_wei, emergency_gas_price_limit_wei
 from agent.layers.futures.policy.targets import emergency_sizes
 from agent.layers.futures.state import FuturesState, futures_policy, planned_futures, with_policy
@@ -160,11 +159,22 @@ def test_an_emergency_may_use_all_its_limits_of_gas(less_wei: int, passes: bool)
 
 
 def test_an_emergency_without_a_price_limit_pays_any_price() -> None:
-    step = with_limits(at_gas(step_of(NEAR), 1), gas_price_wei=None)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    measurement = gas_price(build_guard_case(step, plan, evidence(step, plan)), 0)
-    assert (measurement.passed, measurement.limit_text) == (True, "off")
+    verdict = judged(with_limits(at_gas(step_of(NEAR), 1), gas_price_wei=None))["gas_price"]
+    assert (verdict.passed, verdict.limit) == (True, "off")
+
+
+@pytest.mark.parametrize("key", ["gas_price_wei", "gas_per_day_wei"])
+def test_emergency__has_its_limit_of_gas_where_that_of_others_is_off(key: str) -> None:
+    step = with_limits(at_gas(step_of(NEAR, emergency_gas_24h_wei=7), 100), gas_price_wei=None, gas_per_day_wei=None)
+    guard = key.removesuffix("_wei")
+    for limit_wei, passes in ((E18, True), (1, False)):
+        verdict = judged(with_futures_limits(step, **{f"emergency_{key}": limit_wei}))[guard]
+        assert verdict.passed == passes
+        assert "emergenc" in verdict.limit
+        assert verdict.measured_text != "not measured"
+    assert judged(step)[guard].measured_text == "not measured"
+    ordinary = with_limits(at_gas(step_of(OVER), 100), gas_price_wei=None, gas_per_day_wei=None)
+    assert judged(with_futures_limits(ordinary, **{f"emergency_{key}": 1}))[guard].passed, "the limit of emergencies alone"
 
 
 def test_the_gas_budget_of_an_emergency_is_its_own() -> None:
