@@ -197,14 +197,15 @@ def _price_note(
 def _screening_notes(
     context: wiring.AgentContext, step: StepInput, added_tokens: Sequence[str]
 ) -> list[str]:
-    """Return lines on the screening of the added tokens and their pools. Raises Refused for a token
-    that fails it.
+    """Return lines on the screening of the added tokens and their pools, or that a token was not
+    screened. Raises Refused for a token that fails it.
     """
     notes = []
-    added_labels = {context.portfolio.token(token).label for token in added_tokens}
+    screened_addresses = set()
     for label, screened_token in screen_tokens(context, step):
-        if label not in added_labels:
+        if screened_token.token not in added_tokens:
             continue
+        screened_addresses.add(screened_token.token)
         if not screened_token.finding.is_tradable:
             finding_text = f"{label}: {screened_token.why}"
             verdict = Verdict("token_screen", finding_text, "transfers the exact amount", False)
@@ -218,6 +219,16 @@ def _screening_notes(
             f"{label} in pool {failed_pool.pool}: {failed_pool.why}"
             for failed_pool in screened_token.failed_pools
         ]
+    why = (
+        "no transfer of it can be simulated"
+        if context.limits.token_screen
+        else "limits.token_screen is off"
+    )
+    notes += [
+        f"{context.portfolio.token(token).label} was not screened: {why}"
+        for token in added_tokens
+        if token not in screened_addresses
+    ]
     return notes
 
 
@@ -266,13 +277,18 @@ def _depth_text(portfolio: Portfolio, current_prices: ReferencePrices, pool: Poo
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. `is_dust` means
+    """Holding of a removed asset. `amount` is in whole coins, None if it was not read. `is_dust` means
     that selling costs more gas than it yields.
     """
 
     symbol: str
-    amount: str
+    amount: str | None
     is_dust: bool
+
+    @property
+    def is_sellable(self) -> bool:
+        """True if the amount is known and worth selling."""
+        return self.amount is not None and not self.is_dust
 
     @property
     def amount_text(self) -> str:
@@ -317,7 +333,7 @@ def list_leftovers(step: StepInput, addresses_after: Collection[str]) -> list[Le
         token = asset.token
         wallet_raw = wallet_raw_by_token.get(token.address)
         if wallet_raw is None:
-            leftovers.append(Leftover(token.label, "?", False))
+            leftovers.append(Leftover(token.label, None, False))
             continue
         held_raw = wallet_raw + outside_raw_by_token.get(token.address, 0)
         if asset.includes_native:
@@ -335,9 +351,20 @@ def list_leftovers(step: StepInput, addresses_after: Collection[str]) -> list[Le
 
 def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[str, ...]:
     """Return a line for each holding that leaves the portfolio unsold. Raises Refused if any is worth
-    selling, unless `keep_holdings`.
+    selling or was not read, unless `keep_holdings`.
     """
-    sellable_leftovers = [leftover for leftover in leftovers if not leftover.is_dust]
+    unread_symbols = [leftover.symbol for leftover in leftovers if leftover.amount is None]
+    if unread_symbols and not keep_holdings:
+        raise Refused(
+            f"the balance of {', '.join(unread_symbols)} cannot be read, and what there is would be"
+            " unmanaged",
+            tuple(
+                Verdict("holdings", f"{symbol}: not read", "none", False)
+                for symbol in unread_symbols
+            ),
+            "try again; or --keep-holdings leaves it where it is",
+        )
+    sellable_leftovers = [leftover for leftover in leftovers if leftover.is_sellable]
     if sellable_leftovers and not keep_holdings:
         amounts_text = ", ".join(leftover.amount_text for leftover in sellable_leftovers)
         target_options = " ".join(
@@ -354,6 +381,12 @@ def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[
         )
     lines = []
     for leftover in leftovers:
+        if leftover.amount is None:
+            lines.append(
+                f"{leftover.symbol}, whose balance cannot be read, stays where it is and leaves the"
+                " portfolio"
+            )
+            continue
         dust_note = ", less than the gas of its sale," if leftover.is_dust else ""
         lines.append(
             f"{leftover.amount_text}{dust_note} stay where they are and leave the portfolio"

@@ -167,9 +167,9 @@ def edit(
         raise edit_error(error, text_before, str(config_file)) from None
     config_before = _load_old_config(text_before, config_file)
     leftovers = find_leftovers(config_before, config_after, transports, clock)
-    leftovers_to_sell = [leftover for leftover in leftovers if not leftover.is_dust]
+    leftovers_to_sell = [leftover for leftover in leftovers if leftover.is_sellable]
     if leftovers_to_sell and text_edit.apply_for_sale is not None and not options.keep_holdings:
-        leftovers = []
+        leftovers = [leftover for leftover in leftovers if leftover.amount is None]
         text_after = text_edit.apply_for_sale(text_before)
         config_after = load_config_text(
             text_after, config_file.resolve(), "the edited config", remedy=UNSAVED_REMEDY

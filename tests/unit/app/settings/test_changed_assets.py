@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from agent.app.settings import changed_assets
 from agent.app.settings.changed_assets import Leftover, leftover_lines, list_leftovers
 from agent.errors import Refused
-from agent.model import StepInput
+from agent.model import ScreenedToken, StepInput, TokenFinding
 from agent.policy import native_coin
 from tests.support.builders import ETHER, with_snapshot
 from tests.support.lp_worlds import USDC, WETH, paired, world
@@ -55,7 +57,7 @@ def test_leftovers__position_that_was_not_read_is_refused() -> None:
 
 
 def test_leftovers__balance_that_was_not_read_is_unknown() -> None:
-    assert list_leftovers(with_snapshot(world(), holdings=()), {USDC.address}) == [Leftover("WETH", "?", False)]
+    assert list_leftovers(with_snapshot(world(), holdings=()), {USDC.address}) == [Leftover("WETH", None, False)]
 
 
 def test_leftover_lines__remedy_names_every_asset_worth_selling() -> None:
@@ -63,3 +65,40 @@ def test_leftover_lines__remedy_names_every_asset_worth_selling() -> None:
     with pytest.raises(Refused) as refused:
         leftover_lines(leftovers, keep_holdings=False)
     assert "--target WETH=0% --target LINK=0% and a rebalance" in refused.value.remedy
+
+
+UNREAD = Leftover("XYZ", None, False)
+
+
+@pytest.mark.parametrize("others", [[], [Leftover("WETH", "5", False)], [Leftover("DUST", "1", True)]], ids=["alone", "sellable", "dust"])
+def test_leftover_lines__balance_that_was_not_read__is_not_sold(others: list[Leftover]) -> None:
+    with pytest.raises(Refused, match="the balance of XYZ cannot be read") as refused:
+        leftover_lines([*others, UNREAD], keep_holdings=False)
+    assert "try again" in refused.value.remedy
+    assert "--target" not in refused.value.remedy
+    assert "--keep-holdings" in refused.value.remedy
+    lines = leftover_lines([*others, UNREAD], keep_holdings=True)
+    assert lines[-1] == "XYZ, whose balance cannot be read, stays where it is and leaves the portfolio"
+    assert not any("?" in line or "None" in line for line in lines)
+
+
+def _tradable(token: str) -> ScreenedToken:
+    return ScreenedToken(token, TokenFinding.CLEAN)
+
+
+@pytest.mark.parametrize(
+    ("screened_tokens", "is_on", "note"),
+    [
+        pytest.param([WETH.address], True, "WETH was screened: transfers the exact amount", id="screened"),
+        pytest.param([USDC.address], True, "WETH was not screened: no transfer of it can be simulated", id="another of its symbol"),
+        pytest.param([], True, "WETH was not screened: no transfer of it can be simulated", id="no transfer"),
+        pytest.param([], False, "WETH was not screened: limits.token_screen is off", id="off"),
+    ],
+)
+def test_screening_notes__new_token__say_whether_it_was_screened(
+    monkeypatch: pytest.MonkeyPatch, screened_tokens: list[str], is_on: bool, note: str
+) -> None:
+    step = world()
+    context = SimpleNamespace(portfolio=step.portfolio, limits=SimpleNamespace(token_screen=is_on))
+    monkeypatch.setattr(changed_assets, "screen_tokens", lambda *_: [("WETH", _tradable(token)) for token in screened_tokens])
+    assert changed_assets._screening_notes(context, step, [WETH.address]) == [note]  # type: ignore[arg-type]  # only these fields are read
