@@ -13,7 +13,7 @@ from agent.errors import ConfigError
 MAX_EXPONENT = 30
 """Largest absolute power of ten of a price."""
 PLAIN_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-_GROUPED_NUMBER = re.compile(r"[0-9]{1,3}((?:,[0-9]{3})+)(\.[0-9]+)?")
+_GROUPED_NUMBER = re.compile(r"[1-9][0-9]{0,2}((?:,[0-9]{3})+)(\.[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})*,[0-9]+|[0-9]+,[0-9]+")
 _MAYBE_GROUPED = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}")
 _WITH_UNIT = re.compile(r"(\D{1,3}) ?([0-9][0-9.,]*)|([0-9][0-9.,]*) ?(\D{1,4})")
@@ -109,8 +109,28 @@ def _comma_error(text: str, row_number: int, file_name: str) -> ConfigError:
         )
     return ConfigError(
         f"{file_name}, row {row_number}: {text[:40]!r} is not a price",
-        "write plain decimals such as 1850.25",
+        _remedy_of_unit(text) or "write plain decimals such as 1850.25",
     )
+
+
+def _remedy_of_unit(text: str) -> str:
+    """Return how to write a price without its unit; empty if it has none, or no number."""
+    united = _WITH_UNIT.fullmatch(text)
+    if united is None:
+        return ""
+    number_text = united[2] or united[3]
+    grouped = _GROUPED_NUMBER.fullmatch(number_text)
+    if grouped is not None:
+        plain_text = number_text.replace(",", "")
+        if len(grouped[1]) == len(",000") and grouped[2] is None:
+            plain_text += f" or {number_text.replace(',', '.')}"
+    elif _DECIMAL_COMMA.fullmatch(number_text):
+        plain_text = number_text.replace(".", "").replace(",", ".")
+    elif PLAIN_NUMBER.fullmatch(number_text):
+        plain_text = number_text
+    else:
+        return ""
+    return f"write {plain_text}, without {(united[1] or united[4]).strip()!r}"
 
 
 def _price_error(cell: object, row_number: int, file_name: str, symbol: str) -> ConfigError:
@@ -120,9 +140,8 @@ def _price_error(cell: object, row_number: int, file_name: str, symbol: str) -> 
         remedy = "prices must be above zero; if these are returns, give the prices they are of"
     elif text.lstrip("+").lower() in ("inf", "infinity"):
         remedy = "prices must be finite: remove the row"
-    elif (united := _WITH_UNIT.fullmatch(text)) is not None:
-        number_text = (united[2] or united[3]).replace(",", "")
-        remedy = f"write {number_text}, without {(united[1] or united[4]).strip()!r}"
+    else:
+        remedy = _remedy_of_unit(text) or remedy
     return ConfigError(
         f"{file_name}, row {row_number}: {text[:40]!r} is not a price of {symbol}", remedy
     )

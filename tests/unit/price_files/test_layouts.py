@@ -161,6 +161,19 @@ def dated(*days: str) -> str:
             "write 42280.10, without '$'",
             id="dollar sign",
         ),
+        *(
+            pytest.param("a.csv", lines("date,close", ["2024-01-01,1.5", f'2024-01-02,"{text}"']), problem, change, id=text)
+            for text, problem, change in (
+                ("0,950", "'0,950' has a decimal comma", "write 0.950"),
+                ("00,950", "'00,950' has a decimal comma", "write 00.950"),
+                ("0,950.5", "'0,950.5' is not a price", "write plain decimals"),
+                ("$1,850.25", "'$1,850.25' is not a price", "write 1850.25, without '$'"),
+                ("1,234,850 EUR", "'1,234,850 EUR' is not a price", "write 1234850, without 'EUR'"),
+                ("1.850,25 €", "'1.850,25 €' is not a price", "write 1850.25, without '€'"),
+                ("$1,850", "'$1,850' is not a price", "write 1850 or 1.850, without '$'"),
+                ("$1,85,0", "'$1,85,0' is not a price", "write plain decimals"),
+            )
+        ),
         pytest.param("a.csv", lines("date,close", ["2024-01-01,1.2K"]), "'1.2K' is not a price", "without 'K'", id="thousands by letter"),
         pytest.param(
             "a.csv",
