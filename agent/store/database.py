@@ -177,7 +177,7 @@ def database_errors(action: str) -> Iterator[None]:
                 f"let its owner do: GRANT {rights_and_object} TO {role}",
                 code=ErrorCode.STORE,
             ) from error
-        error_type = PassingFault if _may_pass(driver_error) else OperatorNeeded
+        error_type = PassingFault if may_pass(driver_error) else OperatorNeeded
         raise error_type(
             f"store: cannot {action}: {error_text}", remedy(error_text), code=ErrorCode.STORE
         ) from error
@@ -218,7 +218,8 @@ _TAKEN_PLACES = (
 """What the databases say of the indexes that let one process at a time act for a wallet."""
 
 
-def _may_pass(error: BaseException | None) -> bool:
+def may_pass(error: BaseException | None) -> bool:
+    """Return whether an error of a database or file may pass by itself."""
     if isinstance(error, sqlite3.Error):
         # the low byte of an extended code is its kind (sqlite.org/rescode.html)
         return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in (

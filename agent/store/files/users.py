@@ -13,7 +13,8 @@ from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_en
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
+from agent.store.database import may_pass
 from agent.store.files.locks import require_trusted_writers
 from agent.store.users import UserStore, UserTables
 
@@ -43,9 +44,12 @@ class UserFile:
 
     @contextmanager
     def read(self, action: str) -> Iterator[Connection]:
-        """Yield a connection in a transaction, on a database in memory if there is no file."""
-        if self._path.exists():
-            with self.transaction(action) as db:
+        """Yield a connection in a transaction that only reads, on a database in memory if there is no
+        file or it is empty. Raises as `transaction` does.
+        """
+        if self._path.exists() and self._path.stat().st_size > 0:
+            self._require_private()
+            with _file_errors(action), _new_engine(self._path, "BEGIN").begin() as db:
                 yield db
             return
         with create_engine("sqlite://").connect() as db:
@@ -55,11 +59,18 @@ class UserFile:
     @contextmanager
     def transaction(self, action: str) -> Iterator[Connection]:
         """Yield a connection in a transaction that excludes others. Raises ConfigError if other
-        users of the machine can read the file, OperatorNeeded if it cannot be used.
+        users of the machine can read the file, PassingFault if it cannot be used now,
+        OperatorNeeded if it is damaged.
         """
         with _file_errors(action):
             if not self._path.exists():
                 os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
+        self._require_private()
+        with _file_errors(action), _new_engine(self._path, "BEGIN IMMEDIATE").begin() as db:
+            UserTables.metadata.create_all(db)
+            yield db
+
+    def _require_private(self) -> None:
         require_trusted_writers(self._path, "the users")
         if self._path.stat().st_mode & 0o077:
             raise ConfigError(
@@ -67,19 +78,21 @@ class UserFile:
                 f"chmod 600 {self._path}",
                 code=ErrorCode.ACCESS,
             )
-        with _file_errors(action), _new_engine(self._path).begin() as db:
-            UserTables.metadata.create_all(db)
-            yield db
 
 
-def _new_engine(path: Path) -> Engine:
+def _new_engine(path: Path, begin_statement: str) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=NullPool,
         connect_args={"timeout": BUSY_TIMEOUT_S},
     )
     event.listen(engine, "connect", _leave_transactions_to_us)
-    engine.dialect.do_begin = _begin_exclusively  # type: ignore[assignment, method-assign]  # hook of the dialect
+
+    def begin(connection: PoolProxiedConnection) -> None:
+        driver_connection: Any = connection.dbapi_connection
+        driver_connection.execute(begin_statement)
+
+    engine.dialect.do_begin = begin  # type: ignore[assignment, method-assign]  # hook of the dialect
     return engine
 
 
@@ -87,22 +100,26 @@ def _leave_transactions_to_us(connection: Any, _record: object) -> None:
     connection.isolation_level = None
 
 
-def _begin_exclusively(connection: PoolProxiedConnection) -> None:
-    driver_connection: Any = connection.dbapi_connection
-    driver_connection.execute("BEGIN IMMEDIATE")
-
-
 @contextmanager
 def _file_errors(action: str) -> Iterator[None]:
-    """Turn database and file errors inside into OperatorNeeded."""
+    """Turn database and file errors inside into PassingFault, or OperatorNeeded if the file is
+    damaged.
+    """
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         # SQLAlchemy's message repeats the statement with all parameters
         driver_error = error.orig if isinstance(error, DBAPIError) else error
-        raise OperatorNeeded(
-            f"users: cannot {action}: {driver_error}",
-            "make the file writable for this user, or free space on its disk; if it is damaged,"
-            " remove it and add the users again",
-            code=ErrorCode.STORE,
-        ) from error
+        message = f"users: cannot {action}: {driver_error}"
+        if may_pass(driver_error):
+            raise PassingFault(
+                message,
+                "close another program that locks the file, make it writable for this user, or free"
+                " space on its disk; then try again",
+                code=ErrorCode.STORE,
+            ) from error
+        raise _damaged_file_error(message) from error
+
+
+def _damaged_file_error(message: str) -> OperatorNeeded:
+    return OperatorNeeded(message, "remove the file and add the users again", code=ErrorCode.STORE)

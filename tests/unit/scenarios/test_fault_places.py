@@ -130,6 +130,7 @@ COMMANDS = frozenset(
         "store/files/backup.py::inspect_store_file",
         "store/files/backup.py::restore",
         "store/files/locks.py::is_service_locked",
+        "store/files/users.py::_damaged_file_error",
         "store/files/users.py::_file_errors",
         "store/postgresql/copying.py::_require_same_rows",
         "web/api/tokens.py::_parse_tokens",
