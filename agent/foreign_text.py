@@ -8,7 +8,7 @@ import json
 import re
 import tomllib
 from collections import Counter
-from typing import Any
+from typing import Any, NoReturn
 
 MAX_NESTING = 32
 """Deepest nesting of lists and tables. More can crash the interpreter under the recursion limit that
@@ -107,8 +107,9 @@ def failure_text(error: BaseException) -> str:
 
 
 def read_json(json_text: str, number_type: type[str] | None = None) -> Any:
-    """Return the JSON of an untrusted file, with `number_type` its numbers as they are written.
-    Raises ValueError if it is invalid, nested too deep, or repeats a key.
+    """Return the JSON of an untrusted file, with `number_type` its numbers as they are written,
+    and NaN and Infinity too. Raises ValueError if it is invalid, nested too deep, repeats a key, or
+    without `number_type` has NaN or Infinity, which are no JSON.
     """
     json_text = json_text.removeprefix(BYTE_ORDER_MARK)
     if is_nested_deeper(json_text, MAX_NESTING):
@@ -118,7 +119,12 @@ def read_json(json_text: str, number_type: type[str] | None = None) -> Any:
         object_pairs_hook=_unique_keys,
         parse_float=number_type,
         parse_int=number_type,
+        parse_constant=number_type or _refuse_constant,
     )
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number of JSON")
 
 
 def is_nested_deeper(json_text: str, max_depth: int) -> bool:

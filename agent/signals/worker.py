@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -116,12 +117,21 @@ def answer_view(load: Callable[[], Signal], view_line: str) -> dict[str, Any]:
     """Return the targets for one view as JSON, or the reason if there are none."""
     try:
         view = parse_view(json.loads(view_line))
-        return targets_document(load()(view), view)
+        return _finite_document(targets_document(load()(view), view))
     except ConfigError as error:
         return {"why": error.message[:MAX_REASON_LENGTH]}
     except Exception as error:  # any error in a signal means no new targets
         error_text = f"{type(error).__name__}: {error}".splitlines()[0][:MAX_REASON_LENGTH]
         return {"why": f"it raised {error_text}"}
+
+
+def _finite_document(document: dict[str, Any]) -> dict[str, Any]:
+    """Return targets, or the reason if a weight is NaN or infinite, which JSON cannot say."""
+    for weights in (document.get("spot"), document.get("futures")):
+        for name, weight in (weights or {}).items():
+            if not math.isfinite(weight):
+                return {"why": f"the weight of {name} is {weight}, no finite number"}
+    return document
 
 
 def targets_document(returned: Any, view: SignalView) -> dict[str, Any]:

@@ -99,6 +99,10 @@ def test_mapping_leaves_the_rest_to_a_free_numeraire(
         ),
         pytest.param("return SignalTargets({'WETH': None})", "it raised TypeError: the weight of 'WETH' is NoneType", id="no weight"),
         pytest.param("return SignalTargets({'WETH': True})", "it raised TypeError: the weight of 'WETH' is bool", id="a truth value"),
+        pytest.param("return {'WETH': float('nan')}", "the weight of WETH is nan, no finite number", id="NaN"),
+        pytest.param(
+            "return SignalTargets(None, {'ETH': float('-inf')})", "the weight of ETH is -inf, no finite number", id="an infinite weight"
+        ),
     ],
 )
 def test_signal_that_fails_gives_no_targets_and_the_reason(

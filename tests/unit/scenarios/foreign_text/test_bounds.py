@@ -74,7 +74,10 @@ def test_no_json_makes_the_search_for_brackets_start_over(opening: str) -> None:
         read_json(text)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"a": 1, "b": 2, "a": 3}', "9" * 5_000, "", "\ufeff"])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"a":' * 100_000, '{"a": 1, "b": 2, "a": 3}', "9" * 5_000, "", "\ufeff", "[NaN]", '{"a": Infinity}', "-Infinity"],
+)
 def test_json_beyond_the_bounds_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         read_json(text)
@@ -107,6 +110,10 @@ def test_secret__url_or_recovery_phrase__is_noticed(text: str, has_secret: bool)
 def test_a_repeated_key_among_many_is_found() -> None:
     with pytest.raises(ValueError, match="'x' appears twice"):
         read_json("{" + ", ".join(f'"{number}": 1' for number in range(50_000)) + ', "x": 1, "x": 2}')
+
+
+def test_json_of_texts__keeps_words_for_no_number() -> None:
+    assert read_json("[1.50, NaN, -Infinity]", number_type=str) == ["1.50", "NaN", "-Infinity"]
 
 
 def test_json_with_a_byte_order_mark_is_read() -> None:
