@@ -110,7 +110,7 @@ def run_cycle(
     except AwaitingExternalSignature as waiting:
         proposed_plan = store.journal.grant(waiting.proposal["id"]).plan
         if not waiting.reverts:
-            waiting.mark_stale(evaluation.low_minimums(readers, proposed_plan))
+            waiting.mark_minimums(evaluation.minimums_fault(readers, proposed_plan))
         raise
     end_interrupted_steps(store)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))

@@ -22,7 +22,11 @@ from agent.app.positions.futures_alerts import (
     unnamed_market_alerts,
 )
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
-from agent.execution.executor import WITHDRAWAL_ADVICE, AwaitingExternalSignature
+from agent.execution.executor import (
+    WITHDRAWAL_ADVICE,
+    AwaitingExternalSignature,
+    minimums_advice,
+)
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
@@ -640,14 +644,18 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
             AlertKind.PROPOSAL, f"proposal_reverts:{proposal_id}", alert_text, True, repeats=False
         )
 
-    if waiting.stale_reason:
+    if (fault := waiting.minimums_fault) is not None:
+        reason_text = (
+            f"Stale, {fault.reason}"
+            if fault.is_low
+            else f"Its minimums could not be checked, {fault.reason}"
+        )
+        advice = minimums_advice(fault)
         alert_text = (
-            f"Stale, {waiting.stale_reason}: {description} ({proposal_id}). Do not sign it, nor execute"
-            f" it; {WITHDRAWAL_ADVICE}."
+            f"{reason_text}: {description} ({proposal_id}). {advice[0].upper()}{advice[1:]}."
         )
-        yield Alert(
-            AlertKind.PROPOSAL, f"proposal_stale:{proposal_id}", alert_text, True, repeats=False
-        )
+        key = f"proposal_{'stale' if fault.is_low else 'unchecked'}:{proposal_id}"
+        yield Alert(AlertKind.PROPOSAL, key, alert_text, True, repeats=False)
 
 
 def run_ended_alert(error: TrimtabError) -> Alert:

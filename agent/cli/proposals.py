@@ -245,7 +245,7 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         lines.append("  whoever has enough signatures can execute it at any time, also later")
     if document["failure"]:
         failure_text = (
-            "must not be signed now" if document["state"] == "stale" else "would fail now"
+            "would fail now" if document["state"] == "failing" else "must not be signed now"
         )
         lines.append(f"  {failure_text}: {document['failure']}")
     for line in lines:

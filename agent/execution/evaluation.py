@@ -349,27 +349,15 @@ def _refused_outcome(
     )
 
 
-def low_minimums(readers: StepReaders, plan: Plan | None) -> str:
-    """Return why the minimums of an earlier plan are lower than the limits allow at the prices now, or
-    why these cannot be read; "" if neither, and without a plan. Reads the chain.
+def minimums_fault(readers: StepReaders, plan: Plan | None) -> guards.MinimumsFault | None:
+    """Return the fault of an earlier plan's minimums at the prices now; None without a plan. Reads
+    the chain.
     """
     if plan is None:
-        return ""
+        return None
     try:
         step = readers.step_input_at(readers.reader.snapshot())
     except Retryable as error:
-        return f"the prices now cannot be read: {error.message}"
-    return low_minimums_at(step, plan)
-
-
-def low_minimums_at(step: StepInput, plan: Plan | None) -> str:
-    """Return why the minimums of an earlier plan are lower than the limits allow at the prices of
-    this step; "" if they are not, and without a plan.
-    """
-    if plan is None:
-        return ""
-    return "; ".join(
-        f"{verdict.guard}: {verdict.measured_text}"
-        for verdict in guards.judge_minimums(step, plan)
-        if not verdict.passed
-    )
+        reason = f"the prices now cannot be read: {error.message}"
+        return guards.MinimumsFault(reason, is_low=False)
+    return guards.judge_minimums(step, plan)

@@ -25,6 +25,7 @@ from agent.execution.submitter import (
     guard_refusal,
     unseen_transaction_error,
 )
+from agent.guards import MinimumsFault
 from agent.model import (
     Collect,
     Intent,
@@ -234,18 +235,20 @@ class AwaitingExternalSignature(Retryable):
         self.proposal = document
         self.proposal_path = path
         self.reverts = reverts
-        self.stale_reason = ""
+        self.minimums_fault: MinimumsFault | None = None
 
-    def mark_stale(self, reason: str) -> None:
-        """Say why the minimums are too low at the prices now, and that nobody should sign or execute it;
-        an empty reason changes nothing.
-        """
-        self.stale_reason = reason
-        if reason:
-            self.message += f"; it is stale, {reason}"
-            self.remedy = (
-                f"do not sign it, nor execute it: {WITHDRAWAL_ADVICE}; then run the command again"
-            )
+    def mark_minimums(self, fault: MinimumsFault | None) -> None:
+        """Say why nobody should sign or execute it at the prices now; None changes nothing."""
+        self.minimums_fault = fault
+        if fault is not None:
+            self.message += f"; it {fault.text}"
+            self.remedy = f"{minimums_advice(fault)}; then run the command again"
+
+
+def minimums_advice(fault: MinimumsFault) -> str:
+    """Return what to do with a proposal that has this fault."""
+    advice = WITHDRAWAL_ADVICE if fault.is_low else "trimtab status says when they are checked"
+    return f"do not sign it, nor execute it: {advice}"
 
 
 class RefusingSigner:
@@ -406,7 +409,7 @@ class ProposingExecutor(JournaledExecutor):
         submitter = self._submitter
         grant = self._journal.grant(intent.id)
         deadline_s = chain_deadline_s(intent, grant)
-        if deadline_s is None and grant.deadline_s is not None:
+        if deadline_s is None:
             deadline_s = self._sender.head().timestamp_s + grant.deadline_s - grant.now_s
         rejection_grant = Grant(IntentKind.CANCEL, grant.now_s, deadline_s, grant.max_gas_wei)
         tx = replace(intent.tx, to=self.external_signer.address, value_wei=0, data="0x")
@@ -491,7 +494,9 @@ class ProposingExecutor(JournaledExecutor):
         until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
         next_act = self.external_signer.next_act(self._proposals.signatures(intent.id))
         resume_text = (
-            "end the pause with trimtab resume, then " if self._submitter.is_paused() else ""
+            "end the pause with trimtab resume, then "
+            if self._submitter.is_paused() is not False
+            else ""
         )
         return AwaitingExternalSignature(
             f'"{intent.note}" is proposed and awaits {next_act.awaited}{until_text}: {outbox_path}'

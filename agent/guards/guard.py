@@ -80,8 +80,8 @@ class Guard(Generic[T]):
     the input, such as a layer's own; either may be None.
 
     `remedy` is an instruction for the owner, `scope` what its refusal of an exit concerns.
-    `applies_to` says which plans it judges. One that `judges_minimums` judges an earlier plan again
-    at new prices: its minimums, and the prices that they are compared with.
+    `applies_to` says which plans it judges. One that `judges_minimums` judges the minimums of an
+    earlier plan again at new prices, and one that `judges_prices` these prices.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Guard(Generic[T]):
     scope: GuardScope = GuardScope.PLAN
     applies_to: Callable[[Plan], bool] = lambda _: True
     judges_minimums: bool = False
+    judges_prices: bool = False
     limit_of_plan: Callable[[GuardCase, T | None], T | None] = lambda _, limit: limit
 
     def measured_by(self, *measures: Callable[[GuardCase, T], GuardMeasurement | None]) -> Guard[T]:
@@ -109,19 +110,26 @@ class Guard(Generic[T]):
 
     def judge(self, case: GuardCase) -> Verdict:
         """Return the verdict. Missing data refuse the plan; a limit that is off passes."""
+        return self.judge_known(case)[0]
+
+    def judge_known(self, case: GuardCase) -> tuple[Verdict, bool]:
+        """Return the verdict, and whether the data that it needs are known."""
         limit = self.limit_of_plan(case, self.read_limit(case.step))
         if limit is None:
-            return Verdict(self.name, "not measured", OFF, True)
+            return Verdict(self.name, "not measured", OFF, True), True
+        is_known = True
         try:
             measurement = self.measure(case, limit)
         except MissingData as error:
+            is_known = False
             measurement = GuardMeasurement(f"unknown: {error}", False)
-        return Verdict(
+        verdict = Verdict(
             self.name,
             measurement.text,
             measurement.limit_text or self.format_limit(limit, case.step),
             measurement.passed,
         )
+        return verdict, is_known
 
 
 def fixed_guard(

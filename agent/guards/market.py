@@ -421,7 +421,7 @@ FEED_HEALTH = Guard(
     feed_health,
     "wait for a fresh round, check the feed's address, or raise reference.feed_max_age",
     scope=GuardScope.WALLET,
-    judges_minimums=True,
+    judges_prices=True,
 )
 SEQUENCER = Guard(
     "sequencer",
@@ -429,7 +429,7 @@ SEQUENCER = Guard(
     lambda grace_s, _: f"up for {format_seconds(grace_s)}",
     sequencer,
     "wait until the rollup's sequencer has been up for reference.sequencer_grace",
-    judges_minimums=True,
+    judges_prices=True,
 )
 SECOND_QUOTE_DEVIATION = limit_guard(
     "second_quote_deviation",

@@ -5,7 +5,7 @@ of payouts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.errors import ErrorCode, Refused
@@ -39,13 +39,38 @@ def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...
     return tuple(guard.judge(case) for guard in guards_of(plan))
 
 
-def judge_minimums(step: StepInput, plan: Plan) -> tuple[Verdict, ...]:
-    """Return the verdicts about the minimums of an earlier plan at the prices of this step. Prices
-    that cannot be read refuse. Never raises.
+@dataclass(frozen=True, slots=True)
+class MinimumsFault:
+    """Why nobody should sign or execute an earlier plan: its minimums are lower than the limits allow
+    at the prices now (`is_low`), or could not be checked.
     """
+
+    reason: str
+    is_low: bool
+
+    @property
+    def text(self) -> str:
+        """Predicate of a sentence about the plan."""
+        return (
+            f"is stale, {self.reason}"
+            if self.is_low
+            else f"has minimums that could not be checked, {self.reason}"
+        )
+
+
+def judge_minimums(step: StepInput, plan: Plan) -> MinimumsFault | None:
+    """Return the fault of an earlier plan's minimums at the prices of this step. Never raises."""
     no_evidence = Evidence(None, "", (), (), has_quorum=False, now_s=step.snapshot.now_s)
     case = build_guard_case(step, plan, no_evidence)
-    return tuple(guard.judge(case) for guard in guards_of(plan) if guard.judges_minimums)
+    reasons = []
+    is_low = False
+    for guard in guards_of(plan):
+        if guard.judges_minimums or guard.judges_prices:
+            verdict, is_known = guard.judge_known(case)
+            if not verdict.passed:
+                reasons.append(f"{verdict.guard}: {verdict.measured_text}")
+                is_low |= guard.judges_minimums and is_known
+    return MinimumsFault("; ".join(reasons), is_low) if reasons else None
 
 
 def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:

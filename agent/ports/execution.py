@@ -29,7 +29,8 @@ class Grant:
 
     `floors_raw` are minimum outputs by reference price, one per leg of `plan`, computed
     independently of the plan. `approval_terms` is (token, spender, raw) of an approval. `now_s` is
-    chain time, `deadline_s` the chain time until which a swap is valid. `prices` are reference
+    chain time, `deadline_s` the chain time after which the transaction must not be sent, which is
+    also in the calldata of a swap and of most actions on liquidity. `prices` are reference
     prices by token, numeraire base units per base unit. `min_value_change_raw` is the minimum
     change of the wallet's value in numeraire base units; the Rebalancer contract enforces it at
     these prices. For an intent of kind LIQUIDITY, `layer_action` is set and `floors_raw` are

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
+from agent import guards
 from agent.chain.safe import SafeContract
 from agent.errors import Retryable
-from agent.execution.evaluation import low_minimums_at
-from agent.execution.executor import WITHDRAWAL_ADVICE, execution_period
+from agent.execution.executor import execution_period, minimums_advice
 from agent.model import Intent, IntentKind, IntentState, StepInput
 from agent.units import format_time
 from agent.wiring.context import AgentContext
@@ -44,8 +44,9 @@ def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rej
     if is_rejected:
         period_text = execution_period(intent, grant)
         return f"is void once its rejection is executed; it can be executed {period_text}."
-    if reason := low_minimums_at(step, grant.plan):
-        return f"is stale, {reason}: do not sign it, nor execute it; {WITHDRAWAL_ADVICE}."
+    fault = None if grant.plan is None else guards.judge_minimums(step, grant.plan)
+    if fault is not None:
+        return f"{fault.text}: {minimums_advice(fault)}."
     until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
     if context.config.wallet.safe:
         with suppress(Retryable):

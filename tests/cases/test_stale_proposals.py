@@ -17,7 +17,7 @@ from agent.app.records import maintenance
 from agent.errors import Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
-from agent.model import Plan, PriceSource, StepInput, Verdict
+from agent.model import Plan, PriceSource, StepInput
 from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
@@ -104,17 +104,26 @@ def test_stale__prices_unreadable__is_refused_and_says_why(
     agent, safe = scene
     real = guards.judge_minimums
 
-    def without_feeds(step: StepInput, plan: Plan) -> tuple[Verdict, ...]:
+    def without_feeds(step: StepInput, plan: Plan) -> guards.MinimumsFault | None:
         reference = replace(step.reference, sources=(PriceSource.FEED,))
         return real(replace(step, snapshot=replace(step.snapshot, feeds=()), reference=reference), plan)
 
     monkeypatch.setattr(guards, "judge_minimums", without_feeds)
-    assert open_proposal(agent)["state"] == "stale"
-    require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel --send withdraws it")
+    assert open_proposal(agent)["state"] == "unchecked"
+    words = ("has minimums that could not be checked", "unknown: no reference price of", "try again once the prices can be read")
+    require_refused(agent, safe, *words)
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        agent.rebalance(send=True, confirm=yes)
+    assert "it has minimums that could not be checked" in waiting.value.message
+    assert "do not sign it" in waiting.value.remedy
+    alerts = [alert.text for alert in cycle_alerts(waiting.value, RunFacts(False, "", None))]
+    assert any(text.startswith("Its minimums could not be checked") for text in alerts)
+    assert not any("Stale" in text for text in alerts)
+    assert all("cancel" not in text for text in (waiting.value.message, waiting.value.remedy, *alerts))
     monkeypatch.undo()
     sign_and_send(agent, FIRST, SECOND)
     monkeypatch.setattr(guards, "judge_minimums", without_feeds)
-    require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel --send proposes its rejection")
+    require_refused(agent, safe, *words)
 
 
 def test_stale__enough_signatures__nobody_is_told_to_execute_it(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:

@@ -30,10 +30,11 @@ from agent.config.loaded import LoadedConfig
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
-from agent.execution.evaluation import low_minimums
+from agent.execution.evaluation import minimums_fault
 from agent.execution.executor import ProposingExecutor, ReadOnlySigner, chain_deadline_s
 from agent.execution.settlement import originating_step
 from agent.execution.submitter import Submitter, guard_refusal
+from agent.guards import MinimumsFault
 from agent.guards.sandwich import plan_worst_case
 from agent.model import Intent, Portfolio
 from agent.ports import Grant, Simulation
@@ -209,16 +210,17 @@ class SafeProposal:
                 "trimtab rebalance --send settles it and goes on",
             )
 
-    def low_minimums(self) -> str:
-        """Return why its minimums are lower than the limits allow at the prices now, or why these
-        cannot be read; "" if neither. Whoever executes it could keep the difference. Reads the chain.
+    def minimums_fault(self) -> MinimumsFault | None:
+        """Return the fault of its minimums at the prices now. Whoever executes it while they are low
+        could keep the difference. Reads the chain.
         """
-        return low_minimums(self.agent.context.readers, self.grant.plan)
+        return minimums_fault(self.agent.context.readers, self.grant.plan)
 
     def judged_document(self) -> ProposalDocument:
         """Return its document, judged at the prices now. Reads the chain."""
-        if self.state == "waiting" and (reason := self.low_minimums()):
-            return self.document(ProposalDocument, state="stale", failure=reason)
+        if self.state == "waiting" and (fault := self.minimums_fault()):
+            state = "stale" if fault.is_low else "unchecked"
+            return self.document(ProposalDocument, state=state, failure=fault.reason)
         return self.document(ProposalDocument)
 
     def require_signable(self) -> None:
@@ -237,13 +239,13 @@ class SafeProposal:
                 f"the proposal {self.intent.id} would fail now: {self.simulation.reason}",
                 f"wait until trimtab proposal list says waiting; or {self.renewal_advice}",
             )
-        if reason := self.low_minimums():
+        if fault := self.minimums_fault():
             raise guard_refusal(
                 "minimums",
-                reason,
+                fault.reason,
                 "at least what the limits require at the prices now",
-                f"the proposal {self.intent.id} is stale, {reason}",
-                self.renewal_advice,
+                f"the proposal {self.intent.id} {fault.text}",
+                self.renewal_advice if fault.is_low else "try again once the prices can be read",
             )
         tx = self.intent.tx
         now_s = self.simulation.head.timestamp_s

@@ -16,6 +16,7 @@ from agent.model import Limits, Payment, Payout, PendingPayment, Plan, StepInput
 from agent.units import NATIVE
 from tests.support.builders import (
     ETHER,
+    NOW_S,
     address,
     history,
     limits,
@@ -155,10 +156,30 @@ def test_judge_minimums_judges_minimums_and_their_prices_alone() -> None:
     plan = sell_weth(step)
     loose_plan = with_leg(plan, 0, min_out_raw=1)
 
-    assert [judged.guard for judged in judge_minimums(step, plan)] == ["fair_floor", "feed_health", "sequencer"]
-    assert refusals(judge_minimums(step, plan)) == {}
-    assert set(refusals(judge_minimums(step, loose_plan))) == {"fair_floor"}
-    assert set(refusals(judge_minimums(without_feed(step, "WETH"), plan))) == {"fair_floor", "feed_health"}
+    low = judge_minimums(step, loose_plan)
+
+    assert judge_minimums(step, plan) is None
+    assert low is not None
+    assert low.is_low
+    assert low.reason.startswith("fair_floor: ")
+    assert low.text == f"is stale, {low.reason}"
+
+
+@pytest.mark.parametrize("min_out_raw", [None, 1], ids=["fit before", "low before"])
+@pytest.mark.parametrize("fault", ["no feed", "old round", "sequencer down"])
+def test_judge_minimums__prices_unfit__says_that_they_could_not_be_checked(fault: str, min_out_raw: int | None) -> None:
+    step = step_input()
+    plan = sell_weth(step) if min_out_raw is None else with_leg(sell_weth(step), 0, min_out_raw=min_out_raw)
+    feeds = tuple(replace(feed, updated_at_s=NOW_S - 10**6) for feed in step.snapshot.feeds)
+    steps = {
+        "no feed": without_feed(step, "WETH"),
+        "old round": with_snapshot(step, feeds=feeds),
+        "sequencer down": replace(step, reference=replace(step.reference, sequencer_feed=address("sequencer"))),
+    }
+    judged = judge_minimums(steps[fault], plan)
+    assert judged is not None
+    assert judged.is_low == (fault == "sequencer down" and min_out_raw == 1), "a minimum below a price that is known is low"
+    assert judged.is_low or judged.text == f"has minimums that could not be checked, {judged.reason}"
 
 
 # --- Payouts.

@@ -149,7 +149,8 @@ def test_guards_that_another_exit_may_meet_are_these() -> None:
 
 
 def test_guards_of_an_earlier_plan_s_minimums_are_these() -> None:
-    assert {guard.name for guard in GUARDS if guard.judges_minimums} == {"fair_floor", "feed_health", "sequencer"}
+    assert {guard.name for guard in GUARDS if guard.judges_minimums} == {"fair_floor"}
+    assert {guard.name for guard in GUARDS if guard.judges_prices} == {"feed_health", "sequencer"}
 
 
 def test_what_cannot_be_used_does_not_pass_for_a_guard() -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from agent.app.alerting import _proposal_alerts
 from agent.app.records.kill_switch import signed_proposal_texts
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submitter import Submitter
+from agent.guards import MinimumsFault
 from agent.model import Head, Intent, IntentKind, IntentState, LayerAction, UnsignedTx
 from agent.ports import Grant, MinedTransaction, NextAct, Simulation
 from agent.store.files.recorder import FileOutbox
@@ -239,6 +241,36 @@ def test_signed_proposal_past_its_deadline__is_rejected_if_the_chain_knows_none(
         return
     executor.cancel_pending("by the owner")
     assert setup.store.journal.open_intents() == ()
+
+
+@pytest.mark.parametrize("is_low", [True, False], ids=["low", "unchecked"])
+def test_waiting_proposal__minimums_have_a_fault__is_not_to_be_signed(tmp_path: Path, is_low: bool) -> None:
+    _, _, executor = proposed(tmp_path)
+    with pytest.raises(AwaitingExternalSignature) as caught:
+        executor.reconcile()
+    waiting = caught.value
+    signing_remedy = waiting.remedy
+    waiting.mark_minimums(None)
+    assert waiting.remedy == signing_remedy
+
+    waiting.mark_minimums(MinimumsFault("the prices now cannot be read: no answer", is_low))
+
+    assert waiting.remedy.startswith("do not sign it, nor execute it")
+    (alert,) = [alert for alert in _proposal_alerts(waiting) if "the prices now" in alert.text]
+    for text in (waiting.message + waiting.remedy, alert.text):
+        assert ("stale" in text.lower(), "trimtab cancel --send" in text) == (is_low, is_low)
+        assert ("could not be checked" in text) != is_low
+
+
+@pytest.mark.parametrize(("paused", "asks_to_resume"), [(False, False), (True, True), (None, True)])
+def test_waiting_proposal__kill_switch_on_or_unreadable__asks_to_resume_first(
+    tmp_path: Path, paused: bool | None, asks_to_resume: bool
+) -> None:
+    setup, _, executor = proposed(tmp_path)
+    setup.paused = paused
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        executor.reconcile()
+    assert waiting.value.remedy.startswith("end the pause with trimtab resume, then ") == asks_to_resume
 
 
 def test_foreign_transaction_after_a_dropped_proposal_is_named(tmp_path: Path) -> None:
