@@ -46,7 +46,7 @@ from agent.execution.resumption import (
 )
 from agent.execution.senders import sender_of
 from agent.execution.sending import execute
-from agent.execution.settlement import capped_chain_time_s, settle_mined
+from agent.execution.settlement import settle_mined
 from agent.execution.shortfall import end_interrupted_steps
 from agent.execution.step_context import (
     REVIEW_DONE_KINDS,
@@ -148,7 +148,7 @@ def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> No
     """Record that a schedule's review is done, with the random delay of the next."""
     if outcome.decision_result.is_reviewed and outcome.kind in REVIEW_DONE_KINDS:
         store.budgets.mark_review(
-            capped_chain_time_s(outcome.step_input.snapshot),
+            outcome.step_input.snapshot.trusted_time_s,
             int(readers.chance() * MILLION),
             outcome.decision_result.due_schedules,
         )

@@ -16,7 +16,6 @@ from agent.accounting.entries import (
 )
 from agent.errors import Refused, Retryable
 from agent.execution.settlement import (
-    capped_chain_time_s,
     originating_step,
     realised_legs,
 )
@@ -409,7 +408,7 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
     If policy.confirm_blocks is set, the preceding blocks are read for this once an hour. If that
     fails, the next cycle retries; the cycle itself never fails because of it.
     """
-    at_s = capped_chain_time_s(step.snapshot)
+    at_s = step.snapshot.trusted_time_s
     numeraire = step.portfolio.numeraire.address
     if prices.has_cycle_prices(numeraire, at_s):
         return

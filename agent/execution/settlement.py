@@ -11,6 +11,7 @@ from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
 from agent.layers.memories import bookings_of
 from agent.model import (
+    MAX_BLOCK_LEAD_S,
     NATIVE_VENUE,
     ExpectedBalances,
     ExternalTransfer,
@@ -271,10 +272,6 @@ def record_balance_changes(
     return expected_balances, transfers
 
 
-MAX_CLOCK_LEAD_S = 30
-"""Largest accepted lead of a block's timestamp over the agent's clock."""
-
-
 def settle_mined(
     store: Store,
     snapshot: Snapshot,
@@ -357,13 +354,6 @@ def _purpose(journal: IntentStore, intent: Intent, portfolio: Portfolio) -> Trad
         ),
         exit_proceeds_token=portfolio.numeraire.address if plan.is_exit else "",
     )
-
-
-def capped_chain_time_s(snapshot: Snapshot) -> int:
-    """Return the chain time of reviews and hourly prices, capped so that a header from the future
-    cannot delay later reviews.
-    """
-    return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_CLOCK_LEAD_S)
 
 
 def after_gas(step_input: StepInput, intent: Intent) -> StepInput:
@@ -455,7 +445,7 @@ def _booking_time_s(snapshot: Snapshot, intent_step: StepInput | None) -> int:
     header from the future neither halts the agent until that time nor moves an entry out of the
     last 24 hours (T6).
     """
-    latest_s = snapshot.now_s + MAX_CLOCK_LEAD_S
+    latest_s = snapshot.now_s + MAX_BLOCK_LEAD_S
     if intent_step is not None:
         latest_s = max(latest_s, intent_step.snapshot.head.timestamp_s)
     return min(snapshot.head.timestamp_s, latest_s)

@@ -17,15 +17,10 @@ from agent.guards.guard import (
 )
 from agent.guards.replay import LegFlow
 from agent.layers.questions import gas_price_limit_wei
-from agent.model import LegPlace, Plan, Provide, Snapshot, TopUp
+from agent.model import MAX_BLOCK_LEAD_S, LegPlace, Plan, Provide, Snapshot, TopUp
 from agent.policy import failures
 from agent.policy.native_coin import floor_wei
 from agent.units import NATIVE, format_time
-
-FUTURE_TOLERANCE_S = 30
-"""Maximum seconds by which a block's timestamp may be ahead of the agent's clock; consensus allows
-a few.
-"""
 
 
 def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
@@ -36,8 +31,8 @@ def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
     if age_s < 0:
         return GuardMeasurement(
             f"{format_seconds(-age_s)} in the future",
-            age_s >= -FUTURE_TOLERANCE_S,
-            f"{format_seconds(FUTURE_TOLERANCE_S)} in the future",
+            age_s >= -MAX_BLOCK_LEAD_S,
+            f"{format_seconds(MAX_BLOCK_LEAD_S)} in the future",
         )
     return GuardMeasurement(format_seconds(age_s), age_s <= limit_s)
 

@@ -120,6 +120,7 @@ from agent.model.liquidity import LpV3Position as LpV3Position
 from agent.model.liquidity import Provide as Provide
 from agent.model.liquidity import Withdraw as Withdraw
 from agent.model.liquidity import as_lp_action as as_lp_action
+from agent.model.market import MAX_BLOCK_LEAD_S as MAX_BLOCK_LEAD_S
 from agent.model.market import SPACING_SHIFT as SPACING_SHIFT
 from agent.model.market import Allowance as Allowance
 from agent.model.market import CodeHash as CodeHash

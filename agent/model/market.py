@@ -568,6 +568,12 @@ class Snapshot(DerivedValueCache):
     nonce_latest: int
     nonce_pending: int
     priority_fee_wei: int
+MAX_BLOCK_LEAD_S = 30
+"""Largest accepted lead of a block's timestamp over the agent's clock, in seconds; consensus allows
+a few.
+"""
+
+
     gas_price_wei: int
     holdings: tuple[Holding, ...]
     allowances: tuple[Allowance, ...]
@@ -611,6 +617,13 @@ class Snapshot(DerivedValueCache):
             if self.data_fee is None
             else self.data_fee.max_fee_beyond_gas_wei(gas, *calldata_bytes)
         )
+
+    @property
+    def trusted_time_s(self) -> int:
+        """Chain time in Unix seconds, at most MAX_BLOCK_LEAD_S ahead of the agent's clock: a header
+        from the future neither fixes a choice nor delays a review (T6).
+        """
+        return min(self.head.timestamp_s, self.now_s + MAX_BLOCK_LEAD_S)
 
     def expected_fee_beyond_gas_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return what transactions of these sizes are expected to pay beyond their gas now; `gas`

@@ -17,7 +17,6 @@ from agent.policy.risk import (
     correlation_matrix_bps,
     first_contradicting_row,
 )
-from agent.policy.target_changes import trusted_time_s
 from agent.units import format_duration, format_time
 from agent.weights.asset_classes import class_correlation_bps, class_of, class_volatility_bps
 from agent.weights.risk_estimates import RiskEstimate, estimate_risk
@@ -129,7 +128,7 @@ def _estimate(step: StepInput, risk: TrackingRisk) -> tuple[RiskEstimate | None,
 
     def estimate_of(tokens: Sequence[str]) -> RiskEstimate:
         return estimate_risk(
-            window, tokens, label_by_token, step.history.prices, trusted_time_s(step.snapshot)
+            window, tokens, label_by_token, step.history.prices, step.snapshot.trusted_time_s
         )
 
     def is_measurable(token: str) -> bool:

@@ -15,7 +15,6 @@ from agent.model import (
     InitialWeights,
     Portfolio,
     SignalAnswer,
-    Snapshot,
     StepInput,
 )
 from agent.policy.targets import (
@@ -42,11 +41,6 @@ def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> S
     )
 
 
-MAX_BLOCK_LEAD_S = 30
-"""Seconds by which a block's time may be ahead of the agent's clock; later times are not
-trusted."""
-
-
 def apply_allocation(step: StepInput) -> StepInput:
     """Return the step with the allocator's targets, and the allocation in its history.
 
@@ -59,7 +53,7 @@ def apply_allocation(step: StepInput) -> StepInput:
     if allocator is None or allocator.method is AllocationMethod.FIXED:
         return step
     assets = step.portfolio.assets
-    now_s = trusted_time_s(step.snapshot)
+    now_s = step.snapshot.trusted_time_s
     last_allocation = valid_allocation(allocator, assets, step.history.allocation)
     if (
         not is_allocation_due(allocator, assets, last_allocation, now_s)
@@ -91,7 +85,7 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
         current_prices |= reference_prices(step).price_by_token
     label_by_token = {asset.token.address: asset.token.label for asset in portfolio.assets}
     return AllocatorData(
-        trusted_time_s(step.snapshot),
+        step.snapshot.trusted_time_s,
         step.history.prices,
         label_by_token,
         step.snapshot.supplies,
@@ -127,13 +121,6 @@ def allocation_history_s(
     return allocator.max_age_s
 
 
-def trusted_time_s(snapshot: Snapshot) -> int:
-    """Return chain time, at most MAX_BLOCK_LEAD_S ahead of the agent's clock, because a header from the
-    future must not fix a choice (T6).
-    """
-    return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_BLOCK_LEAD_S)
-
-
 def missing_weights_reason(history: History) -> str:
     """Return why missing weights block trading; empty if there are weights."""
     if history.allocation_fault:
@@ -158,7 +145,7 @@ def _with_last_allocation(
     """
     if (
         last_allocation is not None
-        and trusted_time_s(step.snapshot)
+        and step.snapshot.trusted_time_s
         <= last_allocation.at_s + allocator.every_s + allocator.max_overdue_s
     ):
         return _with_allocation(
@@ -175,7 +162,6 @@ def _with_last_allocation(
         initial_targets_reason = f"targets of the config, until weights by {allocator.method.value} can be chosen: {choice_fault}"
         return replace(
             step,
-            history=replace(step.history, allocation=None),
             targets=replace(step.targets, reasons=(*step.targets.reasons, initial_targets_reason)),
         )
     if last_allocation is None:

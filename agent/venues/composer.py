@@ -12,6 +12,7 @@ from types import MappingProxyType
 from agent.chain import tokens
 from agent.errors import ErrorCode, PassingFault, Refused, UnsendableTransaction
 from agent.model import (
+    MAX_BLOCK_LEAD_S,
     NATIVE_VENUE,
     Head,
     IntentKind,
@@ -107,8 +108,6 @@ MAX_EXIT_GAS_MULTIPLE = 4
 """Largest gas of an exit, as a multiple of its planned gas, so that a token cannot use up the day's
 gas budget.
 """
-MAX_HEAD_LEAD_S = 30
-"""Seconds by which the sender's head may be ahead of the quorum's header and the agent's clock."""
 
 
 class RouterComposer:
@@ -430,7 +429,7 @@ class RouterComposer:
     def _head(self, step: StepInput) -> Head:
         """Return the sender's head.
 
-        Raises Refused if its time is more than MAX_HEAD_LEAD_S ahead of the agreed header and the
+        Raises Refused if its time is more than MAX_BLOCK_LEAD_S ahead of the agreed header and the
         agent's clock. Deadlines are derived from it, and a swap with a late deadline is a free
         option for an endpoint that withholds it (T2, T7).
         """
@@ -438,13 +437,13 @@ class RouterComposer:
         snapshot = step.snapshot
         now_s = self._clock.now_s()
         agreed_now_s = snapshot.head.timestamp_s + max(0, now_s - snapshot.now_s)
-        latest_head_s = max(now_s, agreed_now_s) + MAX_HEAD_LEAD_S
+        latest_head_s = max(now_s, agreed_now_s) + MAX_BLOCK_LEAD_S
         if head.timestamp_s > latest_head_s:
             verdict = Verdict(
                 "head_time", f"chain time {head.timestamp_s}", f"at most {latest_head_s}", False
             )
             raise Refused(
-                f"the endpoint's head is {head.timestamp_s - latest_head_s + MAX_HEAD_LEAD_S} s in the future",
+                f"the endpoint's head is {head.timestamp_s - latest_head_s + MAX_BLOCK_LEAD_S} s in the future",
                 (verdict,),
                 "check the endpoints of [[chain.rpc]] and this machine's clock",
             )

@@ -265,7 +265,7 @@ def weights(
     owner_name = "" if owner is None else owner.name
     store = agent.context.store
     assets = step.portfolio.assets
-    now_s = target_changes.trusted_time_s(step.snapshot)
+    now_s = step.snapshot.trusted_time_s
     since_s = now_s - allocator.window_s - max(allocator.step_s, allocator.max_age_s)
     recorded_prices = store.prices.prices_between(
         agent.portfolio.numeraire.address, since_s, now_s, allocator.step_s

@@ -26,7 +26,6 @@ from agent.model import (
 )
 from agent.policy import targets
 from agent.policy.decide import current_drifts
-from agent.policy.target_changes import trusted_time_s
 from agent.units import (
     Token,
     format_duration,
@@ -86,7 +85,7 @@ def _signals(
                 last_allocation_by_owner.get(owned_allocator.owner),
             )
         )
-    now_s = trusted_time_s(step.snapshot)
+    now_s = step.snapshot.trusted_time_s
     return tuple(
         (
             owner,
@@ -173,7 +172,7 @@ def _wallet_view(
     """Return the view of a wallet without futures, all of whose weights are free."""
     tokens = [asset.token for asset in step.portfolio.assets]
     numeraire = step.portfolio.numeraire
-    now_s = trusted_time_s(step.snapshot)
+    now_s = step.snapshot.trusted_time_s
     return SignalView(
         now_s,
         numeraire.label,

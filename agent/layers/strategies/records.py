@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from agent.execution.settlement import capped_chain_time_s
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.questions import market_terms
 from agent.layers.strategies.policy import accounting, capital, health, netting
@@ -78,7 +77,7 @@ def book_after_cycle(store: Store, outcome: StepOutcome) -> None:
 def _record_strategy_states(
     strategy_store: StrategyStore, step: StepInput, books: StrategyBooks
 ) -> None:
-    now_s = capped_chain_time_s(step.snapshot)
+    now_s = step.snapshot.trusted_time_s
     prices = reference_prices(step).price_by_token
     strategy_by_name = {
         strategy.name: strategy for strategy in step.config(CapitalSplit).strategies

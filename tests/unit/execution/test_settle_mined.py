@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent import codec
-from agent.execution.settlement import MAX_CLOCK_LEAD_S, settle_mined
-from agent.model import Holding, Intent, IntentKind, IntentState, Payout, Snapshot, StepInput, Transfer
+from agent.execution.settlement import settle_mined
+from agent.model import MAX_BLOCK_LEAD_S, Holding, Intent, IntentKind, IntentState, Payout, Snapshot, StepInput, Transfer
 from agent.ports import Grant
 from agent.store import Store
 from agent.units import NATIVE
@@ -216,7 +216,7 @@ def test_header_from_the_future_books_no_later_than_clock(store: Store) -> None:
 
     settle_mined(store, replace(SNAPSHOT, head=future_head), unneeded_step)
 
-    assert store.budgets.history(0).reviews.last_rebalance_s == SNAPSHOT.now_s + MAX_CLOCK_LEAD_S
+    assert store.budgets.history(0).reviews.last_rebalance_s == SNAPSHOT.now_s + MAX_BLOCK_LEAD_S
 
 
 def test_clock_set_back_takes_nothing_out_of_the_day(store: Store) -> None:

@@ -17,6 +17,7 @@ from agent.errors import PassingFault
 from agent.execution import settlement
 from agent.execution.settlement import BookingPrices, LegExecution, TradePurpose
 from agent.model import (
+    MAX_BLOCK_LEAD_S,
     Entry,
     EntryKind,
     Goal,
@@ -493,7 +494,7 @@ def step_at(block_s: int, now_s: int) -> StepInput:
     return replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, timestamp_s=block_s), now_s=now_s))
 
 
-LEAD_S = settlement.MAX_CLOCK_LEAD_S
+LEAD_S = MAX_BLOCK_LEAD_S
 CLOCK_S = 1_000
 
 
@@ -506,7 +507,7 @@ CLOCK_S = 1_000
     ],
 )
 def test_review_time_is_at_most_a_little_after_the_clock(block_s: int, review_s: int) -> None:
-    assert settlement.capped_chain_time_s(step_at(block_s, CLOCK_S).snapshot) == review_s
+    assert step_at(block_s, CLOCK_S).snapshot.trusted_time_s == review_s
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,12 @@ from agent.chain.quorum import check_heights, common_height, quorum_size
 from agent.chain.rpc import RpcFault, block_ref_at_hash
 from agent.config.tables.chain import ChainTable
 from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabError
-from agent.model import Snapshot
+from agent.model import MAX_BLOCK_LEAD_S, Snapshot
 from agent.units import format_duration
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import ProbedEndpointDocument
 
-MAX_CLOCK_SKEW_S = 30
-"""Seconds by which a head may be ahead of this machine's clock; beyond, the endpoint is not used."""
 DOUBTFUL_CLOCK_SKEW_S = 5
 """Seconds from which on a head ahead of this machine's clock shows that the clock is slow."""
 OLD_HEAD_S = MAX_NEWEST_AGE_S + DOUBTFUL_CLOCK_SKEW_S
@@ -156,7 +154,7 @@ def _read_probe(
             endpoint, None, mismatch_text, "correct chain.chain_id or the endpoint", EXIT_OPERATOR
         )
     ahead_s = head_s - int(now_s())
-    if ahead_s > MAX_CLOCK_SKEW_S:
+    if ahead_s > MAX_BLOCK_LEAD_S:
         return EndpointProbe(
             endpoint,
             None,
