@@ -44,6 +44,7 @@ from agent.chain.pools.reading import POOL_GAS, PoolRef
 from agent.chain.tokens import ProxyRef
 from agent.errors import ConfigError
 from agent.model import (
+    ALLOWANCE_ITEM,
     Allowance,
     CodeHash,
     DataFeeKind,
@@ -259,7 +260,7 @@ def snapshot_questions(scope: SnapshotScope) -> tuple[LensQuestion, ...]:
             allowance_item = CallItem(token.address, allowance_call(scope.owner, spender))
             questions.append(
                 LensQuestion(
-                    f"allowance of {token.label} to {spender}", token.address, allowance_item
+                    f"{ALLOWANCE_ITEM}{token.label} to {spender}", token.address, allowance_item
                 )
             )
     tick_window = window_ticks(max(scope.impact_bps, MIN_WINDOW_BPS))
@@ -281,7 +282,7 @@ def snapshot_questions(scope: SnapshotScope) -> tuple[LensQuestion, ...]:
         ]
     questions += [
         LensQuestion(
-            f"allowance of {description} to {spender}",
+            f"{ALLOWANCE_ITEM}{description} to {spender}",
             token,
             CallItem(token, allowance_call(scope.owner, spender)),
         )

@@ -17,7 +17,15 @@ from agent.guards.guard import (
 )
 from agent.guards.replay import LegFlow
 from agent.layers.questions import gas_price_limit_wei
-from agent.model import MAX_BLOCK_LEAD_S, LegPlace, Plan, Provide, Snapshot, TopUp
+from agent.model import (
+    MAX_BLOCK_LEAD_S,
+    LegPlace,
+    Plan,
+    Provide,
+    Snapshot,
+    TopUp,
+    has_no_code,
+)
 from agent.policy import failures
 from agent.policy.native_coin import floor_wei
 from agent.units import NATIVE, format_time
@@ -167,7 +175,6 @@ def prediction(case: GuardCase) -> GuardMeasurement:
 # --- Guards of contracts and tokens, and of permission to act: kill switch, quorum, failures.
 
 
-NO_CODE_HASH = "0x" + "0" * 64
 SCREENED_TEXT = "all tokens transfer the exact amount"
 
 
@@ -234,7 +241,7 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
         current_hash = hash_by_address.get(address.lower())
         if current_hash is None:
             faults.append(f"code at {address} was not read")
-        elif current_hash == NO_CODE_HASH:
+        elif has_no_code(current_hash):
             faults.append(f"no code at {address}")
         elif address.lower() not in pinned_addresses:
             faults.append(f"{address} is not pinned")

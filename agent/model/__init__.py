@@ -120,7 +120,10 @@ from agent.model.liquidity import LpV3Position as LpV3Position
 from agent.model.liquidity import Provide as Provide
 from agent.model.liquidity import Withdraw as Withdraw
 from agent.model.liquidity import as_lp_action as as_lp_action
+from agent.model.market import ALLOWANCE_ITEM as ALLOWANCE_ITEM
+from agent.model.market import EMPTY_CODE_HASH as EMPTY_CODE_HASH
 from agent.model.market import MAX_BLOCK_LEAD_S as MAX_BLOCK_LEAD_S
+from agent.model.market import NO_CODE_HASH as NO_CODE_HASH
 from agent.model.market import SPACING_SHIFT as SPACING_SHIFT
 from agent.model.market import Allowance as Allowance
 from agent.model.market import CodeHash as CodeHash
@@ -146,6 +149,7 @@ from agent.model.market import TickState as TickState
 from agent.model.market import TokenFinding as TokenFinding
 from agent.model.market import UnreadableItem as UnreadableItem
 from agent.model.market import VenueKeys as VenueKeys
+from agent.model.market import has_no_code as has_no_code
 from agent.model.parts import LayerAction as LayerAction
 from agent.model.parts import LayerDecision as LayerDecision
 from agent.model.parts import LayerGrant as LayerGrant

@@ -491,6 +491,17 @@ class FeedRound:
     max_answer: int | None = None
 
 
+NO_CODE_HASH = "0x" + "0" * 64
+"""EXTCODEHASH of an address without an account."""
+EMPTY_CODE_HASH = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+"""keccak256 of no code: EXTCODEHASH of an account that exists without code."""
+
+
+def has_no_code(code_hash: str) -> bool:
+    """Return whether an address with this hash has no code."""
+    return code_hash.lower() in (NO_CODE_HASH, EMPTY_CODE_HASH)
+
+
 @dataclass(frozen=True, slots=True)
 class CodeHash:
     """keccak256 of the runtime code at an address (EXTCODEHASH); zero for an address without
@@ -499,6 +510,10 @@ class CodeHash:
 
     address: str
     hash: str
+
+
+ALLOWANCE_ITEM = "allowance of "
+"""Beginning of the name of an allowance among the items of a snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -510,6 +525,11 @@ class UnreadableItem:
     subject: str
     address: str
     why: str
+
+    @property
+    def is_allowance(self) -> bool:
+        """True if it is an allowance of the wallet."""
+        return self.subject.startswith(ALLOWANCE_ITEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -548,6 +568,12 @@ class DerivedValueCache:
         return derived_value
 
 
+MAX_BLOCK_LEAD_S = 30
+"""Largest accepted lead of a block's timestamp over the agent's clock, in seconds; consensus allows
+a few.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot(DerivedValueCache):
     """All chain data of a step.
@@ -568,12 +594,6 @@ class Snapshot(DerivedValueCache):
     nonce_latest: int
     nonce_pending: int
     priority_fee_wei: int
-MAX_BLOCK_LEAD_S = 30
-"""Largest accepted lead of a block's timestamp over the agent's clock, in seconds; consensus allows
-a few.
-"""
-
-
     gas_price_wei: int
     holdings: tuple[Holding, ...]
     allowances: tuple[Allowance, ...]
@@ -599,6 +619,13 @@ a few.
         return replace(self, layers=with_part(self.layers, reading))
 
     @property
+    def trusted_time_s(self) -> int:
+        """Chain time in Unix seconds, at most MAX_BLOCK_LEAD_S ahead of the agent's clock: a header
+        from the future neither fixes a choice nor delays a review (T6).
+        """
+        return min(self.head.timestamp_s, self.now_s + MAX_BLOCK_LEAD_S)
+
+    @property
     def data_fee_unknown_reason(self) -> str:
         """Reason why the data fee is unknown; empty if it is known, or the chain has none."""
         fee_items = (
@@ -617,13 +644,6 @@ a few.
             if self.data_fee is None
             else self.data_fee.max_fee_beyond_gas_wei(gas, *calldata_bytes)
         )
-
-    @property
-    def trusted_time_s(self) -> int:
-        """Chain time in Unix seconds, at most MAX_BLOCK_LEAD_S ahead of the agent's clock: a header
-        from the future neither fixes a choice nor delays a review (T6).
-        """
-        return min(self.head.timestamp_s, self.now_s + MAX_BLOCK_LEAD_S)
 
     def expected_fee_beyond_gas_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return what transactions of these sizes are expected to pay beyond their gas now; `gas`

@@ -73,7 +73,7 @@ def unread_allowance_items(step: StepInput) -> list[UnreadableItem]:
     return [
         unreadable_item
         for unreadable_item in step.snapshot.unreadable_items
-        if unreadable_item.subject.startswith("allowance of ")
+        if unreadable_item.is_allowance
     ]
 
 

@@ -18,7 +18,7 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.execution.approvals import OwnerAction, current_step_input, send_by_command
-from agent.model import Intent
+from agent.model import Intent, has_no_code
 from agent.ports import PreparedTransaction
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.units import decimal_text
@@ -31,7 +31,6 @@ PRECEDED_AFTER_SENDING = (
     "another account deployed it first, with the same code: nothing is lost but the gas of this"
     " transaction"
 )
-_NO_CODE_HASH = "0x" + keccak(b"").hex()
 
 
 def rebalancer_deployment(config: Path | str | LoadedConfig) -> DeploymentDocument:
@@ -111,7 +110,7 @@ def _read_deployment(transport: Transport, chain_id: int) -> DeploymentDocument:
         for contract in (address, CREATE2_DEPLOYER)
     )
     is_deployed = deployed_hash == rebalancer_code_hash()
-    if not is_deployed and deployed_hash != _NO_CODE_HASH:
+    if not is_deployed and not has_no_code(deployed_hash):
         raise OperatorNeeded(
             f"the code at {address} has the hash {deployed_hash}, the Rebalancer {rebalancer_code_hash()}",
             "do not use this address; check the endpoints of [[chain.rpc]]",

@@ -13,7 +13,7 @@ from agent.config.build import contract_names
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, Refused
-from agent.model import Snapshot, Verdict
+from agent.model import NO_CODE_HASH, Snapshot, Verdict, has_no_code
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import ContractDocument, TrustDocument
@@ -25,11 +25,6 @@ class Implementation(NamedTuple):
     proxy: str
     address: str
     code_hash: str
-
-
-NO_CODE_HASH = "0x" + "0" * 64
-EMPTY_CODE_HASH = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
-"""keccak256 of no code: EXTCODEHASH of an account that exists without code."""
 
 
 def trust(
@@ -93,7 +88,7 @@ def list_contracts(
         (*context.execution.pinned, *(pool.contract for pool in context.pools))
     ):
         code_hash = code_hashes.get(address, NO_CODE_HASH)
-        if code_hash in (NO_CODE_HASH, EMPTY_CODE_HASH):
+        if has_no_code(code_hash):
             no_code_text = f"{name_by_address[address]} at {address}: no code"
             no_code_verdicts.append((address, Verdict("code", no_code_text, "a contract", False)))
         state = pin_state(pinned_hashes.get(address), code_hash)
@@ -112,7 +107,7 @@ def list_contracts(
         contract_name = (
             f"implementation of {name_by_address[implementation.proxy].removeprefix('token ')}"
         )
-        if code_hash in (NO_CODE_HASH, EMPTY_CODE_HASH):
+        if has_no_code(code_hash):
             no_code_text = (
                 f"{contract_name} at {implementation.address}: no code, or it cannot be read"
             )

@@ -11,10 +11,12 @@ import pytest
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.uniswap_v4 import V4Pool
 from agent.guards.case import build_guard_case
-from agent.guards.safety import NO_CODE_HASH, moved_tokens
+from agent.guards.safety import moved_tokens
 from agent.guards.table import REMEDIES
 from agent.model import (
+    EMPTY_CODE_HASH,
     NATIVE_VENUE,
+    NO_CODE_HASH,
     CodeHash,
     ExitFailures,
     FailedPool,
@@ -353,11 +355,12 @@ def test_allowlist_needs_a_pin_of_each_contract(contract: str) -> None:
     assert_refused(verdict("allowlist", step, plan, evidence(step, plan, pinned_code_hashes=pins)), f"{contract} is not pinned")
 
 
-def test_allowlist_refuses_no_code_though_it_was_pinned() -> None:
-    step = with_code(step_input(), ROUTER, NO_CODE_HASH)
+@pytest.mark.parametrize("code_hash", [NO_CODE_HASH, EMPTY_CODE_HASH, EMPTY_CODE_HASH.upper().replace("X", "x")])
+def test_allowlist_refuses_no_code_though_it_was_pinned(code_hash: str) -> None:
+    step = with_code(step_input(), ROUTER, code_hash)
     plan = sell_weth(step)
 
-    assert (ROUTER, NO_CODE_HASH) in evidence(step, plan).pinned_code_hashes
+    assert (ROUTER, code_hash) in evidence(step, plan).pinned_code_hashes
     assert_refused(verdict("allowlist", step, plan), "no code at", ROUTER)
 
 

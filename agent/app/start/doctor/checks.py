@@ -25,7 +25,6 @@ from agent.app.start.doctor.price_source_checks import price_checks
 from agent.app.start.doctor.quote_checks import quote_checks
 from agent.app.start.doctor.route_checks import route_checks
 from agent.app.start.tracking_losses import step_loss_document
-from agent.app.start.trust import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
 from agent.chain.fees.minimum_tip import suggested_tip
@@ -49,11 +48,13 @@ from agent.errors import (
 from agent.foreign_text import read_json
 from agent.layers.signals.state import SignalState
 from agent.model import (
+    NO_CODE_HASH,
     Portfolio,
     ScreenedToken,
     Snapshot,
     StepInput,
     UnreadableItem,
+    has_no_code,
 )
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import cash_limit
@@ -443,7 +444,7 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
     codeless_addresses = [
         address
         for address in contract_addresses
-        if code_hashes.get(address, NO_CODE_HASH) in (NO_CODE_HASH, EMPTY_CODE_HASH)
+        if has_no_code(code_hashes.get(address, NO_CODE_HASH))
     ]
     if codeless_addresses:
         yield CheckResult(

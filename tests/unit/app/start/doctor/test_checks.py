@@ -11,9 +11,8 @@ import pytest
 from agent.app.documents.owner import FAIL, OK, WARN
 from agent.app.start.doctor.checks import _config_check, _contract_checks, _gas_and_head_checks, _key_check, _operator_check
 from agent.app.start.doctor.endpoint_checks import EndpointProbe, has_enough_operators, outvoted_endpoints
-from agent.app.start.trust import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.errors import EXIT_RETRYABLE, EXIT_USAGE
-from agent.model import CodeHash, Holding, UnreadableItem
+from agent.model import EMPTY_CODE_HASH, NO_CODE_HASH, CodeHash, Holding, UnreadableItem
 from tests.support.builders import NOW_S, OWNER, address, snapshot, token
 
 ROUTER = address("router")
