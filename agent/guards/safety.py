@@ -339,7 +339,7 @@ def quorum(case: GuardCase) -> GuardMeasurement:
 
 
 def reverts_in_row(case: GuardCase) -> GuardMeasurement:
-    """Require fewer consecutive reverts, and fewer approval steps without a swap, than the limits
+    """Require fewer consecutive reverts, and fewer approval cycles without a swap, than the limits
     that stop the agent (T6). Only the owner can resume a stopped agent. An exit counts only its own
     failures and is retried with growing back-off, because an attacker can make it revert (T20).
     """
@@ -365,7 +365,7 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
 
 
 def _failures_text(revert_count: int, approval_count: int) -> str:
-    return f"{revert_count} reverts, {approval_count} approval steps without a swap"
+    return f"{revert_count} reverts, {approval_count} approval cycles without a swap"
 
 
 KILL_SWITCH = fixed_guard(

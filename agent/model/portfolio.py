@@ -192,7 +192,7 @@ class ExitFailures:
     resumed.
 
     `exit_name` is its name by `failures.exit_name`. `revert_count` are transactions and orders, of
-    which `free_revert_count` cost no gas, `approval_step_count` steps that only approved; `at_s` is
+    which `free_revert_count` cost no gas, `approval_step_count` cycles that only approved; `at_s` is
     the chain time of the newest.
     """
 

@@ -23,7 +23,7 @@ MAX_REVERTS_IN_ROW = 3
 be chance.
 """
 MAX_APPROVALS_IN_ROW = 8
-"""Approval steps without a swap after which the operator must act: each approves and revokes, which
+"""Approval cycles without a swap after which the operator must act: each approves and revokes, which
 costs gas.
 """
 FIRST_WAIT_S = 60

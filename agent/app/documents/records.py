@@ -29,7 +29,7 @@ from agent.app.documents.decisions import TransferDocument
 from agent.app.documents.executions import GradualExecutionDocument
 from agent.app.documents.open_orders import OpenOrderDocument
 from agent.app.documents.plans import LimitOrderDocument
-from agent.model import IntentState
+from agent.model import IntentState, LotMethod
 from agent.units import BPS
 
 BpsFloat = Annotated[float, ConvertedBy(lambda share, _: round(float(share * BPS), 2))]
@@ -395,13 +395,13 @@ class PostingDocument(TypedDict):
 
 class FuturesEventDocument(TypedDict):
     """A trading fee, realised profit or funding payment of the margin account: `amount` in the venue's
-    quote, `value` in the numeraire (empty: no price); negative for a cost.
+    quote, `value` in the numeraire (null: no price); negative for a cost.
     """
 
     event: str
     symbol: str
     amount: DecimalText
-    value: str
+    value: DecimalText | None
 
 
 class EntryDocument(TypedDict):
@@ -471,7 +471,7 @@ class ForgottenPricesDocument(TypedDict):
     removed: int
 
 
-LotMethodName = Annotated[str, one_of("fifo", "lifo", "hifo", "average")]
+LotMethodName = Annotated[str, one_of(*(method.value for method in LotMethod))]
 
 
 class LotDocument(TypedDict):

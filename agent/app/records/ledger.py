@@ -450,7 +450,7 @@ def _futures_event_fields(
 ) -> dict[str, list[FuturesEventDocument]]:
     """Return the key `futures` with the events of an entry; empty without futures."""
     event_documents: list[FuturesEventDocument] = [
-        {"event": event, "symbol": symbol, "amount": amount, "value": event_value}
+        {"event": event, "symbol": symbol, "amount": amount, "value": event_value or None}
         for event, market, symbol, _, _, amount, event_value in futures_events(entry, token_names)
         if market  # moves of collateral are postings
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from agent.accounting.export import EVENT_COLUMNS, RotkiAssets, TokenNames, rotk
 from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_sums, sum_changes
 from agent.accounting.futures_export import futures_profit_by_year, futures_table
 from agent.accounting.performance import BuyAndHoldTokens, performance
+from agent.app.records.ledger import _futures_event_fields
 from agent.layers.futures.accounting import futures_effect, futures_entry, margin_entry
 from agent.model import (
     Entry,
@@ -218,6 +220,14 @@ def test_the_export_names_each_fee_profit_payment_and_move() -> None:
     assert {row["currency"] for row in rows} == {"USDC"}
     assert rows[1]["size"] == "2"
     assert futures_table([], NAMES).rows == ()
+
+
+@pytest.mark.parametrize(("price", "value"), [(Fraction(1), "-5"), (None, None)], ids=["priced", "no price"])
+def test_ledger_document__event_without_a_price__has_no_value(price: Fraction | None, value: str | None) -> None:
+    entry = replace(order(3), futures=replace(effect(funding=5), price=price))
+    assert _futures_event_fields(entry, NAMES) == {
+        "futures": [{"event": "funding", "symbol": "ETH", "amount": "-5", "value": value}],
+    }
 
 
 def test_effect__other_market_s_fill_has_unknown_decimals() -> None:

@@ -676,7 +676,7 @@ def test_gas_per_day_leaves_half_to_others_after_a_failing_exit(spent_wei: int, 
     judged = verdict("gas_per_day", step, exit_plan(sell_weth(step)))
 
     assert judged.passed is passed
-    assert judged.limit == "0.025 native after this exit's 3 reverts, 0 approval steps without a swap"
+    assert judged.limit == "0.025 native after this exit's 3 reverts, 0 approval cycles without a swap"
 
 
 @pytest.mark.parametrize(("gas_price_wei", "passed"), [(15 * GWEI, True), (None, False)], ids=["gas_price of 15 gwei", "gas_price off"])
