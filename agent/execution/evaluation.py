@@ -28,8 +28,8 @@ from agent.model import (
     Plan,
     Rebalance,
     StepInput,
-    SubmissionRefusal,
     TokenFinding,
+    TokenRefusal,
     Verdict,
 )
 from agent.planning.proposals import Proposer
@@ -171,9 +171,9 @@ def concerns_trade(refusal: Refused) -> bool:
 
 
 def without_doubtful_refusals(
-    refusals: Sequence[SubmissionRefusal],
-    earlier_refusal_by_token: Mapping[str, SubmissionRefusal | None],
-) -> tuple[SubmissionRefusal, ...]:
+    refusals: Sequence[TokenRefusal],
+    earlier_refusal_by_token: Mapping[str, TokenRefusal | None],
+) -> tuple[TokenRefusal, ...]:
     """Return the refusals; for tokens whose refusal may have had another cause, the earlier stored
     one, if any.
     """

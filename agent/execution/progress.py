@@ -19,7 +19,7 @@ from agent.model import (
     IntentKind,
     InterruptedExit,
     StepInput,
-    SubmissionRefusal,
+    TokenRefusal,
 )
 from agent.model.runs.cycle import increment_count
 from agent.policy import failures
@@ -140,7 +140,7 @@ def _restore_earlier_refusals(ports: StepPorts, cycle: Cycle, outcome: StepOutco
         )
 
 
-def _refusal_by_token(outcome: StepOutcome) -> dict[str, SubmissionRefusal]:
+def _refusal_by_token(outcome: StepOutcome) -> dict[str, TokenRefusal]:
     refusals = outcome.step_input.history.failures.submission_refusals
     return {refusal.token: refusal for refusal in refusals}
 

@@ -204,7 +204,7 @@ from agent.model.portfolio import PriceSource as PriceSource
 from agent.model.portfolio import ReferenceConfig as ReferenceConfig
 from agent.model.portfolio import SlicingComparison as SlicingComparison
 from agent.model.portfolio import SlicingCost as SlicingCost
-from agent.model.portfolio import SubmissionRefusal as SubmissionRefusal
+from agent.model.portfolio import TokenRefusal as TokenRefusal
 from agent.model.portfolio import TradeSide as TradeSide
 from agent.model.portfolio import WeightReallocation as WeightReallocation
 from agent.model.purchases import NO_PURCHASE as NO_PURCHASE

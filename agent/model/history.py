@@ -21,7 +21,7 @@ from agent.model.portfolio import (
     ConditionalOrder,
     ExitFailures,
     NavPerShare,
-    SubmissionRefusal,
+    TokenRefusal,
 )
 from agent.model.purchases import PurchaseProgress
 from agent.model.transactions import PendingPayment
@@ -88,9 +88,9 @@ class Failures:
     """True after too many failures since the owner resumed, even if exits have succeeded since."""
     failed_exits: tuple[ExitFailures, ...] = ()
     """Failures of each exit, newest first."""
-    submission_refusals: tuple[SubmissionRefusal, ...] = ()
+    submission_refusals: tuple[TokenRefusal, ...] = ()
     """Exits that were refused at submission."""
-    ignored_approvals: tuple[SubmissionRefusal, ...] = ()
+    ignored_approvals: tuple[TokenRefusal, ...] = ()
     """Tokens whose approvals had no effect in a plan that was no exit."""
 
 

@@ -172,12 +172,12 @@ class BlockedExit:
 
 
 @dataclass(frozen=True, slots=True)
-class SubmissionRefusal:
-    """An exit that passed every guard and was refused at submission, or a token that ignored its
-    approvals in another plan.
+class TokenRefusal:
+    """Consecutive refusals by or because of a token: of its exits at submission, which had passed
+    every guard, or of its approvals, which it ignored. The list that it is in says which.
 
-    `why` is the reason, `refusal_count` the number of consecutive refusals, `at_s` the chain time
-    of the newest.
+    `why` is the reason of the newest, `refusal_count` their number, `at_s` the chain time of the
+    newest.
     """
 
     token: str

@@ -24,7 +24,7 @@ from agent.model import (
     Plan,
     Snapshot,
     StepInput,
-    SubmissionRefusal,
+    TokenRefusal,
     Transfer,
     UnsignedTx,
     Verdict,
@@ -59,7 +59,7 @@ class World:
         assert store.orders.replace_orders(step.history.orders.states, step.history.orders.nav_per_share, 0)
 
     @property
-    def late(self) -> tuple[SubmissionRefusal, ...]:
+    def late(self) -> tuple[TokenRefusal, ...]:
         """The exits whose submission was refused, from the journal."""
         return self.store.budgets.history(NOW_S).failures.submission_refusals
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from agent.model.parts import LayerPart, part_of, with_part
 from agent.model.plan import Plan
-from agent.model.portfolio import BlockedExit, SubmissionRefusal
+from agent.model.portfolio import BlockedExit, TokenRefusal
 from agent.model.step import PlanRequest, StepInput
 from agent.model.transactions import Intent, IntentKind
 
@@ -141,7 +141,7 @@ class Cycle:
     swap_step_id: str = ""
     sent_exits: tuple[StepEnd, ...] = ()
     skipped_exits: tuple[BlockedExit, ...] = ()
-    earlier_refusals: tuple[tuple[str, SubmissionRefusal | None], ...] = ()
+    earlier_refusals: tuple[tuple[str, TokenRefusal | None], ...] = ()
     interrupted_exits: tuple[InterruptedExit, ...] = ()
     withheld_exits: tuple[StepEnd, ...] = ()
     direct_route_tokens: tuple[str, ...] = ()

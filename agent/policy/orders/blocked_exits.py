@@ -22,7 +22,7 @@ from agent.model import (
     Portfolio,
     Snapshot,
     StepInput,
-    SubmissionRefusal,
+    TokenRefusal,
     WeightReallocation,
 )
 from agent.policy import failures, native_coin
@@ -51,7 +51,7 @@ because an attacker who moves the pool before our submission can trigger the bac
 DAY_S = 86_400
 
 
-def retry_at_s(refusal: SubmissionRefusal) -> int:
+def retry_at_s(refusal: TokenRefusal) -> int:
     """Return the chain time from which an exit refused at submission is tried again."""
     excess_refusals = refusal.refusal_count - FREE_RETRIES
     return refusal.at_s + (
@@ -73,14 +73,14 @@ def backing_off_exit(snapshot: Snapshot, failures: Failures, token: str) -> Bloc
 
 def add_submission_refusal(
     snapshot: Snapshot, failures: Failures, refused_exit: BlockedExit
-) -> tuple[SubmissionRefusal, ...]:
+) -> tuple[TokenRefusal, ...]:
     """Return the refusals to store after this exit was refused at submission."""
     return add_refusal(snapshot, failures.submission_refusals, refused_exit.token, refused_exit.why)
 
 
 def add_refusal(
-    snapshot: Snapshot, refusals: Iterable[SubmissionRefusal], token: str, why: str
-) -> tuple[SubmissionRefusal, ...]:
+    snapshot: Snapshot, refusals: Iterable[TokenRefusal], token: str, why: str
+) -> tuple[TokenRefusal, ...]:
     """Return the refusals with a new one of this token; those less than a day apart count as
     consecutive.
     """
@@ -92,7 +92,7 @@ def add_refusal(
         if previous_refusal is None or now_s - previous_refusal.at_s > DAY_S
         else previous_refusal.refusal_count + 1
     )
-    refusal_by_token[token] = SubmissionRefusal(token, now_s, refusal_count, why)
+    refusal_by_token[token] = TokenRefusal(token, now_s, refusal_count, why)
     return tuple(refusal_by_token.values())
 
 
@@ -120,7 +120,7 @@ def may_take_direct_route(
     return not traded_tokens <= {token, portfolio.numeraire.address}
 
 
-def open_submission_refusals(history: History, sold_token: str) -> tuple[SubmissionRefusal, ...]:
+def open_submission_refusals(history: History, sold_token: str) -> tuple[TokenRefusal, ...]:
     """Return the refusals to keep after this token was sold: those of fired exits that are not
     done.
     """
@@ -163,7 +163,7 @@ def fired_exit_tokens(history: History) -> set[str]:
     }
 
 
-def times_text(refusal: SubmissionRefusal) -> str:
+def times_text(refusal: TokenRefusal) -> str:
     """Format the number of consecutive refusals."""
     if refusal.refusal_count == 1:
         return "once"

@@ -28,7 +28,7 @@ from agent.model import (
     Rebalance,
     Receipt,
     Reviews,
-    SubmissionRefusal,
+    TokenRefusal,
     execution_under_way,
 )
 from agent.store import database, orders, requests
@@ -240,14 +240,14 @@ class BudgetStore:
         with self.db.write("write the demanded tip") as db:
             database.write_facts(db, {DEMANDED_TIP: f"{tip_wei}:{now_s}"})
 
-    def mark_submission_refusals(self, refusals: Sequence[SubmissionRefusal]) -> None:
+    def mark_submission_refusals(self, refusals: Sequence[TokenRefusal]) -> None:
         """Replace the stored exits refused at submission; earlier approvals for them do not count
         as failures.
         """
         with self.db.write("write exits refused at submission") as db:
             _write_refusals(db, SUBMISSION_REFUSALS, refusals)
 
-    def mark_ignored_approvals(self, refusals: Sequence[SubmissionRefusal]) -> None:
+    def mark_ignored_approvals(self, refusals: Sequence[TokenRefusal]) -> None:
         """Replace the stored tokens that ignored their approvals, which do not count as failures."""
         with self.db.write("write ignored approvals") as db:
             _write_refusals(db, IGNORED_APPROVALS, refusals)
@@ -422,7 +422,7 @@ def _parse_reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
         ) from None
 
 
-def _write_refusals(db: Connection, key: str, refusals: Sequence[SubmissionRefusal]) -> None:
+def _write_refusals(db: Connection, key: str, refusals: Sequence[TokenRefusal]) -> None:
     newest_seq = max_value(db, IntentRow.seq)
     refusal_rows = [
         (refusal.token, refusal.at_s, refusal.refusal_count, refusal.why, newest_seq)
@@ -431,12 +431,12 @@ def _write_refusals(db: Connection, key: str, refusals: Sequence[SubmissionRefus
     database.write_facts(db, {key: json.dumps(refusal_rows)})
 
 
-def _refusals_and_seqs(facts: Mapping[str, str], key: str) -> list[tuple[SubmissionRefusal, int]]:
+def _refusals_and_seqs(facts: Mapping[str, str], key: str) -> list[tuple[TokenRefusal, int]]:
     """Return each stored refusal, with the number of the newest intent at that time."""
     try:
         stored_rows = json.loads(facts.get(key) or "[]")
         return [
-            (SubmissionRefusal(str(token), int(at_s), int(refusal_count), str(why)), int(seq))
+            (TokenRefusal(str(token), int(at_s), int(refusal_count), str(why)), int(seq))
             for token, at_s, refusal_count, why, seq in stored_rows
         ]
     except (ValueError, TypeError) as error:
@@ -445,7 +445,7 @@ def _refusals_and_seqs(facts: Mapping[str, str], key: str) -> list[tuple[Submiss
         ) from None
 
 
-def _parse_refusals(facts: Mapping[str, str], key: str) -> tuple[SubmissionRefusal, ...]:
+def _parse_refusals(facts: Mapping[str, str], key: str) -> tuple[TokenRefusal, ...]:
     return tuple(refusal for refusal, _ in _refusals_and_seqs(facts, key))
 
 

@@ -38,8 +38,8 @@ from agent.model import (
     SellEverything,
     StepEnd,
     StepInput,
-    SubmissionRefusal,
     Swap,
+    TokenRefusal,
     UnsignedTx,
 )
 from agent.ports import Grant
@@ -621,7 +621,7 @@ def test_store_keeps_everything_of_a_cycle(store: Store, request_: PlanRequest) 
         "s3",
         (note,),
         (BlockedExit(WBTC.address, "why", "wait", 5),),
-        ((LINK.address, None), (WBTC.address, SubmissionRefusal(WBTC.address, NOW_S, 2, "no"))),
+        ((LINK.address, None), (WBTC.address, TokenRefusal(WBTC.address, NOW_S, 2, "no"))),
         (InterruptedExit(LINK.address, "no quorum", "wait", "lag"),),
         (note,),
         (WBTC.address,),

@@ -30,7 +30,7 @@ from agent.model import (
     OrdersConfig,
     Plan,
     StepInput,
-    SubmissionRefusal,
+    TokenRefusal,
     UnsignedTx,
     Verdict,
 )
@@ -228,7 +228,7 @@ def test_sold_exit_proves_that_another_refused_itself(worlds: Worlds) -> None:
 def test_exits_all_refused_are_not_blamed(worlds: Worlds) -> None:
     """The router, or an endpoint, refuses: that says nothing against an exit."""
     world = worlds(HEAVY_STOPS, lambda _: True)
-    earlier = (SubmissionRefusal(WBTC.address, NOW_S - 60, 2, "earlier"),)
+    earlier = (TokenRefusal(WBTC.address, NOW_S - 60, 2, "earlier"),)
     world.store.budgets.mark_submission_refusals(earlier)
 
     outcome = world.rounds()
@@ -262,7 +262,7 @@ def test_only_exit_refused_is_blamed(worlds: Worlds) -> None:
 
 def test_reverts_move_an_exit_behind_a_refused_one() -> None:
     """LINK was refused at submission an hour ago and is sound again; WBTC reverts every time: LINK has its turn."""
-    refusals = (SubmissionRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
+    refusals = (TokenRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
 
     first_exits = [
         decide(

@@ -14,7 +14,7 @@ from agent.chain.sender import NodeSender
 from agent.errors import Refused, UnsendableTransaction
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import BlockedExit, IntentKind, IntentState, Plan, StepInput, SubmissionRefusal, UnsignedTx, Verdict
+from agent.model import BlockedExit, IntentKind, IntentState, Plan, StepInput, TokenRefusal, UnsignedTx, Verdict
 from agent.planning import proposals, requests
 from agent.policy import quarantine
 from agent.policy.orders import blocked_exits
@@ -78,8 +78,8 @@ def with_exit_token(outcome: StepOutcome, exit_token: str) -> StepOutcome:
 REBALANCE = with_exit_token(LINK_SALE, "")
 
 
-def refusal_of(token: str = LINK.address, at_s: int = NOW_S, count: int = 1) -> SubmissionRefusal:
-    return SubmissionRefusal(token, at_s, count, "the token said no")
+def refusal_of(token: str = LINK.address, at_s: int = NOW_S, count: int = 1) -> TokenRefusal:
+    return TokenRefusal(token, at_s, count, "the token said no")
 
 
 # --- What concerns an exit
@@ -280,7 +280,7 @@ NO_SALE = BlockedExit(LINK.address, "no", "")
         pytest.param((refusal_of(at_s=NOW_S - DAY_S - 1),), [1], id="a day and a second later"),
     ],
 )
-def test_refusals_count_in_a_row_within_a_day(refusals: tuple[SubmissionRefusal, ...], counts: list[int]) -> None:
+def test_refusals_count_in_a_row_within_a_day(refusals: tuple[TokenRefusal, ...], counts: list[int]) -> None:
     step = with_history(LINK_STOP, submission_refusals=refusals)
 
     added = blocked_exits.add_submission_refusal(step.snapshot, step.history.failures, NO_SALE)
@@ -328,7 +328,7 @@ def test_approvals_of_a_refused_exit_count_in_no_row(store: Store, mark: str) ->
 
 
 def test_refusals_are_stored_until_the_owner_resumes(store: Store) -> None:
-    refusals = (SubmissionRefusal(LINK.address, 7, 2, "no; «é» 'x'"),)
+    refusals = (TokenRefusal(LINK.address, 7, 2, "no; «é» 'x'"),)
     store.budgets.mark_submission_refusals(refusals)
     store.budgets.mark_ignored_approvals(refusals)
     failures = store.budgets.history(1).failures

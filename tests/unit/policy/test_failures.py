@@ -25,7 +25,7 @@ from agent.model import (
     Rebalance,
     StepInput,
     StepProgress,
-    SubmissionRefusal,
+    TokenRefusal,
     TopUp,
 )
 from agent.model.step import NO_PROGRESS
@@ -270,7 +270,7 @@ def test_approval_steps_count_for_the_exit_of_their_plan(store: Store, token: To
         store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S + nonce)
     assert failures_of(store) == ({WETH.address: (0, steps, START_S + 7)} if steps else {})
     assert store.budgets.history(START_S).budgets.gas_24h_wei == 8 * 7, "their gas is spent all the same"
-    store.budgets.mark_submission_refusals((SubmissionRefusal(token.address, START_S, 1, "refused"),))
+    store.budgets.mark_submission_refusals((TokenRefusal(token.address, START_S, 1, "refused"),))
     assert failures_of(store) == {}, "the back-off of a refused exit bounds these"
 
 
@@ -281,7 +281,7 @@ def test_reverted_approval_counts_once_for_its_exit(store: Store, refused: bool)
     intent = ended_intent(store, 0, kind=IntentKind.APPROVE, status=0, step_id="s0", to=WETH.address)
     store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S)
     if refused:
-        store.budgets.mark_submission_refusals((SubmissionRefusal(WETH.address, START_S, 1, "refused"),))
+        store.budgets.mark_submission_refusals((TokenRefusal(WETH.address, START_S, 1, "refused"),))
     past = store.budgets.history(START_S)
     assert failures_of(store) == ({} if refused else {WETH.address: (1, 1, START_S)})
     assert (past.budgets.gas_24h_wei, past.budgets.non_trade_gas_24h_wei) == (7, 7)
@@ -333,7 +333,7 @@ def test_exit_with_the_fewest_reverts_goes_first(wbtc: int, link: int, goes: Tok
 
 @pytest.mark.parametrize("reverts", range(9))
 def test_refused_exit_never_goes_before_a_sound_exit(reverts: int) -> None:
-    refused = (SubmissionRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
+    refused = (TokenRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
     outcome = outcome_after_reverts(step_with_stops("LINK", "WBTC", pools=TWO), {LINK: reverts}, submission_refusals=refused)
     assert outcome.decision_result.exit_token == WBTC.address
 

@@ -32,8 +32,8 @@ from agent.model import (
     ScreenedToken,
     ScreenSubject,
     StepInput,
-    SubmissionRefusal,
     TokenFinding,
+    TokenRefusal,
 )
 from agent.planning import proposals
 from agent.planning.requests import propose_selling_everything
@@ -317,7 +317,7 @@ def test_unreadable_numeraire_and_gas_coin_are_never_quarantined(symbol: str) ->
 
 def with_ignored_approval(at_s: int, count: int = 1, token_address: str = LINK) -> StepInput:
     """Return a step whose token ignored its approvals so often, at last at `at_s`."""
-    return with_history(five_asset_step(), ignored_approvals=(SubmissionRefusal(token_address, at_s, count, "no allowance"),))
+    return with_history(five_asset_step(), ignored_approvals=(TokenRefusal(token_address, at_s, count, "no allowance"),))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from agent import app as api
 from agent.app.start.setup import NewConfig, write_new_config
 from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
 from agent.execution.submitter import only_undoes
-from agent.model import IntentKind, IntentState, SubmissionRefusal
+from agent.model import IntentKind, IntentState, TokenRefusal
 from agent.store import Store
 from agent.store.files.pause import KillSwitch, PauseSwitch, PauseSwitchState, SharedPauseFault, pause_file
 from tests.support.stores import store_fixture
@@ -74,7 +74,7 @@ FULL_DISK = PassingFault("store: disk is full", "free space", code="store")
 
 
 def test_a_pause_forgets_no_failure(switch: KillSwitch, store: Store) -> None:
-    refusal = SubmissionRefusal("0xToken", START_S, 1, "late")
+    refusal = TokenRefusal("0xToken", START_S, 1, "late")
     store.budgets.mark_submission_refusals((refusal,))
     switch.pause("lunch", START_S)
     assert store.budgets.history(START_S).failures.submission_refusals == (refusal,)

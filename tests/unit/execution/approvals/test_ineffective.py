@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agent.execution.approvals import RESET_LOOKBACK_NONCES, ineffective_approvals
-from agent.model import Allowance, SubmissionRefusal
+from agent.model import Allowance, TokenRefusal
 from agent.ports import Approval
 from agent.store.journal import IntentStore
 from tests.support.builders import address, step_input, token, with_history, with_snapshot
@@ -43,7 +43,7 @@ def approved(raw: int, of: str = LINK, spender: str = ROUTER) -> tuple[Terms, bo
     return (of, spender, raw), True
 
 
-def count(rows: Sequence[tuple[Terms, bool]], shown_raw: int | None = 0, left_out: tuple[SubmissionRefusal, ...] = ()) -> int:
+def count(rows: Sequence[tuple[Terms, bool]], shown_raw: int | None = 0, left_out: tuple[TokenRefusal, ...] = ()) -> int:
     """Return the count for LINK and the router, of which the chain shows an allowance (None: no row)."""
     allowances = () if shown_raw is None else (Allowance(LINK, ROUTER, shown_raw),)
     approval = Approval(LINK, ROUTER, 100, "LINK", "router")
@@ -107,7 +107,7 @@ def test_ineffective_approvals_counts_anew_after_the_wait(
     rows: Sequence[tuple[Terms, bool]], shown_raw: int, token: str, approval_count: int
 ) -> None:
     """Those of the seconds 0 to 2,000 were the reason; its wait is over at 2,900."""
-    left_out = SubmissionRefusal(token, 2_300, 1, "its allowance is still too small")
+    left_out = TokenRefusal(token, 2_300, 1, "its allowance is still too small")
 
     assert count(rows, shown_raw, (left_out,)) == approval_count
 
@@ -115,6 +115,6 @@ def test_ineffective_approvals_counts_anew_after_the_wait(
 @pytest.mark.parametrize(("refused_at_s", "approval_count"), [(2_400, 2), (2_401, 1)], ids=["at its end", "one second before"])
 def test_ineffective_approvals_counts_from_the_end_of_the_wait(refused_at_s: int, approval_count: int) -> None:
     """The last two of four approvals are of the seconds 2,000 and 3,000; the wait is 600 s."""
-    left_out = SubmissionRefusal(LINK, refused_at_s - 1_000, 1, "its allowance is still too small")
+    left_out = TokenRefusal(LINK, refused_at_s - 1_000, 1, "its allowance is still too small")
 
     assert count([approved(100)] * 4, left_out=(left_out,)) == approval_count

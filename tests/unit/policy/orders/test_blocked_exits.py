@@ -36,7 +36,7 @@ from agent.model import (
     PriceSource,
     Rebalance,
     StepInput,
-    SubmissionRefusal,
+    TokenRefusal,
 )
 from agent.planning import planner, proposals, requests
 from agent.planning.planner import NothingPlanned
@@ -144,9 +144,9 @@ def test_exits_are_plans_of_their_own_in_portfolio_order() -> None:
 
 def test_exit_that_was_refused_less_often_goes_first() -> None:
     step = step_with_stops("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND))
-    refused = tuple(SubmissionRefusal(token.address, 1, times, "no") for token, times in ((WETH, 2), (WBTC, 1)))
+    refused = tuple(TokenRefusal(token.address, 1, times, "no") for token, times in ((WETH, 2), (WBTC, 1)))
     assert outcome_of(with_history(step, submission_refusals=refused)).decision_result.exit_token == LINK.address
-    both = (replace(refused[1], refusal_count=2), replace(refused[0]), SubmissionRefusal(LINK.address, 1, 3, "no"))
+    both = (replace(refused[1], refusal_count=2), replace(refused[0]), TokenRefusal(LINK.address, 1, 3, "no"))
     assert outcome_of(with_history(step, submission_refusals=both)).decision_result.exit_token == WETH.address
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, text
 
 from agent.errors import OperatorNeeded
-from agent.model import Intent, IntentKind, IntentState, NavPerShare, Reviews, SubmissionRefusal, Transfer
+from agent.model import Intent, IntentKind, IntentState, NavPerShare, Reviews, TokenRefusal, Transfer
 from agent.store import Store, open_store
 from agent.store.accounts.budgets import MAX_REVIEWS, BudgetStore
 from agent.units import NATIVE
@@ -27,7 +27,7 @@ TOKEN_B = "0x" + "Bb" * 20
 MINED = 1
 REVERTED = 0
 """Statuses of a receipt."""
-Mark = Callable[[BudgetStore, tuple[SubmissionRefusal, ...]], None]
+Mark = Callable[[BudgetStore, tuple[TokenRefusal, ...]], None]
 SWAP = IntentKind.SWAP
 APPROVE = IntentKind.APPROVE
 CANCEL = IntentKind.CANCEL
@@ -366,7 +366,7 @@ def test_revert_after_a_resume_is_the_first_in_a_row(store: Store) -> None:
 def test_approvals_up_to_a_refusal_of_their_token_do_not_count(
     store: Store, token: str, earlier_mark: Mark | None, later_mark: Mark | None, approval_cycles: int
 ) -> None:
-    refusals = (SubmissionRefusal(token, START_S, 1, "refused"),)
+    refusals = (TokenRefusal(token, START_S, 1, "refused"),)
 
     for nonce, mark in enumerate((earlier_mark, later_mark)):
         ended_intent(store, nonce, kind=APPROVE, to=TOKEN_A)
