@@ -21,6 +21,7 @@ from agent.layers.states import LIQUIDITY_ACTIONS, LIQUIDITY_POSITIONS, PART_TYP
 from agent.model import (
     AccountAction,
     Decision,
+    ExitFailures,
     FuturesAction,
     LayerAction,
     OptimalityGap,
@@ -51,7 +52,11 @@ _UNIONS: tuple[Any, ...] = (
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _FRACTION = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _MAX_QUOTED_LENGTH = 60
-_GAP_KEY = override(rename="gap_bps")
+_STORED_KEYS: dict[type, dict[str, Any]] = {
+    Plan: {"gap": override(rename="gap_bps")},
+    ExitFailures: {"approval_cycle_count": override(rename="approval_step_count")},
+}
+"""Keys in JSON, where they differ from the fields."""
 
 
 def to_jsonable(model_value: object) -> Any:
@@ -219,8 +224,8 @@ def _build_converter() -> Converter:
         lambda json_value, _: OptimalityGap.of_bps(_read_fraction(json_value, Fraction)),
     )
     converter.register_unstructure_hook_factory(
-        lambda cls: cls is Plan,
-        lambda cls: make_dict_unstructure_fn(cls, converter, gap=_GAP_KEY),
+        _has_stored_keys,
+        lambda cls: make_dict_unstructure_fn(cls, converter, **_STORED_KEYS[cls]),
     )
     converter.register_unstructure_hook_factory(
         lambda cls: cls is Pool, lambda _: converter.unstructure
@@ -239,8 +244,8 @@ def _build_converter() -> Converter:
         _is_plain_dataclass, lambda cls: _object_reader(cls, converter)
     )
     converter.register_structure_hook_factory(
-        lambda cls: cls is Plan,
-        lambda cls: _dict_reader(make_dict_structure_fn(cls, converter, gap=_GAP_KEY)),
+        _has_stored_keys,
+        lambda cls: _dict_reader(make_dict_structure_fn(cls, converter, **_STORED_KEYS[cls])),
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is LayerAction,
@@ -256,6 +261,10 @@ def _build_converter() -> Converter:
         _is_tagged_union, lambda union: _member_reader(get_args(union), converter)
     )
     return converter
+
+
+def _has_stored_keys(cls: Any) -> bool:
+    return isinstance(cls, type) and cls in _STORED_KEYS
 
 
 def _tagged_writer(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:

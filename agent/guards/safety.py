@@ -354,7 +354,7 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
             failures_text += "; an exit succeeded since the stop, and the agent stays stopped until trimtab resume"
         return GuardMeasurement(failures_text, not failures.is_stopped(history))
     exit_failures = failures.exit_failures(history, failures.exit_name(case.plan))
-    failures_text = _failures_text(exit_failures.revert_count, exit_failures.approval_step_count)
+    failures_text = _failures_text(exit_failures.revert_count, exit_failures.approval_cycle_count)
     retry_at_s = failures.retry_at_s(exit_failures, is_emergency=case.plan.is_emergency)
     if not retry_at_s or case.step.progress.spend_caps:
         return GuardMeasurement(failures_text, True)  # the approvals of this step already passed
@@ -451,7 +451,7 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     if failures.retry_wait_s(exit_failures) == 0:
         return GuardMeasurement(format_native(day_gas_wei), day_gas_wei <= limit_wei)
     limit_wei //= 2
-    failures_text = _failures_text(exit_failures.revert_count, exit_failures.approval_step_count)
+    failures_text = _failures_text(exit_failures.revert_count, exit_failures.approval_cycle_count)
     limit_text = f"{format_native(limit_wei)} after this exit's {failures_text}"
     return GuardMeasurement(format_native(day_gas_wei), day_gas_wei <= limit_wei, limit_text)
 

@@ -192,13 +192,13 @@ class ExitFailures:
     resumed.
 
     `exit_name` is its name by `failures.exit_name`. `revert_count` are transactions and orders, of
-    which `free_revert_count` cost no gas, `approval_step_count` cycles that only approved; `at_s` is
+    which `free_revert_count` cost no gas, `approval_cycle_count` cycles that only approved; `at_s` is
     the chain time of the newest.
     """
 
     exit_name: str
     revert_count: int
-    approval_step_count: int
+    approval_cycle_count: int
     at_s: int
     free_revert_count: int = 0
 

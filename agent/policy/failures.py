@@ -82,13 +82,13 @@ def retry_wait_s(failures: ExitFailures, *, is_emergency: bool = False) -> int:
     limit of failures. An emergency waits FIRST_WAIT_S, and so does an exit whose failures cost no
     gas, such as rejections of an off-chain venue: only gas has to be saved.
     """
-    if not too_many_failures(failures.revert_count, failures.approval_step_count):
+    if not too_many_failures(failures.revert_count, failures.approval_cycle_count):
         return 0
     if is_emergency:
         return FIRST_WAIT_S
     excess_failures = failures.revert_count - failures.free_revert_count - MAX_REVERTS_IN_ROW
     if failures.revert_count < MAX_REVERTS_IN_ROW:
-        excess_failures = failures.approval_step_count - MAX_APPROVALS_IN_ROW
+        excess_failures = failures.approval_cycle_count - MAX_APPROVALS_IN_ROW
     return min(FIRST_WAIT_S << min(max(0, excess_failures), 16), LONGEST_WAIT_S)
 
 

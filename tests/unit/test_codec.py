@@ -19,6 +19,7 @@ from agent.model import (
     Destination,
     Every,
     Evidence,
+    ExitFailures,
     FuturesReading,
     Goal,
     GoalWeight,
@@ -182,6 +183,13 @@ def test_what_does_not_fit_is_refused_with_its_path(path: str, value: object, sa
         codec.from_jsonable(StepInput, _changed(path, value))
     assert said in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+def test_renamed_field__keeps_its_key_in_stored_text() -> None:
+    exit_failures = ExitFailures("WETH", 3, 2, 7, 1)
+    text = codec.dumps(exit_failures)
+    assert json.loads(text)["approval_step_count"] == 2
+    assert codec.loads(ExitFailures, text) == exit_failures
 
 
 def test_a_missing_field_is_named() -> None:

@@ -211,7 +211,7 @@ def add_exit_attempt(store: Store, nonce: int, at_s: int | None, token: Token = 
 
 def failures_of(store: Store, at_s: int = START_S + 9) -> dict[str, tuple[int, int, int]]:
     failed_exits = store.budgets.history(at_s).failures.failed_exits
-    return {failure.exit_name: (failure.revert_count, failure.approval_step_count, failure.at_s) for failure in failed_exits}
+    return {failure.exit_name: (failure.revert_count, failure.approval_cycle_count, failure.at_s) for failure in failed_exits}
 
 
 def test_store_counts_the_reverts_of_each_exit_by_itself(store: Store) -> None:
