@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +11,20 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, LegPlace
 from agent.signing.calldata import Approve, decode
-from tests.support.agents import ROOMY, agent_on, allow, allowances, fund, legs_of, off_target, purse, require_exact, swap_of, yes
+from tests.support.agents import (
+    ROOMY,
+    agent_on,
+    allow,
+    allowances,
+    fund,
+    legs_of,
+    off_target,
+    purse,
+    require_exact,
+    swap_of,
+    when_approved,
+    yes,
+)
 
 TARGETS = {"WETH": "40%", "USDC": "30%", "USDT": "30%"}
 HELD = {"WETH": 20_000, "USDC": 20_000, "USDT": 50_000}
@@ -120,16 +132,3 @@ def shift(chain: LocalChain, percent: str) -> None:
     """WETH moves by so much, and everything follows; for a large move that takes half an hour."""
     far = abs(Fraction(percent)) > 1
     chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * (1 + Fraction(percent) / 100)}, twap_follows=far)
-
-
-def when_approved(happens: Callable[[], object]) -> Callable[[str], None]:
-    """A progress listener: something happens once the first approval is final."""
-    done = False
-
-    def progress(event: str) -> None:
-        nonlocal done
-        if event == "after:final" and not done:
-            done = True
-            happens()
-
-    return progress

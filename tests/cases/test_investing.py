@@ -8,8 +8,9 @@ from agent.app.money import transfers
 from agent.app.money.transfers import InvestmentReport
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import ExternalTransferKind
-from tests.support.agents import USD, agent_on, fund, purse
+from agent.model import ExternalTransferKind, IntentKind
+from tests.support.agents import USD, agent_on, allowances, fund, purse, when_approved
+from tests.support.tips import GWEI
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_200, "WBTC": 1_900, "USDC": 2_900}
@@ -67,3 +68,27 @@ def test_in_kind_excess__is_sold_and_dust_is_a_waiting_deposit(anvil_chain: Loca
         assert dust.outcome.kind is OutcomeKind.HOLD
         assert dust.outcome.transactions == ()
         assert {flow.kind for flow in agent.context.store.balances.transfers()} == {ExternalTransferKind.DEPOSIT}
+
+
+def test_invest__deposit_is_confirmed_once_if_gas_rises_after_its_approval(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    questions: list[InvestmentReport] = []
+
+    def confirm(report: InvestmentReport) -> bool:
+        questions.append(report)
+        return True
+
+    def raise_gas_price() -> None:
+        chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(40 * GWEI))  # type: ignore[attr-defined]  # anvil
+        chain.mine()
+
+    with agent_on(chain, tmp_path, targets=TARGETS) as agent:
+        transfers.invest(agent, send=True, confirm=sure)
+        chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
+        report = transfers.invest(agent, send=True, confirm=confirm, progress=when_approved(raise_gas_price))
+        assert report.outcome is not None
+        assert (report.outcome.kind, report.is_recorded, len(questions)) == (OutcomeKind.HOLD, True, 1), report.outcome
+        assert {intent.kind for intent in report.outcome.transactions} == {IntentKind.APPROVE}
+        assert [flow.kind for flow in agent.context.store.balances.transfers()] == [ExternalTransferKind.DEPOSIT]
+        assert set(allowances(chain).values()) == {0}

@@ -239,6 +239,19 @@ def at_send(number: int, happens: Callable[[], object]) -> Callable[[str], None]
     return progress
 
 
+def when_approved(happens: Callable[[], object]) -> Callable[[str], None]:
+    """Return a progress listener that calls `happens` once the first transaction, an approval, is final."""
+    done = False
+
+    def progress(event: str) -> None:
+        nonlocal done
+        if event == "after:final" and not done:
+            done = True
+            happens()
+
+    return progress
+
+
 def allow(chain: LocalChain, *symbols: str, raw: int = 2**255) -> None:
     """Approve the router for these tokens, as if before the agent's first run."""
     for symbol in symbols:

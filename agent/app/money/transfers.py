@@ -120,8 +120,8 @@ def invest(
         nonlocal is_recorded
         if not confirm(replace(report, outcome=outcome)):
             return False
-        for transfer in report.deposits:  # recorded before any of them is spent
-            if transfer.id:
+        for transfer in report.deposits:  # recorded once, before any of them is spent
+            if transfer.id and not is_recorded:
                 agent.context.store.balances.classify(
                     transfer.id, ExternalTransferKind.DEPOSIT, agent.context.clock.now_s()
                 )
@@ -142,7 +142,8 @@ def invest(
             context.store,
             transactor,
         )
-        if outcome.kind is OutcomeKind.HOLD:  # too small for a trade, but still a deposit
+        # too small for a trade, but still a deposit
+        if outcome.kind is OutcomeKind.HOLD and not is_recorded:
             record_if_confirmed(outcome)
         return replace(
             report,
