@@ -87,3 +87,18 @@ def test_stop__without_a_sale_says_that_everything_stays(tmp_path: Path) -> None
     for part in ("Pending transactions: none", "Allowances: none", "Nothing is sold", "trimtab resume"):
         assert part in text
     assert "Weights after" not in text
+
+
+@pytest.mark.parametrize(("outcomes", "rows"), [(["planned", "planned"], 3), (["planned", "refused"], 2), (["refused"], 0)])
+def test_stop__lists_no_refused_sale(tmp_path: Path, outcomes: list[str], rows: int) -> None:
+    document = stop_document()
+    sales = [{**document["sales"][0], "outcome": outcome} for outcome in outcomes]
+    total = document["sales_total"] if "planned" in outcomes else None
+    document |= {"sales": sales, "sales_total": total, "reason": "the sale waits: depeg measured 300 bps (DAI)"}
+    with Site(tmp_path / "trimtab.db.users") as site:
+        cookie = site.enter()
+        preview = {"plan_hash": PLAN_HASH, "reason": "", "moves": [], "document": document}
+        text = site.ask(review(site, cookie, "stop", preview), Cookie=cookie)[2].decode()
+    assert "the sale waits: depeg measured 300 bps (DAI)" in text
+    table = text.partition('id="t-sales"')[2].partition("</table>")[0]
+    assert table.count('<th scope="row">') == rows

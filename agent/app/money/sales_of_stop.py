@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.guards.sandwich import plan_worst_case
-from agent.model import BlockedExit, Holding, StepInput
+from agent.model import BlockedExit, Holding, Plan, StepInput
 from agent.planning import requests
 from agent.policy import native_coin
 from agent.policy.decide import current_drifts
@@ -30,9 +30,10 @@ class SalesTotal:
     weights_after_bps: tuple[tuple[str, int], ...]
 
 
-def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
-    """Return the current plans to sell everything, each as if it were the first, and the text of
-    what stays unsold after them.
+def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str, str]:
+    """Return the current plans to sell everything, each as if it were the first, the text of what
+    stays unsold after them, and why the sale waits for it (empty: it does not). Only the last may
+    be refused; it sells nothing.
     """
     sale_outcomes = [evaluation.evaluate(readers, requests.propose_selling_everything)]
     while sale_outcomes[-1].kind is OutcomeKind.PLANNED and (
@@ -46,10 +47,25 @@ def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
                 step, requests.propose_selling_everything, readers.evidence_source
             )
         )
-    unsold_text = unsold_assets_text(sale_outcomes[-1])
-    if len(sale_outcomes) > 1 and sale_outcomes[-1].kind is OutcomeKind.HOLD:
+    last_outcome = sale_outcomes[-1]
+    if len(sale_outcomes) > 1 and last_outcome.plan is None:
         del sale_outcomes[-1]
-    return tuple(sale_outcomes), unsold_text
+    wait_reason = "" if last_outcome.kind is OutcomeKind.PLANNED else sale_wait_reason(last_outcome)
+    return tuple(sale_outcomes), unsold_assets_text(last_outcome), wait_reason
+
+
+def sale_wait_reason(outcome: StepOutcome) -> str:
+    """Return why the sale of everything that ends like this is not finished, so that a later attempt
+    goes on with it; empty if it is finished.
+    """
+    if outcome.kind is not OutcomeKind.HOLD:
+        return outcome.reason
+    blocked_text = "; ".join(
+        f"{outcome.step_input.portfolio.token(blocked_exit.token).label} is not sold: {blocked_exit.why}"
+        for blocked_exit in outcome.decision_result.blocked_exits
+        if blocked_exit.why
+    )
+    return blocked_text or (unsold_assets_text(outcome) if is_sale_delayed(outcome) else "")
 
 
 def unsold_assets_text(outcome: StepOutcome) -> str:
@@ -87,26 +103,9 @@ def is_sale_delayed(outcome: StepOutcome) -> bool:
     )
 
 
-def sale_refusal(first_sale: StepOutcome) -> str:
-    """Return the reason if no asset can be sold now; empty if at least one can, or if nothing is
-    left to sell.
-    """
-    if first_sale.kind is OutcomeKind.REFUSED:
-        return first_sale.reason
-    return blocked_exits_text(first_sale) if first_sale.plan is None else ""
-
-
-def blocked_exits_text(outcome: StepOutcome) -> str:
-    """Return the blocked exits with their reasons."""
-    return "; ".join(
-        f"{outcome.step_input.portfolio.token(blocked_exit.token).label} is not sold: {blocked_exit.why}"
-        for blocked_exit in outcome.decision_result.blocked_exits
-    )
-
-
 def total_of_sales(sale_outcomes: Sequence[StepOutcome]) -> SalesTotal | None:
     """Return all planned sales together; None if nothing is sold."""
-    sales = [(sale.step_input, sale.plan) for sale in sale_outcomes if sale.plan is not None]
+    sales = _sendable_sales(sale_outcomes)
     if not sales:
         return None
     worst_cases = [plan_worst_case(step, plan) for step, plan in sales]
@@ -122,9 +121,7 @@ def total_of_sales(sale_outcomes: Sequence[StepOutcome]) -> SalesTotal | None:
 
 def step_after_sales(step: StepInput, sale_outcomes: Sequence[StepOutcome]) -> StepInput:
     """Return the step input after these sales, as predicted by their plans."""
-    predicted_holdings = [
-        dict(sale.plan.holdings_after) for sale in sale_outcomes if sale.plan is not None
-    ]
+    predicted_holdings = [dict(plan.holdings_after) for _, plan in _sendable_sales(sale_outcomes)]
     raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     raw_after_by_token = {
         token: raw
@@ -138,3 +135,12 @@ def step_after_sales(step: StepInput, sale_outcomes: Sequence[StepOutcome]) -> S
             holdings=tuple(Holding(token, raw) for token, raw in raw_after_by_token.items()),
         ),
     )
+
+
+def _sendable_sales(sale_outcomes: Sequence[StepOutcome]) -> list[tuple[StepInput, Plan]]:
+    """Return step and plan of each sale that is not refused."""
+    return [
+        (sale.step_input, sale.plan)
+        for sale in sale_outcomes
+        if sale.plan is not None and sale.kind is OutcomeKind.PLANNED
+    ]

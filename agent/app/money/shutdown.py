@@ -16,10 +16,8 @@ from agent.app.cycles import Progress, ignore_progress
 from agent.app.money.payable import payable_today, payments_of_free_holdings
 from agent.app.money.sales_of_stop import (
     SalesTotal,
-    blocked_exits_text,
-    is_sale_delayed,
     planned_sales,
-    sale_refusal,
+    sale_wait_reason,
     step_after_sales,
     total_of_sales,
     unsold_assets_text,
@@ -205,13 +203,17 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
     unsold_text = ""
     if to_stable:
         try:
-            sales, unsold_text = planned_sales(context.readers)
+            sales, unsold_text, sale_problem = planned_sales(context.readers)
         except (Refused, Retryable) as refusal:  # it stops no other part
             sale_problem = refusal.message
     payments: tuple[Payment, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     if payout_address is not None:
-        payments = payments_of_free_holdings(step_after_sales(step, sales))
+        payments = tuple(
+            payment
+            for payment in payments_of_free_holdings(step_after_sales(step, sales))
+            if not sale_problem or payment.token == step.portfolio.numeraire.address
+        )
         is_paused = context.kill_switch.is_paused() is not False
         verdicts = table.judge_payout_permission(
             step, _payouts(payments, payout_address, 0), context.payout_addresses, is_paused
@@ -224,7 +226,7 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
     wait_reasons = (
         [f"the payout waits: {'; '.join(failed_guard_texts)}"] if failed_guard_texts else []
     )
-    if sale_problem := sale_problem or (sale_refusal(sales[0]) if sales else ""):
+    if sale_problem:
         wait_reasons.insert(0, f"the sale waits: {sale_problem}")
     elif unsold_text:
         wait_reasons.insert(0, unsold_text)
@@ -400,12 +402,9 @@ class _Shutdown:
             self._sent_intents += outcome.transactions
             if outcome.kind is OutcomeKind.DONE:
                 continue
-            unsold_reason = (
-                blocked_exits_text(outcome) if outcome.kind is OutcomeKind.HOLD else outcome.reason
-            )
             self._unsold_text = unsold_assets_text(outcome)
-            if unsold_reason or (self._unsold_text and is_sale_delayed(outcome)):
-                raise Refused(unsold_reason or self._unsold_text)
+            if wait_reason := sale_wait_reason(outcome):
+                raise Refused(wait_reason)
             self._sale_waits = False
             return
         raise Refused(f"not everything is sold after {MAX_SALES} plans")

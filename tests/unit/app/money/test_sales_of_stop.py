@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from agent.app.money.sales_of_stop import is_sale_delayed
-from agent.execution.step_context import StepOutcome
+from agent.app.money.sales_of_stop import is_sale_delayed, planned_sales, step_after_sales, total_of_sales
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.model import ScreenedToken, StepInput, TokenFinding, UnreadableItem
 from agent.policy.quarantine import quarantine_tokens
+from agent.ports import Reader
 from agent.units import Token
-from tests.support.builders import step_input, with_snapshot
+from tests.support.builders import price_of, step_input, token, v2_pool, with_snapshot
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.tokens import USDC, WBTC, WETH
 
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
@@ -59,3 +64,39 @@ def test_is_sale_delayed__by_quarantine_of_what_the_wallet_holds(fail: Callable[
     step = fail(step_input(TARGETS, WITHOUT_WBTC))
     outcome = cast(StepOutcome, SimpleNamespace(step_input=step))
     assert is_sale_delayed(outcome) is is_delayed
+
+
+def stop_readers(step: StepInput) -> StepReaders:
+    reader = cast(Reader, SimpleNamespace(snapshot=lambda: step.snapshot, with_more_ticks=lambda snapshot, _: snapshot))
+    return StepReaders(
+        reader, lambda snapshot, _: replace(step, snapshot=snapshot), lambda _: step.history, FakeEvidenceSource(), FakeClock(), lambda: 0.5
+    )
+
+
+HELD = {"WETH": 5_000, "USDT": 300, "USDC": 4_700}
+SALES = {
+    "all are allowed": (HELD, {}, {}, ["planned", "planned"], ""),
+    "a depegged one is refused": (HELD, {"USDT": Fraction(97, 100)}, {}, ["planned", "refused"], "depeg"),
+    "the first one is refused": ({"WETH": 0, "USDT": 300, "USDC": 9_700}, {"USDT": Fraction(97, 100)}, {}, ["refused"], "depeg"),
+    "a pool that lies blocks one": (HELD, {}, {"USDT": Fraction(12, 10)}, ["planned"], "USDT"),
+}
+
+
+@pytest.mark.parametrize(("held", "prices", "pool_prices", "kinds", "wait_reason"), SALES.values(), ids=SALES)
+def test_planned_sales__count_only_what_guards_let_sell(
+    held: dict[str, int], prices: dict[str, Fraction], pool_prices: dict[str, Fraction], kinds: list[str], wait_reason: str
+) -> None:
+    price_by_symbol = {symbol: pool_prices.get(symbol, price_of(symbol, prices)) for symbol in held if symbol != "USDC"}
+    pools = [v2_pool(token(symbol), USDC, price, 1_000_000) for symbol, price in price_by_symbol.items()]
+    step = step_input(held, held, prices, pools=pools)
+    sales, _, reason = planned_sales(stop_readers(step))
+    assert [sale.kind.value for sale in sales] == kinds
+    assert wait_reason in reason
+    assert bool(reason) is bool(wait_reason)
+    sold_plans = [sale.plan for sale in sales if sale.kind is OutcomeKind.PLANNED]
+    total = total_of_sales(sales)
+    assert (Fraction(0) if total is None else total.turnover) == sum(plan.turnover for plan in sold_plans if plan is not None)
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_after = {holding.token: holding.raw for holding in step_after_sales(step, sales).snapshot.holdings}
+    usdt = token("USDT").address
+    assert raw_after[usdt] == (raw_by_token[usdt] if wait_reason else 0)
