@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 
 from agent.app.documents.futures import action_text, margin_figures_text
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import futures_plan_of
-from agent.layers.futures.planning.orders import plan_futures
+from agent.layers.futures.planning.plans import current_futures_plan, plan_adjustment
 from agent.layers.futures.policy.books import net_exposure
 from agent.layers.futures.policy.exposure import (
     DAY_S,
@@ -20,7 +19,6 @@ from agent.layers.futures.policy.exposure import (
 from agent.layers.futures.policy.needs import (
     agent_key_ends_soon,
     due_futures_adjustment,
-    reopening_s,
     spot_value_in_quote,
     waiting_triggers,
 )
@@ -29,9 +27,10 @@ from agent.layers.futures.policy.targets import (
     uncertain_profit_reason,
     unnamed_market_reasons,
 )
-from agent.layers.futures.state import futures_policy, futures_state, margin_account
+from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.margin.account import account_value_raw
 from agent.model import (
+    AdjustFutures,
     Alert,
     AlertKind,
     AssetDrift,
@@ -39,10 +38,12 @@ from agent.model import (
     FuturesPolicy,
     FuturesReading,
     MarginAccount,
+    Plan,
     Portfolio,
     Snapshot,
     StepInput,
 )
+from agent.policy.decide import current_drifts
 from agent.policy.drift import portfolio_total
 from agent.units import (
     BPS,
@@ -59,51 +60,62 @@ UNSENT_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, 
 
 def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     """Yield at most one alert: while a reduction is due but not sent, or while triggers await a
-    confirmation. The text has spot and futures figures, and the planned actions.
+    confirmation. The text has spot and futures figures, and the planned actions, after what the
+    cycle has done; a completed cycle that was not read again yields none.
     """
-    step = outcome.step_input
+    step = outcome.input_after or outcome.step_input
     drifts = outcome.decision_result.drifts
+    plan = futures_plan_of(outcome)
+    if outcome.input_after is not None:
+        drifts = current_drifts(step)
+        plan = None
     account = margin_account(step.snapshot)
     policy = futures_policy(step)
-    if account is None or policy is None:
+    is_unread = outcome.kind is OutcomeKind.DONE and outcome.input_after is None
+    if account is None or policy is None or is_unread:
         return
     unconfirmed_triggers = waiting_triggers(step, drifts)
     due_adjustment = due_futures_adjustment(step, drifts)
-    is_reduction_due = (
-        due_adjustment is not None
-        and due_adjustment.is_reducing
-        and outcome.kind in UNSENT_OUTCOMES
-    )
-    if not unconfirmed_triggers and not is_reduction_due:
-        return
-    plan = futures_plan_of(outcome)
+    if outcome.kind not in UNSENT_OUTCOMES or not (due_adjustment and due_adjustment.is_reducing):
+        due_adjustment = None
     if plan is None:
-        spot_value = spot_value_in_quote(step, drifts)
-        now_s = step.snapshot.head.timestamp_s
-        plan = plan_futures(
-            account,
-            replace(policy, manual_triggers=()),
-            spot_value,
-            now_s,
-            opens_from_s=reopening_s(futures_policy(step), futures_state(step)),
-        )
-    planned_text = (
-        f"It would {actions_text(step.snapshot, step.portfolio, futures_policy(step), plan)}. "
-        if plan.actions
-        else ""
-    )
+        plan = _plan_of_now(step, policy, drifts, due_adjustment)
+    planned_text = ""
+    if plan is not None and plan.actions:
+        planned_text = f"It would {actions_text(step.snapshot, step.portfolio, policy, plan)}. "
     if unconfirmed_triggers:
         trigger_key = ", ".join(trigger.value for trigger in unconfirmed_triggers)
         headline = f"Futures actions await confirmation ({trigger_key})"
         command = "Run: trimtab rebalance --send"
-    else:
-        trigger_key = plan.trigger
-        headline = f"Futures: {plan.reason}"
+    elif due_adjustment is not None:
+        trigger_key = due_reason = due_adjustment.reason.removeprefix("futures: ")
+        if plan is not None and plan.trigger:
+            trigger_key = plan.trigger
+            due_reason = plan.reason
+        headline = f"Futures: {due_reason}"
         command = "See trimtab margin"
+    else:
+        return
     exposure_text = net_exposure_text(step, drifts)
     figures_text = margin_figures_text(account, policy) + (exposure_text and f", {exposure_text}")
     alert_text = f"{headline}; {figures_text}. {planned_text}{command}"
     yield Alert(AlertKind.REVIEW, f"futures:{trigger_key}", alert_text, True)
+
+
+def _plan_of_now(
+    step: StepInput,
+    policy: FuturesPolicy,
+    drifts: Sequence[AssetDrift],
+    due_adjustment: AdjustFutures | None,
+) -> FuturesPlan | None:
+    """Return the plan of now; without actions that of the due adjustment, such as of resting
+    stops.
+    """
+    plan = current_futures_plan(step, policy, drifts, spot_value_in_quote(step, drifts))
+    if due_adjustment is None or (plan is not None and plan.actions):
+        return plan
+    adjustment_plan = plan_adjustment(step, due_adjustment, drifts)
+    return planned_futures(adjustment_plan) if isinstance(adjustment_plan, Plan) else plan
 
 
 def net_exposure_alerts(outcome: StepOutcome) -> Iterator[Alert]:

@@ -26,7 +26,7 @@ from agent.model import Alert, AlertKind, Snapshot, StepInput
 from agent.model.futures import FuturesReading, MarginDeposit, PerpOrder, PerpOrderKind, StaleRead, StaleReadKind
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
-from tests.support.builders import NOW_S, token
+from tests.support.builders import NOW_S, token, with_snapshot
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import EMPTY, OVER, book
 from tests.support.perpetuals.values import step_with_margin
@@ -166,6 +166,50 @@ def test_funding_above_a_share_of_the_account__is_an_alert(daily_bps: int, raise
 )
 def test_reduction__is_an_alert_while_it_is_not_sent(kind: OutcomeKind, is_told: bool) -> None:
     assert [alert.key for alert in futures_alerts(outcome(step_with_margin(OVER), kind))] == (["futures:leverage"] if is_told else [])
+
+
+def manual(step: StepInput) -> StepInput:
+    return with_policy(step, replace(futures_policy(step), leverage_band_bps=500, manual_triggers=("drift", "leverage_drift")))
+
+
+ON_TARGET = step_with_margin(book(10_000, 10 * E18))
+LOPSIDED = step_with_margin(book(10_000, 5 * E18))
+
+
+@pytest.mark.parametrize(
+    ("kind", "after", "bought"),
+    [
+        pytest.param(OutcomeKind.HOLD, None, "buy 10 ETH", id="not sent"),
+        pytest.param(OutcomeKind.DONE, None, "", id="not read since"),
+        pytest.param(OutcomeKind.DONE, ON_TARGET, "", id="on target"),
+        pytest.param(OutcomeKind.DONE, LOPSIDED, "buy 5 ETH", id="in part"),
+        pytest.param(OutcomeKind.FAILED, LOPSIDED, "buy 5 ETH", id="failed in part"),
+    ],
+)
+def test_waiting_trigger__is_judged_after_what_was_done(kind: OutcomeKind, after: StepInput | None, bought: str) -> None:
+    before = step_with_margin(EMPTY)
+    done = replace(outcome(before, kind), step_input=manual(before), input_after=None if after is None else manual(after))
+    texts = [alert.text for alert in futures_alerts(done)]
+    assert bool(texts) is bool(bought)
+    assert all(f"It would {bought}. Run: trimtab rebalance --send" in text for text in texts)
+
+
+def with_missing_stops(step: StepInput) -> StepInput:
+    account = step.snapshot.layer(FuturesReading).account
+    assert account is not None
+    policy = futures_policy(step)
+    step = with_policy(step, replace(policy, limits=replace(policy.limits, resting_stop_bps=200)))
+    return with_snapshot(step, futures=replace(account, is_on_chain=False))
+
+
+@pytest.mark.parametrize("kind", [OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.REFUSED])
+def test_missing_stops__are_the_reason_of_their_alert(kind: OutcomeKind) -> None:
+    """Beside the plan of a spot exit too."""
+    step = with_missing_stops(ON_TARGET)
+    [alert] = futures_alerts(replace(outcome(step, kind), plan=None))
+    assert alert.key == "futures:resting_stop"
+    assert alert.text.startswith("Futures: resting stops do not match the positions; ")
+    assert "kept" not in alert.text
 
 
 def reading(**fields: object) -> Snapshot:
