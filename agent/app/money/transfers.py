@@ -268,17 +268,16 @@ ASSIGNABLE_KIND_NAMES = tuple(
 def list_transfers(
     agent: Agent, include_classified: bool = False, limit: int = 1000
 ) -> TransfersDocument:
-    """Compare the balances now, record unexplained changes, and list the open transfers; with
-    `include_classified` also the classified ones.
+    """Compare the balances now, record unexplained changes, and list all open transfers; with
+    `include_classified` also the classified ones among the newest `limit`. Newest first.
     """
     readers = agent.context.readers
     store = agent.context.store
     step = settled_step_input(readers, store, readers.reader.snapshot())
-    stored_transfers = [
-        transfer
-        for transfer in reversed(store.balances.transfers(limit))
-        if include_classified or transfer.is_open
-    ]
+    transfer_by_id = {transfer.id: transfer for transfer in store.balances.unexplained_transfers()}
+    if include_classified:
+        transfer_by_id |= {transfer.id: transfer for transfer in store.balances.transfers(limit)}
+    stored_transfers = [transfer_by_id[number] for number in sorted(transfer_by_id, reverse=True)]
     unrecorded_transfers = [
         transfer for transfer in step.history.cash_flows.unexplained_transfers if transfer.id == 0
     ]

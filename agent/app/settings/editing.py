@@ -557,8 +557,8 @@ def _classify_as_gifts(
         return
     removed_addresses = {asset.address for asset in config_before.config.portfolio.assets}
     removed_addresses -= {asset.address for asset in config_after.config.portfolio.assets}
-    for transfer in context.store.balances.transfers(1_000):
-        if transfer.is_open and transfer.token in removed_addresses and transfer.delta_raw > 0:
+    for transfer in context.store.balances.unexplained_transfers():
+        if transfer.token in removed_addresses and transfer.delta_raw > 0:
             context.store.balances.classify(
                 transfer.id, ExternalTransferKind.GIFT, context.clock.now_s()
             )

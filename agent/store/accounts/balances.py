@@ -599,6 +599,11 @@ class BalanceStore:
         with self.db.read("read the flows") as db:
             return newest_transfers(db, limit)
 
+    def unexplained_transfers(self) -> tuple[ExternalTransfer, ...]:
+        """Return all transfers that are not explained, oldest first."""
+        with self.db.read("read the flows") as db:
+            return _transfers_oldest_first(db, _select_unexplained_transfers(), MAX_ID)
+
     def classify(
         self, transfer_id: int | None, kind: ExternalTransferKind | None, now_s: int
     ) -> tuple[ExternalTransfer, ...]:
