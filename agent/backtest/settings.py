@@ -139,14 +139,19 @@ def apply_transfer(
     ConfigError for a withdrawal of everything.
     """
     total_value = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
-    if transfer_value <= -total_value:
+    require_partial_withdrawal(transfer_value, total_value)
+    if transfer_mode == IN_NUMERAIRE:
+        return _apply_in_numeraire(balances, prices, transfer_value, numeraire)
+    return _apply_pro_rata(balances, prices, transfer_value, assets)
+
+
+def require_partial_withdrawal(transfer_value: Value, portfolio_value: Value) -> None:
+    """Raise ConfigError for a withdrawal of the portfolio's value or more, numeraire base units."""
+    if transfer_value <= -portfolio_value:
         raise ConfigError(
             "--flow: a withdrawal is not below the portfolio's value",
             "withdraw less",
         )
-    if transfer_mode == IN_NUMERAIRE:
-        return _apply_in_numeraire(balances, prices, transfer_value, numeraire)
-    return _apply_pro_rata(balances, prices, transfer_value, assets)
 
 
 def _apply_in_numeraire(

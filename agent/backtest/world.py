@@ -32,6 +32,7 @@ from agent.backtest.settings import (
     SimulationSettings,
     apply_transfer,
     bars_and_transfers,
+    require_partial_withdrawal,
     simulated_address,
 )
 from agent.errors import ConfigError
@@ -281,6 +282,8 @@ class SimulatedWorld:
     pending_transfers: tuple[tuple[int, Fraction], ...] = ()
     applied_transfers: list[AppliedTransfer] = field(default_factory=list)
     gas_paid: Fraction = Fraction(0)
+    reserves_value: Fraction = Fraction(0)
+    """Value of the reserves at the first bar, which the wallet holds beside its initial value."""
     holdings_records: list[HoldingsRecord] = field(default_factory=list)
     column_by_token: dict[str, int] = field(init=False)
     filled_closes: NDArray[np.float64] = field(init=False)
@@ -454,12 +457,14 @@ class SimulatedWorld:
             transfer_coins = self.pending_transfers[0][1]
             self.pending_transfers = self.pending_transfers[1:]
             transfer_value = transfer_coins * 10**self.numeraire.decimals
+            value_before = self.net_value()
+            require_partial_withdrawal(transfer_value, value_before)
             self.applied_transfers.append(
                 AppliedTransfer(
                     self.bar,
                     self.bar_time_s,
                     transfer_value,
-                    self.net_value(),
+                    value_before,
                     self.value(self.hold_balances),
                 )
             )

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 pytest.importorskip("polars")
 
 from agent.backtest.report.series import growth_series
-from agent.backtest.settings import OwnerTransfer, apply_transfer, parse_owner_transfer
+from agent.backtest.settings import OwnerTransfer, apply_transfer, make_spec, parse_owner_transfer
 from agent.backtest.simulate import SimulationRun
 from agent.errors import ConfigError
 from agent.model import ExternalTransferKind, Threshold
-from tests.support.backtests import COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulation_of
+from tests.support.backtests import BAND, COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulation_of
 
 QUIET = [100.0, 100, 110, 110, 121]
 """52.4 % of BTC at 110: inside 45 to 55."""
@@ -80,6 +80,22 @@ def test_withdrawal__takes_the_numeraire_first_then_in_proportion() -> None:
     }
     with pytest.raises(ConfigError, match="not below the portfolio's value"):
         apply_transfer(amount_by_symbol, prices, Fraction(-6_000), "numeraire", "USD", amount_by_symbol)
+
+
+@pytest.mark.parametrize(("left", "is_refused"), [(-10, True), (0, True), (1, False)])
+def test_withdrawal__leaves_more_than_the_gas_owed(left: int, is_refused: bool) -> None:
+    """The gas of a rebalance is paid from no asset, so the wallet is worth more than the portfolio."""
+    table = hourly(ETH=[100.0, 130, 130, 130, 130])
+    spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
+    whole = simulation_of(table, spec, gas_price_wei=10**12)
+    assert whole.gas > 10 * COIN
+    market = {"gas_price_wei": 10**12, "transfer_mode": "pro-rata"}
+    flow = OwnerTransfer(START_S + HOUR_S * 3, (left * COIN - whole.final_value) / COIN)
+    if is_refused:
+        with pytest.raises(ConfigError, match="--flow: a withdrawal"):
+            simulation_of(table, spec, flows=(flow,), **market)
+    else:
+        assert simulation_of(table, spec, flows=(flow,), **market).twr == pytest.approx(whole.twr)
 
 
 def test_books__have_each_flow_as_the_owner_s_outside_all_limits() -> None:
