@@ -531,7 +531,7 @@ class SimulationRun:
             rebalance.turnover / (Fraction(float(paths.equity[rebalance.bar])) * raw_per_coin)
             for rebalance in rebalances
         ]
-        start_value = world.settings.start_value * raw_per_coin
+        start_value = world.settings.start_value * raw_per_coin + world.reserves_value
         if world.venue is not None:
             start_value += Fraction(
                 world.venue.setup.settings.collateral_raw * raw_per_coin, QUOTE.unit
@@ -748,6 +748,9 @@ def _build_world(
         )
     world.advance_to(0)
     world.wallet.balances = balances_at_targets(world)
+    world.reserves_value = world.value(
+        {asset.token.address: asset.reserve_raw for asset in spec.portfolio.assets}
+    )
     world.hold_balances = dict(world.wallet.balances)
     if futures is not None:
         world.hold_balances[futures.collateral.address] += futures.margin_raw

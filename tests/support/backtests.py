@@ -59,6 +59,14 @@ def halves(trigger: Trigger = BAND) -> BacktestSpec:
     return make_spec(HALVES, trigger, "USD")
 
 
+def with_reserve(spec: BacktestSpec, symbol: str, coins: int) -> BacktestSpec:
+    """Return the spec with a reserve of one asset, whole coins."""
+    assets = tuple(
+        replace(asset, reserve_raw=coins * asset.token.unit) if asset.token.symbol == symbol else asset for asset in spec.portfolio.assets
+    )
+    return replace(spec, portfolio=replace(spec.portfolio, assets=assets))
+
+
 def simulation_of(table: PriceTable, spec: BacktestSpec | None = None, **changes: object) -> SimulationResult:
     """Run a simulation in a deep market, with `changes` of its settings."""
     return simulate(spec or halves(), table, replace(DEEP, **changes))  # type: ignore[arg-type]  # field names, checked by replace

@@ -238,7 +238,10 @@ class TuneJob:
         value_by_mark = simulation_result.equity[list(self.mark_bars)]
         warm_up_growth = Fraction(1)
         if first_mark_bar:  # bars before the first mark are a warm-up
-            warm_up_growth = Fraction(float(value_by_mark[0])) / self.settings.start_value
+            start_value = buy_and_hold_values(
+                self.backtest, self.settings, self.table, self.mark_bars[:1]
+            )
+            warm_up_growth = Fraction(float(value_by_mark[0])) / Fraction(float(start_value[0]))
         raw_per_coin = 10**simulation_result.decimals * warm_up_growth
         cost_shares, active_variances = step_losses(spec, simulation_result)
         rebalances = [

@@ -17,6 +17,7 @@ from agent import codec
 from agent.amm import POOL_KIND_BY_CURVE_NAME
 from agent.amm.v2 import get_amount_out
 from agent.backtest import context
+from agent.backtest.report.series import growth_series
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import WALLET, OwnerTransfer, SimulationSettings, make_spec
 from agent.backtest.simulate import SimulationRun
@@ -25,7 +26,19 @@ from agent.execution import settlement
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, IntentKind, Rebalance, StepInput, Threshold, Trigger
 from agent.policy.decide import decide
 from agent.store import Store, open_store
-from tests.support.backtests import BAND, COIN, DEEP, HALVES, HOUR_S, START_S, halves, hourly, random_table, simulation_of
+from tests.support.backtests import (
+    BAND,
+    COIN,
+    DEEP,
+    HALVES,
+    HOUR_S,
+    START_S,
+    halves,
+    hourly,
+    random_table,
+    simulation_of,
+    with_reserve,
+)
 from tests.support.text import mentions, raises_field
 
 CROSSING = [100.0, 100, 130, 130, 104]
@@ -343,3 +356,12 @@ def test_targets_that_are_not_all_of_it_are_refused() -> None:
         make_spec(HALVES | {"USD": 4_000}, BAND, "USD")
     with raises_field("--native"):
         make_spec(HALVES, BAND, "USD", native="ETH")
+
+
+@pytest.mark.parametrize(("rise", "growth"), [(1.0, 0.0), (1.2, 1_000 / 13_000)], ids=["flat", "half rises"])
+def test_return__counts_a_reserve_at_the_start_too(rise: float, growth: float) -> None:
+    spec = with_reserve(halves(Threshold(4_999, None)), "USD", 3_000)
+    result = simulation_of(hourly(BTC=[100.0, 100, 100 * rise]), spec)
+    assert result.start_value == 13_000 * COIN
+    assert (result.twr, result.hold_twr) == pytest.approx((growth, growth))
+    assert growth_series(result).unit_growth[-1] == pytest.approx(1 + growth)

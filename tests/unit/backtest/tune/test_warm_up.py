@@ -9,9 +9,9 @@ import pytest
 from agent.backtest.settings import make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.tune.grid import PolicyChoice
-from agent.backtest.tune.jobs import TuneJob, spec_for_choice
-from agent.model import Every
-from tests.support.backtests import DAY_S, FAIR, TERMS, WALKING, walks
+from agent.backtest.tune.jobs import TuneJob, buy_and_hold_values, spec_for_choice
+from agent.model import Every, Threshold
+from tests.support.backtests import DAY_S, FAIR, TERMS, WALKING, walks, with_reserve
 
 pytest.importorskip("numba")
 
@@ -33,3 +33,15 @@ def test_all_figures_of_a_run_begin_with_its_first_mark() -> None:
     later = whole.rebalances[2:]
     assert warm.costs == pytest.approx(float(sum(result.fees + result.impact + result.gas for result in later) * ratio / scale))
     assert warm.turnover == pytest.approx(float(sum(result.turnover for result in later) * ratio / scale))
+
+
+@pytest.mark.parametrize(("symbol", "coins"), [("USD", 3_000), ("A", 30)])
+def test_run_with_a_reserve__begins_where_holding_begins(symbol: str, coins: int) -> None:
+    table = walks(3, 24)
+    spec = with_reserve(make_spec(WALKING, Threshold(4_999, None), "USD", interval_s=table.interval_s), symbol, coins)
+    marks = tuple(range(8, 24))
+    job = TuneJob(table, spec, FAIR, (PolicyChoice(Threshold(4_999, None)),), marks, TERMS, uses_full_step=True)
+    run = job.run(job.chunks()[0])[0]
+    hold_values = buy_and_hold_values(spec, FAIR, table, marks)
+    assert run.value_by_mark[0] == pytest.approx(hold_values[0])
+    assert run.final_value == pytest.approx(run.value_by_mark[-1])
