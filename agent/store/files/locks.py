@@ -95,11 +95,13 @@ def wait_for_lock(  # noqa: PLR0913
     waited_s = 0.0
     with ExitStack() as locks:
         while True:
+            has_files = False
             try:
                 with ExitStack() as taken:
                     taken.enter_context(
                         wallet_lock(wallet_lock_file, chain_id, wallet, store_lock_file)
                     )
+                    has_files = True
                     taken.enter_context(further_lock())
                     locks.enter_context(taken.pop_all())
                 break
@@ -110,9 +112,12 @@ def wait_for_lock(  # noqa: PLR0913
                         error.remedy,
                         code=ErrorCode.LOCK,
                     ) from None
-                report_holder(
-                    f"Waiting for the wallet: {_holder_text(wallet_lock_file, store_lock_file)} is acting for it"
+                holder_text = (
+                    error.message  # of a lock that has no pid file here
+                    if has_files
+                    else f"{_holder_text(wallet_lock_file, store_lock_file)} is acting for it"
                 )
+                report_holder(f"Waiting for the wallet: {holder_text}")
             sleep(POLL_S)
             waited_s += POLL_S
         yield
@@ -271,10 +276,10 @@ def require_trusted_writers(
     """Raise ConfigError, with the chmod that repairs it, if others may write `path` or its folder.
     `description` names it in the message.
 
-    As with sshd's StrictModes, file and folder must belong to this user or root and be writable by
-    their owner alone. A folder may also be writable by the user's own group if that has no other
-    members (which a umask of 002 creates), or be sticky like /tmp, where only owners can remove
-    files. With `checks_companions` SQLite's files beside it are checked too. A missing file passes.
+    File and folder must belong to this user or root and be writable by their owner alone. A folder
+    may also be writable by the user's own group if that has no other members (which a umask of 002
+    creates), or be sticky like /tmp, where only owners can remove files. With `checks_companions`
+    SQLite's files beside it are checked too. A missing file passes.
     """
     for file in _with_companions(path, checks_companions):
         if (status := _file_status(file)) is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -226,13 +226,24 @@ def test_lock__two_unknown_holders_are_not_taken_for_one_run(path: Path) -> None
         assert "answer its prompt" in refusal.value.remedy
 
 
-def reports_of_waiting(path: Path, beside: Path | None, patience_s: float) -> tuple[list[float], list[str]]:
+def reports_of_waiting(
+    path: Path, beside: Path | None, patience_s: float, further_lock: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> tuple[list[float], list[str]]:
     """Return the pauses and the reports of a wait in vain."""
     pauses: list[float] = []
     reports: list[str] = []
     with (
         pytest.raises(LockHeld),
-        wait_for_lock(path, 1, WALLET, beside, patience_s=patience_s, sleep=pauses.append, report_holder=reports.append),
+        wait_for_lock(
+            path,
+            1,
+            WALLET,
+            beside,
+            patience_s=patience_s,
+            sleep=pauses.append,
+            report_holder=reports.append,
+            further_lock=further_lock,
+        ),
     ):
         raise AssertionError("two held the lock")
     return pauses, reports
@@ -264,6 +275,18 @@ def test_waiting__ends_as_soon_as_the_lock_is_free(path: Path) -> None:
 def test_waiting__for_the_run_names_the_run(path: Path) -> None:
     with service_lock(path, 1, WALLET), wallet_lock(path, 1, WALLET):
         assert reports_of_waiting(path, None, 0.25)[1] == [f"Waiting for the wallet: the run (process {os.getpid()}) is acting for it"]
+
+
+def test_waiting__for_a_holder_on_another_machine_says_what_its_lock_says(path: Path) -> None:
+    @contextmanager
+    def lock_of_database() -> Iterator[None]:
+        raise LockHeld("another trimtab (of 10.0.0.2) already acts for the wallet")
+        yield
+
+    assert reports_of_waiting(path, None, 0.25, lock_of_database)[1] == [
+        "Waiting for the wallet: another trimtab (of 10.0.0.2) already acts for the wallet"
+    ]
+    assert is_free(path)
 
 
 def test_waiting__for_a_holder_of_the_second_lock_names_that_one(path: Path, tmp_path: Path) -> None:
