@@ -302,12 +302,11 @@ def deploy(
 
         def confirm(document: Document) -> bool:
             with spinner.hidden():
-                if not as_json:
-                    say(
-                        f"Rebalancer {document['address']} on chain {document['chain_id']}: at most"
-                        f" {document['most_gas_native']} native coin for gas and"
-                        f" {document['most_data_fee_native']} for its data"
-                    )
+                (note if as_json else say)(
+                    f"Rebalancer {document['address']} on chain {document['chain_id']}: at most"
+                    f" {document['most_gas_native']} native coin for gas and"
+                    f" {document['most_data_fee_native']} for its data"
+                )
                 return yes or ask("Deploy it?")
 
         document = api.deploy_rebalancer(agent, confirm=confirm, progress=spinner.update)
@@ -334,7 +333,9 @@ def _show_deployment(document: Document) -> None:
             f"to    {document['to']}\nvalue {document['value_wei']}\ndata  {document['data']}"
         )
     else:
-        note(f"{document['outcome']}: nothing changed")
+        note(
+            f"{document['outcome']}: {'at most gas was spent' if document['transactions'] else 'nothing changed'}"
+        )
 
 
 @command(Heading.SET_UP, 30)

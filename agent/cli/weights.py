@@ -4,6 +4,7 @@ oracle.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from agent.cli.display.terminal import (
     Document,
     ask,
     emit,
+    err,
     note,
     out,
     require_answerable,
@@ -39,6 +41,8 @@ from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError
 from agent.units import format_duration
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from agent.cli.display.tables import FigureTable
 
 
@@ -83,13 +87,13 @@ def weights(
             if yes:
                 return True
             with spinner.hidden():
-                _show_weights(choice)
+                _show_weights(err if as_json else out, choice)
                 return ask("Use these weights?")
 
         document = mark_paper(
             api.weights(agent, strategy=strategy, accept=confirm if accept else None), paper
         )
-    emit(document, as_json, lambda: _show_weights(document))
+    emit(document, as_json, lambda: _show_weights(out, document))
     if accept and not document["accepted"]:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -184,7 +188,7 @@ def forget(
     )
 
 
-def _show_weights(document: Document) -> None:
+def _show_weights(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     title = " of strategy ".join(
@@ -211,29 +215,39 @@ def _show_weights(document: Document) -> None:
             _percent_text(asset[bps_field]) for bps_field in ("target_bps", "chosen_bps", "now_bps")
         )
         table.add_row(asset["symbol"], *weight_cells, limits_text, data_text)
-    out.print(table)
+    console.print(table)
     if document["correlations"]:
-        out.print(_correlations_table(document))
+        console.print(_correlations_table(document))
     if (last_choice := document["chosen"]) is not None:
-        say(
-            f"Chosen {_utc_text(last_choice['at_s'])} from"
-            f" {last_choice['price_source']}{_span_text(last_choice)}: {last_choice['why']}."
+        console.print(
+            safe_text(
+                f"Chosen {_utc_text(last_choice['at_s'])} from"
+                f" {last_choice['price_source']}{_span_text(last_choice)}: {last_choice['why']}."
+            )
         )
-        say(
-            f"The next choice is due {'now' if document['due'] else _utc_text(document['next_s'])}."
+        console.print(
+            safe_text(
+                f"The next choice is due {'now' if document['due'] else _utc_text(document['next_s'])}."
+            )
         )
     else:
-        say("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
+        console.print(
+            safe_text("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
+        )
     if (current_choice := document["now"]) is not None:
-        say(
-            f"Now, from {current_choice['price_source']}{_span_text(current_choice)}: {current_choice['why']}."
+        console.print(
+            safe_text(
+                f"Now, from {current_choice['price_source']}{_span_text(current_choice)}: {current_choice['why']}."
+            )
         )
     if document["accepted"]:
-        say("Accepted: the next cycle uses these weights.")
+        console.print(safe_text("Accepted: the next cycle uses these weights."))
     if document["turnover_bps"]:
-        say(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
+        console.print(
+            safe_text(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
+        )
     if document["fault"]:
-        out.print(safe_text(f"No weights can be chosen now: {document['fault']}", "bold red"))
+        console.print(safe_text(f"No weights can be chosen now: {document['fault']}", "bold red"))
 
 
 def _correlations_table(document: Document) -> FigureTable:
@@ -399,8 +413,7 @@ def oracle(
 
         def confirm(document: Document) -> bool:
             with spinner.hidden():
-                if not as_json:
-                    _show_cost(document)
+                _show_cost(document, note if as_json else say)
                 return yes or ask(f"Extend {document['pool']} to {document['to']} observations?")
 
         document = api.raise_observations(
@@ -436,10 +449,10 @@ def _show_observations(document: Document) -> None:
     out.print(table)
 
 
-def _show_cost(document: Document) -> None:
+def _show_cost(document: Document, print_line: Callable[[str], None]) -> None:
     token_pair = "/".join(document["tokens"])
     current_capacity = document["observations_next"]
-    say(
+    print_line(
         f"{document['pool']} ({token_pair}): from {current_capacity} to {document['to']} price observations"
     )
     cost_text = f"{document['cost_native']} native coin"
@@ -447,7 +460,7 @@ def _show_cost(document: Document) -> None:
         cost_text += f", {document['cost']} in the numeraire"
     if document["most_native"] is not None:
         cost_text += f"; {document['most_native']} at most"
-    say(f"About {document['gas_units']} gas: {cost_text}")
+    print_line(f"About {document['gas_units']} gas: {cost_text}")
 
 
 def _show_extension(document: Document, send_allowed: bool) -> None:
@@ -458,7 +471,7 @@ def _show_extension(document: Document, send_allowed: bool) -> None:
         )
         return
     if not send_allowed:
-        _show_cost(document)
+        _show_cost(document, say)
         note("Nothing was sent. To send it, add --send.")
     for transaction in document["transactions"]:
         say(
@@ -470,4 +483,6 @@ def _show_extension(document: Document, send_allowed: bool) -> None:
             " the window."
         )
     elif send_allowed:
-        note(f"{document['outcome']}: nothing changed")
+        note(
+            f"{document['outcome']}: {'at most gas was spent' if document['transactions'] else 'nothing changed'}"
+        )

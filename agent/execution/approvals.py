@@ -339,9 +339,10 @@ def send_by_command(
         store.steps.end(step_id, action.name, str(error), None, outcome_name)
         raise
     outcome_name = "declined"
+    reason = "declined: nothing changed"
     if intents:
         outcome_name = "done" if intents[0].succeeded else "failed"
-    reason = action.success_text if outcome_name == "done" else f"{outcome_name}: nothing changed"
+        reason = action.success_text if intents[0].succeeded else "failed: at most gas was spent"
     store.steps.end(step_id, action.name, reason, None, outcome_name)
     current_step_input(readers, store)
     return outcome_name, intents
