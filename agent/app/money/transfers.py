@@ -36,7 +36,7 @@ from agent.app.withdrawals.withdrawal_run import (
 )
 from agent.config.load import load_config
 from agent.config.tables.fields import parse_address
-from agent.errors import ConfigError, ErrorCode, Refused, Retryable
+from agent.errors import ConfigError, ErrorCode, Retryable
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input, settled_step_input
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
@@ -57,7 +57,6 @@ from agent.model import (
 )
 from agent.planning.requests import proposer
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
-from agent.reference import reference_prices
 from agent.units import NATIVE, parse_raw
 
 if TYPE_CHECKING:
@@ -323,7 +322,7 @@ def classify_transfers(
 
 def single_payment(agent: Agent, step: StepInput, amount: str, symbol: str | None) -> Payment:
     """Return one payment of one asset. Raises ConfigError for an unknown asset, Refused if the
-    amount exceeds the value of all free holdings.
+    amount exceeds the value of all free holdings, or an asset has no reference price.
     """
     token = agent.portfolio.numeraire if symbol is None else agent.token(symbol, "--in")
     asset = step.portfolio.find_asset(token.address)
@@ -333,27 +332,14 @@ def single_payment(agent: Agent, step: StepInput, amount: str, symbol: str | Non
             "trimtab status lists the assets",
         )
     payment_raw = _require_above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
-    free_raw_by_token = transfers.investable_balances(step)
-    price = transfers.token_price(step.portfolio, reference_prices(step), token.address)
-    if price is None:
-        raise Refused(f"{token.label} has no reference price", remedy="give the asset a feed")
-    price_by_token = {
-        address: transfers.token_price(step.portfolio, reference_prices(step), address)
-        or Fraction(0)
-        for address in free_raw_by_token
-    }
+    drift_by_token = {drift.token: drift for drift in transfers.priced_drifts(step)}
+    own_drift = drift_by_token.pop(token.address)
+    asset_value = own_drift.investable_raw * own_drift.price
+    shortfall_value = payment_raw * own_drift.price - asset_value
     other_assets_value = sum(
-        (
-            balance_raw * price_by_token[address]
-            for address, balance_raw in free_raw_by_token.items()
-            if address != token.address
-        ),
-        Fraction(0),
+        (drift.investable_raw * drift.price for drift in drift_by_token.values()), Fraction(0)
     )
-    if (
-        shortfall_value := (payment_raw - free_raw_by_token[token.address]) * price
-    ) > other_assets_value:
-        asset_value = free_raw_by_token[token.address] * price
+    if shortfall_value > other_assets_value:
         raise transfers.insufficient_balance_refusal(
             step.portfolio,
             step.limits,
@@ -524,7 +510,10 @@ def release_withdrawal(
                 f'"{unmined_intents[0].note}" is pending',
                 "trimtab reconcile, then release the unpaid part",
             )
-        store.requests.end(withdrawal_id, RequestState.RELEASED, agent.context.clock.now_s())
+        if not store.requests.end(
+            withdrawal_id, RequestState.RELEASED, agent.context.clock.now_s()
+        ):
+            raise _not_open_error(withdrawal_id)
     return replace(request, state=RequestState.RELEASED)
 
 
@@ -546,7 +535,11 @@ def _find_open_request(agent: Agent, withdrawal_id: int) -> OwnerRequest:
     for request in agent.context.store.requests.newest(1_000, open_only=True):
         if request.id == withdrawal_id and request.kind is RequestKind.WITHDRAW:
             return request
-    raise ConfigError(
+    raise _not_open_error(withdrawal_id)
+
+
+def _not_open_error(withdrawal_id: int) -> ConfigError:
+    return ConfigError(
         f"withdrawal {withdrawal_id} is not open",
         "trimtab withdraw lists open withdrawals",
         code=ErrorCode.NOT_OPEN,
@@ -560,7 +553,6 @@ def investment_document(
     outcome = report.outcome
     outcome_name = "nothing came"
     plan_fields = None
-    reason = ""
     transactions: list[TransactionDocument] = []
     if outcome is None:
         reason = cash_limit.use_cash_remedy(

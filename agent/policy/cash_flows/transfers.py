@@ -298,7 +298,7 @@ def goal_to_raise_shortfall(step: StepInput, token: str) -> Goal:
     are sold, and none below its target before all others are at theirs. Raises Refused if
     everything else is worth less than the shortfall.
     """
-    drifts = _priced_drifts(step)
+    drifts = priced_drifts(step)
     price = token_price(step.portfolio, reference_prices(step), token)
     if price is None:
         raise Refused(
@@ -358,7 +358,7 @@ def gross_sale_value(step: StepInput, token: str) -> Value:
     available_value = sum(
         (
             drift.investable_raw * drift.price
-            for drift in _priced_drifts(step)
+            for drift in priced_drifts(step)
             if drift.token != token
         ),
         Fraction(0),
@@ -381,7 +381,7 @@ def kept_deposit_reason(step: StepInput, deposits: Mapping[str, int]) -> str:
     """Return why deposits (base units by asset) stay in the assets that were deposited: all of these
     are at or below their targets. Empty if another asset is to be bought with a deposit.
     """
-    deposited_drifts = [drift for drift in _priced_drifts(step) if deposits.get(drift.token, 0) > 0]
+    deposited_drifts = [drift for drift in priced_drifts(step) if deposits.get(drift.token, 0) > 0]
     if any(drift.weight_bps > drift.target_bps for drift in deposited_drifts):
         return ""
     weight_texts = [
@@ -405,7 +405,7 @@ def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
     """
     if unknown_reason := unknown_value_reason(step):
         raise Refused(unknown_reason, remedy="see trimtab status; invest once it is known")
-    drifts = _priced_drifts(step)
+    drifts = priced_drifts(step)
     total_value = investable_total(drifts)
     value_gaps = {
         drift.token: Fraction(drift.target_bps, BPS) * total_value - drift.value for drift in drifts
@@ -456,7 +456,7 @@ def weighed_goal_to_invest(
     trigger = step.policy.trigger
     if not isinstance(trigger, NoTradeZone):
         raise ValueError("the trigger weighs no risk")
-    drifts = _priced_drifts(step)
+    drifts = priced_drifts(step)
     zone, ranged_drifts = evaluate_zone(
         step.snapshot,
         step.portfolio,
@@ -519,7 +519,7 @@ def investable_balances(step: StepInput) -> dict[str, int]:
     """Return the base units of each asset outside of reserves, gas money and positions, in the
     portfolio's order.
     """
-    return {drift.token: drift.investable_raw for drift in _priced_drifts(step)}
+    return {drift.token: drift.investable_raw for drift in priced_drifts(step)}
 
 
 def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
@@ -529,7 +529,7 @@ def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
     Raises Refused if the free assets are worth less.
     """
     raw_and_price_by_token = {
-        drift.token: (drift.investable_raw, drift.price) for drift in _priced_drifts(step)
+        drift.token: (drift.investable_raw, drift.price) for drift in priced_drifts(step)
     }
     available_value = sum(
         (raw * price for raw, price in raw_and_price_by_token.values()), Fraction(0)
@@ -590,7 +590,8 @@ def _cost_margin(limits: Limits) -> Fraction:
     )
 
 
-def _priced_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
+def priced_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
+    """Return the drifts of all assets. Raises Refused if one has no reference price."""
     prices = reference_prices(step).price_by_token
     unpriced_labels = [
         asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices

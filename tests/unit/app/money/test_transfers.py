@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from agent import wiring
 from agent.app.agent import Agent
 from agent.app.money import transfers
 from agent.app.settings import editing
-from agent.model import ExternalTransferKind
+from agent.errors import ConfigError
+from agent.model import ExternalTransferKind, Payment, RequestKind, RequestState
 from agent.store import Store
 from agent.store.accounts.balances import MAX_RECENT_TRANSFERS
 from tests.support.fakes.clock import FakeClock
 from tests.support.ledgers import COIN, LEDGER_WETH, at
 from tests.support.records.transfers import record_transfers, transfer
 from tests.support.stores import store_fixture
+from tests.support.text import raises_code
 
 store = store_fixture("memory", begins_step=True)
 
@@ -52,3 +57,22 @@ def test_edit__explains_every_deposit_of_a_removed_asset(store: Store) -> None:
     ]
     editing._classify_as_gifts(*configs, cast(Any, SimpleNamespace(store=store, clock=FakeClock())))
     assert [open_transfer.delta_raw for open_transfer in store.balances.unexplained_transfers()] == [-COIN]
+
+
+def test_release__that_another_process_forestalls_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = store.requests.record(RequestKind.WITHDRAW, (Payment(LEDGER_WETH.address, 5),), None, False, 1)
+
+    @contextmanager
+    def open_transactor(*_: object, **__: object) -> Iterator[None]:
+        yield None
+
+    def paid_meanwhile(request_id: int) -> tuple[object, ...]:
+        store.requests.end(request_id, RequestState.DONE, 2)
+        return ()
+
+    monkeypatch.setattr(wiring, "open_transactor", open_transactor)
+    requests = SimpleNamespace(newest=store.requests.newest, end=store.requests.end, payouts=paid_meanwhile)
+    context = SimpleNamespace(store=SimpleNamespace(requests=requests), clock=FakeClock())
+    with raises_code(ConfigError, "not_open"):
+        transfers.release_withdrawal(cast(Agent, SimpleNamespace(context=context)), request.id)
+    assert [each.state for each in store.requests.newest()] == [RequestState.DONE]
