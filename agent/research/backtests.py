@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +122,7 @@ def compare(
 ) -> Comparison:
     """Return the backtest of each trigger, by its name; those of a list are named as in the frame of
     `tune`, a function by its own name. `jobs` is a number of cores or a Dask client as for `tune`,
-    `progress` then gets the numbers of finished triggers and of all; other `arguments` are those of
+    `progress` gets the numbers of finished triggers and of all; other `arguments` are those of
     `backtest`. The result is a dict with a method `frame`, a row for each trigger.
 
     >>> import polars
@@ -143,16 +143,17 @@ def compare(
         )
     cores, scheduler = naming_arguments(cores_and_scheduler)(jobs)
     table = naming_arguments(read_prices)(prices)
+    progress = naming_arguments(_shown_progress)(arguments.pop("progress", None))
     trials = Trials(table, targets, dict(triggers.items()), arguments)
+    names = tuple(trials.triggers)
     if cores == 1:
-        return Comparison((name, trials.run(name)) for name in trials.triggers)
+        arguments["progress"] = _ignore_bars
+        return _comparison(((name, trials.run(name)) for name in names), names, progress)
     functions = [arguments.get("signal"), arguments.get("allocator"), *trials.triggers.values()]
     if any(
         callable(each) or isinstance(each, FunctionSignal | FunctionTrigger) for each in functions
     ):
         require_one_process(jobs)
-    progress = arguments.pop("progress", None) or notebook_progress()
-    names = tuple(trials.triggers)
     finished = (
         run_on_cluster(trials, names, scheduler, "no backtest is kept")
         if scheduler
@@ -163,6 +164,20 @@ def compare(
             "a process of the comparison died, perhaps for lack of memory",
         )
     )
+    return _comparison(finished, names, progress)
+
+
+def _shown_progress(progress: Progress | None) -> Progress | None:
+    return progress or notebook_progress()
+
+
+def _ignore_bars(finished: int, total: int) -> None:
+    """Progress within a trigger, which a comparison does not show."""
+
+
+def _comparison(
+    finished: Iterable[tuple[str, Backtest]], names: Sequence[str], progress: Progress | None
+) -> Comparison:
     result_by_name = {}
     for name, result in finished:
         result_by_name[name] = result

@@ -200,11 +200,12 @@ def test_start_and_end_are_both_included() -> None:
     assert result.frame()["time"].to_list() == TIMES[4:9]
 
 
-def test_compare_by_processes_gives_the_same_and_counts_triggers() -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_compare_gives_the_same_and_counts_triggers(jobs: int) -> None:
     targets = {"BTC": 0.5, "USD": 0.5}
     triggers = [research.band(0.01), research.every("7d")]
     counts: list[tuple[int, int]] = []
-    results = research.compare(small(), targets, triggers, jobs=2, progress=lambda *count: counts.append(count))
+    results = research.compare(small(), targets, triggers, jobs=jobs, progress=lambda *count: counts.append(count))
     assert results.frame().equals(research.compare(small(), targets, triggers).frame())
     assert counts == [(1, 2), (2, 2)]
 
