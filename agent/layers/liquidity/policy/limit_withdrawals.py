@@ -117,13 +117,13 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             )
         )
         book = book_after_withdrawal(book, confirmed_position, position, liquidity)
-    position_names = (
-        ", ".join(move.confirmed_position.name for move in moves)
-        or "no withdrawal now: every position is skipped"
+    position_names = ", ".join(move.confirmed_position.name for move in moves)
+    moves_text = (
+        f"withdraw {position_names}" if moves else "no withdrawal now, every position is skipped"
     )
     return LiquidityAdjustment(
         tuple(moves),
-        f"{exceeded_text}: withdraw {position_names}",
+        f"{exceeded_text}: {moves_text}",
         tuple(skipped_items),
         exceeds_limit=True,
     )
@@ -186,7 +186,7 @@ def _liquidity_to_withdraw(
             .is_within(goal_limits)
             else (middle_liquidity, high_liquidity)
         )
-    remaining_value = position_value * (available_liquidity - high_liquidity) / position.liquidity
+    remaining_value = position_value * (position.liquidity - high_liquidity) / position.liquidity
     # A partial withdrawal collects all fees, but only principal gives it a minimum amount.
     gives_no_principal = max(positions.principal(position, high_liquidity)) == 0
     # A remainder below min_trade would not pay for a transaction.

@@ -17,6 +17,7 @@ from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
 from agent.layers.liquidity.state import LiquidityProgress
 from agent.model import AdjustLiquidity, Collect, Hold, StepInput, Withdraw
 from agent.policy.decide import decide
+from agent.units import floor_int
 from tests.support import lp_worlds
 from tests.support.builders import with_limits, with_snapshot
 from tests.support.decisions.liquidity_plans import step_after_plan
@@ -42,6 +43,7 @@ def assert_no_withdrawal(step: StepInput, *reasons: object) -> None:
     """Assert that the step is above a limit, and that its plan is refused for these reasons."""
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
+    assert decision.reason.endswith(": no withdrawal now, every position is skipped")
     with raises_code(Refused, "impermanent_loss", *reasons):
         plan_liquidity(step, decision)
 
@@ -273,6 +275,17 @@ def test_withdrawal_takes_at_most_the_approved_lp_tokens() -> None:
 
     assert action.liquidity == position.liquidity // 4
     assert verdict("lp_max_weight", step, planned(step)).passed, "a part of the way lowers the excess"
+
+
+@pytest.mark.parametrize(("approved_part", "is_whole"), [(Fraction(101, 100), False), (Fraction(1), True), (Fraction(1, 2), True)])
+def test_withdrawal__leaves_what_the_limit_permits_of_the_position(approved_part: Fraction, is_whole: bool) -> None:
+    """Not what is left of the approval, which is worth less than a trade."""
+    step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
+    [needed] = planned(step).layer_actions
+    approved_raw = floor_int(needed.liquidity * approved_part)
+    [action] = planned(with_lp_approval(step, approved_raw)).layer_actions
+
+    assert (action.liquidity == approved_raw) is is_whole
 
 
 def test_withdrawal_names_a_pair_without_approved_lp_tokens() -> None:
