@@ -7,6 +7,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
+from enum import Enum
 from fractions import Fraction
 from typing import Any, TypeVar, Union, get_args, get_origin, overload
 
@@ -124,7 +125,15 @@ def json_field(json_value: object, field_name: str) -> Any:
     return json_value.get(field_name) if isinstance(json_value, Mapping) else None
 
 
-def _fault_text(error: BaseException, _type: type | None) -> str:
+def _fault_text(error: BaseException, expected_type: type | None) -> str:
+    if (
+        isinstance(error, ValueError)
+        and isinstance(expected_type, type)
+        and issubclass(expected_type, Enum)
+    ):
+        value_text, _, _ = str(error).partition(" is not a valid ")
+        names = ", ".join(sorted(repr(member.value) for member in expected_type))
+        return f"{value_text} is none of {names}"
     if isinstance(error, KeyError):
         return f"required field {error.args[0]!r} is missing"
     if isinstance(error, ForbiddenExtraKeysError):

@@ -169,9 +169,18 @@ ALL_TRIGGERS = "is none of AnsweredTrigger, AnyOf, Cron, Drawdown, Every, Hybrid
         pytest.param("snapshot.surprise", 1, "unknown field 'surprise' @ $.snapshot", id="unknown field"),
         pytest.param("policy.trigger.type", "Every", "@ $.policy.trigger", id="trigger without its fields"),
         pytest.param("policy.trigger.type", ["Every"], ALL_TRIGGERS, id="list as a type"),
-        pytest.param("policy.destination", "moon", "'moon' is not a valid Destination @ $.policy.destination", id="unknown destination"),
         pytest.param(
-            "reference.sources", ["feed", "rumour"], "'rumour' is not a valid PriceSource @ $.reference.sources[1]", id="unknown source"
+            "policy.destination",
+            "moon",
+            "'moon' is none of 'band', 'halfway', 'target', 'zone' @ $.policy.destination",
+            id="unknown destination",
+        ),
+        pytest.param("policy.destination", 7, "7 is none of 'band', 'halfway', 'target', 'zone'", id="number as a destination"),
+        pytest.param(
+            "reference.sources",
+            ["feed", "rumour"],
+            "'rumour' is none of 'feed', 'spot', 'twap' @ $.reference.sources[1]",
+            id="unknown source",
         ),
         pytest.param("limits.min_trade", "1.5", "'1.5' is not a fraction such as 3/2 @ $.limits.min_trade", id="decimal as a fraction"),
         pytest.param("limits.min_trade", "1/0", "'1/0' is not a fraction", id="division by zero"),
