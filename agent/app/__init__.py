@@ -1,5 +1,5 @@
-"""The public Python API: one typed call per command. `open_agent` keeps a connection open; every
-other name opens and closes its own.
+"""The public Python API: one typed call per command. `open_agent` keeps a connection open, which
+functions of an Agent use; every other function opens and closes its own.
 """
 
 from __future__ import annotations

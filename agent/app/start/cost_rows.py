@@ -113,7 +113,9 @@ def _first_purchase_rows(config: Config, total: Value) -> list[CostRow]:
 def _year_rows(
     config: Config, total: Value, minimum_totals: Sequence[MinimumTotalDocument]
 ) -> list[CostRow]:
-    """Return the cost of a year at each gas price that is estimated or not worth it."""
+    """Return a row for each gas price: the estimated cost of a year, or why no trade is worth it; none
+    without an estimate.
+    """
     rows = []
     estimates: Sequence[YearEstimate | None] = year_estimates(config, DOLLAR, total)
     estimates = estimates or [None] * len(minimum_totals)

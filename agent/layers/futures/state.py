@@ -61,7 +61,7 @@ class FuturesState(LayerState):
     top_up_value_24h: Fraction = Fraction(0)
     """Collateral that the agent deposited into the margin account."""
     emergency_gas_wei: int = 0
-    """Part of the gas of the last 24 h for positions closed ahead of liquidation."""
+    """Gas of the last 24 h for positions closed ahead of liquidation, wei."""
     last_emergency_s: int | None = None
     """Chain time of the newest position closed ahead of liquidation."""
     hedges: tuple[Hedge, ...] = ()
@@ -71,7 +71,7 @@ class FuturesState(LayerState):
 
     @property
     def emergency_gas_24h_wei(self) -> int:
-        """Gas of positions closed ahead of liquidation, wei."""
+        """See LayerState."""
         return self.emergency_gas_wei
 
 

@@ -41,7 +41,9 @@ from agent.units import BPS, Price, Value, ceil_int, format_time
 
 MILLION = 1_000_000
 NO_JITTER = SliceDraw(MILLION // 2, MILLION // 2)
-"""Draw without jitter, for an execution that has no stored draw."""
+"""Draw in the middle, for an execution that has no stored draw; its factor differs from 1 by less
+than a millionth.
+"""
 MAX_DURATION_FACTOR = 2
 """Longest duration of ROUNDS as a multiple of the expected duration."""
 
