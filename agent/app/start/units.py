@@ -24,7 +24,7 @@ from agent.config.tables.fields import parse_duration_s
 from agent.errors import EXIT_OPERATOR, EXIT_USAGE, ConfigError, OperatorNeeded
 from agent.foreign_text import failure_words
 from agent.key_variables import named_key_variables
-from agent.store.files.locks import make_private
+from agent.store.files.locks import MACHINE_FOLDERS, make_private
 
 SYSTEM_FOLDER = Path("/etc/systemd/system")
 _SAFE_PATH = re.compile(r"/[\w.+@/-]+", re.ASCII)
@@ -236,7 +236,7 @@ def _unit_text(service: str, loaded_config: LoadedConfig, every: str, options: U
         service_lines = _RUN_LINES.splitlines()
         if loaded_config.config.service.log_format is None:
             command_words += ["--log-format", "json"]
-    writable_folders = {config_folder, *_written_folders(loaded_config)}
+    writable_folders = {config_folder, MACHINE_FOLDERS[0], *_written_folders(loaded_config)}
     if options.is_system:
         if (owner := config_path.owner()) == "root":
             raise ConfigError(

@@ -11,7 +11,7 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -25,6 +25,8 @@ POLL_S = 0.25
 """Seconds between attempts to get a lock, much less than the pause between two cycles of a run."""
 LOOK_PATIENCE_S = 0.1
 """Seconds for which `is_service_locked`, which takes the lock for a moment, keeps nobody from it."""
+MACHINE_FOLDERS = (Path("/run/lock"), Path("/tmp"))  # noqa: S108  own folders in it are checked
+"""Folders in which any user may make a folder that no other user can remove."""
 UNKNOWN_PID = "unknown"
 """Text in place of a process id that cannot be read."""
 
@@ -34,7 +36,8 @@ class LockHeld(OperatorNeeded):
 
 
 def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chain: bool) -> Path:
-    """Return the path of the lock of a wallet on a chain: one per machine, for all stores.
+    """Return the path of the lock of a wallet on a chain, in the state folder; `machine_lock_paths`
+    join other state folders, `store_lock_path` other users of the store.
 
     Local chains share their chain id and test wallets, so their lock is beside the store's file.
     """
@@ -50,6 +53,26 @@ def store_lock_path(store_file: Path) -> Path:
     return store_file.with_name(store_file.name + ".lock")
 
 
+def machine_lock_paths(wallet_lock_file: Path) -> tuple[Path, ...]:
+    """Return the paths of further locks of the wallet, which processes of this user with other state
+    folders share, in each of MACHINE_FOLDERS that can be written; none for a lock outside the state
+    folder. A folder that another user has put in the place is left alone, so that nobody can block
+    the wallet.
+    """
+    if wallet_lock_file.parent != user_state_path("trimtab"):
+        return ()
+    lock_paths = []
+    for machine_folder in MACHINE_FOLDERS:
+        own_folder = machine_folder / f"trimtab-{os.geteuid()}"
+        with suppress(OSError):
+            own_folder.mkdir(mode=0o700, exist_ok=True)
+            status = own_folder.lstat()
+            is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            if is_own and not status.st_mode & 0o022 and os.access(own_folder, os.W_OK):
+                lock_paths.append(own_folder / wallet_lock_file.name)
+    return tuple(lock_paths)
+
+
 def service_lock_path(wallet_lock_file: Path) -> Path:
     """Return the path of the lock of the run that serves the wallet, beside the wallet's at
     `wallet_lock_file`.
@@ -63,13 +86,11 @@ def wallet_lock(
 ) -> Iterator[None]:
     """Hold the wallet's lock; only its holder signs, sends, or changes the journal.
 
-    `store_lock_file` is a second lock, for a store shared by processes with different state folders.
-    Raises LockHeld at once, naming the holder and its pid file; OperatorNeeded if a lock cannot be
-    taken.
+    `store_lock_file` is a second lock, for a store shared by processes of different users. Raises
+    LockHeld at once, naming the holder and its pid file; OperatorNeeded if a lock cannot be taken.
     """
-    with _both_locks(
-        wallet_lock_file,
-        store_lock_file,
+    with _all_locks(
+        _lock_files(wallet_lock_file, store_lock_file),
         lambda lock_file: _lock_held_error(lock_file, chain_id, wallet),
     ):
         yield
@@ -115,7 +136,7 @@ def wait_for_lock(  # noqa: PLR0913
                 holder_text = (
                     error.message  # of a lock that has no pid file here
                     if has_files
-                    else f"{_holder_text(wallet_lock_file, store_lock_file)} is acting for it"
+                    else f"{_holder_text(_lock_files(wallet_lock_file, store_lock_file))} is acting for it"
                 )
                 report_holder(f"Waiting for the wallet: {holder_text}")
             sleep(POLL_S)
@@ -141,9 +162,8 @@ def service_lock(
             code=ErrorCode.WALLET_SERVED,
         )
 
-    with _both_locks(
-        service_lock_path(wallet_lock_file),
-        None if store_lock_file is None else service_lock_path(store_lock_file),
+    with _all_locks(
+        tuple(map(service_lock_path, _lock_files(wallet_lock_file, store_lock_file))),
         service_held_error,
         LOOK_PATIENCE_S,
     ):
@@ -165,20 +185,19 @@ def is_service_locked(store_lock_file: Path) -> bool:
         return True
 
 
+def _lock_files(wallet_lock_file: Path, store_lock_file: Path | None) -> tuple[Path, ...]:
+    """Return the files of all locks of the wallet, each once."""
+    lock_files = (wallet_lock_file, store_lock_file, *machine_lock_paths(wallet_lock_file))
+    return tuple(dict.fromkeys(filter(None, lock_files)))
+
+
 @contextmanager
-def _both_locks(
-    first_lock_file: Path,
-    second_lock_file: Path | None,
-    lock_error: Callable[[Path], LockHeld],
-    patience_s: float = 0.0,
+def _all_locks(
+    lock_files: Sequence[Path], lock_error: Callable[[Path], LockHeld], patience_s: float = 0.0
 ) -> Iterator[None]:
-    """Take both locks or neither, each with its pid file."""
+    """Take all locks or none, each with its pid file."""
     with ExitStack() as locks:
-        for lock_file in (
-            (first_lock_file,)
-            if second_lock_file in (None, first_lock_file)
-            else (first_lock_file, second_lock_file)
-        ):
+        for lock_file in lock_files:
             locks.enter_context(_lock(lock_file, lock_error, patience_s))
             _write_pid(lock_file.with_suffix(".pid"))
         yield
@@ -225,12 +244,11 @@ def _lock_held_error(lock_file: Path, chain_id: int, wallet: str) -> LockHeld:
     )
 
 
-def _holder_text(first_lock_file: Path, second_lock_file: Path | None) -> str:
-    lock_file = (
-        first_lock_file
-        if second_lock_file is None
-        or _holder_pid(first_lock_file.with_suffix(".pid")) != UNKNOWN_PID
-        else second_lock_file
+def _holder_text(lock_files: Sequence[Path]) -> str:
+    """Return who holds the first of these locks that names its holder."""
+    lock_file = next(
+        (file for file in lock_files if _holder_pid(file.with_suffix(".pid")) != UNKNOWN_PID),
+        lock_files[0],
     )
     holder = "the run" if _is_held_by_run(lock_file) else "another command"
     return f"{holder} (process {_holder_pid(lock_file.with_suffix('.pid'))})"

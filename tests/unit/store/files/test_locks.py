@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ErrorCode, OperatorNeeded, PassingFault
+from agent.store.files import locks
 from agent.store.files.locks import (
     LockHeld,
     is_service_locked,
     lock_path,
+    machine_lock_paths,
     service_lock,
     service_lock_path,
     store_lock_path,
@@ -367,3 +369,74 @@ def test_service__whose_lock_cannot_be_opened_is_unknown(path: Path) -> None:
 
     with pytest.raises(PassingFault, match="cannot lock"):
         is_service_locked(path)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that all users of a machine may write."""
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    monkeypatch.setattr(locks, "MACHINE_FOLDERS", (tmp_path / "missing", folder))
+    return folder
+
+
+def lock_in_state_folder(monkeypatch: pytest.MonkeyPatch, folder: Path, chain_id: int = 10) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return lock_path(chain_id, WALLET, folder / "t.db", local_chain=False)
+
+
+def test_wallet__has_one_lock_for_all_state_folders_of_a_user(machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service and a command with stores of their own."""
+    service = lock_in_state_folder(monkeypatch, tmp_path / "service")
+    with wallet_lock(service, 10, WALLET, tmp_path / "service.db.lock"), service_lock(service, 10, WALLET, tmp_path / "service.db.lock"):
+        command = lock_in_state_folder(monkeypatch, tmp_path / "command")
+        assert command != service
+        for take in (wallet_lock, service_lock):
+            with pytest.raises(LockHeld, match=f"process {os.getpid()}"), take(command, 10, WALLET, tmp_path / "command.db.lock"):
+                raise AssertionError("two held the wallet")
+        assert reports_of_waiting(command, None, 0.25)[1] == [f"Waiting for the wallet: the run (process {os.getpid()}) is acting for it"]
+        with wallet_lock(lock_in_state_folder(monkeypatch, tmp_path / "command", 11), 11, WALLET):
+            pass
+    with wallet_lock(command, 10, WALLET):
+        pass
+    assert not [*tmp_path.rglob("*.pid")]
+
+
+def foreign_file(place: Path) -> None:
+    place.write_text("")
+
+
+def link_elsewhere(place: Path) -> None:
+    place.symlink_to(place.parent)
+
+
+def open_to_others(place: Path) -> None:
+    place.mkdir()
+    place.chmod(0o777)
+
+
+def read_only(place: Path) -> None:
+    place.parent.chmod(0o500)
+
+
+@pytest.mark.parametrize("take_place", [foreign_file, link_elsewhere, open_to_others, read_only])
+def test_wallet__is_not_blocked_by_what_others_put_in_the_place(
+    machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, take_place: Callable[[Path], None]
+) -> None:
+    wallet_lock_file = lock_in_state_folder(monkeypatch, tmp_path / "state")
+    with wallet_lock(wallet_lock_file, 10, WALLET):
+        assert machine_lock_paths(wallet_lock_file)
+    (machine / f"trimtab-{os.geteuid()}").rename(tmp_path / "away")
+    take_place(machine / f"trimtab-{os.geteuid()}")
+    with as_nobody() if take_place is read_only else nullcontext():
+        assert machine_lock_paths(wallet_lock_file) == ()
+    with wallet_lock(wallet_lock_file, 10, WALLET):
+        pass
+    machine.chmod(0o700)
+    assert len([*machine.iterdir()]) <= 1
+
+
+def test_lock_outside_the_state_folder__is_no_lock_of_the_machine(machine: Path, tmp_path: Path) -> None:
+    """Such as that of a local chain, or of a paper run."""
+    assert machine_lock_paths(tmp_path / "t.db.lock") == ()
+    assert [*machine.iterdir()] == []
