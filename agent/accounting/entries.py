@@ -227,20 +227,22 @@ def external_entry(
     block: int,
     chain_s: int,
     moved_raw: RawAmounts,
+    gas_wei: int,
     prices: EntryPrices,
     ledger_tokens: Collection[str],
 ) -> Entry:
-    """Return the entry of a wallet transaction that is not in the journal, gas included. Tokens
-    both sent and received make it a manual exchange.
+    """Return the entry of a wallet transaction that is not in the journal; `moved_raw` includes its
+    gas. Tokens both sent and received make it a manual exchange.
     """
-    changes_raw = ledger_changes(moved_raw, ledger_tokens)
+    change_without_gas = {**moved_raw, NATIVE: moved_raw.get(NATIVE, 0) + gas_wei}
+    changes_raw = ledger_changes(change_without_gas, ledger_tokens)
     is_exchange = min(changes_raw.values(), default=0) < 0 < max(changes_raw.values(), default=0)
     builder = EntryBuilder(prices)
     for token, raw in changes_raw.items():
         account = DEPOSITS if raw > 0 else WITHDRAWALS
         builder.move(WALLET, TRADING if is_exchange else account, token, raw)
     transaction = SettledTransaction(
-        tx_hash, block, chain_s, tx_hash, "sent without this store", {}, 0, True
+        tx_hash, block, chain_s, tx_hash, "sent without this store", {}, gas_wei, True
     )
     return builder.entry(transaction, EntryKind.EXTERNAL, ledger_tokens)
 

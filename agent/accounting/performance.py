@@ -81,12 +81,19 @@ def external_cash_flows(entries: Iterable[Entry]) -> tuple[ExternalCashFlow, ...
         )  # gas of a payment is a cost
         flow_value = _sum_postings(entry, account_prefixes)
         if entry.kind is not EntryKind.UNEXPLAINED or entry.by_hand or flow_value > 0:
-            by_hand = entry.by_hand and entry.kind is not EntryKind.PAYOUT
+            by_hand = entry.by_hand and not _is_payment(entry)
             native_value = _sum_postings(entry, account_prefixes, NATIVE)
             cash_flows.append(
                 ExternalCashFlow(entry.block, entry.chain_s, flow_value, by_hand, native_value)
             )
     return tuple(cash_flows)
+
+
+def _is_payment(entry: Entry) -> bool:
+    """Return whether a transaction only paid or received, whoever sent it."""
+    return entry.kind is EntryKind.PAYOUT or any(
+        posting.account in (accounts.DEPOSITS, accounts.WITHDRAWALS) for posting in entry.postings
+    )
 
 
 def _sum_postings(
@@ -525,7 +532,7 @@ def performance(
         benchmark_return=_price_return(start_valuation, end_valuation, benchmark),
         rebalancing_premium=profit - hold_profit - (futures_profit.profit if futures_profit else 0),
         rebalance_count=sum(map(_is_trade, strategy_entries)),
-        manual_swap_count=sum(_is_trade(entry) for entry in period_entries if entry.by_hand),
+        manual_swap_count=sum(map(_is_manual_swap, period_entries)),
         turnover=exact_sum(map(turnover, strategy_entries)),
         costs=performance_costs(strategy_entries),
         periods=periods,
@@ -652,6 +659,14 @@ def turnover(entry: Entry) -> Value:
 
 def _is_trade(entry: Entry) -> bool:
     return entry.kind is EntryKind.TRADE
+
+
+def _is_manual_swap(entry: Entry) -> bool:
+    """Return whether an entry is a swap by the owner, or an exchange by another program."""
+    is_external_exchange = entry.kind is EntryKind.EXTERNAL and any(
+        posting.account == accounts.TRADING for posting in entry.postings
+    )
+    return entry.by_hand and (_is_trade(entry) or is_external_exchange)
 
 
 def _posted_value(entries: Sequence[Entry], account: str) -> Value:

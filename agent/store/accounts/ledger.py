@@ -209,7 +209,13 @@ def _external_entries(
             {holding.token: holding.price for holding in holdings}, NATIVE
         )
         entry = entry_rules.external_entry(
-            row.tx_hash, row.block_number, row.chain_s, moved_raw_by_token, prices, ledger_tokens
+            row.tx_hash,
+            row.block_number,
+            row.chain_s,
+            moved_raw_by_token,
+            int(row.gas_wei),
+            prices,
+            ledger_tokens,
         )
         positioned_entries.append(((row.block_number, 3, external_index), entry))
     return positioned_entries

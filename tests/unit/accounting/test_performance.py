@@ -224,6 +224,33 @@ def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
     assert own.rebalance_count == 1
 
 
+@pytest.mark.parametrize(
+    ("moved", "deposits", "withdrawals", "manual_effect", "swap_count"),
+    [
+        ({USDC: -5_000 * 10**6}, 0, 5_002 * 10**6, 0, 0),
+        ({USDC: 5_000 * 10**6}, 4_998 * 10**6, 0, 0, 0),
+        ({WETH: -(10**18), USDC: 1_900 * 10**6}, 0, 0, -102 * 10**6, 1),
+        ({}, 0, 0, -2 * 10**6, 0),
+    ],
+    ids=["payment", "receipt", "exchange", "gas alone"],
+)
+def test_transaction_of_another_program__is_a_flow_unless_an_exchange(
+    moved: dict[str, int], deposits: int, withdrawals: int, manual_effect: int, swap_count: int
+) -> None:
+    """Its gas of 2 USDC belongs to it."""
+    wallet = Wallet()
+    start_value = int(wallet.worth())
+    wallet.change(moved, 10**15)
+    gas_wei = {NATIVE: moved.get(NATIVE, 0) - 10**15}
+    entry = entries.external_entry("0x01", 2, 2 * DAY_S, moved | gas_wei, 10**15, wallet.prices(), COUNTED)
+    end_value = int(wallet.worth())
+    measured = performance([entry], [worth(1, start_value), worth(2, end_value)], 0, 10**9, USDC, OPENING)
+    assert measured is not None
+    assert (measured.deposits, measured.withdrawals) == (deposits, withdrawals)
+    assert (measured.manual_effect, measured.manual_swap_count) == (manual_effect, swap_count)
+    assert measured.profit == measured.hold_profit == 0
+
+
 def test_costs_are_told_apart_and_sum_to_what_was_lost() -> None:
     wallet = Wallet()
     before = wallet.worth()

@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 from sqlalchemy import text
 
+from agent.accounting import entries
 from agent.accounting.entries import QUANTA_PER_UNIT
 from agent.execution import settlement
 from agent.execution.bookkeeping import audit_entries, update_ledger
@@ -282,6 +283,22 @@ def test_entries_of_external_transactions_of_one_block_go_by_nonce(store: Store)
     store.balances.record_prior_day((replace(first, tx_hash="0x0a", nonce=1), first), 2)
 
     assert [entry.id for entry in store.ledger.entries() if entry.kind is EntryKind.EXTERNAL] == ["0x0b", "0x0a"]
+
+
+@pytest.mark.parametrize(("raw", "account"), [(5, entries.DEPOSITS), (-5, entries.WITHDRAWALS)])
+def test_gas_of_an_external_transaction__makes_no_exchange_of_it(store: Store, raw: int, account: str) -> None:
+    mismatch_of_look(store, at())
+    changes = ((LEDGER_WETH.address, raw), (NATIVE, -3))
+
+    store.balances.record_prior_day((ExternalTransaction("0x0b", 1_001, START_S, Fraction(0), Fraction(0), 3, changes, 0),), 1)
+
+    (entry,) = (entry for entry in store.ledger.entries() if entry.kind is EntryKind.EXTERNAL)
+    assert {(posting.account, posting.token): posting.raw for posting in entry.postings} == {
+        (entries.WALLET, LEDGER_WETH.address): raw,
+        (account, LEDGER_WETH.address): -raw,
+        (entries.WALLET, NATIVE): -3,
+        (entries.GAS, NATIVE): 3,
+    }
 
 
 def test_intent_enters_once_and_with_its_own_receipt(store: Store) -> None:
