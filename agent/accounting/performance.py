@@ -182,15 +182,19 @@ def buy_at_targets(
     invested_value: Value,
     target_by_token: Mapping[str, int | Fraction],
     price_by_token: Mapping[str, Price],
+    numeraire: str,
 ) -> dict[str, Fraction]:
     """Return the base units that `invested_value` buys at the targets without cost: how buy and
-    hold invests cash. Tokens without a price are not bought.
+    hold invests cash. Tokens without a price are not bought; without any to buy it stays in the
+    numeraire.
     """
     bought_targets = {
         token: Fraction(target)
         for token, target in target_by_token.items()
         if target and price_by_token[token] > 0
     }
+    if not bought_targets:
+        return {numeraire: invested_value}
     target_sum = sum(bought_targets.values(), Fraction(0))
     return {
         token: quantize(invested_value * target / target_sum / price_by_token[token])
@@ -245,7 +249,10 @@ class BuyAndHoldTokens:
             return raw_by_token
         spent_value = min(spare_cash, sum(shortfall_by_token.values(), Fraction(0)))
         raw_by_token[self.numeraire] -= quantize(spent_value / price_by_token[self.numeraire])
-        for token, raw in buy_at_targets(spent_value, shortfall_by_token, price_by_token).items():
+        bought_raw_by_token = buy_at_targets(
+            spent_value, shortfall_by_token, price_by_token, self.numeraire
+        )
+        for token, raw in bought_raw_by_token.items():
             raw_by_token[token] += raw
         return raw_by_token
 
@@ -264,24 +271,27 @@ class HoldPoint(NamedTuple):
 def hold_points(
     valuations: Sequence[Valuation],
     cash_flows: Iterable[ExternalCashFlow],
-    opening_tokens: BuyAndHoldTokens | None = None,
+    tokens: BuyAndHoldTokens,
     shown_blocks: Collection[int] = (),
+    *,
+    has_traded: bool,
 ) -> Iterator[HoldPoint]:
     """Yield buy and hold from the first valuation: at each deposit and withdrawal, at the shown
     blocks, and at the last valuation.
 
-    With `opening_tokens` its cash buys the basket at the first valuation. Each deposit buys at the
+    Unless the portfolio has traded before, its cash buys the basket at the first valuation. Each deposit buys at the
     targets and reference prices of its block, without cost; each withdrawal takes the same share of
     every token. Gas money does not count.
     """
     first_valuation = valuations[0]
-    if opening_tokens is None:
-        raw_by_token = {
-            holding.token: Fraction(holding.managed_raw) for holding in first_valuation.holdings
-        }
-    else:
-        raw_by_token = opening_tokens.basket(first_valuation)
-    price_by_token = {holding.token: holding.price for holding in first_valuation.holdings}
+    raw_by_token = {
+        holding.token: Fraction(holding.managed_raw) for holding in first_valuation.holdings
+    }
+    if not has_traded:
+        raw_by_token = tokens.basket(first_valuation)
+    price_by_token = {tokens.numeraire: Fraction(1)} | {
+        holding.token: holding.price for holding in first_valuation.holdings
+    }
     for period in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
         price_by_token |= {
             holding.token: holding.price for holding in period.end.holdings
@@ -296,7 +306,7 @@ def hold_points(
                 holding.token: holding.target_bps for holding in period.end.holdings
             }
             for token, bought_raw in buy_at_targets(
-                deposited_value, target_bps_by_token, price_by_token
+                deposited_value, target_bps_by_token, price_by_token, tokens.numeraire
             ).items():
                 raw_by_token[token] = raw_by_token.get(token, Fraction(0)) + bought_raw
         elif deposited_value < 0 and value_before > 0:
@@ -311,7 +321,9 @@ def hold_points(
 def buy_and_hold(
     valuations: Sequence[Valuation],
     cash_flows: Iterable[ExternalCashFlow],
-    opening_tokens: BuyAndHoldTokens | None = None,
+    tokens: BuyAndHoldTokens,
+    *,
+    has_traded: bool,
 ) -> tuple[Value, Fraction | None]:
     """Return (profit, time-weighted return) of buy and hold from the first valuation; see
     `hold_points`.
@@ -320,7 +332,7 @@ def buy_and_hold(
     growth_factor = Fraction(1)
     inflow = Fraction(0)
     has_return = start_value > 0
-    for hold_point in hold_points(valuations, cash_flows, opening_tokens):
+    for hold_point in hold_points(valuations, cash_flows, tokens, has_traded=has_traded):
         if previous_value > 0:
             growth_factor = quantize(growth_factor * hold_point.value_before / previous_value)
             has_return = True
@@ -346,7 +358,7 @@ def hold_values(
     cash_flows = _cash_flows(later_entries, valuations, margin_changes)
     has_traded = any(map(_is_trade, entries[: len(entries) - len(later_entries)]))
     hold_curve = hold_points(
-        valuations, cash_flows, None if has_traded else opening_tokens, shown_blocks
+        valuations, cash_flows, opening_tokens, shown_blocks, has_traded=has_traded
     )
     return {start_valuation.block: start_valuation.managed_value} | {
         hold_point.valuation.block: hold_point.value_after for hold_point in hold_curve
@@ -503,7 +515,7 @@ def performance(
         map(_is_trade, entries[: bisect_right(entries, start_valuation.block, key=_block_of)])
     )
     hold_profit, hold_return = buy_and_hold(
-        period_valuations, cash_flows, None if has_traded else opening_tokens
+        period_valuations, cash_flows, opening_tokens, has_traded=has_traded
     )
     manual_flows = [flow for flow in cash_flows if flow.by_hand]
     has_gas_money = any(holding.is_gas_money for holding in end_valuation.holdings)

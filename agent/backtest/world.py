@@ -484,7 +484,7 @@ class SimulatedWorld:
             ):  # as in the ledger's buy and hold
                 target_bps_by_token = target_shares_bps(self.spec)
                 for token, bought_raw in buy_at_targets(
-                    transfer_value, target_bps_by_token, self.prices
+                    transfer_value, target_bps_by_token, self.prices, numeraire
                 ).items():
                     self.hold_balances[token] += floor_int(bought_raw)
             else:

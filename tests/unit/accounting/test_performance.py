@@ -42,6 +42,12 @@ def at(block: int, weth: int, usdc: int, price: int) -> Valuation:
     return Valuation(block, block * DAY_S, Fraction(weth * price + usdc), rows)
 
 
+def targeting(valuation: Valuation, target: str = "") -> Valuation:
+    """With `target` as the only target, or none."""
+    holdings = (replace(holding, target_bps=10_000 if holding.token == target else 0) for holding in valuation.holdings)
+    return replace(valuation, holdings=tuple(holdings))
+
+
 def worth(block: int, value: int | Fraction) -> Valuation:
     return Valuation(block, block * DAY_S, Fraction(value), (ValuedHolding(USDC, int(value), 0, Fraction(1), 10_000),))
 
@@ -156,10 +162,26 @@ def test_no_rate_is_told_where_there_is_none() -> None:
 def test_holding_keeps_units_and_buys_deposits_at_the_targets() -> None:
     """1 WETH and 100 USDC at 100; WETH doubles, 60 come and buy 0.15 WETH and 30 USDC; WETH halves."""
     valuations = [at(1, 1, 100, 100), at(2, 1, 160, 200), at(3, 1, 160, 100)]
-    profit, twr = buy_and_hold(valuations, external_cash_flows([flow(2, 60)]))
+    profit, twr = buy_and_hold(valuations, external_cash_flows([flow(2, 60)]), OPENING, has_traded=True)
     assert profit == Fraction(115 + 130) - 200 - 60
     assert twr == pytest.approx(Fraction(300, 200) * Fraction(245, 360) - 1)
     assert hold_values([flow(2, 60)], valuations, OPENING, {1, 2, 3}) == {1: 200, 2: 360, 3: 245}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        targeting(at(2, 1, 200, 100)),
+        replace(at(2, 1, 200, 100), holdings=()),
+        targeting(at(2, 1, 200, 0), WETH),
+    ],
+    ids=["no target", "no holding", "target without a price"],
+)
+def test_deposit_that_can_buy_nothing__stays_in_the_numeraire(second: Valuation) -> None:
+    """1 WETH and 100 USDC at 100; 100 come and buy nothing."""
+    valuations = [at(1, 1, 100, 100), second, at(3, 1, 200, 300)]
+    profit, _ = buy_and_hold(valuations, external_cash_flows([flow(2, 100)]), OPENING, has_traded=True)
+    assert profit == 200
 
 
 def test_opening_cash__buys_the_basket_at_its_cost_alone() -> None:
@@ -177,6 +199,8 @@ def test_opening_cash__fills_what_is_below_target() -> None:
     assert OPENING.basket(at(1, 4, 100, 100)) == {WETH: 4, USDC: 100}
     margin = replace(fifth.holdings[1], margin=MarginReading(1, 300, 0, 0, ()))
     assert OPENING.basket(replace(fifth, holdings=(fifth.holdings[0], margin))) == {WETH: Fraction(5, 2), USDC: 550}
+    unpriced = targeting(replace(fifth, holdings=(replace(fifth.holdings[0], price=Fraction(0)), fifth.holdings[1])), WETH)
+    assert OPENING.basket(unpriced) == {WETH: 1, USDC: 400}, "a token without a price cannot be bought"
     empty = Valuation(1, DAY_S, Fraction(0), ())
     assert OPENING.basket(empty) == {}
 
@@ -205,7 +229,7 @@ def test_after_the_first_trade_a_period_begins_with_what_is_held() -> None:
 
 def test_a_withdrawal_takes_its_share_of_everything_that_is_held() -> None:
     valuations = [at(1, 1, 100, 100), at(2, 1, 50, 100), at(3, 1, 50, 200)]
-    profit, _ = buy_and_hold(valuations, external_cash_flows([flow(2, -50)]))
+    profit, _ = buy_and_hold(valuations, external_cash_flows([flow(2, -50)]), OPENING, has_traded=True)
     assert profit == Fraction(75 * 2 + 75) - 200 + 50
 
 
