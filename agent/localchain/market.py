@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,18 +25,29 @@ from agent.localchain.chain import FEED_DECIMALS, V3_POOL_ARTIFACT, LocalChain
 from agent.localchain.deployment import open_anvil
 
 ANSWER_TIMEOUT_S = 120.0
+REQUEST_TIMEOUT_S = 5.0
+"""Longest wait for the request of a client that has connected."""
 MIN_FACTOR = Fraction(1, 20)
 MAX_FACTOR = Fraction(10)
 """Bounds of a move, as factors of the price."""
 OBSERVATIONS_SLOT = 8
 """Storage slot of UniswapV3Pool.observations. Each is one word: 32 bits of time, 56 of
 tickCumulative, and 168 that are not rewritten."""
+_MOVE_ERRORS = (
+    ConfigError,
+    ArithmeticError,
+    AttributeError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _MOVE_PATTERN = re.compile(r"([A-Za-z0-9._-]{1,16})=([+-][0-9]{1,3}(?:\.[0-9]{1,4})?)%")
 
 
 def parse_moves(move_texts: list[str]) -> dict[str, Fraction]:
     """Parse factors by symbol from texts such as WBTC=+30%. Raises ConfigError."""
-    factor_by_symbol = {}
+    factor_by_symbol: dict[str, Fraction] = {}
     for move_text in move_texts:
         move_match = _MOVE_PATTERN.fullmatch(move_text)
         factor = Fraction(0) if move_match is None else 1 + Fraction(move_match[2]) / 100
@@ -45,6 +56,8 @@ def parse_moves(move_texts: list[str]) -> dict[str, Fraction]:
                 f"--move: {move_text[:40]!r}",
                 "write for example WBTC=+30% or WETH=-20%, from -95% to +900%",
             )
+        if move_match[1] in factor_by_symbol:
+            raise ConfigError(f"--move: {move_match[1]} is given twice", "give each token once")
         factor_by_symbol[move_match[1]] = factor
     return factor_by_symbol
 
@@ -77,8 +90,12 @@ class MarketMoveServer:
         if not select.select([self._socket], [], [], timeout_s)[0]:
             return
         connection, _ = self._socket.accept()
-        with connection, connection.makefile("rw", encoding="utf-8") as stream:
-            connection.settimeout(ANSWER_TIMEOUT_S)
+        connection.settimeout(REQUEST_TIMEOUT_S)
+        with (
+            suppress(OSError),  # the client has gone
+            connection,
+            connection.makefile("rw", encoding="utf-8") as stream,
+        ):
             try:
                 request = json.loads(stream.readline())
                 factor_by_symbol = {symbol: Fraction(factor) for symbol, factor in request.items()}
@@ -89,7 +106,7 @@ class MarketMoveServer:
                         for token_symbol, price in price_by_symbol.items()
                     }
                 }
-            except (ConfigError, ValueError, AttributeError, RuntimeError) as error:
+            except _MOVE_ERRORS as error:
                 answer = {"error": str(error)}
             stream.write(json.dumps(answer) + "\n")
 
