@@ -69,6 +69,7 @@ def parse_changes(
         if address != NATIVE:
             address = parse_address(address, "--add")
         added_assets.append((symbol, address, share))
+    target_pairs = tuple(_pair(assignment, "--target SYMBOL=SHARE") for assignment in targets)
     set_pairs = tuple(_pair(assignment, "--set KEY=VALUE") for assignment in set_options)
     for key, value in set_pairs:
         if is_secret(value) or key.rpartition(".")[2].endswith("url"):
@@ -77,9 +78,12 @@ def parse_changes(
                 "name an environment variable (url_env), or write it into the file with trimtab"
                 " edit",
             )
+    symbols = [symbol for symbol, _ in target_pairs]
+    if repeated_symbols := sorted({symbol for symbol in symbols if symbols.count(symbol) > 1}):
+        raise ConfigError(f"--target: {repeated_symbols[0]} is given twice", "give it once")
     return ConfigChanges(
         set_pairs,
-        tuple(_pair(assignment, "--target SYMBOL=SHARE") for assignment in targets),
+        target_pairs,
         tuple(added_assets),
         tuple(remove_options),
     )

@@ -239,3 +239,9 @@ def test_versions_are_told_apart_by_the_keys_that_changed() -> None:
         '- portfolio.assets.WETH.target = "50%"', '+ portfolio.assets.WETH.target = "45%"', '- portfolio.assets.USDC.target = "30%"',
         '+ portfolio.assets.USDC.target = "35%"', '- policy.cooldown = "1h"', '+ policy.cooldown = "2h"',
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("targets", [("WETH=40%", "WETH=40%"), ("WETH=40%", "USDC=60%", "WETH=50%")])
+def test_target_of_one_asset_twice__is_refused(targets: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="--target: WETH is given twice"):
+        parse_changes((), targets, (), ())
