@@ -162,7 +162,8 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     other targets shrink in proportion. The collateral's weight still includes the margin.
 
     The targets are unchanged while a price or a balance is missing, since no rebalance happens
-    then. An asset in quarantine keeps its target of zero.
+    then. An asset in quarantine keeps its target of zero, and a hedge of an asset that is not in
+    the portfolio changes none.
     """
     account = margin_account(step.snapshot)
     policy = futures_policy(step)
@@ -202,6 +203,8 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
         notes.append(
             f"{format_percent(hedge_value / total_value)} of the portfolio in {label} is hedged"
         )
+    if not raised_bps_by_token:
+        return step
     remaining_bps = max(0, BPS - sum(raised_bps_by_token.values()))
     other_targets_bps = sum(
         bps for token, bps in bps_before_hedges_by_token.items() if token not in raised_bps_by_token
