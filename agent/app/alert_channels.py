@@ -135,7 +135,9 @@ def alerts(agent: Agent) -> AlertsDocument:
         "block": portfolio_status.step_input.snapshot.head.number,
         "assets": [
             _asset_document(agent, asset_band)
-            for asset_band in asset_bands(portfolio_status.decision_result.drifts)
+            for asset_band in asset_bands(
+                portfolio_status.decision_result.drifts, agent.portfolio.numeraire.address
+            )
         ],
         "events": list(alerts_table.events),
         "quiet": quiet_hours,

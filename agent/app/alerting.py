@@ -99,9 +99,9 @@ class AssetBand:
         return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
 
 
-def asset_bands(drifts: tuple[AssetDrift, ...]) -> tuple[AssetBand, ...]:
-    """Return each asset with its alert prices."""
-    prices_by_token = band_edge_prices(drifts)
+def asset_bands(drifts: tuple[AssetDrift, ...], numeraire: str) -> tuple[AssetBand, ...]:
+    """Return each asset with its alert prices; the numeraire has none."""
+    prices_by_token = band_edge_prices(drifts, numeraire)
     return tuple(AssetBand(drift, *prices_by_token[drift.token]) for drift in drifts)
 
 
@@ -144,7 +144,8 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     if outcome.kind not in UNCHANGED_OUTCOMES:
         return
     portfolio = outcome.step_input.portfolio
-    causes = drift_causes(asset_bands(outcome.decision_result.drifts), portfolio.numeraire.address)
+    numeraire = portfolio.numeraire.address
+    causes = drift_causes(asset_bands(outcome.decision_result.drifts, numeraire), numeraire)
     trades_text = _planned_trades(outcome)
     plan_text = f" It would {trades_text}; run: trimtab rebalance --send" if trades_text else ""
     if causes:

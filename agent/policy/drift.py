@@ -237,17 +237,22 @@ def portfolio_total(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
     )
 
 
-def band_edge_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, Price | None]]:
+def band_edge_prices(
+    drifts: Sequence[AssetDrift], numeraire: str = ""
+) -> dict[str, tuple[Price | None, Price | None]]:
     """Return the prices below and above which each asset leaves its band if it alone moves; None if
-    there is no such price.
+    there is no such price, as for the numeraire, whose price is 1 (empty without one).
 
     A share e = v / (v + rest) is reached at v = rest · e / (1 - e): a band of 45 to 55 % is left at
     -18.2 % and +22.2 %. Amounts in liquidity positions and in margin are held constant, although
     they change with the price.
     """
     total_value = investable_total(drifts)
-    edge_prices_by_token = {}
+    edge_prices_by_token: dict[str, tuple[Price | None, Price | None]] = {}
     for drift in drifts:
+        if drift.token == numeraire:
+            edge_prices_by_token[drift.token] = (None, None)
+            continue
         other_value = total_value - drift.value
         edge_shares = (drift.band_low_bps / BPS, drift.band_high_bps / BPS)
         low_price, high_price = (
@@ -258,8 +263,12 @@ def band_edge_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | No
     return edge_prices_by_token
 
 
-def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
+def unreachable_reasons(
+    drift: AssetDrift, drifts: Sequence[AssetDrift], numeraire: str = ""
+) -> tuple[str, str]:
     """Return why there is no alert price below, and above; empty if there is one."""
+    if drift.token == numeraire:
+        return ("unit of all values, price 1",) * 2
     if drift.investable_raw + drift.locked_raw == 0:
         return ("the portfolio holds none of it, so no price changes its share",) * 2
     if investable_total(drifts) == drift.value:

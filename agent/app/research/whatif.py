@@ -170,7 +170,7 @@ def what_if(options: WhatIfOptions) -> WhatIf:
     has_band = common_band is not None
     trigger = common_band or NO_BAND_SCHEDULE
     drifts = drifts_from_balances(assets, values_raw, unit_prices, trigger)
-    evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY)
+    evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY, numeraire=numeraire)
     side = _parse_side(options.only, numeraire, has_band)
     destination = parse_choice(options.destination, "--destination", DESTINATION_BY_NAME)
     goal = restrict_to_side(drifts, rebalance_goal(drifts, destination), side, numeraire)
@@ -277,18 +277,15 @@ def _alert_prices_by_symbol(
     has_band: bool,
     numeraire: str,
 ) -> dict[str, AlertPrices]:
-    edge_prices_by_token = band_edge_prices(drifts)
+    edge_prices_by_token = band_edge_prices(drifts, numeraire)
     alert_prices_by_symbol = {}
     for drift in drifts:
         price = price_by_symbol.get(drift.symbol, Fraction(1))
         low_price, high_price = edge_prices_by_token[drift.token]
-        low_missing_reason, high_missing_reason = unreachable_reasons(drift, drifts)
+        low_missing_reason, high_missing_reason = unreachable_reasons(drift, drifts, numeraire)
         if not has_band:
             low_price = high_price = None
             low_missing_reason = high_missing_reason = "no band was given"
-        elif drift.symbol == numeraire:
-            low_price = high_price = None
-            low_missing_reason = high_missing_reason = "unit of all values, price 1"
         alert_prices_by_symbol[drift.symbol] = AlertPrices(
             None if low_price is None else low_price * price,
             None if high_price is None else high_price * price,

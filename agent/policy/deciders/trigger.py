@@ -105,7 +105,12 @@ def _evaluate_portfolio_trigger(
     trigger = context.step.policy.trigger
     if not isinstance(trigger, NoTradeZone):
         trigger_result = evaluate_trigger(
-            trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
+            trigger,
+            drifts,
+            step.snapshot.head.timestamp_s,
+            step.history,
+            step.policy.jitter_bps,
+            step.portfolio.numeraire.address,
         )
         return trigger_result, None, drifts
     zone, drifts = no_trade_zone.evaluate_zone(

@@ -44,6 +44,8 @@ class TriggerInput:
     now_s: int
     history: History
     jitter_bps: int = 0
+    numeraire: str = ""
+    """Token whose price is 1; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ def validate_band(band: Threshold, config_key: str) -> None:
 
 def _evaluate_threshold(_: Threshold, inputs: TriggerInput) -> TriggerResult:
     outside_reason = outside_text(inputs.drifts)
-    reason = outside_reason or inside_text(inputs.drifts)
+    reason = outside_reason or inside_text(inputs.drifts, inputs.numeraire)
     return TriggerResult(bool(outside_reason), reason, None, signals=band_signals(inputs.drifts))
 
 
@@ -224,7 +226,7 @@ def _distance_text(drift: AssetDrift, reference_bps: Fraction) -> str:
     )
 
 
-def inside_text(drifts: Sequence[AssetDrift]) -> str:
+def inside_text(drifts: Sequence[AssetDrift], numeraire: str) -> str:
     """Format the asset closest to an edge of its band, with the price at that edge, while all
     assets are inside. Skipped are an asset whose band ends at zero, and one that is the whole
     portfolio with a band up to 100 %.
@@ -245,7 +247,7 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
         return "all within their bands"
     gap_bps, closest_index = min(gaps_and_indices)
     drift = drifts[closest_index]
-    edge_price, high_edge_price = band_edge_prices(drifts)[drift.token]
+    edge_price, high_edge_price = band_edge_prices(drifts, numeraire)[drift.token]
     edge_bps = drift.band_low_bps
     edge_name = "lower"
     verb = "falls"

@@ -50,7 +50,12 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
         )
         return bands.overweight_signals(drifts) or no_trade_zone.zone_signals(zone, zone_drifts)
     trigger_result = evaluate_trigger(
-        trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
+        trigger,
+        drifts,
+        step.snapshot.head.timestamp_s,
+        step.history,
+        step.policy.jitter_bps,
+        step.portfolio.numeraire.address,
     )
     return bands.overweight_signals(drifts) | frozenset(trigger_result.signals)
 

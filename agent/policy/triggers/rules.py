@@ -58,6 +58,7 @@ def evaluate_trigger(
     now_s: int,
     history: History,
     jitter_bps: int = 0,
+    numeraire: str = "",
 ) -> TriggerResult:
     """Return the result of `trigger` at block time `now_s`; TriggerInput describes the input."""
     if isinstance(trigger, AnyOf):
@@ -66,11 +67,13 @@ def evaluate_trigger(
         ]
         return _combined_result(
             [
-                evaluate_trigger(member, member_drifts, now_s, history, jitter_bps)
+                evaluate_trigger(member, member_drifts, now_s, history, jitter_bps, numeraire)
                 for member, member_drifts in trigger_and_drifts
             ]
         )
-    return RULES[type(trigger)].evaluate(trigger, TriggerInput(drifts, now_s, history, jitter_bps))
+    return RULES[type(trigger)].evaluate(
+        trigger, TriggerInput(drifts, now_s, history, jitter_bps, numeraire)
+    )
 
 
 def _combined_result(trigger_results: Sequence[TriggerResult]) -> TriggerResult:

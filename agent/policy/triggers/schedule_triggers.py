@@ -147,7 +147,7 @@ def _evaluate_hybrid(trigger: HybridTrigger, inputs: TriggerInput) -> TriggerRes
     )
     outside_reason = bands.outside_text(inputs.drifts)
     signals = bands.band_signals(inputs.drifts) if review_status.is_due else ()
-    reason = f"{review_status.description}; {outside_reason or bands.inside_text(inputs.drifts)}"
+    reason = f"{review_status.description}; {outside_reason or bands.inside_text(inputs.drifts, inputs.numeraire)}"
     return TriggerResult(
         review_status.is_due and bool(outside_reason),
         reason,
@@ -170,7 +170,7 @@ def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerRes
     has_band = trigger.threshold is not None
     if has_band:
         outside_reason = bands.outside_text(inputs.drifts)
-        weights_text = outside_reason or bands.inside_text(inputs.drifts)
+        weights_text = outside_reason or bands.inside_text(inputs.drifts, inputs.numeraire)
     else:
         outside_reason = ""
         weights_text = bands.furthest_text(inputs.drifts)

@@ -75,11 +75,13 @@ def sent_intent(kind: IntentKind, status: int = 1, block: int = 7) -> Intent:
 # alert prices
 def test_w8__half_with_a_tenth_s_band_is_left_at_minus_18_plus_22() -> None:
     drifts = decide(step_input({"WETH": 5_000, "USDC": 5_000})).drifts
-    weth = asset_bands(drifts)[0]
+    weth = asset_bands(drifts, token("USDC").address)[0]
     assert (weth.alert_low_price, weth.alert_high_price) == band_edge_prices(drifts)[weth.drift.token]
     limits = (weth.alert_low_price, weth.alert_high_price)
     assert [round(float(price_distance(weth.drift.price, limit) or 0), 4) for limit in limits] == [-0.1818, 0.2222]
     assert weth.side == "inside"
+    usdc = asset_bands(drifts, token("USDC").address)[1]
+    assert (usdc.alert_low_price, usdc.alert_high_price) == (None, None)
 
 
 @pytest.mark.parametrize(("move", "side"), [("-0.1819", "below"), ("-0.1818", "inside"), ("0.2222", "inside"), ("0.2223", "above")])
@@ -118,7 +120,7 @@ TWO_THIRDS = {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}
 def test_one_asset_that_rises_is_one_alert_about_that_asset() -> None:
     """WETH rises by half: WBTC and USDC leave their bands too, without having moved."""
     step = step_input(TWO_THIRDS, {"WETH": 6_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 3_000})
-    assert sum(asset_band.side != "inside" for asset_band in asset_bands(decide(step).drifts)) == 3
+    assert sum(asset_band.side != "inside" for asset_band in asset_bands(decide(step).drifts, step.portfolio.numeraire.address)) == 3
     (alert,) = prices(outcome(step))
     assert alert.key == f"price:{token('WETH').address}:above"
     assert alert.is_lasting

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.model import (
+    NEW_STORE_HISTORY,
     AnyOf,
     Asset,
     AssetDrift,
@@ -19,6 +20,8 @@ from agent.model import (
     GoalWeight,
     HybridTrigger,
     NoTradeZone,
+    SingleTrigger,
+    StagedTrigger,
     Threshold,
     Trigger,
 )
@@ -36,6 +39,7 @@ from agent.policy.drift import (
     with_trigger_bands,
 )
 from agent.policy.triggers import bands
+from agent.policy.triggers.rules import evaluate_trigger
 from agent.units import BPS
 from tests.support.builders import address, step_input, token, tracking
 from tests.support.samples import examples
@@ -121,6 +125,22 @@ def test_overweight_message_begins_a_base_unit_above_the_limit() -> None:
     assert messages([6_000, 4_000]) == ()
     (message,) = messages([6_001, 4_000])
     assert message.startswith("T0 is 60 % of the portfolio, above limits.max_weight of 60 %")
+
+
+@pytest.mark.parametrize(
+    "trigger", [RELATIVE, HybridTrigger(RELATIVE, Every(86_400)), StagedTrigger(Every(86_400), Every(604_800), RELATIVE)]
+)
+def test_the_numeraire_has_no_price_that_leaves_its_band(trigger: SingleTrigger) -> None:
+    """Of two equal assets the first is named as the closest; the second is left by the price of the first."""
+    drifts = drifts_of([5_000, 5_000], [5_100, 4_900], trigger)
+    numeraire, other = drifts[0].token, drifts[1].token
+    assert band_edge_prices(drifts, numeraire)[numeraire] == (None, None)
+    assert None not in band_edge_prices(drifts, numeraire)[other]
+    assert set(unreachable_reasons(drifts[0], drifts, numeraire)) == {"unit of all values, price 1"}
+    of_numeraire, of_other = (evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY, numeraire=token) for token in (numeraire, other))
+    assert "closest is T0" in of_numeraire.reason
+    assert "price alone" not in of_numeraire.reason
+    assert "left when its price alone rises by more than" in of_other.reason
 
 
 @pytest.mark.parametrize(
@@ -301,7 +321,7 @@ def test_weight_in_a_reason_is_that_of_the_table(trigger: Trigger) -> None:
     if trigger == RELATIVE:
         assert bands.outside_text(drifts).startswith("T0 at 19.87 % is 2.63 points below its band 22.5-27.5 %")
     elif isinstance(trigger, Threshold):
-        inside = bands.inside_text(drifts[:1])
+        inside = bands.inside_text(drifts[:1], "")
         assert inside.startswith("all within their bands; closest is T0 at 19.87 %, 19.87 points from the lower edge")
     else:
         assert bands.furthest_text(drifts) == "furthest from target is T0 at 19.87 %, 5.13 points below 25 %"

@@ -370,7 +370,12 @@ def _trigger_result(
         ),
     )
     return evaluate_trigger(
-        strategy.trigger, drifts, step.snapshot.head.timestamp_s, history, step.policy.jitter_bps
+        strategy.trigger,
+        drifts,
+        step.snapshot.head.timestamp_s,
+        history,
+        step.policy.jitter_bps,
+        step.portfolio.numeraire.address,
     )
 
 
