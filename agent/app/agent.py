@@ -103,7 +103,9 @@ class Agent:
         return self.context.loaded_config.is_paper
 
     def step_input(self) -> StepInput:
-        """Read a snapshot and assemble the step input: config, stored history, confirmed prices."""
+        """Read a snapshot and assemble the step input: config, stored history, confirmed prices.
+        What a new store lacks is read and stored: the wallet's last 24 h, its unknown positions.
+        """
         readers = self.context.readers
         snapshot = readers.reader.snapshot()
         return add_past_prices(readers, readers.step_input_at(snapshot))
@@ -178,7 +180,7 @@ class Agent:
         )
 
     def plan(self) -> StepOutcome:
-        """Plan a rebalance now and run every guard. Writes nothing.
+        """Plan a rebalance now and run every guard. Sends nothing, and records no step.
 
         >>> agent.plan().kind
         <OutcomeKind.PLANNED: 'planned'>

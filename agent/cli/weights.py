@@ -74,7 +74,7 @@ def weights(
     as_json: AsJson = False,
 ) -> None:
     """Shows the weights that the allocator would choose now, with its data and reason, and the last
-    choice. Writes nothing without --accept.
+    choice. Records no choice without --accept.
     """
     if accept:
         require_answerable(yes)

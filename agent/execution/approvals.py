@@ -380,7 +380,7 @@ class PendingAndAllowances:
 
 
 def pending_and_allowances(readers: StepReaders, store: Store) -> PendingAndAllowances:
-    """Return pending transactions and open allowances; writes and sends nothing."""
+    """Return pending transactions and open allowances; sends nothing, and records no step."""
     step_input = readers.step_input_at(readers.reader.snapshot())
     return PendingAndAllowances(
         step_input, pending_intents(store.journal), tuple(allowances.revocations(step_input))

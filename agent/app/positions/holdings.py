@@ -141,7 +141,7 @@ class LiquidityReport:
 
 
 def read_liquidity_report(agent: Agent) -> LiquidityReport:
-    """Read the wallet's positions, confirmed or not; writes and sends nothing."""
+    """Read the wallet's positions, confirmed or not; changes none."""
     step = agent.step_input()
     prices = reference_prices(step).price_by_token
     block_ref = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
@@ -408,7 +408,7 @@ NO_STRATEGIES_FAULT = "there are no [[strategies]] in the config"
 
 def strategies(agent: Agent) -> StrategiesDocument:
     """Return capital, share, unit value, return, Sharpe ratio and state of each strategy at the
-    newest block; writes nothing. Raises ConfigError without strategies.
+    newest block; changes no book. Raises ConfigError without strategies.
     """
     return _strategies_document(agent.step_input(), agent.context.store)
 

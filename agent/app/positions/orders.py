@@ -62,7 +62,7 @@ ALL = "all"
 
 
 def standing_orders(agent: Agent) -> OrdersDocument:
-    """Return every order with level, current price, distance and stored stage. Writes nothing."""
+    """Return every order with level, current price, distance and stored stage. Records no step."""
     step = agent.step_input()
     if any(
         order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders.states

@@ -247,8 +247,8 @@ def weights(
     accept: Callable[[WeightsDocument], bool] | None = None,
 ) -> WeightsDocument:
     """Return the weights that the allocator would choose now, of the portfolio or of a strategy
-    (empty: the only one with an allocator). Writes nothing, except with `accept`: then the choice
-    is made also if a return makes most of a variance or a weight moves by more than `max_change`,
+    (empty: the only one with an allocator). Records no choice, except with `accept`: then it is
+    made also if a return makes most of a variance or a weight moves by more than `max_change`,
     and it is recorded as shown if `accept` returns True for its document. Raises ConfigError if
     there is no such allocator, Refused if there is nothing to accept.
     """
