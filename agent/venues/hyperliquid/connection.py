@@ -118,7 +118,9 @@ class HyperliquidConnection:
 
     @property
     def has_left_out_reads(self) -> bool:
-        """True if the last look left out reads because the venue limits or fails them."""
+        """True if the last look left out reads because the venue limits or fails them; a side read
+        that fails does not count, because no look waits for it.
+        """
         return self._has_left_out_reads
 
     def begin_side_reads(self) -> None:
@@ -138,7 +140,7 @@ class HyperliquidConnection:
         remaining_s = self._side_reads_end_s - time.monotonic()
         if remaining_s <= 0:
             raise _no_read_error(request_fields, "the reads before it took too long")
-        if self._is_used_up(RESERVED_WEIGHT):
+        if self._is_used_up(RESERVED_WEIGHT + request_weight("info", request_fields)):
             self._has_left_out_reads = True
             raise _no_read_error(request_fields, USED_UP)
         try:

@@ -227,15 +227,21 @@ def test_action_of_several_orders__has_one_reduction_a_market(actions: list[dict
 
 
 @pytest.mark.parametrize(
-    ("weight_left", "is_held_back"), [(RESERVED_WEIGHT - 1, True), (RESERVED_WEIGHT, False), (RESERVED_WEIGHT + 1, False)]
+    ("kind", "weight_left", "is_held_back"),
+    [
+        ("userFees", RESERVED_WEIGHT + 19, True),
+        ("userFees", RESERVED_WEIGHT + 20, False),
+        ("l2Book", RESERVED_WEIGHT + 1, True),
+        ("l2Book", RESERVED_WEIGHT + 2, False),
+    ],
 )
-def test_side_reads__leave_the_reserve_to_account_and_orders(weight_left: int, is_held_back: bool) -> None:
+def test_side_reads__leave_the_reserve_to_account_and_orders(kind: str, weight_left: int, is_held_back: bool) -> None:
     budget = RequestBudget(FakeClock())
     budget.spend(WEIGHT_PER_MINUTE - weight_left)
     connection = HyperliquidConnection("http://127.0.0.1:1", is_mainnet=False, timeout_s=1, budget=budget)
     connection.begin_side_reads()
     with pytest.raises(Retryable) as caught:  # nothing listens there
-        connection.side_info(type="userFees")
+        connection.side_info(type=kind)
     assert ("budget of requests is used up" in caught.value.message) is is_held_back
     assert (budget.left() == weight_left) is is_held_back
 
@@ -337,12 +343,22 @@ def test_read__prompt_one_uses_the_last_of_the_budget(monkeypatch: pytest.Monkey
     assert posts.count == is_read
 
 
-def test_side_reads__left_out_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    connection, posts, _ = connected(monkeypatch, left=RESERVED_WEIGHT - 1)
+@pytest.mark.parametrize(
+    ("statuses", "left", "problem", "is_left_out"),
+    [
+        ((), RESERVED_WEIGHT, "used up", True),
+        ((429,), WEIGHT_PER_MINUTE, "HTTP 429", False),
+        ((503,), WEIGHT_PER_MINUTE, "HTTP 503", False),
+    ],
+)
+def test_side_reads__left_out_ones_are_remembered_not_failed_ones(
+    monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...], left: int, problem: str, is_left_out: bool
+) -> None:
+    connection, posts, _ = connected(monkeypatch, *statuses, left=left)
     connection.begin_side_reads()
-    with pytest.raises(Retryable, match="used up"):
+    with pytest.raises(Retryable, match=problem):
         connection.side_info(type="userFees")
-    assert (posts.count, connection.has_left_out_reads) == (0, True)
+    assert (posts.count, connection.has_left_out_reads) == (len(statuses), is_left_out)
 
 
 @pytest.mark.parametrize(
