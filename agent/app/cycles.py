@@ -62,7 +62,8 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
 
     The confirmation of the first slice covers all. Each slice is a step of its own, with a new
     decision; between slices other commands may use the wallet, and the progress is kept in the
-    store. Return the outcome of the last slice, with the transactions of all.
+    store. Return the outcome of the last slice, or its refusal, with the transactions of all; the
+    message of another error counts them.
     """
     context = wallet.context
     outcome = first_outcome
@@ -84,14 +85,21 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
         try:
             with wallet.open_transactor() as transactor:
                 outcome = engine.run_cycle(context.readers, AgentCycle(), context.store, transactor)
-        except ConfigChanged as error:  # report the transactions sent before it
+        except Refused as refusal:
             return replace(
                 outcome,
                 kind=OutcomeKind.REFUSED,
-                reason=str(error),
+                reason=str(refusal),
                 transactions=tuple(transactions),
-                refusal_verdicts=error.verdicts,
+                refusal_verdicts=refusal.verdicts,
             )
+        except TrimtabError as error:
+            if transactions:
+                error.message += (
+                    f"; transactions sent before: {len(transactions)};"
+                    " trimtab run continues the execution"
+                )
+            raise
         transactions += outcome.transactions
         if outcome.kind is not OutcomeKind.HOLD:
             last_acting_outcome = outcome

@@ -10,8 +10,10 @@ import pytest
 
 from agent import engine
 from agent.app.cycles import confirm_once, continue_execution
+from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, Verdict
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExecutionStyle
+from agent.store.files.locks import LockHeld
 from agent.store.store import ConfigChanged
 
 DUE_S = 1_060
@@ -30,7 +32,7 @@ def outcome(kind: OutcomeKind, reason: str, *transactions: str, now_s: int = DUE
 class ScriptedCommand:
     """A command whose later cycles have these outcomes; the execution ends with the last."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *outcomes: StepOutcome | ConfigChanged, style: str = "rounds") -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *outcomes: StepOutcome | TrimtabError, style: str = "rounds") -> None:
         self.outcomes = list(outcomes)
         self.slept_s = 0.0
         self.execution = SimpleNamespace(parts_done=1, next_s=DUE_S, terms=SimpleNamespace(part_count=3, style=style))
@@ -47,7 +49,7 @@ class ScriptedCommand:
         self.slept_s += seconds
 
     def open_transactor(self) -> AbstractContextManager[None]:
-        if isinstance(error := self.outcomes[0], ConfigChanged):
+        if isinstance(error := self.outcomes[0], TrimtabError):
             raise error
         return nullcontext()
 
@@ -72,10 +74,27 @@ def test_slice__fails__nothing_follows_and_its_kind_is_reported(monkeypatch: pyt
     assert (report.kind, report.transactions) == (OutcomeKind.FAILED, ("a", "b"))
 
 
-def test_config__changes_after_a_slice__what_was_sent_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), ConfigChanged("the config was changed", ()))
+VERDICTS = (Verdict("kill_switch", "paused", "not paused", passed=False),)
+
+
+@pytest.mark.parametrize("refusal", [ConfigChanged("the config was changed", VERDICTS), Refused("sending is paused", VERDICTS)])
+def test_slice_is_refused__what_was_sent_is_reported(monkeypatch: pytest.MonkeyPatch, refusal: Refused) -> None:
+    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), refusal)
     report = continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
     assert (report.kind, report.transactions) == (OutcomeKind.REFUSED, ("a", "b"))
+    assert (report.reason, report.refusal_verdicts) == (str(refusal), VERDICTS)
+
+
+@pytest.mark.parametrize(
+    "error", [Retryable("no answer", "try again"), LockHeld("in use", "wait"), OperatorNeeded("a foreign nonce", "trimtab doctor")]
+)
+def test_slice_fails_by_an_error__which_names_what_was_sent(monkeypatch: pytest.MonkeyPatch, error: TrimtabError) -> None:
+    message = error.message
+    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), error)
+    with pytest.raises(type(error)) as raised:
+        continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
+    sent_text = "transactions sent before: 2; trimtab run continues the execution"
+    assert (raised.value.message, raised.value.remedy) == (f"{message}; {sent_text}", error.remedy)
 
 
 def test_limit_order__is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
