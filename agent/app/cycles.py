@@ -293,8 +293,9 @@ class AgentRun:
         self._progress(READING_STAGE)
         result = self._outcome_or_error()
         self.urgent_pause_s = self._next_urgent_pause_s(result)
-        pause_s = self._interval_s if self.urgent_pause_s is None else self.urgent_pause_s
-        self._progress(f"next cycle in {format_duration(int(pause_s))}")
+        if result is not None and not self._runs_once:
+            pause_s = self._interval_s if self.urgent_pause_s is None else self.urgent_pause_s
+            self._progress(f"next cycle in {format_duration(int(pause_s))}")
         return result
 
     def flush_store(self) -> None:

@@ -77,6 +77,7 @@ class ScriptedAgent:
         self.transactors: list[object] = []
         self.revoked_for: list[str] = []
         self.fills: list[int] = []
+        self.lines: list[str] = []
         self.fill_error: BaseException | None = None
         self.before_lock: Callable[[], object] = lambda: None
         self.agent: Any = SimpleNamespace(
@@ -115,7 +116,7 @@ class ScriptedAgent:
 
     def run(self, *, sends: bool = True, once: bool = False, controls: FakeControls | None = None, interval_s: int = 600) -> AgentRun:
         wallet: Any = FakeWallet(self.before_lock) if sends else None
-        return AgentRun(self.agent, wallet, interval_s, once, ignore_progress, controls, self.fill_prices)
+        return AgentRun(self.agent, wallet, interval_s, once, self.lines.append, controls, self.fill_prices)
 
     def stop(self) -> None:
         self.store.requests.record(RequestKind.STOP, (), None, sells_to_stable=False, asked_s=START_S)
@@ -196,6 +197,14 @@ def test_flush__store_fails__ends_only_a_run_of_one_cycle(world: ScriptedAgent, 
     else:
         run.flush_store()
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize(("once", "is_stopped"), [(False, False), (True, False), (False, True)], ids=["goes on", "one cycle", "stopped"])
+def test_next_cycle__is_announced_only_if_there_is_one(world: ScriptedAgent, once: bool, is_stopped: bool) -> None:
+    if is_stopped:
+        world.stop()
+    world.run(once=once).cycle()
+    assert any(line.startswith("next cycle in") for line in world.lines) is not (once or is_stopped)
 
 
 def test_pause_after_errors__doubles_until_a_good_cycle(world: ScriptedAgent) -> None:
