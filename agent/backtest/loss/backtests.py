@@ -28,7 +28,7 @@ def backtest_loss(
 ) -> BacktestLoss | None:
     """Return the portfolio of a backtest with the pools, gas and value of its settings;
     `price_by_symbol` are the first closes, in the numeraire. None with strategies, recorded pools,
-    or without a target that can drift: it is not simulated.
+    without a target that can drift, or if gas has a cost and no price: it is not simulated.
     """
     numeraire = spec.portfolio.numeraire
     assets = [
@@ -47,12 +47,14 @@ def backtest_loss(
     )
     if spec.split is not None or settings.recorded_pools or not others:
         return None
-    native_symbol = spec.portfolio.token(spec.portfolio.wrapped_native).symbol
-    native_price = price_by_symbol.get(native_symbol, 0.0) if spec.has_gas_price else 0.0
     gas_prices_wei = settings.gas_price_wei
     if not isinstance(gas_prices_wei, int):
         gas_prices_wei = round(statistics.median(gas_prices_wei))
     leg_wei = LEG_GAS * gas_prices_wei + settings.data_fee_wei
+    native_symbol = spec.portfolio.token(spec.portfolio.wrapped_native).symbol
+    native_price = price_by_symbol.get(native_symbol) if spec.has_gas_price else None
+    if leg_wei and native_price is None:
+        return None
     return BacktestLoss(
         LossPortfolio(
             others,
@@ -61,7 +63,7 @@ def backtest_loss(
                 LossAsset(numeraire.symbol, numeraire.address, 0, None, 0.0, settings.depth),
             ),
             settings.start_value,
-            Fraction(leg_wei, 10**18) * Fraction(native_price),
+            Fraction(leg_wei, 10**18) * Fraction(native_price or 0),
             (spec.limits.min_trade or Fraction(0)) / 10**numeraire.decimals,
             spec.limits.plan_cost_bps,
         ),

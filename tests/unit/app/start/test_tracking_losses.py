@@ -405,6 +405,19 @@ def test_taxed_backtest_report__has_loss_and_tax_of_each_policy() -> None:
     assert limited.paragraphs[1] == "Tax is not simulated: tax.year_limit reduces or defers sales."
 
 
+@pytest.mark.parametrize(("gas_price_wei", "data_fee_wei", "is_free"), [(1, 0, False), ((1, 1, 3), 0, False), (0, 1, False), (0, 0, True)])
+@pytest.mark.parametrize("prices", [{"BTC": 30_000.0}, {}])
+def test_a_report_whose_gas_has_no_price_has_no_picture(
+    prices: dict[str, float], gas_price_wei: int | tuple[int, ...], data_fee_wei: int, is_free: bool
+) -> None:
+    spec = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, Threshold(None, 1_000), "USD", native="ETH")
+    settings = SimulationSettings(
+        depth=Fraction(10**8), fee_pips=500, start_value=Fraction(1_000), gas_price_wei=gas_price_wei, data_fee_wei=data_fee_wei
+    )
+    assert (backtest_loss(spec, settings, prices) is not None) is is_free
+    assert (backtest_loss(replace(spec, has_gas_price=False), settings, {"ETH": 2_000.0}) is not None) is is_free
+
+
 def test_a_report_of_recorded_pools_has_no_picture() -> None:
     spec = make_spec({"ETH": 5_000, "USD": 5_000}, Threshold(None, 1_000), "USD")
     settings = SimulationSettings(depth=Fraction(10**8), fee_pips=500, start_value=Fraction(1_000))
