@@ -265,7 +265,9 @@ class UnsendableTransaction(Refused):
 
 
 class Retryable(TrimtabError):
-    """The network failed; a later attempt may succeed."""
+    """An endpoint, a service or the store failed, or disagreed with another; a later attempt may
+    succeed.
+    """
 
     exit_code = EXIT_RETRYABLE
 
@@ -293,12 +295,14 @@ class Interrupted(TrimtabError):
 
 @contextmanager
 def require_analysis_package(alternative: str = "") -> Iterator[None]:
-    """Raise Refused if a package is missing inside the context. The remedy is to install the extra
-    `analysis`, followed by the text `alternative`.
+    """Raise Refused if a package is missing inside the context; a missing module of our own stays a
+    defect. The remedy is to install the extra `analysis`, followed by the text `alternative`.
     """
     try:
         yield
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == __package__:
+            raise
         raise Refused(
             f"{error.name} is not installed",
             remedy=f"pip install 'trimtab[analysis]'{alternative}",
