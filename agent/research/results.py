@@ -324,8 +324,8 @@ class Comparison(dict[str, Backtest]):
             for frame in list(frame_by_name.values())[:1]
         ]
         lines = [
-            graph_objects.Scatter(x=times, y=values, name=name, mode="lines")
-            for name, times, values in series
+            graph_objects.Scatter(x=bar_times, y=values, name=name, mode="lines")
+            for name, bar_times, values in series
         ]
         figure = graph_objects.Figure(lines)
         for result in self.values():

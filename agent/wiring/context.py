@@ -80,7 +80,7 @@ from agent.policy.decide import is_exit_due
 from agent.ports import Clock, MonotonicClock, SigningKey
 from agent.signing import keys
 from agent.store.files.pause import KillSwitch
-from agent.store.files.recorder import RecorderLimits, StepRecorder
+from agent.store.files.recorder import RecorderLimits, StepRecorder, prepare_folder
 from agent.store.store import Store
 from agent.venues.calldata import require_own_rebalancer
 from agent.venues.discovery import discover_pools, require_router_factories
@@ -124,19 +124,14 @@ def open_recorder(loaded_config: LoadedConfig, folder: Path | None) -> StepRecor
         recorder_limits = RecorderLimits(
             record_table.keep_files, record_table.keep_megabytes * MEGABYTE
         )
-    if folder is not None:
-        return StepRecorder(folder, loaded_config.digest, store_kind, recorder_limits)
-    if record_table is None:
-        return None
-    record_folder = loaded_config.path.parent / record_table.dir
-    recorder = StepRecorder(
-        record_folder, loaded_config.digest, store_kind, recorder_limits
-    )  # creates the folder
-    if loaded_config.is_paper:
-        return StepRecorder(
-            record_folder / PAPER_FOLDER, loaded_config.digest, store_kind, recorder_limits
-        )
-    return recorder
+    if folder is None:
+        if record_table is None:
+            return None
+        folder = loaded_config.path.parent / record_table.dir
+        if loaded_config.is_paper:
+            prepare_folder(folder)
+            folder /= PAPER_FOLDER
+    return StepRecorder(folder, loaded_config.digest, store_kind, recorder_limits)
 
 
 class SystemClock:
@@ -356,7 +351,7 @@ class AgentContext:
     def order_venue(
         self, key: SigningKey | None = None
     ) -> HyperliquidPerps | PaperHyperliquid | None:
-        """Return the off-chain futures venue; None if there is none. Without `key_source` it is
+        """Return the off-chain futures venue; None if there is none. Without `key` it is
         read-only.
         """
         return order_venue(self.loaded_config, self.venue_client, self.store, self.clock, key)

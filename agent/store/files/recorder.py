@@ -69,6 +69,20 @@ class RecorderLimits:
     max_bytes: int
 
 
+def prepare_folder(folder: Path) -> None:
+    """Create the folder if it does not exist. Raises ConfigError if it cannot be written."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        trial_file = folder / f".{secrets.token_hex(6)}.trial"
+        os.close(os.open(trial_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        trial_file.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"record.dir {folder}: {error.strerror}",
+            "use a writable folder in an existing one",
+        ) from None
+
+
 class StepRecorder:
     """Writes each step of a store to a file. A failed write is reported and does not stop the
     agent.
@@ -83,16 +97,7 @@ class StepRecorder:
         self._store_kind = store_kind
         self._limits = limits
         self.report_failure: Callable[[str], None] = lambda _: None
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            trial_file = folder / f".{secrets.token_hex(6)}.trial"
-            os.close(os.open(trial_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            trial_file.unlink()
-        except OSError as error:
-            raise ConfigError(
-                f"record.dir {folder}: {error.strerror}",
-                "use a writable folder in an existing one",
-            ) from None
+        prepare_folder(folder)
 
     def write_step(self, record: StepRecord) -> None:
         """Write a step to a file. A repeated call writes another file."""
