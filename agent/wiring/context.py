@@ -84,6 +84,7 @@ from agent.store.files.recorder import RecorderLimits, StepRecorder, prepare_fol
 from agent.store.store import Store
 from agent.venues.calldata import require_own_rebalancer
 from agent.venues.discovery import discover_pools, require_router_factories
+from agent.venues.hyperliquid.budget import RequestBudget
 from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.kinds import VENUE_KINDS
@@ -174,6 +175,8 @@ class AgentContext:
     object.
     """
     signal_host: SignalHost
+    venue_budget: RequestBudget
+    """Budget of requests to the off-chain futures venue."""
     key_source: keys.KeySource | None = None
     """Key that replaces the config's, if the calling program has one."""
     agent_key_source: keys.KeySource | None = None
@@ -488,7 +491,7 @@ def open_context(
             loaded_config,
             portfolio,
             layers,
-            AgentResources(endpoint_pool, store, kill_switch, clock),
+            AgentResources(endpoint_pool, store, kill_switch, clock, RequestBudget(clock)),
             includes_untrusted_pools=includes_untrusted_pools,
             allows_undeployed_rebalancer=allows_undeployed_rebalancer,
         )
@@ -497,12 +500,19 @@ def open_context(
 
 def reopen_context(context: AgentContext, loaded_config: LoadedConfig) -> AgentContext:
     """Return the context for a newly confirmed config, over the same endpoints, store, clock and
-    key.
+    key. What limits its requests goes on: the venue's budget, the pause after a failed read of the
+    last 24 h.
     """
     new_context = _build_context(
         loaded_config,
         *_target_portfolio(loaded_config, context.endpoints),
-        AgentResources(context.endpoints, context.store, context.kill_switch, context.clock),
+        AgentResources(
+            context.endpoints,
+            context.store,
+            context.kill_switch,
+            context.clock,
+            context.venue_budget,
+        ),
         includes_untrusted_pools=False,
     )
     if context.recorder is not None:
@@ -513,6 +523,7 @@ def reopen_context(context: AgentContext, loaded_config: LoadedConfig) -> AgentC
         confirmed_hash=loaded_config.digest,
         key_source=context.key_source,
         agent_key_source=context.agent_key_source,
+        prior_day_pause=context.prior_day_pause,
     )
 
 
@@ -558,6 +569,7 @@ class AgentResources:
     store: Store
     kill_switch: KillSwitch
     clock: Clock
+    venue_budget: RequestBudget
 
 
 def _build_context(
@@ -678,10 +690,13 @@ def _build_context(
         position_reader,
         build_quoter(transport, venues, {pool.address: pool.tier for pool in pools}),
         SignalHost(loaded_config.path.parent),
+        resources.venue_budget,
         layers=layers,
         futures_policy=futures_policy(config, portfolio, on_paper=loaded_config.is_paper),
         tax_runs=TaxRunCache(loaded_config, portfolio),
-        venue_client=venue_client(loaded_config, portfolio, store, resources.clock),
+        venue_client=venue_client(
+            loaded_config, portfolio, store, resources.clock, resources.venue_budget
+        ),
         paper_chain=(
             paper_chain(
                 config,

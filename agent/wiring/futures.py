@@ -202,10 +202,14 @@ def missing_agent_key_reason(loaded_config: LoadedConfig) -> str:
 
 
 def venue_client(
-    loaded_config: LoadedConfig, portfolio: Portfolio, store: Store, clock: Clock
+    loaded_config: LoadedConfig,
+    portfolio: Portfolio,
+    store: Store,
+    clock: Clock,
+    budget: RequestBudget,
 ) -> HyperliquidClient | None:
     """Return the reading client of the off-chain venue of [futures]; None if there is none. One
-    client counts the requests and keeps what changes rarely. Raises ConfigError.
+    client keeps what changes rarely; `budget` counts its requests. Raises ConfigError.
     """
     config = loaded_config.config
     futures_table = config.futures
@@ -217,7 +221,7 @@ def venue_client(
             futures_table.api_url,
             is_mainnet=futures_table.network == "mainnet",
             timeout_s=VENUE_TIMEOUT_S,
-            budget=RequestBudget(clock),
+            budget=budget,
         ),
         futures_table.account or config.wallet.address,
         {

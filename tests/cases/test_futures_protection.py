@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent import wiring
 from agent.app import Agent
 from agent.app.money import shutdown
 from agent.errors import Retryable
@@ -277,6 +278,18 @@ def use_up(agent: Agent, weight_left: int) -> None:
     budget = agent.context.venue_client._connection._budget
     assert budget is not None
     budget.spend(budget.left() - weight_left)
+
+
+def test_newly_confirmed_config__keeps_the_budget_and_the_pause(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
+        use_up(agent, 100)
+        agent.context.prior_day_pause.begin(anvil_chain.now_s(), "no answer")
+        agent.context = wiring.reopen_context(agent.context, agent.context.loaded_config)
+        assert agent.context.prior_day_pause.failure_text == "no answer"
+        assert agent.context.venue_client is not None
+        budget = agent.context.venue_client._connection._budget
+        assert budget is not None
+        assert budget.left() <= 100
 
 
 BUSY_VENUES: dict[str, Callable[[HyperliquidServer, Agent], None]] = {
