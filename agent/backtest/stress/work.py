@@ -78,6 +78,7 @@ def kernel_setting_or_reason(
     follows_rule = isinstance(trigger, NoTradeZone) and is_rule_supported(spec, trigger)
     unsupported_features = (
         (spec.split is not None, "several strategies"),
+        (bool(spec.layers), "a setting such as [holding]"),
         (portfolio.allocator is not None, "an allocator"),
         (bool(portfolio.orders.terms), "orders"),
         (any(asset.reserve_raw for asset in portfolio.assets), "reserves"),

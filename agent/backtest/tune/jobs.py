@@ -293,7 +293,7 @@ def _stopped_asset_count(spec: BacktestSpec, result: SimulationResult) -> int:
 
 def is_kernel_supported(spec: BacktestSpec, settings: SimulationSettings) -> bool:
     """Return whether fixed weights, fees and depth describe the policy: no gas, latency, limits,
-    reserves, orders, strategies, or bands of single assets.
+    reserves, orders, layers such as strategies, or bands of single assets.
     """
     portfolio = spec.portfolio
     policy = spec.policy
@@ -309,7 +309,7 @@ def is_kernel_supported(spec: BacktestSpec, settings: SimulationSettings) -> boo
         for asset in portfolio.assets
     )
     has_fixed_targets = (
-        spec.split is None
+        not spec.layers
         and portfolio.allocator is None
         and not portfolio.orders.terms
         and policy.trade_side is None

@@ -37,6 +37,7 @@ from agent.backtest.stress.work import (
     share_outside_bands,
 )
 from agent.errors import ConfigError
+from agent.layers.holding.state import HoldingConfig
 from agent.model import Cron, Destination, Every, HybridTrigger, NoTradeZone, OrderKind, OrdersConfig, OrderTerms, Threshold
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.backtests import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulation_of, wish
@@ -105,6 +106,11 @@ def test_the_kernel_measures_what_the_live_step_measures() -> None:
         assert mine.hold_shortfall == pytest.approx(1 - step.equity[-1] / step.hold_equity[-1], abs=1e-6)
         assert mine.turnover == pytest.approx(float(step.turnover_ratio), rel=1e-3)
         assert mine.outside_share == share_outside_bands(step.weights, band_edges(spec))
+
+
+def test_setting_of_a_layer__is_beyond_the_kernel() -> None:
+    held_token = WANTED.portfolio.assets[0].token.address
+    assert kernel_setting_or_reason(replace(WANTED, layers=(HoldingConfig((held_token,), HOUR_S),)), DEEP) == "a setting such as [holding]"
 
 
 def test_kernel__follows_the_tracking_rule_as_the_live_step() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent.backtest.report.page import report_document as report
-from agent.backtest.settings import make_spec
+from agent.backtest.settings import BacktestSpec, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.tune import jobs
 from agent.backtest.tune.grid import PolicyChoice
@@ -40,6 +40,7 @@ from agent.backtest.tune.statistics import (
     walk_forward,
 )
 from agent.errors import ConfigError
+from agent.layers.holding.state import HoldingConfig
 from agent.model import AllocationMethod, Destination, Every, HybridTrigger, Threshold
 from tests.support.backtests import CALENDAR, DAY_S, FAIR, HOUR_S, TERMS, grid_of, hourly, search, swinging, tune_result_of, walks
 from tests.support.text import mentions, raises_field
@@ -259,8 +260,17 @@ def test_gas_and_delay_rule_the_kernel_out() -> None:
     assert tuned_engines(FAIR) == {RunEngine.KERNEL}
 
 
-def tuned_engines(market: object) -> set[RunEngine]:
+def test_setting_of_a_layer__rules_the_kernel_out() -> None:
+    """The kernel knows no layer, and would leave the time out that an asset is held."""
+    backtest = search(walks(5, 40)).backtest
+    token = backtest.portfolio.assets[0].token.address
+    assert tuned_engines(FAIR, replace(backtest, layers=(HoldingConfig((token,), 7 * DAY_S),))) == {RunEngine.FULL}
+
+
+def tuned_engines(market: object, backtest: BacktestSpec | None = None) -> set[RunEngine]:
     tune_spec = search(walks(5, 40), settings=market)
+    if backtest is not None:
+        tune_spec = replace(tune_spec, backtest=backtest)
     job = TuneJob(tune_spec.table, tune_spec.backtest, tune_spec.settings, tune_spec.grid.choices(), (0, 1), TERMS)
     return {job.engine(choice) for choice in job.choices}
 
