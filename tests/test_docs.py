@@ -37,7 +37,7 @@ DOCUMENTS = [
 ]
 
 GROUPS = {1: 8, 2: 6, 3: 10, 4: 8, 5: 4, 6: 8, 7: 18, 8: 11, 9: 8, 10: 4, 14: 2}
-"""How many promises each group has; R7 is one promise about guards and one for each guard."""
+"""How many promises each group has; R7 itself is one too, about every guard."""
 CASES = 8
 THREATS = 45
 NUMBERS = [
