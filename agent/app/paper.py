@@ -11,10 +11,10 @@ from pathlib import Path
 from agent import wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
-from agent.app.research.whatif import parse_pairs
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
+from agent.config.tables.fields import parse_pairs
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.step_context import StepOutcome
 from agent.model import PaperMargin, PaperWallet, Portfolio, Snapshot

@@ -14,9 +14,9 @@ from agent.accounting.futures import DAY_S, FundingDay, funding_days, futures_ch
 from agent.app.agent import Agent
 from agent.app.cycles import Confirm, Progress
 from agent.app.documents.futures_report import FuturesReport, build_futures_report
-from agent.app.research.whatif import VALUE_PLACES, parse_pairs
+from agent.app.research.whatif import VALUE_PLACES
 from agent.config.futures import futures_markets, require_hedge_market
-from agent.config.tables.fields import parse_duration_s
+from agent.config.tables.fields import parse_duration_s, parse_pairs
 from agent.config.writing.futures_template import LEVERAGE_BAND
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation

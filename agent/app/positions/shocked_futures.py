@@ -8,7 +8,8 @@ from fractions import Fraction
 
 from agent.app.positions.futures import COIN_RAW, FuturesOptions, parse_signed
 from agent.app.research.shocks import OPTION, price_factor
-from agent.app.research.whatif import VALUE_PLACES, parse_pairs
+from agent.app.research.whatif import VALUE_PLACES
+from agent.config.tables.fields import parse_pairs
 from agent.errors import ConfigError
 from agent.units import decimal_text, parse_raw, value_text
 

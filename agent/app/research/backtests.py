@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.app.research.whatif import MIN_ASSETS, parse_bands, parse_pairs, parse_targets
+from agent.app.research.whatif import MIN_ASSETS, parse_bands, parse_targets
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
@@ -45,7 +45,12 @@ from agent.config.build import (
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.pace import build_pace
-from agent.config.tables.fields import parse_choice, parse_duration_s, parse_gas_price_wei
+from agent.config.tables.fields import (
+    parse_choice,
+    parse_duration_s,
+    parse_gas_price_wei,
+    parse_pairs,
+)
 from agent.config.weights import offline_portfolio, without_max_change
 from agent.errors import ConfigError
 from agent.layers.settings import build_layer_settings

@@ -29,7 +29,6 @@ from agent.app.research.backtests import (
     refuse_options,
     require_priced_gas,
 )
-from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable
 from agent.backtest.funding import FundingRateSeries, funding_notes, require_prices
 from agent.backtest.futures.book import PerpVenueSettings, futures_path
@@ -57,6 +56,7 @@ from agent.backtest.stress.futures import Progress as StressProgress
 from agent.config.futures import build_futures, futures_markets
 from agent.config.load import load_config
 from agent.config.schema import Config
+from agent.config.tables.fields import parse_pairs
 from agent.config.tables.futures import EMERGENCY_COOLDOWN_S
 from agent.errors import ConfigError
 from agent.margin.account import PERPETUAL_PROTOCOL_TIERS

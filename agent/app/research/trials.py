@@ -16,7 +16,6 @@ from agent.app.research.backtests import (
     require_priced_gas,
 )
 from agent.app.research.shocks import parse_shocks
-from agent.app.research.whatif import parse_pairs
 from agent.backtest.data import PriceTable, select_spec_symbols
 from agent.backtest.jumps import (
     settings_from_bar,
@@ -69,6 +68,7 @@ from agent.backtest.workers import (
     run_locally,
     run_on_cluster,
 )
+from agent.config.tables.fields import parse_pairs
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod, Destination, Every, LotMethod, Threshold

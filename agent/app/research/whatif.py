@@ -12,7 +12,7 @@ from agent.app.research.shocks import OPTION as SHOCK_OPTION
 from agent.app.research.shocks import parse_shocks, price_factor
 from agent.config.networks import ETHEREUM, NETWORKS
 from agent.config.networks.network import TypicalFees
-from agent.config.tables.fields import parse_choice
+from agent.config.tables.fields import parse_choice, parse_pairs
 from agent.config.tables.triggers import parse_band
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
@@ -40,7 +40,7 @@ from agent.policy.one_sided import restrict_to_side
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedule_triggers import MIN_INTERVAL_S
-from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw, safe_label
+from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw
 
 if TYPE_CHECKING:
     from agent.app.documents.status import MinimumTotalDocument
@@ -294,24 +294,6 @@ def _alert_prices_by_symbol(
             high_missing_reason,
         )
     return alert_prices_by_symbol
-
-
-def parse_pairs(pairs_text: str, option: str) -> dict[str, str]:
-    """Parse comma-separated SYMBOL=TEXT into text by symbol. Raises ConfigError naming the
-    option.
-    """
-    text_by_symbol: dict[str, str] = {}
-    for pair_text in pairs_text.split(","):
-        symbol, equals, entry_text = (piece.strip() for piece in pair_text.partition("="))
-        if not equals or not entry_text or safe_label(symbol, "") != symbol or not symbol:
-            raise ConfigError(
-                f"{option}: {pair_text.strip()!r} is not SYMBOL=NUMBER",
-                "for example BTC=50,ETH=30,USD=20",
-            )
-        if symbol in text_by_symbol:
-            raise ConfigError(f"{option}: {symbol} is given twice", "give each asset once")
-        text_by_symbol[symbol] = entry_text
-    return text_by_symbol
 
 
 def parse_targets(targets_text: str) -> dict[str, int]:

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Pri
 from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK_HOSTS
-from agent.units import parse_bps, parse_share_with_unit_bps
+from agent.units import parse_bps, parse_share_with_unit_bps, safe_label
 
 ChoiceT = TypeVar("ChoiceT")
 OFF = "off"
@@ -73,6 +73,24 @@ def parse_choice(choice_text: str, field: str, choice_by_name: Mapping[str, Choi
     if choice_text not in choice_by_name:
         raise ConfigError(f"{field}: {choice_text!r}", f"choose from {', '.join(choice_by_name)}")
     return choice_by_name[choice_text]
+
+
+def parse_pairs(pairs_text: str, option: str) -> dict[str, str]:
+    """Parse comma-separated SYMBOL=TEXT into text by symbol. Raises ConfigError naming the
+    option.
+    """
+    text_by_symbol: dict[str, str] = {}
+    for pair_text in pairs_text.split(","):
+        symbol, equals, entry_text = (piece.strip() for piece in pair_text.partition("="))
+        if not equals or not entry_text or safe_label(symbol, "") != symbol or not symbol:
+            raise ConfigError(
+                f"{option}: {pair_text.strip()!r} is not SYMBOL=NUMBER",
+                "for example BTC=50,ETH=30,USD=20",
+            )
+        if symbol in text_by_symbol:
+            raise ConfigError(f"{option}: {symbol} is given twice", "give each asset once")
+        text_by_symbol[symbol] = entry_text
+    return text_by_symbol
 
 
 def parse_duration_s(duration: object, field: str = "duration") -> int:
