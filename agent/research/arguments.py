@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,6 +21,7 @@ Choice = TypeVar("Choice", bound=Enum)
 Number = int | float | Decimal | Fraction | str
 MAX_QUOTED_LENGTH = 60
 _ARGUMENT_BY_OPTION = {
+    "--band or --every": "a band or a schedule",
     "--objective calendar": "calendar",
     "--objective": "objective",
     "--grid destination": "destinations",
@@ -159,6 +161,7 @@ def by_argument(error: ConfigError) -> ConfigError:
     for option, argument in _ARGUMENT_BY_OPTION.items():
         message = message.replace(option, argument)
         remedy = remedy.replace(option, argument)
+    remedy = re.sub(r"\badd (\S+)=0\b", r'add "\1": 0', remedy)
     return ConfigError(message, remedy, code=error.code)
 
 

@@ -11,7 +11,8 @@ from typing import ParamSpec, TypedDict, TypeVar
 
 from agent.app.research.backtests import (
     fit_destination,
-    implied_numeraire,
+    numeraire_and_unknown,
+    require_numeraire_among_assets,
     require_priced_gas,
 )
 from agent.backtest.data import PriceTable, require_currency
@@ -181,14 +182,10 @@ def _spec(
                 f" {format_duration(chosen_trigger.window_s)} before a bar",
                 f"write a window longer than the {format_duration(table.interval_s)} of a bar",
             )
-    is_tracking = isinstance(chosen_trigger, NoTradeZone)
     chosen_destination = fit_destination(destination, chosen_trigger)
     target_bps = _target_bps(targets)
-    missing_symbols = [symbol for symbol in target_bps if symbol not in table.symbols]
-    numeraire = numeraire or implied_numeraire(missing_symbols, table.currency)
-    if unknown_symbols := [
-        symbol for symbol in target_bps if symbol not in (*table.symbols, numeraire)
-    ]:
+    numeraire, unknown_symbols = numeraire_and_unknown(table, target_bps, numeraire)
+    if unknown_symbols:
         remedy = (
             f"the prices have {', '.join(table.symbols)}; rename a column, or name the numeraire"
         )
@@ -201,11 +198,6 @@ def _spec(
             remedy = f'the closes name no symbol; add a column symbol with "{unknown_symbols[0]}"'
         raise ConfigError(f"targets: {unknown_symbols[0]} has no prices", remedy)
     require_currency(table, numeraire, f"name {table.currency} in place of {numeraire}")
-    if is_tracking and numeraire not in target_bps:
-        raise ConfigError(
-            f"targets: tracking trades against {numeraire}, which is not among the targets",
-            f'add "{numeraire}": 0, or give a band or a schedule',
-        )
     spec = make_spec(
         target_bps,
         chosen_trigger,
@@ -215,6 +207,8 @@ def _spec(
         native=native,
     )
     validate_policy(spec.policy)
+    if isinstance(chosen_trigger, NoTradeZone):
+        require_numeraire_among_assets(spec.portfolio)
     return replace(spec, trigger_function=trigger_function)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from fractions import Fraction
@@ -510,9 +510,7 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
             f"--target: {target} is one asset, a portfolio needs at least {MIN_ASSETS}",
             f"add the other, such as {target},USD=0 for all of it in one",
         )
-    missing_symbols = [symbol for symbol in target_bps_by_symbol if symbol not in table.symbols]
-    numeraire = numeraire or implied_numeraire(missing_symbols, table.currency)
-    unknown_symbols = [symbol for symbol in missing_symbols if symbol != numeraire]
+    numeraire, unknown_symbols = numeraire_and_unknown(table, target_bps_by_symbol, numeraire)
     if unknown_symbols:
         raise ConfigError(
             f"--target: {unknown_symbols[0]} is not in the file",
@@ -521,11 +519,17 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
     return target_bps_by_symbol, numeraire
 
 
-def implied_numeraire(missing_symbols: Sequence[str], currency: str) -> str:
-    """Return the first target without prices that is a known currency or stablecoin; if every target
-    has prices, their currency, USD if it is unknown; else "".
+def numeraire_and_unknown(
+    table: PriceTable, symbols: Iterable[str], numeraire: str
+) -> tuple[str, list[str]]:
+    """Return the numeraire of targets, and the others without prices. An empty `numeraire` means the
+    first target without prices that is a known currency or stablecoin; if every target has prices,
+    their currency, USD if it is unknown; else "".
     """
-    return next(filter(is_cash, missing_symbols), "" if missing_symbols else currency or "USD")
+    missing_symbols = [symbol for symbol in symbols if symbol not in table.symbols]
+    usual_numeraire = "" if missing_symbols else table.currency or "USD"
+    numeraire = numeraire or next(filter(is_cash, missing_symbols), usual_numeraire)
+    return numeraire, [symbol for symbol in missing_symbols if symbol != numeraire]
 
 
 def _remedy_for_unknown(
