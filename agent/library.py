@@ -4,10 +4,10 @@ Python programs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec
 
 from agent import app as api
 from agent.app import agent as connected
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import DoctorDocument, PauseDocument
     from agent.app.documents.proposals import ProposalsDocument
     from agent.app.documents.records import ExplanationDocument, ProfitDocument
-    from agent.chain.rpc import Transport
-    from agent.config.loaded import LoadedConfig
-    from agent.ports import Clock, SigningKey
+
+Parameters = ParamSpec("Parameters")
 
 
 class LibraryAgent(Agent):
@@ -84,27 +83,20 @@ class LibraryAgent(Agent):
         return api.list_proposals(self)
 
 
-@contextmanager
-def open_agent(
-    config: LoadedConfig | Path | str = "trimtab.toml",
-    *,
-    transports: Sequence[Transport] | None = None,
-    clock: Clock | None = None,
-    key: SigningKey | None = None,
-    record_folder: Path | None = None,
-    allows_undeployed_rebalancer: bool = False,
-) -> Iterator[LibraryAgent]:
-    """Connect to chain and store; close them at the end of the block.
+def _with_commands(
+    open_connected: Callable[Parameters, AbstractContextManager[Agent]],
+) -> Callable[Parameters, AbstractContextManager[LibraryAgent]]:
+    """Return the function with the commands on the agent that it opens."""
 
-    `key` replaces the config's signing key, `record_folder` the folder of its [record]. With
-    `allows_undeployed_rebalancer` the config may name a Rebalancer that is not on the chain yet.
-    """
-    with connected.open_agent(
-        config,
-        transports=transports,
-        clock=clock,
-        key=key,
-        record_folder=record_folder,
-        allows_undeployed_rebalancer=allows_undeployed_rebalancer,
-    ) as agent:
-        yield LibraryAgent(agent.context)
+    @contextmanager
+    @wraps(open_connected)
+    def open_with_commands(
+        *arguments: Parameters.args, **options: Parameters.kwargs
+    ) -> Iterator[LibraryAgent]:
+        with open_connected(*arguments, **options) as agent:
+            yield LibraryAgent(agent.context)
+
+    return open_with_commands
+
+
+open_agent = _with_commands(connected.open_agent)
