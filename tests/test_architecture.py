@@ -203,7 +203,7 @@ def test_what_holds_two_thoughts_is_noticed(statement: str, packed: bool) -> Non
 
 OTHERS_NAMES = {
     "ADDRESS_THIS", "AFTER_SWAP_RETURNS_DELTA_FLAG", "BEFORE_SWAP_RETURNS_DELTA_FLAG", "CPF_NU", "Canceled", "ECC_SECG_P256K1",
-    "ECDSA_SHA_256", "FEE_GROWTH_GLOBAL0_OFFSET", "FILE_SYMBOL", "MIN_SECONDS_AGO", "MR_IB", "POOL_INIT_CODE_HASH", "PORTFOLIO_SYMBOL",
+    "ECDSA_SHA_256", "FEE_GROWTH_GLOBAL0_OFFSET", "MIN_SECONDS_AGO", "MR_IB", "POOL_INIT_CODE_HASH",
     "Rejected", "_24h", "encodeTransactionData", "eth_signTypedData_v4", "robust",
 }  # fmt: skip
 """What docstrings name of contracts, venues, key services and command lines."""

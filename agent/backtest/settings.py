@@ -35,15 +35,11 @@ from agent.model import (
     TriggerFunction,
     part_of,
 )
-from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int, written_number
+from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
 
 IN_NUMERAIRE = "numeraire"
 PRO_RATA = "pro-rata"
 TRANSFER_MODES = (IN_NUMERAIRE, PRO_RATA)
-MAX_TRANSFER_COINS = 10**30
-EARLIEST_TRANSFER_S = 0
-LATEST_TRANSFER_S = 4_102_444_800
-"""2100-01-01."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,39 +65,6 @@ class AppliedTransfer:
     value: Value
     value_before: Value
     hold_value_before: Value
-
-
-def parse_owner_transfer(flow_text: str) -> OwnerTransfer:
-    """Parse 2021-03-01=+1000, or with a time of day; UTC unless a zone is named. Raises
-    ConfigError.
-    """
-    time_text, _, amount_text = flow_text.partition("=")
-    try:
-        transfer_time = datetime.fromisoformat(time_text.strip())
-        if not transfer_time.tzinfo:
-            transfer_time = transfer_time.replace(tzinfo=UTC)
-        transfer = OwnerTransfer(
-            int(transfer_time.timestamp()), written_number(amount_text.strip())
-        )
-    except (ValueError, OverflowError):
-        raise ConfigError(
-            f"--flow: {flow_text[:40]!r}",
-            "write a time and an amount of the numeraire: 2021-03-01=+1000",
-        ) from None
-    if transfer.amount == 0:
-        raise ConfigError(
-            f"--flow: {flow_text[:40]!r} has an amount of zero",
-            "write a positive amount for a deposit, a negative one for a withdrawal",
-        )
-    if (
-        abs(transfer.amount) > MAX_TRANSFER_COINS
-        or not EARLIEST_TRANSFER_S <= transfer.time_s <= LATEST_TRANSFER_S
-    ):
-        raise ConfigError(
-            f"--flow: {flow_text[:40]!r} has a time or amount out of range",
-            "write for example 2021-03-01=+1000",
-        )
-    return transfer
 
 
 def bars_and_transfers(

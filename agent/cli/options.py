@@ -40,21 +40,21 @@ class GroupedOption:
     """An option that sets the fields of one concept: NAME=VALUE, with commas between, repeatable. A
     value may have commas and equals signs of its own, as in lot=BTC=0.001,ETH=0.01.
 
-    `fields` has the field of the application's options where it is not the name. Values of `numbers`
-    are whole, in the range if there is one, those of `files` paths; those of `lists` are collected.
-    Text before the first name is that of `unnamed`.
+    Values of `numbers` are whole, in the range if there is one, those of `files` paths; those of `lists`
+    are collected. Text before the first name is that of `unnamed`.
     """
 
     option: str
     names: tuple[str, ...]
     unnamed: str = ""
-    fields: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, range | None] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
     lists: frozenset[str] = frozenset()
 
     def parse(self, texts: Sequence[str] | None) -> dict[str, Any]:
-        """Return the given values by field; the last of a name counts. Raises ConfigError."""
+        """Return the given values by name, "_" for "-"; the last of a name counts. Raises
+        ConfigError.
+        """
         values = dict[str, Any]()
         first_unnamed_text = ""
         for text in texts or ():
@@ -64,11 +64,9 @@ class GroupedOption:
                 self._require_unnamed(unnamed_text, first_unnamed_text)
                 pairs = [(self.unnamed, unnamed_text), *pairs]
             for name, value_text in pairs:
-                field_name = self.fields.get(name, name.replace("-", "_"))
+                key = name.replace("-", "_")
                 value = self._value(name, value_text)
-                values[field_name] = (
-                    (*values.get(field_name, ()), value) if name in self.lists else value
-                )
+                values[key] = (*values.get(key, ()), value) if name in self.lists else value
         return values
 
     def _split(self, text: str) -> tuple[str, list[tuple[str, str]]]:

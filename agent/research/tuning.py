@@ -109,7 +109,7 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     chosen_objective = member(objective, "objective", Objective)
     options = TuneOptions(calendar=calendar_rule(parse_duration_s(calendar, "calendar")))
     if chosen_objective is Objective.TRACKING:
-        refuse_options(options, CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
+        refuse_options(options, TuneOptions(), CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
     named = PolicyGrid(
         (),
         (),

@@ -14,6 +14,7 @@ from agent.app.research.whatif import WhatIfOptions, what_if
 from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
+from agent.model import Threshold
 from tests.support.agents import ROOMY, USD, agent_on, fund, off_target, purse, reopened_agent, swap_of, trusted_config, yes
 from tests.support.text import mentions
 
@@ -127,7 +128,13 @@ def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalC
 def test_w2_on_the_chain_trades_what_whatif_says_within_costs(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WBTC": 5_800, "WETH": 2_700, "USDC": 1_500})
-    what_if_document = what_if(WhatIfOptions("WBTC=50,WETH=30,USDC=20", "WBTC=5800,WETH=2700,USDC=1500", "10%rel"))
+    what_if_document = what_if(
+        WhatIfOptions(
+            {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000},
+            {"WBTC": Fraction(5_800), "WETH": Fraction(2_700), "USDC": Fraction(1_500)},
+            Threshold(None, 1_000),
+        )
+    )
     with agent_on(chain, tmp_path, targets=W2) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)

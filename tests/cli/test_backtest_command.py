@@ -92,7 +92,7 @@ def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp
     assert not [note for note in result.json["notes"] if "--value" in note]
     assert bare(*arguments, "--native", "WETH", "--value", "500").code == 0
     assert bare(*arguments, "--native", "USDC").error["message"].startswith("--native: USDC is not the chain.wrapped_native")
-    for option, setting in (("--tracking", "strict"), ("--destination", "halfway")):
+    for option, setting in (("--tracking", "strict"), ("--destination", "halfway"), ("--every", "7d"), ("--band", "WETH=5%abs")):
         assert bare(*arguments, option, setting).error["message"] == f"{option}: the config sets it"
     config.write_text(text.replace('min_trade = "10" ', 'min_trade = "40" '))
     small = bare(*arguments, "--value", "500")  # 31.25 has to move: (312.5 - 250) / 2
@@ -211,7 +211,9 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
     [
         ((), "--target or --config is needed"),
         ((*HALVES, "--tracking", "strict"), "--tracking: strict beside --band or --every"),
-        (("--target", "WBTC=50,USD=50", "--tracking", "lax"), "strictness"),
+        (("--target", "WBTC=50,USD=50", "--tracking", "lax"), "--tracking: 'lax'"),
+        (("--target", "WBTC=50,USD=50", "--every", "7d", "--band", "WBTC=5%abs"), "--band: only single assets have a band"),
+        ((*HALVES, "--band", "DOGE=5%abs"), "--band: 'DOGE' is not an asset"),
         (("--target", "WBTC=50,USD=40", "--band", "5%abs"), "sums to 90 %"),
         (("--target", "WBTC=50,DOGE=30,USD=20", "--band", "5%abs"), "DOGE is not in the file"),
         ((*HALVES, "--market", "fee=much"), "--market fee"),

@@ -92,7 +92,7 @@ def test_the_report_draws_leverage_margin_and_funding_over_time(bare: Bare, tmp_
         (("--futures", "BTC=100,lot=ETH=1"), "--futures lot: 'ETH' has no target"),
         (("--futures", "BTC=100,lot=BTC=0"), "--futures lot BTC: must be above 0"),
         (("--futures", "BTC=100,margin=0"), "--futures margin: must be above 0"),
-        (("--futures", "BTC=100", "--value", "0"), "--value: must be above 0"),
+        (("--futures", "BTC=100", "--value", "0"), "--value: 0 is not above zero"),
         (("--futures", "BTC=100,spot-multiple=2x"), "--futures spot-multiple: no spot portfolio"),
     ],
 )

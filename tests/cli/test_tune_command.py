@@ -21,6 +21,7 @@ from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import AllocatorSchedule, RunEngine, TuneJob, WorkEstimate, estimate_work, spec_for_choice
 from agent.backtest.tune.statistics import Objective
 from agent.backtest.workers import run_on_cluster
+from agent.cli.research.portfolio_texts import portfolio_options
 from agent.cli.research.trial_texts import parse_grid
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
@@ -37,7 +38,7 @@ pytest.importorskip("numba")
 Bare = Callable[..., CommandResult]
 HOURLY = Path(__file__).parents[3] / "shared" / "data" / "prices" / "hourly_2021-04_2022-12.parquet"
 WISHES = ("--target", "A=40,B=30,USD=30")
-PORTFOLIO = api.PortfolioOptions(target="A=40,B=30,USD=30")
+PORTFOLIO = portfolio_options(target="A=40,B=30,USD=30")
 BANDS = ("--band", "15%rel..40%rel:6", "--objective", "growth")
 
 

@@ -10,9 +10,11 @@ import pytest
 
 pytest.importorskip("polars")
 
-from agent.app.research.backtests import PortfolioOptions, targets_of
+from agent.app.research.backtests import PortfolioOptions, numeraire_of
 from agent.app.research.past_results import year_results
 from agent.backtest.data import PriceTable
+from agent.cli.research.portfolio_texts import portfolio_options
+from agent.cli.research.value_texts import parse_targets
 from agent.config.load import load_config
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
@@ -35,28 +37,28 @@ CASH = ("USD", "usdc", "DAI", "EUR", "CHF", "USDT0", "EURC")
 @pytest.mark.parametrize(("symbol", "remedy"), MISTYPED.items())
 def test_a_symbol_without_prices_is_no_cash(symbol: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match=f"--target: {symbol} is not in the file") as error:
-        targets_of(TABLE, f"ETH=70,{symbol}=30" if symbol != "ETHUSD" else f"BTC=70,{symbol}=30", "")
+        numeraire_of(TABLE, parse_targets(f"ETH=70,{symbol}=30" if symbol != "ETHUSD" else f"BTC=70,{symbol}=30"), "")
     assert remedy in error.value.remedy
 
 
 @pytest.mark.parametrize("symbol", CASH)
 def test_a_currency_or_stablecoin_without_prices_is_the_unit(symbol: str) -> None:
-    assert targets_of(TABLE, f"BTC=70,{symbol}=30", "") == ({"BTC": 7_000, symbol: 3_000}, symbol)
+    assert numeraire_of(TABLE, parse_targets(f"BTC=70,{symbol}=30"), "") == symbol
 
 
 def test_any_symbol_is_the_unit_if_it_is_named() -> None:
-    assert targets_of(TABLE, "BTC=70,GOLD=30", "GOLD")[1] == "GOLD"
+    assert numeraire_of(TABLE, parse_targets("BTC=70,GOLD=30"), "GOLD") == "GOLD"
     with pytest.raises(ConfigError, match="--target: LNIK"):
-        targets_of(TABLE, "BTC=40,LNIK=30,GOLD=30", "GOLD")
+        numeraire_of(TABLE, parse_targets("BTC=40,LNIK=30,GOLD=30"), "GOLD")
     with pytest.raises(ConfigError, match="--target: LNIK"):
-        targets_of(TABLE, "BTC=40,LNIK=30,USD=30", "")
-    assert targets_of(TABLE, "BTC=70,ETH=30", "")[1] == "USD"
+        numeraire_of(TABLE, parse_targets("BTC=40,LNIK=30,USD=30"), "")
+    assert numeraire_of(TABLE, parse_targets("BTC=70,ETH=30"), "") == "USD"
 
 
 @pytest.mark.parametrize("target", ["BTC=100", "USD=100", "LINK=100%"])
 def test_one_target_is_no_portfolio(target: str) -> None:
     with pytest.raises(ConfigError, match="is one asset, a portfolio needs at least 2"):
-        targets_of(TABLE, target, "")
+        numeraire_of(TABLE, parse_targets(target), "")
 
 
 def config_of_halves(folder: Path, numeraire: str) -> Path:
@@ -141,13 +143,13 @@ def test_each_command_refuses_closes_in_another_currency(bare: Callable[..., Com
 @pytest.mark.parametrize("numeraire", ["EUR", "EURC", "GOLD"])
 def test_closes_in_the_currency_of_the_unit_are_taken(tmp_path: Path, numeraire: str) -> None:
     """A unit that is no known currency may be worth anything."""
-    options = PortfolioOptions(target=f"BTC=70,{numeraire}=30", band="10%rel", numeraire=numeraire)
+    options = portfolio_options(target=f"BTC=70,{numeraire}=30", band="10%rel", numeraire=numeraire)
     table = options.load_prices(file_in_euros(tmp_path, "column"))
     assert options.spec(table).portfolio.numeraire.symbol == numeraire
 
 
 def test_closes_in_euros__are_in_euro_if_nothing_else_is_cash(tmp_path: Path) -> None:
-    options = PortfolioOptions(target="BTC=70,ETH=30", band="10%rel")
+    options = portfolio_options(target="BTC=70,ETH=30", band="10%rel")
     table = options.load_prices(file_in_euros(tmp_path, "column"))
     assert options.spec(table).portfolio.numeraire.symbol == "EUR"
 

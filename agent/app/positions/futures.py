@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,6 @@ from agent.app.cycles import Confirm, Progress
 from agent.app.documents.futures_report import FuturesReport, build_futures_report
 from agent.app.research.whatif import VALUE_PLACES
 from agent.config.futures import futures_markets, require_hedge_market
-from agent.config.tables.fields import parse_duration_s, parse_pairs
 from agent.config.writing.futures_template import LEVERAGE_BAND
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
@@ -45,7 +44,7 @@ from agent.model import (
 )
 from agent.policy.decide import current_drifts
 from agent.reference import reference_prices
-from agent.units import BPS, Price, Token, parse_raw, parse_share_with_unit_bps, value_text
+from agent.units import BPS, Price, Token, parse_share_with_unit_bps, value_text
 
 if TYPE_CHECKING:
     from agent.app.documents.research import (
@@ -60,6 +59,7 @@ QUOTE_TOKEN = Token("", "", VALUE_PLACES)
 HEDGE_FEE_PPM = 1_000
 SALE_COST_BPS = 10
 """Fee for opening and for closing a short, and cost of a spot sale, when the two are compared."""
+USUAL_LEVERAGE_BAND_BPS = parse_share_with_unit_bps(LEVERAGE_BAND, "leverage_band")
 UNLIMITED = 10**9
 """Value in place of a missing limit; it is never reached."""
 NO_MARKET_REASON = "it is sold: it has no futures market"
@@ -70,25 +70,32 @@ SHOWN_PLACES = 9
 
 @dataclass(frozen=True, slots=True)
 class FuturesOptions:
-    """Options of `whatif` about futures, as entered; an empty one takes its default."""
+    """Futures of a what-if: notionals, signed weights whose absolute values sum to one, prices and lots
+    (in units of 10^-18) by symbol.
 
-    notional: str
-    target: str = ""
-    band: str = ""
-    margin: str = ""
-    leverage: str = ""
-    leverage_band: str = ""
-    max_leverage: str = ""
-    max_utilisation: str = ""
-    max_position: str = ""
-    spot_multiple: str = ""
-    stress_move: str = ""
-    price: str = ""
-    lot: str = ""
-    hedge: str = ""
-    tax: str = ""
-    funding: str = ""
-    horizon: str = ""
+    Without `margin` it is the value of the spot portfolio, without `leverage_bps` and weights those of
+    the positions stay, and a band of the leverage that is None is the usual one, or off without
+    `leverage_bps`. `hedge_bps` is the share of a sale to short, `tax_by_symbol` the tax of a sale,
+    `funding_by_symbol` the funding rate a day, both over `horizon_s`.
+    """
+
+    notional_by_symbol: Mapping[str, Fraction]
+    weight_bps_by_symbol: Mapping[str, int] = field(default_factory=dict)
+    band_bps: int = 0
+    margin: Fraction | None = None
+    leverage_bps: int = 0
+    leverage_band_bps: int | None = None
+    max_leverage_bps: int = UNLIMITED
+    max_utilisation_bps: int = UNLIMITED
+    max_position_bps: int = BPS
+    spot_multiple_bps: int = 0
+    stress_move_bps: int = 0
+    price_by_symbol: Mapping[str, Price] = field(default_factory=dict)
+    lot_raw_by_symbol: Mapping[str, int] = field(default_factory=dict)
+    hedge_bps: int = 0
+    tax_by_symbol: Mapping[str, Fraction] = field(default_factory=dict)
+    funding_by_symbol: Mapping[str, Fraction] = field(default_factory=dict)
+    horizon_s: int | None = None
 
 
 def what_if_futures(
@@ -198,41 +205,32 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
     """Return the account of the options. Positions are opened at the mark price, without unrealised
     profit.
     """
-    notionals = {
-        symbol: parse_signed(notional_text, f"--futures {symbol}")
-        for symbol, notional_text in parse_pairs(options.notional, "--futures").items()
-    }
-    prices = _parse_amounts(options.price, "--price")
-    lot_sizes = _parse_amounts(options.lot, "--futures lot")
-    for option, values_by_symbol in (
-        ("--futures lot", lot_sizes),
-        ("--futures target", _parse_targets_bps(options)),
+    for option, symbols in (
+        ("--futures lot", options.lot_raw_by_symbol),
+        ("--futures target", options.weight_bps_by_symbol),
     ):
-        for symbol in values_by_symbol:
-            if symbol not in notionals:
+        for symbol in symbols:
+            if symbol not in options.notional_by_symbol:
                 raise ConfigError(
                     f"{option}: {symbol!r} is not in --futures", f"add {symbol}=0 to --futures"
                 )
-    for symbol in lot_sizes:
-        if symbol not in prices:
+    for symbol in options.lot_raw_by_symbol:
+        if symbol not in options.price_by_symbol:
             raise ConfigError(
                 f"--futures lot: {symbol} has no price, so its contracts have no value",
                 f"add its price: --price {symbol}=…",
             )
-    account_value_raw = (
-        parse_raw(options.margin, VALUE_PLACES, "--futures margin") if options.margin else None
-    )
-    if account_value_raw is None:
-        account_value_raw = int(spot_value * COIN_RAW)
+    account_value = spot_value if options.margin is None else options.margin
+    account_value_raw = int(account_value * COIN_RAW)
     if account_value_raw == 0:
         raise ConfigError(
             "--futures margin: is zero", "give the account value, such as --futures margin=5000"
         )
     markets = []
     positions = []
-    for symbol, notional in notionals.items():
-        lot_raw = int(lot_sizes.get(symbol, Fraction(1, COIN_RAW)) * COIN_RAW)
-        market = _perp_market(symbol, prices.get(symbol, Fraction(1)), lot_raw)
+    for symbol, notional in options.notional_by_symbol.items():
+        price = options.price_by_symbol.get(symbol, Fraction(1))
+        market = _perp_market(symbol, price, options.lot_raw_by_symbol.get(symbol, 1))
         markets.append(market)
         size_raw = int(notional * COIN_RAW / market.mark)
         if size_raw:
@@ -244,7 +242,7 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
 def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
     """Return the policy of the options, by default with the current weights and gross notional."""
     gross_notional_raw = margin.gross_notional_raw(account)
-    target_bps_by_symbol = _parse_targets_bps(options) or {
+    weight_bps_by_symbol = options.weight_bps_by_symbol or {
         market.symbol: round(
             Fraction(
                 margin.position_value_raw(market, account.size_raw(market.market)),
@@ -255,28 +253,16 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
         for market in account.markets
         if gross_notional_raw
     }
-    if (
-        _parse_targets_bps(options)
-        and sum(abs(target_bps) for target_bps in target_bps_by_symbol.values()) != BPS
-    ):
-        raise ConfigError(
-            "--futures target: absolute weights must sum to 100 %",
-            "write for example BTC=50,ETH=-50 for a long and a short of equal size",
-        )
     account_value_raw = margin.account_value_raw(account)
-    leverage_bps = _optional_share_bps(options.leverage, "--futures leverage", 0) or round(
+    leverage_bps = options.leverage_bps or round(
         Fraction(gross_notional_raw, account_value_raw) * BPS
     )
     limits = FuturesLimits(
-        max_leverage_bps=_optional_share_bps(
-            options.max_leverage, "--futures max-leverage", UNLIMITED
-        ),
-        max_utilisation_bps=_optional_share_bps(
-            options.max_utilisation, "--futures max-utilisation", UNLIMITED
-        ),
-        max_position_bps=_optional_share_bps(options.max_position, "--futures max-position", BPS),
-        spot_multiple_bps=_optional_share_bps(options.spot_multiple, "--futures spot-multiple", 0),
-        stress_move_bps=_optional_share_bps(options.stress_move, "--futures stress", 0),
+        max_leverage_bps=options.max_leverage_bps,
+        max_utilisation_bps=options.max_utilisation_bps,
+        max_position_bps=options.max_position_bps,
+        spot_multiple_bps=options.spot_multiple_bps,
+        stress_move_bps=options.stress_move_bps,
         slippage_bps=0,
         hysteresis_bps=0,
         emergency_distance_bps=0,
@@ -286,10 +272,10 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
     )
     return FuturesPolicy(
         tuple(
-            FuturesTarget(symbol, target_bps) for symbol, target_bps in target_bps_by_symbol.items()
+            FuturesTarget(symbol, weight_bps) for symbol, weight_bps in weight_bps_by_symbol.items()
         ),
         leverage_bps,
-        _optional_share_bps(options.band, "--futures band", 0),
+        options.band_bps,
         limits,
         leverage_band_bps=_leverage_band_bps(options),
         margin_in_weights=False,
@@ -297,44 +283,12 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
 
 
 def _leverage_band_bps(options: FuturesOptions) -> int:
-    """Return the band of the target leverage: that of the profiles if only `leverage` is given;
-    zero if it is off, or if neither option is given, which keeps the notional.
+    """Return the band of the target leverage: that of the profiles if only the leverage is given;
+    zero if neither is, which keeps the notional.
     """
-    if options.leverage_band == "off" or not (options.leverage or options.leverage_band):
-        return 0
-    return parse_share_with_unit_bps(
-        options.leverage_band or LEVERAGE_BAND, "--futures leverage-band"
-    )
-
-
-def _parse_targets_bps(options: FuturesOptions) -> dict[str, int]:
-    if not options.target:
-        return {}
-    return {
-        symbol: int(parse_signed(weight_text.removesuffix("%"), f"--futures target {symbol}") * 100)
-        for symbol, weight_text in parse_pairs(options.target, "--futures target").items()
-    }
-
-
-def parse_signed(number_text: str, option: str) -> Fraction:
-    """Return a number that may be negative. Raises ConfigError naming the option."""
-    sign = -1 if number_text.startswith("-") else 1
-    return sign * Fraction(parse_raw(number_text.removeprefix("-"), VALUE_PLACES, option), COIN_RAW)
-
-
-def _parse_amounts(pairs_text: str, option: str) -> dict[str, Fraction]:
-    amounts = {}
-    for symbol, amount_text in parse_pairs(pairs_text, option).items() if pairs_text else ():
-        amounts[symbol] = Fraction(
-            parse_raw(amount_text, VALUE_PLACES, f"{option} {symbol}"), COIN_RAW
-        )
-        if amounts[symbol] == 0:
-            raise ConfigError(f"{option} {symbol}: must be above 0", "omit it, or correct it")
-    return amounts
-
-
-def _optional_share_bps(share_text: str, option: str, default_bps: int) -> int:
-    return parse_share_with_unit_bps(share_text, option) if share_text else default_bps
+    if options.leverage_band_bps is None:
+        return USUAL_LEVERAGE_BAND_BPS if options.leverage_bps else 0
+    return options.leverage_band_bps
 
 
 def _market_documents(
@@ -378,11 +332,6 @@ def _hedge_documents(
     """Return the hedges of the assets that are sold. An asset without a market is sold; a short is
     cut to what the limits allow after the orders, in whole lots.
     """
-    hedge_bps = _optional_share_bps(options.hedge, "--futures hedge", 0)
-    if hedge_bps > BPS:
-        raise ConfigError(
-            "--futures hedge: is above 100 %", "give the share of the excess to short"
-        )
     sale_values = {
         symbol: -trade_value for symbol, trade_value in trade_values.items() if trade_value < 0
     }
@@ -390,11 +339,11 @@ def _hedge_documents(
     market_names = {market.market for market in account.markets}
     spot_value_raw = sum(spot_values.values(), Fraction(0)) * COIN_RAW
     hedge_documents: list[WhatIfHedgeDocument] = []
-    for symbol, excess_value in sale_values.items() if hedge_bps else ():
+    for symbol, excess_value in sale_values.items() if options.hedge_bps else ():
         short_value = Fraction(0)
         if symbol in market_names:
             short_size_raw = size_for_notional_raw(
-                account.market(symbol), -excess_value * hedge_bps * COIN_RAW / BPS
+                account.market(symbol), -excess_value * options.hedge_bps * COIN_RAW / BPS
             )
             allowed_size_raw = largest_allowed_raw(
                 account, symbol, short_size_raw, policy.limits, spot_value_raw, policy.leverage_bps
@@ -426,37 +375,28 @@ def _hedge_comparer(
     """Return a function that compares the costs of sale and short; None without a horizon. Raises
     ConfigError.
     """
-    if not options.horizon:
-        if options.tax or options.funding:
+    if (horizon_s := options.horizon_s) is None:
+        if options.tax_by_symbol or options.funding_by_symbol:
             raise ConfigError(
                 "--futures tax, funding: horizon is missing",
                 "give the duration of the hedge: --futures horizon=30d",
             )
         return None
-    horizon_s = parse_duration_s(options.horizon, "--futures horizon")
-    tax_texts = parse_pairs(options.tax, "--futures tax") if options.tax else {}
-    funding_rate_texts = (
-        parse_pairs(options.funding, "--futures funding") if options.funding else {}
-    )
-    for option, values_by_symbol in (
-        ("--futures tax", tax_texts),
-        ("--futures funding", funding_rate_texts),
+    for option, symbols in (
+        ("--futures tax", options.tax_by_symbol),
+        ("--futures funding", options.funding_by_symbol),
     ):
-        if unknown_symbols := [symbol for symbol in values_by_symbol if symbol not in spot_values]:
+        if unknown_symbols := [symbol for symbol in symbols if symbol not in spot_values]:
             raise ConfigError(
                 f"{option}: {unknown_symbols[0]!r} has no value",
                 f"add {unknown_symbols[0]} to --value",
             )
 
     def compare(symbol: str, short_value: Fraction) -> WhatIfHedgeDocument:
-        funding_rate_text = funding_rate_texts.get(symbol, "0%")
-        daily_percent = parse_signed(
-            funding_rate_text.removesuffix("%"), f"--futures funding {symbol}"
-        )
         market = replace(
             _perp_market(symbol, Fraction(1), 1),
             fee_ppm=HEDGE_FEE_PPM,
-            funding_daily=daily_percent / 100,
+            funding_daily=options.funding_by_symbol.get(symbol, Fraction(0)),
         )
         excess_value = sale_values[symbol]
         initial_margin_rate = Fraction(market.tiers[0].initial_ppm, margin.PPM)
@@ -469,10 +409,7 @@ def _hedge_comparer(
             hedged_value=short_value,
             sale_fees=short_value * SALE_COST_BPS / BPS,
             sale_impact=Fraction(0),
-            sale_tax=Fraction(
-                parse_raw(tax_texts.get(symbol, "0"), VALUE_PLACES, f"--futures tax {symbol}"),
-                COIN_RAW,
-            ),
+            sale_tax=options.tax_by_symbol.get(symbol, Fraction(0)),
             hedge_fees=short_fees,
             hedge_funding=funding_cost,
             capital_cost=Fraction(0),

@@ -1,15 +1,14 @@
-"""Backtests from a price file and command-line options."""
+"""Backtests of a portfolio, or a config, over the prices of a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from agent.app.research.whatif import MIN_ASSETS, parse_bands, parse_targets
+from agent.app.research.whatif import MIN_ASSETS, require_fit_bands
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
@@ -22,9 +21,6 @@ from agent.backtest.funding import FundingRateSeries, read_funding, rename_fundi
 from agent.backtest.jumps import suspect_closes, suspect_note, without_closes
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import (
-    DEFAULT_DECIMALS,
-    HALT_WHEN_GONE,
-    IN_NUMERAIRE,
     ROUTER,
     ROUTER_KIND,
     BacktestSpec,
@@ -32,7 +28,6 @@ from agent.backtest.settings import (
     SimulationSettings,
     TaxRule,
     make_spec,
-    parse_owner_transfer,
     simulated_spec,
 )
 from agent.backtest.simulate import Progress, simulate
@@ -45,12 +40,6 @@ from agent.config.build import (
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.pace import build_pace
-from agent.config.tables.fields import (
-    parse_choice,
-    parse_duration_s,
-    parse_gas_price_wei,
-    parse_pairs,
-)
 from agent.config.weights import offline_portfolio, without_max_change
 from agent.errors import ConfigError
 from agent.layers.settings import build_layer_settings
@@ -59,7 +48,6 @@ from agent.model import (
     Destination,
     Every,
     ExecutionConfig,
-    HybridTrigger,
     LotMethod,
     NoTradeZone,
     Policy,
@@ -70,100 +58,43 @@ from agent.model import (
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.layout import file_symbol
-from agent.units import BPS, PIPS, parse_raw, parse_share_with_unit_bps, value_text
+from agent.units import decimal_text, value_text
 from agent.weights.asset_classes import is_cash
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 EXPIRE_BLOCKS = 25
-MAX_DECIMALS = 36
-DESTINATION_BY_NAME = {destination.value: destination for destination in Destination}
-OPTION_BY_CONFIG_FIELD = {
-    "target": "--target",
-    "band": "--band",
-    "every": "--every",
-    "strictness": "--tracking",
-    "destination": "--destination",
-    "decimals": "--market decimals",
-}
-"""Options of a portfolio that a config sets, by their fields."""
-SPOT_OPTION_BY_FIELD = {
-    **OPTION_BY_CONFIG_FIELD,
-    "native": "--native",
-    "numeraire": "--numeraire",
-    "pool_fee": "--market fee",
-    "depth": "--market depth",
-    "pool_kind": "--market pool",
-    "gas_price_text": "--market gas",
-    "gas_prices_path": "--market gas-prices",
-    "flows": "--flow",
-    "flow_form": "--flows-in",
-    "when_prices_end": "--market gone",
-    "pool_states": "--market pool-state",
-    "data_fee": "--market data-fee",
-}
-"""Options of a portfolio and its market that a futures book without one does not have."""
+USUAL_MARKET = SimulationSettings(
+    depth=Fraction(10**9), fee_pips=1_000, start_value=Fraction(10_000)
+)
 SAMPLE_FOLDER = Path(__file__).parents[2] / "backtest" / "sample"
 
 
 @dataclass(frozen=True, slots=True)
+class PoolFile:
+    """The file of a recorded pool, and the symbols of its tokens, that of the lower address first."""
+
+    symbol0: str
+    symbol1: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class MarketOptions:
-    """Options of the simulated market, as entered.
+    """The simulated market, and files that replace its gas price, by one for each bar, and pools."""
 
-    `pool_fee` is the fee of every pool. `depth` (one side of a pool) and `start_value` (the initial
-    wallet) are in whole coins of the numeraire. `gas_price_text` is a price such as "20 gwei",
-    `gas_prices_path` a file of prices. `flows`, the owner's transfers, have the form
-    2021-03-01=+1000; `flow_form` says whether they are in the numeraire or pro rata. `data_fee` is
-    that of a swap of one leg, such as "300 gwei". `when_prices_end` says what happens to an asset
-    whose prices end. `pool_states` have the form WBTC/WETH=FILE.
-    """
-
-    pool_fee: str = "10bps"
-    depth: str = "1000000000"
-    start_value: str = "10000"
-    pool_kind: str = "v2"
-    gas_price_text: str = "0 wei"
-    latency_bars: int = 0
-    seed: int = 0
+    settings: SimulationSettings = USUAL_MARKET
     gas_prices_path: Path | None = None
-    flows: tuple[str, ...] = ()
-    flow_form: str = IN_NUMERAIRE
-    when_prices_end: str = HALT_WHEN_GONE
-    pool_states: tuple[str, ...] = ()
-    data_fee: str = "0 wei"
+    pool_files: tuple[PoolFile, ...] = ()
 
-    def settings(self) -> SimulationSettings:
-        """Parse the options that do not depend on the price table. Raises ConfigError naming the
-        option.
-        """
-        return SimulationSettings(
-            depth=Fraction(
-                parse_raw(self.depth, DEFAULT_DECIMALS, "--market depth"), 10**DEFAULT_DECIMALS
-            ),
-            fee_pips=parse_share_with_unit_bps(self.pool_fee, "--market fee") * (PIPS // BPS),
-            start_value=Fraction(
-                parse_raw(self.start_value, DEFAULT_DECIMALS, "--value"), 10**DEFAULT_DECIMALS
-            ),
-            pool_kind=self.pool_kind,
-            gas_price_wei=parse_gas_price_wei(self.gas_price_text, "--market gas"),
-            data_fee_wei=parse_gas_price_wei(self.data_fee, "--market data-fee"),
-            latency_bars=self.latency_bars,
-            seed=self.seed,
-            flows=tuple(parse_owner_transfer(transfer_text) for transfer_text in self.flows),
-            transfer_mode=self.flow_form,
-            stale_asset_mode=self.when_prices_end,
-        )
-
+    @property
     def pool_pairs(self) -> tuple[tuple[str, str], ...]:
-        """Return the two symbols of each recorded pool."""
-        return tuple(symbol_pair for symbol_pair, _ in map(_parse_pool_state, self.pool_states))
+        """The two symbols of each recorded pool."""
+        return tuple((pool_file.symbol0, pool_file.symbol1) for pool_file in self.pool_files)
 
     def settings_for_table(self, spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
         """Return the settings with gas prices for each bar and the recorded pools. Raises
         ConfigError.
         """
-        settings = self.settings()
+        settings = self.settings
         if self.gas_prices_path is not None:
             if settings.gas_price_wei:
                 raise ConfigError(
@@ -174,50 +105,48 @@ class MarketOptions:
             )
         token_by_symbol = {token.symbol: token for token in spec.tokens}
         recorded_pools = []
-        for (symbol0, symbol1), state_path in map(_parse_pool_state, self.pool_states):
-            if unknown_symbols := [
-                symbol for symbol in (symbol0, symbol1) if symbol not in token_by_symbol
-            ]:
-                raise ConfigError(
-                    f"--market pool-state: {unknown_symbols[0]!r} is not in the portfolio",
-                    f"choose from {', '.join(token_by_symbol)}",
-                )
+        for pool_file in self.pool_files:
+            for symbol in (pool_file.symbol0, pool_file.symbol1):
+                if symbol not in token_by_symbol:
+                    raise ConfigError(
+                        f"--market pool-state: {symbol!r} is not in the portfolio",
+                        f"choose from {', '.join(token_by_symbol)}",
+                    )
             recorded_pools.append(
-                read_pool(state_path, token_by_symbol[symbol0], token_by_symbol[symbol1])
+                read_pool(
+                    pool_file.path,
+                    token_by_symbol[pool_file.symbol0],
+                    token_by_symbol[pool_file.symbol1],
+                )
             )
         return replace(settings, recorded_pools=tuple(recorded_pools))
 
 
 @dataclass(frozen=True, slots=True)
 class PortfolioOptions:
-    """Options of the simulated portfolio and its policy, as entered: a config, or targets with a
-    band, a schedule, or both, else the tracking rule of that strictness.
+    """The simulated portfolio and its policy: a config, or targets in basis points with a trigger and
+    bands of single assets, all by symbol.
 
-    An empty `destination` is the usual one of the trigger.
-    `symbol_mapping` has texts of pairs FILE_SYMBOL=PORTFOLIO_SYMBOL with commas, `decimals` pairs
-    SYMBOL=NUMBER. `native` is the asset that prices gas. An empty `numeraire` means the first
-    target without a price in the file that is a known currency or stablecoin, or USD if every
+    Without a `trigger` it is the tracking rule, without a `destination` the usual one of the trigger.
+    `symbol_by_file_symbol` are the assets of the files' symbols, `decimals_by_symbol` those of tokens
+    that have other than 18. `native` is the asset that prices gas. An empty `numeraire` means the
+    first target without a price in the file that is a known currency or stablecoin, or USD if every
     target has a price.
     """
 
     config: Path | None = None
-    target: str = ""
-    band: str = ""
-    every: str = ""
-    destination: str = ""
+    target_bps_by_symbol: Mapping[str, int] = field(default_factory=dict)
+    trigger: Trigger | None = None
+    band_by_symbol: Mapping[str, Threshold] = field(default_factory=dict)
+    destination: Destination | None = None
     numeraire: str = ""
     native: str = ""
-    symbol_mapping: Sequence[str] = ()
-    decimals: str = ""
-    strictness: str = ""
-
-    def parse_symbol_mapping(self) -> dict[str, str]:
-        """Return the portfolio's symbols, keyed by the file's symbols."""
-        return parse_pairs(",".join(self.symbol_mapping), "--as") if self.symbol_mapping else {}
+    symbol_by_file_symbol: Mapping[str, str] = field(default_factory=dict)
+    decimals_by_symbol: Mapping[str, int] = field(default_factory=dict)
 
     def load_prices(self, prices_path: Path) -> PriceTable:
         """Load the file's prices under the portfolio's symbols. Raises ConfigError."""
-        return rename_symbols(read_table(prices_path), self.parse_symbol_mapping())
+        return rename_symbols(read_table(prices_path), self.symbol_by_file_symbol)
 
     def load_prices_and_funding(
         self, prices_path: Path, funding_path: Path | None
@@ -225,7 +154,6 @@ class PortfolioOptions:
         """Load prices and funding rates under the portfolio's symbols; `--as` may name symbols of
         the funding file alone. Raises ConfigError.
         """
-        symbol_by_file_symbol = self.parse_symbol_mapping()
         table = read_table(prices_path)
         rate_series = () if funding_path is None else read_funding(funding_path)
         rates_only_symbols = {series.symbol for series in rate_series} - {*table.symbols}
@@ -233,19 +161,25 @@ class PortfolioOptions:
             table,
             {
                 symbol: portfolio_symbol
-                for symbol, portfolio_symbol in symbol_by_file_symbol.items()
+                for symbol, portfolio_symbol in self.symbol_by_file_symbol.items()
                 if symbol not in rates_only_symbols
             },
         )
-        return table, rename_funding_symbols(rate_series, symbol_by_file_symbol)
+        return table, rename_funding_symbols(rate_series, self.symbol_by_file_symbol)
 
     def spec(self, table: PriceTable, pools: Sequence[tuple[str, str]] = ()) -> BacktestSpec:
-        """Return the backtest spec of the config, or of the options, without limits. Raises
+        """Return the backtest spec of the config, or of the targets, without limits. Raises
         ConfigError naming the option.
         """
         if self.config is None:
             return self._spec_without_config(table, pools)
-        refuse_options(self, OPTION_BY_CONFIG_FIELD, "the config sets it", "omit it, or --config")
+        refuse_options(
+            self,
+            PortfolioOptions(),
+            self.option_by_field,
+            "the config sets it",
+            "omit it, or --config",
+        )
         spec = spec_from_config(load_config(self.config))
         symbol = spec.portfolio.numeraire.symbol
         if self.numeraire not in ("", symbol):
@@ -270,59 +204,59 @@ class PortfolioOptions:
     def _spec_without_config(
         self, table: PriceTable, pools: Sequence[tuple[str, str]]
     ) -> BacktestSpec:
-        decimals = _parse_decimals(self.decimals)
-        target_bps_by_symbol, numeraire = targets_of(table, self.target, self.numeraire)
+        numeraire = numeraire_of(table, self.target_bps_by_symbol, self.numeraire)
         currency_remedy = (
             f"write {table.currency} in place of {numeraire}, or use prices in {numeraire}"
         )
         require_currency(table, numeraire, currency_remedy)
-        common_band, asset_bands = (
-            parse_bands(self.band, target_bps_by_symbol) if self.band else (None, {})
-        )
-        trigger = self._trigger(common_band)
-        destination = (
-            parse_choice(self.destination, "--destination", DESTINATION_BY_NAME)
-            if self.destination
-            else None
-        )
+        trigger = self.trigger or build_tracking("")
+        require_fit_bands(trigger, self.band_by_symbol, self.target_bps_by_symbol)
         spec = make_spec(
-            target_bps_by_symbol,
+            self.target_bps_by_symbol,
             trigger,
             numeraire,
-            destination=fit_destination(destination, trigger),
+            destination=fit_destination(self.destination, trigger),
             interval_s=table.interval_s,
             native=self.native,
-            tokens=SimulatedTokens(decimals, pools),
+            tokens=SimulatedTokens(self.decimals_by_symbol, pools),
         )
         _require_valid_policy(spec.policy)
         if isinstance(trigger, NoTradeZone):
             require_numeraire_among_assets(spec.portfolio)
         assets = tuple(
-            replace(asset, band=asset_bands.get(asset.token.symbol))
+            replace(asset, band=self.band_by_symbol.get(asset.token.symbol))
             for asset in spec.portfolio.assets
         )
         return replace(spec, portfolio=replace(spec.portfolio, assets=assets))
 
-    def _trigger(self, threshold: Threshold | None) -> Trigger:
-        if self.strictness and (self.every or threshold is not None):
-            raise ConfigError(
-                f"--tracking: {self.strictness} beside --band or --every", "choose one of them"
-            )
-        if self.every:
-            schedule = Every(parse_duration_s(self.every, "--every"))
-            return schedule if threshold is None else HybridTrigger(threshold, schedule)
-        return threshold or build_tracking(self.strictness)
+    @property
+    def option_by_field(self) -> dict[str, str]:
+        """The options that a config sets, by their fields."""
+        match self.trigger:
+            case Every():
+                trigger_option = "--every"
+            case NoTradeZone():
+                trigger_option = "--tracking"
+            case _:
+                trigger_option = "--band"
+        return {
+            "target_bps_by_symbol": "--target",
+            "trigger": trigger_option,
+            "band_by_symbol": "--band",
+            "destination": "--destination",
+            "decimals_by_symbol": "--market decimals",
+        }
 
 
 def refuse_options(
-    options: DataclassInstance, option_by_field: Mapping[str, str], why: str, remedy: str
+    options: object, usual: object, option_by_field: Mapping[str, str], why: str, remedy: str
 ) -> None:
-    """Raise ConfigError naming the first option by these fields that is not its default: it would
-    have no effect.
+    """Raise ConfigError naming the first option by these fields that is not as in the `usual` ones:
+    it would have no effect.
     """
-    for field in fields(options):
-        if field.name in option_by_field and getattr(options, field.name) != field.default:
-            raise ConfigError(f"{option_by_field[field.name]}: {why}", remedy)
+    for field_name, option in option_by_field.items():
+        if getattr(options, field_name) != getattr(usual, field_name):
+            raise ConfigError(f"{option}: {why}", remedy)
 
 
 def fit_destination(destination: Destination | None, trigger: Trigger) -> Destination:
@@ -349,17 +283,6 @@ def require_numeraire_among_assets(portfolio: Portfolio) -> None:
             f"--target: tracking trades against {numeraire.symbol}, which is not among the targets",
             f"add {numeraire.symbol}=0, or give --band or --every",
         )
-
-
-def _parse_pool_state(pool_state_text: str) -> tuple[tuple[str, str], Path]:
-    pair_text, equals, path_text = pool_state_text.partition("=")
-    symbol0, slash, symbol1 = pair_text.partition("/")
-    if not (equals and slash and symbol0 and symbol1 and path_text):
-        raise ConfigError(
-            f"--market pool-state: {pool_state_text[:60]!r}",
-            "write its tokens and its file: WBTC/WETH=pool.json",
-        )
-    return (symbol0.strip(), symbol1.strip()), Path(path_text)
 
 
 def sample_files() -> tuple[Path, Path]:
@@ -394,7 +317,7 @@ def backtest(
     the result without them. Raises ConfigError naming the option.
     """
     table, rate_series = portfolio_options.load_prices_and_funding(prices_path, funding)
-    spec = portfolio_options.spec(table, market_options.pool_pairs())
+    spec = portfolio_options.spec(table, market_options.pool_pairs)
     settings = market_options.settings_for_table(spec, table)
     require_priced_gas(settings, spec, table)
     return simulate_checked(spec, table, settings, progress, rate_series)
@@ -472,17 +395,6 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
     )
 
 
-def _parse_decimals(pairs_text: str) -> dict[str, int]:
-    decimals_text_by_symbol = parse_pairs(pairs_text, "--market decimals") if pairs_text else {}
-    for symbol, decimals_text in decimals_text_by_symbol.items():
-        if not decimals_text.isdecimal() or int(decimals_text) > MAX_DECIMALS:
-            raise ConfigError(
-                f"--market decimals {symbol}: {decimals_text!r}",
-                f"write a whole number from 0 to {MAX_DECIMALS}: WBTC=8",
-            )
-    return {symbol: int(decimals_text) for symbol, decimals_text in decimals_text_by_symbol.items()}
-
-
 def _require_valid_policy(policy: Policy) -> None:
     """Raise ConfigError for an invalid policy, naming the option in place of the config key."""
     try:
@@ -494,21 +406,21 @@ def _require_valid_policy(policy: Policy) -> None:
         raise ConfigError(message, remedy) from None
 
 
-def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
-    """Return targets in bps by symbol, and the numeraire: `numeraire` if given, else the first
-    target without a price in the file that is a known currency or stablecoin, else that of the prices. Any other
-    target has to be in the file. Raises ConfigError.
+def numeraire_of(table: PriceTable, target_bps_by_symbol: Mapping[str, int], numeraire: str) -> str:
+    """Return the numeraire of two or more targets, the given or implied one. Raises ConfigError for
+    another target without a price in the file.
     """
-    if not target:
+    if not target_bps_by_symbol:
         raise ConfigError(
             "--target or --config is needed",
             "write for example --target BTC=50,USD=50 --band 10%rel",
         )
-    target_bps_by_symbol = parse_targets(target)
     if len(target_bps_by_symbol) < MIN_ASSETS:
+        ((symbol, target_bps),) = target_bps_by_symbol.items()
+        target_text = f"{symbol}={decimal_text(target_bps, 2)}"
         raise ConfigError(
-            f"--target: {target} is one asset, a portfolio needs at least {MIN_ASSETS}",
-            f"add the other, such as {target},USD=0 for all of it in one",
+            f"--target: {target_text} is one asset, a portfolio needs at least {MIN_ASSETS}",
+            f"add the other, such as {target_text},USD=0 for all of it in one",
         )
     numeraire, unknown_symbols = numeraire_and_unknown(table, target_bps_by_symbol, numeraire)
     if unknown_symbols:
@@ -516,7 +428,7 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
             f"--target: {unknown_symbols[0]} is not in the file",
             _remedy_for_unknown(table, unknown_symbols, [*target_bps_by_symbol], numeraire),
         )
-    return target_bps_by_symbol, numeraire
+    return numeraire
 
 
 def numeraire_and_unknown(

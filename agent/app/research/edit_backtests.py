@@ -118,7 +118,7 @@ def _compare_configs(
         "until": format_time(int(table.times_s[-1]))[:10],
         "days": table.bar_count,
         "numeraire": edited_config.config.portfolio.numeraire,
-        "start_value": ASSUMED_MARKET.start_value,
+        "start_value": value_text(ASSUMED_MARKET.start_value, 0, 2),
         "edited": edited_figures,
         "present": present_figures,
         "held_return": f"{hold_growth[-1] - 1:.6f}",
@@ -299,12 +299,9 @@ def _simulation_spec(loaded_config: LoadedConfig) -> tuple[BacktestSpec, list[st
 
 
 def _simulation_settings(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
-    market_options = (
-        ASSUMED_MARKET
-        if has_gas_price(spec, table)
-        else replace(ASSUMED_MARKET, gas_price_text="0 wei")
-    )
-    return market_options.settings_for_table(spec, table)
+    if has_gas_price(spec, table):
+        return ASSUMED_MARKET
+    return replace(ASSUMED_MARKET, gas_price_wei=0)
 
 
 def _simulate(

@@ -1,13 +1,12 @@
-"""Backtests and margin-call stress of a futures book, from a price file and command-line
-options.
-"""
+"""Backtests and margin-call stress of a futures book, over the prices of a file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from agent.app.documents.research import (
     SimulatedHedgeDocument,
 )
 from agent.app.research.backtests import (
-    SPOT_OPTION_BY_FIELD,
+    USUAL_MARKET,
     MarketOptions,
     PortfolioOptions,
     refuse_options,
@@ -45,7 +44,7 @@ from agent.backtest.jumps import with_suspect_note
 from agent.backtest.report.series import PerformanceMetrics, growth_series_of_units, performance
 from agent.backtest.report.series import backtest_document as portfolio_document
 from agent.backtest.result import SimulationResult
-from agent.backtest.settings import MAX_AGE_BARS, BacktestSpec
+from agent.backtest.settings import MAX_AGE_BARS, BacktestSpec, SimulationSettings
 from agent.backtest.simulate import Progress, library_versions, simulate
 from agent.backtest.stress.futures import (
     FuturesSeverity,
@@ -56,182 +55,148 @@ from agent.backtest.stress.futures import Progress as StressProgress
 from agent.config.futures import build_futures, futures_markets
 from agent.config.load import load_config
 from agent.config.schema import Config
-from agent.config.tables.fields import parse_pairs
 from agent.config.tables.futures import EMERGENCY_COOLDOWN_S
 from agent.errors import ConfigError
 from agent.margin.account import PERPETUAL_PROTOCOL_TIERS
 from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget
-from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_with_unit_bps
+from agent.units import BPS, Token, decimal_text
 
 PPM_PER_BPS = 100
 CONFIG_FUTURES_OPTIONS = {
-    "leverage": "--futures leverage",
-    "band": "--futures band",
-    "max_leverage": "--futures max-leverage",
-    "max_utilisation": "--futures max-utilisation",
-    "spot_multiple": "--futures spot-multiple",
-    "stress_move": "--futures stress",
+    "leverage_bps": "--futures leverage",
+    "band_bps": "--futures band",
+    "max_leverage_bps": "--futures max-leverage",
+    "max_utilisation_bps": "--futures max-utilisation",
+    "spot_multiple_bps": "--futures spot-multiple",
+    "stress_move_bps": "--futures stress",
 }
 """Options of a book that [futures] of a config sets, by their fields."""
+OPTION_BY_SETTING = {
+    "fee_pips": "--market fee",
+    "depth": "--market depth",
+    "pool_kind": "--market pool",
+    "gas_price_wei": "--market gas",
+    "flows": "--flow",
+    "transfer_mode": "--flows-in",
+    "stale_asset_mode": "--market gone",
+    "data_fee_wei": "--market data-fee",
+}
+OPTION_BY_MARKET_FILE = {
+    "gas_prices_path": "--market gas-prices",
+    "pool_files": "--market pool-state",
+}
+"""Options of a market that a futures book without a portfolio does not have, by their fields."""
 HYSTERESIS_BPS = 500
 """Distance below a limit at which a reduction ends."""
 EMERGENCY_DISTANCE_BPS = 500
 """Distance to liquidation below which positions are closed."""
-DEFAULT_BOUND = "5%"
+DEFAULT_BOUND_BPS = 500
+DEFAULT_LOT_RAW = 10 ** (DECIMALS - 3)
 MAX_BASIS_BPS = 500
 """Distance between mark and index above which no position is opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class FuturesBookOptions:
-    """Options of the simulated futures book, as entered; an empty one takes its default. `fee`,
-    `slippage`, `penalty` and `bound`, an order's distance from the index, are those of the venue.
-    With a `config`, its [futures] gives targets, leverage, bands and limits.
+    """The simulated futures book: signed weights by symbol, whose absolute values sum to one, or those
+    of the [futures] of a `config`, which gives leverage, bands and limits too.
+
+    Amounts are in units of 10^-18. `fee_bps`, `slippage_bps`, `penalty_bps` and `bound_bps`, an order's
+    distance from the index, are those of the venue. Without `margin_raw` the margin is the initial
+    value of the market.
     """
 
-    target: str
-    leverage: str = "2x"
-    band: str = "5%"
-    margin: str = ""
-    reserve: str = ""
-    max_leverage: str = "4x"
-    max_utilisation: str = "80%"
-    spot_multiple: str = ""
-    stress_move: str = "10%"
-    lot: str = ""
-    fee: str = "10bps"
-    slippage: str = "10bps"
-    penalty: str = "2.5%"
-    bound: str = ""
+    weight_bps_by_symbol: Mapping[str, int] = field(default_factory=dict)
     config: Path | None = None
+    leverage_bps: int = 2 * BPS
+    band_bps: int = 500
+    margin_raw: int | None = None
+    reserve_raw: int = 0
+    max_leverage_bps: int = 4 * BPS
+    max_utilisation_bps: int = 8_000
+    spot_multiple_bps: int = 0
+    stress_move_bps: int = 1_000
+    lot_raw_by_symbol: Mapping[str, int] = field(default_factory=dict)
+    fee_bps: int = 10
+    slippage_bps: int = 10
+    penalty_bps: int = 250
+    bound_bps: int | None = None
 
-    def targets(self) -> dict[str, int]:
-        """Return signed weights in basis points by symbol. Raises ConfigError unless their absolute
-        values sum to one.
-        """
-        if self.config is not None:
-            policy = _config_policy(load_config(self.config).config)
-            return {target.market: target.weight_bps for target in policy.targets}
-        weight_bps_by_symbol = {}
-        for symbol, weight_text in parse_pairs(self.target, "--futures target").items():
-            share_text = weight_text.removeprefix("-").removesuffix("%")
-            weight_bps = parse_share_with_unit_bps(f"{share_text}%", f"--futures target {symbol}")
-            weight_bps_by_symbol[symbol] = (
-                -weight_bps if weight_text.startswith("-") else weight_bps
-            )
-        if sum(map(abs, weight_bps_by_symbol.values())) != BPS:
-            raise ConfigError(
-                "--futures target: absolute weights must sum to 100 %",
-                "write for example BTC=50,ETH=-50 for a long and a short of equal size",
-            )
-        return weight_bps_by_symbol
+    def weights(self) -> Mapping[str, int]:
+        """Return signed weights in basis points by symbol. Raises ConfigError."""
+        if self.config is None:
+            return self.weight_bps_by_symbol
+        policy = _config_policy(load_config(self.config).config)
+        return {target.market: target.weight_bps for target in policy.targets}
 
-    def settings(self, interval_s: int, market_options: MarketOptions) -> FuturesSettings:
-        """Return the settings of the book. `market_options` has its value, latency and seed. Raises
+    def settings(self, interval_s: int, market: SimulationSettings) -> FuturesSettings:
+        """Return the settings of the book. `market` has its value, latency and seed. Raises
         ConfigError naming the option.
         """
-        venue_bps_by_name = self._parse_venue()
-        lot_texts = parse_pairs(self.lot, "--futures lot") if self.lot else {}
-        weight_bps_by_symbol = self.targets()
+        symbols = list(self.weights())
         if unknown_symbols := [
-            symbol for symbol in lot_texts if symbol not in weight_bps_by_symbol
+            symbol for symbol in self.lot_raw_by_symbol if symbol not in symbols
         ]:
             raise ConfigError(
                 f"--futures lot: {unknown_symbols[0]!r} has no target",
-                f"choose from {', '.join(weight_bps_by_symbol)}",
+                f"choose from {', '.join(symbols)}",
             )
-        policy = self._policy(
-            weight_bps_by_symbol, venue_bps_by_name["bound"], (MAX_AGE_BARS + 1) * interval_s - 1
-        )
         return FuturesSettings(
-            policy,
+            self._policy((MAX_AGE_BARS + 1) * interval_s - 1),
             PerpVenueSettings(
                 PERPETUAL_PROTOCOL_TIERS,
-                venue_bps_by_name["fee"] * PPM_PER_BPS,
-                venue_bps_by_name["slippage"],
-                venue_bps_by_name["penalty"] * PPM_PER_BPS,
+                self.fee_bps * PPM_PER_BPS,
+                self.slippage_bps,
+                self.penalty_bps * PPM_PER_BPS,
                 tuple(
-                    (
-                        symbol,
-                        _parse_positive_raw(
-                            lot_texts.get(symbol, "0.001"), f"--futures lot {symbol}"
-                        ),
-                    )
-                    for symbol in weight_bps_by_symbol
+                    (symbol, self.lot_raw_by_symbol.get(symbol, DEFAULT_LOT_RAW))
+                    for symbol in symbols
                 ),
             ),
-            _parse_positive_raw(self.margin, "--futures margin")
-            if self.margin
-            else _parse_positive_raw(market_options.start_value, "--value"),
-            parse_raw(self.reserve, DECIMALS, "--futures reserve") if self.reserve else 0,
-            market_options.latency_bars,
-            market_options.seed,
+            int(market.start_value * 10**DECIMALS) if self.margin_raw is None else self.margin_raw,
+            self.reserve_raw,
+            market.latency_bars,
+            market.seed,
         )
 
-    def _policy(
-        self, weight_bps_by_symbol: dict[str, int], price_bound_bps: int, index_age_s: int
-    ) -> FuturesPolicy:
+    def _policy(self, index_age_s: int) -> FuturesPolicy:
         """Return targets and limits by symbol; an index is valid for `index_age_s`. Orders of a
-        config are bounded by `bound` too, since a bar is longer than a block.
+        config are bounded by `bound_bps` too, since a bar is longer than a block.
         """
+        bound_bps = DEFAULT_BOUND_BPS if self.bound_bps is None else self.bound_bps
         if self.config is not None:
-            refuse_options(self, CONFIG_FUTURES_OPTIONS, "the config sets it", "omit it")
+            refuse_options(
+                self, FuturesBookOptions(), CONFIG_FUTURES_OPTIONS, "the config sets it", "omit it"
+            )
             policy = _config_policy(load_config(self.config).config)
             limits = replace(
                 policy.limits,
-                slippage_bps=price_bound_bps,
-                emergency_slippage_bps=2 * price_bound_bps,
+                slippage_bps=bound_bps,
+                emergency_slippage_bps=2 * bound_bps,
                 index_age_s=index_age_s,
             )
             return replace(policy, limits=limits)
         limits = FuturesLimits(
-            max_leverage_bps=parse_share_with_unit_bps(self.max_leverage, "--futures max-leverage"),
-            max_utilisation_bps=parse_share_with_unit_bps(
-                self.max_utilisation, "--futures max-utilisation"
-            ),
+            max_leverage_bps=self.max_leverage_bps,
+            max_utilisation_bps=self.max_utilisation_bps,
             max_position_bps=BPS,
-            spot_multiple_bps=(
-                parse_share_with_unit_bps(self.spot_multiple, "--futures spot-multiple")
-                if self.spot_multiple
-                else 0
-            ),
-            stress_move_bps=parse_share_with_unit_bps(self.stress_move, "--futures stress"),
-            slippage_bps=price_bound_bps,
+            spot_multiple_bps=self.spot_multiple_bps,
+            stress_move_bps=self.stress_move_bps,
+            slippage_bps=bound_bps,
             hysteresis_bps=HYSTERESIS_BPS,
             emergency_distance_bps=EMERGENCY_DISTANCE_BPS,
-            emergency_slippage_bps=2 * price_bound_bps,
+            emergency_slippage_bps=2 * bound_bps,
             max_basis_bps=MAX_BASIS_BPS,
             index_age_s=index_age_s,
             emergency_cooldown_s=EMERGENCY_COOLDOWN_S,
         )
         return FuturesPolicy(
-            tuple(
-                FuturesTarget(symbol, weight_bps)
-                for symbol, weight_bps in weight_bps_by_symbol.items()
-            ),
-            parse_share_with_unit_bps(self.leverage, "--futures leverage"),
-            parse_share_with_unit_bps(self.band, "--futures band"),
+            tuple(starmap(FuturesTarget, self.weight_bps_by_symbol.items())),
+            self.leverage_bps,
+            self.band_bps,
             limits,
             margin_in_weights=False,
         )
-
-    def _parse_venue(self) -> dict[str, int]:
-        """Return the figures of the venue in basis points."""
-        share_bps_by_name = {
-            name: parse_share_with_unit_bps(share_text, f"--futures {name}")
-            for name, share_text in (
-                ("fee", self.fee),
-                ("slippage", self.slippage),
-                ("penalty", self.penalty),
-                ("bound", self.bound or DEFAULT_BOUND),
-            )
-        }
-        for name, share_bps in share_bps_by_name.items():
-            if share_bps >= BPS // 2:
-                raise ConfigError(
-                    f"--futures {name}: {share_bps / 100:g} %", "write a share below 50 %"
-                )
-        return share_bps_by_name
 
 
 def has_futures(config_path: Path | None) -> bool:
@@ -290,23 +255,23 @@ def backtest_futures(
     if (
         book_options.config is None
         and portfolio_options.config is None
-        and not portfolio_options.target
+        and not portfolio_options.target_bps_by_symbol
     ):
         refuse_spot_options(market_options, portfolio_options)
         book_settings = _settings_without_spot(
             book_options,
             futures_prices.interval_s,
-            market_options,
+            market_options.settings,
             "add --target, or omit --futures spot-multiple",
         )
         market_path = futures_path(futures_prices, rate_series)
         return replace(simulate_book(market_path, book_settings, progress), notes=notes)
-    if book_options.reserve:
+    if book_options.reserve_raw:
         raise ConfigError(
             "--futures reserve: margin is deposited from the portfolio itself", "omit it"
         )
     portfolio_options = _with_futures_assets(book_options, portfolio_options)
-    spec = portfolio_options.spec(table, market_options.pool_pairs())
+    spec = portfolio_options.spec(table, market_options.pool_pairs)
     settings = market_options.settings_for_table(spec, table)
     require_priced_gas(settings, spec, table)
     if (numeraire_symbol := spec.portfolio.numeraire.symbol) in futures_prices.symbols:
@@ -315,7 +280,7 @@ def backtest_futures(
             f"{option}: {numeraire_symbol} is the numeraire of the portfolio",
             "use a numeraire without prices in the file",
         )
-    futures_setup, spec = _futures_setup(book_options, market_options, spec, table.interval_s)
+    futures_setup, spec = _futures_setup(book_options, settings, spec, table.interval_s)
     futures_setup = replace(futures_setup, rate_series=rate_series, notes=notes)
     table = with_suspect_note(table, spec)
     return simulate(spec, table, settings, progress, all_rate_series, futures_setup)
@@ -324,13 +289,13 @@ def backtest_futures(
 def _settings_without_spot(
     book_options: FuturesBookOptions,
     interval_s: int,
-    market_options: MarketOptions,
+    market: SimulationSettings,
     remedy: str = "omit --futures spot-multiple",
 ) -> FuturesSettings:
     """Return the settings of a book alone. Raises ConfigError for a multiple of its spot, which
     would keep it closed.
     """
-    settings = book_options.settings(interval_s, market_options)
+    settings = book_options.settings(interval_s, market)
     if settings.policy.limits.spot_multiple_bps:
         raise ConfigError("--futures spot-multiple: no spot portfolio given", remedy)
     return settings
@@ -338,10 +303,16 @@ def _settings_without_spot(
 
 def refuse_spot_options(market_options: MarketOptions, portfolio_options: PortfolioOptions) -> None:
     """Raise ConfigError for an option that a futures book without a portfolio does not have."""
-    for options in (portfolio_options, market_options):
+    for options, usual, option_by_field in (
+        (portfolio_options, PortfolioOptions(), portfolio_options.option_by_field),
+        (portfolio_options, PortfolioOptions(), {"native": "--native", "numeraire": "--numeraire"}),
+        (market_options.settings, USUAL_MARKET, OPTION_BY_SETTING),
+        (market_options, MarketOptions(), OPTION_BY_MARKET_FILE),
+    ):
         refuse_options(
             options,
-            SPOT_OPTION_BY_FIELD,
+            usual,
+            option_by_field,
             "a futures book alone does not have it",
             "omit it, or add --target",
         )
@@ -378,25 +349,27 @@ def _with_futures_assets(
         )
     if portfolio_options.config is not None:
         return portfolio_options
-    target_text_by_symbol = parse_pairs(portfolio_options.target, "--target")
-    added_targets = [
-        f"{symbol}=0" for symbol in book_options.targets() if symbol not in target_text_by_symbol
-    ]
-    return replace(portfolio_options, target=",".join([portfolio_options.target, *added_targets]))
+    target_bps_by_symbol = portfolio_options.target_bps_by_symbol
+    added_bps_by_symbol = {
+        symbol: 0 for symbol in book_options.weights() if symbol not in target_bps_by_symbol
+    }
+    return replace(
+        portfolio_options, target_bps_by_symbol={**target_bps_by_symbol, **added_bps_by_symbol}
+    )
 
 
 def _futures_setup(
     book_options: FuturesBookOptions,
-    market_options: MarketOptions,
+    market: SimulationSettings,
     spec: BacktestSpec,
     interval_s: int,
 ) -> tuple[FuturesSetup, BacktestSpec]:
     """Return the simulated futures, and the spec whose strategies and signals name their markets.
-    With a delay, orders of a config are bounded by `bound`, as the index moves meanwhile.
+    With a delay, orders of a config are bounded by `bound_bps`, as the index moves meanwhile.
     """
-    settings = book_options.settings(interval_s, market_options)
+    settings = book_options.settings(interval_s, market)
     if book_options.config is None:
-        symbols = list(book_options.targets())
+        symbols = list(book_options.weights())
         spec_symbols = {token.symbol for token in spec.tokens}
         if missing_symbols := [symbol for symbol in symbols if symbol not in spec_symbols]:
             raise ConfigError(
@@ -406,7 +379,7 @@ def _futures_setup(
         return setup_of_settings(settings, spec, symbols), spec
     config = load_config(book_options.config).config
     policy = settings.policy
-    if not (market_options.latency_bars or book_options.bound):
+    if not market.latency_bars and book_options.bound_bps is None:
         policy = replace(policy, limits=_config_policy(config).limits)
     if (
         config.tax is None and policy.hedge_policy is not None
@@ -426,7 +399,7 @@ def futures_market(
     rate_series: tuple[FundingRateSeries, ...] = (),
 ) -> tuple[PriceTable, tuple[FundingRateSeries, ...]]:
     """Return prices and funding rates of the targets' symbols. Raises ConfigError."""
-    table = with_suspect_note(table.select(list(book_options.targets())))
+    table = with_suspect_note(table.select(list(book_options.weights())))
     rate_series = tuple(series for series in rate_series if series.symbol in table.symbols)
     require_prices(rate_series, table.symbols, table.times_s)
     return table, rate_series
@@ -487,7 +460,7 @@ DEFAULT_BARS = 240
 def prepare_futures_stress(
     prices_path: Path,
     book_options: FuturesBookOptions,
-    market_options: MarketOptions,
+    market: SimulationSettings,
     portfolio_options: PortfolioOptions,
     *,
     bar_count: int,
@@ -498,7 +471,7 @@ def prepare_futures_stress(
     Raises ConfigError naming the option.
     """
     table, _ = futures_market(book_options, portfolio_options.load_prices(prices_path))
-    settings = _settings_without_spot(book_options, table.interval_s, market_options)
+    settings = _settings_without_spot(book_options, table.interval_s, market)
     bar_count = bar_count or min(DEFAULT_BARS, table.bar_count)
     return FuturesStressSpec(table, settings, FuturesSeverity(), bar_count, path_count, seed_count)
 
@@ -526,13 +499,6 @@ def stress_futures(
         "seed": settings.seed,
         "versions": dict(library_versions()),
     }
-
-
-def _parse_positive_raw(amount_text: str, option: str) -> int:
-    amount_raw = parse_raw(amount_text, DECIMALS, option)
-    if amount_raw == 0:
-        raise ConfigError(f"{option}: must be above 0", "write an amount such as 10000")
-    return amount_raw
 
 
 def _coin_text(amount_raw: int) -> str:

@@ -9,6 +9,7 @@ import math
 from calendar import isleap
 from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,12 @@ from numpy.typing import NDArray
 
 from agent.app.documents.owner import PastResultDocument, WorstMonthDocument
 from agent.app.documents.status import ORDINARY_DAY_INDEX
-from agent.app.research.backtests import (
-    MarketOptions,
-    sample_files,
-    spec_from_config,
-)
+from agent.app.research.backtests import USUAL_MARKET, sample_files, spec_from_config
 from agent.app.start.past_results import PAST_BASIS, SMALL_MONEY_USD
 from agent.backtest.data import PriceTable, read_table, require_unit_of_prices
 from agent.backtest.report.series import backtest_document, growth_series
 from agent.backtest.result import SimulationResult
+from agent.backtest.settings import SimulationSettings
 from agent.backtest.simulate import simulate
 from agent.config.load import load_config_text
 from agent.config.loaded import LoadedConfig
@@ -35,14 +33,14 @@ from agent.config.writing.portfolio_templates import PortfolioTemplate
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod
-from agent.units import format_time
+from agent.units import format_time, value_text
 
 COIN_BY_TOKEN = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC", "cbBTC": "BTC"}
 """Coins of the sample by the token that stands for each; a depeg of a token is not in its
 prices.
 """
 ETHER_SYMBOLS = ("WETH", "ETH")
-ASSUMED_MARKET = MarketOptions(pool_fee="30bps", start_value="10000", gas_price_text="1 gwei")
+ASSUMED_MARKET = replace(USUAL_MARKET, fee_pips=3_000, gas_price_wei=10**9)
 UNTESTABLE_METHODS = (AllocationMethod.MARKET_CAP, AllocationMethod.SIGNAL)
 """Allocators that need data which the sample lacks; their starting weights are tested."""
 
@@ -76,7 +74,7 @@ def _with_prices(
     )
 
 
-def network_market(chain_id: int, start_value: str) -> MarketOptions:
+def network_market(chain_id: int, start_value: Fraction) -> SimulationSettings:
     """Return the assumed market with the gas price and data fee of an ordinary day on a chain, both
     in wei of ether at the preset's dollars per coin, rounded up.
     """
@@ -87,10 +85,7 @@ def network_market(chain_id: int, start_value: str) -> MarketOptions:
         for fee_wei in (fees.gas_prices_wei[ORDINARY_DAY_INDEX], fees.data_fee_wei)
     )
     return replace(
-        ASSUMED_MARKET,
-        start_value=start_value,
-        gas_price_text=f"{gas_wei} wei",
-        data_fee=f"{data_fee_wei} wei",
+        ASSUMED_MARKET, start_value=start_value, gas_price_wei=gas_wei, data_fee_wei=data_fee_wei
     )
 
 
@@ -123,7 +118,7 @@ def computed_template_result(
         "template",
     )
     is_small_money = template.name == portfolio_templates.SMALL_TEMPLATE
-    start_value = str(SMALL_MONEY_USD) if is_small_money else ASSUMED_MARKET.start_value
+    start_value = Fraction(SMALL_MONEY_USD) if is_small_money else ASSUMED_MARKET.start_value
     table = (
         packaged_closes(loaded_config)
         if coin_prices is None
@@ -135,7 +130,7 @@ def computed_template_result(
 def past_result(
     loaded_config: LoadedConfig,
     table: PriceTable,
-    start_value: str = ASSUMED_MARKET.start_value,
+    start_value: Fraction = ASSUMED_MARKET.start_value,
     basis: str = PAST_BASIS,
 ) -> PastResultDocument:
     """Return the past result of a config on prices by its symbols with `start_value` coins of the
@@ -163,15 +158,15 @@ def past_result(
         portfolio=replace(spec.portfolio, wrapped_native=ether_addresses[0]),
         limits=replace(spec.limits, max_live_value=None),
     )
-    market_options = network_market(loaded_config.config.chain.chain_id, start_value)
-    simulation = simulate(spec, table, market_options.settings_for_table(spec, table))
+    market = network_market(loaded_config.config.chain.chain_id, start_value)
+    simulation = simulate(spec, table, market)
     simulation_document = backtest_document(simulation)
     rebalanced_figures = simulation_document["figures"]["rebalanced"]
     hold_figures = simulation_document["figures"]["held"]
     return {
         "from": format_time(simulation_document["from"])[:10],
         "until": format_time(simulation_document["until"])[:10],
-        "value": start_value,
+        "value": value_text(start_value, 0, 2),
         "return": simulation_document["twr"][:-2],
         "return_of_holding": simulation_document["hold_twr"][:-2],
         "max_drawdown": rebalanced_figures["max_drawdown"][:-2],

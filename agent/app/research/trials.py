@@ -4,7 +4,7 @@ parameter searches over a grid of triggers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from agent.app.research.backtests import (
     require_numeraire_among_assets,
     require_priced_gas,
 )
-from agent.app.research.shocks import parse_shocks
+from agent.app.research.whatif import require_assets
 from agent.backtest.data import PriceTable, select_spec_symbols
 from agent.backtest.jumps import (
     settings_from_bar,
@@ -26,8 +26,8 @@ from agent.backtest.jumps import (
 from agent.backtest.settings import BacktestSpec, SimulationSettings, TaxRule
 from agent.backtest.stress.futures import FuturesStressSpec
 from agent.backtest.stress.paths import STRESS_SCENARIOS, SpotScenario, SpotSeverity
+from agent.backtest.stress.run import Progress as StressProgress
 from agent.backtest.stress.run import (
-    MAX_BARS,
     StressResult,
     StressSpec,
     complete_bar_count,
@@ -36,7 +36,6 @@ from agent.backtest.stress.run import (
     stress_document,
     without_suspects_text,
 )
-from agent.backtest.stress.run import Progress as StressProgress
 from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
 from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import (
@@ -68,7 +67,6 @@ from agent.backtest.workers import (
     run_locally,
     run_on_cluster,
 )
-from agent.config.tables.fields import parse_pairs
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod, Destination, Every, LotMethod, Threshold
@@ -77,6 +75,8 @@ __all__ = ["stress_document", "tune_document"]
 
 
 SHOCK_OPTION = "--scenarios shock"
+USUAL_PATHS = 2_000
+USUAL_STEP_PATHS = 3
 DEFAULT_BARS = 720
 """Default length of a path: one month of hourly bars."""
 USUAL_SEVERITY = SpotSeverity()
@@ -92,8 +92,8 @@ class StressOptions:
     chosen from the data.
     """
 
-    paths: int = 2_000
-    step_paths: int = 3
+    paths: int = USUAL_PATHS
+    step_paths: int = USUAL_STEP_PATHS
     bars: int = 0
     scenarios: tuple[SpotScenario, ...] = ()
     severity: SpotSeverity = USUAL_SEVERITY
@@ -102,8 +102,6 @@ class StressOptions:
 
     def spec(self, table: PriceTable) -> StressSpec:
         """Return the test of these prices. Raises ConfigError naming the option."""
-        if self.bars < 0 or self.bars > MAX_BARS:
-            raise ConfigError(f"--paths bars: {self.bars}", f"a path has 3 to {MAX_BARS:,} bars")
         return StressSpec(
             path_count=self.paths,
             step_path_count=self.step_paths,
@@ -129,7 +127,7 @@ class PreparedStressTest:
 
 def prepare_stress(
     prices_path: Path,
-    market_options: MarketOptions,
+    settings: SimulationSettings,
     stress_options: StressOptions,
     portfolio_options: PortfolioOptions,
     *,
@@ -139,7 +137,6 @@ def prepare_stress(
     (default: those of `trimtab init`) or "off". Raises ConfigError naming the option.
     """
     table = portfolio_options.load_prices(prices_path)
-    settings = market_options.settings()
     if limits_choice not in ("", "usual", "off"):
         raise ConfigError(f"--limits: {limits_choice!r}", "choose usual or off")
     if limits_choice and portfolio_options.config is not None:
@@ -161,12 +158,12 @@ def estimated_test(
 
 
 def with_shocks(
-    shock_texts: Sequence[str],
+    shock_bps_by_symbol: Mapping[str, int],
     prepared_test: PreparedStressTest | None,
     futures_spec: FuturesStressSpec | None,
 ) -> tuple[PreparedStressTest | None, FuturesStressSpec | None]:
-    """Return the tests with a further scenario, the price changes of `shock_texts`, such as
-    "ALT=-50%", in each test that has one of the assets. Raises ConfigError for a name that is
+    """Return the tests with a further scenario, these price changes in basis
+    points, in each test that has one of the assets. Raises ConfigError for a name that is
     neither an asset nor a market.
     """
     spot_symbols = set[str]()
@@ -174,11 +171,7 @@ def with_shocks(
         portfolio = prepared_test.spec.portfolio
         spot_symbols = {asset.token.symbol for asset in portfolio.assets}
     market_symbols = set[str]() if futures_spec is None else set(futures_spec.table.symbols)
-    shock_bps_by_symbol = parse_shocks(
-        parse_pairs(",".join(shock_texts), SHOCK_OPTION),
-        sorted(spot_symbols | market_symbols),
-        SHOCK_OPTION,
-    )
+    require_assets(SHOCK_OPTION, shock_bps_by_symbol, sorted(spot_symbols | market_symbols))
     spot_shocks, market_shocks = (
         tuple(shock for shock in shock_bps_by_symbol.items() if shock[0] in symbols)
         for symbols in (spot_symbols, market_symbols)
@@ -335,13 +328,14 @@ def prepare_tune(
     if all(method is AllocationMethod.FIXED for method in grid.allocators):
         refuse_options(
             tune_options,
+            TuneOptions(),
             SCHEDULE_OPTIONS,
             "only an allocator uses it",
             "omit it, or add --grid allocator",
         )
     if objective is Objective.TRACKING:
-        refuse_options(tune_options, CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
-    if market_options.flows:
+        refuse_options(tune_options, TuneOptions(), CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
+    if market_options.settings.flows:
         raise ConfigError("--flow: deposits would count as growth", "omit them")
     if not MIN_FOLDS <= tune_options.folds <= MAX_FOLDS:
         raise ConfigError(
@@ -351,9 +345,9 @@ def prepare_tune(
     if portfolio_options.config is None:
         spec = replace(
             portfolio_options,
-            band="",
-            every=f"{tune_options.calendar.every_s}s",
-            destination=Destination.TARGET.value,
+            trigger=tune_options.calendar.trigger,
+            band_by_symbol={},
+            destination=Destination.TARGET,
         ).spec(table)
     else:
         spec = portfolio_options.spec(table)

@@ -1,19 +1,15 @@
-"""Drift, trades and alert prices of targets and values on the command line (what-if)."""
+"""Drift, trades and alert prices of given targets and values (what-if)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent.app.documents.status import minimum_totals_of_values
-from agent.app.research.shocks import OPTION as SHOCK_OPTION
-from agent.app.research.shocks import parse_shocks, price_factor
-from agent.config.networks import ETHEREUM, NETWORKS
+from agent.config.networks import ETHEREUM
 from agent.config.networks.network import TypicalFees
-from agent.config.tables.fields import parse_choice, parse_pairs
-from agent.config.tables.triggers import parse_band
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
 from agent.model import (
@@ -24,6 +20,8 @@ from agent.model import (
     Every,
     Threshold,
     TradeSide,
+    Trigger,
+    thresholds_of,
 )
 from agent.policy import minimum
 from agent.policy.drift import (
@@ -40,18 +38,16 @@ from agent.policy.one_sided import restrict_to_side
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedule_triggers import MIN_INTERVAL_S
-from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw
+from agent.units import BPS, Price, Token, Value, decimal_text
 
 if TYPE_CHECKING:
     from agent.app.documents.status import MinimumTotalDocument
 
 
+SHOCK_OPTION = "--shock"
 VALUE_PLACES = 18
 """Decimal places of values: amounts are integers of 10^-18."""
 MIN_ASSETS = 2
-DESTINATION_BY_NAME = {
-    destination.value: destination for destination in (Destination.TARGET, Destination.HALFWAY)
-}
 NO_BAND_SCHEDULE = Every(MIN_INTERVAL_S)
 """Schedule used when no band is given; it corrects any drift when due."""
 
@@ -115,65 +111,58 @@ class WhatIf:
 
 @dataclass(frozen=True, slots=True)
 class WhatIfOptions:
-    """Options of a what-if, as entered.
+    """Options of a what-if: targets in basis points, values, prices and bands of single assets by
+    symbol, values and prices in one unit.
 
-    `target`, `value` and `price` are comma-separated SYMBOL=NUMBER; a bare number in `target` is
-    percent. `band` is "10%rel" or "5%abs" for all assets, SYMBOL=… for one asset. `only` needs a
-    `numeraire`. `native` is the price of the native coin, for gas at the usual fees of `network`,
-    by default Ethereum. `futures` has the markets that `price` may name too. Each `shock`, such as
-    "ALT=-50%", moves a price first; it may also name a market in `futures`.
+    A `side` of sales or purchases needs a `numeraire`. `native_price` is the price of the native coin,
+    for gas at `network_fees`. Each shock, in basis points, moves a price first; prices and shocks may
+    name `markets` of futures too.
     """
 
-    target: str
-    value: str
-    band: str = ""
-    price: str = ""
-    destination: str = "target"
-    only: str = ""
+    target_bps_by_symbol: Mapping[str, int]
+    value_by_symbol: Mapping[str, Value]
+    band: Threshold | None = None
+    band_by_symbol: Mapping[str, Threshold] = field(default_factory=dict)
+    price_by_symbol: Mapping[str, Price] = field(default_factory=dict)
+    destination: Destination = Destination.TARGET
+    side: TradeSide | None = None
     numeraire: str = ""
-    native: str = ""
-    network: str = ""
-    shock: Sequence[str] = ()
-    futures: str = ""
+    native_price: Price | None = None
+    network_fees: TypicalFees = ETHEREUM.fees
+    shock_bps_by_symbol: Mapping[str, int] = field(default_factory=dict)
+    markets: Collection[str] = ()
 
 
 def what_if(options: WhatIfOptions) -> WhatIf:
     """Compute drift, trades and alert prices by the functions of a live step. Raises ConfigError
     naming the option.
     """
-    target_bps_by_symbol = parse_targets(options.target)
-    values_raw = {
-        symbol: parse_raw(amount_text, VALUE_PLACES, f"--value {symbol}")
-        for symbol, amount_text in parse_pairs(options.value, "--value").items()
-    }
-    _require_same_symbols(target_bps_by_symbol, values_raw)
-    if sum(values_raw.values()) == 0:
+    target_bps_by_symbol = options.target_bps_by_symbol
+    _require_same_symbols(target_bps_by_symbol, options.value_by_symbol)
+    total_before = sum(options.value_by_symbol.values(), Fraction(0))
+    if total_before == 0:
         raise ConfigError("--value sums to 0", "give current values, such as BTC=5800,USD=1500")
-    shock_bps_by_symbol = _parse_whatif_shocks(options, target_bps_by_symbol)
-    total_before = Fraction(sum(values_raw.values()), 10**VALUE_PLACES)
+    _require_fit_shocks(options)
     values_raw = {
-        symbol: int(raw * price_factor(shock_bps_by_symbol, symbol))
-        for symbol, raw in values_raw.items()
+        symbol: int(value * 10**VALUE_PLACES * price_factor(options.shock_bps_by_symbol, symbol))
+        for symbol, value in options.value_by_symbol.items()
     }
-    common_band, asset_bands = parse_bands(options.band, target_bps_by_symbol)
+    trigger = options.band or NO_BAND_SCHEDULE
+    require_fit_bands(trigger, options.band_by_symbol, target_bps_by_symbol)
     numeraire = options.numeraire
-    if numeraire and numeraire not in target_bps_by_symbol:
-        raise ConfigError(
-            f"--numeraire: {numeraire!r} is not an asset",
-            f"choose from {', '.join(target_bps_by_symbol)}",
-        )
+    require_assets("--numeraire", filter(None, [numeraire]), target_bps_by_symbol)
     assets = [
-        Asset(_symbol_token(symbol), target_bps, 0, band=asset_bands.get(symbol))
+        Asset(_symbol_token(symbol), target_bps, 0, band=options.band_by_symbol.get(symbol))
         for symbol, target_bps in target_bps_by_symbol.items()
     ]
     unit_prices = dict.fromkeys(target_bps_by_symbol, Fraction(1))
-    has_band = common_band is not None
-    trigger = common_band or NO_BAND_SCHEDULE
+    has_band = options.band is not None
     drifts = drifts_from_balances(assets, values_raw, unit_prices, trigger)
-    evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY, numeraire=numeraire)
-    side = _parse_side(options.only, numeraire, has_band)
-    destination = parse_choice(options.destination, "--destination", DESTINATION_BY_NAME)
-    goal = restrict_to_side(drifts, rebalance_goal(drifts, destination), side, numeraire)
+    evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY)
+    _require_fit_side(options)
+    goal = restrict_to_side(
+        drifts, rebalance_goal(drifts, options.destination), options.side, numeraire
+    )
     trades_raw = corrections(drifts, goal)
     reason = evaluation.reason
     if not has_band:
@@ -194,21 +183,11 @@ def what_if(options: WhatIfOptions) -> WhatIf:
             for symbol, trade_raw in ideal_trades(drifts).items()
         },
         alert_prices_by_symbol=_alert_prices_by_symbol(
-            drifts,
-            {
-                symbol: given_price * price_factor(shock_bps_by_symbol, symbol)
-                for symbol, given_price in _parse_prices(
-                    options.price, _priced_symbols(target_bps_by_symbol, options.futures)
-                ).items()
-            },
-            has_band,
-            numeraire,
+            drifts, _prices_after_shocks(options), has_band, numeraire
         ),
         has_band=has_band,
-        minimum_totals=_minimum_totals(
-            drifts, common_band, numeraire, options.native, _network_fees(options.network)
-        ),
-        shock_bps_by_symbol=shock_bps_by_symbol,
+        minimum_totals=_minimum_totals(drifts, options),
+        shock_bps_by_symbol=options.shock_bps_by_symbol,
         total_before=total_before,
     )
 
@@ -220,33 +199,29 @@ def _symbol_token(symbol: str) -> Token:
     return Token(symbol, symbol, VALUE_PLACES)
 
 
-def _parse_whatif_shocks(
-    options: WhatIfOptions, target_bps_by_symbol: Mapping[str, int]
-) -> dict[str, int]:
-    if not options.shock:
-        return {}
-    market_symbols = parse_pairs(options.futures, "--futures") if options.futures else {}
-    shock_bps_by_symbol = parse_shocks(
-        parse_pairs(",".join(options.shock), SHOCK_OPTION),
-        dict.fromkeys([*target_bps_by_symbol, *market_symbols]),
-    )
-    if options.numeraire in shock_bps_by_symbol:
+def price_factor(shock_bps_by_symbol: Mapping[str, int], symbol: str) -> Fraction:
+    """Return the price of a symbol after the shocks over that before."""
+    return 1 + Fraction(shock_bps_by_symbol.get(symbol, 0), BPS)
+
+
+def _require_fit_shocks(options: WhatIfOptions) -> None:
+    """Raise ConfigError for a shock of no asset or market, or of the unit of all values."""
+    known_symbols = dict.fromkeys([*options.target_bps_by_symbol, *options.markets])
+    require_assets(SHOCK_OPTION, options.shock_bps_by_symbol, known_symbols)
+    if options.numeraire in options.shock_bps_by_symbol:
         raise ConfigError(
             f"{SHOCK_OPTION}: {options.numeraire!r} is the unit of all values",
             "shock the other assets",
         )
-    return shock_bps_by_symbol
 
 
 def _minimum_totals(
-    drifts: tuple[AssetDrift, ...],
-    band: Threshold | None,
-    numeraire: str,
-    native: str,
-    network_fees: TypicalFees,
+    drifts: tuple[AssetDrift, ...], options: WhatIfOptions
 ) -> tuple[MinimumTotalDocument, ...]:
     """Return the minimum totals under the limits of a new config."""
-    limits = starting_limits(Token("", numeraire or "USDC", 0))
+    band = options.band
+    fees = options.network_fees
+    limits = starting_limits(Token("", options.numeraire or "USDC", 0))
     target_drifts = [
         (
             drift.symbol,
@@ -255,16 +230,13 @@ def _minimum_totals(
         )
         for drift in drifts
     ]
-    native_price = network_fees.native_usd
-    if native:
-        native_price = Fraction(parse_raw(native, VALUE_PLACES, "--native"), 10**VALUE_PLACES)
     return tuple(
         minimum_totals_of_values(
             target_drifts,
-            numeraire,
+            options.numeraire,
             limits,
-            native_price,
-            network_fees,
+            fees.native_usd if options.native_price is None else options.native_price,
+            fees,
             investable_total(drifts) / 10**VALUE_PLACES,
             has_band=band is not None,
         )
@@ -296,23 +268,38 @@ def _alert_prices_by_symbol(
     return alert_prices_by_symbol
 
 
-def parse_targets(targets_text: str) -> dict[str, int]:
-    """Parse --target into basis points by symbol; a bare number is percent. Raises ConfigError."""
-    target_bps_by_symbol = {}
-    for symbol, share_text in parse_pairs(targets_text, "--target").items():
-        is_bare_number = share_text.replace(".", "", 1).isdigit()
-        target_bps_by_symbol[symbol] = parse_bps(
-            f"{share_text}%" if is_bare_number else share_text, f"--target {symbol}"
+def require_assets(option: str, symbols: Iterable[str], known_symbols: Collection[str]) -> None:
+    """Raise ConfigError naming the option for the first symbol that is not known."""
+    for symbol in symbols:
+        if symbol not in known_symbols:
+            raise ConfigError(
+                f"{option}: {symbol!r} is not an asset", f"choose from {', '.join(known_symbols)}"
+            )
+
+
+def require_fit_bands(
+    trigger: Trigger, band_by_symbol: Mapping[str, Threshold], symbols: Collection[str]
+) -> None:
+    """Raise ConfigError for an invalid band of the trigger or of an asset, one of no asset, and bands
+    of single assets if the trigger has none.
+    """
+    common_bands = thresholds_of(trigger)
+    for band in (*common_bands, *band_by_symbol.values()):
+        validate_band(band, "--band")
+    require_assets("--band", band_by_symbol, symbols)
+    if band_by_symbol and not common_bands:
+        raise ConfigError(
+            "--band: only single assets have a band",
+            "give the common band first, such as 10%rel,BTC=5%abs",
         )
-    return target_bps_by_symbol
 
 
 def _require_same_symbols(
-    target_bps_by_symbol: Mapping[str, int], values_raw: Mapping[str, int]
+    target_bps_by_symbol: Mapping[str, int], value_by_symbol: Mapping[str, Value]
 ) -> None:
     for option, given_by_symbol, required_symbols in (
-        ("--value", values_raw, target_bps_by_symbol),
-        ("--target", target_bps_by_symbol, values_raw),
+        ("--value", value_by_symbol, target_bps_by_symbol),
+        ("--target", target_bps_by_symbol, value_by_symbol),
     ):
         missing_symbols = [symbol for symbol in required_symbols if symbol not in given_by_symbol]
         if missing_symbols:
@@ -330,91 +317,28 @@ def _require_same_symbols(
         )
 
 
-def parse_bands(
-    bands_text: str, target_bps_by_symbol: Mapping[str, int]
-) -> tuple[Threshold | None, dict[str, Threshold]]:
-    """Return the common band (relative, absolute or both; None without bands), and the bands of
-    single assets by symbol. Raises ConfigError.
-    """
-    common_band: Threshold | None = None
-    asset_bands: dict[str, Threshold] = {}
-    for band_text in filter(None, (piece.strip() for piece in bands_text.split(","))):
-        symbol, equals, width_text = (piece.strip() for piece in band_text.partition("="))
-        band = parse_band(width_text if equals else band_text, "--band")
-        validate_band(band, "--band")
-        if equals and symbol not in target_bps_by_symbol:
-            raise ConfigError(
-                f"--band: {symbol!r} is not an asset",
-                f"choose from {', '.join(target_bps_by_symbol)}",
-            )
-        if equals:
-            asset_bands[symbol] = _combined_band(asset_bands.get(symbol), band)
-        else:
-            common_band = _combined_band(common_band, band)
-    if asset_bands and common_band is None:
-        raise ConfigError(
-            "--band: only single assets have a band",
-            "give the common band first, such as 10%rel,BTC=5%abs",
-        )
-    return common_band, asset_bands
-
-
-def _combined_band(band: Threshold | None, other_band: Threshold) -> Threshold:
-    """Combine a relative and an absolute width."""
-    if band is None:
-        return other_band
-    if (band.absolute_bps is None) == (other_band.absolute_bps is None):
-        raise ConfigError(
-            "--band: the same kind twice",
-            "give one of each, such as 10%rel,5%abs; the narrower applies",
-        )
-    return replace(
-        band,
-        absolute_bps=band.absolute_bps or other_band.absolute_bps,
-        relative_bps=band.relative_bps or other_band.relative_bps,
-    )
-
-
-def _network_fees(network: str) -> TypicalFees:
-    """Return the usual fees of a network by its name, by default those of Ethereum. Raises
-    ConfigError.
-    """
-    fees_by_name = {known_network.name: known_network.fees for known_network in NETWORKS}
-    return parse_choice(network or ETHEREUM.name, "--network", fees_by_name)
-
-
-def _priced_symbols(target_bps_by_symbol: Mapping[str, int], futures_text: str) -> tuple[str, ...]:
-    """Return the symbols that may have a price: the assets, then other markets of futures."""
-    market_symbols = parse_pairs(futures_text, "--futures") if futures_text else {}
-    return tuple(dict.fromkeys((*target_bps_by_symbol, *market_symbols)))
-
-
-def _parse_prices(prices_text: str, symbols: Collection[str]) -> dict[str, Fraction]:
-    price_by_symbol: dict[str, Fraction] = {}
-    if not prices_text:
-        return price_by_symbol
-    for symbol, price_text in parse_pairs(prices_text, "--price").items():
-        if symbol not in symbols:
+def _prices_after_shocks(options: WhatIfOptions) -> dict[str, Price]:
+    """Return the given prices after the shocks. Raises ConfigError for one of no asset or market."""
+    known_symbols = dict.fromkeys([*options.target_bps_by_symbol, *options.markets])
+    for symbol in options.price_by_symbol:
+        if symbol not in known_symbols:
             raise ConfigError(
                 f"--price: {symbol!r} is not an asset, nor in --futures",
-                f"choose from {', '.join(symbols)}",
+                f"choose from {', '.join(known_symbols)}",
             )
-        price_by_symbol[symbol] = Fraction(
-            parse_raw(price_text, VALUE_PLACES, f"--price {symbol}"), 10**VALUE_PLACES
-        )
-        if price_by_symbol[symbol] == 0:
-            raise ConfigError(f"--price {symbol}: must be above 0", "give its current price")
-    return price_by_symbol
+    return {
+        symbol: price * price_factor(options.shock_bps_by_symbol, symbol)
+        for symbol, price in options.price_by_symbol.items()
+    }
 
 
-def _parse_side(side_name: str, numeraire: str, has_band: bool) -> TradeSide | None:
-    if not side_name:
-        return None
-    side = parse_choice(side_name, "--only", {side.value: side for side in TradeSide})
-    if side in (TradeSide.SELL, TradeSide.BUY) and not numeraire:
+def _require_fit_side(options: WhatIfOptions) -> None:
+    """Raise ConfigError for a side that lacks what it needs."""
+    side = options.side
+    if side in (TradeSide.SELL, TradeSide.BUY) and not options.numeraire:
         raise ConfigError(
-            f"--only {side_name}: needs --numeraire for the proceeds", "for example --numeraire USD"
+            f"--only {side.value}: needs --numeraire for the proceeds",
+            "for example --numeraire USD",
         )
-    if side in (TradeSide.WINNERS, TradeSide.LOSERS) and not has_band:
-        raise ConfigError(f"--only {side_name}: needs --band", "for example --band 10%rel")
-    return side
+    if side in (TradeSide.WINNERS, TradeSide.LOSERS) and options.band is None:
+        raise ConfigError(f"--only {side.value}: needs --band", "for example --band 10%rel")

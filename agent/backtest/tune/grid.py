@@ -176,8 +176,9 @@ ZONE_COST_BPS = STRICTNESS_COST_BPS[DEFAULT_STRICTNESS]
 """Annual cost of 1 % of tracking error of every zone: that by which settings are ranked."""
 RULE = PolicyChoice(build_tracking(None), Destination.ZONE)
 """The tracking rule at its default strictness."""
-STRICTNESSES = tuple(STRICTNESS_COST_BPS)
-"""Those of the tracking rule, the laxest first."""
+RULE_BY_STRICTNESS = {strictness: build_tracking(strictness) for strictness in STRICTNESS_COST_BPS}
+"""The tracking rule at each strictness, the laxest first."""
+STRICTNESSES = tuple(RULE_BY_STRICTNESS)
 
 
 def band_option(band: Threshold) -> str:
@@ -253,7 +254,7 @@ class PolicyGrid:
                     yield PolicyChoice(zone, Destination.ZONE, allocator, stop)
 
     def _zones(self) -> Iterator[NoTradeZone]:
-        yield from map(build_tracking, self.strictnesses)
+        yield from (RULE_BY_STRICTNESS[strictness] for strictness in self.strictnesses)
         for horizon_s in self.horizons_s:
             yield NoTradeZone(TrackingRisk(ZONE_COST_BPS, horizon_s, (), ()))
 

@@ -46,15 +46,6 @@ MARKET = GroupedOption(
     numbers={"latency": None, "seed": None},
     files=frozenset({"gas-prices"}),
     lists=frozenset({"pool-state"}),
-    fields={
-        "fee": "pool_fee",
-        "pool": "pool_kind",
-        "pool-state": "pool_states",
-        "gas": "gas_price_text",
-        "gas-prices": "gas_prices_path",
-        "latency": "latency_bars",
-        "gone": "when_prices_end",
-    },
 )
 Market = Annotated[
     list[str] | None,
@@ -87,7 +78,6 @@ FUTURES_BOOK = GroupedOption(
         "bound",
     ),
     unnamed="target",
-    fields={"stress": "stress_move"},
 )
 FuturesBook = Annotated[
     list[str] | None,
@@ -211,51 +201,57 @@ def backtest(
     liquidations, and compares the result with holding the initial positions. --futures without
     --target trades futures alone.
     """
+    from agent.cli.research.portfolio_texts import (
+        futures_book_options,
+        market_options,
+        portfolio_options,
+    )
+
     page_paths = report_paths("backtest", html, config, keep)
     price_path = api.prices_file(prices, sample)
-    market_values = MARKET.parse(market)
-    decimals = market_values.pop("decimals", "")
-    has_gas_price = market_values.keys() & {"gas_price_text", "gas_prices_path"}
+    market_texts = MARKET.parse(market)
+    decimals = market_texts.pop("decimals", "")
+    has_gas_price = market_texts.keys() & {"gas", "gas_prices"}
     if sample and native and not has_gas_price:
-        market_values["gas_prices_path"] = api.sample_files()[1]
-    market_options = api.MarketOptions(
-        start_value=value, flows=tuple(flow or ()), flow_form=flow_form, **market_values
+        market_texts["gas_prices"] = api.sample_files()[1]
+    simulated_market = market_options(market_texts, value=value, flows=flow, flow_form=flow_form)
+    simulated_portfolio = portfolio_options(
+        config,
+        target=target,
+        band=band,
+        every=every,
+        tracking=tracking,
+        destination=destination,
+        numeraire=numeraire,
+        native=native,
+        symbol_mapping=symbol_mapping,
+        decimals=decimals,
     )
-    futures_values = FUTURES_BOOK.parse(futures)
+    futures_texts = FUTURES_BOOK.parse(futures)
     with progress_display("reading prices", as_json) as status:
 
         def progress(finished_bars: int, bar_count: int) -> None:
             if status is not None:
                 status.update(f"bar {finished_bars} of {bar_count}")
 
-        portfolio_options = api.PortfolioOptions(
-            config,
-            target,
-            band,
-            every,
-            destination,
-            numeraire,
-            native,
-            symbol_mapping or (),
-            decimals,
-            tracking,
-        )
-        has_futures = "target" in futures_values
-        if has_futures or (not target and api.has_futures(config)):
+        has_book = "target" in futures_texts
+        if has_book or (not target and api.has_futures(config)):
             result = api.backtest_futures(
                 price_path,
-                api.FuturesBookOptions(
-                    **{"target": "", **futures_values}, config=None if has_futures else config
-                ),
-                market_options,
-                portfolio_options,
+                futures_book_options(futures_texts, None if has_book else config),
+                simulated_market,
+                simulated_portfolio,
                 funding=funding,
                 progress=progress,
             )
         else:
-            require_weights(futures_values)
+            require_weights(futures_texts)
             result = api.backtest(
-                price_path, market_options, portfolio_options, funding=funding, progress=progress
+                price_path,
+                simulated_market,
+                simulated_portfolio,
+                funding=funding,
+                progress=progress,
             )
         backtest_document = api.backtest_document(result)
     write_reports(
@@ -264,9 +260,9 @@ def backtest(
     emit(backtest_document, as_json, lambda: _show_backtest(backtest_document))
 
 
-def require_weights(futures_values: Mapping[str, Any]) -> None:
+def require_weights(futures_texts: Mapping[str, Any]) -> None:
     """Raise ConfigError for options of a futures book without its weights."""
-    if futures_values and "target" not in futures_values:
+    if futures_texts and "target" not in futures_texts:
         raise ConfigError(
             "--futures: no weights are given", "write them first, such as --futures BTC=60,ETH=-40"
         )

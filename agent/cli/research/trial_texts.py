@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
-from fractions import Fraction
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from agent.app import StressOptions, TuneOptions
 from agent.backtest.stress.paths import STRESS_SCENARIOS, SpotScenario, SpotSeverity
@@ -19,6 +17,13 @@ from agent.backtest.tune.grid import (
     calendar_rule,
 )
 from agent.backtest.tune.statistics import Objective, WalkForwardMode
+from agent.cli.research.value_texts import (
+    Choice,
+    FieldParsers,
+    parse_fields,
+    parse_fraction,
+    parse_member,
+)
 from agent.config.tables.fields import parse_choice, parse_duration_s, parse_gas_price_wei
 from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
@@ -30,38 +35,30 @@ from agent.model import (
     OrdersConfig,
     Threshold,
 )
-from agent.units import BPS, parse_raw, parse_share_with_unit_bps
+from agent.units import BPS, parse_share_with_unit_bps
 
-Choice = TypeVar("Choice", bound=Enum)
 MAX_RANGE_VALUES = 10_000
-DECIMAL_PLACES = 18
 _TRAILING = "trailing:"
 
 
 def tune_options(grid: PolicyGrid, texts: Mapping[str, Any]) -> TuneOptions:
-    """Return the options of a search over `grid`, from texts by their fields. Raises ConfigError
+    """Return the options of a search over `grid`, from texts by their names. Raises ConfigError
     naming the option.
     """
-    return TuneOptions(grid, **_values(texts))
+    return TuneOptions(grid, **parse_fields(texts, _PARSERS))
 
 
 def stress_options(paths: Mapping[str, Any], scenarios: Mapping[str, Any]) -> StressOptions:
-    """Return the options of a stress test, from the texts of --paths and --scenarios by their fields.
+    """Return the options of a stress test, from the texts of --paths and --scenarios by their names.
     Raises ConfigError naming the option.
     """
-    severity = _values(scenarios)
+    severity = parse_fields(scenarios, _PARSERS)
     named_scenarios = severity.pop("scenarios", ())
     return StressOptions(
-        **_values(paths), scenarios=named_scenarios, severity=SpotSeverity(**severity)
+        **parse_fields(paths, _PARSERS),
+        scenarios=named_scenarios,
+        severity=SpotSeverity(**severity),
     )
-
-
-def _values(texts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return each text as the value of its field; what is no text of these stays."""
-    return {
-        field: _PARSER_BY_FIELD[field](value) if field in _PARSER_BY_FIELD else value
-        for field, value in texts.items()
-    }
 
 
 def parse_grid(
@@ -134,29 +131,24 @@ def _parse_tax_bps(text: str) -> int:
     return rate_bps
 
 
-def _fraction(text: str, option: str) -> Fraction:
-    return Fraction(parse_raw(text, DECIMAL_PLACES, option), 10**DECIMAL_PLACES)
-
-
-def _member(text: str, option: str, members: Iterable[Choice]) -> Choice:
-    return parse_choice(text, option, {str(member.value): member for member in members})
-
-
-_PARSER_BY_FIELD: Mapping[str, Callable[[str], Any]] = {
-    "calendar": lambda text: calendar_rule(parse_duration_s(text, "--objective calendar")),
-    "objective": lambda text: _member(text, "--objective", Objective),
-    "walk_mode": lambda text: _member(text, "--walk", WalkForwardMode),
-    "lots": lambda text: _member(text, "--objective lots", LotMethod),
-    "tax_bps": _parse_tax_bps,
-    "price_window_s": lambda text: parse_duration_s(text, "--grid window"),
-    "rechoose_s": lambda text: parse_duration_s(text, "--grid rechoose"),
-    "scenarios": _parse_scenarios,
-    "keeps_drift": _parse_drift,
-    "mean_block_bars": lambda text: float(_fraction(text, "--paths block")),
-    "crash_bps": lambda text: parse_share_with_unit_bps(text, "--scenarios crash"),
-    "depeg_bps": lambda text: parse_share_with_unit_bps(text, "--scenarios depeg"),
-    "gas_price_wei": lambda text: parse_gas_price_wei(text, "--scenarios gas-spike"),
-    "depth_part": lambda text: _fraction(text, "--scenarios thin"),
+_PARSERS: FieldParsers = {
+    "calendar": (
+        "calendar",
+        lambda text: calendar_rule(parse_duration_s(text, "--objective calendar")),
+    ),
+    "objective": ("objective", lambda text: parse_member(text, "--objective", Objective)),
+    "walk": ("walk_mode", lambda text: parse_member(text, "--walk", WalkForwardMode)),
+    "lots": ("lots", lambda text: parse_member(text, "--objective lots", LotMethod)),
+    "tax": ("tax_bps", _parse_tax_bps),
+    "window": ("price_window_s", lambda text: parse_duration_s(text, "--grid window")),
+    "rechoose": ("rechoose_s", lambda text: parse_duration_s(text, "--grid rechoose")),
+    "scenarios": ("scenarios", _parse_scenarios),
+    "drift": ("keeps_drift", _parse_drift),
+    "block": ("mean_block_bars", lambda text: float(parse_fraction(text, "--paths block"))),
+    "crash": ("crash_bps", lambda text: parse_share_with_unit_bps(text, "--scenarios crash")),
+    "depeg": ("depeg_bps", lambda text: parse_share_with_unit_bps(text, "--scenarios depeg")),
+    "gas_spike": ("gas_price_wei", lambda text: parse_gas_price_wei(text, "--scenarios gas-spike")),
+    "thin": ("depth_part", lambda text: parse_fraction(text, "--scenarios thin")),
 }
 
 

@@ -74,7 +74,6 @@ PATHS = GroupedOption(
         "seeds": range(1, 10_001),
         "cores": CORES,
     },
-    fields={"block": "mean_block_bars", "drift": "keeps_drift"},
 )
 SCENARIOS = GroupedOption(
     "--scenarios",
@@ -90,13 +89,6 @@ SCENARIOS = GroupedOption(
     unnamed="scenarios",
     numbers={"crash-bars": None},
     lists=frozenset({"shock"}),
-    fields={
-        "crash": "crash_bps",
-        "depeg": "depeg_bps",
-        "gas-spike": "gas_price_wei",
-        "thin": "depth_part",
-        "shock": "shocks",
-    },
 )
 STRESS_FUTURES = FUTURES_BOOK.with_names(
     *(name for name in FUTURES_BOOK.names if name not in ("band", "spot-multiple"))
@@ -114,7 +106,6 @@ GRID = GroupedOption(
         "trigger",
         "stop",
     ),
-    fields={"window": "price_window_s", "rechoose": "rechoose_s"},
 )
 OBJECTIVE = GroupedOption(
     "--objective",
@@ -125,7 +116,6 @@ OBJECTIVE = GroupedOption(
         "lots",
     ),
     unnamed="objective",
-    fields={"tax": "tax_bps"},
 )
 WALK = GroupedOption(
     "--walk",
@@ -135,7 +125,6 @@ WALK = GroupedOption(
     ),
     unnamed="walk",
     numbers={"folds": None},
-    fields={"walk": "walk_mode"},
 )
 RUN = GroupedOption(
     "--run",
@@ -235,15 +224,21 @@ def stress(
     With --futures also stresses a futures book with margin calls; without --target only the book.
     Sends nothing.
     """
+    from agent.cli.research.portfolio_texts import (
+        futures_book_options,
+        market_options,
+        portfolio_options,
+    )
     from agent.cli.research.trial_texts import stress_options
+    from agent.cli.research.value_texts import parse_shocks
 
     path_values = PATHS.parse(paths)
     cores = path_values.pop("cores", 0)
     scenario_values = SCENARIOS.parse(scenarios)
-    shocks = scenario_values.pop("shocks", ())
-    futures_values = STRESS_FUTURES.parse(futures)
-    require_weights(futures_values)
-    has_futures = bool(futures_values)
+    shocks = parse_shocks(scenario_values.pop("shock", ()), "--scenarios shock")
+    futures_texts = STRESS_FUTURES.parse(futures)
+    require_weights(futures_texts)
+    has_futures = bool(futures_texts)
     if "seeds" in path_values and not has_futures:
         raise ConfigError(
             "--paths seeds: only a futures book has them", "omit it, or add --futures"
@@ -257,28 +252,35 @@ def stress(
         )
     page_paths = report_paths("stress", html, config, keep)
     price_path = api.prices_file(prices, sample)
-    market_options = api.MarketOptions(start_value=value, **STRESS_MARKET.parse(market))
-    portfolio_options = api.PortfolioOptions(
-        config, target, band, every, destination, numeraire, native, symbol_mapping or ()
+    simulated_market = market_options(STRESS_MARKET.parse(market), value=value)
+    simulated_portfolio = portfolio_options(
+        config,
+        target=target,
+        band=band,
+        every=every,
+        destination=destination,
+        numeraire=numeraire,
+        native=native,
+        symbol_mapping=symbol_mapping,
     )
     if not has_portfolio:
-        api.refuse_spot_options(market_options, portfolio_options)
+        api.refuse_spot_options(simulated_market, simulated_portfolio)
         _require_no_spot_values(limits, scenario_values, path_values)
     prepared_stress = futures_book = None
     if has_portfolio:
         prepared_stress = api.prepare_stress(
             price_path,
-            market_options,
+            simulated_market.settings,
             stress_options(path_values, scenario_values),
-            portfolio_options,
+            simulated_portfolio,
             limits_choice=limits,
         )
     if has_futures:
         futures_book = api.prepare_futures_stress(
             price_path,
-            api.FuturesBookOptions(**futures_values),
-            market_options,
-            portfolio_options,
+            futures_book_options(futures_texts),
+            simulated_market.settings,
+            simulated_portfolio,
             bar_count=path_values.get("bars", 0),
             path_count=path_values.get("step_paths", 3),
             seed_count=seed_count,
@@ -513,6 +515,7 @@ def tune(
     """Searches settings on three quarters of the data and tests the best on the rest. Keeps the
     tracking rule unless one loses less.
     """
+    from agent.cli.research.portfolio_texts import market_options, portfolio_options
     from agent.cli.research.trial_texts import parse_grid, tune_options
 
     page_paths = report_paths("tune", html, config, keep)
@@ -523,12 +526,9 @@ def tune(
     engine = run_values.get("engine", "")
     if engine not in ("", "full"):
         raise ConfigError(f"--run: {engine!r}", "write full, cores=N or scheduler=tcp://HOST:8786")
-    market_options = api.MarketOptions(start_value=value, **TUNE_MARKET.parse(market))
     grid_texts = GRID.parse(grid)
     schedule_texts = {
-        field: grid_texts.pop(field)
-        for field in ("price_window_s", "rechoose_s")
-        if field in grid_texts
+        name: grid_texts.pop(name) for name in ("window", "rechoose") if name in grid_texts
     }
     search_options = tune_options(
         parse_grid(band, every, **grid_texts),
@@ -537,11 +537,17 @@ def tune(
         | WALK.parse(walk)
         | {"without_kernel": engine == "full"},
     )
-    portfolio_options = api.PortfolioOptions(
-        config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping or ()
-    )
     prepared_search = api.prepare_tune(
-        price_path, market_options, search_options, portfolio_options
+        price_path,
+        market_options(TUNE_MARKET.parse(market), value=value),
+        search_options,
+        portfolio_options(
+            config,
+            target=target,
+            numeraire=numeraire,
+            native=native,
+            symbol_mapping=symbol_mapping,
+        ),
     )
     with progress_display("measuring", as_json) as status:
 

@@ -52,7 +52,6 @@ FUTURES = GroupedOption(
         "horizon",
     ),
     unnamed="notional",
-    fields={"stress": "stress_move"},
 )
 Futures = Annotated[
     list[str] | None,
@@ -114,7 +113,19 @@ def whatif(
     With --futures it adds leverage, margin, orders in contracts, and with hedge the hedge of
     overweight assets.
     """
+    from agent.app.research.whatif import SHOCK_OPTION
+    from agent.cli.research.value_texts import (
+        parse_bands,
+        parse_fraction,
+        parse_member,
+        parse_shocks,
+        parse_targets,
+    )
+    from agent.cli.research.whatif_texts import futures_options, parse_fractions, parse_prices
+    from agent.config.networks import ETHEREUM, NETWORKS
+    from agent.config.tables.fields import parse_choice, parse_pairs
     from agent.errors import ConfigError
+    from agent.model import Destination, TradeSide
 
     futures_texts = FUTURES.parse(futures)
     notional = futures_texts.get("notional", "")
@@ -125,28 +136,32 @@ def whatif(
         )
     what_if = api.what_if(
         api.WhatIfOptions(
-            target,
-            value,
-            band,
-            price,
-            destination,
-            only,
+            parse_targets(target),
+            parse_fractions(value, "--value"),
+            *parse_bands(band),
+            parse_prices(price),
+            parse_member(destination, "--destination", (Destination.TARGET, Destination.HALFWAY)),
+            parse_member(only, "--only", TradeSide) if only else None,
             numeraire,
-            native,
-            network,
-            shock or (),
-            notional,
+            parse_fraction(native, "--native") if native else None,
+            parse_choice(
+                network or ETHEREUM.name,
+                "--network",
+                {preset.name: preset.fees for preset in NETWORKS},
+            ),
+            parse_shocks(shock, SHOCK_OPTION),
+            tuple(parse_pairs(notional, "--futures")) if notional else (),
         )
     )
     document = what_if_document(what_if)
     if notional:
-        futures_options = api.FuturesOptions(**futures_texts, price=price)
+        futures_book = futures_options(futures_texts, price)
         if shock:
-            futures_options = api.shocked_futures(
-                futures_options, what_if.shock_bps_by_symbol, what_if.total
+            futures_book = api.shocked_futures(
+                futures_book, what_if.shock_bps_by_symbol, what_if.total
             )
         futures_document = api.what_if_futures(
-            futures_options, what_if.value_by_symbol, what_if.trades
+            futures_book, what_if.value_by_symbol, what_if.trades
         )
         document = {**document, "trades": futures_document["trades"], "futures": futures_document}
     emit(document, as_json, lambda: _show_what_if(document))

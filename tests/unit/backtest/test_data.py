@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("polars")
 
-from agent.app.research.backtests import targets_of
+from agent.app.research.backtests import numeraire_of
 from agent.backtest.data import make_price_table, read_table
 from agent.errors import ConfigError
 from tests.support.constants import DAY_S
@@ -178,8 +178,8 @@ def test_missing_wrapped_asset__gets_the_fitting_symbol_of_the_file(symbols: lis
 def test_coin_under_another_name__is_no_numeraire_unless_given() -> None:
     table = make_price_table([0, 10], {"BTC": [1, 1], "USDC": [1, 1]})
     with pytest.raises(ConfigError) as caught:
-        targets_of(table, "WBTC=50,USDC=50", "")
+        numeraire_of(table, {"WBTC": 5_000, "USDC": 5_000}, "")
     assert "--as BTC=WBTC" in caught.value.remedy
-    assert targets_of(table, "WBTC=50,USDC=50", "WBTC")[1] == "WBTC"
-    assert targets_of(table, "USDC=50,EUR=50", "")[1] == "EUR"
-    assert targets_of(table, "BTC=50,USDC=50", "")[1] == "USD"
+    assert numeraire_of(table, {"WBTC": 5_000, "USDC": 5_000}, "WBTC") == "WBTC"
+    assert numeraire_of(table, {"USDC": 5_000, "EUR": 5_000}, "") == "EUR"
+    assert numeraire_of(table, {"BTC": 5_000, "USDC": 5_000}, "") == "USD"

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 pytest.importorskip("polars")
 
 from agent.backtest.report.series import growth_series
-from agent.backtest.settings import OwnerTransfer, apply_transfer, make_spec, parse_owner_transfer
+from agent.backtest.settings import OwnerTransfer, apply_transfer
 from agent.backtest.simulate import SimulationRun
+from agent.cli.research.portfolio_texts import parse_owner_transfer
 from agent.errors import ConfigError
 from agent.model import ExternalTransferKind, Threshold
 from tests.support.backtests import BAND, COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulation_of

@@ -511,7 +511,7 @@ def test_backtest_and_import_read_the_same_closes(tmp_path: Path) -> None:
     usdc = token("USDC")
     for site, name, symbol, write in LAYOUTS:
         path = save(tmp_path, name, write(candles(7)))
-        table = PortfolioOptions(symbol_mapping=(f"{symbol}=WBTC",)).load_prices(path)
+        table = PortfolioOptions(symbol_by_file_symbol={symbol: "WBTC"}).load_prices(path)
         (series,) = read_prices(path, portfolio, {symbol: "WBTC"}, 0, FIRST_S + 10**9).series
         assert [point.price for point in series.points] == [unit_price(wbtc, str(bar.close), usdc) for bar in candles(7)], site
         assert table.closes[:, 0].tolist() == [float(bar.close) for bar in candles(7)], site
@@ -544,7 +544,7 @@ def test_a_folder_of_files_is_read_as_one(tmp_path: Path) -> None:
     assert [series.symbol for series in prices.series] == ["BTCUSDT", "ETHUSDT"]
     assert [list(series.closes) for series in prices.series] == [[bar.close for bar in bars] for bars in (btc, eth)]
     assert all(text.startswith(("BTCUSDT-1d-0", "ETHUSDT-1d.csv")) for text in texts(prices))
-    table = PortfolioOptions(symbol_mapping=("BTCUSDT=BTC,ETHUSDT=ETH",)).load_prices(tmp_path)
+    table = PortfolioOptions(symbol_by_file_symbol={"BTCUSDT": "BTC", "ETHUSDT": "ETH"}).load_prices(tmp_path)
     assert table.closes.tolist() == [[float(b.close), float(e.close)] for b, e in zip(btc, eth, strict=True)]
 
 

@@ -17,10 +17,11 @@ import polars as pl
 import pytest
 
 from agent import research
-from agent.app.research.backtests import MarketOptions, PortfolioOptions, sample_files
+from agent.app.research.backtests import MarketOptions, sample_files
 from agent.app.research.backtests import backtest as backtest_by_options
 from agent.backtest.data import read_table
 from agent.backtest.report.series import backtest_document
+from agent.cli.research.portfolio_texts import portfolio_options
 from agent.errors import ConfigError
 from agent.model import Every, HybridTrigger, NoTradeZone, Threshold
 from agent.research.prices import read_prices
@@ -104,7 +105,7 @@ def test_an_address_that_gives_no_prices_is_named(site: str, address: str, messa
 
 
 def test_backtest_is_that_of_the_command() -> None:
-    options = PortfolioOptions(target="BTC=40,ETH=30,USD=30", band="10%rel")
+    options = portfolio_options(target="BTC=40,ETH=30,USD=30", band="10%rel")
     expected = backtest_document(backtest_by_options(PRICES, MarketOptions(), options))
     result = research.backtest(PRICES, TARGETS, research.band(0.1))
     assert backtest_document(result._result) == expected

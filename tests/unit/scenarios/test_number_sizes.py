@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.backtest.settings import parse_owner_transfer
+from agent.cli.research.portfolio_texts import parse_owner_transfer
 from agent.config.tables.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.tables.pace import _parse_bps
 from agent.config.tables.triggers import _parse_correlation, _parse_yearly_cost

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from agent import app as api
+from agent.app.research.backtests import USUAL_MARKET
 from agent.backtest.data import read_table
 from agent.backtest.stress import run
 from agent.backtest.stress.paths import SpotScenario
 from agent.backtest.tune.jobs import ResultStore
 from agent.backtest.workers import check_scheduler_address
+from agent.cli.research.portfolio_texts import market_options, portfolio_options
 from agent.cli.research.trial_texts import parse_grid, tune_options
 from agent.config.load import load_config, parse_config
 from agent.config.tables.fields import parse_address, parse_duration_s, parse_gas_price_wei
@@ -58,31 +60,37 @@ def test_a_config_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
 
 PRICES, GAS = api.sample_files()
 WISHES: dict[str, Any] = {"target": "BTC=50,USD=50", "band": "5%rel"}
-PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
+PORTFOLIO = portfolio_options(target="BTC=40,ETH=40,USD=20")
 
 
 @pytest.mark.parametrize(
     ("named", "market", "wishes"),
     [
-        pytest.param("--market fee: 60 %", {"pool_fee": "60%"}, {}, id="fee too large"),
-        pytest.param("--market fee: 'abc'", {"pool_fee": "abc"}, {}, id="fee as a word"),
-        pytest.param("--market fee: '0.3' has no unit", {"pool_fee": "0.3"}, {}, id="fee without unit"),
-        pytest.param("--value: 0", {"start_value": "0"}, {}, id="no value"),
-        pytest.param("--market depth: 0", {"depth": "0"}, {}, id="no depth"),
+        pytest.param("--market fee: 60 %", {"texts": {"fee": "60%"}}, {}, id="fee too large"),
+        pytest.param("--market fee: 'abc'", {"texts": {"fee": "abc"}}, {}, id="fee as a word"),
+        pytest.param("--market fee: '0.3' has no unit", {"texts": {"fee": "0.3"}}, {}, id="fee without unit"),
+        pytest.param("--value: 0", {"value": "0"}, {}, id="no value"),
+        pytest.param("--market depth: 0", {"texts": {"depth": "0"}}, {}, id="no depth"),
         pytest.param(
             "--market depth: reserves of 1 base units of USD and 0 of BTC are out of range",
-            {"depth": "0.000000000000000001"},
+            {"texts": {"depth": "0.000000000000000001"}},
             {},
             id="depth too small",
         ),
-        pytest.param("--market seed: -1", {"seed": -1}, {}, id="negative seed"),
-        pytest.param("--market latency: -1", {"latency_bars": -1}, {}, id="negative latency"),
-        pytest.param("--market gas: '5'", {"gas_price_text": "5"}, {}, id="gas without unit"),
-        pytest.param("--market gas-prices: 'none.csv'", {"gas_prices_path": Path("none.csv")}, {"native": "BTC"}, id="missing gas file"),
-        pytest.param("--market gas-prices: prices_2021.csv", {"gas_prices_path": PRICES}, {"native": "BTC"}, id="prices as a gas file"),
-        pytest.param("--market pool-state: none.json", {"pool_states": ("BTC/USD=none.json",)}, {}, id="missing pool file"),
-        pytest.param("--market pool-state: prices_2021.csv", {"pool_states": (f"BTC/USD={PRICES}",)}, {}, id="prices as a pool file"),
-        pytest.param("--market pool-state: 'XXX'", {"pool_states": (f"BTC/XXX={PRICES}",)}, {}, id="pool of no asset"),
+        pytest.param("--market seed: -1", {"texts": {"seed": -1}}, {}, id="negative seed"),
+        pytest.param("--market latency: -1", {"texts": {"latency": -1}}, {}, id="negative latency"),
+        pytest.param("--market gas: '5'", {"texts": {"gas": "5"}}, {}, id="gas without unit"),
+        pytest.param(
+            "--market gas-prices: 'none.csv'", {"texts": {"gas_prices": Path("none.csv")}}, {"native": "BTC"}, id="missing gas file"
+        ),
+        pytest.param(
+            "--market gas-prices: prices_2021.csv", {"texts": {"gas_prices": PRICES}}, {"native": "BTC"}, id="prices as a gas file"
+        ),
+        pytest.param("--market pool-state: none.json", {"texts": {"pool_state": ("BTC/USD=none.json",)}}, {}, id="missing pool file"),
+        pytest.param(
+            "--market pool-state: prices_2021.csv", {"texts": {"pool_state": (f"BTC/USD={PRICES}",)}}, {}, id="prices as a pool file"
+        ),
+        pytest.param("--market pool-state: 'XXX'", {"texts": {"pool_state": (f"BTC/XXX={PRICES}",)}}, {}, id="pool of no asset"),
         pytest.param("--target: sums to 90 %", {}, {"target": "BTC=50,USD=40"}, id="weights below a whole"),
         pytest.param("--target: sums to 150 %", {}, {"target": "BTC=50,ETH=50,USD=50"}, id="weights above a whole"),
         pytest.param("--target USD: '-5'", {}, {"target": "BTC=50,USD=-5"}, id="negative weight"),
@@ -96,7 +104,7 @@ PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
 )
 def test_backtest_mistake__is_named_with_option_value_and_remedy(named: str, market: dict[str, Any], wishes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.backtest(PRICES, replace(api.MarketOptions(), **market), api.PortfolioOptions(**WISHES | wishes))
+        api.backtest(PRICES, market_options(**market), portfolio_options(**WISHES | wishes))
     assert caught.value.message.startswith(named)
     assert caught.value.remedy
 
@@ -134,9 +142,9 @@ def test_prices_that_are_none_are_told_with_what_to_give(tmp_path: Path, name: s
         ("--objective calendar: '1d,2d'", "7d", "", {"calendar": "1d,2d"}),
         ("--objective calendar: ''", "7d", "", {"calendar": ""}),
         ("--objective calendar: 1 s is outside", "7d", "", {"calendar": "1s"}),
-        ("--grid rechoose: 0 s", "7d", "hrp", {"rechoose_s": "0d"}),
-        ("--grid window: 9999 d", "7d", "hrp", {"price_window_s": "9999d"}),
-        ("--grid window: shorter", "7d", "hrp", {"price_window_s": "1d"}),
+        ("--grid rechoose: 0 s", "7d", "hrp", {"rechoose": "0d"}),
+        ("--grid window: 9999 d", "7d", "hrp", {"window": "9999d"}),
+        ("--grid window: shorter", "7d", "hrp", {"window": "1d"}),
         ("--every: '7x'", "7x", "", {}),
     ],
 )
@@ -172,7 +180,7 @@ def test_impossible_scenario__is_refused_before_any_path(monkeypatch: pytest.Mon
         ({"bars": 5_000}, "--paths bars: 5000, but the file has 365"),
     ):
         prepared = api.prepare_stress(
-            PRICES, api.MarketOptions(), replace(api.StressOptions(paths=5, step_paths=1, bars=50), **more), api.PortfolioOptions(**WISHES)
+            PRICES, USUAL_MARKET, replace(api.StressOptions(paths=5, step_paths=1, bars=50), **more), portfolio_options(**WISHES)
         )
         with pytest.raises(ConfigError, match=named) as caught:
             api.run_stress(prepared)

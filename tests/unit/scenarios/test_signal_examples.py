@@ -92,10 +92,10 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     for old, new in changes:
         futures = futures.replace(old, new, 1)
     config = config_file(tmp_path, "trend", futures)
-    market = api.MarketOptions("10bps", "1000000000", "10000")
     file = first_days(tmp_path, 50)
-    portfolio = api.PortfolioOptions(config, "", "", "", "", "", "", ("BTC=WBTC,ETH=WETH",), "")
-    backtest_futures = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
+    portfolio = api.PortfolioOptions(config, symbol_by_file_symbol={"BTC": "WBTC", "ETH": "WETH"})
+    book = api.FuturesBookOptions(config=config, margin_raw=5_000 * 10**18)
+    backtest_futures = api.backtest_futures(file, book, api.MarketOptions(), portfolio)
     assert isinstance(backtest_futures, SimulationResult)
     assert backtest_futures.futures is not None
     assert len(backtest_futures.futures_weights) > 5
@@ -113,8 +113,8 @@ def test_an_example_runs_over_the_sample(monkeypatch: pytest.MonkeyPatch, tmp_pa
     install_examples(monkeypatch, tmp_path / "installed")
     config = config_file(tmp_path, name)
     file = first_days(tmp_path)
-    portfolio = api.PortfolioOptions(config, "", "", "", "", "", "", ("BTC=WBTC,ETH=WETH",), "")
-    documents = [api.backtest(file, api.MarketOptions("10bps", "1000000000", "10000"), portfolio) for _ in range(runs)]
+    portfolio = api.PortfolioOptions(config, symbol_by_file_symbol={"BTC": "WBTC", "ETH": "WETH"})
+    documents = [api.backtest(file, api.MarketOptions(), portfolio) for _ in range(runs)]
     assert len(documents[0].rebalances) > 3
     assert len({tuple(row) for row in documents[0].targets.tolist()}) >= 3
     assert all(document.equity.tolist() == documents[0].equity.tolist() for document in documents)

@@ -10,6 +10,7 @@ import pytest
 from agent import app as api
 from agent.backtest.data import has_gas_price, read_table
 from agent.backtest.stress.paths import SpotScenario, SpotSeverity, inapplicable_scenarios
+from agent.cli.research.portfolio_texts import market_options, portfolio_options
 from agent.errors import ConfigError
 from tests.support.text import raises_field
 
@@ -20,28 +21,28 @@ FREE = api.MarketOptions()
 def test_gas__is_not_priced_by_an_unnamed_native_coin() -> None:
     with raises_field("--market", "gas", "native coin") as caught:
         api.backtest(
-            PRICES, replace(FREE, gas_price_text="100 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
+            PRICES,
+            market_options({"gas": "100 gwei"}),
+            portfolio_options(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel"),
         )
     assert "--native" in caught.value.remedy
     with raises_field("--market", "gas", "native coin"):
-        api.backtest(
-            PRICES, replace(FREE, gas_prices_path=GAS), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
-        )
+        api.backtest(PRICES, replace(FREE, gas_prices_path=GAS), portfolio_options(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel"))
     table = read_table(PRICES)
     for native, known in (("", False), ("ETH", True)):
-        spec = api.PortfolioOptions(target="BTC=50,ETH=25,USDC=25", band="5%rel", numeraire="USDC", native=native).spec(table)
+        spec = portfolio_options(target="BTC=50,ETH=25,USDC=25", band="5%rel", numeraire="USDC", native=native).spec(table)
         assert has_gas_price(spec, table) is known
-        left_out = dict(inapplicable_scenarios([SpotScenario.GAS], spec, table, FREE.settings(), SpotSeverity()))
+        left_out = dict(inapplicable_scenarios([SpotScenario.GAS], spec, table, FREE.settings, SpotSeverity()))
         assert ("gas-spike" in left_out) is not known
 
 
 def test_data_fee__is_refused_without_a_coin_or_amount() -> None:
     with raises_field("--market", "data-fee", "native coin"):
         api.backtest(
-            PRICES, replace(FREE, data_fee="300 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
+            PRICES, market_options({"data_fee": "300 gwei"}), portfolio_options(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
         )
     with raises_field("--market", "data-fee", "300"):
-        replace(FREE, data_fee="300").settings()
+        market_options({"data_fee": "300"})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_data_fee__is_refused_without_a_coin_or_amount() -> None:
 )
 def test_flows_beyond_any_time_or_amount_are_refused_by_name(flow: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        api.backtest(PRICES, replace(FREE, flows=(flow,)), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel"))
+        api.backtest(PRICES, market_options(flows=[flow]), portfolio_options(target="BTC=50,USD=50", band="10%rel"))
 
 
 @pytest.mark.parametrize(
@@ -66,15 +67,13 @@ def test_flows_beyond_any_time_or_amount_are_refused_by_name(flow: str, message:
 )
 def test_a_start_that_buys_nothing_of_an_asset_is_refused(value: str, decimals: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=f"no BTC|{reason}"):
-        api.backtest(
-            PRICES, replace(FREE, start_value=value), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel", decimals=decimals)
-        )
+        api.backtest(PRICES, market_options(value=value), portfolio_options(target="BTC=50,USD=50", band="10%rel", decimals=decimals))
 
 
 @pytest.mark.parametrize("every", ["1s", "99999999999999999999d"])
 def test_a_schedule_that_no_live_policy_may_have_is_refused(every: str) -> None:
     with raises_field("--every", "every"):
-        api.backtest(PRICES, FREE, api.PortfolioOptions(target="BTC=50,USD=50", every=every))
+        api.backtest(PRICES, FREE, portfolio_options(target="BTC=50,USD=50", every=every))
 
 
 def test_decimals_after_a_hundred_whole_prices_are_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.app.research.backtests import MarketOptions, PortfolioOptions
+from agent.app.research.backtests import USUAL_MARKET, MarketOptions, PortfolioOptions
 from agent.app.research.futures_backtests import (
     FuturesBookOptions,
     backtest_futures,
@@ -30,7 +30,7 @@ from tests.support.text import raises_field
 E18 = 10**18
 MAINTENANCE = 0.0625
 PENALTY = 0.025
-FREE = {"fee": "0bps", "slippage": "0bps", "penalty": "2.5%"}
+FREE = FuturesBookOptions({"BTC": 10_000}, fee_bps=0, slippage_bps=0)
 
 
 def table_of(path: FuturesPath) -> tuple[np.ndarray, np.ndarray]:
@@ -102,8 +102,8 @@ def test_the_margin_call_stress_is_what_a_hand_works_out(flat: Path) -> None:
     closed at a penalty of 2.5 %, 262.50. 737.50 are left on 10,500, above 656.25.
     funding-spike: 3 % a day of 30,000 on four days. paused: 20 % of 30,000, of which nothing could be liquidated before it was over.
     """
-    options = FuturesBookOptions("BTC=100", leverage="3x", **FREE)
-    spec = prepare_futures_stress(flat, options, MarketOptions(), PortfolioOptions(), bar_count=12, path_count=1, seed_count=1)
+    options = replace(FREE, leverage_bps=30_000)
+    spec = prepare_futures_stress(flat, options, USUAL_MARKET, PortfolioOptions(), bar_count=12, path_count=1, seed_count=1)
     cases = {case["name"]: case["held"] for case in stress_futures(spec)["cases"]}
     by_hand = {
         "calm": 0.0,
@@ -118,12 +118,14 @@ def test_the_margin_call_stress_is_what_a_hand_works_out(flat: Path) -> None:
     assert [name for name in by_hand if cases[name]["liquidated_paths"]] == ["gap-30"]
 
 
-@pytest.mark.parametrize("portfolio_options", [PortfolioOptions(), PortfolioOptions(target="BTC=100")], ids=["alone", "beside a portfolio"])
+@pytest.mark.parametrize(
+    "portfolio_options", [PortfolioOptions(), PortfolioOptions(target_bps_by_symbol={"BTC": 10_000})], ids=["alone", "beside a portfolio"]
+)
 def test_stress_of_a_book_has_no_spot_for_a_multiple(flat: Path, portfolio_options: PortfolioOptions) -> None:
     """A book of a stress test is alone, so a multiple of its spot would close it, and its losses were zero."""
-    options = FuturesBookOptions("BTC=100", spot_multiple="2x", **FREE)
+    options = replace(FREE, spot_multiple_bps=20_000)
     with raises_field("--futures", "spot-multiple", "no spot portfolio") as caught:
-        prepare_futures_stress(flat, options, MarketOptions(), portfolio_options, bar_count=12, path_count=1, seed_count=1)
+        prepare_futures_stress(flat, options, USUAL_MARKET, portfolio_options, bar_count=12, path_count=1, seed_count=1)
     assert "--target" not in caught.value.remedy
 
 
@@ -142,7 +144,7 @@ def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: fl
     file = tmp_path / "prices.csv"
     closes = [100, 100, 100, 100 * (1 - fall)]
     file.write_text("time,BTC\n" + "".join(f"2021-01-{day:02},{close:.6f}\n" for day, close in enumerate(closes, 1)))
-    options = FuturesBookOptions("BTC=100", leverage="3x", **FREE)
+    options = replace(FREE, leverage_bps=30_000)
     result = backtest_futures(file, options, MarketOptions(), PortfolioOptions())
     assert isinstance(result, FuturesResult)
     held_book = result.held_book
@@ -168,9 +170,9 @@ def test_two_recorded_years_of_funding_are_what_numpy_works_out(weight: int) -> 
     rates = pl.read_parquet(DATA / "funding" / "binance_8h.parquet").filter(symbol="BTC").sort("time")
     paid_at = rates["time"].dt.epoch("s").to_numpy()
     rate = rates["rate"].to_numpy()
-    options = FuturesBookOptions("BTC=100" if weight > 0 else "BTC=-100", leverage="0.5x", max_leverage="10x", stress_move="1%")
+    options = FuturesBookOptions({"BTC": weight * 10_000}, leverage_bps=5_000, max_leverage_bps=100_000, stress_move_bps=100)
     table, funded = futures_market(options, *PortfolioOptions().load_prices_and_funding(HOURLY, DATA / "funding" / "binance_8h.parquet"))
-    book = held_book(futures_path(table, funded), options.settings(table.interval_s, MarketOptions()))
+    book = held_book(futures_path(table, funded), options.settings(table.interval_s, USUAL_MARKET))
     (fill,) = book.fills
     assert fill.time_s == times[1]
     size = fill.size_raw / E18

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from agent.app.research.backtests import PortfolioOptions
 from agent.app.research.trials import searched_grid
 from agent.backtest.settings import SimulatedTokens, make_spec
 from agent.backtest.tune.grid import RULE, PolicyChoice
@@ -29,6 +28,7 @@ from agent.backtest.tune.statistics import (
     last_quarter_start,
 )
 from agent.backtest.world import TransactionCost
+from agent.cli.research.portfolio_texts import portfolio_options
 from agent.cli.research.trial_texts import parse_grid
 from agent.config.tables.triggers import TriggerTable, build_trigger
 from agent.errors import ConfigError
@@ -249,12 +249,12 @@ def test_every_setting_is_what_its_options_and_its_config_say() -> None:
     for choice in grid_of("5%rel,2%abs", "7d", destination="target,halfway,band", tracking="relaxed,normal,strict").choices():
         words = choice.backtest_options.replace("--", "").split()
         named = dict(zip(words[::2], words[1::2], strict=True))
-        options = PortfolioOptions(
+        options = portfolio_options(
             target=target,
             band=named.get("band", ""),
             every=named.get("every", ""),
             destination=named.get("destination", ""),
-            strictness=named.get("tracking", ""),
+            tracking=named.get("tracking", ""),
         )
         policy = options.spec(table).policy
         assert (policy.trigger, policy.destination) == (choice.trigger, choice.destination)
@@ -281,5 +281,5 @@ def test_zones__are_tried_by_the_full_step_with_a_cost_limit() -> None:
 
 def test_rule_without_a_target_numeraire__is_refused() -> None:
     with pytest.raises(ConfigError, match="tracking trades against USD") as caught:
-        PortfolioOptions(target="A=60,B=40").spec(walks(1, 20))
+        portfolio_options(target="A=60,B=40").spec(walks(1, 20))
     assert "USD=0" in caught.value.remedy

@@ -130,9 +130,9 @@ def test_digest__tells_rates_apart() -> None:
     ("texts", "rule"),
     [
         ({}, TaxRule(LotMethod.HIFO, rate_bps=2_000)),
-        ({"tax_bps": "25%"}, TaxRule(LotMethod.HIFO, rate_bps=2_500)),
-        ({"tax_bps": "off"}, TaxRule(LotMethod.HIFO)),
-        ({"tax_bps": "2500bps", "lots": "average"}, TaxRule(LotMethod.AVERAGE, rate_bps=2_500)),
+        ({"tax": "25%"}, TaxRule(LotMethod.HIFO, rate_bps=2_500)),
+        ({"tax": "off"}, TaxRule(LotMethod.HIFO)),
+        ({"tax": "2500bps", "lots": "average"}, TaxRule(LotMethod.AVERAGE, rate_bps=2_500)),
         ({"lots": "lifo"}, TaxRule(LotMethod.LIFO, rate_bps=2_000)),
     ],
 )
@@ -143,10 +143,10 @@ def test_options__replace_rate_and_lots_of_the_config(texts: dict[str, str], rul
 @pytest.mark.parametrize(
     ("texts", "named"),
     [
-        ({"tax_bps": "0%"}, "--objective tax"),
-        ({"tax_bps": "101%"}, "--objective tax"),
-        ({"tax_bps": "25"}, "--objective tax"),
-        ({"tax_bps": "25%", "lots": "oldest"}, "--objective lots"),
+        ({"tax": "0%"}, "--objective tax"),
+        ({"tax": "101%"}, "--objective tax"),
+        ({"tax": "25"}, "--objective tax"),
+        ({"tax": "25%", "lots": "oldest"}, "--objective lots"),
         ({"lots": "fifo"}, "--objective lots"),
     ],
 )
