@@ -23,6 +23,7 @@ from agent.backtest.data import select_spec_symbols
 from agent.backtest.report.page import ReportPage
 from agent.backtest.tune.grid import (
     DESTINATIONS,
+    RULE_BY_STRICTNESS,
     PolicyChoice,
     PolicyGrid,
     TriggerKind,
@@ -166,6 +167,7 @@ def _grid(triggers: Sequence[Trigger], named: PolicyGrid) -> PolicyGrid:
     bands = []
     intervals_s = []
     strictnesses = []
+    strictness_by_rule = {rule: strictness for strictness, rule in RULE_BY_STRICTNESS.items()}
     for trigger in triggers:
         if isinstance(trigger, HybridTrigger):
             raise ConfigError(
@@ -176,11 +178,8 @@ def _grid(triggers: Sequence[Trigger], named: PolicyGrid) -> PolicyGrid:
             bands.append(trigger)
         elif isinstance(trigger, Every):
             intervals_s.append(checked_interval_s(trigger.every_s, "triggers"))
-        elif (
-            isinstance(trigger, NoTradeZone)
-            and (strictness := PolicyChoice(trigger).strictness) is not None
-        ):
-            strictnesses.append(strictness)
+        elif isinstance(trigger, NoTradeZone) and trigger in strictness_by_rule:
+            strictnesses.append(strictness_by_rule[trigger])
         else:
             raise ConfigError(
                 f"triggers: {described(trigger)} cannot be searched over",

@@ -17,6 +17,8 @@ from agent.backtest import workers
 from agent.cli.research.portfolio_texts import portfolio_options
 from agent.cli.research.trial_texts import parse_grid
 from agent.errors import ConfigError
+from agent.model import NoTradeZone, TrackingRisk
+from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.research import backtests
 from agent.research.inputs import cores_and_scheduler
 from agent.signals import SignalView
@@ -133,6 +135,8 @@ def in_cash(view: SignalView) -> dict[str, float]:
 WRONG = {
     "a band at an interval": (tuned(research.every("7d", research.band(0.1))), "triggers: a band at an interval"),
     "a text": (tuned("10%rel"), "triggers: '10%rel' cannot be searched over"),
+    "tracking after tax": (tuned(build_tracking("normal", after_tax=True)), "triggers: NoTradeZone cannot be searched over"),
+    "tracking at another cost": (tuned(NoTradeZone(TrackingRisk(1, None, (), ()))), "triggers: NoTradeZone cannot be searched over"),
     "a short interval": (tuned(research.every("60s")), "triggers: 1 min is outside"),
     "an unknown objective": (tuned(objective="profit"), "objective: 'profit'"),
     "an unknown destination": (tuned(*BANDS, destinations=["edge"]), "destinations: 'edge'"),
@@ -161,6 +165,7 @@ WRONG = {
     "a signal beside allocators": (tuned(*BANDS, signal=in_cash, allocators=["equal"]), "allocators: signal chooses"),
     "an allocator beside allocators": (tuned(*BANDS, allocator=in_cash, allocators=["equal"]), "allocators: allocator chooses"),
     "too long paths": (stressed(bars=10**7), "bars: 10000000"),
+    "paths of less than no bar": (stressed(bars=-1), "bars: -1"),
     "an unknown scenario": (stressed(scenarios=["flood"]), "scenarios: 'flood'"),
     "a scenario of none": (stressed(scenarios=[research.Scenario.CALM]), "scenarios: 'calm'"),
     "a joined text": (tuned(*BANDS, destinations=["target,halfway"]), "destinations: 'target,halfway'"),
