@@ -9,7 +9,13 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from agent.app.research.trials import StressOptions, estimated_test, run_stress
+from agent.app.research.trials import (
+    USUAL_PATHS,
+    USUAL_STEP_PATHS,
+    StressOptions,
+    estimated_test,
+    run_stress,
+)
 from agent.backtest.report.page import ReportPage
 from agent.backtest.stress.paths import STRESS_SCENARIOS, SpotScenario
 from agent.backtest.stress.run import StressResult, stress_document, stress_page
@@ -31,9 +37,6 @@ from agent.research.progress import notebook_progress
 from agent.research.reported import ReportedResult
 from agent.research.signals import FunctionSignal
 from agent.research.triggers import AnyTrigger
-
-USUAL_PATHS = 2_000
-USUAL_STEP_PATHS = 3
 
 
 @naming_arguments

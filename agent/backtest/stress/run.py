@@ -98,12 +98,12 @@ class StressSpec:
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the option that is invalid or far too large."""
-        for option, path_count, maximum in (
-            ("--paths", self.path_count, MAX_PATHS),
-            ("--paths step-paths", self.step_path_count, MAX_PATHS),
+        for option, path_count in (
+            ("--paths", self.path_count),
+            ("--paths step-paths", self.step_path_count),
         ):
-            if not 1 <= path_count <= maximum:
-                raise ConfigError(f"{option}: {path_count}", f"use 1 to {maximum:,} paths")
+            if not 1 <= path_count <= MAX_PATHS:
+                raise ConfigError(f"{option}: {path_count}", f"use 1 to {MAX_PATHS:,} paths")
         if not 3 <= self.path_bars <= MAX_BARS:
             raise ConfigError(
                 f"--paths bars: {self.path_bars}", f"a path has 3 to {MAX_BARS:,} bars"

@@ -202,7 +202,7 @@ class PieceKind(Enum):
 
     KERNEL = "kernel"
     STEP = "step"
-    STRESSED = "laid"
+    STRESSED = "stressed"
     """The live step over calm paths (the recorded path first), each with a scenario applied."""
 
 
