@@ -13,6 +13,8 @@ PLAN_S = 1_000
 ROUGH = replace(LIMITS, stress_move_bps=1_000, slippage_bps=100)
 HALVES = (FuturesTarget("ETH", 5_000), FuturesTarget("BTC", -5_000))
 POLICY = FuturesPolicy(HALVES, 20_000, 500, ROUGH)
+PLAIN = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000, slippage_bps=0)
+LONGS = FuturesPolicy((FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)), 20_000, 500, PLAIN)
 RICH = Fraction(10**7 * E18)
 
 

@@ -11,8 +11,7 @@ from agent.layers.futures.planning.orders import market_order, paused_reason, pl
 from agent.model.futures import FuturesPlan, FuturesTarget, MarginAccount
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.books import LOT, TWO, WIDE, wide_book, with_market
-from tests.support.perpetuals.plans import PLAN_S, RICH, pair_book
-from tests.support.perpetuals.triggers import LONGS, PLAIN
+from tests.support.perpetuals.plans import LONGS, PLAIN, PLAN_S, RICH, pair_book
 
 TRIPLE = replace(TWO, leverage_bps=30_000, targets=tuple(FuturesTarget(name, 3_333) for name in ("ETH", "BTC", "SOL")))
 ONE = replace(LONGS, targets=(FuturesTarget("ETH", 10_000),))

@@ -17,13 +17,12 @@ from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.triggers.schedules import FUTURES_REVIEW, schedule_name
-from tests.support.builders import NOW_S
+from tests.support.builders import NOW_S, token
 from tests.support.configs.futures import futures_error, with_futures
 from tests.support.constants import DAY_S
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.runs import LONG, book_of, run
 from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS, book, step_of
-from tests.support.perpetuals.targets import token_of
 
 WEEKLY = Every(7 * DAY_S)
 DAILY = Cron("0 0 * * *", "UTC")
@@ -144,7 +143,7 @@ def test_review__by_an_edited_schedule_counts_from_the_last_one() -> None:
 )
 def test_config__names_the_schedule(keys: str, schedule: Schedule) -> None:
     config = parse_config(with_futures(('band = "5%"', f'band = "5%"\n{keys}')))
-    policy = build_futures(config, {asset.symbol: token_of(asset.symbol) for asset in config.portfolio.assets})
+    policy = build_futures(config, {asset.symbol: token(asset.symbol) for asset in config.portfolio.assets})
     assert policy is not None
     assert policy.schedule == schedule
     assert codec.loads(FuturesPolicy, codec.dumps(policy)) == policy

@@ -27,9 +27,9 @@ from agent.layers.futures.policy.targets import (
 from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, Position
 from tests.support.constants import MONTH_S
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.plans import PLAN_S, RICH, pair_book
+from tests.support.perpetuals.books import LOT, with_market
+from tests.support.perpetuals.plans import LONGS, PLAIN, PLAN_S, RICH, pair_book
 from tests.support.perpetuals.steps import EMPTY, book, step_of
-from tests.support.perpetuals.triggers import LONGS, LOT, PLAIN, with_market_fields
 
 MONTHLY = replace(LONGS, funding_horizon_s=MONTH_S)
 """Half ETH, half BTC, 2x, a band of 5 points; expected funding of a month counts."""
@@ -42,7 +42,7 @@ def hedge(market: str, size: int) -> Hedge:
 
 def paying(account: MarginAccount, share: Fraction) -> MarginAccount:
     """The account whose longs of ETH pay this share of their notional in a month."""
-    return with_market_fields(account, "ETH", funding_daily=share / 30)
+    return with_market(account, "ETH", funding_daily=share / 30)
 
 
 # Beside hedges
@@ -290,7 +290,7 @@ def test_position_note__position_that_is_trimmed_has_none() -> None:
     ],
 )
 def test_index__is_current_from_its_second_to_its_age(index_s: int, now_s: int, reason: str) -> None:
-    account = with_market_fields(pair_book(10_000), "ETH", index_s=index_s)
+    account = with_market(pair_book(10_000), "ETH", index_s=index_s)
     assert stale_index_reason(account.market("ETH"), LONGS, now_s) == reason
 
 
@@ -313,11 +313,11 @@ def test_stale_indexes__held_markets_count_or_else_the_targets(eth: int, btc_wei
     ],
 )
 def test_unnamed__market_counts_while_it_has_a_position(eth: int, is_named: bool, markets: list[str]) -> None:
-    assert list(unnamed_market_reasons(with_market_fields(pair_book(10_000, eth), "ETH", is_configured=is_named))) == markets
+    assert list(unnamed_market_reasons(with_market(pair_book(10_000, eth), "ETH", is_configured=is_named))) == markets
 
 
 def test_unnamed__market_counts_with_an_isolated_position() -> None:
-    unnamed = with_market_fields(pair_book(10_000, 0), "ETH", is_configured=False)
+    unnamed = with_market(pair_book(10_000, 0), "ETH", is_configured=False)
     assert list(unnamed_market_reasons(replace(unnamed, isolated_markets=("ETH",)))) == ["ETH"]
 
 

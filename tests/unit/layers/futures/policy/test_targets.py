@@ -20,11 +20,11 @@ from agent.margin.state import breaches, largest_allowed_sizes, margin_state
 from agent.model import AdjustFutures, Hold
 from agent.model.futures import FuturesPolicy, FuturesTarget
 from agent.policy.decide import decide
+from tests.support.builders import token
 from tests.support.configs.futures import futures_error, with_futures
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.plans import HALVES, PLAN_S, POLICY, RICH, ROUGH, pair_book
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, OVER, step_of
-from tests.support.perpetuals.targets import token_of
 
 CAPPED = replace(ROUGH, spot_multiple_bps=25_000)
 LEVERED = replace(POLICY, limits=CAPPED)
@@ -114,7 +114,7 @@ def test_policy__is_read_back_with_and_without_optional_keys() -> None:
 
 def test_config__names_band_of_the_total_and_asking_triggers() -> None:
     config = parse_config(with_futures(('band = "5%"', 'band = "5%"\nleverage_band = "20%"\nask = ["leverage", "drift"]')))
-    policy = build_futures(config, {asset.symbol: token_of(asset.symbol) for asset in config.portfolio.assets})
+    policy = build_futures(config, {asset.symbol: token(asset.symbol) for asset in config.portfolio.assets})
     assert policy is not None
     assert (policy.leverage_band_bps, policy.manual_triggers) == (2_000, ("leverage", "drift"))
     assert "futures.ask" in futures_error(('band = "5%"', 'band = "5%"\nask = ["whim"]'))
@@ -124,7 +124,7 @@ def test_config__names_band_of_the_total_and_asking_triggers() -> None:
 def test_the_tighter_bound_on_the_notional_counts(notional: str, multiple: int) -> None:
     text = with_futures().replace("[limits]", f'[limits]\nfutures_notional = "{notional}"', 1)
     config = parse_config(text)
-    policy = build_futures(config, {asset.symbol: token_of(asset.symbol) for asset in config.portfolio.assets})
+    policy = build_futures(config, {asset.symbol: token(asset.symbol) for asset in config.portfolio.assets})
     assert policy is not None
     assert policy.limits.spot_multiple_bps == multiple
 

@@ -24,8 +24,8 @@ from agent.layers.futures.policy.targets import (
 )
 from agent.model.futures import FuturesLimits, FuturesPlan, FuturesTarget, MarginDeposit
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.plans import PLAN_S, RICH, pair_book
-from tests.support.perpetuals.triggers import LONGS, LOT, PLAIN, with_market_fields
+from tests.support.perpetuals.books import LOT, with_market
+from tests.support.perpetuals.plans import LONGS, PLAIN, PLAN_S, RICH, pair_book
 
 # Triggers
 
@@ -52,7 +52,7 @@ def test_utilisation__counts_unless_leverage_is_below_target(leverage_bps: int, 
 def test_drift__without_leverage_every_position_is_off_target(leverage_bps: int, fires: bool) -> None:
     """10,000 each of ETH and BTC, at their weights of a half."""
     policy = replace(LONGS, leverage_bps=leverage_bps)
-    account = with_market_fields(pair_book(10_000, 5 * E18, 333 * LOT), "BTC", mark=Fraction(10_000_000, 333))
+    account = with_market(pair_book(10_000, 5 * E18, 333 * LOT), "BTC", mark=Fraction(10_000_000, 333))
     assert (FuturesTrigger.DRIFT in fired_triggers(account, policy, RICH)) is fires
 
 
@@ -81,7 +81,7 @@ def test_spot_multiple__unknown_spot_value_breaches_nothing() -> None:
 @pytest.mark.parametrize(("rate", "trimmed"), [(Fraction(1, 300), False), (Fraction(1, 299), True)])
 def test_funding__position_on_its_band_s_edge_is_not_trimmed(rate: Fraction, trimmed: bool) -> None:
     """30,000 each of ETH and BTC; 10 % of funding in 30 days count as 5 points of weight."""
-    account = with_market_fields(pair_book(30_000, 15 * E18, E18), "ETH", funding_daily=rate)
+    account = with_market(pair_book(30_000, 15 * E18, E18), "ETH", funding_daily=rate)
     assert bool(funding_trims(account, replace(LONGS, funding_horizon_s=30 * 86_400))) is trimmed
 
 
@@ -102,12 +102,12 @@ def test_reduction__cuts_by_one_share_to_the_limit_less_hysteresis(waiting: tupl
 
 
 def test_reduction__paused_market_leaves_its_part_to_the_others() -> None:
-    account = with_market_fields(pair_book(4_000, 5 * E18, 300 * LOT), "BTC", is_paused=True)
+    account = with_market(pair_book(4_000, 5 * E18, 300 * LOT), "BTC", is_paused=True)
     assert reduction_sizes(account, LONGS, RICH)["ETH"] == -1_900 * LOT
 
 
 def test_reduction__part_of_a_lot_is_rounded_up() -> None:
-    account = with_market_fields(pair_book(4_000, 10 * E18), "ETH", lot_raw=E18)
+    account = with_market(pair_book(4_000, 10 * E18), "ETH", lot_raw=E18)
     assert reduction_sizes(account, LONGS, RICH) == {"ETH": -3 * E18}, "2.4 are above the limit"
 
 
@@ -255,14 +255,14 @@ def test_dust__change_of_a_tenth_of_the_band_is_no_order(eth: int, markets: list
 @pytest.mark.parametrize(("mark", "opens"), [(Fraction(2_020), True), (Fraction(2_020_001, 1_000), False)])
 def test_opening__mark_on_the_bound_of_its_order_opens(mark: Fraction, opens: bool) -> None:
     policy = replace(LONGS, limits=replace(PLAIN, slippage_bps=100))
-    plan = plan_futures(with_market_fields(pair_book(10_000), "ETH", mark=mark), policy, RICH, PLAN_S)
+    plan = plan_futures(with_market(pair_book(10_000), "ETH", mark=mark), policy, RICH, PLAN_S)
     assert ("ETH" in [order.market for order in plan.orders]) is opens
 
 
 @pytest.mark.parametrize(("basis", "opens"), [(Fraction(105, 100), True), (Fraction(10_501, 10_000), False)])
 def test_opening__basis_that_equals_its_limit_opens(basis: Fraction, opens: bool) -> None:
     policy = replace(LONGS, limits=replace(PLAIN, slippage_bps=600, max_basis_bps=500))
-    plan = plan_futures(with_market_fields(pair_book(10_000), "ETH", mark=2_000 * basis), policy, RICH, PLAN_S)
+    plan = plan_futures(with_market(pair_book(10_000), "ETH", mark=2_000 * basis), policy, RICH, PLAN_S)
     assert ("ETH" in [order.market for order in plan.orders]) is opens
 
 
@@ -273,14 +273,14 @@ def test_opening__cooldown_ends_at_its_second(opens_from_s: int, opens: bool) ->
 
 @pytest.mark.parametrize(("least", "opens"), [(10_000, True), (10_001, False)])
 def test_opening__order_of_exactly_the_venues_minimum_is_sent(least: int, opens: bool) -> None:
-    account = replace(with_market_fields(pair_book(10_000), "ETH", min_notional_raw=least * E18), is_on_chain=False)
+    account = replace(with_market(pair_book(10_000), "ETH", min_notional_raw=least * E18), is_on_chain=False)
     plan = plan_futures(account, LONGS, RICH, PLAN_S)
     assert ("ETH" in [order.market for order in plan.orders]) is opens
 
 
 def test_minimum__enlarged_reduction_is_the_smallest_accepted() -> None:
     """2.4 ETH are above the limit and 6,001 dollars the minimum: 3.001 lots of 2 dollars."""
-    account = replace(with_market_fields(pair_book(4_000, 10 * E18), "ETH", min_notional_raw=6_001 * E18), is_on_chain=False)
+    account = replace(with_market(pair_book(4_000, 10 * E18), "ETH", min_notional_raw=6_001 * E18), is_on_chain=False)
     assert [order.size_raw for order in plan_futures(account, LONGS, RICH, PLAN_S).orders] == [-3_001 * LOT]
 
 
@@ -348,19 +348,19 @@ def test_cut_reductions__share_is_rounded_down_to_whole_lots(size: int, share: F
 
 
 def test_cut_reductions__purchase_of_one_unit_stays_a_purchase() -> None:
-    account = with_market_fields(pair_book(10_000, -1), "ETH", lot_raw=1)
+    account = with_market(pair_book(10_000, -1), "ETH", lot_raw=1)
     order = market_order(account.market("ETH"), 1, 0, is_reduce_only=True)
     assert [cut.size_raw for cut in cut_reductions(account, [order], PLAIN, Fraction(1))] == [1]
 
 
 def test_cut_reductions__order_below_the_minimum_is_left_out() -> None:
-    account = with_market_fields(pair_book(10_000, E18), "ETH", min_notional_raw=4 * E18 + 1)
+    account = with_market(pair_book(10_000, E18), "ETH", min_notional_raw=4 * E18 + 1)
     order = market_order(account.market("ETH"), -4 * LOT, 0, is_reduce_only=True)
     assert cut_reductions(account, [order], PLAIN, Fraction(1, 2)) == []
 
 
 def test_cut_reductions__whole_position_below_minimum_is_closed() -> None:
-    account = with_market_fields(pair_book(10_000, LOT), "ETH", min_notional_raw=4 * E18)
+    account = with_market(pair_book(10_000, LOT), "ETH", min_notional_raw=4 * E18)
     order = market_order(account.market("ETH"), -LOT, 0, is_reduce_only=True)
     assert [cut.size_raw for cut in cut_reductions(account, [order], PLAIN, Fraction(1))] == [-LOT]
 
