@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from agent import codec
 from agent.config.build import build_portfolio, contract_names
 from agent.config.futures import build_futures, require_hedge_market
 from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
 from agent.wiring.futures import perp_addresses, perp_scope
+from tests.support.builders import token
 from tests.support.configs.futures import FUTURES, HYPERLIQUID, KEYS, address, futures_error, with_futures
 from tests.support.configs.samples import USDC_PRESET, WALLET, WETH_PRESET, config_text, tokens
+from tests.support.perpetuals.plans import HALVES, ROUGH
 
 
 def refusal(config: str) -> str:
@@ -261,3 +264,31 @@ def test_each_mistake_in_hyperliquid_is_named(old: str, new: str, reason: str) -
     with pytest.raises(ConfigError) as caught:
         parse_config(config_text() + HYPERLIQUID.replace(old, new, 1))
     assert reason in str(caught.value)
+
+
+def test_policy__is_read_back_with_and_without_optional_keys() -> None:
+    plain = codec.dumps(FuturesPolicy(HALVES, 20_000, 500, ROUGH))
+    full = FuturesPolicy(HALVES, 20_000, 500, ROUGH, leverage_band_bps=2_000, manual_triggers=("drift",))
+    assert codec.loads(FuturesPolicy, codec.dumps(full)) == full
+    assert codec.loads(FuturesPolicy, plain) == FuturesPolicy(HALVES, 20_000, 500, ROUGH)
+
+
+def test_config__names_band_of_the_total_and_asking_triggers() -> None:
+    config = parse_config(with_futures(('band = "5%"', 'band = "5%"\nleverage_band = "20%"\nask = ["leverage", "drift"]')))
+    policy = build_futures(config, {asset.symbol: token(asset.symbol) for asset in config.portfolio.assets})
+    assert policy is not None
+    assert (policy.leverage_band_bps, policy.manual_triggers) == (2_000, ("leverage", "drift"))
+    assert "futures.ask" in futures_error(('band = "5%"', 'band = "5%"\nask = ["whim"]'))
+
+
+@pytest.mark.parametrize(("notional", "multiple"), [("1.5x", 15_000), ("4x", 25_000), ("off", 25_000)])
+def test_the_tighter_bound_on_the_notional_counts(notional: str, multiple: int) -> None:
+    text = with_futures().replace("[limits]", f'[limits]\nfutures_notional = "{notional}"', 1)
+    config = parse_config(text)
+    policy = build_futures(config, {asset.symbol: token(asset.symbol) for asset in config.portfolio.assets})
+    assert policy is not None
+    assert policy.limits.spot_multiple_bps == multiple
+
+
+def test_a_bound_of_zero_is_no_bound_and_is_refused() -> None:
+    assert "futures.limits.spot_multiple: 0x allows no futures" in futures_error(('spot_multiple = "2.5x"', 'spot_multiple = "0x"'))

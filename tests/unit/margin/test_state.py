@@ -24,6 +24,7 @@ from agent.margin.state import (
 from agent.model.futures import MarginTier, PerpOrder, PerpOrderKind
 from agent.units import BPS
 from tests.support.perpetuals.accounts import E18, LIMITS, account, market
+from tests.support.perpetuals.plans import ROUGH, pair_book
 
 AMPLE_SPOT = Fraction(10**6 * E18)
 FREE_LIMITS = replace(LIMITS, max_leverage_bps=20_000, max_utilisation_bps=10_000, slippage_bps=0, stress_move_bps=0)
@@ -211,3 +212,19 @@ def test_full_venue_leverage_doubles_the_maintenance_margin(is_on_chain: bool, i
     full_account = with_full_venue_leverage(replace(margin_account, is_on_chain=is_on_chain))
 
     assert full_account.market("ETH").tiers[0].initial_ppm == initial_ppm
+
+
+CAPPED = replace(ROUGH, spot_multiple_bps=25_000)
+
+
+@given(st.integers(-20, 20), st.integers(-1_000, 1_000), st.integers(0, 30_000))
+def test_orders_cut_together_break_no_limit_and_none_grows(eth: int, btc: int, spot: int) -> None:
+    sizes = {name: size for name, size in (("ETH", eth * E18), ("BTC", btc * 10**15)) if size}
+    margin_account = pair_book(10_000)
+    value = Fraction(spot * E18)
+    allowed_sizes = largest_allowed_sizes(margin_account, sizes, CAPPED, value)
+    assert all(size * sizes[name] >= 0 and abs(size) <= abs(sizes[name]) for name, size in allowed_sizes.items())
+    after = margin_account
+    for name, size in allowed_sizes.items():
+        after = margin.with_trade(after, name, size, -margin.position_value_raw(margin_account.market(name), size))
+    assert not breaches(margin_state(after, CAPPED), replace(CAPPED, slippage_bps=0), value)

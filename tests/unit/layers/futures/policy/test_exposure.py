@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.futures.policy.exposure import exposures, quote_rate, spot_value_raw
+from agent.layers.futures.policy.exposure import expected_funding_of_all, exposures, quote_rate, spot_value_raw
 from agent.model import AssetDrift
 from agent.model.futures import FuturesPolicy, MarginAccount, PerpMarket, Position
 from agent.units import Token
+from tests.support.constants import MONTH_S
 from tests.support.perpetuals.accounts import LIMITS
+from tests.support.perpetuals.plans import pair_book
 
 USDC = "0xUSDC"
 WETH = "0xWETH"
@@ -65,3 +67,17 @@ def test_collateral_off_its_peg_counts_at_its_price() -> None:
 def test_without_a_price_of_the_collateral_nothing_is_counted() -> None:
     assert spot_value_raw(ACCOUNT, POLICY, DRIFTS[:1]) is None
     assert exposures(ACCOUNT, POLICY, DRIFTS[:1]) == ()
+
+
+def at_rates(eth: Fraction, btc: Fraction = Fraction(0)) -> MarginAccount:
+    """10,000 long in ETH at 2,000 and 9,990 short in BTC at 30,000, of 10,000 of collateral."""
+    margin_account = pair_book(10_000, eth=5 * WAD, btc=-333 * 10**15)
+    rates = {"ETH": eth, "BTC": btc}
+    return replace(margin_account, markets=tuple(replace(market, funding_daily=rates[market.market]) for market in margin_account.markets))
+
+
+def test_expected_funding__is_a_cost_of_longs_and_income_of_shorts() -> None:
+    """0.1 % a day for 30 days: the long pays 300, the short gets 299.70."""
+    assert expected_funding_of_all(at_rates(Fraction(1, 1_000)), MONTH_S) == 300 * WAD
+    assert expected_funding_of_all(at_rates(Fraction(0), Fraction(1, 1_000)), MONTH_S) == Fraction(-2_997 * WAD, 10)
+    assert expected_funding_of_all(at_rates(Fraction(1, 1_000)), 2 * MONTH_S) == 600 * WAD

@@ -62,7 +62,10 @@ from agent.policy.decide import current_drifts, decide
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
+from agent.units import BPS
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
+from tests.support.constants import MONTH_S
+from tests.support.perpetuals.accounts import market
 from tests.support.perpetuals.hedges import (
     DAY_S,
     E6,
@@ -630,3 +633,28 @@ def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
             margin_account = margin.with_trade(moved, "ETH", order.size_raw, quote)
             hedges = planned_futures(plan).hedges
     assert opened <= 1
+
+
+@pytest.mark.parametrize(
+    ("funding_daily", "tax", "is_hedged"),
+    [
+        pytest.param(Fraction(0), 0, False, id="no tax"),
+        pytest.param(Fraction(0), 50, True, id="tax"),
+        pytest.param(Fraction(-1, 100), 50, False, id="funding above the tax"),
+        pytest.param(Fraction(1, 100), 0, True, id="funding received"),
+    ],
+)
+def test_hedge_is_chosen_where_tax_outweighs_fees_and_funding(funding_daily: Fraction, tax: int, is_hedged: bool) -> None:
+    """Of 2,400 above target half may be shorted: 1,200 cost 1.80 to sell, and 2.40 to short."""
+    hedged_value = Fraction(1_200)
+    zero = Fraction(0)
+    eth_market = replace(market("ETH"), funding_daily=funding_daily)
+    fees, funding, tied_value, _ = short_costs(eth_market, hedged_value, MONTH_S, Fraction(1, 10), 0)
+    sale_cost = hedged_value * 15 / BPS
+    comparison = HedgeComparison(
+        "", 2 * hedged_value, hedged_value, sale_cost, zero, Fraction(tax), fees, funding, zero, tied_value, MONTH_S
+    )
+
+    assert fees == Fraction(24, 10)
+    assert tied_value == 120
+    assert with_choice(comparison, zero, counts_income=True).is_hedged is is_hedged

@@ -8,6 +8,8 @@ from typing import NoReturn
 
 import pytest
 
+from agent.app.alerting import RunFacts, cycle_alerts
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.composer import FuturesComposer
 from agent.layers.futures.planning.plans import (
     action_gas,
@@ -26,6 +28,7 @@ from agent.layers.futures.policy.needs import (
     agent_key_ends_soon,
     back_off_reason,
     cooldown_reason,
+    deleverage_sizes,
     depositable_raw,
     index_requires_reduction,
     reduction_budget_left,
@@ -36,7 +39,7 @@ from agent.layers.futures.policy.needs import (
 from agent.layers.futures.policy.plans import emergency_gas_per_day_wei, emergency_gas_price_limit_wei
 from agent.layers.futures.state import FuturesCycle, FuturesState, planned_futures
 from agent.margin import account as margin
-from agent.model import MARGIN_PLACE, Allowance, ExitFailures, StepInput
+from agent.model import MARGIN_PLACE, AdjustFutures, Allowance, ExitFailures, Hold, StepInput
 from agent.model.futures import (
     FuturesAction,
     FuturesPlan,
@@ -53,12 +56,14 @@ from agent.model.futures import (
 )
 from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
-from agent.policy.decide import current_drifts
+from agent.policy.decide import current_drifts, decide
 from agent.ports import PreparedTransaction
 from agent.ports.perpetuals import PerpActionDraft, granted_action
 from tests.support.builders import GWEI, NOW_S, OWNER, token, with_history, with_limits, with_snapshot
 from tests.support.perpetuals.accounts import E18, account, market
+from tests.support.perpetuals.books import LOT
 from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC, VAULT, in_usdc, policy
+from tests.support.perpetuals.plans import pair_book
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
 
 # Deposits: 5,000 of USDC and 5,000 of WETH are in the wallet.
@@ -453,3 +458,45 @@ def test_composer__only_reductions_without_hedges_share_an_action(
     assert isinstance(composed, PreparedTransaction)
     actions = [granted_action(companion.grant) for companion in composed.companions]
     assert [action.market for action in actions if isinstance(action, PerpOrder)] == companions
+
+
+def test_trigger_that_waits_for_a_person__orders_nothing() -> None:
+    changed_futures_policy = replace(FUTURES_POLICY, manual_triggers=("leverage",))
+    decision = decide(step_of(OVER, changed_futures_policy)).decision
+    assert isinstance(decision, Hold)
+    assert "futures: leverage is above its limit; futures.ask requires a confirmation: trimtab rebalance --send" in decision.reason
+    assert isinstance(decide(step_of(OVER)).decision, AdjustFutures)
+    assert isinstance(decide(step_of(EMPTY, changed_futures_policy)).decision, AdjustFutures)
+    assert isinstance(decide(step_of(EMPTY, replace(changed_futures_policy, manual_triggers=("drift",)))).decision, Hold)
+
+
+def test_an_alert_carries_the_orders_that_wait_for_a_person() -> None:
+    step = step_of(OVER, replace(FUTURES_POLICY, manual_triggers=("leverage",)))
+    outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
+    texts = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.key.startswith("futures:")]
+    assert len(texts) == 1
+    assert texts[0].startswith("Futures actions await confirmation (leverage); leverage 4.00x of at most 3x, utilisation")
+    assert texts[0].endswith("It would close 5.75 of 20 ETH (long). Run: trimtab rebalance --send")
+
+
+@pytest.mark.parametrize(
+    ("eth", "slippage_bps", "order"),
+    [
+        pytest.param(10, 0, -5_006, id="long without slippage"),
+        pytest.param(10, 2_000, -6_258, id="long with slippage"),
+        pytest.param(-10, 0, 5_006, id="short without slippage"),
+        pytest.param(-10, 2_000, 6_260, id="short with slippage"),
+    ],
+)
+def test_deleverage__reduction_pays_for_its_fee_and_slippage(eth: int, slippage_bps: int, order: int) -> None:
+    """From 2x to 1x: 10,000 of 20,000 · (1 - cost), where the fee of 1 ‰ counts on the larger of value and bound."""
+    assert deleverage_sizes(pair_book(10_000, eth * E18), Fraction(1), ["ETH"], slippage_bps) == {"ETH": order * LOT}
+
+
+def test_deleverage__leverage_that_is_reached_needs_no_order() -> None:
+    assert deleverage_sizes(pair_book(10_000, 5 * E18), Fraction(1), ["ETH"], 0) == {}
+
+
+def test_deleverage__account_in_debt_closes_everything() -> None:
+    account = replace(pair_book(0, 5 * E18), realised_raw=-E18)
+    assert deleverage_sizes(account, Fraction(1), ["ETH"], 0) == {"ETH": -5 * E18}
