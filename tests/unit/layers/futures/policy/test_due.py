@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, cast
 
 import pytest
 
-from agent.layers.futures.planning.plans import HEDGE_MARGIN, OPEN_HEDGE, plan_adjustment, without_refused_plan
 from agent.layers.futures.policy.needs import (
     RESTING_STOP,
     account_for_planning,
@@ -22,16 +20,14 @@ from agent.layers.futures.policy.needs import (
     waiting_triggers,
 )
 from agent.layers.futures.state import FuturesProgress, futures_policy, futures_progress, with_policy
-from agent.model import AdjustFutures, ExitFailures, Plan, Snapshot, StepInput
-from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesReading, MarginAccount, RestingOrder
-from agent.planning.proposals import propose_rebalance
+from agent.model import ExitFailures, StepInput
+from agent.model.futures import FuturesPolicy, FuturesReading, MarginAccount, RestingOrder
 from agent.policy import failures
 from agent.policy.decide import current_drifts
-from agent.wiring.futures import OrderVenueReader
 from tests.support.builders import NOW_S, OWNER
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.needs import in_usdc, policy
-from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, book, step_of
 from tests.support.perpetuals.unknowns import HALVES, two_market_account
 
 CALM = book(10_000, 10 * E18)
@@ -63,44 +59,6 @@ LOOKS = {
 def test_look__next_is_prompt_for_a_reduction_or_passing_fault(step: StepInput, is_due: bool, is_prompt: bool) -> None:
     assert is_reduction_due(step.snapshot, futures_policy(step)) is is_due
     assert needs_prompt_look(step) is is_prompt
-
-
-class FakeVenue:
-    """A venue whose prompt reading has this account, and whose later one has none."""
-
-    def __init__(self, account: MarginAccount, *, has_left_out_reads: bool) -> None:
-        self.account = account
-        self.has_left_out_reads = has_left_out_reads
-        self.calls: list[str] = []
-
-    def read_promptly(self, snapshot: Snapshot) -> Snapshot:
-        self.calls.append("prompt")
-        return snapshot.with_layer(FuturesReading(self.account))
-
-    def wait_for_budget(self) -> None:
-        self.calls.append("wait")
-
-    def read(self, snapshot: Snapshot) -> Snapshot:
-        self.calls.append("read")
-        return snapshot
-
-
-class FakeReader:
-    def snapshot(self) -> Snapshot:
-        return step_of(None).snapshot
-
-
-@pytest.mark.parametrize(
-    ("account", "has_left_out_reads", "is_exit_due", "waits"),
-    [(CALM, False, False, False), (CALM, True, False, True), (CALM, True, True, False), (OVER, True, False, False)],
-    ids=["all read", "parts left out", "exit due", "reduction due"],
-)
-def test_look__waits_for_the_venue_unless_something_is_due(
-    account: MarginAccount, has_left_out_reads: bool, is_exit_due: bool, waits: bool
-) -> None:
-    venue = FakeVenue(account, has_left_out_reads=has_left_out_reads)
-    OrderVenueReader(cast(Any, FakeReader()), cast(Any, venue), FUTURES_POLICY, lambda _snapshot: is_exit_due).snapshot()
-    assert venue.calls == (["prompt", "wait", "read"] if waits else ["prompt"])
 
 
 # What is due
@@ -189,20 +147,3 @@ def test_manual_trigger__waits_for_no_one_while_orders_block(blocked_reason: str
 def test_blocked_orders__hold_nothing_without_futures() -> None:
     step = read_as(with_policy(step_of(EMPTY), None), account=EMPTY, blocked_reason="no agent")
     assert hold_blocked_futures(step) is step
-
-
-def test_stop__is_placed_with_the_budget_of_reductions_used_up() -> None:
-    step = step_of(replace(PUSHED, is_on_chain=False), STOPS, reduced_notional_24h=Fraction(10**12))
-    plan = plan_adjustment(step, AdjustFutures("", is_reducing=True), current_drifts(step))
-    assert isinstance(plan, Plan)
-    layer_plan = plan.layer(FuturesPlan)
-    assert (layer_plan.trigger, layer_plan.orders, len(layer_plan.resting_actions)) == (RESTING_STOP, (), 1)
-
-
-@pytest.mark.parametrize(("trigger", "is_held"), [(OPEN_HEDGE, True), (HEDGE_MARGIN, True), ("drift", False)])
-def test_refused_plan__of_a_hedge_is_left_out_once(trigger: str, is_held: bool) -> None:
-    """Without the hedge the asset is sold."""
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
-    opening = AdjustFutures("", is_reducing=False)
-    assert (without_refused_plan(step_of(EMPTY), opening, plan.with_layer(FuturesPlan((), trigger)), "no") is not None) is is_held

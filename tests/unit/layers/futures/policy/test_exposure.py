@@ -5,15 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.futures.policy import exposure
 from agent.layers.futures.policy.exposure import expected_funding_of_all, exposures, quote_rate, spot_value_raw
 from agent.model import AssetDrift
-from agent.model.futures import FuturesPolicy, MarginAccount, PerpMarket, Position
+from agent.model.futures import (
+    FuturesPolicy,
+    MarginAccount,
+    PerpMarket,
+    Position,
+)
+from agent.policy.decide import current_drifts
 from agent.units import Token
+from tests.support.builders import token
 from tests.support.constants import MONTH_S
-from tests.support.perpetuals.accounts import LIMITS
+from tests.support.perpetuals.accounts import E18, LIMITS, market
+from tests.support.perpetuals.needs import UNIT, USDC, in_usdc, policy
 from tests.support.perpetuals.plans import pair_book
+from tests.support.perpetuals.steps import OVER, book, step_of
 
-USDC = "0xUSDC"
+COLLATERAL = "0xUSDC"
 WETH = "0xWETH"
 WAD = 10**18
 
@@ -23,11 +33,11 @@ def drift(token: str, symbol: str, price: Fraction, coins: Fraction) -> AssetDri
     return AssetDrift(token, symbol, 1, 1, price, value, Fraction(1, 2), 5_000, 5_000, 0, Fraction(0), Fraction(10_000), False)
 
 
-DRIFTS = (drift(WETH, "WETH", Fraction(3_000, 10**12), Fraction(4_200)), drift(USDC, "USDC", Fraction(1), Fraction(1_000)))
-POLICY = FuturesPolicy((), 20_000, 500, LIMITS, collateral=USDC)
+DRIFTS = (drift(WETH, "WETH", Fraction(3_000, 10**12), Fraction(4_200)), drift(COLLATERAL, "USDC", Fraction(1), Fraction(1_000)))
+POLICY = FuturesPolicy((), 20_000, 500, LIMITS, collateral=COLLATERAL)
 
 
-def market(name: str, asset: str, mark: int) -> PerpMarket:
+def perp_market(name: str, asset: str, mark: int) -> PerpMarket:
     price = Fraction(mark)
     return PerpMarket(name, name.upper(), asset, 18, 1, Fraction(1, WAD), (), 1_000, price, price, 0, Fraction(0))
 
@@ -38,7 +48,7 @@ ACCOUNT = MarginAccount(
     0,
     0,
     (Position("eth", WAD // 2, -1_500 * WAD), Position("btc", -WAD // 100, 600 * WAD)),
-    (market("eth", WETH, 3_000), market("btc", "", 60_000)),
+    (perp_market("eth", WETH, 3_000), perp_market("btc", "", 60_000)),
 )
 
 
@@ -49,7 +59,7 @@ def test_long__adds_to_its_asset_and_a_lone_market_has_a_line() -> None:
     }
     assert exposure_by_asset == {
         WETH: (4_200 * 10**6, 1_500 * 10**6, 5_700 * 10**6),
-        USDC: (1_000 * 10**6, 0, 1_000 * 10**6),
+        COLLATERAL: (1_000 * 10**6, 0, 1_000 * 10**6),
         "BTC": (0, -600 * 10**6, -600 * 10**6),
     }
 
@@ -81,3 +91,37 @@ def test_expected_funding__is_a_cost_of_longs_and_income_of_shorts() -> None:
     assert expected_funding_of_all(at_rates(Fraction(1, 1_000)), MONTH_S) == 300 * WAD
     assert expected_funding_of_all(at_rates(Fraction(0), Fraction(1, 1_000)), MONTH_S) == Fraction(-2_997 * WAD, 10)
     assert expected_funding_of_all(at_rates(Fraction(1, 1_000)), 2 * MONTH_S) == 600 * WAD
+
+
+def test_expected_funding__is_the_rate_of_the_horizon_s_days() -> None:
+    paying = replace(market("ETH"), funding_daily=Fraction(1, 1_000))
+    assert exposure.expected_funding(paying, Fraction(-3_000), 10 * exposure.DAY_S) == -30
+
+
+def test_funding_cost__position_that_receives_costs_nothing() -> None:
+    paying = replace(market("ETH"), funding_daily=Fraction(1, 1_000))
+    costs = [exposure.funding_cost_share(paying, Fraction(notional), 10 * exposure.DAY_S) for notional in (3_000, -3_000, 0)]
+    assert costs == [Fraction(1, 100), 0, 0]
+
+
+def test_spot_value__margin_account_is_no_part_of_it() -> None:
+    step = step_of(in_usdc(OVER), policy())
+    assert exposure.spot_portfolio_value(current_drifts(step)) == 10_000 * UNIT
+
+
+def test_market_growth__margin_is_its_part_of_all_capital() -> None:
+    step = step_of(in_usdc(book(10_000)), policy())
+    growth = exposure.market_terms(step, Fraction(30_000 * UNIT))
+    assert growth is not None
+    assert growth.margin_share == Fraction(1, 4)
+
+
+def test_exposures__long_adds_to_its_asset_margin_to_collateral() -> None:
+    weth = token("WETH").address
+    step = step_of(in_usdc(book(10_000, -2 * E18, asset=weth)), policy())
+    margin_account = in_usdc(book(10_000, -2 * E18, asset=weth))
+    values = {
+        price_exposure.token: (price_exposure.spot / UNIT, price_exposure.futures / UNIT, price_exposure.net / UNIT)
+        for price_exposure in exposure.exposures(margin_account, policy(), current_drifts(step))
+    }
+    assert values == {weth: (5_000, -4_000, 1_000), USDC: (15_000, 0, 15_000)}

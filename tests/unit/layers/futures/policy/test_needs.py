@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from typing import NoReturn
 
 import pytest
 
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.composer import FuturesComposer
-from agent.layers.futures.planning.plans import (
-    action_gas,
-    as_limit_orders,
-    collateral_change_raw,
-    current_futures_plan,
-    fee_raw,
-    funding_raw,
-    uneconomic_reason,
-    vault_approval_raw,
-    without_resting_markets,
-)
-from agent.layers.futures.policy import exposure
 from agent.layers.futures.policy.needs import (
     AGENT_KEY_WARNING_S,
     agent_key_ends_soon,
@@ -36,35 +22,17 @@ from agent.layers.futures.policy.needs import (
     spendable_collateral_raw,
     spot_value_in_quote,
 )
-from agent.layers.futures.policy.plans import emergency_gas_per_day_wei, emergency_gas_price_limit_wei
-from agent.layers.futures.state import FuturesCycle, FuturesState, planned_futures
+from agent.layers.futures.state import FuturesState
 from agent.margin import account as margin
-from agent.model import MARGIN_PLACE, AdjustFutures, Allowance, ExitFailures, Hold, StepInput
-from agent.model.futures import (
-    FuturesAction,
-    FuturesPlan,
-    Hedge,
-    MarginAccount,
-    MarginDeposit,
-    MarginWithdrawal,
-    OrderCancel,
-    PerpOrder,
-    PerpOrderKind,
-    PerpQuote,
-    RestingOrder,
-    StopOrder,
-)
-from agent.planning.proposals import propose_rebalance
+from agent.model import MARGIN_PLACE, AdjustFutures, ExitFailures, Hold, StepInput
 from agent.policy import failures
 from agent.policy.decide import current_drifts, decide
-from agent.ports import PreparedTransaction
-from agent.ports.perpetuals import PerpActionDraft, granted_action
-from tests.support.builders import GWEI, NOW_S, OWNER, token, with_history, with_limits, with_snapshot
-from tests.support.perpetuals.accounts import E18, account, market
+from tests.support.builders import NOW_S, with_history, with_snapshot
+from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.books import LOT
-from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC, VAULT, in_usdc, policy
+from tests.support.perpetuals.needs import UNIT, USDC, in_usdc, policy
 from tests.support.perpetuals.plans import pair_book
-from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, OVER, PUSHED, step_of
 
 # Deposits: 5,000 of USDC and 5,000 of WETH are in the wallet.
 
@@ -115,12 +83,6 @@ def test_collateral__reserve_above_the_balance_leaves_nothing() -> None:
     step = step_of(in_usdc(OVER), policy())
     assets = tuple(replace(asset, reserve_raw=6_000 * UNIT) if asset.token.address == USDC else asset for asset in step.portfolio.assets)
     assert spendable_collateral_raw(step.snapshot, replace(step.portfolio, assets=assets), step.limits, USDC) == 0
-
-
-@pytest.mark.parametrize(("allowed", "approved"), [(700, 700), (699, 0), (701, 0)])
-def test_approved_deposit__counts_while_the_vault_has_its_allowance(allowed: int, approved: int) -> None:
-    step = with_snapshot(step_of(in_usdc(OVER), policy()), allowances=(Allowance(USDC, VAULT, allowed),))
-    assert vault_approval_raw(step.snapshot, ((USDC, 700),), policy()) == approved
 
 
 # Budgets, cooldowns and back-offs
@@ -191,273 +153,10 @@ def test_approval__warning_begins_within_its_time_of_the_end(end_s: int, warns: 
     assert agent_key_ends_soon(with_snapshot(step_of(EMPTY), key_approval_expires_s=end_s).snapshot) is warns
 
 
-def test_gas_of_emergencies__own_limit_replaces_the_general_one() -> None:
-    step = step_of(EMPTY)
-    assert emergency_gas_per_day_wei(replace(LIMITS, emergency_gas_per_day_wei=7), step.limits) == 7
-
-
 # Spot and futures together
 
 
-def test_expected_funding__is_the_rate_of_the_horizon_s_days() -> None:
-    paying = replace(market("ETH"), funding_daily=Fraction(1, 1_000))
-    assert exposure.expected_funding(paying, Fraction(-3_000), 10 * exposure.DAY_S) == -30
-
-
-def test_funding_cost__position_that_receives_costs_nothing() -> None:
-    paying = replace(market("ETH"), funding_daily=Fraction(1, 1_000))
-    costs = [exposure.funding_cost_share(paying, Fraction(notional), 10 * exposure.DAY_S) for notional in (3_000, -3_000, 0)]
-    assert costs == [Fraction(1, 100), 0, 0]
-
-
-def test_spot_value__margin_account_is_no_part_of_it() -> None:
-    step = step_of(in_usdc(OVER), policy())
-    assert exposure.spot_portfolio_value(current_drifts(step)) == 10_000 * UNIT
-
-
-def test_market_growth__margin_is_its_part_of_all_capital() -> None:
-    step = step_of(in_usdc(book(10_000)), policy())
-    growth = exposure.market_terms(step, Fraction(30_000 * UNIT))
-    assert growth is not None
-    assert growth.margin_share == Fraction(1, 4)
-
-
-def test_exposures__long_adds_to_its_asset_margin_to_collateral() -> None:
-    weth = token("WETH").address
-    step = step_of(in_usdc(book(10_000, -2 * E18, asset=weth)), policy())
-    margin_account = in_usdc(book(10_000, -2 * E18, asset=weth))
-    values = {
-        price_exposure.token: (price_exposure.spot / UNIT, price_exposure.futures / UNIT, price_exposure.net / UNIT)
-        for price_exposure in exposure.exposures(margin_account, policy(), current_drifts(step))
-    }
-    assert values == {weth: (5_000, -4_000, 1_000), USDC: (15_000, 0, 15_000)}
-
-
 # Plans
-
-
-def test_fee__is_that_of_the_bound_or_of_a_worse_mark_rounded_up() -> None:
-    margin_account = book(10_000)
-    fees = [fee_raw(margin_account, order) for order in (BUY, SELL, replace(BUY, size_raw=1, bound_raw=1))]
-    assert fees == [2_020 * E18 // 1_000, 2_000 * E18 // 1_000, 2]
-
-
-def test_funding__orders_pay_by_their_signed_size() -> None:
-    margin_account = book(10_000, funding_daily=Fraction(1, 1_000))
-    double = replace(SELL, size_raw=-3 * E18)
-    assert funding_raw(margin_account, [BUY, double], 5 * exposure.DAY_S) == -20 * E18
-
-
-def test_moved_collateral__deposit_leaves_and_withdrawal_enters() -> None:
-    moved = [
-        collateral_change_raw(action)
-        for action in (MarginDeposit(5), MarginWithdrawal(7), BUY, StopOrder("ETH", 1, 1, 1), OrderCancel("ETH", "1"))
-    ]
-    assert moved == [-5, 7, 0, 0, 0]
-
-
-def test_gas__resting_actions_cost_none() -> None:
-    assert [action_gas(action) for action in (StopOrder("ETH", 1, 1, 1), OrderCancel("ETH", "1"))] == [0, 0]
-
-
-def test_plan__cost_and_gas_are_those_of_its_orders() -> None:
-    step = step_of(EMPTY)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    futures = planned_futures(plan)
-    assert futures is not None
-    [order] = futures.orders
-    assert plan.cost.fees == Fraction(order.bound_raw, 1_000 * 10**12)
-    assert plan.cost.gas == plan.gas_units * step.snapshot.current_gas_price_wei * Fraction(2_000 * UNIT, E18)
-    assert plan.gas_units == 1_100_000
-
-
-@pytest.mark.parametrize(("fee_ppm", "waits"), [(3_000, False), (3_001, True)])
-def test_uneconomic__cost_that_equals_the_limit_is_paid(fee_ppm: int, waits: bool) -> None:
-    """30 bps of fees on an order without gas."""
-    step = with_limits(step_of(replace(book(10_000, fee_ppm=fee_ppm), is_on_chain=False)), plan_cost_bps=30)
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
-    plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
-    margin_account = book(10_000, fee_ppm=fee_ppm)
-    assert bool(uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, margin_account)) is waits
-
-
-def test_uneconomic__mark_on_the_wrong_side_of_the_index_costs() -> None:
-    step = step_of(EMPTY)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
-    reasons = [
-        bool(uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, book(10_000, mark=Fraction(mark))))
-        for mark in (2_010, 1_990)
-    ]
-    assert reasons == [True, False], "50 bps of basis and 10 of fee, of at most 50"
-
-
-@pytest.mark.parametrize("mark", [1_999, 1_990, 1_900])
-def test_uneconomic__gain_of_the_basis_pays_no_fee(mark: int) -> None:
-    """60 bps of fee, of at most 50."""
-    step = step_of(EMPTY)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
-    margin_account = book(10_000, fee_ppm=6_000, mark=Fraction(mark))
-    assert uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, margin_account)
-
-
-@pytest.mark.parametrize(
-    ("size", "mid", "bound"),
-    [
-        pytest.param(1, Fraction(19_991, 10), 1_999_100_000_000_000_000_000, id="purchase within the bound"),
-        pytest.param(1, Fraction(2_100), 2_020 * E18, id="purchase at the bound"),
-        pytest.param(-1, Fraction(20_011, 10), 2_001_100_000_000_000_000_000, id="sale within the bound"),
-        pytest.param(-1, Fraction(1_900), 1_980 * E18, id="sale at the bound"),
-        pytest.param(1, Fraction(0), 2_000 * E18, id="no book"),
-    ],
-)
-def test_post_only__price_is_the_book_s_middle_within_the_bound(size: int, mid: Fraction, bound: int) -> None:
-    changed_book = replace(book(10_000, mid=mid), is_on_chain=False)
-    order = replace(BUY if size > 0 else SELL, is_reduce_only=False)
-    resting = replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY)
-    [limit] = as_limit_orders(changed_book, resting, "drift", [order])
-    assert (limit.kind, limit.bound_raw) == (PerpOrderKind.POST_ONLY, bound)
-
-
-@pytest.mark.parametrize(
-    ("size", "mid", "bound"),
-    [pytest.param(3, Fraction(1, 2), 2, id="purchase rounds up"), pytest.param(-3, Fraction(1, 2), 1, id="sale rounds down")],
-)
-def test_post_only__part_of_a_base_unit_favours_the_fill(size: int, mid: Fraction, bound: int) -> None:
-    changed_book = replace(book(10_000, mid=mid), is_on_chain=False)
-    order = replace(BUY, size_raw=size, bound_raw=10 if size > 0 else 0)
-    [limit] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY), "drift", [order])
-    assert limit.bound_raw == bound
-
-
-@pytest.mark.parametrize(("trigger", "rests"), [("drift", True), ("leverage_drift", True), ("funding", False), ("leverage", False)])
-def test_limit_orders__only_openings_to_the_targets_rest(trigger: str, rests: bool) -> None:
-    changed_book = replace(book(10_000), is_on_chain=False)
-    [order] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), trigger, [BUY])
-    assert order.kind.can_rest is rests
-
-
-@pytest.mark.parametrize("sale", [SELL, replace(SELL, is_reduce_only=False)], ids=["reduce-only", "any that reduces"])
-def test_limit_orders__reduction_is_sent_at_once(sale: PerpOrder) -> None:
-    changed_book = replace(book(10_000, 2 * E18), is_on_chain=False)
-    [order] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), "drift", [sale])
-    assert order == sale
-
-
-def test_beside_resting__market_with_an_order_gets_no_second() -> None:
-    margin_account = account(10_000, {}, market("ETH"), market("BTC", 30_000))
-    margin_account = replace(
-        margin_account, is_on_chain=False, resting_orders=(RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1"),)
-    )
-    btc = replace(BUY, market="BTC")
-    plan = without_resting_markets(margin_account, FuturesPlan((BUY, btc), "drift", "", refusal_texts=("why",)))
-    assert (plan.orders, plan.refusal_texts) == ((btc,), ("why", "ETH: an order rests at the venue"))
-
-
-def test_plan_now__reduction_is_planned_for_the_account_as_it_is() -> None:
-    step = step_of(OVER)
-    plan = current_futures_plan(step, FUTURES_POLICY, current_drifts(step), None)
-    assert plan is not None
-    assert [order.is_reduce_only for order in plan.orders] == [True]
-
-
-def test_cycle__actions_that_reverted_are_not_done() -> None:
-    assert FuturesCycle(action_count=5, reverted_count=2).notes() == ["3 futures actions done"]
-
-
-def test_gas__emergency_ceiling_is_a_multiple_of_the_general() -> None:
-    step = with_limits(step_of(EMPTY), gas_price_wei=20 * GWEI)
-    assert emergency_gas_price_limit_wei(LIMITS, step.limits) == 100 * GWEI
-
-
-def test_composer__composes_plans_with_futures_actions_alone() -> None:
-    step = step_of(EMPTY)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    without = replace(plan, layers=())
-    assert [FuturesComposer(None).composes(candidate) for candidate in (plan, without)] == [True, False]
-
-
-@pytest.mark.parametrize(("allowed", "lacking"), [(0, [700]), (700, []), (699, [0, 700])])
-def test_composer__deposit_needs_an_allowance_of_its_amount(allowed: int, lacking: list[int]) -> None:
-    step = step_of(in_usdc(OVER), policy())
-    step = with_snapshot(step, allowances=(*step.snapshot.allowances, Allowance(USDC, VAULT, allowed)))
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
-    deposit = plan.with_layer(FuturesPlan((), "leverage", "", (MarginDeposit(700),)))
-    approvals = FuturesComposer(None).missing_approvals(step, deposit)
-    assert [(approval.token, approval.spender, approval.raw) for approval in approvals] == [(USDC, VAULT, raw) for raw in lacking]
-
-
-def test_composer__allowance_of_another_spender_approves_nothing() -> None:
-    step = step_of(in_usdc(OVER), policy())
-    step = with_snapshot(step, allowances=(Allowance(USDC, VAULT, 0), Allowance(USDC, "router", 10**30)))
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
-    deposit = plan.with_layer(FuturesPlan((), "leverage", "", (MarginDeposit(700),)))
-    assert [approval.raw for approval in FuturesComposer(None).missing_approvals(step, deposit)] == [700]
-
-
-def test_composer__order_needs_no_approval() -> None:
-    step = step_of(EMPTY)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    assert FuturesComposer(None).missing_approvals(step, plan) == []
-
-
-class OneActionVenue:
-    """A venue off the chain that takes every order."""
-
-    has_left_out_reads = False
-
-    def unused(self) -> NoReturn:
-        raise AssertionError("a composer posts and reads nothing")
-
-    read = read_promptly = wait_for_budget = require_approved_key = post = post_orders = outcome = unused
-
-    def quote(self, _account: MarginAccount, order: PerpOrder) -> PerpQuote:
-        return PerpQuote(abs(order.size_raw), 1)
-
-    def draft(self, _account: MarginAccount, _action: FuturesAction, now_s: int) -> PerpActionDraft:
-        return PerpActionDraft(OWNER, "0x00", now_s + 90, 2)
-
-    def draft_companion(self, _account: MarginAccount, _order: PerpOrder, first_draft: PerpActionDraft, number: int) -> PerpActionDraft:
-        return replace(first_draft, nonce=2 + 2 * number)
-
-
-HEDGE = Hedge("ETH", token("WETH").address, -E18, NOW_S, Fraction(1))
-OPENING = replace(BUY, market="BTC")
-
-
-@pytest.mark.parametrize(
-    ("orders", "before", "after", "companions"),
-    [
-        ((SELL, replace(SELL, market="BTC")), (), (), ["BTC"]),
-        ((SELL, replace(SELL, market="BTC")), (HEDGE,), (HEDGE,), []),
-        ((SELL, replace(SELL, market="BTC")), (HEDGE,), (), []),
-        ((SELL, replace(SELL, market="BTC")), (), (HEDGE,), []),
-        ((SELL, OPENING), (), (), []),
-        ((OPENING, SELL), (), (), []),
-    ],
-    ids=["reductions", "beside a hedge", "hedge that ends", "hedge that begins", "an opening last", "an opening first"],
-)
-def test_composer__only_reductions_without_hedges_share_an_action(
-    orders: tuple[PerpOrder, ...], before: tuple[Hedge, ...], after: tuple[Hedge, ...], companions: list[str]
-) -> None:
-    margin_account = account(10_000, {"ETH": 2 * E18, "BTC": E18}, market("ETH"), market("BTC", 30_000))
-    step = step_of(replace(margin_account, is_on_chain=False), replace(FUTURES_POLICY, hedges=before))
-    any_plan = propose_rebalance(step_of(EMPTY)).plan
-    assert any_plan is not None
-    plan = any_plan.with_layer(FuturesPlan(orders, "leverage", "", hedges=after))
-    composed = FuturesComposer(OneActionVenue()).compose(step, plan, step.snapshot.head)  # type: ignore[arg-type]  # no other method is called
-    assert isinstance(composed, PreparedTransaction)
-    actions = [granted_action(companion.grant) for companion in composed.companions]
-    assert [action.market for action in actions if isinstance(action, PerpOrder)] == companions
 
 
 def test_trigger_that_waits_for_a_person__orders_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Hedges in place of sales: when one is cheaper, what it leaves to spot, when it ends, and what forbids it."""
+"""Tests of agent/layers/futures/planning/hedges.py: hedges in place of sales: when one is cheaper, what it leaves to spot, when it ends."""
 
 from __future__ import annotations
 
