@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,8 +14,7 @@ from agent.errors import Refused
 from agent.layers.futures.guard_case import FuturesCase
 from agent.layers.futures.planning.hedges import owner_hedge_plan
 from agent.layers.futures.planning.requests import hedge_proposer
-from agent.layers.futures.policy.hedge_closing import hedge_closing_decision, hedges_after_fill, unwind_reason
-from agent.layers.futures.policy.hedges import apply_hedges, comparison_text, held_hedges, margin_share, short_costs, with_choice
+from agent.layers.futures.policy.hedges import apply_hedges
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
 from agent.layers.futures.requests import CloseHedge, OpenHedge
@@ -47,25 +45,18 @@ from agent.model import (
     TokenFinding,
 )
 from agent.model.futures import (
-    FuturesGrant,
     FuturesPlan,
     FuturesTarget,
     Hedge,
-    HedgeComparison,
     MarginAccount,
-    PerpOrder,
-    PerpOrderKind,
     Position,
 )
 from agent.planning.proposals import propose_rebalance
-from agent.policy.decide import current_drifts, decide
+from agent.policy.decide import decide
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
-from agent.units import BPS
-from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
-from tests.support.constants import MONTH_S
-from tests.support.perpetuals.accounts import market
+from tests.support.builders import NOW_S, step_input, with_history, with_limits, with_snapshot
 from tests.support.perpetuals.hedges import (
     DAY_S,
     E6,
@@ -84,8 +75,6 @@ from tests.support.perpetuals.hedges import (
 from tests.support.perpetuals.steps import LIMITS
 from tests.support.plans import evidence
 from tests.support.samples import examples
-
-ROOT = Path(__file__).resolve().parents[5]
 
 
 def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
@@ -123,19 +112,6 @@ def test_tax_makes_a_short_of_half_cheaper_than_the_sale() -> None:
     assert "it is shorted" in plan.decision.reason
     assert "tax 2" in plan.decision.reason
     assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
-
-
-def test_the_example_in_the_docs_is_computed() -> None:
-    """10 WETH above target at 2,000, bought at 1,000: half may be shorted."""
-    market = hedge_account(10_000, funding_daily=Fraction(-2, 10_000)).market("ETH")
-    hedged = Fraction(10_000)
-    tax = 5 * (2_000 - 1_000) * Fraction(TERMS.tax_rate_bps, 10_000)
-    fees, funding, tied, capital = short_costs(market, hedged, TERMS.horizon_s, margin_share(market, HEDGING), TERMS.capital_cost_bps)
-    hedge_comparison = HedgeComparison(
-        WETH, 2 * hedged, hedged, hedged * Fraction(3, 1_000), Fraction(0), tax, fees, funding, capital, tied, TERMS.horizon_s
-    )
-    hedge_comparison = with_choice(hedge_comparison, hedged * TERMS.min_saving_bps / 10_000, counts_income=False)
-    assert comparison_text(hedge_comparison, "WETH", 0) in (ROOT / "docs" / "futures.md").read_text(encoding="utf-8")
 
 
 def test_a_hedge_larger_than_the_holding_is_refused() -> None:
@@ -302,14 +278,6 @@ def test_a_hedge_is_closed_by_its_rule(step: StepInput, why: str) -> None:
     assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
 
 
-@pytest.mark.parametrize(("weth", "why"), [(62_000, ""), (60_000, "WETH is back in its band")])
-def test_hedge_of_most_of_the_excess__stays_while_above_its_band(weth: int, why: str) -> None:
-    """At 62,000 of 110,000 the excess is less than half of the hedge, and the share 56 %, above its band of 45 to 55."""
-    large = replace(OPEN, size_raw=-8 * E18)
-    step = overweight_step(hedge_account(10_000, -8 * E18), hedges=(large,), weth=weth, usdc=100_000 - weth)
-    assert unwind_reason(step, current_drifts(step), large) == why
-
-
 THIRDS = {"WETH": 2_000, "WBTC": 4_000, "USDC": 4_000}
 
 
@@ -374,14 +342,6 @@ def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
     assert "its target is 0 %" in plan.layer(HedgeChoices).comparisons[0].reason
 
 
-def test_hedge__keeps_its_asset_s_target_beside_a_quarantine() -> None:
-    """35,000 of WBTC and 30,000 of WETH, of which 10,000 are hedged; USDC counts with its margin."""
-    step = hedging(SHORT, THIRDS | {"WETH": 4_000, "WBTC": 2_000}, OPEN)
-    step_after = apply_hedges(quarantine_tokens(step, [ScreenedToken(token("WBTC").address, TokenFinding.PAUSED)]))
-    targets = {effective_asset.token.symbol: effective_asset.target_bps for effective_asset in step_after.effective_assets}
-    assert targets == {"WETH": 5_000 + 10_000 * 10_000 // 65_000, "WBTC": 0, "USDC": 5_000 - 10_000 * 10_000 // 65_000}
-
-
 def test_an_unread_balance_beside_a_hedge_leaves_the_targets() -> None:
     step = hedging(SHORT, THIRDS, OPEN)
     unread = with_snapshot(step, holdings=step.snapshot.holdings[1:])
@@ -417,23 +377,12 @@ def test_hedge_beside_a_larger_long__is_closed_at_any_cost() -> None:
     assert "plan_cost" in {verdict.guard for verdict in verdicts if not verdict.passed}, "more than the hedge is an opening"
 
 
-def test_pending_funding_counts_against_a_hedge() -> None:
-    owing = replace(SHORT, positions=(replace(SHORT.positions[0], funding_pending_raw=2_501 * E18),))
-    need = hedge_closing_decision(
-        overweight_step(owing, hedges=(OPEN,), weth=70_000), current_drifts(overweight_step(owing, hedges=(OPEN,), weth=70_000))
-    )
-    assert need is not None
-    assert "its funding exceeds" in need.reason
-
-
 def test_hedge__is_closed_whole_with_the_day_s_budget_used_up() -> None:
     step = hedge_step_after(30 * DAY_S, reduced_notional_24h=Fraction(10**12))
     plan, futures = ordered(step)
     assert (futures.trigger, [order.size_raw for order in futures.orders]) == ("close_hedge", [5 * E18])
     assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
     assert not uses_reduction_budget(plan)
-    assert not uses_reduction_budget(replace(plan, decision=AdjustFutures("", True, by_owner=True)))
-    assert uses_reduction_budget(replace(plan, decision=AdjustFutures("", True)))
 
 
 def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:
@@ -451,44 +400,6 @@ def test_closed_hedge__is_not_reopened_within_its_horizon() -> None:
         plan = propose_rebalance(overweight_step(hedges=(replace(closed, at_s=NOW_S - age_s),))).plan
         assert plan is not None
         assert (planned_futures(plan) is not None) is hedged
-
-
-@pytest.mark.parametrize(
-    ("ordered_raw", "before", "after", "filled_raw", "hedges_left"),
-    [
-        pytest.param(-5, (), OPEN, -3, (replace(OPEN, size_raw=-3),), id="opened in part"),
-        pytest.param(-5, (), OPEN, -5, (OPEN,), id="opened"),
-        pytest.param(5, (OPEN,), replace(OPEN, size_raw=0, at_s=NOW_S + 9), 2, (replace(OPEN, size_raw=-3),), id="closed in part"),
-        pytest.param(5, (OPEN,), replace(OPEN, size_raw=0, at_s=NOW_S + 9), 5, (replace(OPEN, size_raw=0, at_s=NOW_S + 9),), id="closed"),
-        pytest.param(
-            7,
-            (OPEN,),
-            replace(OPEN, size_raw=0, at_s=NOW_S + 9),
-            6,
-            (replace(OPEN, size_raw=0, at_s=NOW_S + 9),),
-            id="closed beyond its size",
-        ),
-        pytest.param(2, (OPEN,), OPEN, 1, (OPEN,), id="order of another size"),
-    ],
-)
-def test_a_partial_fill_opens_or_closes_a_part_of_a_hedge(
-    ordered_raw: int, before: tuple[Hedge, ...], after: Hedge, filled_raw: int, hedges_left: tuple[Hedge, ...]
-) -> None:
-    order = PerpOrder("ETH", ordered_raw * E18, PerpOrderKind.MARKET, 1, ordered_raw > 0)
-    sized = [replace(hedge, size_raw=hedge.size_raw if abs(hedge.size_raw) > 9 else hedge.size_raw * E18) for hedge in hedges_left]
-    assert hedges_after_fill(FuturesGrant(order, SHORT, hedges=(after,), hedges_before=before), filled_raw * E18) == tuple(sized)
-
-
-def test_a_liquidated_short_is_no_hedge_any_more() -> None:
-    assert held_hedges((OPEN,), hedge_account(10_000), HEDGING) == ()
-    half = held_hedges((OPEN,), hedge_account(10_000, -25 * 10**17), HEDGING)
-    assert [hedge.size_raw for hedge in half] == [-25 * 10**17]
-
-
-def test_hedge_beside_a_targeted_position__leaves_its_target_alone() -> None:
-    policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000, hedges=(OPEN,))
-    (drift,) = notional_drifts(hedge_account(10_000, 5 * E18), policy)
-    assert drift.notional == 20_000 * E18, "five coins net are ten targeted less five hedged"
 
 
 @pytest.mark.parametrize(
@@ -633,28 +544,3 @@ def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
             margin_account = margin.with_trade(moved, "ETH", order.size_raw, quote)
             hedges = planned_futures(plan).hedges
     assert opened <= 1
-
-
-@pytest.mark.parametrize(
-    ("funding_daily", "tax", "is_hedged"),
-    [
-        pytest.param(Fraction(0), 0, False, id="no tax"),
-        pytest.param(Fraction(0), 50, True, id="tax"),
-        pytest.param(Fraction(-1, 100), 50, False, id="funding above the tax"),
-        pytest.param(Fraction(1, 100), 0, True, id="funding received"),
-    ],
-)
-def test_hedge_is_chosen_where_tax_outweighs_fees_and_funding(funding_daily: Fraction, tax: int, is_hedged: bool) -> None:
-    """Of 2,400 above target half may be shorted: 1,200 cost 1.80 to sell, and 2.40 to short."""
-    hedged_value = Fraction(1_200)
-    zero = Fraction(0)
-    eth_market = replace(market("ETH"), funding_daily=funding_daily)
-    fees, funding, tied_value, _ = short_costs(eth_market, hedged_value, MONTH_S, Fraction(1, 10), 0)
-    sale_cost = hedged_value * 15 / BPS
-    comparison = HedgeComparison(
-        "", 2 * hedged_value, hedged_value, sale_cost, zero, Fraction(tax), fees, funding, zero, tied_value, MONTH_S
-    )
-
-    assert fees == Fraction(24, 10)
-    assert tied_value == 120
-    assert with_choice(comparison, zero, counts_income=True).is_hedged is is_hedged
