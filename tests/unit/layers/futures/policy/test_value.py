@@ -9,7 +9,7 @@ import pytest
 
 from agent import codec, guards
 from agent.errors import Refused
-from agent.layers.futures.policy.exposure import exposures, margin_holdings
+from agent.layers.futures.policy.exposure import exposures
 from agent.layers.futures.policy.needs import spot_value_in_quote
 from agent.layers.futures.state import futures_policy, hold_futures, margin_account, with_policy
 from agent.layers.strategies.policy.netting import net_strategies
@@ -31,7 +31,6 @@ from tests.support.builders import (
     step_input,
     strategy,
     threshold,
-    token,
     with_history,
     with_limits,
 )
@@ -57,12 +56,6 @@ def test_profit_and_funding_of_positions_change_the_total() -> None:
     owing = replace(gained, positions=(replace(gained.positions[0], funding_pending_raw=50 * E18),))
     totals = [investable_total(current_drifts(step_with_margin(account))) / E6 for account in (margin_account, gained, owing)]
     assert totals == [12_500, 12_700, 12_650]
-
-
-def test_an_account_in_debt_counts_as_zero() -> None:
-    ruined = margin.with_moved_marks(book(1_000, 2 * E18), {"ETH": Fraction(-9, 10)})
-    assert margin.account_value_raw(ruined) < 0
-    assert margin_holdings(step_with_margin(ruined)) == {USDC: 0}
 
 
 def test_the_spot_multiple_leaves_the_margin_out() -> None:
@@ -176,13 +169,6 @@ def test_a_spot_proposal_in_place_of_orders_keeps_the_total() -> None:
     assert not isinstance(proposal.decision_result.decision, Hold)
 
 
-@pytest.mark.parametrize("change", [{"collateral": ""}, {"collateral": token("WBTC").address}])
-def test_collateral_that_is_no_asset_counts_nowhere(change: dict[str, str]) -> None:
-    step = with_policy(step_with_margin(book(2_500)), replace(OURS, **change))  # type: ignore[arg-type]  # keywords are field names
-    assert margin_holdings(step) == {}
-    assert investable_total(current_drifts(step)) == 10_000 * E6
-
-
 def test_why_a_layer_is_held_is_read_back() -> None:
     step = step_with_margin(OVER)
     held_step = hold_futures(replace(step, progress=replace(step.progress, spot_hold_reason="why not")), "why")
@@ -230,5 +216,4 @@ def test_strategies_do_not_own_the_margin_and_the_goal_counts_it() -> None:
 def test_margin_in_a_quarantined_token_counts_nowhere() -> None:
     step = step_with_margin(book(2_500), {"WETH": 5_000, "USDC": 5_000})
     shut = quarantine_tokens(step, [ScreenedToken(USDC, TokenFinding.CODE_CHANGED)])
-    assert margin_holdings(shut) == {}
     assert investable_total(compute_drifts(shut, reference_prices(shut).price_by_token)) == 5_000 * E6
