@@ -24,7 +24,8 @@ from agent.margin.state import (
 from agent.model.futures import MarginTier, PerpOrder, PerpOrderKind
 from agent.units import BPS
 from tests.support.perpetuals.accounts import E18, LIMITS, account, market
-from tests.support.perpetuals.plans import ROUGH, pair_book
+from tests.support.perpetuals.books import LOT, WIDE, wide_book
+from tests.support.perpetuals.plans import RICH, ROUGH, pair_book
 
 AMPLE_SPOT = Fraction(10**6 * E18)
 FREE_LIMITS = replace(LIMITS, max_leverage_bps=20_000, max_utilisation_bps=10_000, slippage_bps=0, stress_move_bps=0)
@@ -228,3 +229,38 @@ def test_orders_cut_together_break_no_limit_and_none_grows(eth: int, btc: int, s
     for name, size in allowed_sizes.items():
         after = margin.with_trade(after, name, size, -margin.position_value_raw(margin_account.market(name), size))
     assert not breaches(margin_state(after, CAPPED), replace(CAPPED, slippage_bps=0), value)
+
+
+@pytest.mark.parametrize(
+    ("margin_account", "size", "most", "size_kept"),
+    [
+        pytest.param(0, 1_000, 2_000, 1_000, id="nothing held"),
+        pytest.param(10_000, -1_000, 10_000, -1_000, id="closing"),
+        pytest.param(10_000, 1_000, 10_000, 0, id="at the most"),
+    ],
+)
+def test_within_gross__order_that_does_not_raise_it_is_whole(margin_account: int, size: int, most: int, size_kept: int) -> None:
+    assert sizes_within_gross(wide_book(100_000, ETH=margin_account), {"ETH": size * LOT}, Fraction(most * E18)) == {"ETH": size_kept * LOT}
+
+
+def test_stress__account_without_positions_survives_it() -> None:
+    assert margin_state(replace(wide_book(), collateral_raw=-E18), WIDE).survives_stress
+
+
+def test_free_margin__opening_is_cut_to_what_the_venue_takes() -> None:
+    """A profit of 9,000 counts in the value and frees no margin: of the collateral of 1,000, 900 are used for the quote owed."""
+    bought = margin.with_trade(wide_book(1_000), "SOL", 90 * E18, -9_000 * E18)
+    rich = margin.with_moved_marks(bought, {"SOL": Fraction(1)})
+    allowed_raw = largest_allowed_raw(rich, "ETH", 5 * E18, WIDE, RICH)
+    assert 480 * LOT <= allowed_raw <= 500 * LOT
+    off_chain = replace(rich, is_on_chain=False, initial_on_debt=False)
+    assert largest_allowed_raw(off_chain, "ETH", 5 * E18, WIDE, RICH) == 5 * E18, "there a profit is margin"
+
+
+def test_hedge_size__other_market_above_its_share_forbids_none() -> None:
+    before = wide_book(10_000, SOL=180_000)
+    limits = replace(WIDE, max_position_bps=6_000)
+    assert margin.position_shares(before, 20_000)["SOL"] > Fraction(6, 10)
+    assert largest_allowed_raw(before, "ETH", -E18, limits, RICH, 20_000) == -E18
+    assert largest_allowed_raw(before, "SOL", E18, limits, RICH, 20_000) == 0
+    assert largest_allowed_raw(before, "SOL", -E18, limits, RICH, 20_000) == -E18, "a part of its reduction is possible too"

@@ -1,4 +1,4 @@
-"""A book of longs and shorts: opened with all legs or none, cut alike, and completed once it is begun."""
+"""Sets of orders of longs and shorts in agent/layers/futures/planning: opened with all legs or none, cut alike, and completed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from agent.layers.futures.policy.books import (
 from agent.layers.futures.policy.targets import target_gross_notional
 from agent.layers.futures.state import FuturesProgress, FuturesState, planned_futures, with_policy
 from agent.margin import account as margin
-from agent.margin.state import largest_allowed_raw, margin_state, sizes_within_gross
 from agent.model import AdjustFutures, ExitFailures, Plan, StepInput
 from agent.model.futures import FuturesTarget, Hedge, PerpOrder, PerpOrderKind
 from agent.policy.decide import current_drifts
@@ -189,22 +188,6 @@ def test_two_sided__reduction_is_no_side() -> None:
     reduction = replace(buy("BTC", -1), is_reduce_only=True)
     assert is_two_sided([buy("ETH", 1), buy("BTC", -1)])
     assert not is_two_sided([buy("ETH", 1), reduction])
-
-
-@pytest.mark.parametrize(
-    ("margin_account", "size", "most", "size_kept"),
-    [
-        pytest.param(0, 1_000, 2_000, 1_000, id="nothing held"),
-        pytest.param(10_000, -1_000, 10_000, -1_000, id="closing"),
-        pytest.param(10_000, 1_000, 10_000, 0, id="at the most"),
-    ],
-)
-def test_within_gross__order_that_does_not_raise_it_is_whole(margin_account: int, size: int, most: int, size_kept: int) -> None:
-    assert sizes_within_gross(wide_book(100_000, ETH=margin_account), {"ETH": size * LOT}, Fraction(most * E18)) == {"ETH": size_kept * LOT}
-
-
-def test_stress__account_without_positions_survives_it() -> None:
-    assert margin_state(replace(wide_book(), collateral_raw=-E18), WIDE).survives_stress
 
 
 # The cost of a set
@@ -405,22 +388,3 @@ def test_largest_share__part_below_the_minimum_is_not_opened(minimum: int, order
     plan = plan_futures(with_market(wide_book(), "ETH", min_notional_raw=minimum * E18), policy, RICH, PLAN_S)
     assert [order.market for order in plan.orders] == orders
     assert plan.refusal_texts[0].startswith("ETH is cut" if orders else "ETH is not opened")
-
-
-def test_free_margin__opening_is_cut_to_what_the_venue_takes() -> None:
-    """A profit of 9,000 counts in the value and frees no margin: of the collateral of 1,000, 900 are used for the quote owed."""
-    bought = margin.with_trade(wide_book(1_000), "SOL", 90 * E18, -9_000 * E18)
-    rich = margin.with_moved_marks(bought, {"SOL": Fraction(1)})
-    allowed_raw = largest_allowed_raw(rich, "ETH", 5 * E18, WIDE, RICH)
-    assert 480 * LOT <= allowed_raw <= 500 * LOT
-    off_chain = replace(rich, is_on_chain=False, initial_on_debt=False)
-    assert largest_allowed_raw(off_chain, "ETH", 5 * E18, WIDE, RICH) == 5 * E18, "there a profit is margin"
-
-
-def test_hedge_size__other_market_above_its_share_forbids_none() -> None:
-    before = wide_book(10_000, SOL=180_000)
-    limits = replace(WIDE, max_position_bps=6_000)
-    assert margin.position_shares(before, 20_000)["SOL"] > Fraction(6, 10)
-    assert largest_allowed_raw(before, "ETH", -E18, limits, RICH, 20_000) == -E18
-    assert largest_allowed_raw(before, "SOL", E18, limits, RICH, 20_000) == 0
-    assert largest_allowed_raw(before, "SOL", -E18, limits, RICH, 20_000) == -E18, "a part of its reduction is possible too"
