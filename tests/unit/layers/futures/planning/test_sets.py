@@ -13,18 +13,13 @@ from agent import guards
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.planning.plans import plan_adjustment
 from agent.layers.futures.policy.books import (
-    common_share,
-    completes_set,
-    goals_after,
-    is_two_sided,
     net_exposure,
-    orders_to_goals,
 )
 from agent.layers.futures.policy.targets import target_gross_notional
 from agent.layers.futures.state import FuturesProgress, FuturesState, planned_futures, with_policy
 from agent.margin import account as margin
 from agent.model import AdjustFutures, ExitFailures, Plan, StepInput
-from agent.model.futures import FuturesTarget, Hedge, PerpOrder, PerpOrderKind
+from agent.model.futures import FuturesTarget
 from agent.policy.decide import current_drifts
 from tests.support.builders import NOW_S, with_history
 from tests.support.perpetuals.accounts import E18
@@ -163,33 +158,6 @@ def test_set__no_plan_opens_the_net_exposure_beyond_its_target(
     assert abs(exposure_after.notional) <= most + dust + 60 * E18, "lots of 30 dollars, and fees"
 
 
-WANTED = {"ETH": 5_000 * LOT, "BTC": -134 * LOT}
-"""10,000 bought and 4,020 sold."""
-
-
-@pytest.mark.parametrize(
-    ("eth", "btc", "hedge", "share"),
-    [
-        (5_000, -134, 0, 1),
-        (2_500, -67, 0, 1),
-        (2_500, -134, 0, Fraction(1, 2)),
-        (5_000, 0, 0, 0),
-        (5_000, 0, -200_000, 0),
-    ],
-    ids=["whole", "halves", "half of one", "one alone", "one alone beside a hedge"],
-)
-def test_share__is_that_of_the_smallest_leg(eth: int, btc: int, hedge: int, share: Fraction) -> None:
-    """The short of a hedge is no part of the net exposure that an opening may lower."""
-    policy = replace(TWO, hedges=(Hedge("SOL", "", hedge * LOT, 0, Fraction(0)),) if hedge else ())
-    assert common_share(wide_book(SOL=hedge), policy, WANTED, {"ETH": eth * LOT, "BTC": btc * LOT}) == share
-
-
-def test_two_sided__reduction_is_no_side() -> None:
-    reduction = replace(buy("BTC", -1), is_reduce_only=True)
-    assert is_two_sided([buy("ETH", 1), buy("BTC", -1)])
-    assert not is_two_sided([buy("ETH", 1), reduction])
-
-
 # The cost of a set
 
 
@@ -299,71 +267,6 @@ def test_parts__long_and_short_are_divided_alike() -> None:
 def test_parts__of_two_longs_the_thin_pool_s_is_divided() -> None:
     step = with_policy(cost_step(10_000), LONGS).with_progress(FuturesProgress(order_divisors=(("BTC", 4),)))
     assert orders_of(planned(step)) == [("ETH", 600 * LOT), ("BTC", 6 * LOT)]
-
-
-def buy(name: str, lots: int) -> PerpOrder:
-    return PerpOrder(name, lots * LOT, PerpOrderKind.MARKET, 1, is_reduce_only=False)
-
-
-def test_goals__are_the_sizes_after_a_set_of_more_than_one_order() -> None:
-    before = wide_book(ETH=100)
-    assert goals_after(before, [buy("ETH", 50), buy("BTC", -3)]) == (("ETH", 150 * LOT), ("BTC", -3 * LOT))
-    assert goals_after(before, [buy("ETH", 50)]) == ()
-
-
-@pytest.mark.parametrize(
-    ("lots", "sizes"),
-    [(49, {"ETH": 49}), (50, {"ETH": 50}), (51, {"ETH": 50}), (-1, {})],
-    ids=["less", "to the goal", "beyond it", "away from it"],
-)
-def test_goals__orders_lead_to_them_and_not_beyond(lots: int, sizes: dict[str, int]) -> None:
-    before = wide_book(ETH=100)
-    goals = (("ETH", 150 * LOT), ("BTC", -3 * LOT))
-    orders = [buy("ETH", lots)]
-    assert orders_to_goals(before, orders, goals) == {name: size * LOT for name, size in sizes.items()}
-    assert completes_set(before, orders, goals) is (lots in (49, 50))
-    assert not completes_set(before, [*orders, buy("SOL", 1)], goals)
-    assert not completes_set(before, [], goals)
-
-
-@pytest.mark.parametrize(
-    ("margin_account", "goal", "missing"),
-    [(95, 100, 0), (94, 100, 6), (-189, -200, 11), (-192, -200, 0), (1, 0, 1), (0, 1, 1)],
-    ids=["a twentieth", "more", "more of a short", "less of a short", "of a close", "of one lot"],
-)
-def test_goals__rest_left_by_fills_and_lots_is_no_part_of_the_set(margin_account: int, goal: int, missing: int) -> None:
-    """The rest of an old set, some dollars, would take each later drift past plan_cost with it."""
-    before = wide_book(ETH=margin_account)
-    orders = [buy("ETH", goal - margin_account)]
-    sizes = {"ETH": (goal - margin_account) * LOT} if missing else {}
-    goals = (("ETH", goal * LOT), ("BTC", -3 * LOT))
-    assert orders_to_goals(before, orders, goals) == sizes
-    assert completes_set(before, orders, goals) is bool(missing)
-
-
-# Net exposure
-
-
-@pytest.mark.parametrize(("btc", "is_off"), [(-234, False), (-233, True)])
-def test_net_exposure__is_off_target_beyond_the_band(btc: int, is_off: bool) -> None:
-    """12,000 of ETH less 6,990 of BTC are 1,010 above the target of 4,000; the band is 1,000."""
-    exposure = net_exposure(wide_book(ETH=6_000, BTC=btc), TWO)
-    assert (exposure.notional, exposure.target_notional, exposure.band) == (12_000 * E18 + btc * 30 * E18, 4_000 * E18, 1_000 * E18)
-    assert exposure.is_off_target is is_off
-
-
-@pytest.mark.parametrize(
-    ("band_bps", "leverage_band_bps", "share_bps"),
-    [
-        pytest.param(500, 1_000, 500, id="wider leverage band"),
-        pytest.param(1_000, 500, 1_000, id="wider weight band"),
-        pytest.param(0, 700, 700, id="no weight band"),
-        pytest.param(0, 0, 0, id="no bands"),
-    ],
-)
-def test_net_exposure__band_is_that_of_weights_else_of_leverage(band_bps: int, leverage_band_bps: int, share_bps: int) -> None:
-    policy = replace(TWO, band_bps=band_bps, leverage_band_bps=leverage_band_bps)
-    assert net_exposure(wide_book(), policy).band == target_gross_notional(wide_book(), policy) * share_bps / 10_000
 
 
 # What a limit allows of an opening
