@@ -88,7 +88,7 @@ def common_share(
     )
     if abs(missing_net) <= band and not is_beyond:
         return Fraction(1)
-    if all(size_raw * missing_net >= 0 for size_raw in possible_sizes.values()):
+    if missing_net and all(size_raw * missing_net >= 0 for size_raw in possible_sizes.values()):
         return Fraction(1)
     if abs(net_notional + possible_net) <= abs(net_notional):
         return Fraction(1)

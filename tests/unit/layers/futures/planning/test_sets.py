@@ -114,6 +114,14 @@ def test_set__share_below_the_venues_minimum_opens_none() -> None:
     assert plan_futures(small, policy, RICH, PLAN_S).orders == ()
 
 
+def test_set__exact_halves_keep_net_exposure_beside_a_paused_position() -> None:
+    """10,009 of SOL cannot be closed; the notional leaves room for exactly half of each leg, 2,010 net."""
+    before = with_market(wide_book(SOL=100_090), "SOL", is_paused=True)
+    plan = plan_futures(before, TWO, RICH, PLAN_S)
+    assert plan.orders == ()
+    assert plan.refusal_texts[-1] == "ETH, BTC is not opened: with what is held the net exposure would leave its band"
+
+
 def test_set__openings_keep_net_exposure_beside_a_paused_position() -> None:
     """ETH cannot be closed; closing the short of SOL that offsets it would leave the net exposure 2,594 of a band of 2,000."""
     targets = (FuturesTarget("ETH", 0), FuturesTarget("BTC", -5_000), FuturesTarget("SOL", 5_000))

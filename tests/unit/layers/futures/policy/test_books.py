@@ -89,6 +89,10 @@ LONGS = sizes_of(ETH=6_000, BTC=266)
         pytest.param(wide_book(SOL=20_000), WANTED, sizes_of(ETH=4_478, BTC=-197), Fraction(197, 266), id="two lots beyond"),
         pytest.param(wide_book(SOL=30_000), WANTED, sizes_of(ETH=4_478, BTC=-197), Fraction(2_000, 4_020), id="room of 2,000"),
         pytest.param(wide_book(SOL=60_000), WANTED, sizes_of(ETH=3_000, BTC=-132), Fraction(0), id="no room"),
+        pytest.param(wide_book(SOL=60_000), WANTED, sizes_of(ETH=3_000, BTC=-133), Fraction(0), id="no room for exact halves"),
+        pytest.param(wide_book(SOL=40_000), WANTED, sizes_of(ETH=3_000, BTC=-133), Fraction(1_000, 4_020), id="room for less than halves"),
+        pytest.param(wide_book(SOL=-60_000), sizes_of(ETH=-6_000, BTC=266), sizes_of(ETH=-3_000, BTC=133), Fraction(0), id="shorts"),
+        pytest.param(wide_book(SOL=40_000), WANTED, WANTED, Fraction(1_000, 4_020), id="whole beyond with what is held"),
     ],
 )
 def test_common_share_is_that_of_the_smallest_leg_or_what_the_net_allows(
