@@ -1,4 +1,4 @@
-"""Limit orders of an off-chain venue: their price, the account as if they were filled, and why one of them ends."""
+"""Tests of limit orders in agent/layers/futures/planning: their price, the account as if they were filled, what else is planned."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from agent.layers.futures.execution.resting_orders import end_reasons
 from agent.layers.futures.execution.venue_executor import _is_newer
 from agent.layers.futures.planning.orders import market_order, plan_futures
 from agent.layers.futures.planning.plans import as_limit_orders, without_resting_markets
-from agent.layers.futures.policy.limit_orders import end_reason, order_end_reasons
+from agent.layers.futures.policy.limit_orders import end_reason
 from agent.layers.futures.policy.targets import LIMIT_TRIGGERS, FuturesTrigger
-from agent.layers.futures.state import futures_policy, futures_state, planned_futures
+from agent.layers.futures.state import planned_futures
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import after_resting_fills
-from agent.model import PerpFill, Receipt, StepInput
-from agent.model.futures import FuturesPlan, MarginAccount, PerpOrder, PerpOrderKind, Position, RestingOrder
+from agent.model import PerpFill, Receipt
+from agent.model.futures import FuturesPlan, MarginAccount, PerpOrder, PerpOrderKind, RestingOrder
 from agent.planning.proposals import propose_rebalance
-from tests.support.builders import NOW_S, with_snapshot
+from tests.support.builders import NOW_S
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.plans import POLICY
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, step_of
@@ -119,35 +119,6 @@ def test_post_only_order__is_at_the_middle_within_its_bound(size: int, away: str
     assert abs(order.bound_raw - (abs(size) * middle if better else bound)) <= 1
 
 
-def test_an_order_rests_while_it_leads_to_the_target() -> None:
-    assert reason(rest(30_000)) == ""
-    assert reason(rest(30_000), with_order(rest(30_000), eth=2_000)) == ""
-
-
-@pytest.mark.parametrize(
-    ("order", "margin_account", "why"),
-    [
-        pytest.param(rest(30_000, age_s=3_600), 0, "its time passed", id="time passed"),
-        pytest.param(rest(30_000), 20_000, "no longer wants", id="target reached"),
-        pytest.param(rest(-30_000), 0, "no longer wants", id="other side"),
-        pytest.param(rest(60_000), 0, "no longer wants", id="too large"),
-        pytest.param(rest(30_000, ETH.index * Fraction(106, 100)), 0, "beyond the bound", id="price beyond the bound"),
-    ],
-)
-def test_an_order_ends_with_its_time_its_price_or_its_target(order: RestingOrder, margin_account: int, why: str) -> None:
-    assert why in reason(order, with_order(order, eth=margin_account))
-
-
-def test_order__ends_where_nothing_opens_or_without_a_config() -> None:
-    order = rest(30_000)
-    assert end_reason(with_order(order), POLICY, order, ORDER_S) == "futures.order_type is ioc"
-    for changed, why in ((replace(ETH, is_paused=True), "is paused"), (replace(ETH, mark=ETH.mark * Fraction(6, 5)), "max_basis")):
-        assert why in reason(order, replace(with_order(order), markets=(changed,)))
-    unnamed = replace(order, market="DOGE")
-    account = replace(with_order(unnamed), markets=(ETH, replace(ETH, market="DOGE", symbol="DOGE", is_configured=False)))
-    assert reason(unnamed, account) == "the plan no longer wants it"
-
-
 def test_a_limit_order_keeps_its_bound() -> None:
     opening = market_order(ETH, 5_000, SLIPPAGE, is_reduce_only=False)
     [order] = as_limit_orders(fresh(book()), LIMITS, DRIFT, (opening,))
@@ -161,31 +132,6 @@ CLOID = "0x" + b"rest".hex() + "33" * 12
 ORDER = RestingOrder("ETH", 10 * E18, 10 * E18, Fraction(2_000), NOW_S - 60, CLOID)
 RESTING = replace(EMPTY, resting_orders=(ORDER,))
 OPENING = replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
-
-
-def ended(step: StepInput) -> str:
-    return order_end_reasons(step.snapshot, futures_policy(step), futures_state(step), [CLOID]).get(CLOID, "")
-
-
-def test_a_step_lets_an_order_rest_and_ends_no_other() -> None:
-    assert ended(step_of(RESTING, OPENING)) == ""
-    step = step_of(RESTING, POLICY)
-    assert order_end_reasons(step.snapshot, futures_policy(step), futures_state(step), ["0x00"]) == {}
-
-
-def test_order__ends_with_an_unknown_account_or_one_that_opens_none() -> None:
-    unknown = with_snapshot(step_of(None, OPENING), futures_unknown="the venue is silent")
-    assert ended(unknown) == "the venue is silent"
-    cooling = replace(OPENING, limits=replace(OPENING.limits, emergency_cooldown_s=86_400))
-    assert "after an emergency" in ended(step_of(RESTING, cooling, last_emergency_s=NOW_S - 10))
-    doge = replace(RESTING.markets[0], market="DOGE", symbol="DOGE", is_configured=False)
-    stolen = replace(RESTING, markets=(*RESTING.markets, doge), positions=(Position("DOGE", E18 // 100, -20 * E18),))
-    assert "DOGE" in ended(step_of(stolen, OPENING))
-
-
-def test_an_order_ends_if_its_fill_would_breach_a_limit() -> None:
-    tight = replace(OPENING, limits=replace(OPENING.limits, max_leverage_bps=15_000))
-    assert "max_leverage would be 2.0" in ended(step_of(RESTING, tight))
 
 
 @pytest.mark.parametrize(
@@ -225,37 +171,3 @@ def test_receipt_with_fewer_fills_than_known__changes_nothing() -> None:
     assert not _is_newer(replace(known, block_number=8), known)
     assert _is_newer(replace(known, fills=(fill, two)), known)
     assert _is_newer(replace(known, is_open=False), known)
-
-
-@pytest.mark.parametrize(
-    ("size", "away", "ends"),
-    [
-        pytest.param(30_000, 1, False, id="purchase, one unit"),
-        pytest.param(30_000, Fraction(3, 2), True, id="purchase, beyond rounding"),
-        pytest.param(-30_000, -1, False, id="sale, one unit"),
-        pytest.param(-30_000, Fraction(-3, 2), True, id="sale, beyond rounding"),
-    ],
-)
-def test_end_reason__one_unit_beyond_the_bound_is_rounding(size: int, away: Fraction, ends: bool) -> None:
-    price = Fraction(index_bound_raw(ETH, size, SLIPPAGE) + away) / abs(size)
-    assert ("beyond the bound" in reason(rest(size, price))) is ends
-
-
-@pytest.mark.parametrize(("age_s", "rests"), [(3_599, True), (3_600, False)])
-def test_end_reason__order_rests_until_the_second_its_time_passed(age_s: int, rests: bool) -> None:
-    assert (reason(rest(30_000, age_s=age_s)) == "") is rests
-
-
-@pytest.mark.parametrize("side", [1, -1])
-@pytest.mark.parametrize(("more", "ends"), [(0, False), (Fraction(1, 10**9), True)])
-def test_end_reason__mark_at_max_basis_ends_no_order(side: int, more: Fraction, ends: bool) -> None:
-    far = replace(ETH, mark=ETH.index * (1 + side * (Fraction(LIMITS.limits.max_basis_bps, 10_000) + more)))
-    order = rest(30_000)
-    assert ("max_basis" in reason(order, replace(with_order(order), markets=(far,)))) is ends
-
-
-@pytest.mark.parametrize(("margin_account", "rests"), [(6_319, True), (6_320, False)])
-def test_end_reason__fill_may_exceed_the_target_by_a_tenth(margin_account: int, rests: bool) -> None:
-    """The fee of the order leaves 9,995.95 of 10,000, a target of 33,319."""
-    order = rest(30_000)
-    assert (reason(order, with_order(order, eth=margin_account)) == "") is rests
