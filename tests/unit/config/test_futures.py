@@ -9,11 +9,13 @@ from agent.config.build import build_portfolio, contract_names
 from agent.config.futures import build_futures, require_hedge_market
 from agent.config.load import parse_config
 from agent.errors import ConfigError
+from agent.model import Cron, Every, Schedule
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
 from agent.wiring.futures import perp_addresses, perp_scope
 from tests.support.builders import token
 from tests.support.configs.futures import FUTURES, HYPERLIQUID, KEYS, address, futures_error, with_futures
 from tests.support.configs.samples import USDC_PRESET, WALLET, WETH_PRESET, config_text, tokens
+from tests.support.constants import DAY_S
 from tests.support.perpetuals.plans import HALVES, ROUGH
 
 
@@ -292,3 +294,39 @@ def test_the_tighter_bound_on_the_notional_counts(notional: str, multiple: int) 
 
 def test_a_bound_of_zero_is_no_bound_and_is_refused() -> None:
     assert "futures.limits.spot_multiple: 0x allows no futures" in futures_error(('spot_multiple = "2.5x"', 'spot_multiple = "0x"'))
+
+
+@pytest.mark.parametrize(
+    ("keys", "schedule"),
+    [
+        ('every = "7d"', Every(7 * DAY_S)),
+        ('every = "30m"', Every(1_800)),
+        ('cron = "0 0 * * *"\ntimezone = "UTC"', Cron("0 0 * * *", "UTC")),
+        ('cron = "30 9 * * mon"\ntimezone = "Europe/Berlin"', Cron("30 9 * * mon", "Europe/Berlin")),
+    ],
+)
+def test_config__names_the_schedule(keys: str, schedule: Schedule) -> None:
+    config = parse_config(with_futures(('band = "5%"', f'band = "5%"\n{keys}')))
+    policy = build_futures(config, {asset.symbol: token(asset.symbol) for asset in config.portfolio.assets})
+    assert policy is not None
+    assert policy.schedule == schedule
+    assert codec.loads(FuturesPolicy, codec.dumps(policy)) == policy
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ('every = "7d"\ncron = "0 0 * * *"\ntimezone = "UTC"', "futures: give exactly one of every and cron"),
+        ('timezone = "UTC"', "futures: give exactly one of every and cron"),
+        ('cron = "0 0 * * *"', "futures.timezone: missing"),
+        ('cron = "0 0 * *"\ntimezone = "UTC"', "futures.cron: '0 0 * *' has 4 fields"),
+        ('cron = "0 25 * * *"\ntimezone = "UTC"', "futures.cron: '0 25 * * *': '25' is not a hour"),
+        ('cron = "0 0 30 2 *"\ntimezone = "UTC"', "futures.cron: '0 0 30 2 *' in UTC never comes"),
+        ('cron = "0 0 * * *"\ntimezone = "Mars"', "futures.timezone: 'Mars' is unknown"),
+        ('every = "29m"', "futures.every: 1740 s"),
+        ('every = "29d"', "futures.every: 2505600 s"),
+        ('every = "often"', "futures"),
+    ],
+)
+def test_config__refuses_a_schedule_that_is_none(keys: str, message: str) -> None:
+    assert message in futures_error(('band = "5%"', f'band = "5%"\n{keys}'))

@@ -14,6 +14,7 @@ from agent.backtest.futures.venue import FuturesSetup, simulated_policy
 from agent.backtest.settings import PERMISSIVE_LIMITS, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.layers.strategies.state import CapitalSplit, Strategy, StrategyHealthRule
+from agent.model import Every
 from agent.model.futures import FuturesTarget, HedgePolicy
 from tests.support.backtests import BAND, HOUR_S, START_S, hourly, random_table
 from tests.support.perpetuals.runs import DAY_S, E18, LONG, book_of, run, setup_of, spec_of
@@ -231,3 +232,26 @@ def test_margin_beside_the_weights__leaves_spot_trades_alone() -> None:
     )
     counted = run(prices, replace(APART, margin_in_weights=True), margin=50_000)
     assert counted.rebalances == ()
+
+
+@pytest.mark.parametrize(("band_bps", "leverage_band_bps"), [(0, 0), (500, 0), (0, 5_000)])
+def test_backtest__trades_at_the_times_of_the_schedule(band_bps: int, leverage_band_bps: int) -> None:
+    """BTC rises by 1 % every six hours: the account gains twice that, so it is below its leverage at each daily review."""
+    policy = replace(LONG, schedule=Every(DAY_S), band_bps=band_bps, leverage_band_bps=leverage_band_bps)
+    fills = book_of(run([100 * 1.01**bar for bar in range(17)], policy, hours=6)).agent_book.fills
+    assert [fill.bar for fill in fills] == [0, 4, 8, 12, 16]
+    assert {fill.trigger for fill in fills[1:]} == {"schedule"}
+    assert all(fill.size_raw > 0 for fill in fills)
+
+
+def test_backtest__bands_act_between_the_reviews() -> None:
+    """A fall of 20 % leaves the band of the leverage at bar 2; the review at bar 4 finds nothing more to do."""
+    policy = replace(LONG, schedule=Every(DAY_S), leverage_band_bps=1_000)
+    fills = book_of(run([100.0, 100, 80, 80, 80, 80], policy, hours=6)).agent_book.fills
+    assert [(fill.bar, fill.trigger) for fill in fills] == [(0, "drift"), (2, "leverage_drift")]
+
+
+def test_backtest__held_book_opens_at_the_first_review() -> None:
+    policy = replace(LONG, schedule=Every(DAY_S), band_bps=0, leverage_band_bps=0, targets=(FuturesTarget("BTC", 10_000),))
+    held_book = book_of(run([100.0, 101, 102, 103], policy, hours=6)).held_book
+    assert Fraction(held_book.sizes[0][1], E18) > 0

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
 import pytest
 
-from agent import codec
-from agent.config.futures import build_futures
-from agent.config.load import parse_config
 from agent.layers.futures.policy.reviews import complete_review, mark_due_review
 from agent.layers.futures.state import FuturesState, futures_policy, hold_futures, planned_futures
 from agent.model import AdjustFutures, Cron, Every, Hold, Schedule, StepInput
-from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
+from agent.model.futures import MarginAccount
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.triggers.schedules import FUTURES_REVIEW, schedule_name
-from tests.support.builders import NOW_S, token
-from tests.support.configs.futures import futures_error, with_futures
+from tests.support.builders import NOW_S
 from tests.support.constants import DAY_S
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.runs import LONG, book_of, run
 from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS, book, step_of
 
 WEEKLY = Every(7 * DAY_S)
@@ -130,62 +124,3 @@ def test_review__by_an_edited_schedule_counts_from_the_last_one() -> None:
     for reviewed_s, is_due in ((NOW_S - 2 * DAY_S, False), (NOW_S - 3 * DAY_S, True)):
         step = step_of(OFF_TARGET, policy, by_schedule=(("futures review every 604800", reviewed_s), ("review every 60", NOW_S)))
         assert futures_policy(mark_due_review(step)).is_review_due is is_due  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("keys", "schedule"),
-    [
-        ('every = "7d"', WEEKLY),
-        ('every = "30m"', Every(1_800)),
-        ('cron = "0 0 * * *"\ntimezone = "UTC"', DAILY),
-        ('cron = "30 9 * * mon"\ntimezone = "Europe/Berlin"', Cron("30 9 * * mon", "Europe/Berlin")),
-    ],
-)
-def test_config__names_the_schedule(keys: str, schedule: Schedule) -> None:
-    config = parse_config(with_futures(('band = "5%"', f'band = "5%"\n{keys}')))
-    policy = build_futures(config, {asset.symbol: token(asset.symbol) for asset in config.portfolio.assets})
-    assert policy is not None
-    assert policy.schedule == schedule
-    assert codec.loads(FuturesPolicy, codec.dumps(policy)) == policy
-
-
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ('every = "7d"\ncron = "0 0 * * *"\ntimezone = "UTC"', "futures: give exactly one of every and cron"),
-        ('timezone = "UTC"', "futures: give exactly one of every and cron"),
-        ('cron = "0 0 * * *"', "futures.timezone: missing"),
-        ('cron = "0 0 * *"\ntimezone = "UTC"', "futures.cron: '0 0 * *' has 4 fields"),
-        ('cron = "0 25 * * *"\ntimezone = "UTC"', "futures.cron: '0 25 * * *': '25' is not a hour"),
-        ('cron = "0 0 30 2 *"\ntimezone = "UTC"', "futures.cron: '0 0 30 2 *' in UTC never comes"),
-        ('cron = "0 0 * * *"\ntimezone = "Mars"', "futures.timezone: 'Mars' is unknown"),
-        ('every = "29m"', "futures.every: 1740 s"),
-        ('every = "29d"', "futures.every: 2505600 s"),
-        ('every = "often"', "futures"),
-    ],
-)
-def test_config__refuses_a_schedule_that_is_none(keys: str, message: str) -> None:
-    assert message in futures_error(('band = "5%"', f'band = "5%"\n{keys}'))
-
-
-@pytest.mark.parametrize(("band_bps", "leverage_band_bps"), [(0, 0), (500, 0), (0, 5_000)])
-def test_backtest__trades_at_the_times_of_the_schedule(band_bps: int, leverage_band_bps: int) -> None:
-    """BTC rises by 1 % every six hours: the account gains twice that, so it is below its leverage at each daily review."""
-    policy = replace(LONG, schedule=Every(DAY_S), band_bps=band_bps, leverage_band_bps=leverage_band_bps)
-    fills = book_of(run([100 * 1.01**bar for bar in range(17)], policy, hours=6)).agent_book.fills
-    assert [fill.bar for fill in fills] == [0, 4, 8, 12, 16]
-    assert {fill.trigger for fill in fills[1:]} == {"schedule"}
-    assert all(fill.size_raw > 0 for fill in fills)
-
-
-def test_backtest__bands_act_between_the_reviews() -> None:
-    """A fall of 20 % leaves the band of the leverage at bar 2; the review at bar 4 finds nothing more to do."""
-    policy = replace(LONG, schedule=Every(DAY_S), leverage_band_bps=1_000)
-    fills = book_of(run([100.0, 100, 80, 80, 80, 80], policy, hours=6)).agent_book.fills
-    assert [(fill.bar, fill.trigger) for fill in fills] == [(0, "drift"), (2, "leverage_drift")]
-
-
-def test_backtest__held_book_opens_at_the_first_review() -> None:
-    policy = replace(LONG, schedule=Every(DAY_S), band_bps=0, leverage_band_bps=0, targets=(FuturesTarget("BTC", 10_000),))
-    held_book = book_of(run([100.0, 101, 102, 103], policy, hours=6)).held_book
-    assert Fraction(held_book.sizes[0][1], E18) > 0
