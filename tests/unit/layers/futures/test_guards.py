@@ -1,9 +1,11 @@
-"""Guards of futures plans at their exact limits: what equals a limit passes, one base unit or second more is refused."""
+"""Tests of agent/layers/futures/guards.py: what equals a limit passes, one base unit or second more is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -11,10 +13,12 @@ from agent.guards.case import build_guard_case
 from agent.layers.futures.guards import futures_cost, worst_cost
 from agent.layers.futures.state import FuturesState, futures_policy, with_policy
 from agent.margin import account as margin
-from agent.model import Plan, StepInput
+from agent.model import AdjustFutures, Plan, StepInput, Verdict
 from agent.model.futures import (
+    DelegateChange,
     FuturesPlan,
     FuturesPolicy,
+    FuturesReading,
     Hedge,
     MarginAccount,
     MarginDeposit,
@@ -22,95 +26,116 @@ from agent.model.futures import (
     OrderCancel,
     PerpOrder,
     PerpOrderKind,
+    RestingOrder,
+    StaleRead,
+    StaleReadKind,
     StopOrder,
 )
 from agent.planning.proposals import propose_rebalance
-from tests.support.builders import NOW_S, OWNER, token, with_history, with_limits
-from tests.support.perpetuals.accounts import E18, account, market
+from tests.support.builders import NOW_S, OWNER, token, with_history, with_limits, with_snapshot
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.books import with_market
+from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, book, step_of
-from tests.support.plans import evidence, verdict
+from tests.support.perpetuals.unknowns import two_market_account
+from tests.support.plans import assert_refused, evidence, verdict
 from tests.support.transactions import OTHER
 
-USDC = token("USDC").address
 WETH = token("WETH").address
-UNIT = 10**6
-BUY = PerpOrder("ETH", E18, PerpOrderKind.MARKET, 2_020 * E18, is_reduce_only=False)
-"""Opens 2,000 of ETH at its bound of 1 %."""
-SELL = PerpOrder("ETH", -E18, PerpOrderKind.MARKET, 1_980 * E18, is_reduce_only=True)
+KEY = "0x" + "6" * 40
+BTC = PerpOrder("BTC", 10**15, PerpOrderKind.MARKET, 30 * E18, is_reduce_only=False)
+ADDITION = replace(BUY, is_reduce_only=True)
+"""A purchase that says that it reduces."""
 
 
-def plan_with(step: StepInput, *orders: PerpOrder, **changes: object) -> Plan:
-    """The step's futures plan with these orders instead of its own."""
+def plan_with(*orders: PerpOrder, **fields: Any) -> Plan:
+    """Return a plan with these orders of futures, or other actions."""
     plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
-    return plan.with_layer(FuturesPlan(orders, "drift", "", **changes))  # type: ignore[arg-type]  # field names
+    return plan.with_layer(FuturesPlan(orders, **{"trigger": "drift", "reason": ""} | fields))
+
+
+def judged(guard: str, step: StepInput, *orders: PerpOrder, **fields: Any) -> Verdict:
+    return verdict(guard, step, plan_with(*orders, **fields))
 
 
 def two_markets(eth: int = 0, btc: int = 0, eth_age_s: int = 0, btc_age_s: int = 0) -> MarginAccount:
-    """10,000 of collateral with whole ETH and thousandths of BTC."""
-    sizes = {name: size for name, size in (("ETH", eth * E18), ("BTC", btc * 10**15)) if size}
-    opened = account(10_000, sizes, market("ETH"), market("BTC", 30_000))
-    ages = {"ETH": eth_age_s, "BTC": btc_age_s}
-    return replace(opened, markets=tuple(replace(market, index_s=NOW_S - ages[market.market]) for market in opened.markets))
+    """Return 10,000 of collateral with whole ETH and thousandths of BTC."""
+    return two_market_account(10_000, eth * E18, btc * 10**15, NOW_S - eth_age_s, NOW_S - btc_age_s)
+
+
+def off_chain(margin_account: MarginAccount, **changes: Any) -> MarginAccount:
+    return replace(margin_account, is_on_chain=False, **changes)
+
+
+def limited(**limits: Any) -> FuturesPolicy:
+    return replace(FUTURES_POLICY, limits=replace(LIMITS, **limits))
 
 
 @pytest.mark.parametrize("limit", ["daily_loss", "total_loss"])
-def test_loss_limits__hold_an_opening_and_not_what_lowers_risk(limit: str) -> None:
+def test_loss_limits_hold_an_opening_and_not_what_lowers_risk(limit: str) -> None:
     step = with_limits(step_of(two_markets(eth=2)), **{f"{limit}_bps": 1})
     step = with_history(step, loss_24h=Fraction(10**12), loss_total=Fraction(10**12))
-    assert verdict(limit, step, plan_with(step, SELL)).passed
-    assert not verdict(limit, step, plan_with(step, BUY)).passed
+
+    assert judged(limit, step, SELL).passed
+    assert not judged(limit, step, BUY).passed
 
 
-# Age of the index
+# --- index_age
+
+IN_USDC = replace(FUTURES_POLICY, collateral=USDC)
+STALE_BTC = step_of(two_markets(eth=2, btc=100, btc_age_s=601), IN_USDC)
+UNHELD_STALE_BTC = step_of(two_markets(btc_age_s=601), IN_USDC)
+STOPPED_STALE_BTC = step_of(off_chain(two_markets(btc_age_s=601)))
+STOP_OF_BTC = StopOrder("BTC", -(10**17), 2_000 * E18, 1_990 * E18)
 
 
-@pytest.mark.parametrize(("age_s", "passes"), [(600, True), (601, False)])
-def test_index_age__at_its_limit_passes_and_older_is_refused(age_s: int, passes: bool) -> None:
-    step = step_of(book(10_000, index_s=NOW_S - age_s))
-    assert verdict("index_age", step, plan_with(step, BUY)).passed is passes
+@pytest.mark.parametrize(
+    ("step", "plan", "passed"),
+    [
+        pytest.param(step_of(book(10_000, index_s=NOW_S - 600)), plan_with(BUY), True, id="at its age"),
+        pytest.param(step_of(book(10_000, index_s=NOW_S - 601)), plan_with(BUY), False, id="a second older"),
+        pytest.param(step_of(book(10_000, index_s=NOW_S)), plan_with(BUY), True, id="as new as the block"),
+        pytest.param(step_of(book(10_000, index_s=NOW_S + 1)), plan_with(BUY), False, id="newer than the block"),
+        pytest.param(STALE_BTC, plan_with(BUY), False, id="opening beside a stale position"),
+        pytest.param(STALE_BTC, plan_with(SELL), True, id="reduction beside a stale position"),
+        pytest.param(STALE_BTC, plan_with(account_actions=(MarginDeposit(1),)), False, id="deposit beside a stale position"),
+        pytest.param(UNHELD_STALE_BTC, plan_with(account_actions=(MarginDeposit(1),)), True, id="deposit, nothing held"),
+        pytest.param(STOPPED_STALE_BTC, plan_with(resting_actions=(STOP_OF_BTC,)), False, id="stop of a stale market"),
+    ],
+)  # fmt: skip
+def test_index_age_is_of_orders_and_unless_they_reduce_of_positions(step: StepInput, plan: Plan, passed: bool) -> None:
+    assert verdict("index_age", step, plan).passed is passed
 
 
-def test_index_age__opening_needs_the_index_of_every_position() -> None:
-    step = step_of(two_markets(btc=100, btc_age_s=601))
-    assert not verdict("index_age", step, plan_with(step, BUY)).passed
+def test_index_age_is_that_of_the_oldest_index() -> None:
+    assert judged("index_age", step_of(two_markets(eth=1, btc=100, eth_age_s=30, btc_age_s=90)), BUY).measured_text == "90 s (BTC)"
 
 
-def test_index_age__reduction_needs_its_own_market_s_alone() -> None:
-    step = step_of(two_markets(eth=2, btc=100, btc_age_s=601))
-    assert verdict("index_age", step, plan_with(step, SELL)).passed
+# --- order_bound
+
+NEAR = step_of(book(1_300, 10 * E18))
+"""10 ETH near their liquidation; 3 % below the index of 2,000 they bring 19,400."""
+CLOSE = PerpOrder("ETH", -10 * E18, PerpOrderKind.MARKET, 19_400 * E18, is_reduce_only=True)
 
 
-def test_index_age__deposit_needs_the_index_of_every_position() -> None:
-    step = step_of(two_markets(btc=100, btc_age_s=601), replace(FUTURES_POLICY, collateral=USDC))
-    assert not verdict("index_age", step, plan_with(step, account_actions=(MarginDeposit(1),))).passed
-
-
-def test_index_age__oldest_index_counts() -> None:
-    step = step_of(two_markets(eth=1, btc=100, eth_age_s=30, btc_age_s=90))
-    assert verdict("index_age", step, plan_with(step, BUY)).measured_text == "90 s (BTC)"
-
-
-# Bounds of orders and stops
-
-
-@pytest.mark.parametrize(("bound", "passes"), [(19_400 * E18, True), (19_400 * E18 - 1, False)])
-def test_order_bound__emergency_sale_may_reach_its_own_slippage(bound: int, passes: bool) -> None:
-    """3 % below the index of 2,000, for 10 ETH."""
-    step = step_of(book(1_300, 10 * E18))
-    closing = PerpOrder("ETH", -10 * E18, PerpOrderKind.MARKET, bound, is_reduce_only=True)
-    assert verdict("order_bound", step, plan_with(step, closing, is_emergency=True)).passed is passes
-
-
-def test_order_bound__emergency_bound_is_refused_outside_of_one() -> None:
-    step = step_of(OVER)
-    assert not verdict("order_bound", step, plan_with(step, replace(SELL, bound_raw=1_980 * E18 - 1))).passed
-
-
-def test_order_bound__emergency_opens_nothing() -> None:
-    step = step_of(book(1_300, 10 * E18))
-    buying = replace(BUY, is_reduce_only=True)
-    assert not verdict("order_bound", step, plan_with(step, buying, is_emergency=True)).passed
+@pytest.mark.parametrize(
+    ("step", "order", "is_emergency", "passed"),
+    [
+        pytest.param(step_of(EMPTY), BUY, False, True, id="purchase at its bound"),
+        pytest.param(step_of(EMPTY), replace(BUY, bound_raw=BUY.bound_raw + 1), False, False, id="purchase a unit above"),
+        pytest.param(step_of(OVER), SELL, False, True, id="sale at its bound"),
+        pytest.param(step_of(OVER), replace(SELL, bound_raw=SELL.bound_raw - 1), False, False, id="sale a unit below"),
+        pytest.param(step_of(EMPTY), replace(BUY, bound_raw=0), False, False, id="purchase for nothing"),
+        pytest.param(NEAR, CLOSE, True, True, id="emergency at its wider bound"),
+        pytest.param(NEAR, replace(CLOSE, bound_raw=CLOSE.bound_raw - 1), True, False, id="emergency a unit below"),
+        pytest.param(NEAR, CLOSE, False, False, id="wider bound outside of an emergency"),
+        pytest.param(NEAR, ADDITION, True, False, id="emergency that opens"),
+        pytest.param(step_of(OVER), SELL, True, False, id="emergency that the account does not show"),
+    ],
+)
+def test_order_bound_is_the_slippage_or_that_of_emergencies(step: StepInput, order: PerpOrder, is_emergency: bool, passed: bool) -> None:
+    assert judged("order_bound", step, order, is_emergency=is_emergency).passed is passed
 
 
 LONG_STOP = StopOrder("ETH", -20 * E18, 30_000 * E18, 29_100 * E18)
@@ -120,7 +145,7 @@ AT_MARK = 40_000 * E18
 
 
 @pytest.mark.parametrize(
-    ("size", "stop", "passes"),
+    ("size", "stop", "passed"),
     [
         pytest.param(20, LONG_STOP, True, id="long"),
         pytest.param(20, replace(LONG_STOP, bound_raw=29_100 * E18 - 1), False, id="long, bound a unit beyond"),
@@ -128,6 +153,7 @@ AT_MARK = 40_000 * E18
         pytest.param(20, replace(LONG_STOP, trigger_raw=AT_MARK, bound_raw=AT_MARK), False, id="long, at the mark"),
         pytest.param(20, replace(LONG_STOP, size_raw=-20 * E18 + 1), False, id="long, a unit too small"),
         pytest.param(20, replace(LONG_STOP, size_raw=20 * E18), False, id="long, wrong side"),
+        pytest.param(20, replace(LONG_STOP, trigger_raw=0), False, id="long without a trigger"),
         pytest.param(-20, SHORT_STOP, True, id="short"),
         pytest.param(-20, replace(SHORT_STOP, bound_raw=51_500 * E18 + 1), False, id="short, bound a unit beyond"),
         pytest.param(-20, replace(SHORT_STOP, trigger_raw=AT_MARK + 1, bound_raw=AT_MARK + 1), True, id="short, a unit above the mark"),
@@ -136,279 +162,345 @@ AT_MARK = 40_000 * E18
         pytest.param(0, replace(LONG_STOP, size_raw=0), False, id="no position"),
     ],
 )
-def test_order_bound__stop_closes_all_within_its_slippage(size: int, stop: StopOrder, passes: bool) -> None:
-    step = step_of(replace(book(10_000, size * E18), is_on_chain=False))
-    assert verdict("order_bound", step, plan_with(step, resting_actions=(stop,))).passed is passes
+def test_order_bound_of_a_stop_closes_all_within_its_slippage(size: int, stop: StopOrder, passed: bool) -> None:
+    step = step_of(off_chain(book(10_000, size * E18)))
+
+    assert judged("order_bound", step, resting_actions=(OrderCancel("ETH", "1"), stop)).passed is passed
 
 
-def test_order_bound__cancel_beside_a_stop_is_judged_as_no_stop() -> None:
-    step = step_of(replace(book(10_000, 20 * E18), is_on_chain=False))
-    assert verdict("order_bound", step, plan_with(step, resting_actions=(OrderCancel("ETH", "1"), LONG_STOP))).passed
-
-
-# Basis
+# --- basis and reopening
 
 
 @pytest.mark.parametrize(
-    ("mark", "passes"),
+    ("mark", "passed"),
     [(Fraction(2_100), True), (Fraction(2_100_001, 1_000), False), (Fraction(1_900), True), (Fraction(1_899_999, 1_000), False)],
+    ids=["above at the limit", "further above", "below at the limit", "further below"],
 )
-def test_basis__mark_at_the_limit_passes_and_beyond_is_refused(mark: Fraction, passes: bool) -> None:
-    step = step_of(book(10_000, mark=mark))
-    assert verdict("basis", step, plan_with(step, BUY)).passed is passes
+def test_basis_is_the_distance_of_the_mark_from_its_index(mark: Fraction, passed: bool) -> None:
+    assert judged("basis", step_of(book(10_000, mark=mark)), BUY).passed is passed
+    assert judged("basis", step_of(book(10_000, 2 * E18, mark=mark)), SELL).passed, "a reduction needs no basis"
 
 
-def test_basis__widest_of_the_markets_counts() -> None:
-    wide = two_markets()
-    wide = replace(wide, markets=(wide.markets[0], replace(wide.markets[1], mark=Fraction(33_000))))
-    btc = PerpOrder("BTC", 10**15, PerpOrderKind.MARKET, 30 * E18, is_reduce_only=False)
-    step = step_of(wide)
-    assert verdict("basis", step, plan_with(step, BUY, btc)).measured_text == "10.00 % (BTC)"
+def test_basis_is_the_widest_of_the_markets() -> None:
+    step = step_of(with_market(two_markets(), "BTC", mark=Fraction(33_000)))
+
+    assert judged("basis", step, BUY, BTC).measured_text == "10.00 % (BTC)"
 
 
-# Cooldown after an emergency
+@pytest.mark.parametrize(
+    ("since_s", "orders", "passed"),
+    [
+        pytest.param(600, (BUY,), True, id="at the end of the cooldown"),
+        pytest.param(599, (BUY,), False, id="a second earlier"),
+        pytest.param(0, (SELL,), True, id="reduction"),
+        pytest.param(0, (SELL, BTC), False, id="opening beside a reduction"),
+        pytest.param(None, (BUY,), True, id="no emergency"),
+    ],
+)
+def test_reopening_waits_for_the_end_of_the_cooldown(since_s: int | None, orders: tuple[PerpOrder, ...], passed: bool) -> None:
+    last_s = None if since_s is None else NOW_S - since_s
+    step = step_of(two_markets(eth=2), limited(emergency_cooldown_s=600)).with_layer(FuturesState(last_emergency_s=last_s))
+
+    assert judged("reopening", step, *orders).passed is passed
 
 
-@pytest.mark.parametrize(("since_s", "passes"), [(600, True), (599, False)])
-def test_reopening__is_allowed_from_the_end_of_the_cooldown(since_s: int, passes: bool) -> None:
-    policy = replace(FUTURES_POLICY, limits=replace(LIMITS, emergency_cooldown_s=600))
-    step = step_of(EMPTY, policy).with_layer(FuturesState(last_emergency_s=NOW_S - since_s))
-    assert verdict("reopening", step, plan_with(step, BUY)).passed is passes
+# --- margin_move, top_up_per_day
 
 
-def test_reopening__opening_beside_a_reduction_waits_too() -> None:
-    policy = replace(FUTURES_POLICY, limits=replace(LIMITS, emergency_cooldown_s=600))
-    step = step_of(two_markets(eth=2), policy).with_layer(FuturesState(last_emergency_s=NOW_S))
-    btc = PerpOrder("BTC", 10**15, PerpOrderKind.MARKET, 30 * E18, is_reduce_only=False)
-    assert not verdict("reopening", step, plan_with(step, SELL, btc)).passed
+def margin_step(top_up_bps: int | None = None, size: int = 0, topped_up: int = 0, **policy_fields: Any) -> StepInput:
+    """Return a step of 10,000 of USDC as margin, 5,000 in the wallet, and 5,000 of WETH."""
+    policy = replace(limited(top_up_per_day_bps=top_up_bps), **{"collateral": USDC, "trader": OWNER, "delegate": KEY} | policy_fields)
+    margin_account = replace(book(10_000, size * E18), collateral_unit_raw=10**12)
+    return step_of(margin_account, policy, top_up_value_24h=Fraction(topped_up * UNIT))
 
 
-# Moves of margin
+def beside_chain(step: StepInput) -> StepInput:
+    return with_snapshot(step, futures=off_chain(book(10_000), collateral_unit_raw=10**12))
 
 
-def margin_step(top_up_bps: int | None = None, sizes: int = 0, topped_up: int = 0) -> StepInput:
-    """10,000 of USDC as margin, 5,000 in the wallet, and 5,000 of WETH."""
-    policy = replace(FUTURES_POLICY, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps), collateral=USDC, trader=OWNER)
-    changed_book = replace(book(10_000, sizes * E18), collateral_unit_raw=10**12)
-    return step_of(changed_book, policy, top_up_value_24h=Fraction(topped_up * UNIT))
+WALLET = 5_000 * UNIT
+FREE_OF_5 = 9_000 * UNIT
+"""10,000 less 10 % of 10,000."""
 
 
-@pytest.mark.parametrize(("raw", "passes"), [(5_000 * UNIT, True), (5_000 * UNIT + 1, False), (0, False)])
-def test_margin_move__deposit_is_positive_and_within_the_balance(raw: int, passes: bool) -> None:
-    step = margin_step()
-    assert verdict("margin_move", step, plan_with(step, account_actions=(MarginDeposit(raw),))).passed is passes
-
-
-@pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
-def test_margin_move__withdrawal_is_at_most_the_free_margin(more: int, passes: bool) -> None:
-    """10,000 less 10 % of 10,000."""
-    step = margin_step(sizes=5)
-    withdrawal = MarginWithdrawal(9_000 * UNIT + more)
-    assert verdict("margin_move", step, plan_with(step, account_actions=(withdrawal,))).passed is passes
-
-
-def test_margin_move__every_move_of_a_plan_is_judged() -> None:
-    step = margin_step()
-    moves = (MarginDeposit(UNIT), MarginWithdrawal(10_000 * UNIT + 1))
-    assert not verdict("margin_move", step, plan_with(step, account_actions=moves)).passed
-
-
-@pytest.mark.parametrize(("raw", "passes"), [(1_000 * UNIT, True), (1_000 * UNIT + 1, False)])
-def test_top_up__day_s_deposits_are_at_most_their_spot_share(raw: int, passes: bool) -> None:
-    """30 % of 10,000 without the margin account, of which 2,000 are used."""
-    step = margin_step(3_000, topped_up=2_000)
-    assert verdict("top_up_per_day", step, plan_with(step, account_actions=(MarginDeposit(raw),))).passed is passes
-
-
-@pytest.mark.parametrize(("raw", "passes"), [(1_500 * UNIT, True), (1_500 * UNIT + 1, False)])
-def test_top_up__without_whole_targets_counts_the_collateral_alone(raw: int, passes: bool) -> None:
-    """30 % of 5,000."""
-    step = without_whole_targets(margin_step(3_000))
-    assert verdict("top_up_per_day", step, plan_with(step, account_actions=(MarginDeposit(raw),))).passed is passes
-
-
-@pytest.mark.parametrize(("reduced", "passes"), [(16_000, True), (16_001, False)])
-def test_reduction_budget__is_the_day_s_share_of_the_account(reduced: int, passes: bool) -> None:
-    """2x of a value of 10,000: 4,000 are closed at the index, 3,600 at the mark."""
-    pushed = book(10_000, 10 * E18, mark=Fraction(1_800))
-    pushed = replace(pushed, collateral_raw=pushed.collateral_raw + 10_000 * E18 - margin.account_value_raw(pushed))
-    step = step_of(pushed, reduced_notional_24h=Fraction(reduced * UNIT))
-    halves = replace(SELL, size_raw=-2 * E18, bound_raw=3_960 * E18)
-    assert verdict("reduction_per_day", step, plan_with(step, halves)).passed is passes
+@pytest.mark.parametrize(
+    ("step", "actions", "passed"),
+    [
+        pytest.param(margin_step(), (MarginDeposit(WALLET),), True, id="deposit of the balance"),
+        pytest.param(margin_step(), (MarginDeposit(WALLET + 1),), False, id="a unit more"),
+        pytest.param(margin_step(), (MarginDeposit(0),), False, id="deposit of nothing"),
+        pytest.param(margin_step(size=5), (MarginWithdrawal(FREE_OF_5),), True, id="withdrawal of the free margin"),
+        pytest.param(margin_step(size=5), (MarginWithdrawal(FREE_OF_5 + 1),), False, id="a unit more of it"),
+        pytest.param(margin_step(), (MarginDeposit(UNIT), MarginWithdrawal(10_000 * UNIT + 1)), False, id="second move too large"),
+        pytest.param(beside_chain(margin_step()), (MarginDeposit(UNIT),), False, id="venue beside the chain"),
+        pytest.param(margin_step(trader=OTHER), (MarginDeposit(UNIT),), False, id="delegate"),
+        pytest.param(margin_step(), (DelegateChange(KEY, is_allowed=True),), True, id="configured delegate"),
+        pytest.param(margin_step(), (DelegateChange(OTHER, is_allowed=True),), False, id="another delegate"),
+        pytest.param(margin_step(), (DelegateChange(OTHER, is_allowed=False),), True, id="delegate revoked"),
+        pytest.param(margin_step(), (DelegateChange(OTHER, is_allowed=False), MarginDeposit(UNIT)), True, id="revoked beside a deposit"),
+        pytest.param(margin_step(), (), True, id="no move"),
+    ],
+)
+def test_margin_move_is_within_wallet_free_margin_and_delegate(step: StepInput, actions: tuple[Any, ...], passed: bool) -> None:
+    assert judged("margin_move", step, account_actions=actions).passed is passed
 
 
 def without_whole_targets(step: StepInput) -> StepInput:
-    """The step with a fault: its targets are not 100 % together."""
+    """Return the step with a fault: its targets are not 100 % together."""
     assets = tuple(replace(asset, target_bps=5_001) for asset in step.portfolio.assets)
     return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 
+@pytest.mark.parametrize(
+    ("step", "deposit_raw", "passed"),
+    [
+        pytest.param(margin_step(3_000, topped_up=2_000), 1_000 * UNIT, True, id="at the day's share"),
+        pytest.param(margin_step(3_000, topped_up=2_000), 1_000 * UNIT + 1, False, id="a unit beyond"),
+        pytest.param(without_whole_targets(margin_step(3_000)), 1_500 * UNIT, True, id="share of the collateral alone"),
+        pytest.param(without_whole_targets(margin_step(3_000)), 1_500 * UNIT + 1, False, id="a unit beyond it"),
+        pytest.param(with_history(margin_step(3_000), unknown_reason="a gap"), UNIT, False, id="unknown day"),
+        pytest.param(with_history(margin_step(), unknown_reason="a gap"), UNIT, True, id="unknown day without a budget"),
+    ],
+)
+def test_top_up_per_day_is_a_share_of_the_spot_portfolio(step: StepInput, deposit_raw: int, passed: bool) -> None:
+    """30 % of 10,000 without the margin account, or of 5,000 of USDC while the spot value is unknown."""
+    plan = plan_with(account_actions=(MarginDeposit(deposit_raw),))
+
+    assert verdict("top_up_per_day", step, plan).passed is passed
+    by_owner = replace(plan, decision=AdjustFutures("", is_reducing=True, by_owner=True))
+    assert verdict("top_up_per_day", step, by_owner).passed, "the owner's deposits pass"
+
+
+# --- reduction_per_day
+
+
 def for_another(step: StepInput) -> StepInput:
-    """The step of a wallet that is a delegate of the account."""
+    """Return the step of a wallet that is a delegate of the account."""
     policy = futures_policy(step)
     assert policy is not None
     return with_policy(step, replace(policy, trader=OTHER))
 
 
-def over_spot_multiple(multiple_bps: int) -> StepInput:
-    """20,000 of notional beside a spot portfolio of 10,000, on a day whose budget is used."""
-    policy = replace(FUTURES_POLICY, limits=replace(LIMITS, spot_multiple_bps=multiple_bps))
-    return step_of(book(10_000, 10 * E18), policy, reduced_notional_24h=Fraction(20_000 * UNIT))
+def pushed(value: int, size: int = 10) -> MarginAccount:
+    """Return a value of so many at a mark of 1,800, where the index is 2,000."""
+    margin_account = book(10_000, size * E18, mark=Fraction(1_800))
+    return replace(margin_account, collateral_raw=margin_account.collateral_raw + value * E18 - margin.account_value_raw(margin_account))
 
 
-@pytest.mark.parametrize(("multiple_bps", "passes"), [(19_999, True), (20_000, False)])
-def test_reduction_budget__excess_over_the_spot_multiple_is_free(multiple_bps: int, passes: bool) -> None:
-    step = over_spot_multiple(multiple_bps)
-    assert verdict("reduction_per_day", step, plan_with(step, SELL)).passed is passes
+def used_up(multiple_bps: int) -> StepInput:
+    """Return 20,000 of notional beside a spot portfolio of 10,000, on a day whose budget is used."""
+    return step_of(book(10_000, 10 * E18), limited(spot_multiple_bps=multiple_bps), reduced_notional_24h=Fraction(20_000 * UNIT))
 
 
-def test_reduction_budget__unwhole_targets_require_no_reduction() -> None:
-    step = without_whole_targets(over_spot_multiple(19_999))
-    assert not verdict("reduction_per_day", step, plan_with(step, SELL)).passed
+WORTHLESS = book(10_000, 10 * E18, mark=Fraction(1_000))
+"""10 ETH have lost the collateral of 10,000 at a mark of half of the index."""
+BOTH = replace(SELL, size_raw=-2 * E18, bound_raw=3_960 * E18)
+"""4,000 at the index, 3,600 at the mark."""
 
 
-def test_reduction_budget__delegate_s_wallet_is_no_spot_value() -> None:
-    step = for_another(over_spot_multiple(19_999))
-    assert not verdict("reduction_per_day", step, plan_with(step, SELL)).passed
+@pytest.mark.parametrize(
+    ("step", "order", "passed"),
+    [
+        pytest.param(step_of(pushed(10_000), reduced_notional_24h=Fraction(16_000 * UNIT)), BOTH, True, id="at 2x of the account"),
+        pytest.param(step_of(pushed(10_000), reduced_notional_24h=Fraction(16_001 * UNIT)), BOTH, False, id="a dollar beyond"),
+        pytest.param(used_up(19_999), SELL, True, id="spot multiple demands it"),
+        pytest.param(used_up(20_000), SELL, False, id="at the spot multiple"),
+        pytest.param(without_whole_targets(used_up(19_999)), SELL, False, id="unknown spot value demands nothing"),
+        pytest.param(for_another(used_up(19_999)), SELL, False, id="delegate's wallet is no spot value"),
+        pytest.param(step_of(WORTHLESS), SELL, True, id="account without value"),
+        pytest.param(step_of(replace(WORTHLESS, collateral_raw=10_000 * E18 + 1)), SELL, False, id="account of one unit"),
+        pytest.param(step_of(pushed(10_000), unknown_reason="a gap"), SELL, False, id="unknown day"),
+        pytest.param(step_of(pushed(10_000), unknown_reason="a gap"), replace(BUY, size_raw=1, bound_raw=1), True, id="no reduction"),
+        pytest.param(step_of(pushed(10_000), limited(reduction_per_day_bps=0), unknown_reason="a gap"), SELL, True, id="no budget"),
+    ],
+)
+def test_reduction_per_day_is_a_share_of_the_account(step: StepInput, order: PerpOrder, passed: bool) -> None:
+    assert judged("reduction_per_day", step, order).passed is passed
 
 
-# Hedges
+# --- hedge
 
 
-@pytest.mark.parametrize(("more_raw", "passes"), [(0, True), (1, False)])
-def test_reduction_budget__account_of_no_value_has_none(more_raw: int, passes: bool) -> None:
-    """The mark is at half of the index: 10 ETH have lost the collateral of 10,000."""
-    pushed = book(10_000, 10 * E18, mark=Fraction(1_000))
-    pushed = replace(pushed, collateral_raw=pushed.collateral_raw + more_raw)
-    assert margin.account_value_raw(pushed) == more_raw
-    step = step_of(pushed)
-    assert verdict("reduction_per_day", step, plan_with(step, SELL)).passed is passes
-
-
-def test_reduction_budget__unknown_day_refuses_a_reduction() -> None:
-    pushed = book(10_000, 10 * E18, mark=Fraction(1_800))
-    step = step_of(pushed, unknown_reason="a gap")
-    assert not verdict("reduction_per_day", step, plan_with(step, SELL)).passed
-
-
-@pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
-def test_hedge__short_is_at_most_its_asset_s_value_at_the_index(more: int, passes: bool) -> None:
+@pytest.mark.parametrize(
+    ("more", "passed"),
+    [(0, True), (1, False)],
+    ids=["the holding", "a unit more"],
+)
+def test_hedge_is_at_most_its_asset_s_value_at_the_index(more: int, passed: bool) -> None:
     """The wallet holds 2.5 WETH at 2,000."""
-    step = step_of(book(10_000, asset=WETH))
-    hedge = Hedge("ETH", WETH, -(25 * 10**17 + more), NOW_S, Fraction(0))
-    sale = replace(BUY, size_raw=-(25 * 10**17 + more), bound_raw=4_950 * E18 + more * 2_000)
-    assert verdict("hedge", step, plan_with(step, sale, hedges=(hedge,))).passed is passes
+    size_raw = -(25 * 10**17 + more)
+    sale = replace(BUY, size_raw=size_raw, bound_raw=4_950 * E18 + more * 2_000)
+
+    assert judged("hedge", step_of(book(10_000, asset=WETH)), sale, hedges=(hedge_of(size_raw),)).passed is passed
 
 
-def test_hedge__largest_share_of_several_hedges_counts() -> None:
-    step = step_of(book(10_000, asset=WETH))
-    hedges = tuple(Hedge("ETH", WETH, -size * 10**17, NOW_S, Fraction(0)) for size in (26, 1))
-    sale = replace(BUY, size_raw=-E18, bound_raw=1_980 * E18)
-    assert verdict("hedge", step, plan_with(step, sale, hedges=hedges)).measured_text == "104.00 % of WETH"
+def hedge_of(size_raw: int, address: str = WETH) -> Hedge:
+    return Hedge("ETH", address, size_raw, NOW_S, Fraction(0))
 
 
-# Cost
+SHORT = replace(BUY, size_raw=-E18, bound_raw=1_980 * E18)
+HEDGED = step_of(book(10_000, asset=WETH))
+NO_HOLDINGS = tuple(replace(holding, raw=0) for holding in HEDGED.snapshot.holdings)
+UNHELD = with_snapshot(HEDGED, holdings=NO_HOLDINGS)
 
 
-def cost_of(margin_account: MarginAccount, *orders: PerpOrder, at_bound: bool) -> tuple[Fraction, Fraction]:
-    """Cost and notional of the orders, in whole coins."""
-    step = step_of(margin_account)
-    plan = plan_with(step, *orders)
-    cost, notional = futures_cost(build_guard_case(step, plan, evidence(step, plan)), at_bound=at_bound)
-    return cost / UNIT, notional / UNIT
+@pytest.mark.parametrize(
+    ("step", "hedges", "measured"),
+    [
+        pytest.param(HEDGED, (hedge_of(-26 * 10**17), hedge_of(-(10**17))), "104.00 % of WETH", id="largest of two"),
+        pytest.param(UNHELD, (hedge_of(-(10**17)),), "200.00 % of WETH", id="nothing held"),
+        pytest.param(HEDGED, (hedge_of(-(10**17), OTHER),), "unknown", id="token that is no asset"),
+    ],
+)
+def test_hedge_is_refused_by_its_largest_share(step: StepInput, hedges: tuple[Hedge, ...], measured: str) -> None:
+    assert_refused(judged("hedge", step, SHORT, hedges=hedges), measured)
 
 
-def test_cost__purchase_above_the_index_is_its_distance_and_fee() -> None:
-    assert cost_of(book(10_000, mark=Fraction(2_010)), BUY, at_bound=False) == (10 + Fraction(201, 100), 2_000)
+def test_hedge_that_is_closed_counts_for_nothing() -> None:
+    assert judged("hedge", HEDGED, SHORT, hedges=(hedge_of(0, OTHER),)).passed
+    assert judged("hedge", step_of(book(10_000, 2 * E18, asset=WETH)), SELL, hedges=(hedge_of(-26 * 10**17),)).passed, "it only reduces"
 
 
-def test_cost__sale_below_the_index_is_its_distance_and_fee() -> None:
-    assert cost_of(book(10_000, E18, mark=Fraction(1_990)), SELL, at_bound=False) == (10 + Fraction(199, 100), 2_000)
+# --- Cost
 
 
-@pytest.mark.parametrize(("order", "mark"), [(BUY, 1_990), (SELL, 2_010)])
-def test_cost__fill_better_than_the_index_costs_its_fee_alone(order: PerpOrder, mark: int) -> None:
-    assert cost_of(book(10_000, E18, mark=Fraction(mark)), order, at_bound=False) == (Fraction(mark, 1_000), 2_000)
+@pytest.mark.parametrize(
+    ("mark", "orders", "at_bound", "cost", "notional"),
+    [
+        pytest.param(2_010, (BUY,), False, 10 + Fraction(201, 100), 2_000, id="purchase above the index"),
+        pytest.param(1_990, (SELL,), False, 10 + Fraction(199, 100), 2_000, id="sale below the index"),
+        pytest.param(1_990, (BUY,), False, Fraction(1_990, 1_000), 2_000, id="purchase below the index"),
+        pytest.param(2_010, (SELL,), False, Fraction(2_010, 1_000), 2_000, id="sale above the index"),
+        pytest.param(2_000, (BUY,), True, 20 + Fraction(202, 100), 2_000, id="purchase at its bound"),
+        pytest.param(2_000, (BUY, BUY), False, 4, 4_000, id="two orders"),
+    ],
+)
+def test_futures_cost_is_the_fee_and_the_distance_from_the_index(
+    mark: int, orders: tuple[PerpOrder, ...], at_bound: bool, cost: Fraction, notional: int
+) -> None:
+    step = step_of(book(10_000, E18, mark=Fraction(mark)))
+    plan = plan_with(*orders)
+    case = build_guard_case(step, plan, evidence(step, plan))
+
+    assert futures_cost(case, at_bound=at_bound) == (cost * UNIT, notional * UNIT)
+    assert worst_cost(case) == futures_cost(case, at_bound=True)[0]
 
 
-def test_cost__fill_at_the_bound_is_its_slippage_and_fee() -> None:
-    assert cost_of(book(10_000), BUY, at_bound=True) == (20 + Fraction(202, 100), 2_000)
+def plan_cost_verdict(step: StepInput, plan: Plan, fee_bps: int = 30) -> Verdict:
+    """Return the verdict on a plan of 20,000 whose limit is its gas and so many basis points of fees."""
+    gas = build_guard_case(step, plan, evidence(step, plan)).cost()
+    limit_bps = fee_bps + gas * 10_000 / (20_000 * UNIT)
+    limits = replace(step.limits, plan_cost_bps=limit_bps)  # type: ignore[arg-type]  # exact, to hit the boundary
+    return verdict("plan_cost", replace(step, limits=limits), plan)
 
 
-def test_cost__orders_of_a_plan_are_summed() -> None:
-    assert cost_of(book(10_000), BUY, BUY, at_bound=False) == (4, 4_000)
+LARGE = replace(BUY, size_raw=10 * E18, bound_raw=20_200 * E18)
+GOALS = (("ETH", 10 * E18),)
 
 
-def test_cost__worst_cost_is_that_at_the_bounds() -> None:
-    step = step_of(EMPTY)
-    plan = plan_with(step, BUY)
-    assert worst_cost(build_guard_case(step, plan, evidence(step, plan))) == (20 + Fraction(202, 100)) * UNIT
+@pytest.mark.parametrize(
+    ("fee_ppm", "completes_set", "set_goals", "passed"),
+    [
+        pytest.param(3_000, False, (), True, id="at the limit"),
+        pytest.param(3_001, False, (), False, id="beyond the limit"),
+        pytest.param(3_001, True, GOALS, True, id="completes a set"),
+        pytest.param(3_001, False, GOALS, False, id="does not say that it completes one"),
+        pytest.param(3_001, True, (("ETH", 9 * E18),), False, id="beyond the set's goal"),
+    ],
+)
+def test_plan_cost_of_fees_and_gas_may_equal_the_limit(
+    fee_ppm: int, completes_set: bool, set_goals: tuple[tuple[str, int], ...], passed: bool
+) -> None:
+    step = step_of(book(10_000, fee_ppm=fee_ppm)).with_layer(FuturesState(set_goals=set_goals))
+
+    assert plan_cost_verdict(step, plan_with(LARGE, completes_set=completes_set)).passed is passed
 
 
-@pytest.mark.parametrize(("fee_ppm", "passes"), [(3_000, True), (3_001, False)])
-def test_plan_cost__fees_and_gas_may_equal_the_limit(fee_ppm: int, passes: bool) -> None:
-    """30 bps of 20,000 are fees; the limit leaves exactly the gas beside them."""
-    large = replace(BUY, size_raw=10 * E18, bound_raw=20_200 * E18)
-    probe = step_of(book(10_000))
-    plan = plan_with(probe, large)
-    gas = build_guard_case(probe, plan, evidence(probe, plan)).cost()
-    limit_bps = 30 + gas * 10_000 / (20_000 * UNIT)
-    step = step_of(book(10_000, fee_ppm=fee_ppm))
-    step = replace(step, limits=replace(step.limits, plan_cost_bps=limit_bps))  # type: ignore[arg-type]  # exact, to hit the boundary
-    assert verdict("plan_cost", step, plan).passed is passes
+# --- futures_state: the account after the plan
 
 
-# The account after the plan
+def free_step(margin_account: MarginAccount, **limits: int) -> StepInput:
+    """Return a step without fees, slippage and stress move."""
+    return step_of(with_market(margin_account, "ETH", fee_ppm=0), limited(**{"slippage_bps": 0, "stress_move_bps": 0} | limits))
 
 
-def state_policy(**changes: int) -> FuturesPolicy:
-    return replace(FUTURES_POLICY, limits=replace(LIMITS, slippage_bps=0, stress_move_bps=0, **changes))
+def order_at_index(size_raw: int) -> PerpOrder:
+    return replace(BUY, size_raw=size_raw, bound_raw=2_000 * abs(size_raw))
 
 
-@pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
-def test_futures_state__leverage_after_the_worst_fill_is_limited(more: int, passes: bool) -> None:
-    """3x of 10,000 without a fee."""
-    step = with_policy(step_of(book(10_000, fee_ppm=0)), state_policy())
-    order = replace(BUY, size_raw=15 * E18 + more * 10**3, bound_raw=30_000 * E18 + more * 2_000 * 10**3)
-    assert verdict("futures_state", step, plan_with(step, order)).passed is passes
+RESTING = RestingOrder("ETH", 8 * E18, 8 * E18, Fraction(2_000), NOW_S, "0x01")
 
 
-@pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
-def test_futures_state__notional_is_at_most_its_spot_multiple(more: int, passes: bool) -> None:
-    """A fifth of 10,000, of one ETH."""
-    step = with_policy(step_of(book(10_000, fee_ppm=0)), state_policy(spot_multiple_bps=2_000))
-    order = replace(BUY, size_raw=E18 + more, bound_raw=2_000 * (E18 + more))
-    assert verdict("futures_state", step, plan_with(step, order)).passed is passes
+def with_resting_order(margin_account: MarginAccount) -> MarginAccount:
+    return off_chain(margin_account, resting_orders=(RESTING,))
 
 
-def test_futures_state__delegate_without_owner_s_value_opens_none() -> None:
-    step = for_another(with_policy(step_of(book(10_000, fee_ppm=0)), state_policy(spot_multiple_bps=2_000)))
-    order = replace(BUY, bound_raw=2_000 * E18)
-    assert not verdict("futures_state", step, plan_with(step, order)).passed
+MOST_OF_IT = replace(SELL, size_raw=-15 * E18, bound_raw=15 * 2_000 * E18)
+STALE = StaleRead(StaleReadKind.FUNDING, "HTTP 503")
 
 
-def test_futures_state__all_orders_of_a_plan_count_together() -> None:
-    step = with_policy(step_of(book(10_000, fee_ppm=0)), state_policy())
-    order = replace(BUY, size_raw=8 * E18, bound_raw=16_000 * E18)
-    assert not verdict("futures_state", step, plan_with(step, order, order)).passed
+def with_stale_part(step: StepInput) -> StepInput:
+    return replace(step, snapshot=step.snapshot.with_layer(FuturesReading(EMPTY, stale_reads=(STALE,))))
 
 
-def test_futures_state__plan_without_an_action_is_refused() -> None:
-    step = step_of(EMPTY)
-    assert not verdict("futures_state", step, plan_with(step)).passed
+SHARES = {"max_position_bps": 6_000}
+CROWDED = two_markets(btc=500)
+"""15,000 of BTC on 10,000, three quarters of the target notional."""
 
 
-def test_futures_guards__market_not_in_the_snapshot_is_refused() -> None:
-    step = step_of(EMPTY)
-    plan = plan_with(step, replace(BUY, market="DOGE"))
-    assert not any(verdict(name, step, plan).passed for name in ("index_age", "order_bound", "basis", "futures_state", "margin_move"))
+@pytest.mark.parametrize(
+    ("step", "orders", "passed"),
+    [
+        pytest.param(free_step(book(10_000)), (order_at_index(15 * E18),), True, id="3x of 10,000"),
+        pytest.param(free_step(book(10_000)), (order_at_index(15 * E18 + 10**3),), False, id="a little beyond 3x"),
+        pytest.param(free_step(book(10_000), spot_multiple_bps=2_000), (order_at_index(E18),), True, id="a fifth of spot"),
+        pytest.param(free_step(book(10_000), spot_multiple_bps=2_000), (order_at_index(E18 + 1),), False, id="a unit beyond it"),
+        pytest.param(for_another(free_step(book(10_000), spot_multiple_bps=2_000)), (order_at_index(E18),), False, id="unknown spot"),
+        pytest.param(free_step(book(10_000)), (order_at_index(8 * E18), order_at_index(8 * E18)), False, id="orders count together"),
+        pytest.param(free_step(with_resting_order(book(10_000))), (order_at_index(8 * E18),), False, id="resting orders count"),
+        pytest.param(free_step(off_chain(book(10_000))), (order_at_index(8 * E18),), True, id="without the resting order"),
+        pytest.param(free_step(CROWDED, **SHARES), (order_at_index(E18),), True, id="another market is above its share"),
+        pytest.param(free_step(CROWDED, **SHARES), (BTC,), False, id="its market is above its share"),
+        pytest.param(step_of(OVER), (MOST_OF_IT,), True, id="reduction alone"),
+        pytest.param(step_of(OVER), (MOST_OF_IT, MOST_OF_IT), False, id="two reductions that turn"),
+        pytest.param(step_of(with_market(two_markets(btc=1), "BTC", is_configured=False)), (BUY,), False, id="unnamed position"),
+        pytest.param(with_stale_part(step_of(EMPTY)), (BUY,), False, id="old part"),
+        pytest.param(step_of(EMPTY), (BUY,), True, id="fresh parts"),
+        pytest.param(step_of(EMPTY), (), False, id="no action"),
+    ],
+)  # fmt: skip
+def test_futures_state_keeps_every_limit_after_the_worst_fills(step: StepInput, orders: tuple[PerpOrder, ...], passed: bool) -> None:
+    assert judged("futures_state", step, *orders).passed is passed
 
 
-def test_futures_guards__stop_of_an_unknown_market_is_refused() -> None:
-    step = step_of(replace(book(10_000, 20 * E18), is_on_chain=False))
-    assert not verdict("order_bound", step, plan_with(step, resting_actions=(replace(LONG_STOP, market="DOGE"),))).passed
+def test_futures_state_names_a_reduction_that_opens() -> None:
+    assert_refused(judged("futures_state", step_of(OVER), MOST_OF_IT, MOST_OF_IT), "a reduction that opens")
+    assert_refused(judged("futures_state", step_of(EMPTY), BUY, ADDITION), "a reduction that opens")
 
 
-def test_budgets__unknown_day_refuses_a_deposit_with_a_budget() -> None:
-    step = with_history(margin_step(3_000), unknown_reason="a gap")
-    assert not verdict("top_up_per_day", step, plan_with(step, account_actions=(MarginDeposit(UNIT),))).passed
+# --- What is not known
+
+
+GUARDS = ("index_age", "order_bound", "basis", "futures_state", "margin_move")
+
+
+@pytest.mark.parametrize(
+    ("step", "plan"),
+    [
+        pytest.param(step_of(EMPTY), plan_with(replace(BUY, market="DOGE")), id="market not in the snapshot"),
+        pytest.param(step_of(OVER), plan_with(resting_actions=(replace(LONG_STOP, market="DOGE"),)), id="stop of an unknown market"),
+        pytest.param(step_of(None), plan_with(BUY), id="unknown account"),
+        pytest.param(step_of(EMPTY, None), plan_with(BUY), id="no futures"),
+    ],
+)
+def test_guards_refuse_what_they_do_not_know(step: StepInput, plan: Plan) -> None:
+    assert [name for name in GUARDS if verdict(name, step, plan).passed] == []
+
+
+@pytest.mark.parametrize("change", [lambda step: with_snapshot(step, futures=None), for_another], ids=["unknown account", "delegate"])
+def test_guards_let_a_delegate_be_revoked_by_its_owner(change: Callable[[StepInput], StepInput]) -> None:
+    step = change(margin_step())
+    plan = plan_with(account_actions=(DelegateChange(OTHER, is_allowed=False),))
+    refusals = [name for name in GUARDS if not verdict(name, step, plan).passed]
+
+    assert refusals == (["margin_move"] if change is for_another else [])

@@ -21,7 +21,7 @@ from agent.layers.futures.notes import order_note
 from agent.layers.futures.policy.needs import reduction_goals, spendable_collateral_raw
 from agent.layers.futures.state import FuturesProgress, planned_futures, with_policy
 from agent.model import AdjustFutures, Destination, ExitFailures, Hold, Holding, Plan, Rebalance, StepInput, UnreadableItem
-from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
+from agent.model.futures import PerpOrder, PerpOrderKind
 from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts, decide
@@ -254,31 +254,6 @@ def test_daily_budget__never_holds_what_the_index_demands() -> None:
     assert "reduction_per_day" not in {verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed}
 
 
-@pytest.mark.parametrize(
-    ("margin_account", "guard"),
-    [
-        (book(10_000, index_s=NOW_S - 601), "index_age"),
-        (book(10_000, mark=Fraction(2_200)), "basis"),
-        (book(10_000, mark=Fraction(1_800)), "basis"),
-    ],
-)
-def test_an_opening_on_a_stale_index_or_a_wide_basis_is_refused(margin_account: MarginAccount, guard: str) -> None:
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
-    step = step_of(margin_account)
-    refusing = {verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed}
-    assert guard in refusing
-
-
-@pytest.mark.parametrize(("ahead_s", "is_refused"), [(0, False), (1, True)])
-def test_an_index_may_be_as_new_as_the_block_and_no_newer(ahead_s: int, is_refused: bool) -> None:
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
-    step = step_of(book(10_000, index_s=step_of(EMPTY).snapshot.head.timestamp_s + ahead_s))
-    verdict = next(verdict for verdict in guards.judge(step, plan, evidence(step, plan)) if verdict.guard == "index_age")
-    assert verdict.passed is not is_refused, verdict
-
-
 def test_two_reductions_that_turn_one_market__are_refused() -> None:
     """Each alone is smaller than the position of 20."""
     step = step_of(OVER)
@@ -289,14 +264,6 @@ def test_two_reductions_that_turn_one_market__are_refused() -> None:
     assert not guards.case.build_guard_case(step, twice, evidence(step, twice)).is_risk_reducing()
     refusing = {verdict.guard: verdict.measured_text for verdict in guards.judge(step, twice, evidence(step, twice)) if not verdict.passed}
     assert refusing["futures_state"] == "a reduction that opens"
-
-
-def test_an_emergency_that_the_account_does_not_show_is_refused() -> None:
-    step = step_of(OVER)
-    plan = planned(step, lambda order: order)
-    assert planned_futures(plan) is not None
-    plan = plan.with_layer(replace(planned_futures(plan), is_emergency=True))
-    assert "order_bound" in {verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed}
 
 
 def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
