@@ -1,7 +1,8 @@
-"""Fills of futures orders that are not the order: a part, another market, none, and a quote of less than was asked."""
+"""Tests of agent/layers/futures/execution/booking.py: cost and turnover of fills, moves of margin, and what has no fill."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
@@ -9,164 +10,212 @@ from typing import Any
 
 import pytest
 
-from agent.chain.lens import abi_encode
-from agent.errors import Refused
-from agent.layers.futures.execution.booking import book_futures_action, order_fill
+from agent.layers.futures.execution.booking import book_futures_action, margin_reading_by_collateral, order_fill
 from agent.layers.futures.state import with_policy
 from agent.model import IntentKind, PerpFill, Receipt, StepInput, Transfer
-from agent.model.futures import FuturesGrant, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
-from agent.units import Price
-from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, quote_order
-from tests.support.builders import OWNER, step_input, token
+from agent.model.futures import FuturesAction, FuturesGrant, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
+from tests.support.builders import OWNER, step_input
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY
+from tests.support.perpetuals.values import OURS, USDC, step_with_margin
+from tests.support.transactions import OTHER
 
+UNIT = 10**6
 SIZE = 4 * E18
 ORDER = PerpOrder("ETH", SIZE, PerpOrderKind.MARKET, 8_160 * E18, False)
 """Four at 2,000, bound 2 % above."""
+LIMIT = replace(ORDER, kind=PerpOrderKind.LIMIT)
+SALE = replace(ORDER, size_raw=-SIZE, bound_raw=7_840 * E18, is_reduce_only=True)
+REDUCTION = replace(ORDER, is_reduce_only=True)
 WHOLE = PerpFill("0xhouse", "0xme", "ETH", SIZE, -8_040 * E18, 8 * E18)
+"""Bought 40 above the index, for a fee of 8."""
 HALF = PerpFill("0xhouse", "0xme", "ETH", SIZE // 2, -4_020 * E18, 4 * E18)
-ELSEWHERE = PerpFill("0xhouse", "0xme", "BTC", SIZE, -8_040 * E18, 8 * E18)
+QUARTER = replace(HALF, size_raw=SIZE // 4, quote_raw=-2_010 * E18, fee_raw=2 * E18, fill_id="2")
+ELSEWHERE = replace(WHOLE, market="BTC")
+AGAINST = replace(HALF, size_raw=-SIZE // 2)
+AT_BOUND = 160 + Fraction(816, 100)
+"""Distance of the bound from the index, and a fee of 1 ‰ of the bound."""
 
 
-def receipt(*fills: PerpFill) -> Receipt:
-    return Receipt("0x1", 1, 1, "0x2", 0, 0, (), fills=fills)
+def receipt(*fills: PerpFill, **changes: Any) -> Receipt:
+    return replace(Receipt("0x1", 1, 1, "0x2", 0, 0, (), fills=fills), **changes)
 
 
-def lost(*fills: PerpFill) -> Fraction:
-    """What is booked as lost of such a receipt, in USDC."""
-    grant = SimpleNamespace(layer_grant=FuturesGrant(ORDER, EMPTY))
-    store: Any = SimpleNamespace(
-        journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book_intent=lambda *_values: None)
-    )
-    intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=receipt(*fills), tx=SimpleNamespace(is_venue_order=False))
-    return Fraction(book_futures_action(store, intent, step_input(), Price(0), 1), 10**6)
+def sold_for(quote: int) -> PerpFill:
+    return replace(WHOLE, size_raw=-SIZE, quote_raw=quote * E18)
 
 
-def test_a_whole_fill_costs_fee_and_distance_from_the_index() -> None:
-    assert order_fill(ORDER, receipt(WHOLE), may_be_partial=False) == WHOLE
-    assert lost(WHOLE) == 40 + 8
+class RecordingStore:
+    """A store that grants an action and keeps what is booked of it."""
 
+    def __init__(self, grant: FuturesGrant | None) -> None:
+        self.rows: list[tuple[Fraction, Fraction, int]] = []
+        self.journal = SimpleNamespace(grant=lambda _intent: SimpleNamespace(layer_grant=grant))
+        self.budgets = self
 
-@pytest.mark.parametrize("fills", [(), (HALF,), (ELSEWHERE,), (WHOLE, WHOLE)], ids=["none", "a part", "another market", "twice"])
-def test_a_partial_or_missing_fill_counts_as_filled_at_its_bound(fills: tuple[PerpFill, ...]) -> None:
-    """An endpoint that hides an event, or shows a part, hides no loss."""
-    assert order_fill(ORDER, receipt(*fills), may_be_partial=False) is None
-    assert lost(*fills) == 160 + Fraction(816, 100)
-
-
-def test_fill__counts_only_the_part_in_the_order_s_direction() -> None:
-    against = replace(HALF, size_raw=-SIZE // 2)
-    assert [order_fill(ORDER, receipt(fill), may_be_partial=True) for fill in (HALF, against)] == [HALF, None]
-    assert order_fill(ORDER, receipt(HALF, HALF), may_be_partial=False) is None
-
-
-def test_limit_order__costs_the_sum_of_its_fills() -> None:
-    limit = replace(ORDER, kind=PerpOrderKind.LIMIT)
-    quarter = replace(HALF, size_raw=SIZE // 4, quote_raw=-2_010 * E18, fee_raw=2 * E18, fill_id="2")
-    summed = order_fill(limit, receipt(replace(HALF, fill_id="1"), quarter), may_be_partial=True)
-    assert summed == replace(HALF, size_raw=SIZE * 3 // 4, quote_raw=-6_030 * E18, fee_raw=6 * E18)
-
-    def booked(*fills: PerpFill) -> Fraction:
-        grant = SimpleNamespace(layer_grant=FuturesGrant(limit, EMPTY))
-        store: Any = SimpleNamespace(
-            journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book_intent=lambda *_values: None)
-        )
-        intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=receipt(*fills), tx=SimpleNamespace(is_venue_order=True))
-        return Fraction(book_futures_action(store, intent, step_input(), Price(0), 1), 10**6)
-
-    assert (booked(), booked(HALF), booked(HALF, quarter)) == (0, 24, 36)
-
-
-@pytest.mark.parametrize(
-    ("is_emergency", "is_budgeted", "counted"),
-    [
-        pytest.param(False, True, 8_000, id="ordinary"),
-        pytest.param(True, True, 0, id="emergency"),
-        pytest.param(False, False, 0, id="owner's"),
-    ],
-)
-def test_reduction__uses_the_day_s_budget_unless_emergency_or_owner(is_emergency: bool, is_budgeted: bool, counted: int) -> None:
-    reduction = replace(ORDER, is_reduce_only=True)
-    grant = SimpleNamespace(layer_grant=FuturesGrant(reduction, EMPTY, is_emergency, is_budgeted=is_budgeted))
-    booked: list[Fraction] = []
-    budgets = SimpleNamespace(book_intent=lambda _intent, turnover, *_values: booked.append(turnover))
-    store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: grant), budgets=budgets)
-    intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=receipt(WHOLE), tx=SimpleNamespace(is_venue_order=False))
-    assert book_futures_action(store, intent, step_input(), Price(0), 1) == 48 * 10**6
-    assert booked == [counted * 10**6]
-
-
-def test_partial_fill_market__is_refused_before_the_order_is_sent() -> None:
-    answer = "0x" + abi_encode(["uint256", "uint256"], [SIZE // 2, 4_020 * E18]).hex()
-    transport: Any = SimpleNamespace(call=lambda *_question: answer)
-    order = PerpOrder("0x" + "1" * 40, SIZE, PerpOrderKind.MARKET, 8_160 * E18, False)
-    contracts = PerpetualProtocolAddresses("0x" + "2" * 40, "", "", "0x" + "3" * 40)
-    with pytest.raises(Refused, match=f"fills {SIZE // 2} of {SIZE}"):
-        quote_order(transport, order, contracts, contracts.trader, 1)
+    def book_intent(self, _intent: object, turnover: Fraction, loss: Fraction, gas_wei: int, _chain_s: int) -> None:
+        self.rows.append((turnover / UNIT, loss / UNIT, gas_wei))
 
 
 def booked(
-    grant: FuturesGrant, mined: Receipt, native_price: Fraction = Fraction(0), step: StepInput | None = None
+    grant: FuturesGrant | None,
+    mined: Receipt,
+    *,
+    is_venue_order: bool = False,
+    native_price: Fraction = Fraction(0),
+    step: StepInput | None = None,
 ) -> tuple[Fraction, Fraction]:
-    """Turnover and loss that are booked of a receipt, in USDC."""
-    rows: list[tuple[Fraction, Fraction]] = []
-    budgets = SimpleNamespace(book_intent=lambda _intent, turnover, loss, *_rest: rows.append((turnover / 10**6, loss / 10**6)))
-    store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: SimpleNamespace(layer_grant=grant)), budgets=budgets)
-    intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=mined, tx=SimpleNamespace(is_venue_order=False))
-    book_futures_action(store, intent, step or step_input(), native_price, 1)
-    [row] = rows
-    return row
+    """Return turnover and loss that are booked of a receipt, in USDC."""
+    store: Any = RecordingStore(grant)
+    intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=mined, tx=SimpleNamespace(is_venue_order=is_venue_order))
+
+    loss = book_futures_action(store, intent, step or step_input(), native_price, 1)
+
+    [(turnover, booked_loss, gas_wei)] = store.rows
+    assert loss == booked_loss * UNIT
+    assert gas_wei == mined.gas_cost_wei
+    return turnover, booked_loss
 
 
-SALE = replace(ORDER, size_raw=-SIZE, bound_raw=7_840 * E18, is_reduce_only=True)
+def granted(action: FuturesAction, **changes: Any) -> FuturesGrant:
+    return FuturesGrant(action, EMPTY, **changes)
 
 
-@pytest.mark.parametrize(("paid", "loss"), [(7_960, 48), (8_000, 8), (8_040, 8)])
-def test_booking__sale_loses_its_distance_below_the_index_or_its_fee(paid: int, loss: int) -> None:
-    fill = replace(WHOLE, size_raw=-SIZE, quote_raw=paid * E18)
-    assert booked(FuturesGrant(SALE, EMPTY), receipt(fill))[1] == loss
-
-
-def test_booking__transaction_that_reverted_costs_its_gas_alone() -> None:
-    mined = replace(receipt(WHOLE), status=0, gas_used=100, effective_gas_price_wei=10**6)
-    assert booked(FuturesGrant(SALE, EMPTY), mined, Fraction(1, 10)) == (0, 10)
-
-
-def test_booking__gas_adds_to_the_cost_of_the_order() -> None:
-    mined = replace(receipt(WHOLE), gas_used=100, effective_gas_price_wei=10**6)
-    assert booked(FuturesGrant(ORDER, EMPTY), mined, Fraction(1, 10)) == (0, 58)
+# --- Fills
 
 
 @pytest.mark.parametrize(
-    ("action", "received", "row"),
+    ("order", "fills", "may_be_partial", "fill"),
     [
-        pytest.param(MarginDeposit(500 * 10**6), -500, (500, 0), id="deposit, exact"),
-        pytest.param(MarginDeposit(500 * 10**6), -503, (500, 3), id="deposit that lost"),
-        pytest.param(MarginDeposit(500 * 10**6), -497, (500, 0), id="deposit that gained"),
-        pytest.param(MarginWithdrawal(500 * 10**6), 500, (0, 0), id="withdrawal, exact"),
-        pytest.param(MarginWithdrawal(500 * 10**6), 496, (0, 4), id="withdrawal that lost"),
+        pytest.param(ORDER, [WHOLE], False, WHOLE, id="whole"),
+        pytest.param(ORDER, [], False, None, id="none"),
+        pytest.param(ORDER, [HALF], False, None, id="part on the chain"),
+        pytest.param(ORDER, [HALF], True, HALF, id="part at a venue"),
+        pytest.param(ORDER, [AGAINST], True, None, id="part on the other side"),
+        pytest.param(ORDER, [ELSEWHERE], True, None, id="another market"),
+        pytest.param(ORDER, [WHOLE, WHOLE], False, None, id="twice"),
+        pytest.param(ORDER, [HALF, HALF], False, None, id="two halves"),
+        pytest.param(
+            LIMIT, [replace(HALF, fill_id="1"), QUARTER], True,
+            replace(HALF, size_raw=SIZE * 3 // 4, quote_raw=-6_030 * E18, fee_raw=6 * E18), id="fills of a limit order",
+        ),
+    ],
+)  # fmt: skip
+def test_order_fill_is_one_event_of_its_market_and_size(
+    order: PerpOrder, fills: Sequence[PerpFill], may_be_partial: bool, fill: PerpFill | None
+) -> None:
+    assert order_fill(order, receipt(*fills), may_be_partial=may_be_partial) == fill
+
+
+@pytest.mark.parametrize(
+    ("action", "mined", "loss"),
+    [
+        pytest.param(ORDER, receipt(WHOLE), 48, id="whole"),
+        pytest.param(ORDER, receipt(), AT_BOUND, id="no event"),
+        pytest.param(ORDER, receipt(HALF), AT_BOUND, id="part"),
+        pytest.param(ORDER, receipt(ELSEWHERE), AT_BOUND, id="another market"),
+        pytest.param(ORDER, receipt(WHOLE, WHOLE), AT_BOUND, id="twice"),
+        pytest.param(replace(ORDER, bound_raw=8_160 * E18 + 1), receipt(), AT_BOUND + Fraction(2, E18), id="fee rounded up"),
+        pytest.param(SALE, receipt(sold_for(7_960)), 48, id="sale below the index"),
+        pytest.param(SALE, receipt(sold_for(8_000)), 8, id="sale at the index"),
+        pytest.param(SALE, receipt(sold_for(8_040)), 8, id="sale above the index"),
+        pytest.param(replace(SALE, kind=PerpOrderKind.LIMIT), receipt(), 0, id="limit order without a fill"),
     ],
 )
-def test_booking__collateral_missing_after_a_move_is_lost(
-    action: MarginDeposit | MarginWithdrawal, received: int, row: tuple[int, int]
+def test_booking_loses_fee_and_distance_or_those_at_the_bound(action: PerpOrder, mined: Receipt, loss: Fraction) -> None:
+    """An endpoint that hides an event, or shows a part, hides no loss."""
+    assert booked(granted(action), mined)[1] == loss
+
+
+@pytest.mark.parametrize(
+    ("order", "fills", "loss"),
+    [
+        pytest.param(LIMIT, [], 0, id="none"),
+        pytest.param(LIMIT, [HALF], 24, id="half"),
+        pytest.param(LIMIT, [HALF, QUARTER], 36, id="three quarters"),
+        pytest.param(ORDER, [HALF], 24, id="half of a market order"),
+    ],
+)
+def test_booking_of_a_venue_s_order_loses_by_its_fills(order: PerpOrder, fills: Sequence[PerpFill], loss: int) -> None:
+    assert booked(granted(order), receipt(*fills), is_venue_order=True)[1] == loss
+
+
+@pytest.mark.parametrize(
+    ("grant", "mined", "turnover"),
+    [
+        pytest.param(granted(REDUCTION), receipt(WHOLE), 8_000, id="reduction"),
+        pytest.param(granted(REDUCTION, is_emergency=True), receipt(WHOLE), 0, id="emergency"),
+        pytest.param(granted(REDUCTION, is_budgeted=False), receipt(WHOLE), 0, id="owner's"),
+        pytest.param(granted(ORDER), receipt(WHOLE), 0, id="opening"),
+        pytest.param(granted(REDUCTION), receipt(), 8_000, id="reduction without its fill"),
+    ],
+)
+def test_booking_counts_the_agent_s_reductions_in_their_budget(grant: FuturesGrant, mined: Receipt, turnover: int) -> None:
+    assert booked(grant, mined)[0] == turnover
+
+
+def test_booking_counts_a_part_of_a_reduction_by_its_size() -> None:
+    assert booked(granted(REDUCTION), receipt(HALF), is_venue_order=True) == (4_000, 24)
+
+
+# --- Gas, and moves of margin
+
+
+@pytest.mark.parametrize(
+    ("grant", "status", "loss"),
+    [
+        pytest.param(granted(ORDER), 1, 58, id="order and gas"),
+        pytest.param(granted(SALE), 0, 10, id="reverted"),
+        pytest.param(None, 1, 10, id="no grant of futures"),
+    ],
+)
+def test_booking_adds_gas_to_the_cost(grant: FuturesGrant | None, status: int, loss: int) -> None:
+    mined = receipt(WHOLE, status=status, gas_used=100, effective_gas_price_wei=UNIT)
+
+    assert booked(grant, mined, native_price=Fraction(1, 10)) == (0, loss)
+
+
+def test_booking_needs_a_receipt() -> None:
+    intent: Any = SimpleNamespace(id="a", receipt=None)
+    store: Any = RecordingStore(granted(ORDER))
+
+    with pytest.raises(ValueError, match="no receipt"):
+        book_futures_action(store, intent, step_input(), Fraction(0), 1)
+
+
+DEPOSIT = MarginDeposit(500 * UNIT)
+WITHDRAWAL = MarginWithdrawal(500 * UNIT)
+
+
+@pytest.mark.parametrize(
+    ("action", "received", "turnover", "loss"),
+    [
+        pytest.param(DEPOSIT, -500, 500, 0, id="deposit, exact"),
+        pytest.param(DEPOSIT, -503, 500, 3, id="deposit that lost"),
+        pytest.param(DEPOSIT, -497, 500, 0, id="deposit that gained"),
+        pytest.param(WITHDRAWAL, 500, 0, 0, id="withdrawal, exact"),
+        pytest.param(WITHDRAWAL, 496, 0, 4, id="withdrawal that lost"),
+        pytest.param(WITHDRAWAL, 504, 0, 0, id="withdrawal that gained"),
+    ],
+)
+def test_booking_loses_collateral_missing_after_a_move(
+    action: MarginDeposit | MarginWithdrawal, received: int, turnover: int, loss: int
 ) -> None:
-    usdc = token("USDC").address
     ends = (OWNER, "0xvault") if received < 0 else ("0xvault", OWNER)
-    mined = replace(receipt(), transfers=(Transfer(usdc, *ends, abs(received) * 10**6),))
-    step = with_policy(step_input(), replace(FUTURES_POLICY, collateral=usdc))
+    mined = receipt(transfers=(Transfer(USDC, *ends, abs(received) * UNIT),))
+    step = with_policy(step_input(), replace(FUTURES_POLICY, collateral=USDC))
     grant = FuturesGrant(action, replace(EMPTY, collateral_unit_raw=10**12))
-    assert booked(grant, mined, step=step) == row
+
+    assert booked(grant, mined, step=step) == (turnover, loss)
 
 
-def test_booking__limit_order_without_a_fill_costs_nothing() -> None:
-    resting = replace(SALE, kind=PerpOrderKind.LIMIT)
-    assert booked(FuturesGrant(resting, EMPTY), receipt()) == (0, 0)
-
-
-def test_booking__fee_of_an_order_without_its_fill_is_rounded_up() -> None:
-    """In quote base units, of which 10^18 are a dollar; the fee of a bound of 8,160 and one base unit."""
-    order = replace(ORDER, bound_raw=8_160 * E18 + 1)
-    distance = 160 * E18 + 1
-    fee = 816 * E18 // 100 + 1
-    assert booked(FuturesGrant(order, EMPTY), receipt())[1] * E18 == distance + fee
+@pytest.mark.parametrize(
+    ("step", "tokens"),
+    [
+        pytest.param(step_with_margin(EMPTY), [USDC], id="own account"),
+        pytest.param(with_policy(step_with_margin(EMPTY), replace(OURS, trader=OTHER)), [], id="delegate"),
+        pytest.param(step_with_margin(None), [], id="unknown account"),
+    ],
+)
+def test_margin_reading_is_of_an_account_that_counts(step: StepInput, tokens: list[str]) -> None:
+    assert list(margin_reading_by_collateral(step)) == tokens
