@@ -138,6 +138,7 @@ def test_comparison_text_names_the_choice_and_its_reason(costs: HedgeComparison,
 
 
 TARGETED = replace(HEDGING, targets=(FuturesTarget("ETH", 5_000),), leverage_bps=10_000)
+TARGETED_BTC = replace(TARGETED, targets=(FuturesTarget("BTC", 5_000),))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ TARGETED = replace(HEDGING, targets=(FuturesTarget("ETH", 5_000),), leverage_bps
         pytest.param(2, TARGETED, OPEN, -5, id="beside a target"),
         pytest.param(2, replace(TARGETED, leverage_bps=0), OPEN, 0, id="beside a target without leverage"),
         pytest.param(-5, HEDGING, replace(OPEN, size_raw=0), 0, id="closed"),
-        pytest.param(-5, HEDGING, replace(OPEN, market="BTC"), 0, id="market that is gone"),
+        pytest.param(-5, TARGETED_BTC, replace(OPEN, market="BTC"), 0, id="target in a market that is gone"),
     ],
 )
 def test_held_hedges_are_at_most_the_short_without_a_target(eth: int, policy: FuturesPolicy, hedge: Hedge, size: int) -> None:

@@ -283,7 +283,8 @@ def test_blocked_orders_hold_futures_and_ask_nobody(blocked_reason: str, hold_re
 
 
 def test_waiting_triggers_are_those_that_the_user_confirms() -> None:
-    step = step_of(OVER, replace(FUTURES_POLICY, manual_triggers=("leverage", "drift")))
+    """4x fires leverage and the drift of 2x; nobody is asked about the drift."""
+    step = step_of(OVER, replace(FUTURES_POLICY, leverage_band_bps=500, manual_triggers=("leverage", "drift")))
 
     assert [trigger.value for trigger in waiting_triggers(step, current_drifts(step))] == ["leverage"]
     assert waiting_triggers(step, ()) == ()
