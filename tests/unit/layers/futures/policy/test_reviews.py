@@ -117,6 +117,7 @@ TOO_COSTLY = hold_futures(scheduled(OFF_TARGET), "futures: a scheduled review is
         pytest.param(with_snapshot(scheduled(ON_TARGET), futures_blocked="no agent"), False, id="orders blocked"),
         pytest.param(scheduled(OFF_TARGET, manual_triggers=("schedule",)), False, id="waits for the owner"),
         pytest.param(scheduled(OFF_TARGET, **BY_HAND), False, id="another trigger waits for the owner"),
+        pytest.param(hold_futures(scheduled(OFF_TARGET, **BY_HAND), "futures: a guard refused"), False, id="waits for the owner on hold"),
         pytest.param(scheduled(ON_TARGET, reviewed_s=NOW_S - 1), False, id="not due"),
         pytest.param(scheduled(book(10_000, 20 * E18)), False, id="a limit first"),
         pytest.param(with_history(scheduled(ON_TARGET, limits=COOLING), last_emergency_s=NOW_S - 60), False, id="cooldown"),
