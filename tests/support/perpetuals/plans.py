@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
+from typing import Any
 
 from agent.margin import account as margin
-from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount
+from agent.model.futures import FuturesLimits, FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount
 from tests.support.perpetuals.accounts import E18, LIMITS, account, market
 
 PLAN_S = 1_000
@@ -16,6 +17,17 @@ POLICY = FuturesPolicy(HALVES, 20_000, 500, ROUGH)
 PLAIN = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000, slippage_bps=0)
 LONGS = FuturesPolicy((FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)), 20_000, 500, PLAIN)
 RICH = Fraction(10**7 * E18)
+
+
+LIMIT_NAMES = {field.name for field in fields(FuturesLimits)}
+
+
+def policy_of(*weights_bps: int, **changes: Any) -> FuturesPolicy:
+    """Return 2x and a band of 5 points with these weights of ETH and BTC, half each by default, and other limits or fields."""
+    targets = tuple(FuturesTarget(name, bps) for name, bps in zip(("ETH", "BTC"), weights_bps, strict=False)) or LONGS.targets
+    limits = replace(PLAIN, **{name: value for name, value in changes.items() if name in LIMIT_NAMES})
+    policy_fields = {name: value for name, value in changes.items() if name not in LIMIT_NAMES}
+    return replace(LONGS, **{"targets": targets, "limits": limits} | policy_fields)
 
 
 def with_index_of_now(margin_account: MarginAccount) -> MarginAccount:

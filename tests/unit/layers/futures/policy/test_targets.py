@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,22 +40,12 @@ from agent.layers.futures.policy.targets import (
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark
 from agent.model import Every
-from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, Hedge, MarginAccount, MarginTier, Position
+from agent.model.futures import FuturesPolicy, Hedge, MarginAccount, MarginTier, Position
 from tests.support.constants import DAY_S, MONTH_S
 from tests.support.perpetuals.accounts import E18, LIMITS, account, market
 from tests.support.perpetuals.books import LOT, with_market
-from tests.support.perpetuals.plans import LONGS, PLAIN, PLAN_S, RICH, pair_book
+from tests.support.perpetuals.plans import PLAN_S, RICH, pair_book, policy_of
 from tests.support.perpetuals.steps import EMPTY, book, step_of
-
-LIMIT_NAMES = {field.name for field in fields(FuturesLimits)}
-
-
-def policy_of(*weights_bps: int, **changes: Any) -> FuturesPolicy:
-    """Return 2x and a band of 5 points with these weights of ETH and BTC, half each by default, and other limits or fields."""
-    targets = tuple(FuturesTarget(name, bps) for name, bps in zip(("ETH", "BTC"), weights_bps, strict=False)) or LONGS.targets
-    limits = replace(PLAIN, **{name: value for name, value in changes.items() if name in LIMIT_NAMES})
-    policy_fields = {name: value for name, value in changes.items() if name not in LIMIT_NAMES}
-    return replace(LONGS, **{"targets": targets, "limits": limits} | policy_fields)
 
 
 def hedge(name: str, size: int) -> Hedge:
