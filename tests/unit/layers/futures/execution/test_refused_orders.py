@@ -26,8 +26,7 @@ from agent.layers.futures.execution.cycle import (
 )
 from agent.layers.futures.execution.send import FUTURES_SENDER
 from agent.layers.futures.notes import futures_action_note
-from agent.layers.futures.planning.plans import without_refused_plan
-from agent.layers.futures.state import FuturesCycle, futures_progress, margin_account, planned_futures, with_policy
+from agent.layers.futures.state import FuturesCycle, margin_account, planned_futures, with_policy
 from agent.layers.liquidity.execution.cycle import skip_pool
 from agent.layers.liquidity.state import LiquidityCycle
 from agent.model import (
@@ -35,7 +34,6 @@ from agent.model import (
     AgentCycle,
     Cycle,
     CycleEnd,
-    Hold,
     Intent,
     IntentKind,
     IntentState,
@@ -43,7 +41,6 @@ from agent.model import (
     Verdict,
 )
 from agent.model.futures import MarginAccount, MarginDeposit, StopOrder
-from agent.policy.decide import decide
 from agent.store import open_memory_store
 from tests.support.builders import NOW_S, OWNER, with_snapshot
 from tests.support.perpetuals.books import TWO, wide_book, with_index_at
@@ -122,12 +119,6 @@ def test_reverting_reduction__is_tried_in_smaller_parts_then_skipped(ports: Step
     assert again.kind is OutcomeKind.REFUSED, "a market is skipped once"
 
 
-def test_an_order_that_reverted_is_not_counted_as_done() -> None:
-    assert FuturesCycle(action_count=2, reverted_count=1).notes() == ["1 futures action done"]
-    assert FuturesCycle(action_count=3, reverted_count=1).notes() == ["2 futures actions done"]
-    assert FuturesCycle(action_count=1, reverted_count=1).notes() == []
-
-
 def test_part_of_an_opening__is_named_as_perhaps_too_dear(ports: StepPorts) -> None:
     outcome = planned(ports, EMPTY)
     cycle, own = refused(ports, BEGUN, outcome)
@@ -192,21 +183,6 @@ def test_signer_refusal__skips_the_market_for_futures_rules_alone(ports: StepPor
     assert list(own.refusal_time_by_exit) == [market_of(outcome)]
     for verdicts in ((*failed, other), ()):
         ended(ports, BEGUN, outcome, Refused("no", verdicts))
-
-
-def test_refused_reduction_or_hedge__is_left_out_of_the_plan_once() -> None:
-    step = step_of(OVER, EVEN)
-    decision = decide(step).decision
-    assert isinstance(decision, AdjustFutures)
-    assert decision.is_reducing
-    without = without_refused_plan(step, decision, None, "no")
-    assert without is not None
-    assert futures_progress(without).hold_reason == "futures: no"
-    assert without_refused_plan(without, decision, None, "no") is None, "it would be refused for ever"
-    assert without_refused_plan(step, replace(decision, by_owner=True), None, "no") is None
-    assert without_refused_plan(step, replace(decision, is_reducing=False), None, "no") is None, "openings come last anyway"
-    assert without_refused_plan(step, replace(decision, is_reducing=False, closed_hedge_market="ETH"), None, "no") is not None
-    assert without_refused_plan(step, Hold("nothing is due"), None, "no") is None
 
 
 def sent(status: int | None = 0) -> Intent:

@@ -14,15 +14,14 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.resting_orders import end_reasons
 from agent.layers.futures.execution.venue_executor import _is_newer
 from agent.layers.futures.planning.orders import market_order, plan_futures
-from agent.layers.futures.planning.plans import as_limit_orders, without_resting_markets
+from agent.layers.futures.planning.plans import without_resting_markets
 from agent.layers.futures.policy.limit_orders import end_reason
 from agent.layers.futures.policy.targets import LIMIT_TRIGGERS, FuturesTrigger
 from agent.layers.futures.state import planned_futures
 from agent.margin import account as margin
-from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import after_resting_fills
 from agent.model import PerpFill, Receipt
-from agent.model.futures import FuturesPlan, MarginAccount, PerpOrder, PerpOrderKind, RestingOrder
+from agent.model.futures import FuturesPlan, MarginAccount, PerpOrderKind, RestingOrder
 from agent.planning.proposals import propose_rebalance
 from tests.support.builders import NOW_S
 from tests.support.perpetuals.accounts import E18
@@ -93,36 +92,6 @@ def test_limit__breached_by_resting_orders_alone_reduces_nothing(trigger: Future
     reduction = FuturesPlan((market_order(ETH, -5_000, SLIPPAGE, is_reduce_only=True),), trigger.value, is_reducing=True)
     plan_left = without_resting_markets(with_order(rest(5_000)), reduction)
     assert (plan_left.actions, plan_left.trigger, plan_left.reason) == ((), "", "resting orders would breach a limit")
-
-
-def test_only_openings_to_the_targets_of_an_off_chain_venue_rest() -> None:
-    account = fresh(book(eth=10_000))
-    opening, closing = (market_order(ETH, size, SLIPPAGE, is_reduce_only=size < 0) for size in (5_000, -5_000))
-    kinds = [perp_order.kind for perp_order in as_limit_orders(account, LIMITS, DRIFT, (opening, closing))]
-    assert kinds == [PerpOrderKind.LIMIT, PerpOrderKind.MARKET]
-    for trigger in ("liquidation", "hedge", "", FuturesTrigger.LEVERAGE.value):
-        assert as_limit_orders(account, LIMITS, trigger, (opening,)) == (opening,)
-    assert as_limit_orders(replace(account, is_on_chain=True), LIMITS, DRIFT, (opening,)) == (opening,)
-    assert as_limit_orders(account, POLICY, DRIFT, (opening,)) == (opening,)
-
-
-@pytest.mark.parametrize("size", [5_000, -5_000])
-@pytest.mark.parametrize("away", ["-0.02", "-0.001", "0", "0.001", "0.02"])
-def test_post_only_order__is_at_the_middle_within_its_bound(size: int, away: str) -> None:
-    middle = ETH.index * (1 + Fraction(away))
-    account = replace(fresh(book()), markets=(replace(ETH, mid=middle),))
-    [order] = as_limit_orders(account, POST_ONLY, DRIFT, (market_order(ETH, size, SLIPPAGE, is_reduce_only=False),))
-    bound = index_bound_raw(ETH, size, SLIPPAGE)
-    assert order.kind is PerpOrderKind.POST_ONLY
-    assert (order.bound_raw <= bound) if size > 0 else (order.bound_raw >= bound)
-    better = abs(size) * middle < bound if size > 0 else abs(size) * middle > bound
-    assert abs(order.bound_raw - (abs(size) * middle if better else bound)) <= 1
-
-
-def test_a_limit_order_keeps_its_bound() -> None:
-    opening = market_order(ETH, 5_000, SLIPPAGE, is_reduce_only=False)
-    [order] = as_limit_orders(fresh(book()), LIMITS, DRIFT, (opening,))
-    assert order == PerpOrder("ETH", 5_000, PerpOrderKind.LIMIT, opening.bound_raw, False)
 
 
 # --- In a step: Ethereum at 2,000, 2x of 10,000 wanted, at most 3x allowed.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
 from agent.layers.futures.planning.plans import (
+    DELEGATE_GAS,
+    DEPOSIT_GAS,
     HEDGE_MARGIN,
     OPEN_HEDGE,
+    WITHDRAWAL_GAS,
     action_gas,
     as_limit_orders,
     collateral_change_raw,
@@ -22,16 +26,15 @@ from agent.layers.futures.planning.plans import (
     without_refused_plan,
     without_resting_markets,
 )
-from agent.layers.futures.policy import exposure
-from agent.layers.futures.policy.needs import (
-    RESTING_STOP,
-)
-from agent.layers.futures.state import (
-    planned_futures,
-)
-from agent.model import AdjustFutures, Allowance, Plan
+from agent.layers.futures.policy.exposure import DAY_S
+from agent.layers.futures.policy.needs import ORDER_GAS, RESTING_STOP
+from agent.layers.futures.state import futures_progress, hold_futures, planned_futures
+from agent.model import AdjustFutures, Allowance, Decision, Hold, Plan, StepInput
 from agent.model.futures import (
+    DelegateChange,
+    FuturesAction,
     FuturesPlan,
+    MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
     OrderCancel,
@@ -47,158 +50,198 @@ from tests.support.perpetuals.accounts import E18, account, market
 from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC, VAULT, in_usdc, policy
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
 
+STOP = StopOrder("ETH", 1, 1, 1)
+CANCEL = OrderCancel("ETH", "1")
 
-@pytest.mark.parametrize(("allowed", "approved"), [(700, 700), (699, 0), (701, 0)])
-def test_approved_deposit__counts_while_the_vault_has_its_allowance(allowed: int, approved: int) -> None:
+
+def any_plan() -> Plan:
+    plan = propose_rebalance(step_of(EMPTY)).plan
+    assert plan is not None
+    return plan
+
+
+# --- Amounts and gas of actions
+
+
+@pytest.mark.parametrize(("allowed", "approved"), [(700, 700), (699, 0), (701, 0)], ids=["its allowance", "less", "more"])
+def test_vault_approval_counts_while_the_vault_has_its_allowance(allowed: int, approved: int) -> None:
     step = with_snapshot(step_of(in_usdc(OVER), policy()), allowances=(Allowance(USDC, VAULT, allowed),))
+
     assert vault_approval_raw(step.snapshot, ((USDC, 700),), policy()) == approved
 
 
-def test_fee__is_that_of_the_bound_or_of_a_worse_mark_rounded_up() -> None:
-    margin_account = book(10_000)
-    fees = [fee_raw(margin_account, order) for order in (BUY, SELL, replace(BUY, size_raw=1, bound_raw=1))]
-    assert fees == [2_020 * E18 // 1_000, 2_000 * E18 // 1_000, 2]
+@pytest.mark.parametrize(
+    ("order", "fee"),
+    [
+        pytest.param(BUY, 2_020 * E18 // 1_000, id="bound of a purchase"),
+        pytest.param(SELL, 2_000 * E18 // 1_000, id="mark above the bound of a sale"),
+        pytest.param(replace(BUY, size_raw=1, bound_raw=1), 2, id="rounded up"),
+    ],
+)
+def test_fee_is_that_of_the_bound_or_of_a_worse_mark(order: PerpOrder, fee: int) -> None:
+    assert fee_raw(book(10_000), order) == fee
 
 
-def test_funding__orders_pay_by_their_signed_size() -> None:
+def test_funding_is_paid_by_the_signed_size_of_orders() -> None:
     margin_account = book(10_000, funding_daily=Fraction(1, 1_000))
-    double = replace(SELL, size_raw=-3 * E18)
-    assert funding_raw(margin_account, [BUY, double], 5 * exposure.DAY_S) == -20 * E18
+
+    assert funding_raw(margin_account, [BUY, replace(SELL, size_raw=-3 * E18)], 5 * DAY_S) == -20 * E18
 
 
-def test_moved_collateral__deposit_leaves_and_withdrawal_enters() -> None:
-    moved = [
-        collateral_change_raw(action)
-        for action in (MarginDeposit(5), MarginWithdrawal(7), BUY, StopOrder("ETH", 1, 1, 1), OrderCancel("ETH", "1"))
-    ]
-    assert moved == [-5, 7, 0, 0, 0]
+@pytest.mark.parametrize(
+    ("action", "change", "gas"),
+    [
+        pytest.param(MarginDeposit(5), -5, DEPOSIT_GAS, id="deposit"),
+        pytest.param(MarginWithdrawal(7), 7, WITHDRAWAL_GAS, id="withdrawal"),
+        pytest.param(DelegateChange("0x1", is_allowed=False), 0, DELEGATE_GAS, id="delegate"),
+        pytest.param(BUY, 0, ORDER_GAS, id="order"),
+        pytest.param(STOP, 0, 0, id="stop"),
+        pytest.param(CANCEL, 0, 0, id="cancel"),
+    ],
+)
+def test_actions_move_collateral_and_cost_gas(action: FuturesAction, change: int, gas: int) -> None:
+    assert collateral_change_raw(action) == change
+    assert action_gas(action) == gas
 
 
-def test_gas__resting_actions_cost_none() -> None:
-    assert [action_gas(action) for action in (StopOrder("ETH", 1, 1, 1), OrderCancel("ETH", "1"))] == [0, 0]
+# --- Cost
 
 
-def test_plan__cost_and_gas_are_those_of_its_orders() -> None:
+def test_plan_costs_fees_and_gas_of_its_orders() -> None:
     step = step_of(EMPTY)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    futures = planned_futures(plan)
-    assert futures is not None
-    [order] = futures.orders
+    plan = any_plan()
+    layer_plan = planned_futures(plan)
+
+    assert layer_plan is not None
+    [order] = layer_plan.orders
     assert plan.cost.fees == Fraction(order.bound_raw, 1_000 * 10**12)
+    assert plan.gas_units == ORDER_GAS == 1_100_000
     assert plan.cost.gas == plan.gas_units * step.snapshot.current_gas_price_wei * Fraction(2_000 * UNIT, E18)
-    assert plan.gas_units == 1_100_000
 
 
-@pytest.mark.parametrize(("fee_ppm", "waits"), [(3_000, False), (3_001, True)])
-def test_uneconomic__cost_that_equals_the_limit_is_paid(fee_ppm: int, waits: bool) -> None:
-    """30 bps of fees on an order without gas."""
-    step = with_limits(step_of(replace(book(10_000, fee_ppm=fee_ppm), is_on_chain=False)), plan_cost_bps=30)
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
-    plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
-    margin_account = book(10_000, fee_ppm=fee_ppm)
+@pytest.mark.parametrize(
+    ("margin_account", "limit_bps", "waits"),
+    [
+        pytest.param(book(10_000, fee_ppm=3_000), 30, False, id="fee at the limit"),
+        pytest.param(book(10_000, fee_ppm=3_001), 30, True, id="fee above the limit"),
+        pytest.param(book(10_000, mark=Fraction(2_010)), 50, True, id="basis and fee above it"),
+        pytest.param(book(10_000, mark=Fraction(1_990)), 50, False, id="basis in its favour"),
+        pytest.param(book(10_000, fee_ppm=6_000, mark=Fraction(1_999)), 50, True, id="basis pays no fee"),
+        pytest.param(book(10_000, fee_ppm=6_000, mark=Fraction(1_900)), 50, True, id="large basis pays no fee"),
+    ],
+)
+def test_uneconomic_plan_costs_more_than_the_limit(margin_account: MarginAccount, limit_bps: int, waits: bool) -> None:
+    """An order without gas, of 2,000."""
+    step = with_limits(step_of(EMPTY), plan_cost_bps=limit_bps)
+    plan = any_plan().with_layer(FuturesPlan((BUY,), "drift", ""))
+    plan = replace(plan, cost=replace(plan.cost, gas=Fraction(0)))
+
     assert bool(uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, margin_account)) is waits
 
 
-def test_uneconomic__mark_on_the_wrong_side_of_the_index_costs() -> None:
-    step = step_of(EMPTY)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
-    reasons = [
-        bool(uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, book(10_000, mark=Fraction(mark))))
-        for mark in (2_010, 1_990)
-    ]
-    assert reasons == [True, False], "50 bps of basis and 10 of fee, of at most 50"
+# --- Limit orders
 
 
-@pytest.mark.parametrize("mark", [1_999, 1_990, 1_900])
-def test_uneconomic__gain_of_the_basis_pays_no_fee(mark: int) -> None:
-    """60 bps of fee, of at most 50."""
-    step = step_of(EMPTY)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
-    margin_account = book(10_000, fee_ppm=6_000, mark=Fraction(mark))
-    assert uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, margin_account)
+POST_ONLY = replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY)
+LIMIT = replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT)
+SALE = replace(SELL, is_reduce_only=False)
+
+
+def off_chain(size: int = 0, **market_fields: Any) -> MarginAccount:
+    return replace(book(10_000, size * E18, **market_fields), is_on_chain=False)
 
 
 @pytest.mark.parametrize(
-    ("size", "mid", "bound"),
+    ("order", "mid", "bound"),
     [
-        pytest.param(1, Fraction(19_991, 10), 1_999_100_000_000_000_000_000, id="purchase within the bound"),
-        pytest.param(1, Fraction(2_100), 2_020 * E18, id="purchase at the bound"),
-        pytest.param(-1, Fraction(20_011, 10), 2_001_100_000_000_000_000_000, id="sale within the bound"),
-        pytest.param(-1, Fraction(1_900), 1_980 * E18, id="sale at the bound"),
-        pytest.param(1, Fraction(0), 2_000 * E18, id="no book"),
+        pytest.param(BUY, Fraction(19_991, 10), 1_999_100_000_000_000_000_000, id="purchase within the bound"),
+        pytest.param(BUY, Fraction(2_100), 2_020 * E18, id="purchase at the bound"),
+        pytest.param(SALE, Fraction(20_011, 10), 2_001_100_000_000_000_000_000, id="sale within the bound"),
+        pytest.param(SALE, Fraction(1_900), 1_980 * E18, id="sale at the bound"),
+        pytest.param(BUY, Fraction(0), 2_000 * E18, id="no book"),
+        pytest.param(replace(BUY, size_raw=3, bound_raw=10), Fraction(1, 2), 2, id="purchase rounded up"),
+        pytest.param(replace(SALE, size_raw=-3, bound_raw=0), Fraction(1, 2), 1, id="sale rounded down"),
     ],
 )
-def test_post_only__price_is_the_book_s_middle_within_the_bound(size: int, mid: Fraction, bound: int) -> None:
-    changed_book = replace(book(10_000, mid=mid), is_on_chain=False)
-    order = replace(BUY if size > 0 else SELL, is_reduce_only=False)
-    resting = replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY)
-    [limit] = as_limit_orders(changed_book, resting, "drift", [order])
-    assert (limit.kind, limit.bound_raw) == (PerpOrderKind.POST_ONLY, bound)
+def test_post_only_price_is_the_book_s_middle_within_the_bound(order: PerpOrder, mid: Fraction, bound: int) -> None:
+    [limit_order] = as_limit_orders(off_chain(mid=mid), POST_ONLY, "drift", [order])
+
+    assert (limit_order.kind, limit_order.bound_raw) == (PerpOrderKind.POST_ONLY, bound)
 
 
 @pytest.mark.parametrize(
-    ("size", "mid", "bound"),
-    [pytest.param(3, Fraction(1, 2), 2, id="purchase rounds up"), pytest.param(-3, Fraction(1, 2), 1, id="sale rounds down")],
+    ("margin_account", "trigger", "order", "rests"),
+    [
+        pytest.param(off_chain(), "drift", BUY, True, id="drift"),
+        pytest.param(off_chain(), "leverage_drift", BUY, True, id="leverage drift"),
+        pytest.param(off_chain(), "schedule", BUY, True, id="schedule"),
+        pytest.param(off_chain(), "funding", BUY, False, id="funding"),
+        pytest.param(off_chain(), "leverage", BUY, False, id="limit"),
+        pytest.param(off_chain(), "hedge", BUY, False, id="hedge"),
+        pytest.param(book(10_000), "drift", BUY, False, id="venue on a chain"),
+        pytest.param(off_chain(2), "drift", SELL, False, id="reduce-only"),
+        pytest.param(off_chain(2), "drift", SALE, False, id="order that reduces"),
+    ],
 )
-def test_post_only__part_of_a_base_unit_favours_the_fill(size: int, mid: Fraction, bound: int) -> None:
-    changed_book = replace(book(10_000, mid=mid), is_on_chain=False)
-    order = replace(BUY, size_raw=size, bound_raw=10 if size > 0 else 0)
-    [limit] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY), "drift", [order])
-    assert limit.bound_raw == bound
+def test_limit_orders_are_openings_to_the_targets(margin_account: MarginAccount, trigger: str, order: PerpOrder, rests: bool) -> None:
+    [sent_order] = as_limit_orders(margin_account, LIMIT, trigger, [order])
+
+    assert sent_order == (replace(order, kind=PerpOrderKind.LIMIT) if rests else order)
 
 
-@pytest.mark.parametrize(("trigger", "rests"), [("drift", True), ("leverage_drift", True), ("funding", False), ("leverage", False)])
-def test_limit_orders__only_openings_to_the_targets_rest(trigger: str, rests: bool) -> None:
-    changed_book = replace(book(10_000), is_on_chain=False)
-    [order] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), trigger, [BUY])
-    assert order.kind.can_rest is rests
-
-
-@pytest.mark.parametrize("sale", [SELL, replace(SELL, is_reduce_only=False)], ids=["reduce-only", "any that reduces"])
-def test_limit_orders__reduction_is_sent_at_once(sale: PerpOrder) -> None:
-    changed_book = replace(book(10_000, 2 * E18), is_on_chain=False)
-    [order] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), "drift", [sale])
-    assert order == sale
-
-
-def test_beside_resting__market_with_an_order_gets_no_second() -> None:
+def test_plan_beside_a_resting_order_has_no_second_in_its_market() -> None:
     margin_account = account(10_000, {}, market("ETH"), market("BTC", 30_000))
-    margin_account = replace(
-        margin_account, is_on_chain=False, resting_orders=(RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1"),)
-    )
-    btc = replace(BUY, market="BTC")
-    plan = without_resting_markets(margin_account, FuturesPlan((BUY, btc), "drift", "", refusal_texts=("why",)))
-    assert (plan.orders, plan.refusal_texts) == ((btc,), ("why", "ETH: an order rests at the venue"))
+    resting_order = RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1")
+    margin_account = replace(margin_account, is_on_chain=False, resting_orders=(resting_order,))
+    btc_order = replace(BUY, market="BTC")
+
+    plan = without_resting_markets(margin_account, FuturesPlan((BUY, btc_order), "drift", "", refusal_texts=("why",)))
+
+    assert (plan.orders, plan.refusal_texts) == ((btc_order,), ("why", "ETH: an order rests at the venue"))
 
 
-def test_plan_now__reduction_is_planned_for_the_account_as_it_is() -> None:
+# --- The plan of a step
+
+
+def test_current_plan_reduces_the_account_as_it_is() -> None:
     step = step_of(OVER)
+
     plan = current_futures_plan(step, FUTURES_POLICY, current_drifts(step), None)
+
     assert plan is not None
     assert [order.is_reduce_only for order in plan.orders] == [True]
 
 
-STOPS = replace(FUTURES_POLICY, limits=replace(LIMITS, resting_stop_bps=200))
+def test_stop_is_placed_with_the_budget_of_reductions_used_up() -> None:
+    stops = replace(FUTURES_POLICY, limits=replace(LIMITS, resting_stop_bps=200))
+    step = step_of(replace(PUSHED, is_on_chain=False), stops, reduced_notional_24h=Fraction(10**12))
 
-
-def test_stop__is_placed_with_the_budget_of_reductions_used_up() -> None:
-    step = step_of(replace(PUSHED, is_on_chain=False), STOPS, reduced_notional_24h=Fraction(10**12))
     plan = plan_adjustment(step, AdjustFutures("", is_reducing=True), current_drifts(step))
+
     assert isinstance(plan, Plan)
     layer_plan = plan.layer(FuturesPlan)
     assert (layer_plan.trigger, layer_plan.orders, len(layer_plan.resting_actions)) == (RESTING_STOP, (), 1)
 
 
-@pytest.mark.parametrize(("trigger", "is_held"), [(OPEN_HEDGE, True), (HEDGE_MARGIN, True), ("drift", False)])
-def test_refused_plan__of_a_hedge_is_left_out_once(trigger: str, is_held: bool) -> None:
-    """Without the hedge the asset is sold."""
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
-    opening = AdjustFutures("", is_reducing=False)
-    assert (without_refused_plan(step_of(EMPTY), opening, plan.with_layer(FuturesPlan((), trigger)), "no") is not None) is is_held
+OPENING = AdjustFutures("", is_reducing=False)
+REDUCTION = AdjustFutures("", is_reducing=True)
+
+
+@pytest.mark.parametrize(
+    ("step", "decision", "trigger", "is_skipped"),
+    [
+        pytest.param(step_of(EMPTY), REDUCTION, "leverage", True, id="reduction"),
+        pytest.param(step_of(EMPTY), replace(OPENING, closed_hedge_market="ETH"), "close_hedge", True, id="hedge that is closed"),
+        pytest.param(step_of(EMPTY), OPENING, OPEN_HEDGE, True, id="hedge that is opened"),
+        pytest.param(step_of(EMPTY), OPENING, HEDGE_MARGIN, True, id="margin of a hedge"),
+        pytest.param(step_of(EMPTY), OPENING, "drift", False, id="opening, which comes last"),
+        pytest.param(step_of(EMPTY), replace(REDUCTION, by_owner=True), "leverage", False, id="owner's request"),
+        pytest.param(hold_futures(step_of(EMPTY), "futures: no"), REDUCTION, "leverage", False, id="layer on hold"),
+        pytest.param(step_of(EMPTY), Hold("nothing is due"), "", False, id="another decision"),
+    ],
+)
+def test_refused_plan_of_a_reduction_or_hedge_is_skipped_once(step: StepInput, decision: Decision, trigger: str, is_skipped: bool) -> None:
+    step_after = without_refused_plan(step, decision, any_plan().with_layer(FuturesPlan((), trigger)), "no")
+
+    assert (step_after is not None) is is_skipped
+    assert step_after is None or futures_progress(step_after).hold_reason == "futures: no"
