@@ -1,4 +1,4 @@
-"""Orders of futures on their way: what is composed and quoted, which sets are checked first, and what the cycle keeps of them."""
+"""Tests of agent/layers/futures/execution: sets that are checked before they are sent, and what the cycle keeps of sent orders."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from typing import Any, cast
 import pytest
 
 from agent import codec
-from agent.errors import Refused, Retryable, UnsendableTransaction
+from agent.errors import Retryable, UnsendableTransaction
 from agent.execution.resumption import new_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepPorts
-from agent.layers.futures.composer import FuturesComposer
 from agent.layers.futures.execution.cycle import MAX_ACTIONS
 from agent.layers.futures.execution.order_sets import skip_unsendable_set
 from agent.layers.futures.execution.send import FUTURES_SENDER
 from agent.layers.futures.planning.plans import OPEN_HEDGE
-from agent.layers.futures.policy.plans import emergency_gas_per_day_wei, emergency_gas_price_limit_wei
 from agent.layers.futures.requests import MarginAccountRequest
-from agent.layers.futures.state import FuturesCycle, futures_policy, planned_futures, with_policy
+from agent.layers.futures.state import FuturesCycle, planned_futures, with_policy
 from agent.model import (
-    AdjustFutures,
     AgentCycle,
     Cycle,
     CycleEnd,
@@ -35,34 +32,24 @@ from agent.model import (
     Verdict,
 )
 from agent.model.futures import (
-    DelegateChange,
-    FuturesAction,
-    FuturesGrant,
     FuturesPlan,
     FuturesPolicy,
     HedgeComparison,
     MarginAccount,
     MarginDeposit,
-    PerpOrder,
-    PerpOrderKind,
-    PerpQuote,
     StopOrder,
 )
 from agent.planning.proposals import propose_rebalance
-from agent.ports import PreparedTransaction
-from agent.ports.perpetuals import PerpActionDraft
 from agent.store.store import Store
-from agent.venues.drafts import EmergencyLimits, TxDraft
 from tests.support.builders import NOW_S, OWNER
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.books import THREE, TWO, wide_book, with_index_at
 from tests.support.perpetuals.needs import BUY, SELL
 from tests.support.perpetuals.parts import outcome_of
-from tests.support.perpetuals.steps import EMPTY, OVER, book, step_of
+from tests.support.perpetuals.steps import EMPTY, OVER, step_of
 from tests.support.stores import store_fixture
 from tests.support.transactions import receipt, tx
 
-LONG = book(10_000, 2 * E18)
 NO_FILL = UnsendableTransaction("no fill", (Verdict("simulation", "no fill", "a part", False),))
 
 
@@ -70,95 +57,6 @@ def plan_of(layer_plan: FuturesPlan) -> Plan:
     plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
     return plan.with_layer(layer_plan)
-
-
-# The composer
-
-
-class FakeVenue:
-    """A venue whose book answers as the test says; on the chain without a `nonce`."""
-
-    has_left_out_reads = False
-
-    def __init__(self, quote_fault: Exception | None = None, nonce: int | None = 2) -> None:
-        self.quote_fault = quote_fault
-        self.nonce = nonce
-        self.quoted: list[PerpOrder] = []
-
-    def quote(self, _account: MarginAccount, order: PerpOrder) -> PerpQuote:
-        self.quoted.append(order)
-        if self.quote_fault is not None:
-            raise self.quote_fault
-        return PerpQuote(abs(order.size_raw), 1)
-
-    def draft(self, _account: MarginAccount, _action: FuturesAction, now_s: int) -> PerpActionDraft:
-        return PerpActionDraft(OWNER, "0x00", now_s + 90, self.nonce)
-
-
-def composed(venue: FakeVenue, layer_plan: FuturesPlan, step: StepInput | None = None) -> TxDraft | PreparedTransaction:
-    step = step or step_of(replace(LONG, is_on_chain=False))
-    return FuturesComposer(cast(Any, venue)).compose(step, plan_of(layer_plan), step.snapshot.head)
-
-
-@pytest.mark.parametrize(
-    ("order", "fault", "error"),
-    [
-        (SELL, Retryable("HTTP 503"), None),
-        (SELL, NO_FILL, UnsendableTransaction),
-        (BUY, Retryable("HTTP 503"), Retryable),
-        (BUY, NO_FILL, UnsendableTransaction),
-        (replace(BUY, kind=PerpOrderKind.LIMIT), NO_FILL, None),
-    ],
-    ids=["reduction, no answer", "reduction, no fill", "opening, no answer", "opening, no fill", "limit order"],
-)
-def test_quote__reduction_needs_no_answer_of_the_book(order: PerpOrder, fault: Exception, error: type[Exception] | None) -> None:
-    venue = FakeVenue(fault)
-    if error is not None:
-        with pytest.raises(error):
-            composed(venue, FuturesPlan((order,), "drift", ""))
-        return
-    assert isinstance(composed(venue, FuturesPlan((order,), "drift", "")), PreparedTransaction)
-    assert venue.quoted == ([] if order.kind.can_rest else [order])
-
-
-@pytest.mark.parametrize(("is_emergency", "is_reducing"), [(True, True), (False, True), (False, False)])
-def test_draft__only_an_emergency_has_its_own_limits_of_gas(is_emergency: bool, is_reducing: bool) -> None:
-    step = step_of(LONG)
-    draft = composed(FakeVenue(nonce=None), FuturesPlan((SELL,), "", "", is_reducing=is_reducing, is_emergency=is_emergency), step)
-    limits = futures_policy(step).limits  # type: ignore[union-attr]
-    expected = EmergencyLimits(emergency_gas_price_limit_wei(limits, step.limits), emergency_gas_per_day_wei(limits, step.limits))
-    assert isinstance(draft, TxDraft)
-    assert draft.emergency_limits == (expected if is_emergency else None)
-    assert isinstance(draft.layer_grant, FuturesGrant)
-    assert draft.layer_grant.is_emergency is is_emergency
-
-
-@pytest.mark.parametrize(
-    ("decision", "is_budgeted"),
-    [
-        (AdjustFutures("", is_reducing=True), True),
-        (AdjustFutures("", is_reducing=True, by_owner=True), False),
-        (AdjustFutures("", is_reducing=True, closed_hedge_market="ETH"), False),
-    ],
-    ids=["agent", "owner", "hedge"],
-)
-def test_grant__owner_s_or_hedge_s_reduction_uses_no_budget(decision: AdjustFutures, is_budgeted: bool) -> None:
-    step = step_of(LONG)
-    plan = replace(plan_of(FuturesPlan((SELL,), "leverage", "", set_goals=(("ETH", 1),))), decision=decision)
-    draft = FuturesComposer(cast(Any, FakeVenue(nonce=None))).compose(step, plan, step.snapshot.head)
-    assert isinstance(draft, TxDraft)
-    assert isinstance(draft.layer_grant, FuturesGrant)
-    assert (draft.layer_grant.is_budgeted, draft.layer_grant.set_goals) == (is_budgeted, (("ETH", 1),))
-
-
-@pytest.mark.parametrize(("is_allowed", "is_composed"), [(False, True), (True, False)])
-def test_delegate__is_revoked_while_the_account_is_unknown(is_allowed: bool, is_composed: bool) -> None:
-    plan = FuturesPlan((), "", "", (DelegateChange(OWNER, is_allowed),))
-    if is_composed:
-        assert isinstance(composed(FakeVenue(nonce=None), plan, step_of(None)), TxDraft)
-        return
-    with pytest.raises(Refused):
-        composed(FakeVenue(nonce=None), plan, step_of(None))
 
 
 # Sets of longs and shorts

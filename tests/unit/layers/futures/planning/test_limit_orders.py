@@ -32,7 +32,7 @@ from tests.support.plans import evidence
 
 ORDER_S = 1_790_000_000
 LIMITS = replace(POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600, leverage_band_bps=1_000)
-POST_ONLY = replace(LIMITS, order_kind=PerpOrderKind.POST_ONLY)
+
 RICH = Fraction(10**13)
 DRIFT = FuturesTrigger.LEVERAGE_DRIFT.value
 SLIPPAGE = LIMITS.limits.slippage_bps
