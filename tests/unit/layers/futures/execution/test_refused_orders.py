@@ -26,10 +26,12 @@ from agent.layers.futures.execution.cycle import (
 )
 from agent.layers.futures.execution.send import FUTURES_SENDER
 from agent.layers.futures.notes import futures_action_note
+from agent.layers.futures.planning.plans import HEDGE_MARGIN
 from agent.layers.futures.state import FuturesCycle, margin_account, planned_futures, with_policy
 from agent.layers.liquidity.execution.cycle import skip_pool
 from agent.layers.liquidity.state import LiquidityCycle
 from agent.model import (
+    MARGIN_PLACE,
     AdjustFutures,
     AgentCycle,
     Cycle,
@@ -40,7 +42,7 @@ from agent.model import (
     StepEnd,
     Verdict,
 )
-from agent.model.futures import MarginAccount, MarginDeposit, StopOrder
+from agent.model.futures import FuturesPlan, MarginAccount, MarginDeposit, StopOrder
 from agent.store import open_memory_store
 from tests.support.builders import NOW_S, OWNER, with_snapshot
 from tests.support.perpetuals.books import TWO, wide_book, with_index_at
@@ -173,6 +175,14 @@ def test_refused_plan_without_a_first_order__skips_no_market(ports: StepPorts, k
     changed = alone if kind == "a stop alone" else deposit
     result = ended(ports, BEGUN, replace(outcome, plan=outcome.plan.with_layer(changed)), REVERTED)
     assert result.cycle.layers == ()
+
+
+def test_refused_margin_of_a_hedge__skips_the_deposit_and_no_market(ports: StepPorts) -> None:
+    outcome = planned(ports, EMPTY)
+    assert outcome.plan is not None
+    deposit = FuturesPlan((), HEDGE_MARGIN, "", (MarginDeposit(1),))
+    _, own = refused(ports, BEGUN, replace(outcome, plan=outcome.plan.with_layer(deposit)))
+    assert list(own.refusal_time_by_exit) == [MARGIN_PLACE]
 
 
 def test_signer_refusal__skips_the_market_for_futures_rules_alone(ports: StepPorts) -> None:

@@ -10,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import guards
-from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.resting_orders import end_reasons
 from agent.layers.futures.execution.venue_executor import _is_newer
 from agent.layers.futures.planning.orders import market_order, plan_futures
 from agent.layers.futures.planning.plans import without_resting_markets
@@ -101,25 +99,6 @@ CLOID = "0x" + b"rest".hex() + "33" * 12
 ORDER = RestingOrder("ETH", 10 * E18, 10 * E18, Fraction(2_000), NOW_S - 60, CLOID)
 RESTING = replace(EMPTY, resting_orders=(ORDER,))
 OPENING = replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
-
-
-@pytest.mark.parametrize(
-    ("trigger", "reduces", "why"),
-    [
-        pytest.param(FuturesTrigger.LEVERAGE.value, True, "positions are reduced", id="leverage reduces"),
-        pytest.param(FuturesTrigger.LEVERAGE.value, False, "", id="leverage without a reduction"),
-        pytest.param(DRIFT, True, "", id="drift"),
-        pytest.param("", True, "positions are reduced", id="no trigger"),
-    ],
-)
-def test_resting_order__ends_by_a_reduction_beyond_its_targets_alone(trigger: str, reduces: bool, why: str) -> None:
-    step = step_of(RESTING, OPENING)
-    proposal = propose_rebalance(step_of(EMPTY))
-    assert proposal.plan is not None
-    plan = proposal.plan.with_layer(replace(proposal.plan.layer(FuturesPlan), trigger=trigger, is_reducing=reduces))
-    outcome = StepOutcome("s", OutcomeKind.PLANNED, "", step, proposal.decision_result, plan)
-    assert end_reasons(outcome, [CLOID]) == ({CLOID: why} if why else {})
-    assert end_reasons(outcome, []) == {}
 
 
 def test_the_guard_of_the_account_counts_resting_orders() -> None:
