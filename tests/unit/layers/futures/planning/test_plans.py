@@ -203,6 +203,10 @@ def test_plan_beside_a_resting_order_has_no_second_in_its_market() -> None:
 # --- The plan of a step
 
 
+OPENING = AdjustFutures("", is_reducing=False)
+REDUCTION = AdjustFutures("", is_reducing=True)
+
+
 def test_current_plan_reduces_the_account_as_it_is() -> None:
     step = step_of(OVER)
 
@@ -210,6 +214,18 @@ def test_current_plan_reduces_the_account_as_it_is() -> None:
 
     assert plan is not None
     assert [order.is_reduce_only for order in plan.orders] == [True]
+
+
+@pytest.mark.parametrize("coins", [5, 9])
+def test_plan_of_the_rest_waits_while_an_order_rests_in_its_market(coins: int) -> None:
+    """2x of 10,000 are wanted: the rest of 10 ETH has its order once the first is filled or ended."""
+    resting_order = RestingOrder("ETH", coins * E18, coins * E18, Fraction(2_000), NOW_S, "1")
+    step = step_of(replace(EMPTY, is_on_chain=False, resting_orders=(resting_order,)), replace(FUTURES_POLICY, leverage_band_bps=500))
+
+    reason = plan_adjustment(step, OPENING, current_drifts(step))
+
+    assert isinstance(reason, str)
+    assert reason.endswith("ETH: an order rests at the venue")
 
 
 def test_stop_is_placed_with_the_budget_of_reductions_used_up() -> None:
@@ -221,10 +237,6 @@ def test_stop_is_placed_with_the_budget_of_reductions_used_up() -> None:
     assert isinstance(plan, Plan)
     layer_plan = plan.layer(FuturesPlan)
     assert (layer_plan.trigger, layer_plan.orders, len(layer_plan.resting_actions)) == (RESTING_STOP, (), 1)
-
-
-OPENING = AdjustFutures("", is_reducing=False)
-REDUCTION = AdjustFutures("", is_reducing=True)
 
 
 @pytest.mark.parametrize(
