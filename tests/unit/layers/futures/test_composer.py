@@ -150,7 +150,7 @@ def test_order_without_a_fill_is_not_composed(order: PerpOrder, error: Exception
 
 
 @pytest.mark.parametrize(("is_emergency", "is_reducing"), [(True, True), (False, True), (False, False)])
-def test_draft_of_an_emergency_alone_has_limits_of_gas_of_its_own(is_emergency: bool, is_reducing: bool) -> None:
+def test_draft_of_an_emergency_alone_has_own_limits_of_gas(is_emergency: bool, is_reducing: bool) -> None:
     step = step_of(LONG)
     limits = EmergencyLimits(emergency_gas_price_limit_wei(LIMITS, step.limits), emergency_gas_per_day_wei(LIMITS, step.limits))
     plan = plan_of(FuturesPlan((SELL,), "", "", is_reducing=is_reducing, is_emergency=is_emergency))

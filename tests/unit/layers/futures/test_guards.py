@@ -104,7 +104,7 @@ STOP_OF_BTC = StopOrder("BTC", -(10**17), 2_000 * E18, 1_990 * E18)
         pytest.param(STOPPED_STALE_BTC, plan_with(resting_actions=(STOP_OF_BTC,)), False, id="stop of a stale market"),
     ],
 )  # fmt: skip
-def test_index_age_is_of_orders_and_unless_they_reduce_of_positions(step: StepInput, plan: Plan, passed: bool) -> None:
+def test_index_age_counts_positions_unless_orders_reduce(step: StepInput, plan: Plan, passed: bool) -> None:
     assert verdict("index_age", step, plan).passed is passed
 
 

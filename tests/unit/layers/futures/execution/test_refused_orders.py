@@ -177,7 +177,7 @@ def test_refused_plan_without_a_first_order__skips_no_market(ports: StepPorts, k
     assert result.cycle.layers == ()
 
 
-def test_refused_margin_of_a_hedge__skips_the_deposit_and_no_market(ports: StepPorts) -> None:
+def test_refused_margin_of_a_hedge__skips_its_deposit_alone(ports: StepPorts) -> None:
     outcome = planned(ports, EMPTY)
     assert outcome.plan is not None
     deposit = FuturesPlan((), HEDGE_MARGIN, "", (MarginDeposit(1),))

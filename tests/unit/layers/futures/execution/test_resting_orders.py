@@ -50,7 +50,7 @@ def outcome_of(
         pytest.param(replace(outcome_of(), plan=None), "", id="no plan"),
     ],
 )
-def test_end_reasons_are_halts_exits_and_reductions_beyond_the_targets(outcome: StepOutcome, reason: str) -> None:
+def test_end_reasons_are_halts_exits_and_reductions(outcome: StepOutcome, reason: str) -> None:
     assert end_reasons(outcome, [CLOID]) == ({CLOID: reason} if reason else {})
     assert end_reasons(outcome, []) == {}
 

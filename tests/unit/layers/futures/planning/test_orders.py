@@ -282,7 +282,7 @@ def test_plan_leads_back_into_the_band_of_the_notional(lots: int, fires: bool) -
     assert bool(plan.orders) is fires
 
 
-def test_plan_leaves_a_notional_that_a_limit_holds_below_its_target() -> None:
+def test_plan_leaves_a_notional_that_a_limit_keeps_small() -> None:
     policy = replace(POLICY, limits=replace(ROUGH, spot_multiple_bps=25_000), targets=ETH_ALONE.targets, leverage_band_bps=1_000)
     spot_value = Fraction(4_000 * E18)
     plan = planned(EMPTY, policy, spot_value)

@@ -217,7 +217,7 @@ def test_current_plan_reduces_the_account_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("coins", [5, 9])
-def test_plan_of_the_rest_waits_while_an_order_rests_in_its_market(coins: int) -> None:
+def test_plan_sends_no_second_order_beside_a_resting_one(coins: int) -> None:
     """2x of 10,000 are wanted: the rest of 10 ETH has its order once the first is filled or ended."""
     resting_order = RestingOrder("ETH", coins * E18, coins * E18, Fraction(2_000), NOW_S, "1")
     step = step_of(replace(EMPTY, is_on_chain=False, resting_orders=(resting_order,)), replace(FUTURES_POLICY, leverage_band_bps=500))

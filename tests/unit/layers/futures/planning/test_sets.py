@@ -114,7 +114,7 @@ def test_set__share_below_the_venues_minimum_opens_none() -> None:
     assert plan_futures(small, policy, RICH, PLAN_S).orders == ()
 
 
-def test_set__exact_halves_keep_net_exposure_beside_a_paused_position() -> None:
+def test_set__exact_halves_keep_the_net_exposure() -> None:
     """10,009 of SOL cannot be closed; the notional leaves room for exactly half of each leg, 2,010 net."""
     before = with_market(wide_book(SOL=100_090), "SOL", is_paused=True)
     plan = plan_futures(before, TWO, RICH, PLAN_S)

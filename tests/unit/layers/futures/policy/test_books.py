@@ -95,7 +95,7 @@ LONGS = sizes_of(ETH=6_000, BTC=266)
         pytest.param(wide_book(SOL=40_000), WANTED, WANTED, Fraction(1_000, 4_020), id="whole beyond with what is held"),
     ],
 )
-def test_common_share_is_that_of_the_smallest_leg_or_what_the_net_allows(
+def test_common_share_is_the_smallest_or_what_the_net_allows(
     margin_account: MarginAccount, wanted_sizes: dict[str, int], possible_sizes: dict[str, int], share: Fraction
 ) -> None:
     assert common_share(margin_account, TWO, wanted_sizes, possible_sizes) == share

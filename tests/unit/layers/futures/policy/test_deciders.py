@@ -65,7 +65,7 @@ def reason_of(decision_result: DecisionResult | None) -> str:
         pytest.param(with_policy(NEAR, None), "", id="no futures"),
     ],
 )
-def test_reduce_without_prices_needs_a_reduction_and_a_fault_it_may_ignore(step: StepInput, reason: str) -> None:
+def test_reduce_without_prices_needs_an_ignorable_fault(step: StepInput, reason: str) -> None:
     assert reason_of(reduce_without_prices(context_of(step))) == reason
 
 

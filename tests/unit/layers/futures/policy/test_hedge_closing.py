@@ -71,7 +71,7 @@ def test_hedges_after_order_lose_what_it_buys_back(
     assert hedges_after_order(step_of(EMPTY).snapshot, policy, state, "ETH", coins * E18, opened_hedge, closes=closes) == hedges
 
 
-def test_hedges_after_order_of_another_market_or_without_futures_stay() -> None:
+def test_hedges_after_order_of_another_market_stay() -> None:
     state = FuturesState(hedges=(EARLY,))
     snapshot = step_of(EMPTY).snapshot
 
@@ -181,7 +181,7 @@ def test_unwind_reason_is_the_rule_that_ends_a_hedge(step: StepInput, hedge: Hed
 DUE = hedge_step_after(TERMS.horizon_s)
 
 
-def test_hedge_closing_decision_closes_the_first_hedge_that_is_due() -> None:
+def test_hedge_closing_decision_closes_the_first_due_hedge() -> None:
     reason = "futures: the hedge of WETH is closed: its horizon of 30 days has passed"
 
     assert hedge_closing_decision(DUE, current_drifts(DUE)) == AdjustFutures(reason, is_reducing=True, closed_hedge_market="ETH")

@@ -71,7 +71,7 @@ def test_choice_is_the_short_that_saves_more_than_the_minimum(
         pytest.param(Fraction(1, 100), 0, True, id="funding received"),
     ],
 )
-def test_choice_is_the_short_where_tax_outweighs_fees_and_funding(funding_daily: Fraction, tax: int, is_hedged: bool) -> None:
+def test_choice_is_the_short_where_tax_outweighs_its_costs(funding_daily: Fraction, tax: int, is_hedged: bool) -> None:
     """Of 2,400 above target half may be shorted: 1,200 cost 1.80 to sell, and 2.40 to short."""
     hedged = Fraction(1_200)
     fees, funding, required, capital = short_costs(replace(market("ETH"), funding_daily=funding_daily), hedged, MONTH_S, Fraction(1, 10), 0)
@@ -229,7 +229,7 @@ def test_with_hedges_of_an_unread_balance_leaves_the_targets() -> None:
         pytest.param("WETH", {"WETH": 0, "WBTC": 3_333, "USDC": 6_667}, id="WETH"),
     ],
 )
-def test_apply_hedges_beside_a_quarantine_raises_no_quarantined_asset(symbol: str, targets: dict[str, int]) -> None:
+def test_apply_hedges_raises_no_quarantined_asset(symbol: str, targets: dict[str, int]) -> None:
     """Of 35,000 of WBTC or 30,000 of WETH nothing counts; the rest shares the targets."""
     step = spot_step(SHORT, FIFTHS | {"WETH": 4_000, "WBTC": 2_000}, OPEN)
 

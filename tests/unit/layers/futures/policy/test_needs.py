@@ -186,7 +186,7 @@ def test_next_look_is_prompt_for_a_reduction_or_passing_fault(step: StepInput, i
         pytest.param(with_goals(step_of(with_resting_order(CALM)), 10), True, id="finished reduction"),
     ],
 )
-def test_account_for_planning_fills_resting_orders_unless_it_reduces(step: StepInput, is_filled: bool) -> None:
+def test_account_for_planning_fills_orders_unless_it_reduces(step: StepInput, is_filled: bool) -> None:
     margin_account = account_for_planning(step, current_drifts(step))
 
     assert margin_account is not None
@@ -453,7 +453,7 @@ SECOND_READ = (*WALLET.snapshot.holdings, Holding(USDC, 4_000 * UNIT))
         ),
     ],
 )
-def test_spendable_collateral_is_a_certain_balance_less_its_reserve(step: StepInput, reserve: int, coins: int) -> None:
+def test_spendable_collateral_is_a_balance_less_its_reserve(step: StepInput, reserve: int, coins: int) -> None:
     assets = tuple(replace(asset, reserve_raw=reserve * UNIT) if asset.token.address == USDC else asset for asset in step.portfolio.assets)
     portfolio = replace(step.portfolio, assets=assets)
 

@@ -137,7 +137,7 @@ def test_stop_changes_replace_a_stop_of_another_size() -> None:
     assert cancelled == CANCEL
 
 
-def test_stop_changes_place_a_stop_up_to_four_fifths_from_the_mark() -> None:
+def test_stop_changes_reach_four_fifths_from_the_mark() -> None:
     """The account survives a fall of 80.40 %; 2 % ahead of it is exactly 80 %."""
     [stop] = stop_changes(book(eth=60_000, value=14_561), STOPS)
 

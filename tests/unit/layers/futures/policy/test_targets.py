@@ -158,7 +158,7 @@ def test_notional_drifts_count_funding_as_notional() -> None:
     assert (btc.funding_share, btc.funded_share_drift, btc.funded_target_notional) == (0, 0, 30_000 * E18)
 
 
-def test_notional_drifts_of_an_unopened_market_pay_its_target_s_funding() -> None:
+def test_notional_drifts_count_the_funding_of_a_target() -> None:
     eth, _ = notional_drifts(paying(pair_book(10_000), Fraction(1, 4)), policy_of(funding_horizon_s=MONTH_S))
 
     assert (eth.funding_share, eth.funded_target_notional) == (Fraction(1, 4), 8_000 * E18)
@@ -581,7 +581,7 @@ def test_emergency_sizes_close_half_within_the_distance(less_raw: int, sizes: di
 
 @pytest.mark.parametrize("side", [1, -1], ids=["long", "short"])
 @pytest.mark.parametrize("collateral", [1_255, 1_300, 1_500])
-def test_emergency_sizes_end_beyond_the_distance_by_the_hysteresis(collateral: int, side: int) -> None:
+def test_emergency_sizes_end_beyond_distance_and_hysteresis(collateral: int, side: int) -> None:
     policy = policy_of(emergency_distance_bps=1_000, hysteresis_bps=2_000)
     margin_account = pair_book(collateral, side * 10 * E18)
     safe_distance = Fraction(12, 100)
