@@ -191,11 +191,7 @@ def withdraw(
         if amount is None and resume is None:
             if release is not None:
                 transfers.release_withdrawal(agent, release, spinner.update)
-            withdrawal_requests = [
-                owner_request
-                for owner_request in agent.context.store.requests.newest()
-                if owner_request.payments
-            ]
+            withdrawal_requests = transfers.list_withdrawals(agent)
             requests_document: Document = {
                 "withdrawals": [
                     fill(owner.WithdrawalRequestDocument, request, agent.portfolio)

@@ -220,16 +220,23 @@ PROPOSAL_FORMAT = 1
 
 class AwaitingExternalSignature(Retryable):
     """A transaction was proposed and awaits its signer, who does `how_to_sign`; the file
-    `proposal_path` contains `proposal`. `reverts` is True if it would revert now.
+    `proposal_path` contains `proposal`. `reverts` is True if it would revert now. `next_command` is
+    how the owner goes on, as an imperative clause.
     """
 
     def __init__(
-        self, message: str, how_to_sign: str, document: dict[str, Any], path: str, *, reverts: bool
+        self,
+        message: str,
+        how_to_sign: str,
+        document: dict[str, Any],
+        path: str,
+        *,
+        reverts: bool,
+        next_command: str = "run the command again",
     ) -> None:
         super().__init__(
             message,
-            f"{how_to_sign}, then run the command again: it settles the proposal from the chain and"
-            " continues",
+            f"{how_to_sign}, then {next_command}: it settles the proposal from the chain and continues",
         )
         self.how_to_sign = how_to_sign
         self.proposal = document
@@ -386,10 +393,19 @@ class ProposingExecutor(JournaledExecutor):
         """
         next_nonce, _ = self._sender.nonces(self.external_signer.address)
         for intent in self._journal.intents_at(next_nonce):
-            if not is_dropped(intent) or intent.id not in proposal_ids:
+            if intent.id not in proposal_ids:
                 continue
-            if signatures_text := self._sufficient_signatures(intent):
+            if signatures_text := self.executable_signatures(intent):
                 raise self._reject(intent, signatures_text, why)
+
+    def executable_signatures(self, intent: Intent) -> str:
+        """Return how many signatures let anybody execute a dropped proposal now, such as "2 of 2
+        signatures"; "" if it is not dropped, its nonce is used, or too few are recorded.
+        """
+        next_nonce, _ = self._sender.nonces(self.external_signer.address)
+        if not is_dropped(intent) or intent.tx.nonce != next_nonce:
+            return ""
+        return self._sufficient_signatures(intent)
 
     def _sufficient_signatures(self, intent: Intent) -> str:
         """Return how many signatures let anybody execute the proposal now; "" if too few are
@@ -505,7 +521,14 @@ class ProposingExecutor(JournaledExecutor):
             proposal_document,
             outbox_path,
             reverts=reverts,
+            next_command=self._next_command(intent),
         )
+
+    def _next_command(self, intent: Intent) -> str:
+        payout = self._journal.grant(intent.id).payout
+        if payout is None or not payout.request_id:
+            return "run the command again"
+        return f"trimtab withdraw --resume {payout.request_id} --send"
 
     def _proposal_document(self, intent: Intent) -> dict[str, Any]:
         grant = self._journal.grant(intent.id)

@@ -279,7 +279,8 @@ def settle_mined(
     snapshot_before: Snapshot | None = None,
 ) -> frozenset[int]:
     """Book every mined transaction missing from the budgets, at the reference prices of its own
-    step; then compare balances. Return the blocks of the newest known changes of balances.
+    step, end withdrawals that are paid, then compare balances. Return the blocks of the newest known
+    changes of balances.
 
     `current_step` is called only if a balance may have changed, or if that step is unreadable
     (written by another version): then current prices are used and no gain counts. While a token
@@ -331,6 +332,7 @@ def settle_mined(
             balances_before_after,
             _purpose(store.journal, intent, price_step.portfolio),
         )
+    store.requests.end_paid_withdrawals(snapshot.now_s)
     expected_balances, transfers = record_balance_changes(store.balances, snapshot, current_step)
     transfer_blocks = [transfer.block for transfer in (*expected_balances.transfers, *transfers)]
     return frozenset(

@@ -101,11 +101,11 @@ class RequestStore:
             request_rows = all_rows(db, query, RequestRow)
             return tuple(_request_from_row(row) for row in reversed(request_rows))
 
-    def is_open(self, request_number: int) -> bool:
-        """Return whether a request has not ended; False if it does not exist."""
+    def is_released(self, request_number: int) -> bool:
+        """Return whether a request was released; False if it does not exist."""
         with self.db.read("read the requests") as db:
             state = db.scalar(select(RequestRow.state).where(RequestRow.seq == request_number))
-            return bool(state == RequestState.OPEN.value)
+            return bool(state == RequestState.RELEASED.value)
 
     def redirect(self, request_number: int, payout_address: str | None) -> None:
         """Set or clear the payout address of a withdrawal, unless it has ended in the meantime.
@@ -165,13 +165,13 @@ class RequestStore:
                 "the bot was stopped by its owner", (verdict,), "trimtab resume restarts it"
             )
 
-    def payouts(self, request_number: int) -> tuple[tuple[Intent, Payout], ...]:
-        """Return every payout recorded for a request, oldest first, failed ones included."""
+    def payouts(self, request_number: int | None = None) -> tuple[tuple[Intent, Payout], ...]:
+        """Return every payout recorded for a request, or for all, oldest first, failed ones included."""
         with self.db.read("read the payouts") as db:
             return tuple(
                 (intent, payout)
                 for intent, payout in _payouts(db)
-                if payout.request_id == request_number
+                if request_number in (None, payout.request_id)
             )
 
     def confirm_payout_address(self, address: str, now_s: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,23 @@ import pytest
 from agent import app as api
 from agent.app.agent import Agent
 from agent.app.money import hard_pause, transfers
+from agent.app.records import maintenance
+from agent.app.withdrawals.withdrawal_run import WithdrawalReport
 from agent.chain.safe import SafeContract
+from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
+from agent.model import RequestState
 from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.constants import ETHER, HOME
 from tests.support.on_chain.proposals import safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 from tests.support.wallets import native_of
 
 PAYOUT = ("wallet.payout_addresses", [HOME])
+IN_WETH = {"WETH": "100%", "USDC": "0%"}
 COIN = (("portfolio.assets.0.address", "native"), ("portfolio.assets.0.symbol", "ETH"))
 
 
@@ -40,6 +47,11 @@ def pause_hard(agent: Agent, *, send: bool = True) -> dict[str, Any]:
     return dict(hard_pause.hard_pause_document(report, send))
 
 
+def proposal_file(agent: Agent) -> dict[str, Any]:
+    (path,) = agent.context.loaded_config.proposals_path.iterdir()
+    return dict(json.loads(path.read_text()))
+
+
 def file_lines(agent: Agent) -> list[str]:
     (path,) = agent.context.loaded_config.proposals_path.iterdir()
     return api.read_proposal_file(path)["calls"]
@@ -48,7 +60,7 @@ def file_lines(agent: Agent) -> list[str]:
 def test_payment_of_a_token__names_recipient_and_amount(
     anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
     weth = anvil_chain.tokens["WETH"].address
     with reopened_agent(anvil_chain, loaded) as agent:
         propose_payment(agent, "0.25", "WETH")
@@ -61,7 +73,7 @@ def test_payment_of_a_token__names_recipient_and_amount(
         shown = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
         assert f"  pays {HOME} exactly 0.25 WETH ({weth})\n" in shown
         assert "at any time" in shown
-        execute(agent)
+        safe.execute(proposal_file(agent))
         assert anvil_chain.balance("WETH", HOME) == ETHER // 4
         shown = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
         assert "(used, " in shown
@@ -89,7 +101,7 @@ def test_payment_of_native_coin__is_no_empty_call(
 @pytest.mark.parametrize("is_dropped", [False, True], ids=["still listed", "dropped"])
 def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(anvil_chain: LocalChain, tmp_path: Path, is_dropped: bool) -> None:
     """The chain knows no deadline of a payment: whoever has the signatures could execute it after the owner stopped everything."""
-    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets={"WETH": "100%", "USDC": "0%"})
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
     with reopened_agent(anvil_chain, loaded) as agent:
         propose_payment(agent, "0.25", "WETH")
         sign_and_send(agent, FIRST, SECOND)
@@ -115,4 +127,109 @@ def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(anvil_cha
         execution = SafeContract(agent.context.transport, safe.address).execution_data(intent.tx, payment)
         with pytest.raises(RuntimeError, match="GS026"):
             anvil_chain.node.rpc("eth_call", {"from": HOME, "to": safe.address, "data": execution}, "latest")
+        assert anvil_chain.balance("WETH", HOME) == 0
+
+
+def withdrawal_states(agent: Agent) -> list[RequestState]:
+    return [request.state for request in agent.context.store.requests.newest()]
+
+
+def withdraw_again(agent: Agent) -> None:
+    transfers.withdraw(agent, transfers.WithdrawalRequest("0.25", "WETH", to=HOME), send=True, confirm=lambda _: True)
+
+
+def look(agent: Agent) -> None:
+    list(agent.run(send=True, confirm=yes, once=True))
+
+
+SETTLING: dict[str, Callable[[Agent], object]] = {
+    "rebalance": lambda agent: agent.rebalance(send=True, confirm=yes),
+    "run": look,
+    "reconcile": maintenance.reconcile,
+    "resume, dry": lambda agent: transfers.resume_withdrawal(agent, 1, confirm=lambda _: False),
+    "resume": lambda agent: transfers.resume_withdrawal(agent, 1, send=True, confirm=lambda _: True),
+}
+
+
+@pytest.mark.parametrize("command", SETTLING)
+def test_payment_executed_elsewhere__ends_its_withdrawal_once_settled(anvil_chain: LocalChain, tmp_path: Path, command: str) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        tx_hash = safe.execute(proposal_file(agent))
+        report = SETTLING[command](agent)
+        assert withdrawal_states(agent) == [RequestState.DONE]
+        if isinstance(report, WithdrawalReport):
+            assert report.state == "paid"
+            assert tx_hash in report.reason
+        with raises_code(Refused, "repeated_payment", "within the last hour", tx_hash):
+            withdraw_again(agent)
+        assert anvil_chain.balance("WETH", HOME) == ETHER // 4
+
+
+def test_payment_executed_here__ends_its_withdrawal(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        execute(agent)
+        assert withdrawal_states(agent) == [RequestState.DONE]
+
+
+def test_paid_withdrawal__is_not_released(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        with raises_code(Retryable, "open_transaction", "is pending", "trimtab cancel --send"):
+            transfers.release_withdrawal(agent, 1)
+        assert withdrawal_states(agent) == [RequestState.OPEN]
+        tx_hash = safe.execute(proposal_file(agent))
+        with raises_code(Refused, "not_open", "withdrawal 1", tx_hash):
+            transfers.release_withdrawal(agent, 1)
+        assert withdrawal_states(agent) == [RequestState.DONE]
+
+
+def test_same_withdrawal_after_its_payment_elsewhere__is_a_repetition(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The command that proposed it, run again, as it is told to be."""
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        with pytest.raises(AwaitingExternalSignature, match="trimtab withdraw --resume 1 --send"):
+            withdraw_again(agent)
+        tx_hash = safe.execute(proposal_file(agent))
+        with raises_code(Refused, "repeated_payment", "withdrawal 1 has paid the same", tx_hash):
+            withdraw_again(agent)
+        assert withdrawal_states(agent) == [RequestState.DONE]
+
+
+def test_payment_of_a_released_withdrawal__is_not_repeated_unasked(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Its signed proposal expired here, and whoever has the signatures executes it after the release."""
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        document = proposal_file(agent)
+        anvil_chain.warp(1_801)
+        agent.rebalance(send=True, confirm=yes)
+        transfers.release_withdrawal(agent, 1)
+        tx_hash = safe.execute(document)
+        agent.rebalance(send=True, confirm=yes)
+        assert withdrawal_states(agent) == [RequestState.RELEASED]
+        with raises_code(Refused, "repeated_payment", "withdrawal 1", "released", tx_hash):
+            withdraw_again(agent)
+
+
+def test_signed_payment_that_expired_here__is_rejected_before_its_release(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        sign_and_send(agent, FIRST, SECOND)
+        anvil_chain.warp(1_801)
+        agent.rebalance(send=True, confirm=yes)
+        with raises_code(Retryable, "open_transaction", "2 of 2 signatures", "at any time", "trimtab cancel --send"):
+            transfers.release_withdrawal(agent, 1)
+        assert withdrawal_states(agent) == [RequestState.OPEN]
+        with pytest.raises(AwaitingExternalSignature):
+            maintenance.cancel(agent)
+        execute(agent)
+        agent.rebalance(send=True, confirm=yes)
+        assert transfers.release_withdrawal(agent, 1).state is RequestState.RELEASED
         assert anvil_chain.balance("WETH", HOME) == 0

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from agent.app.agent import Agent
 from agent.app.money import transfers
+from agent.app.records import maintenance
 from agent.config.loaded import LoadedConfig
 from agent.errors import Refused
 from agent.localchain import LocalChain
@@ -33,7 +36,12 @@ def test_a_payment_that_is_not_final_is_not_made_again(anvil_chain: LocalChain, 
             transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
         assert chain.balance("USDC", HOME) == 1_000 * USD
         dry = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), confirm=accept)
-        assert (dry.state, dry.repeats) == ("planned", f"withdrawal {first.request_id} is open and pays the same")
+        paid_text = f"already paid in {first.transactions[0].tx_hash}"
+        assert (dry.state, dry.repeats) == ("planned", f"withdrawal {first.request_id} is open and pays the same, {paid_text}")
+        looked = transfers.resume_withdrawal(agent, first.request_id or 0, confirm=accept)
+        assert (looked.state, paid_text in looked.reason) == ("waiting", True)
+        with raises_code(Refused, "not_open", first.transactions[0].tx_hash):
+            transfers.release_withdrawal(agent, first.request_id or 0)
         second = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME, again=True), send=True, confirm=accept)
         assert second.state == "waiting", second.reason
         assert chain.balance("USDC", HOME) == 2_000 * USD
@@ -97,6 +105,33 @@ def test_a_killed_withdrawal_that_is_repeated_pays_once(anvil_chain: LocalChain,
         assert continued.state == "paid", continued.reason
         assert chain.balance("USDC", HOME) == 1_000 * USD
         assert ended_state(agent, 1) is RequestState.DONE
+
+
+SETTLING: dict[str, Callable[[Agent], object]] = {
+    "rebalance": lambda agent: agent.rebalance(send=True, confirm=yes),
+    "run": lambda agent: list(agent.run(send=True, confirm=yes, once=True)),
+    "reconcile": maintenance.reconcile,
+    "resume, dry": lambda agent: transfers.resume_withdrawal(agent, 1, confirm=accept),
+    "release": lambda agent: transfers.release_withdrawal(agent, 1),
+}
+
+
+@pytest.mark.parametrize("command", SETTLING)
+def test_payment_of_a_killed_withdrawal__ends_it_once_settled(anvil_chain: LocalChain, tmp_path: Path, command: str) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
+    assert in_child(lambda: killed_in_withdrawal(chain, loaded, "after:send")) == -signal.SIGKILL
+    with reopened_agent(chain, loaded) as agent:
+        if command == "release":
+            with raises_code(Refused, "not_open", "withdrawal 1", "0x"):
+                SETTLING[command](agent)
+        else:
+            SETTLING[command](agent)
+        assert ended_state(agent, 1) is RequestState.DONE
+        with raises_code(Refused, REPEATED, "withdrawal 1 has paid the same within the last hour in 0x"):
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
+        assert chain.balance("USDC", HOME) == 1_000 * USD
 
 
 def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:

@@ -86,7 +86,7 @@ def test_payment_awaiting_confirmations__is_a_success(home: Desk, monkeypatch: p
     assert home.ask(*command, "--yes", want=0)["state"] == "waiting"
     refused = home.ask(*command, "--yes", want=10)["error"]
     assert (refused["code"], "--resume 1" in refused["remedy"], "--again" in refused["remedy"]) == ("repeated_payment", True, True)
-    assert home.ask(*command[:-1])["repeats"] == "withdrawal 1 is open and pays the same"
+    assert home.ask(*command[:-1])["repeats"].startswith("withdrawal 1 is open and pays the same, already paid in 0x")
     code, screen = at_terminal(home, "n\n", *command)
     assert code == 10
     assert "Withdraw this a second time?" in screen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,8 @@ from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents.proposals import ProposalExecutionDocument
 from agent.app.money.proposals import Confirm, SafeProposal, load_named_key, open_proposal
-from agent.errors import ErrorCode, Retryable
+from agent.app.money.withdrawal_payments import settle_payments
+from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.execution.submitter import Submitter, stored_pause_check
 from agent.model import ProposalExecution, Receipt, UnsignedTx
 from agent.policy.native_coin import GAS_MARGIN
@@ -30,7 +32,7 @@ def execute_proposal(
 ) -> ProposalExecutionDocument:
     """Simulate the call of the Safe with the collected signatures; with `send` send it from the
     account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
-    it is sent, and not sent again while a node has it.
+    it is sent, and not sent again while a node has it. The payment of a withdrawal is settled.
 
     Raises Refused if it may not be signed, signatures are missing or the simulation fails,
     Retryable if it is not mined in time.
@@ -69,6 +71,10 @@ def execute_proposal(
             )
             proposal.submitter.sender.send(signed_tx)
         receipt = _await_receipt(shown_proposal.submitter, execution, progress)
+    payout = shown_proposal.grant.payout
+    if receipt.status == 1 and payout is not None and payout.request_id:
+        with suppress(TrimtabError):  # it is executed; the next command settles it
+            settle_payments(agent.context, payout.request_id, progress)
     return {
         **document,
         "outcome": "executed" if receipt.status == 1 else "failed",

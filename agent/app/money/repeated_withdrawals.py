@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from agent.errors import ErrorCode, Refused
 from agent.model import OwnerRequest, Payment, RequestKind, RequestState
@@ -23,26 +23,30 @@ def find_repeated(
     payments: Sequence[Payment],
     payout_address: str | None,
     now_s: int,
+    paid_of_released: Mapping[int, Sequence[Payment]] | None = None,
 ) -> OwnerRequest | None:
     """Return the newest request that pays the same to the same address, or sets it aside: an open
-    one, or one paid that was requested or ended at most RECENT_S before the chain time `now_s`. None
-    without one.
+    one, or one paid that was requested or ended at most RECENT_S before the chain time `now_s`; or a
+    released one with one of these payments in `paid_of_released`, which has recent payments by number
+    of the request. None without one.
     """
+    released_payments = paid_of_released or {}
     candidates = [
         request
         for request in requests
         if request.kind is RequestKind.WITHDRAW
-        and (
-            request.state is RequestState.OPEN
-            or (
-                request.state is RequestState.DONE
-                and now_s - max(request.asked_s, request.ended_s or 0) <= RECENT_S
-            )
-        )
         and (payout_address is None or request.to in (None, payout_address))
-        and _are_equal(request.payments, payments)
+        and (
+            not {*released_payments.get(request.id, ())}.isdisjoint(payments)
+            or (_is_compared(request, now_s) and _are_equal(request.payments, payments))
+        )
     ]
     return max(candidates, key=lambda request: request.id, default=None)
+
+
+def _is_compared(request: OwnerRequest, now_s: int) -> bool:
+    is_recent = now_s - max(request.asked_s, request.ended_s or 0) <= RECENT_S
+    return request.state is RequestState.OPEN or (request.state is RequestState.DONE and is_recent)
 
 
 def _are_equal(earlier_payments: Sequence[Payment], payments: Sequence[Payment]) -> bool:
@@ -57,22 +61,27 @@ def _are_equal(earlier_payments: Sequence[Payment], payments: Sequence[Payment])
     )
 
 
-def repeat_text(request: OwnerRequest | None) -> str:
-    """Describe the withdrawal that is repeated; empty without one."""
+def repeat_text(request: OwnerRequest | None, paid_in: str = "") -> str:
+    """Describe the withdrawal that is repeated; empty without one. `paid_in` is " in " and the
+    transactions that paid it, if any.
+    """
     if request is None:
         return ""
-    if request.state is RequestState.DONE:
-        return f"withdrawal {request.id} has paid the same within the last hour"
+    if request.state is not RequestState.OPEN:
+        released_text = ", since released," if request.state is RequestState.RELEASED else ""
+        return f"withdrawal {request.id}{released_text} has paid the same within the last hour{paid_in}"
     action_text = "sets aside" if request.to is None else "pays"
-    return f"withdrawal {request.id} is open and {action_text} the same"
+    paid_text = f", already paid{paid_in}" if paid_in else ""
+    return f"withdrawal {request.id} is open and {action_text} the same{paid_text}"
 
 
-def repeat_refusal(request: OwnerRequest) -> Refused:
+def repeat_refusal(request: OwnerRequest, paid_in: str = "") -> Refused:
     """Return the refusal of a withdrawal that repeats this one, with the commands that continue it
-    and that pay a second time.
+    and that pay a second time. `paid_in` as in `repeat_text`.
     """
     remedy = "to withdraw a second time: the same with --again"
     if request.state is RequestState.OPEN:
         address_option = " --to ADDRESS" if request.to is None else ""
         remedy = f"to continue it: trimtab withdraw --resume {request.id}{address_option}; {remedy}"
-    return Refused(repeat_text(request), remedy=remedy, code=ErrorCode.REPEATED_PAYMENT)
+    message = repeat_text(request, paid_in)
+    return Refused(message, remedy=remedy, code=ErrorCode.REPEATED_PAYMENT)

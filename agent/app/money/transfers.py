@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +26,13 @@ from agent.app.documents.plans import (
     rebalance_document,
     transaction_document,
 )
-from agent.app.money.repeated_withdrawals import find_repeated, repeat_refusal, repeat_text
+from agent.app.money import withdrawal_payments
+from agent.app.money.repeated_withdrawals import (
+    RECENT_S,
+    find_repeated,
+    repeat_refusal,
+    repeat_text,
+)
 from agent.app.withdrawals import withdrawal_run
 from agent.app.withdrawals.withdrawal_run import (
     Confirm,
@@ -36,15 +43,15 @@ from agent.app.withdrawals.withdrawal_run import (
 )
 from agent.config.load import load_config
 from agent.config.tables.fields import parse_address
-from agent.errors import ConfigError, ErrorCode, Retryable
+from agent.errors import ConfigError, ErrorCode, Refused
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input, settled_step_input
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.model import (
     ExternalTransfer,
     ExternalTransferKind,
     History,
-    IntentState,
     Invest,
     OwnerRequest,
     Payment,
@@ -371,12 +378,6 @@ def _require_above_zero(amount_raw: int) -> int:
     return amount_raw
 
 
-UNMINED_STATES = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
-"""States in which a payment may still be mined. A planned one may have been shown to an external
-signer.
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class WithdrawalRequest:
     """A withdrawal as entered: `amount` whole coins of one token (default the numeraire), or with
@@ -408,33 +409,40 @@ def withdraw(
     if request.pro_rata and request.token is not None:
         raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")
     payout_address = None if request.to is None else parse_address(request.to, "--to")
+    store = agent.context.store
 
-    def new_run(step: StepInput) -> WithdrawalRun:
+    def repeated_withdrawal(step: StepInput, payments: tuple[Payment, ...]) -> OwnerRequest | None:
+        now_s = step.snapshot.head.timestamp_s
+        requests = store.requests.newest()
+        paid_of_released = withdrawal_payments.paid_of_released(store, requests, now_s - RECENT_S)
+        return find_repeated(requests, payments, payout_address, now_s, paid_of_released)
+
+    def new_run(step: StepInput, *, settles_first: bool = False) -> WithdrawalRun:
         if request.pro_rata:
             payments = pro_rata_payments(agent, step, request.amount)
         else:
             payments = (single_payment(agent, step, request.amount, request.token),)
         withdrawal_run.require_no_open_withdrawal(step, (payment.token for payment in payments))
-        repeated = find_repeated(
-            agent.context.store.requests.newest(),
-            payments,
-            payout_address,
-            step.snapshot.head.timestamp_s,
-        )
-        if send and not request.again and repeated is not None:
-            raise repeat_refusal(repeated)
+        repeated = repeated_withdrawal(step, payments)
+        is_refused = send and not request.again and repeated is not None
+        if repeated is not None and is_refused and settles_first:
+            withdrawal_payments.settle_payments(agent.context, repeated.id, progress)
+            repeated = repeated_withdrawal(step, payments) or repeated
+        paid_in = "" if repeated is None else withdrawal_payments.paid_in_text(store, repeated.id)
+        if repeated is not None and is_refused:
+            raise repeat_refusal(repeated, paid_in)
         return WithdrawalRun(
             agent.context,
             payments,
             payout_address,
             control_id=request.control_id,
-            repeats=repeat_text(repeated),
+            repeats=repeat_text(repeated, paid_in),
         )
 
     step = transfers.reserve_pending_deposits(agent.step_input())
     if not send:
         return new_run(step).report(step)
-    new_run(step)  # an impossible withdrawal is refused before waiting for the wallet
+    new_run(step, settles_first=True)  # an impossible one is refused before waiting for the wallet
     with wiring.open_transactor(
         agent.context, lambda outcome: run.confirm_and_record_sale(outcome, confirm), progress
     ) as transactor:
@@ -453,7 +461,7 @@ def resume_withdrawal(
     progress: Progress = ignore_progress,
 ) -> WithdrawalReport:
     """Resume an open withdrawal: raise its shortfall, pay its unpaid part; `to` is the address for
-    a reserved withdrawal. A run may have ended a paid one, which is reported as paid.
+    a reserved withdrawal. One whose payments are all in a block is reported as paid or waiting.
     """
 
     def new_run(step: StepInput) -> WithdrawalRun:
@@ -471,6 +479,8 @@ def resume_withdrawal(
         )
         return WithdrawalRun(agent.context, unpaid_payments, request.to, request)
 
+    if not send:
+        withdrawal_payments.settle_payments(agent.context, withdrawal_id, progress)
     step = transfers.reserve_pending_deposits(agent.step_input())
     if (paid_report := _paid_report(agent, step, withdrawal_id)) is not None:
         return paid_report
@@ -489,45 +499,46 @@ def resume_withdrawal(
         return run.execute(transactor, confirm)
 
 
+def list_withdrawals(agent: Agent) -> list[OwnerRequest]:
+    """Return the newest withdrawals, oldest first, and end those whose payments are final."""
+    requests = agent.context.store.requests
+    requests.end_paid_withdrawals(agent.context.clock.now_s())
+    return [request for request in requests.newest() if request.payments]
+
+
 def release_withdrawal(
     agent: Agent, withdrawal_id: int, progress: Progress = ignore_progress
 ) -> OwnerRequest:
-    """Release a withdrawal: its unpaid part returns to the portfolio. Raises Retryable while a
-    payment is pending, LockHeld while another process holds the wallet's lock, since it may be
-    paying.
+    """Release a withdrawal: its unpaid part returns to the portfolio. Raises Refused for a paid one,
+    Retryable while a payment is pending or signed, LockHeld while another process holds the wallet's
+    lock, since it may be paying.
     """
-    _find_open_request(agent, withdrawal_id)
+    request = _find_open_request(agent, withdrawal_id)
     store = agent.context.store
-    with wiring.open_transactor(agent.context, never_confirm, progress, signs=False):
+    with suppress(AwaitingExternalSignature):
+        withdrawal_payments.settle_payments(agent.context, withdrawal_id, progress)
+    with wiring.open_transactor(agent.context, never_confirm, progress, signs=False) as transactor:
+        withdrawal_payments.require_releasable(transactor.executor, store, request)
         request = _find_open_request(agent, withdrawal_id)
-        unmined_intents = [
-            intent
-            for intent, _ in store.requests.payouts(withdrawal_id)
-            if intent.state in UNMINED_STATES
-        ]
-        if unmined_intents:
-            raise Retryable(
-                f'"{unmined_intents[0].note}" is pending',
-                "trimtab reconcile, then release the unpaid part",
-            )
-        if not store.requests.end(
-            withdrawal_id, RequestState.RELEASED, agent.context.clock.now_s()
-        ):
-            raise _not_open_error(withdrawal_id)
+        store.requests.end(withdrawal_id, RequestState.RELEASED, agent.context.clock.now_s())
     return replace(request, state=RequestState.RELEASED)
 
 
 def _paid_report(agent: Agent, step: StepInput, withdrawal_id: int) -> WithdrawalReport | None:
-    """Return the report of a withdrawal that ended as paid; None for any other."""
-    for request in agent.context.store.requests.newest(1_000):
-        is_paid = request.kind is RequestKind.WITHDRAW and request.state is RequestState.DONE
-        if is_paid and request.id == withdrawal_id:
-            run = WithdrawalRun(agent.context, (), request.to, request)
-            return run.report(
-                step,
-                state=WithdrawalState.PAID,
-                reason=f"withdrawal {withdrawal_id} was paid already",
-            )
+    """Return the report of a withdrawal whose payments are all in a block; None for any other."""
+    store = agent.context.store
+    unpaid_ids = {claim.request_id for claim in step.history.cash_flows.pending_payments}
+    for request in store.requests.newest(1_000):
+        is_withdrawal = request.kind is RequestKind.WITHDRAW and request.id == withdrawal_id
+        if not is_withdrawal or request.state is RequestState.RELEASED or request.id in unpaid_ids:
+            continue
+        paid_text = f"already paid{withdrawal_payments.paid_in_text(store, withdrawal_id)}"
+        state = WithdrawalState.PAID
+        if request.state is RequestState.OPEN:
+            state = WithdrawalState.WAITING
+            paid_text += f"; the withdrawal ends once that is final: trimtab withdraw --resume {withdrawal_id}"
+        run = WithdrawalRun(agent.context, (), request.to, request)
+        return run.report(step, state=state, reason=f"withdrawal {withdrawal_id}: {paid_text}")
     return None
 
 

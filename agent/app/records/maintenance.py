@@ -119,8 +119,11 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledTran
 
 
 def _book_mined(agent: Agent) -> int:
-    """Book mined transactions that no budget contains yet; return their number."""
+    """Book mined transactions that no budget contains yet and end paid withdrawals; return the number
+    of the transactions.
+    """
     context = agent.context
+    context.store.requests.end_paid_withdrawals(context.clock.now_s())
     unbooked_intents = context.store.journal.unbooked_intents()
     if not unbooked_intents:
         return 0

@@ -290,7 +290,7 @@ class WithdrawalRun:
             intent.state for intent, _ in store.requests.payouts(request_id) if intent.succeeded
         ]
         step = step_without_deposits(self._context)
-        if not store.requests.is_open(request_id):
+        if store.requests.is_released(request_id):
             # `_payments` are those unpaid when this command began
             payments = self._payments if self.request is None else self.request.payments
             message = (
@@ -587,21 +587,16 @@ def is_continuable(request: OwnerRequest, step: StepInput) -> bool:
 def continue_withdrawal(
     context: AgentContext, transactor: StepTransactor | None, cycle_outcome: StepOutcome
 ) -> StepOutcome:
-    """End withdrawals whose payments are final. After a cycle that held, continue a withdrawal in
-    parts: run its due part or payment and return the outcome, else return the cycle's.
+    """After a cycle that held, continue a withdrawal in parts: run its due part or payment and return
+    the outcome, else return the cycle's.
 
     The owner confirmed all parts with the first. Exits have priority: a cycle with an exit does not
     end as a hold. After the deadline the owner has to resume the withdrawal.
     """
-    if transactor is None:
+    if transactor is None or cycle_outcome.kind is not OutcomeKind.HOLD:
         return cycle_outcome
     store = context.store
     step = cycle_outcome.input_after or cycle_outcome.step_input
-    if not store.requests.newest(1, open_only=True):
-        return cycle_outcome
-    store.requests.end_paid_withdrawals(context.clock.now_s())
-    if cycle_outcome.kind is not OutcomeKind.HOLD:
-        return cycle_outcome
     part_interval_s = context.limits.first_purchase_s
     request = next(
         (

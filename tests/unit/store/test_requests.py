@@ -93,7 +93,8 @@ def test_newest_requests_are_listed_oldest_first(store: Store) -> None:
     assert store.requests.newest() == store.requests.newest(None) == (first, ended, third)
     assert store.requests.newest(2) == (ended, third)
     assert store.requests.newest(2, open_only=True) == (first, third)
-    assert [store.requests.is_open(number) for number in (first.id, second.id, third.id + 1)] == [True, False, False]
+    store.requests.end(third.id, RELEASED, START_S + 4)
+    assert [store.requests.is_released(number) for number in (first.id, second.id, third.id, third.id + 1)] == [False, False, True, False]
 
 
 def test_redirect_and_progress_change_one_withdrawal_alone(store: Store) -> None:

@@ -62,6 +62,21 @@ def test_find_repeated__is_none_for_another_withdrawal(case: str) -> None:
     assert find_repeated([earlier], payments, to, NOW_S) is None
 
 
+@pytest.mark.parametrize(
+    ("paid", "to", "is_repeated"),
+    [
+        pytest.param(SHARES[:1], HOME, True, id="one share was paid"),
+        pytest.param(SHARES[:1], None, True, id="to set it aside"),
+        pytest.param(SHARES[:1], OTHER, False, id="to another address"),
+        pytest.param((Payment(USDC, 9_999),), HOME, False, id="one base unit less was paid"),
+        pytest.param((), HOME, False, id="nothing was paid"),
+    ],
+)
+def test_find_repeated__compares_what_a_released_withdrawal_paid(paid: tuple[Payment, ...], to: str | None, is_repeated: bool) -> None:
+    released = request(SHARES, state=RequestState.RELEASED)
+    assert (find_repeated([released], SHARES, to, NOW_S, {3: paid}) == released) is is_repeated
+
+
 def test_find_repeated__ignores_a_stop() -> None:
     stop = OwnerRequest(3, RequestKind.STOP, PAID, HOME, True, RequestState.OPEN, 5)
     assert find_repeated([stop], PAID, HOME, NOW_S) is None

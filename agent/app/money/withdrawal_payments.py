@@ -1,0 +1,105 @@
+"""Payments of a withdrawal as the chain has them: settled, in which transactions, still possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent import wiring
+from agent.app.cycles import Progress, never_confirm
+from agent.errors import ErrorCode, Refused, Retryable
+from agent.execution.executor import ProposingExecutor, execution_period
+from agent.model import Intent, IntentState, OwnerRequest, Payment, Payout, RequestState
+from agent.ports import Executor
+from agent.store import Store
+from agent.units import NATIVE
+from agent.wiring import AgentContext
+
+UNMINED_STATES = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
+"""States in which a payment may still be mined. A planned one may have been shown to an external
+signer.
+"""
+
+
+def settle_payments(context: AgentContext, withdrawal_id: int, progress: Progress) -> None:
+    """Settle the payments of a withdrawal that may be mined by now, and end it if all are final. Sends
+    nothing. Raises AwaitingExternalSignature while one awaits its signature, else like
+    Executor.reconcile.
+    """
+    payouts = context.store.requests.payouts(withdrawal_id)
+    if any(intent.state in UNMINED_STATES for intent, _ in payouts):
+        with wiring.open_transactor(context, never_confirm, progress, signs=False) as transactor:
+            transactor.executor.reconcile(may_send=False)
+    context.store.requests.end_paid_withdrawals(context.clock.now_s())
+
+
+def paid_in_text(store: Store, withdrawal_id: int) -> str:
+    """Return " in " and the transactions that paid a withdrawal; "" without one."""
+    hashes = [
+        str(intent.tx_hash)
+        for intent, _ in store.requests.payouts(withdrawal_id)
+        if intent.succeeded
+    ]
+    return f" in {', '.join(hashes)}" if hashes else ""
+
+
+def paid_of_released(
+    store: Store, requests: Iterable[OwnerRequest], since_s: int
+) -> dict[int, tuple[Payment, ...]]:
+    """Return the payments of released withdrawals that are in a block since `since_s`, Unix seconds,
+    by number of the withdrawal.
+    """
+    released_requests = {
+        request.id: request for request in requests if request.state is RequestState.RELEASED
+    }
+    paid_by_id: dict[int, tuple[Payment, ...]] = {}
+    for intent, payout in store.requests.payouts() if released_requests else ():
+        request = released_requests.get(payout.request_id)
+        if request is None or not intent.succeeded:
+            continue
+        if max(transition.at_s for transition in store.journal.transitions(intent.id)) >= since_s:
+            payments = (payment for payment in request.payments if _is_paid_by(payment, payout))
+            paid_by_id[request.id] = (*paid_by_id.get(request.id, ()), *payments)
+    return paid_by_id
+
+
+def _is_paid_by(payment: Payment, payout: Payout) -> bool:
+    token = NATIVE if payment.native else payment.token
+    return (token, payment.raw) == (payout.token, payout.raw)
+
+
+def require_releasable(executor: Executor, store: Store, request: OwnerRequest) -> None:
+    """Raise Refused for a withdrawal that is paid, Retryable while one of its payments may be mined."""
+    payouts = store.requests.payouts(request.id)
+    for intent, _ in payouts:
+        if possible_text := _possible_text(executor, intent):
+            remedy = "trimtab reconcile, then release the unpaid part"
+            if isinstance(executor, ProposingExecutor):
+                remedy = (
+                    f"trimtab cancel --send withdraws it, or proposes its rejection; then {remedy}"
+                )
+            raise Retryable(
+                f'"{intent.note}" {possible_text}', remedy, code=ErrorCode.OPEN_TRANSACTION
+            )
+    paid_payouts = [payout for intent, payout in payouts if intent.succeeded]
+    if request.payments and all(
+        any(_is_paid_by(payment, payout) for payout in paid_payouts) for payment in request.payments
+    ):
+        raise Refused(
+            f"withdrawal {request.id} is paid{paid_in_text(store, request.id)}, and nothing of it can"
+            " return to the portfolio",
+            remedy="see trimtab withdraw",
+            code=ErrorCode.NOT_OPEN,
+        )
+
+
+def _possible_text(executor: Executor, intent: Intent) -> str:
+    """Return why a payment may still be mined; "" if it cannot."""
+    if intent.state in UNMINED_STATES:
+        return "is pending"
+    if not isinstance(executor, ProposingExecutor):
+        return ""
+    signatures_text = executor.executable_signatures(intent)
+    return (
+        signatures_text
+        and f"has {signatures_text}: whoever has them can execute it {execution_period(intent)}"
+    )
