@@ -329,7 +329,7 @@ def _show_execution(
     result_text = {
         "planned": f"It can be executed, for {cost_text}. Add --send.",
         "declined": f"Not executed; it would cost {cost_text}.",
-        "executed": f"{executed_text} Next: trimtab rebalance --send",
+        "executed": f"{executed_text} Next: {document['next_command']}",
         "failed": f"Reverted in {document['transaction']}; run it again.",
     }[document["outcome"]]
     console.print(safe_text(result_text), soft_wrap=True)

@@ -234,28 +234,31 @@ class AwaitingExternalSignature(Retryable):
         reverts: bool,
         next_command: str = "run the command again",
     ) -> None:
-        super().__init__(
-            message,
-            f"{how_to_sign}, then {next_command}: it settles the proposal from the chain and continues",
-        )
+        super().__init__(message)
         self.how_to_sign = how_to_sign
+        self.go_on_with(next_command)
         self.proposal = document
         self.proposal_path = path
         self.reverts = reverts
         self.minimums_fault: MinimumsFault | None = None
 
-    def mark_minimums(self, fault: MinimumsFault | None) -> None:
-        """Say why nobody should sign or execute it at the prices now; None changes nothing."""
-        self.minimums_fault = fault
-        if fault is not None:
-            self.message += f"; it {fault.text}"
-            self.remedy = f"{minimums_advice(fault)}; then run the command again"
+    def go_on_with(self, next_command: str) -> None:
+        """Advise `next_command`, an imperative clause, once it is signed."""
+        self.remedy = (
+            f"{self.how_to_sign}, then {next_command}: it settles the proposal from the chain and"
+            " continues"
+        )
 
-
-def minimums_advice(fault: MinimumsFault) -> str:
-    """Return what to do with a proposal that has this fault."""
-    advice = WITHDRAWAL_ADVICE if fault.is_low else "trimtab status says when they are checked"
-    return f"do not sign it, nor execute it: {advice}"
+    def mark_stale(self, reason: str) -> None:
+        """Say why the minimums are too low at the prices now, and that nobody should sign or execute it;
+        an empty reason changes nothing.
+        """
+        self.stale_reason = reason
+        if reason:
+            self.message += f"; it is stale, {reason}"
+            self.remedy = (
+                f"do not sign it, nor execute it: {WITHDRAWAL_ADVICE}; then run the command again"
+            )
 
 
 class RefusingSigner:

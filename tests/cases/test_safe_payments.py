@@ -167,12 +167,30 @@ def test_payment_executed_elsewhere__ends_its_withdrawal_once_settled(anvil_chai
         assert anvil_chain.balance("WETH", HOME) == ETHER // 4
 
 
-def test_payment_executed_here__ends_its_withdrawal(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_payment_executed_here__ends_its_withdrawal_and_names_it(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
     with reopened_agent(anvil_chain, loaded) as agent:
         propose_payment(agent, "0.25", "WETH")
-        execute(agent)
+        sign_and_send(agent, FIRST, SECOND)
+        command = ("proposal", "execute", "--key", "test_account=9", "--send", "--yes", "--config", str(loaded.path))
+        assert in_process(capfd, monkeypatch, *command).out.endswith("Next: trimtab withdraw --resume 1\n")
         assert withdrawal_states(agent) == [RequestState.DONE]
+        shown = in_process(capfd, monkeypatch, "withdraw", "--resume", "1", "--config", str(loaded.path)).out
+        assert "already paid in 0x" in " ".join(shown.split())
+        assert "Add --send" not in shown
+
+
+def test_sale_of_a_withdrawal__goes_on_with_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The command that began it would be refused as a repetition, and a rebalance does not pay it."""
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        with pytest.raises(AwaitingExternalSignature, match="then trimtab withdraw --resume 1 --send:"):
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", "USDC", to=HOME), send=True, confirm=lambda _: True)
+        assert open_proposal(agent)["purpose"] == "approve"
+        sign_and_send(agent, FIRST, SECOND)
+        assert api.execute_proposal(agent, {})["next_command"] == "trimtab withdraw --resume 1 --send"
 
 
 def test_paid_withdrawal__is_not_released(anvil_chain: LocalChain, tmp_path: Path) -> None:

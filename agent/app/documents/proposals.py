@@ -112,10 +112,13 @@ class CollectedSignaturesDocument(ProposalDocument):
 
 
 class ProposalExecutionDocument(ProposalDocument):
-    """A proposal as it was before its execution. A dry run has neither executor nor transaction."""
+    """A proposal as it was before its execution. A dry run has neither executor nor transaction.
+    `next_command` is how the owner goes on once it is executed.
+    """
 
     outcome: Annotated[str, one_of("planned", "declined", "executed", "failed")]
     executor: Address | None
     transaction: TxHash
     gas: Annotated[Count, FromAttributes("intent.tx.gas")]
     max_cost_wei: Raw
+    next_command: str

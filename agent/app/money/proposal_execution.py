@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from agent import codec
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents.proposals import ProposalExecutionDocument
@@ -14,7 +15,15 @@ from agent.app.money.proposals import Confirm, SafeProposal, load_named_key, ope
 from agent.app.money.withdrawal_payments import settle_payments
 from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.execution.submitter import Submitter, stored_pause_check
-from agent.model import ProposalExecution, Receipt, UnsignedTx
+from agent.model import (
+    ProposalExecution,
+    RaiseForWithdrawal,
+    Receipt,
+    RequestKind,
+    StepRequest,
+    UnsignedTx,
+    Unwrap,
+)
 from agent.policy.native_coin import GAS_MARGIN
 from agent.ports import Simulation
 from agent.signing.terms import tip_range_wei
@@ -51,6 +60,7 @@ def execute_proposal(
             transaction="",
             gas=tx.gas,
             max_cost_wei=str(tx.max_gas_cost_wei),
+            next_command=_next_command(agent, shown_proposal),
         )
         if key is None:
             return document
@@ -81,6 +91,25 @@ def execute_proposal(
         "executor": execution.executor,
         "transaction": execution.tx_hash,
     }
+
+
+def _next_command(agent: Agent, proposal: SafeProposal) -> str:
+    """Return the command that goes on after the execution: with the withdrawal that it pays, or for
+    which it sells.
+    """
+    store = agent.context.store
+    payout = proposal.grant.payout
+    if payout is not None and payout.request_id:
+        return f"trimtab withdraw --resume {payout.request_id}"
+    step = store.steps.get(proposal.intent.step_id)
+    request_json = None if step is None else step.request_json
+    if request_json is not None and isinstance(
+        codec.loads(StepRequest, request_json), (RaiseForWithdrawal, Unwrap)
+    ):
+        for request in reversed(store.requests.newest(open_only=True)):
+            if request.kind is RequestKind.WITHDRAW:
+                return f"trimtab withdraw --resume {request.id} --send"
+    return "trimtab rebalance --send"
 
 
 def _execution_tx(proposal: SafeProposal) -> UnsignedTx:

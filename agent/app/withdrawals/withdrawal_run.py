@@ -12,6 +12,7 @@ from agent.errors import ErrorCode, Refused
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input, pay
 from agent.execution.bookkeeping import update_ledger
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders, StepTransactor
 from agent.guards import table
 from agent.model import (
@@ -196,7 +197,17 @@ class WithdrawalRun:
         return True
 
     def execute(self, transactor: StepTransactor, confirm: Confirm) -> WithdrawalReport:
-        """Raise the shortfall by sales, then pay; return the report."""
+        """Raise the shortfall by sales, then pay; return the report. Raises AwaitingExternalSignature
+        once a sale or payment is proposed.
+        """
+        try:
+            return self._sell_and_pay(transactor, confirm)
+        except AwaitingExternalSignature as awaiting:
+            if self.request is not None:
+                awaiting.go_on_with(f"trimtab withdraw --resume {self.request.id} --send")
+            raise
+
+    def _sell_and_pay(self, transactor: StepTransactor, confirm: Confirm) -> WithdrawalReport:
         step = self._with_claims(step_without_deposits(self._context))
         table.require_payout_allowed(self._verdicts(step))
         sale: StepOutcome | None = None
