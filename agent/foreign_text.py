@@ -8,7 +8,9 @@ import json
 import re
 import tomllib
 from collections import Counter
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
 
 MAX_NESTING = 32
 """Deepest nesting of lists and tables. More can crash the interpreter under the recursion limit that
@@ -26,9 +28,18 @@ MAX_QUOTED_LENGTH = 300
 """Longest quotation of a library's error, in characters."""
 UNEXPECTED = "unexpected error"
 """Words of a failure of no known kind."""
+HIDDEN_KEY = "(hidden)"
+"""What stands for a key in an error."""
+_SHOWN_KEY_CHARS = 11
+"""Longest part of a key that an error may show, in characters."""
 BYTE_ORDER_MARK = "\ufeff"
 """First character of files that some Windows editors write."""
 
+_KEY_LIKE = re.compile(
+    r"(?<![0-9A-Za-z])(?:0[xX])?[0-9a-fA-F]{60,68}(?![0-9A-Za-z])"
+    r"|(?<![A-Za-z])(?:[A-Za-z]{3,8}\s+){11,}[A-Za-z]{3,8}(?![A-Za-z])"
+)
+"""A private key, which may lack digits or have some twice, or a recovery phrase."""
 # Here and below closing quotes are optional, so that no text makes the search start over.
 _JSON_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 _TOML_TOKENS = re.compile(
@@ -104,6 +115,31 @@ def failure_text(error: BaseException) -> str:
         return first_line or words
     is_plain = isinstance(error, OSError | UnicodeError) or not first_line
     return words if is_plain else f"{words}: {first_line}"
+
+
+def key_like_texts(*texts: str) -> list[str]:
+    """Return the parts of the texts, one by one and joined by spaces, that look like a private key or
+    a recovery phrase.
+    """
+    return [part for text in (*texts, " ".join(texts)) for part in _KEY_LIKE.findall(text)]
+
+
+def without_parts_of(text: str, secrets: Iterable[str]) -> str:
+    """Return the text without the parts of these secrets that are longer than _SHOWN_KEY_CHARS, in
+    upper or lower case: errors shorten what they quote.
+    """
+    is_hidden = bytearray(len(text))
+    part_length = _SHOWN_KEY_CHARS + 1
+    for secret in secrets:
+        for first in range(len(secret) - _SHOWN_KEY_CHARS):
+            part = re.escape(secret[first : first + part_length])
+            for match in re.finditer(part, text, re.IGNORECASE):
+                is_hidden[match.start() : match.end()] = b"\1" * part_length
+    groups = groupby(zip(text, is_hidden, strict=True), key=lambda pair: pair[1])
+    return "".join(
+        HIDDEN_KEY if hides else "".join(character for character, _ in pairs)
+        for hides, pairs in groups
+    )
 
 
 def read_json(json_text: str, number_type: type[str] | None = None) -> Any:

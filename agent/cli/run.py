@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ from agent.errors import (
     TrimtabError,
 )
 from agent.figures import columns
+from agent.foreign_text import key_like_texts
 from agent.units import format_duration, utc_text
 
 if TYPE_CHECKING:
@@ -233,7 +235,7 @@ def run_portfolios(config_paths: Sequence[Path], every: str, style: FleetStyle) 
                     extra_fields=name_field,
                 )
 
-    redactor = Redactor()
+    redactor = Redactor(key_like_texts(*sys.argv))
     configure((style.log_format or LogFormat.TEXT).value, redactor)
     clock = api.StoppableClock()
     share = None

@@ -25,6 +25,7 @@ from agent.cli.display.terminal import (
     safe_text,
     say,
     show_spinner,
+    without_known_secrets,
 )
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -345,6 +346,9 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
     """
     with show_spinner("Checking"):
         document = api.doctor(config)
+    for check in document["checks"]:
+        check["finding"] = without_known_secrets(check["finding"])
+        check["remedy"] = without_known_secrets(check["remedy"])
 
     def show() -> None:
         if out.is_terminal:

@@ -42,7 +42,13 @@ from agent.config.variables import VARIABLES_KEY, Variables
 from agent.config.venues import require_usable_venues
 from agent.config.weights import require_futures_allocators, require_signals
 from agent.errors import ConfigError, TrimtabError
-from agent.foreign_text import decode_text, failure_text, read_toml
+from agent.foreign_text import (
+    decode_text,
+    failure_text,
+    key_like_texts,
+    read_toml,
+    without_parts_of,
+)
 from agent.key_variables import named_key_variables
 from agent.layers import settings
 from agent.policy.triggers import validation
@@ -143,7 +149,8 @@ def validated_config(
             if isinstance(error, ValidationError)
             else [str(error)]
         )
-        raise ConfigError(f"{origin}: {'; '.join(mistakes)}", remedy) from None
+        mistakes_text = without_parts_of("; ".join(mistakes), key_like_texts(repr(toml_values)))
+        raise ConfigError(f"{origin}: {mistakes_text}", remedy) from None
     band_by_symbol = {
         asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None
     }

@@ -25,6 +25,7 @@ from agent.signing.safe_tx import safe_tx_fields, typed_data
 from agent.signing.secret import PrivateKey
 from tests.cli.tools import in_process
 from tests.support.agents import fund, reopened_agent, trusted_config, yes
+from tests.support.commands.sending import shown_part
 from tests.support.on_chain.proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
 from tests.support.text import mentions, raises_field
@@ -175,7 +176,28 @@ def test_foreign_signature__is_refused_whole(scene: tuple[Agent, SafeWallet], tm
         api.collect_signatures(agent, [good])
 
 
-def test_only_an_owner_signs_and_only_the_proposal_that_waits(scene: tuple[Agent, SafeWallet]) -> None:
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_owners_key_in_a_wrong_place__is_not_repeated(
+    scene: tuple[Agent, SafeWallet], form: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _ = scene
+    key = accounts()[5].private_key
+    for command in (
+        ("sign", "--key", key),
+        ("sign", "--key", f"test_account={key}"),
+        ("sign", "--key", f"keystore={key}"),
+        ("sign", "--key", f"key_env={key}"),
+        ("sign", key),
+        ("collect", key[2:]),
+        ("collect", key),
+    ):
+        config_path = str(agent.context.loaded_config.path)
+        result = in_process(capfd, monkeypatch, "proposal", *command, "--config", config_path, *form)
+        assert result.code
+        assert not shown_part(key, result.out + result.err), (command, result.why)
+
+
+def test_only_an_owner_signs_and_only_the_proposal_that_waits(scene: tuple[Agent, SafeWallet], monkeypatch: pytest.MonkeyPatch) -> None:
     agent, _ = scene
     with raises_field("--key", "not an owner"):
         api.sign_proposal(agent, STRANGER, None, yes)
@@ -183,6 +205,11 @@ def test_only_an_owner_signs_and_only_the_proposal_that_waits(scene: tuple[Agent
         api.sign_proposal(agent, FIRST, "f" * 16, yes)
     with raises_field("--key", "exclude each other"):
         api.sign_proposal(agent, FIRST | {"keyring": "trimtab/main"}, None, yes)
+    monkeypatch.setenv("OWNER", accounts()[5].private_key)
+    with raises_field("--key", "OWNER", "TRIMTAB_OWNER"):
+        api.sign_proposal(agent, {"key_env": "OWNER"}, None, yes)
+    with raises_field("--key", "TRIMTAB_OWNER is not set"):
+        api.sign_proposal(agent, {"key_env": "TRIMTAB_OWNER"}, None, yes)
     with pytest.raises(ConfigError, match=r"the key must be typed, .*or set --key keystore"):
         api.sign_proposal(agent, {}, None, yes)
     assert api.sign_proposal(agent, FIRST, None, lambda _: False)["signature"] == ""

@@ -22,7 +22,7 @@ from agent.app.records.published import download
 from agent.app.research import offline
 from agent.backtest import workers
 from agent.errors import TrimtabError, internal_error, kind_words
-from agent.foreign_text import failure_text, failure_words
+from agent.foreign_text import failure_text, failure_words, key_like_texts, without_parts_of
 from agent.signing.futures import OpenPosition
 from agent.signing.keys import load_from_keyring
 from agent.signing.remote_key import RemoteKey
@@ -224,3 +224,26 @@ def test_no_other_message_names_a_class() -> None:
 )  # fmt: skip
 def test_a_message_that_names_a_class_is_noticed(statement: str, is_noticed: bool) -> None:
     assert bool(list(names_of_classes(ast.parse(statement)))) is is_noticed
+
+
+PHRASE = "legal winner thank year wave sausage worth useful legal winner thank yellow"
+
+
+@pytest.mark.parametrize("text", ["ab" * 32, "0x" + "ab" * 32, "AB" * 30, "ab" * 34, PHRASE, f"{PHRASE} {PHRASE}"])
+def test_key_like_texts__key_or_phrase__is_named(text: str) -> None:
+    assert key_like_texts(f"keystore={text},") == [text, text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0x" + "ab" * 20, "0x" + "ab" * 65, "ab" * 29 + "a", "ab" * 34 + "a", "g" + "ab" * 32, PHRASE.removesuffix(" yellow")],
+    ids=["address", "signature", "59 digits", "69 digits", "word", "11 words"],
+)
+def test_key_like_texts__other_text__is_none(text: str) -> None:
+    assert key_like_texts(text) == []
+
+
+def test_without_parts_of__shortened_secret__keeps_a_part_of_eleven_alone() -> None:
+    secret = "0123456789abcdef" * 4
+    assert without_parts_of(f"not {secret[:40]!r}, nor …{secret[-12:].upper()}", [secret]) == "not '(hidden)', nor …(hidden)"
+    assert without_parts_of(f"…{secret[-11:]}", [secret]) == f"…{secret[-11:]}"

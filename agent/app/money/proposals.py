@@ -27,6 +27,7 @@ from agent.app.money.signature_files import parse_signature, signature_bytes
 from agent.app.money.transaction_builder import builder_file
 from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.config.loaded import LoadedConfig
+from agent.config.secrets.env_file import ENV_PREFIX
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
@@ -546,7 +547,13 @@ def load_named_key(loaded_config: LoadedConfig, key_fields: Mapping[str, Any]) -
     if "keyring" in key_fields:
         parse_keyring(key_fields["keyring"], "--key keyring")
     if "key_env" in key_fields:
-        parse_variable(key_fields["key_env"], "--key key_env")
+        variable = parse_variable(key_fields["key_env"], "--key key_env")
+        if variable not in loaded_config.variables and not variable.startswith(ENV_PREFIX):
+            raise ConfigError(
+                f"--key key_env: {variable} is not read, since its name does not begin with"
+                f" {ENV_PREFIX}",
+                f"export the key as {ENV_PREFIX}{variable} and name that",
+            )
     config = loaded_config.config
     wallet_table = config.wallet.model_copy(update=dict(key_fields) or {"prompt": True})
     key_config = config.model_copy(update={"wallet": wallet_table})

@@ -30,6 +30,7 @@ from rich.status import Status
 from rich.text import Text
 
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, Refused, TrimtabError
+from agent.foreign_text import key_like_texts, without_parts_of
 from agent.units import spell_durations
 
 Document = Mapping[str, Any]
@@ -124,7 +125,10 @@ def emit(
 
 
 def without_known_secrets(text: str) -> str:
-    """Return the text without the secrets of the configs that this process has loaded (T18)."""
+    """Return the text without the secrets of the configs that this process has loaded, and without
+    keys and recovery phrases that were typed as arguments (T18).
+    """
+    text = without_parts_of(text, key_like_texts(*sys.argv))
     # not imported here: without that module no config was loaded, and a signal may interrupt imports
     known_secrets = sys.modules.get("agent.config.secrets.known")
     return text if known_secrets is None else str(known_secrets.without_known_secrets(text))

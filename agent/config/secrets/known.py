@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.config.secrets.env_file import referenced_env_variables
+from agent.foreign_text import key_like_texts
 from agent.key_variables import holds_key, named_key_variables
 from agent.observe.logs import Redactor
 
@@ -33,7 +34,8 @@ def without_known_secrets(text: str) -> str:
 
 
 def secrets_of(loaded_config: LoadedConfig) -> list[str]:
-    """Return every secret of a config and its variables: addresses, tokens, keys and passwords.
+    """Return every secret of a config and its variables: addresses, tokens, keys and passwords, also
+    a key where its source belongs.
     Keys in a keyring are never converted to text, and paper trading reads no key.
     """
     variables = loaded_config.variables
@@ -46,6 +48,8 @@ def secrets_of(loaded_config: LoadedConfig) -> list[str]:
         *(variables.get(name, "") for name in names),
         *_secret_texts(loaded_config.config),
         *loaded_config.config.alerts.secrets(),
+        *key_like_texts(repr(loaded_config.toml_values.get("wallet"))),
+        *key_like_texts(repr(loaded_config.toml_values.get("futures"))),
     ]
     return [secret for secret in dict.fromkeys(secrets) if secret]
 

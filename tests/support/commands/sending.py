@@ -11,6 +11,12 @@ from tests.cli.tools import TRIMTAB, Desk
 PASSWORD = "a-password-canary"
 
 
+def shown_part(secret: str, text: str) -> str:
+    """The first part of a secret of a dozen characters that a text has; "" without one."""
+    parts = (secret[first : first + 12] for first in range(len(secret) - 11))
+    return next((part for part in parts if part.lower() in text.lower()), "")
+
+
 def nonce(desk: Desk) -> int:
     return int(desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "latest"), 16)
 
