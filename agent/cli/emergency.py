@@ -203,7 +203,7 @@ def _cancel_and_revoke_table(document: Document) -> FigureTable:
             (
                 "cancel",
                 transaction["note"],
-                f"{transaction['hash'] or 'never signed'}, nonce {transaction['nonce']}",
+                f"{transaction['hash'] or 'not sent'}, nonce {transaction['nonce']}",
             )
             for transaction in document["cancel"]
         ),

@@ -248,6 +248,8 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
             "would fail now" if document["state"] == "failing" else "must not be signed now"
         )
         lines.append(f"  {failure_text}: {document['failure']}")
+    if document["paused"] and document["state"] != "used":
+        lines.append("  paused: it is neither signed nor executed here until trimtab resume")
     for line in lines:
         console.print(safe_text(line), soft_wrap=True)
 
@@ -310,6 +312,8 @@ def _show_signatures(document: ProposalDocument, result_text: str) -> None:
     say(result_text)
     is_complete = len(document["signed_by"]) >= document["threshold"]
     next_text = "trimtab proposal execute" if is_complete else "another owner signs"
+    if document["paused"]:
+        next_text = f"trimtab resume, then {next_text}"
     say(f"{_signature_count(document, ' signatures')} are collected. Next: {next_text}")
 
 

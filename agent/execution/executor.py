@@ -214,6 +214,10 @@ WITHDRAWAL_ADVICE = (
     " signed"
 )
 """How a proposal that nobody should execute is withdrawn."""
+DO_NOT_SIGN = "do not sign it, nor execute it"
+"""Advice about a proposal that would fail, or whose minimums are too low."""
+RESUME_ADVICE = "end the pause with trimtab resume, then "
+"""What comes before the advice to sign or execute a proposal while a pause forbids it."""
 PROPOSAL_FORMAT = 1
 """Version of the layout of proposal files."""
 
@@ -236,18 +240,22 @@ class AwaitingExternalSignature(Retryable):
     ) -> None:
         super().__init__(message)
         self.how_to_sign = how_to_sign
-        self.go_on_with(next_command)
         self.proposal = document
         self.proposal_path = path
         self.reverts = reverts
-        self.minimums_fault: MinimumsFault | None = None
+        self.stale_reason = ""
+        self.go_on_with(next_command)
 
     def go_on_with(self, next_command: str) -> None:
-        """Advise `next_command`, an imperative clause, once it is signed."""
+        """Advise `next_command`, an imperative clause, once it is signed; while it would revert or is
+        stale, not to sign it.
+        """
         self.remedy = (
             f"{self.how_to_sign}, then {next_command}: it settles the proposal from the chain and"
             " continues"
         )
+        if self.reverts or self.stale_reason:
+            self.remedy = f"{DO_NOT_SIGN}: {WITHDRAWAL_ADVICE}; then {next_command}"
 
     def mark_stale(self, reason: str) -> None:
         """Say why the minimums are too low at the prices now, and that nobody should sign or execute it;
@@ -256,9 +264,7 @@ class AwaitingExternalSignature(Retryable):
         self.stale_reason = reason
         if reason:
             self.message += f"; it is stale, {reason}"
-            self.remedy = (
-                f"do not sign it, nor execute it: {WITHDRAWAL_ADVICE}; then run the command again"
-            )
+            self.go_on_with("run the command again")
 
 
 class RefusingSigner:
@@ -506,17 +512,14 @@ class ProposingExecutor(JournaledExecutor):
         )
 
     def _propose(self, intent: Intent, *, reverts: bool) -> AwaitingExternalSignature:
+        grant = self._journal.grant(intent.id)
         proposal_document = self._proposal_document(intent)
         outbox_path = self.outbox.write_proposal(
             intent.id, json.dumps(proposal_document, indent=2) + "\n"
         )
         until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
         next_act = self.external_signer.next_act(self._proposals.signatures(intent.id))
-        resume_text = (
-            "end the pause with trimtab resume, then "
-            if self._submitter.is_paused() is not False
-            else ""
-        )
+        resume_text = "" if self._submitter.is_running(grant) else RESUME_ADVICE
         return AwaitingExternalSignature(
             f'"{intent.note}" is proposed and awaits {next_act.awaited}{until_text}: {outbox_path}'
             f"{'; it would revert now' if reverts else ''}",
@@ -524,11 +527,11 @@ class ProposingExecutor(JournaledExecutor):
             proposal_document,
             outbox_path,
             reverts=reverts,
-            next_command=self._next_command(intent),
+            next_command=self._next_command(grant),
         )
 
-    def _next_command(self, intent: Intent) -> str:
-        payout = self._journal.grant(intent.id).payout
+    def _next_command(self, grant: Grant) -> str:
+        payout = grant.payout
         if payout is None or not payout.request_id:
             return "run the command again"
         return f"trimtab withdraw --resume {payout.request_id} --send"

@@ -672,11 +672,7 @@ class Reconciler:
         """True if the kill switch permits a resend; at hard it permits only cancels and
         revocations.
         """
-        try:
-            self._submitter.require_running(self._journal.grant(intent.id))
-        except Refused:
-            return False
-        return True
+        return self._submitter.is_running(self._journal.grant(intent.id))
 
     def _is_below_base_fee(self, intent: Intent) -> bool:
         """True if its fee is below the base fee, so the same bytes would stay pending."""

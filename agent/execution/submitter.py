@@ -171,6 +171,14 @@ class Submitter:
             return
         raise _pause_refusal("paused" if is_paused else "cannot be read")
 
+    def is_running(self, grant: Grant) -> bool:
+        """Return whether the kill switch allows what `grant` is for (see `require_running`)."""
+        try:
+            self.require_running(grant)
+        except Refused:
+            return False
+        return True
+
     def simulate(self, tx: UnsignedTx, deadline_s: int | None, grant: Grant) -> Simulation:
         """Simulate the exact transaction at the head.
 

@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from agent import guards
-from agent.chain.safe import SafeContract
+from agent.chain.safe import SafeContract, SafeSender
+from agent.chain.sender import QuorumSender
 from agent.errors import Retryable
-from agent.execution.executor import execution_period, minimums_advice
+from agent.execution.evaluation import low_minimums_at
+from agent.execution.executor import (
+    DO_NOT_SIGN,
+    RESUME_ADVICE,
+    WITHDRAWAL_ADVICE,
+    execution_period,
+)
+from agent.execution.submitter import only_undoes
 from agent.model import Intent, IntentKind, IntentState, StepInput
+from agent.ports import Sender, Simulation
 from agent.units import format_time
 from agent.wiring.context import AgentContext
 
 
 def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
     """Yield a sentence about each open proposal: its signatures, its end, and what to do, or that it is
-    stale, or waits for its rejection. Reads the owners of the Safe while one waits.
+    stale, would fail, or waits for its rejection. Reads the chain while one waits.
     """
     proposed_ids = context.store.proposals.proposal_blocks()
     if not proposed_ids:
@@ -44,13 +52,32 @@ def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rej
     if is_rejected:
         period_text = execution_period(intent, grant)
         return f"is void once its rejection is executed; it can be executed {period_text}."
-    fault = None if grant.plan is None else guards.judge_minimums(step, grant.plan)
-    if fault is not None:
-        return f"{fault.text}: {minimums_advice(fault)}."
+    if reason := low_minimums_at(step, context.store.journal.grant(intent.id).plan):
+        return f"is stale, {reason}: {DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}."
     until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
+    with suppress(Retryable):
+        simulation = _simulation(context, intent)
+        if simulation.reverted:
+            return f"would fail now, {simulation.reason}: {DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}."
     if context.config.wallet.safe:
         with suppress(Retryable):
             safe = SafeContract(context.transport, context.config.wallet.address)
             next_act = safe.next_act(context.store.proposals.signatures(intent.id))
-            return f"awaits {next_act.awaited}{until_text}: {next_act.instruction}."
+            resume_text = RESUME_ADVICE if _is_stopped_by_pause(context, intent) else ""
+            return f"awaits {next_act.awaited}{until_text}: {resume_text}{next_act.instruction}."
     return f"awaits its external signer{until_text}."
+
+
+def _simulation(context: AgentContext, intent: Intent) -> Simulation:
+    wallet = context.config.wallet
+    sender: Sender = QuorumSender(context.endpoints, context.config.chain.chain_id)
+    if wallet.safe:
+        safe = SafeContract(context.transport, wallet.address)
+        sender = SafeSender(sender, safe, context.endpoints, "")
+    return sender.simulate(intent.tx, wallet.address)
+
+
+def _is_stopped_by_pause(context: AgentContext, intent: Intent) -> bool:
+    kill_switch = context.kill_switch
+    undoes = only_undoes(context.store.journal.grant(intent.id))
+    return kill_switch.is_paused() is not False and not (undoes and kill_switch.is_hard())

@@ -117,6 +117,7 @@ def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(anvil_cha
             assert mentions(shown["message"], intent.id, "at any time", "trimtab pause --hard --send")
         document = pause_hard(agent)
         assert document["outcome"] == "unfinished"
+        assert "end the pause" not in document["message"], "a rejection is signed while hard paused"
         assert mentions(document["message"], "2 of 2 signatures", intent.id, "at any time", f"empty call of {safe.address}")
         sign_and_send(agent, FIRST)
         assert pause_hard(agent)["outcome"] == "unfinished"

@@ -17,10 +17,12 @@ from agent.app.records import maintenance
 from agent.errors import Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
-from agent.model import Plan, PriceSource, StepInput
+from agent.model import Plan, PriceSource, StepInput, Verdict
+from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
+from tests.support.text import mentions
 from tests.support.wallets import SafeWallet
 
 
@@ -124,6 +126,44 @@ def test_stale__prices_unreadable__is_refused_and_says_why(
     sign_and_send(agent, FIRST, SECOND)
     monkeypatch.setattr(guards, "judge_minimums", without_feeds)
     require_refused(agent, safe, *words)
+
+
+def test_failing__price_10_percent_lower__nobody_is_told_to_execute_it(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _ = scene
+    sign_and_send(agent, FIRST, SECOND)
+    move_weth(anvil_chain, -10)
+    document = open_proposal(agent)
+    assert document["state"] == "failing"
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        agent.rebalance(send=True, confirm=yes)
+    assert mentions(waiting.value.message, "would revert now")
+    warnings = " ".join(agent.status().warnings)
+    assert mentions(warnings, document["id"], f"would fail now, {document['failure']}")
+    for text in (warnings, waiting.value.remedy):
+        assert mentions(text, "do not sign it, nor execute it", "trimtab cancel --send")
+        assert "trimtab proposal execute" not in text
+
+
+def test_paused__list_status_and_collected_signatures_name_the_pause(
+    scene: tuple[Agent, SafeWallet], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _ = scene
+    sign_and_send(agent, FIRST)
+    signature = hand_signature(agent, 7)
+    agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
+    config_words = ("--config", str(agent.context.loaded_config.path))
+    collected = in_process(capfd, monkeypatch, "proposal", "collect", signature, *config_words)
+    assert collected.out.endswith("Next: trimtab resume, then trimtab proposal execute\n")
+    listed = in_process(capfd, monkeypatch, "proposal", "list", *config_words)
+    assert "paused: it is neither signed nor executed here until trimtab resume" in listed.out
+    assert open_proposal(agent)["paused"]
+    warnings = " ".join(agent.status().warnings)
+    assert mentions(warnings, "end the pause with trimtab resume, then have anyone execute it")
+    agent.context.store.pause_switch.resume("test", agent.context.clock.now_s())
+    assert not open_proposal(agent)["paused"]
+    assert "end the pause" not in " ".join(agent.status().warnings)
 
 
 def test_stale__enough_signatures__nobody_is_told_to_execute_it(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:

@@ -106,6 +106,11 @@ class SafeProposal:
         return "waiting" if self.simulation.ok else "failing"
 
     @property
+    def paused(self) -> bool:
+        """True while a pause forbids to sign and execute it here."""
+        return not self.submitter.is_running(self.grant)
+
+    @property
     def renewal_advice(self) -> str:
         """How its place is freed for a new proposal."""
         if len(self.signature_by_owner) < self.threshold:

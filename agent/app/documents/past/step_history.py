@@ -342,7 +342,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         sentences += _plan_sentences(plan, step_input) + _tax_sentences(step_input, plan)
     sentences += [
         f"{intent.note_with_reason}: {intent.state.value}, transaction"
-        f" {intent.tx_hash or 'never signed'}."
+        f" {intent.tx_hash or 'not sent'}."
         for intent in intents
     ]
     if plan is not None and not executed_plans:
