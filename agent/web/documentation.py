@@ -5,7 +5,7 @@ entries of refusals, which are made of the program's text.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +14,33 @@ from pathlib import Path
 from agent import errors
 from agent.errors import ConfigError, ErrorCode, printable_text
 from agent.guards.table import PAYOUT_REMEDIES, REMEDIES
+from agent.model import ControlCode
 
+_CODES: dict[str, type[ErrorCode] | type[ControlCode]] = {
+    "ErrorCode": ErrorCode,
+    "ControlCode": ControlCode,
+}
+_CAUSES = {
+    "agent_key": "The futures venue does not accept the agent's key → trimtab delegate approves it",
+    "batch": "An endpoint refuses requests of several calls → use one with JSON-RPC batches",
+    "code": "A contract has no code, or other code than was confirmed → check its address, then"
+    " trimtab trust",
+    "config": "The config was edited since it was confirmed, or since the run started → trimtab edit"
+    " --confirm, or start the run again",
+    "control_edit": "A control may not permit more than the owner has confirmed → trimtab edit",
+    "control_queue": "Too many controls wait → trimtab run --send takes them, or they expire",
+    "expired": "A control was not taken in its time → ask for it again, while trimtab run --send runs",
+    "head_time": "The chain's newest block is dated in the future → check the endpoints and this"
+    " machine's clock",
+    "no_answer": "A second quote could not be read → try again, or use another endpoint",
+    "pool": "The venue names another pool for these tokens → trimtab trust shows the pools",
+    "price": "A token has no price → name its feed, or let pools price it",
+    "repeated_payment": "A withdrawal is open and pays the same, or has paid it within the last hour →"
+    " to continue it: trimtab withdraw --resume NUMBER; to withdraw a second time: the same with"
+    " --again",
+    "stopped": "The bot was stopped by its owner → trimtab resume restarts it",
+}
+"""Cause and remedy of names whose messages are put together elsewhere."""
 REFUSALS_PAGE = "refusals.html"
 """Page with an entry for each code of an error and each guard."""
 
@@ -31,23 +57,65 @@ def refusal_entries() -> dict[str, list[str]]:
     remedies = {**PAYOUT_REMEDIES, **REMEDIES}
     entries: dict[str, list[str]] = {
         name: [f"Guard. What to do: {remedies[name]}."] if name in remedies else []
-        for name in sorted({*remedies, *(code.value for code in ErrorCode)})
+        for name in sorted({*remedies, *(code.value for code in ErrorCode), *_CAUSES})
     }
     package = Path(errors.__file__).parent
     texts = [path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))]
-    nodes = (
-        node for text in texts if "code=ErrorCode." in text for node in ast.walk(ast.parse(text))
-    )
-    for call in (node for node in nodes if isinstance(node, ast.Call)):
-        arguments = {keyword.arg: keyword.value for keyword in call.keywords}
-        code = arguments.get("code")
-        if isinstance(code, ast.Attribute) and ast.unparse(code.value) == "ErrorCode":
-            remedy = arguments.get("remedy", call.args[1] if len(call.args) > 1 else None)
-            cause_text = " → ".join(filter(None, map(_text_of, (*call.args[:1], remedy))))
-            lines = entries[ErrorCode[code.attr].value]
+    for call in (node for text in texts for node in _error_calls(text)):
+        cause_text = _cause_of(call)
+        for name in _names_of(call):
+            lines = entries.setdefault(name, [])
             if cause_text and cause_text not in lines:
                 lines.append(cause_text)
-    return entries
+    for name, cause_text in _CAUSES.items():
+        entries[name] = entries[name] or [cause_text]
+    return dict(sorted(entries.items()))
+
+
+def _error_calls(text: str) -> Iterator[ast.Call]:
+    """Yield the calls of a module that name a code of an error or a guard's verdict."""
+    if not any(mark in text for mark in ("code=ErrorCode.", "Verdict(", "guard_refusal(")):
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call):
+            yield node
+
+
+def _names_of(call: ast.Call) -> list[str]:
+    """Return the code of an error, and the guards of the verdicts among its arguments."""
+    arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+    verdicts = [
+        part
+        for argument in arguments
+        for part in (argument.elts if isinstance(argument, ast.Tuple | ast.List) else [argument])
+        if isinstance(part, ast.Call) and _name_of_function(part) == "Verdict"
+    ]
+    if _name_of_function(call) == "guard_refusal":
+        verdicts = [call]
+    names = [_text_of(verdict.args[0]) for verdict in verdicts if verdict.args]
+    code = next((keyword.value for keyword in call.keywords if keyword.arg == "code"), None)
+    if isinstance(code, ast.Attribute) and ast.unparse(code.value) in _CODES:
+        names.append(_CODES[ast.unparse(code.value)][code.attr].value)
+    return [name for name in names if name]
+
+
+def _cause_of(call: ast.Call) -> str:
+    """Return message and remedy of an error, with … in the place of values; "" without them."""
+    arguments = {keyword.arg: keyword.value for keyword in call.keywords}
+    message_index = 3 if _name_of_function(call) == "guard_refusal" else 0
+    messages = call.args[message_index : message_index + 1]
+    remedies = call.args[message_index + 1 : message_index + 2]
+    if any(isinstance(remedy, ast.Tuple | ast.List) for remedy in remedies):
+        remedies = call.args[message_index + 2 : message_index + 3]  # after the verdicts
+    remedy = arguments.get("remedy", next(iter(remedies), None))
+    return " → ".join(filter(None, map(_text_of, (*messages, remedy))))
+
+
+def _name_of_function(call: ast.Call) -> str:
+    function = call.func
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
 
 
 def _text_of(node: ast.expr | None) -> str:
@@ -72,7 +140,7 @@ def refusal_entry(code: str) -> list[str]:
             if similar_codes
             else f"trimtab docs shows all at {REFUSALS_PAGE}",
         )
-    return entries[code] or ["The message has the cause."]
+    return entries[code]
 
 
 def serve_documentation(folder: Path, port: int, on_ready: Callable[[str], None]) -> None:

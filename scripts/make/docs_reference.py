@@ -368,7 +368,7 @@ def refusals_page() -> str:
     ]
     for name, texts in refusal_entries().items():
         lines += ["", f"### {name}", ""]
-        lines += [f"- {plain(text)}" for text in texts] or ["The message has the cause."]
+        lines += [f"- {plain(text)}" for text in texts]
     exits = [(row[1], f"{row[2]}.") for row in table("service.md") if row[1].isdecimal()]
     alerts = [(kind.value, f"{kind.title[0].upper()}{kind.title[1:]}.") for kind in AlertKind]
     for prefix, title, entries in (("exit", "Exit codes", exits), ("alert", "Alerts", alerts)):
