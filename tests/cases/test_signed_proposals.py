@@ -29,6 +29,7 @@ from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
+from tests.support.text import mentions
 from tests.support.wallets import SafeWallet
 
 
@@ -136,6 +137,30 @@ def test_cancel__process_ends_before__proposes_the_same(scene: tuple[Agent, Safe
     assert states(agent) == [("swap", "planned"), ("cancel", "planned")]
     assert awaiting.value.proposal["id"] != swap["id"]
     assert [document["purpose"] for document in api.list_proposals(agent)["proposals"]] == ["swap", "cancel"]
+
+
+@pytest.mark.parametrize("count", [0, 2], ids=["withdrawn", "rejected"])
+def test_cancelled__history_and_pending_transactions_say_so(scene: tuple[Agent, SafeWallet, dict[str, Any]], count: int) -> None:
+    agent, _, swap = scene
+    path = agent.context.loaded_config.path
+    (waiting_step,) = api.history(path)["steps"]
+    assert waiting_step["outcome"] == "waiting"
+    sign_and_send(agent, *(FIRST, SECOND)[:count])
+    if count:
+        with pytest.raises(AwaitingExternalSignature):
+            maintenance.cancel(agent)
+        sign_and_send(agent, FIRST, SECOND)
+        assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
+    else:
+        maintenance.cancel(agent)
+    assert api.pending_transactions(path)["waiting"] == 0
+    (step,) = api.history(path)["steps"]
+    assert (step["step"], step["outcome"]) == (waiting_step["step"], "cancelled")
+    why = "took the nonce" if count else "cancelled by the owner"
+    assert mentions(step["reason"], f'"{swap["description"]}" was not executed', why)
+    explanation = " ".join(api.explain(path, step["step"])["sentences"])
+    assert "awaits" not in explanation
+    assert why in explanation
 
 
 def dying_at(event: str) -> Any:

@@ -77,7 +77,8 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
             assert approved
             assert result.out.startswith(f"approve the router for {approved[1]}, then ")
             assert re.search(
-                r"^  cost when proposed: \S+ USDC, at worst \S+ USDC, by its minimums; weights after: \w+ [\d.]+ %",
+                r"^  cost when proposed: \S+ USDC, at worst \S+ USDC \(minimums only, prices off by oracle_deviation\);"
+                r" weights after: \w+ [\d.]+ %",
                 result.out,
                 re.MULTILINE,
             )

@@ -12,10 +12,11 @@ from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents.proposals import ProposalExecutionDocument
 from agent.app.money.proposals import Confirm, SafeProposal, load_named_key, open_proposal
-from agent.app.money.withdrawal_payments import settle_payments
+from agent.app.records import maintenance
 from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.execution.submitter import Submitter, stored_pause_check
 from agent.model import (
+    IntentKind,
     ProposalExecution,
     RaiseForWithdrawal,
     Receipt,
@@ -41,7 +42,7 @@ def execute_proposal(
 ) -> ProposalExecutionDocument:
     """Simulate the call of the Safe with the collected signatures; with `send` send it from the
     account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
-    it is sent, and not sent again while a node has it. The payment of a withdrawal is settled.
+    it is sent, and not sent again while a node has it. A payment or rejection is settled.
 
     Raises Refused if it may not be signed, signatures are missing or the simulation fails,
     Retryable if it is not mined in time.
@@ -81,10 +82,10 @@ def execute_proposal(
             )
             proposal.submitter.sender.send(signed_tx)
         receipt = _await_receipt(shown_proposal.submitter, execution, progress)
-    payout = shown_proposal.grant.payout
-    if receipt.status == 1 and payout is not None and payout.request_id:
+    is_settled_now = shown_proposal.intent.kind in (IntentKind.PAYOUT, IntentKind.CANCEL)
+    if receipt.status == 1 and is_settled_now:
         with suppress(TrimtabError):  # it is executed; the next command settles it
-            settle_payments(agent.context, payout.request_id, progress)
+            maintenance.reconcile(agent, progress=progress)
     return {
         **document,
         "outcome": "executed" if receipt.status == 1 else "failed",

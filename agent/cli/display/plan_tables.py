@@ -32,6 +32,8 @@ from agent.figures import Column, columns, format_figure
 from agent.units import value_text
 
 ACTION_AMOUNT_KEYS = ("amounts_raw", "min_raw", "fees_raw")
+WORST_CASE_TEXT = "minimums only, prices off by oracle_deviation"
+"""What the worst case of a plan assumes."""
 SLICE_COST_KEYS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
 MAX_SWAP_ROWS = 6
 MAX_SWAP_ROWS_IF_REFUSED = 2
@@ -127,10 +129,7 @@ def _show_plan_summary(console: Console, document: Document, details_option: str
         )
         if (worst_case := document.get("worst_case")) is not None:
             console.print(
-                safe_text(
-                    f"Worst case: {amount(worst_case, 4)} {unit}: minimums only, prices off by"
-                    " oracle_deviation"
-                )
+                safe_text(f"Worst case: {amount(worst_case, 4)} {unit}: {WORST_CASE_TEXT}")
             )
     if document["outcome"] != "refused" and document["legs"]:
         weights_text = ", ".join(

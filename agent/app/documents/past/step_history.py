@@ -34,6 +34,7 @@ from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import later_valuation
 from agent.execution.step_context import OutcomeKind
+from agent.execution.step_result import WAITING_OUTCOME
 from agent.layers import documents as layer_documents
 from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
@@ -58,6 +59,7 @@ from agent.model import (
 from agent.planning import proposals
 from agent.policy.rebalance import buys_to_targets_first
 from agent.policy.triggers.no_trade_zone import ZoneView
+from agent.store.transitions import OPEN_STATES
 from agent.units import (
     Value,
     decimal_text,
@@ -244,7 +246,7 @@ def store_history(store: Store, limit: int, before_step_id: str | None = None) -
                 summary,
                 decision=summary.decision or UNFINISHED,
                 outcome=_outcome_text(summary, intents),
-                reason=summary.reason or ("" if summary.outcome else NO_OUTCOME_REASON),
+                reason=_reason_text(store, summary, intents),
                 transactions=_transaction_documents(intents),
                 cost=ledger_records.cost(intents),
                 execution=ledger_records.execution(intents),
@@ -266,7 +268,27 @@ def _outcome_text(summary: StepSummary, intents: Sequence[Intent]) -> str:
     )
     if is_only_approved and summary.outcome == OutcomeKind.PLANNED.value:
         return APPROVED
+    if (ended_intent := _ended_proposal(summary, intents)) is not None:
+        return ended_intent.state.value
     return summary.outcome or UNFINISHED
+
+
+def _reason_text(store: Store, summary: StepSummary, intents: Sequence[Intent]) -> str:
+    """Return a step's reason; of one that waited for signatures in vain, how its proposal ended."""
+    if (ended_intent := _ended_proposal(summary, intents)) is not None:
+        last_note = store.journal.transitions(ended_intent.id)[-1].note
+        return f'"{ended_intent.note}" was not executed: {last_note}'
+    return summary.reason or ("" if summary.outcome else NO_OUTCOME_REASON)
+
+
+def _ended_proposal(summary: StepSummary, intents: Sequence[Intent]) -> Intent | None:
+    """Return the proposal of a waiting step that ended without success; None if it still waits."""
+    proposed_intents = [intent for intent in intents if intent.kind is not IntentKind.CANCEL]
+    if summary.outcome != WAITING_OUTCOME or not proposed_intents:
+        return None
+    last_intent = proposed_intents[-1]
+    has_ended = last_intent.state not in OPEN_STATES and not last_intent.succeeded
+    return last_intent if has_ended else None
 
 
 def _unknown_step_error(step_id: str) -> ConfigError:
@@ -293,6 +315,8 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             raise _unknown_step_error(step_id)
         intents = store.journal.intents(step_id)
         executed_plans: list[tuple[Plan, Intent | None]] = [*mined_or_newest_swaps(store, intents)]
+        summary = step_record.summary
+        reason_text = _reason_text(store, summary, intents) if summary.outcome else ""
     outcome = _outcome_text(step_record.summary, intents)
     step_input = codec.loads(StepInput, step_record.input_json)
     plan = codec.loads_optional(Plan, step_record.plan_json)
@@ -354,7 +378,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         for leg in leg_documents(executed_plan, swap_intent, portfolio, pool_labels)
     ]
     sentences += leg_sentences(legs)
-    sentences.append(f"Outcome: {outcome}. {step_record.summary.reason or ''}".rstrip())
+    sentences.append(f"Outcome: {outcome}. {reason_text}".rstrip())
     return {
         "step": step_id,
         "outcome": outcome,
