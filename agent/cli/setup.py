@@ -270,6 +270,7 @@ def _show_init(document: InitDocument) -> None:
         say(
             f"At most {format_figure(document['ceiling'], 'amount')} {document['numeraire']} are"
             " managed (portfolio.max_live_value) and paid out in a day (limits.payout_per_day)."
+            " If the portfolio is worth more, every rebalance is refused; exits are not."
         )
     say("Compare the addresses with a source you trust. Next:")
     for line in document["next"]:

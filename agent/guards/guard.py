@@ -23,6 +23,8 @@ from agent.model import (
 from agent.units import BPS, Token, ceil_int, decimal_text, value_text
 
 OFF = "off"
+UNKNOWN = "unknown: "
+"""Beginning of a measured value that could not be measured."""
 
 
 def format_bps(bps: int) -> str:
@@ -121,9 +123,8 @@ class Guard(Generic[T]):
         try:
             measurement = self.measure(case, limit)
         except MissingData as error:
-            is_known = False
-            measurement = GuardMeasurement(f"unknown: {error}", False)
-        verdict = Verdict(
+            measurement = GuardMeasurement(f"{UNKNOWN}{error}", False)
+        return Verdict(
             self.name,
             measurement.text,
             measurement.limit_text or self.format_limit(limit, case.step),

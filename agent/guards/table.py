@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.errors import ErrorCode, Refused
 from agent.guards.case import build_guard_case
-from agent.guards.guard import OFF, Guard, GuardScope, format_money
+from agent.guards.guard import OFF, UNKNOWN, Guard, GuardScope, format_money
 from agent.layers.guards import GUARDS
 from agent.model import (
     CashFlows,
@@ -102,19 +102,30 @@ def require_all_passed(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
 def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) -> None:
     refusing_verdicts = [verdict for verdict in verdicts if not verdict.passed]
     if refusing_verdicts:
-        message = "; ".join(_refusal_text(verdict) for verdict in refusing_verdicts)
-        remedy = "; ".join(
-            f"{verdict.guard}: {remedies.get(verdict.guard, 'plan again')}"
-            for verdict in refusing_verdicts
+        guards_by_text: dict[str, list[str]] = {}
+        guards_by_remedy: dict[str, list[str]] = {}
+        for verdict in refusing_verdicts:
+            remedy = remedies.get(verdict.guard, "plan again")
+            if verdict.measured_text.startswith(UNKNOWN) and "limits." in remedy:
+                remedy = "a higher limit does not help; see the message"
+            guards_by_text.setdefault(_refusal_text(verdict), []).append(verdict.guard)
+            guards_by_remedy.setdefault(remedy, []).append(verdict.guard)
+        message = "; ".join(f"{', '.join(names)}{text}" for text, names in guards_by_text.items())
+        remedy_text = "; ".join(
+            f"{', '.join(names)}: {remedy}" for remedy, names in guards_by_remedy.items()
         )
-        raise Refused(f"refused: {message}", verdicts, remedy)
+        raise Refused(f"refused: {message}", verdicts, remedy_text)
 
 
 def _refusal_text(verdict: Verdict) -> str:
-    """Describe a refusing verdict; an address is not measured."""
+    """Describe a refusing verdict after the name of its guard; an address is not measured, and what is
+    unknown has no limit.
+    """
     if verdict.guard == "payout_address":
-        return f"{verdict.guard}: {verdict.measured_text} is not {verdict.limit}"
-    return f"{verdict.guard} measured {verdict.measured_text}, limit {verdict.limit}"
+        return f": {verdict.measured_text} is not {verdict.limit}"
+    if verdict.measured_text.startswith(UNKNOWN):
+        return f" {verdict.measured_text}"
+    return f" measured {verdict.measured_text}, limit {verdict.limit}"
 
 
 # --- Guards of payouts: kill switch, confirmed address, daily cap, balance.

@@ -32,6 +32,8 @@ from agent.figures import Column, columns, format_figure
 from agent.units import value_text
 
 ACTION_AMOUNT_KEYS = ("amounts_raw", "min_raw", "fees_raw")
+MAX_REPEATED_LENGTH = 80
+"""Longest measured value, in characters, that a table of guards repeats."""
 WORST_CASE_TEXT = "minimums only, prices off by oracle_deviation"
 """What the worst case of a plan assumes."""
 SLICE_COST_KEYS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
@@ -294,6 +296,16 @@ def guards_table(verdicts: Sequence[Document], pools: dict[str, str]) -> FigureT
     """Return a table of guards with their measured values and limits."""
     from agent.app.describe import replace_pool_addresses
 
+    first_guard_by_text: dict[str, str] = {}
+    for verdict in verdicts:
+        first_guard_by_text.setdefault(verdict["measured"], verdict["guard"])
+
+    def measured_text(verdict: Document) -> str:
+        first_guard = first_guard_by_text[verdict["measured"]]
+        if len(verdict["measured"]) > MAX_REPEATED_LENGTH and first_guard != verdict["guard"]:
+            return f"as {first_guard}"
+        return replace_pool_addresses(verdict["measured"], pools)
+
     return document_table(
         "Guards",
         columns("VerdictDocument", "passed", "guard", "measured", "limit"),
@@ -302,7 +314,7 @@ def guards_table(verdicts: Sequence[Document], pools: dict[str, str]) -> FigureT
             "passed": lambda verdict: (
                 safe_text("✓", "green") if verdict["passed"] else safe_text("refused", "bold red")
             ),
-            "measured": lambda verdict: replace_pool_addresses(verdict["measured"], pools),
+            "measured": measured_text,
             "limit": lambda verdict: replace_pool_addresses(verdict["limit"], pools),
         },
     )

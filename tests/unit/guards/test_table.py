@@ -27,6 +27,7 @@ from tests.support.builders import (
     with_snapshot,
     without_feed,
 )
+from tests.support.decisions.plan_costs import with_past_costs
 from tests.support.plans import assert_refused, evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.text import mentions, raises_code
 
@@ -124,6 +125,20 @@ def test_refusal_names_each_guard_with_measure_limit_and_remedy() -> None:
     assert mentions(refusal.value.message, "price_impact measured 40 bps", "limit 10 bps")
     assert f"kill_switch: {REMEDIES['kill_switch']}" in refusal.value.remedy
     assert f"price_impact: {REMEDIES['price_impact']}" in refusal.value.remedy
+
+
+def test_refusal__unknown_day__names_it_once_without_limits_to_raise() -> None:
+    reason = "the wallet's last 24 h are not known (no archive); run trimtab adopt --nothing-lost"
+    step = with_past_costs(step_input(), unknown_reason=reason)
+    plan = sell_weth(step)
+
+    with pytest.raises(Refused) as refusal:
+        guards.require_all_passed(plan, verdicts_of(step, plan))
+
+    assert len(refusal.value.guards) > 2
+    assert refusal.value.message.count(reason) == 1
+    assert f"{', '.join(refusal.value.guards)} unknown: {reason}" in refusal.value.message
+    assert refusal.value.remedy == f"{', '.join(refusal.value.guards)}: a higher limit does not help; see the message"
 
 
 @pytest.mark.parametrize("guard", NAMES)
