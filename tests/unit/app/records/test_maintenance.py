@@ -34,6 +34,7 @@ def test_cancel__names_what_a_run_sent_while_it_waited_for_the_wallet(store: Sto
         yield SimpleNamespace(executor=SimpleNamespace(cancel_pending=lambda _why: None))
 
     monkeypatch.setattr(wiring, "open_transactor", open_after_a_cycle)
-    agent: Any = SimpleNamespace(context=SimpleNamespace(store=store))
+    clock = SimpleNamespace(now_s=lambda: START_S)
+    agent: Any = SimpleNamespace(context=SimpleNamespace(store=store, clock=clock))
     transactions = maintenance.cancel(agent)["transactions"]
     assert [transaction["nonce"] for transaction in transactions] == [earlier.tx.nonce, 2]
