@@ -188,13 +188,14 @@ def forget(
     )
 
 
-def _show_weights(console: Console, document: Document) -> None:
+def _weights_table(document: Document, newest: str) -> FigureTable:
+    """Return the weights of each asset, of which `newest` are those of the newest choice."""
     from agent.cli.display import tables
 
     title = " of strategy ".join(
         filter(None, (f"Weights by {document['kind']}", document["strategy"]))
     )
-    weight_columns = ("target", "chosen", "now")
+    weight_columns = ("target", "chosen", newest)
     table = tables.table(
         title,
         ("asset", "limits", "data"),
@@ -211,11 +212,14 @@ def _show_weights(console: Console, document: Document) -> None:
             data_text = f"annual volatility {float(asset['volatility']) * 100:.1f} %"
         elif asset["supply_raw"] is not None:
             data_text = f"supply by {asset['supply_source']}"
-        weight_cells = (
-            _percent_text(asset[bps_field]) for bps_field in ("target_bps", "chosen_bps", "now_bps")
-        )
+        weight_cells = (_percent_text(asset[f"{column}_bps"]) for column in weight_columns)
         table.add_row(asset["symbol"], *weight_cells, limits_text, data_text)
-    console.print(table)
+    return table
+
+
+def _show_weights(document: Document) -> None:
+    newest = "now" if document["waiting"] is None else "waiting"
+    out.print(_weights_table(document, newest))
     if document["correlations"]:
         console.print(_correlations_table(document))
     if (last_choice := document["chosen"]) is not None:
@@ -230,15 +234,12 @@ def _show_weights(console: Console, document: Document) -> None:
                 f"The next choice is due {'now' if document['due'] else _utc_text(document['next_s'])}."
             )
         )
-    else:
-        console.print(
-            safe_text("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
-        )
-    if (current_choice := document["now"]) is not None:
-        console.print(
-            safe_text(
-                f"Now, from {current_choice['price_source']}{_span_text(current_choice)}: {current_choice['why']}."
-            )
+    elif document["waiting"] is None:
+        say("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
+    if (newest_choice := document[newest]) is not None:
+        state = "Now" if newest == "now" else "Waiting for the owner"
+        say(
+            f"{state}, from {newest_choice['price_source']}{_span_text(newest_choice)}: {newest_choice['why']}."
         )
     if document["accepted"]:
         console.print(safe_text("Accepted: the next cycle uses these weights."))

@@ -179,7 +179,8 @@ def _require_small_changes(
         if last_bps and market not in new_bps:
             label = inputs.label_by_token.get(market, market)
             raise _waits_for_owner(
-                f"{label} would leave its {last_bps / 100:g} % for the target of the config"
+                f"{label} would leave its {last_bps / 100:g} % for the target of the config",
+                inputs,
             )
     changes = [
         (abs(bps - previous_bps[name]), name)
@@ -191,14 +192,15 @@ def _require_small_changes(
         label = inputs.label_by_token.get(name, name)
         raise _waits_for_owner(
             f"{label} would move from {previous_bps[name] / 100:g} % to {new_bps[name] / 100:g} %,"
-            f" more than max_change of {settings.max_change_bps / 100:g} %"
+            f" more than max_change of {settings.max_change_bps / 100:g} %",
+            inputs,
         )
 
 
-def _waits_for_owner(change_text: str) -> Refused:
+def _waits_for_owner(change_text: str, inputs: AllocatorData) -> Refused:
     return Refused(
-        f"{change_text}: the choice waits for the owner (trimtab weights --accept)",
-        remedy="look at it: trimtab weights; accept it: trimtab weights --accept",
+        f"{change_text}: the choice waits for the owner ({inputs.accept_command})",
+        remedy=f"look at it: {inputs.weights_command}; accept it: {inputs.accept_command}",
         code=ErrorCode.WEIGHTS,
     )
 

@@ -276,7 +276,8 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
 
 
 LIVE = "live"
-"""Kind of data of a store that is not a paper store."""
+PAPER = "paper"
+"""Kinds of data of a store."""
 
 
 LaterWrite = Callable[[Connection], object]

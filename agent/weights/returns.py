@@ -178,8 +178,12 @@ def compute_returns(
     )
 
 
-def require_no_dominant_return(returns: Returns, label_by_token: Mapping[str, str]) -> None:
-    """Raise Refused if one return makes more than MAX_RETURN_SHARE of a token's variance, or of few
+def require_no_dominant_return(
+    returns: Returns,
+    label_by_token: Mapping[str, str],
+    accept_command: str = "trimtab weights --accept",
+) -> None:
+    """Raise Refused, which names the `accept_command`, if one return makes more than MAX_RETURN_SHARE of a token's variance, or of few
     returns nearly all: one outlier among n equal returns makes (n - 1)/n.
     """
     return_count = len(returns.simple_returns)
@@ -198,10 +202,10 @@ def require_no_dominant_return(returns: Returns, label_by_token: Mapping[str, st
             f"one return makes {share * 100:.0f} % of the variance of"
             f" {label_by_token[returns.tokens[column]]}:"
             f" {float(returns.simple_returns[row, column]) * 100:+,.1f} % until"
-            f" {format_time(returns.ends_s[row])}; the choice waits for the owner (trimtab weights"
-            " --accept)",
+            f" {format_time(returns.ends_s[row])}; the choice waits for the owner"
+            f" ({accept_command})",
             remedy="correct the price (trimtab prices forget import), use a longer window, or accept"
-            " the choice if the price is right: trimtab weights --accept",
+            f" the choice if the price is right: {accept_command}",
         )
 
 

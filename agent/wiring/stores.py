@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from agent.config.loaded import LoadedConfig, store_place
+from agent.store.database import LIVE, PAPER
 from agent.store.files.pause import KillSwitch, pause_file
 from agent.store.files.users import open_user_file, users_path
 from agent.store.opening import open_server_users, open_store, sqlite_path
@@ -53,7 +54,7 @@ def server_key(loaded_config: LoadedConfig) -> str:
 
 def store_kind(loaded_config: LoadedConfig) -> str:
     """Return the kind of data of the config's store, live or paper."""
-    return "paper" if loaded_config.is_paper else "live"
+    return PAPER if loaded_config.is_paper else LIVE
 
 
 def open_users(loaded_config: LoadedConfig) -> UserStore:

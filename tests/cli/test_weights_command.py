@@ -110,6 +110,30 @@ def test_paper__sees_prices_imported_after_its_start(anvil_chain: LocalChain, tm
     assert run("weights", "--paper", "--json").json["chosen"]["weights_bps"] == accepted["now"]["weights_bps"]
 
 
+def test_choice_that_waits__is_shown_and_accepted_by_the_command_named(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
+) -> None:
+    settings = {**SETTINGS, "max_change": "20%"}
+    agents.trusted_config(anvil_chain, tmp_path, {**WEIGHED, "portfolio.weights": settings}, TARGETS)
+    run("prices", "import", str(closes(anvil_chain, tmp_path / "closes.csv")), "--json")
+    for ledger, command in (((), "weights --accept"), (("--paper",), "weights --paper --accept")):
+        if ledger:
+            run("paper", "--once", "--start", "USDC=5000", "--json")
+            assert f"(trimtab {command})" in run("plan", "--paper", "--json").json["target_reasons"][0]
+        shown = run("weights", *ledger, "--json").json
+        assert shown["now"] is None
+        assert f"waits for the owner (trimtab {command})" in shown["fault"]
+        waiting_bps = shown["waiting"]["weights_bps"]
+        assert waiting_bps["WETH"] > 5_000, "more than 20 points above the target of 30 %"
+        assert {asset["symbol"]: asset["waiting_bps"] for asset in shown["assets"]} == waiting_bps
+        text = run("weights", *ledger).out
+        assert mentions(text, "waiting", f"{waiting_bps['WETH'] / 100:.2f} %", "Waiting for the owner", "in inverse proportion")
+        assert "the next cycle of trimtab run or rebalance chooses" not in text
+        assert run(*command.split(), "--yes", "--json").json["now"]["weights_bps"] == waiting_bps
+        settled = run("weights", *ledger, "--json").json
+        assert (settled["chosen"]["weights_bps"], settled["waiting"]) == (waiting_bps, None)
+
+
 def test_a_last_close_far_from_todays_price_is_refused(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
     file = closes(anvil_chain, tmp_path / "closes.csv")

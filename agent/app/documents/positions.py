@@ -405,6 +405,7 @@ class WeightedAssetDocument(TypedDict):
     target_bps: int
     chosen_bps: int | None
     now_bps: int | None
+    waiting_bps: int | None
     limits_bps: list[int] | None
     volatility: DecimalText | None
     supply_raw: Raw | None
@@ -420,6 +421,7 @@ class WeightsDocument(TypedDict):
     next_s: int | None
     chosen: AllocationDocument | None
     now: AllocationDocument | None
+    waiting: AllocationDocument | None
     fault: str
     accepted: bool
     turnover_bps: int | None

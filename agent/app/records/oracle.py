@@ -6,7 +6,8 @@ now, with the data used, and its last choice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -249,7 +250,8 @@ def weights(
     """Return the weights that the allocator would choose now, of the portfolio or of a strategy
     (empty: the only one with an allocator). Records no choice, except with `accept`: then it is
     made also if a return makes most of a variance or a weight moves by more than `max_change`,
-    and it is recorded as shown if `accept` returns True for its document. Raises ConfigError if
+    and it is recorded as shown if `accept` returns True for its document. Without it such a choice
+    is `waiting` in the document, and `now` is None. Raises ConfigError if
     there is no such allocator, Refused if there is nothing to accept.
     """
     owner = _strategy_with_allocator(agent, strategy)
@@ -285,6 +287,7 @@ def weights(
     returns: Returns | None = None
     weight_bounds: WeightBounds | None = None
     allocation_now: Allocation | None = None
+    waiting_allocation: Allocation | None = None
     fault = ""
     try:
         weight_bounds = targets.bounds_of(allocator, assets)
@@ -296,6 +299,10 @@ def weights(
         if accept is not None:
             raise
         fault = str(refusal)
+        with suppress(Refused):
+            waiting_allocation = targets.choose_allocation(
+                allocator, assets, replace(allocator_inputs, accepts_jumps=True), last_allocation
+            )
     document: WeightsDocument = {
         "block": step.snapshot.head.number,
         "at_s": now_s,
@@ -305,15 +312,15 @@ def weights(
         "next_s": None if valid_allocation is None else valid_allocation.at_s + allocator.every_s,
         "chosen": _allocation_document(step.portfolio, valid_allocation),
         "now": _allocation_document(step.portfolio, allocation_now),
+        "waiting": _allocation_document(step.portfolio, waiting_allocation),
         "fault": fault,
         "accepted": False,
-        "turnover_bps": _turnover_bps(allocation_now, valid_allocation),
+        "turnover_bps": _turnover_bps(allocation_now or waiting_allocation, valid_allocation),
         "assets": _asset_documents(
             step.snapshot,
             allocator,
             weight_bounds,
-            valid_allocation,
-            allocation_now,
+            _Choices(valid_allocation, allocation_now, waiting_allocation),
             returns,
             assets,
         ),
@@ -324,6 +331,17 @@ def weights(
         store.allocations.record(allocation_now, owner_name)
         document["accepted"] = True
     return document
+
+
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """Choices of an allocator: the last that is valid, the one of now, and the one that waits for the
+    owner.
+    """
+
+    chosen: Allocation | None
+    now: Allocation | None
+    waiting: Allocation | None
 
 
 def _strategy_with_allocator(agent: Agent, name: str) -> Strategy | None:
@@ -361,8 +379,7 @@ def _asset_documents(
     snapshot: Snapshot,
     allocator: AllocatorConfig,
     weight_bounds: WeightBounds | None,
-    valid_allocation: Allocation | None,
-    allocation_now: Allocation | None,
+    choices: _Choices,
     returns: Returns | None,
     assets: Sequence[Asset],
 ) -> list[WeightedAssetDocument]:
@@ -391,10 +408,9 @@ def _asset_documents(
                 "address": address,
                 "fixed": address in allocator.fixed_tokens,
                 "target_bps": asset.target_bps,
-                "chosen_bps": None
-                if valid_allocation is None
-                else valid_allocation.weight_bps(address),
-                "now_bps": None if allocation_now is None else allocation_now.weight_bps(address),
+                "chosen_bps": _weight_bps(choices.chosen, address),
+                "now_bps": _weight_bps(choices.now, address),
+                "waiting_bps": _weight_bps(choices.waiting, address),
                 "limits_bps": limits_by_token.get(address),
                 "volatility": f"{volatility_by_token[address]:.6f}"
                 if address in volatility_by_token
@@ -404,6 +420,10 @@ def _asset_documents(
             }
         )
     return asset_documents
+
+
+def _weight_bps(allocation: Allocation | None, token: str) -> int | None:
+    return None if allocation is None else allocation.weight_bps(token)
 
 
 def _correlations(portfolio: Portfolio, returns: Returns | None) -> dict[str, str]:
@@ -416,17 +436,17 @@ def _correlations(portfolio: Portfolio, returns: Returns | None) -> dict[str, st
 
 
 def _turnover_bps(
-    allocation_now: Allocation | None, valid_allocation: Allocation | None
+    new_allocation: Allocation | None, valid_allocation: Allocation | None
 ) -> int | None:
     """Return half of the sum of absolute weight changes, rounded up; None unless both choices
     exist.
     """
-    if allocation_now is None or valid_allocation is None:
+    if new_allocation is None or valid_allocation is None:
         return None
     return -(
         -sum(
             abs(weight_bps - valid_allocation.weight_bps(token))
-            for token, weight_bps in allocation_now.weights_bps
+            for token, weight_bps in new_allocation.weights_bps
         )
         // 2
     )
