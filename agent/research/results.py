@@ -27,9 +27,11 @@ CHART_POINTS = 320
 
 @dataclass(frozen=True, slots=True)
 class BacktestSummary:
-    """Figures of a backtest. Money in whole coins of the numeraire, returns and shares as fractions;
-    NaN where the run is too short. `total_return` is time-weighted, `cagr` its rate of a year,
-    `hold_…` that of buy and hold. `turnover` is the sum over trades of half the traded value by the
+    """Figures of a backtest. Money in whole coins of the numeraire, returns and shares as fractions.
+    `total_return` is time-weighted, `hold_…` that of buy and hold. `cagr` is the return to the power
+    of a year of 365 days by the time from the first close to the last, NaN for less than 20 days.
+    `volatility` and `sharpe` are of the last closes of each UTC day (of each bar if these are
+    longer), times √365, without a risk-free rate; NaN for less than two. `turnover` is the sum over trades of half the traded value by the
     value of the portfolio.
 
     >>> import polars

@@ -65,22 +65,18 @@ class GrowthSeries:
     """Growth of one unit of the portfolio, and of one unit of buy and hold, starting at 1 before
     the first bar's trades, net of transfers.
 
-    `sample_bars` are the last bars of each UTC day, or every bar if bars are longer than a day.
-    `samples_per_year` is their number in a year of 365 days; `returns` and `hold_returns` are
-    between samples.
+    `years` is the time from the first bar to the last, in years of 365 days. `sample_bars` are the
+    last bars of each UTC day, or every bar if bars are longer than a day. `samples_per_year` is
+    their number in a year of 365 days; `returns` and `hold_returns` are between samples.
     """
 
     unit_growth: FloatArray
     hold_unit_growth: FloatArray
+    years: float
     sample_bars: Indices
     samples_per_year: float
     returns: FloatArray
     hold_returns: FloatArray
-
-    @property
-    def years(self) -> float:
-        """Duration of the samples in years."""
-        return (len(self.sample_bars) - 1) / self.samples_per_year
 
     @property
     def window_samples(self) -> int:
@@ -134,7 +130,13 @@ def growth_series_of_units(
         for unit_growth in (portfolio_growth, hold_growth)
     )
     return GrowthSeries(
-        portfolio_growth, hold_growth, sample_bars, YEAR_S / sample_spacing_s, returns, hold_returns
+        portfolio_growth,
+        hold_growth,
+        float(times_s[-1] - times_s[0]) / YEAR_S,
+        sample_bars,
+        YEAR_S / sample_spacing_s,
+        returns,
+        hold_returns,
     )
 
 
@@ -278,10 +280,9 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
 
 @dataclass(frozen=True, slots=True)
 class PerformanceMetrics:
-    """Annual growth, volatility and Sharpe ratio of the samples (risk-free rate zero), and the
-    maximum drawdown, zero or less.
-
-    NaN if the run is too short.
+    """Annual growth: that of the whole run to the power of a year of 365 days by its time, NaN for
+    less than MIN_SAMPLES days. Volatility and Sharpe ratio of the samples (risk-free rate zero), NaN
+    for less than two of them. The maximum drawdown, zero or less.
     """
 
     cagr: float

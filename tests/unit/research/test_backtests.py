@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -188,6 +188,16 @@ def test_result_is_shown_in_one_line_and_as_a_notebook_cell() -> None:
     assert "<th style='text-align:left'>sharpe</th>" in html
     assert [name for name in dir(result) if name.startswith("_")] == []
     assert {"summary", "frame", "trades", "weights", "attribution", "plot", "report"} <= set(dir(result))
+
+
+@pytest.mark.parametrize(("hours", "bars"), [(1, 720), (1, 481), (8, 100), (24, 30)], ids=["29.96 days", "20 days", "of 8 hours", "daily"])
+def test_rate_of_a_year_is_that_of_the_time_between_the_closes(hours: int, bars: int) -> None:
+    times = [TIMES[0] + timedelta(hours=hours * bar) for bar in range(bars)]
+    frame = pl.DataFrame({"time": times, "BTC": [100 * 0.9 ** (bar / bars) for bar in range(bars)]})
+    summary = research.backtest(frame, {"BTC": 0.5, "USD": 0.5}, research.band(0.9)).summary
+    years = (times[-1] - times[0]) / timedelta(days=365)
+    assert summary.total_return < -0.04
+    assert summary.cagr == pytest.approx((1 + summary.total_return) ** (1 / years) - 1)
 
 
 def test_plot_has_value_holding_and_drawdown() -> None:
