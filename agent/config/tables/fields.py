@@ -23,6 +23,10 @@ from agent.units import parse_bps, parse_share_with_unit_bps, safe_label
 
 ChoiceT = TypeVar("ChoiceT")
 OFF = "off"
+SIGNAL_FILE_PATTERN = r"^[\w.-]+\.py:[A-Za-z_]\w*$"
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
+INIT_CODE_HASH_PATTERN = r"^0x[0-9a-f]{64}$"
+VENUE_LABEL_PATTERN = r"^[a-z0-9_]{1,20}$"
 _Parser = Callable[[object], object]
 _SECONDS_BY_UNIT = {"w": 604800, "d": 86400, "h": 3600, "m(?:in)?": 60, "s": 1}
 _DURATION = re.compile(

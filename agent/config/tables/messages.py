@@ -11,6 +11,12 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from agent.config.tables.fields import (
+    INIT_CODE_HASH_PATTERN,
+    SHA256_PATTERN,
+    SIGNAL_FILE_PATTERN,
+    VENUE_LABEL_PATTERN,
+)
 from agent.units import safe_label
 
 SECRET_WORDS = ("url", "key")
@@ -29,6 +35,14 @@ _TYPE_TEXTS = {
     "dict": "a table such as { WETH = 1 }",
     "model": "a table such as [limits]",
 }
+MISSING_TEXT = "missing; a config of trimtab init shows it with a value"
+_FORMS = {
+    SIGNAL_FILE_PATTERN: "FILE.py:FUNCTION",
+    SHA256_PATTERN: "64 hexadecimal digits in lower case, as sha256sum prints them",
+    INIT_CODE_HASH_PATTERN: "0x and 64 hexadecimal digits in lower case",
+    VENUE_LABEL_PATTERN: "1 to 20 letters in lower case, digits or _",
+}
+"""Forms of texts whose pattern is more than a set of characters."""
 _BOUNDS = {
     "greater_than": ("above", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -52,9 +66,7 @@ def describe_errors(
                 f"{config_key}: unknown key; {_suggestion(str(error_details['loc'][-1]), tables, root)}"
             )
         elif error_details["type"] == "missing":
-            mistakes.append(
-                f"{config_key}: missing; trimtab init writes every key with an initial value"
-            )
+            mistakes.append(f"{config_key}: {MISSING_TEXT}")
         else:
             message = _message(error_details)
             if not any(word in config_key for word in SECRET_WORDS):
@@ -105,6 +117,8 @@ def _message(error_details: ErrorDetails) -> str:
     if error_type == "string_too_short":
         return "it is empty; write text"
     if error_type == "string_pattern_mismatch":
+        if context["pattern"] in _FORMS:
+            return f"write {_FORMS[context['pattern']]}"
         max_length = re.search(r"\{1,(\d+)\}", context["pattern"])
         length_text = "only" if max_length is None else f"1 to {max_length[1]}"
         return f"write {length_text} letters, digits, . _ or -"

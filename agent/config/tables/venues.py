@@ -6,7 +6,13 @@ from pydantic import Field, field_validator, model_validator
 
 from agent.amm import POOL_KINDS
 from agent.amm.v3.pool import WIDEST_SPACING
-from agent.config.tables.fields import Address, ConfigTable, Share
+from agent.config.tables.fields import (
+    INIT_CODE_HASH_PATTERN,
+    VENUE_LABEL_PATTERN,
+    Address,
+    ConfigTable,
+    Share,
+)
 from agent.units import BPS, PIPS
 
 DYNAMIC_FEE = 0x800000
@@ -20,7 +26,7 @@ class VenueTable(ConfigTable):
     """One deployment of an exchange (docs/networks.md)."""
 
     kind: str = Field(description=f"kind of exchange: {', '.join(POOL_KINDS)}")
-    label: str | None = Field(default=None, pattern=r"^[a-z0-9_]{1,20}$")
+    label: str | None = Field(default=None, pattern=VENUE_LABEL_PATTERN)
     """Tells several deployments of one kind apart."""
     factory: Address
     """Its factory; of Uniswap V4 the PoolManager."""
@@ -36,7 +42,7 @@ class VenueTable(ConfigTable):
     """What makes its pools, if not the factory."""
     pool_implementation: Address | None = None
     """Contract of which Slipstream's pools are clones."""
-    init_code_hash: str | None = Field(default=None, pattern=r"^0x[0-9a-f]{64}$")
+    init_code_hash: str | None = Field(default=None, pattern=INIT_CODE_HASH_PATTERN)
     """Hash of the code that makes its pools, of a fork."""
     fee: Share | None = None
     """Fee of all its pairs, of a fork of V2."""

@@ -10,7 +10,15 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.config.tables.fields import ConfigTable, Duration, DurationOrOff, Share, ShareOrOff
+from agent.config.tables.fields import (
+    SHA256_PATTERN,
+    SIGNAL_FILE_PATTERN,
+    ConfigTable,
+    Duration,
+    DurationOrOff,
+    Share,
+    ShareOrOff,
+)
 from agent.hosts import LOOPBACK_HOSTS
 from agent.model import (
     AllocationMethod,
@@ -281,7 +289,7 @@ class DataTable(ConfigTable):
     """A file, or an https address."""
     kind: Literal["prices", "supplies"] = "prices"
     """What it has."""
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern=SHA256_PATTERN)
     """Hash that its content must have."""
     symbols: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
     """Assets by the file's symbols."""
@@ -310,9 +318,9 @@ class SignalTable(ConfigTable):
 
     timeout: Duration
     """Longest time of an answer."""
-    file: str | None = Field(default=None, pattern=r"^[\w.-]+\.py:[A-Za-z_]\w*$")
+    file: str | None = Field(default=None, pattern=SIGNAL_FILE_PATTERN)
     """FILE.py:FUNCTION beside the config; without it the name is that of an entry point."""
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern=SHA256_PATTERN)
     """Hash of the file, which is not run with another one."""
     options: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
     """Options passed to it as the text that stands in the config, such as true."""

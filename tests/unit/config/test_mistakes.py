@@ -79,6 +79,30 @@ def test_wrong_value__is_named_by_its_asset_with_what_to_write(change: tuple[str
 
 
 @pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        ('[signals.trend]\ntimeout = "10s"\nfile = "trend.py"', "signals.trend.file: write FILE.py:FUNCTION (got 'trend.py')"),
+        ('[signals.trend]\ntimeout = "10s"\nfile = "trend:best"', "signals.trend.file: write FILE.py:FUNCTION (got 'trend:best')"),
+        (
+            '[signals.trend]\ntimeout = "10s"\nfile = "trend.py:best"\nsha256 = "12ab"',
+            "signals.trend.sha256: write 64 hexadecimal digits in lower case, as sha256sum prints them (got '12ab')",
+        ),
+        (
+            '[data.daily]\nsource = "closes.csv"\nsha256 = "ABC"',
+            "data.daily.sha256: write 64 hexadecimal digits in lower case, as sha256sum prints them (got 'ABC')",
+        ),
+        (
+            '[portfolio.weights]\ncap = "50%"',
+            "portfolio.weights.kind: missing; a config of trimtab init shows it with a value",
+        ),
+    ],
+    ids=["file without function", "file without suffix", "hash of a signal", "hash of data", "missing key"],
+)
+def test_value_of_a_pattern__is_described_by_its_form(section: str, reason: str) -> None:
+    assert reason in error(("# Only positions", f"{section}\n# Only positions"))
+
+
+@pytest.mark.parametrize(
     ("old", "new", "remedy"),
     [
         pytest.param('target = "50%"', "target = 50%", 'put the value in quotes: "50%"', id="percentage"),
