@@ -113,7 +113,8 @@ def compute_returns(
     unpriced_names = [label_by_token[token] for token in tokens if not points_by_token[token]]
     if unpriced_names:
         raise Refused(
-            f"no prices of {', '.join(unpriced_names)} within {_duration_text(window.window_s)}",
+            f"no prices of {', '.join(unpriced_names)} within {_duration_text(window.window_s)}, from"
+            f" {format_time(now_s - window.window_s)} on",
             remedy=_REMEDY,
         )
     shared_intervals = sorted(
@@ -129,7 +130,8 @@ def compute_returns(
         least_priced_token = min(tokens, key=lambda token: (len(points_by_token[token]), token))
         raise Refused(
             f"{len(interval_pairs)} returns of {_duration_text(window.step_s)} common to all, min_history requires"
-            f" {min_return_count}; {label_by_token[least_priced_token]} has {len(points_by_token[least_priced_token])} prices",
+            f" {min_return_count}; {label_by_token[least_priced_token]} has {len(points_by_token[least_priced_token])} prices"
+            f" from {format_time(now_s - window.window_s)} on, where the window starts",
             remedy=_REMEDY,
         )
     until_s = min(points_by_token[token][shared_intervals[-1]].at_s for token in tokens)

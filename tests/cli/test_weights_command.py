@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,20 @@ def test_choice_that_waits__is_shown_and_accepted_by_the_command_named(
         assert run(*command.split(), "--yes", "--json").json["now"]["weights_bps"] == waiting_bps
         settled = run("weights", *ledger, "--json").json
         assert (settled["chosen"]["weights_bps"], settled["waiting"]) == (waiting_bps, None)
+
+
+def test_prices_older_than_the_window_are_said_to_decide_nothing(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
+) -> None:
+    agents.trusted_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    file = closes(anvil_chain, tmp_path / "closes.csv")
+    header, *rows = file.read_text().splitlines()
+    cells = [row.split(",", 1) for row in rows]
+    file.write_text("\n".join([header, *(f"{int(time_s) - 200 * 86_400},{rest}" for time_s, rest in cells)]) + "\n")
+    newest = datetime.fromtimestamp(max(int(time_s) for time_s, _ in cells) - 200 * 86_400, UTC)
+    *_, remark = run("prices", "import", str(file), "--json").json["remarks"]
+    assert mentions(remark["text"], "no choice of weights uses these prices", f"the newest is of {newest:%Y-%m-%d}", "the window starts")
+    assert mentions(run("weights", "--json").json["fault"], "no prices of LINK, WBTC, WETH within 60 d, from")
 
 
 def test_a_last_close_far_from_todays_price_is_refused(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:

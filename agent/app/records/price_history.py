@@ -30,14 +30,16 @@ from agent.price_files.read import (
 )
 from agent.reference import reference_prices
 from agent.store.prices import AGENT_SOURCE, HOUR_S, IMPORT_SOURCE, RETENTION_S
-from agent.units import Token, format_duration
+from agent.units import Token, format_duration, format_time
 from agent.wiring.past_prices import CHAIN_SOURCES, FetchedPrices, chain_sources, fetch_hours
 
 if TYPE_CHECKING:
     from agent.app.documents.research import (
         FetchedPricesDocument,
         FetchedSeriesDocument,
+        FileRemarkDocument,
         ImportedPricesDocument,
+        ImportedSeriesDocument,
         PricesDocument,
     )
 
@@ -437,7 +439,27 @@ def import_prices(
                 "longest_gap_s": price_series.longest_gap_s,
             }
         )
+    import_document["remarks"] += _remarks_on_windows(agent, import_document["prices"], now_s)
     return import_document
+
+
+def _remarks_on_windows(
+    agent: Agent, price_documents: Sequence[ImportedSeriesDocument], now_s: int
+) -> list[FileRemarkDocument]:
+    """Return a remark if every close is older than the windows of the allocators."""
+    allocators = [
+        agent.portfolio.allocator,
+        *(part.allocator for layer in agent.context.layers for part in layer.allocators),
+    ]
+    windows_s = [allocator.window_s for allocator in allocators if allocator and allocator.window_s]
+    newest_s = max((document["until_s"] or 0 for document in price_documents), default=now_s)
+    if not windows_s or newest_s > now_s - max(windows_s):
+        return []
+    text = (
+        f"no choice of weights uses these prices: the newest is of {format_time(newest_s)}, the"
+        f" window starts {format_time(now_s - max(windows_s))}"
+    )
+    return [{"count": len(price_documents), "text": text}]
 
 
 def _jump_check_today(agent: Agent, now_s: int, accepts_jumps: bool) -> JumpCheck:

@@ -29,6 +29,7 @@ from agent.policy.decide import current_drifts
 from agent.units import (
     Token,
     format_duration,
+    format_time,
 )
 
 SUM_TOLERANCE_PPM = 100
@@ -216,7 +217,10 @@ def _missing_prices_reason(
 ) -> str:
     """Return why prices do not meet min_history and max_age; empty if they do."""
     if len(bars) <= allocator.min_returns:
-        return f"has {len(bars)} prices, min_history requires {allocator.min_returns + 1}"
+        return (
+            f"has {len(bars)} prices, min_history requires {allocator.min_returns + 1} in the window,"
+            f" which starts {format_time(now_s - allocator.window_s)}"
+        )
     if now_s - bars[-1].at_s > allocator.max_age_s:
         return f"has no price within {format_duration(allocator.max_age_s)}"
     return ""

@@ -30,6 +30,7 @@ from agent.model import (
 from agent.model.futures import FuturesTarget
 from agent.model.weights import SignalAnswer, SignalMarket
 from agent.policy.decide import decide
+from agent.units import format_time
 from tests.support.builders import NOW_S, split, strategy, token, with_snapshot
 from tests.support.constants import DAY_S
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY
@@ -132,6 +133,7 @@ def bars_step(count: int, age_s: int) -> StepInput:
     [
         pytest.param(6, 0, "", id="as many as needed"),
         pytest.param(5, 0, "WETH has 5 prices, min_history requires 6", id="one less"),
+        pytest.param(5, 0, f"in the window, which starts {format_time(NOW_S - 90 * DAY_S)}", id="start of the window"),
         pytest.param(6, DAY_S, "", id="as old as allowed"),
         pytest.param(6, DAY_S + 1, "WETH has no price within 1 d", id="a second older"),
     ],
