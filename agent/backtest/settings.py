@@ -1,5 +1,5 @@
 """Backtest settings: the spec (portfolio, policy, limits, strategies), the simulated market, owner
-transfers; and logs of the halts and of the strategies' health.
+transfers; and logs of the halts, of the choices of weights and of the strategies' health.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from agent.errors import ConfigError
 from agent.layers.signals.host import SignalRunner
 from agent.layers.strategies.state import CapitalSplit, StrategyBooks
 from agent.model import (
+    Allocation,
     Asset,
     Destination,
     ExecutionConfig,
@@ -35,7 +36,8 @@ from agent.model import (
     TriggerFunction,
     part_of,
 )
-from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
+from agent.policy.targets import WeightChange, largest_change
+from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int, format_time
 
 IN_NUMERAIRE = "numeraire"
 PRO_RATA = "pro-rata"
@@ -232,6 +234,10 @@ class BacktestSpec:
     """Answers an AnsweredTrigger of the policy."""
     signal_runner: SignalRunner | None = None
     """Answers the signals in place of processes."""
+    max_change_bps: int | None = None
+    """Change of a weight by more than which a choice waits for the owner of a live agent; a backtest
+    has none, and notes it.
+    """
 
     @property
     def asks_functions(self) -> bool:
@@ -458,9 +464,9 @@ def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
         if (feed := feed_by_original.get(original_feed)) is not None
     )
     tokens = (*(asset.token for asset in simulated_assets), *portfolio.hubs)
-    return BacktestSpec(
+    return replace(
+        spec,
         portfolio=_with_assets(portfolio, simulated_assets),
-        policy=spec.policy,
         reference=ReferenceConfig(
             (PriceSource.FEED,),
             spec.reference.twap_window_s,
@@ -479,9 +485,6 @@ def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
             sweeps_outputs=True,
         ),
         tokens_and_symbols=tuple((token.address, token.symbol) for token in tokens),
-        layers=spec.layers,
-        tax=spec.tax,
-        has_gas_price=spec.has_gas_price,
     )
 
 
@@ -547,6 +550,49 @@ class HaltLog:
         return tuple(
             f"no decision at {bar_count} bars: {self._first_reasons[key]}"
             for key, bar_count in self._counts.items()
+        )
+
+
+class ChoiceLog:
+    """Counts the choices of weights that wait for the owner of a live agent, as they move one by more
+    than `max_change_bps`; None: none waits.
+    """
+
+    def __init__(self, portfolio: Portfolio, max_change_bps: int | None) -> None:
+        self._portfolio = portfolio
+        self._max_change_bps = max_change_bps
+        self._last: Allocation | None = None
+        self._count = 0
+        self._largest: tuple[WeightChange, int] | None = None
+
+    def add(self, allocation: Allocation | None) -> None:
+        """Add the weights that apply at a bar."""
+        allocator = self._portfolio.allocator
+        if allocator is None or allocation is None or allocation == self._last:
+            return
+        new_bps = dict(allocation.weights_bps) | dict(allocation.market_bps)
+        change = largest_change(allocator, self._portfolio.assets, self._last, new_bps)
+        self._last = allocation
+        if change is None or self._max_change_bps is None or change.bps <= self._max_change_bps:
+            return
+        self._count += 1
+        if self._largest is None or change.bps > self._largest[0].bps:
+            self._largest = change, allocation.at_s
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence if there are any."""
+        if self._largest is None or self._max_change_bps is None:
+            return ()
+        change, at_s = self._largest
+        choices_text = "choice" if self._count == 1 else "choices"
+        largest_text = (
+            f"{self._portfolio.token(change.name).label} from {change.from_bps / 100:g} % to"
+            f" {change.to_bps / 100:g} % at {format_time(at_s)}"
+        )
+        return (
+            f"{self._count} {choices_text} of weights moved one by more than max_change of"
+            f" {self._max_change_bps / 100:g} %, most {largest_text}: live each waits for trimtab"
+            " weights --accept",
         )
 
 

@@ -42,6 +42,7 @@ from agent.backtest.settings import (
     LEAVE_WHEN_GONE,
     NUMBER_PATTERN,
     BacktestSpec,
+    ChoiceLog,
     HaltLog,
     HealthLog,
     SimulationSettings,
@@ -395,6 +396,7 @@ class SimulationRun:
         self._futures_weights: list[tuple[int, tuple[tuple[str, Fraction], ...]]] = []
         self._evaluated_bars = 0
         self._halts = HaltLog()
+        self._choices = ChoiceLog(spec.portfolio, spec.max_change_bps)
         self._refusal_counts: dict[str, int] = {}
         self._hold_counts: dict[str, int] = {}
         self._futures_refusal_counts: dict[str, int] = {}
@@ -468,6 +470,7 @@ class SimulationRun:
             replace(cost, reason=outcome.decision.reason)
             for cost in transaction_costs[earlier_count:]
         ]
+        self._choices.add(outcome.step_input.history.allocation)
         self._health_log.add(self.world.bar_time_s, outcome.step_input.layer(StrategiesState).books)
         futures_plan = futures_plan_of(outcome)
         for reason in () if futures_plan is None else futures_plan.refusal_texts:
@@ -565,6 +568,7 @@ class SimulationRun:
                 *world.table.notes,
                 *self._end_notes,
                 *self._halts.notes(),
+                *self._choices.notes(),
                 *(
                     format_delisted_holding(holding, numeraire.symbol, numeraire.decimals)
                     for holding in delisted

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent import codec
@@ -166,13 +167,6 @@ def _require_small_changes(
     """
     if settings.max_change_bps is None:
         return
-    previous_bps: dict[str, int] = {}
-    if last_allocation is not None:
-        previous_bps = dict.fromkeys([*weight_bps_by_token, *dict(market_bps)], 0)
-        previous_bps |= dict(last_allocation.weights_bps)
-        previous_bps |= dict(last_allocation.market_bps)
-    elif settings.initial_weights is InitialWeights.TARGETS:
-        previous_bps = {asset.token.address: asset.target_bps for asset in assets}
     new_bps = {**weight_bps_by_token, **dict(market_bps)}
     # a market without a new weight would go to the target of the config, wherever that is
     for market, last_bps in () if last_allocation is None else last_allocation.market_bps:
@@ -182,19 +176,53 @@ def _require_small_changes(
                 f"{label} would leave its {last_bps / 100:g} % for the target of the config",
                 inputs,
             )
-    changes = [
-        (abs(bps - previous_bps[name]), name)
-        for name, bps in new_bps.items()
-        if name in previous_bps
-    ]
-    largest_change_bps, name = max(changes, default=(0, ""))
-    if largest_change_bps > settings.max_change_bps:
-        label = inputs.label_by_token.get(name, name)
+    change = largest_change(settings, assets, last_allocation, new_bps)
+    if change is not None and change.bps > settings.max_change_bps:
+        label = inputs.label_by_token.get(change.name, change.name)
         raise _waits_for_owner(
-            f"{label} would move from {previous_bps[name] / 100:g} % to {new_bps[name] / 100:g} %,"
+            f"{label} would move from {change.from_bps / 100:g} % to {change.to_bps / 100:g} %,"
             f" more than max_change of {settings.max_change_bps / 100:g} %",
             inputs,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class WeightChange:
+    """Change of the weight of a token or futures market, by address."""
+
+    name: str
+    from_bps: int
+    to_bps: int
+
+    @property
+    def bps(self) -> int:
+        """Its size."""
+        return abs(self.to_bps - self.from_bps)
+
+
+def largest_change(
+    settings: AllocatorConfig,
+    assets: Sequence[Asset],
+    last_allocation: Allocation | None,
+    new_bps: Mapping[str, int],
+) -> WeightChange | None:
+    """Return the largest change from the last allocation, under whatever settings it was chosen, to
+    new weights by token and market; before the first one from the targets of the config, if these
+    apply until then, else None.
+    """
+    previous_bps: dict[str, int] = {}
+    if last_allocation is not None:
+        previous_bps = dict.fromkeys(new_bps, 0)
+        previous_bps |= dict(last_allocation.weights_bps)
+        previous_bps |= dict(last_allocation.market_bps)
+    elif settings.initial_weights is InitialWeights.TARGETS:
+        previous_bps = {asset.token.address: asset.target_bps for asset in assets}
+    changes = [
+        WeightChange(name, previous_bps[name], bps)
+        for name, bps in new_bps.items()
+        if name in previous_bps
+    ]
+    return max(changes, key=lambda change: (change.bps, change.name), default=None)
 
 
 def _waits_for_owner(change_text: str, inputs: AllocatorData) -> Refused:

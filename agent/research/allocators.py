@@ -13,7 +13,11 @@ from pydantic import ValidationError
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import BacktestSpec
 from agent.config.tables.messages import describe_errors
-from agent.config.tables.weights import AllocatorTable, require_valid_allocator
+from agent.config.tables.weights import (
+    DEFAULT_MAX_CHANGE_BPS,
+    AllocatorTable,
+    require_valid_allocator,
+)
 from agent.config.weights import build_allocator
 from agent.errors import ConfigError
 from agent.model import PRICE_ONLY_METHODS, Signal
@@ -59,7 +63,12 @@ def with_allocator(
             f'add "{added_symbol}": 0 to targets',
         )
     portfolio = replace(portfolio, allocator=choice.allocator(table.interval_s))
-    return replace(spec, portfolio=portfolio, signal_runner=FunctionRunner(choice))
+    return replace(
+        spec,
+        portfolio=portfolio,
+        signal_runner=FunctionRunner(choice),
+        max_change_bps=DEFAULT_MAX_CHANGE_BPS,
+    )
 
 
 def chosen_allocator(
@@ -99,4 +108,8 @@ def with_table(spec: BacktestSpec, table: AllocatorTable) -> BacktestSpec:
         raise ConfigError(f"allocator: {str(error).removeprefix('weights.')}", _ADVICE) from None
     unasked = table.model_copy(update={"max_change": None})
     allocator_config = build_allocator(unasked, portfolio, Path(), chain_id=0)
-    return replace(spec, portfolio=replace(portfolio, allocator=allocator_config))
+    return replace(
+        spec,
+        portfolio=replace(portfolio, allocator=allocator_config),
+        max_change_bps=table.max_change_bps,
+    )

@@ -353,6 +353,7 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
     token without decimals in the config has 18, and no choice of weights waits for an owner.
     Raises ConfigError.
     """
+    weights_table = loaded_config.config.portfolio.weights
     loaded_config = replace(loaded_config, config=without_max_change(loaded_config.config))
     config = loaded_config.config
     portfolio = offline_portfolio(loaded_config)
@@ -391,6 +392,7 @@ def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
             build_layer_settings(loaded_config, portfolio),
             tax_rule,
             signal_folder=loaded_config.path.parent,
+            max_change_bps=None if weights_table is None else weights_table.max_change_bps,
         )
     )
 

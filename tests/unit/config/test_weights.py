@@ -66,9 +66,18 @@ def test_a_simulation_has_no_owner_to_wait_for(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     path.write_text(config_text(RETURNS))
     path.chmod(0o600)
-    allocator = spec_from_config(load_config(path)).portfolio.allocator
+    spec = spec_from_config(load_config(path))
+    allocator = spec.portfolio.allocator
     assert allocator is not None
     assert (allocator.method, allocator.max_change_bps) == (AllocationMethod.HRP, None)
+    assert spec.max_change_bps == 2_000, "so that the result can say which choices wait live"
+
+
+def test_a_simulation_finds_the_files_of_signals_beside_the_config(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    path.write_text(config_text(RETURNS))
+    path.chmod(0o600)
+    assert spec_from_config(load_config(path)).signal_folder == tmp_path
 
 
 def test_missing_table__leaves_targets_to_the_assets() -> None:

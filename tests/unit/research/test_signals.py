@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,6 +12,7 @@ import polars as pl
 import pytest
 
 from agent import research
+from agent.config.tables.weights import AllocatorTable, SignalTable
 from agent.errors import ConfigError
 from agent.signals import SignalTargets, SignalView
 from tests.support.studies.signals import BAND, BTC, DAYS, ETH, PRICES, TARGETS, TIMES, day_of, momentum
@@ -63,6 +66,46 @@ def test_later_prices_change_nothing_earlier(length: int) -> None:
 def test_portfolio_holds_what_the_function_returns(returned: Any, weights: list[float]) -> None:
     result = research.backtest(PRICES, TARGETS, BAND, signal=lambda view: returned)
     assert result.weights.drop("time").row(1) == pytest.approx(weights, abs=1e-3)
+
+
+BEYOND = "of weights moved one by more than max_change of 20 %"
+PAGE = Path(__file__).parents[3] / "docs" / "python.md"
+
+
+def test_config_of_the_documented_signal__is_valid_and_that_of_its_backtest() -> None:
+    block = PAGE.read_text().split("```toml\n")[1].split("```")[0]
+    values = tomllib.loads(block.replace("…", "0" * 64))
+    weights = AllocatorTable.model_validate(values["portfolio"]["weights"])
+    table = SignalTable.model_validate(values["signals"]["trend"])
+    signal = research.signal(momentum, every="7d", window="90d")
+    assert 'research.signal(trend, every="7d", window="90d")' in PAGE.read_text()
+    assert (weights.every, weights.window, weights.step) == (signal.every_s, signal.window_s, 86_400)
+    assert (weights.signal, table.file) == ("trend", "trend.py:trend")
+
+
+LIVE_WAITS = "live each waits for trimtab weights --accept"
+
+
+@pytest.mark.parametrize(
+    ("shares", "notes"),
+    [
+        ((0.4, 0.6, 0.4), []),
+        (
+            (0.4, 0.61, 0.4),
+            [f"2 choices {BEYOND}, most USD from 30 % to 9 % at {TIMES[8]:%F} 00:00:00 UTC: {LIVE_WAITS}"],
+        ),
+        (
+            (0.7, 0.7, 0.7),
+            [f"1 choice {BEYOND}, most USD from 30 % to 0 % at {TIMES[1]:%F} 00:00:00 UTC: {LIVE_WAITS}"],
+        ),
+    ],
+    ids=["at the limit", "beyond it", "from the targets"],
+)
+def test_choices_that_wait_for_the_owner_of_a_live_agent_are_noted(shares: tuple[float, ...], notes: list[str]) -> None:
+    answers = iter(shares)
+    signal = research.signal(lambda view: {"BTC": next(answers), "ETH": 0.3}, every="7d")
+    result = research.backtest(PRICES, TARGETS, BAND, signal=signal)
+    assert [note for note in result.notes if "max_change" in note] == notes
 
 
 def test_function_is_asked_as_often_as_it_says() -> None:
