@@ -39,7 +39,7 @@ from agent.research.arguments import (
 from agent.research.costs import USUAL_COSTS, Costs
 from agent.research.markets import name_markets
 from agent.research.prices import FRAME_NAME, Moment, between, read_prices, time_s
-from agent.research.signals import FunctionSignal
+from agent.research.signals import FunctionSignal, live_window_s
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger, tracking
 from agent.units import BPS, format_duration
 
@@ -175,7 +175,9 @@ def _spec(
     trigger_function = None
     if isinstance(chosen_trigger, FunctionTrigger):
         trigger_function = chosen_trigger.is_due
-        chosen_trigger = AnsweredTrigger(chosen_trigger.window_s)
+        chosen_trigger = AnsweredTrigger(
+            live_window_s(chosen_trigger.window_s, table.interval_s, "trigger")
+        )
         if chosen_trigger.window_s <= table.interval_s:
             raise ConfigError(
                 "trigger: no price is within the window of"

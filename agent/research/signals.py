@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.backtest.settings import MAX_AGE_BARS
 from agent.config.tables.fields import parse_duration_s
+from agent.config.tables.weights import LONGEST_WINDOW_S, MOST_INTERVALS
 from agent.errors import ConfigError
 from agent.layers.signals.policy import checked_answer
 from agent.model import (
@@ -29,22 +30,23 @@ from agent.price_files.frames import load_polars
 from agent.research.arguments import described, has_items
 from agent.research.prices import times
 from agent.signals.worker import targets_document
+from agent.units import format_duration
 
 HOUR_S = 3_600
 DAY_S = 86_400
 SIGNAL_NAME = "function"
-USUAL_WINDOW = "90d"
+USUAL_WINDOW_S = 90 * DAY_S
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionSignal:
-    """A function that chooses the weights, when, and from how many seconds of prices. Errors name
-    the `argument` that gives it.
+    """A function that chooses the weights, when, and from how many seconds of prices, as
+    `live_window_s` says. Errors name the `argument` that gives it.
     """
 
     function: Signal
     every_s: int
-    window_s: int
+    window_s: int | None
     argument: str = "signal"
 
     def allocator(self, interval_s: int) -> AllocatorConfig:
@@ -53,7 +55,7 @@ class FunctionSignal:
         return AllocatorConfig(
             method=AllocationMethod.SIGNAL,
             every_s=every_s,
-            window_s=self.window_s,
+            window_s=live_window_s(self.window_s, interval_s, self.argument),
             step_s=max(interval_s, HOUR_S),
             min_returns=0,
             max_age_s=(MAX_AGE_BARS + 1) * interval_s,
@@ -66,9 +68,26 @@ class FunctionSignal:
         )
 
 
-def signal(function: Signal, *, every: str = "", window: str = USUAL_WINDOW) -> FunctionSignal:
+def live_window_s(window_s: int | None, interval_s: int, argument: str) -> int:
+    """Return the window of a function that a live agent takes too, of bars `interval_s` apart; None:
+    90 days, or less if that is too long. Raises ConfigError for a longer one.
+    """
+    step_s = max(interval_s, HOUR_S)
+    longest_s = min(LONGEST_WINDOW_S, MOST_INTERVALS * step_s)
+    if window_s is None:
+        return min(USUAL_WINDOW_S, longest_s)
+    if window_s > longest_s:
+        raise ConfigError(
+            f"{argument}: a live agent takes no window of {format_duration(window_s)}, at most 730 d"
+            f" and {MOST_INTERVALS} steps of {format_duration(step_s)}",
+            f'write window="{longest_s // HOUR_S}h" or less, or give prices of longer bars',
+        )
+    return window_s
+
+
+def signal(function: Signal, *, every: str = "", window: str = "") -> FunctionSignal:
     """Let a function choose the weights `every` so often (at each bar without it), from the prices
-    of the last `window`. Raises ConfigError.
+    of the last `window`; without it 90 days, at most 1000 bars. Raises ConfigError.
 
     The function gets a view of what was known at the bar (agent.signals.SignalView) and returns
     weights by symbol, as a dict or a Series of pandas; what they leave of one is the numeraire's, if
@@ -85,7 +104,12 @@ def signal(function: Signal, *, every: str = "", window: str = USUAL_WINDOW) -> 
             'give a function such as lambda view: {"BTC": 0.6}',
         )
     every_s = parse_duration_s(every, "every") if every else 0
-    return FunctionSignal(function, every_s, parse_duration_s(window, "window"))
+    return FunctionSignal(function, every_s, parse_window_s(window))
+
+
+def parse_window_s(window: str) -> int | None:
+    """Return a window in seconds, None for "". Raises ConfigError."""
+    return parse_duration_s(window, "window") if window != "" else None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from agent.model import (
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.research.arguments import MAX_QUOTED_LENGTH, described, is_number
-from agent.research.signals import USUAL_WINDOW, naming_bar
+from agent.research.signals import naming_bar, parse_window_s
 from agent.units import BPS
 
 _EXAMPLE_BY_MAKER = {
@@ -34,10 +34,12 @@ _EXAMPLE_BY_MAKER = {
 
 @dataclass(frozen=True, slots=True)
 class FunctionTrigger:
-    """A function that answers whether a rebalance is due, from how many seconds of prices."""
+    """A function that answers whether a rebalance is due, from how many seconds of prices, as
+    `live_window_s` says.
+    """
 
     function: TriggerFunction
-    window_s: int
+    window_s: int | None
 
     def is_due(self, view: SignalView) -> bool:
         """Return the function's answer. Raises ConfigError unless it is True or False."""
@@ -54,9 +56,9 @@ class FunctionTrigger:
 AnyTrigger = Trigger | FunctionTrigger | TriggerFunction
 
 
-def trigger(function: TriggerFunction, *, window: str = USUAL_WINDOW) -> FunctionTrigger:
+def trigger(function: TriggerFunction, *, window: str = "") -> FunctionTrigger:
     """Let a function answer at each bar whether a rebalance is due, from the prices of the last
-    `window`. Raises ConfigError.
+    `window`; without it 90 days, at most 1000 bars. Raises ConfigError.
 
     The function gets a view of what was known at the bar (agent.signals.SignalView), and returns
     True or False.
@@ -76,7 +78,7 @@ def trigger(function: TriggerFunction, *, window: str = USUAL_WINDOW) -> Functio
             "give research.band, research.every, research.tracking, or a function such as"
             ' lambda view: view.weights["BTC"] > 0.5',
         )
-    return FunctionTrigger(function, parse_duration_s(window, "window"))
+    return FunctionTrigger(function, parse_window_s(window))
 
 
 def checked_trigger(any_trigger: AnyTrigger) -> Trigger | FunctionTrigger:

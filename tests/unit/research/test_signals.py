@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,26 @@ def test_choices_that_wait_for_the_owner_of_a_live_agent_are_noted(shares: tuple
     signal = research.signal(lambda view: {"BTC": next(answers), "ETH": 0.3}, every="7d")
     result = research.backtest(PRICES, TARGETS, BAND, signal=signal)
     assert [note for note in result.notes if "max_change" in note] == notes
+
+
+HOURLY = pl.DataFrame({"time": [TIMES[0] + timedelta(hours=hour) for hour in range(9)], "BTC": [100.0] * 9})
+
+
+@pytest.mark.parametrize("argument", ["signal", "allocator", "trigger"])
+@pytest.mark.parametrize("window", ["1001h", "90d"])
+def test_window_that_a_live_agent_refuses_is_refused(argument: str, window: str) -> None:
+    make = research.trigger if argument == "trigger" else research.signal
+    words = f"{argument}: a live agent takes no window of .* 1000 steps of 1 h .*write window=.1000h."
+    with pytest.raises(ConfigError, match=words):
+        research.backtest(HOURLY, {"BTC": 0.5, "USD": 0.5}, **{argument: make(lambda view: {}, window=window)})
+
+
+@pytest.mark.parametrize(
+    ("window", "bar_s", "window_s"),
+    [("", 86_400, 90 * 86_400), ("", 3_600, 3_600_000), ("", 60, 3_600_000), ("1000h", 3_600, 3_600_000), ("730d", 86_400, 730 * 86_400)],
+)
+def test_window__is_that_given_or_the_usual_as_far_as_a_live_agent_takes_it(window: str, bar_s: int, window_s: int) -> None:
+    assert research.signal(momentum, window=window).allocator(bar_s).window_s == window_s
 
 
 def test_function_is_asked_as_often_as_it_says() -> None:
