@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def test_tracking__waits_trades_to_the_edge_and_waits_again(anvil_chain: LocalCh
         assert again.kind is OutcomeKind.HOLD
         text = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
         assert mentions(text, "rebalance", "WETH is moved beyond", "Correcting it cost", "waiting a year", "usual volatilities")
+        assert re.search(r"% against 50 % \(band [\d.]{2,5}-[\d.]{2,5} % at these weights of the others\), outside", text)
 
 
 def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_path: Path) -> None:

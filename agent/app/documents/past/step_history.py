@@ -58,6 +58,7 @@ from agent.model import (
 )
 from agent.planning import proposals
 from agent.policy.rebalance import buys_to_targets_first
+from agent.policy.triggers.bands import format_band
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.store.transitions import OPEN_STATES
 from agent.units import (
@@ -330,9 +331,9 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     sentences += [f"Targets: {reason}." for reason in step_input.targets.reasons]
     numeraire = portfolio.numeraire
     for drift in decision_result.drifts:
-        band_text = (
-            f"band {float(drift.band_low_bps) / 100:g} to {float(drift.band_high_bps) / 100:g} %"
-        )
+        band_text = f"band {format_band(drift)}"
+        if decision_result.zone is not None:
+            band_text += " at these weights of the others"
         sentences.append(
             f"{drift.symbol}: {numeraire.money_text(drift.value)},"
             f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
