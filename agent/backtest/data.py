@@ -16,7 +16,7 @@ from agent.errors import ConfigError
 from agent.price_files.frames import FORMAT_HINT, load_polars, read_frame
 from agent.price_files.read import ClosingPrices, is_unit_of, read_closes, symbol_pairs
 from agent.price_files.times import parse_times
-from agent.units import Token, safe_label
+from agent.units import Token, format_duration, format_time, safe_label
 from agent.weights.asset_classes import is_cash
 
 MIN_BARS = 2
@@ -174,7 +174,7 @@ def price_gap_notes(
         if end_row < len(closes) - 1:
             notes.append(
                 f"{symbol} ends {len(closes) - 1 - end_row} bars before the data, at"
-                f" {int(times_s[end_row])}"
+                f" {format_time(int(times_s[end_row]))}"
             )
         missing_count = end_row - start_row + 1 - len(priced_rows)
         if missing_count:
@@ -190,7 +190,8 @@ def price_gap_notes(
     long_interval_count = int((intervals_s > np.median(intervals_s)).sum())
     if long_interval_count:
         notes.append(
-            f"{long_interval_count} intervals are longer than usual, at most {int(intervals_s.max())} s"
+            f"{long_interval_count} intervals are longer than usual, at most"
+            f" {format_duration(int(intervals_s.max()))}"
         )
     return tuple(notes)
 
@@ -267,7 +268,7 @@ def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     newest_rows = np.searchsorted(row_times_s, times_s, side="right") - 1
     if newest_rows[0] < 0:
         raise ConfigError(
-            f"{option}: {path.name} begins at {int(row_times_s[0])}, after the first price",
+            f"{option}: {path.name} begins at {format_time(int(row_times_s[0]))}, after the first price",
             "add earlier gas prices, or omit earlier prices",
         )
     return tuple(int(gas_prices_wei[row]) for row in newest_rows)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from agent.backtest.data import TIME_COLUMNS, unix_seconds
 from agent.errors import ConfigError
 from agent.price_files.frames import load_polars, read_frame
-from agent.units import YEAR_S, Value, floor_int, safe_label
+from agent.units import YEAR_S, Value, floor_int, format_duration, safe_label
 
 HIGH_YEARLY_RATE = 1.0
 """Yearly funding rates above the whole notional are probably in percent."""
@@ -214,12 +214,12 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
     intervals_s = np.diff(times_s)
     if long_interval_count := int((intervals_s > MAX_INTERVAL_FACTOR * usual_interval_s).sum()):
         notes.append(
-            f"{note_prefix} has {long_interval_count} intervals longer than usual, at most {int(intervals_s.max())} s;"
+            f"{note_prefix} has {long_interval_count} intervals longer than usual, at most {format_duration(int(intervals_s.max()))};"
             " missing rates count as zero"
         )
     if short_interval_count := int((intervals_s * MAX_INTERVAL_FACTOR < usual_interval_s).sum()):
         notes.append(
-            f"{note_prefix} has {short_interval_count} intervals shorter than usual, at least {int(intervals_s.min())} s"
+            f"{note_prefix} has {short_interval_count} intervals shorter than usual, at least {format_duration(int(intervals_s.min()))}"
         )
     yearly_rate = (
         float(np.median(np.abs(series.rates))) * YEAR_S / usual_interval_s

@@ -50,7 +50,6 @@ from agent.units import (
     Price,
     Token,
     Value,
-    decimal_text,
     price_text,
     value_text,
 )
@@ -545,7 +544,8 @@ def futures_yearly_gains(world: SimulatedWorld) -> tuple[YearGain, ...]:
 
 
 VALUE_DECIMALS = 2
-"""Decimal places of a value in text."""
+COIN_DECIMALS = 6
+"""Decimal places of a value and of an amount of coins in text."""
 
 
 def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[DelistedHolding, ...]:
@@ -583,10 +583,12 @@ def format_delisted_holding(
     share_text = (
         "" if holding.share is None else f", {float(100 * holding.share):.2f} % of the final value"
     )
+    amount_text = value_text(Fraction(holding.balance_raw), holding.decimals, COIN_DECIMALS)
     return (
-        f"{decimal_text(holding.balance_raw, holding.decimals)} {holding.symbol} have no price after {time_text} UTC: at the"
-        f" last price, {price_text(holding.price, holding.decimals, numeraire_decimals, 6)} {numeraire_symbol}, their value is"
-        f" {value_text(holding.value, numeraire_decimals, VALUE_DECIMALS)} {numeraire_symbol}{share_text}"
+        f"{amount_text} {holding.symbol} have no price after {time_text} UTC: at the last price,"
+        f" {price_text(holding.price, holding.decimals, numeraire_decimals, 6)} {numeraire_symbol},"
+        f" their value is {value_text(holding.value, numeraire_decimals, VALUE_DECIMALS)}"
+        f" {numeraire_symbol}{share_text}"
     )
 
 

@@ -181,11 +181,11 @@ def test_sum__is_that_of_assets_and_a_year_is_weighed_by_holding() -> None:
         pytest.param(
             (*range(9), 14, *range(15, 20)),
             0.00001,
-            ["has 1 intervals longer than usual, at most 21600 s; missing rates count as zero"],
+            ["has 1 intervals longer than usual, at most 6 h; missing rates count as zero"],
             id="a gap",
         ),
         pytest.param(
-            (*range(10), 9.5, *range(10, 20)), 0.00001, ["has 2 intervals shorter than usual, at least 1800 s"], id="half-hourly rate"
+            (*range(10), 9.5, *range(10, 20)), 0.00001, ["has 2 intervals shorter than usual, at least 30 min"], id="half-hourly rate"
         ),
         pytest.param([at + (at + 1) % 2 / 3_600 for at in range(20)], 0.00001, [], id="seconds off"),  # venues miss the hour by moments
         pytest.param(range(25), 0.00001, ["has 5 rates outside the simulation, which are ignored"], id="rates after the end"),

@@ -136,7 +136,7 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
     first = 1_609_459_200
     assert read_gas_prices(path, np.array([first, first + day, first + 2 * day - 1, first + 2 * day, first + 9 * day])) == (5, 5, 5, 7, 7)
     for text, reason in (
-        ("time,gas_price_wei\n2021-01-02,5\n", "begins at 1609545600, after the first price"),
+        ("time,gas_price_wei\n2021-01-02,5\n", "begins at 2021-01-02 00:00:00 UTC, after the first price"),
         ("time,gas_price_wei\n2021-01-01,5\n2021-01-01,6\n", "row 2: its time is not later"),
         ("time,gas_price_wei\n2021-01-01,-5\n", "not a whole number of wei"),
         ("time,gas_price_wei\n2021-01-01,5.5\n", "not a whole number of wei"),
