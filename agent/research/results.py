@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -13,7 +14,12 @@ import numpy as np
 
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import ReportPage
-from agent.backtest.report.series import drawdown_series, growth_series, simulation_performance
+from agent.backtest.report.series import (
+    MIN_SAMPLES,
+    drawdown_series,
+    growth_series,
+    simulation_performance,
+)
 from agent.backtest.result import RebalancingPremium, SimulationResult
 from agent.price_files.frames import load_polars
 from agent.research.charts import load_plotly
@@ -23,6 +29,10 @@ from agent.research.reported import ReportedResult
 CHART_WIDTH = 640
 CHART_HEIGHT = 160
 CHART_POINTS = 320
+MARGIN = 20
+SHARES = ("total_return", "hold_return", "cagr", "volatility", "max_drawdown")
+RATIOS = ("sharpe", "turnover")
+COMMON = ("start", "end", "numeraire", "start_value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,28 @@ class BacktestSummary:
     def costs(self) -> float:
         """Fees, impact and gas together."""
         return self.fees + self.impact + self.gas
+
+    def _repr_html_(self) -> str:
+        """Return the figures as a table for a notebook."""
+        names = [*(field.name for field in fields(self) if field.name != "numeraire"), "costs"]
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name.replace('_', ' ')}</th>"
+            f"<td style='text-align:right'>{escape(self._text(name))}</td></tr>"
+            for name in names
+        )
+        return f"<table>{rows}</table>"
+
+    def _text(self, name: str) -> str:
+        figure = getattr(self, name)
+        if isinstance(figure, datetime):
+            return f"{figure:%Y-%m-%d %H:%M}"
+        if isinstance(figure, int):
+            return f"{figure:,}"
+        if math.isnan(figure):
+            return f"unknown: needs {MIN_SAMPLES} days" if name == "cagr" else "unknown"
+        if name in SHARES:
+            return f"{figure * 100:,.2f} %"
+        return f"{figure:,.2f}" if name in RATIOS else f"{figure:,.2f} {self.numeraire}"
 
 
 class Backtest(ReportedResult):
@@ -243,16 +275,13 @@ class Backtest(ReportedResult):
 
     def _repr_html_(self) -> str:
         """Return the figures and the chart of the value for a notebook."""
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(field.name.replace('_', ' '))}</th>"
-            f"<td style='text-align:right'>{escape(_text(getattr(self.summary, field.name)))}</td></tr>"
-            for field in fields(BacktestSummary)
-        )
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return f"<div>{self._chart()}<table>{rows}</table>{notes}</div>"
+        return f"<div>{self._chart()}{self.summary._repr_html_()}{notes}</div>"
 
     def _chart(self) -> str:
-        """Return an SVG of the value (line) and of buy and hold (dashes)."""
+        """Return an SVG of the value (line) and of buy and hold (dashes), with its largest and least
+        value, its first and last day, and a legend.
+        """
         result = self._result
         picked = np.unique(np.linspace(0, len(result.equity) - 1, CHART_POINTS).astype(int))
         series = (result.equity[picked], result.hold_equity[picked])
@@ -270,9 +299,23 @@ class Backtest(ReportedResult):
                 series, ("#1f6feb", "#8b949e"), ("none", "4 3"), strict=True
             )
         )
+        first, last = self.summary.start, self.summary.end
+        bottom = CHART_HEIGHT + 15
+        texts = "".join(
+            f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="12" fill="{colour}">{text}</text>'
+            for x, y, anchor, colour, text in (
+                (0, -6, "start", "gray", f"{lowest + height:,.0f} {escape(result.numeraire)}"),
+                (0, bottom, "start", "gray", f"{lowest:,.0f} {escape(result.numeraire)}"),
+                (CHART_WIDTH / 3, bottom, "middle", "gray", f"{first:%Y-%m-%d}"),
+                (CHART_WIDTH, bottom, "end", "gray", f"{last:%Y-%m-%d}"),
+                (CHART_WIDTH * 2 / 3, -6, "end", "#1f6feb", "portfolio"),
+                (CHART_WIDTH, -6, "end", "#8b949e", "buy and hold"),
+            )
+        )
+        box = f"0 {-MARGIN} {CHART_WIDTH} {CHART_HEIGHT + 2 * MARGIN}"
         return (
-            f'<svg viewBox="0 0 {CHART_WIDTH} {CHART_HEIGHT}" width="{CHART_WIDTH}" role="img"'
-            f' aria-label="Value of the portfolio and of buy and hold">{lines}</svg>'
+            f'<svg viewBox="{box}" width="{CHART_WIDTH}" role="img"'
+            f' aria-label="Value of the portfolio and of buy and hold">{lines}{texts}</svg>'
         )
 
     def _coins(self, amount: Fraction | int) -> float:
@@ -336,14 +379,13 @@ class Comparison(dict[str, Backtest]):
         return figure
 
     def _repr_html_(self) -> str:
-        """Return the figures of each backtest for a notebook."""
-        html: str = self.frame()._repr_html_()
-        return html
-
-
-def _text(figure: object) -> str:
-    if isinstance(figure, datetime):
-        return f"{figure:%Y-%m-%d %H:%M}"
-    if isinstance(figure, float):
-        return f"{figure:,.4g}" if abs(figure) < 10 else f"{figure:,.2f}"
-    return str(figure)
+        """Return the figures of each backtest for a notebook, and once what all have in common."""
+        frame = self.frame()
+        if len(frame.select(COMMON).unique()) != 1:
+            return f"<div>{frame._repr_html_()}</div>"
+        summary = next(iter(self.values())).summary
+        title = (
+            f"{summary.start:%Y-%m-%d} to {summary.end:%Y-%m-%d},"
+            f" {summary.start_value:,.2f} {summary.numeraire} at the start"
+        )
+        return f"<div><p>{escape(title)}</p>{frame.drop(COMMON)._repr_html_()}</div>"

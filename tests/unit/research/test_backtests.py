@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -198,6 +200,39 @@ def test_rate_of_a_year_is_that_of_the_time_between_the_closes(hours: int, bars:
     years = (times[-1] - times[0]) / timedelta(days=365)
     assert summary.total_return < -0.04
     assert summary.cagr == pytest.approx((1 + summary.total_return) ** (1 / years) - 1)
+
+
+def test_rate_of_a_year_of_less_than_twenty_days_is_unknown_and_says_so() -> None:
+    times = [TIMES[0] + timedelta(hours=bar) for bar in range(480)]
+    result = research.backtest(pl.DataFrame({"time": times, "BTC": [100.0 + bar % 7 for bar in range(480)]}), {"BTC": 0.5, "USD": 0.5})
+    assert math.isnan(result.summary.cagr)
+    assert "needs 20 days" in result._repr_html_()
+
+
+def test_notebook_cell__has_axes_legend_and_readable_figures() -> None:
+    result = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+    html = result._repr_html_()
+    summary = result.summary
+    values = [*result.frame()["value"], *result.frame()["hold_value"]]
+    for text in ("2024-01-01", "2024-01-30", "portfolio", "buy and hold", f"{max(values):,.0f} USD", f"{min(values):,.0f} USD"):
+        assert f">{text}</text>" in html
+    for name, text in (
+        ("total return", f"{summary.total_return * 100:.2f} %"),
+        ("costs", f"{summary.costs:,.2f} USD"),
+        ("turnover", f"{summary.turnover:.2f}"),
+        ("trades", str(summary.trades)),
+    ):
+        assert f"{name}</th><td style='text-align:right'>{text}</td>" in html
+    assert not re.search(r"nan|e-\d", html)
+    assert summary._repr_html_() in html
+
+
+def test_notebook_cell_of_a_comparison__says_what_is_common_once() -> None:
+    html = research.compare(small(), {"BTC": 0.5, "USD": 0.5}, {"band": research.band(0.1), "weekly": research.every("7d")})._repr_html_()
+    assert html.startswith("<div><p>2024-01-01 to 2024-01-30, 10,000.00 USD at the start</p>")
+    for column in ("start", "end", "numeraire", "start_value"):
+        assert f"<th>{column}</th>" not in html
+    assert "<th>total_return</th>" in html
 
 
 def test_plot_has_value_holding_and_drawdown() -> None:
