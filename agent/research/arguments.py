@@ -241,7 +241,9 @@ _KIND_BY_NAME = {
     "progress": ArgumentKind(
         "function",
         lambda progress: (
-            progress is None or (callable(progress) and not isinstance(progress, type))
+            progress is None
+            or isinstance(progress, bool)
+            or (callable(progress) and not isinstance(progress, type))
         ),
         "print",
     ),

@@ -26,7 +26,7 @@ from agent.research.inputs import (
     require_one_process,
 )
 from agent.research.prices import Moment, read_prices
-from agent.research.progress import notebook_progress
+from agent.research.progress import shown_progress
 from agent.research.results import Backtest, Comparison
 from agent.research.signals import FunctionSignal
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger
@@ -49,7 +49,7 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     destination: str | Destination | None = None,
     numeraire: str = "",
     native: str = "",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Backtest:
     """Simulate a portfolio over prices, by the same steps as the live agent.
 
@@ -91,10 +91,10 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
         destination=destination,
         flows=flows,
     )
-    shown_progress = progress or notebook_progress()
-    result = simulate_checked(inputs.spec, inputs.table, inputs.settings, shown_progress)
-    if progress is None and shown_progress is not None:  # bars without a trade are skipped
-        shown_progress(inputs.table.bar_count, inputs.table.bar_count)
+    show = shown_progress(progress)
+    result = simulate_checked(inputs.spec, inputs.table, inputs.settings, show)
+    if show is not None and show is not progress:  # bars without a trade are skipped
+        show(inputs.table.bar_count, inputs.table.bar_count)
     return Backtest(result)
 
 
@@ -154,6 +154,8 @@ def compare(
         callable(each) or isinstance(each, FunctionSignal | FunctionTrigger) for each in functions
     ):
         require_one_process(jobs)
+    progress = shown_progress(arguments.pop("progress", None))
+    names = tuple(trials.triggers)
     finished = (
         run_on_cluster(trials, names, scheduler, "no backtest is kept")
         if scheduler

@@ -33,7 +33,7 @@ from agent.research.inputs import (
     read_inputs,
     require_one_process,
 )
-from agent.research.progress import notebook_progress
+from agent.research.progress import shown_progress
 from agent.research.reported import ReportedResult
 from agent.research.signals import FunctionSignal
 from agent.research.triggers import AnyTrigger
@@ -53,7 +53,7 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     bars: int = 0,
     scenarios: Sequence[str | SpotScenario] = (),
     jobs: object = 1,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | bool | None = None,
     **market: Unpack[MarketArguments],
 ) -> StressTest:
     """Run a portfolio over thousands of simulated futures of its prices and over stress scenarios,
@@ -96,7 +96,7 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     )
     spec = replace(inputs.spec, limits=starting_limits(inputs.spec.portfolio.numeraire))
     test = estimated_test(spec, inputs.table, inputs.settings, options.spec(inputs.table))
-    return StressTest(run_stress(test, progress or notebook_progress(), *cores_and_scheduler(jobs)))
+    return StressTest(run_stress(test, shown_progress(progress), *cores_and_scheduler(jobs)))
 
 
 class StressTest(ReportedResult):

@@ -59,7 +59,7 @@ from agent.research.inputs import (
     read_inputs,
     require_one_process,
 )
-from agent.research.progress import notebook_progress
+from agent.research.progress import shown_progress
 from agent.research.reported import ReportedResult
 from agent.research.signals import FunctionSignal
 from agent.units import BPS
@@ -80,7 +80,7 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     calendar: str = "28d",
     jobs: object = 1,
     folder: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = None,
     **market: Unpack[MarketArguments],
 ) -> Tuning:
     """Search for the best of many settings: each runs on the first three quarters of the prices, the
@@ -156,7 +156,7 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
         cores=cores,
         scheduler=scheduler,
         folder=None if folder is None else Path(folder),
-        progress=progress or notebook_progress(),
+        progress=shown_progress(progress),
     )
     return Tuning(result)
 

@@ -1,4 +1,4 @@
-"""Progress in a notebook, and nothing elsewhere."""
+"""Progress in a notebook, and elsewhere if it is asked for."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ def test_back_test_shows_a_line_in_a_notebook_only(
     assert output.endswith("\n") == bool(lines)
     research.backtest(PRICES.head(3), TARGETS, BAND, progress=lambda finished, total: None)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("progress", "line"), [(True, "3 of 3"), (False, ""), (None, "")])
+def test_a_script_gets_a_line_if_it_asks(progress: bool | None, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    research.backtest(PRICES.head(3), TARGETS, BAND, progress=progress)
+    captured = capsys.readouterr()
+    assert captured.out == "", "it is not mixed with what the script prints"
+    assert captured.err.rpartition("\r")[2].strip() == line
 
 
 def test_line_updates_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
