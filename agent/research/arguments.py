@@ -6,6 +6,7 @@ import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import Enum
@@ -13,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.config.tables.fields import parse_choice
+from agent.config.tables.fields import parse_choice, parse_duration_s
 from agent.errors import ConfigError
 from agent.units import written_number
 
@@ -141,6 +142,20 @@ def check_kinds(argument_by_name: Mapping[str, object]) -> None:
                 f"{name}: {described(argument)} is no {kind.noun}",
                 f"write for example {name}={kind.example}",
             )
+
+
+Duration = str | timedelta
+"""A text such as "7d", or a timedelta of Python or pandas."""
+
+
+def duration_s(duration: Duration, field: str) -> int:
+    """Return a duration in whole seconds. Raises ConfigError."""
+    if not isinstance(duration, timedelta):
+        return parse_duration_s(duration, field)
+    seconds = duration / timedelta(seconds=1)
+    if not (seconds > 0 and seconds.is_integer()):
+        raise ConfigError(f"{field}: {duration} is no whole number of seconds", "write 90s or 7d")
+    return int(seconds)
 
 
 def exact_amount(number: Number, name: str) -> Fraction:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.backtest.settings import MAX_AGE_BARS
-from agent.config.tables.fields import parse_duration_s
 from agent.config.tables.weights import LONGEST_WINDOW_S, MOST_INTERVALS
 from agent.errors import ConfigError
 from agent.layers.signals.policy import checked_answer
@@ -27,7 +26,7 @@ from agent.model import (
     SignalView,
 )
 from agent.price_files.frames import load_polars
-from agent.research.arguments import described, has_items
+from agent.research.arguments import Duration, described, duration_s, has_items
 from agent.research.prices import times
 from agent.signals.worker import targets_document
 from agent.units import format_duration
@@ -85,7 +84,7 @@ def live_window_s(window_s: int | None, interval_s: int, argument: str) -> int:
     return window_s
 
 
-def signal(function: Signal, *, every: str = "", window: str = "") -> FunctionSignal:
+def signal(function: Signal, *, every: Duration = "", window: Duration = "") -> FunctionSignal:
     """Let a function choose the weights `every` so often (at each bar without it), from the prices
     of the last `window`; without it 90 days, at most 1000 bars. Raises ConfigError.
 
@@ -103,13 +102,13 @@ def signal(function: Signal, *, every: str = "", window: str = "") -> FunctionSi
             f"signal: {described(function)} is no function that chooses weights",
             'give a function such as lambda view: {"BTC": 0.6}',
         )
-    every_s = parse_duration_s(every, "every") if every else 0
+    every_s = duration_s(every, "every") if every != "" else 0
     return FunctionSignal(function, every_s, parse_window_s(window))
 
 
-def parse_window_s(window: str) -> int | None:
+def parse_window_s(window: Duration) -> int | None:
     """Return a window in seconds, None for "". Raises ConfigError."""
-    return parse_duration_s(window, "window") if window != "" else None
+    return duration_s(window, "window") if window != "" else None
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from agent.config.tables.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.model import (
     Every,
@@ -20,7 +19,7 @@ from agent.model import (
 )
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.no_trade_zone import build_tracking
-from agent.research.arguments import MAX_QUOTED_LENGTH, described, is_number
+from agent.research.arguments import MAX_QUOTED_LENGTH, Duration, described, duration_s, is_number
 from agent.research.signals import naming_bar, parse_window_s
 from agent.units import BPS
 
@@ -56,7 +55,7 @@ class FunctionTrigger:
 AnyTrigger = Trigger | FunctionTrigger | TriggerFunction
 
 
-def trigger(function: TriggerFunction, *, window: str = "") -> FunctionTrigger:
+def trigger(function: TriggerFunction, *, window: Duration = "") -> FunctionTrigger:
     """Let a function answer at each bar whether a rebalance is due, from the prices of the last
     `window`; without it 90 days, at most 1000 bars. Raises ConfigError.
 
@@ -104,7 +103,7 @@ def band(relative: float | None = None, *, absolute: float | None = None) -> Thr
     return threshold
 
 
-def every(interval: str, threshold: Threshold | None = None) -> Every | HybridTrigger:
+def every(interval: Duration, threshold: Threshold | None = None) -> Every | HybridTrigger:
     """Rebalance at intervals such as "12h", "7d"; with `threshold`, only once a weight has left its
     band by then. Raises ConfigError.
 
@@ -115,7 +114,7 @@ def every(interval: str, threshold: Threshold | None = None) -> Every | HybridTr
         raise ConfigError(
             f"every: {described(threshold)} is no band", "write for example research.band(0.1)"
         )
-    schedule = Every(parse_duration_s(interval, "every"))
+    schedule = Every(duration_s(interval, "every"))
     return schedule if threshold is None else HybridTrigger(threshold, schedule)
 
 

@@ -64,6 +64,9 @@ from agent.research.reported import ReportedResult
 from agent.research.signals import FunctionSignal
 from agent.units import BPS
 
+SHOWN_SETTINGS = 10
+"""Settings in a notebook."""
+
 
 @naming_arguments
 def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by name
@@ -319,5 +322,8 @@ class Tuning(ReportedResult):
     def _repr_html_(self) -> str:
         """Return the verdict and the ten best settings for a notebook."""
         sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.verdict)
-        table = self.frame().head(10)._repr_html_()
-        return f"<div><p>{escape(repr(self))}</p><ul>{sentences}</ul>{table}</div>"
+        frame = self.frame()
+        more_count = len(frame) - SHOWN_SETTINGS
+        more_text = f"<p>{more_count:,} more in frame()</p>" if more_count > 0 else ""
+        table = frame.head(SHOWN_SETTINGS)._repr_html_()
+        return f"<div><p>{escape(repr(self))}</p><ul>{sentences}</ul>{table}{more_text}</div>"

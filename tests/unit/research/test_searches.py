@@ -47,7 +47,7 @@ def test_stress_test_is_that_of_the_command() -> None:
     assert result.document == expected
 
 
-def test_search__has_a_frame_picture_report_and_best_trigger(tmp_path: Path) -> None:
+def test_search__has_a_frame_picture_report_and_best_trigger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     progress: list[tuple[int, int]] = []
     result = research.tune(
         pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH"),
@@ -68,6 +68,9 @@ def test_search__has_a_frame_picture_report_and_best_trigger(tmp_path: Path) -> 
     assert set(figure.data[0].y) == {"10 % rel", "20 % rel", "no band"}
     assert "band 20 % rel" in result.report(tmp_path / "search.html").read_text()
     assert result._repr_html_().count("<li>") == len(result.verdict)
+    assert "more in frame()" not in result._repr_html_()
+    monkeypatch.setattr("agent.research.tuning.SHOWN_SETTINGS", len(frame) - 1)
+    assert "<p>1 more in frame()</p>" in result._repr_html_()
     assert {"best", "frame", "plot", "verdict"} <= set(dir(result))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from agent import codec, research
@@ -141,6 +143,19 @@ def test_answer_is_a_part_of_the_policy() -> None:
         assert codec.loads(Policy, codec.dumps(policy)) == policy
     with pytest.raises(ConfigError, match="a window of 0 s"):
         validate_policy(Policy(AnsweredTrigger(0), Destination.TARGET, cooldown_s=0))
+
+
+@pytest.mark.parametrize("duration", ["7d", timedelta(days=7), pd.Timedelta("7d")], ids=["text", "Python", "pandas"])
+def test_durations_of_every_kind_are_read(duration: str | timedelta) -> None:
+    assert research.every(duration) == research.every("168h")
+    assert research.signal(falls, every=duration, window=duration) == research.signal(falls, every="168h", window="168h")
+    assert research.trigger(falls, window=duration) == FunctionTrigger(falls, 7 * 86_400)
+
+
+@pytest.mark.parametrize("duration", [timedelta(0), timedelta(days=-1), timedelta(seconds=1.5), pd.NaT])
+def test_a_duration_without_whole_seconds_is_refused(duration: Any) -> None:
+    with pytest.raises(ConfigError, match="every: "):
+        research.every(duration)
 
 
 def test_trigger_keeps_function_and_window() -> None:
