@@ -158,6 +158,12 @@ def duration_s(duration: Duration, field: str) -> int:
     return int(seconds)
 
 
+def optional_duration_s(duration: Duration, field: str) -> int | None:
+    """Return a duration in whole seconds, None for "". Raises ConfigError."""
+    is_omitted = isinstance(duration, str) and not duration
+    return None if is_omitted else duration_s(duration, field)
+
+
 def exact_amount(number: Number, name: str) -> Fraction:
     """Return a number exactly as it is written. Raises ConfigError naming the argument."""
     try:

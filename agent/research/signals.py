@@ -26,7 +26,7 @@ from agent.model import (
     SignalView,
 )
 from agent.price_files.frames import load_polars
-from agent.research.arguments import Duration, described, duration_s, has_items
+from agent.research.arguments import Duration, described, has_items, optional_duration_s
 from agent.research.prices import times
 from agent.signals.worker import targets_document
 from agent.units import format_duration
@@ -102,13 +102,8 @@ def signal(function: Signal, *, every: Duration = "", window: Duration = "") -> 
             f"signal: {described(function)} is no function that chooses weights",
             'give a function such as lambda view: {"BTC": 0.6}',
         )
-    every_s = duration_s(every, "every") if every != "" else 0
-    return FunctionSignal(function, every_s, parse_window_s(window))
-
-
-def parse_window_s(window: Duration) -> int | None:
-    """Return a window in seconds, None for "". Raises ConfigError."""
-    return duration_s(window, "window") if window != "" else None
+    every_s = optional_duration_s(every, "every") or 0
+    return FunctionSignal(function, every_s, optional_duration_s(window, "window"))
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from agent.backtest.stress.paths import STRESS_SCENARIOS, SpotScenario
 from agent.backtest.stress.run import StressResult, stress_document, stress_page
 from agent.backtest.stress.work import PathMetrics
 from agent.config.writing.template import starting_limits
+from agent.errors import ConfigError
 from agent.model import Destination, Signal
 from agent.price_files.frames import load_polars
 from agent.research.allocators import AnyAllocator, chosen_allocator
-from agent.research.arguments import Number, distinct_members
+from agent.research.arguments import Duration, Number, distinct_members, optional_duration_s
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
@@ -37,6 +38,7 @@ from agent.research.progress import shown_progress
 from agent.research.reported import ReportedResult
 from agent.research.signals import FunctionSignal
 from agent.research.triggers import AnyTrigger
+from agent.units import format_duration
 
 
 @naming_arguments
@@ -51,6 +53,7 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     paths: int = USUAL_PATHS,
     step_paths: int = USUAL_STEP_PATHS,
     bars: int = 0,
+    horizon: Duration = "",
     scenarios: Sequence[str | SpotScenario] = (),
     jobs: object = 1,
     progress: Callable[[str, int, int], None] | bool | None = None,
@@ -61,8 +64,8 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     has its value, costs, network, start, end, numeraire and native. There are no `flows`: a loss is
     that of a path's first value.
 
-    `paths` are simulated by each of two methods, each `bars` long (720 of them if there are as
-    many). `step_paths` are those of each scenario, which take the live step, and in place of `paths`
+    `paths` are simulated by each of two methods, each `bars` or a `horizon` such as "30d"
+    long (720 bars if there are as many). `step_paths` are those of each scenario, which take the live step, and in place of `paths`
     those of a function or an allocator, which need it too. `scenarios` are members of
     `research.Scenario` or their values, without any all that apply. `jobs` is a number of cores (0: all; a script then needs
     `if __name__ == "__main__"`), a Dask client, or the address of its scheduler. `progress` gets the
@@ -88,6 +91,8 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     )
     if inputs.spec.asks_functions:
         require_one_process(jobs)
+    if (horizon_s := optional_duration_s(horizon, "horizon")) is not None:
+        bars = _bars_of(horizon_s, bars, inputs.table.interval_s)
     options = StressOptions(
         paths=paths,
         step_paths=step_paths,
@@ -97,6 +102,19 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     spec = replace(inputs.spec, limits=starting_limits(inputs.spec.portfolio.numeraire))
     test = estimated_test(spec, inputs.table, inputs.settings, options.spec(inputs.table))
     return StressTest(run_stress(test, shown_progress(progress), *cores_and_scheduler(jobs)))
+
+
+def _bars_of(horizon_s: int, bars: int, interval_s: int) -> int:
+    """Return the bars of a horizon. Raises ConfigError for both arguments, or less than a bar."""
+    if bars:
+        raise ConfigError("horizon: bars give the length already", "give one of the two")
+    count = horizon_s // interval_s
+    if not count:
+        raise ConfigError(
+            f"horizon: {format_duration(horizon_s)} is shorter than a bar of {format_duration(interval_s)}",
+            f'write for example horizon="{format_duration(30 * interval_s)}"',
+        )
+    return count
 
 
 class StressTest(ReportedResult):

@@ -19,8 +19,15 @@ from agent.model import (
 )
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.no_trade_zone import build_tracking
-from agent.research.arguments import MAX_QUOTED_LENGTH, Duration, described, duration_s, is_number
-from agent.research.signals import naming_bar, parse_window_s
+from agent.research.arguments import (
+    MAX_QUOTED_LENGTH,
+    Duration,
+    described,
+    duration_s,
+    is_number,
+    optional_duration_s,
+)
+from agent.research.signals import naming_bar
 from agent.units import BPS
 
 _EXAMPLE_BY_MAKER = {
@@ -77,7 +84,7 @@ def trigger(function: TriggerFunction, *, window: Duration = "") -> FunctionTrig
             "give research.band, research.every, research.tracking, or a function such as"
             ' lambda view: view.weights["BTC"] > 0.5',
         )
-    return FunctionTrigger(function, parse_window_s(window))
+    return FunctionTrigger(function, optional_duration_s(window, "window"))
 
 
 def checked_trigger(any_trigger: AnyTrigger) -> Trigger | FunctionTrigger:

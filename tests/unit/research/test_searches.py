@@ -93,6 +93,24 @@ def test_stress_test_has_frames_a_picture_and_a_report(tmp_path: Path) -> None:
     assert {"document", "frame", "notes", "paths", "plot"} <= set(dir(result))
 
 
+def test_horizon_of_a_stress_test_is_its_bars() -> None:
+    test = research.stress(PRICES, TARGETS, research.band(0.1), paths=10, scenarios=["crash"], horizon="60d")
+    assert repr(test).startswith("StressTest(4 cases of 60 bars, ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"horizon": "60d", "bars": 60}, "horizon: bars give the length already .give one of the two"),
+        ({"horizon": "23h"}, "horizon: 23 h is shorter than a bar of 1 d .write for example horizon=.30 d"),
+        ({"horizon": "soon"}, "horizon: 'soon' is not a duration"),
+    ],
+)
+def test_a_wrong_horizon_is_refused(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        research.stress(PRICES, TARGETS, research.band(0.1), **arguments)
+
+
 def test_usual_searches_need_no_trigger() -> None:
     by_loss = research.tune(PRICES, TARGETS, allocators=["fixed"])
     again = research.backtest(PRICES, TARGETS, by_loss.best, destination=by_loss.best_destination, end="2021-02-01")

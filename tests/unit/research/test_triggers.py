@@ -158,5 +158,13 @@ def test_a_duration_without_whole_seconds_is_refused(duration: Any) -> None:
         research.every(duration)
 
 
+@pytest.mark.parametrize("duration", [pd.Series([True]), np.array([1, 2]), None, 7])
+def test_what_is_no_duration_is_refused(duration: Any) -> None:
+    makers = (research.every, lambda wrong: research.trigger(falls, window=wrong), lambda wrong: research.signal(falls, every=wrong))
+    for make in makers:
+        with pytest.raises(ConfigError, match="is not a duration"):
+            make(duration)
+
+
 def test_trigger_keeps_function_and_window() -> None:
     assert research.trigger(falls, window="30d") == FunctionTrigger(falls, 30 * 86_400)
