@@ -299,15 +299,15 @@ class Backtest(ReportedResult):
                 series, ("#1f6feb", "#8b949e"), ("none", "4 3"), strict=True
             )
         )
-        first, last = self.summary.start, self.summary.end
+        summary = self.summary
         bottom = CHART_HEIGHT + 15
         texts = "".join(
             f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="12" fill="{colour}">{text}</text>'
             for x, y, anchor, colour, text in (
                 (0, -6, "start", "gray", f"{lowest + height:,.0f} {escape(result.numeraire)}"),
                 (0, bottom, "start", "gray", f"{lowest:,.0f} {escape(result.numeraire)}"),
-                (CHART_WIDTH / 3, bottom, "middle", "gray", f"{first:%Y-%m-%d}"),
-                (CHART_WIDTH, bottom, "end", "gray", f"{last:%Y-%m-%d}"),
+                (CHART_WIDTH / 3, bottom, "middle", "gray", f"{summary.start:%Y-%m-%d}"),
+                (CHART_WIDTH, bottom, "end", "gray", f"{summary.end:%Y-%m-%d}"),
                 (CHART_WIDTH * 2 / 3, -6, "end", "#1f6feb", "portfolio"),
                 (CHART_WIDTH, -6, "end", "#8b949e", "buy and hold"),
             )
