@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Callable
 from fractions import Fraction
-from math import floor
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path,
     assert result.json["report"] == [str(path), str(path.with_suffix(".json"))]
     page = path.read_text()
     document = json.loads(path.with_suffix(".json").read_text())
-    final_value = f"{floor(Fraction(result.json['final_value']) * 100) / 100:,.2f}"
+    final_value = f"{float(round(Fraction(result.json['final_value']), 2)):,.2f}"
     for text in (f"{final_value} USD", result.json["config_hash"], result.json["data_hash"], "WBTC and USD"):
         assert text in page
     facts = {fact["name"]: fact["value"] for fact in document["facts"]}
