@@ -73,10 +73,7 @@ class LoadedConfig:
                 f"store.url: {live_file.name} is reserved for paper trading, or for PostgreSQL",
                 "choose another name, such as trimtab.db",
             )
-        paper_name = f"{live_file.stem}{PAPER_SUFFIX}{live_file.suffix}"
-        if live_file.name == USUAL_STORE:
-            paper_name = PAPER_FILE
-        return SQLITE_PREFIX + str(live_file.with_name(paper_name)) if self.is_paper else url
+        return SQLITE_PREFIX + str(paper_file(live_file)) if self.is_paper else url
 
     @property
     def live_store_url(self) -> str:
@@ -108,6 +105,13 @@ def sqlite_file(url: str, folder: Path) -> Path | None:
         return None
     store_file = Path(url.removeprefix(SQLITE_PREFIX))
     return store_file if store_file.is_absolute() else (folder / store_file).resolve()
+
+
+def paper_file(live_file: Path) -> Path:
+    """Return the paper store's file beside that of a live store."""
+    if live_file.name == USUAL_STORE:
+        return live_file.with_name(PAPER_FILE)
+    return live_file.with_name(f"{live_file.stem}{PAPER_SUFFIX}{live_file.suffix}")
 
 
 def store_place(url: str, config_path: Path, *, is_paper: bool = False) -> Path:

@@ -157,8 +157,10 @@ def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) 
 def test_a_store_that_exists_already_is_questioned(bare: Bare, tmp_path: Path) -> None:
     assert not any("store.url" in line for line in init(bare, tmp_path / "trimtab.toml", *TWO).json["warnings"])
     (tmp_path / "trimtab.db").touch()
+    assert not any("store.url" in line for line in init(bare, tmp_path / "third.toml", *TWO).json["warnings"]), "it has its own"
+    (tmp_path / "other.db").touch()
     (warning,) = [line for line in init(bare, tmp_path / "other.toml", *TWO).json["warnings"] if "store.url" in line]
-    assert mentions(warning, "trimtab.db", "one portfolio", 'url = "sqlite:///other-new.db"')
+    assert mentions(warning, "other.db", "one portfolio", 'url = "sqlite:///other-new.db"')
 
 
 def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def _made(template: str | None, targets: str, numeraire: str, comments: bool) ->
     with TemporaryDirectory() as folder:
         pairs = [] if template else [(pair.split("=")[0], pair.split("=")[1]) for pair in targets.split()]
         write_new_config(
-            path := Path(folder) / "x.toml",
+            path := Path(folder) / "trimtab.toml",
             NewConfig(
                 "ethereum", WALLET, pairs, numeraire, RPC, template=template or "", numeraire_price=None if numeraire == "USDC" else "3000"
             ),

@@ -26,8 +26,10 @@ from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract
 from agent.config.load import UNSAVED_REMEDY, load_config, parse_config
+from agent.config.loaded import PAPER_FILE, USUAL_STORE, paper_file
 from agent.config.networks.other_names import name_remedy
 from agent.config.networks.presets import PRESETS, Preset, TemplateAsset
+from agent.config.redaction import SQLITE_PREFIX
 from agent.config.schema import Config
 from agent.config.secrets.env_file import read_variables
 from agent.config.tables.chain import RpcTable
@@ -248,6 +250,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
         config_text, use_cash, new_config.max_live_value or ceiling_of(use_cash, numeraire_usd)
     )
     config_text = _with_alert_and_key(config_text, new_config, local_chain)
+    config_text = replace_setting(config_text, f"sqlite:///{USUAL_STORE}", own_store_url(path))
     safe_warnings = _safe_warnings(new_config, variables)
     if new_config.is_safe:
         config_text = with_safe(config_text)
@@ -345,10 +348,21 @@ def _depeg_warnings(config: Config) -> list[str]:
     ]
 
 
+def own_store_url(config: Path) -> str:
+    """Return the store's URL of a new config: a file of the config's name, so that each of several
+    configs in a folder has its own; the usual one for a name that is reserved or no part of a URL.
+    """
+    is_plain = re.fullmatch(r"[A-Za-z0-9_-]+", config.stem) and config.stem != Path(PAPER_FILE).stem
+    return f"{SQLITE_PREFIX}{f'{config.stem}.db' if is_plain else USUAL_STORE}"
+
+
 def _store_warnings(config: Path, url: str) -> list[str]:
-    """Return a warning if the new config's store exists: it may belong to another portfolio."""
-    store_path = config.parent / url.removeprefix("sqlite:///")
-    if not store_path.exists():
+    """Return a warning if the new config's store exists, live or on paper: it may belong to another
+    portfolio.
+    """
+    live_path = config.parent / url.removeprefix(SQLITE_PREFIX)
+    store_path = next((path for path in (live_path, paper_file(live_path)) if path.exists()), None)
+    if store_path is None:
         return []
     return [
         f"store.url: {store_path.name} exists already, and a store serves one portfolio; if it belongs"

@@ -81,8 +81,10 @@ def test_config__is_that_of_init_and_next_commands_follow(desk: SetupBrowser, tm
     [csrf] = set(re.findall('name="csrf" value="([^"]+)"', desk.ask(path, Cookie=desk.cookie)[2].decode()))
     assert desk.post(path, {})[1]["location"] == "/setup/done"
     written = tmp_path / "trimtab.toml"
-    answered().with_cash("1,000").with_alert("TRIMTAB_ALERTS").write(tmp_path / "same.toml")
-    assert written.read_bytes() == (tmp_path / "same.toml").read_bytes()
+    same = tmp_path / "same" / "trimtab.toml"
+    same.parent.mkdir()
+    answered().with_cash("1,000").with_alert("TRIMTAB_ALERTS").write(same)
+    assert written.read_bytes() == same.read_bytes()
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     done = desk.text("/setup/done")
     option = re.escape(f" --config {written}")
@@ -104,7 +106,7 @@ def test_config__is_that_of_init_and_next_commands_follow(desk: SetupBrowser, tm
         assert desk.post(page, {})[0] == 403, "no page shows a form any more"
         code, headers, _ = desk.post(page, {**ANSWERS.get(page, {}), "csrf": csrf})  # a form from before, in another tab
         assert (code, headers["location"]) == (303, "/setup/done")
-    assert written.read_bytes() == (tmp_path / "same.toml").read_bytes()
+    assert written.read_bytes() == same.read_bytes()
 
 
 def test_the_export_of_a_local_chain_has_its_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

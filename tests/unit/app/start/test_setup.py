@@ -1,0 +1,45 @@
+"""Several new configs in a folder: each has stores of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent import wiring
+from agent.app.start.setup import NewConfig, write_new_config
+from agent.config.load import load_config
+from tests.support.constants import WALLET
+
+NEW_CONFIG = NewConfig("ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], endpoints=[("RPC_A", "alpha"), ("RPC_B", "beta")])
+
+
+def store_names(path: Path) -> tuple[str, str]:
+    """Names of the live store and of the paper store of a new config."""
+    write_new_config(path, NEW_CONFIG)
+    loaded_config = load_config(path)
+    live_file = wiring.store_file(loaded_config)
+    paper_file = wiring.store_file(replace(loaded_config, is_paper=True))
+    return live_file.name, paper_file.name
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("trimtab.toml", ("trimtab.db", "paper.db")),
+        ("other.toml", ("other.db", "other.paper.db")),
+        ("OTHER-2.toml", ("OTHER-2.db", "OTHER-2.paper.db")),
+        ("paper.toml", ("trimtab.db", "paper.db")),
+        ("a?b.toml", ("trimtab.db", "paper.db")),
+    ],
+)
+def test_new_config__names_its_stores_like_itself(tmp_path: Path, file: str, names: tuple[str, str]) -> None:
+    assert store_names(tmp_path / file) == names
+
+
+@pytest.mark.parametrize("store_name", ["other.db", "other.paper.db"])
+def test_new_config__warns_of_a_store_that_exists(tmp_path: Path, store_name: str) -> None:
+    (tmp_path / store_name).touch()
+    document = write_new_config(tmp_path / "other.toml", NEW_CONFIG)
+    assert any(warning.startswith(f"store.url: {store_name} exists already") for warning in document["warnings"])
