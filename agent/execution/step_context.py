@@ -63,7 +63,8 @@ class CaughtUpReader:
         raise Retryable(
             f"the endpoints agree only on block {snapshot.head.number}, which is "
             f"behind our transaction at nonce {expected_nonce - 1}",
-            "try again when the slower endpoint has caught up",
+            "try again when the slower endpoint has caught up; if a local chain began anew, set a new"
+            " file in store.url",
             code=ErrorCode.LAG,
         )
 

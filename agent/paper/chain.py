@@ -36,6 +36,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.paper.venue import PaperPerpetualProtocol, PaperVenueEffects
+from agent.policy import minimum
 from agent.policy.cash_flows.balance_changes import balances_of
 from agent.ports import EvidenceSource, Reader, Simulation, TransactionStatus
 from agent.reference import reference_prices
@@ -312,7 +313,9 @@ class PaperChain:
             gas_used=gas_units,
             effective_gas_price_wei=gas_price_wei,
             transfers=(),
-            data_fee_wei=snapshot.max_fee_beyond_gas_wei(gas_units, data_bytes),
+            data_fee_wei=snapshot.expected_fee_beyond_gas_wei(
+                gas_units, _planned_bytes(effects, data_bytes)
+            ),
         )
         if effects is not None:
             receipt = replace(receipt, status=1, transfers=tuple(effects.transfers))
@@ -387,6 +390,15 @@ def _pools_by_address(snapshot: Snapshot) -> dict[str, Pool]:
     return {pool.address: pool for pool in snapshot.pools}
 
 
+def _planned_bytes(effects: TransactionEffects | PaperVenueEffects | None, data_bytes: int) -> int:
+    """Return the calldata that a plan counts for a transaction with these effects, so that its data
+    fee is the expected one; `data_bytes`, its own, where plans count no legs.
+    """
+    if not isinstance(effects, TransactionEffects):
+        return data_bytes
+    return minimum.LEG_BYTES * (len(effects.swaps) + 1) if effects.swaps else data_bytes
+
+
 def _gas_price_wei(tx: UnsignedTx, head: Head) -> int | None:
     """Return the gas price of the transaction in a block; None if it pays too little."""
     base_fee_wei = head.base_fee_wei or 0
@@ -416,6 +428,8 @@ class PaperReader:
             raise Retryable(
                 f"the endpoints agree on block {snapshot.head.number} only, which is behind our"
                 f" transaction in {wallet.block}",
+                "try again; if a local chain began anew, its ledger is of no use here: begin a new"
+                " portfolio in a folder of its own",
                 code=ErrorCode.LAG,
             )
         snapshot = self._chain.with_paper_margin(snapshot)

@@ -16,6 +16,7 @@ from agent.chain.tokens import encode_approve
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.model import (
     Allowance,
+    DataFeeQuote,
     Evidence,
     FuturesReading,
     Head,
@@ -32,6 +33,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.paper.chain import NO_ACCOUNT_ANSWER, PaperChain, PaperEvidence, PaperReader
+from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
 from agent.ports import Grant
 from agent.signing.rules import SigningRules
 from agent.store import open_store
@@ -269,12 +271,29 @@ def test_tokens__are_tried_with_the_real_wallet_s_holdings(world: World) -> None
     assert (steps[0].snapshot.holdings, steps[0].snapshot.allowances) == (real.holdings, allowed)
 
 
+@pytest.mark.parametrize("quote", [DataFeeQuote(10**12, 10**15, 0, 0, 10**12, 4 * 10**12), DataFeeQuote(10**12, 10**15, 7, 7)])
+def test_data_fee__is_the_one_that_the_plan_expects(world: World, quote: DataFeeQuote) -> None:
+    world.blocks.now = replace(world.blocks.now, data_fee=quote)
+    approve(world)
+    pool_seen = world.blocks.next()
+    sent = world.send(builders.ROUTER, sale(pool_seen), 8)
+    world.blocks.next()
+    receipt = world.chain.status_of(sent).receipt
+    assert receipt is not None
+    assert receipt.status == 1
+    assert receipt.data_fee_wei == quote.expected_fee_beyond_gas_wei(receipt.gas_used, 2 * LEG_BYTES)
+    approval = world.store.paper.wallet()
+    assert approval is not None
+    assert approval.receipts[0].data_fee_wei == quote.expected_fee_beyond_gas_wei(approval.receipts[0].gas_used, APPROVAL_BYTES)
+
+
 def test_endpoints_behind_the_last_fill_are_waited_for(world: World) -> None:
     behind = world.blocks.now
     approve(world)
     world.blocks.now = behind
-    with raises_code(Retryable, "lag"):
+    with raises_code(Retryable, "lag") as caught:
         PaperReader(world.blocks, world.chain).snapshot()
+    assert "begin a new portfolio" in caught.value.remedy
 
 
 def test_the_signers_rules_hold_on_paper(world: World) -> None:
