@@ -105,6 +105,30 @@ def test_every_way_out_of_a_step_is_written_down_and_can_be_told(anvil_chain: Lo
     )
 
 
+@pytest.mark.parametrize("is_approved", [False, True], ids=["approval first", "approved before"])
+def test_explained_step__has_its_booked_cost_against_the_whole_plan(anvil_chain: LocalChain, tmp_path: Path, is_approved: bool) -> None:
+    chain = anvil_chain
+    fund(chain, DRIFTED)
+    if is_approved:
+        allow(chain, "WETH")
+    loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        chain.mine(5)
+        agent.rebalance(send=True, confirm=yes)  # books what is final
+        first_step = agent.context.store.steps.newest(10)[-1]
+    history = step_history.history(loaded.path)["steps"]
+    costs = [Fraction(step["cost"]["total"]) for step in history if step["cost"]]
+    assert len(costs) == 2 - is_approved
+    _, first_plan, _ = remembered(loaded, chain, first_step.id)
+    assert first_plan is not None
+    planned = first_plan.cost.total / 10**6
+    [sentence] = [text for text in step_history.explain(loaded.path, outcome.step_id)["sentences"] if "as booked" in text]
+    assert f"{float(sum(costs) - planned):+,.4f} USDC against the {float(planned):,.4f} that were expected." in sentence
+    assert ("for its approvals" in sentence) is not is_approved
+
+
 def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The same verdicts too, from the evidence of the moment; and an input saved before an approval differs from the one after it."""
     chain = anvil_chain

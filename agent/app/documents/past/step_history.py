@@ -78,7 +78,7 @@ if TYPE_CHECKING:
         ValuationDocument,
     )
     from agent.layers.strategies.policy.netting import NettingResult
-    from agent.store.database import StepSummary
+    from agent.store.database import StepRecord, StepSummary
     from agent.store.store import Store
 
 
@@ -210,6 +210,8 @@ def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
 
 UNFINISHED = "unfinished"
 APPROVED = "approved"
+MAX_APPROVAL_STEPS = 20
+"""Steps before a swap that are looked through for its approvals."""
 NO_OUTCOME_REASON = (
     "no outcome is stored: the step is still running, or its process ended before it did"
 )
@@ -316,8 +318,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             raise _unknown_step_error(step_id)
         intents = store.journal.intents(step_id)
         executed_plans: list[tuple[Plan, Intent | None]] = [*mined_or_newest_swaps(store, intents)]
-        summary = step_record.summary
-        reason_text = _reason_text(store, summary, intents) if summary.outcome else ""
+        booked_sentences = _booked_cost_sentences(store, step_record, intents)
     outcome = _outcome_text(step_record.summary, intents)
     step_input = codec.loads(StepInput, step_record.input_json)
     plan = codec.loads_optional(Plan, step_record.plan_json)
@@ -379,7 +380,8 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         for leg in leg_documents(executed_plan, swap_intent, portfolio, pool_labels)
     ]
     sentences += leg_sentences(legs)
-    sentences.append(f"Outcome: {outcome}. {reason_text}".rstrip())
+    sentences += booked_sentences
+    sentences.append(f"Outcome: {outcome}. {step_record.summary.reason or ''}".rstrip())
     return {
         "step": step_id,
         "outcome": outcome,
@@ -387,6 +389,45 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         "legs": legs,
         "transactions": _transaction_documents(intents),
     }
+
+
+def _booked_cost_sentences(
+    store: Store, step_record: StepRecord, intents: Sequence[Intent]
+) -> list[str]:
+    """Say what a step with a plan cost as booked, its approvals in the steps directly before
+    included, against what the first of these plans expected for all; empty before it is booked.
+    """
+    ledger_records = LedgerRecords(store)
+    booked_cost = ledger_records.cost(intents)
+    if booked_cost is None or step_record.plan_json is None:
+        return []
+    plan_json = step_record.plan_json
+    approvals_cost = Fraction(0)
+    for summary in store.steps.newest(MAX_APPROVAL_STEPS, step_record.summary.id):
+        approvals = store.journal.intents(summary.id)
+        cost = ledger_records.cost(approvals)
+        approval_record = store.steps.get(summary.id)
+        if _outcome_text(summary, approvals) != APPROVED or cost is None:
+            break
+        if approval_record is None or approval_record.plan_json is None:
+            break
+        plan_json = approval_record.plan_json
+        approvals_cost += Fraction(cost["total"])
+    numeraire = codec.loads(StepInput, step_record.input_json).portfolio.numeraire
+    planned_cost = codec.loads(Plan, plan_json).cost.total / 10**numeraire.decimals
+    total = Fraction(booked_cost["total"]) + approvals_cost
+    approvals_text = (
+        f" and {_cost_text(approvals_cost)} for its approvals" if approvals_cost else ""
+    )
+    return [
+        f"It cost {_cost_text(Fraction(booked_cost['total']))} {numeraire.label} as booked{approvals_text}:"
+        f" {_cost_text(total - planned_cost, '+')} {numeraire.label} against the {_cost_text(planned_cost)} that"
+        " were expected."
+    ]
+
+
+def _cost_text(cost: Fraction, sign: str = "") -> str:
+    return f"{float(cost):{sign},.4f}"
 
 
 def _decision_sentences(decision: Decision) -> list[str]:
