@@ -552,9 +552,10 @@ def _control_end(
         reason = "carried out; the remainder needs a separate confirmation"
         return ControlStateChange(control_number, ControlState.DONE, "", reason, notes)
     if control_result.outcome in SUCCESS_OUTCOMES:
-        return ControlStateChange(
-            control_number, ControlState.DONE, "", control_result.reason, notes
-        )
+        reason = control_result.reason
+        if control_result.outcome == OutcomeKind.HOLD.value and not transaction_notes:
+            reason = f"nothing was traded: {reason}"
+        return ControlStateChange(control_number, ControlState.DONE, "", reason, notes)
     state = ControlState.REFUSED
     if transaction_notes or control_result.outcome in ("failed", "unfinished"):
         state = ControlState.FAILED

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from agent.app.controls import queue
+from agent.app.controls import queue, runner
 from agent.app.controls.messages import control_alerts
 from agent.app.controls.queue import MAX_SHOWN_AGE_S
 from agent.app.controls.shown_plans import format_moves, require_no_widening, shown_step, shown_withdrawal
@@ -642,3 +642,12 @@ def test_unseen_liquidity_futures_and_delegates__are_differences() -> None:
     assert before.difference(shown_step(ControlKind.REBALANCE, larger)).startswith("futures 0xMarket")
     closing = shown_step(ControlKind.REBALANCE, with_plan(outcome, layers=(futures(replace(order, is_reduce_only=True)),)))
     assert before.difference(closing).startswith("futures 0xMarket")
+
+
+@pytest.mark.parametrize("outcome", ["hold", "done", "paid"])
+def test_control_that_traded_nothing__says_so_and_why(outcome: str) -> None:
+    check = runner.PlanCheck(PLAN, lambda: False)
+    assert check.accept(PLAN, lambda: True)
+    end = runner._control_end(1, runner.ControlResult(outcome, "all within their ranges"), check)
+    assert end.state is ControlState.DONE
+    assert end.reason == ("nothing was traded: all within their ranges" if outcome == "hold" else "all within their ranges")
