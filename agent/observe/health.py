@@ -113,8 +113,8 @@ def silence_text(report: RunReport, now_s: float, known_for_s: float = 0) -> str
 
 class HealthDocument(TypedDict):
     """Health of a run. `cycles` counts its cycles, `last_good_cycle_s` is the age of the last good
-    one, None before the first; `reasons` are why it is not `ok`. `sends` is false for a dry run,
-    None without a report.
+    one, None before the first; `next_cycle` is the time of the next, UTC, None while it is not known;
+    `reasons` are why it is not `ok`. `sends` is false for a dry run, None without a report.
     """
 
     ok: bool
@@ -122,6 +122,7 @@ class HealthDocument(TypedDict):
     reasons: list[str]
     cycles: int
     last_good_cycle_s: int | None
+    next_cycle: str | None
     paused: bool
     sends: bool | None
 
@@ -139,6 +140,7 @@ def health_document(
         "last_good_cycle_s": None
         if last_good_cycle_s is None
         else max(0, int(now_s - last_good_cycle_s)),
+        "next_cycle": None if report is None else _next_cycle_text(report, health, now_s),
         "paused": report is not None and bool(report.pause_reason),
         "sends": None if report is None else report.sends,
     }
@@ -193,3 +195,11 @@ def _start_ticks(pid: int) -> str | None:
     except OSError:
         return None
     return "" if stat_fields[0] == "Z" else stat_fields[19]
+
+
+def _next_cycle_text(report: RunReport, health: RunHealth, now_s: float) -> str | None:
+    """Return when the next cycle begins; None if none is expected, or if it has begun."""
+    if health.state != "running" or report.last_cycle_s is None or report.trouble:
+        return None
+    next_cycle_s = report.last_cycle_s + report.interval_s
+    return utc_text(next_cycle_s) if next_cycle_s > now_s else None

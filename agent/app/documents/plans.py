@@ -442,8 +442,9 @@ class StepDocument(TypedDict):
 
 
 class PlanDocument(StepDocument, layer_documents.LayerPlanKeys):
-    """A plan; for a hold its legs are empty and the weights unchanged. `futures_actions` describes
-    the futures orders and margin moves, in sending order.
+    """A plan; for a hold its legs are empty and the weights unchanged. `weights_before_bps` are those
+    at its block, empty if prices are unknown. `futures_actions` describes the futures orders and
+    margin moves, in sending order.
     """
 
     legs: list[LegDocument]
@@ -451,6 +452,7 @@ class PlanDocument(StepDocument, layer_documents.LayerPlanKeys):
         list[Annotated[ActionDocument, ConvertedBy(action_document)]],
         FromAttributes("layer_actions"),
     ]
+    weights_before_bps: dict[str, int]
     weights_after_bps: dict[str, int]
     cost: CostDocument
     turnover: Money
@@ -525,8 +527,13 @@ def plan_document(outcome: StepOutcome) -> PlanDocument:
     }
     futures_fields = optional_futures_summary(step, outcome.decision_result.drifts)
     comparison_fields = optional_hedge_comparisons(outcome)
+    weights_before_bps = {
+        portfolio.token(drift.token).label: drift.weight_bps
+        for drift in outcome.decision_result.drifts
+    }
     step_fields = {
         **fill(StepDocument, outcome, portfolio, decision=decision_fields),
+        "weights_before_bps": weights_before_bps,
         **futures_fields,
         **comparison_fields,
     }
@@ -540,10 +547,7 @@ def plan_document(outcome: StepOutcome) -> PlanDocument:
         fields_without_plan = {
             "legs": [],
             "actions": [],
-            "weights_after_bps": {
-                portfolio.token(drift.token).label: drift.weight_bps
-                for drift in outcome.decision_result.drifts
-            },
+            "weights_after_bps": weights_before_bps,
             "cost": NO_COST,
             "turnover": "0",
             "gap_bps": None,

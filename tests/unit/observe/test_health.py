@@ -57,6 +57,19 @@ def test_trouble_hang_and_pause_are_named_and_a_pause_is_healthy() -> None:
     assert paused.obstacles == ("paused: lunch",)
 
 
+@pytest.mark.parametrize(
+    ("report", "late_s", "next_cycle"),
+    [
+        (GOOD, EVERY_S - 1, "2027-01-15 08:10:00"), (GOOD, EVERY_S, None), (NEW, 0, None), (None, 0, None),
+        (replace(GOOD, trouble="it is retried sooner"), 0, None), (replace(GOOD, ended_s=START_S), 0, None),
+    ],
+    ids=["waits", "has begun", "first", "no run", "retried", "ended"],
+)  # fmt: skip
+def test_next_cycle__is_known_while_a_good_run_waits(report: RunReport | None, late_s: int, next_cycle: str | None) -> None:
+    now_s = START_S + late_s
+    assert health_document(report, judge_health(report, now_s), (), now_s)["next_cycle"] == next_cycle
+
+
 def test_stopped_run__differs_from_a_failed_and_a_dead_one() -> None:
     stopped = judge_health(replace(GOOD, ended_s=START_S), START_S, is_process_alive=False)
     assert (stopped.state, stopped.reasons) == ("stopped", ("stopped at 2027-01-15 08:00:00 UTC",))
@@ -84,7 +97,10 @@ def test_a_clock_that_goes_back_makes_no_dead_run_healthy() -> None:
 
 def test_the_document_has_the_reasons_and_no_age_below_zero() -> None:
     document = health_document(GOOD, judge_health(GOOD, START_S), (), START_S - 5)
-    assert document == {"ok": True, "state": "running", "reasons": [], "cycles": 3, "last_good_cycle_s": 0, "paused": False, "sends": True}
+    assert document == {
+        "ok": True, "state": "running", "reasons": [], "cycles": 3, "last_good_cycle_s": 0, "next_cycle": "2027-01-15 08:10:00",
+        "paused": False, "sends": True,
+    }  # fmt: skip
     assert health_document(None, judge_health(None, 0), ("x",), 0)["last_good_cycle_s"] is None
 
 
