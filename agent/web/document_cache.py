@@ -128,9 +128,9 @@ class DocumentCache:
         return config_path.path if isinstance(config_path, PaperConfig) else config_path
 
     async def watch(self) -> None:
-        """Read again after each new cycle in the store and each edit of the config, until
-        cancelled; announce that the run became healthy or unhealthy. After an unexpected error the
-        pages show it, and the watch goes on.
+        """Read again after each new cycle in the store and each edit of the config, and the chain
+        every REFRESH_AGE_S while a page is open, until cancelled; announce that the run became
+        healthy or unhealthy. After an unexpected error the pages show it, and the watch goes on.
         """
         await self._repeat(self._follow_changes, POLL_S)
 
@@ -181,6 +181,8 @@ class DocumentCache:
                     self.refresh()
                 for function in self._followed_functions:
                     self.follow(function)
+        if self.streams.total():  # somebody looks at a page
+            self.read_if_old(dashboard.live_documents)
         health = self.run_health()
         if _shown_health(health) != _shown_health(self._announced_health):
             self._announced_health = health

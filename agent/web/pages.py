@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
+import sys
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -76,7 +79,17 @@ def page_environment() -> Environment:
         "percent": lambda share: unbroken_text(format_figure(share, "ratio+")),
         "amount": lambda amount: format_figure(amount, "amount"),
     }
+    environment.globals["program"] = program_name()
     return environment
+
+
+def program_name() -> str:
+    """Return how a terminal calls trimtab: by its name, or by the path by which this process was
+    called if the name finds none or another.
+    """
+    called_as = sys.argv[0]
+    is_by_name = Path(called_as).name != PROGRAM or shutil.which(PROGRAM) == called_as
+    return PROGRAM if is_by_name else shlex.quote(called_as)
 
 
 def format_move(move_text: str) -> str:
@@ -149,6 +162,8 @@ MOVING_KINDS = ("rebalance", "confirm", "invest", "withdraw", "stop")
 """Kinds of controls that move assets: while one is under way a further plan is out of date."""
 SHOWN_REBALANCES = 25
 SHOWN_CYCLES = 40
+PROGRAM = "trimtab"
+"""Name of the command line."""
 SHOWN_LOTS = 20
 MAX_CHART_POINTS = 400
 """Maximum number of points of a chart."""
@@ -263,6 +278,7 @@ class Renderer:
         review: PlanReview | None = None,
     ) -> str:
         """Render a page from the documents read so far; `version` is that of the document cache."""
+        documents = with_step_under_way(documents)
         replay = read_replay(self._replay_path)
         status = documents.get("status", {})
         pnl_path, pnl = newest_pnl(documents)
@@ -383,6 +399,18 @@ def figure_element(
         Markup(' class="{}"').format(css_class) if css_class else "",
         unbroken_text(spell_durations(format_figure(value, figure_format))),
     )
+
+
+def with_step_under_way(documents: Documents) -> Documents:
+    """Return the documents, whose newest cycle is under way if it has no outcome and its run goes on."""
+    newest_steps = documents.get("history", {}).get("steps", [])[:1]
+    is_running = documents.get("run", {}).get("state") == "running"
+    if not is_running or [step["outcome"] for step in newest_steps] != ["unfinished"]:
+        return documents
+    since = format_figure(newest_steps[0]["time"], "time")
+    step = {**newest_steps[0], "outcome": "under way", "reason": f"since {since} UTC"}
+    history = documents["history"]
+    return {**documents, "history": {**history, "steps": [step, *history["steps"][1:]]}}
 
 
 def newest_pnl(documents: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from agent.app.documents.status import PortfolioStatus, status_document
 from agent.figures import format_figure
 from agent.policy.decide import decide
+from agent.units import utc_text
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support.dashboards import golden_document
 from tests.support.decisions.tracking import balance_changes, tracking_step
@@ -29,6 +31,22 @@ def alerts_of(status: Any) -> list[dict[str, Any]]:
     prices = {"price": "45139.8", "alert_low": "35245.67", "alert_high": "57888.54", "to_low_bps": -2_192, "to_high_bps": 2_824}
     bands = {"weight_bps": 3_000, "band_bps": [2_400, 3_600], "side": "inside"}
     return [{"symbol": holding["symbol"], **prices, **bands} for holding in status["holdings"]]
+
+
+@pytest.mark.parametrize(("age_s", "shown"), [(10, ""), (4 * 60 + 5, ", 4 minutes ago"), (3 * 3_600 + 5, ", 3 hours ago")])
+def test_overview__says_how_old_its_value_is(chromium: Any, tmp_path: Path, age_s: int, shown: str) -> None:
+    context = patient_context(chromium, viewport={"width": WIDE[0], "height": WIDE[1]}, timezone_id="Asia/Tokyo")
+    with Site(tmp_path / "a.users") as site:
+        profit = {**golden_document("28-pnl"), "until": utc_text(int(time.time()) - age_s)}
+        site.board.documents["pnl"] = dict.fromkeys(("day", "all"), profit)
+        name, _, session = site.enter().partition("=")
+        context.add_cookies([{"name": name, "value": session, "url": f"http://localhost:{site.port}"}])
+        page = context.new_page()
+        page.goto(f"http://localhost:{site.port}/")
+        heading = page.inner_text("h1")
+        assert heading.startswith("Value, as of ")
+        assert heading.endswith(f" UTC{shown}")
+    context.close()
 
 
 @pytest.mark.parametrize("size", [PHONE, (1080, 1140), WIDE], ids=["390", "1080", "1280"])

@@ -68,7 +68,7 @@ def test_stop__is_shown_whole_before_it_is_confirmed(chromium: Any, tmp_path: Pa
         assert len(rows) == 3
         assert {"3.75", "19.25"} <= set(rows[-1]), "the last row sums them up"
         after = " ".join(page.locator("[aria-labelledby=t-after]").inner_text().split())
-        assert "USDC 20.00 % 99.00 %" in after
+        assert "USDC 9.80 % 99.00 %" in after, "before is the weight at the block of the plan"
         assert "LINK 9.80 % 1.00 %" in after
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -182,6 +182,16 @@
     const { events, until } = document.getElementById("shown").dataset;
     if (until && window.caches) (await caches.open("figures")).put(events.replace(/events.*/, "figures"), new Response(until));
   }
+  // Beside the time of the value, how long ago it was.
+  const AGE_MS = 15000;
+  function showAge() {
+    const place = document.getElementById("age");
+    if (!place) return;
+    const minutes = Math.floor((Date.now() - Date.parse(`${document.getElementById("shown").dataset.until.replace(" ", "T")}Z`)) / 60000);
+    const age = minutes < 120 ? `${minutes} minutes` : `${Math.floor(minutes / 60)} hours`;
+    place.textContent = minutes >= 2 ? `, ${age} ago` : "";
+  }
+  setInterval(showAge, AGE_MS);
   // refused with a certificate that the browser does not trust
   const registered = () => navigator.serviceWorker?.register("/static/offline.js", { scope: "/" }).catch(() => null);
 
@@ -223,8 +233,8 @@
     };
   }
 
-  document.addEventListener("DOMContentLoaded", () => { label(); noteTime(); });
-  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); if (kind) filter(); catchUp(); showDevice(); });
+  document.addEventListener("DOMContentLoaded", () => { label(); noteTime(); showAge(); });
+  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); showAge(); unfold(); if (kind) filter(); catchUp(); showDevice(); });
 
   const loginLink = () => Object.assign(document.createElement("a"), { href: location.href, textContent: document.getElementById("shown").dataset.login });
   const SILENCE_MS = 4000; // longer than a stream takes to begin again
@@ -240,7 +250,7 @@
       if (state === "live") {
         connection.restore();
         catchUp();
-        return say("Live: this page follows the agent.");
+        return say(document.getElementById("shown").dataset.live);
       }
       if (state === "silent") {
         silence ??= setTimeout(() => connection.lose("The dashboard does not respond. Whether the agent runs is not known here; figures and state are those read last."), SILENCE_MS);

@@ -475,6 +475,23 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
     }
 
 
+@pytest.mark.parametrize("name", ["", "sale", "transition"])
+def test_weights_before__are_those_at_the_block_of_the_plan(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    plan = {**golden_document("04-plan"), "block": 274, "weights_before_bps": {"WETH": 2_801, "USDC": 7_199}}
+    status = golden_document("25-status")
+    assert {holding["symbol"]: holding["weight_bps"] for holding in status["holdings"]}["WETH"] != 2_801
+    monkeypatch.setitem(site.board.documents, "status", {**status, "block": 270})
+    monkeypatch.setitem(site.board.documents, "plan", plan)
+    cookie = site.enter()
+    document = {name: plan} if name else plan
+    path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
+    for page in (path, "/plan"):
+        table = site.ask(page, Cookie=cookie)[2].decode().partition('aria-labelledby="t-after">')[2].partition("</table>")[0]
+        words = re.sub("<[^>]*>", " ", table).split()
+        assert words[:6] == ["Asset", "At", "block", "274", "After", "Target"]
+        assert words[words.index("WETH") + 1] == "28.01", words
+
+
 def test_guards__are_folded_unless_one_refuses(site: Site) -> None:
     cookie = site.enter()
     plan = golden_document("04-plan")

@@ -41,13 +41,13 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.app_modules import dashboard, exports, queue, run_report
-from agent.web.document_cache import MAX_READS, MAX_STREAMS, CacheProcess, DocumentCache
-from agent.web.pages import PAGES, Renderer, figure_element, read_replay, unbroken_text, weight_charts
+from agent.web.document_cache import MAX_READS, MAX_STREAMS, REFRESH_AGE_S, CacheProcess, DocumentCache
+from agent.web.pages import CONTROL_PAGE, PAGES, Renderer, figure_element, read_replay, unbroken_text, weight_charts
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from agent.web.sessions import Session
 from tests.cli.documents import DOCUMENTS, misfits
-from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden_document
+from tests.support.dashboards import ADDRESS, CONTROLS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden_document
 from tests.support.transactions import CHAIN_ID, WALLET
 
 
@@ -232,17 +232,91 @@ def test_overview__has_no_words_for_prices_that_are_not_there(served: Served) ->
     assert ["leaves its band </span>below" in text for text in texts] == [True, False]
 
 
+HEALTHY_RUN = {
+    "ok": True,
+    "state": "running",
+    "cycles": 1,
+    "paused": False,
+    "sends": True,
+    "reasons": [],
+    "next_cycle": "2026-11-29 18:08:00",
+}
+
+
+def overview_text(served: Served, outcome: str, **run: Any) -> str:
+    """The plain text of the Overview after a cycle of this outcome, whose run decides to rebalance."""
+    history = golden_document("26-history")
+    history["steps"][0] |= {"outcome": outcome, "reason": "refused by daily_turnover"}
+    status = {**golden_document("25-status"), "decision": {"kind": "rebalance", "reason": "WETH is outside"}}
+    documents = {**served.board.documents, "status": status, "history": history, "run": HEALTHY_RUN | run}
+    return re.sub("<[^>]*>", "", Renderer(Reach()).render_page(PAGES[0], documents, {}, 1))
+
+
+def test_overview__says_when_the_next_check_is(served: Served) -> None:
+    assert "1 cycle, next check at 2026-11-29 18:08:00 UTC." in overview_text(served, "hold")
+    assert "next check" not in overview_text(served, "hold", next_cycle=None)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "run", "heading"),
+    [
+        ("refused", {}, "Next decision: rebalance, refused at the last check"),
+        ("done", {}, "Next decision: rebalance"),
+        ("done", {"ok": False, "state": "stopped", "next_cycle": None}, "Next decision: rebalance, not carried out: no run goes on"),
+    ],
+    ids=["refused", "carried out", "stopped"],
+)
+def test_heading_of_the_decision__says_what_prevents_it(served: Served, outcome: str, run: dict[str, Any], heading: str) -> None:
+    text = overview_text(served, outcome, **run)
+    assert heading in text.splitlines()
+    assert ("UTC: refused by daily_turnover" in text.partition("Details")[0]) is (outcome == "refused")
+
+
+@pytest.mark.parametrize("is_served", [True, False], ids=["served", "ended"])
+def test_paper_run_that_ended__has_no_button_that_needs_it(served: Served, is_served: bool) -> None:
+    run = HEALTHY_RUN if is_served else {**HEALTHY_RUN, "ok": False, "state": "stopped", "next_cycle": None}
+    controls = {**CONTROLS, "waiting": None, "controls": [], "served": is_served}
+    documents = {**served.board.documents, "run": run, "controls": controls, "pause": {"paused": False}}
+    for page in (PAGES[0], CONTROL_PAGE):
+        text = Renderer(Reach(on_paper=True)).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
+        for name in ("b-rebalance", "b-stop"):
+            [button] = re.findall(f'<button id="{name}"[^>]*>', text)
+            assert ("disabled" in button) is not is_served
+        assert ('<a href="/setup/done">start it again</a>' in text) is not is_served
+        assert ('data-live="Live: ' in text) is is_served
+
+
+def test_profit_on_paper__says_what_pays_the_gas(served: Served) -> None:
+    profit = {**golden_document("28-pnl"), "gas_money": "3000"}
+    documents = {**served.board.documents, "pnl": {"all": profit}}
+    documents.pop("now", None)
+    session = Session(1, "set-up", False, 0, 0)
+    for is_on_paper in (True, False):
+        text = re.sub("<[^>]*>", "", Renderer(Reach(on_paper=is_on_paper)).render_page(PAGES[0], documents, {}, 1, session))
+        assert ("Gas is paid from gas money beside the value, 3,000.00 " in text) is is_on_paper
+
+
 @pytest.mark.parametrize(("is_running", "says"), [(True, "under way"), (False, "unfinished")], ids=["running", "ended"])
 def test_last_rebalance__is_under_way_while_its_run_goes_on(served: Served, is_running: bool, says: str) -> None:
     history = golden_document("26-history")
     history["steps"] = history["steps"][1:]
     history["steps"][0] |= {"outcome": "unfinished", "reason": "no outcome is stored"}
-    run = {"ok": is_running, "state": "running", "cycles": 1, "paused": False, "sends": True, "reasons": []}
+    run = {
+        "ok": is_running,
+        "state": "running" if is_running else "gone",
+        "cycles": 1,
+        "paused": False,
+        "sends": True,
+        "reasons": [],
+        "next_cycle": None,
+    }
     documents = {**served.board.documents, "history": history, "run": run}
     text = Renderer(Reach()).render_page(PAGES[0], documents, {}, 1)
     [outcome] = re.findall(r'<th scope="row">Outcome</th><td class="text">(.*?)</td>', text)
     assert says in outcome
     assert ("no outcome is stored" in outcome) is not is_running
+    assert (f">since {history['steps'][0]['time']} UTC<" in outcome) is is_running
+    assert ("no outcome is stored" in Renderer(Reach()).render_page(PAGES[1], documents, {}, 1)) is not is_running
 
 
 @pytest.mark.parametrize(
@@ -267,7 +341,7 @@ def test_first_purchase_on_paper__is_said_while_it_goes_on(
         {**step, "transactions": [{**sent, "kind": kind}] if kind else [], "execution": step["execution"] if kind == "swap" else None}
         for kind in outcomes
     ]
-    run = {"ok": True, "state": "running", "cycles": 0, "paused": paused, "sends": True, "reasons": []}
+    run = {"ok": True, "state": "running", "cycles": 0, "paused": paused, "sends": True, "reasons": [], "next_cycle": None}
     profit = {**golden_document("28-pnl"), "periods": [], "why_empty": "the ledger is empty: run trimtab run first"}
     documents = {
         **served.board.documents,
@@ -616,6 +690,33 @@ def test_the_watch_shows_an_unexpected_error_and_goes_on(tmp_path: Path, monkeyp
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize(
+    ("stream_count", "age_s", "read_count"), [(1, REFRESH_AGE_S, 1), (1, REFRESH_AGE_S - 10, 0), (0, REFRESH_AGE_S, 0)]
+)
+def test_open_page__has_the_chain_read_again(tmp_path: Path, stream_count: int, age_s: float, read_count: int) -> None:
+    class LiveBoard(DocumentCache):
+        reads = 0
+
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: str) -> Any:
+            if function is dashboard.change_marker:
+                return ""
+            self.reads += function is dashboard.live_documents
+            return {} if function in (dashboard.live_documents, dashboard.stored_documents) else None
+
+    async def scene() -> None:
+        board = LiveBoard("none.toml", tmp_path / "none.db")
+        await board._follow_changes()
+        await asyncio.sleep(0.01)
+        board.reads = 0
+        board.streams[None] = stream_count
+        board.read_s_by_function[dashboard.live_documents] = time.monotonic() - age_s
+        await board._follow_changes()
+        await asyncio.sleep(0.01)
+        assert board.reads == read_count
+
+    asyncio.run(scene())
+
+
 def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
     class CountingBoard(DocumentCache):
         made = 0
@@ -783,6 +884,37 @@ def test_menu__leaves_out_features_that_the_config_lacks(served: Served) -> None
     assert menu("strategies") == [title for title in whole if title != "Strategies"]
     assert menu("positions", "margin", "funding") == [title for title in whole if title != "Futures"]
     served.board.documents = documents
+
+
+@pytest.mark.parametrize(("cost", "waiting_year", "is_shown"), [("0.004", "0.0049", False), ("0.005", "0", True), ("0.001", "1", True)])
+def test_cost_of_a_correction__below_a_cent_is_not_shown(served: Served, cost: str, waiting_year: str, is_shown: bool) -> None:
+    status = golden_document("25-status")
+    correction = {"cost": cost, "waiting_year": waiting_year}
+    status["zone"] = {"plan": None, "assets": [{"correction": correction} for _ in status["holdings"]]}
+    text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status}, {}, 1)
+    assert ("Correcting costs" in text) is is_shown
+
+
+@pytest.mark.parametrize(
+    ("band_bps", "back_to_bps", "is_shown"),
+    [
+        ([2_600, 3_700], [3_000, 3_000], True),
+        ([3_635, 4_684], [3_000, 3_000], False),
+        ([3_635, 4_684], None, True),
+        ([3_000, 3_000], [1, 2], True),
+    ],
+)
+def test_band__is_hidden_while_it_is_not_where_the_asset_moves_to(
+    served: Served, monkeypatch: pytest.MonkeyPatch, band_bps: list[int], back_to_bps: list[int] | None, is_shown: bool
+) -> None:
+    """The ranges of the tracking rule during a first purchase, whose other assets are not bought yet."""
+    status = served.board.documents["status"]
+    monkeypatch.setitem(status, "holdings", [status["holdings"][1]])
+    monkeypatch.setitem(status["holdings"][0], "band_bps", band_bps)
+    monkeypatch.setitem(status["holdings"][0], "back_to_bps", back_to_bps)
+    text = served.ask("/")[2].decode()
+    assert ("moves </span>" in text) is is_shown
+    assert 'id="outside"' not in text or is_shown
 
 
 def test_an_asset_outside_its_band_says_why_it_is_not_traded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
