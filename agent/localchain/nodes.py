@@ -508,7 +508,7 @@ def require_free_port(port: int, url: str) -> None:
         except OSError as error:
             raise ConfigError(
                 f"the chain cannot be served on {url}: {error.strerror}",
-                "choose another port, or stop the process that listens on this one",
+                "choose another --port, or stop the process that listens on this one",
             ) from error
 
 

@@ -177,8 +177,8 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _SHARE,
                 _LESS,
                 "10%",
-                "loss since the store was created; at the limit everything stops until it is"
-                " raised",
+                "loss by trading since the store was created, without falling prices; at the"
+                " limit nothing is traded until it is raised",
                 default="off",
             ),
             LimitSpec("oracle_deviation", _SHARE, _LESS, "1.5%", "pools against reference prices"),

@@ -165,18 +165,18 @@ def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], No
     if host not in LOOPBACK_HOSTS:
         raise ConfigError(f"--host {host}: --setup is for this machine alone", "omit it")
     _require_packages()
-    continues = config.exists()
-    if continues and not _has_paper_books(config):
-        raise ConfigError(
-            f"{config}: exists already; nothing was changed",
-            "omit --setup to serve it, or name another file with --config",
-        )
     if not config.absolute().parent.is_dir():
         raise ConfigError(f"--config {config}: its folder does not exist", "create it first")
-    from agent.web.setup import SetupPages, setup_access
-
     public_options = PublicOptions()
     with _listen(host, port) as listener, ExitStack() as cleanup:
+        from agent.web.setup import SetupPages, setup_access
+
+        continues = config.exists()
+        if continues and not _has_paper_books(config):  # takes seconds
+            raise ConfigError(
+                f"{config}: exists already; nothing was changed",
+                "omit --setup to serve it, or name another file with --config",
+            )
         reach = reach_of(host, listener.getsockname()[1], public_options)
         pages = SetupPages(setup_access(reach), config, continues=continues)
         cleanup.callback(pages.close)

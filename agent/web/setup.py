@@ -73,6 +73,8 @@ NOT_OPENED_TITLE = "Not opened"
 SETUP_PATHS = ("/setup/", LOGIN_PATH)
 """Beginnings of the paths that stay those of the set-up once a paper portfolio is served."""
 RUNNING = "running"
+AGAIN_FIELD = "again"
+"""Field of the button that takes the config back."""
 DEFAULT_ANSWERS = {"network": "", "share:USDC": "0"}
 
 
@@ -156,11 +158,23 @@ class SetupPages:
             return RedirectResponse("/", 303)
         async with self._write_lock:
             try:
+                if AGAIN_FIELD in fields:
+                    return await self._ask_again()
                 await self._writing_process.call(paper_run.begin_on_paper, str(self._config))
                 await self._run_on_paper(is_stopping)
             except TrimtabError as error:
                 return self._html(request, self._done_page, {}, {"": str(error)}, 409)
         return RedirectResponse("/", 303)
+
+    async def _ask_again(self) -> Response:
+        """Take back the config that this server wrote, and lead to its questions with the answers.
+        Raises ConfigError.
+        """
+        if self._written_document is not None:
+            sha256 = self._written_document["sha256"]
+            await self._writing_process.call(guide.take_back_setup, str(self._config), sha256)
+            self._written_document = None
+        return RedirectResponse(QUESTION_PAGES[0].path, 303)
 
     async def _run_on_paper(self, is_stopping: Callable[[], bool]) -> None:
         """Run the paper portfolio, unless it runs already, and serve its pages."""
@@ -359,6 +373,7 @@ class SetupPages:
             folder=str(Path.cwd()),
             document=self._written_document,
             paper_state=self._paper_state,
+            has_pages=self._dashboard is not None,
             share=SHARE_PREFIX,
         )
         return HTMLResponse(html, status)

@@ -495,6 +495,21 @@ def minimum_totals_of_config(
     )
 
 
+def headroom_warnings(config: Config, total: Value | None) -> list[str]:
+    """Return a warning if portfolio.max_live_value is little above `total`, the amount to invest in
+    whole coins (None: unknown).
+    """
+    ceiling = config.portfolio.max_live_value
+    if ceiling is None or total is None or not total <= Fraction(ceiling) < total * MIN_HEADROOM:
+        return []
+    unit = config.portfolio.numeraire
+    return [
+        f"A ceiling (portfolio.max_live_value) of {format_figure(ceiling, 'amount')} {unit} leaves little room"
+        f" for gains over the {coins_text(total)} {unit} to use: above it every rebalance is refused."
+        f" {coins_text(total * SUGGESTED_HEADROOM)} would leave half as much more."
+    ]
+
+
 def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | None) -> list[str]:
     """Return a warning if portfolio.max_live_value is below `total`, the amount to invest in whole
     coins (None: unknown), or below the minimum total at some gas price.
@@ -511,12 +526,6 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
             f" {limit_text} is never rebalanced. Raise max_live_value if the agent may manage"
             " more."
         ]
-    headroom_warnings = []
-    if total is not None and Fraction(ceiling) < total * MIN_HEADROOM:
-        headroom_warnings = [
-            f"{ceiling_text} leaves little room for gains over the {coins_text(total)} {unit} to use: above it"
-            f" every rebalance is refused. --ceiling {coins_text(total * SUGGESTED_HEADROOM)} leaves half as much more."
-        ]
     minimum_totals = minimum_totals_of_config(config, numeraire_usd, Fraction(ceiling))
     minimums_above_ceiling = [
         minimum_total
@@ -524,11 +533,11 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
         if minimum_total["total"] and not minimum_total["enough"]
     ]
     if not minimums_above_ceiling:
-        return headroom_warnings
+        return headroom_warnings(config, total)
     if minimums_above_ceiling == minimum_totals[ORDINARY_DAY_INDEX + 1 :]:
         busy_day_minimum = minimums_above_ceiling[0]
         return [
-            *headroom_warnings,
+            *headroom_warnings(config, total),
             f"On a busy day, at {busy_day_minimum['gas_gwei']} gwei, corrections wait for cheaper gas: the minimum"
             f" total is then {coins_text(Fraction(busy_day_minimum['total'] or 0))} {unit}, above {ceiling_text}.",
         ]
@@ -542,7 +551,7 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
     else:
         remedy = f"With {coins_text(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
     return [
-        *headroom_warnings,
+        *headroom_warnings(config, total),
         f"{ceiling_text} is below the minimum total {gas_prices_text}: corrections would be held, and the cap prevents a"
         f" larger portfolio. {remedy}",
     ]

@@ -13,7 +13,10 @@ from agent.reference.checks import is_dollar
 
 NUMERAIRE = "USDC"
 """Unit of account of a guided set-up, and of the templates."""
-AMOUNT_PATTERN = re.compile(r"([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?")
+AMOUNT_PATTERN = re.compile(
+    rf"\$? ?(?P<amount>([0-9]{{1,3}}(,[0-9]{{3}})+|[0-9]+)(\.[0-9]+)?)( ?(\$|{NUMERAIRE}))?",
+    re.IGNORECASE,
+)
 DEFAULT_CEILING_USD = 1_000
 """Default portfolio.max_live_value of a new config, in dollars."""
 HEADROOM = Decimal("1.5")
@@ -25,11 +28,13 @@ SMALLEST_PART = Decimal("0.000001")
 
 
 def parse_amount(amount_text: str, field_name: str, remedy: str) -> str:
-    """Return an amount of the numeraire without separators. Raises ConfigError, also for a comma
-    that is none between thousands, such as a decimal one.
+    """Return an amount of the numeraire without separators and without its unit, as in "$500" and
+    "500 USDC". Raises ConfigError, also for a comma that is none between thousands, such as a
+    decimal one.
     """
-    amount = amount_text.replace(",", "")
-    if not (AMOUNT_PATTERN.fullmatch(amount_text) and Decimal(amount) > 0):
+    match = AMOUNT_PATTERN.fullmatch(amount_text)
+    amount = "" if match is None else match["amount"].replace(",", "")
+    if not amount or Decimal(amount) == 0:
         raise ConfigError(
             f"{field_name}: {amount_text[:40]!r} is not an amount of {NUMERAIRE}", remedy
         )

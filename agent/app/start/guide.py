@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent import wiring
+from agent.app.documents.status import headroom_warnings
 from agent.app.start.amounts import (
     DEFAULT_CEILING_USD,
     NUMERAIRE,
@@ -37,7 +39,13 @@ from agent.app.start.past_results import (
     template_result,
 )
 from agent.app.start.questions import question_texts
-from agent.app.start.setup import NewConfig, find_preset, local_start, write_new_config
+from agent.app.start.setup import (
+    NewConfig,
+    find_preset,
+    local_start,
+    network_name,
+    write_new_config,
+)
 from agent.app.start.tracking_losses import config_loss_document, first_purchase_lines
 from agent.app.start.year_costs import year_cost_lines
 from agent.config.load import load_config
@@ -133,12 +141,13 @@ class InitAnswers(NewConfig):
                 f"choose from {', '.join(PRESETS)}, or name the config file of a running trimtab"
                 " localchain",
             )
-        find_preset(network_name_or_file)
-        is_local = network_name_or_file not in PRESETS
-        endpoints = self.endpoints if network_name_or_file == self.network else ()
+        network = network_name(network_name_or_file)
+        find_preset(network)
+        is_local = network not in PRESETS
+        endpoints = self.endpoints if network == self.network else ()
         return replace(
             self,
-            network=network_name_or_file,
+            network=network,
             endpoints=endpoints or (LOCAL_RPC if is_local else ()),
         )
 
@@ -271,6 +280,7 @@ class InitAnswers(NewConfig):
         notes = [
             f"{basis_text}: {ESTIMATE_NOTE[:1].lower()}{ESTIMATE_NOTE[1:]}.",
             *summary["notes"],
+            *headroom_warnings(config, Fraction(self.use_cash) if self.use_cash else None),
             *usual_route_warnings(config),
         ]
         return {**summary, "notes": notes}
@@ -293,10 +303,11 @@ class InitAnswers(NewConfig):
         """Return the answers with the variable that holds the alert target's address, or none."""
         if variable_text.lower() in NO_ALERT_ANSWERS:
             return replace(self, alert_target=None)
-        if "://" in variable_text:
+        if "://" in variable_text or "@" in variable_text:
             raise ConfigError(
-                "alerts: that is an address, which is a secret",  # not repeated
-                "put it into a variable, and name the variable: TRIMTAB_ALERTS",
+                "alerts: that is an address, which may be a secret and is not kept here",
+                "put it into a variable, a mail address as mailto://…, and name the variable:"
+                " TRIMTAB_ALERTS",
             )
         target_name = self.alert_target[0] if self.alert_target else "owner"
         return replace(self, alert_target=(target_name, parse_variable(variable_text, "alerts")))
@@ -371,8 +382,8 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
 
 def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Write the config as `trimtab init` does, and return its document, with the commands that come
-    `next`, the past prices that they read, its `costs`, and the `gas` that the wallet needs. Raises ConfigError,
-    and then leaves no file.
+    `next`, the past prices that they read, its `costs`, its `sha256`, and the `gas` that the wallet
+    needs. Raises ConfigError, and then leaves no file.
     """
     answers, error_by_field, _ = parse_answers(field_texts)
     if error_by_field:
@@ -414,7 +425,24 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
         "needed_prices": needed_past_prices(loaded_config),
         "costs": _costs(answers),
         "gas": loaded_config.config.limits.native_floor or "",
+        "sha256": loaded_config.digest,
     }
+
+
+def take_back_setup(path: str, sha256: str) -> None:
+    """Remove the config that `write_setup` wrote. Raises ConfigError if it is another by now, with
+    another `sha256`, or if it has a paper ledger, and then leaves it.
+    """
+    config_path = Path(path)
+    loaded_config = load_config(config_path)
+    if loaded_config.digest != sha256:
+        raise ConfigError(f"{path}: was changed meanwhile", "edit it in its folder")
+    if wiring.has_store(replace(loaded_config, is_paper=True)):
+        raise ConfigError(
+            f"{path}: has a paper ledger already",
+            "begin another portfolio in a folder of its own",
+        )
+    config_path.unlink()
 
 
 def parse_answers(

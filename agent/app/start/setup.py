@@ -188,7 +188,8 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
     """Write a commented config. Raises ConfigError if the file exists, a symbol is unknown or
     ambiguous, or the shares do not sum to 100 %.
     """
-    network = new_config.network
+    network = network_name(new_config.network)
+    new_config = replace(new_config, network=network)
     numeraire = new_config.numeraire
     endpoints = new_config.endpoints
     token_list = new_config.token_list
@@ -401,6 +402,11 @@ def local_start(network: str) -> LocalStart | None:
     return LocalStart(config.wallet.address, url.get_secret_value(), wait_by_key)
 
 
+def network_name(text: str) -> str:
+    """Return a network's name as it is written, in any case; another text unchanged."""
+    return text.lower() if text.lower() in PRESETS else text
+
+
 def find_preset(network: str) -> Preset:
     """Return the preset of a network's name, or of the config file of a local chain. Raises
     ConfigError.
@@ -408,8 +414,10 @@ def find_preset(network: str) -> Preset:
     if network in PRESETS:
         return PRESETS[network]
     if not _is_file(network):
+        is_path = Path(network).suffix or len(Path(network).parts) > 1
+        fault = f"not found in {Path.cwd()}" if is_path else "not known"
         raise ConfigError(
-            f"--network: {network[:60]!r} is not known",
+            f"--network: {network[:60]!r} is {fault}",
             f"choose from {', '.join(PRESETS)}, name the config of a trimtab localchain, or write"
             " the config yourself",
         )

@@ -31,6 +31,7 @@ class SetupBrowser(Served):
     """The set-up of a config in a folder, and a browser that opened its address."""
 
     def __init__(self, config: Path, *, continues: bool = False) -> None:
+        self.config = config
         self.pages = SetupPages(setup_access(Reach(port=1)), config, continues=continues)
         self.opening, self.cookie = f"/{self.pages.opening_path}", ""
         super().__init__()

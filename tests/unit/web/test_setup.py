@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import stat
+import sys
 from collections.abc import Iterator
 from html import unescape
 from importlib.util import find_spec
@@ -27,7 +29,7 @@ from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.figures import format_figure
 from agent.fleet import paper_run
 from agent.ports.users import UsersPlace
-from agent.web import setup
+from agent.web import pages, server, setup
 from agent.web.access import KEY_TYPED_TEXT
 from agent.web.pages import unbroken_text
 from agent.web.server import serve_setup
@@ -35,6 +37,7 @@ from tests.cli.tools import first_document, start
 from tests.support.commands.init import WALLET
 from tests.support.dashboards import MARKUP, InProcessAppProcess, StaticDocumentCache
 from tests.support.pages.setups import ANSWERS, SetupBrowser
+from tests.support.text import raises_field
 
 KEY = "0x" + "4f" * 32
 PHRASE = "test test test test test test test test test test test junk"
@@ -418,6 +421,33 @@ def test_a_file_that_is_there_is_never_changed(desk: SetupBrowser, tmp_path: Pat
             serve_setup(config, host, 0, print)
 
 
+def test_port_in_use__is_refused_before_the_ledger_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trimtab.toml").touch()
+    monkeypatch.setattr(server, "_has_paper_books", lambda _: pytest.fail("the ledger was read, which takes seconds"))
+    with socket.create_server(("127.0.0.1", 0)) as other, raises_field("--port", "is in use"):
+        serve_setup(tmp_path / "trimtab.toml", "127.0.0.1", other.getsockname()[1], print)
+
+
+@pytest.mark.parametrize(
+    ("called_as", "on_path", "program"),
+    [
+        (".venv/bin/trimtab", None, ".venv/bin/trimtab"),
+        ("/usr/bin/trimtab", "/usr/bin/trimtab", "trimtab"),
+        ("/my place/trimtab", "/usr/bin/trimtab", "'/my place/trimtab'"),
+        ("/usr/bin/pytest", None, "trimtab"),
+    ],
+)
+def test_commands__are_called_as_this_one_was(
+    desk: SetupBrowser, monkeypatch: pytest.MonkeyPatch, called_as: str, on_path: str | None, program: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [called_as, "serve"])
+    monkeypatch.setattr(pages.shutil, "which", lambda _: on_path)
+    assert pages.program_name() == program
+    desk.pages._template = pages.page_environment().get_template("setup.html")
+    desk.enter()
+    assert f"<code>{program} localchain" in desk.text("/setup/wallet")
+
+
 def test_a_local_chain_needs_no_endpoints_of_its_own() -> None:
     checks = check_setup({"network": "nowhere.toml"})
     assert checks["baskets"] == []
@@ -490,16 +520,49 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
     assert "Stop…</button>" in overview
     assert desk.ask("/")[1]["location"] == "/login"
     assert "It has ended: the chain is away (start it)" in desk.text("/setup/done")
+    assert '<a href="/">Open its Overview</a>' in desk.text("/setup/done")
     assert "trimtab run" in desk.text("/setup/done")
     desk.post("/setup/done", {})
     assert paper == ["begin", "run", "begin", "run"], "started again"
+
+
+def written_config(desk: SetupBrowser) -> Path:
+    """The config that a browser has answered and written."""
+    desk.enter()
+    for path, fields in {**ANSWERS, "/setup/review": {}}.items():
+        desk.post(path, fields)
+    return desk.config
+
+
+def test_config_that_cannot_start__is_taken_back_for_other_answers(desk: SetupBrowser) -> None:
+    config = written_config(desk)
+    code = desk.post("/setup/done", {"again": "yes"})[0]
+    assert (code, config.exists()) == (303, False)
+    assert 'value="RPC_A=alpha RPC_B=beta"' in desk.text("/setup/wallet"), "the answers stay"
+    desk.post("/setup/wallet", {**ANSWERS["/setup/wallet"], "network": "base"})
+    desk.post("/setup/basket", {"basket": "moderate"})
+    assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
+    assert load_config(config).config.chain.chain_id == 8453
+
+
+@pytest.mark.parametrize("reason", ["was changed meanwhile", "has a paper ledger already"])
+def test_config_with_a_reason_to_stay__is_not_taken_back(desk: SetupBrowser, reason: str) -> None:
+    config = written_config(desk)
+    if "ledger" in reason:
+        config.with_name("paper.db").touch()
+    else:
+        config.write_text(config.read_text() + "# mine")
+    text = config.read_text()
+    code, _, body = desk.post("/setup/done", {"again": "yes"})
+    assert (code, config.read_text()) == (409, text)
+    assert reason in body.decode()
 
 
 def test_a_paper_portfolio_goes_on_with_the_next_server(paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
     with SetupBrowser(tmp_path / "trimtab.toml", continues=True) as desk:
         assert paper == ["run"]
-        assert b"Config and paper ledger are kept" in desk.ask("/login", Cookie="trimtab=old")[2]
+        assert b"config and paper ledger are kept" in desk.ask("/login", Cookie="trimtab=old")[2]
         begin = desk.text(desk.opening)
         assert "<h1>Your portfolio on paper</h1>" in begin
         assert f"{tmp_path}/trimtab.toml</code> goes on with its ledger" in begin

@@ -9,13 +9,32 @@ from pathlib import Path
 import pytest
 
 from agent.app.settings.new_portfolios import next_commands
-from agent.app.start.amounts import ceiling_of, paper_capital, require_ceiling, with_amounts
-from agent.app.start.guide import InitAnswers
+from agent.app.start.amounts import ceiling_of, paper_capital, parse_amount, require_ceiling, with_amounts
+from agent.app.start.guide import InitAnswers, baskets
 from agent.errors import ConfigError
 from agent.fleet.paper_run import begin_on_paper
 from agent.units import parse_raw
 from tests.support import agents
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
+
+
+@pytest.mark.parametrize("typed", ["500", "$500", "$ 500", "500 USDC", "500usdc", "500$", "500 $"])
+def test_amount__is_taken_with_its_unit(typed: str) -> None:
+    assert parse_amount(typed, "cash", "") == "500"
+    assert parse_amount(typed.replace("500", "1,500.25"), "cash", "") == "1500.25"
+
+
+@pytest.mark.parametrize("typed", ["500 ETH", "€500", "$", "USDC", "$0", "5 00", "-500", "$-500", "1,5", "500 USDC USDC", "５００"])
+def test_amount__of_another_unit_is_refused(typed: str) -> None:
+    with raises_field("cash", repr(typed)):
+        parse_amount(typed, "cash", "write 1000, or all")
+
+
+@pytest.mark.parametrize(("ceiling", "warns"), [("500", True), ("599", True), ("600", False), ("", False)])
+def test_ceiling__with_little_room_above_the_cash_is_warned_of(ceiling: str, warns: bool) -> None:
+    answers = InitAnswers().with_network("base").with_basket("moderate", baskets("base")).with_cash("500").with_ceiling(ceiling)
+    notes = answers.costs()["notes"]
+    assert any("750 would leave half as much more" in note for note in notes) is warns
 
 
 @pytest.mark.parametrize(

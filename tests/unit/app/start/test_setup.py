@@ -1,4 +1,4 @@
-"""Several new configs in a folder: each has stores of its own."""
+"""New configs: several in a folder have stores of their own, and a network is known by its name in any case."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
-from agent.app.start.setup import NewConfig, write_new_config
+from agent.app.start.guide import InitAnswers
+from agent.app.start.setup import NewConfig, find_preset, write_new_config
 from agent.config.load import load_config
 from tests.support.constants import WALLET
+from tests.support.text import raises_field
 
 NEW_CONFIG = NewConfig("ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], endpoints=[("RPC_A", "alpha"), ("RPC_B", "beta")])
 
@@ -43,3 +45,18 @@ def test_new_config__warns_of_a_store_that_exists(tmp_path: Path, store_name: st
     (tmp_path / store_name).touch()
     document = write_new_config(tmp_path / "other.toml", NEW_CONFIG)
     assert any(warning.startswith(f"store.url: {store_name} exists already") for warning in document["warnings"])
+
+
+@pytest.mark.parametrize("network", ["Base", "BASE", "base"])
+def test_network__is_known_in_any_case(tmp_path: Path, network: str) -> None:
+    assert InitAnswers().with_network(network).network == "base"
+    write_new_config(tmp_path / "trimtab.toml", replace(NEW_CONFIG, network=network))
+    assert load_config(tmp_path / "trimtab.toml").config.chain.chain_id == 8453
+
+
+@pytest.mark.parametrize("network", ["local.toml", "elsewhere/local.toml", "elsewhere/local"])
+def test_network_file__that_is_missing_is_sought_in_a_named_folder(network: str) -> None:
+    with raises_field("--network", f"not found in {Path.cwd()}"):
+        find_preset(network)
+    with raises_field("--network", "'mainnet' is not known"):
+        find_preset("mainnet")
