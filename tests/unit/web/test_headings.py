@@ -154,7 +154,8 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Buy": "plan.legs.token_out", "Venue": "plan.legs.venue", "In": "plan.legs.amount_in_raw", "Out": "plan.legs.amount_out_raw",
         "At least": "plan.legs.min_out_raw", "Impact": "plan.legs.impact_bps", "Guard": "plan.verdicts.guard",
         "Measured": "plan.verdicts.measured", "Limit": "plan.verdicts.limit",
-        "At block 1": "status.holdings.weight_bps", "Target": "status.holdings.target_bps",
+        "At block 1": " ".join(f"plan.weights_before_bps.{symbol}" for symbol in ("LINK", "USDC", "USDT", "WBTC", "WETH")),
+        "Target": "status.holdings.target_bps",
         "After": " ".join(f"plan.weights_after_bps.{symbol}" for symbol in ("LINK", "USDC", "USDT", "WBTC", "WETH")),
     },
     "/settings": {
