@@ -28,6 +28,7 @@ from tests.support.agents import ROOMY, Changes, fund, purse, reopened_agent, tr
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.records.key_services import KeyService
 from tests.support.studies.signal_views import view
+from tests.support.workers import bring_to_present
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 BLOCKS_BY_PAGE = {page: list(blocks) for page, blocks in groupby(python_blocks(), lambda block: block.file_name.rpartition("_")[0])}
@@ -199,13 +200,14 @@ def test_the_example_of_an_agent_plans(anvil_chain: LocalChain, tmp_path: Path, 
     assert doctest.DocTestRunner().run(example) == (0, 3)
 
 
-def run_examples(agent: LibraryAgent, names: Collection[str]) -> None:
-    """Run the examples of these methods."""
+def run_examples(chain: LocalChain, agent: LibraryAgent, names: Collection[str]) -> None:
+    """Run the examples of these methods, each at a block of its time: on a busy machine all take longer than a block may be old."""
     finder = doctest.DocTestFinder(recurse=False, exclude_empty=False)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     for name in names:
         (example,) = finder.find(getattr(LibraryAgent, name), name, extraglobs={"agent": agent})
         assert example.examples, name
+        bring_to_present(chain)
         runner.run(example)
     assert runner.summarize() == (0, runner.tries)
 
@@ -213,16 +215,16 @@ def run_examples(agent: LibraryAgent, names: Collection[str]) -> None:
 def test_the_examples_of_an_agents_methods_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
     configured(anvil_chain, tmp_path)
     with open_agent(tmp_path / "trimtab.toml") as agent:
-        run_examples(agent, [name for name in METHODS_BY_COMMAND.values() if name not in ("proposals", "pnl")])
+        run_examples(anvil_chain, agent, [name for name in METHODS_BY_COMMAND.values() if name not in ("proposals", "pnl")])
         agent.rebalance(send=True, confirm=yes)
-        run_examples(agent, ["pnl"])
+        run_examples(anvil_chain, agent, ["pnl"])
 
 
 def test_the_example_of_proposals_runs_for_a_safe(anvil_chain: LocalChain, tmp_path: Path) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
     with reopened_agent(anvil_chain, loaded) as agent:
         proposal(agent)
-        run_examples(LibraryAgent(agent.context), ["proposals"])
+        run_examples(anvil_chain, LibraryAgent(agent.context), ["proposals"])
 
 
 @pytest.mark.slow
