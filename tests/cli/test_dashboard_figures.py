@@ -131,7 +131,7 @@ def test_pages__of_a_traded_portfolio_with_their_charts(desk: Desk) -> None:
     assert overview >= {f"history.steps.1.cost.{name}" for name in ("total", "fees", "impact", "gas")}
     assert documents["history"]["steps"][2]["outcome"] == "approved"
     assert "history.steps.2.cost.total" in overview
-    assert re.search(r"Last rebalance, .*Bought.*Sold.*Cost.*Approvals.*Against plan.*Outcome", " ".join(text.split()))
+    assert re.search(r"Last rebalance, .*Sold.*Bought.*Cost.*Approvals.*Against plan.*Outcome", " ".join(text.split()))
     assert re.search(r"(Bought|Sold) [−-]", " ".join(text.split())) is None, "the word says the sign"
     assets, weights = paths_by_page["/assets"]
     levels = {
