@@ -56,4 +56,4 @@ def test_top_up__is_compared_with_the_deposit() -> None:
     top_up = format_execution(dict(purchase_progress_document(progress(), PORTFOLIO)), "USDC")
     assert "2,279.93 USDC traded of a deposit of 6,000.00 USDC" in top_up
     first = format_execution(dict(purchase_progress_document(progress(PurchaseKind.FIRST), PORTFOLIO)), "USDC")
-    assert "2,279.93 of 6,000.00 USDC traded" in first
+    assert "2,279.94 of 6,000.00 USDC traded" in first
