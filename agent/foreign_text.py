@@ -10,7 +10,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Any
+from typing import Any, NoReturn
 
 MAX_NESTING = 32
 """Deepest nesting of lists and tables. More can crash the interpreter under the recursion limit that

@@ -217,9 +217,9 @@ def _weights_table(document: Document, newest: str) -> FigureTable:
     return table
 
 
-def _show_weights(document: Document) -> None:
+def _show_weights(console: Console, document: Document) -> None:
     newest = "now" if document["waiting"] is None else "waiting"
-    out.print(_weights_table(document, newest))
+    console.print(_weights_table(document, newest))
     if document["correlations"]:
         console.print(_correlations_table(document))
     if (last_choice := document["chosen"]) is not None:
@@ -235,11 +235,15 @@ def _show_weights(document: Document) -> None:
             )
         )
     elif document["waiting"] is None:
-        say("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
+        console.print(
+            safe_text("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
+        )
     if (newest_choice := document[newest]) is not None:
         state = "Now" if newest == "now" else "Waiting for the owner"
-        say(
-            f"{state}, from {newest_choice['price_source']}{_span_text(newest_choice)}: {newest_choice['why']}."
+        console.print(
+            safe_text(
+                f"{state}, from {newest_choice['price_source']}{_span_text(newest_choice)}: {newest_choice['why']}."
+            )
         )
     if document["accepted"]:
         console.print(safe_text("Accepted: the next cycle uses these weights."))

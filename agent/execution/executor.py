@@ -243,28 +243,34 @@ class AwaitingExternalSignature(Retryable):
         self.proposal = document
         self.proposal_path = path
         self.reverts = reverts
-        self.stale_reason = ""
+        self.minimums_fault: MinimumsFault | None = None
         self.go_on_with(next_command)
 
     def go_on_with(self, next_command: str) -> None:
-        """Advise `next_command`, an imperative clause, once it is signed; while it would revert or is
-        stale, not to sign it.
+        """Advise `next_command`, an imperative clause, once it is signed; while it would revert, or
+        its minimums have a fault, not to sign it.
         """
         self.remedy = (
             f"{self.how_to_sign}, then {next_command}: it settles the proposal from the chain and"
             " continues"
         )
-        if self.reverts or self.stale_reason:
+        if self.minimums_fault is not None:
+            self.remedy = f"{minimums_advice(self.minimums_fault)}; then {next_command}"
+        elif self.reverts:
             self.remedy = f"{DO_NOT_SIGN}: {WITHDRAWAL_ADVICE}; then {next_command}"
 
-    def mark_stale(self, reason: str) -> None:
-        """Say why the minimums are too low at the prices now, and that nobody should sign or execute it;
-        an empty reason changes nothing.
-        """
-        self.stale_reason = reason
-        if reason:
-            self.message += f"; it is stale, {reason}"
+    def mark_minimums(self, fault: MinimumsFault | None) -> None:
+        """Say why nobody should sign or execute it at the prices now; None changes nothing."""
+        self.minimums_fault = fault
+        if fault is not None:
+            self.message += f"; it {fault.text}"
             self.go_on_with("run the command again")
+
+
+def minimums_advice(fault: MinimumsFault) -> str:
+    """Return what to do with a proposal that has this fault."""
+    advice = WITHDRAWAL_ADVICE if fault.is_low else "trimtab status says when they are checked"
+    return f"{DO_NOT_SIGN}: {advice}"
 
 
 class RefusingSigner:

@@ -123,8 +123,9 @@ class Guard(Generic[T]):
         try:
             measurement = self.measure(case, limit)
         except MissingData as error:
+            is_known = False
             measurement = GuardMeasurement(f"{UNKNOWN}{error}", False)
-        return Verdict(
+        verdict = Verdict(
             self.name,
             measurement.text,
             measurement.limit_text or self.format_limit(limit, case.step),

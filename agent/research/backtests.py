@@ -143,7 +143,7 @@ def compare(
         )
     cores, scheduler = naming_arguments(cores_and_scheduler)(jobs)
     table = naming_arguments(read_prices)(prices)
-    progress = naming_arguments(_shown_progress)(arguments.pop("progress", None))
+    progress = naming_arguments(shown_progress)(arguments.pop("progress", None))
     trials = Trials(table, targets, dict(triggers.items()), arguments)
     names = tuple(trials.triggers)
     if cores == 1:
@@ -154,8 +154,6 @@ def compare(
         callable(each) or isinstance(each, FunctionSignal | FunctionTrigger) for each in functions
     ):
         require_one_process(jobs)
-    progress = shown_progress(arguments.pop("progress", None))
-    names = tuple(trials.triggers)
     finished = (
         run_on_cluster(trials, names, scheduler, "no backtest is kept")
         if scheduler
@@ -167,10 +165,6 @@ def compare(
         )
     )
     return _comparison(finished, names, progress)
-
-
-def _shown_progress(progress: Progress | None) -> Progress | None:
-    return progress or notebook_progress()
 
 
 def _ignore_bars(finished: int, total: int) -> None:

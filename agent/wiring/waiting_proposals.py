@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
+from agent import guards
 from agent.chain.safe import SafeContract, SafeSender
 from agent.chain.sender import QuorumSender
 from agent.errors import Retryable
-from agent.execution.evaluation import low_minimums_at
 from agent.execution.executor import (
     DO_NOT_SIGN,
     RESUME_ADVICE,
     WITHDRAWAL_ADVICE,
     execution_period,
+    minimums_advice,
 )
 from agent.execution.submitter import only_undoes
 from agent.model import Intent, IntentKind, IntentState, StepInput
@@ -52,8 +53,9 @@ def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rej
     if is_rejected:
         period_text = execution_period(intent, grant)
         return f"is void once its rejection is executed; it can be executed {period_text}."
-    if reason := low_minimums_at(step, context.store.journal.grant(intent.id).plan):
-        return f"is stale, {reason}: {DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}."
+    fault = None if grant.plan is None else guards.judge_minimums(step, grant.plan)
+    if fault is not None:
+        return f"{fault.text}: {minimums_advice(fault)}."
     until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
     with suppress(Retryable):
         simulation = _simulation(context, intent)

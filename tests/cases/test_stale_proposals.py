@@ -17,7 +17,7 @@ from agent.app.records import maintenance
 from agent.errors import Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
-from agent.model import Plan, PriceSource, StepInput, Verdict
+from agent.model import Plan, PriceSource, StepInput
 from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of

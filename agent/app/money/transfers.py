@@ -43,7 +43,7 @@ from agent.app.withdrawals.withdrawal_run import (
 )
 from agent.config.load import load_config
 from agent.config.tables.fields import parse_address
-from agent.errors import ConfigError, ErrorCode, Refused
+from agent.errors import ConfigError, ErrorCode
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input, settled_step_input
 from agent.execution.executor import AwaitingExternalSignature
@@ -520,7 +520,10 @@ def release_withdrawal(
     with wiring.open_transactor(agent.context, never_confirm, progress, signs=False) as transactor:
         withdrawal_payments.require_releasable(transactor.executor, store, request)
         request = _find_open_request(agent, withdrawal_id)
-        store.requests.end(withdrawal_id, RequestState.RELEASED, agent.context.clock.now_s())
+        if not store.requests.end(
+            withdrawal_id, RequestState.RELEASED, agent.context.clock.now_s()
+        ):
+            raise _not_open_error(withdrawal_id)
     return replace(request, state=RequestState.RELEASED)
 
 

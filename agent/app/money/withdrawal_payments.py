@@ -71,7 +71,7 @@ def require_releasable(executor: Executor, store: Store, request: OwnerRequest) 
     """Raise Refused for a withdrawal that is paid, Retryable while one of its payments may be mined."""
     payouts = store.requests.payouts(request.id)
     for intent, _ in payouts:
-        if possible_text := _possible_text(executor, intent):
+        if possible_text := _possible_text(executor, store, intent):
             remedy = "trimtab reconcile, then release the unpaid part"
             if isinstance(executor, ProposingExecutor):
                 remedy = (
@@ -92,14 +92,14 @@ def require_releasable(executor: Executor, store: Store, request: OwnerRequest) 
         )
 
 
-def _possible_text(executor: Executor, intent: Intent) -> str:
+def _possible_text(executor: Executor, store: Store, intent: Intent) -> str:
     """Return why a payment may still be mined; "" if it cannot."""
     if intent.state in UNMINED_STATES:
         return "is pending"
     if not isinstance(executor, ProposingExecutor):
         return ""
     signatures_text = executor.executable_signatures(intent)
-    return (
-        signatures_text
-        and f"has {signatures_text}: whoever has them can execute it {execution_period(intent)}"
-    )
+    if not signatures_text:
+        return ""
+    period_text = execution_period(intent, store.journal.grant(intent.id))
+    return f"has {signatures_text}: whoever has them can execute it {period_text}"

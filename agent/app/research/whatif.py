@@ -158,7 +158,7 @@ def what_if(options: WhatIfOptions) -> WhatIf:
     unit_prices = dict.fromkeys(target_bps_by_symbol, Fraction(1))
     has_band = options.band is not None
     drifts = drifts_from_balances(assets, values_raw, unit_prices, trigger)
-    evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY)
+    evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY, numeraire=numeraire)
     _require_fit_side(options)
     goal = restrict_to_side(
         drifts, rebalance_goal(drifts, options.destination), options.side, numeraire

@@ -329,16 +329,16 @@ def short_name(symbol: str) -> str:
 
 def format_money(base_units: Fraction, decimals: int) -> str:
     """Format exact base units as whole coins with thousands separators: two decimals for values of
-    at least 1, else four significant digits, rounded half-even as elsewhere.
+    at least 1, else four significant digits, rounded half-even as in `value_text`.
     """
     coins = abs(base_units) / Fraction(10) ** decimals
     places = 2
     if 0 < coins < 1:
         while places < 18 and coins * 10**places < 1_000:
             places += 1
-    shown_units = round(coins * 10**places)
-    amount_text = f"{shown_units // 10**places:,}.{shown_units % 10**places:0{places}d}"
-    return f"{MINUS}{amount_text}" if base_units < 0 and shown_units else amount_text
+    rounded_units = round(coins * 10**places)
+    amount_text = f"{rounded_units // 10**places:,}.{rounded_units % 10**places:0{places}d}"
+    return f"{MINUS}{amount_text}" if base_units < 0 and rounded_units else amount_text
 
 
 def format_percent(share: float, places: int = 1, signed: bool = False) -> str:

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http import HTTPStatus
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -49,14 +48,6 @@ class _NoAnswer(Exception):
     def __init__(self, problem: str, http_status: int = 0) -> None:
         super().__init__(problem)
         self.http_status = http_status
-
-    @property
-    def is_passing(self) -> bool:
-        """True if the venue limits requests, or has a fault of its own."""
-        return (
-            self.http_status == HTTPStatus.TOO_MANY_REQUESTS
-            or self.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        )
 
 
 class HyperliquidConnection:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("polars")
 
 from agent.backtest.report.series import growth_series
-from agent.backtest.settings import OwnerTransfer, apply_transfer
+from agent.backtest.settings import OwnerTransfer, apply_transfer, make_spec
 from agent.backtest.simulate import SimulationRun
 from agent.cli.research.portfolio_texts import parse_owner_transfer
 from agent.errors import ConfigError

@@ -24,7 +24,7 @@ from agent.backtest.simulate import SimulationRun
 from agent.backtest.world import arbitrage_pool, read_pool
 from agent.errors import ConfigError
 from agent.model import Halt
-from agent.units import Token
+from agent.units import Token, format_time
 from tests.support.backtests import BAND, COIN, DEEP, HOUR_S, START_S, hourly, simulation_of
 
 RECORDED = Path(__file__).parents[2] / "data" / "uniswap_v3_wbtc_weth_3000_block_24407242.json"
@@ -93,7 +93,7 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
         (lambda data: data["tick_data"].update({"61": [1, 1, 0]}), "a tick does not match the spacing or is out of range"),
         (lambda data: data.update(tick_data=[]), "tick_data is not an object"),
         (lambda data: data["scalars"].update(fee=3_000.7), "fee: 3000.7 is not a whole number"),
-        (lambda data: data["scalars"].update(sqrt_price_x96=float("inf")), "sqrt_price_x96: inf is not a whole number"),
+        (lambda data: data["scalars"].update(sqrt_price_x96=float("inf")), "Infinity is not a number of JSON"),
         (lambda data: data["scalars"].update(tick=True), "tick: True is not a whole number"),
         (lambda data: data["tick_data"].update({"0": [1, 1.5, 0]}), "tick 0: 1.5 is not a whole number"),
         (lambda data: data.update(scalars=data["scalars"] | {"liquidity": -5}, tick_data=NEGATIVE), "do not add up"),
@@ -170,7 +170,7 @@ def test_asset_without_a_price__halts_the_step_as_live() -> None:
     simulation = simulation_of(DELISTED, make_spec(THREE, BAND, "USD"))
     assert simulation.rebalances == ()
     assert simulation.halted_bar_count == 12 - 6
-    assert mentions(simulation.notes, "ETH", "8 bars", f"{START_S + 3 * HOUR_S}")
+    assert mentions(simulation.notes, "ETH", "8 bars", f"at {format_time(START_S + 3 * HOUR_S)}")
     assert float(simulation.final_value) / COIN == pytest.approx(40 * 150 + 200 * 11 + 4_000)  # ETH counts at its last price
 
 

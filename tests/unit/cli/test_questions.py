@@ -44,6 +44,7 @@ CHOICE = {
     "correlations": {},
     "chosen": None,
     "now": None,
+    "waiting": None,
     "accepted": False,
     "turnover_bps": 123,
     "fault": "",

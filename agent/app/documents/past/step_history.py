@@ -318,6 +318,8 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             raise _unknown_step_error(step_id)
         intents = store.journal.intents(step_id)
         executed_plans: list[tuple[Plan, Intent | None]] = [*mined_or_newest_swaps(store, intents)]
+        summary = step_record.summary
+        reason_text = _reason_text(store, summary, intents) if summary.outcome else ""
         booked_sentences = _booked_cost_sentences(store, step_record, intents)
     outcome = _outcome_text(step_record.summary, intents)
     step_input = codec.loads(StepInput, step_record.input_json)
@@ -381,7 +383,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     ]
     sentences += leg_sentences(legs)
     sentences += booked_sentences
-    sentences.append(f"Outcome: {outcome}. {step_record.summary.reason or ''}".rstrip())
+    sentences.append(f"Outcome: {outcome}. {reason_text}".rstrip())
     return {
         "step": step_id,
         "outcome": outcome,

@@ -54,6 +54,6 @@ def test_a_purchase_has_a_document_of_its_own() -> None:
 
 def test_top_up__is_compared_with_the_deposit() -> None:
     top_up = format_execution(dict(purchase_progress_document(progress(), PORTFOLIO)), "USDC")
-    assert "2,279.93 USDC traded of a deposit of 6,000.00 USDC" in top_up
+    assert "2,279.94 USDC traded of a deposit of 6,000.00 USDC" in top_up
     first = format_execution(dict(purchase_progress_document(progress(PurchaseKind.FIRST), PORTFOLIO)), "USDC")
     assert "2,279.94 of 6,000.00 USDC traded" in first

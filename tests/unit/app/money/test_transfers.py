@@ -63,15 +63,20 @@ def test_release__that_another_process_forestalls_is_none(store: Store, monkeypa
     request = store.requests.record(RequestKind.WITHDRAW, (Payment(LEDGER_WETH.address, 5),), None, False, 1)
 
     @contextmanager
-    def open_transactor(*_: object, **__: object) -> Iterator[None]:
-        yield None
+    def open_transactor(*_: object, **__: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(executor=None)
 
-    def paid_meanwhile(request_id: int) -> tuple[object, ...]:
+    def end_after_another(request_id: int, state: RequestState, now_s: int) -> bool:
         store.requests.end(request_id, RequestState.DONE, 2)
-        return ()
+        return store.requests.end(request_id, state, now_s)
 
     monkeypatch.setattr(wiring, "open_transactor", open_transactor)
-    requests = SimpleNamespace(newest=store.requests.newest, end=store.requests.end, payouts=paid_meanwhile)
+    requests = SimpleNamespace(
+        newest=store.requests.newest,
+        end=end_after_another,
+        payouts=store.requests.payouts,
+        end_paid_withdrawals=store.requests.end_paid_withdrawals,
+    )
     context = SimpleNamespace(store=SimpleNamespace(requests=requests), clock=FakeClock())
     with raises_code(ConfigError, "not_open"):
         transfers.release_withdrawal(cast(Agent, SimpleNamespace(context=context)), request.id)

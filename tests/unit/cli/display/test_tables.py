@@ -123,7 +123,7 @@ token   weight   target   moves beyond  back to
 ───────────────────────────────────────────────
 WETH   31.00 %  25.00 %  19.35-30.65 %  21-29 %
 USDC   69.00 %  75.00 %              -        -
-WETH: correcting costs 1.20 USDC, waiting a year costs 1,400.40
+WETH: correcting costs 1.21 USDC, waiting a year costs 1,400.40
 Its range decides when an asset moves, not these costs: within the year prices
 move it on or back, and each trade pays its gas again
 usual volatilities of their classes: WETH 65 % (ether)"""

@@ -318,18 +318,6 @@ def test_hedge__is_closed_once_its_asset_leaves_the_portfolio(step: StepInput, w
     assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        hedging(hedge_account(10_000, -5 * E18, asset=""), {"WBTC": 5_000, "USDC": 5_000}, OPEN),
-        quarantine_tokens(hedging(SHORT, THIRDS, OPEN), [ScreenedToken(WETH, TokenFinding.CODE_CHANGED)]),
-    ],
-    ids=["removed", "in quarantine"],
-)
-def test_hedge_whose_asset_is_left_out__leaves_the_targets(step: StepInput) -> None:
-    assert apply_hedges(step).targets == step.targets
-
-
 def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
     step = hedging(hedge_account(10_000), UNTARGETED)
     lots = (OpenLot(WETH, 100 * E18, Fraction(0), NOW_S - 100 * DAY_S),)

@@ -238,6 +238,17 @@ def test_apply_hedges_raises_no_quarantined_asset(symbol: str, targets: dict[str
     assert {asset.token.symbol: asset.target_bps for asset in step_after.effective_assets} == targets
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(spot_step(hedge_account(10_000, -5 * E18, asset=""), {"WBTC": 5_000, "USDC": 5_000}, OPEN), id="removed"),
+        pytest.param(quarantine_tokens(spot_step(SHORT, FIFTHS, OPEN), [ScreenedToken(WETH, TokenFinding.PAUSED)]), id="in quarantine"),
+    ],
+)
+def test_apply_hedges_of_left_out_assets_leaves_the_targets(step: StepInput) -> None:
+    assert apply_hedges(step).targets == step.targets
+
+
 def test_hedged_value_is_that_at_the_index() -> None:
     step = spot_step(hedge_account(10_000, -5 * E18, mark=Fraction(1_900)), FIFTHS)
 
