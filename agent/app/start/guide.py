@@ -431,15 +431,17 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
 
 def take_back_setup(path: str, sha256: str) -> None:
     """Remove the config that `write_setup` wrote. Raises ConfigError if it is another by now, with
-    another `sha256`, or if it has a paper ledger, and then leaves it.
+    another `sha256`, or if it has a ledger, live or on paper, and then leaves it.
     """
     config_path = Path(path)
     loaded_config = load_config(config_path)
     if loaded_config.digest != sha256:
         raise ConfigError(f"{path}: was changed meanwhile", "edit it in its folder")
-    if wiring.has_store(replace(loaded_config, is_paper=True)):
+    if any(
+        wiring.has_store(replace(loaded_config, is_paper=on_paper)) for on_paper in (False, True)
+    ):
         raise ConfigError(
-            f"{path}: has a paper ledger already",
+            f"{path}: has a ledger already",
             "begin another portfolio in a folder of its own",
         )
     config_path.unlink()

@@ -545,13 +545,19 @@ def test_config_that_cannot_start__is_taken_back_for_other_answers(desk: SetupBr
     assert load_config(config).config.chain.chain_id == 8453
 
 
-@pytest.mark.parametrize("reason", ["was changed meanwhile", "has a paper ledger already"])
-def test_config_with_a_reason_to_stay__is_not_taken_back(desk: SetupBrowser, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("changed_file", "reason"),
+    [
+        pytest.param("trimtab.toml", "was changed meanwhile", id="another config"),
+        pytest.param("paper.db", "has a ledger already", id="ledger on paper"),
+        pytest.param("trimtab.db", "has a ledger already", id="live ledger"),
+    ],
+)
+def test_config_with_a_reason_to_stay__is_not_taken_back(desk: SetupBrowser, changed_file: str, reason: str) -> None:
     config = written_config(desk)
-    if "ledger" in reason:
-        config.with_name("paper.db").touch()
-    else:
-        config.write_text(config.read_text() + "# mine")
+    assert config.name == "trimtab.toml"
+    with config.with_name(changed_file).open("a") as file:
+        file.write("# mine")
     text = config.read_text()
     code, _, body = desk.post("/setup/done", {"again": "yes"})
     assert (code, config.read_text()) == (409, text)
