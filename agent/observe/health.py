@@ -113,7 +113,7 @@ def silence_text(report: RunReport, now_s: float, known_for_s: float = 0) -> str
 
 class HealthDocument(TypedDict):
     """Health of a run. `cycles` counts its cycles, `last_good_cycle_s` is the age of the last good
-    one, None before the first; `next_cycle` is the time of the next, UTC, None while it is not known;
+    one, None before the first; `next_cycle` is the time of the next (ISO 8601), None while it is not known;
     `reasons` are why it is not `ok`. `sends` is false for a dry run, None without a report.
     """
 
@@ -202,4 +202,4 @@ def _next_cycle_text(report: RunReport, health: RunHealth, now_s: float) -> str 
     if health.state != "running" or report.last_cycle_s is None or report.trouble:
         return None
     next_cycle_s = report.last_cycle_s + report.interval_s
-    return utc_text(next_cycle_s) if next_cycle_s > now_s else None
+    return f"{utc_text(next_cycle_s).replace(' ', 'T')}Z" if next_cycle_s > now_s else None

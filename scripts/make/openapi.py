@@ -45,6 +45,7 @@ class ProbeDocument(TypedDict):
     reasons: NotRequired[list[str]]
     cycles: NotRequired[int]
     last_good_cycle_s: NotRequired[int | None]
+    next_cycle: NotRequired[str | None]
     paused: NotRequired[bool]
     sends: NotRequired[bool | None]
 

@@ -78,7 +78,7 @@ def test_plan__with_trades_worst_case_tax_and_verdicts(desk: Desk) -> None:
     expected_paths |= below(documents, "plan.verdicts", "guard", "measured", "limit")
     expected_paths |= {f"plan.cost.{name}" for name in ("fees", "impact", "skew", "gas", "approvals", "total")}
     expected_paths |= {f"plan.weights_after_bps.{symbol}" for symbol in plan["weights_after_bps"]}
-    expected_paths |= below(documents, "status.holdings", "weight_bps")
+    expected_paths |= {f"plan.weights_before_bps.{symbol}" for symbol in plan["weights_before_bps"]}
     expected_paths |= {f"plan.{name}" for name in ("outcome", "reason", "block", "expires_block", "turnover", "worst_case")}
     assert len(plan["legs"]) > 1
     assert len(plan["verdicts"]) > 30

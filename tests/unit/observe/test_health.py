@@ -60,7 +60,7 @@ def test_trouble_hang_and_pause_are_named_and_a_pause_is_healthy() -> None:
 @pytest.mark.parametrize(
     ("report", "late_s", "next_cycle"),
     [
-        (GOOD, EVERY_S - 1, "2027-01-15 08:10:00"), (GOOD, EVERY_S, None), (NEW, 0, None), (None, 0, None),
+        (GOOD, EVERY_S - 1, "2027-01-15T08:10:00Z"), (GOOD, EVERY_S, None), (NEW, 0, None), (None, 0, None),
         (replace(GOOD, trouble="it is retried sooner"), 0, None), (replace(GOOD, ended_s=START_S), 0, None),
     ],
     ids=["waits", "has begun", "first", "no run", "retried", "ended"],
@@ -98,7 +98,7 @@ def test_a_clock_that_goes_back_makes_no_dead_run_healthy() -> None:
 def test_the_document_has_the_reasons_and_no_age_below_zero() -> None:
     document = health_document(GOOD, judge_health(GOOD, START_S), (), START_S - 5)
     assert document == {
-        "ok": True, "state": "running", "reasons": [], "cycles": 3, "last_good_cycle_s": 0, "next_cycle": "2027-01-15 08:10:00",
+        "ok": True, "state": "running", "reasons": [], "cycles": 3, "last_good_cycle_s": 0, "next_cycle": "2027-01-15T08:10:00Z",
         "paused": False, "sends": True,
     }  # fmt: skip
     assert health_document(None, judge_health(None, 0), ("x",), 0)["last_good_cycle_s"] is None

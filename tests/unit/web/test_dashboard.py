@@ -239,7 +239,7 @@ HEALTHY_RUN = {
     "paused": False,
     "sends": True,
     "reasons": [],
-    "next_cycle": "2026-11-29 18:08:00",
+    "next_cycle": "2026-11-29T18:08:00Z",
 }
 
 
