@@ -186,10 +186,11 @@ def _liquidity_to_withdraw(
             .is_within(goal_limits)
             else (middle_liquidity, high_liquidity)
         )
-    remaining_value = position_value * (position.liquidity - high_liquidity) / position.liquidity
+    remaining_value = position_value * (available_liquidity - high_liquidity) / position.liquidity
     # A partial withdrawal collects all fees, but only principal gives it a minimum amount.
     gives_no_principal = max(positions.principal(position, high_liquidity)) == 0
-    # A remainder below min_trade would not pay for a transaction.
+    # A remainder below min_trade, of the position or of what was approved, would not pay for a
+    # transaction of its own, here or to take the approval back.
     return (
         available_liquidity if gives_no_principal or remaining_value < min_value else high_liquidity
     )

@@ -277,9 +277,16 @@ def test_withdrawal_takes_at_most_the_approved_lp_tokens() -> None:
     assert verdict("lp_max_weight", step, planned(step)).passed, "a part of the way lowers the excess"
 
 
-@pytest.mark.parametrize(("approved_part", "is_whole"), [(Fraction(101, 100), False), (Fraction(1), True), (Fraction(1, 2), True)])
-def test_withdrawal__leaves_what_the_limit_permits_of_the_position(approved_part: Fraction, is_whole: bool) -> None:
-    """Not what is left of the approval, which is worth less than a trade."""
+@pytest.mark.parametrize(
+    ("approved_part", "is_whole"),
+    [
+        pytest.param(Fraction(1, 2), True, id="half of what is needed"),
+        pytest.param(Fraction(101, 100), True, id="a rest worth less than a trade"),
+        pytest.param(Fraction(3, 2), False, id="a rest worth a trade"),
+    ],
+)
+def test_withdrawal__leaves_no_approval_worth_less_than_a_trade(approved_part: Fraction, is_whole: bool) -> None:
+    """To take the approval back would be a transaction of its own."""
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
     [needed] = planned(step).layer_actions
     approved_raw = floor_int(needed.liquidity * approved_part)
