@@ -70,14 +70,14 @@ def test_payment_of_a_token__names_recipient_and_amount(
         assert (call["token"], call["amount_raw"]) == ("WETH", str(ETHER // 4))
         assert document["recipients"] == [HOME]
         assert file_lines(agent) == [f"{weth}: transfer call recipient {HOME}, raw {ETHER // 4}"]
-        shown = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
-        assert f"  pays {HOME} exactly 0.25 WETH ({weth})\n" in shown
-        assert "at any time" in shown
+        list_text = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
+        assert f"  pays {HOME} exactly 0.25 WETH ({weth})\n" in list_text
+        assert "at any time" in list_text
         safe.execute(proposal_file(agent))
         assert anvil_chain.balance("WETH", HOME) == ETHER // 4
-        shown = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
-        assert "(used, " in shown
-        assert "at any time" not in shown
+        list_text = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
+        assert "(used, " in list_text
+        assert "at any time" not in list_text
 
 
 def test_payment_of_native_coin__is_no_empty_call(
@@ -91,9 +91,9 @@ def test_payment_of_native_coin__is_no_empty_call(
         (call,) = open_proposal(agent)["calls"]
         assert (call["to"], call["value_wei"], call["recipients"]) == (HOME, str(ETHER // 4), [HOME])
         assert file_lines(agent) == [f"{HOME}: gets {ETHER // 4} wei of native coin"]
-        shown = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
-        assert f"  pays {HOME} exactly 0.25 of native coin\n" in shown
-        assert "empty call" not in shown
+        list_text = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
+        assert f"  pays {HOME} exactly 0.25 of native coin\n" in list_text
+        assert "empty call" not in list_text
         execute(agent)
         assert native_of(anvil_chain, HOME) - there == ETHER // 4
 
@@ -112,9 +112,9 @@ def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(anvil_cha
             agent.rebalance(send=True, confirm=yes)
             assert api.list_proposals(agent) == {"proposals": []}
             assert [text for text in api.pause(loaded.path, "test")["signed"] if intent.id in text]
-            shown = pause_hard(agent, send=False)
-            assert shown["outcome"] == "planned"
-            assert mentions(shown["message"], intent.id, "at any time", "trimtab pause --hard --send")
+            pause_document = pause_hard(agent, send=False)
+            assert pause_document["outcome"] == "planned"
+            assert mentions(pause_document["message"], intent.id, "at any time", "trimtab pause --hard --send")
         document = pause_hard(agent)
         assert document["outcome"] == "unfinished"
         assert "end the pause" not in document["message"], "a rejection is signed while hard paused"
@@ -178,9 +178,9 @@ def test_payment_executed_here__ends_its_withdrawal_and_names_it(
         command = ("proposal", "execute", "--key", "test_account=9", "--send", "--yes", "--config", str(loaded.path))
         assert in_process(capfd, monkeypatch, *command).out.endswith("Next: trimtab withdraw --resume 1\n")
         assert withdrawal_states(agent) == [RequestState.DONE]
-        shown = in_process(capfd, monkeypatch, "withdraw", "--resume", "1", "--config", str(loaded.path)).out
-        assert "already paid in 0x" in " ".join(shown.split())
-        assert "Add --send" not in shown
+        resume_text = in_process(capfd, monkeypatch, "withdraw", "--resume", "1", "--config", str(loaded.path)).out
+        assert "already paid in 0x" in " ".join(resume_text.split())
+        assert "Add --send" not in resume_text
 
 
 def test_sale_of_a_withdrawal__goes_on_with_it(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -121,12 +121,12 @@ def test_choice_that_waits__is_shown_and_accepted_by_the_command_named(
         if ledger:
             run("paper", "--once", "--start", "USDC=5000", "--json")
             assert f"(trimtab {command})" in run("plan", "--paper", "--json").json["target_reasons"][0]
-        shown = run("weights", *ledger, "--json").json
-        assert shown["now"] is None
-        assert f"waits for the owner (trimtab {command})" in shown["fault"]
-        waiting_bps = shown["waiting"]["weights_bps"]
+        weights_document = run("weights", *ledger, "--json").json
+        assert weights_document["now"] is None
+        assert f"waits for the owner (trimtab {command})" in weights_document["fault"]
+        waiting_bps = weights_document["waiting"]["weights_bps"]
         assert waiting_bps["WETH"] > 5_000, "more than 20 points above the target of 30 %"
-        assert {asset["symbol"]: asset["waiting_bps"] for asset in shown["assets"]} == waiting_bps
+        assert {asset["symbol"]: asset["waiting_bps"] for asset in weights_document["assets"]} == waiting_bps
         text = run("weights", *ledger).out
         assert mentions(text, "waiting", f"{waiting_bps['WETH'] / 100:.2f} %", "Waiting for the owner", "in inverse proportion")
         assert "the next cycle of trimtab run or rebalance chooses" not in text
