@@ -449,7 +449,7 @@ def _signal_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     """Yield an alert for each signal without targets, whose last weights apply; a halt names it
     itself.
     """
-    if outcome.kind is OutcomeKind.HALT:
+    if outcome.has_halted:
         return
     for answer in outcome.step_input.layer(SignalState).faults:
         alert_text = f"Signal {answer.name} gives no new weights: {answer.why}. trimtab weights"
@@ -463,7 +463,7 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     halt that reports them, and for rises accepted as deposits.
     """
     step = outcome.step_input
-    if outcome.kind is not OutcomeKind.HALT and (
+    if not outcome.has_halted and (
         reason := balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows)
     ):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {reason}", True)
@@ -530,7 +530,7 @@ def _outcome_alerts(outcome: StepOutcome, is_paused: bool) -> Iterator[Alert]:
             venue_text = _venue_reasons_text(outcome, failing_verdicts).strip()
             sentences = filter(None, (would_text, venue_text, explain_command))
             yield _refusal_alert(failing_verdicts, " ".join(sentences))
-        case OutcomeKind.HALT if not is_paused:
+        case OutcomeKind.HALT if outcome.has_halted:
             yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {outcome.reason}", True)
         case _:
             pass

@@ -248,7 +248,7 @@ class RunEventHandler:
             self._last_config = loaded_config
         switch_state = self.agent.context.kill_switch.read()
         is_paused = switch_state.paused is not False
-        trouble_text = cycle_trouble(outcome_or_error, is_paused)
+        trouble_text = cycle_trouble(outcome_or_error)
         recorder = self.recorder
         recorder.on_cycle(
             cycle_outcome(outcome_or_error),

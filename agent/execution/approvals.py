@@ -24,7 +24,7 @@ from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, Snapshot, StepInput
 from agent.policy import quarantine
 from agent.policy.cash_flows import cash_limit
-from agent.policy.decide import halt_for
+from agent.policy.decide import hard_pause_result
 from agent.ports import Approval, Composer, OrderExecutor, PreparedTransaction
 from agent.store.journal import IntentStore, replacement_family
 from agent.store.store import Store
@@ -448,7 +448,7 @@ def cancel_and_revoke(
         kind,
         reason,
         step_input,
-        halt_for(step_input, reason),
+        hard_pause_result(step_input, reason),
         None,
         transactions=(*ended_intents, *sent_intents),
         input_after=step_after,

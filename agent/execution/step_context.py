@@ -11,6 +11,8 @@ from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import (
     Decision,
     Evidence,
+    Halt,
+    HaltCode,
     Head,
     History,
     Intent,
@@ -264,6 +266,13 @@ class StepOutcome:
     def decision(self) -> Decision:
         """Decision of the step."""
         return self.decision_result.decision
+
+    @property
+    def has_halted(self) -> bool:
+        """True if the policy halted; a hard pause that had nothing to undo decides nothing."""
+        if self.kind is not OutcomeKind.HALT:
+            return False
+        return not (isinstance(self.decision, Halt) and HaltCode.HARD_PAUSE in self.decision.codes)
 
 
 @dataclass(frozen=True, slots=True)

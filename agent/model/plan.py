@@ -123,6 +123,7 @@ class HaltCode(StrEnum):
     DESTINATION = "destination"
     EMPTY = "empty"
     FUTURES = "futures"
+    HARD_PAUSE = "hard_pause"
     LEDGER = "ledger"
     MIN_TRADE = "min_trade"
     ORACLE_DEVIATION = "oracle_deviation"

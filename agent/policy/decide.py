@@ -62,9 +62,9 @@ def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
     return drifts_if_known(step, context.references.price_by_token)
 
 
-def halt_for(step: StepInput, reason: str) -> DecisionResult:
-    """Return a halt for a reason outside of the step, with drifts and prices for its report."""
-    return reported_result(step, Halt(reason))
+def hard_pause_result(step: StepInput, reason: str) -> DecisionResult:
+    """Return the halt of a hard pause, with drifts and prices for its report."""
+    return reported_result(step, Halt(reason, (HaltCode.HARD_PAUSE,)))
 
 
 def reported_result(step: StepInput, decision: Decision) -> DecisionResult:

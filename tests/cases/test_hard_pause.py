@@ -14,7 +14,7 @@ from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from agent.model import Halt, IntentKind, IntentState, UnreadableItem
+from agent.model import Halt, HaltCode, IntentKind, IntentState, UnreadableItem
 from agent.policy import decide
 from tests.support.agents import ROOMY, agent_on, allow, allowances, at_send, fund, purse, reopened_agent, swap_of, trusted_config, yes
 from tests.support.fakes.clock import waiting_clock
@@ -127,7 +127,7 @@ def test_report_of_a_hard_pause_decides_nothing(anvil_chain: LocalChain, tmp_pat
         monkeypatch.setattr(decide, "DECIDERS", (no_decider,))
         outcome = agent.cancel_and_revoke("stop")
         assert outcome.kind is OutcomeKind.DONE
-        assert outcome.decision_result.decision == Halt(outcome.reason)
+        assert outcome.decision_result.decision == Halt(outcome.reason, (HaltCode.HARD_PAUSE,))
         assert {drift.symbol for drift in outcome.decision_result.drifts} == set(TARGETS)
 
 

@@ -19,18 +19,13 @@ from agent.units import BPS, value_text
 LogFields = dict[str, object]
 
 
-_TROUBLE_OUTCOMES = (OutcomeKind.HALT, OutcomeKind.FAILED)
-
-
-def cycle_trouble(outcome_or_error: StepOutcome | TrimtabError, is_paused: bool) -> str:
-    """Return the problem of a cycle, or an empty text. Halts, failures and errors are problems;
-    refusals by guards are normal.
+def cycle_trouble(outcome_or_error: StepOutcome | TrimtabError) -> str:
+    """Return the problem of a cycle, or an empty text. Halts, also while paused, failures and errors
+    are problems; refusals by guards are normal.
     """
     if isinstance(outcome_or_error, TrimtabError):
         return outcome_or_error.message
-    if outcome_or_error.kind in _TROUBLE_OUTCOMES and not (
-        is_paused and outcome_or_error.kind is OutcomeKind.HALT
-    ):
+    if outcome_or_error.has_halted or outcome_or_error.kind is OutcomeKind.FAILED:
         return f"{outcome_or_error.kind.value}: {outcome_or_error.reason}"
     return ""
 

@@ -23,6 +23,7 @@ from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, Trimta
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.sandwich import plan_worst_case
+from agent.layers.signals.state import SignalState
 from agent.layers.tax.state import TaxState
 from agent.model import (
     Alert,
@@ -30,6 +31,7 @@ from agent.model import (
     AssetDrift,
     ConditionalOrder,
     Every,
+    ExternalTransfer,
     Intent,
     IntentKind,
     IntentState,
@@ -40,13 +42,14 @@ from agent.model import (
     OrderTerms,
     Rebalance,
     Receipt,
+    SignalAnswer,
     StepInput,
     TaxInputs,
     UnreadableItem,
     Verdict,
 )
 from agent.planning.planner import plan
-from agent.policy.decide import decide, halt_for
+from agent.policy.decide import decide, hard_pause_result
 from agent.policy.drift import band_edge_prices
 from agent.units import NATIVE, decimal_text, value_text
 from tests.support.builders import ETHER, step_input, token, unit_price, with_history, with_snapshot
@@ -291,12 +294,26 @@ def test_pause__is_reported_as_no_refusal_or_halt() -> None:
     stopped = (Verdict("kill_switch", "paused", "running", False),)
     paused = replace(CALM, paused=True)
     assert set(alerts_by_kind(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=stopped), paused)) == {AlertKind.PAUSED}
-    assert set(alerts_by_kind(outcome(step_input(), OutcomeKind.HALT), paused)) == {AlertKind.PAUSED}
+    hard = hard_pause_result(step_input(), "hard pause")
+    assert set(alerts_by_kind(outcome(step_input(), OutcomeKind.HALT, decision_result=hard), paused)) == {AlertKind.PAUSED}
     both = (*stopped, Verdict("plan_cost", "80 bps", "50 bps", False))
     assert set(alerts_by_kind(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=both), paused)) == {
         AlertKind.PAUSED,
         AlertKind.REFUSAL,
     }
+
+
+def test_pause__halt_of_the_policy_is_reported() -> None:
+    halted = alerts_by_kind(outcome(with_snapshot(step_input(), feeds=(), pools=()), OutcomeKind.HALT), replace(CALM, paused=True))
+    assert "reference price" in halted[AlertKind.HALT].text
+
+
+def test_hard_pause__unexplained_change_and_mute_signal_are_reported() -> None:
+    fall = ExternalTransfer(1, token("WETH").address, -ETHER, None, 1, 2, 0, True, None)
+    mute = SignalState((SignalAnswer("s", "", why="no answer"),))
+    step = with_history(step_input(), unexplained_transfers=(fall,)).with_layer(mute)
+    hard = outcome(step, OutcomeKind.HALT, decision_result=hard_pause_result(step, "hard pause"))
+    assert [alert.key for alert in alerts(hard, replace(CALM, paused=True))] == ["signal:s", "halt", "paused"]
 
 
 def test_a_halt_says_why_in_the_words_of_the_decision() -> None:
@@ -339,7 +356,7 @@ def test_a_declined_plan_leaves_its_drift_told() -> None:
 def test_hard_pause__allowance_cannot_be_read__is_not_complete_and_names_it() -> None:
     unread = UnreadableItem("allowance of WETH to 0x1", "0x1", "reverted")
     step = with_snapshot(step_input(), unreadable_items=(unread,))
-    stopped = outcome(step, OutcomeKind.FAILED, decision_result=halt_for(step, "hard pause"))
+    stopped = outcome(step, OutcomeKind.FAILED, decision_result=hard_pause_result(step, "hard pause"))
     alert = alerts_by_kind(stopped)[AlertKind.ERROR]
     assert alert.text == (
         f"The hard pause is not complete. The allowance of WETH to 0x1 cannot be read, so it may be open. trimtab explain {STEP}"

@@ -108,7 +108,7 @@ class World:
         )
         monkeypatch.setattr(run_service, "cycle_figures", lambda *_: RunFigures())
         monkeypatch.setattr(run_service, "agent_fields", lambda _: {})
-        monkeypatch.setattr(run_service, "cycle_trouble", lambda result, _is_paused: "" if result is CALM else result.message)
+        monkeypatch.setattr(run_service, "cycle_trouble", lambda result: "" if result is CALM else result.message)
         self.recorder = RunRecorder(self.store.run_reports, INTERVAL_S, sends=True, now_s=lambda: self.now_s)
         self.handler = self.open_handler(self.recorder)
 
