@@ -16,19 +16,20 @@ from agent.app.money import transfers as withdrawing
 from agent.app.withdrawals import withdrawal_run
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, Refused
-from agent.execution.step_context import OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.model import Halt, Hold, IntentKind, LegPlace, LimitOrder, Payment, RequestKind, RequestState, StepInput
+from agent.model import Halt, Hold, IntentKind, LegPlace, LimitOrder, Payment, RequestKind, RequestState, StepInput, WithdrawalProgress
 from agent.planning import proposals, requests
 from agent.policy.cash_flows import transfers as outflow
 from agent.policy.native_coin import held_balances
-from tests.support.agents import USD, fund, reopened_agent, swap_of, trusted_config
+from tests.support.agents import USD, fund, reopened_agent, swap_of, trusted_config, when_approved, yes
 from tests.support.on_chain.gifts import give
 from tests.support.on_chain.withdrawing import HOME, TARGETS, accept, ended_state
 from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look, restore_pools
-from tests.support.text import raises_code
+from tests.support.text import mentions, raises_code
 
 ASKED = "3000000"
+STRANGER = "0x" + "5e" * 20
 
 
 @contextmanager
@@ -236,6 +237,63 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
         assert look(agent).kind is OutcomeKind.DONE
         assert chain.balance("WETH", HOME) == 10**18
         assert chain.balance("USDC", HOME) == 0
+
+
+def record_raised(agent: Agent, to: str, weth_raw: int, usdc_raw: int = 0) -> None:
+    """Record a withdrawal in parts whose next part or payment is due."""
+    step = agent.step_input()
+    now_s = step.snapshot.head.timestamp_s
+    payments = (Payment(weth(step), weth_raw), Payment(step.portfolio.numeraire.address, usdc_raw))[: 1 + bool(usdc_raw)]
+    request = agent.context.store.requests.record(RequestKind.WITHDRAW, payments, to, False, now_s)
+    agent.context.store.requests.record_progress(request.id, WithdrawalProgress(2, 2, now_s, now_s + 10**6))
+
+
+def test_payment_that_is_refused__waits_and_leaves_the_cycle_held(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, LARGE)
+    daily = trusted_config(chain, tmp_path, {**PARTS, "limits.payout_per_day": "1000"}, TARGETS)
+    with reopened_agent(chain, daily) as agent:
+        record_raised(agent, STRANGER, 10**17)
+        unconfirmed = look(agent)
+        assert (unconfirmed.kind, unconfirmed.transactions) == (OutcomeKind.HOLD, ())
+        assert mentions(unconfirmed.reason, "withdrawal 1 waits: ", "payout_address")
+        withdrawing.release_withdrawal(agent, 1)
+        record_raised(agent, HOME, 10**17, 10**3 * USD)
+        beyond = look(agent)
+        assert (beyond.kind, beyond.transactions) == (OutcomeKind.HOLD, ()), "all payments are judged first"
+        assert mentions(beyond.reason, "withdrawal 2 waits: ", "payout_per_day")
+        agent.context.kill_switch.pause("lunch", 1)
+        paused = look(agent)
+        assert (paused.kind, paused.transactions) == (OutcomeKind.HOLD, ())
+        assert mentions(paused.reason, "withdrawal 2 waits: ", "kill_switch")
+
+
+def test_payment_refused_after_another__names_what_was_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, LARGE)
+    with rich(chain, trusted_config(chain, tmp_path, PARTS, TARGETS)) as agent:
+        record_raised(agent, HOME, 10**17, USD)
+        pauses = when_approved(lambda: agent.context.kill_switch.pause("lunch", 1))
+        outcome = next(iter(agent.run(send=True, confirm=yes, once=True, progress=pauses)))
+        assert isinstance(outcome, StepOutcome), outcome
+        assert outcome.kind is OutcomeKind.DONE
+        assert [intent.kind for intent in outcome.transactions] == [IntentKind.PAYOUT]
+        assert "withdrawal 1 waits: " in outcome.reason
+        assert chain.balance("WETH", HOME) == 10**17
+
+
+def test_parts_switched_off__what_is_raised_is_paid_and_the_rest_waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, LARGE)
+    with rich(chain, trusted_config(chain, tmp_path, {**PARTS, "limits.first_purchase": "off"}, TARGETS)) as agent:
+        record_raised(agent, HOME, 10**30)
+        late = look(agent)
+        assert late.kind is OutcomeKind.HOLD
+        assert "withdrawal 1 waits: limits.first_purchase is off" in late.reason, late.reason
+        withdrawing.release_withdrawal(agent, 1)
+        record_raised(agent, HOME, 10**18)
+        assert look(agent).kind is OutcomeKind.DONE
+        assert chain.balance("WETH", HOME) == 10**18
 
 
 def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ that each interval pays at most once, whenever the process ends.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from agent.accounting.performance import BuyAndHoldTokens, performance
 from agent.app.withdrawals import withdrawal_run
@@ -69,7 +68,7 @@ def sweep_profit(
             context, transactor, cycle_outcome, settings, f"{SWEEP}:{interval_start_s}"
         )
     except Refused as error:
-        return _waiting_outcome(cycle_outcome, error.message)
+        return withdrawal_run.waiting_outcome(cycle_outcome, "the sweep of profit", error.message)
     if outcome is None:
         sweep_store.begin_interval(schedule_key, now_s)
         return cycle_outcome
@@ -221,10 +220,4 @@ def _swept_raw(requests: Iterable[OwnerRequest], numeraire: str, opened_s: int) 
         and request.asked_s > opened_s
         for payment in request.payments
         if payment.token == numeraire
-    )
-
-
-def _waiting_outcome(cycle_outcome: StepOutcome, reason: str) -> StepOutcome:
-    return replace(
-        cycle_outcome, reason=f"{cycle_outcome.reason}; the sweep of profit waits: {reason}"
     )

@@ -135,7 +135,7 @@ class WithdrawalRun:
         self._is_confirmed = is_confirmed
         self._control_id = control_id
         self._repeats = repeats
-        self._sent_intents: list[Intent] = []
+        self.sent_intents: list[Intent] = []
 
     def report(
         self,
@@ -161,7 +161,7 @@ class WithdrawalRun:
             state or WithdrawalState.PLANNED,
             reason,
             self._request_id,
-            tuple(self._sent_intents),
+            tuple(self.sent_intents),
             self._repeats,
         )
         if state or not report.is_refused:
@@ -221,7 +221,7 @@ class WithdrawalRun:
                 self._context.store,
                 transactor,
             )
-            self._sent_intents += sale.transactions
+            self.sent_intents += sale.transactions
             if sale.kind is not OutcomeKind.DONE:
                 self._undo_part_or_release()
                 state = STATE_BY_SALE_OUTCOME.get(sale.kind, WithdrawalState.REFUSED)
@@ -269,7 +269,7 @@ class WithdrawalRun:
                     self._context.store,
                     replace(transactor, confirm=lambda _: True),
                 )
-                self._sent_intents += unwrap_outcome.transactions
+                self.sent_intents += unwrap_outcome.transactions
                 if unwrap_outcome.kind is not OutcomeKind.DONE:
                     return self.report(
                         step_without_deposits(self._context),
@@ -284,7 +284,7 @@ class WithdrawalRun:
                 self._payout(claim.payment),
                 self._context.payout_addresses,
             )
-            self._sent_intents.append(intent)
+            self.sent_intents.append(intent)
             if not intent.succeeded:
                 failure_reason = (
                     f'"{intent.note}" ended as {intent.state.value}; trimtab withdraw --resume'
@@ -348,7 +348,7 @@ class WithdrawalRun:
         if self._is_confirmed and self.request is not None:
             request_store = self._context.store.requests
             has_swapped = any(
-                intent.succeeded and intent.kind is IntentKind.SWAP for intent in self._sent_intents
+                intent.succeeded and intent.kind is IntentKind.SWAP for intent in self.sent_intents
             )
             if self._is_resumed or has_swapped:
                 request_store.record_progress(self.request.id, self.request.progress)
@@ -599,7 +599,7 @@ def continue_withdrawal(
     context: AgentContext, transactor: StepTransactor | None, cycle_outcome: StepOutcome
 ) -> StepOutcome:
     """After a cycle that held, continue a withdrawal in parts: run its due part or payment and return
-    the outcome, else return the cycle's.
+    the outcome, else return the cycle's. One that is refused waits, and says why in the reason.
 
     The owner confirmed all parts with the first. Exits have priority: a cycle with an exit does not
     end as a hold. After the deadline the owner has to resume the withdrawal.
@@ -617,9 +617,14 @@ def continue_withdrawal(
         ),
         None,
     )
-    if request is None or request.progress is None or part_interval_s is None:
+    if request is None or request.progress is None:
         return cycle_outcome
+    subject = f"withdrawal {request.id}"
     if _first_shortfall_token(step, request.payments) is not None:
+        if part_interval_s is None:
+            resume_command = f"trimtab withdraw --resume {request.id} --send"
+            reason = f"limits.first_purchase is off, so no part follows; {resume_command}"
+            return waiting_outcome(cycle_outcome, subject, reason)
         # schedule the next attempt first, in case this one fails
         next_s = step.snapshot.head.timestamp_s + part_interval_s
         request = replace(request, progress=replace(request.progress, next_s=next_s))
@@ -630,8 +635,21 @@ def continue_withdrawal(
         if claim.request_id == request.id
     )
     withdrawal = WithdrawalRun(context, unpaid_payments, request.to, request, is_confirmed=True)
-    report = withdrawal.execute_unasked(transactor)
+    try:
+        report = withdrawal.execute_unasked(transactor)
+    except Refused as error:
+        outcome = waiting_outcome(cycle_outcome, subject, error.message)
+        if withdrawal.sent_intents:
+            outcome = replace(
+                outcome, kind=OutcomeKind.DONE, transactions=tuple(withdrawal.sent_intents)
+            )
+        return outcome
     return withdrawal_outcome(report, cycle_outcome)
+
+
+def waiting_outcome(cycle_outcome: StepOutcome, subject: str, reason: str) -> StepOutcome:
+    """Return the outcome of a cycle that held, with why a payment after it waits."""
+    return replace(cycle_outcome, reason=f"{cycle_outcome.reason}; {subject} waits: {reason}")
 
 
 def withdrawal_outcome(report: WithdrawalReport, cycle_outcome: StepOutcome) -> StepOutcome:
