@@ -109,12 +109,14 @@ def _read_published(name: str, file_path: Path) -> bytes:
 
 def download(url: str, config_key: str, max_bytes: int, remedy: str) -> bytes:
     """Return the content of an address. Raises ConfigError naming `config_key` for a redirect or
-    another refusal, and with `remedy` for nothing or more than `max_bytes`; Retryable without an answer.
+    another refusal, and with `remedy` for nothing or more than `max_bytes`; Retryable without a whole
+    answer.
     """
     opener = urllib.request.build_opener(_NoRedirects())
     try:
         with opener.open(url, timeout=TIMEOUT_S) as response:
             file_bytes: bytes = response.read(max_bytes + 1)
+            missing_count: int = response.length or 0  # of Content-Length
     except urllib.error.HTTPError as error:
         raise ConfigError(
             f"{config_key}: the server answers {error.code}",
@@ -125,6 +127,10 @@ def download(url: str, config_key: str, max_bytes: int, remedy: str) -> bytes:
             f"{config_key}: the download failed: {failure_words(error)}",
             "check the address and the connection, then try again",
         ) from None
+    if missing_count and len(file_bytes) <= max_bytes:
+        raise Retryable(
+            f"{config_key}: the download ended {missing_count:,} bytes early", "try again"
+        )
     if not file_bytes or len(file_bytes) > max_bytes:
         raise ConfigError(
             f"{config_key}: {'empty' if not file_bytes else f'larger than {max_bytes:,} bytes'}",

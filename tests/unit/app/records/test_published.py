@@ -30,6 +30,7 @@ class FakeSite:
     def __init__(self) -> None:
         self.files = {"/closes.csv": CLOSES, "/empty.csv": b""}
         self.asked: list[str] = []
+        self.missing_bytes = 0
         self.url = ""
 
 
@@ -43,6 +44,8 @@ def site() -> Iterator[FakeSite]:
             body = site.files.get(self.path)
             self.send_response(302 if self.path == "/moved.csv" else 200 if body is not None else 404)
             self.send_header("Location", "/closes.csv")
+            if site.missing_bytes:
+                self.send_header("Content-Length", str(len(body or b"") + site.missing_bytes))
             self.end_headers()
             self.wfile.write(body or b"")
 
@@ -75,6 +78,24 @@ def test_a_file_is_downloaded_once_and_kept(site: FakeSite, tmp_path: Path) -> N
     assert first.path.read_bytes() == CLOSES
     assert first.sha256 == hashlib.sha256(CLOSES).hexdigest()
     assert first.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("name", "missing_bytes"), [("/closes.csv", 1), ("/closes.csv", 1_000), ("/empty.csv", 1)])
+def test_download_that_is_cut_off__is_tried_again_and_keeps_nothing(
+    site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, missing_bytes: int
+) -> None:
+    loaded = named(tmp_path, site.url + name)
+    monkeypatch.setattr(site, "missing_bytes", missing_bytes)
+    with pytest.raises(Retryable) as caught:
+        fetch_published_file(loaded, "daily")
+    assert mentions(caught.value, "data.daily.source", f"{missing_bytes:,} bytes")
+    assert not (tmp_path / "data").exists()
+
+
+def test_file_beyond_the_bound_by_its_length__is_no_cut_off_download(site: FakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "missing_bytes", 5)
+    with raises_field("prices"):
+        published.download(f"{site.url}/closes.csv", "prices", 10, "name a smaller file")
 
 
 def test_content_other_than_pinned__is_refused_whenever_read(site: FakeSite, tmp_path: Path) -> None:
