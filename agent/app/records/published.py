@@ -1,4 +1,6 @@
-"""Published data of [data]: downloaded once into a folder beside the config, and kept."""
+"""Published data of [data]: downloaded once into a folder beside the config, and kept, until their
+address changes.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,10 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def fetch_published_file(loaded_config: LoadedConfig, name: str) -> PublishedFile:
-    """Return the file of [data.NAME]; download it if it is not in the folder yet. Raises
-    ConfigError for an unknown name, a file that cannot be used, or a SHA-256 other than the pinned
-    one; Retryable if the address does not answer.
+    """Return the file of [data.NAME]; download it if the folder does not have it from this address
+    yet. A file without a known address is the owner's, and stays. Raises ConfigError for an unknown
+    name, a file that cannot be used, or a SHA-256 other than the pinned one; Retryable if the
+    address does not answer.
     """
     data_table = loaded_config.config.data.get(name)
     if data_table is None:
@@ -62,16 +65,16 @@ def fetch_published_file(loaded_config: LoadedConfig, name: str) -> PublishedFil
         )
     folder = loaded_config.path.parent
     if "://" not in data_table.source:
-        file_path = folder / data_table.source
-        return PublishedFile(
-            file_path, _verified_digest(name, data_table, _read_published(name, file_path)), False
-        )
+        return _local_file(name, data_table, folder / data_table.source)
     extension = Path(urlsplit(data_table.source).path).suffix.lower()
     file_path = folder / DATA_FOLDER / f"{name}{extension if extension in EXTENSIONS else '.csv'}"
-    if file_path.exists():
-        return PublishedFile(
-            file_path, _verified_digest(name, data_table, _read_published(name, file_path)), False
-        )
+    address_path = file_path.with_name(f"{file_path.name}.source")
+    address_digest = hashlib.sha256(data_table.source.encode()).hexdigest().encode()
+    is_kept = file_path.exists()
+    if is_kept and address_path.exists():
+        is_kept = _read_published(name, address_path) == address_digest
+    if is_kept:
+        return _local_file(name, data_table, file_path)
     file_bytes = download(
         data_table.source, f"data.{name}.source", MAX_BYTES, "name a CSV or Parquet file"
     )
@@ -79,12 +82,18 @@ def fetch_published_file(loaded_config: LoadedConfig, name: str) -> PublishedFil
     try:
         file_path.parent.mkdir(mode=0o700, exist_ok=True)
         replace_file(file_path, file_bytes)
+        replace_file(address_path, address_digest)
     except OSError as error:
         raise ConfigError(
             f"data.{name}: {file_path} cannot be written: {error.strerror}",
             "choose a writable folder",
         ) from None
     return PublishedFile(file_path, digest, True)
+
+
+def _local_file(name: str, data_table: DataTable, file_path: Path) -> PublishedFile:
+    digest = _verified_digest(name, data_table, _read_published(name, file_path))
+    return PublishedFile(file_path, digest, False)
 
 
 def _verified_digest(name: str, data_table: DataTable, file_bytes: bytes) -> str:

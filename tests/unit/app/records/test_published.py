@@ -41,7 +41,7 @@ def site() -> Iterator[FakeSite]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             site.asked.append(self.path)
-            body = site.files.get(self.path)
+            body = site.files.get(self.path.partition("?")[0])
             self.send_response(302 if self.path == "/moved.csv" else 200 if body is not None else 404)
             self.send_header("Location", "/closes.csv")
             if site.missing_bytes:
@@ -96,6 +96,21 @@ def test_file_beyond_the_bound_by_its_length__is_no_cut_off_download(site: FakeS
     monkeypatch.setattr(site, "missing_bytes", 5)
     with raises_field("prices"):
         published.download(f"{site.url}/closes.csv", "prices", 10, "name a smaller file")
+
+
+def test_address_that_changes__is_downloaded_anew(site: FakeSite, tmp_path: Path) -> None:
+    fetch_published_file(named(tmp_path, f"{site.url}/closes.csv"), "daily")
+    changed = named(tmp_path, f"{site.url}/closes.csv?version=2")
+    assert [fetch_published_file(changed, "daily").is_new for _ in range(2)] == [True, False]
+    with pytest.raises(Retryable):
+        fetch_published_file(named(tmp_path, "http://127.0.0.1:9/closes.csv"), "daily")
+    assert not fetch_published_file(changed, "daily").is_new, "what was kept stays that of its address"
+
+
+def test_file_of_the_owner_in_the_folder__is_used_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "daily.csv").write_bytes(CLOSES)
+    assert not fetch_published_file(named(tmp_path, "http://127.0.0.1:9/closes.csv"), "daily").is_new
 
 
 def test_content_other_than_pinned__is_refused_whenever_read(site: FakeSite, tmp_path: Path) -> None:
