@@ -204,13 +204,16 @@ def _count_refusal(db: Connection, step_id: str) -> None:
 
 
 def _delete_old_steps(db: Connection, kept_count: int) -> int:
-    newest_seq, first_seq = db.execute(select(func.max(StepRow.seq), func.min(StepRow.seq))).one()
-    if newest_seq is None or newest_seq - kept_count <= first_seq:
+    # counts rows: on PostgreSQL the steps of all wallets share one sequence
+    newest_first = select(StepRow.seq).order_by(StepRow.seq.desc())
+    newest_old_seq = db.scalar(newest_first.offset(kept_count).limit(1))
+    if newest_old_seq is None:
         return 0
+    first_seq = db.scalar(select(func.min(StepRow.seq)))
     has_no_intent = ~exists().where(IntentRow.step_id == StepRow.id)
     select_old_seqs = (
         select(StepRow.seq)
-        .where(StepRow.seq > first_seq, StepRow.seq <= newest_seq - kept_count, has_no_intent)
+        .where(StepRow.seq > first_seq, StepRow.seq <= newest_old_seq, has_no_intent)
         .order_by(StepRow.seq)
         .limit(MAX_PRUNED)
     )

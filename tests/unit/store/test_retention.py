@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from agent.model import IntentKind
 from agent.store import Store
 from agent.store.journal import MAX_PRUNED
 from tests.support.stores import store_fixture
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, new_store, tx
 
 store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID)
 
@@ -36,6 +37,19 @@ def test_the_newest_the_first_and_those_with_a_transaction_stay(store: Store) ->
     assert store.budgets.history(START_S).started_s == began
     assert store.steps.prune(5) == 0
     assert store.steps.input_json("s4") == "{}"
+
+
+def test_wallets_that_write_in_turn__each_keep_their_newest(store: Store, tmp_path: Path) -> None:
+    """On PostgreSQL the steps of all wallets are numbered in one row."""
+    (tmp_path / "other").mkdir()
+    with closing(new_store("file", tmp_path / "other")) as other:
+        for number in range(20):
+            record_steps(store, number, 1)
+            record_steps(other, 3 * number, 3)
+        assert store.steps.prune(5) == 14
+        assert other.steps.prune(50) == 9
+        assert step_numbers(store) == [0, 15, 16, 17, 18, 19]
+        assert step_numbers(other) == [0, *range(10, 60)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
