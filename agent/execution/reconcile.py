@@ -18,10 +18,9 @@ from agent.execution.submitter import (
 )
 from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, UnsignedTx
 from agent.ports import ConflictingTransactionFinder, Grant
-from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store.journal import replacement_family
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, OPEN_STATES
-from agent.venues.gas_fees import replacement_fees
+from agent.venues.gas_fees import cancellable_fee_wei, replacement_fees
 
 # --- Replacement of transactions that stay pending too long: a higher fee, or a cancel (T7). Bumps
 # pass the same checks as a first send.
@@ -31,8 +30,6 @@ MAX_GAS_MULTIPLE = 4
 """Maximum gas cost of a transaction after all bumps and cancels, as a multiple of its initial gas
 cost.
 """
-RESERVED_BUMPS = 2
-"""Fee steps of 12.5 % below the ceiling, reserved for a cancel and one bump of the cancel."""
 MAX_TIP_RAISES = 8
 """Maximum replacements in a row that pay a higher tip, because nodes refuse the one before."""
 _MIN_GAS = 21_000
@@ -162,7 +159,7 @@ class TxReplacer:
             pending_intent.tx,
             head,
             min_tip_wei,
-            _ceiling_of_bumps_wei(ceiling_wei),
+            None if ceiling_wei is None else cancellable_fee_wei(ceiling_wei),
             max_cost_wei // pending_intent.tx.gas,
         )
         simulation = self._submitter.simulate(tx, pending_intent.deadline_s, pending_grant)
@@ -392,16 +389,6 @@ def _may_cost_the_ceiling(grant: Grant) -> bool:
     """
     is_exit = grant.plan is not None and grant.plan.is_exit
     return is_exit or grant.is_emergency or grant.kind is IntentKind.APPROVE
-
-
-def _ceiling_of_bumps_wei(ceiling_wei: int | None) -> int | None:
-    """Return the fee ceiling of bumps: the owner's ceiling less the reserved steps."""
-    if ceiling_wei is None:
-        return None
-    lowered_ceiling_wei: int = (
-        ceiling_wei * BUMP_DENOMINATOR**RESERVED_BUMPS // BUMP_NUMERATOR**RESERVED_BUMPS
-    )
-    return lowered_ceiling_wei
 
 
 def _cancel_grant(now_s: int, deadline_s: int, max_cost_wei: int) -> Grant:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from agent.errors import Refused
 from agent.model import Head, UnsignedTx, Verdict
-from agent.signing.terms import replacement_fee_wei
+from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR, replacement_fee_wei
+
+RESERVED_BUMPS = 2
+"""Fee steps of 12.5 % below the ceiling, reserved for a cancel and one bump of the cancel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,10 @@ def gas_fees(
     """Return fees for a transaction sent now.
 
     With a base fee (EIP-1559) the tip is the endpoint's `priority_fee_wei`, at most
-    `priority_cap_wei`, and the max fee is 2 · base fee + tip, at most `limit_wei`: enough for five
-    full blocks in a row. Without a base fee it is the endpoint's `gas_price_wei`. `limit_wei` is
-    limits.gas_price (None: off). Raises Refused if the current price is above it.
+    `priority_cap_wei`, and the max fee is 2 · base fee + tip: enough for five full blocks in a row.
+    It is at most what leaves room for a cancel below `limit_wei`, or what the next block may need.
+    Without a base fee it is the endpoint's `gas_price_wei`. `limit_wei` is limits.gas_price (None:
+    off). Raises Refused if the current price is above it.
     """
     if head.base_fee_wei is None:
         _require_gas_price_within(gas_price_wei, limit_wei)
@@ -49,8 +53,17 @@ def gas_fees(
     _require_gas_price_within(head.base_fee_wei + tip_wei, limit_wei)
     max_fee_wei = 2 * head.base_fee_wei + tip_wei
     if limit_wei is not None:
-        max_fee_wei = min(max_fee_wei, limit_wei)
+        next_fee_wei = replacement_fee_wei(head.base_fee_wei) + tip_wei  # a full block: 1/8 more
+        max_fee_wei = min(max_fee_wei, limit_wei, max(next_fee_wei, cancellable_fee_wei(limit_wei)))
     return GasFees(max(1, max_fee_wei), tip_wei, None)
+
+
+def cancellable_fee_wei(limit_wei: int) -> int:
+    """Return the highest fee that a cancel and a bump of the cancel can replace up to `limit_wei`."""
+    fee_wei = limit_wei
+    for _ in range(RESERVED_BUMPS):
+        fee_wei = fee_wei * BUMP_DENOMINATOR // BUMP_NUMERATOR
+    return fee_wei
 
 
 def replacement_fees(pending_tx: UnsignedTx) -> GasFees:

@@ -30,7 +30,9 @@ def head(base_fee_wei: int | None) -> Head:
         pytest.param(10, 9_999, 100, GasFees(25, 5, None), id="a tip beyond its cap"),
         pytest.param(10, 2, None, GasFees(22, 2, None), id="no ceiling"),
         pytest.param(0, 0, None, GasFees(1, 0, None), id="at least one wei"),
-        pytest.param(10, 2, 15, GasFees(15, 2, None), id="capped by the ceiling"),
+        pytest.param(60, 2, 100, GasFees(78, 2, None), id="room for a cancel and a bump of it"),
+        pytest.param(68, 2, 100, GasFees(79, 2, None), id="the next block's base fee beyond that room"),
+        pytest.param(90, 2, 100, GasFees(100, 2, None), id="capped by the ceiling"),
         pytest.param(10, 2, 12, GasFees(12, 2, None), id="the ceiling at base fee and tip"),
     ],
 )
@@ -71,6 +73,17 @@ def test_no_fee_is_above_the_ceiling_and_none_below_the_base_fee(base_fee_wei: i
     assert fees.max_priority_fee_wei is not None
     assert max(base_fee_wei, fees.max_priority_fee_wei) <= fees.max_fee_wei <= limit_wei
     assert fees.max_priority_fee_wei <= cap_wei
+
+
+@given(base_fee_wei=st.integers(0, 10**12), tip_wei=st.integers(0, CAP_WEI), slack_wei=st.integers(0, 10**11))
+def test_first_fees__leave_room_for_a_cancel_and_a_bump_of_it(base_fee_wei: int, tip_wei: int, slack_wei: int) -> None:
+    next_base_fee_wei = base_fee_wei + base_fee_wei // 8 + 1
+    limit_wei = (next_base_fee_wei + tip_wei) * 81 // 64 + 3 + slack_wei
+    fees = gas_fees(head(base_fee_wei), tip_wei, 0, limit_wei=limit_wei, priority_cap_wei=CAP_WEI)
+    first_tx = replace(tx(0), max_fee_wei=fees.max_fee_wei, max_priority_fee_wei=fees.max_priority_fee_wei)
+
+    cancel = with_bumped_fees(first_tx, head(base_fee_wei), limit_wei, soft_limit_wei=0)
+    assert with_bumped_fees(cancel, head(base_fee_wei), limit_wei, soft_limit_wei=0).max_gas_price_wei <= limit_wei
 
 
 @given(max_fee_wei=st.integers(0, 10**13), tip_wei=st.integers(0, 10**12))

@@ -11,10 +11,11 @@ import pytest
 from agent.chain.sender import TipRefused
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution import SubmissionEvent
-from agent.execution.reconcile import MAX_GAS_MULTIPLE, MAX_TIP_RAISES, RESERVED_BUMPS, TxReplacer
+from agent.execution.reconcile import MAX_GAS_MULTIPLE, MAX_TIP_RAISES, TxReplacer
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from agent.venues.gas_fees import RESERVED_BUMPS
 from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
 from tests.support.transactions import GWEI, START_S, Bench, Killed, grant, killed_at, patient, require_dearer, states, tx, when_sent
