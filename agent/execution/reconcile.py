@@ -20,7 +20,7 @@ from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, Unsi
 from agent.ports import ConflictingTransactionFinder, Grant
 from agent.store.journal import replacement_family
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, OPEN_STATES
-from agent.venues.gas_fees import cancellable_fee_wei, replacement_fees
+from agent.venues.gas_fees import GAS_PRICE_KEY, cancellable_fee_wei, gas_keys, replacement_fees
 
 # --- Replacement of transactions that stay pending too long: a higher fee, or a cancel (T7). Bumps
 # pass the same checks as a first send.
@@ -118,7 +118,12 @@ class TxReplacer:
         head = submitter.sender.head()
         min_tip_wei = submitter.demanded_tip_wei
         tx = cancel_transaction(
-            pending_intent.tx, submitter.signer.address, head, ceiling_wei, min_tip_wei
+            pending_intent.tx,
+            submitter.signer.address,
+            head,
+            ceiling_wei,
+            min_tip_wei,
+            limit_key=gas_keys(pending_grant.is_emergency)[0],
         )
         simulation = submitter.sender.simulate(tx, submitter.signer.address)
         if not simulation.ok:
@@ -161,6 +166,7 @@ class TxReplacer:
             min_tip_wei,
             None if ceiling_wei is None else cancellable_fee_wei(ceiling_wei),
             max_cost_wei // pending_intent.tx.gas,
+            limit_key=gas_keys(pending_grant.is_emergency)[0],
         )
         simulation = self._submitter.simulate(tx, pending_intent.deadline_s, pending_grant)
         now_s = simulation.head.timestamp_s
@@ -260,23 +266,29 @@ class TxReplacer:
             + (pending_grant.max_data_fee_wei or 0)
         )
         if day_gas_wei > day_limit_wei:
+            _, day_key = gas_keys(pending_grant.is_emergency)
             raise guard_refusal(
                 "gas_per_day",
                 f"{day_gas_wei} wei",
                 f"{day_limit_wei} wei",
-                "a resend could exceed limits.gas_per_day",
-                "wait, or raise limits.gas_per_day",
+                f"a resend could exceed {day_key}",
+                f"wait, or raise {day_key}",
             )
 
 
 def with_bumped_fees(
-    pending_tx: UnsignedTx, head: Head, limit_wei: int | None, soft_limit_wei: int | None = None
+    pending_tx: UnsignedTx,
+    head: Head,
+    limit_wei: int | None,
+    soft_limit_wei: int | None = None,
+    *,
+    limit_key: str = GAS_PRICE_KEY,
 ) -> UnsignedTx:
     """Return the transaction with every fee at least 12.5 % higher.
 
     The maximum fee is raised to twice the base fee of `head` plus the tip, enough for the next five
     full blocks, but not above `limit_wei` or `soft_limit_wei` per gas. Raises Refused above
-    `limit_wei`, or if that is below the base fee.
+    `limit_wei`, the limit `limit_key`, or if that is below the base fee.
     """
     bumped_fees = replacement_fees(pending_tx)
     if bumped_fees.max_fee_wei is not None and head.base_fee_wei is not None:
@@ -302,7 +314,7 @@ def with_bumped_fees(
             f"{max(bumped_fees.max_gas_price_wei, head.base_fee_wei or 0)} wei",
             f"{limit_wei} wei",
             "the replacement needs a gas price above the limit",
-            "raise limits.gas_price, or wait",
+            f"raise {limit_key}, or wait",
         )
     return replace(
         pending_tx,
@@ -318,25 +330,33 @@ def with_higher_fees(
     min_tip_wei: int,
     limit_wei: int | None,
     soft_limit_wei: int | None = None,
+    *,
+    limit_key: str = GAS_PRICE_KEY,
 ) -> UnsignedTx:
     """Return the transaction with `min_tip_wei`, which nodes demand; with every fee at least 12.5 %
     higher if it pays that already. Raises Refused like either.
     """
     if pending_tx.tip_wei < min_tip_wei:
-        return with_demanded_tip(pending_tx, head, min_tip_wei, limit_wei, soft_limit_wei)
-    return with_bumped_fees(pending_tx, head, limit_wei, soft_limit_wei)
+        return with_demanded_tip(
+            pending_tx, head, min_tip_wei, limit_wei, soft_limit_wei, limit_key=limit_key
+        )
+    return with_bumped_fees(pending_tx, head, limit_wei, soft_limit_wei, limit_key=limit_key)
 
 
 def with_demanded_tip(
-    refused_tx: UnsignedTx,
+    pending_tx: UnsignedTx,
     head: Head,
     tip_wei: int,
     limit_wei: int | None,
     soft_limit_wei: int | None = None,
+    *,
+    limit_key: str = GAS_PRICE_KEY,
 ) -> UnsignedTx:
-    """Return the transaction, which no node has taken, with this tip. Its maximum fee is at least
-    the base fee of `head` plus the tip, and twice the base fee plus the tip where `limit_wei` and
-    `soft_limit_wei` per gas allow that. Raises Refused above them.
+    """Return the transaction with this tip, which nodes demand; a node that took it without may
+    refuse the replacement until its next bump, because not every fee is 12.5 % higher. The maximum
+    fee is at least the base fee of `head` plus the tip, and twice the base fee plus the tip where
+    `limit_wei`, the limit `limit_key`, and `soft_limit_wei` per gas allow that. Raises Refused above
+    them.
     """
     base_fee_wei = head.base_fee_wei or 0
     needed_fee_wei = base_fee_wei + tip_wei
@@ -351,22 +371,28 @@ def with_demanded_tip(
                 f"{fee_cap_wei} wei",
                 f"the node demands a tip of {tip_wei} wei per gas, and the transaction may pay"
                 f" {fee_cap_wei} wei with the base fee of {base_fee_wei} wei",
-                "raise limits.gas_price, or wait",
+                f"raise {limit_key}, or wait",
             )
         fee_wei = min(fee_wei, fee_cap_wei)
-    if refused_tx.gas_price_wei is not None:
-        return replace(refused_tx, gas_price_wei=max(refused_tx.gas_price_wei, tip_wei))
-    max_fee_wei = max(refused_tx.max_fee_wei or 0, fee_wei)
-    return replace(refused_tx, max_fee_wei=max_fee_wei, max_priority_fee_wei=tip_wei)
+    if pending_tx.gas_price_wei is not None:
+        return replace(pending_tx, gas_price_wei=max(pending_tx.gas_price_wei, tip_wei))
+    max_fee_wei = max(pending_tx.max_fee_wei or 0, fee_wei)
+    return replace(pending_tx, max_fee_wei=max_fee_wei, max_priority_fee_wei=tip_wei)
 
 
 def cancel_transaction(
-    pending_tx: UnsignedTx, wallet: str, head: Head, limit_wei: int | None, min_tip_wei: int = 0
+    pending_tx: UnsignedTx,
+    wallet: str,
+    head: Head,
+    limit_wei: int | None,
+    min_tip_wei: int = 0,
+    *,
+    limit_key: str = GAS_PRICE_KEY,
 ) -> UnsignedTx:
     """Return a transfer of zero to ourselves at the nonce of `pending_tx`, with higher fees. `gas`
-    is 0, still to be estimated. Raises Refused above `limit_wei` per gas.
+    is 0, still to be estimated. Raises Refused above `limit_wei` per gas, the limit `limit_key`.
     """
-    replacement_tx = with_higher_fees(pending_tx, head, min_tip_wei, limit_wei)
+    replacement_tx = with_higher_fees(pending_tx, head, min_tip_wei, limit_wei, limit_key=limit_key)
     return replace(replacement_tx, to=wallet, value_wei=0, data="0x", gas=0)
 
 

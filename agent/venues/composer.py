@@ -48,7 +48,7 @@ from agent.venues.allowances import (
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
 from agent.venues.deployment import rebalancer_address, rebalancer_init_code, rebalancer_init_hash
 from agent.venues.drafts import LayerComposer, TxDraft
-from agent.venues.gas_fees import gas_fees
+from agent.venues.gas_fees import gas_fees, gas_keys
 
 
 def prices_with_native(portfolio: Portfolio, references: ReferencePrices) -> dict[str, Fraction]:
@@ -346,6 +346,7 @@ class RouterComposer:
             if emergency_limits is None
             else emergency_limits.max_gas_price_wei,
             priority_cap_wei=max_tip_wei,
+            limit_key=gas_keys(emergency_limits is not None)[0],
         )
         fee_fields = fees.max_fee_wei, fees.max_priority_fee_wei, fees.gas_price_wei
         tx = UnsignedTx(chain_id, next_nonce, draft.to, draft.value_wei, draft.data, 0, *fee_fields)

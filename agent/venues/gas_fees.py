@@ -10,6 +10,8 @@ from agent.errors import Refused
 from agent.model import Head, UnsignedTx, Verdict
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR, replacement_fee_wei
 
+GAS_PRICE_KEY = "limits.gas_price"
+EMERGENCY_KEYS = ("futures.limits.emergency_gas_price", "futures.limits.emergency_gas_per_day")
 RESERVED_BUMPS = 2
 """Fee steps of 12.5 % below the ceiling, reserved for a cancel and one bump of the cancel."""
 
@@ -37,25 +39,31 @@ def gas_fees(
     *,
     limit_wei: int | None,
     priority_cap_wei: int,
+    limit_key: str = GAS_PRICE_KEY,
 ) -> GasFees:
     """Return fees for a transaction sent now.
 
     With a base fee (EIP-1559) the tip is the endpoint's `priority_fee_wei`, at most
     `priority_cap_wei`, and the max fee is 2 · base fee + tip: enough for five full blocks in a row.
     It is at most what leaves room for a cancel below `limit_wei`, or what the next block may need.
-    Without a base fee it is the endpoint's `gas_price_wei`. `limit_wei` is limits.gas_price (None:
-    off). Raises Refused if the current price is above it.
+    Without a base fee it is the endpoint's `gas_price_wei`. `limit_wei` is the limit `limit_key`
+    (None: off). Raises Refused if the current price is above it.
     """
     if head.base_fee_wei is None:
-        _require_gas_price_within(gas_price_wei, limit_wei)
+        _require_gas_price_within(gas_price_wei, limit_wei, limit_key)
         return GasFees(None, None, max(gas_price_wei, 1))
     tip_wei = max(0, min(priority_fee_wei, priority_cap_wei))
-    _require_gas_price_within(head.base_fee_wei + tip_wei, limit_wei)
+    _require_gas_price_within(head.base_fee_wei + tip_wei, limit_wei, limit_key)
     max_fee_wei = 2 * head.base_fee_wei + tip_wei
     if limit_wei is not None:
         next_fee_wei = replacement_fee_wei(head.base_fee_wei) + tip_wei  # a full block: 1/8 more
         max_fee_wei = min(max_fee_wei, limit_wei, max(next_fee_wei, cancellable_fee_wei(limit_wei)))
     return GasFees(max(1, max_fee_wei), tip_wei, None)
+
+
+def gas_keys(is_emergency: bool) -> tuple[str, str]:
+    """Return the keys of the limits of gas price and of gas in 24 h."""
+    return EMERGENCY_KEYS if is_emergency else (GAS_PRICE_KEY, "limits.gas_per_day")
 
 
 def cancellable_fee_wei(limit_wei: int) -> int:
@@ -78,11 +86,11 @@ def replacement_fees(pending_tx: UnsignedTx) -> GasFees:
     )
 
 
-def _require_gas_price_within(price_wei: int, limit_wei: int | None) -> None:
+def _require_gas_price_within(price_wei: int, limit_wei: int | None, limit_key: str) -> None:
     if limit_wei is not None and price_wei > limit_wei:
         verdict = Verdict("gas_price", f"{price_wei} wei", f"{limit_wei} wei", False)
         raise Refused(
-            f"gas costs {price_wei} wei, above limits.gas_price of {limit_wei} wei",
+            f"gas costs {price_wei} wei, above {limit_key} of {limit_wei} wei",
             (verdict,),
             "wait, or raise the limit",
         )

@@ -48,6 +48,9 @@ def test_fees_above_the_ceiling_are_refused() -> None:
         gas_fees(head(10), 2, 0, limit_wei=11, priority_cap_wei=CAP_WEI)
 
     assert refusal.value.verdicts[0].guard == "gas_price"
+    assert "above limits.gas_price of 11 wei" in refusal.value.message
+    with pytest.raises(Refused, match=r"above futures\.limits\.emergency_gas_price of 11 wei"):
+        gas_fees(head(10), 2, 0, limit_wei=11, priority_cap_wei=CAP_WEI, limit_key="futures.limits.emergency_gas_price")
 
 
 def test_legacy_chains_pay_the_gas_price_under_the_same_ceiling() -> None:

@@ -228,6 +228,32 @@ def test_cancel_of_an_emergency_above_its_own_ceiling_is_refused(tmp_path: Path)
     assert len(setup.chain.sent) == 1
 
 
+@pytest.mark.parametrize(
+    ("granted", "demanded_wei", "ceilings", "remedy"),
+    [
+        pytest.param(EMERGENCY, 0, (11 * GWEI, None), "raise futures.limits.emergency_gas_price, or wait", id="bumped price"),
+        pytest.param(EMERGENCY, 12 * GWEI, (11 * GWEI, None), "raise futures.limits.emergency_gas_price, or wait", id="tip"),
+        pytest.param(EMERGENCY, 0, (60 * GWEI, 0), "wait, or raise futures.limits.emergency_gas_per_day", id="day"),
+        pytest.param(grant(), 0, (11 * GWEI, None), "raise limits.gas_price, or wait", id="usual price"),
+        pytest.param(grant(), 12 * GWEI, (11 * GWEI, None), "raise limits.gas_price, or wait", id="usual tip"),
+        pytest.param(grant(), 0, (60 * GWEI, 0), "wait, or raise limits.gas_per_day", id="usual day"),
+    ],
+)
+def test_cancel_beyond_a_ceiling__names_the_key_of_that_ceiling(
+    tmp_path: Path, granted: Grant, demanded_wei: int, ceilings: tuple[int, int | None], remedy: str
+) -> None:
+    price_wei, day_wei = ceilings
+    setup = patient(tmp_path, emergency_gas_ceilings=ceilings, max_fee_wei=price_wei, gas_per_day_wei=day_wei)
+    replacer = replacer_of(setup, granted)
+    simulate = setup.chain.simulate
+    setup.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), gas=100_000)  # type: ignore[method-assign]
+    if demanded_wei:
+        setup.store.budgets.mark_demanded_tip(demanded_wei, START_S)
+    with pytest.raises(Refused) as refusal:
+        replacer.cancel(setup.store.journal.intents()[0], "why")
+    assert refusal.value.remedy == remedy
+
+
 @pytest.mark.parametrize(("late_s", "deadline_s"), [(0, START_S + 90), (89, START_S + 90), (91, START_S + 91)])
 def test_a_cancel_after_the_deadline_is_granted_until_now(tmp_path: Path, late_s: int, deadline_s: int) -> None:
     setup = patient(tmp_path)
