@@ -1,5 +1,5 @@
 """Alerts that a cycle raises, including those of futures. Messages have fixed wording, without text
-from nodes or names of unknown tokens (T17).
+from nodes or names of unknown tokens; of foreign text only plain reasons of the futures venue (T17).
 """
 
 from __future__ import annotations
@@ -309,8 +309,10 @@ MOVING_INTENT_KINDS = (
 )
 """Transactions that trade or pay; approvals and the like do not."""
 _FIGURE_PATTERN = re.compile(r"[-+]?[0-9][0-9,.]* ?(%|bps|s|gwei|wei|blocks?)?")
-_PLAIN_SENTENCE_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9 ,.'$%()/-]{2,119}")
-"""Reasons of the futures venue, of which no address and no markup goes into an alert (T17)."""
+_PLAIN_SENTENCE_PATTERN = re.compile(
+    r"(?!.*(?:0x[0-9a-fA-F]{6}|\.[A-Za-z]|\d\.\d+\.\d))[A-Za-z][A-Za-z0-9 ,.'$%()/-]{2,119}"
+)
+"""Reasons of the futures venue that go into an alert: no address, no domain and no markup (T17)."""
 _GUARD_NAME_PATTERN = re.compile(r"[a-z_]{1,40}")
 MAX_KEY_LENGTH = 200
 _STEP_ID_PATTERN = re.compile(r"[0-9a-f]{1,40}")

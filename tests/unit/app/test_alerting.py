@@ -23,6 +23,7 @@ from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, Trimta
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.sandwich import plan_worst_case
+from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
 from agent.layers.signals.state import SignalState
 from agent.layers.tax.state import TaxState
 from agent.model import (
@@ -314,6 +315,31 @@ def test_hard_pause__unexplained_change_and_mute_signal_are_reported() -> None:
     step = with_history(step_input(), unexplained_transfers=(fall,)).with_layer(mute)
     hard = outcome(step, OutcomeKind.HALT, decision_result=hard_pause_result(step, "hard pause"))
     assert [alert.key for alert in alerts(hard, replace(CALM, paused=True))] == ["signal:s", "halt", "paused"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_shown"),
+    [
+        ("Insufficient margin to place order.", True),
+        ("Price must be at least 12.5 % (ETH) away", True),
+        ("User or API Wallet 0x0123456789abcdef0123456789abcdef01234567 does not exist.", False),
+        ("Wallet 0x012345 is closed", False),
+        ("claim at www.evil.com/airdrop now", False),
+        ("claim at evil.Com", False),
+        ("claim at 10.0.0.1/airdrop", False),
+        ("<b>claim</b>", False),
+    ],
+)
+def test_reason_of_the_venue__is_shown_if_it_is_a_plain_sentence(reason: str, is_shown: bool) -> None:
+    verdict = Verdict("venue", reason, VENUE_ACCEPTANCE, False)
+    refused = outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=(verdict,))
+    order = sent_intent(IntentKind.FUTURES, status=0)
+    assert order.receipt is not None
+    order = replace(order, receipt=replace(order.receipt, failure_reason=reason))
+    rejected = outcome(step_input(), OutcomeKind.FAILED, transactions=(order,))
+    texts = [alerts_by_kind(refused)[AlertKind.REFUSAL].text, alerts_by_kind(rejected)[AlertKind.ERROR].text]
+    assert [f"The venue: {reason.rstrip('.')}." in text for text in texts] == [is_shown] * 2
+    assert [reason.rstrip(".") in text for text in texts] == [is_shown] * 2
 
 
 def test_a_halt_says_why_in_the_words_of_the_decision() -> None:
