@@ -20,6 +20,7 @@ from agent.config.tables.messages import describe_errors
 from agent.config.tables.portfolio import NATIVE
 from agent.config.tables.triggers import Band, RiskTable, TriggerTable
 from agent.config.tables.weights import AllocatorTable
+from agent.config.writing.template import starting_values
 from agent.errors import ConfigError
 from agent.foreign_text import decode_text, read_toml
 from agent.model import LIMITS
@@ -32,6 +33,30 @@ POLICY_KEYS = ("trigger", "destination", "cooldown", "only", "risk")
 FILE_KEYS = ("supplies",)
 """Keys of an allocator that name local files."""
 TABLES = ("profile", "assets", "weights", "policy", "limits")
+OWN_TABLES = (
+    "chain",
+    "wallet",
+    "reference",
+    "venues",
+    "execution",
+    "store",
+    "service",
+    "alerts",
+    "telegram",
+    "record",
+    "data",
+)
+"""Tables of a network, a machine or its owner, which nobody expects in a profile."""
+PLACED_KEYS = {
+    *(f"portfolio.{key}" for key in ("numeraire", "max_live_value", "use_cash", "hubs")),
+    *(f"portfolio.assets.{key}" for key in ("decimals", "feed", "feed_max_age", "rebasing")),
+    *(f"portfolio.assets.{key}" for key in ASSET_KEYS),
+    *(f"portfolio.weights.{key}" for key in AllocatorTable.model_fields if key not in FILE_KEYS),
+    *(f"policy.{key}" for key in POLICY_KEYS),
+    *(f"limits.{key}" for key in LIMITS),
+}
+"""Keys that a profile has, and those of a network or an owner in the same tables."""
+NO_SETTING = {"portfolio.assets.reserve": "0"}
 HEADER_TEXT = """\
 # A trimtab profile: weights, triggers and limits. It contains no router, factory, feed, endpoint,
 # key or payout address. An import resolves each token by its symbol, and applies a limit only if it
@@ -92,8 +117,8 @@ class Profile:
 
 
 def profile_text(loaded_config: LoadedConfig) -> tuple[str, tuple[str, ...]]:
-    """Return the profile of a config as TOML, and the names of omitted tables. Raises ConfigError
-    if a value looks like a secret.
+    """Return the profile of a config as TOML, and the names of omitted tables and keys. Raises
+    ConfigError if a value looks like a secret.
     """
     config_values = read_toml(loaded_config.path.read_text(encoding="utf-8"))
     portfolio = config_values["portfolio"]
@@ -130,14 +155,23 @@ def profile_text(loaded_config: LoadedConfig) -> tuple[str, tuple[str, ...]]:
             f"{secret_path}: looks like a secret, so no profile was written",
             "correct the config first",
         )
-    omitted_keys = {name for name in ("strategies", "split") if config_values.get(name)}
-    if config_values.get("lp", {}).get("targets"):
-        omitted_keys.add("lp.targets")
-    allocator = portfolio.get("weights", {})
-    omitted_keys |= {f"limits.{name}" for name in config_values["limits"] if name not in LIMITS}
-    omitted_keys |= {f"portfolio.{name}" for name in ("orders", "positions") if portfolio.get(name)}
-    omitted_keys |= {f"portfolio.weights.{name}" for name in FILE_KEYS if name in allocator}
-    return HEADER_TEXT + tomlkit.dumps(profile), tuple(sorted(omitted_keys))
+    return HEADER_TEXT + tomlkit.dumps(profile), tuple(sorted({*_omitted_keys(config_values)}))
+
+
+def _omitted_keys(config_values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each key or table that a profile has no place for and whose value is not that of a new
+    config, apart from what is of one network, machine or owner.
+    """
+    new_values = dict(_leaf_values(starting_values(config_values["portfolio"]["numeraire"]), ""))
+    tables = {path.partition(".")[0] for path in new_values}
+    for path, value in _leaf_values(config_values, ""):
+        keys = path.split(".")
+        if keys[0] in OWN_TABLES or value == new_values.get(path, NO_SETTING.get(path, [])):
+            continue
+        depth = 3 if keys[:2] in (["portfolio", "assets"], ["portfolio", "weights"]) else 2
+        omitted_key = ".".join(keys[: depth if keys[0] in tables else 1])
+        if omitted_key not in PLACED_KEYS:
+            yield omitted_key
 
 
 def read_profile(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
+from typing import Any
 
 from agent.amm.lp.venues import LpVenue
 from agent.config.networks import BASE, ORDERED_BY_SEQUENCER, Network
@@ -468,9 +469,10 @@ def _feed_lines(asset: TemplateAsset) -> str:
 
 def starting_limits(numeraire: Token) -> Limits:
     """Return the limits of a new config, without a cap on the managed value."""
-    config_text = render_config(
-        ETHEREUM_PRESET, "", (), (), numeraire.symbol, (("RPC_URL", "any"),)
-    )
-    return build_limits_from_table(
-        LimitsTable.model_validate(read_toml(config_text)["limits"]), None, numeraire
-    )
+    limits_table = LimitsTable.model_validate(starting_values(numeraire.symbol)["limits"])
+    return build_limits_from_table(limits_table, None, numeraire)
+
+
+def starting_values(numeraire: str) -> dict[str, Any]:
+    """Return the values of a new config, which has no assets."""
+    return read_toml(render_config(ETHEREUM_PRESET, "", (), (), numeraire, (("RPC_URL", "any"),)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from agent.config.networks.coin_supplies import PACKAGE
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.tables.limits import LimitsTable, is_tighter
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
-from agent.config.writing.profile import ASSET_KEYS, POLICY_KEYS
+from agent.config.writing.profile import ASSET_KEYS, POLICY_KEYS, profile_text
 from agent.errors import ConfigError, Refused
 from tests.support.agents import ADDRESSES, OTHER, WALLET, config, profile, taken_over
 from tests.support.foreign_text import LOOK_ALIKES
@@ -72,6 +73,31 @@ def test_an_allocator_comes_goes_and_keeps_its_own_files(mine: str, theirs: str,
     taken_over(again, file)
     kept = load_config(again).config.portfolio.weights
     assert (kept is not None and kept.supplies == PACKAGE) is (theirs == "market-cap")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "skipped"),
+    [
+        pytest.param('reserve = "0"', 'reserve = "2"', ["portfolio.assets.reserve"], id="reserve"),
+        pytest.param('target = "25%"', 'target = "25%"\nstop_loss = "10%"', ["portfolio.assets.stop_loss"], id="order of an asset"),
+        pytest.param("confirm_blocks = 3", "confirm_blocks = 0", ["policy.confirm_blocks"], id="confirmation"),
+        pytest.param('method = "fifo"', 'method = "hifo"', ["tax.method"], id="tax"),
+        pytest.param('volatility = "60%"', 'volatility = "50%"', ["lp.volatility"], id="liquidity"),
+        pytest.param("[store]", '[holding]\nminimum = "1h"\n\n[store]', ["holding"], id="layer"),
+        pytest.param("[store]", '[futures]\nvenue = "hyperliquid"\n\n[store]', ["futures"], id="futures"),
+        pytest.param("keep_steps = 2000", "keep_steps = 2001", [], id="service of this machine"),
+        pytest.param('max_live_value = "1000"', 'max_live_value = "1001"', [], id="money of this owner"),
+    ],
+)
+def test_what_a_profile_lacks__is_named_if_it_is_not_that_of_a_new_config(
+    tmp_path: Path, before: str, after: str, skipped: list[str]
+) -> None:
+    path = config(tmp_path, template="moderate")
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    loaded = replace(load_config(config(tmp_path, "other", template="moderate")), path=path)
+    assert list(profile_text(loaded)[1]) == sorted(["limits.futures_notional", *skipped])
 
 
 def test_triggers_of_every_form__are_carried_with_zone_risk(tmp_path: Path) -> None:
