@@ -67,7 +67,11 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
         "another program has locked the store; close it and run the command again",
     ),
     (
-        ("malformed", "not a database", "corrupt", "disk i/o error"),
+        ("disk i/o error", "input/output error"),
+        "check the disk and its mount, then run the command again",
+    ),
+    (
+        ("malformed", "not a database", "corrupt"),
         "keep the file, restore a backup, compare it with the chain",
     ),
     (
