@@ -179,23 +179,21 @@ def deflated_sharpe(returns: FloatArray, best_column: int) -> DeflatedSharpe | N
 
 
 def overfitting_probability(
-    returns: FloatArray, objective: Objective, requested_block_count: int | None = None
+    returns: FloatArray, objective: Objective
 ) -> OverfittingEstimate | None:
     """Return the probability of backtest overfitting, by combinatorially symmetric cross-validation
     over `returns[period, setting]`.
 
     Bailey, Borwein, López de Prado & Zhu 2017, "The Probability of Backtest Overfitting", section
-    3: the periods are cut into `requested_block_count` equal blocks (default: as many as have a few
-    periods each, 16 at most; the rest at the start is not used). For each choice of half of the
-    blocks, the best setting there is ranked among all settings in the other half. Equal settings
-    share a rank, and a setting exactly at the median counts one half. None for fewer than two
-    settings, or too few periods.
+    3: the periods are cut into an even number of equal blocks, as many as have a few periods each,
+    16 at most; the rest at the start is not used. For each choice of half of the blocks, the best
+    setting there is ranked among all settings in the other half. Equal settings share a rank, and a
+    setting exactly at the median counts one half. None for fewer than two settings, or too few
+    periods.
     """
     period_count, setting_count = returns.shape
-    block_count = requested_block_count or min(
-        MAX_BLOCKS, period_count // MIN_PERIODS_PER_BLOCK // 2 * 2
-    )
-    if setting_count < 2 or block_count < MIN_BLOCKS or period_count < block_count:
+    block_count = min(MAX_BLOCKS, period_count // MIN_PERIODS_PER_BLOCK // 2 * 2)
+    if setting_count < 2 or block_count < MIN_BLOCKS:
         return None
     block_periods = period_count // block_count
     block_returns = returns[period_count - block_periods * block_count :].reshape(

@@ -90,27 +90,31 @@ def plain_overfitting(returns: np.ndarray, blocks: int, sharpe: bool) -> float:
 
 @pytest.mark.parametrize("objective", list(Objective))
 @pytest.mark.parametrize("settings", [2, 7, 10])
-def test_overfitting_is_what_the_papers_steps_give(objective: Objective, settings: int) -> None:
+def test_overfitting_is_what_the_papers_steps_give(objective: Objective, settings: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "MAX_BLOCKS", 8)
     returns = np.random.default_rng(settings).normal(0.001, 0.01, (48, settings)) + np.linspace(0, 0.001, settings)
-    overfitting_estimate = overfitting_probability(returns, objective, 8)
+    overfitting_estimate = overfitting_probability(returns, objective)
     assert overfitting_estimate is not None
     assert (overfitting_estimate.split_count, overfitting_estimate.block_count) == (70, 8)
     assert overfitting_estimate.probability == pytest.approx(plain_overfitting(returns, 8, objective is Objective.SHARPE))
 
 
 def test_overfitting__leaves_out_the_oldest_and_is_alike_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "MAX_BLOCKS", 8)
     returns = np.random.default_rng(12).normal(0, 0.01, (48, 6))
-    whole = overfitting_probability(returns, Objective.GROWTH, 8)
+    whole = overfitting_probability(returns, Objective.GROWTH)
     oldest = np.zeros((7, 6))
     oldest[:, 5] = 1.0
-    assert overfitting_probability(np.vstack([oldest, returns]), Objective.GROWTH, 8) == whole
+    assert overfitting_probability(np.vstack([oldest, returns]), Objective.GROWTH) == whole
     monkeypatch.setattr(statistics, "_MAX_VALUES_PER_PASS", 6 * 9)  # nine ways to halve at once: seven parts and a rest
-    assert overfitting_probability(returns, Objective.GROWTH, 8) == whole
+    assert overfitting_probability(returns, Objective.GROWTH) == whole
 
 
-def test_overfitting__is_half_on_noise_and_none_if_one_dominates() -> None:
+def test_overfitting__is_half_on_noise_and_none_if_one_dominates(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(3).normal(0, 0.01, (60, 160, 20))
-    overfitting_estimates = [overfitting_probability(column, Objective.SHARPE, 8) for column in noise]
+    with monkeypatch.context() as fewer:
+        fewer.setattr(statistics, "MAX_BLOCKS", 8)
+        overfitting_estimates = [overfitting_probability(column, Objective.SHARPE) for column in noise]
     assert np.mean([estimate.probability for estimate in overfitting_estimates if estimate]) == pytest.approx(0.5, abs=0.05)
     best = noise[0].copy()
     best[:, 7] += 0.02
