@@ -180,14 +180,15 @@ def tune(
     table = search.table
     split_bar = last_quarter_start(table.bar_count)
     mark_bars = tuple(range(0, split_bar, _period_bars(table)))
-    if len(mark_bars) <= MIN_PERIODS:
+    period_count = len(mark_bars) - 1
+    if period_count < MIN_PERIODS:
         raise ConfigError(
-            f"--prices: the first three quarters of {table.bar_count} bars are {len(mark_bars)} periods",
-            f"a search needs at least {MIN_PERIODS + 1}; use more prices",
+            f"--prices: the first three quarters of {table.bar_count} bars are {period_count} periods",
+            f"a search needs at least {MIN_PERIODS}; use more prices",
         )
     if len(choices) * len(mark_bars) > MAX_VALUES:
         raise ConfigError(
-            f"the grid has {len(choices):,} settings over {len(mark_bars):,} periods",
+            f"the grid has {len(choices):,} settings over {period_count:,} periods",
             "use wider steps, or fewer values",
         )
     run_choices = (*choices, search.baseline)

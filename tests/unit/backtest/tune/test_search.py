@@ -306,8 +306,9 @@ def test_final_values_of_the_last_quarter_are_of_the_same_bar() -> None:
 
 
 def test_too_little_data_is_refused() -> None:
-    with raises_field("--prices", "the first three quarters of 10 bars are 8 periods"):
+    with raises_field("--prices", "the first three quarters of 10 bars are 7 periods") as caught:
         tune_result_of(search(walks(8, 10)))
+    assert caught.value.remedy == "a search needs at least 8; use more prices"
 
 
 def test_report__says_the_verdict_and_draws_each_setting() -> None:
