@@ -52,6 +52,7 @@ from agent.store.database import (
     first_row,
     insert_rows,
     max_value,
+    parse_fact_number,
     upsert_rows,
 )
 from agent.store.files.pause import PauseCheck, read_pause
@@ -121,7 +122,7 @@ class StepStore:
         self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str
     ) -> None:
         """Record the decision and result of a step. Raises KeyError for a step that was not
-        begun.
+        begun; in a look that sends nothing its next flush does, and drops all that it queued.
         """
         outcome_values = {
             "row_id": step_id,
@@ -161,7 +162,11 @@ class StepStore:
         """Return the input of the newest step; None without steps."""
         for step_summary in self.newest(1):
             step_record = self.get(step_summary.id)
-            return None if step_record is None else codec.loads(StepInput, step_record.input_json)
+            return (
+                None
+                if step_record is None
+                else database.decode_json(StepInput, step_record.input_json)
+            )
         return None
 
     def input_json(self, step_id: str) -> str | None:
@@ -240,7 +245,7 @@ class ProposalStore:
         """Return the block of each proposal by intent id, dropped intents included."""
         with self.db.read("read the proposals") as db:
             return {
-                fact_key.removeprefix(PROPOSAL_KEY_PREFIX): int(block_text)
+                fact_key.removeprefix(PROPOSAL_KEY_PREFIX): parse_fact_number(fact_key, block_text)
                 for fact_key, block_text in database.facts_with_prefix(db, PROPOSAL_KEY_PREFIX)
             }
 
@@ -662,7 +667,10 @@ def _adopted_nonce_and_seq(db: Connection) -> tuple[int, int] | None:
     adoption_facts = database.read_facts(db, ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY)
     if len(adoption_facts) < 2:
         return None
-    return int(adoption_facts[ADOPTED_NONCE_KEY]), int(adoption_facts[ADOPTION_SEQ_KEY])
+    nonce, seq = (
+        parse_fact_number(key, adoption_facts[key]) for key in (ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY)
+    )
+    return nonce, seq
 
 
 def _intent_row(db: Connection, intent_id: str) -> IntentRow:
@@ -695,7 +703,10 @@ def _expected_nonce(db: Connection) -> int | None:
     adopted_nonce, adoption_seq, highest_used_nonce = db.execute(_select_nonces()).one()
     if adopted_nonce is None or adoption_seq is None:
         return None
-    return max(int(adopted_nonce), -1 if highest_used_nonce is None else highest_used_nonce + 1)
+    return max(
+        parse_fact_number(ADOPTED_NONCE_KEY, adopted_nonce),
+        -1 if highest_used_nonce is None else highest_used_nonce + 1,
+    )
 
 
 _select_intents = cache(lambda: select(IntentRow).order_by(IntentRow.seq))

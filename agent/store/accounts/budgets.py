@@ -314,9 +314,11 @@ def _history(
     history = History(
         reviews=Reviews(
             last_rebalance_s=newest_success_s_by_kind[IntentKind.SWAP.value],
-            last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
+            last_review_s=database.parse_fact_number(LAST_REVIEW, facts[LAST_REVIEW])
+            if facts.get(LAST_REVIEW)
+            else None,
             by_schedule=_parse_reviews(facts),
-            delay_ppm=int(facts.get(REVIEW_DELAY) or 0),
+            delay_ppm=database.parse_fact_number(REVIEW_DELAY, facts.get(REVIEW_DELAY)),
         ),
         budgets=Budgets(
             turnover_24h=turnover_sum(turnover_rows),

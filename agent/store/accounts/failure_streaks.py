@@ -74,7 +74,7 @@ def exit_failures(
     of that time. A revert without such a row counts as if it happened now. An intent's plan
     determines its exit (policy/failures.py); the success of another exit does not end a streak.
     """
-    resumed_after_seq = int(facts.get(RESUMED_SEQ_KEY) or 0)
+    resumed_after_seq = _resumed_after_seq(facts)
     revert_s_by_intent = _recent_revert_times(
         db, resumed_after_seq, recent_budget_uses, chain_now_s
     )
@@ -200,6 +200,10 @@ def _count_failures(db: Connection, intent_rows: list[IntentRow]) -> tuple[int, 
     )
 
 
+def _resumed_after_seq(facts: Mapping[str, str]) -> int:
+    return database.parse_fact_number(RESUMED_SEQ_KEY, facts.get(RESUMED_SEQ_KEY))
+
+
 def _cycles_of_approvals(db: Connection, intent_rows: Iterable[IntentRow]) -> dict[str, str]:
     """Return the cycle of each step that approved or revoked; a step without a cycle stands for
     itself.
@@ -227,7 +231,7 @@ def _rows_since_success(
     # Streaks are short and the table is long, so rows are fetched in small batches.
     newest_intents = db.execute(
         _select_since_resumed(),
-        {"resumed": int(facts.get(RESUMED_SEQ_KEY) or 0)},
+        {"resumed": _resumed_after_seq(facts)},
         execution_options=IN_BATCHES,
     )
     for row in cast("Iterable[IntentRow]", newest_intents):

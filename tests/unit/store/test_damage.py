@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import pytest
 from agent.errors import OperatorNeeded
 from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
-from agent.model import ExternalTransaction, IntentKind
+from agent.model import ExternalTransaction, IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.accounts.balances import ACCEPTED_DEPOSITS, BLOCKED_SINCE, PRIOR_DAY_FAILED
+from agent.store.accounts.budgets import LAST_REVIEW, REVIEW_DELAY
+from agent.store.accounts.failure_streaks import RESUMED_SEQ_KEY
 from agent.store.database import remedy, write_facts
 from agent.store.files.locks import wallet_lock
 from agent.store.files.pause import KillSwitch
+from agent.store.journal import ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY, PROPOSAL_KEY_PREFIX
 from agent.units import NATIVE
 from tests.support.ledgers import at
 from tests.support.movements import Movement, movements
@@ -74,6 +78,36 @@ def test_damaged_fact_of_balances__names_the_store(store: Store, key: str) -> No
     with pytest.raises(OperatorNeeded, match="damaged"):
         store.balances.is_prior_day_known(START_S)
         store.budgets.history(START_S)
+
+
+def sign_first(store: Store) -> None:
+    (intent,) = store.journal.open_intents()
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, "0x0a")
+
+
+@pytest.mark.parametrize(
+    ("key", "read"),
+    [
+        pytest.param(ADOPTED_NONCE_KEY, lambda store: store.journal.expected_nonce(), id="nonce"),
+        pytest.param(ADOPTION_SEQ_KEY, sign_first, id="signature"),
+        pytest.param(f"{PROPOSAL_KEY_PREFIX}x", lambda store: store.proposals.proposal_blocks(), id="proposal"),
+        pytest.param(LAST_REVIEW, lambda store: store.budgets.history(START_S), id="review"),
+        pytest.param(REVIEW_DELAY, lambda store: store.budgets.history(START_S), id="delay of a review"),
+        pytest.param(RESUMED_SEQ_KEY, lambda store: store.budgets.history(START_S), id="resumption"),
+    ],
+)
+def test_damaged_number__asks_for_the_operator(store: Store, key: str, read: Callable[[Store], object]) -> None:
+    store.journal.adopt_nonce(0, START_S)
+    with store.db.write("damage") as db:
+        write_facts(db, {key: "x"})
+    with pytest.raises(OperatorNeeded, match=f"{key} is damaged"):
+        read(store)
+
+
+def test_damaged_input_of_the_newest_step__asks_for_the_operator(store: Store) -> None:
+    store.steps.begin("s", START_S, '{"portfolio": 1}')
+    with raises_code(OperatorNeeded, "damaged"):
+        store.steps.newest_input()
 
 
 def test_a_damaged_grant_signs_nothing(store: Store) -> None:
