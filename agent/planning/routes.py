@@ -34,8 +34,8 @@ class FlowPath:
 
 @dataclass(frozen=True, slots=True)
 class FlowPaths:
-    """Paths in the order of execution. `overlong_paths` are paths of more than MAX_LEGS legs, which
-    are not used.
+    """Paths in the order of execution. `overlong_paths` are the first MAX_LEGS legs of longer
+    paths, which are not used.
     """
 
     paths: tuple[FlowPath, ...]
