@@ -1,13 +1,15 @@
 """Triggers: bands, schedules, market events, their combinations, and the no-trade zone with its
 risk.
 
-A new kind is a class here, a member of SingleTrigger, and a row in agent/policy/triggers/.
+A new kind is a class here, a member of SingleTrigger, a case of `thresholds_of` and `schedules_of`,
+and a row in agent/policy/triggers/.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import assert_never
 
 from agent.model.weights import SignalSettings
 
@@ -244,8 +246,10 @@ def thresholds_of(trigger: Trigger) -> tuple[Threshold, ...]:
             return tuple(
                 band for member_trigger in triggers for band in thresholds_of(member_trigger)
             )
-        case _:
+        case Every() | Cron() | Drawdown() | VolatilityJump() | AnsweredTrigger() | NoTradeZone():
             return ()
+        case _:
+            assert_never(trigger)
 
 
 def schedules_of(trigger: Trigger) -> tuple[Schedule, ...]:
@@ -261,8 +265,10 @@ def schedules_of(trigger: Trigger) -> tuple[Schedule, ...]:
             return tuple(
                 schedule for member_trigger in triggers for schedule in schedules_of(member_trigger)
             )
-        case _:
+        case Threshold() | Drawdown() | VolatilityJump() | AnsweredTrigger() | NoTradeZone():
             return ()
+        case _:
+            assert_never(trigger)
 
 
 def action_interval_s(trigger: Trigger) -> int | None:
