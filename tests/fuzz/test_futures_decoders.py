@@ -18,7 +18,7 @@ from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.orders import OrderTicket
 from tests.fuzz.decoders import mutations, survives
-from tests.support.hyperliquid import approve_agent, issue_tickets
+from tests.support.hyperliquid import approve_agent, cancel_order, issue_tickets, send_order
 from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, hyperliquid, key_of
 from tests.support.perps import WAD, scope_of
 from tests.support.samples import slow
@@ -87,15 +87,14 @@ class ScriptedConnection(HyperliquidConnection):
 def reads(resting: OrderTicket, new: OrderTicket, now_ms: int) -> Mapping[str, Read]:
     return {
         "account": lambda venue: venue.read(),
-        "payments": lambda venue: venue.payments(0, now_ms),
         "rates": lambda venue: venue.funding_rates("ETH", 0, now_ms),
         "price": lambda venue: venue.price_before("ETH", now_ms),
         "book": lambda venue: venue.order_book_side("ETH", asks=True),
         "agents": lambda venue: venue.agents(),
         "state": lambda venue: venue.state_of(resting.cloid),
-        "dead": lambda venue: venue.is_dead(new),
-        "submit": lambda venue: venue.submit(new),
-        "cancel": lambda venue: venue.cancel(resting.cloid),
+        "dead": lambda venue: venue.is_order_dead(new.cloid, new.expires_ms),
+        "submit": lambda venue: send_order(venue, new),
+        "cancel": lambda venue: cancel_order(venue, "ETH", resting.cloid, now_ms | 1),
     }
 
 
@@ -118,7 +117,7 @@ def ticket_issuer(server: HyperliquidServer, owner: LocalAccount) -> Callable[..
         return issued
 
     for order_ticket in (ticket("ETH", 10_000, 3_100), ticket("BTC", -1_000, 50_000)):
-        venue_with(connection, server.now_ms).submit(order_ticket)
+        send_order(venue_with(connection, server.now_ms), order_ticket)
     server.pay_funding("ETH")
     return ticket
 
@@ -128,7 +127,7 @@ def test_hyperliquid_answer__raises_only_our_errors(tries: int) -> None:
     with hyperliquid() as server:
         ticket = ticket_issuer(server, OWNER)
         resting = ticket("ETH", 1_000, 2_000, PerpOrderKind.LIMIT)
-        venue_with(HyperliquidConnection(server.url, is_mainnet=False, timeout_s=60), server.now_ms).submit(resting)
+        send_order(venue_with(HyperliquidConnection(server.url, is_mainnet=False, timeout_s=60), server.now_ms), resting)
         venue_reads = reads(resting, ticket("ETH", 1_000, 3_100), server.now_ms)
         bodies = {}
         for name, read in venue_reads.items():

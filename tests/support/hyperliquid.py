@@ -8,14 +8,16 @@ from typing import Any
 
 from eth_account.messages import encode_typed_data
 
+from agent.errors import Refused
 from agent.localchain import LocalChain
 from agent.model.futures import PerpOrder
 from agent.signing.futures import cloid_of
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.secret import AgentPrivateKey, PrivateKey
-from agent.venues.hyperliquid.client import HyperliquidAgent
+from agent.venues.hyperliquid.account import STRICTEST_LEVERAGE, build_market
+from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
-from agent.venues.hyperliquid.orders import OrderTicket
+from agent.venues.hyperliquid.orders import OrderState, OrderTicket, cancel_action, order_action
 from agent.venues.hyperliquid.venue import approval_action, approval_message, new_approval, post_approval
 from tests.support import agents
 from tests.support.futures import LIMITS
@@ -75,6 +77,27 @@ def venue_table(server: HyperliquidServer, weights: Mapping[str, str], leverage:
 def venue_changes(server: HyperliquidServer, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, object]:
     """Return the config changes that add the futures layer; its margin counts in the managed value."""
     return {**agents.ROOMY, "portfolio.max_live_value": "200000", "futures": venue_table(server, weights, leverage, **limits)}
+
+
+def send_order(client: HyperliquidClient, ticket: OrderTicket) -> OrderState:
+    """Sign an order with the client's key, post it once and return its state. Raises Refused with the venue's reason, Retryable for an
+    order that may have been executed.
+    """
+    market = client._market(ticket.order.market)
+    venue_market = build_market(market, STRICTEST_LEVERAGE, "", 0, 0)
+    action = order_action(ticket, venue_market, market.number, is_close=ticket.order.is_reduce_only)
+    return _post(client, action, ticket.cloid, ticket.nonce_ms, ticket.expires_ms)
+
+
+def cancel_order(client: HyperliquidClient, coin: str, cloid: str, nonce_ms: int) -> OrderState:
+    """Cancel an order once, as `send_order`."""
+    return _post(client, cancel_action(cloid, client.market_number(coin)), cloid, nonce_ms, None)
+
+
+def _post(client: HyperliquidClient, action: Mapping[str, object], cloid: str, nonce_ms: int, expires_ms: int | None) -> OrderState:
+    if reason := client.post_once(client._require_key().sign(action, nonce_ms, expires_ms)):
+        raise Refused(reason)
+    return client.state_of(cloid)
 
 
 def issue_tickets(step_id: str, orders: Sequence[PerpOrder], now_ms: int, validity_ms: int) -> tuple[OrderTicket, ...]:

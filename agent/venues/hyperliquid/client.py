@@ -1,4 +1,4 @@
-"""One account at Hyperliquid: reads, at-most-once orders, and agent wallets."""
+"""One account at Hyperliquid: reads, posts of signed orders, and agent wallets."""
 
 from __future__ import annotations
 
@@ -55,15 +55,11 @@ from agent.venues.hyperliquid.connection import HyperliquidConnection, network_n
 from agent.venues.hyperliquid.kept_reads import AccountModeStore, KeptReads, KeptValue
 from agent.venues.hyperliquid.orders import (
     OrderState,
-    OrderTicket,
     VenueOrderStage,
     VenueRefusal,
-    cancel_action,
-    order_action,
     order_state,
     parse_decimal,
     parse_order_status,
-    parse_refusal,
     parse_refusals,
 )
 
@@ -120,7 +116,7 @@ class AccountReading:
 
 
 class HyperliquidClient:
-    """One account at the venue. `now_ms` is the wall clock, for nonces of cancels."""
+    """One account at the venue. `now_ms` is the wall clock, for the ages of kept answers."""
 
     def __init__(
         self,
@@ -146,7 +142,6 @@ class HyperliquidClient:
         self._funding_since_s = funding_since_s
         self._read_pinned_numbers = read_pinned_numbers
         self._market_by_coin: dict[str, ListedMarket] = {}
-        self._last_cancel_nonce_ms = 0
         self._transfer_total = _TransferTotal(-1, 0, ())
         self._kept = KeptReads(lambda: now_ms() // 1000, keeps_fresh=False)
         self._mode_store: AccountModeStore | None = None
@@ -383,7 +378,7 @@ class HyperliquidClient:
             return (), []
         payments = self._side_read(
             StaleReadKind.FUNDING,
-            lambda: self._payments(since_s * 1000, until_ms, self._connection.side_info),
+            lambda: self._payments(since_s * 1000, until_ms),
             FIVE_MINUTES_S,
             (basis, since_s),
         )
@@ -413,17 +408,12 @@ class HyperliquidClient:
             )
         return deposited_raw, unknown_kinds
 
-    def payments(self, since_ms: int, until_ms: int) -> tuple[VenuePayment, ...]:
-        """Return the account's funding payments after `since_ms` and up to `until_ms` of the
-        venue's time, oldest first. Raises Retryable.
-        """
-        return self._payments(since_ms, until_ms, self._connection.info)
-
-    def _payments(
-        self, since_ms: int, until_ms: int, read_info: Callable[..., object]
-    ) -> tuple[VenuePayment, ...]:
+    def _payments(self, since_ms: int, until_ms: int) -> tuple[VenuePayment, ...]:
         payment_rows = self._read_all_rows(
-            read_info, "userFunding", since_ms, user=self._account_address.lower()
+            self._connection.side_info,
+            "userFunding",
+            since_ms,
+            user=self._account_address.lower(),
         )
         return parse_payments([row for row in payment_rows if row_time_ms(row) <= until_ms])
 
@@ -589,48 +579,6 @@ class HyperliquidClient:
             code=ErrorCode.KEY,
         )
 
-    def submit(self, ticket: OrderTicket) -> OrderState:
-        """Send an order unless the venue already knows it, and return its outcome. The ticket must
-        be stored before. An order that the venue knows by its client order id is never sent.
-        Refused means that the order was not executed and never will be. After any other error it
-        is unknown whether the order was executed, until `is_dead` is true: query `state_of`, or
-        submit the same ticket, which cannot execute twice. Retryable with the code
-        `unknown_if_sent`: no answer, and the order is not known yet. OperatorNeeded: the key may
-        not trade.
-        """
-        key = self._require_key()
-        known_state = self.state_of(ticket.cloid)
-        if known_state.stage is not VenueOrderStage.UNKNOWN:
-            return _require_accepted(known_state, None)
-        if self._now_ms() >= ticket.expires_ms:
-            if self.is_dead(ticket):
-                raise Refused("the order has expired", remedy="plan again", code=ErrorCode.DEADLINE)
-            raise _unknown_outcome_error(ticket)
-        market = self._market(ticket.order.market)
-        request_body = key.sign(
-            order_action(
-                ticket,
-                build_market(market, STRICTEST_LEVERAGE, "", 0, 0),
-                market.number,
-                is_close=ticket.order.is_reduce_only,
-            ),
-            ticket.nonce_ms,
-            ticket.expires_ms,
-        )
-        refusal = None
-        has_no_answer = False
-        try:
-            refusal = parse_refusal(self._connection.exchange(request_body))
-        except Retryable:
-            has_no_answer = True
-        state = self.state_of(ticket.cloid)
-        if state.stage is VenueOrderStage.UNKNOWN:
-            if refusal is not None and (refusal.is_judged or _is_signer_unknown(refusal)):
-                raise _refusal_error(refusal)
-            if refusal is not None or has_no_answer:
-                raise _unknown_outcome_error(ticket)
-        return _require_accepted(state, refusal)
-
     def state_of(self, cloid: str) -> OrderState:
         """Return the venue's state of a client order id, with its fills."""
         order_record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
@@ -644,12 +592,6 @@ class HyperliquidClient:
             user=self._account_address.lower(),
         )
         return order_state(order_record, fill_rows, self._market(order_record.coin).size_decimals)
-
-    def is_dead(self, ticket: OrderTicket) -> bool:
-        """True if an order was not executed and never will be: the venue does not know it at a
-        venue time past the ticket's expiry. Only then may a new ticket replace it.
-        """
-        return self.is_order_dead(ticket.cloid, ticket.expires_ms)
 
     def is_order_dead(self, cloid: str, expires_ms: int) -> bool:
         """True if an order that expires at `expires_ms` is unknown at a later time of the venue."""
@@ -679,22 +621,6 @@ class HyperliquidClient:
                 )
         return ["" if refusal is None else refusal.reason for refusal in refusals]
 
-    def cancel(self, cloid: str) -> OrderState:
-        """Cancel an open order and return its state; other orders are unchanged. Nonces of cancels
-        are odd and those of tickets even, so they never collide.
-        """
-        order_record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
-        if order_record is not None and order_record.stage is VenueOrderStage.OPEN:
-            action = cancel_action(cloid, self._market(order_record.coin).number)
-            self._last_cancel_nonce_ms = max(self._now_ms() | 1, self._last_cancel_nonce_ms + 2)
-            request_body = self._require_key().sign(action, self._last_cancel_nonce_ms, None)
-            refusal = parse_refusal(self._connection.exchange(request_body))
-            state = self.state_of(cloid)
-            if refusal is not None and state.stage is VenueOrderStage.OPEN:
-                raise _refusal_error(refusal)
-            return state
-        return self.state_of(cloid)
-
     def _info(self, request_type: str, **request_fields: object) -> object:
         return self._connection.info(
             type=request_type, user=self._account_address.lower(), **request_fields
@@ -718,38 +644,11 @@ class HyperliquidClient:
         return self._key
 
 
-def _require_accepted(state: OrderState, refusal: VenueRefusal | None) -> OrderState:
-    """Return the state of an accepted order. Raises Refused for a rejected one."""
-    if state.stage is VenueOrderStage.REJECTED:
-        raise _refusal_error(refusal or VenueRefusal(state.venue_status, is_judged=True))
-    return state
-
-
-def _unknown_outcome_error(ticket: OrderTicket) -> Retryable:
-    return Retryable(
-        "an order was sent, but the venue does not know it yet",
-        f"query {ticket.cloid} again; it expires at {ticket.expires_ms} ms of the venue's time",
-        code=ErrorCode.UNKNOWN_IF_SENT,
-    )
-
-
 def _is_signer_unknown(refusal: VenueRefusal) -> bool:
     """True for the venue's answer to a signature for another network, by an expired agent, or by an
     unknown key.
     """
     return "does not exist" in refusal.reason
-
-
-def _refusal_error(refusal: VenueRefusal) -> Refused | PassingFault:
-    if _is_signer_unknown(refusal):
-        return PassingFault(
-            f"the venue does not know the signer: {refusal.reason}",
-            "check the network, the account, and whether the agent key has expired",
-            code=ErrorCode.KEY,
-        )
-    return Refused(
-        f"the venue refuses: {refusal.reason}", remedy="plan again", code=ErrorCode.VENUE
-    )
 
 
 def _cash_and_sizes(state_answer: object) -> tuple[object, ...]:

@@ -435,10 +435,3 @@ def _malformed_answer_error() -> Retryable:
     return Retryable(
         "the venue's answer to an action has an unexpected format", code=ErrorCode.ANSWER
     )
-
-
-def parse_refusal(answer: object) -> VenueRefusal | None:
-    """Parse the answer to one order or cancel; None if the venue accepted it. Raises Retryable for
-    an unexpected format.
-    """
-    return parse_refusals(answer, 1)[0]

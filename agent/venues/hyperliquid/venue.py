@@ -335,8 +335,7 @@ class HyperliquidPerps:
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpActionDraft:
         """See PerpVenue. The nonce is the time in milliseconds, rounded to a second, or the
-        journal's newest plus 2 if that is larger; so it is even, and nonces of cancels are odd. The
-        expiry is based on this machine's clock.
+        journal's newest plus 2 if that is larger. The expiry is based on this machine's clock.
         """
         clock_now_s = self._clock.now_s()
         nonce_ms = max(clock_now_s * 1000, self._newest_nonce() + 2)
@@ -364,7 +363,7 @@ class HyperliquidPerps:
     def draft_companion(
         self, account: MarginAccount, order: PerpOrder, first_draft: PerpActionDraft, number: int
     ) -> PerpActionDraft:
-        """See OrderVenue. Nonces of the companions are even, too, and the venue never sees them."""
+        """See OrderVenue. Nonces of the companions follow by 2, and the venue never sees them."""
         nonce_ms = (first_draft.nonce or 0) + 2 * number
         return self._order_draft(account, order, nonce_ms, first_draft.deadline_s)
 

@@ -49,7 +49,6 @@ ROWS: dict[str, tuple[str, ...]] = {
         "signing/remote_key.py::RemoteKey._sign_vrs",
         "signing/remote_key.py::RemoteKey.sign_transaction",
         "signing/remote_signer.py::_wrong_answer",
-        "venues/hyperliquid/client.py::_refusal_error",
     ),
     "transaction that cannot be cancelled": (
         "execution/reconcile.py::Reconciler._used_nonce_error",

@@ -19,8 +19,6 @@ from agent.store.files.locks import wallet_lock
 from agent.store.files.pause import KillSwitch, PauseSwitch
 from agent.store.files.recorder import FileOutbox
 from agent.store.files.secret import ensure_secret, secret_path
-from agent.venues.hyperliquid.client import _refusal_error
-from agent.venues.hyperliquid.orders import VenueRefusal
 from tests.support.pages_of_docs import ROOT
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
@@ -50,10 +48,6 @@ def secret_that_is_a_folder(folder: Path) -> None:
 def store_in_a_missing_folder(folder: Path) -> None:
     with database_errors("read"):
         sqlite3.connect(folder / "missing" / "trimtab.db")
-
-
-def signer_that_the_venue_does_not_know(folder: Path) -> None:
-    raise _refusal_error(VenueRefusal("User or API Wallet 0x1 does not exist.", is_judged=False))
 
 
 class FullStore:
@@ -103,7 +97,6 @@ PASSING = (
     secret_in_a_file,
     secret_that_is_a_folder,
     store_in_a_missing_folder,
-    signer_that_the_venue_does_not_know,
     nonce_with_an_open_transaction,
 )
 

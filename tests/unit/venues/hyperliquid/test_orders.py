@@ -35,7 +35,7 @@ from agent.venues.hyperliquid.orders import (
     order_action,
     order_state,
     parse_order_status,
-    parse_refusal,
+    parse_refusals,
     price_text,
     quoted_price,
     size_text,
@@ -217,17 +217,17 @@ def test_every_documented_ending_of_an_order_has_a_stage() -> None:
 
 
 def test_a_refused_order_is_judged_and_a_refused_action_is_not() -> None:
-    judged = parse_refusal({"status": "ok", "response": {"data": {"statuses": [{"error": "Insufficient margin \x1b[31m"}]}}})
-    action = parse_refusal({"status": "err", "response": "Invalid nonce"})
+    (judged,) = parse_refusals({"status": "ok", "response": {"data": {"statuses": [{"error": "Insufficient margin \x1b[31m"}]}}}, 1)
+    (action,) = parse_refusals({"status": "err", "response": "Invalid nonce"}, 1)
     assert judged is not None
     assert judged.is_judged
     assert "\x1b" not in judged.reason
     assert action is not None
     assert not action.is_judged
-    assert parse_refusal({"status": "ok", "response": {"data": {"statuses": [{"resting": {"oid": 1}}]}}}) is None
+    assert parse_refusals({"status": "ok", "response": {"data": {"statuses": [{"resting": {"oid": 1}}]}}}, 1) == [None]
     for answer in (None, {}, {"status": "ok"}, {"status": "ok", "response": {"data": {"statuses": []}}}):
         with pytest.raises(Retryable):
-            parse_refusal(answer)
+            parse_refusals(answer, 1)
 
 
 @given(st.integers(0, 10**13), st.integers(1, 50))
