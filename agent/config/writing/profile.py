@@ -166,7 +166,7 @@ def _omitted_keys(config_values: Mapping[str, Any]) -> Iterator[str]:
     tables = {path.partition(".")[0] for path in new_values}
     for path, value in _leaf_values(config_values, ""):
         keys = path.split(".")
-        if keys[0] in OWN_TABLES or value == new_values.get(path, NO_SETTING.get(path, [])):
+        if keys[0] in OWN_TABLES or value in (new_values.get(path, NO_SETTING.get(path)), [], {}):
             continue
         depth = 3 if keys[:2] in (["portfolio", "assets"], ["portfolio", "weights"]) else 2
         omitted_key = ".".join(keys[: depth if keys[0] in tables else 1])
