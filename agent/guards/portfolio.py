@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import (
@@ -22,7 +20,7 @@ from agent.model import StepInput, TopUp
 from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.automatic_deposits import automatic_deposits_value
 from agent.policy.cash_flows.balance_changes import DAY_S
-from agent.units import BPS, Value
+from agent.units import BPS
 
 
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -102,9 +100,7 @@ def _with_exempt_turnover(
     )
 
 
-def daily_loss(
-    case: GuardCase, limit_bps: int, action_cost: Callable[[GuardCase], Value] | None = None
-) -> GuardMeasurement:
+def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the loss of the last 24 h of chain time plus the worst case of this plan, over the
     investable total (T6, T21).
 
@@ -112,9 +108,8 @@ def daily_loss(
     wallet (T29), and all gas is burned. An exit counts at its
     predicted cost, because it must not wait for an improbable worst case, and with past losses from
     trades only: unexplained decreases do not count, nor does the gas of failed transactions
-    (limits.gas_per_day bounds it). A predicted gain does not offset losses. `action_cost` returns
-    the largest cost of a plan's actions in a layer besides gas. Raises MissingData if the last 24 h
-    are unknown.
+    (limits.gas_per_day bounds it). A predicted gain does not offset losses. Raises MissingData if
+    the last 24 h are unknown.
     """
     if case.layer_answers.only_reduces():
         return GuardMeasurement(case.layer_answers.exemption_text, True)
@@ -128,8 +123,6 @@ def daily_loss(
         history.budgets.non_trade_gas_24h_wei,
     )
     plan_loss = case.cost() if counts_predicted_cost else case.worst_cost()
-    if action_cost is not None:
-        plan_loss += action_cost(case)
     return _measure_loss(case, past_loss + max(plan_loss, Fraction(0)), limit_bps)
 
 
@@ -289,20 +282,14 @@ DAILY_TURNOVER = limit_guard(
     daily_turnover,
     "wait until older trades are 24 h old, or raise limits.daily_turnover",
 )
-
-
-def daily_loss_guard(action_cost: Callable[[GuardCase], Value] | None = None) -> Guard[int]:
-    """Return the guard of the losses of 24 h; `action_cost` as in daily_loss."""
-    return limit_guard(
-        "daily_loss",
-        lambda limits: limits.daily_loss_bps,
-        partial(daily_loss, action_cost=action_cost),
-        "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or"
-        " raise limits.daily_loss",
-        scope=GuardScope.WALLET,
-    )
-
-
+DAILY_LOSS = limit_guard(
+    "daily_loss",
+    lambda limits: limits.daily_loss_bps,
+    daily_loss,
+    "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or"
+    " raise limits.daily_loss",
+    scope=GuardScope.WALLET,
+)
 TOTAL_LOSS = limit_guard(
     "total_loss",
     lambda limits: limits.total_loss_bps,

@@ -28,7 +28,7 @@ GUARDS: tuple[Guard[Any], ...] = (
     portfolio.PLAN_COST.measured_by(futures.plan_cost, liquidity.plan_cost),
     portfolio.TURNOVER,
     portfolio.DAILY_TURNOVER,
-    portfolio.daily_loss_guard(action_cost=futures.worst_cost),
+    portfolio.DAILY_LOSS,
     portfolio.TOTAL_LOSS,
     portfolio.BALANCE_JUMP,
     tax.YEAR_LIMIT,

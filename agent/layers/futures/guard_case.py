@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
+from agent.errors import Refused
+from agent.layers.futures.policy.exposure import quote_per_numeraire
 from agent.layers.futures.policy.plans import emergency_gas_per_day_wei
 from agent.layers.futures.policy.targets import FuturesTrigger
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
+from agent.margin import account as margin
 from agent.margin.state import is_reduction
 from agent.model import (
     AccountAction,
     AdjustFutures,
     DelegateChange,
     FuturesPlan,
+    FuturesPolicy,
+    FuturesReading,
     LayerGuardAnswers,
+    MarginAccount,
     MarginDeposit,
     Plan,
     StepInput,
 )
+from agent.units import Value
 
 DEPOSIT_TRIGGERS = (FuturesTrigger.LEVERAGE.value, FuturesTrigger.UTILISATION.value, "liquidation")
 """Triggers of deposits that need no prices of the spot portfolio."""
@@ -32,6 +40,48 @@ class FuturesCase(LayerGuardAnswers):
     futures_plan: FuturesPlan
 
     exemption_text = "not applied to a reduction of futures"
+
+    def known_futures(self) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
+        """Return orders, policy and account. Raises Refused if the account or a market is unknown."""
+        policy = futures_policy(self.step)
+        account = margin_account(self.step.snapshot)
+        if policy is None or account is None:
+            raise Refused(
+                self.step.snapshot.layer(FuturesReading).unknown_reason
+                or "no margin account is configured"
+            )
+        known_markets = {market.market for market in account.markets}
+        for action in (*self.futures_plan.orders, *self.futures_plan.resting_actions):
+            if action.market not in known_markets:
+                raise Refused(f"market {action.market} is not in the snapshot")
+        return self.futures_plan, policy, account
+
+    def cost(self) -> Value:
+        """Return the orders' fees and the distances of their fills from the index, filled at the
+        mark. Raises Refused as `known_futures`.
+        """
+        return self._order_cost(at_bound=False)
+
+    def worst_cost(self) -> Value:
+        """Return the same with each order filled at its bound."""
+        return self._order_cost(at_bound=True)
+
+    def _order_cost(self, *, at_bound: bool) -> Value:
+        if not self.futures_plan.orders:
+            return Fraction(0)
+        layer_plan, _, account = self.known_futures()
+        cost = Fraction(0)
+        for order in layer_plan.orders:
+            market = account.market(order.market)
+            index_value = abs(order.size_raw) * market.index
+            fill_value = (
+                Fraction(order.bound_raw) if at_bound else abs(order.size_raw) * market.mark
+            )
+            slippage_value = (
+                fill_value - index_value if order.size_raw > 0 else index_value - fill_value
+            )
+            cost += max(Fraction(0), slippage_value) + fill_value * market.fee_ppm / margin.PPM
+        return cost / quote_per_numeraire(self.step.snapshot, self.step.portfolio)
 
     def needs_no_gas(self) -> bool:
         """True if the plan only sends orders to an off-chain venue."""

@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from agent.guards.case import GuardCase, GuardMeasurement, MissingData
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData, measure_in_layer
 from agent.guards.guard import Guard, fixed_guard, format_money, format_ratio, format_seconds
 from agent.layers.futures.guard_case import FuturesCase
 from agent.layers.futures.policy.books import completes_set
@@ -29,8 +29,6 @@ from agent.layers.futures.policy.targets import emergency_sizes, unnamed_market_
 from agent.layers.futures.state import (
     FuturesState,
     futures_policy,
-    margin_account,
-    planned_futures,
 )
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
@@ -62,22 +60,10 @@ from agent.units import BPS, Value, decimal_text
 
 def _require_futures(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
     """Return orders, policy and account. Raises MissingData."""
-    layer_plan = planned_futures(case.plan)
-    policy = futures_policy(case.step)
-    account = margin_account(case.step.snapshot)
-    if layer_plan is None or policy is None or account is None:
-        raise MissingData(
-            case.step.snapshot.layer(FuturesReading).unknown_reason
-            or "no margin account is configured"
-        )
-    known_markets = {market.market for market in account.markets}
-    if unknown_markets := [
-        action.market
-        for action in (*layer_plan.orders, *layer_plan.resting_actions)
-        if action.market not in known_markets
-    ]:
-        raise MissingData(f"market {unknown_markets[0]} is not in the snapshot")
-    return layer_plan, policy, account
+    answers = case.layer_answers
+    if not isinstance(answers, FuturesCase):
+        raise MissingData("the plan has no futures actions")
+    return measure_in_layer(answers.known_futures)
 
 
 def index_age(case: GuardCase) -> GuardMeasurement:
@@ -402,27 +388,6 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
     return GuardMeasurement(share_text, largest_share <= 1, _percent_text(Fraction(1)))
 
 
-def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
-    """Return the orders' cost (fee, and distance of the fill from the index) and their notional, in
-    numeraire base units; fills are at the mark or, with `at_bound`, at the bound. Raises
-    MissingData.
-    """
-    layer_plan, _, account = _require_futures(case)
-    cost = Fraction(0)
-    notional = Fraction(0)
-    for order in layer_plan.orders:
-        market = account.market(order.market)
-        index_value = abs(order.size_raw) * market.index
-        fill_value = Fraction(order.bound_raw) if at_bound else abs(order.size_raw) * market.mark
-        slippage_value = (
-            fill_value - index_value if order.size_raw > 0 else index_value - fill_value
-        )
-        cost += max(Fraction(0), slippage_value) + fill_value * market.fee_ppm / margin.PPM
-        notional += index_value
-    numeraire_in_quote = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
-    return cost / numeraire_in_quote, notional / numeraire_in_quote
-
-
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     """Return fees, basis and gas of the orders per notional; None without futures actions.
     Reductions and closed hedges pass, and orders that complete a set: its cost was judged as a
@@ -438,23 +403,17 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     set_goals = case.step.layer(FuturesState).set_goals
     if layer_plan.completes_set and completes_set(account, layer_plan.orders, set_goals):
         return GuardMeasurement("judged with the set that it completes", True)
-    cost, notional = futures_cost(case, at_bound=False)
-    cost += case.cost()
+    cost = case.cost()
+    notional = sum(
+        (abs(order.size_raw) * account.market(order.market).index for order in layer_plan.orders),
+        Fraction(0),
+    ) / quote_per_numeraire(case.step.snapshot, case.step.portfolio)
     if notional == 0:
         return GuardMeasurement(f"{format_money(cost, case.numeraire)} of gas, no trade", True)
     return GuardMeasurement(
         f"{format_ratio(cost / notional)} ({format_money(cost, case.numeraire)})",
         cost * BPS <= limit_bps * notional,
     )
-
-
-def worst_cost(case: GuardCase) -> Value:
-    """Return the orders' cost with each filled at its bound, in numeraire base units; zero without
-    futures actions. Raises MissingData.
-    """
-    if planned_futures(case.plan) is None:
-        return Fraction(0)
-    return futures_cost(case, at_bound=True)[0]
 
 
 def _ends_delegate(case: GuardCase) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.guards.case import build_guard_case
-from agent.layers.futures.guards import futures_cost, worst_cost
 from agent.layers.futures.state import FuturesState, futures_policy, with_policy
+from agent.layers.policy import build_guard_answers
 from agent.margin import account as margin
 from agent.model import AdjustFutures, Plan, StepInput, Verdict
 from agent.model.futures import (
@@ -79,6 +79,27 @@ def test_loss_limits_hold_an_opening_and_not_what_lowers_risk(limit: str) -> Non
 
     assert judged(limit, step, SELL).passed
     assert not judged(limit, step, BUY).passed
+
+
+@pytest.mark.parametrize(
+    ("limit", "bound", "cost"),
+    [
+        pytest.param("total_loss", 2_020, 10 + Fraction(201, 100), id="in all, filled at the mark"),
+        pytest.param("daily_loss", 2_020, 20 + Fraction(202, 100), id="of a day, filled at its bound"),
+        pytest.param("daily_loss", 2_000, 2, id="of a day, at the index"),
+    ],
+)
+def test_loss_limits_count_fee_and_basis_of_an_opening(limit: str, bound: int, cost: Fraction) -> None:
+    """The purchase of one ETH, at a mark of 2,010 and an index of 2,000, may use up the limit."""
+    step = with_limits(step_of(book(10_000, mark=Fraction(2_010))), **{f"{limit}_bps": 100})
+    plan = plan_with(replace(BUY, bound_raw=bound * E18))
+    without_orders = build_guard_case(step, plan_with(), evidence(step, plan))
+    gas = without_orders.cost() if limit == "total_loss" else without_orders.worst_cost()
+    limit_value = without_orders.portfolio_value() * 100 / 10_000
+    loss = limit_value - gas - cost * UNIT
+
+    assert verdict(limit, with_history(step, loss_24h=loss, loss_total=loss), plan).passed
+    assert not verdict(limit, with_history(step, loss_24h=loss + 1, loss_total=loss + 1), plan).passed
 
 
 # --- index_age
@@ -365,30 +386,28 @@ def test_hedge_that_is_closed_counts_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mark", "orders", "at_bound", "cost", "notional"),
+    ("mark", "orders", "cost"),
     [
-        pytest.param(2_010, (BUY,), False, 10 + Fraction(201, 100), 2_000, id="purchase above the index"),
-        pytest.param(1_990, (SELL,), False, 10 + Fraction(199, 100), 2_000, id="sale below the index"),
-        pytest.param(1_990, (BUY,), False, Fraction(1_990, 1_000), 2_000, id="purchase below the index"),
-        pytest.param(2_010, (SELL,), False, Fraction(2_010, 1_000), 2_000, id="sale above the index"),
-        pytest.param(2_000, (BUY,), True, 20 + Fraction(202, 100), 2_000, id="purchase at its bound"),
-        pytest.param(2_000, (BUY, BUY), False, 4, 4_000, id="two orders"),
+        pytest.param(2_010, (BUY,), 10 + Fraction(201, 100), id="purchase above the index"),
+        pytest.param(1_990, (SELL,), 10 + Fraction(199, 100), id="sale below the index"),
+        pytest.param(1_990, (BUY,), Fraction(1_990, 1_000), id="purchase below the index"),
+        pytest.param(2_010, (SELL,), Fraction(2_010, 1_000), id="sale above the index"),
+        pytest.param(2_000, (BUY, BUY), 4, id="two orders"),
     ],
 )
-def test_futures_cost_is_the_fee_and_the_distance_from_the_index(
-    mark: int, orders: tuple[PerpOrder, ...], at_bound: bool, cost: Fraction, notional: int
-) -> None:
+def test_cost_is_the_fee_and_the_distance_from_the_index(mark: int, orders: tuple[PerpOrder, ...], cost: Fraction) -> None:
     step = step_of(book(10_000, E18, mark=Fraction(mark)))
-    plan = plan_with(*orders)
-    case = build_guard_case(step, plan, evidence(step, plan))
 
-    assert futures_cost(case, at_bound=at_bound) == (cost * UNIT, notional * UNIT)
-    assert worst_cost(case) == futures_cost(case, at_bound=True)[0]
+    assert build_guard_answers(step, plan_with(*orders)).cost() == cost * UNIT
+
+
+def test_worst_cost_is_that_of_a_fill_at_the_bound() -> None:
+    assert build_guard_answers(step_of(EMPTY), plan_with(BUY)).worst_cost() == (20 + Fraction(202, 100)) * UNIT
 
 
 def plan_cost_verdict(step: StepInput, plan: Plan, fee_bps: int = 30) -> Verdict:
     """Return the verdict on a plan of 20,000 whose limit is its gas and so many basis points of fees."""
-    gas = build_guard_case(step, plan, evidence(step, plan)).cost()
+    gas = build_guard_case(step, plan_with(), evidence(step, plan)).cost()
     limit_bps = fee_bps + gas * 10_000 / (20_000 * UNIT)
     limits = replace(step.limits, plan_cost_bps=limit_bps)  # type: ignore[arg-type]  # exact, to hit the boundary
     return verdict("plan_cost", replace(step, limits=limits), plan)
