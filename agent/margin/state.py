@@ -4,7 +4,7 @@ cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -367,6 +367,22 @@ def after_resting_fills(account: MarginAccount) -> MarginAccount:
     return account_after
 
 
+def after_enlarging_fills(account: MarginAccount) -> MarginAccount:
+    """Return the account after a fill, as in `after_resting_fills`, of the resting purchases or the
+    resting sales of each market: of those that leave the larger position.
+    """
+    filled_orders = []
+    for market in {order.market: None for order in account.resting_orders}:
+        orders = [order for order in account.resting_orders if order.market == market]
+        sales = [order for order in orders if order.size_raw < 0]
+        purchases = [order for order in orders if order.size_raw > 0]
+        filled_orders += max(
+            (sales, purchases),
+            key=lambda side: abs(account.size_raw(market) + sum(order.size_raw for order in side)),
+        )
+    return after_resting_fills(replace(account, resting_orders=tuple(filled_orders)))
+
+
 def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount:
     """Return the account after an action; orders are filled at their bounds."""
     match action:
@@ -380,6 +396,41 @@ def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount
             moved_raw = 0
     collateral_raw = account.collateral_raw + moved_raw * account.collateral_unit_raw
     return replace(account, collateral_raw=collateral_raw)
+
+
+def breaches_after(
+    account: MarginAccount,
+    actions: Collection[FuturesAction],
+    limits: FuturesLimits,
+    spot_value: Fraction | None,
+    target_leverage_bps: int,
+) -> list[LimitCheck]:
+    """Return the limits that the account breaches after the actions if every resting order is
+    filled, else if only those that enlarge a position are. `max_position` is judged for the
+    positions that an order enlarges; `spot_value` as in `limit_checks`.
+    """
+    account_after = account
+    for action in actions:
+        account_after = after_action(account_after, action)
+    for filled_account in (
+        after_resting_fills(account_after),
+        after_enlarging_fills(account_after),
+    ):
+        state = margin_state(filled_account, limits, target_leverage_bps)
+        oversized_markets = oversized_positions(filled_account, limits, target_leverage_bps)
+        enlarges_one = any(
+            isinstance(action, PerpOrder)
+            and action.market in oversized_markets
+            and not is_reduction(account, action)
+            for action in actions
+        )
+        if account_breaches := [
+            breach
+            for breach in breaches(state, limits, spot_value)
+            if enlarges_one or breach.limit_name != "max_position"
+        ]:
+            return account_breaches
+    return []
 
 
 def multiple_text(multiple: Fraction | None) -> str:

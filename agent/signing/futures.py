@@ -302,7 +302,7 @@ def _judge_leverage(
     order: PerpOrder, market: PerpMarket, account: MarginAccount, max_leverage_bps: int
 ) -> None:
     """Require gross notional (at the marks) over account value to be within the limit after a fill
-    at the bound with the fee.
+    at the bound with the fee, whichever resting orders are filled.
     """
     mark_by_market = {perp_market.market: perp_market.mark for perp_market in account.markets}
     size_by_market = {position.market: position.size_raw for position in account.positions}
@@ -321,14 +321,19 @@ def _judge_leverage(
     fee_raw = -(-max(order_mark_value_raw, order.bound_raw) * market.fee_ppm // PPM)
     account_value_raw -= max(0, slippage_raw) + fee_raw
     size_by_market[order.market] = size_by_market.get(order.market, 0) + order.size_raw
+    sizes_by_market = {
+        market_name: (size_raw, size_raw) for market_name, size_raw in size_by_market.items()
+    }  # with the resting sales filled, and with the purchases
     for resting_order in account.resting_orders:
-        size_by_market[resting_order.market] = (
-            size_by_market.get(resting_order.market, 0) + resting_order.size_raw
-        )
         account_value_raw -= _resting_cost_raw(resting_order, account)
+        smallest_raw, largest_raw = sizes_by_market.get(resting_order.market, (0, 0))
+        sizes_by_market[resting_order.market] = (
+            smallest_raw + min(0, resting_order.size_raw),
+            largest_raw + max(0, resting_order.size_raw),
+        )
     gross_notional_raw = sum(
-        abs(_value_at_mark(size_raw, mark_by_market[market_name]))
-        for market_name, size_raw in size_by_market.items()
+        max(abs(_value_at_mark(size_raw, mark_by_market[market_name])) for size_raw in sizes_raw)
+        for market_name, sizes_raw in sizes_by_market.items()
     )
     if account_value_raw <= 0 or gross_notional_raw * BPS > max_leverage_bps * account_value_raw:
         leverage_text = (

@@ -35,10 +35,8 @@ from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import (
     after_action,
     after_resting_fills,
-    breaches,
+    breaches_after,
     is_reduction,
-    margin_state,
-    oversized_positions,
 )
 from agent.model import (
     AdjustFutures,
@@ -183,7 +181,8 @@ def reopening(case: GuardCase) -> GuardMeasurement:
 
 def account_after_plan(case: GuardCase) -> GuardMeasurement:
     """Require that the account keeps every limit after all actions, with each order filled at its
-    bound and each resting order at its price, or that every action is a deposit or a reduction.
+    bound and each resting order at its price, or only those that enlarge a position; or that every
+    action is a deposit or a reduction.
     """
     layer_plan, policy, account = _require_futures(case)
     if not layer_plan.actions:
@@ -209,19 +208,9 @@ def account_after_plan(case: GuardCase) -> GuardMeasurement:
         if is_delegate_wallet(case.step.snapshot, futures_policy(case.step))
         else _spot_value(case)
     )
-    state_after = margin_state(account_after, policy.limits, policy.leverage_bps)
-    account_breaches = breaches(state_after, policy.limits, spot_value)
-    share_by_oversized_market = oversized_positions(
-        account_after, policy.limits, policy.leverage_bps
+    account_breaches = breaches_after(
+        account, layer_plan.actions, policy.limits, spot_value, policy.leverage_bps
     )
-    if all(
-        is_reduction(account, order)
-        for order in layer_plan.orders
-        if order.market in share_by_oversized_market
-    ):
-        account_breaches = [
-            breach for breach in account_breaches if breach.limit_name != "max_position"
-        ]  # no order enlarges it
     if account_breaches:
         breach_text = "; ".join(
             f"{breach.limit_name} {breach.measured_text}, limit {breach.limit_text}"

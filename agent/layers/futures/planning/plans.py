@@ -51,7 +51,7 @@ from agent.layers.futures.state import (
     margin_account,
     planned_futures,
 )
-from agent.margin.state import is_reduction
+from agent.margin.state import breaches_after, is_reduction
 from agent.model import (
     AdjustFutures,
     AssetDrift,
@@ -182,7 +182,9 @@ def plan_adjustment(
             reopening_s(policy, futures_state(step)),
         )
         if planning_account is not account:
-            draft_layer_plan = without_resting_markets(account, draft_layer_plan)
+            draft_layer_plan = beside_resting_orders(
+                account, policy, draft_layer_plan, spot_value_in_quote(step, drifts)
+            )
         draft_layer_plan = _closing_hedges_first(
             step.snapshot, step.history, futures_policy(step), draft_layer_plan
         )
@@ -313,28 +315,42 @@ def _set_goals(
     return goals_after(account, orders) if layer_plan.trigger in TARGET_TRIGGERS else ()
 
 
-def without_resting_markets(account: MarginAccount, layer_plan: FuturesPlan) -> FuturesPlan:
+def beside_resting_orders(
+    account: MarginAccount,
+    policy: FuturesPolicy,
+    layer_plan: FuturesPlan,
+    spot_value: Fraction | None,
+) -> FuturesPlan:
     """Return a plan that was made as if the resting orders were filled, without its orders in their
-    markets. If only those orders would breach a limit, nothing is reduced: they end first.
+    markets, and without openings that would breach a limit until they are filled. If only those
+    orders would breach a limit, nothing is reduced: they end first.
     """
     if layer_plan.trigger in {trigger.value for trigger in LIMIT_TRIGGERS}:
         return FuturesPlan((), "", "resting orders would breach a limit")
     markets_with_order = {order.market for order in account.resting_orders}
-    waiting_markets = [
-        perp_order.market
-        for perp_order in layer_plan.orders
-        if perp_order.market in markets_with_order
-    ]
+    orders = [order for order in layer_plan.orders if order.market not in markets_with_order]
+    account_breaches = breaches_after(
+        account, orders, policy.limits, spot_value, policy.leverage_bps
+    )
+
+    def waiting_reason(order: PerpOrder) -> str:
+        if order.market in markets_with_order:
+            return "an order rests at the venue"
+        if not account_breaches or is_reduction(account, order):
+            return ""
+        breach = account_breaches[0]
+        return f"{breach.limit_name} would be {breach.measured_text} until the resting orders are filled"
+
+    orders_and_reasons = [(order, waiting_reason(order)) for order in layer_plan.orders]
     return replace(
         layer_plan,
-        orders=tuple(
-            order for order in layer_plan.orders if order.market not in markets_with_order
-        ),
+        orders=tuple(order for order, reason in orders_and_reasons if not reason),
         refusal_texts=(
             *layer_plan.refusal_texts,
             *(
-                f"{account.market(market_id).symbol}: an order rests at the venue"
-                for market_id in waiting_markets
+                f"{account.market(order.market).symbol}: {reason}"
+                for order, reason in orders_and_reasons
+                if reason
             ),
         ),
     )
@@ -362,7 +378,7 @@ def current_futures_plan(
         opens_from_s=reopening_s(futures_policy(step), futures_state(step)),
     )
     if planning_account is not account:
-        plan = without_resting_markets(account, plan)
+        plan = beside_resting_orders(account, policy, plan, spot_value)
     return replace(plan, orders=as_limit_orders(account, policy, plan.trigger, plan.orders))
 
 

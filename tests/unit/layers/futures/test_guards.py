@@ -454,6 +454,12 @@ def with_resting_order(margin_account: MarginAccount) -> MarginAccount:
     return off_chain(margin_account, resting_orders=(RESTING,))
 
 
+def beside_btc(btc: int, resting: int) -> StepInput:
+    """Return 10,000 of collateral with thousandths of BTC, and an order for more of them that rests."""
+    resting_order = RestingOrder("BTC", resting * 10**15, resting * 10**15, Fraction(30_000), NOW_S, "0x01")
+    return free_step(off_chain(two_markets(btc=btc), resting_orders=(resting_order,)))
+
+
 MOST_OF_IT = replace(SELL, size_raw=-15 * E18, bound_raw=15 * 2_000 * E18)
 STALE = StaleRead(StaleReadKind.FUNDING, "HTTP 503")
 
@@ -478,6 +484,10 @@ CROWDED = two_markets(btc=500)
         pytest.param(free_step(book(10_000)), (order_at_index(8 * E18), order_at_index(8 * E18)), False, id="orders count together"),
         pytest.param(free_step(with_resting_order(book(10_000))), (order_at_index(8 * E18),), False, id="resting orders count"),
         pytest.param(free_step(off_chain(book(10_000))), (order_at_index(8 * E18),), True, id="without the resting order"),
+        pytest.param(beside_btc(500, -500), (order_at_index(7 * E18),), True, id="beside a position that an order may close"),
+        pytest.param(beside_btc(500, -500), (order_at_index(8 * E18),), False, id="beyond 3x until that order is filled"),
+        pytest.param(beside_btc(-500, 500), (order_at_index(8 * E18),), False, id="beyond 3x until a short is closed"),
+        pytest.param(beside_btc(100, -600), (order_at_index(8 * E18),), False, id="beyond 3x once an order has turned a position"),
         pytest.param(free_step(CROWDED, **SHARES), (order_at_index(E18),), True, id="another market is above its share"),
         pytest.param(free_step(CROWDED, **SHARES), (BTC,), False, id="its market is above its share"),
         pytest.param(step_of(OVER), (MOST_OF_IT,), True, id="reduction alone"),

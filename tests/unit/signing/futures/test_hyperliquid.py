@@ -454,6 +454,28 @@ def test_resting_orders_count_in_leverage_as_if_filled(account: MarginAccount, m
     assert rule_for(BUY, account, replace(RULES, max_leverage_bps=max_leverage_bps)) == rule
 
 
+@pytest.mark.parametrize(
+    ("position_raw", "resting_raw", "max_leverage_bps", "rule"),
+    [
+        pytest.param(10_000, 0, 6_100, None, id="no order rests"),
+        pytest.param(10_000, -10_000, 6_000, "leverage", id="it would close the position"),
+        pytest.param(10_000, -10_000, 6_100, None, id="it would close the position, within the limit"),
+        pytest.param(10_000, -25_000, 7_500, "leverage", id="it would turn it to more"),
+        pytest.param(-10_000, 10_000, 6_000, "leverage", id="it would close a short"),
+        pytest.param(10_000, 10_000, 9_000, "leverage", id="it would add to it"),
+    ],
+)
+def test_leverage_is_that_of_the_worse_fill_of_resting_orders(
+    position_raw: int, resting_raw: int, max_leverage_bps: int, rule: str | None
+) -> None:
+    """A purchase of 3,000 USDC on 10,000 beside 3,000 of BTC, which count until their order is filled."""
+    position = Position("BTC", position_raw, int(-position_raw * PRICE))
+    resting_orders = (replace(BTC_RESTING, size_raw=resting_raw),) if resting_raw else ()
+    account = replace(ACCOUNT, markets=(MARKET, BTC_MARKET), positions=(position,), resting_orders=resting_orders)
+
+    assert rule_for(BUY, account, replace(RULES, max_leverage_bps=max_leverage_bps)) == rule
+
+
 @pytest.mark.parametrize("side", [1, -1], ids=["buy", "sale"])
 def test_resting_order_costs_its_worse_price_and_fee(side: int) -> None:
     """Filled at its price of 1 % beyond the mark, a rest of 3,000 USDC takes 30 USDC and a fee of 0.045 %."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent import guards
 from agent.layers.futures.execution.venue_executor import _is_newer
 from agent.layers.futures.planning.orders import market_order, plan_futures
-from agent.layers.futures.planning.plans import without_resting_markets
+from agent.layers.futures.planning.plans import beside_resting_orders
 from agent.layers.futures.policy.limit_orders import end_reason
 from agent.layers.futures.policy.targets import LIMIT_TRIGGERS, FuturesTrigger
 from agent.layers.futures.state import planned_futures
@@ -77,7 +77,7 @@ def test_resting_order__the_rest_of_the_target_is_planned_once() -> None:
     [first, second] = plan_futures(account, LIMITS, RICH, ORDER_S).orders
     order = rest(first.size_raw, Fraction(first.bound_raw, first.size_raw))
     resting = with_order(order)
-    plan_left = without_resting_markets(resting, plan_futures(after_resting_fills(resting), LIMITS, RICH, ORDER_S))
+    plan_left = beside_resting_orders(resting, LIMITS, plan_futures(after_resting_fills(resting), LIMITS, RICH, ORDER_S), RICH)
     assert (first.market, second.market) == ("ETH", "BTC")
     assert [order.market for order in plan_left.orders] == ["BTC"]
     assert abs(plan_left.orders[0].size_raw / second.size_raw - 1) < 0.02
@@ -88,7 +88,7 @@ def test_resting_order__the_rest_of_the_target_is_planned_once() -> None:
 def test_limit__breached_by_resting_orders_alone_reduces_nothing(trigger: FuturesTrigger) -> None:
     """The order ends first; a reduction of what is not filled yet would open the other side."""
     reduction = FuturesPlan((market_order(ETH, -5_000, SLIPPAGE, is_reduce_only=True),), trigger.value, is_reducing=True)
-    plan_left = without_resting_markets(with_order(rest(5_000)), reduction)
+    plan_left = beside_resting_orders(with_order(rest(5_000)), LIMITS, reduction, RICH)
     assert (plan_left.actions, plan_left.trigger, plan_left.reason) == ((), "", "resting orders would breach a limit")
 
 

@@ -16,6 +16,7 @@ from agent.layers.futures.planning.plans import (
     WITHDRAWAL_GAS,
     action_gas,
     as_limit_orders,
+    beside_resting_orders,
     collateral_change_raw,
     current_futures_plan,
     fee_raw,
@@ -24,7 +25,6 @@ from agent.layers.futures.planning.plans import (
     uneconomic_reason,
     vault_approval_raw,
     without_refused_plan,
-    without_resting_markets,
 )
 from agent.layers.futures.policy.exposure import DAY_S
 from agent.layers.futures.policy.needs import ORDER_GAS, RESTING_STOP
@@ -193,11 +193,40 @@ def test_plan_beside_a_resting_order_has_no_second_in_its_market() -> None:
     margin_account = account(10_000, {}, market("ETH"), market("BTC", 30_000))
     resting_order = RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1")
     margin_account = replace(margin_account, is_on_chain=False, resting_orders=(resting_order,))
-    btc_order = replace(BUY, market="BTC")
+    btc_order = replace(BUY, market="BTC", size_raw=E18 // 10)
 
-    plan = without_resting_markets(margin_account, FuturesPlan((BUY, btc_order), "drift", "", refusal_texts=("why",)))
+    layer_plan = FuturesPlan((BUY, btc_order), "drift", "", refusal_texts=("why",))
+    plan = beside_resting_orders(margin_account, FUTURES_POLICY, layer_plan, None)
 
     assert (plan.orders, plan.refusal_texts) == ((btc_order,), ("why", "ETH: an order rests at the venue"))
+
+
+WAITS = "BTC: max_leverage would be 3.21x until the resting orders are filled"
+
+
+@pytest.mark.parametrize(
+    ("resting_coins", "btc_thousandths", "refusals"),
+    [
+        pytest.param(-10, 300, (), id="within the limit"),
+        pytest.param(-10, 400, (WAITS,), id="beyond it"),
+        pytest.param(-15, 400, (WAITS,), id="beyond it until an order turns ETH"),
+        pytest.param(-10, -400, (), id="a reduction"),
+    ],
+)
+def test_plan_beside_an_order_that_lowers_a_position_waits_for_it(
+    resting_coins: int, btc_thousandths: int, refusals: tuple[str, ...]
+) -> None:
+    """10 ETH of 2,000 on 10,000, where 3x is allowed."""
+    held = {"ETH": 10 * E18} | ({"BTC": E18 // 2} if btc_thousandths < 0 else {})
+    resting_order = RestingOrder("ETH", resting_coins * E18, resting_coins * E18, Fraction(2_000), NOW_S, "1")
+    margin_account = account(10_000, held, market("ETH"), market("BTC", 30_000))
+    margin_account = replace(margin_account, is_on_chain=False, resting_orders=(resting_order,))
+    bound_raw = 30 * abs(btc_thousandths) * E18
+    order = PerpOrder("BTC", btc_thousandths * 10**15, PerpOrderKind.MARKET, bound_raw, is_reduce_only=btc_thousandths < 0)
+
+    plan = beside_resting_orders(margin_account, FUTURES_POLICY, FuturesPlan((order,), "drift", ""), None)
+
+    assert (plan.orders, plan.refusal_texts) == (() if refusals else (order,), refusals)
 
 
 # --- The plan of a step
