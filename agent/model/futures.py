@@ -87,6 +87,13 @@ class PerpMarket:
         """Base units in a size of one."""
         return int(10**self.size_decimals)
 
+    def is_on_losing_side(self, position_raw: int, trigger_raw: int) -> bool:
+        """True if a position is worth less to its holder at the trigger of its stop, in quote base
+        units, than at both mark and index.
+        """
+        values = (abs(position_raw) * self.mark, abs(position_raw) * self.index)
+        return trigger_raw < min(values) if position_raw > 0 else trigger_raw > max(values)
+
 
 @dataclass(frozen=True, slots=True)
 class Position:

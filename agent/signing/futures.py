@@ -535,14 +535,11 @@ def _judge_stop(
             "reduce_only", f"{stop.size_raw} on a position of {position_raw}", "the whole position"
         )
     slippage_share = Fraction(rules.emergency_slippage_bps, BPS)
-    position_values_raw = (abs(position_raw) * market.mark, abs(position_raw) * market.index)
     if position_raw > 0:
-        is_on_losing_side = stop.trigger_raw < min(position_values_raw)
         is_within_slippage = stop.bound_raw >= stop.trigger_raw * (1 - slippage_share)
     else:
-        is_on_losing_side = stop.trigger_raw > max(position_values_raw)
         is_within_slippage = stop.bound_raw <= stop.trigger_raw * (1 + slippage_share)
-    if not is_on_losing_side:
+    if not market.is_on_losing_side(position_raw, stop.trigger_raw):
         refuse("trigger", stop.trigger_raw, "the losing side of mark and index")
     if not is_within_slippage:
         refuse("bound", stop.bound_raw, f"within {rules.emergency_slippage_bps} bps of the trigger")

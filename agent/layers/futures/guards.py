@@ -121,22 +121,20 @@ def order_bound(case: GuardCase) -> GuardMeasurement:
 
 
 def _is_protective(account: MarginAccount, stop: StopOrder, limits: FuturesLimits) -> bool:
-    """True if a stop closes the whole position, on the losing side of the mark, with a bound within
-    the slippage of emergencies from its trigger.
+    """True if a stop closes the whole position, on the losing side of mark and index, with a bound
+    within the slippage of emergencies from its trigger.
     """
     market = account.market(stop.market)
     size_raw = account.size_raw(stop.market)
     if not size_raw or stop.size_raw != -size_raw or min(stop.trigger_raw, stop.bound_raw) <= 0:
         return False
-    mark_value = abs(size_raw) * market.mark
     slippage_share = Fraction(limits.emergency_slippage_bps, BPS)
-    if size_raw > 0:
-        return stop.trigger_raw < mark_value and stop.bound_raw >= stop.trigger_raw * (
-            1 - slippage_share
-        )
-    return stop.trigger_raw > mark_value and stop.bound_raw <= stop.trigger_raw * (
-        1 + slippage_share
+    is_within_slippage = (
+        stop.bound_raw >= stop.trigger_raw * (1 - slippage_share)
+        if size_raw > 0
+        else stop.bound_raw <= stop.trigger_raw * (1 + slippage_share)
     )
+    return is_within_slippage and market.is_on_losing_side(size_raw, stop.trigger_raw)
 
 
 def basis(case: GuardCase) -> GuardMeasurement:

@@ -45,15 +45,19 @@ FUTURES_SIGNER_RULES = frozenset(
         "approval",
         "approval_amount",
         "bound",
+        "client_order_id",
         "contract",
         "emergency",
         "index_age",
+        "leverage",
         "market",
+        "order",
         "reduce_only",
         "size",
         "spender",
         "tokens",
         "trader",
+        "trigger",
     )
 )
 """Signer rules that judge the futures action itself, as opposed to nonce, fees, chain, time or

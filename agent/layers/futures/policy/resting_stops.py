@@ -16,7 +16,7 @@ from agent.model import (
     RestingStop,
     StopOrder,
 )
-from agent.units import BPS, Price, ceil_int, floor_int, sign_of
+from agent.units import BPS, Price, ceil_int, floor_int
 
 MAX_TRIGGER_DISTANCE = Fraction(4, 5)
 """Largest distance of a trigger from the mark; venues reject prices that are further away."""
@@ -27,8 +27,8 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
     has the position's whole size and the trigger of `stop_trigger`; a trigger within half of
     `resting_stop_bps` of that is kept, so that small moves of the account replace none. Without
     `resting_stop_bps` the agent's stops are cancelled. None is placed further from the mark than
-    MAX_TRIGGER_DISTANCE. In a paused market, or if the mark is already at or beyond the trigger (the
-    agent then acts itself), no stop is placed and the resting ones stay.
+    MAX_TRIGGER_DISTANCE. In a paused market, or if mark or index is already at or beyond the trigger
+    (the agent then acts itself), no stop is placed and the resting ones stay.
     """
     if account.is_on_chain:
         return ()
@@ -45,8 +45,10 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
         ]
         if trigger_price is None:
             continue
-        position_sign = sign_of(position.size_raw)
-        if market.is_paused or position_sign * (trigger_price - market.mark) >= 0:
+        stop_order = _stop_order(position, trigger_price, policy.limits.emergency_slippage_bps)
+        if market.is_paused or not market.is_on_losing_side(
+            position.size_raw, stop_order.trigger_raw
+        ):
             kept_cloids |= {
                 stop.cloid for stop in account.resting_stops if stop.market == position.market
             }
@@ -57,9 +59,7 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
         ]:
             kept_cloids.add(kept_stops[0].cloid)
         elif abs(trigger_price / market.mark - 1) <= MAX_TRIGGER_DISTANCE:
-            new_stops.append(
-                _stop_order(position, trigger_price, policy.limits.emergency_slippage_bps)
-            )
+            new_stops.append(stop_order)
     cancel_orders = [
         OrderCancel(stop.market, stop.cloid)
         for stop in account.resting_stops

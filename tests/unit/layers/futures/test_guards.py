@@ -189,6 +189,14 @@ def test_order_bound_of_a_stop_closes_all_within_its_slippage(size: int, stop: S
     assert judged("order_bound", step, resting_actions=(OrderCancel("ETH", "1"), stop)).passed is passed
 
 
+@pytest.mark.parametrize(("size", "stop", "edge"), [(20, LONG_STOP, -1), (-20, SHORT_STOP, 1)], ids=["long", "short"])
+def test_order_bound_of_a_stop_is_beyond_the_index_too(size: int, stop: StopOrder, edge: int) -> None:
+    trigger = Fraction(stop.trigger_raw, abs(stop.size_raw))
+    for index, passed in ((trigger, False), (trigger - Fraction(edge, 100), True)):
+        step = step_of(off_chain(book(10_000, size * E18, index=index)))
+        assert judged("order_bound", step, resting_actions=(stop,)).passed is passed
+
+
 # --- basis and reopening
 
 

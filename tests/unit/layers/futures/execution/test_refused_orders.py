@@ -195,6 +195,12 @@ def test_signer_refusal__skips_the_market_for_futures_rules_alone(ports: StepPor
         ended(ports, BEGUN, outcome, Refused("no", verdicts))
 
 
+def test_rules_of_an_order_and_no_others_concern_futures() -> None:
+    """Rules of the transaction (nonce, fees, chain) and of the encoding end the cycle."""
+    assert {f"signer.{rule}" for rule in ("client_order_id", "leverage", "order", "trigger")} <= FUTURES_SIGNER_RULES
+    assert not FUTURES_SIGNER_RULES & {f"signer.{rule}" for rule in ("call", "deadline", "nonce", "value")}
+
+
 def sent(status: int | None = 0) -> Intent:
     mined = None if status is None else receipt("0x1", 1, "0x1", status)
     state = IntentState.BROADCAST if mined is None else IntentState.REVERTED

@@ -81,6 +81,11 @@ def moved(account: MarginAccount, share: Fraction) -> MarginAccount:
     return margin.with_moved_marks(account, {"ETH": share})
 
 
+def with_index(account: MarginAccount, tenths: int) -> MarginAccount:
+    """Return the account with an index of so many tenths of a dollar."""
+    return replace(account, markets=tuple(replace(market, index=Fraction(tenths * 10**5, 10**4)) for market in account.markets))
+
+
 TRIGGER = Fraction(136_770 * 100, 98)
 """Where the long of ETH stops: 54.41 % down, to the basis point, and 2 % ahead of it."""
 LONG_STOP = StopOrder("ETH", -60_000, 8_373_673_470, 8_122_463_266)
@@ -114,6 +119,10 @@ BEYOND = Fraction(1, 10**9)
         pytest.param(book(eth=60_000, value=801), STOPS, [], id="mark at the trigger of a long"),
         pytest.param(book(eth=-60_000, value=818), STOPS, [], id="mark beyond the trigger of a short"),
         pytest.param(book(eth=-60_000, value=819), STOPS, [], id="mark at the trigger of a short"),
+        pytest.param(with_index(LONG, 13_957), STOPS, [LONG_STOP], id="index above the trigger of a long"),
+        pytest.param(with_index(LONG, 13_955), STOPS, [], id="index beyond the trigger of a long"),
+        pytest.param(with_index(STOPPED, 13_955), STOPS, [], id="index beyond the trigger, stop kept"),
+        pytest.param(with_index(book(eth=-60_000), 44_636), STOPS, [], id="index beyond the trigger of a short"),
         pytest.param(paused(LONG), STOPS, [], id="paused"),
         pytest.param(paused(STOPPED), STOPS, [], id="paused, stop kept"),
         pytest.param(paused(moved(STOPPED, Fraction(1, 5))), STOPS, [], id="paused after a rise"),
