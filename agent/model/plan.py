@@ -4,7 +4,7 @@ the terms and progress of gradual executions and limit orders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from fractions import Fraction
@@ -95,6 +95,13 @@ class Goal:
     never_sold: tuple[str, ...] = ()
     never_bought: tuple[str, ...] = ()
     max_sold_raw_by_token: tuple[tuple[str, int], ...] = ()
+
+    def with_sale_caps(self, cap_raw_by_token: Mapping[str, int]) -> Goal:
+        """Return the goal with these caps on the base units sold too; the smaller of two counts."""
+        caps_raw = dict(self.max_sold_raw_by_token)
+        for token, cap_raw in cap_raw_by_token.items():
+            caps_raw[token] = min(cap_raw, caps_raw.get(token, cap_raw))
+        return replace(self, max_sold_raw_by_token=tuple(sorted(caps_raw.items())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ wait; and the gain on which a plan's tax is due.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -12,6 +13,8 @@ from agent.layers.tax.state import TaxState
 from agent.layers.tax.year import is_within_year, total_gain
 from agent.model import Plan, Portfolio, Rebalance, SkippedItem, StepInput, TaxInputs
 from agent.planning import planner
+from agent.planning.plan_builder import LOCKED_EXCESS
+from agent.policy.native_coin import held_balances
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, Value, value_text
 
@@ -20,6 +23,7 @@ PLANNED_SHARE = Fraction(999, 1_000)
 """Fraction of the remaining gain to plan for, applied once more with each try, because pool outputs
 differ slightly from the reference.
 """
+REMEDY = "raise tax.year_limit, or wait for the new year"
 
 
 def within_year_limit(
@@ -49,24 +53,23 @@ def within_year_limit(
     for attempt in range(MAX_ATTEMPTS):
         cap_raw_by_token = _sale_caps(
             step.portfolio,
+            held_balances(step),
             reference_prices(step),
             tax_inputs,
             plan_gains,
             allowed_gain * PLANNED_SHARE ** (attempt + 1),
         )
-        capped_decision = replace(
-            decision,
-            goal=replace(
-                decision.goal, max_sold_raw_by_token=tuple(sorted(cap_raw_by_token.items()))
-            ),
-        )
+        capped_decision = replace(decision, goal=decision.goal.with_sale_caps(cap_raw_by_token))
         try:
             trimmed_plan = planner.plan(step, capped_decision, turnover_cap=turnover_cap)
         except planner.NothingPlanned as error:
             raise planner.NothingPlanned(
                 f"{error.message}; {_limit_reason(step.portfolio, tax_inputs)}",
                 error.verdicts,
-                error.remedy,
+                REMEDY,
+                LOCKED_EXCESS,
+                error.drift_value,
+                error.off_target_items,
             ) from None
         plan_gains = _gains_of(
             step.portfolio,
@@ -88,12 +91,23 @@ def within_year_limit(
     raise planner.NothingPlanned(
         f"no plan keeps tax.year_limit: {_limit_reason(step.portfolio, tax_inputs)}",
         (),
-        "raise tax.year_limit, or wait for the new year",
+        REMEDY,
+        LOCKED_EXCESS,
+        sum(
+            (
+                -change_raw * reference_prices(step).price_by_token.get(token, Fraction(0))
+                for token, change_raw in full_plan.wallet_changes().items()
+                if change_raw < 0
+            ),
+            Fraction(0),
+        ),
+        full_plan.skipped,
     )
 
 
 def _sale_caps(
     portfolio: Portfolio,
+    balances_raw: Mapping[str, int],
     references: ReferencePrices,
     tax_inputs: TaxInputs,
     plan_gains: tuple[PlannedGain, ...],
@@ -118,7 +132,6 @@ def _sale_caps(
         token = asset.token.address
         if token == portfolio.numeraire.address and not tax_inputs.currency:
             continue
-        lots_raw = sum(lot.raw for lot in tax_inputs.lots if lot.token == token)
         allowed_token_gain = gain_share_by_token.get(token, Fraction(0)) * allowed_gain
         cap_raw_by_token[token] = max_sellable_raw(
             tax_inputs.lots,
@@ -126,7 +139,7 @@ def _sale_caps(
             token,
             prices[token] * tax_inputs.rate,
             allowed_token_gain,
-            lots_raw,
+            balances_raw.get(token, 0),
         )
     return cap_raw_by_token
 

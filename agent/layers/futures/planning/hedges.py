@@ -391,7 +391,7 @@ def _plan_beside_hedge(
     """
     sold_raw = -sale_plan.wallet_changes().get(drift.token, 0)
     max_sold_raw = max(0, sold_raw - floor_int(hedged_value / drift.price))
-    goal = replace(decision.goal, max_sold_raw_by_token=((drift.token, max_sold_raw),))
+    goal = decision.goal.with_sale_caps({drift.token: max_sold_raw})
     try:
         return sales.plan_sales(step, replace(decision, goal=goal))
     except Refused:

@@ -12,16 +12,17 @@ from agent.layers import sales
 from agent.layers.gradual.state import GradualResult
 from agent.layers.tax.planning import plan_tax, taxed_gain
 from agent.layers.tax.state import TaxState
-from agent.model import ExecutionStyle, LotMethod, OpenLot, Plan, Rebalance, StepInput
+from agent.model import ExecutionStyle, Hold, LotMethod, OpenLot, Plan, Rebalance, StepInput
 from agent.planning import planner, requests
+from agent.planning.plan_builder import LOCKED_EXCESS
 from agent.planning.proposals import Proposer, propose_rebalance
 from agent.policy.decide import decide
 from tests.support.builders import ETHER, step_input, v2_pool, with_snapshot
 from tests.support.constants import USD
 from tests.support.gradual_execution import PACE
 from tests.support.plans import approved
-from tests.support.taxes import overweight_step, plan_gain, rebalance_plan, with_lots, with_tax
-from tests.support.text import mentions, raises_code
+from tests.support.taxes import overweight_step, plan_gain, rebalance_plan, tax_inputs, with_lots, with_tax
+from tests.support.text import mentions
 from tests.support.tokens import USDC, WBTC, WETH
 
 JUST = Fraction(1, 10**9)
@@ -117,9 +118,51 @@ def test_first_of_several_slices_stays_within_the_year() -> None:
 
 
 @pytest.mark.parametrize("realised_usd", [300, 500], ids=["used up", "exceeded before"])
-def test_plan_is_refused_once_the_year_is_used_up(realised_usd: int) -> None:
-    with raises_code(planner.NothingPlanned, "plan_cost", "tax.year_limit", "300 USDC"):
-        rebalance_plan(overweight_step(300, realised_usd))
+def test_rebalance_is_held_once_the_year_is_used_up(realised_usd: int) -> None:
+    """It waits like one that holds for 24 h: a refusal of each cycle would alert for months."""
+    proposal = propose_rebalance(overweight_step(300, realised_usd))
+    hold = proposal.decision_result.decision
+
+    assert proposal.plan is None
+    assert isinstance(hold, Hold)
+    assert hold.limiting_rule == LOCKED_EXCESS
+    assert mentions(hold.reason, "tax.year_limit", "300 USDC")
+
+
+def test_refusal_of_a_used_up_year_has_the_rest_to_move_and_a_remedy() -> None:
+    step = overweight_step(300, 300)
+    decision = decide(step).decision
+    assert isinstance(decision, Rebalance)
+
+    with pytest.raises(planner.NothingPlanned) as error:
+        sales.plan_sales(step, decision)
+
+    assert error.value.drift_value == pytest.approx(2_000 * USD, rel=0.01)
+    assert [item.subject for item in error.value.off_target_items] == ["WETH"]
+    assert error.value.remedy == "raise tax.year_limit, or wait for the new year"
+
+
+@pytest.mark.parametrize(("capped_usd", "sold_usd"), [(400, 400), (1_500, 1_000)], ids=["below the year's", "above it"])
+def test_caps_of_the_goal_count_beside_those_of_the_year(capped_usd: int, sold_usd: int) -> None:
+    """WETH gains beyond 300; of WBTC the year allows all, the request only a part."""
+    step = two_gains_step(Fraction(300 * USD))
+    decision = decide(step).decision
+    assert isinstance(decision, Rebalance)
+    goal = replace(decision.goal, max_sold_raw_by_token=((WBTC.address, 10**8 * capped_usd // 60_000),))
+
+    plan = sales.plan_sales(step, replace(decision, goal=goal))
+
+    assert 0 < sold_raw(plan) < ETHER // 2
+    assert sold_raw(plan, WBTC.address) == pytest.approx(10**8 * sold_usd / 60_000, rel=0.01)
+
+
+def test_units_without_a_lot_are_sold_as_ones_that_gain_nothing() -> None:
+    step = two_gains_step(Fraction(300 * USD))
+    lots = [lot if lot.token != WBTC.address else replace(lot, raw=lot.raw // 20, cost=lot.cost / 20) for lot in tax_inputs(step).lots]
+
+    plan = rebalance_plan(with_tax(step, lots=tuple(lots)))
+
+    assert sold_raw(plan, WBTC.address) == pytest.approx(10**8 / 60, rel=0.01)
 
 
 @pytest.mark.parametrize("limit_usd", [0, 300], ids=["no gain allowed", "exceeded before"])
