@@ -182,8 +182,7 @@ def recorded_outcome(store: Store, cycle: Cycle, step_id: str) -> StepOutcome:
     step = codec.loads(StepInput, step_record.input_json)
     proposal = proposer(cycle.request)(step)
     outcome_name = step_record.summary.outcome
-    kind = (
-        OutcomeKind(outcome_name) if outcome_name in {*OutcomeKind} else OutcomeKind.PLANNED
-    )  # "error"
+    kind_by_name = {kind.value: kind for kind in OutcomeKind}
+    kind = kind_by_name.get(outcome_name or "", OutcomeKind.PLANNED)  # "error"
     reason = step_record.summary.reason or proposal.decision_result.decision.reason
     return StepOutcome(step_id, kind, reason, step, proposal.decision_result, proposal.plan)

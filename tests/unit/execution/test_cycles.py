@@ -184,6 +184,30 @@ def test_killed_process_goes_on_where_the_living_one_would(worlds: Worlds, first
         assert world.rows()[-1] == ("closed", "nothing due")
 
 
+@pytest.mark.parametrize(("reverts", "kind"), [(False, OutcomeKind.DONE), (True, OutcomeKind.FAILED)], ids=["sold", "reverted"])
+@pytest.mark.parametrize("count", [1, 2], ids=["first exit", "last exit"])
+def test_exit_of_an_ended_process_keeps_its_recorded_outcome(worlds: Worlds, count: int, reverts: bool, kind: OutcomeKind) -> None:
+    """The process ends where the next step reads the chain, once the exit's step is recorded."""
+    world = worlds(step_with_equal_stops(["T0", "T1"]))
+    world.fails = {token("T0").address, token("T1").address} if reverts else set()
+    snapshot = world.snapshot
+
+    def die() -> Any:
+        records = [world.store.steps.get(intent.step_id) for intent in world.store.journal.intents()]
+        if sum(record is not None and record.summary.outcome is not None for record in records) == count:
+            raise Killed
+        return snapshot()
+
+    world.snapshot = die  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        world.begin()
+    world.snapshot = snapshot  # type: ignore[method-assign]
+    outcome = world.begin()
+
+    assert outcome.kind is kind
+    assert len(outcome.exits_tried) == len(world.sold) == 2
+
+
 @pytest.mark.parametrize(("is_forgotten", "tries"), [(False, 1), (True, 2)], ids=["with its row", "without its row"])
 def test_killed_process_without_its_row_tries_refusals_again(worlds: Worlds, is_forgotten: bool, tries: int) -> None:
     """What the row is for: an exit that reverted is tried a second time at once."""
