@@ -17,7 +17,7 @@ from agent.chain.lens import (
     decode_page,
     uint_word,
 )
-from agent.chain.rpc import RpcCall, RpcFault, Transport, hex_data, parse_bytes
+from agent.chain.rpc import RpcCall, RpcFault, Transport, hex_data, parse_bytes, topics_of
 from agent.chain.screening.answers import ScreenResult
 from agent.errors import Retryable
 from agent.model import Snapshot, TokenFinding
@@ -95,7 +95,7 @@ def transferred_raw(logs: object) -> int | None:
         return None
     total_raw = 0
     for log in logs:
-        if not isinstance(log, dict) or len(log.get("topics", ())) != 3:
+        if not isinstance(log, dict) or topics_of(log, TRANSFER_TOPIC, 3) is None:
             return None
         transfer_raw = _word(log.get("data"))
         if transfer_raw is None:
@@ -115,7 +115,11 @@ def find_rebasing(
     current_balance_raw = next(
         (holding.raw for holding in snapshot.holdings if holding.token == token), None
     )
-    if current_balance_raw is None or earlier_balance_raw in (None, current_balance_raw):
+    if (
+        current_balance_raw is None
+        or earlier_balance_raw is None
+        or earlier_balance_raw == current_balance_raw
+    ):
         return None
     wallet_topic = hex_data(address_word(snapshot.owner))
     log_filter = {
@@ -129,8 +133,7 @@ def find_rebasing(
     ]
     received_raw, sent_raw = (transferred_raw(logs) for logs in transport.batch(calls))
     if (
-        earlier_balance_raw is None
-        or received_raw is None
+        received_raw is None
         or sent_raw is None
         or earlier_balance_raw + received_raw - sent_raw == current_balance_raw
     ):

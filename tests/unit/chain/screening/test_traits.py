@@ -48,7 +48,7 @@ def test_token_with_a_trait_is_named(number: int, answer: int, finding: TokenFin
 
 
 def log_of(raw: int, topic_count: int = 3) -> dict[str, object]:
-    return {"topics": ["0x"] * topic_count, "data": "0x" + uint_word(raw).hex()}
+    return {"topics": [TRANSFER_TOPIC, *["0x"] * (topic_count - 1)], "data": "0x" + uint_word(raw).hex()}
 
 
 @pytest.mark.parametrize(("logs", "total_raw"), [([], 0), ([log_of(5), log_of(7)], 12)], ids=["none", "two"])
@@ -64,6 +64,10 @@ def test_transferred_raw_is_the_sum_of_transfers(logs: list[object], total_raw: 
         pytest.param([log_of(5), 7], id="a number"),
         pytest.param([log_of(5, topic_count=2)], id="two topics"),
         pytest.param([log_of(5, topic_count=4)], id="four topics"),
+        pytest.param([log_of(5) | {"topics": None}], id="topics that are null"),
+        pytest.param([log_of(5) | {"topics": 3}], id="topics that are a number"),
+        pytest.param([log_of(5) | {"topics": "abc"}], id="topics that are a text"),
+        pytest.param([log_of(5) | {"topics": ["0x01", "0x02", "0x03"]}], id="another event"),
         pytest.param([log_of(5) | {"data": "0x01"}], id="one byte"),
         pytest.param([{}], id="no fields"),
     ],
