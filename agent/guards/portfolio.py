@@ -107,8 +107,8 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     In the worst case every swap pays only its minimum, valued at the worse of feed and TWAP for the
     wallet (T29), and all gas is burned. An exit counts at its
     predicted cost, because it must not wait for an improbable worst case, and with past losses from
-    trades only: unexplained decreases do not count, nor does the gas of failed transactions
-    (limits.gas_per_day bounds it). A predicted gain does not offset losses. Raises MissingData if
+    trades only: unexplained decreases do not count, nor does the gas of reverts, approvals and
+    cancels (limits.gas_per_day bounds it). A predicted gain does not offset losses. Raises MissingData if
     the last 24 h are unknown.
     """
     if case.layer_answers.only_reduces():
@@ -120,7 +120,7 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         case,
         history.budgets.loss_24h,
         history.budgets.decrease_24h,
-        history.budgets.non_trade_gas_24h_wei,
+        history.budgets.non_trade_loss_24h,
     )
     plan_loss = case.cost() if counts_predicted_cost else case.worst_cost()
     return _measure_loss(case, past_loss + max(plan_loss, Fraction(0)), limit_bps)
@@ -128,7 +128,8 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the loss since the store was created plus the cost of this plan, over the investable
-    total. Exits count as in daily_loss.
+    total. For an exit unexplained decreases and the gas of reverts do not count; that of approvals
+    and cancels does, unlike in daily_loss.
     """
     if case.layer_answers.only_reduces():
         return GuardMeasurement(case.layer_answers.exemption_text, True)
@@ -137,20 +138,19 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         case,
         history.budgets.loss_total,
         history.budgets.decrease_total,
-        history.budgets.reverted_gas_wei,
+        history.budgets.reverted_loss_total,
     )
     return _measure_loss(case, past_loss + max(case.cost(), Fraction(0)), limit_bps)
 
 
 def _counted_loss(
-    case: GuardCase, loss_value: Fraction, decreases_value: Fraction, wasted_wei: int
+    case: GuardCase, loss_value: Fraction, decreases_value: Fraction, wasted_gas_value: Fraction
 ) -> Fraction:
-    """Return the part of a loss that counts for this plan: for an exit only losses from trades.
-    Raises MissingData.
+    """Return the part of a loss that counts for this plan: for an exit not that of decreases and of
+    wasted gas, at the values at which they were booked. Raises MissingData.
     """
     if not case.is_risk_reducing():
         return loss_value
-    wasted_gas_value = wasted_wei * case.price(case.step.portfolio.wrapped_native)
     return max(Fraction(0), loss_value - decreases_value - wasted_gas_value)
 
 

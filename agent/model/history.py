@@ -66,10 +66,12 @@ class Budgets:
     """Part of `loss_24h` from balance decreases without a transaction of the agent."""
     decrease_total: Fraction = Fraction(0)
     """Part of `loss_total` from such decreases."""
-    non_trade_gas_24h_wei: int = 0
-    """Gas of transactions other than trades: reverts, approvals, cancels. Part of `loss_24h`."""
-    reverted_gas_wei: int = 0
-    """Gas of all reverts since the store was created. Part of `loss_total`."""
+    non_trade_loss_24h: Fraction = Fraction(0)
+    """Part of `loss_24h` from the gas of transactions other than trades: reverts, approvals,
+    cancels.
+    """
+    reverted_loss_total: Fraction = Fraction(0)
+    """Part of `loss_total` from the gas of reverts."""
     unknown_reason: str = ""
     """Reason why the last 24 h are unknown; daily limits then refuse. Empty: known."""
     unpriced_falls_reason: str = ""

@@ -124,12 +124,7 @@ def daily_loss_left_for_exits(step: StepInput) -> Value | None:
     loss_left = _loss_left_beside_deposits(step, Fraction(0))
     if loss_left is None or history.budgets.unknown_reason != history.budgets.unpriced_falls_reason:
         return None
-    native_price = reference_prices(step).price_by_token.get(
-        step.portfolio.wrapped_native, Fraction(0)
-    )
-    losses_beside_trades = (
-        history.budgets.decrease_24h + history.budgets.non_trade_gas_24h_wei * native_price
-    )
+    losses_beside_trades = history.budgets.decrease_24h + history.budgets.non_trade_loss_24h
     return loss_left + min(losses_beside_trades, max(Fraction(0), history.budgets.loss_24h))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -285,6 +285,11 @@ def unbook_intent(db: Connection, intent: Intent) -> None:
         db.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
 
 
+def _loss_sum(losses: Iterable[str]) -> Fraction:
+    """Return the sum of stored losses, numeraire base units; gains do not offset them."""
+    return sum((max(Fraction(0), parse_fraction(loss)) for loss in losses), Fraction(0))
+
+
 def _history(
     db: Connection, chain_now_s: int, wallet: str, wrapped_native: str
 ) -> tuple[History, float]:
@@ -307,9 +312,6 @@ def _history(
     pending_requests = requests.withdrawals_and_stop(db)
     unexplained_losses = balances.lost_value(db, chain_now_s)
     unexplained_transfers = balances.open_transfers(db)
-    external_loss = sum(
-        (max(Fraction(0), parse_fraction(row.loss)) for row in external_rows), Fraction(0)
-    )
     demanded_tip_wei, demanded_until_s = _demanded_tip(facts, chain_now_s)
     history = History(
         reviews=Reviews(
@@ -322,11 +324,10 @@ def _history(
         ),
         budgets=Budgets(
             turnover_24h=turnover_sum(turnover_rows),
-            loss_24h=sum(
-                (max(Fraction(0), parse_fraction(row.loss)) for row in recent_rows),
-                unexplained_losses.last_day_value,
-            ),
-            loss_total=ledger_sums.loss_total(facts) + external_loss + unexplained_losses.total,
+            loss_24h=_loss_sum(row.loss for row in recent_rows) + unexplained_losses.last_day_value,
+            loss_total=ledger_sums.loss_total(facts)
+            + _loss_sum(row.loss for row in external_rows)
+            + unexplained_losses.total,
             gas_24h_wei=sum(int(row.gas_wei) for row in recent_rows),
             outflow_24h=sum(
                 (parse_fraction(row.outflow) for row in recent_rows if row.outflow is not None),
@@ -334,12 +335,10 @@ def _history(
             ),
             decrease_24h=unexplained_losses.last_day_value,
             decrease_total=unexplained_losses.total,
-            non_trade_gas_24h_wei=sum(
-                int(row.gas_wei)
-                for row in own_rows
-                if not row.succeeded or row.kind in _NON_TRADE_KINDS
+            non_trade_loss_24h=_loss_sum(
+                row.loss for row in own_rows if not row.succeeded or row.kind in _NON_TRADE_KINDS
             ),
-            reverted_gas_wei=sum(map(int, column_values(db, _select_gas_of_reverts()))),
+            reverted_loss_total=_loss_sum(column_values(db, _select_losses_of_reverts())),
             unknown_reason=unexplained_losses.unknown_reason,
             unpriced_falls_reason=unexplained_losses.unknown_reason,
         ),
@@ -513,8 +512,8 @@ _select_recent_budgets = cache(
 )
 _select_external_transactions = cache(lambda: select(ExternalTransactionRow))
 _select_first_step_s = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))
-_select_gas_of_reverts = cache(
-    lambda: select(BudgetUseRow.gas_wei).where(
+_select_losses_of_reverts = cache(
+    lambda: select(BudgetUseRow.loss).where(
         BudgetUseRow.kind.in_(_BUDGET_KINDS), BudgetUseRow.succeeded.is_(False)
     )
 )

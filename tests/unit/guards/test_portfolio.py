@@ -306,15 +306,15 @@ def test_total_loss_adds_all_days_and_the_predicted_cost() -> None:
 
 
 LOSS_FIELDS = {
-    "daily_loss": ("loss_24h", "decrease_24h", "non_trade_gas_24h_wei"),
-    "total_loss": ("loss_total", "decrease_total", "reverted_gas_wei"),
+    "daily_loss": ("loss_24h", "decrease_24h", "non_trade_loss_24h"),
+    "total_loss": ("loss_total", "decrease_total", "reverted_loss_total"),
 }
-"""Fields of the past by guard: all losses, those of balance decreases, and gas of failed transactions."""
+"""Fields of the past by guard: all losses, those of balance decreases, and those from the gas of failed transactions."""
 
 
-def loss_step(guard: str, loss: Fraction, decrease: Fraction = Fraction(0), gas_wei: int = 0, limit_bps: int = 100) -> StepInput:
+def loss_step(guard: str, loss: Fraction, decrease: Fraction = Fraction(0), gas: Fraction = Fraction(0), limit_bps: int = 100) -> StepInput:
     """Return a step of 10,000 USDC with this past of the guard and its limit."""
-    past_fields = dict(zip(LOSS_FIELDS[guard], (loss, decrease, gas_wei), strict=True))
+    past_fields = dict(zip(LOSS_FIELDS[guard], (loss, decrease, gas), strict=True))
     return with_limits(with_past_costs(overweight_step(), **past_fields), **{f"{guard}_bps": limit_bps})
 
 
@@ -322,12 +322,12 @@ def loss_step(guard: str, loss: Fraction, decrease: Fraction = Fraction(0), gas_
 def test_loss_of_an_exit_is_of_trades_and_its_predicted_cost(guard: str) -> None:
     plan = exit_plan(sell_weth(overweight_step()))
     decrease_value = Fraction(500 * USDC_COIN)
-    gas_value = 200 * USDC_COIN  # 0.1 ETH
+    gas_value = Fraction(50 * USDC_COIN)  # of a day on which the native coin was cheaper
     room_value = 100 * USDC_COIN - sale_cost(plan) + decrease_value + gas_value
 
-    assert verdict(guard, loss_step(guard, room_value, decrease_value, ETHER // 10), plan).passed
-    assert_refused(verdict(guard, loss_step(guard, room_value + TINY, decrease_value, ETHER // 10), plan), "100.01 bps")
-    assert_refused(verdict(guard, loss_step(guard, room_value, decrease_value, ETHER // 10), sell_weth(overweight_step())), "bps")
+    assert verdict(guard, loss_step(guard, room_value, decrease_value, gas_value), plan).passed
+    assert_refused(verdict(guard, loss_step(guard, room_value + TINY, decrease_value, gas_value), plan), "100.01 bps")
+    assert_refused(verdict(guard, loss_step(guard, room_value, decrease_value, gas_value), sell_weth(overweight_step())), "bps")
 
 
 @pytest.mark.parametrize("guard", LOSS_FIELDS)

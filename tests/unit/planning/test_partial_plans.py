@@ -171,7 +171,9 @@ def test_exit_regains_no_more_than_the_day_lost(decrease: int, lost: int, regain
 @pytest.mark.parametrize(
     ("changes", "loss_left"),
     [
-        pytest.param({"non_trade_gas_24h_wei": 10**16, "loss_24h": Fraction(30 * MILLION)}, 90 * MILLION, id="gas of other transactions"),
+        pytest.param(
+            {"non_trade_loss_24h": Fraction(20 * MILLION), "loss_24h": Fraction(30 * MILLION)}, 90 * MILLION, id="gas of other transactions"
+        ),
         pytest.param({"unknown_reason": "fall", "unpriced_falls_reason": "fall"}, DAILY_LOSS, id="unpriced fall"),
         pytest.param({"unknown_reason": "fall; reorg", "unpriced_falls_reason": "fall"}, None, id="more is unknown"),
         pytest.param({"accepted_deposits": (AUTOMATIC,)}, DAILY_LOSS, id="new deposit counts"),

@@ -47,7 +47,7 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET
 
 TWO = (*MARKET, SOUND)
 DAY_S = 86_400
-GAS = ETHER // 20
+GAS = Fraction(100 * 10**6)
 """Wei, worth 100 USDC at 2,000: one per cent of the portfolio."""
 
 
@@ -267,7 +267,7 @@ def test_approval_steps_count_for_the_exit_of_their_plan(store: Store, token: To
         store.steps.begin(f"s{nonce}", START_S, "{}")
         store.steps.end(f"s{nonce}", "rebalance", "", codec.dumps(exit_of(WETH)), "planned")
         intent = ended_intent(store, nonce, kind=IntentKind.APPROVE, step_id=f"s{nonce}", to=token.address)
-        store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S + nonce)
+        store.budgets.book_intent(intent, Fraction(0), Fraction(5), 7, START_S + nonce)
     assert failures_of(store) == ({WETH.address: (0, steps, START_S + 7)} if steps else {})
     assert store.budgets.history(START_S).budgets.gas_24h_wei == 8 * 7, "their gas is spent all the same"
     store.budgets.mark_submission_refusals((TokenRefusal(token.address, START_S, 1, "refused"),))
@@ -279,12 +279,12 @@ def test_reverted_approval_counts_once_for_its_exit(store: Store, refused: bool)
     store.steps.begin("s0", START_S, "{}")
     store.steps.end("s0", "rebalance", "", codec.dumps(exit_of(WETH)), "refused")
     intent = ended_intent(store, 0, kind=IntentKind.APPROVE, status=0, step_id="s0", to=WETH.address)
-    store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S)
+    store.budgets.book_intent(intent, Fraction(0), Fraction(5), 7, START_S)
     if refused:
         store.budgets.mark_submission_refusals((TokenRefusal(WETH.address, START_S, 1, "refused"),))
     past = store.budgets.history(START_S)
     assert failures_of(store) == ({} if refused else {WETH.address: (1, 1, START_S)})
-    assert (past.budgets.gas_24h_wei, past.budgets.non_trade_gas_24h_wei) == (7, 7)
+    assert (past.budgets.gas_24h_wei, past.budgets.non_trade_loss_24h) == (7, 5)
 
 
 def test_liquidity_withdrawal_counts_for_its_pool(store: Store) -> None:
@@ -356,7 +356,7 @@ def test_exit_that_is_refused_leaves_its_turn_to_the_next() -> None:
 def test_waiting_exit_leaves_half_of_the_daily_gas_to_others() -> None:
     """A token that burns gas and reverts would use up what another's stop needs."""
     step = with_limits(step_with_stops("LINK", "WBTC", pools=TWO), gas_per_day_wei=ETHER // 10)
-    spent = {"gas_24h_wei": ETHER // 20, "non_trade_gas_24h_wei": ETHER // 20}
+    spent = {"gas_24h_wei": ETHER // 20}
     outcome = outcome_after_reverts(step, {LINK: 3}, **spent)
     assert outcome.decision_result.exit_token == WBTC.address
     assert outcome.kind is OutcomeKind.PLANNED
@@ -399,14 +399,14 @@ def refusing_guards(is_exit: bool, **past: object) -> set[str]:
 
 def test_loss_limits_count_gas_of_reverts_but_not_for_exits() -> None:
     lost = Fraction(100 * 10**6)
-    past = {"loss_24h": lost, "loss_total": lost, "non_trade_gas_24h_wei": GAS, "reverted_gas_wei": GAS}
+    past = {"loss_24h": lost, "loss_total": lost, "non_trade_loss_24h": GAS, "reverted_loss_total": GAS}
     assert refusing_guards(True, **past) == set()
     assert refusing_guards(False, **past) == {"daily_loss", "total_loss"}
 
 
 def test_loss_limits_bind_an_exit_by_what_trades_lost() -> None:
     lost = Fraction(200 * 10**6)
-    assert refusing_guards(True, loss_24h=lost, loss_total=lost, non_trade_gas_24h_wei=GAS, reverted_gas_wei=GAS) == {
+    assert refusing_guards(True, loss_24h=lost, loss_total=lost, non_trade_loss_24h=GAS, reverted_loss_total=GAS) == {
         "daily_loss",
         "total_loss",
     }
@@ -414,11 +414,11 @@ def test_loss_limits_bind_an_exit_by_what_trades_lost() -> None:
 
 def test_gas_of_reverts_frees_no_more_than_the_loss() -> None:
     small = Fraction(10**6)
-    assert refusing_guards(True, loss_24h=small, loss_total=small, non_trade_gas_24h_wei=GAS, reverted_gas_wei=GAS) == set()
+    assert refusing_guards(True, loss_24h=small, loss_total=small, non_trade_loss_24h=GAS, reverted_loss_total=GAS) == set()
 
 
 def test_gas_per_day_binds_an_exit() -> None:
-    assert refusing_guards(True, gas_24h_wei=ETHER, non_trade_gas_24h_wei=ETHER, reverted_gas_wei=ETHER) == {"gas_per_day"}
+    assert refusing_guards(True, gas_24h_wei=ETHER) == {"gas_per_day"}
 
 
 def test_unpriced_fall_binds_a_rebalance_and_no_exit() -> None:
@@ -443,9 +443,9 @@ def test_store_counts_gas_that_exchanged_nothing(store: Store) -> None:
             (IntentKind.PAYOUT, 1, 600_000),
         )
     ):
-        store.budgets.book_intent(ended_intent(store, nonce, kind=kind, status=status), Fraction(0), Fraction(wei), wei, START_S)
+        store.budgets.book_intent(ended_intent(store, nonce, kind=kind, status=status), Fraction(0), Fraction(wei), 2 * wei, START_S)
     past = store.budgets.history(START_S)
-    assert (past.budgets.non_trade_gas_24h_wei, past.budgets.reverted_gas_wei, past.budgets.gas_24h_wei) == (50_321, 50_020, 654_321)
+    assert (past.budgets.non_trade_loss_24h, past.budgets.reverted_loss_total, past.budgets.gas_24h_wei) == (50_321, 50_020, 1_308_642)
     assert past.budgets.loss_24h == 654_321, "it is a loss all the same"
     later = store.budgets.history(START_S + DAY_S)
-    assert (later.budgets.non_trade_gas_24h_wei, later.budgets.reverted_gas_wei) == (0, 50_020)
+    assert (later.budgets.non_trade_loss_24h, later.budgets.reverted_loss_total) == (0, 50_020)

@@ -139,7 +139,7 @@ def test_payouts_of_a_day_add_up(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "non_trade_gas_wei", "reverted_gas_wei"),
+    ("kind", "status", "non_trade_loss", "reverted_loss"),
     [
         pytest.param(SWAP, MINED, 0, 0, id="swap"),
         pytest.param(SWAP, REVERTED, 30, 30, id="reverted swap"),
@@ -150,16 +150,16 @@ def test_payouts_of_a_day_add_up(store: Store) -> None:
     ],
 )
 def test_wasted_gas_is_of_reverts_approvals_and_cancels(
-    store: Store, kind: IntentKind, status: int, non_trade_gas_wei: int, reverted_gas_wei: int
+    store: Store, kind: IntentKind, status: int, non_trade_loss: int, reverted_loss: int
 ) -> None:
-    """That of reverts counts since the start."""
-    book(store, ended_intent(store, 0), gas_wei=2)
-    book(store, ended_intent(store, 1, kind=kind, status=status), gas_wei=30)
+    """It counts at the value at which it was booked; that of reverts since the start."""
+    book(store, ended_intent(store, 0), loss=1, gas_wei=2)
+    book(store, ended_intent(store, 1, kind=kind, status=status), loss=30, gas_wei=500)
 
     now, later = (store.budgets.history(at_s).budgets for at_s in (START_S, START_S + DAY_S))
 
-    assert (now.gas_24h_wei, now.non_trade_gas_24h_wei, now.reverted_gas_wei) == (32, non_trade_gas_wei, reverted_gas_wei)
-    assert (later.gas_24h_wei, later.non_trade_gas_24h_wei, later.reverted_gas_wei) == (0, 0, reverted_gas_wei)
+    assert (now.gas_24h_wei, now.non_trade_loss_24h, now.reverted_loss_total) == (502, non_trade_loss, reverted_loss)
+    assert (later.gas_24h_wei, later.non_trade_loss_24h, later.reverted_loss_total) == (0, 0, reverted_loss)
 
 
 @pytest.mark.parametrize("is_final", [pytest.param(True, id="final"), pytest.param(False, id="mined")])
@@ -169,7 +169,7 @@ def test_reverted_swap_is_no_rebalance_and_its_gas_is_a_loss(store: Store, is_fi
     history = store.budgets.history(START_S)
 
     assert history.reviews.last_rebalance_s is None
-    assert (history.budgets.loss_24h, history.budgets.gas_24h_wei, history.budgets.reverted_gas_wei) == (4, 11, 11)
+    assert (history.budgets.loss_24h, history.budgets.gas_24h_wei, history.budgets.reverted_loss_total) == (4, 11, 4)
 
 
 @pytest.mark.parametrize("store_kind", ["memory"])
