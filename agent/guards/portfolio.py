@@ -44,7 +44,7 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     cost_text = f"{format_ratio(cost / moved_value)} ({format_money(cost, case.numeraire)})"
     worse_price_limit_bps = limit_bps + (case.step.limits.slippage_bps or 0)
     worse_price_cost = cost if case.plan.is_exit else cost + case.disagreement_loss()
-    if worse_price_cost * BPS > worse_price_limit_bps * moved_value:
+    if worse_price_cost > cost and worse_price_cost * BPS > worse_price_limit_bps * moved_value:
         ratio_text = format_ratio(worse_price_cost / moved_value)
         return GuardMeasurement(f"{cost_text}; {ratio_text} at the worse of feed and TWAP", False)
     return GuardMeasurement(cost_text, cost * BPS <= limit_bps * moved_value)

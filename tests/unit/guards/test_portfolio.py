@@ -171,6 +171,25 @@ def test_plan_cost_at_the_worse_price_may_exceed_by_slippage(slippage_bps: int, 
     assert ("at the worse of feed and TWAP" in judged.measured_text) is not passed
 
 
+@pytest.mark.parametrize(
+    ("slippage_bps", "is_exit", "names_worse_price"),
+    [
+        pytest.param(70, False, True, id="two prices"),
+        pytest.param(5, True, False, id="an exit, judged at one price"),
+        pytest.param(15, True, False, id="an exit within the slippage"),
+    ],
+)
+def test_plan_cost_names_the_worse_price_if_it_counts(slippage_bps: int, is_exit: bool, names_worse_price: bool) -> None:
+    """The plan costs 30 bps at the reference price, of 20 allowed."""
+    step = with_limits(disagreeing_step(slippage_bps), plan_cost_bps=20)
+    plan = sell_weth(step)
+
+    judged = verdict("plan_cost", step, exit_plan(plan) if is_exit else plan)
+
+    assert not judged.passed
+    assert ("at the worse of feed and TWAP" in judged.measured_text) is names_worse_price
+
+
 # --- turnover and daily_turnover
 
 
