@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from agent.config.redaction import REDACTED, is_secret
 from agent.config.tables.fields import (
     INIT_CODE_HASH_PATTERN,
     SHA256_PATTERN,
@@ -19,8 +20,10 @@ from agent.config.tables.fields import (
 )
 from agent.units import safe_label
 
-SECRET_WORDS = ("url", "key")
-"""Parts of the names of keys whose values may be secrets. Errors do not repeat them."""
+SECRET_WORDS = ("url", "key", "_env")
+"""Parts of the names of keys whose values may be secrets, such as a token in place of the name of
+its variable. Errors do not repeat them.
+"""
 NAME_KEYS = ("symbol", "name", "operator", "pool", "pair", "token_id")
 """Keys that identify an entry of a list."""
 MAX_SHOWN_CHARS = 80
@@ -69,10 +72,13 @@ def describe_errors(
             mistakes.append(f"{config_key}: {MISSING_TEXT}")
         else:
             message = _message(error_details)
-            if not any(word in config_key for word in SECRET_WORDS):
-                message = _with_value_in_list(message, error_details["input"])
+            entered_value = error_details["input"]
+            if isinstance(entered_value, str) and is_secret(entered_value):
+                message = message.replace(entered_value, REDACTED)
+            elif not any(word in config_key for word in SECRET_WORDS):
+                message = _with_value_in_list(message, entered_value)
                 is_own_message = error_details["type"] in ("value_error", "union_tag_invalid")
-                message += _value_text(error_details["input"], message if is_own_message else "")
+                message += _value_text(entered_value, message if is_own_message else "")
             mistakes.append(f"{config_key}: {message}" if config_key else message)
     return mistakes
 

@@ -103,6 +103,25 @@ def test_value_of_a_pattern__is_described_by_its_form(section: str, reason: str)
 
 
 @pytest.mark.parametrize(
+    "section",
+    [
+        pytest.param('[telegram]\ntoken_env = "SECRET-1:AAH"\nchats = [7]\npoll = "1s"', id="token of a bot"),
+        pytest.param('[second_opinions]\nservices = ["0x"]\nzero_x_env = "SECRET-1.eyJ"', id="key of a service"),
+        pytest.param('[service]\nheartbeat_url_env = "SECRET-1/ping"', id="address of a heartbeat"),
+        pytest.param('[telegram]\ntoken_env = ["SECRET-1:AAH"]\nchats = [7]', id="list with a token"),
+        pytest.param('[telegram]\ntoken_env = "BOT"\nchats = "https://SECRET-1.example"', id="URL in another key"),
+        pytest.param('[data.daily]\nsource = "x.csv"\nsha256 = "x"\ncolumns = "https://SECRET-1"', id="URL in an unknown key"),
+        pytest.param('[execution.pace]\nstyle = "twap"\nduration = "https://SECRET-1.example"', id="URL that is no duration"),
+    ],
+)
+def test_value_in_place_of_a_variable_s_name_is_not_repeated(section: str) -> None:
+    message = error(("# Only positions", f"{section}\n# Only positions"))
+
+    assert section.partition("]")[0].removeprefix("[") in message
+    assert "SECRET" not in message
+
+
+@pytest.mark.parametrize(
     ("old", "new", "remedy"),
     [
         pytest.param('target = "50%"', "target = 50%", 'put the value in quotes: "50%"', id="percentage"),
