@@ -38,7 +38,6 @@ _TYPE_TEXTS = {
     "dict": "a table such as { WETH = 1 }",
     "model": "a table such as [limits]",
 }
-MISSING_TEXT = "missing; a config of trimtab init shows it with a value"
 _FORMS = {
     SIGNAL_FILE_PATTERN: "FILE.py:FUNCTION",
     SHA256_PATTERN: "64 hexadecimal digits in lower case, as sha256sum prints them",
@@ -55,10 +54,13 @@ _BOUNDS = {
 
 
 def describe_errors(
-    error: ValidationError, config_data: object, root: type[BaseModel]
+    error: ValidationError,
+    config_data: object,
+    root: type[BaseModel],
+    missing_text: str = "missing; a config of trimtab init shows it with a value",
 ) -> list[str]:
-    """Return one line for each error of `config_data` against `root`, with field, value and remedy.
-    Possible secrets are not repeated.
+    """Return one line for each error of `config_data` against `root`, with field, value and remedy;
+    `missing_text` for a missing key. Possible secrets are not repeated.
     """
     mistakes = []
     for error_details in error.errors(include_url=False):
@@ -69,7 +71,7 @@ def describe_errors(
                 f"{config_key}: unknown key; {_suggestion(str(error_details['loc'][-1]), tables, root)}"
             )
         elif error_details["type"] == "missing":
-            mistakes.append(f"{config_key}: {MISSING_TEXT}")
+            mistakes.append(f"{config_key}: {missing_text}")
         else:
             message = _message(error_details)
             entered_value = error_details["input"]
@@ -122,16 +124,22 @@ def _message(error_details: ErrorDetails) -> str:
         return f"{context['actual_length']} entries; write {comparison} {context[context_key]}"
     if error_type == "string_too_short":
         return "it is empty; write text"
+    if error_type == "string_too_long":
+        return f"write at most {context['max_length']} characters"
     if error_type == "string_pattern_mismatch":
-        if context["pattern"] in _FORMS:
-            return f"write {_FORMS[context['pattern']]}"
-        max_length = re.search(r"\{1,(\d+)\}", context["pattern"])
-        length_text = "only" if max_length is None else f"1 to {max_length[1]}"
-        return f"write {length_text} letters, digits, . _ or -"
+        return _form_text(context["pattern"])
     for type_prefix, description in _TYPE_TEXTS.items():
         if error_type.startswith(type_prefix):
             return f"write {description}"
     return "write another value"
+
+
+def _form_text(pattern: str) -> str:
+    if pattern in _FORMS:
+        return f"write {_FORMS[pattern]}"
+    max_length = re.search(r"\{1,(\d+)\}", pattern)
+    length_text = "only" if max_length is None else f"1 to {max_length[1]}"
+    return f"write {length_text} letters, digits, . _ or -"
 
 
 def _suggestion(key: str, tables: Sequence[type[BaseModel]], root: type[BaseModel]) -> str:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from agent.config.tables.fields import Address, ConfigTable
 from agent.config.tables.futures import MOST_MARKETS, PerpetualProtocolContracts
-from agent.config.tables.messages import MISSING_TEXT, describe_errors
+from agent.config.tables.messages import describe_errors
 from agent.errors import ConfigError
 from agent.foreign_text import failure_text, read_toml
 from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
@@ -201,10 +201,7 @@ def read_venue(path: Path) -> VenueFile:
     try:
         return table_type.model_validate(venue_values)
     except ValidationError as error:
-        mistakes = "; ".join(
-            mistake.replace(MISSING_TEXT, "missing")
-            for mistake in describe_errors(error, venue_values, table_type)
-        )
+        mistakes = "; ".join(describe_errors(error, venue_values, table_type, "missing"))
         raise ConfigError(
             f"--futures-venue {path}: {mistakes}", "docs/futures.md shows its form"
         ) from None

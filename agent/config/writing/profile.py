@@ -200,12 +200,12 @@ def read_profile(
     try:
         profile_table = ProfileTable.model_validate(profile_values)
     except ValidationError as error:
-        mistakes = describe_errors(error, profile_values, ProfileTable)
+        mistakes = describe_errors(error, profile_values, ProfileTable, "missing")
     else:
         try:
             read_limits(profile_table.limits, loaded_config.config.limits)
         except ValidationError as error:
-            limit_mistakes = describe_errors(error, profile_table.limits, LimitsTable)
+            limit_mistakes = describe_errors(error, profile_table.limits, LimitsTable, "missing")
             mistakes = [f"limits.{limit_mistake}" for limit_mistake in limit_mistakes]
     if mistakes:
         raise ConfigError(

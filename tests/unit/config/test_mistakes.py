@@ -71,6 +71,7 @@ def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], reason: 
         (("fee_tiers = [100, 500, 3000, 10000]", "fee_tiers = 100"), "write a list such as [1, 2] (got 100)"),
         (('kind = "threshold", relative = "10%"', 'kind = "moon"'), "policy.trigger: 'moon' is not a kind; choose from 'threshold'"),
         (('kind = "threshold", relative = "10%"', 'relative = "10%"'), "policy.trigger: kind is missing"),
+        (("confirmations = 2", "confirmations = 2.5"), "chain.confirmations: write a whole number (got 2.5)"),
         (('symbol = "WETH"', 'symbol = "a b"'), "portfolio.assets.0.symbol: write 1 to 16 letters, digits, . _ or - (got 'a b')"),
     ],
 )

@@ -137,7 +137,8 @@ def test_what_is_no_profile_is_named(content: bytes, words: str, tmp_path: Path)
         ({"policy": {"trigger": {"kind": "time", "every": "1m"}, "destination": "target", "cooldown": "1h"}}, "policy.trigger"),
         ({"policy": {"trigger": {"kind": "threshold"}, "destination": "target", "cooldown": "1h"}}, "needs absolute or relative"),
         ({"limits": {"turnover": "lots"}}, "turnover"),
-        ({"policy": None}, "policy: missing"),
+        ({"policy": None}, r"policy: missing \(use a file written by"),
+        ({"assets": [{"symbol": "A" * 65, "target": "50%"}, {"symbol": "USDC", "target": "50%"}]}, "symbol: write at most 64 characters"),
     ],
 )
 def test_a_mistake_in_a_profile_is_named_and_nothing_is_written(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
