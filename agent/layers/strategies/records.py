@@ -55,7 +55,8 @@ def record_after_input(store: Store, step: StepInput) -> None:
         if allocation != store.allocations.newest(name):
             store.allocations.record(allocation, name)
     if not books.fault:
-        _record_strategy_states(strategy_store, step, books)
+        record_version = books.record_version + bool(books.unstored_bookings)
+        _record_strategy_states(strategy_store, step, books, record_version)
 
 
 def book_after_cycle(store: Store, outcome: StepOutcome) -> None:
@@ -75,7 +76,7 @@ def book_after_cycle(store: Store, outcome: StepOutcome) -> None:
 
 
 def _record_strategy_states(
-    strategy_store: StrategyStore, step: StepInput, books: StrategyBooks
+    strategy_store: StrategyStore, step: StepInput, books: StrategyBooks, record_version: int
 ) -> None:
     now_s = step.snapshot.trusted_time_s
     prices = reference_prices(step).price_by_token
@@ -101,7 +102,7 @@ def _record_strategy_states(
         )
         point_by_name[book.name] = nav_point
     if updated_states:
-        strategy_store.record_states(updated_states, point_by_name)
+        strategy_store.record_states(updated_states, point_by_name, record_version)
 
 
 def _with_health(

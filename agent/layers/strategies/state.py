@@ -185,7 +185,7 @@ class StrategyBooks:
     """All strategies at one block.
 
     `fault` is the reason why holdings are unknown (empty: known), `unstored_bookings` are bookings
-    not stored yet. `record_version` is the version of the stored accounts, which each write raises.
+    not stored yet. `record_version` is the version of the stored accounts.
     `allocation_by_strategy` are the last allocations by strategy; `allocation_fault` has the
     strategies without weights, with the reason.
     """
@@ -226,8 +226,8 @@ class StrategyLedger:
 
     `external_transactions` are wallet transactions that are not in the journal, as (transaction,
     block, balance changes). `transfer_strategy` is the strategy that gets deposits and withdrawals
-    (None: all, in proportion to capital), `record_version` the version of the records, which each
-    write raises.
+    (None: all, in proportion to capital), `record_version` the version of the records, which
+    bookings and a change of that strategy raise.
     """
 
     bookings: tuple[StrategyBooking, ...] = ()

@@ -45,7 +45,7 @@ from agent.store.tables import (
 from agent.store.transitions import NONCE_USED_STATE_NAMES, OPEN_STATE_NAMES
 
 STRATEGIES_VERSION = "strategies_version"
-"""Key of the version of the accounts, which each write raises."""
+"""Key of the version of the accounts, which bookings and the receiver of deposits raise."""
 BOOKED_TO_INTENT = "strategies_booked_to_intent"
 """Key of the newest transaction that was settled when the accounts were opened: the opening
 balances include it and all earlier ones.
@@ -126,10 +126,17 @@ class StrategyStore:
             return True
 
     def record_states(
-        self, states: Sequence[StrategyState], point_by_name: Mapping[str, NavPoint]
+        self,
+        states: Sequence[StrategyState],
+        point_by_name: Mapping[str, NavPoint],
+        at_version: int,
     ) -> None:
-        """Record states of strategies, and the first NAV per share of each hour."""
+        """Record states of strategies, and the first NAV per share of each hour; nothing if the
+        accounts were written since `at_version`, because a strategy may be closed.
+        """
         with self.db.write("write the unit values of strategies") as db:
+            if database.fact_number(db, STRATEGIES_VERSION) != at_version:
+                return
             upsert_rows(
                 db,
                 StrategyRow,
@@ -164,7 +171,10 @@ class StrategyStore:
         capital.
         """
         with self.db.write("save which strategy receives deposits") as db:
-            database.write_facts(db, {TRANSFERS_STRATEGY: name or ""})
+            version = database.fact_number(db, STRATEGIES_VERSION)
+            database.write_facts(
+                db, {TRANSFERS_STRATEGY: name or "", STRATEGIES_VERSION: version + 1}
+            )
 
 
 def unbook_intent(db: Connection, intent_id: str) -> None:

@@ -23,5 +23,6 @@ def paused_run(chain: LocalChain, folder: Path, more: dict[str, Any] | None = No
     loaded = trusted_config(chain, folder, strategies("60%", "40%"), TWO)
     with reopened_agent(chain, loaded) as agent:
         agent.rebalance(send=True, confirm=agents.yes)
-        agent.context.store.layer_repository(StrategyStore).record_states([StrategyState("old", StrategyHealth.ACTIVE, 1)], {})
+        strategy_store = agent.context.store.layer_repository(StrategyStore)
+        strategy_store.record_states([StrategyState("old", StrategyHealth.ACTIVE, 1)], {}, strategy_store.ledger().record_version)
     return ControlledRun(chain, agents.agent_config(chain, folder, with_idle(), TWO) if more is None else loaded, agent)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import pytest
+
 from agent.layers.strategies.memory import read_memory
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.policy.inputs import add_books, combine_targets
@@ -92,6 +94,34 @@ def test_failing_strategy_is_paused_at_its_floor_and_restored(tmp_path: Path) ->
 
     _, restored_step = wallet.record_days_until(lambda step: state_of(step).health is StrategyHealth.ACTIVE, 0.006, 60)
     assert "above 0.8" in state_of(restored_step).reason
+    wallet.store.close()
+
+
+def assigned(wallet: RecordedWallet) -> None:
+    """The owner assigns deposits to one of the strategies."""
+    wallet.store.layer_repository(StrategyStore).set_transfer_strategy("calm")
+
+
+def applied(wallet: RecordedWallet) -> None:
+    """The owner closes a strategy, whose state is deleted."""
+    strategies = wallet.store.layer_repository(StrategyStore)
+    assert strategies.record_bookings((), strategies.ledger().record_version, ["trend"])
+
+
+@pytest.mark.parametrize("change", [assigned, applied], ids=["deposits-to", "apply"])
+def test_step_read_before_a_change_of_the_owner_writes_nothing(tmp_path: Path, change: Callable[[RecordedWallet], None]) -> None:
+    wallet = RecordedWallet(tmp_path)
+    wallet.record_step(START_S)
+    step = balances(step_input(prices={"WETH": wallet.price}, now_s=START_S + HOUR_S), WETH="2.6", USDC=5_000).with_config(CONFIG)
+    stale_steps = [wallet.with_books(step), wallet.with_books(balances(step, WETH="2.5", USDC=5_000))]
+    strategies = wallet.store.layer_repository(StrategyStore)
+
+    change(wallet)
+    ledger = strategies.ledger()
+    for stale_step in stale_steps:
+        record_after_input(wallet.store, stale_step)
+
+    assert strategies.ledger() == ledger
     wallet.store.close()
 
 

@@ -280,8 +280,9 @@ def test_store__returns_what_it_got_and_is_never_overwritten(store: Store) -> No
     strategy_ledger = store.layer_repository(StrategyStore).ledger()
     assert (strategy_ledger.bookings, strategy_ledger.record_version) == (pending, 1)
     state = StrategyState("up", StrategyHealth.PAUSED, 5, "why", 4, -300, 6, 7, 8, ((WETH.address, Fraction(1, 3)),))
-    store.layer_repository(StrategyStore).record_states([state], {"up": NavPoint(7_200, 10, 11)})
-    store.layer_repository(StrategyStore).record_states([state], {"up": NavPoint(7_300, 12, 13)})
+    store.layer_repository(StrategyStore).record_states([state], {"up": NavPoint(7_200, 10, 11)}, 1)
+    store.layer_repository(StrategyStore).record_states([state], {"up": NavPoint(7_300, 12, 13)}, 1)
+    store.layer_repository(StrategyStore).record_states([replace(state, reason="old")], {}, 0)
     assert store.layer_repository(StrategyStore).ledger().states == (state,)
     assert store.layer_repository(StrategyStore).nav_points("up", 0) == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
     assert (
@@ -293,6 +294,7 @@ def test_store__returns_what_it_got_and_is_never_overwritten(store: Store) -> No
     assert store.layer_repository(StrategyStore).ledger().states == () == store.layer_repository(StrategyStore).nav_points("up", 0)
     store.layer_repository(StrategyStore).set_transfer_strategy("up")
     assert store.layer_repository(StrategyStore).ledger().transfer_strategy == "up"
+    assert store.layer_repository(StrategyStore).ledger().record_version == 3
 
 
 def test_ledger__external_transactions_of_one_block__are_in_order_of_nonce(store: Store) -> None:
