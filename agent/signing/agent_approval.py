@@ -158,8 +158,15 @@ def require_signable_approval(
             "nonce", f"{approval.nonce_ms} ms", f"within {NONCE_SLACK_S * 1000} ms of {now_ms} ms"
         )
     if approval != granted_approval:
-        refuse("agent", approval, f"exactly {granted_approval}")
+        refuse("agent", _approval_text(approval), f"exactly {_approval_text(granted_approval)}")
     return approval
+
+
+def _approval_text(approval: AgentApproval) -> str:
+    return (
+        f"{approval.name} {approval.agent_address}, valid until {approval.valid_until_ms} ms,"
+        f" nonce {approval.nonce_ms}"
+    )
 
 
 class ApprovalSigner:

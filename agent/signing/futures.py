@@ -218,10 +218,10 @@ def _judge_delegate(
     if call.delegate != rules.delegate or int(call.delegate, 16) == 0:
         refuse("delegate", call.delegate, f"the configured delegate {rules.delegate}")
     if (call.delegate, call.is_allowed) != (action.delegate, action.is_allowed):
-        refuse("delegate", _delegate_text(call), f"exactly {action}")
+        refuse("delegate", _delegate_text(call), f"exactly {_delegate_text(action)}")
 
 
-def _delegate_text(call: DelegateApprovalCall) -> str:
+def _delegate_text(call: DelegateApprovalCall | DelegateChange) -> str:
     return f"{'approve' if call.is_allowed else 'revoke'} {call.delegate}"
 
 

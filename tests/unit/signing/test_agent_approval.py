@@ -165,6 +165,15 @@ def test_approval_that_the_owner_did_not_confirm_is_refused(confirmed_approval: 
     assert refusing_rule(approval_typed_data(GRANTED), confirmed_approval) == "agent"
 
 
+def test_refusal_names_an_approval_by_its_terms() -> None:
+    with pytest.raises(Refused) as refusal:
+        signer().sign(approval_typed_data(GRANTED), replace(GRANTED, nonce_ms=GRANTED.nonce_ms + 1))
+
+    verdict = refusal.value.verdicts[0]
+    assert verdict.measured_text == f"trimtab {AGENT}, valid until 1797776000000 ms, nonce 1790000000000"
+    assert verdict.limit == f"exactly trimtab {AGENT}, valid until 1797776000000 ms, nonce 1790000000001"
+
+
 @pytest.mark.parametrize(("name", "message"), typed_messages(WALLET), ids=[name for name, _ in typed_messages(WALLET)])
 def test_other_typed_data_is_refused(name: str, message: dict[str, Any]) -> None:
     assert refusing_rule(message) == "typed_data", name

@@ -462,7 +462,8 @@ def test_delegate_change_is_the_granted_one(granted: DelegateChange, is_allowed:
     transaction = tx(DELEGATES, encode_delegate(DELEGATE, is_allowed=is_allowed))
     opposite = tx(DELEGATES, encode_delegate(DELEGATE, is_allowed=not is_allowed))
 
-    assert_refused_by("delegate", opposite, futures_grant(granted))
+    refusal = assert_refused_by("delegate", opposite, futures_grant(granted))
+    assert refusal.verdicts[0].limit == f"exactly {'approve' if is_allowed else 'revoke'} {DELEGATE}"
     assert_refused_by("delegate", transaction, futures_grant(granted), rules=no_delegate)
 
 
