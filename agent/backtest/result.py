@@ -396,14 +396,15 @@ def time_weighted_return(
     start_value: Fraction, end_value: Fraction, flows: Sequence[tuple[Fraction, Fraction]]
 ) -> float:
     """Return the product of growth between transfers, less one (Global Investment Performance
-    Standards); `flows` are (value before, transfer).
+    Standards); `flows` are (value before, transfer). Periods that start at zero are skipped.
     """
     total_growth = 1.0
     period_start_value = start_value
-    for value_before, transfer in flows:
-        total_growth *= float(value_before / period_start_value)
-        period_start_value = value_before + transfer
-    return total_growth * float(end_value / period_start_value) - 1
+    for period_end_value, transfer in (*flows, (end_value, Fraction(0))):
+        if period_start_value:
+            total_growth *= float(period_end_value / period_start_value)
+        period_start_value = period_end_value + transfer
+    return total_growth - 1
 
 
 def time_weighted_returns(

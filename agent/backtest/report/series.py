@@ -126,7 +126,7 @@ def growth_series_of_units(
         float(np.diff(times_s[sample_bars]).mean()) if len(sample_bars) > 1 else float(DAY_S)
     )
     returns, hold_returns = (
-        unit_growth[sample_bars][1:] / unit_growth[sample_bars][:-1] - 1
+        _growth_factors(unit_growth[sample_bars][1:], unit_growth[sample_bars][:-1]) - 1
         for unit_growth in (portfolio_growth, hold_growth)
     )
     return GrowthSeries(
@@ -147,29 +147,38 @@ def _unit_growth(
     start_value: float,
 ) -> FloatArray:
     """Return the growth of one unit of `start_value`, including the costs of the first bar's
-    trades; zero once everything is lost. Time-weighted: a bar is split at each of its transfers,
-    which are (bar, value before, transfer) in the order in which they were made.
+    trades; zero once everything is lost, whatever is paid in then. Time-weighted: a bar is split at
+    each of its transfers, which are (bar, value before, transfer) in the order in which they were
+    made.
     """
     period_starts = np.concatenate([[start_value], equity[:-1]])
     earlier_factors = np.ones(len(equity))
     for bar, value_before, transfer_value in transfers:
-        earlier_factors[bar] *= float(value_before) / raw_per_coin / period_starts[bar]
+        if period_starts[bar]:
+            earlier_factors[bar] *= float(value_before) / raw_per_coin / period_starts[bar]
         period_starts[bar] = float(value_before + transfer_value) / raw_per_coin
-    factors = np.divide(equity, period_starts, out=np.zeros(len(equity)), where=period_starts != 0)
-    growth: FloatArray = np.cumprod(earlier_factors * factors)
+    factors = _growth_factors(equity, period_starts)
+    growth: FloatArray = np.cumprod(earlier_factors * factors, dtype=np.float64)
     return growth
+
+
+def _growth_factors(ends: FloatArray, starts: FloatArray) -> FloatArray:
+    """Return the growth of each period; 1 for one that starts at zero."""
+    factors: FloatArray = np.divide(ends, starts, out=np.ones(len(ends)), where=starts != 0)
+    return factors
 
 
 def with_owner_transfers(
     unit_growth: FloatArray, simulation_result: SimulationResult
 ) -> FloatArray:
     """Return the value, in whole coins, of a portfolio with growth `unit_growth` and with the
-    simulation's start value and transfers.
+    simulation's start value and transfers, which buy nothing once the growth is zero.
     """
     raw_per_coin = 10.0**simulation_result.decimals
     units = np.full(len(unit_growth), float(simulation_result.start_value) / raw_per_coin)
     for flow in simulation_result.transfers:
-        units[flow.bar :] += float(flow.value) / raw_per_coin / unit_growth[flow.bar]
+        if unit_growth[flow.bar]:
+            units[flow.bar :] += float(flow.value) / raw_per_coin / unit_growth[flow.bar]
     value_with_transfers: FloatArray = unit_growth * units
     return value_with_transfers
 
@@ -207,7 +216,7 @@ class RiskMetrics:
     """Risk figures of the whole run, from its samples; per year, NaN if unknown.
 
     `mean_excess` is the mean log growth less that of holding, `mean_excess_error` its standard
-    error for independent samples. Rolling figures end at each sample from the first full window on.
+    error for independent samples; NaN after a total loss. Rolling figures end at each sample from the first full window on.
     """
 
     sharpe: float
@@ -258,7 +267,7 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
         windows = np.lib.stride_tricks.sliding_window_view(returns, window_samples)
         return np.where(column_dispersions(windows.T) > 0, ratios, np.nan)
 
-    if has_samples:
+    if has_samples and min(growth.returns.min(), growth.hold_returns.min()) > -1:
         log_excesses = np.log1p(growth.returns) - np.log1p(growth.hold_returns)
         mean_excess = float(log_excesses.mean() * samples_per_year)
         mean_excess_error = float(
@@ -303,7 +312,7 @@ def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMe
     risk = risk_metrics(growth)
 
     def metrics_of(unit_growth: FloatArray, volatility: float, sharpe: float) -> PerformanceMetrics:
-        is_long_enough = growth.years * YEAR_S >= MIN_SAMPLES * DAY_S and unit_growth[-1] > 0
+        is_long_enough = growth.years * YEAR_S >= MIN_SAMPLES * DAY_S and unit_growth[-1] >= 0
         return PerformanceMetrics(
             float(unit_growth[-1] ** (1 / growth.years)) - 1 if is_long_enough else float("nan"),
             volatility,

@@ -23,10 +23,12 @@ from agent.backtest.report.series import (
     downsample_indices,
     drawdown_series,
     growth_series,
+    performance,
     risk_metrics,
     unit_changes,
     with_owner_transfers,
 )
+from agent.backtest.result import time_weighted_return
 from agent.errors import ConfigError
 from tests.support.backtests import DECIMALS, HOSTILE, START, exact, result_of, with_series
 
@@ -66,6 +68,43 @@ def test_flows_change_no_growth() -> None:
     assert np.allclose(growth_series(bare).hold_unit_growth, growth_series(moved).hold_unit_growth, rtol=1e-9)
     apart = result_of(every=50, flows=((120, 5_000.0), (310, -2_000.0)))
     assert np.allclose(with_owner_transfers(growth_series(apart).unit_growth, apart), apart.equity, rtol=1e-9)
+
+
+def test_growth_after_a_total_loss_is_none_whatever_is_paid_in() -> None:
+    series = result_of(every=50, flows=((120, 5_000.0), (300, 5_000.0)))
+    is_empty = (np.arange(len(series.equity)) >= 100) & (np.arange(len(series.equity)) < 120)
+    first, second = series.transfers
+    lost = with_series(series, equity=np.where(is_empty, 0.0, series.equity), transfers=(replace(first, value_before=Fraction(0)), second))
+    growth = growth_series(lost)
+
+    assert not growth.unit_growth[100:].any()
+    assert lost.twr == -1
+    assert np.isfinite(growth.returns).all()
+    assert performance(growth)[0].cagr == -1
+    assert performance(growth)[0].max_drawdown == -1
+    assert np.isnan(risk_metrics(growth).mean_excess)
+
+
+@pytest.mark.parametrize(
+    ("start", "flows", "end", "growth"),
+    [
+        pytest.param(100, [(0, 50), (60, 0)], 60, -1, id="lost before a deposit"),
+        pytest.param(100, [(0, 0), (0, 50)], 60, -1, id="lost before a second deposit"),
+        pytest.param(100, [(110, 50)], 160, 0.1, id="one deposit"),
+        pytest.param(100, [(0, 0)], 0, -1, id="nothing left"),
+    ],
+)
+def test_time_weighted_return_skips_periods_that_start_at_zero(start: int, flows: list[tuple[int, int]], end: int, growth: float) -> None:
+    exact_flows = [(Fraction(value_before), Fraction(transfer)) for value_before, transfer in flows]
+
+    assert time_weighted_return(Fraction(start), Fraction(end), exact_flows) == pytest.approx(growth)
+
+
+def test_transfer_buys_nothing_of_a_unit_that_is_worth_nothing() -> None:
+    moved = result_of(every=50, flows=((120, 5_000.0),))
+    worthless = np.where(np.arange(len(moved.equity)) < 100, 1.0, 0.0)
+
+    assert with_owner_transfers(worthless, moved)[-1] == 0
 
 
 def test_the_calendar_rule_is_a_hand_made_one() -> None:
