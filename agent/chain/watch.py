@@ -345,7 +345,7 @@ def _short_mean_items(scope: SnapshotScope, pool: PoolRef) -> list[CallItem]:
     return [CallItem(pool.address, calldata, 32 * OBSERVE_WORDS, OBSERVE_GAS, likely_gas=60_000)]
 
 
-def _are_unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
+def _are_unwritten(answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
     """Return, for token0 and token1, whether the item is known to be zero. A V2 pair has one item
     for both tokens. Affects only the gas estimate, so an unread item counts as written.
     """
@@ -366,7 +366,7 @@ def _with_storage_and_short_means(
     the other prices decide.
     """
     unwritten_by_pool = {
-        pool.address: _are_unwritten(pool, [next(answers) for _ in _first_trade_items(pool)])
+        pool.address: _are_unwritten([next(answers) for _ in _first_trade_items(pool)])
         for pool in scope.pools
     }
     short_mean_by_pool = {
