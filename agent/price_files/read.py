@@ -321,8 +321,14 @@ def is_unit_of(symbol: str, currency: str) -> bool:
 
 def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[str, str]:
     """Return which of `symbols` each of `file_symbols` prices, as far as their names say: BTC or
-    BTCUSDT prices BTC, and WBTC. An equal name goes first, in any case of its letters.
+    BTCUSDT prices BTC, and WBTC, and LINK prices Chainlink, but ETH not rETH, whose rate grows. An
+    equal name goes first, in any case of its letters.
     """
+
+    def fits(asset: str, symbol: str) -> bool:
+        is_name = symbol.istitle() and symbol.upper().endswith(asset)
+        return is_name or asset == symbol.upper() or f"W{asset}" == symbol
+
     name_by_capitals = {name.upper(): name for name in file_symbols}
     pairs = {
         symbol if symbol in file_symbols else name_by_capitals[symbol.upper()]: symbol
@@ -333,9 +339,7 @@ def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[st
         fitting = [
             name
             for name in file_symbols
-            if name not in pairs
-            and symbol not in pairs
-            and (symbol.endswith(name) or symbol.upper().endswith(asset_of_pair(name)))
+            if name not in pairs and symbol not in pairs and fits(asset_of_pair(name), symbol)
         ]
         if fitting:
             pairs[max(fitting, key=lambda name: len(asset_of_pair(name)))] = symbol
