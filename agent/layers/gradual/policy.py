@@ -35,7 +35,7 @@ from agent.policy import native_coin
 from agent.policy.decision import DecisionContext, DecisionResult
 from agent.policy.drift import compute_drifts, corrections
 from agent.policy.one_sided import partial_goal, target_weights
-from agent.policy.triggers import price_confirmation
+from agent.policy.triggers import bands, price_confirmation
 from agent.policy.triggers.bands import PriceSignal
 from agent.units import BPS, Price, Value, ceil_int, format_time
 
@@ -244,7 +244,7 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
     correction_by_token = corrections(compute_drifts(step, prices), progress.execution.goal)
     side_by_token = dict(progress.execution.side_by_token)
     return frozenset(
-        ("too little" if correction > 0 else "too much", token)
+        (bands.TOO_LITTLE if correction > 0 else bands.TOO_MUCH, token)
         for token, correction in correction_by_token.items()
         if correction * side_by_token.get(token, 0) > 0
     )

@@ -4,7 +4,7 @@ trigger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
@@ -30,6 +30,11 @@ from agent.units import BPS, decimal_text, format_bps, format_percent, format_po
 
 PriceSignal = tuple[str, str]
 """Price signal: a kind, and its token."""
+TOO_MUCH = "too much"
+TOO_LITTLE = "too little"
+ABOVE_MAX_WEIGHT = "above limits.max_weight"
+SALE_SIGNAL_KINDS = (TOO_MUCH, ABOVE_MAX_WEIGHT)
+PURCHASE_SIGNAL_KINDS = (TOO_LITTLE,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +195,29 @@ NOTATIONS = (
 def band_signals(drifts: Sequence[AssetDrift]) -> tuple[PriceSignal, ...]:
     """Return, for each asset outside its band, its side."""
     above_signals = {
-        ("too much", drift.token) for drift in drifts if drift.is_outside_band and _is_above(drift)
+        (TOO_MUCH, drift.token) for drift in drifts if drift.is_outside_band and _is_above(drift)
     }
     below_signals = {
-        ("too little", drift.token)
+        (TOO_LITTLE, drift.token)
         for drift in drifts
         if drift.is_outside_band and not _is_above(drift)
     }
     return tuple(sorted(above_signals | below_signals))
+
+
+def signals_of_side(
+    signals: Iterable[PriceSignal], side: TradeSide | None
+) -> frozenset[PriceSignal]:
+    """Return the signals of the side that policy.only trades; all of them if none is, as when a
+    sale starts because another asset is below its band.
+    """
+    all_signals = frozenset(signals)
+    if side is None:
+        return all_signals
+    other_kinds = SALE_SIGNAL_KINDS if side in BUY_SIDES else PURCHASE_SIGNAL_KINDS
+    return (
+        frozenset(signal for signal in all_signals if signal[0] not in other_kinds) or all_signals
+    )
 
 
 def _is_above(drift: AssetDrift) -> bool:
@@ -308,9 +328,7 @@ def overweight_assets(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
 
 def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[PriceSignal]:
     """Return the weights above their limit as price signals."""
-    return frozenset(
-        ("above limits.max_weight", drift.token) for drift in overweight_assets(drifts)
-    )
+    return frozenset((ABOVE_MAX_WEIGHT, drift.token) for drift in overweight_assets(drifts))
 
 
 def apply_max_weight(

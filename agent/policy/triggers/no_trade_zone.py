@@ -358,7 +358,7 @@ def zone_signals(zone: ZoneView, drifts: Sequence[AssetDrift]) -> frozenset[Pric
     exchange = zone.best_exchange
     if exchange is None or exchange.unit_saving <= exchange.unit_cost:
         return frozenset()
-    return frozenset({("too much", exchange.source), ("too little", exchange.target)})
+    return frozenset({(bands.TOO_MUCH, exchange.source), (bands.TOO_LITTLE, exchange.target)})
 
 
 def uneconomic_plan_reason(

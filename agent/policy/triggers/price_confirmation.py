@@ -34,10 +34,15 @@ SignalSource = Callable[[StepInput, Prices], frozenset[PriceSignal]]
 
 def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
     """Return the price signals of the trigger by kind and token: bands, market events, zone
-    exchanges, weights above their limit. Raises Refused.
+    exchanges, weights above a limit that must be reduced. Under policy.only the other side starts
+    no trade, so it confirms none. Raises Refused.
     """
     drifts = compute_drifts(step, prices)
-    trigger = step.policy.trigger
+    policy = step.policy
+    trigger = policy.trigger
+    overweight_signals = frozenset[PriceSignal]()
+    if bands.must_reduce_weight(policy, drifts):
+        overweight_signals = bands.overweight_signals(drifts)
     if isinstance(trigger, NoTradeZone):
         zone, zone_drifts = no_trade_zone.evaluate_zone(
             step.snapshot,
@@ -48,16 +53,19 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
             prices,
             sale_taxes(step, prices),
         )
-        return bands.overweight_signals(drifts) or no_trade_zone.zone_signals(zone, zone_drifts)
+        zone_signals = no_trade_zone.zone_signals(zone, zone_drifts)
+        return overweight_signals or bands.signals_of_side(zone_signals, policy.trade_side)
     trigger_result = evaluate_trigger(
         trigger,
         drifts,
         step.snapshot.head.timestamp_s,
         step.history,
-        step.policy.jitter_bps,
+        policy.jitter_bps,
         step.portfolio.numeraire.address,
     )
-    return bands.overweight_signals(drifts) | frozenset(trigger_result.signals)
+    return bands.signals_of_side(
+        overweight_signals | frozenset(trigger_result.signals), policy.trade_side
+    )
 
 
 def unconfirmed_reason(

@@ -43,7 +43,7 @@ from agent.policy.drift import band, drifts_from_balances, investable_total, reb
 from agent.policy.one_sided import restrict_to_side
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.triggers import price_confirmation
+from agent.policy.triggers import bands, price_confirmation
 from agent.policy.triggers.bands import PriceSignal, TriggerResult
 from agent.policy.triggers.no_trade_zone import ZoneView, evaluate_zone, zone_result
 from agent.policy.triggers.rules import evaluate_trigger
@@ -387,7 +387,8 @@ def _price_signals(
     prices: Prices,
 ) -> frozenset[PriceSignal]:
     drifts, zone = strategy_drifts(step, strategy, book.state, holdings[strategy.name], prices)
-    return frozenset(_trigger_result(step, strategy, book, drifts, zone).signals)
+    trigger_result = _trigger_result(step, strategy, book, drifts, zone)
+    return bands.signals_of_side(trigger_result.signals, step.policy.trade_side)
 
 
 def _target_shares(

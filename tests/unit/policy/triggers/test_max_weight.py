@@ -33,7 +33,7 @@ from agent.policy.triggers import bands
 from agent.policy.triggers.price_confirmation import trigger_signals
 from agent.reference import reference_prices
 from agent.units import BPS
-from tests.support.builders import NOW_S, brought_up, split, strategy, token, with_limits, zoned
+from tests.support.builders import NOW_S, brought_up, split, strategy, token, v2_pool, with_limits, zoned
 from tests.support.decisions.max_weights import step_with_max_weights
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
@@ -110,6 +110,21 @@ def test_max_weight_is_confirmed_by_past_blocks() -> None:
     waits = decide(replace(step, policy=replace(step.policy, confirm_blocks=2)))
     assert isinstance(waits.decision, Hold)
     assert waits.decision.limiting_rule == "policy.confirm_blocks"
+
+
+def zone_step_above_max_weight() -> StepInput:
+    values = {"WETH": 6_400, "USDC": 3_600}
+    step = zoned({"WETH": 5_000, "USDC": 5_000}, values, pools=[v2_pool(token("WETH"), token("USDC"), 2_000, DEEP)])
+    assets = tuple(replace(asset, max_bps=6_000 if asset.token.address == WETH else None) for asset in step.portfolio.assets)
+    return replace(step, portfolio=replace(step.portfolio, assets=assets))
+
+
+@pytest.mark.parametrize("step", [step_between_reviews(Threshold(None, 1_000)), zone_step_above_max_weight()], ids=["band", "zone"])
+def test_max_weight_is_no_signal_where_only_is_bought(step: StepInput) -> None:
+    buying = replace(step, policy=replace(step.policy, trade_side=TradeSide.LOSERS))
+    signals = trigger_signals(buying, reference_prices(step).price_by_token)
+    assert (bands.TOO_LITTLE, USDC) in signals
+    assert (bands.ABOVE_MAX_WEIGHT, WETH) not in signals
 
 
 @pytest.mark.parametrize("limiting_rule", ["limits.plan_cost", "policy.cooldown", "limits.min_trade"])

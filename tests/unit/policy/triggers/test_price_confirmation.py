@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -26,6 +26,7 @@ from agent.model import (
     Rebalance,
     StepInput,
     Threshold,
+    TradeSide,
     Trigger,
 )
 from agent.policy.decide import decide
@@ -171,6 +172,45 @@ def test_asset_outside_in_all_blocks_is_enough() -> None:
     past = past_prices_at(step, 1, AWAY)
     past = replace(past, feeds=(*past.feeds, feed_round("WBTC", 90_000, past.head.timestamp_s - 5)))
     assert isinstance(decide(replace(step, snapshot=replace(step.snapshot, past_prices=(past,)))).decision, Rebalance)
+
+
+def one_sided_step(side: TradeSide, values: Mapping[str, int], wbtc: int, wbtc_before: int) -> StepInput:
+    """Values now, with WBTC at `wbtc`, which cost `wbtc_before` at the block before."""
+    step = step_input(
+        {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000},
+        values,
+        {"WETH": FAIR, "WBTC": wbtc, "USDC": 1},
+        kinds=[PriceSource.FEED],
+    )
+    past = past_prices_at(step, 1, FAIR)
+    past = replace(past, feeds=(*past.feeds, feed_round("WBTC", wbtc_before, past.head.timestamp_s - 5)))
+    policy = replace(step.policy, confirm_blocks=1, trade_side=side)
+    return replace(step, policy=policy, snapshot=replace(step.snapshot, past_prices=(past,)))
+
+
+ONE_STRATEGY = split(strategy("only", 10_000, {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda step: step, lambda step: brought_up(step.with_config(ONE_STRATEGY))], ids=["portfolio", "strategy"]
+)
+@pytest.mark.parametrize(
+    ("side", "values", "wbtc"),
+    [
+        pytest.param(TradeSide.LOSERS, {"WETH": 4_600, "WBTC": 900, "USDC": 2_700}, 20_000, id="losers"),
+        pytest.param(TradeSide.BUY, {"WETH": 4_600, "WBTC": 900, "USDC": 2_700}, 20_000, id="buy"),
+        pytest.param(TradeSide.WINNERS, {"WETH": 3_500, "WBTC": 9_600, "USDC": 3_300}, 180_000, id="winners"),
+        pytest.param(TradeSide.SELL, {"WETH": 3_500, "WBTC": 9_600, "USDC": 3_300}, 180_000, id="sell"),
+    ],
+)
+def test_asset_of_the_side_that_does_not_trade_confirms_nothing(
+    side: TradeSide, values: Mapping[str, int], wbtc: int, change: Callable[[StepInput], StepInput]
+) -> None:
+    """WETH is outside its band at both blocks on the other side, WBTC at 60,000 only at the newest."""
+    pushed = decide(change(one_sided_step(side, values, wbtc, 60_000)))
+    moved = decide(change(one_sided_step(side, values, wbtc, wbtc)))
+    assert isinstance(pushed.decision, Hold)
+    assert isinstance(moved.decision, Rebalance)
 
 
 def test_spot_prices_are_confirmed_by_pools_of_past_blocks() -> None:
