@@ -55,7 +55,7 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         assert "10000 USDC on the testnet" in checks["futures account"]["finding"]
         assert checks["futures agent"]["state"] == "ok"
 
-        assert checks["futures agent key"]["finding"] == "from agent_key_env"
+        assert checks["futures agent key"]["finding"] == "variable TRIMTAB_TEST_AGENT"
         used = run("delegate", "--send", "--yes")
         assert used.code == 2
         assert "was an agent before" in used.err, "a key in a variable cannot be replaced by trimtab"

@@ -24,7 +24,8 @@ from agent.chain.lens import (
     query_lens,
 )
 from agent.chain.tokens import UNREAD_ADDRESS, answered_address
-from agent.config.secrets.key_sources import agent_key_source
+from agent.config.loaded import LoadedConfig
+from agent.config.secrets.key_sources import agent_key_source, stored_key_text
 from agent.config.tables.futures import HyperliquidTable, PerpetualProtocolTable
 from agent.errors import ConfigError, Refused
 from agent.files import sync_folder
@@ -110,7 +111,7 @@ def _hyperliquid_checks(
             yield "futures agent", WARN, finding, remedy
         else:
             yield "futures agent", OK, finding, ""
-    yield _agent_key_check(futures_table, context.loaded_config.path.parent)
+    yield _agent_key_check(context.loaded_config)
 
 
 def list_markets(
@@ -163,21 +164,19 @@ def pin_markets(context: wiring.AgentContext, market_numbers: Mapping[str, int])
         context.store.trust.pin_markets(futures_table.network, market_numbers)
 
 
-def _agent_key_check(futures_table: HyperliquidTable, folder: Path) -> CheckLine:
-    """Check that a source of the agent key exists, without opening it."""
+def _agent_key_check(loaded_config: LoadedConfig) -> CheckLine:
+    """Check that the agent key exists, without loading it."""
     check_name = "futures agent key"
-    if futures_table.key_source_name is None:
-        return (
-            check_name,
-            WARN,
-            "none: no order can be sent",
-            "set futures.agent_keystore before --send",
-        )
-    if futures_table.agent_keystore is None:
-        return check_name, OK, f"from {futures_table.key_source_name}", ""
-    keystore_path = folder / futures_table.agent_keystore
+    delegate_command = "trimtab delegate --send"
+    try:
+        source = agent_key_source(loaded_config)
+        if not isinstance(source, keys.KeystoreFile):
+            return check_name, OK, stored_key_text(source, delegate_command), ""
+    except ConfigError as error:
+        return check_name, WARN, error.message, error.remedy
+    keystore_path = source.path
     if not keystore_path.is_file():
-        return check_name, WARN, f"{keystore_path} does not exist", "trimtab delegate --send"
+        return check_name, WARN, f"{keystore_path} does not exist", delegate_command
     if (file_mode := keystore_path.stat().st_mode & 0o777) & 0o077:
         return (
             check_name,

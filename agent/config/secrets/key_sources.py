@@ -8,9 +8,20 @@ from agent.errors import ConfigError
 from agent.signing import keys
 
 
-def keyring_backend() -> str:
-    """Return the name of this system's keyring. Raises ConfigError without one."""
-    return keys.require_keyring()
+def stored_key_text(source: keys.KeySource, keyring_remedy: str) -> str:
+    """Return where the key is stored. Raises ConfigError for a variable that is not set, and for a
+    keyring entry that does not exist or cannot be read.
+    """
+    match source:
+        case keys.KeyEnv(name, variables):
+            if not variables.get(name):
+                raise ConfigError(f"variable {name} is not set", f"export {name} before --send")
+            return f"variable {name}"
+        case keys.KeyringEntry(service, name):
+            if not keys.is_in_keyring((service, name)):
+                raise ConfigError(f"{service}/{name} is not in the keyring", keyring_remedy)
+            return f"keyring entry {service}/{name}, in {keys.require_keyring()}"
+    return "a key source is configured"
 
 
 def key_source(loaded_config: LoadedConfig) -> keys.KeySource:

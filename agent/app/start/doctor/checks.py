@@ -35,7 +35,7 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.networks import typical_fees
 from agent.config.schema import Config
-from agent.config.secrets.key_sources import key_source, keyring_backend
+from agent.config.secrets.key_sources import key_source, stored_key_text
 from agent.config.tables.limits import LimitsTable, accepted_limit_texts, needless_acceptances
 from agent.errors import (
     EXIT_OK,
@@ -342,7 +342,7 @@ def _config_check(loaded_config: LoadedConfig) -> CheckResult:
 
 
 def _key_check(loaded_config: LoadedConfig) -> CheckResult:
-    """Check that a key source exists, without opening it or asking for a password."""
+    """Check that the key exists, without loading it or asking for a password."""
     if loaded_config.config.wallet.mode == "propose":
         return CheckResult(
             "key", OK, f"external: transactions are proposed in {loaded_config.proposals_path}"
@@ -367,16 +367,11 @@ def _key_check(loaded_config: LoadedConfig) -> CheckResult:
     if loaded_config.config.wallet.signer_url_env is not None:
         return _remote_signer_check(loaded_config)
     try:
-        key_source(loaded_config)
-        if loaded_config.config.wallet.keyring is not None:
-            return CheckResult(
-                "key",
-                OK,
-                f"keyring entry {loaded_config.config.wallet.keyring}, in {keyring_backend()}",
-            )
+        create_command = f"trimtab wallet create --keyring {loaded_config.config.wallet.keyring}"
+        key_text = stored_key_text(key_source(loaded_config), create_command)
     except ConfigError as error:
         return CheckResult("key", WARN, error.message, error.remedy)
-    return CheckResult("key", OK, "a key source is configured")
+    return CheckResult("key", OK, key_text)
 
 
 def _remote_signer_check(loaded_config: LoadedConfig) -> CheckResult:

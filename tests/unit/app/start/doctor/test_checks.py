@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,14 @@ import pytest
 from agent.app.documents.owner import FAIL, OK, WARN
 from agent.app.start.doctor.checks import _config_check, _contract_checks, _gas_and_head_checks, _key_check, _operator_check
 from agent.app.start.doctor.endpoint_checks import EndpointProbe, has_enough_operators, outvoted_endpoints
+from agent.config.load import validated_config
+from agent.config.loaded import LoadedConfig
+from agent.config.variables import Variables
 from agent.errors import EXIT_RETRYABLE, EXIT_USAGE
 from agent.model import EMPTY_CODE_HASH, NO_CODE_HASH, CodeHash, Holding, UnreadableItem
 from tests.support.builders import NOW_S, OWNER, address, snapshot, token
+from tests.support.configs.samples import config_text
+from tests.support.keyrings import MemoryKeyring, using
 
 ROUTER = address("router")
 POOL = address("pool")
@@ -138,6 +144,36 @@ def test_keystore__is_the_wallets_and_private(tmp_path: Path, mode: int, keystor
     path.write_text(f'{{"address": "{keystore_address}"}}', encoding="utf-8")
     path.chmod(mode)
     assert _key_check(loaded_config(path)).state == state
+
+
+@pytest.mark.parametrize(
+    ("variables", "state", "finding"),
+    [({}, WARN, "variable BOT_KEY is not set"), ({"BOT_KEY": "0x1"}, OK, "variable BOT_KEY")],
+    ids=["not set", "set"],
+)
+def test_key__of_a_variable_is_looked_up(tmp_path: Path, variables: dict[str, str], state: str, finding: str) -> None:
+    config = config_with_key({"key_env": "BOT_KEY"}, tmp_path, Variables(variables))
+    row = _key_check(config)
+    assert (row.state, row.finding) == (state, finding)
+
+
+def test_key__of_a_keyring_is_looked_up(tmp_path: Path) -> None:
+    config = config_with_key({"keyring": "trimtab/main"}, tmp_path, Variables())
+    backend = MemoryKeyring()
+    with using(backend):
+        missing_row = _key_check(config)
+        backend.kept["trimtab", "main"] = "0x1"
+        present_row = _key_check(config)
+    assert (missing_row.state, missing_row.finding) == (WARN, "trimtab/main is not in the keyring")
+    assert present_row.state == OK
+
+
+def config_with_key(wallet: dict[str, str], folder: Path, variables: Variables) -> LoadedConfig:
+    """The template's config, with this key source of its wallet."""
+    toml_values = tomllib.loads(config_text())
+    toml_values["wallet"] = {"address": OWNER, **wallet}
+    config = validated_config(toml_values, "config", variables)
+    return LoadedConfig(config, folder / "trimtab.toml", "0" * 64, toml_values, variables=variables)
 
 
 def test_operators__are_counted_and_not_endpoints(tmp_path: Path) -> None:
