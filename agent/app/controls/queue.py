@@ -124,7 +124,7 @@ def submit_control(
         now_s + submission.lifetime_s,
     )
     if is_pause:
-        return _pause(loaded_config, control)
+        return _pause(loaded_config, control, has_key=bool(submission.key))
     secret = ensure_secret(wiring.store_file(loaded_config))
     with wiring.open_store_offline(loaded_config) as (store, _):
         if (earlier_record := store.controls.find(control.id)) is not None:
@@ -172,9 +172,10 @@ def _require_taken_on_paper(
         )
 
 
-def _pause(loaded_config: LoadedConfig, control: Control) -> Control:
+def _pause(loaded_config: LoadedConfig, control: Control, *, has_key: bool) -> Control:
     """Pause at once, then record the control. A store that cannot be opened is paused by its file,
-    as by `trimtab pause`, and the control is not recorded.
+    as by `trimtab pause`, and the control is not recorded. Only a readable record of a request with
+    the same key stands in its place.
     """
     reason = control.argument("reason") or f"paused by {control.asked_by} ({control.origin.value})"
     with ExitStack() as stack:
@@ -185,7 +186,11 @@ def _pause(loaded_config: LoadedConfig, control: Control) -> Control:
             if control.flag("hard"):
                 raise
             return control
-        if (earlier_record := store.controls.find(control.id)) is not None:
+        earlier_record = None
+        if has_key:
+            with suppress(TrimtabError):
+                earlier_record = store.controls.find(control.id)
+        if earlier_record is not None:
             return _require_same_request(earlier_record.control, control)
         kill_switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
         try:

@@ -42,7 +42,7 @@ from agent.model.futures import DelegateChange, FuturesPlan, MarginAccount, Marg
 from agent.model.liquidity import Collect
 from agent.reference import reference_prices
 from agent.store import Store, open_store
-from agent.store.controls import MAX_QUEUED, MAX_SHOWN_PLANS, ControlStateChange
+from agent.store.controls import MAX_QUEUED, MAX_SHOWN_PLANS, ControlStateChange, ControlStore
 from agent.store.files.secret import ensure_secret, secret_path
 from agent.store.tables import ControlRow
 from agent.units import NATIVE, decimal_text
@@ -518,6 +518,25 @@ def test_pause__that_cannot_be_recorded_says_that_it_took_effect(config: Path) -
     assert store.pause_switch.read().paused
     assert store.controls.events() == ()
     store.close()
+
+
+def unreadable(*_: object) -> None:
+    raise PassingFault("read the controls: database is locked")
+
+
+@pytest.mark.parametrize("key", ["", "a key"], ids=["no key", "key"])
+def test_pause__needs_no_readable_log(config: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setattr(ControlStore, "find", unreadable)
+    submitted(config, "pause", key=key)
+    store = opened(config)
+    assert store.pause_switch.read().paused
+    assert [event.state for event in store.controls.events()] == ["done"]
+    store.close()
+
+
+def test_pause__with_the_key_of_an_earlier_one_is_that_one(config: Path) -> None:
+    first = submitted(config, "pause", key="a key")
+    assert submitted(config, "pause", key="a key") == first
 
 
 # --- What binds of a plan.
