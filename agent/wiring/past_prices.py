@@ -137,12 +137,13 @@ def _fetch_from_feeds(
     all_fetched_prices = []
     for token in tokens:
         token_prices: FeedPrices = ()
-        fault = numeraire_fault
+        token_fault = ""
         has_failed = False
         if numeraire_prices:
-            token_prices, fault, has_failed = _feed_prices(
+            token_prices, token_fault, has_failed = _feed_prices(
                 context, step.snapshot, step.portfolio, token, hour_ends_s[-1]
             )
+        fault = "; ".join(filter(None, (numeraire_fault, token_fault)))
         price_scale = Fraction(10) ** (numeraire.decimals - token.decimals)
         points = []
         for end_s in reversed(hour_ends_s):

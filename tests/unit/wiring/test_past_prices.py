@@ -1,0 +1,44 @@
+"""Tests of agent/wiring/past_prices.py: why prices of a feed do not reach back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agent.chain.history import PastRound
+from agent.model import PriceSource
+from agent.wiring import past_prices
+from tests.support.builders import NOW_S, step_input, token
+
+HOUR_ENDS_S = [NOW_S, NOW_S - 3_600, NOW_S - 7_200]
+
+
+@pytest.mark.parametrize(
+    ("short_symbols", "faults"),
+    [
+        ([], []),
+        (["USDC"], ["the feed of USDC has no earlier rounds"]),
+        (["WETH"], ["the feed of WETH has no earlier rounds"]),
+        (["USDC", "WETH"], ["the feed of USDC has no earlier rounds", "the feed of WETH has no earlier rounds"]),
+    ],
+    ids=["none", "numeraire", "asset", "both"],
+)
+def test_feed_prices__name_each_feed_that_does_not_reach_back(
+    monkeypatch: pytest.MonkeyPatch, short_symbols: list[str], faults: list[str]
+) -> None:
+    step = step_input(prices={"WETH": 2_000, "USDC": 1}, kinds=[PriceSource.FEED])
+    short_feeds = [step.portfolio.feed(token(symbol).address) for symbol in short_symbols]
+
+    def fake_past_rounds(_transport: object, feed: str, _head: object, _since_s: int) -> tuple[list[PastRound], bool]:
+        answer = next(feed_round.answer for feed_round in step.snapshot.feeds if feed_round.feed == feed)
+        return [PastRound(NOW_S - 60, answer)], feed not in short_feeds
+
+    monkeypatch.setattr(past_prices, "past_rounds", fake_past_rounds)
+    context = cast(Any, SimpleNamespace(transport=None))
+    (fetched_prices,) = past_prices._fetch_from_feeds(context, step, [token("WETH")], HOUR_ENDS_S)
+    assert len(fetched_prices.points) == 1
+    assert [fault for fault in fetched_prices.missing_reason.split("; ") if fault] == [
+        f"{fault}, or too many for one fetch" for fault in faults
+    ]
