@@ -146,7 +146,8 @@ class HyperliquidClient:
         self._kept = KeptReads(lambda: now_ms() // 1000, keeps_fresh=False)
         self._mode_store: AccountModeStore | None = None
         self._recorded_mode = ("", 0)
-        self._last_basis: tuple[object, ...] = ()
+        self._basis_by_kind: dict[StaleReadKind, object] = {}
+        """Basis of the newest read of each kind that depends on the cash."""
 
     @property
     def account_address(self) -> str:
@@ -194,8 +195,6 @@ class HyperliquidClient:
             # than not at all.
             state_answer = self._info("clearinghouseState")
         basis = _cash_and_sizes(state_answer)
-        is_basis_new = basis != self._last_basis
-        self._last_basis = basis
         stop_rows, limit_rows = orders.value or ((), ())
         open_coins = [
             *_held_coins(state_answer),
@@ -213,7 +212,7 @@ class HyperliquidClient:
             stale_reads.append(StaleRead(StaleReadKind.ORDERS, orders.fault))
         stale_reads += self._mode_faults(reported_account, basis)
         markets, market_faults = self._markets(reported_account)
-        deposits, deposit_faults = self._deposits((basis, is_basis_new))
+        deposits, deposit_faults = self._deposits(basis)
         payments, payment_faults = self._unbooked_payments(basis, reported_account.time_ms)
         account = replace(
             build_account(
@@ -356,18 +355,27 @@ class HyperliquidClient:
     def _leverage_setting(self, coin: str) -> LeverageSetting:
         return parse_leverage(self._side_info("activeAssetData", coin=coin), coin)
 
+    def _cash_read(
+        self, kind: StaleReadKind, read_value: Callable[[], T], basis: object
+    ) -> tuple[T | None, list[StaleRead]]:
+        """Return what moves with the account's cash, and whether it is old. It is read at the first
+        look at a change and at the next, because the venue may list it later than it moves the cash.
+        """
+        is_basis_new = self._basis_by_kind.get(kind) != basis
+        kept_value = self._side_read(kind, read_value, FIVE_MINUTES_S, (basis, is_basis_new))
+        if kept_value.fault and not kept_value.is_of_basis:
+            return kept_value.value, [StaleRead(kind, kept_value.fault)]
+        self._basis_by_kind[kind] = basis
+        return kept_value.value, []
+
     def _deposits(self, basis: object) -> tuple[tuple[int, tuple[str, ...]], list[StaleRead]]:
         """Return the sum of all deposits less withdrawals, and the kinds of rows that are not
-        known. A sum that is older than the account's cash may lack a transfer. `basis` also differs
-        between the first look at a change of the cash and the next, because the venue may list a
-        transfer later than it moves the cash.
+        known. A sum that is older than the account's cash may lack a transfer.
         """
-        deposits = self._side_read(
-            StaleReadKind.TRANSFERS, self._net_deposits_and_unknown_kinds, FIVE_MINUTES_S, basis
+        deposits, stale_reads = self._cash_read(
+            StaleReadKind.TRANSFERS, self._net_deposits_and_unknown_kinds, basis
         )
-        is_stale = deposits.fault and not deposits.is_of_basis
-        stale_reads = [StaleRead(StaleReadKind.TRANSFERS, deposits.fault)] if is_stale else []
-        return deposits.value or (0, ()), stale_reads
+        return deposits or (0, ()), stale_reads
 
     def _unbooked_payments(
         self, basis: object, until_ms: int
@@ -376,15 +384,12 @@ class HyperliquidClient:
         since_s = self._funding_since_s()
         if since_s is None:
             return (), []
-        payments = self._side_read(
+        payments, stale_reads = self._cash_read(
             StaleReadKind.FUNDING,
             lambda: self._payments(since_s * 1000, until_ms),
-            FIVE_MINUTES_S,
             (basis, since_s),
         )
-        is_stale = payments.fault and not payments.is_of_basis
-        stale_reads = [StaleRead(StaleReadKind.FUNDING, payments.fault)] if is_stale else []
-        return payments.value or (), stale_reads
+        return payments or (), stale_reads
 
     def _net_deposits_and_unknown_kinds(self) -> tuple[int, tuple[str, ...]]:
         """Return the sum of all deposits less withdrawals, and the kinds of rows that are not

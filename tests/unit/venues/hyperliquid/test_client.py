@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, cast
@@ -211,12 +211,31 @@ def test_read__what_moves_with_cash_is_read_again_on_change(world: World, name: 
     assert world.connection.count(FEES) == 0
 
 
-def test_read__transfers_are_read_twice_after_a_cash_change(world: World) -> None:
+@pytest.mark.parametrize("name", [TRANSFERS, FUNDING])
+def test_read__of_cash_is_made_twice_after_its_change(world: World, name: str) -> None:
     counts = []
     for usd in (10_000, 10_000, 9_000, 9_000, 9_000):
         world.read(**{STATE: account_state(usd)})
-        counts.append(world.connection.count(TRANSFERS))
+        counts.append(world.connection.count(name))
     assert counts == [1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("down", [TRANSFERS, FUNDING, MARKETS])
+@pytest.mark.parametrize("name", [TRANSFERS, FUNDING])
+def test_read__of_cash_is_made_twice_after_one_that_failed(world: World, name: str, down: str) -> None:
+    """What the look at the change could not read is no first read of it."""
+    world.read()
+    world.read()
+    world.connection.down = {down}
+    with suppress(Retryable):
+        world.read(**{STATE: account_state(9_000)})
+    was_read = down not in (name, MARKETS)
+    world.connection.down = set()
+    counts = []
+    for _ in range(3):
+        world.read()
+        counts.append(world.connection.count(name))
+    assert counts == ([1, 0, 0] if was_read else [1, 1, 0])
 
 
 def test_read__funding_is_read_again_once_the_ledger_has_more(world: World) -> None:
