@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from agent import engine
 from agent.app.money import rehearsal, revocation
 from agent.app.money.rehearsal import Rehearsal
 from agent.chain.tokens import PERMIT2
+from agent.errors import Retryable
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
+from agent.units import decimal_text
 from tests.support.agents import USD, agent_on, allow, allowances, fund, purse
-from tests.support.text import raises_field
+from tests.support.text import mentions, raises_field
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
@@ -49,6 +57,35 @@ def test_smallest_trade__goes_there_and_back_as_predicted(anvil_chain: LocalChai
         assert set(allowances(chain).values()) == {0}
         with raises_field("--token", "numeraire"):
             rehearsal.rehearse_trade(agent, "USDC", confirm=sure)
+
+
+@pytest.mark.parametrize("is_raised", [True, False], ids=["error", "refusal"])
+def test_return_swap_that_fails__leaves_the_first_in_the_result(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_raised: bool
+) -> None:
+    outcomes: list[StepOutcome] = []
+
+    def run_first_cycle(*arguments: Any) -> StepOutcome:
+        if not outcomes:
+            outcomes.append(run_cycle(*arguments))
+            return outcomes[0]
+        if is_raised:
+            raise Retryable("endpoints disagree")
+        return replace(outcomes[0], kind=OutcomeKind.REFUSED, reason="endpoints disagree", transactions=())
+
+    run_cycle = engine.run_cycle
+    monkeypatch.setattr(engine, "run_cycle", run_first_cycle)
+    fund(anvil_chain, HELD)
+    with agent_on(anvil_chain, tmp_path, targets=TARGETS) as agent:
+        before = purse(anvil_chain)
+        report = rehearsal.rehearse_trade(agent, send=True, confirm=sure)
+    assert report.state == "failed"
+    (leg,) = report.legs
+    bought_raw = purse(anvil_chain).raw["WETH"] - before.raw["WETH"]
+    assert leg.received_raw == bought_raw > 0
+    amount_text = decimal_text(bought_raw, 18)
+    command = f"trimtab swap --in WETH --out USDC --amount {amount_text}"
+    assert mentions(report.verdict, f"{amount_text} WETH were bought and not sold back", "endpoints disagree", "trimtab history", command)
 
 
 def test_allowance_to_a_known_contract__is_shown_and_zeroed(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from agent.app.cycles import Progress, ignore_progress
 from agent.app.documents import fill
 from agent.app.documents.owner import RehearsalDocument
 from agent.app.documents.plans import plan_document, transaction_document
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -20,7 +20,7 @@ from agent.model import IntentKind, StepInput, Swap
 from agent.planning import proposals
 from agent.policy.cash_flows import transfers
 from agent.reference import ReferencePrices, reference_prices
-from agent.units import BPS, Token, Value, ceil_int
+from agent.units import BPS, Token, Value, ceil_int, decimal_text
 
 MAX_SIZES = 14
 """Maximum number of sizes tried. Each doubles the last, until the trade is worth its gas."""
@@ -109,34 +109,40 @@ def rehearse_trade(
             state = "declined" if first_swap_outcome.kind is OutcomeKind.DECLINED else "failed"
             return _rehearsal((first_swap_outcome,), (), state, first_swap_outcome.reason)
         first_leg = _completed_leg(agent, first_swap_outcome, token_in, token_out, amount_in_raw)
-        return_swap_outcome = engine.run_cycle(
-            agent.context.readers,
-            Swap(token_out.address, token_in.address, first_leg.received_raw),
-            agent.context.store,
-            transactor,
-        )
-        if return_swap_outcome.kind is not OutcomeKind.DONE:
-            return _rehearsal(
-                (first_swap_outcome, return_swap_outcome),
-                (first_leg,),
-                "failed",
-                f"return swap: {return_swap_outcome.reason}",
+        outcomes: tuple[StepOutcome, ...] = (first_swap_outcome,)
+        try:
+            return_swap_outcome = engine.run_cycle(
+                agent.context.readers,
+                Swap(token_out.address, token_in.address, first_leg.received_raw),
+                agent.context.store,
+                transactor,
             )
+        except TrimtabError as error:
+            return _rehearsal(outcomes, (first_leg,), "failed", _unsold_text(first_leg, str(error)))
+        outcomes = (first_swap_outcome, return_swap_outcome)
+        if return_swap_outcome.kind is not OutcomeKind.DONE:
+            return_text = _unsold_text(first_leg, return_swap_outcome.reason)
+            return _rehearsal(outcomes, (first_leg,), "failed", return_text)
         legs = (
             first_leg,
             _completed_leg(agent, return_swap_outcome, token_out, token_in, first_leg.received_raw),
         )
     max_slippage_bps = step.limits.slippage_bps
     if any(max_slippage_bps is not None and leg.slippage_bps > max_slippage_bps for leg in legs):
-        return _rehearsal(
-            (first_swap_outcome, return_swap_outcome),
-            legs,
-            "failed",
-            "slippage exceeds limits.slippage",
-        )
+        return _rehearsal(outcomes, legs, "failed", "slippage exceeds limits.slippage")
     is_exact = all(leg.slippage_bps <= 0 for leg in legs)
     verdict = "as predicted" if is_exact else "within the limits"
-    return _rehearsal((first_swap_outcome, return_swap_outcome), legs, "done", verdict)
+    return _rehearsal(outcomes, legs, "done", verdict)
+
+
+def _unsold_text(leg: RehearsalLeg, reason: str) -> str:
+    """Return what the wallet has from the first swap because the return swap failed."""
+    bought = leg.token_out
+    amount_text = decimal_text(leg.received_raw, bought.decimals)
+    return (
+        f"{amount_text} {bought.label} were bought and not sold back: {reason}; see trimtab history,"
+        f" then trimtab swap --in {bought.label} --out {leg.token_in.label} --amount {amount_text}"
+    )
 
 
 def _plan_first_swap(
@@ -235,7 +241,9 @@ def _smallest_trade(
 def _exceeds_plan_cost(
     step: StepInput, token_in: Token, token_out: Token, amount_in_raw: int
 ) -> bool:
-    """Return whether limits.plan_cost refuses the plan; the check needs no evidence."""
+    """Return whether the plan's own estimate exceeds limits.plan_cost, so that the size is skipped
+    without evidence; the guard judges all others.
+    """
     limit_bps = step.limits.plan_cost_bps
     try:
         plan = proposals.manual_swap_proposer(token_in.address, token_out.address, amount_in_raw)(
@@ -257,8 +265,10 @@ def _completed_leg(
     (swap_intent,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
     receipt = swap_intent.receipt
     plan = outcome.plan
-    if receipt is None or plan is None:
-        raise Refused(f'"{swap_intent.note}" has no receipt')
+    if receipt is None:
+        raise Refused(f'"{swap_intent.note}" has no receipt', remedy="see trimtab history")
+    if plan is None:
+        raise Refused(f'"{swap_intent.note}" has no plan', remedy="see trimtab history")
     wallet = outcome.step_input.snapshot.owner
     changes_raw = swap_intent.balance_changes(wallet, agent.portfolio.wrapped_native)
     received_raw = receipt.net_transfers(wallet).get(
