@@ -19,6 +19,7 @@ from agent.app.start.wallet import Ask, PasswordSource, new_password, stated_add
 from agent.chain.lens import (
     BALANCE_OF,
     CallItem,
+    CallStatus,
     address_call,
     answer_uint,
     query_lens,
@@ -206,11 +207,17 @@ def _collateral_checks(
             CallItem(collateral.address, address_call(BALANCE_OF, futures_table.vault)),
         ],
     )
-    if (settlement_address := answered_address(token_answer)) != collateral.address:
+    if (settlement_address := answered_address(token_answer)) == UNREAD_ADDRESS:
+        yield _unread_line(check_name, "the vault's collateral")
+        return
+    if settlement_address != collateral.address:
         finding = f"the vault's collateral is {settlement_address}, but the config has {collateral.label} at {collateral.address}"
         yield check_name, FAIL, finding, "correct futures.collateral, or the venue's addresses"
         return
-    if (vault_decimals := answer_uint(decimals_answer, 8)) != collateral.decimals:
+    if isinstance(vault_decimals := answer_uint(decimals_answer, 8), CallStatus):
+        yield _unread_line(check_name, "the vault's decimals")
+        return
+    if vault_decimals != collateral.decimals:
         finding = f"the vault uses {vault_decimals} decimals, {collateral.label} has {collateral.decimals}"
         yield check_name, FAIL, finding, "correct the venue's addresses"
         return
@@ -259,26 +266,36 @@ def _address_checks(
         CallItem(getattr(futures_table, contract_key), selector(view))
         for contract_key, view, _ in CONTRACT_LINKS
     ]
+    check_name = "futures contracts"
     mismatches = []
+    unread_views = []
     for (contract_key, view, linked_key), address_answer in zip(
         CONTRACT_LINKS, query_lens(context.transport, view_calls), strict=True
     ):
-        if (linked_address := answered_address(address_answer)) != getattr(
-            futures_table, linked_key
-        ):
+        linked_address = answered_address(address_answer)
+        configured_address = getattr(futures_table, linked_key)
+        if linked_address == UNREAD_ADDRESS:
+            unread_views.append(f"{contract_key}.{view}")
+        elif linked_address != configured_address:
             mismatches.append(
-                f"{contract_key}.{view} is {linked_address}, futures.{linked_key} is {getattr(futures_table, linked_key)}"
+                f"{contract_key}.{view} is {linked_address}, futures.{linked_key} is {configured_address}"
             )
     if mismatches:
         remedy = "correct the addresses of [futures]: the contracts belong to two deployments"
-        yield "futures contracts", FAIL, "; ".join(mismatches), remedy
+        yield check_name, FAIL, "; ".join(mismatches), remedy
+    elif unread_views:
+        yield _unread_line(check_name, ", ".join(unread_views))
     else:
-        yield (
-            "futures contracts",
-            OK,
-            f"{len(CONTRACT_LINKS)} links between the contracts agree",
-            "",
-        )
+        yield check_name, OK, f"{len(CONTRACT_LINKS)} links between the contracts agree", ""
+
+
+def _unread_line(check_name: str, subject: str) -> CheckLine:
+    return (
+        check_name,
+        WARN,
+        f"could not be read: {subject}",
+        "make sure that the addresses of [futures] are contracts of this chain, then run trimtab doctor again",
+    )
 
 
 def _market_checks(
@@ -304,7 +321,9 @@ def _market_checks(
         futures_table.markets, listed_answers, index_sources, strict=True
     ):
         check_name = f"futures market {market.symbol}"
-        if answer_uint(listed_answer, 8) != 1:
+        if isinstance(listed_flag := answer_uint(listed_answer, 8), CallStatus):
+            yield _unread_line(check_name, "the registry")
+        elif listed_flag != 1:
             finding = f"the registry does not list {market.base}"
             yield check_name, FAIL, finding, f"correct futures.markets.{market.symbol}.base"
         elif aggregator == UNREAD_ADDRESS:
@@ -330,22 +349,24 @@ def _implementation_checks(
     ]
     for implementation in implementations:
         check_name = f"proxy {contract_name_by_address[implementation.proxy]}"
-        pinned_implementation = pinned_implementations.get(implementation.proxy)
-        if pinned_implementation is None:
-            yield (
-                check_name,
-                WARN,
-                f"implementation {implementation.address} is not pinned",
-                "trimtab trust",
-            )
-        elif pinned_implementation != (
-            implementation.address,
-            code_hashes.get(implementation.address, ""),
-        ):
-            finding = f"implementation {implementation.address} differs from the pinned {pinned_implementation[0]}"
-            yield check_name, FAIL, finding, "find out why, then: trimtab trust"
+        address = implementation.address
+        code_hash = code_hashes.get(address, "")
+        pinned_address, pinned_hash = pinned_implementations.get(implementation.proxy, ("", ""))
+        remedy = "find out why, then: trimtab trust"
+        if address == UNREAD_ADDRESS:
+            yield _unread_line(check_name, "the implementation")
+        elif not pinned_address:
+            yield check_name, WARN, f"implementation {address} is not pinned", "trimtab trust"
+        elif address != pinned_address:
+            finding = f"implementation {address} differs from the pinned {pinned_address}"
+            yield check_name, FAIL, finding, remedy
+        elif not code_hash:
+            yield _unread_line(check_name, f"the code of implementation {address}")
+        elif code_hash != pinned_hash:
+            finding = f"the code of implementation {address} differs from the pinned one"
+            yield check_name, FAIL, finding, remedy
         else:
-            yield check_name, OK, f"implementation {implementation.address}, pinned", ""
+            yield check_name, OK, f"implementation {address}, pinned", ""
     if not implementations:
         yield "futures proxies", OK, "no contract of the venue is a proxy", ""
 
