@@ -21,10 +21,10 @@ from agent.app.documents.records import (
 )
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError
 from agent.execution.approvals import pending_intents
 from agent.execution.settlement import settle_mined
-from agent.model import Intent, IntentState, PerpOrder, Verdict
+from agent.model import Intent, IntentState, PerpOrder
 from agent.ports.perpetuals import futures_grant
 from agent.store.files import backup
 from agent.store.files.locks import service_lock, wallet_lock
@@ -86,7 +86,7 @@ def reconcile(
     OperatorNeeded if an operator has to act.
     """
     if send:
-        _require_unpaused(agent)
+        agent.context.kill_switch.require_off()
     store = agent.context.store
     with wiring.open_transactor(agent.context, never_confirm, progress, signs=send) as transactor:
         reconciled_intents = transactor.executor.reconcile(may_send=send)
@@ -131,19 +131,6 @@ def _book_mined(agent: Agent) -> int:
     snapshot = readers.reader.snapshot()
     settle_mined(context.store, snapshot, lambda: readers.step_input_at(snapshot))
     return len(unbooked_intents) - len(context.store.journal.unbooked_intents())
-
-
-def _require_unpaused(agent: Agent) -> None:
-    switch_state = agent.context.kill_switch.read()
-    if switch_state.paused is not False:
-        verdict = Verdict(
-            "kill_switch", "paused" if switch_state.paused else "cannot be read", "off", False
-        )
-        raise Refused(
-            f"the kill switch is on ({switch_state.reason}); nothing is sent",
-            (verdict,),
-            "trimtab resume, or omit --send",
-        )
 
 
 def _journal_document(store: Store) -> JournalStateDocument:

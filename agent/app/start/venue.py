@@ -33,7 +33,7 @@ from agent.files import sync_folder
 from agent.layers.futures.policy.needs import agent_key_ends_soon
 from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
-from agent.model import FuturesReading, Portfolio, Snapshot, Verdict
+from agent.model import FuturesReading, Portfolio, Snapshot
 from agent.signing import keys
 from agent.signing.calldata import selector
 from agent.signing.secret import PrivateKey, disable_core_dumps
@@ -42,7 +42,6 @@ from agent.units import decimal_text, format_time, safe_label
 if TYPE_CHECKING:
     from agent.app.agent import Agent
     from agent.app.documents.owner import AgentApprovalDocument, MarketNumberDocument
-    from agent.model import Snapshot
 
 
 CONTRACT_LINKS = (
@@ -434,9 +433,8 @@ def approve_agent_key(
         and key_location.file is None
     ):
         raise ConfigError(
-            f"the key {key_location.key_address} in {key_location.description} was an agent before; agent keys are never"
-            f" used"
-            " twice",
+            f"the key {key_location.key_address} in {key_location.description} was an agent before;"
+            " agent keys are never used twice",
             "name another entry or variable in [futures]",
         )
     now_ms = agent.context.clock.now_s() * 1000
@@ -462,7 +460,7 @@ def approve_agent_key(
         }
     if not send:
         return approval_document
-    _require_unpaused(agent)
+    agent.context.kill_switch.require_off()
     if not confirm(approval_document):
         return {**approval_document, "outcome": "declined"}
     signer = approver.load_signer()
@@ -470,7 +468,7 @@ def approve_agent_key(
         agent.context, lambda _: False, lambda _: None, signs=False
     )
     with session.open_transactor():
-        _require_unpaused(agent)
+        agent.context.kill_switch.require_off()
         if approval is not None and interrupted_file is not None:
             if approver.approved_agent() != approval:
                 raise Refused("the approval has changed meanwhile", remedy="run it again")
@@ -621,10 +619,3 @@ def _ask_naming(keystore_path: Path, ask: Ask | None) -> Ask | None:
 
 def _chain_id(agent: Agent) -> int:
     return agent.context.config.chain.chain_id
-
-
-def _require_unpaused(agent: Agent) -> None:
-    """Raise Refused while the kill switch is on."""
-    if agent.context.kill_switch.is_paused() is not False:
-        verdict = Verdict("kill_switch", "on", "off", False)
-        raise Refused("the kill switch is on: nothing is sent", (verdict,), "trimtab resume")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from agent.errors import ErrorCode, PassingFault, TrimtabError
+from agent.errors import ErrorCode, PassingFault, Refused, TrimtabError
 from agent.foreign_text import failure_text, failure_words
+from agent.model import Verdict
 from agent.store import database
 from agent.store.accounts import budgets
 from agent.store.database import Database, first_row, insert_rows
@@ -161,6 +162,21 @@ class KillSwitch:
     def is_paused(self) -> bool | None:
         """True if paused, None if unreadable; transactions are sent only if False."""
         return self.read().paused
+
+    def require_off(self) -> None:
+        """Raise Refused unless the switch was read and is off."""
+        state = self.read()
+        if state.paused is False:
+            return
+        reason = state.reason
+        measured = "cannot be read"
+        remedy = "trimtab doctor"
+        if state.paused:
+            reason = f"the kill switch is on ({reason})"
+            measured = "paused"
+            remedy = "trimtab resume, or omit --send"
+        verdict = Verdict("kill_switch", measured, "off", False)
+        raise Refused(f"{reason}; nothing is sent", (verdict,), remedy)
 
     def is_hard(self) -> bool:
         """True if paused hard. False for an unreadable switch, which blocks cancels too."""

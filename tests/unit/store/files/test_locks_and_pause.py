@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from agent.errors import OperatorNeeded
+from agent.errors import OperatorNeeded, Refused
 from agent.store import open_store
 from agent.store.files.locks import LockHeld, lock_path, service_lock, service_lock_path, wait_for_lock, wallet_lock
 from agent.store.files.pause import KillSwitch, pause_file
@@ -216,6 +216,23 @@ def test_a_file_that_cannot_be_looked_at_counts_as_paused(tmp_path: Path, switch
 
     assert unreadable.is_paused() is None
     assert "be read" in unreadable.read().reason
+
+
+def test_kill_switch__that_is_not_off_refuses_with_its_reason(tmp_path: Path, switch: KillSwitch) -> None:
+    (tmp_path / "plain").write_text("")
+    unreadable = KillSwitch(tmp_path / "plain" / "trimtab.db.paused", switch._store)
+    switch.require_off()
+    switch.pause("smoke", START_S)
+    with pytest.raises(Refused) as paused:
+        switch.require_off()
+    with pytest.raises(Refused) as unread:
+        unreadable.require_off()
+    assert (paused.value.message, paused.value.remedy) == (
+        "the kill switch is on (smoke); nothing is sent",
+        "trimtab resume, or omit --send",
+    )
+    assert mentions(unread.value.message, "the kill switch cannot be read", "nothing is sent")
+    assert "is on" not in unread.value.message
 
 
 def test_a_store_that_cannot_be_read_counts_as_paused(tmp_path: Path) -> None:
