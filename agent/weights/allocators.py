@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -239,6 +240,7 @@ def _fit_weights(estimator: Any, covariance: Floats) -> Floats:
         raise Refused(
             "the optimiser found no weights: they are not numbers",
             remedy="check portfolio.weights.limits",
+            code=ErrorCode.WEIGHTS,
         )
     return shares
 
@@ -252,8 +254,8 @@ def _fixed_prior(covariance: Floats) -> Any:
     scaled_covariance = covariance / mean_variance
 
     class FixedPrior(prior_module.BasePrior):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
-        def __init__(self, matrix: Floats | None = None) -> None:
-            self.matrix = matrix
+        def __init__(self) -> None:
+            pass  # the abstract one of its base
 
         def fit(self, X: Floats, y: object = None, **_: object) -> Any:  # noqa: N803  # scikit-learn's own name
             self.return_distribution_ = prior_module.ReturnDistribution(
@@ -261,7 +263,7 @@ def _fixed_prior(covariance: Floats) -> Any:
             )
             return self
 
-    return FixedPrior(covariance)
+    return FixedPrior()
 
 
 def _distance_estimator(covariance: Floats) -> Any:
@@ -269,15 +271,15 @@ def _distance_estimator(covariance: Floats) -> Any:
     distance_module = import_extra("skfolio.distance")
 
     class ColumnDistance(distance_module.BaseDistance):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
-        def __init__(self, matrix: Floats | None = None) -> None:
-            self.matrix = matrix
+        def __init__(self) -> None:
+            pass  # the abstract one of its base
 
         def fit(self, X: Floats, y: object = None, **_: object) -> Any:  # noqa: N803  # scikit-learn's own name
             self.codependence_ = covariance
             self.distance_ = column_distances(covariance)
             return self
 
-    return ColumnDistance(covariance)
+    return ColumnDistance()
 
 
 # --- Allocators: functions from data to shares of the free assets, with the reason.
@@ -403,19 +405,9 @@ def allocate_by_market_cap(
         f"{inputs.label_by_token[free_token]} {float(cap / total_cap * 100):.2f} %"
         for free_token, cap in zip(bounds.tokens, market_caps, strict=True)
     )
-    names_at_limit = [
-        inputs.label_by_token[free_token]
-        for free_token, share, low_bps, high_bps in zip(
-            bounds.tokens, shares, bounds.low_bps, bounds.high_bps, strict=True
-        )
-        if share in (low_bps, high_bps)
-    ]
-    reason = f"shares of market capitalisation: {shares_text}"
-    if names_at_limit:
-        reason += f"; held at a limit: {', '.join(names_at_limit)}, the rest goes to the others in proportion"
     return UnroundedWeights(
         tuple(shares),
-        reason,
+        f"shares of market capitalisation: {shares_text}",
         f"supply of {', '.join(supply_sources)}, times the price",
         None,
         min(price_times_s),
@@ -505,13 +497,36 @@ def allocate_hrp(
     return weights_with_sample(_shares_in_bps(shares, bounds), reason, returns)
 
 
+def _naming_limits(
+    allocator: Allocator, settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
+) -> UnroundedWeights:
+    """Return the allocator's weights, whose reason names the assets that a limit holds."""
+    weights = allocator(settings, bounds, inputs)
+    names_at_limit = [
+        inputs.label_by_token[token]
+        for token, share_bps, low_bps, high_bps in zip(
+            bounds.tokens, weights.shares_bps, bounds.low_bps, bounds.high_bps, strict=True
+        )
+        if (low_bps and share_bps <= low_bps + _LIMIT_TOLERANCE_BPS)
+        or (high_bps < bounds.total_bps and share_bps >= high_bps - _LIMIT_TOLERANCE_BPS)
+    ]
+    if not names_at_limit:
+        return weights
+    limits_text = f"as far as the limits allow; held at a limit: {', '.join(names_at_limit)}"
+    return replace(weights, why=f"{weights.why}, {limits_text}")
+
+
+_LIMIT_TOLERANCE_BPS = Fraction(1, 10)
 ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
-    AllocationMethod.EQUAL: allocate_equally,
-    AllocationMethod.MARKET_CAP: allocate_by_market_cap,
-    AllocationMethod.INVERSE_VOLATILITY: allocate_by_inverse_volatility,
-    AllocationMethod.MINIMUM_VARIANCE: allocate_minimum_variance,
-    AllocationMethod.RISK_PARITY: allocate_risk_parity,
-    AllocationMethod.HRP: allocate_hrp,
+    method: partial(_naming_limits, allocator)
+    for method, allocator in (
+        (AllocationMethod.EQUAL, allocate_equally),
+        (AllocationMethod.MARKET_CAP, allocate_by_market_cap),
+        (AllocationMethod.INVERSE_VOLATILITY, allocate_by_inverse_volatility),
+        (AllocationMethod.MINIMUM_VARIANCE, allocate_minimum_variance),
+        (AllocationMethod.RISK_PARITY, allocate_risk_parity),
+        (AllocationMethod.HRP, allocate_hrp),
+    )
 }
 
 
@@ -578,6 +593,7 @@ def _shares_in_bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]
         raise Refused(
             f"the optimiser found no weights: they sum to {float(share_sum):.6f}",
             remedy="check portfolio.weights.limits",
+            code=ErrorCode.WEIGHTS,
         )
     return tuple(share * bounds.total_bps / share_sum for share in grid_shares)
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 from agent.errors import Refused
-from agent.model import AllocationMethod
+from agent.model import AllocationMethod, TokenSupply, WeightLimit
 from agent.policy.targets import bounds_of
 from agent.weights import allocators
 from agent.weights.allocators import AllocatorData, allocate_by_inverse_volatility
@@ -19,6 +19,7 @@ from tests.support.planning_worlds import COINS, DAY_S, REAL_PRICES, allocator, 
 from tests.support.text import raises_code
 
 NEAR = 1e-6
+WETH = token("WETH")
 NAMES = {token(symbol).address: symbol for symbol in (*COINS, "USDC")}
 HOURLY = REAL_PRICES / "hourly_2021-04_2022-12.parquet"
 
@@ -201,6 +202,29 @@ def test_inverse_volatility_is_the_closed_form() -> None:
     assert float(sum(unrounded_weights.shares_bps)) == 8_000
 
 
+@pytest.mark.parametrize("method", allocators.ALLOCATORS, ids=lambda method: method.value)
+@pytest.mark.parametrize(
+    ("limits", "names_at_limit"),
+    [
+        ((), ""),
+        ((WeightLimit(WETH.address, 0, 100),), "WETH"),
+        ((WeightLimit(WETH.address, 5_000, 10_000),), "WETH"),
+        ((WeightLimit(WETH.address, 1, 7_900),), ""),
+    ],
+    ids=["no limits", "at the upper one", "at the lower one", "within"],
+)
+def test_reason__names_the_assets_that_a_limit_holds(
+    method: AllocationMethod, limits: tuple[WeightLimit, ...], names_at_limit: str
+) -> None:
+    settings = allocator(method, limits=limits)
+    step = weighed(settings, recorded(moves()))
+    supplies = tuple(TokenSupply(token(symbol).address, 10 ** (12 + token(symbol).decimals)) for symbol in COINS)
+    inputs = AllocatorData(NOW_S, step.history.prices, NAMES, supplies)
+    reason = allocators.ALLOCATORS[method](settings, bounds_of(settings, step.portfolio.assets), inputs).why
+    assert reason.partition(", as far as the limits allow; held at a limit: ")[2] == names_at_limit
+    assert ("limit" in reason) is bool(names_at_limit)
+
+
 def test_real_prices__give_the_same_as_the_peers() -> None:
     if not HOURLY.exists():
         pytest.skip(f"{HOURLY} is not on this machine")
@@ -225,3 +249,20 @@ def test_real_prices__give_the_same_as_the_peers() -> None:
     assert np.ptp(slope[is_used]) / slope.mean() < 1e-4
     assert (slope[~is_used] > slope[is_used].mean() * (1 - 1e-4)).all()
     assert 0.3 < returns.volatilities.min() < returns.volatilities.max() < 2
+
+
+class FakeEstimator:
+    """An optimiser of skfolio with these weights."""
+
+    def __init__(self, shares: list[float]) -> None:
+        self.weights_ = shares
+
+    def fit(self, _: Floats) -> None:
+        pass
+
+
+@pytest.mark.parametrize("shares", [[np.nan, 1.0], [0.5, 0.6], [0.0, 0.0]], ids=["no numbers", "too much", "nothing"])
+def test_weights_that_are_none__have_the_code_of_weights(shares: list[float]) -> None:
+    bounds = allocators.WeightBounds((WETH.address, "other"), 10_000, (0, 0), (10_000, 10_000))
+    with raises_code(Refused, "weights"):
+        allocators._shares_in_bps(allocators._fit_weights(FakeEstimator(shares), covariance_of(2)), bounds)
