@@ -1,5 +1,5 @@
-"""The limits of [limits], one row each. Config, template, profiles and confirmation are derived
-from the rows.
+"""The limits of [limits], one row each, but for those named at LIMITS. Config, template, profiles
+and confirmation are derived from the rows.
 """
 
 from __future__ import annotations
@@ -279,8 +279,8 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
 )
 """Limits by key, in the order of errors and of the confirmation.
 
-Two limits have no row: limits.max_weight, a table by asset, and portfolio.max_live_value. A profile
-may set any limit with a row.
+Three limits have no row: limits.max_weight, a table by asset, limits.futures_notional, a multiple
+of the spot value, and portfolio.max_live_value. A profile may set any limit with a row.
 """
 LIMITS_IN_CONFIG_ORDER = tuple(
     sorted(LIMITS.values(), key=lambda spec: spec.unit is LimitUnit.SWITCH)
