@@ -199,11 +199,14 @@ class FleetMember:
         self._change_state(self._state, MemberState.QUEUED)
 
     def give_up_hung_look(self) -> bool:
-        """Leave a look that has given no sign of life for too long to its thread, and its wallet to
-        a worker on another machine, and tell the owner. Return whether there was one.
+        """Leave a look or release that has given no sign of life for too long to its thread, and
+        its wallet to a worker on another machine, and tell the owner. Return whether there was one.
         """
         hang_text = self._watchdog.hang_text()
-        if hang_text is None or not self._change_state(MemberState.LOOKING, MemberState.HUNG):
+        if hang_text is None or not any(
+            self._change_state(state, MemberState.HUNG)
+            for state in (MemberState.LOOKING, MemberState.RELEASING)
+        ):
             return False
         why = f"{hang_text}; at {self._watchdog.thread_position()}"
         self._log.error("hung", why=why)
@@ -238,7 +241,10 @@ class FleetMember:
 
     def begin_release(self) -> bool:
         """Note that it is left to other workers, which `release` does; False if it is looked at."""
-        return self._change_state(MemberState.WAITING, MemberState.RELEASING)
+        is_begun = self._change_state(MemberState.WAITING, MemberState.RELEASING)
+        if is_begun:
+            self._watchdog.beat("releasing")
+        return is_begun
 
     def request_stop(self) -> None:
         """Let the current look end at a safe point, and begin no other."""
@@ -264,17 +270,21 @@ class FleetMember:
     def release(self) -> None:
         """Close it, so that another worker may serve it."""
         self._log.info("left to another worker")
+        self._watchdog.watch_this_thread()
         with suppress(Exception):
             self.close()
         self.due_s = time.monotonic() + RELEASE_S
         self.is_beyond_share = False
-        self._change_state(MemberState.RELEASING, MemberState.STANDING_BY)
+        if not self._change_state(MemberState.RELEASING, MemberState.STANDING_BY):
+            self._change_state(MemberState.HUNG, MemberState.STANDING_BY)
 
     def close(self) -> None:
         """Report the end, and close store and connections."""
         self._run = None
-        self.agent = None
-        self._resources.pop_all().close()
+        try:
+            self._resources.pop_all().close()
+        finally:  # until then a hang gives up the locks of its store
+            self.agent = None
 
     def _return_from_hang(self) -> None:
         """Close the portfolio after a look that was given up, and let it be opened anew."""
@@ -447,11 +457,11 @@ class FleetMember:
         )
         was_open = self._run is not None
         self._run = None
-        self.agent = None
         try:
             self._resources.pop_all().__exit__(*sys.exc_info())
         except Exception as closing_error:
             self._log.error("closing failed", kind=type(closing_error).__name__)
+        self.agent = None
         if was_open:  # the end of its run was told
             self._is_failure_told = True
         elif not is_passing or now_s - self._failing_since_s >= FAULT_ALERT_AFTER_S:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,14 +37,16 @@ LONGEST_START_S = 60.0
 """Longest time over which the first looks of many portfolios are spread."""
 READY_AFTER_S = 60.0
 """Time after which the process counts as started, although first looks go on."""
+LONGEST_CLOSE_S = 60.0
+"""Longest time that the process waits at its end until its portfolios are closed."""
 MAX_HUNG = 3
 """Number of hung looks at which the process ends, so that its service manager starts it again."""
 
 
 class FleetRun:
     """A run of several portfolios. A portfolio that fails waits by itself; the others go on: each
-    look has a thread of its own, a daemon, so that one that hangs holds up neither another look nor
-    the end of the process.
+    look, release and closing has a thread of its own, a daemon, so that one that hangs holds up
+    neither another nor the end of the process.
     """
 
     def __init__(
@@ -198,7 +201,7 @@ class FleetRun:
         stopped = self._names(MemberState.STOPPED)
         running_count = len(self.members) - len(backing_off) - len(hung) - len(stopped)
         if self._share is not None:
-            running_count = sum(member.is_served for member in self.members)
+            running_count = sum(member.is_served for member in self.members) - len(hung)
         status_text = f"{running_count} of {len(self.members)} portfolios run"
         for label, names in (("backing off", backing_off), ("hung", hung), ("stopped", stopped)):
             if names:
@@ -219,7 +222,7 @@ class FleetRun:
         ]
 
     def _end(self) -> None:
-        """Wait for the looks that go on, and close every portfolio whose look does not hang."""
+        """Wait for the looks that go on, and close every portfolio that does not hang."""
         self._systemd_notifier.stopping()
         for member in self.members:
             member.request_stop()
@@ -233,17 +236,26 @@ class FleetRun:
         while self._busy_members():
             self._give_up_hung_looks()
             time.sleep(TICK_S)
-        for member in self.members:
-            if member.state is MemberState.HUNG:
-                continue
-            try:
-                member.close()
-            except Exception as error:
-                self._log.error("closing failed", portfolio=member.name, kind=type(error).__name__)
+        closings = [
+            _in_thread(partial(self._close, member))
+            for member in self.members
+            if member.state is not MemberState.HUNG
+        ]
+        end_s = time.monotonic() + LONGEST_CLOSE_S
+        for closing in closings:
+            closing.join(max(0.0, end_s - time.monotonic()))
+
+    def _close(self, member: FleetMember) -> None:
+        try:
+            member.close()
+        except Exception as error:
+            self._log.error("closing failed", portfolio=member.name, kind=type(error).__name__)
 
 
-def _in_thread(look: Callable[[], None]) -> None:
-    threading.Thread(target=look, daemon=True, name="trimtab look").start()
+def _in_thread(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True, name="trimtab look")
+    thread.start()
+    return thread
 
 
 def _read_and_look(chain: FleetChain, members: Sequence[FleetMember]) -> None:

@@ -222,6 +222,37 @@ def test_a_hung_look_that_goes_on_is_closed_and_opened_anew(monkeypatch: pytest.
     assert len(opened) == 2
 
 
+def test_hung_release__is_given_up_with_its_locks(monkeypatch: pytest.MonkeyPatch, member: FleetMember, log: io.StringIO) -> None:
+    ended = threading.Event()
+    given_up = threading.Event()
+    opened_with(monkeypatch, lambda _: FakeRun())
+    look(member)
+    member.agent.context.store.db.give_up = given_up.set  # type: ignore[union-attr]  # a mock
+    member._resources.callback(lambda: ended.wait(WAIT_S))
+    member._watchdog._last_event_s -= 10_000
+    assert member.begin_release()
+    thread = threading.Thread(target=member.release)
+    thread.start()
+    assert not member.give_up_hung_look(), "it has begun just now"
+    member._watchdog.max_silence_s = -1
+    assert member.give_up_hung_look()
+    assert member.state is MemberState.HUNG
+    assert given_up.wait(WAIT_S)
+    ended.set()
+    thread.join(WAIT_S)
+    assert member.state is MemberState.STANDING_BY
+    assert member.agent is None
+
+
+def test_begin_release__of_a_look_is_no_sign_of_life(monkeypatch: pytest.MonkeyPatch, member: FleetMember, log: io.StringIO) -> None:
+    opened_with(monkeypatch, lambda _: FakeRun())
+    look(member)
+    member._state = MemberState.LOOKING
+    member._watchdog._last_event_s -= 10_000
+    assert not member.begin_release()
+    assert member.give_up_hung_look()
+
+
 def test_a_look_that_ends_is_never_taken_for_hung(monkeypatch: pytest.MonkeyPatch, member: FleetMember) -> None:
     opened_with(monkeypatch, lambda _: FakeRun())
     look(member)

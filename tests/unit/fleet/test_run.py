@@ -35,6 +35,7 @@ class FakeMember:
     agent = None
     chain = None
     is_urgent = False
+    is_served = True
 
     def __init__(self, name: str, look: Callable[[], object] = lambda: None, *, fails_to_close: bool = False) -> None:
         self.name = name
@@ -172,6 +173,28 @@ def test_one_that_cannot_be_closed_leaves_no_other_open(exit_codes: list[int]) -
     members = [FakeMember("broken", fails_to_close=True), FakeMember("sound")]
     run_until(members, lambda: all(member.has_looked for member in members))
     assert members[1].closed
+
+
+def test_one_whose_closing_hangs__holds_up_no_end(exit_codes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_run, "LONGEST_CLOSE_S", 0.2)
+    released = threading.Event()
+    members = [FakeMember("hanging"), FakeMember("sound")]
+    monkeypatch.setattr(members[0], "close", lambda: released.wait(3 * WAIT_S))
+    run_until(members, lambda: all(member.has_looked for member in members))
+    assert members[1].closed
+    assert not released.is_set()
+    released.set()
+
+
+@pytest.mark.parametrize("is_shared", [True, False], ids=["shared", "alone"])
+def test_hung_portfolio__does_not_count_as_running(is_shared: bool) -> None:
+    states = [MemberState.HUNG, MemberState.WAITING]
+    members = [FakeMember(state.value) for state in states]
+    for member, state in zip(members, states, strict=True):
+        member.state = state
+    fleet = FleetRun(members, StoppableClock(), Mock() if is_shared else None)  # type: ignore[arg-type]  # fakes
+    fleet._report_status()
+    assert fleet._shown_status == "1 of 2 portfolios run; hung: hung"
 
 
 class FakeChain(FleetChain):
