@@ -17,7 +17,8 @@ from agent.app.start.past_results import template_result
 from agent.cli import setup
 from agent.cli.display.dialogue import guided_init
 from agent.config.load import load_config
-from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
+from agent.config.networks.presets import Preset
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, PortfolioTemplate
 from agent.config.writing.template import with_safe
 from agent.errors import ConfigError
 from tests.cli.terminal import typed
@@ -135,6 +136,23 @@ def test_another_network_asks_for_its_endpoints_again(tmp_path: Path, monkeypatc
     assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
     chain = load_config(tmp_path / "trimtab.toml").config.chain
     assert (chain.chain_id, [endpoint.url_env for endpoint in chain.rpc]) == (8_453, ["BASE_A", "BASE_B"])
+
+
+@pytest.mark.parametrize("basket", ["moderate", "WETH=50% LINK=30% USDC=20%"], ids=["template", "own weights"])
+def test_basket_that_another_network_lacks__is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, basket: str) -> None:
+    template_targets = guide.portfolio_templates.template_targets
+
+    def targets_on(template: PortfolioTemplate, preset: Preset) -> list[tuple[str, str]]:
+        if template.name == "moderate" and preset.chain_id == 8_453:
+            raise ConfigError("no token for 20 % of it", "choose another")
+        return template_targets(template, preset)
+
+    monkeypatch.setattr(guide.portfolio_templates, "template_targets", targets_on)
+    lines = [*TO_CASH, basket, "", "", "", "1", "base", "BASE_A=alpha BASE_B=beta", "WETH=50% USDC=50%", "yes"]
+    assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
+    config = load_config(tmp_path / "trimtab.toml").config
+    assert config.chain.chain_id == 8_453
+    assert {asset.symbol: asset.target for asset in config.portfolio.assets} == {"WETH": 5_000, "USDC": 5_000}
 
 
 def test_endpoints_of_options__are_those_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

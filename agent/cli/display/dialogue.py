@@ -49,6 +49,7 @@ def guided_init(
     Then show all answers, and write the config once the user confirms; otherwise return None.
     """
     questions = _questions()
+    question_by_field = {question.field: question for question in questions}
     option_answers = answers
     _say("New config. Nothing is sent, and nothing is written before you confirm it.")
     _say("Ctrl-C ends without a trace; each answer can be changed at the end.")
@@ -72,17 +73,19 @@ def guided_init(
         elif reply.lower() in ("n", "no"):
             return None
         elif reply.isdecimal() and 1 <= int(reply) <= len(questions):
-            answers = _ask(questions[int(reply) - 1], answers)
-            if not answers.endpoints:  # a change of network clears the endpoints
-                answers = _ask(questions[2], answers)
-            if questions[int(reply) - 1].field == "cash":
-                answers = _ask(
-                    next(question for question in questions if question.field == "ceiling"), answers
-                )
+            question = questions[int(reply) - 1]
+            answers = _ask(question, answers)
+            if question.field == "network":
+                if not answers.endpoints:  # those of another network are dropped
+                    answers = _ask(question_by_field["endpoints"], answers)
+                basket = question_by_field["basket"]
+                answers = _check_or_ask(basket, answers, basket.default_answer(answers) or "")
+            elif question.field == "cash":
+                answers = _ask(question_by_field["ceiling"], answers)
 
 
 def _check_or_ask(question: InitQuestion, answers: InitAnswers, option_text: str) -> InitAnswers:
-    """Check an answer that an option gave; ask if it is not valid."""
+    """Check an answer of an option, or one for another network; ask if it is not valid."""
     try:
         return question.apply_answer(answers, option_text)
     except ConfigError as error:
