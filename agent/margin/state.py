@@ -73,8 +73,9 @@ class LimitCheck:
 def limit_checks(
     state: MarginState, limits: FuturesLimits, spot_value: Fraction | None
 ) -> list[LimitCheck]:
-    """Return every limit that is not off, with the state's measurement. `spot_value` is in quote
-    base units; if it is not known (None), positions breach the spot multiple.
+    """Return every limit that is not off, with the state's measurement; with stress_move off the
+    account must be above maintenance. `spot_value` is in quote base units; if it is not known
+    (None), positions breach the spot multiple.
     """
     checks = [
         _multiple_check("max_leverage", state.leverage, limits.max_leverage_bps),
@@ -90,12 +91,15 @@ def limit_checks(
             )
         check = _multiple_check("spot_multiple", spot_multiple, limits.spot_multiple_bps)
         checks.append(check if spot_value is not None else replace(check, measured_text="unknown"))
-    move_text = _percent_text(Fraction(limits.stress_move_bps, BPS))
+    limit_text = "off; above the maintenance margin"
+    if limits.stress_move_bps:
+        move_text = _percent_text(Fraction(limits.stress_move_bps, BPS))
+        limit_text = f"survives {move_text} against every position"
     checks.append(
         LimitCheck(
             "stress_move",
             "survives" if state.survives_stress else "liquidated",
-            f"survives {move_text} against every position",
+            limit_text,
             not state.survives_stress,
         )
     )

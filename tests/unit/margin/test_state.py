@@ -16,6 +16,7 @@ from agent.margin.state import (
     is_reduction,
     largest_allowed_raw,
     largest_allowed_sizes,
+    limit_checks,
     margin_state,
     scaled_size_raw,
     sizes_within_gross,
@@ -245,6 +246,16 @@ def test_within_gross__order_that_does_not_raise_it_is_whole(margin_account: int
 
 def test_stress__account_without_positions_survives_it() -> None:
     assert margin_state(replace(wide_book(), collateral_raw=-E18), WIDE).survives_stress
+
+
+@pytest.mark.parametrize(
+    ("stress_move_bps", "limit_text"),
+    [(2_000, "survives 20.00 % against every position"), (0, "off; above the maintenance margin")],
+)
+def test_stress__that_is_off_is_shown_as_the_maintenance_margin(stress_move_bps: int, limit_text: str) -> None:
+    limits = replace(LIMITS, stress_move_bps=stress_move_bps)
+    checks = limit_checks(margin_state(wide_book(), limits), limits, RICH)
+    assert [check.limit_text for check in checks if check.limit_name == "stress_move"] == [limit_text]
 
 
 def test_free_margin__opening_is_cut_to_what_the_venue_takes() -> None:
