@@ -8,6 +8,7 @@ from agent.chain import tokens
 from agent.errors import Refused, Retryable
 from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.planning.plans import action_gas
+from agent.layers.futures.planning.requests import require_account
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.plans import (
     emergency_gas_per_day_wei,
@@ -85,8 +86,10 @@ class FuturesComposer:
         action = futures_plan.actions[0]
         if isinstance(action, DelegateChange) and not action.is_allowed:
             account = account or UNREAD_ACCOUNT
-        if account is None or self._venue is None:
+        if self._venue is None:
             raise Refused("no futures venue is configured", remedy="see [futures]")
+        if account is None:
+            account = require_account(step.snapshot, policy)
         draft = self._venue.draft(account, action, head.timestamp_s)
         layer_grant = FuturesGrant(
             action,

@@ -17,6 +17,7 @@ from agent.model.futures import (
     FuturesAction,
     FuturesGrant,
     FuturesPlan,
+    FuturesReading,
     Hedge,
     MarginAccount,
     MarginDeposit,
@@ -196,6 +197,13 @@ def test_composer_without_a_venue_refuses() -> None:
 
     with pytest.raises(Refused, match="no futures venue"):
         FuturesComposer(None).compose(step, plan_of(FuturesPlan((SELL,), "drift", "")), step.snapshot.head)
+
+
+def test_unknown_account_is_no_missing_venue() -> None:
+    step = step_of(LONG)
+    unread = replace(step, snapshot=step.snapshot.with_layer(FuturesReading(None, unknown_reason="the venue is down")))
+    with pytest.raises(Refused, match="margin account is unknown: the venue is down"):
+        composed(FakeVenue(), plan_of(FuturesPlan((SELL,), "drift", "")), unread)
 
 
 # --- Orders that share an action
