@@ -152,20 +152,20 @@ def _unhealthy(state: RunState, reason: str) -> RunHealth:
 
 def process_identity() -> str:
     """Return a text that no other process has: machine, namespace of process ids, process id, and
-    its start in clock ticks since boot. Empty where /proc does not tell them.
+    its start. Empty where /proc does not tell them.
     """
     namespace = _pid_namespace()
-    start_ticks = _start_ticks(os.getpid())
-    if not namespace or start_ticks is None:
+    start = _start_of(os.getpid())
+    if not namespace or start is None:
         return ""
-    return f"{os.uname().nodename}/{namespace}/{os.getpid()}/{start_ticks}"
+    return f"{os.uname().nodename}/{namespace}/{os.getpid()}/{start}"
 
 
 def is_alive(identity: str) -> bool | None:
     """Return whether the process of a text by `process_identity` exists; None if that is unknown
     here, as for another machine or container.
     """
-    process_prefix, _, start_ticks = identity.rpartition("/")
+    process_prefix, _, start = identity.rpartition("/")
     machine_and_namespace, _, pid = process_prefix.rpartition("/")
     if not pid.isdecimal() or machine_and_namespace != f"{os.uname().nodename}/{_pid_namespace()}":
         return None
@@ -173,10 +173,10 @@ def is_alive(identity: str) -> bool | None:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's process, whose start cannot be compared
-        return None
-    current_start_ticks = _start_ticks(int(pid))
-    return None if current_start_ticks is None else current_start_ticks == start_ticks
+    except PermissionError:  # another user's process
+        pass
+    current_start = _start_of(int(pid))
+    return None if current_start is None else current_start == start
 
 
 def _pid_namespace() -> str:
@@ -186,15 +186,24 @@ def _pid_namespace() -> str:
         return ""
 
 
-def _start_ticks(pid: int) -> str | None:
-    """Return the start of a process (proc(5), field 22 of stat), empty for one that has ended but
-    was not yet collected by its parent; None if it cannot be read.
+def _start_of(pid: int) -> str | None:
+    """Return the start of a process: of its machine, and in clock ticks since then (proc(5), field
+    22 of stat). Empty for one that has ended but was not yet collected by its parent; None if it
+    cannot be read.
     """
     try:
         stat_fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return "" if stat_fields[0] == "Z" else stat_fields[19]
+    return "" if stat_fields[0] == "Z" else f"{_boot_id()}:{stat_fields[19]}"
+
+
+def _boot_id() -> str:
+    """Return the id of the machine's last start; empty if it cannot be read."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _next_cycle_text(report: RunReport, health: RunHealth, now_s: float) -> str | None:

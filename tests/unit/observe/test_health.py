@@ -18,6 +18,7 @@ from agent.app.records import run_report
 from agent.app.records.run_report import RunRecorder
 from agent.errors import OperatorNeeded
 from agent.model import RunFigures, RunReport, sum_counts
+from agent.observe import health
 from agent.observe.health import CLOCK_TOLERANCE_S, MAX_MISSED_CYCLES, health_document, is_alive, judge_health, process_identity
 from agent.store.store import Store
 from tests.support.fakes.clock import FakeClock
@@ -118,7 +119,7 @@ def test_process__is_alive_until_it_dies_whatever_its_number() -> None:
     ours = process_identity()
     assert is_alive(ours) is True
     place, _, started = ours.rpartition("/")
-    assert is_alive(f"{place}/{int(started) + 1}") is False, "another process has its number now"
+    assert is_alive(f"{place}/{started}1") is False, "another process has its number now"
     text = "import sys; from agent.observe.health import process_identity; print(process_identity(), flush=True); sys.stdin.read()"
     child = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
@@ -132,6 +133,26 @@ def test_process__is_alive_until_it_dies_whatever_its_number() -> None:
     child.stdin.close()
     child.stdout.close()
     assert is_alive(theirs) is False
+
+
+def test_process__of_another_user_is_compared_by_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    ours = process_identity()
+    monkeypatch.setattr(health.os, "kill", deny)
+    assert is_alive(ours) is True
+    assert is_alive(f"{ours}1") is False
+    monkeypatch.setattr(health, "_start_of", lambda _: None)
+    assert is_alive(ours) is None
+
+
+def test_process__of_before_a_restart_of_the_machine_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number and the ticks since the start are the same again."""
+    before = process_identity()
+    monkeypatch.setattr(health, "_boot_id", lambda: "another start")
+    assert is_alive(process_identity()) is True
+    assert is_alive(before) is False
 
 
 @pytest.mark.parametrize("process", ["", "other/pid:[1]/1/1", f"{os.uname().nodename}/pid:[1]/1/1", "x", "a/b/c/d"])
