@@ -86,7 +86,7 @@ def judge_health(
     obstacles = list(reasons)
     if not report.sends:
         obstacles.append("a dry run: it sends nothing; start it with --send")
-    if report.last_good_cycle_s is None:
+    if report.last_good_cycle_at_s is None:
         obstacles.append("no successful cycle yet")
     if report.pause_reason:
         obstacles.append(f"paused: {report.pause_reason}")
@@ -102,7 +102,9 @@ def silence_text(report: RunReport, now_s: float, known_for_s: float = 0) -> str
     """Return the time since the last good cycle as text if it is too long; else empty."""
     silent_s = max(
         now_s
-        - (report.started_s if report.last_good_cycle_s is None else report.last_good_cycle_s),
+        - (
+            report.started_s if report.last_good_cycle_at_s is None else report.last_good_cycle_at_s
+        ),
         known_for_s,
     )
     silence_limit_s = MAX_MISSED_CYCLES * report.interval_s + 60
@@ -113,8 +115,9 @@ def silence_text(report: RunReport, now_s: float, known_for_s: float = 0) -> str
 
 class HealthDocument(TypedDict):
     """Health of a run. `cycles` counts its cycles, `last_good_cycle_s` is the age of the last good
-    one, None before the first; `next_cycle` is the time of the next (ISO 8601), None while it is not known;
-    `reasons` are why it is not `ok`. `sends` is false for a dry run, None without a report.
+    one in seconds, None before the first. `next_cycle` is the earliest time of the next (ISO 8601),
+    None while none is known and once it has passed. `reasons` are why it is not `ok`. `sends` is
+    false for a dry run, None without a report.
     """
 
     ok: bool
@@ -131,15 +134,15 @@ def health_document(
     report: RunReport | None, health: RunHealth, reasons: Sequence[str], now_s: float
 ) -> HealthDocument:
     """Return the document of a health check that fails for these reasons."""
-    last_good_cycle_s = None if report is None else report.last_good_cycle_s
+    last_good_cycle_at_s = None if report is None else report.last_good_cycle_at_s
     return {
         "ok": not reasons,
         "state": health.state,
         "reasons": list(reasons),
         "cycles": 0 if report is None else report.cycles,
         "last_good_cycle_s": None
-        if last_good_cycle_s is None
-        else max(0, int(now_s - last_good_cycle_s)),
+        if last_good_cycle_at_s is None
+        else max(0, int(now_s - last_good_cycle_at_s)),
         "next_cycle": None if report is None else _next_cycle_text(report, health, now_s),
         "paused": report is not None and bool(report.pause_reason),
         "sends": None if report is None else report.sends,
@@ -207,7 +210,9 @@ def _boot_id() -> str:
 
 
 def _next_cycle_text(report: RunReport, health: RunHealth, now_s: float) -> str | None:
-    """Return when the next cycle begins; None if none is expected, or if it has begun."""
+    """Return when the next cycle begins at the earliest, which may be a tenth of the interval later;
+    None if none is expected, or if that time has passed.
+    """
     if health.state != "running" or report.last_cycle_s is None or report.trouble:
         return None
     next_cycle_s = report.last_cycle_s + report.interval_s

@@ -42,7 +42,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     """A dashboard that says that its run is healthy."""
     now_s = int(time.time())
     with Site(tmp_path / "trimtab.db.users") as site:
-        report = RunReport("a", process_identity(), True, 600, now_s, now_s, cycles=1, last_cycle_s=now_s, last_good_cycle_s=now_s)
+        report = RunReport("a", process_identity(), True, 600, now_s, now_s, cycles=1, last_cycle_s=now_s, last_good_cycle_at_s=now_s)
         site.board._seen_report = SeenReport(report, time.monotonic())
         yield site
 

@@ -90,7 +90,7 @@ class RunRecorder:
                 previous_report,
                 cycles=previous_report.cycles + 1,
                 last_cycle_s=now_s,
-                last_good_cycle_s=previous_report.last_good_cycle_s if trouble else now_s,
+                last_good_cycle_at_s=previous_report.last_good_cycle_at_s if trouble else now_s,
                 trouble=self._redact(trouble),
                 pause_reason=self._redact(pause_text),
                 outcomes=sum_counts(previous_report.outcomes, ((outcome, 1),)),

@@ -37,7 +37,7 @@ class RunReport:
     """The report of one run. Times are Unix seconds of its machine's clock.
 
     `process_identity` identifies its process on its machine, empty if unknown; `sends` is False for
-    a dry run. `last_good_cycle_s` is the end of the last good cycle, `trouble` the problem of the
+    a dry run. `last_good_cycle_at_s` is the end of the last good cycle, `trouble` the problem of the
     last one, empty if it was good. `hang_text` is the watchdog's report, `pause_reason` the reason
     of the kill switch, empty if it is off. `ended_s` is None until the run ends; `end_error` is the
     error that ended it, empty if it was stopped. Counters begin with the run; those of transactions
@@ -52,7 +52,7 @@ class RunReport:
     written_s: int
     cycles: int = 0
     last_cycle_s: int | None = None
-    last_good_cycle_s: int | None = None
+    last_good_cycle_at_s: int | None = None
     trouble: str = ""
     pause_reason: str = ""
     hang_text: str = ""

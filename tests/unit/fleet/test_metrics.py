@@ -37,7 +37,7 @@ class FakeMember:
         now_s = int(time.time())
         report = RunReport("run", "", True, 600, now_s - 9_000, now_s, 1, now_s, now_s)
         if trouble:
-            report = replace(report, last_good_cycle_s=None, trouble=trouble)
+            report = replace(report, last_good_cycle_at_s=None, trouble=trouble)
         figures = RunFigures(drifts_bps=(("WETH", drift_bps),), loss_24h=loss, loss_limit=None if loss is None else "100")
         self._report = replace(report, figures=figures)
         self._is_served = is_served

@@ -29,7 +29,7 @@ START_S = 1_800_000_000
 EVERY_S = 600
 LATE_S = MAX_MISSED_CYCLES * EVERY_S + 60
 NEW = RunReport("a", "", True, EVERY_S, START_S, START_S)
-GOOD = replace(NEW, cycles=3, last_good_cycle_s=START_S, last_cycle_s=START_S)
+GOOD = replace(NEW, cycles=3, last_good_cycle_at_s=START_S, last_cycle_s=START_S)
 WALLET = "0x" + "11" * 20
 
 
@@ -211,7 +211,7 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     run_report = store.run_reports.newest()
     assert run_report is not None
     assert run_report == run.report
-    assert (run_report.cycles, run_report.last_good_cycle_s, run_report.last_cycle_s, run_report.written_s) == (
+    assert (run_report.cycles, run_report.last_good_cycle_at_s, run_report.last_cycle_s, run_report.written_s) == (
         2,
         START_S + 5,
         START_S + 6,

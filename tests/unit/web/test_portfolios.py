@@ -235,13 +235,13 @@ def test_list__says_of_each_run_that_it_is_gone_or_stopped(shelf: ServedPortfoli
         return shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
 
     now_s = int(time.time())
-    alive = RunReport("a", process_identity(), True, 600, now_s, now_s, cycles=1, last_cycle_s=now_s, last_good_cycle_s=now_s)
+    alive = RunReport("a", process_identity(), True, 600, now_s, now_s, cycles=1, last_cycle_s=now_s, last_good_cycle_at_s=now_s)
     place, _, _ = alive.process_identity.rpartition("/")
     assert "run:" not in shown(alive)
     assert "dry run" not in shown(alive)
     assert "dry run: sends nothing" in shown(replace(alive, sends=False))
     assert "run: the process of the run ended without a last report" in shown(replace(alive, process_identity=f"{place}/1"))
-    assert "run: no successful cycle for" in shown(replace(alive, started_s=now_s - 9_999, last_good_cycle_s=None))
+    assert "run: no successful cycle for" in shown(replace(alive, started_s=now_s - 9_999, last_good_cycle_at_s=None))
     assert "run:" not in shown(replace(alive, trouble="failed: it reverted")), "the last cycle's problem is told once, by the history"
     stopped = shown(replace(alive, ended_s=now_s))
     assert '<p class="say">run stopped at' in stopped

@@ -53,7 +53,7 @@ def report(age_s: int = 0, **more: Any) -> RunReport:
     """The report of a run in this process whose last good cycle ended `age_s` ago."""
     at_s = int(time.time()) - age_s
     run_report = RunReport(
-        "a", process_identity(), True, EVERY_S, at_s, at_s, cycles=1, last_cycle_s=at_s, last_good_cycle_s=at_s, outcomes=(("done", 1),)
+        "a", process_identity(), True, EVERY_S, at_s, at_s, cycles=1, last_cycle_s=at_s, last_good_cycle_at_s=at_s, outcomes=(("done", 1),)
     )
     return replace(run_report, transactions=(("swap final", 1),), figures=FIGURES, **more)
 
@@ -164,7 +164,7 @@ def test_health_and_ready_follow_the_report_at_once(tmp_path: Path) -> None:
 
         assert codes(None) == (503, 503, 0)
         assert client.ask("/health").json["reasons"] == ["no continuous run (trimtab run --every) reports here"]
-        assert codes(replace(report(), last_good_cycle_s=None)) == (200, 503, 1)
+        assert codes(replace(report(), last_good_cycle_at_s=None)) == (200, 503, 1)
         assert codes(report()) == (200, 200, 1)
         assert codes(report(pause_reason="lunch")) == (200, 503, 1)
         assert client.ask("/ready").json["reasons"] == ["paused: lunch"]
