@@ -255,14 +255,16 @@ def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
         "queued": queued_count,
         "waiting": None if offered_plan is None else stored_plan_document(offered_plan),
         "controls": [
-            control_document(_with_expiry(control_record)) for control_record in control_records
+            control_document(_with_expiry(control_record, is_paper=loaded_config.is_paper))
+            for control_record in control_records
         ],
     }
 
 
 def find_control(config: ConfigSource, control_id: str) -> ControlDocument:
     """Return one control. Raises ConfigError for an unknown id."""
-    with wiring.open_store_offline(load_config(config)) as (store, _):
+    loaded_config = load_config(config)
+    with wiring.open_store_offline(loaded_config) as (store, _):
         control_record = store.controls.find(control_id)
     if control_record is None:
         raise ConfigError(
@@ -270,20 +272,21 @@ def find_control(config: ConfigSource, control_id: str) -> ControlDocument:
             "trimtab controls lists them",
             code=ErrorCode.UNKNOWN,
         )
-    return control_document(_with_expiry(control_record))
+    return control_document(_with_expiry(control_record, is_paper=loaded_config.is_paper))
 
 
-def _with_expiry(control_record: ControlRecord) -> ControlRecord:
+def _with_expiry(control_record: ControlRecord, *, is_paper: bool) -> ControlRecord:
     """Return a queued control whose time is over as expired, which the next run stores."""
     if control_record.state is not ControlState.QUEUED:
         return control_record
     if time.time() < control_record.control.expires_at_s:
         return control_record
+    run_command = "trimtab paper" if is_paper else "trimtab run --send"
     return replace(
         control_record,
         state=ControlState.EXPIRED,
         code=ControlCode.EXPIRED,
-        reason="no run took it in its time: start trimtab run --send, then ask again",
+        reason=f"no run took it in its time: start {run_command}, then ask again",
     )
 
 

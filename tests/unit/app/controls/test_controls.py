@@ -40,6 +40,7 @@ from agent.model import (
 )
 from agent.model.futures import DelegateChange, FuturesPlan, MarginAccount, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
 from agent.model.liquidity import Collect
+from agent.ports.paper import PaperConfig
 from agent.reference import reference_prices
 from agent.store import Store, open_store
 from agent.store.controls import MAX_QUEUED, MAX_SHOWN_PLANS, ControlStateChange, ControlStore
@@ -532,6 +533,16 @@ def test_pause__needs_no_readable_log(config: Path, monkeypatch: pytest.MonkeyPa
     assert store.pause_switch.read().paused
     assert [event.state for event in store.controls.events()] == ["done"]
     store.close()
+
+
+@pytest.mark.parametrize(("is_paper", "command"), [(True, "trimtab paper"), (False, "trimtab run --send")], ids=["paper", "live"])
+def test_expired_control__names_the_run_that_would_take_it(config: Path, is_paper: bool, command: str) -> None:
+    source = PaperConfig(config) if is_paper else config
+    submission = ControlSubmission(ControlKind.RESUME, (), "owner", ControlOrigin.CLI)
+    control = queue.submit_control(source, submission, now=lambda: 5_000)
+    document = queue.find_control(source, control.id)
+    assert document["reason"] == f"no run took it in its time: start {command}, then ask again"
+    assert queue.list_controls(source)["controls"] == [document]
 
 
 def test_pause__with_the_key_of_an_earlier_one_is_that_one(config: Path) -> None:
