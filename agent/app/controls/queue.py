@@ -301,6 +301,7 @@ def is_served(loaded_config: LoadedConfig) -> bool:
     if sqlite_path(loaded_config.store_url) is None:
         with suppress(PassingFault), wiring.open_store_offline(loaded_config) as (store, _):
             return bool(store.db.is_served())
+        return False
     *_, store_lock_file = wiring.lock_arguments(loaded_config)
     with suppress(PassingFault):
         return is_service_locked(store_lock_file)

@@ -545,6 +545,14 @@ def test_expired_control__names_the_run_that_would_take_it(config: Path, is_pape
     assert queue.list_controls(source)["controls"] == [document]
 
 
+def test_served__on_a_database_that_does_not_answer_is_unknown(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock file of this machine says nothing about the others."""
+    monkeypatch.setattr(queue, "sqlite_path", lambda _: None)
+    monkeypatch.setattr(queue.wiring, "open_store_offline", unreadable)
+    monkeypatch.setattr(queue, "is_service_locked", lambda _: True)
+    assert not queue.is_served(load_config(config))
+
+
 def test_pause__with_the_key_of_an_earlier_one_is_that_one(config: Path) -> None:
     first = submitted(config, "pause", key="a key")
     assert submitted(config, "pause", key="a key") == first
