@@ -9,7 +9,7 @@ import pytest
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.providers.checked import open_web3
-from agent.chain.providers.eth_tester import EthTesterTransport
+from agent.chain.providers.eth_tester import UNKNOWN_BLOCK_CODE, EthTesterTransport
 from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.rpc import CallFailed, RpcFault, block_ref_at_hash, parse_head
 from agent.chain.tokens import encode_approve
@@ -69,6 +69,34 @@ def test_block_hash_unknown_or_not_canonical__is_a_fault(tester_chain: LocalChai
         assert isinstance(answers, RpcFault)
     known = {"blockHash": head(tester_chain)["hash"], "requireCanonical": True}
     assert int(tester_chain.transport.call("eth_getBalance", [owner, known]), 16) == tester_chain.w3.eth.get_balance(owner)
+
+
+def calls_at(chain: LocalChain, block_ref: str) -> list[tuple[str, list[Any]]]:
+    """A read of each kind that the transport answers itself."""
+    link = chain.token_contract("LINK").address
+    supply_call = {"from": "0x" + "11" * 20, "to": link, "data": "0x18160ddd"}
+    return [
+        ("eth_call", [supply_call, block_ref]),
+        ("eth_getStorageAt", [link, "0x0", block_ref]),
+        ("eth_getLogs", [{"address": link, "fromBlock": block_ref, "toBlock": block_ref}]),
+    ]
+
+
+@pytest.mark.parametrize("tag", ["pending", "safe", "finalized"])
+def test_tag_of_a_new_block__is_the_newest(tester_chain: LocalChain, tag: str) -> None:
+    batch = tester_chain.transport.batch
+    assert batch(calls_at(tester_chain, tag)) == batch(calls_at(tester_chain, "latest"))
+
+
+def test_earliest_block__is_the_first(tester_chain: LocalChain) -> None:
+    batch = tester_chain.transport.batch
+    assert batch(calls_at(tester_chain, "earliest")) == batch(calls_at(tester_chain, "0x0")) == ["0x", "0x" + "00" * 32, []]
+
+
+def test_block_after_the_newest__is_unknown(tester_chain: LocalChain) -> None:
+    number = hex(tester_chain.w3.eth.block_number + 1)
+    answers = tester_chain.transport.batch(calls_at(tester_chain, number))
+    assert [answer.code for answer in answers] == [UNKNOWN_BLOCK_CODE] * 3
 
 
 def test_a_revert_is_a_fault_with_its_data(tester_chain: LocalChain) -> None:

@@ -120,7 +120,7 @@ class EthTesterTransport(CheckedProvider):
         client = Web3(provider)
         provider.global_ccip_read_enabled = False
         self._request = provider.request_func(client, NamedElementOnion([]))
-        self._tester = provider.ethereum_tester
+        self._tester: Any = provider.ethereum_tester
         self._caller = client.eth.accounts[-1]
         self.operator = operator
         self.name = f"endpoint {operator!r} in process"
@@ -176,14 +176,15 @@ class EthTesterTransport(CheckedProvider):
         return _json_value(response.get("result"))
 
     def _block_number(self, method: str, block_ref: object) -> int:
-        """Return the block number of a parameter."""
-        converted_ref = self._converted_param(method, block_ref)
-        return int(
-            str(
-                self._answer("eth_blockNumber", []) if converted_ref == "latest" else converted_ref
-            ),
-            16,
-        )
+        """Return the block number of a parameter. Raises _BlockUnknown for one after the head."""
+        converted_ref = str(self._converted_param(method, block_ref))
+        head_number: int = self._tester.backend.chain.get_canonical_head().block_number
+        if converted_ref in _HEAD_TAGS:
+            return head_number
+        block_number = 0 if converted_ref == "earliest" else int(converted_ref, 16)
+        if block_number > head_number:
+            raise _BlockUnknown("block not found")
+        return block_number
 
     def _converted_param(self, method: str, param: object) -> object:
         """Convert a block-hash parameter (EIP-1898), unknown to eth-tester, to the canonical
@@ -213,6 +214,7 @@ class EthTesterTransport(CheckedProvider):
         return param
 
 
+_HEAD_TAGS = ("latest", "pending", "safe", "finalized")
 _METHODS_AT_BLOCK = frozenset(
     {"eth_call", "eth_getBalance", "eth_getCode", "eth_getTransactionCount", "eth_getStorageAt"}
 )
