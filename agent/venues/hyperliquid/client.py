@@ -514,7 +514,7 @@ class HyperliquidClient:
         return self._market(coin).number
 
     def agents(self) -> tuple[HyperliquidAgent, ...]:
-        """Return the named agent wallets of the account that have not expired."""
+        """Return the named agent wallets of the account; expired ones may be among them."""
         return self._parse_agents(self._info("extraAgents"))
 
     def _parse_agents(self, answer: object) -> tuple[HyperliquidAgent, ...]:
