@@ -186,9 +186,12 @@ def require_venue_decimals(config: Config, portfolio: Portfolio) -> None:
 
 
 def missing_agent_key_reason(loaded_config: LoadedConfig) -> str:
-    """Return why there is no agent key for the venue of [futures]; empty if there is one."""
+    """Return why there is no agent key for the venue of [futures]; empty if its keystore exists or
+    another source is set. Variables and the keyring are looked at when the key is loaded: a process
+    that only reads may have neither.
+    """
     futures_table = loaded_config.config.futures
-    if not isinstance(futures_table, HyperliquidTable) or futures_table.key_source_name is None:
+    if not isinstance(futures_table, HyperliquidTable) or not futures_table.has_agent_key_source:
         return "no agent key is configured; set futures.agent_keystore"
     if (
         futures_table.agent_keystore

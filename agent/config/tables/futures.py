@@ -292,6 +292,10 @@ class PerpetualProtocolTable(PerpetualProtocolContracts, FuturesLayerTable):
         return name_by_address
 
 
+AGENT_KEY_SOURCES = ("agent_keystore", "agent_key_env", "agent_keyring")
+"""Keys of [futures] that name the source of the agent key; at most one is set."""
+
+
 class HyperliquidTable(FuturesLayerTable, VariableTable):
     """[futures] on Hyperliquid (docs/futures.md). The agent key trades for the account and cannot
     withdraw; without a source of it nothing is sent.
@@ -320,8 +324,7 @@ class HyperliquidTable(FuturesLayerTable, VariableTable):
     def _check_url_and_key(self) -> HyperliquidTable:
         if (self.url is None) == (self.url_env is None):
             raise ValueError("give exactly one of url and url_env")
-        source_keys = ("agent_keystore", "agent_key_env", "agent_keyring")
-        if len(given_keys := [key for key in source_keys if getattr(self, key)]) > 1:
+        if len(given_keys := [key for key in AGENT_KEY_SOURCES if getattr(self, key)]) > 1:
             raise ValueError(
                 f"more than one source of the agent key ({', '.join(given_keys)}); keep one"
             )
@@ -345,10 +348,9 @@ class HyperliquidTable(FuturesLayerTable, VariableTable):
         )
 
     @property
-    def key_source_name(self) -> str | None:
-        """Name of the source of the agent key; None without one."""
-        source_keys = ("agent_keystore", "agent_key_env", "agent_keyring")
-        return next((key for key in source_keys if getattr(self, key)), None)
+    def has_agent_key_source(self) -> bool:
+        """Whether a source of the agent key is set."""
+        return any(getattr(self, key) for key in AGENT_KEY_SOURCES)
 
     @property
     def contract_name_by_address(self) -> dict[str, str]:

@@ -7,11 +7,11 @@ from typing import Any
 import tomlkit
 
 from agent.config.loaded import USUAL_STORE
+from agent.config.tables.futures import AGENT_KEY_SOURCES
 from agent.foreign_text import bounded_toml
 
 COPIED_WALLET_FIELDS = {"address", "payout_addresses"}
 """Keys of [wallet] that a copy has; the others are of the key or of its signer."""
-FUTURES_KEY_SOURCES = {"agent_keystore", "agent_key_env", "agent_keyring"}
 
 
 def copy_text(
@@ -28,7 +28,7 @@ def copy_text(
     dropped_keys = {
         "wallet": wallet_table.keys() - COPIED_WALLET_FIELDS,
         "portfolio": {"positions"},
-        "futures": FUTURES_KEY_SOURCES | ({"account", "delegate"} if is_other_wallet else set()),
+        "futures": {*AGENT_KEY_SOURCES, *(("account", "delegate") if is_other_wallet else ())},
         "service": {"heartbeat_url", "heartbeat_url_env"},
     }
     for table_name, keys in dropped_keys.items():
