@@ -269,6 +269,7 @@ from agent.model.transactions import SignedTx as SignedTx
 from agent.model.transactions import Transfer as Transfer
 from agent.model.transactions import UnsignedTx as UnsignedTx
 from agent.model.transactions import WithdrawalProgress as WithdrawalProgress
+from agent.model.triggers import STRICTNESS_COST_BPS as STRICTNESS_COST_BPS
 from agent.model.triggers import AnsweredTrigger as AnsweredTrigger
 from agent.model.triggers import AnyOf as AnyOf
 from agent.model.triggers import Cron as Cron

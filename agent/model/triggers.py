@@ -16,6 +16,14 @@ from agent.model.weights import SignalSettings
 # --- Risk of deviating from the targets, and the trade-off between risk and cost.
 
 
+STRICTNESS_COST_BPS = {
+    "relaxed": Fraction(3, 20),
+    "normal": Fraction(1, 2),
+    "strict": Fraction(3, 2),
+}
+"""Annual cost of 1 % of tracking error, bps of the portfolio: λ of 0.3, 1 and 3."""
+
+
 @dataclass(frozen=True, slots=True)
 class RiskEstimationWindow:
     """Sample for estimating volatilities: returns over `step_s` within the last `window_s` of
@@ -65,6 +73,15 @@ class TrackingRisk:
     no_sample_reason: str = ""
     widths: tuple[TokenWidth, ...] = ()
     after_tax: bool = False
+
+    @property
+    def strictness(self) -> str | None:
+        """Name of the cost of the tracking rule; None with a horizon, or for a cost without a name."""
+        if self.horizon_s is not None:
+            return None
+        return next(
+            (name for name, cost in STRICTNESS_COST_BPS.items() if cost == self.cost_bps), None
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Destination, Plan, Rebalance, StepInput
+from agent.model import STRICTNESS_COST_BPS, Destination, Plan, Rebalance, StepInput
 from agent.planning.planner import plan
 from agent.planning.problem import build_pool_graph, build_problem
 from agent.planning.solver.utility import objective_for_goal
 from agent.policy.decide import decide
 from agent.policy.risk_estimates import complete_risk
-from agent.policy.triggers.no_trade_zone import STRICTNESS_COST_BPS, build_tracking
+from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.reference import reference_prices
 from agent.units import BPS, Value
 from tests.support.builders import step_input, with_limits, with_snapshot

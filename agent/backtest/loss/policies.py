@@ -10,6 +10,7 @@ from fractions import Fraction
 from agent.backtest.loss.simulation import FloatMatrix, LossMarket, LossPolicy
 from agent.backtest.loss.taxes import GAIN_STEPS, LossTax, TaxedPolicy
 from agent.model import (
+    STRICTNESS_COST_BPS,
     Destination,
     Every,
     HybridTrigger,
@@ -21,11 +22,7 @@ from agent.model import (
 )
 from agent.policy.drift import band
 from agent.policy.risk import aversion
-from agent.policy.triggers.no_trade_zone import (
-    DEFAULT_STRICTNESS,
-    STRICTNESS_COST_BPS,
-    build_tracking,
-)
+from agent.policy.triggers.no_trade_zone import DEFAULT_STRICTNESS, build_tracking
 from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, token_rules
 from agent.units import BPS, YEAR_S, format_duration
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps

@@ -10,6 +10,7 @@ from enum import Enum
 
 from agent.errors import ConfigError
 from agent.model import (
+    STRICTNESS_COST_BPS,
     AllocationMethod,
     Destination,
     Every,
@@ -23,11 +24,7 @@ from agent.model import (
 )
 from agent.policy.risk import MAX_HORIZON_S, MIN_HORIZON_S
 from agent.policy.triggers.bands import validate_band
-from agent.policy.triggers.no_trade_zone import (
-    DEFAULT_STRICTNESS,
-    STRICTNESS_COST_BPS,
-    build_tracking,
-)
+from agent.policy.triggers.no_trade_zone import DEFAULT_STRICTNESS, build_tracking
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
 from agent.units import format_duration
 
@@ -91,14 +88,15 @@ class PolicyChoice:
 
     @property
     def strictness(self) -> str | None:
-        """The strictness of the tracking rule, if it is the trigger."""
+        """The strictness of the tracking rule, if it is the trigger and has one."""
+        return self.trigger.risk.strictness if isinstance(self.trigger, NoTradeZone) else None
+
+    @property
+    def rule_label(self) -> str:
+        """Display text of the tracking rule, with its cost if this is of no strictness; else empty."""
         if not isinstance(self.trigger, NoTradeZone) or self.horizon_s is not None:
-            return None
-        return next(
-            name
-            for name, cost_bps in STRICTNESS_COST_BPS.items()
-            if cost_bps == self.trigger.risk.cost_bps
-        )
+            return ""
+        return f"tracking {self.strictness or f'{float(self.trigger.risk.cost_bps):g} bps'}"
 
     @property
     def is_after_tax(self) -> bool:
@@ -108,9 +106,7 @@ class PolicyChoice:
     @property
     def label(self) -> str:
         """Display text: "band 10 % rel, every 7 d, to halfway"."""
-        label_parts = []
-        if self.strictness is not None:
-            label_parts.append(f"tracking {self.strictness}")
+        label_parts = [self.rule_label] if self.rule_label else []
         if self.is_after_tax:
             label_parts.append("after tax")
         if self.horizon_s is not None:
@@ -145,7 +141,14 @@ class PolicyChoice:
 
     @property
     def config_text(self) -> str:
-        """Keys of [policy] in a config for this trigger and destination."""
+        """Keys of [policy] in a config for this trigger and destination. Raises ConfigError for a
+        tracking rule of another cost than those of the strictnesses.
+        """
+        if self.rule_label and self.strictness is None:
+            raise ConfigError(
+                f"policy.trigger: a config has no {self.rule_label}",
+                f"write {', '.join(STRICTNESSES)}",
+            )
         band = self.band or Threshold(None, None)
         kinds = {
             "tracking": self.strictness,

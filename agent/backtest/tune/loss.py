@@ -12,7 +12,8 @@ import numpy as np
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec
 from agent.floats import FloatArray
-from agent.policy.triggers.no_trade_zone import DEFAULT_STRICTNESS, STRICTNESS_COST_BPS
+from agent.model import STRICTNESS_COST_BPS
+from agent.policy.triggers.no_trade_zone import DEFAULT_STRICTNESS
 
 RISK_AVERSION = float(2 * STRICTNESS_COST_BPS[DEFAULT_STRICTNESS])
 """λ of the loss: that of the default strictness, whatever a setting's own."""

@@ -429,8 +429,8 @@ def _stop_order(choice: PolicyChoice) -> tuple[int, int]:
 
 
 def _band_label(choice: PolicyChoice) -> str:
-    if choice.strictness is not None:
-        return f"tracking {choice.strictness}"
+    if choice.rule_label:
+        return choice.rule_label
     if choice.horizon_s is not None:
         return f"zone {format_duration(choice.horizon_s)}"
     return "no band" if choice.band is None else band_text(choice.band)

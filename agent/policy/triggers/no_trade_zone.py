@@ -22,6 +22,7 @@ from operator import mul
 
 from agent.errors import ConfigError
 from agent.model import (
+    STRICTNESS_COST_BPS,
     AssetDrift,
     Destination,
     Limits,
@@ -576,12 +577,6 @@ def _bps_text(share: Fraction) -> str:
 # --- Rules and notation of the zone and of the tracking rule, which need a whole step.
 
 
-STRICTNESS_COST_BPS = {
-    "relaxed": Fraction(3, 20),
-    "normal": Fraction(1, 2),
-    "strict": Fraction(3, 2),
-}
-"""Annual cost of 1 % of tracking error, bps of the portfolio: λ of 0.3, 1 and 3."""
 DEFAULT_STRICTNESS = "normal"
 
 
@@ -597,11 +592,8 @@ def _describe_zone(trigger: NoTradeZone, _: Portfolio) -> str:
             f", risk of {format_duration(risk.estimation_window.window_s)} of recorded prices"
         )
     if risk.horizon_s is None:
-        strictness = next(
-            (name for name, cost in STRICTNESS_COST_BPS.items() if cost == risk.cost_bps), "own"
-        )
         tax_text = ", after tax" if risk.after_tax else ""
-        return f"tracking: strictness {strictness}{tax_text}{sample_text}"
+        return f"tracking: strictness {risk.strictness or 'own'}{tax_text}{sample_text}"
     return (
         f"zone: {float(risk.cost_bps):g} bps a year for 1 % of tracking error, horizon"
         f" {format_duration(risk.horizon_s)}{sample_text}"
