@@ -394,6 +394,13 @@ def format_time(at_s: int) -> str:
     return f"{utc_text(at_s)} UTC"
 
 
+def exact_duration(seconds: int) -> str:
+    """Return a duration as a config has it, in the largest unit that divides it: 604,800 -> "7d"."""
+    return next(
+        f"{seconds // unit_s}{unit}" for unit_s, unit in _DURATION_UNITS if seconds % unit_s == 0
+    )
+
+
 def format_duration(seconds: int) -> str:
     """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 d 2 h"."""
     duration_parts = []

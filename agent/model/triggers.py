@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import assert_never
 
 from agent.model.weights import SignalSettings
+from agent.units import BPS, exact_duration
 
 # --- Risk of deviating from the targets, and the trade-off between risk and cost.
 
@@ -92,6 +93,12 @@ class NoTradeZone:
 
     risk: TrackingRisk
 
+    def __repr__(self) -> str:
+        """Return the call of agent.research that makes it, if there is one."""
+        if self.risk == TrackingRisk(self.risk.cost_bps, None, (), ()) and self.risk.strictness:
+            return f'tracking("{self.risk.strictness}")'
+        return f"NoTradeZone(risk={self.risk!r})"
+
 
 @dataclass(frozen=True, slots=True)
 class RiskCostTradeoff:
@@ -142,6 +149,13 @@ class Threshold:
     absolute_bps: int | None
     relative_bps: int | None
 
+    def __repr__(self) -> str:
+        """Return the call of agent.research that makes it."""
+        shares = [] if self.relative_bps is None else [f"{self.relative_bps / BPS}"]
+        if self.absolute_bps is not None:
+            shares.append(f"absolute={self.absolute_bps / BPS}")
+        return f"band({', '.join(shares)})"
+
 
 @dataclass(frozen=True, slots=True)
 class Every:
@@ -150,6 +164,10 @@ class Every:
     """
 
     every_s: int
+
+    def __repr__(self) -> str:
+        """Return the call of agent.research that makes it."""
+        return f'every("{exact_duration(self.every_s)}")'
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +189,12 @@ class HybridTrigger:
 
     threshold: Threshold
     schedule: Schedule
+
+    def __repr__(self) -> str:
+        """Return the call of agent.research that makes it, if there is one."""
+        if isinstance(self.schedule, Every):
+            return f"{repr(self.schedule)[:-1]}, {self.threshold!r})"
+        return f"HybridTrigger(threshold={self.threshold!r}, schedule={self.schedule!r})"
 
 
 @dataclass(frozen=True, slots=True)

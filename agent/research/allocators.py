@@ -4,11 +4,12 @@ functions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import BacktestSpec
@@ -32,19 +33,31 @@ _ADVICE = (
 )
 
 
-def allocator(kind: str, **keys: Any) -> AllocatorTable:
+class Allocator(AllocatorTable):
+    """The keys of a config's [portfolio.weights], which are shown as they were written."""
+
+    _written: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+
+    def __repr__(self) -> str:
+        keys = [f"{name}={value!r}" for name, value in self._written.items()]
+        return f"allocator({', '.join((repr(self.kind), *keys))})"
+
+
+def allocator(kind: str, **keys: Any) -> Allocator:
     """Choose the weights by an allocator of trimtab, with the keys of a config's
     `[portfolio.weights]`. Raises ConfigError.
 
-    >>> allocator("equal", every="28d", keep="7d", churn="1%", until_chosen="targets").every
-    2419200
+    >>> allocator("equal", every="28d", keep="7d", churn="1%", until_chosen="targets")
+    allocator('equal', every='28d', keep='7d', churn='1%', until_chosen='targets')
     """
     values = {"kind": kind} | keys
     try:
-        return AllocatorTable.model_validate(values)
+        table = Allocator.model_validate(values)
     except ValidationError as error:
-        mistakes = "; ".join(describe_errors(error, values, AllocatorTable))
+        mistakes = "; ".join(describe_errors(error, values, Allocator))
         raise ConfigError(f"allocator: {mistakes}", _ADVICE) from None
+    table._written = keys
+    return table
 
 
 def with_allocator(

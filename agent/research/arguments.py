@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from agent.config.tables.fields import parse_choice, parse_duration_s
 from agent.errors import ConfigError
-from agent.units import written_number
+from agent.units import exact_duration, written_number
 
 Choice = TypeVar("Choice", bound=Enum)
 Number = int | float | Decimal | Fraction | str
@@ -156,6 +156,19 @@ def duration_s(duration: Duration, field: str) -> int:
     if not (seconds > 0 and seconds.is_integer()):
         raise ConfigError(f"{field}: {duration} is no whole number of seconds", "write 90s or 7d")
     return int(seconds)
+
+
+def call_text(maker: str, subject: object, **duration_s_by_name: int | None) -> str:
+    """Return the call of research that makes a value, as one would type it: durations of zero or None
+    are omitted, and a function stands by its name.
+    """
+    subject_text = getattr(subject, "__name__", None) or repr(subject)
+    durations = [
+        f'{name}="{exact_duration(seconds)}"'
+        for name, seconds in duration_s_by_name.items()
+        if seconds
+    ]
+    return f"{maker}({', '.join((subject_text, *durations))})"
 
 
 def optional_duration_s(duration: Duration, field: str) -> int | None:

@@ -8,10 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from agent.backtest.settings import MAX_AGE_BARS
-from agent.config.tables.weights import LONGEST_WINDOW_S, MOST_INTERVALS
+from agent.config.tables.weights import (
+    DEFAULT_MAX_CHANGE_BPS,
+    LONGEST_WINDOW_S,
+    MOST_INTERVALS,
+    AllocatorTable,
+)
 from agent.errors import ConfigError
 from agent.layers.signals.policy import checked_answer
 from agent.model import (
@@ -26,10 +32,18 @@ from agent.model import (
     SignalView,
 )
 from agent.price_files.frames import load_polars
-from agent.research.arguments import Duration, described, has_items, optional_duration_s
+from agent.research.arguments import (
+    Duration,
+    call_text,
+    described,
+    duration_s,
+    has_items,
+    optional_duration_s,
+)
+from agent.research.live_files import checked_lines, signal_source
 from agent.research.prices import times
 from agent.signals.worker import targets_document
-from agent.units import format_duration
+from agent.units import exact_duration, format_bps, format_duration
 
 HOUR_S = 3_600
 DAY_S = 86_400
@@ -47,6 +61,33 @@ class FunctionSignal:
     every_s: int
     window_s: int | None
     argument: str = "signal"
+
+    def __repr__(self) -> str:
+        return call_text("signal", self.function, every=self.every_s, window=self.window_s)
+
+    def config(self, path: str | Path, *, step: Duration) -> str:
+        """Return what a config needs to trade by the function live, as TOML: the weights, which are
+        chosen from a price each `step` (the bar of the backtest), and the signal in the file at
+        `path`, which goes beside the config, with its hash. Raises ConfigError.
+        """
+        step_s = duration_s(step, "step")
+        window_s = live_window_s(self.window_s, step_s, self.argument)
+        every_s = max(self.every_s, step_s)
+        source = signal_source(self.function, path, self.argument)
+        weights = {
+            "kind": "signal",
+            "signal": source.name,
+            "every": exact_duration(every_s),
+            "window": exact_duration(window_s),
+            "step": exact_duration(step_s),
+            "min_history": exact_duration(max(2 * step_s, window_s // 3 // step_s * step_s)),
+            "max_age": exact_duration(2 * step_s),
+            "keep": exact_duration(every_s),
+            "churn": "0%",
+            "max_change": format_bps(DEFAULT_MAX_CHANGE_BPS).replace(" ", ""),
+            "until_chosen": "targets",
+        }
+        return f"[portfolio.weights]\n{checked_lines(AllocatorTable, weights)}\n{source.block}"
 
     def allocator(self, interval_s: int) -> AllocatorConfig:
         """Return the allocator of a portfolio whose bars are `interval_s` apart."""
@@ -93,8 +134,10 @@ def signal(function: Signal, *, every: Duration = "", window: Duration = "") -> 
     it is a target. It may return SignalTargets, too. A window of N days has the closes of N - 1 daily
     bars, because a bar's own close is not known and the window's start is excluded.
 
-    >>> signal(lambda view: {"BTC": 0.6}, every="7d").every_s
-    604800
+    >>> def constant(view):
+    ...     return {"BTC": 0.6}
+    >>> signal(constant, every="7d")
+    signal(constant, every="7d")
     """
     maker: object = signal
     if not callable(function) or isinstance(function, type) or function is maker:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +11,6 @@ import polars as pl
 import pytest
 
 from agent import research
-from agent.config.tables.weights import AllocatorTable, SignalTable
 from agent.errors import ConfigError
 from agent.signals import SignalTargets, SignalView
 from tests.support.studies.signals import BAND, BTC, DAYS, ETH, PRICES, TARGETS, TIMES, day_of, momentum
@@ -70,20 +67,6 @@ def test_portfolio_holds_what_the_function_returns(returned: Any, weights: list[
 
 
 BEYOND = "of weights moved one by more than max_change of 20 %"
-PAGE = Path(__file__).parents[3] / "docs" / "python.md"
-
-
-def test_config_of_the_documented_signal__is_valid_and_that_of_its_backtest() -> None:
-    block = PAGE.read_text().split("```toml\n")[1].split("```")[0]
-    values = tomllib.loads(block.replace("…", "0" * 64))
-    weights = AllocatorTable.model_validate(values["portfolio"]["weights"])
-    table = SignalTable.model_validate(values["signals"]["trend"])
-    signal = research.signal(momentum, every="7d", window="90d")
-    assert 'research.signal(trend, every="7d", window="90d")' in PAGE.read_text()
-    assert (weights.every, weights.window, weights.step) == (signal.every_s, signal.window_s, 86_400)
-    assert (weights.signal, table.file) == ("trend", "trend.py:trend")
-
-
 LIVE_WAITS = "live each waits for trimtab weights --accept"
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from agent import codec, research
+from agent import codec, model, research
 from agent.errors import ConfigError
-from agent.model import AnsweredTrigger, Destination, Policy
+from agent.model import (
+    AnsweredTrigger,
+    Cron,
+    Destination,
+    HybridTrigger,
+    NoTradeZone,
+    Policy,
+    Threshold,
+    TrackingRisk,
+    Trigger,
+)
 from agent.policy.triggers.validation import validate_policy
 from agent.research.triggers import FunctionTrigger
 from agent.signals import SignalView
@@ -164,6 +175,47 @@ def test_what_is_no_duration_is_refused(duration: Any) -> None:
     for make in makers:
         with pytest.raises(ConfigError, match="is not a duration"):
             make(duration)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "band(0.1)",
+        "band(absolute=0.05)",
+        "band(0.1, absolute=0.0333)",
+        'every("12h")',
+        'every("90min")',
+        'every("7d", band(0.1))',
+        'tracking("normal")',
+        'tracking("strict")',
+        'trigger(falls, window="30d")',
+        "trigger(falls)",
+        'signal(falls, every="7d", window="90d")',
+        "signal(falls)",
+        "allocator('equal', every='28d', keep='7d', churn='1%', until_chosen='targets')",
+        "Costs(fee=0.003, depth=1000000000, latency=0)",
+    ],
+)
+def test_what_is_shown__can_be_typed(text: str) -> None:
+    names = {"falls": falls, **{name: getattr(research, name) for name in research.__all__}}
+    shown = eval(text, names)
+    assert repr(shown) == text
+    assert eval(repr(shown), names) == shown
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        HybridTrigger(Threshold(None, 1_000), Cron("0 8 * * 1", "UTC")),
+        NoTradeZone(TrackingRisk(Fraction(1, 2), 86_400, (), ())),
+        NoTradeZone(TrackingRisk(Fraction(7, 10), None, (), ())),
+        NoTradeZone(TrackingRisk(Fraction(1, 2), None, (), (), after_tax=True)),
+    ],
+    ids=["cron", "horizon", "another cost", "after tax"],
+)
+def test_what_research_does_not_make__is_shown_with_its_fields(shown: Trigger) -> None:
+    names: dict[str, Any] = {**vars(model), "Fraction": Fraction, "band": research.band}
+    assert eval(repr(shown), names) == shown
 
 
 def test_trigger_keeps_function_and_window() -> None:
