@@ -17,6 +17,7 @@ from agent.model import AllocationMethod, Destination
 from agent.research.allocators import allocator
 from agent.research.backtests import backtest, compare
 from agent.research.costs import Costs
+from agent.research.frames import to_pandas
 from agent.research.results import Backtest, BacktestSummary, Comparison
 from agent.research.signals import closes, signal
 from agent.research.stress import StressTest, stress
@@ -42,6 +43,7 @@ __all__ = [
     "every",
     "signal",
     "stress",
+    "to_pandas",
     "tracking",
     "trigger",
     "tune",

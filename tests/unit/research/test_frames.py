@@ -1,0 +1,84 @@
+"""Frames of results as frames of pandas."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pytest
+
+from agent import research
+from agent.errors import ConfigError
+from agent.signals import PriceBar, SignalView
+from tests.support.studies.signals import BAND, PRICES, TARGETS, TIMES
+
+DAY_S = 86_400
+START_S = int(TIMES[0].timestamp())
+RESULT = research.backtest(PRICES, TARGETS, BAND)
+VIEW = SignalView(
+    START_S + 3 * DAY_S,
+    "USD",
+    {"BTC": tuple(PriceBar(START_S + day * DAY_S, 100.0 + day) for day in range(2)), "ETH": (PriceBar(START_S, 50.0),)},
+    {"BTC": 0.6, "USD": 0.4},
+)
+
+
+@pytest.fixture(autouse=True)
+def without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only pandas is installed."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # type: ignore[arg-type]  # its import fails
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        RESULT.frame,
+        lambda: RESULT.weights,
+        lambda: RESULT.trades,
+        lambda: RESULT.swaps,
+        lambda: RESULT.trades.head(0),
+        lambda: RESULT.swaps.head(0),
+        research.Comparison(band=RESULT).frame,
+        lambda: research.closes(VIEW),
+    ],
+    ids=["frame", "weights", "trades", "swaps", "no trades", "no swaps", "comparison", "closes"],
+)
+def test_frame_of_a_result_has_the_same_columns_and_values(make: Callable[[], pl.DataFrame]) -> None:
+    frame = make()
+    copy = research.to_pandas(frame)
+    if "time" in frame.columns:
+        assert list(copy.index) == frame["time"].to_list()
+        copy = copy.reset_index()
+    assert list(copy.columns) == frame.columns
+    for name in set(frame.columns) - {"time"}:
+        values = [None if isinstance(value, float) and pd.isna(value) else value for value in copy[name].to_list()]
+        assert values == [None if value != value else value for value in frame[name].to_list()]
+
+
+def test_columns_without_rows_keep_their_kind() -> None:
+    kinds = research.to_pandas(RESULT.trades.head(0)).dtypes
+    assert list(kinds) == ["float64"] * 4 + ["bool"]
+
+
+def test_time_is_an_index_in_utc_for_returns() -> None:
+    closes = research.to_pandas(research.closes(VIEW))
+    assert closes.index.name == "time"
+    assert closes.index[0] == pd.Timestamp(datetime(2024, 1, 1, tzinfo=UTC))
+    assert closes["ETH"].isna().to_list() == [False, True]
+    assert closes["BTC"].pct_change().iloc[1] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("wrong", [5, {"BTC": [1.0]}, pd.DataFrame({"BTC": [1.0]}), pl.Series([1.0])])
+def test_what_is_no_frame_of_polars_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="is no frame of polars"):
+        research.to_pandas(wrong)
+
+
+def test_missing_pandas_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)  # type: ignore[arg-type]  # its import fails
+    with pytest.raises(ConfigError, match="the package pandas is not installed"):
+        research.to_pandas(RESULT.frame())
