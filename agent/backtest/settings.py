@@ -584,9 +584,15 @@ class ChoiceLog:
         if self._largest is None or self._max_change_bps is None:
             return ()
         change, at_s = self._largest
+        allocator = self._portfolio.allocator
+        signal = None if allocator is None else allocator.signal
+        label_by_name = {
+            **{asset.token.address: asset.token.label for asset in self._portfolio.assets},
+            **{market.market: market.symbol for market in (signal.markets if signal else ())},
+        }
         choices_text = "choice" if self._count == 1 else "choices"
         largest_text = (
-            f"{self._portfolio.token(change.name).label} from {change.from_bps / 100:g} % to"
+            f"{label_by_name.get(change.name, change.name)} from {change.from_bps / 100:g} % to"
             f" {change.to_bps / 100:g} % at {format_time(at_s)}"
         )
         return (

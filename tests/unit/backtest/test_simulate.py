@@ -19,11 +19,25 @@ from agent.amm.v2 import get_amount_out
 from agent.backtest import context
 from agent.backtest.report.series import growth_series
 from agent.backtest.result import SimulationResult
-from agent.backtest.settings import WALLET, OwnerTransfer, SimulationSettings, make_spec
+from agent.backtest.settings import WALLET, ChoiceLog, OwnerTransfer, SimulationSettings, make_spec
 from agent.backtest.simulate import SimulationRun
 from agent.errors import ConfigError
 from agent.execution import settlement
-from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, IntentKind, Rebalance, StepInput, Threshold, Trigger
+from agent.model import (
+    Allocation,
+    AllocationMethod,
+    AnyOf,
+    Cron,
+    Drawdown,
+    Every,
+    HybridTrigger,
+    IntentKind,
+    Rebalance,
+    StepInput,
+    Threshold,
+    Trigger,
+)
+from agent.model.weights import SignalMarket
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from tests.support.backtests import (
@@ -39,6 +53,9 @@ from tests.support.backtests import (
     simulation_of,
     with_reserve,
 )
+from tests.support.builders import token
+from tests.support.planning_worlds import PLAIN
+from tests.support.signals import SIGNAL, signal_step
 from tests.support.text import mentions, raises_field
 
 CROSSING = [100.0, 100, 130, 130, 104]
@@ -365,3 +382,29 @@ def test_return__counts_a_reserve_at_the_start_too(rise: float, growth: float) -
     assert result.start_value == 13_000 * COIN
     assert (result.twr, result.hold_twr) == pytest.approx((growth, growth))
     assert growth_series(result).unit_growth[-1] == pytest.approx(1 + growth)
+
+
+# --- notes on the weights that a live agent's owner would have to accept
+
+WEIGHTS_BPS = tuple((token(symbol).address, bps) for symbol, bps in PLAIN.items())
+
+
+@pytest.mark.parametrize(
+    ("markets", "name"), [((SignalMarket("ETH", "0xa", "WETH"),), "ETH"), ((), "0xa")], ids=["of the signal", "of another allocator"]
+)
+def test_largest_change_of_a_futures_market_is_named(markets: tuple[SignalMarket, ...], name: str) -> None:
+    log = ChoiceLog(signal_step(replace(SIGNAL, markets=markets)).portfolio, 2_000)
+    for at_s, market_bps in ((0, 5_000), (86_400, -5_000)):
+        log.add(Allocation(at_s, AllocationMethod.SIGNAL, WEIGHTS_BPS, "", "", "", market_bps=(("0xa", market_bps),)))
+    (note,) = log.notes()
+    assert f"most {name} from 50 % to -50 % at 1970-01-02" in note
+
+
+def test_largest_change_of_an_asset_is_named() -> None:
+    log = ChoiceLog(signal_step().portfolio, 2_000)
+    in_cash = (*((address, 0) for address, _ in WEIGHTS_BPS[:-1]), (WEIGHTS_BPS[-1][0], 10_000))
+    for weights_bps in (WEIGHTS_BPS, in_cash):
+        log.add(Allocation(0, AllocationMethod.SIGNAL, weights_bps, "", "", ""))
+    (note,) = log.notes()
+    assert "1 choice of weights moved" in note
+    assert "most USDC from 20 % to 100 %" in note
