@@ -32,7 +32,8 @@ class SignalView:
     `now_s` is chain time, `numeraire` a symbol. `prices` has, by symbol, one bar per `step` of the
     last `window`, oldest first, for every asset except the numeraire; intervals without a price are
     missing. `weights` are the current shares of all assets in the wallet, `free` the assets whose
-    weights the signal may choose. `futures` has, by market, the current signed notional as a share
+    weights the signal may choose. `targets` are, for a trigger, the shares of all assets that apply
+    at this step; empty for a signal, which chooses them. `futures` has, by market, the current signed notional as a share
     of the target notional (account value times `futures.leverage`); empty without futures.
     `markets` has, by market, the asset with the same price, or "". `options` are the options of the
     config. The mappings are read-only.
@@ -46,9 +47,10 @@ class SignalView:
     markets: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     free: tuple[str, ...] = ()
+    targets: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("prices", "weights", "futures", "markets", "options"):
+        for name in ("prices", "weights", "futures", "markets", "options", "targets"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
 

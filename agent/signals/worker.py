@@ -110,6 +110,7 @@ def parse_view(view_document: Mapping[str, Any]) -> SignalView:
         view_document["markets"],
         view_document["options"],
         tuple(view_document["free"]),
+        view_document["targets"],
     )
 
 

@@ -197,5 +197,6 @@ def _request_line(view: SignalView) -> str:
         "markets": dict(view.markets),
         "options": dict(view.options),
         "free": list(view.free),
+        "targets": dict(view.targets),
     }
     return json.dumps(view_fields, sort_keys=True, allow_nan=False)

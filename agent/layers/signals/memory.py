@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.layers.signals.host import SignalRunner
 from agent.layers.signals.policy import idle_signals, signal_requests, trigger_request
 from agent.layers.signals.state import SignalState
-from agent.model import SignalAnswer, SignalSettings, StepInput, StepMemory
+from agent.model import AnsweredTrigger, SignalAnswer, SignalSettings, StepInput, StepMemory
+from agent.policy.target_changes import apply_allocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class SignalReader:
             if (why := self.fault_of(settings))
         )
         answers = self.host.answers(signal_requests(step, last_allocation_by_owner))
-        request = trigger_request(step)
-        trigger = None if request is None else self.host.answers((request,))[0]
-        return SignalState(answers + faults, trigger)
+        state = SignalState(answers + faults)
+        if not isinstance(step.policy.trigger, AnsweredTrigger):
+            return state
+        request = trigger_request(apply_allocation(step.with_layer(state)))
+        return (
+            state if request is None else replace(state, trigger=self.host.answers((request,))[0])
+        )

@@ -27,6 +27,7 @@ from agent.model import (
 from agent.policy import targets
 from agent.policy.decide import current_drifts
 from agent.units import (
+    BPS,
     Token,
     format_duration,
     format_time,
@@ -136,7 +137,7 @@ def _signal_request(
 
 def trigger_request(step: StepInput) -> SignalRequest | None:
     """Return the request to the signal that is the trigger, or with the reason why its view is
-    incomplete; None without one.
+    incomplete; None without one. `step` has its targets.
     """
     trigger = step.policy.trigger
     if not isinstance(trigger, AnsweredTrigger) or trigger.signal is None:
@@ -152,9 +153,12 @@ def trigger_request(step: StepInput) -> SignalRequest | None:
 
 def trigger_view(step: StepInput, window_s: int, step_s: int) -> SignalView:
     """Return the view of a function that is a trigger: prices of the last `window_s` seconds, one in
-    each `step_s`, and the weights of the wallet.
+    each `step_s`, the weights of the wallet, and the effective targets.
     """
-    return _wallet_view(step, _wallet_shares(step), window_s, step_s)
+    return replace(
+        _wallet_view(step, _wallet_shares(step), window_s, step_s),
+        targets={asset.token.label: asset.target_bps / BPS for asset in step.effective_assets},
+    )
 
 
 def _wallet_shares(step: StepInput) -> dict[str, Fraction]:

@@ -101,6 +101,21 @@ def test_function_goes_with_a_signal_a_destination_and_a_report(tmp_path: Any) -
     assert "AnsweredTrigger" in result.report(tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_view__has_the_targets_of_the_backtest() -> None:
+    recorder = Recorder(True)
+    research.backtest(PRICES.head(5), TARGETS, recorder)
+    assert [dict(view.targets) for view in recorder.views] == [TARGETS] * 4
+
+
+def test_view__has_the_targets_that_a_signal_chose() -> None:
+    recorder = Recorder(True)
+    shares = iter((0.1, 0.5, 0.7))
+    signal = research.signal(lambda view: {"BTC": next(shares)}, every="7d")
+    research.backtest(PRICES, TARGETS, recorder, signal=signal)
+    assert [view.targets["BTC"] for view in recorder.views] == [0.1] * 7 + [0.5] * 7 + [0.7]
+    assert all(sum(view.targets.values()) == pytest.approx(1) for view in recorder.views)
+
+
 def test_compare_takes_functions_beside_triggers() -> None:
     results = research.compare(
         PRICES.head(6), TARGETS, {"function": leaves_its_band, "window": research.trigger(falls), "band": research.band(0.1)}

@@ -66,6 +66,24 @@ def test_answer_decides_now_and_in_its_record(
         assert f"the function calm {words}" in decision.reason
 
 
+OFF_TARGET = """def targets(view):
+    return {"WETH": 0.75, "WBTC": 0.25}
+
+
+def heaviest(view):
+    return view.targets["WETH"] == 0.6 and view.targets["WBTC"] == 0.2
+"""
+
+
+def test_trigger_sees_the_targets_that_its_signal_chooses_now(host: SignalHost, tmp_path: Path) -> None:
+    (tmp_path / "calm.py").write_text(OFF_TARGET)
+    step = signal_step(replace(pinned("calm.py:targets", OFF_TARGET), name="chooser", timeout_s=10))
+    state = state_of(host, replace(step, policy=heaviest_step(OFF_TARGET).policy))
+    assert [answer.why for answer in state.answers] == [""]
+    assert state.trigger is not None
+    assert (state.trigger.is_due, state.trigger.why) == (True, "")
+
+
 @pytest.mark.parametrize(
     ("source", "pinned_source", "why"),
     [

@@ -351,6 +351,26 @@ def test_trigger_request_has_the_view_of_the_wallet() -> None:
     assert sum(request.view.weights.values()) == pytest.approx(1)
 
 
+def test_trigger_request__has_the_targets_of_the_config_without_an_allocator() -> None:
+    request = trigger_request(trigger_step(SIGNAL))
+
+    assert request is not None
+    assert request.view.targets == {"WETH": 0.35, "WBTC": 0.25, "LINK": 0.15, "UNI": 0.15, "USDC": 0.1}
+
+
+def test_trigger_request__has_the_targets_chosen_last() -> None:
+    chosen_step = with_answer(signal_step(), signal_answer(HALF, signal_step()))
+    policy = replace(chosen_step.policy, trigger=trigger_step(SIGNAL).policy.trigger)
+    request = trigger_request(replace(chosen_step, policy=policy))
+
+    assert request is not None
+    assert request.view.targets == {"WETH": 0.4, "WBTC": 0.2, "LINK": 0.2, "UNI": 0, "USDC": 0.2}
+
+
+def test_view_of_a_signal_has_no_targets_yet() -> None:
+    assert request_of(signal_step()).view.targets == {}
+
+
 def test_trigger_request_is_none_without_a_signal() -> None:
     step = signal_step()
 
