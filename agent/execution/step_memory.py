@@ -92,7 +92,6 @@ def read_memory(
         tuple(untradable_tokens),
         read_cash(bare_step.portfolio, bare_step.snapshot, store.cash),
         tuple(read_layer(bare_step, store) for read_layer in MEMORY_READERS),
-        is_paper=store.is_paper,
     )
     step = replace(
         bare_step,

@@ -180,8 +180,6 @@ class History:
     """Why past prices could not be read from the chain; empty if they were, or none are missing."""
     demanded_tip_wei: int = 0
     """Tip that nodes demanded when they last refused a lower one, in the last 24 h; 0: none."""
-    is_paper: bool = False
-    """True if the store holds the paper ledger, so that remedies name its commands."""
 
     @property
     def emergency_gas_24h_wei(self) -> int:
@@ -209,7 +207,7 @@ class StepMemory:
     """The store's data at a step's block, except the budgets in its history. `allocation_by_owner`
     are the newest allocations of the parts that divide the wallet, by owner; `untradable_tokens`
     are tokens to quarantine. `layers` are what the layers read: states join the step's history, the
-    rest is for their own use. `is_paper` is that of History.
+    rest is for their own use.
     """
 
     prices: tuple[PricePoint, ...]
@@ -220,7 +218,6 @@ class StepMemory:
     untradable_tokens: tuple[ScreenedToken, ...] = ()
     cash: CashMemory | None = None
     layers: tuple[LayerPart, ...] = ()
-    is_paper: bool = False
 
     def layer(self, part_type: type[T]) -> T:
         """Return what a layer read."""

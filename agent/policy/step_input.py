@@ -40,12 +40,7 @@ def add_memory(step: StepInput, memory: StepMemory) -> StepInput:
     for layer_state in memory.layers:
         if isinstance(layer_state, LayerState):
             step = step.with_layer(layer_state)
-    history = replace(
-        step.history,
-        prices=memory.prices,
-        allocation=memory.allocation,
-        is_paper=memory.is_paper,
-    )
+    history = replace(step.history, prices=memory.prices, allocation=memory.allocation)
     return replace(step, history=history)
 
 

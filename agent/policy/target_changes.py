@@ -91,7 +91,6 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
         step.snapshot.supplies,
         current_prices,
         _signal_answer(step),
-        is_paper=step.history.is_paper,
     )
 
 

@@ -22,6 +22,7 @@ from agent.model import (
 )
 from agent.units import BPS, bounded_bps
 from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds
+from agent.weights.returns import ACCEPT_HINT
 
 
 def settings_hash(settings: AllocatorConfig, assets: Sequence[Asset]) -> str:
@@ -173,16 +174,14 @@ def _require_small_changes(
         if last_bps and market not in new_bps:
             label = inputs.label_by_token.get(market, market)
             raise _waits_for_owner(
-                f"{label} would leave its {last_bps / 100:g} % for the target of the config",
-                inputs,
+                f"{label} would leave its {last_bps / 100:g} % for the target of the config"
             )
     change = largest_change(settings, assets, last_allocation, new_bps)
     if change is not None and change.bps > settings.max_change_bps:
         label = inputs.label_by_token.get(change.name, change.name)
         raise _waits_for_owner(
             f"{label} would move from {change.from_bps / 100:g} % to {change.to_bps / 100:g} %,"
-            f" more than max_change of {settings.max_change_bps / 100:g} %",
-            inputs,
+            f" more than max_change of {settings.max_change_bps / 100:g} %"
         )
 
 
@@ -225,10 +224,10 @@ def largest_change(
     return max(changes, key=lambda change: (change.bps, change.name), default=None)
 
 
-def _waits_for_owner(change_text: str, inputs: AllocatorData) -> Refused:
+def _waits_for_owner(change_text: str) -> Refused:
     return Refused(
-        f"{change_text}: the choice waits for the owner ({inputs.accept_command})",
-        remedy=f"look at it: {inputs.weights_command}; accept it: {inputs.accept_command}",
+        f"{change_text}: the choice waits for the owner ({ACCEPT_HINT})",
+        remedy=f"look at it: trimtab weights; accept it: {ACCEPT_HINT}",
         code=ErrorCode.WEIGHTS,
     )
 

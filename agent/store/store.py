@@ -29,7 +29,6 @@ from agent.store.controls import ControlStore, TelegramBotStore
 from agent.store.cycles import CycleStore
 from agent.store.database import (
     LIVE,
-    PAPER,
     Database,
     all_rows,
     compress_text,
@@ -95,11 +94,6 @@ class Store:
     def layer_repository(self, build_repository: Callable[[Database], S]) -> S:
         """Return the repository of a layer."""
         return build_repository(self.db)
-
-    @property
-    def is_paper(self) -> bool:
-        """True if this is the store of the paper ledger."""
-        return self.db.store_kind == PAPER
 
     def close(self) -> None:
         """Close the database."""

@@ -299,7 +299,7 @@ class AllocatorData:
     `current_prices` are the prices of this block, which count if no recorded price is within
     `max_age_s`; only that of the numeraire if the config requires confirmed prices. `signal_answer`
     is the signal's answer. `accepts_jumps` is True if the owner has confirmed prices and weights
-    that jump, `is_paper` if the choice is one of the paper ledger.
+    that jump.
     """
 
     now_s: int
@@ -309,17 +309,6 @@ class AllocatorData:
     current_prices: Mapping[str, Price] | None = None
     signal_answer: SignalAnswer | None = None
     accepts_jumps: bool = False
-    is_paper: bool = False
-
-    @property
-    def weights_command(self) -> str:
-        """The command that shows the choice, of the ledger for which it is made."""
-        return "trimtab weights --paper" if self.is_paper else "trimtab weights"
-
-    @property
-    def accept_command(self) -> str:
-        """The command by which the owner accepts the choice."""
-        return f"{self.weights_command} --accept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,7 +546,7 @@ def judged_returns(
         settings, tokens, inputs.label_by_token, inputs.recorded_prices, inputs.now_s
     )
     if not inputs.accepts_jumps:
-        require_no_dominant_return(returns, inputs.label_by_token, inputs.accept_command)
+        require_no_dominant_return(returns, inputs.label_by_token)
     return returns
 
 

@@ -180,12 +180,12 @@ def compute_returns(
     )
 
 
-def require_no_dominant_return(
-    returns: Returns,
-    label_by_token: Mapping[str, str],
-    accept_command: str = "trimtab weights --accept",
-) -> None:
-    """Raise Refused, which names the `accept_command`, if one return makes more than MAX_RETURN_SHARE of a token's variance, or of few
+ACCEPT_HINT = "trimtab weights --accept, on paper with --paper"
+"""How the owner accepts a choice that waits."""
+
+
+def require_no_dominant_return(returns: Returns, label_by_token: Mapping[str, str]) -> None:
+    """Raise Refused if one return makes more than MAX_RETURN_SHARE of a token's variance, or of few
     returns nearly all: one outlier among n equal returns makes (n - 1)/n.
     """
     return_count = len(returns.simple_returns)
@@ -205,9 +205,9 @@ def require_no_dominant_return(
             f" {label_by_token[returns.tokens[column]]}:"
             f" {float(returns.simple_returns[row, column]) * 100:+,.1f} % until"
             f" {format_time(returns.ends_s[row])}; the choice waits for the owner"
-            f" ({accept_command})",
+            f" ({ACCEPT_HINT})",
             remedy="correct the price (trimtab prices forget import), use a longer window, or accept"
-            f" the choice if the price is right: {accept_command}",
+            f" the choice if the price is right: {ACCEPT_HINT}",
         )
 
 

@@ -117,13 +117,14 @@ def test_choice_that_waits__is_shown_and_accepted_by_the_command_named(
     settings = {**SETTINGS, "max_change": "20%"}
     agents.trusted_config(anvil_chain, tmp_path, {**WEIGHED, "portfolio.weights": settings}, TARGETS)
     run("prices", "import", str(closes(anvil_chain, tmp_path / "closes.csv")), "--json")
-    for ledger, command in (((), "weights --accept"), (("--paper",), "weights --paper --accept")):
+    hint = "(trimtab weights --accept, on paper with --paper)"
+    for ledger, command in (((), "weights --accept"), (("--paper",), "weights --accept --paper")):
         if ledger:
             run("paper", "--once", "--start", "USDC=5000", "--json")
-            assert f"(trimtab {command})" in run("plan", "--paper", "--json").json["target_reasons"][0]
+            assert hint in run("plan", "--paper", "--json").json["target_reasons"][0]
         weights_document = run("weights", *ledger, "--json").json
         assert weights_document["now"] is None
-        assert f"waits for the owner (trimtab {command})" in weights_document["fault"]
+        assert f"waits for the owner {hint}" in weights_document["fault"]
         waiting_bps = weights_document["waiting"]["weights_bps"]
         assert waiting_bps["WETH"] > 5_000, "more than 20 points above the target of 30 %"
         assert {asset["symbol"]: asset["waiting_bps"] for asset in weights_document["assets"]} == waiting_bps
