@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.app.research.whatif import VALUE_PLACES
-from agent.cli.research.value_texts import FieldParsers
-from agent.config.tables.fields import parse_pairs
+from agent.cli.research.value_texts import FieldParsers, parse_by_symbol
 from agent.errors import ConfigError
 from agent.units import BPS, parse_raw, parse_share_with_unit_bps
 
@@ -15,11 +14,7 @@ def _parse_weights(weights_text: str) -> dict[str, int]:
     """Return signed weights in basis points by symbol. Raises ConfigError unless their absolute
     values sum to one.
     """
-    weight_bps_by_symbol = {}
-    for symbol, weight_text in parse_pairs(weights_text, "--futures target").items():
-        share_text = weight_text.removeprefix("-").removesuffix("%")
-        weight_bps = parse_share_with_unit_bps(f"{share_text}%", f"--futures target {symbol}")
-        weight_bps_by_symbol[symbol] = -weight_bps if weight_text.startswith("-") else weight_bps
+    weight_bps_by_symbol = parse_by_symbol(weights_text, "--futures target", _parse_weight)
     if sum(map(abs, weight_bps_by_symbol.values())) != BPS:
         raise ConfigError(
             "--futures target: absolute weights must sum to 100 %",
@@ -28,11 +23,10 @@ def _parse_weights(weights_text: str) -> dict[str, int]:
     return weight_bps_by_symbol
 
 
-def _parse_lots(lots_text: str) -> dict[str, int]:
-    return {
-        symbol: parse_positive_raw(lot_text, f"--futures lot {symbol}")
-        for symbol, lot_text in parse_pairs(lots_text, "--futures lot").items()
-    }
+def _parse_weight(weight_text: str, option: str) -> int:
+    share_text = weight_text.removeprefix("-").removesuffix("%")
+    weight_bps = parse_share_with_unit_bps(f"{share_text}%", option)
+    return -weight_bps if weight_text.startswith("-") else weight_bps
 
 
 def parse_positive_raw(amount_text: str, option: str) -> int:
@@ -56,5 +50,8 @@ POLICY_PARSERS: FieldParsers = {
     "max_utilisation": ("max_utilisation_bps", share_parser("max-utilisation")),
     "spot_multiple": ("spot_multiple_bps", share_parser("spot-multiple")),
     "stress": ("stress_move_bps", share_parser("stress")),
-    "lot": ("lot_raw_by_symbol", _parse_lots),
+    "lot": (
+        "lot_raw_by_symbol",
+        lambda text: parse_by_symbol(text, "--futures lot", parse_positive_raw),
+    ),
 }

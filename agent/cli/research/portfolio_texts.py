@@ -18,6 +18,7 @@ from agent.cli.research.futures_texts import POLICY_PARSERS, parse_positive_raw
 from agent.cli.research.value_texts import (
     FieldParsers,
     parse_bands,
+    parse_by_symbol,
     parse_fields,
     parse_fraction,
     parse_member,
@@ -66,7 +67,7 @@ def portfolio_options(
         numeraire,
         native,
         parse_pairs(",".join(symbol_mapping), "--as") if symbol_mapping else {},
-        _parse_decimals(decimals),
+        parse_by_symbol(decimals, "--market decimals", _parse_decimals) if decimals else {},
     )
 
 
@@ -81,15 +82,13 @@ def _parse_trigger(band: Threshold | None, every: str, tracking: str) -> Trigger
     return schedule if band is None else HybridTrigger(band, schedule)
 
 
-def _parse_decimals(pairs_text: str) -> dict[str, int]:
-    decimals_text_by_symbol = parse_pairs(pairs_text, "--market decimals") if pairs_text else {}
-    for symbol, decimals_text in decimals_text_by_symbol.items():
-        if not decimals_text.isdecimal() or int(decimals_text) > MAX_DECIMALS:
-            raise ConfigError(
-                f"--market decimals {symbol}: {decimals_text!r}",
-                f"write a whole number from 0 to {MAX_DECIMALS}: WBTC=8",
-            )
-    return {symbol: int(decimals_text) for symbol, decimals_text in decimals_text_by_symbol.items()}
+def _parse_decimals(decimals_text: str, option: str) -> int:
+    if not decimals_text.isdecimal() or int(decimals_text) > MAX_DECIMALS:
+        raise ConfigError(
+            f"{option}: {decimals_text!r}",
+            f"write a whole number from 0 to {MAX_DECIMALS}: WBTC=8",
+        )
+    return int(decimals_text)
 
 
 def market_options(

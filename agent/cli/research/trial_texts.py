@@ -100,9 +100,7 @@ def parse_grid(
 
 
 def _choices(text: str, option: str, members: Iterable[Choice]) -> tuple[Choice, ...]:
-    member_by_name = {str(member.value): member for member in members}
-    names = _split_list(text)
-    return tuple(dict.fromkeys(parse_choice(name, option, member_by_name) for name in names))
+    return tuple(dict.fromkeys(parse_member(name, option, members) for name in _split_list(text)))
 
 
 def _parse_scenarios(text: str) -> tuple[SpotScenario, ...]:

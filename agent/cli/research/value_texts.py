@@ -16,6 +16,7 @@ from agent.model import Threshold
 from agent.units import BPS, decimal_text, parse_bps, parse_raw, parse_share_with_unit_bps
 
 Choice = TypeVar("Choice", bound=Enum)
+Parsed = TypeVar("Parsed")
 FieldParsers = Mapping[str, tuple[str, Callable[[Any], Any]]]
 """Fields and parsers of texts, by the names of a grouped option."""
 MAX_RISE_BPS = 1_000 * BPS
@@ -24,13 +25,12 @@ MAX_RISE_BPS = 1_000 * BPS
 
 def parse_targets(targets_text: str) -> dict[str, int]:
     """Parse --target into basis points by symbol; a bare number is percent. Raises ConfigError."""
-    target_bps_by_symbol = {}
-    for symbol, share_text in parse_pairs(targets_text, "--target").items():
-        is_bare_number = share_text.replace(".", "", 1).isdigit()
-        target_bps_by_symbol[symbol] = parse_bps(
-            f"{share_text}%" if is_bare_number else share_text, f"--target {symbol}"
-        )
-    return target_bps_by_symbol
+    return parse_by_symbol(targets_text, "--target", _parse_target)
+
+
+def _parse_target(share_text: str, option: str) -> int:
+    is_bare_number = share_text.replace(".", "", 1).isdigit()
+    return parse_bps(f"{share_text}%" if is_bare_number else share_text, option)
 
 
 def parse_bands(bands_text: str) -> tuple[Threshold | None, dict[str, Threshold]]:
@@ -68,6 +68,18 @@ def parse_member(text: str, option: str, members: Iterable[Choice]) -> Choice:
     return parse_choice(text, option, {str(member.value): member for member in members})
 
 
+def parse_by_symbol(
+    pairs_text: str, option: str, parse: Callable[[str, str], Parsed]
+) -> dict[str, Parsed]:
+    """Return by symbol what `parse` makes of a text and its option with the symbol. Raises ConfigError
+    naming the option.
+    """
+    return {
+        symbol: parse(text, f"{option} {symbol}")
+        for symbol, text in parse_pairs(pairs_text, option).items()
+    }
+
+
 def parse_fields(texts: Mapping[str, Any], parsers: FieldParsers) -> dict[str, Any]:
     """Return the values of texts by field; what has no parser stays, by its name. Raises ConfigError."""
     values = dict[str, Any]()
@@ -90,12 +102,7 @@ def parse_shocks(shock_texts: Sequence[str] | None, option: str) -> dict[str, in
     """Return the change of each price in basis points by symbol, from texts such as "ALT=-50%".
     Raises ConfigError naming the `option` for a change without sign or unit.
     """
-    if not shock_texts:
-        return {}
-    return {
-        symbol: _parse_shock(share_text, f"{option} {symbol}")
-        for symbol, share_text in parse_pairs(",".join(shock_texts), option).items()
-    }
+    return parse_by_symbol(",".join(shock_texts), option, _parse_shock) if shock_texts else {}
 
 
 def _parse_shock(share_text: str, field: str) -> int:

@@ -7,8 +7,13 @@ from fractions import Fraction
 
 from agent.app import FuturesOptions
 from agent.cli.research.futures_texts import POLICY_PARSERS, share_parser
-from agent.cli.research.value_texts import FieldParsers, parse_fields, parse_fraction
-from agent.config.tables.fields import parse_duration_s, parse_pairs
+from agent.cli.research.value_texts import (
+    FieldParsers,
+    parse_by_symbol,
+    parse_fields,
+    parse_fraction,
+)
+from agent.config.tables.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.units import BPS, Price, parse_share_with_unit_bps
 
@@ -34,10 +39,7 @@ def parse_prices(prices_text: str) -> dict[str, Price]:
 
 def parse_fractions(pairs_text: str, option: str) -> dict[str, Fraction]:
     """Return plain decimals by symbol. Raises ConfigError naming the option."""
-    return {
-        symbol: parse_fraction(text, f"{option} {symbol}")
-        for symbol, text in parse_pairs(pairs_text, option).items()
-    }
+    return parse_by_symbol(pairs_text, option, parse_fraction)
 
 
 def _parse_signed(number_text: str, option: str) -> Fraction:
@@ -47,17 +49,15 @@ def _parse_signed(number_text: str, option: str) -> Fraction:
 
 def _parse_funding(rates_text: str) -> dict[str, Fraction]:
     """Return funding rates by symbol as shares a day; a bare number is percent."""
-    return {
-        symbol: _parse_signed(text.removesuffix("%"), f"--futures funding {symbol}") / 100
-        for symbol, text in parse_pairs(rates_text, "--futures funding").items()
-    }
+    return parse_by_symbol(
+        rates_text,
+        "--futures funding",
+        lambda text, option: _parse_signed(text.removesuffix("%"), option) / 100,
+    )
 
 
 def _parse_notionals(notionals_text: str) -> dict[str, Fraction]:
-    return {
-        symbol: _parse_signed(text, f"--futures {symbol}")
-        for symbol, text in parse_pairs(notionals_text, "--futures").items()
-    }
+    return parse_by_symbol(notionals_text, "--futures", _parse_signed)
 
 
 def _parse_leverage_band_bps(share_text: str) -> int:
