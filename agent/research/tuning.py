@@ -10,9 +10,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from agent.app.research.backtests import refuse_options, require_numeraire_among_assets
+from agent.app.research.backtests import require_numeraire_among_assets
 from agent.app.research.trials import (
-    CALENDAR_OPTION,
     RULE_TO_BEAT,
     TuneOptions,
     require_fit_allocators,
@@ -80,7 +79,7 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     allocators: Sequence[str | AllocationMethod] = (AllocationMethod.FIXED,),
     combined: bool = False,
     objective: str | Objective = Objective.TRACKING,
-    calendar: str = "28d",
+    calendar: str = "",
     jobs: object = 1,
     folder: str | Path | None = None,
     progress: Callable[[int, int], None] | bool | None = None,
@@ -95,8 +94,8 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     values) and `allocators` (`research.AllocationMethod`), and with `combined` each band at each
     interval, too; without any the search is over some usual ones. The `objective` is one of
     `research.Objective`: least loss against a perfect tracker, growth or the Sharpe ratio; the
-    setting to beat is the tracking rule, or for the other objectives a rebalance each `calendar`.
-    `jobs` is a number of cores (0: all; a script then needs `if __name__ == "__main__"`), a Dask
+    setting to beat is the tracking rule, or for the other objectives a rebalance each `calendar`
+    (28d). `jobs` is a number of cores (0: all; a script then needs `if __name__ == "__main__"`), a Dask
     client, or the address of its scheduler. `folder` keeps finished runs, and a search begun in it
     goes on. `progress` gets the numbers of finished runs and of all. Raises ConfigError naming the
     argument, Retryable if a process is lost.
@@ -111,9 +110,11 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     ['band 5 % rel', 'every 7 d']
     """
     chosen_objective = member(objective, "objective", Objective)
-    options = TuneOptions(calendar=calendar_rule(parse_duration_s(calendar, "calendar")))
-    if chosen_objective is Objective.TRACKING:
-        refuse_options(options, TuneOptions(), CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
+    options = TuneOptions()
+    if calendar:
+        options = TuneOptions(calendar=calendar_rule(parse_duration_s(calendar, "calendar")))
+        if chosen_objective is Objective.TRACKING:
+            raise ConfigError(f"calendar: {RULE_TO_BEAT}", "omit it")
     named = PolicyGrid(
         (),
         (),

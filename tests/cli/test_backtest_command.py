@@ -233,6 +233,9 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
                 (("--band", "5%rel"), "--band"),
                 (("--flow", "2021-03-01=+5"), "--flow"),
                 (("--market", "fee=30bps"), "--market fee"),
+                (("--market", "fee=10bps"), "--market fee"),
+                (("--market", "depth=1000000000"), "--market depth"),
+                (("--market", "gone=halt"), "--market gone"),
             )
         ),
         ((*HALVES, "--sample"), "--prices or --sample: exactly one is needed"),

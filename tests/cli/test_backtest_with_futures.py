@@ -58,6 +58,13 @@ def prices(folder: Path, *closes: float) -> Path:
     return folder / "prices.csv"
 
 
+@pytest.mark.parametrize("setting", ["leverage=2x", "leverage=3x", "band=5%", "max-utilisation=80%", "spot-multiple=0%", "stress=10%"])
+def test_what_the_config_sets__is_refused_also_at_its_usual_value(bare: Bare, tmp_path: Path, setting: str) -> None:
+    arguments = ("--config", str(config_of(tmp_path)), "--prices", str(prices(tmp_path, 100, 140, 140)), "--futures", setting)
+    error = bare("backtest", *arguments, "--json").error
+    assert (error["message"], error["remedy"]) == (f"--futures {setting.partition('=')[0]}: the config sets it", "omit it")
+
+
 ONLY_HEDGES = {'leverage = "2x"': 'leverage = "0x"', 'weight = "100%"': 'weight = "0%"', "[futures.limits]": HEDGE + "[futures.limits]"}
 
 

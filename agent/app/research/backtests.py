@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fractions import Fraction
@@ -79,11 +79,14 @@ class PoolFile:
 
 @dataclass(frozen=True, slots=True)
 class MarketOptions:
-    """The simulated market, and files that replace its gas price, by one for each bar, and pools."""
+    """The simulated market, and files that replace its gas price, by one for each bar, and pools.
+    `written_fields` are the fields of `settings` that were written, at whatever value.
+    """
 
     settings: SimulationSettings = USUAL_MARKET
     gas_prices_path: Path | None = None
     pool_files: tuple[PoolFile, ...] = ()
+    written_fields: Set[str] = frozenset()
 
     @property
     def pool_pairs(self) -> tuple[tuple[str, str], ...]:
@@ -249,13 +252,19 @@ class PortfolioOptions:
 
 
 def refuse_options(
-    options: object, usual: object, option_by_field: Mapping[str, str], why: str, remedy: str
+    options: object,
+    usual: object,
+    option_by_field: Mapping[str, str],
+    why: str,
+    remedy: str,
+    written_fields: Set[str] = frozenset(),
 ) -> None:
-    """Raise ConfigError naming the first option by these fields that is not as in the `usual` ones:
-    it would have no effect.
+    """Raise ConfigError naming the first option by these fields that is written, or is not as in the
+    `usual` ones: it would have no effect.
     """
     for field_name, option in option_by_field.items():
-        if getattr(options, field_name) != getattr(usual, field_name):
+        is_usual = getattr(options, field_name) == getattr(usual, field_name)
+        if field_name in written_fields or not is_usual:
             raise ConfigError(f"{option}: {why}", remedy)
 
 

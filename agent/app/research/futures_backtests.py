@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import starmap
@@ -101,6 +101,8 @@ class FuturesBookOptions:
     """The simulated futures book: signed weights by symbol, whose absolute values sum to one, or those
     of the [futures] of a `config`, which gives leverage, bands and limits too.
 
+    `written_fields` are those that were written, at whatever value.
+
     Amounts are in units of 10^-18. `fee_bps`, `slippage_bps`, `penalty_bps` and `bound_bps`, an order's
     distance from the index, are those of the venue. Without `margin_raw` the margin is the initial
     value of the market.
@@ -121,6 +123,7 @@ class FuturesBookOptions:
     slippage_bps: int = 10
     penalty_bps: int = 250
     bound_bps: int | None = None
+    written_fields: Set[str] = frozenset()
 
     def weights(self) -> Mapping[str, int]:
         """Return signed weights in basis points by symbol. Raises ConfigError."""
@@ -166,7 +169,12 @@ class FuturesBookOptions:
         bound_bps = DEFAULT_BOUND_BPS if self.bound_bps is None else self.bound_bps
         if self.config is not None:
             refuse_options(
-                self, FuturesBookOptions(), CONFIG_FUTURES_OPTIONS, "the config sets it", "omit it"
+                self,
+                FuturesBookOptions(),
+                CONFIG_FUTURES_OPTIONS,
+                "the config sets it",
+                "omit it",
+                self.written_fields,
             )
             policy = _config_policy(load_config(self.config).config)
             limits = replace(
@@ -315,6 +323,7 @@ def refuse_spot_options(market_options: MarketOptions, portfolio_options: Portfo
             option_by_field,
             "a futures book alone does not have it",
             "omit it, or add --target",
+            market_options.written_fields,
         )
 
 

@@ -4,7 +4,7 @@ parameter searches over a grid of triggers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -266,6 +266,7 @@ class TuneOptions:
     An allocator chooses weights every `rechoose_s` from the prices of the last `price_window_s`.
     `without_kernel` disables the fast kernel. `tax_bps` is the tax rate on realised
     gains and `lots` the lot rule, by default those of the config; a rate of 0 ignores the config's.
+    `written_fields` are those that were written, at whatever value.
     """
 
     grid: PolicyGrid = USUAL_GRID
@@ -278,6 +279,7 @@ class TuneOptions:
     without_kernel: bool = False
     tax_bps: int | None = None
     lots: LotMethod | None = None
+    written_fields: Set[str] = frozenset()
 
 
 def searched_grid(named: PolicyGrid, objective: Objective) -> PolicyGrid:
@@ -332,9 +334,17 @@ def prepare_tune(
             SCHEDULE_OPTIONS,
             "only an allocator uses it",
             "omit it, or add --grid allocator",
+            tune_options.written_fields,
         )
     if objective is Objective.TRACKING:
-        refuse_options(tune_options, TuneOptions(), CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
+        refuse_options(
+            tune_options,
+            TuneOptions(),
+            CALENDAR_OPTION,
+            RULE_TO_BEAT,
+            "omit it",
+            tune_options.written_fields,
+        )
     if market_options.settings.flows:
         raise ConfigError("--flow: deposits would count as growth", "omit them")
     if not MIN_FOLDS <= tune_options.folds <= MAX_FOLDS:

@@ -110,7 +110,7 @@ def market_options(
         transfer_mode=flow_form,
         **values,
     )
-    return MarketOptions(settings, **files)
+    return MarketOptions(settings, **files, written_fields=values.keys())
 
 
 def parse_owner_transfer(flow_text: str) -> OwnerTransfer:
@@ -179,7 +179,8 @@ def futures_book_options(
     """Return the options of a book, from the texts of --futures by their names. Raises ConfigError
     naming the option.
     """
-    return FuturesBookOptions(config=config, **parse_fields(texts, _BOOK_PARSERS))
+    values = parse_fields(texts, _BOOK_PARSERS)
+    return FuturesBookOptions(config=config, **values, written_fields=values.keys())
 
 
 def _part_parser(name: str) -> Callable[[str], int]:

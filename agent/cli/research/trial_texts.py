@@ -45,7 +45,8 @@ def tune_options(grid: PolicyGrid, texts: Mapping[str, Any]) -> TuneOptions:
     """Return the options of a search over `grid`, from texts by their names. Raises ConfigError
     naming the option.
     """
-    return TuneOptions(grid, **parse_fields(texts, _PARSERS))
+    values = parse_fields(texts, _PARSERS)
+    return TuneOptions(grid, **values, written_fields=values.keys())
 
 
 def stress_options(paths: Mapping[str, Any], scenarios: Mapping[str, Any]) -> StressOptions:

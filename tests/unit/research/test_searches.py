@@ -165,6 +165,7 @@ WRONG = {
     "an unknown allocator": (tuned(*BANDS, allocators=["best"]), "allocators: 'best'"),
     "a calendar of a second": (tuned(calendar="1s"), "calendar: 1 s is outside"),
     "a calendar beside tracking": (tuned(calendar="7d"), "calendar: with the objective tracking"),
+    "the usual calendar beside tracking": (tuned(calendar="28d"), "calendar: with the objective tracking"),
     "a destination of tracking": (tuned(research.tracking("strict"), destinations=["halfway"]), "destinations: tracking has its own"),
     "fewer cores than none": (tuned(jobs=-1), "jobs: -1"),
     "more cores than any machine has": (tuned(jobs=10**400), "jobs: a number of too many digits"),
