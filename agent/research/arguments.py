@@ -206,7 +206,9 @@ def _is_text(argument: object) -> bool:
 def member(choice: str | Choice, argument: str, members: Iterable[Choice]) -> Choice:
     """Return the member that a choice is or whose value it is. Raises ConfigError naming the argument."""
     text = str(choice.value) if isinstance(choice, Enum) else choice
-    return parse_choice(text, argument, {str(each.value): each for each in members})
+    return parse_choice(
+        text, argument, {str(known_member.value): known_member for known_member in members}
+    )
 
 
 def distinct_members(

@@ -151,7 +151,8 @@ def compare(
         return _comparison(((name, trials.run(name)) for name in names), names, progress)
     functions = [arguments.get("signal"), arguments.get("allocator"), *trials.triggers.values()]
     if any(
-        callable(each) or isinstance(each, FunctionSignal | FunctionTrigger) for each in functions
+        callable(function) or isinstance(function, FunctionSignal | FunctionTrigger)
+        for function in functions
     ):
         require_one_process(jobs)
     finished = (

@@ -155,7 +155,10 @@ def mixed_problem(seed: int) -> StepInput:
     ranged_pools = [number for number, pool in enumerate(pools) if isinstance(pool, V3Pool)]
     for count, number in enumerate(ranged_pools):
         kind = RANGED_KINDS[count % len(RANGED_KINDS)]
-        state = {one.name: getattr(pools[number], one.name) for one in fields(V3Pool)}
+        state = {
+            pool_field.name: getattr(pools[number], pool_field.name)
+            for pool_field in fields(V3Pool)
+        }
         pools[number] = kind(**state | {"venue": kind.kind})
     step = with_limits(step, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
     execution = replace(step.execution, router_kind="rebalancer")

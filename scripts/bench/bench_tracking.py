@@ -112,10 +112,13 @@ def class_covariance(symbols: list[str]) -> Floats:
     count = len(symbols)
     covariance = np.zeros((count + 1, count + 1))
     for i, symbol in enumerate(symbols):
-        for j, other in enumerate(symbols):
-            correlation = 1.0 if i == j else class_correlation_bps(symbol, other, "USD") / BPS
-            volatilities = [class_volatility_bps(each, "USD") / BPS for each in (symbol, other)]
-            covariance[i, j] = volatilities[0] * volatilities[1] * correlation
+        for j, column_symbol in enumerate(symbols):
+            correlation = (
+                1.0 if i == j else class_correlation_bps(symbol, column_symbol, "USD") / BPS
+            )
+            volatility = class_volatility_bps(symbol, "USD") / BPS
+            column_volatility = class_volatility_bps(column_symbol, "USD") / BPS
+            covariance[i, j] = volatility * column_volatility * correlation
     return covariance
 
 

@@ -57,20 +57,20 @@ async function perSecond(quote, amounts, seconds) {
 async function main() {
   let cases = null;
   for await (const line of readline.createInterface({ input: process.stdin })) {
-    const asked = JSON.parse(line);
+    const request = JSON.parse(line);
     let answer = true;
     if (cases === null) {
       cases = {};
-      for (const [name, given] of Object.entries(asked.cases)) {
-        cases[name] = { quote: quoteOf(given.pool), amounts: amountsOf(given.pool, given.amount, asked.amounts) };
+      for (const [name, quoteCase] of Object.entries(request.cases)) {
+        cases[name] = { quote: quoteOf(quoteCase.pool), amounts: amountsOf(quoteCase.pool, quoteCase.amount, request.amounts) };
       }
-    } else if (asked.do === "answers") {
-      const { quote, amounts } = cases[asked.case];
+    } else if (request.do === "answers") {
+      const { quote, amounts } = cases[request.case];
       answer = [];
       for (const amount of amounts) answer.push((await quote(amount)).quotient.toString());
     } else {
-      const { quote, amounts } = cases[asked.case];
-      answer = await perSecond(quote, amounts, asked.seconds);
+      const { quote, amounts } = cases[request.case];
+      answer = await perSecond(quote, amounts, request.seconds);
     }
     process.stdout.write(`${JSON.stringify(answer)}\n`);
   }

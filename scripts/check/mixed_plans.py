@@ -311,17 +311,24 @@ def main() -> None:
     outcomes = run_plans(range(options.first, options.first + options.problems))
     planned = [outcome for outcome in outcomes if outcome.plan is not None]
     mined = [outcome for outcome in planned if not outcome.revert]
-    shares = [Fraction(one.gas_used, one.plan.gas_units) for one in mined if one.plan is not None]
+    shares = [
+        Fraction(outcome.gas_used, outcome.plan.gas_units)
+        for outcome in mined
+        if outcome.plan is not None
+    ]
     legs = Counter(
-        str(leg.venue) for one in planned if one.plan is not None for leg in one.plan.legs
+        str(leg.venue)
+        for outcome in planned
+        if outcome.plan is not None
+        for leg in outcome.plan.legs
     )
     document = {
         "problems": len(outcomes),
         "nothing to trade": len(outcomes) - len(planned),
         "mined": len(mined),
         "equal to the wei": sum(outcome.is_exact for outcome in mined),
-        "reverted by name": dict(Counter(one.revert for one in planned if one.revert)),
-        "failed": {one.seed: one.failure for one in planned if one.failure},
+        "reverted by name": dict(Counter(outcome.revert for outcome in planned if outcome.revert)),
+        "failed": {outcome.seed: outcome.failure for outcome in planned if outcome.failure},
         "legs": dict(legs),
         "gas used of planned, least and most": [
             round(float(share), 3) for share in (min(shares), max(shares))

@@ -168,7 +168,7 @@ def played_year(
             }
     years = len(closes) / DAYS_PER_YEAR
     costs_bps = sum(costs) / years * BPS
-    drift_bps = sum(one * one for one in active_returns) / years / 2 * BPS
+    drift_bps = sum(active_return**2 for active_return in active_returns) / years / 2 * BPS
     return {
         "trades": len(costs),
         "costs_bps": round(costs_bps, 2),

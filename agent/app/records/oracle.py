@@ -339,7 +339,7 @@ class _Choices:
     owner.
     """
 
-    chosen: Allocation | None
+    valid: Allocation | None
     now: Allocation | None
     waiting: Allocation | None
 
@@ -408,7 +408,7 @@ def _asset_documents(
                 "address": address,
                 "fixed": address in allocator.fixed_tokens,
                 "target_bps": asset.target_bps,
-                "chosen_bps": _weight_bps(choices.chosen, address),
+                "chosen_bps": _weight_bps(choices.valid, address),
                 "now_bps": _weight_bps(choices.now, address),
                 "waiting_bps": _weight_bps(choices.waiting, address),
                 "limits_bps": limits_by_token.get(address),

@@ -127,7 +127,9 @@ class _TaxedBook(PolicyBook):
         self.weighs_tax = np.array([row.weighs_tax for row in taxed_rows])
         variances, directions = np.linalg.eigh(self.covariance)
         self.covariance_root = np.sqrt(np.maximum(variances, 0))[:, None] * directions.T
-        self.after_tax = np.array([row for row, each in enumerate(taxed_rows) if each.steps], int)
+        self.after_tax = np.array(
+            [row for row, policy in enumerate(taxed_rows) if policy.steps], int
+        )
         steps = next((policy.steps for policy in policies if policy.steps), ())  # one at most
         if not steps:
             return

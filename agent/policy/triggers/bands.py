@@ -267,13 +267,14 @@ def inside_text(drifts: Sequence[AssetDrift], numeraire: str) -> str:
         return "all within their bands"
     gap_bps, closest_index = min(gaps_and_indices)
     drift = drifts[closest_index]
-    edge_price, high_edge_price = band_edge_prices(drifts, numeraire)[drift.token]
+    low_edge_price, high_edge_price = band_edge_prices(drifts, numeraire)[drift.token]
     edge_bps = drift.band_low_bps
+    edge_price = low_edge_price
     edge_name = "lower"
     verb = "falls"
     if drift.share * BPS - edge_bps != gap_bps:
-        edge_price = high_edge_price
         edge_bps = drift.band_high_bps
+        edge_price = high_edge_price
         edge_name = "upper"
         verb = "rises"
     closest_text = (

@@ -57,16 +57,20 @@ class AgentHistory:
         """
         polars = load_polars()
         valuations = self.document["values"]
-        symbols = dict.fromkeys(symbol for each in valuations for symbol in each["weights_bps"])
+        symbols = dict.fromkeys(
+            symbol for valuation in valuations for symbol in valuation["weights_bps"]
+        )
         shares = {
-            symbol: [each["weights_bps"].get(symbol, 0) / BPS for each in valuations]
+            symbol: [valuation["weights_bps"].get(symbol, 0) / BPS for valuation in valuations]
             for symbol in symbols
         }
-        amounts = [float(each["value"]) for each in valuations]
+        amounts = [float(valuation["value"]) for valuation in valuations]
         return polars.DataFrame(
             {
-                "time": _times(polars, [each["time"] for each in valuations]),
-                "block": polars.Series([each["block"] for each in valuations], dtype=polars.Int64),
+                "time": _times(polars, [valuation["time"] for valuation in valuations]),
+                "block": polars.Series(
+                    [valuation["block"] for valuation in valuations], dtype=polars.Int64
+                ),
                 "value": polars.Series(amounts, dtype=polars.Float64),
                 **shares,
             }

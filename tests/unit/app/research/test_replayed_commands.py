@@ -105,8 +105,8 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
 
 def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     """Nothing asked but the agent: an older file cannot say more."""
-    own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), FakeEvidenceSource()) for name in ("own", "swap"))
-    place = step_folder(tmp_path, [(own, None), (swap, None)])
+    outcomes = [evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), FakeEvidenceSource()) for name in ("own", "swap")]
+    place = step_folder(tmp_path, [(outcome, None) for outcome in outcomes])
     assert [(step["result"], step["requested_by"]) for step in replay(place)["steps"]] == [("same", None), ("manual", None)]
     for file in files(place):
         assert json.loads(file.read_text())["request"] is None

@@ -142,9 +142,9 @@ BALANCES = (
     ],
 )
 def test_trial_is_judged_by_every_answer_and_balance(changes: dict[str, object], finding: TokenFinding) -> None:
-    judged_finding, detail = judge_trial(replace(FAIR, **changes))  # type: ignore[arg-type]  # field names
+    trial_finding, detail = judge_trial(replace(FAIR, **changes))  # type: ignore[arg-type]  # field names
 
-    assert judged_finding is finding
+    assert trial_finding is finding
     assert bool(detail) is not finding.is_tradable
 
 

@@ -214,6 +214,7 @@ def test_after_sent__request_of_the_owner_is_done() -> None:
 @pytest.mark.parametrize(("status", "is_kept"), [(1, True), (0, False)], ids=["filled", "failed"])
 def test_after_sent__hedge_that_failed_is_not_told_as_opened(status: int, is_kept: bool) -> None:
     costs = (Fraction(1),) * 9
-    sold, hedged = (HedgeComparison("0xA", *costs, 86_400, is_hedged=is_hedged) for is_hedged in (False, True))
-    cycle = after_sent(FuturesPlan((SELL,), OPEN_HEDGE, ""), status=status, choices=HedgeChoices(comparisons=(sold, hedged)))
-    assert cycle.layer(FuturesCycle).hedge_comparisons == ((hedged,) if is_kept else ())
+    sale = HedgeComparison("0xA", *costs, 86_400, is_hedged=False)
+    hedge = replace(sale, is_hedged=True)
+    cycle = after_sent(FuturesPlan((SELL,), OPEN_HEDGE, ""), status=status, choices=HedgeChoices(comparisons=(sale, hedge)))
+    assert cycle.layer(FuturesCycle).hedge_comparisons == ((hedge,) if is_kept else ())

@@ -65,10 +65,10 @@ def test_paused_market__openings_beside_it_stay_within_the_total() -> None:
 def test_cut_to_target__a_hedge_takes_no_room_of_the_targets() -> None:
     """BTC, paused, is 2.6x of 3x; beside it ETH is raised by 0.2x, whether or not a hedge is open."""
     policy = replace(TRIPLE, hedges=(Hedge("SOL", "", -50_000 * LOT, 0, Fraction(0)),))
-    bare, hedged = (with_market(wide_book(10_000, ETH=1_000, BTC=866, SOL=size), "BTC", is_paused=True) for size in (0, -50_000))
+    bare_book, hedged_book = (with_market(wide_book(10_000, ETH=1_000, BTC=866, SOL=size), "BTC", is_paused=True) for size in (0, -50_000))
     sizes_after = [
         account_after_fills(low, plan_futures(low, terms, RICH, PLAN_S)).size_raw("ETH")
-        for low, terms in ((bare, TRIPLE), (hedged, policy))
+        for low, terms in ((bare_book, TRIPLE), (hedged_book, policy))
     ]
     assert sizes_after[0] > E18
     assert sizes_after[1] == pytest.approx(sizes_after[0], rel=1e-3)

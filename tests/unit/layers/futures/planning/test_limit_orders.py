@@ -113,9 +113,9 @@ def test_the_guard_of_the_account_counts_resting_orders() -> None:
 
 
 def test_receipt_with_fewer_fills_than_known__changes_nothing() -> None:
-    fill, two = (PerpFill("", "", "ETH", 1, -1, 0, fill_id=number) for number in "12")
+    fill = PerpFill("", "", "ETH", 1, -1, 0, fill_id="1")
     known = Receipt(CLOID, 1, 7, "0x07", 0, 0, (), fills=(fill,), is_open=True)
     assert not _is_newer(replace(known, fills=(), is_open=False), known)
     assert not _is_newer(replace(known, block_number=8), known)
-    assert _is_newer(replace(known, fills=(fill, two)), known)
+    assert _is_newer(replace(known, fills=(fill, replace(fill, fill_id="2"))), known)
     assert _is_newer(replace(known, is_open=False), known)
