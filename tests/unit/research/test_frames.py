@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -18,13 +19,17 @@ from tests.support.studies.signals import BAND, PRICES, TARGETS, TIMES
 
 DAY_S = 86_400
 START_S = int(TIMES[0].timestamp())
-RESULT = research.backtest(PRICES, TARGETS, BAND)
 VIEW = SignalView(
     START_S + 3 * DAY_S,
     "USD",
     {"BTC": tuple(PriceBar(START_S + day * DAY_S, 100.0 + day) for day in range(2)), "ETH": (PriceBar(START_S, 50.0),)},
     {"BTC": 0.6, "USD": 0.4},
 )
+
+
+@cache
+def result() -> research.Backtest:
+    return research.backtest(PRICES.head(4), TARGETS, BAND)
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +41,13 @@ def without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        RESULT.frame,
-        lambda: RESULT.weights,
-        lambda: RESULT.trades,
-        lambda: RESULT.swaps,
-        lambda: RESULT.trades.head(0),
-        lambda: RESULT.swaps.head(0),
-        research.Comparison(band=RESULT).frame,
+        lambda: result().frame(),
+        lambda: result().weights,
+        lambda: result().trades,
+        lambda: result().swaps,
+        lambda: result().trades.head(0),
+        lambda: result().swaps.head(0),
+        lambda: research.Comparison(band=result()).frame(),
         lambda: research.closes(VIEW),
     ],
     ids=["frame", "weights", "trades", "swaps", "no trades", "no swaps", "comparison", "closes"],
@@ -60,7 +65,7 @@ def test_frame_of_a_result_has_the_same_columns_and_values(make: Callable[[], pl
 
 
 def test_columns_without_rows_keep_their_kind() -> None:
-    kinds = research.to_pandas(RESULT.trades.head(0)).dtypes
+    kinds = research.to_pandas(result().trades.head(0)).dtypes
     assert list(kinds) == ["float64"] * 4 + ["bool"]
 
 
@@ -81,4 +86,4 @@ def test_what_is_no_frame_of_polars_is_refused(wrong: Any) -> None:
 def test_missing_pandas_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)  # type: ignore[arg-type]  # its import fails
     with pytest.raises(ConfigError, match="the package pandas is not installed"):
-        research.to_pandas(RESULT.frame())
+        research.to_pandas(result().frame())
