@@ -86,7 +86,7 @@ def serve_localchain(
     local chain, or if the chain of an existing config still runs on another port.
     """
     if config_path is not None:
-        _require_local_files(config_path)
+        require_local_files(config_path)
         _require_stopped(config_path, port)
 
     def on_ready(chain: LocalChain) -> None:
@@ -157,7 +157,7 @@ def store_beside(config_path: Path) -> Path:
     return config_path.with_suffix(".db")
 
 
-def _require_local_files(config_path: Path) -> None:
+def require_local_files(config_path: Path) -> None:
     """Raise unless the files were written for a local chain. The config and journal of a real
     wallet are never overwritten.
     """
@@ -187,18 +187,24 @@ def _require_stopped(config_path: Path, port: int) -> None:
     """Raise if the chain of an existing config answers on another port than `port`: an agent may
     run on that config, and its journal lies beside it.
     """
+    used_port = answering_port(config_path)
+    if used_port not in (None, port):  # a port in use is refused on its own
+        raise ConfigError(
+            f"--write-config {config_path}: its chain still runs on port {used_port}; nothing was changed",
+            "name another file, or stop that chain first",
+        )
+
+
+def answering_port(config_path: Path) -> int | None:
+    """Return the port on which the chain of a config answers; None if it does not, or there is no
+    valid config.
+    """
     try:
         endpoint = load_config(config_path).config.chain.rpc[0]
-        used_port = urlsplit(endpoint.read_url()).port
-        if used_port in (None, port):
-            return  # a port in use is refused on its own
         wiring.open_transport(endpoint).call("eth_chainId", [])
+        return urlsplit(endpoint.read_url()).port
     except (TrimtabError, ValueError):
-        return
-    raise ConfigError(
-        f"--write-config {config_path}: its chain still runs on port {used_port}; nothing was changed",
-        "name another file, or stop that chain first",
-    )
+        return None
 
 
 def unbalance(chain: LocalChain) -> None:
@@ -214,15 +220,12 @@ def publish_config(chain: LocalChain, config_path: Path, config_text: str) -> No
     """
     config_path.unlink(missing_ok=True)
     store_path = store_beside(config_path)
-    for file_suffix in ("", "-wal", "-shm", ".paused"):
-        old_file = store_path.with_name(store_path.name + file_suffix)
-        if old_file.exists():
-            old_file.replace(old_file.with_name(f"old-{os.getpid()}-{old_file.name}"))
+    move_store_away(store_path)
     draft_path = config_path.with_name(f".{config_path.name}.draft")
     config_text = re.sub(
         '(?m)^url = "sqlite:.*"$', f'url = "sqlite:///{store_path.name}"', config_text
     )
-    config_text = re.sub('(?m)^cooldown = ".*"$', f'cooldown = "{COOLDOWN}"', config_text)
+    config_text = with_served_cooldown(config_text)
     if chain.perps is not None:
         # An idle chain writes no feed rounds.
         config_text += futures_config(chain.perps, SERVED_FUTURES_WEIGHTS, index_age="1d")
@@ -232,6 +235,19 @@ def publish_config(chain: LocalChain, config_path: Path, config_text: str) -> No
         draft_path.replace(config_path)
     finally:
         draft_path.unlink(missing_ok=True)
+
+
+def move_store_away(store_path: Path) -> None:
+    """Rename the files of a store of an earlier local chain, if there is one."""
+    for file_suffix in ("", "-wal", "-shm", ".paused"):
+        old_file = store_path.with_name(store_path.name + file_suffix)
+        if old_file.exists():
+            old_file.replace(old_file.with_name(f"old-{os.getpid()}-{old_file.name}"))
+
+
+def with_served_cooldown(config_text: str) -> str:
+    """Return the text of a config with COOLDOWN."""
+    return re.sub('(?m)^cooldown = ".*"$', f'cooldown = "{COOLDOWN}"', config_text)
 
 
 POOL_RANGES = (
@@ -325,7 +341,7 @@ BASE_WORLD = replace(
 @contextmanager
 def open_local_base(port: int = 0) -> Iterator[LocalChain]:
     """Open the stand-in of Base, served at `port` (0: any). Raises ConfigError without anvil."""
-    _require_anvil("--network base", "only anvil charges a data fee")
+    require_anvil("--network base", "only anvil charges a data fee")
     require_free_port(
         port, f"http://127.0.0.1:{port}"
     )  # before the deployment, which takes seconds
@@ -512,7 +528,7 @@ def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
     """Start all parts of the browser demo except the dashboard; stop and remove them at the end.
     Raises ConfigError without anvil.
     """
-    _require_anvil("--serve", "processes of the dashboard read the chain")
+    require_anvil("--serve", "processes of the dashboard read the chain")
     days = recorded_days()
     tokens = tuple(
         replace(token, price_usd=days[0].prices.get(token.symbol, token.price_usd))
@@ -533,7 +549,8 @@ def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
             yield LiveDemo(agent, chain, config_path, clock, days)
 
 
-def _require_anvil(option: str, why: str) -> None:
+def require_anvil(option: str, why: str) -> None:
+    """Raise ConfigError, with the remedy, if anvil is not installed."""
     try:
         anvil_binary()
     except ConfigError as error:

@@ -20,6 +20,8 @@ from agent.ports.users import UsersPlace
 
 CYCLE_INTERVAL = "10m"
 """Interval between cycles, that of `trimtab paper`."""
+LOCAL_CYCLE_INTERVAL = "1m"
+"""The same on a local chain, whose prices the owner moves."""
 
 
 def paper_books(config: str) -> tuple[str, UsersPlace]:
@@ -57,17 +59,19 @@ def run_on_paper(config: str) -> None:
     error that ends the run.
     """
     clock = StoppableClock()
+    is_local = load_config(config).config.chain.is_local
+    interval = LOCAL_CYCLE_INTERVAL if is_local else CYCLE_INTERVAL
     with (
         suppress(StopRequested),
         clock.listening(),
         open_paper(PaperConfig(config), clock=clock) as agent,
-        report_run(agent, clock, CYCLE_INTERVAL, sends=True, once=False) as service,
+        report_run(agent, clock, interval, sends=True, once=False) as service,
     ):
         controls = ControlRunner(agent)
         cycle_results = agent.run(
             send=True,
             confirm=always_confirm,
-            every=CYCLE_INTERVAL,
+            every=interval,
             progress=service.on_stage,
             controls=controls,
         )

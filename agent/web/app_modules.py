@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from agent.app.research import edit_backtests, kept_reports
     from agent.app.settings import new_portfolios, profiles, shown, users
     from agent.app.start import guide
-    from agent.fleet import paper_run
+    from agent.fleet import paper_run, practice
 else:
     alert_channels = AppModule("agent.app.alert_channels")
     dashboard = AppModule("agent.app.dashboard")
@@ -56,4 +56,5 @@ else:
     shown = AppModule("agent.app.settings.shown")
     users = AppModule("agent.app.settings.users")
     guide = AppModule("agent.app.start.guide")
+    practice = AppModule("agent.fleet.practice")
     paper_run = AppModule("agent.fleet.paper_run")

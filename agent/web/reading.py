@@ -14,6 +14,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from importlib import import_module
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar, TypeVarTuple
 
 from agent.errors import OperatorNeeded, Retryable, TrimtabError, internal_error
@@ -23,6 +25,7 @@ from agent.interrupts import allow_termination, interrupts_blocked
 Documents = dict[str, Any]
 DocumentRead = Callable[[str], Documents]
 """A function that returns documents of a config, by name."""
+STOP_TIMEOUT_S = 10
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
@@ -79,6 +82,68 @@ class AppProcess:
         return ProcessPoolExecutor(
             1, multiprocessing.get_context("spawn"), _init_process, (self._niceness,)
         )
+
+
+class ServingProcess:
+    """A process that serves from its start until it is stopped, or until this process ends.
+    `function` is called with the arguments after a function that it calls once, with its address,
+    as soon as it answers.
+    """
+
+    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
+        spawn_context = multiprocessing.get_context("spawn")
+        self._receiver, sender = spawn_context.Pipe(duplex=False)
+        self._process: SpawnProcess = spawn_context.Process(
+            target=_serve_in_process, args=(sender, function, *arguments)
+        )
+        try:
+            with interrupts_blocked():
+                self._process.start()
+            sender.close()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self) -> str:
+        """Return the address once it answers; call it once. Raises the TrimtabError of the function,
+        and Retryable if the process ended before.
+        """
+        try:
+            address_or_error = self._receiver.recv()
+        except EOFError:
+            address_or_error = Retryable("the process ended before it answered", "try again")
+        except BaseException:
+            self.stop()
+            raise
+        if isinstance(address_or_error, TrimtabError):
+            self.stop()
+            raise address_or_error
+        return str(address_or_error)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
+
+    def stop(self) -> None:
+        """End it, with its own processes."""
+        if self._process.pid is None:  # interrupted before its start
+            return
+        self._process.terminate()
+        self._process.join(STOP_TIMEOUT_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _serve_in_process(sender: Connection, function: Callable[..., None], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    allow_termination()
+    end_with_parent()
+    try:
+        _call(function, sender.send, *arguments)
+    except TrimtabError as error:
+        sender.send(error)
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import multiprocessing
 import os
 import signal
 import socket
@@ -14,14 +13,11 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.hosts import LOOPBACK_HOSTS
-from agent.interrupts import allow_termination, interrupts_blocked
 from agent.web.app_modules import paper_run
 from agent.web.reach import (
     PublicOptions,
@@ -30,7 +26,7 @@ from agent.web.reach import (
     reach_of,
     require_tls_access,
 )
-from agent.web.reading import AppProcess, end_with_parent
+from agent.web.reading import AppProcess, ServingProcess
 from agent.web.stopping import end_at_signal
 
 if TYPE_CHECKING:
@@ -310,7 +306,6 @@ def _ignoring_signals() -> Iterator[None]:
 
 
 LOOPBACK_HOST = "127.0.0.1"
-STOP_TIMEOUT_S = 10
 
 
 def require_servable(port: int) -> None:
@@ -322,58 +317,23 @@ def require_servable(port: int) -> None:
         pass
 
 
-class DashboardProcess:
+class DashboardProcess(ServingProcess):
     """Serves on loopback from its start until it is stopped, or until this process ends."""
 
     def __init__(
         self, config: Path, port: int, banner: str = "", replay_path: Path | None = None
     ) -> None:
         """Return once it answers. Raises the errors of `serve_dashboard`."""
-        spawn_context = multiprocessing.get_context("spawn")
-        receiver, sender = spawn_context.Pipe(duplex=False)
-        self._process: SpawnProcess = spawn_context.Process(
-            target=_serve_in_process, args=(config, port, banner, replay_path, sender)
-        )
-        try:
-            with interrupts_blocked():
-                self._process.start()
-            sender.close()
-            url_or_error = receiver.recv()
-        except EOFError:
-            url_or_error = Retryable("the dashboard ended before it answered", "try again")
-        except BaseException:
-            self.stop()
-            raise
-        if isinstance(url_or_error, TrimtabError):
-            self.stop()
-            raise url_or_error
-        self.address: str = url_or_error
+        super().__init__(_serve_on_loopback, config, port, banner, replay_path)
+        self.address = self.wait()
 
     def require_alive(self) -> None:
         """Raise Retryable if it has ended."""
-        if not self._process.is_alive():
+        if not self.is_alive:
             raise Retryable("the dashboard has ended", "start it again")
 
-    def stop(self) -> None:
-        """End it, with its reading processes."""
-        if self._process.pid is None:  # interrupted before its start
-            return
-        self._process.terminate()
-        self._process.join(STOP_TIMEOUT_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
 
-
-def _serve_in_process(
-    config: Path, port: int, banner: str, replay_path: Path | None, sender: Connection
+def _serve_on_loopback(
+    on_ready: Callable[[str], None], config: Path, port: int, banner: str, replay_path: Path | None
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    allow_termination()
-    end_with_parent()
-    try:
-        serve_dashboard(
-            config, LOOPBACK_HOST, port, sender.send, banner=banner, replay_path=replay_path
-        )
-    except TrimtabError as error:
-        sender.send(error)
+    serve_dashboard(config, LOOPBACK_HOST, port, on_ready, banner=banner, replay_path=replay_path)

@@ -35,11 +35,11 @@ from agent.web.access import (
     secret_refusal,
 )
 from agent.web.app import StaticFiles, build_unchecked_app
-from agent.web.app_modules import guide, paper_run
+from agent.web.app_modules import guide, paper_run, practice
 from agent.web.document_cache import DocumentCache
 from agent.web.pages import page_environment
 from agent.web.reach import Reach
-from agent.web.reading import AppProcess
+from agent.web.reading import AppProcess, ServingProcess
 from agent.web.sessions import Session
 
 SETUP_USERS = {1: ("set-up", False)}
@@ -75,6 +75,15 @@ SETUP_PATHS = ("/setup/", LOGIN_PATH)
 RUNNING = "running"
 AGAIN_FIELD = "again"
 """Field of the button that takes the config back."""
+MOVE_FIELD = "move"
+"""Field of the button that moves a price of the chain of practice."""
+PRACTICE = "practice"
+"""Answer for the network that is a chain beside this server."""
+PRACTICE_NAME = "Practice: a chain on this machine, no account, no money"
+PRACTICE_BANNER = (
+    "Practice: invented prices on a chain of this machine. Not the market of today, and no real"
+    " money."
+)
 DEFAULT_ANSWERS = {"network": "", "share:USDC": "0"}
 
 
@@ -90,6 +99,11 @@ class SetupPages:
         self._continues = continues
         self._paper_process = AppProcess()
         self._paper_run: Future[None] | None = None
+        self._chain_process: ServingProcess | None = None
+        self._chain_lock = asyncio.Lock()
+        self._new_beginning: asyncio.Task[None] | None = None
+        self._practice: Mapping[str, Any] | None = None
+        self._chain_file = ""
         self._dashboard: FastAPI | None = None
         self._stack = AsyncExitStack()
         self._opening_token = secrets.token_urlsafe(32)
@@ -106,9 +120,14 @@ class SetupPages:
         return f"{LOGIN_PATH.removeprefix('/')}?token={self._opening_token}"
 
     def close(self) -> None:
-        """End the process that checks and writes."""
+        """End the processes that check and write, run on paper, and serve the chain."""
         self._writing_process.stop()
         self._paper_process.stop()
+        self._stop_chain()
+
+    def _stop_chain(self) -> None:
+        if self._chain_process is not None:
+            self._chain_process.stop()
 
     def application(self, is_stopping: Callable[[], bool]) -> AccessMiddleware:
         """Return the ASGI application. Event streams end once `is_stopping` returns True."""
@@ -117,8 +136,11 @@ class SetupPages:
         async def lifespan(_: Any) -> AsyncIterator[None]:
             async with self._stack:
                 if self._continues:
-                    await self._run_on_paper(is_stopping)
-                yield
+                    await self._go_on(is_stopping)
+                try:
+                    yield
+                finally:
+                    self._stop_chain()
 
         app = FastAPI(
             docs_url=None,
@@ -160,10 +182,59 @@ class SetupPages:
             try:
                 if AGAIN_FIELD in fields:
                     return await self._ask_again()
-                await self._writing_process.call(paper_run.begin_on_paper, str(self._config))
-                await self._run_on_paper(is_stopping)
+                if MOVE_FIELD in fields:
+                    return await self._move_price(fields)
+                await self._begin_on_paper(is_stopping)
             except TrimtabError as error:
                 return self._html(request, self._done_page, {}, {"": str(error)}, 409)
+        return RedirectResponse("/", 303)
+
+    async def _go_on(self, is_stopping: Callable[[], bool]) -> None:
+        """Run the paper portfolio of an earlier server again. That of practice begins anew, once
+        its chain is served.
+        """
+        if await self._read_practice():
+            self._new_beginning = asyncio.create_task(self._begin_anew(is_stopping))
+        else:
+            await self._run_on_paper(is_stopping)
+
+    async def _begin_anew(self, is_stopping: Callable[[], bool]) -> None:
+        """Begin the paper portfolio; an error is shown on its page."""
+        async with self._write_lock:
+            try:
+                await self._begin_on_paper(is_stopping)
+            except TrimtabError as error:
+                self._paper_run = Future()
+                self._paper_run.set_exception(error)
+
+    async def _begin_on_paper(self, is_stopping: Callable[[], bool]) -> None:
+        """Open the paper ledger, and run. Raises TrimtabError."""
+        if await self._read_practice():
+            await self._open_chain()
+            self._access.reach = replace(self._access.reach, banner=PRACTICE_BANNER)
+        await self._writing_process.call(paper_run.begin_on_paper, str(self._config))
+        await self._run_on_paper(is_stopping)
+
+    async def _read_practice(self) -> bool:
+        """Return whether the config is one of practice."""
+        self._practice = await self._writing_process.call(
+            practice.practice_document, str(self._config)
+        )
+        return self._practice is not None
+
+    async def _open_chain(self) -> None:
+        """Start the chain of practice, unless it is served already. Raises TrimtabError."""
+        async with self._chain_lock:
+            if self._chain_process is None or not self._chain_process.is_alive:
+                self._chain_process = ServingProcess(practice.serve_practice, str(self._config))
+                self._chain_file = await asyncio.to_thread(self._chain_process.wait)
+
+    async def _move_price(self, fields: Mapping[str, list[str]]) -> Response:
+        """Move a price of the chain of practice. Raises TrimtabError."""
+        symbol = fields.get("token", [""])[0]
+        await self._writing_process.call(
+            practice.move_price, str(self._config), symbol, fields[MOVE_FIELD][0]
+        )
         return RedirectResponse("/", 303)
 
     async def _ask_again(self) -> Response:
@@ -282,6 +353,12 @@ class SetupPages:
         if page is REVIEW_PAGE:
             return await self._write(request, fields)
         text_by_field, refusal_by_field = field_texts(page, fields)
+        if text_by_field.get("network", "").strip().lower() == PRACTICE:
+            text_by_field["network"] = PRACTICE
+            try:
+                await self._open_chain()
+            except TrimtabError as error:
+                refusal_by_field["network"] = str(error)
         checked_answers = await self._check_answers({**self._answers, **text_by_field})
         if isinstance(checked_answers, Response):
             return checked_answers
@@ -312,8 +389,9 @@ class SetupPages:
             if self._written_document is None:
                 try:
                     self._written_document = await self._writing_process.call(
-                        guide.write_setup, str(self._config), answers
+                        guide.write_setup, str(self._config), self._with_chain_file(answers)
                     )
+                    await self._read_practice()
                 except TrimtabError as error:
                     return self._html(request, REVIEW_PAGE, checked_answers, {"": str(error)}, 409)
         return RedirectResponse(DONE_PAGE.path, 303)
@@ -321,10 +399,20 @@ class SetupPages:
     async def _check_answers(self, answers: Mapping[str, str]) -> dict[str, Any] | Response:
         """Return the checked answers with their errors, or a response if the check failed."""
         try:
-            checked_answers = await self._writing_process.call(guide.check_setup, dict(answers))
+            checked_answers = await self._writing_process.call(
+                guide.check_setup, self._with_chain_file(answers)
+            )
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
+        if answers.get("network") == PRACTICE and "network" not in checked_answers["errors"]:
+            checked_answers["answer_texts"]["network"] = PRACTICE_NAME
         return checked_answers
+
+    def _with_chain_file(self, answers: Mapping[str, str]) -> dict[str, str]:
+        """Return the answers with the config file of the chain of practice, if that is chosen."""
+        if answers.get("network") == PRACTICE and self._chain_file:
+            return {**answers, "network": self._chain_file}
+        return dict(answers)
 
     def _next_page(self, checked_answers: Mapping[str, Any]) -> SetupPage:
         """Return the first page that lacks a valid answer, else the review; DONE once written."""
@@ -373,8 +461,11 @@ class SetupPages:
             folder=str(Path.cwd()),
             document=self._written_document,
             paper_state=self._paper_state,
+            chain_starts=self._new_beginning is not None and not self._new_beginning.done(),
             has_pages=self._dashboard is not None,
             share=SHARE_PREFIX,
+            practice=self._practice,
+            practice_name=PRACTICE_NAME,
         )
         return HTMLResponse(html, status)
 

@@ -7,12 +7,14 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.config.load import load_config
 from agent.web import setup
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context
 from tests.cli.conftest import served  # noqa: F401  # a fixture
@@ -249,3 +251,52 @@ def test_a_paper_portfolio_is_begun_and_steered_by_keyboard(chromium: Any, serve
         process.communicate(timeout=PATIENCE_MS / 1000)
     assert process.returncode == 0
     assert not (tmp_path / "trimtab.db").exists(), "real money trusts nothing yet"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # as above
+def test_practice_leads_from_the_first_page_to_a_paper_portfolio(chromium: Any, tmp_path: Path) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    config = tmp_path / "mine.toml"
+    process = start("serve", "--setup", "--port", "0", "--json", "--config", str(config))
+    try:
+        address = first_document(process)["url"]
+        context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
+        page = context.new_page()
+
+        def press(selector: str, next_selector: str) -> None:
+            """Press the button, and look at the page that follows on a phone and a wide screen."""
+            page.click(selector)
+            page.wait_for_selector(next_selector)
+            for size in (PHONE, WIDE):
+                page.set_viewport_size({"width": size[0], "height": size[1]})
+                require_fine(page)
+
+        page.goto(address)
+        press("main button", "#practice")
+        press("#practice", "#b-own")
+        page.check("[name=basket][value=small]")
+        press("main button", "#f-cash")
+        page.fill("#f-cash", "5000")
+        press("main button", "text=Write the config")
+        assert "Practice: a chain on this machine, no account, no money" in page.inner_text("main")
+        press("main button", "#paper")
+        assert "Real money, in a terminal" not in page.inner_text("main"), "its coins are worth nothing"
+        press("#paper", "#b-rebalance")
+        page.wait_for_selector("#t-last")
+        overview = page.inner_text("main")
+        assert "Practice: invented prices on a chain of this machine." in overview
+        assert "Bought" in overview
+        press("text=Move a price", "#f-token")
+        assert page.locator("#f-token option").all_inner_texts() == ["WETH", "WBTC"]
+        press("[name=move][value='+20%']", "#b-rebalance")
+        page.wait_for_selector("td:has-text('3,600')")  # WETH was 3,000
+        context.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_MS / 1000)
+    assert process.returncode == 0
+    chain = load_config(config).config.chain.rpc[0].read_url()
+    with pytest.raises(OSError, match="refused"):
+        urlopen(chain)

@@ -444,8 +444,7 @@ def test_commands__are_called_as_this_one_was(
     monkeypatch.setattr(pages.shutil, "which", lambda _: on_path)
     assert pages.program_name() == program
     desk.pages._template = pages.page_environment().get_template("setup.html")
-    desk.enter()
-    assert f"<code>{program} localchain" in desk.text("/setup/wallet")
+    assert f"<code>{program} serve" in unescape(desk.ask("/login")[2].decode())
 
 
 def test_a_local_chain_needs_no_endpoints_of_its_own() -> None:
@@ -453,6 +452,34 @@ def test_a_local_chain_needs_no_endpoints_of_its_own() -> None:
     assert checks["baskets"] == []
     assert checks["tokens"] == []
     assert "trimtab localchain" in checks["errors"]["network"]
+
+
+class NoChain:
+    """A process of a chain that cannot start."""
+
+    is_alive = False
+
+    def __init__(self, *_: object) -> None: ...
+
+    def wait(self) -> str:
+        raise ConfigError("Practice needs anvil: it is not installed", "install the npm packages again")
+
+    def stop(self) -> None: ...
+
+
+def test_practice_that_cannot_start__says_why_on_the_form(desk: SetupBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "ServingProcess", NoChain)
+    desk.enter()
+    form = desk.text("/setup/wallet")
+    assert form.index("Practice: a chain on this machine, no account, no money") < form.index('id="f-network"')
+    assert "The prices are invented, and stand still until you move one." in form
+    assert re.findall('<option value="(.*?)">', form)[:2] == ["practice", "ethereum"]
+    code, _, body = desk.post("/setup/wallet", {"network": " Practice "})
+    assert code == 422
+    text = unescape(body.decode())
+    assert 'id="e-network">Practice needs anvil: it is not installed (install the npm packages again)' in text
+    assert 'name="network" list="networks" value="practice"' in text
+    assert desk.post("/setup/wallet", ANSWERS["/setup/wallet"])[1]["location"] == "/setup/basket"
 
 
 def test_copy_of_a_live_chain__lends_no_contracts(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Practice: a local chain beside the set-up page, on which a portfolio trades on paper without an
+endpoint, an account or money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent import wiring
+from agent.app.local import (
+    answering_port,
+    move_market,
+    move_store_away,
+    require_anvil,
+    require_local_files,
+    with_served_cooldown,
+)
+from agent.app.start.setup import local_start
+from agent.config.load import load_config
+from agent.errors import ConfigError
+from agent.files import replace_file
+from agent.localchain import LocalChain
+from agent.localchain.market import serve
+from agent.localchain.nodes import free_port
+
+
+def chain_file(config: str) -> Path:
+    """Return the config file of the chain, beside `config`. A folder of portfolios omits it."""
+    return Path(config).with_name(f".practice-{Path(config).stem}.toml")
+
+
+def serve_practice(on_ready: Callable[[str], None], config: str) -> None:
+    """Serve the chain of `trimtab localchain` until SIGINT or SIGTERM, unless it is served already,
+    and call `on_ready` with its config file. It begins anew, on the port that `config` names if that
+    is written, whose paper ledger is moved away. Raises ConfigError without anvil.
+    """
+    file = chain_file(config)
+    require_local_files(file)
+    if answering_port(file) is not None:
+        on_ready(str(file))
+        return
+    require_anvil("Practice", "processes of the page read the chain")
+    practice = practice_document(config)
+    port = free_port() if practice is None else practice["port"]
+
+    def publish(chain: LocalChain) -> None:
+        if practice is not None:
+            move_store_away(wiring.store_file(replace(load_config(config), is_paper=True)))
+        replace_file(file, with_served_cooldown(chain.config_text()).encode())
+        on_ready(str(file))
+
+    serve(port, None, publish)
+
+
+def practice_document(config: str) -> dict[str, Any] | None:
+    """Return `port` and `tokens` of the chain of a config; None for one of another network, or that
+    is not written.
+    """
+    chain = local_start(str(chain_file(config)))
+    if chain is None or not Path(config).is_file():
+        return None
+    loaded_config = load_config(config)
+    endpoint = loaded_config.config.chain.rpc[0]
+    if endpoint.url is None or endpoint.url.get_secret_value() != chain.url:
+        return None
+    portfolio = loaded_config.config.portfolio
+    symbols = [asset.symbol for asset in portfolio.assets]
+    return {
+        "port": urlsplit(chain.url).port,
+        "tokens": [symbol for symbol in symbols if symbol != portfolio.numeraire],
+    }
+
+
+def move_price(config: str, symbol: str, move: str) -> None:
+    """Move a price on the chain of a config, such as +10%. Raises ConfigError and Retryable."""
+    practice = practice_document(config)
+    if practice is None:
+        raise ConfigError(f"{config}: its chain is not one of practice", "choose Practice")
+    move_market(practice["port"], [f"{symbol}={move}"])
