@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
@@ -47,6 +48,7 @@ SETUP_USERS = {1: ("set-up", False)}
 MAX_TEXT_CHARS = 500
 VARIABLE_FIELDS = frozenset({"endpoints", "alert"})
 """Fields for names of variables. Their URLs may be typed there by mistake."""
+MAIL_PATTERN = re.compile(r"[A-Za-z0-9._+-]{1,40}@([A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
 ANSWERS_CHANGED_TEXT = "The answers changed after this page was opened. Compare them again."
 SHARE_PREFIX = "share:"
 
@@ -506,11 +508,15 @@ def field_texts(
 
 
 def without_urls(text_by_field: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
-    """Return the texts, without those that may be part of a URL: a page must not repeat them."""
+    """Return the texts, without those that may be part of a URL: a page must not repeat them. The
+    mail address of an alert is no secret.
+    """
     kept_texts = dict(text_by_field)
     for field_name in VARIABLE_FIELDS & text_by_field.keys() & errors.keys():
-        parts = text_by_field[field_name].replace(",", " ").split()
-        if not all(map(VARIABLE_PATTERN.fullmatch, parts)):
+        text = text_by_field[field_name]
+        parts = text.replace(",", " ").split()
+        is_mail = field_name == "alert" and MAIL_PATTERN.fullmatch(text.strip())
+        if not is_mail and not all(map(VARIABLE_PATTERN.fullmatch, parts)):
             kept_texts[field_name] = ""
     return kept_texts
 

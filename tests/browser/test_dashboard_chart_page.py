@@ -80,6 +80,22 @@ def test_chart__labels_are_whole_and_do_not_overlap(chromium: Any, served: Serve
 
 
 @pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_weight_chart__has_whole_labels_beside_short_figures(chromium: Any, served: Served, size: tuple[int, int]) -> None:
+    days = zip(("2026-11-30", "2026-11-29"), served.board.documents["history"]["values"], strict=True)
+    values = [{**valuation, "time": f"{day} 00:00:00"} for day, valuation in days]
+    served.board.documents["history"] = {**served.board.documents["history"], "values": values}
+    with patient_context(chromium, viewport={"width": size[0], "height": size[1]}) as context:
+        context.add_init_script(RECORD)
+        page = context.new_page()
+        page.goto(f"http://localhost:{served.port}/assets")
+        page.wait_for_selector(".chart canvas")
+        page.wait_for_timeout(200)
+        labels = page.evaluate("window.labels")
+        assert "29 Nov 2026" in {label["text"] for label in labels}, "the widest date"
+        assert [label["text"] for label in labels if label["left"] < 0] == []
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
 def test_chart__range_is_chosen_by_keyboard(chromium: Any, served: Served, size: tuple[int, int]) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")

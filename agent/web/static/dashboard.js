@@ -14,6 +14,7 @@
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   const LABEL_PX = 66; // of the widest label below a chart, with the space beside it
+  const DATE_PX = 84; // of the widest date below a chart; the first stands half beside it
   const DIGIT_PX = 8;
   const spans = { "1D": 1, "1W": 7, "1M": 30, "1Y": 365, All: Infinity };
   let range = "All";
@@ -32,7 +33,7 @@
       } } },
       axes: [
         { ...axis, space: LABEL_PX, values: ticks },
-        { ...axis, size: (_, texts) => 20 + DIGIT_PX * Math.max(...(texts ?? [""]).map(text => text.length)), values: (_, splits) => splits.map(split => split.toLocaleString("en")) },
+        { ...axis, size: (_, texts) => Math.max(DATE_PX / 2, 20 + DIGIT_PX * Math.max(...(texts ?? [""]).map(text => text.length))), values: (_, splits) => splits.map(split => split.toLocaleString("en")) },
       ],
       legend: { show: false }, ...more,
     };

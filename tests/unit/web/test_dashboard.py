@@ -277,13 +277,25 @@ def test_paper_run_that_ended__has_no_button_that_needs_it(served: Served, is_se
     run = HEALTHY_RUN if is_served else {**HEALTHY_RUN, "ok": False, "state": "stopped", "next_cycle": None}
     controls = {**CONTROLS, "waiting": None, "controls": [], "served": is_served}
     documents = {**served.board.documents, "run": run, "controls": controls, "pause": {"paused": False}}
-    for page in (PAGES[0], CONTROL_PAGE):
+    plan_page = next(page for page in PAGES if page.path == "/plan")
+    for page, buttons in {PAGES[0]: ("b-rebalance", "b-stop"), CONTROL_PAGE: ("b-rebalance", "b-stop"), plan_page: ("b-review",)}.items():
         text = Renderer(Reach(on_paper=True)).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
-        for name in ("b-rebalance", "b-stop"):
+        for name in buttons:
             [button] = re.findall(f'<button id="{name}"[^>]*>', text)
             assert ("disabled" in button) is not is_served
         assert ('<a href="/setup/done">start it again</a>' in text) is not is_served
         assert ('data-live="Live: ' in text) is is_served
+
+
+@pytest.mark.parametrize("is_served", [True, False], ids=["served", "ended"])
+def test_decision__is_checked_again_while_a_run_goes_on(served: Served, is_served: bool) -> None:
+    run = HEALTHY_RUN if is_served else {**HEALTHY_RUN, "ok": False, "state": "stopped", "next_cycle": None}
+    decision = {"kind": "hold", "reason": "all within their ranges; checked again in the next cycle"}
+    status = {**golden_document("25-status"), "decision": decision}
+    text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status, "run": run}, {}, 1)
+    said = text.partition('<p class="say">')[2].partition("</p>")[0]
+    assert "all within their ranges" in said
+    assert ("checked again" in said) is is_served
 
 
 def test_profit_on_paper__says_what_pays_the_gas(served: Served) -> None:

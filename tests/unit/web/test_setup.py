@@ -283,6 +283,15 @@ def test_keys_and_addresses_are_refused_and_never_repeated(desk: SetupBrowser) -
         assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == f"/setup/{page}"
 
 
+def test_mail_address__stays_in_the_field(desk: SetupBrowser) -> None:
+    desk.enter()
+    for path in ("/setup/wallet", "/setup/basket"):
+        desk.post(path, ANSWERS[path])
+    code, _, body = desk.post("/setup/cash", {"cash": "1000", "alert": "me@example.com"})
+    assert code == 422
+    assert 'value="me@example.com"' in body.decode()
+
+
 def test_answers_that_cannot_be_checked_lead_nowhere(desk: SetupBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.enter()
     for path, fields in ANSWERS.items():
