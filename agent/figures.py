@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from agent.artifacts import WEB_FOLDER
-from agent.units import decimal_text, value_text
+from agent.units import decimal_text, format_duration, value_text
 
 FIGURE_FORMAT_KEY = "x-figure"
 """Key of a field's format in its schema."""
@@ -161,6 +161,65 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     if is_negative:
         return minus + figure_text
     return f"+{figure_text}" if has_plus else figure_text
+
+
+_FIGURE_START = r"(--[a-z-]+ )?(?<![\w.,:/='\"-])"
+"""Before a figure of a sentence: perhaps an option, whose value stays as it is typed."""
+MINUTE_S = 60
+
+
+def reader_text(sentence: str) -> str:
+    """Return a sentence for a reader, with its figures in the one style of tables and pages:
+    "1740 s" as "29 min", "limit 3000 bps" as "limit 30 %", "1000.5 USDC" as "1,000.5 USDC", coins with six
+    significant digits, "27 to 33 %" as "27-33 %".
+    """
+    for pattern, style in _SENTENCE_STYLES:
+        sentence = pattern.sub(style, sentence)
+    return sentence
+
+
+def _duration_style(match: re.Match[str]) -> str:
+    is_short = int(match[2]) < MINUTE_S
+    return match[0] if match[1] or is_short else format_duration(int(match[2]))
+
+
+def _bps_style(match: re.Match[str]) -> str:
+    return f"{match[1]}{_short_number(float(match[2]) / 100)} %"
+
+
+def _amount_style(match: re.Match[str]) -> str:
+    sign = "-" if match[2].startswith("-") else ""
+    return match[0] if match[1] else sign + _format_decimal(match[2].lstrip("-"), "amount")
+
+
+def _range_style(match: re.Match[str]) -> str:
+    return f"{_short_number(float(match[1]))}-{_short_number(float(match[2]))} %"
+
+
+def _short_number(number: float) -> str:
+    """Return two decimals, and four of a number below one, without trailing zeros."""
+    return f"{number:,.{2 if abs(number) >= 1 else 4}f}".rstrip("0").rstrip(".")
+
+
+_SENTENCE_STYLES = (
+    (re.compile(_FIGURE_START + r"([0-9]{2,9}) ?s\b"), _duration_style),
+    (
+        # of a guard: a loss of a year and a cost of a route are in basis points everywhere
+        re.compile(r"(^|\(|\bmeasured |\blimit |, plus )([0-9]+(?:\.[0-9]+)?) bps\b(?! a year)"),
+        _bps_style,
+    ),
+    (
+        re.compile(
+            _FIGURE_START
+            + r"(-?[0-9]+(?:\.[0-9]+)?)(?= (?!UTC\b)(?:[A-Z][A-Z0-9]{2,11}|[a-z]{1,2}[A-Z]{3,6})\b)"
+        ),
+        _amount_style,
+    ),
+    (
+        re.compile(r"(?<![\w.,:/-])([0-9]+(?:\.[0-9]+)?)(?:-| to )([0-9]+(?:\.[0-9]+)?) %"),
+        _range_style,
+    ),
+)
 
 
 def brief_reason(reason: str) -> str:

@@ -352,16 +352,6 @@ _YEAR_10000_S = 253_402_300_800
 _DURATION_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
-_SECONDS = re.compile(r"(?<![\w.,:-])([0-9]{2,9}) s\b")
-
-
-def spell_durations(sentence: str) -> str:
-    """Return a text with durations of a minute or more in words: "1740 s old" as "29 min old"."""
-    return _SECONDS.sub(
-        lambda match: format_duration(int(match[1])) if int(match[1]) >= 60 else match[0], sentence
-    )
-
-
 def format_percent(share: Fraction) -> str:
     """Format a share of one as percent, rounded half-even to two places: 5/12 -> "41.67 %"."""
     return f"{decimal_text(round(share * BPS), 2)} %"

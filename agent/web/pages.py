@@ -22,8 +22,7 @@ from markupsafe import Markup, escape
 
 from agent import artifacts
 from agent.errors import printable_text
-from agent.figures import Column, brief_reason, column, format_figure, token_colour
-from agent.units import spell_durations
+from agent.figures import Column, brief_reason, column, format_figure, reader_text, token_colour
 from agent.web.app_modules import dashboard, kept_reports, queue
 from agent.web.reach import Reach
 from agent.web.reading import DocumentRead, Documents
@@ -65,10 +64,11 @@ PERCENT_SIGN = re.compile("(?<=[0-9]) ?%(?![0-9A-Za-z])")
 
 
 def unbroken_text(text: str) -> Markup:
-    """Return a text escaped for HTML, with percentages in the one form of the pages, "60 %". The
-    space is a no-break one, so that no line begins with the sign.
+    """Return a text escaped for HTML, with figures as `reader_text` writes them, and percentages in
+    the one form of the pages, "60 %". The space is a no-break one, so that no line begins with the
+    sign.
     """
-    return escape(PERCENT_SIGN.sub("\u00a0%", printable_text(text)))
+    return escape(PERCENT_SIGN.sub("\u00a0%", reader_text(printable_text(text))))
 
 
 def page_environment() -> Environment:
@@ -397,7 +397,7 @@ def figure_element(
         path,
         figure_format,
         Markup(' class="{}"').format(css_class) if css_class else "",
-        unbroken_text(spell_durations(format_figure(value, figure_format))),
+        unbroken_text(format_figure(value, figure_format)),
     )
 
 

@@ -18,8 +18,7 @@ from agent.app.research.kept_reports import list_reports, new_report_path
 from agent.app.research.report_files import write_pages
 from agent.app.settings.shown import settings_document
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection
-from agent.figures import format_figure
-from agent.units import spell_durations
+from agent.figures import format_figure, reader_text
 from agent.web.pages import PAGES, value_at
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
@@ -128,7 +127,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             for of, form, value, text in page_figures:
                 exact = value_at(documents, of)
                 assert without_age(value) == without_age("" if exact is None else exact), (path, of)
-                expected_text = re.sub(r"(?<=\d)%(?!\w)", " %", spell_durations(format_figure(exact, form)))  # "20 %" on pages
+                expected_text = re.sub(r"(?<=\d)%(?!\w)", " %", reader_text(format_figure(exact, form)))  # "20 %" on pages
                 assert without_age(text) == without_age(expected_text), (path, of)
                 compared += 1
         assert compared > 200

@@ -124,9 +124,9 @@ def test_each_template_says_about_what_it_loses_with_a_value(bare: Bare) -> None
     assert len(losses) == len(PORTFOLIO_TEMPLATES)
     assert all(1 < float(loss) < 60 for loss in losses.values())
     words = " ".join(bare("templates", "--network", "base", "--value", "50000").out.split())
-    assert "About the loss behind a perfect tracker, bps a year with 50000 USDC" in words
+    assert "About the loss behind a perfect tracker, bps a year with 50,000 USDC" in words
     assert mentions(words, "tracking, normal", "compare those of one strictness")
-    assert re.search(r"a year with 50000 USDC .* conservative tracking,.{0,60} relaxed", words), "a narrow table breaks the cell"
+    assert re.search(r"a year with 50,000 USDC .* conservative tracking,.{0,60} relaxed", words), "a narrow table breaks the cell"
     assert all(re.search(rf" {re.escape(name)} .* {re.escape(loss)} ", words) for name, loss in losses.items())
     assert mentions(bare("templates", "--value", "many", "--json").error["message"], "--value", "'many' is not an amount of USDC")
 

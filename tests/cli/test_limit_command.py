@@ -48,7 +48,7 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     (order,) = listed["orders"]
     assert mentions(order["note"], "1 WETH", "3100 USDC")
     output = run("limit").out
-    assert mentions(output, "1 WETH", "3100 USDC")
+    assert mentions(output, "1 WETH", "3,100 USDC")
     assert " ".join(output.split()).count("Only trimtab run --send fills open limit orders") == 1
     assert "Only trimtab run --send" in " ".join(run("limit", "--help").out.split())
     assert run("limit", "--cancel", order["id"]).code == 0
@@ -70,9 +70,9 @@ def test_a_price_is_taken_in_either_direction(
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     result = run(*SWAP, "--price", *price, "--until", "4h")
     assert result.code == 0, result.why
-    assert "Limit 3100" in result.out
-    assert "or 0.0003225806" in result.out
-    assert mentions(result.out, "3000 USDC/WETH", "0.000333333333333 WETH/USDC", "+3.33 %")
+    assert "Limit 3,100" in result.out
+    assert "or 0.00032258 " in result.out
+    assert mentions(result.out, "3,000 USDC/WETH", "0.000333333 WETH/USDC", "+3.33 %")
 
 
 def test_a_price_for_buying_is_the_most_that_is_paid(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:

@@ -257,7 +257,7 @@ def test_question__shows_plan_and_parameters_and_no_is_no(desk: Desk) -> None:
         assert name in question, name
     for words in (
         "31337", desk.about["wallet"], "swap_router_02", "WETH 30 %", "test account 0", "threshold: 10 % of the target", "target", "10 s",
-        "feed, then twap", "1 min 30 s", "public mempool", "100000 USDC", "Swaps", "Guards", "Cost", "local; 1 must agree",
+        "feed, then twap", "1 min 30 s", "public mempool", "100,000 USDC", "Swaps", "Guards", "Cost", "local; 1 must agree",
     ):  # fmt: skip
         assert words in question, words
     assert nonce(desk) == before

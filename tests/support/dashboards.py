@@ -19,8 +19,7 @@ from typing import Any, cast
 import uvicorn
 
 from agent.errors import TrimtabError
-from agent.figures import format_figure
-from agent.units import spell_durations
+from agent.figures import format_figure, reader_text
 from agent.web.access import Access
 from agent.web.app import build_app
 from agent.web.connections import BoundedListener, BoundedProtocol
@@ -342,7 +341,7 @@ class Served:
         for of, form, value, text in page_figures:
             exact = value_at(documents, of)
             assert without_age(value) == without_age("" if exact is None else exact), of
-            assert without_age(text) == without_age(spell_durations(format_figure(exact, form))), of
+            assert without_age(text) == without_age(reader_text(format_figure(exact, form))), of
         return {of for of, *_ in page_figures}
 
     def stream(self, place: str = "/events", cookie: str = "") -> socket.socket:

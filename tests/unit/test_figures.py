@@ -9,9 +9,31 @@ import pytest
 
 from agent.artifacts import WEB_FOLDER
 from agent.cli.display.tables import document_table, figure_cell
-from agent.figures import HUE_BY_TOKEN, Column, column, columns, field_label, relative_luminance, token_colour
+from agent.figures import HUE_BY_TOKEN, Column, column, columns, field_label, reader_text, relative_luminance, token_colour
 from agent.web.pages import column_at, columns_at, token_dot, weight_bar, weight_charts
 from tests.cli.widths import drawing_of
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("the feed of WETH is 1740 s old, the limit is 3600 s", "the feed of WETH is 29 min old, the limit is 1 h"),
+        ("the deadline is 90s", "the deadline is 1 min 30 s"),
+        ("59 s and 2026-11-23 09:00:61 s", "59 s and 2026-11-23 09:00:61 s"),
+        ("1740 secrets, v3.5000 s, WETH7200 s", "1740 secrets, v3.5000 s, WETH7200 s"),
+        ('trimtab run --every 90s, or cooldown = "90s"', 'trimtab run --every 90s, or cooldown = "90s"'),
+        ("3000 bps (1000 USDC), limit 2500 bps", "30 % (1,000 USDC), limit 25 %"),
+        ("58.62 bps (0.585978 USDC), limit 50 bps", "0.5862 % (0.585978 USDC), limit 0.5 %"),
+        ("53 bps a year, 140 bps with all gains sold", "53 bps a year, 140 bps with all gains sold"),
+        ("approve 0.005052925660310974 WETH, -1234.5678901 cbBTC", "approve 0.00505292 WETH, -1,234.56 cbBTC"),
+        ("1,000 USDC until 29 Nov 2026 UTC, block 1234", "1,000 USDC until 29 Nov 2026 UTC, block 1234"),
+        ("--price 5000 USDC/WETH, '5000 USDC' as typed", "--price 5000 USDC/WETH, '5000 USDC' as typed"),
+        ("edge of 26.24-37.3 %, 26.241 to 37.296 %", "edge of 26.24-37.3 %, 26.24-37.3 %"),
+        ("2026-11-29 is 100 %", "2026-11-29 is 100 %"),
+    ],
+)
+def test_figures_of_a_sentence__are_in_one_style(text: str, shown: str) -> None:
+    assert reader_text(text) == shown
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ QUESTIONS = (
     SetupQuestion(
         "cash",
         "Cash",
-        f"How much of the wallet's {NUMERAIRE} the agent may use, such as 1000 of 5,000; the rest is"
+        f"How much of the wallet's {NUMERAIRE} the agent may use, such as 1,000 of 5,000; the rest is"
         " left alone.",
         ("--use-cash",),
     ),

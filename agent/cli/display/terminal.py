@@ -30,8 +30,8 @@ from rich.status import Status
 from rich.text import Text
 
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, Refused, TrimtabError
+from agent.figures import reader_text
 from agent.foreign_text import key_like_texts, without_parts_of
-from agent.units import spell_durations
 
 Document = Mapping[str, Any]
 """A document of agent/app/documents."""
@@ -88,7 +88,7 @@ def safe_text(text: object, style: str = "") -> Text:
     """Return free text safe for the terminal: no markup, no control codes, durations in words, and
     long words wrapped instead of truncated.
     """
-    return Text(escape_control_codes(spell_durations(str(text))), style=style, overflow="fold")
+    return Text(escape_control_codes(reader_text(str(text))), style=style, overflow="fold")
 
 
 def say(text: str) -> None:

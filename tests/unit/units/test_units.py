@@ -24,7 +24,6 @@ from agent.units import (
     parse_raw,
     price_text,
     safe_label,
-    spell_durations,
     value_text,
 )
 from tests.support.text import raises_field
@@ -57,19 +56,6 @@ def test_amount_of_too_many_digits__is_named_with_the_most() -> None:
         parse_raw("1" * 44, 6, "portfolio.max_live_value")
     assert caught.value.remedy == f"write at most {MAX_DIGITS}"
     assert parse_raw("9" * MAX_DIGITS + ".5", 6, "amount") == int("9" * MAX_DIGITS + "500000")
-
-
-@pytest.mark.parametrize(
-    ("text", "spelt"),
-    [
-        ("the feed of WETH is 1740 s old, the limit is 3600 s", "the feed of WETH is 29 min old, the limit is 1 h"),
-        ("90 s", "1 min 30 s"),
-        ("59 s and 2026-11-23 09:00:61 s", "59 s and 2026-11-23 09:00:61 s"),
-        ("1740 secrets, v3.5000 s, WETH7200 s", "1740 secrets, v3.5000 s, WETH7200 s"),
-    ],
-)
-def test_durations_of_a_minute_or_more_are_shown_in_words(text: str, spelt: str) -> None:
-    assert spell_durations(text) == spelt
 
 
 @given(raw=st.integers(0, 10**MAX_DIGITS - 1), decimals=st.integers(0, 36))

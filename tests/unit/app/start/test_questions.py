@@ -66,6 +66,7 @@ def test_page__names_and_explains_its_questions_as_declared(page: setup.SetupPag
             csrf="",
             share="share:",
             config=str(Path()),
+            practice_name=setup.PRACTICE_NAME,
         )
     )
     text = unescape(re.sub("<[^>]+>", "", html))
