@@ -204,8 +204,10 @@ def _short_number(number: float) -> str:
 _SENTENCE_STYLES = (
     (re.compile(_FIGURE_START + r"([0-9]{2,9}) ?s\b"), _duration_style),
     (
-        # of a guard: a loss of a year and a cost of a route are in basis points everywhere
-        re.compile(r"(^|\(|\bmeasured |\blimit |, plus )([0-9]+(?:\.[0-9]+)?) bps\b(?! a year)"),
+        # of a guard: losses of a year, costs of routes and gaps are in basis points everywhere
+        re.compile(
+            r"(^|\(|\bmeasured |\blimit |, plus )([0-9]+(?:\.[0-9]+)?) bps\b(?! a year| of turnover)"
+        ),
         _bps_style,
     ),
     (

@@ -25,6 +25,7 @@ from tests.cli.widths import drawing_of
         ("3000 bps (1000 USDC), limit 2500 bps", "30 % (1,000 USDC), limit 25 %"),
         ("58.62 bps (0.585978 USDC), limit 50 bps", "0.5862 % (0.585978 USDC), limit 0.5 %"),
         ("53 bps a year, 140 bps with all gains sold", "53 bps a year, 140 bps with all gains sold"),
+        ("1.212 bps of turnover, gas included", "1.212 bps of turnover, gas included"),
         ("approve 0.005052925660310974 WETH, -1234.5678901 cbBTC", "approve 0.00505292 WETH, -1,234.56 cbBTC"),
         ("1,000 USDC until 29 Nov 2026 UTC, block 1234", "1,000 USDC until 29 Nov 2026 UTC, block 1234"),
         ("--price 5000 USDC/WETH, '5000 USDC' as typed", "--price 5000 USDC/WETH, '5000 USDC' as typed"),
