@@ -94,11 +94,11 @@ def program_name() -> str:
 
 def format_move(move_text: str) -> str:
     """Return a movement of an offered plan, such as "-0.123456789 WETH", with its amount as on the
-    pages; any other text unchanged.
+    pages; any other text with its figures in that style.
     """
     amount, _, symbol = move_text.partition(" ")
     if not SIGNED_AMOUNT.fullmatch(amount):
-        return move_text
+        return reader_text(move_text)
     return f"{format_figure(amount, 'amount+')} {symbol}"
 
 
