@@ -25,7 +25,8 @@ WEIGHTS = {"AssetTable.target", "ProfileAssetTable.target", "StrategyTable.weigh
 def _tables(table: type[ConfigTable] = ConfigTable) -> Iterator[type[ConfigTable]]:
     yield table
     for inner in table.__subclasses__():
-        yield from _tables(inner)
+        if inner.__module__.startswith("agent.config."):  # those of agent.research have the same keys
+            yield from _tables(inner)
 
 
 def _validators(annotation: Any) -> Iterator[Any]:
