@@ -424,7 +424,8 @@ class OwnerRequest:
     balance. `asked_s` is the chain time of the request. `progress` is the progress of a withdrawal
     in parts (None: raised in one plan). `control_id` is the control that requested it, or the sweep
     that is one (empty: none). `ended_s` is when it ended, by the clock of this machine (None: it is
-    open).
+    open). `pro_rata_raw` is the total that a withdrawal of the same share of every asset was
+    requested for, base units of the numeraire (0: any other request).
     """
 
     id: int
@@ -437,6 +438,7 @@ class OwnerRequest:
     progress: WithdrawalProgress | None = None
     control_id: str = ""
     ended_s: int | None = None
+    pro_rata_raw: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class RequestStore:
         sells_to_stable: bool,
         asked_s: int,
         control_id: str = "",
+        pro_rata_raw: int = 0,
     ) -> OwnerRequest:
         """Record a request, OPEN. Raises ConfigError for a second stop while one is open."""
         request = OwnerRequest(
@@ -75,6 +76,7 @@ class RequestStore:
             RequestState.OPEN,
             asked_s,
             control_id=control_id,
+            pro_rata_raw=pro_rata_raw,
         )
         with self.db.write("write a request") as db:
             open_stop = active_stop(db) if kind is RequestKind.STOP else None

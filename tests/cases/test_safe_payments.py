@@ -20,7 +20,7 @@ from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.model import RequestState
 from tests.cli.tools import in_process
-from tests.support.agents import reopened_agent, yes
+from tests.support.agents import USD, reopened_agent, yes
 from tests.support.constants import ETHER, HOME
 from tests.support.on_chain.proposals import safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
@@ -234,6 +234,25 @@ def test_payment_of_a_released_withdrawal__is_not_repeated_unasked(anvil_chain: 
         assert withdrawal_states(agent) == [RequestState.RELEASED]
         with raises_code(Refused, "repeated_payment", "withdrawal 1", "released", tx_hash):
             withdraw_again(agent)
+
+
+def withdraw_share(agent: Agent) -> None:
+    request = transfers.WithdrawalRequest("400", pro_rata=True, to=HOME)
+    transfers.withdraw(agent, request, send=True, confirm=lambda _: True)
+
+
+def test_released_share_that_is_partly_paid__is_not_repeated_unasked(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """A share of the rest has other amounts than the payment that the owners executed."""
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    anvil_chain.set_balance("USDC", 6_000 * USD, owner=safe.address)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        with pytest.raises(AwaitingExternalSignature):
+            withdraw_share(agent)
+        tx_hash = safe.execute(proposal_file(agent))
+        transfers.release_withdrawal(agent, 1)
+        with raises_code(Refused, "repeated_payment", "withdrawal 1, since released, has paid part of the same", tx_hash):
+            withdraw_share(agent)
+        assert [request.id for request in agent.context.store.requests.newest()] == [1]
 
 
 def test_signed_payment_that_expired_here__is_rejected_before_its_release(anvil_chain: LocalChain, tmp_path: Path) -> None:

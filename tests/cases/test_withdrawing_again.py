@@ -71,7 +71,7 @@ def test_shares_and_reserves_are_not_withdrawn_again(anvil_chain: LocalChain, tm
         )
 
 
-def killed_in_withdrawal(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
+def killed_in_withdrawal(chain: LocalChain, loaded: LoadedConfig, moment: str, *, pro_rata: bool = False) -> None:
     """Withdraws in a process that a SIGKILL ends at that moment."""
     chain.__dict__.pop("transport", None)  # a connection of its own
 
@@ -80,7 +80,7 @@ def killed_in_withdrawal(chain: LocalChain, loaded: LoadedConfig, moment: str) -
             os.kill(os.getpid(), signal.SIGKILL)
 
     with reopened_agent(chain, loaded) as agent, heard(hear):
-        transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
+        transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=pro_rata, to=HOME), send=True, confirm=accept)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,21 @@ def test_payment_of_a_killed_withdrawal__ends_it_once_settled(anvil_chain: Local
         with raises_code(Refused, REPEATED, "withdrawal 1 has paid the same within the last hour in 0x"):
             transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
         assert chain.balance("USDC", HOME) == 1_000 * USD
+
+
+def test_released_share_of_a_killed_withdrawal__is_repeated_only_with_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """One of its payments was sent; the share of the rest has other amounts."""
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
+    assert in_child(lambda: killed_in_withdrawal(chain, loaded, "after:send", pro_rata=True)) == -signal.SIGKILL
+    with reopened_agent(chain, loaded) as agent:
+        transfers.release_withdrawal(agent, 1)
+        request = transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME)
+        with raises_code(Refused, REPEATED, "withdrawal 1, since released, has paid part of the same"):
+            transfers.withdraw(agent, request, send=True, confirm=accept)
+        document = ControlledRun(chain, loaded, agent).shown("withdraw", ("amount", "1000"), ("pro-rata", "yes"), ("to", HOME))
+        assert (document["state"], "has paid part of the same" in document["reason"]) == ("refused", True)
 
 
 def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:

@@ -24,11 +24,13 @@ def find_repeated(
     payout_address: str | None,
     now_s: int,
     paid_of_released: Mapping[int, Sequence[Payment]] | None = None,
+    pro_rata_raw: int = 0,
 ) -> OwnerRequest | None:
     """Return the newest request that pays the same to the same address, or sets it aside: an open
     one, or one paid that was requested or ended at most RECENT_S before the chain time `now_s`; or a
-    released one with one of these payments in `paid_of_released`, which has recent payments by number
-    of the request. None without one.
+    released one with recent payments, which `paid_of_released` has by number of the request, if one
+    is among these. A share of every asset is the same if its total `pro_rata_raw` is. None without
+    one.
     """
     released_payments = paid_of_released or {}
     candidates = [
@@ -39,6 +41,10 @@ def find_repeated(
         and (
             not {*released_payments.get(request.id, ())}.isdisjoint(payments)
             or (_is_compared(request, now_s) and _are_equal(request.payments, payments))
+            or (
+                0 < pro_rata_raw == request.pro_rata_raw
+                and (_is_compared(request, now_s) or released_payments.get(request.id))
+            )
         )
     ]
     return max(candidates, key=lambda request: request.id, default=None)
@@ -61,27 +67,38 @@ def _are_equal(earlier_payments: Sequence[Payment], payments: Sequence[Payment])
     )
 
 
-def repeat_text(request: OwnerRequest | None, paid_in: str = "") -> str:
-    """Describe the withdrawal that is repeated; empty without one. `paid_in` is " in " and the
-    transactions that paid it, if any.
+def paid_in_text(paid_hashes: Sequence[str]) -> str:
+    """Return " in " and the transactions that paid a withdrawal; "" without one. `paid_hashes` has one
+    for each payment, "" for an unpaid one.
+    """
+    hashes = [tx_hash for tx_hash in paid_hashes if tx_hash]
+    return f" in {', '.join(hashes)}" if hashes else ""
+
+
+def repeat_text(request: OwnerRequest | None, paid_hashes: Sequence[str] = ()) -> str:
+    """Describe the withdrawal that is repeated; empty without one. `paid_hashes` as in
+    `paid_in_text`.
     """
     if request is None:
         return ""
+    paid_in = paid_in_text(paid_hashes)
+    is_partly_paid = bool(paid_in) and not all(paid_hashes)
     if request.state is not RequestState.OPEN:
         released_text = ", since released," if request.state is RequestState.RELEASED else ""
-        return f"withdrawal {request.id}{released_text} has paid the same within the last hour{paid_in}"
+        same_text = "part of the same" if is_partly_paid else "the same"
+        return f"withdrawal {request.id}{released_text} has paid {same_text} within the last hour{paid_in}"
     action_text = "sets aside" if request.to is None else "pays"
-    paid_text = f", already paid{paid_in}" if paid_in else ""
+    paid_text = f", already {'partly ' * is_partly_paid}paid{paid_in}" if paid_in else ""
     return f"withdrawal {request.id} is open and {action_text} the same{paid_text}"
 
 
-def repeat_refusal(request: OwnerRequest, paid_in: str = "") -> Refused:
+def repeat_refusal(request: OwnerRequest, paid_hashes: Sequence[str] = ()) -> Refused:
     """Return the refusal of a withdrawal that repeats this one, with the commands that continue it
-    and that pay a second time. `paid_in` as in `repeat_text`.
+    and that pay a second time. `paid_hashes` as in `paid_in_text`.
     """
     remedy = "to withdraw a second time: the same with --again"
     if request.state is RequestState.OPEN:
         address_option = " --to ADDRESS" if request.to is None else ""
         remedy = f"to continue it: trimtab withdraw --resume {request.id}{address_option}; {remedy}"
-    message = repeat_text(request, paid_in)
+    message = repeat_text(request, paid_hashes)
     return Refused(message, remedy=remedy, code=ErrorCode.REPEATED_PAYMENT)

@@ -30,12 +30,14 @@ from agent.app.money import withdrawal_payments
 from agent.app.money.repeated_withdrawals import (
     RECENT_S,
     find_repeated,
+    paid_in_text,
     repeat_refusal,
     repeat_text,
 )
 from agent.app.withdrawals import withdrawal_run
 from agent.app.withdrawals.withdrawal_run import (
     Confirm,
+    RequestOrigin,
     WithdrawalReport,
     WithdrawalRun,
     WithdrawalState,
@@ -358,17 +360,16 @@ def single_payment(agent: Agent, step: StepInput, amount: str, symbol: str | Non
     return Payment(token.address, payment_raw, asset.includes_native)
 
 
-def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
-    """Return payments of the same share of every asset, `amount` whole numeraire coins in total."""
-    total_value = Fraction(
-        _require_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT"))
-    )
+def pro_rata_payments(step: StepInput, total_raw: int) -> tuple[Payment, ...]:
+    """Return payments of the same share of every asset, together worth `total_raw` base units of the
+    numeraire.
+    """
     native_tokens = {
         asset.token.address for asset in step.portfolio.assets if asset.includes_native
     }
     return tuple(
         Payment(token, payment_raw, token in native_tokens)
-        for token, payment_raw in transfers.proportional_amounts(step, total_value).items()
+        for token, payment_raw in transfers.proportional_amounts(step, Fraction(total_raw)).items()
     )
 
 
@@ -409,17 +410,23 @@ def withdraw(
     if request.pro_rata and request.token is not None:
         raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")
     payout_address = None if request.to is None else parse_address(request.to, "--to")
+    pro_rata_raw = 0
+    if request.pro_rata:
+        decimals = agent.portfolio.numeraire.decimals
+        pro_rata_raw = _require_above_zero(parse_raw(request.amount, decimals, "AMOUNT"))
     store = agent.context.store
 
     def repeated_withdrawal(step: StepInput, payments: tuple[Payment, ...]) -> OwnerRequest | None:
         now_s = step.snapshot.head.timestamp_s
         requests = store.requests.newest()
         paid_of_released = withdrawal_payments.paid_of_released(store, requests, now_s - RECENT_S)
-        return find_repeated(requests, payments, payout_address, now_s, paid_of_released)
+        return find_repeated(
+            requests, payments, payout_address, now_s, paid_of_released, pro_rata_raw
+        )
 
     def new_run(step: StepInput, *, settles_first: bool = False) -> WithdrawalRun:
-        if request.pro_rata:
-            payments = pro_rata_payments(agent, step, request.amount)
+        if pro_rata_raw:
+            payments = pro_rata_payments(step, pro_rata_raw)
         else:
             payments = (single_payment(agent, step, request.amount, request.token),)
         withdrawal_run.require_no_open_withdrawal(step, (payment.token for payment in payments))
@@ -428,15 +435,18 @@ def withdraw(
         if repeated is not None and is_refused and settles_first:
             withdrawal_payments.settle_payments(agent.context, repeated.id, progress)
             repeated = repeated_withdrawal(step, payments) or repeated
-        paid_in = "" if repeated is None else withdrawal_payments.paid_in_text(store, repeated.id)
-        if repeated is not None and is_refused:
-            raise repeat_refusal(repeated, paid_in)
+        paid_hashes: tuple[str, ...] = ()
+        if repeated is not None:
+            payouts = store.requests.payouts(repeated.id)
+            paid_hashes = withdrawal_payments.paid_hashes(repeated, payouts)
+            if is_refused:
+                raise repeat_refusal(repeated, paid_hashes)
         return WithdrawalRun(
             agent.context,
             payments,
             payout_address,
-            control_id=request.control_id,
-            repeats=repeat_text(repeated, paid_in),
+            origin=RequestOrigin(request.control_id, pro_rata_raw),
+            repeats=repeat_text(repeated, paid_hashes),
         )
 
     step = transfers.reserve_pending_deposits(agent.step_input())
@@ -535,7 +545,9 @@ def _paid_report(agent: Agent, step: StepInput, withdrawal_id: int) -> Withdrawa
         is_withdrawal = request.kind is RequestKind.WITHDRAW and request.id == withdrawal_id
         if not is_withdrawal or request.state is RequestState.RELEASED or request.id in unpaid_ids:
             continue
-        paid_text = f"already paid{withdrawal_payments.paid_in_text(store, withdrawal_id)}"
+        payouts = store.requests.payouts(withdrawal_id)
+        hashes = withdrawal_payments.paid_hashes(request, payouts)
+        paid_text = f"already paid{paid_in_text(hashes)}"
         state = WithdrawalState.PAID
         if request.state is RequestState.OPEN:
             state = WithdrawalState.WAITING

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from agent import wiring
 from agent.app.cycles import Progress, never_confirm
+from agent.app.money.repeated_withdrawals import paid_in_text
 from agent.errors import ErrorCode, Refused, Retryable
 from agent.execution.executor import ProposingExecutor, execution_period
 from agent.model import Intent, IntentState, OwnerRequest, Payment, Payout, RequestState
@@ -32,14 +33,19 @@ def settle_payments(context: AgentContext, withdrawal_id: int, progress: Progres
     context.store.requests.end_paid_withdrawals(context.clock.now_s())
 
 
-def paid_in_text(store: Store, withdrawal_id: int) -> str:
-    """Return " in " and the transactions that paid a withdrawal; "" without one."""
-    hashes = [
-        str(intent.tx_hash)
-        for intent, _ in store.requests.payouts(withdrawal_id)
-        if intent.succeeded
+def paid_hashes(request: OwnerRequest, payouts: Iterable[tuple[Intent, Payout]]) -> tuple[str, ...]:
+    """Return, for each payment of a withdrawal, the transaction of `payouts` that paid it; "" for an
+    unpaid one.
+    """
+    paid_payouts = [
+        (payout, str(intent.tx_hash))
+        for intent, payout in payouts
+        if intent.succeeded and payout.request_id == request.id
     ]
-    return f" in {', '.join(hashes)}" if hashes else ""
+    return tuple(
+        next((tx_hash for payout, tx_hash in paid_payouts if _is_paid_by(payment, payout)), "")
+        for payment in request.payments
+    )
 
 
 def paid_of_released(
@@ -80,12 +86,10 @@ def require_releasable(executor: Executor, store: Store, request: OwnerRequest) 
             raise Retryable(
                 f'"{intent.note}" {possible_text}', remedy, code=ErrorCode.OPEN_TRANSACTION
             )
-    paid_payouts = [payout for intent, payout in payouts if intent.succeeded]
-    if request.payments and all(
-        any(_is_paid_by(payment, payout) for payout in paid_payouts) for payment in request.payments
-    ):
+    hashes = paid_hashes(request, payouts)
+    if hashes and all(hashes):
         raise Refused(
-            f"withdrawal {request.id} is paid{paid_in_text(store, request.id)}, and nothing of it can"
+            f"withdrawal {request.id} is paid{paid_in_text(hashes)}, and nothing of it can"
             " return to the portfolio",
             remedy="see trimtab withdraw",
             code=ErrorCode.NOT_OPEN,

@@ -10,7 +10,11 @@ from collections.abc import Iterable, Sequence
 
 from agent.accounting.performance import BuyAndHoldTokens, performance
 from agent.app.withdrawals import withdrawal_run
-from agent.app.withdrawals.withdrawal_run import WithdrawalRun, step_without_deposits
+from agent.app.withdrawals.withdrawal_run import (
+    RequestOrigin,
+    WithdrawalRun,
+    step_without_deposits,
+)
 from agent.errors import Refused
 from agent.execution.bookkeeping import current_valuations
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
@@ -93,7 +97,9 @@ def _pay_profit(
         payment = _payment(context, settings, requests)
         if payment is None:
             return None
-        run = WithdrawalRun(context, (payment,), settings.payout_address, control_id=sweep_id)
+        run = WithdrawalRun(
+            context, (payment,), settings.payout_address, origin=RequestOrigin(sweep_id)
+        )
         _require_possible(run, context)
     else:
         step = step_without_deposits(context)

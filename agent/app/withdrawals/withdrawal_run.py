@@ -105,6 +105,14 @@ class WithdrawalReport:
 Confirm = Callable[[WithdrawalReport], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class RequestOrigin:
+    """How a withdrawal was requested; the fields are those of `OwnerRequest`."""
+
+    control_id: str = ""
+    pro_rata_raw: int = 0
+
+
 def step_without_deposits(context: AgentContext) -> StepInput:
     """Return the newest step input without unexplained deposits, which cannot be withdrawn."""
     return transfers.reserve_pending_deposits(current_step_input(context.readers, context.store))
@@ -112,8 +120,8 @@ def step_without_deposits(context: AgentContext) -> StepInput:
 
 class WithdrawalRun:
     """One withdrawal: evaluation, confirmation, sale and payments. `is_confirmed` means that
-    the owner has confirmed it already, `control_id` is the control that requests it, and `repeats`
-    names a withdrawal that it would pay a second time.
+    the owner has confirmed it already, `origin` is recorded with a new one, and `repeats` names a
+    withdrawal that it would pay a second time.
     """
 
     def __init__(
@@ -124,7 +132,7 @@ class WithdrawalRun:
         request: OwnerRequest | None = None,
         is_confirmed: bool = False,
         *,
-        control_id: str = "",
+        origin: RequestOrigin | None = None,
         repeats: str = "",
     ) -> None:
         self._context = context
@@ -133,7 +141,7 @@ class WithdrawalRun:
         self.request = request
         self._is_resumed = request is not None
         self._is_confirmed = is_confirmed
-        self._control_id = control_id
+        self._origin = origin or RequestOrigin()
         self._repeats = repeats
         self.sent_intents: list[Intent] = []
 
@@ -336,7 +344,8 @@ class WithdrawalRun:
                 self._payout_address,
                 False,
                 requested_s,
-                self._control_id,
+                self._origin.control_id,
+                self._origin.pro_rata_raw,
             )
         else:
             self._context.store.requests.redirect(self.request.id, self._payout_address)

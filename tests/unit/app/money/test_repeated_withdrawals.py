@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.app.money.repeated_withdrawals import RECENT_S, find_repeated, repeat_refusal
@@ -75,6 +77,28 @@ def test_find_repeated__is_none_for_another_withdrawal(case: str) -> None:
 def test_find_repeated__compares_what_a_released_withdrawal_paid(paid: tuple[Payment, ...], to: str | None, is_repeated: bool) -> None:
     released = request(SHARES, state=RequestState.RELEASED)
     assert (find_repeated([released], SHARES, to, NOW_S, {3: paid}) == released) is is_repeated
+
+
+@pytest.mark.parametrize(
+    ("state", "asked_s", "paid", "total_raw", "is_repeated"),
+    [
+        pytest.param(RequestState.OPEN, 5, (), 1_000, True, id="open"),
+        pytest.param(RequestState.DONE, NOW_S - RECENT_S, (), 1_000, True, id="paid within the hour"),
+        pytest.param(RequestState.DONE, NOW_S - RECENT_S - 1, (), 1_000, False, id="paid an hour ago"),
+        pytest.param(RequestState.RELEASED, 5, SHARES[:1], 1_000, True, id="released, one share paid"),
+        pytest.param(RequestState.RELEASED, 5, (), 1_000, False, id="released, nothing paid"),
+        pytest.param(RequestState.OPEN, 5, (), 1_001, False, id="one base unit more in total"),
+        pytest.param(RequestState.OPEN, 5, (), 0, False, id="of one asset"),
+    ],
+)
+def test_find_repeated__compares_the_total_of_shares_whose_prices_moved(
+    state: RequestState, asked_s: int, paid: tuple[Payment, ...], total_raw: int, is_repeated: bool
+) -> None:
+    earlier = replace(request(SHARES, state=state, asked_s=asked_s), pro_rata_raw=1_000)
+    payments = (Payment(USDC, 12_000), Payment(WETH, 1_500))
+    repeated = find_repeated([earlier], payments, HOME, NOW_S, {3: paid}, total_raw)
+    assert (repeated == earlier) is is_repeated
+    assert find_repeated([earlier], payments, OTHER, NOW_S, {3: paid}, total_raw) is None
 
 
 def test_find_repeated__ignores_a_stop() -> None:
