@@ -191,15 +191,9 @@ def withdraw(
         if amount is None and resume is None:
             if release is not None:
                 transfers.release_withdrawal(agent, release, spinner.update)
-            withdrawal_requests = transfers.list_withdrawals(agent)
-            requests_document: Document = {
-                "withdrawals": [
-                    fill(owner.WithdrawalRequestDocument, request, agent.portfolio)
-                    for request in withdrawal_requests
-                ]
-            }
+            requests_document: Document = {"withdrawals": transfers.list_withdrawals(agent)}
             with spinner.hidden():
-                emit(requests_document, as_json, lambda: _show_requests(requests_document))
+                emit(requests_document, as_json, lambda: _show_requests(requests_document, release))
             raise typer.Exit
 
         def show(console: Console, document: Document) -> None:
@@ -271,24 +265,49 @@ def show_sent(console: Console, document: Document) -> None:
         console.print(tables.transactions_table(document))
 
 
-def _show_requests(document: Document) -> None:
+def _show_requests(document: Document, released_number: int | None) -> None:
     from agent.cli.display import tables
 
     if not document["withdrawals"]:
         say("No withdrawals yet. To request one: trimtab withdraw AMOUNT --to ADDRESS")
         return
-    table = tables.table("Withdrawals", ("no.", "state", "amounts", "to"))
+    table = tables.table("Withdrawals", ("no.", "state", "amount", "to", "paid in"))
     for request in document["withdrawals"]:
-        amounts_text = ", ".join(
-            f"{payment['amount']} {payment['symbol']}" for payment in request["payments"]
-        )
-        state_text = request["state"]
-        if state_text == "open" and request["parts"] is not None:
-            state_text = request["parts"]["text"]
-        table.add_row(
-            str(request["number"]), state_text, amounts_text, request["to"] or "set aside"
-        )
+        first_cells = (str(request["number"]), _state_text(request))
+        for payment in request["payments"]:
+            amount_text = f"{payment['amount']} {payment['symbol']}"
+            table.add_row(
+                *first_cells, amount_text, request["to"] or "set aside", payment["paid_in"]
+            )
+            first_cells = ("", "")
+        if request["number"] == released_number:
+            say(_release_text(request))
     out.print(table)
+
+
+def _state_text(request: Document) -> str:
+    """Return how far a withdrawal is; the state of one that is done, or not paid at all."""
+    state: str = request["state"]
+    is_paid = [bool(payment["paid_in"]) for payment in request["payments"]]
+    if any(is_paid) and not all(is_paid):
+        return f"{state}, partly paid"
+    if all(is_paid) and state != "done":
+        return f"{state}, then paid" if state == "released" else f"{state}, paid"
+    if state == "open" and request["parts"] is not None:
+        return str(request["parts"]["text"])
+    return state
+
+
+def _release_text(request: Document) -> str:
+    """Return what of a released withdrawal stays paid, and what returns to the portfolio."""
+    texts = []
+    for payment in sorted(request["payments"], key=lambda payment: not payment["paid_in"]):
+        amount_text = f"{payment['amount']} {payment['symbol']}"
+        if payment["paid_in"]:
+            texts.append(f"{amount_text} stays paid in {payment['paid_in']}")
+        else:
+            texts.append(f"{amount_text} returns to the portfolio")
+    return f"Withdrawal {request['number']}: {'; '.join(texts)}."
 
 
 def _is_reason_shown(document: Document) -> bool:

@@ -19,6 +19,7 @@ from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.model import RequestState
+from agent.units import decimal_text
 from tests.cli.tools import in_process
 from tests.support.agents import USD, reopened_agent, yes
 from tests.support.constants import ETHER, HOME
@@ -220,7 +221,16 @@ def test_same_withdrawal_after_its_payment_elsewhere__is_a_repetition(anvil_chai
         assert withdrawal_states(agent) == [RequestState.DONE]
 
 
-def test_payment_of_a_released_withdrawal__is_not_repeated_unasked(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def list_payments(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, config_path: Path) -> list[str]:
+    """The state of the only withdrawal, and the transaction that paid each of its payments."""
+    text = in_process(capfd, monkeypatch, "withdraw", "--json", "--config", str(config_path)).out
+    (withdrawal,) = json.loads(text)["withdrawals"]
+    return [withdrawal["state"], *(payment["paid_in"] for payment in withdrawal["payments"])]
+
+
+def test_payment_of_a_released_withdrawal__is_not_repeated_unasked(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its signed proposal expired here, and whoever has the signatures executes it after the release."""
     safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
     with reopened_agent(anvil_chain, loaded) as agent:
@@ -232,6 +242,8 @@ def test_payment_of_a_released_withdrawal__is_not_repeated_unasked(anvil_chain: 
         tx_hash = safe.execute(document)
         agent.rebalance(send=True, confirm=yes)
         assert withdrawal_states(agent) == [RequestState.RELEASED]
+        assert list_payments(capfd, monkeypatch, loaded.path) == ["released", tx_hash]
+        assert "released, then paid" in in_process(capfd, monkeypatch, "withdraw", "--config", str(loaded.path)).out
         with raises_code(Refused, "repeated_payment", "withdrawal 1", "released", tx_hash):
             withdraw_again(agent)
 
@@ -241,7 +253,9 @@ def withdraw_share(agent: Agent) -> None:
     transfers.withdraw(agent, request, send=True, confirm=lambda _: True)
 
 
-def test_released_share_that_is_partly_paid__is_not_repeated_unasked(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_released_share_that_is_partly_paid__says_so_and_is_not_repeated_unasked(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A share of the rest has other amounts than the payment that the owners executed."""
     safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
     anvil_chain.set_balance("USDC", 6_000 * USD, owner=safe.address)
@@ -249,7 +263,16 @@ def test_released_share_that_is_partly_paid__is_not_repeated_unasked(anvil_chain
         with pytest.raises(AwaitingExternalSignature):
             withdraw_share(agent)
         tx_hash = safe.execute(proposal_file(agent))
-        transfers.release_withdrawal(agent, 1)
+        (request,) = agent.context.store.requests.newest()
+        weth_text, usdc_text = (
+            f"{decimal_text(payment.raw, agent.portfolio.token(payment.token).decimals)} {agent.portfolio.token(payment.token).label}"
+            for payment in request.payments
+        )
+        release = ("withdraw", "--release", "1", "--config", str(loaded.path))
+        release_text = in_process(capfd, monkeypatch, *release).out
+        assert f"Withdrawal 1: {weth_text} stays paid in {tx_hash}; {usdc_text} returns to the portfolio.\n" in release_text
+        assert "released, partly paid" in release_text
+        assert list_payments(capfd, monkeypatch, loaded.path) == ["released", tx_hash, ""]
         with raises_code(Refused, "repeated_payment", "withdrawal 1, since released, has paid part of the same", tx_hash):
             withdraw_share(agent)
         assert [request.id for request in agent.context.store.requests.newest()] == [1]

@@ -26,6 +26,7 @@ from agent.app.documents import (
     TokenAddress,
     TokenSymbol,
     TotalReturn,
+    TxHash,
     fill,
     one_of,
     shown,
@@ -103,11 +104,19 @@ class WithdrawalDocument(TypedDict):
     block: BlockNumber
 
 
+class RequestedPaymentDocument(PaymentDocument):
+    """A payment of a withdrawal; `paid_in` is the transaction that paid it, empty while unpaid."""
+
+    paid_in: TxHash
+
+
 class WithdrawalRequestDocument(TypedDict):
+    """A withdrawal as recorded; a released one may be paid partly, or have been paid since."""
+
     number: Annotated[int, FromAttributes("id")]
     state: str
     to: Address | None
-    payments: list[PaymentDocument]
+    payments: list[RequestedPaymentDocument]
     requested_s: Annotated[int, FromAttributes("asked_s")]
     parts: Annotated[
         Annotated[WithdrawalPartsDocument, TO_PARTS] | None, FromAttributes("progress")

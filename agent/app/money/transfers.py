@@ -19,7 +19,11 @@ from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill
 from agent.app.documents.decisions import transfer_document
-from agent.app.documents.owner import InvestmentDocument
+from agent.app.documents.owner import (
+    InvestmentDocument,
+    RequestedPaymentDocument,
+    WithdrawalRequestDocument,
+)
 from agent.app.documents.plans import (
     TransactionDocument,
     plan_document,
@@ -509,11 +513,28 @@ def resume_withdrawal(
         return run.execute(transactor, confirm)
 
 
-def list_withdrawals(agent: Agent) -> list[OwnerRequest]:
+def list_withdrawals(agent: Agent) -> list[WithdrawalRequestDocument]:
     """Return the newest withdrawals, oldest first, and end those whose payments are final."""
-    requests = agent.context.store.requests
-    requests.end_paid_withdrawals(agent.context.clock.now_s())
-    return [request for request in requests.newest() if request.payments]
+    store = agent.context.store
+    store.requests.end_paid_withdrawals(agent.context.clock.now_s())
+    payouts = store.requests.payouts()
+    return [
+        fill(
+            WithdrawalRequestDocument,
+            request,
+            agent.portfolio,
+            payments=[
+                fill(RequestedPaymentDocument, payment, agent.portfolio, paid_in=tx_hash)
+                for payment, tx_hash in zip(
+                    request.payments,
+                    withdrawal_payments.paid_hashes(request, payouts),
+                    strict=True,
+                )
+            ],
+        )
+        for request in store.requests.newest()
+        if request.payments
+    ]
 
 
 def release_withdrawal(
