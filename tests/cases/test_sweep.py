@@ -308,6 +308,24 @@ def test_a_killed_sweep_is_paid_once(anvil_chain: LocalChain, tmp_path: Path, mo
         assert [request.state for request in agent.context.store.requests.newest()] == [RequestState.DONE]
 
 
+def test_sweep_that_was_paid_and_released__is_no_profit_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Owners of a Safe may execute a payment after its release; `trimtab adopt` releases what is open."""
+    chain = anvil_chain
+    loaded = begin_sweeping(chain, tmp_path)
+    move_weth(chain, Fraction(11, 10))
+    with reopened_agent(chain, loaded) as agent:
+        end_interval(chain, agent)
+    assert in_child(lambda: look_until(chain, loaded, "before:write the end of a request")) == -signal.SIGKILL
+    swept = swept_usd(chain)
+    assert swept > 0
+    with reopened_agent(chain, loaded) as agent:
+        assert agent.context.store.requests.end(1, RequestState.RELEASED, agent.context.clock.now_s())
+        for _ in range(2):
+            end_interval(chain, agent)
+            assert look(agent).kind is OutcomeKind.HOLD
+        assert swept_usd(chain) == swept
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -6,7 +6,7 @@ that each interval pays at most once, whenever the process ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from agent.accounting.performance import BuyAndHoldTokens, performance
 from agent.app.withdrawals import withdrawal_run
@@ -136,7 +136,10 @@ def _payment(
     withdrawal_run.require_no_open_withdrawal(step, (numeraire.address,))
     valuations = _book_valuations(context.store, step)
     profit_raw = _profit_raw(context.store, step, valuations)
-    swept_raw = _swept_raw(requests, numeraire.address, valuations[0].chain_s)
+    paid_ids = {
+        payout.request_id for intent, payout in context.store.requests.payouts() if intent.succeeded
+    }
+    swept_raw = _swept_raw(requests, paid_ids, numeraire.address, valuations[0].chain_s)
     beyond_raw = profit_raw - settings.kept_raw - swept_raw
     if beyond_raw < settings.min_payment_raw:
         return None
@@ -213,16 +216,18 @@ def _profit_until(
     return 0 if result is None else floor_int(result.profit)
 
 
-def _swept_raw(requests: Iterable[OwnerRequest], numeraire: str, opened_s: int) -> int:
+def _swept_raw(
+    requests: Iterable[OwnerRequest], paid_ids: Collection[int], numeraire: str, opened_s: int
+) -> int:
     """Return what sweeps requested after `opened_s` have paid or are paying, base units of the
-    numeraire.
+    numeraire; `paid_ids` are the requests that are paid, released or not.
     """
     return sum(
         payment.raw
         for request in requests
         if request.kind is RequestKind.WITHDRAW
         and request.control_id.startswith(f"{SWEEP}:")
-        and request.state is not RequestState.RELEASED
+        and (request.state is not RequestState.RELEASED or request.id in paid_ids)
         and request.asked_s > opened_s
         for payment in request.payments
         if payment.token == numeraire
