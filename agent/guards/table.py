@@ -243,7 +243,7 @@ def _available_raw(
         return 0
     claimed_raw = sum(
         claim.payment.raw
-        for claim in cash_flows.pending_payments
+        for claim in cash_flows.reserved_payments(snapshot.nonce_latest)
         if (claim.request_id, claim.payment.token) == (payout.request_id, payout.token)
     )
     raw_by_token = {holding.token: holding.raw for holding in snapshot.holdings}

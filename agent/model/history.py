@@ -123,6 +123,16 @@ class CashFlows:
     cash: CashState | None = None
     """Account of portfolio.use_cash; None: the agent uses all of the numeraire."""
 
+    def reserved_payments(self, next_nonce: int) -> tuple[PendingPayment, ...]:
+        """Return the unpaid payments whose amounts are in the wallet at `next_nonce`: all but those
+        that may be mined, because it is past their nonce.
+        """
+        return tuple(
+            claim
+            for claim in self.pending_payments
+            if claim.open_nonce is None or claim.open_nonce >= next_nonce
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class OrderStates:

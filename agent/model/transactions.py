@@ -445,12 +445,14 @@ class OwnerRequest:
 class PendingPayment:
     """An unpaid payment of an open withdrawal. Its amount is no longer part of the portfolio.
 
-    `progress` is the progress of its withdrawal.
+    `progress` is the progress of its withdrawal. `open_nonce` is the nonce of its transaction, whose
+    outcome is not recorded (None: without a transaction).
     """
 
     request_id: int
     payment: Payment
     progress: WithdrawalProgress | None = None
+    open_nonce: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from agent.store.database import (
     upsert_rows,
 )
 from agent.store.tables import IntentRow, PayoutAddressRow, RequestRow
+from agent.store.transitions import NONCE_USED_STATES, OPEN_STATES
 from agent.units import NATIVE
 
 
@@ -192,25 +193,31 @@ def unpaid_payments(
     db: Connection, request_rows: Iterable[RequestRow]
 ) -> tuple[PendingPayment, ...]:
     """Return the payments of open withdrawals in `request_rows` that are in no block."""
-    pending_payments = [
-        PendingPayment(request.id, payment, request.progress)
+    requested_payments = [
+        (request, payment)
         for request in map(_request_from_row, request_rows)
         if request.kind is RequestKind.WITHDRAW
         for payment in request.payments
     ]
-    if not pending_payments:
+    if not requested_payments:
         return ()
-    successful_payouts = {
-        (payout.request_id, payout.token, payout.raw)
-        for intent, payout in _payouts(db)
-        if intent.succeeded
-    }
-    return tuple(
-        pending_payment
-        for pending_payment in pending_payments
-        if (pending_payment.request_id, *_token_and_amount(pending_payment.payment))
-        not in successful_payouts
-    )
+    successful_payouts = set()
+    nonce_by_payout = {}
+    for intent, payout in _payouts(db):
+        terms = (payout.request_id, payout.token, payout.raw)
+        if intent.succeeded:
+            successful_payouts.add(terms)
+        elif intent.state in OPEN_STATES - NONCE_USED_STATES:
+            nonce_by_payout[terms] = intent.tx.nonce
+    pending_payments = []
+    for request, payment in requested_payments:
+        terms = (request.id, *_token_and_amount(payment))
+        if terms not in successful_payouts:
+            open_nonce = nonce_by_payout.get(terms)
+            pending_payments.append(
+                PendingPayment(request.id, payment, request.progress, open_nonce)
+            )
+    return tuple(pending_payments)
 
 
 def release_withdrawals(db: Connection, now_s: int) -> None:

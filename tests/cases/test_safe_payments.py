@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
+from agent.app.documents.status import status_document
 from agent.app.money import hard_pause, transfers
 from agent.app.records import maintenance
 from agent.app.withdrawals.withdrawal_run import WithdrawalReport
@@ -246,6 +248,25 @@ def test_payment_of_a_released_withdrawal__is_not_repeated_unasked(
         assert "released, then paid" in in_process(capfd, monkeypatch, "withdraw", "--config", str(loaded.path)).out
         with raises_code(Refused, "repeated_payment", "withdrawal 1", "released", tx_hash):
             withdraw_again(agent)
+
+
+def test_payment_executed_elsewhere__is_no_reserve_before_it_is_booked(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    anvil_chain.set_balance("USDC", 6_000 * USD, owner=safe.address)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        api.refresh_ledger(agent)
+        value = Fraction(str(status_document(agent.status())["total_value"]))
+        with pytest.raises(AwaitingExternalSignature):
+            transfers.withdraw(agent, transfers.WithdrawalRequest("500", to=HOME), send=True, confirm=lambda _: True)
+        assert Fraction(str(status_document(agent.status())["total_value"])) == value - 500
+        safe.execute(proposal_file(agent))
+        status = status_document(agent.status())
+        assert Fraction(str(status["total_value"])) == value - 500
+        unbooked = "withdrawal 1: 500 USDC may be paid and is not booked yet: trimtab withdraw --resume 1 books it"
+        assert unbooked in status["decision"]["reason"]
+        assert agent.rebalance(confirm=yes).plan is None
 
 
 def withdraw_share(agent: Agent) -> None:

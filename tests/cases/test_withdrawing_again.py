@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from agent.app.agent import Agent
+from agent.app.documents.status import status_document
 from agent.app.money import transfers
 from agent.app.records import maintenance
 from agent.config.loaded import LoadedConfig
@@ -132,6 +134,19 @@ def test_payment_of_a_killed_withdrawal__ends_it_once_settled(anvil_chain: Local
         with raises_code(Refused, REPEATED, "withdrawal 1 has paid the same within the last hour in 0x"):
             transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
         assert chain.balance("USDC", HOME) == 1_000 * USD
+
+
+def test_payment_of_a_killed_withdrawal__is_no_reserve_before_it_is_booked(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
+        value = Fraction(str(status_document(agent.status())["total_value"]))
+    assert in_child(lambda: killed_in_withdrawal(chain, loaded, "after:send")) == -signal.SIGKILL
+    with reopened_agent(chain, loaded) as agent:
+        status = status_document(agent.status())
+        assert 0 <= value - 1_000 - Fraction(str(status["total_value"])) < 5, "less gas"
+        assert "withdrawal 1: 1000 USDC may be paid and is not booked yet" in status["decision"]["reason"]
 
 
 def test_released_share_of_a_killed_withdrawal__is_repeated_only_with_again(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -406,7 +406,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             continue
         claims = [
             claim
-            for claim in step.history.cash_flows.pending_payments
+            for claim in step.history.cash_flows.reserved_payments(step.snapshot.nonce_latest)
             if claim.payment.token == token
         ]
         uncounted_raw = balances_raw.get(token, 0)

@@ -91,9 +91,10 @@ def max_payout_raw(step: StepInput, token: str) -> int:
 
 def reserve_withdrawals(step: StepInput) -> StepInput:
     """Return the step with open withdrawals reserved in their assets, so that targets do not use
-    them.
+    them; one that may be mined is not.
     """
-    return _with_reserves(step, step.history.cash_flows.pending_payments)
+    next_nonce = step.snapshot.nonce_latest
+    return _with_reserves(step, step.history.cash_flows.reserved_payments(next_nonce))
 
 
 def reserve_claims(step: StepInput, new_claims: tuple[PendingPayment, ...]) -> StepInput:
@@ -133,7 +134,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
         token = asset.token.address
         claimed_raw = sum(
             claim.payment.raw
-            for claim in step.history.cash_flows.pending_payments
+            for claim in step.history.cash_flows.reserved_payments(step.snapshot.nonce_latest)
             if claim.payment.token == token
         )
         unreserved_raw = (
@@ -181,10 +182,14 @@ def shortfall_raw(
 
 
 def open_withdrawal_reason(step: StepInput) -> str:
-    """Return why an open withdrawal blocks trading: its shortfall, and the command; empty if every
-    claim is covered.
+    """Return why an open withdrawal blocks trading: a payment that may be mined, or a shortfall, and
+    the command; empty if every claim is covered.
     """
+    reserved_payments = step.history.cash_flows.reserved_payments(step.snapshot.nonce_latest)
     for claim in step.history.cash_flows.pending_payments:
+        if claim not in reserved_payments:
+            return unbooked_payment_text(step.portfolio, claim)
+    for claim in reserved_payments:
         short_raw = shortfall_raw(
             step.portfolio, step.limits, native_coin.held_balances(step), claim.payment.token
         )
@@ -223,6 +228,15 @@ def open_withdrawal_reason(step: StepInput) -> str:
                 f" {claim.request_id} continues it, --release {claim.request_id} cancels it"
             )
     return ""
+
+
+def unbooked_payment_text(portfolio: Portfolio, claim: PendingPayment) -> str:
+    """Return that a payment whose nonce is used may be mined, and the command that looks."""
+    amount_text = format_payment(portfolio, claim.payment)
+    return (
+        f"withdrawal {claim.request_id}: {amount_text} {portfolio.token(claim.payment.token).label} may"
+        f" be paid and is not booked yet: trimtab withdraw --resume {claim.request_id} books it"
+    )
 
 
 def is_auto_resumed(snapshot: Snapshot, progress: WithdrawalProgress) -> bool:

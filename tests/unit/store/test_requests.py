@@ -203,7 +203,7 @@ def test_payment_that_was_only_sent_is_pending(store: Store) -> None:
 
     send(store, 0, Payout(USDC, OTHER, 500, 10**9, number))
 
-    assert pending(store) == [PendingPayment(number, IN_USDC), PendingPayment(number, IN_COIN)]
+    assert pending(store) == [PendingPayment(number, IN_USDC, open_nonce=0), PendingPayment(number, IN_COIN)]
 
 
 def test_pending_payment_has_the_progress_of_its_request(store: Store) -> None:

@@ -26,7 +26,7 @@ from agent.model import (
     Withdraw,
 )
 from agent.planning import requests
-from agent.policy.cash_flows import transfers
+from agent.policy.cash_flows import cash_limit, transfers
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
 from agent.policy.native_coin import held_balances
@@ -230,6 +230,31 @@ def test_reserved_payment_halts_while_it_is_short() -> None:
     assert isinstance(decision, Halt)
     assert mentions(decision.reason, "withdrawal 4", "500 USDC")
     assert "--resume 4" in decision.reason
+
+
+def test_payment_whose_nonce_is_used__is_not_reserved_and_halts() -> None:
+    """It may be in the block whose balances are read, so that its amount would be subtracted twice."""
+    payment = Payment(USDC.address, raw(1_500, USDC))
+    claims = (PendingPayment(4, payment, open_nonce=7), PendingPayment(5, Payment(WETH.address, 5)))
+
+    def at_nonce(nonce: int) -> StepInput:
+        step = portfolio_step()
+        snapshot = replace(step.snapshot, nonce_latest=nonce)
+        return transfers.reserve_withdrawals(replace(step, snapshot=snapshot, history=history(pending_payments=claims)))
+
+    waiting = at_nonce(7)
+    assert {drift.symbol: drift.investable_raw for drift in decide(waiting).drifts}["USDC"] == raw(500, USDC)
+    assert transfers.open_withdrawal_reason(waiting) == ""
+    used = at_nonce(8)
+    assert {drift.symbol: drift.investable_raw for drift in decide(used).drifts}["USDC"] == raw(2_000, USDC)
+    decision = decide(used).decision
+    assert isinstance(decision, Halt)
+    assert mentions(decision.reason, "withdrawal 4", "1500 USDC", "may be paid", "not booked yet", "trimtab withdraw --resume 4")
+    assert "withdrawal 4" not in [reason for _, _, reason in cash_limit.excluded_amounts(used)]
+    assert transfers.reserve_pending_deposits(used).portfolio == used.portfolio
+    payout = Payout(USDC.address, HOME, raw(2_000, USDC), 0, 4)
+    (balance,) = [v for v in table.judge_payout(used, payout, (HOME,)) if v.guard == "balance"]
+    assert balance.passed
 
 
 def test_planned_withdrawal_says_what_it_is_short_of() -> None:
