@@ -74,10 +74,14 @@ def pnl(
     unrealised gains.
     """
     config_or_paper = paper_or_live(config, paper)
+    unbooked_text = ""
     if now:
         with show_spinner(READING_CHAIN_TEXT), api.open_agent(config_or_paper) as agent:
-            api.refresh_ledger(agent)
+            unbooked_text = api.refresh_ledger(agent)
     document = mark_paper(api.pnl(config_or_paper, period, benchmark, limit), paper)
+    if unbooked_text:
+        reasons = (document.get("uncertain"), f"newest balances are not valued: {unbooked_text}")
+        document["uncertain"] = "; ".join(filter(None, reasons))
     emit(document, as_json, lambda: show_pnl(out, document))
 
 
@@ -231,8 +235,8 @@ def show_pnl(console: Console, document: Document) -> None:
         )
     if unbooked_count := document["not_final"]:
         say(
-            f"Not booked yet: {unbooked_count} mined transactions that are not final. The value includes"
-            " them; rebalances, fees, impact, gas and realised gains do not."
+            f"Not booked yet: {unbooked_count} mined transactions that are not final. Value, profit and"
+            " withdrawals include them; rebalances, their costs and realised gains do not."
         )
     excluded_values = [
         f"{money_text(document[value_key])} {unit} {description}"

@@ -40,6 +40,7 @@ from agent.model import (
 )
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
+from agent.policy.cash_flows.transfers import unbooked_payment_reason
 from agent.ports import Grant
 from agent.reference import ReferencePrices, confirmed_prices, reference_prices
 from agent.store.prices import AllocationStore, PriceStore
@@ -218,9 +219,9 @@ def derive_entry(
 
 def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     """Return the value of all holdings of the ledger at the step's block; None while a balance, a
-    price, a position or an account is unknown.
+    price, a position or an account is unknown, or a payment may be mined and is not booked.
     """
-    if unknown_value_reason(step):
+    if unknown_value_reason(step) or unbooked_payment_reason(step):
         return None
     balance_by_token = balance_changes.balances_of(step.snapshot)
     target_bps_by_token = {asset.token.address: asset.target_bps for asset in step.effective_assets}
@@ -340,6 +341,17 @@ def entry_prices(portfolio: Portfolio, references: ReferencePrices) -> EntryPric
 
 # --- Entries of transactions that are not final yet: the annual gain limit must count their gains
 # too.
+
+
+def unsettled_payout_entries(store: Store, current_step: StepInput) -> tuple[Entry, ...]:
+    """Return the entries of payouts that are mined and not final. `current_step` replaces an
+    unreadable step.
+    """
+    return tuple(
+        _entry_to_post(store, intent, current_step)
+        for intent in store.ledger.unsettled_intents()
+        if intent.kind is IntentKind.PAYOUT and intent.succeeded
+    )
 
 
 _MINED_STATES = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)

@@ -267,6 +267,15 @@ def test_payment_executed_elsewhere__is_no_reserve_before_it_is_booked(
         unbooked = "withdrawal 1: 500 USDC may be paid and is not booked yet: trimtab withdraw --resume 1 books it"
         assert unbooked in status["decision"]["reason"]
         assert agent.rebalance(confirm=yes).plan is None
+        api.refresh_ledger(agent)
+        assert api.pnl(loaded)["periods"] == [], "a payment that is not booked is no loss"
+        pnl_text = " ".join(in_process(capfd, monkeypatch, "pnl", "--now", "--config", str(loaded.path)).out.split())
+        assert unbooked in pnl_text
+        transfers.resume_withdrawal(agent, 1, confirm=lambda _: False)
+        api.refresh_ledger(agent)
+        (period,) = api.pnl(loaded)["periods"]
+        assert (period["withdrawals"], Fraction(period["profit"])) == ("500", 0)
+        assert Fraction(str(status_document(agent.status())["total_value"])) == value - 500
 
 
 def withdraw_share(agent: Agent) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import app as api
 from agent.app.agent import Agent
 from agent.app.documents.status import status_document
 from agent.app.money import transfers
@@ -50,6 +51,18 @@ def test_a_payment_that_is_not_final_is_not_made_again(anvil_chain: LocalChain, 
         chain.mine(64)
         list(agent.run(send=True, confirm=yes, once=True))
         assert {ended_state(agent, first.request_id), ended_state(agent, second.request_id)} == {RequestState.DONE}
+
+
+def test_payment_that_is_not_final__is_a_withdrawal_in_the_profit(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, chain__confirmations=64) as agent:
+        api.refresh_ledger(agent)
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept).state == "waiting"
+        api.refresh_ledger(agent)
+        document = api.pnl(agent.context.loaded_config)
+        (period,) = document["periods"]
+        assert (document["not_final"], period["withdrawals"]) == (1, "1000")
+        assert abs(Fraction(period["profit"])) < 5, "gas alone"
 
 
 def test_shares_and_reserves_are_not_withdrawn_again(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -322,7 +322,7 @@ class TaxYearsDocument(TypedDict):
 class ProfitDocument(TypedDict):
     """Profit and loss by period, newest last, in the numeraire. `not_final` transactions are mined but
     not booked yet. `book_kind` is set for paper trading, `uncertain` if transfers of the futures
-    account are of an unknown kind.
+    account are of an unknown kind, or a payment may be mined and is not booked.
     """
 
     numeraire: str

@@ -45,12 +45,18 @@ from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.approvals import settled_step_input
-from agent.execution.bookkeeping import audit_entries, current_valuations, update_ledger
+from agent.execution.bookkeeping import (
+    audit_entries,
+    current_valuations,
+    unsettled_payout_entries,
+    update_ledger,
+)
 from agent.floats import dispersion
 from agent.layers.futures.policy.targets import uncertain_profit_reason
 from agent.layers.futures.state import margin_account
 from agent.layers.tax.settings import read_rates
 from agent.model import Entry, EntryKind, LotMethod, OpenLot, Receipt, StepInput, Valuation
+from agent.policy.cash_flows.transfers import unbooked_payment_reason
 from agent.units import (
     BPS,
     NATIVE,
@@ -178,6 +184,15 @@ class LedgerData:
             )
         return self.lot_runs[run_key]
 
+    def entries_with_payouts(self) -> tuple[Entry, ...]:
+        """Return the entries, and those of payouts that are mined and not final, in chain order: a
+        valuation of their block is without their amounts.
+        """
+        if self.newest_step is None:
+            return self.entries
+        payout_entries = unsettled_payout_entries(self.store, self.newest_step)
+        return tuple(sorted((*self.entries, *payout_entries), key=lambda entry: entry.block))
+
 
 @contextmanager
 def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
@@ -214,12 +229,15 @@ def ledger_data(
     )
 
 
-def refresh_ledger(agent: Agent) -> None:
-    """Read the chain and bring the ledger up to date; sends nothing."""
+def refresh_ledger(agent: Agent) -> str:
+    """Read the chain and bring the ledger up to date; sends nothing. Return which payment, mined
+    perhaps and not booked, prevents a valuation; empty without one.
+    """
     readers = agent.context.readers
     store = agent.context.store
     step = settled_step_input(readers, store, readers.reader.snapshot())
     update_ledger(store, step, is_forced=True)
+    return unbooked_payment_reason(step)
 
 
 def pnl(
@@ -265,7 +283,7 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
     opening_tokens = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
     sampled_blocks = [valuation.block for valuation in sampled_valuations]
     hold_value_by_block = hold_values(
-        ledger.entries, valuations, opening_tokens, frozenset(sampled_blocks)
+        ledger.entries_with_payouts(), valuations, opening_tokens, frozenset(sampled_blocks)
     )
     rebalance_blocks = {
         entry.block
@@ -311,10 +329,9 @@ def _profit_document(
         period_kind, first_valuation.chain_s, last_valuation.chain_s
     )[-min(period_count, MAX_PERIODS) :]
     opening_tokens = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
+    entries = ledger.entries_with_payouts()
     performances = [
-        performance(
-            ledger.entries, ledger.valuations, start_s, end_s, benchmark_token, opening_tokens
-        )
+        performance(entries, ledger.valuations, start_s, end_s, benchmark_token, opening_tokens)
         for start_s, end_s in period_bounds_s
     ]
     # one run serves all periods: later disposals do not change earlier gains

@@ -185,11 +185,9 @@ def open_withdrawal_reason(step: StepInput) -> str:
     """Return why an open withdrawal blocks trading: a payment that may be mined, or a shortfall, and
     the command; empty if every claim is covered.
     """
-    reserved_payments = step.history.cash_flows.reserved_payments(step.snapshot.nonce_latest)
+    if reason := unbooked_payment_reason(step):
+        return reason
     for claim in step.history.cash_flows.pending_payments:
-        if claim not in reserved_payments:
-            return unbooked_payment_text(step.portfolio, claim)
-    for claim in reserved_payments:
         short_raw = shortfall_raw(
             step.portfolio, step.limits, native_coin.held_balances(step), claim.payment.token
         )
@@ -230,13 +228,21 @@ def open_withdrawal_reason(step: StepInput) -> str:
     return ""
 
 
-def unbooked_payment_text(portfolio: Portfolio, claim: PendingPayment) -> str:
-    """Return that a payment whose nonce is used may be mined, and the command that looks."""
-    amount_text = format_payment(portfolio, claim.payment)
-    return (
-        f"withdrawal {claim.request_id}: {amount_text} {portfolio.token(claim.payment.token).label} may"
-        f" be paid and is not booked yet: trimtab withdraw --resume {claim.request_id} books it"
-    )
+def unbooked_payment_reason(step: StepInput) -> str:
+    """Return which payment may be mined without a recorded outcome, and the command that looks; empty
+    without one.
+    """
+    cash_flows = step.history.cash_flows
+    reserved_payments = cash_flows.reserved_payments(step.snapshot.nonce_latest)
+    for claim in cash_flows.pending_payments:
+        if claim not in reserved_payments:
+            label = step.portfolio.token(claim.payment.token).label
+            return (
+                f"withdrawal {claim.request_id}: {format_payment(step.portfolio, claim.payment)} {label}"
+                f" may be paid and is not booked yet: trimtab withdraw --resume {claim.request_id} books"
+                " it"
+            )
+    return ""
 
 
 def is_auto_resumed(snapshot: Snapshot, progress: WithdrawalProgress) -> bool:
