@@ -21,6 +21,7 @@ from agent.signing.calldata import (
     data_bytes,
     decode,
 )
+from agent.signing.swap_rules import ROUTER_ITSELF
 
 _REMEDY = "name a file that trimtab wrote to wallet.proposals for a Safe, and ask for it again"
 
@@ -47,8 +48,13 @@ def read_proposal_file(path: Path) -> ProposalFileDocument:
         )
         document = signing_json(safe, tx)
         calls = [BatchedCall(tx.to, data_bytes(tx.data))]
+        batch_lines = []
         if is_batch(tx.to, tx.data):
             calls = list(decode_batch(tx.data))
+            batch_lines = [
+                f"{tx.to}: delegate call of MultiSendCallOnly, which makes the next {len(calls)} calls,"
+                " all or none"
+            ]
             if tx.value_wei:
                 raise ValueError("a batch sends no native coin")
     except OSError as error:
@@ -66,7 +72,10 @@ def read_proposal_file(path: Path) -> ProposalFileDocument:
         "nonce": tx.nonce,
         "safe_tx_hash": document["safe_tx_hash"],
         "value_wei": str(tx.value_wei),
-        "calls": [line for call in calls for line in _lines(call, tx.value_wei, safe)],
+        "calls": [
+            *batch_lines,
+            *(line for call in calls for line in _lines(call, tx.value_wei, safe)),
+        ],
     }
 
 
@@ -90,7 +99,10 @@ def _lines(call: BatchedCall, value_wei: int, safe: str) -> Iterator[str]:
     part_name = parts.get(type(decoded_call), "")
     yield f"{call.to}: {_words(decoded_call, part_name)}"
     for part in getattr(decoded_call, part_name, ()):
-        yield f"  {_words(part)}"
+        words = _words(part)
+        if isinstance(decoded_call, Multicall):
+            words = words.replace(f"recipient {ROUTER_ITSELF}", "recipient the router itself")
+        yield f"  {words}"
 
 
 def _words(value: Any, omitted_field: str = "") -> str:

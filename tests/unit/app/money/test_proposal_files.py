@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from eth_abi.abi import encode as abi_encode
 
 from agent import app as api
 from agent.chain.safe import signing_json
@@ -60,9 +61,22 @@ def test_file__says_each_effect_of_its_call(tmp_path: Path, to: str, data: str, 
     assert lines_of(tmp_path, to, data, value_wei) == lines
 
 
+def test_file__names_the_router_as_a_recipient_of_its_swaps_alone(tmp_path: Path) -> None:
+    """Constants.ADDRESS_THIS of SwapRouter02; a token pays it like any other address."""
+    this = "0x0000000000000000000000000000000000000002"
+    swap = selector("exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))")
+    swap += abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [(TOKEN, STRANGER, 500, this, 7, 6, 0)])
+    data = selector("multicall(uint256,bytes[])") + abi_encode(["uint256", "bytes[]"], [9, [swap]])
+    swap_line = lines_of(tmp_path, STRANGER, "0x" + data.hex())[1]
+    assert "recipient the router itself," in swap_line
+    transfer = "0xa9059cbb" + f"{int(this, 16):064x}{7:064x}"
+    assert lines_of(tmp_path, TOKEN, transfer) == [f"{TOKEN}: transfer call recipient {this}, raw 7"]
+
+
 def test_file__says_each_call_of_a_batch(tmp_path: Path) -> None:
     calls = [BatchedCall(to, bytes.fromhex(data[2:])) for to, data in ((TOKEN, APPROVE), (TOKEN, TRANSFER), (SAFE, SWAP_OWNER))]
-    approval, transfer, owners = lines_of(tmp_path, BATCH_CONTRACT, encode_batch(calls))
+    wrapper, approval, transfer, owners = lines_of(tmp_path, BATCH_CONTRACT, encode_batch(calls))
+    assert wrapper == f"{BATCH_CONTRACT}: delegate call of MultiSendCallOnly, which makes the next 3 calls, all or none"
     assert approval == f"{TOKEN}: approve spender {STRANGER}, raw {UINT256_MAX}"
     assert transfer == f"{TOKEN}: transfer call recipient {STRANGER}, raw 7"
     assert owners.startswith(f"{SAFE}: unknown function")
