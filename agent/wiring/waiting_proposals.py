@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from agent import guards
+from agent import codec, guards
 from agent.chain.safe import SafeContract, SafeSender
 from agent.chain.sender import QuorumSender
 from agent.errors import Retryable
@@ -17,8 +17,18 @@ from agent.execution.executor import (
     minimums_advice,
 )
 from agent.execution.submitter import only_undoes
-from agent.model import Intent, IntentKind, IntentState, StepInput
+from agent.model import (
+    Intent,
+    IntentKind,
+    IntentState,
+    RaiseForWithdrawal,
+    RequestKind,
+    StepInput,
+    StepRequest,
+    Unwrap,
+)
 from agent.ports import Sender, Simulation
+from agent.store import Store
 from agent.units import format_time
 from agent.wiring.context import AgentContext
 
@@ -42,9 +52,31 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
         yield f'The proposal {intent.id} ("{intent.note}") {waits_text}'
 
 
+def next_command(store: Store, intent: Intent) -> str:
+    """Return the command that goes on after a proposal: with the withdrawal that it or what it rejects
+    pays, or for which it sells.
+    """
+    if intent.kind is IntentKind.CANCEL:
+        peers = store.journal.intents_at(intent.tx.nonce)
+        rejected_intents = [peer for peer in peers if peer.kind is not IntentKind.CANCEL]
+        intent = rejected_intents[-1] if rejected_intents else intent
+    payout = store.journal.grant(intent.id).payout
+    if payout is not None and payout.request_id:
+        return f"trimtab withdraw --resume {payout.request_id}"
+    step = store.steps.get(intent.step_id)
+    request_json = None if step is None else step.request_json
+    if request_json is not None and isinstance(
+        codec.loads(StepRequest, request_json), (RaiseForWithdrawal, Unwrap)
+    ):
+        for request in reversed(store.requests.newest(open_only=True)):
+            if request.kind is RequestKind.WITHDRAW:
+                return f"trimtab withdraw --resume {request.id} --send"
+    return "trimtab rebalance --send"
+
+
 def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rejected: bool) -> str:
     snapshot = step.snapshot
-    settled_text = "trimtab rebalance --send settles it and goes on."
+    settled_text = f"{next_command(context.store, intent)} settles it and goes on."
     if snapshot.nonce_latest > intent.tx.nonce:
         return f"waits no longer, since its nonce is used: {settled_text}"
     if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:

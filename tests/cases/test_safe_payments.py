@@ -186,6 +186,24 @@ def test_payment_executed_here__ends_its_withdrawal_and_names_it(
         assert "Add --send" not in resume_text
 
 
+def test_commands_about_a_paid_or_rejected_payment__name_its_withdrawal(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        safe.execute(proposal_file(agent))
+        (warning,) = [text for text in agent.status().warnings if "its nonce is used" in text]
+        assert warning.endswith(": trimtab withdraw --resume 1 settles it and goes on.")
+        with pytest.raises(Refused, match=r"trimtab withdraw --resume 1 settles it and goes on"):
+            sign_and_send(agent, FIRST)
+        transfers.resume_withdrawal(agent, 1, confirm=lambda _: False)
+        propose_payment(agent, "0.5", "WETH")
+        sign_and_send(agent, FIRST, SECOND)
+        with pytest.raises(AwaitingExternalSignature):
+            maintenance.cancel(agent)
+        sign_and_send(agent, FIRST, SECOND)
+        assert api.execute_proposal(agent, {})["next_command"] == "trimtab withdraw --resume 2"
+
+
 def test_sale_of_a_withdrawal__goes_on_with_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The command that began it would be refused as a repetition, and a rebalance does not pay it."""
     _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from agent import codec
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents.proposals import ProposalExecutionDocument
@@ -18,18 +17,15 @@ from agent.execution.submitter import Submitter, stored_pause_check
 from agent.model import (
     IntentKind,
     ProposalExecution,
-    RaiseForWithdrawal,
     Receipt,
-    RequestKind,
-    StepRequest,
     UnsignedTx,
-    Unwrap,
 )
 from agent.policy.native_coin import GAS_MARGIN
 from agent.ports import Simulation
 from agent.signing.terms import tip_range_wei
 from agent.units import NATIVE, ceil_int
 from agent.venues.gas_fees import gas_fees
+from agent.wiring.waiting_proposals import next_command
 
 
 def execute_proposal(
@@ -61,7 +57,7 @@ def execute_proposal(
             transaction="",
             gas=tx.gas,
             max_cost_wei=str(tx.max_gas_cost_wei),
-            next_command=_next_command(agent, shown_proposal),
+            next_command=next_command(agent.context.store, shown_proposal.intent),
         )
         if key is None:
             return document
@@ -92,25 +88,6 @@ def execute_proposal(
         "executor": execution.executor,
         "transaction": execution.tx_hash,
     }
-
-
-def _next_command(agent: Agent, proposal: SafeProposal) -> str:
-    """Return the command that goes on after the execution: with the withdrawal that it pays, or for
-    which it sells.
-    """
-    store = agent.context.store
-    payout = proposal.grant.payout
-    if payout is not None and payout.request_id:
-        return f"trimtab withdraw --resume {payout.request_id}"
-    step = store.steps.get(proposal.intent.step_id)
-    request_json = None if step is None else step.request_json
-    if request_json is not None and isinstance(
-        codec.loads(StepRequest, request_json), (RaiseForWithdrawal, Unwrap)
-    ):
-        for request in reversed(store.requests.newest(open_only=True)):
-            if request.kind is RequestKind.WITHDRAW:
-                return f"trimtab withdraw --resume {request.id} --send"
-    return "trimtab rebalance --send"
 
 
 def _execution_tx(proposal: SafeProposal) -> UnsignedTx:

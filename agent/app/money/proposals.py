@@ -56,6 +56,7 @@ from agent.signing.secret import PrivateKey
 from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.store.files.recorder import FileOutbox
 from agent.units import NATIVE, Token
+from agent.wiring.waiting_proposals import next_command
 
 AnyProposalDocument = TypeVar("AnyProposalDocument")
 Confirm = Callable[[Any], bool]
@@ -213,7 +214,7 @@ class SafeProposal:
                 self.state,
                 "waiting",
                 f"the proposal {self.intent.id} is {self.state}",
-                "trimtab rebalance --send settles it and goes on",
+                f"{next_command(self.agent.context.store, self.intent)} settles it and goes on",
             )
 
     def minimums_fault(self) -> MinimumsFault | None:
