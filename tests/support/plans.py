@@ -35,6 +35,7 @@ from agent.model import (
 )
 from agent.planning.cost_reasons import ALLOWED_PHRASE
 from agent.planning.planner import plan
+from agent.planning.proposals import propose_rebalance
 from agent.reference import reference_prices
 from agent.reference.floors import fair_floor, min_out
 from agent.units import BPS
@@ -158,6 +159,18 @@ def verdict(name: str, step: StepInput, plan: Plan, guard_evidence: Evidence | N
     verdicts = [v for v in guards.judge(step, plan, guard_evidence or evidence(step, plan)) if v.guard == name]
     assert len(verdicts) == 1
     return verdicts[0]
+
+
+def refusing_guards(step: StepInput, plan: Plan, guard_evidence: Evidence | None = None) -> list[str]:
+    """Return the guards that refuse a plan, in their order, by default with evidence that passes."""
+    return [v.guard for v in guards.judge(step, plan, guard_evidence or evidence(step, plan)) if not v.passed]
+
+
+def proposed_plan(step: StepInput) -> Plan:
+    """Return the plan that is proposed for a step. Raises AssertionError with the decision's reason if there is none."""
+    proposal = propose_rebalance(step)
+    assert proposal.plan is not None, proposal.decision_result.decision.reason
+    return proposal.plan
 
 
 def assert_refused(judged: Verdict, *terms: str) -> None:

@@ -25,7 +25,6 @@ from agent.model.futures import (
     PerpOrderKind,
     PerpQuote,
 )
-from agent.planning.proposals import propose_rebalance
 from agent.ports import PreparedTransaction
 from agent.ports.perpetuals import PerpActionDraft, granted_action
 from agent.venues.drafts import EmergencyLimits, TxDraft
@@ -33,6 +32,7 @@ from tests.support.builders import NOW_S, OWNER, token, with_snapshot
 from tests.support.perpetuals.accounts import E18, account, market
 from tests.support.perpetuals.needs import BUY, SELL, USDC, VAULT, in_usdc, policy
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, book, step_of
+from tests.support.plans import proposed_plan
 
 LONG = book(10_000, 2 * E18)
 NO_FILL = UnsendableTransaction("no fill", (Verdict("simulation", "no fill", "a part", False),))
@@ -69,8 +69,7 @@ class FakeVenue:
 
 
 def plan_of(layer_plan: FuturesPlan) -> Plan:
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
+    plan = proposed_plan(step_of(EMPTY))
     return plan.with_layer(layer_plan)
 
 

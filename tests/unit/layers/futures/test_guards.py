@@ -31,14 +31,13 @@ from agent.model.futures import (
     StaleReadKind,
     StopOrder,
 )
-from agent.planning.proposals import propose_rebalance
 from tests.support.builders import NOW_S, OWNER, token, with_history, with_limits, with_snapshot
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.books import with_market
 from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, book, step_of
 from tests.support.perpetuals.unknowns import two_market_account
-from tests.support.plans import assert_refused, evidence, verdict
+from tests.support.plans import assert_refused, evidence, proposed_plan, verdict
 from tests.support.transactions import OTHER
 
 WETH = token("WETH").address
@@ -50,8 +49,7 @@ ADDITION = replace(BUY, is_reduce_only=True)
 
 def plan_with(*orders: PerpOrder, **fields: Any) -> Plan:
     """Return a plan with these orders of futures, or other actions."""
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
+    plan = proposed_plan(step_of(EMPTY))
     return plan.with_layer(FuturesPlan(orders, **{"trigger": "drift", "reason": ""} | fields))
 
 

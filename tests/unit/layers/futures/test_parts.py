@@ -11,10 +11,10 @@ from agent import codec
 from agent.execution.evaluation import evaluate_input
 from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.state import with_policy
-from agent.model import AdjustFutures, Rebalance, StepInput
+from agent.model import AdjustFutures, Hold, Rebalance, StepInput
 from agent.model.futures import MarginAccount
 from agent.planning.proposals import Proposal, propose_rebalance
-from tests.support.builders import with_history
+from tests.support.builders import with_history, with_limits
 from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.parts import outcome_of, step_of
@@ -25,73 +25,64 @@ SPENT = {"reduced_notional_24h": Fraction(20_000 * 10**6)}
 """The day's budget of reductions is used."""
 PUSHED = book(10_000, 20 * E18, index=Fraction(2_300))
 """4x at the mark and below 3x at the index, so that the budget counts."""
-
-
 NEAR = book(1_300, 10 * E18)
 """Near its liquidation."""
 NO_GAS = replace(FUTURES_POLICY, limits=replace(FUTURES_POLICY.limits, emergency_gas_per_day_wei=1))
 """Every emergency order is refused for its gas."""
+NARROW = with_limits(step_of(EMPTY, SKEWED), turnover_bps=10)
+"""Its rebalance exceeds limits.turnover."""
 
 
-def test_a_refused_reduction_holds_back_no_rebalance() -> None:
-    outcome = outcome_of(with_policy(step_of(NEAR, SKEWED), NO_GAS))
-    assert outcome.kind is OutcomeKind.PLANNED
-    assert isinstance(outcome.decision, Rebalance)
-    assert "futures: refused: gas_per_day" in outcome.reason
-    assert codec.loads(StepInput, codec.dumps(outcome.step_input)) == outcome.step_input
-
-
-def test_a_used_budget_of_reductions_holds_back_no_rebalance() -> None:
-    outcome = outcome_of(step_of(PUSHED, SKEWED, **SPENT))
-    assert outcome.kind is OutcomeKind.PLANNED
-    assert isinstance(outcome.decision, Rebalance)
-    assert "futures.limits.max_reduction_per_day is used" in outcome.reason
-    rebalance_outcome = outcome_of(step_of(PUSHED, EVEN, **SPENT))
-    assert rebalance_outcome.kind is OutcomeKind.HOLD
-    assert "max_reduction_per_day is used" in rebalance_outcome.reason
-
-
-def test_a_refused_reduction_is_the_outcome_where_spot_holds() -> None:
-    outcome = outcome_of(with_policy(step_of(NEAR, EVEN), NO_GAS))
-    assert (outcome.kind, isinstance(outcome.decision, AdjustFutures)) == (OutcomeKind.REFUSED, True)
-    assert "gas_per_day" in outcome.reason
-
-
-def narrow(step: StepInput) -> StepInput:
-    """Its rebalance exceeds limits.turnover."""
-    return replace(step, limits=replace(step.limits, turnover_bps=10))
-
-
-def test_a_refused_rebalance_holds_back_no_futures() -> None:
-    wide = step_of(EMPTY, SKEWED)
-    assert isinstance(outcome_of(wide).decision, Rebalance), "nothing is refused, and spot comes first"
-    step = narrow(wide)
-    assert outcome_of(with_policy(step, None)).kind is OutcomeKind.REFUSED
+@pytest.mark.parametrize(
+    ("step", "kind", "decision_type", "reason"),
+    [
+        pytest.param(
+            with_policy(step_of(NEAR, SKEWED), NO_GAS),
+            OutcomeKind.PLANNED,
+            Rebalance,
+            "futures: refused: gas_per_day",
+            id="refused reduction beside a rebalance",
+        ),
+        pytest.param(
+            with_policy(step_of(NEAR, EVEN), NO_GAS), OutcomeKind.REFUSED, AdjustFutures, "gas_per_day", id="refused reduction alone"
+        ),
+        pytest.param(
+            step_of(PUSHED, SKEWED, **SPENT),
+            OutcomeKind.PLANNED,
+            Rebalance,
+            "futures.limits.max_reduction_per_day is used",
+            id="used budget beside a rebalance",
+        ),
+        pytest.param(step_of(PUSHED, EVEN, **SPENT), OutcomeKind.HOLD, Hold, "max_reduction_per_day is used", id="used budget alone"),
+        pytest.param(step_of(EMPTY, SKEWED), OutcomeKind.PLANNED, Rebalance, "", id="nothing is refused, and spot comes first"),
+        pytest.param(NARROW, OutcomeKind.PLANNED, AdjustFutures, "spot: nothing to trade", id="refused rebalance beside an opening"),
+        pytest.param(with_policy(NARROW, None), OutcomeKind.REFUSED, Rebalance, "turnover", id="refused rebalance alone"),
+    ],
+)
+def test_refused_part__holds_back_no_other(step: StepInput, kind: OutcomeKind, decision_type: type, reason: str) -> None:
     outcome = outcome_of(step)
-    assert outcome.kind is OutcomeKind.PLANNED
-    assert isinstance(outcome.decision, AdjustFutures)
-    assert "spot: nothing to trade" in outcome.reason
+    assert (outcome.kind, type(outcome.decision)) == (kind, decision_type)
+    assert reason in outcome.reason
+    assert codec.loads(StepInput, codec.dumps(outcome.step_input)) == outcome.step_input
 
 
 @pytest.mark.parametrize("values", [EVEN, SKEWED])
 @pytest.mark.parametrize("margin_account", [OVER, EMPTY])
-def test_a_limit_of_the_whole_wallet_holds_back_both(margin_account: MarginAccount, values: dict[str, int]) -> None:
+def test_limit_of_the_whole_wallet__holds_back_both(margin_account: MarginAccount, values: dict[str, int]) -> None:
     step = step_of(margin_account, values)
     assert outcome_of(step).kind is OutcomeKind.PLANNED
     assert outcome_of(step, paused=True).kind is OutcomeKind.REFUSED
-    poor = with_history(step, gas_24h_wei=10**24)
-    assert outcome_of(poor).kind is OutcomeKind.REFUSED
+    assert outcome_of(with_history(step, gas_24h_wei=10**24)).kind is OutcomeKind.REFUSED
 
 
-def test_without_futures_a_refusal_is_evaluated_once() -> None:
-    step = narrow(with_policy(step_of(EMPTY, SKEWED), None))
-    evaluated = list[StepInput]()
+def test_refusal_without_futures__is_evaluated_once() -> None:
+    step = with_policy(NARROW, None)
+    evaluated: list[StepInput] = []
 
     def propose(step: StepInput) -> Proposal:
         evaluated.append(step)
         return propose_rebalance(step)
 
     outcome = evaluate_input(step, propose, FakeEvidenceSource())
-    assert outcome.kind is OutcomeKind.REFUSED
-    assert outcome.step_input.progress.spot_hold_reason == ""
+    assert (outcome.kind, outcome.step_input.progress.spot_hold_reason) == (OutcomeKind.REFUSED, "")
     assert evaluated == [step]

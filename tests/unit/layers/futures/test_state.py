@@ -6,8 +6,8 @@ import pytest
 
 from agent.layers.futures.state import FuturesCycle
 from agent.model.futures import FuturesPlan
-from agent.planning.proposals import propose_rebalance
 from tests.support.perpetuals.steps import EMPTY, step_of
+from tests.support.plans import proposed_plan
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,7 @@ def test_cycle_counts_no_action_that_reverted(action_count: int, reverted_count:
     ],
 )
 def test_cycle_postpones_openings_after_a_reduction(has_reduced: bool, is_reducing: bool, is_postponed: bool) -> None:
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
+    plan = proposed_plan(step_of(EMPTY))
     plan = plan.with_layer(FuturesPlan((), "drift", "", is_reducing=is_reducing))
 
     assert FuturesCycle(has_reduced=has_reduced).postpones(plan) is is_postponed

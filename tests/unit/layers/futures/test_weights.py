@@ -53,7 +53,6 @@ def chosen(weights: AllocatorConfig, seed: int = 7) -> tuple[dict[str, int], lis
     step = weighed(weights, recorded(moves(seed=seed)))
     facts = AllocatorData(NOW_S, step.history.prices, NAMES)
     unrounded_weights = futures_volatility_weights(weights, bounds_of(weights, step.portfolio.assets), facts)
-    assert unrounded_weights.returns is not None
     assert unrounded_weights.shares_bps == ()
     return dict(unrounded_weights.market_bps), [float(volatility) for volatility in unrounded_weights.returns.volatilities]
 
@@ -81,7 +80,6 @@ def test_step__lowers_leverage_where_the_stress_loss_bounds_it() -> None:
     step = weighed(by_risk(tight), recorded(moves()))
     step = with_policy(with_snapshot(step, futures=pair_book(10_000)), FUTURES_POLICY)
     step_with_targets = apply_effective_targets(step)
-    assert futures_policy(step_with_targets) is not None
     assert bps_of(step_with_targets) == PLAIN
     assert futures_policy(step_with_targets).leverage_bps == 15_000, "10 % of 20 % at 2x: a quarter of the target notional each"
     assert [(target.market, target.weight_bps) for target in futures_policy(step_with_targets).targets] == [
@@ -111,8 +109,6 @@ def with_weights(weights: str = WEIGHTS) -> str:
 def test_the_config_names_the_markets_by_their_assets() -> None:
     config = parse_config(with_weights())
     built = build_allocator(config.portfolio.weights, portfolio_of(config), Path(), {}, config.futures, chain_id=config.chain.chain_id)
-    assert built is not None
-    assert built.futures is not None
     assert (built.futures.leverage_bps, built.futures.stress_move_bps, built.futures.stress_loss_bps) == (20_000, 2_000, 2_500)
     assert [side.is_long for side in built.futures.sides] == [True, False]
     assert codec.loads(AllocatorConfig, codec.dumps(built)) == built

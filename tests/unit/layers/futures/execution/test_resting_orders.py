@@ -30,7 +30,6 @@ def outcome_of(
 ) -> StepOutcome:
     """Return the outcome of a step in which an order rests that leads to the targets."""
     proposal = propose_rebalance(step_of(EMPTY))
-    assert proposal.plan is not None
     layer_plan = replace(proposal.plan.layer(FuturesPlan), trigger=trigger, is_reducing=is_reducing)
     plan = proposal.plan.with_layer(layer_plan if has_orders else replace(layer_plan, orders=()))
     return StepOutcome("s", kind, "a fault", STEP, replace(proposal.decision_result, exit_token=exit_token), plan)

@@ -20,13 +20,12 @@ from agent.margin import account as margin
 from agent.margin.state import after_resting_fills
 from agent.model import PerpFill, Receipt
 from agent.model.futures import FuturesPlan, MarginAccount, PerpOrderKind, RestingOrder
-from agent.planning.proposals import propose_rebalance
 from tests.support.builders import NOW_S
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.plans import POLICY
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, step_of
 from tests.support.perpetuals.stops import ETH, book
-from tests.support.plans import evidence
+from tests.support.plans import evidence, proposed_plan
 
 ORDER_S = 1_790_000_000
 LIMITS = replace(POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600, leverage_band_bps=1_000)
@@ -102,9 +101,7 @@ OPENING = replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3
 
 
 def test_the_guard_of_the_account_counts_resting_orders() -> None:
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
-    assert planned_futures(plan) is not None
+    plan = proposed_plan(step_of(EMPTY))
     assert not planned_futures(plan).is_reducing
     for account, passes in ((EMPTY, True), (RESTING, False)):
         step = step_of(account)

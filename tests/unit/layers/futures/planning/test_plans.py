@@ -43,21 +43,19 @@ from agent.model.futures import (
     RestingOrder,
     StopOrder,
 )
-from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts
 from tests.support.builders import NOW_S, with_limits, with_snapshot
 from tests.support.perpetuals.accounts import E18, account, market
 from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC, VAULT, in_usdc, policy
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
+from tests.support.plans import proposed_plan
 
 STOP = StopOrder("ETH", 1, 1, 1)
 CANCEL = OrderCancel("ETH", "1")
 
 
 def any_plan() -> Plan:
-    plan = propose_rebalance(step_of(EMPTY)).plan
-    assert plan is not None
-    return plan
+    return proposed_plan(step_of(EMPTY))
 
 
 # --- Amounts and gas of actions
@@ -112,7 +110,6 @@ def test_plan_costs_fees_and_gas_of_its_orders() -> None:
     plan = any_plan()
     layer_plan = planned_futures(plan)
 
-    assert layer_plan is not None
     [order] = layer_plan.orders
     assert plan.cost.fees == Fraction(order.bound_raw, 1_000 * 10**12)
     assert plan.gas_units == ORDER_GAS == 1_100_000
@@ -241,7 +238,6 @@ def test_current_plan_reduces_the_account_as_it_is() -> None:
 
     plan = current_futures_plan(step, FUTURES_POLICY, current_drifts(step), None)
 
-    assert plan is not None
     assert [order.is_reduce_only for order in plan.orders] == [True]
 
 

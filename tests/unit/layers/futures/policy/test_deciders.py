@@ -110,7 +110,6 @@ def test_deciders_top_up_gas_first(decide: Callable[[DecisionContext], DecisionR
 
     decision_result = decide(context_of(step))
 
-    assert decision_result is not None
     assert isinstance(decision_result.decision, TopUp)
 
 

@@ -307,7 +307,6 @@ def test_exposures_are_empty_without_a_price_of_the_collateral() -> None:
 def test_market_terms_count_margin_as_its_part_of_all_capital(step: StepInput, leverage: int, margin_share: Fraction) -> None:
     terms = market_terms(step, Fraction(30_000 * UNIT))
 
-    assert terms is not None
     assert (terms.leverage, terms.margin_share) == (leverage, margin_share)
     assert (terms.prices, terms.funding_daily) == ({"ETH": 2_000}, {"ETH": 0})
 

@@ -217,7 +217,6 @@ def test_with_hedges_of_an_unread_balance_leaves_the_targets() -> None:
     step_after = with_hedges(with_snapshot(step, holdings=step.snapshot.holdings[1:]), (OPEN,))
 
     policy = futures_policy(step_after)
-    assert policy is not None
     assert policy.hedges == (OPEN,)
     assert step_after.effective_assets == step.effective_assets
 

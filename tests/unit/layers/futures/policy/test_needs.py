@@ -53,7 +53,6 @@ from agent.model.futures import (
     StaleReadKind,
     StopOrder,
 )
-from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts, decide
 from agent.policy.decision import DecisionResult
@@ -65,6 +64,7 @@ from tests.support.perpetuals.needs import UNIT, USDC, in_usdc, policy
 from tests.support.perpetuals.plans import pair_book
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
 from tests.support.perpetuals.unknowns import HALVES, two_market_account
+from tests.support.plans import proposed_plan
 
 CALM = book(10_000, 10 * E18)
 """At its target of 2x."""
@@ -189,7 +189,6 @@ def test_next_look_is_prompt_for_a_reduction_or_passing_fault(step: StepInput, i
 def test_account_for_planning_fills_orders_unless_it_reduces(step: StepInput, is_filled: bool) -> None:
     margin_account = account_for_planning(step, current_drifts(step))
 
-    assert margin_account is not None
     assert (margin_account.size_raw("ETH") == 11 * E18) is is_filled
     assert bool(margin_account.resting_orders) is not is_filled
 
@@ -241,8 +240,7 @@ def test_due_stops_wait_for_failures_index_and_open_orders(step: StepInput, acti
 )
 def test_reduction_goals_are_the_sizes_after_a_limit_s_orders(trigger: str, has_goals: bool) -> None:
     step = step_of(OVER)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
+    plan = proposed_plan(step)
     layer_plan = plan.layer(FuturesPlan)
     [order] = layer_plan.orders
 
@@ -525,8 +523,7 @@ def test_index_requires_a_reduction_by_fresh_or_better_prices(margin_account: Ma
     ],
 )
 def test_reduction_budget_is_used_by_the_agent_s_reductions(decision: Decision, uses: bool) -> None:
-    plan = propose_rebalance(step_of(OVER)).plan
-    assert plan is not None
+    plan = proposed_plan(step_of(OVER))
 
     assert uses_reduction_budget(replace(plan, decision=decision)) is uses
 

@@ -16,10 +16,10 @@ from agent.layers.futures.policy.plans import (
 from agent.layers.futures.state import with_policy
 from agent.model import MARGIN_PLACE
 from agent.model.futures import FuturesPlan
-from agent.planning.proposals import propose_rebalance
 from tests.support.builders import GWEI
 from tests.support.perpetuals.needs import VAULT
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, step_of
+from tests.support.plans import proposed_plan
 
 STEP = step_of(EMPTY)
 
@@ -72,8 +72,7 @@ def test_gas_per_day_of_emergencies_is_their_own_or_the_general(own_wei: int, li
 )
 def test_gas_price_limit_of_a_plan_is_wider_in_an_emergency(is_emergency: bool, has_futures: bool, limit_wei: int) -> None:
     step = replace(step_of(OVER), limits=replace(STEP.limits, gas_price_wei=GWEI))
-    plan = propose_rebalance(step).plan
-    assert plan is not None
+    plan = proposed_plan(step)
     plan = plan.with_layer(replace(plan.layer(FuturesPlan), is_emergency=is_emergency))
 
     assert gas_price_limit_wei(step if has_futures else with_policy(step, None), plan, 2 * GWEI) == limit_wei

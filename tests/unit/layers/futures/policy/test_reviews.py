@@ -68,7 +68,6 @@ def test_review_by_an_edited_schedule_counts_from_the_last_one(reviewed_s: int, 
     step = mark_due_review(step_of(OFF_TARGET, policy, by_schedule=((WEEKLY_NAME, reviewed_s), ("review every 60", NOW_S))))
 
     marked_policy = futures_policy(step)
-    assert marked_policy is not None
     assert marked_policy.is_review_due is is_due
 
 
@@ -81,7 +80,6 @@ def test_review_has_no_status_without_a_schedule() -> None:
 def test_review_orders_end_at_the_target(eth: int, missing: int) -> None:
     layer_plan = planned_futures(propose_rebalance(scheduled(book(10_000, eth * E18))).plan)
 
-    assert layer_plan is not None
     [order] = layer_plan.orders
     assert (order.size_raw, layer_plan.trigger) == (missing * E18, "schedule")
 
