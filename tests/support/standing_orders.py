@@ -127,6 +127,11 @@ class Bot:
         return {asset.token.symbol: asset.target_bps for asset in self.step.effective_assets}
 
 
+def look(bot: Bot, *prices: Number) -> Decision:
+    """Run a cycle at each of these prices of WETH, beside WBTC at 60,000; return the last decision."""
+    return [bot.look({"WETH": price, "WBTC": 60_000}) for price in prices][-1]
+
+
 def _block(head: Head, back: int, prices: Mapping[str, Number], now_s: int) -> PastPrices:
     at_s = now_s - BLOCK_S * back
     then = replace(head, number=head.number - back, hash=f"0x{back:064x}", timestamp_s=at_s)

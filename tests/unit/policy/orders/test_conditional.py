@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import OrderKind, OrderStage, Rebalance
-from agent.policy.orders import conditional as conditional_orders
+from agent.policy.orders.conditional import nav_per_share_at as nav_at
 from agent.policy.orders.conditional import trigger_price
+from tests.support.builders import token
 from tests.support.samples import examples
-from tests.support.standing_orders import Bot, price_of, terms, three, two
+from tests.support.standing_orders import Bot, look, price_of, terms, three, two
 
 ENTRY = OrderKind.ENTRY
 STOP = OrderKind.STOP_LOSS
@@ -29,7 +30,7 @@ def test_entry_never_buys_above_its_level(path: list[int]) -> None:
     bot = two(terms("WETH", ENTRY, 1_500), weth=1_000, usdc=9_000)
     for price in path:
         before = bot.coins["WETH"]
-        bot.look({"WETH": price})
+        look(bot, price)
         assert bot.coins["WETH"] <= before or price <= 1_500
 
 
@@ -38,9 +39,9 @@ def test_entry_never_buys_above_its_level(path: list[int]) -> None:
 def test_exit_leaves_less_than_the_smallest_trade(path: list[int], order: tuple[OrderKind, int | None, int | None], confirm: int) -> None:
     bot = two(terms("WETH", *order), confirm=confirm)
     fired = False
-    bot.look({"WETH": 2_000})
+    look(bot, 2_000)
     for price in path:
-        decision = bot.look({"WETH": price})
+        decision = look(bot, price)
         at = bot.order("WETH", order[0])
         assert not fired or at.stage in SOLD, "only its owner arms it"
         fired = at.stage in SOLD
@@ -56,7 +57,7 @@ def test_highest_price_only_rises_to_what_all_blocks_confirm(path: list[list[int
     bot = two(terms("WETH", TRAIL, None, 9_000), confirm=3)
     mark = Fraction(0)
     confirmed = price_of("WETH", 2_000)
-    bot.look({"WETH": 2_000})
+    look(bot, 2_000)
     for now, *before in path:
         bot.look({"WETH": now}, [{"WETH": price} for price in before])
         order = bot.order("WETH", TRAIL)
@@ -74,41 +75,33 @@ def test_nav_per_share_follows_prices_and_not_cash_flows(path: list[int], flows:
     bot = untraded_bot()
     expected_nav = Fraction(1)
     before = 2_000
-    bot.look({"WETH": 2_000, "WBTC": 60_000})
+    look(bot, 2_000)
     for price, flow in zip(path, flows, strict=False):
-        coins_before = dict(bot.coins)
-        other = coins_before["WBTC"] * 60_000 + coins_before["USDC"]
-        expected_nav *= (coins_before["WETH"] * price + other) / (coins_before["WETH"] * before + other)
-        bot.look({"WETH": price, "WBTC": 60_000})
-        prices = {
-            address: price_of(symbol, at)
-            for symbol, at in (("WETH", price), ("WBTC", 60_000), ("USDC", 1))
-            for address in [address_of(symbol)]
-        }
-        nav_per_share = conditional_orders.nav_per_share_at(bot.memory.orders.nav_per_share, prices)
-        assert abs(nav_per_share - expected_nav) < Fraction(1, 10**6)
+        other = bot.coins["WBTC"] * 60_000 + bot.coins["USDC"]
+        expected_nav *= (bot.coins["WETH"] * price + other) / (bot.coins["WETH"] * before + other)
+        look(bot, price)
+        prices = {token(symbol).address: price_of(symbol, at) for symbol, at in (("WETH", price), ("WBTC", 60_000), ("USDC", 1))}
+        assert abs(nav_at(bot.memory.orders.nav_per_share, prices) - expected_nav) < Fraction(1, 10**6)
         bot.coins = {symbol: coins * Fraction(8 + flow, 8) for symbol, coins in bot.coins.items()}
-        bot.look({"WETH": price, "WBTC": 60_000})
-        assert abs(conditional_orders.nav_per_share_at(bot.memory.orders.nav_per_share, prices) - expected_nav) < Fraction(1, 10**6)
+        look(bot, price)
+        assert abs(nav_at(bot.memory.orders.nav_per_share, prices) - expected_nav) < Fraction(1, 10**6)
         before = price
 
 
 def test_nav_per_share_falls_by_the_loss_of_trades() -> None:
     bot = untraded_bot()
-    bot.look({"WETH": 2_000, "WBTC": 60_000})
-    nav_per_share = bot.memory.orders.nav_per_share
-    assert nav_per_share is not None
-    prices = dict(nav_per_share.prices)
-    assert conditional_orders.nav_per_share_at(nav_per_share, prices) == 1
-    assert conditional_orders.nav_per_share_at(replace(nav_per_share, later_loss=Fraction(100 * 10**6)), prices) == Fraction(99, 100)
+    look(bot, 2_000)
+    record = bot.memory.orders.nav_per_share
+    assert nav_at(record, dict(record.prices)) == 1
+    assert nav_at(replace(record, later_loss=Fraction(100 * 10**6)), dict(record.prices)) == Fraction(99, 100)
 
 
 def test_dust_changes_no_order_state() -> None:
     bot = untraded_bot()
-    bot.look({"WETH": 2_000, "WBTC": 60_000})
+    look(bot, 2_000)
     before = bot.memory
     bot.coins["WETH"] += Fraction(1, 1_000)
-    bot.look({"WETH": 2_000, "WBTC": 60_000})
+    look(bot, 2_000)
     assert bot.memory == before
 
 
@@ -123,12 +116,6 @@ def test_slow_climb_makes_few_writes() -> None:
 
 
 def untraded_bot() -> Bot:
-    """Three assets, and a stop of the portfolio so far away that it never fires; nothing is rebalanced."""
+    """Return three assets, and a stop of the portfolio so far away that it never fires; nothing is rebalanced."""
     bot = three(terms("", STOP, None, 9_900))
-    bot.limits = {**bot.limits, "min_trade": Fraction(10**18)}
-    bot.targets_bps = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
-    return bot
-
-
-def address_of(symbol: str) -> str:
-    return terms(symbol, STOP, 1).token
+    return replace(bot, limits={**bot.limits, "min_trade": Fraction(10**18)})
