@@ -12,10 +12,12 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from agent.amm import pools as amm
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
+from agent.errors import Refused
 from agent.model import (
     AllocationMethod,
     AllocatorConfig,
@@ -32,6 +34,8 @@ from agent.model import (
     WeightLimit,
 )
 from agent.planning import planner
+from agent.planning.problem import Problem, build_problem
+from agent.reference import reference_prices
 from agent.weights.returns import Floats
 from tests.support.builders import (
     NOW_S,
@@ -47,6 +51,7 @@ from tests.support.builders import (
     with_snapshot,
 )
 from tests.support.constants import DAY_S
+from tests.support.text import raises_code
 
 SYMBOLS = ("USDC", "WETH", "WBTC", "DAI", "LINK", "UNI", "AAVE", "MKR", "CRV", "SNX", "LDO", "GRT")
 PRICES: Mapping[str, Number] = {
@@ -281,6 +286,39 @@ def checked_plan(step: StepInput, weights: Mapping[str, tuple[Number, Number]] |
     plan = planner.plan(step, rebalance_to_targets(step, weights))
     check_legs(step, plan)
     return plan
+
+
+def assert_plan_refused(step: StepInput, code: str, *words: str) -> None:
+    """Require that a plan to the targets is refused with this code, and mentions the words."""
+    with raises_code(Refused, code, *words):
+        planner.plan(step, rebalance_to_targets(step))
+
+
+def plan_refusal(step: StepInput) -> planner.NothingPlanned:
+    """Return the refusal of a plan to the targets, because nothing can be traded."""
+    with pytest.raises(planner.NothingPlanned) as raised:
+        planner.plan(step, rebalance_to_targets(step))
+    return raised.value
+
+
+def reason_by_subject(plan: Plan) -> dict[str, str]:
+    """Return why the plan skips each asset or pool."""
+    return {item.subject: item.why for item in plan.skipped}
+
+
+def pools_used(plan: Plan) -> set[str]:
+    """Return the addresses of the pools that a plan trades in."""
+    return {leg.pool for leg in plan.legs}
+
+
+def problem_of(step: StepInput) -> Problem:
+    return build_problem(step, reference_prices(step))
+
+
+def raw_changes(step: StepInput, plan: Plan) -> dict[str, int]:
+    """Return what a plan adds to each balance, in base units."""
+    raw_before = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    return {at: raw - raw_before[at] for at, raw in plan.holdings_after}
 
 
 def gap_of(plan: Plan) -> Fraction:

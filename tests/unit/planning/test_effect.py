@@ -16,7 +16,6 @@ from agent.model import (
     GoalWeight,
     Hold,
     HybridTrigger,
-    Plan,
     Rebalance,
     SkippedItem,
     StepInput,
@@ -30,6 +29,7 @@ from agent.planning.proposals import decision_after_plan, propose_rebalance
 from agent.policy.decide import decide
 from tests.support import signing
 from tests.support.builders import GWEI, NOW_S, history, price_of, split, step_input, strategy, token, v2_pool, with_limits, with_snapshot
+from tests.support.plans import proposed_plan
 from tests.support.text import mentions
 
 TARGETS = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
@@ -198,12 +198,6 @@ def is_effect_hold(step: StepInput) -> bool:
     is_hold = isinstance(decision, Hold) and decision.limiting_rule == EFFECT_RULE
     assert decision_after_plan(step).decision == decision or not is_hold
     return is_hold
-
-
-def proposed_plan(step: StepInput) -> Plan:
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    return plan
 
 
 @pytest.mark.parametrize(

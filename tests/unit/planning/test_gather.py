@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -54,30 +55,33 @@ def test_merge_routes_shares_common_last_hops() -> None:
     assert merge_routes([a, a]) == [replace(a, amount_raw=2)], "twice the same way is once the sum"
 
 
-def test_merged_legs_counts_legs_as_they_run() -> None:
-    chains = [[("p", 0), ("q", 1)], [("r", 2), ("q", 1)], [("q", 1)], [("p", 0), ("s", 1)]]
-    p = ("p", 0)
-    q = ("q", 1)
-    r = ("r", 2)
-    s = ("s", 1)
+A = ("a", 0)
+B = ("b", 1)
+C = ("c", 2)
+D = ("d", 2)
+
+
+@pytest.mark.parametrize(
+    ("chains", "counts", "dependents"),
+    [
+        pytest.param(
+            [[A, B], [C, B], [B], [A, D]], {A: 2, B: 2, C: 1, D: 1}, {A: {D: 1}, B: {A: 1, C: 1}, D: {A: 1}}, id="legs as they run"
+        ),
+        pytest.param(
+            [[A, B, C], [A, B, D], [B, D]],
+            {A: 2, B: 3, C: 1, D: 1},
+            {A: {B: 2, C: 1}, B: {A: 2, C: 1, D: 1}, C: {A: 1, B: 1}, D: {A: 1, B: 2}},
+            id="dependents along the chain",
+        ),
+    ],
+)
+def test_merged_legs_counts_legs_and_their_dependents(chains: list[Any], counts: dict[Any, int], dependents: dict[Any, Any]) -> None:
     legs = merged_legs(chains)
-    assert legs.counts == {p: 2, q: 2, r: 1, s: 1}
-    assert legs.dependents == {p: {s: 1}, q: {p: 1, r: 1}, s: {p: 1}}
-
-
-def test_merged_legs_knows_dependents_along_the_chain() -> None:
-    a = ("a", 0)
-    b = ("b", 1)
-    c = ("c", 2)
-    d = ("d", 2)
-    legs = merged_legs([[a, b, c], [a, b, d], [b, d]])
-    assert legs.counts == {a: 2, b: 3, c: 1, d: 1}
-    assert legs.dependents == {a: {b: 2, c: 1}, b: {a: 2, c: 1, d: 1}, c: {a: 1, b: 1}, d: {a: 1, b: 2}}
+    assert (legs.counts, legs.dependents) == (counts, dependents)
 
 
 def test_plan_gathers_three_sales_into_a_single_leg() -> None:
-    step = step_with_hub()
-    plan = checked_plan(step)
+    plan = checked_plan(step_with_hub())
     assert [(leg.token_out == WETH.address, leg.sink) for leg in plan.legs] == [(True, LegPlace.ROUTER)] * 3 + [(False, LegPlace.WALLET)]
     assert plan.legs[-1].amount_in_raw == sum(leg.amount_out_raw for leg in plan.legs[:-1])
     assert gap_of(plan) < 1
@@ -87,20 +91,16 @@ def test_gathered_legs_cost_less_gas_than_separate_chains() -> None:
     step = step_with_hub(10 * GWEI)
     plan = planner.plan(step, rebalance_to_targets(step))
     assert len(plan.legs) == 4
-    apart = []
-    for chain in plan.legs[:-1]:
-        apart += [chain, replace(plan.legs[-1], amount_in_raw=chain.amount_out_raw)]
+    apart = [leg for chain in plan.legs[:-1] for leg in (chain, replace(plan.legs[-1], amount_in_raw=chain.amount_out_raw))]
     problem = build_problem(step, reference_prices(step))
     swaps = sum(leg_gas_units(problem.pools[leg.pool], 0, router_gas=problem.gas_inputs.router_gas) for leg in apart)
     assert plan.gas_units < plan_gas_units(problem.gas_inputs, apart, swaps) - 100_000
 
 
 def test_sources_shrink_to_what_the_last_pool_takes() -> None:
-    step = step_with_hub()
-    step = with_limits(step, price_impact_bps=10, pool_min_value=None)
     narrow = v3_pool(WETH, USDC, 2_000, 1_000_000, fee_pips=500)
-    pools = tuple(narrow if USDC.address in (pool.token0, pool.token1) else pool for pool in step.snapshot.pools)
-    step = with_snapshot(step, pools=pools)
+    pools = tuple(narrow if USDC.address in (pool.token0, pool.token1) else pool for pool in step_with_hub().snapshot.pools)
+    step = with_snapshot(with_limits(step_with_hub(), price_impact_bps=10, pool_min_value=None), pools=pools)
     simulator = RouteSimulator(build_problem(step, reference_prices(step)))
     hops = [(pool.address, pool.token1 if pool.token0 == WETH.address else pool.token0) for pool in pools if pool is not narrow]
     route = Route(((narrow.address, WETH.address),), 0, tuple(Route((hop,)) for hop in hops))
@@ -133,10 +133,8 @@ def test_gas_refunds_are_at_most_a_fifth(swap_units: int, is_capped: bool) -> No
         leg(WETH.address, link, 10**18, 10**18, sink=LegPlace.ROUTER),
         leg(link, USDC.address, 10**18, 10**9, source=LegPlace.ROUTER),
     ]
-    balances = {WETH.address: 10**18, USDC.address: 1}
-    facts = GasInputs(balances=balances, allowances={WETH.address: 10**18})
-    units = 24_000 + swap_units + 3 * 2_500 + 2 * 4_900 + 4_900 + 22_100
-    units += 22_100 + 9_000
+    facts = GasInputs(balances={WETH.address: 10**18, USDC.address: 1}, allowances={WETH.address: 10**18})
+    units = 24_000 + swap_units + 3 * 2_500 + 2 * 4_900 + 4_900 + 22_100 + 22_100 + 9_000
     refund = 4_800 + 4_800 + 19_900 + 19_900
     assert (refund > units // 5) is is_capped
     assert plan_gas_units(facts, legs, swap_units) == units - min(refund, units // 5)

@@ -132,7 +132,6 @@ def test_limit_swap_raises_minimums_to_its_price() -> None:
 
     plan, _ = limit_sale(step, min_output_raw)
 
-    assert plan is not None
     assert sum(leg.min_out_raw for leg in plan.legs) >= min_output_raw > sum(leg.min_out_raw for leg in usual_plan.legs)
     assert all(leg.min_out_raw <= leg.amount_out_raw for leg in plan.legs)
 
@@ -153,9 +152,7 @@ LARGE_LEG = leg(WETH.address, USDC.address, 9, 1_000, pool="pool", min_out_raw=9
     ],
 )
 def test_raised_minimums_are_the_same_share_of_each_leg(min_value: int, minimums_raw: tuple[int, ...]) -> None:
-    plan = plan_of(ROUTER_LEG, SMALL_LEG, LARGE_LEG)
-
-    raised_plan = with_raised_minimums(plan, UNIT_PRICES, Fraction(min_value))
+    raised_plan = with_raised_minimums(plan_of(ROUTER_LEG, SMALL_LEG, LARGE_LEG), UNIT_PRICES, Fraction(min_value))
 
     assert tuple(leg.min_out_raw for leg in raised_plan.legs) == minimums_raw
 
@@ -200,7 +197,6 @@ def test_raised_minimums_pass_every_guard() -> None:
 def test_raised_minimums_of_a_rebalance_enforce_its_value() -> None:
     step = roomy(step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 6_000, "WBTC": 1_500, "USDC": 2_500}, depth=5_000_000))
     proposal = proposals.propose_rebalance(step)
-    assert proposal.plan is not None
     prices = proposal.decision_result.references.price_by_token
     paying_legs = [leg for leg in proposal.plan.legs if leg.sink is LegPlace.WALLET]
     min_value = sum((leg.amount_out_raw * prices[leg.token_out] for leg in paying_legs), Fraction(0)) * Fraction(9_995, 10_000)

@@ -151,7 +151,6 @@ def test_rebalance_at_a_price_trades_once_the_market_has_moved() -> None:
 
     plan = proposals.propose_rebalance(step).plan
 
-    assert plan is not None
     arrival_prices = dict(execution.arrival_prices)
     sold_value = sum(leg.amount_in_raw * arrival_prices[leg.token_in] for leg in plan.legs)
     min_value = sum(leg.min_out_raw * arrival_prices[leg.token_out] for leg in plan.legs)

@@ -15,7 +15,7 @@ from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.layers import sales
-from agent.model import NATIVE_VENUE, ExternalTransferKind, Hold, Leg, LegPlace, Plan, PurchaseKind, PurchaseProgress, Rebalance, StepInput
+from agent.model import NATIVE_VENUE, ExternalTransferKind, Hold, Leg, LegPlace, Plan, PurchaseKind, PurchaseProgress, StepInput
 from agent.planning import partial_plans, proposals
 from agent.reference import disagreement_loss, reference_prices
 from agent.units import BPS, NATIVE
@@ -40,6 +40,12 @@ DAILY_LOSS = 100 * MILLION
 def limited_step(**history: object) -> StepInput:
     """Return 6,000 USDC of WETH and 4,000 USDC, of which a day may lose one percent."""
     return with_history(with_limits(step_input(values={"WETH": 6_000, "USDC": 4_000}), daily_loss_bps=100), **history)
+
+
+def weth_plan(*, is_exit: bool = False, **cost: Fraction) -> Plan:
+    """Return the sale of WETH in `limited_step`, as an exit or not, with these parts of its cost."""
+    plan = sell_weth(limited_step())
+    return replace(plan, cost=replace(plan.cost, **cost), decision=replace(plan.decision, is_exit=is_exit))
 
 
 def overweight_step() -> StepInput:
@@ -189,31 +195,22 @@ def test_exit_is_bound_by_losses_of_trades_alone(changes: dict[str, object], los
 @pytest.mark.parametrize("is_exit", [True, False])
 def test_fits_daily_loss_up_to_the_limit(is_exit: bool, lost_beyond: Fraction, fits: bool) -> None:
     """An exit is judged by its predicted cost, every other plan by its worst case."""
-    plan = sell_weth(limited_step())
-    assert isinstance(plan.decision, Rebalance)
-    cost = replace(plan.cost, fees=Fraction(3 * MILLION))
-    plan = replace(plan, cost=cost, decision=replace(plan.decision, is_exit=is_exit))
-    loss = cost.total if is_exit else partial_plans.worst_case_loss(limited_step(), plan)
+    plan = weth_plan(is_exit=is_exit, fees=Fraction(3 * MILLION))
+    loss = plan.cost.total if is_exit else partial_plans.worst_case_loss(limited_step(), plan)
 
     assert partial_plans.fits_daily_loss(limited_step(loss_24h=DAILY_LOSS - loss + lost_beyond), plan) is fits
 
 
 @pytest.mark.parametrize("is_exit", [True, False])
 def test_fall_of_prices_bars_no_exit(is_exit: bool) -> None:
-    plan = sell_weth(limited_step())
-    assert isinstance(plan.decision, Rebalance)
-    plan = replace(plan, decision=replace(plan.decision, is_exit=is_exit))
     fall = Fraction(2 * DAILY_LOSS)
 
-    assert partial_plans.fits_daily_loss(limited_step(loss_24h=fall, decrease_24h=fall), plan) is is_exit
+    assert partial_plans.fits_daily_loss(limited_step(loss_24h=fall, decrease_24h=fall), weth_plan(is_exit=is_exit)) is is_exit
 
 
 @pytest.mark.parametrize(("lost", "fits"), [(DAILY_LOSS, True), (DAILY_LOSS + 1, False)])
 def test_plan_that_gains_fits_only_where_the_limit_is_not_exceeded(lost: int, fits: bool) -> None:
-    plan = sell_weth(limited_step())
-    assert isinstance(plan.decision, Rebalance)
-    gain = replace(plan.cost, skew=Fraction(-5 * MILLION))
-    plan = replace(plan, cost=gain, decision=replace(plan.decision, is_exit=True))
+    plan = weth_plan(is_exit=True, skew=Fraction(-5 * MILLION))
 
     assert partial_plans.fits_daily_loss(limited_step(loss_24h=Fraction(lost)), plan) is fits
 
@@ -254,7 +251,6 @@ def test_partial_plan_fits_the_rest_of_daily_loss(seed: int, limit_bps: int, los
     elif plan != whole:
         assert worst_loss_by_guard(step, plan) <= loss_left_by_guard(step, plan)
         assert plan.turnover < whole.turnover
-        assert isinstance(plan.decision, Rebalance)
         assert "limits.daily_loss" in plan.decision.reason
 
 
@@ -264,7 +260,6 @@ def test_partial_plan_uses_most_of_the_rest_of_daily_loss() -> None:
     plan = partial_plans.plan_within_daily_loss(step, rebalance_to_targets(step))
 
     loss_left = partial_plans.daily_loss_left(step)
-    assert loss_left is not None
     assert loss_left * Fraction(9, 10) < partial_plans.worst_case_loss(step, plan) <= loss_left
 
 
@@ -306,7 +301,6 @@ def test_purchase_part_fits_the_rest_of_daily_loss(dollars: int, lost_percent: i
     outcome = outcome_of(with_history(step, last_rebalance_s=None, loss_24h=lost))
 
     assume(outcome.plan is not None and outcome.kind is OutcomeKind.PLANNED)
-    assert outcome.plan is not None
     step = outcome.step_input
     assert worst_loss_by_guard(step, outcome.plan) <= loss_left_by_guard(step, outcome.plan)
     if outcome.decision_result.purchase_result.new_purchase is not None:
@@ -319,7 +313,6 @@ def test_first_purchase_beyond_daily_loss_begins_in_parts() -> None:
 
     assert outcome.kind is OutcomeKind.PLANNED
     new_purchase = outcome.decision_result.purchase_result.new_purchase
-    assert new_purchase is not None
     assert new_purchase.kind is PurchaseKind.FIRST
     assert new_purchase.part_count > 1
     assert f"part 1 of {new_purchase.part_count}" in outcome.reason
@@ -355,7 +348,6 @@ def test_purchase_part_is_traded_once_the_daily_loss_allows_it() -> None:
     outcome = outcome_of(purchase_under_way(lost=9 * MILLION))
 
     assert outcome.kind is OutcomeKind.PLANNED
-    assert outcome.decision_result.purchase_result.due_part is not None
     assert outcome.decision_result.purchase_result.due_part.number == 2
 
 
@@ -371,7 +363,6 @@ def test_correction_beyond_daily_loss_is_done_in_part() -> None:
     outcome = outcome_of(overweight_step())
 
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
-    assert outcome.plan is not None
     assert "part 1" in outcome.reason
     assert any("limits.daily_loss" in item.why for item in outcome.plan.skipped)
     assert outcome.decision_result.decision == outcome.plan.decision

@@ -85,7 +85,6 @@ def deep_flow(a: int, b: int, amount: float, reserve: int = 10**14) -> EdgeFlow:
     """A flow through a pool so deep, and free of charge, that it pays nearly what it takes."""
     pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), reserve, reserve, 0)
     offer = build_trade_curves(pool, str(a), Fraction(1), Fraction(1), 10**6, 2_000)
-    assert offer is not None
     return EdgeFlow(PoolEdge(pool.address, a, b, offer), amount, offer.real_curve.output_for(amount), 0.0)
 
 

@@ -108,7 +108,5 @@ def test_limit_order_is_planned_once(plan_calls: list[Any], price: int) -> None:
 def test_exit_beside_waiting_orders_is_planned_once(plan_calls: list[Any]) -> None:
     step = with_limits(step_with_stops("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=200)
     order = LimitOrder("one", USDC.address, WETH.address, APPROVED_RAW, Fraction(1), NOW_S + 3_600, NOW_S)
-    proposal = proposals.orders_proposer((order,))(step)
-    assert proposal.plan is not None
-    assert proposal.plan.is_exit
+    assert proposals.orders_proposer((order,))(step).plan.is_exit
     assert_each_call_is_new(plan_calls)

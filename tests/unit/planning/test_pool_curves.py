@@ -116,7 +116,6 @@ def test_whole_unit_curve_bounds_every_whole_amount(buys: str, coins: int, fee_p
     depth = coins / coin
     pool = v2_pool(sold, bought, 20 / coin, depth) if is_v2 else v3_pool(sold, bought, 20 / coin, depth, fee_pips)
     curves = build_trade_curves(pool, sold.address, *prices, SCALE, 300)
-    assert curves is not None
     unit_in, unit_out = (float(price) / SCALE for price in prices)
     quote = pool.quoter(sold.address)
     whole = whole_unit_curves(curves, quote, Fraction(2_000), unit_in, unit_out)
@@ -186,8 +185,7 @@ def test_better_of_two_skewed_pools_is_filled_first() -> None:
 
 
 def test_curve_of_a_deep_pool_ends_at_max_input() -> None:
-    pool = v3_pool(WETH, USDC, 2_000, 10**12)
-    curve = trade_curves(pool, WETH.address).real_curve
+    curve = trade_curves(v3_pool(WETH, USDC, 2_000, 10**12), WETH.address).real_curve
     assert curve.net_inputs[-1] == pytest.approx(MAX_INPUT)
     assert curve.output_for(1.0) == pytest.approx(1 - 0.0005, abs=1e-8)
 
@@ -231,8 +229,7 @@ def test_curve_after_charge_pays_less_by_the_charge_at_most(
     curve = _build_curve(keep, rates, np.array([10**depth for _, depth in ranges]))
     charge = 10**charge_power
     less = curve_after_charge(curve, charge)
-    top = float(curve.surplus[-1])
-    assert (less is None) <= (curve.outputs[-1] <= charge * (1 + BAND_WIDTH)), (charge, top)
+    assert (less is None) <= (curve.outputs[-1] <= charge * (1 + BAND_WIDTH)), (charge, float(curve.surplus[-1]))
     for share in (1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 1.0) if less is not None else ():
         taken = float(curve.net_inputs[-1]) / keep * share
         pays = curve.output_for(taken)
@@ -244,6 +241,4 @@ def test_curve_after_charge_pays_less_by_the_charge_at_most(
 def test_curve_after_charge_keeps_a_flat_pool() -> None:
     curve = _build_curve(1.0, np.array([-0.0029995, -0.0030005]), np.array([5_325_329.98624266]))
     for charge in (1e-18, 1e-15, 3.3333333333333335e-12, 1e-9):
-        less = curve_after_charge(curve, charge)
-        assert less is not None
-        assert less.output_for(1.0) == pytest.approx(curve.output_for(1.0), abs=1e-6)
+        assert curve_after_charge(curve, charge).output_for(1.0) == pytest.approx(curve.output_for(1.0), abs=1e-6)

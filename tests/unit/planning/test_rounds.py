@@ -9,13 +9,10 @@ from itertools import pairwise
 import pytest
 
 from agent.amm import pools as amm
-from agent.errors import Refused
-from agent.model import Pool, PriceSource, StepInput
+from agent.model import Plan, Pool, PriceSource, StepInput
 from agent.planning import planner
-from agent.planning.problem import build_problem
-from agent.planning.rounding import RouteSimulator, run_routes
+from agent.planning.rounding import PlanDraft, RouteSimulator, run_routes
 from agent.planning.routes import MAX_LEGS, Route
-from agent.reference import reference_prices
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits
 from tests.support.planning_worlds import (
     DEEP,
@@ -23,7 +20,11 @@ from tests.support.planning_worlds import (
     USDC,
     WETH,
     any_problem_with_gas,
+    assert_plan_refused,
     checked_plan,
+    gap_of,
+    problem_of,
+    reason_by_subject,
     rebalance_to_targets,
     two,
     wide,
@@ -33,7 +34,16 @@ ONE = 10**18
 
 
 def route_simulator(step: StepInput) -> RouteSimulator:
-    return RouteSimulator(build_problem(step, reference_prices(step)))
+    return RouteSimulator(problem_of(step))
+
+
+def with_spend_cap(step: StepInput, cap_raw: int) -> StepInput:
+    """Return the step in which so much of WETH was approved."""
+    return replace(step, progress=replace(step.progress, spend_caps=((WETH.address, cap_raw),)))
+
+
+def sold_raw(plan: Plan) -> int:
+    return sum(leg.amount_in_raw for leg in plan.legs)
 
 
 def taken_raw(simulator: RouteSimulator, pool: Pool, raw: int, of: str = WETH.address) -> int:
@@ -43,8 +53,7 @@ def taken_raw(simulator: RouteSimulator, pool: Pool, raw: int, of: str = WETH.ad
 
 def test_route_takes_no_more_than_is_spendable() -> None:
     pool = v2_pool(WETH, USDC, 2_000, DEEP)
-    step = step_input(None, {"WETH": 20_000, "USDC": 20_000}, reserves={"WETH": 3}, pools=[pool])
-    simulator = route_simulator(step)
+    simulator = route_simulator(step_input(None, {"WETH": 20_000, "USDC": 20_000}, reserves={"WETH": 3}, pools=[pool]))
     assert taken_raw(simulator, pool, 100 * ONE) == 10 * ONE
     assert taken_raw(simulator, pool, ONE) == 0
 
@@ -66,25 +75,26 @@ def test_pool_is_filled_to_its_impact_bound_over_legs() -> None:
 def test_pool_is_filled_to_the_end_of_known_ticks() -> None:
     wide_pool = v3_pool(WETH, USDC, 2_000, DEEP)
     pool = replace(wide_pool, known_from_tick=wide_pool.tick - 7, known_to_tick=wide_pool.tick + 7, ticks=())
-    step = with_limits(two(200_000, 200_000, [pool]), price_impact_bps=None, pool_min_value=None)
-    simulator = route_simulator(step)
+    simulator = route_simulator(with_limits(two(200_000, 200_000, [pool]), price_impact_bps=None, pool_min_value=None))
     taken_raw_total = sum(taken_raw(simulator, pool, 7 * ONE + part) for part in range(20))
     room = pool.max_in(WETH.address, 9_999)
     assert room - 100 <= taken_raw_total <= room < 100 * ONE
 
 
+DEEP_POOL = v2_pool(WETH, USDC, 2_000, DEEP)
+SMALL_POOL = v2_pool(WETH, USDC, 2_000, 100_000)
+LARGE_POOL = v3_pool(WETH, USDC, 2_000, DEEP)
+
+
 def test_pool_sold_into_is_not_bought_from() -> None:
-    pool = v2_pool(WETH, USDC, 2_000, DEEP)
-    simulator = route_simulator(two(20_000, 20_000, [pool]))
-    assert taken_raw(simulator, pool, ONE) == ONE
-    assert taken_raw(simulator, pool, 10**6, USDC.address) == 0
+    simulator = route_simulator(two(20_000, 20_000, [DEEP_POOL]))
+    assert taken_raw(simulator, DEEP_POOL, ONE) == ONE
+    assert taken_raw(simulator, DEEP_POOL, 10**6, USDC.address) == 0
 
 
 def test_amount_that_buys_nothing_is_not_spent() -> None:
-    pool = v2_pool(WETH, USDC, 2_000, DEEP)
-    simulator = route_simulator(two(20_000, 20_000, [pool]))
-    assert taken_raw(simulator, pool, 1_000) == 0
-    assert taken_raw(simulator, pool, 0) == 0
+    simulator = route_simulator(two(20_000, 20_000, [DEEP_POOL]))
+    assert [taken_raw(simulator, DEEP_POOL, raw) for raw in (1_000, 0)] == [0, 0]
     assert simulator.draft.legs == []
 
 
@@ -101,40 +111,36 @@ def test_chain_shrinks_to_its_narrowest_pool() -> None:
     assert narrow.max_in(dai.address, 100) * 999 // 1_000 < out_of.amount_in_raw <= narrow.max_in(dai.address, 100)
 
 
+def run_five_each(*pools: Pool, held_usd: int = 100_000, leaves: bool = False) -> PlanDraft:
+    """Run five WETH through each of these pools."""
+    problem = problem_of(with_limits(two(held_usd, 100_000, [SMALL_POOL, LARGE_POOL]), pool_min_value=None))
+    problem = replace(problem, leaving_tokens=frozenset({WETH.address} if leaves else ()))
+    routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in pools]
+    return run_routes(problem, routes, lambda draft: float(draft.sold_raw[WETH.address]))
+
+
 def test_remainder_goes_to_the_next_route_of_the_pair() -> None:
-    small = v2_pool(WETH, USDC, 2_000, 100_000)
-    large = v3_pool(WETH, USDC, 2_000, DEEP)
-    step = with_limits(two(100_000, 100_000, [small, large]), pool_min_value=None)
-    routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (small, large)]
-    draft = run_routes(build_problem(step, reference_prices(step)), routes, lambda draft: float(draft.sold_raw[WETH.address]))
+    draft = run_five_each(SMALL_POOL, LARGE_POOL)
     assert draft.sold_raw == {WETH.address: 10 * ONE}
-    assert draft.legs[0].amount_in_raw == small.max_in(WETH.address, 100)
+    assert draft.legs[0].amount_in_raw == SMALL_POOL.max_in(WETH.address, 100)
 
 
 @pytest.mark.parametrize(("leaves", "held_usd", "is_whole"), [(True, 20_000, True), (True, 100_000, False), (False, 20_000, False)])
 def test_remainder_of_a_leaving_token_goes_to_an_earlier_route(leaves: bool, held_usd: int, is_whole: bool) -> None:
-    small = v2_pool(WETH, USDC, 2_000, 100_000)
-    large = v3_pool(WETH, USDC, 2_000, DEEP)
-    step = with_limits(two(held_usd, 100_000, [small, large]), pool_min_value=None)
-    routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (large, small)]
-    problem = replace(build_problem(step, reference_prices(step)), leaving_tokens=frozenset({WETH.address} if leaves else ()))
-    draft = run_routes(problem, routes, lambda draft: float(draft.sold_raw[WETH.address]))
-    bound = small.max_in(WETH.address, 100)
+    draft = run_five_each(LARGE_POOL, SMALL_POOL, held_usd=held_usd, leaves=leaves)
+    bound = SMALL_POOL.max_in(WETH.address, 100)
     assert draft.sold_raw[WETH.address] == (10 * ONE if is_whole else 5 * ONE + bound)
     assert [leg.amount_in_raw <= bound for leg in draft.legs] == [False, True]
 
 
 def test_routes_run_alone_where_merging_leaves_a_part_unsold() -> None:
     step = any_problem_with_gas(10_769)
-    gap_bps = planner.plan(step, rebalance_to_targets(step)).gap_bps
-    assert gap_bps is not None
-    assert gap_bps < 1, "with merged routes only it is 955"
+    assert gap_of(planner.plan(step, rebalance_to_targets(step))) < 1, "with merged routes only it is 955"
 
 
 def test_move_that_buys_below_min_trade_is_refused() -> None:
     step = with_limits(step_input(None, {"WETH": Fraction("5010.01"), "USDC": Fraction("4989.99")}, depth=DEEP), plan_cost_bps=None)
-    with pytest.raises(Refused, match="less than"):
-        planner.plan(step, rebalance_to_targets(step))
+    assert_plan_refused(step, "", "less than")
 
 
 def test_overlong_chains_give_way_to_a_hub() -> None:
@@ -150,37 +156,29 @@ def test_overlong_chains_give_way_to_a_hub() -> None:
     pools += [pool("USDC", "AAVE", 3_000), pool("AAVE", "UNI", 3_000)]
     targets = dict.fromkeys([t.symbol for t in line], 900) | {"AAVE": 1_000}
     values = dict.fromkeys([t.symbol for t in line], 8_000) | {"USDC": 26_000, "UNI": 0, "AAVE": 10_000}
-    step = wide(step_input(targets, values, PRICES, pools=pools))
-    plan = checked_plan(step)
+    plan = checked_plan(wide(step_input(targets, values, PRICES, pools=pools)))
     assert len(line) - 1 > MAX_LEGS
-    into = [leg for leg in plan.legs if leg.token_out == token("UNI").address]
-    assert into
-    assert {leg.token_in for leg in into} == {hub.address}
+    assert {leg.token_in for leg in plan.legs if leg.token_out == token("UNI").address} == {hub.address}
     assert dict(plan.weights_after_bps)[token("UNI").address] >= 890
 
 
 def test_spend_cap_bounds_the_legs_and_names_the_rest() -> None:
-    step = replace(two(5_800, 4_200), progress=replace(two(5_800, 4_200).progress, spend_caps=((WETH.address, ONE // 5),)))
-    plan = checked_plan(step)
-    assert sum(leg.amount_in_raw for leg in plan.legs) == ONE // 5
-    reason_by_subject = {item.subject: item.why for item in plan.skipped}
-    assert "approved more" in reason_by_subject["WETH"]
-    assert "approved more" in reason_by_subject["USDC"]
+    plan = checked_plan(with_spend_cap(two(5_800, 4_200), ONE // 5))
+    assert sold_raw(plan) == ONE // 5
+    assert all("approved more" in reason_by_subject(plan)[symbol] for symbol in ("WETH", "USDC"))
 
 
 def three_token_step(worth_weth: int) -> StepInput:
     """WETH to be spread over two others, through one pool each."""
-    dai = token("DAI")
-    pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, dai, 2_000, DEEP)]
+    pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, token("DAI"), 2_000, DEEP)]
     targets = {"WETH": 4_000, "USDC": 3_000, "DAI": 3_000}
     return wide(step_input(targets, {"WETH": worth_weth, "USDC": 15_000, "DAI": 15_000}, pools=pools))
 
 
 def test_spend_cap_shortens_both_buyers_alike() -> None:
     """The market rose by 3 % after 8 WETH were approved: neither buyer is served before the other, and none too much."""
-    step = replace(three_token_step(61_800), progress=replace(three_token_step(61_800).progress, spend_caps=((WETH.address, 8 * ONE),)))
-    plan = checked_plan(step)
-    assert sum(leg.amount_in_raw for leg in plan.legs) == 8 * ONE
+    plan = checked_plan(with_spend_cap(three_token_step(61_800), 8 * ONE))
+    assert sold_raw(plan) == 8 * ONE
     weight_by_token = dict(plan.weights_after_bps)
     assert abs(weight_by_token[USDC.address] - weight_by_token[token("DAI").address]) <= 1
     assert max(weight_by_token[USDC.address], weight_by_token[token("DAI").address]) <= 3_000
@@ -190,11 +188,8 @@ def test_spend_cap_is_not_shrunk_again_by_turnover() -> None:
     """What was approved under the limit may be spent to the last unit: the second plan of the step is the first one."""
     step = with_limits(three_token_step(60_000), turnover_bps=500)
     first = planner.plan(step, rebalance_to_targets(step))
-    sold_raw = sum(leg.amount_in_raw for leg in first.legs)
-    second = planner.plan(
-        replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold_raw),))), rebalance_to_targets(step)
-    )
-    assert sum(leg.amount_in_raw for leg in second.legs) == sold_raw
+    second = planner.plan(with_spend_cap(step, sold_raw(first)), rebalance_to_targets(step))
+    assert sold_raw(second) == sold_raw(first)
     assert [leg.pool for leg in second.legs] == [leg.pool for leg in first.legs]
     assert abs(second.turnover - first.turnover) * 10**6 <= first.turnover
     assert "limits.turnover" in str(second.skipped)
@@ -207,6 +202,5 @@ def test_spend_cap_gives_nothing_to_a_buyer_without_route() -> None:
     step = with_limits(replace(step, snapshot=replace(step.snapshot, pools=pools)), plan_cost_bps=60)
     first = planner.plan(step, rebalance_to_targets(step))
     assert {leg.token_out for leg in first.legs} == {USDC.address}
-    sold_raw = sum(leg.amount_in_raw for leg in first.legs)
-    again = planner.plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold_raw),))), rebalance_to_targets(step))
+    again = planner.plan(with_spend_cap(step, sold_raw(first)), rebalance_to_targets(step))
     assert replace(again, gap=first.gap) == first, "the cap may make the bound of the gap lower, and nothing else"

@@ -87,9 +87,7 @@ def test_swap_takes_what_fits_within_price_impact() -> None:
     pool = v2_pool(WETH, USDC, 2_000, 1_000_000)
     most_raw = pool.max_in(WETH.address, 100)
 
-    plan = sell_weth(step_with_pools(pool), most_raw)
-
-    assert [leg.amount_in_raw for leg in plan.legs] == [most_raw]
+    assert [leg.amount_in_raw for leg in sell_weth(step_with_pools(pool), most_raw).legs] == [most_raw]
 
 
 @pytest.mark.parametrize("excess_raw", [pytest.param(10**12, id="a millionth of a coin more"), pytest.param(87 * ETHER, id="far more")])
@@ -149,9 +147,7 @@ def test_swap_avoids_a_skewed_pool_and_keeps_its_floor() -> None:
 
 
 def test_small_swap_is_not_dropped_for_its_gas() -> None:
-    step = with_snapshot(step_with_pools(), priority_fee_wei=500 * GWEI)
-
-    plan = sell_weth(step, ETHER // 1_000)
+    plan = sell_weth(with_snapshot(step_with_pools(), priority_fee_wei=500 * GWEI), ETHER // 1_000)
 
     assert len(plan.legs) == 1
     assert plan.cost.gas > plan.turnover

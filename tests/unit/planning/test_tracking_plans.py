@@ -9,7 +9,6 @@ import pytest
 
 from agent.layers.futures.state import with_policy
 from agent.model import Destination, Hold, Rebalance, StepInput
-from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
@@ -18,6 +17,7 @@ from tests.support.builders import GWEI, history, with_limits, with_snapshot
 from tests.support.decisions.tracking import TARGETS, TRADED_S, balance_changes, interval, tracking_step, weights_after
 from tests.support.perpetuals.steps import book
 from tests.support.perpetuals.values import OURS
+from tests.support.plans import proposed_plan
 
 HALVES = {"WETH": 5_000, "USDC": 5_000}
 
@@ -28,8 +28,7 @@ def test_tracking_plan_trades_two_assets_near_their_edges(ether: int, bitcoin: i
     step = with_limits(
         tracking_step(balance_changes(WETH=ether, WBTC=bitcoin)), plan_cost_bps=None
     )  # two legs at 0.3 % cost more than its 0.5 %
-    plan = propose_rebalance(step).plan
-    assert plan is not None
+    plan = proposed_plan(step)
     symbols = {step.portfolio.token(address).symbol for leg in plan.legs for address in (leg.token_in, leg.token_out)}
     assert symbols == {"WETH", "WBTC", "USDC"}
     after = weights_after(step)

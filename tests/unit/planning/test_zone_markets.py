@@ -20,7 +20,8 @@ from agent.units import BPS
 from tests.support.builders import ETHER, MONTH_S, token, tracking, with_limits
 from tests.support.decisions.native_coin import native_step
 from tests.support.decisions.zone_plans import COIN, unit_value
-from tests.support.planning_worlds import check_legs, random_step, without_gas
+from tests.support.planning_worlds import check_legs, gap_of, random_step, without_gas
+from tests.support.plans import proposed_plan
 from tests.support.samples import examples
 from tests.support.text import mentions
 
@@ -50,9 +51,7 @@ def markets(draw: st.DrawFn) -> StepInput:
 
 def loss(step: StepInput, holdings: dict[str, int]) -> float:
     """½·λ·H/V·dᵀΣd in dollars, in floats and matrices of its own; the horizons of the rule are in its Σ, over a year."""
-    zone = decide(step).zone
-    assert zone is not None
-    risk = zone.risk
+    risk = decide(step).zone.risk
     tokens = [asset.token.address for asset in step.portfolio.assets]
     before = {h.token: h.raw for h in step.snapshot.holdings}
     values, start = (
@@ -63,9 +62,9 @@ def loss(step: StepInput, holdings: dict[str, int]) -> float:
     known = {frozenset((a, b)): bps / BPS for a, b, bps in risk.correlations_bps}
     related = np.array([[1.0 if a == b else known[frozenset((a, b))] for b in tokens] for a in tokens])
     off = values - targets * values.sum()
-    assert risk.horizon_s is not None
-    years = risk.horizon_s / 31_536_000
-    return float(0.5 * 2 * float(risk.cost_bps) * years / start.sum() * off @ (related * np.outer(spread, spread)) @ off)
+    return float(
+        0.5 * 2 * float(risk.cost_bps) * risk.horizon_s / 31_536_000 / start.sum() * off @ (related * np.outer(spread, spread)) @ off
+    )
 
 
 @examples(3)
@@ -77,8 +76,7 @@ def test_zone_plan_saves_more_than_its_cost_and_than_less_of_it(step: StepInput)
         assert isinstance(proposal.decision_result.decision, Hold)
         return
     plan = proposal.plan
-    saving = proposal.plan.zone_tradeoff
-    assert saving is not None
+    saving = plan.zone_tradeoff
     check_legs(step, plan)
     raw_by_token = {h.token: h.raw for h in step.snapshot.holdings}
     saved_risk = loss(step, raw_by_token) - loss(step, dict(plan.holdings_after))
@@ -100,36 +98,29 @@ def test_zone_plan_saves_more_than_its_cost_and_than_less_of_it(step: StepInput)
 @given(markets())
 def test_zone_plan_gap_covers_the_risk(step: StepInput) -> None:
     """Without gas and smallest trades, which are no part of the bound, next to nothing is left to the best plan there is."""
-    decision = decide(without_gas(with_limits(step, min_trade=None))).decision
+    step = without_gas(with_limits(step, min_trade=None))
+    decision = decide(step).decision
     if not isinstance(decision, Rebalance):
         return
     try:
-        plan = planner.plan(without_gas(with_limits(step, min_trade=None)), decision)
+        plan = planner.plan(step, decision)
     except planner.NothingPlanned as error:
         # the trigger takes cost_bps for the cost of a trade, and these pools are dearer
         assert mentions(error.message, "costs more than the risk it saves") or mentions(error.message, "limits.plan_cost")
         return
-    assert plan.zone_tradeoff is not None
     assert plan.zone_tradeoff.saved_risk > 0, "what is cheap to move is never moved the wrong way"
-    assert plan.gap_bps is not None
     leaves_pools_out = any("would exceed limits.plan_cost" in item.why for item in plan.skipped)
-    if not leaves_pools_out and not is_near_plan_cost(without_gas(step), plan):
-        assert plan.gap_bps <= Fraction(1, 10)
+    assert leaves_pools_out or is_near_plan_cost(step, plan) or gap_of(plan) <= Fraction(1, 10)
 
 
 def is_near_plan_cost(step: StepInput, plan: Plan) -> bool:
     """Whether plan_cost may cut the plan: what fits within it is no convex problem."""
-    most_bps = step.limits.plan_cost_bps
-    assert most_bps is not None
-    return plan.cost.total * BPS > plan.turnover * most_bps * Fraction(3, 4)
+    return plan.cost.total * BPS > plan.turnover * step.limits.plan_cost_bps * Fraction(3, 4)
 
 
 def net_saving(proposal: Proposal) -> float:
-    assert proposal.plan is not None
-    assert proposal.plan.zone_tradeoff is not None
-    plan = proposal.plan
     saving = proposal.plan.zone_tradeoff
-    return float(saving.saved_risk - plan.cost.total - saving.approval_gas) / COIN
+    return float(saving.saved_risk - proposal.plan.cost.total - saving.approval_gas) / COIN
 
 
 def test_zone_plan_counts_native_coin_as_wrapped() -> None:
@@ -137,9 +128,7 @@ def test_zone_plan_counts_native_coin_as_wrapped() -> None:
     trigger = NoTradeZone(tracking("WETH", "USDC", cost_bps=5))
     step = native_step(35 * ETHER, weth=0, usdc=30_000)
     step = replace(step, policy=replace(step.policy, trigger=trigger, destination=Destination.ZONE))
-    plan = propose_rebalance(step).plan
-    assert plan is not None
-    assert plan.zone_tradeoff is not None
+    plan = proposed_plan(step)
     assert plan.native_after_wei is not None
     assert dict(plan.holdings_after)[token("WETH").address] == 0
     assert plan.zone_tradeoff.approval_gas == 0, "native coin needs none"

@@ -14,7 +14,6 @@ from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
-from agent.planning import planner
 from agent.planning.planner import NothingPlanned
 from agent.reference.floors import fair_floor
 from agent.units import BPS, Token
@@ -27,18 +26,19 @@ from tests.support.planning_worlds import (
     USDC,
     WBTC,
     WETH,
-    check_legs,
+    assert_plan_refused,
+    checked_plan,
     flow_value,
+    pools_used,
     random_step,
-    rebalance_to_targets,
     two,
     values_of,
     wide,
 )
 from tests.support.samples import examples, slow
-from tests.support.text import raises_code
 
 SLIPPAGE_BPS = 30
+UNLIMITED = {"min_trade": None, "daily_turnover_bps": None, "pool_min_value": None}
 
 
 def pool_after_sale(pool: Pool, sold: str, bps: int) -> Pool:
@@ -68,9 +68,11 @@ def with_dust_ticks(pool: V3Pool, number: int) -> V3Pool:
     return replace(pool, ticks=tuple(TickLiquidity(index, raw) for index, raw in sorted(net.items())))
 
 
-def assert_within_limits(step: StepInput, plan: Plan) -> None:
-    """Costs within plan_cost at fair prices, which is what is lost when the thief has set everything back; no churn, no bad floor."""
-    check_legs(step, plan)
+def plan_within_limits(step: StepInput) -> Plan:
+    """Return a plan with costs within plan_cost at fair prices, which is what is lost when the thief has set everything back; no
+    churn, no bad floor.
+    """
+    plan = checked_plan(step)
     cost = plan.cost
     values = values_of(step, plan)
     before = sum(v[0] for v in values)
@@ -91,6 +93,7 @@ def assert_within_limits(step: StepInput, plan: Plan) -> None:
         unit = [step.portfolio.token(at) for at in (leg.token_in, leg.token_out)]
         prices = [price_of(of.symbol, PRICES) * Fraction(10) ** (6 - of.decimals) for of in unit]
         assert leg.min_out_raw >= fair_floor(leg.amount_in_raw, *prices, leg.fee_pips, step.limits.price_impact_bps or 0, SLIPPAGE_BPS)
+    return plan
 
 
 @examples(10)
@@ -115,14 +118,11 @@ def test_plan_keeps_its_limits_in_pools_that_a_thief_pushed(
         else pool
         for pool in step.snapshot.pools
     ]
-    limits = {"plan_cost_bps": plan_cost_bps, "turnover_bps": turnover_bps, "daily_turnover_bps": None, "pool_min_value": None}
-    step = with_limits(with_snapshot(step, pools=tuple(pools)), min_trade=None, **limits)
+    step = with_limits(with_snapshot(step, pools=tuple(pools)), **UNLIMITED, plan_cost_bps=plan_cost_bps, turnover_bps=turnover_bps)
     try:
-        plan = planner.plan(step, rebalance_to_targets(step))
+        plan_within_limits(step)
     except Refused as refusal:
         assert refusal.verdicts or isinstance(refusal, NothingPlanned)
-        return
-    assert_within_limits(step, plan)
 
 
 @pytest.mark.parametrize("seed", [2, 18, *slow([25, 33, 58])])
@@ -130,9 +130,8 @@ def test_plan_without_plan_cost_moves_only_the_drift(seed: int) -> None:
     dice = random.Random(seed)
     step = random_step(seed, 7, 24, 10**6.5)
     pools = [pool_after_sale(pool, dice.choice((pool.token0, pool.token1)), dice.randint(1, 2_000)) for pool in step.snapshot.pools]
-    limits = {"plan_cost_bps": None, "turnover_bps": None, "daily_turnover_bps": None, "pool_min_value": None}
-    step = with_limits(with_snapshot(step, pools=tuple(pools)), min_trade=None, **limits)
-    assert_within_limits(step, planner.plan(step, rebalance_to_targets(step)))
+    step = with_limits(with_snapshot(step, pools=tuple(pools)), **UNLIMITED, plan_cost_bps=None, turnover_bps=None)
+    plan_within_limits(step)
 
 
 def bait_chain(factor: Fraction) -> list[Pool]:
@@ -149,8 +148,7 @@ def bait_chain(factor: Fraction) -> list[Pool]:
 def test_ring_of_baits_moves_nothing_of_a_balanced_portfolio() -> None:
     values = {"USDC": 20_000, "WETH": 20_000, "WBTC": 20_000, "LINK": 20_000, "DAI": 20_000}
     step = wide(step_input(dict.fromkeys(values, 2_000), values, PRICES, pools=bait_chain(Fraction(1_014, 1_000))))
-    with raises_code(Refused, "min_trade"):
-        planner.plan(step, rebalance_to_targets(step))
+    assert_plan_refused(step, "min_trade")
 
 
 @pytest.mark.parametrize("plan_cost_bps", [50, 200])
@@ -159,9 +157,8 @@ def test_chain_of_baits_carries_no_more_than_the_drift(plan_cost_bps: int) -> No
     values = {"USDC": 20_000, "WETH": 24_000, "WBTC": 20_000, "LINK": 20_000, "DAI": 16_000}
     pools = bait_chain(Fraction(1_014, 1_000))
     step = wide(step_input(dict.fromkeys(values, 2_000), values, PRICES, pools=pools), plan_cost_bps=plan_cost_bps)
-    plan = planner.plan(step, rebalance_to_targets(step))
-    assert_within_limits(step, plan)
-    assert {leg.pool for leg in plan.legs} & {pool.address for pool in pools[:5]}, "the baits were worth nothing"
+    plan = plan_within_limits(step)
+    assert pools_used(plan) & {pool.address for pool in pools[:5]}, "the baits were worth nothing"
     moved = 4_000 * 10**6
     assert moved * Fraction(98, 100) <= plan.turnover <= moved * Fraction(105, 100)
     assert flow_value(step, plan) > 0
@@ -172,14 +169,10 @@ def test_dust_ticks_cost_more_gas_than_their_pool_saves() -> None:
     fair = v3_pool(WETH, USDC, 2_000, DEEP)
     bait = with_dust_ticks(v3_pool(WETH, USDC, 2_024, 700_000, 100, name="dust"), 130)
     step = two(60_000, 40_000, [fair, bait], turnover_bps=None, pool_min_value=None)
-    free, dear = (with_gas_price(step, gwei) for gwei in (0, 50))
-    lured = planner.plan(free, rebalance_to_targets(free))
-    wise = planner.plan(dear, rebalance_to_targets(dear))
-    for at, plan in ((free, lured), (dear, wise)):
-        assert_within_limits(at, plan)
-    assert {leg.pool for leg in lured.legs} == {fair.address, bait.address}
+    lured, wise = (plan_within_limits(with_gas_price(step, gwei)) for gwei in (0, 50))
+    assert pools_used(lured) == {fair.address, bait.address}
     assert lured.gas_units > 2_000_000
-    assert {leg.pool for leg in wise.legs} == {fair.address}
+    assert pools_used(wise) == {fair.address}
     assert wise.gas_units < 400_000
 
 

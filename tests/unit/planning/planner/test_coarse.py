@@ -78,22 +78,19 @@ def test_route_drops_only_a_dust_source_below_its_floor() -> None:
     step = coarse_step(targets, {"WETH": 1_000, "GUSD": 1_000, "DAI": 0, "USDC": 0}, *pools)
     walk = RouteSimulator(build_problem(step, reference_prices(step)))
     feeds = Route(((pools[0].address, GUSD.address),), 2), Route(((pools[1].address, WETH.address),), 10**17)
-    taken = walk.run(Route(((pools[2].address, DAI.address),), 0, feeds), [2, 10**17])
-    assert taken == [0, 10**17]
+    assert walk.run(Route(((pools[2].address, DAI.address),), 0, feeds), [2, 10**17]) == [0, 10**17]
     assert [leg.pool for leg in walk.draft.legs] == [pools[1].address, pools[2].address]
     assert list(walk.draft.below_floor_pools) == [pools[0].address]
     assert walk.draft.untraded_values == {pools[0].address: 20_000}
 
 
 def test_pool_stays_in_use_when_a_dust_route_is_below_its_floor() -> None:
-    plan = replayed_plan(KINDS["uncapped"](119))
-    assert not [item for item in plan.skipped if "base units" in item.why]
+    assert not [item for item in replayed_plan(KINDS["uncapped"](119)).skipped if "base units" in item.why]
 
 
 @pytest.mark.parametrize("seed", [23, 83, 173, 318, 357, 375, *slow([187, 207])])
 def test_whole_units_of_a_token_are_no_overshoot_of_another(seed: int) -> None:
     plan = replayed_plan(without_gas(KINDS["coarse"](seed)))
-
     assert not [item for item in plan.skipped if "its goal" in item.why]
     assert gap_of(plan) < 2
 

@@ -68,8 +68,7 @@ def test_plan_sells_every_base_unit_of_a_leaving_token(seed: int, tokens: int, s
 def test_plan_sells_the_last_part_through_another_pool(seed: int, tokens: int, target_bps: int) -> None:
     step = step_with_leaving_tokens(seed, tokens, 0.003, target_bps)
     plan = planner.plan(step, rebalance_to_targets(step))
-    leaving = SYMBOLS[2 if target_bps else 1 : tokens]
-    assert not any(balances_after(step, plan)[symbol] for symbol in leaving)
+    assert not any(balances_after(step, plan)[symbol] for symbol in SYMBOLS[2 if target_bps else 1 : tokens])
     assert not {item.subject for item in plan.skipped} & {asset.token.label for asset in step.portfolio.assets if asset.target_bps == 0}
 
 
@@ -102,7 +101,6 @@ def test_exit_tokens_include_a_remainder_of_min_trade(below_raw: int, is_sold: b
 def test_exit_is_whole_where_only_its_last_unit_is_dear() -> None:
     shallow = (v2_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WBTC, USDC, 60_000, 2_300_000), SOUND)
     outcome = outcome_of(step_with_stops("WBTC", pools=shallow))
-    assert outcome.plan is not None
     assert balances_after(outcome.step_input, outcome.plan)["WBTC"] == 0
     assert outcome.plan.cost.total < outcome.plan.turnover * Fraction(50, 10_000), "all of it costs less than plan_cost"
     dear = outcome_of(step_with_stops("WBTC", pools=(*shallow[:1], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)))

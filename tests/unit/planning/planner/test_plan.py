@@ -8,7 +8,6 @@ from fractions import Fraction
 
 import pytest
 
-from agent.errors import Refused
 from agent.model import Goal, GoalWeight, LegPlace, Plan, Pool, StepInput
 from agent.planning import planner
 from agent.planning.plan_builder import skipped_items
@@ -30,11 +29,13 @@ from tests.support.planning_worlds import (
     USDC,
     WBTC,
     WETH,
+    assert_plan_refused,
     check_legs,
     checked_plan,
     five_pools,
     flow_value,
     gap_of,
+    plan_refusal,
     rebalance_to_targets,
     two,
     weights_bps,
@@ -42,7 +43,7 @@ from tests.support.planning_worlds import (
     without_gas,
 )
 from tests.support.signing import leg
-from tests.support.text import mentions, raises_code
+from tests.support.text import mentions
 
 COIN = 10**6
 
@@ -337,8 +338,7 @@ def test_small_trade_goes_through_a_single_pool() -> None:
     ],
 )
 def test_plan_refuses_where_nothing_can_be_traded(step: StepInput, code: str, figures: tuple[str, ...]) -> None:
-    with raises_code(Refused, code, *figures):
-        planner.plan(step, rebalance_to_targets(step))
+    assert_plan_refused(step, code, *figures)
 
 
 @pytest.mark.parametrize(
@@ -355,11 +355,10 @@ def test_plan_refuses_where_nothing_can_be_traded(step: StepInput, code: str, fi
     ],
 )
 def test_refusal_names_the_limit_that_leaves_too_little(step: StepInput, limit: str, left_text: str, wait_text: str) -> None:
-    with pytest.raises(planner.NothingPlanned) as raised:
-        planner.plan(step, rebalance_to_targets(step))
+    refusal = plan_refusal(step)
 
-    assert raised.value.remedy == f"raise limits.{limit}{wait_text}"
-    (verdict,) = raised.value.verdicts
+    assert refusal.remedy == f"raise limits.{limit}{wait_text}"
+    (verdict,) = refusal.verdicts
     assert (verdict.guard, verdict.measured_text, verdict.limit) == (limit, "4600 USDC to move", left_text)
 
 
@@ -369,10 +368,9 @@ def test_refusal_names_the_limit_that_leaves_too_little(step: StepInput, limit: 
 def test_refusal_compares_the_drift_with_min_trade(weth_usd: int, passed: bool) -> None:
     step = with_limits(two(weth_usd, 10_000 - weth_usd), plan_cost_bps=4)
 
-    with pytest.raises(planner.NothingPlanned) as raised:
-        planner.plan(step, rebalance_to_targets(step))
+    refusal = plan_refusal(step)
 
-    (verdict,) = [verdict for verdict in raised.value.verdicts if verdict.guard == "min_trade"]
+    (verdict,) = [verdict for verdict in refusal.verdicts if verdict.guard == "min_trade"]
     assert verdict.passed is passed
     assert verdict.measured_text == f"{weth_usd - 5_000} USDC to move"
     assert verdict.limit == "10 USDC"
@@ -397,10 +395,9 @@ DEAR = v3_pool(WETH, USDC, 2_000, DEEP, 10_000)
     ],
 )
 def test_refusal_is_a_hold_only_where_cost_or_size_alone_blocks(step: StepInput, rule: str) -> None:
-    with pytest.raises(planner.NothingPlanned) as raised:
-        planner.plan(step, rebalance_to_targets(step))
+    refusal = plan_refusal(step)
 
-    assert raised.value.limiting_rule == rule
+    assert refusal.limiting_rule == rule
 
 
 def test_plan_between_given_tokens_uses_no_other_pool() -> None:

@@ -51,13 +51,18 @@ def test_box_minimum_has_no_way_further_down(seed: int, size: int) -> None:
         again, _ = box_minimum(matrix, slope, low, high, near)
         assert np.array_equal(again, minimum), "where the search begins does not show in the minimum"
     pull = slope + matrix @ minimum
-    assert (minimum >= low).all()
-    assert (minimum <= high).all()
+    assert ((low <= minimum) & (minimum <= high)).all()
     unmoved = np.abs(pull) <= 1e-6 * (1 + np.abs(matrix).max())
     assert (unmoved | ((pull > 0) & (minimum <= low)) | ((pull < 0) & (minimum >= high))).all()
 
 
 # the dual
+
+
+def shares_after(search: FlowOptimizer, stack: CurveStack) -> np.ndarray:
+    """Return the shares of the final total that a solution leads to."""
+    ends = search.final_values(stack, search.solve(stack))
+    return ends / ends.sum()
 
 
 def test_solve_meets_every_goal() -> None:
@@ -71,11 +76,10 @@ def test_solve_meets_every_goal() -> None:
     assert (solution.prices[stack.source[live]] < solution.prices[stack.target[live]]).all(), "value runs up the prices, never in a circle"
 
 
-def test_solve_skips_a_move_dearer_than_its_price() -> None:
-    for fee_pips, moves in ((3_000, False), (1_000, True)):
-        search = optimizer_for([60.0, 40.0], [0.5, 0.5], price=0.002)
-        stack = market(both_ways(0, 1, fee_pips=fee_pips))
-        assert bool(search.solve(stack).amount_in.sum() > 0) is moves
+@pytest.mark.parametrize(("fee_pips", "moves"), [(3_000, False), (1_000, True)])
+def test_solve_skips_a_move_dearer_than_its_price(fee_pips: int, moves: bool) -> None:
+    search = optimizer_for([60.0, 40.0], [0.5, 0.5], price=0.002)
+    assert bool(search.solve(market(both_ways(0, 1, fee_pips=fee_pips))).amount_in.sum() > 0) is moves
 
 
 def test_solve_splits_pools_so_that_last_units_pay_alike() -> None:
@@ -86,18 +90,14 @@ def test_solve_splits_pools_so_that_last_units_pay_alike() -> None:
 
 
 def test_solve_ends_at_the_edge_of_an_interval() -> None:
-    search = optimizer_for([60.0, 40.0], [0.5, 0.5], band=0.05)
     stack = market(both_ways(0, 1))
-    ends = search.final_values(stack, search.solve(stack))
-    assert ends[0] / ends.sum() == pytest.approx(0.55, abs=1e-9)
-    inside = optimizer_for([52.0, 48.0], [0.5, 0.5], band=0.05)
-    assert inside.solve(stack).amount_in.sum() == 0
+    assert shares_after(optimizer_for([60.0, 40.0], [0.5, 0.5], band=0.05), stack)[0] == pytest.approx(0.55, abs=1e-9)
+    assert optimizer_for([52.0, 48.0], [0.5, 0.5], band=0.05).solve(stack).amount_in.sum() == 0
 
 
 def test_solve_without_pools_keeps_everything() -> None:
     search = optimizer_for([60.0, 40.0], [0.5, 0.5])
-    stack = market()
-    assert search.solve(stack).bound == pytest.approx(search.utility.utility_of(np.array([60.0, 40.0])))
+    assert search.solve(market()).bound == pytest.approx(search.utility.utility_of(np.array([60.0, 40.0])))
 
 
 def test_bound_holds_where_a_unit_costs_more_than_its_worth() -> None:
@@ -147,8 +147,7 @@ def test_bound_covers_everything_that_pools_can_do(seed: int, band: float, limit
         held_values, [share / sum(shares) for share in shares], 10 ** dice.uniform(-3, -1), band, 2.0 if limited else None
     )
     solution = search.solve(stack)
-    reached = search.final_values(stack, solution)
-    best = search.utility.utility_of(reached)
+    best = search.utility.utility_of(search.final_values(stack, solution))
     assert solution.bound >= best - 1e-9
     assert solution.bound == pytest.approx(best, abs=1e-5 * search.utility.penalty * 100)
     for _ in range(20):
@@ -220,9 +219,6 @@ def test_zone_trades_while_the_risk_saved_exceeds_the_cost(correlation: float) -
 
 def test_zone_values_a_unit_at_its_price_at_most() -> None:
     """Far out the marginal risk exceeds P; from there on it counts as P does."""
-    held_values = np.array([90.0, 10.0])
-    weights = np.array([0.5, 0.5])
-    wild = zone(held_values.tolist(), weights.tolist(), [3.0, 0.001], 0.0, 20.0)
-    near = wild.utility.utility_of(np.array([80.0, 20.0]))
-    far = wild.utility.utility_of(held_values)
+    utility = zone([90.0, 10.0], [0.5, 0.5], [3.0, 0.001], 0.0, 20.0).utility
+    near, far = (utility.utility_of(np.array(values)) for values in ([80.0, 20.0], [90.0, 10.0]))
     assert near - far == pytest.approx(0.05 * 10, rel=1e-6)

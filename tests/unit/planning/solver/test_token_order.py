@@ -61,8 +61,7 @@ def test_break_cycles_proves_only_the_best_order(monkeypatch: pytest.MonkeyPatch
         market, search = skewed_market(seed, 4, 12)
         order = order_tokens(market, market.rows(), search)
         within = order.restrict(search)
-        everything = market.real_curves.rows(market.rows())
-        assert break_cycles(everything, within, ties_by_number(4)).is_proven_best
+        assert break_cycles(market.real_curves.rows(market.rows()), within, ties_by_number(4)).is_proven_best
         chosen_value = within.solve(market.real_curves.rows(order.rows(market.real_curves, market.rows()))).bound
         for rank in permutations(range(4)):
             rows = replace(order, rank=np.array(rank)).rows(market.real_curves, market.rows())

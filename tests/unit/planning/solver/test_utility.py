@@ -24,8 +24,7 @@ SIZES = st.integers(0, 2**32 - 1)
 def random_risk(dice: np.random.Generator, size: int) -> tuple[DeviationRisk, Numbers, float]:
     """A risk, its covariance and its factor; the last token is nearly stable."""
     spread = np.append(dice.uniform(0.2, 1.2, size - 1), dice.choice([0.001, 0.02]))
-    mixed = dice.normal(size=(size, size + 2))
-    related = 0.98 * np.corrcoef(mixed) + 0.02 * np.eye(size)
+    related = 0.98 * np.corrcoef(dice.normal(size=(size, size + 2))) + 0.02 * np.eye(size)
     factor = float(10 ** dice.uniform(-4, -2))
     return build_deviation_risk(spread, related, factor), related * np.outer(spread, spread), factor
 
