@@ -69,8 +69,7 @@ class FakeVenue:
 
 
 def plan_of(layer_plan: FuturesPlan) -> Plan:
-    plan = proposed_plan(step_of(EMPTY))
-    return plan.with_layer(layer_plan)
+    return proposed_plan(step_of(EMPTY)).with_layer(layer_plan)
 
 
 def composed(venue: FakeVenue, plan: Plan, step: StepInput) -> TxDraft | PreparedTransaction:

@@ -282,8 +282,7 @@ def test_planner_and_guard__try_a_failed_reduction_again_at_once(
     """At one second: no plan is made that the guard refuses, and the guard passes as soon as there is one. Some of the failures
     were rejections, which cost no gas.
     """
-    failed = ExitFailures("ETH", MANY, 0, NOW_S - wait_s + (not is_over), free_count)
-    step = step_after(failed_exits=(failed,))
+    step = step_after(failed_exits=(ExitFailures("ETH", MANY, 0, NOW_S - wait_s + (not is_over), free_count),))
     assert isinstance(propose_rebalance(step).decision_result.decision, AdjustFutures) is is_over
     assert verdict("reverts_in_row", step, proposed_plan(step_after())).passed is is_over
     assert not is_over or refusing(step) == set()

@@ -49,8 +49,7 @@ ADDITION = replace(BUY, is_reduce_only=True)
 
 def plan_with(*orders: PerpOrder, **fields: Any) -> Plan:
     """Return a plan with these orders of futures, or other actions."""
-    plan = proposed_plan(step_of(EMPTY))
-    return plan.with_layer(FuturesPlan(orders, **{"trigger": "drift", "reason": ""} | fields))
+    return proposed_plan(step_of(EMPTY)).with_layer(FuturesPlan(orders, **{"trigger": "drift", "reason": ""} | fields))
 
 
 def judged(guard: str, step: StepInput, *orders: PerpOrder, **fields: Any) -> Verdict:

@@ -71,13 +71,11 @@ def test_stress_loss__bounds_each_market_while_all_reach_leverage(seed: int, lev
     weights, _ = chosen(by_risk(risk), seed)
     losses = [Fraction(abs(bps) * leverage_bps * move_bps, BPS**3) for bps in weights.values()]
     assert max(losses) <= Fraction(loss_bps, BPS)
-    gross = sum(map(abs, weights.values()))
-    assert gross == min(BPS, 3 * risk.max_weight_bps)
+    assert sum(map(abs, weights.values())) == min(BPS, 3 * risk.max_weight_bps)
 
 
 def test_step__lowers_leverage_where_the_stress_loss_bounds_it() -> None:
-    tight = replace(RISK, stress_loss_bps=1_000)
-    step = weighed(by_risk(tight), recorded(moves()))
+    step = weighed(by_risk(replace(RISK, stress_loss_bps=1_000)), recorded(moves()))
     step = with_policy(with_snapshot(step, futures=pair_book(10_000)), FUTURES_POLICY)
     step_with_targets = apply_effective_targets(step)
     assert bps_of(step_with_targets) == PLAIN

@@ -479,8 +479,7 @@ def test_exit_through_a_hub_is_judged_by_the_hub_too() -> None:
 
 def test_exit_is_not_refused_for_a_stale_feed_of_another_asset() -> None:
     """LINK has its mean to fall back on."""
-    step = with_feed(two_sources("WBTC", pools=(SOUND, AGREED)), "LINK", updated_at_s=1)
-    assert_sells(outcome_of(step), WBTC)
+    assert_sells(outcome_of(with_feed(two_sources("WBTC", pools=(SOUND, AGREED)), "LINK", updated_at_s=1)), WBTC)
     assert outcome_of(two_sources("LINK", pools=(SOUND, AGREED))).kind is OutcomeKind.PLANNED
     refused = outcome_of(with_feed(two_sources("LINK", pools=(SOUND, AGREED)), "LINK", updated_at_s=1))
     assert refused.kind is OutcomeKind.REFUSED
@@ -550,8 +549,7 @@ def test_refused_exit_buys_nothing_while_a_price_is_missing() -> None:
     step = step_with_unpriced_stop("WBTC", values={"WETH": 5_000, "WBTC": 1_000, "LINK": 2_000, "USDC": 2_000})
     outcome = outcome_of(with_snapshot(step, pools=(MARKET[0], DEAR, SOUND)))
     assert_halts(outcome, "LINK", "no reference price", "WBTC")
-    again = codec.loads(StepInput, codec.dumps(outcome.step_input))
-    assert isinstance(decide(again).decision, Halt), "nor in a replay"
+    assert isinstance(decide(codec.loads(StepInput, codec.dumps(outcome.step_input))).decision, Halt), "nor in a replay"
 
 
 @pytest.mark.parametrize(

@@ -225,8 +225,7 @@ def test_reverted_reduction__only_its_market_is_left(ports: StepPorts) -> None:
 
 @pytest.mark.parametrize("statuses", [(1, 0), (0, 1), (1, 1), (0, 0)])
 def test_sent_together__each_order_counts_and_failed_ones_wait(statuses: tuple[int, int]) -> None:
-    over = with_index_at(wide_book(10_000, ETH=25_000, BTC=-500), NOW_S)
-    outcome = outcome_of(with_policy(step_of(over, EVEN), TWO))
+    outcome = outcome_of(with_policy(step_of(with_index_at(wide_book(10_000, ETH=25_000, BTC=-500), NOW_S), EVEN), TWO))
     orders = futures_of(outcome.plan).orders
     assert {order.market for order in orders} == {"ETH", "BTC"}
     intents = tuple(

@@ -72,8 +72,7 @@ def test_no_fill_leaves_less_than_the_account_as_if_filled(size: int, price: Fra
 
 
 def test_resting_order__the_rest_of_the_target_is_planned_once() -> None:
-    account = fresh(book())
-    [first, second] = plan_futures(account, LIMITS, RICH, ORDER_S).orders
+    [first, second] = plan_futures(fresh(book()), LIMITS, RICH, ORDER_S).orders
     order = rest(first.size_raw, Fraction(first.bound_raw, first.size_raw))
     resting = with_order(order)
     plan_left = beside_resting_orders(resting, LIMITS, plan_futures(after_resting_fills(resting), LIMITS, RICH, ORDER_S), RICH)

@@ -108,9 +108,7 @@ def test_actions_move_collateral_and_cost_gas(action: FuturesAction, change: int
 def test_plan_costs_fees_and_gas_of_its_orders() -> None:
     step = step_of(EMPTY)
     plan = any_plan()
-    layer_plan = planned_futures(plan)
-
-    [order] = layer_plan.orders
+    [order] = planned_futures(plan).orders
     assert plan.cost.fees == Fraction(order.bound_raw, 1_000 * 10**12)
     assert plan.gas_units == ORDER_GAS == 1_100_000
     assert plan.cost.gas == plan.gas_units * step.snapshot.current_gas_price_wei * Fraction(2_000 * UNIT, E18)

@@ -73,8 +73,7 @@ def test_set__two_longs_do_not_need_each_other(change: dict[str, object]) -> Non
 
 
 def test_set__market_that_backs_off_holds_the_other_side_back() -> None:
-    step = with_history(step_of(with_index_at(wide_book(), NOW_S), TWO), failed_exits=(FAILED_BTC,))
-    reason = adjustment(step)
+    reason = adjustment(with_history(step_of(with_index_at(wide_book(), NOW_S), TWO), failed_exits=(FAILED_BTC,)))
     assert all(words in reason for words in ("ETH is not opened: without BTC", "BTC: its orders failed or were refused"))
 
 

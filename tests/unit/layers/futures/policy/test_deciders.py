@@ -106,9 +106,7 @@ def test_deciders_reduce_and_close_unless_stopped(
 
 @pytest.mark.parametrize("decide", [reduce_positions, close_hedges], ids=["limit", "hedge"])
 def test_deciders_top_up_gas_first(decide: Callable[[DecisionContext], DecisionResult | None]) -> None:
-    step = short_of_gas(TOO_LARGE if decide is reduce_positions else DUE_HEDGE, 0)
-
-    decision_result = decide(context_of(step))
+    decision_result = decide(context_of(short_of_gas(TOO_LARGE if decide is reduce_positions else DUE_HEDGE, 0)))
 
     assert isinstance(decision_result.decision, TopUp)
 
@@ -130,9 +128,7 @@ DRIFT_REASON = "futures: a weight of the notional has left its band; spot: calm"
     ],
 )
 def test_open_positions_replace_a_hold_of_spot(step: StepInput, decision: Any, reason: str) -> None:
-    decision_result = DecisionResult(decision, (), reference_prices(step))
-
-    decision_after = open_positions(step, decision_result).decision
+    decision_after = open_positions(step, DecisionResult(decision, (), reference_prices(step))).decision
 
     assert decision_after.reason == reason
     assert isinstance(decision_after, AdjustFutures) is (reason == DRIFT_REASON)

@@ -227,9 +227,7 @@ def test_spot_value_is_uncertain_beside_what_counts_as_zero(step: StepInput, rea
 
 
 def test_spot_portfolio_value_leaves_the_margin_account_out() -> None:
-    step = step_with(book(10_000))
-
-    assert spot_portfolio_value(current_drifts(step)) == 10_000 * UNIT
+    assert spot_portfolio_value(current_drifts(step_with(book(10_000)))) == 10_000 * UNIT
 
 
 def drift(address: str, symbol: str, price: Fraction, coins: int) -> AssetDrift:

@@ -199,9 +199,7 @@ def with_maximum(step: StepInput, max_bps: int) -> StepInput:
 )  # fmt: skip
 def test_with_hedges_adds_the_hedged_value_to_its_target(step: StepInput, hedges: tuple[Hedge, ...], targets: dict[str, int]) -> None:
     """The others shrink in proportion; USDC counts with its margin."""
-    step_after = with_hedges(step, hedges)
-
-    assert {asset.token.symbol: asset.target_bps for asset in step_after.effective_assets} == targets
+    assert {asset.token.symbol: asset.target_bps for asset in with_hedges(step, hedges).effective_assets} == targets
 
 
 def test_with_hedges_counts_from_the_targets_before_them() -> None:
@@ -216,8 +214,7 @@ def test_with_hedges_of_an_unread_balance_leaves_the_targets() -> None:
     step = spot_step(SHORT, FIFTHS)
     step_after = with_hedges(with_snapshot(step, holdings=step.snapshot.holdings[1:]), (OPEN,))
 
-    policy = futures_policy(step_after)
-    assert policy.hedges == (OPEN,)
+    assert futures_policy(step_after).hedges == (OPEN,)
     assert step_after.effective_assets == step.effective_assets
 
 

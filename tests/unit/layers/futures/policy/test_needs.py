@@ -240,8 +240,7 @@ def test_due_stops_wait_for_failures_index_and_open_orders(step: StepInput, acti
 )
 def test_reduction_goals_are_the_sizes_after_a_limit_s_orders(trigger: str, has_goals: bool) -> None:
     step = step_of(OVER)
-    plan = proposed_plan(step)
-    layer_plan = plan.layer(FuturesPlan)
+    layer_plan = proposed_plan(step).layer(FuturesPlan)
     [order] = layer_plan.orders
 
     goals = reduction_goals(step.snapshot, replace(layer_plan, trigger=trigger))
@@ -344,9 +343,7 @@ MULTIPLE = replace(FUTURES_POLICY, limits=replace(LIMITS, spot_multiple_bps=50_0
     ],
 )  # fmt: skip
 def test_notes_say_why_futures_wait(step: StepInput, note: str) -> None:
-    decision_result = DecisionResult(Hold("calm"), current_drifts(step), reference_prices(step))
-
-    reason = add_notes(step, decision_result).decision.reason
+    reason = add_notes(step, DecisionResult(Hold("calm"), current_drifts(step), reference_prices(step))).decision.reason
 
     assert note in reason
     assert (reason == "calm") is (note == "calm")
@@ -523,9 +520,7 @@ def test_index_requires_a_reduction_by_fresh_or_better_prices(margin_account: Ma
     ],
 )
 def test_reduction_budget_is_used_by_the_agent_s_reductions(decision: Decision, uses: bool) -> None:
-    plan = proposed_plan(step_of(OVER))
-
-    assert uses_reduction_budget(replace(plan, decision=decision)) is uses
+    assert uses_reduction_budget(replace(proposed_plan(step_of(OVER)), decision=decision)) is uses
 
 
 # --- Reductions that the owner requests

@@ -67,8 +67,7 @@ def test_review_by_an_edited_schedule_counts_from_the_last_one(reviewed_s: int, 
     policy = replace(FUTURES_POLICY, schedule=Every(3 * DAY_S))
     step = mark_due_review(step_of(OFF_TARGET, policy, by_schedule=((WEEKLY_NAME, reviewed_s), ("review every 60", NOW_S))))
 
-    marked_policy = futures_policy(step)
-    assert marked_policy.is_review_due is is_due
+    assert futures_policy(step).is_review_due is is_due
 
 
 def test_review_has_no_status_without_a_schedule() -> None:
