@@ -78,7 +78,6 @@ def test_a_started_process_ends_at_sigterm(tmp_path: Path) -> None:
         "    sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent_process:
-        assert parent_process.stdout is not None
         pid = int(parent_process.stdout.readline())
         os.kill(pid, signal.SIGTERM)
         status = Path(f"/proc/{pid}/status")

@@ -85,7 +85,6 @@ def test_a_deposit_is_a_move_inside_the_portfolio() -> None:
     change = only(futures_changes([entry], valuations))
     assert (change.deposited_value, change.transferred_value, change.profit) == (400 * E6, 0, 0)
     whole = performance([entry], valuations, 0, 10**9, USDC, OPENING)
-    assert whole is not None
     assert (whole.deposits, whole.withdrawals, whole.profit, whole.twr) == (0, 0, 0, 0)
 
 
@@ -93,8 +92,6 @@ def test_a_deposit_that_is_not_final_yet_is_no_flow() -> None:
     for moved in (400, -400):
         valuations = (valued(1, reading(1_000, unrealised=5)), valued(3, reading(1_000 + moved, unrealised=8), wallet=1_000 - moved))
         whole = performance([], valuations, 0, 10**9, USDC, OPENING)
-        assert whole is not None
-        assert whole.futures_profit is not None
         assert (whole.deposits, whole.withdrawals, whole.profit, whole.futures_profit.transferred_value) == (0, 0, 3 * E6, 0)
 
 
@@ -106,23 +103,18 @@ def test_price_fees_and_funding_are_the_profit_to_the_base_unit() -> None:
     assert (change.fees, change.funding, change.realised_profit) == (3 * E6, 3 * E6, 33 * E6)
     assert change.price_result - change.fees - change.funding == after.value - before.value == 70 * E6
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
-    assert whole is not None
-    assert whole.futures_profit is not None
     assert whole.profit == whole.futures_profit.profit == 70 * E6
 
 
 def test_money_sent_to_the_account_by_someone_else_is_no_profit() -> None:
     valuations = (valued(1, reading(1_000, unrealised=10)), valued(2, reading(1_600, unrealised=30)))
     whole = performance([], valuations, 0, 10**9, USDC, OPENING)
-    assert whole is not None
-    assert whole.futures_profit is not None
     assert (whole.deposits, whole.profit, whole.futures_profit.transferred_value) == (600 * E6, 20 * E6, 600 * E6)
 
 
 def test_an_account_that_enters_the_books_is_no_profit() -> None:
     valuations = (valued(1, None), valued(2, reading(1_600)), valued(3, None))
     whole = performance([], valuations, 0, 10**9, USDC, OPENING)
-    assert whole is not None
     assert (whole.deposits, whole.withdrawals, whole.profit) == (1_600 * E6, 1_600 * E6, 0)
 
 
@@ -164,7 +156,6 @@ def test_the_lines_sum_to_the_change_whatever_happens(
     )
     assert sum((value for _, value in change.funding_by_market), Fraction(0)) == change.funding
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
-    assert whole is not None
     assert whole.profit == change.profit == sum_changes([change]).profit
 
 
@@ -241,7 +232,6 @@ def test_effect__other_market_s_fill_has_unknown_decimals() -> None:
         funding=tuple(PerpFunding(*key, name, 3 * E18) for name in ("ETH", "DOGE")),
     )  # fmt: skip
     effect_of_receipt = futures_effect(step.snapshot, FUTURES_POLICY, receipt, PRICES)
-    assert effect_of_receipt is not None
     assert [(fill.symbol, fill.size_decimals) for fill in effect_of_receipt.fills] == [("Ether", 4), ("DOGE", None)]
     assert effect_of_receipt.funding == (SettledFunding("ETH", "Ether", 3 * E18), SettledFunding("DOGE", "DOGE", 3 * E18))
     entry = futures_entry(change(2), PRICES, COUNTED, replace(effect_of_receipt, collateral=USDC))
@@ -265,6 +255,5 @@ def test_rotki__gets_income_and_loss_that_sum_to_a_unit() -> None:
 
 def test_the_lines_of_a_step_are_those_of_its_entries() -> None:
     sums = futures_sums([order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=-5), deposit(4, 10)])
-    assert sums is not None
     assert (sums.fees, sums.funding, sums.realised) == (3 * E6, -5 * E6, 33 * E6)
     assert futures_sums([deposit(4, 10)]) is None

@@ -66,7 +66,6 @@ def test_blocks_of_one_second__lose_nothing_between_them() -> None:
     first, second, third = (replace(worth(block, 100), chain_s=DAY_S) for block in (1, 2, 3))
     trade = replace(flow(2, 50), kind=EntryKind.TRADE)
     measured = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC, OPENING)
-    assert measured is not None
     assert measured.start == first
     assert measured.rebalance_count == 1
 
@@ -189,7 +188,6 @@ def test_opening_cash__buys_the_basket_at_its_cost_alone() -> None:
     valuations = [at(1, 0, 200, 100), at(2, 1, 99, 100), at(3, 1, 99, 300)]
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
     measured = performance([bought], valuations, 0, 10**9, USDC, OPENING)
-    assert measured is not None
     assert (measured.profit, measured.hold_profit, measured.rebalancing_premium, measured.rebalance_count) == (199, 200, -1, 1)
 
 
@@ -223,7 +221,6 @@ def test_after_the_first_trade_a_period_begins_with_what_is_held() -> None:
     valuations = [at(1, 0, 200, 100), at(2, 1, 100, 80), at(3, 1, 100, 120)]
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
     measured = performance([bought], valuations, 2 * DAY_S, 10**9, USDC, OPENING)
-    assert measured is not None
     assert (measured.rebalance_count, measured.profit, measured.rebalancing_premium) == (0, 40, 0)
 
 
@@ -239,11 +236,9 @@ def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
     by_hand = replace(entry, by_hand=True, block=2)
     valuations = [worth(1, 10**10), worth(2, 10**10 - 100 * 10**6), worth(3, 10**10 - 100 * 10**6)]
     measured = performance([by_hand], valuations, 0, 10**9, USDC, OPENING)
-    assert measured is not None
     assert (measured.profit, measured.manual_effect, measured.twr) == (0, -100 * 10**6, 0)
     assert (measured.rebalance_count, measured.manual_swap_count, measured.costs.total) == (0, 1, 0)
     own = performance([replace(by_hand, by_hand=False)], valuations, 0, 10**9, USDC, OPENING)
-    assert own is not None
     assert own.profit == -100 * 10**6
     assert own.rebalance_count == 1
 
@@ -269,7 +264,6 @@ def test_transaction_of_another_program__is_a_flow_unless_an_exchange(
     entry = entries.external_entry("0x01", 2, 2 * DAY_S, moved | gas_wei, 10**15, wallet.prices(), COUNTED)
     end_value = int(wallet.worth())
     measured = performance([entry], [worth(1, start_value), worth(2, end_value)], 0, 10**9, USDC, OPENING)
-    assert measured is not None
     assert (measured.deposits, measured.withdrawals) == (deposits, withdrawals)
     assert (measured.manual_effect, measured.manual_swap_count) == (manual_effect, swap_count)
     assert measured.profit == measured.hold_profit == 0
@@ -331,14 +325,12 @@ def test_gas_money_is_no_part_of_value_weights_and_returns() -> None:
     assert (first.managed_value, first.gas_money_value) == (800, 30_000)
     assert weights_bps(last) == {WETH: 4_000, USDC: 6_000}
     measured = performance([], [first, last], 0, 10**9, USDC, OPENING)
-    assert measured is not None
     assert (measured.profit, measured.twr) == (200, Fraction(1, 4))
 
 
 def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
     """Two coins of 100 are burned: the portfolio still has 800, and earned 200 less than nothing."""
     measured = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 298)], 0, 10**9, USDC, OPENING)
-    assert measured is not None
     assert (measured.profit, measured.twr, measured.gas_money_inflow, measured.hold_profit, measured.rebalancing_premium) == (
         -200,
         Fraction(-1, 4),
@@ -350,7 +342,6 @@ def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
 
 def test_gas_money_that_comes_is_neither_a_deposit_nor_a_profit() -> None:
     measured = performance([gas_money(2, 5)], [beside_gas(1, 400, 300), beside_gas(2, 400, 305)], 0, 10**9, USDC, OPENING)
-    assert measured is not None
     assert (measured.deposits, measured.profit, measured.gas_money_inflow, measured.hold_profit) == (0, 0, 0, 0)
 
 
@@ -359,13 +350,11 @@ def test_wrapped_coin_for_gas__leaves_without_a_loss() -> None:
     after = beside_gas(2, 400, 302)
     after = replace(after, value=after.value - 200, holdings=(replace(after.holdings[0], wallet_raw=2), *after.holdings[1:]))
     measured = performance([], [beside_gas(1, 400, 300), after], 0, 10**9, USDC, OPENING)
-    assert measured is not None
     assert (measured.profit, measured.twr, measured.gas_money_inflow, measured.hold_profit) == (0, 0, -200, 0)
 
 
 def test_a_new_reserve_is_no_loss() -> None:
     measured = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 300, weth_reserved=1)], 0, 10**9, USDC, OPENING)
-    assert measured is not None
     assert (measured.end.managed_value, measured.end.reserved_value - measured.end.gas_money_value) == (700, 100)
     assert (measured.profit, measured.twr, measured.hold_profit) == (0, 0, 0)
 
@@ -375,7 +364,6 @@ def test_values_of_older_stores_begin_no_loss() -> None:
     older = beside_gas(1, 400, 300)
     older = replace(older, holdings=tuple(replace(holding, reserved_raw=0) for holding in older.holdings))
     measured = performance([], [older, beside_gas(2, 400, 300)], 0, 10**9, USDC, OPENING)
-    assert measured is not None
     assert (measured.profit, measured.twr) == (0, 0)
 
 

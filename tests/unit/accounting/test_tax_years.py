@@ -187,11 +187,9 @@ def test_rate_table_that_ended_early__is_named(tmp_path: Path) -> None:
     ledger_data = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (), NAMES)
     path.write_text(f"time,rate\n{START_S - 1},0.9\n{NEW_YEAR_S},0.8\n")
     tax_years_document = ledger._tax_years(ledger_data)
-    assert tax_years_document is not None
     assert mentions(tax_years_document["rate_warning"], "tax.rates eur.csv", "2025-12-29", "360 days")
     path.write_text("time,rate\n" + "".join(f"{START_S - 1 + day * 86_400},0.9\n" for day in range(0, 900, 20)))
     tax_years_document = ledger._tax_years(ledger_data)
-    assert tax_years_document is not None
     assert tax_years_document["rate_warning"] == ""
 
 

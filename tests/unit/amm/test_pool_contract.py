@@ -176,7 +176,6 @@ def require_generous_curve(sample: Drawn, impact: int, share: float) -> None:
     pool = sample.pool
     token_in = sample.token_in
     curve = pool.curve(token_in, impact)
-    assert curve is not None
     assert len(curve.roots) == len(curve.liquidities) + 1
     assert all(high >= low > 0 for high, low in zip(curve.roots, curve.roots[1:], strict=False))
     assert all(depth >= 0 for depth in curve.liquidities)
@@ -184,7 +183,6 @@ def require_generous_curve(sample: Drawn, impact: int, share: float) -> None:
     most = pool.max_in(token_in, impact)
     scale = float(most)
     offer = build_trade_curves(pool, token_in, Fraction(1), 1 / price, scale, impact)
-    assert offer is not None
     amount = part(sample, impact, share)
     promised = offer.real_curve.output_for(amount / scale) * scale
     assert promised * (1 + 1e-9) + 3 * float(1 / price) + 3 >= float(sample.paid(amount) / price)

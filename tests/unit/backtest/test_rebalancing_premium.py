@@ -123,7 +123,6 @@ def test_simulation__says_what_rebalancing_earned_after_costs() -> None:
     for spec in (make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD"), halves(Every(6 * HOUR_S))):
         simulation = simulation_of(table, spec)
         assert len(simulation.rebalances) >= 2
-        assert simulation.premium is not None
         assert simulation.premium.advantage == pytest.approx(log(simulation.final_value / simulation.hold_value), rel=1e-9)
         paid = float(simulation.fees + simulation.impact) / float(simulation.start_value)
         assert simulation.premium.costs == pytest.approx(paid, rel=0.5)
@@ -135,14 +134,11 @@ def test_gas__counts_among_costs_and_a_priced_numeraire_divides() -> None:
     spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
     free = simulation_of(hourly(ETH=coin), spec)
     paid = simulation_of(hourly(ETH=coin), spec, gas_price_wei=20 * 10**9)
-    assert free.premium is not None
-    assert paid.premium is not None
     assert paid.premium.costs - free.premium.costs == pytest.approx(float(paid.gas / paid.start_value), rel=0.2)
     assert paid.premium.advantage == pytest.approx(log(paid.final_value / paid.hold_value), rel=0.05)
     divided = simulation_of(
         hourly(ETH=[close * price for close, price in zip(coin, [1, 2, 3, 2, 1], strict=True)], USD=[1, 2, 3, 2, 1]), spec
     )
-    assert divided.premium is not None
     assert divided.premium.excess_growth == pytest.approx(free.premium.excess_growth, rel=1e-9)
 
 

@@ -58,8 +58,6 @@ def test_futures_become_a_policy_and_a_scope() -> None:
     )
     scope = perp_scope(config, portfolio)
     contracts = perp_addresses(config)
-    assert scope is not None
-    assert contracts is not None
     assert (scope.trader, scope.collateral, scope.vault) == (WALLET, by_symbol["USDC"], address(2))
     assert [(market.base, market.symbol, market.asset, market.aggregator) for market in scope.markets] == [
         (address(20), "WETH", WETH_PRESET.address, address(21)),
@@ -72,8 +70,6 @@ def test_another_account_may_be_the_trader() -> None:
     config = parse_config(with_futures(("collateral =", f'account = "{address(9)}"\ncollateral =')))
     scope = perp_scope(config, build_portfolio(config, tokens()))
     contracts = perp_addresses(config)
-    assert scope is not None
-    assert contracts is not None
     assert (scope.trader, contracts.trader) == (address(9), address(9))
 
 
@@ -106,7 +102,6 @@ def test_limits_that_may_be_off_are_zero() -> None:
     )
     config = parse_config(with_futures(*changes))
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in build_portfolio(config, tokens()).assets})
-    assert policy is not None
     limits = policy.limits
     assert (policy.band_bps, limits.spot_multiple_bps, limits.stress_move_bps, limits.emergency_distance_bps) == (0, 0, 0, 0)
 
@@ -117,7 +112,6 @@ HEDGE = 'index_age = "1h"\n[futures.hedge]\nratio = "50%"\nhorizon = "30d"\nmin_
 def test_terms_of_hedges_are_read_and_need_a_market() -> None:
     config = parse_config(with_futures(('index_age = "1h"', HEDGE)))
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in build_portfolio(config, tokens()).assets})
-    assert policy is not None
     assert policy.hedge_policy == HedgePolicy(5_000, 30 * 86_400, 50, 2_500, 400)
     assert "futures.hedge: no market has an asset; add asset" in futures_error(('index_age = "1h"', HEDGE), ('asset = "WETH"\n', ""))
     require_hedge_market(config, "WETH")
@@ -139,7 +133,6 @@ def test_a_funding_horizon_counts_only_where_it_is_given() -> None:
     ):
         config = parse_config(with_futures(('band = "5%"', line)))
         policy = build_futures(config, {asset.token.symbol: asset.token for asset in build_portfolio(config, tokens()).assets})
-        assert policy is not None
         assert policy.funding_horizon_s == seconds
 
 
@@ -204,7 +197,6 @@ def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
     config = parse_config(config_text() + HYPERLIQUID)
     portfolio = build_portfolio(config, tokens())
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in portfolio.assets})
-    assert policy is not None
     assert policy.targets == (FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000))
     assert (policy.trader, policy.collateral) == (WALLET, USDC_PRESET.address)
     assert perp_scope(config, portfolio) is None
@@ -220,7 +212,6 @@ def test_hyperliquid_order_type__becomes_the_kind_of_openings(order_type: str, k
     config = parse_config(config_text() + HYPERLIQUID.replace('band = "5%"\n', keys))
     portfolio = build_portfolio(config, tokens())
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in portfolio.assets})
-    assert policy is not None
     assert (policy.order_kind, policy.order_time_s) == (kind, 3_600)
 
 
@@ -278,7 +269,6 @@ def test_policy__is_read_back_with_and_without_optional_keys() -> None:
 def test_config__names_band_of_the_total_and_asking_triggers() -> None:
     config = parse_config(with_futures(('band = "5%"', 'band = "5%"\nleverage_band = "20%"\nask = ["leverage", "drift"]')))
     policy = build_futures(config, {asset.symbol: token(asset.symbol) for asset in config.portfolio.assets})
-    assert policy is not None
     assert (policy.leverage_band_bps, policy.manual_triggers) == (2_000, ("leverage", "drift"))
     assert "futures.ask" in futures_error(('band = "5%"', 'band = "5%"\nask = ["whim"]'))
 
@@ -288,7 +278,6 @@ def test_the_tighter_bound_on_the_notional_counts(notional: str, multiple: int) 
     text = with_futures().replace("[limits]", f'[limits]\nfutures_notional = "{notional}"', 1)
     config = parse_config(text)
     policy = build_futures(config, {asset.symbol: token(asset.symbol) for asset in config.portfolio.assets})
-    assert policy is not None
     assert policy.limits.spot_multiple_bps == multiple
 
 
@@ -308,7 +297,6 @@ def test_a_bound_of_zero_is_no_bound_and_is_refused() -> None:
 def test_config__names_the_schedule(keys: str, schedule: Schedule) -> None:
     config = parse_config(with_futures(('band = "5%"', f'band = "5%"\n{keys}')))
     policy = build_futures(config, {asset.symbol: token(asset.symbol) for asset in config.portfolio.assets})
-    assert policy is not None
     assert policy.schedule == schedule
     assert codec.loads(FuturesPolicy, codec.dumps(policy)) == policy
 

@@ -90,7 +90,6 @@ def test_strategy_allocator__is_the_portfolio_s_with_its_weights() -> None:
     config = parse_config(config_with_strategies(TREND | {"allocator": equal}, CARRY))
     portfolio = build_portfolio(config, tokens())
     capital_split = with_allocators(config, build_split(config), portfolio, Path())
-    assert capital_split is not None
     assert [strategy.allocator is None for strategy in capital_split.strategies] == [False, True]
     assert capital_split.strategies[0].weights_bps == ((WETH_PRESET.address, 7_000), (USDC_PRESET.address, 3_000)), (
         "what counts until the first choice"
@@ -98,7 +97,6 @@ def test_strategy_allocator__is_the_portfolio_s_with_its_weights() -> None:
     limited = equal.replace(" }", ', max_change = "5%" }')
     limited_config = parse_config(config_with_strategies(TREND | {"allocator": limited}, CARRY))
     limited_split = with_allocators(limited_config, build_split(limited_config), portfolio, Path())
-    assert limited_split is not None
     assert [part.allocator and part.allocator.max_change_bps for part in limited_split.strategies] == [500, None]
     assert mentions(error(TREND | {"allocator": ALLOCATOR}, CARRY), "strategies.trend", "allocator.fixed", "1 assets")
     assert mentions(
@@ -177,14 +175,12 @@ def test_zone_with_a_horizon_or_tax__is_no_strategy_trigger() -> None:
 def test_tracking_of_a_strategy_or_policy__has_the_config_s_risk() -> None:
     def destinations(config: str) -> dict[str, Destination]:
         split = build_split(parse_config(file_text))
-        assert split is not None
         return {strategy.name: strategy.destination for strategy in split.strategies}
 
     strict = TREND | {"trigger": '{ kind = "tracking", strictness = "strict" }'}
     file_text = config_with_strategies(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1)
     assert destinations(file_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
     split = build_split(parse_config(file_text))
-    assert split is not None
     trigger = split.strategies[0].trigger
     assert isinstance(trigger, NoTradeZone)
     assert (trigger.risk.cost_bps, dict(trigger.risk.volatilities_bps)) == (

@@ -68,7 +68,6 @@ def test_a_simulation_has_no_owner_to_wait_for(tmp_path: Path) -> None:
     path.chmod(0o600)
     spec = spec_from_config(load_config(path))
     allocator = spec.portfolio.allocator
-    assert allocator is not None
     assert (allocator.method, allocator.max_change_bps) == (AllocationMethod.HRP, None)
     assert spec.max_change_bps == 2_000, "so that the result can say which choices wait live"
 

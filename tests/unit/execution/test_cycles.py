@@ -347,7 +347,6 @@ def test_caps_of_an_ended_process_bound_no_later_plan(worlds: Worlds) -> None:
     world.begin()
 
     (plan,) = [outcome.plan for outcome in world.asked]
-    assert plan is not None
     assert sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LINK.address) == link_raw(LINK_STOP)
 
 

@@ -323,7 +323,6 @@ def test_plan_after_a_refused_exit_has_no_caps_of_it(worlds: Worlds) -> None:
     world.rounds()
 
     first, second = world.asked
-    assert first.plan is not None
     assert first.plan.is_exit
     assert second.exits_tried == (LINK.address,)
     assert second.step_input.progress.spend_caps == ()
@@ -537,7 +536,6 @@ def test_liquidity_above_its_limits_refuses_no_exit(guard: str, limit_bps: int) 
 
     assert outcome.kind is OutcomeKind.PLANNED
     assert outcome.decision_result.exit_token == LINK.address
-    assert outcome.plan is not None
     assert all(verdict.passed for verdict in outcome.plan.verdicts)
     assert ["not applied to an exit" in verdict.measured_text for verdict in outcome.plan.verdicts if verdict.guard == guard] == [True]
     rebalance = replace(outcome.plan, decision=replace(outcome.plan.decision, is_exit=False))  # type: ignore[type-var]  # a rebalance

@@ -196,7 +196,6 @@ def test_granted_payout_is_no_loss(store: Store) -> None:
 @pytest.mark.parametrize(("is_exit", "turnover"), [(True, 0), (False, ETHER_VALUE)], ids=["exit", "rebalance"])
 def test_swap_has_the_turnover_of_its_plan(store: Store, is_exit: bool, turnover: Fraction) -> None:
     plan = outcome_of(step_with_stops("WETH")).plan
-    assert plan is not None
     plan = replace(plan, decision=replace(plan.decision, is_exit=is_exit))  # type: ignore[type-var]  # a rebalance
     swapped = (Transfer(WETH, WALLET, OTHER, ETHER), Transfer(USDC, OTHER, WALLET, int(ETHER_VALUE)))
     mine(store, *swapped, granted=replace(grant(), plan=plan))

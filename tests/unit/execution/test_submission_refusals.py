@@ -123,7 +123,6 @@ def test_wallet_limit_refusal_is_of_such_guards_alone(guards: tuple[str, ...], i
 def test_manual_swap_is_no_exit() -> None:
     swap = proposals.manual_swap_proposer(LINK.address, USDC.address, 10**18)(LINK_STOP)
 
-    assert swap.plan is not None
     assert not swap.plan.is_exit
     assert not swap.decision_result.exit_token
 
@@ -240,7 +239,6 @@ def test_refused_exit_is_sold_once_it_has_rested(count: int, age_s: int, is_sold
 
     proposal = proposals.propose_rebalance(step)
 
-    assert proposal.plan is not None
     assert proposal.plan.is_exit is is_sold
     assert (LINK.address in sold_symbols(proposal.plan)) is is_sold
     assert [blocked_exit.token for blocked_exit in proposal.decision_result.blocked_exits] == ([] if is_sold else [LINK.address])

@@ -122,8 +122,6 @@ def test_process__is_alive_until_it_dies_whatever_its_number() -> None:
     assert is_alive(f"{place}/{started}1") is False, "another process has its number now"
     text = "import sys; from agent.observe.health import process_identity; print(process_identity(), flush=True); sys.stdin.read()"
     child = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdin is not None
     theirs = child.stdout.readline().strip()
     assert is_alive(theirs) is True
     child.send_signal(signal.SIGKILL)
@@ -209,7 +207,6 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     clock.advance(1)
     run.write()
     run_report = store.run_reports.newest()
-    assert run_report is not None
     assert run_report == run.report
     assert (run_report.cycles, run_report.last_good_cycle_at_s, run_report.last_cycle_s, run_report.written_s) == (
         2,
@@ -228,7 +225,6 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     run.on_end("secret")
     run.write()
     run_report = store.run_reports.newest()
-    assert run_report is not None
     assert (run_report.ended_s, run_report.end_error) == (START_S + 7, "[hidden]")
     assert run.health().state == "failed"
 
@@ -237,7 +233,6 @@ def test_hang__is_written_and_a_failing_store_delays_it_no_more(store: Store) ->
     run = recorder(store, FakeClock(START_S))
     run.on_hang("the disk")
     run_report = store.run_reports.newest()
-    assert run_report is not None
     assert run_report.hang_text == "the disk"
     store.close()
     store.db.engine.dispose()

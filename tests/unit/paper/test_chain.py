@@ -141,7 +141,6 @@ def test_swap__is_filled_at_the_pools_of_the_next_block(world: World) -> None:
     receipt = world.chain.status_of(sent).receipt
     paid = moved.swap(WETH.address, SOLD).amount_out_raw
     assert paid != pool_seen.swap(WETH.address, SOLD).amount_out_raw
-    assert receipt is not None
     assert receipt.status == 1
     assert (receipt.block_number, receipt.block_hash) == (world.blocks.now.head.number, world.blocks.now.head.hash)
     assert (world.held("USDC"), world.held("WETH")) == (paid, 4 * SOLD)
@@ -157,7 +156,6 @@ def test_gas__is_paid_at_the_header_s_fees_also_by_reverts(world: World) -> None
     sent = world.send(builders.ROUTER, sale(pool, least_raw=10**12), 8)
     world.blocks.next()
     receipt = world.chain.status_of(sent).receipt
-    assert receipt is not None
     assert (receipt.status, receipt.transfers) == (0, ())
     assert world.chain.wallet().native_wei == native_wei - receipt.gas_cost_wei
     assert (world.held("WETH"), world.chain.wallet().nonce) == (5 * SOLD, 9)
@@ -186,7 +184,6 @@ def test_swap_without_gas_or_coin__changes_nothing_and_pays(world: World, short:
     sent = world.send(builders.ROUTER, sale(pool), 8, gas=50_000 if short == "gas" else 300_000)
     world.blocks.next()
     receipt = world.chain.status_of(sent).receipt
-    assert receipt is not None
     assert (receipt.status, receipt.gas_used) == (0, 50_000 if short == "gas" else 300_000)
     assert (world.held("WETH"), world.held("USDC")) == (5 * SOLD, 0)
     assert world.chain.wallet().native_wei == max(0, native_wei - receipt.gas_cost_wei)
@@ -201,7 +198,6 @@ def test_underpaid_swap__waits_and_makes_way_at_its_nonce(world: World) -> None:
     assert world.chain.status_of(first).state == "unknown"
     world.blocks.next(base_fee_wei=5 * GWEI)
     receipt = world.chain.status_of(second).receipt
-    assert receipt is not None
     assert receipt.gas_used == 21_000
     assert world.chain.wallet().allowances == ()
 
@@ -279,11 +275,9 @@ def test_data_fee__is_the_one_that_the_plan_expects(world: World, quote: DataFee
     sent = world.send(builders.ROUTER, sale(pool_seen), 8)
     world.blocks.next()
     receipt = world.chain.status_of(sent).receipt
-    assert receipt is not None
     assert receipt.status == 1
     assert receipt.data_fee_wei == quote.expected_fee_beyond_gas_wei(receipt.gas_used, 2 * LEG_BYTES)
     approval = world.store.paper.wallet()
-    assert approval is not None
     assert approval.receipts[0].data_fee_wei == quote.expected_fee_beyond_gas_wei(approval.receipts[0].gas_used, APPROVAL_BYTES)
 
 

@@ -103,7 +103,6 @@ def test_minimum_total_warns_not_within_a_day_of_a_rebalance() -> None:
             with_history(step, last_rebalance_s=last_s),
             Fraction(600 * USD),
         )
-        assert document is not None
         assert (document["enough"] is False) == ("is less" in document["text"]) == bool(document["changes"]) == warns
 
 

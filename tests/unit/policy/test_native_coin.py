@@ -323,7 +323,6 @@ def test_top_up_plan_passes_guards_by_its_own_gas() -> None:
     step = native_step(FLOOR // 2, 5_000, 5_000, counts=False)
     proposal = proposals.propose_rebalance(step)
     plan = proposal.plan
-    assert plan is not None
     assert isinstance(plan.decision, TopUp)
     assert refusing_guards(step, plan) == []
     assert plan.native_after_wei == ETHER // 10

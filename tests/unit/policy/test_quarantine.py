@@ -335,7 +335,6 @@ def test_ignored_approval_waits_longer_after_each_attempt(count: int, wait_s: in
 
     screened_token = ignored_approval(with_ignored_approval(NOW_S - wait_s + 1, count), LINK)
 
-    assert screened_token is not None
     assert screened_token.finding is TokenFinding.APPROVAL_IGNORED
     assert mentions(screened_token.detail, "no allowance", "once" if count == 1 else f"{count} times", "tried again at")
 
@@ -490,7 +489,6 @@ def test_quarantined_balance_does_not_count_and_is_named() -> None:
     assert next(drift for drift in decision_result.drifts if drift.token == WETH).value == 0
     assert mentions(decision_result.decision.reason, "WETH", "quarantine", "paused()")
     plan = proposals.propose_rebalance(step).plan
-    assert plan is not None
     assert WETH not in moved_tokens(plan)
     assert ("token WETH", f"in quarantine: {PAUSED.why}; {PAUSED.finding.remedy}") in [(item.subject, item.why) for item in plan.skipped]
 

@@ -145,7 +145,6 @@ def test_a_weight_that_moves_within_the_limit_is_chosen(limit_bps: int | None) -
     step = weighed(settings, recorded(moves()))
     due = replace(step, history=replace(step.history, allocation=last_with(step, **FAR)))
     chosen = apply_effective_targets(due).history.allocation
-    assert chosen is not None
     assert chosen.weight_bps(token("WETH").address) == 2_000
 
 
@@ -231,7 +230,6 @@ def test_jump_under_changed_settings_waits_beside_exits(initial: InitialWeights,
         assert isinstance(decision, Halt)
         assert mentions(decision.reason, "WBTC would move from 30 % to", "max_change of 20 %", "trimtab weights --accept")
     else:
-        assert due.history.allocation is not None
         assert due.history.allocation.weight_bps(WBTC) == 5_000
     inputs = replace(allocator_inputs(step), accepts_jumps=True)
     accepted = choose_allocation(edited, step.portfolio.assets, inputs, last)

@@ -89,17 +89,12 @@ def test_measured_risk_plans_like_the_same_risk_in_the_config() -> None:
     first = propose_rebalance(measured_step)
     second = propose_rebalance(same)
     assert isinstance(first.decision_result.decision, Rebalance)
-    assert first.plan is not None
-    assert second.plan is not None
     assert (first.plan.legs, first.plan.zone_tradeoff) == (second.plan.legs, second.plan.zone_tradeoff)
-    assert first.decision_result.zone is not None
     assert first.decision_result.zone.sample_text == risk_of(measured_step).sample_text
 
 
 def test_zone_narrows_where_prices_moved_more() -> None:
     calm, wild = (decide(step_with_returns(moves(THREE, 90) * part)).zone for part in (0.3, 1.5))
-    assert calm is not None
-    assert wild is not None
     assert all(
         a.high - a.low > b.high - b.low
         for a, b in zip(calm.intervals, wild.intervals, strict=True)

@@ -119,7 +119,6 @@ def test_stale_feed__gives_way_to_a_configured_mean() -> None:
     stale = {"updated_at_s": NOW_S - 4_000}
     with_mean = with_feed(step_input(pools=[pool], kinds=[FEED, TWAP]), "WETH", **stale)
     reference_price = _found(with_mean)
-    assert reference_price is not None
     assert reference_price.source is TWAP
     assert reference_price.price == pool.mean_price(WETH.address)
     assert _near(reference_price.price, WETH, 2_100)
@@ -129,7 +128,6 @@ def test_stale_feed__gives_way_to_a_configured_mean() -> None:
 def test_the_configured_order_of_sources_counts() -> None:
     pool = v3_pool(WETH, USDC, 2_100)
     reference_price = _found(step_input(pools=[pool], kinds=[TWAP, FEED]))
-    assert reference_price is not None
     assert reference_price.source is TWAP
 
 
@@ -152,7 +150,6 @@ def test_pool_without_the_whole_window__says_nothing(unfit: V3Pool) -> None:
     assert mentions(_why(step), "twap: no", "WETH", "1800 s")
     fit = v3_pool(WETH, USDC, 2_200, name="fit")
     both = _found(step_input(pools=[unfit, fit], kinds=[TWAP]))
-    assert both is not None
     assert both.price == fit.mean_price(WETH.address)
 
 
@@ -163,7 +160,6 @@ def test_pools_of_a_pair__are_weighted_by_the_window_s_depth() -> None:
     weight_flash = 1_000_000 / 2_400
     expected = (2_000 * weight_deep + 2_400 * weight_flash) / (weight_deep + weight_flash)
     reference_price = _found(step_input(pools=[deep, flash], kinds=[TWAP]))
-    assert reference_price is not None
     assert _near(reference_price.price, WETH, expected)
     swollen = replace(flash, liquidity=flash.liquidity * 1_000)
     assert _found(step_input(pools=[deep, swollen], kinds=[TWAP])) == reference_price
@@ -173,7 +169,6 @@ def test_token_traded_against_a_hub__is_priced_through_it() -> None:
     pools = [v3_pool(ARB, WETH, "0.001"), v3_pool(WETH, USDC, 2_000)]
     targets = {"ARB": 5_000, "USDC": 5_000}
     reference_price = _found(step_input(targets, pools=pools, kinds=[TWAP], hubs=["WETH"]), ARB)
-    assert reference_price is not None
     assert reference_price.price == pools[0].mean_price(ARB.address) * pools[1].mean_price(WETH.address)
     assert "2 pool(s)" in reference_price.detail
     assert _found(step_input(targets, pools=pools, kinds=[TWAP]), ARB) is None
@@ -193,7 +188,6 @@ def test_a_route_weighs_as_much_as_its_thinner_half() -> None:
     second = v3_pool(WETH, USDC, 2_000, depth=1_000)
     targets = {"ARB": 5_000, "USDC": 5_000}
     reference_price = _found(step_input(targets, pools=[direct, first, second], kinds=[TWAP], hubs=["WETH"]), ARB)
-    assert reference_price is not None
     straight = 500_000
     around = 250
     assert _near(reference_price.price, ARB, (2 * straight + 4 * around) / (straight + around))
@@ -203,7 +197,6 @@ def test_spot_prices_count_only_where_they_are_configured() -> None:
     pools = [v2_pool(WETH, USDC, 2_000)]
     assert _found(step_input(pools=pools, kinds=[TWAP])) is None
     reference_price = _found(step_input(pools=pools, kinds=[TWAP, SPOT]))
-    assert reference_price is not None
     assert reference_price.source is SPOT
     assert reference_price.price == unit_price(WETH, 2_000, USDC)
 
@@ -217,7 +210,6 @@ def test_spot__weighs_v2_and_v3_alike_and_skips_empty_pools() -> None:
         replace(v3_pool(WETH, USDC, 9_000, name="fresh"), sqrt_price_x96=0),
     ]
     reference_price = _found(step_input(pools=[v2, v3, *empty], kinds=[SPOT]))
-    assert reference_price is not None
     assert _near(reference_price.price, WETH, 2_500, 1e-9)
     assert "2 pool(s)" in reference_price.detail
     assert "of WETH" in _why(step_input(pools=empty, kinds=[SPOT]))

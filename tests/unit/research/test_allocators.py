@@ -40,7 +40,6 @@ def test_allocator__is_the_config_s_and_waits_for_nobody() -> None:
     table = AllocatorTable.model_validate({"kind": "risk_parity"} | RISK)
     spec = read_inputs(PRICES, TARGETS, BAND, {}).spec
     of_the_config = build_allocator(table, spec.portfolio, Path(), chain_id=1)
-    assert of_the_config is not None
     assert of_the_config.max_change_bps is not None
     assert with_table(spec, table).portfolio.allocator == replace(of_the_config, max_change_bps=None)
 

@@ -140,7 +140,6 @@ def test_summary_frames_and_report_agree_with_each_other(tmp_path: Path) -> None
     report = result.report(tmp_path / "report.html")
     assert f"{summary.trades}" in report.read_text(encoding="utf-8")
     attribution = result.attribution
-    assert attribution is not None
     parts = attribution.excess_growth + attribution.off_target - attribution.dispersion - attribution.costs
     assert attribution.advantage == pytest.approx(parts)
 

@@ -158,7 +158,6 @@ def test_plan__pays_for_the_data_of_swap_and_approvals(allowed_raw: int, approva
     case = build_guard_case(step, plan, evidence(step, plan))
     assert case.cost() - case.trading_cost() == (units * case.gas_price_wei() + fee_wei) * price
     planned = proposals.propose_rebalance(step).plan
-    assert planned is not None
     sizes = (minimum.LEG_BYTES * (len(planned.legs) + 1), *[APPROVAL_BYTES] * approvals)
     fee_wei = QUOTE.max_fee_beyond_gas_wei(planned.gas_units + approvals * minimum.APPROVAL_GAS, *sizes)
     assert abs(planned.cost.data_fee / price - fee_wei) <= 1, "swap and approvals are rounded up by themselves"
@@ -195,7 +194,6 @@ def test_the_fee_is_valued_where_gas_is_free() -> None:
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     free = replace(step.snapshot.head, base_fee_wei=0)
     plan = proposals.propose_rebalance(with_snapshot(step, data_fee=QUOTE, head=free, priority_fee_wei=0)).plan
-    assert plan is not None
     assert plan.cost.gas + plan.cost.approval_gas >= plan.cost.data_fee > 0
 
 

@@ -77,7 +77,6 @@ def test_a_search_ranks_no_setting_by_rounding(rate: float) -> None:
     assert deflated_sharpe(returns, 0) is None
     assert deflated_sharpe(returns, 1) is not None
     estimate = overfitting_probability(np.column_stack([moving, steady]), Objective.SHARPE)
-    assert estimate is not None
     assert estimate.probability < 0.5  # the setting that moved upwards is ahead in both halves of most ways
     assert block_length(steady) == 1
 
@@ -102,7 +101,6 @@ def test_a_strategy_of_a_steady_index_has_no_ratio(rate: float) -> None:
 def test_a_ledger_of_a_steady_value_has_no_ratio(rate: float) -> None:
     values = [Fraction(10**12) * (1 + Fraction(rate)) ** day for day in range(40)]
     statistics_document = statistics([float(after / before) - 1 for before, after in pairwise(values)])
-    assert statistics_document is not None
     assert (statistics_document["volatility"], statistics_document["sharpe"]) == (0.0, None)
 
 

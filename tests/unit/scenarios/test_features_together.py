@@ -84,7 +84,6 @@ def due_round() -> StepInput:
     step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None)
     step = paced(step, recovery_s=1)
     begins = proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution
-    assert begins is not None
     under = ExecutionProgress("c1", begins, 1, Fraction(0), Fraction(0), begins.began_s, SliceDraw(500_000, 0))
     step = later(step.with_layer(replace(step.layer(GradualState), progress=under)), 1_000)
     assert decide(step).layer(GradualResult).due_slice is not None
@@ -109,7 +108,6 @@ def test_owner_s_own_trade__is_no_round_of_a_due_correction() -> None:
 
 def test_stopped_small_asset__ends_a_correction_that_rebuys_it() -> None:
     step = due_round()
-    assert step.layer(GradualState).progress is not None
     small = tuple(replace(asset, target_bps=20 if asset.token == WETH else 9_980) for asset in step.portfolio.assets)
     begun = replace(
         step.layer(GradualState).progress.execution, targets_bps=tuple((asset.token.address, asset.target_bps) for asset in small)
@@ -141,7 +139,6 @@ def test_exit__comes_before_a_manual_order_at_its_price() -> None:
     buys = LimitOrder("o1", USDC.address, WETH.address, raw(500, USDC), Fraction(1), 2_000_000_000, 0)
     outcome = proposals.orders_proposer((buys,))(step)
     assert outcome.decision_result.filled_order_id == ""
-    assert outcome.plan is not None
     assert outcome.plan.is_exit
     alone = proposals.single_order_proposer(buys)(step)
     assert alone.plan is None

@@ -56,7 +56,6 @@ def test_the_buffer_keeps_a_holding_near_its_mean(example: Callable[[str], Calla
 
 def test_mean_reversion_buys_what_fell_and_sells_what_rose(example: Callable[[str], Callable[[SignalView], SignalTargets]]) -> None:
     spot = example("mean_reversion")(view(WETH=RISING, WBTC=FALLING, LINK=FLAT)).spot
-    assert spot is not None
     assert sum(spot.values()) == pytest.approx(1)
     assert spot["WETH"] < spot["LINK"] == 0.25 < spot["WBTC"]
 
@@ -97,7 +96,6 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     book = api.FuturesBookOptions(config=config, margin_raw=5_000 * 10**18)
     backtest_futures = api.backtest_futures(file, book, api.MarketOptions(), portfolio)
     assert isinstance(backtest_futures, SimulationResult)
-    assert backtest_futures.futures is not None
     assert len(backtest_futures.futures_weights) > 5
     shorts = [fill for fill in backtest_futures.futures.agent_book.fills if fill.size_raw < 0]
     assert len(shorts) > 3

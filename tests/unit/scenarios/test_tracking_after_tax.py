@@ -112,8 +112,6 @@ def test_plan__ends_at_the_taxed_edge(percent: int, end: float) -> None:
 def test_plan__its_tax_is_in_the_range_and_counts_once() -> None:
     """Where the range does not know the tax, the whole of it counts against the horizon of the fees, and nothing is sold."""
     proposal = propose_rebalance(taxed(one_coin(37), 1_600))
-    assert proposal.plan is not None
-    assert proposal.plan.zone_tradeoff is not None
     assert proposal.plan.zone_tradeoff.tax == 0
     assert proposal.plan.zone_tradeoff.covers_cost
     outcome = propose_rebalance(taxed(one_coin(37), 1_600, after_tax=False))
@@ -124,7 +122,6 @@ def test_plan__its_tax_is_in_the_range_and_counts_once() -> None:
 def test_correction__names_the_whole_tax_of_a_sale() -> None:
     """60 % beyond the edge of 36.04: fee and a quarter of the gain on what is sold."""
     correction = interval(taxed(one_coin(60), 1_600), "WETH").correction
-    assert correction is not None
     assert float(correction.cost) / 10**6 == pytest.approx(50_000 * 0.2396 * (0.0005 + 0.05), rel=1e-3)
 
 

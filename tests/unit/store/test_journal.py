@@ -95,7 +95,6 @@ def test_step_is_read_as_it_was_written(store: Store) -> None:
 
     record = store.steps.get("t")
 
-    assert record is not None
     assert (record.input_json, record.plan_json) == ('{"a":1}', '{"p":2}')
     assert (record.summary.decision, record.summary.reason, record.summary.outcome) == ("hold", "in band", "hold")
 

@@ -288,7 +288,6 @@ def test_stop_stops_trading_until_it_is_released(store: Store, end_state: Reques
 
     active = store.requests.active_stop()
 
-    assert active is not None
     assert active.id == request.id
     assert reason in store.budgets.history(START_S).stop_reason
     with pytest.raises(Refused, match="stopped by its owner"):

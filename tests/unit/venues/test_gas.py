@@ -23,7 +23,6 @@ DEAR_DATA = DataFeeQuote(10**14, 10**16, is_charged_as_gas=True)
 def test_second_s_estimate__does_not_starve_the_swap() -> None:
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     plan = proposals.propose_rebalance(step).plan
-    assert plan is not None
     chain = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest)
     clock = FakeClock()
     clock.time_s = NOW_S
@@ -65,7 +64,6 @@ def test_gas_burning_exit__is_refused_before_it_costs(exit_: bool) -> None:
 
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     plan = proposals.propose_rebalance(step).plan
-    assert plan is not None
     assert isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, is_exit=exit_))
     chain = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest)

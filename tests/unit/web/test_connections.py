@@ -64,7 +64,6 @@ def half_open(port: int, count: int) -> Iterator[None]:
     """Connections of another process, none of which sends a whole request."""
     with subprocess.Popen([sys.executable, "-c", HALF_OPEN, str(port), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         try:
-            assert child.stdout is not None
             assert child.stdout.readline() == b"open\n"
             yield
         finally:
@@ -333,16 +332,13 @@ def test_a_local_account_cannot_pose_as_the_proxy(proofs: list[str], proxied: Pu
     assert checks._check_request({**scope, "headers": [*headers, genuine]}) is None
     forged = [(PROXY_HEADER.encode(), proof.encode("latin-1")) for proof in proofs]
     refused = checks._check_request({**scope, "headers": [*headers, *forged]})
-    assert refused is not None
     assert refused.status_code == 403
     refused = checks._check_request({**scope, "headers": [*headers, genuine], "client": ("192.0.2.9", 1)})
-    assert refused is not None
     assert refused.status_code == 403
 
 
 def test_the_secret_of_the_proxy_is_needed_long_and_private(proxied: PublicOptions) -> None:
     file = proxied.proxy_secret_file
-    assert file is not None
     require_tls_access("127.0.0.1", 1, proxied)
     for options in (PublicOptions(proxy="dash.example.org"), PublicOptions(proxy_secret_file=file)):
         with pytest.raises(ConfigError, match="--proxy-secret: needed with --proxy"):

@@ -425,7 +425,6 @@ REPLAYED = "1700000000,2021-01-01\n1700864000,2021-01-08\n1701728000,2021-03-05\
 def test_replay__recorded_time_passes_evenly_between_its_dates(tmp_path: Path, chain_s: int, recorded: str) -> None:
     (tmp_path / "replay.csv").write_text(REPLAYED)
     replay = read_replay(tmp_path / "replay.csv")
-    assert replay is not None
     assert replay.recorded_s(chain_s) == datetime.fromisoformat(recorded).replace(tzinfo=UTC).timestamp()
 
 

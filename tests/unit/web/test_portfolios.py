@@ -230,7 +230,6 @@ def test_paper_books__have_a_card_and_a_person_s_needs_come_first(shelf: ServedP
 def test_list__says_of_each_run_that_it_is_gone_or_stopped(shelf: ServedPortfolios) -> None:
     def shown(report: RunReport | None) -> str:
         opened = shelf.parts[0].opened_parts
-        assert opened is not None
         opened.cache._seen_report = SeenReport(report, time.monotonic())
         return shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
 
@@ -257,7 +256,6 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: ServedPortfolios) -> 
     assert shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 204
     assert shelf.ask(again, Cookie=cookie)[0] == shelf.ask(again, HX_Request="true")[0] == 200  # opened; another visitor
     opened = shelf.parts[0].opened_parts
-    assert opened is not None
     shelf.loop.call_soon_threadsafe(opened.cache.announce_change)
     until(lambda: shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200)
 
@@ -265,7 +263,6 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: ServedPortfolios) -> 
 def test_list__hides_from_strangers_when_a_portfolio_is_active(shelf: ServedPortfolios) -> None:
     again = shelf.ask("/")[2].decode().split('hx-get="')[1].split('"')[0]
     opened = shelf.parts[1].opened_parts
-    assert opened is not None
     shelf.loop.call_soon_threadsafe(opened.cache.announce_change)
     time.sleep(0.05)
     assert shelf.ask(again, HX_Request="true")[0] == 204
@@ -288,9 +285,7 @@ def test_forms_and_logins_of_one__are_worth_nothing_at_another(shelf: ServedPort
     other = shelf.enter(1)
     token = shelf.csrf("/p/a/alerts", mine)
     kept = shelf.parts[0].opened_parts
-    assert kept is not None
     session = kept.access.find_session(mine.partition("=")[2], touch=False)
-    assert session is not None
     session.reviews["review"] = PlanReview(
         "rebalance", (), plan_document={"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}}
     )
@@ -314,7 +309,6 @@ def test_forms_and_logins_of_one__are_worth_nothing_at_another(shelf: ServedPort
 
 def test_a_token_of_one_is_none_at_another(shelf: ServedPortfolios) -> None:
     opened = shelf.parts[0].opened_parts
-    assert opened is not None
     _, text = TokenFile(opened.cache.store_path).add("own", [TokenScope.READ], 3600, int(time.time()))
     codes = [shelf.ask(f"{prefix}/api/v1/nothing", Authorization=f"Bearer {text}")[0] for prefix in ("/p/a", B, "")]
     assert codes == [404, 401, 404]

@@ -236,7 +236,6 @@ def test_stranger__gets_health_as_a_bit_and_no_metrics(tmp_path: Path) -> None:
         assert client.ask("/health").json["reasons"] == ["https://rpc.example is away"]
         assert samples(client.ask("/metrics").body)[("trimtab_portfolio_value",)] == 1000.5
         access, client.token = client.served.access, ""
-        assert access is not None
         session = f"trimtab-1={access.begin_session(1)}"
         assert client.ask("/metrics", Cookie=session).status == 200
         assert client.ask("/ready", Cookie=session).json["reasons"]
@@ -246,10 +245,8 @@ def test_stranger__gets_health_as_a_bit_and_no_metrics(tmp_path: Path) -> None:
 def test_scrapes_keep_no_session_from_expiring(tmp_path: Path) -> None:
     with serving(tmp_path, report(), users=True) as (client, _):
         access = client.served.access
-        assert access is not None
         chosen = access.begin_session(1)
         session = access.find_session(chosen, touch=False)
-        assert session is not None
         session.last_used_s = before = session.last_used_s - 60
         assert client.ask("/metrics", Cookie=f"trimtab-1={chosen}").status == 200
         assert session.last_used_s == before

@@ -195,7 +195,6 @@ def test_inverse_volatility_is_the_closed_form() -> None:
     unrounded_weights = allocate_by_inverse_volatility(
         weights, bounds_of(weights, step.portfolio.assets), AllocatorData(NOW_S, step.history.prices, NAMES)
     )
-    assert unrounded_weights.returns is not None
     inverse = 1 / unrounded_weights.returns.simple_returns.std(axis=0, ddof=1)
     expected = inverse / inverse.sum() * 8_000
     assert max(abs(float(share) - want) for share, want in zip(unrounded_weights.shares_bps, expected, strict=True)) < NEAR

@@ -136,10 +136,8 @@ def test_more_volatility_or_time_never_costs_less(low: float, high: float) -> No
 
 def test_the_curve_of_a_position_lies_around_the_reference_price() -> None:
     of = liquidity_curve(v3(-6_000, 6_000), ONE, ONE)
-    assert of is not None
     assert (of.low_sqrt_ratio, of.high_sqrt_ratio) == (pytest.approx(1.0001**-3_000, rel=1e-9), pytest.approx(1.0001**3_000, rel=1e-9))
     moved = liquidity_curve(v3(-6_000, 6_000), price_at(6_001), ONE)
-    assert moved is not None
     assert not moved.in_range
     assert liquidity_curve(v2(), ONE, ONE) == V2_CURVE
     assert liquidity_curve(v2(0), ONE, ONE) is liquidity_curve(v3(liquidity=0), ONE, ONE) is liquidity_curve(gone(), ONE, ONE) is None

@@ -92,5 +92,4 @@ def test_tax_that_cannot_be_simulated__has_a_reason(rate_bps: int, limit: Fracti
 
 def test_currencies_do_not_grow() -> None:
     tax = portfolio_tax(loss_portfolio(targets={"WETH": 4_000, "DAI": 3_000}), TaxRule(LotMethod.FIFO, None, 2_500))
-    assert tax is not None
     assert tax.growths == (TAXED_GROWTH, 0.0)

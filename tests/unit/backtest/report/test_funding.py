@@ -69,5 +69,4 @@ def test_two_years_of_hours__are_drawn_in_bounded_points() -> None:
     assert len(lines) == 7
     assert max(len(line["x"]) for line in lines) <= MAX_POINTS
     assert len(section.tables[0].rows) == 13
-    assert result.funding is not None
     assert result.funding.total == sum((carry.total for carry in result.funding.carries), Fraction(0))

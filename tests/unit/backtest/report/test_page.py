@@ -74,7 +74,6 @@ def test_a_long_list_that_series_share_is_written_once() -> None:
 
 def test_the_policy_lets_two_scripts_run_and_nothing_else_in() -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', render_html(PAGE))
-    assert policy is not None
     rules = dict(directive.strip().split(" ", 1) for directive in policy.group(1).split(";"))
     assert rules["default-src"] == rules["connect-src"] == rules["form-action"] == rules["base-uri"] == "'none'"
     assert re.fullmatch(r"'sha256-[\w+/]{43}=' 'sha256-[\w+/]{43}='", rules["script-src"])

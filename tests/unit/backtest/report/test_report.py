@@ -205,7 +205,6 @@ def test_the_summary_names_the_gain_and_its_interval() -> None:
 def test_a_gain_beside_flows_is_time_weighted_and_says_so() -> None:
     bare, moved = (result_of(bars=24 * 90, every=24, seed=3, flows=flows) for flows in ((), ((500, 20_000.0),)))
     match = re.search(r"[\d.]+ % (above|below)", backtest_page(bare).summary[0])
-    assert match is not None
     assert match.group() in backtest_page(moved).summary[0]
     assert any("time-weighted" in sentence for sentence in backtest_page(moved).summary)
     assert not any("time-weighted" in sentence for sentence in backtest_page(bare).summary)

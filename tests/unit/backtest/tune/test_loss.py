@@ -104,7 +104,6 @@ def test_last_quarter__judges_a_choice_and_changes_none() -> None:
     assert claim.benchmark == "the rule (tracking normal)"
     best, rule = first.last_quarter_results
     years = float(first.last_quarter_times_s[-1] - first.last_quarter_times_s[0]) / (365 * 86_400)
-    assert claim.interval is not None
     assert claim.interval.mean == pytest.approx(yearly_loss(rule, years).total - yearly_loss(best, years).total, rel=1e-6, abs=1e-12)
     assert claim != second.claims[0] or first.choices[first.best_index] == RULE
 
@@ -172,7 +171,6 @@ def test_map__shows_losses_beside_the_rule_and_its_strictnesses() -> None:
     assert loss_map.column_axis.labels == ("band", "target", "zone")
     assert loss_map.best_cell == (1, 2)
     near = compare_neighbours(tune_result.choices, tune_result.scores, rule_index)
-    assert near is not None
     assert near.neighbour_count == 2
     values = tune_document(replace(tune_result, heat_map=loss_map, neighbours=near))["stability"]["values"]
     assert float(values[1][2]) == pytest.approx(tune_result.loss(rule_index).total * BPS, abs=1e-6)

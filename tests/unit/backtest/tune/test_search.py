@@ -105,11 +105,8 @@ def test_real_edge__is_found_and_claimed_within_its_interval() -> None:
     assert tune_result.verdict.is_recommended, tune_result.verdict.sentences
     assert isinstance(tune_result.choices[tune_result.best_index].trigger, Threshold)
     for claim in tune_result.claims:
-        assert claim.interval is not None
         assert 0 < claim.interval.low < claim.interval.mean < claim.interval.high
-    assert tune_result.overfitting is not None
     assert tune_result.overfitting.probability < 0.5
-    assert tune_result.deflated_sharpe is not None
     assert tune_result.deflated_sharpe.probability > 0.95
     document = tune_document(tune_result)
     assert document["recommendation"]["label"] == tune_result.choices[tune_result.best_index].label
@@ -210,7 +207,6 @@ def test_heat_map__has_each_setting_and_its_fall_to_neighbours() -> None:
     ]
     near = compare_neighbours(choices, objective, best)
     falls = [10.0 - value[setting] for setting in beside]
-    assert near is not None
     assert (near.neighbour_count, near.mean_decline, near.largest_decline) == (4, pytest.approx(np.mean(falls)), max(falls))
     assert near.median_decline == 10.0 - np.median(objective)
 

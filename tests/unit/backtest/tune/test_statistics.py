@@ -46,14 +46,12 @@ def test_luck_is_deflated_away_and_skill_is_not() -> None:
     noise = np.random.default_rng(2).normal(0, 0.01, (1_000, 100))
     lucky = int(objective_scores(noise, Objective.SHARPE).argmax())
     deflated = deflated_sharpe(noise, lucky)
-    assert deflated is not None
     assert deflated.trial_count == 100
     assert deflated.sharpe == pytest.approx(noise[:, lucky].mean() / noise[:, lucky].std())
     assert probabilistic_sharpe(deflated.sharpe, 0.0, 1_000, 0, 3) > 0.95  # taken alone it looks like skill
     assert deflated.probability < 0.9
     noise[:, 3] += 0.003
     skilled = deflated_sharpe(noise, 3)
-    assert skilled is not None
     assert skilled.probability > 0.99
     assert deflated_sharpe(np.zeros((50, 3)), 0) is None
 
@@ -65,7 +63,6 @@ def test_deflated_ratio__has_the_moments_of_its_own_returns() -> None:
     scores = objective_scores(returns, Objective.SHARPE)
     own = (returns[:, 2] - returns[:, 2].mean()) / returns[:, 2].std()
     deflated = deflated_sharpe(returns, 2)
-    assert deflated is not None
     assert deflated.threshold == pytest.approx(expected_maximum(sum((scores - scores.mean()) ** 2) / 3, 4))
     spread = 1 - (own**3).mean() * scores[2] + ((own**4).mean() - 1) / 4 * scores[2] ** 2
     assert deflated.probability == pytest.approx(norm.cdf((scores[2] - deflated.threshold) * sqrt(59 / spread)))
@@ -94,7 +91,6 @@ def test_overfitting_is_what_the_papers_steps_give(objective: Objective, setting
     monkeypatch.setattr(statistics, "MAX_BLOCKS", 8)
     returns = np.random.default_rng(settings).normal(0.001, 0.01, (48, settings)) + np.linspace(0, 0.001, settings)
     overfitting_estimate = overfitting_probability(returns, objective)
-    assert overfitting_estimate is not None
     assert (overfitting_estimate.split_count, overfitting_estimate.block_count) == (70, 8)
     assert overfitting_estimate.probability == pytest.approx(plain_overfitting(returns, 8, objective is Objective.SHARPE))
 
@@ -119,17 +115,14 @@ def test_overfitting__is_half_on_noise_and_none_if_one_dominates(monkeypatch: py
     best = noise[0].copy()
     best[:, 7] += 0.02
     dominated = overfitting_probability(best, Objective.SHARPE)
-    assert dominated is not None
     assert (dominated.probability, dominated.split_count, dominated.block_count) == (0.0, 12_870, 16)
 
 
 def test_equal_settings__are_neither_above_nor_below_the_median() -> None:
     column = np.random.default_rng(4).normal(0, 0.01, (64, 1))
     overfitting_estimate = overfitting_probability(np.repeat(column, 5, axis=1), Objective.GROWTH)
-    assert overfitting_estimate is not None
     assert overfitting_estimate.probability == 0.5
     nearly = overfitting_probability(column + 1e-17 * np.arange(5), Objective.GROWTH)  # as far apart as sums of floats in another order
-    assert nearly is not None
     assert nearly.probability == 0.5
 
 
@@ -237,7 +230,6 @@ def test_an_interval_is_that_of_the_resampled_means_and_wider() -> None:
 
     values = chained(np.random.default_rng(9), 120, 0.4)
     confidence_interval = bootstrap_interval(values, 3)
-    assert confidence_interval is not None
     assert confidence_interval.mean_block_periods == min(2 * block_length(values), 20.0)
     plain = np.quantile(resampled_means(values, confidence_interval.mean_block_periods, 4_000, 3), [0.025, 0.975])
     wider = (

@@ -102,7 +102,6 @@ def test_market_cap_needs_no_file_on_any_network(tmp_path: Path, network: str) -
     }
     portfolio = build_portfolio(config, token_by_address)
     weights = build_allocator(config.portfolio.weights, portfolio, tmp_path, chain_id=config.chain.chain_id)
-    assert weights is not None
     symbol_by_address = {asset.address: asset.symbol for asset in config.portfolio.listed_tokens}
     listed_symbols = {symbol_by_address[supply.token] for supply in weights.supplies}
     core_symbols = {"bnb": {"ETH", "BTCB"}, "base": {"WETH", "cbBTC"}}.get(network, {"WETH", "WBTC"})
@@ -155,7 +154,6 @@ def decided(config: Config, shares: dict[str, int]) -> Proposal:
 
 
 def weights_bps(proposal: Proposal) -> dict[str, int]:
-    assert proposal.plan is not None
     symbol_by_address = {token(symbol).address: symbol for symbol in ("WETH", "WBTC", "USDC")}
     return {symbol_by_address[address]: bps for address, bps in proposal.plan.weights_after_bps}
 

@@ -70,7 +70,6 @@ def test_gas_of_a_day_bounds_bumps_and_no_cheaper_cancel(tmp_path: Path, is_book
 
     first_intent = setup.run(0)
 
-    assert first_intent.receipt is not None
     assert first_intent.receipt.gas_cost_wei == 100_000 * GWEI
     if is_booked:
         earlier.budgets.book_intent(first_intent, Fraction(0), Fraction(0), first_intent.receipt.gas_cost_wei, START_S)

@@ -22,7 +22,6 @@ def settle_swap(setup: Bench, nonce: int = 0) -> str:
     """One swap, final and booked; its hash."""
     ended = setup.run(nonce)
     assert ended.state is S.FINAL
-    assert ended.receipt is not None
     setup.store.budgets.book_intent(ended, Fraction(3), Fraction(5), ended.receipt.gas_cost_wei, START_S)
     return str(ended.tx_hash)
 
@@ -157,7 +156,6 @@ def test_swap_in_another_block_is_booked_anew_and_not_sent(tmp_path: Path) -> No
     (moved,) = setup.executor().reconcile()
 
     assert (moved.state, len(setup.chain.sent)) == (S.FINAL, 1)
-    assert moved.receipt is not None
     assert moved.receipt.block_number == 3
     assert books_of(setup) == (0, 0, None, 0)
     assert [intent.id for intent in setup.store.journal.unbooked_intents()] == [moved.id]

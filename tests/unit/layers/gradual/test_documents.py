@@ -55,6 +55,5 @@ def test_document_of_a_plan_has_its_comparison() -> None:
     portfolio = step_input().portfolio
     document = plan_keys(plan_with(COMPARISON), portfolio)["pacing"]
 
-    assert document is not None
     assert (document["chosen"], document["why"], [option["rounds"] for option in document["options"]]) == (2, "cheaper", [2])
     assert plan_keys(plan_with(None), portfolio) == {"pacing": None}

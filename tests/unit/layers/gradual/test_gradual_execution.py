@@ -101,7 +101,6 @@ def test_execution_of_a_fixed_duration_ends_within_it() -> None:
 def test_recorded_step_under_an_execution_repeats_its_plan() -> None:
     step = drifted_step()
     execution = proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution
-    assert execution is not None
     progress = ExecutionProgress("e", execution, 2, Fraction(0), Fraction(0), execution.began_s, SliceDraw(500_000, 0))
     step = later(step.with_layer(GradualState(progress=progress)), 1_000)
 

@@ -211,7 +211,6 @@ def test_single_slice_is_the_plan_and_the_chosen_costs_least() -> None:
         step = roomy(random_step(seed, tokens=4, pools=8, depth=400_000, worth=60_000), max_live_value=None)
         proposal = proposals.propose_rebalance(paced(step, max_rounds=4))
         whole_plan = proposals.propose_rebalance(step).plan
-        assert whole_plan is not None
         if proposal.plan is None or proposal.plan.slicing_comparison is None:
             continue
         comparison = proposal.plan.slicing_comparison
@@ -319,7 +318,6 @@ TWAP_STEP = paced(ROUNDS_STEP, replace(TWAP, max_loss_bps=None))
 def test_plan_is_sliced_unless_it_must_go_at_once(step: StepInput, decision_fields: Mapping[str, bool], is_sliced: bool) -> None:
     decision_result, plan = schedule(step, **decision_fields)
 
-    assert plan is not None
     assert (decision_result.layer(GradualResult).new_execution is not None) is is_sliced
     assert (plan.turnover < 150_000 * USD) is is_sliced
     assert is_sliced or plan.turnover > 195_000 * USD
@@ -345,8 +343,6 @@ def test_first_slice_is_decided_as_later_ones_are() -> None:
     proposal = proposals.propose_rebalance(step.with_layer(GradualState(progress=begun)))
 
     assert execution.first_draw == draw
-    assert plan is not None
-    assert proposal.plan is not None
     assert proposal.plan.legs == plan.legs
     assert proposal.decision_result.layer(GradualResult).due_slice == decision_result.layer(GradualResult).due_slice
 
@@ -435,7 +431,6 @@ def test_slice_may_cost_the_rest_of_the_budget_at_worst(excess: int) -> None:
     step = under_execution(drifted_step(max_loss_bps=50))
     progress = step.layer(GradualState).progress
     plan = proposals.propose_rebalance(step).plan
-    assert progress is not None
     assert progress.execution.max_loss == 1_000 * USD
     assert plan is not None
     rest = progress.execution.max_loss - worst_case_loss(step, plan, dict(progress.execution.arrival_prices))
@@ -492,7 +487,6 @@ def test_waiting_for_the_limit_price_leaves_no_slice_due() -> None:
 def test_step_after_a_slice_has_used_balance_and_allowance() -> None:
     step = drifted_step()
     plan = proposals.propose_rebalance(step).plan
-    assert plan is not None
     [leg] = plan.legs
     router = step.execution.router
     rows = ((WETH.address, router, leg.amount_in_raw + 7), (USDC.address, router, 9), (WETH.address, OWNER, leg.amount_in_raw + 7))

@@ -202,7 +202,6 @@ def test_slice_is_the_whole_remainder_if_it_is_the_last(pace: ExecutionPace, spa
     """Waits are 300 s at least."""
     decision = decision_of(step_under(progress(pace, {"ends_s": NOW_S + spare_s})))
 
-    assert decision.due_slice is not None
     assert (decision.due_slice.number, decision.due_slice.traded_share, decision.due_slice.remaining_value) == (1, fraction, 1_000 * USD)
 
 
@@ -296,7 +295,6 @@ def test_remainder_is_the_larger_side_in_the_first_direction(weth_usd: int, wbtc
 
     decision = decision_of(paced(step, EVEN).with_layer(GradualState(progress=under)))
 
-    assert decision.due_slice is not None
     assert round(decision.due_slice.remaining_value / USD) == 2_000
 
 

@@ -107,7 +107,6 @@ def test_first_slice_is_recorded_with_its_execution(store: Store) -> None:
     record_slice(readers_with(0.5, 0.25), store, outcome_of(replace(SLICE, new_execution=STORED_EXECUTION)))
 
     progress = state_of(store).progress
-    assert progress is not None
     assert progress.execution == STORED_EXECUTION
     assert part_of_step(store, "s1") == (progress.id, 1)
 

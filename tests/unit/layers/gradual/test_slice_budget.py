@@ -78,7 +78,6 @@ def run_within_a_budget(step: StepInput, dice: random.Random, moves: Moves, step
         if (execution := gradual_result.new_execution) is not None:
             budget_run.executions.append(execution)
             progress = ExecutionProgress(f"e{number}", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first_draw)
-        assert progress is not None
         prices = dict(progress.execution.arrival_prices)
         lost_value = lost_by_holdings(step, proposal.plan.holdings_after, prices) + proposal.plan.cost.gas
         budget_run.lost_value += lost_value
@@ -146,7 +145,6 @@ def test_targets_to_and_fro_spend_one_budget_and_stop() -> None:
 def re_aimed_step(step: StepInput, lost_share: Fraction, approved_raw: int) -> StepInput:
     """Return the step under the execution that it begins, which lost this share of its budget, with new targets after an approval."""
     execution = propose_rebalance(step).decision_result.layer(GradualResult).new_execution
-    assert execution is not None
     lost_value = (execution.max_loss or Fraction(0)) * lost_share
     progress = ExecutionProgress("e", execution, 1, Fraction(0), lost_value, execution.began_s, execution.first_draw)
     step = with_weth_target(step, 4_900).with_layer(GradualState(progress=progress))

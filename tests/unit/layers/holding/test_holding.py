@@ -30,7 +30,7 @@ from tests.support.builders import NOW_S, step_input, token, v2_pool
 from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text, tokens
 from tests.support.constants import DAY_S
 from tests.support.ledgers import at
-from tests.support.plans import verdict
+from tests.support.plans import proposed_plan, verdict
 from tests.support.records.intents import ended_intent
 from tests.support.stores import store_fixture
 from tests.support.text import mentions
@@ -135,8 +135,7 @@ def test_layer_off_or_nothing_bought__leaves_a_plan_as_it_was() -> None:
 
 
 def test_other_assets__are_sold_and_the_kept_one_is_named() -> None:
-    plan = propose_rebalance(three_assets(3_600)).plan
-    assert plan is not None
+    plan = proposed_plan(three_assets(3_600))
     assert set(plan.wallet_changes()) == {WBTC, USDC}
     assert [item.subject for item in plan.skipped if "holding.hours" in item.why] == ["WETH"]
     assert verdict("holding", three_assets(3_600), plan).passed
@@ -144,8 +143,7 @@ def test_other_assets__are_sold_and_the_kept_one_is_named() -> None:
 
 def test_an_asset_that_is_held_is_still_bought() -> None:
     step = step_after_purchase(step_input(values={"WETH": 4_000, "USDC": 6_000}), 3_600, WETH)
-    plan = propose_rebalance(step).plan
-    assert plan is not None
+    plan = proposed_plan(step)
     assert plan.wallet_changes()[WETH] > 0
     assert verdict("holding", step, plan).passed
 
@@ -155,11 +153,7 @@ def test_year_limit_and_holding_time__bind_together() -> None:
     step = three_assets(3_600)
     lots = tuple(OpenLot(address, raw, Fraction(1, 10**20), 0) for address, raw in ((WETH, 10**19), (WBTC, 10**9)))
     free = propose_rebalance(step).plan
-    taxed = propose_rebalance(
-        step.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), Fraction(300 * 10**6))))
-    ).plan
-    assert taxed is not None
-    assert free is not None
+    taxed = proposed_plan(step.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), Fraction(300 * 10**6)))))
     assert WETH not in taxed.wallet_changes()
     assert 0 < -taxed.wallet_changes()[WBTC] < -free.wallet_changes()[WBTC]
 
@@ -173,7 +167,6 @@ def test_a_transition_that_the_owner_asks_for_waits_too() -> None:
 def test_exits_stops_and_manual_swaps_do_not_wait() -> None:
     step = overweight(3_600)
     everything = requests.propose_selling_everything(step).plan
-    assert everything is not None
     assert everything.wallet_changes()[WETH] < 0
     judged = verdict("holding", step, everything)
     assert judged.passed

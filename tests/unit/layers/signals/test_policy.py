@@ -96,7 +96,6 @@ def test_view_has_the_prices_of_its_window(age_s: int, is_shown: bool) -> None:
 
     request = trigger_request(step)
 
-    assert request is not None
     assert [bar.at_s for bar in request.view.prices["WETH"]] == [point.at_s] * is_shown
 
 
@@ -261,7 +260,6 @@ def test_spot_weights_of_a_signal_are_the_targets() -> None:
 
     assert bps_of(step_with_targets) == {"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "UNI": 0, "USDC": 2_000}
     assert isinstance(decide(step_with_targets).decision, Rebalance)
-    assert allocation is not None
     assert (allocation.why, allocation.sample_text) == ("spot weights of the signal mine", "own-signals 1.0")
 
 
@@ -275,7 +273,6 @@ def test_futures_weights_of_a_signal_are_targets_and_spot_stays() -> None:
     step = futures_step({"ETH": -0.5})
     policy = futures_policy(step)
 
-    assert policy is not None
     assert (policy.targets, policy.leverage_bps) == ((FuturesTarget("ETH", -10_000),), 10_000)
     assert bps_of(step) == PLAIN
     assert "futures targets are those of the signal: 50 % of the target notional" in step.targets.reasons
@@ -285,7 +282,6 @@ def test_futures_weights_of_zero_open_nothing() -> None:
     step = futures_step({})
     policy = futures_policy(step)
 
-    assert policy is not None
     assert policy.leverage_bps == 0
     assert not isinstance(decide(step).decision, AdjustFutures)
 
@@ -322,7 +318,6 @@ def test_failed_signal_keeps_the_last_weights_and_then_halts(age_s: int, has_wei
     """A new choice each day may be two days late."""
     step = signal_step(initial_weights=InitialWeights.WAIT, every_s=DAY_S, max_overdue_s=2 * DAY_S)
     allocation = with_answer(step, signal_answer(HALF, step)).history.allocation
-    assert allocation is not None
     old_allocation = replace(allocation, at_s=allocation.at_s - age_s)
 
     late_step = with_answer(replace(step, history=replace(step.history, allocation=old_allocation)), FAILED)
@@ -345,7 +340,6 @@ def test_signal_that_never_answered_trades_nothing() -> None:
 def test_trigger_request_has_the_view_of_the_wallet() -> None:
     request = trigger_request(trigger_step(replace(SIGNAL, options=(("above", "0.1"),))))
 
-    assert request is not None
     assert (request.why, request.is_trigger, dict(request.view.options)) == ("", True, {"above": "0.1"})
     assert 25 < len(request.view.prices["WETH"]) <= 30
     assert sum(request.view.weights.values()) == pytest.approx(1)
@@ -397,7 +391,6 @@ STEP = trigger_step(SIGNAL)
 def test_trigger_request_has_the_reason_while_something_is_unknown(step: StepInput, reasons: tuple[str, ...]) -> None:
     request = trigger_request(step)
 
-    assert request is not None
     assert mentions(request.why, *reasons)
 
 

@@ -111,7 +111,6 @@ def test_first_of_several_slices_stays_within_the_year() -> None:
     proposal = propose_rebalance(replace(step, execution=replace(step.execution, pace=pace)))
     execution = proposal.decision_result.layer(GradualResult).new_execution
 
-    assert execution is not None
     assert execution.rounds == 2
     assert proposal.plan is not None
     assert 0 < plan_gain(step, proposal.plan) <= 300 * USD

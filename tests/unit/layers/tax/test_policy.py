@@ -107,8 +107,6 @@ def test_zone_is_wider_only_where_a_sale_is_taxed(rate_bps: int) -> None:
     fee = FEE + 0.5 * rate_bps / BPS
     untaxed_zone = decide(zone_step()).zone
     zone = decide(step).zone
-    assert untaxed_zone is not None
-    assert zone is not None
 
     assert edges(step) == pytest.approx((pair_edge(fee), pair_edge(fee) + pair_gap(GAS_GAP)), rel=1e-9)
     assert zone.intervals[0].low == untaxed_zone.intervals[0].low, "a purchase is not taxed"
@@ -141,8 +139,6 @@ def test_zone_counts_the_tax_of_the_whole_plan() -> None:
 
     assert isinstance(decision_result.decision, Hold)
     assert mentions(decision_result.decision.reason, "the whole plan would save", "tax")
-    assert zone is not None
-    assert zone.plan_tradeoff is not None
     assert float(zone.plan_tradeoff.tax) / USD == pytest.approx(gain_usd / 4, rel=2e-3)
     assert zone.plan_tradeoff.cost > zone.plan_tradeoff.saved_risk
 

@@ -62,7 +62,6 @@ def test_rates_are_read_beside_the_config(tmp_path: Path) -> None:
     (tmp_path / "eur.csv").write_text("time,rate\n2026-01-01,0.92\n")
     rates = read_rates(load_config(config_path))
 
-    assert rates is not None
     assert rates.at(1_767_225_600) == Fraction(92, 100)
 
 

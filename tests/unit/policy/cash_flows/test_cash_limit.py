@@ -125,7 +125,6 @@ def test_taken_cash_never_exceeds_the_limit(held_raw: int, changes: list[int], l
 @pytest.mark.parametrize(("cash", "limit", "unused"), [(4_500, 2_000, 3_000), (4_500, 9_000, 0), (4_500, 700, 4_300), (4_000, 700, 4_000)])
 def test_changed_limit_takes_from_or_returns_to_the_rest(cash: int, limit: int, unused: int) -> None:
     capped_step = with_unused_cash_reserved(cash_step(cash, raw(limit, USDC), weth=500), memory(account(1_000, 4_000)))
-    assert capped_step.history.cash_flows.cash is not None
     assert capped_step.history.cash_flows.cash.unused_raw == raw(unused, USDC)
 
 
@@ -134,7 +133,6 @@ def test_record_cash_refuses_a_stale_or_unexplained_account() -> None:
         opened = with_unused_cash_reserved(cash_step(5_000), store.cash.read(USDC.address, 10**9))
         record_cash(store.cash, opened.history)
         cash_memory = store.cash.read(USDC.address, 10**9)
-        assert cash_memory.account is not None
         assert cash_memory.account.unused_raw == raw(4_000, USDC)
         assert cash_memory.version == 1
         record_cash(store.cash, with_unused_cash_reserved(cash_step(5_000), cash_memory).history)  # the same again writes nothing

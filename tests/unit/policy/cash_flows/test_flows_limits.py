@@ -281,7 +281,6 @@ def test_guards_hold_no_exit_for_unexplained_changes(is_exit: bool) -> None:
         step, unexplained_transfers=tuple(transfers), loss_24h=lost, loss_total=lost, decrease_24h=lost, decrease_total=lost
     )
     plan = proposals.manual_swap_proposer(LEDGER_WETH.address, LEDGER_USDC.address, COIN // 10)(step).plan
-    assert plan is not None
     assert isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, is_exit=is_exit))
     refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}

@@ -40,7 +40,6 @@ def test_restored_balance_keeps_its_tax_lots(store: Store) -> None:
     values = store.valuations.between()
     assert [entry.kind for entry in entries][3:] == [EntryKind.UNDONE] * 2
     result = performance(entries, values, 0, 2 * 10**9, LEDGER_USDC.address, BuyAndHoldTokens(LEDGER_USDC.address, LEDGER_WETH.address))
-    assert result is not None
     assert (result.profit, result.deposits, result.withdrawals) == (0, 0, 0)
     for method in LotMethod:
         taxed = run_tax_lots(entries, method, LEDGER_USDC.address, LEDGER_WETH.address)

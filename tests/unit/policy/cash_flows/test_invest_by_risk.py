@@ -47,8 +47,6 @@ def test_deposit_within_the_triggers_is_used_once_it_pays() -> None:
     step = after_deposit(4_000)
     assert isinstance(propose_rebalance(step).decision_result.decision, Hold)
     plan = invested(step, 4_000).plan
-    assert plan is not None
-    assert plan.zone_tradeoff is not None
     assert plan.zone_tradeoff.saved_risk > plan.zone_tradeoff.cost
     assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
 
@@ -57,8 +55,6 @@ def test_deposit_beyond_the_triggers_buys_like_a_run() -> None:
     step = after_deposit(10_000)
     by_run = propose_rebalance(step).plan
     plan = invested(step, 10_000).plan
-    assert by_run is not None
-    assert plan is not None
     assert plan.legs == by_run.legs
     assert isinstance(plan.decision, Rebalance)
     assert plan.decision.by_owner
@@ -67,7 +63,6 @@ def test_deposit_beyond_the_triggers_buys_like_a_run() -> None:
 def test_deposit_beside_an_overweight_sells_only_the_deposit() -> None:
     step = after_deposit(20_000, WETH=8_000)
     plan = invested(step, 20_000).plan
-    assert plan is not None
     assert sold(plan) == {token("USDC").address}
     assert plan.wallet_changes().get(token("WETH").address, 0) == 0, "it is above its target still"
 
@@ -77,8 +72,6 @@ def test_turnover_binds_a_deposit_only_without_first_purchase(first_purchase_s: 
     step = after_deposit(20_000)
     whole_plan = invested(step, 20_000).plan
     plan = invested(with_limits(step, turnover_bps=400, first_purchase_s=first_purchase_s), 20_000).plan
-    assert whole_plan is not None
-    assert plan is not None
     assert (plan.legs == whole_plan.legs) is is_whole
 
 
@@ -87,8 +80,6 @@ def test_deposit_in_kind__sells_at_most_the_deposit() -> None:
     step = after_deposit(500, "WBTC", WBTC=9_000)
     by_run = propose_rebalance(step).plan
     plan = invested(step, 500, "WBTC").plan
-    assert by_run is not None
-    assert plan is not None
     wbtc = token("WBTC")
     assert -by_run.wallet_changes()[wbtc.address] > raw(Fraction(2_000) / price_of("WBTC"), wbtc)
     assert 0 < -plan.wallet_changes()[wbtc.address] <= raw(Fraction(500) / price_of("WBTC"), wbtc)
@@ -98,14 +89,12 @@ def test_open_purchase__goes_on_towards_the_targets() -> None:
     """A purchase in parts that began before keeps its goal."""
     step = with_limits(after_deposit(1_000), first_purchase_s=600)
     plan = invested(with_top_up(step, 3_000, 2_000), 1_000).plan
-    assert plan is not None
     assert plan.zone_tradeoff is None
 
 
 def test_first_rebalance_outstanding_exempts_only_the_deposit() -> None:
     step = with_limits(replace(after_deposit(10_000), history=history()), first_purchase_s=600)
     proposal = invested(step, 10_000)
-    assert proposal.plan is not None
     assert isinstance(proposal.plan.decision, Rebalance)
     assert proposal.changed_step is not None
     assert proposal.plan.decision.exempt_turnover == purchases.turnover_allowance(proposal.changed_step)

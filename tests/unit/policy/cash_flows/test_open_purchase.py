@@ -151,7 +151,6 @@ def test_execution_ends_where_a_slice_is_not_worth_its_cost() -> None:
     goal = rebalance_goal(drifts, Destination.TARGET)
     sides = tuple((token, 1 if lack > 0 else -1) for token, lack in corrections(drifts, goal).items())
     active = step.history.cash_flows.purchase
-    assert active is not None
     execution = GradualExecution(
         pace=step.execution.pace,
         targets_bps=target_weights(step.effective_assets),

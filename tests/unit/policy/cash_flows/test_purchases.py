@@ -52,14 +52,12 @@ def counted_turnover(step: StepInput, apart: Fraction) -> Fraction:
 def test_first_purchase_buys_the_whole_at_once() -> None:
     outcome = evaluation.evaluate_input(money_step(), proposals.propose_rebalance, None)
     assert outcome.kind is OutcomeKind.PLANNED
-    assert outcome.plan is not None
     assert outcome.plan.turnover > 4_950 * MILLION
     assert "first purchase" in outcome.reason
 
 
 def test_turnover_guards_show_the_purchase_and_its_allowance() -> None:
     outcome = evaluation.evaluate_input(money_step(), proposals.propose_rebalance, FakeEvidenceSource())
-    assert outcome.plan is not None
     verdict_by_guard = {verdict.guard: verdict for verdict in outcome.plan.verdicts}
     moved = value_text(outcome.plan.turnover, 6)
     for name, bps in (("turnover", 3_000), ("daily_turnover", 6_000)):
@@ -70,7 +68,6 @@ def test_turnover_guards_show_the_purchase_and_its_allowance() -> None:
 
 def test_turnover_guards_show_only_the_limit_for_drift() -> None:
     outcome = evaluation.evaluate_input(money_step(last_rebalance_s=1), proposals.propose_rebalance, FakeEvidenceSource())
-    assert outcome.plan is not None
     turnover_verdict = next(verdict for verdict in outcome.plan.verdicts if verdict.guard == "turnover")
     assert turnover_verdict.limit == "3000 bps"
     assert "plus" not in turnover_verdict.measured_text
@@ -111,7 +108,6 @@ def test_purchase_that_sells_other_assets_is_a_rebalance() -> None:
 
 def test_first_purchase_off_leaves_turnover_limits() -> None:
     outcome = evaluation.evaluate_input(with_limits(money_step(), first_purchase_s=None), proposals.propose_rebalance, None)
-    assert outcome.plan is not None
     assert outcome.plan.turnover <= 3_000 * MILLION
 
 
@@ -288,7 +284,6 @@ def test_part_that_is_due_buys_what_was_confirmed(kind: PurchaseKind, by_owner: 
     decision, result = part
     assert isinstance(decision, Rebalance)
     assert (decision.by_owner, decision.exempt_turnover) == (by_owner, 600 * MILLION)
-    assert result.due_part is not None
     assert (result.due_part.number, result.due_part.share) == (2, 1)
     assert result.due_part.remaining_value == (600 if by_owner else 2_000) * MILLION
 
@@ -331,5 +326,4 @@ def test_purchase_of_less_than_a_base_unit_is_over(moved_raw: Fraction, is_over:
 
     part = part_of(step)
 
-    assert part is not None
     assert bool(part[1].end_reason) is is_over

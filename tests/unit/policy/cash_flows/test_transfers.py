@@ -180,7 +180,6 @@ def test_selling_everything_withdraws_liquidity() -> None:
     assert isinstance(decide(step).decision, Hold)
     proposal = requests.propose_selling_everything(step)
     assert isinstance(proposal.decision_result.decision, AdjustLiquidity)
-    assert proposal.plan is not None
     (action,) = proposal.plan.layer_actions
     assert isinstance(action, Withdraw)
     assert action.liquidity == action.position_liquidity
@@ -271,7 +270,6 @@ def test_withdrawal_that_is_short_holds_no_exit_back() -> None:
     outcome = exits.outcome_of(step)
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.decision_result.exit_token == WBTC.address, outcome.reason
-    assert outcome.plan is not None
     assert outcome.plan.is_exit
     (after,) = [raw_after for token_, raw_after in outcome.plan.holdings_after if token_ == USDC.address]
     assert after > raw(4_900, USDC), "what is raised by it fills what is set aside"

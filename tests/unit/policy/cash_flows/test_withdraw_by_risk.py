@@ -35,7 +35,6 @@ def test_withdrawal_sells_the_overweight_for_its_cash_alone(dollars: int, overwe
     short_raw = transfers.shortfall_raw(step.portfolio, step.limits, held_balances(step), USDC.address)
     assert short_raw == raw(dollars - values["USDC"], USDC)
     plan = raise_money_proposer(USDC.address)(step).plan
-    assert plan is not None
     changes = plan.wallet_changes()
     raised_raw = changes.pop(USDC.address)
     assert {symbol for symbol in values if changes.get(token(symbol).address)} == overweight

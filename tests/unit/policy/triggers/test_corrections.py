@@ -34,7 +34,6 @@ def terms(risk: TrackingRisk = CALM_CASH) -> CorrectionTerms:
 
 
 def dollars(correction: Correction | None) -> tuple[float, float]:
-    assert correction is not None
     return float(correction.cost) / USDC, float(correction.waiting_year) / USDC
 
 

@@ -59,7 +59,6 @@ def step_between_reviews(trigger: Trigger, weth: int = 6_400, **policy: object) 
 def weth_bps_after(step: StepInput) -> Fraction:
     """Weight of WETH that the plan leaves, in bps."""
     plan = proposals.propose_rebalance(step).plan
-    assert plan is not None
     return Fraction(dict(plan.weights_after_bps)[WETH])
 
 
@@ -153,7 +152,6 @@ def test_max_weight_reduces_strategies_together() -> None:
     strategies = [strategy(name, 5_000, {"WETH": 5_000, "USDC": 5_000}, Every(28 * DAY_S)) for name in ("one", "two")]
     step = brought_up(step.with_config(split(*strategies)))
     books = step.layer(StrategiesState).books
-    assert books is not None
     strategy_books = tuple(replace(book, last_rebalance_s=NOW_S - 3_600) for book in books.strategy_books)
     step = step.with_layer(StrategiesState(replace(books, strategy_books=strategy_books)))
     decision_result = decide(step)

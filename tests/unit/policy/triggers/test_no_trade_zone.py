@@ -140,12 +140,9 @@ def test_zone_fires_where_the_first_unit_pays() -> None:
     assert outside.decision.goal.risk == tracking("WETH", "USDC")
     far = decide(zone_step("3/5"))
     assert mentions(far.decision.reason, "outside", "WETH to USDC", "52.6 bps", "30 bps")
-    assert far.zone is not None
-    assert far.zone.best_exchange is not None
     assert float(far.zone.best_exchange.unit_saving) == pytest.approx(2 * 0.5 * 30 / 365 * 0.640025 * 0.1, rel=1e-9)
     assert float(far.zone.risk_value) / 1e6 == pytest.approx(0.5 * 30 / 365 * 0.640025 * 0.1**2 * V, rel=1e-9)
     short = decide(zone_step("2/5")).zone
-    assert short is not None
     assert short.best_exchange == ZoneExchange(
         USDC.address, WETH.address, far.zone.best_exchange.unit_saving, far.zone.best_exchange.unit_cost
     )
@@ -159,7 +156,6 @@ def test_hold_within_the_zone_names_the_next_unit_and_the_edge() -> None:
 def test_zone_without_a_pool_holds() -> None:
     decision_result = decide(zone_step("9/10", pools=[]))
     assert mentions(decision_result.decision.reason, "usable pool")
-    assert decision_result.zone is not None
     assert decision_result.zone.intervals[0] == ZoneInterval(WETH.address, 9_000, 5_000, Fraction(0), Fraction(1), Fraction(0), Fraction(1))
 
 
@@ -175,7 +171,6 @@ def test_zone_sells_nothing_that_the_wallet_lacks() -> None:
     assert isinstance(decide(step).decision, Rebalance)
     empty = with_snapshot(step, holdings=tuple(replace(h, raw=0) if h.token != USDC.address else h for h in step.snapshot.holdings))
     pair = view(empty).best_exchange
-    assert pair is not None
     assert pair.source == USDC.address
 
 

@@ -28,6 +28,7 @@ from tests.support.decisions.tracking import (
     weights_after,
     zone_of,
 )
+from tests.support.plans import proposed_plan
 from tests.support.text import mentions
 
 
@@ -160,8 +161,7 @@ def test_asset_without_a_pool_stays_beside_a_goal_without_risk(is_leaving: bool)
     step = tracking_step(balance_changes(WETH=9_000, LINK=-3_000), targets=targets, pools=pools_of(DEPTH)[:2])
     if not is_leaving:
         step = replace(step, policy=replace(step.policy, trade_side=TradeSide.SELL))
-    plan = propose_rebalance(step).plan
-    assert plan is not None
+    plan = proposed_plan(step)
     changes = plan.wallet_changes()
     assert changes[token("WETH").address] < 0
     assert changes.get(token("LINK").address, 0) == 0
@@ -217,11 +217,8 @@ def test_plan_whose_impact_takes_the_saving_is_smaller_or_none() -> None:
     deep = propose_rebalance(tracking_step(balance_changes(WETH=9_000))).plan
     shallow_pools = pools_of(1_000_000)
     shallow = propose_rebalance(tracking_step(balance_changes(WETH=9_000), pools=shallow_pools)).plan
-    assert deep is not None
-    assert shallow is not None
     assert shallow.turnover < deep.turnover * Fraction(2, 3)
     for plan in (deep, shallow):
-        assert plan.zone_tradeoff is not None
         assert plan.zone_tradeoff.covers_cost
 
 
@@ -235,10 +232,8 @@ def small_in_shallow_pools(plan_cost_bps: int) -> StepInput:
 
 def test_plan_makes_the_swaps_whose_gas_fits_plan_cost() -> None:
     """Smaller swaps bear more gas a unit, so that the bound on a unit alone ended without a plan."""
-    plan = propose_rebalance(small_in_shallow_pools(50)).plan
-    assert plan is not None
+    plan = proposed_plan(small_in_shallow_pools(50))
     assert plan.cost.total * 10_000 <= 50 * plan.turnover
-    assert plan.zone_tradeoff is not None
     assert plan.zone_tradeoff.saved_risk > 2 * plan.zone_tradeoff.cost
 
 

@@ -33,7 +33,6 @@ def test_page__risk_table__can_be_read(left_out: str) -> None:
     """All but one of the two that do not go together, for the assets of the config."""
     lines = [line for line in RISK.splitlines() if not line.startswith((left_out, "correlations"))]
     risk = parse_config(with_policy(f"{TRACKING}\n" + "\n".join(lines))).policy.risk
-    assert risk is not None
     assert risk.volatilities == {"WETH": 8_000, "USDC": 50}
     assert (risk.estimate is None) == (left_out == "estimate =")
 

@@ -151,7 +151,6 @@ def test_paper_has_its_own_book_and_live_opens_a_new_one(store: Store) -> None:
     assert store.ledger.current_book() is None
     assert mismatch_of_look(store, at(1_002, usdc=25_000)) == ""
     book = store.ledger.current_book()
-    assert book is not None
     assert (book.number, book.kind) == (2, "live")
     assert sums(store, 1_002)[LEDGER_USDC.address] == 25_000 * DOLLAR
     assert len(store.ledger.entries()) == 3
@@ -165,7 +164,6 @@ def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> 
 
     ledger_tokens = store.ledger.ledger_tokens()
 
-    assert ledger_tokens is not None
     assert {token.symbol for token in ledger_tokens.tokens} >= {"WETH", "USDC"}
 
 
@@ -177,7 +175,6 @@ def test_tokens__of_a_writer_in_between_are_kept(store: Store, monkeypatch: pyte
 
     ledger_tokens = store.ledger.ledger_tokens()
 
-    assert ledger_tokens is not None
     assert {token.symbol for token in ledger_tokens.tokens} == {"WETH", "USDC"}
 
 

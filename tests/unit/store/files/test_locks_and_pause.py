@@ -36,7 +36,6 @@ def switch(tmp_path: Path):
 
 def held_elsewhere(path: Path) -> subprocess.Popen[str]:
     child = subprocess.Popen([sys.executable, "-c", HOLD, str(path), WALLET], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
     assert child.stdout.readline() == "held\n"
     return child
 

@@ -219,10 +219,8 @@ def test_every_documented_ending_of_an_order_has_a_stage() -> None:
 def test_a_refused_order_is_judged_and_a_refused_action_is_not() -> None:
     (judged,) = parse_refusals({"status": "ok", "response": {"data": {"statuses": [{"error": "Insufficient margin \x1b[31m"}]}}}, 1)
     (action,) = parse_refusals({"status": "err", "response": "Invalid nonce"}, 1)
-    assert judged is not None
     assert judged.is_judged
     assert "\x1b" not in judged.reason
-    assert action is not None
     assert not action.is_judged
     assert parse_refusals({"status": "ok", "response": {"data": {"statuses": [{"resting": {"oid": 1}}]}}}, 1) == [None]
     for answer in (None, {}, {"status": "ok"}, {"status": "ok", "response": {"data": {"statuses": []}}}):

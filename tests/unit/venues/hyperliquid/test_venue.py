@@ -361,14 +361,12 @@ def test_market_order__has_a_receipt_once_it_is_final(world: World, order_state:
 )
 def test_limit_order__fails_only_if_it_was_rejected(world: World, order_state: OrderState, status: int, is_open: bool, reason: str) -> None:
     receipt = outcome(world, order_state, cloid=LIMIT_CLOID)
-    assert receipt is not None
     assert (receipt.status, receipt.is_open, receipt.failure_reason) == (status, is_open, reason)
     assert [(fill.fill_id, fill.realised_raw) for fill in receipt.fills] == [("9", 8)] * len(order_state.fills)
 
 
 def test_stop__that_rests_is_done(world: World) -> None:
     receipt = outcome(world, state(STAGES.OPEN), action=STOP)
-    assert receipt is not None
     assert (receipt.status, receipt.is_open) == (1, False)
 
 

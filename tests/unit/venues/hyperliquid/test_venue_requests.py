@@ -445,7 +445,6 @@ def test_budget__rows_of_an_answer_are_spent(monkeypatch: pytest.MonkeyPatch) ->
     connection, posts, _ = connected(monkeypatch)
     posts.answer = b"[" + b",".join([b"{}"] * 40) + b"]"
     connection.info(type="userFunding")
-    assert connection._budget is not None
     assert connection._budget.left() == WEIGHT_PER_MINUTE - 20 - 2
 
 

@@ -275,7 +275,6 @@ def test_provision_follows_a_zone_without_a_swap_worth_its_gas() -> None:
 
     assert isinstance(decide(step).decision, Rebalance)
     assert isinstance(proposal.decision_result.decision, AdjustLiquidity)
-    assert proposal.plan is not None
     assert [type(action) for action in proposal.plan.layer_actions] == [Provide]
 
 

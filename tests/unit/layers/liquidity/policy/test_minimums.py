@@ -41,7 +41,6 @@ def test_minimums_are_those_of_the_position_that_grows() -> None:
     """The contract does not read the range of the action."""
     step, action = step_and_action(PROVIDE)
     assert isinstance(action, Provide)
-    assert action.ticks is not None
     shifted_action = replace(action, ticks=(action.ticks[0] - 6_000, action.ticks[1]))
     minted_action = replace(shifted_action, token_id=None)
 

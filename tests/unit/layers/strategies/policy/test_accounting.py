@@ -86,5 +86,4 @@ def test_booking_counts_from_its_block_on(block: int, coins_raw: int) -> None:
 
     books_update = accounting.open_books(STEP.with_config(config), config, opening({"a": {"USDC": 2_000}}, block=block))
 
-    assert books_update is not None
     assert books_update.total_raw(USDC.address) == coins_raw

@@ -58,7 +58,6 @@ def test_rest_of_the_strategies_is_traded_towards_one_goal() -> None:
 
     assert isinstance(decision, Rebalance)
     assert decision.goal == netting_of(proposal.decision_result).goal
-    assert proposal.plan is not None
     assert abs(proposal.plan.turnover - 1_200 * USD) < 10 * USD
     assert "900 USDC" in decision.reason
 

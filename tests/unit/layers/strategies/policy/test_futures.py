@@ -94,7 +94,6 @@ def test_targets_of_strategies_lower_the_leverage_once() -> None:
     step = step_of(book(10_000), FUTURES_POLICY).with_config(split(LONG, SHORT)).with_layer(StrategiesState(books()))
     policy = futures_policy(with_targets(step))
 
-    assert policy is not None
     assert policy.targets == (FuturesTarget("ETH", 6_667), FuturesTarget("BTC", 3_333))
     assert (policy.leverage_bps, policy.configured_leverage_bps) == (12_000, 20_000)
     assert futures_policy(with_targets(with_targets(step))) == policy
@@ -225,7 +224,6 @@ def test_losing_futures_pause_a_strategy_and_winning_ones_restore_it() -> None:
 def test_growth_inputs_have_the_margin_s_share_of_the_capital() -> None:
     inputs = market_terms(step_of(book(10_000), FUTURES_POLICY), Fraction(30_000 * 10**6))
 
-    assert inputs is not None
     assert (inputs.margin_share, inputs.leverage, inputs.prices["ETH"]) == (Fraction(1, 4), 2, book(10_000).market("ETH").index)
     assert market_terms(step_of(None), Fraction(1)) is None
 
@@ -246,7 +244,6 @@ def test_config_gives_a_strategy_futures_weights() -> None:
 
     capital_split = build_split(config)
 
-    assert capital_split is not None
     assert [part.market_bps for part in capital_split.strategies] == [((address(20), 6_000), (address(22), -4_000)), ()]
 
 

@@ -28,7 +28,6 @@ from agent.model import (
     StepInput,
     TradeSide,
 )
-from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.risk_estimates import price_history_and_step_s
 from agent.policy.triggers.no_trade_zone import ZoneView, build_tracking
@@ -51,6 +50,7 @@ from tests.support.builders import (
     with_snapshot,
     with_state,
 )
+from tests.support.plans import proposed_plan
 from tests.support.text import mentions
 
 TARGETS = {"WETH": 2_500, "WBTC": 2_500, "LINK": 2_000, "USDC": 3_000}
@@ -106,7 +106,6 @@ def with_earlier_trades(step: StepInput) -> StepInput:
 
 def adjustment(step: StepInput, name: str = "first") -> StrategyAdjustment:
     netting_result = decide(step).layer(StrategiesResult).netting
-    assert netting_result is not None
     return next(row for row in netting_result.adjustments if row.name == name)
 
 
@@ -145,8 +144,7 @@ def test_asset_beyond_its_trigger__goes_back_to_its_edge_for_cash(side: int) -> 
     after = {address: value / adjustment(beyond).capital for address, value in adjustment(beyond).target_values}
     assert abs(after[WETH] - Fraction(TARGETS["WETH"], BPS) - side * edge(beyond)) < Fraction(1, 10**5)
     assert {address for address, value in adjustment(beyond).values_to_trade.items() if abs(value) > 10} == {WETH, USDC}
-    plan = propose_rebalance(beyond).plan
-    assert plan is not None
+    plan = proposed_plan(beyond)
     traded = abs(adjustment(beyond).values_to_trade[WETH])
     assert abs(plan.turnover - traded) < traded / 100
 
