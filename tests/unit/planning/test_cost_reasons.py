@@ -192,26 +192,20 @@ def test_cost_reason_shows_the_digits_above_the_limit(value: Fraction) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit_prices", "indices"),
+    ("unit_prices", "is_asset", "indices"),
     [
-        pytest.param([100, 101, 102, 99], [2, 1], id="a bp of the portfolio is not coarse"),
-        pytest.param([105, 101, 104, 103], [0, 2, 3], id="the three of the dearest units"),
-        pytest.param([99, 1, 50, 2], [], id="none"),
+        pytest.param([100, 101, 102, 99], True, [2, 1], id="a bp of the portfolio is not coarse"),
+        pytest.param([105, 101, 104, 103], True, [0, 2, 3], id="the three of the dearest units"),
+        pytest.param([99, 1, 50, 2], True, [], id="none"),
+        pytest.param([200], False, [], id="no hub"),
     ],
 )
-def test_coarse_tokens_have_units_of_more_than_a_bp(unit_prices: list[int], indices: list[int]) -> None:
+def test_coarse_tokens_have_units_of_more_than_a_bp(unit_prices: list[int], is_asset: bool, indices: list[int]) -> None:
     """The portfolio is worth a million; every set of eight would be 256 plans."""
-    nodes = [TokenNode(token(f"C{k}").address, f"C{k}", Fraction(price), 0, True) for k, price in enumerate(unit_prices)]
+    nodes = [TokenNode(token(f"C{k}").address, f"C{k}", Fraction(price), 0, is_asset) for k, price in enumerate(unit_prices)]
     rest = TokenNode(USDC.address, "USDC", Fraction(1), 10**6, True)
 
     assert list(coarse_tokens(replace(problem_with(), nodes=(*nodes, rest)))) == indices
-
-
-def test_coarse_tokens_name_no_hub() -> None:
-    hub = TokenNode(DAI.address, "DAI", Fraction(200), 0, False)
-    rest = TokenNode(USDC.address, "USDC", Fraction(1), 10**6, True)
-
-    assert coarse_tokens(replace(problem_with(), nodes=(hub, rest))) == {}
 
 
 # --- Outcomes of steps

@@ -23,22 +23,23 @@ PRICES = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(
 # floors
 
 
-def test_fair_floor_is_reference_less_fee_impact_and_slippage() -> None:
-    # 1 WETH at 2,000: 0.3 % fee, 1 % impact, 0.3 % slippage
-    floor = fair_floor(10**18, PRICES[WETH.address], Fraction(1), 3_000, 100, 30)
-    assert floor == int(2_000 * 10**6 * (1 - Fraction(13, 1_000)) * (1 - Fraction(3, 1_000)))
+@pytest.mark.parametrize(
+    ("amount_raw", "impact_bps", "slippage_bps", "floor"),
+    [
+        pytest.param(10**18, 100, 30, int(2_000 * 10**6 * (1 - Fraction(13, 1_000)) * (1 - Fraction(3, 1_000))), id="less all three"),
+        pytest.param(1, 100, 30, 1, id="a wei"),
+        pytest.param(10**18, 10_000, 10_000, 1, id="limits that allow all"),
+        pytest.param(0, 100, 30, 0, id="no amount"),
+    ],
+)
+def test_fair_floor_is_reference_less_fee_impact_and_slippage(amount_raw: int, impact_bps: int, slippage_bps: int, floor: int) -> None:
+    """WETH at 2,000 with a fee of 0.3 %; zero only for no amount."""
+    assert fair_floor(amount_raw, PRICES[WETH.address], Fraction(1), 3_000, impact_bps, slippage_bps) == floor
 
 
-def test_fair_floor_is_zero_only_for_no_amount() -> None:
-    assert fair_floor(1, PRICES[WETH.address], Fraction(1), 3_000, 100, 30) == 1
-    assert fair_floor(10**18, PRICES[WETH.address], Fraction(1), 3_000, 10_000, 10_000) == 1
-    assert fair_floor(0, Fraction(1), Fraction(1), 3_000, 100, 30) == 0
-
-
-def test_min_out_is_the_larger_of_floor_and_slippage() -> None:
-    assert min_out(10_000, 9_000, 30) == 9_970
-    assert min_out(10_000, 9_990, 30) == 9_990
-    assert min_out(10_000, 9_000, None) == 9_000
+@pytest.mark.parametrize(("floor", "slippage_bps", "minimum"), [(9_000, 30, 9_970), (9_990, 30, 9_990), (9_000, None, 9_000)])
+def test_min_out_is_the_larger_of_floor_and_slippage(floor: int, slippage_bps: int | None, minimum: int) -> None:
+    assert min_out(10_000, floor, slippage_bps) == minimum
 
 
 def test_least_rate_keeps_a_leg_above_its_floor() -> None:
@@ -56,15 +57,12 @@ def test_leg_gas_counts_ticks_and_stops_of_v3_only() -> None:
     v2 = v2_pool(WETH, USDC, 2_000)
     v3 = v3_pool(WETH, USDC, 2_000)
     for name, router in gas.ROUTER_GAS.items():
-        pair = v2.gas
-        ranged = v3.gas
-        assert gas.leg_gas_units(v2, 0, router_gas=router) == pair.swap_units_by_router[name]
-        assert gas.leg_gas_units(v3, 0, router_gas=router, writes_observation=False) == ranged.swap_units_by_router[name]
-        assert gas.leg_gas_units(v3, 0, router_gas=router) == ranged.swap_units_by_router[name] + ranged.observation_gas
-        assert (
-            gas.leg_gas_units(v3, 2, 5, router)
-            == ranged.swap_units_by_router[name] + ranged.observation_gas + 2 * ranged.tick_gas + 2 * ranged.stop_gas
-        )
+        swap_units = v3.gas.swap_units_by_router[name]
+        assert gas.leg_gas_units(v2, 0, router_gas=router) == v2.gas.swap_units_by_router[name]
+        assert gas.leg_gas_units(v3, 0, router_gas=router, writes_observation=False) == swap_units
+        assert gas.leg_gas_units(v3, 0, router_gas=router) == swap_units + v3.gas.observation_gas
+        ticks_and_stops = 2 * v3.gas.tick_gas + 2 * v3.gas.stop_gas
+        assert gas.leg_gas_units(v3, 2, 5, router) == swap_units + v3.gas.observation_gas + ticks_and_stops
 
 
 def test_gas_price_is_base_and_tip_or_legacy() -> None:

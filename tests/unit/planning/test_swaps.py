@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -131,11 +132,6 @@ def test_swap_of_a_wei_of_the_reserve_is_refused() -> None:
 SKEWED = v3_pool(WETH, USDC, 1_960, DEEP)
 
 
-def test_swap_below_the_floor_names_the_skewed_pool() -> None:
-    with raises_code(Refused, "fair_floor", SKEWED.address, "floor set by the reference price"):
-        sell_weth(step_with_pools(SKEWED), 10 * ETHER)
-
-
 def test_swap_avoids_a_skewed_pool_and_keeps_its_floor() -> None:
     fair = v3_pool(WETH, USDC, 2_000, DEEP, 10_000)
 
@@ -153,26 +149,45 @@ def test_small_swap_is_not_dropped_for_its_gas() -> None:
     assert plan.cost.gas > plan.turnover
 
 
-@pytest.mark.parametrize("quarantined", [WETH, USDC], ids=["sold", "bought"])
-def test_swap_refuses_a_token_in_quarantine(quarantined: Token) -> None:
+def quarantined(token: Token) -> StepInput:
+    """Return the step in which a token is in quarantine."""
     step = step_with_pools()
-    finding = ScreenedToken(quarantined.address, TokenFinding.FEE_ON_TRANSFER, "takes a fee of 1 %")
-    step = replace(step, targets=replace(step.targets, quarantined_tokens=(finding,)))
-
-    with raises_code(Refused, "token_screen", quarantined.symbol, "takes a fee of 1 %"):
-        sell_weth(step, ETHER)
+    finding = ScreenedToken(token.address, TokenFinding.FEE_ON_TRANSFER, "takes a fee of 1 %")
+    return replace(step, targets=replace(step.targets, quarantined_tokens=(finding,)))
 
 
-def test_swap_of_a_token_without_reference_price_is_refused() -> None:
-    step = step_with_pools(v3_pool(WETH, DAI, 2_000, DEEP, window_s=None), hubs=("DAI",))
-
-    with raises_code(Refused, "reference_price"):
-        plan_swap(step, WETH.address, DAI.address, ETHER)
+def step_without_link_pool() -> StepInput:
+    step = step_input({"WETH": 5_000, "LINK": 5_000}, {"WETH": 200_000, "LINK": 1_000}, PRICES, pools=[v3_pool(WETH, USDC, 2_000, DEEP)])
+    return replace(step, portfolio=replace(step.portfolio, hubs=(USDC,)))
 
 
-def test_swap_that_buys_less_than_a_base_unit_has_no_route() -> None:
-    with raises_code(Refused, "route"):
-        sell_weth(step_with_pools(), 1_000_000)
+@pytest.mark.parametrize(
+    ("function", "step", "token_out", "amount_raw", "code", "words"),
+    [
+        pytest.param(
+            plan_swap, step_with_pools(SKEWED), USDC, 10 * ETHER, "fair_floor", (SKEWED.address, "floor set by the reference price"),
+            id="below the floor of a skewed pool",
+        ),
+        pytest.param(plan_swap, quarantined(WETH), USDC, ETHER, "token_screen", ("WETH", "takes a fee of 1 %"), id="sold in quarantine"),
+        pytest.param(plan_swap, quarantined(USDC), USDC, ETHER, "token_screen", ("USDC", "takes a fee of 1 %"), id="bought in quarantine"),
+        pytest.param(
+            plan_swap, step_with_pools(v3_pool(WETH, DAI, 2_000, DEEP, window_s=None), hubs=("DAI",)), DAI, ETHER, "reference_price", (),
+            id="no reference price",
+        ),
+        pytest.param(plan_swap, step_with_pools(), USDC, 1_000_000, "route", (), id="buys less than a base unit"),
+        pytest.param(plan_swap, step_without_link_pool(), LINK, ETHER, "reference", (), id="no route, no price"),
+        pytest.param(quote, step_without_link_pool(), LINK, ETHER, "route", (), id="quote without a route"),
+        pytest.param(
+            quote, step_with_pools(pool_with_few_ticks(50)), USDC, 10_000 * ETHER, "price_impact", ("ticks read",),
+            id="quote beyond the known ticks",
+        ),
+    ],
+)  # fmt: skip
+def test_swap_or_quote_that_is_not_possible_is_refused(
+    function: Callable[..., object], step: StepInput, token_out: Token, amount_raw: int, code: str, words: tuple[str, ...]
+) -> None:
+    with raises_code(Refused, code, *words):
+        function(step, WETH.address, token_out.address, amount_raw)
 
 
 # --- Arguments of swaps and quotes
@@ -192,16 +207,6 @@ def test_swap_and_quote_refuse_wrong_arguments(token_in: Token, token_out: Token
     for function in (plan_swap, quote):
         with raises_field(field, message):
             function(step_with_pools(), token_in.address, token_out.address, amount_raw)
-
-
-def test_quote_without_a_route_is_refused() -> None:
-    step = step_input({"WETH": 5_000, "LINK": 5_000}, {"WETH": 200_000, "LINK": 1_000}, PRICES, pools=[v3_pool(WETH, USDC, 2_000, DEEP)])
-    step = replace(step, portfolio=replace(step.portfolio, hubs=(USDC,)))
-
-    with raises_code(Refused, "reference"):
-        plan_swap(step, WETH.address, LINK.address, ETHER)
-    with raises_code(Refused, "route"):
-        quote(step, WETH.address, LINK.address, ETHER)
 
 
 # --- Quotes
@@ -263,11 +268,6 @@ def test_quote_of_a_pool_beyond_its_known_ticks_is_refused() -> None:
 
     with pytest.raises(BeyondKnownTicks):
         quote(step_with_pools(near), WETH.address, USDC.address, 10_000 * ETHER, near.address)
-
-
-def test_quote_beyond_the_known_ticks_is_refused() -> None:
-    with raises_code(Refused, "price_impact", "ticks read"):
-        quote(step_with_pools(pool_with_few_ticks(50)), WETH.address, USDC.address, 10_000 * ETHER)
 
 
 def test_quote_ignores_price_impact() -> None:

@@ -8,16 +8,15 @@ from fractions import Fraction
 
 import pytest
 
-from agent.model import Goal, GoalWeight, LegPlace, Plan, Pool, StepInput
+from agent.model import Goal, GoalWeight, LegPlace, Pool, StepInput
 from agent.planning import planner
 from agent.planning.plan_builder import skipped_items
 from agent.planning.planner import TurnoverLimit, best_paying_pool, overshoot_reason, untradable_tokens, wrong_side_tokens
-from agent.planning.problem import build_pool_graph, build_problem
+from agent.planning.problem import build_pool_graph
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.drop_reasons import DropCause, DropReason
 from agent.planning.solver.fixed_point import FixedPoint
 from agent.planning.solver.utility import objective_for_goal
-from agent.reference import reference_prices
 from agent.units import BPS, Value
 from tests.support.builders import GWEI, history, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.planning_worlds import (
@@ -36,6 +35,8 @@ from tests.support.planning_worlds import (
     flow_value,
     gap_of,
     plan_refusal,
+    problem_of,
+    reason_by_subject,
     rebalance_to_targets,
     two,
     weights_bps,
@@ -46,10 +47,6 @@ from tests.support.signing import leg
 from tests.support.text import mentions
 
 COIN = 10**6
-
-
-def reason_by_subject(plan: Plan) -> dict[str, str]:
-    return {item.subject: item.why for item in plan.skipped}
 
 
 def five_asset_step(values: Mapping[str, int]) -> StepInput:
@@ -420,9 +417,12 @@ ONE_WAY = Goal(
 )
 
 
+WETH_ABOVE_BY_500 = {"WETH": ("0.4", "0.6"), "USDC": ("0.3", "0.6")}
+"""Bands of which WETH is 500 above its own, USDC in its own, at 6,500 of WETH."""
+
+
 def test_untradable_tokens_may_be_neither_sold_nor_bought() -> None:
-    step = two(5_800, 4_200)
-    problem = build_problem(step, reference_prices(step))
+    problem = problem_of(two(5_800, 4_200))
 
     assert list(untradable_tokens(problem, ONE_WAY)) == [problem.index_by_token[USDC.address]]
 
@@ -438,8 +438,7 @@ def test_untradable_tokens_may_be_neither_sold_nor_bought() -> None:
     ],
 )
 def test_wrong_side_tokens_are_exact_to_the_base_unit(changes_raw: dict[str, int], wrong: list[object]) -> None:
-    step = two(5_800, 4_200)
-    problem = build_problem(step, reference_prices(step))
+    problem = problem_of(two(5_800, 4_200))
 
     tokens = wrong_side_tokens(problem, ONE_WAY, PlanDraft(delta_raw=changes_raw))
 
@@ -447,39 +446,25 @@ def test_wrong_side_tokens_are_exact_to_the_base_unit(changes_raw: dict[str, int
 
 
 @pytest.mark.parametrize(
-    ("sold_usd", "bought_usd", "reason"),
+    ("weth_usd", "weights", "sold_usd", "bought_usd", "reason"),
     [
-        pytest.param(800, 800, "", id="to the target"),
-        pytest.param(800, 797, "", id="short of the target by its cost"),
-        pytest.param(810, 810, "move WETH and USDC past its goal", id="ten dollars too far"),
-        pytest.param(-100, -100, "move WETH and USDC past its goal", id="wrong way"),
-        pytest.param(700, 1_000, "move WETH and USDC past its goal", id="gain counts in the total"),
+        pytest.param(5_800, None, 800, 800, "", id="to the target"),
+        pytest.param(5_800, None, 800, 797, "", id="short of the target by its cost"),
+        pytest.param(5_800, None, 810, 810, "move WETH and USDC past its goal", id="ten dollars too far"),
+        pytest.param(5_800, None, -100, -100, "move WETH and USDC past its goal", id="wrong way"),
+        pytest.param(5_800, None, 700, 1_000, "move WETH and USDC past its goal", id="gain counts in the total"),
+        pytest.param(6_500, WETH_ABOVE_BY_500, 525, 526, "", id="bands: a twentieth more than drift and gain"),
+        pytest.param(6_500, WETH_ABOVE_BY_500, 540, 541, "turn over more than the drift", id="bands: more than that"),
+        pytest.param(6_500, WETH_ABOVE_BY_500, 540, 540, "", id="bands: without a gain"),
+        pytest.param(6_500, WETH_ABOVE_BY_500, 560, 640, "", id="bands: gain that large"),
     ],
 )
-def test_overshoot_is_a_move_past_the_goal(sold_usd: int, bought_usd: int, reason: str) -> None:
-    step = two(5_800, 4_200)
-    problem = build_problem(step, reference_prices(step))
-    objective = objective_for_goal(problem, rebalance_to_targets(step).goal)
-    draft = PlanDraft(delta_raw={WETH.address: -sold_usd * 10**18 // 2_000, USDC.address: bought_usd * COIN})
-
-    assert overshoot_reason(problem, objective, draft) == reason
-
-
-@pytest.mark.parametrize(
-    ("sold_usd", "bought_usd", "reason"),
-    [
-        pytest.param(525, 526, "", id="a twentieth more than drift and gain"),
-        pytest.param(540, 541, "turn over more than the drift", id="more than that"),
-        pytest.param(540, 540, "", id="without a gain"),
-        pytest.param(560, 640, "", id="gain that large"),
-    ],
-)
-def test_overshoot_within_bands_is_turnover_beyond_drift_and_gain(sold_usd: int, bought_usd: int, reason: str) -> None:
-    """WETH is 500 above its band, USDC in its own."""
-    step = two(6_500, 3_500)
-    problem = build_problem(step, reference_prices(step))
-    bands = {"WETH": ("0.4", "0.6"), "USDC": ("0.3", "0.6")}
-    objective = objective_for_goal(problem, rebalance_to_targets(step, bands).goal)
+def test_overshoot_is_a_move_past_the_goal_or_beyond_drift(
+    weth_usd: int, weights: dict[str, tuple[str, str]] | None, sold_usd: int, bought_usd: int, reason: str
+) -> None:
+    step = two(weth_usd, 10_000 - weth_usd)
+    problem = problem_of(step)
+    objective = objective_for_goal(problem, rebalance_to_targets(step, weights).goal)
     draft = PlanDraft(delta_raw={WETH.address: -sold_usd * 10**18 // 2_000, USDC.address: bought_usd * COIN})
 
     assert overshoot_reason(problem, objective, draft) == reason
@@ -493,8 +478,7 @@ def test_overshoot_within_bands_is_turnover_beyond_drift_and_gain(sold_usd: int,
     ],
 )
 def test_best_paying_pool_is_above_the_reference_from_a_base_unit(amount_out_raw: int, cause: str) -> None:
-    step = two(5_800, 4_200)
-    problem = build_problem(step, reference_prices(step))
+    problem = problem_of(two(5_800, 4_200))
     legs = [leg(WETH.address, USDC.address, 10**18, raw, pool=name) for name, raw in (("low", 1_990 * COIN), ("best", amount_out_raw))]
 
     assert best_paying_pool(problem, PlanDraft(legs=legs), "move WETH") == ("best", f"{cause}: with it the plan would move WETH")
@@ -536,7 +520,7 @@ GAS_REASON = DropReason(DropCause.GAS, DropCause.GAS.value)
 )
 def test_skipped_names_cost_only_where_it_binds(drop_reasons: tuple[DropReason, ...], why: str) -> None:
     step = two(60_000, 40_000, [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, USDC, 2_000, DEEP, "second")], plan_cost_bps=1)
-    problem = build_problem(step, reference_prices(step))
+    problem = problem_of(step)
     objective = objective_for_goal(problem, rebalance_to_targets(step).goal)
     graph = build_pool_graph(problem, float(problem.total))
     pools = sorted({edge.pool_address for edge in graph.pool_edges})
