@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -92,24 +93,19 @@ def test_approval_count_resets_an_allowance_that_is_too_small(allowances_raw: di
 
 
 @pytest.mark.parametrize(
-    ("allowed_raw", "spender", "approvals"),
+    ("allowed_raw", "spender", "fields", "approvals"),
     [
-        pytest.param(0, ROUTER, 1, id="no allowance"),
-        pytest.param(SOLD_RAW - 1, ROUTER, 2, id="one base unit too small"),
-        pytest.param(SOLD_RAW, ROUTER, 0, id="exactly enough"),
-        pytest.param(SOLD_RAW, MANAGER, 1, id="allowance of another spender"),
+        pytest.param(0, ROUTER, {}, 1, id="no allowance"),
+        pytest.param(SOLD_RAW - 1, ROUTER, {}, 2, id="one base unit too small"),
+        pytest.param(SOLD_RAW, ROUTER, {}, 0, id="exactly enough"),
+        pytest.param(SOLD_RAW, MANAGER, {}, 1, id="allowance of another spender"),
+        pytest.param(0, ROUTER, {"decision": TopUp("test", 1)}, 0, id="top-up"),
     ],
 )
-def test_approval_gas_is_that_of_missing_approvals(allowed_raw: int, spender: str, approvals: int) -> None:
+def test_approval_gas_is_that_of_missing_approvals(allowed_raw: int, spender: str, fields: dict[str, Any], approvals: int) -> None:
     step = step_with_allowance(allowed_raw, spender=spender)
 
-    assert approval_gas_units(step, sell_weth(step)) == approvals * APPROVAL_GAS
-
-
-def test_top_up_needs_no_approval() -> None:
-    step = step_with_allowance(0)
-
-    assert approval_gas_units(step, replace(sell_weth(step), decision=TopUp("test", 1))) == 0
+    assert approval_gas_units(step, replace(sell_weth(step), **fields)) == approvals * APPROVAL_GAS
 
 
 @pytest.mark.parametrize(
@@ -173,9 +169,9 @@ def test_plan_cost_guard_counts_approval_gas() -> None:
     unapproved_case = build_guard_case(step_with_allowance(0), plan, evidence(step_with_allowance(0), plan))
     limit_bps = int(unapproved_case.cost() * 10_000 / unapproved_case.turnover())  # rounded down: the cost with approvals is beyond it
 
-    assert not verdict("plan_cost", with_limits(step_with_allowance(0), plan_cost_bps=limit_bps), plan).passed
-    assert verdict("plan_cost", with_limits(step_with_allowance(0), plan_cost_bps=limit_bps + 1), plan).passed
-    assert verdict("plan_cost", with_limits(step_with_allowance(AMPLE_RAW), plan_cost_bps=limit_bps), plan).passed
+    for allowed_raw, beyond_bps, passed in ((0, 0, False), (0, 1, True), (AMPLE_RAW, 0, True)):
+        step = with_limits(step_with_allowance(allowed_raw), plan_cost_bps=limit_bps + beyond_bps)
+        assert verdict("plan_cost", step, plan).passed is passed
 
 
 def test_planner_keeps_to_plan_cost_with_approval_gas() -> None:
@@ -194,10 +190,9 @@ def test_planner_keeps_to_plan_cost_with_approval_gas() -> None:
 
 def test_searcher_earns_no_approval_gas() -> None:
     step = step_with_allowance(0)
-    unapproved_plan = half_plan(step)
-    approved_plan = half_plan(step_with_allowance(AMPLE_RAW))
+    unapproved, approved = (max_extractable_profit(step, half_plan(step_with_allowance(raw)), Fraction(0)) for raw in (0, AMPLE_RAW))
 
-    assert max_extractable_profit(step, unapproved_plan, Fraction(0)) == max_extractable_profit(step, approved_plan, Fraction(0))
+    assert unapproved == approved
 
 
 @pytest.mark.parametrize(

@@ -70,17 +70,46 @@ def reason_for(step: StepInput, weights_bps: tuple[int, ...], skipped: str = "WE
     return little_effect_reason(step, result.references, result.drifts, result.decision, plan)
 
 
+NEED = step_without_cheap_route(NEEDS_WETH)
+HALFWAY = step_without_cheap_route(NEEDS_WETH, Every(3_600), destination=Destination.HALFWAY)
+"""Under a schedule the excess is the distance from the target: 10 points in all, of which the goal removes five, 2.5 of WETH."""
+SKEWED_POOL = v2_pool(token("WBTC"), token("WETH"), price_of("WBTC") / price_of("WETH") * Fraction(98, 100), 10**6, fee_pips=500)
+"""A pool of a low fee whose price is 2 % off the reference: it may return, and no rule of fees holds the plan."""
+UNMOVED = (5_490, 2_500, 2_010)
+
+
 @pytest.mark.parametrize(
-    ("weights_bps", "is_held"),
+    ("step", "weights_bps", "skipped", "why", "is_held"),
     [
-        pytest.param((5_391, 2_599, 2_010), True, id="a bp more than half is left"),
-        pytest.param((5_390, 2_600, 2_010), False, id="exactly half is left"),
-        pytest.param((5_390, 2_599, 2_011), False, id="USDC a bp above near target pays for it"),
-        pytest.param((5_490, 2_500, 2_010), True, id="all is left"),
+        pytest.param(NEED, (5_391, 2_599, 2_010), "WETH", ALLOWED_PHRASE, True, id="a bp more than half is left"),
+        pytest.param(NEED, (5_390, 2_600, 2_010), "WETH", ALLOWED_PHRASE, False, id="exactly half is left"),
+        pytest.param(NEED, (5_390, 2_599, 2_011), "WETH", ALLOWED_PHRASE, False, id="USDC a bp above near target pays for it"),
+        pytest.param(NEED, UNMOVED, "WETH", ALLOWED_PHRASE, True, id="all is left"),
+        pytest.param(with_limits(NEED, plan_cost_bps=59), UNMOVED, "WETH", ALLOWED_PHRASE, True, id="a bp below the route"),
+        pytest.param(with_limits(NEED, plan_cost_bps=60), UNMOVED, "WETH", ALLOWED_PHRASE, False, id="the route is allowed"),
+        pytest.param(with_limits(NEED, plan_cost_bps=None), UNMOVED, "WETH", ALLOWED_PHRASE, False, id="plan_cost off"),
+        pytest.param(NEED, UNMOVED, "WETH", "limits.turnover allows", False, id="skipped for turnover"),
+        pytest.param(NEED, UNMOVED, "WBTC", ALLOWED_PHRASE, False, id="another asset is skipped"),
+        pytest.param(NEED, UNMOVED, "", ALLOWED_PHRASE, False, id="nothing is skipped"),
+        pytest.param(HALFWAY, (5_250, 2_750, 2_000), "WETH", ALLOWED_PHRASE, False, id="all of the half way"),
+        pytest.param(HALFWAY, (5_500, 2_500, 2_000), "WETH", ALLOWED_PHRASE, False, id="half of the half way"),
+        pytest.param(HALFWAY, (5_501, 2_499, 2_000), "WETH", ALLOWED_PHRASE, True, id="a bp less than half of it"),
+        pytest.param(NEED, (5_620, 2_690, 2_000), "WBTC WETH", ALLOWED_PHRASE, False, id="WBTC leaves its band by the plan"),
+        pytest.param(
+            with_snapshot(NEED, pools=(*NEED.snapshot.pools, SKEWED_POOL)),
+            UNMOVED,
+            "WETH",
+            ALLOWED_PHRASE,
+            False,
+            id="fee of a route alone",
+        ),
     ],
 )
-def test_effect_needs_half_of_the_excess_removed(weights_bps: tuple[int, ...], is_held: bool) -> None:
-    assert bool(reason_for(step_without_cheap_route(NEEDS_WETH), weights_bps)) is is_held
+def test_effect_needs_half_of_the_excess_removed(
+    step: StepInput, weights_bps: tuple[int, ...], skipped: str, why: str, is_held: bool
+) -> None:
+    """Only of assets that are skipped for the fees of their route."""
+    assert bool(reason_for(step, weights_bps, skipped, why)) is is_held
 
 
 def test_effect_reason_names_asset_route_and_share_removed() -> None:
@@ -101,51 +130,6 @@ def test_effect_reason_names_the_asset_that_is_furthest_off() -> None:
     assert reason.startswith("LINK would stay 3.5 points beyond 18-22 %")
 
 
-@pytest.mark.parametrize(
-    ("skipped", "why", "plan_cost_bps", "is_held"),
-    [
-        pytest.param("WETH", ALLOWED_PHRASE, 59, True, id="a bp below the route"),
-        pytest.param("WETH", ALLOWED_PHRASE, 60, False, id="the route is allowed"),
-        pytest.param("WETH", ALLOWED_PHRASE, None, False, id="plan_cost off"),
-        pytest.param("WETH", "limits.turnover allows", 50, False, id="skipped for turnover"),
-        pytest.param("WBTC", ALLOWED_PHRASE, 50, False, id="another asset is skipped"),
-        pytest.param("", ALLOWED_PHRASE, 50, False, id="nothing is skipped"),
-    ],
-)
-def test_effect_counts_only_assets_skipped_for_their_cost(skipped: str, why: str, plan_cost_bps: int | None, is_held: bool) -> None:
-    step = with_limits(step_without_cheap_route(NEEDS_WETH), plan_cost_bps=plan_cost_bps)
-
-    assert bool(reason_for(step, (5_490, 2_500, 2_010), skipped, why)) is is_held
-
-
-@pytest.mark.parametrize(
-    ("weth_bps", "is_held"),
-    [
-        pytest.param(2_750, False, id="all of the half way"),
-        pytest.param(2_500, False, id="half of the half way"),
-        pytest.param(2_499, True, id="a bp less"),
-    ],
-)
-def test_effect_goes_by_the_goal_of_a_halfway_destination(weth_bps: int, is_held: bool) -> None:
-    """Under a schedule the excess is the distance from the target: 10 points in all, of which the goal removes five, 2.5 of WETH."""
-    step = step_without_cheap_route(NEEDS_WETH, Every(3_600), destination=Destination.HALFWAY)
-
-    assert bool(reason_for(step, (8_000 - weth_bps, weth_bps, 2_000))) is is_held
-
-
-def test_effect_ignores_what_leaves_its_band_by_the_plan() -> None:
-    """WBTC is inside its band now and 1.2 points above it after the plan; of WETH a tenth of a point is left."""
-    assert reason_for(step_without_cheap_route(NEEDS_WETH), (5_620, 2_690, 2_000), skipped="WBTC WETH") == ""
-
-
-def test_effect_counts_only_the_fees_of_a_route() -> None:
-    """A pool of a low fee whose price is 2 % off the reference: it may return, and no rule of fees holds the plan."""
-    step = step_without_cheap_route(NEEDS_WETH)
-    skewed = v2_pool(token("WBTC"), token("WETH"), price_of("WBTC") / price_of("WETH") * Fraction(98, 100), 10**6, fee_pips=500)
-
-    assert reason_for(with_snapshot(step, pools=(*step.snapshot.pools, skewed)), (5_490, 2_500, 2_010)) == ""
-
-
 EXEMPT: dict[str, Callable[[StepInput, Rebalance], tuple[StepInput, Rebalance]]] = {
     "request of the owner": lambda step, decision: (step, replace(decision, by_owner=True)),
     "part of a purchase": lambda step, decision: (step, replace(decision, exempt_turnover=Fraction(1))),
@@ -162,15 +146,13 @@ def with_max_weight(step: StepInput) -> StepInput:
 
 @pytest.mark.parametrize("exempt", EXEMPT.values(), ids=EXEMPT)
 def test_effect_judges_only_plans_of_a_trigger(exempt: Callable[[StepInput, Rebalance], tuple[StepInput, Rebalance]]) -> None:
-    step = step_without_cheap_route(NEEDS_WETH)
-    result = decide(step)
-    assert isinstance(result.decision, Rebalance)
+    result = decide(NEED)
     weights = tuple((drift.token, bps) for drift, bps in zip(result.drifts, (5_490, 2_500, 2_010), strict=True))
     plan = replace(signing.plan_of(), weights_after_bps=weights, skipped=(SkippedItem("WETH", ALLOWED_PHRASE),))
-    exempt_step, exempt_decision = exempt(step, result.decision)
-    exempt_drifts = decide(exempt_step).drifts if exempt_step.portfolio is not step.portfolio else result.drifts
+    exempt_step, exempt_decision = exempt(NEED, result.decision)
+    exempt_drifts = decide(exempt_step).drifts if exempt_step.portfolio is not NEED.portfolio else result.drifts
 
-    assert little_effect_reason(step, result.references, result.drifts, result.decision, plan)
+    assert little_effect_reason(NEED, result.references, result.drifts, result.decision, plan)
     assert little_effect_reason(exempt_step, result.references, exempt_drifts, exempt_decision, plan) == ""
 
 

@@ -10,7 +10,7 @@ import pytest
 from agent import guards
 from agent.amm.swap_errors import KnownTicksExceeded
 from agent.amm.v3.pool import V3Pool
-from agent.model import NATIVE_VENUE, LegPlace, Plan, StepInput
+from agent.model import NATIVE_VENUE, Leg, LegPlace, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.planning.limit_swaps import limit_reached, plan_limit_swap, with_raised_minimums
 from agent.units import NATIVE, price_text
@@ -141,44 +141,35 @@ SMALL_LEG = leg(WETH.address, USDC.address, 9, 501, pool="pool", min_out_raw=495
 LARGE_LEG = leg(WETH.address, USDC.address, 9, 1_000, pool="pool", min_out_raw=990)
 
 
+ALL_LEGS = (ROUTER_LEG, SMALL_LEG, LARGE_LEG)
+PAYOUT = leg(WETH.address, NATIVE, 500, 500, venue=NATIVE_VENUE, source=LegPlace.ROUTER, pool="weth", min_out_raw=490)
+
+
 @pytest.mark.parametrize(
-    ("min_value", "minimums_raw"),
+    ("legs", "prices", "min_value", "minimums_raw"),
     [
-        pytest.param(1_480, (290, 495, 990), id="below every minimum"),
-        pytest.param(1_483, (290, 495, 990), id="at the minimum of a leg"),
-        pytest.param(1_490, (290, 498, 993), id="same share, rounded up"),
-        pytest.param(1_501, (290, 501, 1_000), id="all that the legs pay"),
-        pytest.param(1_502, (290, 501, 1_000), id="more than they pay"),
+        pytest.param(ALL_LEGS, UNIT_PRICES, 1_480, (290, 495, 990), id="below every minimum"),
+        pytest.param(ALL_LEGS, UNIT_PRICES, 1_483, (290, 495, 990), id="at the minimum of a leg"),
+        pytest.param(ALL_LEGS, UNIT_PRICES, 1_490, (290, 498, 993), id="same share, rounded up"),
+        pytest.param(ALL_LEGS, UNIT_PRICES, 1_501, (290, 501, 1_000), id="all that the legs pay"),
+        pytest.param(ALL_LEGS, UNIT_PRICES, 1_502, (290, 501, 1_000), id="more than they pay"),
+        pytest.param((PAYOUT, LARGE_LEG), UNIT_PRICES | {NATIVE: Fraction(1)}, 1_500, (490, 1_000), id="payout in native coin stays"),
+        pytest.param((), UNIT_PRICES, 1, (), id="no legs"),
+        pytest.param((ROUTER_LEG,), UNIT_PRICES, 1, (290,), id="router leg alone"),
+        pytest.param((SMALL_LEG,), {}, 1, (495,), id="output without a price"),
     ],
 )
-def test_raised_minimums_are_the_same_share_of_each_leg(min_value: int, minimums_raw: tuple[int, ...]) -> None:
-    raised_plan = with_raised_minimums(plan_of(ROUTER_LEG, SMALL_LEG, LARGE_LEG), UNIT_PRICES, Fraction(min_value))
+def test_raised_minimums_are_the_same_share_of_each_leg(
+    legs: tuple[Leg, ...], prices: dict[str, Fraction], min_value: int, minimums_raw: tuple[int, ...]
+) -> None:
+    raised_plan = with_raised_minimums(plan_of(*legs), prices, Fraction(min_value))
 
-    assert tuple(leg.min_out_raw for leg in raised_plan.legs) == minimums_raw
-
-
-def test_raised_minimums_leave_a_payout_in_native_coin() -> None:
-    payout = leg(WETH.address, NATIVE, 500, 500, venue=NATIVE_VENUE, source=LegPlace.ROUTER, pool="weth", min_out_raw=490)
-
-    raised_plan = with_raised_minimums(plan_of(payout, LARGE_LEG), UNIT_PRICES | {NATIVE: Fraction(1)}, Fraction(1_500))
-
-    assert [leg.min_out_raw for leg in raised_plan.legs] == [490, 1_000]
-
-
-@pytest.mark.parametrize("plan", [plan_of(), plan_of(ROUTER_LEG)], ids=["no legs", "router leg alone"])
-def test_raised_minimums_of_a_plan_without_output_change_nothing(plan: Plan) -> None:
-    assert with_raised_minimums(plan, UNIT_PRICES, Fraction(1)) == plan
-
-
-def test_raised_minimums_of_an_unpriced_output_change_nothing() -> None:
-    plan = plan_of(SMALL_LEG)
-
-    assert with_raised_minimums(plan, {}, Fraction(1)) == plan
+    assert raised_plan == plan_of(*(replace(leg, min_out_raw=raw) for leg, raw in zip(legs, minimums_raw, strict=True)))
 
 
 @pytest.mark.parametrize(("min_value", "is_reached"), [(1_501, True), (Fraction(15_011, 10), False)])
 def test_limit_is_reached_at_the_exact_value_of_all_payouts(min_value: Fraction, is_reached: bool) -> None:
-    assert limit_reached(plan_of(ROUTER_LEG, SMALL_LEG, LARGE_LEG), UNIT_PRICES, Fraction(min_value)) is is_reached
+    assert limit_reached(plan_of(*ALL_LEGS), UNIT_PRICES, Fraction(min_value)) is is_reached
 
 
 def test_raised_minimums_pass_every_guard() -> None:
