@@ -36,6 +36,8 @@ from agent.model import (
 from agent.planning import planner
 from agent.planning.problem import Problem, build_problem
 from agent.reference import reference_prices
+from agent.reference.floors import fair_floor
+from agent.units import BPS
 from agent.weights.returns import Floats
 from tests.support.builders import (
     NOW_S,
@@ -279,6 +281,22 @@ def check_legs(step: StepInput, plan: Plan) -> None:
     for token_in, token_out in pairs:
         into.setdefault(token_out, set()).add(token_in)
     TopologicalSorter(into).prepare()  # raises CycleError if tokens return to their start
+
+
+def assert_within_limits(step: StepInput, plan: Plan, slippage_bps: int = 30) -> None:
+    """Require fair floors, value that is conserved but for the plan's costs, and costs and turnover within limits."""
+    cost = plan.cost
+    values = values_of(step, plan)
+    before, after = (sum((value[moment] for value in values), Fraction(0)) for moment in (0, 1))
+    assert flow_value(step, plan) == after - before == -(cost.fees + cost.impact + cost.skew)
+    if step.limits.plan_cost_bps is not None:
+        assert cost.total * BPS <= plan.turnover * step.limits.plan_cost_bps
+    if step.limits.turnover_bps is not None:
+        assert plan.turnover * BPS <= before * step.limits.turnover_bps
+    for leg in plan.legs:
+        tokens = [step.portfolio.token(at) for at in (leg.token_in, leg.token_out)]
+        prices = [price_of(of.symbol, PRICES) * Fraction(10) ** (6 - of.decimals) for of in tokens]
+        assert leg.min_out_raw >= fair_floor(leg.amount_in_raw, *prices, leg.fee_pips, step.limits.price_impact_bps or 0, slippage_bps)
 
 
 def checked_plan(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -148,11 +148,9 @@ def test_daily_loss_left_is_the_limit_less_the_loss(changes: dict[str, object], 
     assert partial_plans.daily_loss_left(limited_step(**changes)) == loss_left
 
 
-def test_daily_loss_left_without_a_limit_is_none() -> None:
-    step = with_limits(limited_step(), daily_loss_bps=None)
-
-    assert partial_plans.daily_loss_left(step) is None
-    assert partial_plans.daily_loss_left_for_exits(step) is None
+@pytest.mark.parametrize("loss_left", [partial_plans.daily_loss_left, partial_plans.daily_loss_left_for_exits], ids=["plans", "exits"])
+def test_daily_loss_left_without_a_limit_is_none(loss_left: Callable[[StepInput], Fraction | None]) -> None:
+    assert loss_left(with_limits(limited_step(), daily_loss_bps=None)) is None
 
 
 @pytest.mark.parametrize(
@@ -338,9 +336,8 @@ def purchase_under_way(lost: int) -> StepInput:
 def test_purchase_part_waits_for_the_daily_loss() -> None:
     outcome = outcome_of(purchase_under_way(lost=12 * MILLION))
 
-    assert outcome.kind is OutcomeKind.HOLD
     assert isinstance(outcome.decision, Hold)
-    assert outcome.decision.limiting_rule == "limits.daily_loss"
+    assert (outcome.kind, outcome.decision.limiting_rule) == (OutcomeKind.HOLD, "limits.daily_loss")
     assert "12 of 14 USDC" in outcome.reason
 
 

@@ -92,8 +92,8 @@ def test_curve_bounds_every_sequence_of_swaps(seed: int, sell_weth: bool, is_v2:
             continue  # buys less than one base unit
         swapped = state.swap(token_in, amount)
         state = swapped.pool_after
-        spent_raw = spent_raw + swapped.amount_in_raw
-        paid_raw = paid_raw + swapped.amount_out_raw
+        spent_raw += swapped.amount_in_raw
+        paid_raw += swapped.amount_out_raw
     value_in = float(spent_raw * PRICES[token_in] / SCALE)
     value_out = float(paid_raw * PRICES[token_out] / SCALE)
     rounded_up = 2 * len(curve.roots) * len(parts)  # each range asks for its input and its fee rounded up, and pays nothing for that
@@ -142,14 +142,9 @@ def test_surplus_is_the_payment_above_the_required_rate(seed: int, sell_weth: bo
     assert surplus == pytest.approx(paid - rate * taken, rel=1e-7, abs=1e-9)
 
 
-def test_curve_takes_nothing_above_its_best_rate() -> None:
+def test_curve_takes_its_capacity_at_a_low_rate_and_then_nothing() -> None:
     curve = trade_curves(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real_curve
-    assert response_at(curve, curve.best_rate)[0] == 0
-    assert response_at(curve, 1.5)[0] == 0
-
-
-def test_curve_takes_its_capacity_at_a_low_rate() -> None:
-    curve = trade_curves(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real_curve
+    assert [response_at(curve, rate)[0] for rate in (curve.best_rate, 1.5)] == [0, 0]
     assert response_at(curve, 0.5)[:2] == pytest.approx((curve.capacity, curve.outputs[-1]))
 
 
@@ -192,22 +187,17 @@ def test_curve_of_a_deep_pool_ends_at_max_input() -> None:
 
 def test_curve_is_none_without_liquidity() -> None:
     pool = v3_pool(WETH, USDC, 2_000, 100_000)
-    dry = replace(pool, liquidity=0, ticks=())
-    empty = replace(v2_pool(WETH, USDC, 2_000), reserve0=0)
-    for useless in (dry, empty, replace(pool, sqrt_price_x96=0)):
+    for useless in (replace(pool, liquidity=0, ticks=()), replace(v2_pool(WETH, USDC, 2_000), reserve0=0), replace(pool, sqrt_price_x96=0)):
         assert build_trade_curves(useless, WETH.address, *PRICES.values(), SCALE, 100) is None
 
 
 def test_curve_jumps_over_a_gap_in_the_liquidity() -> None:
     """Between two ticks nothing is offered: the curve jumps there as the pool does."""
     pool = v3_pool(WETH, USDC, 2_000, 100_000)
-    low = pool.tick - 40
-    high = pool.tick - 20
-    near = pool.liquidity
     far = pool.liquidity // 2
     lower, upper = pool.ticks
-    ticks = (lower, TickLiquidity(low, -far), TickLiquidity(high, near), upper)
-    gapped = replace(pool, ticks=(TickLiquidity(lower.index, far), *ticks[1:]))
+    gap = (TickLiquidity(pool.tick - 40, -far), TickLiquidity(pool.tick - 20, pool.liquidity))
+    gapped = replace(pool, ticks=(TickLiquidity(lower.index, far), *gap, upper))
     curve = trade_curves(gapped, pool.token0).real_curve
     assert (curve.liquidities == 0).sum() == 2, "the gap, and the end"
     share = curve.capacity * 0.9

@@ -10,7 +10,7 @@ from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
 from agent.planning import planner
 from agent.planning.planner import best_paying_pool, plan_swap
-from agent.planning.problem import build_pool_graph, build_problem
+from agent.planning.problem import build_pool_graph
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
 from agent.planning.solver.fixed_point import find_fixed_point
@@ -18,7 +18,7 @@ from agent.planning.solver.utility import objective_for_goal
 from agent.reference import reference_prices
 from tests.support.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import carry_out, pools_of
-from tests.support.planning_worlds import COARSE, DAI, KINDS, PRICES, USDC, WETH, gap_of, rebalance_to_targets, without_gas
+from tests.support.planning_worlds import COARSE, DAI, KINDS, PRICES, USDC, WETH, gap_of, problem_of, rebalance_to_targets, without_gas
 from tests.support.samples import slow
 from tests.support.text import mentions
 
@@ -53,9 +53,8 @@ def test_route_through_a_hub_takes_no_more_than_units_cost() -> None:
     pools = [v3_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WHOLE, USDC, 20, 4_000_000)]
     step = coarse_step({"USDC": 0, "WETH": 5_000, "WHOLE": 5_000}, {"WETH": 1_010}, *pools)
     first, second = replayed_plan(step).legs
-    now = pools_of(step)
-    less = now[pools[0].address].swap(WETH.address, first.amount_in_raw - 1)
-    assert now[pools[1].address].swap(USDC.address, less) < second.amount_out_raw
+    hub, last = (pools_of(step)[pool.address] for pool in pools)
+    assert last.swap(USDC.address, hub.swap(WETH.address, first.amount_in_raw - 1)) < second.amount_out_raw
 
 
 @pytest.mark.parametrize("whole_usd", [1_003, 10_007, 100_001])
@@ -76,7 +75,7 @@ def test_route_drops_only_a_dust_source_below_its_floor() -> None:
     pools = [v3_pool(GUSD, DAI, 1, 50_000_000), v3_pool(WETH, DAI, 2_000, 50_000_000), v3_pool(DAI, USDC, 1, 50_000_000)]
     targets = {"USDC": 2_500, "DAI": 2_500, "WETH": 2_500, "GUSD": 2_500}
     step = coarse_step(targets, {"WETH": 1_000, "GUSD": 1_000, "DAI": 0, "USDC": 0}, *pools)
-    walk = RouteSimulator(build_problem(step, reference_prices(step)))
+    walk = RouteSimulator(problem_of(step))
     feeds = Route(((pools[0].address, GUSD.address),), 2), Route(((pools[1].address, WETH.address),), 10**17)
     assert walk.run(Route(((pools[2].address, DAI.address),), 0, feeds), [2, 10**17]) == [0, 10**17]
     assert [leg.pool for leg in walk.draft.legs] == [pools[1].address, pools[2].address]
@@ -138,11 +137,10 @@ def test_skipped_names_a_drift_below_one_base_unit() -> None:
 def test_best_paying_pool_is_above_the_reference_only_if_it_is() -> None:
     pools = [v2_pool(WHOLE, USDC, 20, 4_000_000), v2_pool(WHOLE, USDC, Fraction(203, 10), 4_000_000, name="dear")]
     step = coarse_step({"USDC": 5_000, "WHOLE": 5_000}, {"WHOLE": 1_000}, *pools)
-    problem = build_problem(step, reference_prices(step))
     for pool, why in zip(pools, ("exchanges too few base units to hit a goal", "pays above the reference price"), strict=True):
-        walk = RouteSimulator(problem)
+        walk = RouteSimulator(problem_of(step))
         walk.run(Route(((pool.address, WHOLE.address),)), [20])
-        at, reason = best_paying_pool(problem, walk.draft, "move USDC past its goal")
+        at, reason = best_paying_pool(problem_of(step), walk.draft, "move USDC past its goal")
         assert at == pool.address
         assert mentions(reason, why, "move USDC")
 
@@ -161,7 +159,7 @@ def test_refusal_advises_only_limits_that_are_on(
 ) -> None:
     monkeypatch.setattr("agent.planning.solver.fixed_point.MAX_ITERATIONS", 0)
     step = coarse_step({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_000}, v3_pool(WHOLE, USDC, 20, 2_000_000))
-    problem = build_problem(step, reference_prices(step))
+    problem = problem_of(step)
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     with pytest.raises(Refused) as refused:
         find_fixed_point(build_pool_graph(problem, aim.value_off_goal), aim, budget, min_trade, {})

@@ -362,15 +362,6 @@ def test_exit_is_sold_while_sources_of_another_asset_disagree() -> None:
     assert_halts(outcome_of(with_balances(step, {WBTC.address: 0})), "LINK")
 
 
-def test_exit_waits_while_sources_of_its_own_price_disagree() -> None:
-    apart = v3_pool(WBTC, USDC, 60_000, twap_price=30_000)
-    assert_halts(outcome_of(two_sources("WBTC", pools=(SOUND, apart))), "contradict", "WBTC")
-
-
-def test_rebalance_is_judged_by_the_sources_of_every_asset() -> None:
-    assert_halts(outcome_of(two_sources(pools=(SOUND, APART), values=HEAVY)), "contradict", "LINK")
-
-
 def assert_sold_whole_at_its_feed(outcome: StepOutcome) -> None:
     """Require that all WETH is sold, with a floor of its reference price, which every guard passes."""
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
@@ -552,18 +543,6 @@ def test_refused_exit_buys_nothing_while_a_price_is_missing() -> None:
     assert isinstance(decide(codec.loads(StepInput, codec.dumps(outcome.step_input))).decision, Halt), "nor in a replay"
 
 
-@pytest.mark.parametrize(
-    ("step", "words"),
-    [
-        pytest.param(step_with_unpriced_stop("LINK"), (), id="exit without its own price"),
-        pytest.param(without_feed(step_with_stops("WBTC", pools=(*MARKET, SOUND)), "WETH"), (), id="exit without that of gas"),
-        pytest.param(step_with_unpriced_stop(values=HEAVY), ("LINK", "no reference price"), id="rebalance"),
-    ],
-)
-def test_exit_without_prices_and_rebalance_halt(step: StepInput, words: tuple[str, ...]) -> None:
-    assert_halts(outcome_of(step), *words)
-
-
 def test_selling_everything_sells_what_has_a_price() -> None:
     step = step_with_unpriced_stop()
     for token in (WETH, WBTC):
@@ -614,18 +593,26 @@ def test_exit_is_sold_while_another_balance_is_unknown(answers: tuple[int, ...])
     assert (ended.kind, ended.decision_result.exit_token) == (OutcomeKind.PLANNED, WETH.address)
 
 
+WBTC_APART = v3_pool(WBTC, USDC, 60_000, twap_price=30_000)
+
+
 @pytest.mark.parametrize(
-    "step",
+    ("step", "words"),
     [
-        pytest.param(with_unread_balance(values=HEAVY), id="purchases"),
-        pytest.param(with_unread_balance(values=HEAVY, answers=(5, 6)), id="purchases, two answers"),
-        pytest.param(with_unread_balance("WBTC"), id="its own exit"),
-        pytest.param(with_unread_balance("WBTC", answers=(5, 6)), id="its own exit, two answers"),
-        pytest.param(with_unread_balance("LINK", unread=USDC), id="balance of the numeraire"),
+        pytest.param(two_sources("WBTC", pools=(SOUND, WBTC_APART)), ("contradict", "WBTC"), id="sources of its own price disagree"),
+        pytest.param(two_sources(pools=(SOUND, APART), values=HEAVY), ("contradict", "LINK"), id="rebalance beside sources that disagree"),
+        pytest.param(step_with_unpriced_stop("LINK"), (), id="exit without its own price"),
+        pytest.param(without_feed(step_with_stops("WBTC", pools=(*MARKET, SOUND)), "WETH"), (), id="exit without that of gas"),
+        pytest.param(step_with_unpriced_stop(values=HEAVY), ("LINK", "no reference price"), id="rebalance without a price"),
+        pytest.param(with_unread_balance(values=HEAVY), (), id="purchases beside an unread balance"),
+        pytest.param(with_unread_balance(values=HEAVY, answers=(5, 6)), (), id="purchases beside two answers"),
+        pytest.param(with_unread_balance("WBTC"), (), id="exit of an unread balance"),
+        pytest.param(with_unread_balance("WBTC", answers=(5, 6)), (), id="exit of two answers"),
+        pytest.param(with_unread_balance("LINK", unread=USDC), (), id="balance of the numeraire"),
     ],
 )
-def test_purchase_or_own_exit_halts_while_a_balance_is_unknown(step: StepInput) -> None:
-    assert_halts(outcome_of(step))
+def test_rebalance_or_own_exit_halts_on_what_is_not_known(step: StepInput, words: tuple[str, ...]) -> None:
+    assert_halts(outcome_of(step), *words)
 
 
 def test_blocked_exit_without_a_price_refuses_no_other_exit() -> None:
