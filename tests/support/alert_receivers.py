@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest.mock import patch
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from apprise.plugins.email.base import NotifyEmail
+
+from tests.support.fakes.http_server import LoopbackHandler, listening
 
 WAIT_S = 60
 
@@ -53,52 +54,30 @@ class ReceivedMessages:
 def webhook(box: ReceivedMessages, secret: str = "path") -> Iterator[str]:
     """Yield the address of a webhook that accepts JSON, in apprise's format."""
 
-    class Hook(BaseHTTPRequestHandler):
+    class Hook(LoopbackHandler):
         def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            request = json.loads(self.body())
             taken = box.take({"title": request["title"], "text": request["message"], "path": self.path})
-            self.send_response(200 if taken else 503)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.reply(200 if taken else 503)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
-        yield f"json://127.0.0.1:{server.server_port}/{secret}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with listening(Hook) as port:
+        yield f"json://127.0.0.1:{port}/{secret}"
 
 
 @contextmanager
 def sms_gateway(box: ReceivedMessages, token: str) -> Iterator[str]:
     """Yield the address of a gateway for text messages, in apprise's format for SMSEagle, with a phone."""
 
-    class Gateway(BaseHTTPRequestHandler):
+    class Gateway(LoopbackHandler):
         def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            request = json.loads(self.body())
             parameters = request["params"]
             assert (request["method"], parameters["access_token"]) == ("sms.send_sms", token)
             taken = box.take({"to": parameters["to"], "text": parameters["message"]})
-            body = json.dumps({"result": {"message_id": 1, "status": "ok" if taken else "error"}}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.reply(200, json.dumps({"result": {"message_id": 1, "status": "ok" if taken else "error"}}).encode())
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
-        yield f"smseagle://{token}@127.0.0.1:{server.server_port}/15551234567"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with listening(Gateway) as port:
+        yield f"smseagle://{token}@127.0.0.1:{port}/15551234567"
 
 
 @contextmanager

@@ -6,13 +6,11 @@ import contextlib
 import json
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import rlp
@@ -30,6 +28,7 @@ from agent.units import Token
 from agent.venues.discovery import discover_pools
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
+from tests.support.fakes.http_server import LoopbackHandler, listening
 from tests.support.fakes.transport import AlterAnswer, RecordingTransport
 
 
@@ -78,10 +77,7 @@ def serve(answer: Answerer) -> Iterator[Served]:
     requests: list[Any] = []
     headers: list[Message] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # otherwise each body waits 40 ms for the client to acknowledge the headers
-
+    class Handler(LoopbackHandler):
         def parse_request(self) -> bool:
             """Parse plain headers like Python's mail parser, in a fifth of its time."""
             self.requestline = str(self.raw_requestline, "latin-1").strip()
@@ -93,7 +89,7 @@ def serve(answer: Answerer) -> Iterator[Served]:
             return True
 
         def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            request = json.loads(self.body())
             requests.append(request)
             headers.append(self.headers)
             reply = answer(request)
@@ -128,19 +124,8 @@ def serve(answer: Answerer) -> Iterator[Served]:
             with contextlib.suppress(OSError, ValueError):  # after a reset there is nothing left to flush
                 super().finish()
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield Served(f"http://127.0.0.1:{server.server_port}", requests, headers)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Handler) as port:
+        yield Served(f"http://127.0.0.1:{port}", requests, headers)
 
 
 def passing_on(url: str) -> Answerer:

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from eth_account import Account
 from eth_utils.crypto import keccak
 from hyperliquid.utils import signing
+
+from tests.support.fakes.http_server import LoopbackHandler, listening
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -717,58 +718,33 @@ def hyperliquid(*, is_mainnet: bool = False, nonces_kept: int = 100) -> Iterator
     """Run a venue with a seeded book."""
     venue = HyperliquidServer(is_mainnet=is_mainnet, nonces_kept=nonces_kept)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        wbufsize = 65_536
-
-        def log_message(self, *_: object) -> None:
-            pass
-
+    class Handler(LoopbackHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.body())
             with venue.lock:
                 if not venue.admits(self.path, body):
-                    return self.answer(429, b"")
+                    return self.reply(429)
                 if self.path == "/info":
                     if status := venue.read_faults.get(body["type"], venue.read_faults.get("*", 0)):
-                        return self.answer(status, b"")
-                    return self.answer(200, json.dumps(venue.info(body)).encode())
+                        return self.reply(status)
+                    return self.reply(200, json.dumps(venue.info(body)).encode())
                 venue.bodies.append(body)
                 fault = venue.faults.pop(0) if venue.faults else ""
                 if fault == "down":
-                    return self.answer(500, b"")
+                    return self.reply(500)
                 answer = None if fault == "dropped" else venue.exchange(body)
             if fault in ("lost", "dropped"):
                 self.close_connection = True
-                self.connection.close()
-                return None
+                return self.connection.close()
             if fault == "slow":
                 time.sleep(8)
-            if fault == "garbled":
-                return self.answer(200, b"<html>")
-            return self.answer(502 if fault == "late" else 200, json.dumps(answer).encode())
+            return self.reply(502 if fault == "late" else 200, b"<html>" if fault == "garbled" else json.dumps(answer).encode())
 
-        def answer(self, status: int, data: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    venue.url = f"http://127.0.0.1:{server.server_port}"
-    for coin in venue.coins:
-        venue.seed(coin.name, ("100000",) * 3 if coin.name == "DOGE" else ("10",) * 3)
-    try:
+    with listening(Handler) as port:
+        venue.url = f"http://127.0.0.1:{port}"
+        for coin in venue.coins:
+            venue.seed(coin.name, ("100000",) * 3 if coin.name == "DOGE" else ("10",) * 3)
         yield venue
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def key_of(number: int) -> Any:

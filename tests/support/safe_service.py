@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from eth_account import Account
@@ -23,6 +21,7 @@ from eth_utils.address import is_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.chain.lens import abi_encode
+from tests.support.fakes.http_server import LoopbackHandler, listening
 
 PREFIX = "/tx-service/local"
 """Path before that of the API, as the service of several networks has it."""
@@ -119,35 +118,22 @@ class FakeSafeService:
 def serving(service: FakeSafeService) -> Iterator[FakeSafeService]:
     """Serve it; a request needs the key, and paths begin with PREFIX and /api."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(LoopbackHandler):
         def do_GET(self) -> None:
-            self._reply("GET", {})
+            self.serve("GET", {})
 
         def do_POST(self) -> None:
             assert self.headers["Content-Type"] == "application/json"
-            self._reply("POST", json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.serve("POST", json.loads(self.body()))
 
-        def _reply(self, method: str, body: dict[str, Any]) -> None:
+        def serve(self, method: str, body: dict[str, Any]) -> None:
             status: int = 401
             answer: object = {"detail": "Authentication credentials were not provided."}
             if self.headers["Authorization"] == f"Bearer {KEY}":
                 status, answer = service.answer(method, self.path.removeprefix(f"{PREFIX}/api"), body)
-            raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            self.send_response(status)
-            if status in (301, 308):
-                self.send_header("Location", f"{service.url}/elsewhere")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
+            place = {"Location": f"{service.url}/elsewhere"} if status in (301, 308) else {}
+            self.reply(status, answer if isinstance(answer, bytes) else json.dumps(answer).encode(), **place)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    service.url = f"http://127.0.0.1:{server.server_port}{PREFIX}"
-    try:
+    with listening(Handler) as port:
+        service.url = f"http://127.0.0.1:{port}{PREFIX}"
         yield service
-    finally:
-        server.shutdown()
-        server.server_close()

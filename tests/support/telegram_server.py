@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
 from agent.app.controls import telegram
 from agent.app.controls.telegram import PhoneActions, TelegramBot
 from agent.config.loaded import LoadedConfig
+from tests.support.fakes.http_server import LoopbackHandler, listening
 
 TOKEN = "123456:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
 WAIT_S = 90
@@ -103,38 +103,20 @@ def bot_api() -> Iterator[BotApi]:
     """Run the server, without messages."""
     api = BotApi()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(LoopbackHandler):
         def do_POST(self) -> None:
             _, token, method = self.path.split("/")
-            text = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            parameters = {name: values[-1] for name, values in parse_qs(text).items()}
+            parameters = {name: values[-1] for name, values in parse_qs(self.body().decode()).items()}
             if token == f"bot{TOKEN}":
                 status, body = api.answer(method, parameters)
             else:
                 status = 401
                 body = {"ok": False, "error_code": 401, "description": "Unauthorized"}
-            raw = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            with suppress(OSError):  # the bot was killed while it waited
-                self.wfile.write(raw)
+            self.reply(status, json.dumps(body).encode(), Content_Type="application/json")
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    api.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with listening(Handler) as port:
+        api.url = f"http://127.0.0.1:{port}"
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @contextmanager

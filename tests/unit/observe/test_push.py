@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +32,7 @@ from agent.store.database import fact_text, write_facts
 from agent.store.store import Store
 from agent.web.reach import PublicOptions
 from tests.support import agents
+from tests.support.fakes.http_server import LoopbackHandler, listening
 from tests.support.pages.certificates import certificate  # noqa: F401
 from tests.support.records.alerts import KINDS, NOON, RULES
 from tests.support.stores import store_fixture
@@ -97,31 +95,18 @@ def service(certificate: PublicOptions, monkeypatch: pytest.MonkeyPatch) -> Iter
     """A push service by HTTPS, whose certificate this process trusts."""
     push_service = PushService()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(LoopbackHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            push_service.got.setdefault(self.path, []).append((dict(self.headers), body))
-            self.send_response(next(iter(push_service.statuses.get(self.path, [])), 201))
+            push_service.got.setdefault(self.path, []).append((dict(self.headers), self.body()))
+            status = next(iter(push_service.statuses.get(self.path, [])), 201)
             if self.path in push_service.statuses:
                 push_service.statuses[self.path] = push_service.statuses[self.path][1:]
-            self.send_header("Location", "/elsewhere")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.reply(status, Location="/elsewhere")
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    assert certificate.tls_cert is not None
-    context.load_cert_chain(certificate.tls_cert, certificate.tls_key)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.tls_cert))
-    push_service.host = f"localhost:{server.server_port}"
-    yield push_service
-    server.shutdown()
-    server.server_close()
+    with listening(Handler, certificate) as port:
+        push_service.host = f"localhost:{port}"
+        yield push_service
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from agent.signing.keys import (
     disable_core_dumps,
     load_key,
 )
-from tests.support.records.shown_errors import error_texts
+from tests.support.foreign_text import shown_of
 from tests.support.text import mentions
 
 CANARY = bytes.fromhex("c0ffee" + "5eed" * 14 + "42")
@@ -74,7 +74,7 @@ def refusal(load: Callable[[], object]) -> ConfigError:
         load()
     # The frame of the test itself is left out: it is ours, and holds the canary.
     error = raised.value.with_traceback(raised.tb.tb_next.tb_next if raised.tb.tb_next else None)
-    assert not leaks(error_texts(error))
+    assert not leaks(shown_of(error))
     return raised.value
 
 
@@ -279,7 +279,7 @@ def test_key_and_secret_cannot_be_pickled_or_copied(secret: PrivateKey | Secret,
     with pytest.raises(TypeError) as raised:
         copy_of(secret)
 
-    assert not leaks(error_texts(raised.value))
+    assert not leaks(shown_of(raised.value))
     assert not leaks(repr(secret) + str(secret) + f"{secret}")
 
 
@@ -288,7 +288,7 @@ def test_failed_signature_does_not_show_the_key(tx_fields: dict[str, object]) ->
     with pytest.raises(OperatorNeeded) as raised:
         CANARY_KEY.sign(tx_fields)
 
-    assert not leaks(error_texts(raised.value))
+    assert not leaks(shown_of(raised.value))
 
 
 def test_core_dumps_are_off_in_this_process_and_its_children() -> None:

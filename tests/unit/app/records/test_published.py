@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from agent.config.weights import read_supplies
 from agent.errors import ConfigError, Retryable
 from tests.support.agents import config
 from tests.support.builders import step_input
+from tests.support.fakes.http_server import LoopbackHandler, listening
 from tests.support.text import mentions, raises_field
 
 CLOSES = b"time,symbol,close\n2026-01-01,BTC,50000\n"
@@ -38,7 +37,7 @@ class FakeSite:
 def site() -> Iterator[FakeSite]:
     site = FakeSite()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(LoopbackHandler):
         def do_GET(self) -> None:
             site.asked.append(self.path)
             body = site.files.get(self.path.partition("?")[0])
@@ -49,16 +48,9 @@ def site() -> Iterator[FakeSite]:
             self.end_headers()
             self.wfile.write(body or b"")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    site.url = f"http://127.0.0.1:{server.server_port}"
-    yield site
-    server.shutdown()
-    server.server_close()
+    with listening(Handler) as port:
+        site.url = f"http://127.0.0.1:{port}"
+        yield site
 
 
 def named(folder: Path, source: str, **keys: str) -> LoadedConfig:

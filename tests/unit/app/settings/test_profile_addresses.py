@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +14,7 @@ from agent.config.writing.profile import MAX_BYTES
 from agent.errors import ConfigError, Retryable
 from agent.web.reach import PublicOptions
 from tests.support.agents import config, profile, taken_over
+from tests.support.fakes.http_server import LoopbackHandler, listening
 from tests.support.pages.certificates import certificate
 
 __all__ = ["certificate"]
@@ -28,26 +25,14 @@ def site(certificate: PublicOptions, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """An https site with a profile at /p, a redirect to it at /moved, too much at /large, no TOML at /broken."""
     content = profile(tmp_path).read_bytes()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(LoopbackHandler):
         def do_GET(self) -> None:
-            self.send_response(302 if self.path == "/moved" else 200)
-            self.send_header("Location", "/p")
-            self.end_headers()
-            with suppress(OSError):  # the reader of /large leaves early
-                self.wfile.write({"/large": content + b"#" * MAX_BYTES, "/broken": b"["}.get(self.path, content))
+            body = {"/large": content + b"#" * MAX_BYTES, "/broken": b"["}.get(self.path, content)
+            self.reply(302 if self.path == "/moved" else 200, body, Location="/p")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(str(certificate.tls_cert), str(certificate.tls_key))
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.tls_cert))
-    yield f"https://localhost:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with listening(Handler, certificate) as port:
+        yield f"https://localhost:{port}"
 
 
 def test_profile__is_read_from_an_https_address_of_pinned_hash(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from agent.errors import ConfigError
 from agent.signing import keys
 from agent.signing.keys import KeyringEntry, load_from_keyring, load_key, require_keyring
 from agent.signing.secret import Secret
+from tests.support.foreign_text import shown_of
 from tests.support.keyrings import FailingKeyring, MemoryKeyring, PlaintextKeyring, ReadOnlyKeyring, using
-from tests.support.records.shown_errors import error_texts
 from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, address_in_file, typist
 from tests.support.text import raises_field
 
@@ -74,7 +74,7 @@ def test_a_keyring_that_fails_shows_neither_key_nor_message(backend: MemoryKeyri
     with using(backend), raises_field("keyring", "unexpected error") as caught:
         api.import_wallet(None, "trimtab/main", NONE, typist(KEY))
     error = caught.value.with_traceback(caught.tb.tb_next and caught.tb.tb_next.tb_next)
-    assert KEY not in error_texts(error)
+    assert KEY not in shown_of(error)
     assert not backend.kept
 
 
@@ -84,7 +84,7 @@ def test_an_entry_that_is_no_key_is_told_without_showing_it(entry_text: str) -> 
     backend.kept["trimtab", "main"] = entry_text
     with using(backend), raises_field("wallet.keyring", "private key") as caught:
         load_key(KeyringEntry("trimtab", "main"), 1, ask=None)
-    assert not entry_text or entry_text not in error_texts(caught.value.with_traceback(None))
+    assert not entry_text or entry_text not in shown_of(caught.value.with_traceback(None))
 
 
 def test_entry_error__keeps_no_frame_with_what_was_read() -> None:
