@@ -47,8 +47,7 @@ def callback(payer: str, token: str, raw: int, amount0: int, amount1: int = -1) 
 
 def add_foreign(chain: LocalChain, symbol: str, artifact: Artifact, *arguments: object, decimals: int = 18) -> Token:
     """Add a token of another kind, worth one dollar and without a feed; the whale has plenty of it."""
-    address = chain.deploy(artifact, symbol, symbol, decimals, *arguments)
-    token = Token(address, symbol, decimals)
+    token = Token(chain.deploy(artifact, symbol, symbol, decimals, *arguments), symbol, decimals)
     books = chain.deployed_world
     chain.deployed_world = replace(
         books,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import inf, isinf
@@ -41,17 +41,19 @@ DEEP = SimulationSettings(depth=Fraction(10**9), fee_pips=1_000, start_value=Fra
 """Fees of 10 bps and almost no impact."""
 
 
-def hourly(**closes: Sequence[float]) -> PriceTable:
-    """Return a table with one bar an hour."""
+def hourly(bar_s: int = HOUR_S, **closes: Sequence[float]) -> PriceTable:
+    """Return a table with one bar an hour, or every `bar_s`."""
     bars = len(next(iter(closes.values())))
-    return make_price_table([START_S + HOUR_S * bar for bar in range(bars)], closes)
+    return make_price_table([START_S + bar_s * bar for bar in range(bars)], closes)
 
 
-def random_table(seed: int, bars: int, symbols: Sequence[str] = ("BTC", "ETH"), volatility: float = 0.03) -> PriceTable:
-    """Return geometric random walks from 100, with four decimals."""
+def random_table(
+    seed: int, bars: int, symbols: Sequence[str] = ("BTC", "ETH"), volatility: float = 0.03, *, places: int = 4, bar_s: int = HOUR_S
+) -> PriceTable:
+    """Return geometric random walks from 100, with so many decimals."""
     steps = np.random.default_rng(seed).normal(0, volatility, (bars, len(symbols)))
-    paths = np.round(100 * np.exp(np.cumsum(steps, axis=0)), 4)
-    return hourly(**{symbol: paths[:, column].tolist() for column, symbol in enumerate(symbols)})
+    paths = np.round(100 * np.exp(np.cumsum(steps, axis=0)), places)
+    return hourly(bar_s, **{symbol: paths[:, column].tolist() for column, symbol in enumerate(symbols)})
 
 
 def halves(trigger: Trigger = BAND) -> BacktestSpec:
@@ -118,17 +120,14 @@ TERMS = AllocatorSchedule(7 * DAY_S, 20 * DAY_S)
 WALKING = {"A": 4_000, "B": 3_000, "USD": 3_000}
 
 
-def daily(closes: dict[str, Sequence[float]]) -> PriceTable:
+def daily(closes: Mapping[str, Sequence[float]]) -> PriceTable:
     """Return a table with one bar a day."""
-    bars = len(next(iter(closes.values())))
-    return make_price_table([START_S + DAY_S * bar for bar in range(bars)], closes)
+    return hourly(DAY_S, **closes)
 
 
 def walks(seed: int, bars: int, volatility: float = 0.04) -> PriceTable:
-    """Return two geometric random walks."""
-    steps = np.random.default_rng(seed).normal(0, volatility, (bars, 2))
-    paths = np.round(100 * np.exp(np.cumsum(steps, axis=0)), 6)
-    return daily({"A": paths[:, 0].tolist(), "B": paths[:, 1].tolist()})
+    """Return two geometric random walks by day."""
+    return random_table(seed, bars, ("A", "B"), volatility, places=6, bar_s=DAY_S)
 
 
 def swinging(bars: int, seed: int = 0) -> PriceTable:

@@ -62,6 +62,18 @@ def good(result: Callable[[str, list[Any]], Any] = lambda method, params: "0x1")
     return lambda request: Reply(json.dumps(rpc_answer(request, result)).encode())
 
 
+def erring(error: object, *, most: int | None = None, status: int = 200, **more: object) -> Answerer:
+    """Return the answers of a server with this error for each call, or at most for so many of a batch; `more` are further fields."""
+
+    def answer(request: Any) -> Reply:
+        is_batch = isinstance(request, list)
+        calls = request[:most] if is_batch else [request]
+        answers = [{"jsonrpc": "2.0", "id": call["id"], "error": error, **more} for call in calls]
+        return Reply(json.dumps(answers if is_batch else answers[0]).encode(), status)
+
+    return answer
+
+
 @dataclass
 class Served:
     """A running server: its URL, and the parsed bodies and the headers of its requests."""

@@ -42,6 +42,8 @@ USER_SIGNED = {
 TESTNET_ETH = (("0.0", 25), ("20000.0", 10), ("50000.0", 5), ("200000.0", 3))
 
 
+OFF_TICK = "Price must be divisible by tick size."
+INCREASES = "Reduce only order would increase position."
 POOLED = ("unifiedAccount", "portfolioMargin")
 
 
@@ -75,8 +77,7 @@ class Coin:
         """Return whether a price has at most five significant figures and 6 decimals less those of a size; whole numbers always pass."""
         if price.denominator == 1:
             return True
-        shown_text = text(price, 12).rstrip("0")
-        whole, part = shown_text.split(".")
+        whole, part = text(price, 12).rstrip("0").split(".")
         return len(part) <= 6 - self.size_decimals and len((whole + part).lstrip("0")) <= 5
 
     def margin(self, notional: Fraction, leverage: int | None) -> Fraction:
@@ -382,23 +383,21 @@ class HyperliquidServer:
         trigger = Fraction(how["triggerPx"])
         order = Order(account, coin.name, wire["b"], price, size, size, len(self.orders) + 1, wire["c"], wire["r"], "", self.now_ms)
         order.trigger = trigger
-        why = ""
-        if not coin.tick_ok(price) or not coin.tick_ok(trigger):
-            why = "Price must be divisible by tick size."
-            order.status = "tickRejected"
-        elif (
-            not self.takes_stops
-            or how["isMarket"] is not True
-            or how["tpsl"] != "sl"
-            or (trigger <= coin.mark if wire["b"] else trigger >= coin.mark)
-        ):
-            why = "Invalid TP/SL price."
-            order.status = "badTriggerPxRejected"
-        elif self.reducible(order) == 0:
-            why = "Reduce only order would increase position."
-            order.status = "reduceOnlyRejected"
-        self.orders.append(order)
+        is_wrong_trigger = trigger <= coin.mark if wire["b"] else trigger >= coin.mark
+        is_stop = self.takes_stops and how["isMarket"] is True and how["tpsl"] == "sl" and not is_wrong_trigger
+        why = self.reject(
+            order,
+            (not coin.tick_ok(price) or not coin.tick_ok(trigger), OFF_TICK, "tickRejected"),
+            (not is_stop, "Invalid TP/SL price.", "badTriggerPxRejected"),
+            (self.reducible(order) == 0, INCREASES, "reduceOnlyRejected"),
+        )
         return {"error": why} if why else {"resting": {"oid": order.oid, "cloid": order.cloid}}
+
+    def reject(self, order: Order, *rules: tuple[bool, str, str]) -> str:
+        """Keep an order with the status of the first rule that it breaks; return why, or ""."""
+        why, order.status = next(((why, status) for is_broken, why, status in rules if is_broken), ("", order.status))
+        self.orders.append(order)
+        return why
 
     def fire(self, name: str) -> list[Order]:
         """Execute the stops whose trigger the mark has reached, against the book. Return them."""
@@ -420,35 +419,27 @@ class HyperliquidServer:
     ) -> Any:
         """Accept an order by the documented rules, and return the venue's answer."""
         coin = self.coin(name)
-        wallet = self.wallet(user)
         order = Order(user, name, is_buy, price, size, size, len(self.orders) + 1, cloid, reduce, tif, self.now_ms)
-        position_size = wallet.held.get(name, ServerPosition()).size
+        position_size = self.wallet(user).held.get(name, ServerPosition()).size
         sign = 1 if is_buy else -1
         matches = self.matches(order)
-        why = ""
-        if self.refusal and user != HOUSE:
-            why, order.status = self.refusal, "rejected"
-        elif coin.is_delisted:
-            why = "Asset is delisted."
-            order.status = "delistedRejected"
-        elif not coin.tick_ok(price):
-            why = "Price must be divisible by tick size."
-            order.status = "tickRejected"
-        elif price * size < 10 and not (reduce and position_size == -sign * size):
-            why = "Order must have minimum value of $10."
-            order.status = "minTradeNtlRejected"
-        elif reduce and position_size * sign >= 0:
-            why = "Reduce only order would increase position."
-            order.status = "reduceOnlyRejected"
-        elif tif == "Alo" and matches:
-            why, order.status = f"Post only order would have immediately matched, bbo was {text(matches[0].price)}.", "badAloPxRejected"
-        elif tif == "Ioc" and not matches:
-            why = "Order could not immediately match against any resting orders."
-            order.status = "iocCancelRejected"
-        elif user != HOUSE and not reduce and not self.has_margin(wallet, coin, sign * size, price):
-            why = "Insufficient margin to place order."
-            order.status = "perpMarginRejected"
-        self.orders.append(order)
+        is_ours = user != HOUSE
+        best = text(matches[0].price) if matches else ""
+        is_small = price * size < 10 and not (reduce and position_size == -sign * size)
+        why = self.reject(
+            order,
+            (bool(self.refusal) and is_ours, self.refusal, "rejected"),
+            (coin.is_delisted, "Asset is delisted.", "delistedRejected"),
+            (not coin.tick_ok(price), OFF_TICK, "tickRejected"),
+            (is_small, "Order must have minimum value of $10.", "minTradeNtlRejected"),
+            (reduce and position_size * sign >= 0, INCREASES, "reduceOnlyRejected"),
+            (tif == "Alo" and best != "", f"Post only order would have immediately matched, bbo was {best}.", "badAloPxRejected"),
+            (tif == "Ioc" and not best, "Order could not immediately match against any resting orders.", "iocCancelRejected"),
+            (
+                is_ours and not reduce and not self.has_margin(self.wallet(user), coin, sign * size, price),
+                "Insufficient margin to place order.", "perpMarginRejected",
+            ),
+        )  # fmt: skip
         if why:
             return {"error": why}
         start = len(self.fills)
@@ -563,20 +554,18 @@ class HyperliquidServer:
                 return [self.order_row(order) for order in self.orders if order.user == user and order.status == "open"]
             case "orderStatus":
                 return self.order_status(user, body["oid"])
-            case "userNonFundingLedgerUpdates":
-                mine = [row for row in self.transfers if row["user"] == user and row["time"] >= body["startTime"]]
-                return [{key: value for key, value in row.items() if key != "user"} for row in mine[:500]]
-            case "userFunding":
-                mine = [row for row in self.paid if row["user"] == user and row["time"] >= body["startTime"]]
+            case "userNonFundingLedgerUpdates" | "userFunding" as kind:
+                rows = self.paid if kind == "userFunding" else self.transfers
+                mine = [row for row in rows if row["user"] == user and row["time"] >= body["startTime"]]
                 return [{key: value for key, value in row.items() if key != "user"} for row in mine[:500]]
             case "fundingHistory":
                 return [row for row in self.rates if row["coin"] == body["coin"] and row["time"] >= body["startTime"]][:500]
             case "candleSnapshot":
                 return self.candles(**body["req"])
-            case "userFillsByTime" if self.hides_fills:
-                return []
             case "userFillsByTime":
-                return [fill for fill in self.fills if fill["user"] == user and fill["time"] >= body["startTime"]][:2_000]
+                return [fill for fill in self.fills if not self.hides_fills and fill["user"] == user and fill["time"] >= body["startTime"]][
+                    :2_000
+                ]
         return None
 
     def candles(self, coin: str, interval: str, startTime: int, endTime: int) -> list[dict[str, Any]]:
@@ -633,61 +622,53 @@ class HyperliquidServer:
     def state(self, user: str) -> dict[str, Any]:
         wallet = self.wallets.get(user, Wallet())
         amount = inexact if self.is_inexact else text
+
+        def figure(name: str, value: Fraction) -> str:
+            return amount(value * self.lie.get(name, 1))
+
+        def row(coin: Coin, position: ServerPosition, leverage: dict[str, Any], margin: Fraction, *, stated: str) -> dict[str, Any]:
+            fields = {
+                "coin": coin.name, "szi": text(position.size), "entryPx": text(position.cost / position.size, 3),
+                "positionValue": stated, "unrealizedPnl": amount(position.size * coin.mark - position.cost),
+                "leverage": leverage, "marginUsed": amount(margin), "maxLeverage": coin.tiers[0][1],
+            }  # fmt: skip
+            return {"type": "oneWay", "position": fields}
+
+        def summary(value: Fraction, gross: Fraction, usd: Fraction, margin: Fraction) -> dict[str, str]:
+            return {
+                "accountValue": figure("accountValue", value), "totalNtlPos": amount(gross),
+                "totalRawUsd": figure("totalRawUsd", usd), "totalMarginUsed": amount(margin),
+            }  # fmt: skip
+
         rows = []
-        gross = Fraction(0)
         value = wallet.usd
-        initial = Fraction(0)
-        maintenance = Fraction(0)
-        for name, coin_position in wallet.held.items():
+        gross = initial = maintenance = Fraction(0)
+        for name, position in wallet.held.items():
             coin = self.coin(name)
-            worth = abs(coin_position.size) * coin.mark
-            lev = wallet.leverages.get(name, 20)
+            worth = abs(position.size) * coin.mark
+            margin = coin.margin(worth, wallet.leverages.get(name, 20))
             gross += worth
-            value += coin_position.size * coin.mark
-            initial += coin.margin(worth, lev)
+            value += position.size * coin.mark
+            initial += margin
             maintenance += coin.margin(worth, None)
-            position = {
-                "coin": name, "szi": text(coin_position.size), "entryPx": text(coin_position.cost / coin_position.size, 3),
-                "positionValue": amount(worth * self.lie.get("positionValue", 1)),
-                "unrealizedPnl": amount(coin_position.size * coin.mark - coin_position.cost),
-                "leverage": self.leverage(user, name), "marginUsed": amount(coin.margin(worth, lev)),
-                "maxLeverage": coin.tiers[0][1],
-            }  # fmt: skip
-            rows.append({"type": "oneWay", "position": position})
+            rows.append(row(coin, position, self.leverage(user, name), margin, stated=figure("positionValue", worth)))
         isolated_value = isolated_gross = isolated_usd = Fraction(0)
-        for name, (isolated, own_margin) in wallet.isolated.items():
+        for name, (position, margin) in wallet.isolated.items():
             coin = self.coin(name)
-            worth = abs(isolated.size) * coin.mark
+            usd = margin - position.cost
+            worth = abs(position.size) * coin.mark
             isolated_gross += worth
-            isolated_usd += own_margin - isolated.cost
-            isolated_value += own_margin - isolated.cost + isolated.size * coin.mark
-            position = {
-                "coin": name, "szi": text(isolated.size), "entryPx": text(isolated.cost / isolated.size, 3), "positionValue": amount(worth),
-                "unrealizedPnl": amount(isolated.size * coin.mark - isolated.cost),
-                "leverage": {"type": "isolated", "value": 5, "rawUsd": amount(own_margin - isolated.cost)},
-                "marginUsed": amount(own_margin), "maxLeverage": coin.tiers[0][1],
-            }  # fmt: skip
-            rows.append({"type": "oneWay", "position": position})
-        if wallet.mode in POOLED:
-            value -= (cash := value - initial)
-        else:
-            cash = Fraction(0)
-        summary = {
-            "accountValue": amount(value * self.lie.get("accountValue", 1)),
-            "totalNtlPos": amount(gross),
-            "totalRawUsd": amount((wallet.usd - cash) * self.lie.get("totalRawUsd", 1)),
-            "totalMarginUsed": amount(initial),
-        }
-        every = {
-            "accountValue": amount((value + isolated_value) * self.lie.get("accountValue", 1)),
-            "totalNtlPos": amount(gross + isolated_gross),
-            "totalRawUsd": amount((wallet.usd - cash + isolated_usd) * self.lie.get("totalRawUsd", 1)),
-            "totalMarginUsed": amount(initial + isolated_value),
-        }
+            isolated_usd += usd
+            isolated_value += usd + position.size * coin.mark
+            rows.append(row(coin, position, {"type": "isolated", "value": 5, "rawUsd": amount(usd)}, margin, stated=amount(worth)))
+        cash = value - initial if wallet.mode in POOLED else Fraction(0)
+        value -= cash
+        cross = (value, gross, wallet.usd - cash, initial)
+        isolated = (isolated_value, isolated_gross, isolated_usd, isolated_value)
         return {
-            "marginSummary": every,
-            "crossMarginSummary": summary,
-            "crossMaintenanceMarginUsed": amount(maintenance * self.lie.get("crossMaintenanceMarginUsed", 1)),
+            "marginSummary": summary(*map(sum, zip(cross, isolated, strict=True))),
+            "crossMarginSummary": summary(*cross),
+            "crossMaintenanceMarginUsed": figure("crossMaintenanceMarginUsed", maintenance),
             "withdrawable": amount(max(Fraction(0), value - max(initial, gross / 10))),
             "assetPositions": rows,
             "time": self.now_ms,

@@ -260,18 +260,10 @@ class LedgerOfChain:
         """Return the number of those."""
         return len(self.hashes())
 
-    def gas_wei(self, since_s: int) -> int:
-        """Return the gas paid for them since a time."""
-        return sum(
-            transaction.gas_wei for transaction in self._done if transaction.tx_hash not in self._by_hand and transaction.time_s > since_s
-        )
-
-    def others_gas_wei(self, since_s: int) -> int:
-        """Return the gas paid for the owner's own since a time, and for all transactions before this ledger began."""
-        own = sum(
-            transaction.gas_wei for transaction in self._done if transaction.tx_hash in self._by_hand and transaction.time_s > since_s
-        )
-        return own + self._before_wei
+    def gas_wei(self, since_s: int, *, by_hand: bool = False) -> int:
+        """Return the gas paid for them since a time; or for the owner's own, and for all transactions before this ledger began."""
+        counted = [done for done in self._done if (done.tx_hash in self._by_hand) is by_hand and done.time_s > since_s]
+        return sum(done.gas_wei for done in counted) + (self._before_wei if by_hand else 0)
 
     def read(self) -> None:
         """Read up to the newest block."""

@@ -108,8 +108,7 @@ def write_steps(path: Path, steps: Iterable[StepInput]) -> Path:
 
 def canaries() -> dict[str, str]:
     """Return results known to differ between machines; if they are equal, the environment had no effect."""
-    dice = np.random.default_rng(1)
-    matrix = dice.normal(size=(40, 40))
+    matrix = np.random.default_rng(1).normal(size=(40, 40))
     points = np.linspace(0.1, 50, 10_001)
     return {
         "LAPACK": fingerprint(repr(np.linalg.solve(matrix, matrix[0]).tolist())),

@@ -100,15 +100,13 @@ class Ranges:
         return min([*(tick for tick in self.net if tick > self.tick), end, self.known[1]])
 
     def _in(self, down: bool, start: int, end: int) -> int:
-        high = max(start, end)
-        low = min(start, end)
+        low, high = sorted((start, end))
         if down:
             return _up(_up((self.liquidity << 96) * (high - low), high), low)
         return _up(self.liquidity * (high - low), Q96)
 
     def _out(self, down: bool, start: int, end: int) -> int:
-        high = max(start, end)
-        low = min(start, end)
+        low, high = sorted((start, end))
         if down:
             return self.liquidity * (high - low) // Q96
         return (self.liquidity << 96) * (high - low) // high // low
@@ -364,20 +362,16 @@ class Peer:
         return self.walk.draft
 
 
-def open_peer(step: StepInput, decision: Rebalance) -> Peer:
-    """Return a peer in its initial state."""
-    problem = build_problem(step, reference_prices(step))
-    return Peer(problem, objective_for_goal(problem, decision.goal), RouteSimulator(problem), turnover_left(step, problem.total)[0])
-
-
-def sequential(step: StepInput, decision: Rebalance) -> PlanDraft:
+def sequential(step: StepInput, decision: Rebalance, slices: int = 1) -> PlanDraft:
     """Swap one pair after another, each through the best single route of one or two pools, like rebalancing bots."""
-    return open_peer(step, decision).rebalance(1)
+    problem = build_problem(step, reference_prices(step))
+    peer = Peer(problem, objective_for_goal(problem, decision.goal), RouteSimulator(problem), turnover_left(step, problem.total)[0])
+    return peer.rebalance(slices)
 
 
 def grid(step: StepInput, decision: Rebalance) -> PlanDraft:
     """Swap one pair after another, each split over routes in slices of 5 %, like smart order routers."""
-    return open_peer(step, decision).rebalance(SLICES)
+    return sequential(step, decision, SLICES)
 
 
 def objective(step: StepInput, decision: Rebalance, delta: dict[str, int]) -> Value:

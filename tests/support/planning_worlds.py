@@ -131,11 +131,19 @@ def random_step(
     """Return a portfolio with equal targets and random holdings over random pools."""
     dice = random.Random(seed)
     symbols = SYMBOLS[:tokens]
+    values = _spread_values(dice, symbols, worth)
+    return step_input(_even_targets(symbols), values, PRICES, pools=random_pools(dice, symbols, pools, depth, skew))
+
+
+def _spread_values(dice: random.Random, symbols: Sequence[str], worth: int) -> dict[str, Fraction]:
+    """Return holdings in value, none of them zero."""
     shares = [dice.gammavariate(2, 1) for _ in symbols]
-    values = {s: Fraction(worth * share / sum(shares)).limit_denominator(100) for s, share in zip(symbols, shares, strict=True)}
-    even = 10_000 // tokens
-    targets = dict.fromkeys(symbols, even) | {symbols[0]: 10_000 - even * (tokens - 1)}
-    return step_input(targets, values, PRICES, pools=random_pools(dice, symbols, pools, depth, skew))
+    return {s: Fraction(worth * share / sum(shares)).limit_denominator(100) for s, share in zip(symbols, shares, strict=True)}
+
+
+def _even_targets(symbols: Sequence[str]) -> dict[str, int]:
+    even = 10_000 // len(symbols)
+    return dict.fromkeys(symbols, even) | {symbols[0]: 10_000 - even * (len(symbols) - 1)}
 
 
 def large_step(seed: int, tokens: int, pools: int) -> StepInput:
@@ -143,12 +151,9 @@ def large_step(seed: int, tokens: int, pools: int) -> StepInput:
     dice = random.Random(f"large {seed} {tokens} {pools}")
     symbols = ("USDC", "WETH", *(f"T{k}" for k in range(tokens - 2)))
     prices = {**PRICES, **{symbol: Fraction(10 ** dice.uniform(-1, 3)).limit_denominator(100) for symbol in symbols[2:]}}
-    shares = [dice.gammavariate(2, 1) for _ in symbols]
-    values = {s: Fraction(1_000_000 * share / sum(shares)).limit_denominator(100) for s, share in zip(symbols, shares, strict=True)}
-    even = 10_000 // tokens
-    targets = dict.fromkeys(symbols, even) | {symbols[0]: 10_000 - even * (tokens - 1)}
+    values = _spread_values(dice, symbols, 1_000_000)
     markets = random_pools(dice, symbols, pools, 10 ** dice.uniform(5.5, 7), dice.choice([0.0, 0.001, 0.001, 0.003]), prices)
-    step = step_input(targets, values, prices, pools=markets)
+    step = step_input(_even_targets(symbols), values, prices, pools=markets)
     return with_limits(step, pool_min_value=None, min_trade=None, daily_turnover_bps=None, turnover_bps=None)
 
 

@@ -73,8 +73,7 @@ def recorded_steps(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: Rec
     store = open_store(f"sqlite:///{folder}/trimtab.db", 31_337, builders.OWNER)
     place = folder / "steps"
     store.steps.on_step_recorded = StepRecorder(place, DIGEST, "live", bounds).write_step
-    known = len(store.steps.newest(1_000))
-    for number, step in enumerate(steps, known):
+    for number, step in enumerate(steps, len(store.steps.newest(1_000))):
         name = f"{number:012x}"
         outcome = plan_step_input(step)
         store.steps.begin(name, step.snapshot.now_s, codec.dumps(step))

@@ -349,9 +349,9 @@ class Walk:
         elif mined[1] < DEEP:
             yield "bury", lambda world: world.chain.blocks.append({})
         if mined is not None:
-            yield "reorganisation forgets it", reorganising(False)
-            yield "reorganisation leaves it pending", reorganising(True)
-            yield "reorganisation moves it", move_mined
+            yield "reorganisation forgets it", reorganising()
+            yield "reorganisation leaves it pending", reorganising(pending=True)
+            yield "reorganisation moves it", reorganising(moved=True)
         if not world.late:
             yield "deadline passes", late
         if whole and not chain.simulation:
@@ -387,22 +387,18 @@ class Walk:
         return look
 
     def _executor(self, chain: ScriptedChain, kill: str | None, now_s: int) -> JournaledExecutor:
-        clock = FakeClock()
-        clock.time_s = now_s
-
         def tell(moment: object) -> None:
             if kill is not None and getattr(moment, "name", "") == kill:
                 raise Killed
 
         return JournaledExecutor(
-            Submitter(self.store.journal, self.store.budgets, ScriptedSigner(chain), chain, clock, SETTINGS, lambda: False, tell)
+            Submitter(self.store.journal, self.store.budgets, ScriptedSigner(chain), chain, FakeClock(now_s), SETTINGS, lambda: False, tell)
         )
 
     def require_agreement(self, chain: ScriptedChain) -> None:
         """Assert, after a completed cycle, that chain and journal agree in state, budgets, movements and next nonce."""
         mined = mined_at_nonce(chain)
-        intents = self.store.journal.intents()
-        consumed = [intent for intent in intents if intent.state in NONCE_USED_STATES]
+        consumed = [intent for intent in self.store.journal.intents() if intent.state in NONCE_USED_STATES]
         assert [intent.tx_hash for intent in consumed] == ([] if mined is None else [mined[0]])
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in consumed if intent.receipt is not None)
         history = self.store.budgets.history(START_S)
@@ -508,23 +504,18 @@ def mining(tx_hash: str) -> Callable[[World], None]:
     return mine
 
 
-def reorganising(pending: bool) -> Callable[[World], None]:
-    """Return an act that removes its block; nodes forget the transaction, or have it pending again."""
+def reorganising(*, pending: bool = False, moved: bool = False) -> Callable[[World], None]:
+    """Return an act that removes its block; nodes forget the transaction, have it pending again, or in another block."""
 
     def reorganise(world: World) -> None:
         tx_hash, depth = mined_at_nonce(world.chain) or ("", 0)
         world.chain.reorg(depth)
         if pending:
             world.chain.pool[tx_hash] = 0
+        if moved:
+            world.chain.blocks[-1] = {tx_hash: 0}
 
     return reorganise
-
-
-def move_mined(world: World) -> None:
-    """Move the transaction into another block."""
-    tx_hash, depth = mined_at_nonce(world.chain) or ("", 0)
-    world.chain.reorg(depth)
-    world.chain.blocks[-1] = {tx_hash: 0}
 
 
 def late(world: World) -> None:

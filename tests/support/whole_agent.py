@@ -278,7 +278,9 @@ class WholeAgent(RuleBasedStateMachine):
         since_s = self.chain.now_s() - 86_400
         booked = store.budgets.history(self.chain.now_s()).budgets.gas_24h_wei
         ours = self.ledger.gas_wei(since_s)
-        assert ours <= booked <= ours + self.ledger.others_gas_wei(since_s), "books of a new store may begin with the wallet's last day"
+        assert ours <= booked <= ours + self.ledger.gas_wei(since_s, by_hand=True), (
+            "books of a new store may begin with the wallet's last day"
+        )
 
     def teardown(self) -> None:
         """Restore all faults, and assert that the agent completes what it began."""

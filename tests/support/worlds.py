@@ -361,11 +361,9 @@ def compiled_once() -> Iterator[None]:
             engine._compiled_cache = known._compiled_cache
         return engine
 
-    opening.create_engine = made
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "create_engine", made)
         yield
-    finally:
-        opening.create_engine = make
 
 
 def _tables() -> list[list[Jacobian]]:
@@ -384,7 +382,6 @@ def _tables() -> list[list[Jacobian]]:
 def multiplied_by_tables() -> Iterator[None]:
     """During the block, compute signatures and public keys in a sixth of the time: 64 additions from tables instead of 256 doublings."""
     plain = ecdsa.jacobian_multiply
-    fast = ecdsa.fast_multiply
     tables = _tables()
     generator = jacobian.to_jacobian(SECPK1_G)
 
@@ -398,13 +395,10 @@ def multiplied_by_tables() -> Iterator[None]:
             rest //= 16
         return product
 
-    ecdsa.jacobian_multiply = multiplied
-    ecdsa.fast_multiply = lambda point, factor: jacobian.from_jacobian(multiplied(jacobian.to_jacobian(point), factor))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ecdsa, "jacobian_multiply", multiplied)
+        patch.setattr(ecdsa, "fast_multiply", lambda point, factor: jacobian.from_jacobian(multiplied(jacobian.to_jacobian(point), factor)))
         yield
-    finally:
-        ecdsa.jacobian_multiply = plain
-        ecdsa.fast_multiply = fast
 
 
 @contextmanager
@@ -420,11 +414,9 @@ def checked_once() -> Iterator[None]:
                 good.clear()
             good[id(abi)] = abi
 
-    abis.validate_abi = checked
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(abis, "validate_abi", checked)
         yield
-    finally:
-        abis.validate_abi = check
 
 
 @contextmanager
@@ -444,8 +436,6 @@ def opened_once() -> Iterator[None]:
             desks[venue] = make(transport, block_hash, venue)
         return desks[venue]
 
-    second_quote._open_library = opened
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(second_quote, "_open_library", opened)
         yield
-    finally:
-        second_quote._open_library = make

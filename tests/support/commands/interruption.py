@@ -24,8 +24,7 @@ def require_sound(desk: Desk, before: int) -> None:
     """One more rebalance ends well, and the chain knows exactly the transactions of the journal, each nonce once."""
     desk.node.rpc("evm_setAutomine", True)
     desk.node.mine(1)
-    ended = desk.ask("rebalance", "--send", "--yes")
-    assert ended["outcome"] in ("done", "hold")
+    assert desk.ask("rebalance", "--send", "--yes")["outcome"] in ("done", "hold")
     assert desk.ask("status")["decision"]["kind"] == "hold"
     sent = [item for step in desk.ask("history", "--limit", "100")["steps"] for item in step["transactions"]]
     final = sorted(item["nonce"] for item in sent if item["status"] == "final")

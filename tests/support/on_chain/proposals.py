@@ -41,8 +41,7 @@ def rounds(agent: Agent, signs: Signs) -> list[dict[str, Any]]:
             outcome = agent.rebalance(send=True, confirm=yes)
         except AwaitingExternalSignature as waiting:
             proposals.append(waiting.proposal)
-            hash_ = signs(waiting.proposal)
-            assert hash_.startswith("0x")
+            assert signs(waiting.proposal).startswith("0x")
             continue
         assert outcome.kind is OutcomeKind.HOLD, outcome.reason
         return proposals

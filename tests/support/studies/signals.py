@@ -19,8 +19,7 @@ BAND = research.band(0.05)
 
 
 def momentum(view: SignalView) -> dict[str, float]:
-    bars = view.prices["BTC"]
-    return {"BTC": 0.6, "ETH": 0.1} if bars[-1].close > 100 else {"BTC": 0.1, "ETH": 0.2}
+    return {"BTC": 0.6, "ETH": 0.1} if view.prices["BTC"][-1].close > 100 else {"BTC": 0.1, "ETH": 0.2}
 
 
 def day_of(moment_s: int) -> int:

@@ -228,9 +228,7 @@ def test_health_that_lags_can_rest_and_lags_on_trial(health: EndpointHealth, clo
 
 @pytest.mark.parametrize("circuit", Circuit)
 def test_document_of_an_endpoint_admits_every_state(circuit: Circuit) -> None:
-    state = EndpointState(circuit, 1.0, None, 0.0, "")
-
-    document = fill(EndpointDocument, state, operator="alchemy")
+    document = fill(EndpointDocument, EndpointState(circuit, 1.0, None, 0.0, ""), operator="alchemy")
 
     assert TypeAdapter(EndpointDocument).validate_python(document)["state"] == circuit.value
 
@@ -348,9 +346,7 @@ def test_pool_returns_answers_in_the_order_of_the_config() -> None:
     late = endpoint_of("late", lambda _params: is_answered.wait(20) and "0x1")
     first = endpoint_of("first", lambda _params: is_answered.set() or "0x2")
 
-    poll = pool_of(late, first).ask(gas_price)
-
-    assert list(poll.answers.items()) == [(late, "0x1"), (first, "0x2")]
+    assert list(pool_of(late, first).ask(gas_price).answers.items()) == [(late, "0x1"), (first, "0x2")]
 
 
 def test_pool_waits_for_none_beyond_the_grace_period(release: threading.Event) -> None:
@@ -417,9 +413,7 @@ def test_pool_leaves_a_resting_endpoint_alone_until_its_trial(clock: FakeClock) 
     sick = rest(endpoint_of("sick", clock=clock))
     pool = pool_of(sick, endpoint_of("a"), endpoint_of("b"))
 
-    failure = pool.ask(gas_price).failures[sick]
-
-    assert failure.message == "endpoint 'sick' resting, 5 s more: down"
+    assert pool.ask(gas_price).failures[sick].message == "endpoint 'sick' resting, 5 s more: down"
     assert sick.request_count == 0
     clock.advance(FIRST_REST_S)
     assert pool.ask(gas_price).operators == {"sick", "a", "b"}

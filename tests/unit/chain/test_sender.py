@@ -309,9 +309,7 @@ def send_to(answer: object, **answers: object) -> ScriptedTransport:
     ],
 )
 def test_send_succeeds_if_the_node_has_the_transaction(answer: object) -> None:
-    target = send_to(answer)
-
-    assert target.calls == [(SEND, ["0x0102"])]
+    assert send_to(answer).calls == [(SEND, ["0x0102"])]
 
 
 @pytest.mark.parametrize(
@@ -648,9 +646,7 @@ def test_simulation_fails_unless_enough_operators_succeed(answers: tuple[dict[st
 
 
 def test_simulation_names_who_disagrees() -> None:
-    simulation = simulated(FINE, REVERTING)
-
-    assert mentions(simulation.reason, "disagree (n1: ", "STF", "succeeds for n0")
+    assert mentions(simulated(FINE, REVERTING).reason, "disagree (n1: ", "STF", "succeeds for n0")
 
 
 @pytest.mark.parametrize(

@@ -23,26 +23,19 @@ from tests.support.transactions import WALLET
 DAY_BLOCKS = DAY_S // SPACING_S
 
 
-def test_round_of_the_exact_second__is_no_earlier_round() -> None:
-    rounds, reaches_back = past_rounds(FeedProxy([(100, 1), (200, 2), (300, 3)]), FEED, HEAD, 200)
-    assert rounds == (PastRound(100, 1), PastRound(200, 2), PastRound(300, 3))
-    assert reaches_back
-
-
-def test_rounds_from_the_second__do_not_reach_back() -> None:
-    rounds, reaches_back = past_rounds(FeedProxy([(200, 2), (300, 3)]), FEED, HEAD, 200)
-    assert rounds == (PastRound(200, 2), PastRound(300, 3))
-    assert not reaches_back
-
-
-def test_a_round_of_the_block_s_own_second_counts() -> None:
-    rounds, _ = past_rounds(FeedProxy([(100, 1), (HEAD.timestamp_s, 2)]), FEED, HEAD, 50)
-    assert rounds == (PastRound(100, 1), PastRound(HEAD.timestamp_s, 2))
-
-
-def test_two_rounds_of_one_second_both_count() -> None:
-    rounds, _ = past_rounds(FeedProxy([(100, 1), (200, 2), (200, 3)]), FEED, HEAD, 150)
-    assert rounds == (PastRound(100, 1), PastRound(200, 2), PastRound(200, 3))
+@pytest.mark.parametrize(
+    ("rounds", "since_s", "reaches_back"),
+    [
+        ([(100, 1), (200, 2), (300, 3)], 200, True),
+        ([(200, 2), (300, 3)], 200, False),
+        ([(100, 1), (HEAD.timestamp_s, 2)], 50, False),
+        ([(100, 1), (200, 2), (200, 3)], 150, True),
+    ],
+    ids=["the exact second is no earlier round", "from the second on", "of the block's own second", "two of one second"],
+)
+def test_past_rounds__are_those_up_to_the_block(rounds: list[tuple[int, int]], since_s: int, reaches_back: bool) -> None:
+    past = tuple(PastRound(*round_) for round_ in rounds)
+    assert past_rounds(FeedProxy(rounds), FEED, HEAD, since_s) == (past, reaches_back)
 
 
 @pytest.mark.parametrize(("started_s", "updated_s"), [(0, 100), (100, 0)])
@@ -65,13 +58,9 @@ def test_a_block_a_day_and_no_second_old_is_not_of_the_last_day() -> None:
     assert [mined.nonce for mined in day.transactions] == [1]
 
 
-@pytest.mark.parametrize("height", [1, 2, 17, 7_199])
+@pytest.mark.parametrize("height", [1, 2, 17, DAY_BLOCKS - 1, DAY_BLOCKS])
 def test_a_chain_younger_than_a_day_is_read_from_its_first_block(height: int) -> None:
-    assert told(Node(height=height, sent={height: {}})).since_block == 0
-
-
-def test_genesis_a_day_ago__is_not_of_the_last_day() -> None:
-    assert told(Node(height=DAY_BLOCKS, sent={DAY_BLOCKS: {}})).since_block == 1
+    assert told(Node(height=height, sent={height: {}})).since_block == int(height == DAY_BLOCKS)
 
 
 @pytest.mark.parametrize("block", [0, 1])
@@ -80,13 +69,10 @@ def test_the_first_blocks_of_a_young_chain_are_read_too(block: int) -> None:
     assert [mined.receipt.block_number for mined in day.transactions] == [block, 50]
 
 
-def test_a_transaction_keeps_its_block_s_time() -> None:
-    node = Node(height=100, sent={40: {}})
-    assert told(node).transactions[0].block_time_s == node.head.timestamp_s - 60 * SPACING_S
-
-
-def test_value_and_recipient_of_a_transaction_are_kept() -> None:
-    payment = told(Node(height=100, sent={40: {"value": hex(7), "to": "0x" + "12" * 20}})).transactions[0]
+def test_value_recipient_and_time_of_a_transaction_are_kept() -> None:
+    node = Node(height=100, sent={40: {"value": hex(7), "to": "0x" + "12" * 20}})
+    payment = told(node).transactions[0]
+    assert payment.block_time_s == node.head.timestamp_s - 60 * SPACING_S
     assert payment.value_wei == 7
     assert payment.to.lower() == "0x" + "12" * 20
 
@@ -97,17 +83,18 @@ def past_answers(feeds: dict[str, Any], logs: list[Any]) -> tuple[tuple[str, int
     return recent_transactions_from(node, WALLET, node.head, 1, tuple(feeds)).transactions[0].feed_answers
 
 
-def test_a_trade_is_priced_by_the_block_before_it() -> None:
-    assert past_answers({"eth": {39: 1_900, 40: 2_000}, "btc": 60_000}, SWAP) == (("eth", 1_900), ("btc", 60_000))
-
-
-@pytest.mark.parametrize("answer", [0, 2**255])
-def test_a_trade_with_one_price_missing_has_none(answer: int) -> None:
-    assert past_answers({"eth": answer, "btc": 60_000}, SWAP) == ()
-
-
-def test_a_transaction_without_transfers_is_not_priced() -> None:
-    assert past_answers({"eth": 1_900}, []) == ()
+@pytest.mark.parametrize(
+    ("feeds", "logs", "prices"),
+    [
+        ({"eth": {39: 1_900, 40: 2_000}, "btc": 60_000}, SWAP, (("eth", 1_900), ("btc", 60_000))),
+        ({"eth": 0, "btc": 60_000}, SWAP, ()),
+        ({"eth": 2**255, "btc": 60_000}, SWAP, ()),
+        ({"eth": 1_900}, [], ()),
+    ],
+    ids=["the block before", "a price of zero", "a price below zero", "no transfers"],
+)
+def test_a_trade_is_priced_by_the_block_before_it_or_not_at_all(feeds: dict[str, Any], logs: list[Any], prices: object) -> None:
+    assert past_answers(feeds, logs) == prices
 
 
 def observing(answer: object) -> ScriptedTransport:
@@ -163,27 +150,18 @@ def test_a_window_without_any_second_per_liquidity_has_no_mean() -> None:
     assert past_twaps(observing(observed((0, 100), (7, 7))), [POOL], AT, [9_000], 100) == {9_000: ()}
 
 
-def test_a_mean_keeps_its_window() -> None:
-    assert mean((0, 100), (0, 2**64)).twap_window_s == 100
-
-
 def test_window_ends__are_read_in_seconds_before_the_block() -> None:
-    line = observing(observed((0, 100), (0, 2**64)))
-    past_twaps(line, [POOL], AT, [9_000], 100)
+    line = observing(MEAN)
+    (past_mean,) = past_twaps(line, [POOL], AT, [9_000], 100)[9_000]
+    assert past_mean.twap_window_s == 100
     assert line.calls[0][1][0]["data"] == "0x883bdbfd" + "".join(f"{word:064x}" for word in (32, 2, 1_100, 1_000))
 
 
 @pytest.mark.parametrize(("end_s", "request_count"), [(10_000, 1), (10_001, 0)])
 def test_no_window_that_ends_after_the_block_is_asked_about(end_s: int, request_count: int) -> None:
-    line = observing(observed((0, 100), (0, 2**64)))
+    line = observing(MEAN)
     past_twaps(line, [POOL], AT, [end_s], 100)
     assert len(line.calls) == request_count
-
-
-def test_windows_before_the_first_observation__are_not_read() -> None:
-    line = observing(RpcFault(3, "OLD"))
-    past_twaps(line, [POOL], AT, list(range(9_900, 0, -100)), 100)
-    assert len(line.calls) == 48
 
 
 MEAN = observed((0, 100), (0, 2**64))
@@ -191,7 +169,7 @@ WINDOW_ENDS_S = list(range(9_900, 0, -100))
 OTHER_POOL: Pool = v3_pool(token("C"), token("D"), 2)
 
 
-def past_of(answer_of: Callable[[str, int], object], *pools: Pool) -> tuple[dict[str, int], int]:
+def past_of(answer_of: Callable[[str, int], object], *pools: Pool) -> tuple[Counter[str], int]:
     """Return how many windows each pool has by a node that answers by pool and index of the window, and how many calls it got."""
 
     def answer(params: list[Any]) -> object:
@@ -216,11 +194,11 @@ def test_window_without_liquidity__does_not_end_the_pool() -> None:
     assert counts == {POOL.address: len(WINDOW_ENDS_S) - 1}
 
 
-@pytest.mark.parametrize("old_from", [1, 47, 48, 60])
+@pytest.mark.parametrize("old_from", [0, 1, 47, 48, 60])
 def test_windows_older_than_the_observations__are_asked_to_the_end_of_their_page(old_from: int) -> None:
-    old = RpcFault(3, "execution reverted: OLD")
+    old = RpcFault(3, "execution reverted: OLD" if old_from else "OLD")
     counts, call_count = past_of(lambda _, window: old if window >= old_from else MEAN, POOL)
-    assert counts == {POOL.address: old_from}
+    assert counts[POOL.address] == counts.total() == old_from
     assert call_count == (48 if old_from < 48 else 96)
 
 

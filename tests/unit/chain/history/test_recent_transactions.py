@@ -40,19 +40,22 @@ def test_a_busy_day_takes_no_more_than_eighty_requests() -> None:
         told(Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MAX_TRANSACTIONS + 1)}))
 
 
-def test_a_node_that_forgets_old_states_cannot_tell() -> None:
-    with raises_code(HistoryUnavailable, "old_blocks", "day ago"):
-        told(Node(sent={OLD: {}, 19_999: {}}, states_from=19_872))
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (Node(sent={OLD: {}, 19_999: {}}, states_from=19_872), "day ago"),
+        (Node(sent={19_000: {}}, bodies_from=19_500), "old blocks"),
+    ],
+    ids=["forgets old states", "keeps no bodies"],
+)
+def test_a_node_without_the_past_cannot_tell(node: Node, words: str) -> None:
+    with raises_code(HistoryUnavailable, "old_blocks", words):
+        told(node)
 
 
 def test_young_chain_without_states__is_read_block_by_block() -> None:
     node = Node(height=MAX_SCANNED_BLOCKS - 2, sent={3: {}, 200: {}}, states_from=MAX_SCANNED_BLOCKS - 3)
     assert [transaction.receipt.block_number for transaction in told(node).transactions] == [3, 200]
-
-
-def test_a_node_that_keeps_no_bodies_cannot_tell() -> None:
-    with raises_code(HistoryUnavailable, "old_blocks", "old blocks"):
-        told(Node(sent={19_000: {}}, bodies_from=19_500))
 
 
 def test_a_node_that_leaves_a_transaction_out_cannot_tell() -> None:
@@ -85,6 +88,16 @@ def test_operators_must_tell_the_same() -> None:
         recent_transactions(EndpointPool(pruned, 2), WALLET, head, nonce)
 
 
+def feed_answers_of(prices: tuple[int | None, ...]) -> list[object]:
+    """Return the answers kept with each transaction by operators of which some have a price."""
+    nodes = [
+        Node(f"operator {number}", sent={15_000: {"logs": SWAP}}, feeds={} if price is None else {"eth": price})
+        for number, price in enumerate(prices)
+    ]
+    report = recent_transactions(EndpointPool(nodes, 2), WALLET, nodes[0].head, 1, ("eth",))
+    return [transaction.feed_answers for transaction in report.transactions]
+
+
 @pytest.mark.parametrize(
     ("prices", "answers"),
     [
@@ -98,19 +111,10 @@ def test_operators_must_tell_the_same() -> None:
 )
 def test_feed_answers__are_those_that_enough_operators_have(prices: tuple[int | None, ...], answers: tuple[tuple[str, int], ...]) -> None:
     """Nodes that have pruned the state of a price disagree on no transaction."""
-    nodes = [
-        Node(f"operator {number}", sent={15_000: {"logs": SWAP}}, feeds={} if price is None else {"eth": price})
-        for number, price in enumerate(prices)
-    ]
-    report = recent_transactions(EndpointPool(nodes, 2), WALLET, nodes[0].head, 1, ("eth",))
-    assert [transaction.feed_answers for transaction in report.transactions] == [answers]
+    assert feed_answers_of(prices) == [answers]
 
 
 @pytest.mark.parametrize("prices", [(1_900, 1_901), (1_900, 1_901, None)])
 def test_feed_answers_that_differ__are_not_chosen_from(prices: tuple[int | None, ...]) -> None:
-    nodes = [
-        Node(f"operator {number}", sent={15_000: {"logs": SWAP}}, feeds={} if price is None else {"eth": price})
-        for number, price in enumerate(prices)
-    ]
     with raises_code(Retryable, "quorum"):
-        recent_transactions(EndpointPool(nodes, 2), WALLET, nodes[0].head, 1, ("eth",))
+        feed_answers_of(prices)

@@ -15,8 +15,9 @@ from agent.chain.providers.batches import smaller_batch
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import EndpointOverloaded, RpcCall, RpcFault
 from agent.errors import ErrorCode, PassingFault, Retryable
-from tests.support.endpoints import Answerer, Reply, rpc_answer, serve
+from tests.support.endpoints import Answerer, Reply, erring, rpc_answer, serve
 
+KEY_REFUSED = "invalid api key"
 CALLS: list[RpcCall] = [("eth_getBalance", ["0x" + "11" * 20, hex(number)]) for number in range(40)]
 
 
@@ -35,18 +36,9 @@ def whole(message: str, code: int = -32600, status: int = 200) -> Answerer:
     return lambda request: Reply(body, status=status)
 
 
-def first_of_list(message: str) -> Answerer:
-    """A list with the error of the first call alone, as geth answers."""
-    return lambda request: Reply(
-        json.dumps([{"jsonrpc": "2.0", "id": request[0]["id"], "error": {"code": -32600, "message": message}}]).encode()
-    )
-
-
-def each_of_list(message: str, status: int = 200) -> Answerer:
-    return lambda request: Reply(
-        json.dumps([{"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32005, "message": message}} for call in request]).encode(),
-        status=status,
-    )
+def refused(message: str, code: int = -32005, **options: Any) -> Answerer:
+    """The error for each call."""
+    return erring({"code": code, "message": message}, **options)
 
 
 def answers_too_large(request: Any) -> Reply:
@@ -78,9 +70,9 @@ REFUSALS: dict[str, tuple[int, Answerer, list[int]]] = {
     "two numbers, the larger is none": (5, whole("max batch size is 5 (15 on plan 2)"), [40, 15] + [5] * 8),
     "no number": (10, whole("batch too large"), [40, 20, 10, 10, 10, 10]),
     "page, 413": (20, lambda request: Reply(b"<html>413 Request Entity Too Large</html>", status=413), [40, 20, 20]),
-    "first of a list": (10, first_of_list("batch too large"), [40, 20, 10, 10, 10, 10]),
-    "each of a list": (10, each_of_list("Batch limit exceeded: 10"), [40, 10, 10, 10, 10]),
-    "each of a list, 429": (10, each_of_list("max batch size is 10", 429), [40, 10, 10, 10, 10]),
+    "first of a list": (10, refused("batch too large", -32600, most=1), [40, 20, 10, 10, 10, 10]),
+    "each of a list": (10, refused("Batch limit exceeded: 10"), [40, 10, 10, 10, 10]),
+    "each of a list, 429": (10, refused("max batch size is 10", status=429), [40, 10, 10, 10, 10]),
     "answers too large": (10, answers_too_large, [40, 20, 10, 10, 10, 10]),
     "no batches": (1, whole("batch requests are not supported"), [40] + [1] * 40),
 }
@@ -157,31 +149,21 @@ def test_batch__refused_at_any_size__is_the_provider_s_error() -> None:
         assert len(server.seen) < 10
 
 
-def test_batch__reverts_speak_of_batches__is_not_split() -> None:
-    """A token may revert with any text."""
+def one_error_of_many(request: Any) -> Reply:
+    answers = rpc_answer(request, lambda method, params: params[1])
+    answers[0] = {"jsonrpc": "2.0", "id": request[0]["id"], "error": {"code": -32000, "message": "batch too large, max 1"}}
+    return Reply(json.dumps(answers).encode())
 
-    def answer(request: Any) -> Reply:
-        errors = [
-            {"jsonrpc": "2.0", "id": call["id"], "error": {"code": 3, "message": "execution reverted: batch too large, max 1"}}
-            for call in request
-        ]
-        return Reply(json.dumps(errors).encode())
 
+@pytest.mark.parametrize(
+    ("answer", "fault_count"),
+    [(refused("execution reverted: batch too large, max 1", 3), 40), (one_error_of_many, 1)],
+    ids=["reverts of a token with any text", "one call of many"],
+)
+def test_batch__calls_that_speak_of_batches__are_not_split(answer: Answerer, fault_count: int) -> None:
     with serve(answer) as server:
-        provider = line(server.url)
-        assert all(isinstance(answer, RpcFault) for answer in provider.batch(CALLS))
-        assert sizes(server.seen) == [40]
-
-
-def test_batch__one_call_of_many_speaks_of_batches__is_not_split() -> None:
-    def answer(request: Any) -> Reply:
-        answers = rpc_answer(request, lambda method, params: params[1])
-        answers[0] = {"jsonrpc": "2.0", "id": request[0]["id"], "error": {"code": -32000, "message": "batch too large, max 1"}}
-        return Reply(json.dumps(answers).encode())
-
-    with serve(answer) as server:
-        provider = line(server.url)
-        assert isinstance(provider.batch(CALLS)[0], RpcFault)
+        faults = [isinstance(answer, RpcFault) for answer in line(server.url).batch(CALLS)]
+        assert faults == [True] * fault_count + [False] * (40 - fault_count)
         assert sizes(server.seen) == [40]
 
 
@@ -195,12 +177,7 @@ def test_batch__transactions__are_never_sent_again() -> None:
 @pytest.mark.parametrize("status", [400, 404, 413, 429, 500, 503])
 def test_answer__json_rpc_with_another_status__is_read(status: int) -> None:
     """One call, an error with its id: the node's reason, not the proxy's."""
-
-    def answer(request: Any) -> Reply:
-        fault = {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32000, "message": "header not found"}}
-        return Reply(json.dumps(fault).encode(), status=status)
-
-    with serve(answer) as server:
+    with serve(refused("header not found", -32000, status=status)) as server:
         provider = line(server.url)
         if status == 429:
             with pytest.raises(EndpointOverloaded, match="header not found"):
@@ -210,34 +187,30 @@ def test_answer__json_rpc_with_another_status__is_read(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code"),
+    ("body", "status", "code", "reason"),
     [
         pytest.param(
-            b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"invalid api key"}}', 401, ErrorCode.ACCESS, id="JSON-RPC error"
+            b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"invalid api key"}}',
+            401,
+            ErrorCode.ACCESS,
+            KEY_REFUSED,
+            id="JSON-RPC error",
         ),
-        pytest.param(b'{"error":"invalid api key"}', 403, ErrorCode.ACCESS, id="error as text"),
-        pytest.param(b'{"error":"invalid api key"}', 400, ErrorCode.ACCESS, id="error as text at 400"),
-        pytest.param(b'{"message":"invalid api key"}', 404, ErrorCode.ACCESS, id="message at the top"),
-        pytest.param(b'{"error":{"message":"invalid api key"}}', 503, ErrorCode.ENDPOINT, id="message in an error"),
+        pytest.param(b'{"error":"invalid api key"}', 403, ErrorCode.ACCESS, KEY_REFUSED, id="error as text"),
+        pytest.param(b'{"error":"invalid api key"}', 400, ErrorCode.ACCESS, KEY_REFUSED, id="error as text at 400"),
+        pytest.param(b'{"message":"invalid api key"}', 404, ErrorCode.ACCESS, KEY_REFUSED, id="message at the top"),
+        pytest.param(b'{"error":{"message":"invalid api key"}}', 503, ErrorCode.ENDPOINT, KEY_REFUSED, id="message in an error"),
+        pytest.param(b"[]", 400, ErrorCode.ACCESS, "", id="empty list is no answer"),
+        pytest.param(b'{"error":"no such key s3cr3t-key"}', 403, ErrorCode.ACCESS, "no such key", id="reason that repeats the key"),
     ],
 )
-def test_refusal__json_of_another_server__has_its_reason(body: bytes, status: int, code: str) -> None:
-    with serve(lambda request: Reply(body, status=status)) as server, pytest.raises((PassingFault, Retryable)) as caught:
+def test_refusal__of_another_server__has_its_reason_and_no_key(body: bytes, status: int, code: str, reason: str) -> None:
+    kind = PassingFault if code == ErrorCode.ACCESS else Retryable
+    with serve(lambda request: Reply(body, status=status)) as server, pytest.raises(kind) as caught:
         line(server.url).batch(CALLS)
     assert caught.value.code == code
     assert f"HTTP {status}" in caught.value.message
-    assert "invalid api key" in caught.value.message
-
-
-def test_refusal__empty_list__is_no_answer() -> None:
-    with serve(lambda request: Reply(b"[]", status=400)) as server, pytest.raises(PassingFault) as caught:
-        line(server.url).batch(CALLS)
-    assert caught.value.code == ErrorCode.ACCESS
-
-
-def test_refusal__its_reason_repeats_the_key__is_redacted() -> None:
-    with serve(lambda request: Reply(b'{"error":"no such key s3cr3t-key"}', status=403)) as server, pytest.raises(PassingFault) as caught:
-        line(server.url).batch(CALLS)
+    assert reason in caught.value.message
     assert "s3cr3t" not in str(caught.value)
 
 

@@ -59,8 +59,7 @@ def test_patient_requests_never_exceed_rate_and_burst(rate: int, requests: Seque
     for first, (began_s, _) in enumerate(sent):
         for last in range(first, len(sent)):
             before_last = sum(count for _, count in sent[first:last])
-            length_s = sent[last][0] - began_s
-            assert before_last <= rate * (length_s + BURST_S) + 1e-6
+            assert before_last <= rate * ((sent[last][0] - began_s) + BURST_S) + 1e-6
 
 
 @pytest.fixture
@@ -69,51 +68,36 @@ def node() -> Iterator[Served]:
         yield node
 
 
-def provider_with(node: Served, budget: FakeBudget, slept: list[float]) -> EndpointProvider:
+@pytest.mark.parametrize(
+    ("methods", "turns_before_s", "waits_s"),
+    [
+        (["eth_blockNumber"] * 3, BURST_S + 0.25, [pytest.approx(0.25)]),
+        (["eth_sendRawTransaction"], 60.0, []),
+        (["eth_blockNumber", "eth_sendRawTransaction"], 60.0, []),
+    ],
+    ids=["reads", "transaction", "transaction beside a read"],
+)
+def test_a_read_waits_and_a_transaction_takes_its_turns_at_once(
+    node: Served, methods: list[str], turns_before_s: float, waits_s: list[object]
+) -> None:
+    slept = list[float]()
     provider = EndpointProvider(node.url, "a", sleep=slept.append)
-    provider.call_budget = budget
-    return provider
-
-
-def test_a_read_waits_and_counts_each_call_of_its_batch(node: Served) -> None:
-    budget = FakeBudget(BURST_S + 0.25)
-    slept = list[float]()
-    provider_with(node, budget, slept).batch([("eth_blockNumber", [])] * 3)
-    assert budget.taken == [3]
-    assert slept == [pytest.approx(0.25)]
-
-
-def test_a_transaction_takes_its_turn_and_does_not_wait(node: Served) -> None:
-    budget = FakeBudget(60.0)
-    slept = list[float]()
-    provider_with(node, budget, slept).batch([("eth_sendRawTransaction", ["0x00"])])
-    assert budget.taken == [1]
-    assert slept == []
-
-
-def test_a_transaction_beside_a_read_does_not_wait(node: Served) -> None:
-    budget = FakeBudget(60.0)
-    slept = list[float]()
-    provider_with(node, budget, slept).batch([("eth_blockNumber", []), ("eth_sendRawTransaction", ["0x00"])])
-    assert slept == []
-
-
-def test_endpoints_of_one_operator_share_a_budget() -> None:
-    budgets = CallBudgets()
-    tables = [RpcTable(operator=operator, url=f"http://{host}", calls_per_second=rate) for operator, host, rate in OPERATORS]
-    first, second, other, unlimited = map(budgets.budget, tables)
-    assert first is second
-    assert first is not other
-    assert unlimited is None
+    budget = provider.call_budget = FakeBudget(turns_before_s)
+    provider.batch([(method, ["0x00"]) for method in methods])
+    assert budget.taken == [len(methods)], "each call of a batch counts"
+    assert slept == waits_s
 
 
 OPERATORS = (("a", "one.example", 25), ("a", "two.example", 25), ("b", "three.example", 25), ("a", "four.example", None))
 
 
-def test_a_transport_has_the_budget_of_its_operator() -> None:
-    table = RpcTable(operator="a", url="http://one.example", calls_per_second=25)
-    budget = CallBudgets().budget(table)
-    assert open_transport(table, 1, budget).call_budget is budget  # type: ignore[attr-defined]  # an EndpointProvider
+def test_endpoints_of_one_operator_share_a_budget() -> None:
+    tables = [RpcTable(operator=operator, url=f"http://{host}", calls_per_second=rate) for operator, host, rate in OPERATORS]
+    first, second, other, unlimited = map(CallBudgets().budget, tables)
+    assert first is second
+    assert first is not other
+    assert unlimited is None
+    assert open_transport(tables[0], 1, first).call_budget is first  # type: ignore[attr-defined]  # an EndpointProvider
 
 
 @pytest.mark.parametrize("rate", [0, -1, 100_001])

@@ -43,9 +43,7 @@ def quorum_of(*answers: object, method: str = "eth_call", min_operators: int = 2
     ],
 )
 def test_quorum_answer_is_that_of_enough_operators(answers: Sequence[object], min_operators: int) -> None:
-    answer = quorum_of(*answers, min_operators=min_operators).call("eth_call", CALL)
-
-    assert str(answer).lower() == "0xaa"
+    assert str(quorum_of(*answers, min_operators=min_operators).call("eth_call", CALL)).lower() == "0xaa"
 
 
 @pytest.mark.parametrize(

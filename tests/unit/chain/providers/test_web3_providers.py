@@ -19,7 +19,7 @@ from agent.chain.rpc import CallFailed, RpcCall, block_ref_at_hash
 from agent.chain.sender import NodeSender
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
 from agent.model import SignedTx
-from tests.support.endpoints import Answerer, Reply, good, methods, rpc_answer, serve
+from tests.support.endpoints import Answerer, Reply, erring, good, methods, serve
 from tests.support.fakes.transport import BLOCK, HEAD_JSON, ScriptedTransport
 from tests.support.text import raises_code
 
@@ -134,8 +134,7 @@ READS: dict[str, tuple[Callable[[Web3], Any], RpcCall, list[Any]]] = {
 def test_a_malformed_answer_is_an_error_before_web3_formats_it(read: str, way: str) -> None:
     ask, call, raw = READS[read]
     for answer in raw:
-        node = ScriptedTransport("alpha", **dict.fromkeys(METHODS, answer))
-        line = QuorumProvider(EndpointPool([node], 1))
+        line = QuorumProvider(EndpointPool([ScriptedTransport("alpha", **{call[0]: answer})], 1))
         w3 = open_web3(line)
         with pytest.raises(Retryable):
             if way == "alone":
@@ -146,17 +145,6 @@ def test_a_malformed_answer_is_an_error_before_web3_formats_it(read: str, way: s
                 with w3.batch_requests() as batch:
                     batch.add(ask(w3))
                     batch.execute()
-
-
-METHODS = (
-    "eth_getBalance",
-    "eth_gasPrice",
-    "eth_getTransactionCount",
-    "eth_maxPriorityFeePerGas",
-    "eth_getStorageAt",
-    "eth_call",
-    "eth_getBlockByNumber",
-)
 
 
 @pytest.mark.parametrize("answer", ["-0x1", "0x_1", None])
@@ -242,12 +230,7 @@ LOOKUP = "0x556f1830" + "".join(word.rjust(64, "0") for word in (OWNER[2:], "a0"
 
 def test_an_offchain_lookup_fetches_nothing() -> None:
     """CCIP-read would ask any address that a contract names."""
-
-    def refused(request: Any) -> Reply:
-        error = {"code": 3, "message": "execution reverted", "data": LOOKUP}
-        return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}).encode())
-
-    with serve(refused) as server:
+    with serve(erring({"code": 3, "message": "execution reverted", "data": LOOKUP})) as server:
         line = provider(server.url)
         for web3_provider in (line, QuorumProvider(EndpointPool([line], 1)), BlockProvider(line, BLOCK)):
             w3 = open_web3(web3_provider)
@@ -259,10 +242,6 @@ def test_an_offchain_lookup_fetches_nothing() -> None:
 
 def test_read__is_repeated_with_the_answer_s_values() -> None:
     replies = iter([Reply(b"", status=503)])
-
-    def answer(request: Any) -> Reply:
-        return next(replies, None) or Reply(json.dumps(rpc_answer(request, lambda method, params: "0x5")).encode())
-
-    with serve(answer) as server:
+    with serve(lambda request: next(replies, None) or good(lambda method, params: "0x5")(request)) as server:
         assert open_web3(provider(server.url)).eth.get_balance(OWNER) == 5
         assert len(server.seen) == 2

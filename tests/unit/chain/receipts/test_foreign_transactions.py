@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,13 +33,22 @@ NONCE = 7
 HEAD = 1_000
 
 
-def chain(operator: str, mined_at: int = MINED_AT, **changes: Any) -> ScriptedTransport:
-    """An endpoint on whose chain the wallet's nonce 7 was used in one block."""
-    sent = {"from": WALLET.lower(), "nonce": hex(NONCE), "hash": HASH, "to": ROUTER.lower(), "value": "0x5", "input": "0x1234"} | changes
+SENT = {"from": WALLET.lower(), "nonce": hex(NONCE), "hash": HASH, "to": ROUTER.lower(), "value": "0x5", "input": "0x1234"}
+
+
+def chain(operator: str, mined_at: int = MINED_AT, kept_from: int = 0, **changes: Any) -> ScriptedTransport:
+    """An endpoint on whose chain the wallet's nonce 7 was used in one block; it keeps the states from a block on."""
+    sent = SENT | changes
     strangers = {"from": STRANGER, "nonce": hex(NONCE), "hash": OTHER, "to": None, "value": "0x0", "input": "0x"}
+
+    def nonce(params: list[Any]) -> str:
+        if int(params[1], 16) < kept_from:
+            raise CallFailed("missing trie node", fault=RpcFault(-32000, "missing trie node"))
+        return hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE)
+
     return ScriptedTransport(
         operator,
-        eth_getTransactionCount=lambda params: hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE),
+        eth_getTransactionCount=nonce,
         eth_getBlockByNumber=lambda params: {"transactions": [strangers, sent] if int(params[0], 16) == mined_at else [strangers]},
     )
 
@@ -75,30 +83,14 @@ def test_what_is_not_there_is_not_found(nonce: int, since: int, head: int) -> No
 def test_recent_transaction__is_found_on_nodes_without_old_states(first_kept: int, age: int, since: int) -> None:
     """A proposal may have waited for its signers for longer than a node remembers."""
     mined_at = HEAD - age
-
-    def pruned(params: list[Any]) -> str:
-        if int(params[1], 16) < HEAD - first_kept:
-            raise CallFailed("missing trie node", fault=RpcFault(-32000, "missing trie node"))
-        return hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE)
-
-    nodes = [chain(name, mined_at) for name in ("a", "b")]
-    for node in nodes:
-        node.answers["eth_getTransactionCount"] = pruned
+    nodes = [chain(name, mined_at, HEAD - first_kept) for name in ("a", "b")]
     assert find_tx_by_nonce(panel(*nodes), WALLET, NONCE, since, HEAD) == TxAtNonce(HASH, mined_at, ROUTER, 5, "0x1234")
 
 
 def test_what_is_older_than_every_kept_state_is_unknown() -> None:
     """The states from which on it is used are kept, the one before is not."""
-    node = chain("a", HEAD - 8)
-
-    def pruned(params: list[Any]) -> str:
-        if int(params[1], 16) < HEAD - 8:
-            raise CallFailed("missing trie node", fault=RpcFault(-32000, "missing trie node"))
-        return hex(NONCE + 1)
-
-    node.answers["eth_getTransactionCount"] = pruned
     with pytest.raises(CallFailed, match="missing trie node"):
-        find_tx_by_nonce(panel(node, minimum=1), WALLET, NONCE, 0, HEAD)
+        find_tx_by_nonce(panel(chain("a", HEAD - 8, HEAD - 8), minimum=1), WALLET, NONCE, 0, HEAD)
 
 
 @pytest.mark.parametrize("mined_at", [HEAD, HEAD - RECENT_BLOCKS, HEAD - RECENT_BLOCKS - 1, MINED_AT])
@@ -124,9 +116,6 @@ def listing(*transactions: dict[str, Any]) -> ScriptedTransport:
     return node
 
 
-SENT = {"from": WALLET.lower(), "nonce": hex(NONCE), "hash": HASH, "to": ROUTER.lower(), "value": "0x5", "input": "0x1234"}
-
-
 @pytest.mark.parametrize(
     "transactions",
     [[{**SENT, "from": WALLET}], [{**SENT, "nonce": hex(NONCE - 1), "hash": OTHER}, SENT]],
@@ -138,16 +127,8 @@ def test_tx_by_nonce__is_the_wallets_with_that_nonce(transactions: list[dict[str
 
 def test_conflicting_hash__is_that_of_a_pending_transaction() -> None:
     node = listing({**SENT, "nonce": "odd", "hash": OTHER}, SENT)
-    nonces_asked: list[object] = []
-    answer = node.answers["eth_getBlockByNumber"]
-
-    def record(params: list[Any]) -> object:
-        nonces_asked.append(params[0])
-        return answer(params)
-
-    node.answers["eth_getBlockByNumber"] = record
     assert find_conflicting_hash(panel(node, minimum=1), WALLET, NONCE, MINED_AT - 1) == HASH
-    assert nonces_asked == ["pending"]
+    assert [params[0] for method, params in node.calls if method == "eth_getBlockByNumber"] == ["pending"]
 
 
 def test_block_that_hides_the_nonce_s_use__says_nothing() -> None:
@@ -209,18 +190,20 @@ def test_an_event_of_anything_else_is_not_taken_for_it(made: dict[str, Any]) -> 
     assert find_safe_execution(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, 0, HEAD) is None
 
 
-@pytest.mark.parametrize("block_number", [0, BLOCKS_PER_REQUEST - 1, BLOCKS_PER_REQUEST, 2 * BLOCKS_PER_REQUEST - 1])
-def test_safe_execution__is_found_at_both_ends_of_each_request(block_number: int) -> None:
-    execution = event(blockNumber=hex(block_number))
-    safe_execution = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, 2 * BLOCKS_PER_REQUEST)
-    assert safe_execution == SafeExecution(HASH, block_number, SAFE_TX)
+LONG_RANGE_HEAD = 2 * MAX_REQUESTS * BLOCKS_PER_REQUEST
 
 
-def test_safe_execution__is_found_in_a_long_range_s_newest_blocks() -> None:
-    head_block = 2 * MAX_REQUESTS * BLOCKS_PER_REQUEST
-    block_number = head_block - (MAX_REQUESTS - 1) * BLOCKS_PER_REQUEST
+@pytest.mark.parametrize(
+    ("block_number", "head"),
+    [
+        *((number, 2 * BLOCKS_PER_REQUEST) for number in (0, BLOCKS_PER_REQUEST - 1, BLOCKS_PER_REQUEST, 2 * BLOCKS_PER_REQUEST - 1)),
+        (LONG_RANGE_HEAD - (MAX_REQUESTS - 1) * BLOCKS_PER_REQUEST, LONG_RANGE_HEAD),
+    ],
+    ids=["begin of a request", "its end", "begin of the next", "its end too", "newest blocks of a long range"],
+)
+def test_safe_execution__is_found_at_both_ends_of_each_request(block_number: int, head: int) -> None:
     execution = event(blockNumber=hex(block_number))
-    safe_execution = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, head_block)
+    safe_execution = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, head)
     assert safe_execution == SafeExecution(HASH, block_number, SAFE_TX)
 
 
@@ -232,6 +215,5 @@ def test_execution_seen_by_one_endpoint__is_not_known() -> None:
 
 @pytest.mark.parametrize("answer", [None, {}, "0x"])
 def test_events_that_are_no_list_say_nothing(answer: object) -> None:
-    ask: Callable[[list[Any]], object] = lambda params: answer  # noqa: E731 as a script's answer
     with raises_code(Retryable, "answer", "not a list"):
-        find_safe_execution(panel(ScriptedTransport("a", eth_getLogs=ask), minimum=1), WALLET, SAFE_TX, 0, HEAD)
+        find_safe_execution(panel(ScriptedTransport("a", eth_getLogs=answer), minimum=1), WALLET, SAFE_TX, 0, HEAD)

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from agent.chain.providers.endpoint import EndpointProvider, retry_after_s
+from agent.chain.providers.endpoint import MAX_RESPONSE_BYTES, EndpointProvider, retry_after_s
 from agent.chain.rpc import CallFailed, EndpointOverloaded, RpcFault, scrub
 from agent.errors import ConfigError, PassingFault, Retryable, TrimtabError
 from agent.localchain.nodes import free_port
-from tests.support.endpoints import Answerer, Reply, good, rpc_answer, serve
+from tests.support.endpoints import Answerer, Reply, erring, good, rpc_answer, serve
 from tests.support.text import raises_code
 
 SECRET = "s3cr3t-api-key-0123456789"
+ELSEWHERE = {"Location": "http://127.0.0.1/elsewhere"}
 BLOCK_NUMBER: list[tuple[str, list[Any]]] = [("eth_blockNumber", [])]
 
 
@@ -27,15 +28,10 @@ def transport(url: str, **options: Any) -> EndpointProvider:
     return EndpointProvider(f"{url}/v3/{SECRET}?token={SECRET}", "alpha", **options)
 
 
-def body(value: Any) -> Answerer:
-    return lambda request: Reply(value if isinstance(value, bytes) else json.dumps(value).encode())
-
-
 def failure(answer: Answerer, **options: Any) -> TrimtabError:
     with serve(answer) as server, pytest.raises(TrimtabError) as caught:
         transport(server.url, **options).batch([("eth_blockNumber", []), ("eth_chainId", [])])
-    error_text = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
-    assert SECRET not in error_text
+    assert SECRET not in ("".join(traceback.format_exception(caught.value)) + repr(caught.value))
     assert "alpha" in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
     return caught.value
@@ -79,10 +75,7 @@ def test_refused_call__is_a_fault_in_its_place_alone() -> None:
 
 
 def test_a_single_call_raises_with_the_fault() -> None:
-    def fails(request: Any) -> Reply:
-        return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": {"code": 3, "message": "no"}}).encode())
-
-    with serve(fails) as server, pytest.raises(CallFailed) as caught:
+    with serve(erring({"code": 3, "message": "no"})) as server, pytest.raises(CallFailed) as caught:
         transport(server.url).call("eth_call", [])
     assert caught.value.fault == RpcFault(3, "no", "")
 
@@ -94,44 +87,54 @@ def test_an_endpoint_that_is_down_is_worth_another_try() -> None:
     assert caught.value.__context__ is None, "the library's error holds the URL"
 
 
-def test_an_endpoint_that_is_slow_is_given_up_in_time() -> None:
-    started = time.monotonic()
-    error = failure(lambda request: Reply(b"[]", delay_s=3), timeout_s=0.2)
-    assert isinstance(error, Retryable)
-    assert "0.2 s" in str(error)
-    assert time.monotonic() - started < 3.5
-
-
-def test_an_answer_that_trickles_in_is_given_up_in_time() -> None:
-    started = time.monotonic()
-    error = failure(lambda request: Reply(b" " * 200, parts=200, pause_s=0.02), timeout_s=0.3)
-    assert isinstance(error, Retryable)
-    assert time.monotonic() - started < 4.5
-
-
-def test_an_answer_beyond_the_size_bound_is_not_read_to_its_end() -> None:
-    error = failure(lambda request: Reply(b"[" + b" " * 300_000), max_response_bytes=100_000)
-    assert isinstance(error, Retryable)
-    assert "100000 bytes" in str(error)
-
-
 @pytest.mark.parametrize(
-    "sent",
+    ("reply", "timeout_s", "word", "limit_s"),
     [
-        b"not json at all",
-        b'[{"jsonrpc": "2.0", "id": 1, "resu',
-        b"",
-        b"\xff\xfe\x00",
-        b"[" * 200_000,
-        b'{"a":' * 200_000,
-        b"[" + b"[]," * 70 + b'"' + b'\\"' * 400_000,
+        (Reply(b"[]", delay_s=3), 0.2, "0.2 s", 3.5),
+        (Reply(b" " * 200, parts=200, pause_s=0.02), 0.3, "", 4.5),
+        (Reply(b" " * 200, 302, ELSEWHERE, parts=200, pause_s=0.02), 0.3, "longer than 0.3 s", 4.5),
     ],
-    ids=["garbage", "truncated", "empty", "binary", "nested", "nested objects", "escaped quotes without end"],
+    ids=["slow", "trickles in", "redirect that trickles in"],
 )
-def test_what_is_not_json_is_worth_another_try(sent: bytes) -> None:
-    error = failure(body(sent))
+def test_an_answer_that_is_slow_is_given_up_in_time(reply: Reply, timeout_s: float, word: str, limit_s: float) -> None:
+    started = time.monotonic()
+    error = failure(lambda request: reply, timeout_s=timeout_s)
     assert isinstance(error, Retryable)
-    assert "not JSON" in str(error)
+    assert word in str(error)
+    assert time.monotonic() - started < limit_s
+
+
+NO_JSON = {
+    "garbage": b"not json at all",
+    "truncated": b'[{"jsonrpc": "2.0", "id": 1, "resu',
+    "empty": b"",
+    "binary": b"\xff\xfe\x00",
+    "nested": b"[" * 200_000,
+    "nested objects": b'{"a":' * 200_000,
+    "escaped quotes without end": b"[" + b"[]," * 70 + b'"' + b'\\"' * 400_000,
+}
+NO_PLACES = ["http://[", "//[::1", "http://x:99999999/", "\xff\xfe", "", "file:///etc", "http://" + "a" * 300]
+"""requests parses the address of redirects, too, that it does not follow."""
+NO_BATCHES = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "batch not allowed"}}
+FAILURES: dict[str, tuple[Reply, type[TrimtabError], str]] = {
+    "too large": (Reply(b"[" + b" " * 300_000), Retryable, "100000 bytes"),
+    "redirect too large": (Reply(b" " * 300_000, 302, ELSEWHERE), TrimtabError, "100000 bytes"),
+    **{name: (Reply(sent), Retryable, "not JSON") for name, sent in NO_JSON.items()},
+    "breaks off": (Reply(b"[{", claimed_length=5_000), Retryable, ""),
+    "web page": (Reply(b"<!doctype html><title>Welcome to nginx!</title>"), PassingFault, "web page"),
+    **{str(status): (Reply(b"no", status, ELSEWHERE), PassingFault, str(status)) for status in (401, 403, 404, 302)},
+    **{f"redirect to {place!r}": (Reply(b"", 302, {"Location": place}), PassingFault, "302") for place in NO_PLACES},
+    **{str(status): (Reply(b"<html>busy</html>", status), Retryable, str(status)) for status in (429, 500, 502, 503)},
+    "no batches": (Reply(json.dumps(NO_BATCHES).encode()), Retryable, "batch not"),
+}
+
+
+@pytest.mark.parametrize(("reply", "kind", "word"), FAILURES.values(), ids=FAILURES)
+def test_an_answer_that_is_none_is_an_error_that_says_why(reply: Reply, kind: type[TrimtabError], word: str) -> None:
+    """A Retryable may pass; a PassingFault needs the operator."""
+    error = failure(lambda request: reply, max_response_bytes=100_000 if "bytes" in word else MAX_RESPONSE_BYTES)
+    assert isinstance(error, kind)
+    assert word in str(error)
 
 
 def test_a_large_batch_is_not_taken_for_a_deep_one() -> None:
@@ -143,13 +146,9 @@ def test_a_large_batch_is_not_taken_for_a_deep_one() -> None:
     assert answers[499] == nested("eth_call", [499])
 
 
-def test_a_connection_that_breaks_off_is_worth_another_try() -> None:
-    assert isinstance(failure(lambda request: Reply(b"[{", claimed_length=5_000)), Retryable)
-
-
 def test_a_server_that_does_not_speak_tls_may_pass() -> None:
     """It answers to a line that it cannot read, or waits for the end of one: the greeting has a line's end by chance."""
-    with serve(body(b"[]")) as server:
+    with serve(lambda request: Reply(b"[]")) as server:
         provider = EndpointProvider(server.url.replace("http:", "https:"), "alpha", 1.0, attempts=1)
         with pytest.raises(Retryable, match=r"cannot be reached|did not answer"):
             provider.call("eth_chainId", [])
@@ -162,42 +161,6 @@ def test_a_name_that_does_not_resolve_may_pass(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(socket, "getaddrinfo", fails)
     with pytest.raises(Retryable, match="cannot be reached"):
         EndpointProvider("https://rpc.example.org/v3/key", "alpha", 1.0, attempts=1).call("eth_chainId", [])
-
-
-def test_a_web_page_needs_the_operator() -> None:
-    error = failure(body(b"<!doctype html><title>Welcome to nginx!</title>"))
-    assert isinstance(error, PassingFault)
-    assert "web page" in str(error)
-
-
-@pytest.mark.parametrize("status", [401, 403, 404, 302])
-def test_an_endpoint_that_lets_nobody_in_needs_the_operator(status: int) -> None:
-    error = failure(lambda request: Reply(b"no", status=status, headers={"Location": "http://127.0.0.1/elsewhere"}))
-    assert isinstance(error, PassingFault)
-    assert str(status) in str(error)
-
-
-@pytest.mark.parametrize("location", ["http://[", "//[::1", "http://x:99999999/", "\xff\xfe", "", "file:///etc", "http://" + "a" * 300])
-def test_a_redirect_to_nowhere_may_pass(location: str) -> None:
-    """requests parses the address of redirects, too, that it does not follow."""
-    error = failure(lambda request: Reply(b"", status=302, headers={"Location": location}))
-    assert isinstance(error, PassingFault)
-    assert "302" in str(error)
-
-
-def test_a_redirect_is_read_within_the_limits_of_size_and_time() -> None:
-    elsewhere = {"Location": "http://127.0.0.1/elsewhere"}
-    error = failure(lambda request: Reply(b" " * 300_000, status=302, headers=elsewhere), max_response_bytes=100_000)
-    assert "100000 bytes" in str(error)
-    error = failure(lambda request: Reply(b" " * 200, status=302, headers=elsewhere, parts=200, pause_s=0.02), timeout_s=0.3)
-    assert "longer than 0.3 s" in str(error)
-
-
-@pytest.mark.parametrize("status", [429, 500, 502, 503])
-def test_an_endpoint_that_is_overloaded_is_worth_another_try(status: int) -> None:
-    error = failure(lambda request: Reply(b"<html>busy</html>", status=status))
-    assert isinstance(error, Retryable)
-    assert str(status) in str(error)
 
 
 @pytest.mark.parametrize(
@@ -236,15 +199,9 @@ def test_answers_that_do_not_fit_the_questions_are_not_used(change: Any) -> None
     assert isinstance(error, Retryable)
 
 
-def test_an_endpoint_without_batches_is_told_apart() -> None:
-    error = failure(body({"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "batch not allowed"}}))
-    assert isinstance(error, Retryable)
-    assert "batch not" in str(error)
-
-
-def flaky(failures: int) -> Answerer:
+def flaky(failures: int, failure: Reply = Reply(b"", 429)) -> Answerer:  # noqa: B008  # never changed
     failures_left: Iterator[int] = iter(range(failures))
-    return lambda request: Reply(b"", status=429) if next(failures_left, None) is not None else good()(request)
+    return lambda request: failure if next(failures_left, None) is not None else good()(request)
 
 
 def test_reads__are_tried_again_after_growing_varied_pauses() -> None:
@@ -267,10 +224,8 @@ def test_reads_end_in_the_error_when_every_try_fails() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_short_wait_that_is_asked_for_is_waited_for(status: int) -> None:
-    failures_left = iter(range(1))
     pauses = list[float]()
-    busy = Reply(b"", status=status, headers={"Retry-After": "2"})
-    with serve(lambda request: busy if next(failures_left, None) is not None else good()(request)) as server:
+    with serve(flaky(1, Reply(b"", status, {"Retry-After": "2"}))) as server:
         assert transport(server.url, attempts=3, sleep=pauses.append).batch(BLOCK_NUMBER) == ["0x1"]
     assert pauses == [2.0]
 
@@ -319,12 +274,7 @@ def test_what_is_not_known_to_be_a_read_is_asked_once(method: str) -> None:
 def test_node_s_words__are_made_harmless_without_secrets() -> None:
     words = f"\x1b[31mbad\x1b[0m <b>[red]</b> =cmd| see https://node.example/{SECRET} or {SECRET}\nnext" + "x" * 500
 
-    def rude(request: Any) -> Reply:
-        return Reply(
-            json.dumps([{"jsonrpc": "2.0", "id": letter["id"], "error": {"code": 1, "message": words}} for letter in request]).encode()
-        )
-
-    with serve(rude) as server:
+    with serve(erring({"code": 1, "message": words})) as server:
         faults = transport(server.url).batch([("eth_call", []), ("eth_call", [])])
     for fault in faults:
         assert SECRET not in fault.message
@@ -344,10 +294,7 @@ def test_a_secret_counts_from_six_characters_on() -> None:
 
 @pytest.mark.parametrize("error", ["text", None, 7, {"code": "x"}, {"message": {"a": 1}}, {"data": {"data": "0xAB"}}])
 def test_odd_errors_are_faults_too(error: Any) -> None:
-    def odd(request: Any) -> Reply:
-        return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error, "result": "0x1"}).encode())
-
-    with serve(odd) as server:
+    with serve(erring(error, result="0x1")) as server:
         answer = transport(server.url).batch(BLOCK_NUMBER)[0]
     assert answer == "0x1" if error is None else isinstance(answer, RpcFault)
 

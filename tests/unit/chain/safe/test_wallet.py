@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from agent.chain.safe import (
 from agent.chain.sender import NodeSender
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.localchain.safe import BATCH_ARTIFACT
-from agent.model import Head, Snapshot, UnsignedTx
+from agent.model import Head, UnsignedTx
 from agent.ports import MinedTransaction, TransactionStatus
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall
 from agent.signing.safe_tx import CALL_OPERATION, safe_tx_hash
@@ -125,14 +126,9 @@ def test_hash__another_one_of_the_contract_is_refused() -> None:
 
 
 def test_hash__contract_is_asked_with_every_field() -> None:
-    requests: list[Any] = []
-
-    def answer(params: list[Any]) -> str:
-        requests.append(params)
-        return safe_tx_hash(WALLET, CALL_TX)
-
-    contract(answer).require_hash(CALL_TX)
-    ((request, block),) = requests
+    node = ScriptedTransport(eth_call=safe_tx_hash(WALLET, CALL_TX))
+    SafeContract(node, WALLET).require_hash(CALL_TX)
+    ((_, (request, block)),) = node.calls
     types = ["address", "uint256", "bytes", "uint8", "uint256", "uint256", "uint256", "address", "address", "uint256"]
     selector = keccak(text=f"getTransactionHash({','.join(types)})")[:4]
     values = [ROUTER, 5, bytes.fromhex("1234"), 0, 0, 0, 0, NO_ONE, NO_ONE, NONCE]
@@ -154,64 +150,42 @@ def test_version__another_one_is_refused(version: str) -> None:
 
 
 def test_nonce__of_a_snapshot_is_the_safe_s_at_its_block() -> None:
-    requests: list[Any] = []
-
-    def answer(params: list[Any]) -> str:
-        requests.append(params[1])
-        return number_answer(41)
-
-    class OneSnapshot:
-        def snapshot(self) -> Snapshot:
-            return replace(step_input().snapshot, nonce_latest=3, nonce_pending=4)
-
-    snapshot = SafeReader(OneSnapshot(), contract(answer)).snapshot()  # type: ignore[arg-type]  # snapshot alone is read
+    node = ScriptedTransport(eth_call=number_answer(41))
+    of_wallet: Any = SimpleNamespace(snapshot=lambda: replace(step_input().snapshot, nonce_latest=3, nonce_pending=4))
+    snapshot = SafeReader(of_wallet, SafeContract(node, WALLET)).snapshot()
     assert (snapshot.nonce_latest, snapshot.nonce_pending) == (41, 41)
-    assert requests == [{"blockHash": snapshot.head.hash, "requireCanonical": True}]
+    assert [params[1] for _, params in node.calls] == [{"blockHash": snapshot.head.hash, "requireCanonical": True}]
 
 
 # Sender
 
 
-def sender(**answers: object) -> SafeSender:
-    node = ScriptedTransport(eth_call=number_answer(41), **answers)
+def sender(node: ScriptedTransport) -> SafeSender:
     return SafeSender(NodeSender(node), SafeContract(node, WALLET), EndpointPool([node], 1), "")
 
 
-def test_sender__nonce_is_the_safe_s_and_none_is_pending() -> None:
-    assert sender().nonces(WALLET) == (41, 41)
-
-
-def test_sender__sends_nothing() -> None:
+def test_sender__has_nonce_of_the_safe_and_sends_nothing() -> None:
+    safe_sender = sender(ScriptedTransport(eth_call=number_answer(41)))
+    assert safe_sender.nonces(WALLET) == (41, 41), "none is pending"
+    assert safe_sender.head() == Head(31_337, 16, HEAD_JSON["hash"], 100, 7)
+    assert safe_sender.block_hash(16) == HEAD_JSON["hash"]
     with pytest.raises(OperatorNeeded, match="cannot send"):
-        sender().send(None)  # type: ignore[arg-type]  # nothing is looked at
+        safe_sender.send(None)  # type: ignore[arg-type]  # nothing is looked at
 
 
 def test_sender__simulation_leaves_the_gas_to_the_node() -> None:
-    requests: list[Any] = []
-
-    def estimate(params: list[Any]) -> str:
-        requests.append(params[0])
-        return hex(60_000)
-
-    simulation = sender(eth_estimateGas=estimate).simulate(CALL_TX, WALLET)
+    node = ScriptedTransport(eth_call=number_answer(41), eth_estimateGas=hex(60_000))
+    simulation = sender(node).simulate(CALL_TX, WALLET)
     assert (simulation.ok, simulation.gas) == (True, 60_000)
-    assert "gas" not in requests[0]
-    assert (requests[0]["from"], requests[0]["to"], requests[0]["value"]) == (WALLET, ROUTER, hex(5))
-
-
-class FakeSender:
-    """A sender that knows one status."""
-
-    def __init__(self, status: TransactionStatus) -> None:
-        self._status = status
-
-    def status_of(self, tx_hash: str) -> TransactionStatus:
-        return self._status
+    (request,) = (params[0] for method, params in node.calls if method == "eth_estimateGas")
+    assert "gas" not in request
+    assert (request["from"], request["to"], request["value"]) == (WALLET, ROUTER, hex(5))
 
 
 def status(read: TransactionStatus) -> TransactionStatus:
-    pool = EndpointPool([ScriptedTransport()], 1)
-    return SafeSender(FakeSender(read), contract(None), pool, "").status_of(HASH)  # type: ignore[arg-type]  # statuses alone are read
+    """Return the status of a hash whose wallet has this one."""
+    of_node: Any = SimpleNamespace(status_of=lambda tx_hash: read)
+    return SafeSender(of_node, contract(None), EndpointPool([ScriptedTransport()], 1), "").status_of(HASH)
 
 
 def test_sender__receipt_has_no_cost_because_executors_pay_it() -> None:
@@ -226,11 +200,6 @@ def test_sender__receipt_has_no_cost_because_executors_pay_it() -> None:
 @pytest.mark.parametrize("state", ["unknown", "pending"])
 def test_sender__status_without_a_receipt_stays(state: str) -> None:
     assert status(TransactionStatus(state, None)) == TransactionStatus(state, None)
-
-
-def test_sender__head_and_blocks_are_the_chain_s() -> None:
-    assert sender().head() == Head(31_337, 16, HEAD_JSON["hash"], 100, 7)
-    assert sender().block_hash(16) == HEAD_JSON["hash"]
 
 
 # What somebody else has sent
@@ -256,23 +225,21 @@ def owner(node: ScriptedTransport) -> WalletOwnerSigner:
 
 
 @pytest.mark.parametrize(
-    ("fields", "matches"),
+    ("fields", "data", "matches"),
     [
-        ({}, True),
-        ({"gas": "0x1", "maxFeePerGas": "0x1"}, True),
-        ({"to": STRANGER.lower()}, False),
-        ({"value": "0x6"}, False),
-        ({"input": "0x1235"}, False),
-        ({"input": "0x"}, False),
+        ({}, CALL_TX.data, True),
+        ({"gas": "0x1", "maxFeePerGas": "0x1"}, CALL_TX.data, True),
+        ({"to": STRANGER.lower()}, CALL_TX.data, False),
+        ({"value": "0x6"}, CALL_TX.data, False),
+        ({"input": "0x1235"}, CALL_TX.data, False),
+        ({"input": "0x"}, CALL_TX.data, False),
+        ({"input": "0xabcd"}, "0xABCD", True),
     ],
+    ids=["the call", "other gas and fees", "another recipient", "another value", "other calldata", "no calldata", "other case"],
 )
-def test_owner__nonce_s_transaction_matches_by_its_call(fields: dict[str, Any], matches: bool) -> None:
-    assert owner(chain_with(**fields)).mined_at_nonce(CALL_TX, 0) == MinedTransaction(HASH, MINED_AT, matches)
-
-
-def test_owner__calldata_is_compared_without_case() -> None:
-    node = chain_with(input="0xabcd")
-    assert owner(node).mined_at_nonce(replace(CALL_TX, data="0xABCD"), 0) == MinedTransaction(HASH, MINED_AT, True)
+def test_owner__nonce_s_transaction_matches_by_its_call(fields: dict[str, Any], data: str, matches: bool) -> None:
+    call = replace(CALL_TX, data=data)
+    assert owner(chain_with(**fields)).mined_at_nonce(call, 0) == MinedTransaction(HASH, MINED_AT, matches)
 
 
 def test_owner__nonce_that_is_not_used_is_no_transaction() -> None:
@@ -295,23 +262,26 @@ def executed(digest: str, topic: str = EXECUTION_SUCCESS_TOPIC) -> ScriptedTrans
     return ScriptedTransport(eth_getLogs=[log], eth_getBlockByNumber=HEAD_JSON | {"number": hex(HEAD)})
 
 
-def test_owners__executed_call_is_found_by_its_hash() -> None:
-    assert owners(executed(safe_tx_hash(WALLET, CALL_TX))).mined_at_nonce(CALL_TX, 0) == MinedTransaction(HASH, MINED_AT, True)
-
-
+OUR_CALL = safe_tx_hash(WALLET, CALL_TX)
 OTHER_CALL = safe_tx_hash(WALLET, replace(CALL_TX, value_wei=6))
 
 
-@pytest.mark.parametrize("topic", [EXECUTION_SUCCESS_TOPIC, EXECUTION_FAILURE_TOPIC], ids=["success", "failure"])
-@pytest.mark.parametrize("since", [0, MINED_AT - 1])
-def test_owners__execution_of_another_call_is_not_the_proposal(topic: str, since: int) -> None:
-    other = owners(executed(OTHER_CALL, topic)).mined_at_nonce(CALL_TX, since)
-    assert other == MinedTransaction(HASH, MINED_AT, False)
-
-
-def test_owners__execution_before_the_proposal_shows_nothing() -> None:
-    """Its block is the one at whose end the nonce was still free; an index of events that lags shows no more."""
-    assert owners(executed(OTHER_CALL)).mined_at_nonce(CALL_TX, MINED_AT) is None
+@pytest.mark.parametrize(
+    ("digest", "topic", "since", "mined"),
+    [
+        (OUR_CALL, EXECUTION_SUCCESS_TOPIC, 0, MinedTransaction(HASH, MINED_AT, True)),
+        *(
+            (OTHER_CALL, topic, since, MinedTransaction(HASH, MINED_AT, False))
+            for topic in (EXECUTION_SUCCESS_TOPIC, EXECUTION_FAILURE_TOPIC)
+            for since in (0, MINED_AT - 1)
+        ),
+        (OTHER_CALL, EXECUTION_SUCCESS_TOPIC, MINED_AT, None),
+    ],
+    ids=["ours", "other", "other since", "other fails", "other fails since", "before the proposal"],
+)
+def test_owners__execution_is_the_proposal_by_its_hash(digest: str, topic: str, since: int, mined: MinedTransaction | None) -> None:
+    """The block before the proposal is the one at whose end the nonce was still free; an index of events that lags shows no more."""
+    assert owners(executed(digest, topic)).mined_at_nonce(CALL_TX, since) == mined
 
 
 @pytest.mark.parametrize("topic", [EXECUTION_SUCCESS_TOPIC, EXECUTION_FAILURE_TOPIC], ids=["success", "failure"])
@@ -328,7 +298,8 @@ def test_owners__event_of_the_second_search_is_the_proposal_s(topic: str) -> Non
 
 
 def test_owners__hidden_events_show_nothing() -> None:
-    node = ScriptedTransport(eth_getLogs=[], eth_getBlockByNumber=HEAD_JSON | {"number": hex(HEAD)})
+    node = executed(OTHER_CALL)
+    node.answers["eth_getLogs"] = []
     assert owners(node).mined_at_nonce(CALL_TX, 0) is None
 
 
@@ -341,27 +312,26 @@ def test_owners__may_sign_whatever_gas_is_proposed(gas: int) -> None:
     owners(ScriptedTransport(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
 
 
-def test_owners__call_that_breaks_a_rule_is_refused() -> None:
-    call = replace(APPROVE, to=STRANGER)
-    with pytest.raises(Refused):
-        owners(ScriptedTransport(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
+STRANGE = replace(APPROVE, to=STRANGER)
+LATER = replace(APPROVE, nonce=NONCE + 1)
 
 
-def test_owners__call_at_another_nonce_is_refused() -> None:
-    call = replace(APPROVE, nonce=NONCE + 1)
-    with pytest.raises(Refused):
-        owners(ScriptedTransport(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
-
-
-def test_owners__call_whose_hash_the_contract_denies_is_refused() -> None:
-    with pytest.raises(OperatorNeeded, match="another hash"):
-        owners(ScriptedTransport(eth_call=safe_tx_hash(WALLET, CALL_TX))).require_signable(APPROVE, APPROVE_GRANT)
+@pytest.mark.parametrize(
+    ("call", "hashed_call", "error", "words"),
+    [(STRANGE, STRANGE, Refused, ""), (LATER, LATER, Refused, ""), (APPROVE, CALL_TX, OperatorNeeded, "another hash")],
+    ids=["breaks a rule", "another nonce", "hash that the contract denies"],
+)
+def test_owners__call_that_is_not_to_be_signed_is_refused(
+    call: UnsignedTx, hashed_call: UnsignedTx, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        owners(ScriptedTransport(eth_call=safe_tx_hash(WALLET, hashed_call))).require_signable(call, APPROVE_GRANT)
 
 
 def test_owner__transaction_that_breaks_a_rule_is_refused() -> None:
     owner(ScriptedTransport()).require_signable(APPROVE, APPROVE_GRANT)
     with pytest.raises(Refused):
-        owner(ScriptedTransport()).require_signable(replace(APPROVE, to=STRANGER), APPROVE_GRANT)
+        owner(ScriptedTransport()).require_signable(STRANGE, APPROVE_GRANT)
 
 
 def test_owner__sees_the_hash_that_its_wallet_signs() -> None:
@@ -416,35 +386,27 @@ def test_foreign_signer__safe_is_read_as_a_safe() -> None:
     assert (signer.rules.batch_contract, safe_sender.unbatched_reason) == (BATCH_CONTRACT, "")
 
 
-def safe_node(version: str = "1.4.1", guard: int = 0, simulated: object = "0x" + f"{32:064x}{0:064x}") -> ScriptedTransport:
+BATCH_CODE = npm_artifact(BATCH_ARTIFACT).runtime_code
+
+
+def safe_node(
+    version: str = "1.4.1", guard: int = 0, simulated: object = "0x" + f"{32:064x}{0:064x}", code: str = BATCH_CODE
+) -> ScriptedTransport:
     """A node with a Safe, by the selectors of VERSION, getStorageAt and simulate."""
     answers = {
         "0xffa1ad74": text_answer(version),
         "0x5624b25b": "0x" + abi_encode(["bytes"], [guard.to_bytes(32, "big")]).hex(),
         "0xbd61951d": simulated,
     }
-    code = npm_artifact(BATCH_ARTIFACT).runtime_code
     return ScriptedTransport(eth_call=lambda params: answers[params[0]["data"][:10]], eth_getCode=code)
-
-
-def without_batch_contract() -> ScriptedTransport:
-    node = safe_node()
-    node.answers["eth_getCode"] = "0x"
-    return node
-
-
-def with_another_contract() -> ScriptedTransport:
-    node = safe_node()
-    node.answers["eth_getCode"] = str(node.answers["eth_getCode"])[:-2] + "34"
-    return node
 
 
 @pytest.mark.parametrize(
     ("node", "reason"),
     [
         (safe_node("1.3.0"), "version 1.3.0"),
-        (without_batch_contract(), "no MultiSendCallOnly"),
-        (with_another_contract(), "no MultiSendCallOnly"),
+        (safe_node(code="0x"), "no MultiSendCallOnly"),
+        (safe_node(code=BATCH_CODE[:-2] + "34"), "no MultiSendCallOnly"),
         (safe_node(guard=1), "guard"),
         (safe_node(simulated="0x"), "no fallback handler"),
         (safe_node(simulated=RpcFault(3, "execution reverted")), "no fallback handler"),

@@ -86,9 +86,7 @@ UNPAID = call(PAYEE, T.FAILED)
     ids=["both fair", "second a trap", "first a trap"],
 )
 def test_token_passes_only_if_each_pool_does(records: tuple[TrialRecord, TrialRecord], passed: bool) -> None:
-    tests = token_tests([trial(records[0]), trial(records[1], OTHER_POOL)], [PAID])
-
-    assert tests.all_passed is passed
+    assert token_tests([trial(records[0]), trial(records[1], OTHER_POOL)], [PAID]).all_passed is passed
 
 
 @pytest.mark.parametrize("role", [PAYEE, BY_WALLET, SPENDER])
@@ -391,8 +389,6 @@ def test_controls_try_every_other_pool_with_a_hundredth() -> None:
     tiny = replace(others[0], reserve0=99, reserve1=99)
     node = FakeControlsNode()
 
-    controls = controls_of(node, step_of(400, POOL, tiny, *others[1:]), SALE)
-
-    assert len(controls.other_results) == 21
+    assert len(controls_of(node, step_of(400, POOL, tiny, *others[1:]), SALE).other_results) == 21
     assert [len(loans) for loans in node.lent_raw] == [20, 1]
     assert sorted(raw for loans in node.lent_raw for raw in loans) == [1] + [others[1].depth(WETH.address) // 100] * 20

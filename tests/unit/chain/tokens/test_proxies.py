@@ -97,5 +97,4 @@ def test_find_proxies__names_where_the_implementation_stands(
     def slot_word(_method: str, params: list[object]) -> str:
         return word(slots.get((str(params[0]), str(params[1])), UNREAD_ADDRESS))
 
-    proxies = find_proxies(ScriptedTransport(answer=slot_word), [TOKEN])
-    assert proxies == (() if proxy is None else (proxy,))
+    assert find_proxies(ScriptedTransport(answer=slot_word), [TOKEN]) == (() if proxy is None else (proxy,))
