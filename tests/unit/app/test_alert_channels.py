@@ -6,6 +6,7 @@ import re
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import apprise
 import pytest
@@ -32,6 +33,24 @@ def with_alerts(block: str) -> str:
     document = tomlkit.parse(config_text())
     document.pop("alerts")
     return f"{tomlkit.dumps(document)}\n{block}"
+
+
+def portfolio_with(folder: Path, targets: dict[str, str], *, has_key: bool = False, **alerts: object) -> Path:
+    """Write a config whose targets have these variables by name, with more keys of [alerts], and with a key in place of a keystore."""
+    file = agents.config(folder)
+    document: Any = tomlkit.parse(file.read_text())
+    if has_key:
+        del document["wallet"]["keystore"]
+        document["wallet"]["key_env"] = "KEY"
+    document["alerts"] |= alerts | {"targets": [{"name": name, "url_env": variable} for name, variable in targets.items()]}
+    file.write_text(tomlkit.dumps(document))
+    return file
+
+
+def set_variables(folder: Path, **values: str) -> None:
+    """Set variables in the folder's .env."""
+    (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    (folder / ".env").chmod(0o600)
 
 
 def alerts_table(table: dict[str, object], **variables: str) -> AlertsTable:
@@ -134,8 +153,7 @@ def test_the_template_and_the_docs_show_a_table_that_can_be_read() -> None:
     blocks = [block for language, block in FENCE.findall(page) if language == "toml"]
     assert blocks
     for block in blocks:
-        config = parse_config(with_alerts(block))
-        assert config.alerts.targets
+        assert parse_config(with_alerts(block)).alerts.targets
 
 
 @pytest.mark.parametrize(
@@ -150,14 +168,8 @@ def test_the_template_and_the_docs_show_a_table_that_can_be_read() -> None:
     ids=["unset", "no address", "key", "password", "usable"],
 )
 def test_targets_of_a_control__need_an_address_in_their_variable(tmp_path: Path, variable: str, address: str, words: str) -> None:
-    file = agents.config(tmp_path)
-    document = tomlkit.parse(file.read_text())
-    del document["wallet"]["keystore"]  # type: ignore[union-attr]  # a table
-    document["wallet"]["key_env"] = "KEY"  # type: ignore[index]  # a table
-    document["alerts"]["targets"] = [{"name": "mail", "url_env": variable}]  # type: ignore[index]  # a table
-    file.write_text(tomlkit.dumps(document))
-    (tmp_path / ".env").write_text(f"{variable}={address}\n")
-    (tmp_path / ".env").chmod(0o600)
+    file = portfolio_with(tmp_path, {"mail": variable}, has_key=True)
+    set_variables(tmp_path, **{variable: address})
     loaded = load_config(file)
     with pytest.raises(ConfigError, match=words) if words else nullcontext() as refused:
         require_usable_targets(loaded)
@@ -167,24 +179,16 @@ def test_targets_of_a_control__need_an_address_in_their_variable(tmp_path: Path,
 def test_test_of_one_target__is_sent_to_it_alone(tmp_path: Path) -> None:
     box = ReceivedMessages()
     other = ReceivedMessages()
-    file = agents.config(tmp_path)
-    document = tomlkit.parse(file.read_text())
-    names = {"mail": "A", "phone": "B"}
-    document["alerts"]["targets"] = [{"name": name, "url_env": variable} for name, variable in names.items()]  # type: ignore[index]  # a table
-    file.write_text(tomlkit.dumps(document))
+    file = portfolio_with(tmp_path, {"mail": "A", "phone": "B"})
     with webhook(box) as address, webhook(other) as other_address:
-        (tmp_path / ".env").write_text(f"A={address}\nB={other_address}\n")
-        (tmp_path / ".env").chmod(0o600)
+        set_variables(tmp_path, A=address, B=other_address)
         delivered = {"name": "phone", "delivered": True, "why": ""}
         assert alert_channels.send_test_alerts(file, "phone") == {"reached": True, "targets": [delivered]}
     assert (len(box.items), [item["text"] for item in other.items]) == (0, [alert_channels.TEST_MESSAGE])
 
 
 def test_test_of_an_unknown_target__names_it_and_those_there_are(tmp_path: Path) -> None:
-    file = agents.config(tmp_path)
-    document = tomlkit.parse(file.read_text())
-    document["alerts"]["targets"] = [{"name": "mail", "url_env": "A"}, {"name": "phone", "url_env": "B"}]  # type: ignore[index]  # a table
-    file.write_text(tomlkit.dumps(document))
+    file = portfolio_with(tmp_path, {"mail": "A", "phone": "B"})
     with raises_field("alerts.targets", "'fone'") as refused:
         alert_channels.send_test_alerts(file, "fone")
     assert refused.value.remedy == "choose from mail, phone"
@@ -192,13 +196,9 @@ def test_test_of_an_unknown_target__names_it_and_those_there_are(tmp_path: Path)
 
 @pytest.mark.parametrize("attempts", [1, 6, 10])
 def test_test_of_a_refusing_target__says_so(tmp_path: Path, attempts: int) -> None:
-    file = agents.config(tmp_path)
-    document = tomlkit.parse(file.read_text())
-    document["alerts"] |= {"timeout": "1s", "attempts": attempts, "targets": [{"name": "mail", "url_env": "A"}]}  # type: ignore[operator]  # a table
-    file.write_text(tomlkit.dumps(document))
+    file = portfolio_with(tmp_path, {"mail": "A"}, timeout="1s", attempts=attempts)
     box = ReceivedMessages(failing=20)
     with webhook(box) as address:
-        (tmp_path / ".env").write_text(f"A={address}\n")
-        (tmp_path / ".env").chmod(0o600)
+        set_variables(tmp_path, A=address)
         [target] = alert_channels.send_test_alerts(file)["targets"]
     assert (target["why"], box.tries) == ("not accepted", 1)

@@ -166,8 +166,7 @@ def test_causes_are_the_assets_that_moved_against_the_others(
 
 def test_nothing_is_said_about_the_numeraire() -> None:
     """A deposit of the numeraire leaves both others below their bands: one alert names them."""
-    step = step_input(TWO_THIRDS, {"WETH": 4_000, "WBTC": 3_000, "USDC": 9_000})
-    (alert,) = prices(outcome(step))
+    (alert,) = prices(outcome(step_input(TWO_THIRDS, {"WETH": 4_000, "WBTC": 3_000, "USDC": 9_000})))
     assert mentions(alert.text, "WETH", "below")
     assert mentions(alert.text, "WBTC", "below")
     assert "USDC is" not in alert.text
@@ -181,35 +180,38 @@ def planned() -> StepOutcome:
     return StepOutcome(STEP, OutcomeKind.PLANNED, decided.decision.reason, step, decided, swap_plan)
 
 
-def test_due_rebalance__says_trades_costs_and_how() -> None:
+def test_due_rebalance__says_trades_costs_worst_case_and_how() -> None:
     planned_outcome = planned()
     assert planned_outcome.plan is not None
     (alert,) = prices(planned_outcome)
     sold = sum(leg.amount_in_raw for leg in planned_outcome.plan.legs)
+    worst = plan_worst_case(planned_outcome.step_input, planned_outcome.plan)
+    assert worst is not None
     assert mentions(alert.text, f"would sell {decimal_text(sold // 10**12, 6)} WETH", "cost", "bps")
+    assert mentions(alert.text, f"worst case {value_text(worst, 6, 2)} USDC")
+    assert "taxable" not in alert.text
     assert alert.text.endswith("trimtab rebalance --send")
 
 
-def test_due_rebalance__says_its_worst_case_and_taxable_gain() -> None:
+def with_tax(of: StepOutcome, tax: TaxInputs) -> StepOutcome:
+    return replace(of, step_input=of.step_input.with_layer(TaxState(tax)))
+
+
+def test_due_rebalance__says_its_taxable_gain() -> None:
     planned_outcome = planned()
     assert planned_outcome.plan is not None
-    worst = plan_worst_case(planned_outcome.step_input, planned_outcome.plan)
-    assert worst is not None
-    assert mentions(prices(planned_outcome)[0].text, f"worst case {value_text(worst, 6, 2)} USDC")
-    assert "taxable" not in prices(planned_outcome)[0].text
     lots = tuple(
         OpenLot(token, 10**24, Fraction(10**15), 1)
         for token in (NATIVE, *(holding.token for holding in planned_outcome.step_input.snapshot.holdings))
     )
     tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
-    taxed = replace(planned_outcome, step_input=planned_outcome.step_input.with_layer(TaxState(tax)))
+    taxed = with_tax(planned_outcome, tax)
     document = tax_document(taxed.step_input, planned_outcome.plan)
     assert document is not None
     assert document["gain"] is not None
     assert float(document["gain"]) != 0
     assert mentions(prices(taxed)[0].text, f"taxable gain {document['gain']} USDC")
-    taxed = replace(planned_outcome, step_input=planned_outcome.step_input.with_layer(TaxState(replace(tax, lots=()))))
-    assert mentions(prices(taxed)[0].text, "taxable gain unknown: no tax lots yet")
+    assert mentions(prices(with_tax(planned_outcome, replace(tax, lots=())))[0].text, "taxable gain unknown: no tax lots yet")
 
 
 def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:
@@ -252,14 +254,9 @@ def test_rebalance__is_reported_with_block_and_step() -> None:
     assert mentions(alerts_by_kind(outcome(step_input(), OutcomeKind.DONE, transactions=both))[AlertKind.REBALANCE].text, "block 12")
 
 
-def test_what_only_tidied_up_is_no_rebalance() -> None:
-    assert alerts_by_kind(outcome(step_input(), OutcomeKind.DONE, transactions=(sent_intent(IntentKind.APPROVE),))) == {}
-    assert (
-        alerts_by_kind(
-            outcome(step_input(), OutcomeKind.DONE, transactions=(sent_intent(IntentKind.APPROVE), sent_intent(IntentKind.SWAP, status=0)))
-        )
-        == {}
-    )
+@pytest.mark.parametrize("more", [(), (sent_intent(IntentKind.SWAP, status=0),)], ids=["an approval", "a swap that reverted"])
+def test_what_only_tidied_up_is_no_rebalance(more: tuple[Intent, ...]) -> None:
+    assert alerts_by_kind(outcome(step_input(), OutcomeKind.DONE, transactions=(sent_intent(IntentKind.APPROVE), *more))) == {}
 
 
 @pytest.mark.parametrize("stage", OrderStage)

@@ -75,8 +75,7 @@ def test_order__expires_by_chain_time_after_the_trades(
 
 
 def test_order__filled__is_ended_as_filled_and_not_filled_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    order_id = add_order(store, NOW_S + 10)
-    fill(store, order_id)
+    fill(store, add_order(store, NOW_S + 10))
     other_id = add_order(store, NOW_S + 10_000)
     run_cycle(store, monkeypatch, sends=True)
     assert states(store) == [ExecutionState.FILLED, ExecutionState.OPEN]

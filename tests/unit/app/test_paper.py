@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -43,6 +43,23 @@ def loaded(folder: Path, *changes: tuple[str, str]) -> LoadedConfig:
 
 def opened_store(folder: Path, name: str, books: str) -> Store:
     return open_store(f"sqlite:///{folder}/{name}", 1, builders.OWNER, store_kind=books)
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
+    """The live store and the paper store of a folder."""
+    live = opened_store(tmp_path, "trimtab.db", "live")
+    paper = opened_store(tmp_path, "paper.db", "paper")
+    yield live, paper
+    live.close()
+    paper.close()
+
+
+@contextmanager
+def live_rows(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Yield a connection of another program to the live store, and commit what it did."""
+    with closing(sqlite3.connect(folder / "trimtab.db")) as rows, rows:
+        yield rows
 
 
 def test_live_chain_s_paper__has_its_own_store_and_lock(tmp_path: Path) -> None:
@@ -86,9 +103,8 @@ def test_config_of_a_server_may_not_have_the_place_of_another_s_paper(tmp_path: 
         _ = other.store_url
 
 
-def test_paper__trusts_what_the_live_store_trusts_at_its_start(tmp_path: Path) -> None:
-    live = opened_store(tmp_path, "trimtab.db", "live")
-    paper = opened_store(tmp_path, "paper.db", "paper")
+def test_paper__trusts_what_the_live_store_trusts_at_its_start(books: tuple[Store, Store], tmp_path: Path) -> None:
+    live, paper = books
     live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
     paper.trust.pin({builders.address("stranger"): HASH}, 1)
     paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
@@ -99,44 +115,34 @@ def test_paper__trusts_what_the_live_store_trusts_at_its_start(tmp_path: Path) -
     paper.paper.copy_pins(partial(rows_of_file, tmp_path / "missing.db"))
     assert paper.trust.implementations() == {}
     assert not (tmp_path / "missing.db").exists()
-    live.close()
-    paper.close()
 
 
-def test_live_store_of_another_version__is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_live_store_of_another_version__is_read_as_far_as_it_goes(books: tuple[Store, Store], tmp_path: Path) -> None:
     """A newer one has more columns, an older one lacks tables; neither is changed."""
-    live = opened_store(tmp_path, "trimtab.db", "live")
-    paper = opened_store(tmp_path, "paper.db", "paper")
+    live, paper = books
     live.trust.pin({TOKEN: HASH}, 5)
     live.close()
-    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
+    with live_rows(tmp_path) as raw:
         raw.execute("ALTER TABLE pins ADD COLUMN later TEXT")
         raw.execute("DROP TABLE implementations")
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
-        raw.commit()
     paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
     assert paper.trust.pins() == {TOKEN: HASH}
-    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
+    with live_rows(tmp_path) as raw:
         assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
-    paper.close()
 
 
-def test_recorded_prices__are_taken_over_once(tmp_path: Path) -> None:
-    live = opened_store(tmp_path, "trimtab.db", "live")
-    paper = opened_store(tmp_path, "paper.db", "paper")
-    with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
+def test_recorded_prices__are_taken_over_once(books: tuple[Store, Store], tmp_path: Path) -> None:
+    _, paper = books
+    with live_rows(tmp_path) as raw:
         raw.execute("INSERT INTO prices VALUES (?, ?, 1, 3600, '2/1', 'look')", (builders.OWNER, TOKEN))
-        raw.commit()
     for _ in range(2):
         paper.paper.copy_prices(partial(rows_of_file, tmp_path / "trimtab.db"))
         assert paper.prices.has_cycle_prices(builders.OWNER, 3_600)
-    live.close()
-    paper.close()
 
 
-def test_imported_prices__follow_the_live_store(tmp_path: Path) -> None:
-    live = opened_store(tmp_path, "trimtab.db", "live")
-    paper = opened_store(tmp_path, "paper.db", "paper")
+def test_imported_prices__follow_the_live_store(books: tuple[Store, Store], tmp_path: Path) -> None:
+    live, paper = books
 
     def points(*hours: int, price: int = 2) -> list[PricePoint]:
         return [PricePoint(TOKEN, hour * 3_600, Fraction(price)) for hour in hours]
@@ -151,8 +157,6 @@ def test_imported_prices__follow_the_live_store(tmp_path: Path) -> None:
     live.prices.forget(builders.OWNER, "import")
     live.prices.record(builders.OWNER, points(2, 3, price=9), "import")
     assert copied() == [(2, 9), (3, 9), (5, 7)], "a price that was taken back decides no weight on paper"
-    live.close()
-    paper.close()
 
 
 def test_paper_does_not_even_read_a_key_to_hide_it_from_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

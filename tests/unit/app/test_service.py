@@ -16,7 +16,7 @@ from agent.app.controls.messages import control_alerts
 from agent.app.records.run_report import RunRecorder
 from agent.app.service import FAULT_ALERT_AFTER_S, RunEventHandler, StoppableClock, StopRequested, reported
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
-from agent.model import Alert, AlertKind, Control, ControlKind, ControlOrigin, RunFigures
+from agent.model import Alert, AlertKind, Control, ControlKind, ControlOrigin, RunFigures, RunReport
 from agent.observe.health import MAX_MISSED_CYCLES
 from agent.store import Store, open_store
 from agent.store.files.pause import KillSwitch
@@ -125,6 +125,13 @@ class World:
         self.now_s += after_s
         self.handler.on_cycle(result)
 
+    @property
+    def report(self) -> RunReport:
+        """The newest report of the run."""
+        report = self.store.run_reports.newest()
+        assert report is not None
+        return report
+
     def texts(self, kind: AlertKind) -> list[str]:
         return [alert.text for alert in self.notifier.alerts if alert.kind is kind]
 
@@ -193,9 +200,7 @@ def test_figures__cannot_be_read__the_run_is_reported_alive(world: World, monkey
     for error in (FULL_DISK, ValueError("no such asset")):
         monkeypatch.setattr(run_service, "cycle_figures", lambda *_, error=error: (_ for _ in ()).throw(error))
         world.cycle(CALM, 1)
-        report = world.store.run_reports.newest()
-        assert report is not None
-        assert report.written_s == world.now_s
+        assert world.report.written_s == world.now_s
 
 
 def test_heartbeat__beats_for_a_healthy_run_that_has_the_report(world: World) -> None:
@@ -301,9 +306,7 @@ def test_end_by_an_error__is_reported_and_alerted_once(world: World, is_store_br
         raise error
     recorded_count, sent_count = (0, 1) if is_store_broken else (1, 0)
     assert (len(world.notifier.last_alerts), len(world.notifier.sent_at_once)) == (recorded_count, sent_count)
-    report = world.store.run_reports.newest()
-    assert report is not None
-    assert (report.end_error, report.ended_s) == ("nonce taken", START_S)
+    assert (world.report.end_error, world.report.ended_s) == ("nonce taken", START_S)
     assert world.notifier.calls == ["enqueue", "stopping", "close"]
     assert world.heartbeat.is_awaited
 
@@ -316,9 +319,7 @@ def test_hang__is_reported_and_alerted_before_the_process_ends(world: World, mon
     monkeypatch.setattr("agent.app.service.logging.shutdown", lambda: None)
     with pytest.raises(SystemExit, match="13"):
         world.handler.on_hang("reading the chain since 10 min")
-    report = world.store.run_reports.newest()
-    assert report is not None
-    assert report.hang_text == "reading the chain since 10 min"
+    assert world.report.hang_text == "reading the chain since 10 min"
     assert [alert.key for alert in world.notifier.sent_at_once] == ["hung"]
 
 

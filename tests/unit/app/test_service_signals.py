@@ -63,8 +63,7 @@ def test_signal_ends_a_long_sleep_at_once() -> None:
     began_s = time.monotonic()
     assert main is not None
     with clock.listening():
-        timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGTERM))
-        timer.start()
+        threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGTERM)).start()
         with pytest.raises(StopRequested):
             clock.sleep(60)
     assert time.monotonic() - began_s < 50

@@ -54,6 +54,10 @@ class ScriptedCommand:
         return nullcontext()
 
 
+FIRST = outcome(OutcomeKind.DONE, "first", "a")
+SECOND = outcome(OutcomeKind.DONE, "second", "b")
+
+
 @pytest.mark.parametrize(("now_s", "waits_s"), [(DUE_S - 60, 60), (DUE_S, 1), (DUE_S + 9, 1)])
 def test_next_slice__is_awaited_for_a_second_at_least(monkeypatch: pytest.MonkeyPatch, now_s: int, waits_s: int) -> None:
     command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second"))
@@ -61,17 +65,19 @@ def test_next_slice__is_awaited_for_a_second_at_least(monkeypatch: pytest.Monkey
     assert command.slept_s == waits_s
 
 
-def test_last_slice__holds__trades_of_all_are_reported_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), outcome(OutcomeKind.HOLD, "in band"))
-    report = continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
-    assert (report.kind, report.step_id, report.reason) == (OutcomeKind.DONE, "second", "in band")
-    assert report.transactions == ("a", "b")
-
-
-def test_slice__fails__nothing_follows_and_its_kind_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.FAILED, "second", "b"), outcome(OutcomeKind.DONE, "third", "c"))
-    report = continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
-    assert (report.kind, report.transactions) == (OutcomeKind.FAILED, ("a", "b"))
+@pytest.mark.parametrize(
+    ("outcomes", "kind", "step_id", "reason"),
+    [
+        ((SECOND, outcome(OutcomeKind.HOLD, "in band")), OutcomeKind.DONE, "second", "in band"),
+        ((outcome(OutcomeKind.FAILED, "second", "b"), outcome(OutcomeKind.DONE, "third", "c")), OutcomeKind.FAILED, "second", "second"),
+    ],
+    ids=["the last holds", "one fails, and nothing follows"],
+)
+def test_slices__trades_of_all_are_reported_with_their_kind(
+    monkeypatch: pytest.MonkeyPatch, outcomes: tuple[StepOutcome, ...], kind: OutcomeKind, step_id: str, reason: str
+) -> None:
+    report = continue_execution(ScriptedCommand(monkeypatch, *outcomes).wallet, FIRST)
+    assert (report.kind, report.step_id, report.reason, report.transactions) == (kind, step_id, reason, ("a", "b"))
 
 
 VERDICTS = (Verdict("kill_switch", "paused", "not paused", passed=False),)
@@ -79,8 +85,7 @@ VERDICTS = (Verdict("kill_switch", "paused", "not paused", passed=False),)
 
 @pytest.mark.parametrize("refusal", [ConfigChanged("the config was changed", VERDICTS), Refused("sending is paused", VERDICTS)])
 def test_slice_is_refused__what_was_sent_is_reported(monkeypatch: pytest.MonkeyPatch, refusal: Refused) -> None:
-    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), refusal)
-    report = continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
+    report = continue_execution(ScriptedCommand(monkeypatch, SECOND, refusal).wallet, FIRST)
     assert (report.kind, report.transactions) == (OutcomeKind.REFUSED, ("a", "b"))
     assert (report.reason, report.refusal_verdicts) == (str(refusal), VERDICTS)
 
@@ -90,9 +95,8 @@ def test_slice_is_refused__what_was_sent_is_reported(monkeypatch: pytest.MonkeyP
 )
 def test_slice_fails_by_an_error__which_names_what_was_sent(monkeypatch: pytest.MonkeyPatch, error: TrimtabError) -> None:
     message = error.message
-    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), error)
     with pytest.raises(type(error)) as raised:
-        continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
+        continue_execution(ScriptedCommand(monkeypatch, SECOND, error).wallet, FIRST)
     sent_text = "transactions sent before: 2; trimtab run continues the execution"
     assert (raised.value.message, raised.value.remedy) == (f"{message}; {sent_text}", error.remedy)
 

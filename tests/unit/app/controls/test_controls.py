@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
@@ -52,6 +52,7 @@ from tests.support.bands import with_bands
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import FUTURES_POLICY, book
 from tests.support.stores import store_fixture
+from tests.support.text import raises_code
 from tests.support.transactions import new_store
 
 SECRET = b"s" * 32
@@ -130,6 +131,7 @@ def test_a_plan_may_differ_by_its_tolerances_only(shown_plan: ShownPlan, named: 
 
 
 def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
+    assert store.controls.log_number_and_time() == (0, 0)
     number = store.controls.queue(control())
     assert store.controls.has_queued()
     assert store.controls.queued_controls()[0].control == control()
@@ -147,10 +149,6 @@ def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
     assert [event.state for event in store.controls.events()] == ["queued", "taken", "done"]
     assert [event.state for event in store.controls.events(after=2)] == ["done"]
     assert store.controls.log_number_and_time() == (3, 1_020)
-
-
-def test_an_empty_log_of_controls_ends_at_zero(store: Store) -> None:
-    assert store.controls.log_number_and_time() == (0, 0)
 
 
 def test_of_several_processes_one_takes_a_control(tmp_path: Path) -> None:
@@ -214,9 +212,8 @@ def test_the_audit_log_only_grows(store: Store, statement: str) -> None:
 def test_a_full_queue_refuses_with_its_reason(store: Store) -> None:
     for number in range(MAX_QUEUED):
         store.controls.queue(control(number))
-    with pytest.raises(Refused) as refused:
+    with raises_code(Refused, ControlCode.QUEUE_FULL) as refused:
         store.controls.queue(control(MAX_QUEUED))
-    assert refused.value.code == ControlCode.QUEUE_FULL
     assert refused.value.guards == ("control_queue",)
     store.controls.finish([ControlStateChange(store.controls.queued_controls()[0].number, ControlState.EXPIRED)], 2_000)
     store.controls.queue(control(MAX_QUEUED))
@@ -286,9 +283,13 @@ def config(tmp_path: Path) -> Path:
     return agents.config(tmp_path)
 
 
-def opened(config: Path) -> Store:
+@pytest.fixture
+def queue_store(config: Path) -> Iterator[Store]:
+    """The store of the config's queue."""
     loaded = load_config(config)
-    return open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
+    opened = open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
+    yield opened
+    opened.close()
 
 
 def submitted(config: Path, kind: str, *arguments: tuple[str, str], now: Callable[[], float] = time.time, **more: object) -> Control:
@@ -307,13 +308,11 @@ def test_a_request_is_sealed_and_queued(config: Path) -> None:
     assert json.dumps(document)
 
 
-def test_a_pause_takes_effect_without_a_run(config: Path) -> None:
+def test_a_pause_takes_effect_without_a_run(config: Path, queue_store: Store) -> None:
     submitted(config, "pause", ("reason", "smoke"), ("hard", "yes"))
-    store = opened(config)
-    assert (store.pause_switch.read().reason, store.pause_switch.read().hard) == ("smoke", True)
-    assert [event.state for event in store.controls.events()] == ["done"]
-    assert not store.controls.has_queued()
-    store.close()
+    assert (queue_store.pause_switch.read().reason, queue_store.pause_switch.read().hard) == ("smoke", True)
+    assert [event.state for event in queue_store.controls.events()] == ["done"]
+    assert not queue_store.controls.has_queued()
 
 
 DEVICE = {"endpoint": "https://web.push.apple.com/secret", "key": "B" + "A" * 86, "auth": "s" * 22, "page": "/alerts"}
@@ -338,14 +337,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("kind", "arguments", "field"), BAD)
-def test_a_bad_request_names_its_field_and_stores_nothing(config: Path, kind: str, arguments: list[tuple[str, str]], field: str) -> None:
+def test_a_bad_request_names_its_field_and_stores_nothing(
+    config: Path, queue_store: Store, kind: str, arguments: list[tuple[str, str]], field: str
+) -> None:
     with pytest.raises(ConfigError) as error:
         submitted(config, kind, *arguments)
     assert error.value.message.startswith(field)
     assert error.value.remedy
-    store = opened(config)
-    assert store.controls.events() == ()
-    store.close()
+    assert queue_store.controls.events() == ()
 
 
 @pytest.mark.parametrize(
@@ -366,17 +365,16 @@ def test_a_device_is_queued_and_only_its_service_shown(config: Path) -> None:
     assert not any(DEVICE[name] in str(dashboard_controls) for name in ("endpoint", "key", "auth"))
 
 
-def test_plan__is_confirmed_only_for_its_own_request(config: Path) -> None:
+def test_plan__is_confirmed_only_for_its_own_request(config: Path, queue_store: Store) -> None:
     now_s = int(time.time())
     secret = ensure_secret(config.parent / "mine.db")
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s)
-    store = opened(config)
     old = replace(stop, shown_json="old", shown_at_s=now_s - MAX_SHOWN_AGE_S - 5).sealed(secret)
-    store.controls.record_shown(old)
+    queue_store.controls.record_shown(old)
     forged = replace(stop, shown_json="forged")
-    store.controls.record_shown(forged.sealed(b"x" * 32))
+    queue_store.controls.record_shown(forged.sealed(b"x" * 32))
     stop = stop.sealed(secret)
-    store.controls.record_shown(stop)
+    queue_store.controls.record_shown(stop)
     assert submitted(config, "stop", *stop.arguments, plan_hash=stop.hash).plan_hash == stop.hash
     submitted(config, "stop")
     for kind, arguments, plan_hash in (
@@ -386,48 +384,45 @@ def test_plan__is_confirmed_only_for_its_own_request(config: Path) -> None:
         ("stop", stop.arguments, forged.hash),
         ("stop", stop.arguments, old.hash),
     ):
-        with pytest.raises(Refused) as refused:
+        with raises_code(Refused, ControlCode.NOT_SHOWN):
             submitted(config, kind, *arguments, plan_hash=plan_hash)
-        assert refused.value.code == ControlCode.NOT_SHOWN
     with pytest.raises(ConfigError, match="plan_hash"):
         submitted(config, "resume", plan_hash=stop.hash)
-    assert len(store.controls.events()) == 2
-    store.close()
+    assert len(queue_store.controls.events()) == 2
 
 
-def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path) -> None:
+def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path, queue_store: Store) -> None:
     now_s = int(time.time())
     secret = ensure_secret(config.parent / "mine.db")
-    store = opened(config)
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s).sealed(secret)
-    store.controls.record_shown(stop)
+    queue_store.controls.record_shown(stop)
     first = submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="a")
     assert submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="a") == first
     for key in ("b", ""):
-        with pytest.raises(Refused) as refused:
+        with raises_code(Refused, ControlCode.PLAN_USED):
             submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key=key)
-        assert refused.value.code == ControlCode.PLAN_USED
-    (queued,) = store.controls.queued_controls()
-    store.controls.finish([ControlStateChange(queued.number, ControlState.REFUSED, "slippage")], now_s)
+    (queued,) = queue_store.controls.queued_controls()
+    queue_store.controls.finish([ControlStateChange(queued.number, ControlState.REFUSED, "slippage")], now_s)
     submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="c")  # nothing was sent for the first
     later = replace(stop, shown_at_s=now_s + 60).sealed(secret)
-    store.controls.record_shown(later)
+    queue_store.controls.record_shown(later)
     assert later.hash == stop.hash
     submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, now=lambda: now_s + 61)  # shown again
-    store.close()
 
 
 # --- Edits.
 
 
 def edited(folder: Path, changes: str) -> tuple[Config, Config]:
-    """A config before and after an edit, in the notation of `trimtab edit`."""
+    """A config before and after an edit that changes it, in the notation of `trimtab edit`."""
     before = agents.config(folder, template="moderate", numeraire="USDC")
     before.write_text(with_bands(before.read_text()))
     text = before.read_text()
     key, _, value = changes.partition("=")
     after = apply_changes(text, ConfigChanges(key_settings=((key, value),)))
-    return load_config_text(text, before, "a").config, load_config_text(after, before, "b").config
+    configs = load_config_text(text, before, "a").config, load_config_text(after, before, "b").config
+    assert configs[0] != configs[1]
+    return configs
 
 
 @pytest.mark.parametrize(
@@ -437,9 +432,7 @@ def edited(folder: Path, changes: str) -> tuple[Config, Config]:
      "portfolio.assets.WETH.alert_above=9000", "portfolio.assets.WETH.alert_below=20%", "alerts.targets.mail.url_env=TRIMTAB_MAIL"],
 )  # fmt: skip
 def test_an_edit_may_change_what_permits_no_more(tmp_path: Path, change: str) -> None:
-    before, after = edited(tmp_path, change)
-    assert before != after
-    require_no_widening(before, after)
+    require_no_widening(*edited(tmp_path, change))
 
 
 @pytest.mark.parametrize(
@@ -450,17 +443,13 @@ def test_an_edit_may_change_what_permits_no_more(tmp_path: Path, change: str) ->
      "alerts.cooldown=9d"],
 )  # fmt: skip
 def test_an_edit_may_not_permit_more(tmp_path: Path, change: str) -> None:
-    before, after = edited(tmp_path, change)
-    assert before != after
-    with pytest.raises(Refused) as refused:
-        require_no_widening(before, after)
-    assert refused.value.code == ControlCode.WIDENS
+    with raises_code(Refused, ControlCode.WIDENS) as refused:
+        require_no_widening(*edited(tmp_path, change))
     assert refused.value.verdicts[0].measured_text == change.partition("=")[0]
 
 
 def test_an_edit_may_neither_add_payees_tokens_nor_acceptances(tmp_path: Path) -> None:
-    file = agents.config(tmp_path)
-    config = load_config(file).config
+    config = load_config(agents.config(tmp_path)).config
     portfolio = config.portfolio
     wallet = config.wallet
     capped = config.limits.model_copy(update={"max_weight": {"any": 5_000}})
@@ -510,15 +499,13 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(config: Path) -> No
         submitted(config, "pause", ("hard", "yes"))
 
 
-def test_pause__that_cannot_be_recorded_says_that_it_took_effect(config: Path) -> None:
-    store = opened(config)
+def test_pause__that_cannot_be_recorded_says_that_it_took_effect(config: Path, queue_store: Store) -> None:
     ensure_secret(config.parent / "mine.db")
     secret_path(config.parent / "mine.db").chmod(0o644)
     with pytest.raises(PassingFault, match="paused, but the request is not recorded: secret: others may read"):
         submitted(config, "pause")
-    assert store.pause_switch.read().paused
-    assert store.controls.events() == ()
-    store.close()
+    assert queue_store.pause_switch.read().paused
+    assert queue_store.controls.events() == ()
 
 
 def unreadable(*_: object) -> None:
@@ -561,16 +548,17 @@ def test_pause__with_the_key_of_an_earlier_one_is_that_one(config: Path) -> None
 # --- What binds of a plan.
 
 
-def planned() -> StepOutcome:
-    outcome = plan_step_input(builders.step_input(values={"WETH": 7_000, "USDC": 3_000}))
+def planned(step: StepInput | None = None, **changes: object) -> StepOutcome:
+    """Return the outcome of a step that sells WETH, with these fields of its plan."""
+    outcome = plan_step_input(step or builders.step_input(values={"WETH": 7_000, "USDC": 3_000}))
     assert outcome.plan is not None
     assert outcome.plan.legs
-    return outcome
-
-
-def with_plan(outcome: StepOutcome, **changes: object) -> StepOutcome:
-    assert outcome.plan is not None
     return replace(outcome, plan=replace(outcome.plan, **changes))  # type: ignore[arg-type]  # fields by name
+
+
+def shown_rebalance(**changes: object) -> ShownPlan:
+    """Return what is shown of that step, with these fields of its plan."""
+    return shown_step(ControlKind.REBALANCE, planned(**changes))
 
 
 def test_amounts__are_the_wallet_s_within_a_twentieth() -> None:
@@ -601,17 +589,12 @@ def native_steps() -> tuple[StepInput, StepInput]:
 
 
 def test_sale_of_native_coin__is_shown_in_coins_and_binds_like_its_wrapped_token() -> None:
-    shown_plans = []
-    for step in native_steps():
-        outcome = plan_step_input(step)
-        assert outcome.plan is not None
-        shown_plans.append(shown_step(ControlKind.REBALANCE, outcome))
-    first, second = shown_plans
+    first, second = (shown_step(ControlKind.REBALANCE, planned(step)) for step in native_steps())
     (native_raw, tolerance) = next((raw, tolerance) for name, raw, tolerance in first.amounts if name == NATIVE)
     assert first.amounts != second.amounts
     assert first.difference(second) == ""
     assert 0 < tolerance <= abs(native_raw) // 20 + 1
-    assert f"{decimal_text(native_raw, 18)} native" in format_moves(first, step.portfolio)
+    assert f"{decimal_text(native_raw, 18)} native" in format_moves(first, native_steps()[0].portfolio)
 
 
 @pytest.mark.parametrize(("payout_address", "moves"), [("0xHome", ["pay 50 USDC"]), (None, ["set aside 50 USDC"])], ids=["paid", "kept"])
@@ -630,10 +613,9 @@ def test_shown_withdrawal__says_pay_only_with_an_address(payout_address: str | N
     ids=["deposit", "withdrawal"],
 )
 def test_margin__is_shown_in_coins_of_its_collateral(action: MarginDeposit | MarginWithdrawal, move: str) -> None:
-    outcome = planned()
+    outcome = planned(layers=(FuturesPlan((), "drift", "", (action,)),))
     step = with_policy(outcome.step_input, replace(FUTURES_POLICY, collateral=outcome.step_input.portfolio.numeraire.address))
-    deposit_outcome = replace(with_plan(outcome, layers=(FuturesPlan((), "drift", "", (action,)),)), step_input=step)
-    assert move in format_moves(shown_step(ControlKind.REBALANCE, deposit_outcome), step.portfolio)
+    assert move in format_moves(shown_step(ControlKind.REBALANCE, replace(outcome, step_input=step)), step.portfolio)
 
 
 @pytest.mark.parametrize(
@@ -649,14 +631,13 @@ def test_orders__are_shown_in_coins_of_their_market(account: MarginAccount | Non
         PerpOrder("ETH", -3 * E18 // 2, PerpOrderKind.MARKET, 1, False),
         PerpOrder("ETH", E18 // 2, PerpOrderKind.MARKET, 1, True),
     )
-    outcome = with_plan(planned(), layers=(FuturesPlan(orders, "drift", ""),))
+    outcome = planned(layers=(FuturesPlan(orders, "drift", ""),))
     texts = format_moves(shown_step(ControlKind.REBALANCE, outcome), outcome.step_input.portfolio, account)
     assert [text for text in texts if text.startswith("futures")] == moves
 
 
 def test_unseen_liquidity_futures_and_delegates__are_differences() -> None:
-    outcome = planned()
-    shown_plan = shown_step(ControlKind.REBALANCE, outcome)
+    shown_plan = shown_rebalance()
     collect = Collect("uniswap_v3", "0xManager", 7, "0xPool", "0xA", "0xB", (1_000, 2_000), 90_000, "fees")
 
     def futures(*orders: PerpOrder, account: tuple[MarginDeposit | DelegateChange, ...] = ()) -> FuturesPlan:
@@ -669,17 +650,14 @@ def test_unseen_liquidity_futures_and_delegates__are_differences() -> None:
         ({"layers": (futures(account=(MarginDeposit(5),)),)}, "margin deposit"),
         ({"layers": (futures(account=(DelegateChange("0xD", True),)),)}, "delegate"),
     ):
-        other = shown_step(ControlKind.REBALANCE, with_plan(outcome, **changes))
+        other = shown_rebalance(**changes)
         assert shown_plan.difference(other).startswith(named)
         assert other.difference(shown_plan).startswith(named)
         assert other.difference(other) == ""
-    larger = with_plan(outcome, layers=(futures(replace(order, size_raw=1_051)),))
-    within = with_plan(outcome, layers=(futures(replace(order, size_raw=1_050)),))
-    before = shown_step(ControlKind.REBALANCE, with_plan(outcome, layers=(futures(order),)))
-    assert before.difference(shown_step(ControlKind.REBALANCE, within)) == ""
-    assert before.difference(shown_step(ControlKind.REBALANCE, larger)).startswith("futures 0xMarket")
-    closing = shown_step(ControlKind.REBALANCE, with_plan(outcome, layers=(futures(replace(order, is_reduce_only=True)),)))
-    assert before.difference(closing).startswith("futures 0xMarket")
+    before = shown_rebalance(layers=(futures(order),))
+    assert before.difference(shown_rebalance(layers=(futures(replace(order, size_raw=1_050)),))) == ""
+    assert before.difference(shown_rebalance(layers=(futures(replace(order, size_raw=1_051)),))).startswith("futures 0xMarket")
+    assert before.difference(shown_rebalance(layers=(futures(replace(order, is_reduce_only=True)),))).startswith("futures 0xMarket")
 
 
 @pytest.mark.parametrize("outcome", ["hold", "done", "paid"])

@@ -16,6 +16,7 @@ from agent import wiring
 from agent.app.controls import telegram
 from agent.app.controls.messages import control_end_text, plan_text
 from agent.app.controls.queue import link_key
+from agent.app.controls.telegram import TelegramBot
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.tables.telegram import TelegramTable
@@ -42,11 +43,8 @@ def api(server: BotApi, monkeypatch: pytest.MonkeyPatch) -> BotApi:
     monkeypatch.setenv("TRIMTAB_TELEGRAM", TOKEN)
     monkeypatch.setattr(telegram, "FIRST_RETRY_S", 0.02)
     with server.changed:
-        server.pending = []
-        server.sent = []
-        server.failures = []
-        server.offsets = []
-        server.again = []
+        for messages in (server.pending, server.sent, server.failures, server.offsets, server.again):
+            messages.clear()
         server.changed.notify_all()
     return server
 
@@ -87,6 +85,23 @@ def configured(folder: Path, api: BotApi) -> LoadedConfig:
     return load_config(path)
 
 
+@pytest.fixture
+def loaded(api: BotApi, tmp_path: Path) -> LoadedConfig:
+    return configured(tmp_path, api)
+
+
+@pytest.fixture
+def desk() -> FakeControlQueue:
+    return FakeControlQueue()
+
+
+@pytest.fixture
+def bot(loaded: LoadedConfig, desk: FakeControlQueue) -> Iterator[TelegramBot]:
+    """A running bot over the desk; the test begins with what it has to write."""
+    with running(loaded, desk, desk.go.set) as telegram_bot:
+        yield telegram_bot
+
+
 def test_the_bot_says_that_it_started_only_after_its_checks(api: BotApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIMTAB_TELEGRAM", "1:" + "a" * 35)
     loaded = configured(tmp_path, api)
@@ -98,21 +113,20 @@ def test_the_bot_says_that_it_started_only_after_its_checks(api: BotApi, tmp_pat
     assert started == []
 
 
-def test_plan__is_confirmed_by_its_code_once_for_its_hash(api: BotApi, tmp_path: Path) -> None:
-    desk = FakeControlQueue()
-    with running(configured(tmp_path, api), desk, desk.go.set):
-        api.write(ME, "/plan")
-        ((chat, text),) = api.until(1)
-        assert chat == ME
-        assert mentions(text, "worst case 2.9", "31.5 EUR", "-0.1 WETH", HASH[:12])
-        assert "Cost 1.2 USDC (fees 0.7, impact 0.1, gas 0.2, approvals 0.2);" in text
-        desk.hash = "cd" * 32  # a newer plan changes nothing about the shown one
-        for number in (2, 3):
-            api.write(ME, f"/confirm {code_in(text)}")
-            api.until(number)
-        assert desk.asked == [("rebalance", HASH, f"telegram {ME}")]
-        assert mentions(api.sent[1][1], "queued")
-        assert mentions(api.sent[2][1], "not done")
+@pytest.mark.usefixtures("bot")
+def test_plan__is_confirmed_by_its_code_once_for_its_hash(api: BotApi, desk: FakeControlQueue) -> None:
+    api.write(ME, "/plan")
+    ((chat, text),) = api.until(1)
+    assert chat == ME
+    assert mentions(text, "worst case 2.9", "31.5 EUR", "-0.1 WETH", HASH[:12])
+    assert "Cost 1.2 USDC (fees 0.7, impact 0.1, gas 0.2, approvals 0.2);" in text
+    desk.hash = "cd" * 32  # a newer plan changes nothing about the shown one
+    for number in (2, 3):
+        api.write(ME, f"/confirm {code_in(text)}")
+        api.until(number)
+    assert desk.asked == [("rebalance", HASH, f"telegram {ME}")]
+    assert mentions(api.sent[1][1], "queued")
+    assert mentions(api.sent[2][1], "not done")
 
 
 def test_plan_message__has_a_signed_link_to_the_dashboard(api: BotApi, tmp_path: Path) -> None:
@@ -128,8 +142,7 @@ def test_plan_message__has_a_signed_link_to_the_dashboard(api: BotApi, tmp_path:
     assert PlanLink(plan, int(until)).is_genuine(link_key(path), signature, time.time())
 
 
-def test_codes__expire_belong_to_a_chat_and_end_after_mistakes(api: BotApi, tmp_path: Path) -> None:
-    loaded = configured(tmp_path, api)
+def test_codes__expire_belong_to_a_chat_and_end_after_mistakes(loaded: LoadedConfig) -> None:
     with wiring.open_store_offline(loaded) as (store, _):
         phone = store.telegram_bot
         code = PhoneCode(ME, "right", "rebalance", HASH, 1_000)
@@ -146,49 +159,39 @@ def test_codes__expire_belong_to_a_chat_and_end_after_mistakes(api: BotApi, tmp_
         assert phone.use_code(ME, "right", 900) is None
 
 
-def test_pause__is_at_once_and_resume_needs_a_code(api: BotApi, tmp_path: Path) -> None:
-    desk = FakeControlQueue()
+@pytest.mark.usefixtures("bot")
+def test_pause__is_at_once_and_resume_needs_a_code(api: BotApi, desk: FakeControlQueue) -> None:
     desk.go.clear()
-    with running(configured(tmp_path, api), desk, desk.go.set):
-        api.write(ME, "/status")
-        assert desk.entered.wait(90)
-        api.write(ME, "/pause")
-        assert mentions(api.until(1)[0][1], "paused")
-        assert desk.asked == [("pause", "", f"telegram {ME}")]
-        desk.go.set()
-        assert mentions(api.until(2)[1][1], "1000 USDC", "WETH 60.00 %")
-        api.write(ME, "/resume")
-        code = code_in(api.until(3)[2][1])
-        api.write(ME, f"/confirm {code}")  # a code of one command is none of another's, and is used up
-        api.write(ME, f"/resume {code}")
-        api.until(5)
-        assert len(desk.asked) == 1
-        api.write(ME, "/resume")
-        api.write(ME, f"/resume {code_in(api.until(6)[5][1])}")
-        api.until(7)
-        assert desk.asked[1:] == [("resume", "", f"telegram {ME}")]
+    api.write(ME, "/status")
+    assert desk.entered.wait(90)
+    api.write(ME, "/pause")
+    assert mentions(api.until(1)[0][1], "paused")
+    assert desk.asked == [("pause", "", f"telegram {ME}")]
+    desk.go.set()
+    assert mentions(api.until(2)[1][1], "1000 USDC", "WETH 60.00 %")
+    api.write(ME, "/resume")
+    code = code_in(api.until(3)[2][1])
+    api.write(ME, f"/confirm {code}")  # a code of one command is none of another's, and is used up
+    api.write(ME, f"/resume {code}")
+    api.until(5)
+    assert len(desk.asked) == 1
+    api.write(ME, "/resume")
+    api.write(ME, f"/resume {code_in(api.until(6)[5][1])}")
+    api.until(7)
+    assert desk.asked[1:] == [("resume", "", f"telegram {ME}")]
 
 
-def test_strangers_and_groups__are_ignored_and_reported_once(api: BotApi, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    desk = FakeControlQueue()
-    with running(configured(tmp_path, api), desk, desk.go.set):
-        for _ in range(3):
-            api.write(OTHER, "/pause <b>evil</b>")
-        api.write(ME, "/pause", kind="group")
-        api.until(2)
-        assert api.quiet() == 2
-        assert desk.asked == []
+@pytest.mark.usefixtures("bot")
+def test_strangers_and_groups__are_ignored_and_reported_once(api: BotApi, desk: FakeControlQueue) -> None:
+    for _ in range(3):
+        api.write(OTHER, "/pause <b>evil</b>")
+    api.write(ME, "/pause", kind="group")
+    api.until(2)
+    assert api.quiet() == 2
+    assert desk.asked == []
     assert [chat for chat, _ in api.sent] == [ME, ME]
     assert mentions(api.sent[0][1], str(OTHER))
     assert "evil" not in str(api.sent)
-
-
-def test_an_old_message_is_not_carried_out(api: BotApi, tmp_path: Path) -> None:
-    desk = FakeControlQueue()
-    api.write(ME, "/pause", age_s=telegram.MAX_AGE_S + 60)
-    with running(configured(tmp_path, api), desk, desk.go.set):
-        assert mentions(api.until(1)[0][1], "not done")
-        assert desk.asked == []
 
 
 PERSON = {"id": OTHER, "is_bot": False, "first_name": "B"}
@@ -212,42 +215,37 @@ NOT_WRITTEN = [
 
 
 @pytest.mark.parametrize(("text", "fields", "reason"), NOT_WRITTEN, ids=str)
+@pytest.mark.usefixtures("bot")
 def test_what_the_owner_did_not_write_to_this_bot_is_no_command(
-    api: BotApi, tmp_path: Path, text: str, fields: dict[str, Any], reason: str
+    api: BotApi, desk: FakeControlQueue, text: str, fields: dict[str, Any], reason: str
 ) -> None:
-    desk = FakeControlQueue()
-    with running(configured(tmp_path, api), desk, desk.go.set):
-        api.write(ME, text, **fields)
-        assert mentions(api.until(1)[0][1], "not done", reason)
-        api.write(ME, "/pause@Trimtab_Bot")
-        api.until(2)
+    api.write(ME, text, **fields)
+    assert mentions(api.until(1)[0][1], "not done", reason)
+    api.write(ME, "/pause@Trimtab_Bot")
+    api.until(2)
     assert desk.asked == [("pause", "", f"telegram {ME}")]
 
 
 @pytest.mark.parametrize("place", ["edited_message", "channel_post", "business_message"])
-def test_updates_of_another_kind_are_no_commands(api: BotApi, tmp_path: Path, place: str) -> None:
-    desk = FakeControlQueue()
-    with running(configured(tmp_path, api), desk, desk.go.set):
-        api.write(ME, "/pause", place=place)
-        api.write(ME, " ")
-        api.write(ME, "/help")
-        api.until(1)
-        assert api.quiet() == 1
-        assert desk.asked == []
+@pytest.mark.usefixtures("bot")
+def test_updates_of_another_kind_are_no_commands(api: BotApi, desk: FakeControlQueue, place: str) -> None:
+    api.write(ME, "/pause", place=place)
+    api.write(ME, " ")
+    api.write(ME, "/help")
+    api.until(1)
+    assert api.quiet() == 1
+    assert desk.asked == []
 
 
-@pytest.mark.parametrize("age_s", [-90, -86_400 * 365, 86_400 * 365])
-def test_message_from_the_future_or_long_past__is_not_done(api: BotApi, tmp_path: Path, age_s: int) -> None:
-    desk = FakeControlQueue()
-    with running(configured(tmp_path, api), desk, desk.go.set):
-        api.write(ME, "/pause", age_s=age_s)
-        assert mentions(api.until(1)[0][1], "not done", "minutes old" if age_s > 0 else "in the future")
-        assert desk.asked == []
+@pytest.mark.parametrize("age_s", [-90, -86_400 * 365, telegram.MAX_AGE_S + 60, 86_400 * 365])
+@pytest.mark.usefixtures("bot")
+def test_message_from_the_future_or_long_past__is_not_done(api: BotApi, desk: FakeControlQueue, age_s: int) -> None:
+    api.write(ME, "/pause", age_s=age_s)
+    assert mentions(api.until(1)[0][1], "not done", "minutes old" if age_s > 0 else "in the future")
+    assert desk.asked == []
 
 
-def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path) -> None:
-    desk = FakeControlQueue()
-    loaded = configured(tmp_path, api)
+def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue) -> None:
     desk.go.clear()
     with running(loaded, desk, desk.go.set):
         api.write(ME, "/status")
@@ -270,20 +268,17 @@ def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path)
     assert desk.asked == [("pause", "", f"telegram {ME}")]
 
 
-def test_a_new_sequence_of_numbers_after_a_quiet_week_is_taken(api: BotApi, tmp_path: Path) -> None:
-    with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
-        assert store.telegram_bot.mark_update_handled(900, 1_000)
-        assert not store.telegram_bot.mark_update_handled(900, 1_001)
-        assert not store.telegram_bot.mark_update_handled(5, 1_000 + MAX_UPDATE_GAP_S)
-        assert store.telegram_bot.mark_update_handled(5, 1_001 + MAX_UPDATE_GAP_S)
-        assert store.telegram_bot.last_update_number(1_001 + MAX_UPDATE_GAP_S) == 5
-
-
-def test_clock_far_ahead_for_a_moment__makes_no_deaf_bot(api: BotApi, tmp_path: Path) -> None:
-    with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
-        assert store.telegram_bot.mark_update_handled(900, 10**9 + 365 * 86_400)
-        assert store.telegram_bot.mark_update_handled(5, 10**9)
-        assert not store.telegram_bot.mark_update_handled(5, 10**9 - 60)
+def test_update_numbers__begin_anew_after_a_week_or_false_clock(loaded: LoadedConfig) -> None:
+    with wiring.open_store_offline(loaded) as (store, _):
+        phone = store.telegram_bot
+        assert phone.mark_update_handled(900, 1_000)
+        assert not phone.mark_update_handled(900, 1_001)
+        assert not phone.mark_update_handled(5, 1_000 + MAX_UPDATE_GAP_S)
+        assert phone.mark_update_handled(5, 1_001 + MAX_UPDATE_GAP_S)
+        assert phone.last_update_number(1_001 + MAX_UPDATE_GAP_S) == 5
+        assert phone.mark_update_handled(900, 10**9 + 365 * 86_400), "the clock was far ahead for a moment"
+        assert phone.mark_update_handled(5, 10**9)
+        assert not phone.mark_update_handled(5, 10**9 - 60)
 
 
 @pytest.mark.slow
@@ -321,9 +316,7 @@ def test_a_refused_token_ends_the_bot_and_is_not_shown(api: BotApi, tmp_path: Pa
     assert wrong.split(":")[1] not in str(caught.value)
 
 
-def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tmp_path: Path) -> None:
-    loaded = configured(tmp_path, api)
-    desk = FakeControlQueue()
+def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue) -> None:
     waiting = ShownPlan(ControlKind.CONFIRM, (), (("decision", "rebalance"),), (("WETH", -5, 1),), 10)
 
     def control(number: int, origin: ControlOrigin) -> Control:
@@ -342,12 +335,11 @@ def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tm
             assert api.quiet() == 2
 
 
-def test_an_error_is_answered_with_its_remedy(api: BotApi, tmp_path: Path) -> None:
-    desk = FakeControlQueue()
+@pytest.mark.usefixtures("bot")
+def test_an_error_is_answered_with_its_remedy(api: BotApi, desk: FakeControlQueue) -> None:
     desk.refuses = True
-    with running(configured(tmp_path, api), desk, desk.go.set):
-        api.write(ME, "/pause")
-        assert mentions(api.until(1)[0][1], "not done", "show it again")
+    api.write(ME, "/pause")
+    assert mentions(api.until(1)[0][1], "not done", "show it again")
 
 
 def test_texts_name_refusals_and_repeat_no_markup() -> None:

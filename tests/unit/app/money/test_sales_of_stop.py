@@ -61,8 +61,7 @@ CASES = {
 
 @pytest.mark.parametrize(("fail", "is_delayed"), CASES.values(), ids=CASES)
 def test_is_sale_delayed__by_quarantine_of_what_the_wallet_holds(fail: Callable[[StepInput], StepInput], is_delayed: bool) -> None:
-    step = fail(step_input(TARGETS, WITHOUT_WBTC))
-    outcome = cast(StepOutcome, SimpleNamespace(step_input=step))
+    outcome = cast(StepOutcome, SimpleNamespace(step_input=fail(step_input(TARGETS, WITHOUT_WBTC))))
     assert is_sale_delayed(outcome) is is_delayed
 
 

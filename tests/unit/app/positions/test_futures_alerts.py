@@ -78,8 +78,7 @@ def test_an_alert_about_a_band_names_the_net_exposure() -> None:
 
 
 def test_a_refused_reduction_and_a_sent_one_name_their_orders() -> None:
-    step = step_with_margin(OVER)
-    refused = outcome(step, OutcomeKind.REFUSED)
+    refused = outcome(step_with_margin(OVER), OutcomeKind.REFUSED)
     texts = [alert.text for alert in cycle_alerts(refused, RunFacts(False, "", None)) if alert.key.startswith("refusal")]
     assert len(texts) == 1
     assert "It would close " in texts[0]
@@ -141,8 +140,7 @@ def test_the_nearest_liquidation_is_the_smallest_move() -> None:
 @pytest.mark.parametrize(("daily_bps", "raised"), [(5, False), (50, False), (51, True), (200, True), (-200, False)])
 def test_funding_above_a_share_of_the_account__is_an_alert(daily_bps: int, raised: bool) -> None:
     """A long of 20,000 on 10,000 of margin pays more than 1 % of it in a day from 0.5 % of notional on."""
-    margin_account = book(10_000, 10 * E18, funding_daily=Fraction(daily_bps, 10_000))
-    step = step_with_margin(margin_account)
+    step = step_with_margin(book(10_000, 10 * E18, funding_daily=Fraction(daily_bps, 10_000)))
     outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
     texts = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.key == "futures:funding"]
     assert bool(texts) is raised
@@ -205,8 +203,7 @@ def with_missing_stops(step: StepInput) -> StepInput:
 @pytest.mark.parametrize("kind", [OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.REFUSED])
 def test_missing_stops__are_the_reason_of_their_alert(kind: OutcomeKind) -> None:
     """Beside the plan of a spot exit too."""
-    step = with_missing_stops(ON_TARGET)
-    [alert] = futures_alerts(replace(outcome(step, kind), plan=None))
+    [alert] = futures_alerts(replace(outcome(with_missing_stops(ON_TARGET), kind), plan=None))
     assert alert.key == "futures:resting_stop"
     assert alert.text.startswith("Futures: resting stops do not match the positions; ")
     assert "kept" not in alert.text

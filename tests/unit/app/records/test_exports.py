@@ -27,8 +27,7 @@ def test_export__parquet_without_polars__leaves_no_folder(tmp_path: Path, monkey
 
 
 def test_export__file_exists__is_overwritten_with_force_alone(tmp_path: Path) -> None:
-    document = exports.export("any.toml", "csv", tmp_path)
-    assert document["files"] == [{"name": "entries.csv", "rows": 1}]
+    assert exports.export("any.toml", "csv", tmp_path)["files"] == [{"name": "entries.csv", "rows": 1}]
     (tmp_path / "entries.csv").write_text("kept")
     with pytest.raises(ConfigError, match=r"entries\.csv would be overwritten"):
         exports.export("any.toml", "csv", tmp_path)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,17 +33,9 @@ def test_month__realises_what_it_sold_from_one_reading(monkeypatch: pytest.Monke
     sold = [_sold("a", 2, _at(1, 10), 150), _sold("b", 4, _at(3, 10), 80)]
     months = [_worth(1, _at(1, 1), 2, 0, 100), _worth(3, _at(1, 31), 1, 150, 150), _worth(3, _at(2, 27), 1, 150, 90)]
     months.append(_worth(5, _at(3, 20), 0, 230, 80))
-    loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=None))
-    store: Any = _NO_EVENTS
-    names = TokenNames({WETH.address: WETH, USDC.address: USDC}, USDC)
-    ledger_data = ledger.LedgerData(loaded, store, USDC, WETH.address, (_opened(), *sold), tuple(months), names)
-
-    @contextmanager
-    def opened(_: Path | str) -> Iterator[ledger.LedgerData]:
-        yield ledger_data
-
+    ledger_data = _ledger((_opened(), *sold), tuple(months))
     runs = []
-    monkeypatch.setattr(ledger, "open_ledger_data", opened)
+    monkeypatch.setattr(ledger, "open_ledger_data", lambda _: nullcontext(ledger_data))
     monkeypatch.setattr(ledger, "run_tax_lots", lambda *args: runs.append(1) or _run(*args))  # type: ignore[func-returns-value]  # None, then the run
     pnl_document = ledger.pnl("trimtab.toml", "month")
     assert [row["realised"] for row in pnl_document["periods"]] == ["50", "0", "-20"]
@@ -53,12 +44,19 @@ def test_month__realises_what_it_sold_from_one_reading(monkeypatch: pytest.Monke
     assert len(runs) == 1
 
 
-def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+JANUARY_11_S = int(datetime(2026, 1, 11, tzinfo=UTC).timestamp()) // 86_400 * 86_400
+
+
+def sale_of_a_day() -> ledger.LedgerData:
     """2 WETH at 100; one is sold at 150 on 10 January, at whose end the other one is worth as much."""
     day = (_worth(1, _at(1, 9) + 3_600, 2, 0, 100), _worth(3, _at(1, 10) + 3_600, 1, 150, 150))
+    return _ledger((_opened(), _sold("a", 2, _at(1, 10), 150)), day)
+
+
+def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: Any = None
-    monkeypatch.setattr(ledger, "open_ledger_data", lambda _: nullcontext(_ledger((_opened(), _sold("a", 2, _at(1, 10), 150)), day)))
-    midnight = _at(1, 11) // 86_400 * 86_400
+    monkeypatch.setattr(ledger, "open_ledger_data", lambda _: nullcontext(sale_of_a_day()))
+    midnight = JANUARY_11_S
     (alert,) = digest.digest_alert(loaded, "day", midnight)
     assert (alert.kind, alert.key, alert.is_lasting) == (AlertKind.DIGEST, f"digest:day:{midnight}", False)
     (figures,) = ledger.pnl("trimtab.toml", "day", period_count=1)["periods"]
@@ -74,18 +72,16 @@ def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("refusals", "alerts"), [(3, 0), (0, 7), (1, 2)])
 def test_a_digest_counts_the_refusals_and_alerts_of_its_day(monkeypatch: pytest.MonkeyPatch, refusals: int, alerts: int) -> None:
-    midnight = _at(1, 11) // 86_400 * 86_400
     count_by_event = {CountedEvent.REFUSAL: refusals, CountedEvent.ALERT: alerts}
 
     def count(event: CountedEvent, from_s: int, until_s: int) -> int:
-        return count_by_event[event] if from_s <= midnight - 43_200 < until_s else 100
+        return count_by_event[event] if from_s <= JANUARY_11_S - 43_200 < until_s else 100
 
-    day = (_worth(1, _at(1, 9) + 3_600, 2, 0, 100), _worth(3, _at(1, 10) + 3_600, 1, 150, 150))
-    data = _ledger((_opened(), _sold("a", 2, _at(1, 10), 150)), day)
+    data = sale_of_a_day()
     store: Any = SimpleNamespace(ledger=data.store.ledger, day_counts=SimpleNamespace(count=count))
     monkeypatch.setattr(ledger, "open_ledger_data", lambda _: nullcontext(replace(data, store=store)))
     loaded: Any = None
-    (alert,) = digest.digest_alert(loaded, "day", midnight)
+    (alert,) = digest.digest_alert(loaded, "day", JANUARY_11_S)
     assert f"trades: 1, refusals: {refusals}, alerts: {alerts}. trimtab pnl --period day" in alert.text
 
 
@@ -178,6 +174,11 @@ def _opened(gas_coins: int = 0) -> Entry:
     rows = [(WETH.address, 2 * COIN, 200)]
     if gas_coins:
         rows += [(USDC.address, 200 * DOLLAR, 200), (NATIVE, gas_coins * COIN, 100 * gas_coins)]
+    return _opening(rows)
+
+
+def _opening(rows: Sequence[tuple[str, int, int]]) -> Entry:
+    """Base units and dollars by token."""
     postings = tuple(
         Posting(account, token, sign * raw, Fraction(sign * value * DOLLAR))
         for token, raw, value in rows
@@ -187,11 +188,7 @@ def _opened(gas_coins: int = 0) -> Entry:
 
 
 def _in_cash(usdc: int) -> Entry:
-    postings = tuple(
-        Posting(account, USDC.address, sign * usdc * DOLLAR, Fraction(sign * usdc * DOLLAR))
-        for account, sign in ((WALLET, 1), (OPENING, -1))
-    )
-    return Entry("o", EntryKind.OPENING, 1, _at(1, 1), "", "", postings)
+    return _opening([(USDC.address, usdc * DOLLAR, usdc)])
 
 
 def _sold(name: str, block: int, at_s: int, price: int) -> Entry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,16 @@ def places(prices: Sequence[float]) -> list[tuple[int, int, bool]]:
     return [(jump.start, jump.end, jump.is_edge) for jump in find_jumps(prices)]
 
 
-@pytest.mark.parametrize("factor", [100, 10, 2, 1 / 2, 1 / 10, 1 / 100, 1 / 30_000])
-def test_one_wrong_close_is_found_wherever_it_stands(factor: float) -> None:
+@pytest.mark.parametrize(
+    ("factor", "count"),
+    [*((factor, 1) for factor in (100, 10, 2, 1 / 2, 1 / 10, 1 / 100, 1 / 30_000)), *product((100, 1 / 100, 4), (2, 3))],
+)
+def test_wrong_closes__are_one_jump_wherever_they_stand(factor: float, count: int) -> None:
     for seed in range(20):
         prices = walk(seed)
-        index = 2 + 5 * seed
-        prices[index] *= factor
-        assert places(prices) == [(index, index + 1, False)]
+        index = (2 if count == 1 else 4) + 5 * seed
+        prices[index : index + count] = [price * factor for price in prices[index : index + count]]
+        assert places(prices) == [(index, index + count, False)]
 
 
 @pytest.mark.parametrize(("factor", "is_jump"), [(1.31, True), (1.29, False), (1 / 1.31, True), (1 / 1.29, False)])
@@ -46,16 +50,6 @@ def test_of_quiet_prices__a_jump_begins_at_thirty_per_cent(factor: float, is_jum
     prices = [100 + index % 3 / 10 for index in range(60)]
     prices[30] *= factor
     assert places(prices) == ([(30, 31, False)] if is_jump else [])
-
-
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("factor", [100, 1 / 100, 4])
-def test_wrong_closes_in_a_row_are_one_jump(factor: float, count: int) -> None:
-    for seed in range(20):
-        prices = walk(seed)
-        index = 4 + 5 * seed
-        prices[index : index + count] = [price * factor for price in prices[index : index + count]]
-        assert places(prices) == [(index, index + count, False)]
 
 
 @pytest.mark.parametrize("factor", [100, 1 / 100, 3, 1 / 30_000])
@@ -120,8 +114,11 @@ def test_the_prices_of_2021_have_no_jump() -> None:
     assert not [symbol for column, symbol in enumerate(table.symbols) if find_jumps(table.closes[:, column].tolist())]
 
 
-def imported(folder: Path, prices: Sequence[float], check: JumpCheck | None = None, symbol: str = "WBTC") -> PriceFile:
-    rows = [f"{START_S + index * HOUR_S},{symbol},{price:.10f}" for index, price in enumerate(prices)]
+def imported(folder: Path, prices: Sequence[float], check: JumpCheck | None = None) -> PriceFile:
+    return imported_rows(folder, [f"{index * HOUR_S + START_S},WBTC,{price:.10f}" for index, price in enumerate(prices)], check)
+
+
+def imported_rows(folder: Path, rows: Sequence[str], check: JumpCheck | None = None) -> PriceFile:
     path = folder / "closes.csv"
     path.write_text("\n".join(["time,symbol,close", *rows]) + "\n")
     return read_prices(path, PORTFOLIO, {}, None, START_S + 10**7, check)
@@ -153,10 +150,8 @@ def test_close_of_zero_or_less__is_refused_even_with_jumps(wrong: float, tmp_pat
 def test_a_wrong_close_of_the_numeraire_is_refused_too(tmp_path: Path) -> None:
     rows = [f"{START_S + index * HOUR_S},{symbol},{price}" for index in range(40) for symbol, price in (
         ("WBTC", 30_000 + index), ("USDC", 100 if index == 20 else 1))]  # fmt: skip
-    path = tmp_path / "closes.csv"
-    path.write_text("\n".join(["time,symbol,close", *rows]) + "\n")
     with pytest.raises(ConfigError, match="row 42: USDC is 100, after 1 and before 1"):
-        read_prices(path, PORTFOLIO, {}, None, START_S + 10**7)
+        imported_rows(tmp_path, rows)
 
 
 def check_against(price: float, age_s: int = HOUR_S, *, accepts: bool = False) -> JumpCheck:

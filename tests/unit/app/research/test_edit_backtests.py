@@ -87,8 +87,7 @@ def test_edited_and_present_settings_against_holding(tmp_path: Path, monkeypatch
 
 
 def test_config_prices__come_first_then_recorded_then_packaged(tmp_path: Path) -> None:
-    published = with_data(tmp_path, SWING, '[data.far]\nsource = "https://x.example/far.csv"\n')
-    loaded = load_config(published)
+    loaded = load_config(with_data(tmp_path, SWING, '[data.far]\nsource = "https://x.example/far.csv"\n'))
     name, table, notes = _price_history(loaded, loaded)
     assert (name, table.symbols, table.bar_count) == ("prices of [data]", ("WETH",), DAYS)
     assert notes == ["data.far: not downloaded yet: trimtab prices import far"]  # no address is asked

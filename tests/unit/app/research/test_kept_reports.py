@@ -46,8 +46,7 @@ def test_reports_are_listed_by_their_names_newest_first(config: Path, tmp_path: 
     assert list_reports(config) == {"folder": "mine.db.reports", "reports": [], "skipped": []}
     first = new_report_path(config, "backtest")
     keep(first.parent, first.name)
-    second = new_report_path(config, "backtest")
-    assert first != second
+    assert first != new_report_path(config, "backtest")
     assert first.parent == tmp_path / "mine.db.reports"
     assert first.parent.stat().st_mode & 0o777 == 0o700
     keep(first.parent, "20200101-000000-stress.html", "Old")

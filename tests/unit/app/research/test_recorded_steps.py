@@ -20,8 +20,14 @@ from tests.support.stores import DIGEST, DRIFTED, ROOMY, STEPS, edit_step_file, 
 from tests.support.text import raises_field
 
 
-def test_each_step_is_one_canonical_file_of_its_owners_alone(tmp_path: Path) -> None:
-    paths = files(recorded_steps(tmp_path))
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The folder of three recorded steps: a hold, a rebalance, a halt."""
+    return recorded_steps(tmp_path)
+
+
+def test_each_step_is_one_canonical_file_of_its_owners_alone(place: Path) -> None:
+    paths = files(place)
     assert [path.name for path in paths] == [f"step-{number:08d}-{number - 1:012x}.json" for number in (1, 2, 3)]
     for path in paths:
         document = json.loads(path.read_text())
@@ -33,8 +39,8 @@ def test_each_step_is_one_canonical_file_of_its_owners_alone(tmp_path: Path) -> 
     assert not [path for path in paths[0].parent.iterdir() if path not in paths], "a draft stayed"
 
 
-def test_recorded_steps_are_decided_again_as_they_were(tmp_path: Path) -> None:
-    replay_document = replay(recorded_steps(tmp_path))
+def test_recorded_steps_are_decided_again_as_they_were(place: Path) -> None:
+    replay_document = replay(place)
     assert [step["result"] for step in replay_document["steps"]] == ["same"] * 3
     assert (replay_document["same"], replay_document["different"], replay_document["unreadable"], replay_document["exit"]) == (3, 0, 0, 0)
 
@@ -91,9 +97,8 @@ def test_unwritable_folder__is_refused_first(tmp_path: Path) -> None:
             StepRecorder(place, DIGEST, "live", ROOMY)
 
 
-def test_older_version_s_file__loads_without_later_fields(tmp_path: Path) -> None:
+def test_older_version_s_file__loads_without_later_fields(place: Path) -> None:
     """Everything with a default may lack: of the whole file, of history, of the snapshot, of the limits."""
-    place = recorded_steps(tmp_path)
     for path in files(place):
         edit_step_file(
             path,
@@ -111,8 +116,7 @@ def test_older_version_s_file__loads_without_later_fields(tmp_path: Path) -> Non
     assert {step["result"] for step in replay(place)["steps"]} == {"same"}
 
 
-def test_other_decision_reason_or_plan__is_shown_with_both(tmp_path: Path) -> None:
-    place = recorded_steps(tmp_path)
+def test_other_decision_reason_or_plan__is_shown_with_both(place: Path) -> None:
     hold, rebalance, halt = files(place)
     edit_step_file(hold, decision="rebalance")
     leg = json.loads(rebalance.read_text())["plan"]["legs"][0]
@@ -130,8 +134,7 @@ def test_other_decision_reason_or_plan__is_shown_with_both(tmp_path: Path) -> No
     assert differs[2] == [("reason", "no reason")]
 
 
-def test_cost_in_other_words__is_the_same_decision(tmp_path: Path) -> None:
-    place = recorded_steps(tmp_path)
+def test_cost_in_other_words__is_the_same_decision(place: Path) -> None:
     _, rebalance, _ = files(place)
     skipped = json.loads(rebalance.read_text())["plan"]["skipped"]
     if skipped:
@@ -154,13 +157,12 @@ def test_other_gap_bound__is_no_other_plan_but_a_lost_gap_is(tmp_path: Path) -> 
     assert not _is_wording({"path": "plan.gap_bps", "recorded": "1/3", "now": None})
 
 
-def test_decision_that_is_impossible_now__is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decision_that_is_impossible_now__is_a_difference(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of a later version must not pass for a bad file."""
 
     def broken(_: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    place = recorded_steps(tmp_path)
     monkeypatch.setattr(proposals, "decide", broken)
     replay_document = replay(place)
     assert (replay_document["different"], replay_document["exit"]) == (3, 14)
@@ -175,8 +177,7 @@ def test_other_limits_in_the_file_show_as_another_plan(tmp_path: Path) -> None:
     assert all("min_out_raw" in difference["path"] for difference in step["differs"])
 
 
-def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
-    place = recorded_steps(tmp_path)
+def test_what_a_person_asked_for_is_not_decided_again(place: Path) -> None:
     hold, rebalance, halt = files(place)
     edit_step_file(hold, decision="payout")
     edit_step_file(rebalance, plan__decision__by_hand=True)
@@ -185,8 +186,7 @@ def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
     assert (replay_document["manual"], replay_document["exit"]) == (3, 0)
 
 
-def test_halt_that_went_wrong__is_decided_again(tmp_path: Path) -> None:
-    place = recorded_steps(tmp_path)
+def test_halt_that_went_wrong__is_decided_again(place: Path) -> None:
     halt = files(place)[2]
     for outcome, by_hand in (("error", 0), ("done", 1)):
         edit_step_file(halt, outcome=outcome)
@@ -223,8 +223,7 @@ def spoil(folder: Path) -> dict[str, str]:
     return {name: why for name, (_, why) in texts.items()} | more
 
 
-def test_whatever_else_lies_there_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
-    place = recorded_steps(tmp_path)
+def test_whatever_else_lies_there_is_named_and_the_rest_goes_on(place: Path) -> None:
     wrong = spoil(place)
     replay_document = replay(place)
     why_by_file = {step["file"]: step["why"] for step in replay_document["steps"] if step["result"] == "unreadable"}
@@ -275,9 +274,8 @@ main()
 """
 
 
-def test_a_replay_does_nothing_but_read(tmp_path: Path) -> None:
+def test_a_replay_does_nothing_but_read(place: Path) -> None:
     """No write, no network, no program, no store, whatever the files say: told by the interpreter itself."""
-    place = recorded_steps(tmp_path)
     spoil(place)
     before = {path.name: path.lstat().st_mtime_ns for path in place.iterdir()}
     done = subprocess.run([sys.executable, "-c", HOOK, str(place)], capture_output=True, text=True, timeout=120, check=False)

@@ -54,8 +54,7 @@ def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path
         if key == "native_top_up" and mine != "off":
             document["limits"]["native_floor"] = "0.0001"  # type: ignore[index]  # a table
         path.write_text(tomlkit.dumps(document))
-        takeover = taken_over(path, profile(tmp_path, limits={key: offered}))
-        (row,) = takeover["limits"]
+        (row,) = taken_over(path, profile(tmp_path, limits={key: offered}))["limits"]
         assert (row["key"], row["taken"]) == (key, taken)
         assert tomllib.loads(path.read_text())["limits"][key] == (offered if taken else mine)
 

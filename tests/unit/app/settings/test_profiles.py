@@ -31,8 +31,7 @@ def test_a_profile_makes_another_portfolio_the_same(template: str, tmp_path: Pat
     theirs = config(tmp_path, "theirs", template=template)
     mine = config(tmp_path)
     file = tmp_path / "p.toml"
-    export_document = api.export_profile(theirs, file)
-    document = taken_over(mine, file, sha256=export_document["sha256"])
+    document = taken_over(mine, file, sha256=api.export_profile(theirs, file)["sha256"])
     made_config = load_config(mine).config
     their_config = load_config(theirs).config
     assert [(a.symbol, a.address, a.target, a.feed) for a in sorted(made_config.portfolio.assets, key=lambda a: a.symbol)] == [

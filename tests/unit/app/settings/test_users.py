@@ -69,6 +69,13 @@ def user_store(place: UsersPlace) -> UserStore:
     return open_user_file(Path(place.file))
 
 
+@pytest.fixture
+def portfolio(tmp_path: Path) -> Path:
+    """The config of a portfolio whose dashboard has the user `ann`."""
+    open_user_file(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
+    return agents.config(tmp_path)
+
+
 def kinds(user_store: UserStore) -> list[str]:
     """Kinds of the events, oldest first."""
     return [event.kind.value for event in reversed(user_store.events(1_000))]
@@ -176,8 +183,7 @@ def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock
         return time.process_time() - began
 
     known = seconds("ann")
-    unknown = seconds("bob")
-    assert 0.4 < unknown / known < 2.5
+    assert 0.4 < seconds("bob") / known < 2.5
 
 
 def test_a_name_that_no_user_has_is_not_logged(place: UsersPlace, clock: FakeClock, user_store: UserStore, tmp_path: Path) -> None:
@@ -282,15 +288,13 @@ def test_users__are_added_listed_and_removed(tmp_path: Path) -> None:
     ],
 )
 def test_removed_user_s_or_token_s_queue__is_refused(
-    tmp_path: Path, origin: ControlOrigin, end: Callable[[Path, str], object], reason: str
+    portfolio: Path, origin: ControlOrigin, end: Callable[[Path, str], object], reason: str
 ) -> None:
-    config = agents.config(tmp_path)
-    open_user_file(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
     requests = [("ann", origin), ("bob", origin), ("ann", ControlOrigin.CLI)]
-    with wiring.open_store_offline(load_config(config)) as (store, _):
+    with wiring.open_store_offline(load_config(portfolio)) as (store, _):
         for number, (name, origin) in enumerate(requests):
             store.controls.queue(Control(f"{number:032x}", ControlKind.RESUME, (), "", name, origin, START_S, START_S + 300))
-        end(config, "ann")
+        end(portfolio, "ann")
         states = {record.control.id[-1]: (record.state, record.code, record.reason) for record in store.controls.newest()}
     waits = (ControlState.QUEUED, "", "")
     assert states == {"0": (ControlState.REFUSED, "user_removed", reason), "1": waits, "2": waits}
@@ -304,39 +308,35 @@ def test_removed_user_s_or_token_s_queue__is_refused(
     ],
 )
 def test_removed_user_s_devices_alone__get_no_more_alerts(
-    tmp_path: Path, origin: ControlOrigin, end: Callable[[Path, str], object]
+    portfolio: Path, origin: ControlOrigin, end: Callable[[Path, str], object]
 ) -> None:
-    config = agents.config(tmp_path)
-    open_user_file(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
     devices = [
         AlertDevice(f"https://web.push.apple.com/{number}", "", "", "/alerts", user, START_S, device_origin)
         for number, (user, device_origin) in enumerate(product(("ann", "bob"), (ControlOrigin.DASHBOARD, ControlOrigin.API)))
     ]
-    with wiring.open_store_offline(load_config(config)) as (store, _):
+    with wiring.open_store_offline(load_config(portfolio)) as (store, _):
         for device in devices:
             store.alerts.add_device(device)
         assert store.alerts.devices() == tuple(devices)
-        end(config, "ann")
+        end(portfolio, "ann")
         assert store.alerts.devices() == tuple(device for device in devices if (device.user, device.origin) != ("ann", origin))
 
 
 @pytest.mark.parametrize("remains", ["controls", "devices"])
-def test_failed_removal__can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remains: str) -> None:
-    config = agents.config(tmp_path)
-    open_user_file(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
-    with wiring.open_store_offline(load_config(config)) as (store, _):
+def test_failed_removal__can_be_repeated(portfolio: Path, monkeypatch: pytest.MonkeyPatch, remains: str) -> None:
+    with wiring.open_store_offline(load_config(portfolio)) as (store, _):
         if remains == "controls":
             store.controls.queue(Control("0" * 32, ControlKind.RESUME, (), "", "ann", ControlOrigin.DASHBOARD, START_S, START_S + 300))
         else:
             store.alerts.add_device(AlertDevice("https://web.push.apple.com/1", "", "", "/alerts", "ann", START_S))
         with monkeypatch.context() as patched, pytest.raises(Retryable):
             patched.setattr(wiring, "open_store_offline", locked_store)
-            users.remove_user(config, "ann")
-        assert users.remove_user(config, "ann") == {"removed": "ann", "remaining": 0}
+            users.remove_user(portfolio, "ann")
+        assert users.remove_user(portfolio, "ann") == {"removed": "ann", "remaining": 0}
         assert store.controls.queued_controls() == ()
         assert store.alerts.devices() == ()
         with pytest.raises(ConfigError, match="no user"):
-            users.remove_user(config, "ann")
+            users.remove_user(portfolio, "ann")
 
 
 def locked_store(_: object) -> NoReturn:

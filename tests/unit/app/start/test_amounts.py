@@ -33,8 +33,7 @@ def test_amount__of_another_unit_is_refused(typed: str) -> None:
 @pytest.mark.parametrize(("ceiling", "warns"), [("500", True), ("599", True), ("600", False), ("", False)])
 def test_ceiling__with_little_room_above_the_cash_is_warned_of(ceiling: str, warns: bool) -> None:
     answers = InitAnswers().with_network("base").with_basket("moderate", baskets("base")).with_cash("500").with_ceiling(ceiling)
-    notes = answers.costs()["notes"]
-    assert any("750 would leave half as much more" in note for note in notes) is warns
+    assert any("750 would leave half as much more" in note for note in answers.costs()["notes"]) is warns
 
 
 @pytest.mark.parametrize(

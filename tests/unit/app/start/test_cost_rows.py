@@ -33,8 +33,7 @@ def test_rows__have_one_figure_each() -> None:
         "The same, in a year as wild as 2021": "about 9 bps a year",
         "A year, measured": "1.33 USDC",
     }
-    triggers = figures(costs["triggers"])
-    assert list(triggers)[:2] == ["tracking", "relative 10 %"]
+    assert list(figures(costs["triggers"]))[:2] == ["tracking", "relative 10 %"]
     assert figures(costs["assumptions"])["Volatility of WETH"] == "65 %"
     for row in [*costs["rows"], *costs["triggers"], *costs["assumptions"]]:
         assert len(NUMBER.findall(row["figure"])) <= 1, row

@@ -20,9 +20,9 @@ from agent.app.start.tracking_losses import (
 from agent.backtest.loss.backtests import backtest_loss
 from agent.backtest.loss.estimates import policy_losses, portfolio_tax
 from agent.backtest.loss.picture import WIDTH_FACTORS, loss_curve
-from agent.backtest.loss.policies import CHOICES, ComparedPolicy, loss_market
+from agent.backtest.loss.policies import CHOICES, ComparedPolicy, LossPortfolio, loss_market
 from agent.backtest.report.losses import loss_section
-from agent.backtest.settings import SimulationSettings, TaxRule, make_spec
+from agent.backtest.settings import BacktestSpec, SimulationSettings, TaxRule, make_spec
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.layers.tax.state import TaxState
 from agent.model import (
@@ -65,13 +65,25 @@ def policy(trigger: Trigger = RULE, destination: Destination = Destination.TARGE
 
 
 def losses(document: Any) -> dict[str, float]:
-    return {row["policy"]: float(row["loss_bps"]) for row in (document["own"], *document["others"])}
+    return {row["policy"]: float(row["loss_bps"]) for row in rows_of(document)}
+
+
+def own_row(of_policy: Policy, portfolio: LossPortfolio | None = None) -> Any:
+    """Return the row of the policy itself, by default in the portfolio of the benchmark."""
+    own = loss_document(portfolio or loss_portfolio(), of_policy)["own"]
+    assert own is not None
+    return own
+
+
+def rows_of(document: Any) -> list[Any]:
+    """Return the rows of all policies, which have estimates."""
+    assert document["own"] is not None
+    return [document["own"], *document["others"]]
 
 
 @pytest.mark.parametrize("case", SIMULATED, ids=str)
 def test_estimate_is_near_the_simulation_of_the_benchmark(case: tuple[int, str, int]) -> None:
-    document = loss_document(loss_portfolio(*case), policy(with_correlations(RULE)))
-    estimates = losses(document)
+    estimates = losses(loss_document(loss_portfolio(*case), policy(with_correlations(RULE))))
     assert list(estimates) == [choice.name for choice in CHOICES]
     assert list(estimates.values()) == pytest.approx(SIMULATED[case], rel=0.17)
 
@@ -101,16 +113,14 @@ def test_estimate_of_the_rule_is_near_its_formula(fee_bps: int, gas: str, value:
     shares = [target / BPS for target in targets.values()]
     rules = token_rules([*shares, 1 - sum(shares)], reduced, len(symbols), costs, 1.0)
     formula_bps = expected_loss(rules, reduced, len(symbols), 1.0).total * BPS
-    own = loss_document(loss_portfolio(fee_bps, gas, value, targets), policy())["own"]
-    assert own is not None
+    own = own_row(policy(), loss_portfolio(fee_bps, gas, value, targets))
     assert 0.73 < formula_bps / float(own["loss_bps"]) < 1.34
 
 
 def test_costs_and_drift_add_up_and_the_same_is_estimated_again() -> None:
     first = loss_document(loss_portfolio(), policy(Threshold(None, 1_000)))
     assert first == loss_document(loss_portfolio(), policy(Threshold(None, 1_000)))
-    for row in (first["own"], *first["others"]):
-        assert row is not None
+    for row in rows_of(first):
         assert float(row["costs_bps"]) + float(row["drift_bps"]) == pytest.approx(float(row["loss_bps"]), rel=0.06)
 
 
@@ -118,9 +128,8 @@ def test_costs_and_drift_add_up_and_the_same_is_estimated_again() -> None:
 def test_wild_year__loses_about_the_square_of_its_volatility(trigger: Trigger) -> None:
     """Drift and trades grow with the variance, 1.6² of it is 2.56."""
     document = loss_document(loss_portfolio(), policy(trigger))
-    assert document["own"] is not None
     assert document["wild_year_bps"] is not None
-    assert 2.2 < float(document["wild_year_bps"]) / float(document["own"]["loss_bps"]) < 2.8
+    assert 2.2 < float(document["wild_year_bps"]) / float(rows_of(document)[0]["loss_bps"]) < 2.8
     assert document["lines"][-1].startswith(
         "Simulated with a volatility of WBTC 50 %, WETH 65 %, LINK 90 %; with 1.6 times as much, as in 2021"
     )
@@ -163,19 +172,15 @@ def test_first_purchase__costs_fee_impact_and_gas_of_each_swap() -> None:
     ],
 )
 def test_schedules_zones_and_both_widths_are_estimated(trigger: Trigger, name: str) -> None:
-    own = loss_document(loss_portfolio(), policy(trigger))["own"]
-    assert own is not None
+    own = own_row(policy(trigger))
     assert own["policy"] == name
     assert 2 < float(own["loss_bps"]) < 40
 
 
 def test_hybrid__reviews_less_than_its_band_and_trades_less() -> None:
     band = Threshold(None, 2_000)
-    trades = [
-        float(own["trades_a_year"])
-        for trigger in (band, HybridTrigger(band, Every(7 * 86_400)), Every(7 * 86_400))
-        if (own := loss_document(loss_portfolio(), policy(trigger))["own"]) is not None
-    ]
+    triggers = (band, HybridTrigger(band, Every(7 * 86_400)), Every(7 * 86_400))
+    trades = [float(own_row(policy(trigger))["trades_a_year"]) for trigger in triggers]
     assert trades[1] < trades[0] < trades[2] == pytest.approx(52, rel=0.02)
 
 
@@ -205,11 +210,15 @@ def test_a_step_is_estimated_by_its_pools_and_its_gas() -> None:
     assert loss_of(step_of(3_000)) > 1.3 * loss_of(step_of(500))
 
 
-def loss_of(step: StepInput) -> float:
-    document = step_loss_document(step)
+def document_of(step: StepInput, *, has_tax: bool = False) -> Any:
+    """Return the document of a step, which has one."""
+    document = step_loss_document(step, has_tax=has_tax)
     assert document is not None
-    assert document["own"] is not None
-    return float(document["own"]["loss_bps"])
+    return document
+
+
+def loss_of(step: StepInput) -> float:
+    return float(rows_of(document_of(step))[0]["loss_bps"])
 
 
 def test_a_step_whose_token_has_no_route_has_no_estimate() -> None:
@@ -267,9 +276,8 @@ def test_loss_where_gains_are_taxed__has_the_tax_beside_it(trigger: Trigger, par
         "Tax: 25 % of the gains of each year, lots by fifo, as if all was bought today, with coins that grow by 15 % a year;"
         " the mean of 8 years."
     )
-    names = {row["policy"] for row in (document["own"], *document["others"])}
-    assert names == {*(choice.name for choice in CHOICES), "tracking after tax"}
-    for row in (document["own"], *document["others"]):
+    assert {row["policy"] for row in rows_of(document)} == {*(choice.name for choice in CHOICES), "tracking after tax"}
+    for row in rows_of(document):
         part_figures = [float(row[part]) for part in ("costs_bps", "drift_bps", "tax_bps")]
         assert sum(part_figures) == pytest.approx(float(row["loss_bps"]), rel=0.06)
         assert float(row["loss_if_sold_bps"]) >= float(row["loss_bps"])
@@ -277,8 +285,7 @@ def test_loss_where_gains_are_taxed__has_the_tax_beside_it(trigger: Trigger, par
 
 def test_loss_without_tax__has_no_tax_and_no_rule_after_it() -> None:
     document = loss_document(loss_portfolio(), policy())
-    for row in (document["own"], *document["others"]):
-        assert row is not None
+    for row in rows_of(document):
         assert (row["tax_bps"], row["loss_if_sold_bps"]) == (None, None)
     assert "tax" not in " ".join(document["lines"])
 
@@ -304,8 +311,7 @@ def taxed_step(rate_bps: int, year_limit: Fraction | None = None) -> StepInput:
 
 @pytest.mark.parametrize("rate_bps", [2_500, 1, 0])
 def test_loss_of_a_step__has_the_tax_of_its_rate(rate_bps: int) -> None:
-    document = step_loss_document(taxed_step(rate_bps), has_tax=rate_bps > 0)
-    assert document is not None
+    document = document_of(taxed_step(rate_bps), has_tax=rate_bps > 0)
     assert (document["lines"][-1].startswith(f"Tax: {rate_bps / 100:g} %")) == (rate_bps > 0)
 
 
@@ -319,8 +325,7 @@ def test_loss_of_a_step__has_the_tax_of_its_rate(rate_bps: int) -> None:
     ids=["yearly limit", "rate of the currency missing", "no tax"],
 )
 def test_loss_of_a_step__says_why_its_tax_is_not_simulated(step: StepInput, has_tax: bool, reason: str) -> None:
-    document = step_loss_document(step, has_tax=has_tax)
-    assert document is not None
+    document = document_of(step, has_tax=has_tax)
     assert ("as if without tax" in document["lines"][0]) == bool(reason)
     assert reason in document["lines"][0]
 
@@ -362,35 +367,47 @@ def test_documentation_picture__is_that_of_the_simulation() -> None:
     assert svg(curve()) == PICTURE.read_text(encoding="utf-8"), "run scripts/make/loss_picture.py"
 
 
+NO_TAX = TaxRule()
+
+
+def report_spec(relative_bps: int = 1_000, tax: TaxRule = NO_TAX) -> BacktestSpec:
+    """Return a back-test of three assets whose gas is ether, with a band."""
+    spec = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, Threshold(None, relative_bps), "USD", native="ETH")
+    return replace(spec, tax=tax)
+
+
+def report_section(spec: BacktestSpec, settings: SimulationSettings, prices: dict[str, float]) -> Any:
+    """Return the section of the report, which has one."""
+    section = loss_section(backtest_loss(spec, settings, prices))
+    assert section is not None
+    return section
+
+
+REPORT = SimulationSettings(depth=Fraction(10**8), fee_pips=500, start_value=Fraction(50_000), gas_price_wei=10**9)
+CLOSES = {"BTC": 30_000.0, "ETH": 2_000.0, "USD": 1.0}
+
+
 def test_a_report_has_the_picture_of_its_own_fees_and_band() -> None:
     """The first closes are those of the sample: a swap of 150,000 units of gas at 20 gwei is 0.003 ether."""
-    targets = {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}
-    spec = make_spec(targets, Threshold(None, 2_000), "USD", native="ETH")
-    settings = SimulationSettings(depth=Fraction(10**8), fee_pips=3_000, start_value=Fraction(50_000), gas_price_wei=20 * 10**9)
-    loss = backtest_loss(spec, settings, {"BTC": 30_000.0, "ETH": 2_000.0, "USD": 1.0})
+    spec = report_spec(2_000)
+    settings = replace(REPORT, fee_pips=3_000, gas_price_wei=20 * 10**9)
+    loss = backtest_loss(spec, settings, CLOSES)
     assert loss is not None
     assert loss.portfolio.leg_gas == 6
-    section = loss_section(loss)
-    assert section is not None
+    section = report_section(spec, settings, CLOSES)
     assert "without tax" in section.paragraphs[0]
     assert len(section.paragraphs) == 1
     assert [row[0] for row in section.tables[0].rows] == ["tracking", "relative 20 %", "relative 10 %"]
     costs, drift, policies = section.charts[0]["data"]
     assert len(costs["x"]) == len(drift["x"]) == len(WIDTH_FACTORS)
     assert policies["text"][0].startswith("tracking: ")
-    half = replace(settings, fee_pips=500)
-    cheaper = backtest_loss(spec, half, {"ETH": 2_000.0})
+    cheaper = backtest_loss(spec, replace(settings, fee_pips=500), {"ETH": 2_000.0})
     assert cheaper is not None
     assert loss_curve(cheaper.portfolio, cheaper.policy).marks[0].loss.total < loss_curve(loss.portfolio, loss.policy).marks[0].loss.total
 
 
 def test_taxed_backtest_report__has_loss_and_tax_of_each_policy() -> None:
-    targets = {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}
-    spec = replace(make_spec(targets, Threshold(None, 2_000), "USD", native="ETH"), tax=TAXED)
-    settings = SimulationSettings(depth=Fraction(10**8), fee_pips=500, start_value=Fraction(50_000), gas_price_wei=10**9)
-    prices = {"BTC": 30_000.0, "ETH": 2_000.0, "USD": 1.0}
-    section = loss_section(backtest_loss(spec, settings, prices))
-    assert section is not None
+    section = report_section(report_spec(2_000, TAXED), REPORT, CLOSES)
     assert "25 % of the gains of each year, lots by fifo" in section.paragraphs[1]
     (table,) = section.tables
     assert table.header[1:6] == ("costs", "drift", "tax", "loss and tax, bps a year", "with all gains sold")
@@ -400,8 +417,7 @@ def test_taxed_backtest_report__has_loss_and_tax_of_each_policy() -> None:
         assert float(loss_if_sold) >= loss_and_tax
         assert sum(parts) == pytest.approx(loss_and_tax, abs=0.2)
     assert len(section.charts[0]["data"][2]["x"]) == 3, "the rule after tax has no width of its own"
-    limited = loss_section(backtest_loss(replace(spec, tax=replace(TAXED, year_limit=Fraction(0))), settings, prices))
-    assert limited is not None
+    limited = report_section(report_spec(2_000, replace(TAXED, year_limit=Fraction(0))), REPORT, CLOSES)
     assert limited.paragraphs[1] == "Tax is not simulated: tax.year_limit reduces or defers sales."
 
 
@@ -410,17 +426,14 @@ def test_taxed_backtest_report__has_loss_and_tax_of_each_policy() -> None:
 def test_a_report_whose_gas_has_no_price_has_no_picture(
     prices: dict[str, float], gas_price_wei: int | tuple[int, ...], data_fee_wei: int, is_free: bool
 ) -> None:
-    spec = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, Threshold(None, 1_000), "USD", native="ETH")
-    settings = SimulationSettings(
-        depth=Fraction(10**8), fee_pips=500, start_value=Fraction(1_000), gas_price_wei=gas_price_wei, data_fee_wei=data_fee_wei
-    )
-    assert (backtest_loss(spec, settings, prices) is not None) is is_free
-    assert (backtest_loss(replace(spec, has_gas_price=False), settings, {"ETH": 2_000.0}) is not None) is is_free
+    settings = replace(REPORT, start_value=Fraction(1_000), gas_price_wei=gas_price_wei, data_fee_wei=data_fee_wei)
+    assert (backtest_loss(report_spec(), settings, prices) is not None) is is_free
+    assert (backtest_loss(replace(report_spec(), has_gas_price=False), settings, {"ETH": 2_000.0}) is not None) is is_free
 
 
 def test_a_report_of_recorded_pools_has_no_picture() -> None:
     spec = make_spec({"ETH": 5_000, "USD": 5_000}, Threshold(None, 1_000), "USD")
-    settings = SimulationSettings(depth=Fraction(10**8), fee_pips=500, start_value=Fraction(1_000))
+    settings = replace(REPORT, start_value=Fraction(1_000), gas_price_wei=0)
     assert loss_section(backtest_loss(spec, settings, {})) is not None
     recorded = replace(settings, recorded_pools=(v3_pool(token("WETH"), token("USDC"), price_of("WETH"), 10**6),))
     assert loss_section(backtest_loss(spec, recorded, {})) is None
@@ -429,12 +442,8 @@ def test_a_report_of_recorded_pools_has_no_picture() -> None:
 def test_portfolio_without_the_numeraire__is_not_traded_for_it() -> None:
     """All targets beside it sum to one, so that its share of zero is no band."""
     whole = loss_portfolio(targets={"WETH": 6_000, "WBTC": 4_000})
-    own = loss_document(whole, policy(Threshold(None, 1_000)))["own"]
-    assert own is not None
-    assert 2 < float(own["loss_bps"]) < 10
-    alone = loss_document(loss_portfolio(targets={"WETH": 10_000}), policy())["own"]
-    assert alone is not None
-    assert float(alone["loss_bps"]) < 0.01
+    assert 2 < float(own_row(policy(Threshold(None, 1_000)), whole)["loss_bps"]) < 10
+    assert float(own_row(policy(), loss_portfolio(targets={"WETH": 10_000}))["loss_bps"]) < 0.01
 
 
 def test_what_never_trades_loses_more_than_any_figure() -> None:

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,24 +27,61 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
 
 
-def test_new_wallet__is_a_private_version_3_file(tmp_path: Path) -> None:
+def create(path: Path, *typed: str) -> str:
+    """Create a wallet by what is typed, by default a good password twice; return its address."""
+    return str(api.create_wallet(path, None, api.PasswordSource(), typist(*(typed or (GOOD, GOOD))))["address"])
+
+
+def change(path: Path, *typed: str) -> dict[str, Any]:
+    """Change the password by what is typed, by default from GOOD to OTHER."""
+    return api.change_password(path, api.PasswordSource(), api.PasswordSource(), typist(*(typed or (GOOD, OTHER, OTHER))))
+
+
+def names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
+@pytest.fixture
+def wallet(tmp_path: Path) -> Path:
+    """The file of a new wallet with the password GOOD."""
+    path = tmp_path / "w.json"
+    create(path)
+    return path
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    """Return a function that raises this."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+NO_LINKS = OSError(errno.EPERM, "no links here")
+
+
+@pytest.mark.parametrize("has_links", [True, False], ids=["with hard links", "without hard links"])
+def test_new_wallet__is_a_private_version_3_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", failing(NO_LINKS))
     path = tmp_path / "wallet.json"
-    new_key_document = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
-    assert address_in_file(path, GOOD) == new_key_document["address"]
+    address = create(path)
+    assert address_in_file(path, GOOD) == address
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     sheet = json.loads(path.read_text())
     assert (sheet["version"], sheet["crypto"]["kdf"]) == (3, "scrypt")
-    assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
+    assert names(tmp_path) == ["wallet.json"]
 
 
 def test_two_new_wallets_have_nothing_in_common(tmp_path: Path) -> None:
-    addresses = [api.create_wallet(tmp_path / f"{n}.json", None, api.PasswordSource(), typist(GOOD, GOOD))["address"] for n in range(4)]
+    addresses = [create(tmp_path / f"{n}.json") for n in range(4)]
     assert len(set(addresses)) == 4
 
 
 def test_the_work_factor_is_that_of_geth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
-    api.create_wallet(tmp_path / "wallet.json", None, api.PasswordSource(), typist(GOOD, GOOD))
+    create(tmp_path / "wallet.json")
     params = json.loads((tmp_path / "wallet.json").read_text())["crypto"]["kdfparams"]
     assert (params["n"], params["r"], params["p"]) == (262_144, 8, 1)
 
@@ -87,7 +125,7 @@ def test_neither_key_nor_phrase__is_refused_and_writes_nothing(tmp_path: Path, t
 )
 def test_a_weak_password_is_refused_before_anything_is_written(tmp_path: Path, password: str, why: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(password, password))
+        create(tmp_path / "w.json", password, password)
     assert why in str(caught.value)
     assert "at least 12" in caught.value.remedy
     assert not list(tmp_path.iterdir())
@@ -101,7 +139,7 @@ def test_no_password_under_twelve_characters_is_taken(text: str) -> None:
 
 def test_passwords_that_differ_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="differ"):
-        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(GOOD, GOOD + " "))
+        create(tmp_path / "w.json", GOOD, GOOD + " ")
     assert not list(tmp_path.iterdir())
 
 
@@ -117,7 +155,7 @@ def test_nothing_is_ever_written_over(tmp_path: Path, kind: str) -> None:
             path.symlink_to(tmp_path / "elsewhere.json")
     with raises_code(ConfigError, "exists"):
         api.create_wallet(path, None, api.PasswordSource(), typist())  # nobody is asked for a password first
-    assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
+    assert names(tmp_path) == ["wallet.json"]
     assert kind != "file" or path.read_text() == "somebody's only key"
 
 
@@ -129,54 +167,31 @@ def test_a_file_that_appears_meanwhile_is_not_written_over(tmp_path: Path, monke
     def late(source: Path, target: Path) -> None:
         target.write_text("somebody's only key")
         if not links:
-            raise OSError(errno.EPERM, "no links here")
+            raise NO_LINKS
         real(source, target)
 
     monkeypatch.setattr(os, "link", late)
     with raises_code(ConfigError, "exists"):
-        api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
+        create(path)
     assert path.read_text() == "somebody's only key"
-    assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
-
-
-def test_a_disk_without_hard_links_serves_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(source: Path, target: Path) -> None:
-        raise OSError(errno.EPERM, "no links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-    path = tmp_path / "wallet.json"
-    new_key_document = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
-    assert address_in_file(path, GOOD) == new_key_document["address"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
+    assert names(tmp_path) == ["wallet.json"]
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", failing(OSError(errno.ENOSPC, "No space left on device")))
     with raises_code(ConfigError, "file", "No space left"):
-        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(GOOD, GOOD))
+        create(tmp_path / "w.json")
     assert not list(tmp_path.iterdir())
 
 
-def write_new(path: Path) -> None:
-    api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
-
-
-def write_again(path: Path) -> None:
-    api.change_password(path, api.PasswordSource(), api.PasswordSource(), typist(GOOD, OTHER, OTHER))
-
-
-@pytest.mark.parametrize("write", [write_new, write_again])
+@pytest.mark.parametrize("write", [create, change])
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError(errno.EIO, "Input/output error")], ids=["interrupted", "unreadable"])
 def test_keystore_that_is_not_verified__leaves_no_draft(
-    write: Callable[[Path], None], fault: BaseException | type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[[Path], object], fault: BaseException | type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "w.json"
-    if write is write_again:
-        write_new(path)
+    if write is change:
+        create(path)
     files = {file: file.read_bytes() for file in tmp_path.iterdir()}
     read = keys.read_private_file
 
@@ -191,54 +206,52 @@ def test_keystore_that_is_not_verified__leaves_no_draft(
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == files
 
 
-@pytest.mark.parametrize("write", [write_new, write_again])
+@pytest.mark.parametrize("write", [create, change])
 def test_file_system_without_permissions__is_refused_by_name(
-    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On exFAT a file reads as mode 0755, whatever it was made with."""
     path = tmp_path / "w.json"
-    if write is write_again:
-        write_new(path)
+    if write is change:
+        create(path)
     open_file = os.open
     monkeypatch.setattr(os, "open", lambda name, flags, mode=0o777, **more: open_file(name, flags, mode | 0o755, **more))
     with raises_code(ConfigError, "file", str(path), "file system") as caught:
         write(path)
     assert "chmod" not in caught.value.remedy
-    assert [file.name for file in tmp_path.iterdir()] == (["w.json"] if write is write_again else [])
+    assert names(tmp_path) == (["w.json"] if write is change else [])
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     with raises_code(ConfigError, "folder"):
-        api.create_wallet(tmp_path / "none" / "w.json", None, api.PasswordSource(), typist(GOOD, GOOD))
+        create(tmp_path / "none" / "w.json")
 
 
 def test_a_file_that_does_not_open_again_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "open_keystore", lambda raw, password, path: ConfigError("damaged"))
     with raises_code(ConfigError, "file", "decrypted"):
-        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(GOOD, GOOD))
+        create(tmp_path / "w.json")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_changed_password_opens_and_the_old_one_does_not(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
-    address = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))["address"]
-    changed = api.change_password(path, api.PasswordSource(), api.PasswordSource(), typist(GOOD, OTHER, OTHER))
+    address = create(path)
+    changed = change(path)
     assert changed["address"] == address == address_in_file(path, OTHER)
     assert "old password" in changed["warnings"][0]
     with raises_field("wallet.keystore", "wrong password"):
         address_in_file(path, GOOD)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
+    assert names(tmp_path) == ["w.json"]
 
 
-def test_keystore_link__stays_a_link_when_its_password_changes(tmp_path: Path) -> None:
-    real = tmp_path / "real.json"
+def test_keystore_link__stays_a_link_when_its_password_changes(wallet: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.json"
-    api.create_wallet(real, None, api.PasswordSource(), typist(GOOD, GOOD))
-    link.symlink_to(real)
-    api.change_password(link, api.PasswordSource(), api.PasswordSource(), typist(GOOD, OTHER, OTHER))
+    link.symlink_to(wallet)
+    change(link)
     assert link.is_symlink()
-    assert address_in_file(real, OTHER)
+    assert address_in_file(wallet, OTHER)
 
 
 @pytest.mark.parametrize(
@@ -250,36 +263,26 @@ def test_keystore_link__stays_a_link_when_its_password_changes(tmp_path: Path) -
         pytest.param((GOOD, GOOD, GOOD), id="same password"),
     ],
 )
-def test_unchangeable_password__leaves_the_file_as_it_was(tmp_path: Path, typed: tuple[str, ...]) -> None:
-    path = tmp_path / "w.json"
-    api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
-    before = path.read_bytes()
+def test_unchangeable_password__leaves_the_file_as_it_was(wallet: Path, tmp_path: Path, typed: tuple[str, ...]) -> None:
+    before = wallet.read_bytes()
     with pytest.raises(ConfigError):
-        api.change_password(path, api.PasswordSource(), api.PasswordSource(), typist(*typed))
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
+        change(wallet, *typed)
+    assert wallet.read_bytes() == before
+    assert names(tmp_path) == ["w.json"]
 
 
-def test_key__is_never_encrypted_with_a_weak_password(tmp_path: Path) -> None:
-    path = tmp_path / "w.json"
-    api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
+def test_key__is_never_encrypted_with_a_weak_password(wallet: Path) -> None:
     with pytest.raises(ConfigError, match="password"):
-        keys.change_password(path, Secret(GOOD), Secret("short"))
-    assert address_in_file(path, GOOD)
+        keys.change_password(wallet, Secret(GOOD), Secret("short"))
+    assert address_in_file(wallet, GOOD)
 
 
-def test_crash_before_the_new_file__leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "w.json"
-    api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
-    before = path.read_bytes()
-
-    def crash(self: Path, target: Path) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", crash)
+def test_crash_before_the_new_file__leaves_the_old_one(wallet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = wallet.read_bytes()
+    monkeypatch.setattr(Path, "replace", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        api.change_password(path, api.PasswordSource(), api.PasswordSource(), typist(GOOD, OTHER, OTHER))
-    assert path.read_bytes() == before
+        change(wallet)
+    assert wallet.read_bytes() == before
 
 
 def test_a_password_comes_from_a_named_variable_or_a_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +319,7 @@ def test_a_password_that_cannot_be_had_is_told_by_its_option(tmp_path: Path, pas
 
 def test_address__is_read_without_the_password_and_proven_with_it(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
-    address = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))["address"]
+    address = create(path)
     assert api.wallet_address(path, None, None, api.PasswordSource(), None, False) == {
         "address": address,
         "keystore": str(path),

@@ -48,11 +48,8 @@ def test_holdings__show_each_figure_whole_at_every_width() -> None:
         drawing = drawing_of(portfolio(), width)
         assert all(symbol in drawing for symbol, *_ in MARKET)
         assert drawing.count("123,456,789.10") == 3
-
-
-def test_a_narrow_terminal_stacks_rows_and_a_wide_one_has_bars() -> None:
-    assert "  weight  41.18 %" in drawing_of(portfolio(), 40)
-    assert "┃" in drawing_of(portfolio(), 120)
+    assert "  weight  41.18 %" in drawing_of(portfolio(), 40), "a narrow terminal stacks rows"
+    assert "┃" in drawing_of(portfolio(), 120), "a wide one has bars"
 
 
 def test_bars_go_before_rows_are_stacked() -> None:
@@ -133,9 +130,6 @@ def test_zone__says_where_assets_move_and_what_waiting_costs() -> None:
     drawing = drawing_of(zone_table(ZONE, "USDC"), 80)
     assert [line.rstrip() for line in drawing.strip().splitlines()] == ZONE_TEXT.splitlines()
     assert cut(zone_table(ZONE, "USDC")) == []
-
-
-def test_a_zone_without_corrections_explains_none() -> None:
     calm = {**ZONE, "assets": [{**asset, "correction": None} for asset in ZONE["assets"]]}
     drawing = drawing_of(zone_table(calm, "USDC"), 80)
     assert "correcting" not in drawing

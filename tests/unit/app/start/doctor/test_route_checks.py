@@ -65,8 +65,7 @@ def test_asset_without_a_pool__warns_of_its_pairs(missing: str) -> None:
 
 
 def test_asset_without_a_price__is_left_to_its_own_row() -> None:
-    step = step_with(500, 50, ("WBTC", "WETH"))
-    lines = list(route_checks(without_feed(step, "LINK")))
+    lines = list(route_checks(without_feed(step_with(500, 50, ("WBTC", "WETH")), "LINK")))
     assert [state for _, state, _, _ in lines] == [OK]
 
 
