@@ -15,7 +15,7 @@ from agent.accounting.entries import EntryPrices, SettledTransaction, quantize
 from agent.execution import settlement
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from agent.model import Entry, ExternalTransfer, ExternalTransferKind, Holding, IntentKind, IntentState, LedgerOpening, StepInput, Transfer
+from agent.model import Entry, ExternalTransfer, ExternalTransferKind, Holding, IntentKind, LedgerOpening, StepInput, Transfer
 from agent.policy.cash_flows import balance_changes
 from agent.store import Store
 from agent.units import NATIVE
@@ -24,7 +24,7 @@ from tests.support.agents import off_target
 from tests.support.builders import address
 from tests.support.constants import HOUR_S
 from tests.support.searchers import PLAN_COST, SLIPPAGE
-from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, tx
+from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, record_sent, tx
 
 # --- Random histories of a wallet for tests of the ledger: movements in any order, with the resulting balances.
 
@@ -199,10 +199,8 @@ def moved(store: Store, nonce: int, block: int, *transfers: Transfer, value_wei:
         store.steps.begin("s", 1, codec.dumps(at()))
     intent = store.journal.add_intent("s", IntentKind.SWAP, replace(tx(nonce), value_wei=value_wei, to=to), grant(), "swap", 1, None)
     tx_hash = f"0x{nonce:064x}"
-    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
-    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
     tx_receipt = replace(receipt(tx_hash, block, f"0x{block:064x}"), transfers=transfers, **more)  # type: ignore[arg-type]  # field names
-    store.journal.advance(intent.id, IntentState.MINED, 1, receipt=tx_receipt)
+    record_sent(store.journal, intent, tx_hash, 1, receipt=tx_receipt)
 
 
 GAS_WEI = 50_000 * 2 * GWEI

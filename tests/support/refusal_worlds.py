@@ -37,7 +37,7 @@ from agent.store import Store
 from tests.support.builders import NOW_S, OWNER
 from tests.support.decisions.exits import USDC, sold_symbols
 from tests.support.fakes.evidence import FakeEvidenceSource
-from tests.support.transactions import grant, receipt, tx
+from tests.support.transactions import grant, receipt, record_sent, tx
 
 NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
 
@@ -126,8 +126,6 @@ class World:
         nonce = self.store.journal.expected_nonce()
         assert nonce is not None
         intent = self.store.journal.add_intent(step_id, kind, replace(transaction, nonce=nonce), granted, note, NOW_S, None)
-        self.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
-        self.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
         legs = () if granted.plan is None else granted.plan.legs
         status = 0 if {leg.token_in for leg in legs} & self.fails else 1
         transfers = [
@@ -140,7 +138,7 @@ class World:
         ]
         done = receipt(f"0x{nonce:064x}", self.snapshot().head.number + 1, "0x01", status)
         done = replace(done, transfers=tuple(transfers) if status else ())
-        self.store.journal.advance(intent.id, IntentState.MINED, NOW_S, receipt=done)
+        record_sent(self.store.journal, intent, f"0x{nonce:064x}", NOW_S, receipt=done)
         return self.store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, NOW_S, receipt=done)
 
     def rounds(self) -> StepOutcome:

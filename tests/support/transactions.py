@@ -27,6 +27,7 @@ from agent.ports import Grant, Simulation, TransactionStatus
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
 from agent.store.database import Database
+from agent.store.journal import IntentStore
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES
 from tests.support.constants import GWEI, WALLET
 from tests.support.fakes.clock import START_S, FakeClock
@@ -49,6 +50,13 @@ def grant(kind: IntentKind = IntentKind.SWAP, deadline_s: int = START_S + 90) ->
 
 def receipt(tx_hash: str, block: int, block_hash: str, status: int = 1) -> Receipt:
     return Receipt(tx_hash, status, block, block_hash, 50_000, 2 * GWEI, ())
+
+
+def record_sent(journal: IntentStore, intent: Intent, tx_hash: str, at_s: int = START_S, receipt: Receipt | None = None) -> Intent:
+    """Record that a planned intent was signed and sent, and with a receipt that it is in a block; return it."""
+    journal.advance(intent.id, IntentState.SIGNED, at_s, tx_hash=tx_hash)
+    sent = journal.advance(intent.id, IntentState.BROADCAST, at_s)
+    return sent if receipt is None else journal.advance(intent.id, IntentState.MINED, at_s, receipt=receipt)
 
 
 def liquidity_receipt(*added: LiquidityAdded, block: int = 16, status: int = 1, transfers: tuple[Transfer, ...] = ()) -> Receipt:
@@ -329,8 +337,7 @@ class Walk:
         self.store.journal.adopt_nonce(0, START_S)
         intent = self.store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, START_S + 90)
         signed = ScriptedSigner(chain).sign(tx(0), grant())
-        self.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=signed.hash)
-        self.store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+        record_sent(self.store.journal, intent, signed.hash)
         chain.send(signed)
         return World(self.memory.connection.serialize(), chain)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from agent.model import Intent, IntentKind, IntentState, Plan
 from agent.store import Store
-from tests.support.transactions import OTHER, START_S, grant, receipt, tx
+from tests.support.transactions import OTHER, START_S, grant, receipt, record_sent, tx
 
 
 def ended_intent(
@@ -27,10 +27,8 @@ def ended_intent(
     unsigned = replace(tx(nonce), to=to)
     granted = replace(grant(kind), plan=plan)
     intent = store.journal.add_intent(step_id, kind, unsigned, granted, "swap", START_S, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
-    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     mined_receipt = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers, gas_used=gas_used)
-    mined_intent = store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=mined_receipt)
+    mined_intent = record_sent(store.journal, intent, tx_hash, receipt=mined_receipt)
     if not is_final:
         return mined_intent
     return store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)

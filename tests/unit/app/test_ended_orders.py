@@ -12,12 +12,12 @@ import pytest
 from agent import codec
 from agent.app import cycles
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import ExecutionState, IntentKind, IntentState, LimitOrder, StepInput
+from agent.model import ExecutionState, IntentKind, LimitOrder, StepInput
 from agent.store import Store
 from agent.store.executions import ORDER, add_execution
 from tests.support import builders
 from tests.support.stores import store_fixture
-from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, tx
+from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, record_sent, tx
 
 NOW_S = builders.NOW_S
 HASH = f"0x{1:064x}"
@@ -34,9 +34,7 @@ def fill(store: Store, order_id: str) -> None:
     store.steps.begin("s", START_S, "{}")
     store.executions.begin_attempt(order_id, 0, "s", NOW_S)
     swap = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    store.journal.advance(swap.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    store.journal.advance(swap.id, IntentState.BROADCAST, START_S)
-    store.journal.advance(swap.id, IntentState.MINED, START_S, receipt=receipt(HASH, 5, "0x05"))
+    record_sent(store.journal, swap, HASH, receipt=receipt(HASH, 5, "0x05"))
 
 
 def later(step: StepInput, seconds: int) -> StepInput:

@@ -48,7 +48,7 @@ from agent.units import NATIVE
 from tests.support.builders import OWNER, step_input, token
 from tests.support.records.transfers import transfer
 from tests.support.signing import leg, plan_of
-from tests.support.transactions import OTHER, grant, new_store, receipt, tx
+from tests.support.transactions import OTHER, grant, new_store, receipt, record_sent, tx
 
 WETH = token("WETH").address
 USDC = token("USDC").address
@@ -86,10 +86,8 @@ def entry(
     """Return the entry of a transaction with these events."""
     unsigned = replace(tx(0), value_wei=value_wei, to=OTHER)
     intent = store.journal.add_intent("s", kind, unsigned, replace(grant(kind), plan=plan), "swap", 1, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0xaa")
-    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
     block = replace(receipt("0xaa", 7, "0x07", status), transfers=transfers)
-    mined = store.journal.advance(intent.id, IntentState.MINED, 1, receipt=block)
+    mined = record_sent(store.journal, intent, "0xaa", 1, receipt=block)
     return derive_entry(store, mined, current_step, ledger_tokens, store.ledger.principal)
 
 
@@ -222,8 +220,7 @@ PLAN = plan_of(leg(WETH, USDC, 1_000_000, 100))
 def sent(store: Store, nonce: int = 0, replaces: Intent | None = None, plan: Plan | None = PLAN) -> Intent:
     granted = replace(grant(), plan=plan)
     intent = store.journal.add_intent("s", IntentKind.SWAP, tx(nonce), granted, "swap", 1, None, None if replaces is None else replaces.id)
-    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash=f"0x{len(store.journal.intents()):02x}")
-    return store.journal.advance(intent.id, IntentState.BROADCAST, 1)
+    return record_sent(store.journal, intent, f"0x{len(store.journal.intents()):02x}", 1)
 
 
 def mined(store: Store, intent: Intent, status: int = 1) -> Intent:

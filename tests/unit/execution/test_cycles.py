@@ -51,7 +51,7 @@ from tests.support.decisions.exits_of_a_step import HEAVIER, step_with_equal_sto
 from tests.support.refusal_worlds import World
 from tests.support.samples import slow
 from tests.support.text import mentions
-from tests.support.transactions import CHAIN_ID, Killed, receipt
+from tests.support.transactions import CHAIN_ID, Killed, receipt, record_sent
 
 ALL = (*MARKET, SOUND)
 LINK_STOP = step_with_stops("LINK", pools=ALL)
@@ -408,8 +408,7 @@ def test_repeated_command_reports_a_swap_mined_late(worlds: Worlds) -> None:
     def pends(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         nonce = world.store.journal.expected_nonce()
         intent = world.store.journal.add_intent(step_id, kind, replace(unsigned, nonce=nonce), granted, note, NOW_S, None)
-        world.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
-        world.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
+        record_sent(world.store.journal, intent, f"0x{nonce:064x}", NOW_S)
         raise Retryable("sent, and not mined", "run the command again", code=ErrorCode.NOT_MINED)
 
     world.run = pends  # type: ignore[method-assign]

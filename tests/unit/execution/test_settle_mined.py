@@ -11,14 +11,14 @@ import pytest
 
 from agent import codec
 from agent.execution.settlement import settle_mined
-from agent.model import MAX_BLOCK_LEAD_S, Holding, Intent, IntentKind, IntentState, Payout, Snapshot, StepInput, Transfer
+from agent.model import MAX_BLOCK_LEAD_S, Holding, Intent, IntentKind, Payout, Snapshot, StepInput, Transfer
 from agent.ports import Grant
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
 from tests.support.decisions.exits import outcome_of, step_with_stops
 from tests.support.stores import store_fixture
-from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, tx
+from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, record_sent, tx
 
 WETH = builders.token("WETH").address
 USDC = builders.token("USDC").address
@@ -60,10 +60,8 @@ def mine(
     """Record a transaction of STEP, mined with these events."""
     store.steps.begin("s", 1, codec.dumps(STEP) if input_json is None else input_json)
     intent = store.journal.add_intent("s", kind, replace(tx(0), value_wei=value_wei), granted or grant(kind), "", 1, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0xaa")
-    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
     block = replace(receipt("0xaa", 1, "0x01"), transfers=transfers, **receipt_changes)
-    return store.journal.advance(intent.id, IntentState.MINED, 1, receipt=block)
+    return record_sent(store.journal, intent, "0xaa", 1, receipt=block)
 
 
 def unneeded_step() -> StepInput:

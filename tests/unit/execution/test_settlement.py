@@ -40,7 +40,7 @@ from agent.store import Store
 from agent.units import NATIVE, Token
 from tests.support.builders import step_input
 from tests.support.text import raises_code
-from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
+from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, record_sent, tx
 
 WETH = "0x" + "Aa" * 20
 USDC = "0x" + "Bb" * 20
@@ -285,10 +285,8 @@ def mined_intent(
     store = new_store("memory", folder)
     store.steps.begin("unreadable", START_S, "{}")
     intent = store.journal.add_intent("unreadable", kind, replace(tx(0), value_wei=value_wei), grant(kind), "", START_S, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0xaa")
-    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     block = receipt_of(*transfers, **receipt_changes)
-    return store, store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=block)
+    return store, record_sent(store.journal, intent, "0xaa", receipt=block)
 
 
 def book(

@@ -14,7 +14,7 @@ from agent.chain.sender import NodeSender
 from agent.errors import Refused, UnsendableTransaction
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import BlockedExit, IntentKind, IntentState, Plan, StepInput, TokenRefusal, UnsignedTx, Verdict
+from agent.model import BlockedExit, IntentKind, Plan, StepInput, TokenRefusal, UnsignedTx, Verdict
 from agent.planning import proposals, requests
 from agent.policy import quarantine
 from agent.policy.orders import blocked_exits
@@ -38,7 +38,7 @@ from tests.support.decisions.exits import (
 from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.stores import store_fixture
 from tests.support.text import mentions, raises_code
-from tests.support.transactions import grant, receipt, tx
+from tests.support.transactions import grant, receipt, record_sent, tx
 
 ALL = (*MARKET, SOUND)
 LINK_STOP = step_with_stops("LINK", pools=ALL)
@@ -307,9 +307,7 @@ def approve(store: Store, nonce: int, token: str) -> None:
     unsigned = replace(tx(nonce), to=token)
     store.steps.begin(f"s{nonce}", 1, "{}")
     intent = store.journal.add_intent(f"s{nonce}", IntentKind.APPROVE, unsigned, grant(IntentKind.APPROVE), "", 1, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash=f"0x{nonce}")
-    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
-    store.journal.advance(intent.id, IntentState.MINED, 1, receipt=receipt(f"0x{nonce}", nonce, "0x01"))
+    record_sent(store.journal, intent, f"0x{nonce}", 1, receipt=receipt(f"0x{nonce}", nonce, "0x01"))
 
 
 @pytest.mark.parametrize("mark", ["mark_submission_refusals", "mark_ignored_approvals"])

@@ -28,7 +28,7 @@ from agent.store.requests import RequestStore
 from agent.units import NATIVE
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, tx
+from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, record_sent, tx
 
 USDC = "0x" + "Aa" * 20
 WETH = "0x" + "Bb" * 20
@@ -48,8 +48,7 @@ def withdrawal(store: Store, payments: tuple[Payment, ...] = PAYMENTS) -> int:
 
 def send(store: Store, nonce: int, payout: Payout | None, kind: IntentKind = IntentKind.PAYOUT) -> Intent:
     intent = store.journal.add_intent("s", kind, tx(nonce), replace(grant(kind), payout=payout), "payout", START_S, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce:064x}")
-    return store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+    return record_sent(store.journal, intent, f"0x{nonce:064x}")
 
 
 def mine(store: Store, intent: Intent, status: int = 1) -> Intent:

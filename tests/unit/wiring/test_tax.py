@@ -19,7 +19,7 @@ from agent.wiring.tax import TaxRunCache
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
 from tests.support.plans import sell_weth
 from tests.support.stores import store_fixture
-from tests.support.transactions import OTHER, WALLET, grant, tx
+from tests.support.transactions import OTHER, WALLET, grant, record_sent, tx
 
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 
@@ -105,8 +105,7 @@ def test_unmined_transaction__counts_as_planned_once(store: Store, keeper: TaxRu
     plan = sell_weth(dear)
     changed_grant = replace(grant(), plan=plan)
     first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), changed_grant, "swap", 1, None)
-    store.journal.advance(first.id, IntentState.SIGNED, 1, tx_hash="0xaa")
-    store.journal.advance(first.id, IntentState.BROADCAST, 1)
+    record_sent(store.journal, first, "0xaa", 1)
     once = standing(keeper, store, start)
     sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LEDGER_WETH.address)
     assert sold_raw > 0

@@ -12,7 +12,7 @@ from agent.chain.history import RecentTransactions
 from agent.errors import Retryable
 from agent.execution import adopted_budgets
 from agent.execution.adopted_budgets import PriorDayPause, with_recorded_day
-from agent.model import Budgets, IntentKind, IntentState, StepInput
+from agent.model import Budgets, IntentKind, StepInput
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
@@ -20,7 +20,7 @@ from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WET
 from tests.support.old_chain import NOW_S, RECENT, SWAP, Node, event
 from tests.support.stores import store_fixture
 from tests.support.text import mentions
-from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, record_sent, tx
 
 BLOCK = 19_000
 DAY_S = 86_400
@@ -97,9 +97,7 @@ def test_own_transaction_is_not_counted_twice(store: Store) -> None:
     tx_hash = f"0x{BLOCK:064x}"
     store.steps.begin("s", 1, "{}")
     intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
-    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
-    mined = store.journal.advance(intent.id, IntentState.MINED, 1, receipt=receipt(tx_hash, BLOCK, tx_hash))
+    mined = record_sent(store.journal, intent, tx_hash, 1, receipt=receipt(tx_hash, BLOCK, tx_hash))
     store.budgets.book_intent(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
 
     budgets = budgets_after(store, Node(sent={BLOCK: {"logs": SWAP}, BLOCK + 1: {}}))

@@ -29,7 +29,7 @@ from agent.store import Store, open_store
 from tests.support.builders import NOW_S, OWNER
 from tests.support.decisions.exits import LINK, WBTC, step_with_stops
 from tests.support.refusal_worlds import World
-from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, record_sent, tx
 
 STEP_ID = "before"
 
@@ -47,8 +47,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def sent(store: Store, nonce: int, replaces: str | None = None) -> Intent:
     intent = store.journal.add_intent(STEP_ID, IntentKind.SWAP, tx(nonce), grant(), "swap", NOW_S, None, replaces)
-    store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{len(store.journal.intents()):064x}")
-    return store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
+    return record_sent(store.journal, intent, f"0x{len(store.journal.intents()):064x}", NOW_S)
 
 
 def mined(store: Store, intent: Intent, *, is_open: bool = False) -> Intent:
@@ -150,10 +149,8 @@ def set_before(world: World, token: str = LINK.address, raw: int = 0, status: in
     assert nonce is not None
     intent = world.store.journal.add_intent(STEP_ID, IntentKind.APPROVE, replace(tx(nonce), to=token), granted, "", NOW_S, None)
     tx_hash = f"0x{nonce:064x}"
-    world.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, tx_hash)
-    world.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
     block = receipt(tx_hash, 1, "0x01", status)
-    world.store.journal.advance(intent.id, IntentState.MINED, NOW_S, receipt=block)
+    record_sent(world.store.journal, intent, tx_hash, NOW_S, receipt=block)
     world.store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, NOW_S, receipt=block)
 
 

@@ -31,7 +31,7 @@ from tests.support.builders import NOW_S, OWNER, address, with_limits
 from tests.support.decisions.exits import LINK, USDC, WBTC, step_with_stops
 from tests.support.refusal_worlds import World
 from tests.support.text import mentions
-from tests.support.transactions import CHAIN_ID, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, grant, receipt, record_sent, tx
 
 HOME = address("home")
 PAYMENT = Payout(USDC.address, HOME, 10**6, 10**6, 1)
@@ -85,8 +85,7 @@ def pending(world: OwnerWorld, kind: IntentKind = IntentKind.SWAP, *, is_resting
     world.store.steps.begin("before", NOW_S, "{}")
     nonce = world.store.journal.expected_nonce() or 0
     intent = world.store.journal.add_intent("before", kind, tx(nonce), grant(kind), "an old swap", NOW_S, None)
-    world.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{99:064x}")
-    intent = world.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
+    intent = record_sent(world.store.journal, intent, f"0x{99:064x}", NOW_S)
     if not is_resting:
         return intent
     block = replace(receipt(f"0x{99:064x}", 7, "0x07"), is_open=True)
@@ -283,9 +282,7 @@ def test_a_hard_pause_that_cancels_is_done(world: OwnerWorld) -> None:
         journal = world.store.journal
         replacement = journal.add_intent("before", IntentKind.CANCEL, intent.tx, grant(IntentKind.CANCEL), "", NOW_S, None, intent.id)
         tx_hash = f"0x{100:064x}"
-        journal.advance(replacement.id, IntentState.SIGNED, NOW_S, tx_hash)
-        journal.advance(replacement.id, IntentState.BROADCAST, NOW_S)
-        journal.advance(replacement.id, IntentState.MINED, NOW_S, receipt=receipt(tx_hash, 7, "0x07"))
+        record_sent(journal, replacement, tx_hash, NOW_S, receipt=receipt(tx_hash, 7, "0x07"))
 
     world.cancel_pending = cancel  # type: ignore[method-assign]
 

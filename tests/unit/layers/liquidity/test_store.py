@@ -16,7 +16,7 @@ from tests.support.ledgers import at
 from tests.support.signing import ADD, COLLECT, MANAGER, MINT, PAIR, POOL, TOKENS, grant_of
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, liquidity_receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, liquidity_receipt, record_sent, tx
 
 MINTED = LiquidityAdded(MANAGER, 42, 10**20, MINT.amounts_raw, WALLET)
 store = store_fixture(begins_step=True)
@@ -25,8 +25,7 @@ store = store_fixture(begins_step=True)
 def add_sent(store: Store, kind: IntentKind, action: LpAction, nonce: int = 0) -> str:
     """Add an intent that was sent and return its id."""
     intent = store.journal.add_intent("s", kind, tx(nonce), grant_of(action), "liquidity", START_S, START_S + 90)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x0{nonce + 1}")
-    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+    record_sent(store.journal, intent, f"0x0{nonce + 1}")
     return intent.id
 
 

@@ -11,7 +11,7 @@ from agent.units import NATIVE
 from tests.support.ledgers import LEDGER_USDC, LEDGER_WETH, at, looked
 from tests.support.records.transfers import record_transfers, transfer
 from tests.support.stores import store_fixture
-from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, tx
+from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, record_sent, tx
 
 ACCOUNT = CashAccount(LEDGER_USDC.address, 100, 50, 10)
 
@@ -26,8 +26,7 @@ def outside(number: int, block: int, *changes: tuple[str, int]) -> ExternalTrans
 def payout(store: Store, nonce: int) -> Intent:
     """A payment of USDC whose bytes were sent."""
     intent = store.journal.add_intent("s", IntentKind.PAYOUT, tx(nonce), grant(IntentKind.PAYOUT), "payout", START_S, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce:064x}")
-    return store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+    return record_sent(store.journal, intent, f"0x{nonce:064x}")
 
 
 def settle(store: Store, intent: Intent, raw: int, status: int = 1) -> None:

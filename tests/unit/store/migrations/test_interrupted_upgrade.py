@@ -17,7 +17,7 @@ from agent.store import Store, open_store, opening
 from agent.store.files.backup import inspect_store_file
 from agent.store.migrations.schema import REVISIONS
 from tests.support.stores import install_later_version
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt, record_sent, tx
 
 OLDER = REVISIONS[-1]
 """Version of the stores before `later` is installed."""
@@ -36,9 +36,7 @@ def older(tmp_path: Path) -> Path:
     store = store_at(path)
     store.steps.begin("s", START_S, "{}")
     intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0xaa")
-    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
-    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt("0xaa", 1, "0x01"))
+    record_sent(store.journal, intent, "0xaa", receipt=receipt("0xaa", 1, "0x01"))
     store.close()
     return path
 

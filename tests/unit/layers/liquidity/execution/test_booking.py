@@ -16,7 +16,6 @@ from agent.model import (
     Collect,
     Holding,
     IntentKind,
-    IntentState,
     LiquidityAdded,
     LpAction,
     LpPosition,
@@ -33,7 +32,7 @@ from tests.support.lp_worlds import PRICES, TOKENS
 from tests.support.signing import grant_of
 from tests.support.stores import store_fixture
 from tests.support.tokens import WETH
-from tests.support.transactions import START_S, receipt, tx
+from tests.support.transactions import START_S, receipt, record_sent, tx
 
 GAS_WEI = 50_000 * 2 * 10**9
 GAS_VALUE = GAS_WEI * PRICES[WETH.address]
@@ -99,13 +98,11 @@ def add_mined(
     """Add a mined intent of an action whose receipt moved so many base units into the wallet."""
     store.steps.begin("s", START_S, step_json)
     intent = store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x01")
-    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     transfers = tuple(
         Transfer(token, *((POOL, OWNER) if raw > 0 else (OWNER, POOL)), abs(raw)) for token, raw in zip(TOKENS, net_raw, strict=True)
     )
     mined_receipt = replace(receipt("0x01", 5, "0xb", status), transfers=transfers if status else (), liquidity_added=added)
-    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=mined_receipt)
+    record_sent(store.journal, intent, "0x01", receipt=mined_receipt)
 
 
 @dataclass(frozen=True)
