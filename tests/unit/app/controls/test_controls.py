@@ -513,13 +513,11 @@ def unreadable(*_: object) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a key"], ids=["no key", "key"])
-def test_pause__needs_no_readable_log(config: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_pause__needs_no_readable_log(config: Path, queue_store: Store, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setattr(ControlStore, "find", unreadable)
     submitted(config, "pause", key=key)
-    store = opened(config)
-    assert store.pause_switch.read().paused
-    assert [event.state for event in store.controls.events()] == ["done"]
-    store.close()
+    assert queue_store.pause_switch.read().paused
+    assert [event.state for event in queue_store.controls.events()] == ["done"]
 
 
 @pytest.mark.parametrize(("is_paper", "command"), [(True, "trimtab paper"), (False, "trimtab run --send")], ids=["paper", "live"])
