@@ -16,6 +16,7 @@ from agent.ports import Grant
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
+from tests.support.constants import DAY_S, ETHER
 from tests.support.decisions.exits import outcome_of, step_with_stops
 from tests.support.stores import store_fixture
 from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, record_sent, tx
@@ -23,9 +24,7 @@ from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, reco
 WETH = builders.token("WETH").address
 USDC = builders.token("USDC").address
 STRANGER = builders.address("a foreign token")
-ETHER = 10**18
 DOLLAR = 10**6
-DAY_S = 86_400
 ETHER_VALUE = builders.PRICES["WETH"] * DOLLAR
 WEI_VALUE = Fraction(ETHER_VALUE, ETHER)
 GAS_WEI = 50_000 * 2 * GWEI

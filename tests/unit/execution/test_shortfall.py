@@ -18,11 +18,11 @@ from agent.ports import TransactionStatus
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support.builders import OWNER, step_input, token
+from tests.support.constants import ETHER
 from tests.support.signing import USDC, USDT, WBTC, WETH, WITHDRAW_V3, grant_of, leg, plan_of
 from tests.support.text import mentions
 from tests.support.transactions import OTHER, START_S, bench, grant, new_store, tx
 
-ETHER = 10**18
 SELL = leg(WETH, USDC, ETHER, 3_000 * 10**6)
 SALE = plan_of(SELL)
 MIN_USDC = SELL.min_out_raw

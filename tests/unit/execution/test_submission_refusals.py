@@ -22,6 +22,7 @@ from agent.ports import Approval, Composer, Simulation
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support.builders import with_history
+from tests.support.constants import DAY_S
 from tests.support.decisions.exits import (
     DEAR,
     HEAVY,
@@ -45,7 +46,6 @@ LINK_STOP = step_with_stops("LINK", pools=ALL)
 LINK_SALE = outcome_of(LINK_STOP)
 """A planned exit of LINK."""
 NOW_S = LINK_STOP.snapshot.head.timestamp_s
-DAY_S = 86_400
 
 
 @dataclass(frozen=True)

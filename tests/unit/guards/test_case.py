@@ -19,7 +19,6 @@ from tests.support.builders import (
     history,
     raw,
     step_input,
-    token,
     v2_pool,
     v3_pool,
     with_history,
@@ -29,10 +28,8 @@ from tests.support.builders import (
 from tests.support.decisions.exit_plans import with_exit
 from tests.support.lp_worlds import planned, ranged, wanted, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
+from tests.support.tokens import USDC, WBTC, WETH
 
-WETH = token("WETH")
-WBTC = token("WBTC")
-USDC = token("USDC")
 WEIGHTS = {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}
 EXIT_GUARDS = {"balance_jump", "max_live_value", "daily_loss", "total_loss", "reverts_in_row", "max_weight"}
 """Guards that let more of an exit pass, but for those of turnover and of taxes."""

@@ -32,11 +32,9 @@ from tests.support.builders import (
 )
 from tests.support.decisions.plan_costs import exit_plan
 from tests.support.plans import Swap, assert_refused, evidence, plan_of, sell_weth, verdict, with_leg
+from tests.support.tokens import LINK, USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
 DAI = token("DAI")
-LINK = token("LINK")
 FEED = PriceSource.FEED
 TWAP = PriceSource.TWAP
 SPOT = PriceSource.SPOT

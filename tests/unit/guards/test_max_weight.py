@@ -11,15 +11,13 @@ import pytest
 from agent.guards.case import build_guard_case
 from agent.model import Plan, Rebalance, StepInput
 from agent.units import BPS
-from tests.support.builders import raw, step_input, token
+from tests.support.builders import raw, step_input
 from tests.support.decisions.max_weights import step_with_max_weights
 from tests.support.decisions.plan_costs import exit_plan
 from tests.support.lp_worlds import ranged, wanted, world
 from tests.support.plans import Swap, assert_refused, evidence, plan_of, sell_weth, verdict
+from tests.support.tokens import USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
-WBTC = token("WBTC")
 HALVES = {"WETH": 5_000, "USDC": 5_000}
 OVERWEIGHT = {"WETH": 8_000, "USDC": 2_000}
 

@@ -31,7 +31,6 @@ from tests.support.builders import (
     NOW_S,
     raw,
     step_input,
-    token,
     v2_pool,
     v3_pool,
     with_history,
@@ -40,11 +39,8 @@ from tests.support.builders import (
 )
 from tests.support.decisions.plan_costs import exit_plan, given_and_got, overweight_step, with_past_costs
 from tests.support.plans import R, Swap, approved, assert_refused, evidence, plan_of, sell_weth, verdict, with_leg
+from tests.support.tokens import LINK, USDC, WBTC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
-WBTC = token("WBTC")
-LINK = token("LINK")
 USDC_COIN = 10**6
 TINY = Fraction(1, 10**9)
 """Part of a base unit by which a value is beyond a limit."""

@@ -12,10 +12,8 @@ from agent.model import NATIVE_VENUE, LegPlace, Plan, StepInput
 from agent.units import NATIVE
 from tests.support.builders import ETHER, address, raw, step_input, token, v2_pool, v3_pool, with_snapshot
 from tests.support.plans import Swap, plan_of, with_leg
+from tests.support.tokens import USDC, WBTC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
-WBTC = token("WBTC")
 DAI = token("DAI")
 V2 = 0
 V3 = 1

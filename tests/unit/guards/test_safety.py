@@ -40,7 +40,6 @@ from tests.support.builders import (
     history,
     raw,
     step_input,
-    token,
     v2_pool,
     v3_pool,
     with_history,
@@ -51,11 +50,8 @@ from tests.support.decisions.plan_costs import exit_plan
 from tests.support.lp_worlds import planned, wanted, world
 from tests.support.plans import R, Swap, approved, assert_refused, evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.text import mentions
+from tests.support.tokens import LINK, USDC, WBTC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
-WBTC = token("WBTC")
-LINK = token("LINK")
 TWO_AND_A_HALF_WETH = 5 * ETHER // 2
 """Balance of WETH of `step_input()`."""
 

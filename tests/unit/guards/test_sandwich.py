@@ -17,14 +17,12 @@ from agent.planning.partial_plans import worst_case_gas
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support import plans
-from tests.support.builders import ETHER, raw, step_input, token, v2_pool, with_snapshot
+from tests.support.builders import ETHER, raw, step_input, v2_pool, with_snapshot
 from tests.support.plans import R, Swap, evidence, sell_weth
 from tests.support.signing import leg, plan_of
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WBTC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
-WBTC = token("WBTC")
 USDC_COIN = 10**6
 
 

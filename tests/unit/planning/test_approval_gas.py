@@ -28,12 +28,11 @@ from agent.policy import native_coin
 from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS, LEG_BYTES
 from agent.units import NATIVE, ceil_int
 from tests.support import signing
-from tests.support.builders import ETHER, GWEI, ROUTER, step_input, token, with_limits, with_snapshot
+from tests.support.builders import ETHER, GWEI, ROUTER, step_input, with_limits, with_snapshot
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.signing import MANAGER, MINT
+from tests.support.tokens import USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
 HALF = Rebalance("test", Goal(tuple(GoalWeight(asset.address, Fraction(1, 2), Fraction(1, 2)) for asset in (WETH, USDC))))
 GAS_UNIT_VALUE = 2 * GWEI * 2_000 * Fraction(10**6, 10**18)
 """Worth of a unit of gas at 2 gwei, in base units of USDC."""

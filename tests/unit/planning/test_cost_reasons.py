@@ -22,9 +22,9 @@ from agent.planning.problem import Problem, TokenNode, build_problem
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.reference import reference_prices
 from tests.support.builders import GWEI, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.constants import HOUR_S
 from tests.support.planning_worlds import DAI, DEEP, USDC, WBTC, WETH, plan_refusal, rebalance_to_targets, two, without_gas
 
-HOUR_S = 3_600
 COIN = 10**6
 AMPLE_RAW = 2**255
 DEEP_PAIR = v2_pool(WETH, USDC, 2_000, DEEP)

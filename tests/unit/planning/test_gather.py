@@ -15,14 +15,12 @@ from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route, merge_routes, merged_legs
 from agent.reference import reference_prices
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.constants import ETHER, GWEI
 from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, checked_plan, gap_of, rebalance_to_targets
 from tests.support.signing import leg
+from tests.support.tokens import LINK, WBTC
 
-LINK = token("LINK")
-WBTC = token("WBTC")
 UNI = token("UNI")
-ONE = 10**18
-GWEI = 10**9
 
 
 def step_with_hub(base_fee_wei: int = 0) -> StepInput:
@@ -119,7 +117,7 @@ def test_source_without_amount_is_skipped() -> None:
     simulator = RouteSimulator(build_problem(step, reference_prices(step)))
     first, second, last = (step.snapshot.pools[at] for at in (0, 1, 3))
     route = Route(((last.address, WETH.address),), 0, (Route(((first.address, LINK.address),)), Route(((second.address, WBTC.address),))))
-    assert simulator.run(route, [ONE, 0]) == [ONE, 0]
+    assert simulator.run(route, [ETHER, 0]) == [ETHER, 0]
     assert [leg.pool for leg in simulator.draft.legs] == [first.address, last.address]
     assert simulator.run(route, [0, 0]) == [0, 0]
 

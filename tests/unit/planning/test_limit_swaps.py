@@ -14,14 +14,13 @@ from agent.model import NATIVE_VENUE, Leg, LegPlace, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.planning.limit_swaps import limit_reached, plan_limit_swap, with_raised_minimums
 from agent.units import NATIVE, price_text
-from tests.support.builders import ETHER, step_input, token, v2_pool, v3_pool, with_limits
+from tests.support.builders import ETHER, step_input, v2_pool, v3_pool, with_limits
 from tests.support.decisions.native_coin import native_step
 from tests.support.gradual_execution import roomy
 from tests.support.plans import evidence
 from tests.support.signing import leg, plan_of
+from tests.support.tokens import USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
 UNIT_PRICES = {USDC.address: Fraction(1)}
 
 

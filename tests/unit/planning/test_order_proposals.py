@@ -12,13 +12,12 @@ from agent.model import ExecutionStyle, Halt, Hold, LimitOrder, Rebalance, StepI
 from agent.planning import planner, proposals
 from agent.policy.orders.conditional import expiry_reason
 from agent.units import BPS
-from tests.support.builders import ETHER, step_input, token, v3_pool, with_limits, with_snapshot
+from tests.support.builders import ETHER, step_input, v3_pool, with_limits, with_snapshot
 from tests.support.gradual_execution import PACE, later, market, paced, roomy
 from tests.support.planning_worlds import DEEP, two, wide
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
 LIMIT_PACE = replace(PACE, style=ExecutionStyle.LIMIT, limit_bps=20, patience_s=14_400)
 ANY_PRICE = Fraction(1, ETHER)
 

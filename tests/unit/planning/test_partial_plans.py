@@ -28,10 +28,9 @@ from tests.support.plans import R, Swap, evidence, plan_of, sell_weth
 from tests.support.records.transfers import transfer
 from tests.support.samples import examples
 from tests.support.signing import leg
+from tests.support.tokens import USDC, WETH
 
 ROOMY = {"turnover_bps": None, "daily_turnover_bps": None}
-WETH = token("WETH")
-USDC = token("USDC")
 DAI = token("DAI")
 DAILY_LOSS = 100 * MILLION
 """limits.daily_loss of `limited_step`, one percent of 10,000 USDC."""

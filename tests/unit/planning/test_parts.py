@@ -13,10 +13,9 @@ from agent.planning.pool_curves import build_trade_curves
 from agent.planning.problem import EdgeFlow, PoolEdge
 from agent.planning.routes import MAX_LEGS, decompose_flows
 from agent.reference.floors import fair_floor, least_rate, min_out
-from tests.support.builders import snapshot, token, v2_pool, v3_pool
+from tests.support.builders import snapshot, v2_pool, v3_pool
+from tests.support.tokens import USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
 PRICES = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}
 
 

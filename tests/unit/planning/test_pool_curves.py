@@ -28,9 +28,8 @@ from agent.planning.pool_curves import (
 from agent.planning.solver.dual import PoolResponses
 from tests.support.builders import price_of, token, unit_price, v2_pool, v3_pool
 from tests.support.planning_worlds import ranged
+from tests.support.tokens import USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
 PRICES = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}
 SCALE = 10**9
 """1,000 USDC."""

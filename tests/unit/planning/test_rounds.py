@@ -14,6 +14,7 @@ from agent.planning import planner
 from agent.planning.rounding import PlanDraft, RouteSimulator, run_routes
 from agent.planning.routes import MAX_LEGS, Route
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits
+from tests.support.constants import ETHER
 from tests.support.planning_worlds import (
     DEEP,
     PRICES,
@@ -29,8 +30,6 @@ from tests.support.planning_worlds import (
     two,
     wide,
 )
-
-ONE = 10**18
 
 
 def route_simulator(step: StepInput) -> RouteSimulator:
@@ -54,8 +53,8 @@ def taken_raw(simulator: RouteSimulator, pool: Pool, raw: int, of: str = WETH.ad
 def test_route_takes_no_more_than_is_spendable() -> None:
     pool = v2_pool(WETH, USDC, 2_000, DEEP)
     simulator = route_simulator(step_input(None, {"WETH": 20_000, "USDC": 20_000}, reserves={"WETH": 3}, pools=[pool]))
-    assert taken_raw(simulator, pool, 100 * ONE) == 10 * ONE
-    assert taken_raw(simulator, pool, ONE) == 0
+    assert taken_raw(simulator, pool, 100 * ETHER) == 10 * ETHER
+    assert taken_raw(simulator, pool, ETHER) == 0
 
 
 def test_pool_is_filled_to_its_impact_bound_over_legs() -> None:
@@ -69,16 +68,16 @@ def test_pool_is_filled_to_its_impact_bound_over_legs() -> None:
     assert room - 10 <= first + rest <= room
     assert pool.address in simulator.draft.full_pools
     assert amm.price_move_bps(pool, simulator.current_pools[pool.address], WETH.address) == 100
-    assert taken_raw(simulator, pool, ONE) == 0
+    assert taken_raw(simulator, pool, ETHER) == 0
 
 
 def test_pool_is_filled_to_the_end_of_known_ticks() -> None:
     wide_pool = v3_pool(WETH, USDC, 2_000, DEEP)
     pool = replace(wide_pool, known_from_tick=wide_pool.tick - 7, known_to_tick=wide_pool.tick + 7, ticks=())
     simulator = route_simulator(with_limits(two(200_000, 200_000, [pool]), price_impact_bps=None, pool_min_value=None))
-    taken_raw_total = sum(taken_raw(simulator, pool, 7 * ONE + part) for part in range(20))
+    taken_raw_total = sum(taken_raw(simulator, pool, 7 * ETHER + part) for part in range(20))
     room = pool.max_in(WETH.address, 9_999)
-    assert room - 100 <= taken_raw_total <= room < 100 * ONE
+    assert room - 100 <= taken_raw_total <= room < 100 * ETHER
 
 
 DEEP_POOL = v2_pool(WETH, USDC, 2_000, DEEP)
@@ -88,7 +87,7 @@ LARGE_POOL = v3_pool(WETH, USDC, 2_000, DEEP)
 
 def test_pool_sold_into_is_not_bought_from() -> None:
     simulator = route_simulator(two(20_000, 20_000, [DEEP_POOL]))
-    assert taken_raw(simulator, DEEP_POOL, ONE) == ONE
+    assert taken_raw(simulator, DEEP_POOL, ETHER) == ETHER
     assert taken_raw(simulator, DEEP_POOL, 10**6, USDC.address) == 0
 
 
@@ -104,9 +103,9 @@ def test_chain_shrinks_to_its_narrowest_pool() -> None:
     narrow = v2_pool(dai, USDC, 1, 100_000)
     step = step_input(None, {"WETH": 50_000, "USDC": 50_000}, hubs=("DAI",), pools=[first, narrow], kinds=(PriceSource.SPOT,))
     simulator = route_simulator(with_limits(step, pool_min_value=None))
-    taken_raw_total = simulator.run(Route(((first.address, WETH.address), (narrow.address, dai.address))), [10 * ONE])[0]
+    taken_raw_total = simulator.run(Route(((first.address, WETH.address), (narrow.address, dai.address))), [10 * ETHER])[0]
     into, out_of = simulator.draft.legs
-    assert 0 < taken_raw_total == into.amount_in_raw < ONE
+    assert 0 < taken_raw_total == into.amount_in_raw < ETHER
     assert into.amount_out_raw == out_of.amount_in_raw
     assert narrow.max_in(dai.address, 100) * 999 // 1_000 < out_of.amount_in_raw <= narrow.max_in(dai.address, 100)
 
@@ -115,13 +114,13 @@ def run_five_each(*pools: Pool, held_usd: int = 100_000, leaves: bool = False) -
     """Run five WETH through each of these pools."""
     problem = problem_of(with_limits(two(held_usd, 100_000, [SMALL_POOL, LARGE_POOL]), pool_min_value=None))
     problem = replace(problem, leaving_tokens=frozenset({WETH.address} if leaves else ()))
-    routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in pools]
+    routes = [Route(((pool.address, WETH.address),), 5 * ETHER) for pool in pools]
     return run_routes(problem, routes, lambda draft: float(draft.sold_raw[WETH.address]))
 
 
 def test_remainder_goes_to_the_next_route_of_the_pair() -> None:
     draft = run_five_each(SMALL_POOL, LARGE_POOL)
-    assert draft.sold_raw == {WETH.address: 10 * ONE}
+    assert draft.sold_raw == {WETH.address: 10 * ETHER}
     assert draft.legs[0].amount_in_raw == SMALL_POOL.max_in(WETH.address, 100)
 
 
@@ -129,7 +128,7 @@ def test_remainder_goes_to_the_next_route_of_the_pair() -> None:
 def test_remainder_of_a_leaving_token_goes_to_an_earlier_route(leaves: bool, held_usd: int, is_whole: bool) -> None:
     draft = run_five_each(LARGE_POOL, SMALL_POOL, held_usd=held_usd, leaves=leaves)
     bound = SMALL_POOL.max_in(WETH.address, 100)
-    assert draft.sold_raw[WETH.address] == (10 * ONE if is_whole else 5 * ONE + bound)
+    assert draft.sold_raw[WETH.address] == (10 * ETHER if is_whole else 5 * ETHER + bound)
     assert [leg.amount_in_raw <= bound for leg in draft.legs] == [False, True]
 
 
@@ -163,8 +162,8 @@ def test_overlong_chains_give_way_to_a_hub() -> None:
 
 
 def test_spend_cap_bounds_the_legs_and_names_the_rest() -> None:
-    plan = checked_plan(with_spend_cap(two(5_800, 4_200), ONE // 5))
-    assert sold_raw(plan) == ONE // 5
+    plan = checked_plan(with_spend_cap(two(5_800, 4_200), ETHER // 5))
+    assert sold_raw(plan) == ETHER // 5
     assert all("approved more" in reason_by_subject(plan)[symbol] for symbol in ("WETH", "USDC"))
 
 
@@ -177,8 +176,8 @@ def three_token_step(worth_weth: int) -> StepInput:
 
 def test_spend_cap_shortens_both_buyers_alike() -> None:
     """The market rose by 3 % after 8 WETH were approved: neither buyer is served before the other, and none too much."""
-    plan = checked_plan(with_spend_cap(three_token_step(61_800), 8 * ONE))
-    assert sold_raw(plan) == 8 * ONE
+    plan = checked_plan(with_spend_cap(three_token_step(61_800), 8 * ETHER))
+    assert sold_raw(plan) == 8 * ETHER
     weight_by_token = dict(plan.weights_after_bps)
     assert abs(weight_by_token[USDC.address] - weight_by_token[token("DAI").address]) <= 1
     assert max(weight_by_token[USDC.address], weight_by_token[token("DAI").address]) <= 3_000

@@ -21,10 +21,7 @@ from tests.support.decisions.zones import GAS_UNITS, V, pair_edge, pair_gap, zon
 from tests.support.plans import proposed_plan
 from tests.support.samples import examples
 from tests.support.text import mentions
-
-WETH = token("WETH")
-USDC = token("USDC")
-
+from tests.support.tokens import USDC, WETH
 
 PER_UNIT = 2 * 0.5 * 30 / 365 * 0.640025 / V
 """Risk of a dollar of deviation per dollar, in a month at a cost of half a basis point."""

@@ -31,6 +31,7 @@ from agent.policy.target_changes import allocation_history_s
 from agent.units import BPS
 from agent.weights import extras
 from tests.support.builders import NOW_S, token
+from tests.support.constants import HOUR_S
 from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of, hold_reason
 from tests.support.planning_worlds import DAY_S, PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.standing_orders import price_of, terms
@@ -39,7 +40,6 @@ from tests.support.text import mentions
 from tests.support.transactions import new_store
 
 DATA_METHODS = [AllocationMethod.INVERSE_VOLATILITY, AllocationMethod.MINIMUM_VARIANCE, AllocationMethod.RISK_PARITY, AllocationMethod.HRP]
-HOUR_S = 3_600
 
 
 def later(step: StepInput, by_s: int, chosen: Allocation | None = None, prices: tuple[PricePoint, ...] | None = None) -> StepInput:

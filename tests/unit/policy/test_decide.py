@@ -38,9 +38,9 @@ from tests.support.builders import (
     with_snapshot,
     without_feed,
 )
+from tests.support.constants import DAY_S
 from tests.support.text import causes, mentions, raises_field
 
-DAY_S = 86_400
 OFF = {"WETH": 6_000, "USDC": 4_000}
 STEP = step_input(values=OFF)
 FEED_STEP = step_input(values=OFF, kinds=[PriceSource.FEED])

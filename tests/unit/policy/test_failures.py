@@ -35,6 +35,7 @@ from agent.store import Store
 from agent.units import NATIVE, Token
 from tests.support import signing
 from tests.support.builders import ETHER, NOW_S, history, step_input, with_limits
+from tests.support.constants import DAY_S
 from tests.support.decisions.exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH, step_with_stops
 from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.lp_worlds import planned, ranged, roomy, world
@@ -46,9 +47,8 @@ from tests.support.stores import store_fixture
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
 
 TWO = (*MARKET, SOUND)
-DAY_S = 86_400
 GAS = Fraction(100 * 10**6)
-"""Wei, worth 100 USDC at 2,000: one per cent of the portfolio."""
+"""Value of burnt gas, 100 USDC: one per cent of the portfolio."""
 
 
 def passes_guard(past: History, is_exit: bool = True, progress: StepProgress = NO_PROGRESS) -> bool:

@@ -19,15 +19,14 @@ from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
 from agent.policy.triggers.schedules import schedule_status
 from agent.store import Store
-from tests.support.builders import NOW_S, history, step_input, token, with_limits
+from tests.support.builders import NOW_S, history, step_input, with_limits
+from tests.support.constants import DAY_S
 from tests.support.plans import plan_of
 from tests.support.standing_orders import price_of
 from tests.support.stores import store_fixture
+from tests.support.tokens import USDC, WETH
 from tests.support.transactions import START_S, grant, receipt, tx
 
-WETH = token("WETH")
-USDC = token("USDC")
-DAY_S = 86_400
 BESIDES = {
     "an exit or a withdrawal": {"is_exit": True},
     "a swap by hand, a limit order, a rehearsal": {"by_hand": True},

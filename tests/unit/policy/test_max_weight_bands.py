@@ -13,13 +13,12 @@ from agent.model import Every, OrderKind, Rebalance, Threshold, Trigger, WeightR
 from agent.policy.decide import decide
 from agent.policy.drift import band, overweight_messages, with_trigger_bands
 from agent.policy.orders.exits import apply_orders
-from tests.support.builders import raw, strategy, token
+from tests.support.builders import raw, strategy
 from tests.support.decisions.max_weights import step_with_max_weights
 from tests.support.standing_orders import terms, three
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
 RELATIVE_TENTH = Threshold(None, 1_000)
 
 

@@ -26,11 +26,9 @@ from agent.units import BPS
 from tests.support.builders import NOW_S, address, history, step_input, token, v2_pool, v3_pool, with_feed, with_limits, without_feed
 from tests.support.plans import sell_weth, verdict
 from tests.support.text import mentions
+from tests.support.tokens import LINK, USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
 DAI = token("DAI")
-LINK = token("LINK")
 CENT = 10**6
 """A hundredth of a dollar as a feed of eight decimals says it."""
 OFF_TARGET = {"WETH": 7_000, "USDC": 3_000}

@@ -16,6 +16,7 @@ from agent.model import Budgets, IntentKind, StepInput
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
+from tests.support.constants import DAY_S
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at
 from tests.support.old_chain import NOW_S, RECENT, SWAP, Node, event
 from tests.support.stores import store_fixture
@@ -23,7 +24,6 @@ from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, record_sent, tx
 
 BLOCK = 19_000
-DAY_S = 86_400
 GAS_VALUE = Fraction(GAS_WEI * 2_000 * DOLLAR, COIN)
 
 

@@ -42,6 +42,7 @@ from agent.policy.decide import decide
 from agent.ports import Grant
 from agent.signing.rules import require_signable
 from tests.support.builders import GWEI, NOW_S, token, v3_pool, with_feed, with_limits, with_snapshot
+from tests.support.constants import DAY_S, HOUR_S
 from tests.support.decisions.exits_of_a_step import step_with_equal_stops
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.simulated import SETTINGS, long_btc, moves
@@ -52,8 +53,6 @@ from tests.support.transactions import START_S, Bench, bench, patient, receipt, 
 
 NEAR = book(1_300, 10 * E18)
 """Value 1,300 at a maintenance margin of 1,250."""
-HOUR_S = 3_600
-DAY_S = 86_400
 
 
 def judged(step: StepInput) -> dict[str, Verdict]:

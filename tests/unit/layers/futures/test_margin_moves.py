@@ -47,15 +47,12 @@ from agent.policy.quarantine import quarantine_tokens
 from agent.units import BPS
 from tests.support.builders import NOW_S, OWNER, token, v3_pool, with_history, with_snapshot, without_feed
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.needs import in_usdc
+from tests.support.perpetuals.needs import UNIT, USDC, VAULT, in_usdc
 from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS, book, futures_of, proposed_futures, step_of
 from tests.support.plans import proposed_plan, refusing_guards
 
-USDC = token("USDC").address
-VAULT = "0x" + "7" * 40
 KEY = "0x" + "6" * 40
 OTHER = "0x" + "5" * 40
-UNIT = 10**6
 DAY = {"top_up_value_24h": Fraction(3_000 * UNIT)}
 FAILING = {"failed_exits": (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)}
 OVER = in_usdc(book(10_000, 20 * E18))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.policy.cash_flows.buy_back import shortest_buy_back
-
-DAY_S = 86_400
-HOUR_S = 3_600
+from tests.support.constants import DAY_S, HOUR_S
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from agent.units import NATIVE
 from tests.support.builders import address, raw, step_input, token
 from tests.support.configs.samples import config_error
 from tests.support.text import mentions
+from tests.support.tokens import USDC
 
-USDC = token("USDC")
 NONE = ExpectedBalances((), (), (), None, 0)
 LIMIT = raw(1_000, USDC)
 

@@ -7,10 +7,9 @@ import pytest
 from agent.model import Hold, StepInput
 from agent.planning.requests import invest_proposer
 from agent.policy.cash_flows.transfers import kept_deposit_reason
-from tests.support.builders import raw, step_input, token, v3_pool, with_limits
+from tests.support.builders import raw, step_input, v3_pool, with_limits
+from tests.support.tokens import USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
 TARGETS = {"WETH": 4_000, "USDC": 6_000}
 
 

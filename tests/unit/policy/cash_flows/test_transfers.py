@@ -32,14 +32,12 @@ from agent.policy.drift import investable_total
 from agent.policy.native_coin import held_balances
 from agent.reference import reference_prices
 from agent.units import NATIVE, UINT256_MAX
-from tests.support.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_history, with_limits
+from tests.support.builders import NOW_S, OWNER, address, history, raw, step_input, with_history, with_limits
 from tests.support.decisions import exits
 from tests.support.lp_worlds import ranged, wanted, world
 from tests.support.text import mentions, raises_code
+from tests.support.tokens import USDC, WBTC, WETH
 
-WETH = token("WETH")
-WBTC = token("WBTC")
-USDC = token("USDC")
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 HOME = address("home")
 Coins = int | Fraction

@@ -31,10 +31,8 @@ from tests.support.builders import (
     with_limits,
 )
 from tests.support.text import mentions, raises_code
+from tests.support.tokens import USDC, WETH
 
-WETH = token("WETH")
-WBTC = token("WBTC")
-USDC = token("USDC")
 CEILING = 11_000
 
 

@@ -13,8 +13,8 @@ from agent.policy.native_coin import held_balances
 from agent.units import BPS
 from tests.support.builders import raw, token, with_limits
 from tests.support.decisions.tracking import DEPTH, balance_changes, pools_of, tracking_step
+from tests.support.tokens import USDC
 
-USDC = token("USDC")
 COST_BPS = 50
 SLIPPAGE_BPS = 30
 

@@ -39,11 +39,10 @@ from tests.support.decisions.native_coin import FLOOR, native_step, plan_of
 from tests.support.plans import proposed_plan
 from tests.support.standing_orders import Bot, look, price_of, terms, three, two
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
 STOP = OrderKind.STOP_LOSS
 TRAIL = OrderKind.TRAILING_STOP
-WETH = token("WETH")
-USDC = token("USDC")
 STOP_AT_1500 = terms("WETH", STOP, 1_500)
 
 

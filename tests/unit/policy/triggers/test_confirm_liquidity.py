@@ -9,11 +9,9 @@ import pytest
 from agent.amm.v3.pool import V3Pool
 from agent.model import AdjustLiquidity, Hold, PastPrices, Pool, PriceSource, Rebalance, StepInput
 from agent.policy.decide import decide
-from tests.support.builders import NOW_S, feed_round, token, v3_pool, zoned
+from tests.support.builders import NOW_S, feed_round, v3_pool, zoned
 from tests.support.lp_worlds import paired, quiet, ranged, roomy, wanted, world
-
-WETH = token("WETH")
-USDC = token("USDC")
+from tests.support.tokens import USDC, WETH
 
 
 def step_after_blocks(step: StepInput, *weth_usd: int, pools: tuple[Pool, ...] | None = None) -> StepInput:

@@ -32,12 +32,10 @@ from agent.policy.decide import decide
 from agent.policy.triggers import rules
 from agent.policy.triggers.rules import trigger_history_s
 from tests.support.builders import NOW_S, feed_round, history, step_input, token, unit_price
+from tests.support.constants import DAY_S, HOUR_S
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
-HOUR_S = 3_600
-DAY_S = 86_400
-WETH = token("WETH")
-USDC = token("USDC")
 FALL = Drawdown(2_000, DAY_S, (WETH.address,))
 JUMP = VolatilityJump(DAY_S, 7 * DAY_S, 20_000, (WETH.address,))
 OFF = {"WETH": 5_200, "USDC": 4_800}

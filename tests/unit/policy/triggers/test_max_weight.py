@@ -34,13 +34,13 @@ from agent.policy.triggers.price_confirmation import trigger_signals
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import NOW_S, brought_up, split, strategy, token, v2_pool, with_limits, zoned
+from tests.support.constants import DAY_S
 from tests.support.decisions.max_weights import step_with_max_weights
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
 
 WETH = token("WETH").address
 USDC = token("USDC").address
-DAY_S = 86_400
 UNDUE: Mapping[str, Trigger] = {
     "interval": Every(28 * DAY_S),
     "hybrid": HybridTrigger(Threshold(None, 1_000), Every(28 * DAY_S)),

@@ -32,13 +32,12 @@ from agent.model import (
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.policy.triggers import price_confirmation
-from tests.support.builders import NOW_S, brought_up, feed_round, history, split, step_input, strategy, token, v2_pool, with_history
+from tests.support.builders import NOW_S, brought_up, feed_round, history, split, step_input, strategy, v2_pool, with_history
 from tests.support.decisions.top_ups import with_top_up
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import causes, mentions
+from tests.support.tokens import USDC, WETH
 
-WETH = token("WETH")
-USDC = token("USDC")
 FAIR = 2_000
 AWAY = 3_000
 """A WETH price at which half and half has become 60 to 40: outside a tenth of the target."""

@@ -18,9 +18,9 @@ from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.reference import reference_prices
 from tests.support.builders import NOW_S, history, step_input
+from tests.support.constants import DAY_S
 from tests.support.text import mentions
 
-DAY_S = 86_400
 BAND = Threshold(500, None)
 BERLIN = "Europe/Berlin"
 MONTHLY = Cron("0 9 1 * *", BERLIN)

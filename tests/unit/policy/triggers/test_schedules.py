@@ -18,10 +18,9 @@ from agent.policy.triggers.schedules import (
     schedule_status,
 )
 from tests.support.builders import NOW_S, history
+from tests.support.constants import DAY_S, HOUR_S
 from tests.support.samples import slow
 
-DAY_S = 86_400
-HOUR_S = 3_600
 BERLIN = "Europe/Berlin"
 DAILY = Every(DAY_S)
 DAILY_NAME = "review every 86400"

@@ -7,9 +7,9 @@ import pytest
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, Policy, StagedTrigger, Threshold, Trigger
 from agent.policy.triggers.validation import validate_policy, validate_trigger
+from tests.support.constants import DAY_S
 from tests.support.text import raises_field
 
-DAY_S = 86_400
 TENTH = Threshold(None, 1_000)
 DAILY = Every(DAY_S)
 

@@ -15,13 +15,13 @@ from agent.model import Intent, IntentKind, IntentState, NavPerShare, Reviews, T
 from agent.store import Store, open_store
 from agent.store.accounts.budgets import MAX_REVIEWS, BudgetStore
 from agent.units import NATIVE
+from tests.support.constants import DAY_S
 from tests.support.movements import Movement, movements
 from tests.support.records.intents import ended_intent
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, tx
 
-DAY_S = 86_400
 TOKEN_A = "0x" + "Aa" * 20
 TOKEN_B = "0x" + "Bb" * 20
 MINED = 1

@@ -35,12 +35,11 @@ from tests.support.builders import (
     with_history,
     with_limits,
 )
+from tests.support.perpetuals.hedges import E6, E18
 from tests.support.perpetuals.steps import EVEN, OVER, book
 from tests.support.perpetuals.values import OURS, USDC, step_with_margin
 from tests.support.plans import proposed_plan, verdict
 
-E6 = 10**6
-E18 = 10**18
 SKEWED = {"WETH": 8_000, "USDC": 2_000}
 LONG = book(2_500, E18)
 FALLEN = margin.with_moved_marks(LONG, {"ETH": Fraction(-1, 2)})
