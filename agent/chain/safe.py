@@ -139,7 +139,8 @@ class SafeContract:
         owners = self.owners()
         threshold = self.threshold()
         count = len({*signed_by} & {*owners})
-        count_text = f" ({count} signatures collected, {threshold} needed)" if count else ""
+        plural = "" if count == 1 else "s"
+        count_text = f" ({count} signature{plural} collected, {threshold} needed)" if count else ""
         execution_text = f"execute it with trimtab proposal execute --send{note}"
         if count >= threshold:
             return NextAct(f"its execution{count_text}", f"have anyone {execution_text}")

@@ -98,7 +98,7 @@ def test_waiting_proposal__names_missing_signatures_and_a_pause(scene: tuple[Age
 
     for count, awaited, instruction in (
         (0, "its signature", "have 2 of 3 owners sign it"),
-        (1, "its signature (1 signatures collected, 2 needed)", "have 1 more of 3 owners sign it"),
+        (1, "its signature (1 signature collected, 2 needed)", "have 1 more of 3 owners sign it"),
         (2, "its execution (2 signatures collected, 2 needed)", "have anyone execute it with trimtab proposal execute --send"),
     ):
         sign_and_send(agent, *[FIRST, SECOND][max(0, count - 1) : count])
