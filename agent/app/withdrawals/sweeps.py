@@ -6,7 +6,7 @@ that each interval pays at most once, whenever the process ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from agent.accounting.performance import BuyAndHoldTokens, performance
 from agent.app.withdrawals import withdrawal_run
@@ -217,7 +217,7 @@ def _profit_until(
 
 
 def _swept_raw(
-    requests: Iterable[OwnerRequest], paid_ids: Collection[int], numeraire: str, opened_s: int
+    requests: Iterable[OwnerRequest], paid_ids: set[int], numeraire: str, opened_s: int
 ) -> int:
     """Return what sweeps requested after `opened_s` have paid or are paying, base units of the
     numeraire; `paid_ids` are the requests that are paid, released or not.
