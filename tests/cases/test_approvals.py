@@ -19,8 +19,7 @@ from tests.support.agents import (
     fund,
     legs_of,
     off_target,
-    purse,
-    require_exact,
+    require_exact_rebalance,
     swap_of,
     when_approved,
     yes,
@@ -63,9 +62,7 @@ def test_a_tether_that_has_some_allowance_is_set_to_zero_first(anvil_chain: Loca
     allow(chain, "USDT", raw=1)
     usdt = chain.tokens["USDT"].address
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        require_exact(chain, outcome, before)
+        outcome = require_exact_rebalance(chain, agent)
         first, second = decoded_approvals(outcome.transactions)
         assert first == (usdt, 0)
         assert second[0] == usdt
@@ -99,9 +96,7 @@ def test_prices_moved_after_the_approval__are_planned_with(anvil_chain: LocalCha
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 15_000, "USDT": 15_000})
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes, progress=when_approved(lambda: shift(chain, percent)))
-        require_exact(chain, outcome, before)
+        outcome = require_exact_rebalance(chain, agent, progress=when_approved(lambda: shift(chain, percent)))
         (first, *rest) = decoded_approvals(outcome.transactions)
         assert first[0] == chain.tokens["WETH"].address
         assert all(raw == 0 for _, raw in rest)

@@ -12,7 +12,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.policy.quarantine import UNREADABLE_WAIT_S
-from tests.support.agents import FIVE, fund, purse, reopened_agent, yes
+from tests.support.agents import FIVE, fund, purse, reopened_agent, require_rebalance, yes
 from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
 from tests.support.text import mentions
 
@@ -25,8 +25,7 @@ def test_token_that_burns_gas_or_floods__halts_and_is_named(anvil_chain: LocalCh
     fund(chain, dict.fromkeys(FOUR, 20_000))
     before = purse(chain)
     with reopened_agent(chain, with_guest(chain, tmp_path, replace_token(chain, "GUEST", contract))) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.HALT, outcome.reason
+        outcome = require_rebalance(agent, OutcomeKind.HALT)
         assert mentions(outcome.reason, "GUEST", "quarantine")
         assert outcome.transactions == ()
         snapshot = outcome.step_input.snapshot
@@ -48,8 +47,7 @@ def test_token_frozen_for_an_hour__is_left_alone_and_others_trade(anvil_chain: L
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT, "not yet an hour"
     chain.warp(120)
     with reopened_agent(chain, guest) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert mentions(outcome.reason, "GUEST", "quarantine", "balances")
         assert max(abs(bps) for bps in agent.drifts(outcome.input_after or outcome.step_input).values()) < 100
         touched = {token for leg in outcome.plan.legs for token in (leg.token_in, leg.token_out)} if outcome.plan else set()
@@ -86,7 +84,6 @@ def test_token_that_taxes_transfers__never_passes_the_simulation(anvil_chain: Lo
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "TAX": 40_000})
     with reopened_agent(chain, with_guest(chain, tmp_path, taxed, "TAX", router, screen="off")) as agent:
         before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED)
         assert "simulation" in outcome.reason
         assert purse(chain).raw == before.raw

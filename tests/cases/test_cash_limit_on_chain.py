@@ -15,7 +15,19 @@ from agent.app.money import shutdown, transfers
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
-from tests.support.agents import ROOMY, USD, agent_on, explain_balances, fund, purse, reopened_agent, swap_of, trusted_config, yes
+from tests.support.agents import (
+    ROOMY,
+    USD,
+    agent_on,
+    explain_balances,
+    fund,
+    purse,
+    reopened_agent,
+    require_rebalance,
+    swap_of,
+    trusted_config,
+    yes,
+)
 from tests.support.constants import HOME
 from tests.support.on_chain.gifts import give
 from tests.support.on_chain.strategies import books, strategies
@@ -160,8 +172,7 @@ def test_manual_swap_exit_or_edit__does_not_reach_the_rest(anvil_chain: LocalCha
         assert unused(agent) == 4_000 * USD
         explain_balances(agent)
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(4, 5)})
-        done = agent.rebalance(send=True, confirm=yes)
-        assert done.kind is OutcomeKind.DONE, done.reason
+        done = require_rebalance(agent)
         assert mentions(done.reason, "stop_loss"), done.reason
         assert chain.balance("WETH") == 0
         assert unused(agent) == 4_000 * USD

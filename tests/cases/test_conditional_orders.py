@@ -11,7 +11,20 @@ from agent.app.records import cycle_report
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
-from tests.support.agents import ROOMY, USD, agent_on, explain_balances, fund, purse, reopened_agent, swap_of, trusted_config, weights, yes
+from tests.support.agents import (
+    ROOMY,
+    USD,
+    agent_on,
+    explain_balances,
+    fund,
+    purse,
+    reopened_agent,
+    require_rebalance,
+    swap_of,
+    trusted_config,
+    weights,
+    yes,
+)
 from tests.support.markets.spot_prices import POOL, push, spot_price_config
 from tests.support.text import blocked, causes, mentions
 
@@ -65,8 +78,7 @@ def test_crash__sells_at_once_and_stays_out_until_armed(anvil_chain: LocalChain,
         armed_orders_document = api.arm_orders(agent, "WETH")
         assert armed_orders_document["reenabled"] == ["WETH"]
     with reopened_agent(chain, trusted_config(chain, tmp_path, {**STOP, **ROOMY, "limits.price_impact": "2%"}, TWO)) as agent:
-        back = agent.rebalance(send=True, confirm=yes)
-        assert back.kind is OutcomeKind.DONE, back.reason
+        require_rebalance(agent)
         assert abs(weights(chain, TWO)["WETH"] - 5_000) < 30
         assert stages(agent) == {"WETH stop_loss": "armed"}
 
@@ -84,8 +96,7 @@ def test_re_entry_after_an_exit__is_not_held_by_its_turnover(anvil_chain: LocalC
         assert agent.step_input().history.budgets.turnover_24h < 100 * USD
         settle_market(chain, {"WETH": 3_200})
         api.arm_orders(agent, "WETH")
-        back = agent.rebalance(send=True, confirm=yes)
-        assert back.kind is OutcomeKind.DONE, back.reason
+        back = require_rebalance(agent)
         assert abs(weights(chain, TWO)["WETH"] - 5_000) < 30, back.reason
         assert agent.step_input().history.budgets.turnover_24h > 30_000 * USD, "purchases count"
 
@@ -100,8 +111,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         received_raw = chain.swap(POOL, "WETH", 20_000 * 10**18)
         chain.mine(1)
-        pushed = agent.rebalance(send=True, confirm=yes)
-        assert pushed.kind is OutcomeKind.HOLD, pushed.reason
+        pushed = require_rebalance(agent, OutcomeKind.HOLD)
         (_, logged), *_ = cycle_report.log_events(agent, pushed, 0.0)
         assert mentions(logged["orders"], "WETH", "stop_loss", "would be fired", f"{BLOCKS} blocks do not confirm it")
         row = api.standing_orders(agent)["orders"][0]
@@ -165,8 +175,7 @@ def test_portfolio_stop__ignores_withdrawals_and_sells_everything(anvil_chain: L
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"portfolio stop_loss": "armed"}
         settle_market(chain, {"WETH": 2_000, "WBTC": 38_000})
-        fired = agent.rebalance(send=True, confirm=yes)
-        assert fired.kind is OutcomeKind.DONE, fired.reason
+        fired = require_rebalance(agent)
         assert fired.plan is not None
         assert fired.plan.is_exit
         assert weights(chain, three)["USDC"] > 9_990
@@ -184,8 +193,7 @@ def test_stop_while_paused__is_recorded_and_sold_on_resume(anvil_chain: LocalCha
         api.pause(loaded.path, "away")
         settle_market(chain, {"WETH": 2_400})
         before = purse(chain)
-        stopped = agent.rebalance(send=True, confirm=yes)
-        assert stopped.kind is OutcomeKind.REFUSED
+        stopped = require_rebalance(agent, OutcomeKind.REFUSED)
         assert causes(stopped) == ("kill_switch",)
         assert stages(agent) == {"WETH stop_loss": "fired"}
         assert purse(chain) == before
@@ -218,8 +226,7 @@ def test_too_dear_exit__waits_while_the_rest_is_rebalanced(anvil_chain: LocalCha
         assert stages(agent) == {"LINK stop_loss": "fired"}
         assert ["trimtab orders disarm LINK" in line for line in api.standing_orders(agent)["blocked_exits"]] == [True]
         assert mentions(" ".join(api.explain(loaded.path, done.step_id)["sentences"]), "LINK")
-        again_held = agent.rebalance(send=True, confirm=yes)
-        assert again_held.kind is OutcomeKind.HOLD
+        again_held = require_rebalance(agent, OutcomeKind.HOLD)
         assert [blocked_exit.token for blocked_exit in again_held.decision_result.blocked_exits] == [chain.tokens["LINK"].address]
         assert agent.context.store.budgets.history(chain.clock.now_s()).reviews.last_rebalance_s is not None
     loaded = trusted_config(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)

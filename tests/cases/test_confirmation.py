@@ -17,7 +17,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.chain import V3_POOL_ARTIFACT
 from agent.model import Hold, Rebalance
-from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, yes
+from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, require_rebalance, yes
 from tests.support.markets.spot_prices import BLOCKS, POOL, push, spot_price_config
 from tests.support.text import mentions
 
@@ -26,8 +26,7 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 
 def hold_reason(agent: Agent) -> str:
     """Why it holds."""
-    outcome = agent.rebalance(send=True, confirm=yes)
-    assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+    outcome = require_rebalance(agent, OutcomeKind.HOLD)
     assert isinstance(outcome.decision, Hold)
     return outcome.reason
 
@@ -106,8 +105,7 @@ def test_a_crash_that_stays_is_acted_on_once_it_is_confirmed(anvil_chain: LocalC
         assert "policy.confirm_blocks is 3" in fired[0].reason
         assert isinstance(fired[-1], Rebalance), fired[-1].reason
         assert purse(chain).raw == before.raw
-        done = agent.rebalance(send=True, confirm=yes)
-        assert done.kind is OutcomeKind.DONE, done.reason
+        require_rebalance(agent)
         assert max(off_target(chain, TARGETS).values()) <= 20
 
 

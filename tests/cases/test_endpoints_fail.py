@@ -16,10 +16,9 @@ from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import Transport
 from agent.config.loaded import LoadedConfig
 from agent.errors import Refused, Retryable
-from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import free_port
-from tests.support.agents import ROOMY, Changes, agent_config, fund, purse, reopened_agent, require_exact, yes
+from tests.support.agents import ROOMY, Changes, agent_config, fund, purse, reopened_agent, require_exact, require_rebalance, yes
 from tests.support.endpoints import Answerer, Reply, altering_answerer, methods, passing_on, serve
 from tests.support.markets.endpoints import endpoint_of
 from tests.support.text import mentions, raises_code
@@ -176,8 +175,7 @@ def require_done(chain: LocalChain, folder: Path, lines: Sequence[Transport], ch
     before = purse(chain)
     balances = list[str]()
     with reopened_agent(chain, two_must_agree(chain, folder, lines, changes), lines) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes, progress=balances.append)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent, progress=balances.append)
         require_exact(chain, outcome, before)
         assert all(
             endpoint_document["state"] == "in service"
@@ -261,8 +259,7 @@ def test_private_endpoint_down__sends_nothing_public(drifted: LocalChain, tmp_pa
                 agent.rebalance(send=True, confirm=yes)
             assert purse(drifted) == before
             down = False
-            outcome = agent.rebalance(send=True, confirm=yes)
-            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+            require_rebalance(agent)
             mined = [intent.tx.nonce for intent in agent.context.store.journal.intents() if intent.receipt is not None]
     assert sorted(mined) == list(range(before.nonce, purse(drifted).nonce))
     assert not any(SEND in methods(request) for server in public for request in server.seen)

@@ -17,7 +17,19 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.world import LiquidityRange
 from agent.model import IntentKind, ScreenSubject, TokenFinding
-from tests.support.agents import ROOMY, agent_config, allow, allowances, fund, legs_of, off_target, purse, reopened_agent, yes
+from tests.support.agents import (
+    ROOMY,
+    agent_config,
+    allow,
+    allowances,
+    fund,
+    legs_of,
+    off_target,
+    purse,
+    reopened_agent,
+    require_rebalance,
+    yes,
+)
 from tests.support.attacks import attack
 from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
 from tests.support.on_chain.refusing_tokens import forgetful_token, refusing_token
@@ -68,8 +80,7 @@ def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(anvil_chain: LocalChain,
     fund(chain, {"WETH": 80_000, "WBTC": 10_000, "USDC": 5_000, "USDT": 5_000})
     PAYING_FAULTS[fault](chain, call_usdc, pool)
     with reopened_agent(chain, pinned(chain, tmp_path)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert outcome.step_input.targets.quarantined_tokens == ()
         assert pool not in pools_of(outcome)
         assert max(off_target(chain, TARGETS).values()) < 60
@@ -87,8 +98,7 @@ def test_a_purchase_goes_beside_a_pool_that_cannot_receive(anvil_chain: LocalCha
     fund(chain, {"WETH": 10_000, "WBTC": 10_000, "USDC": 75_000, "USDT": 5_000})
     call_usdc("refuseTransfers", pool, 0, how)
     with reopened_agent(chain, pinned(chain, tmp_path)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert list(left_out(outcome)) == [pool]
         assert pool not in pools_of(outcome)
         assert max(off_target(chain, TARGETS).values()) < 60
@@ -105,8 +115,7 @@ def test_an_exit_tries_every_pool_of_the_numeraire(anvil_chain: LocalChain, tmp_
         chain.move_market({"WETH": 2_500})
         chain.set_balance("USDC", 1, chain.address_by_pool[DEEPEST])
         call_usdc("refuseTransfers", chain.address_by_pool[PAIR], IS_FALSE, 0)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert chain.balance("WETH") == 0
         assert not pools_of(outcome) & {chain.address_by_pool[DEEPEST], chain.address_by_pool[PAIR]}
 
@@ -164,8 +173,7 @@ def test_a_refused_account_is_named_and_the_others_trade(anvil_chain: LocalChain
     token = chain.contract(address, attack("RefusingToken"))
     chain.send(token.functions.refuseTransfers(account_of(chain), sending, receiving))
     with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         (screened,) = outcome.step_input.targets.quarantined_tokens
         assert (screened.token, screened.finding, screened.subject) == (address, TokenFinding.BLOCKLISTED, subject)
         assert left_out(outcome) == {}
@@ -179,8 +187,7 @@ def test_a_swap_by_hand_and_paper_go_beside_it_too(anvil_chain: LocalChain, tmp_
     chain.set_balance("USDC", 1, pool)
     loaded = pinned(chain, tmp_path)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
-        traded = paper.rebalance(send=True, confirm=yes)
-        assert traded.kind is OutcomeKind.DONE, traded.reason
+        traded = require_rebalance(paper)
         assert pool not in pools_of(traded)
     with reopened_agent(chain, loaded) as agent:
         swapped = agent.swap("WETH", "USDC", "1", send=True, confirm=yes)
@@ -206,8 +213,7 @@ def test_a_token_that_refuses_a_reset_is_approved_directly(anvil_chain: LocalCha
     allow(chain, "WBTC", raw=5)
     call_wbtc("refuseApprovals", zero, 0)
     with reopened_agent(chain, pinned(chain, tmp_path)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert outcome.step_input.targets.quarantined_tokens == ()
         assert all(raw > 5 for raw in approved_raw(agent, outcome, chain.tokens["WBTC"].address))
         assert max(off_target(chain, TARGETS).values()) < 60
@@ -230,8 +236,7 @@ def test_a_token_that_refuses_approvals_is_left_alone(
     allow(chain, "GUEST", "WETH", raw=5)
     chain.send(chain.contract(address, attack("RefusingToken")).functions.refuseApprovals(*refusals))
     with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert [screened.token for screened in outcome.step_input.targets.quarantined_tokens] == [address]
         assert mentions(outcome.reason, "GUEST", "quarantine", "approve")
         assert allowances(chain)["WETH"] == 0, "one token's refusal keeps no other's allowance open"
@@ -249,8 +254,7 @@ def test_a_token_that_ignores_approvals_is_left_out(anvil_chain: LocalChain, tmp
     guest = chain.tokens["GUEST"].address
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     with reopened_agent(chain, with_guest(chain, tmp_path, guest)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert [item.finding for item in outcome.step_input.targets.quarantined_tokens] == [TokenFinding.APPROVAL_IGNORED]
         assert mentions(outcome.reason, "GUEST", "quarantine", "approvals", "once")
         assert len([raw for raw in approved_raw(agent, outcome, guest) if raw]) == MAX_INEFFECTIVE_APPROVALS

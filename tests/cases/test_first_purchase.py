@@ -15,7 +15,19 @@ from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
 from agent.model import Hold, PurchaseKind
 from agent.planning.partial_plans import DAILY_LOSS_LIMIT
-from tests.support.agents import USD, agent_on, explain_balances, fund, purse, reopened_agent, skipped_text, swap_of, trusted_config, yes
+from tests.support.agents import (
+    USD,
+    agent_on,
+    explain_balances,
+    fund,
+    purse,
+    reopened_agent,
+    require_rebalance,
+    skipped_text,
+    swap_of,
+    trusted_config,
+    yes,
+)
 from tests.support.on_chain.first_purchases import look
 from tests.support.plans import evidence
 from tests.support.text import mentions
@@ -190,8 +202,7 @@ def test_two_deposits_crash_and_stop__beside_an_open_top_up(anvil_chain: LocalCh
             assert transfers.invest(agent, send=True, confirm=sure).open_top_up is not None
     with reopened_agent(chain, trusted_config(chain, tmp_path, changes | {"limits.plan_cost": "1bps"}, TARGETS)) as agent:
         chain.warp(601)
-        ended = agent.rebalance(send=True, confirm=yes)
-        assert ended.kind is OutcomeKind.HOLD, ended.reason
+        ended = require_rebalance(agent, OutcomeKind.HOLD)
         assert "the rest is not worth its cost" in ended.reason, ended.reason
         assert agent.step_input().history.cash_flows.purchase is None
     with reopened_agent(chain, trusted_config(chain, tmp_path, changes, TARGETS)) as agent:

@@ -19,6 +19,7 @@ from agent.model.futures import AccountAction, DelegateChange, MarginDeposit, Ma
 from agent.ports.perpetuals import futures_grant
 from agent.venues import perpetual_protocol as venue
 from tests.support import agents
+from tests.support.agents import require_rebalance
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perpetuals.chain_orders import crash, kinds, open_by_hand
 from tests.support.perps import WAD, contracts_of, read_now, send_data
@@ -43,8 +44,7 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
     purse = agents.purse(chain)
     changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert kinds(outcome)[:2] == [IntentKind.APPROVE, IntentKind.FUTURES], outcome.reason
         assert kinds(outcome).count(IntentKind.FUTURES) == 1, "deposited margin opens nothing in the same step"
         deposit = futures_grant(agent.context.store.journal.grant(outcome.transactions[1].id))
@@ -162,14 +162,12 @@ def test_delegate_s_key__trades_and_moves_no_margin(perps: LocalPerps, tmp_path:
     changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="off")
     changes["futures"] |= {"account": owner}  # type: ignore[operator]
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
-        refused = agent.rebalance(send=True, confirm=agents.yes)
-        assert refused.kind is OutcomeKind.REFUSED, refused.reason
+        refused = require_rebalance(agent, OutcomeKind.REFUSED)
         assert "CH_SHNAOPT" in refused.reason, refused.reason
         assert refused.transactions == (), "the owner's margin moves no weight of the delegate's wallet"
         approve = venue.encode_delegate(key, is_allowed=True)
         send_data(perps, perps.addresses.delegate_approval, approve, owner)
-        opened_for = agent.rebalance(send=True, confirm=agents.yes)
-        assert opened_for.kind is OutcomeKind.DONE, opened_for.reason
+        opened_for = require_rebalance(agent)
         assert f"this key is a delegate of {owner}; it trades and neither deposits nor withdraws margin" in opened_for.reason
         before = read_now(perps, owner)
         assert before.size_raw(perps.markets["WETH"].base_token) > 0
@@ -212,8 +210,7 @@ def test_refused_deposit__is_followed_by_a_reduction(perps: LocalPerps, tmp_path
     chain.send(cap)
     changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert "V_GTSTBC" in outcome.reason, outcome.reason
         sent = [transaction.note for transaction in outcome.transactions if transaction.kind is IntentKind.FUTURES]
         assert sent, sent

@@ -12,6 +12,7 @@ from agent.margin import account as margin
 from agent.model import AdjustFutures, IntentKind, IntentState
 from agent.ports.perpetuals import futures_grant
 from tests.support import agents
+from tests.support.agents import require_rebalance
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perpetuals.chain_orders import TWO, crash, open_by_hand, orders_of, perps
 from tests.support.perps import WAD, advance_time, read_now
@@ -22,8 +23,7 @@ __all__ = ["perps"]
 def test_a_step_opens_to_its_targets_one_transaction_each(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
     with agents.agent_on(chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert orders_of(outcome) == [IntentKind.FUTURES] * 2, outcome.reason
         margin_account = read_now(perps, chain.wallet.address)
         gross = margin.gross_notional_raw(margin_account)
@@ -71,8 +71,7 @@ def test_a_step_reduces_after_a_crash_to_below_its_limit(perps: LocalPerps, tmp_
     assert was is not None
     assert was > 3
     with agents.agent_on(chain, tmp_path, futures_config_changes(perps, {"WETH": "100%"}), EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert orders_of(outcome), outcome.reason
         margin_account = read_now(perps, wallet)
         now = margin.leverage(margin_account)

@@ -19,6 +19,7 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
 from tests.support import agents
+from tests.support.agents import require_rebalance
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 from tests.support.hyperliquid_server import HyperliquidServer
@@ -118,8 +119,7 @@ def test_set_on_chain__leg_that_the_venue_refuses_opens_no_other(perps: LocalPer
 def test_set_on_chain__reverted_leg_is_completed_next_cycle(perps: LocalPerps, tmp_path: Path) -> None:
     """The short would be too dear alone; while it lacks, an alert says so."""
     with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(2, lambda: closed(perps, "WBTC")))
-        assert outcome.kind is OutcomeKind.FAILED, outcome.reason
+        outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=agents.at_send(2, lambda: closed(perps, "WBTC")))
         assert sizes(perps)["WETH"] > 0 == sizes(perps)["WBTC"]
         [text] = exposure_alerts(outcome)
         assert "its target 39" in text

@@ -8,7 +8,16 @@ import pytest
 
 from agent.localchain import LocalChain
 from agent.model import LegPlace
-from tests.support.agents import ROOMY, agent_on, allowances, fund, off_target, purse, require_exact, skipped_text, swap_of, yes
+from tests.support.agents import (
+    ROOMY,
+    agent_on,
+    allowances,
+    fund,
+    off_target,
+    require_exact_rebalance,
+    skipped_text,
+    swap_of,
+)
 
 TARGETS = {"LINK": "10%", "WBTC": "10%", "USDT": "80%", "USDC": "0%", "WETH": "0%"}
 
@@ -18,10 +27,7 @@ def test_tokens_that_are_sold_through_a_hub_leave_it_together(anvil_chain: Local
     chain = anvil_chain
     fund(chain, {"LINK": 20_000, "WBTC": 20_000, "USDT": 10_000})
     with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}, TARGETS) as agent:
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        plan, swap, receipt = swap_of(outcome)
-        require_exact(chain, outcome, before)
+        plan, swap, receipt = swap_of(require_exact_rebalance(chain, agent))
         into = [leg for leg in plan.legs if leg.sink is LegPlace.ROUTER]
         out = [leg for leg in plan.legs if leg.source is LegPlace.ROUTER]
         assert {chain.tokens["LINK"].address, chain.tokens["WBTC"].address} <= {leg.token_in for leg in into}

@@ -17,6 +17,7 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind
 from agent.policy.decide import current_drifts
 from tests.support import agents
+from tests.support.agents import require_rebalance
 from tests.support.constants import DAY_S
 from tests.support.futures import EVEN, futures_table
 from tests.support.perps import advance_time, read_now
@@ -68,8 +69,7 @@ def hedged(agent: Agent, perps: LocalPerps) -> None:
     """The agent knows its lots, WETH rises by half, and the agent rebalances."""
     assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
     rise(perps, Fraction(1, 2))
-    outcome = agent.rebalance(send=True, confirm=agents.yes)
-    assert outcome.kind is OutcomeKind.DONE, outcome.reason
+    outcome = require_rebalance(agent)
     kinds = [intent.kind for intent in outcome.transactions if intent.kind is not IntentKind.APPROVE]
     assert kinds == [IntentKind.FUTURES, IntentKind.SWAP], outcome.reason
     (hedge_comparison,) = hedge_comparisons_of(outcome)
@@ -92,8 +92,7 @@ def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_p
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
         rise(perps, Fraction(-35, 100))
-        back = agent.rebalance(send=True, confirm=agents.yes)
-        assert back.kind is OutcomeKind.DONE, back.reason
+        back = require_rebalance(agent)
         assert "buy" in back.transactions[0].note
         assert back.transactions[0].kind is IntentKind.FUTURES, "the hedge first, then spot"
         assert short_raw(perps) == 0
@@ -118,8 +117,7 @@ def test_missing_margin_is_deposited_before_the_hedge(perps_chain: LocalPerps, t
     with agents.agent_on(chain, tmp_path, changes(perps, max_top_up_per_day="off"), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
         rise(perps, Fraction(1, 2))
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         kinds = [intent.kind for intent in outcome.transactions if intent.kind is not IntentKind.APPROVE]
         assert kinds == [IntentKind.FUTURES, IntentKind.FUTURES, IntentKind.SWAP], outcome.reason
         assert short_raw(perps) < 0

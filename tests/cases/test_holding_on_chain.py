@@ -9,7 +9,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.layers.holding.state import HoldingState
 from agent.localchain import LocalChain
 from agent.model import Plan
-from tests.support.agents import ROOMY, agent_on, fund, reopened_agent, swap_of, trusted_config, yes
+from tests.support.agents import ROOMY, agent_on, fund, reopened_agent, require_rebalance, swap_of, trusted_config, yes
 from tests.support.constants import DAY_S
 from tests.support.text import mentions
 
@@ -37,8 +37,7 @@ def test_bought_asset__is_sold_by_the_next_only_after_its_time(anvil_chain: Loca
         ((bought, at_s),) = agent.step_input().layer(HoldingState).bought_s_by_token
         assert bought == chain.tokens["WETH"].address
         before = chain.balance("WETH")
-        waits = agent.rebalance(send=True, confirm=yes)
-        assert waits.kind is OutcomeKind.HOLD
+        waits = require_rebalance(agent, OutcomeKind.HOLD)
         assert chain.balance("WETH") == before
         assert mentions(waits.reason, "WETH, bought", "is kept until", "holding.hours"), waits.reason
         assert "is kept until" in agent.status().decision_result.decision.reason
@@ -56,8 +55,7 @@ def test_a_stop_sells_what_was_bought_just_now(anvil_chain: LocalChain, tmp_path
         swap_of(agent.rebalance(send=True, confirm=yes))
         raise_weth(chain, Fraction(4, 5))
         chain.mine(3)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert mentions(outcome.reason, "stop_loss"), outcome.reason
         assert chain.balance("WETH") == 0
 

@@ -26,6 +26,7 @@ from agent.policy import failures
 from agent.ports.perpetuals import futures_grant
 from agent.venues.hyperliquid.client import HyperliquidClient
 from tests.support import agents
+from tests.support.agents import require_rebalance
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
 from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, Order, ServerPosition
@@ -55,8 +56,7 @@ def orders_of(outcome: StepOutcome) -> list[IntentKind]:
 
 def test_a_step_opens_to_its_targets_one_order_each(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert len(orders_of(outcome)) == 2 == posted(server)
         assert position_size(server, anvil_chain, "ETH") > 0 > position_size(server, anvil_chain, "BTC")
         nonces = [intent.tx.nonce for intent in outcome.transactions]
@@ -87,8 +87,7 @@ def test_a_lost_answer_is_resolved_and_the_order_not_sent_again(
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         server.faults = [fault]
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         [intent] = outcome.transactions
         assert intent.state is IntentState.FINAL
         assert posted(server) == 1
@@ -140,8 +139,7 @@ def test_partial_fill__is_booked_exactly_and_the_rest_redecided(server: Hyperliq
     server.seed("ETH", ("1", "1"))
     changes = venue_changes(server, {"ETH": "100%"}) | {"futures.leverage_band": "10%"}
     with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE
+        outcome = require_rebalance(agent)
         assert "the book has no order" in outcome.reason, "the rest found no seller"
         first = outcome.transactions[0]
         granted = futures_grant(agent.context.store.journal.grant(first.id))
@@ -153,8 +151,7 @@ def test_partial_fill__is_booked_exactly_and_the_rest_redecided(server: Hyperliq
         assert first.state is IntentState.FINAL
         server.seed("ETH")
         anvil_chain.node.mine_at(anvil_chain.now_s() + 300)  # its market backs off after the refusal
-        after = agent.rebalance(send=True, confirm=agents.yes)
-        assert after.kind is OutcomeKind.DONE, after.reason
+        require_rebalance(agent)
         fills = [fill for intent in agent.context.store.journal.intents() if intent.receipt for fill in intent.receipt.fills]
         assert sum(fill.size_raw for fill in fills) == position_size(server, anvil_chain, "ETH") * 10**4
         assert sum(fill.quote_raw for fill in fills) == sum(
@@ -276,8 +273,7 @@ def test_an_agent_approved_a_second_time_signs_nothing_more(server: HyperliquidS
         pass_minute(anvil_chain)
         server.move("ETH", "-30/100")
         server.seed("ETH")
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.HOLD
+        outcome = require_rebalance(agent, OutcomeKind.HOLD)
         assert "approved a second time" in outcome.reason
         assert posted(server) == 1
 
@@ -286,8 +282,7 @@ def test_agents_that_cannot_be_read_hold_futures_alone(server: HyperliquidServer
     agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 30_000})
     server.read_faults["extraAgents"] = 503
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert orders_of(outcome) == [], outcome.reason
         assert posted(server) == 0, outcome.reason
 
@@ -303,8 +298,7 @@ def test_a_key_ended_between_check_and_order_ends_no_run(
 
     monkeypatch.setattr(HyperliquidClient, "post_once", ended_first)
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.FAILED, outcome.reason
+        outcome = require_rebalance(agent, OutcomeKind.FAILED)
         assert posted(server) == 1, outcome.reason
         [intent] = agent.context.store.journal.intents()
         assert intent.state is IntentState.REVERTED
@@ -317,8 +311,7 @@ def test_a_book_without_an_order_within_the_bound_sends_nothing(server: Hyperliq
     server.move("ETH", "0")
     server.seed("ETH", step="0.1")
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.REFUSED
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED)
         assert "no order within the bound" in outcome.reason
         assert posted(server) == 0
         assert agent.context.store.journal.intents() == ()
@@ -330,8 +323,7 @@ def test_a_crash_is_reduced_to_below_the_limit(server: HyperliquidServer, anvil_
         server.move("ETH", "-30/100")
         server.seed("ETH")
         before = margin.leverage(margin_account(agent.step_input().snapshot) or pytest.fail("unknown"))
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        require_rebalance(agent)
         after = margin.leverage(margin_account(agent.step_input().snapshot) or pytest.fail("unknown"))
         assert before is not None
         assert after is not None
@@ -347,8 +339,7 @@ def test_dear_gas_on_the_chain_holds_no_reduction_back(server: HyperliquidServer
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         server.move("ETH", "-30/100")
         server.seed("ETH")
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert orders_of(outcome), outcome.reason
 
 
@@ -486,8 +477,7 @@ def with_stops(server: HyperliquidServer, weights: Mapping[str, str], leverage: 
 
 def test_stops__are_kept_replaced_and_cancelled_with_positions(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, with_stops(server, ETH_AND_BTC), EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        require_rebalance(agent)
         long, short = sorted(stops(server), key=lambda order: order.is_buy)
         assert (long.coin, long.left, long.is_reduce_only) == ("ETH", position_size(server, anvil_chain, "ETH"), True)
         assert (short.coin, short.left, short.is_reduce_only) == ("BTC", -position_size(server, anvil_chain, "BTC"), True)

@@ -16,13 +16,23 @@ from agent.app.start.doctor.checks import doctor
 from agent.app.start.wallet import PasswordSource, wallet_address
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, PassingFault, Retryable
-from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentKind, IntentState
 from agent.signing.remote_key import RemoteKey, address_from_public_key
-from tests.support.agents import ROOMY, Changes, fund, off_target, purse, require_exact, trusted_config, yes
+from tests.support.agents import (
+    ROOMY,
+    Changes,
+    fund,
+    off_target,
+    purse,
+    require_exact,
+    require_exact_rebalance,
+    require_rebalance,
+    trusted_config,
+    yes,
+)
 from tests.support.endpoints import Answerer, Reply, good, passing_on, serve
 from tests.support.records.key_services import KeyService
 from tests.support.text import raises_code
@@ -51,9 +61,7 @@ def test_a_rebalance_is_signed_by_a_service(anvil_chain: LocalChain, tmp_path: P
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with signing_by(service, chain, trusted_config(chain, tmp_path, KEYLESS, TWO)) as agent:
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        require_exact(chain, outcome, before)
+        outcome = require_exact_rebalance(chain, agent)
         assert len(service.asked) == len(outcome.transactions) == 2
 
 
@@ -74,8 +82,7 @@ def test_killed_process_of_an_unrepeatable_signature__trades_once(
     with signing_by(service, chain, loaded) as agent, pytest.raises(KeyboardInterrupt):
         agent.rebalance(send=True, confirm=yes, progress=die)
     with signing_by(service, chain, loaded) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        require_rebalance(agent)
         assert max(off_target(chain, TWO).values()) < 50
         intents = agent.context.store.journal.intents()
         final = [intent for intent in intents if intent.state is IntentState.FINAL]
@@ -115,9 +122,7 @@ def test_a_rebalance_is_signed_by_a_remote_signer(anvil_chain: LocalChain, tmp_p
     with serve(passing_on(chain.url or "")) as server:
         monkeypatch.setenv("TRIMTAB_SIGNER", server.url)
         with open_remote(chain, tmp_path) as agent:
-            before = purse(chain)
-            outcome = agent.rebalance(send=True, confirm=yes)
-            require_exact(chain, outcome, before)
+            require_exact_rebalance(chain, agent)
         assert [request["method"] for request in server.seen] == ["eth_signTransaction"] * 2
 
 

@@ -22,6 +22,7 @@ from tests.support.agents import (
     legs_of,
     purse,
     reopened_agent,
+    require_rebalance,
     skipped_text,
     swap_of,
     trusted_config,
@@ -45,8 +46,7 @@ def test_a_transaction_that_comes_too_late_is_not_sent(anvil_chain: LocalChain, 
 
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
-        assert outcome.kind is OutcomeKind.REFUSED
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED, progress=progress)
         assert "deadline" in outcome.reason
         assert purse(chain) == before
         swap_of(agent.rebalance(send=True, confirm=yes))
@@ -101,8 +101,7 @@ def test_no_usable_pool_is_said_for_every_token_it_strands(anvil_chain: LocalCha
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY | {"limits.pool_min_value": "1000000000"}, TARGETS) as agent:
         before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.REFUSED
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED)
         assert mentions(outcome.reason, "WETH", "15000 USDC", "pool")
         assert purse(chain) == before
 

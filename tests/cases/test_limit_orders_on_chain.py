@@ -14,7 +14,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.gradual.store import GradualExecutionStore
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LimitOrder
-from tests.support.agents import ROOMY, agent_on, allowances, at_send, fund, purse, reopened_agent, trusted_config, yes
+from tests.support.agents import ROOMY, agent_on, allowances, at_send, fund, purse, reopened_agent, require_rebalance, trusted_config, yes
 from tests.support.gradual_execution import LARGE, OFF, TARGETS
 from tests.support.on_chain.limit_orders import place
 from tests.support.text import mentions, raises_code, raises_field
@@ -144,8 +144,7 @@ def test_rebalance_for_a_better_price__waits_and_is_done(anvil_chain: LocalChain
     chain = anvil_chain
     fund(chain, OFF)
     with agent_on(chain, tmp_path, LIMIT, TARGETS) as agent:
-        waits = agent.rebalance(send=True, confirm=yes)
-        assert waits.kind is OutcomeKind.HOLD
+        waits = require_rebalance(agent, OutcomeKind.HOLD)
         assert "its price" in waits.reason
         (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         assert campaign.state == "open"
@@ -154,8 +153,7 @@ def test_rebalance_for_a_better_price__waits_and_is_done(anvil_chain: LocalChain
         assert "its price" in agent.rebalance(send=True, confirm=yes).reason
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)
         before = purse(chain)
-        done = agent.rebalance(send=True, confirm=yes)
-        assert done.kind is OutcomeKind.DONE, done.reason
+        require_rebalance(agent)
         after = purse(chain)
         ended = agent.rebalance(send=True, confirm=yes)
         (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()

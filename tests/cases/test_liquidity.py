@@ -21,7 +21,7 @@ from agent.localchain.chain import V2_FACTORY_ARTIFACT
 from agent.model import Halt, IntentKind
 from agent.policy.drift import investable_total
 from tests.support import agents, lp_on_chain
-from tests.support.agents import FIVE, USD
+from tests.support.agents import FIVE, USD, require_exact_rebalance
 from tests.support.on_chain.liquidity import OTHER, V2, V3, config_with_positions, table
 from tests.support.text import mentions
 
@@ -130,9 +130,7 @@ def test_rebalance__brings_wallet_and_positions_on_target(anvil_chain: LocalChai
         assert confirmed_parameters["liquidity positions"] == ", ".join(position.name for position in own)
         assert mentions(confirmed_parameters["lp"], "60 %", "30 d")
         assert confirmed_parameters["lp_max_weight"] == "90 %"
-        before = agents.purse(chain)
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        agents.require_exact(chain, outcome, before)
+        outcome = require_exact_rebalance(chain, agent)
         assert outcome.input_after is not None
         reached = agent.weights(outcome.input_after)
     assert outcome.plan is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support import agents, lp_on_chain
+from tests.support.agents import require_rebalance
 from tests.support.on_chain.liquidity import V3, config_with_positions
 from tests.support.on_chain.lp_actions import config_with_targets
 
@@ -23,8 +24,7 @@ def test_range__is_re_centred_in_one_step_and_then_rests(anvil_chain: LocalChain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)
     with agents.agent_on(chain, tmp_path, {**config_with_targets(chain, V3, [own]), **HOUR}, EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert kinds(outcome) == ["liquidity", "approve", "approve", "liquidity"]
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ())
@@ -68,8 +68,7 @@ def test_gas_price_above_its_limit__keeps_liquidity_where_it_is(anvil_chain: Loc
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     dear = config_with_positions(chain, [own], **{"limits.lp_max_weight": "5%", "limits.gas_price": "0.000001 gwei"})
     with agents.agent_on(chain, tmp_path, dear, EVEN) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED)
         assert [verdict.guard for verdict in agents.failed_verdicts(outcome)] == ["gas_price"]
         assert outcome.transactions == ()
     cheap = config_with_positions(chain, [own], **{"limits.lp_max_weight": "5%"})

@@ -30,6 +30,7 @@ from tests.support.agents import (
     meanwhile,
     off_target,
     purse,
+    require_rebalance,
     swap_of,
     yes,
 )
@@ -137,8 +138,7 @@ def test_pool_drained_before_the_block__takes_nothing(anvil_chain: LocalChain, t
             assert "simulation" in outcome.reason
             assert swaps(outcome) == []
         else:
-            outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, drain(chain)))
-            assert outcome.kind is OutcomeKind.FAILED
+            outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=at_send(1, drain(chain)))
             assert swaps(outcome) == [IntentState.REVERTED]
         assert outcome.plan is not None
         assert len(outcome.plan.legs) == 1
@@ -192,8 +192,7 @@ def test_gas_of_a_revert__is_a_loss_and_the_next_step_completes(anvil_chain: Loc
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         mark = dict(chain.deployed_world.prices_usd)
         down = {"WETH": mark["WETH"] * Fraction(9, 10)}
-        outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(2, lambda: chain.move_market(down, twap_follows=False)))
-        assert outcome.kind is OutcomeKind.FAILED
+        outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=at_send(2, lambda: chain.move_market(down, twap_follows=False)))
         assert "revert" in outcome.reason
         paid = sum(i.receipt.gas_cost_wei for i in outcome.transactions if i.receipt is not None)
         chain.move_market(mark)
@@ -223,8 +222,7 @@ def test_three_reverts_in_a_row__stop_the_agent_for_a_person(anvil_chain: LocalC
             chain.move_market(mark)
         spent = only_gas(chain, before)
         for _ in range(2):
-            stopped = agent.rebalance(send=True, confirm=yes)
-            assert stopped.kind is OutcomeKind.REFUSED
+            stopped = require_rebalance(agent, OutcomeKind.REFUSED)
             assert [verdict.guard for verdict in failed_verdicts(stopped)] == ["reverts_in_row"]
             assert swaps(stopped) == []
             chain.warp(86_500)

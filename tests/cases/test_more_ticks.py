@@ -24,7 +24,7 @@ from agent.model import LimitOrder
 from agent.planning import proposals
 from agent.planning.planner import Quote
 from tests.support import lp_on_chain
-from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, trusted_config, yes
+from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, require_rebalance, trusted_config, yes
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.text import raises_code
 from tests.support.wallets import QUOTER_V2
@@ -115,8 +115,7 @@ def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalCh
         assert planned.step_input.snapshot.http_request_count == two + 1
         assert max(leg.impact_bps for leg in planned.plan.legs) > 1_000
         before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         require_exact(chain, outcome, before)
         assert outcome.plan is not None
         assert max(abs(share - 5_000) for token, share in outcome.plan.weights_after_bps if share) <= 10
@@ -139,8 +138,7 @@ def test_paper_goes_on_there_too_and_is_filled_on_more_ticks(anvil_chain: LocalC
     fund(chain, {"LINK": 300_000})
     loaded = trusted_config(chain, tmp_path, ROOMY | THIN | NO_BOUND | {"chain.confirmations": 1}, TARGETS)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
-        outcome = paper.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(paper)
         plan = outcome.plan
         swap = outcome.transactions[-1].receipt
         assert plan is not None

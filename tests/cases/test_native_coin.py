@@ -19,7 +19,20 @@ from agent.model import IntentKind, TopUp
 from agent.policy import native_coin
 from agent.store.store import Store
 from agent.units import BPS, NATIVE
-from tests.support.agents import ROOMY, USD, WalletBalances, agent_on, allowances, fund, loss_usd, purse, require_exact, swap_of, yes
+from tests.support.agents import (
+    ROOMY,
+    USD,
+    WalletBalances,
+    agent_on,
+    allowances,
+    fund,
+    loss_usd,
+    purse,
+    require_exact,
+    require_rebalance,
+    swap_of,
+    yes,
+)
 from tests.support.constants import ETHER
 from tests.support.text import causes, mentions
 from tests.support.wallets import native_of
@@ -187,8 +200,7 @@ def test_too_little_gas_for_the_step__is_refilled_first(anvil_chain: LocalChain,
         decided = agent.status().decision_result.decision
         assert isinstance(decided, TopUp)
         assert ("worst-case gas" if drifted else "limits.native_floor") in decided.reason
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         (unwrapped,) = outcome.transactions
         assert unwrapped.kind is IntentKind.UNWRAP
         assert unwrapped.tx.to == chain.addresses.weth
@@ -215,8 +227,7 @@ def test_no_gas_or_top_up_off__says_so_and_does_nothing(anvil_chain: LocalChain,
     shares: dict[str, int | Fraction] = {"WETH": 30_000, "USDC": 5_000, "LINK": 5_000}
     for name, native_wei, changes in (("empty", 10**11, PLAIN), ("off", 10**15, {"limits.native_top_up": "off"})):
         with opened(chain, tmp_path / name, ROUTERS[0], native_wei, shares, changes) as (agent, before):
-            outcome = agent.rebalance(send=True, confirm=yes)
-            assert outcome.kind is OutcomeKind.REFUSED
+            outcome = require_rebalance(agent, OutcomeKind.REFUSED)
             assert causes(outcome) == (("simulation",) if name == "empty" else ("native_floor",))
             assert purse(chain) == before
 

@@ -12,7 +12,7 @@ from agent.config.networks import typical_fees
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from tests.support.agents import ROOMY, agent_on, allow, fund, reopened_agent, trusted_config, yes
+from tests.support.agents import ROOMY, agent_on, allow, fund, reopened_agent, require_rebalance, trusted_config, yes
 from tests.support.scenes import HOUR_S, scene_on
 from tests.support.tips import GWEI, NAMELESS, NO_METHOD, WORDINGS, DemandingNode, serving_demands
 
@@ -28,8 +28,7 @@ def test_a_rebalance_pays_the_tip_that_the_node_demands(anvil_chain: LocalChain,
     node = DemandingNode(anvil_chain.transport, GWEI, wording)
     fund(anvil_chain, HELD)
     with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         paid = [intent.tx.tip_wei for intent in outcome.transactions]
         assert all(GWEI <= tip <= 2 * GWEI for tip in paid)
         assert len(paid) == 2, "the approval and the swap"
@@ -67,14 +66,12 @@ def test_rebalance_of_many_times_its_plan__is_planned_again(anvil_chain: LocalCh
     allow(anvil_chain, "WETH")
     loaded = trusted_config(anvil_chain, tmp_path, ROLLUP, TARGETS)
     with reopened_agent(anvil_chain, loaded, [node.transport]) as agent:
-        first = agent.rebalance(send=True, confirm=yes)
-        assert first.kind is OutcomeKind.FAILED, first.reason
+        require_rebalance(agent, OutcomeKind.FAILED)
         states = {intent.kind: intent.state for intent in agent.context.store.journal.intents()}
         assert states[IntentKind.SWAP] is IntentState.CANCELLED
         assert states[IntentKind.CANCEL] is IntentState.FINAL
     with reopened_agent(anvil_chain, loaded, [node.transport]) as agent:
-        done = agent.rebalance(send=True, confirm=yes)
-        assert done.kind is OutcomeKind.DONE, done.reason
+        done = require_rebalance(agent)
         assert done.step_input.snapshot.priority_fee_wei == GWEI
         assert node.refused == [GWEI // 1000], "a new process remembers what nodes take"
         rows = [row for row in api_doctor(loaded, [node.transport])["checks"] if row["check"] == "tip"]
@@ -86,8 +83,7 @@ def test_with_a_least_tip_in_the_config_nothing_is_refused(anvil_chain: LocalCha
     node = DemandingNode(anvil_chain.transport, GWEI, suggested=suggested)
     fund(anvil_chain, HELD)
     with agent_on(anvil_chain, tmp_path, {**ROOMY, "execution.min_tip": "1 gwei"}, TARGETS, [node.transport]) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert [intent.tx.tip_wei for intent in outcome.transactions] == [GWEI, GWEI]
         assert node.refused == []
 
@@ -98,8 +94,7 @@ def test_without_a_suggested_tip_the_usual_one_is_paid(anvil_chain: LocalChain, 
     fund(anvil_chain, HELD)
     loaded = trusted_config(anvil_chain, tmp_path, ROOMY, TARGETS)
     with reopened_agent(anvil_chain, loaded, [node.transport]) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert {intent.tx.tip_wei for intent in outcome.transactions} == {typical_fees(anvil_chain.chain_id).priority_fee_wei}
     (row,) = [row for row in api_doctor(loaded, [node.transport])["checks"] if row["check"] == "tip of demanding"]
     assert (row["state"], "eth_maxPriorityFeePerGas" in row["finding"], "0.05 gwei" in row["finding"]) == ("warn", True, True)

@@ -16,7 +16,7 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import V3_POOL_ARTIFACT
 from agent.model import IntentKind, IntentState
 from agent.reference.prices import required_observations
-from tests.support.agents import ROOMY, agent_on, fund, purse, reopened_agent, trusted_config, yes
+from tests.support.agents import ROOMY, agent_on, fund, purse, reopened_agent, require_rebalance, trusted_config
 from tests.support.stores import unpin
 from tests.support.text import raises_code, raises_field
 
@@ -52,8 +52,7 @@ def test_forgetful_pool__gives_no_mean_until_made_to_remember(anvil_chain: Local
     at = chain.address_by_pool[pool]
     with agent_on(chain, tmp_path, changes, LINKED) as agent:
         before = purse(chain)
-        blind = agent.rebalance(send=True, confirm=yes)
-        assert blind.kind is OutcomeKind.HALT
+        blind = require_rebalance(agent, OutcomeKind.HALT)
         assert f"trimtab oracle {at} --to {ENOUGH}" in blind.reason
         (row,) = observations(agent)["pools"]
         assert (row["observations"], row["sufficient"]) == (1, False)

@@ -14,7 +14,6 @@ from agent.app.paper import PaperStart, open_paper
 from agent.backtest.router import TransactionReverted
 from agent.chain.receipts import parse_receipt
 from agent.chain.rpc import CallFailed
-from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.state import margin_account
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
@@ -23,6 +22,7 @@ from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, Positio
 from agent.paper.venue import PaperPerpetualProtocol, PaperVenueEffects
 from agent.venues.perpetual_protocol import decode_venue_call, encode_order
 from tests.support import agents
+from tests.support.agents import require_rebalance
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, advance_time, contracts_of, read_now, send_data
 
@@ -151,8 +151,7 @@ def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPer
     before = agents.purse(chain)
     begin = PaperStart(amounts="WETH=15,USDC=30000", native="5", margin="15000")
     with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        require_rebalance(agent)
         sizes = opened(agent)
         assert sizes["WETH"] > 0 > sizes["WBTC"]
         account = margin_account(agent.step_input().snapshot)
@@ -173,8 +172,7 @@ def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPer
         assert fallen is not None
         assert margin.funding_pending_raw(fallen) != 0
         assert (margin.leverage(fallen) or 99) > 3
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        require_rebalance(agent)
         after = margin_account(agent.step_input().snapshot)
         assert after is not None
         assert (margin.leverage(after) or 99) <= 3

@@ -18,6 +18,7 @@ from agent.model import EntryKind, FuturesReading, IntentState, PerpFill, Signed
 from agent.model.futures import MarginAccount, MarginDeposit
 from agent.paper.order_venue import PaperHyperliquid
 from tests.support import agents
+from tests.support.agents import require_rebalance
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
 from tests.support.hyperliquid_server import HyperliquidServer
@@ -78,8 +79,7 @@ def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServ
     paper = open_paper(loaded, PaperStart(), clock=chain.clock, transports=[chain.transport])
     with agents.agent_on(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN) as live, paper as agent:
         assert figures(account_of(agent)) == figures(account_of(live)) == (10_000 * 10**6, {})
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        require_rebalance(agent)
         assert server.wallet(chain.wallet.address).held == {}
         assert len(server.bodies) == 1, "nothing but the approval was posted"
         assert live.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
@@ -129,8 +129,7 @@ def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
     loaded = agents.trusted_config(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
     begin = PaperStart(margin="500")
     with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        require_rebalance(agent)
         assert margin.leverage(account_of(agent)) == pytest.approx(2, abs=0.05)
         sizes = figures(account_of(agent))
         server.read_faults["*"] = 503

@@ -13,7 +13,6 @@ import pytest
 from agent.app.agent import Agent
 from agent.chain.sender import QuorumSender
 from agent.errors import Refused
-from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
@@ -25,6 +24,7 @@ from agent.model.futures import MarginAccount, PerpMarket, PerpOrder, PerpOrderK
 from agent.ports.perpetuals import OrderVenue, PerpVenue
 from agent.wiring.futures import chain_venue
 from tests.support import agents
+from tests.support.agents import require_rebalance
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 
@@ -47,8 +47,7 @@ class Desk:
 
     def opened(self) -> Intent:
         """The one order of a step that opens to the target."""
-        outcome = self.agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(self.agent)
         [intent] = outcome.transactions
         return intent
 

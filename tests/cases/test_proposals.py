@@ -26,7 +26,7 @@ from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentState, UnsignedTx
 from agent.signing.safe_tx import safe_tx_fields, safe_tx_hash, typed_data
 from agent.venues import composer
-from tests.support.agents import ROOMY, agent_config, fund, off_target, reopened_agent, trusted_config, yes
+from tests.support.agents import ROOMY, agent_config, fund, off_target, reopened_agent, require_rebalance, trusted_config, yes
 from tests.support.builders import address
 from tests.support.on_chain.proposals import PROPOSING, TWO, Signs, killer_at_event, proposal, rounds, safe_of
 from tests.support.samples import slow
@@ -223,8 +223,7 @@ def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain,
     real = composer.tokens.encode_approve
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         monkeypatch.setattr(composer.tokens, "encode_approve", lambda spender, raw: real(accounts()[8].address, raw))
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.REFUSED
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED)
         assert outcome.refusal_verdicts[0].guard == "signer.spender"
         assert agent.context.store.journal.intents() == ()
         assert not (tmp_path / "proposals").exists()

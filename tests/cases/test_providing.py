@@ -13,7 +13,7 @@ from agent.layers.liquidity import state
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LpV3Position, Provide, Withdraw
 from tests.support import agents, lp_on_chain
-from tests.support.agents import USD
+from tests.support.agents import USD, require_rebalance
 from tests.support.lp_on_chain import EVEN, allowances, exactly, kinds, liquidity_of, positions, send, worth
 from tests.support.on_chain.liquidity import config_with_positions
 from tests.support.on_chain.lp_actions import V2, V3, config_with_targets, trade_both_ways
@@ -239,8 +239,7 @@ def test_nothing_moves_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> 
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         before = agents.purse(chain)
         agent.context.kill_switch.pause("test", 1)
-        outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.REFUSED
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED)
         assert [verdict.guard for verdict in agents.failed_verdicts(outcome)] == ["kill_switch"]
         assert agents.purse(chain) == before
 

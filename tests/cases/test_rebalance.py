@@ -23,6 +23,8 @@ from tests.support.agents import (
     pool_prices,
     purse,
     require_exact,
+    require_exact_rebalance,
+    require_rebalance,
     skipped_text,
     swap_of,
     yes,
@@ -62,10 +64,7 @@ def test_drift_too_dear_at_the_margin__stays_and_is_named(anvil_chain: LocalChai
     chain = anvil_chain
     drift(chain, "everything moves")
     with agent_on(chain, tmp_path) as agent:
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        plan, _, _ = swap_of(outcome)
-        require_exact(chain, outcome, before)
+        plan, _, _ = swap_of(require_exact_rebalance(chain, agent))
         off = off_target(chain, FIVE)
         away = {symbol for symbol, bps in off.items() if bps > NEAR_BPS}
         assert away == {"USDT", "LINK"}
@@ -88,8 +87,7 @@ def test_drifted_portfolio__is_back_on_target_by_the_template(anvil_chain: Local
         assert mentions(swap.note, f"{len(plan.legs)} swaps")
         assert all(verdict.passed for verdict in plan.verdicts)
         assert loss_usd(chain, before, chain.deployed_world.prices_usd) * USD * BPS <= agent.context.limits.plan_cost_bps * plan.turnover
-        next_outcome = agent.rebalance(send=True, confirm=yes)
-        assert next_outcome.kind is OutcomeKind.HOLD
+        next_outcome = require_rebalance(agent, OutcomeKind.HOLD)
         assert next_outcome.transactions == ()
 
 
@@ -98,10 +96,8 @@ def test_one_token__is_spread_over_five_in_one_transaction(anvil_chain: LocalCha
     chain = anvil_chain
     fund(chain, {only: WORTH})
     with agent_on(chain, tmp_path, ROOMY | {"limits.plan_cost": "1%"}) as agent:
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
+        outcome = require_exact_rebalance(chain, agent)
         plan, _, _ = swap_of(outcome)
-        require_exact(chain, outcome, before)
         require_near(chain, plan)
         assert {agent.portfolio.token(leg.token_in).symbol for leg in plan.legs if leg.source is LegPlace.WALLET} == {only}
         assert [intent.kind for intent in outcome.transactions] == [IntentKind.APPROVE, IntentKind.SWAP]

@@ -26,6 +26,7 @@ from tests.support.agents import (
     purse,
     reopened_agent,
     require_exact,
+    require_rebalance,
     skipped_text,
     swap_of,
     trusted_config,
@@ -97,8 +98,7 @@ def test_an_unpinned_rebalancer_refuses_by_name(anvil_chain: LocalChain, tmp_pat
         assert chain.addresses.rebalancer not in agent.context.store.trust.pins()
     loaded = agent_config(chain, tmp_path, ATOMIC)
     with reopened_agent(chain, loaded) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.REFUSED
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED)
         refusing = {verdict.guard: verdict.measured_text for verdict in outcome.refusal_verdicts if not verdict.passed}
         assert mentions(refusing["allowlist"], f"{chain.addresses.rebalancer}", "not pinned")
 

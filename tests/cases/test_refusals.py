@@ -13,7 +13,19 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentState, Verdict
-from tests.support.agents import ROOMY, agent_config, agent_on, failed_verdicts, fund, purse, reopened_agent, swap_of, trusted_config, yes
+from tests.support.agents import (
+    ROOMY,
+    agent_config,
+    agent_on,
+    failed_verdicts,
+    fund,
+    purse,
+    reopened_agent,
+    require_rebalance,
+    swap_of,
+    trusted_config,
+    yes,
+)
 from tests.support.fakes.clock import chain_clock
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.stores import unpin
@@ -26,8 +38,7 @@ HELD = {"WETH": 60_000, "USDC": 30_000}
 def require_refused(chain: LocalChain, agent: Agent, guard: str) -> Verdict:
     """One step that is refused by exactly this guard and does nothing; returns its verdict."""
     before = purse(chain)
-    outcome = agent.rebalance(send=True, confirm=yes)
-    assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
+    outcome = require_rebalance(agent, OutcomeKind.REFUSED)
     assert purse(chain) == before
     assert outcome.transactions == ()
     assert agent.context.store.journal.intents() == ()
@@ -101,8 +112,7 @@ def test_pause_after_every_check__still_stops_the_send(anvil_chain: LocalChain, 
             if event == "before:signed":
                 agent.context.kill_switch.pause("now", 1)
 
-        outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
-        assert outcome.kind is OutcomeKind.REFUSED
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED, progress=progress)
         assert causes(outcome) == ("kill_switch",)
         assert purse(chain) == before
         (intent,) = agent.context.store.journal.intents()
@@ -181,8 +191,7 @@ def test_wallet_without_gas_money__is_told_and_sends_nothing(anvil_chain: LocalC
     chain.set_native(10**12)
     with agent_on(chain, tmp_path, ROOMY | {"limits.native_floor": "off"}, TARGETS) as agent:
         before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.REFUSED
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED)
         assert "gas" in outcome.reason
         assert purse(chain) == before
         assert outcome.transactions == ()
@@ -193,7 +202,6 @@ def test_wallet_without_gas_money__is_told_and_sends_nothing(anvil_chain: LocalC
 def test_an_empty_wallet_halts_and_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
     fund(anvil_chain, {})
     with agent_on(anvil_chain, tmp_path) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.HALT
+        outcome = require_rebalance(agent, OutcomeKind.HALT)
         assert causes(outcome) == ("empty",)
         assert outcome.transactions == ()

@@ -18,7 +18,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.writing import edits
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import USD, Changes, agent_on, fund, purse, reopened_agent, trusted_config, yes
+from tests.support.agents import USD, Changes, agent_on, fund, purse, reopened_agent, require_rebalance, trusted_config, yes
 from tests.support.attacks import attack
 from tests.support.constants import HOME
 from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
@@ -112,8 +112,7 @@ def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_pa
     tell("setPaused", True)
     with reopened_agent(chain, recording(with_guest(chain, tmp_path, address))) as agent:
         assert agent.swap("GUEST", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
-        done = agent.rebalance(send=True, confirm=yes)
-        assert done.kind is OutcomeKind.DONE
+        done = require_rebalance(agent)
         assert done.step_input.targets.quarantined_tokens
     document = api.replay(tmp_path / "steps")
     requested_by = outcomes_by_request(document)

@@ -17,7 +17,7 @@ from agent.layers.liquidity.state import LiquidityState
 from agent.localchain import LocalChain
 from agent.model import Halt
 from tests.support import agents, lp_on_chain
-from tests.support.agents import ROOMY, USD, explain_balances, fund, loss_usd, purse, reopened_agent, trusted_config, yes
+from tests.support.agents import ROOMY, USD, explain_balances, fund, loss_usd, purse, reopened_agent, require_rebalance, trusted_config, yes
 from tests.support.lp_on_chain import EVEN, send
 from tests.support.on_chain.lp_actions import V3, config_with_targets
 from tests.support.text import raises_code
@@ -59,8 +59,7 @@ def test_two_machines_of_one_backup__only_the_adopter_sends(anvil_chain: LocalCh
     with reopened_agent(chain, first) as agent:
         explain_balances(agent)
         before = purse(chain)
-        stopped = agent.rebalance(send=True, confirm=yes)
-        assert stopped.kind is OutcomeKind.REFUSED
+        stopped = require_rebalance(agent, OutcomeKind.REFUSED)
         assert "trimtab adopt" in stopped.reason
         assert purse(chain) == before
         agent.resync_nonce()
@@ -137,8 +136,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
     with reopened_agent(chain, loaded) as agent:
         agent.resync_nonce()
-        halted = agent.rebalance(send=True, confirm=yes)
-        assert halted.kind is OutcomeKind.HALT
+        halted = require_rebalance(agent, OutcomeKind.HALT)
         assert mint.name in halted.reason
         assert "trimtab lp take" in halted.reason
         with raises_code(ConfigError, "unknown"):

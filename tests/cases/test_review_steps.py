@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from tests.support.agents import ROOMY, agent_on, allowances, fund, yes
+from tests.support.agents import ROOMY, agent_on, allowances, fund, require_rebalance, yes
 from tests.support.text import mentions
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -37,8 +37,7 @@ def test_a_reverted_swap_leaves_no_allowance(anvil_chain: LocalChain, tmp_path: 
     chain = anvil_chain
     drifted(chain)
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes, progress=crash_before_the_swap(chain))
-        assert outcome.kind is OutcomeKind.FAILED, outcome.reason
+        outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=crash_before_the_swap(chain))
         assert set(allowances(chain).values()) == {0}
         assert [intent.kind for intent in outcome.transactions] == [IntentKind.APPROVE, IntentKind.SWAP, IntentKind.APPROVE]
 
@@ -104,7 +103,6 @@ def test_allowance_found_at_rest__is_taken_back_unless_paused(anvil_chain: Local
         assert agent.rebalance().transactions == ()
         assert agent.rebalance(send=True).transactions == ()
         assert allowances(chain)["WETH"] == 10**18
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.HOLD
+        outcome = require_rebalance(agent, OutcomeKind.HOLD)
         assert [mentions(intent.note, "allowance", "WETH", "zero") for intent in outcome.transactions] == [True]
         assert allowances(chain)["WETH"] == 0

@@ -25,6 +25,7 @@ from tests.support.agents import (
     purse,
     reopened_agent,
     require_exact,
+    require_rebalance,
     trusted_config,
     yes,
 )
@@ -55,8 +56,7 @@ def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(anvil_chain: LocalChain, tmp
         day = agent.context.store.budgets.history(chain.now_s())
         assert day.budgets.gas_24h_wei == before.native_wei - purse(chain).native_wei
         # Nothing is unexplained: the next step holds, and no balance change is recorded as a loss.
-        rest = agent.rebalance(send=True, confirm=yes)
-        assert rest.kind is OutcomeKind.HOLD, rest.reason
+        require_rebalance(agent, OutcomeKind.HOLD)
         assert agent.context.store.budgets.history(chain.now_s()).budgets.loss_24h == day.budgets.loss_24h
 
 
@@ -114,8 +114,7 @@ def test_without_the_oracle_nothing_is_traded(anvil_chain: LocalChain, tmp_path:
     fund(chain, OFF)
     with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         chain.transport.call("anvil_setCode", [GAS_PRICE_ORACLE, "0x"])
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.HALT
+        outcome = require_rebalance(agent, OutcomeKind.HALT)
         decision = agent.status().decision_result.decision
         assert isinstance(decision, Halt)
         assert decision.codes == (HaltCode.DATA_FEE,)
@@ -129,8 +128,7 @@ def test_without_the_oracle_allowances_are_still_revoked(anvil_chain: LocalChain
     with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         allow(chain, "WETH", raw=12_345)
         chain.transport.call("anvil_setCode", [GAS_PRICE_ORACLE, "0x"])
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.HALT
+        outcome = require_rebalance(agent, OutcomeKind.HALT)
         assert "data fee" in outcome.reason
         (sent,) = outcome.transactions
         assert sent.kind is IntentKind.APPROVE
@@ -154,8 +152,7 @@ def test_a_process_that_ends_after_sending_books_the_fee_once(
             agent.rebalance(send=True, confirm=yes, progress=ends)
         assert len(node.paid) == 1
         with reopened_agent(chain, loaded, [node.transport]) as agent:
-            outcome = agent.rebalance(send=True, confirm=yes)
-            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+            require_rebalance(agent)
             paid = [intent.receipt for intent in agent.context.store.journal.intents() if intent.receipt is not None]
             assert sorted(receipt.data_fee_wei for receipt in paid) == sorted(node.paid.values())
             assert sum(receipt.gas_cost_wei for receipt in paid) == before.native_wei - purse(chain).native_wei
@@ -170,8 +167,7 @@ def test_paper_pays_the_data_fee_of_its_bytes(anvil_chain: LocalChain, tmp_path:
         loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
         with open_paper(loaded, clock=chain.clock, transports=[node.transport]) as paper:
             before_wei = paper.step_input().snapshot.native_wei
-            outcome = paper.rebalance(send=True, confirm=yes)
-            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+            outcome = require_rebalance(paper)
             receipts = [intent.receipt for intent in outcome.transactions if intent.receipt is not None]
             assert receipts
             assert all(receipt.data_fee_wei > 0 for receipt in receipts)

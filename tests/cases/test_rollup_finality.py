@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentState
-from tests.support.agents import ROOMY, agent_on, fund, purse, yes
+from tests.support.agents import ROOMY, agent_on, fund, purse, require_rebalance, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 
@@ -22,14 +22,12 @@ def test_rebalance__is_settled_once_its_block_is_finalized(anvil_chain: LocalCha
             return {intent.state for intent in journal.intents()}
 
         before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert len(outcome.transactions) > 1, "the swap did not wait for the approval's finality"
         assert states() == {IntentState.MINED}
         losses = agent.context.store.budgets.history(chain.now_s()).budgets
         assert losses.gas_24h_wei == before.native_wei - purse(chain).native_wei, "gas counts at once"
-        rest = agent.rebalance(send=True, confirm=yes)
-        assert rest.kind is OutcomeKind.HOLD, rest.reason
+        require_rebalance(agent, OutcomeKind.HOLD)
         assert states() == {IntentState.MINED}
         chain.transport.call("anvil_mine", [hex(128)])
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD

@@ -27,7 +27,7 @@ from agent.signing.calldata import Approve, RebalanceCall, data_bytes, decode
 from agent.units import floor_int
 from agent.venues import composer
 from agent.venues.drafts import TxDraft
-from tests.support.agents import FIVE, reopened_agent, yes
+from tests.support.agents import FIVE, reopened_agent, require_rebalance, yes
 from tests.support.on_chain.proposals import proposal, rounds, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, hand_signature, open_proposal, sign_and_send
 from tests.support.wallets import SafeWallet
@@ -169,8 +169,7 @@ def test_batch__of_a_foreign_rebalancer__is_never_proposed(
 
     monkeypatch.setattr(composer, "_batched_draft", batched_for_foreign)
     with reopened_agent(anvil_chain, loaded) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.REFUSED
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED)
         assert [verdict.guard for verdict in outcome.refusal_verdicts] == ["signer.spender"]
         assert agent.context.store.journal.intents() == ()
         assert not (tmp_path / "proposals").exists()

@@ -15,7 +15,7 @@ from agent.model import PriceSource
 from agent.reference import price_inputs, reference_prices
 from agent.reference.prices import short_mean_prices, short_mean_rejection
 from agent.units import floor_int
-from tests.support.agents import ROOMY, agent_on, fund, yes
+from tests.support.agents import ROOMY, agent_on, fund, require_rebalance, yes
 from tests.support.text import mentions
 
 POOL = "v3 WETH/USDC 500"
@@ -109,8 +109,7 @@ def test_pool_that_forgets_leaves_the_feed_to_decide(anvil_chain: LocalChain, tm
         state = next(state for state in step.snapshot.pools if state.address == pool.address)
         assert PriceSource.TWAP in step.reference.sources
         assert "less than 300 s old, it keeps 1: run trimtab oracle" in short_mean_rejection(step.snapshot, step.reference, state)
-        rebalanced = agent.rebalance(send=True, confirm=yes)
-        assert rebalanced.kind is OutcomeKind.DONE, rebalanced.reason
+        require_rebalance(agent)
         chain.move_market({"LINK": Fraction(27, 2)}, twap_follows=False)
         sold = agent.rebalance(send=True, confirm=yes)
         assert (sold.kind, chain.balance("LINK")) == (OutcomeKind.DONE, 0), sold.reason

@@ -15,7 +15,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.signals.worker import load_file
 from agent.units import BPS
-from tests.support.agents import ROOMY, agent_on, fund, reopened_agent, trusted_config, weights, yes
+from tests.support.agents import ROOMY, agent_on, fund, reopened_agent, require_rebalance, trusted_config, weights, yes
 from tests.support.on_chain.weights import closes
 from tests.support.text import mentions
 
@@ -99,8 +99,7 @@ def test_an_edited_file_with_its_new_hash_waits_for_the_owner(anvil_chain: Local
     (folder / "best.py").write_text(source)
     signals = {"best": {"timeout": "10s", "file": "best.py:best", "sha256": hashlib.sha256(source.encode()).hexdigest()}}
     with reopened_agent(chain, trusted_config(chain, folder, CHANGES | {"signals": signals}, TARGETS)) as agent:
-        waiting = agent.rebalance(send=True, confirm=yes)
-        assert waiting.kind is OutcomeKind.HALT
+        waiting = require_rebalance(agent, OutcomeKind.HALT)
         assert mentions(waiting.reason, "max_change of 20 %", "trimtab weights --accept")
         assert weights(chain, TARGETS) == before
         assert api.weights(agent, accept=lambda _: True)["accepted"]
@@ -131,11 +130,9 @@ def test_a_trigger_in_a_file_fires_as_it_was_backtested(anvil_chain: LocalChain,
     with agent_on(chain, folder, TRIGGER, TARGETS) as agent:
         fund(chain, {"WETH": 45_000, "WBTC": 25_000, "LINK": 15_000, "USDC": 15_000})
         api.import_prices(agent, closes(chain, folder / "closes.csv"))
-        first = agent.rebalance(send=True, confirm=yes)
-        assert first.kind is OutcomeKind.DONE, first.reason
+        first = require_rebalance(agent)
         assert "the function calm asks for a rebalance" in first.decision_result.decision.reason
-        settled = agent.rebalance(send=True, confirm=yes)
-        assert settled.kind is OutcomeKind.HOLD
+        settled = require_rebalance(agent, OutcomeKind.HOLD)
         assert "the function calm asks for no rebalance" in settled.reason
     shares = {symbol: int(share.removesuffix("%")) / 100 for symbol, share in TARGETS.items()}
     for symbol, bps in weights(chain, TARGETS).items():

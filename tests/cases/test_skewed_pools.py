@@ -11,7 +11,7 @@ import pytest
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
-from tests.support.agents import agent_on, fund, loss_usd, purse, yes
+from tests.support.agents import agent_on, fund, loss_usd, purse, require_rebalance, yes
 from tests.support.markets.skewed_pools import HELD, ONLY_FLOORS, attack_outcomes, heal_pools, most_lost, sizes, skew_pools, step
 from tests.support.samples import slow
 
@@ -103,8 +103,7 @@ def test_real_move_ahead_of_feeds_and_means__waits(anvil_chain: LocalChain, tmp_
         before = purse(chain)
         price = chain.deployed_world.prices_usd["WETH"] * Fraction(105, 100)
         chain.move_market({"WETH": price}, twap_follows=False, feeds_follow=False)
-        waits = agent.rebalance(send=True, confirm=yes)
-        assert waits.kind is OutcomeKind.REFUSED
+        waits = require_rebalance(agent, OutcomeKind.REFUSED)
         assert "oracle_deviation" in waits.reason
         assert purse(chain) == before
         chain.move_market({"WETH": price})

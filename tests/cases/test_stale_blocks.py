@@ -16,7 +16,7 @@ from agent.chain.rpc import HASHED_HEADER_FIELDS, header_verifies
 from agent.errors import EXIT_RETRYABLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, agent_config, fund, meanwhile, purse, reopened_agent, trusted_config, yes
+from tests.support.agents import ROOMY, agent_config, fund, meanwhile, purse, reopened_agent, require_rebalance, trusted_config, yes
 from tests.support.endpoints import newest, newest_forged
 from tests.support.fakes.clock import chain_clock
 from tests.support.fakes.transport import RecordingTransport, freeze, thaw
@@ -102,8 +102,7 @@ def test_a_lag_within_its_limit_trades(anvil_chain: LocalChain, tmp_path: Path, 
     with reopened_agent(chain, loaded, [chain.transport, frozen]) as agent:
         freeze(frozen)
         chain.mine(lag)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert outcome.step_input.snapshot.operators == ("local", "slow")
 
 

@@ -20,7 +20,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.policy.decide import decide
-from tests.support.agents import ROOMY, allow, at_send, fund, reopened_agent, swap_of, trusted_config, yes
+from tests.support.agents import ROOMY, allow, at_send, fund, reopened_agent, require_rebalance, swap_of, trusted_config, yes
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.movements import movements
 
@@ -113,8 +113,7 @@ def test_explained_step__has_its_booked_cost_against_the_whole_plan(anvil_chain:
         allow(chain, "WETH")
     loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
     with reopened_agent(chain, loaded) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         chain.mine(5)
         agent.rebalance(send=True, confirm=yes)  # books what is final
         first_step = agent.context.store.steps.newest(10)[-1]
@@ -196,8 +195,7 @@ def test_endpoint_gone_in_mid_step__is_followed_later(anvil_chain: LocalChain, t
         assert swap.state is IntentState.BROADCAST
     assert {step["outcome"] for step in step_history.history(loaded.path)["steps"]} == {"error"}
     with reopened_agent(chain, loaded) as agent:
-        next_outcome = agent.rebalance(send=True, confirm=yes)
-        assert next_outcome.kind is OutcomeKind.HOLD
+        next_outcome = require_rebalance(agent, OutcomeKind.HOLD)
         swaps = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP]
         assert [intent.state for intent in swaps] == [IntentState.FINAL]
         assert next_outcome.step_input.history.budgets.turnover_24h > 0

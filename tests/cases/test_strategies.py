@@ -21,7 +21,7 @@ from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyHealth
 from agent.localchain import LocalChain
 from agent.model import IntentKind
-from tests.support.agents import USD, explain_balances, fund, purse, reopened_agent, swap_of, trusted_config, yes
+from tests.support.agents import USD, explain_balances, fund, purse, reopened_agent, require_rebalance, swap_of, trusted_config, yes
 from tests.support.constants import HOME
 from tests.support.on_chain.first_purchases import look
 from tests.support.on_chain.strategies import TWO, books, require_sum, strategies
@@ -50,8 +50,7 @@ def test_opposite_strategies__cancel_and_send_one_net_trade(anvil_chain: LocalCh
         assert "never in" in dry.reason
         agent.rebalance()
         assert abs(weight(chain, agent, "up") - Fraction(1, 2)) < NEAR, "a dry run exchanges nothing"
-        next_outcome = agent.rebalance(send=True, confirm=yes)
-        assert next_outcome.kind is OutcomeKind.HOLD
+        next_outcome = require_rebalance(agent, OutcomeKind.HOLD)
         assert next_outcome.transactions == ()
         assert purse(chain) == before
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
@@ -91,8 +90,7 @@ def test_strategies_by_tracking__wait_and_trade_back_to_edges(anvil_chain: Local
         del strategy["destination"]
     loaded = trusted_config(chain, tmp_path, {**settings, **rule}, TWO)
     with reopened_agent(chain, loaded) as agent:
-        begun = agent.rebalance(send=True, confirm=yes)
-        assert begun.kind is OutcomeKind.DONE, begun.reason
+        require_rebalance(agent)
         require_sum(chain, agent)
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR, "its first trade goes to its targets"
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
@@ -104,8 +102,7 @@ def test_strategies_by_tracking__wait_and_trade_back_to_edges(anvil_chain: Local
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "a hundredth is within both ranges"
         chain.move_market({"WETH": price * Fraction(3, 2)})
         chain.mine(2)
-        risen = agent.rebalance(send=True, confirm=yes)
-        assert risen.kind is OutcomeKind.DONE, risen.reason
+        risen = require_rebalance(agent)
         assert mentions(risen.reason, "up acts", "down acts", "WETH", "is beyond")
         require_sum(chain, agent)
         assert Fraction(71, 100) < weight(chain, agent, "up") < Fraction(74, 100), "the edge above its 70 %"

@@ -17,7 +17,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, StepInput, TokenFinding
 from agent.units import BPS
-from tests.support.agents import allowances, at_send, fund, legs_of, loss_usd, purse, reopened_agent, weights, yes
+from tests.support.agents import allowances, at_send, fund, legs_of, loss_usd, purse, reopened_agent, require_rebalance, weights, yes
 from tests.support.attacks import attack
 from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
 from tests.support.on_chain.screened_tokens import listed_token
@@ -53,8 +53,7 @@ def rebalanced_without(chain: LocalChain, folder: Path, address: str, finding: T
     before = purse(chain)
     prices = dict(chain.deployed_world.prices_usd)
     with reopened_agent(chain, with_guest(chain, folder, address)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         shut_out(agent, outcome, finding)
         others_stand(chain)
         assert purse(chain).raw["GUEST"] == before.raw["GUEST"]
@@ -98,14 +97,12 @@ def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, t
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     tell("setBlacklisted", at, True)
     with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         shut_out(agent, outcome, TokenFinding.BLOCKLISTED)
         assert mentions(outcome.reason, f"{'pool ' + pool if who == 'pool' else 'the ' + who} is on")
         others_stand(chain)
         tell("setBlacklisted", at, False)
-        healed = agent.rebalance(send=True, confirm=yes)
-        assert healed.kind is OutcomeKind.DONE
+        healed = require_rebalance(agent)
         assert healed.step_input.targets.quarantined_tokens == (), "what is tried out again and moves is traded again"
 
 
@@ -115,8 +112,7 @@ def test_token_stopped_after_confirmation__makes_no_other_plan(anvil_chain: Loca
     address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: tell("setPaused", True)))
-        assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
+        outcome = require_rebalance(agent, OutcomeKind.REFUSED, progress=at_send(1, lambda: tell("setPaused", True)))
         assert mentions(outcome.reason, "GUEST", "quarantine")
         assert {intent.kind for intent in outcome.transactions} == {IntentKind.APPROVE}
         assert set(allowances(chain).values()) == {0}
@@ -144,8 +140,7 @@ def test_balance_changed_without_a_transfer__betrays_a_token(anvil_chain: LocalC
     chain.node.rpc("anvil_mine", hex(BLOCKS_BACK))
     tell("setExtra", 10**18)
     with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         shut_out(agent, outcome, TokenFinding.REBASING)
         assert f"{2000 * 10**18} base" in outcome.reason
 
@@ -155,8 +150,7 @@ def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_pat
     address = replace_token(chain, "GUEST", "TetherLike", "GUEST", "GUEST", 18)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert outcome.step_input.targets.quarantined_tokens == ()
         assert any(leg.token_in == address for leg in legs_of(outcome))
 
@@ -202,8 +196,7 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
         else:
             chain.send(chain.contract(beacon, attack("TokenBeacon")).functions.upgradeTo(second))
         chain.node.mine_at(chain.now_s() + 1)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         shut_out(agent, outcome, TokenFinding.IMPLEMENTATION_CHANGED)
         assert f"{second} instead of {first}" in outcome.reason
         others_stand(chain)
@@ -224,7 +217,6 @@ def test_a_token_whose_code_changed_waits_for_trust(anvil_chain: LocalChain, tmp
     chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", other, "latest"))
     chain.node.mine_at(chain.now_s() + 1)
     with reopened_agent(chain, loaded) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         shut_out(agent, outcome, TokenFinding.CODE_CHANGED)
         others_stand(chain)

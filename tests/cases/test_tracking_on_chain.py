@@ -20,7 +20,8 @@ from tests.support.agents import (
     off_target,
     purse,
     reopened_agent,
-    require_exact,
+    require_exact_rebalance,
+    require_rebalance,
     swap_of,
     trusted_config,
     weights,
@@ -41,8 +42,7 @@ def test_tracking__waits_trades_to_the_edge_and_waits_again(anvil_chain: LocalCh
     chain = anvil_chain
     with agent_on(chain, tmp_path, tracking_policy(strictness), TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD, "USDC": ON_TARGET_USD})
-        inside = agent.rebalance(send=True, confirm=yes)
-        assert inside.kind is OutcomeKind.HOLD
+        inside = require_rebalance(agent, OutcomeKind.HOLD)
         zone = inside.decision_result.zone
         assert zone is not None
         assert mentions(zone.sample_text, "WETH 65 %", "ether")
@@ -52,16 +52,13 @@ def test_tracking__waits_trades_to_the_edge_and_waits_again(anvil_chain: LocalCh
         beyond_usd = moved_usd(weth, 1.02)
         fund(chain, {"WETH": ON_TARGET_USD + beyond_usd, "USDC": ON_TARGET_USD - beyond_usd})
         explain_balances(agent)
-        before = purse(chain)
-        done = agent.rebalance(send=True, confirm=yes)
-        require_exact(chain, done, before)
+        done = require_exact_rebalance(chain, agent)
         assert mentions(done.reason, "WETH", "target 50 %", "is beyond")
         landed = float(weights(chain, TARGETS)["WETH"]) / 10_000 - 0.5
         edge = float(weth.high) - 0.5
         assert edge * 0.9 < landed < edge * 1.1 + 0.006, "at the edge, less what the pool's own price moved"
 
-        again = agent.rebalance(send=True, confirm=yes)
-        assert again.kind is OutcomeKind.HOLD
+        require_rebalance(agent, OutcomeKind.HOLD)
         text = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
         assert mentions(text, "rebalance", "WETH is moved beyond", "Correcting it cost", "waiting a year", "usual volatilities")
         assert re.search(r"% against 50 % \(band [\d.]{2,5}-[\d.]{2,5} % at these weights of the others\), outside", text)
@@ -76,8 +73,7 @@ def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_p
         inside_usd = moved_usd(zone.intervals[0], 0.97)
         fund(chain, {"WETH": ON_TARGET_USD - inside_usd, "USDC": ON_TARGET_USD + inside_usd})
         explain_balances(agent)
-        next_outcome = agent.rebalance(send=True, confirm=yes)
-        assert next_outcome.kind is OutcomeKind.HOLD
+        next_outcome = require_rebalance(agent, OutcomeKind.HOLD)
         assert mentions(next_outcome.reason, "closest is WETH")
 
 
@@ -109,16 +105,14 @@ def test_tracking__deposit_is_used_and_withdrawal_made_good(anvil_chain: LocalCh
         before = purse(chain)
         chain.set_balance("USDC", before.raw["USDC"] + 15_000 * USD)
         explain_balances(agent)
-        by_run = agent.rebalance(send=True, confirm=yes)
-        assert by_run.kind is OutcomeKind.DONE, by_run.reason
+        require_rebalance(agent)
         assert all(purse(chain).raw[symbol] >= before.raw[symbol] for symbol in ("WETH", "WBTC"))
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
         paid = transfers.withdraw(agent, transfers.WithdrawalRequest("30000", to=HOME), send=True, confirm=sure)
         assert paid.state == "paid", paid.reason
         before = purse(chain)
-        made_good = agent.rebalance(send=True, confirm=yes)
-        assert made_good.kind is OutcomeKind.DONE, made_good.reason
+        require_rebalance(agent)
         assert all(purse(chain).raw[symbol] <= before.raw[symbol] for symbol in ("WETH", "WBTC"))
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
@@ -134,8 +128,7 @@ def test_tracking__stop_loss_sells_all_and_the_rest_keeps_ranges(anvil_chain: Lo
         plan, _, _ = swap_of(fired)
         assert plan.is_exit
         assert float(weights(chain, SPREAD)["WETH"]) < 10, "less than the smallest trade is left"
-        after = agent.rebalance(send=True, confirm=yes)
-        assert after.kind is OutcomeKind.HOLD, after.reason
+        after = require_rebalance(agent, OutcomeKind.HOLD)
         assert mentions(after.reason, "closest is WBTC")
 
 
@@ -154,9 +147,7 @@ def test_tracking__one_side__trades_to_the_edge_of_that_side(anvil_chain: LocalC
     chain = anvil_chain
     with agent_on(chain, tmp_path, tracking_policy("normal") | {"policy.only": side}, TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD + excess_usd, "USDC": ON_TARGET_USD - excess_usd})
-        before = purse(chain)
-        done = agent.rebalance(send=True, confirm=yes)
-        require_exact(chain, done, before)
+        require_exact_rebalance(chain, agent)
         drift_left = (float(weights(chain, TARGETS)["WETH"]) / 10_000 - 0.5) * (1 if excess_usd > 0 else -1)
         assert 0.01 < drift_left < 0.1
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD

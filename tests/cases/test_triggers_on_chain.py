@@ -15,7 +15,19 @@ from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Threshold
-from tests.support.agents import ROOMY, USD, agent_on, fund, off_target, purse, reopened_agent, swap_of, trusted_config, yes
+from tests.support.agents import (
+    ROOMY,
+    USD,
+    agent_on,
+    fund,
+    off_target,
+    purse,
+    reopened_agent,
+    require_rebalance,
+    swap_of,
+    trusted_config,
+    yes,
+)
 from tests.support.text import mentions
 
 HALVES = {"WETH": "50%", "USDC": "50%"}
@@ -73,8 +85,7 @@ def test_selling_alone__leaves_the_proceeds_in_the_numeraire(anvil_chain: LocalC
         assert after.raw["WETH"] == before.raw["WETH"]
         assert after.raw["WBTC"] < before.raw["WBTC"]
         assert float(Fraction(after.raw["USDC"] - before.raw["USDC"], USD)) == pytest.approx(800, abs=4)
-        next_outcome = agent.rebalance(send=True, confirm=yes)
-        assert next_outcome.kind is OutcomeKind.HOLD
+        next_outcome = require_rebalance(agent, OutcomeKind.HOLD)
         assert mentions(next_outcome.reason, "policy.only", "sell")
         assert purse(chain).raw == after.raw
 

@@ -15,7 +15,16 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AllocationMethod, Halt, TokenSupply
 from agent.units import BPS
-from tests.support.agents import ROOMY, agent_on, fund, purse, reopened_agent, require_exact, weights, yes
+from tests.support.agents import (
+    ROOMY,
+    agent_on,
+    fund,
+    reopened_agent,
+    require_exact_rebalance,
+    require_rebalance,
+    weights,
+    yes,
+)
 from tests.support.on_chain.weights import SETTINGS, TARGETS, VOLATILE, WEIGHED, closes
 from tests.support.planning_worlds import DAY_S
 from tests.support.stores import chosen_weights
@@ -53,9 +62,7 @@ def test_weights_from_prices__survive_a_restart_and_halt_when_old(anvil_chain: L
         weights_document = api.weights(agent)
         assert weights_document["due"]
         assert weights_document["chosen"] is None
-        before = purse(chain)
-        done = agent.rebalance(send=True, confirm=yes)
-        require_exact(chain, done, before)
+        done = require_exact_rebalance(chain, agent)
         chosen = chosen_bps(agent)
         assert chosen == weights_document["now"]["weights_bps"], "trimtab weights shows what the next step chooses"
         assert sum(chosen.values()) == BPS
@@ -68,13 +75,11 @@ def test_weights_from_prices__survive_a_restart_and_halt_when_old(anvil_chain: L
         agent.context.store.prices.forget(agent.portfolio.numeraire.address, "import")
 
     with reopened_agent(chain, load_config(tmp_path / "trimtab.toml")) as agent:
-        second_outcome = agent.rebalance(send=True, confirm=yes)
-        assert second_outcome.kind is OutcomeKind.HOLD
+        second_outcome = require_rebalance(agent, OutcomeKind.HOLD)
         assert {asset.token.symbol: asset.target_bps for asset in second_outcome.step_input.effective_assets} == chosen
         assert second_outcome.step_input.history.prices == (), "no look but the one that chooses carries prices"
         chain.warp(7 * DAY_S + 60)
-        stays = agent.rebalance(send=True, confirm=yes)
-        assert stays.kind is OutcomeKind.HOLD
+        stays = require_rebalance(agent, OutcomeKind.HOLD)
         assert "no new weights" in stays.step_input.targets.reasons[0]
         assert chosen_bps(agent) == chosen
         chain.warp(2 * DAY_S)
@@ -96,13 +101,10 @@ def test_tracking__trades_to_the_edges_around_chosen_weights(anvil_chain: LocalC
         fund(chain, START)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
-        before = purse(chain)
-        done = agent.rebalance(send=True, confirm=yes)
-        require_exact(chain, done, before)
+        require_exact_rebalance(chain, agent)
         chosen = chosen_bps(agent)
         assert chosen["WETH"] > TARGETS_BPS["WETH"] + 1_000
-        rested = agent.rebalance(send=True, confirm=yes)
-        assert rested.kind is OutcomeKind.HOLD, rested.reason
+        rested = require_rebalance(agent, OutcomeKind.HOLD)
         zone = rested.decision_result.zone
         assert zone is not None
         for interval in zone.intervals:
@@ -118,14 +120,11 @@ def test_tracking__waits_with_the_weights_until_accepted(anvil_chain: LocalChain
         fund(chain, START)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
-        waiting = agent.rebalance(send=True, confirm=yes)
-        assert waiting.kind is OutcomeKind.HOLD
+        waiting = require_rebalance(agent, OutcomeKind.HOLD)
         assert "max_change" in waiting.step_input.targets.reasons[0]
         assert agent.context.store.allocations.newest() is None
         assert api.weights(agent, accept=lambda _: True)["accepted"]
-        before = purse(chain)
-        done = agent.rebalance(send=True, confirm=yes)
-        require_exact(chain, done, before)
+        require_exact_rebalance(chain, agent)
         assert chosen_bps(agent)["WETH"] > TARGETS_BPS["WETH"] + 1_000
 
 
@@ -162,8 +161,7 @@ def test_market_caps__are_supplies_of_the_block_times_price(anvil_chain: LocalCh
 def test_market_cap_of_zero__halts_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(anvil_chain, tmp_path, capped(tmp_path, "symbol,supply\nLINK,0\n"), TARGETS) as agent:
         fund(anvil_chain, {"WETH": 60_000, "USDC": 40_000})
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.HALT
+        outcome = require_rebalance(agent, OutcomeKind.HALT)
         assert mentions(outcome.reason, "market_cap", "LINK", "supplies.csv")
         assert outcome.transactions == ()
         assert mentions(api.weights(agent)["fault"], "LINK", "zero")

@@ -11,7 +11,7 @@ import pytest
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Rebalance
-from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, require_exact, swap_of, yes
+from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, require_exact, require_exact_rebalance, swap_of, yes
 from tests.support.on_chain.worked_cases import require_traded
 
 QUARTERS = dict.fromkeys(("WETH", "WBTC", "LINK", "USDC"), "25%")
@@ -123,8 +123,5 @@ def test_w8__band_is_left_at_minus_18_2_and_plus_22_2_percent(anvil_chain: Local
             assert {agent.portfolio.token(leg.token_out).symbol for leg in outcome.plan.legs} == {grows}
             chain.revert(mark)
         chain.move_market({"WETH": start * Fraction(817, 1000)})
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        swap_of(outcome)
-        require_exact(chain, outcome, before)
+        outcome = require_exact_rebalance(chain, agent)
         assert max(off_target(chain, HALVES).values()) <= 10

@@ -8,7 +8,15 @@ from agent.app.documents.past import step_history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold
-from tests.support.agents import agent_on, explain_balances, fund, purse, require_exact, swap_of, weights, yes
+from tests.support.agents import (
+    agent_on,
+    explain_balances,
+    fund,
+    require_exact_rebalance,
+    require_rebalance,
+    swap_of,
+    weights,
+)
 from tests.support.markets.zones import TARGETS, ZONE
 from tests.support.text import mentions
 
@@ -20,8 +28,7 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
     chain = anvil_chain
     with agent_on(chain, tmp_path, ZONE, TARGETS) as agent:
         fund(chain, {"WETH": 50_400, "USDC": 49_600})
-        inside = agent.rebalance(send=True, confirm=yes)
-        assert inside.kind is OutcomeKind.HOLD
+        inside = require_rebalance(agent, OutcomeKind.HOLD)
         assert mentions(inside.reason, "within", "zone")
         assert inside.decision_result.zone is not None
         edge = float(inside.decision_result.zone.intervals[0].high) * 10_000 - 5_000
@@ -29,17 +36,14 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
 
         fund(chain, {"WETH": 54_000, "USDC": 46_000})
         explain_balances(agent)
-        before = purse(chain)
-        done = agent.rebalance(send=True, confirm=yes)
-        require_exact(chain, done, before)
+        done = require_exact_rebalance(chain, agent)
         plan, _, _ = swap_of(done)
         assert plan.zone_tradeoff is not None
         assert plan.zone_tradeoff.covers_cost
         stands = float(weights(chain, TARGETS)["WETH"]) - 5_000
         assert EDGE_BPS * 0.9 < stands < EDGE_BPS + 60, "at the edge, less what the pool's own price moved"
 
-        again = agent.rebalance(send=True, confirm=yes)
-        assert again.kind is OutcomeKind.HOLD
+        again = require_rebalance(agent, OutcomeKind.HOLD)
         assert isinstance(again.decision, Hold)
         assert agent.status().decision_result.decision == again.decision
         text = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
@@ -53,8 +57,7 @@ def test_plan_not_worth_its_gas__is_a_hold_with_all_figures(anvil_chain: LocalCh
     chain = anvil_chain
     with agent_on(chain, tmp_path, ZONE, TARGETS) as agent:
         fund(chain, {"WETH": 5_520, "USDC": 4_480})
-        next_outcome = agent.rebalance(send=True, confirm=yes)
-        assert next_outcome.kind is OutcomeKind.HOLD
+        next_outcome = require_rebalance(agent, OutcomeKind.HOLD)
         assert next_outcome.transactions == ()
         assert "whole plan" in next_outcome.reason
         assert isinstance(next_outcome.decision, Hold)

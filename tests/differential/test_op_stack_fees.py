@@ -19,7 +19,7 @@ from agent.localchain import LocalChain
 from agent.model.rollups import MAX_FEE_RISE, scaled_fee_quote
 from agent.planning.approval_gas import legs_bytes
 from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
-from tests.support.agents import ROOMY, agent_on, fund, meanwhile, purse, require_exact, yes
+from tests.support.agents import ROOMY, agent_on, fund, meanwhile, purse, require_exact, require_exact_rebalance, yes
 from tests.support.op_stack import (
     CONTRACTS,
     OPERATOR_FEE_CONSTANT,
@@ -109,9 +109,7 @@ def test_a_rebalance_pays_about_the_planned_fee(
         fjord(chain, monkeypatch) as node,
         agent_on(chain, tmp_path, ROOMY | {"execution.router": router}, TARGETS, [node.transport]) as agent,
     ):
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        require_exact(chain, outcome, before)
+        outcome = require_exact_rebalance(chain, agent)
         (intent,) = [intent for intent in outcome.transactions if agent.context.store.journal.grant(intent.id).plan is not None]
         granted = agent.context.store.journal.grant(intent.id)
         assert granted.plan is not None

@@ -21,7 +21,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.model import Leg, LegPlace
 from agent.venues.discovery import discover_pools
 from tests.support import agents
-from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, swap_of, yes
+from tests.support.agents import ROOMY, agent_on, fund, require_exact_rebalance, require_rebalance, swap_of
 from tests.support.attacks import attack
 from tests.support.endpoints import tokens
 from tests.support.markets.venue_kinds import NO_QUOTER, add_pool, deployment, price, read_pools
@@ -141,10 +141,7 @@ def test_hooks__are_allowed_by_address_while_their_code_is_pinned(venues: Venues
         with raises_field("", hook, "is a proxy"), agents.reopened_agent(chain, agent.context.loaded_config):
             pass
         chain.node.rpc("anvil_setStorageAt", hook, IMPLEMENTATION_SLOTS[0], "0x" + 64 * "0")
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        plan, _, _ = swap_of(outcome)
-        require_exact(chain, outcome, before)
+        plan, _, _ = swap_of(require_exact_rebalance(chain, agent))
         assert {leg.pool for leg in plan.legs} >= {"0x" + plain.pool_id.hex(), "0x" + hooked.pool_id.hex()}
 
 
@@ -162,10 +159,7 @@ def test_native_coin_pools__trade_its_wrapped_form_as_planned(venues: Venues, tm
     }
     fund(chain, {"WETH": 9_000, "WBTC": 0, "USDC": 0, "USDT": 0, "LINK": 15_000})
     with agent_on(chain, tmp_path, changes, {"WETH": "40%", "USDC": "30%", "LINK": "30%"}) as agent:
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        plan, _, receipt = swap_of(outcome)
-        require_exact(chain, outcome, before)
+        plan, _, receipt = swap_of(require_exact_rebalance(chain, agent))
         assert {leg.pool for leg in plan.legs} >= {"0x" + pool.pool_id.hex() for pool in (usdc, link)}
         assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * 1.1
         native_plan = agent.plan()
@@ -190,8 +184,7 @@ def test_wrapped_coin__is_sold_for_native_where_no_pool_has_money(venues: Venues
     with agent_on(chain, tmp_path, changes, {"WETH": "50%", "USDC": "50%"}) as agent:
         (drained,) = (pool.address for pool in agent.step_input().snapshot.pools if not pool.trades_native)
         chain.set_balance("USDC", 1, drained)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         plan, _, _ = swap_of(outcome)
         assert {leg.pool for leg in plan.legs} == {"0x" + native.pool_id.hex()}
         assert [item.address for item in outcome.step_input.snapshot.unreadable_items] == [drained]

@@ -20,7 +20,20 @@ from agent.model import Leg, LegPlace
 from agent.venues.discovery import discover_pools
 from agent.venues.kinds import VENUE_KINDS
 from agent.venues.kinds.venue import AmmVenue
-from tests.support.agents import FIVE, ROOMY, agent_on, fund, off_target, purse, require_exact, skipped_text, swap_of, yes
+from tests.support.agents import (
+    FIVE,
+    ROOMY,
+    agent_on,
+    fund,
+    off_target,
+    purse,
+    require_exact,
+    require_exact_rebalance,
+    require_rebalance,
+    skipped_text,
+    swap_of,
+    yes,
+)
 from tests.support.endpoints import tokens
 from tests.support.markets.venue_kinds import KINDS, NO_QUOTER, TIERS, add_pool, deployment, price, read_pools
 from tests.support.rebalancer import RebalancerAttack
@@ -137,10 +150,7 @@ def test_rebalance_over_five_kinds__is_one_transaction(venues: Venues, tmp_path:
         "venues.+": tables,
     }
     with agent_on(chain, tmp_path, changes) as agent:
-        before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes)
-        plan, swap, _ = swap_of(outcome)
-        require_exact(chain, outcome, before)
+        plan, swap, _ = swap_of(require_exact_rebalance(chain, agent))
         assert {leg.venue for leg in plan.legs} == {venue.value for venue in Venue}, skipped_text(plan.skipped)
         assert max(off_target(chain, FIVE).values()) < 60
         assert swap.tx.to == chain.addresses.rebalancer
@@ -165,8 +175,7 @@ def test_a_rebalance_goes_beside_failing_pools_of_five_kinds(venues: Venues, tmp
     }
     fund(chain, {"WETH": 60_000, "WBTC": 10_000, "USDC": 1_000, "USDT": 10_000, "LINK": 9_000})
     with agent_on(chain, tmp_path, changes) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        outcome = require_rebalance(agent)
         assert outcome.step_input.targets.quarantined_tokens == ()
         left_out = {item.address for item in outcome.step_input.snapshot.unreadable_items}
         assert len(drained & left_out) >= 3, left_out

@@ -216,6 +216,13 @@ def yes(_: StepOutcome) -> bool:
     return True
 
 
+def require_rebalance(agent: Agent, kind: OutcomeKind = OutcomeKind.DONE, progress: Callable[[str], None] = lambda _: None) -> StepOutcome:
+    """Rebalance with the owner's yes, and assert that it ends so."""
+    outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
+    assert outcome.kind is kind, outcome.reason
+    return outcome
+
+
 def meanwhile(happens: Callable[[], object]) -> Callable[[StepOutcome], bool]:
     """Return a confirmation before which something happens."""
 
@@ -344,6 +351,14 @@ def require_exact(chain: LocalChain, outcome: StepOutcome, before: WalletBalance
     assert before.native_wei - after.native_wei == paid
     router = chain.addresses.swap_router_02
     assert all(chain.balance(symbol, router) == 0 for symbol in chain.tokens), "something stayed in the router"
+
+
+def require_exact_rebalance(chain: LocalChain, agent: Agent, progress: Callable[[str], None] = lambda _: None) -> StepOutcome:
+    """Rebalance with the owner's yes, and assert that it did exactly what its plan says."""
+    before = purse(chain)
+    outcome = require_rebalance(agent, progress=progress)
+    require_exact(chain, outcome, before)
+    return outcome
 
 
 def allowances(chain: LocalChain) -> dict[str, int]:
