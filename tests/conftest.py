@@ -211,6 +211,12 @@ def anvil_chain(anvil_worlds: _Worlds[LocalChain]) -> Iterator[LocalChain]:
         yield chain
 
 
+@pytest.fixture
+def chain(anvil_chain: LocalChain) -> LocalChain:
+    """The world on anvil, as most tests call it."""
+    return anvil_chain
+
+
 @pytest.fixture(scope="session")
 def perps_worlds(anvil_world: Origin) -> Iterator[_Worlds[LocalPerps]]:
     """Perpetual Protocol on one fork per process; tests take `perps_chain`."""

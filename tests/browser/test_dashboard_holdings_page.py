@@ -83,9 +83,8 @@ def at_the_page(
             open_page.context.close()
 
 
-def test_new_ledgers_and_who_gets_deposits(chromium: Any, anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
-    loaded = paused_run(anvil_chain, tmp_path).loaded
+def test_new_ledgers_and_who_gets_deposits(chromium: Any, chain: LocalChain, tmp_path: Path) -> None:
+    loaded = paused_run(chain, tmp_path).loaded
     with at_the_page(chromium, chain, loaded, PHONE) as (agent, page, reader, confirmed):
         reader.goto("/strategies")
         reader.wait_for_selector("code:has-text('trimtab strategies apply')")
@@ -108,8 +107,7 @@ def test_new_ledgers_and_who_gets_deposits(chromium: Any, anvil_chain: LocalChai
         assert agent.context.store.layer_repository(StrategyStore).ledger().transfer_strategy is None
 
 
-def test_a_position_is_taken_and_forgotten(chromium: Any, anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_position_is_taken_and_forgotten(chromium: Any, chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, VALUED, EVEN)
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)

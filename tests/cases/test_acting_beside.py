@@ -30,8 +30,7 @@ def bot(chain: LocalChain, folder: Path) -> Iterator[tuple[LoadedConfig, Agent]]
         yield loaded, agent
 
 
-def test_released_withdrawal__pays_nothing_when_its_resume_comes(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_released_withdrawal__pays_nothing_when_its_resume_comes(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as (loaded, agent), ExitStack() as exit_stack:
         number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
@@ -49,8 +48,7 @@ def test_released_withdrawal__pays_nothing_when_its_resume_comes(anvil_chain: Lo
         assert (purse(chain), chain.balance("USDC", HOME)) == (before, 0)
 
 
-def test_withdrawal_taken_back_midway__is_not_called_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_withdrawal_taken_back_midway__is_not_called_paid(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as (_, agent):
         number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
@@ -66,8 +64,7 @@ def test_withdrawal_taken_back_midway__is_not_called_paid(anvil_chain: LocalChai
         assert agent.context.store.requests.newest()[-1].state is RequestState.RELEASED
 
 
-def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_nothing_is_released_while_another_may_be_paying_it(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as (loaded, agent):
         number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
@@ -81,8 +78,7 @@ def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalCh
         assert transfers.release_withdrawal(agent, number).state is RequestState.RELEASED
 
 
-def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as (loaded, agent):
         before = purse(chain)
 
@@ -99,8 +95,7 @@ def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: Lo
         assert not any(allowances(chain).values())
 
 
-def test_allowance_another_took_back__is_not_taken_back_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_allowance_another_took_back__is_not_taken_back_again(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as (_, agent):
         allow(chain, "WETH", raw=5)
         agent.resync_nonce()
@@ -114,8 +109,7 @@ def test_allowance_another_took_back__is_not_taken_back_again(anvil_chain: Local
         assert (done.state, done.transactions, purse(chain).nonce) == ("revoked", (), before + 1)
 
 
-def test_look_without_the_wallet__is_reported_and_tried_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_look_without_the_wallet__is_reported_and_tried_again(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as (loaded, agent), reopened_agent(chain, loaded) as other:
         looks = agent.run(send=True, confirm=yes, every="10s")
         with wiring.open_transactor(other.context, yes, lambda _: None):
@@ -131,8 +125,7 @@ def test_look_without_the_wallet__is_reported_and_tried_again(anvil_chain: Local
         looks.close()
 
 
-def test_run_stopped_or_edited__acts_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_run_stopped_or_edited__acts_no_more(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as (loaded, agent), reopened_agent(chain, loaded) as other:
         looks = agent.run(send=True, confirm=yes, every="1h")
         next(looks)

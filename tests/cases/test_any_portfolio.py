@@ -59,13 +59,12 @@ bounds = st.fixed_dictionaries(
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(percents=percents, usd_by_symbol=holdings, moves=moves, bounds=bounds)
 def test_one_step_ends_on_target_or_names_the_bound(
-    anvil_chain: LocalChain,
+    chain: LocalChain,
     percents: dict[str, int],
     usd_by_symbol: dict[str, Fraction],
     moves: dict[str, int | Fraction],
     bounds: dict[str, str],
 ) -> None:
-    chain = anvil_chain
     mark = chain.snapshot()
     try:
         # Depths are in the description's dollars: funded before the market moves, a portfolio is worth up to a quarter more.
@@ -128,8 +127,7 @@ def require_near_or_named(chain: LocalChain, outcome: StepOutcome, targets: dict
 
 
 @pytest.mark.parametrize("worth", [300, 1_000, 3_000])
-def test_small_wallet__is_on_target_or_told_its_gas(anvil_chain: LocalChain, tmp_path: Path, worth: int) -> None:
-    chain = anvil_chain
+def test_small_wallet__is_on_target_or_told_its_gas(chain: LocalChain, tmp_path: Path, worth: int) -> None:
     fund(chain, {"WETH": worth * 2 // 3, "USDC": worth // 3})
     with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
         before = purse(chain)

@@ -40,8 +40,7 @@ def decoded_approvals(intents: tuple[Intent, ...]) -> list[tuple[str, int]]:
     return approvals
 
 
-def test_what_is_approved_is_what_is_spent(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_what_is_approved_is_what_is_spent(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 10_000, "USDC": 45_000, "USDT": 35_000})
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -56,8 +55,7 @@ def test_what_is_approved_is_what_is_spent(anvil_chain: LocalChain, tmp_path: Pa
         assert all(intent.receipt is not None and intent.receipt.status == 1 for intent in outcome.transactions)
 
 
-def test_a_tether_that_has_some_allowance_is_set_to_zero_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_tether_that_has_some_allowance_is_set_to_zero_first(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     allow(chain, "USDT", raw=1)
     usdt = chain.tokens["USDT"].address
@@ -70,8 +68,7 @@ def test_a_tether_that_has_some_allowance_is_set_to_zero_first(anvil_chain: Loca
         assert allowances(chain)["USDT"] == 0
 
 
-def test_large_allowance__is_used_and_its_rest_taken_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_large_allowance__is_used_and_its_rest_taken_back(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     allow(chain, "USDT", raw=40_000 * 10**6)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
@@ -82,8 +79,7 @@ def test_large_allowance__is_used_and_its_rest_taken_back(anvil_chain: LocalChai
         assert set(allowances(chain).values()) == {0}
 
 
-def test_after_a_declined_or_refused_step_nothing_is_approved(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_after_a_declined_or_refused_step_nothing_is_approved(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY | {"limits.native_floor": "100"}, TARGETS) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
@@ -91,9 +87,8 @@ def test_after_a_declined_or_refused_step_nothing_is_approved(anvil_chain: Local
 
 
 @pytest.mark.parametrize("percent", ["-3", *(pytest.param(drift, marks=pytest.mark.slow) for drift in ("-0.2", "3")), "0.2"])
-def test_prices_moved_after_the_approval__are_planned_with(anvil_chain: LocalChain, tmp_path: Path, percent: str) -> None:
+def test_prices_moved_after_the_approval__are_planned_with(chain: LocalChain, tmp_path: Path, percent: str) -> None:
     """The new plan never spends more than was approved, so that one round of approvals is enough."""
-    chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 15_000, "USDT": 15_000})
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         outcome = require_exact_rebalance(chain, agent, progress=when_approved(lambda: shift(chain, percent)))
@@ -107,9 +102,8 @@ def test_prices_moved_after_the_approval__are_planned_with(anvil_chain: LocalCha
         assert max(off_target(chain, TARGETS).values()) <= (10 if percent.startswith("-") else 100)
 
 
-def test_a_market_that_never_rests_still_ends_in_one_swap(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_market_that_never_rests_still_ends_in_one_swap(chain: LocalChain, tmp_path: Path) -> None:
     """Prices move before every transaction of the step: no loop of approvals, no needless refusal."""
-    chain = anvil_chain
     fund(chain, HELD)
     turns = iter(["0.1", "-0.2", "0.15", "-0.1", "0.2", "-0.15"])
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:

@@ -47,9 +47,8 @@ def gifts(chain: LocalChain, router: str, raw: int) -> Callable[[], object]:
 
 
 @ROUTERS
-def test_gifts_before_the_block__stop_nothing_and_are_no_profit(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
+def test_gifts_before_the_block__stop_nothing_and_are_no_profit(chain: LocalChain, tmp_path: Path, router: str) -> None:
     """What lies in the router is swapped along: the hub's second leg trades more than planned, and the books say so."""
-    chain = anvil_chain
     raw = 10**6
     fund(chain, HELD)
     with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}) as agent:
@@ -76,10 +75,9 @@ def test_gifts_before_the_block__stop_nothing_and_are_no_profit(anvil_chain: Loc
     ],
 )
 def test_late_push_of_every_pool__costs_the_floors_or_only_gas(
-    anvil_chain: LocalChain, tmp_path: Path, router: str, usd: int, end: OutcomeKind
+    chain: LocalChain, tmp_path: Path, router: str, usd: int, end: OutcomeKind
 ) -> None:
     """After all checks, and just before the bytes leave, a whale sells into each pool the token that the plan sells there."""
-    chain = anvil_chain
     fund(chain, HELD)
 
     with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}) as agent:

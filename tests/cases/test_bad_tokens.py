@@ -20,8 +20,7 @@ ESCAPES = "\x1b[31mUSDC\x1b[0m"
 
 
 @pytest.mark.parametrize("contract", ["GasBurner", "MegabyteToken"])
-def test_token_that_burns_gas_or_floods__halts_and_is_named(anvil_chain: LocalChain, tmp_path: Path, contract: str) -> None:
-    chain = anvil_chain
+def test_token_that_burns_gas_or_floods__halts_and_is_named(chain: LocalChain, tmp_path: Path, contract: str) -> None:
     fund(chain, dict.fromkeys(FOUR, 20_000))
     before = purse(chain)
     with reopened_agent(chain, with_guest(chain, tmp_path, replace_token(chain, "GUEST", contract))) as agent:
@@ -36,9 +35,8 @@ def test_token_that_burns_gas_or_floods__halts_and_is_named(anvil_chain: LocalCh
         assert chain.w3.eth.get_transaction_count(chain.wallet.address) == before.nonce
 
 
-def test_token_frozen_for_an_hour__is_left_alone_and_others_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_token_frozen_for_an_hour__is_left_alone_and_others_trade(chain: LocalChain, tmp_path: Path) -> None:
     """Nobody's token may keep an owner from his exits for good (T10)."""
-    chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 10_000, "WBTC": 10_000, "DAI": 10_000})
     guest = with_guest(chain, tmp_path, replace_token(chain, "GUEST", "GasBurner"))
     with reopened_agent(chain, guest) as agent:
@@ -55,9 +53,8 @@ def test_token_frozen_for_an_hour__is_left_alone_and_others_trade(anvil_chain: L
 
 
 @pytest.mark.slow
-def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(chain: LocalChain, tmp_path: Path) -> None:
     """The owner's symbol stands everywhere; what the contract calls itself is neither shown nor stored (T17)."""
-    chain = anvil_chain
     fund(chain, dict.fromkeys(FOUR, 20_000))
     assert isinstance(chain.node, AnvilNode)
     evil = replace_token(chain, "GUEST", "TestToken", "", "", 18)
@@ -77,9 +74,8 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: Loc
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
-def test_token_that_taxes_transfers__never_passes_the_simulation(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
+def test_token_that_taxes_transfers__never_passes_the_simulation(chain: LocalChain, tmp_path: Path, router: str) -> None:
     """Without the screen: the pools pay less than any quote of theirs says, nothing is sent, and nothing but an approval was."""
-    chain = anvil_chain
     taxed = replace_token(chain, "TAX", "FeeOnTransfer", "TAX", "TAX", 18, 500)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "TAX": 40_000})
     with reopened_agent(chain, with_guest(chain, tmp_path, taxed, "TAX", router, screen="off")) as agent:

@@ -40,8 +40,7 @@ def step(chain: LocalChain, agent: Agent, holdings: dict[str, int]) -> StepOutco
     return agent.rebalance(send=True, confirm=yes)
 
 
-def test_second_drift_in_the_cooldown__waits_for_its_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_second_drift_in_the_cooldown__waits_for_its_end(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, ROOMY | {"policy.cooldown": "1h"}, TARGETS) as agent:
         swap_of(step(chain, agent, UP))
         outcome = step(chain, agent, DOWN)
@@ -53,8 +52,7 @@ def test_second_drift_in_the_cooldown__waits_for_its_end(anvil_chain: LocalChain
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_day_s_turnover__is_shared_and_back_after_24_hours(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_day_s_turnover__is_shared_and_back_after_24_hours(chain: LocalChain, tmp_path: Path) -> None:
     day = Fraction(15, 100) * 90_000
     with agent_on(chain, tmp_path, ROOMY | {"limits.daily_turnover": "15%"}, TARGETS) as agent:
         first, _, _ = swap_of(step(chain, agent, UP))
@@ -71,9 +69,8 @@ def test_day_s_turnover__is_shared_and_back_after_24_hours(anvil_chain: LocalCha
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_day_s_loss__bounds_the_worst_case_of_each_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_day_s_loss__bounds_the_worst_case_of_each_trade(chain: LocalChain, tmp_path: Path) -> None:
     """Each step costs about 6 dollars and may cost 36; 6 bps of 90,000 are 54: what was lost is what the wallet shows."""
-    chain = anvil_chain
     prices = dict(chain.deployed_world.prices_usd)
     with agent_on(chain, tmp_path, ROOMY | {"limits.daily_loss": "6bps"}, TARGETS) as agent:
         total = Fraction(0)
@@ -110,8 +107,7 @@ def test_plan_beyond_the_day_s_loss__goes_in_part(anvil_chain: LocalChain, tmp_p
         assert 'limits.daily_loss = "0.6%"' in outcome.reason
 
 
-def test_budgets_outlive_the_process(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_budgets_outlive_the_process(chain: LocalChain, tmp_path: Path) -> None:
     loaded = trusted_config(chain, tmp_path, ROOMY | {"limits.daily_turnover": "15%"}, TARGETS)
     with reopened_agent(chain, loaded) as agent:
         plan, _, _ = swap_of(step(chain, agent, UP))
@@ -123,8 +119,7 @@ def test_budgets_outlive_the_process(anvil_chain: LocalChain, tmp_path: Path) ->
         assert history.reviews.last_rebalance_s is not None
 
 
-def test_a_schedule_reviews_when_it_is_due_and_not_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_schedule_reviews_when_it_is_due_and_not_before(chain: LocalChain, tmp_path: Path) -> None:
     timed = {"policy.trigger": {"kind": "time", "every": "1d"}}
     with agent_on(chain, tmp_path, ROOMY | timed, TARGETS) as agent:
         swap_of(step(chain, agent, UP))
@@ -145,8 +140,7 @@ def changes_of_a_day(agent: Agent) -> dict[str, int | None]:
     return {holding["symbol"]: holding["day_bps"] for holding in status_document(agent.status())["holdings"]}
 
 
-def test_hybrid_trigger__looks_on_schedule_and_acts_beyond_the_band(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_hybrid_trigger__looks_on_schedule_and_acts_beyond_the_band(chain: LocalChain, tmp_path: Path) -> None:
     hybrid = {"policy.trigger": {"kind": "hybrid", "every": "1d", "relative": "10%"}}
     with agent_on(chain, tmp_path, ROOMY | hybrid, TARGETS) as agent:
         assert step(chain, agent, {"WETH": 46_000, "USDC": 44_000}).kind is OutcomeKind.HOLD
@@ -155,8 +149,7 @@ def test_hybrid_trigger__looks_on_schedule_and_acts_beyond_the_band(anvil_chain:
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_halfway_or_edge_destination__goes_no_further(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_halfway_or_edge_destination__goes_no_further(chain: LocalChain, tmp_path: Path) -> None:
     ends = {}
     for destination in ("halfway", "band"):
         mark = chain.snapshot()

@@ -51,8 +51,7 @@ def near(value: Fraction | int, usd: int, within_bps: int = 60) -> bool:
     return abs(value - usd * USD) * BPS <= within_bps * usd * USD
 
 
-def test_a_thousand_of_five_is_invested_once_and_never_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_thousand_of_five_is_invested_once_and_never_more(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         assert unused(agent) == 4_000 * USD
@@ -69,9 +68,8 @@ def test_a_thousand_of_five_is_invested_once_and_never_more(anvil_chain: LocalCh
         assert mentions(excluded["why"], "portfolio.use_cash")
 
 
-def test_deposit_above_the_limit__is_left_and_names_the_setting(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_deposit_above_the_limit__is_left_and_names_the_setting(chain: LocalChain, tmp_path: Path) -> None:
     """All 1,000 are taken and WETH is underweight: 50 more buy nothing, also with the cash that is managed."""
-    chain = anvil_chain
     fund(chain, {"USDC": 1_000})
     with agent_on(chain, tmp_path, {**CAPPED, "limits.first_purchase": "10m"}, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
@@ -87,8 +85,7 @@ def test_deposit_above_the_limit__is_left_and_names_the_setting(anvil_chain: Loc
         assert "portfolio.use_cash=1050" in transfers.investment_document(later, agent, is_sent=False)["reason"]
 
 
-def test_falling_prices__take_no_more_and_gains_stay_managed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_falling_prices__take_no_more_and_gains_stay_managed(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
@@ -101,8 +98,7 @@ def test_falling_prices__take_no_more_and_gains_stay_managed(anvil_chain: LocalC
             assert abs(managed(agent) - before) * 50 <= before, "trades move no money in or out"
 
 
-def test_deposits__fill_the_ceiling_and_the_rest_is_left_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_deposits__fill_the_ceiling_and_the_rest_is_left_alone(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"USDC": 400})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
@@ -118,8 +114,7 @@ def test_deposits__fill_the_ceiling_and_the_rest_is_left_alone(anvil_chain: Loca
         assert unused(agent) == 2_500 * USD
 
 
-def test_a_withdrawal_and_the_end_pay_only_what_is_managed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_withdrawal_and_the_end_pay_only_what_is_managed(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
@@ -135,8 +130,7 @@ def test_a_withdrawal_and_the_end_pay_only_what_is_managed(anvil_chain: LocalCha
         assert near(chain.balance("USDC", HOME), 1_000)
 
 
-def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_the_account_outlives_a_restart_and_follows_the_setting(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
@@ -153,8 +147,7 @@ def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: Loc
     assert chain.balance("USDC") < before
 
 
-def test_manual_swap_exit_or_edit__does_not_reach_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_manual_swap_exit_or_edit__does_not_reach_the_rest(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"USDC": 5_000})
     stop = {
         **CAPPED,
@@ -181,8 +174,7 @@ def test_manual_swap_exit_or_edit__does_not_reach_the_rest(anvil_chain: LocalCha
 
 
 @pytest.mark.slow
-def test_strategies_share_only_what_is_used(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_strategies_share_only_what_is_used(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, {**CAPPED, **strategies("50%", "50%")}, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
@@ -200,9 +192,8 @@ def test_strategies_share_only_what_is_used(anvil_chain: LocalChain, tmp_path: P
         )
 
 
-def test_a_restored_store_counts_its_own_trades_as_such(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_restored_store_counts_its_own_trades_as_such(chain: LocalChain, tmp_path: Path) -> None:
     """The swap that the backup lacks is read from the chain: it moved the managed part and not the rest."""
-    chain = anvil_chain
     fund(chain, {"USDC": 5_000})
     loaded = trusted_config(chain, tmp_path / "a", CAPPED, HALVES, vouched=False)
     with reopened_agent(chain, loaded) as agent:

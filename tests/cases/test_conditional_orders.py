@@ -46,8 +46,7 @@ def settle_market(chain: LocalChain, prices: dict[str, int]) -> None:
     chain.mine(BLOCKS + 1)
 
 
-def test_crash__sells_at_once_and_stays_out_until_armed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_crash__sells_at_once_and_stays_out_until_armed(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 50_000, "USDC": 50_000})
     chain.mine(BLOCKS + 1)
     loaded = trusted_config(chain, tmp_path, CRASH, TWO)
@@ -83,9 +82,8 @@ def test_crash__sells_at_once_and_stays_out_until_armed(anvil_chain: LocalChain,
         assert stages(agent) == {"WETH stop_loss": "armed"}
 
 
-def test_re_entry_after_an_exit__is_not_held_by_its_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_re_entry_after_an_exit__is_not_held_by_its_turnover(chain: LocalChain, tmp_path: Path) -> None:
     """The exit moves half of the portfolio, the re-entry the other half: together more than limits.daily_turnover."""
-    chain = anvil_chain
     fund(chain, {"WETH": 50_000, "USDC": 50_000})
     chain.mine(BLOCKS + 1)
     changes = {**STOP, "limits.price_impact": "2%", "limits.turnover": "60%", "limits.daily_turnover": "60%", "policy.cooldown": "0s"}
@@ -101,9 +99,8 @@ def test_re_entry_after_an_exit__is_not_held_by_its_turnover(anvil_chain: LocalC
         assert agent.step_input().history.budgets.turnover_24h > 30_000 * USD, "purchases count"
 
 
-def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_push_that_stays_for_two_blocks_fires_no_stop(chain: LocalChain, tmp_path: Path) -> None:
     """By spot alone, which any push moves at once (T3)."""
-    chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
     with agent_on(chain, tmp_path, {**spot_price_config(chain, POOL), **STOP, "limits.oracle_deviation": "off"}, TWO) as agent:
@@ -132,8 +129,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         assert "WETH" in real.decision_result.decision.reason
 
 
-def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_liquidity_of_two_blocks_raises_no_highest_price(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
     trailing = {"portfolio.assets.0.trailing_stop": "20%", "policy.confirm_blocks": BLOCKS, "limits.oracle_deviation": "off"}
@@ -147,8 +143,7 @@ def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain
         chain.swap(POOL, "WETH", received_raw)
 
 
-def test_portfolio_stop__ignores_withdrawals_and_sells_everything(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_portfolio_stop__ignores_withdrawals_and_sells_everything(chain: LocalChain, tmp_path: Path) -> None:
     three = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}
     fund(chain, {"WETH": 40_000, "WBTC": 30_000, "USDC": 30_000})
     chain.mine(BLOCKS + 1)
@@ -183,8 +178,7 @@ def test_portfolio_stop__ignores_withdrawals_and_sells_everything(anvil_chain: L
         assert stages(agent) == {"portfolio stop_loss": "done"}
 
 
-def test_stop_while_paused__is_recorded_and_sold_on_resume(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_stop_while_paused__is_recorded_and_sold_on_resume(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
     loaded = trusted_config(chain, tmp_path, CRASH, TWO)
@@ -203,8 +197,7 @@ def test_stop_while_paused__is_recorded_and_sold_on_resume(anvil_chain: LocalCha
         assert chain.balance("WETH") * 3_000 < 10 * 10**18
 
 
-def test_too_dear_exit__waits_while_the_rest_is_rebalanced(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_too_dear_exit__waits_while_the_rest_is_rebalanced(chain: LocalChain, tmp_path: Path) -> None:
     targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}
     fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
@@ -240,9 +233,8 @@ def test_too_dear_exit__waits_while_the_rest_is_rebalanced(anvil_chain: LocalCha
         assert agent.context.store.budgets.history(0).reviews.last_rebalance_s == last, "an exit is no rebalance of the policy"
 
 
-def test_exit_stuck_after_confirmation__sends_nothing_else(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_exit_stuck_after_confirmation__sends_nothing_else(chain: LocalChain, tmp_path: Path) -> None:
     """The owner confirms the sale of LINK. Its pools are pushed while it is approved: he is asked for the rebalance of WETH anew."""
-    chain = anvil_chain
     targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}
     fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)

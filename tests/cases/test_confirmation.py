@@ -32,8 +32,7 @@ def hold_reason(agent: Agent) -> str:
 
 
 @pytest.mark.parametrize("stays", [*(pytest.param(blocks, marks=pytest.mark.slow) for blocks in (1, 2)), 3])
-def test_push_for_too_few_blocks__fires_nothing(anvil_chain: LocalChain, tmp_path: Path, stays: int) -> None:
-    chain = anvil_chain
+def test_push_for_too_few_blocks__fires_nothing(chain: LocalChain, tmp_path: Path, stays: int) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
     with agent_on(chain, tmp_path, spot_price_config(chain, POOL), TARGETS) as agent:
@@ -51,9 +50,8 @@ def test_push_for_too_few_blocks__fires_nothing(anvil_chain: LocalChain, tmp_pat
         assert isinstance(trusting.status().decision_result.decision, Rebalance)  # one block would have been enough
 
 
-def test_liquidity_of_one_block__fires_nothing_and_lasting_does(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_liquidity_of_one_block__fires_nothing_and_lasting_does(chain: LocalChain, tmp_path: Path) -> None:
     """An empty pool at twice the price is filled with ten times the depth of the true one: by depth the price nearly doubles."""
-    chain = anvil_chain
     flash = chain.add_v3_pool("WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
@@ -86,9 +84,8 @@ def _twice(chain: LocalChain) -> Fraction:
     return Fraction(2) if _order(chain)[0] == "WETH" else Fraction(1, 2)
 
 
-def test_a_crash_that_stays_is_acted_on_once_it_is_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_crash_that_stays_is_acted_on_once_it_is_confirmed(chain: LocalChain, tmp_path: Path) -> None:
     """By feeds and means: the market fell by a third, the feeds say so in one block, and three blocks later it is acted on."""
-    chain = anvil_chain
     fund(chain, {"WETH": 50_000, "USDC": 50_000})
     changes = {**ROOMY, "policy.confirm_blocks": BLOCKS, "limits.price_impact": "2%"}
     with agent_on(chain, tmp_path, changes, TARGETS) as agent:
@@ -109,9 +106,8 @@ def test_a_crash_that_stays_is_acted_on_once_it_is_confirmed(anvil_chain: LocalC
         assert max(off_target(chain, TARGETS).values()) <= 20
 
 
-def test_liquidity_of_two_blocks__gives_no_weight_in_the_mean(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_liquidity_of_two_blocks__gives_no_weight_in_the_mean(chain: LocalChain, tmp_path: Path) -> None:
     """By means alone and without confirmation: what a pool held over half an hour counts, not what it holds for 24 seconds."""
-    chain = anvil_chain
     flash = chain.add_v3_pool("WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
     chain.mint_position(flash.name, -887_200, 887_200, 10**12)
     fund(chain, {"WETH": 5_000, "USDC": 5_000})

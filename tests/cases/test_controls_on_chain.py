@@ -59,8 +59,7 @@ def test_device__is_added_and_removed_unless_of_no_push_service(
         assert run.store.alerts.devices() == ()
 
 
-def test_a_rebalance_is_sent_as_shown_and_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_rebalance_is_sent_as_shown_and_once(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, offers=True) as run:
         before = purse(chain)
         shown_plan_document = run.shown("rebalance")
@@ -79,8 +78,7 @@ def test_a_rebalance_is_sent_as_shown_and_once(anvil_chain: LocalChain, tmp_path
         assert [event.state for event in run.store.controls.events()] == ["queued", "taken", "done"]
 
 
-def test_a_plan_that_is_not_the_shown_one_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_plan_that_is_not_the_shown_one_is_refused(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, offers=True) as run:
         rebalance_document = run.ask("rebalance")
         fund(chain, {"WETH": 7_500, "WBTC": 1_500, "USDC": 1_000})
@@ -91,8 +89,7 @@ def test_a_plan_that_is_not_the_shown_one_is_refused(anvil_chain: LocalChain, tm
         assert result(record, "transaction") == []
 
 
-def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_offered_plan_waits_and_is_sent_once_confirmed(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, offers=True) as run:
         with raises_code(Refused, "not_waiting"):
             run.shown("confirm")
@@ -119,8 +116,7 @@ def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChai
 
 
 @pytest.mark.slow
-def test_changed_waiting_plan__is_offered_anew_and_ended_not(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_changed_waiting_plan__is_offered_anew_and_ended_not(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, offers=True) as run:
         run.look()
         first = run.shown("confirm")
@@ -138,8 +134,7 @@ def test_changed_waiting_plan__is_offered_anew_and_ended_not(anvil_chain: LocalC
         assert run.store.controls.offered_plan() is None
 
 
-def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_pause_holds_at_once_and_resume_ends_it(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path) as run:
         run.ask("pause", ("reason", "smoke"))
         assert run.agent.context.kill_switch.is_paused()
@@ -152,8 +147,7 @@ def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_pat
         assert purse(chain).nonce > before.nonce, "the cycle after it trades again"
 
 
-def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path) as run:
         before = purse(chain)
         switch = run.agent.context.kill_switch
@@ -179,8 +173,7 @@ def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: Loc
         assert switch.is_paused()
 
 
-def test_a_control_is_refused_by_the_guards_of_its_command(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_control_is_refused_by_the_guards_of_its_command(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, offers=True) as run:
         rebalance_document = run.ask("rebalance")
         run.ask("pause")
@@ -190,8 +183,7 @@ def test_a_control_is_refused_by_the_guards_of_its_command(anvil_chain: LocalCha
         assert purse(chain) == before
 
 
-def test_a_deposit_is_invested_as_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_deposit_is_invested_as_shown(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL) as run:
         run.look()
         chain.set_balance("USDC", chain.balance("USDC") + 2_000 * 10**6)
@@ -205,8 +197,7 @@ def test_a_deposit_is_invested_as_shown(anvil_chain: LocalChain, tmp_path: Path)
         assert result(record, "transaction"), record
 
 
-def test_a_withdrawal_is_paid_as_shown_to_the_configured_address(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_withdrawal_is_paid_as_shown_to_the_configured_address(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL) as run:
         withdraw_document = run.ask("withdraw", ("amount", "500"), ("to", HOME))
         record = run.ended(withdraw_document)
@@ -218,8 +209,7 @@ def test_a_withdrawal_is_paid_as_shown_to_the_configured_address(anvil_chain: Lo
 
 
 @pytest.mark.slow
-def test_a_withdrawal_that_needs_a_sale_shows_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_withdrawal_that_needs_a_sale_shows_it(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
         shown_plan_document = run.shown("withdraw", ("amount", "3500"), ("to", HOME))
         assert any(move.startswith("-") and "WETH" in move for move in shown_plan_document["moves"]), shown_plan_document["moves"]
@@ -227,8 +217,7 @@ def test_a_withdrawal_that_needs_a_sale_shows_it(anvil_chain: LocalChain, tmp_pa
         assert (record.state, chain.balance("USDC", HOME)) == (ControlState.DONE, 3_500 * 10**6), record
 
 
-def test_an_edit_is_written_and_taken_up_by_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_edit_is_written_and_taken_up_by_the_run(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL, offers=True) as run:
         shown_plan_document = run.shown("edit", ("target", "WETH=40%"), ("target", "USDC=40%"))
         assert shown_plan_document["document"]["changes"]
@@ -252,9 +241,8 @@ def test_alert_targets__are_edited_and_the_run_goes_on(anvil_chain: LocalChain, 
         assert load_config(run.loaded.path).config.alerts.targets == []
 
 
-def test_edit_without_a_change__confirms_none_made_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_edit_without_a_change__confirms_none_made_by_hand(chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and may ask for controls, has no key and no terminal."""
-    chain = anvil_chain
     with controlled_run(chain, tmp_path, LEVEL, offers=True, limits__payout_per_day="1000") as run:
         confirmed = run.store.configs.confirmed_digest()
         stolen = run.loaded.path.read_text().replace('payout_per_day = "1000"', 'payout_per_day = "off"')
@@ -266,8 +254,7 @@ def test_edit_without_a_change__confirms_none_made_by_hand(anvil_chain: LocalCha
         assert run.store.configs.confirmed_digest() == confirmed
 
 
-def test_edit_that_permits_more__is_refused_when_shown_and_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_edit_that_permits_more__is_refused_when_shown_and_done(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL, offers=True, limits__slippage="0.3%") as run:
         text = run.loaded.path.read_text()
         with raises_code(Refused, "widens"):
@@ -282,8 +269,7 @@ def test_edit_that_permits_more__is_refused_when_shown_and_done(anvil_chain: Loc
         assert (record.state, record.code) == (ControlState.REFUSED, "widens"), record
 
 
-def test_stop_loss__fires_whatever_a_control_has_tightened(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_stop_loss__fires_whatever_a_control_has_tightened(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL, portfolio__assets__0__stop_loss="10%") as run:
         run.look()
         for change in ("limits.gas_price=1 wei", "limits.slippage=0%", "limits.native_floor=9", "portfolio.assets.WETH.reserve=1000",
@@ -335,9 +321,8 @@ def test_stop_that_could_not_be_taken__is_done_by_the_next_look(anvil_chain: Loc
 
 
 @pytest.mark.parametrize("why", ["its sales differ from those shown", "the chain cannot be read"])
-def test_stop_that_differs_from_its_plan__stops_all_the_same(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
+def test_stop_that_differs_from_its_plan__stops_all_the_same(chain: LocalChain, tmp_path: Path, why: str) -> None:
     """The owner wants no more trades, so the run neither sells another set of tokens nor trades on."""
-    chain = anvil_chain
     is_down = False
 
     def answer(method: str, params: list[object], preview: object) -> object:
@@ -368,8 +353,7 @@ def test_stop_that_differs_from_its_plan__stops_all_the_same(anvil_chain: LocalC
 
 
 @pytest.mark.slow
-def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_stop_sells_and_pays_everything_as_shown(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
         document = run.shown("stop", ("to-stable", "yes"), ("send-to", HOME))["document"]
         total = document["sales_total"]
@@ -388,8 +372,7 @@ def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_
 
 
 @pytest.mark.slow
-def test_exits_are_offered_and_confirmed_one_by_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_exits_are_offered_and_confirmed_one_by_one(chain: LocalChain, tmp_path: Path) -> None:
     stops = {"portfolio__assets__0__stop_loss": "10%", "portfolio__assets__1__stop_loss": "10%", "limits__price_impact": "2%"}
     with controlled_run(chain, tmp_path, LEVEL, offers=True, **stops) as run:
         run.look()
@@ -417,8 +400,7 @@ ALTERED = (
 )  # fmt: skip
 
 
-def test_an_altered_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_altered_entry_is_refused(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL) as run:
         for number, changes in enumerate(ALTERED):
             withdraw_document = run.ask("withdraw", ("amount", f"{500 + number}"), ("to", HOME))
@@ -454,8 +436,7 @@ def test_expired_and_wrongly_dated_entries_are_not_carried_out(anvil_chain: Loca
             assert (record.state, record.code) == (state, code)
 
 
-def test_a_clock_that_was_set_back_carries_out_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_clock_that_was_set_back_carries_out_nothing(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL) as run:
         run.look()
         resume_document = run.ask("resume")
@@ -480,8 +461,7 @@ def test_rows_from_the_future__block_no_control(anvil_chain: LocalChain, tmp_pat
         assert "transitions" not in checks
 
 
-def test_a_replayed_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_replayed_entry_is_refused(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL) as run:
         withdraw_document = run.ask("withdraw", ("amount", "100"), ("to", HOME))
         assert run.ended(withdraw_document).state is ControlState.DONE
@@ -499,8 +479,7 @@ def test_a_replayed_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_flood_of_forged_entries__hides_no_genuine_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_flood_of_forged_entries__hides_no_genuine_one(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL) as run:
         rows = [
             {
@@ -551,9 +530,8 @@ def test_many_controls_leave_room_for_cycles(anvil_chain: LocalChain, tmp_path: 
     ],
 )  # fmt: skip
 def test_a_killed_run_neither_loses_nor_repeats_a_control(
-    anvil_chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, code: str
+    chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, code: str
 ) -> None:
-    chain = anvil_chain
     with controlled_run(chain, tmp_path, LEVEL) as run:
         withdraw_document = run.ask("withdraw", ("amount", "100"), ("to", HOME))
         loaded = run.loaded
@@ -575,8 +553,7 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
 # --- Several runs, and an unreadable secret.
 
 
-def test_a_single_cycle_takes_controls_unless_a_run_serves(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_single_cycle_takes_controls_unless_a_run_serves(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL) as run:
         resume_document = run.ask("resume")
         with service_lock(*wiring.lock_arguments(run.loaded)):
@@ -597,8 +574,7 @@ def test_run_without_its_secret__goes_on_and_refuses_controls(anvil_chain: Local
         assert run.look().kind is OutcomeKind.HOLD
 
 
-def test_control_that_waits_too_long__confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_control_that_waits_too_long__confirms_nothing(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL) as run:
         shown_plan_document = run.shown("withdraw", ("amount", "100"), ("to", HOME))
         request = ControlSubmission(

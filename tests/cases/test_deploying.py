@@ -53,11 +53,8 @@ def require_deployed_once(chain: LocalChain, agent: Agent, nonce: int, native_we
     assert store.budgets.history(chain.now_s()).budgets.gas_24h_wei == sent.receipt.gas_cost_wei
 
 
-def test_it_is_deployed_once_for_a_config_that_already_names_it(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chain = anvil_chain
-    loaded = agent_config(anvil_chain, tmp_path, AT_REBALANCER)
+def test_it_is_deployed_once_for_a_config_that_already_names_it(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = agent_config(chain, tmp_path, AT_REBALANCER)
     assert (rebalancer_deployment(loaded)["outcome"], rebalancer_deployment(loaded)["deployed"]) == ("planned", False)
     deployment_documents: list[DeploymentDocument] = []
     with op_stack(chain, monkeypatch) as node:
@@ -80,9 +77,8 @@ def test_it_is_deployed_once_for_a_config_that_already_names_it(
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, {"after:send"}))
-def test_killed_at_any_moment_it_is_deployed_exactly_once(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
-    chain = anvil_chain
-    loaded = trusted_config(anvil_chain, tmp_path, ROOMY)
+def test_killed_at_any_moment_it_is_deployed_exactly_once(chain: LocalChain, tmp_path: Path, moment: str) -> None:
+    loaded = trusted_config(chain, tmp_path, ROOMY)
     before = purse(chain)
 
     def killed() -> None:
@@ -103,8 +99,7 @@ def deploy(chain: LocalChain, loaded: LoadedConfig, progress: object = None) -> 
         return deploy_rebalancer(agent, confirm=agreed, progress=progress or str)  # type: ignore[arg-type]
 
 
-def test_deployment__needs_yes_code_deployer_and_no_pause(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_deployment__needs_yes_code_deployer_and_no_pause(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, ROOMY) as agent:
         before = purse(chain)
         assert deploy_rebalancer(agent, confirm=lambda _: False)["outcome"] == "declined"
@@ -124,9 +119,7 @@ def test_deployment__needs_yes_code_deployer_and_no_pause(anvil_chain: LocalChai
         assert purse(chain) == before
 
 
-def test_other_code_after_the_receipt__is_named_within_its_gas(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
-
+def test_other_code_after_the_receipt__is_named_within_its_gas(chain: LocalChain, tmp_path: Path) -> None:
     def forge(event: str) -> None:
         if event == "after:final":
             chain.transport.call("anvil_setCode", [rebalancer_address(), "0x6001"])
@@ -149,9 +142,7 @@ def deploy_by_another(chain: LocalChain) -> None:
 @pytest.mark.parametrize(
     ("moment", "reason"), [("confirm", PRECEDED), ("after:signed", PRECEDED_AFTER_SENDING), ("before:send", PRECEDED_AFTER_SENDING)]
 )
-def test_preceded_deployment__loses_its_gas_at_most(anvil_chain: LocalChain, tmp_path: Path, moment: str, reason: str) -> None:
-    chain = anvil_chain
-
+def test_preceded_deployment__loses_its_gas_at_most(chain: LocalChain, tmp_path: Path, moment: str, reason: str) -> None:
     def precede(event: str) -> None:
         if event == moment:
             deploy_by_another(chain)

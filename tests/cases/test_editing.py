@@ -112,9 +112,8 @@ def test_balance_that_leaves__is_no_loss_and_comes_back_no_gain(anvil_chain: Loc
     assert Decimal(back["end_value"]) - 8_000 == Decimal(back["deposits"]) > 1_999
 
 
-def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_a_token_is_added_planned_and_traded_once_it_is_trusted(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     link = chain.tokens["LINK"].address
     done = bot.edit(
         ConfigChanges(
@@ -130,9 +129,8 @@ def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: Loc
     assert link in {leg.token_out for leg in done.transition.plan.legs}
 
 
-def test_hand_edited_file__is_confirmed_live_by_no_machine(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_hand_edited_file__is_confirmed_live_by_no_machine(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     with reopened_agent(chain, bot.loaded) as agent:
         assert config_versions.confirm_without_asking(agent.context)
         assert config_versions.unconfirmed_changes(bot.loaded, agent.context.store.configs) is None
@@ -160,10 +158,9 @@ def test_hand_edited_file__is_confirmed_live_by_no_machine(anvil_chain: LocalCha
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-def test_edit__confirms_nothing_another_wrote_into_the_file(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_edit__confirms_nothing_another_wrote_into_the_file(chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for the owner's next yes to something else."""
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+    bot = EditedRun(chain, tmp_path)
     assert bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),))).earlier_edits == ()
     stolen = bot.file.read_text().replace('payout_per_day = "100000"', 'payout_per_day = "off"')
     assert stolen != bot.file.read_text()
@@ -237,9 +234,8 @@ def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChai
     assert bot.edit(ConfigChanges(key_settings=(("portfolio.numeraire", "WETH"), *converted.items()))).state == "written"
 
 
-def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_a_run_takes_up_a_confirmed_edit_without_ending(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="28d")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
@@ -255,10 +251,9 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
         assert agent.context.loaded_config.digest == load_config(bot.file).digest == agent.context.store.configs.confirmed_digest()
 
 
-def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_file_alone_changes_nothing_in_a_run_with_a_key(chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for a run to read it again."""
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+    bot = EditedRun(chain, tmp_path)
     with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
@@ -271,9 +266,8 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
         assert agent.context.loaded_config == bot.loaded
 
 
-def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
@@ -282,11 +276,8 @@ def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: Local
             next(looks)
 
 
-def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bot = EditedRun(chain, tmp_path)
     with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)

@@ -31,9 +31,8 @@ def link(chain: LocalChain, **more: str) -> ConfigChanges:
     return ConfigChanges(added_assets=(("LINK", chain.tokens["LINK"].address, "10%"),), targets=(("WETH", "40%"),), key_settings=keys)
 
 
-def test_added_token__is_shown_priced_pinned_and_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_added_token__is_shown_priced_pinned_and_planned(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = pins(store)
         declined = bot.edit(link(chain, feed=chain.feed_addresses["LINK"]), answer=False, pins_new=True)
@@ -59,9 +58,8 @@ def test_added_token__is_shown_priced_pinned_and_planned(anvil_chain: LocalChain
         assert chain.balance("LINK") > 0
 
 
-def test_added_token_without_feed__is_priced_by_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_added_token_without_feed__is_priced_by_its_pools(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     priced, _ = bot.edit(link(chain), pins_new=True).new_tokens.notes
     assert mentions(priced, "LINK", "twap", "1800 s")
     assert "v3 " in priced
@@ -69,11 +67,8 @@ def test_added_token_without_feed__is_priced_by_its_pools(anvil_chain: LocalChai
         assert agent.plan().kind is OutcomeKind.PLANNED
 
 
-def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bot = EditedRun(chain, tmp_path)
     account = next(line for line in bot.text.splitlines() if line.startswith("test_account"))
     live = bot.text.replace(account, 'keystore = "wallet.json"')
     bot.file.write_text(live.replace("[chain]\n", f'[chain]\nsingle_operator = "{chain.transport.operator}"\n', 1))
@@ -86,9 +81,8 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
         assert pins(store) == before
 
 
-def test_token_without_price_or_with_tax__is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_token_without_price_or_with_tax__is_not_added(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     unpriced = bot.refused(replace(link(chain), key_settings=(("reference.kind", '["feed"]'),)), pins_new=True)
     assert mentions(unpriced.message, "LINK", "feed", "has no")
     assert "--set portfolio.assets.LINK.feed=0x" in unpriced.remedy
@@ -102,10 +96,7 @@ def test_token_without_price_or_with_tax__is_not_added(anvil_chain: LocalChain, 
         assert taxed not in store.trust.pins()
 
 
-def test_the_refusal_of_a_new_token_without_code_reads_no_text(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chain = anvil_chain
+def test_the_refusal_of_a_new_token_without_code_reads_no_text(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bot = EditedRun(chain, tmp_path)
     chain.node.rpc("anvil_setStorageAt", chain.tokens["LINK"].address, IMPLEMENTATION_SLOTS[0], "0x" + "00" * 12 + "13" * 20)
     new_link = link(chain, feed=chain.feed_addresses["LINK"])

@@ -28,9 +28,8 @@ def remove(bot: EditedRun, changes: ConfigChanges = GONE) -> EditReport:
     )
 
 
-def test_removed_token__is_sold_to_the_last_unit_then_gone(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_removed_token__is_sold_to_the_last_unit_then_gone(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     first = remove(bot)
     assert first.state == "written"
     assert mentions(first.warnings[0], "WBTC", "next rebalance")
@@ -45,9 +44,8 @@ def test_removed_token__is_sold_to_the_last_unit_then_gone(anvil_chain: LocalCha
     assert [asset.symbol for asset in load_config(bot.file).config.portfolio.assets] == ["WETH", "USDC"]
 
 
-def test_dust_of_a_removed_token__is_named_and_halts_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_dust_of_a_removed_token__is_named_and_halts_nothing(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     remove(bot)
     with reopened_agent(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE

@@ -45,8 +45,7 @@ def bot(chain: LocalChain, folder: Path) -> Iterator[Agent]:
         yield agent
 
 
-def test_bot_kept__takes_back_what_it_may_and_trades_on_resume(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_bot_kept__takes_back_what_it_may_and_trades_on_resume(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
         allow(chain, "WETH", raw=10**18)
         before = purse(chain)
@@ -97,8 +96,7 @@ def test_a_store_that_is_adopted_pays_no_withdrawal_of_before(anvil_chain: Local
             transfers.resume_withdrawal(agent, withdrawal.request_id or 0, to=HOME, send=True, confirm=lambda _: True)
 
 
-def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_everything_is_sold_for_the_numeraire_and_paid_out(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
         looked = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
         assert looked.state == "planned", looked.reason
@@ -120,8 +118,7 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
         assert agent.step_input().history.budgets.outflow_24h == chain.balance("USDC", HOME)
 
 
-def test_stop_interrupted_before_payment__pays_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_stop_interrupted_before_payment__pays_once(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
     moments = 0
@@ -161,9 +158,8 @@ def test_stop_interrupted_before_payment__pays_once(anvil_chain: LocalChain, tmp
         assert chain.balance("USDC", HOME) == paid
 
 
-def test_a_stop_waits_until_what_it_sent_is_final(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_waits_until_what_it_sent_is_final(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No transaction is final after its own wait; blocks come while the stop waits for all of them."""
-    chain = anvil_chain
     settings = transactor.submission_settings
     reconcile = JournaledExecutor.reconcile
 
@@ -204,8 +200,7 @@ def test_stop_resumed_during_confirmations__stays_resumed(anvil_chain: LocalChai
         assert agent.plan().kind is not OutcomeKind.HALT
 
 
-def test_payout_beyond_the_day__is_paid_on_the_days_after(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_payout_beyond_the_day__is_paid_on_the_days_after(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, {**OPEN, "limits.payout_per_day": "6000"}, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -230,8 +225,7 @@ def test_payout_beyond_the_day__is_paid_on_the_days_after(anvil_chain: LocalChai
         assert purse(chain).raw["USDC"] == 0, done.reason
 
 
-def test_a_payout_to_an_unconfirmed_address_waits_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_payout_to_an_unconfirmed_address_waits_alone(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
         other = "0x000000000000000000000000000000000000dEaD"
         done = shutdown.stop(agent, to_stable=True, send_to=other, send=True, confirm=sure)
@@ -244,10 +238,8 @@ def test_a_payout_to_an_unconfirmed_address_waits_alone(anvil_chain: LocalChain,
 
 @pytest.mark.parametrize("part", ["pay", *slow(["sell", "preview", "cancel", "revoke"])])
 def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+    chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    chain = anvil_chain
-
     def refuses(*_: object, **__: object) -> None:
         raise Refused(f"{part} is refused here")
 
@@ -285,9 +277,8 @@ def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
         assert chain.balance("USDC", HOME) > 9_900 * USD
 
 
-def test_stop__names_what_is_not_worth_its_sale_and_why(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_stop__names_what_is_not_worth_its_sale_and_why(chain: LocalChain, tmp_path: Path) -> None:
     """The only LINK pools cost 0.3 % each way of two hops; 20 bps are allowed, and WETH costs five."""
-    chain = anvil_chain
     fund(chain, {"WETH": 5_000, "LINK": 300, "USDC": 2_000})
     with agent_on(chain, tmp_path, {"limits.plan_cost": "20bps"}, {"WETH": "50%", "LINK": "10%", "USDC": "40%"}) as agent:
         shutdown_report = shutdown.stop(agent, to_stable=True, confirm=sure)
@@ -315,8 +306,7 @@ def test_resume_asks_before_a_run_buys_back_what_a_stop_sold(anvil_chain: LocalC
         api.resume(tmp_path / "trimtab.toml", lambda _: pytest.fail("nothing was sold"))
 
 
-def test_coins_are_paid_out_as_they_are(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_coins_are_paid_out_as_they_are(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, OPEN, TARGETS) as agent:
         before = purse(chain)
@@ -329,9 +319,8 @@ KILLS = (7, 10, 13)
 
 
 @pytest.mark.parametrize("moment", [KILLS[0], *(pytest.param(kill, marks=pytest.mark.slow) for kill in KILLS[1:])])
-def test_withdrawal_killed_at_any_write__pays_exactly_once(anvil_chain: LocalChain, tmp_path: Path, moment: int) -> None:
+def test_withdrawal_killed_at_any_write__pays_exactly_once(chain: LocalChain, tmp_path: Path, moment: int) -> None:
     """The writes: request, openings, step, planned, signed, broadcast; the send; mined, final and what is booked."""
-    chain = anvil_chain
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
     with reopened_agent(chain, loaded) as agent:

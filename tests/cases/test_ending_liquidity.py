@@ -18,8 +18,7 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 
 
 @pytest.mark.parametrize("gift", [2_000, *slow([0])])
-def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, tmp_path: Path, gift: int) -> None:
-    chain = anvil_chain
+def test_liquidity_goes_out_before_everything_is_sold(chain: LocalChain, tmp_path: Path, gift: int) -> None:
     agents.fund(chain, {"WETH": 4_000, "USDC": 4_000})
     own = [lp_on_chain.provide_v2(chain, V2, 1_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own), TARGETS) as agent:

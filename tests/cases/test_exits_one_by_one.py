@@ -38,8 +38,7 @@ def sold_tokens(chain: LocalChain, intents: tuple[Intent, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("moment", [pytest.param(kill, marks=pytest.mark.slow) if kill in (30, 36, 42, 52) else kill for kill in KILLS])
-def test_a_kill_between_two_exits_neither_loses_nor_repeats_one(anvil_chain: LocalChain, tmp_path: Path, moment: int) -> None:
-    chain = anvil_chain
+def test_a_kill_between_two_exits_neither_loses_nor_repeats_one(chain: LocalChain, tmp_path: Path, moment: int) -> None:
     fund(chain, {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000})
     chain.mine(BLOCKS + 1)
     loaded = trusted_config(chain, tmp_path, STOPS, THREE)

@@ -54,8 +54,7 @@ def is_waiting(outcome: StepOutcome) -> bool:
         ("swap_router_02", True),
     ],
 )
-def test_reverted_exit__is_tried_again_after_growing_waits(anvil_chain: LocalChain, tmp_path: Path, router: str, native: bool) -> None:
-    chain = anvil_chain
+def test_reverted_exit__is_tried_again_after_growing_waits(chain: LocalChain, tmp_path: Path, router: str, native: bool) -> None:
     chain.set_native(10**18)
     fund(chain, {"WETH": 17_150 if native else 20_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
@@ -89,8 +88,7 @@ def test_reverted_exit__is_tried_again_after_growing_waits(anvil_chain: LocalCha
 
 
 @pytest.mark.slow
-def test_successful_exit__leaves_rebalances_to_their_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_successful_exit__leaves_rebalances_to_their_owner(chain: LocalChain, tmp_path: Path) -> None:
     three = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}
     fund(chain, {"WETH": 20_000, "WBTC": 15_000, "USDC": 15_000})
     chain.mine(BLOCKS + 1)
@@ -114,8 +112,7 @@ def test_successful_exit__leaves_rebalances_to_their_owner(anvil_chain: LocalCha
 
 
 @pytest.mark.slow
-def test_with_a_private_endpoint_every_try_of_an_exit_goes_there(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_with_a_private_endpoint_every_try_of_an_exit_goes_there(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
     with serve(passing_on(chain.url or "")) as relay:
@@ -134,9 +131,8 @@ def test_with_a_private_endpoint_every_try_of_an_exit_goes_there(anvil_chain: Lo
 
 
 @pytest.mark.slow
-def test_gas_of_reverts_uses_up_no_loss_that_an_exit_may_make(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_gas_of_reverts_uses_up_no_loss_that_an_exit_may_make(chain: LocalChain, tmp_path: Path) -> None:
     """Their gas is more than limits.daily_loss, and the exit alone less."""
-    chain = anvil_chain
     chain.set_native(10**18)
     fund(chain, {"WETH": 10_000, "USDC": 10_000})
     chain.mine(BLOCKS + 1)

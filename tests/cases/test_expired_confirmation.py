@@ -13,8 +13,7 @@ from tests.support.agents import ROOMY, agent_on, fund, meanwhile, purse, swap_o
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 
 
-def test_answer_after_the_plan_s_expiry__sends_no_approval(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_answer_after_the_plan_s_expiry__sends_no_approval(chain: LocalChain, tmp_path: Path) -> None:
     assert isinstance(chain.node, AnvilNode)
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:

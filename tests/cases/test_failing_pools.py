@@ -72,9 +72,8 @@ PAYING_FAULTS: dict[str, Callable[[LocalChain, Callable[..., None], str], None]]
 
 @pytest.mark.parametrize("fault", ["no-money", "false", *slow(["little-money", "frozen"])])
 @pytest.mark.parametrize("name", [DEEPEST, *slow([PAIR])])
-def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(anvil_chain: LocalChain, tmp_path: Path, fault: str, name: str) -> None:
+def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(chain: LocalChain, tmp_path: Path, fault: str, name: str) -> None:
     """The numeraire is no reserve for its sake, and nothing is bought above its target."""
-    chain = anvil_chain
     call_usdc = refusing_token(chain, "USDC")
     pool = chain.address_by_pool[name]
     fund(chain, {"WETH": 80_000, "WBTC": 10_000, "USDC": 5_000, "USDT": 5_000})
@@ -91,8 +90,7 @@ def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(anvil_chain: LocalChain,
 
 
 @pytest.mark.parametrize("how", [REVERTS, *slow([IS_FALSE])])
-def test_a_purchase_goes_beside_a_pool_that_cannot_receive(anvil_chain: LocalChain, tmp_path: Path, how: int) -> None:
-    chain = anvil_chain
+def test_a_purchase_goes_beside_a_pool_that_cannot_receive(chain: LocalChain, tmp_path: Path, how: int) -> None:
     call_usdc = refusing_token(chain, "USDC")
     pool = chain.address_by_pool[DEEPEST]
     fund(chain, {"WETH": 10_000, "WBTC": 10_000, "USDC": 75_000, "USDT": 5_000})
@@ -104,9 +102,8 @@ def test_a_purchase_goes_beside_a_pool_that_cannot_receive(anvil_chain: LocalCha
         assert max(off_target(chain, TARGETS).values()) < 60
 
 
-def test_an_exit_tries_every_pool_of_the_numeraire(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_an_exit_tries_every_pool_of_the_numeraire(chain: LocalChain, tmp_path: Path) -> None:
     """Two of the three pools of the pair fail, each in its own way: the third sells."""
-    chain = anvil_chain
     call_usdc = refusing_token(chain, "USDC")
     fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
     loaded = pinned(chain, tmp_path, STOP)
@@ -120,9 +117,8 @@ def test_an_exit_tries_every_pool_of_the_numeraire(anvil_chain: LocalChain, tmp_
         assert not pools_of(outcome) & {chain.address_by_pool[DEEPEST], chain.address_by_pool[PAIR]}
 
 
-def test_a_stop_names_what_no_pool_pays_and_goes_on_later(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_stop_names_what_no_pool_pays_and_goes_on_later(chain: LocalChain, tmp_path: Path) -> None:
     """Every pool of the numeraire is frozen: nothing can be sold, the stop says so and goes on once one is free."""
-    chain = anvil_chain
     call_usdc = refusing_token(chain, "USDC")
     fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
     pools = [pool.address for pool in chain.deployed_world.pool_by_name.values() if "USDC" in (pool.token0.symbol, pool.token1.symbol)]
@@ -140,10 +136,7 @@ def test_a_stop_names_what_no_pool_pays_and_goes_on_later(anvil_chain: LocalChai
         assert [chain.balance(symbol) for symbol in ("WETH", "WBTC", "USDT")] == [0, 0, 0]
 
 
-def test_a_stop_of_too_many_plans_says_so_and_goes_on_later(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chain = anvil_chain
+def test_a_stop_of_too_many_plans_says_so_and_goes_on_later(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
     monkeypatch.setattr(shutdown, "MAX_SALES", 1)
     with reopened_agent(chain, pinned(chain, tmp_path)) as agent:
@@ -163,8 +156,7 @@ ACCOUNTS: dict[str, tuple[Callable[[LocalChain], str], tuple[int, int], ScreenSu
 
 
 @pytest.mark.parametrize("who", ["wallet-sends", *slow(["wallet-receives", "wallet-sends-false", "router-receives"])])
-def test_a_refused_account_is_named_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
-    chain = anvil_chain
+def test_a_refused_account_is_named_and_the_others_trade(chain: LocalChain, tmp_path: Path, who: str) -> None:
     account_of, (sending, receiving), subject = ACCOUNTS[who]
     address = replace_token(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
     if who == "router-receives":
@@ -180,8 +172,7 @@ def test_a_refused_account_is_named_and_the_others_trade(anvil_chain: LocalChain
         assert address not in {token for leg in legs_of(outcome) for token in (leg.token_in, leg.token_out)}
 
 
-def test_a_swap_by_hand_and_paper_go_beside_it_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_swap_by_hand_and_paper_go_beside_it_too(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 80_000, "WBTC": 10_000, "USDC": 5_000, "USDT": 5_000})
     pool = chain.address_by_pool[DEEPEST]
     chain.set_balance("USDC", 1, pool)
@@ -205,9 +196,8 @@ def approved_raw(agent: Agent, outcome: StepOutcome, token: str) -> list[int]:
 
 
 @pytest.mark.parametrize("zero", [REVERTS, *slow([IS_FALSE])])
-def test_a_token_that_refuses_a_reset_is_approved_directly(anvil_chain: LocalChain, tmp_path: Path, zero: int) -> None:
+def test_a_token_that_refuses_a_reset_is_approved_directly(chain: LocalChain, tmp_path: Path, zero: int) -> None:
     """Five base units are left over: its sale, the rebalance and a stop go on, and none of it stays."""
-    chain = anvil_chain
     call_wbtc = refusing_token(chain, "WBTC")
     fund(chain, {"WETH": 30_000, "WBTC": 40_000, "USDC": 15_000, "USDT": 15_000})
     allow(chain, "WBTC", raw=5)
@@ -227,10 +217,7 @@ def test_a_token_that_refuses_a_reset_is_approved_directly(anvil_chain: LocalCha
 
 @pytest.mark.parametrize("refusals", [(REVERTS, REVERTS), *slow([((IS_FALSE, IS_FALSE),), ((REVERTS, IS_FALSE),)])])
 @pytest.mark.parametrize("held_usd", [40_000, *slow([0])], ids=lambda usd: f"held-{usd}")
-def test_a_token_that_refuses_approvals_is_left_alone(
-    anvil_chain: LocalChain, tmp_path: Path, refusals: tuple[int, int], held_usd: int
-) -> None:
-    chain = anvil_chain
+def test_a_token_that_refuses_approvals_is_left_alone(chain: LocalChain, tmp_path: Path, refusals: tuple[int, int], held_usd: int) -> None:
     address = replace_token(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": held_usd})
     allow(chain, "GUEST", "WETH", raw=5)
@@ -247,9 +234,8 @@ def test_a_token_that_refuses_approvals_is_left_alone(
 
 
 @pytest.mark.parametrize("how", ["ignores", *slow(["halves", "hides", "delays"])])
-def test_a_token_that_ignores_approvals_is_left_out(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
+def test_a_token_that_ignores_approvals_is_left_out(chain: LocalChain, tmp_path: Path, how: str) -> None:
     """It is approved twice, then the others trade; later looks pay nothing for it until its wait is over."""
-    chain = anvil_chain
     forget = forgetful_token(chain, how)
     guest = chain.tokens["GUEST"].address
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
@@ -273,9 +259,8 @@ def test_a_token_that_ignores_approvals_is_left_out(anvil_chain: LocalChain, tmp
         assert guest in {leg.token_in for leg in legs_of(agent.rebalance(send=True, confirm=yes))}
 
 
-def test_a_token_that_ignores_approvals_delays_no_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_token_that_ignores_approvals_delays_no_stop(chain: LocalChain, tmp_path: Path) -> None:
     """A rebalance left it out a moment ago; the owner's stop tries it at once."""
-    chain = anvil_chain
     forget = forgetful_token(chain, "ignores")
     guest = chain.tokens["GUEST"].address
     fund(chain, {**dict.fromkeys(FOUR, 1_250), "GUEST": 5_000})

@@ -33,9 +33,8 @@ NOT_WORTH_IT = {(500, "30"), (3_000, "30")}
     ],
 )
 def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
-    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dollars: int, gwei: str
+    chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dollars: int, gwei: str
 ) -> None:
-    chain = anvil_chain
     fund(chain, {"USDC": dollars})
     with without_tips(chain) as url:
         path = newcomer(chain, url, tmp_path, lambda *args: in_process(capfd, monkeypatch, *args))

@@ -49,8 +49,7 @@ def ended_why(agent: Agent) -> str:
     return agent.context.store.executions.purchases()[0].why
 
 
-def test_ten_thousand_dollars__are_invested_by_one_transaction(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_ten_thousand_dollars__are_invested_by_one_transaction(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"USDC": 10_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -68,8 +67,7 @@ def test_ten_thousand_dollars__are_invested_by_one_transaction(anvil_chain: Loca
         assert drift.turnover <= 3_000 * USD
 
 
-def test_purchase_beyond_the_pools__goes_in_equal_parts(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_purchase_beyond_the_pools__goes_in_equal_parts(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"USDC": 2_000_000})
     loaded = trusted_config(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -100,9 +98,8 @@ def test_purchase_beyond_the_pools__goes_in_equal_parts(anvil_chain: LocalChain,
 
 
 @pytest.mark.parametrize("hours", [pytest.param(round_count, marks=pytest.mark.slow) for round_count in (6, 3)])
-def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: LocalChain, tmp_path: Path, hours: int) -> None:
+def test_a_purchase_beyond_daily_loss_completes_in_three_days(chain: LocalChain, tmp_path: Path, hours: int) -> None:
     """Its worst case is two and a half times limits.daily_loss: each part fits in what the day has left, and the rest follows."""
-    chain = anvil_chain
     tight = BUYS | {"limits.slippage": "2bps"}
     fund(chain, {"USDC": 100_000})
     with agent_on(chain, tmp_path / "whole", tight, TARGETS) as agent:
@@ -142,8 +139,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
         assert all(abs(weights(agent)[symbol] - bps) <= 60 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
 
 
-def test_top_up_beyond_turnover_limits__is_invested_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_top_up_beyond_turnover_limits__is_invested_whole(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
         agent.status()
@@ -161,8 +157,7 @@ def test_top_up_beyond_turnover_limits__is_invested_whole(anvil_chain: LocalChai
         assert agent.step_input().history.cash_flows.purchase is None, "done is said of the whole alone"
 
 
-def test_top_up_beyond_the_pools__names_its_parts_and_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_top_up_beyond_the_pools__names_its_parts_and_goes_on(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     loaded = trusted_config(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -190,9 +185,8 @@ def test_top_up_beyond_the_pools__names_its_parts_and_goes_on(anvil_chain: Local
 
 
 @pytest.mark.slow
-def test_two_deposits_crash_and_stop__beside_an_open_top_up(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_two_deposits_crash_and_stop__beside_an_open_top_up(chain: LocalChain, tmp_path: Path) -> None:
     """Gas makes the rest of a top-up too dear: the command returns, the rest is drift, and the stop loss of a crash sells."""
-    chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     changes = BUYS | {"limits.price_impact": "25bps", "policy.cooldown": "0s", "portfolio.assets.1.stop_loss": "20%"}
     with reopened_agent(chain, trusted_config(chain, tmp_path, changes, TARGETS)) as agent:
@@ -212,8 +206,7 @@ def test_two_deposits_crash_and_stop__beside_an_open_top_up(anvil_chain: LocalCh
         assert mentions(fired.reason, "exits sold", "WBTC"), fired.reason
 
 
-def test_a_sale_for_a_withdrawal_leaves_the_turnover_of_the_day(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_sale_for_a_withdrawal_leaves_the_turnover_of_the_day(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
         agent.status()
@@ -222,8 +215,7 @@ def test_a_sale_for_a_withdrawal_leaves_the_turnover_of_the_day(anvil_chain: Loc
         assert agent.step_input().history.budgets.turnover_24h < 100 * USD, "what is sold for a payout is no drift"
 
 
-def test_a_gift_after_the_first_purchase_frees_no_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_gift_after_the_first_purchase_frees_no_turnover(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"USDC": 10_000})
     with agent_on(chain, tmp_path, BUYS | {"limits.balance_jump": "off", "policy.cooldown": "0s"}, TARGETS) as agent:
         swap_of(agent.rebalance(send=True, confirm=yes))

@@ -36,8 +36,7 @@ def kinds(results: object) -> list[OutcomeKind]:
     return [result.kind for result in results if isinstance(result, StepOutcome)]
 
 
-def test_each_portfolio_acts_for_its_own_wallet(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_each_portfolio_acts_for_its_own_wallet(chain: LocalChain, tmp_path: Path) -> None:
     paths = [
         add_portfolio(chain, tmp_path, "calm", 5, BALANCED),
         add_portfolio(chain, tmp_path, "drifted", 6, TOO_MUCH_WETH),
@@ -59,8 +58,7 @@ def test_each_portfolio_acts_for_its_own_wallet(anvil_chain: LocalChain, tmp_pat
     assert {line["wallet"] for line in fleet.lines("savings") if line["event"] == "started"} == {wallet_of(7, chain)}
 
 
-def test_mistaken_config__waits_alone_and_looks_once_mended(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_mistaken_config__waits_alone_and_looks_once_mended(chain: LocalChain, tmp_path: Path) -> None:
     paths = [add_portfolio(chain, tmp_path, name, account, BALANCED) for name, account in (("good", 5), ("broken", 6))]
     sound = paths[1].read_text()
     paths[1].write_text(sound.replace('operator = "local"', 'operator = "local"\nunknown_key = 1'))
@@ -78,8 +76,7 @@ def test_mistaken_config__waits_alone_and_looks_once_mended(anvil_chain: LocalCh
 
 
 @pytest.mark.slow
-def test_damaged_store_and_config__stop_none_of_the_other_48(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_damaged_store_and_config__stop_none_of_the_other_48(chain: LocalChain, tmp_path: Path) -> None:
     names = [f"p{number}" for number in range(50)]
     nobody = {"wallet.test_account": None, "wallet.keystore": "wallet.json"}
     paths = [
@@ -99,8 +96,7 @@ def test_damaged_store_and_config__stop_none_of_the_other_48(anvil_chain: LocalC
     assert max(map(len, failing.values())) <= 5, "each waits by itself, twice as long each time"
 
 
-def test_two_portfolios__share_no_variable_endpoint_or_alert(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_two_portfolios__share_no_variable_endpoint_or_alert(chain: LocalChain, tmp_path: Path) -> None:
     boxes = {"left": ReceivedMessages(), "right": ReceivedMessages()}
     with ExitStack() as stack:
         nodes = {name: stack.enter_context(serve(passing_on(chain.url or ""))) for name in boxes}
@@ -132,8 +128,7 @@ def _owners(batch: object) -> list[str]:
     return [call["params"][0].lower() for call in calls if call["method"] == "eth_getTransactionCount"]
 
 
-def test_a_round_of_six_holding_portfolios_takes_two_requests(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_round_of_six_holding_portfolios_takes_two_requests(chain: LocalChain, tmp_path: Path) -> None:
     with serve(passing_on(chain.url or "")) as node:
         own_node = {"chain.rpc": [{"url": node.url, "operator": "counted"}]}
         paths = [add_portfolio(chain, tmp_path, f"p{account}", account, BALANCED, own_node) for account in range(4, 10)]
@@ -173,8 +168,7 @@ def test_metrics_file__counts_looks_and_names_what_cannot_open(
     ]
 
 
-def test_of_two_configs_of_one_wallet_only_one_acts(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_of_two_configs_of_one_wallet_only_one_acts(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = ReceivedMessages()
     alerts = {"alerts": {"targets": [{"name": "hook", "url_env": "HOOK"}]}}
     with webhook(box) as hook:
@@ -188,8 +182,7 @@ def test_of_two_configs_of_one_wallet_only_one_acts(anvil_chain: LocalChain, tmp
     assert fleet.failures == [f"wallet.address: {wallet_of(5, chain)} is served by the portfolio {served}"]
 
 
-def test_owner_s_stop__ends_one_portfolio_and_a_pause_holds_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_owner_s_stop__ends_one_portfolio_and_a_pause_holds_one(chain: LocalChain, tmp_path: Path) -> None:
     paths = {
         name: add_portfolio(chain, tmp_path, name, account, BALANCED) for account, name in enumerate(("stopped", "paused", "going"), 5)
     }
@@ -210,8 +203,7 @@ def test_owner_s_stop__ends_one_portfolio_and_a_pause_holds_one(anvil_chain: Loc
     assert "2 of 3 portfolios run; stopped: stopped" in [line["status"] for line in fleet.lines() if line["event"] == "fleet"]
 
 
-def test_silent_endpoint__delays_its_own_portfolio_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_silent_endpoint__delays_its_own_portfolio_alone(chain: LocalChain, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         paths = [add_portfolio(chain, tmp_path, name, account, BALANCED) for account, name in enumerate(("good", "silent"), 5)]
@@ -223,9 +215,8 @@ def test_silent_endpoint__delays_its_own_portfolio_alone(anvil_chain: LocalChain
     assert "did not answer within 2 s" in fleet.failures[0]
 
 
-def test_silent_signer__delays_its_own_portfolio_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_silent_signer__delays_its_own_portfolio_alone(chain: LocalChain, tmp_path: Path) -> None:
     """Each config names its own signer in its own .env; the wallet behind the silent one sends nothing."""
-    chain = anvil_chain
     remote = {"wallet.test_account": None, "wallet.signer_url_env": "TRIMTAB_SIGNER"}
     with socket.create_server(("127.0.0.1", 0)) as silent:
         urls = {"good": chain.url, "silent": f"http://127.0.0.1:{silent.getsockname()[1]}"}

@@ -301,8 +301,7 @@ BUSY_VENUES: dict[str, Callable[[HyperliquidServer, Agent], None]] = {
 
 
 @pytest.mark.parametrize("venue", BUSY_VENUES)
-def test_an_exit_on_chain_waits_for_no_venue(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, venue: str) -> None:
-    chain = anvil_chain
+def test_an_exit_on_chain_waits_for_no_venue(server: HyperliquidServer, chain: LocalChain, tmp_path: Path, venue: str) -> None:
     changes = venue_changes(server, {"BTC": "100%"}) | {"portfolio.assets.0.stop_loss": "2700", "policy.confirm_blocks": 2}
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         open_book(agent, chain)
@@ -319,8 +318,7 @@ def test_an_exit_on_chain_waits_for_no_venue(server: HyperliquidServer, anvil_ch
 
 
 @pytest.mark.parametrize("venue", ["a venue that limits every read", *slow([name for name in BUSY_VENUES if "limits" not in name])])
-def test_a_stop_waits_for_no_venue(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, venue: str) -> None:
-    chain = anvil_chain
+def test_a_stop_waits_for_no_venue(server: HyperliquidServer, chain: LocalChain, tmp_path: Path, venue: str) -> None:
     with agents.agent_on(chain, tmp_path, venue_changes(server, {"BTC": "100%"}), EVEN) as agent:
         open_book(agent, chain)
         pass_time(chain, 700)

@@ -23,8 +23,7 @@ TARGETS = {"LINK": "10%", "WBTC": "10%", "USDT": "80%", "USDC": "0%", "WETH": "0
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
-def test_tokens_that_are_sold_through_a_hub_leave_it_together(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
-    chain = anvil_chain
+def test_tokens_that_are_sold_through_a_hub_leave_it_together(chain: LocalChain, tmp_path: Path, router: str) -> None:
     fund(chain, {"LINK": 20_000, "WBTC": 20_000, "USDT": 10_000})
     with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}, TARGETS) as agent:
         plan, swap, receipt = swap_of(require_exact_rebalance(chain, agent))

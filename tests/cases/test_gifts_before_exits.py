@@ -44,8 +44,7 @@ def halts(outcome: StepOutcome) -> list[str]:
         ("rebalancer", True),
     ],
 )
-def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(anvil_chain: LocalChain, tmp_path: Path, router: str, native: bool) -> None:
-    chain = anvil_chain
+def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(chain: LocalChain, tmp_path: Path, router: str, native: bool) -> None:
     chain.set_native(10**18)
     fund(chain, {"WETH": 47_150 if native else 50_000, "USDC": 50_000})
     chain.mine(BLOCKS + 1)
@@ -67,8 +66,7 @@ def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(anvil_chain: Loc
         assert look(agent).kind is OutcomeKind.HALT
 
 
-def test_gift_that_lifts_over_the_cap__stops_no_exit(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_gift_that_lifts_over_the_cap__stops_no_exit(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
     with agent_on(chain, tmp_path, {**STOP, "portfolio.max_live_value": "10050"}, TWO) as agent:
@@ -79,8 +77,7 @@ def test_gift_that_lifts_over_the_cap__stops_no_exit(anvil_chain: LocalChain, tm
         assert swap_of(fired)[0].is_exit, "10,230 are held, and 10,050 may be"
 
 
-def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, ROOMY, TWO)
     with reopened_agent(chain, loaded) as agent:
@@ -107,8 +104,7 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
         assert [flow.kind for flow in renamed] == [ExternalTransferKind.GIFT], "its owner may still say what it was"
 
 
-def test_deposit_within_the_share__is_traded_after_two_blocks(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_deposit_within_the_share__is_traded_after_two_blocks(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 53_000, "USDC": 47_000})
     loaded = trusted_config(chain, tmp_path, {**ROOMY, "limits.deposit_auto": "10%", "portfolio.max_live_value": "200000"}, TWO)
     with reopened_agent(chain, loaded) as agent:
@@ -131,8 +127,7 @@ def test_deposit_within_the_share__is_traded_after_two_blocks(anvil_chain: Local
     assert abs(float(period["profit"])) < 200, "18,000 came, and none of it is profit"
 
 
-def test_base_unit_without_a_price__holds_nothing_once_it_is_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_base_unit_without_a_price__holds_nothing_once_it_is_back(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 50_000, "USDC": 50_000})
     chain.mine(BLOCKS + 1)
     with agent_on(chain, tmp_path, {**STOP, "reference.kind": ["feed"]}, TWO) as agent:
@@ -153,8 +148,7 @@ def test_base_unit_without_a_price__holds_nothing_once_it_is_back(anvil_chain: L
         assert [flow.value is None for flow in agent.context.store.balances.transfers()] == [False], "valued once the price is back"
 
 
-def test_a_gift_stops_no_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_gift_stops_no_end(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agent_on(chain, tmp_path, {}, TWO) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
@@ -165,9 +159,8 @@ def test_a_gift_stops_no_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
         assert chain.balance("WETH") * chain.deployed_world.prices_usd["WETH"] < 10 * 10**18
 
 
-def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(chain: LocalChain, tmp_path: Path) -> None:
     """The fall is three times limits.daily_loss: an exit answers for what trades lost, not for it."""
-    chain = anvil_chain
     fund(chain, {"WETH": 50_000, "USDC": 50_000})
     chain.mine(BLOCKS + 1)
     with agent_on(chain, tmp_path, STOP, TWO) as agent:
@@ -187,8 +180,7 @@ def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(anvil_chain: Lo
         assert look(agent).kind is OutcomeKind.HALT, "no time accepts a fall"
 
 
-def test_waiting_gift__lets_the_earlier_rest_be_withdrawn(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_waiting_gift__lets_the_earlier_rest_be_withdrawn(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     changes = {**ROOMY, "wallet.payout_addresses": [HOME], "limits.payout_per_day": "off"}
     with agent_on(chain, tmp_path, changes, TWO) as agent:
@@ -207,8 +199,7 @@ def test_waiting_gift__lets_the_earlier_rest_be_withdrawn(anvil_chain: LocalChai
         assert look(agent).kind is OutcomeKind.HALT
 
 
-def test_gift_over_the_cap__is_left_and_the_rest_rebalanced(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_gift_over_the_cap__is_left_and_the_rest_rebalanced(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, {**ROOMY, "portfolio.max_live_value": "10050", "limits.price_impact": "2%"}, TWO)
     with reopened_agent(chain, loaded) as agent:
@@ -246,8 +237,7 @@ def test_gift_over_the_cap__is_left_and_the_rest_rebalanced(anvil_chain: LocalCh
         ], "what its owner confirmed counts"
 
 
-def test_a_small_gift_over_the_cap_stops_no_rebalance(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_small_gift_over_the_cap_stops_no_rebalance(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     changes = {**ROOMY, "portfolio.max_live_value": "12010", "limits.price_impact": "2%"}
     with agent_on(chain, tmp_path, changes, TWO) as agent:
@@ -260,8 +250,7 @@ def test_a_small_gift_over_the_cap_stops_no_rebalance(anvil_chain: LocalChain, t
         assert swap_of(done)[0].legs
 
 
-def test_a_gift_left_alone_goes_with_an_exit(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_gift_left_alone_goes_with_an_exit(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
     changes = {**STOP, "portfolio.max_live_value": "10050", "limits.balance_jump_wait": "off"}
@@ -274,9 +263,8 @@ def test_a_gift_left_alone_goes_with_an_exit(anvil_chain: LocalChain, tmp_path: 
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "the gift too"
 
 
-def test_gift_sold_by_an_exit__stops_no_rebalance_of_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_gift_sold_by_an_exit__stops_no_rebalance_of_the_rest(chain: LocalChain, tmp_path: Path) -> None:
     """It is numeraire by then, above the ceiling as before, and still nobody's to manage."""
-    chain = anvil_chain
     fund(chain, {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000})
     chain.mine(BLOCKS + 1)
     changes = {**ROOMY, **STOP, "portfolio.max_live_value": "10050"}

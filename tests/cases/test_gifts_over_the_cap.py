@@ -47,8 +47,7 @@ def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceili
         yield agent
 
 
-def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_strategies_rebalance_without_a_gift_above_the_cap(chain: LocalChain, tmp_path: Path) -> None:
     with gifted(chain, tmp_path, strategies("50%", "50%")) as agent:
         own = {
             symbol: sum(strategy_book.balance_raw(chain.tokens[symbol].address) for strategy_book in books(agent).strategy_books)
@@ -72,8 +71,7 @@ def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalCha
         assert own["USDC"] == chain.balance("USDC"), "what its owner confirmed is theirs"
 
 
-def test_order_at_its_price__is_filled_beside_a_gift_over_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_order_at_its_price__is_filled_beside_a_gift_over_the_cap(chain: LocalChain, tmp_path: Path) -> None:
     with gifted(chain, tmp_path, {}) as agent:
         weth = chain.balance("WETH")
         order, outcome = place(agent, "2900")
@@ -85,8 +83,7 @@ def test_order_at_its_price__is_filled_beside_a_gift_over_the_cap(anvil_chain: L
         assert limit_orders.state == "filled"
 
 
-def test_manual_swap__goes_on_beside_a_gift_and_spends_none(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_manual_swap__goes_on_beside_a_gift_and_spends_none(chain: LocalChain, tmp_path: Path) -> None:
     with gifted(chain, tmp_path, {}) as agent:
         done = agent.swap("WETH", "USDC", "0.05", send=True, confirm=lambda _: True)
         assert done.kind is OutcomeKind.DONE, done.reason
@@ -96,9 +93,8 @@ def test_manual_swap__goes_on_beside_a_gift_and_spends_none(anvil_chain: LocalCh
         assert "excluded" in beyond.reason, "the gift is nobody's to spend"
 
 
-def test_wobble_around_the_ceiling__trades_nothing_of_a_gift(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_wobble_around_the_ceiling__trades_nothing_of_a_gift(chain: LocalChain, tmp_path: Path) -> None:
     """Without memory each crossing bought with 600 of the 1,100 dollars, or sold for them."""
-    chain = anvil_chain
     with gifted(chain, tmp_path, {}, ceiling="11050") as agent:
         price = chain.deployed_world.prices_usd["WETH"]
         for percent in (98, 102, 98):
@@ -112,8 +108,7 @@ def test_wobble_around_the_ceiling__trades_nothing_of_a_gift(anvil_chain: LocalC
         assert look(agent).kind is OutcomeKind.DONE, "what its owner confirmed is managed below the ceiling"
 
 
-def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_status_names_what_is_left_alone_whatever_is_decided(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "10050"}, TWO)
 
@@ -144,8 +139,7 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
         assert told(agent) == "Rebalance"
 
 
-def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_edit_is_shown_beside_a_gift_above_the_cap(chain: LocalChain, tmp_path: Path) -> None:
     with gifted(chain, tmp_path, {}) as agent:
         changed = partial(apply_changes, changes=ConfigChanges(targets=(("WETH", "30%"), ("USDC", "70%"))))
         path = agent.context.loaded_config.path
@@ -155,8 +149,7 @@ def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, t
     assert mentions(edit_report.transition.reason, "1100 USDC", "excluded")
 
 
-def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(chain: LocalChain, tmp_path: Path) -> None:
     with gifted(chain, tmp_path, {}, ceiling="11000") as agent:
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
         investment_reports: list[InvestmentReport] = []
@@ -171,8 +164,7 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: Local
         assert look(agent).kind is OutcomeKind.HOLD
 
 
-def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_later_gift_takes_no_room_from_a_deposit_of_before(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
     with reopened_agent(chain, loaded) as agent:
@@ -187,8 +179,7 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalC
         assert [flow.delta_raw for flow in done.uninvested_deposits] == [700 * USD]
 
 
-def test_fresh_gift__refuses_no_investment(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_fresh_gift__refuses_no_investment(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
     with reopened_agent(chain, loaded) as agent:
@@ -204,8 +195,7 @@ def test_fresh_gift__refuses_no_investment(anvil_chain: LocalChain, tmp_path: Pa
         assert look(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
 
 
-def test_investment_above_the_owner_s_ceiling__is_refused_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_investment_above_the_owner_s_ceiling__is_refused_first(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
     with reopened_agent(chain, loaded) as agent:
@@ -218,8 +208,7 @@ def test_investment_above_the_owner_s_ceiling__is_refused_first(anvil_chain: Loc
         assert [flow.kind for flow in agent.context.store.balances.transfers()] == [None], "nothing is taken for a deposit"
 
 
-def test_the_end_and_a_withdrawal_take_the_gift_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_the_end_and_a_withdrawal_take_the_gift_too(chain: LocalChain, tmp_path: Path) -> None:
     with gifted(chain, tmp_path, {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off"}) as agent:
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("5500", to=HOME), send=True, confirm=lambda _: True)
         assert done.state == "paid", done.reason

@@ -41,10 +41,9 @@ def frozen(chain: LocalChain, symbol: str) -> None:
 
 
 @pytest.mark.slow
-def test_hard_pause__cancels_what_waits_and_revokes_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
-    node = anvil_chain.node
-    clock = waiting_clock(anvil_chain)
+def test_hard_pause__cancels_what_waits_and_revokes_the_rest(chain: LocalChain, tmp_path: Path) -> None:
+    node = chain.node
+    clock = waiting_clock(chain)
     assert isinstance(node, AnvilNode)
     fund(chain, HELD)
     allow(chain, "WETH", "LINK")
@@ -84,8 +83,7 @@ def test_hard_pause__cancels_what_waits_and_revokes_the_rest(anvil_chain: LocalC
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_a_soft_or_unreadable_switch_takes_nothing_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_soft_or_unreadable_switch_takes_nothing_back(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
@@ -118,8 +116,7 @@ def test_hard_pause__allowance_that_cannot_be_read__is_a_failure(
         assert (report.state, report.unrevoked_text) == ("stopped", "the allowance of WETH to 0x1 cannot be read: reverted")
 
 
-def test_report_of_a_hard_pause_decides_nothing(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_report_of_a_hard_pause_decides_nothing(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, HELD)
     allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
@@ -131,8 +128,7 @@ def test_report_of_a_hard_pause_decides_nothing(anvil_chain: LocalChain, tmp_pat
         assert {drift.symbol for drift in outcome.decision_result.drifts} == set(TARGETS)
 
 
-def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_one_token_that_refuses_stops_no_other(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     allow(chain, "WETH", "USDC")
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
@@ -146,9 +142,8 @@ def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path
         assert allowances_left["WETH"] > 0
 
 
-def test_run_paused_hard__takes_back_at_once_and_trades_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
-    clock = waiting_clock(anvil_chain)
+def test_run_paused_hard__takes_back_at_once_and_trades_nothing(chain: LocalChain, tmp_path: Path) -> None:
+    clock = waiting_clock(chain)
     fund(chain, HELD)
     with reopened_agent(chain, trusted_config(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
         allow(chain, "WETH")

@@ -56,9 +56,8 @@ def hiding(url: str, hidden: tuple[str, ...], number: int = 1) -> Iterator[Recei
     ],
 )
 def test_hidden_receipt_from_init_on__is_settled_once(
-    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hidden: tuple[str, ...]
+    chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hidden: tuple[str, ...]
 ) -> None:
-    chain = anvil_chain
     fund(chain, {"USDC": 600})
     with scene_on(chain, tmp_path, "0.05", capfd, monkeypatch) as scene, hiding(str(chain.url), hidden, number=2) as endpoint:
         monkeypatch.setenv("RPC_A", endpoint.server.url)
@@ -84,9 +83,8 @@ def test_hidden_receipt_from_init_on__is_settled_once(
 
 
 @pytest.mark.parametrize("operators", [1, *slow([2])])
-def test_run__waits_with_back_off_for_a_hidden_receipt(anvil_chain: LocalChain, tmp_path: Path, operators: int) -> None:
+def test_run__waits_with_back_off_for_a_hidden_receipt(chain: LocalChain, tmp_path: Path, operators: int) -> None:
     """With two operators that must agree, it is enough that one hides it."""
-    chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with hiding(str(chain.url), HIDDEN["receipt and hash"], number=2) as endpoint:
         lines = [endpoint_of(endpoint.server.url, "hiding"), endpoint_of(str(chain.url), "honest")][:operators]

@@ -27,8 +27,7 @@ def raise_weth(chain: LocalChain, factor: Fraction) -> None:
     chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * factor})
 
 
-def test_bought_asset__is_sold_by_the_next_only_after_its_time(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_bought_asset__is_sold_by_the_next_only_after_its_time(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 3_000, "USDC": 7_000})
     with agent_on(chain, tmp_path, HELD, HALVES) as agent:
         plan, _, _ = swap_of(agent.rebalance(send=True, confirm=yes))
@@ -47,8 +46,7 @@ def test_bought_asset__is_sold_by_the_next_only_after_its_time(anvil_chain: Loca
         assert sold_symbols(chain, plan) == ["WETH"]
 
 
-def test_a_stop_sells_what_was_bought_just_now(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_stop_sells_what_was_bought_just_now(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 3_000, "USDC": 7_000})
     stop = {"portfolio.assets.0.stop_loss": "10%", "limits.price_impact": "2%", **HELD}
     with reopened_agent(chain, trusted_config(chain, tmp_path, stop, HALVES)) as agent:
@@ -60,8 +58,7 @@ def test_a_stop_sells_what_was_bought_just_now(anvil_chain: LocalChain, tmp_path
         assert chain.balance("WETH") == 0
 
 
-def test_a_new_store_holds_what_the_wallet_has_just_traded(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_new_store_holds_what_the_wallet_has_just_traded(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 3_000, "USDC": 7_000})
     with agent_on(chain, tmp_path / "first", HELD, HALVES, vouched=False) as agent:
         swap_of(agent.rebalance(send=True, confirm=yes))

@@ -53,8 +53,7 @@ def give(chain: LocalChain, token_id: int | None) -> None:
 # --- Positions.
 
 
-def test_position__is_taken_as_shown_and_forgotten_once_gone(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_position__is_taken_as_shown_and_forgotten_once_gone(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.send(lp_on_chain.manager(chain).setApprovalForAll(chain.whale.address, True), chain.wallet.address)
     with reopened_agent(chain, trusted_config(chain, tmp_path, VALUED, EVEN)) as agent:
@@ -95,9 +94,8 @@ def test_position__is_taken_as_shown_and_forgotten_once_gone(anvil_chain: LocalC
 
 
 @pytest.mark.parametrize("why", ["its target would provide again", "exits would not withdraw it"])
-def test_control__forgets_nothing_a_target_or_exit_needs(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
+def test_control__forgets_nothing_a_target_or_exit_needs(chain: LocalChain, tmp_path: Path, why: str) -> None:
     """The terminal does: a stolen session has none."""
-    chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     changes = config_with_targets(chain, V3) if why.startswith("its") else {**VALUED, "portfolio.assets.0.stop_loss": "50%"}
     loaded = trusted_config(chain, tmp_path, changes, EVEN)
@@ -116,8 +114,7 @@ def test_control__forgets_nothing_a_target_or_exit_needs(anvil_chain: LocalChain
     assert api.forget_position(loaded.path, str(own.token_id))["position"] == own.name
 
 
-def test_position_in_withdrawal__is_neither_forgotten_nor_taken(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_position_in_withdrawal__is_neither_forgotten_nor_taken(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, config_with_targets(chain, V3, width="5%"), EVEN)
     with reopened_agent(chain, loaded) as agent:
@@ -143,8 +140,7 @@ def test_position_in_withdrawal__is_neither_forgotten_nor_taken(anvil_chain: Loc
         assert agent.context.store.positions.changes()[0] == old
 
 
-def test_run_killed_at_a_taken_position__has_its_cost_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_run_killed_at_a_taken_position__has_its_cost_too(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, VALUED, EVEN)
     with reopened_agent(chain, loaded) as agent:
@@ -169,8 +165,7 @@ def names(agent: Agent) -> list[str]:
     return [strategy_book.name for strategy_book in books.strategy_books]
 
 
-def test_ledgers__are_adopted_as_shown_and_not_once_changed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_ledgers__are_adopted_as_shown_and_not_once_changed(chain: LocalChain, tmp_path: Path) -> None:
     loaded = paused_run(chain, tmp_path).loaded
     with reopened_agent(chain, loaded) as agent:
         run = paused(chain, agent)
@@ -198,8 +193,7 @@ def test_ledgers__are_adopted_as_shown_and_not_once_changed(anvil_chain: LocalCh
             run.ask("holdings", APPLY, plan=holdings_document.plan_hash)
 
 
-def test_deposits__go_to_a_known_strategy_by_the_shown_plan(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_deposits__go_to_a_known_strategy_by_the_shown_plan(chain: LocalChain, tmp_path: Path) -> None:
     loaded = paused_run(chain, tmp_path, {}).loaded
     with reopened_agent(chain, loaded) as agent:
         run = paused(chain, agent)
@@ -226,9 +220,8 @@ def test_deposits__go_to_a_known_strategy_by_the_shown_plan(anvil_chain: LocalCh
     ],
 )
 def test_run_killed_at_new_ledgers__has_all_or_none(
-    anvil_chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, is_open: bool
+    chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, is_open: bool
 ) -> None:
-    chain = anvil_chain
     loaded = paused_run(chain, tmp_path).loaded
     with reopened_agent(chain, loaded) as agent:
         holdings_document = paused(chain, agent).ask("holdings", APPLY)
@@ -251,8 +244,7 @@ def test_run_killed_at_new_ledgers__has_all_or_none(
 
 
 @pytest.mark.parametrize("fields", [(), (APPLY, ("take", "1")), (("apply", "no"),), (("take", "x"),), (("forget", "0x12"),)])
-def test_a_request_that_is_no_change_is_refused_with_its_field(anvil_chain: LocalChain, tmp_path: Path, fields: Any) -> None:
-    chain = anvil_chain
+def test_a_request_that_is_no_change_is_refused_with_its_field(chain: LocalChain, tmp_path: Path, fields: Any) -> None:
     with reopened_agent(chain, trusted_config(chain, tmp_path, VALUED, EVEN)) as agent, pytest.raises(TrimtabError) as refused:
         ControlledRun(chain, agent.context.loaded_config, agent).shown("holdings", *fields)
     assert refused.value.remedy

@@ -20,8 +20,7 @@ def sure(_: InvestmentReport) -> bool:
     return True
 
 
-def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
         assert transfers.invest(agent, send=True, confirm=sure).deposits == (), "nothing came yet"
@@ -48,8 +47,7 @@ def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: Loca
         assert agent.plan().kind is OutcomeKind.HOLD
 
 
-def test_in_kind_excess__is_sold_and_dust_is_a_waiting_deposit(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_in_kind_excess__is_sold_and_dust_is_a_waiting_deposit(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
         agent.status()
@@ -70,8 +68,7 @@ def test_in_kind_excess__is_sold_and_dust_is_a_waiting_deposit(anvil_chain: Loca
         assert {flow.kind for flow in agent.context.store.balances.transfers()} == {ExternalTransferKind.DEPOSIT}
 
 
-def test_invest__deposit_is_confirmed_once_if_gas_rises_after_its_approval(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_invest__deposit_is_confirmed_once_if_gas_rises_after_its_approval(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     questions: list[InvestmentReport] = []
 

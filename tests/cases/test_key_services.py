@@ -57,8 +57,7 @@ def signing_by(service: KeyService, chain: LocalChain, loaded: LoadedConfig) -> 
         yield agent
 
 
-def test_a_rebalance_is_signed_by_a_service(anvil_chain: LocalChain, tmp_path: Path, service: KeyService) -> None:
-    chain = anvil_chain
+def test_a_rebalance_is_signed_by_a_service(chain: LocalChain, tmp_path: Path, service: KeyService) -> None:
     fund(chain, {"WETH": 10_000})
     with signing_by(service, chain, trusted_config(chain, tmp_path, KEYLESS, TWO)) as agent:
         outcome = require_exact_rebalance(chain, agent)
@@ -66,11 +65,8 @@ def test_a_rebalance_is_signed_by_a_service(anvil_chain: LocalChain, tmp_path: P
 
 
 @pytest.mark.parametrize("at", ["after:signed", "before:send", "after:send"])
-def test_killed_process_of_an_unrepeatable_signature__trades_once(
-    anvil_chain: LocalChain, tmp_path: Path, service: KeyService, at: str
-) -> None:
+def test_killed_process_of_an_unrepeatable_signature__trades_once(chain: LocalChain, tmp_path: Path, service: KeyService, at: str) -> None:
     """What never left is dropped, what may have left and is nowhere is cancelled at its nonce, what arrived is followed."""
-    chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     loaded = trusted_config(chain, tmp_path, KEYLESS, TWO)
     nonce = purse(chain).nonce
@@ -92,9 +88,8 @@ def test_killed_process_of_an_unrepeatable_signature__trades_once(
         assert [intent.kind for intent in final].count(IntentKind.SWAP) == 1
 
 
-def test_a_key_that_is_handed_in_is_checked_like_any_other(anvil_chain: LocalChain, tmp_path: Path, service: KeyService) -> None:
+def test_a_key_that_is_handed_in_is_checked_like_any_other(chain: LocalChain, tmp_path: Path, service: KeyService) -> None:
     """Of another wallet it signs nothing, and on a fork only published test keys do: what is signed there is valid elsewhere."""
-    chain = anvil_chain
     loaded = trusted_config(chain, tmp_path, KEYLESS | {"wallet.address": accounts()[8].address}, TWO)
     with signing_by(service, chain, loaded) as agent, pytest.raises(ConfigError, match="the key"):
         agent.resync_nonce()
@@ -115,9 +110,8 @@ def open_remote(chain: LocalChain, folder: Path, changes: Changes = REMOTE) -> A
     return open_agent(trusted_config(chain, folder, changes, TWO), transports=[chain.transport], clock=chain.clock)
 
 
-def test_a_rebalance_is_signed_by_a_remote_signer(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebalance_is_signed_by_a_remote_signer(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """anvil holds the key and has the methods of a signer."""
-    chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with serve(passing_on(chain.url or "")) as server:
         monkeypatch.setenv("TRIMTAB_SIGNER", server.url)
@@ -142,14 +136,13 @@ def denied(request: dict[str, Any]) -> Reply:
     ],
 )
 def test_remote_signer_that_refuses__sends_nothing_and_is_retried(
-    anvil_chain: LocalChain,
+    chain: LocalChain,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     answer: Answerer,
     error: type[Exception],
     code: str,
 ) -> None:
-    chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     is_ill = [True]
     forward = passing_on(chain.url or "")
@@ -165,9 +158,8 @@ def test_remote_signer_that_refuses__sends_nothing_and_is_retried(
 
 
 def test_doctor_and_wallet__ask_the_remote_signer_for_the_wallet(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chain = anvil_chain
     monkeypatch.setenv("TRIMTAB_SIGNER", chain.url or "")
     loaded = trusted_config(chain, tmp_path, REMOTE, TWO)
     key_checks = [check for check in doctor(loaded, [chain.transport])["checks"] if check["check"] == "key"]

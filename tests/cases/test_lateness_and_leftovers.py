@@ -35,8 +35,7 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
 
 
-def test_a_transaction_that_comes_too_late_is_not_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_transaction_that_comes_too_late_is_not_sent(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     allow(chain, "WETH")
 
@@ -52,8 +51,7 @@ def test_a_transaction_that_comes_too_late_is_not_sent(anvil_chain: LocalChain, 
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_transaction_mined_too_late__reverts_on_its_deadline(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_transaction_mined_too_late__reverts_on_its_deadline(chain: LocalChain, tmp_path: Path) -> None:
     node = chain.node
     assert isinstance(node, AnvilNode)
     fund(chain, HELD)
@@ -69,8 +67,7 @@ def test_transaction_mined_too_late__reverts_on_its_deadline(anvil_chain: LocalC
         assert purse(chain).raw == before.raw
 
 
-def test_moves_below_min_trade_are_left_and_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_moves_below_min_trade_are_left_and_named(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 32_505, "WBTC": 16_495, "USDC": 18_000, "USDT": 14_000, "LINK": 9_000})
     with agent_on(chain, tmp_path, ROOMY | {"limits.min_trade": "600"}) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -85,8 +82,7 @@ def test_moves_below_min_trade_are_left_and_named(anvil_chain: LocalChain, tmp_p
     ("share", "skipped"),
     [("1%", True), ("30%", False)],
 )
-def test_turnover_limit_s_rest__is_named_and_done_next_time(anvil_chain: LocalChain, tmp_path: Path, share: str, skipped: bool) -> None:
-    chain = anvil_chain
+def test_turnover_limit_s_rest__is_named_and_done_next_time(chain: LocalChain, tmp_path: Path, share: str, skipped: bool) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY | {"limits.turnover": share}, TARGETS) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -96,8 +92,7 @@ def test_turnover_limit_s_rest__is_named_and_done_next_time(anvil_chain: LocalCh
         assert agent.rebalance().kind is (OutcomeKind.PLANNED if skipped else OutcomeKind.HOLD)
 
 
-def test_no_usable_pool_is_said_for_every_token_it_strands(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_no_usable_pool_is_said_for_every_token_it_strands(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY | {"limits.pool_min_value": "1000000000"}, TARGETS) as agent:
         before = purse(chain)
@@ -106,8 +101,7 @@ def test_no_usable_pool_is_said_for_every_token_it_strands(anvil_chain: LocalCha
         assert purse(chain) == before
 
 
-def test_an_owner_who_says_no_has_nothing_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_owner_who_says_no_has_nothing_sent(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)

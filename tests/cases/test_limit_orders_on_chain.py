@@ -38,8 +38,7 @@ def order_of(agent: Agent) -> LimitOrder:
     return order
 
 
-def test_order__survives_a_restart_and_is_filled_at_its_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_order__survives_a_restart_and_is_filled_at_its_price(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -67,8 +66,7 @@ def test_order__survives_a_restart_and_is_filled_at_its_price(anvil_chain: Local
     assert mentions(listed[0]["note"], "sell 0.05 WETH", "3100 USDC")
 
 
-def test_order_at_its_price__is_filled_at_once_or_expires(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_order_at_its_price__is_filled_at_once_or_expires(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     moved: list[str] = []
 
@@ -93,8 +91,7 @@ def test_order_at_its_price__is_filled_at_once_or_expires(anvil_chain: LocalChai
         assert purse(chain).raw == before.raw
 
 
-def test_pause__fills_no_order_and_no_old_one_late(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_pause__fills_no_order_and_no_old_one_late(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         place(agent, "3100", until="2h")
@@ -140,8 +137,7 @@ def test_a_price_or_a_time_that_is_none_is_named(anvil_chain: LocalChain, tmp_pa
                 place(agent, price, until, send=False)
 
 
-def test_rebalance_for_a_better_price__waits_and_is_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_rebalance_for_a_better_price__waits_and_is_done(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, OFF)
     with agent_on(chain, tmp_path, LIMIT, TARGETS) as agent:
         waits = require_rebalance(agent, OutcomeKind.HOLD)
@@ -163,8 +159,7 @@ def test_rebalance_for_a_better_price__waits_and_is_done(anvil_chain: LocalChain
     assert (after.raw["USDC"] - before.raw["USDC"]) * 10**18 >= sold * 3_000 * 10**6 * Fraction(101, 100)
 
 
-def test_price_gone_during_an_approval__lets_nothing_else_pass(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_price_gone_during_an_approval__lets_nothing_else_pass(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 6_500, "USDC": 3_500})
     requests: list[str] = []
 

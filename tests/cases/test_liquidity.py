@@ -37,8 +37,7 @@ def share(liquidity_report: LiquidityReport) -> Fraction:
     return liquidity_report.expected_loss.share
 
 
-def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_weights_count_what_burn_and_collect_would_pay(chain: LocalChain, tmp_path: Path) -> None:
     own = [
         lp_on_chain.provide_v2(chain, V2, 3_000),
         lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500),
@@ -64,9 +63,8 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
     )
 
 
-def test_strangers_tokens__change_no_total_and_are_ignored(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_strangers_tokens__change_no_total_and_are_ignored(chain: LocalChain, tmp_path: Path) -> None:
     """T11: LP tokens, tokens of the position manager, unknown coins, gifts to our own pair and pool."""
-    chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         before = agent.status().decision_result
@@ -99,9 +97,8 @@ def test_thousands_of_tokens__are_counted_and_not_all_looked_at(
     assert liquidity_report.unsolicited_positions.unchecked_count == 3
 
 
-def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(chain: LocalChain, tmp_path: Path) -> None:
     """T3: both of our pools are pushed by 5 % and more; a withdrawal would pay something else, the portfolio is the same."""
-    chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         before = agent.status().decision_result
@@ -122,8 +119,7 @@ def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalCha
     assert share(pushed) == pytest.approx(share(calm), rel=2e-3)
 
 
-def test_rebalance__brings_wallet_and_positions_on_target(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_rebalance__brings_wallet_and_positions_on_target(chain: LocalChain, tmp_path: Path) -> None:
     own = [lp_on_chain.provide_v2(chain, V2, 2_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 800)]
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         confirmed_parameters = agent.confirmed_parameters()
@@ -157,9 +153,8 @@ def test_swap_beside_too_much_liquidity__is_refused_by_name(
     assert [action.name for action in plan.plan.layer_actions] == [own[0].name]
 
 
-def test_gift_during_an_approval__moves_no_unconfirmed_liquidity(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_gift_during_an_approval__moves_no_unconfirmed_liquidity(chain: LocalChain, tmp_path: Path) -> None:
     """A stranger's LP tokens raise liquidity above its limit after the owner said yes to a swap: he is asked anew for what goes then."""
-    chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 4_000)]
     agents.fund(chain, {"WETH": 40_000, "USDC": 20_000})
     outcomes: list[tuple[int, int]] = []
@@ -180,8 +175,7 @@ def test_gift_during_an_approval__moves_no_unconfirmed_liquidity(anvil_chain: Lo
     assert [actions for _, actions in outcomes] == [0, 1]
 
 
-def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_position_that_was_given_away_stops_everything_by_name(chain: LocalChain, tmp_path: Path) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     loaded = agents.trusted_config(chain, tmp_path, config_with_positions(chain, [own]))
     with agents.reopened_agent(chain, loaded) as agent:
@@ -201,8 +195,7 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
     assert chain.whale.address in rows[f"position {own.name}"]["finding"]
 
 
-def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_burned_position_is_told_and_the_rest_goes_on(chain: LocalChain, tmp_path: Path) -> None:
     own = [lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500), lp_on_chain.provide_v2(chain, V2, 2_000)]
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         whole = value(agent)
@@ -217,8 +210,7 @@ def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain,
         assert value(agent) == pytest.approx(whole, rel=1e-4), "and a new start finds the same"
 
 
-def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_new_position_manager_is_trusted_first(chain: LocalChain, tmp_path: Path) -> None:
     agents.trusted_config(chain, tmp_path)
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     with agents.reopened_agent(chain, agents.agent_config(chain, tmp_path, config_with_positions(chain, [own]))) as agent:
@@ -227,8 +219,7 @@ def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_pa
     assert mentions(outcome.reason, f"{chain.addresses.position_manager}", "not pinned")
 
 
-def test_misdescribed_position__is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_misdescribed_position__is_refused_by_name(chain: LocalChain, tmp_path: Path) -> None:
     token = table(chain, lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500))
     pair = table(chain, lp_on_chain.provide_v2(chain, V2, 1_000))
     foreign = chain.deploy(npm_artifact(V2_FACTORY_ARTIFACT), chain.whale.address)

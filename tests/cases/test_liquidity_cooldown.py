@@ -19,8 +19,7 @@ def kinds(outcome: object) -> list[str]:
     return [intent.kind.value for intent in outcome.transactions]  # type: ignore[attr-defined]  # an Outcome
 
 
-def test_range__is_re_centred_in_one_step_and_then_rests(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_range__is_re_centred_in_one_step_and_then_rests(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)
     with agents.agent_on(chain, tmp_path, {**config_with_targets(chain, V3, [own]), **HOUR}, EVEN) as agent:
@@ -36,8 +35,7 @@ def test_range__is_re_centred_in_one_step_and_then_rests(anvil_chain: LocalChain
         assert "cooldown" in resting.reason
 
 
-def test_an_exit_waits_for_no_cooldown_and_the_swaps_after_it_do(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_exit_waits_for_no_cooldown_and_the_swaps_after_it_do(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     with agents.agent_on(chain, tmp_path, {**config_with_positions(chain, [own]), **HOUR}, EVEN) as agent:
@@ -51,8 +49,7 @@ def test_an_exit_waits_for_no_cooldown_and_the_swaps_after_it_do(anvil_chain: Lo
         assert "cooldown" in outcome.reason
 
 
-def test_swaps__follow_an_exit_once_the_last_rebalance_is_old(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_swaps__follow_an_exit_once_the_last_rebalance_is_old(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     tight = {**config_with_positions(chain, [own], **{"limits.lp_max_weight": "5%"}), **HOUR}
@@ -61,9 +58,8 @@ def test_swaps__follow_an_exit_once_the_last_rebalance_is_old(anvil_chain: Local
         assert [kinds(outcome)[0], kinds(outcome)[-1]] == ["liquidity", "swap"], outcome.reason
 
 
-def test_gas_price_above_its_limit__keeps_liquidity_where_it_is(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_gas_price_above_its_limit__keeps_liquidity_where_it_is(chain: LocalChain, tmp_path: Path) -> None:
     """docs/liquidity.md: a withdrawal waits for no cooldown and no size, but for gas."""
-    chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     dear = config_with_positions(chain, [own], **{"limits.lp_max_weight": "5%", "limits.gas_price": "0.000001 gwei"})

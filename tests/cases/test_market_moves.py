@@ -63,8 +63,7 @@ def swaps(outcome: StepOutcome) -> list[IntentState]:
     return [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
 
 
-def test_market_moved_during_the_question__is_planned_anew(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_market_moved_during_the_question__is_planned_anew(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         preview = agent.plan()
@@ -79,9 +78,8 @@ def test_market_moved_during_the_question__is_planned_anew(anvil_chain: LocalCha
 
 @pytest.mark.parametrize("when", ["while the owner confirms", "after the last check"])
 @pytest.mark.parametrize("usd", [40_000, *(pytest.param(usd, marks=pytest.mark.slow) for usd in (400_000, 1_500_000)), 10_000_000])
-def test_whale_in_front__costs_at_most_the_slippage(anvil_chain: LocalChain, tmp_path: Path, usd: int, when: str) -> None:
+def test_whale_in_front__costs_at_most_the_slippage(chain: LocalChain, tmp_path: Path, usd: int, when: str) -> None:
     """The allowance is there, so that the plan of the snapshot is the one that is sent."""
-    chain = anvil_chain
     fund(chain, HELD)
     allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
@@ -126,8 +124,7 @@ def drain(chain: LocalChain) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("when", ["while the owner confirms", "after the last check"])
-def test_pool_drained_before_the_block__takes_nothing(anvil_chain: LocalChain, tmp_path: Path, when: str) -> None:
-    chain = anvil_chain
+def test_pool_drained_before_the_block__takes_nothing(chain: LocalChain, tmp_path: Path, when: str) -> None:
     fund(chain, HELD)
     allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
@@ -146,11 +143,8 @@ def test_pool_drained_before_the_block__takes_nothing(anvil_chain: LocalChain, t
 
 
 @pytest.mark.parametrize(("weth", "end"), [(100, OutcomeKind.DONE), (1_000, OutcomeKind.FAILED)])
-def test_sandwich_in_one_block__reverts_or_stays_within_floors(
-    anvil_chain: LocalChain, tmp_path: Path, weth: int, end: OutcomeKind
-) -> None:
+def test_sandwich_in_one_block__reverts_or_stays_within_floors(chain: LocalChain, tmp_path: Path, weth: int, end: OutcomeKind) -> None:
     """The whale sees our transaction in the mempool, pays more, and is first in the same block."""
-    chain = anvil_chain
     node = chain.node
     assert isinstance(node, AnvilNode)
     router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02_ARTIFACT))
@@ -186,8 +180,7 @@ def test_sandwich_in_one_block__reverts_or_stays_within_floors(
             assert only_gas(chain, before) > 0
 
 
-def test_gas_of_a_revert__is_a_loss_and_the_next_step_completes(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_gas_of_a_revert__is_a_loss_and_the_next_step_completes(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         mark = dict(chain.deployed_world.prices_usd)
@@ -210,8 +203,7 @@ def test_gas_of_a_revert__is_a_loss_and_the_next_step_completes(anvil_chain: Loc
         assert done.input_after.history.budgets.turnover_24h > 0
 
 
-def test_three_reverts_in_a_row__stop_the_agent_for_a_person(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_three_reverts_in_a_row__stop_the_agent_for_a_person(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
         before = purse(chain)

@@ -13,8 +13,7 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 LIMITED = ROOMY | {"limits.max_weight": {"any": "52%"}}
 
 
-def test_manual_swap_above_the_limit__is_refused_unsent(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_manual_swap_above_the_limit__is_refused_unsent(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 45_000, "USDC": 45_000})
     with agent_on(chain, tmp_path, LIMITED, TARGETS) as agent:
         before = purse(chain)
@@ -24,8 +23,7 @@ def test_manual_swap_above_the_limit__is_refused_unsent(anvil_chain: LocalChain,
         assert purse(chain) == before
 
 
-def test_asset_risen_above_the_limit__is_sold_before_its_band(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_asset_risen_above_the_limit__is_sold_before_its_band(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 47_700, "USDC": 42_300})
     with agent_on(chain, tmp_path, LIMITED, TARGETS) as agent:
         explain_balances(agent)
@@ -36,8 +34,7 @@ def test_asset_risen_above_the_limit__is_sold_before_its_band(anvil_chain: Local
         assert not [warning for warning in agent.status().warnings if "max_weight" in warning]
 
 
-def test_asset_above_the_limit__is_sold_though_a_schedule_waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_asset_above_the_limit__is_sold_though_a_schedule_waits(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 47_000, "USDC": 43_000})
     timed = LIMITED | {"limits.max_weight": {"any": "60%"}, "policy.trigger": {"kind": "time", "every": "28d"}}
     with agent_on(chain, tmp_path, timed, TARGETS) as agent:

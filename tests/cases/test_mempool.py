@@ -73,9 +73,8 @@ def test_private_directions__look_alike_in_the_mempool(anvil_chain: LocalChain, 
 
 
 @pytest.mark.parametrize("private", [None, broken], ids=["no private endpoint", "a private one that fails, public permitted by name"])
-def test_public_approval__tells_direction_and_amount_first(anvil_chain: LocalChain, tmp_path: Path, private: Answerer | None) -> None:
+def test_public_approval__tells_direction_and_amount_first(chain: LocalChain, tmp_path: Path, private: Answerer | None) -> None:
     """The same predictor is right each time: it is not blind."""
-    chain = anvil_chain
     for sold in HEAVY:
         watched_step = predicted_step(chain, tmp_path / sold, sold, private, fallback=private is not None)
         assert watched_step.done.plan is not None

@@ -64,8 +64,7 @@ def known_ticks(quote: tuple[Any, Quote], pool: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("amount", [1_000, pytest.param(20_000, marks=pytest.mark.slow), 400_000])
-def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalChain, tmp_path: Path, amount: int) -> None:
-    chain = anvil_chain
+def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(chain: LocalChain, tmp_path: Path, amount: int) -> None:
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
         step, narrow = agent.quote("LINK", "USDC", "1")
         two = step.snapshot.http_request_count
@@ -80,8 +79,7 @@ def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalC
 
 
 @pytest.mark.parametrize("sold", ["WETH", pytest.param("USDC", marks=pytest.mark.slow)])
-def test_a_quote_passes_hundreds_of_ticks_to_the_wei(anvil_chain: LocalChain, tmp_path: Path, sold: str) -> None:
-    chain = anvil_chain
+def test_a_quote_passes_hundreds_of_ticks_to_the_wei(chain: LocalChain, tmp_path: Path, sold: str) -> None:
     crowd(chain, 200)
     amount = 6_000 if sold == "WETH" else 18_000_000
     with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
@@ -94,8 +92,7 @@ def test_a_quote_passes_hundreds_of_ticks_to_the_wei(anvil_chain: LocalChain, tm
         assert quote.price_impact_bps > 1_500
 
 
-def test_what_a_pool_cannot_take_is_refused_with_how_much_it_can(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_what_a_pool_cannot_take_is_refused_with_how_much_it_can(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
         for pool, amount in ((chain.address_by_pool[POOL], 10**23), (None, 10**7)):
             with pytest.raises(Refused, match="only") as caught:
@@ -105,8 +102,7 @@ def test_what_a_pool_cannot_take_is_refused_with_how_much_it_can(anvil_chain: Lo
             assert agent.quote("LINK", "USDC", fits, pool)[1].amount_out_raw > 0
 
 
-def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"LINK": 300_000})
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
         two = agent.step_input().snapshot.http_request_count
@@ -121,8 +117,7 @@ def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalCh
         assert max(abs(share - 5_000) for token, share in outcome.plan.weights_after_bps if share) <= 10
 
 
-def test_manual_swap__goes_on_there_and_two_operators_agree(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_manual_swap__goes_on_there_and_two_operators_agree(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"LINK": 300_000})
     lines = [EndpointProvider(chain.url or "", operator, 30) for operator in ("alpha", "beta")]
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS, transports=lines) as agent:
@@ -133,8 +128,7 @@ def test_manual_swap__goes_on_there_and_two_operators_agree(anvil_chain: LocalCh
         require_exact(chain, outcome, before)
 
 
-def test_paper_goes_on_there_too_and_is_filled_on_more_ticks(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_paper_goes_on_there_too_and_is_filled_on_more_ticks(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"LINK": 300_000})
     loaded = trusted_config(chain, tmp_path, ROOMY | THIN | NO_BOUND | {"chain.confirmations": 1}, TARGETS)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
@@ -147,8 +141,7 @@ def test_paper_goes_on_there_too_and_is_filled_on_more_ticks(anvil_chain: LocalC
         assert swap.net_transfers(chain.wallet.address)[chain.tokens["USDC"].address] == sum(leg.amount_out_raw for leg in plan.legs)
 
 
-def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_order_that_waits_goes_on_there_too(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"LINK": 300_000})
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
         link = chain.tokens["LINK"].address
@@ -164,8 +157,7 @@ def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path
         assert "its price" in waits.reason
 
 
-def test_a_plan_within_the_ticks_of_the_snapshot_reads_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_plan_within_the_ticks_of_the_snapshot_reads_no_more(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"LINK": 3_000, "USDC": 1_500})
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
         two = agent.step_input().snapshot.http_request_count
@@ -175,8 +167,7 @@ def test_a_plan_within_the_ticks_of_the_snapshot_reads_no_more(anvil_chain: Loca
 
 
 @pytest.mark.parametrize("how", ["lies", "refuses"])
-def test_lie_about_more_ticks__leaves_what_was_read(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
-    chain = anvil_chain
+def test_lie_about_more_ticks__leaves_what_was_read(chain: LocalChain, tmp_path: Path, how: str) -> None:
     telling = False
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:

@@ -90,8 +90,7 @@ def booked_loss_usd(store: Store, chain: LocalChain) -> Fraction:
 
 
 @both_routers
-def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
-    chain = anvil_chain
+def test_native_coin_alone_is_spread_without_approval_to_the_wei(chain: LocalChain, tmp_path: Path, router: str) -> None:
     with opened(chain, tmp_path, router, 15 * ETHER, {}, COIN) as (agent, before):
         total = sum(drift.value for drift in agent.status().decision_result.drifts)
         assert total == (15 * ETHER - FLOOR) * chain.deployed_world.prices_usd["WETH"] * USD / ETHER
@@ -117,8 +116,7 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
 
 
 @one_router
-def test_where_neither_form_suffices_the_rest_is_wrapped_first(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
-    chain = anvil_chain
+def test_where_neither_form_suffices_the_rest_is_wrapped_first(chain: LocalChain, tmp_path: Path, router: str) -> None:
     usd = chain.deployed_world.prices_usd["WETH"]
     with opened(chain, tmp_path, router, 6 * ETHER, {"WETH": 6 * usd}, COIN) as (agent, before):
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -132,8 +130,7 @@ def test_where_neither_form_suffices_the_rest_is_wrapped_first(anvil_chain: Loca
 
 
 @other_router
-def test_bought_coin__stays_wrapped_and_wrapped_is_sold_first(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
-    chain = anvil_chain
+def test_bought_coin__stays_wrapped_and_wrapped_is_sold_first(chain: LocalChain, tmp_path: Path, router: str) -> None:
     with opened(chain, tmp_path, router, ETHER, {"USDC": 40_000}, COIN) as (agent, before):
         outcome = agent.rebalance(send=True, confirm=yes)
         require_as_planned(chain, outcome, before)
@@ -159,9 +156,8 @@ def test_bought_coin__stays_wrapped_and_wrapped_is_sold_first(anvil_chain: Local
     ],
 )
 def test_a_rebalance_refills_gas_money_in_the_same_transaction(
-    anvil_chain: LocalChain, tmp_path: Path, router: str, changes: dict[str, object]
+    chain: LocalChain, tmp_path: Path, router: str, changes: dict[str, object]
 ) -> None:
-    chain = anvil_chain
     with opened(chain, tmp_path, router, FLOOR + 10**15, {"WETH": 40_000}, changes) as (agent, before):
         outcome = agent.rebalance(send=True, confirm=yes)
         plan = swap_of(outcome)[0]
@@ -178,8 +174,7 @@ def test_a_rebalance_refills_gas_money_in_the_same_transaction(
 
 
 @one_router
-def test_bought_coin_without_wrapped__refills_gas_unapproved(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
-    chain = anvil_chain
+def test_bought_coin_without_wrapped__refills_gas_unapproved(chain: LocalChain, tmp_path: Path, router: str) -> None:
     with opened(chain, tmp_path, router, FLOOR + 10**15, {"USDC": 40_000, "WETH": 400}, COIN) as (agent, before):
         outcome = agent.rebalance(send=True, confirm=yes)
         require_as_planned(chain, outcome, before)
@@ -193,8 +188,7 @@ def test_bought_coin_without_wrapped__refills_gas_unapproved(anvil_chain: LocalC
 
 @other_router
 @pytest.mark.parametrize("drifted", [False, True])
-def test_too_little_gas_for_the_step__is_refilled_first(anvil_chain: LocalChain, tmp_path: Path, router: str, drifted: bool) -> None:
-    chain = anvil_chain
+def test_too_little_gas_for_the_step__is_refilled_first(chain: LocalChain, tmp_path: Path, router: str, drifted: bool) -> None:
     shares = {"WETH": 30_000, "USDC": 5_000, "LINK": 5_000} if drifted else {"WETH": 16_000, "USDC": 16_000, "LINK": 8_000}
     with opened(chain, tmp_path, router, 10**15, dict(shares), PLAIN) as (agent, before):
         decided = agent.status().decision_result.decision
@@ -222,8 +216,7 @@ def test_too_little_gas_for_the_step__is_refilled_first(anvil_chain: LocalChain,
         assert after.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), after.reason
 
 
-def test_no_gas_or_top_up_off__says_so_and_does_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_no_gas_or_top_up_off__says_so_and_does_nothing(chain: LocalChain, tmp_path: Path) -> None:
     shares: dict[str, int | Fraction] = {"WETH": 30_000, "USDC": 5_000, "LINK": 5_000}
     for name, native_wei, changes in (("empty", 10**11, PLAIN), ("off", 10**15, {"limits.native_top_up": "off"})):
         with opened(chain, tmp_path / name, ROUTERS[0], native_wei, shares, changes) as (agent, before):
@@ -232,8 +225,7 @@ def test_no_gas_or_top_up_off__says_so_and_does_nothing(anvil_chain: LocalChain,
             assert purse(chain) == before
 
 
-def test_manual_swap__spends_native_coin_but_not_gas_money(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_manual_swap__spends_native_coin_but_not_gas_money(chain: LocalChain, tmp_path: Path) -> None:
     with opened(chain, tmp_path, ROUTERS[0], 2 * ETHER, {"USDC": 3_000}, COIN) as (agent, before):
         refused = agent.swap("ETH", "USDC", "1.96", send=True, confirm=yes)
         assert refused.kind is OutcomeKind.REFUSED

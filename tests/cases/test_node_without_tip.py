@@ -123,10 +123,9 @@ def test_no_demand_raises_the_tip_above_the_owners_bounds(
 
 @pytest.mark.slow
 def test_a_small_portfolio_lives_with_a_node_without_tips(
-    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From init on: the purchase at a refused tip, the stop loss, and what doctor says."""
-    chain = anvil_chain
     fund(chain, {"USDC": 20_000})
     tips: list[int] = []
     with scene_on(chain, tmp_path, "0.05", capfd, monkeypatch) as scene, serving_demands(str(chain.url), GWEI, tips.append) as url:

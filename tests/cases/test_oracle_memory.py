@@ -43,8 +43,7 @@ def trade(chain: LocalChain, pool: str, after_s: int) -> None:
     chain.swap(pool, "LINK", 50 * 10**18)
 
 
-def test_forgetful_pool__gives_no_mean_until_made_to_remember(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_forgetful_pool__gives_no_mean_until_made_to_remember(chain: LocalChain, tmp_path: Path) -> None:
     pool, changes = forgetful(chain)
     fund(chain, {"LINK": 5_000, "USDC": 5_000})
     for _ in range(3):
@@ -93,8 +92,7 @@ def test_forgetful_pool__gives_no_mean_until_made_to_remember(anvil_chain: Local
         assert (again_asked["outcome"], again_asked["transactions"]) == ("hold", [])
 
 
-def test_oracle__no_pause_unpinned_pool_or_wrong_number_sends(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_oracle__no_pause_unpinned_pool_or_wrong_number_sends(chain: LocalChain, tmp_path: Path) -> None:
     at = chain.address_by_pool["v3 WETH/USDC 500"]
     loaded = trusted_config(chain, tmp_path, ROOMY, TWO)
     before = purse(chain)
@@ -115,8 +113,7 @@ def test_oracle__no_pause_unpinned_pool_or_wrong_number_sends(anvil_chain: Local
     assert purse(chain) == before
 
 
-def test_the_gas_of_a_day_binds_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_the_gas_of_a_day_binds_it(chain: LocalChain, tmp_path: Path) -> None:
     with (
         agent_on(chain, tmp_path, {**ROOMY, "limits.gas_per_day": "0.0001"}, TWO) as agent,
         raises_code(Refused, "signer.gas_cost", "gas_cost"),

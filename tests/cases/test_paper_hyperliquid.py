@@ -72,9 +72,8 @@ def an_hour_later(chain: LocalChain, server: HyperliquidServer, *coins: str) -> 
     chain.node.mine_at(hour_s + 60)
 
 
-def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServer, chain: LocalChain, tmp_path: Path) -> None:
     """The same steps on paper and live, at the same book, prices and hours."""
-    chain = anvil_chain
     loaded = agents.trusted_config(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
     paper = open_paper(loaded, PaperStart(), clock=chain.clock, transports=[chain.transport])
     with agents.agent_on(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN) as live, paper as agent:
@@ -121,10 +120,7 @@ def newcomer(anvil_chain: LocalChain) -> Iterator[HyperliquidServer]:
         yield server
 
 
-def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
-    newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
-    chain = anvil_chain
+def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(newcomer: HyperliquidServer, chain: LocalChain, tmp_path: Path) -> None:
     server = newcomer
     loaded = agents.trusted_config(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
     begin = PaperStart(margin="500")
@@ -145,8 +141,7 @@ def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
     assert chain.wallet.address.lower() not in server.wallets
 
 
-def test_a_thin_book_fills_a_part_and_an_empty_one_nothing(newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_thin_book_fills_a_part_and_an_empty_one_nothing(newcomer: HyperliquidServer, chain: LocalChain, tmp_path: Path) -> None:
     server = newcomer
     server.move("ETH", "0")
     server.seed("ETH", ("0.1",), "0.001")
@@ -164,9 +159,8 @@ def test_a_thin_book_fills_a_part_and_an_empty_one_nothing(newcomer: Hyperliquid
 
 @pytest.mark.parametrize("filled", [False, True])
 def test_process_dead_around_the_fill__loses_and_repeats_none(
-    newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
+    newcomer: HyperliquidServer, chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
 ) -> None:
-    chain = anvil_chain
     loaded = agents.trusted_config(chain, tmp_path, venue_changes(newcomer, {"ETH": "100%"}), EVEN)
     begin = PaperStart(margin="500")
     post = PaperHyperliquid.post

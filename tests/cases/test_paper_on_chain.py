@@ -41,9 +41,8 @@ def decision_and_reason(outcome: StepOutcome) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_replay_gives_the_decisions_that_the_live_agent_took(chain: LocalChain, tmp_path: Path) -> None:
     """Holds, three trades with their approvals, a halt, and what follows it."""
-    chain = anvil_chain
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, {**ONE, "record": {"dir": "steps"}, "limits.daily_turnover": "off", "policy.cooldown": "0s"})
     kinds = []
@@ -70,9 +69,8 @@ def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalC
 
 
 @pytest.mark.parametrize("changes", [pytest.param({}, id="tokens", marks=pytest.mark.slow), pytest.param(NATIVE, id="native coin")])
-def test_paper__decides_as_live_and_fills_as_the_contracts_pay(anvil_chain: LocalChain, tmp_path: Path, changes: Changes) -> None:
+def test_paper__decides_as_live_and_fills_as_the_contracts_pay(chain: LocalChain, tmp_path: Path, changes: Changes) -> None:
     """Both see the same blocks; then the live one trades, the blocks are taken back, and paper trades on the same pools."""
-    chain = anvil_chain
     fund(chain, HELD)
     chain.node.set_native(chain.wallet.address, (10 if changes else 1) * 10**18)
     chain.set_balance("WETH", 0 if changes else 9 * 10**18)
@@ -105,8 +103,7 @@ class ProcessKilled(Exception):
 
 
 @pytest.mark.parametrize("moment", ["before:send", "after:send"])
-def test_a_killed_paper_process_fills_what_it_sent_once(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
-    chain = anvil_chain
+def test_a_killed_paper_process_fills_what_it_sent_once(chain: LocalChain, tmp_path: Path, moment: str) -> None:
     fund(chain, {"WETH": 8_000, "USDC": 2_000})
     halves = {"WETH": "50%", "USDC": "50%"}
     loaded = trusted_config(chain, tmp_path, ONE, halves)

@@ -21,9 +21,8 @@ DAILY_LOSS_BPS = 100
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("holdings", [HELD, pytest.param({"WETH": 40_000, "USDC": 30_000, "LINK": 30_000}, marks=pytest.mark.slow)])
 def test_fee_switched_on_while_pending__costs_a_revert_s_gas(
-    anvil_chain: LocalChain, tmp_path: Path, holdings: dict[str, int], router: str
+    chain: LocalChain, tmp_path: Path, holdings: dict[str, int], router: str
 ) -> None:
-    chain = anvil_chain
     switchable(chain)
     fund(chain, holdings)
     venues = V3_ONLY if router == "swap_router_02" else {}  # a Rebalancer is made for the factories of the config
@@ -36,9 +35,8 @@ def test_fee_switched_on_while_pending__costs_a_revert_s_gas(
         assert before.native_wei - purse(chain).native_wei == gas
 
 
-def test_fee_on_the_router_s_transfer__ends_the_step_with_an_alert(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_fee_on_the_router_s_transfer__ends_the_step_with_an_alert(chain: LocalChain, tmp_path: Path) -> None:
     """No minimum of SwapRouter02 covers its last transfer: the loss is found on the wallet's balance, booked and told."""
-    chain = anvil_chain
     switchable(chain)
     fund(chain, HELD)
     with agent_on(chain, tmp_path, {**ROOMY, **V3_ONLY}, TARGETS) as agent:

@@ -67,9 +67,8 @@ def test_waiting_proposal__is_an_alert_once(anvil_chain: LocalChain, tmp_path: P
     )
 
 
-def test_failing_proposal__alerts_once_and_the_next_by_itself(anvil_chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:
-    _, loaded = safe_of(anvil_chain, tmp_path, TARGET)
-    chain = anvil_chain
+def test_failing_proposal__alerts_once_and_the_next_by_itself(chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:
+    _, loaded = safe_of(chain, tmp_path, TARGET)
     with ExitStack() as stack:
         agent = stack.enter_context(reopened_agent(chain, loaded))
         proposal(agent)

@@ -62,8 +62,7 @@ def require_settled(agent: Agent, proposals: list[dict[str, Any]], folder: Path)
     assert agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.turnover_24h > 0
 
 
-def test_owner_signing_elsewhere__is_settled_from_the_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_owner_signing_elsewhere__is_settled_from_the_chain(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 10_000})
     loaded = trusted_config(chain, tmp_path, PROPOSING, TWO)
     with reopened_agent(chain, loaded) as agent:
@@ -97,8 +96,7 @@ def test_a_safe_is_deployed_without_a_warning(anvil_chain: LocalChain) -> None:
         deploy_safe(anvil_chain)
 
 
-def test_the_hash_shown_is_the_one_that_the_safe_works_out(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_the_hash_shown_is_the_one_that_the_safe_works_out(chain: LocalChain) -> None:
     safe = deploy_safe(chain, owners=(5,), threshold=1)
     contract = SafeContract(chain.transport, safe.address)
     contract.require_supported()
@@ -136,8 +134,7 @@ def test_init_and_doctor__name_a_safe_taken_for_a_key(anvil_chain: LocalChain, t
     assert not [text for text in known["warnings"] if words in text]
 
 
-def test_proposal__waits_until_it_expires_and_is_given_up(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_proposal__waits_until_it_expires_and_is_given_up(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 10_000})
     loaded = trusted_config(chain, tmp_path, PROPOSING, TWO)
     with reopened_agent(chain, loaded) as agent:
@@ -160,8 +157,7 @@ def test_proposal__waits_until_it_expires_and_is_given_up(anvil_chain: LocalChai
         assert "unsent" in note
 
 
-def test_an_expired_approval_that_was_sent_after_all_is_booked(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_expired_approval_that_was_sent_after_all_is_booked(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 10_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         late = proposal(agent)
@@ -177,8 +173,7 @@ def test_an_expired_approval_that_was_sent_after_all_is_booked(anvil_chain: Loca
         assert store.journal.unbooked_intents() == ()
 
 
-def test_other_transaction_in_its_place__is_named_with_both(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_other_transaction_in_its_place__is_named_with_both(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 10_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         shown_proposal = proposal(agent)
@@ -216,9 +211,8 @@ def test_safe_with_a_past__trades_once_its_owner_vouches(anvil_chain: LocalChain
         assert proposal(agent)["safe_tx"]["nonce"] == "1"
 
 
-def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_signer_here_would_refuse_is_never_shown(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same gate: a composer that pays a stranger proposes nothing, and nothing is written down."""
-    chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     real = composer.tokens.encode_approve
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
@@ -229,8 +223,7 @@ def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain,
         assert not (tmp_path / "proposals").exists()
 
 
-def test_nothing_is_proposed_without_send_or_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_nothing_is_proposed_without_send_or_while_paused(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 10_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         assert agent.rebalance().kind is OutcomeKind.PLANNED
@@ -240,8 +233,7 @@ def test_nothing_is_proposed_without_send_or_while_paused(anvil_chain: LocalChai
         assert not (tmp_path / "proposals").exists()
 
 
-def test_local_signing__waits_for_what_is_proposed_elsewhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_local_signing__waits_for_what_is_proposed_elsewhere(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 10_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         shown_proposal = proposal(agent)
@@ -259,9 +251,8 @@ def test_local_signing__waits_for_what_is_proposed_elsewhere(anvil_chain: LocalC
 
 
 @pytest.mark.parametrize("number", [1, *slow([4]), 6])
-def test_process_ended_in_a_proposal__goes_on_from_the_journal(anvil_chain: LocalChain, tmp_path: Path, number: int) -> None:
+def test_process_ended_in_a_proposal__goes_on_from_the_journal(chain: LocalChain, tmp_path: Path, number: int) -> None:
     """Around the intent's first write, and around each move of its settling: signed, broadcast, mined."""
-    chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     loaded = trusted_config(chain, tmp_path, PROPOSING, TWO)
     with reopened_agent(chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):
@@ -278,9 +269,8 @@ def test_process_ended_in_a_proposal__goes_on_from_the_journal(anvil_chain: Loca
         assert max(off_target(chain, TWO).values()) < 50
 
 
-def test_what_is_proposed_is_taken_back_on_request(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_what_is_proposed_is_taken_back_on_request(chain: LocalChain, tmp_path: Path) -> None:
     """By `trimtab cancel`; a hard pause does the same."""
-    chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         for take_back in (lambda: maintenance.cancel(agent), lambda: abandoned(agent)):

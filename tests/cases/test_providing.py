@@ -20,8 +20,7 @@ from tests.support.on_chain.lp_actions import V2, V3, config_with_targets, trade
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
-def test_liquidity_over_its_weight__is_taken_out_then_swapped(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
-    chain = anvil_chain
+def test_liquidity_over_its_weight__is_taken_out_then_swapped(chain: LocalChain, tmp_path: Path, router: str) -> None:
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
     changes = config_with_positions(chain, own, **{"limits.lp_max_weight": "10%", "execution.router": router})
@@ -42,8 +41,7 @@ def test_liquidity_over_its_weight__is_taken_out_then_swapped(anvil_chain: Local
         assert abs(before - worth(agent)) < before * Fraction(3, 1_000)
 
 
-def test_a_step_acts_only_so_often_and_the_next_goes_on(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_a_step_acts_only_so_often_and_the_next_goes_on(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = [lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500), lp_on_chain.provide_v3(chain, V3, -40, 40, 1_500)]
     monkeypatch.setattr(state, "MAX_ACTIONS", 1)
@@ -57,8 +55,7 @@ def test_a_step_acts_only_so_often_and_the_next_goes_on(anvil_chain: LocalChain,
         assert read_liquidity_report(agent).weight.is_within_limit
 
 
-def test_range__is_minted_remembered_and_known_to_a_new_start(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_range__is_minted_remembered_and_known_to_a_new_start(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = agents.trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)
     with agents.reopened_agent(chain, loaded) as agent:
@@ -91,8 +88,7 @@ def test_range__is_minted_remembered_and_known_to_a_new_start(anvil_chain: Local
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 
 
-def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_pair_is_provided_and_taken_out_again(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V2), EVEN) as agent:
         before = worth(agent)
@@ -112,9 +108,8 @@ def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_pat
         assert agent.context.store.budgets.history(chain.now_s()).budgets.loss_24h / USD < before / 1_000
 
 
-def test_range_narrower_than_the_band__is_minted_and_taken_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_range_narrower_than_the_band__is_minted_and_taken_out(chain: LocalChain, tmp_path: Path) -> None:
     """Within the band it could be of either token alone, so that the reference bounds neither: a unit of each is asked for."""
-    chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3, width="0.5%"), EVEN) as agent:
         before = worth(agent)
@@ -135,8 +130,7 @@ def test_range_narrower_than_the_band__is_minted_and_taken_out(anvil_chain: Loca
         assert worth(agent) == pytest.approx(before, rel=1e-3)
 
 
-def test_fees_are_collected_and_put_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_fees_are_collected_and_put_back(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp_on_chain.provide_v3(chain, V3, -2, 2, 1_600)
     for seed in (1, 2, 3):
@@ -153,9 +147,8 @@ def test_fees_are_collected_and_put_back(anvil_chain: LocalChain, tmp_path: Path
         assert liquidity_of(chain, own.token_id or 0) > had
 
 
-def test_a_range_that_the_price_left_is_re_centred(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_range_that_the_price_left_is_re_centred(chain: LocalChain, tmp_path: Path) -> None:
     """Taken out, swapped where the wallet lacks one of the tokens, and minted around the price of now."""
-    chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = agents.trusted_config(chain, tmp_path, config_with_targets(chain, V3, width="5%"), EVEN)
     with agents.reopened_agent(chain, loaded) as agent:
@@ -180,9 +173,8 @@ def test_a_range_that_the_price_left_is_re_centred(anvil_chain: LocalChain, tmp_
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 
 
-def test_re_centring__goes_over_a_swap_for_a_missing_token(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_re_centring__goes_over_a_swap_for_a_missing_token(chain: LocalChain, tmp_path: Path) -> None:
     """All of the range has become USDC: taken out, half of it sold for WETH, and both minted around the price of now, in one step."""
-    chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     lively = {"policy.trigger": {"kind": "threshold", "absolute": "5%"}}
     loaded = agents.trusted_config(chain, tmp_path, {**config_with_targets(chain, V3, width="5%", share="80%"), **lively}, EVEN)
@@ -207,8 +199,7 @@ def test_re_centring__goes_over_a_swap_for_a_missing_token(anvil_chain: LocalCha
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 
 
-def test_a_position_below_its_share_grows(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_position_below_its_share_grows(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 400)
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3, [own]), EVEN) as agent:
@@ -220,8 +211,7 @@ def test_a_position_below_its_share_grows(anvil_chain: LocalChain, tmp_path: Pat
         assert entry == (own.entry_raw[0] + move.amounts_raw[0], own.entry_raw[1] + move.amounts_raw[1])
 
 
-def test_a_dry_run_shows_the_actions_and_sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_dry_run_shows_the_actions_and_sends_nothing(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         before = agents.purse(chain)
@@ -233,8 +223,7 @@ def test_a_dry_run_shows_the_actions_and_sends_nothing(anvil_chain: LocalChain, 
         assert agent.context.store.positions.changes() == ()
 
 
-def test_nothing_moves_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_nothing_moves_while_paused(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         before = agents.purse(chain)
@@ -245,9 +234,8 @@ def test_nothing_moves_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_price_pushed_before_sending__loses_only_gas(anvil_chain: LocalChain, tmp_path: Path, number: int) -> None:
+def test_price_pushed_before_sending__loses_only_gas(chain: LocalChain, tmp_path: Path, number: int) -> None:
     """T11: pushed before the first approval, or between the last look and the mint: refused or reverted, and nothing lost."""
-    chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         before = agents.purse(chain)
@@ -264,9 +252,8 @@ def test_price_pushed_before_sending__loses_only_gas(anvil_chain: LocalChain, tm
             assert agent.context.store.budgets.history(chain.now_s()).failures.reverts_in_row == 1
 
 
-def test_a_withdrawal_at_a_pushed_price_is_not_begun(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_withdrawal_at_a_pushed_price_is_not_begun(chain: LocalChain, tmp_path: Path) -> None:
     """T11: while the pool is off the reference by more than the limit everything stays where it is, and is told."""
-    chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 3_000)
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
@@ -278,8 +265,7 @@ def test_a_withdrawal_at_a_pushed_price_is_not_begun(anvil_chain: LocalChain, tm
         assert agents.purse(chain) == before
 
 
-def test_the_owner_may_take_a_position_out_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_the_owner_may_take_a_position_out_by_hand(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = agents.trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)
     with agents.reopened_agent(chain, loaded) as agent:

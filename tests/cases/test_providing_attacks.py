@@ -42,8 +42,7 @@ def require_refused(agent: Agent, step: StepInput, plan: Plan, rule: str) -> Non
 
 
 @pytest.mark.parametrize("minimums", [(1, 1), (0, 1)])
-def test_mint_below_the_reference__is_not_signed(anvil_chain: LocalChain, tmp_path: Path, minimums: tuple[int, int]) -> None:
-    chain = anvil_chain
+def test_mint_below_the_reference__is_not_signed(chain: LocalChain, tmp_path: Path, minimums: tuple[int, int]) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         for symbol in EVEN:
@@ -59,8 +58,7 @@ def test_mint_below_the_reference__is_not_signed(anvil_chain: LocalChain, tmp_pa
         assert agents.purse(chain) == before
 
 
-def test_withdrawal_below_the_reference__is_not_signed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_withdrawal_below_the_reference__is_not_signed(chain: LocalChain, tmp_path: Path) -> None:
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 3_000)
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
@@ -72,9 +70,8 @@ def test_withdrawal_below_the_reference__is_not_signed(anvil_chain: LocalChain, 
         assert agents.purse(chain) == before
 
 
-def test_foreign_position__is_neither_grown_nor_taken_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_foreign_position__is_neither_grown_nor_taken_out(chain: LocalChain, tmp_path: Path) -> None:
     """Its floors cannot be told: nothing is composed, whatever the plan says."""
-    chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 3_000)
     theirs = lp_on_chain.provide_v3(chain, V3, -30, 30, 100, chain.whale.address)
@@ -92,9 +89,8 @@ def test_foreign_position__is_neither_grown_nor_taken_out(anvil_chain: LocalChai
                 minimum_amounts(step, fooled)
 
 
-def test_a_range_that_a_plan_tells_wrong_lowers_no_floor(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_range_that_a_plan_tells_wrong_lowers_no_floor(chain: LocalChain, tmp_path: Path) -> None:
     """The floors of a position that grows come from its own ticks, not from those that the action names."""
-    chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 400)
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3, [own]), EVEN) as agent:

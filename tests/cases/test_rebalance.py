@@ -59,9 +59,8 @@ def drift(chain: LocalChain, market: str) -> None:
     assert max(off_target(chain, FIVE).values()) > 300
 
 
-def test_drift_too_dear_at_the_margin__stays_and_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_drift_too_dear_at_the_margin__stays_and_is_named(chain: LocalChain, tmp_path: Path) -> None:
     """The last 280 dollars of USDT for LINK would pay without the gas of an approval; the step keeps to what it has approved."""
-    chain = anvil_chain
     drift(chain, "everything moves")
     with agent_on(chain, tmp_path) as agent:
         plan, _, _ = swap_of(require_exact_rebalance(chain, agent))
@@ -75,8 +74,7 @@ def test_drift_too_dear_at_the_margin__stays_and_is_named(anvil_chain: LocalChai
 
 
 @pytest.mark.parametrize("market", [*slow(["one loser", "one winner"]), "everything moves"])
-def test_drifted_portfolio__is_back_on_target_by_the_template(anvil_chain: LocalChain, tmp_path: Path, market: str) -> None:
-    chain = anvil_chain
+def test_drifted_portfolio__is_back_on_target_by_the_template(chain: LocalChain, tmp_path: Path, market: str) -> None:
     drift(chain, market)
     with agent_on(chain, tmp_path, DEARER.get(market)) as agent:
         before = purse(chain)
@@ -92,8 +90,7 @@ def test_drifted_portfolio__is_back_on_target_by_the_template(anvil_chain: Local
 
 
 @pytest.mark.parametrize("only", ["USDT", *slow(symbol for symbol in FIVE if symbol != "USDT")])
-def test_one_token__is_spread_over_five_in_one_transaction(anvil_chain: LocalChain, tmp_path: Path, only: str) -> None:
-    chain = anvil_chain
+def test_one_token__is_spread_over_five_in_one_transaction(chain: LocalChain, tmp_path: Path, only: str) -> None:
     fund(chain, {only: WORTH})
     with agent_on(chain, tmp_path, ROOMY | {"limits.plan_cost": "1%"}) as agent:
         outcome = require_exact_rebalance(chain, agent)
@@ -103,9 +100,8 @@ def test_one_token__is_spread_over_five_in_one_transaction(anvil_chain: LocalCha
         assert [intent.kind for intent in outcome.transactions] == [IntentKind.APPROVE, IntentKind.SWAP]
 
 
-def test_lopsided_wallet__is_on_target_through_its_pools_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_lopsided_wallet__is_on_target_through_its_pools_alone(chain: LocalChain, tmp_path: Path) -> None:
     """On eth-tester the same step is the demo's: tests/cli/test_localchain_command.py."""
-    chain = anvil_chain
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ROOMY) as agent:
         before = purse(chain)
@@ -119,9 +115,8 @@ def test_lopsided_wallet__is_on_target_through_its_pools_alone(anvil_chain: Loca
         assert {chain.address_by_pool[name] for name in chain.address_by_pool if now[name] != prices[name]} == used
 
 
-def test_planned_cost__is_what_the_wallet_loses_but_gas(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_planned_cost__is_what_the_wallet_loses_but_gas(chain: LocalChain, tmp_path: Path) -> None:
     """Fees, impact and skew to the base unit; gas is a model, never below what was burnt and at most a tenth above."""
-    chain = anvil_chain
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ROOMY) as agent:
         before = purse(chain)
@@ -134,8 +129,7 @@ def test_planned_cost__is_what_the_wallet_loses_but_gas(anvil_chain: LocalChain,
         assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * Fraction(11, 10)
 
 
-def test_first_of_two_steps__pays_for_approvals_and_leaves_none(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_first_of_two_steps__pays_for_approvals_and_leaves_none(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with agent_on(chain, tmp_path, ROOMY) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)

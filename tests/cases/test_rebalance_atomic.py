@@ -38,9 +38,8 @@ ATOMIC = ROOMY | {"execution.router": "rebalancer"}
 MIXED = {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433}
 
 
-def test_lopsided_wallet__is_on_target_by_one_rebalancer_call(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
-    contract = anvil_chain.addresses.rebalancer
+def test_lopsided_wallet__is_on_target_by_one_rebalancer_call(chain: LocalChain, tmp_path: Path) -> None:
+    contract = chain.addresses.rebalancer
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ATOMIC) as agent:
         before = purse(chain)
@@ -65,8 +64,7 @@ def test_lopsided_wallet__is_on_target_by_one_rebalancer_call(anvil_chain: Local
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-def test_a_chain_of_swaps_goes_from_pool_to_pair_without_a_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_chain_of_swaps_goes_from_pool_to_pair_without_a_stop(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"LINK": 9_000, "WETH": 1})
     pairs_only = {
         "limits.oracle_deviation": "off",
@@ -91,8 +89,7 @@ def test_a_chain_of_swaps_goes_from_pool_to_pair_without_a_stop(anvil_chain: Loc
         assert not [t for t in receipt.transfers if chain.addresses.rebalancer in (t.sender, t.recipient)]
 
 
-def test_an_unpinned_rebalancer_refuses_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_unpinned_rebalancer_refuses_by_name(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ROOMY) as agent:
         assert chain.addresses.rebalancer not in agent.context.store.trust.pins()
@@ -111,16 +108,14 @@ def test_a_rebalancer_without_address_is_named(anvil_chain: LocalChain, tmp_path
         pass
 
 
-def test_code_not_our_rebalancer__is_named_before_pinning(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_code_not_our_rebalancer__is_named_before_pinning(chain: LocalChain, tmp_path: Path) -> None:
     for address in (chain.addresses.swap_router_02, chain.addresses.v3_factory, chain.wallet.address):
         with raises_field("execution.rebalancer", "Rebalancer"):
             trusted_config(chain, tmp_path, ATOMIC | {"execution.rebalancer": address})
 
 
-def test_deploy__puts_the_rebalancer_where_it_is_everywhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
-    loaded = agent_config(anvil_chain, tmp_path)
+def test_deploy__puts_the_rebalancer_where_it_is_everywhere(chain: LocalChain, tmp_path: Path) -> None:
+    loaded = agent_config(chain, tmp_path)
     deployment_document = rebalancer_deployment(loaded)
     assert (deployment_document["chain_id"], deployment_document["deployed"], deployment_document["value_wei"]) == (
         chain.chain_id,

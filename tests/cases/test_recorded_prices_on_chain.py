@@ -30,8 +30,7 @@ def recorded_prices(agent: Agent) -> list[Fraction]:
     return [point.price * 10**12 for point in price_points if point.token == weth.address]
 
 
-def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
         fund(chain, {"WETH": 5_000, "USDC": 5_000})
         chain.mine(3)
@@ -44,8 +43,7 @@ def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(anvil_chain: LocalCh
         assert abs(spans / fair - 1) < Fraction(1, 10_000), float(spans)
 
 
-def test_each_hour_has_one_price_however_often_the_agent_looks(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_each_hour_has_one_price_however_often_the_agent_looks(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
         fund(chain, {"WETH": 5_000, "USDC": 5_000})
         chain.mine(3)
@@ -63,8 +61,7 @@ def test_each_hour_has_one_price_however_often_the_agent_looks(anvil_chain: Loca
 
 
 @pytest.mark.parametrize("why", ["unanswered", "too few"])
-def test_unreadable_earlier_blocks__write_nothing_and_fail_nothing(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
-    chain = anvil_chain
+def test_unreadable_earlier_blocks__write_nothing_and_fail_nothing(chain: LocalChain, tmp_path: Path, why: str) -> None:
     with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
         fund(chain, {"WETH": 5_000, "USDC": 5_000})
         chain.mine(3)

@@ -27,8 +27,7 @@ def rows(chain: LocalChain, folder: Path, changes: dict[str, object] | None = No
     return {row["check"]: row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"]}
 
 
-def test_aggregator_at_its_bound__stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_aggregator_at_its_bound__stops_everything_by_name(chain: LocalChain, tmp_path: Path) -> None:
     proxy = chain.deploy(attack("FeedProxy"), chain.feed_addresses["WETH"])
     fund(chain, OFF_TARGET)
     before = purse(chain)
@@ -43,8 +42,7 @@ def test_aggregator_at_its_bound__stops_everything_by_name(anvil_chain: LocalCha
     assert purse(chain) == before
 
 
-def test_missing_or_foreign_feed__stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_missing_or_foreign_feed__stops_everything_by_name(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, OFF_TARGET)
     before = purse(chain)
 
@@ -65,8 +63,7 @@ def test_missing_or_foreign_feed__stops_everything_by_name(anvil_chain: LocalCha
     assert purse(chain) == before
 
 
-def test_sequencer_that_was_down__is_waited_for_in_its_grace(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_sequencer_that_was_down__is_waited_for_in_its_grace(chain: LocalChain, tmp_path: Path) -> None:
     uptime = chain.deploy(own_artifact("PriceFeed"), "L2 Sequencer Uptime Status Feed", 0)
     contract = chain.contract(uptime, own_artifact("PriceFeed")).functions
     fund(chain, OFF_TARGET)
@@ -88,8 +85,7 @@ def test_sequencer_that_was_down__is_waited_for_in_its_grace(anvil_chain: LocalC
     assert done.kind is OutcomeKind.DONE, done.reason
 
 
-def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(chain: LocalChain, tmp_path: Path) -> None:
     mixed_up = {"portfolio.assets.1.feed": chain.feed_addresses["LINK"]}  # of WBTC
     rows_by_subject = rows(chain, tmp_path, mixed_up)
     assert rows_by_subject["feed WETH"]["state"] == "ok"
@@ -105,8 +101,7 @@ def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(anvil_chain: Lo
     assert rows(chain, tmp_path / "broken")["feed LINK"]["finding"] == "it answers -5"
 
 
-def test_dollar_off_its_peg__stops_trading_until_well_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_dollar_off_its_peg__stops_trading_until_well_back(chain: LocalChain, tmp_path: Path) -> None:
     feed = chain.feed_contract("USDC").functions
     fund(chain, OFF_TARGET)
     before = purse(chain)
@@ -126,8 +121,7 @@ def test_dollar_off_its_peg__stops_trading_until_well_back(anvil_chain: LocalCha
         assert agent.context.store.budgets.history(chain.now_s()).depegged_tokens == ()
 
 
-def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_review_is_late_by_what_was_drawn_at_the_last_one(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 40_000, "USDC": 40_000})
     timed = {**ROOMY, "policy.trigger": {"kind": "time", "every": "2h"}, "policy.jitter": "50%"}
     with agent_on(chain, tmp_path, timed, TWO) as agent, wiring.open_transactor(agent.context, yes, ignore_progress) as transactor:

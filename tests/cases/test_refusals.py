@@ -58,9 +58,8 @@ def require_refused(chain: LocalChain, agent: Agent, guard: str) -> Verdict:
     ],
 )
 def test_a_limit_of_the_config_refuses_with_what_was_measured(
-    anvil_chain: LocalChain, tmp_path: Path, guard: str, changes: Mapping[str, object], measured: str, limit: str
+    chain: LocalChain, tmp_path: Path, guard: str, changes: Mapping[str, object], measured: str, limit: str
 ) -> None:
-    chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY | {"limits.plan_cost": "off"} | changes, TARGETS) as agent:
         verdict = require_refused(chain, agent, guard)
@@ -68,8 +67,7 @@ def test_a_limit_of_the_config_refuses_with_what_was_measured(
         assert limit in verdict.limit
 
 
-def test_a_base_fee_above_the_gas_price_limit_waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_base_fee_above_the_gas_price_limit_waits(chain: LocalChain, tmp_path: Path) -> None:
     assert isinstance(chain.node, AnvilNode)
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY | {"limits.plan_cost": "off", "limits.gas_per_day": "off"}, TARGETS) as agent:
@@ -81,16 +79,14 @@ def test_a_base_fee_above_the_gas_price_limit_waits(anvil_chain: LocalChain, tmp
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_a_head_older_than_its_limit_is_not_traded_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_head_older_than_its_limit_is_not_traded_on(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with reopened_agent(chain, trusted_config(chain, tmp_path, ROOMY, TARGETS), clock=chain_clock(chain, 91)) as agent:
         verdict = require_refused(chain, agent, "head_age")
         assert (verdict.measured_text, verdict.limit) == ("91 s", "90 s")
 
 
-def test_a_paused_agent_sends_nothing_until_it_is_resumed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_paused_agent_sends_nothing_until_it_is_resumed(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         agent.context.kill_switch.pause("the owner is away", 1)
@@ -102,8 +98,7 @@ def test_a_paused_agent_sends_nothing_until_it_is_resumed(anvil_chain: LocalChai
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_pause_after_every_check__still_stops_the_send(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_pause_after_every_check__still_stops_the_send(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)
@@ -120,16 +115,14 @@ def test_pause_after_every_check__still_stops_the_send(anvil_chain: LocalChain, 
         assert "never sent" in agent.context.store.journal.transitions(intent.id)[-1].note
 
 
-def test_nothing_is_sent_before_contracts_are_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_nothing_is_sent_before_contracts_are_trusted(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with reopened_agent(chain, agent_config(chain, tmp_path, ROOMY, TARGETS)) as agent:
         verdict = require_refused(chain, agent, "allowlist")
         assert mentions(verdict.measured_text, f"{chain.addresses.swap_router_02}", "not pinned")
 
 
-def test_a_contract_that_is_trusted_no_more_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_contract_that_is_trusted_no_more_is_named(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         unpin(agent.context.store, chain.tokens["USDC"].address)
@@ -137,9 +130,8 @@ def test_a_contract_that_is_trusted_no_more_is_named(anvil_chain: LocalChain, tm
         assert mentions(verdict.measured_text, f"{chain.tokens['USDC'].address}", "not pinned")
 
 
-def test_code_that_changed_since_it_was_trusted_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_code_that_changed_since_it_was_trusted_is_refused(chain: LocalChain, tmp_path: Path) -> None:
     """One more byte behind the router's code changes nothing it does, and its hash."""
-    chain = anvil_chain
     assert isinstance(chain.node, AnvilNode)
     fund(chain, HELD)
     router = chain.addresses.swap_router_02
@@ -165,8 +157,7 @@ def more(by_bps: int, *targets: str) -> Callable[[str, list[Any], Any], Any]:
 
 
 @pytest.mark.parametrize("by_bps", [-60, 60])
-def test_a_second_quote_that_disagrees_refuses(anvil_chain: LocalChain, tmp_path: Path, by_bps: int) -> None:
-    chain = anvil_chain
+def test_a_second_quote_that_disagrees_refuses(chain: LocalChain, tmp_path: Path, by_bps: int) -> None:
     fund(chain, HELD)
     at = chain.addresses
     liar = RecordingTransport(chain.transport, "local", more(by_bps, at.quoter_v1, at.quoter_v2, at.v2_router))
@@ -185,8 +176,7 @@ def test_second_quotes_that_differ_from_each_other_refuse(anvil_chain: LocalChai
         assert "second quotes" in verdict.measured_text
 
 
-def test_wallet_without_gas_money__is_told_and_sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_wallet_without_gas_money__is_told_and_sends_nothing(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     chain.set_native(10**12)
     with agent_on(chain, tmp_path, ROOMY | {"limits.native_floor": "off"}, TARGETS) as agent:

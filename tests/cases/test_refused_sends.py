@@ -46,7 +46,7 @@ def refusing(url: str, reason: str) -> Iterator[Served]:
     ],
 )
 def test_the_reason_of_a_node_reaches_its_owner_everywhere(
-    anvil_chain: LocalChain,
+    chain: LocalChain,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -54,7 +54,6 @@ def test_the_reason_of_a_node_reaches_its_owner_everywhere(
     error: type[Refused | Retryable],
     remedy: str,
 ) -> None:
-    chain = anvil_chain
     fund(chain, {"USDC": 600})
     with scene_on(chain, tmp_path, "0.05", capfd, monkeypatch) as scene:
         scene.init(TARGETS, "--use-cash", "600")

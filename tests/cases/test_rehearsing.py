@@ -28,8 +28,7 @@ def sure(_: object) -> bool:
     return True
 
 
-def test_smallest_trade__goes_there_and_back_as_predicted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_smallest_trade__goes_there_and_back_as_predicted(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
         before = purse(chain)
@@ -88,8 +87,7 @@ def test_return_swap_that_fails__leaves_the_first_in_the_result(
     assert mentions(report.verdict, f"{amount_text} WETH were bought and not sold back", "endpoints disagree", "trimtab history", command)
 
 
-def test_allowance_to_a_known_contract__is_shown_and_zeroed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_allowance_to_a_known_contract__is_shown_and_zeroed(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     at = chain.addresses
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:

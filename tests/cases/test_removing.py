@@ -42,9 +42,8 @@ def symbols(bot: EditedRun) -> list[str]:
     return [asset.symbol for asset in load_config(bot.file).config.portfolio.assets]
 
 
-def test_one_command_sells_to_the_last_base_unit_and_takes_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path, turnover="1%", daily_turnover="1%")
-    chain = anvil_chain
+def test_one_command_sells_to_the_last_base_unit_and_takes_away(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path, turnover="1%", daily_turnover="1%")
     edit_report = remove(bot)
     assert (edit_report.state, edit_report.reason, symbols(bot)) == ("removed", "", ["WETH", "USDC"])
     assert chain.balance("WBTC") == 0
@@ -54,9 +53,8 @@ def test_one_command_sells_to_the_last_base_unit_and_takes_away(anvil_chain: Loc
         assert agent.plan().kind is not OutcomeKind.HALT
 
 
-def test_without_send_nothing_leaves_and_its_target_is_zero(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_without_send_nothing_leaves_and_its_target_is_zero(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     balance = chain.balance("WBTC")
     edit_report = remove(bot, send=False)
     assert (edit_report.state, edit_report.transactions, chain.balance("WBTC")) == ("written", (), balance)
@@ -64,9 +62,8 @@ def test_without_send_nothing_leaves_and_its_target_is_zero(anvil_chain: LocalCh
 
 
 @pytest.mark.parametrize("moment", ["before:send", "after:send"])
-def test_broken_off_anywhere_the_same_command_goes_on(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_broken_off_anywhere_the_same_command_goes_on(chain: LocalChain, tmp_path: Path, moment: str) -> None:
+    bot = EditedRun(chain, tmp_path)
     with pytest.raises(ProcessKilled):
         remove(bot, dies_at=moment)
     assert [asset.target for asset in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
@@ -83,18 +80,16 @@ def test_what_cannot_be_sold_stays_at_zero_and_says_how_to_go_on(anvil_chain: Lo
     assert "trimtab edit --remove WBTC --send" in edit_report.reason
 
 
-def test_what_was_kept_in_reserve_is_sold_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+def test_what_was_kept_in_reserve_is_sold_too(chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(chain, tmp_path)
     bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WBTC.reserve", "0.01"),)))
     assert remove(bot).state == "removed"
     assert chain.balance("WBTC") == 0
 
 
-def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_dust_that_came_meanwhile_is_named_and_asks_nobody(chain: LocalChain, tmp_path: Path) -> None:
     """It was seen by a look, so that the books asked what it was; the asset is gone, and so is the question."""
-    bot = EditedRun(anvil_chain, tmp_path)
-    chain = anvil_chain
+    bot = EditedRun(chain, tmp_path)
     remove(bot, send=False)
     with reopened_agent(chain, load_config(bot.file)) as agent:
         explain_balances(agent)

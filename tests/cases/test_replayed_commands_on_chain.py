@@ -70,8 +70,7 @@ def alter_plans(folder: Path, document: Document, *commands: str) -> None:
 
 
 @pytest.mark.slow
-def test_swaps_deposits_and_withdrawals__replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_swaps_deposits_and_withdrawals__replay_as_they_were(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, {**KEPT, "policy.cooldown": "0s"}, TARGETS) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
@@ -104,9 +103,8 @@ def test_swaps_deposits_and_withdrawals__replay_as_they_were(anvil_chain: LocalC
 
 
 @pytest.mark.slow
-def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_token_in_quarantine_replays_as_it_was(chain: LocalChain, tmp_path: Path) -> None:
     """It is shut out between the look and the plan, of a rebalance and of a swap by hand that is refused for it."""
-    chain = anvil_chain
     address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 10_000})
     tell("setPaused", True)
@@ -122,9 +120,8 @@ def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_pa
 
 
 @pytest.mark.slow
-def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_exits_that_the_chain_refuses_late_replay_as_they_were(chain: LocalChain, tmp_path: Path) -> None:
     """By their stops, and by the end of the bot: one is refused when it is about to be sent, the others go on."""
-    chain = anvil_chain
     address = replace_token(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
     fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})
     with reopened_agent(chain, recording(with_stops(chain, tmp_path, address))) as agent:
@@ -139,8 +136,7 @@ def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: Loca
     assert ("rebalance", "refused") in requested_by["stop"]
 
 
-def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_asset_that_is_taken_away_replays_as_it_was(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000})
     loaded = trusted_config(chain, tmp_path, {"record": {"dir": "steps"}}, TARGETS)
     gone = edits.ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))
@@ -157,8 +153,7 @@ def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, 
     alter_plans(tmp_path, document, "edit --remove")
 
 
-def test_native_coin_that_is_unwrapped_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_native_coin_that_is_unwrapped_replays_as_it_was(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 6_000, "USDC": 9_000})
     chain.set_native(10**18)
     coin = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}

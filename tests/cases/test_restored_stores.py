@@ -48,8 +48,7 @@ def machine(chain: LocalChain, folder: Path, backup: Path, changes: agents.Chang
     return loaded
 
 
-def test_two_machines_of_one_backup__only_the_adopter_sends(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_two_machines_of_one_backup__only_the_adopter_sends(chain: LocalChain, tmp_path: Path) -> None:
     loaded = trusted_config(chain, tmp_path / "old", ROOMY, EVEN)
     with reopened_agent(chain, loaded) as agent:
         assert step(chain, agent, UP).kind is OutcomeKind.DONE
@@ -71,9 +70,8 @@ def test_two_machines_of_one_backup__only_the_adopter_sends(anvil_chain: LocalCh
     assert purse(chain) == sent
 
 
-def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_new_store_knows_what_the_wallet_lost_before_it(chain: LocalChain, tmp_path: Path) -> None:
     """Whoever deletes the store starts with no fresh budget."""
-    chain = anvil_chain
     prices = dict(chain.deployed_world.prices_usd)
     fund(chain, UP)
     with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN, vouched=False) as agent:
@@ -95,9 +93,8 @@ def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChai
         assert [verdict.guard for verdict in agents.failed_verdicts(refused)] == ["daily_loss"]
 
 
-def test_adopted_restored_store__knows_what_happened_since(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_adopted_restored_store__knows_what_happened_since(chain: LocalChain, tmp_path: Path) -> None:
     """Balances and budgets: what the wallet itself did is told by the chain, and is no flow to be explained."""
-    chain = anvil_chain
     loaded = trusted_config(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
     with reopened_agent(chain, loaded) as agent:
         back_up_and_trade(chain, agent, tmp_path / "backup.db")
@@ -112,8 +109,7 @@ def test_adopted_restored_store__knows_what_happened_since(anvil_chain: LocalCha
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-def test_an_owner_may_vouch_that_nothing_was_lost(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_owner_may_vouch_that_nothing_was_lost(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, UP)
     with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
@@ -123,9 +119,8 @@ def test_an_owner_may_vouch_that_nothing_was_lost(anvil_chain: LocalChain, tmp_p
         assert agent.step_input().history.budgets.loss_24h == 0
 
 
-def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_position_from_after_the_backup_is_not_minted_again(chain: LocalChain, tmp_path: Path) -> None:
     """A store restored from before a mint, then adopted, halts by name until its owner takes the position over, or leaves it."""
-    chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)
     with reopened_agent(chain, loaded) as agent:
@@ -159,8 +154,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
             api.adopt_position(agent, str(mint.token_id))
 
 
-def test_position_opened_and_given_away__is_forgotten(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_position_opened_and_given_away__is_forgotten(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)
     with reopened_agent(chain, loaded) as agent:
@@ -179,8 +173,7 @@ def test_position_opened_and_given_away__is_forgotten(anvil_chain: LocalChain, t
         api.forget_position(loaded.path, str(mint.token_id))
 
 
-def test_tokens_sent_after_the_scan__halt_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_tokens_sent_after_the_scan__halt_nothing(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         agent.step_input()
@@ -188,9 +181,8 @@ def test_tokens_sent_after_the_scan__halt_nothing(anvil_chain: LocalChain, tmp_p
         assert agent.step_input().layer(LiquidityState).undecided_positions == ()
 
 
-def test_days_since_the_backup__only_the_last_counts_in_limits(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_days_since_the_backup__only_the_last_counts_in_limits(chain: LocalChain, tmp_path: Path) -> None:
     """docs/how-to.md, SECURITY.md: of what happened since a backup only the last 24 h are read from the chain."""
-    chain = anvil_chain
     loaded = trusted_config(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
     with reopened_agent(chain, loaded) as agent:
         back_up_and_trade(chain, agent, tmp_path / "backup.db")

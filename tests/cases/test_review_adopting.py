@@ -13,8 +13,7 @@ from tests.support.agents import ROOMY, agent_on, fund, yes
 from tests.support.text import raises_code
 
 
-def test_foreign_transaction__stops_until_the_nonce_is_adopted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_foreign_transaction__stops_until_the_nonce_is_adopted(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE

@@ -22,9 +22,8 @@ def drifted(chain: LocalChain) -> None:
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
 
 
-def test_a_head_from_the_future_gives_no_transaction_a_long_life(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_head_from_the_future_gives_no_transaction_a_long_life(chain: LocalChain, tmp_path: Path) -> None:
     """Signed bytes with a far deadline would be a free option for whoever keeps them back."""
-    chain = anvil_chain
     drifted(chain)
     liar = RecordingTransport(chain.transport, "liar", newest(timestamp=lambda s: s + YEAR_S))
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[liar]) as agent:
@@ -40,8 +39,7 @@ def test_a_head_from_the_future_gives_no_transaction_a_long_life(anvil_chain: Lo
         assert purse(chain) == before
 
 
-def test_fees_follow_the_header_that_the_quorum_agreed_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_fees_follow_the_header_that_the_quorum_agreed_on(chain: LocalChain, tmp_path: Path) -> None:
     drifted(chain)
     liar = RecordingTransport(chain.transport, "liar", newest(baseFeePerGas=lambda wei: wei * 20 + 10**9))
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | {"limits.gas_price": "off"}, transports=[liar]) as agent:
@@ -53,8 +51,7 @@ def test_fees_follow_the_header_that_the_quorum_agreed_on(anvil_chain: LocalChai
             assert intent.tx.max_fee_wei <= 3 * agreed.head.base_fee_wei + agreed.priority_fee_wei
 
 
-def test_future_header__leaves_no_review_that_halts_later_steps(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_future_header__leaves_no_review_that_halts_later_steps(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 45_000, "USDC": 45_000})
     daily: dict[str, object] = {"policy.trigger": {"kind": "time", "every": "1d"}}
     loaded = trusted_config(chain, tmp_path, ROOMY | daily, TWO)
@@ -66,9 +63,8 @@ def test_future_header__leaves_no_review_that_halts_later_steps(anvil_chain: Loc
         assert agent.plan().kind is not OutcomeKind.HALT, agent.plan().reason
 
 
-def test_quorum_without_our_last_transaction__is_waited_for(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_quorum_without_our_last_transaction__is_waited_for(chain: LocalChain, tmp_path: Path) -> None:
     """A snapshot from before our own approval would approve again, and again."""
-    chain = anvil_chain
     drifted(chain)
     slow = RecordingTransport(chain.transport, "slow", ask=behind(chain.transport, 1))
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[chain.transport, slow]) as agent:
@@ -76,8 +72,7 @@ def test_quorum_without_our_last_transaction__is_waited_for(anvil_chain: LocalCh
         assert [intent.kind for intent in agent.context.store.journal.intents()] == [IntentKind.SWAP, IntentKind.APPROVE]
 
 
-def test_quorum_that_stays_behind__sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_quorum_that_stays_behind__sends_nothing(chain: LocalChain, tmp_path: Path) -> None:
     drifted(chain)
     slow = RecordingTransport(chain.transport, "slow")
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[chain.transport, slow]) as agent:

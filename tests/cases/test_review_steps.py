@@ -33,8 +33,7 @@ def crash_before_the_swap(chain: LocalChain) -> Callable[[str], None]:
     return progress
 
 
-def test_a_reverted_swap_leaves_no_allowance(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_reverted_swap_leaves_no_allowance(chain: LocalChain, tmp_path: Path) -> None:
     drifted(chain)
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY) as agent:
         outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=crash_before_the_swap(chain))
@@ -42,8 +41,7 @@ def test_a_reverted_swap_leaves_no_allowance(anvil_chain: LocalChain, tmp_path: 
         assert [intent.kind for intent in outcome.transactions] == [IntentKind.APPROVE, IntentKind.SWAP, IntentKind.APPROVE]
 
 
-def test_reverted_unfinal_swap__is_not_reported_as_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_reverted_unfinal_swap__is_not_reported_as_done(chain: LocalChain, tmp_path: Path) -> None:
     drifted(chain)
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | {"chain.confirmations": 64}) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=crash_before_the_swap(chain))
@@ -54,8 +52,7 @@ def test_reverted_unfinal_swap__is_not_reported_as_done(anvil_chain: LocalChain,
         assert outcome.kind is OutcomeKind.FAILED
 
 
-def test_a_refused_plan_does_not_use_up_the_review(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_refused_plan_does_not_use_up_the_review(chain: LocalChain, tmp_path: Path) -> None:
     drifted(chain)
     with agent_on(
         chain, tmp_path, targets=TWO, changes=ROOMY | DAILY | {"limits.plan_cost": "off", "limits.native_floor": "1000000"}
@@ -64,17 +61,15 @@ def test_a_refused_plan_does_not_use_up_the_review(anvil_chain: LocalChain, tmp_
         assert agent.context.store.budgets.history(agent.step_input().snapshot.head.timestamp_s).reviews.last_review_s is None
 
 
-def test_a_swap_by_hand_is_no_review_of_the_schedule(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_swap_by_hand_is_no_review_of_the_schedule(chain: LocalChain, tmp_path: Path) -> None:
     drifted(chain)
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | DAILY) as agent:
         assert agent.swap("WETH", "USDC", "1", send=True, confirm=lambda _: False).kind is OutcomeKind.DECLINED
         assert agent.context.store.budgets.history(agent.step_input().snapshot.head.timestamp_s).reviews.last_review_s is None
 
 
-def test_an_approval_whose_swap_was_refused_is_taken_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_an_approval_whose_swap_was_refused_is_taken_back(chain: LocalChain, tmp_path: Path) -> None:
     """The market moves while the approval is mined: the second plan is refused, or holds, and nothing may stay approved."""
-    chain = anvil_chain
     drifted(chain)
     sent: list[str] = []
 
@@ -90,8 +85,7 @@ def test_an_approval_whose_swap_was_refused_is_taken_back(anvil_chain: LocalChai
         assert set(allowances(chain).values()) == {0}
 
 
-def test_allowance_found_at_rest__is_taken_back_unless_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_allowance_found_at_rest__is_taken_back_unless_paused(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 45_000, "USDC": 45_000})
     router = chain.addresses.swap_router_02
     chain.token_contract("WETH").functions.approve(router, 10**18).transact({"from": chain.wallet.address})

@@ -37,8 +37,7 @@ THREE = {"WETH": "40%", "USDC": "40%", "LINK": "20%"}
 OFF = {"WETH": 6_000, "USDC": 4_000}
 
 
-def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, OFF)
     with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         before = purse(chain)
@@ -60,8 +59,7 @@ def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(anvil_chain: LocalChain, tmp
         assert agent.context.store.budgets.history(chain.now_s()).budgets.loss_24h == day.budgets.loss_24h
 
 
-def test_the_planned_fee_bounds_the_fee_paid(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_the_planned_fee_bounds_the_fee_paid(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, router in enumerate(("swap_router_02", "rebalancer")):
         fund(chain, {"WETH": 3_000, "USDC": 7_000, "LINK": 0})
         with (
@@ -79,10 +77,7 @@ def test_the_planned_fee_bounds_the_fee_paid(anvil_chain: LocalChain, tmp_path: 
                     assert len(intent.tx.data) // 2 - 1 <= legs_bytes(granted.plan.legs)
 
 
-def test_a_spike_of_the_data_fee_before_sending_is_refused(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chain = anvil_chain
+def test_a_spike_of_the_data_fee_before_sending_is_refused(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, OFF)
     with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         before = purse(chain)
@@ -95,8 +90,7 @@ def test_a_spike_of_the_data_fee_before_sending_is_refused(
         require_exact(chain, again_outcome, before)
 
 
-def test_a_data_fee_above_the_day_s_gas_is_refused(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_a_data_fee_above_the_day_s_gas_is_refused(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, OFF)
     with (
         op_stack(chain, monkeypatch) as node,
@@ -109,8 +103,7 @@ def test_a_data_fee_above_the_day_s_gas_is_refused(anvil_chain: LocalChain, tmp_
         assert "gas_per_day" in {verdict.guard for verdict in failed_verdicts(outcome)}
 
 
-def test_without_the_oracle_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_without_the_oracle_nothing_is_traded(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, OFF)
     with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         chain.transport.call("anvil_setCode", [GAS_PRICE_ORACLE, "0x"])
@@ -122,8 +115,7 @@ def test_without_the_oracle_nothing_is_traded(anvil_chain: LocalChain, tmp_path:
         assert not node.paid
 
 
-def test_without_the_oracle_allowances_are_still_revoked(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_without_the_oracle_allowances_are_still_revoked(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, OFF)
     with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         allow(chain, "WETH", raw=12_345)
@@ -135,10 +127,7 @@ def test_without_the_oracle_allowances_are_still_revoked(anvil_chain: LocalChain
         assert allowances(chain)["WETH"] == 0
 
 
-def test_a_process_that_ends_after_sending_books_the_fee_once(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chain = anvil_chain
+def test_a_process_that_ends_after_sending_books_the_fee_once(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, OFF)
 
     def ends(event: str) -> None:
@@ -160,8 +149,7 @@ def test_a_process_that_ends_after_sending_books_the_fee_once(
             assert day.budgets.gas_24h_wei == before.native_wei - purse(chain).native_wei
 
 
-def test_paper_pays_the_data_fee_of_its_bytes(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_paper_pays_the_data_fee_of_its_bytes(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, OFF)
     with op_stack(chain, monkeypatch) as node:
         loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)

@@ -12,8 +12,7 @@ from tests.support.agents import ROOMY, agent_on, fund, purse, require_rebalance
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 
 
-def test_rebalance__is_settled_once_its_block_is_finalized(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_rebalance__is_settled_once_its_block_is_finalized(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 6_000, "USDC": 4_000})
     with agent_on(chain, tmp_path, ROOMY | {"chain.finality": "finalized", "policy.cooldown": "1s"}, TARGETS) as agent:
         journal = agent.context.store.journal

@@ -39,8 +39,7 @@ def sold(intent: Intent, chain: LocalChain) -> int:
 
 
 @pytest.mark.slow
-def test_rounds_on_recovering_pools__lose_less_than_one_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_rounds_on_recovering_pools__lose_less_than_one_trade(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, OFF)
     prices = dict(chain.deployed_world.prices_usd)
     before = purse(chain)
@@ -92,8 +91,7 @@ def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int |
 
 
 @pytest.mark.parametrize("moment", [pytest.param("", id="waiting", marks=pytest.mark.slow), pytest.param("after:send", id="sent")])
-def test_rounds_killed_midway__are_neither_lost_nor_repeated(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
-    chain = anvil_chain
+def test_rounds_killed_midway__are_neither_lost_nor_repeated(chain: LocalChain, tmp_path: Path, moment: str) -> None:
     fund(chain, OFF)
     loaded = trusted_config(chain, tmp_path, ROUNDS, TARGETS)
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
@@ -119,8 +117,7 @@ def test_rounds_killed_midway__are_neither_lost_nor_repeated(anvil_chain: LocalC
         assert campaign.progress.parts_done > 2
 
 
-def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_run_does_one_round_per_look_when_it_is_due(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, OFF)
     loaded = trusted_config(chain, tmp_path, TWAP, TARGETS)
     with reopened_agent(chain, loaded, clock=recovering_clock(chain)) as agent:
@@ -160,8 +157,7 @@ def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
     return agent.rebalance(send=True, confirm=confirm, progress=progress)
 
 
-def test_budget_against_the_start__ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_budget_against_the_start__ends_it_by_name(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, OFF)
     with reopened_agent(
         chain, trusted_config(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=recovering_clock(chain)
@@ -180,8 +176,7 @@ def test_budget_against_the_start__ends_it_by_name(anvil_chain: LocalChain, tmp_
     assert causes(resting) == ("policy.cooldown",)
 
 
-def test_changed_config__ends_it_and_carries_nothing_stale_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_changed_config__ends_it_and_carries_nothing_stale_on(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, OFF)
     loaded = trusted_config(chain, tmp_path / "one", ROUNDS, TARGETS)
     assert in_child(lambda: one_process(chain, loaded, 1)) == -signal.SIGKILL
@@ -197,9 +192,8 @@ def test_changed_config__ends_it_and_carries_nothing_stale_on(anvil_chain: Local
 
 
 @pytest.mark.slow
-def test_round_and_approval__go_to_the_private_endpoint_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_round_and_approval__go_to_the_private_endpoint_alone(chain: LocalChain, tmp_path: Path) -> None:
     """T15: the mempool shows nothing of a round before it is done; what it shows after is no help (test_slices_unforeseen.py)."""
-    chain = anvil_chain
     assert chain.url is not None
     fund(chain, HEAVY["WETH"])
     with serve(passing_on(chain.url)) as public, serve(builder(chain.node)) as hidden:  # type: ignore[arg-type]  # anvil's node

@@ -11,8 +11,7 @@ from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config
 from tests.support.records.listeners import listener
 
 
-def test_dry_run__beats_for_itself_once_the_sender_stopped(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_dry_run__beats_for_itself_once_the_sender_stopped(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     clock = StoppableClock()
     with listener(200) as (address, beats):

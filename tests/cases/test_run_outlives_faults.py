@@ -179,9 +179,8 @@ def test_run__endpoint_answers_otherwise_a_while__trades_later(level: LocalChain
 
 
 @pytest.mark.parametrize("how", ["ignores", *slow(["halves", "hides", "delays"])])
-def test_run__token_ignores_its_approvals__goes_on_without_it(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
+def test_run__token_ignores_its_approvals__goes_on_without_it(chain: LocalChain, tmp_path: Path, how: str) -> None:
     """After a good look: two approvals, the others traded in the same look, and looks that pay nothing; then it is sold."""
-    chain = anvil_chain
     forget = forgetful_token(chain, how)
     guest = chain.tokens["GUEST"].address
     fund(chain, {"WETH": 15_000, "WBTC": 12_500, "USDC": 10_000, "USDT": 7_500, "GUEST": 5_000})
@@ -478,7 +477,7 @@ def until(child: ForkedCommand, has_happened: Callable[[], bool], within_s: floa
 
 @pytest.mark.parametrize(("status", "failed_looks"), [(200, 2), *slow([(403, 4)])])
 def test_scene__crash_while_the_endpoint_shows_a_page__sells_later(
-    anvil_chain: LocalChain,
+    chain: LocalChain,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -486,7 +485,6 @@ def test_scene__crash_while_the_endpoint_shows_a_page__sells_later(
     failed_looks: int,
 ) -> None:
     """From trimtab init: a run with a stop loss of 2,500 sees WETH at 3,000, then a page, then WETH at 2,300."""
-    chain = anvil_chain
     assert isinstance(chain.node, AnvilNode)
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     chain.mine(5)

@@ -20,9 +20,8 @@ SEND = ("--send", "--yes")
 
 @pytest.mark.slow
 def test_money_comes_and_goes_and_nothing_stays_open(
-    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chain = anvil_chain
     fund(chain, {"USDC": 3_000})
     with scene_on(chain, tmp_path, "1", capfd, monkeypatch) as scene:
         ending = scene.init(TARGETS, "--use-cash", "10000").splitlines()

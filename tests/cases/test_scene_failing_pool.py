@@ -19,9 +19,8 @@ POOL = "v3 WETH/USDC 500"
 
 
 def test_a_stop_loss_sells_beside_a_pool_without_money(
-    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chain = anvil_chain
     fund(chain, {"WETH": 2_000, "WBTC": 1_000, "USDC": 1_250, "USDT": 750})
     pool = chain.address_by_pool[POOL]
     with scene_on(chain, tmp_path, "0.05", capfd, monkeypatch) as scene:

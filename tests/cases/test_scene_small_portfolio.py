@@ -16,9 +16,8 @@ ON_TARGET = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 
 @pytest.mark.slow
 def test_small_portfolio__trades_where_worth_it_also_after_a_stop(
-    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chain = anvil_chain
     fund(chain, {"USDC": 500})
     with scene_on(chain, tmp_path, "0.05", capfd, monkeypatch) as scene:
         ending = scene.init(TARGETS, "--use-cash", "500").splitlines()

@@ -61,8 +61,7 @@ RARELY.remove(("no-data", "single-calls"))  # what tokens without return values 
 
 
 @pytest.mark.parametrize(("fault", "part"), [*OFTEN, *slow(RARELY)])
-def test_fault_about_one_token__ends_the_step_unquarantined(anvil_chain: LocalChain, tmp_path: Path, fault: str, part: str) -> None:
-    chain = anvil_chain
+def test_fault_about_one_token__ends_the_step_unquarantined(chain: LocalChain, tmp_path: Path, fault: str, part: str) -> None:
     fund(chain, {"WETH": 60_000, "WBTC": 20_000, "USDC": 10_000, "USDT": 10_000})
     before = purse(chain)
     node_fault = FakeFault(chain.tokens["WETH"].address, FAULTS[fault], part, 10**6)
@@ -80,8 +79,7 @@ def test_fault_about_one_token__ends_the_step_unquarantined(anvil_chain: LocalCh
         assert max(off_target(chain, TARGETS).values()) < 60
 
 
-def test_a_rate_limit_ends_the_step_without_another_request(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_rate_limit_ends_the_step_without_another_request(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 60_000, "WBTC": 20_000, "USDC": 10_000, "USDT": 10_000})
     node_fault = FakeFault(chain.tokens["WETH"].address, RATE_LIMIT, "trials", 1)
     with reopened_agent(

@@ -10,8 +10,7 @@ from agent.localchain import LocalChain
 from agent.localchain.market import IDLE_BLOCK_INTERVAL_S, _mine_if_idle
 
 
-def test_an_idle_chain_gets_a_block_unless_automine_is_off(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_an_idle_chain_gets_a_block_unless_automine_is_off(chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: chain.now_s() + IDLE_BLOCK_INTERVAL_S)
 
     def blocks_of_a_beat() -> int:

@@ -45,8 +45,7 @@ def refusal(outcome: StepOutcome) -> str:
 
 
 @pytest.mark.parametrize(("symbol", "sign"), [("WETH", -1), ("USDC", 1)], ids=["pushed down", "pushed up"])
-def test_push_held_for_minutes_holds_back_rebalances_and_no_exit(anvil_chain: LocalChain, tmp_path: Path, symbol: str, sign: int) -> None:
-    chain = anvil_chain
+def test_push_held_for_minutes_holds_back_rebalances_and_no_exit(chain: LocalChain, tmp_path: Path, symbol: str, sign: int) -> None:
     fund(chain, HELD_USD)
     push(chain, symbol, 2_000_000 * 6, 240)
     with agent_on(chain, tmp_path, ONE_POOL, TARGETS) as agent:
@@ -57,8 +56,7 @@ def test_push_held_for_minutes_holds_back_rebalances_and_no_exit(anvil_chain: Lo
         assert chain.balance("WETH") == 0, ended
 
 
-def test_stop_loss_fires_while_the_short_mean_contradicts(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_stop_loss_fires_while_the_short_mean_contradicts(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     price_usd = chain.deployed_world.prices_usd["WETH"]
     stop = {"portfolio.assets.0.stop_loss": str(floor_int(price_usd * 98 / 100))}
@@ -71,8 +69,7 @@ def test_stop_loss_fires_while_the_short_mean_contradicts(anvil_chain: LocalChai
         assert (sold.kind, chain.balance("WETH")) == (OutcomeKind.DONE, 0), sold.reason
 
 
-def test_short_mean_forgets_a_push_within_its_window(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_short_mean_forgets_a_push_within_its_window(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD_USD)
     push(chain, "WETH", 12_000_000, 240)
     chain.warp(300, refresh_feeds=False)
@@ -81,9 +78,8 @@ def test_short_mean_forgets_a_push_within_its_window(anvil_chain: LocalChain, tm
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
 
 
-def test_push_of_one_block_holds_nothing_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_push_of_one_block_holds_nothing_back(chain: LocalChain, tmp_path: Path) -> None:
     """Twelve seconds of a price 5 % off move a mean of five minutes by a fifth of a percent."""
-    chain = anvil_chain
     fund(chain, HELD_USD)
     push(chain, "WETH", 10_000_000, 12)
     with agent_on(chain, tmp_path, ONE_POOL, TARGETS) as agent:
@@ -91,9 +87,8 @@ def test_push_of_one_block_holds_nothing_back(anvil_chain: LocalChain, tmp_path:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
 
 
-def test_pool_that_forgets_leaves_the_feed_to_decide(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_pool_that_forgets_leaves_the_feed_to_decide(chain: LocalChain, tmp_path: Path) -> None:
     """It keeps one observation, younger than both windows: it says so, and rebalance and stop loss act as without a short mean."""
-    chain = anvil_chain
     pool = chain.add_v3_pool("LINK", "USDC", 500, observation_count=1)
     chain.mint_position(pool.name, -887_200, 887_200, 10**18)
     fund(chain, {"LINK": 5_000, "WETH": 2_000, "USDC": 3_000})

@@ -73,8 +73,7 @@ def test_a_file_that_was_changed_trades_nothing_and_says_why(anvil_chain: LocalC
     assert "its file best.py has the SHA-256" in outcome.reason
 
 
-def test_a_file_that_changes_after_its_answer_is_named_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_file_that_changes_after_its_answer_is_named_at_once(chain: LocalChain, tmp_path: Path) -> None:
     folder = tmp_path / "silent"
     assert rebalance(chain, folder, SOURCE).kind is OutcomeKind.DONE
     (folder / "best.py").write_text(SOURCE + "# edit\n")
@@ -90,8 +89,7 @@ def test_a_file_that_changes_after_its_answer_is_named_at_once(anvil_chain: Loca
     assert (check["state"], why in check["finding"]) == ("warn", True)
 
 
-def test_an_edited_file_with_its_new_hash_waits_for_the_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_edited_file_with_its_new_hash_waits_for_the_owner(chain: LocalChain, tmp_path: Path) -> None:
     folder = tmp_path / "edited"
     assert rebalance(chain, folder, SOURCE).kind is OutcomeKind.DONE
     before = weights(chain, TARGETS)
@@ -122,8 +120,7 @@ TRIGGER = ROOMY | {
 }
 
 
-def test_a_trigger_in_a_file_fires_as_it_was_backtested(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_trigger_in_a_file_fires_as_it_was_backtested(chain: LocalChain, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     folder.mkdir()
     (folder / "calm.py").write_text(CALM)
@@ -142,8 +139,7 @@ def test_a_trigger_in_a_file_fires_as_it_was_backtested(anvil_chain: LocalChain,
     assert tried.summary.trades > 0
 
 
-def test_a_trigger_whose_file_was_changed_is_not_due_and_says_why(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_trigger_whose_file_was_changed_is_not_due_and_says_why(chain: LocalChain, tmp_path: Path) -> None:
     folder = tmp_path / "changed"
     folder.mkdir()
     (folder / "calm.py").write_text(CALM.replace("0.05", "0.01"))

@@ -36,11 +36,8 @@ def test_a_whale_that_skews_one_pool_of_many_and_unwinds(
 
 @sizes
 @pytest.mark.parametrize("sold", ["WETH", pytest.param("USDC", marks=pytest.mark.slow)])
-def test_whale_in_the_only_pool__meets_floors_and_plan_cost(
-    anvil_chain: LocalChain, tmp_path: Path, sold: str, sizes: Sequence[str]
-) -> None:
+def test_whale_in_the_only_pool__meets_floors_and_plan_cost(chain: LocalChain, tmp_path: Path, sold: str, sizes: Sequence[str]) -> None:
     """The wallet's WETH above target must be sold through this pool or not at all."""
-    chain = anvil_chain
     alone = {"venues.uniswap_v2": None, "venues.uniswap_v3.pools": [chain.address_by_pool["v3 WETH/USDC 500"]]}
     with agent_on(chain, tmp_path, {**NO_ORACLE, **alone}, {"WETH": "50%", "USDC": "50%"}) as agent:
         ends = attack_outcomes(chain, agent, sizes, ["v3 WETH/USDC 500"], sold, {"WETH": 60_000, "USDC": 30_000})
@@ -71,10 +68,9 @@ def test_a_whale_that_skews_several_pools_at_once_and_unwinds(
     ids=str,
 )
 def test_feeds_that_lag_within_the_limit__cost_only_the_lag(
-    anvil_chain: LocalChain, tmp_path: Path, moves: Mapping[str, str], every: int
+    chain: LocalChain, tmp_path: Path, moves: Mapping[str, str], every: int
 ) -> None:
     """The market moved by up to 1.5 % and no feed said so; a whale skews a pool on top, against us either way."""
-    chain = anvil_chain
     lag = Fraction(150, BPS)
     with agent_on(chain, tmp_path, ONLY_FLOORS) as agent:
         fund(chain, HELD)
@@ -95,9 +91,8 @@ def test_feeds_that_lag_within_the_limit__cost_only_the_lag(
         assert done > 0, "not one step was taken, so nothing was shown"
 
 
-def test_real_move_ahead_of_feeds_and_means__waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_real_move_ahead_of_feeds_and_means__waits(chain: LocalChain, tmp_path: Path) -> None:
     """Spot moved by 5 %, feeds not: nothing is traded at prices that may be false; once feeds and means follow, it is."""
-    chain = anvil_chain
     with agent_on(chain, tmp_path, ONLY_FLOORS) as agent:
         fund(chain, HELD)
         before = purse(chain)

@@ -70,8 +70,7 @@ def require_nothing_signed(agent: Agent) -> None:
 
 
 @beyond
-def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
-    chain = anvil_chain
+def test_nothing_is_signed_on_the_block_of_one_that_froze(chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     loaded = trusted_config(chain, tmp_path, rich(chain, wallet), TARGETS)
     frozen = RecordingTransport(chain.transport, "slow")
     with reopened_agent(chain, loaded, [chain.transport, frozen]) as agent:
@@ -95,8 +94,7 @@ def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChai
 
 
 @within
-def test_a_lag_within_its_limit_trades(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
-    chain = anvil_chain
+def test_a_lag_within_its_limit_trades(chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     loaded = trusted_config(chain, tmp_path, rich(chain, wallet), TARGETS)
     frozen = RecordingTransport(chain.transport, "slow")
     with reopened_agent(chain, loaded, [chain.transport, frozen]) as agent:
@@ -107,8 +105,7 @@ def test_a_lag_within_its_limit_trades(anvil_chain: LocalChain, tmp_path: Path, 
 
 
 @beyond
-def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
-    chain = anvil_chain
+def test_one_that_froze_after_the_snapshot_stops_the_signing(chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     loaded = trusted_config(chain, tmp_path, rich(chain, wallet), TARGETS)
     frozen = RecordingTransport(chain.transport, "slow")
 
@@ -124,8 +121,7 @@ def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalC
         assert purse(chain).raw == before.raw
 
 
-def test_one_of_three_that_froze_is_left_out_and_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_one_of_three_that_froze_is_left_out_and_named(chain: LocalChain, tmp_path: Path) -> None:
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     frozen = RecordingTransport(chain.transport, "slow")
     beta = RecordingTransport(chain.transport, "beta")
@@ -142,8 +138,7 @@ def test_one_of_three_that_froze_is_left_out_and_named(anvil_chain: LocalChain, 
         assert agent.endpoints()[0]["state"] == "in service"
 
 
-def test_header__verifies_as_mined_with_no_field_altered(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_header__verifies_as_mined_with_no_field_altered(chain: LocalChain) -> None:
     chain.swap(POOL, "USDC", 10**6)
     height = chain.w3.eth.block_number
     header = chain.transport.call("eth_getBlockByNumber", [hex(height), False])
@@ -160,9 +155,8 @@ def test_header__verifies_as_mined_with_no_field_altered(anvil_chain: LocalChain
 
 
 @pytest.mark.parametrize("when", ["before the snapshot", pytest.param("after the snapshot", marks=pytest.mark.slow)])
-def test_frozen_and_lying_endpoint__are_no_majority(anvil_chain: LocalChain, tmp_path: Path, when: str) -> None:
+def test_frozen_and_lying_endpoint__are_no_majority(chain: LocalChain, tmp_path: Path, when: str) -> None:
     """Two of three show a block that is 20 blocks old, and the price has risen since; only one liar is needed for it (T32)."""
-    chain = anvil_chain
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     slow = RecordingTransport(chain.transport, "slow")
     liar = RecordingTransport(chain.transport, "liar")
@@ -190,9 +184,8 @@ SKEWS = {"9 s slow": -9, "30 s slow": -30, "600 s slow": -600, "right": 0, "9 s 
 @pytest.mark.parametrize(
     "clock", [name if name in ("9 s slow", "set back") else pytest.param(name, marks=pytest.mark.slow) for name in SKEWS]
 )
-def test_a_wrong_clock_does_not_hide_a_newer_header(anvil_chain: LocalChain, tmp_path: Path, clock: str) -> None:
+def test_a_wrong_clock_does_not_hide_a_newer_header(chain: LocalChain, tmp_path: Path, clock: str) -> None:
     """Two of three show a block that is 7 blocks of 2 s old; a clock 9 s slow would call that 5 s, and a block of 12 s is never old."""
-    chain = anvil_chain
     lag = 7
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     slow = RecordingTransport(chain.transport, "slow")
@@ -215,8 +208,7 @@ def test_a_wrong_clock_does_not_hide_a_newer_header(anvil_chain: LocalChain, tmp
 
 
 @pytest.mark.parametrize("ahead", [4, pytest.param(1_000_000, marks=pytest.mark.slow)])
-def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
-    chain = anvil_chain
+def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(chain: LocalChain, tmp_path: Path, ahead: int) -> None:
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     lies: list[int] = [0]
     liar = RecordingTransport(chain.transport, "liar", newest(number=lambda height: height + lies[0]))
@@ -231,9 +223,8 @@ def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: Loca
         }
 
 
-def test_header_one_of_three_made_up__stops_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_header_one_of_three_made_up__stops_nothing(chain: LocalChain, tmp_path: Path) -> None:
     """Its hash is that of its fields, so only the clock tells that no four blocks have been mined since the others' newest."""
-    chain = anvil_chain
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     liar = RecordingTransport(chain.transport, "liar", newest_forged(4))
     beta = RecordingTransport(chain.transport, "beta")
@@ -245,8 +236,7 @@ def test_header_one_of_three_made_up__stops_nothing(anvil_chain: LocalChain, tmp
 
 
 @pytest.mark.parametrize("ahead", [pytest.param(4, marks=pytest.mark.slow), 1_000_000])
-def test_a_head_that_one_of_three_made_up_stops_nothing(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
-    chain = anvil_chain
+def test_a_head_that_one_of_three_made_up_stops_nothing(chain: LocalChain, tmp_path: Path, ahead: int) -> None:
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     liar = RecordingTransport(chain.transport, "liar", newest(number=lambda height: height + ahead))
     beta = RecordingTransport(chain.transport, "beta")
@@ -259,8 +249,7 @@ def named(rows: list[dict[str, str]]) -> dict[str, str]:
     return {row["check"]: row["state"] for row in rows if row["check"].startswith("endpoint")}
 
 
-def test_the_doctor_names_the_one_of_two_that_froze(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_the_doctor_names_the_one_of_two_that_froze(chain: LocalChain, tmp_path: Path) -> None:
     rpc = [{"url": chain.url, "operator": operator} for operator in ("local", "slow")]
     frozen = RecordingTransport(chain.transport, "slow")
     loaded = agent_config(chain, tmp_path, {"chain.quorum": 2, "chain.rpc": rpc}, TARGETS)

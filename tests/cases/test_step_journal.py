@@ -82,8 +82,7 @@ def remembered(loaded: LoadedConfig, chain: LocalChain, step_id: str) -> tuple[S
 
 
 @pytest.mark.parametrize("kind", OutcomeKind, ids=lambda kind: kind.value)
-def test_every_way_out_of_a_step_is_written_down_and_can_be_told(anvil_chain: LocalChain, tmp_path: Path, kind: OutcomeKind) -> None:
-    chain = anvil_chain
+def test_every_way_out_of_a_step_is_written_down_and_can_be_told(chain: LocalChain, tmp_path: Path, kind: OutcomeKind) -> None:
     fund(chain, DRIFTED)
     allow(chain, "WETH")
     loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
@@ -106,8 +105,7 @@ def test_every_way_out_of_a_step_is_written_down_and_can_be_told(anvil_chain: Lo
 
 
 @pytest.mark.parametrize("is_approved", [False, True], ids=["approval first", "approved before"])
-def test_explained_step__has_its_booked_cost_against_the_whole_plan(anvil_chain: LocalChain, tmp_path: Path, is_approved: bool) -> None:
-    chain = anvil_chain
+def test_explained_step__has_its_booked_cost_against_the_whole_plan(chain: LocalChain, tmp_path: Path, is_approved: bool) -> None:
     fund(chain, DRIFTED)
     if is_approved:
         allow(chain, "WETH")
@@ -128,9 +126,8 @@ def test_explained_step__has_its_booked_cost_against_the_whole_plan(anvil_chain:
     assert ("for its approvals" in sentence) is not is_approved
 
 
-def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_the_remembered_input_decides_and_plans_the_same(chain: LocalChain, tmp_path: Path) -> None:
     """The same verdicts too, from the evidence of the moment; and an input saved before an approval differs from the one after it."""
-    chain = anvil_chain
     fund(chain, DRIFTED)
     loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -154,8 +151,7 @@ def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain
     assert plans[1].block < plans[0].block
 
 
-def test_every_move_of_a_transaction_is_on_record_in_order(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_every_move_of_a_transaction_is_on_record_in_order(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, DRIFTED)
     loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -173,8 +169,7 @@ def test_every_move_of_a_transaction_is_on_record_in_order(anvil_chain: LocalCha
         assert all(deltas[token] == raw for token, raw in receipt.net_transfers(chain.wallet.address).items() if raw)
 
 
-def test_endpoint_gone_in_mid_step__is_followed_later(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_endpoint_gone_in_mid_step__is_followed_later(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, DRIFTED)
     allow(chain, "WETH")
     loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)

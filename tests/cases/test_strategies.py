@@ -39,8 +39,7 @@ def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:
     return weth / (weth + Fraction(book.balance_raw(chain.tokens["USDC"].address), USD))
 
 
-def test_opposite_strategies__cancel_and_send_one_net_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_opposite_strategies__cancel_and_send_one_net_trade(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     loaded = trusted_config(chain, tmp_path, strategies("50%", "50%"), TWO)
     with reopened_agent(chain, loaded) as agent:
@@ -80,9 +79,8 @@ def test_opposite_strategies__cancel_and_send_one_net_trade(anvil_chain: LocalCh
         assert all(grown[strategy_book.name] > strategy_book.units for strategy_book in held_before.strategy_books)
 
 
-def test_strategies_by_tracking__wait_and_trade_back_to_edges(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_strategies_by_tracking__wait_and_trade_back_to_edges(chain: LocalChain, tmp_path: Path) -> None:
     """Both go by the one trigger of [policy]. What one sells and the other buys stays inside, and the market sees the rest."""
-    chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     rule = {"policy.trigger": {"kind": "tracking"}, "policy.destination": "zone", "policy.confirm_blocks": 2}
     settings = strategies("60%", "40%")
@@ -109,8 +107,7 @@ def test_strategies_by_tracking__wait_and_trade_back_to_edges(anvil_chain: Local
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-def test_strategy_killed_after_its_swap__is_shared_by_its_wishes(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_strategy_killed_after_its_swap__is_shared_by_its_wishes(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     loaded = trusted_config(chain, tmp_path, {**strategies("70%", "30%"), "policy.confirm_blocks": 2}, TWO)
 
@@ -135,8 +132,7 @@ def test_strategy_killed_after_its_swap__is_shared_by_its_wishes(anvil_chain: Lo
         assert costs["down"] == 0 < costs["up"], "whose wish was filled inside pays nothing of the trade"
 
 
-def test_allocator_s_choice_of_a_strategy__is_recorded(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_allocator_s_choice_of_a_strategy__is_recorded(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     changes = strategies("50%", "50%")
     equal = {"kind": "equal", "every": "7d", "keep": "30d", "churn": "1%", "until_chosen": "wait"}
@@ -175,8 +171,7 @@ def test_a_strategy_of_weights_is_asked_for_by_what_there_is(
     assert (error.value.message, error.value.remedy) == (f"--strategy: {message}", remedy)
 
 
-def test_the_owner_accepts_a_jump_of_a_strategys_weights(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_the_owner_accepts_a_jump_of_a_strategys_weights(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     changes = strategies("50%", "50%")
     equal = {"kind": "equal", "every": "7d", "keep": "30d", "churn": "1%", "until_chosen": "targets", "max_change": "5%"}
@@ -199,8 +194,7 @@ def test_the_owner_accepts_a_jump_of_a_strategys_weights(anvil_chain: LocalChain
         assert {bps for _, bps in split_part.weights_bps} == {5_000}
 
 
-def test_withdrawal_that_sells_first__is_borne_by_all(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_withdrawal_that_sells_first__is_borne_by_all(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     paying = {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off", "portfolio.max_live_value": "off"}
     with reopened_agent(chain, trusted_config(chain, tmp_path, {**strategies("60%", "40%"), **paying}, TWO)) as agent:
@@ -222,9 +216,8 @@ def test_withdrawal_that_sells_first__is_borne_by_all(anvil_chain: LocalChain, t
             assert abs((now / strategy_book.units) / (was / units) - 1) < Fraction(1, 200), "its unit lost what selling cost, and no more"
 
 
-def test_first_purchase_beyond_the_pools__goes_in_parts(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_first_purchase_beyond_the_pools__goes_in_parts(chain: LocalChain, tmp_path: Path) -> None:
     """Both rest for a day after a rebalance of their own; the parts of their first purchase are one."""
-    chain = anvil_chain
     fund(chain, {"USDC": 1_000_000})
     strategies_config = strategies("60%", "40%")
     for strategy in strategies_config["strategies"]:  # type: ignore[attr-defined]  # a list of tables
@@ -254,8 +247,7 @@ def test_first_purchase_beyond_the_pools__goes_in_parts(anvil_chain: LocalChain,
         assert agent.step_input().history.budgets.turnover_24h < 1_000 * USD, "the budget of drift is untouched"
 
 
-def test_status_names_each_paused_strategy(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_status_names_each_paused_strategy(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, strategies("50%", "50%"), TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)

@@ -18,8 +18,7 @@ from tests.support.text import blocked, mentions
 
 
 @pytest.mark.slow
-def test_token_that_refuses_the_router__leaves_the_other_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_token_that_refuses_the_router__leaves_the_other_stop(chain: LocalChain, tmp_path: Path) -> None:
     address = replace_token(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
     fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})
     asked_tokens: list[tuple[str, ...]] = []

@@ -71,8 +71,7 @@ def begin_sweeping(chain: LocalChain, folder: Path, changes: Mapping[str, object
     return loaded
 
 
-def test_profit_beyond_the_amount_is_paid_once_an_interval(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_profit_beyond_the_amount_is_paid_once_an_interval(chain: LocalChain, tmp_path: Path) -> None:
     with reopened_agent(chain, begin_sweeping(chain, tmp_path)) as agent:
         move_weth(chain, Fraction(11, 10))
         assert look(agent).kind is OutcomeKind.HOLD
@@ -95,8 +94,7 @@ def test_profit_beyond_the_amount_is_paid_once_an_interval(anvil_chain: LocalCha
         assert 549 < swept_usd(chain) - first_usd <= 550, "5,500 of WETH rose by a tenth"
 
 
-def test_a_new_book_sweeps_its_own_profit(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_new_book_sweeps_its_own_profit(chain: LocalChain, tmp_path: Path) -> None:
     loaded = begin_sweeping(chain, tmp_path)
     with reopened_agent(chain, loaded) as agent:
         move_weth(chain, Fraction(11, 10))
@@ -114,8 +112,7 @@ def test_a_new_book_sweeps_its_own_profit(anvil_chain: LocalChain, tmp_path: Pat
         assert 349 < swept_usd(chain) - first_usd <= 350, "of 550 profit 200 stay"
 
 
-def test_a_book_in_another_numeraire_is_not_swept(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_book_in_another_numeraire_is_not_swept(chain: LocalChain, tmp_path: Path) -> None:
     loaded = begin_sweeping(chain, tmp_path)
     changed = trusted_config(
         chain,
@@ -150,8 +147,7 @@ def test_a_book_in_another_numeraire_is_not_swept(anvil_chain: LocalChain, tmp_p
     [Fraction(-500), Fraction(0), Fraction(200), Fraction(249)],
     ids=["loss", "none", "what_stays", "below_the_smallest_payment"],
 )
-def test_profit_that_is_not_beyond_the_amount_stays(anvil_chain: LocalChain, tmp_path: Path, profit_usd: Fraction) -> None:
-    chain = anvil_chain
+def test_profit_that_is_not_beyond_the_amount_stays(chain: LocalChain, tmp_path: Path, profit_usd: Fraction) -> None:
     with reopened_agent(chain, begin_sweeping(chain, tmp_path)) as agent:
         move_weth(chain, 1 + profit_usd / HELD_USD["WETH"])
         end_interval(chain, agent)
@@ -162,8 +158,7 @@ def test_profit_that_is_not_beyond_the_amount_stays(anvil_chain: LocalChain, tmp
         assert swept_usd(chain) == 0, "the interval ended without a payment, and the next has not ended"
 
 
-def test_a_price_of_one_look_is_not_swept(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_price_of_one_look_is_not_swept(chain: LocalChain, tmp_path: Path) -> None:
     with reopened_agent(chain, begin_sweeping(chain, tmp_path)) as agent:
         end_interval(chain, agent)
         move_weth(chain, Fraction(5, 4))
@@ -171,8 +166,7 @@ def test_a_price_of_one_look_is_not_swept(anvil_chain: LocalChain, tmp_path: Pat
         assert swept_usd(chain) == 0
 
 
-def test_a_deposit_is_no_profit(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_deposit_is_no_profit(chain: LocalChain, tmp_path: Path) -> None:
     with reopened_agent(chain, begin_sweeping(chain, tmp_path, {"limits.balance_jump": "10%"})) as agent:
         chain.set_balances({"USDC": chain.balance("USDC") + 3_000 * USD})
         pass_time(chain)
@@ -188,8 +182,7 @@ def test_a_deposit_is_no_profit(anvil_chain: LocalChain, tmp_path: Path) -> None
         assert 299 < swept_usd(chain) <= 300, "the profit is that of the rise alone"
 
 
-def test_a_shortfall_of_the_numeraire_is_sold_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_shortfall_of_the_numeraire_is_sold_first(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 9_990, "USDC": 10})
     loaded = trusted_config(chain, tmp_path, {**SWEEPING, "policy.trigger.absolute": "30%"}, {"WETH": "95%", "USDC": "5%"})
     with reopened_agent(chain, loaded) as agent:
@@ -202,8 +195,7 @@ def test_a_shortfall_of_the_numeraire_is_sold_first(anvil_chain: LocalChain, tmp
         assert 290 < swept_usd(chain) <= 300
 
 
-def test_the_day_s_payouts_cut_a_sweep_and_then_hold_it_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_the_day_s_payouts_cut_a_sweep_and_then_hold_it_back(chain: LocalChain, tmp_path: Path) -> None:
     with reopened_agent(chain, begin_sweeping(chain, tmp_path, {"limits.payout_per_day": "120"})) as agent:
         move_weth(chain, Fraction(11, 10))
         end_interval(chain, agent)
@@ -219,8 +211,7 @@ def test_the_day_s_payouts_cut_a_sweep_and_then_hold_it_back(anvil_chain: LocalC
         assert swept_usd(chain) == 240
 
 
-def test_a_pause_holds_a_sweep_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_pause_holds_a_sweep_back(chain: LocalChain, tmp_path: Path) -> None:
     with reopened_agent(chain, begin_sweeping(chain, tmp_path)) as agent:
         move_weth(chain, Fraction(11, 10))
         end_interval(chain, agent)
@@ -233,8 +224,7 @@ def test_a_pause_holds_a_sweep_back(anvil_chain: LocalChain, tmp_path: Path) -> 
         assert swept_usd(chain) > 0
 
 
-def test_a_sweep_goes_only_to_an_address_that_was_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_sweep_goes_only_to_an_address_that_was_confirmed(chain: LocalChain, tmp_path: Path) -> None:
     loaded = begin_sweeping(chain, tmp_path)
     stranger = str(to_checksum_address("0x00000000000000000000000000000000000bad01"))
     changed = agent_config(
@@ -249,8 +239,7 @@ def test_a_sweep_goes_only_to_an_address_that_was_confirmed(anvil_chain: LocalCh
         assert chain.balance("USDC", stranger) == 0
 
 
-def test_released_sweep__waits_for_the_next_interval(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_released_sweep__waits_for_the_next_interval(chain: LocalChain, tmp_path: Path) -> None:
     loaded = begin_sweeping(chain, tmp_path)
     move_weth(chain, Fraction(11, 10))
     with reopened_agent(chain, loaded) as agent:
@@ -291,8 +280,7 @@ def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
         pytest.param("after:write the interval of sweeps", marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_sweep_is_paid_once(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
-    chain = anvil_chain
+def test_a_killed_sweep_is_paid_once(chain: LocalChain, tmp_path: Path, moment: str) -> None:
     loaded = begin_sweeping(chain, tmp_path)
     move_weth(chain, Fraction(11, 10))
     with reopened_agent(chain, loaded) as agent:

@@ -21,9 +21,8 @@ TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 
 @pytest.mark.parametrize("offers", [False, True])
 def test_a_plan_is_confirmed_from_a_phone_and_sent_once(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offers: bool
+    chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offers: bool
 ) -> None:
-    chain = anvil_chain
     monkeypatch.setenv("TRIMTAB_TELEGRAM", TOKEN)
     with bot_api() as api:
         table = {"token_env": "TRIMTAB_TELEGRAM", "chats": [ME], "api": api.url, "poll": "1s"}

@@ -89,8 +89,7 @@ def test_taxing_token__is_left_alone_and_the_others_trade(anvil_chain: LocalChai
 
 @pytest.mark.parametrize("who", ["wallet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("router", "pool"))])
 @pytest.mark.slow
-def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
-    chain = anvil_chain
+def test_a_token_that_shuts_one_of_ours_out_says_whom(chain: LocalChain, tmp_path: Path, who: str) -> None:
     address, tell = listed_token(chain, "BlocklistToken")
     pool = next(pool.address for pool in chain.deployed_world.pool_by_name.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
     at = {"wallet": chain.wallet.address, "router": chain.addresses.swap_router_02, "pool": pool}[who]
@@ -106,9 +105,8 @@ def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, t
         assert healed.step_input.targets.quarantined_tokens == (), "what is tried out again and moves is traded again"
 
 
-def test_token_stopped_after_confirmation__makes_no_other_plan(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_token_stopped_after_confirmation__makes_no_other_plan(chain: LocalChain, tmp_path: Path) -> None:
     """Whoever can stop a token must not have the others traded by a plan that its owner never saw."""
-    chain = anvil_chain
     address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
@@ -120,9 +118,8 @@ def test_token_stopped_after_confirmation__makes_no_other_plan(anvil_chain: Loca
 
 
 @pytest.mark.slow
-def test_token_sold_in_crumbs_only__is_never_bought(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_token_sold_in_crumbs_only__is_never_bought(chain: LocalChain, tmp_path: Path) -> None:
     """What a pool pays out goes, and one whole coin goes back: only the amount of the plan shows the trap."""
-    chain = anvil_chain
     address, tell = listed_token(chain, "HoneypotToken")
     pool = next(pool.address for pool in chain.deployed_world.pool_by_name.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
     tell("close", pool, 10**18)
@@ -130,9 +127,8 @@ def test_token_sold_in_crumbs_only__is_never_bought(anvil_chain: LocalChain, tmp
     assert chain.balance("GUEST") == 0
 
 
-def test_balance_changed_without_a_transfer__betrays_a_token(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_balance_changed_without_a_transfer__betrays_a_token(chain: LocalChain, tmp_path: Path) -> None:
     """Its index doubled: single transfers are exact, balances between blocks are not."""
-    chain = anvil_chain
     address, tell = listed_token(chain, "RebasingToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 0})
     chain.set_balance("GUEST", 2000 * 10**18)
@@ -145,8 +141,7 @@ def test_balance_changed_without_a_transfer__betrays_a_token(anvil_chain: LocalC
         assert f"{2000 * 10**18} base" in outcome.reason
 
 
-def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_token_that_returns_nothing_is_traded(chain: LocalChain, tmp_path: Path) -> None:
     address = replace_token(chain, "GUEST", "TetherLike", "GUEST", "GUEST", 18)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
@@ -155,8 +150,7 @@ def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_pat
         assert any(leg.token_in == address for leg in legs_of(outcome))
 
 
-def test_manual_swap_of_such_a_token__is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_manual_swap_of_such_a_token__is_refused_by_name(chain: LocalChain, tmp_path: Path) -> None:
     address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 10_000})
     tell("setPaused", True)
@@ -177,9 +171,8 @@ SLOTS = {
 
 
 @pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("eip1967", "eip1822", "zeppelinos")), "beacon"])
-def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: LocalChain, tmp_path: Path, kind: str) -> None:
+def test_a_token_whose_implementation_changed_waits_for_trust(chain: LocalChain, tmp_path: Path, kind: str) -> None:
     """The new one is the old one's twin: nothing but the pin tells them apart."""
-    chain = anvil_chain
     assert isinstance(chain.node, AnvilNode)
     first, second = (chain.deploy(own_artifact("TestToken"), "GUEST", "GUEST", 18) for _ in range(2))
     beacon = chain.deploy(attack("TokenBeacon"), first) if kind == "beacon" else None
@@ -207,8 +200,7 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
         assert agent.plan().step_input.targets.quarantined_tokens == ()
 
 
-def test_a_token_whose_code_changed_waits_for_trust(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_token_whose_code_changed_waits_for_trust(chain: LocalChain, tmp_path: Path) -> None:
     assert isinstance(chain.node, AnvilNode)
     address = replace_token(chain, "GUEST", "TestToken", "GUEST", "GUEST", 18)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})

@@ -37,9 +37,8 @@ ON_TARGET_USD = 25_000
 
 
 @pytest.mark.parametrize("strictness", ["relaxed", "normal", "strict"])
-def test_tracking__waits_trades_to_the_edge_and_waits_again(anvil_chain: LocalChain, tmp_path: Path, strictness: str) -> None:
+def test_tracking__waits_trades_to_the_edge_and_waits_again(chain: LocalChain, tmp_path: Path, strictness: str) -> None:
     """Without [policy.risk]: a pair needs no figure, and the class of WETH stands in."""
-    chain = anvil_chain
     with agent_on(chain, tmp_path, tracking_policy(strictness), TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD, "USDC": ON_TARGET_USD})
         inside = require_rebalance(agent, OutcomeKind.HOLD)
@@ -64,8 +63,7 @@ def test_tracking__waits_trades_to_the_edge_and_waits_again(anvil_chain: LocalCh
         assert re.search(r"% against 50 % \(band [\d.]{2,5}-[\d.]{2,5} % at these weights of the others\), outside", text)
 
 
-def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_tracking__just_inside_its_trigger__holds(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, tracking_policy("normal"), TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD, "USDC": ON_TARGET_USD})
         zone = agent.plan().decision_result.zone
@@ -80,9 +78,8 @@ def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_p
 SPREAD = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 
 
-def test_tracking__deposit_is_used_and_withdrawal_made_good(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_tracking__deposit_is_used_and_withdrawal_made_good(chain: LocalChain, tmp_path: Path) -> None:
     """Small deposits wait, larger ones buy, at once by `invest` and by themselves in a run; nothing else is sold for them."""
-    chain = anvil_chain
     with agent_on(chain, tmp_path, tracking_policy("normal") | {"wallet.payout_addresses": [HOME]}, SPREAD) as agent:
         fund(chain, {"WETH": 25_000, "WBTC": 10_000, "USDC": 15_000})
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
@@ -117,8 +114,7 @@ def test_tracking__deposit_is_used_and_withdrawal_made_good(anvil_chain: LocalCh
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-def test_tracking__stop_loss_sells_all_and_the_rest_keeps_ranges(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_tracking__stop_loss_sells_all_and_the_rest_keeps_ranges(chain: LocalChain, tmp_path: Path) -> None:
     stop = {"portfolio.assets.0.stop_loss": "1800", "limits.price_impact": "2%"}
     with agent_on(chain, tmp_path, tracking_policy("normal") | stop, SPREAD) as agent:
         fund(chain, {"WETH": 25_000, "WBTC": 10_000, "USDC": 15_000})
@@ -133,8 +129,7 @@ def test_tracking__stop_loss_sells_all_and_the_rest_keeps_ranges(anvil_chain: Lo
 
 
 @pytest.mark.parametrize(("side", "excess_usd"), [("sell", -8_000), ("buy", 8_000)])
-def test_tracking__one_side__holds_what_the_other_would_trade(anvil_chain: LocalChain, tmp_path: Path, side: str, excess_usd: int) -> None:
-    chain = anvil_chain
+def test_tracking__one_side__holds_what_the_other_would_trade(chain: LocalChain, tmp_path: Path, side: str, excess_usd: int) -> None:
     with agent_on(chain, tmp_path, tracking_policy("normal") | {"policy.only": side}, TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD + excess_usd, "USDC": ON_TARGET_USD - excess_usd})
         before = purse(chain)
@@ -143,8 +138,7 @@ def test_tracking__one_side__holds_what_the_other_would_trade(anvil_chain: Local
 
 
 @pytest.mark.parametrize(("side", "excess_usd"), [("sell", 8_000), ("buy", -8_000)])
-def test_tracking__one_side__trades_to_the_edge_of_that_side(anvil_chain: LocalChain, tmp_path: Path, side: str, excess_usd: int) -> None:
-    chain = anvil_chain
+def test_tracking__one_side__trades_to_the_edge_of_that_side(chain: LocalChain, tmp_path: Path, side: str, excess_usd: int) -> None:
     with agent_on(chain, tmp_path, tracking_policy("normal") | {"policy.only": side}, TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD + excess_usd, "USDC": ON_TARGET_USD - excess_usd})
         require_exact_rebalance(chain, agent)
@@ -154,9 +148,8 @@ def test_tracking__one_side__trades_to_the_edge_of_that_side(anvil_chain: LocalC
 
 
 @pytest.mark.parametrize("waiting_cost", ["zone", pytest.param("0.1bps", marks=pytest.mark.slow)])
-def test_tracking__rounds_go_on_until_the_range_is_reached(anvil_chain: LocalChain, tmp_path: Path, waiting_cost: str) -> None:
+def test_tracking__rounds_go_on_until_the_range_is_reached(chain: LocalChain, tmp_path: Path, waiting_cost: str) -> None:
     """Each execution ends where one trade at its prices would; the pools come back, and the next goes on."""
-    chain = anvil_chain
     fund(chain, OFF)
     changes = ROUNDS | tracking_policy("normal") | {"execution.waiting_cost": waiting_cost}
     with reopened_agent(chain, trusted_config(chain, tmp_path, changes, TARGETS), clock=recovering_clock(chain)) as agent:

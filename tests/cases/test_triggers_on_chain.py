@@ -48,8 +48,7 @@ def drift_to(chain: LocalChain, usd: Mapping[str, int]) -> None:
     chain.move_market({"WETH": start * usd["WETH"] / weth_usd})
 
 
-def test_reviews_and_executions__act_whoever_was_restarted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_reviews_and_executions__act_whoever_was_restarted(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 6_000, "USDC": 4_000})
     trigger = {"kind": "review", "review_every": "1d", "execute_every": "3d"}
     loaded = trusted_config(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
@@ -74,8 +73,7 @@ def test_reviews_and_executions__act_whoever_was_restarted(anvil_chain: LocalCha
     assert max(off_target(chain, HALVES).values()) <= 10
 
 
-def test_selling_alone__leaves_the_proceeds_in_the_numeraire(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_selling_alone__leaves_the_proceeds_in_the_numeraire(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WBTC": 5_800, "WETH": 2_400, "USDC": 1_800})
     with agent_on(chain, tmp_path, ROOMY | {"policy.only": "sell"}, W2) as agent:
         before = purse(chain)
@@ -90,10 +88,9 @@ def test_selling_alone__leaves_the_proceeds_in_the_numeraire(anvil_chain: LocalC
         assert purse(chain).raw == after.raw
 
 
-def test_crash__fires_once_by_prices_of_earlier_runs(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash__fires_once_by_prices_of_earlier_runs(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without past rounds of the feeds (tests/cases/test_past_prices_at_once.py has them)."""
     monkeypatch.setattr("agent.app.agent.fill_price_windows", lambda *_: ())
-    chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     trigger = {"kind": "drawdown", "fall": "20%", "within": "3h"}
     loaded = trusted_config(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
@@ -117,8 +114,7 @@ def test_crash__fires_once_by_prices_of_earlier_runs(anvil_chain: LocalChain, tm
     assert "last rebalance" in again_.reason or "highest" in again_.reason
 
 
-def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_fall_from_an_imported_high_acts_at_the_first_look(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 4_000, "USDC": 6_000})
     loaded = trusted_config(chain, tmp_path, ROOMY | {"policy.trigger": {"kind": "drawdown", "fall": "20%", "within": "7d"}}, HALVES)
     price = chain.deployed_world.prices_usd["WETH"]
@@ -136,8 +132,7 @@ def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalC
     assert look(chain, loaded).kind is OutcomeKind.HOLD, "one fall is answered once"
 
 
-def test_w2_on_the_chain_trades_what_whatif_says_within_costs(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_w2_on_the_chain_trades_what_whatif_says_within_costs(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WBTC": 5_800, "WETH": 2_700, "USDC": 1_500})
     what_if_document = what_if(
         WhatIfOptions(

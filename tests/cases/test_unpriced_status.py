@@ -21,8 +21,7 @@ WRONG = {"it reverts": REVERT, "it has no code": "0x", "it returns nothing": "0x
 
 @pytest.mark.parametrize("symbol", ["WETH", pytest.param("WBTC", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", WRONG)
-def test_status_shows_every_balance_while_a_price_is_missing(anvil_chain: LocalChain, tmp_path: Path, fault: str, symbol: str) -> None:
-    chain = anvil_chain
+def test_status_shows_every_balance_while_a_price_is_missing(chain: LocalChain, tmp_path: Path, fault: str, symbol: str) -> None:
     fund(chain, {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000})
     loaded = trusted_config(chain, tmp_path, ROOMY | FEEDS_ALONE, TARGETS)
     feed = next(asset.feed for asset in loaded.config.portfolio.assets if asset.symbol == symbol)

@@ -43,8 +43,7 @@ def chosen_bps(agent: Agent) -> dict[str, int]:
     return {agent.portfolio.token(token).label: bps for token, bps in allocations.weights_bps}
 
 
-def test_weights_from_prices__survive_a_restart_and_halt_when_old(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_weights_from_prices__survive_a_restart_and_halt_when_old(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, WEIGHED, TARGETS) as agent:
         fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
         first = agent.rebalance(send=True, confirm=yes)
@@ -95,8 +94,7 @@ TRACKING: dict[str, object] = {"policy.trigger": {"kind": "tracking", "strictnes
 START = {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000}
 
 
-def test_tracking__trades_to_the_edges_around_chosen_weights(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_tracking__trades_to_the_edges_around_chosen_weights(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, WEIGHED | TRACKING, TARGETS) as agent:
         fund(chain, START)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
@@ -113,8 +111,7 @@ def test_tracking__trades_to_the_edges_around_chosen_weights(anvil_chain: LocalC
             assert interval.low < Fraction(chosen[symbol], BPS) < interval.high, "the range is around the chosen weight"
 
 
-def test_tracking__waits_with_the_weights_until_accepted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_tracking__waits_with_the_weights_until_accepted(chain: LocalChain, tmp_path: Path) -> None:
     settings: dict[str, object] = {"portfolio.weights": SETTINGS | {"max_change": "5%"}}
     with agent_on(chain, tmp_path, ROOMY | TRACKING | settings, TARGETS) as agent:
         fund(chain, START)
@@ -138,8 +135,7 @@ def capped(folder: Path, supplies: str) -> dict[str, object]:
     }
 
 
-def test_market_caps__are_supplies_of_the_block_times_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_market_caps__are_supplies_of_the_block_times_price(chain: LocalChain, tmp_path: Path) -> None:
     changes = capped(tmp_path, "symbol,supply,as_of\nWBTC,19850000,2026-11-01\n")
     with agent_on(chain, tmp_path, changes, TARGETS) as agent:
         fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})

@@ -19,8 +19,7 @@ from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, accept
 from tests.support.text import raises_code
 
 
-def test_withdrawal_at_hand__is_paid_to_the_wei_and_is_no_loss(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_withdrawal_at_hand__is_paid_to_the_wei_and_is_no_loss(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("1234.567891", to=HOME), send=True, confirm=accept)
@@ -39,8 +38,7 @@ def test_withdrawal_at_hand__is_paid_to_the_wei_and_is_no_loss(anvil_chain: Loca
         assert [m.kind for m in movements(agent.context.store) if m.delta_raw == -1_234_567_891] == ["payout"]
 
 
-def test_withdrawal_not_at_hand__is_raised_from_the_overweight(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_withdrawal_not_at_hand__is_raised_from_the_overweight(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path, limits__turnover="5%") as agent:
         before = purse(chain)
         planned = transfers.withdraw(agent, transfers.WithdrawalRequest("3500", to=HOME), confirm=accept)
@@ -59,8 +57,7 @@ def test_withdrawal_not_at_hand__is_raised_from_the_overweight(anvil_chain: Loca
         assert agent.step_input().history.cash_flows.unexplained_transfers == ()
 
 
-def test_other_asset__is_raised_beside_the_turnover_limits(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_other_asset__is_raised_beside_the_turnover_limits(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path, limits__turnover="2%", limits__daily_turnover="2%") as agent:
         before = purse(chain)
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("2.5", "WETH", to=HOME), send=True, confirm=accept)
@@ -70,8 +67,7 @@ def test_other_asset__is_raised_beside_the_turnover_limits(anvil_chain: LocalCha
         assert agent.step_input().history.budgets.turnover_24h == 0
 
 
-def test_same_part_of_everything__goes_to_the_wei_unsold(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_same_part_of_everything__goes_to_the_wei_unsold(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=accept)
@@ -84,8 +80,7 @@ def test_same_part_of_everything__goes_to_the_wei_unsold(anvil_chain: LocalChain
             assert purse(chain).raw[symbol] + chain.balance(symbol, HOME) == before.raw[symbol]
 
 
-def test_withdrawal_without_address__is_set_aside_until_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_withdrawal_without_address__is_set_aside_until_paid(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path, **{"policy__cooldown": "0s"}) as agent:
         withdrawal = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=accept)
         assert (withdrawal.state, withdrawal.transactions) == ("reserved", ()), withdrawal.reason
@@ -100,8 +95,7 @@ def test_withdrawal_without_address__is_set_aside_until_paid(anvil_chain: LocalC
         assert (again.state, again.transactions, chain.balance("USDC", HOME)) == ("paid", (), 2_000 * USD)
 
 
-def test_a_run_ends_a_withdrawal_once_its_payment_is_final(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_run_ends_a_withdrawal_once_its_payment_is_final(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path, chain__confirmations=64) as agent:
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
         assert done.state == "waiting", done.reason
@@ -132,8 +126,7 @@ def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain
         assert agent.context.store.requests.newest() == ()
 
 
-def test_unconfirmed_address_or_excess__is_refused_before_sales(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_unconfirmed_address_or_excess__is_refused_before_sales(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path, limits__payout_per_day="1500") as agent:
         before = purse(chain)
         stranger = "0x00000000000000000000000000000000000B0b00"
@@ -157,8 +150,7 @@ def test_unconfirmed_address_or_excess__is_refused_before_sales(anvil_chain: Loc
             transfers.withdraw(agent, transfers.WithdrawalRequest("1", to=stranger), send=True, confirm=accept)
 
 
-def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_no_and_a_pause_send_nothing(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         for amount in ("100", "3500"):
@@ -197,8 +189,7 @@ def test_declined_or_refused_withdrawal__lowers_no_recorded_value(anvil_chain: L
             assert managed > 9_700 * USD
 
 
-def test_earlier_reserve__stays_when_a_sale_for_it_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_earlier_reserve__stays_when_a_sale_for_it_is_refused(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         payments = (Payment(chain.tokens["USDC"].address, 3_500 * USD),)
@@ -215,9 +206,8 @@ def test_earlier_reserve__stays_when_a_sale_for_it_is_refused(anvil_chain: Local
         assert purse(chain) == before
 
 
-def test_a_store_that_is_deleted_gives_no_new_day_of_payouts(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_store_that_is_deleted_gives_no_new_day_of_payouts(chain: LocalChain, tmp_path: Path) -> None:
     """What the wallet gave away for nothing in the last 24 h, by whatever program, the chain tells a new store."""
-    chain = anvil_chain
     limit = {**OPEN, "limits.payout_per_day": "500"}
     fund(chain, HELD)
     with agent_on(chain, tmp_path / "first", limit, TARGETS, vouched=False) as agent:

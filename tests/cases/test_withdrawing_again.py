@@ -30,8 +30,7 @@ from tests.support.text import raises_code
 REPEATED = "repeated_payment"
 
 
-def test_a_payment_that_is_not_final_is_not_made_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_payment_that_is_not_final_is_not_made_again(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path, chain__confirmations=64) as agent:
         first = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
         assert first.state == "waiting", first.reason
@@ -65,8 +64,7 @@ def test_payment_that_is_not_final__is_a_withdrawal_in_the_profit(anvil_chain: L
         assert abs(Fraction(period["profit"])) < 5, "gas alone"
 
 
-def test_shares_and_reserves_are_not_withdrawn_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_shares_and_reserves_are_not_withdrawn_again(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
         assert (
             transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=accept).state
@@ -108,8 +106,7 @@ def killed_in_withdrawal(chain: LocalChain, loaded: LoadedConfig, moment: str, *
         "after:write the end of a request",
     ],
 )
-def test_a_killed_withdrawal_that_is_repeated_pays_once(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
-    chain = anvil_chain
+def test_a_killed_withdrawal_that_is_repeated_pays_once(chain: LocalChain, tmp_path: Path, moment: str) -> None:
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
     assert in_child(lambda: killed_in_withdrawal(chain, loaded, moment)) == -signal.SIGKILL
@@ -132,8 +129,7 @@ SETTLING: dict[str, Callable[[Agent], object]] = {
 
 
 @pytest.mark.parametrize("command", SETTLING)
-def test_payment_of_a_killed_withdrawal__ends_it_once_settled(anvil_chain: LocalChain, tmp_path: Path, command: str) -> None:
-    chain = anvil_chain
+def test_payment_of_a_killed_withdrawal__ends_it_once_settled(chain: LocalChain, tmp_path: Path, command: str) -> None:
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
     assert in_child(lambda: killed_in_withdrawal(chain, loaded, "after:send")) == -signal.SIGKILL
@@ -198,10 +194,9 @@ def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
     ],
 )
 def test_an_interrupted_control_names_its_own_withdrawal_alone(
-    anvil_chain: LocalChain, tmp_path: Path, moment: str, arguments: tuple[tuple[str, str], ...], own: list[str]
+    chain: LocalChain, tmp_path: Path, moment: str, arguments: tuple[tuple[str, str], ...], own: list[str]
 ) -> None:
     """One was paid just before, another is set aside: neither is the control's."""
-    chain = anvil_chain
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -216,8 +211,7 @@ def test_an_interrupted_control_names_its_own_withdrawal_alone(
         assert ("see withdrawal" in record.reason) is bool(own), record.reason
 
 
-def test_a_control_repeats_a_withdrawal_only_with_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_control_repeats_a_withdrawal_only_with_again(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -232,8 +226,7 @@ def test_a_control_repeats_a_withdrawal_only_with_again(anvil_chain: LocalChain,
         assert chain.balance("USDC", HOME) == 200 * USD
 
 
-def test_plan_shown_before_an_equal_payment__confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_plan_shown_before_an_equal_payment__confirms_nothing(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
     with reopened_agent(chain, loaded) as agent:

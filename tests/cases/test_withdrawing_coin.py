@@ -15,8 +15,7 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH", "wallet.payout_addresses": [HOME]}
 
 
-def test_native_coin__is_unwrapped_and_paid_to_the_wei(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_native_coin__is_unwrapped_and_paid_to_the_wei(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 6_000, "USDC": 9_000})
     chain.set_native(ETHER)
     with agent_on(chain, tmp_path, COIN, TARGETS) as agent:

@@ -42,8 +42,7 @@ def weth(step: StepInput) -> str:
     return next(asset.token.address for asset in step.portfolio.assets if asset.token.symbol == "WETH")
 
 
-def test_sixty_percent__is_raised_over_looks_and_paid_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_sixty_percent__is_raised_over_looks_and_paid_once(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -87,9 +86,8 @@ def test_sixty_percent__is_raised_over_looks_and_paid_once(anvil_chain: LocalCha
         assert agent.step_input().history.cash_flows.pending_payments == ()
 
 
-def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_thin_pool_slows_no_sale_of_another_asset(chain: LocalChain, tmp_path: Path) -> None:
     """The same part of everything sold 188,000 dollars of WETH first, and took 12 parts instead of 8."""
-    chain = anvil_chain
     fund(chain, {"WETH": 2_500_000, "LINK": 1_000_000, "USDC": 1_500_000})
     loaded = trusted_config(chain, tmp_path, PARTS, {"WETH": "50%", "LINK": "20%", "USDC": "30%"})
 
@@ -104,8 +102,7 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
 
 
 @pytest.mark.slow
-def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_the_owner_goes_on_with_it_himself_or_takes_it_back(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -126,8 +123,7 @@ def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalCh
 
 
 @pytest.mark.slow
-def test_withdrawal_in_parts__ends_after_its_time(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_withdrawal_in_parts__ends_after_its_time(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -141,8 +137,7 @@ def test_withdrawal_in_parts__ends_after_its_time(anvil_chain: LocalChain, tmp_p
         assert withdrawing.resume_withdrawal(agent, first.request_id or 0, send=True, confirm=accept).state == "part"
 
 
-def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, {**PARTS, "limits.first_purchase": "off"}, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -153,8 +148,7 @@ def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(anvil_chain: Lo
             withdrawing.resume_withdrawal(agent, 1, send=True, confirm=accept)
 
 
-def test_an_exit_goes_before_the_next_part(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_an_exit_goes_before_the_next_part(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, LARGE)
     changes = {**PARTS, "portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": 2}
     loaded = trusted_config(chain, tmp_path, changes, TARGETS)
@@ -170,8 +164,7 @@ def test_an_exit_goes_before_the_next_part(anvil_chain: LocalChain, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_gift_that_holds_purchases_back_stops_no_part(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
     with reopened_agent(chain, loaded) as agent:
@@ -184,9 +177,8 @@ def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain,
         assert [flow.blocks_trading for flow in agent.step_input().history.cash_flows.unexplained_transfers] == [True]
 
 
-def test_sale_beyond_the_day_s_loss__is_refused_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_sale_beyond_the_day_s_loss__is_refused_whole(chain: LocalChain, tmp_path: Path) -> None:
     """Else a part would be sold, nothing paid, and the rest would halt the agent."""
-    chain = anvil_chain
     fund(chain, LARGE)
     bounds = {**PARTS, "limits.first_purchase": "off", "limits.price_impact": "300bps", "limits.plan_cost": "200bps"}
     with rich(chain, trusted_config(chain, tmp_path, {**bounds, "limits.daily_loss": "0.05%"}, TARGETS)) as agent:
@@ -199,9 +191,8 @@ def test_sale_beyond_the_day_s_loss__is_refused_whole(anvil_chain: LocalChain, t
         assert agent.context.store.requests.newest(10, open_only=True) == ()
 
 
-def test_orders_edits_and_withdrawals__wait_while_parts_follow(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_orders_edits_and_withdrawals__wait_while_parts_follow(chain: LocalChain, tmp_path: Path) -> None:
     """They would sell what raises the withdrawal, or raise its next part at once."""
-    chain = anvil_chain
     fund(chain, LARGE)
     with rich(chain, trusted_config(chain, tmp_path, PARTS, TARGETS)) as agent:
         assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
@@ -215,8 +206,7 @@ def test_orders_edits_and_withdrawals__wait_while_parts_follow(anvil_chain: Loca
         assert isinstance(filled.decision_result.decision, Hold)
 
 
-def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
     with rich(chain, loaded) as agent:
@@ -296,8 +286,7 @@ def test_parts_switched_off__what_is_raised_is_paid_and_the_rest_waits(anvil_cha
         assert chain.balance("WETH", HOME) == 10**18
 
 
-def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_what_is_raised_is_paid_without_another_wait(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, LARGE)
     with rich(chain, trusted_config(chain, tmp_path, {**PARTS, "limits.first_purchase": "1d"}, TARGETS)) as agent:
         assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"

@@ -61,9 +61,8 @@ BOOKED = "before:write a part of a withdrawal"
         pytest.param("resume", BOOKED, marks=pytest.mark.slow),
     ],
 )
-def test_part_mined_before_a_kill__is_counted_once(anvil_chain: LocalChain, tmp_path: Path, command: str, moment: str) -> None:
+def test_part_mined_before_a_kill__is_counted_once(chain: LocalChain, tmp_path: Path, command: str, moment: str) -> None:
     """Sold and mined, and the process ends before the part is written down: no other hand is needed, and nothing is sold at once again."""
-    chain = anvil_chain
     raised = 1
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
@@ -99,8 +98,7 @@ def test_part_mined_before_a_kill__is_counted_once(anvil_chain: LocalChain, tmp_
         assert agent.step_input().history.cash_flows.pending_payments == ()
 
 
-def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_part_that_was_not_sold_after_all_puts_nothing_off(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
     with reopened_agent(chain, loaded) as agent:

@@ -36,9 +36,8 @@ NO_DOLLARS = {
 
 @pytest.mark.parametrize(("scale", "limits"), [(1, ANY_COST), (80, {})], ids=["dollar for dollar", "under the template limits"])
 def test_w1__one_winner_pays_for_the_loser_and_the_others(
-    anvil_chain: LocalChain, tmp_path: Path, scale: int, limits: Mapping[str, object]
+    chain: LocalChain, tmp_path: Path, scale: int, limits: Mapping[str, object]
 ) -> None:
-    chain = anvil_chain
     fund(chain, dict.fromkeys(QUARTERS, 250 * scale))
     usd = chain.deployed_world.prices_usd
     chain.move_market({"WETH": usd["WETH"] * Fraction(13, 10), "WBTC": usd["WBTC"] * Fraction(8, 10)})
@@ -52,8 +51,7 @@ def test_w1__one_winner_pays_for_the_loser_and_the_others(
         assert max(off_target(chain, QUARTERS).values()) <= 10
 
 
-def test_w2__800_of_the_overweight_buys_300_and_500_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_w2__800_of_the_overweight_buys_300_and_500_at_once(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WBTC": 5_800, "WETH": 2_700, "USDC": 1_500})
     with agent_on(chain, tmp_path, targets=W2_TARGETS) as agent:
         before = purse(chain)
@@ -67,8 +65,7 @@ def test_w2__800_of_the_overweight_buys_300_and_500_at_once(anvil_chain: LocalCh
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-def test_w3_the_spot_part_alts_that_doubled_pay_for_both_others(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_w3_the_spot_part_alts_that_doubled_pay_for_both_others(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
     chain.move_market({"LINK": chain.deployed_world.prices_usd["LINK"] * 2})
     with agent_on(chain, tmp_path, NO_DOLLARS | {"policy.trigger": FIFTEEN_POINTS}, W3_TARGETS) as agent:
@@ -81,8 +78,7 @@ def test_w3_the_spot_part_alts_that_doubled_pay_for_both_others(anvil_chain: Loc
         assert max(off_target(chain, W3_TARGETS).values()) <= 10
 
 
-def test_w6__grown_crypto_fills_the_stable_reserve_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_w6__grown_crypto_fills_the_stable_reserve_again(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 3_500, "USDC": 6_500})
     with agent_on(chain, tmp_path, targets={"WETH": "20%", "USDC": "80%"}) as agent:
         before = purse(chain)
@@ -92,8 +88,7 @@ def test_w6__grown_crypto_fills_the_stable_reserve_again(anvil_chain: LocalChain
         require_traded(chain, before, {"WETH": -1_500, "USDC": 1_500}, within=3)
 
 
-def test_w4_one_asset_that_doubled_alone_is_sold_for_both_others(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_w4_one_asset_that_doubled_alone_is_sold_for_both_others(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WBTC": 5_000, "WETH": 3_000, "LINK": 2_000})
     chain.move_market({"LINK": chain.deployed_world.prices_usd["LINK"] * 2})
     with agent_on(chain, tmp_path, NO_DOLLARS, W4_TARGETS) as agent:
@@ -106,8 +101,7 @@ def test_w4_one_asset_that_doubled_alone_is_sold_for_both_others(anvil_chain: Lo
         assert max(off_target(chain, W4_TARGETS).values()) <= 10
 
 
-def test_w8__band_is_left_at_minus_18_2_and_plus_22_2_percent(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_w8__band_is_left_at_minus_18_2_and_plus_22_2_percent(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     start = chain.deployed_world.prices_usd["WETH"]
     with agent_on(chain, tmp_path, ROOMY, HALVES) as agent:

@@ -24,8 +24,7 @@ EDGE_BPS = 0.0005 / (2 * 0.5 * 30 / 365 * (0.8**2 + 0.005**2)) * 10_000
 """95 bps: the fee of the cheapest pool, 0.05 %, over λ·H·σ²."""
 
 
-def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_zone_waits_trades_to_its_edge_and_waits_again(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, ZONE, TARGETS) as agent:
         fund(chain, {"WETH": 50_400, "USDC": 49_600})
         inside = require_rebalance(agent, OutcomeKind.HOLD)
@@ -52,9 +51,8 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
         assert mentions(text, "WETH", "traded to")
 
 
-def test_plan_not_worth_its_gas__is_a_hold_with_all_figures(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_plan_not_worth_its_gas__is_a_hold_with_all_figures(chain: LocalChain, tmp_path: Path) -> None:
     """Of 10,000 a deviation of 5.2 points would pay its swap, and not the transaction around it and its approval."""
-    chain = anvil_chain
     with agent_on(chain, tmp_path, ZONE, TARGETS) as agent:
         fund(chain, {"WETH": 5_520, "USDC": 4_480})
         next_outcome = require_rebalance(agent, OutcomeKind.HOLD)

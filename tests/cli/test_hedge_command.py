@@ -18,10 +18,7 @@ Run = Callable[..., CommandResult]
 TERMS = {"horizon": "30d", "min_saving": "0.5%", "tax_rate": "25%", "capital_cost": "4%"}
 
 
-def test_a_hedge_is_compared_sent_told_and_closed(
-    anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chain = anvil_chain
+def test_a_hedge_is_compared_sent_told_and_closed(chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tests that share this chain may have moved its time away from the machine's.
     monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     agents.fund(chain, {"WETH": 80_000, "USDC": 40_000})

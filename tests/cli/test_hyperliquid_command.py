@@ -40,9 +40,8 @@ def tax_total(years: dict[str, str]) -> Fraction:
 
 
 def test_commands_show_send_and_tell_orders_of_hyperliquid(
-    anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chain = anvil_chain
     # Tests that share this chain may have moved its time away from the machine's.
     monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
@@ -136,9 +135,8 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
 
 
 def test_run_with_an_expired_key__holds_futures_and_trades_spot(
-    anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chain = anvil_chain
     monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     agents.fund(chain, {"WETH": 70_000, "USDC": 30_000})
@@ -341,10 +339,9 @@ def test_usdc_of_other_decimals__is_refused_by_every_command(
 
 
 def test_init_doctor_trust_and_paper__lead_to_a_dry_run(
-    anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No deposit, no agent, no key: the config of `init`, at the local venue and chain."""
-    chain = anvil_chain
     venue = tmp_path / "venue.toml"
     wallet = chain.wallet.address
     with venue_for(chain) as server:

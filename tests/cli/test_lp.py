@@ -33,8 +33,7 @@ def lp_document(run: Run, *args: str) -> Any:
     return result.json
 
 
-def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    chain = anvil_chain
+def test_lp_tells_where_each_target_stands_and_what_it_asks_for(chain: LocalChain, tmp_path: Path, run: Run) -> None:
     own = [lp_on_chain.provide_v2(chain, V2, 300), lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)]
     wants = dict(config_with_targets(chain, V3, own))
     pair = {"kind": "uniswap_v2", "pair": chain.address_by_pool[V2], "share": "3%"}
@@ -57,8 +56,7 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: Loc
     assert all(part in text for part in ("20.00 %", "12.7", "the range", "limits.plan_cost", "50 bps"))
 
 
-def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    chain = anvil_chain
+def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(chain: LocalChain, tmp_path: Path, run: Run) -> None:
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
     stray = lp_on_chain.provide_v3(chain, V3, -50, 50, 500)
     agents.agent_config(chain, tmp_path, config_with_positions(chain, own, **{"limits.impermanent_loss": "1bps"}))
@@ -82,10 +80,9 @@ def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: Loca
 
 
 @pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
-def test_dashboard_figure__is_that_of_the_command(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+def test_dashboard_figure__is_that_of_the_command(chain: LocalChain, tmp_path: Path, run: Run) -> None:
     from tests.support.dashboards import InProcessDocumentCache, Served
 
-    chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 300), lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)]
     stray = lp_on_chain.provide_v3(chain, V3, -50, 50, 500)
     agents.agent_config(chain, tmp_path, {**config_with_targets(chain, V3, own), "limits.impermanent_loss": "1bps"})
@@ -114,8 +111,7 @@ def test_dashboard_figure__is_that_of_the_command(anvil_chain: LocalChain, tmp_p
     assert paths >= {f"lp.{path}" for path in (*expected_paths, *target, *sums)}
 
 
-def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    chain = anvil_chain
+def test_status_counts_positions_and_says_so(chain: LocalChain, tmp_path: Path, run: Run) -> None:
     agents.agent_config(chain, tmp_path, config_with_positions(chain, [lp_on_chain.provide_v2(chain, V2, 3_000)]))
     status = lp_document(run, "status")
     assert {item["symbol"] for item in status["holdings"] if item["lp_raw"] != "0"} == {"WETH", "USDC"}
@@ -132,8 +128,7 @@ def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain
     assert "The config lists no liquidity positions." in run("lp").out
 
 
-def test_other_owner_s_position__is_named_and_not_summed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    chain = anvil_chain
+def test_other_owner_s_position__is_named_and_not_summed(chain: LocalChain, tmp_path: Path, run: Run) -> None:
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500, owner=chain.whale.address)]
     agents.agent_config(chain, tmp_path, config_with_positions(chain, own))
     document = lp_document(run, "lp")
@@ -145,8 +140,7 @@ def test_other_owner_s_position__is_named_and_not_summed(anvil_chain: LocalChain
     assert "belongs" in words
 
 
-def test_a_token_that_never_existed_is_told_as_gone(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    chain = anvil_chain
+def test_a_token_that_never_existed_is_told_as_gone(chain: LocalChain, tmp_path: Path, run: Run) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     agents.agent_config(chain, tmp_path, {**config_with_positions(chain, [own]), "portfolio.positions.0.token_id": 10**6})
     document = lp_document(run, "lp")
@@ -156,8 +150,7 @@ def test_a_token_that_never_existed_is_told_as_gone(anvil_chain: LocalChain, tmp
     assert "gone" in run("lp").out
 
 
-def test_a_mistaken_position_is_wrong_input(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    chain = anvil_chain
+def test_a_mistaken_position_is_wrong_input(chain: LocalChain, tmp_path: Path, run: Run) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     agents.agent_config(chain, tmp_path, {**config_with_positions(chain, [own]), "portfolio.positions.0.entry": {"WETH": "1", "LINK": "2"}})
     result = run("lp", "--json")

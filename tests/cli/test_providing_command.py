@@ -17,9 +17,8 @@ Run = Callable[..., CommandResult]
 
 
 def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
-    anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chain = anvil_chain
     # Tests that share this chain may have moved its time away from the machine's.
     monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})

@@ -23,9 +23,8 @@ def require_the_wallet(chain: LocalChain, document: dict[str, Any]) -> None:
 
 
 def test_strategies__show_how_each_stands_and_what_was_internal(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
+    chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
-    chain = anvil_chain
     agents.trusted_config(chain, tmp_path, strategies("60%", "40%"), TWO)
     agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
     strategies_document = run("strategies", "--json").json
@@ -59,10 +58,7 @@ def test_strategies__show_how_each_stands_and_what_was_internal(
     assert "pool fees" in words
 
 
-def test_other_number_of_strategies__halts_until_taken_over(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
-) -> None:
-    chain = anvil_chain
+def test_other_number_of_strategies__halts_until_taken_over(chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted_config(chain, tmp_path, strategies("60%", "40%"), TWO)
     agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
     assert run("rebalance", "--send", "--yes", "--json").code == 0
@@ -89,11 +85,8 @@ def test_other_number_of_strategies__halts_until_taken_over(
     require_the_wallet(chain, run("strategies", "--json").json)
 
 
-def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
-) -> None:
+def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     """W5, its strategies' part: one was given more, capital goes to the other in kind, and the market sees what is left of it."""
-    chain = anvil_chain
     wide = {"limits.balance_jump": "off", "portfolio.max_live_value": "off", "split": {"relative": "20%"}}
     agents.trusted_config(chain, tmp_path, {**strategies("60%", "40%"), **wide}, TWO)
     agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})

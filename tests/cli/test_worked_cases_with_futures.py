@@ -93,8 +93,7 @@ def shares(document: Any) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    chain = anvil_chain
+def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(chain: LocalChain, tmp_path: Path, run: Run) -> None:
     ask_document = asking(run)
     agents.fund(chain, {"WETH": 30_000, "USDC": 10_000})
     perps = perps_on(chain, (*MARKETS, PerpSpec("LINK", 4_000_000)))

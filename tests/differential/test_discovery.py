@@ -112,8 +112,7 @@ def test_a_factory_that_is_none_is_refused(anvil_chain: LocalChain) -> None:
             discover_pools(anvil_chain.transport, (UniswapV2("uniswap_v2", wrong),), tokens(anvil_chain), ())
 
 
-def test_factory_not_the_router_s__is_named_before_pinning(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_factory_not_the_router_s__is_named_before_pinning(chain: LocalChain, tmp_path: Path) -> None:
     require_router_factories(chain.transport, chain.addresses.swap_router_02, venues(chain))
     others = {
         "uniswap_v2": (chain.deploy(npm_artifact(V2_FACTORY), chain.whale.address), chain.addresses.v2_factory),

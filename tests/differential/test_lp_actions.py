@@ -41,8 +41,7 @@ def equal(chain: LocalChain, actions: Sequence[LpAction], after: tuple[tuple[str
     return done
 
 
-def test_a_new_range_is_minted_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_new_range_is_minted_as_planned(chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3)) as agent:
         [action] = planned(agent, Provide)
         assert isinstance(action, Provide)
@@ -59,8 +58,7 @@ def test_a_new_range_is_minted_as_planned(anvil_chain: LocalChain, tmp_path: Pat
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_position_below_its_share__grows_and_keeps_its_fees(anvil_chain: LocalChain, tmp_path: Path, seed: int) -> None:
-    chain = anvil_chain
+def test_position_below_its_share__grows_and_keeps_its_fees(chain: LocalChain, tmp_path: Path, seed: int) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -30 - seed, 30, 400)
     trade_both_ways(chain, V3, seed)
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3, [own])) as agent:
@@ -69,24 +67,21 @@ def test_position_below_its_share__grows_and_keeps_its_fees(anvil_chain: LocalCh
         equal(chain, actions)
 
 
-def test_what_is_above_its_share_is_taken_out_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_what_is_above_its_share_is_taken_out_as_planned(chain: LocalChain, tmp_path: Path) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 2_500)
     trade_both_ways(chain, V3, 3)
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3, [own])) as agent:
         equal(chain, planned(agent, Withdraw))
 
 
-def test_everything_is_taken_out_of_a_target_of_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_everything_is_taken_out_of_a_target_of_nothing(chain: LocalChain, tmp_path: Path) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 500)
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3, [own], share="0%")) as agent:
         equal(chain, planned(agent, Withdraw))
     assert lp_on_chain.manager(chain).positions(own.token_id).call()[7] == 0
 
 
-def test_range_left_by_the_price__is_minted_anew_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_range_left_by_the_price__is_minted_anew_as_planned(chain: LocalChain, tmp_path: Path) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -3, 3, 900)
     chain.move_market({"WETH": 3_300})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3, [own])) as agent:
@@ -96,8 +91,7 @@ def test_range_left_by_the_price__is_minted_anew_as_planned(anvil_chain: LocalCh
         equal(chain, outcome.plan.layer_actions, outcome.plan.holdings_after)
 
 
-def test_fees_are_collected_and_put_back_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_fees_are_collected_and_put_back_as_planned(chain: LocalChain, tmp_path: Path) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -2, 2, 1_600)
     for seed in (1, 2, 3):
         trade_both_ways(chain, V3, seed, 1_000_000)
@@ -110,8 +104,7 @@ def test_fees_are_collected_and_put_back_as_planned(anvil_chain: LocalChain, tmp
 
 
 @pytest.mark.parametrize("fee", [False, True])
-def test_pair__is_provided_and_taken_out_as_planned(anvil_chain: LocalChain, tmp_path: Path, fee: bool) -> None:
-    chain = anvil_chain
+def test_pair__is_provided_and_taken_out_as_planned(chain: LocalChain, tmp_path: Path, fee: bool) -> None:
     if fee:
         lp_on_chain.set_fee_to(chain, chain.accounts[5].address)
     own = lp_on_chain.provide_v2(chain, V2, 300)
@@ -127,8 +120,7 @@ def test_pair__is_provided_and_taken_out_as_planned(anvil_chain: LocalChain, tmp
     assert lp_on_chain.pair_of(chain, V2).balanceOf(chain.wallet.address).call() == 0
 
 
-def test_the_budget_is_restored_by_as_much_as_it_takes(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_the_budget_is_restored_by_as_much_as_it_takes(chain: LocalChain, tmp_path: Path) -> None:
     own = [lp_on_chain.provide_v2(chain, V2, 2_000), lp_on_chain.provide_v3(chain, V3, -10, 10, 1_500)]
     trade_both_ways(chain, V3, 6)
     changes = {**config_with_targets(chain, V3, own), "lp.targets": [], "limits.lp_max_weight": "15%"}

@@ -51,8 +51,7 @@ def factories(chain: LocalChain) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("step", [29, pytest.param(11, marks=pytest.mark.slow)])
-def test_every_byte_that_is_told_of_a_position_counts(anvil_chain: LocalChain, step: int) -> None:
-    chain = anvil_chain
+def test_every_byte_that_is_told_of_a_position_counts(chain: LocalChain, step: int) -> None:
     about = watch(chain, [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)])
     sizes: list[int] = []
     truth = ChainReader([lying(chain, lambda page: sizes.append(len(page)))], chain.chain_id, about, chain.clock, 1).snapshot()
@@ -68,9 +67,8 @@ def test_every_byte_that_is_told_of_a_position_counts(anvil_chain: LocalChain, s
 
 
 @pytest.mark.parametrize("field", [2, 4, 5, 6], ids=["token0", "fee", "lower tick", "upper tick"])
-def test_lie_at_the_start__is_found_out_by_the_first_snapshot(anvil_chain: LocalChain, field: int) -> None:
+def test_lie_at_the_start__is_found_out_by_the_first_snapshot(chain: LocalChain, field: int) -> None:
     """The place of a token is asked of one endpoint; each snapshot holds it against what the quorum says."""
-    chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     word_item = STATUS_BYTES + LENGTH_BYTES + WORD
     last_byte = FORMAT_BYTES + 2 * word_item + STATUS_BYTES + LENGTH_BYTES + WORD * field + WORD - 1
@@ -91,8 +89,7 @@ def test_lie_at_the_start__is_found_out_by_the_first_snapshot(anvil_chain: Local
     assert "since the agent started" in bad.why
 
 
-def test_token_hidden_at_the_start__is_not_taken_for_gone(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_token_hidden_at_the_start__is_not_taken_for_gone(chain: LocalChain) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     start = FORMAT_BYTES + 2 * (STATUS_BYTES + LENGTH_BYTES + WORD)
 

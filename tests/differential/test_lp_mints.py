@@ -50,8 +50,7 @@ def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int
 @pytest.mark.parametrize(
     ("pool", "seed"), [(V3, 1), (FINE, 2), pytest.param(V3, 2, marks=pytest.mark.slow), pytest.param(FINE, 1, marks=pytest.mark.slow)]
 )
-def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, pool: str, seed: int) -> None:
-    chain = anvil_chain
+def test_any_range_and_amount_is_foretold_to_the_wei(chain: LocalChain, pool: str, seed: int) -> None:
     random = Random(seed)
     fund(chain, pool)
     info = chain.deployed_world.pool_by_name[pool]
@@ -102,8 +101,7 @@ def taking(position: LpV3Position | LpV2Position, liquidity: int) -> Withdraw:
 
 
 @pytest.mark.parametrize("fee", [False, True])
-def test_any_amount_of_a_pair_is_foretold_to_the_wei(anvil_chain: LocalChain, fee: bool) -> None:
-    chain = anvil_chain
+def test_any_amount_of_a_pair_is_foretold_to_the_wei(chain: LocalChain, fee: bool) -> None:
     random = Random(7)
     fund(chain, V2)
     if fee:

@@ -37,8 +37,7 @@ def busy(chain: LocalChain, pool: str, usd: int = 300_000) -> None:
 
 
 @pytest.mark.parametrize("fee", ["never on", "on all along", "on since the last mint", "off again"])
-def test_lp_tokens_pay_what_a_burn_pays(anvil_chain: LocalChain, fee: str) -> None:
-    chain = anvil_chain
+def test_lp_tokens_pay_what_a_burn_pays(chain: LocalChain, fee: str) -> None:
     if fee in ("on all along", "off again"):
         lp_on_chain.set_fee_to(chain, chain.accounts[5].address)
     own = lp_on_chain.provide_v2(chain, V2, 5_000)
@@ -53,8 +52,7 @@ def test_lp_tokens_pay_what_a_burn_pays(anvil_chain: LocalChain, fee: str) -> No
     assert all(raw > 0 for raw in equal(chain, own))
 
 
-def test_tokens_sent_to_the_pair__do_not_count(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_tokens_sent_to_the_pair__do_not_count(chain: LocalChain) -> None:
     own = lp_on_chain.provide_v2(chain, V2, 5_000)
     ratio = price_now(chain, V2)
     plain = positions.owned_amounts(lp_on_chain.read(chain, own), ratio, Fraction(1))
@@ -71,8 +69,7 @@ def test_a_position_pays_what_decreasing_and_collecting_pay(anvil_chain: LocalCh
 
 
 @pytest.mark.parametrize("up", [True, False])
-def test_position_left_by_the_price__is_one_token_and_fees(anvil_chain: LocalChain, up: bool) -> None:
-    chain = anvil_chain
+def test_position_left_by_the_price__is_one_token_and_fees(chain: LocalChain, up: bool) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -3, 3, 4_000)
     chain.move_market({"WETH": 3_300 if up else 2_700})
     position = lp_on_chain.read(chain, own)
@@ -83,8 +80,7 @@ def test_position_left_by_the_price__is_one_token_and_fees(anvil_chain: LocalCha
     assert min(equal(chain, own)) == 0
 
 
-def test_position_left_and_reached_again__keeps_its_fees(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_position_left_and_reached_again__keeps_its_fees(chain: LocalChain) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -3, 3, 4_000)
     for price in (3_300, 2_700, 3_000):
         chain.move_market({"WETH": price})
@@ -92,8 +88,7 @@ def test_position_left_and_reached_again__keeps_its_fees(anvil_chain: LocalChain
     equal(chain, own)
 
 
-def test_fees_are_what_collect_alone_pays(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_fees_are_what_collect_alone_pays(chain: LocalChain) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
     busy(chain, V3)
     amounts = positions.uncollected_fees(lp_on_chain.read(chain, own))
@@ -104,8 +99,7 @@ def test_fees_are_what_collect_alone_pays(anvil_chain: LocalChain) -> None:
     assert min(amounts) > 0
 
 
-def test_a_position_half_taken_out_and_owed_pays_both_halves(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_a_position_half_taken_out_and_owed_pays_both_halves(chain: LocalChain) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
     busy(chain, V3)
     position = lp_on_chain.read(chain, own)
@@ -121,8 +115,7 @@ def test_a_position_half_taken_out_and_owed_pays_both_halves(anvil_chain: LocalC
     equal(chain, own)
 
 
-def test_position_without_liquidity__holds_what_it_is_owed(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_position_without_liquidity__holds_what_it_is_owed(chain: LocalChain) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
     position = lp_on_chain.read(chain, own)
     assert isinstance(position, LpV3Position)
@@ -132,8 +125,7 @@ def test_position_without_liquidity__holds_what_it_is_owed(anvil_chain: LocalCha
     assert positions.redeemable_amounts(lp_on_chain.read(chain, own)) == (0, 0)
 
 
-def test_burned_token__is_gone_before_and_after_the_start(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_burned_token__is_gone_before_and_after_the_start(chain: LocalChain) -> None:
     own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
     before = lp_on_chain.refs(chain, [own])
     lp_on_chain.take_out(chain, own)
@@ -145,9 +137,8 @@ def test_burned_token__is_gone_before_and_after_the_start(anvil_chain: LocalChai
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_tokens_of_one_range_share_the_pools_account_to_the_wei(anvil_chain: LocalChain, seed: int) -> None:
+def test_tokens_of_one_range_share_the_pools_account_to_the_wei(chain: LocalChain, seed: int) -> None:
     """Others in the very same range trade, collect and leave: the pool's roundings are left to the last token."""
-    chain = anvil_chain
     random = Random(seed)
     info = chain.deployed_world.pool_by_name[V3]
     whale = chain.whale.address
@@ -184,8 +175,7 @@ def unsolicited(chain: LocalChain, *own: ConfirmedPosition, manager: bool = True
     return find_unsolicited_positions(chain.transport, chain.wallet.address, contract, pools(chain), own, "latest")
 
 
-def test_unconfirmed_positions__are_listed_by_the_contracts(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_unconfirmed_positions__are_listed_by_the_contracts(chain: LocalChain) -> None:
     pair = lp_on_chain.provide_v2(chain, V2, 5_000)
     other = lp_on_chain.provide_v2(chain, "v2 WBTC/WETH", 5_000)
     tokens = [lp_on_chain.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3)]

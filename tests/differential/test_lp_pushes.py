@@ -60,9 +60,8 @@ def acts(chain: LocalChain, action: LpAction) -> lp_on_chain.LiquidityMove | Non
 @pytest.mark.parametrize(("pool", "sizes"), [(V3, (100, 2_000, 4_000, 9_000)), (V2, (5, 40, 80, 300))])
 @pytest.mark.parametrize("up", [1, -1])
 def test_liquidity_bought_in_a_sandwich__is_within_slippage(
-    anvil_chain: LocalChain, tmp_path: Path, pool: str, sizes: tuple[int, ...], up: int
+    chain: LocalChain, tmp_path: Path, pool: str, sizes: tuple[int, ...], up: int
 ) -> None:
-    chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 100)] if pool == V2 else []
     action = planned(chain, tmp_path, pool, own)
     assert isinstance(action, Provide)
@@ -95,9 +94,8 @@ def test_liquidity_bought_in_a_sandwich__is_within_slippage(
 @pytest.mark.parametrize(("pool", "sizes"), [(V3, (100, 2_000, 9_000)), (V2, (5, 80, 300))])
 @pytest.mark.parametrize("up", [1, -1])
 def test_liquidity_taken_in_a_sandwich__pays_its_worth_or_stays(
-    anvil_chain: LocalChain, tmp_path: Path, pool: str, sizes: tuple[int, ...], up: int
+    chain: LocalChain, tmp_path: Path, pool: str, sizes: tuple[int, ...], up: int
 ) -> None:
-    chain = anvil_chain
     own = lp_on_chain.provide_v2(chain, V2, 2_500) if pool == V2 else lp_on_chain.provide_v3(chain, V3, -30, 30, 2_500)
     action = planned(chain, tmp_path, pool, [own], share="0%")
     at = prices(chain, action)

@@ -100,10 +100,7 @@ def test_quote_from_one_fee__has_the_contract_s_proportions(anvil_chain: LocalCh
 
 
 @pytest.mark.parametrize("router", ROUTERS)
-def test_a_rebalance_pays_about_the_planned_fee(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, router: str
-) -> None:
-    chain = anvil_chain
+def test_a_rebalance_pays_about_the_planned_fee(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, router: str) -> None:
     fund(chain, OFF)
     with (
         fjord(chain, monkeypatch) as node,
@@ -121,10 +118,7 @@ def test_a_rebalance_pays_about_the_planned_fee(
         assert 0.8 * paid_wei <= planned_wei <= 1.4 * paid_wei
 
 
-def test_a_fee_100_times_higher_at_sending_is_refused_by_name(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chain = anvil_chain
+def test_a_fee_100_times_higher_at_sending_is_refused_by_name(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fund(chain, OFF)
     with fjord(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         before = purse(chain)

@@ -64,8 +64,7 @@ def about_the_past(method: str, _params: list[Any], answer: Any) -> Any:
     return answer[:-1] + ("0" if answer[-1] != "0" else "1") if method == "eth_call" else answer
 
 
-def test_a_lie_about_the_past_alone_moves_nothing(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_a_lie_about_the_past_alone_moves_nothing(chain: LocalChain) -> None:
     snapshots = history(chain)
     liar = RecordingTransport(honest(chain, "liar"), "liar", change=about_the_past)
     with raises_code(NoQuorum, "quorum", "3 blocks"):

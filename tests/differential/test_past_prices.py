@@ -30,8 +30,7 @@ def recorded_prices(agent: Agent, symbol: str) -> dict[int, Fraction]:
     return {point.at_s: point.price * scale for point in price_points if point.token == token.address}
 
 
-def test_rounds_are_those_that_were_written_and_the_one_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_rounds_are_those_that_were_written_and_the_one_before(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         written = push_rounds(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05"])
         head = agent.step_input().snapshot.head
@@ -43,8 +42,7 @@ def test_rounds_are_those_that_were_written_and_the_one_before(anvil_chain: Loca
         assert list(every)[-5:] == written
 
 
-def test_each_hour_gets_the_rounds_that_stood_at_its_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_each_hour_gets_the_rounds_that_stood_at_its_end(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         written = push_rounds(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05", "1.1", "1.2"])
         fetched_prices_document = api.fetch_prices(agent, "feed", "3h")
@@ -57,8 +55,7 @@ def test_each_hour_gets_the_rounds_that_stood_at_its_end(anvil_chain: LocalChain
         assert {item["symbol"]: item["new"] for item in api.fetch_prices(agent, "feed", "3h")["prices"]} == {"WETH": 0, "LINK": 0}
 
 
-def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(chain, tmp_path, ROOMY | {"reference.feed_max_age": "90m"}, TARGETS) as agent:
         push_rounds(chain, "WETH", ["1.01"])
         chain.warp(5 * HOUR_S, refresh_feeds=False)
@@ -68,8 +65,7 @@ def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(anvil_chain: Loc
         assert late == []
 
 
-def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
+def test_means_of_pools_are_what_their_contracts_observed(chain: LocalChain, tmp_path: Path) -> None:
     name = next(name for name, pool in chain.deployed_world.pool_by_name.items() if pool.version == 3 and "LINK" in name)
     info = chain.deployed_world.pool_by_name[name]
     with agent_on(chain, tmp_path, ROOMY | {"reference.kind": ["twap"]}, TARGETS) as agent:

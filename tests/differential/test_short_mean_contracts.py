@@ -31,8 +31,7 @@ def consulted(core: Any, block: int) -> TickMean:
     return TickMean(WINDOW_S, tick, liquidity)
 
 
-def test_short_mean__of_v3_pools_is_consults(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_short_mean__of_v3_pools_is_consults(chain: LocalChain) -> None:
     chain.swap("v3 WETH/USDC 500", "WETH", 40 * 10**18)
     chain.swap("v3 WETH/USDC 3000", "USDC", 90_000 * 10**6)
     chain.warp(123, refresh_feeds=False)

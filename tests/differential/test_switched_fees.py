@@ -64,10 +64,9 @@ def test_fee_of_half_a_percent__fails_the_quoted_minimum(anvil_chain: LocalChain
     assert desk.swap(plan, gas=1_000_000).status == 0
 
 
-def test_fee_on_the_last_transfer__is_seen_by_the_rebalancer(anvil_chain: LocalChain) -> None:
+def test_fee_on_the_last_transfer__is_seen_by_the_rebalancer(chain: LocalChain) -> None:
     """SwapRouter02 has no check of the wallet's balance after a V3 leg; a V2 leg pays the wallet and is checked there."""
-    switchable(anvil_chain)
-    chain = anvil_chain
+    switchable(chain)
     for router, name, payer, status in (
         ("swap_router_02", "bought, V3", chain.addresses.swap_router_02, 1),
         ("swap_router_02", "bought, V2", chain.address_by_pool["v2 LINK/WETH"], 0),

@@ -40,9 +40,8 @@ def test_world_tokens__move_what_they_are_told_in_one_request(local_chain: Local
 
 
 @pytest.mark.parametrize("wordy", [False, True])
-def test_transfer_that_burns_or_floods__fails_alone(anvil_chain: LocalChain, tmp_path: Path, wordy: bool) -> None:
+def test_transfer_that_burns_or_floods__fails_alone(chain: LocalChain, tmp_path: Path, wordy: bool) -> None:
     """T10: the other three of the same call, and all the others, are tried as if it were not there."""
-    chain = anvil_chain
     address = replace_token(chain, "GUEST", attack("GreedyToken"), "GUEST", "GUEST", 18)
     chain.send(chain.contract(address, attack("GreedyToken")).functions.setWordy(wordy))
     fund(chain, dict.fromkeys(FIVE, 1_000))
@@ -61,9 +60,8 @@ def test_transfer_that_burns_or_floods__fails_alone(anvil_chain: LocalChain, tmp
         assert len(screened_token_by_token) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
 
 
-def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(chain: LocalChain, tmp_path: Path) -> None:
     """T10: what it makes a hand remember is not there when the next token is tried."""
-    chain = anvil_chain
     address = replace_token(chain, "GUEST", attack("MeddlingToken"), "GUEST", "GUEST", 18)
     fund(chain, dict.fromkeys(FIVE, 1_000))
     loaded = with_guest(chain, tmp_path, address)
@@ -81,9 +79,8 @@ def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: Lo
         }
 
 
-def test_liar_about_a_token_s_moves__is_outvoted_or_unknown(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_liar_about_a_token_s_moves__is_outvoted_or_unknown(chain: LocalChain, tmp_path: Path) -> None:
     """T2: the liar tells of a good token what a paused one answers, and the other way round."""
-    chain = anvil_chain
     address = replace_token(chain, "GUEST", attack("PausableToken"), "GUEST", "GUEST", 18)
     chain.send(chain.contract(address, attack("PausableToken")).functions.setPaused(True))
     fund(chain, dict.fromkeys(FIVE, 1_000))

@@ -52,8 +52,7 @@ def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> None:
 
 
 @pytest.mark.parametrize("die_at", ["sent", *slow(["outcome", "never"])])
-def test_step_killed_before_its_shortfall__fails_with_an_alert(anvil_chain: LocalChain, tmp_path: Path, die_at: str) -> None:
-    chain = anvil_chain
+def test_step_killed_before_its_shortfall__fails_with_an_alert(chain: LocalChain, tmp_path: Path, die_at: str) -> None:
     switchable(chain)
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, {**ROOMY, **V3_ONLY}, TARGETS)

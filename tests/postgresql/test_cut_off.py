@@ -40,9 +40,8 @@ def folders(chain: LocalChain, tmp_path: Path, url: str, database_host: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("written_at_cut", [1, 2, 4])
 def test_worker_cut_off_from_its_database__sends_nothing(
-    anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str, written_at_cut: int
+    chain: LocalChain, tmp_path: Path, server: Server, url: str, written_at_cut: int
 ) -> None:
-    chain = anvil_chain
     database_host = new_database_host()
     near, far = folders(chain, tmp_path, url, database_host)
     wallets = {name: wallet_of(account, chain) for name, account in ACCOUNTS.items()}

@@ -35,9 +35,8 @@ def swap_count(chain: LocalChain, loaded: LoadedConfig) -> int:
     return sum(intent.kind is IntentKind.SWAP and intent.state is IntentState.FINAL for intent in intents)
 
 
-def test_cluster_that_has_sent__stops_once_another_has_too(anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str) -> None:
+def test_cluster_that_has_sent__stops_once_another_has_too(chain: LocalChain, tmp_path: Path, server: Server, url: str) -> None:
     """A new store takes the chain's nonce as its beginning; one that has sent knows that the next was not its own."""
-    chain = anvil_chain
     fund(chain, HELD)
     first = cluster(chain, server, tmp_path / "first", "first_cluster")
     second = cluster(chain, server, tmp_path / "second", "second_cluster")
@@ -60,9 +59,8 @@ def test_cluster_that_has_sent__stops_once_another_has_too(anvil_chain: LocalCha
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
 
 
-def test_fail_over_that_lost_a_swap__sends_nothing_until_adopted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_fail_over_that_lost_a_swap__sends_nothing_until_adopted(chain: LocalChain, tmp_path: Path) -> None:
     """The standby is asynchronous and cut off before the swap, which the primary records and the chain mines."""
-    chain = anvil_chain
     fund(chain, HELD)
     with running_server() as primary:
         primary.new_database("store")
@@ -99,10 +97,9 @@ def test_fail_over_that_lost_a_swap__sends_nothing_until_adopted(anvil_chain: Lo
 
 
 def test_cluster_acting_while_another_asks__is_not_doubled(
-    anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, tmp_path: Path, server: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second has planned and waits for its confirmation; the first rebalances meanwhile, on another machine."""
-    chain = anvil_chain
     fund(chain, HELD)
     first = cluster(chain, server, tmp_path / "first", "first_asked")
     second = cluster(chain, server, tmp_path / "second", "second_asked")
@@ -126,9 +123,8 @@ def test_cluster_acting_while_another_asks__is_not_doubled(
 
 @pytest.mark.parametrize("offset_s", [HOUR_S, -HOUR_S])
 def test_workers_whose_clocks_differ_by_an_hour_swap_once(
-    anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str, offset_s: int
+    chain: LocalChain, tmp_path: Path, server: Server, url: str, offset_s: int
 ) -> None:
-    chain = anvil_chain
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, {**NARROW, "store.url": url}, TARGETS)
     for offset in (offset_s, 0, -offset_s, 0):

@@ -58,8 +58,7 @@ def test_without_a_price_a_config_in_a_coin_is_not_written(tmp_path: Path, monke
     assert not (tmp_path / "trimtab.toml").exists()
 
 
-def test_feed__says_a_coin_s_worth_where_an_endpoint_is_set(anvil_chain: LocalChain) -> None:
-    chain = anvil_chain
+def test_feed__says_a_coin_s_worth_where_an_endpoint_is_set(chain: LocalChain) -> None:
     variables = Variables(RPC_A=chain.url or "", RPC_B="http://127.0.0.1:9/nobody")
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feed_addresses["WETH"])
     assert usd_price(weth, None, RPC, chain.clock.now_s, variables=variables) == chain.deployed_world.prices_usd["WETH"]
@@ -87,8 +86,7 @@ def test_a_new_config_asks_the_endpoints_of_the_file_beside_it(tmp_path: Path, m
     assert [variables["RPC_A"] for variables in variable_names] == ["https://a.example"]
 
 
-def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = anvil_chain
+def test_endpoints_that_tell_different_prices_decide_nothing(chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feed_addresses["WETH"])
     prices = iter([Fraction(3_000), Fraction(3_100)])
     monkeypatch.setattr("agent.app.start.setup._feed_prices", lambda *_: prices)
