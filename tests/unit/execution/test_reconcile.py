@@ -22,8 +22,7 @@ FOREIGN = "0x" + "f0" * 32
 
 
 @pytest.mark.parametrize("at", ["after:planned", "before:signed"])
-def test_unsigned_intent_is_dropped(tmp_path: Path, at: str) -> None:
-    setup = bench(tmp_path)
+def test_unsigned_intent_is_dropped(setup: Bench, at: str) -> None:
     killed_at(setup, at)
 
     (intent,) = setup.executor().reconcile()
@@ -35,8 +34,7 @@ def test_unsigned_intent_is_dropped(tmp_path: Path, at: str) -> None:
 
 
 @pytest.mark.parametrize("at", ["after:signed", "before:broadcast", "after:broadcast", "before:send"])
-def test_signed_intent_goes_out_once_with_the_same_hash(tmp_path: Path, at: str) -> None:
-    setup = bench(tmp_path)
+def test_signed_intent_goes_out_once_with_the_same_hash(setup: Bench, at: str) -> None:
     killed_at(setup, at)
 
     (intent,) = setup.executor().reconcile()
@@ -47,8 +45,7 @@ def test_signed_intent_goes_out_once_with_the_same_hash(tmp_path: Path, at: str)
 
 
 @pytest.mark.parametrize("at", ["after:send", "before:mined", "after:mined", "before:final", "after:final"])
-def test_sent_intent_is_followed_and_never_sent_again(tmp_path: Path, at: str) -> None:
-    setup = bench(tmp_path)
+def test_sent_intent_is_followed_and_never_sent_again(setup: Bench, at: str) -> None:
     killed_at(setup, at)
     setup.executor().reconcile()
 
@@ -85,8 +82,7 @@ def test_a_pending_transaction_that_stays_pending_is_left_open(tmp_path: Path) -
 @pytest.mark.parametrize("paused", [True, None], ids=["paused", "unreadable"])
 @pytest.mark.parametrize("later_s", [0, 90], ids=["in time", "past its deadline"])
 @pytest.mark.parametrize("at", ["after:signed", "after:broadcast"])
-def test_reconcile_sends_nothing_while_paused(tmp_path: Path, paused: bool | None, later_s: int, at: str) -> None:
-    setup = bench(tmp_path)
+def test_reconcile_sends_nothing_while_paused(setup: Bench, paused: bool | None, later_s: int, at: str) -> None:
     killed_at(setup, at)
     setup.paused = paused
     setup.chain.timestamp_s += later_s
@@ -137,8 +133,7 @@ def test_lost_intent_waits_while_endpoints_are_not_level(tmp_path: Path) -> None
     assert len(setup.chain.sent) == 2
 
 
-def test_mined_intent_is_settled_while_paused(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_mined_intent_is_settled_while_paused(setup: Bench) -> None:
     killed_at(setup, "after:send")
     setup.paused = True
 
@@ -172,8 +167,7 @@ def test_adoption_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
     assert setup.run(1).state is S.FINAL
 
 
-def test_adoption_waits_while_a_stranger_is_pending(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_adoption_waits_while_a_stranger_is_pending(setup: Bench) -> None:
     setup.chain.pool["0xforeign"] = 0
 
     with raises_code(Retryable, "foreign_pending"):
@@ -183,8 +177,7 @@ def test_adoption_waits_while_a_stranger_is_pending(tmp_path: Path) -> None:
         setup.executor().reconcile()
 
 
-def test_late_answer_of_an_endpoint_is_no_stranger(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_late_answer_of_an_endpoint_is_no_stranger(setup: Bench) -> None:
     killed_at(setup, "after:send")
     status_of = setup.chain.status_of
     late_answers = iter(["unknown", "unknown"])
@@ -215,9 +208,7 @@ def test_reorged_intent_is_sent_again_by_the_next_reconcile(tmp_path: Path) -> N
     assert setup.chain.sent == [setup.signer.signed[0].hash] * 2
 
 
-def test_first_reconcile_adopts_the_nonce_of_the_wallet(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_first_reconcile_adopts_the_nonce_of_the_wallet(setup: Bench) -> None:
     setup.chain.base_nonce = 57
 
     assert setup.executor().reconcile() == []
@@ -233,8 +224,7 @@ def test_first_reconcile_adopts_the_nonce_of_the_wallet(tmp_path: Path) -> None:
         pytest.param(50_000, 10**24, id="far more"),
     ],
 )
-def test_receipt_above_the_signed_cost_books_nothing(tmp_path: Path, gas_used: int, gas_price_wei: int) -> None:
-    setup = bench(tmp_path)
+def test_receipt_above_the_signed_cost_books_nothing(setup: Bench, gas_used: int, gas_price_wei: int) -> None:
     killed_at(setup, "after:send")
     setup.chain.gas_used = gas_used
     setup.chain.gas_price_wei = gas_price_wei
@@ -249,8 +239,7 @@ def test_receipt_above_the_signed_cost_books_nothing(tmp_path: Path, gas_used: i
     assert len(setup.chain.sent) == 1
 
 
-def test_receipt_at_the_signed_cost_is_booked(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_receipt_at_the_signed_cost_is_booked(setup: Bench) -> None:
     killed_at(setup, "after:send")
     setup.chain.gas_used = 100_000
     setup.chain.gas_price_wei = 10 * GWEI
@@ -272,8 +261,7 @@ def test_refused_receipt_lets_nothing_be_bumped_or_cancelled(tmp_path: Path) -> 
     assert states(setup) == [("swap", "broadcast")]
 
 
-def test_moved_receipt_above_the_signed_cost_replaces_none(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_moved_receipt_above_the_signed_cost_replaces_none(setup: Bench) -> None:
     stored_receipt = setup.run().receipt
     block = setup.chain.blocks[-1]
     setup.chain.reorg(1)
@@ -292,8 +280,7 @@ def test_moved_receipt_above_the_signed_cost_replaces_none(tmp_path: Path) -> No
         pytest.param(REORG_WATCH_BLOCKS + 1, OperatorNeeded, "deep_reorg", id="one block beyond"),
     ],
 )
-def test_lower_nonce_is_a_lag_up_to_a_reorg_of_64_blocks(tmp_path: Path, depth: int, error_type: type[Exception], code: str) -> None:
-    setup = bench(tmp_path)
+def test_lower_nonce_is_a_lag_up_to_a_reorg_of_64_blocks(setup: Bench, depth: int, error_type: type[Exception], code: str) -> None:
     setup.run()
     setup.chain.blocks += [{} for _ in range(depth - 1)]
     setup.chain.reorg(depth)
@@ -302,8 +289,7 @@ def test_lower_nonce_is_a_lag_up_to_a_reorg_of_64_blocks(tmp_path: Path, depth: 
         setup.run()
 
 
-def test_lower_nonce_is_a_lag_while_our_block_is_there(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_lower_nonce_is_a_lag_while_our_block_is_there(setup: Bench) -> None:
     setup.run()
     setup.chain.blocks += [{} for _ in range(64)]
     setup.chain.nonces = lambda _owner: (0, 0)
@@ -312,8 +298,7 @@ def test_lower_nonce_is_a_lag_while_our_block_is_there(tmp_path: Path) -> None:
         setup.run()
 
 
-def test_stranger_is_noticed_once_ours_is_settled(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_stranger_is_noticed_once_ours_is_settled(setup: Bench) -> None:
     killed_at(setup, "after:send")
     setup.chain.base_nonce = 2
 
@@ -379,8 +364,7 @@ def test_hidden_receipt_lets_nothing_replace_it(tmp_path: Path) -> None:
     assert len(setup.chain.sent) == 1, "the nonce is used: neither a bump nor a cancel"
 
 
-def test_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_hidden_receipt_names_our_hash_and_no_other_program(setup: Bench) -> None:
     killed_at(setup, "after:send")
     setup.chain.hides_receipts = setup.chain.hides_hashes = True
 
@@ -395,9 +379,8 @@ def test_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("hides_bodies", "may_pass"), [(True, True), (False, False)], ids=["no block shows another", "a block shows another"]
 )
-def test_used_nonce_of_an_unsent_intent_needs_the_operator(tmp_path: Path, hides_bodies: bool, may_pass: bool) -> None:
+def test_used_nonce_of_an_unsent_intent_needs_the_operator(setup: Bench, hides_bodies: bool, may_pass: bool) -> None:
     """What no block shows may be an endpoint's mistake."""
-    setup = bench(tmp_path)
     killed_at(setup, "after:signed")
     setup.chain.base_nonce = 1
     setup.chain.hides_bodies = hides_bodies
@@ -454,8 +437,7 @@ def add_data_fee(setup: Bench, data_fee_wei: int) -> None:
 
 @pytest.mark.parametrize("data_fee_wei", [1, 10**18])
 @pytest.mark.parametrize(("status", "state"), [(1, S.FINAL), (0, S.REVERTED)], ids=["success", "revert"])
-def test_data_fee_is_booked_beside_the_signed_cost(tmp_path: Path, status: int, state: IntentState, data_fee_wei: int) -> None:
-    setup = bench(tmp_path)
+def test_data_fee_is_booked_beside_the_signed_cost(setup: Bench, status: int, state: IntentState, data_fee_wei: int) -> None:
     killed_at(setup, "after:send")
     setup.chain.gas_used = 100_000
     setup.chain.gas_price_wei = 10 * GWEI
@@ -468,8 +450,7 @@ def test_data_fee_is_booked_beside_the_signed_cost(tmp_path: Path, status: int, 
     assert [intent.receipt and intent.receipt.gas_cost_wei for intent in setup.store.journal.unbooked_intents()] == [10**15 + data_fee_wei]
 
 
-def test_data_fee_excuses_no_gas_above_the_signed_cost(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_data_fee_excuses_no_gas_above_the_signed_cost(setup: Bench) -> None:
     killed_at(setup, "after:send")
     setup.chain.gas_used = 100_001
     setup.chain.gas_price_wei = 10 * GWEI

@@ -191,8 +191,7 @@ def test_cancel_gas_is_a_fifth_more_and_a_transfer_at_least(tmp_path: Path, esti
 
 
 @pytest.mark.parametrize("granted", [CANCEL, REVOCATION])
-def test_switch_not_known_to_be_hard_lets_nothing_out(tmp_path: Path, granted: Grant) -> None:
-    setup = bench(tmp_path)
+def test_switch_not_known_to_be_hard_lets_nothing_out(setup: Bench, granted: Grant) -> None:
     paused = Submitter(setup.store.journal, setup.store.budgets, setup.signer, setup.chain, setup.clock, setup.settings, lambda: True)
 
     with pytest.raises(Refused) as refusal:

@@ -12,7 +12,7 @@ from agent.execution.reconcile import cancel_transaction
 from agent.model import IntentState
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from tests.support.text import raises_code
-from tests.support.transactions import GWEI, START_S, WALLET, Killed, bench, killed_at, lost_in_broadcast, states, tx
+from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, bench, killed_at, lost_in_broadcast, states, tx
 
 
 def test_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> None:
@@ -67,8 +67,7 @@ def test_lost_transaction_with_another_signature_is_cancelled(tmp_path: Path) ->
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
 
 
-def test_signed_transaction_that_never_left_is_dropped(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_signed_transaction_that_never_left_is_dropped(setup: Bench) -> None:
     killed_at(setup, "after:signed")
     setup.chain.timestamp_s = START_S + 90
 
@@ -231,8 +230,7 @@ def test_forgotten_cancel_goes_out_again_at_a_hard_pause(tmp_path: Path, driftin
     assert setup.store.journal.open_intents() == ()
 
 
-def test_drop_waits_for_no_block(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_drop_waits_for_no_block(setup: Bench) -> None:
     killed_at(setup, "after:signed")
     setup.chain.timestamp_s, began_s = START_S + 90, setup.clock.now_s()
 

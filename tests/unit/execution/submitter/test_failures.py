@@ -41,9 +41,7 @@ def test_two_machines_with_one_backup_trade_once(tmp_path: Path) -> None:
     assert len(first.chain.sent) == 2
 
 
-def test_send_of_unknown_fate_is_followed_by_its_hash(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_send_of_unknown_fate_is_followed_by_its_hash(setup: Bench) -> None:
     setup.chain.send_error = Retryable("connection reset")
 
     assert setup.run().state is S.FINAL
@@ -51,8 +49,7 @@ def test_send_of_unknown_fate_is_followed_by_its_hash(tmp_path: Path) -> None:
     assert "fate-unknown" in [event.name for event in setup.events]
 
 
-def test_lost_send_stays_open_and_is_not_planned_anew(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_lost_send_stays_open_and_is_not_planned_anew(setup: Bench) -> None:
     setup.chain.send_error = Retryable("connection reset")
     setup.chain.lose = True
 
@@ -64,8 +61,7 @@ def test_lost_send_stays_open_and_is_not_planned_anew(tmp_path: Path) -> None:
     assert states(setup) == ["planned", "signed", "broadcast"]
 
 
-def test_rejected_send_is_raised_and_left_to_reconciliation(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_rejected_send_is_raised_and_left_to_reconciliation(setup: Bench) -> None:
     setup.chain.send_error = Refused("insufficient funds")
     setup.chain.lose = True
 
@@ -89,9 +85,8 @@ ANSWERS = {
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_refused_send_has_its_reason_in_journal_errors_and_txs(
-    tmp_path: Path, answer: TrimtabError, capsys: pytest.CaptureFixture[str]
+    setup: Bench, answer: TrimtabError, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setup = bench(tmp_path)
     setup.chain.lose = True
     for _ in range(2):  # the second time as the answer to the same bytes
         setup.chain.send_error = answer
@@ -126,9 +121,7 @@ def test_reason_is_forgotten_once_a_node_takes_the_send(tmp_path: Path) -> None:
     assert "; sent" not in str(caught.value), "only why it was not taken is repeated"
 
 
-def test_short_outage_while_waiting_is_retried(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_short_outage_while_waiting_is_retried(setup: Bench) -> None:
     def outage(event) -> None:
         if event.name == "after:send":
             setup.chain.offline = 3
@@ -138,9 +131,7 @@ def test_short_outage_while_waiting_is_retried(tmp_path: Path) -> None:
     assert setup.run().state is S.FINAL
 
 
-def test_lasting_outage_is_retryable_and_stays_open(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_lasting_outage_is_retryable_and_stays_open(setup: Bench) -> None:
     def outage(event) -> None:
         if event.name == "after:send":
             setup.chain.offline = 1000
@@ -189,8 +180,7 @@ def test_transaction_in_another_block_has_its_new_receipt(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("full_at", "transactions"), [("planned", 1), ("signed", 1), ("broadcast", 2)])
-def test_full_disk_before_the_send_sends_nothing(tmp_path: Path, full_at: str, transactions: int) -> None:
-    setup = bench(tmp_path)
+def test_full_disk_before_the_send_sends_nothing(tmp_path: Path, setup: Bench, full_at: str, transactions: int) -> None:
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(event) -> None:
@@ -213,8 +203,7 @@ def test_full_disk_before_the_send_sends_nothing(tmp_path: Path, full_at: str, t
 
 
 @pytest.mark.parametrize("full_at", ["mined", "final"])
-def test_full_disk_after_the_send_loses_nothing(tmp_path: Path, full_at: str) -> None:
-    setup = bench(tmp_path)
+def test_full_disk_after_the_send_loses_nothing(tmp_path: Path, setup: Bench, full_at: str) -> None:
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(event) -> None:

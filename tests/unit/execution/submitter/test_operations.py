@@ -39,8 +39,7 @@ def test_gas_ceilings__are_per_gas_and_then_per_day(tmp_path: Path, granted: Gra
     assert settings.gas_ceilings_of(granted) == ceilings
 
 
-def test_launch__drops_what_an_unreachable_signer_did_not_sign(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_launch__drops_what_an_unreachable_signer_did_not_sign(setup: Bench) -> None:
     setup.signer.refuse = Retryable("the remote signer does not answer")
 
     with pytest.raises(Retryable):
@@ -48,9 +47,7 @@ def test_launch__drops_what_an_unreachable_signer_did_not_sign(tmp_path: Path) -
     assert (only_state(setup), setup.chain.sent) == (S.CANCELLED, [])
 
 
-def test_launch__drops_what_it_signed_if_the_head_cannot_be_read(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_launch__drops_what_it_signed_if_the_head_cannot_be_read(setup: Bench) -> None:
     def disconnect(event: object) -> None:
         if getattr(event, "name", "") == "after:signed":
             setup.chain.offline = 1
@@ -62,9 +59,7 @@ def test_launch__drops_what_it_signed_if_the_head_cannot_be_read(tmp_path: Path)
     assert (only_state(setup), setup.chain.sent) == (S.CANCELLED, [])
 
 
-def test_launch_sends_nothing_if_a_pause_is_stored_meanwhile(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_launch_sends_nothing_if_a_pause_is_stored_meanwhile(setup: Bench) -> None:
     def pause(event: object) -> None:
         if getattr(event, "name", "") == "before:broadcast":
             setup.store.pause_switch.pause("by another process", START_S)
@@ -82,8 +77,7 @@ def planned(setup: Bench, unsigned: UnsignedTx) -> Intent:
     return submitter(setup).record_intent("step", IntentKind.SWAP, unsigned, grant(), "swap", None)
 
 
-def test_send__refuses_what_ended_in_a_block(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_send__refuses_what_ended_in_a_block(setup: Bench) -> None:
     intent = setup.run()
 
     with pytest.raises(ValueError, match="send"):
@@ -107,8 +101,7 @@ def test_drop__refuses_what_was_sent_though_its_cancel_is_final(tmp_path: Path) 
         submitter(setup).drop(swap, "its cancel is final")
 
 
-def test_send_waits_though_a_node_demands_too_high_a_tip(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_send_waits_though_a_node_demands_too_high_a_tip(setup: Bench) -> None:
     refusal = TipRefused("tip too low", min_tip_wei=TIP_CAP_WEI + 1)
 
     setup.chain.send_error = OutcomeUnknown("no answer", "", refusal)
@@ -116,8 +109,7 @@ def test_send_waits_though_a_node_demands_too_high_a_tip(tmp_path: Path) -> None
     assert setup.run().state is S.FINAL
 
 
-def test_send__records_any_gas_price_that_a_node_demands(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_send__records_any_gas_price_that_a_node_demands(setup: Bench) -> None:
     legacy_tx = replace(tx(0), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
     intent = planned(setup, legacy_tx)
     setup.chain.send_error = TipRefused("gas price too low", min_tip_wei=3 * GWEI)
@@ -127,9 +119,7 @@ def test_send__records_any_gas_price_that_a_node_demands(tmp_path: Path) -> None
     assert submitter(setup).demanded_tip_wei == 3 * GWEI
 
 
-def test_mined_hash_is_unknown_if_endpoints_contradict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    setup = bench(tmp_path)
-
+def test_mined_hash_is_unknown_if_endpoints_contradict(setup: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_owner: str, _nonce: int) -> str:
         raise OperatorNeeded("the endpoints contradict each other")
 
@@ -168,8 +158,7 @@ def count_nonces(setup: Bench, monkeypatch: pytest.MonkeyPatch, answers: list[tu
 
 
 @pytest.mark.parametrize("low", [(0, 0), (0, 2)], ids=["not pending", "pending again"])
-def test_await_mined__ends_at_the_fifth_low_nonce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: tuple[int, int]) -> None:
-    setup = bench(tmp_path)
+def test_await_mined__ends_at_the_fifth_low_nonce(setup: Bench, monkeypatch: pytest.MonkeyPatch, low: tuple[int, int]) -> None:
     polls = count_nonces(setup, monkeypatch, [low] * 6)
 
     with raises_code(Retryable, "reorg"):
@@ -177,9 +166,7 @@ def test_await_mined__ends_at_the_fifth_low_nonce(tmp_path: Path, monkeypatch: p
     assert len(polls) == 5
 
 
-def test_await_mined__counts_low_nonces_in_a_row_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    setup = bench(tmp_path)
-
+def test_await_mined__counts_low_nonces_in_a_row_only(setup: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     count_nonces(setup, monkeypatch, [(0, 0)] * 4 + [(1, 1)] + [(0, 0)])
 
     assert submitter(setup).await_mined(1) is None
@@ -240,8 +227,7 @@ def advance(setup: Bench, intent: Intent, state: IntentState) -> Intent:
     [(S.PLANNED, S.CANCELLED), (S.SIGNED, S.CANCELLED), (S.BROADCAST, S.REPLACED), (S.MINED, S.REPLACED)],
     ids=lambda state: state.value,
 )
-def test_settle_nonce__ends_all_that_share_the_nonce(tmp_path: Path, state: IntentState, ended: IntentState) -> None:
-    setup = bench(tmp_path)
+def test_settle_nonce__ends_all_that_share_the_nonce(setup: Bench, state: IntentState, ended: IntentState) -> None:
     winner = advance(setup, planned(setup, tx(0)), S.BROADCAST)
     loser = submitter(setup).record_intent("step", IntentKind.SWAP, tx(0, "0x02"), grant(), "swap", None, winner.id)
     advance(setup, loser, state)
@@ -261,8 +247,7 @@ def test_await_final__counts_confirmations_anew_in_another_block(tmp_path: Path)
     assert submitter(setup).await_final(intent).state is S.MINED
 
 
-def test_follow_reorg__refuses_what_lost_its_block_already(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_follow_reorg__refuses_what_lost_its_block_already(setup: Bench) -> None:
     intent = setup.run()
     submitter(setup).follow_reorg(intent, None)
 

@@ -219,9 +219,8 @@ def test_dropped_proposal_mined_later_is_booked(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("is_settled", [True, False], ids=["dropped before", "open"])
 def test_signed_proposal_past_its_deadline__is_rejected_if_the_chain_knows_none(
-    tmp_path: Path, kind: IntentKind, action: LayerAction | None, is_executable: bool, is_settled: bool
+    tmp_path: Path, setup: Bench, kind: IntentKind, action: LayerAction | None, is_executable: bool, is_settled: bool
 ) -> None:
-    setup = bench(tmp_path)
     executor = proposing(setup, Owner(setup), tmp_path)
     setup.store.steps.begin("s", START_S, "{}")
     with pytest.raises(AwaitingExternalSignature) as waiting:

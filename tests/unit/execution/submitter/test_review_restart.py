@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from agent.errors import OperatorNeeded
 from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from tests.support.text import raises_code
-from tests.support.transactions import Killed, bench
+from tests.support.transactions import Bench, Killed
 
 
-def test_transaction_in_flight_outlives_a_final_one_of_a_fork(tmp_path: Path) -> None:
+def test_transaction_in_flight_outlives_a_final_one_of_a_fork(setup: Bench) -> None:
     """Ended by mistake it would be planned again, while its bytes can still be mined."""
-    setup = bench(tmp_path)
-
     assert setup.run().state is IntentState.FINAL
     setup.chain.blocks += [{} for _ in range(REORG_WATCH_BLOCKS)]
     setup.chain.reorg(REORG_WATCH_BLOCKS + 1)  # one block less, and it would be sent again

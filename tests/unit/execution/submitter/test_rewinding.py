@@ -57,8 +57,7 @@ def assert_unbooked_once(setup: Bench) -> None:
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_reorged_swap_is_resent_and_unbooked(tmp_path: Path, depth: int) -> None:
-    setup = bench(tmp_path)
+def test_reorged_swap_is_resent_and_unbooked(setup: Bench, depth: int) -> None:
     tx_hash = settle_and_reorg(setup, depth)
 
     setup.executor().reconcile()
@@ -69,8 +68,7 @@ def test_reorged_swap_is_resent_and_unbooked(tmp_path: Path, depth: int) -> None
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_reorged_swap_past_its_deadline_is_cancelled(tmp_path: Path, depth: int) -> None:
-    setup = bench(tmp_path)
+def test_reorged_swap_past_its_deadline_is_cancelled(setup: Bench, depth: int) -> None:
     tx_hash = settle_and_reorg(setup, depth)
     setup.chain.timestamp_s += 90
 
@@ -82,8 +80,7 @@ def test_reorged_swap_past_its_deadline_is_cancelled(tmp_path: Path, depth: int)
     assert_unbooked_once(setup)
 
 
-def test_deeper_reorg_needs_the_operator_and_moves_nothing(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_deeper_reorg_needs_the_operator_and_moves_nothing(setup: Bench) -> None:
     swap = settle_swap(setup)
     bury(setup, REORG_WATCH_BLOCKS + 1)
     setup.chain.reorg(REORG_WATCH_BLOCKS + 1)
@@ -97,9 +94,8 @@ def test_deeper_reorg_needs_the_operator_and_moves_nothing(tmp_path: Path) -> No
     assert setup.executor().reconcile() == []
 
 
-def test_ended_intent_without_a_receipt_asks_for_a_backup(tmp_path: Path) -> None:
+def test_ended_intent_without_a_receipt_asks_for_a_backup(setup: Bench) -> None:
     """A damaged row: without its block no reorganisation would be noticed."""
-    setup = bench(tmp_path)
     settle_swap(setup)
     with setup.store.db.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE intents SET receipt_json = NULL")
@@ -109,8 +105,7 @@ def test_ended_intent_without_a_receipt_asks_for_a_backup(tmp_path: Path) -> Non
     assert len(setup.chain.sent) == 1
 
 
-def test_deep_reorg_stops_the_shallow_ones_too(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_deep_reorg_stops_the_shallow_ones_too(setup: Bench) -> None:
     settle_swap(setup, 0)
     bury(setup, REORG_WATCH_BLOCKS)
     settle_swap(setup, 1)
@@ -121,8 +116,7 @@ def test_deep_reorg_stops_the_shallow_ones_too(tmp_path: Path) -> None:
     assert states(setup) == [("swap", "final"), ("swap", "final")]
 
 
-def test_reorged_nonces_come_back_in_their_order(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_reorged_nonces_come_back_in_their_order(setup: Bench) -> None:
     hashes = [settle_swap(setup, nonce) for nonce in range(4)]
     setup.chain.reorg(3)
 
@@ -133,8 +127,7 @@ def test_reorged_nonces_come_back_in_their_order(tmp_path: Path) -> None:
     assert [intent.tx.nonce for intent in setup.store.journal.unbooked_intents()] == [1, 2, 3]
 
 
-def test_reorg_of_more_than_the_newest_is_followed(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_reorg_of_more_than_the_newest_is_followed(setup: Bench) -> None:
     executor = setup.executor()
 
     hashes = [settle_swap(setup, nonce) for nonce in range(20)]
@@ -146,8 +139,7 @@ def test_reorg_of_more_than_the_newest_is_followed(tmp_path: Path) -> None:
     assert setup.chain.sent[:20] == hashes
 
 
-def test_swap_in_another_block_is_booked_anew_and_not_sent(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_swap_in_another_block_is_booked_anew_and_not_sent(setup: Bench) -> None:
     swap = settle_swap(setup)
     bury(setup, 3)
     setup.chain.reorg(3)
@@ -161,8 +153,7 @@ def test_swap_in_another_block_is_booked_anew_and_not_sent(tmp_path: Path) -> No
     assert [intent.id for intent in setup.store.journal.unbooked_intents()] == [moved.id]
 
 
-def test_swap_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_swap_pending_again_is_waited_for_and_not_sent(setup: Bench) -> None:
     swap = settle_swap(setup)
     setup.chain.reorg(1)
     setup.chain.pool[swap] = 0
@@ -173,8 +164,7 @@ def test_swap_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
     assert (intent.state, len(setup.chain.sent)) == (S.FINAL, 1)
 
 
-def test_reorged_revert_comes_back_like_a_success(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_reorged_revert_comes_back_like_a_success(setup: Bench) -> None:
     setup.chain.status = 0
 
     reverted = setup.run()
@@ -217,8 +207,7 @@ def test_cancelled_swap_reopens_once_its_cancel_is_reorged(tmp_path: Path, winne
 
 
 @pytest.mark.parametrize("at", ["before:broadcast", "after:broadcast", "before:send", "after:send", "before:mined", "after:final"])
-def test_process_killed_while_resending_resends_once(tmp_path: Path, at: str) -> None:
-    setup = bench(tmp_path)
+def test_process_killed_while_resending_resends_once(setup: Bench, at: str) -> None:
     settle_swap(setup)
     setup.chain.reorg(1)
 
@@ -237,8 +226,7 @@ def test_process_killed_while_resending_resends_once(tmp_path: Path, at: str) ->
     assert sum(len(block) for block in setup.chain.blocks) == 1
 
 
-def test_reorg_while_paused_is_recorded_and_not_resent(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_reorg_while_paused_is_recorded_and_not_resent(setup: Bench) -> None:
     settle_swap(setup)
     setup.chain.reorg(1)
     setup.paused = True
@@ -249,8 +237,7 @@ def test_reorg_while_paused_is_recorded_and_not_resent(tmp_path: Path) -> None:
     assert books_of(setup)[0] == 0
 
 
-def test_endpoint_without_the_block_proves_no_reorg(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_endpoint_without_the_block_proves_no_reorg(setup: Bench) -> None:
     settle_swap(setup)
     setup.chain.blocks.pop()
 
@@ -260,8 +247,7 @@ def test_endpoint_without_the_block_proves_no_reorg(tmp_path: Path) -> None:
     assert books_of(setup)[0] == 5
 
 
-def test_unchanged_chain_costs_one_block_request(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_unchanged_chain_costs_one_block_request(setup: Bench) -> None:
     for nonce in range(5):
         settle_swap(setup, nonce)
     heights: list[int] = []
@@ -285,8 +271,7 @@ def test_unchanged_chain_costs_one_block_request(tmp_path: Path) -> None:
     assert len(setup.chain.sent) == 7
 
 
-def test_reorg_before_an_adoption_is_not_followed(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_reorg_before_an_adoption_is_not_followed(setup: Bench) -> None:
     settle_swap(setup)
     setup.store.journal.adopt_nonce(1, START_S)
     setup.chain.reorg(1)
@@ -331,9 +316,8 @@ def test_bump_mined_for_the_original_takes_its_place(tmp_path: Path) -> None:
     assert states(setup) == [("swap", "replaced"), ("swap", "final")]
 
 
-def test_stale_receipt_of_a_slow_look_is_not_booked(tmp_path: Path) -> None:
+def test_stale_receipt_of_a_slow_look_is_not_booked(setup: Bench) -> None:
     """Dry looks hold no lock: one may have read a receipt that the journal lost meanwhile."""
-    setup = bench(tmp_path)
     ended = setup.run()
     (stale,) = setup.store.journal.unbooked_intents()
     setup.store.journal.advance(ended.id, S.BROADCAST, START_S)
@@ -346,9 +330,8 @@ def test_stale_receipt_of_a_slow_look_is_not_booked(tmp_path: Path) -> None:
     assert [intent.receipt for intent in setup.store.journal.unbooked_intents()] == [reverted]
 
 
-def test_unknown_height_is_asked_for_again(tmp_path: Path) -> None:
+def test_unknown_height_is_asked_for_again(setup: Bench) -> None:
     """A node that is busy with a reorganisation may have a new head and no block at a height below it for a moment."""
-    setup = bench(tmp_path)
     settle_swap(setup)
     bury(setup, 3)
     setup.chain.reorg(3)

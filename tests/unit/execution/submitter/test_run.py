@@ -29,8 +29,7 @@ def states(setup: Bench) -> list[str]:
     return [move.new_state.value for move in setup.store.journal.transitions(intent.id)]
 
 
-def test_run_writes_every_move_before_its_act(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_run_writes_every_move_before_its_act(setup: Bench) -> None:
     moments = []
 
     def watch(event) -> None:
@@ -78,9 +77,8 @@ def test_run_stays_mined_without_new_blocks_and_next_follows(tmp_path: Path) -> 
     assert (first.state, second.state) == (S.FINAL, S.MINED)
 
 
-def test_run_adds_to_no_position_before_its_mint_is_final(tmp_path: Path) -> None:
+def test_run_adds_to_no_position_before_its_mint_is_final(setup: Bench) -> None:
     """The manager numbers positions in order and lets anybody add to any: taken back and mined anew, ours is a stranger's."""
-    setup = bench(tmp_path)
     setup.store.steps.begin("s", START_S, "{}")
     intent = setup.store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(0), grant_of(MINT), "mint", START_S, None)
     setup.store.journal.advance(intent.id, S.SIGNED, START_S, tx_hash="0x01")
@@ -100,8 +98,7 @@ def test_run_adds_to_no_position_before_its_mint_is_final(tmp_path: Path) -> Non
         grow()
 
 
-def test_run_that_reverts_ends_reverted_and_is_booked(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_run_that_reverts_ends_reverted_and_is_booked(setup: Bench) -> None:
     setup.chain.status = 0
 
     intent = setup.run()
@@ -113,8 +110,7 @@ def test_run_that_reverts_ends_reverted_and_is_booked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("paused", [True, None])
-def test_run_is_refused_while_paused_or_unreadable(tmp_path: Path, paused: bool | None) -> None:
-    setup = bench(tmp_path)
+def test_run_is_refused_while_paused_or_unreadable(setup: Bench, paused: bool | None) -> None:
     setup.paused = paused
 
     with pytest.raises(Refused) as caught:
@@ -125,9 +121,7 @@ def test_run_is_refused_while_paused_or_unreadable(tmp_path: Path, paused: bool 
 
 
 @pytest.mark.parametrize("paused", [True, None])
-def test_run_is_dropped_by_a_pause_after_signing(tmp_path: Path, paused: bool | None) -> None:
-    setup = bench(tmp_path)
-
+def test_run_is_dropped_by_a_pause_after_signing(setup: Bench, paused: bool | None) -> None:
     def pause(event) -> None:
         if event.name == "after:signed":
             setup.paused = paused
@@ -140,9 +134,7 @@ def test_run_is_dropped_by_a_pause_after_signing(tmp_path: Path, paused: bool | 
     assert states(setup) == ["planned", "signed", "cancelled"]
 
 
-def test_run_is_dropped_by_a_deadline_while_signing(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_run_is_dropped_by_a_deadline_while_signing(setup: Bench) -> None:
     def late(event) -> None:
         if event.name == "after:signed":
             setup.chain.timestamp_s = START_S + 90
@@ -156,8 +148,7 @@ def test_run_is_dropped_by_a_deadline_while_signing(tmp_path: Path) -> None:
     assert states(setup) == ["planned", "signed", "cancelled"]
 
 
-def test_run_whose_simulation_fails_writes_nothing(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_run_whose_simulation_fails_writes_nothing(setup: Bench) -> None:
     setup.chain.simulation = "Too little received"
 
     with raises_code(Refused, "simulation", "Too little received") as caught:
@@ -166,9 +157,7 @@ def test_run_whose_simulation_fails_writes_nothing(tmp_path: Path) -> None:
     assert setup.store.journal.intents() == ()
 
 
-def test_run_that_needs_more_gas_is_refused(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_run_that_needs_more_gas_is_refused(setup: Bench) -> None:
     with pytest.raises(Refused) as caught:
         setup.run(gas=59_999)
     assert refused_guard(caught) == "gas"
@@ -177,17 +166,14 @@ def test_run_that_needs_more_gas_is_refused(tmp_path: Path) -> None:
     assert proposed.ok, "its signer chooses the gas"
 
 
-def test_run_on_another_chain_needs_the_operator(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_run_on_another_chain_needs_the_operator(setup: Bench) -> None:
     with raises_code(OperatorNeeded, "chain", "chain 31337"):
         setup.run(chain_id=1)
     assert setup.signer.signed == []
 
 
 @pytest.mark.parametrize("nonce", [3, 5])
-def test_run_for_another_nonce_is_refused(tmp_path: Path, nonce: int) -> None:
-    setup = bench(tmp_path)
+def test_run_for_another_nonce_is_refused(setup: Bench, nonce: int) -> None:
     setup.chain.base_nonce = 4
 
     with pytest.raises(Refused) as caught:
@@ -196,8 +182,7 @@ def test_run_for_another_nonce_is_refused(tmp_path: Path, nonce: int) -> None:
     assert setup.run(4).state is S.FINAL
 
 
-def test_run_that_the_signer_refuses_leaves_nothing_open(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_run_that_the_signer_refuses_leaves_nothing_open(setup: Bench) -> None:
     setup.signer.refuse = Refused("recipient is not ours")
 
     with pytest.raises(Refused, match="recipient"):
@@ -206,8 +191,7 @@ def test_run_that_the_signer_refuses_leaves_nothing_open(tmp_path: Path) -> None
     assert setup.store.journal.open_intents() == ()
 
 
-def test_run_beside_a_foreign_pending_one_needs_the_operator(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_run_beside_a_foreign_pending_one_needs_the_operator(setup: Bench) -> None:
     setup.chain.pool["0xforeign"] = 0
 
     with raises_code(PassingFault, "foreign_pending", "nonce 0"):
@@ -215,8 +199,7 @@ def test_run_beside_a_foreign_pending_one_needs_the_operator(tmp_path: Path) -> 
     assert setup.signer.signed == []
 
 
-def test_run_after_a_foreign_mined_one_needs_an_adoption(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_run_after_a_foreign_mined_one_needs_an_adoption(setup: Bench) -> None:
     setup.run(0)
     setup.chain.base_nonce = 2
 
@@ -226,8 +209,7 @@ def test_run_after_a_foreign_mined_one_needs_an_adoption(tmp_path: Path) -> None
     assert setup.run(2).state is S.FINAL
 
 
-def test_run_on_an_endpoint_behind_the_journal_is_retryable(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_run_on_an_endpoint_behind_the_journal_is_retryable(setup: Bench) -> None:
     setup.run(0)
     setup.chain.blocks = [{}]
 
@@ -236,8 +218,7 @@ def test_run_on_an_endpoint_behind_the_journal_is_retryable(tmp_path: Path) -> N
     assert len(setup.chain.sent) == 1
 
 
-def test_run_after_a_reorged_nonce_ends_its_wait_early(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_run_after_a_reorged_nonce_ends_its_wait_early(setup: Bench) -> None:
     first = setup.run(0).tx_hash
     setup.settings = replace(setup.settings, mined_timeout_s=500)
 

@@ -18,18 +18,14 @@ from tests.support.transactions import Bench, bench, grant, killed_at, lost_in_b
 TIP = tx(0).max_priority_fee_wei
 
 
-def test_a_journal_that_knows_no_nonce_lets_nothing_be_signed(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_a_journal_that_knows_no_nonce_lets_nothing_be_signed(setup: Bench) -> None:
     assert max_tip_by_nonce(setup.store.journal) == {}
     with raises_code(Refused, "signer.nonce"):
         LocalSigner(KEY, RULES, lambda: max_tip_by_nonce(setup.store.journal)).sign(CANCEL, CANCEL_GRANT)
 
 
 @pytest.mark.parametrize("at", ["after:planned", "before:signed"])
-def test_what_is_only_planned_lends_its_nonce_to_nobody(tmp_path: Path, at: str) -> None:
-    setup = bench(tmp_path)
-
+def test_what_is_only_planned_lends_its_nonce_to_nobody(setup: Bench, at: str) -> None:
     killed_at(setup, at)
 
     assert max_tip_by_nonce(setup.store.journal) == {0: None}
@@ -52,8 +48,7 @@ def test_max_tip_of_a_signed_transaction_is_its_own(tmp_path: Path, at: str) -> 
     assert max_tip_by_nonce(setup.store.journal) == {0: TIP}
 
 
-def test_a_transaction_without_a_tip_has_paid_none(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_a_transaction_without_a_tip_has_paid_none(setup: Bench) -> None:
     setup.run()
     legacy = replace(tx(1), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
     intent = setup.store.journal.add_intent("step0", CANCEL_GRANT.kind, legacy, grant(deadline_s=2**40), "cancel", 0, None, None)
@@ -73,9 +68,7 @@ def test_max_tip__is_the_highest_at_a_nonce_and_not_the_latest(tmp_path: Path) -
     assert max_tip_by_nonce(setup.store.journal) == {0: TIP}
 
 
-def test_after_a_block_the_next_nonce_alone_is_signed(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
-
+def test_after_a_block_the_next_nonce_alone_is_signed(setup: Bench) -> None:
     setup.run()
 
     assert max_tip_by_nonce(setup.store.journal) == {1: None}
@@ -119,8 +112,7 @@ def test_tips_on_polygon_are_those_that_its_nodes_accept() -> None:
         signer.sign(replace(tipped, max_priority_fee_wei=most_wei + 1), CANCEL_GRANT)
 
 
-def test_an_order_of_a_venue_is_no_transaction_of_the_chain(tmp_path: Path) -> None:
-    setup = bench(tmp_path)
+def test_an_order_of_a_venue_is_no_transaction_of_the_chain(setup: Bench) -> None:
     setup.run()
 
     journal = setup.store.journal
