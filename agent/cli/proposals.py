@@ -10,7 +10,7 @@ import typer
 
 from agent import app as api
 from agent.cli import money
-from agent.cli.display.terminal import ask, emit, err, note, out, safe_text, say, say_whole
+from agent.cli.display.terminal import ask, emit, err, exact_text, out, safe_text, say, say_whole
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -22,6 +22,7 @@ from agent.cli.options import (
     command_group,
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES
+from agent.figures import reader_text
 from agent.units import format_duration, format_time
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def show_file(
             f"Call {document['nonce']} of the Safe {document['safe']} on chain {document['chain_id']}"
         )
         for line in document["calls"]:
-            out.print(safe_text(f"  {line}"), soft_wrap=True)
+            out.print(exact_text(f"  {line}"), soft_wrap=True)
         say_whole(f"Hash, computed from this call: {document['safe_tx_hash']}")
         say("Compare it with what your wallet shows, then sign. Amounts are in base units.")
 
@@ -210,7 +211,7 @@ def export_file(config: ConfigPath = DEFAULT_CONFIG) -> None:
     with money.open_for_command(config, send=False, yes=True) as (agent, spinner):
         document = api.export_proposal(agent)
         with spinner.hidden():
-            note(document["meta"]["description"])
+            err.print(exact_text(document["meta"]["description"]))
             emit(document, True, lambda: None)
 
 
@@ -222,7 +223,7 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
     if document["ending"]:
         lines.append(f"  {document['ending']}")
     if document["why"]:
-        lines.append(f"  why: {document['why']}")
+        lines.append(f"  why: {reader_text(document['why'])}")
     lines += [
         f"  sell {coins(leg['amount_in_raw'], leg['decimals_in'])} {leg['token_in']} for at least"
         f" {coins(leg['min_out_raw'], leg['decimals_out'])} {leg['token_out']}"
@@ -247,11 +248,11 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         failure_text = (
             "would fail now" if document["state"] == "failing" else "must not be signed now"
         )
-        lines.append(f"  {failure_text}: {document['failure']}")
+        lines.append(f"  {failure_text}: {reader_text(document['failure'])}")
     if document["paused"] and document["state"] != "used":
         lines.append("  paused: it is neither signed nor executed here until trimtab resume")
     for line in lines:
-        console.print(safe_text(line), soft_wrap=True)
+        console.print(exact_text(line), soft_wrap=True)
 
 
 def _call_lines(call: ProposalCallDocument, safe: str) -> Iterator[str]:

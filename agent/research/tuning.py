@@ -34,7 +34,6 @@ from agent.backtest.tune.jobs import AllocatorSchedule
 from agent.backtest.tune.report import tune_document, tune_page
 from agent.backtest.tune.search import TuneResult, TuneSpec
 from agent.backtest.tune.statistics import Objective
-from agent.config.tables.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.model import (
     PRICE_ONLY_METHODS,
@@ -49,7 +48,13 @@ from agent.model import (
 )
 from agent.price_files.frames import load_polars
 from agent.research.allocators import AnyAllocator, chosen_allocator
-from agent.research.arguments import Number, described, distinct_members, member
+from agent.research.arguments import (
+    Number,
+    described,
+    distinct_members,
+    member,
+    optional_duration_s,
+)
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
@@ -111,8 +116,9 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     """
     chosen_objective = member(objective, "objective", Objective)
     options = TuneOptions()
-    if calendar:
-        options = TuneOptions(calendar=calendar_rule(parse_duration_s(calendar, "calendar")))
+    calendar_s = optional_duration_s(calendar, "calendar")
+    if calendar_s is not None:
+        options = TuneOptions(calendar=calendar_rule(calendar_s))
         if chosen_objective is Objective.TRACKING:
             raise ConfigError(f"calendar: {RULE_TO_BEAT}", "omit it")
     named = PolicyGrid(

@@ -15,6 +15,7 @@ from agent.artifacts import npm_root
 from agent.config.load import load_config
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
+from agent.figures import reader_text
 from tests.support.commands.init import RPC, RPC_PAIRS, TWO, WALLET, Bare, init
 from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import mentions
@@ -98,7 +99,7 @@ def test_tracking_loss__is_said_beside_other_triggers(bare: Bare, tmp_path: Path
     sentence = re.fullmatch(pattern, loss["lines"][0])
     assert sentence is not None
     assert {sentence[1], loss["own"]["policy"]} == {"tracking", "relative 10 %"}
-    assert all(line in document["year_costs"] and line in " ".join(words.split()) for line in loss["lines"])
+    assert all(line in document["year_costs"] and reader_text(line) in " ".join(words.split()) for line in loss["lines"])
     by_policy = {row["policy"]: float(row["loss_bps"]) for row in (loss["own"], *loss["others"])}
     assert by_policy["tracking"] < by_policy["relative 20 % to halfway"] < by_policy["relative 10 %"] < 8
     assert float(loss["money"]) == pytest.approx(float(loss["own"]["loss_bps"]) * 5, rel=0.1)

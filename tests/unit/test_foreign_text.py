@@ -170,6 +170,7 @@ NAMES_CLASSES = {
     "agent/model/parts.py": "an order of classes",
     "agent/research/arguments.py": "arguments of the Python interface",
     "agent/research/backtests.py": "names of the owner's own functions",
+    "agent/research/live_files.py": "arguments of the Python interface",
     "agent/research/prices.py": "arguments of the Python interface",
     "agent/signals/worker.py": "errors of the owner's own Python",
     "agent/signing/keys.py": "the keyring's own names of its backends",

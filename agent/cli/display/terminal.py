@@ -85,10 +85,15 @@ def escape_control_codes(text: str) -> str:
 
 
 def safe_text(text: object, style: str = "") -> Text:
-    """Return free text safe for the terminal: no markup, no control codes, durations in words, and
-    long words wrapped instead of truncated.
+    """Return free text safe for the terminal: no markup, no control codes, figures as `reader_text`
+    writes them, and long words wrapped instead of truncated.
     """
-    return Text(escape_control_codes(reader_text(str(text))), style=style, overflow="fold")
+    return exact_text(reader_text(str(text)), style)
+
+
+def exact_text(text: str, style: str = "") -> Text:
+    """Return the same for what an owner signs or copies: with all digits of its figures."""
+    return Text(escape_control_codes(text), style=style, overflow="fold")
 
 
 def say(text: str) -> None:
@@ -98,7 +103,7 @@ def say(text: str) -> None:
 
 def say_whole(text: str) -> None:
     """Print a line to be copied on stdout, without line breaks at the terminal's width."""
-    out.print(safe_text(text), soft_wrap=True)
+    out.print(exact_text(text), soft_wrap=True)
 
 
 def spaced_time(iso_time: str) -> str:
