@@ -146,8 +146,8 @@ class HyperliquidClient:
         self._kept = KeptReads(lambda: now_ms() // 1000, keeps_fresh=False)
         self._mode_store: AccountModeStore | None = None
         self._recorded_mode = ("", 0)
-        self._basis_by_kind: dict[StaleReadKind, object] = {}
-        """Basis of the newest read of each kind that depends on the cash."""
+        self._transfers_basis: object = None
+        """Cash and sizes at the newest read of the transfers."""
 
     @property
     def account_address(self) -> str:
@@ -355,36 +355,38 @@ class HyperliquidClient:
     def _leverage_setting(self, coin: str) -> LeverageSetting:
         return parse_leverage(self._side_info("activeAssetData", coin=coin), coin)
 
-    def _cash_read(
+    def _basis_read(
         self, kind: StaleReadKind, read_value: Callable[[], T], basis: object
     ) -> tuple[T | None, list[StaleRead]]:
-        """Return what moves with the account's cash, and whether it is old. It is read at the first
-        look at a change and at the next, because the venue may list it later than it moves the cash.
-        """
-        is_basis_new = self._basis_by_kind.get(kind) != basis
-        kept_value = self._side_read(kind, read_value, FIVE_MINUTES_S, (basis, is_basis_new))
-        if kept_value.fault and not kept_value.is_of_basis:
-            return kept_value.value, [StaleRead(kind, kept_value.fault)]
-        self._basis_by_kind[kind] = basis
-        return kept_value.value, []
+        """Return what moves with the account's cash, and whether it is older than `basis`."""
+        kept_value = self._side_read(kind, read_value, FIVE_MINUTES_S, basis)
+        is_stale = kept_value.fault and not kept_value.is_of_basis
+        return kept_value.value, [StaleRead(kind, kept_value.fault)] if is_stale else []
 
     def _deposits(self, basis: object) -> tuple[tuple[int, tuple[str, ...]], list[StaleRead]]:
         """Return the sum of all deposits less withdrawals, and the kinds of rows that are not
-        known. A sum that is older than the account's cash may lack a transfer.
+        known. A sum that is older than the account's cash may lack a transfer. It is read at the
+        first look at a change of the cash and at the next, because the venue may list a transfer
+        later than it moves the cash.
         """
-        deposits, stale_reads = self._cash_read(
-            StaleReadKind.TRANSFERS, self._net_deposits_and_unknown_kinds, basis
+        is_basis_new = basis != self._transfers_basis
+        deposits, stale_reads = self._basis_read(
+            StaleReadKind.TRANSFERS, self._net_deposits_and_unknown_kinds, (basis, is_basis_new)
         )
+        if not stale_reads:
+            self._transfers_basis = basis
         return deposits or (0, ()), stale_reads
 
     def _unbooked_payments(
         self, basis: object, until_ms: int
     ) -> tuple[tuple[VenuePayment, ...], list[StaleRead]]:
-        """Return the funding payments that the ledger may lack."""
+        """Return the funding payments that the ledger may lack. One that the venue lists late is
+        booked within five minutes; until then a second read would take from the budget of orders.
+        """
         since_s = self._funding_since_s()
         if since_s is None:
             return (), []
-        payments, stale_reads = self._cash_read(
+        payments, stale_reads = self._basis_read(
             StaleReadKind.FUNDING,
             lambda: self._payments(since_s * 1000, until_ms),
             (basis, since_s),
