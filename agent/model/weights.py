@@ -32,9 +32,10 @@ class SignalView:
     `now_s` is chain time, `numeraire` a symbol. `prices` has, by symbol, one bar per `step` of the
     last `window`, oldest first, for every asset except the numeraire; intervals without a price are
     missing. `weights` are the current shares of all assets in the wallet, `free` the assets whose
-    weights the signal may choose. `targets` are, for a trigger, the shares of all assets that apply
-    at this step; empty for a signal, which chooses them. `futures` has, by market, the current signed notional as a share
-    of the target notional (account value times `futures.leverage`); empty without futures.
+    weights the signal may choose. `targets` are the target shares of all assets: for a signal
+    those of the config, for a trigger those that apply at this step. `futures` has, by market, the
+    current signed notional as a share of the target notional (account value times
+    `futures.leverage`); empty without futures.
     `markets` has, by market, the asset with the same price, or "". `options` are the options of the
     config. The mappings are read-only.
     """

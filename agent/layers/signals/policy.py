@@ -45,8 +45,10 @@ def signal_requests(
     allocation in its history.
     """
     return tuple(
-        _signal_request(step, owner, allocator, settings)
-        for owner, allocator, settings, is_due in _signals(step, last_allocation_by_owner)
+        _signal_request(step, owner, allocator, settings, owned_assets)
+        for owner, allocator, settings, owned_assets, is_due in _signals(
+            step, last_allocation_by_owner
+        )
         if is_due
     )
 
@@ -57,15 +59,17 @@ def idle_signals(
     """Return owner and settings of the signals that are not due."""
     return tuple(
         (owner, settings)
-        for owner, _, settings, is_due in _signals(step, last_allocation_by_owner)
+        for owner, _, settings, _, is_due in _signals(step, last_allocation_by_owner)
         if not is_due
     )
 
 
 def _signals(
     step: StepInput, last_allocation_by_owner: Mapping[str, Allocation]
-) -> tuple[tuple[str, AllocatorConfig, SignalSettings, bool], ...]:
-    """Return owner, allocator and settings of each signal, and whether it is due."""
+) -> tuple[tuple[str, AllocatorConfig, SignalSettings, tuple[Asset, ...], bool], ...]:
+    """Return owner, allocator and settings of each signal, the assets with the owner's targets, and
+    whether it is due.
+    """
     assets = step.portfolio.assets
     possible_requests: list[tuple[str, AllocatorConfig, tuple[Asset, ...], Allocation | None]] = []
     if not step.divides_wallet and step.portfolio.allocator is not None:
@@ -93,6 +97,7 @@ def _signals(
             owner,
             allocator,
             allocator.signal,
+            owned_assets,
             targets.is_allocation_due(allocator, owned_assets, last_allocation, now_s),
         )
         for owner, allocator, owned_assets, last_allocation in possible_requests
@@ -101,7 +106,11 @@ def _signals(
 
 
 def _signal_request(
-    step: StepInput, owner: str, allocator: AllocatorConfig, settings: SignalSettings
+    step: StepInput,
+    owner: str,
+    allocator: AllocatorConfig,
+    settings: SignalSettings,
+    owned_assets: tuple[Asset, ...],
 ) -> SignalRequest:
     """Return the request with its view, or with the reason why the view is incomplete."""
     free_tokens = [
@@ -120,6 +129,7 @@ def _signal_request(
         markets={market.symbol: market.asset for market in settings.markets},
         options=dict(settings.options),
         free=tuple(token.label for token in free_tokens),
+        targets=_target_shares(owned_assets),
     )
     gap_reasons = [
         f"{token.label} {why}"
@@ -157,8 +167,12 @@ def trigger_view(step: StepInput, window_s: int, step_s: int) -> SignalView:
     """
     return replace(
         _wallet_view(step, _wallet_shares(step), window_s, step_s),
-        targets={asset.token.label: asset.target_bps / BPS for asset in step.effective_assets},
+        targets=_target_shares(step.effective_assets),
     )
+
+
+def _target_shares(assets: tuple[Asset, ...]) -> dict[str, float]:
+    return {asset.token.label: asset.target_bps / BPS for asset in assets}
 
 
 def _wallet_shares(step: StepInput) -> dict[str, Fraction]:

@@ -55,15 +55,40 @@ def test_later_prices_change_nothing_earlier(length: int) -> None:
         ({"BTC": 0.6}, [0.6, 0.0, 0.4]),
         ({"BTC": 0.6, "ETH": 0.4}, [0.6, 0.4, 0.0]),
         ({"BTC": 0.5, "USD": 0.5}, [0.5, 0.0, 0.5]),
-        ({}, [0.0, 0.0, 1.0]),
+        ({"USD": 1}, [0.0, 0.0, 1.0]),
         (pd.Series({"BTC": 0.6}), [0.6, 0.0, 0.4]),
         (SignalTargets(spot={"ETH": 0.25, "USD": 0.75}), [0.0, 0.25, 0.75]),
     ],
-    ids=["rest in cash", "all named", "cash named", "nothing", "Series", "SignalTargets"],
+    ids=["rest in cash", "all named", "cash named", "cash alone", "Series", "SignalTargets"],
 )
 def test_portfolio_holds_what_the_function_returns(returned: Any, weights: list[float]) -> None:
     result = research.backtest(PRICES, TARGETS, BAND, signal=lambda view: returned)
     assert result.weights.drop("time").row(1) == pytest.approx(weights, abs=1e-3)
+
+
+@pytest.mark.parametrize("argument", ["signal", "allocator"])
+def test_function_that_falls_back_to_the_targets_of_its_view_keeps_them(argument: str) -> None:
+    """They are those of the argument, also after a choice."""
+    views: list[SignalView] = []
+
+    def fall_back(view: SignalView) -> dict[str, float]:
+        views.append(view)
+        return {"BTC": 1.0} if day_of(view.now_s) == 5 else dict(view.targets)
+
+    arguments: dict[str, Any] = {argument: fall_back}
+    result = research.backtest(PRICES, TARGETS, BAND, **arguments)
+    assert [dict(view.targets) for view in views] == [TARGETS] * (DAYS - 1)
+    assert result.weights.drop("time").row(1) == pytest.approx(list(TARGETS.values()), abs=0.05)
+    assert result.weights["USD"].max() < 0.35
+
+
+@pytest.mark.parametrize("empty", [{}, pd.Series(dtype=float)], ids=["dict", "Series"])
+@pytest.mark.parametrize("argument", ["signal", "allocator"])
+def test_empty_answer_is_refused_with_what_cash_alone_is(argument: str, empty: Any) -> None:
+    arguments: dict[str, Any] = {argument: lambda view: empty}
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(PRICES, TARGETS, BAND, **arguments)
+    assert caught.value.message == f'{argument}: it returned no weights (write {{"USD": 1}} for cash alone), at 2024-01-02 00:00 UTC'
 
 
 BEYOND = "of weights moved one by more than max_change of 20 %"
@@ -134,7 +159,7 @@ def test_search__shows_the_function_the_prices_before_the_last_quarter() -> None
 def test_stress_test__asks_the_function_on_each_path() -> None:
     arguments: dict[str, Any] = {"step_paths": 1, "bars": 12, "scenarios": ["crash"]}
     prices = PRICES.vstack(PRICES.with_columns(time=PRICES["time"].dt.offset_by("16d")))
-    in_cash = research.stress(prices, TARGETS, BAND, signal=lambda view: {}, **arguments)
+    in_cash = research.stress(prices, TARGETS, BAND, signal=lambda view: {"USD": 1}, **arguments)
     invested = research.stress(prices, TARGETS, BAND, signal=lambda view: {"BTC": 1}, **arguments)
     loss_in_cash, loss_invested = (test.frame().filter(case="crash")["loss_median"].item() for test in (in_cash, invested))
     assert loss_in_cash < 0.25 * loss_invested

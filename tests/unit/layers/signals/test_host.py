@@ -79,11 +79,32 @@ def test_mapping_leaves_the_rest_to_a_free_numeraire(
     }
 
 
+def test_empty_mapping_is_refused_with_what_a_free_numeraire_alone_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost
+) -> None:
+    install(monkeypatch, tmp_path, ENTRY, with_body("return {}"))
+
+    answer = answer_of(host, signal_step(fixed_tokens=()))
+
+    assert (answer.why, answer.spot_ppm) == ('it returned no weights (write {"USDC": 1} for cash alone)', None)
+
+
+def test_process_sees_the_targets_of_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
+    install(monkeypatch, tmp_path, ENTRY, with_body("return dict(view.targets)"))
+    step = signal_step(fixed_tokens=())
+
+    answer = answer_of(host, step)
+
+    assert answer.why == ""
+    assert dict(answer.spot_ppm or ()) == {asset.token.address: asset.target_bps * 100 for asset in step.portfolio.assets}
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [
         pytest.param("raise ValueError('no history')", "it raised ValueError: no history", id="an error"),
         pytest.param("return None", "it returned NoneType, not SignalTargets", id="nothing"),
+        pytest.param("return {}", "it returned no weights", id="no weights"),
         pytest.param("return 5", "it returned int, not SignalTargets", id="a number"),
         pytest.param("import time; time.sleep(60)", "it gave no answer within 1 s", id="a timeout"),
         pytest.param("import os; os._exit(3)", "it failed: its process ended", id="an exit"),

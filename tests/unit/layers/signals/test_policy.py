@@ -157,6 +157,26 @@ def test_request_of_a_strategy_has_the_weights_of_the_wallet() -> None:
     assert request.view.weights == request_of(step).view.weights
 
 
+def test_request_of_a_strategy_has_its_own_targets() -> None:
+    step = signal_step()
+    own = replace(strategy("own", 6_000, {"WETH": 7_500, "USDC": 2_500}), allocator=step.portfolio.allocator)
+    shared_step = step.with_config(split(own, strategy("rest", 4_000, {"USDC": 10_000})))
+
+    assert request_of(shared_step).view.targets == {"WETH": 0.75, "WBTC": 0, "LINK": 0, "UNI": 0, "USDC": 0.25}
+
+
+def test_request_after_a_choice_has_the_targets_of_the_config() -> None:
+    """A function that multiplies them would else multiply its last choice."""
+    step = signal_step()
+    chosen_step = with_answer(step, signal_answer(HALF, step))
+    allocation = chosen_step.history.allocation
+    assert allocation is not None
+    next_step = replace(step, history=replace(step.history, allocation=replace(allocation, at_s=NOW_S - 60 * DAY_S)))
+
+    assert request_of(next_step).view.targets == request_of(step).view.targets
+    assert sum(request_of(step).view.targets.values()) == pytest.approx(1)
+
+
 def test_signal_that_is_not_due_is_idle() -> None:
     step = signal_step()
     chosen_step = with_answer(step, signal_answer(HALF, step))
@@ -359,10 +379,6 @@ def test_trigger_request__has_the_targets_chosen_last() -> None:
 
     assert request is not None
     assert request.view.targets == {"WETH": 0.4, "WBTC": 0.2, "LINK": 0.2, "UNI": 0, "USDC": 0.2}
-
-
-def test_view_of_a_signal_has_no_targets_yet() -> None:
-    assert request_of(signal_step()).view.targets == {}
 
 
 def test_trigger_request_is_none_without_a_signal() -> None:
