@@ -103,6 +103,13 @@ class ZoneInterval:
     trigger_high: Fraction
     correction: Correction | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """True if the weights of the others leave no weight inside: the asset alone would be sold to
+        nothing, or be all there is.
+        """
+        return self.trigger_low == self.trigger_high
+
 
 @dataclass(frozen=True, slots=True)
 class ZoneExchange:
@@ -226,6 +233,26 @@ def evaluate_zone(
     return zone_view, tuple(
         _with_band(drift, interval) for drift, interval in zip(drifts, intervals, strict=True)
     )
+
+
+def intervals_at_targets(zone: ZoneView) -> tuple[ZoneInterval, ...]:
+    """Return the intervals of the tracking rule once every asset is at its target, with the
+    corrections of now.
+    """
+    interval_by_token = {interval.token: interval for interval in zone.intervals}
+    for width in zone.risk.widths:
+        interval = interval_by_token[width.token]
+        centre = Fraction(interval.target_bps, BPS)
+        edge = Fraction(width.edge_ppm, PIPS)
+        trigger = Fraction(width.trigger_ppm, PIPS)
+        interval_by_token[width.token] = replace(
+            interval,
+            low=_clip(centre - edge),
+            high=_clip(centre + edge),
+            trigger_low=_clip(centre - trigger),
+            trigger_high=_clip(centre + trigger),
+        )
+    return tuple(interval_by_token.values())
 
 
 def faults(step: StepInput, references: ReferencePrices) -> list[str]:

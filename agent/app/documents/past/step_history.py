@@ -45,6 +45,7 @@ from agent.model import (
     NATIVE_VENUE,
     AdjustFutures,
     AdjustLiquidity,
+    AssetDrift,
     Decision,
     Halt,
     Hold,
@@ -59,9 +60,10 @@ from agent.model import (
 from agent.planning import proposals
 from agent.policy.rebalance import buys_to_targets_first
 from agent.policy.triggers.bands import format_band
-from agent.policy.triggers.no_trade_zone import ZoneView
+from agent.policy.triggers.no_trade_zone import ZoneView, intervals_at_targets
 from agent.store.transitions import OPEN_STATES
 from agent.units import (
+    Token,
     Value,
     decimal_text,
     format_duration,
@@ -333,15 +335,10 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     ]
     sentences += [f"Targets: {reason}." for reason in step_input.targets.reasons]
     numeraire = portfolio.numeraire
-    for drift in decision_result.drifts:
-        band_text = f"band {format_band(drift)}"
-        if decision_result.zone is not None:
-            band_text += " at these weights of the others"
-        sentences.append(
-            f"{drift.symbol}: {numeraire.money_text(drift.value)},"
-            f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
-            f" ({band_text}){', outside' if drift.is_outside_band else ''}."
-        )
+    sentences += [
+        _weight_sentence(drift, numeraire, is_zone=decision_result.zone is not None)
+        for drift in decision_result.drifts
+    ]
     account = margin_account(step_input.snapshot)
     policy = futures_policy(step_input)
     if account is not None and policy is not None:
@@ -391,6 +388,20 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         "legs": legs,
         "transactions": _transaction_documents(intents),
     }
+
+
+def _weight_sentence(drift: AssetDrift, numeraire: Token, *, is_zone: bool) -> str:
+    """Say weight, target and band of an asset; no band if the weights of the others leave none."""
+    band_text = (
+        f" (band {format_band(drift)}{' at these weights of the others' if is_zone else ''})"
+    )
+    if is_zone and drift.band_low_bps == drift.band_high_bps:
+        band_text = ""
+    return (
+        f"{drift.symbol}: {numeraire.money_text(drift.value)},"
+        f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
+        f"{band_text}{', outside' if drift.is_outside_band else ''}."
+    )
 
 
 def _booked_cost_sentences(
@@ -470,7 +481,16 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
         return []
     portfolio = step.portfolio
     numeraire = portfolio.numeraire
-    when = "After the first purchase, " if buys_to_targets_first(step) else ""
+    when = ""
+    intervals = zone.intervals
+    if buys_to_targets_first(step):
+        sells_assets = any(
+            interval.weight_bps > interval.target_bps
+            for interval in intervals
+            if interval.token != zone.numeraire
+        )
+        when = f"After the first {'rebalance' if sells_assets else 'purchase'}, "
+        intervals = intervals_at_targets(zone)
 
     def coins_text(value: Value, places: int = 4) -> str:
         return f"{value_text(value, numeraire.decimals, places)} {numeraire.label}"
@@ -480,7 +500,7 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
         f" {format_duration(zone.horizon_s)}."
     ]
     sentences += [f"Measured: {zone.sample_text}."] if zone.sample_text else []
-    for interval in zone.intervals:
+    for interval in intervals:
         label = portfolio.token(interval.token).label
         interval_text = f"{format_percent(interval.low)} to {format_percent(interval.high)}"
         trigger_text = (
@@ -492,9 +512,12 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
                 f" Correcting it cost {coins_text(interval.correction.cost, 2)}, waiting a year"
                 f" {coins_text(interval.correction.waiting_year, 2)}."
             )
-        sentences.append(
-            f"{when}{label} is moved beyond {trigger_text}, and traded to {interval_text}.{correction_text}"
+        range_text = (
+            f" {when}{label} is moved beyond {trigger_text}, and traded to {interval_text}."
         )
+        if interval.is_empty:
+            range_text = f" {label} has no band at these weights of the others."
+        sentences.append(f"{range_text}{correction_text}".lstrip())
     saving = zone.plan_tradeoff
     if saving is not None:
         cost_text = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import pytest
 
 from agent import codec
-from agent.app.documents.past.step_history import _zone_sentences
+from agent.app.documents.past.step_history import _weight_sentence, _zone_sentences
 from agent.app.documents.status import PortfolioStatus, status_document
 from agent.errors import Refused
 from agent.model import Hold, NoTradeZone, PastPrices, Rebalance, StepInput, TradeSide
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.risk import covariance
+from agent.policy.triggers.bands import format_band
 from tests.support.builders import GWEI, history, price_of, token, v2_pool, with_history, with_limits, with_snapshot
 from tests.support.decisions.tracking import (
     DEPTH,
@@ -312,3 +314,35 @@ def test_first_purchase_goes_to_the_targets_and_says_so(is_first: bool) -> None:
     assert (weth["back_to_bps"] == target) is is_first
     [sentence] = [words for words in _zone_sentences(decision_result.zone, step) if "WETH is moved beyond" in words]
     assert sentence.startswith("After the first purchase, WETH") is is_first
+
+
+def test_first_rebalance_that_sells_says_the_bands_at_its_targets() -> None:
+    """At the weights before it those of correlated assets end below zero."""
+    targets = {"WETH": 500, "WBTC": 500, "USDC": 9_000}
+    step = tracking_step({"WETH": 3_000, "WBTC": 4_000, "USDC": 3_000}, targets=targets)
+    step = with_history(with_limits(step, first_purchase_s=600), last_rebalance_s=None)
+    zone = decide(step).zone
+    at_targets = decide(tracking_step(targets, targets=targets)).zone
+    assert zone is not None
+    assert at_targets is not None
+    assert "0-0 %" in format_band(decide(step).drifts[0])
+
+    for after in at_targets.intervals[:2]:
+        assert after.trigger_low < after.low < Fraction(1, 20) < after.high < after.trigger_high
+    for symbol in ("WETH", "WBTC"):
+        [sentence] = [words for words in _zone_sentences(zone, step) if f"{symbol} is moved beyond" in words]
+        assert sentence.startswith(f"After the first rebalance, {symbol}")
+        low, high = re.findall(r"traded to ([\d.]+) % to ([\d.]+) %", sentence)[0]
+        assert float(low) < 5 < float(high)
+
+
+def test_band_that_the_weights_of_the_others_leave_no_room_is_left_out() -> None:
+    """After an edit of the targets; one asset alone would be sold to nothing, all together are not."""
+    targets = {"WETH": 500, "WBTC": 500, "USDC": 9_000}
+    step = tracking_step({"WETH": 3_000, "WBTC": 4_000, "USDC": 3_000}, targets=targets)
+    decision_result = decide(step)
+    sentences = _zone_sentences(decision_result.zone, step)
+    assert not [words for words in sentences if "0 % or 0 %" in words]
+    assert [words for words in sentences if mentions(words, "WETH has no band at these weights of the others", "Correcting it cost")]
+    assert _weight_sentence(decision_result.drifts[0], step.portfolio.numeraire, is_zone=True).endswith("30.00 % against 5 %, outside.")
+    assert [words for words in _zone_sentences(decide(tracking_step()).zone, tracking_step()) if "WETH is moved beyond" in words]
