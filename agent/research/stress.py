@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.app.research.trials import (
     USUAL_PATHS,
@@ -117,6 +118,18 @@ def _bars_of(horizon_s: int, bars: int, interval_s: int) -> int:
     return count
 
 
+TWENTIETH_PATHS = 20
+"""Fewest paths that have a worst twentieth."""
+
+
+def _worst_twentieths(cases: Sequence[NDArray[np.float64]]) -> list[float | None]:
+    """Return the 95th percentile of each case; None if it has too few paths."""
+    return [
+        float(np.quantile(values, 0.95)) if len(values) >= TWENTIETH_PATHS else None
+        for values in cases
+    ]
+
+
 class StressTest(ReportedResult):
     """A finished stress test: for each case (a method of simulated paths, or a scenario) losses,
     drawdowns and turnover of its paths.
@@ -145,7 +158,13 @@ class StressTest(ReportedResult):
     def notes(self) -> tuple[str, ...]:
         """What a reader has to know of the prices and the test, and what was skipped."""
         skipped = (f"skipped: {case}: {why}" for case, why in self._result.skipped_cases)
-        return (*self._result.notes, *skipped)
+        short_cases = [
+            case.name for case in self._result.cases if len(case.path_metrics) < TWENTIETH_PATHS
+        ]
+        too_few = (
+            f"loss_95 and drawdown_95 need {TWENTIETH_PATHS} paths, fewer have {', '.join(short_cases)}",
+        )
+        return (*self._result.notes, *skipped, *(too_few if short_cases else ()))
 
     @property
     def document(self) -> dict[str, Any]:
@@ -178,20 +197,22 @@ class StressTest(ReportedResult):
         cases = self._result.cases
         losses = [case.metric_values("loss") for case in cases]
         drawdowns = [case.metric_values("drawdown") for case in cases]
-        return load_polars().DataFrame(
+        polars = load_polars()
+        return polars.DataFrame(
             {
                 "case": [case.name for case in cases],
                 "engine": [case.engine for case in cases],
                 "paths": [len(case.path_metrics) for case in cases],
                 "loss_median": [float(np.median(values)) for values in losses],
-                "loss_95": [float(np.quantile(values, 0.95)) for values in losses],
+                "loss_95": _worst_twentieths(losses),
                 "loss_worst": [float(values.max()) for values in losses],
                 "drawdown_median": [float(np.median(values)) for values in drawdowns],
-                "drawdown_95": [float(np.quantile(values, 0.95)) for values in drawdowns],
+                "drawdown_95": _worst_twentieths(drawdowns),
                 "turnover_median": [
                     float(np.median(case.metric_values("turnover"))) for case in cases
                 ],
-            }
+            },
+            schema_overrides=dict.fromkeys(("loss_95", "drawdown_95"), polars.Float64),
         )
 
     def plot(self) -> Any:

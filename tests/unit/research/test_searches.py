@@ -93,6 +93,19 @@ def test_stress_test_has_frames_a_picture_and_a_report(tmp_path: Path) -> None:
     assert {"document", "frame", "notes", "paths", "plot"} <= set(dir(result))
 
 
+@pytest.mark.parametrize(("paths", "is_empty"), [(19, True), (20, False)])
+def test_worst_twentieth_of_few_paths_is_empty_and_says_why(paths: int, is_empty: bool) -> None:
+    result = research.stress(PRICES, TARGETS, research.band(0.1), paths=paths, step_paths=3, bars=30, scenarios=["crash"])
+    counts = dict(result.frame().select("case", "paths").rows())
+    assert counts == {"resampled blocks": paths, "jump diffusion": paths, "calm": 3, "crash": 3}
+    empty_cases = [case for case, count in counts.items() if count < 20]
+    for column in ("loss_95", "drawdown_95"):
+        assert result.frame().filter(pl.col(column).is_null())["case"].to_list() == empty_cases
+        assert result.frame().schema[column] == pl.Float64
+    assert f"loss_95 and drawdown_95 need 20 paths, fewer have {', '.join(empty_cases)}" in result.notes
+    assert ("resampled blocks" in empty_cases) is is_empty
+
+
 def test_horizon_of_a_stress_test_is_its_bars() -> None:
     test = research.stress(PRICES, TARGETS, research.band(0.1), paths=10, scenarios=["crash"], horizon="60d")
     assert repr(test).startswith("StressTest(4 cases of 60 bars, ")
