@@ -234,7 +234,7 @@ def _show_weights(console: Console, document: Document) -> None:
                 f"The next choice is due {'now' if document['due'] else _utc_text(document['next_s'])}."
             )
         )
-    elif document["waiting"] is None:
+    elif document["waiting"] is None and not document["accepted"]:
         console.print(
             safe_text("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
         )

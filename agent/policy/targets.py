@@ -227,7 +227,7 @@ def largest_change(
 def _waits_for_owner(change_text: str) -> Refused:
     return Refused(
         f"{change_text}: the choice waits for the owner ({ACCEPT_HINT})",
-        remedy=f"look at it: trimtab weights; accept it: {ACCEPT_HINT}",
+        remedy="look at it: trimtab weights",
         code=ErrorCode.WEIGHTS,
     )
 

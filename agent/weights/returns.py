@@ -207,7 +207,7 @@ def require_no_dominant_return(returns: Returns, label_by_token: Mapping[str, st
             f" {format_time(returns.ends_s[row])}; the choice waits for the owner"
             f" ({ACCEPT_HINT})",
             remedy="correct the price (trimtab prices forget import), use a longer window, or accept"
-            f" the choice if the price is right: {ACCEPT_HINT}",
+            " the choice if the price is right",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 
 from agent.cli import setup, weights
 
@@ -103,6 +104,13 @@ def test_question__is_asked_below_its_figures(
     assert [figure in text for text in shown] == [True]
     if as_json:
         assert json.loads(capsys.readouterr().out) == document
+
+
+@pytest.mark.parametrize("is_accepted", [True, False])
+def test_accepted_first_choice__is_not_said_to_be_missing(capsys: pytest.CaptureFixture[str], is_accepted: bool) -> None:
+    weights._show_weights(Console(), CHOICE | {"accepted": is_accepted})
+    text = capsys.readouterr().out
+    assert ("Accepted" in text, "Nothing chosen yet" in text) == (is_accepted, not is_accepted)
 
 
 SENT = {"kind": "deploy", "status": "final", "block": 7, "hash": "0xcd"}

@@ -66,8 +66,9 @@ def test_the_owner_may_accept_what_one_return_decides() -> None:
     step = step_of(AllocationMethod.INVERSE_VOLATILITY, changed(recorded(moves()), Fraction(100), 45))
     settings = step.portfolio.allocator
     assert settings is not None
-    with pytest.raises(Refused, match="one return makes"):
+    with pytest.raises(Refused, match="one return makes") as caught:
         choose_allocation(settings, step.portfolio.assets, allocator_inputs(step), None)
+    assert str(caught.value).count("trimtab weights --accept") == 1
     accepted = choose_allocation(settings, step.portfolio.assets, replace(allocator_inputs(step), accepts_jumps=True), None)
     assert accepted.weight_bps(WBTC) < 100
 
@@ -159,8 +160,9 @@ def test_a_weight_of_futures_is_compared_with_the_last_one(moved_bps: int, waits
     weights_bps = dict(first.market_bps)
     last = replace(first, market_bps=tuple((weights_bps | {"WBTC market": weights_bps["WBTC market"] + moved_bps}).items()))
     if waits:
-        with pytest.raises(Refused, match="WBTC market would move from"):
+        with pytest.raises(Refused, match="WBTC market would move from") as caught:
             choose_allocation(settings, step.portfolio.assets, inputs, last)
+        assert str(caught.value).count("trimtab weights --accept") == 1
     else:
         assert choose_allocation(settings, step.portfolio.assets, inputs, last).weights_bps == first.weights_bps
 
@@ -178,8 +180,9 @@ def test_a_market_that_loses_its_weight_waits_for_the_owner(method: AllocationMe
     for gone_bps, waits in ((9_000, limit_bps is not None), (-1, limit_bps is not None), (0, False)):
         last = replace(first, market_bps=(*first.market_bps, ("LINK market", gone_bps)))
         if waits:
-            with pytest.raises(Refused, match=f"LINK market would leave its {gone_bps / 100:g} % for the target of the config"):
+            with pytest.raises(Refused, match=f"LINK market would leave its {gone_bps / 100:g} % for the target of the config") as caught:
                 choose_allocation(settings, step.portfolio.assets, inputs, last)
+            assert str(caught.value).count("trimtab weights --accept") == 1
         else:
             choose_allocation(settings, step.portfolio.assets, inputs, last)
         choose_allocation(settings, step.portfolio.assets, replace(inputs, accepts_jumps=True), last)
