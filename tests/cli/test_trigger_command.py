@@ -32,7 +32,7 @@ def test_status__tells_the_trigger_its_bands_side_and_review(desk: Desk) -> None
 def test_impossible_trigger__is_refused_by_every_command(desk: Desk) -> None:
     line = next(line for line in desk.config.read_text().splitlines() if line.startswith("trigger = "))
     for written, named in (
-        ('{ kind = "time", every = "29m" }', "policy.trigger.every: 1740 s"),
+        ('{ kind = "time", every = "29m" }', "policy.trigger.every: 29min"),
         ('{ kind = "time", cron = "0 0 30 2 *", timezone = "UTC" }', "never comes"),
         ('{ kind = "time", cron = "0 9 * * *", timezone = "Europe/Atlantis" }', "policy.trigger.timezone: 'Europe/Atlantis' is unknown"),
     ):

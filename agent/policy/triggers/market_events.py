@@ -25,7 +25,16 @@ from agent.policy.triggers.bands import (
     TriggerRules,
 )
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S
-from agent.units import BPS, YEAR_S, Price, format_bps, format_duration, format_percent, format_time
+from agent.units import (
+    BPS,
+    YEAR_S,
+    Price,
+    exact_duration,
+    format_bps,
+    format_duration,
+    format_percent,
+    format_time,
+)
 
 HOUR_S = 3_600
 DAY_S = 86_400
@@ -273,7 +282,8 @@ def _validate_drawdown(event: Drawdown) -> None:
         )
     if not MIN_FALL_WINDOW_S <= event.within_s <= MAX_INTERVAL_S:
         raise ConfigError(
-            f"policy.trigger.within: {event.within_s} s", "write a time from 1h to 28d"
+            f"policy.trigger.within: {exact_duration(event.within_s)}",
+            "write a time from 1h to 28d",
         )
 
 

@@ -31,7 +31,7 @@ from agent.policy.triggers.schedules import (
     next_cron_time,
     schedule_status,
 )
-from agent.units import format_duration
+from agent.units import exact_duration, format_duration
 
 MIN_INTERVAL_S = 1_800
 MAX_INTERVAL_S = 2_419_200
@@ -94,7 +94,8 @@ def validate_schedule(schedule: Schedule, key_prefix: str = "", table: str = TRI
         case Every(every_s):
             if not MIN_INTERVAL_S <= every_s <= MAX_INTERVAL_S:
                 raise ConfigError(
-                    f"{table}.{key_prefix}every: {every_s} s", "write a time from 30m to 28d"
+                    f"{table}.{key_prefix}every: {exact_duration(every_s)}",
+                    "write a time from 30m to 28d",
                 )
         case Cron(expression, timezone):
             if next_cron_time(schedule, _VALIDATION_START_S, table) is None:

@@ -65,7 +65,7 @@ def test_without_strategies_the_wallet_is_one() -> None:
         ((TREND | {"share": '"100%"'},), "strategies: 1 given; write two to 12"),
         ((TREND | {"allocator": '"equal"'}, CARRY), 'allocator = "equal" needs no weights'),
         ((TREND | {"name": '"a b"'}, CARRY), "strategies.0.name"),
-        ((TREND | {"trigger": '{ kind = "time", every = "5m" }'}, CARRY), "strategies.trend.trigger.every: 300 s"),
+        ((TREND | {"trigger": '{ kind = "time", every = "5m" }'}, CARRY), "strategies.trend.trigger.every: 5min"),
         ((TREND | {"trigger": '{ kind = "time", every = "1d" }', "destination": '"band"'}, CARRY), "strategies.trend.destination: band"),
         ((TREND | {"trigger": '{ kind = "threshold" }'}, CARRY), "strategies.trend.trigger: a threshold needs absolute or relative"),
         ((TREND | {"health": HEALTH.replace('"0.8"', "0.5")}, CARRY), "recover is not above sharpe"),

@@ -120,14 +120,14 @@ SCHEDULE = '{{ kind = "time", {} }}'
 @pytest.mark.parametrize(
     ("written", "named"),
     [
-        (SCHEDULE.format('every = "29m"'), "policy.trigger.every: 1740 s"),
-        (SCHEDULE.format('every = "29d"'), "policy.trigger.every: 2505600 s"),
+        (SCHEDULE.format('every = "29m"'), "policy.trigger.every: 29min"),
+        (SCHEDULE.format('every = "29d"'), "policy.trigger.every: 29d"),
         (SCHEDULE.format('cron = "0 9 * * *"'), "policy.trigger.timezone: missing; a cron trigger needs a time zone"),
         (SCHEDULE.format('cron = "0 9 * * *", timezone = "Mars/Olympus"'), "policy.trigger.timezone: 'Mars/Olympus' is unknown"),
         (SCHEDULE.format('cron = "0 0 30 2 *", timezone = "UTC"'), "policy.trigger.cron: '0 0 30 2 *' in UTC never comes"),
         (SCHEDULE.format('cron = "0 9 * * *", every = "1d"'), "policy.trigger: give exactly one of every and cron"),
-        ('{ kind = "review", review_every = "29m", execute_every = "1d" }', "policy.trigger.review_every: 1740 s"),
-        ('{ kind = "review", review_every = "1d", execute_every = "29d" }', "policy.trigger.execute_every: 2505600 s"),
+        ('{ kind = "review", review_every = "29m", execute_every = "1d" }', "policy.trigger.review_every: 29min"),
+        ('{ kind = "review", review_every = "1d", execute_every = "29d" }', "policy.trigger.execute_every: 29d"),
         ('{ kind = "review", review_every = "2d", execute_every = "1d" }', "policy.trigger.execute_every: 86400 s is less"),
         ('{ kind = "review", review_every = "1d" }', "policy.trigger: give exactly one of execute_every and execute_cron"),
         (
@@ -136,8 +136,8 @@ SCHEDULE = '{{ kind = "time", {} }}'
         ),
         ('{ kind = "drawdown", fall = "0%", within = "1d" }', "policy.trigger.fall: 0 bps is not between 0 and 100 %"),
         ('{ kind = "drawdown", fall = "100%", within = "1d" }', "policy.trigger.fall: 10000 bps"),
-        ('{ kind = "drawdown", fall = "20%", within = "59m" }', "policy.trigger.within: 3540 s"),
-        ('{ kind = "drawdown", fall = "20%", within = "29d" }', "policy.trigger.within: 2505600 s"),
+        ('{ kind = "drawdown", fall = "20%", within = "59m" }', "policy.trigger.within: 59min"),
+        ('{ kind = "drawdown", fall = "20%", within = "29d" }', "policy.trigger.within: 29d"),
         ('{ kind = "drawdown", fall = "20%" }', "policy.trigger.within: missing"),
         ('{ kind = "drawdown", fall = "20%", within = "1d", assets = ["USDC"] }', "'USDC' is not an asset other than the numeraire"),
         ('{ kind = "volatility_jump", short = "5h", long = "7d", jump = "200%" }', "policy.trigger: short 18000 s against long 604800 s"),
@@ -149,7 +149,7 @@ SCHEDULE = '{{ kind = "time", {} }}'
         ),
         ("[]", "policy.trigger: a list of 0"),
         ('[{ kind = "threshold", relative = "10%" }]', "policy.trigger: a list of 1"),
-        ('[{ kind = "threshold", relative = "10%" }, { kind = "time", every = "1m" }]', "policy.trigger.every: 60 s"),
+        ('[{ kind = "threshold", relative = "10%" }, { kind = "time", every = "1m" }]', "policy.trigger.every: 1min"),
         ('[{ kind = "threshold", relative = "10%" }, { kind = "time", evry = "1m" }]', "policy.trigger.1.evry: unknown key"),
         (
             '[{ kind = "threshold", relative = "10%" }, { kind = "either", absolute = "5%", every = "1d" }]',

@@ -235,3 +235,9 @@ def test_what_research_does_not_make__is_shown_with_its_fields(shown: Trigger) -
 
 def test_trigger_keeps_function_and_window() -> None:
     assert research.trigger(falls, window="30d") == FunctionTrigger(falls, 30 * 86_400)
+
+
+@pytest.mark.parametrize("interval", ["30d", "720h", timedelta(days=30)])
+def test_schedule_out_of_range_is_named_as_a_duration(interval: str | timedelta) -> None:
+    with pytest.raises(ConfigError, match=r"trigger\.every: 30d \(write a time from 30m to 28d\)"):
+        research.backtest(PRICES, TARGETS, research.every(interval))

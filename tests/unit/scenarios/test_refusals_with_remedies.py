@@ -98,7 +98,7 @@ PORTFOLIO = portfolio_options(target="BTC=40,ETH=40,USD=20")
         pytest.param("--market decimals: 'FOO'", {}, {"decimals": "FOO=8"}, id="decimals of no asset"),
         pytest.param("--as: two symbols of the file get the name 'ETH'", {}, {"symbol_mapping": ["BTC=ETH"]}, id="repeated name"),
         pytest.param("--band: '5'", {}, {"band": "5"}, id="band without unit"),
-        pytest.param("--every: 1 s", {}, {"every": "1s"}, id="interval too short"),
+        pytest.param("--every: 1s", {}, {"every": "1s"}, id="interval too short"),
         pytest.param("--destination: band", {}, {"band": "", "every": "7d", "destination": "band"}, id="destination without bands"),
     ],
 )
