@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,7 +50,7 @@ def serve_practice(on_ready: Callable[[str], None], config: str) -> None:
 
     def publish(chain: LocalChain) -> None:
         if practice is not None:
-            move_store_away(wiring.store_file(replace(load_config(config), is_paper=True)))
+            move_store_away(_paper_ledger(config))
         replace_file(file, with_served_cooldown(chain.config_text()).encode())
         on_ready(str(file))
 
@@ -57,8 +58,8 @@ def serve_practice(on_ready: Callable[[str], None], config: str) -> None:
 
 
 def practice_document(config: str) -> dict[str, Any] | None:
-    """Return `port` and `tokens` of the chain of a config; None for one of another network, or that
-    is not written.
+    """Return `port` and `tokens` of the chain of a config, and the file name of its paper `ledger`;
+    None for a config of another network, or that is not written.
     """
     chain = local_start(str(chain_file(config)))
     if chain is None or not Path(config).is_file():
@@ -72,7 +73,22 @@ def practice_document(config: str) -> dict[str, Any] | None:
     return {
         "port": urlsplit(chain.url).port,
         "tokens": [symbol for symbol in symbols if symbol != portfolio.numeraire],
+        "ledger": _paper_ledger(config).name,
     }
+
+
+def kept_ledger(config: str) -> str:
+    """Return the file name of the last paper ledger that was moved away for a new chain; empty
+    without any.
+    """
+    ledger = _paper_ledger(config)
+    kept_files = ledger.parent.glob(f"old-*-{escape(ledger.name)}")
+    last_file = max(kept_files, key=lambda file: file.stat().st_mtime_ns, default=None)
+    return "" if last_file is None else last_file.name
+
+
+def _paper_ledger(config: str) -> Path:
+    return wiring.store_file(replace(load_config(config), is_paper=True))
 
 
 def move_price(config: str, symbol: str, move: str) -> None:

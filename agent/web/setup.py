@@ -106,6 +106,7 @@ class SetupPages:
         self._new_beginning: asyncio.Task[None] | None = None
         self._practice: Mapping[str, Any] | None = None
         self._chain_file = ""
+        self._kept_ledger = ""
         self._dashboard: FastAPI | None = None
         self._stack = AsyncExitStack()
         self._opening_token = secrets.token_urlsafe(32)
@@ -213,6 +214,9 @@ class SetupPages:
         """Open the paper ledger, and run. Raises TrimtabError."""
         if await self._read_practice():
             await self._open_chain()
+            self._kept_ledger = await self._writing_process.call(
+                practice.kept_ledger, str(self._config)
+            )
             self._access.reach = replace(self._access.reach, banner=PRACTICE_BANNER)
         await self._writing_process.call(paper_run.begin_on_paper, str(self._config))
         await self._run_on_paper(is_stopping)
@@ -299,12 +303,16 @@ class SetupPages:
             errors={},
             token=self._opening_token,
             config=str(self._config.absolute()) if self._is_written else "",
+            practice=self._practice,
+            kept_ledger=self._kept_ledger,
         )
         return HTMLResponse(html)
 
     def _refuse_opening(self) -> Response:
         """Answer an address whose token is not the printed one, or was used."""
-        html = self._template.render(title=NOT_OPENED_TITLE, page=BEGIN_PAGE, errors={}, token="")
+        html = self._template.render(
+            title=NOT_OPENED_TITLE, page=BEGIN_PAGE, errors={}, token="", practice=self._practice
+        )
         return HTMLResponse(html, 403)
 
     async def _begin_session(self, request: Request) -> Response:
@@ -467,6 +475,7 @@ class SetupPages:
             has_pages=self._dashboard is not None,
             share=SHARE_PREFIX,
             practice=self._practice,
+            kept_ledger=self._kept_ledger,
             practice_name=PRACTICE_NAME,
         )
         return HTMLResponse(html, status)

@@ -37,7 +37,8 @@ def test_a_second_start_finds_the_first_and_a_later_one_begins_anew(config: str)
         assert load_config(chain_file).config.chain.rpc[0].read_url() == url
         write_config(config, chain_file)
         about = practice.practice_document(config)
-        assert about == {"port": int(url.rpartition(":")[2]), "tokens": ["WETH", "WBTC"]}
+        assert about == {"port": int(url.rpartition(":")[2]), "tokens": ["WETH", "WBTC"], "ledger": "mine.paper.db"}
+        assert practice.kept_ledger(config) == ""
         practice.move_price(config, "WETH", "+20%")
         with pytest.raises(ConfigError, match="DOGE"):
             practice.move_price(config, "DOGE", "+20%")
@@ -55,6 +56,7 @@ def test_a_second_start_finds_the_first_and_a_later_one_begins_anew(config: str)
         assert practice.practice_document(config) == about, "on the port that the config names"
         assert not ledger.exists()
         assert [file.read_bytes() for file in ledger.parent.glob("old-*-mine.paper.db")] == [b"a ledger of the first chain"]
+        assert [practice.kept_ledger(config)] == [file.name for file in ledger.parent.glob("old-*.paper.db")]
     finally:
         later.stop()
 

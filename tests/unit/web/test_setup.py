@@ -27,7 +27,7 @@ from agent.app.start.setup import LocalStart
 from agent.config.load import load_config
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.figures import format_figure
-from agent.fleet import paper_run
+from agent.fleet import paper_run, practice
 from agent.ports.users import UsersPlace
 from agent.web import pages, server, setup
 from agent.web.access import KEY_TYPED_TEXT
@@ -35,9 +35,9 @@ from agent.web.pages import unbroken_text
 from agent.web.server import serve_setup
 from tests.cli.tools import first_document, start
 from tests.support.commands.init import WALLET
-from tests.support.dashboards import MARKUP, InProcessAppProcess, StaticDocumentCache
+from tests.support.dashboards import MARKUP, InProcessAppProcess, StaticDocumentCache, until
 from tests.support.pages.setups import ANSWERS, SetupBrowser
-from tests.support.text import raises_field
+from tests.support.text import mentions, raises_field
 
 KEY = "0x" + "4f" * 32
 PHRASE = "test test test test test test test test test test test junk"
@@ -616,6 +616,41 @@ def test_a_paper_portfolio_goes_on_with_the_next_server(paper: list[str], tmp_pa
         done = desk.text("/setup/done")
     assert "Your portfolio on paper" in done
     assert f"trimtab run --send --config {tmp_path}/trimtab.toml" in done
+
+
+class PracticeChain(NoChain):
+    """The process of a chain that serves its config file at once."""
+
+    is_alive = True
+
+    def wait(self) -> str:
+        return "chain.toml"
+
+
+@pytest.mark.parametrize("kept_ledger", ["", "old-7-mine.paper.db"])
+def test_practice_begins_anew_with_the_next_server__and_names_the_ledger_that_is_kept(
+    paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_ledger: str
+) -> None:
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
+    monkeypatch.setattr(setup, "ServingProcess", PracticeChain)
+    document = {"port": 8545, "tokens": ["WETH"], "ledger": "mine.paper.db"}
+    monkeypatch.setattr(practice, "practice_document", lambda _: document)
+    monkeypatch.setattr(practice, "kept_ledger", lambda _: kept_ledger)
+    with SetupBrowser(tmp_path / "mine.toml", continues=True) as desk:
+        until(lambda: paper == ["begin", "run"])
+        refusal = desk.ask("/login", Cookie="trimtab=old")[2].decode()
+        begin = desk.text(desk.opening)
+        desk.enter()
+        done = desk.text("/setup/done")
+    for text in (refusal, begin, done):
+        assert "a new chain and a new paper ledger" in text
+        assert not mentions(text, "loses nothing")
+        assert not mentions(text, "goes on with")
+        assert not mentions(text, "ledger are kept")
+    for text in (begin, done):
+        assert ("The ledger before is kept as" in text) is bool(kept_ledger)
+        assert kept_ledger in text
+    assert "old-NUMBER-mine.paper.db" in done, "where the next restart keeps this one"
 
 
 @pytest.mark.slow
