@@ -86,6 +86,8 @@ PRACTICE_BANNER = (
     "Practice: invented prices on a chain of this machine. Not the market of today, and no real"
     " money."
 )
+OWN_OF_PRACTICE = {"wallet": "", "endpoints": ""}
+"""Answers that the chain of practice has itself, whatever was typed for another network."""
 DEFAULT_ANSWERS = {"network": "", "share:USDC": "0"}
 
 
@@ -367,6 +369,7 @@ class SetupPages:
             text_by_field["network"] = PRACTICE
             try:
                 await self._open_chain()
+                text_by_field |= OWN_OF_PRACTICE
             except TrimtabError as error:
                 refusal_by_field["network"] = str(error)
         checked_answers = await self._check_answers({**self._answers, **text_by_field})

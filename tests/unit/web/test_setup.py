@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
@@ -625,6 +626,49 @@ class PracticeChain(NoChain):
 
     def wait(self) -> str:
         return "chain.toml"
+
+
+@pytest.fixture
+def local_chain_file(tmp_path: Path) -> str:
+    """The config file of a chain on this machine, which nothing serves."""
+    file = tmp_path / "chain" / "local.toml"
+    file.parent.mkdir()
+    replace(answered(), wallet="0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266").write(file)
+    text = file.read_text()
+    for pattern, setting in (
+        ("^chain_id = 1", "chain_id = 31337"),
+        ('^url_env = "RPC_A"', 'url = "http://127.0.0.1:8545"'),
+        ('^keystore = "wallet.json"', "test_account = 0"),
+    ):
+        text, count = re.subn(pattern, setting, text, flags=re.MULTILINE)
+        assert count == 1, pattern
+    file.write_text(text)
+    return str(file)
+
+
+@pytest.mark.parametrize("rejected", [{"wallet": "0x123"}, {"endpoints": "no-variable"}, {"wallet": "0x123", "endpoints": "RPC_A=a b=c=d"}])
+@pytest.mark.parametrize("typed", [{}, {"wallet": "0x123", "endpoints": "RPC_A"}], ids=["button", "typed"])
+def test_practice_takes_its_own_wallet__instead_of_a_rejected_answer(
+    desk: SetupBrowser, monkeypatch: pytest.MonkeyPatch, local_chain_file: str, rejected: dict[str, str], typed: dict[str, str]
+) -> None:
+    monkeypatch.setattr(setup, "ServingProcess", PracticeChain)
+    monkeypatch.setattr(PracticeChain, "wait", lambda _: local_chain_file)
+    desk.enter()
+    assert desk.post("/setup/wallet", {"network": "base", **rejected})[0] == 422
+    code, headers, body = desk.post("/setup/wallet", {"network": "practice", **typed})
+    assert (code, headers.get("location")) == (303, "/setup/basket"), body
+    form = desk.text("/setup/wallet")
+    assert 'name="wallet" value=""' in form
+    assert 'name="endpoints" value=""' in form
+
+
+def test_key_typed_beside_practice__is_still_refused(desk: SetupBrowser, monkeypatch: pytest.MonkeyPatch, local_chain_file: str) -> None:
+    monkeypatch.setattr(setup, "ServingProcess", PracticeChain)
+    monkeypatch.setattr(PracticeChain, "wait", lambda _: local_chain_file)
+    desk.enter()
+    code, _, body = desk.post("/setup/wallet", {"network": "practice", "wallet": KEY})
+    assert code == 422
+    assert KEY_TYPED_TEXT in unescape(body.decode())
 
 
 @pytest.mark.parametrize("kept_ledger", ["", "old-7-mine.paper.db"])
