@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent import wiring
 from agent.app.documents import fill
@@ -373,13 +373,15 @@ def _store_warnings(config: Path, url: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class LocalStart:
-    """Wallet and endpoint of a local chain: its published test account or Safe, its URL; and the waits
-    of its config, `cooldown` and `confirm_blocks` of the policy, which suit an idle chain.
+    """Wallet and endpoint of a local chain: its published test account or Safe, its URL; and of its
+    config the waits of the policy, which suit an idle chain, and the limits of turnover, with which
+    several rebalances of a day can be tried.
     """
 
     wallet: str
     url: str
     policy_settings: Mapping[str, str | int]
+    turnover_limits: Mapping[str, str]
 
 
 def local_start(network: str) -> LocalStart | None:
@@ -390,16 +392,23 @@ def local_start(network: str) -> LocalStart | None:
         return None
     loaded_config = load_config(network)
     config = loaded_config.config
-    policy_values = loaded_config.toml_values["policy"]
+    tables = loaded_config.toml_values
     url = config.chain.rpc[0].url
     is_local = config.chain.is_local and not config.chain.fork
     has_own_wallet = config.wallet.test_account is not None or config.wallet.safe
     if not is_local or not has_own_wallet or url is None:
         return None
-    wait_by_key = {
-        key: policy_values[key] for key in ("cooldown", "confirm_blocks") if key in policy_values
-    }
-    return LocalStart(config.wallet.address, url.get_secret_value(), wait_by_key)
+    return LocalStart(
+        config.wallet.address,
+        url.get_secret_value(),
+        _written(tables["policy"], "cooldown", "confirm_blocks"),
+        _written(tables["limits"], "turnover", "daily_turnover"),
+    )
+
+
+def _written(table: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return those of the keys that a table has, with their values."""
+    return {key: table[key] for key in keys if key in table}
 
 
 def network_name(text: str) -> str:
@@ -452,14 +461,15 @@ def _with_alert_and_key(
     config_text: str, new_config: NewConfig, local_chain: LocalStart | None
 ) -> str:
     """Return the config with an alert target, on a local chain with its test key or Safe, and with
-    the endpoint and waits of `local_chain`. Raises ConfigError.
+    the endpoint, waits and turnover limits of `local_chain`. Raises ConfigError.
     """
     if local_chain is not None:
         url_line = f"url = {json.dumps(local_chain.url)}"
         config_text = replace_setting(config_text, "^url_env = .*", url_line)
-        for key, wait in local_chain.policy_settings.items():
-            wait_line = f"{key} = {json.dumps(wait)}"
-            config_text = replace_setting(config_text, f"^{key} = [^ \n]*", wait_line)
+        settings = {**local_chain.policy_settings, **local_chain.turnover_limits}
+        for key, value in settings.items():
+            setting_line = f"{key} = {json.dumps(value)}"
+            config_text = replace_setting(config_text, f"^{key} = [^ \n]*", setting_line)
     if new_config.alert_target is not None:
         target_name, variable = new_config.alert_target
         parse_variable(variable, "--alert NAME=VARIABLE")

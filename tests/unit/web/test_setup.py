@@ -114,7 +114,7 @@ def test_config__is_that_of_init_and_next_commands_follow(desk: SetupBrowser, tm
 
 
 def test_the_export_of_a_local_chain_has_its_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guide, "local_start", lambda _: LocalStart(WALLET, "http://127.0.0.1:8545", {}))
+    monkeypatch.setattr(guide, "local_start", lambda _: LocalStart(WALLET, "http://127.0.0.1:8545", {}, {}))
     answers = {"wallet": WALLET, "endpoints": "RPC_A=alpha RPC_B=beta", "basket": "moderate"}
     document = guide.write_setup(str(tmp_path / "trimtab.toml"), answers)
     assert document["next"][0] == "export RPC_A=http://127.0.0.1:8545  (endpoint of operator alpha)"
@@ -669,6 +669,38 @@ def test_key_typed_beside_practice__is_still_refused(desk: SetupBrowser, monkeyp
     code, _, body = desk.post("/setup/wallet", {"network": "practice", "wallet": KEY})
     assert code == 422
     assert KEY_TYPED_TEXT in unescape(body.decode())
+
+
+@pytest.mark.parametrize("basket", ["small", "conservative", "60/40"])
+def test_config_of_practice__has_the_turnover_limits_of_its_chain(
+    desk: SetupBrowser, monkeypatch: pytest.MonkeyPatch, local_chain_file: str, basket: str
+) -> None:
+    chain_file = Path(local_chain_file)
+    text, count = re.subn('^daily_turnover = "60%"', 'daily_turnover = "70%"', chain_file.read_text(), flags=re.MULTILINE)
+    assert count == 1
+    chain_file.write_text(text)
+    monkeypatch.setattr(setup, "ServingProcess", PracticeChain)
+    monkeypatch.setattr(PracticeChain, "wait", lambda _: local_chain_file)
+    desk.enter()
+    for path, fields in {
+        "/setup/wallet": {"network": "practice"},
+        "/setup/basket": {"basket": basket},
+        "/setup/cash": {"cash": "5000"},
+    }.items():
+        code, _, body = desk.post(path, fields)
+        assert code == 303, body
+    review = desk.text("/setup/review").replace("\u00a0", " ")
+    assert "limits.turnover 30%, limits.daily_turnover 70%" in review
+    assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
+    limits = load_config(desk.config).config.limits
+    assert (limits.turnover, limits.daily_turnover) == (3_000, 7_000)
+
+
+def test_review_of_another_network__names_no_limits_of_a_chain(desk: SetupBrowser) -> None:
+    desk.enter()
+    for path, fields in ANSWERS.items():
+        desk.post(path, fields)
+    assert "limits.daily_turnover" not in desk.text("/setup/review")
 
 
 @pytest.mark.parametrize("kept_ledger", ["", "old-7-mine.paper.db"])
