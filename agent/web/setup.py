@@ -233,9 +233,14 @@ class SetupPages:
     async def _open_chain(self) -> None:
         """Start the chain of practice, unless it is served already. Raises TrimtabError."""
         async with self._chain_lock:
-            if self._chain_process is None or not self._chain_process.is_alive:
+            if not self._chain_is_served:
                 self._chain_process = ServingProcess(practice.serve_practice, str(self._config))
                 self._chain_file = await asyncio.to_thread(self._chain_process.wait)
+
+    @property
+    def _chain_is_served(self) -> bool:
+        """Whether this server's chain of practice goes on, or starts."""
+        return self._chain_process is not None and self._chain_process.is_alive
 
     async def _move_price(self, fields: Mapping[str, list[str]]) -> Response:
         """Move a price of the chain of practice. Raises TrimtabError."""
@@ -475,6 +480,7 @@ class SetupPages:
             document=self._written_document,
             paper_state=self._paper_state,
             chain_starts=self._new_beginning is not None and not self._new_beginning.done(),
+            chain_is_served=self._chain_is_served,
             has_pages=self._dashboard is not None,
             share=SHARE_PREFIX,
             practice=self._practice,

@@ -8,6 +8,7 @@ import re
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
@@ -36,7 +37,7 @@ from agent.web.pages import unbroken_text
 from agent.web.server import serve_setup
 from tests.cli.tools import first_document, start
 from tests.support.commands.init import WALLET
-from tests.support.dashboards import MARKUP, InProcessAppProcess, StaticDocumentCache, until
+from tests.support.dashboards import MARKUP, PATIENCE_S, InProcessAppProcess, StaticDocumentCache, until
 from tests.support.pages.setups import ANSWERS, SetupBrowser
 from tests.support.text import mentions, raises_field
 
@@ -727,6 +728,28 @@ def test_practice_begins_anew_with_the_next_server__and_names_the_ledger_that_is
         assert ("The ledger before is kept as" in text) is bool(kept_ledger)
         assert kept_ledger in text
     assert "old-NUMBER-mine.paper.db" in done, "where the next restart keeps this one"
+
+
+def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
+    monkeypatch.setattr(setup, "ServingProcess", PracticeChain)
+    is_served = threading.Event()
+    monkeypatch.setattr(PracticeChain, "wait", lambda _: str(is_served.wait(PATIENCE_S)))
+    document = {"port": 8545, "tokens": ["WETH"], "ledger": "mine.paper.db"}
+    monkeypatch.setattr(practice, "practice_document", lambda _: document)
+    monkeypatch.setattr(practice, "kept_ledger", lambda _: "")
+    with SetupBrowser(tmp_path / "mine.toml", continues=True) as desk:
+        desk.enter()
+        starting = desk.text("/setup/done")
+        is_served.set()
+        until(lambda: paper == ["begin", "run"])
+        done = desk.text("/setup/done")
+    assert "Its chain starts" in starting
+    assert '<meta http-equiv="refresh" content="2">' in starting
+    assert "Move a price" not in starting
+    assert "refresh" not in done
+    assert "It has ended: the chain is away" in done
+    assert "Move a price" in done, "the chain is served while no paper run goes on"
 
 
 @pytest.mark.slow
