@@ -287,6 +287,18 @@ def test_paper_run_that_ended__has_no_button_that_needs_it(served: Served, is_se
         assert ('data-live="Live: ' in text) is is_served
 
 
+@pytest.mark.parametrize("on_paper", [True, False])
+@pytest.mark.parametrize("has_targets", [True, False])
+def test_alerts_on_paper__are_said_not_to_be_sent_where_targets_are(served: Served, on_paper: bool, has_targets: bool) -> None:
+    documents = dict(served.board.documents)
+    if not has_targets:
+        documents["alerts"] = {**documents["alerts"], "targets": []}
+    alerts_page = next(page for page in PAGES if page.path == "/alerts")
+    text = Renderer(Reach(on_paper=on_paper)).render_page(alerts_page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
+    section = text.partition('id="t-targets"')[2].partition("</section>")[0]
+    assert ("Paper trading sends no alerts" in section) is on_paper
+
+
 @pytest.mark.parametrize("is_served", [True, False], ids=["served", "ended"])
 def test_decision__is_checked_again_while_a_run_goes_on(served: Served, is_served: bool) -> None:
     run = HEALTHY_RUN if is_served else {**HEALTHY_RUN, "ok": False, "state": "stopped", "next_cycle": None}

@@ -730,6 +730,14 @@ def test_practice_begins_anew_with_the_next_server__and_names_the_ledger_that_is
     assert "old-NUMBER-mine.paper.db" in done, "where the next restart keeps this one"
 
 
+def test_cash_page__says_that_paper_sends_no_alerts(desk: SetupBrowser) -> None:
+    desk.enter()
+    for path in ("/setup/wallet", "/setup/basket"):
+        desk.post(path, ANSWERS[path])
+    hint = desk.text("/setup/cash").partition('id="h-alert"')[2].partition("</small>")[0]
+    assert "Paper trading sends no alerts" in hint
+
+
 def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
     monkeypatch.setattr(setup, "ServingProcess", PracticeChain)
