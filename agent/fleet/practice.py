@@ -91,9 +91,12 @@ def _paper_ledger(config: str) -> Path:
     return wiring.store_file(replace(load_config(config), is_paper=True))
 
 
-def move_price(config: str, symbol: str, move: str) -> None:
-    """Move a price on the chain of a config, such as +10%. Raises ConfigError and Retryable."""
+def move_price(config: str, symbol: str, move: str) -> str:
+    """Move a price on the chain of a config, such as +10%, and return the new one in USD. Raises
+    ConfigError and Retryable.
+    """
     practice = practice_document(config)
     if practice is None:
         raise ConfigError(f"{config}: its chain is not one of practice", "choose Practice")
-    move_market(practice["port"], [f"{symbol}={move}"])
+    prices_usd: dict[str, str] = move_market(practice["port"], [f"{symbol}={move}"])["prices_usd"]
+    return prices_usd[symbol]

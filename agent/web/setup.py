@@ -22,6 +22,7 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
+from agent.figures import format_figure
 from agent.ports.paper import PaperConfig
 from agent.web.access import (
     LOGIN_PATH,
@@ -109,6 +110,8 @@ class SetupPages:
         self._practice: Mapping[str, Any] | None = None
         self._chain_file = ""
         self._kept_ledger = ""
+        self._move_text = ""
+        self._cache: DocumentCache | None = None
         self._dashboard: FastAPI | None = None
         self._stack = AsyncExitStack()
         self._opening_token = secrets.token_urlsafe(32)
@@ -245,10 +248,15 @@ class SetupPages:
     async def _move_price(self, fields: Mapping[str, list[str]]) -> Response:
         """Move a price of the chain of practice. Raises TrimtabError."""
         symbol = fields.get("token", [""])[0]
-        await self._writing_process.call(
+        price_usd = await self._writing_process.call(
             practice.move_price, str(self._config), symbol, fields[MOVE_FIELD][0]
         )
-        return RedirectResponse("/", 303)
+        documents = {} if self._cache is None else self._cache.documents
+        self._move_text = (
+            f"{symbol} moved to {format_figure(price_usd, 'amount')} USD; read"
+            f" {next_reading_text(self._paper_state, documents)}."
+        )
+        return RedirectResponse(DONE_PAGE.path, 303)
 
     async def _ask_again(self) -> Response:
         """Take back the config that this server wrote, and lead to its questions with the answers.
@@ -274,6 +282,7 @@ class SetupPages:
             dashboard = build_unchecked_app(cache, is_stopping, self._access)
             await self._stack.enter_async_context(dashboard.router.lifespan_context(dashboard))
             self._dashboard = dashboard
+            self._cache = cache
 
     @property
     def _is_written(self) -> bool:
@@ -465,6 +474,8 @@ class SetupPages:
         status: int = 200,
     ) -> Response:
         session: Session = request.scope["session"]
+        move_text = self._move_text
+        self._move_text = ""
         html = self._template.render(
             title=page.title,
             page=page,
@@ -480,6 +491,7 @@ class SetupPages:
             document=self._written_document,
             paper_state=self._paper_state,
             chain_starts=self._new_beginning is not None and not self._new_beginning.done(),
+            move_text=move_text,
             chain_is_served=self._chain_is_served,
             has_pages=self._dashboard is not None,
             share=SHARE_PREFIX,
@@ -488,6 +500,14 @@ class SetupPages:
             practice_name=PRACTICE_NAME,
         )
         return HTMLResponse(html, status)
+
+
+def next_reading_text(paper_state: str, documents: Mapping[str, Any]) -> str:
+    """Return when the paper run reads prices next."""
+    if paper_state != RUNNING:
+        return "once the paper run is started again"
+    next_cycle = documents.get("run", {}).get("next_cycle")
+    return f"at the next check{f', at {next_cycle[11:19]} UTC' if next_cycle else ''}"
 
 
 def _requested_page(request: Request) -> SetupPage | None:

@@ -39,7 +39,7 @@ def test_a_second_start_finds_the_first_and_a_later_one_begins_anew(config: str)
         about = practice.practice_document(config)
         assert about == {"port": int(url.rpartition(":")[2]), "tokens": ["WETH", "WBTC"], "ledger": "mine.paper.db"}
         assert practice.kept_ledger(config) == ""
-        practice.move_price(config, "WETH", "+20%")
+        assert practice.move_price(config, "WETH", "+20%") == "3600.0"
         with pytest.raises(ConfigError, match="DOGE"):
             practice.move_price(config, "DOGE", "+20%")
     finally:

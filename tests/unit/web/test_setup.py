@@ -738,6 +738,20 @@ def test_cash_page__says_that_paper_sends_no_alerts(desk: SetupBrowser) -> None:
     assert "Paper trading sends no alerts" in hint
 
 
+@pytest.mark.parametrize(
+    ("state", "run", "says"),
+    [
+        (setup.RUNNING, {"next_cycle": "2026-05-01T10:20:30Z"}, "at the next check, at 10:20:30 UTC"),
+        (setup.RUNNING, {"next_cycle": None}, "at the next check"),
+        (setup.RUNNING, {"error": "not read"}, "at the next check"),
+        ("It has ended.", {"next_cycle": "2026-05-01T10:20:30Z"}, "once the paper run is started again"),
+    ],
+)
+def test_when_a_moved_price_is_read(state: str, run: dict[str, str | None], says: str) -> None:
+    assert setup.next_reading_text(state, {"run": run}) == says
+    assert setup.next_reading_text(setup.RUNNING, {}) == "at the next check", "no document yet"
+
+
 def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
     monkeypatch.setattr(setup, "ServingProcess", PracticeChain)
@@ -752,6 +766,12 @@ def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_p
         is_served.set()
         until(lambda: paper == ["begin", "run"])
         done = desk.text("/setup/done")
+        monkeypatch.setattr(practice, "move_price", lambda *_: "4320.0")
+        code, headers, _ = desk.post("/setup/done", {"token": "WETH", "move": "+20%"})
+        assert (code, headers["location"]) == (303, "/setup/done")
+        moved = desk.text("/setup/done")
+        assert "moved to" not in desk.text("/setup/done"), "said once, since its time passes"
+    assert "WETH moved to 4,320 USD; read once the paper run is started again" in moved
     assert "Its chain starts" in starting
     assert '<meta http-equiv="refresh" content="2">' in starting
     assert "Move a price" not in starting
