@@ -18,9 +18,10 @@ from agent.execution.submitter import (
 )
 from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, UnsignedTx
 from agent.ports import ConflictingTransactionFinder, Grant
+from agent.signing.terms import GAS_PRICE_KEY, gas_keys
 from agent.store.journal import replacement_family
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, OPEN_STATES
-from agent.venues.gas_fees import GAS_PRICE_KEY, cancellable_fee_wei, gas_keys, replacement_fees
+from agent.venues.gas_fees import cancellable_fee_wei, replacement_fees
 
 # --- Replacement of transactions that stay pending too long: a higher fee, or a cancel (T7). Bumps
 # pass the same checks as a first send.

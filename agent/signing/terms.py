@@ -144,3 +144,12 @@ def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None
     latest_deadline_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
     if not grant.now_s < deadline_s <= latest_deadline_s:
         refuse("deadline", deadline_s, f"after {grant.now_s} and at most {latest_deadline_s}")
+
+
+GAS_PRICE_KEY = "limits.gas_price"
+EMERGENCY_KEYS = ("futures.limits.emergency_gas_price", "futures.limits.emergency_gas_per_day")
+
+
+def gas_keys(is_emergency: bool) -> tuple[str, str]:
+    """Return the keys of the limits of gas price and of gas in 24 h."""
+    return EMERGENCY_KEYS if is_emergency else (GAS_PRICE_KEY, "limits.gas_per_day")

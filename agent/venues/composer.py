@@ -37,7 +37,7 @@ from agent.signing.calldata import WITHDRAW, data_bytes
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.signing.oracle_rules import encode_observations
 from agent.signing.payout_rules import encode_payout
-from agent.signing.terms import tip_range_wei
+from agent.signing.terms import gas_keys, tip_range_wei
 from agent.units import BPS, NATIVE, decimal_text, floor_int
 from agent.venues import calldata
 from agent.venues.allowances import (
@@ -48,7 +48,7 @@ from agent.venues.allowances import (
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
 from agent.venues.deployment import rebalancer_address, rebalancer_init_code, rebalancer_init_hash
 from agent.venues.drafts import LayerComposer, TxDraft
-from agent.venues.gas_fees import gas_fees, gas_keys
+from agent.venues.gas_fees import gas_fees
 
 
 def prices_with_native(portfolio: Portfolio, references: ReferencePrices) -> dict[str, Fraction]:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 from agent.errors import Refused
 from agent.model import Head, UnsignedTx, Verdict
-from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR, replacement_fee_wei
+from agent.signing.terms import (
+    BUMP_DENOMINATOR,
+    BUMP_NUMERATOR,
+    GAS_PRICE_KEY,
+    replacement_fee_wei,
+)
 
-GAS_PRICE_KEY = "limits.gas_price"
-EMERGENCY_KEYS = ("futures.limits.emergency_gas_price", "futures.limits.emergency_gas_per_day")
 RESERVED_BUMPS = 2
 """Fee steps of 12.5 % below the ceiling, reserved for a cancel and one bump of the cancel."""
 
@@ -59,11 +62,6 @@ def gas_fees(
         next_fee_wei = replacement_fee_wei(head.base_fee_wei) + tip_wei  # a full block: 1/8 more
         max_fee_wei = min(max_fee_wei, limit_wei, max(next_fee_wei, cancellable_fee_wei(limit_wei)))
     return GasFees(max(1, max_fee_wei), tip_wei, None)
-
-
-def gas_keys(is_emergency: bool) -> tuple[str, str]:
-    """Return the keys of the limits of gas price and of gas in 24 h."""
-    return EMERGENCY_KEYS if is_emergency else (GAS_PRICE_KEY, "limits.gas_per_day")
 
 
 def cancellable_fee_wei(limit_wei: int) -> int:
