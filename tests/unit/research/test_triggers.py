@@ -213,9 +213,9 @@ def test_what_is_no_duration_is_refused(duration: Any) -> None:
 )
 def test_what_is_shown__can_be_typed(text: str) -> None:
     names = {"falls": falls, **{name: getattr(research, name) for name in research.__all__}}
-    shown = eval(text, names)
-    assert repr(shown) == text
-    assert eval(repr(shown), names) == shown
+    typed_object = eval(text, names)
+    assert repr(typed_object) == text
+    assert eval(repr(typed_object), names) == typed_object
 
 
 @pytest.mark.parametrize(

@@ -305,9 +305,9 @@ def test_decision__is_checked_again_while_a_run_goes_on(served: Served, is_serve
     decision = {"kind": "hold", "reason": "all within their ranges; checked again in the next cycle"}
     status = {**golden_document("25-status"), "decision": decision}
     text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status, "run": run}, {}, 1)
-    said = text.partition('<p class="say">')[2].partition("</p>")[0]
-    assert "all within their ranges" in said
-    assert ("checked again" in said) is is_served
+    summary = text.partition('<p class="say">')[2].partition("</p>")[0]
+    assert "all within their ranges" in summary
+    assert ("checked again" in summary) is is_served
 
 
 def test_profit_on_paper__says_what_pays_the_gas(served: Served) -> None:

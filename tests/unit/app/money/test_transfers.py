@@ -80,4 +80,4 @@ def test_release__that_another_process_forestalls_is_none(store: Store, monkeypa
     context = SimpleNamespace(store=SimpleNamespace(requests=requests), clock=FakeClock())
     with raises_code(ConfigError, "not_open"):
         transfers.release_withdrawal(cast(Agent, SimpleNamespace(context=context)), request.id)
-    assert [each.state for each in store.requests.newest()] == [RequestState.DONE]
+    assert [request.state for request in store.requests.newest()] == [RequestState.DONE]
