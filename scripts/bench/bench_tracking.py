@@ -540,8 +540,12 @@ CERTIFICATE_STEPS = 1_400
 
 
 def certificate_part() -> dict[str, Any]:
-    """Return the gaps of plans of the rule in bps of their turnover, and how many were too small."""
+    """Return the gaps of plans of the rule in bps of their turnover, how many were too small, and how
+    far gaps are beyond one base unit of each token of each swap.
+    """
     rows = {}
+    all_gaps = []
+    all_excesses = []
     for name, first in (("a pool an asset", 0), ("up to 16 pools", 1)):
         plan_certificates = list(certificates(range(first, CERTIFICATE_STEPS, 2)))
         gaps = sorted(float(certificate.gap_bps) for certificate in plan_certificates)
@@ -553,6 +557,17 @@ def certificate_part() -> dict[str, Any]:
             "max_bps": gaps[-1],
             "too_small": sum(certificate.missing_bps > 0 for certificate in plan_certificates),
         }
+        all_gaps += gaps
+        all_excesses += [
+            max(0.0, float(certificate.gap_bps - certificate.base_units_bps))
+            for certificate in plan_certificates
+        ]
+    rows["all"] = {
+        "plans": len(all_gaps),
+        "median_bps": statistics.median(all_gaps),
+        "median_beyond_base_units_bps": statistics.median(all_excesses),
+        "plans_beyond_base_units": sum(excess > 0 for excess in all_excesses),
+    }
     return rows
 
 

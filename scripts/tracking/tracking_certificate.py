@@ -39,12 +39,14 @@ FLOAT_TOLERANCE = Fraction(1, 10**10)
 
 @dataclass(frozen=True)
 class Certificate:
-    """Gap of a plan, and how far the best other plan is above plan and gap, bps of the turnover;
-    zero if none is.
+    """Gap of a plan, and how far the best other plan is above plan and gap; zero if none is.
+    `base_units_bps` is what one base unit of each token of each swap is worth: amounts are whole base
+    units, so that a gap below it may be of no better plan. All in bps of the turnover.
     """
 
     gap_bps: Fraction
     missing_bps: Fraction
+    base_units_bps: Fraction
 
 
 def tracking_step(seed: int) -> StepInput:
@@ -102,10 +104,18 @@ def _certificate(
     worths = [
         _worth(step, decision, other_plan) for other_plan in (rule_plan, *other_plans) if other_plan
     ]
-    total = build_problem(step, reference_prices(step)).total
-    basis = max(rule_plan.turnover, total / BPS)
-    excess = max(worths) - worths[0] - FLOAT_TOLERANCE * total
-    return Certificate(gap_bps, max(Fraction(0), excess / basis * BPS - gap_bps))
+    problem = build_problem(step, reference_prices(step))
+    basis = max(rule_plan.turnover, problem.total / BPS)
+    excess = max(worths) - worths[0] - FLOAT_TOLERANCE * problem.total
+    base_units_value = sum(
+        (problem.price(leg.token_in) + problem.price(leg.token_out) for leg in rule_plan.legs),
+        Fraction(0),
+    )
+    return Certificate(
+        gap_bps,
+        max(Fraction(0), excess / basis * BPS - gap_bps),
+        base_units_value / basis * BPS,
+    )
 
 
 def _with_risk_factor(decision: Rebalance, risk_factor: Fraction) -> Rebalance:
