@@ -352,8 +352,6 @@ def updated_nav_record(
     }
     margin_baseline = account_baseline(step)
     margin_result = account_result(step, prices)
-    if nav_record is not None and nav_record.margin is not None and unknown_value_reason(step):
-        return nav_record  # count its result once it is known again
     recorded_holdings = {} if nav_record is None else dict(nav_record.holdings)
     if (
         nav_record is not None
@@ -418,7 +416,7 @@ def advance_orders(step: StepInput) -> StepInput:
     unchanged without orders.
 
     Orders of a token whose prices conflict do not change, and neither do orders of the portfolio,
-    which includes every price.
+    which includes every price, and the result of a margin account once that was known.
     """
     order_settings = step.portfolio.orders
     order_states = step.history.orders.states
@@ -437,7 +435,11 @@ def advance_orders(step: StepInput) -> StepInput:
         (*(term.token for term in order_settings.terms), *(order.token for order in order_states))
     )
     unclear_tokens = {token for token in order_tokens if price_fault(step, references, (token,))}
-    if depeg_fault(step, references) or source_conflict(step, of_exit=True):
+    if (
+        depeg_fault(step, references)
+        or source_conflict(step, of_exit=True)
+        or (nav_record is not None and nav_record.margin is not None and unknown_value_reason(step))
+    ):
         unclear_tokens.add(PORTFOLIO_SUBJECT)
     if drifts and PORTFOLIO_SUBJECT in order_tokens.keys() - unclear_tokens:
         nav_record = updated_nav_record(step, prices, drifts)
@@ -593,7 +595,7 @@ def _advanced_order(
     entry: ConditionalOrder | None,
 ) -> ConditionalOrder:
     """Return the order at this block's prices: armed, with new terms, fired, closed again, or
-    unchanged.
+    unchanged. An armed exit whose new terms contradict the price goes on with its old ones.
     """
     order_settings = portfolio.orders
     now_s = snapshot.head.timestamp_s
@@ -624,7 +626,8 @@ def _advanced_order(
         elif order.terms != terms:
             order = require_valid_level(replace(order, terms=terms), price, order_settings)
     except Refused:  # exits.price_contradictions reports it, and only exits are traded until the owner resolves it
-        return order
+        if not order.is_exit:
+            return order
     if price_range is None or order.stage is not OrderStage.ARMED:
         return order
     return _order_after_prices(order, price_range, price, now_s, order_settings.hysteresis_bps)

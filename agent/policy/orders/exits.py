@@ -38,6 +38,8 @@ from agent.policy.orders.conditional import (
     dust_value,
     fired_exit_order,
     format_order_price,
+    is_nav_known,
+    nav_per_share_at,
     order_name,
     order_subject,
     orders_by_key,
@@ -157,7 +159,7 @@ def price_contradictions(
     }
     for terms in orders_config.terms:
         order = order_by_key.get((terms.token, terms.kind))
-        price = _reference_price(references, terms.token)
+        price = _price_of_subject(orders, references, terms.token)
         if order is None or price is None:
             continue
         try:
@@ -394,6 +396,18 @@ def _min_target_value(
         return limits.min_trade
     gas_value = minimum.leg_gas_value(snapshot, native_price) * minimum.GAS_MULTIPLE
     return max(limits.min_trade, gas_value)
+
+
+def _price_of_subject(
+    orders: OrderStates, references: ReferencePrices, subject: str
+) -> Price | None:
+    """Return the reference price of a token, the NAV per share of the portfolio; None if unknown."""
+    nav_record = orders.nav_per_share
+    if subject != PORTFOLIO_SUBJECT:
+        return _reference_price(references, subject)
+    if nav_record is None or not is_nav_known(nav_record, references.price_by_token):
+        return None
+    return nav_per_share_at(nav_record, references.price_by_token)
 
 
 def _reference_price(references: ReferencePrices, token: str) -> Price | None:

@@ -43,6 +43,7 @@ from tests.support.tokens import USDC, WETH
 
 STOP = OrderKind.STOP_LOSS
 TRAIL = OrderKind.TRAILING_STOP
+TAKE = OrderKind.TAKE_PROFIT
 STOP_AT_1500 = terms("WETH", STOP, 1_500)
 
 
@@ -183,6 +184,25 @@ def test_new_terms_beyond_the_price_halt_and_leave_the_old() -> None:
     assert isinstance(decision, Halt)
     assert mentions(decision.reason, "stop_loss", "WETH", "contradicts")
     assert bot.order("WETH", STOP).terms.price == price_of("WETH", 1_500)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "prices", "sells"),
+    [
+        pytest.param(STOP_AT_1500, terms("WETH", STOP, 1_950), (1_960, 1_501), False, id="price above the old level"),
+        pytest.param(STOP_AT_1500, terms("WETH", STOP, 1_950), (1_960, 1_500), True, id="stop loss"),
+        pytest.param(terms("WETH", TAKE, 2_500), terms("WETH", TAKE, 2_010), (2_020, 2_500), True, id="take profit"),
+        pytest.param(terms("WETH", TRAIL, None, 2_000), terms("WETH", TRAIL, None, 200), (1_960, 1_600), True, id="trailing stop"),
+        pytest.param(terms("", STOP, None, 2_000), terms("", STOP, None, 200), (1_900, 1_000), True, id="of the portfolio"),
+    ],
+)
+def test_old_terms_protect_while_new_ones_contradict(old: OrderTerms, new: OrderTerms, prices: tuple[int, ...], sells: bool) -> None:
+    bot = armed(old)
+    with_new_terms(bot, new)
+    contradicting_price, last_price = prices
+    assert isinstance(look(bot, contradicting_price), Halt)
+    look(bot, last_price)
+    assert (bot.coins["WETH"] == 0) is sells
 
 
 def test_asset_orders_rest_after_a_portfolio_stop() -> None:

@@ -14,14 +14,30 @@ from agent.layers.futures.policy.needs import spot_value_in_quote
 from agent.layers.futures.state import futures_policy, hold_futures, margin_account, with_policy
 from agent.layers.strategies.policy.netting import net_strategies
 from agent.margin import account as margin
-from agent.model import MARGIN_PLACE, ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
+from agent.model import (
+    MARGIN_PLACE,
+    PORTFOLIO_SUBJECT,
+    ExitFailures,
+    Halt,
+    HaltCode,
+    Hold,
+    NavPerShare,
+    OrderKind,
+    OrdersConfig,
+    OrderStage,
+    OrderTerms,
+    Rebalance,
+    ScreenedToken,
+    StepInput,
+    TokenFinding,
+)
 from agent.model.futures import MarginAccount
 from agent.planning.proposals import propose_rebalance
 from agent.policy import failures
 from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import band_edge_prices, compute_drifts, investable_total, portfolio_total
-from agent.policy.orders.conditional import updated_nav_record
+from agent.policy.orders.conditional import advance_orders, updated_nav_record
 from agent.policy.quarantine import quarantine_tokens
 from agent.reference import reference_prices
 from tests.support.builders import (
@@ -32,6 +48,7 @@ from tests.support.builders import (
     step_input,
     strategy,
     threshold,
+    with_feed,
     with_history,
     with_limits,
 )
@@ -179,11 +196,37 @@ def test_value_per_share__is_unchanged_by_a_deposit() -> None:
     assert nav(step_with_margin(margin.with_moved_marks(deposited, {"ETH": Fraction(1, 8)})), after).nav == Fraction(1_275, 1_250)
 
 
-def test_value_per_share__of_an_unknown_account_stays_as_it_was() -> None:
-    first = nav(step_with_margin(LONG))
-    assert nav(step_with_margin(None, futures_unknown="not read"), first) == first
-    assert codec.from_jsonable(NavPerShare, codec.to_jsonable(first)) == first
+HEDGED = book(2_500, -2 * E18)
+"""A short of about as much as the wallet holds."""
+STOP = OrderTerms(PORTFOLIO_SUBJECT, OrderKind.STOP_LOSS, None, 2_000)
+
+
+def with_stop(account: MarginAccount | None, ether_price: int, unknown_reason: str = "") -> StepInput:
+    """Return the step of a portfolio with a stop loss of 20 %, at a price of ether."""
+    step = step_with_margin(account, futures_unknown=unknown_reason)
+    step = with_feed(step, "WETH", answer=ether_price * 10**8)
+    return replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((STOP,))))
+
+
+@pytest.mark.parametrize(
+    ("account", "ether_price", "stage"),
+    [
+        pytest.param(None, 1_000, OrderStage.ARMED, id="what the short gained is unknown"),
+        pytest.param(None, 2_000, OrderStage.ARMED, id="unknown at the same price"),
+        pytest.param(HEDGED, 1_000, OrderStage.FIRED, id="the short gained nothing"),
+    ],
+)
+def test_portfolio_stop__waits_while_the_account_is_unknown(account: MarginAccount | None, ether_price: int, stage: OrderStage) -> None:
+    first = advance_orders(with_stop(HEDGED, 2_000)).history.orders
+    step = with_stop(account, ether_price, "" if account else "not read")
+    after = advance_orders(replace(step, history=replace(step.history, orders=first))).history.orders
+    assert [order.stage for order in (*first.states, *after.states)] == [OrderStage.ARMED, stage]
+    assert (after == first) is (account is None)
+
+
+def test_value_per_share__is_read_back() -> None:
     assert nav(step_input(values=EVEN)).margin is None
+    assert codec.from_jsonable(NavPerShare, codec.to_jsonable(nav(step_with_margin(LONG)))) == nav(step_with_margin(LONG))
 
 
 def test_deposit__waits_while_the_account_is_unknown() -> None:
