@@ -4,6 +4,7 @@ limits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from fractions import Fraction
@@ -288,6 +289,14 @@ class Portfolio:
         native coin, else itself.
         """
         return self.wrapped_native if address == NATIVE else address
+
+    def asset_changes(self, change_raw_by_token: Mapping[str, int]) -> dict[str, int]:
+        """Return changes of balances by token with those of native coin as its wrapped token's."""
+        change_raw_by_asset: dict[str, int] = {}
+        for address, change_raw in change_raw_by_token.items():
+            token = self.pricing_token(address)
+            change_raw_by_asset[token] = change_raw_by_asset.get(token, 0) + change_raw
+        return change_raw_by_asset
 
     def asset(self, address: str) -> Asset:
         """Return the asset of the token at `address`. Raises KeyError for other tokens."""

@@ -27,10 +27,7 @@ def tokens_sold_early(step: StepInput, plan: Plan) -> list[str]:
     """Return the held tokens of which the plan leaves less in the wallet. Native coin counts as its
     wrapped token.
     """
-    change_raw_by_token: dict[str, int] = {}
-    for address, change_raw in plan.wallet_changes().items():
-        token = step.portfolio.pricing_token(address)
-        change_raw_by_token[token] = change_raw_by_token.get(token, 0) + change_raw
+    change_raw_by_token = step.portfolio.asset_changes(plan.wallet_changes())
     return [token for token in hold_ends_s_by_token(step) if change_raw_by_token.get(token, 0) < 0]
 
 

@@ -43,7 +43,9 @@ def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
             snapshot.head.timestamp_s,
         )
         gain_text = f"{_money_text(case, total_gain(plan_gains))} with {_money_text(case, tax_inputs.realised_gain)} realised this year"
-        is_within = is_within_year(plan, plan_gains, limit - tax_inputs.realised_gain)
+        is_within = is_within_year(
+            case.step.portfolio, plan, plan_gains, limit - tax_inputs.realised_gain
+        )
     if decision.by_hand or case.is_sell_only():
         return GuardMeasurement(f"{gain_text} (not applied)", True)
     return GuardMeasurement(gain_text, is_within)

@@ -46,7 +46,7 @@ def within_year_limit(
         tax_inputs,
         full_plan,
     )
-    if is_within_year(full_plan, plan_gains, unused_gain):
+    if is_within_year(step.portfolio, full_plan, plan_gains, unused_gain):
         return full_plan
     tokens_with_gains = {planned_gain.token for planned_gain in plan_gains if planned_gain.gain > 0}
     allowed_gain = max(unused_gain, Fraction(0))
@@ -78,7 +78,7 @@ def within_year_limit(
             tax_inputs,
             trimmed_plan,
         )
-        if is_within_year(trimmed_plan, plan_gains, allowed_gain):
+        if is_within_year(step.portfolio, trimmed_plan, plan_gains, allowed_gain):
             skip_notes = [
                 SkippedItem(
                     step.portfolio.token(token).label, _limit_reason(step.portfolio, tax_inputs)
@@ -96,7 +96,9 @@ def within_year_limit(
         sum(
             (
                 -change_raw * reference_prices(step).price_by_token.get(token, Fraction(0))
-                for token, change_raw in full_plan.wallet_changes().items()
+                for token, change_raw in step.portfolio.asset_changes(
+                    full_plan.wallet_changes()
+                ).items()
                 if change_raw < 0
             ),
             Fraction(0),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from agent.accounting.tax_lots import PlannedGain
-from agent.model import Plan
+from agent.model import Plan, Portfolio
 from agent.units import Value
 
 
@@ -15,11 +15,13 @@ def total_gain(plan_gains: Sequence[PlannedGain]) -> Value:
     return sum((planned_gain.gain for planned_gain in plan_gains), Fraction(0))
 
 
-def is_within_year(plan: Plan, plan_gains: Sequence[PlannedGain], unused_gain: Value) -> bool:
+def is_within_year(
+    portfolio: Portfolio, plan: Plan, plan_gains: Sequence[PlannedGain], unused_gain: Value
+) -> bool:
     """Return whether a plan gains at most what is left of the year, or its sales gain nothing: the
     gain of gas alone holds back no purchase.
     """
-    changes_raw = plan.wallet_changes()
+    changes_raw = portfolio.asset_changes(plan.wallet_changes())
     sale_gains = [
         planned_gain for planned_gain in plan_gains if changes_raw.get(planned_gain.token, 0) < 0
     ]

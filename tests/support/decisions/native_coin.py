@@ -21,6 +21,16 @@ def native_step(native_wei: int, weth: int, usdc: int, *, counts: bool = True, r
     return with_snapshot(replace(step, portfolio=replace(step.portfolio, assets=assets)), native_wei=native_wei)
 
 
+def in_native_coin(step: StepInput) -> StepInput:
+    """Return the step with all of its wrapped native coin as native coin, which counts."""
+    wrapped_native = step.portfolio.wrapped_native
+    assets = tuple(replace(asset, includes_native=asset.token.address == wrapped_native) for asset in step.portfolio.assets)
+    wrapped_raw = sum(holding.raw for holding in step.snapshot.holdings if holding.token == wrapped_native)
+    holdings = tuple(replace(holding, raw=0) if holding.token == wrapped_native else holding for holding in step.snapshot.holdings)
+    step = with_limits(step, native_floor_wei=0)
+    return with_snapshot(replace(step, portfolio=replace(step.portfolio, assets=assets)), holdings=holdings, native_wei=wrapped_raw)
+
+
 def plan_of(step: StepInput) -> Plan:
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance), decided.decision.reason

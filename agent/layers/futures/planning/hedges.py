@@ -117,7 +117,7 @@ def hedge_instead(
     context = HedgeContext(step, decision_result.drifts, policy, policy.hedge_policy, account)
     comparisons: list[HedgeComparison] = []
     hedged_tokens = {hedge.token for hedge in policy.hedges}
-    change_raw_by_token = sale_plan.wallet_changes()
+    change_raw_by_token = step.portfolio.asset_changes(sale_plan.wallet_changes())
     numeraire = step.portfolio.numeraire.address
     excesses_and_drifts = [
         (
@@ -389,7 +389,8 @@ def _plan_beside_hedge(
     """Return the plan of the rebalance without the hedged part of the sale; None if nothing is left
     to trade.
     """
-    sold_raw = -sale_plan.wallet_changes().get(drift.token, 0)
+    change_raw_by_token = step.portfolio.asset_changes(sale_plan.wallet_changes())
+    sold_raw = -change_raw_by_token.get(drift.token, 0)
     max_sold_raw = max(0, sold_raw - floor_int(hedged_value / drift.price))
     goal = decision.goal.with_sale_caps({drift.token: max_sold_raw})
     try:

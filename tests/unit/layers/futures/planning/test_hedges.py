@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -59,6 +60,7 @@ from agent.policy.quarantine import quarantine_tokens
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.builders import NOW_S, step_input, with_history, with_limits, with_snapshot
+from tests.support.decisions.native_coin import in_native_coin
 from tests.support.perpetuals.hedges import (
     DAY_S,
     E6,
@@ -129,9 +131,10 @@ def dollars(*values: Fraction) -> list[float]:
 # --- Whether a hedge is cheaper than a sale
 
 
-def test_tax__makes_a_short_of_half_cheaper_than_the_sale() -> None:
+@pytest.mark.parametrize("held_as", [lambda step: step, in_native_coin], ids=["wrapped coin", "native coin"])
+def test_tax__makes_a_short_of_half_cheaper_than_the_sale(held_as: Callable[[StepInput], StepInput]) -> None:
     """3x is allowed, so that 10,000 tie up 3,333."""
-    plan, futures = passing(overweight_step())
+    plan, futures = passing(held_as(overweight_step()))
     (comparison,) = plan.layer(HedgeChoices).comparisons
     figures = dollars(comparison.excess, comparison.hedged_value, comparison.sale_tax, comparison.required_margin, comparison.capital_cost)
     assert comparison.is_hedged
