@@ -363,9 +363,17 @@ def _increases_of_assets(
         increases_raw[wrapped_token] = increases_raw.get(wrapped_token, 0) + increases_raw.get(
             NATIVE, 0
         )
-    if (cash := cash_flows.cash) is not None and (numeraire := cash.account.token) in increases_raw:
-        increases_raw[numeraire] = max(0, increases_raw[numeraire] - cash.unused_raw)
-    return increases_raw
+    return without_unused_cash(cash_flows, increases_raw)
+
+
+def without_unused_cash(cash_flows: CashFlows, increases_raw: Mapping[str, int]) -> dict[str, int]:
+    """Return increases without the numeraire that portfolio.use_cash leaves alone already."""
+    cash = cash_flows.cash
+    if cash is None or cash.account.token not in increases_raw:
+        return dict(increases_raw)
+    numeraire = cash.account.token
+    remaining_raw = max(0, increases_raw[numeraire] - cash.unused_raw)
+    return {**increases_raw, numeraire: remaining_raw}
 
 
 def increases_after_sales(

@@ -115,7 +115,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
 
     Money excluded above portfolio.max_live_value is available to a withdrawal. An increase is
     reserved up to the asset's balance above its configured reserve; claims do not reduce that
-    bound.
+    bound. What portfolio.use_cash leaves alone is reserved already.
     """
     step = cash_limit.restore_excluded_amounts(step)
     pending_raw: dict[str, int] = {}
@@ -126,6 +126,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
             else:
                 token = flow.token
             pending_raw[token] = pending_raw.get(token, 0) + flow.delta_raw
+    pending_raw = cash_limit.without_unused_cash(step.history.cash_flows, pending_raw)
     if not pending_raw:
         return step
     balances_raw = native_coin.held_balances(step)

@@ -14,6 +14,9 @@ from agent.execution.step_context import OutcomeKind
 from agent.guards import table
 from agent.model import (
     AdjustLiquidity,
+    CashAccount,
+    CashMemory,
+    ExpectedBalances,
     ExternalTransfer,
     ExternalTransferKind,
     Halt,
@@ -214,6 +217,29 @@ def test_withdrawal_leaves_an_unexplained_increase() -> None:
     assert [asset.reserve_raw for asset in assets_left] == [7, 7, raw(2_000, USDC)], "the reserve stays beneath"
     native = replace(rise, token=NATIVE, delta_raw=7)
     assert reserves(native) == nothing | {"WETH": 7}, "native coin is taken for its wrapped token"
+
+
+@pytest.mark.parametrize(
+    ("unused", "rise", "reserved"),
+    [
+        pytest.param(1_000, 1_000, 1_000, id="all of it is left alone"),
+        pytest.param(400, 1_000, 1_000, id="a part of it is in use"),
+        pytest.param(1_000, 300, 1_000, id="beside what was left alone before"),
+        pytest.param(0, 300, 300, id="all of it is in use"),
+    ],
+)
+def test_increase_left_alone_by_use_cash__is_reserved_once(unused: int, rise: int, reserved: int) -> None:
+    flow = ExternalTransfer(1, USDC.address, raw(rise, USDC), Fraction(rise * 10**6), 1, 2, NOW_S, True, None)
+    limit = 2_000 - unused
+    step = replace(portfolio_step(), history=history(unexplained_transfers=(flow,)))
+    step = replace(step, portfolio=replace(step.portfolio, use_cash_raw=raw(limit, USDC)))
+    account = CashAccount(USDC.address, raw(limit, USDC), raw(limit, USDC), raw(unused, USDC))
+    nothing_expected = ExpectedBalances((), (), (), None, 0)
+    step = cash_limit.reserve_unused_cash(step, CashMemory(account, (), (), 0, 0, (), 0), nothing_expected)
+
+    assets = transfers.reserve_pending_deposits(step).portfolio.assets
+
+    assert {asset.token.symbol: asset.reserve_raw for asset in assets}["USDC"] == raw(reserved, USDC)
 
 
 def test_reserved_payment_halts_while_it_is_short() -> None:
