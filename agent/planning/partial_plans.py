@@ -112,8 +112,15 @@ def _loss_left_beside_deposits(step: StepInput, new_deposits_value: Value) -> Va
     limit_bps = step.limits.daily_loss_bps
     if limit_bps is None:
         return None
-    base_value = max(Fraction(0), _investable_value(step) - new_deposits_value)
+    base_value = _value_beside_deposits(step, new_deposits_value)
     return base_value * Fraction(limit_bps, BPS) - step.history.budgets.loss_24h
+
+
+def _value_beside_deposits(step: StepInput, new_deposits_value: Value) -> Value:
+    """Return the value of the portfolio without new deposits, of which limits.daily_loss is a
+    share.
+    """
+    return max(Fraction(0), _investable_value(step) - new_deposits_value)
 
 
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:
@@ -162,12 +169,12 @@ def partial_plan_reason(step: StepInput, worst_case_value: Value) -> str:
     the whole trade.
     """
     limit_bps = step.limits.daily_loss_bps or 0
-    total = _investable_value(step)
+    base_value = _value_beside_deposits(step, automatic_deposits_value(step.history.cash_flows))
     needed_limit_bps = 0
-    if total:
+    if base_value:
         day_loss_value = max(step.history.budgets.loss_24h, Fraction(0)) + worst_case_value
         needed_limit_bps = (
-            ceil_int(day_loss_value * BPS / total / SUGGESTION_STEP_BPS) * SUGGESTION_STEP_BPS
+            ceil_int(day_loss_value * BPS / base_value / SUGGESTION_STEP_BPS) * SUGGESTION_STEP_BPS
         )
     return (
         f"the worst case of the whole trade exceeds the remainder of {DAILY_LOSS_LIMIT} "

@@ -55,7 +55,7 @@ def plan_proportional_part(
     fitting_fraction = _fitting_fraction(step, whole_plan)
     if fitting_fraction == 1 and reached_fraction >= REACHED_FRACTION:
         return whole_plan, Fraction(1)
-    if fitting_fraction < 1 and not _has_useful_room(step):
+    if fitting_fraction < 1 and not _has_useful_room(step, whole_plan):
         return whole_plan, Fraction(1)
     goal_fraction = Fraction(1)
     for _ in range(MAX_PLANS if move_values else 0):
@@ -116,19 +116,14 @@ def _fitting_fraction(step: StepInput, plan: Plan) -> Fraction:
     return (loss_left - gas_value) / (loss_value - gas_value) * REQUEST_MARGIN
 
 
-def _has_useful_room(step: StepInput) -> bool:
-    """True if enough of limits.daily_loss remains for a part."""
-    daily_loss_limit = daily_loss_left(
-        replace(
-            step,
-            history=replace(
-                step.history, budgets=replace(step.history.budgets, loss_24h=Fraction(0))
-            ),
-        )
-    )
+def _has_useful_room(step: StepInput, whole_plan: Plan) -> bool:
+    """True if enough of limits.daily_loss remains for a part of the plan."""
+    loss_left_of = daily_loss_left_for_exits if whole_plan.is_exit else daily_loss_left
+    budgets = replace(step.history.budgets, loss_24h=Fraction(0))
+    daily_loss_limit = loss_left_of(replace(step, history=replace(step.history, budgets=budgets)))
     return (
         daily_loss_limit is None
-        or (daily_loss_left(step) or Fraction(0)) >= daily_loss_limit * MIN_USEFUL_SHARE
+        or (loss_left_of(step) or Fraction(0)) >= daily_loss_limit * MIN_USEFUL_SHARE
     )
 
 

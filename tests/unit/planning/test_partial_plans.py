@@ -15,8 +15,22 @@ from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.layers import sales
-from agent.model import NATIVE_VENUE, ExternalTransferKind, Hold, Leg, LegPlace, Plan, PurchaseKind, PurchaseProgress, StepInput
+from agent.model import (
+    NATIVE_VENUE,
+    ExternalTransferKind,
+    Hold,
+    Leg,
+    LegPlace,
+    Payment,
+    PendingPayment,
+    Plan,
+    PurchaseKind,
+    PurchaseProgress,
+    StepInput,
+)
 from agent.planning import partial_plans, proposals
+from agent.planning.requests import raise_money_proposer
+from agent.policy.cash_flows.transfers import reserve_withdrawals
 from agent.reference import disagreement_loss, reference_prices
 from agent.units import BPS, NATIVE
 from tests.support.builders import ETHER, step_input, token, v2_pool, v3_pool, with_history, with_limits, with_snapshot
@@ -226,6 +240,37 @@ def test_partial_plan_reason_names_the_limit_that_would_do(lost: int, worst_case
 
     assert "limits.daily_loss (1 %)" in reason
     assert f'limits.daily_loss = "{percent}%" would allow it' in reason
+
+
+def test_limit_that_would_do_is_a_share_without_automatic_deposits() -> None:
+    """A fifth of the 10,000 came by itself: 110 are 1.375 % of the rest."""
+    deposit = transfer(kind=ExternalTransferKind.AUTOMATIC, value=Fraction(2_000 * MILLION))
+    step = with_history(limited_step(), accepted_deposits=(deposit,))
+
+    assert 'limits.daily_loss = "1.4%"' in partial_plans.partial_plan_reason(step, Fraction(110 * MILLION))
+
+
+@pytest.mark.parametrize(
+    ("fall", "cost_of_trades", "is_part"),
+    [
+        pytest.param(0, 0, True, id="nothing lost"),
+        pytest.param(20, 0, True, id="a fall of balances alone"),
+        pytest.param(0, 16, True, id="trades leave a quarter of the limit"),
+        pytest.param(0, 17, False, id="trades leave less than a quarter"),
+    ],
+)
+def test_sale_for_a_withdrawal_is_in_parts_beside_a_fall_of_balances(fall: int, cost_of_trades: int, is_part: bool) -> None:
+    """22 may be lost, the whole sale costs more."""
+    claim = PendingPayment(1, Payment(USDC.address, 9_000 * MILLION))
+    lost = {"loss_24h": Fraction((fall + cost_of_trades) * MILLION), "decrease_24h": Fraction(fall * MILLION)}
+    step = step_input({"WETH": 9_000, "USDC": 1_000}, {"WETH": 11_000, "USDC": 1_000}, depth=1_000_000)
+    step = with_limits(step, first_purchase_s=600, daily_loss_bps=20, plan_cost_bps=None, price_impact_bps=1_000)
+    step = reserve_withdrawals(with_history(step, pending_payments=(claim,), **lost))
+
+    plan = raise_money_proposer(USDC.address)(step).plan
+
+    assert plan is not None
+    assert partial_plans.fits_daily_loss(step, plan) is is_part
 
 
 # --- Plans
