@@ -10,6 +10,7 @@ from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
 from agent.model import (
     NATIVE_VENUE,
+    Leg,
     LegPlace,
     Plan,
     Portfolio,
@@ -82,29 +83,35 @@ def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], min_value: Val
     chain enforces the limit price too.
 
     Each minimum rises to an equal fraction of its leg's predicted output, never above the output
-    and never below its old value. A leg paid out in native coin keeps its minimum.
+    and never below its old value; that of a leg whose output is unwrapped to the wallet rises with
+    the unwrapping.
     """
     total_output_value = output_value(plan, prices)
     if total_output_value <= 0:
         return plan
-    legs = tuple(
-        (
-            replace(
-                leg,
-                min_out_raw=max(
-                    leg.min_out_raw,
-                    min(
-                        leg.amount_out_raw,
-                        ceil_int(leg.amount_out_raw * min_value / total_output_value),
-                    ),
-                ),
-            )
-            if leg.sink is LegPlace.WALLET and leg.venue != NATIVE_VENUE
-            else leg
-        )
-        for leg in plan.legs
+
+    def with_raised_minimum(leg: Leg) -> Leg:
+        raised_raw = ceil_int(leg.amount_out_raw * min_value / total_output_value)
+        return replace(leg, min_out_raw=max(leg.min_out_raw, min(leg.amount_out_raw, raised_raw)))
+
+    paying_legs = {
+        index
+        for index, leg in enumerate(plan.legs)
+        if leg.sink is LegPlace.WALLET and (leg.venue != NATIVE_VENUE or _unwraps_output(leg))
+    }
+    paying_legs |= {
+        index - 1 for index, leg in enumerate(plan.legs) if index and _unwraps_output(leg)
+    }
+    legs = (
+        with_raised_minimum(leg) if index in paying_legs else leg
+        for index, leg in enumerate(plan.legs)
     )
-    return replace(plan, legs=legs)
+    return replace(plan, legs=tuple(legs))
+
+
+def _unwraps_output(leg: Leg) -> bool:
+    """Return whether a leg unwraps the output of the leg before it to the wallet."""
+    return leg.venue == NATIVE_VENUE and leg.source is LegPlace.ROUTER
 
 
 def output_value(plan: Plan, prices: Mapping[str, Price]) -> Value:

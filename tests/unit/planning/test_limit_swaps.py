@@ -135,13 +135,28 @@ def test_limit_swap_raises_minimums_to_its_price() -> None:
     assert all(leg.min_out_raw <= leg.amount_out_raw for leg in plan.legs)
 
 
+def test_purchase_that_refills_gas_enforces_its_price_too() -> None:
+    step = native_step(ETHER // 50, 500, 10_000, native_floor_wei=ETHER // 20)
+    usual_plan = planner.plan_swap(step, USDC.address, WETH.address, 1_000 * 10**6)
+    output_raw = usual_plan.legs[-1].amount_out_raw
+
+    plan, _ = plan_limit_swap(step, USDC.address, WETH.address, 1_000 * 10**6, Fraction(output_raw, 1_000 * 10**6))
+
+    assert [leg.venue == NATIVE_VENUE for leg in plan.legs] == [False, True]
+    assert {leg.min_out_raw for leg in plan.legs} == {output_raw} != {leg.min_out_raw for leg in usual_plan.legs}
+    assert plan_limit_swap(step, USDC.address, WETH.address, 1_000 * 10**6, Fraction(output_raw + 1, 1_000 * 10**6))[0] is None
+
+
 ROUTER_LEG = leg(WETH.address, "HUB", 9, 300, sink=LegPlace.ROUTER, pool="pool", min_out_raw=290)
 SMALL_LEG = leg(WETH.address, USDC.address, 9, 501, pool="pool", min_out_raw=495)
 LARGE_LEG = leg(WETH.address, USDC.address, 9, 1_000, pool="pool", min_out_raw=990)
 
 
 ALL_LEGS = (ROUTER_LEG, SMALL_LEG, LARGE_LEG)
+UNWRAPPED_LEG = replace(LARGE_LEG, token_out=WETH.address, amount_out_raw=500, min_out_raw=490, sink=LegPlace.ROUTER)
 PAYOUT = leg(WETH.address, NATIVE, 500, 500, venue=NATIVE_VENUE, source=LegPlace.ROUTER, pool="weth", min_out_raw=490)
+REFILL = replace(PAYOUT, source=LegPlace.WALLET, min_out_raw=500)
+NATIVE_PRICES = UNIT_PRICES | {NATIVE: Fraction(1)}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +167,9 @@ PAYOUT = leg(WETH.address, NATIVE, 500, 500, venue=NATIVE_VENUE, source=LegPlace
         pytest.param(ALL_LEGS, UNIT_PRICES, 1_490, (290, 498, 993), id="same share, rounded up"),
         pytest.param(ALL_LEGS, UNIT_PRICES, 1_501, (290, 501, 1_000), id="all that the legs pay"),
         pytest.param(ALL_LEGS, UNIT_PRICES, 1_502, (290, 501, 1_000), id="more than they pay"),
-        pytest.param((PAYOUT, LARGE_LEG), UNIT_PRICES | {NATIVE: Fraction(1)}, 1_500, (490, 1_000), id="payout in native coin stays"),
+        pytest.param((UNWRAPPED_LEG, PAYOUT, LARGE_LEG), NATIVE_PRICES, 1_491, (497, 497, 994), id="unwrapping rises with its leg"),
+        pytest.param((UNWRAPPED_LEG, PAYOUT), NATIVE_PRICES, 500, (500, 500), id="all is unwrapped"),
+        pytest.param((LARGE_LEG, REFILL), NATIVE_PRICES, 1_000, (1_000, 500), id="unwrapping of the wallet's coin stays"),
         pytest.param((), UNIT_PRICES, 1, (), id="no legs"),
         pytest.param((ROUTER_LEG,), UNIT_PRICES, 1, (290,), id="router leg alone"),
         pytest.param((SMALL_LEG,), {}, 1, (495,), id="output without a price"),
