@@ -11,8 +11,10 @@ from agent.layers import planning as layer_planning
 from agent.layers import sales
 from agent.layers.policy import decide_without_swaps
 from agent.model import (
+    PORTFOLIO_SUBJECT,
     AdjustFutures,
     BlockedExit,
+    Decision,
     Halt,
     Hold,
     LayerDecision,
@@ -20,7 +22,6 @@ from agent.model import (
     LimitOrder,
     Limits,
     NoTradeZone,
-    OrderStates,
     Plan,
     Portfolio,
     PurchaseKind,
@@ -47,7 +48,7 @@ from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
-from agent.policy.orders import blocked_exits
+from agent.policy.orders import blocked_exits, exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import expiry_reason
 from agent.policy.triggers.no_trade_zone import no_plan_reason, uneconomic_plan_reason
@@ -607,10 +608,8 @@ def orders_proposer(orders: Sequence[LimitOrder]) -> Proposer:
         exit_proposal = _propose_exits_first(step_input)
         fill_proposal = None
         needs_more_ticks = False
-        decision = exit_proposal.decision_result.decision
-        reduces_futures = isinstance(decision, AdjustFutures) and decision.is_reducing
-        must_wait = isinstance(decision, Halt) or reduces_futures
-        if not must_wait and exit_proposal.plan is None:
+        is_first = _goes_before_orders(exit_proposal.decision_result.decision)
+        if not is_first and exit_proposal.plan is None:
             fill_proposal, _, needs_more_ticks = _propose_first_fill(
                 step_input, exit_proposal.decision_result, orders
             )
@@ -620,6 +619,15 @@ def orders_proposer(orders: Sequence[LimitOrder]) -> Proposer:
         return replace(proposal, needs_more_ticks=proposal.needs_more_ticks or needs_more_ticks)
 
     return lambda step_input: _propose_among_approvable(step_input, propose)
+
+
+def _goes_before_orders(decision: Decision) -> bool:
+    """Return whether no limit order is filled before a decision: data that must not be acted on, or
+    a due reduction of futures.
+    """
+    return isinstance(decision, Halt) or (
+        isinstance(decision, AdjustFutures) and decision.is_reducing
+    )
 
 
 def _propose_first_fill(
@@ -634,7 +642,7 @@ def _propose_first_fill(
     for order in orders:
         if (
             why := expiry_reason(step_input.snapshot, step_input.execution, order)
-            or _blocked_purchase_reason(step_input.portfolio, step_input.history.orders, order)
+            or _blocked_purchase_reason(step_input, order)
             or balance_changes.halt_reason(
                 step_input.portfolio, step_input.limits, step_input.history.cash_flows
             )
@@ -659,15 +667,18 @@ def _propose_first_fill(
     return None, why, needs_more_ticks
 
 
-def _blocked_purchase_reason(portfolio: Portfolio, orders: OrderStates, order: LimitOrder) -> str:
+def _blocked_purchase_reason(step: StepInput, order: LimitOrder) -> str:
     """Return why the order's purchase is blocked: an exit order keeps its token out of the market
-    and would sell it again. Empty otherwise.
+    and would sell it again, or would as soon as its blocks confirm it. Empty otherwise.
     """
+    portfolio = step.portfolio
     if order.token_out == portfolio.numeraire.address:
         return ""
-    exit_order = conditional_orders.fired_exit_order(orders.states, order.token_out)
+    exit_order = conditional_orders.fired_exit_order(step.history.orders.states, order.token_out)
     if exit_order is None:
-        return ""
+        subjects = (order.token_out, PORTFOLIO_SUBJECT)
+        notes = exits.unconfirmed_notes(step, exits_only=True, subjects=subjects)
+        return f"waits: {'; '.join(notes)}" if notes else ""
     return (
         f"waits: {portfolio.token(order.token_out).label} is kept out of the market by"
         f" {conditional_orders.order_name(portfolio, exit_order)}"
@@ -686,7 +697,8 @@ def single_order_proposer(order: LimitOrder) -> Proposer:
             return Proposal(replace(decision_result, is_reviewed=False), None)
         why = f"waits: {decision_result.decision.reason}"
         needs_more_ticks = False
-        if exit_proposal.plan is None:
+        is_first = _goes_before_orders(decision_result.decision)
+        if not is_first and exit_proposal.plan is None:
             fill_proposal, why, needs_more_ticks = _propose_first_fill(
                 step_input, decision_result, (order,)
             )

@@ -457,9 +457,12 @@ def _waiting_text(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
     )
 
 
-def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]:
+def unconfirmed_notes(
+    step: StepInput, *, exits_only: bool = False, subjects: Collection[str] | None = None
+) -> list[str]:
     """Return notes on orders that would change at current prices without confirmation;
-    `exits_only` restricts them to exits that would fire.
+    `exits_only` restricts them to exits that would fire, `subjects` to those of some tokens or of
+    the portfolio.
     """
     portfolio = step.portfolio
     order_by_key = orders_by_key(step.history.orders.states)
@@ -469,6 +472,7 @@ def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]
         if order.key in order_by_key
         and order.stage is not order_by_key[order.key].stage
         and (not exits_only or (order.is_exit and order.stage is OrderStage.FIRED))
+        and (subjects is None or order.token in subjects)
     ]
     block_count = step.policy.confirm_blocks
     return [

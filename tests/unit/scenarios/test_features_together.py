@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
+
 from agent.guards import table
 from agent.layers.gradual.planning import schedule_plan as in_time
 from agent.layers.gradual.state import ExecutionProgress, GradualResult, GradualState, SliceDraw
@@ -17,6 +19,7 @@ from agent.model import (
     OrderKind,
     OrdersConfig,
     OrderStage,
+    OrderTerms,
     Payment,
     Payout,
     PendingPayment,
@@ -144,6 +147,30 @@ def test_exit__comes_before_a_manual_order_at_its_price() -> None:
     assert alone.plan is None
     assert isinstance(alone.decision_result.decision, Hold)
     assert mentions(alone.decision_result.decision.reason, "stop_loss", "WETH")
+
+
+@pytest.mark.parametrize(
+    ("bought", "stop", "waits"),
+    [
+        pytest.param("WETH", terms("WETH", STOP, 1_900), True, id="its own stop"),
+        pytest.param("WETH", terms("", STOP, None, 500), True, id="stop of the portfolio"),
+        pytest.param("WBTC", terms("WETH", STOP, 1_900), False, id="stop of another token"),
+        pytest.param("WETH", terms("WETH", STOP, 1_500), False, id="stop that is far"),
+    ],
+)
+def test_order_by_hand__waits_while_an_exit_of_its_token_awaits_blocks(bought: str, stop: OrderTerms, waits: bool) -> None:
+    bot = three(stop)
+    bot.confirm = 2
+    bot.look({"WETH": 2_000, "WBTC": 60_000})
+    calm = {"WETH": 2_000, "WBTC": 60_000}
+    step = apply_orders(bot.seen({"WETH": 1_600, "WBTC": 60_000}, [calm, calm]))
+    buys = LimitOrder("o1", USDC.address, token(bought).address, raw(100, USDC), Fraction(1, 10**9), 2_000_000_000, 0)
+
+    proposal = proposals.single_order_proposer(buys)(step)
+
+    assert (proposal.plan is None) is waits
+    assert ("do not confirm it" in proposal.decision_result.decision.reason) is waits
+    assert proposals.orders_proposer((buys,))(step).decision_result.filled_order_id == ("" if waits else "o1")
 
 
 def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:

@@ -36,7 +36,7 @@ from agent.model import (
 )
 from agent.model.futures import Hedge, MarginAccount, PerpOrder, PerpOrderKind
 from agent.model.transactions import PerpFill
-from agent.planning.proposals import orders_proposer, propose_rebalance
+from agent.planning.proposals import orders_proposer, propose_rebalance, single_order_proposer
 from agent.policy import failures
 from agent.policy.decide import decide
 from agent.ports import Grant
@@ -90,6 +90,7 @@ def test_limit_orders__do_not_delay_a_reduction(margin_account: MarginAccount) -
     order = LimitOrder("one", token("WETH").address, token("USDC").address, E18 // 10, Fraction(1, 10**20), NOW_S + 100, NOW_S)
     propose = orders_proposer([order])
     assert isinstance(propose(step_of(margin_account)).decision_result.decision, AdjustFutures)
+    assert single_order_proposer(order)(step_of(margin_account)).plan is None
     assert propose(with_policy(step_of(margin_account), None)).decision_result.filled_order_id == "one"
 
 
