@@ -31,7 +31,7 @@ def require_agreement(performance: Performance, daily_returns: Sequence[float]) 
         raise Refused(
             f"the returns of this period contradict each other: {differences}",
             verdicts,
-            "do not use them; run trimtab ledger check, and report a defect of trimtab if it is sound",
+            "do not use them; run trimtab books check, and report a defect of trimtab if it is sound",
         )
 
 

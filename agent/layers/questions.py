@@ -35,7 +35,7 @@ class LayerFaults:
     holdings: Callable[[StepInput], Sequence[str]] = lambda step: ()
     """Faults of what the layer holds outside the wallet, which halt the spot portfolio."""
     stop: Callable[[StepInput], str] = lambda step: ""
-    """Reason to stop all trading but exits, until the owner decides."""
+    """Reason to stop all trading, exits too, until the owner decides."""
     exits_only: Callable[[StepInput], str] = lambda step: ""
     """Fault during which only exits and withdrawals of liquidity are allowed."""
 

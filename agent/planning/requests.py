@@ -256,7 +256,8 @@ def _sell_all_assets(step: StepInput, whole_step: StepInput) -> Proposal:
                 layer_refusal = refusal
     drifts = compute_drifts(step, reference_prices(step).price_by_token)
     quarantine_notes = _quarantine_notes(step)
-    if investable_total(drifts) == 0 and not has_unpriced_assets and not quarantine_notes:
+    keeps_assets = has_unpriced_assets or quarantine_notes or step.blocked_exits
+    if investable_total(drifts) == 0 and not keeps_assets:
         return _owner_proposal(
             step, Hold("nothing to sell: all balances are zero or reserved"), None
         )

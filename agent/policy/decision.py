@@ -156,7 +156,7 @@ class DecisionContext:
 
     @cached_property
     def stop_fault(self) -> Fault | None:
-        """Reason to stop all trading; None if trading is allowed."""
+        """Reason to stop all trading, exits too; None if trading is allowed."""
         step = self.step
         return first_fault(
             (HaltCode.STOPPED, step.history.stop_reason),

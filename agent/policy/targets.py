@@ -125,9 +125,10 @@ def choose_allocation(
             for token in weight_bps_by_token
         ]
         previous_bps_by_market = dict(last_allocation.market_bps)
+        bps_by_market = dict(market_weights_bps)
         weight_moves_bps += [
-            abs(market_weight_bps - previous_bps_by_market.get(market, 0))
-            for market, market_weight_bps in market_weights_bps
+            abs(bps_by_market.get(market, 0) - previous_bps_by_market.get(market, 0))
+            for market in {**previous_bps_by_market, **bps_by_market}
         ]
         largest_move_bps = (
             BPS

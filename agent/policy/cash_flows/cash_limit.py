@@ -431,6 +431,8 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         )
         if exit_order is not None and asset.target_bps == 0:
             reserve_reason = "dust of an order, and the reserve"
+        elif conditional_orders.is_entry_pending(step.history, token):
+            reserve_reason = "dust that awaits its entry, and the reserve"
         else:
             reserve_reason = "configured reserve"
         reserved_parts = [(claim.payment.raw, f"withdrawal {claim.request_id}") for claim in claims]

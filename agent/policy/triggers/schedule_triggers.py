@@ -89,7 +89,7 @@ def _build_staged(*key_values: Any) -> StagedTrigger:
 
 
 def validate_schedule(schedule: Schedule, key_prefix: str = "", table: str = TRIGGER_TABLE) -> None:
-    """Raise ConfigError unless the schedule's times exist and are 30 minutes to 28 days apart."""
+    """Raise ConfigError unless an interval is of 30 minutes to 28 days, and a cron time exists."""
     match schedule:
         case Every(every_s):
             if not MIN_INTERVAL_S <= every_s <= MAX_INTERVAL_S:

@@ -167,6 +167,23 @@ def test_a_weight_of_futures_is_compared_with_the_last_one(moved_bps: int, waits
         assert choose_allocation(settings, step.portfolio.assets, inputs, last).weights_bps == first.weights_bps
 
 
+@pytest.mark.parametrize(("gone_bps", "stays"), [(0, True), (300, True), (301, False), (-301, False)])
+def test_a_market_that_loses_its_weight_counts_for_the_churn(gone_bps: int, stays: bool) -> None:
+    sides = tuple(FuturesSide(f"{symbol} market", token(symbol).address, is_long=True) for symbol in ("WETH", "WBTC"))
+    risk = FuturesRisk(sides, 20_000, 2_000, 2_500, 10_000)
+    settings = allocator(AllocationMethod.FUTURES_VOLATILITY, (), limits=(), futures=risk, churn_bps=300)
+    step = weighed(settings, recorded(moves()))
+    inputs = allocator_inputs(step)
+    first = choose_allocation(settings, step.portfolio.assets, inputs, None)
+    bps_by_market = dict(first.market_bps)
+    last_bps_by_market = bps_by_market | {"WBTC market": bps_by_market["WBTC market"] + 100, "LINK market": gone_bps}
+    last = replace(first, market_bps=tuple(last_bps_by_market.items()))
+
+    chosen = choose_allocation(settings, step.portfolio.assets, inputs, last)
+
+    assert dict(chosen.market_bps) == (last_bps_by_market if stays else bps_by_market)
+
+
 @pytest.mark.parametrize("method", [AllocationMethod.EQUAL, AllocationMethod.FUTURES_VOLATILITY])
 @pytest.mark.parametrize("limit_bps", [None, 300])
 def test_a_market_that_loses_its_weight_waits_for_the_owner(method: AllocationMethod, limit_bps: int | None) -> None:

@@ -486,6 +486,9 @@ def test_selling_everything_skips_only_assets_in_conflict() -> None:
     outcome = evaluated(step, requests.propose_selling_everything)
     assert outcome.kind is not OutcomeKind.PLANNED
     assert any(exit_.token == LINK.address and ORACLE in exit_.why for exit_ in outcome.decision_result.blocked_exits)
+    without_cash = exclude_blocked_exits(with_balances(step, {USDC.address: 0}), [BlockedExit(LINK.address, "its pools disagree", "")])
+    outcome = evaluated(without_cash, requests.propose_selling_everything)
+    assert mentions(outcome.reason, requests.SOLD_OUT_TEXT, "LINK", "its pools disagree")
 
 
 def test_selling_out_needs_only_its_own_price() -> None:

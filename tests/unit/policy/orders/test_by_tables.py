@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 
 from agent.model import Halt, HaltCode, Hold, OrderKind, OrderStage, OrderTerms, Rebalance, WeightReallocation
+from agent.policy.cash_flows.cash_limit import excluded_amounts
 from tests.support.builders import history
 from tests.support.standing_orders import WIDE, Bot, look, price_of, terms, three, two
 from tests.support.text import mentions
@@ -72,6 +73,12 @@ def test_waiting_entry_with_a_crumb_is_no_small_portfolio() -> None:
     bot = two(terms("WETH", ENTRY, 1_500), weth=11, usdc=10_100)
     assert isinstance(look(bot, 2_000), Hold)
     assert bot.coins["WETH"] == Fraction(11, 2_000)
+
+
+def test_dust_that_waits_for_its_entry_is_named_as_such() -> None:
+    bot = two(terms("WETH", ENTRY, 1_500), weth=5, usdc=10_100)
+    look(bot, 2_000)
+    assert [why for _, _, why in excluded_amounts(bot.step)] == ["dust that awaits its entry, and the reserve"]
 
 
 @pytest.mark.parametrize(
