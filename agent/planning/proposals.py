@@ -326,6 +326,8 @@ def plan_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | Blocke
     failure it is sold without a route through another token, if the market allows, because that
     token may be at fault.
     """
+    if gas_reason := exits.kept_for_gas_reason(step, token):
+        return BlockedExit(token, gas_reason, "wait until gas is cheaper, or add native coin")
     if blocked_exits.avoids_other_tokens(step.history, step.progress.direct_route_tokens, token):
         only_tokens = (token, step.portfolio.numeraire.address)
         if isinstance(plan := _plan_exit_among(step, decision, token, only_tokens), Plan):

@@ -50,7 +50,7 @@ from agent.policy.orders.conditional import (
     was_filled_when_armed,
 )
 from agent.reference import ReferencePrices, price_fault, reference_prices
-from agent.units import BPS, Price, Value, format_time, largest_remainder
+from agent.units import BPS, Price, Value, decimal_text, format_time, largest_remainder
 
 MAX_SHARE_FACTOR = Fraction(10, 9)
 """Factor by which the shares of unsold assets may change in an exit, because its cost reduces the
@@ -243,6 +243,27 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
         drift.token
         for drift in leaving_drifts
         if 0 < drift.investable_raw * drift.price >= min_value
+    )
+
+
+def kept_for_gas_reason(step: StepInput, token: str) -> str:
+    """Return why next to nothing of a native asset can be sold: the gas of a step keeps the rest.
+    Empty for other assets, and if enough can be sold.
+    """
+    asset = step.portfolio.asset(token)
+    price = reference_prices(step).price_by_token.get(token)
+    if not asset.includes_native or price is None:
+        return ""
+    sellable_raw = native_coin.unwrappable_raw(
+        step.snapshot, step.portfolio
+    ) + native_coin.wrappable_wei(step.snapshot, step.portfolio, step.limits)
+    drifts = drifts_if_known(step, reference_prices(step).price_by_token)
+    if sellable_raw * price >= dust_value(step.limits, drifts):
+        return ""
+    gas_price_wei = native_coin.worst_gas_price_wei(step.snapshot, step.limits)
+    return (
+        "what is left of it is kept for gas, which may cost"
+        f" {decimal_text(gas_price_wei, 9)} gwei now"
     )
 
 

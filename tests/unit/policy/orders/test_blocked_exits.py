@@ -49,6 +49,7 @@ from agent.reference.floors import fair_floor
 from agent.units import Token
 from agent.venues.composer import leg_floors
 from tests.support.builders import (
+    ETHER,
     Number,
     brought_up,
     split,
@@ -79,6 +80,7 @@ from tests.support.decisions.exits import (
     step_with_stops,
     step_with_unpriced_stop,
 )
+from tests.support.decisions.native_coin import native_step
 from tests.support.fakes.evidence import FakeEvidenceSource
 from tests.support.lp_worlds import quiet, ranged, wanted, world
 from tests.support.plans import assert_refused, evidence, verdict
@@ -489,6 +491,32 @@ def test_selling_everything_skips_only_assets_in_conflict() -> None:
     without_cash = exclude_blocked_exits(with_balances(step, {USDC.address: 0}), [BlockedExit(LINK.address, "its pools disagree", "")])
     outcome = evaluated(without_cash, requests.propose_selling_everything)
     assert mentions(outcome.reason, requests.SOLD_OUT_TEXT, "LINK", "its pools disagree")
+
+
+KEPT_WEI = ETHER * 18 // 100
+"""Native coin of which 0.02 are the floor, and 0.16 pay a step of two million gas."""
+
+
+@pytest.mark.parametrize(
+    ("native_wei", "wrapped_usd", "is_kept"),
+    [
+        pytest.param(KEPT_WEI, 0, True, id="nothing beyond the gas of a step"),
+        pytest.param(KEPT_WEI, 1, True, id="dust of wrapped coin"),
+        pytest.param(KEPT_WEI, 100, False, id="wrapped coin"),
+        pytest.param(ETHER, 0, False, id="more than the gas of a step"),
+    ],
+)
+def test_exit_of_native_coin_names_the_gas_that_keeps_it(native_wei: int, wrapped_usd: int, is_kept: bool) -> None:
+    step = native_step(
+        native_wei, wrapped_usd, 5_000, native_floor_wei=ETHER // 50, gas_price_wei=None, plan_cost_bps=None, min_trade=Fraction(10**7)
+    )
+    head = replace(step.snapshot.head, base_fee_wei=40 * 10**9)
+    step = with_snapshot(step, head=head, priority_fee_wei=0)
+
+    outcome = evaluated(step, requests.sell_out_proposer(WETH.address))
+
+    assert (outcome.kind is OutcomeKind.PLANNED) is not is_kept
+    assert ("is kept for gas, which may cost 80 gwei now" in outcome.reason) is is_kept
 
 
 def test_selling_out_needs_only_its_own_price() -> None:
