@@ -139,14 +139,14 @@ class SafeContract:
         owners = self.owners()
         threshold = self.threshold()
         count = len({*signed_by} & {*owners})
-        plural = "" if count == 1 else "s"
-        count_text = f" ({count} signature{plural} collected, {threshold} needed)" if count else ""
+        count_text = f" ({_signatures_text(count)} collected, {threshold} needed)" if count else ""
         execution_text = f"execute it with trimtab proposal execute --send{note}"
         if count >= threshold:
             return NextAct(f"its execution{count_text}", f"have anyone {execution_text}")
-        more_text = f"{threshold - count} more" if count else str(threshold)
+        missing_count = threshold - count
+        more_text = f"{missing_count} more" if count else str(missing_count)
         return NextAct(
-            f"its signature{count_text}",
+            f"{_signatures_text(missing_count, more_text)}{count_text}",
             f"have {more_text} of {len(owners)} owners sign it with trimtab proposal sign, and anyone"
             f" {execution_text}",
         )
@@ -242,6 +242,10 @@ def signing_json(safe: str, tx: UnsignedTx) -> dict[str, Any]:
         "safe_tx_hash": safe_tx_hash(safe, tx),
         "typed_data": typed_data_json,
     }
+
+
+def _signatures_text(count: int, count_text: str = "") -> str:
+    return f"{count_text or count} signature{'' if count == 1 else 's'}"
 
 
 def _field_values(tx: UnsignedTx) -> list[Any]:

@@ -97,8 +97,8 @@ def test_waiting_proposal__names_missing_signatures_and_a_pause(scene: tuple[Age
         return caught.value
 
     for count, awaited, instruction in (
-        (0, "its signature", "have 2 of 3 owners sign it"),
-        (1, "its signature (1 signature collected, 2 needed)", "have 1 more of 3 owners sign it"),
+        (0, "2 signatures", "have 2 of 3 owners sign it"),
+        (1, "1 more signature (1 signature collected, 2 needed)", "have 1 more of 3 owners sign it"),
         (2, "its execution (2 signatures collected, 2 needed)", "have anyone execute it with trimtab proposal execute --send"),
     ):
         sign_and_send(agent, *[FIRST, SECOND][max(0, count - 1) : count])
@@ -115,7 +115,7 @@ def test_the_status_names_what_waits_and_what_to_do(anvil_chain: LocalChain, sce
     def sentence() -> str:
         return next(text for text in agent.status().warnings if document["id"] in text)
 
-    assert mentions(sentence(), document["description"], "awaits its signature until", "have 2 of 3 owners sign it")
+    assert mentions(sentence(), document["description"], "awaits 2 signatures until", "have 2 of 3 owners sign it")
     sign_and_send(agent, FIRST, SECOND)
     assert mentions(sentence(), "awaits its execution (2 signatures collected, 2 needed)", "trimtab proposal execute --send")
     api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
