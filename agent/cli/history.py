@@ -233,6 +233,8 @@ def _show_pending(document: Document, hint: str) -> None:
         _show_transactions(document)
     if document.get("booked"):
         say(f"Booked: {document['booked']}.")
+    for withdrawn_text in document.get("withdrawn", ()):
+        note(withdrawn_text)
     if document["waiting"]:
         note(hint)
     else:

@@ -11,7 +11,7 @@ from functools import partial
 
 from agent import codec
 from agent.errors import Refused, Retryable, TrimtabError, UnsendableTransaction
-from agent.execution.executor import AwaitingExternalSignature
+from agent.execution.executor import AwaitingExternalSignature, withdrawn_proposal_texts
 from agent.execution.settlement import after_gas, settle_mined
 from agent.execution.step_context import (
     CaughtUpReader,
@@ -435,7 +435,12 @@ def cancel_and_revoke(
         for note in dict.fromkeys(intent.note for intent in pending_intents(store.journal))
     ]
     ended_intents = _with_cancels(store.journal, initial_pending_intents)
-    reason = _cancel_summary(why, initial_pending_intents, ended_intents, sent_intents, failures)
+    withdrawn_texts = withdrawn_proposal_texts(
+        store.journal, store.proposals, ended_intents, step_input.snapshot.head.timestamp_s
+    )
+    reason = _cancel_summary(
+        why, initial_pending_intents, ended_intents, sent_intents, [*withdrawn_texts, *failures]
+    )
     if failures:
         kind = OutcomeKind.FAILED
     elif initial_pending_intents or sent_intents:
@@ -487,9 +492,9 @@ def _cancel_summary(
     initial_pending_intents: Sequence[Intent],
     ended_intents: Sequence[Intent],
     sent_intents: Sequence[Intent],
-    failures: Sequence[str],
+    remarks: Sequence[str],
 ) -> str:
-    if not initial_pending_intents and not sent_intents and not failures:
+    if not initial_pending_intents and not sent_intents and not remarks:
         return f"hard pause ({why}): no pending transactions, no open allowances"
     resting_ids = {intent.id for intent in initial_pending_intents if intent.is_resting}
     mined_intents = [
@@ -511,4 +516,4 @@ def _cancel_summary(
     if sent_intents:
         revoked_count = sum(intent.succeeded for intent in sent_intents)
         sentences.append(f"{revoked_count} of {len(sent_intents)} allowances set to zero")
-    return f"hard pause ({why}): {'; '.join([*sentences, *failures])}"
+    return f"hard pause ({why}): {'; '.join([*sentences, *remarks])}"

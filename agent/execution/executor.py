@@ -5,7 +5,7 @@ change is recorded before the action.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -207,6 +207,27 @@ def execution_period(intent: Intent, grant: Grant) -> str:
     """Return until when the chain accepts a proposed call, in words."""
     deadline_s = chain_deadline_s(intent, grant)
     return "at any time" if deadline_s is None else f"until {format_time(deadline_s)}"
+
+
+def withdrawn_proposal_texts(
+    journal: IntentStore, proposals: ProposalStore, intents: Sequence[Intent], now_s: int
+) -> list[str]:
+    """Return a sentence about each of these intents that was withdrawn here as a proposal, and that the
+    chain still accepts from whoever has its signatures. `now_s` is the chain's time.
+    """
+    proposed_ids = proposals.proposal_blocks()
+    texts = []
+    for intent in intents:
+        grant = journal.grant(intent.id)
+        deadline_s = chain_deadline_s(intent, grant)
+        has_expired = deadline_s is not None and now_s >= deadline_s
+        if intent.id in proposed_ids and is_dropped(intent) and not has_expired:
+            texts.append(
+                f'"{intent.note}" is withdrawn, but signatures given elsewhere still count: it can be'
+                f" executed {execution_period(intent, grant)}; only another transaction at nonce"
+                f" {intent.tx.nonce} makes it void"
+            )
+    return texts
 
 
 WITHDRAWAL_ADVICE = (

@@ -163,6 +163,39 @@ def test_cancelled__history_and_pending_transactions_say_so(scene: tuple[Agent, 
     assert why in explanation
 
 
+def test_withdrawn__every_command_says_that_signatures_still_count(
+    scene: tuple[Agent, SafeWallet, dict[str, Any]],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent, _, swap = scene
+    monkeypatch.setenv("COLUMNS", "400")
+    config = ("--config", str(agent.context.loaded_config.path))
+    for words in (("cancel", "--send", "--yes"), ("pause", "--hard", "--send", "--yes"), ("stop", "--send", "--yes")):
+        shown = in_process(capfd, monkeypatch, *words, *config)
+        until = f"until {format_time(swap['expires_s'])}"
+        assert mentions(
+            shown.out + shown.err, "is withdrawn, but signatures given elsewhere still count", until, "at nonce 0 makes it void"
+        )
+        assert api.list_proposals(agent)["proposals"] == []
+        resume(agent)
+        swap = proposal(agent)
+    sign_and_send(agent, FIRST, SECOND)
+    previewed = in_process(capfd, monkeypatch, "stop", *config)
+    assert f"signatures of the proposal {swap['id']}: 2" in previewed.out
+    api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+    assert maintenance.cancel(agent)["withdrawn"] == []
+
+
+def test_cancel__expired_swap__lists_it_alone_and_as_void(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    agent, _, _ = scene
+    assert len(maintenance.cancel(agent)["transactions"]) == 1
+    proposal(agent)
+    anvil_chain.warp(1_801)
+    document = maintenance.cancel(agent)
+    assert (len(document["transactions"]), document["withdrawn"]) == (1, [])
+
+
 def dying_at(event: str) -> Any:
     def progress(text: str) -> None:
         if "rejection" in text or text == event:

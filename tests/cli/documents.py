@@ -41,7 +41,7 @@ DOCUMENTS: dict[str, Any] = {
     "history": records.HistoryDocument,
     "explain": records.ExplanationDocument,
     "txs": records.TransactionsDocument,
-    "cancel": records.SettledTransactionsDocument | records.PendingTransactionsDocument,
+    "cancel": records.CancelledTransactionsDocument | records.PendingTransactionsDocument,
     "reconcile": records.SettledTransactionsDocument | records.PendingTransactionsDocument,
     "adopt": mapping_documents.AdoptedNonceDocument,
     "flows": records.TransfersDocument,

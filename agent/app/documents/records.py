@@ -245,6 +245,14 @@ class SettledTransactionsDocument(PendingTransactionsDocument):
     booked: int
 
 
+class CancelledTransactionsDocument(SettledTransactionsDocument):
+    """Cancelled transactions; `withdrawn` says which proposals the chain still accepts from whoever has
+    their signatures.
+    """
+
+    withdrawn: list[str]
+
+
 class TransfersDocument(TypedDict):
     """External transfers; `halts` is the reason if they halt trading, otherwise empty."""
 

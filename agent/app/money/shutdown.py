@@ -5,7 +5,7 @@ resumed, and none waits for one before it that is refused.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from agent.app.money.sales_of_stop import (
     total_of_sales,
     unsold_assets_text,
 )
+from agent.app.records.kill_switch import signed_proposal_texts
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.execution.approvals import (
@@ -32,6 +33,7 @@ from agent.execution.approvals import (
     revoke_allowances,
 )
 from agent.execution.bookkeeping import update_ledger
+from agent.execution.executor import withdrawn_proposal_texts
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.guards import table
 from agent.layers.futures.state import futures_policy, margin_account
@@ -230,6 +232,7 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
         wait_reasons.insert(0, f"the sale waits: {sale_problem}")
     elif unsold_text:
         wait_reasons.insert(0, unsold_text)
+    wait_reasons += signed_proposal_texts(context.store)
     return ShutdownReport(
         step,
         to_stable,
@@ -268,6 +271,7 @@ class _Shutdown:
         self._sale_waits = request.sells_everything
         self._unsold_text = ""
         self._unrevoked_text = ""
+        self._withdrawn_text = ""
 
     def execute(self) -> ShutdownReport:
         """Cancel, revoke, sell and pay; return the report. A part that is refused, or that an
@@ -311,6 +315,7 @@ class _Shutdown:
                     " allowances",
                     self._unrevoked_text,
                     self._unsold_text,
+                    self._withdrawn_text,
                     "trimtab resume restarts trading",
                 )
                 if sentence
@@ -380,15 +385,20 @@ class _Shutdown:
         """Cancel pending transactions, and end limit orders and gradual executions. Raises Retryable
         while an order is open at a venue.
         """
+        store = self._context.store
+        intents: Sequence[Intent] = ()
         try:
-            self._transactor.executor.cancel_pending("stopped by the owner")
+            intents = self._transactor.executor.cancel_pending("stopped by the owner")
         finally:
-            step = current_step_input(self._context.readers, self._context.store)
-            executions = self._context.store.executions
+            step = current_step_input(self._context.readers, store)
+            executions = store.executions
             now_s = step.snapshot.head.timestamp_s
+            self._withdrawn_text = "; ".join(
+                withdrawn_proposal_texts(store.journal, store.proposals, intents, now_s)
+            )
             for execution_id in executions.open_execution_ids():
                 executions.end(execution_id, ExecutionState.CANCELLED, "the bot was stopped", now_s)
-        for intent in self._context.store.journal.open_intents():
+        for intent in store.journal.open_intents():
             if intent.tx.is_venue_order:
                 raise Retryable(f'"{intent.note}" is still open at the venue', code=ErrorCode.VENUE)
 

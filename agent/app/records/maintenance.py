@@ -23,6 +23,7 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError
 from agent.execution.approvals import pending_intents
+from agent.execution.executor import withdrawn_proposal_texts
 from agent.execution.settlement import settle_mined
 from agent.model import Intent, IntentState, PerpOrder
 from agent.ports.perpetuals import futures_grant
@@ -35,6 +36,7 @@ from agent.store.transitions import OPEN_STATES
 if TYPE_CHECKING:
     from agent.app.documents.records import (
         BackupDocument,
+        CancelledTransactionsDocument,
         JournalStateDocument,
         PendingTransactionsDocument,
         RestoreDocument,
@@ -98,22 +100,34 @@ def reconcile(
     }
 
 
-def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledTransactionsDocument:
+def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> CancelledTransactionsDocument:
     """Cancel every pending transaction at its nonce, drop those never sent, and wait for the
     result. Raises Refused while paused or above the gas caps, OperatorNeeded if the chain refuses a
     cancel.
     """
     store = agent.context.store
     with wiring.open_transactor(agent.context, never_confirm, progress) as transactor:
-        pending_nonces = {intent.tx.nonce for intent in pending_intents(store.journal)}
+        initial_intents = pending_intents(store.journal)
+        pending_nonces = sorted({intent.tx.nonce for intent in initial_intents})
+        ended_ids = {
+            intent.id
+            for nonce in pending_nonces
+            for intent in store.journal.intents_at(nonce)
+            if intent not in initial_intents
+        }
         transactor.executor.cancel_pending(CANCEL_REASON)
         booked_count = _book_mined(agent)
     intents = [
-        intent for nonce in sorted(pending_nonces) for intent in store.journal.intents_at(nonce)
+        intent
+        for nonce in pending_nonces
+        for intent in store.journal.intents_at(nonce)
+        if intent.id not in ended_ids
     ]
+    now_s = agent.context.clock.now_s()
     return {
         "transactions": [_journalled_document(intent) for intent in intents],
         "booked": booked_count,
+        "withdrawn": withdrawn_proposal_texts(store.journal, store.proposals, intents, now_s),
         **_journal_document(store),
     }
 
