@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from agent.chain.safe import SafeContract
 from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
+from agent.localchain.world import dev_accounts as accounts
 from agent.model import RequestState
 from agent.units import decimal_text
 from tests.cli.tools import in_process
@@ -99,6 +101,23 @@ def test_payment_of_native_coin__is_no_empty_call(
         assert "empty call" not in list_text
         execute(agent)
         assert native_of(anvil_chain, HOME) - there == ETHER // 4
+
+
+def test_payment_to_an_unconfirmed_address__is_refused_while_a_proposal_waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    stranger = accounts()[8].address
+    with reopened_agent(anvil_chain, loaded) as agent:
+        reserve = transfers.WithdrawalRequest("0.25", "WETH")
+        assert transfers.withdraw(agent, reserve, send=True, confirm=lambda _: True).state == "reserved"
+        propose_payment(agent, "0.5", "WETH")
+        waiting = api.list_proposals(agent)
+        for act in (
+            lambda: transfers.withdraw(agent, replace(reserve, to=stranger, again=True), send=True, confirm=lambda _: True),
+            lambda: transfers.resume_withdrawal(agent, 1, to=stranger, send=True, confirm=lambda _: True),
+        ):
+            with pytest.raises(Refused, match=f"payout_address: {stranger} is not a confirmed payout address"):
+                act()
+        assert [row["id"] for row in api.list_proposals(agent)["proposals"]] == [row["id"] for row in waiting["proposals"]]
 
 
 @pytest.mark.parametrize("is_dropped", [False, True], ids=["still listed", "dropped"])

@@ -456,7 +456,8 @@ def withdraw(
     step = transfers.reserve_pending_deposits(agent.step_input())
     if not send:
         return new_run(step).report(step)
-    new_run(step, settles_first=True)  # an impossible one is refused before waiting for the wallet
+    # an impossible one is refused before waiting for the wallet, or for a proposal
+    new_run(step, settles_first=True).require_confirmed_address(step)
     with wiring.open_transactor(
         agent.context, lambda outcome: run.confirm_and_record_sale(outcome, confirm), progress
     ) as transactor:
@@ -501,6 +502,7 @@ def resume_withdrawal(
     run = new_run(step)
     if not send:
         return run.report(step)
+    run.require_confirmed_address(step)
     with wiring.open_transactor(
         agent.context, lambda outcome: run.confirm_and_record_sale(outcome, confirm), progress
     ) as transactor:

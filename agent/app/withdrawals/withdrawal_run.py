@@ -145,6 +145,11 @@ class WithdrawalRun:
         self._repeats = repeats
         self.sent_intents: list[Intent] = []
 
+    def require_confirmed_address(self, step: StepInput) -> None:
+        """Raise Refused for a recipient whom the owner has not confirmed."""
+        verdicts = self._verdicts(step)
+        table.require_payout_allowed([v for v in verdicts if v.guard == "payout_address"])
+
     def report(
         self,
         step: StepInput,
