@@ -203,6 +203,11 @@ def is_dropped(intent: Intent) -> bool:
     return intent.state is IntentState.CANCELLED and intent.tx_hash is None
 
 
+def rejection_of(tx: UnsignedTx, wallet: str) -> UnsignedTx:
+    """Return the empty call of the wallet to itself that makes `tx` void once it is mined."""
+    return replace(tx, to=wallet, value_wei=0, data="0x")
+
+
 def execution_period(intent: Intent, grant: Grant) -> str:
     """Return until when the chain accepts a proposed call, in words."""
     deadline_s = chain_deadline_s(intent, grant)
@@ -464,21 +469,10 @@ class ProposingExecutor(JournaledExecutor):
         if deadline_s is None:
             deadline_s = self._sender.head().timestamp_s + grant.deadline_s - grant.now_s
         rejection_grant = Grant(IntentKind.CANCEL, grant.now_s, deadline_s, grant.max_gas_wei)
-        tx = replace(intent.tx, to=self.external_signer.address, value_wei=0, data="0x")
+        tx = rejection_of(intent.tx, self.external_signer.address)
         submitter.require_running(rejection_grant)
         self.external_signer.require_signable(tx, rejection_grant)
-        earlier_rejections = [
-            peer for peer in self._open_intents_at(tx.nonce) if peer.kind is IntentKind.CANCEL
-        ]
-        rejection = next(iter(earlier_rejections), None) or submitter.record_intent(
-            intent.step_id,
-            IntentKind.CANCEL,
-            tx,
-            rejection_grant,
-            f"rejection of {intent.note}: {why}",
-            deadline_s,
-        )
-        self._proposals.mark_proposed(rejection.id, self._proposals.proposal_blocks()[intent.id])
+        rejection = self._recorded_rejection(intent, rejection_grant, why)
         awaiting = self._propose(rejection, reverts=False)
         awaiting.message = (
             f"{signatures_text} of the proposal {intent.id} exist, and no pause takes them back:"
@@ -487,6 +481,23 @@ class ProposingExecutor(JournaledExecutor):
             f" {awaiting.message}"
         )
         return awaiting
+
+    def _recorded_rejection(self, intent: Intent, rejection_grant: Grant, why: str) -> Intent:
+        """Return the open rejection of a proposal, recorded if there is none."""
+        tx = rejection_of(intent.tx, self.external_signer.address)
+        earlier_rejections = [
+            peer for peer in self._open_intents_at(tx.nonce) if peer.kind is IntentKind.CANCEL
+        ]
+        rejection = next(iter(earlier_rejections), None) or self._submitter.record_intent(
+            intent.step_id,
+            IntentKind.CANCEL,
+            tx,
+            rejection_grant,
+            f"rejection of {intent.note}: {why}",
+            rejection_grant.deadline_s,
+        )
+        self._proposals.mark_proposed(rejection.id, self._proposals.proposal_blocks()[intent.id])
+        return rejection
 
     def _open_intents_at(self, nonce: int) -> list[Intent]:
         return [intent for intent in self._journal.intents_at(nonce) if intent.state in OPEN_STATES]
@@ -598,20 +609,33 @@ class ProposingExecutor(JournaledExecutor):
         self.outbox.remove_proposal(intent.id)
 
     def _record_mined_peer(self, nonce: int, proposal_block_by_id: dict[str, int]) -> bool:
-        """Return whether a transaction proposed at the nonce is mined, even if it was dropped, and
-        record it.
+        """Return whether a transaction proposed at the nonce is mined, even if it was dropped, or a
+        rejection made elsewhere, and record it.
         """
-        for intent in self._journal.intents_at(nonce):
-            if intent.id in proposal_block_by_id and (
-                is_dropped(intent) or intent.state is IntentState.PLANNED
-            ):
-                mined_tx = self.external_signer.mined_at_nonce(
-                    intent.tx, proposal_block_by_id[intent.id]
-                )
-                if mined_tx is not None and mined_tx.is_proposal:
-                    self._record_mined(intent, mined_tx)
-                    return True
-        return False
+        peers = [
+            intent
+            for intent in self._journal.intents_at(nonce)
+            if intent.id in proposal_block_by_id
+            and (is_dropped(intent) or intent.state is IntentState.PLANNED)
+        ]
+        for peer in peers:
+            mined_tx = self.external_signer.mined_at_nonce(peer.tx, proposal_block_by_id[peer.id])
+            if mined_tx is not None and mined_tx.is_proposal:
+                self._record_mined(peer, mined_tx)
+                return True
+        return bool(peers) and self._record_rejection(peers[0], proposal_block_by_id[peers[0].id])
+
+    def _record_rejection(self, intent: Intent, since_block: int) -> bool:
+        """Return whether a rejection of the proposal, made elsewhere, is mined, and record it."""
+        rejection_tx = rejection_of(intent.tx, self.external_signer.address)
+        mined_tx = self.external_signer.mined_at_nonce(rejection_tx, since_block)
+        if mined_tx is None or not mined_tx.is_proposal:
+            return False
+        grant = self._journal.grant(intent.id)
+        rejection_grant = Grant(IntentKind.CANCEL, grant.now_s, grant.deadline_s, grant.max_gas_wei)
+        rejection = self._recorded_rejection(intent, rejection_grant, "made elsewhere")
+        self._record_mined(rejection, mined_tx)
+        return True
 
     def _record_sent_late(self, proposal_block_by_id: dict[str, int]) -> bool:
         """Record a dropped proposal that was sent after all, so that it is booked like others;

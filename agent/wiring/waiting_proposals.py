@@ -74,13 +74,21 @@ def next_command(store: Store, intent: Intent) -> str:
     return "trimtab rebalance --send"
 
 
+def settling_text(store: Store, intent: Intent, *, is_used: bool) -> str:
+    """Return the command that settles a proposal whose nonce is used, or that has expired, and what
+    it does.
+    """
+    used_text = ", or says what else used the nonce" if is_used else ""
+    return f"{next_command(store, intent)} settles it and goes on{used_text}"
+
+
 def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rejected: bool) -> str:
     snapshot = step.snapshot
-    settled_text = f"{next_command(context.store, intent)} settles it and goes on."
     if snapshot.nonce_latest > intent.tx.nonce:
-        return f"waits no longer, since its nonce is used: {settled_text}"
+        used_text = settling_text(context.store, intent, is_used=True)
+        return f"waits no longer, since its nonce is used: {used_text}."
     if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
-        return f"has expired: {settled_text}"
+        return f"has expired: {settling_text(context.store, intent, is_used=False)}."
     grant = context.store.journal.grant(intent.id)
     if is_rejected:
         period_text = execution_period(intent, grant)

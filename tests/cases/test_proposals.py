@@ -23,7 +23,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
-from agent.model import IntentState, UnsignedTx
+from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.signing.safe_tx import safe_tx_fields, safe_tx_hash, typed_data
 from agent.venues import composer
 from tests.support.agents import ROOMY, agent_config, fund, off_target, reopened_agent, require_rebalance, trusted_config, yes
@@ -177,7 +177,7 @@ def test_other_transaction_in_its_place__is_named_with_both(chain: LocalChain, t
     fund(chain, {"WETH": 10_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         shown_proposal = proposal(agent)
-        other = by_owner(chain, to=OWNER.address, data="0x")(shown_proposal)
+        other = by_owner(chain, to=accounts()[8].address, data="0x")(shown_proposal)
         with pytest.raises(OperatorNeeded) as caught:
             agent.rebalance(send=True, confirm=yes)
         assert other in str(caught.value)
@@ -185,6 +185,21 @@ def test_other_transaction_in_its_place__is_named_with_both(chain: LocalChain, t
         assert "trimtab adopt" in caught.value.remedy
         agent.resync_nonce()
         assert proposal(agent)["id"] != shown_proposal["id"]
+
+
+def test_cancel_in_the_owners_wallet__frees_the_nonce_and_is_booked(chain: LocalChain, tmp_path: Path) -> None:
+    fund(chain, {"WETH": 10_000})
+    with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
+        shown_proposal = proposal(agent)
+        cancel = by_owner(chain, to=OWNER.address, data="0x")(shown_proposal)
+        renewed = proposal(agent)
+        assert int(renewed["transaction"]["nonce"], 16) == int(shown_proposal["transaction"]["nonce"], 16) + 1
+        store = agent.context.store
+        (booked,) = [intent for intent in store.journal.intents() if intent.tx_hash]
+        assert (booked.kind, booked.tx_hash, booked.state) == (IntentKind.CANCEL, cancel, IntentState.FINAL)
+        assert booked.receipt is not None
+        assert booked.receipt.gas_cost_wei > 0
+        assert store.journal.unbooked_intents() == ()
 
 
 def test_other_safe_call_in_its_place__is_reported(anvil_chain: LocalChain, tmp_path: Path) -> None:

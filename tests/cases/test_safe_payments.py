@@ -211,7 +211,7 @@ def test_commands_about_a_paid_or_rejected_payment__name_its_withdrawal(anvil_ch
         propose_payment(agent, "0.25", "WETH")
         safe.execute(proposal_file(agent))
         (warning,) = [text for text in agent.status().warnings if "its nonce is used" in text]
-        assert warning.endswith(": trimtab withdraw --resume 1 settles it and goes on.")
+        assert ": trimtab withdraw --resume 1 settles it and goes on" in warning
         with pytest.raises(Refused, match=r"trimtab withdraw --resume 1 settles it and goes on"):
             sign_and_send(agent, FIRST)
         transfers.resume_withdrawal(agent, 1, confirm=lambda _: False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_the_status_names_what_waits_and_what_to_do(anvil_chain: LocalChain, sce
     sign_and_send(agent, FIRST, SECOND)
     assert mentions(sentence(), "awaits its execution (2 signatures collected, 2 needed)", "trimtab proposal execute --send")
     api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
-    assert "waits no longer, since its nonce is used: trimtab rebalance --send settles it" in sentence()
+    assert "waits no longer, since its nonce is used: trimtab rebalance --send settles it and goes on, or says what else" in sentence()
     with pytest.raises(AwaitingExternalSignature):
         agent.rebalance(send=True, confirm=yes)
     assert not [text for text in agent.status().warnings if document["id"] in text]
@@ -405,10 +406,13 @@ def test_what_used_the_nonce_is_named(anvil_chain: LocalChain, scene: tuple[Agen
     agent, safe = scene
     (intent,) = agent.context.store.journal.open_intents()
     rejects = UnsignedTx(anvil_chain.chain_id, 0, safe.address, 0, "0x", 0, None, None, 1)
-    before = anvil_chain.node.rpc("evm_snapshot")
-    for tx, ending in ((intent.tx, "executed by somebody else in 0x"), (rejects, "not executed: 0x")):
+    other = replace(rejects, to=accounts()[8].address)
+    for tx, ending in ((intent.tx, "executed by somebody else in 0x"), (rejects, "rejected in 0x"), (other, "not executed: 0x")):
+        before = anvil_chain.node.rpc("evm_snapshot")
         safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
         assert open_proposal(agent)["ending"].startswith(ending)
+        with pytest.raises(Refused, match="or says what else used the nonce"):
+            sign_and_send(agent, FIRST)
         anvil_chain.node.rpc("evm_revert", before)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from agent.app.money import hard_pause
 from agent.app.money.transfers import list_transfers
 from agent.app.records import maintenance
 from agent.chain.safe import SafeOwnersSigner
-from agent.errors import Refused, Retryable
+from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch
+from agent.signing.safe_tx import safe_tx_fields, typed_data
 from agent.units import format_time
 from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
@@ -114,6 +116,46 @@ def test_dropped__executed_by_others_all_the_same__is_booked(scene: tuple[Agent,
         assert agent.resync_nonce() == 1
     require_booked(agent, swap)
     assert states(agent) == [("swap", "final")]
+
+
+def reject_elsewhere(chain: LocalChain, safe: SafeWallet, nonce: int, data: str = "0x") -> str:
+    """Make the call that *Reject* in Safe{Wallet} makes, or with `data` another of the Safe to itself; return its transaction."""
+    tx = UnsignedTx(chain.chain_id, nonce, safe.address, 0, data, 0, None, None, 1)
+    return safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
+
+
+@pytest.mark.parametrize("signed_here", [0, 2], ids=["unsigned", "its rejection proposed"])
+@pytest.mark.parametrize("is_dropped", [False, True], ids=["waits", "dropped"])
+@pytest.mark.parametrize("dies_at", ["", "after:planned", "after:signed"])
+def test_rejection_in_another_wallet__frees_the_nonce_without_an_operator(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]], signed_here: int, is_dropped: bool, dies_at: str
+) -> None:
+    agent, safe, swap = scene
+    sign_and_send(agent, *(FIRST, SECOND)[:signed_here])
+    if is_dropped and signed_here:
+        with pytest.raises(AwaitingExternalSignature):
+            maintenance.cancel(agent)
+    elif is_dropped:
+        maintenance.cancel(agent)
+    tx_hash = reject_elsewhere(anvil_chain, safe, 0)
+    if dies_at:
+        with suppress(KeyboardInterrupt, Refused, Retryable):
+            maintenance.reconcile(agent, progress=dying_at(dies_at))
+    renewed = proposal(agent)
+    assert (renewed["safe_tx"]["nonce"], renewed["id"] != swap["id"]) == ("1", True)
+    (rejection,) = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.CANCEL and intent.tx_hash]
+    assert (rejection.tx_hash, rejection.state) == (tx_hash, IntentState.FINAL)
+    assert ("swap", "cancelled") in states(agent)
+
+
+def test_other_call_of_the_safe_to_itself__needs_the_operator(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]]
+) -> None:
+    agent, safe, _ = scene
+    reject_elsewhere(anvil_chain, safe, 0, safe.contract.encode_abi("enableModule", [accounts()[8].address]))
+    with pytest.raises(OperatorNeeded, match="a different transaction"):
+        agent.rebalance(send=True, confirm=yes)
+    assert IntentKind.CANCEL not in [intent.kind for intent in agent.context.store.journal.intents()]
 
 
 def test_run__under_a_hard_pause__proposes_the_rejection(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:

@@ -32,7 +32,12 @@ from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.evaluation import minimums_fault
-from agent.execution.executor import ProposingExecutor, ReadOnlySigner, chain_deadline_s
+from agent.execution.executor import (
+    ProposingExecutor,
+    ReadOnlySigner,
+    chain_deadline_s,
+    rejection_of,
+)
 from agent.execution.settlement import originating_step
 from agent.execution.submitter import Submitter, guard_refusal
 from agent.guards import MinimumsFault
@@ -56,7 +61,7 @@ from agent.signing.secret import PrivateKey
 from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.store.files.recorder import FileOutbox
 from agent.units import NATIVE, Token
-from agent.wiring.waiting_proposals import next_command
+from agent.wiring.waiting_proposals import settling_text
 
 AnyProposalDocument = TypeVar("AnyProposalDocument")
 Confirm = Callable[[Any], bool]
@@ -198,9 +203,12 @@ class SafeProposal:
         if mined_tx is None:
             return ""
         if not mined_tx.is_proposal:
-            return (
-                f"not executed: {mined_tx.tx_hash} is another call at its nonce, as a rejection is"
-            )
+            rejection_tx = rejection_of(self.intent.tx, self.safe.address)
+            with suppress(Retryable):
+                mined_rejection = self.owners_signer.mined_at_nonce(rejection_tx, since_block)
+                if mined_rejection is not None and mined_rejection.is_proposal:
+                    return f"rejected in {mined_rejection.tx_hash}, an empty call at its nonce"
+            return f"not executed: {mined_tx.tx_hash} is another call at its nonce"
         execution = proposals.execution(self.intent.id)
         is_sent_here = execution is not None and execution.tx_hash == mined_tx.tx_hash
         sender_text = "from here" if is_sent_here else "by somebody else"
@@ -214,7 +222,7 @@ class SafeProposal:
                 self.state,
                 "waiting",
                 f"the proposal {self.intent.id} is {self.state}",
-                f"{next_command(self.agent.context.store, self.intent)} settles it and goes on",
+                settling_text(self.agent.context.store, self.intent, is_used=self.state == "used"),
             )
 
     def minimums_fault(self) -> MinimumsFault | None:
