@@ -242,7 +242,7 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         f"  proposed {format_duration(document['age_s'])} ago, "
         + ("never expires" if expires_s is None else f"expires {format_time(expires_s)}"),
     ]
-    if document["executable_until_s"] is None and document["state"] != "used":
+    if document["executable_until_s"] is None and "used" not in (document["state"], state_text):
         lines.append("  whoever has enough signatures can execute it at any time, also later")
     if document["failure"]:
         failure_text = (
@@ -314,9 +314,15 @@ def _signature_count(document: ProposalDocument, unit: str = "") -> str:
 def _show_signatures(document: ProposalDocument, result_text: str) -> None:
     say(result_text)
     is_complete = len(document["signed_by"]) >= document["threshold"]
-    next_text = "trimtab proposal execute" if is_complete else "another owner signs"
+    next_text = "trimtab proposal execute"
+    if not is_complete:
+        next_text = "another owner signs: trimtab proposal sign, or trimtab proposal collect"
     if document["paused"]:
         next_text = f"trimtab resume, then {next_text}"
+    if document["state"] != "waiting":
+        next_text = (
+            f"do not execute it while it is {document['state']}; trimtab proposal list says why"
+        )
     say(f"{_signature_count(document, ' signatures')} are collected. Next: {next_text}")
 
 
@@ -325,7 +331,7 @@ def _show_execution(
 ) -> None:
     from agent.cli.display.tables import coins
 
-    state_text = "used" if document["outcome"] == "executed" else document["state"]
+    state_text = "used" if document["outcome"] == "executed" else ""
     _show_proposal(console, document, state_text)
     executed_text = f"Executed in transaction {document['transaction']}."
     if not is_sent_now:

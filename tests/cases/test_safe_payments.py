@@ -198,7 +198,9 @@ def test_payment_executed_here__ends_its_withdrawal_and_names_it(
         propose_payment(agent, "0.25", "WETH")
         sign_and_send(agent, FIRST, SECOND)
         command = ("proposal", "execute", "--key", "test_account=9", "--send", "--yes", "--config", str(loaded.path))
-        assert in_process(capfd, monkeypatch, *command).out.endswith("Next: trimtab withdraw --resume 1\n")
+        executed_text = in_process(capfd, monkeypatch, *command).out
+        assert executed_text.endswith("Next: trimtab withdraw --resume 1\n")
+        assert "can execute it" not in executed_text
         assert withdrawal_states(agent) == [RequestState.DONE]
         resume_text = in_process(capfd, monkeypatch, "withdraw", "--resume", "1", "--config", str(loaded.path)).out
         assert "already paid in 0x" in " ".join(resume_text.split())

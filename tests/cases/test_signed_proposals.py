@@ -30,8 +30,8 @@ from agent.units import format_time
 from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of
-from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
-from tests.support.text import mentions
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
+from tests.support.text import mentions, raises_field
 from tests.support.wallets import SafeWallet
 
 
@@ -236,6 +236,26 @@ def test_cancel__expired_swap__lists_it_alone_and_as_void(anvil_chain: LocalChai
     anvil_chain.warp(1_801)
     document = maintenance.cancel(agent)
     assert (len(document["transactions"]), document["withdrawn"]) == (1, [])
+
+
+@pytest.mark.parametrize("is_rejected", [False, True], ids=["withdrawn", "rejected"])
+def test_signature_of_an_earlier_proposal__is_named_with_its_owner(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]], is_rejected: bool
+) -> None:
+    agent, _, swap = scene
+    signature = hand_signature(agent, 7)
+    if is_rejected:
+        sign_and_send(agent, FIRST, SECOND)
+        with pytest.raises(AwaitingExternalSignature):
+            maintenance.cancel(agent)
+    else:
+        maintenance.cancel(agent)
+        anvil_chain.warp(5)
+        proposal(agent)
+    with raises_field("signature", f"by {accounts()[7].address}, of the earlier proposal {swap['id']}", swap["description"]):
+        api.collect_signatures(agent, [signature])
+    with raises_field("signature", "is not an owner"):
+        api.collect_signatures(agent, [signature[:-2] + ("1c" if signature.endswith("1b") else "1b")])
 
 
 def dying_at(event: str) -> Any:

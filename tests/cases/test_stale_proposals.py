@@ -166,6 +166,23 @@ def test_paused__list_status_and_collected_signatures_name_the_pause(
     assert "end the pause" not in " ".join(agent.status().warnings)
 
 
+@pytest.mark.parametrize(("percent", "state"), [(-10, "failing"), (19, "stale")])
+def test_prices_left__collected_signatures_do_not_ask_to_execute_it(
+    anvil_chain: LocalChain,
+    scene: tuple[Agent, SafeWallet],
+    percent: int,
+    state: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent, _ = scene
+    sign_and_send(agent, FIRST)
+    words = ("proposal", "collect", hand_signature(agent, 7), "--config", str(agent.context.loaded_config.path))
+    move_weth(anvil_chain, percent)
+    collected = in_process(capfd, monkeypatch, *words)
+    assert collected.out.endswith(f"Next: do not execute it while it is {state}; trimtab proposal list says why\n"), collected.out
+
+
 def test_stale__enough_signatures__nobody_is_told_to_execute_it(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, _ = scene
     sign_and_send(agent, FIRST, SECOND)

@@ -231,12 +231,14 @@ class SafeProposal:
         """
         return minimums_fault(self.agent.context.readers, self.grant.plan)
 
-    def judged_document(self) -> ProposalDocument:
-        """Return its document, judged at the prices now. Reads the chain."""
+    def judged_document(
+        self, document_type: type[AnyProposalDocument], **fields: object
+    ) -> AnyProposalDocument:
+        """Return its document as `document`, judged at the prices now. Reads the chain."""
         if self.state == "waiting" and (fault := self.minimums_fault()):
             state = "stale" if fault.is_low else "unchecked"
-            return self.document(ProposalDocument, state=state, failure=fault.reason)
-        return self.document(ProposalDocument)
+            return self.document(document_type, state=state, failure=fault.reason, **fields)
+        return self.document(document_type, **fields)
 
     def require_signable(self) -> None:
         """Raise Refused while paused (a hard pause allows a rejection and the reset of an allowance),
@@ -304,12 +306,27 @@ class SafeProposal:
         """Return the owner whose signature of the call it is. Raises ConfigError if it is none."""
         owner = signature_owner(self.safe.address, self.intent.tx, signature)
         if owner not in self.owners:
+            self._require_no_earlier_proposal_of(signature)
             raise ConfigError(
                 f"signature: it is by {owner}, which is not an owner of the Safe, or signs another"
                 f" hash than {self.safe_tx_hash}",
                 "let an owner sign what trimtab proposal sign --export prints",
             )
         return owner
+
+    def _require_no_earlier_proposal_of(self, signature: bytes) -> None:
+        """Raise ConfigError if an owner signed another proposal at this nonce."""
+        store = self.agent.context.store
+        proposed_ids = store.proposals.proposal_blocks()
+        for peer in store.journal.intents_at(self.intent.tx.nonce):
+            owner = signature_owner(self.safe.address, peer.tx, signature)
+            if peer.id in proposed_ids and owner in self.owners:
+                raise ConfigError(
+                    f"signature: it is by {owner}, of the earlier proposal {peer.id}"
+                    f' ("{peer.note}") at the same nonce',
+                    "let that owner sign the one that waits: trimtab proposal sign, or what"
+                    " trimtab proposal sign --export prints",
+                )
 
     def add_signatures(self, signature_by_owner: Mapping[str, bytes]) -> SafeProposal:
         """Record signatures and return the proposal with them."""
@@ -397,7 +414,7 @@ def list_proposals(agent: Agent) -> ProposalsDocument:
     Safe.
     """
     with open_proposals(agent) as proposals:
-        return {"proposals": [proposal.judged_document() for proposal in proposals]}
+        return {"proposals": [proposal.judged_document(ProposalDocument) for proposal in proposals]}
 
 
 def sign_proposal(
@@ -461,7 +478,7 @@ def collect_signatures(agent: Agent, texts: Sequence[str]) -> CollectedSignature
             signature_by_owner[owner] = signature
         signed_proposal = proposal.add_signatures(signature_by_owner)
         added_owners = list(signature_by_owner)
-        return signed_proposal.document(
+        return signed_proposal.judged_document(
             CollectedSignaturesDocument, added=added_owners, left_out=[]
         )
 
@@ -493,7 +510,7 @@ def collect_from_service(agent: Agent) -> CollectedSignaturesDocument:
                     signature_by_owner[owner] = signature
         signed_proposal = proposal.add_signatures(signature_by_owner)
         added_owners = list(signature_by_owner)
-        return signed_proposal.document(
+        return signed_proposal.judged_document(
             CollectedSignaturesDocument, added=added_owners, left_out=left_out
         )
 
