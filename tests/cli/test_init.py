@@ -164,6 +164,24 @@ def test_a_store_that_exists_already_is_questioned(bare: Bare, tmp_path: Path) -
     assert mentions(warning, "other.db", "one portfolio", 'url = "sqlite:///other-new.db"')
 
 
+@pytest.mark.parametrize("options", [(), ("--safe",)], ids=["key", "safe"])
+def test_second_portfolio_of_a_wallet__is_warned_of(bare: Bare, tmp_path: Path, options: tuple[str, ...]) -> None:
+    def shared(name: str, *others: str) -> list[str]:
+        result = init(bare, tmp_path / name, *TWO, *options, *others)
+        return [line for line in result.json["warnings"] if "the same wallet" in line]
+
+    assert shared("first.toml") == []
+    assert shared("second.toml") == [], "the first has done nothing"
+    (tmp_path / "first.db").touch()
+    (warning,) = shared("third.toml")
+    assert mentions(warning, "wallet.address", WALLET, "first.toml", "trimtab stop --config")
+    (tmp_path / "broken.toml").write_text("[wallet")
+    (tmp_path / "own").mkdir()
+    assert shared("own/fourth.toml") == []
+    (tmp_path / "first.toml").write_text((tmp_path / "first.toml").read_text().replace("chain_id = 1\n", "chain_id = 8453\n"))
+    assert shared("fifth.toml") == [], "a wallet on another chain is another"
+
+
 def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     config.write_text("mine")

@@ -7,6 +7,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
@@ -25,7 +26,7 @@ from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract
-from agent.config.load import UNSAVED_REMEDY, load_config, parse_config
+from agent.config.load import UNSAVED_REMEDY, load_config, parse_config, store_file_unchecked
 from agent.config.loaded import PAPER_FILE, USUAL_STORE, paper_file
 from agent.config.networks.other_names import name_remedy
 from agent.config.networks.presets import PRESETS, Preset, TemplateAsset
@@ -49,6 +50,7 @@ from agent.config.writing.template import render_config, replace_setting, with_s
 from agent.config.writing.token_lists import read_token_list, refuse_look_alike
 from agent.errors import ConfigError, ErrorCode, TrimtabError
 from agent.files import create_file
+from agent.foreign_text import read_toml
 from agent.policy import minimum
 from agent.reference import is_dollar
 from agent.units import parse_bps, safe_label
@@ -310,6 +312,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
             *usual_route_warnings(config),
             *_store_warnings(path, config.store.url),
             *safe_warnings,
+            *_shared_wallet_warnings(path, config, network),
             *([] if loss is None else loss["warnings"]),
         ],
         "next": next_commands,
@@ -369,6 +372,32 @@ def _store_warnings(config: Path, url: str) -> list[str]:
         f"store.url: {store_path.name} exists already, and a store serves one portfolio; if it belongs"
         f' to another config, set [store] url = "sqlite:///{config.stem}-new.db"'
     ]
+
+
+def _shared_wallet_warnings(path: Path, config: Config, network: str) -> list[str]:
+    """Return a warning for each config beside the new one, or the local chain's, that has traded its
+    wallet: it has a store.
+    """
+    other_paths = {*path.absolute().parent.glob("*.toml")} - {path.absolute()}
+    if _is_file(network):
+        other_paths.add(Path(network).absolute())
+    warnings = []
+    for other_path in sorted(other_paths):
+        with suppress(OSError, ValueError, LookupError, TypeError, TrimtabError):
+            tables = read_toml(other_path.read_text())
+            wallet = parse_address(tables["wallet"]["address"], "wallet.address")
+            is_same = (wallet, tables["chain"]["chain_id"]) == (
+                config.wallet.address,
+                config.chain.chain_id,
+            )
+            if is_same and store_file_unchecked(other_path, ConfigError("no store")).is_file():
+                warnings.append(
+                    f"wallet.address: {other_path.name} trades the same wallet, {wallet}; each of two"
+                    " portfolios undoes what the other does, and takes its nonces: use another wallet,"
+                    f" or end the other first: trimtab stop --config {shlex.quote(str(other_path))}"
+                    " --send"
+                )
+    return warnings
 
 
 @dataclass(frozen=True, slots=True)
