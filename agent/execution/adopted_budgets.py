@@ -29,9 +29,9 @@ from agent.store.accounts.budgets import BudgetStore
 from agent.units import NATIVE, Price
 
 UNKNOWN_DAY_REMEDY = (
-    "use an endpoint with archive state, wait a day, or run trimtab adopt --nothing-lost to"
-    " confirm that nothing was lost"
+    "wait a day, or run trimtab adopt --nothing-lost to confirm that nothing was lost"
 )
+ARCHIVE_REMEDY = f"use an endpoint with archive state, {UNKNOWN_DAY_REMEDY}"
 
 FIRST_PAUSE_S = 60
 """Chain time until the day is read again after a failure; each further failure doubles it."""
@@ -80,7 +80,7 @@ def with_recorded_day(
         return step
     pause = pause or PriorDayPause()
     if now_s < pause.until_s:
-        return _with_unknown_day(step, pause.failure_text)
+        return _with_unknown_day(step, pause.failure_text, is_contract=is_contract)
     requests_before = endpoint_pool.request_count
     try:
         recent_txs = _recent_transactions(step, endpoint_pool, is_contract=is_contract)
@@ -89,7 +89,9 @@ def with_recorded_day(
         balance_store.mark_prior_day_failed(now_s)
         pause.begin(now_s, error.message)
         return _with_unknown_day(
-            _with_requests(step, endpoint_pool, requests_before), error.message
+            _with_requests(step, endpoint_pool, requests_before),
+            error.message,
+            is_contract=is_contract,
         )
     balance_store.record_prior_day(day_transactions, snapshot.nonce_latest)
     return replace(
@@ -114,8 +116,9 @@ def _recent_transactions(
     )
 
 
-def _with_unknown_day(step: StepInput, failure_text: str) -> StepInput:
-    day_reason = f"the wallet's last 24 h are not known ({failure_text}); {UNKNOWN_DAY_REMEDY}"
+def _with_unknown_day(step: StepInput, failure_text: str, *, is_contract: bool) -> StepInput:
+    remedy = UNKNOWN_DAY_REMEDY if is_contract else ARCHIVE_REMEDY
+    day_reason = f"the wallet's last 24 h are not known ({failure_text}); {remedy}"
     unknown_reason = "; ".join(filter(None, (step.history.budgets.unknown_reason, day_reason)))
     budgets = replace(step.history.budgets, unknown_reason=unknown_reason)
     return replace(step, history=replace(step.history, budgets=budgets))

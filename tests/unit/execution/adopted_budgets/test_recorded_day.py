@@ -217,6 +217,9 @@ def test_day_of_a_safe_with_transactions_stays_unknown(store: Store) -> None:
     reasons = [budgets_after(store, node, is_contract=True).unknown_reason for _ in range(2)]
 
     assert all(mentions(reason, "Safe's owners", "an earlier confirmation does not cover a later one") for reason in reasons)
+    assert not any("archive" in reason for reason in reasons), "no endpoint helps"
+    pause = PriorDayPause(until_s=NOW_S + 60, failure_text="as before")
+    assert "archive" not in read_day(store, node, is_contract=True, pause=pause).history.budgets.unknown_reason
     assert node.request_count == 0
 
 
