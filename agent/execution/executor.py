@@ -426,7 +426,12 @@ class ProposingExecutor(JournaledExecutor):
         if self._record_sent_late(self._proposals.proposal_blocks()):
             self._reconciler.run(may_send=False)
             return self._reconciler.require_or_adopt_nonce()
-        return super().resync_nonce()
+        unsigned_intents = self.unsigned_intents()
+        next_nonce = super().resync_nonce()
+        for intent in unsigned_intents:
+            if is_dropped(self._stored_intent(intent)):
+                self.outbox.remove_proposal(intent.id)
+        return next_nonce
 
     def _reject_executable(self, proposal_ids: Container[str], why: str) -> None:
         """Raise AwaitingExternalSignature for the rejection of a dropped proposal that anybody can still

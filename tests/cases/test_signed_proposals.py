@@ -156,6 +156,8 @@ def test_other_call_of_the_safe_to_itself__needs_the_operator(
     with pytest.raises(OperatorNeeded, match="a different transaction"):
         agent.rebalance(send=True, confirm=yes)
     assert IntentKind.CANCEL not in [intent.kind for intent in agent.context.store.journal.intents()]
+    agent.resync_nonce()
+    assert not list(agent.context.loaded_config.proposals_path.iterdir()), "nobody is asked to sign a void call"
 
 
 def test_run__under_a_hard_pause__proposes_the_rejection(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
