@@ -57,6 +57,9 @@ BATCH_VERSION = "1.4.1"
 """Version that BATCH_CONTRACT belongs to."""
 GUARD_SLOT = 0x4A204F620C8C5CCDCA3FD54D003BADD85BA500436A431F0CBDA4F558C93C34C8
 """Storage slot of the guard, keccak256 of "guard_manager.guard.address" (GuardManager.sol)."""
+MAX_MODULES = 10
+"""Most modules that are read."""
+_FIRST_MODULE = f"0x{1:040x}"
 SIMULATE = "simulate(address,bytes)"
 """CompatibilityFallbackHandler.simulate makes a delegate call of the Safe and undoes it; it reverts
 if that call does.
@@ -133,6 +136,18 @@ class SafeContract:
             return f"a Safe of {self.threshold()} of {len(self.owners())} owners"
         except TrimtabError:
             return ""
+
+    def modules(self) -> tuple[str, ...]:
+        """Return the checksummed addresses of the contracts that call in the Safe's name without a
+        signature, at most MAX_MODULES.
+        """
+        modules, _ = self._call_view(
+            "getModulesPaginated(address,uint256)",
+            ["address", "uint256"],
+            [_FIRST_MODULE, MAX_MODULES],
+            ["address[]", "address"],
+        )
+        return tuple(to_checksum_address(module) for module in modules)
 
     def next_act(self, signed_by: Collection[str], note: str = "") -> NextAct:
         """Return what a call that these addresses have signed waits for."""

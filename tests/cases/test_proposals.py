@@ -30,7 +30,7 @@ from tests.support.agents import ROOMY, agent_config, fund, off_target, reopened
 from tests.support.builders import address
 from tests.support.on_chain.proposals import PROPOSING, TWO, Signs, killer_at_event, proposal, rounds, safe_of
 from tests.support.samples import slow
-from tests.support.text import raises_code, raises_field
+from tests.support.text import mentions, raises_code, raises_field
 from tests.support.wallets import deploy_safe
 
 OWNER = accounts()[WALLET_INDEX]
@@ -132,6 +132,28 @@ def test_init_and_doctor__name_a_safe_taken_for_a_key(anvil_chain: LocalChain, t
     ]
     known = write_new_config(tmp_path / "safe" / "trimtab.toml", replace(new_config, is_safe=True))
     assert not [text for text in known["warnings"] if words in text]
+
+
+def test_doctor__names_who_may_act_for_a_safe(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+
+    def wallet_row() -> tuple[str, str]:
+        (row,) = [check for check in doctor(loaded, [anvil_chain.transport])["checks"] if check["check"] == "wallet"]
+        return row["state"], f"{row['finding']}; {row['remedy']}"
+
+    def call(function: str, *arguments: object) -> None:
+        data = safe.contract.encode_abi(function, list(arguments))
+        tx = UnsignedTx(anvil_chain.chain_id, safe.nonce(), safe.address, 0, data, 0, None, None, 1)
+        safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
+
+    assert wallet_row() == ("ok", "a Safe of 2 of 3 owners; ")
+    module = accounts()[8].address
+    call("enableModule", module)
+    state, text = wallet_row()
+    assert state == "warn"
+    assert mentions(text, "a Safe of 2 of 3 owners", f"without a signature: {module}", "disableModule")
+    call("setFallbackHandler", f"0x{0:040x}")
+    assert mentions(wallet_row()[1], "approvals are proposals of their own, since the Safe has no fallback handler that simulates")
 
 
 def test_proposal__waits_until_it_expires_and_is_given_up(chain: LocalChain, tmp_path: Path) -> None:

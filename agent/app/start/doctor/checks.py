@@ -231,17 +231,7 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
             answer.why,
             "correct its file or package, or signals in the config; see docs/signals.md",
         )
-    if not context.config.wallet.safe and (
-        signers_text := SafeContract(
-            context.transport, context.config.wallet.address
-        ).signers_text()
-    ):
-        yield CheckResult(
-            "wallet",
-            FAIL,
-            f"the wallet is {signers_text}, and no key signs for it",
-            "write a config by trimtab init --safe",
-        )
+    yield from _safe_checks(context)
     yield from _contract_checks(context, snapshot)
     yield from _holding_checks(context, step)
     for label, screened_token in screen_tokens(context, step):
@@ -276,6 +266,39 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     yield from _loss_checks(step, has_tax=tax_table is not None and tax_table.rate is not None)
     for check_line in route_checks(step):
         yield CheckResult(*check_line)
+
+
+def _safe_checks(context: wiring.AgentContext) -> Iterator[CheckResult]:
+    """Yield a row about the owners of a Safe, and who else acts for it; none for other wallets."""
+    safe = SafeContract(context.transport, context.config.wallet.address)
+    signers_text = safe.signers_text()
+    if not context.config.wallet.safe:
+        if signers_text:
+            yield CheckResult(
+                "wallet",
+                FAIL,
+                f"the wallet is {signers_text}, and no key signs for it",
+                "write a config by trimtab init --safe",
+            )
+        return
+    try:
+        unbatched_reason = safe.unbatched_reason(safe.require_supported())
+        modules = safe.modules()
+    except TrimtabError as error:
+        yield CheckResult("wallet", FAIL, error.message, error.remedy, error.exit_code)
+        return
+    finding = signers_text
+    if unbatched_reason:
+        finding += f"; approvals are proposals of their own, since {unbatched_reason}"
+    if not modules:
+        yield CheckResult("wallet", OK, finding)
+        return
+    yield CheckResult(
+        "wallet",
+        WARN,
+        f"{finding}; these modules move its money without a signature: {', '.join(modules)}",
+        "ask the owners what they are for; disableModule removes one, and no limit here binds it",
+    )
 
 
 def _tip_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:
