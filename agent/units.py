@@ -375,6 +375,13 @@ def utc_text(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def share_of(count: int, needed: int, unit: str = "") -> str:
+    """Return how many of those needed there are, such as "1 of 2 signatures"; of more than needed
+    "3 signatures (2 needed)". `unit` begins with a space.
+    """
+    return f"{count}{unit} ({needed} needed)" if count > needed else f"{count} of {needed}{unit}"
+
+
 def format_time(at_s: int) -> str:
     """Format a Unix time as UTC date and time to the second; a time outside the calendar as a plain
     number.

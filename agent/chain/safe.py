@@ -50,6 +50,7 @@ from agent.signing.rules import (
     transaction_fields,
 )
 from agent.signing.safe_tx import SAFE_TX_FIELDS, safe_tx_fields, safe_tx_hash, typed_data
+from agent.units import share_of
 
 SAFE_VERSIONS = ("1.3.0", "1.4.1")
 """Supported versions. Their domain has a chain id, and a failed call reverts (GS013)."""
@@ -463,7 +464,7 @@ class SafeOwnersSigner:
             return ""
         count = len({*signers} & {*self.safe.owners()})
         threshold = self.safe.threshold()
-        return f"{count} of {threshold} signatures" if count >= threshold else ""
+        return share_of(count, threshold, " signatures") if count >= threshold else ""
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """Return the executed call (see ports.ExternalSigner), else the first that the Safe executed

@@ -23,7 +23,7 @@ from agent.cli.options import (
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES
 from agent.figures import reader_text
-from agent.units import format_duration, format_time
+from agent.units import format_duration, format_time, share_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,8 +62,12 @@ def list_open(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> N
         document = api.list_proposals(agent)
 
         def show() -> None:
-            for proposal in document["proposals"]:
-                _show_proposal(out, proposal)
+            proposals = document["proposals"]
+            last_nonce = proposals[-1]["nonce"] if proposals else None
+            for proposal in proposals:
+                is_rejected = proposal is not proposals[-1] and proposal["nonce"] == last_nonce
+                void_text = f"{proposal['state']}; void once its rejection below is executed"
+                _show_proposal(out, proposal, void_text if is_rejected else "")
             if not document["proposals"]:
                 say("No proposal waits.")
 
@@ -304,11 +308,7 @@ def _cost_text(document: ProposalDocument, cost: str) -> str:
 
 
 def _signature_count(document: ProposalDocument, unit: str = "") -> str:
-    count = len(document["signed_by"])
-    threshold = document["threshold"]
-    if count > threshold:
-        return f"{count}{unit} ({threshold} needed)"
-    return f"{count} of {threshold}{unit}"
+    return share_of(len(document["signed_by"]), document["threshold"], unit)
 
 
 def _show_signatures(document: ProposalDocument, result_text: str) -> None:

@@ -260,6 +260,14 @@ def test_signature_of_an_earlier_proposal__is_named_with_its_owner(
         api.collect_signatures(agent, [signature[:-2] + ("1c" if signature.endswith("1b") else "1b")])
 
 
+def test_cancel__more_signatures_than_needed__counts_them(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    agent, _, swap = scene
+    sign_and_send(agent, FIRST, SECOND, {"test_account": 7})
+    with pytest.raises(AwaitingExternalSignature) as awaiting:
+        maintenance.cancel(agent)
+    assert awaiting.value.message.startswith(f"3 signatures (2 needed) of the proposal {swap['id']} exist")
+
+
 def dying_at(event: str) -> Any:
     def progress(text: str) -> None:
         if "rejection" in text or text == event:
@@ -343,3 +351,5 @@ def test_command_line__names_the_signatures_and_the_empty_call(
     assert (output.code, "2 of 2 signatures" in output.out) == (11, True)
     output = in_process(capfd, monkeypatch, "proposal", "list", *config)
     assert f"an empty call of {safe.address}" in output.out
+    assert f"(waiting; void once its rejection below is executed, {swap['id']})" in output.out
+    assert output.out.count("void once") == 1
