@@ -65,7 +65,8 @@ def list_open(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> N
             proposals = document["proposals"]
             last_nonce = proposals[-1]["nonce"] if proposals else None
             for proposal in proposals:
-                is_rejected = proposal is not proposals[-1] and proposal["nonce"] == last_nonce
+                is_rejected = proposal["nonce"] == last_nonce and proposal is not proposals[-1]
+                is_rejected &= proposal["state"] not in ("used", "expired")
                 void_text = f"{proposal['state']}; void once its rejection below is executed"
                 _show_proposal(out, proposal, void_text if is_rejected else "")
             if not document["proposals"]:
@@ -339,8 +340,14 @@ def _show_execution(
             f"Already executed in transaction {document['transaction']}; nothing was sent."
         )
     cost_text = f"at most {coins(document['max_cost_wei'], 18)} of native coin for gas"
+    planned_text = f"It can be executed, for {cost_text}. Add --send."
+    if document["transaction"]:
+        planned_text = (
+            f"Sent in transaction {document['transaction']}, which is not mined yet. Add --send to wait"
+            " for it."
+        )
     result_text = {
-        "planned": f"It can be executed, for {cost_text}. Add --send.",
+        "planned": planned_text,
         "declined": f"Not executed; it would cost {cost_text}.",
         "executed": f"{executed_text} Next: {document['next_command']}",
         "failed": f"Reverted in {document['transaction']}; run it again.",

@@ -60,6 +60,8 @@ def test_owners__sign_and_an_executor_pays_until_it_is_done(anvil_chain: LocalCh
         executed = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
         assert (executed["outcome"], executed["executor"]) == ("executed", executor)
         assert 0 < before - native_of(anvil_chain, executor) <= int(executed["max_cost_wei"])
+        again = api.execute_proposal(agent, {})
+        assert (again["outcome"], again["transaction"]) == ("executed", executed["transaction"])
         used = open_proposal(agent)
         assert (used["state"], used["ending"]) == ("used", f"executed from here in {executed['transaction']}")
         try:
@@ -369,6 +371,27 @@ def test_a_process_that_ends_around_the_send_executes_once(
         assert executed["transaction"] == recorded.tx_hash, "the same nonce and fees, signed again to the same bytes"
         assert safe.nonce() == 1
         assert anvil_chain.w3.eth.get_transaction_count(executor) == nonce + 1
+
+
+def test_execution_that_is_not_mined__is_not_offered_again(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, safe = scene
+    sign_and_send(agent, FIRST, SECOND)
+    words = ("proposal", "execute", "--config", str(agent.context.loaded_config.path))
+    anvil_chain.node.rpc("evm_setAutomine", False)
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.chain.sender.QuorumSender.send", dying("after the send"))
+        with pytest.raises(KeyboardInterrupt):
+            api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+    shown = in_process(capfd, monkeypatch, *words)
+    assert mentions(shown.out, "Sent in transaction 0x", "not mined yet")
+    assert "It can be executed" not in shown.out
+    anvil_chain.mine()
+    anvil_chain.node.rpc("evm_setAutomine", True)
+    shown = in_process(capfd, monkeypatch, *words)
+    assert mentions(shown.out, "Already executed in transaction 0x", "Next: trimtab rebalance --send")
+    assert safe.nonce() == 1
 
 
 def dying(moment: str) -> Callable[[Any, Any], None]:

@@ -114,7 +114,8 @@ class CollectedSignaturesDocument(ProposalDocument):
 
 
 class ProposalExecutionDocument(ProposalDocument):
-    """A proposal as it was before its execution. A dry run has neither executor nor transaction.
+    """A proposal as it was before its execution. Before anything is sent there is neither executor nor
+    transaction.
     `next_command` is how the owner goes on once it is executed.
     """
 

@@ -38,7 +38,8 @@ def execute_proposal(
 ) -> ProposalExecutionDocument:
     """Simulate the call of the Safe with the collected signatures; with `send` send it from the
     account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
-    it is sent, and not sent again while a node has it. A payment or rejection is settled.
+    it is sent, and not sent again while a node has it. A payment or rejection is settled. One that is
+    mined is reported as executed, or failed, without `send` too.
 
     Raises Refused if it may not be signed, signatures are missing or the simulation fails,
     Retryable if it is not mined in time.
@@ -53,15 +54,15 @@ def execute_proposal(
         document = shown_proposal.document(
             ProposalExecutionDocument,
             outcome="planned",
-            executor=None,
-            transaction="",
+            executor=None if execution is None else execution.executor,
+            transaction="" if execution is None else execution.tx_hash,
             gas=tx.gas,
             max_cost_wei=str(tx.max_gas_cost_wei),
             next_command=next_command(agent.context.store, shown_proposal.intent),
         )
-        if key is None:
-            return document
         if execution is None:
+            if key is None:
+                return document
             _simulate_execution(
                 shown_proposal, tx
             )  # with gas and fees, so that funds are checked too
@@ -77,6 +78,8 @@ def execute_proposal(
                 proposal.intent.id, execution, stored_pause_check(proposal.grant)
             )
             proposal.submitter.sender.send(signed_tx)
+        elif key is None and not _is_mined(shown_proposal.submitter, execution):
+            return document
         receipt = _await_receipt(shown_proposal.submitter, execution, progress)
     is_settled_now = shown_proposal.intent.kind in (IntentKind.PAYOUT, IntentKind.CANCEL)
     if receipt.status == 1 and is_settled_now:
@@ -138,6 +141,10 @@ def _pending_execution(proposal: SafeProposal) -> ProposalExecution | None:
     status = proposal.submitter.sender.status_of(execution.tx_hash)
     is_reverted = status.receipt is not None and status.receipt.status != 1
     return None if status.state == "unknown" or is_reverted else execution
+
+
+def _is_mined(submitter: Submitter, execution: ProposalExecution) -> bool:
+    return submitter.sender.status_of(execution.tx_hash).receipt is not None
 
 
 def _await_receipt(
