@@ -158,6 +158,11 @@ def duration_s(duration: Duration, field: str) -> int:
     return int(seconds)
 
 
+def function_name(function: Callable[..., Any]) -> str:
+    """Return the name of a function, or of the class of another callable."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
 def call_text(maker: str, subject: object, **duration_s_by_name: int | None) -> str:
     """Return the call of research that makes a value, as one would type it: durations of zero or None
     are omitted, and a function stands by its name.

@@ -15,7 +15,7 @@ from agent.backtest.workers import run_in_processes, run_on_cluster
 from agent.errors import ConfigError
 from agent.model import Destination, Every, HybridTrigger, NoTradeZone, Signal, Threshold
 from agent.research.allocators import AnyAllocator, chosen_allocator
-from agent.research.arguments import Number, described, has_items
+from agent.research.arguments import Number, described, function_name, has_items
 from agent.research.costs import USUAL_COSTS, Costs
 from agent.research.inputs import (
     USUAL_VALUE,
@@ -189,7 +189,7 @@ def _names(triggers: Sequence[AnyTrigger]) -> list[str]:
     for any_trigger in triggers:
         trigger = checked_trigger(any_trigger)
         if isinstance(trigger, FunctionTrigger):
-            names.append(getattr(trigger.function, "__name__", type(trigger.function).__name__))
+            names.append(function_name(trigger.function))
         elif isinstance(trigger, Threshold | Every | HybridTrigger | NoTradeZone):
             names.append(PolicyChoice(trigger).label)
         else:

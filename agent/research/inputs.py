@@ -158,7 +158,7 @@ def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Param
         try:
             return function(*arguments, **options)
         except ConfigError as error:
-            raise by_argument(error) from None
+            raise by_argument(error) from error.__cause__
 
     return with_named_arguments
 

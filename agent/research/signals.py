@@ -4,8 +4,7 @@ config (docs/signals.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,12 +36,13 @@ from agent.research.arguments import (
     call_text,
     described,
     duration_s,
+    function_name,
     has_items,
     optional_duration_s,
 )
 from agent.research.live_files import checked_lines, signal_source
 from agent.research.prices import times
-from agent.signals.worker import targets_document
+from agent.signals.worker import raised_text, targets_document
 from agent.units import exact_duration, format_bps, format_duration
 
 HOUR_S = 3_600
@@ -149,18 +149,30 @@ def signal(function: Signal, *, every: Duration = "", window: Duration = "") -> 
     return FunctionSignal(function, every_s, optional_duration_s(window, "window"))
 
 
-@contextmanager
-def naming_bar(view: SignalView, argument: str) -> Iterator[None]:
-    """Add a note about the bar to what a function raises that an argument gives."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"{argument}: raised at {_bar_text(view)}")
-        raise
+@dataclass(frozen=True, slots=True)
+class AskedFunction:
+    """The function that an `argument` gives. Errors name both and the bar."""
 
+    function: Callable[[SignalView], Any]
+    argument: str
 
-def _bar_text(view: SignalView) -> str:
-    return f"{datetime.fromtimestamp(view.now_s, UTC):%Y-%m-%d %H:%M} UTC"
+    def answer(self, view: SignalView) -> Any:
+        """Return what the function returns. Raises ConfigError for what it raises."""
+        try:
+            return self.function(view)
+        except Exception as error:
+            trace = None if error.__traceback__ is None else error.__traceback__.tb_next
+            line_text = "" if trace is None else f" at line {trace.tb_lineno}"
+            raise self.error(
+                view,
+                f"{function_name(self.function)} raised {raised_text(error)}",
+                f"correct the function{line_text}",
+            ) from error
+
+    def error(self, view: SignalView, words: str, remedy: str) -> ConfigError:
+        """Return an error about the answer at this bar."""
+        time_text = f"{datetime.fromtimestamp(view.now_s, UTC):%Y-%m-%d %H:%M} UTC"
+        return ConfigError(f"{self.argument}: {words}, at {time_text}", remedy)
 
 
 class FunctionRunner:
@@ -169,8 +181,7 @@ class FunctionRunner:
     """
 
     def __init__(self, signal: FunctionSignal) -> None:
-        self._function = signal.function
-        self._argument = signal.argument
+        self._asked = AskedFunction(signal.function, signal.argument)
 
     def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
         """Return the answer to each request. Raises ConfigError for weights that are refused."""
@@ -179,23 +190,21 @@ class FunctionRunner:
     def _answer(self, request: SignalRequest) -> SignalAnswer:
         if request.why:
             return SignalAnswer(request.settings.name, request.owner, why=request.why)
-        with naming_bar(request.view, self._argument):
-            returned = self._function(request.view)
+        view = request.view
+        returned = self._asked.answer(view)
         if not isinstance(returned, SignalTargets):
             if not has_items(returned):
-                raise ConfigError(
-                    f"{self._argument}: it returned {described(returned)}, not a dict of weights",
-                    'return for example {"BTC": 0.6}',
-                )
+                words = f"it returned {described(returned)}, not a dict of weights"
+                raise self._asked.error(view, words, 'return for example {"BTC": 0.6}')
             returned = dict(returned.items())
         try:
-            answer = checked_answer(request, targets_document(returned, request.view), SIGNAL_NAME)
+            answer = checked_answer(request, targets_document(returned, view), SIGNAL_NAME)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{self._argument}: {error}", "return weights by symbol") from None
+            raise self._asked.error(view, str(error), "return weights by symbol") from None
         if answer.why:
-            view = request.view
-            raise ConfigError(
-                f"{self._argument}: {answer.why}, at {_bar_text(view)}",
+            raise self._asked.error(
+                view,
+                answer.why,
                 "return weights of the targets' symbols that sum to 1, or a dict without"
                 f" {view.numeraire} that sums to less: it takes the rest",
             )

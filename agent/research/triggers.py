@@ -31,11 +31,12 @@ from agent.research.arguments import (
     call_text,
     described,
     duration_s,
+    function_name,
     is_number,
     optional_duration_s,
 )
 from agent.research.live_files import inline_table, signal_source
-from agent.research.signals import live_window_s, naming_bar
+from agent.research.signals import AskedFunction, live_window_s
 from agent.units import BPS, exact_duration
 
 _EXAMPLE_BY_MAKER = {
@@ -80,13 +81,11 @@ class FunctionTrigger:
 
     def is_due(self, view: SignalView) -> bool:
         """Return the function's answer. Raises ConfigError unless it is True or False."""
-        with naming_bar(view, "trigger"):
-            answer = self.function(view)
+        asked = AskedFunction(self.function, "trigger")
+        answer = asked.answer(view)
         if not isinstance(answer, bool | np.bool_):
-            raise ConfigError(
-                f"trigger: the function returned {repr(answer)[:MAX_QUOTED_LENGTH]}",
-                "return True, if a rebalance is due, or False",
-            )
+            words = f"{function_name(self.function)} returned {repr(answer)[:MAX_QUOTED_LENGTH]}"
+            raise asked.error(view, words, "return True, if a rebalance is due, or False")
         return bool(answer)
 
 

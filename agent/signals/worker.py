@@ -122,8 +122,13 @@ def answer_view(load: Callable[[], Signal], view_line: str) -> dict[str, Any]:
     except ConfigError as error:
         return {"why": error.message[:MAX_REASON_LENGTH]}
     except Exception as error:  # any error in a signal means no new targets
-        error_text = f"{type(error).__name__}: {error}".splitlines()[0][:MAX_REASON_LENGTH]
-        return {"why": f"it raised {error_text}"}
+        return {"why": f"it raised {raised_text(error)}"}
+
+
+def raised_text(error: Exception) -> str:
+    """Return the kind of an error of a signal and the first line of its text: "KeyError: 'LINK'"."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}".removesuffix(": ")[:MAX_REASON_LENGTH]
 
 
 def _finite_document(document: dict[str, Any]) -> dict[str, Any]:

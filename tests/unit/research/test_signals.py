@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -201,6 +204,7 @@ def test_answer_that_a_live_agent_would_refuse_ends_the_backtest(function: Calla
     with pytest.raises(ConfigError) as caught:
         research.backtest(PRICES, TARGETS, BAND, signal=function)
     assert words in caught.value.message
+    assert caught.value.message.endswith(", at 2024-01-02 00:00 UTC")
 
 
 def test_a_refused_answer_names_its_bar_and_who_takes_the_rest() -> None:
@@ -210,9 +214,50 @@ def test_a_refused_answer_names_its_bar_and_who_takes_the_rest() -> None:
     assert "a dict without USD that sums to less: it takes the rest" in caught.value.remedy
 
 
-def test_error_of_the_function_is_its_own() -> None:
-    with pytest.raises(KeyError, match="LINK"):
-        research.backtest(PRICES, TARGETS, BAND, signal=lambda view: view.prices["LINK"])  # type: ignore[arg-type, return-value]
+ESTIMATOR = functools.partial(momentum, SimpleNamespace(prices={}))
+"""A function with arguments, as an estimator's method is; it takes no view."""
+FAILURES: dict[str, tuple[Any, str]] = {
+    "a lambda": (lambda view: 1 / 0, "<lambda> raised ZeroDivisionError: division by zero"),
+    "a key": (lambda view: view.prices["LINK"], "<lambda> raised KeyError: 'LINK'"),
+    "a partial function": (ESTIMATOR, "partial raised TypeError: momentum() takes 1 positional argument but 2 were given"),
+    "an iterator": (iter(()).__next__, "__next__ raised TypeError"),
+    "no text": (lambda view: (_ for _ in ()).throw(AssertionError), "<lambda> raised AssertionError"),
+    "two lines": (lambda view: (_ for _ in ()).throw(ValueError("first\nsecond")), "<lambda> raised ValueError: first"),
+}
+
+
+@pytest.mark.parametrize("argument", ["signal", "allocator", "trigger"])
+@pytest.mark.parametrize(("function", "words"), FAILURES.values(), ids=FAILURES)
+def test_error_names_the_bar_the_function_and_what_it_raised(argument: str, function: Any, words: str) -> None:
+    arguments: dict[str, Any] = {"trigger": BAND} | {argument: function}
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(PRICES, TARGETS, **arguments)
+    assert re.fullmatch(f"{argument}: {re.escape(words)}.*, at 2024-01-02 00:00 UTC", caught.value.message)
+    assert words.startswith(f"{getattr(function, '__name__', 'partial')} raised {type(caught.value.__cause__).__name__}")
+
+
+def test_error_names_the_line_of_the_function() -> None:
+    def divides(view: SignalView) -> dict[str, float]:
+        shares = len(view.prices) - 2
+        return {"BTC": 1 / shares}
+
+    line = divides.__code__.co_firstlineno + 2
+    with pytest.raises(ConfigError, match=f"correct the function at line {line}"):
+        research.backtest(PRICES, TARGETS, BAND, signal=divides)
+
+
+def searches(**arguments: Any) -> list[Callable[[], object]]:
+    return [
+        lambda: research.compare(PRICES, TARGETS, {"band": BAND}, **arguments),
+        lambda: research.tune(PRICES, TARGETS, [BAND], objective="growth", **arguments),
+        lambda: research.stress(PRICES.vstack(PRICES.with_columns(time=PRICES["time"].dt.offset_by("16d"))), TARGETS, BAND, **arguments),
+    ]
+
+
+@pytest.mark.parametrize("search", searches(signal=lambda view: 1 / 0), ids=["compare", "tune", "stress"])
+def test_searches_name_the_bar_the_function_and_what_it_raised(search: Callable[[], object]) -> None:
+    with pytest.raises(ConfigError, match=r"signal: <lambda> raised ZeroDivisionError: division by zero, at \d{4}-\d\d-\d\d 00:00 UTC"):
+        search()
 
 
 MUTATIONS: dict[str, Callable[[SignalView], object]] = {
@@ -238,9 +283,9 @@ def test_view_is_read_only_and_the_error_names_the_bar(argument: str, name: str)
         return {"BTC": 0.5} if argument == "signal" else True
 
     arguments: dict[str, Any] = {"trigger": BAND} | {argument: change}
-    with pytest.raises((TypeError, AttributeError)) as caught:
+    with pytest.raises(ConfigError, match=rf"{argument}: change raised \w+: .*, at 2024-01-04 00:00 UTC") as caught:
         research.backtest(PRICES.head(5), TARGETS, **arguments)
-    assert caught.value.__notes__ == [f"{argument}: raised at 2024-01-04 00:00 UTC"]
+    assert isinstance(caught.value.__cause__, TypeError | AttributeError)
 
 
 @pytest.mark.parametrize(
