@@ -27,7 +27,7 @@ from agent.backtest.router import (
     TransactionReverted,
     decode_unsigned,
 )
-from agent.backtest.settings import ROUTER, WALLET, BacktestSpec, SimulationSettings
+from agent.backtest.settings import ROUTER, WALLET, AnswerLog, BacktestSpec, SimulationSettings
 from agent.backtest.world import (
     CHAIN_ID,
     BacktestSwap,
@@ -43,7 +43,7 @@ from agent.execution.submitter import SubmissionSettings, Submitter, max_tip_by_
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.state import FuturesConfig, planned_futures
 from agent.layers.inputs import assemble_input
-from agent.layers.signals.host import SignalHost, SignalRunner
+from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
 from agent.layers.signals.policy import trigger_view
 from agent.layers.tax.state import TaxState
@@ -486,6 +486,7 @@ class SimulationContext:
     store: Store
     readers: StepReaders
     transactor: StepTransactor
+    signals: AnswerLog
 
     def run_bar_cycle(self) -> StepOutcome:
         """Run one cycle at the world's bar. Raises EndOfPrices if it waits beyond the last bar."""
@@ -499,7 +500,8 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     signal_host = SignalHost(world.spec.signal_folder)
     try:
         store.balances.record_prior_day((), 0)  # the address has no history before the run
-        yield _build_context(world, store, world.spec.signal_runner or signal_host)
+        signals = AnswerLog(world.spec.signal_runner or signal_host)
+        yield _build_context(world, store, signals)
     finally:
         signal_host.close()
         store.close()
@@ -545,7 +547,7 @@ class TriggerAnswers:
         return replace(step, policy=replace(step.policy, trigger=answered_trigger))
 
 
-def _build_context(world: SimulatedWorld, store: Store, signals: SignalRunner) -> SimulationContext:
+def _build_context(world: SimulatedWorld, store: Store, signals: AnswerLog) -> SimulationContext:
     spec = world.spec
     execution = replace(spec.execution, deadline_s=tx_validity_s(spec, world.settings, world.table))
     has_hedge = world.venue is not None and world.venue.setup.policy.hedge_policy is not None
@@ -630,4 +632,5 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalRunner) -
         store,
         step_readers,
         StepTransactor(executor, SimulatedComposer(chain, world), lambda _: True),
+        signals,
     )

@@ -1,5 +1,6 @@
 """Backtest settings: the spec (portfolio, policy, limits, strategies), the simulated market, owner
-transfers; and logs of the halts, of the choices of weights and of the strategies' health.
+transfers; and logs of the halts, of the choices of weights, of signals without an answer and of the
+strategies' health.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from agent.model import (
     Portfolio,
     PriceSource,
     ReferenceConfig,
+    SignalAnswer,
+    SignalRequest,
     Trigger,
     TriggerFunction,
     part_of,
@@ -599,6 +602,32 @@ class ChoiceLog:
             f"{self._count} {choices_text} of weights moved one by more than max_change of"
             f" {self._max_change_bps / 100:g} %, most {largest_text}: live each waits for trimtab"
             " weights --accept",
+        )
+
+
+class AnswerLog:
+    """Asks a runner of signals, and collects the bars at which one failed to answer, by reason."""
+
+    def __init__(self, runner: SignalRunner) -> None:
+        self._runner = runner
+        self._times_s: dict[tuple[str, str], set[int]] = {}
+
+    def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
+        """Return the answer to each request, in order."""
+        answers = self._runner.answers(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            if answer.why and not request.why:
+                bar_times_s = self._times_s.setdefault((answer.name, answer.why), set())
+                bar_times_s.add(request.view.now_s)
+        return answers
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence for each signal and reason."""
+        return tuple(
+            f"signal {name}: {why}, at "
+            + (f"{len(times_s)} bars, first " if len(times_s) > 1 else "1 bar, ")
+            + format_time(min(times_s))
+            for (name, why), times_s in self._times_s.items()
         )
 
 

@@ -569,6 +569,7 @@ class SimulationRun:
                 *self._end_notes,
                 *self._halts.notes(),
                 *self._choices.notes(),
+                *self.context.signals.notes(),
                 *(
                     format_delisted_holding(holding, numeraire.symbol, numeraire.decimals)
                     for holding in delisted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -13,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import codec
+from agent import codec, research
 from agent.amm import POOL_KIND_BY_CURVE_NAME
 from agent.amm.v2 import get_amount_out
 from agent.backtest import context
 from agent.backtest.report.series import growth_series
 from agent.backtest.result import SimulationResult
-from agent.backtest.settings import WALLET, ChoiceLog, OwnerTransfer, SimulationSettings, make_spec
+from agent.backtest.settings import WALLET, AnswerLog, ChoiceLog, OwnerTransfer, SimulationSettings, make_spec
 from agent.backtest.simulate import SimulationRun
 from agent.errors import ConfigError
 from agent.execution import settlement
@@ -37,7 +38,7 @@ from agent.model import (
     Threshold,
     Trigger,
 )
-from agent.model.weights import SignalMarket
+from agent.model.weights import SignalAnswer, SignalMarket, SignalRequest
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from tests.support.backtests import (
@@ -56,6 +57,7 @@ from tests.support.backtests import (
 from tests.support.builders import token
 from tests.support.planning_worlds import PLAIN
 from tests.support.signals import SIGNAL, signal_step
+from tests.support.studies.signal_views import view
 from tests.support.text import mentions, raises_field
 
 CROSSING = [100.0, 100, 130, 130, 104]
@@ -406,3 +408,53 @@ def test_largest_change_of_an_asset_is_named() -> None:
     (note,) = log.notes()
     assert "1 choice of weights moved" in note
     assert "most USDC from 20 % to 100 %" in note
+
+
+# --- notes on signals that gave no answer
+
+
+class FakeRunner:
+    """Answers each request with the next of these reasons."""
+
+    def __init__(self, *reasons: str) -> None:
+        self._reasons = iter(reasons)
+
+    def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
+        return tuple(SignalAnswer(request.settings.name, "", why=next(self._reasons)) for request in requests)
+
+
+def asked_at(*days: int, why: str = "", is_trigger: bool = False) -> list[SignalRequest]:
+    return [SignalRequest(SIGNAL, "", replace(view(WETH=[1.0]), now_s=day * 86_400), (), why, is_trigger) for day in days]
+
+
+def test_signal_without_an_answer_is_noted_with_its_first_bar() -> None:
+    log = AnswerLog(FakeRunner("", "it raised KeyError: 'A'", "it raised KeyError: 'A'", "it gave no answer within 2 s"))
+    for request in asked_at(0, 1, 2, 3):
+        log.answers([request])
+    assert log.notes() == (
+        "signal mine: it raised KeyError: 'A', at 2 bars, first 1970-01-02 00:00:00 UTC",
+        "signal mine: it gave no answer within 2 s, at 1 bar, 1970-01-04 00:00:00 UTC",
+    )
+
+
+def test_a_bar_that_is_asked_twice_counts_once() -> None:
+    log = AnswerLog(FakeRunner("it raised", "it raised"))
+    log.answers(asked_at(1, 1))
+    assert log.notes() == ("signal mine: it raised, at 1 bar, 1970-01-02 00:00:00 UTC",)
+
+
+def test_signal_that_waits_for_prices_is_not_noted() -> None:
+    log = AnswerLog(FakeRunner("WETH has 1 prices", ""))
+    log.answers([*asked_at(1, why="WETH has 1 prices"), *asked_at(2, is_trigger=True)])
+    assert log.notes() == ()
+
+
+def test_backtest_notes_a_signal_that_raises() -> None:
+    spec = make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD")
+    allocator = research.signal(lambda _: {}).allocator(3_600)
+    reasons = ["it raised ZeroDivisionError: division by zero"] * 40
+    result = simulation_of(
+        hourly(BTC=[100.0] * 12), replace(spec, portfolio=replace(spec.portfolio, allocator=allocator), signal_runner=FakeRunner(*reasons))
+    )
+    (note,) = [note for note in result.notes if note.startswith("signal ")]
+    assert note.startswith("signal function: it raised ZeroDivisionError: division by zero, at ")
