@@ -391,6 +391,11 @@ def format_time(at_s: int) -> str:
     return f"{utc_text(at_s)} UTC"
 
 
+def pluralize(number: int, noun: str) -> str:
+    """Format a count: 1 rebalance, 23 rebalances."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def exact_duration(seconds: int) -> str:
     """Return a duration as a config has it, in the largest unit that divides it: 604,800 -> "7d"."""
     return next(
@@ -399,11 +404,12 @@ def exact_duration(seconds: int) -> str:
 
 
 def format_duration(seconds: int) -> str:
-    """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 d 2 h"."""
+    """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 day 2 h", 7 days."""
     duration_parts = []
     remaining_s = seconds
     for unit_s, unit in _DURATION_UNITS:
         unit_count, remaining_s = divmod(remaining_s, unit_s)
         if unit_count:
-            duration_parts.append(f"{unit_count} {unit}")
+            unit_text = unit.replace("d", "day" if unit_count == 1 else "days")
+            duration_parts.append(f"{unit_count} {unit_text}")
     return " ".join(duration_parts[:2]) or "0 s"

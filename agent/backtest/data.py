@@ -16,7 +16,7 @@ from agent.errors import ConfigError
 from agent.price_files.frames import FORMAT_HINT, load_polars, read_frame
 from agent.price_files.read import ClosingPrices, is_unit_of, read_closes, symbol_pairs
 from agent.price_files.times import parse_times
-from agent.units import Token, format_duration, format_time, safe_label
+from agent.units import Token, format_duration, format_time, pluralize, safe_label
 from agent.weights.asset_classes import is_cash
 
 MIN_BARS = 2
@@ -170,18 +170,14 @@ def price_gap_notes(
         start_row = int(priced_rows[0])
         end_row = int(priced_rows[-1])
         if start_row > 0:
-            notes.append(f"{symbol} starts {start_row} bars after the first")
+            notes.append(f"{symbol} starts {pluralize(start_row, 'bar')} after the first")
         if end_row < len(closes) - 1:
             notes.append(
-                f"{symbol} ends {len(closes) - 1 - end_row} bars before the data, at"
+                f"{symbol} ends {pluralize(len(closes) - 1 - end_row, 'bar')} before the data, at"
                 f" {format_time(int(times_s[end_row]))}"
             )
-        missing_count = end_row - start_row + 1 - len(priced_rows)
-        if missing_count:
-            notes.append(
-                f"{symbol} has {missing_count} missing prices, at most {int(np.diff(priced_rows).max()) - 1}"
-                " in a row"
-            )
+        if len(priced_rows) <= end_row - start_row:
+            notes.append(missing_prices_text(symbol, priced_rows))
     if first_bar > 0:
         notes.append(
             f"the simulation begins at bar {first_bar}, the first at which every asset has a price"
@@ -189,11 +185,21 @@ def price_gap_notes(
     intervals_s = np.diff(times_s[first_bar:])
     long_interval_count = int((intervals_s > np.median(intervals_s)).sum())
     if long_interval_count:
+        are_text = "interval is" if long_interval_count == 1 else "intervals are"
+        most_text = ":" if long_interval_count == 1 else ", at most"
         notes.append(
-            f"{long_interval_count} intervals are longer than usual, at most"
+            f"{long_interval_count:,} {are_text} longer than usual{most_text}"
             f" {format_duration(int(intervals_s.max()))}"
         )
     return tuple(notes)
+
+
+def missing_prices_text(symbol: str, priced_rows: NDArray[np.int64]) -> str:
+    """Describe the missing prices between the first and the last of these rows with prices."""
+    missing_counts = np.diff(priced_rows) - 1
+    total = int(missing_counts.sum())
+    longest_text = f", at most {missing_counts.max():,} in a row" if total > 1 else ""
+    return f"{symbol} has {pluralize(total, 'missing price')}{longest_text}"
 
 
 TIME_COLUMNS = ("time", "date", "timestamp")

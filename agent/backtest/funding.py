@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from agent.backtest.data import TIME_COLUMNS, unix_seconds
 from agent.errors import ConfigError
 from agent.price_files.frames import load_polars, read_frame
-from agent.units import YEAR_S, Value, floor_int, format_duration, safe_label
+from agent.units import YEAR_S, Value, floor_int, format_duration, pluralize, safe_label
 
 HIGH_YEARLY_RATE = 1.0
 """Yearly funding rates above the whole notional are probably in percent."""
@@ -209,17 +209,18 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
         )
     if outside_count := int((~is_within).sum()):
         notes.append(
-            f"{note_prefix} has {outside_count} rates outside the simulation, which are ignored"
+            f"{note_prefix} has {pluralize(outside_count, 'rate')} outside the simulation, ignored"
         )
     intervals_s = np.diff(times_s)
     if long_interval_count := int((intervals_s > MAX_INTERVAL_FACTOR * usual_interval_s).sum()):
         notes.append(
-            f"{note_prefix} has {long_interval_count} intervals longer than usual, at most {format_duration(int(intervals_s.max()))};"
-            " missing rates count as zero"
+            f"{note_prefix} has {pluralize(long_interval_count, 'interval')} longer than usual,"
+            f" at most {format_duration(int(intervals_s.max()))}; missing rates count as zero"
         )
     if short_interval_count := int((intervals_s * MAX_INTERVAL_FACTOR < usual_interval_s).sum()):
         notes.append(
-            f"{note_prefix} has {short_interval_count} intervals shorter than usual, at least {format_duration(int(intervals_s.min()))}"
+            f"{note_prefix} has {pluralize(short_interval_count, 'interval')} shorter than usual,"
+            f" at least {format_duration(int(intervals_s.min()))}"
         )
     yearly_rate = (
         float(np.median(np.abs(series.rates))) * YEAR_S / usual_interval_s

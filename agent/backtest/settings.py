@@ -40,7 +40,18 @@ from agent.model import (
     part_of,
 )
 from agent.policy.targets import WeightChange, largest_change
-from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int, format_time
+from agent.units import (
+    BPS,
+    PIPS,
+    Price,
+    Token,
+    Value,
+    ceil_int,
+    floor_int,
+    format_duration,
+    format_time,
+    pluralize,
+)
 
 IN_NUMERAIRE = "numeraire"
 PRO_RATA = "pro-rata"
@@ -521,6 +532,17 @@ class HealthRecord:
     sharpe_milli: int | None
 
 
+_STALE_FEED = re.compile(
+    r"(\S+) has no reference price"
+    r" \(feed: the feed of \1 is [0-9]+ s old, the limit is ([0-9]+) s\)"
+)
+"""Reason of a step whose feed is old, which in a backtest is the recorded price."""
+
+
+def _missing_price_text(stale_feed: re.Match[str]) -> str:
+    return f"{stale_feed[1]} had no price for {format_duration(int(stale_feed[2]) + 1)} or more"
+
+
 class HaltLog:
     """Counts the bars without a decision, by reason. Reasons that differ only in numbers count as
     one, in the words of the first.
@@ -533,6 +555,7 @@ class HaltLog:
 
     def add(self, reason: str) -> None:
         """Add a bar with a halt."""
+        reason = _STALE_FEED.sub(_missing_price_text, reason)
         self._newest_key = NUMBER_PATTERN.sub("…", reason)
         self._first_reasons.setdefault(self._newest_key, reason)
         self._counts[self._newest_key] = self._counts.get(self._newest_key, 0) + 1
@@ -551,7 +574,7 @@ class HaltLog:
     def notes(self) -> tuple[str, ...]:
         """Return a sentence for each reason."""
         return tuple(
-            f"no decision at {bar_count} bars: {self._first_reasons[key]}"
+            f"no decision at {pluralize(bar_count, 'bar')}: {self._first_reasons[key]}"
             for key, bar_count in self._counts.items()
         )
 
@@ -593,13 +616,12 @@ class ChoiceLog:
             **{asset.token.address: asset.token.label for asset in self._portfolio.assets},
             **{market.market: market.symbol for market in (signal.markets if signal else ())},
         }
-        choices_text = "choice" if self._count == 1 else "choices"
         largest_text = (
             f"{label_by_name.get(change.name, change.name)} from {change.from_bps / 100:g} % to"
             f" {change.to_bps / 100:g} % at {format_time(at_s)}"
         )
         return (
-            f"{self._count} {choices_text} of weights moved one by more than max_change of"
+            f"{pluralize(self._count, 'choice')} of weights moved one by more than max_change of"
             f" {self._max_change_bps / 100:g} %, most {largest_text}: live each waits for trimtab"
             " weights --accept",
         )
@@ -625,7 +647,7 @@ class AnswerLog:
         """Return a sentence for each signal and reason."""
         return tuple(
             f"signal {name}: {why}, at "
-            + (f"{len(times_s)} bars, first " if len(times_s) > 1 else "1 bar, ")
+            + (f"{len(times_s):,} bars, first " if len(times_s) > 1 else "1 bar, ")
             + format_time(min(times_s))
             for (name, why), times_s in self._times_s.items()
         )

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from agent.backtest.data import missing_prices_text
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.errors import ConfigError, require_analysis_package
 from agent.floats import FloatArray
 from agent.model import Destination, NoTradeZone, Policy, Trigger
 from agent.policy.triggers.rules import band_and_interval
 from agent.policy.triggers.validation import validate_policy
-from agent.units import BPS, PIPS, format_duration, format_time
+from agent.units import BPS, PIPS, format_duration, format_time, pluralize
 
 if TYPE_CHECKING:
     from agent.backtest.kernel import MarkedRun, PriceArrays, SettingArrays
@@ -211,9 +212,7 @@ def _price_notes(
     notes = []
     consequence = "nothing trades"
     if patience_bars is not None:
-        consequence = (
-            f"nothing trades for {patience_bars} bars, then the other assets trade without it"
-        )
+        consequence = f"nothing trades for {pluralize(patience_bars, 'bar')}, then the other assets trade without it"
     for column, symbol in enumerate(symbols):
         priced_rows = np.nonzero(has_price[:, column])[0]
         first_row = int(priced_rows[0])
@@ -223,11 +222,8 @@ def _price_notes(
                 f"{symbol} has no price before {format_time(int(times_s[first_row]))}: until then"
                 " the other assets share its weight"
             )
-        if missing_count := last_row - first_row + 1 - len(priced_rows):
-            notes.append(
-                f"{symbol} has {missing_count} missing prices, at most {int(np.diff(priced_rows).max()) - 1} in a"
-                f" row: {consequence}"
-            )
+        if len(priced_rows) <= last_row - first_row:
+            notes.append(f"{missing_prices_text(symbol, priced_rows)}: {consequence}")
         if last_row < len(has_price) - 1:
             notes.append(
                 f"{symbol} has no price after {format_time(int(times_s[last_row]))}: it is"
@@ -241,8 +237,9 @@ def _price_notes(
             f"the longest, {format_duration(int(intervals_s[row]))}, follows"
             f" {format_time(int(times_s[row]))}"
         )
+        gaps_text = "gap between bars is" if long_gap_count == 1 else "gaps between bars are"
         notes.append(
-            f"{long_gap_count} gaps between bars are longer than the usual {format_duration(usual_interval_s)};"
+            f"{long_gap_count:,} {gaps_text} longer than the usual {format_duration(usual_interval_s)};"
             f" {longest_text}"
         )
     return tuple(notes)

@@ -320,7 +320,7 @@ def _show_import(document: Document) -> None:
     for imported_series in document["prices"]:
         gaps_text = "none"
         if imported_series["gaps"]:
-            gaps_text = f"{imported_series['gaps']}, the longest {imported_series['longest_gap_s'] / 3600:g} h"
+            gaps_text = f"{imported_series['gaps']}, the longest {format_duration(imported_series['longest_gap_s'])}"
         count_cells = (
             str(imported_series["rows"]),
             str(imported_series["hours"]),
@@ -331,7 +331,7 @@ def _show_import(document: Document) -> None:
             *count_cells,
             _utc_text(imported_series["from_s"]),
             _utc_text(imported_series["until_s"]),
-            f"{imported_series['interval_s'] / 3600:g} h",
+            format_duration(imported_series["interval_s"]),
             gaps_text,
         )
     out.print(table)

@@ -118,7 +118,7 @@ def live_window_s(window_s: int | None, interval_s: int, argument: str) -> int:
         return min(USUAL_WINDOW_S, longest_s)
     if window_s > longest_s:
         raise ConfigError(
-            f"{argument}: a live agent takes no window of {format_duration(window_s)}, at most 730 d"
+            f"{argument}: a live agent takes no window of {format_duration(window_s)}, at most 730 days"
             f" and {MOST_INTERVALS} steps of {format_duration(step_s)}",
             f'write window="{longest_s // HOUR_S}h" or less, or give prices of longer bars',
         )

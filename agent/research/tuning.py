@@ -112,7 +112,7 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     >>> triggers = [research.band(0.05), research.every("7d")]
     >>> result = research.tune(prices, {"BTC": 0.5, "USD": 0.5}, triggers)
     >>> result.frame()["setting"].sort().to_list()
-    ['band 5 % rel', 'every 7 d']
+    ['band 5 % rel', 'every 7 days']
     """
     chosen_objective = member(objective, "objective", Objective)
     options = TuneOptions()

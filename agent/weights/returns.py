@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 from typing import Protocol
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from agent.errors import Refused
 from agent.floats import dispersion, dot, fsum_array, matvec, solve_positive_definite
 from agent.model import PricePoint
-from agent.units import YEAR_S, format_time
+from agent.units import YEAR_S, format_duration, format_time
 
 Floats = NDArray[np.float64]
 MIN_RETURNS = 2
@@ -113,7 +112,7 @@ def compute_returns(
     unpriced_names = [label_by_token[token] for token in tokens if not points_by_token[token]]
     if unpriced_names:
         raise Refused(
-            f"no prices of {', '.join(unpriced_names)} within {_duration_text(window.window_s)}, from"
+            f"no prices of {', '.join(unpriced_names)} within {format_duration(window.window_s)}, from"
             f" {format_time(now_s - window.window_s)} on",
             remedy=_REMEDY,
         )
@@ -129,7 +128,7 @@ def compute_returns(
     if len(interval_pairs) < min_return_count:
         least_priced_token = min(tokens, key=lambda token: (len(points_by_token[token]), token))
         raise Refused(
-            f"{len(interval_pairs)} returns of {_duration_text(window.step_s)} common to all, min_history requires"
+            f"{len(interval_pairs)} returns of {format_duration(window.step_s)} common to all, min_history requires"
             f" {min_return_count}; {label_by_token[least_priced_token]} has {len(points_by_token[least_priced_token])} prices"
             f" from {format_time(now_s - window.window_s)} on, where the window starts",
             remedy=_REMEDY,
@@ -144,8 +143,8 @@ def compute_returns(
             ),
         )
         raise Refused(
-            f"the newest common prices are {_duration_text(now_s - until_s)} old, max_age is"
-            f" {_duration_text(window.max_age_s)}; {label_by_token[stalest_token]} has the oldest",
+            f"the newest common prices are {format_duration(now_s - until_s)} old, max_age is"
+            f" {format_duration(window.max_age_s)}; {label_by_token[stalest_token]} has the oldest",
             remedy=_REMEDY,
         )
     simple_returns = np.array(
@@ -304,14 +303,6 @@ def _point_by_interval(
         for point in prices
         if point.token == token and window_start_s < point.at_s <= now_s
     }
-
-
-def _duration_text(seconds: int) -> str:
-    for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= unit_s:
-            count = Fraction(seconds, unit_s)
-            return f"{float(count):.3g} {unit}" if count < 1_000 else f"{round(count)} {unit}"
-    return f"{seconds} s"
 
 
 _REMEDY = (

@@ -124,7 +124,7 @@ def test_rebalance__brings_wallet_and_positions_on_target(chain: LocalChain, tmp
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         confirmed_parameters = agent.confirmed_parameters()
         assert confirmed_parameters["liquidity positions"] == ", ".join(position.name for position in own)
-        assert mentions(confirmed_parameters["lp"], "60 %", "30 d")
+        assert mentions(confirmed_parameters["lp"], "60 %", "30 days")
         assert confirmed_parameters["lp_max_weight"] == "90 %"
         outcome = require_exact_rebalance(chain, agent)
         assert outcome.input_after is not None

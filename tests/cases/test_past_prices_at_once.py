@@ -210,7 +210,7 @@ def test_young_feed__names_what_is_missing_and_is_read_in_a_day(
 ) -> None:
     with agent_on(anvil_chain, tmp_path, weighed(window="60d", min_history="30d", step="1d", max_age="2d"), TARGETS) as agent:
         lines = fill_price_windows(agent.context)
-        assert all("intervals of 1 d are missing, the feed of" in line for line in lines), lines
+        assert all("intervals of 1 day are missing, the feed of" in line for line in lines), lines
         assert len(lines) == 2
         assert fill_price_windows(agent.context) == ()
         fund(anvil_chain, {"WETH": 40_000, "LINK": 40_000, "USDC": 20_000})

@@ -50,7 +50,7 @@ def test_new_config_without_an_endpoint__names_what_is_needed(
     assert answer.code == 0
     assert load_config(config).config.portfolio.weights is not None
     (line,) = answer.json["past_prices"]
-    assert line.startswith("91 d of past prices of WETH")
+    assert line.startswith("91 days of past prices of WETH")
     assert f"trimtab trust --config {config} reads them (not read yet: " in line
 
 

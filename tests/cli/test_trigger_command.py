@@ -15,7 +15,7 @@ def test_status__tells_the_trigger_its_bands_side_and_review(desk: Desk) -> None
     desk.edit((line, f'trigger = {{ {written} }}\nonly = "sell"'), ('symbol = "WETH"', 'symbol = "WETH"\nband = "20%rel"'))
     status_document = desk.ask("status")
     trigger = status_document["trigger"]
-    assert mentions(trigger["text"], "7 d", "28 d", "5 %")
+    assert mentions(trigger["text"], "7 days", "28 days", "5 %")
     assert mentions(trigger["bands"], "WETH 20 %")
     assert mentions(trigger["only_text"], "sells")
     weth = next(holding for holding in status_document["holdings"] if holding["symbol"] == "WETH")
@@ -24,7 +24,7 @@ def test_status__tells_the_trigger_its_bands_side_and_review(desk: Desk) -> None
     assert trigger["next_s"] > 0
     result = desk.run("status")
     words = " ".join(result.out.split())
-    assert mentions(words, "7 d", "28 d", "5 %", "target")
+    assert mentions(words, "7 days", "28 days", "5 %", "target")
     assert mentions(words, "WETH 20 %", "only = sell")
     assert f"next {trigger['next']}" in words
 

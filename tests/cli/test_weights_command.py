@@ -147,7 +147,7 @@ def test_prices_older_than_the_window_are_said_to_decide_nothing(
     newest = datetime.fromtimestamp(max(int(time_s) for time_s, _ in cells) - 200 * 86_400, UTC)
     *_, remark = run("prices", "import", str(file), "--json").json["remarks"]
     assert mentions(remark["text"], "no choice of weights uses these prices", f"the newest is of {newest:%Y-%m-%d}", "the window starts")
-    assert mentions(run("weights", "--json").json["fault"], "no prices of LINK, WBTC, WETH within 60 d, from")
+    assert mentions(run("weights", "--json").json["fault"], "no prices of LINK, WBTC, WETH within 60 days, from")
 
 
 def test_a_last_close_far_from_todays_price_is_refused(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:

@@ -421,7 +421,7 @@ def check_allocator() -> None:
     assert allocator_config(written).method is method
     config = parse_config(config_text(written))
     assert binding_parameters(config, portfolio_of(config), "0x")["weights"].startswith(
-        "inverse_variance, chosen every 7 d from returns of 1 d"
+        "inverse_variance, chosen every 7 days from returns of 1 day"
     )
     assert "min_history: missing; kind = 'inverse_variance' needs it" in mistake(written, ("min_history", None))
     assert "'hrp', 'inverse_variance' or 'futures_volatility'" in mistake(written, ("kind", '"no_such_kind"'))

@@ -28,7 +28,6 @@ from agent.backtest.report.page import (
     format_money,
     format_percent,
     format_ratio,
-    pluralize,
     short_name,
     time_chart,
 )
@@ -36,7 +35,7 @@ from agent.backtest.report.sections import BacktestAnalysis
 from agent.backtest.report.series import DAY_S, drawdown_series, growth_series, risk_metrics
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import HealthRecord
-from agent.units import YEAR_S, Value
+from agent.units import YEAR_S, Value, pluralize
 
 COST_KIND_COLOURS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))
 MAX_CHART_POINTS = 2_000

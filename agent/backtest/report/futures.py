@@ -21,7 +21,6 @@ from agent.backtest.report.page import (
     format_money,
     format_percent,
     line_trace,
-    pluralize,
     short_name,
     time_chart,
     to_milliseconds,
@@ -30,7 +29,7 @@ from agent.backtest.report.page import (
 from agent.backtest.report.series import Indices, downsample_indices
 from agent.backtest.simulate import library_versions
 from agent.floats import FloatArray
-from agent.units import BPS, decimal_text
+from agent.units import BPS, decimal_text, pluralize
 
 MULTIPLE_FORMAT = ".2f"
 COINS_FORMAT = ",.2f"

@@ -26,6 +26,7 @@ from agent.backtest.report.series import Indices
 from agent.errors import ConfigError, printable_text
 from agent.files import replace_file
 from agent.floats import FloatArray
+from agent.units import pluralize
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -384,15 +385,10 @@ def format_minute(time_s: int) -> str:
 def format_duration(seconds: float) -> str:
     """Format a duration in days; in hours below two days, in minutes below an hour."""
     if seconds < 3_600:
-        return pluralize(round(seconds / 60), "minute")
+        return f"{round(seconds / 60)} min"
     if seconds < 2 * 86_400:
-        return pluralize(round(seconds / 3_600), "hour")
+        return f"{round(seconds / 3_600)} h"
     return pluralize(round(seconds / 86_400), "day")
-
-
-def pluralize(number: int, noun: str) -> str:
-    """Format a count: 1 rebalance, 23 rebalances."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 PlotlyDict = dict[str, Any]

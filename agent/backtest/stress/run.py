@@ -22,7 +22,6 @@ from agent.backtest.report.page import (
     ReportSection,
     ReportTable,
     format_duration,
-    pluralize,
 )
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import spec_digest
@@ -58,6 +57,7 @@ from agent.backtest.stress.work import (
 from agent.errors import ConfigError
 from agent.model import schedules_of
 from agent.policy.triggers.rules import is_band_and_schedule_only
+from agent.units import pluralize
 
 Progress = Callable[[str, int, int], None]
 """Called with the case, and its numbers of finished paths and of all paths."""

@@ -105,7 +105,7 @@ class PolicyChoice:
 
     @property
     def label(self) -> str:
-        """Display text: "band 10 % rel, every 7 d, to halfway"."""
+        """Display text: "band 10 % rel, every 7 days, to halfway"."""
         label_parts = [self.rule_label] if self.rule_label else []
         if self.is_after_tax:
             label_parts.append("after tax")

@@ -391,18 +391,18 @@ def _allocator_config(
     sample_interval_s = max(DAY_S, interval_s)
     if not HOUR_S <= schedule.every_s <= LONGEST_WINDOW_S:
         raise ConfigError(
-            f"--grid rechoose: {schedule.every_s} s",
+            f"--grid rechoose: {format_duration(schedule.every_s)}",
             "use 1h to 730d; the live agent records prices once an hour",
         )
     if schedule.window_s > LONGEST_WINDOW_S:
         raise ConfigError(
-            f"--grid window: {schedule.window_s // DAY_S} d, more than a live allocator's longest window",
+            f"--grid window: {format_duration(schedule.window_s)}, more than a live allocator's longest window",
             "use 730d or less",
         )
     min_steps = max(2, len(weighted_assets) + 1)
     if schedule.window_s < min_steps * sample_interval_s:
         raise ConfigError(
-            f"--grid window: shorter than {min_steps} steps of {sample_interval_s // DAY_S} d, which {len(weighted_assets)} assets"
+            f"--grid window: shorter than {min_steps} steps of {format_duration(sample_interval_s)}, which {len(weighted_assets)} assets"
             " need",
             f"write {min_steps * sample_interval_s // DAY_S}d or more",
         )

@@ -25,7 +25,7 @@ from agent.cli.display.terminal import (
     say,
 )
 from agent.figures import Column, columns, format_figure
-from agent.units import BPS, decimal_text
+from agent.units import BPS, decimal_text, format_duration
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
 STATE_STYLES = {
@@ -579,7 +579,7 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
     """Return a table of the zone: weight of each asset, beyond where it moves and what it is brought
     back to; cost of risk, of corrections, and the plan's trade-off.
     """
-    risk_text = f"{amount(zone_document['risk'], 4)} {numeraire} of risk within {zone_document['horizon_s'] / 86_400:g} d"
+    risk_text = f"{amount(zone_document['risk'], 4)} {numeraire} of risk within {format_duration(zone_document['horizon_s'])}"
     figure_table = document_table(
         f"Zone: drift from the targets costs {risk_text}",
         columns(

@@ -28,7 +28,7 @@ SHA256_PATTERN = r"^[0-9a-f]{64}$"
 INIT_CODE_HASH_PATTERN = r"^0x[0-9a-f]{64}$"
 VENUE_LABEL_PATTERN = r"^[a-z0-9_]{1,20}$"
 _Parser = Callable[[object], object]
-_SECONDS_BY_UNIT = {"w": 604800, "d": 86400, "h": 3600, "m(?:in)?": 60, "s": 1}
+_SECONDS_BY_UNIT = {"w": 604800, "d(?:ays?)?": 86400, "h": 3600, "m(?:in)?": 60, "s": 1}
 _DURATION = re.compile(
     r"(?=.)"
     + r"\s*".join(

@@ -26,7 +26,7 @@ from agent.model import (
     SignalMarket,
     SignalSettings,
 )
-from agent.units import BPS
+from agent.units import BPS, format_duration
 
 HOUR_S = 3_600
 DAY_S = 86_400
@@ -164,14 +164,14 @@ def require_sampling(
     """
     if every is not None and every < HOUR_S:
         raise ValueError(
-            f"every: {every} s is shorter than an hour, but prices are recorded once an hour;"
+            f"every: {format_duration(every)} is shorter than an hour, but prices are recorded once an hour;"
             " write for example 7d"
         )
     if step is None or window is None or min_history is None or max_age is None:
         return
     if step < HOUR_S:
         raise ValueError(
-            f"step: {step} s is shorter than an hour, but prices are recorded once an hour; write"
+            f"step: {format_duration(step)} is shorter than an hour, but prices are recorded once an hour; write"
             " for example 1d"
         )
     if window > LONGEST_WINDOW_S or window > MOST_INTERVALS * step:

@@ -144,12 +144,12 @@ def test_missing_price__is_reported_and_the_one_before_stands_in() -> None:
     assert table.closes[0].tolist() == [1, 1]
     assert np.isnan(table.closes[1, 0])
     assert table.notes == (
-        "A starts 1 bars after the first",
-        "A has 1 missing prices, at most 1 in a row",
+        "A starts 1 bar after the first",
+        "A has 1 missing price",
         "B ends 2 bars before the data, at 1970-01-01 00:00:30 UTC",
-        "B has 1 missing prices, at most 1 in a row",
+        "B has 1 missing price",
         "the simulation begins at bar 1, the first at which every asset has a price",
-        "1 intervals are longer than usual, at most 20 s",
+        "1 interval is longer than usual: 20 s",
     )
 
 

@@ -68,10 +68,10 @@ def test_missing_price__waits_or_is_left_out_after_the_patience() -> None:
     ]
     assert waits.quote_prices.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
     assert waits.notes == (
-        "OLD has 1 missing prices, at most 1 in a row: nothing trades",
+        "OLD has 1 missing price: nothing trades",
         "NEW has no price before 2020-09-13 14:26:40 UTC: until then the other assets share its weight",
         "NEW has no price after 2020-09-13 16:26:40 UTC: it is valued at its last price; nothing trades",
-        "1 gaps between bars are longer than the usual 1 h; the longest, 6 h, follows 2020-09-13 18:26:40 UTC",
+        "1 gap between bars is longer than the usual 1 h; the longest, 6 h, follows 2020-09-13 18:26:40 UTC",
     )
     goes_on = prepare_prices(["OLD", "NEW"], hours(8), prices, patience_bars=1)
     assert goes_on.bar_states.tolist() == [
@@ -85,4 +85,4 @@ def test_missing_price__waits_or_is_left_out_after_the_patience() -> None:
         STATE_SAME,
     ]
     assert goes_on.break_bars.tolist() == [0, 2, 3, 5, 6, 8]
-    assert "1 bars" in goes_on.notes[0]
+    assert "for 1 bar, then" in goes_on.notes[0]

@@ -181,14 +181,14 @@ def test_sum__is_that_of_assets_and_a_year_is_weighed_by_holding() -> None:
         pytest.param(
             (*range(9), 14, *range(15, 20)),
             0.00001,
-            ["has 1 intervals longer than usual, at most 6 h; missing rates count as zero"],
+            ["has 1 interval longer than usual, at most 6 h; missing rates count as zero"],
             id="a gap",
         ),
         pytest.param(
             (*range(10), 9.5, *range(10, 20)), 0.00001, ["has 2 intervals shorter than usual, at least 30 min"], id="half-hourly rate"
         ),
         pytest.param([at + (at + 1) % 2 / 3_600 for at in range(20)], 0.00001, [], id="seconds off"),  # venues miss the hour by moments
-        pytest.param(range(25), 0.00001, ["has 5 rates outside the simulation, which are ignored"], id="rates after the end"),
+        pytest.param(range(25), 0.00001, ["has 5 rates outside the simulation, ignored"], id="rates after the end"),
         pytest.param(range(20), -0.001, ["has rates of 876 % a year: they may be percent instead of shares"], id="percents"),
     ],
 )
@@ -336,5 +336,5 @@ def test_bitcoin_through_2021__is_hedged_for_a_plain_sum() -> None:
     assert carry.yearly_rate is not None
     assert 0.25 < carry.yearly_rate < 0.35  # longs paid dearly in 2021
     assert funding_notes(bitcoin, bars_s) == [
-        f"funding: BTC has {len(bitcoin.times_s) - 365 * 3 - 1} rates outside the simulation, which are ignored"
+        f"funding: BTC has {len(bitcoin.times_s) - 365 * 3 - 1:,} rates outside the simulation, ignored"
     ]

@@ -227,12 +227,15 @@ def test_duration_is_read_as_it_is_shown(seconds: int) -> None:
     assert format_duration(parse_duration_s(shown_duration)) == shown_duration
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("1h30m", 5_400), ("1w 2d", 777_600), ("1 d 0.5 h", 88_200), ("10 min", 600)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1h30m", 5_400), ("1w 2d", 777_600), ("1 d 0.5 h", 88_200), ("10 min", 600), ("1 day 2 h", 93_600), ("2 days", 172_800)],
+)
 def test_duration_may_have_several_units(text: str, seconds: int) -> None:
     assert parse_duration_s(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", " ", "m", "7", "30m 1h", "1h1h", "3 mins", "1h-5m", "1e3s"])
+@pytest.mark.parametrize("text", ["", " ", "m", "7", "30m 1h", "1h1h", "3 mins", "3 dayss", "1 ays", "1h-5m", "1e3s"])
 def test_duration_without_number_unit_or_order_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a duration"):
         parse_duration_s(text)

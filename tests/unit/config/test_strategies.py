@@ -199,9 +199,9 @@ def test_bounds_of_each_strategy__are_named_before_any_send() -> None:
     config = parse_config(config_with_strategies(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
     text_by_name = binding_parameters(config, build_portfolio(config, tokens()), "0xrouter")
     assert mentions(text_by_name["strategy trend"], "60 %", "10 %", "WETH 70 %, USDC 30 %")
-    assert mentions(text_by_name["strategy trend"], "30 d", "0.5", "0.8", "14 d")
-    assert "every 7 d" in text_by_name["strategy carry"]
-    assert "cooldown 2 d" in text_by_name["strategy carry"]
+    assert mentions(text_by_name["strategy trend"], "30 days", "0.5", "0.8", "14 days")
+    assert "every 7 days" in text_by_name["strategy carry"]
+    assert "cooldown 2 days" in text_by_name["strategy carry"]
     assert "health off" in text_by_name["strategy carry"]
     assert mentions(text_by_name["split"], "20 %")
     assert not any(

@@ -47,11 +47,11 @@ def text(trigger: str, *changes: tuple[str, str]) -> str:
             '{ kind = "threshold", absolute = "1%" }', Threshold(100, None), "threshold: 1 % of the portfolio", id="absolute threshold"
         ),
         pytest.param('{ kind = "time", every = "30m" }', Every(1_800), "time: every 30 min", id="half an hour"),
-        pytest.param('{ kind = "time", every = "28d" }', Every(2_419_200), "time: every 28 d", id="four weeks"),
+        pytest.param('{ kind = "time", every = "28d" }', Every(2_419_200), "time: every 28 days", id="four weeks"),
         pytest.param(
             '{ kind = "hybrid", relative = "10%", every = "1d" }',
             HybridTrigger(Threshold(None, 1_000), Every(86_400)),
-            "hybrid: 10 % of the target, every 1 d",
+            "hybrid: 10 % of the target, every 1 day",
             id="hybrid",
         ),
         pytest.param(
@@ -69,7 +69,7 @@ def text(trigger: str, *changes: tuple[str, str]) -> str:
         pytest.param(
             '{ kind = "review", review_every = "7d", execute_every = "28d", relative = "10%", absolute = "5%" }',
             StagedTrigger(Every(604_800), Every(2_419_200), Threshold(500, 1_000)),
-            "review: every 7 d, executed every 28 d, beyond 10 % of the target, 5 % of the portfolio",
+            "review: every 7 days, executed every 28 days, beyond 10 % of the target, 5 % of the portfolio",
             id="review by intervals",
         ),
         pytest.param(
@@ -81,13 +81,13 @@ def text(trigger: str, *changes: tuple[str, str]) -> str:
         pytest.param(
             '{ kind = "volatility_jump", short = "1d", long = "14d", jump = "200%", assets = ["WETH"] }',
             VolatilityJump(86_400, 1_209_600, 20_000, (WETH.address,)),
-            "volatility_jump: 1 d above 200 % of the 14 d before, of WETH",
+            "volatility_jump: 1 day above 200 % of the 14 days before, of WETH",
             id="volatility jump",
         ),
         pytest.param(
             '[{ kind = "threshold", relative = "10%" }, { kind = "drawdown", fall = "15%", within = "1d" }]',
             AnyOf((Threshold(None, 1_000), Drawdown(1_500, 86_400, (WETH.address,)))),
-            "any of: threshold: 10 % of the target; drawdown: 15 % within 1 d of WETH",
+            "any of: threshold: 10 % of the target; drawdown: 15 % within 1 day of WETH",
             id="list",
         ),
     ],

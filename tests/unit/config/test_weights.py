@@ -97,8 +97,8 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         pytest.param(RETURNS, [("supplies", '"a.csv"')], "supplies: not a key of kind hrp", id="supplies of returns"),
         pytest.param('kind = "fixed"\n', [("every", '"7d"')], "every: not a key of kind fixed", id="interval of fixed weights"),
         pytest.param(RETURNS, [("kind", '"markowitz"')], "portfolio.weights.kind", id="unknown kind"),
-        pytest.param(RETURNS, [("every", '"30m"')], "every: 1800 s is shorter than an hour", id="interval too short"),
-        pytest.param(RETURNS, [("step", '"30m"')], "step: 1800 s is shorter than an hour", id="step too short"),
+        pytest.param(RETURNS, [("every", '"30m"')], "every: 30 min is shorter than an hour", id="interval too short"),
+        pytest.param(RETURNS, [("step", '"30m"')], "step: 30 min is shorter than an hour", id="step too short"),
         pytest.param(RETURNS, [("window", '"800d"')], "window: more than 730 days", id="window too long"),
         pytest.param(RETURNS, [("step", '"1h"'), ("window", '"42d"')], "window: more than 730 days or 1000 steps", id="too many steps"),
         pytest.param(
@@ -204,7 +204,7 @@ def test_unusable_supplies_file__is_refused_by_line(tmp_path: Path, content: str
 def test_owner__confirms_the_allocator_with_other_parameters() -> None:
     config = parse_config(config_text(RETURNS))
     weights = binding_parameters(config, portfolio_of(config), "0xrouter")["weights"]
-    assert mentions(weights, "hrp", "7 d", "1 d", "90 d")
+    assert mentions(weights, "hrp", "7 days", "1 day", "90 days")
     assert "USDC fixed" in weights
     assert "WETH 10 % to 60 %" in weights
     assert "WBTC 0 % to 45 %" in weights

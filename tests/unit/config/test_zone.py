@@ -67,7 +67,7 @@ def test_named_correlations_go_before_the_one_for_all_others() -> None:
 def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:
     config = parse_config(config_with_zone())
     parameters = binding_parameters(config, build_portfolio(config, tokens()), "0x")
-    assert mentions(parameters["trigger"], "zone", "0.5 bps", "1 %", "30 d")
+    assert mentions(parameters["trigger"], "zone", "0.5 bps", "1 %", "30 days")
     assert mentions(parameters["risk"], "WETH 80 %", "USDC 0.5 %", "0 %")
 
 

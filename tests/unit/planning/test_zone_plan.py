@@ -100,7 +100,7 @@ def test_zone_plan_that_saves_less_than_its_gas_is_a_hold() -> None:
     gas, approval_gas = (float(value) / COIN for value in (saving.gas, saving.approval_gas))
     costs = f"(fees 6.8759, impact 0, skew 0, gas {gas:.4g}, approvals {approval_gas:.4g})"
     assert mentions(reason, "outside", "WETH to USDC", "42.08 bps", "30 bps", costs)
-    assert all(words in reason for words in ("whole plan", "30 d"))
+    assert all(words in reason for words in ("whole plan", "30 days"))
     assert decision_after_plan(step) == proposal.decision_result
     assert isinstance(decide(step).decision, Rebalance), "the zone alone does not know the plan"
     assert isinstance(decision_after_plan(deep_step("29/50", gwei=1)).decision, Rebalance)

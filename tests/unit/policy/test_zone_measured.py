@@ -105,10 +105,10 @@ def test_zone_narrows_where_prices_moved_more() -> None:
 @pytest.mark.parametrize(
     ("past", "measured", "why"),
     [
-        ((), (), "no prices of WETH, WBTC, LINK within 90 d"),
-        (recorded(moves(THREE, 20), THREE), (), "20 returns of 1 d"),
-        (recorded(moves(THREE, 90), THREE, until_s=NOW_S - 5 * DAY_S), (), "the newest common prices are 5 d old, max_age is 2 d"),
-        (recorded(moves(("WETH", "WBTC"), 90), ("WETH", "WBTC")), (WETH, WBTC), "no prices of LINK within 90 d"),
+        ((), (), "no prices of WETH, WBTC, LINK within 90 days"),
+        (recorded(moves(THREE, 20), THREE), (), "20 returns of 1 day"),
+        (recorded(moves(THREE, 90), THREE, until_s=NOW_S - 5 * DAY_S), (), "the newest common prices are 5 days old, max_age is 2 days"),
+        (recorded(moves(("WETH", "WBTC"), 90), ("WETH", "WBTC")), (WETH, WBTC), "no prices of LINK within 90 days"),
         (recorded(moves(THREE, 90) * [1, 1, 0], THREE), (WETH, WBTC), "the price of LINK does not move"),
         (recorded(moves(THREE, 90)[:, [0, 0, 2]], THREE), (), "the covariance is singular"),
     ],
@@ -199,7 +199,7 @@ def test_config_takes_estimates_and_names_contradictions() -> None:
     assert [bps for *_, bps in told_trigger.risk.correlations_bps] == [1_000]
     for text, message in (
         (ESTIMATE.replace("90d", "800d"), "window: more than 730 days"),
-        (ESTIMATE.replace('step = "1d"', 'step = "10m"'), "step: 600 s is shorter than an hour"),
+        (ESTIMATE.replace('step = "1d"', 'step = "10m"'), "step: 10 min is shorter than an hour"),
         (ESTIMATE.replace('min_history = "30d"', 'min_history = "2d"'), "2 assets need at least 3 steps"),
         (ESTIMATE.replace('max_age = "2d"', 'max_age = "1h"'), "max_age: shorter than a step"),
         (ESTIMATE + 'correlation = "0%"\n', "policy.risk.correlation: estimate takes"),

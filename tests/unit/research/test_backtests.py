@@ -286,7 +286,7 @@ def test_compare_names_the_triggers_of_a_list() -> None:
 
     prices = small().head(4)
     results = research.compare(prices, {"BTC": 0.5, "USD": 0.5}, [research.band(0.1), research.every("7d"), rarely])
-    assert list(results) == ["band 10 % rel", "every 7 d", "rarely"]
+    assert list(results) == ["band 10 % rel", "every 7 days", "rarely"]
     with pytest.raises(ConfigError, match="triggers: two are band 10 % rel"):
         research.compare(prices, {"BTC": 0.5, "USD": 0.5}, [research.band(0.1), research.band(0.1)])
 

@@ -59,7 +59,7 @@ def test_search__has_a_frame_picture_report_and_best_trigger(tmp_path: Path, mon
     frame = result.frame()
     assert frame["score"].to_list() == sorted(frame["score"], reverse=True)
     assert frame["loss_bps"].to_list() == pytest.approx((frame["costs_bps"] + frame["drift_bps"]).to_list())
-    assert set(frame["setting"]) == {"band 10 % rel", "band 20 % rel", "every 28 d"}
+    assert set(frame["setting"]) == {"band 10 % rel", "band 20 % rel", "every 28 days"}
     assert progress[-1] == (4, 4), "with the setting to beat"
     assert frame["setting"][0] in repr(result)
     again = research.backtest(PRICES, TARGETS, result.best, destination=result.best_destination, start="2021-01-01", end="2021-10-01")
@@ -115,7 +115,7 @@ def test_horizon_of_a_stress_test_is_its_bars() -> None:
     ("arguments", "words"),
     [
         ({"horizon": "60d", "bars": 60}, "horizon: bars give the length already .give one of the two"),
-        ({"horizon": "23h"}, "horizon: 23 h is shorter than a bar of 1 d .write for example horizon=.30 d"),
+        ({"horizon": "23h"}, "horizon: 23 h is shorter than a bar of 1 day .write for example horizon=.30 days"),
         ({"horizon": "soon"}, "horizon: 'soon' is not a duration"),
     ],
 )
@@ -129,8 +129,8 @@ def test_usual_searches_need_no_trigger() -> None:
     again = research.backtest(PRICES, TARGETS, by_loss.best, destination=by_loss.best_destination, end="2021-02-01")
     assert again.summary.trades > 0
     by_growth = research.tune(PRICES, TARGETS, objective="growth")
-    assert {"tracking normal", "every 7 d"} <= set(by_loss.frame()["setting"])
-    assert {"band 10 % rel", "every 7 d"} <= set(by_growth.frame()["setting"])
+    assert {"tracking normal", "every 7 days"} <= set(by_loss.frame()["setting"])
+    assert {"band 10 % rel", "every 7 days"} <= set(by_growth.frame()["setting"])
     assert not any("tracking" in setting for setting in by_growth.frame()["setting"])
 
 
@@ -142,7 +142,7 @@ def test_the_picture_has_every_setting_that_has_a_cell() -> None:
     loss_by_cell = {(row, column): heat.z[i][j] for i, row in enumerate(heat.y) for j, column in enumerate(heat.x)}
     for row in search.frame().iter_rows(named=True):
         trigger_text = row["setting"].split(",")[0]
-        band = "no band" if trigger_text == "every 7 d" else trigger_text.removeprefix("band ")
+        band = "no band" if trigger_text == "every 7 days" else trigger_text.removeprefix("band ")
         assert loss_by_cell[band, row["destination"]] == pytest.approx(row["loss_bps"])
     assert figure.layout.title.text == "Loss, bps a year by band and destination"
     assert (heat.colorbar.title.text, heat.reversescale) == ("loss, bps a year", True)
@@ -151,7 +151,7 @@ def test_the_picture_has_every_setting_that_has_a_cell() -> None:
 
 def test_a_usual_search_may_combine_its_bands_and_intervals() -> None:
     settings = set(research.tune(PRICES, TARGETS, allocators=["fixed"], combined=True).frame()["setting"])
-    assert {"tracking normal", "band 10 % rel", "every 7 d", "band 10 % rel, every 7 d"} <= settings
+    assert {"tracking normal", "band 10 % rel", "every 7 days", "band 10 % rel, every 7 days"} <= settings
 
 
 def tuned(*triggers: object, **arguments: object) -> Callable[[], object]:

@@ -147,7 +147,10 @@ def test_answer_that_is_not_true_or_false_is_refused(answer: Any) -> None:
         (lambda: research.backtest(PRICES, TARGETS, "weekly"), "trigger: 'weekly' is no trigger"),  # type: ignore[arg-type]
         (lambda: research.backtest(PRICES, TARGETS, False), "trigger: False is no trigger"),  # type: ignore[arg-type]
         (lambda: research.trigger(falls, window="ever"), "window"),
-        (lambda: research.backtest(PRICES, TARGETS, research.trigger(falls, window="1d")), "trigger: no price is within the window of 1 d"),
+        (
+            lambda: research.backtest(PRICES, TARGETS, research.trigger(falls, window="1d")),
+            "trigger: no price is within the window of 1 day",
+        ),
         (lambda: research.backtest(PRICES, TARGETS, falls, destination="band"), "destination: band, but the trigger has no band"),
         (lambda: research.stress(PRICES, TARGETS, falls, jobs=2), "jobs: 2, but a function"),
         (lambda: research.tune(PRICES, TARGETS, [falls]), "triggers: function cannot be searched over"),  # type: ignore[list-item]

@@ -118,7 +118,7 @@ def test_no_weight_is_chosen_by_the_volatility_of_rounding(rate: float) -> None:
         compute_returns(window, ("A", "B"), {"A": "Aa", "B": "Bb"}, prices, 59 * DAY_S)
 
 
-@pytest.mark.parametrize(("window_s", "text"), [(1_095 * DAY_S, "1095 d"), (36 * 3_600, "1.5 d"), (999 * DAY_S, "999 d")])
+@pytest.mark.parametrize(("window_s", "text"), [(1_095 * DAY_S, "1095 days"), (36 * 3_600, "1 day 12 h"), (999 * DAY_S, "999 days")])
 def test_returns__window_without_prices_is_named_in_plain_digits(window_s: int, text: str) -> None:
     window = SimpleNamespace(window_s=window_s, step_s=DAY_S, min_returns=30, max_age_s=2 * DAY_S)
     with pytest.raises(Refused, match=f"no prices of Aa within {text}"):

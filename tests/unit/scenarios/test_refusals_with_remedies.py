@@ -143,7 +143,7 @@ def test_prices_that_are_none_are_told_with_what_to_give(tmp_path: Path, name: s
         ("--objective calendar: ''", "7d", "", {"calendar": ""}),
         ("--objective calendar: 1 s is outside", "7d", "", {"calendar": "1s"}),
         ("--grid rechoose: 0 s", "7d", "hrp", {"rechoose": "0d"}),
-        ("--grid window: 9999 d", "7d", "hrp", {"window": "9999d"}),
+        ("--grid window: 9999 days", "7d", "hrp", {"window": "9999d"}),
         ("--grid window: shorter", "7d", "hrp", {"window": "1d"}),
         ("--every: '7x'", "7x", "", {}),
     ],

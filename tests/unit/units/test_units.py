@@ -97,7 +97,7 @@ def test_foreign_text_is_never_shown_as_a_symbol(symbol: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (93_784, "1 d 2 h"), (3_600, "1 h"), (86_460, "1 d 1 min"), (3_661, "1 h 1 min")]
+    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (93_784, "1 day 2 h"), (3_600, "1 h"), (86_460, "1 day 1 min"), (3_661, "1 h 1 min")]
 )
 def test_duration_has_at_most_two_units(seconds: int, text: str) -> None:
     assert format_duration(seconds) == text

@@ -180,7 +180,7 @@ def test_last_close__is_confirmed_by_today_s_reference(tmp_path: Path) -> None:
 
 def test_a_last_close_that_is_not_compared_is_said(tmp_path: Path) -> None:
     prices = walk(2)
-    assert "more than 3 d old" in imported(tmp_path, prices, check_against(1.0, 10 * 86_400)).remarks[0].text
+    assert "more than 3 days old" in imported(tmp_path, prices, check_against(1.0, 10 * 86_400)).remarks[0].text
     assert "today's is not known" in imported(tmp_path, prices, JumpCheck({}, START_S)).remarks[0].text
 
 

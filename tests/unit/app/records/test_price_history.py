@@ -150,7 +150,7 @@ def test_bars__single_bar__needs_its_length(tmp_path: Path) -> None:
 def test_bars__longer_than_the_time_between_them__are_refused(tmp_path: Path) -> None:
     """Each price would be dated days late."""
     path = written(tmp_path, *[f"{START_S + day * 86_400},1,2,1,2,5" for day in range(40)], header=BAR_HEADER)
-    with pytest.raises(ConfigError, match="has a close every 1 d, and --bar is 30 d"):
+    with pytest.raises(ConfigError, match="has a close every 1 day, and --bar is 30 days"):
         read(path, names={"closes": "WETH"}, bar_s=30 * 86_400)
     assert len(read(path, names={"closes": "WETH"}, bar_s=86_400).series[0].points) == 40
 

@@ -74,7 +74,7 @@ def test_targets_bands_limits_and_network__are_the_config_s(tmp_path: Path) -> N
     values = {setting["key"]: setting["value"] for part in shown_settings["sections"] for setting in part["settings"]}
     expected = {
         "policy.cooldown": "1h", "limits.slippage": "0.3 %", "limits.gas_price": "60 gwei",
-        "limits.balance_jump_wait": "1 d", "portfolio.max_live_value": "1000 USDC",
+        "limits.balance_jump_wait": "1 day", "portfolio.max_live_value": "1000 USDC",
         "portfolio.weights": "fixed: the targets above", "reference.kind": "feed, twap", "chain.rpc": "one, two", "chain.quorum": "2",
         "wallet.address": WALLET, "execution.submit_url": "to the endpoints of the chain", "alerts.cooldown": "6h",
     }  # fmt: skip

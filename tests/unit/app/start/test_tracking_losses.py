@@ -54,7 +54,7 @@ SIMULATED = {
     (30, "0.03", 500_000): (11.2, 46.7, 17.4, 26.9, 31.0),
     (30, "6", 500_000): (13.7, 60.3, 22.0, 30.1, 34.9),
 }
-"""Loss of tracking, relative 10 %, relative 20 % to halfway, absolute 5 %, every 28 d by fee in bps, gas and value in dollars: mean of
+"""Loss of tracking, relative 10 %, relative 20 % to halfway, absolute 5 %, every 28 days by fee in bps, gas and value in dollars: mean of
 four times eight years of hours in scripts/tracking/tracking_market.py, world `three_coins` of scripts/bench/bench_tracking.py, seeds
 1 to 4.
 """
@@ -165,9 +165,9 @@ def test_first_purchase__costs_fee_impact_and_gas_of_each_swap() -> None:
 @pytest.mark.parametrize(
     ("trigger", "name"),
     [
-        (Every(7 * 86_400), "every 7 d"),
-        (HybridTrigger(Threshold(None, 500), Every(7 * 86_400)), "relative 5 % every 7 d"),
-        (NoTradeZone(replace(RULE.risk, horizon_s=30 * 86_400)), "zone 30 d"),
+        (Every(7 * 86_400), "every 7 days"),
+        (HybridTrigger(Threshold(None, 500), Every(7 * 86_400)), "relative 5 % every 7 days"),
+        (NoTradeZone(replace(RULE.risk, horizon_s=30 * 86_400)), "zone 30 days"),
         (Threshold(200, 1_500), "absolute 2 % and relative 15 %"),
     ],
 )
@@ -352,14 +352,14 @@ def test_the_rule_is_where_costs_and_drift_together_are_least() -> None:
 def test_marks_of_one_trigger__are_two_where_the_cooldown_holds() -> None:
     own = replace(policy(), cooldown_s=30 * 86_400)
     rule, waiting, band = loss_curve(loss_portfolio(), own).marks
-    assert (rule.name, waiting.name, band.name) == ("tracking", "tracking, cooldown 30 d", "relative 10 %")
+    assert (rule.name, waiting.name, band.name) == ("tracking", "tracking, cooldown 30 days", "relative 10 %")
     assert waiting.loss.trades < rule.loss.trades / 2
     assert len(loss_curve(loss_portfolio(), replace(own, cooldown_s=10)).marks) == 2
 
 
 def test_schedule__has_no_width_and_no_estimate_no_mark() -> None:
     by_schedule = loss_curve(loss_portfolio(), policy(Every(7 * 86_400)))
-    assert [(mark.name, mark.width_factor is None) for mark in by_schedule.marks][1] == ("every 7 d", True)
+    assert [(mark.name, mark.width_factor is None) for mark in by_schedule.marks][1] == ("every 7 days", True)
     assert len(loss_curve(loss_portfolio(), policy(side=TradeSide.SELL)).marks) == 2
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 
 import pytest
 
 pytest.importorskip("polars")
 pytest.importorskip("empyrical")
 
+import polars as pl
+
+from agent import research
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.series import backtest_document
 from agent.backtest.result import SimulationResult
@@ -60,8 +64,44 @@ def test_reasons_that_differ_in_numbers_are_one() -> None:
     assert log.bar_count == 6
     assert log.notes() == (
         "no decision at 5 bars: the price of BTC is 7,300 s old",
-        "no decision at 1 bars: the price of ETH is 10,900 s old",
+        "no decision at 1 bar: the price of ETH is 10,900 s old",
     )
     unseen = HaltLog()
     unseen.add_unevaluated(2)
     assert unseen.notes() == ("no decision at 2 bars: a price is too old",)
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "words"), [(259_199, "3 days or more"), (90_000, "1 day 1 h or more"), (179, "3 min or more"), (86_399, "1 day or more")]
+)
+def test_price_that_is_missing_is_named_by_its_time(limit_s: int, words: str) -> None:
+    log = HaltLog()
+    log.add(f"ETH has no reference price (feed: the feed of ETH is {limit_s + 1} s old, the limit is {limit_s} s)")
+    log.add(f"ETH has no reference price (feed: the feed of ETH is {limit_s + 86_401} s old, the limit is {limit_s} s)")
+    assert log.notes() == (f"no decision at 2 bars: ETH had no price for {words}",)
+
+
+@pytest.mark.parametrize(
+    "reason", ["ETH has no reference price (feed: the feed of USD is 9 s old, the limit is 8 s)", "9 pools are closed"]
+)
+def test_other_reasons_stay_as_they_are(reason: str) -> None:
+    log = HaltLog()
+    log.add(reason)
+    assert log.notes() == (f"no decision at 1 bar: {reason}",)
+
+
+def daily(days: Iterable[int], closes: Sequence[float | None]) -> pl.DataFrame:
+    """Prices of BTC on these days of January, beside ETH, which has all."""
+    return pl.DataFrame({"time": [date(2024, 1, day) for day in days], "BTC": closes, "ETH": [50.0] * len(closes)})
+
+
+def test_bars_without_a_price_are_noted_in_days() -> None:
+    prices = daily(range(1, 29), [100.0] * 10 + [None] * 9 + [100.0] * 9)
+    notes = research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, BAND).notes
+    assert notes == ("BTC has 9 missing prices, at most 9 in a row", "no decision at 7 bars: BTC had no price for 3 days or more")
+
+
+def test_missing_price_is_noted_in_the_singular() -> None:
+    prices = daily((1, 2, 3, 4, 6, 7), [1.0, None, 1.0, 1.0, 1.0, 1.0])
+    notes = research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, BAND).notes
+    assert notes == ("BTC has 1 missing price", "1 interval is longer than usual: 2 days")

@@ -215,13 +215,13 @@ def test_report__shows_every_case_and_how_to_repeat_it(tested_stress: StressResu
     assert tested_stress.data_hash in text
     assert mentions(text, "crash", "its only path")
     assert "'20 paths'" in text
-    assert "1 hour" in text
+    assert "bars of 1 h" in text
     three = replace(
         tested_stress, cases=tuple(replace(case, path_metrics=case.path_metrics[:1] * 3) for case in tested_stress.cases), interval_s=900
     )
     report_text_of_three = str(report_document(stress_page(three)))
     assert mentions(report_text_of_three, "crash", "3 paths")
-    assert "15 minutes" in report_text_of_three
+    assert "bars of 15 min" in report_text_of_three
     titles = [section["title"] for section in report_text["sections"]]
     assert titles == ["Simulated paths", "Stress scenarios"]
     shares = report_text["sections"][0]["figures"][0]["data"]

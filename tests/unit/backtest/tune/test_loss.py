@@ -268,10 +268,10 @@ def test_zones__are_tried_by_the_full_step_with_a_cost_limit() -> None:
     grid = grid_of(tracking="normal", zone="1d,300d")
     tune_result = tune_result_of(replace(tune_spec, grid=grid, backtest=replace(tune_spec.backtest, limits=limits)))
     assert dict(tune_result.run_counts_by_engine) == {"full": 4}
-    assert [choice.label for choice in tune_result.choices] == ["tracking normal", "zone 1 d", "zone 300 d"]
+    assert [choice.label for choice in tune_result.choices] == ["tracking normal", "zone 1 day", "zone 300 days"]
     short, long = (tune_result.run_results[index].rebalance_count for index in (1, 2))
     assert short < long  # the longer a deviation would last, the more is corrected
-    assert tune_result.heat_map.row_axis.labels == ("zone 300 d", "zone 1 d", "tracking normal")
+    assert tune_result.heat_map.row_axis.labels == ("zone 300 days", "zone 1 day", "tracking normal")
     keys = tomllib.loads(tune_result.choices[1].config_text)
     read: TriggerTable = TypeAdapter(TriggerTable).validate_python(keys["trigger"])
     assert build_trigger(read, {}) == tune_result.choices[1].trigger

@@ -58,7 +58,7 @@ def test_a_grid_is_every_combination_that_makes_sense() -> None:
     widths = [band.relative_bps for band in grid.bands if band.relative_bps]
     assert (widths[0], widths[1], widths[-1], len(widths)) == (100, 364, 3_000, 12)
     assert grid_of("5%rel", "1d", trigger="hybrid").setting_count == 1
-    assert mentions(choices[-1].label, "28 d", "halfway", "hrp")
+    assert mentions(choices[-1].label, "28 days", "halfway", "hrp")
     assert (
         grid_of("5%rel", "1d", destination="band", trigger="hybrid").choices()[0].backtest_options
         == "--band 5%rel --every 86400s --destination band"
@@ -122,7 +122,7 @@ def test_noise_gets_no_recommendation_and_a_safe_default() -> None:
     plain = next(verdict for verdict in verdicts if not verdict.is_recommended)
     assert "No edge" in plain.sentences[-1]
     assert "is recommended" in plain.sentences[-1]
-    assert "every 28 d" in plain.safe_default
+    assert "every 28 days" in plain.safe_default
 
 
 def claim(low: float, rival: str = "hold") -> Excess:
@@ -190,7 +190,7 @@ def test_heat_map__has_each_setting_and_its_fall_to_neighbours() -> None:
     setting_map = heat_map(choices, objective, best)
     assert (setting_map.row_axis.name, setting_map.column_axis.name) == ("band", "interval")
     assert setting_map.row_axis.labels == ("1 % rel", "2 % rel", "3 % rel", "4 % rel", "5 % rel", "5 % abs", "no band")
-    assert setting_map.column_axis.labels == ("no interval", "1 d", "7 d")
+    assert setting_map.column_axis.labels == ("no interval", "1 day", "7 days")
     assert setting_map.best_cell == (2, 2)
     assert setting_map.scores[2, 2] == 10.0
     assert setting_map.scores[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)))]

@@ -115,7 +115,7 @@ ZONE: dict[str, Any] = {
     "plan": None,
 }
 ZONE_TEXT = """\
-Zone: drift from the targets costs 31.25 USDC of risk within 365 d
+Zone: drift from the targets costs 31.25 USDC of risk within 365 days
 token   weight   target   moves beyond  back to
 ───────────────────────────────────────────────
 WETH   31.00 %  25.00 %  19.35-30.65 %  21-29 %

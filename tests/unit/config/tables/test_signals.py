@@ -87,7 +87,7 @@ def test_function_trigger_names_its_file() -> None:
     [
         pytest.param(TRIGGER, "", "policy.trigger.signal: no [signals.calm]", id="no table"),
         pytest.param(TRIGGER.replace('"1d"', '"30m"'), CALM, "policy.trigger.step: 30 min", id="a short step"),
-        pytest.param(TRIGGER.replace('"1d"', '"30d"'), CALM, "policy.trigger.step: 30 d", id="a step of the window"),
+        pytest.param(TRIGGER.replace('"1d"', '"30d"'), CALM, "policy.trigger.step: 30 days", id="a step of the window"),
         pytest.param(TRIGGER.replace(', step = "1d"', ""), CALM, "step: missing", id="no step"),
         pytest.param(
             TRIGGER.replace("= {", "= [{").replace("}", '}, { kind = "time", every = "1d" }]'),

@@ -73,7 +73,7 @@ def settings_of(table: str) -> tuple[HoldingConfig, str]:
 def test_without_assets_all_but_the_numeraire_are_held() -> None:
     settings, confirmed = settings_of('hours = "24h"')
     assert settings == HoldingConfig((WETH_PRESET.address,), DAY_S)
-    assert confirmed == "all assets but the numeraire: 1 d after a purchase"
+    assert confirmed == "all assets but the numeraire: 1 day after a purchase"
 
 
 def test_listed_assets_are_held_for_the_duration_that_is_written() -> None:

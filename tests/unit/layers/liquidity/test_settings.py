@@ -48,5 +48,5 @@ def test_confirmed_settings_are_those_of_valued_positions() -> None:
     config = parse_config(TARGETS)
     portfolio = world([paired(2_000)]).portfolio
 
-    assert confirmed_settings(config, portfolio) == {"lp": "volatility 60 % a year, horizon 30 d"}
+    assert confirmed_settings(config, portfolio) == {"lp": "volatility 60 % a year, horizon 30 days"}
     assert confirmed_settings(config, replace(portfolio, positions=())) == {}

@@ -69,11 +69,11 @@ FLAT = [2_000] * 26
 @pytest.mark.parametrize(
     ("before", "now", "fires", "reason"),
     [
-        (FLAT, 1_600, False, "no asset has a drawdown of more than 20 %: WETH is 20 % below its highest of 1 d"),
-        (FLAT, 1_599, True, "a drawdown of more than 20 %: WETH is 20.05 % below its highest of 1 d, that of 2027-01-15 07:59:00 UTC"),
-        (FLAT, 2_400, False, "WETH is at its highest of 1 d"),
-        ([*[2_000] * 20, 2_500, *[2_000] * 5], 1_999, True, "WETH is 20.04 % below its highest of 1 d, that of 2027-01-15 02:59:00 UTC"),
-        ([2_500, *FLAT], 1_999, False, "WETH is 0.05 % below its highest of 1 d"),
+        (FLAT, 1_600, False, "no asset has a drawdown of more than 20 %: WETH is 20 % below its highest of 1 day"),
+        (FLAT, 1_599, True, "a drawdown of more than 20 %: WETH is 20.05 % below its highest of 1 day, that of 2027-01-15 07:59:00 UTC"),
+        (FLAT, 2_400, False, "WETH is at its highest of 1 day"),
+        ([*[2_000] * 20, 2_500, *[2_000] * 5], 1_999, True, "WETH is 20.04 % below its highest of 1 day, that of 2027-01-15 02:59:00 UTC"),
+        ([2_500, *FLAT], 1_999, False, "WETH is 0.05 % below its highest of 1 day"),
     ],
 )
 def test_drawdown_fires_beyond_its_limit_from_the_window_high(before: Sequence[int], now: int, fires: bool, reason: str) -> None:
@@ -205,9 +205,9 @@ def test_volatility_jump_equals_a_calculation_from_logarithms(seed: int, wild: f
 @pytest.mark.parametrize(
     ("prices", "reason"),
     [
-        (zigzag(1, 30), "too few recorded prices in the long 7 d"),
-        (zigzag(1, 5), "too few recorded prices in the last 1 d"),
-        ([], "too few recorded prices in the last 1 d"),
+        (zigzag(1, 30), "too few recorded prices in the long 7 days"),
+        (zigzag(1, 5), "too few recorded prices in the last 1 day"),
+        ([], "too few recorded prices in the last 1 day"),
     ],
 )
 def test_volatility_jump_with_too_little_history_holds(prices: Sequence[str], reason: str) -> None:
@@ -221,7 +221,7 @@ def test_return_that_ends_at_the_border_is_in_the_long_window(count: int, enough
     """126 hours are three quarters of seven days; the short window is the last 24."""
     prices = zigzag(0.5, count)
     decision = decide(step_with_trigger(JUMP, prices[-1], history(prices=points(prices, until_s=NOW_S - HOUR_S)))).decision
-    assert ("7 d;" not in decision.reason) is enough, decision.reason
+    assert ("7 days;" not in decision.reason) is enough, decision.reason
 
 
 def test_volatility_jump_with_a_hole_in_the_history_holds() -> None:
@@ -229,7 +229,7 @@ def test_volatility_jump_with_a_hole_in_the_history_holds() -> None:
     border = NOW_S - DAY_S
     holed = tuple(point for point in full if point.at_s > border or point.at_s < border - 3 * DAY_S)
     assert isinstance(decide(step_with_trigger(JUMP, "2000", history(prices=full))).decision, Rebalance)
-    assert "long 7 d" in decide(step_with_trigger(JUMP, "2000", history(prices=holed))).decision.reason
+    assert "long 7 days" in decide(step_with_trigger(JUMP, "2000", history(prices=holed))).decision.reason
 
 
 def test_small_move_of_a_constant_price_is_no_jump() -> None:

@@ -68,7 +68,7 @@ class Agent:
             HybridTrigger(BAND, MONTHLY),
             [
                 ("2026-01-01T08:00:00", 52, Hold, "first review; all within their bands; closest is WETH at 52 %, 3 points"),
-                ("2026-01-15T12:00:00", 60, Hold, "next review 2026-02-01 08:00:00 UTC, in 16 d 20 h; WETH at 60 % is 5 points above"),
+                ("2026-01-15T12:00:00", 60, Hold, "next review 2026-02-01 08:00:00 UTC, in 16 days 20 h; WETH at 60 % is 5 points above"),
                 ("2026-02-01T07:59:59", 60, Hold, "next review 2026-02-01 08:00:00 UTC, in 1 s"),
                 ("2026-02-01T08:00:00", 60, Rebalance, "review due since 2026-02-01 08:00:00 UTC, last one 2026-01-01 08:00:00 UTC"),
                 ("2026-03-01T08:00:00", 50, Hold, "review due since 2026-03-01 08:00:00 UTC"),
