@@ -66,7 +66,7 @@ from agent.research.inputs import (
 from agent.research.progress import shown_progress
 from agent.research.reported import ReportedResult
 from agent.research.signals import FunctionSignal
-from agent.units import BPS
+from agent.units import BPS, pluralize
 
 SHOWN_SETTINGS = 10
 """Settings in a notebook."""
@@ -216,8 +216,9 @@ def _grid(triggers: Sequence[Trigger], named: PolicyGrid) -> PolicyGrid:
 
 
 class Tuning(ReportedResult):
-    """A finished search. `best` is the trigger of the best setting on the first three quarters,
-    `is_recommended` whether the last quarter supports it, `verdict` why.
+    """A finished search. Trade by `recommended`: it is `best`, the first row of `frame()`, if the last
+    quarter of the prices supports that, else the setting that it had to beat: the tracking rule, or
+    for the objectives growth and Sharpe ratio a rebalance each `calendar`. `verdict` says why.
 
     >>> import polars
     >>> from agent import research
@@ -225,36 +226,41 @@ class Tuning(ReportedResult):
     >>> prices = polars.DataFrame({"time": days, "BTC": [100.0 + day % 7 for day in range(200)]})
     >>> triggers = [research.band(0.05), research.every("7d")]
     >>> research.tune(prices, {"BTC": 0.5, "USD": 0.5}, triggers)
-    Tuning(2 settings, best: band 5 % rel, no better than the rule it has to beat)
+    Tuning(2 settings, best: band 5 % rel, recommended: tracking normal)
     """
 
     def __init__(self, result: TuneResult) -> None:
         self._result = result
 
     def __repr__(self) -> str:
-        verdict = "recommended" if self.is_recommended else "no better than the rule it has to beat"
         return (
-            f"Tuning({len(self._result.choices):,} settings, best: {self._choice.label}, {verdict})"
+            f"Tuning({pluralize(len(self._result.choices), 'setting')}, best: {self._best.label},"
+            f" recommended: {self._result.recommended.label})"
         )
 
     @property
-    def _choice(self) -> PolicyChoice:
+    def _best(self) -> PolicyChoice:
         return self._result.choices[self._result.best_index]
 
     @property
+    def recommended(self) -> Trigger:
+        """The trigger to trade by, as `backtest` and `stress` take it."""
+        return self._result.recommended.trigger
+
+    @property
+    def recommended_destination(self) -> Destination:
+        """The destination of the recommended trigger, as `backtest` and `stress` take it."""
+        return self._result.recommended.destination
+
+    @property
     def best(self) -> Trigger:
-        """The trigger of the best setting, as `backtest` takes it."""
-        return self._choice.trigger
+        """The trigger of the first row of `frame()`, best on the first three quarters of the prices."""
+        return self._best.trigger
 
     @property
     def best_destination(self) -> Destination:
-        """The destination of the best setting, as `backtest` and `stress` take it."""
-        return self._choice.destination
-
-    @property
-    def is_recommended(self) -> bool:
-        """Whether the last quarter of the prices supports the best setting."""
-        return self._result.verdict.is_recommended
+        """The destination of `best`."""
+        return self._best.destination
 
     @property
     def verdict(self) -> tuple[str, ...]:

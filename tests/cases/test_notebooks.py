@@ -55,7 +55,7 @@ def test_own_signal_shows_a_result_and_its_value(tmp_path: Path, monkeypatch: py
 
 def test_compare_and_tune_shows_each_trigger_and_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = run("compare_and_tune.ipynb", tmp_path, monkeypatch)
-    assert "no better than the rule it has to beat" in texts(outputs)
+    assert "recommended: tracking normal)" in texts(outputs)
     assert names_of_lines(outputs) == [["tracking rule", "band of a tenth", "each week", "function"], [""]]
 
 

@@ -492,7 +492,7 @@ class StabilityDocument(TypedDict):
 
 
 class TuneDocument(StartTime, TypedDict):
-    recommendation: TuneSettingDocument | None
+    recommendation: TuneSettingDocument
     verdict: list[str]
     safe_default: str
     best: RankedSettingDocument

@@ -40,7 +40,7 @@ def tune_document(tune_result: TuneResult) -> Document:
     excess_scale = _excess_scale(tune_result)
     fold_scale = score_scale * (YEAR_S / tune_result.period_s if _is_by_loss(tune_result) else 1)
     return {
-        "recommendation": _recommendation_document(tune_result),
+        "recommendation": _choice_document(tune_result.recommended),
         "verdict": list(tune_result.verdict.sentences),
         "safe_default": tune_result.verdict.safe_default,
         "best": _ranked_document(tune_result, tune_result.best_index),
@@ -134,15 +134,6 @@ def tune_document(tune_result: TuneResult) -> Document:
         "seed": search.settings.seed,
         "version": tune_result.stamp["version"],
     }
-
-
-def _recommendation_document(tune_result: TuneResult) -> Document | None:
-    """Return the best setting if it is recommended, else the tracking rule by loss, else none."""
-    if tune_result.verdict.is_recommended:
-        return _choice_document(tune_result.choices[tune_result.best_index])
-    if _is_by_loss(tune_result):
-        return _choice_document(RULE)
-    return None
 
 
 def _is_by_loss(tune_result: TuneResult) -> bool:

@@ -147,6 +147,11 @@ class TuneResult:
     stamp: dict[str, str]
 
     @property
+    def recommended(self) -> PolicyChoice:
+        """The best choice if the last quarter supports it, else the baseline."""
+        return self.choices[self.best_index] if self.verdict.is_recommended else self.spec.baseline
+
+    @property
     def years(self) -> float:
         """Length of the first three quarters."""
         return self.period_s * len(self.run_results[0].drifts) / YEAR_S

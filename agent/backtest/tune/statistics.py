@@ -718,9 +718,7 @@ def judge_choice(
     edge_text = (
         f"No edge over {' and '.join(unbeaten_benchmarks)}" if unbeaten_benchmarks else "No edge"
     )
-    sentences.append(
-        f"{edge_text} was found, so nothing is recommended. The safe default is {default_text}."
-    )
+    sentences.append(f"{edge_text} was found, so the safe default is recommended: {default_text}.")
     return TuneVerdict(False, tuple(sentences), default_text)
 
 

@@ -672,11 +672,11 @@ def _show_tune(document: Document) -> None:
         say(f"{document['resumed']:,} runs were loaded from an earlier search")
     for note in (*document["notes"], *document["verdict"]):
         say(note)
-    if (setting := document["recommendation"]) is not None:
-        config_text = "; ".join(setting["config"].splitlines())
-        say(f"In the config, [policy]: {config_text}")
-        if setting["backtest_options"]:
-            say(f"To simulate it: trimtab backtest … {setting['backtest_options']}")
+    setting = document["recommendation"]
+    config_text = "; ".join(setting["config"].splitlines())
+    say(f"In the config, [policy]: {config_text}")
+    if setting["backtest_options"]:
+        say(f"To simulate it: trimtab backtest … {setting['backtest_options']}")
     say(
         f"grid {document['grid_hash'][:16]}, config {document['config_hash'][:16]}, data"
         f" {document['data_hash'][:16]}, seed {document['seed']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from agent import research
 from agent.app.research import trials
 from agent.app.research.backtests import USUAL_MARKET, MarketOptions, sample_files
 from agent.backtest import workers
+from agent.backtest.tune.report import tune_document
 from agent.cli.research.portfolio_texts import portfolio_options
 from agent.cli.research.trial_texts import parse_grid
 from agent.errors import ConfigError
@@ -122,6 +124,31 @@ def test_horizon_of_a_stress_test_is_its_bars() -> None:
 def test_a_wrong_horizon_is_refused(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         research.stress(PRICES, TARGETS, research.band(0.1), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("is_supported", "objective", "label", "destination"),
+    [
+        (True, "tracking", "band 20 % rel, to halfway", "halfway"),
+        (False, "tracking", "tracking normal", "zone"),
+        (True, "growth", "band 20 % rel, to halfway", "halfway"),
+        (False, "growth", "every 14 days", "target"),
+    ],
+)
+def test_what_is_recommended_is_the_best_if_supported_else_the_setting_to_beat(
+    is_supported: bool, objective: str, label: str, destination: str
+) -> None:
+    calendar = {"calendar": "14d"} if objective == "growth" else {}
+    search = research.tune(PRICES, TARGETS, [research.band(0.2)], destinations=["halfway"], objective=objective, **calendar)
+    result = replace(search._result, verdict=replace(search._result.verdict, is_recommended=is_supported))
+    search = research.Tuning(result)
+    assert (search.best, search.best_destination.value) == (research.band(0.2), "halfway")
+    assert (search.recommended == search.best) == is_supported
+    assert search.recommended_destination.value == destination
+    assert repr(search) == f"Tuning(1 setting, best: band 20 % rel, to halfway, recommended: {label})"
+    assert tune_document(result)["recommendation"]["label"] == label
+    again = research.backtest(PRICES, TARGETS, search.recommended, destination=search.recommended_destination, end="2021-02-01")
+    assert again.summary.trades > 0
 
 
 def test_usual_searches_need_no_trigger() -> None:

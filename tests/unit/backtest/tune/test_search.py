@@ -121,7 +121,7 @@ def test_noise_gets_no_recommendation_and_a_safe_default() -> None:
     assert sum(verdict.is_recommended for verdict in verdicts) <= 1
     plain = next(verdict for verdict in verdicts if not verdict.is_recommended)
     assert "No edge" in plain.sentences[-1]
-    assert "is recommended" in plain.sentences[-1]
+    assert "so the safe default is recommended: every 28 days" in plain.sentences[-1]
     assert "every 28 days" in plain.safe_default
 
 
