@@ -34,7 +34,11 @@ def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: P
     assert float(cases["crash"]["loss"]["worst"]) > float(cases["calm"]["loss"]["worst"])
     assert cases["depeg"]["halted_bars"] == 13 - 6  # the middle third of twenty, by the limit that init writes
     for case in cases.values():
-        marks = [float(text) for text in case["loss"]["quantiles"].values()]
+        texts = case["loss"]["quantiles"]
+        assert [level for level in texts if texts[level] is not None] == (
+            ["50%"] if case["paths"] == 1 else ["5%", "25%", "50%", "75%", "95%"]
+        )
+        marks = [float(text) for text in texts.values() if text is not None]
         assert marks == sorted(marks)
         assert float(case["loss"]["mean"]) <= float(case["loss"]["expected_shortfall"]) <= float(case["loss"]["worst"])
     assert (document["seed"], document["bars"], document["interval_s"]) == (0, 20, 7 * 86_400)
@@ -52,7 +56,14 @@ def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: P
 def test_its_words_name_each_case_and_what_was_left_out(bare: Bare) -> None:
     result = bare("stress", "--prices", str(WEEKLY), *POLICY, *FEW, "--paths", "step-paths=1", "--limits", "off")
     assert result.code == 0, result.why
-    for word in ("resampled blocks", "crash", "shortfall", "skipped: gas-spike: the native coin has no price", "seed 0"):
+    for word in (
+        "resampled blocks",
+        "crash",
+        "shortfall",
+        "skipped: gas-spike: the native coin has no price",
+        "A percentile needs",
+        "seed 0",
+    ):
         assert word in result.out
 
 

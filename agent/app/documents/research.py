@@ -300,7 +300,7 @@ class DistributionDocument(TypedDict):
     mean: DecimalText
     worst: DecimalText
     expected_shortfall: DecimalText
-    quantiles: dict[str, DecimalText]
+    quantiles: dict[str, DecimalText | None]
 
 
 ReturnDistribution = TypedDict("ReturnDistribution", {"return": "DistributionDocument | None"})

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+MEDIAN = 0.5
+QUANTILES = (0.05, 0.25, MEDIAN, 0.75, 0.95, 0.99)
+ROUNDING_ERROR = 1e-9
+FEW_PATHS_TEXT = (
+    "A percentile needs a path beyond it: 5 % and 95 % twenty paths, 25 % and 75 % four, 99 % a hundred;"
+    " with fewer it is left out (–)."
+)
 WORST_SHARE = 0.05
 """Share of worst paths that the expected shortfall averages."""
 
@@ -26,18 +32,30 @@ def expected_shortfall(losses: NDArray[np.float64], worst_share: float = WORST_S
     return float(losses_descending @ weights / weights.sum())
 
 
-def quantiles(path_outcomes: NDArray[np.float64]) -> tuple[float, ...] | None:
-    """Return the values at QUANTILES, interpolated linearly; None if any value is NaN."""
+def quantiles(path_outcomes: NDArray[np.float64]) -> tuple[float | None, ...] | None:
+    """Return the values at QUANTILES, interpolated linearly, with None at those that have less than
+    a path beyond them, the median apart; None in place of all if any value is NaN.
+    """
     if any(isnan(path_outcome) for path_outcome in path_outcomes):
         return None
-    return tuple(float(quantile) for quantile in np.quantile(path_outcomes, QUANTILES))
+    return tuple(
+        float(np.quantile(path_outcomes, level))
+        if _has_paths_beyond(level, path_outcomes)
+        else None
+        for level in QUANTILES
+    )
+
+
+def _has_paths_beyond(level: float, path_outcomes: NDArray[np.float64]) -> bool:
+    share_beyond = min(level, 1 - level)
+    return level == MEDIAN or share_beyond * len(path_outcomes) > 1 - ROUNDING_ERROR
 
 
 def distribution_document(
     outcomes: NDArray[np.float64], decimal_places: int, *, is_loss: bool
 ) -> dict[str, Any] | None:
-    """Return mean, worst value, expected shortfall and quantiles as decimal strings; None if a
-    value is NaN. The worst loss is the greatest, the worst of other outcomes the least.
+    """Return mean, worst value, expected shortfall and quantiles as decimal strings, None for a
+    quantile of too few paths; None if a value is NaN. The worst loss is the greatest, the worst of other outcomes the least.
     """
     if (quantile_values := quantiles(outcomes)) is None:
         return None
@@ -48,7 +66,9 @@ def distribution_document(
         "worst": f"{worst:.{decimal_places}f}",
         "expected_shortfall": f"{shortfall:.{decimal_places}f}",
         "quantiles": {
-            f"{level:.0%}": f"{quantile_value:.{decimal_places}f}"
+            f"{level:.0%}": None
+            if quantile_value is None
+            else f"{quantile_value:.{decimal_places}f}"
             for level, quantile_value in zip(QUANTILES, quantile_values, strict=True)
         },
     }

@@ -26,6 +26,7 @@ from agent.backtest.report.page import (
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import spec_digest
 from agent.backtest.stress.distribution import (
+    FEW_PATHS_TEXT,
     QUANTILES,
     WORST_SHARE,
     distribution_document,
@@ -378,6 +379,7 @@ def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:
 
 
 BIN_COUNT = 60
+LEFT_OUT = "–"
 MEASURES = ("loss", "drawdown", "hold_shortfall", "turnover", "outside_bands")
 FIELD_BY_MEASURE = dict(
     zip(MEASURES, ("loss", "drawdown", "hold_shortfall", "turnover", "outside_share"), strict=True)
@@ -460,7 +462,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
     )
     simulated_section = ReportSection(
         "Simulated paths",
-        (method_text, shortfall_text, *_kernel_note(stress_result)),
+        (method_text, shortfall_text, FEW_PATHS_TEXT, *_kernel_note(stress_result)),
         tuple(_distribution_figure(simulated_cases, measure) for measure in ("loss", "turnover")),
         (
             _outcome_table(simulated_cases, float(stress_result.start_value)),
@@ -479,6 +481,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
             "The live step on recorded and resampled prices, with gas, limits, minimums and halts."
             " The scenario applies to the middle third of a path; a crash or shock starts from a flat market and has no recovery."
         ),
+        FEW_PATHS_TEXT,
         *(f"Skipped: {case_name}: {reason}." for case_name, reason in stress_result.skipped_cases),
     )
     stressed_section = ReportSection(
@@ -636,7 +639,11 @@ def _quantile_table(cases: list[StressCase], measure: str) -> ReportTable:
                 path_outcomes.max(),
             )
             cell_texts = tuple(
-                f"{statistic:.3f}" if measure == "turnover" else _format_percent(float(statistic))
+                LEFT_OUT
+                if statistic is None
+                else f"{statistic:.3f}"
+                if measure == "turnover"
+                else _format_percent(float(statistic))
                 for statistic in statistics
             )
             quantile_rows.append((case.name, str(len(path_outcomes)), *cell_texts))
@@ -650,13 +657,15 @@ def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
     for case in cases:
         distributions = outcome_distributions(case.metric_values("loss"), start_value)
         if distributions["return"] is not None:
+            return_by_label = distributions["return"]["quantiles"]
+            value_by_label = distributions["end_value"]["quantiles"]
             returns = (
-                f"{100 * float(distributions['return']['quantiles'][quantile_label]):+.2f} %"
-                for quantile_label in quantile_labels
+                LEFT_OUT if text is None else f"{100 * float(text):+.2f} %"
+                for text in (return_by_label[label] for label in quantile_labels)
             )
             end_values = (
-                f"{float(distributions['end_value']['quantiles'][quantile_label]):,.2f}"
-                for quantile_label in quantile_labels
+                LEFT_OUT if text is None else f"{float(text):,.2f}"
+                for text in (value_by_label[label] for label in quantile_labels)
             )
             outcome_rows.append((case.name, str(len(case.path_metrics)), *returns, *end_values))
     header = (

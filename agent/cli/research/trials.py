@@ -351,6 +351,7 @@ def _show_stress_test(document: Document) -> None:
 
 
 def _show_stress_cases(document: Document) -> None:
+    from agent.backtest.stress.distribution import FEW_PATHS_TEXT
     from agent.cli.display.tables import table
 
     return_columns = tuple(f"return {quantile.replace('%', ' %')}" for quantile in STRESS_QUANTILES)
@@ -368,8 +369,8 @@ def _show_stress_cases(document: Document) -> None:
             case["name"],
             str(case["paths"]),
             *(
-                _percent_text(returns["quantiles"][quantile], sign="+")
-                for quantile in STRESS_QUANTILES
+                "–" if text is None else _percent_text(text, sign="+")
+                for text in (returns["quantiles"][quantile] for quantile in STRESS_QUANTILES)
             ),
             _percent_text(returns["expected_shortfall"], sign="+"),
             f"{float(case['end_value']['quantiles']['50%']):,.2f}",
@@ -378,7 +379,7 @@ def _show_stress_cases(document: Document) -> None:
         )
     out.print(case_table)
     say(
-        f"End values of {document['parameters']['start_value']} at the start. Turnover, in portfolios,"
+        f"{FEW_PATHS_TEXT} End values of {document['parameters']['start_value']} at the start. Turnover, in portfolios,"
         " and the share of bars outside a band are medians."
     )
     for case in document["cases"]:

@@ -14,7 +14,14 @@ import pytest
 from agent.backtest.report.page import report_document
 from agent.backtest.settings import PERMISSIVE_LIMITS, OwnerTransfer, make_spec
 from agent.backtest.simulate import simulate
-from agent.backtest.stress.distribution import expected_shortfall, outcome_distributions, quantiles
+from agent.backtest.stress.distribution import (
+    FEW_PATHS_TEXT,
+    QUANTILES,
+    distribution_document,
+    expected_shortfall,
+    outcome_distributions,
+    quantiles,
+)
 from agent.backtest.stress.paths import SpotScenario
 from agent.backtest.stress.run import (
     StressCase,
@@ -175,11 +182,39 @@ def test_tails_are_what_a_hand_works_out() -> None:
     assert expected_shortfall(losses) == pytest.approx(0.98)  # 0.96 to 1.00
     assert expected_shortfall(losses[:50]) == pytest.approx((0.50 + 0.49 + 0.48 / 2) / 2.5)
     assert expected_shortfall(losses[:3]) == pytest.approx(0.03)
-    assert quantiles(np.array([0.0, 1.0])) == pytest.approx((0.05, 0.25, 0.5, 0.75, 0.95, 0.99))
+    assert quantiles(np.arange(101) / 100) == pytest.approx((0.05, 0.25, 0.5, 0.75, 0.95, 0.99))
     assert quantiles(np.array([0.0, float("nan")])) is None
     assert max_drawdown(np.array([1.0, 2.0, 1.5, 3.0, 1.2, 2.0])) == pytest.approx(0.6)
     edges = np.array([[0.4, 0.6], [0.4, 0.6]])
     assert share_outside_bands(np.array([[0.5, 0.5], [0.6, 0.4], [0.61, 0.39], [0.3, 0.7]]), edges) == 0.5
+
+
+@pytest.mark.parametrize(("paths", "levels"), [(1, 1), (3, 1), (4, 3), (19, 3), (20, 5), (99, 5), (100, 6)])
+def test_quantile_without_a_path_beyond_it_is_left_out(paths: int, levels: int) -> None:
+    outcomes = np.arange(paths, dtype=float)
+    values = quantiles(outcomes)
+    assert values is not None
+    known = {level: value for level, value in zip(QUANTILES, values, strict=True) if value is not None}
+    assert list(known) == sorted(sorted(QUANTILES, key=lambda level: abs(level - 0.5))[:levels])
+    assert list(known.values()) == pytest.approx(list(np.quantile(outcomes, list(known))))
+    texts = distribution_document(outcomes, 2, is_loss=True)
+    assert texts is not None
+    assert [text is None for text in texts["quantiles"].values()] == [value is None for value in values]
+
+
+def test_report_leaves_out_percentiles_of_few_paths_and_says_why(tested_stress: StressResult) -> None:
+    few = replace(tested_stress, cases=tuple(replace(case, path_metrics=case.path_metrics[:3]) for case in tested_stress.cases))
+    for section in stress_page(few).sections:
+        assert FEW_PATHS_TEXT in section.paragraphs
+        for table in section.tables:
+            for level in ("5 %", "25 %", "75 %", "95 %", "99 %"):
+                columns = [
+                    column for column, name in enumerate(table.header) if name.removeprefix("return ").removeprefix("end value ") == level
+                ]
+                assert {row[column] for row in table.rows for column in columns} <= {"–"}
+    whole = str(report_document(stress_page(tested_stress)))
+    assert "'–'" in whole
+    assert "99 % a hundred" in whole
 
 
 def test_figures_of_a_case_are_those_of_its_paths(tested_stress: StressResult) -> None:
