@@ -242,6 +242,14 @@ def brief_reason(reason: str) -> str:
     )
 
 
+def first_sentence(reason: str) -> str:
+    """Return what comes before the first semicolon of a reason; of a trigger that did not act, also
+    what follows "; but" up to the next.
+    """
+    trigger, conjunction, why = reason.partition("; but ")
+    return trigger.partition("; ")[0] + conjunction + why.partition("; ")[0]
+
+
 def _counted_addresses(noun: str, addresses: Sequence[str]) -> str:
     """Return how many different addresses there are, of pools if `noun` is "pool "."""
     address_count = len({*addresses})

@@ -76,6 +76,10 @@ class Budgets:
     """Reason why the last 24 h are unknown; daily limits then refuse. Empty: known."""
     unpriced_falls_reason: str = ""
     """Part of `unknown_reason` from balance decreases without a price; exits ignore them."""
+    turnover_frees_s: int | None = None
+    """Chain time at which the oldest trade of `turnover_24h` counts no longer; None: unknown, or no
+    trade.
+    """
 
 
 @dataclass(frozen=True, slots=True)

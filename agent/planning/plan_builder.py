@@ -38,6 +38,8 @@ from agent.reference.floors import UNBOUNDED_BPS
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
 PLAN_COST_LIMIT = "limits.plan_cost"
+CUT_BY_TURNOVER = "part of the drift"
+"""Subject of what a turnover limit leaves out of a plan."""
 MIN_TRADE_LIMIT = "limits.min_trade"
 LOCKED_EXCESS = "locked"
 """Cause of a drift whose excess is in liquidity positions or margin, which swaps cannot spend."""
@@ -170,7 +172,7 @@ def skipped_items(
         why = (
             f"{turnover_limit_name} allows this plan {turnover_text}; the cheapest trades go first"
         )
-        skips.append(SkippedItem("part of the drift", why))
+        skips.append(SkippedItem(CUT_BY_TURNOVER, why))
     total, shortfalls, excesses = _shortfalls_and_excesses(problem, objective, draft)
     unlimited_deviations = None
     if unlimited_result is not None:

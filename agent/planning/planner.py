@@ -43,11 +43,13 @@ from agent.planning.solver.fixed_point import (
     sell_exits_whole,
 )
 from agent.planning.solver.utility import (
+    DAILY_TURNOVER_LIMIT,
     PlanObjective,
     leaving_tokens,
     objective_for_exit,
     objective_for_goal,
     turnover_left,
+    until_freed,
 )
 from agent.planning.swaps import Quote, plan_swap, quote
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
@@ -249,7 +251,8 @@ class NothingPlanned(Refused):
     `limiting_rule` is the only obstacle: the name of a limit of cost or size, or LOCKED. The
     decision is then a hold instead of a refusal. It is empty for any other obstacle. `drift_value`
     is the value that would have to move, in numeraire base units, `off_target_items` the assets off
-    target with their reasons.
+    target with their reasons. `turnover_note` is a turnover limit that leaves less than that value
+    beside `limiting_rule`; empty if none does.
     """
 
     def __init__(
@@ -260,11 +263,13 @@ class NothingPlanned(Refused):
         limiting_rule: str = "",
         drift_value: Value = Fraction(0),
         off_target_items: Sequence[SkippedItem] = (),
+        turnover_note: str = "",
     ) -> None:
         super().__init__(message, verdicts, remedy)
         self.limiting_rule = limiting_rule
         self.drift_value = drift_value
         self.off_target_items = tuple(off_target_items)
+        self.turnover_note = turnover_note
 
 
 def plan(
@@ -345,7 +350,7 @@ def _plan_exit(
     fixed_point = sell_exits_whole(graph, fixed_point, numeraire_index, step.limits.min_trade)
     skips = skipped_items(step, graph, objective, fixed_point, limit.name, None)
     if not fixed_point.draft.legs:
-        raise _nothing_planned(step, problem, objective.value_off_goal, skips, None)
+        raise _nothing_planned(step, problem, objective, skips, limit)
     sold_labels = {node.label for node in problem.assets if node.address != numeraire.address}
     if not {skipped_item.subject for skipped_item in skips} & sold_labels:
         # the numeraire is off target only by the exit's cost
@@ -384,14 +389,8 @@ def _plan_goal(
             )
     skips = skipped_items(step, graph, objective, fixed_point, limit.name, unlimited_result)
     if not fixed_point.draft.legs:
-        binding_limit = None
-        if (
-            limit.value is not None
-            and unlimited_result is not None
-            and unlimited_result[1].draft.legs
-        ):
-            binding_limit = (limit.name, limit.value)
-        raise _nothing_planned(step, problem, objective.value_off_goal, skips, binding_limit)
+        is_decisive = unlimited_result is not None and bool(unlimited_result[1].draft.legs)
+        raise _nothing_planned(step, problem, objective, skips, limit, is_decisive=is_decisive)
     gap = OptimalityGap(partial(gap_bps, full_graph, objective, fixed_point, limit.value))
     swap_plan = assemble_plan(step, problem, decision, fixed_point.draft, skips, gap)
     if goal.risk is None:
@@ -653,65 +652,94 @@ def _costliest_pool(problem: Problem, draft: PlanDraft) -> str:
 def _nothing_planned(
     step: StepInput,
     problem: Problem,
-    drift_value: float,
+    objective: PlanObjective,
     skips: list[SkippedItem],
-    binding_limit: tuple[str, Value] | None,
+    limit: TurnoverLimit,
+    *,
+    is_decisive: bool = False,
 ) -> NothingPlanned:
-    """Return the refusal of a plan without legs, with its limits; `binding_limit` is the binding
-    turnover limit and its remainder.
+    """Return the refusal of a plan without legs, with the limits that bind, the decisive one first,
+    then the assets, then the pools. `is_decisive` is true if there is a plan without the turnover
+    limit `limit`.
     """
     numeraire = step.portfolio.numeraire
-    limits = step.limits
-    drift_text = numeraire.money_text(Fraction(round(drift_value)))
+    drift_value = Fraction(round(objective.value_off_goal))
+    drift_text = numeraire.money_text(drift_value)
+    limiting_rule = _hold_cause(problem, skips, objective.value_off_goal)
+    limit_text = ""
+    turnover_note = ""
+    if limit.value is not None and is_decisive:
+        limit_text = f"{_left_text(step, limit)}, which is too little for a trade; "
+    elif limit.value is not None and limit.is_reportable and limit.value < drift_value:
+        turnover_note = _left_text(step, limit, "only ")
+    if limiting_rule == PLAN_COST_LIMIT and not is_decisive:
+        limit_text = f"{PLAN_COST_LIMIT} of {problem.plan_cost_bps} bps allows no trade"
+        limit_text += f", and {turnover_note}; " if turnover_note else "; "
+    asset_labels = {node.label for node in problem.assets}
+    reasons_text = (
+        "; ".join(
+            f"{skipped_item.subject}: {skipped_item.why}"
+            for skipped_item in sorted(skips, key=lambda item: item.subject not in asset_labels)
+        )
+        or "holdings are on target"
+    )
+    message = f"nothing to trade of a drift of {drift_text}: {limit_text}{reasons_text}"
+    if limit.value is not None and is_decisive:
+        turnover_left_text = numeraire.money_text(limit.value)
+        is_of_a_day = limit.name == DAILY_TURNOVER_LIMIT
+        wait_text = ", or wait until the last day's trades are 24 h old" if is_of_a_day else ""
+        return NothingPlanned(
+            message,
+            (
+                Verdict(
+                    limit.name.removeprefix("limits."),
+                    f"{drift_text} to move",
+                    turnover_left_text,
+                    False,
+                ),
+            ),
+            f"raise {limit.name}{wait_text}",
+            drift_value=drift_value,
+        )
+    return NothingPlanned(
+        message,
+        _cost_verdicts(step, problem, drift_value),
+        "see the reasons; trimtab status shows the drift of each asset",
+        limiting_rule,
+        drift_value,
+        [
+            skipped_item
+            for skipped_item in skips
+            if skipped_item.subject in asset_labels - {numeraire.label}
+        ],
+        turnover_note,
+    )
+
+
+def _left_text(step: StepInput, limit: TurnoverLimit, adverb: str = "") -> str:
+    """Return what a turnover limit leaves, such as "limits.daily_turnover leaves 12 USDC until …"."""
+    left_text = step.portfolio.numeraire.money_text(limit.value or Fraction(0))
+    return f"{limit.name} leaves {adverb}{left_text}{until_freed(step, limit.name)}"
+
+
+def _cost_verdicts(step: StepInput, problem: Problem, drift_value: Value) -> list[Verdict]:
+    """Return the verdicts of limits.min_trade and limits.plan_cost on moving this value."""
     verdicts = []
-    if limits.min_trade is not None:
-        min_trade_text = numeraire.money_text(limits.min_trade)
+    money_text = step.portfolio.numeraire.money_text
+    if (min_trade := step.limits.min_trade) is not None:
         verdicts.append(
             Verdict(
                 "min_trade",
-                f"{drift_text} to move",
-                min_trade_text,
-                Fraction(drift_value) >= limits.min_trade,
+                f"{money_text(drift_value)} to move",
+                money_text(min_trade),
+                drift_value >= min_trade,
             )
         )
     if problem.plan_cost_bps is not None:
         verdicts.append(
             Verdict("plan_cost", "no cheaper route", f"{problem.plan_cost_bps} bps", False)
         )
-    reasons_text = (
-        "; ".join(f"{skipped_item.subject}: {skipped_item.why}" for skipped_item in skips)
-        or "holdings are on target"
-    )
-    if binding_limit is not None:
-        turnover_left_text = numeraire.money_text(binding_limit[1])
-        is_of_a_day = binding_limit[0] == "limits.daily_turnover"
-        wait_text = ", or wait until the last day's trades are 24 h old" if is_of_a_day else ""
-        return NothingPlanned(
-            f"nothing to trade of a drift of {drift_text}: {binding_limit[0]} leaves {turnover_left_text}, "
-            f"which is too little for a trade; {reasons_text}",
-            (
-                Verdict(
-                    binding_limit[0].removeprefix("limits."),
-                    f"{drift_text} to move",
-                    turnover_left_text,
-                    False,
-                ),
-            ),
-            f"raise {binding_limit[0]}{wait_text}",
-            drift_value=Fraction(round(drift_value)),
-        )
-    return NothingPlanned(
-        f"nothing to trade of a drift of {drift_text}: {reasons_text}",
-        verdicts,
-        "see the reasons; trimtab status shows the drift of each asset",
-        _hold_cause(problem, skips, drift_value),
-        Fraction(round(drift_value)),
-        [
-            skipped_item
-            for skipped_item in skips
-            if skipped_item.subject in {node.label for node in problem.assets} - {numeraire.label}
-        ],
-    )
+    return verdicts
 
 
 def _hold_cause(problem: Problem, skips: Sequence[SkippedItem], drift_value: float) -> str:

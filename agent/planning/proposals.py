@@ -38,12 +38,14 @@ from agent.planning.effect import EFFECT_RULE, little_effect_reason
 from agent.planning.limit_swaps import plan_limit_swap
 from agent.planning.plan_builder import (
     BELOW_FLOOR_PHRASE,
+    CUT_BY_TURNOVER,
     LOCKED_EXCESS,
     MIN_TRADE_LIMIT,
     PLAN_COST_LIMIT,
 )
 from agent.planning.purchases import plan_purchase
 from agent.planning.rounding import plan_pools_out_of_ticks
+from agent.planning.solver.utility import until_freed
 from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
 from agent.policy.decide import decide
@@ -247,7 +249,7 @@ def _or_layers_beside_spot(
         return spot_proposal
     if not isinstance(hold, Hold) or hold.limiting_rule not in HOLD_CAUSES:
         return spot_proposal
-    why = hold.reason.removeprefix(f"{decision.reason}; ")
+    why = hold.reason.removeprefix(f"{decision.reason}; but ")
     step_input = replace(step, progress=replace(step.progress, spot_hold_reason=f"spot: {why}"))
     layer_proposal = _propose_decision(step_input, decide(step_input))
     return (
@@ -442,7 +444,13 @@ def _plan_rebalance(
             return _propose_layers_or_hold(
                 step_input,
                 decision_result,
-                uneconomic_plan_reason(decision.reason, tradeoff, step_input.portfolio, zone),
+                uneconomic_plan_reason(
+                    decision.reason,
+                    tradeoff,
+                    step_input.portfolio,
+                    zone,
+                    _turnover_cut(step_input, plan),
+                ),
                 RISK_RULE,
             )
     decision_result, amended_plan = layer_planning.amend_plan(step_input, decision_result, plan)
@@ -453,6 +461,15 @@ def _plan_rebalance(
             amended_plan is None and bool(plan_pools_out_of_ticks(step_input, plan.legs))
         ),
     )
+
+
+def _turnover_cut(step: StepInput, plan: Plan) -> str:
+    """Return what a turnover limit leaves of a plan, and until when; empty if none cuts it."""
+    for item in plan.skipped:
+        if item.subject == CUT_BY_TURNOVER:
+            left_text = item.why.partition("; ")[0]
+            return left_text + until_freed(step, left_text.partition(" ")[0])
+    return ""
 
 
 def _propose_without_plan(
@@ -508,10 +525,14 @@ def _hold_not_worth_it(
     """Return the hold for a trade above limits.plan_cost or below limits.min_trade, or without an
     excess that swaps can spend; its review counts as done.
     """
+    why = _not_worth_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan)
+    if no_plan.turnover_note:
+        lead, separator, rest = why.partition(": ")
+        why = f"{lead}, and {no_plan.turnover_note}{separator}{rest}"
     return _hold_for(
         decision_result,
         decision,
-        _not_worth_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan),
+        why,
         no_plan.limiting_rule,
         _short_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan),
     )
@@ -528,7 +549,7 @@ def _hold_for(
     review_text = ""
     if decision_result.next_s is not None:
         review_text = f"; next review {format_time(decision_result.next_s)}"
-    hold = Hold(f"{decision.reason}; {why}{review_text}", decision_result.next_s, limiting_rule)
+    hold = Hold(f"{decision.reason}; but {why}{review_text}", decision_result.next_s, limiting_rule)
     return Proposal(decision_result.without_trades(hold, short_reason), None)
 
 

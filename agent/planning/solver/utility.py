@@ -34,7 +34,7 @@ from agent.planning.solver.dual import (
     solve_dual,
 )
 from agent.policy.risk import aversion, correlations_bps
-from agent.units import BPS, Value, format_percent
+from agent.units import BPS, Value, format_percent, format_time
 
 MAX_PENALTY = 0.9
 """Maximum P, and P if the plan cost limit is off. At 1, losing everything that must be sold would
@@ -695,6 +695,19 @@ def _unspendable_value(node: TokenNode) -> Value:
     return max(node.locked_value, node.value - spendable_value)
 
 
+DAILY_TURNOVER_LIMIT = "limits.daily_turnover"
+
+
+def until_freed(step: StepInput, limit_name: str) -> str:
+    """Return until when trades of the last 24 h use up this limit, such as " until 2026-11-30 22:00:00
+    UTC"; empty for another limit, or if it is unknown.
+    """
+    frees_s = step.history.budgets.turnover_frees_s
+    if limit_name != DAILY_TURNOVER_LIMIT or frees_s is None:
+        return ""
+    return f" until {format_time(frees_s)}"
+
+
 def turnover_left(
     step: StepInput, total: Value, exempt_value: Value = Fraction(0)
 ) -> tuple[Value | None, str]:
@@ -713,7 +726,8 @@ def turnover_left(
         daily_left_value = daily_limit_value - step.history.budgets.turnover_24h
         if daily_left_value <= (limits.min_trade or 0) and not exempt_value:
             raise Refused(
-                "the turnover of the last 24 hours has used up limits.daily_turnover",
+                "the turnover of the last 24 hours has used up limits.daily_turnover"
+                f"{until_freed(step, DAILY_TURNOVER_LIMIT)}",
                 (
                     Verdict(
                         "daily_turnover",
@@ -724,7 +738,7 @@ def turnover_left(
                 ),
                 "wait until the last day's trades are 24 h old",
             )
-        left_values_and_names.append((max(Fraction(0), daily_left_value), "limits.daily_turnover"))
+        left_values_and_names.append((max(Fraction(0), daily_left_value), DAILY_TURNOVER_LIMIT))
     smallest_left_value, limit_name = min(
         left_values_and_names, default=(None, ""), key=lambda left_and_name: left_and_name[0]
     )

@@ -390,10 +390,19 @@ def zone_signals(zone: ZoneView, drifts: Sequence[AssetDrift]) -> frozenset[Pric
 
 
 def uneconomic_plan_reason(
-    reason: str, tradeoff: RiskCostTradeoff, portfolio: Portfolio, zone: ZoneView
+    reason: str,
+    tradeoff: RiskCostTradeoff,
+    portfolio: Portfolio,
+    zone: ZoneView,
+    limit_text: str = "",
 ) -> str:
-    """Return why a plan was rejected, with all figures in the numeraire."""
-    return f"{reason}; but {tradeoff_reason(tradeoff, portfolio, zone)}; checked again in the next cycle"
+    """Return why a plan was rejected, with all figures in the numeraire; `limit_text` is the limit that
+    cut it.
+    """
+    why = tradeoff_reason(tradeoff, portfolio, zone)
+    if limit_text:
+        why = f"{limit_text}, and {why}"
+    return f"{reason}; but {why}; checked again in the next cycle"
 
 
 def tradeoff_reason(tradeoff: RiskCostTradeoff, portfolio: Portfolio, zone: ZoneView) -> str:
@@ -433,7 +442,7 @@ def no_plan_reason(reason: str, why: str, zone: ZoneView, portfolio: Portfolio) 
         f"the risk of staying so for {format_duration(zone.horizon_s)} is {risk_text} {numeraire_label}, a swap"
         f" with its approval costs {gas_text} of gas"
     )
-    return f"{reason}; but {amounts_text}; {why}; checked again in the next cycle"
+    return f"{reason}; but {why}; {amounts_text}; checked again in the next cycle"
 
 
 def _zone_interval(

@@ -324,6 +324,10 @@ def _history(
         ),
         budgets=Budgets(
             turnover_24h=turnover_sum(turnover_rows),
+            turnover_frees_s=min(
+                (row.chain_s + DAY_S for row in turnover_rows if parse_fraction(row.turnover)),
+                default=None,
+            ),
             loss_24h=_loss_sum(row.loss for row in recent_rows) + unexplained_losses.last_day_value,
             loss_total=ledger_sums.loss_total(facts)
             + _loss_sum(row.loss for row in external_rows)

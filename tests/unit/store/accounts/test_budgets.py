@@ -86,6 +86,23 @@ def test_entry_counts_for_24_hours_of_chain_time(store: Store, age_s: int, sums:
     assert sums_of_a_day(store, START_S + age_s) == sums
 
 
+@pytest.mark.parametrize(
+    ("at_s", "frees_s"),
+    [
+        pytest.param(START_S, START_S + DAY_S, id="now"),
+        pytest.param(START_S + DAY_S - 1, START_S + DAY_S, id="first just within"),
+        pytest.param(START_S + DAY_S, START_S + 60 + DAY_S, id="first a day old"),
+        pytest.param(START_S + 60 + DAY_S, None, id="both older"),
+    ],
+)
+def test_turnover_frees_when_its_oldest_trade_is_a_day_old(store: Store, at_s: int, frees_s: int | None) -> None:
+    """An approval turns nothing over."""
+    for nonce, (turnover, booked_s) in enumerate(((0, START_S - 60), (10, START_S), (5, START_S + 60))):
+        book(store, ended_intent(store, nonce), turnover=turnover, at_s=booked_s)
+
+    assert store.budgets.history(at_s).budgets.turnover_frees_s == frees_s
+
+
 def test_window_rolls_and_does_not_start_anew_at_midnight(store: Store) -> None:
     midnight_s = START_S - START_S % DAY_S + DAY_S
 
