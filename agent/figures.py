@@ -122,7 +122,7 @@ def _figure_format(schema: Mapping[str, Any]) -> str:
 
 def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     """Format a value: `money`, `amount` and `size` (without its sign) of a decimal string, `percent` and `points` of bps, `ratio`
-    and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `brief` (a reason without its addresses), `time` of an
+    and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `lead` of a reason, `time` of an
     ISO time in UTC, `coins:6` of base units with 6 decimals.
     With a `+` at the end a positive value has its sign. Money is rounded half-even to two places, as
     in `value_text`; amounts of coins are truncated, so that no more is shown than there is.
@@ -133,8 +133,8 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     has_plus = figure_format.endswith("+")
     if format_kind == "text":
         return str(value)
-    if format_kind == "brief":
-        return brief_reason(str(value))
+    if format_kind == "lead":
+        return lead_reason(str(value))
     if format_kind == "time":
         return str(value).replace("T", " ").removesuffix("Z")
     if format_kind == "multiple":
@@ -240,6 +240,16 @@ def brief_reason(reason: str) -> str:
         f"{text_before}{_counted_addresses(noun, addresses)}{text_after}"
         for (text_before, noun, text_after), addresses in addresses_by_part.items()
     )
+
+
+LONG_REASON = 160
+"""Length of a reason from which pages show its first sentence and fold the rest."""
+
+
+def lead_reason(reason: str) -> str:
+    """Return a reason without its addresses, of a long one the first sentence."""
+    brief = brief_reason(reason)
+    return brief if len(brief) < LONG_REASON else first_sentence(brief)
 
 
 def first_sentence(reason: str) -> str:

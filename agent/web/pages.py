@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 
 from agent import artifacts
 from agent.errors import printable_text
-from agent.figures import Column, brief_reason, column, format_figure, reader_text, token_colour
+from agent.figures import Column, column, format_figure, lead_reason, reader_text, token_colour
 from agent.web.app_modules import dashboard, kept_reports, queue
 from agent.web.reach import Reach
 from agent.web.reading import DocumentRead, Documents
@@ -258,7 +258,11 @@ class Renderer:
         }
         self._replay_path = reach.replay_path
         self._on_paper = reach.on_paper
-        self._templates.filters |= {"short_move": format_move, "brief": brief_reason}
+        self._templates.filters |= {
+            "short_move": format_move,
+            "lead": lead_reason,
+            "folded": folded_reason,
+        }
         self._templates.globals["dot"] = token_dot
 
     def render_login(self, csrf: str, message: str, return_path: str, plan_hash: str = "") -> str:
@@ -310,6 +314,7 @@ class Renderer:
             pnl=pnl,
             pause=documents.get("pause", status),
             figure=partial(figure_element, documents),
+            reason=partial(reason_element, documents),
             columns=columns_at,
             value_at=partial(value_at, documents),
             coins=coin_format,
@@ -399,6 +404,27 @@ def figure_element(
         Markup(' class="{}"').format(css_class) if css_class else "",
         unbroken_text(format_figure(value, figure_format)),
     )
+
+
+def reason_element(documents: Documents, path: str, mark: str) -> Markup:
+    """Return the HTML of the reason at a path; `mark` is the page's id of what it folds."""
+    lead = figure_element(documents, path, "lead")
+    return folded_reason(str(value_at(documents, path) or ""), mark, lead)
+
+
+def folded_reason(reason: str, mark: str, lead: Markup | None = None) -> Markup:
+    """Return the HTML of a reason: `lead`, by default its lead as text, and below it what the lead
+    leaves out, folded, a line for each part.
+    """
+    lead_text = lead_reason(reason)
+    lead = unbroken_text(lead_text) if lead is None else lead
+    if lead_text == reason:
+        return lead
+    parts = reason.removeprefix(f"{lead_text}; ").split("; ")
+    rest = Markup("<br>").join(map(unbroken_text, parts))
+    return Markup(
+        '<details id="{}" class="reason"><summary>{}</summary><p class="hash">{}</p></details>'
+    ).format(mark, lead, rest)
 
 
 def with_step_under_way(documents: Documents) -> Documents:

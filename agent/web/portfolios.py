@@ -21,7 +21,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from starlette.middleware.gzip import GZipMiddleware
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
-from agent.figures import brief_reason
+from agent.figures import lead_reason
 from agent.model import PRICE_ALERTS, PortfolioIdentity
 from agent.observe.health import RunHealth
 from agent.web import app_modules
@@ -597,16 +597,16 @@ def _inaction_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> 
     decision = status.get("decision", {})
     is_halt = decision.get("kind") == "halt"
     if is_halt:
-        yield f"halt: {brief_reason(decision['reason'])}"
+        yield f"halt: {lead_reason(decision['reason'])}"
     symbols_by_reason: dict[str, list[str]] = {}
     for blocked_exit in status.get("blocked_exits", ()):
         symbols_by_reason.setdefault(blocked_exit["why"], []).append(blocked_exit["symbol"])
     for reason, symbols in symbols_by_reason.items():
-        yield f"{', '.join(symbols)}: {brief_reason(reason)}"
+        yield f"{', '.join(symbols)}: {lead_reason(reason)}"
     for step in history.get("steps", ())[:1]:
         step_reason = step["reason"].removeprefix(f"{step['outcome']}: ")
         if step["outcome"] in BAD_OUTCOMES and not (is_halt and step_reason == decision["reason"]):
-            yield f"last cycle {step['outcome']}: {brief_reason(step_reason)}"
+            yield f"last cycle {step['outcome']}: {lead_reason(step_reason)}"
 
 
 def _unread_reasons(cache: DocumentCache) -> Iterator[str]:

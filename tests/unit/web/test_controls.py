@@ -314,12 +314,23 @@ def test_review__says_that_the_market_may_move_only_of_trades(site: Site, kind: 
     assert ("If the market moves too far" in text) is warns
 
 
+@pytest.mark.parametrize("outcome", ["hold", "refused"])
+def test_review_of_a_rebalance__folds_a_long_reason(site: Site, outcome: str) -> None:
+    cookie = site.enter()
+    items = "; ".join(f"asset {number}: no usable pool trades it" for number in range(9))
+    document = {"plan_hash": "", "reason": f"nothing to trade; {items}", "moves": [], "document": {"outcome": outcome}}
+    text = site.ask(review(site, cookie, "rebalance", document), Cookie=cookie)[2].decode()
+    [(lead, rest)] = re.findall(r'<details id="d-why"[^>]*><summary>(.*?)</summary>(.*?)</details>', text, re.S)
+    assert lead == "nothing to trade"
+    assert "asset 8" in rest
+
+
 @pytest.mark.parametrize(("outcome", "style"), [("hold", "note"), ("refused", "alarm")])
 def test_review_of_a_rebalance__is_no_error_if_nothing_is_to_do(site: Site, outcome: str, style: str) -> None:
     cookie = site.enter()
     document = {"plan_hash": "", "reason": "all weights are inside", "moves": [], "document": {"outcome": outcome}}
     text = site.ask(review(site, cookie, "rebalance", document), Cookie=cookie)[2].decode()
-    [shown_style] = re.findall(r'<p [^>]*class="(\w+)"[^>]*>[^<]*all weights are inside', text)
+    [shown_style] = re.findall(r'<div [^>]*class="(\w+)"[^>]*>[^<]*all weights are inside', text)
     assert shown_style == style
     assert ("No rebalance now: " in text) is (outcome == "hold")
 

@@ -29,7 +29,7 @@ from agent.app import dashboard as app_dashboard
 from agent.cli.display.tables import money_text
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
-from agent.figures import MINUS, format_figure
+from agent.figures import MINUS, brief_reason, format_figure
 from agent.store import open_memory_store
 from agent.store.accounts.ledger import LEDGER_TOKENS
 from agent.store.database import write_facts
@@ -167,7 +167,35 @@ BRIEF_REASON = "nothing to trade; 9 pools: gas exceeds what it saves"
     ids=["pools", "list", "twice", "two", "two reasons", "hash"],
 )
 def test_brief_reason__counts_addresses_of_the_same_reason(reason: str, text: str) -> None:
-    assert format_figure(reason, "brief") == text
+    assert brief_reason(reason) == text
+
+
+LONG_REASON = (
+    "WBTC at 18 %, target 30 %, is beyond 19-40 %; USDC is above; but nothing to trade of a drift of 556 USDC:"
+    f" limits.plan_cost of 50 bps allows no trade; {'; '.join(f'pool {pool}: gas exceeds what it saves' for pool in POOLS)}"
+)
+LEAD = (
+    "WBTC at 18 %, target 30 %, is beyond 19-40 %; but nothing to trade of a drift of 556 USDC: limits.plan_cost of 50 bps allows no trade"
+)
+
+
+@pytest.mark.parametrize("path", ["/", "/history", "/plan"])
+@pytest.mark.parametrize(
+    ("reason", "lead"),
+    [(LONG_REASON, LEAD), (REASON, BRIEF_REASON), ("within its bands; checked again", "within its bands; checked again")],
+    ids=["long", "short with addresses", "short"],
+)
+def test_reason__begins_with_its_first_sentence_and_folds_the_rest(
+    served: Served, monkeypatch: pytest.MonkeyPatch, path: str, reason: str, lead: str
+) -> None:
+    documents = served.board.documents
+    for document in (documents["status"]["decision"], documents["plan"], documents["history"]["steps"][0]):
+        monkeypatch.setitem(document, "reason", reason)
+    text = served.ask(path)[2].decode()
+    assert {shown for of, _, value, shown in figures(text) if of.endswith("reason") and value == reason} == {lead}
+    folds = re.findall(r'<details id="d-[^"]+"[^>]*><summary>.*?</summary>(.*?)</details>', text, re.S)
+    assert any(POOLS[8] in fold for fold in folds) is (lead != reason)
+    assert POOLS[8] not in re.sub(r"<[^>]*>", "", re.sub(r"</summary>.*?</details>", "", text, flags=re.S))
 
 
 @pytest.mark.parametrize("kind", ["hold", "rebalance"])
