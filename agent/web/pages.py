@@ -39,6 +39,9 @@ TRADE_KINDS = frozenset({"swap", "liquidity", "futures"})
 """Kinds of the transactions that trade."""
 UNDONE_OUTCOMES = frozenset({"refused", "halt", "failed", "error"})
 """Outcomes of steps that did not do what they had planned."""
+ENDED_STATES = frozenset({"stopped", "failed", "gone"})
+STARTS_OR_ENDS = "starts or ends"
+"""State of a paper run of which it is unknown which."""
 NUMBER = re.compile(r"[0-9][0-9.,]*")
 SIGNED_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -282,7 +285,7 @@ class Renderer:
         review: PlanReview | None = None,
     ) -> str:
         """Render a page from the documents read so far; `version` is that of the document cache."""
-        documents = with_step_under_way(documents)
+        documents = with_run_state(with_step_under_way(documents), on_paper=self._on_paper)
         replay = read_replay(self._replay_path)
         status = documents.get("status", {})
         pnl_path, pnl = newest_pnl(documents)
@@ -331,6 +334,7 @@ class Renderer:
             moving_kinds=MOVING_KINDS,
             bar=weight_bar,
             periods=partial(newest_periods, replay=replay),
+            ended_states=ENDED_STATES,
             steps_of=step_indices_by_kind,
             runs_of=runs_of_holds,
             step_class=step_class,
@@ -437,6 +441,30 @@ def with_step_under_way(documents: Documents) -> Documents:
     step = {**newest_steps[0], "outcome": "under way", "reason": f"since {since} UTC"}
     history = documents["history"]
     return {**documents, "history": {**history, "steps": [step, *history["steps"][1:]]}}
+
+
+NEXT_CYCLE = "; checked again in the next cycle"
+
+
+def with_run_state(documents: Documents, *, on_paper: bool) -> Documents:
+    """Return the documents with the state of the run as it is: a paper run whose report says that it
+    runs, and that takes no controls, starts or ends; without a run no reason promises a next cycle.
+    """
+    run = documents.get("run", {})
+    is_unserved = on_paper and documents.get("controls", {}).get("served") is False
+    if not is_unserved and run.get("state") not in ENDED_STATES:
+        return documents
+    present = dict(documents)
+    if run.get("ok"):
+        present["run"] = {**run, "ok": False, "state": STARTS_OR_ENDS, "reasons": []}
+    plan = documents.get("plan", {})
+    if "reason" in plan:
+        present["plan"] = {**plan, "reason": plan["reason"].replace(NEXT_CYCLE, "")}
+    status = documents.get("status", {})
+    if "decision" in status:
+        reason = status["decision"]["reason"].replace(NEXT_CYCLE, "")
+        present["status"] = {**status, "decision": {**status["decision"], "reason": reason}}
+    return present
 
 
 def newest_pnl(documents: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

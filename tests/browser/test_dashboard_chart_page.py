@@ -14,6 +14,7 @@ import pytest
 if not all(map(find_spec, ("fastapi", "uvicorn"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.figures import format_figure
 from agent.web.access import Access
 from agent.web.reach import Reach
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
@@ -116,6 +117,22 @@ def test_chart__spans_at_least_a_hundredth_of_the_value(chromium: Any, served: S
     labels_beside = [float(label["text"].replace(",", "")) for label in labels if label["side"] == "beside"]
     assert max(labels_beside) - min(labels_beside) > 3, "and not the 0.004 by which the value of 500 moves"
     assert min(labels_beside) < 500.12 < max(labels_beside)
+
+
+@pytest.mark.parametrize(
+    "amount",
+    ["6088.8451", "6088.845", "6088.835", "6088.8449", "999.995", "999.9950001", "0.5", "0.005", "12", "123456789012345678.999"],
+)
+def test_chart__rounds_as_the_figures_do(chromium: Any, served: Served, amount: str) -> None:
+    values = ["1", amount]
+    series = {"times_s": [1_790_000_000, 1_790_086_400], "values": values, "hold_values": values, "rebalances": []}
+    served.board.documents["series"] = series
+    with patient_context(chromium) as context:
+        page = context.new_page()
+        page.goto(f"http://localhost:{served.port}/")
+        page.wait_for_selector(".chart canvas")
+        shown = format_figure(amount, "money")
+        assert page.inner_text("#readout").endswith(f"value {shown}, holding {shown}.")
 
 
 @pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])

@@ -61,7 +61,13 @@
     }
     const marked = line.map((value, index) => (marks.includes(index) ? value : null));
     const [past, values, holding, rebalances] = [times, line, hold, marked].map(column => column.slice(-count(range)));
-    const money = text => Number(text.split(".")[0]).toLocaleString("en") + "." + (text.split(".")[1] ?? "").slice(0, 2).padEnd(2, "0");
+    const money = text => { // half-even, as figures of the pages (agent/figures.py)
+      const [, sign, whole, fraction = ""] = text.match(/^(-?)(\d+)\.?(\d*)$/);
+      const cents = BigInt(whole + fraction.slice(0, 2).padEnd(2, "0"));
+      const rest = fraction.slice(2).replace(/0+$/, "");
+      const rounded = cents + (rest > "5" || (rest === "5" && cents % 2n) ? 1n : 0n);
+      return `${sign && rounded ? "−" : ""}${(rounded / 100n).toLocaleString("en")}.${String(rounded % 100n).padStart(2, "0")}`;
+    };
     const read = chart => {
       const at = chart.cursor.idx ?? past.length - 1;
       const time = new Date(past[at] * 1000).toISOString().slice(0, 16).replace("T", " ");

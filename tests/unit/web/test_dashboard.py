@@ -328,14 +328,32 @@ def test_alerts_on_paper__are_said_not_to_be_sent_where_targets_are(served: Serv
 
 
 @pytest.mark.parametrize("is_served", [True, False], ids=["served", "ended"])
-def test_decision__is_checked_again_while_a_run_goes_on(served: Served, is_served: bool) -> None:
+@pytest.mark.parametrize("path", ["/", "/plan"])
+@pytest.mark.parametrize("reason", ["all within their ranges", LONG_REASON], ids=["short", "folded"])
+def test_decision__is_checked_again_while_a_run_goes_on(served: Served, path: str, is_served: bool, reason: str) -> None:
     run = HEALTHY_RUN if is_served else {**HEALTHY_RUN, "ok": False, "state": "stopped", "next_cycle": None}
-    decision = {"kind": "hold", "reason": "all within their ranges; checked again in the next cycle"}
-    status = {**golden_document("25-status"), "decision": decision}
-    text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status, "run": run}, {}, 1)
-    summary = text.partition('<p class="say">')[2].partition("</p>")[0]
-    assert "all within their ranges" in summary
-    assert ("checked again" in summary) is is_served
+    decision = {"kind": "hold", "reason": f"{reason}; checked again in the next cycle"}
+    documents = {**served.board.documents, "run": run}
+    documents["status"] = {**golden_document("25-status"), "decision": decision}
+    documents["plan"] = {**documents["plan"], "reason": decision["reason"]}
+    [page] = [page for page in PAGES if page.path == path]
+    text = Renderer(Reach()).render_page(page, documents, {}, 1)
+    assert reason.partition(";")[0] in text.replace("\u00a0", " ")
+    assert ("checked again" in text) is is_served
+
+
+def test_paper_run_that_starts_or_ends__is_neither_running_nor_gone(served: Served) -> None:
+    """Its report says that it runs, and nobody takes controls."""
+    controls = {**CONTROLS, "waiting": None, "controls": [], "served": False}
+    documents = {**served.board.documents, "run": {**HEALTHY_RUN, "cycles": 0}, "controls": controls, "pause": {"paused": False}}
+    for page, button in ((PAGES[0], "b-rebalance"), (CONTROL_PAGE, "b-stop"), (PAGES[7], "b-review")):
+        text = Renderer(Reach(on_paper=True)).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
+        assert "running, healthy" not in re.sub("<[^>]*>", "", text)
+        assert "No paper run goes on" not in text
+        [attributes] = re.findall(f'<button id="{button}"([^>]*)>', text)
+        assert "disabled" in attributes
+    overview = Renderer(Reach(on_paper=True)).render_page(PAGES[0], documents, {}, 1, Session(1, "set-up", False, 0, 0))
+    assert "The paper run starts or ends" in re.sub("<[^>]*>", "", overview)
 
 
 def test_profit_on_paper__says_what_pays_the_gas(served: Served) -> None:
