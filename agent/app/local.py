@@ -51,7 +51,7 @@ from agent.localchain.config import CONFIG_MARKER
 from agent.localchain.market import serve
 from agent.localchain.nodes import require_free_port
 from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_config
-from agent.localchain.world import LiquidityRange, V2Spec, V3Spec
+from agent.localchain.world import LiquidityRange, LocalWorld, V2Spec, V3Spec
 from agent.margin import account as margin
 from agent.model.rollups import LOCAL_OP_STACK_ID
 from agent.units import floor_int, value_text
@@ -324,29 +324,37 @@ SMALL_MONEY_NATIVE_WEI = 10**16
 
 
 _BASE_SYMBOLS = {"WBTC": "cbBTC"}
-BASE_WORLD = replace(
-    SMALL_WORLD,
-    tokens=tuple(
-        replace(token, symbol=_BASE_SYMBOLS.get(token.symbol, token.symbol))
-        for token in SMALL_WORLD.tokens
-    ),
-    pools=tuple(
-        replace(pool, token_a=_BASE_SYMBOLS.get(pool.token_a, pool.token_a))
-        for pool in SMALL_WORLD.pools
-    ),
-    wallet_native_wei=SMALL_MONEY_NATIVE_WEI,
-)
+
+
+def _on_base(world: LocalWorld) -> LocalWorld:
+    """Return a world with the symbols of Base."""
+    return replace(
+        world,
+        tokens=tuple(
+            replace(token, symbol=_BASE_SYMBOLS.get(token.symbol, token.symbol))
+            for token in world.tokens
+        ),
+        pools=tuple(
+            replace(pool, token_a=_BASE_SYMBOLS.get(pool.token_a, pool.token_a))
+            for pool in world.pools
+        ),
+    )
+
+
+BASE_WORLD = replace(_on_base(SMALL_WORLD), wallet_native_wei=SMALL_MONEY_NATIVE_WEI)
+PRACTICE_WORLD = _on_base(DEFAULT_WORLD)
+"""Five tokens, for every basket of the set-up."""
 
 
 @contextmanager
-def open_local_base(port: int = 0) -> Iterator[LocalChain]:
-    """Open the stand-in of Base, served at `port` (0: any). Raises ConfigError without anvil."""
+def open_local_base(port: int = 0, *, world: LocalWorld = BASE_WORLD) -> Iterator[LocalChain]:
+    """Open the stand-in of Base with a world, served at `port` (0: any). Raises ConfigError without anvil."""
     require_anvil("--network base", "only anvil charges a data fee")
     require_free_port(
         port, f"http://127.0.0.1:{port}"
     )  # before the deployment, which takes seconds
     with (
-        open_anvil(world=BASE_WORLD, network="optimism", chain_id=LOCAL_OP_STACK_ID) as chain,
+        open_anvil(world=world, network="optimism", chain_id=LOCAL_OP_STACK_ID) as chain,
         op_stack.serve_sequencer(chain.url or "", BASE.fees.priority_fee_wei, port) as url,
     ):
         op_stack.install_predeploys(chain)

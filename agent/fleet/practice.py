@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from urllib.parse import urlsplit
 
 from agent import wiring
 from agent.app.local import (
+    PRACTICE_WORLD,
     answering_port,
+    mine_at_base_fee,
     move_market,
     move_store_away,
+    open_local_base,
     require_anvil,
     require_local_files,
     with_served_cooldown,
@@ -35,7 +39,8 @@ def chain_file(config: str) -> Path:
 
 
 def serve_practice(on_ready: Callable[[str], None], config: str) -> None:
-    """Serve the chain of `trimtab localchain` until SIGINT or SIGTERM, unless it is served already,
+    """Serve the stand-in of Base, as `trimtab localchain --network base` does, until SIGINT or SIGTERM,
+    unless it is served already,
     and call `on_ready` with its config file. It begins anew, on the port that `config` names if that
     is written, whose paper ledger is moved away. Raises ConfigError without anvil.
     """
@@ -48,13 +53,15 @@ def serve_practice(on_ready: Callable[[str], None], config: str) -> None:
     practice = practice_document(config)
     port = free_port() if practice is None else practice["port"]
 
+    open_chain = partial(open_local_base, world=PRACTICE_WORLD)
+
     def publish(chain: LocalChain) -> None:
         if practice is not None:
             move_store_away(_paper_ledger(config))
         replace_file(file, with_served_cooldown(chain.config_text()).encode())
         on_ready(str(file))
 
-    serve(port, None, publish)
+    serve(port, None, publish, open_chain=open_chain, mine=mine_at_base_fee)
 
 
 def practice_document(config: str) -> dict[str, Any] | None:

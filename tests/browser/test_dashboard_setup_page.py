@@ -278,7 +278,7 @@ def test_practice_leads_from_the_first_page_to_a_paper_portfolio(chromium: Any, 
         press("#practice", "#b-own")
         page.check("[name=basket][value=small]")
         press("main button", "#f-cash")
-        page.fill("#f-cash", "5000")
+        page.fill("#f-cash", "500")
         press("main button", "text=Write the config")
         assert "Practice: a chain on this machine, no account, no money" in page.inner_text("main")
         press("main button", "#paper")
@@ -289,7 +289,7 @@ def test_practice_leads_from_the_first_page_to_a_paper_portfolio(chromium: Any, 
         assert "Practice: invented prices on a chain of this machine." in overview
         assert "Bought" in overview
         press("text=Move a price", "#f-token")
-        assert page.locator("#f-token option").all_inner_texts() == ["WETH", "WBTC"]
+        assert page.locator("#f-token option").all_inner_texts() == ["WETH", "cbBTC"]
         press("[name=move][value='+20%']", "text=WETH moved to 3,600 USD; read at the next check")
         press("text=Open its Overview", "#b-rebalance")
         page.wait_for_selector("td:has-text('3,600')")  # WETH was 3,000

@@ -35,9 +35,10 @@ def test_a_second_start_finds_the_first_and_a_later_one_begins_anew(config: str)
     try:
         assert second.wait() == chain_file
         assert load_config(chain_file).config.chain.rpc[0].read_url() == url
+        assert max(int(basket.minimum_capital) for basket in guide.baskets(chain_file)) <= 500, "dollars suffice for each"
         write_config(config, chain_file)
         about = practice.practice_document(config)
-        assert about == {"port": int(url.rpartition(":")[2]), "tokens": ["WETH", "WBTC"], "ledger": "mine.paper.db"}
+        assert about == {"port": int(url.rpartition(":")[2]), "tokens": ["WETH", "cbBTC"], "ledger": "mine.paper.db"}
         assert practice.kept_ledger(config) == ""
         assert practice.move_price(config, "WETH", "+20%") == "3600.0"
         with pytest.raises(ConfigError, match="DOGE"):
