@@ -556,9 +556,18 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
     assert 'popovertarget="weights"' not in overview
     assert "On paper, weights and orders are those of the config." in overview
     assert "Stop…</button>" in overview
+    assert '<a href="/setup/done#t-try">how to try them</a>' in overview
     assert desk.ask("/")[1]["location"] == "/login"
     assert "It has ended: the chain is away (start it)" in desk.text("/setup/done")
     assert '<a href="/">Open its Overview</a>' in desk.text("/setup/done")
+    commands = re.findall("<code>(.*?)</code>", desk.text("/setup/done").partition('id="t-try"')[2].partition("</section>")[0])
+    assert [" ".join(command.split()[1:3]) for command in commands if command.startswith("trimtab ")] == [
+        "localchain --network",
+        "edit --set",
+        "trust --config",
+        "withdraw 10",
+        "alerts test",
+    ]
     assert "trimtab run" in desk.text("/setup/done")
     desk.post("/setup/done", {})
     assert paper == ["begin", "run", "begin", "run"], "started again"
