@@ -700,7 +700,7 @@ def test_config_of_practice__has_the_turnover_limits_of_its_chain(
         code, _, body = desk.post(path, fields)
         assert code == 303, body
     review = desk.text("/setup/review").replace("\u00a0", " ")
-    assert "limits.turnover 30%, limits.daily_turnover 70%" in review
+    assert "limits.turnover 30 %, limits.daily_turnover 70 %" in review
     assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
     limits = load_config(desk.config).config.limits
     assert (limits.turnover, limits.daily_turnover) == (3_000, 7_000)
