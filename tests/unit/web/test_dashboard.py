@@ -1002,6 +1002,10 @@ def test_an_asset_outside_its_band_says_why_it_is_not_traded(served: Served, mon
     monkeypatch.setitem(step, "execution", None)
     monkeypatch.setitem(step, "reason", "a guard refused")
     assert reasons() == [f"Outside its band: WBTC. Not traded in the last cycle, {step['time']} UTC: a guard refused"]
+    monkeypatch.setitem(step, "outcome", "unfinished")
+    monkeypatch.setitem(served.board.documents, "run", HEALTHY_RUN)
+    assert reasons() == [f"Outside its band: WBTC. A cycle is under way, since {step['time']} UTC."]
+    monkeypatch.delitem(served.board.documents, "run")
     monkeypatch.setitem(step, "execution", {"amounts": None, "unknown": 1, "legs": 1, "difference": None})
     assert reasons() == ["Outside its band: WBTC. Traded in the next cycle."]
     assert "unknown for" in served.ask("/")[2].decode()
