@@ -272,6 +272,24 @@ class Retryable(TrimtabError):
     exit_code = EXIT_RETRYABLE
 
 
+class NotAccepted(Retryable):
+    """Nodes refused a transaction whose bytes may have been sent, so that it stays open: the next
+    reconciliation resends or cancels it. `verdicts` are those of the refusal.
+    """
+
+    def __init__(self, subject: str, refusal: Refused) -> None:
+        self.verdicts = refusal.verdicts
+        remedies = [
+            refusal.remedy,
+            "run the same command again: it first settles this transaction and sends no second",
+        ]
+        super().__init__(
+            f"{subject} stays open: {refusal.message}",
+            "; then ".join(filter(None, remedies)),
+            code=refusal.code,
+        )
+
+
 class OperatorNeeded(TrimtabError):
     """The operator has to resolve a state: foreign nonce, wrong chain, corrupt store, second
     process.

@@ -21,7 +21,7 @@ from agent.app.positions.futures_alerts import (
     stale_read_alerts,
     unnamed_market_alerts,
 )
-from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
+from agent.errors import EXIT_OPERATOR, NotAccepted, Refused, Retryable, TrimtabError
 from agent.execution.executor import (
     WITHDRAWAL_ADVICE,
     AwaitingExternalSignature,
@@ -340,7 +340,7 @@ def covered_kinds(outcome_or_error: StepOutcome | TrimtabError) -> frozenset[Ale
     """Return the kinds that this cycle checked completely. Their lasting conditions have ended
     unless the cycle reports them.
     """
-    if isinstance(outcome_or_error, Refused):
+    if isinstance(outcome_or_error, Refused | NotAccepted):
         return ALWAYS_CHECKED_KINDS | {AlertKind.REFUSAL}
     if isinstance(outcome_or_error, AwaitingExternalSignature):
         return ALWAYS_CHECKED_KINDS | {AlertKind.PROPOSAL}
@@ -613,7 +613,7 @@ def _error_alerts(error: TrimtabError) -> Iterator[Alert]:
     """
     if isinstance(error, AwaitingExternalSignature):
         yield from _proposal_alerts(error)
-    elif isinstance(error, Refused):
+    elif isinstance(error, Refused | NotAccepted):
         yield _refusal_alert(
             [verdict for verdict in error.verdicts if not verdict.passed],
             "See the log and trimtab doctor.",

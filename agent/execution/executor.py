@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from agent import codec
-from agent.chain.sender import TipRefused
 from agent.errors import (
     ErrorCode,
     OperatorNeeded,
@@ -40,6 +39,9 @@ from agent.store.files.recorder import FileOutbox
 from agent.store.journal import IntentStore, ProposalStore
 from agent.store.transitions import OPEN_STATES
 from agent.units import format_time
+
+MAX_BLOCKS_LOST = 3
+"""Reorgs that take back one transaction's block before it is left to the next reconciliation."""
 
 
 class JournaledExecutor:
@@ -93,15 +95,16 @@ class JournaledExecutor:
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
     ) -> Intent:
         """Run one transaction from PLANNED to its end and return it: FINAL or REVERTED, MINED while
-        blocks are slow, BROADCAST if a reorg removed its block.
+        blocks are slow.
 
         One that nodes refuse for its tip is replaced at once by one that pays the demanded tip. A
         transaction pending too long is either replaced at a higher fee, and the mined intent
         returned, or cancelled, and returned as CANCELLED once the cancel is final.
         `grant.deadline_s` is the chain time after which it must not be sent. Raises Refused before
         anything is sent (kill switch, simulation, deadline, nonce, signing rules). Raises Retryable
-        if it was sent and is not mined in time, or if the outcome of sending is unknown: the next
-        `reconcile` resolves it, and nothing new is planned until then.
+        if it was sent and is not mined in time, or loses its block, or if the outcome of sending is
+        unknown, and NotAccepted if every node refuses it: the next `reconcile` resolves it, and
+        nothing new is planned until then.
         """
         submitter = self._submitter
         submitter.require_running(grant)
@@ -109,26 +112,35 @@ class JournaledExecutor:
         self._require_next_nonce(tx)
         submitter.simulate(tx, grant.deadline_s, grant)
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
-        try:
+        with self._replacer.settling_refusals(intent):
             intent = submitter.launch(intent, grant, grant.deadline_s)
-        except TipRefused as refusal:
-            self._replacer.raise_tip(tx.nonce, refusal)
-        mined_intent = submitter.await_mined(
-            tx.nonce, self._replacer.replacement_callback(tx.nonce)
-        )
-        if mined_intent is None:
-            intent = next(iter(submitter.in_flight_intents(tx.nonce)), intent)
-            raise Retryable(
-                f"{note}: transaction {intent.tx_hash} was sent but not mined within"
-                f" {submitter.settings.mined_timeout_s:.0f} s{submitter.unaccepted_text(intent)}",
-                "run the command again: it first waits for this transaction",
-                code=ErrorCode.NOT_MINED,
-            )
-        last_intent = submitter.await_final(mined_intent)
+        last_intent = self._await_final(intent)
         if last_intent.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
             intents_at_nonce = submitter.journal.intents_at(tx.nonce)
             return next(original for original in intents_at_nonce if original.id == intent.id)
         return last_intent
+
+    def _await_final(self, intent: Intent) -> Intent:
+        """Wait for a block of the transaction at this nonce and its confirmations, in another block if
+        a reorg takes it back; return the mined one. Raises Retryable if it is in no block then.
+        """
+        submitter = self._submitter
+        nonce = intent.tx.nonce
+        replace_if_due = self._replacer.replacement_callback(nonce)
+        for _ in range(MAX_BLOCKS_LOST + 1):
+            mined_intent = submitter.await_mined(nonce, replace_if_due)
+            if mined_intent is None:
+                break
+            last_intent = submitter.await_final(mined_intent)
+            if last_intent.state is not IntentState.BROADCAST:
+                return last_intent
+        intent = next(iter(submitter.in_flight_intents(nonce)), intent)
+        raise Retryable(
+            f"{intent.note}: transaction {intent.tx_hash} was sent but not mined within"
+            f" {submitter.settings.mined_timeout_s:.0f} s{submitter.unaccepted_text(intent)}",
+            "run the command again: it first waits for this transaction",
+            code=ErrorCode.NOT_MINED,
+        )
 
     def _require_final_mint(self, grant: Grant) -> None:
         """Raise if a reorg can still change the position's id: added liquidity could then go to

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from agent.chain.sender import NonceUsed, SendRefused, TipRefused
-from agent.errors import ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError
+from agent.errors import (
+    ErrorCode,
+    NotAccepted,
+    OperatorNeeded,
+    PassingFault,
+    Refused,
+    Retryable,
+    TrimtabError,
+)
 from agent.execution.submitter import (
     IN_FLIGHT_STATES,
     ReorgHandler,
@@ -83,6 +92,23 @@ class TxReplacer:
                 return
             refusal = next_refusal
         raise refusal
+
+    @contextmanager
+    def settling_refusals(self, intent: Intent) -> Iterator[None]:
+        """Run what sends the transaction; if every node refuses its tip, raise that. Raises
+        NotAccepted in place of Refused once its bytes may have been sent.
+        """
+        nonce = intent.tx.nonce
+        try:
+            try:
+                yield
+            except TipRefused as refusal:
+                self.raise_tip(nonce, refusal)
+        except Refused as refusal:
+            for sent_intent in self._submitter.in_flight_intents(nonce):
+                subject = f"{intent.note}: transaction {sent_intent.tx_hash}"
+                raise NotAccepted(subject, refusal) from refusal
+            raise
 
     def bump_or_cancel(self, nonce: int) -> TipRefused | None:
         """Replace the pending transaction at `nonce` at a higher fee, else cancel it. Do nothing if
@@ -676,10 +702,8 @@ class Reconciler:
                 ) and self._is_unknown_to_nodes(unfinished_intents):
                     self._replacer.cancel(intent, error.message)
                 return
-            try:
+            with self._replacer.settling_refusals(intent):
                 self._submitter.send(intent, signed_tx, grant)
-            except TipRefused as refusal:
-                self._replacer.raise_tip(intent.tx.nonce, refusal)
             return
 
     def _may_resend(self, intent: Intent) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import Refused, Retryable
+from agent.errors import NotAccepted, Retryable
 from agent.localchain import LocalChain
 from tests.support.agents import fund, purse
 from tests.support.endpoints import SEND, Reply, Served, methods, passing_on, serve
@@ -18,9 +18,9 @@ from tests.support.scenes import scene_on
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 REFUSALS = {
-    "in flight": ("in-flight transaction limit reached for delegated accounts", Refused, "mined"),
-    "fee cap": ("tx fee (1.23 ether) exceeds the configured cap (1.00 ether)", Refused, "limits.gas_price"),
-    "type": ("unknown transaction type", Refused, "type"),
+    "in flight": ("in-flight transaction limit reached for delegated accounts", NotAccepted, "mined"),
+    "fee cap": ("tx fee (1.23 ether) exceeds the configured cap (1.00 ether)", NotAccepted, "limits.gas_price"),
+    "type": ("unknown transaction type", NotAccepted, "type"),
     "no words that we know": ("Filtered by the operator's own rules", Retryable, "run the command again"),
 }
 
@@ -51,7 +51,7 @@ def test_the_reason_of_a_node_reaches_its_owner_everywhere(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     reason: str,
-    error: type[Refused | Retryable],
+    error: type[Retryable],
     remedy: str,
 ) -> None:
     fund(chain, {"USDC": 600})

@@ -29,7 +29,14 @@ from rich.measure import Measurement
 from rich.status import Status
 from rich.text import Text
 
-from agent.errors import ConfigError, Interrupted, OperatorNeeded, Refused, TrimtabError
+from agent.errors import (
+    ConfigError,
+    Interrupted,
+    NotAccepted,
+    OperatorNeeded,
+    Refused,
+    TrimtabError,
+)
 from agent.figures import reader_text
 from agent.foreign_text import key_like_texts, without_parts_of
 
@@ -150,7 +157,7 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
     }
     if error.code:
         error_fields["code"] = error.code
-    if isinstance(error, Refused):
+    if isinstance(error, Refused | NotAccepted):
         error_fields["verdicts"] = [
             {
                 "guard": verdict.guard,

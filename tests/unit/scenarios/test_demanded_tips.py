@@ -13,7 +13,7 @@ from agent.chain.watch import SnapshotScope
 from agent.config.build import build_execution
 from agent.config.load import parse_config
 from agent.config.schema import Config
-from agent.errors import ConfigError, Refused, Retryable
+from agent.errors import ConfigError, NotAccepted, Refused, Retryable
 from agent.execution.reconcile import MAX_TIP_RAISES, cancel_transaction, with_demanded_tip
 from agent.model import Head, IntentKind, IntentState
 from agent.policy.step_input import apply_min_tip
@@ -90,7 +90,7 @@ def test_nameless_demand__doubles_the_tip_a_few_times(tmp_path: Path) -> None:
 def test_nodes_that_refuse_every_tip_end_the_attempt(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     tips = demanding(setup, TIP_CAP_WEI + 1, named=False)
-    with pytest.raises(Refused):
+    with pytest.raises(NotAccepted, match="the node refused it"):
         setup.run(max_priority_fee_wei=1)
     assert len(tips) == 1 + MAX_TIP_RAISES
     assert tips == sorted(set(tips))
@@ -139,7 +139,7 @@ def test_demand_below_the_paid_tip__is_a_mere_refusal(tmp_path: Path) -> None:
         raise TipRefused("the node refused it", (), TIP)
 
     setup.chain.send = contradicts  # type: ignore[method-assign]
-    with pytest.raises(TipRefused):
+    with pytest.raises(NotAccepted, match="the node refused it"):
         setup.run()
     assert setup.store.budgets.demanded_tip_wei(setup.clock.now_s()) == 0
 

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from agent.app.records import maintenance
-from agent.chain.sender import NonceUsed, SendRefused
+from agent.chain.sender import NonceUsed, SendRefused, TipRefused
 from agent.cli import history
-from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import ErrorCode, NotAccepted, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import IntentState
+from agent.signing.terms import TIP_CAP_WEI
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import Bench, bench
 
@@ -65,9 +66,41 @@ def test_rejected_send_is_raised_and_left_to_reconciliation(setup: Bench) -> Non
     setup.chain.send_error = Refused("insufficient funds")
     setup.chain.lose = True
 
-    with pytest.raises(Refused, match="insufficient funds"):
+    with pytest.raises(NotAccepted, match="insufficient funds"):
         setup.run()
     assert states(setup) == ["planned", "signed", "broadcast"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        pytest.param(SendRefused("the pool is full"), "the pool is full", id="pool"),
+        pytest.param(TipRefused("low", min_tip_wei=TIP_CAP_WEI + 1), f"demands a tip of {TIP_CAP_WEI + 1} wei", id="tip"),
+    ],
+)
+@pytest.mark.parametrize("is_resend", [False, True], ids=["first send", "resend"])
+def test_refusal_after_a_send__says_what_stays_open(setup: Bench, error: SendRefused, reason: str, is_resend: bool) -> None:
+    """A Refused means that nothing was sent; these bytes may be in any node."""
+    setup.chain.lose = True
+    if is_resend:
+        with pytest.raises(Retryable):
+            setup.run()
+    setup.chain.send_error = error
+    with pytest.raises(NotAccepted) as caught:
+        setup.executor().reconcile() if is_resend else setup.run()
+    (intent,) = setup.store.journal.open_intents()
+    assert intent.state is S.BROADCAST
+    assert mentions(str(caught.value), reason, str(intent.tx_hash), "sends no second")
+
+
+def test_pause_before_the_send__is_still_a_refusal(setup: Bench) -> None:
+    def pause(event) -> None:
+        setup.paused = setup.paused or event.name == "after:signed"
+
+    setup.on_event = pause
+    with pytest.raises(Refused, match="nothing is sent"):
+        setup.run()
+    assert setup.store.journal.open_intents() == ()
 
 
 def notes(setup: Bench) -> list[str]:
@@ -111,7 +144,7 @@ def test_reason_is_forgotten_once_a_node_takes_the_send(tmp_path: Path) -> None:
     setup = bench(tmp_path, automine=False)
     setup.chain.lose, setup.chain.send_error = True, ANSWERS["refused"]
 
-    with pytest.raises(SendRefused):
+    with pytest.raises(NotAccepted):
         setup.run()
     setup.chain.lose = False
     setup.executor().reconcile()
@@ -154,11 +187,50 @@ def test_block_lost_while_confirming_is_not_final(tmp_path: Path) -> None:
 
     setup.clock.on_sleep = reorganise
 
-    intent = setup.run()
+    with raises_code(Retryable, "not_mined", "run the command again"):
+        setup.run()
 
+    (intent,) = setup.store.journal.open_intents()
     assert intent.state is S.BROADCAST
     assert intent.receipt is None
     assert states(setup) == ["planned", "signed", "broadcast", "mined", "broadcast"]
+
+
+@pytest.mark.parametrize("depths", [(1,), (1, 1)], ids=["once", "twice"])
+def test_transaction_mined_again_after_its_block_was_lost_is_final(tmp_path: Path, depths: tuple[int, ...]) -> None:
+    setup = bench(tmp_path, confirmations=3)
+    left = list(depths)
+
+    def act() -> None:
+        (tx_hash,) = setup.chain.sent
+        is_mined = any(tx_hash in block for block in setup.chain.blocks)
+        if left and is_mined:
+            setup.chain.reorg(left.pop())
+        elif is_mined:
+            setup.chain.blocks.append({})
+        else:
+            setup.chain.mine(tx_hash)
+
+    setup.clock.on_sleep = act
+
+    assert setup.run().state is S.FINAL
+    assert len(setup.chain.sent) == 1
+
+
+def test_chain_that_reorganises_without_end_ends_the_wait(tmp_path: Path) -> None:
+    setup = bench(tmp_path, confirmations=3)
+
+    def act() -> None:
+        (tx_hash,) = setup.chain.sent
+        if any(tx_hash in block for block in setup.chain.blocks):
+            setup.chain.reorg(1)
+        else:
+            setup.chain.mine(tx_hash)
+
+    setup.clock.on_sleep = act
+
+    with raises_code(Retryable, "not_mined"):
+        setup.run()
 
 
 def test_transaction_in_another_block_has_its_new_receipt(tmp_path: Path) -> None:
