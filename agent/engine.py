@@ -39,7 +39,7 @@ from agent.execution.progress import (
     skip_refused_exit,
 )
 from agent.execution.resumption import (
-    names_amount,
+    close_cycle,
     new_cycle,
     recorded_outcome,
     resume_cycle,
@@ -80,6 +80,7 @@ from agent.model import (
     Plan,
     PlanRequest,
     StepInput,
+    names_amount,
 )
 from agent.planning.requests import proposer
 from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_take_direct_route
@@ -114,15 +115,22 @@ def run_cycle(
         raise
     end_interrupted_steps(store)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
-    cycle, outcome = repeat_steps(StepPorts(readers, store, transactor), request)
+    ports = StepPorts(readers, store, transactor)
+    return repeat_steps(ports, request, partial(_finish_cycle, ports))[1]
+
+
+def _finish_cycle(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
+    """Record what a cycle leaves to later ones, and set its leftover allowances to zero."""
+    readers = ports.readers
+    store = ports.store
     _mark_review(readers, store, outcome)
     if outcome.input_after is not None:
         end_finished_purchase(store, outcome.input_after)
-    if transactor.executor.may_send():
+    if ports.transactor.executor.may_send():
         for layer in records.LAYERS:
             layer.record_cycle(store, outcome)
     try:
-        outcome = approvals.revoke_leftovers(readers, transactor, store, outcome)
+        outcome = approvals.revoke_leftovers(readers, ports.transactor, store, outcome)
     except BaseException:
         with suppress(TrimtabError):  # the first error counts
             _excuse_approvals(readers, store, cycle)
@@ -154,9 +162,25 @@ def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> No
         )
 
 
-def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOutcome]:
+def repeat_steps(
+    ports: StepPorts,
+    request: PlanRequest,
+    finish: Callable[[Cycle, StepOutcome], StepOutcome] = lambda _, outcome: outcome,
+) -> tuple[Cycle, StepOutcome]:
     """Repeat steps until the cycle ends; return it, closed in the store, and its outcome with the
-    transactions of this process.
+    transactions of this process, as `finish` returns it. A cycle that has traded an amount is
+    closed after `finish`: until then the repeated command reports it.
+    """
+    cycle, outcome = _repeat_until_end(ports, request)
+    outcome = finish(cycle, outcome)
+    if names_amount(request):
+        close_cycle(ports.store, request, cycle.end_state.value, is_reported=True)
+    return cycle, outcome
+
+
+def _repeat_until_end(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOutcome]:
+    """Repeat steps until the cycle ends; return it and its outcome. It is closed in the store, unless
+    it has traded an amount.
     """
     store = ports.store
     now_s = ports.readers.clock.now_s()
@@ -189,15 +213,11 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
             )
         outcome = outcome_of_cycle(cycle, last_outcome, outcome_of)
     except (TrimtabError, KeyboardInterrupt, SystemExit) as error:
-        # The cycle ends, and no process resumes it. But a cycle whose request names an
-        # amount stays open while one of its transactions is open: once closed, the repeated command
-        # would send the amount again.
-        if not (names_amount(request) and store.journal.open_intents()):
-            store.cycles.close(str(error) or "interrupted")
+        close_cycle(store, request, str(error) or "interrupted")
         raise
     did_nothing = cycle == initial_cycle.end(cycle.end_state)
     if cycle.restarts or not did_nothing:  # a cycle that did nothing has no row
-        store.cycles.close(cycle.end_state.value)
+        close_cycle(store, request, cycle.end_state.value)
     sent_intents = [
         intent
         for past_outcome in outcome_by_step_id.values()

@@ -389,7 +389,7 @@ class Agent:
         with wiring.open_transactor(self.context, never_confirm, ignore_progress) as transactor:
             nonce = transactor.executor.resync_nonce()
             self.context.store.adopt_copy()
-            self.context.store.cycles.close("the nonce was adopted")
+            self.context.store.cycles.give_way("the nonce was adopted")
             if nothing_lost:
                 self.context.store.balances.record_prior_day((), nonce)
             return nonce

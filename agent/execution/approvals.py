@@ -409,7 +409,7 @@ def cancel_and_revoke(
     nothing remains, FAILED with the reason otherwise. Raises Refused unless the kill switch is at
     hard or off, Retryable and OperatorNeeded like a step.
     """
-    store.cycles.close(f"hard pause: {why}")
+    store.cycles.give_way(f"hard pause: {why}")
     initial_pending_intents = pending_intents(store.journal)
     transactor.executor.cancel_pending(why)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))

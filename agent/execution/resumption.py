@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 from agent import codec
-from agent.errors import ConfigError, OperatorNeeded, TrimtabError
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, TrimtabError
 from agent.execution.progress import after_approval
 from agent.execution.senders import sender_of
 from agent.execution.sending import failed_outcome
@@ -19,15 +20,13 @@ from agent.model import (
     CycleEnd,
     Intent,
     IntentKind,
-    LayerRequest,
     PlanRequest,
     StepInput,
-    Swap,
-    SwapAtPrice,
-    Unwrap,
+    names_amount,
 )
 from agent.planning.requests import proposer
 from agent.store.store import Store
+from agent.store.transitions import OPEN_STATES
 
 MAX_AGE_S = 3_600
 """Longest time after its start at which a cycle is continued; its skips and its approved amounts
@@ -44,42 +43,42 @@ def new_cycle(request: PlanRequest, now_s: int) -> Cycle:
     return Cycle(uuid.uuid4().hex[:12], request, now_s)
 
 
-def names_amount(request: PlanRequest) -> bool:
-    """True if the request repeated trades its amount again, unlike one that names targets."""
-    return isinstance(request, Swap | SwapAtPrice | Unwrap | LayerRequest)
-
-
 def resume_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     """Return the open cycle of an ended process with the result of its last transaction; None if
     there is none. A cycle that is too old or was continued too often is closed, with the reason.
     What was confirmed covers only the same plan again.
 
-    A cycle that its last transaction has ended is closed. It is returned, with the outcome, only if
-    the request names an amount: the command that is repeated must not trade it twice, even if
-    another request was carried out in between. Raises OperatorNeeded, once, if it sent such a
-    request's transaction in a step that is unreadable.
+    The command of a request that names an amount must not trade it twice when it is repeated, even
+    if another request was carried out in between. While its transaction is open, Retryable is
+    raised. A cycle that its last transaction has ended is returned with the outcome, still open:
+    the caller closes it once it is reported. OperatorNeeded is raised, once, if it traded more than
+    MAX_AGE_OF_AMOUNT_S ago, or in a step that is unreadable.
     """
     store = ports.store
     if (cycle := _open_cycle(store, request)) is None:
         return None
-    if reason := _not_resumed_reason(cycle, request, ports.readers.clock.now_s()):
+    step_intents = _sent_together(store, cycle)
+    if names_amount(request):
+        _require_none_open(step_intents)
+    has_traded = names_amount(request) and _has_traded(cycle, step_intents)
+    if reason := _not_resumed_reason(cycle, ports.readers.clock.now_s(), has_traded=has_traded):
         store.cycles.close(reason)
+        if has_traded:
+            raise _unreported_error(cycle, reason)
         return None
     try:
-        cycle, outcome = _with_last_transaction(ports, cycle)
+        cycle, outcome = _with_last_transaction(ports, cycle, step_intents)
     except TrimtabError as error:
         reason = f"its last step is unreadable: {error.message}"
         store.cycles.close(reason)
-        if names_amount(request) and _has_traded(store, cycle.sending_step_id):
-            raise OperatorNeeded(
-                f"the command that was interrupted sent a transaction (step {cycle.sending_step_id});"
-                f" {reason}",
-                "see trimtab history; the same command repeated trades its amount again",
-            ) from None
+        if has_traded:
+            raise _unreported_error(cycle, reason) from None
         return None
     if not cycle.is_open:
+        if names_amount(request):
+            return StepResult(cycle, outcome)
         store.cycles.close(cycle.end_state.value)
-        return StepResult(cycle, outcome) if names_amount(request) and outcome else None
+        return None
     if (confirmation := cycle.confirmation) is not None:
         confirmation = replace(confirmation, is_of_ended_process=True)
     # The caps belong to the plan of that process: a larger one is confirmed, and approved, again.
@@ -91,9 +90,22 @@ def resume_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     return StepResult(cycle, None)
 
 
+def close_cycle(
+    store: Store, request: PlanRequest, reason: str, *, is_reported: bool = False
+) -> None:
+    """Close the open cycle of this request. One whose request names an amount stays open while its
+    transaction is open, and after a trade until that `is_reported`: the repeated command reports it.
+    """
+    if names_amount(request) and (cycle := store.cycles.find_open_cycle()) is not None:
+        step_intents = _sent_together(store, cycle)
+        if _open_intents(step_intents) or (not is_reported and _has_traded(cycle, step_intents)):
+            return
+    store.cycles.close(reason)
+
+
 def _open_cycle(store: Store, request: PlanRequest) -> Cycle | None:
-    """Return the open cycle of this request. One of another request ends; if it names an amount
-    and had sent a transaction, it is opened again when its request is repeated.
+    """Return the open cycle of this request. One of another request gives way; if it may have
+    traded an amount, it is opened again when its request is repeated, without its confirmation.
     """
     if (cycle := store.cycles.find_open_cycle()) is not None:
         both_agent_cycles = isinstance(request, AgentCycle) and isinstance(
@@ -101,41 +113,84 @@ def _open_cycle(store: Store, request: PlanRequest) -> Cycle | None:
         )
         if both_agent_cycles or request == cycle.request:
             return cycle
-        is_unreported = cycle.sending_step_id and names_amount(cycle.request)
-        close_cycle = store.cycles.leave_unreported if is_unreported else store.cycles.close
-        close_cycle("another request began")
-    return store.cycles.reopen(request) if names_amount(request) else None
+        store.cycles.give_way("another request began")
+    if not names_amount(request) or (cycle := store.cycles.reopen(request)) is None:
+        return None
+    return replace(cycle, confirmation=None)
 
 
-def _not_resumed_reason(cycle: Cycle, request: PlanRequest, now_s: int) -> str:
-    """Return why an open cycle of this request is not continued; empty if it is."""
-    max_age_s = MAX_AGE_OF_AMOUNT_S if names_amount(request) else MAX_AGE_S
-    if not 0 <= now_s - cycle.began_s <= max_age_s:
+def _not_resumed_reason(cycle: Cycle, now_s: int, *, has_traded: bool) -> str:
+    """Return why an open cycle is not continued; empty if it is. One that has traded an amount is
+    reported, whatever the clock said at its start.
+    """
+    max_age_s = MAX_AGE_OF_AMOUNT_S if names_amount(cycle.request) else MAX_AGE_S
+    age_s = now_s - cycle.began_s
+    if age_s > max_age_s or (age_s < 0 and not has_traded):
         return f"not continued within {max_age_s} s of its start"
-    is_unreported = cycle.sending_step_id and names_amount(request)
-    if cycle.restarts >= MAX_RESTARTS and not is_unreported:
+    if cycle.restarts >= MAX_RESTARTS and not has_traded:
         return f"continued {MAX_RESTARTS} times"
     return ""
 
 
-def _has_traded(store: Store, step_id: str) -> bool:
-    """Return whether a transaction of the step was mined, approvals and cancels aside."""
-    return any(
-        intent.receipt is not None and intent.kind not in (IntentKind.APPROVE, IntentKind.CANCEL)
-        for intent in store.journal.intents(step_id)
+def _sent_together(store: Store, cycle: Cycle) -> tuple[Intent, ...]:
+    """Return the intents of the cycle's sending step, cancels included, oldest first; of a step that
+    trades without the revocations that follow, which have its id.
+    """
+    step_id = cycle.sending_step_id
+    step_intents = tuple(store.journal.intents(step_id)) if step_id else ()
+    trade_nonces = {intent.tx.nonce for intent in step_intents if _is_trade(intent)}
+    if not trade_nonces:
+        return step_intents
+    return tuple(intent for intent in step_intents if intent.tx.nonce in trade_nonces)
+
+
+def _is_trade(intent: Intent) -> bool:
+    return intent.kind not in (IntentKind.APPROVE, IntentKind.CANCEL)
+
+
+def _has_traded(cycle: Cycle, step_intents: Sequence[Intent]) -> bool:
+    """Return whether a transaction of the cycle was mined, approvals and cancels aside."""
+    return cycle.has_traded or any(
+        intent.receipt is not None and _is_trade(intent) for intent in step_intents
     )
 
 
-def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepOutcome | None]:
+def _open_intents(step_intents: Sequence[Intent]) -> list[Intent]:
+    """Return the intents of a step that may still be mined; none once one of them is mined."""
+    if any(intent.receipt is not None for intent in step_intents):
+        return []
+    return [intent for intent in step_intents if intent.state in OPEN_STATES]
+
+
+def _require_none_open(step_intents: Sequence[Intent]) -> None:
+    """Raise Retryable while a transaction of the step is open."""
+    for intent in _open_intents(step_intents):
+        raise Retryable(
+            f"this command has sent a transaction before, which is not final yet: {intent.note},"
+            f" {intent.tx_hash or intent.id}",
+            "run the same command again: it reports that transaction and sends no second",
+            code=ErrorCode.OPEN_TRANSACTION,
+        )
+
+
+def _unreported_error(cycle: Cycle, reason: str) -> OperatorNeeded:
+    step_id = cycle.sending_step_id or cycle.swap_step_id or cycle.id
+    return OperatorNeeded(
+        f"the command that was interrupted sent a transaction (step {step_id}); {reason}",
+        "see trimtab history; the same command repeated trades its amount again",
+    )
+
+
+def _with_last_transaction(
+    ports: StepPorts, cycle: Cycle, step_intents: Sequence[Intent]
+) -> tuple[Cycle, StepOutcome | None]:
     """Return the cycle after the transaction that was under way when the process ended, with the
     outcome of its step. One that never reached a block is planned again.
     """
     step_id = cycle.sending_step_id
-    step_intents = ports.store.journal.intents(step_id) if step_id else ()
     mined_intents = [intent for intent in step_intents if intent.receipt is not None]
     if not mined_intents:
-        open_ids = {intent.id for intent in ports.store.journal.open_intents()}
-        is_pending = any(intent.id in open_ids for intent in step_intents)
+        is_pending = bool(_open_intents(step_intents))
         return (cycle if is_pending else replace(cycle, sending_step_id="")), None
     cycle = replace(cycle, sending_step_id="")
     intents_without_cancels = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from agent.errors import Refused, Retryable
+from agent.errors import TrimtabError
 from agent.execution import approvals, evaluation
 from agent.execution.bookkeeping import update_ledger
 from agent.execution.settlement import settle_mined
@@ -51,7 +51,7 @@ def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepO
     evaluation.clear_submission_refusals(ports.store.budgets, outcome)
     try:
         snapshot = ports.readers.reader.snapshot()
-    except (Retryable, Refused):  # the transaction is mined; the next step books it
+    except TrimtabError:  # the transaction is mined; the next step books it
         return with_shortfall(outcome, intent, None), intent
     changed_blocks = settle_mined(
         ports.store,

@@ -243,6 +243,7 @@ from agent.model.step import StepRequest as StepRequest
 from agent.model.step import Swap as Swap
 from agent.model.step import SwapAtPrice as SwapAtPrice
 from agent.model.step import Unwrap as Unwrap
+from agent.model.step import names_amount as names_amount
 from agent.model.transactions import FIRST_VENUE_NONCE as FIRST_VENUE_NONCE
 from agent.model.transactions import NOT_ACCEPTED_PREFIX as NOT_ACCEPTED_PREFIX
 from agent.model.transactions import Intent as Intent

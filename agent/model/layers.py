@@ -180,7 +180,11 @@ class LayerResult(LayerPart):
 
 @dataclass(frozen=True, slots=True)
 class LayerRequest(ABC):
-    """Base of the owner's requests to a layer, from which a step starts."""
+    """Base of the owner's requests to a layer, from which a step starts. `names_amount` is False if
+    the request names a target, so that the request repeated acts only on what is left.
+    """
+
+    names_amount = True
 
     @property
     @abstractmethod

@@ -240,4 +240,13 @@ PlanRequest = (
     | LayerRequest
 )
 """Requests that lead to a plan."""
+
+
+def names_amount(request: PlanRequest) -> bool:
+    """True if the request repeated trades its amount again, unlike one that names targets."""
+    if isinstance(request, LayerRequest):
+        return request.names_amount
+    return isinstance(request, Swap | SwapAtPrice | Unwrap)
+
+
 StepRequest = PlanRequest | ManualAction

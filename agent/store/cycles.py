@@ -50,9 +50,20 @@ class CycleStore:
         """Close the open cycle, if there is one, and record why."""
         self._end(CLOSED, reason)
 
-    def leave_unreported(self, reason: str) -> None:
-        """End the open cycle as UNREPORTED; `reopen` opens it again for the same request."""
-        self._end(UNREPORTED, reason)
+    def give_way(self, reason: str) -> None:
+        """End the open cycle, if there is one, before its command has reported it: as UNREPORTED, so
+        that `reopen` opens it again for the same request, if it may have traded an amount, or is
+        unreadable.
+        """
+        with self.db.read("read the open cycle") as db:
+            row = first_row(db, _select_open(), CycleRow)
+        if row is None:
+            return
+        try:
+            is_unreported = codec.loads(Cycle, row.cycle_json).may_have_traded
+        except ConfigError:
+            is_unreported = True
+        self._end(UNREPORTED if is_unreported else CLOSED, reason)
 
     def reopen(self, request: PlanRequest) -> Cycle | None:
         """Open the oldest unreported cycle of this request again; None without one. No cycle may be

@@ -29,6 +29,7 @@ class Deleverage(LayerRequest):
     leverage_bps: int | None = None
     symbol: str = ""
     command = "deleverage"
+    names_amount = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +49,4 @@ class CloseHedge(LayerRequest):
 
     token: str
     command = "hedge"
+    names_amount = False

@@ -12,7 +12,7 @@ from typing import TypeVar
 from agent.model.parts import LayerPart, part_of, with_part
 from agent.model.plan import Plan
 from agent.model.portfolio import BlockedExit, TokenRefusal
-from agent.model.step import PlanRequest, StepInput
+from agent.model.step import PlanRequest, StepInput, names_amount
 from agent.model.transactions import Intent, IntentKind
 
 
@@ -158,6 +158,16 @@ class Cycle:
     def is_open(self) -> bool:
         """True if a further step may follow."""
         return self.end_state is CycleEnd.OPEN
+
+    @property
+    def has_traded(self) -> bool:
+        """True if a transaction other than an approval was sent and has ended."""
+        return any(kind not in (IntentKind.APPROVE, IntentKind.CANCEL) for kind in self.sent_kinds)
+
+    @property
+    def may_have_traded(self) -> bool:
+        """True if its request names an amount, and a transaction of it ended or may be under way."""
+        return names_amount(self.request) and (bool(self.sending_step_id) or self.has_traded)
 
     @property
     def tried_exit_tokens(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "chain/providers/endpoint.py::EndpointProvider._status_error",
         "chain/safe.py::SafeContract.require_hash",
         "chain/sender.py::QuorumSender._require_chain",
-        "engine.py::repeat_steps",
+        "engine.py::_repeat_until_end",
         "execution/submitter.py::Submitter.simulate",
     ),
     "receipt of provided liquidity": ("amm/lp/own_changes.py::_missing_liquidity_error", "execution/settlement.py::trade_loss"),
@@ -64,7 +64,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "execution/executor.py::require_no_open_proposals",
     ),
     "damaged or foreign store": (
-        "execution/resumption.py::resume_cycle",
+        "execution/resumption.py::_unreported_error",
         "execution/submitter.py::Submitter._follow_chain",
         "execution/submitter.py::_block_of",
         "layers/gradual/store.py::_parse_draw",
