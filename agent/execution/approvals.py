@@ -295,10 +295,10 @@ def pay(
         outcome_name = "refused" if isinstance(error, Refused) else "error"
         store.steps.end(step_id, "payout", str(error), None, outcome_name)
         raise
-    current_step_input(readers, store)
     store.steps.end(
         step_id, "payout", prepared_tx.note, None, "done" if intent.succeeded else "failed"
     )
+    current_step_input(readers, store)
     return intent
 
 

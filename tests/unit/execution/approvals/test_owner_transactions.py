@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import Refused, Retryable, TrimtabError, UnsendableTransaction
+from agent.errors import PassingFault, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.execution.approvals import (
     OwnerAction,
     cancel_and_revoke,
@@ -125,6 +125,24 @@ def test_a_payout_is_booked_before_it_returns(world: OwnerWorld, succeeds: bool,
 
     assert world.store.journal.unbooked_intents() == ()
     assert last_step(world) == ("payout", outcome)
+
+
+@pytest.mark.parametrize(
+    "error", [Retryable("no answer"), PassingFault("HTTP 403"), KeyboardInterrupt()], ids=["no answer", "403", "ctrl-c"]
+)
+def test_a_payout_that_cannot_be_read_back_is_recorded(world: OwnerWorld, error: BaseException) -> None:
+    snapshot = world.snapshot
+
+    def fail_after_the_payout() -> Snapshot:
+        if any(intent.state is IntentState.FINAL for intent in world.store.journal.intents()):
+            raise error
+        return snapshot()
+
+    world.snapshot = fail_after_the_payout  # type: ignore[method-assign]
+
+    with pytest.raises(type(error)):
+        pay(world.readers(), world.store, world.transactor(), PAYMENT, (HOME,))
+    assert last_step(world) == ("payout", "done")
 
 
 def test_a_payout_may_take_what_is_excluded_from_the_portfolio(world: OwnerWorld) -> None:
