@@ -32,8 +32,12 @@ from agent.reference import reference_prices
 from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.budgets import BudgetStore
 from agent.store.journal import IntentStore, StepStore
+from agent.store.prices import PriceStore
 from agent.store.store import Store
 from agent.units import NATIVE
+
+NATIVE_PRICE_AGE_S = 7 * 86_400
+"""Largest age of a recorded price of the native coin at which gas without another is booked."""
 
 # --- Result of a mined transaction: amounts by leg, turnover, and loss at the prices before (T6).
 
@@ -305,7 +309,9 @@ def settle_mined(
             continue
         wrapped_native = price_step.portfolio.wrapped_native
         booked_at_s = _booking_time_s(snapshot, intent_step)
-        native_price = prices.get(wrapped_native, Fraction(0))
+        native_price = prices.get(wrapped_native)
+        if native_price is None:
+            native_price = _recorded_native_price(store.prices, price_step)
         if (layer_bookings := bookings_of(intent.kind)) is not None:
             snapshot_after = None if snapshot_before is None else snapshot
             layer_bookings.book_intent(
@@ -338,6 +344,22 @@ def settle_mined(
     return frozenset(
         [*transfer_blocks, *(change.block for change in expected_balances.own_changes)]
     )
+
+
+def _recorded_native_price(prices: PriceStore, step: StepInput) -> Fraction:
+    """Return the last recorded price of a wei, for gas while its feed is stale: at most
+    NATIVE_PRICE_AGE_S old, else zero.
+    """
+    now_s = step.snapshot.head.timestamp_s
+    price_points = prices.prices_between(
+        step.portfolio.numeraire.address, now_s - NATIVE_PRICE_AGE_S, now_s
+    )
+    native_prices = [
+        price_point.price
+        for price_point in price_points
+        if price_point.token == step.portfolio.wrapped_native
+    ]
+    return native_prices[-1] if native_prices else Fraction(0)
 
 
 _TRADE_KINDS = (IntentKind.SWAP, IntentKind.UNWRAP)

@@ -11,7 +11,7 @@ import pytest
 
 from agent import codec
 from agent.execution.settlement import settle_mined
-from agent.model import MAX_BLOCK_LEAD_S, Holding, Intent, IntentKind, Payout, Snapshot, StepInput, Transfer
+from agent.model import MAX_BLOCK_LEAD_S, Holding, Intent, IntentKind, Payout, PricePoint, Snapshot, StepInput, Transfer
 from agent.ports import Grant
 from agent.store import Store
 from agent.units import NATIVE
@@ -219,3 +219,29 @@ def test_clock_set_back_takes_nothing_out_of_the_day(store: Store) -> None:
     mine(store)
 
     assert loss_of_day(store, replace(SNAPSHOT, now_s=SNAPSHOT.now_s - 7 * DAY_S)) == GAS_VALUE
+
+
+# --- Gas while the native coin has no price
+
+
+@pytest.mark.parametrize("kind", [IntentKind.APPROVE, IntentKind.CANCEL, IntentKind.SWAP])
+@pytest.mark.parametrize(
+    ("ages_s", "value"),
+    [
+        pytest.param((), Fraction(0), id="never priced"),
+        pytest.param((3_600,), GAS_VALUE, id="an hour old"),
+        pytest.param((7 * DAY_S,), GAS_VALUE, id="a week old"),
+        pytest.param((7 * DAY_S + 1,), Fraction(0), id="older"),
+        pytest.param((2 * DAY_S, 3_600), GAS_VALUE, id="the newest"),
+    ],
+)
+def test_gas_without_a_price__counts_at_the_last_recorded_one(
+    store: Store, kind: IntentKind, ages_s: tuple[int, ...], value: Fraction
+) -> None:
+    mine(store, kind=kind, input_json=codec.dumps(UNPRICED))
+    now_s = SNAPSHOT.head.timestamp_s
+    for age_s in ages_s:
+        price = WEI_VALUE if age_s == ages_s[-1] else 2 * WEI_VALUE
+        store.prices.record(UNPRICED.portfolio.numeraire.address, [PricePoint(WETH, now_s - age_s, price)])
+    settle_mined(store, SNAPSHOT, unneeded_step)
+    assert store.budgets.history(now_s).budgets.loss_total == value
