@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from eth_utils.address import to_checksum_address
@@ -30,7 +32,7 @@ from agent.chain.rpc import (
     topics_of,
 )
 from agent.codec import json_field
-from agent.errors import ErrorCode, Retryable, TrimtabError
+from agent.errors import ErrorCode, PassingFault, Retryable, TrimtabError
 from agent.model import DataFeeKind, LiquidityAdded, ManagedSwap, Receipt, Transfer
 from agent.signing.calldata import selector
 from agent.units import NATIVE
@@ -252,7 +254,8 @@ def _topic_number(topic: object) -> int:
 
 BLOCKS_PER_REQUEST = 1_000
 """Blocks per event request; the limit of free endpoints."""
-MAX_REQUESTS = 200
+MAX_REQUESTS = 2_000
+"""Event requests for one search: two million blocks, 5.8 days on a chain with four a second."""
 RECENT_BLOCKS = 120
 """Recent blocks whose nonces every node knows; older ones need an archive node."""
 EXECUTION_SUCCESS_TOPIC = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256)"))
@@ -302,18 +305,22 @@ def find_safe_execution(
     endpoint_pool: EndpointPool,
     safe: str,
     safe_tx_hash: str | None,
+    is_used_at: Callable[[Transport, int], bool],
     since_block: int,
     head_block: int,
 ) -> SafeExecution | None:
     """Return the transaction in which `safe` executed the call with this hash, or with None the
     first in which it executed any call, with success or not; agreed by enough operators. None if
-    there is none.
+    there is none. `is_used_at` reads from a node whether the call's nonce is used after a block.
+
+    Raises Retryable if the nodes keep too few states to say where among too many blocks it is.
     """
-    return _agreed_answer(
-        endpoint_pool,
-        lambda transport: _find_execution(transport, safe, safe_tx_hash, since_block, head_block),
-        "the execution by the Safe",
-    )
+
+    def execution_by(transport: Transport) -> SafeExecution | None:
+        blocks = _blocks_of_use(partial(is_used_at, transport), since_block, head_block)
+        return _find_execution(transport, safe, safe_tx_hash, blocks)
+
+    return _agreed_answer(endpoint_pool, execution_by, "the execution by the Safe")
 
 
 def _agreed_answer(
@@ -337,44 +344,70 @@ def _find_by_nonce(
 
     if not is_used_at(head_block):
         return None
-    high_block = head_block
-    low_block = max(0, since_block - 1)
-    missing_state: CallFailed | None = None
-    # the nonce is used after block `high_block`, unused or unknown after block `low_block`
-    while high_block - low_block > 1:
-        middle_block = (low_block + high_block) // 2
-        try:
-            is_used = is_used_at(middle_block)
-        except CallFailed as error:  # most nodes keep the newest states alone
-            missing_state = error
-            low_block = middle_block
-            continue
-        if is_used:
-            high_block = middle_block
-        else:
-            missing_state = None
-            low_block = middle_block
+    free_block, used_block, missing_state = _bisect_use(is_used_at, since_block, head_block)
     if missing_state is not None:
         raise missing_state
-    if low_block < since_block and is_used_at(low_block):
+    if 0 <= free_block < since_block and is_used_at(free_block):
         return None
-    block = transport.call("eth_getBlockByNumber", [hex(high_block), True])
+    block = transport.call("eth_getBlockByNumber", [hex(used_block), True])
     transactions = json_field(block, "transactions")
     if not isinstance(transactions, list):
-        raise Retryable(f"{transport.name} does not have block {high_block}", code=ErrorCode.ANSWER)
+        raise Retryable(f"{transport.name} does not have block {used_block}", code=ErrorCode.ANSWER)
     for tx in transactions:
         if _is_sent_with(tx, owner, nonce):
             return TxAtNonce(
                 hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32)),
-                high_block,
+                used_block,
                 parse_recipient(tx.get("to")),
                 parse_quantity(tx.get("value"), "value"),
                 hex_data(parse_bytes(tx.get("input"), "calldata")),
             )
     raise Retryable(
-        f"{transport.name} reports nonce {nonce} used in block {high_block}, but lists no such transaction",
+        f"{transport.name} reports nonce {nonce} used in block {used_block}, but lists no such transaction",
         code=ErrorCode.ANSWER,
     )
+
+
+def _bisect_use(
+    is_used_at: Callable[[int], bool], since_block: int, head_block: int
+) -> tuple[int, int, TrimtabError | None]:
+    """Return the last block after which a nonce is known to be free (unasked, the one before
+    `since_block`), the first after which it is known to be used, and, if there are blocks between
+    them, the error with which the node refused their states. It is used after `head_block`.
+    """
+    free_block = low_block = since_block - 1
+    used_block = head_block
+    missing_state: TrimtabError | None = None
+    # the nonce is used after block `used_block`, unused or unknown after block `low_block`
+    while used_block - low_block > 1:
+        middle_block = (low_block + used_block) // 2
+        try:
+            is_used = is_used_at(middle_block)
+        except (CallFailed, PassingFault) as error:  # most nodes keep the newest states alone
+            missing_state = error
+            low_block = middle_block
+            continue
+        if is_used:
+            used_block = middle_block
+        else:
+            missing_state = None
+            free_block = low_block = middle_block
+    return free_block, used_block, missing_state
+
+
+def _blocks_of_use(is_used_at: Callable[[int], bool], since_block: int, head_block: int) -> range:
+    """Return the blocks in which a nonce was used as far as a node's states show: a single one of a
+    node that keeps them all, none while it is free. All since `since_block` of a node that has it
+    used before, as one does that answers for its newest state alone.
+    """
+    if not is_used_at(head_block):
+        return range(0)
+    free_block, used_block, _ = _bisect_use(is_used_at, since_block, head_block)
+    if 0 <= free_block < since_block == used_block:
+        with suppress(CallFailed, PassingFault):
+            if is_used_at(free_block):
+                used_block = head_block
+    return range(free_block + 1, used_block + 1)
 
 
 def _is_sent_with(tx: object, owner: str, nonce: int) -> bool:
@@ -386,16 +419,20 @@ def _is_sent_with(tx: object, owner: str, nonce: int) -> bool:
 
 
 def _find_execution(
-    transport: Transport, safe: str, safe_tx_hash: str | None, since_block: int, head_block: int
+    transport: Transport, safe: str, safe_tx_hash: str | None, blocks: range
 ) -> SafeExecution | None:
     event_topics = [EXECUTION_SUCCESS_TOPIC]
     if safe_tx_hash is None:
         event_topics.append(EXECUTION_FAILURE_TOPIC)
-    if (head_block - since_block) // BLOCKS_PER_REQUEST >= MAX_REQUESTS:
-        # a proposal from before that block has long expired
-        since_block = head_block - BLOCKS_PER_REQUEST * MAX_REQUESTS
-    for start_block in range(since_block, head_block + 1, BLOCKS_PER_REQUEST):
-        end_block = min(head_block, start_block + BLOCKS_PER_REQUEST - 1)
+    if len(blocks) > MAX_REQUESTS * BLOCKS_PER_REQUEST:
+        raise Retryable(
+            f"{transport.name} keeps no states of the {len(blocks)} blocks in which the Safe {safe}"
+            " executed a call, and they are too many to search",
+            "list endpoints in chain.rpc that keep old states (archive nodes)",
+            code=ErrorCode.OLD_BLOCKS,
+        )
+    for start_block in blocks[::BLOCKS_PER_REQUEST]:
+        end_block = min(blocks[-1], start_block + BLOCKS_PER_REQUEST - 1)
         log_filter = {
             "address": safe,
             "fromBlock": hex(start_block),

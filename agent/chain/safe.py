@@ -472,9 +472,13 @@ class SafeOwnersSigner:
         """
         head_block = self.sender.head().number
         proposed_hash = safe_tx_hash(self.address, tx)
+
+        def is_used_at(transport: Transport, block_number: int) -> bool:
+            return SafeContract(transport, self.address).nonce(hex(block_number)) > tx.nonce
+
         for wanted_hash, first_block in ((proposed_hash, since_block), (None, since_block + 1)):
             execution = find_safe_execution(
-                self.endpoint_pool, self.address, wanted_hash, first_block, head_block
+                self.endpoint_pool, self.address, wanted_hash, is_used_at, first_block, head_block
             )
             if execution is not None:
                 # the second answer can have the proposal's event that the first still lacked

@@ -122,7 +122,12 @@ QUESTIONS: dict[str, Question] = {
     "last_day": lambda line, at: history.recent_transactions(_endpoint_pool(line), at.owner, at.head, at.nonce),
     "used_by": lambda line, at: receipts.find_tx_by_nonce(_endpoint_pool(line), at.owner, at.nonce - 1, 0, at.head.number),
     "executed_in": lambda line, at: receipts.find_safe_execution(
-        _endpoint_pool(line), at.owner, at.mined, at.head.number - 5, at.head.number
+        _endpoint_pool(line),
+        at.owner,
+        at.mined,
+        lambda node, block: SafeContract(node, at.owner).nonce(hex(block)) > 0,
+        at.head.number - 5,
+        at.head.number,
     ),
     "screen": lambda line, at: TokenScreen(line, at.wrapped_native)(at.step, at.plan),
     "second_quote": second_quotes,

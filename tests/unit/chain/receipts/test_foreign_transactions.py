@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ from agent.chain.receipts import (
     find_safe_execution,
     find_tx_by_nonce,
 )
-from agent.chain.rpc import CallFailed, RpcFault
-from agent.errors import Retryable
+from agent.chain.rpc import CallFailed, RpcFault, Transport
+from agent.errors import PassingFault, Retryable
 from tests.support.fakes.transport import ScriptedTransport
 from tests.support.signing import ROUTER, STRANGER, WALLET
 from tests.support.text import raises_code
@@ -163,6 +164,22 @@ def logs(operator: str, *events: dict[str, Any]) -> ScriptedTransport:
     return ScriptedTransport(operator, eth_getLogs=answer)
 
 
+UseReader = Callable[[Transport, int], bool]
+
+
+def find_execution(
+    *nodes: ScriptedTransport, since: int = 0, head: int = HEAD, is_used_at: UseReader | None = None
+) -> SafeExecution | None:
+    """Search for the call's execution; by default on nodes that keep the state of the head alone, in which its nonce is used."""
+
+    def is_used_in_head(_: Transport, block: int) -> bool:
+        if block != head:
+            raise CallFailed("missing trie node", fault=RpcFault(-32000, "missing trie node"))
+        return True
+
+    return find_safe_execution(panel(*nodes, minimum=min(2, len(nodes))), WALLET, SAFE_TX, is_used_at or is_used_in_head, since, head)
+
+
 OLD_FORM = event(topics=[EXECUTION_SUCCESS_TOPIC], data=SAFE_TX + "00" * 32)
 UPPER_CASE = event(topics=[EXECUTION_SUCCESS_TOPIC, "0x" + SAFE_TX[2:].upper()])
 
@@ -170,7 +187,7 @@ UPPER_CASE = event(topics=[EXECUTION_SUCCESS_TOPIC, "0x" + SAFE_TX[2:].upper()])
 @pytest.mark.parametrize("events", [event(), OLD_FORM, UPPER_CASE], ids=["1.4", "1.3", "upper case"])
 @pytest.mark.parametrize(("since", "head"), [(0, HEAD), (MINED_AT, MINED_AT), (0, 9 * BLOCKS_PER_REQUEST + 1)])
 def test_what_a_safe_carried_out_is_found_by_its_hash(events: dict[str, Any], since: int, head: int) -> None:
-    safe_execution = find_safe_execution(panel(logs("a", events), logs("b", events)), WALLET, SAFE_TX, since, head)
+    safe_execution = find_execution(logs("a", events), logs("b", events), since=since, head=head)
     assert safe_execution == SafeExecution(HASH, MINED_AT, SAFE_TX)
 
 
@@ -187,33 +204,67 @@ def test_what_a_safe_carried_out_is_found_by_its_hash(events: dict[str, Any], si
     ids=["another call", "another event", "another Safe", "another call, old form", "no topics", "a failure"],
 )
 def test_an_event_of_anything_else_is_not_taken_for_it(made: dict[str, Any]) -> None:
-    assert find_safe_execution(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, 0, HEAD) is None
-
-
-LONG_RANGE_HEAD = 2 * MAX_REQUESTS * BLOCKS_PER_REQUEST
+    assert find_execution(logs("a", made), logs("b", made)) is None
 
 
 @pytest.mark.parametrize(
-    ("block_number", "head"),
-    [
-        *((number, 2 * BLOCKS_PER_REQUEST) for number in (0, BLOCKS_PER_REQUEST - 1, BLOCKS_PER_REQUEST, 2 * BLOCKS_PER_REQUEST - 1)),
-        (LONG_RANGE_HEAD - (MAX_REQUESTS - 1) * BLOCKS_PER_REQUEST, LONG_RANGE_HEAD),
-    ],
-    ids=["begin of a request", "its end", "begin of the next", "its end too", "newest blocks of a long range"],
+    "block_number",
+    [0, BLOCKS_PER_REQUEST - 1, BLOCKS_PER_REQUEST, 2 * BLOCKS_PER_REQUEST - 1, 2 * BLOCKS_PER_REQUEST],
+    ids=["begin of a request", "its end", "begin of the next", "its end too", "the head"],
 )
-def test_safe_execution__is_found_at_both_ends_of_each_request(block_number: int, head: int) -> None:
+def test_safe_execution__is_found_at_both_ends_of_each_request(block_number: int) -> None:
     execution = event(blockNumber=hex(block_number))
-    safe_execution = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, head)
+    safe_execution = find_execution(logs("a", execution), logs("b", execution), head=2 * BLOCKS_PER_REQUEST)
     assert safe_execution == SafeExecution(HASH, block_number, SAFE_TX)
 
 
+LONG_HEAD = MAX_REQUESTS * BLOCKS_PER_REQUEST + 1
+"""The newest block of a chain, of which a search by events alone covers all but two."""
+
+
+@pytest.mark.parametrize("head", [200 * BLOCKS_PER_REQUEST, 1_037_000, LONG_HEAD - 1, LONG_HEAD, 3 * LONG_HEAD])
+def test_safe_execution__is_found_by_old_states_however_old(head: int) -> None:
+    """A weekend on Arbitrum has a million blocks."""
+    node = logs("a", event())
+    assert find_execution(node, head=head, is_used_at=lambda _, block: block >= MINED_AT) == SafeExecution(HASH, MINED_AT, SAFE_TX)
+    ((_, [log_filter]),) = node.calls
+    assert (log_filter["fromBlock"], log_filter["toBlock"]) == (hex(MINED_AT), hex(MINED_AT))
+
+
+@pytest.mark.parametrize("kept_from", [MINED_AT, MINED_AT + 1, HEAD])
+def test_safe_execution__is_searched_where_states_are_not_kept(kept_from: int) -> None:
+    def is_used_at(transport: Transport, block: int) -> bool:
+        if block < kept_from:
+            raise PassingFault("403")
+        return block >= MINED_AT
+
+    node = logs("a", event())
+    assert find_execution(node, is_used_at=is_used_at) == SafeExecution(HASH, MINED_AT, SAFE_TX)
+    assert max(int(log_filter["toBlock"], 16) for _, [log_filter] in node.calls) <= kept_from
+
+
+@pytest.mark.parametrize("is_used_at", [None, lambda *_: True], ids=["no old states", "the newest state for every block"])
+def test_safe_execution__too_old_for_events_alone_is_refused(is_used_at: UseReader | None) -> None:
+    """A search that began later would take a later call for the one that used the nonce."""
+    node = logs("a", event(blockNumber=hex(LONG_HEAD - 1)))
+    assert find_execution(node, since=2, head=LONG_HEAD, is_used_at=is_used_at) == SafeExecution(HASH, LONG_HEAD - 1, SAFE_TX)
+    node.calls.clear()
+    with raises_code(Retryable, "old_blocks", "endpoint 'a'", "2000001 blocks", "archive"):
+        find_execution(node, since=1, head=LONG_HEAD, is_used_at=is_used_at)
+    assert node.calls == []
+
+
+def test_safe_execution__of_a_free_nonce_is_not_searched() -> None:
+    assert find_execution(logs("a", event()), is_used_at=lambda *_: False) is None
+
+
 def test_execution_seen_by_one_endpoint__is_not_known() -> None:
-    assert find_safe_execution(panel(logs("a"), logs("liar", event()), logs("b")), WALLET, SAFE_TX, 0, HEAD) is None
+    assert find_execution(logs("a"), logs("liar", event()), logs("b")) is None
     with pytest.raises(NoQuorum):
-        find_safe_execution(panel(logs("a"), logs("liar", event())), WALLET, SAFE_TX, 0, HEAD)
+        find_execution(logs("a"), logs("liar", event()))
 
 
 @pytest.mark.parametrize("answer", [None, {}, "0x"])
 def test_events_that_are_no_list_say_nothing(answer: object) -> None:
     with raises_code(Retryable, "answer", "not a list"):
-        find_safe_execution(panel(ScriptedTransport("a", eth_getLogs=answer), minimum=1), WALLET, SAFE_TX, 0, HEAD)
+        find_execution(ScriptedTransport("a", eth_getLogs=answer))

@@ -259,7 +259,11 @@ def executed(digest: str, topic: str = EXECUTION_SUCCESS_TOPIC) -> ScriptedTrans
         "transactionHash": HASH,
         "blockNumber": hex(MINED_AT),
     }
-    return ScriptedTransport(eth_getLogs=[log], eth_getBlockByNumber=HEAD_JSON | {"number": hex(HEAD)})
+
+    def nonce(params: list[Any]) -> str:
+        return f"0x{NONCE + (int(params[1], 16) >= MINED_AT):064x}"
+
+    return ScriptedTransport(eth_getLogs=[log], eth_call=nonce, eth_getBlockByNumber=HEAD_JSON | {"number": hex(HEAD)})
 
 
 OUR_CALL = safe_tx_hash(WALLET, CALL_TX)
@@ -301,6 +305,24 @@ def test_owners__hidden_events_show_nothing() -> None:
     node = executed(OTHER_CALL)
     node.answers["eth_getLogs"] = []
     assert owners(node).mined_at_nonce(CALL_TX, 0) is None
+
+
+@pytest.mark.parametrize("age", [199_999, 200_001, 1_040_000], ids=["two days", "more", "a weekend of quarter seconds"])
+@pytest.mark.parametrize(("digest", "is_proposal"), [(OUR_CALL, True), (OTHER_CALL, False)], ids=["ours", "other"])
+def test_owners__old_execution_is_told_from_later_ones(age: int, digest: str, is_proposal: bool) -> None:
+    """The Safe has executed a call of a later nonce since."""
+    node = executed(digest)
+    head = MINED_AT + age
+    node.answers["eth_getBlockByNumber"] = HEAD_JSON | {"number": hex(head)}
+    (log,) = node.answers["eth_getLogs"]
+    later = log | {"topics": [EXECUTION_SUCCESS_TOPIC, "0x" + "cd" * 32], "transactionHash": "0x" + "ef" * 32, "blockNumber": hex(head - 9)}
+
+    def events(params: list[Any]) -> object:
+        first, last = (int(params[0][key], 16) for key in ("fromBlock", "toBlock"))
+        return [event for event in (log, later) if first <= int(event["blockNumber"], 16) <= last]
+
+    node.answers["eth_getLogs"] = events
+    assert owners(node).mined_at_nonce(CALL_TX, MINED_AT - 5) == MinedTransaction(HASH, MINED_AT, is_proposal)
 
 
 # What owners may be asked to sign
