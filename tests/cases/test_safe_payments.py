@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -23,6 +23,7 @@ from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import RequestState
+from agent.store.files.locks import LockHeld
 from agent.units import decimal_text
 from tests.cli.tools import in_process
 from tests.support.agents import USD, reopened_agent, yes
@@ -121,7 +122,9 @@ def test_payment_to_an_unconfirmed_address__is_refused_while_a_proposal_waits(an
 
 
 @pytest.mark.parametrize("is_dropped", [False, True], ids=["still listed", "dropped"])
-def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(anvil_chain: LocalChain, tmp_path: Path, is_dropped: bool) -> None:
+def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_dropped: bool
+) -> None:
     """The chain knows no deadline of a payment: whoever has the signatures could execute it after the owner stopped everything."""
     safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
     with reopened_agent(anvil_chain, loaded) as agent:
@@ -137,6 +140,15 @@ def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(anvil_cha
             pause_document = pause_hard(agent, send=False)
             assert pause_document["outcome"] == "planned"
             assert mentions(pause_document["message"], intent.id, "at any time", "trimtab pause --hard --send")
+
+        def refuse_lock(*_: object) -> NoReturn:
+            raise LockHeld("another trimtab (process 7) already acts")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Agent, "cancel_and_revoke", refuse_lock)
+            document = pause_hard(agent)
+        assert document["outcome"] == "handed over"
+        assert mentions(document["message"], intent.id, "at any time", "trimtab pause --hard --send")
         document = pause_hard(agent)
         assert document["outcome"] == "unfinished"
         assert "end the pause" not in document["message"], "a rejection is signed while hard paused"

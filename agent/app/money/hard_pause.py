@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent import wiring
@@ -77,23 +77,18 @@ def pause_hard(
     require_trusted_writers(loaded_config.path, "config")
     with open_agent(loaded_config) as agent:
         open_items = agent.pending_and_allowances()
-        if not send or not (is_confirmed or confirm(open_items)):
-            return HardPauseReport(
-                reason,
-                agent.context.kill_switch.is_hard(),
-                open_items,
-                signed_texts=signed_proposal_texts(agent.context.store),
-            )
-        agent.context.kill_switch.pause(reason, int(time.time()), hard=True)
-        try:
-            return HardPauseReport(
-                reason, True, open_items, agent.cancel_and_revoke(reason, progress)
-            )
-        except LockHeld as error:
-            return HardPauseReport(reason, True, open_items, lock_holder=error.message)
-        except AwaitingExternalSignature as awaiting:
-            rejection_text = f"{awaiting.message}; {awaiting.remedy}"
-            return HardPauseReport(reason, True, open_items, rejection_text=rejection_text)
+        report = HardPauseReport(reason, agent.context.kill_switch.is_hard(), open_items)
+        if send and (is_confirmed or confirm(open_items)):
+            agent.context.kill_switch.pause(reason, int(time.time()), hard=True)
+            report = replace(report, is_hard=True)
+            try:
+                report = replace(report, outcome=agent.cancel_and_revoke(reason, progress))
+            except LockHeld as error:
+                report = replace(report, lock_holder=error.message)
+            except AwaitingExternalSignature as awaiting:
+                rejection_text = f"{awaiting.message}; {awaiting.remedy}"
+                report = replace(report, rejection_text=rejection_text)
+        return replace(report, signed_texts=signed_proposal_texts(agent.context.store))
 
 
 def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocument:
@@ -103,23 +98,26 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
     is_nothing_open = not open_item_fields["cancel"] and not open_item_fields["revoke"]
     is_clear = is_nothing_open and not unread_texts and not report.signed_texts
     if report.outcome is not None:
-        outcome = report.outcome.kind.value.replace("halt", "clear")
-        message = report.outcome.reason
+        clear_text = "done" if report.signed_texts else "clear"
+        outcome = report.outcome.kind.value.replace("halt", clear_text)
+        message = "; ".join((report.outcome.reason, *report.signed_texts))
     elif report.rejection_text:
         outcome = "unfinished"
         message = report.rejection_text
     elif report.lock_holder and not is_clear:
         outcome = "handed over"
-        message = f"{report.lock_holder}; {HANDED_OVER_ADVICE}"
+        message = "; ".join((report.lock_holder, HANDED_OVER_ADVICE, *report.signed_texts))
     elif is_clear:
         outcome = "clear"
         message = "no pending transactions, no open allowances"
     elif is_nothing_open and unread_texts:
         outcome = "unknown"
-        message = "; ".join(("paused", *unread_texts, "trimtab pause --hard again"))
+        message = "; ".join(
+            ("paused", *unread_texts, *report.signed_texts, "trimtab pause --hard again")
+        )
     elif send:
         outcome = "declined"
-        message = "not confirmed, but paused"
+        message = "; ".join(("not confirmed, but paused", *report.signed_texts))
     else:
         outcome = "planned"
         message = "; ".join(

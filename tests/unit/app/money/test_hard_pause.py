@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from agent.app.agent import PendingAndAllowances
 from agent.app.money.hard_pause import HardPauseReport, hard_pause_document
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import UnreadableItem
+from agent.policy.decide import hard_pause_result
 from agent.ports import Approval
 from tests.support import builders
 from tests.support.text import mentions
@@ -22,6 +28,31 @@ def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
     assert document["outcome"] == "handed over"
     assert document["revoke"][0]["symbol"] == "WETH"
     assert mentions(document["message"], "process 7", "without a run")
+
+
+SIGNED = "signatures of the proposal 7: 2; whoever has them can execute it"
+
+
+@pytest.mark.parametrize(
+    ("fields", "send", "outcome"),
+    [
+        ({"lock_holder": "process 1"}, True, "handed over"),
+        ({}, True, "declined"),
+        ({}, False, "planned"),
+        ({"outcome": OutcomeKind.HALT}, True, "done"),
+        ({"outcome": OutcomeKind.DONE}, True, "done"),
+        ({"outcome": OutcomeKind.FAILED}, True, "failed"),
+    ],
+    ids=["lock held", "declined", "planned", "nothing else to do", "done", "failed"],
+)
+def test_signed_proposal__is_not_clear(fields: dict[str, Any], send: bool, outcome: str) -> None:
+    """It can be executed whatever else is open, and a dropped one is no pending transaction."""
+    if kind := fields.get("outcome"):
+        decided = hard_pause_result(STEP, "nothing open")
+        fields = {"outcome": StepOutcome("step", kind, "nothing open", STEP, decided, None)}
+    report = HardPauseReport("stop", True, PendingAndAllowances(STEP, (), ()), signed_texts=(SIGNED,), **fields)
+    document = hard_pause_document(report, send)
+    assert (document["outcome"], SIGNED in document["message"]) == (outcome, True)
 
 
 def test_unreadable_allowance__leaves_a_hard_pause_unknown() -> None:
