@@ -5,12 +5,13 @@ cancels of a hard pause.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 from agent import codec
-from agent.errors import Refused, Retryable, TrimtabError, UnsendableTransaction
+from agent.errors import PassingFault, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.execution.executor import AwaitingExternalSignature, withdrawn_proposal_texts
 from agent.execution.settlement import after_gas, settle_mined
 from agent.execution.step_context import (
@@ -28,6 +29,7 @@ from agent.policy.decide import hard_pause_result
 from agent.ports import Approval, Composer, OrderExecutor, PreparedTransaction
 from agent.store.journal import IntentStore, replacement_family
 from agent.store.store import Store
+from agent.store.transitions import NONCE_USED_STATES
 from agent.venues import allowances
 
 MAX_RESETS = 3
@@ -204,7 +206,7 @@ class RevocationFailure:
 
     message: str
     is_by_token: bool = False
-    cause: Retryable | None = None
+    cause: TrimtabError | None = None
 
 
 def _require_none_proposed(failures: Sequence[RevocationFailure]) -> None:
@@ -222,7 +224,7 @@ def revoke_approvals(
     sent_intents: list[Intent],
 ) -> list[RevocationFailure]:
     """Revoke each of these approvals and return the failures; one token's refusal does not stop the
-    others.
+    others. A fault that may pass does, such as an endpoint that lags behind the last revocation.
     """
     failures: list[RevocationFailure] = []
     for approval in approvals:
@@ -235,7 +237,7 @@ def revoke_approvals(
             is_by_token = isinstance(refusal, UnsendableTransaction)
             failures.append(RevocationFailure(message, is_by_token))
             continue
-        except Retryable as error:
+        except (Retryable, PassingFault) as error:
             failures.append(RevocationFailure(error.message, cause=error))
             break
         sent_intents.append(intent)
@@ -285,16 +287,12 @@ def pay(
     store.steps.begin(
         step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("payout"))
     )
-    try:
+    with ends_if_raised(store, step_id, "payout"):
         table.require_payout_allowed(table.judge_payout(step, payout, confirmed_addresses))
         prepared_tx = transactor.composer.payout_transaction(step, payout)
         intent = transactor.executor.run(
             step_id, prepared_tx.grant.kind, prepared_tx.tx, prepared_tx.grant, prepared_tx.note
         )
-    except TrimtabError as error:
-        outcome_name = "refused" if isinstance(error, Refused) else "error"
-        store.steps.end(step_id, "payout", str(error), None, outcome_name)
-        raise
     store.steps.end(
         step_id, "payout", prepared_tx.note, None, "done" if intent.succeeded else "failed"
     )
@@ -330,14 +328,10 @@ def send_by_command(
         step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction(action.name))
     )
     intents: tuple[Intent, ...] = ()
-    try:
+    with ends_if_raised(store, step_id, action.name):
         prepared_tx = action.compose(step)
         if confirm(prepared_tx):
             intents = (execute_prepared(transactor, step_id, prepared_tx),)
-    except TrimtabError as error:
-        outcome_name = "refused" if isinstance(error, Refused) else "error"
-        store.steps.end(step_id, action.name, str(error), None, outcome_name)
-        raise
     outcome_name = "declined"
     reason = "declined: nothing changed"
     if intents:
@@ -346,6 +340,17 @@ def send_by_command(
     store.steps.end(step_id, action.name, reason, None, outcome_name)
     current_step_input(readers, store)
     return outcome_name, intents
+
+
+@contextmanager
+def ends_if_raised(store: Store, step_id: str, decision_name: str) -> Iterator[None]:
+    """Record an error raised inside the context as the end of a step, as refused or error."""
+    try:
+        yield
+    except TrimtabError as error:
+        outcome_name = "refused" if isinstance(error, Refused) else "error"
+        store.steps.end(step_id, decision_name, str(error), None, outcome_name)
+        raise
 
 
 def current_step_input(readers: StepReaders, store: Store) -> StepInput:
@@ -422,24 +427,34 @@ def cancel_and_revoke(
         codec.dumps(ManualAction("pause --hard")),
     )
     open_allowances = allowances.revocations(step_input)
-    sent_intents, revocation_failures = revoke_allowances(
-        transactor, step_id, step_input, open_allowances
-    )
+    with ends_if_raised(store, step_id, HARD_PAUSE_DECISION):
+        sent_intents, revocation_failures = revoke_allowances(
+            transactor, step_id, step_input, open_allowances
+        )
+        step_after = step_input
+        if sent_intents:
+            step_after = readers.step_input_at(readers.reader.snapshot())
     failures = [failure.message for failure in revocation_failures]
-    step_after = readers.step_input_at(readers.reader.snapshot()) if sent_intents else step_input
     if remaining_approvals := allowances.revocations(step_after):
         failures.append(format_open_allowances(remaining_approvals))
     failures += allowances.unread_allowances(step_after)
+    remaining_intents = pending_intents(store.journal)
     failures += [
         f'"{note}" is still pending'
-        for note in dict.fromkeys(intent.note for intent in pending_intents(store.journal))
+        for note in dict.fromkeys(intent.note for intent in remaining_intents)
     ]
     ended_intents = _with_cancels(store.journal, initial_pending_intents)
     withdrawn_texts = withdrawn_proposal_texts(
         store.journal, store.proposals, ended_intents, step_input.snapshot.head.timestamp_s
     )
+    pending_nonces = {intent.tx.nonce for intent in remaining_intents}
     reason = _cancel_summary(
-        why, initial_pending_intents, ended_intents, sent_intents, [*withdrawn_texts, *failures]
+        why,
+        initial_pending_intents,
+        ended_intents,
+        pending_nonces,
+        sent_intents,
+        [*withdrawn_texts, *failures],
     )
     if failures:
         kind = OutcomeKind.FAILED
@@ -491,6 +506,7 @@ def _cancel_summary(
     why: str,
     initial_pending_intents: Sequence[Intent],
     ended_intents: Sequence[Intent],
+    pending_nonces: Set[int],
     sent_intents: Sequence[Intent],
     remarks: Sequence[str],
 ) -> str:
@@ -500,16 +516,15 @@ def _cancel_summary(
     mined_intents = [
         intent
         for intent in ended_intents
-        if intent.succeeded
+        if intent.state in NONCE_USED_STATES
         and intent.kind is not IntentKind.CANCEL
         and intent.id not in resting_ids
     ]
     sentences = []
     if initial_pending_intents:
-        nonce_count = len({intent.tx.nonce for intent in initial_pending_intents})
-        sentences.append(
-            f"{nonce_count - len(mined_intents)} of {nonce_count} pending transactions cancelled"
-        )
+        nonces = {intent.tx.nonce for intent in initial_pending_intents}
+        cancelled_nonces = nonces - pending_nonces - {intent.tx.nonce for intent in mined_intents}
+        sentences.append(f"{len(cancelled_nonces)} of {len(nonces)} pending transactions cancelled")
     sentences += [
         f'"{intent.note}" was mined before it could be cancelled' for intent in mined_intents
     ]

@@ -12,6 +12,7 @@ from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.chain.tokens import PERMIT2, read_allowances
 from agent.execution.approvals import (
     current_step_input,
+    ends_if_raised,
     revoke_allowances,
 )
 from agent.layers.futures.policy.plans import vault_spender
@@ -84,9 +85,6 @@ def revoke(
         transactor.executor.reconcile()
         step = current_step_input(context.readers, context.store)
         step_id = uuid.uuid4().hex[:12]
-        context.store.steps.begin(
-            step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
-        )
         confirmed_token_spenders = {
             (allowance.token, allowance.spender) for allowance in open_allowances if allowance.raw
         }
@@ -98,15 +96,20 @@ def revoke(
             for allowance in _read_open_allowances(agent, token_addresses)
             if allowance.raw and (allowance.token, allowance.spender) in confirmed_token_spenders
         ]
-        sent_intents, revocation_failures = revoke_allowances(
-            transactor, step_id, step, revocations
+        context.store.steps.begin(
+            step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
         )
+        with ends_if_raised(context.store, step_id, "halt"):
+            sent_intents, revocation_failures = revoke_allowances(
+                transactor, step_id, step, revocations
+            )
+            current_step_input(context.readers, context.store)
+            remaining_allowances = _read_open_allowances(agent, token_addresses)
         failures = [failure.message for failure in revocation_failures]
-        current_step_input(context.readers, context.store)
         failures += [
             f"the {allowance.spender_role} may still spend {allowance.token_label}"
             + (": the allowance cannot be read" if allowance.raw is None else "")
-            for allowance in _read_open_allowances(agent, token_addresses)
+            for allowance in remaining_allowances
         ]
         reason = "; ".join(failures) or f"{len(sent_intents)} allowances set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if failures else "done")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.errors import Refused, Retryable, UnsendableTransaction
+from agent.errors import PassingFault, Refused, Retryable, UnsendableTransaction
 from agent.execution.approvals import (
     MAX_RESETS,
     RESET_LOOKBACK_NONCES,
@@ -381,10 +381,11 @@ def test_reset__it_comes_first_if_the_token_allows_it(worlds: Callable[[], Stopp
     assert prepare_approval(world, world.step, [RESET, AMOUNT]) == world.approval_transaction(world.step, RESET)
 
 
-def test_set_to_zero__endpoint_that_fails_stops_the_others(worlds: Callable[[], StoppableWorld]) -> None:
+@pytest.mark.parametrize("error", [Retryable("no answer"), PassingFault("no answer")])
+def test_set_to_zero__endpoint_that_fails_stops_the_others(worlds: Callable[[], StoppableWorld], error: Exception) -> None:
     world = worlds()
 
-    failing(world, Retryable("no answer"))
+    failing(world, error)
 
     assert zeroed(world, BOTH) == ([], ["no answer"])
 

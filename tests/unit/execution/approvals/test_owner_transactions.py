@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import PassingFault, Refused, Retryable, TrimtabError, UnsendableTransaction
+from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.execution.approvals import (
     OwnerAction,
     cancel_and_revoke,
@@ -289,7 +289,69 @@ def test_a_hard_pause_fails_while_a_transaction_is_pending(world: OwnerWorld) ->
     outcome = paused(world)
 
     assert outcome.kind is OutcomeKind.FAILED
-    assert mentions(outcome.reason, "1 of 1 pending transactions cancelled", '"an old swap" is still pending')
+    assert mentions(outcome.reason, "0 of 1 pending transactions cancelled", '"an old swap" is still pending')
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "count"),
+    [(IntentKind.CANCEL, 1, 1), (IntentKind.SWAP, 1, 0), (IntentKind.SWAP, 0, 0), (None, 1, 0), (None, 0, 0)],
+    ids=["cancel", "replacement", "replacement that reverts", "itself", "itself, reverting"],
+)
+def test_a_hard_pause_counts_what_was_cancelled(world: OwnerWorld, kind: IntentKind | None, status: int, count: int) -> None:
+    """Another transaction at its nonce, of this kind, or itself is in a block."""
+    old_swap = pending(world)
+    world.step = replace(world.step, snapshot=replace(world.step.snapshot, allowances=()))
+
+    def end(_why: str) -> None:
+        journal = world.store.journal
+        winner = old_swap
+        if kind is not None:
+            winner = journal.add_intent("before", kind, old_swap.tx, grant(kind), "an old swap", NOW_S, None, old_swap.id)
+            winner = record_sent(journal, winner, f"0x{100:064x}", NOW_S)
+        assert winner.tx_hash is not None
+        block = receipt(winner.tx_hash, 7, "0x07", status)
+        journal.advance(winner.id, IntentState.MINED, NOW_S, receipt=block)
+        journal.advance(winner.id, IntentState.FINAL if status else IntentState.REVERTED, NOW_S, receipt=block)
+        if kind is not None:
+            journal.advance(old_swap.id, IntentState.CANCELLED if kind is IntentKind.CANCEL else IntentState.REPLACED, NOW_S)
+
+    world.cancel_pending = end  # type: ignore[method-assign]
+
+    reason = paused(world).reason
+    assert f"{count} of 1 pending transactions cancelled" in reason
+    assert ("was mined before it could be cancelled" in reason) is (count == 0)
+
+
+LAG = PassingFault("nonce 8 has a pending transaction that is not in this store")
+
+
+@pytest.mark.parametrize("error", [LAG, Retryable("no answer"), Refused("no")])
+def test_a_hard_pause_names_what_it_revoked_before_an_error(world: OwnerWorld, error: TrimtabError) -> None:
+    """An endpoint that lags shows the first revocation as a transaction that is pending."""
+    tokens = (LINK, WBTC)
+    run = world.run
+    world.store.steps.begin("before", NOW_S, "{}")
+
+    def fail_second(*args: Any) -> Intent:
+        if world.store.journal.intents():
+            raise error
+        return run(*args)
+
+    world.run = fail_second  # type: ignore[method-assign]
+    approvals = [Approval(token.address, "router", 0, token.symbol, "router") for token in tokens]
+    intents, [failure] = revoke_allowances(world.transactor(), "before", world.step, approvals)
+    assert ([intent.tx.to for intent in intents], error.message in failure.message) == ([LINK.address], True)
+
+
+@pytest.mark.parametrize("error", [LAG, OperatorNeeded("foreign nonce"), Retryable("no answer"), Refused("no")])
+def test_a_hard_pause_that_fails_ends_its_step(world: OwnerWorld, error: TrimtabError) -> None:
+    def fail(**_: bool) -> bool:
+        raise error
+
+    world.may_send = fail  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        paused(world)
+    assert last_step(world) == ("retreat", "refused" if isinstance(error, Refused) else "error")
 
 
 def test_a_hard_pause_that_cancels_is_done(world: OwnerWorld) -> None:
