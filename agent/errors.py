@@ -305,6 +305,12 @@ class PassingFault(OperatorNeeded):
     """
 
 
+READ_FAILURES = (Refused, Retryable, PassingFault)
+"""What a read of the chain raises whose failure is not the answer: operators that disagree, an
+endpoint that does not answer, a fault that may pass.
+"""
+
+
 class Interrupted(TrimtabError):
     """Ctrl-C ended a command that uses no chain."""
 

@@ -30,7 +30,7 @@ from agent.chain.watch import (
     snapshot_parts,
     snapshot_questions,
 )
-from agent.errors import ErrorCode, Refused, Retryable
+from agent.errors import READ_FAILURES, ErrorCode, Retryable
 from agent.model import (
     DataFeeKind,
     Head,
@@ -232,7 +232,7 @@ class ChainReader:
                 )
                 for layer in scope.layer_scopes
             )
-        except (Refused, Retryable):
+        except READ_FAILURES:
             return None
         return (
             None

@@ -14,7 +14,7 @@ from agent.accounting.entries import (
     SettledTransaction,
     quantize,
 )
-from agent.errors import Refused, Retryable
+from agent.errors import READ_FAILURES, Refused
 from agent.execution.settlement import (
     originating_step,
     realised_legs,
@@ -429,7 +429,7 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
     if len(past_prices) < block_count:
         try:
             past_prices = readers.reader.past_prices(step.snapshot.head, block_count)
-        except (Refused, Retryable):
+        except READ_FAILURES:
             return
     price_points = confirmed_prices(step, past_prices, at_s)
     if price_points:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from agent import guards
-from agent.errors import ErrorCode, Refused, Retryable, UnsendableTransaction
+from agent.errors import READ_FAILURES, ErrorCode, Refused, UnsendableTransaction
 from agent.execution.step_context import (
     OutcomeKind,
     StepOutcome,
@@ -357,7 +357,7 @@ def minimums_fault(readers: StepReaders, plan: Plan | None) -> guards.MinimumsFa
         return None
     try:
         step = readers.step_input_at(readers.reader.snapshot())
-    except Retryable as error:
+    except READ_FAILURES as error:
         reason = f"the prices now cannot be read: {error.message}"
         return guards.MinimumsFault(reason, is_low=False)
     return guards.judge_minimums(step, plan)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from agent.amm.swap_errors import KnownTicksExceeded
-from agent.errors import ErrorCode, Refused, Retryable
+from agent.errors import READ_FAILURES, ErrorCode, Refused, Retryable
 from agent.model import (
     Decision,
     Evidence,
@@ -88,7 +88,7 @@ class TickExtender:
 
     def __call__(self, step: StepInput) -> StepInput | None:
         """Return the step with more ticks; None if they were already read, there are no more, or
-        endpoints disagree.
+        they cannot be read.
         """
         if self._has_read:
             return None
@@ -98,7 +98,7 @@ class TickExtender:
         ]
         try:
             extended_snapshot = self._reader.with_more_ticks(step.snapshot, pool_addresses)
-        except Retryable:
+        except READ_FAILURES:
             return None
         return (
             None

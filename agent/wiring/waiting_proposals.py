@@ -8,7 +8,7 @@ from contextlib import suppress
 from agent import codec, guards
 from agent.chain.safe import SafeContract, SafeSender
 from agent.chain.sender import QuorumSender
-from agent.errors import Retryable
+from agent.errors import READ_FAILURES
 from agent.execution.executor import (
     DO_NOT_SIGN,
     RESUME_ADVICE,
@@ -97,12 +97,12 @@ def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rej
     if fault is not None:
         return f"{fault.text}: {minimums_advice(fault)}."
     until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
-    with suppress(Retryable):
+    with suppress(*READ_FAILURES):
         simulation = _simulation(context, intent)
         if simulation.reverted:
             return f"would fail now, {simulation.reason}: {DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}."
     if context.config.wallet.safe:
-        with suppress(Retryable):
+        with suppress(*READ_FAILURES):
             safe = SafeContract(context.transport, context.config.wallet.address)
             next_act = safe.next_act(context.store.proposals.signatures(intent.id))
             resume_text = RESUME_ADVICE if _is_stopped_by_pause(context, intent) else ""

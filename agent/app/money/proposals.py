@@ -30,7 +30,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.secrets.env_file import ENV_PREFIX
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
+from agent.errors import READ_FAILURES, ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.execution.evaluation import minimums_fault
 from agent.execution.executor import (
     ProposingExecutor,
@@ -198,13 +198,13 @@ class SafeProposal:
         proposals = self.agent.context.store.proposals
         since_block = proposals.proposal_blocks()[self.intent.id]
         mined_tx = None
-        with suppress(Retryable):
+        with suppress(*READ_FAILURES):
             mined_tx = self.owners_signer.mined_at_nonce(self.intent.tx, since_block)
         if mined_tx is None:
             return ""
         if not mined_tx.is_proposal:
             rejection_tx = rejection_of(self.intent.tx, self.safe.address)
-            with suppress(Retryable):
+            with suppress(*READ_FAILURES):
                 mined_rejection = self.owners_signer.mined_at_nonce(rejection_tx, since_block)
                 if mined_rejection is not None and mined_rejection.is_proposal:
                     return f"rejected in {mined_rejection.tx_hash}, an empty call at its nonce"

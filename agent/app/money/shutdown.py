@@ -24,7 +24,7 @@ from agent.app.money.sales_of_stop import (
 )
 from agent.app.records.kill_switch import signed_proposal_texts
 from agent.config.tables.fields import parse_address
-from agent.errors import ConfigError, ErrorCode, Refused, Retryable
+from agent.errors import READ_FAILURES, ConfigError, ErrorCode, Refused, Retryable
 from agent.execution.approvals import (
     current_step_input,
     format_open_allowances,
@@ -206,7 +206,7 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
     if to_stable:
         try:
             sales, unsold_text, sale_problem = planned_sales(context.readers)
-        except (Refused, Retryable) as refusal:  # it stops no other part
+        except READ_FAILURES as refusal:  # it stops no other part
             sale_problem = refusal.message
     payments: tuple[Payment, ...] = ()
     verdicts: tuple[Verdict, ...] = ()

@@ -14,7 +14,7 @@ import pytest
 from agent import codec
 from agent.accounting.entries import FEES
 from agent.accounting.entries import WALLET as WALLET_ACCOUNT
-from agent.errors import Refused, Retryable
+from agent.errors import PassingFault, Refused, Retryable
 from agent.execution.bookkeeping import (
     AuditedEntry,
     derive_entry,
@@ -393,6 +393,6 @@ def test_hourly_prices_are_read_once_an_hour(store: Store) -> None:
     assert reader.block_counts == [1]
 
 
-@pytest.mark.parametrize("error", [Retryable("no answer"), Refused("no")], ids=["endpoint", "refusal"])
+@pytest.mark.parametrize("error", [Retryable("no answer"), Refused("no"), PassingFault("403")], ids=["endpoint", "refusal", "no access"])
 def test_hourly_prices_that_cannot_be_read_fail_no_cycle(store: Store, error: Exception) -> None:
     assert recorded_prices(store, RecordingReader(error), confirm_blocks=1) == 0
