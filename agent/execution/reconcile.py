@@ -126,9 +126,11 @@ class TxReplacer:
             return self._bump(newest_intent)
         except Refused as error:
             # A simulation also fails if the transaction has just been mined.
-            if self._submitter.record_mined(nonce) is None:
-                return self.cancel(newest_intent, error.message)
-            return None
+            if self._submitter.record_mined(nonce) is not None:
+                return None
+            # A bump has been sent if the tip that its refusal demands is above what is signed.
+            newest_intent = self._newest_intent(nonce)
+            return None if newest_intent is None else self.cancel(newest_intent, error.message)
 
     def cancel(self, pending_intent: Intent, why: str) -> TipRefused | None:
         """Cancel with a transfer of zero to ourselves at the same nonce and a higher fee; replace a

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from agent.chain.sender import NonceUsed, SendRefused
+from agent.chain.sender import NonceUsed, SendRefused, TipRefused
 from agent.errors import Retryable
-from agent.model import IntentKind, IntentState
+from agent.model import IntentKind, IntentState, SignedTx
 from tests.support.text import raises_code
-from tests.support.transactions import START_S, Killed, killed_at, patient, require_dearer, states, when_sent
+from tests.support.transactions import GWEI, START_S, Killed, killed_at, patient, require_dearer, states, when_sent
 
 S = IntentState
 UNEVEN = "endpoints are 15 blocks apart"
@@ -152,6 +153,26 @@ def test_bump_that_a_node_refuses_is_bumped_again(tmp_path: Path) -> None:
 
     assert setup.run().state is S.FINAL
     assert states(setup) == [("swap", "replaced"), ("swap", "replaced"), ("swap", "final")]
+    require_dearer(list(reversed(setup.store.journal.intents())))
+
+
+@pytest.mark.parametrize("refused", [{1}, {1, 2}, {1, 2, 3}], ids=["a bump", "and its cancel", "and the next cancel"])
+def test_bump_whose_demanded_tip_is_not_signed_is_cancelled(tmp_path: Path, refused: set[int]) -> None:
+    """The only node takes the first transaction, and of later ones refuses these by a tip above what is ever signed."""
+    setup = patient(tmp_path)
+    send = setup.chain.send
+    offers = count()
+
+    def demand(signed: SignedTx) -> None:
+        if next(offers) in refused:
+            raise TipRefused("minimum needed 1000 gwei", min_tip_wei=1_000 * GWEI)
+        send(signed)
+
+    setup.chain.send = demand  # type: ignore[method-assign]
+    when_sent(setup, 2, setup.chain.mine)
+
+    assert setup.run().state is S.CANCELLED
+    assert states(setup) == [("swap", "cancelled")] * 2 + [("cancel", "cancelled")] * (len(refused) - 1) + [("cancel", "final")]
     require_dearer(list(reversed(setup.store.journal.intents())))
 
 
