@@ -309,10 +309,12 @@ class SafeSender:
     unbatched_reason: str
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
-        """See ports.Sender. The Safe's funds for gas are not checked, because executors pay the
-        gas. A batch is simulated by the Safe's fallback handler.
+        """See ports.Sender. The Safe's funds for gas and the fee are not checked, because executors
+        pay both. A batch is simulated by the Safe's fallback handler.
         """
-        free_tx = replace(tx, gas=0)
+        free_tx = replace(
+            tx, gas=0, max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=None
+        )
         if not is_batch(tx.to, tx.data):
             return self.sender.simulate(free_tx, sender)
         simulation = self.sender.simulate(self.safe.simulation_tx(free_tx), sender)

@@ -95,8 +95,8 @@ class NodeSender:
         """Simulate the exact transaction at the head, or after the block of `height`.
 
         With a `gas` of 0 the node chooses the amount. It does not check the wallet's funds then,
-        because that check would require the price of a whole block. Raises Retryable if the node
-        cannot simulate.
+        because that check would require the price of a whole block. A fee is checked if there is
+        one. Raises Retryable if the node cannot simulate.
         """
         call_object = _call_object(tx, sender)
         block_tag = _block_tag(height)
@@ -115,7 +115,8 @@ class NodeSender:
             _require_answer(block_answer, "the head"),
             parse_quantity(_require_answer(chain_id_answer, "the chain id"), "chain id"),
         )
-        if head.base_fee_wei is not None and tx.max_gas_price_wei < head.base_fee_wei:
+        has_fee = tx.max_fee_wei is not None or tx.gas_price_wei is not None
+        if has_fee and tx.max_gas_price_wei < (head.base_fee_wei or 0):
             return Simulation(
                 False,
                 f"its fee of {tx.max_gas_price_wei} wei per gas is below the base fee of"

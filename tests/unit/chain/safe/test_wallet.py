@@ -188,6 +188,25 @@ def status(read: TransactionStatus) -> TransactionStatus:
     return SafeSender(of_node, contract(None), EndpointPool([ScriptedTransport()], 1), "").status_of(HASH)
 
 
+@pytest.mark.parametrize(
+    "fees",
+    [
+        {"max_fee_wei": 1, "max_priority_fee_wei": 1},
+        {"max_fee_wei": None, "max_priority_fee_wei": None, "gas_price_wei": 1},
+        {"max_fee_wei": 0},
+    ],
+    ids=["below the base fee", "a gas price below it", "none"],
+)
+def test_simulate__base_fee_above_the_call_s_is_the_executor_s_affair(fees: dict[str, int | None]) -> None:
+    node = ScriptedTransport(
+        eth_call="0x",
+        eth_estimateGas="0x5208",
+        eth_chainId=hex(CALL_TX.chain_id),
+        eth_getBlockByNumber=HEAD_JSON | {"baseFeePerGas": hex(10**12)},
+    )
+    assert sender(node).simulate(replace(CALL_TX, **fees), WALLET).ok
+
+
 def test_sender__receipt_has_no_cost_because_executors_pay_it() -> None:
     paid = replace(receipt(HASH, 7, "0x07"), data_fee_wei=9)
     assert paid.gas_cost_wei > 9
