@@ -129,11 +129,19 @@ class UnsignedTx:
 
 @dataclass(frozen=True, slots=True)
 class ProposalExecution:
-    """Transaction by which the account `executor` executes a Safe's signed call, and its hash."""
+    """Transaction by which the account `executor` executes a Safe's signed call, its hash, and those
+    of the transactions that it replaces at its nonce, of which one may be mined all the same.
+    """
 
     executor: str
     tx: UnsignedTx
     tx_hash: str
+    replaced_hashes: tuple[str, ...] = ()
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Its hash and those that it replaces."""
+        return (self.tx_hash, *self.replaced_hashes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct
+from eth_typing import HexStr
 
 from agent import app as api
 from agent.app.agent import Agent
 from agent.app.money.transaction_builder import checksum
+from agent.chain.sender import QuorumSender
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentState, SignedTx, UnsignedTx
+from agent.ports import TransactionStatus
 from agent.signing.calldata import Approve, decode
 from agent.signing.safe_tx import safe_tx_fields, typed_data
 from agent.signing.secret import PrivateKey
@@ -346,6 +350,63 @@ def test_pause_stored_during_the_signing__stops_an_execution(scene: tuple[Agent,
         api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
     assert agent.context.store.proposals.execution(open_proposal(agent)["id"]) is None
     assert safe.nonce() == 0
+
+
+OTHER_EXECUTOR = {"test_account": 4}
+
+
+@pytest.mark.parametrize(
+    ("key", "is_underpriced"),
+    [(EXECUTOR, True), (EXECUTOR, False), (OTHER_EXECUTOR, True), (OTHER_EXECUTOR, False)],
+    ids=["replaced", "awaited", "beside an underpriced one", "beside one that a node makes up"],
+)
+def test_execution_that_stays_pending__is_replaced_or_made_beside_it(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet], monkeypatch: pytest.MonkeyPatch, key: dict[str, int], is_underpriced: bool
+) -> None:
+    agent, safe = scene
+    sign_and_send(agent, FIRST, SECOND)
+    rpc = anvil_chain.node.rpc
+
+    def die(text: str) -> None:
+        if text.startswith("waiting"):
+            raise KeyboardInterrupt
+
+    rpc("evm_setAutomine", False)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes, progress=die)
+        pending = agent.context.store.proposals.execution(open_proposal(agent)["id"])
+        assert pending is not None
+        if is_underpriced:
+            rpc("anvil_setNextBlockBaseFeePerGas", hex(2 * pending.tx.max_gas_price_wei))
+            rpc("evm_mine")
+        elif key == OTHER_EXECUTOR:
+            rpc("anvil_dropAllTransactions")
+            status_of = QuorumSender.status_of
+
+            def made_up(sender: QuorumSender, tx_hash: str) -> TransactionStatus:
+                return TransactionStatus("pending", None) if tx_hash == pending.tx_hash else status_of(sender, tx_hash)
+
+            monkeypatch.setattr(QuorumSender, "status_of", made_up)
+        assert safe.nonce() == 0
+        mine_at_wait = partial(mine_when_waiting, rpc)
+        executed = api.execute_proposal(agent, key, send=True, confirm=yes, progress=mine_at_wait)
+    finally:
+        rpc("anvil_dropAllTransactions")
+        rpc("evm_setAutomine", True)
+    is_own = key == EXECUTOR
+    assert (executed["outcome"], executed["executor"]) == ("executed", accounts()[9 if is_own else 4].address)
+    assert (executed["transaction"] == pending.tx_hash) is (is_own and not is_underpriced)
+    sent_tx = anvil_chain.w3.eth.get_transaction(HexStr(executed["transaction"]))
+    if is_own:
+        assert sent_tx["nonce"] == pending.tx.nonce
+    assert safe.nonce() == 1
+    assert api.list_proposals(agent)["proposals"][0]["ending"] == f"executed from here in {executed['transaction']}"
+
+
+def mine_when_waiting(rpc: Callable[..., object], text: str) -> None:
+    if text.startswith("waiting"):
+        rpc("evm_mine")
 
 
 @pytest.mark.parametrize("dies_at", ["before the send", "after the send"])

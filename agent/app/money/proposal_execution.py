@@ -13,6 +13,7 @@ from agent.app.documents.proposals import ProposalExecutionDocument
 from agent.app.money.proposals import Confirm, SafeProposal, load_named_key, open_proposal
 from agent.app.records import maintenance
 from agent.errors import ErrorCode, Retryable, TrimtabError
+from agent.execution.reconcile import with_bumped_fees
 from agent.execution.submitter import Submitter, stored_pause_check
 from agent.model import (
     IntentKind,
@@ -38,8 +39,9 @@ def execute_proposal(
 ) -> ProposalExecutionDocument:
     """Simulate the call of the Safe with the collected signatures; with `send` send it from the
     account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
-    it is sent, and not sent again while a node has it. A payment or rejection is settled. One that is
-    mined is reported as executed, or failed, without `send` too.
+    it is sent. While a node has it, it is replaced once the base fee is above its fee, and made
+    beside it only by another account. A payment or rejection is settled. One that
+    is mined is reported as executed, or failed, without `send` too.
 
     Raises Refused if it may not be signed, signatures are missing or the simulation fails,
     Retryable if it is not mined in time.
@@ -47,10 +49,14 @@ def execute_proposal(
     key = load_named_key(agent.context.loaded_config, key_fields) if send else None
     executor = NATIVE if key is None else key.address
     with open_proposal(agent, executor=executor, progress=progress) as shown_proposal:
-        execution = _pending_execution(shown_proposal)
+        execution = pending_execution = _pending_execution(shown_proposal, executor)
+        if pending_execution is not None and _needs_replacement(shown_proposal, pending_execution):
+            execution = None
         if execution is None:
             shown_proposal.require_signable()
-        tx = _execution_tx(shown_proposal) if execution is None else execution.tx
+            tx = _execution_tx(shown_proposal, pending_execution)
+        else:
+            tx = execution.tx
         document = shown_proposal.document(
             ProposalExecutionDocument,
             outcome="planned",
@@ -73,14 +79,15 @@ def execute_proposal(
             proposal.executing_signatures()
             _simulate_execution(proposal, tx)
             signed_tx = key.sign_transaction(tx)
-            execution = ProposalExecution(key.address, tx, signed_tx.hash)
+            replaced_hashes = () if pending_execution is None else pending_execution.hashes
+            execution = ProposalExecution(key.address, tx, signed_tx.hash, replaced_hashes)
             agent.context.store.proposals.record_execution(
                 proposal.intent.id, execution, stored_pause_check(proposal.grant)
             )
             proposal.submitter.sender.send(signed_tx)
-        elif key is None and not _is_mined(shown_proposal.submitter, execution):
+        elif key is None and _receipt(shown_proposal.submitter, execution) is None:
             return document
-        receipt = _await_receipt(shown_proposal.submitter, execution, progress)
+        receipt = await_receipt(shown_proposal.submitter, execution, progress)
     is_settled_now = shown_proposal.intent.kind in (IntentKind.PAYOUT, IntentKind.CANCEL)
     if receipt.status == 1 and is_settled_now:
         with suppress(TrimtabError):  # it is executed; the next command settles it
@@ -89,13 +96,15 @@ def execute_proposal(
         **document,
         "outcome": "executed" if receipt.status == 1 else "failed",
         "executor": execution.executor,
-        "transaction": execution.tx_hash,
+        "transaction": receipt.tx_hash,
     }
 
 
-def _execution_tx(proposal: SafeProposal) -> UnsignedTx:
+def _execution_tx(
+    proposal: SafeProposal, pending_execution: ProposalExecution | None
+) -> UnsignedTx:
     """Return the executor's transaction with as many signatures as needed, its gas estimated at the
-    head. Raises Refused.
+    head; at the nonce of a pending one with higher fees. Raises Refused.
     """
     proposal.require_current()
     signature_by_owner = proposal.executing_signatures()
@@ -122,6 +131,9 @@ def _execution_tx(proposal: SafeProposal) -> UnsignedTx:
         fees.max_priority_fee_wei,
         fees.gas_price_wei,
     )
+    if pending_execution is not None:
+        pending_tx = replace(pending_execution.tx, data=tx.data, gas=0)
+        tx = with_bumped_fees(pending_tx, snapshot.head, context.limits.gas_price_wei)
     return replace(tx, gas=ceil_int(_simulate_execution(proposal, tx).gas * GAS_MARGIN))
 
 
@@ -131,34 +143,59 @@ def _simulate_execution(proposal: SafeProposal, tx: UnsignedTx) -> Simulation:
     return proposal.submitter.simulate(tx, proposal.intent.deadline_s, executor_grant)
 
 
-def _pending_execution(proposal: SafeProposal) -> ProposalExecution | None:
-    """Return the recorded execution if nodes have it and it did not revert. A copy of another that
+def _pending_execution(proposal: SafeProposal, executor: str) -> ProposalExecution | None:
+    """Return the recorded execution by `executor`, or by any account for NATIVE, if nodes have it
+    and it did not revert; an execution that is in a block, by whomever it is. A copy of another that
     is mined late reverts, since the Safe's nonce is used once.
     """
     execution = proposal.agent.context.store.proposals.execution(proposal.intent.id)
     if execution is None:
         return None
-    status = proposal.submitter.sender.status_of(execution.tx_hash)
-    is_reverted = status.receipt is not None and status.receipt.status != 1
-    return None if status.state == "unknown" or is_reverted else execution
+    receipt = _receipt(proposal.submitter, execution)
+    if receipt is not None:
+        return execution if receipt.status == 1 else None
+    sender = proposal.submitter.sender
+    is_pending = any(sender.status_of(tx_hash).state != "unknown" for tx_hash in execution.hashes)
+    return execution if is_pending and executor in (NATIVE, execution.executor) else None
 
 
-def _is_mined(submitter: Submitter, execution: ProposalExecution) -> bool:
-    return submitter.sender.status_of(execution.tx_hash).receipt is not None
+def _needs_replacement(proposal: SafeProposal, execution: ProposalExecution) -> bool:
+    """True if a pending execution cannot get into the next block: its fee is below the base fee, or
+    no node has taken it in place of the one that it replaces.
+    """
+    sender = proposal.submitter.sender
+    if _receipt(proposal.submitter, execution) is not None:
+        return False
+    base_fee_wei = sender.head().base_fee_wei or 0
+    is_unknown = sender.status_of(execution.tx_hash).state == "unknown"
+    return is_unknown or execution.tx.max_gas_price_wei < base_fee_wei
 
 
-def _await_receipt(
+def _receipt(submitter: Submitter, execution: ProposalExecution) -> Receipt | None:
+    """Return the receipt of whichever transaction at the execution's nonce is in a block."""
+    for tx_hash in execution.hashes:
+        receipt = submitter.sender.status_of(tx_hash).receipt
+        if receipt is not None:
+            return receipt
+    return None
+
+
+def await_receipt(
     submitter: Submitter, execution: ProposalExecution, progress: Progress
 ) -> Receipt:
+    """Wait for the receipt of an execution, or of one that it replaces. Raises Retryable if there is
+    none in time.
+    """
     waited_s = 0.0
     while True:
-        receipt = submitter.sender.status_of(execution.tx_hash).receipt
+        receipt = _receipt(submitter, execution)
         if receipt is not None:
             return receipt
         if waited_s >= submitter.settings.mined_timeout_s:
             raise Retryable(
                 f"the execution {execution.tx_hash} was sent but not mined within {waited_s:.0f} s",
-                "run the command again: it waits for this transaction",
+                "run the command again: it waits for this transaction, and replaces it once the base"
+                " fee is above its fee; with the --key of another account it executes beside it",
                 code=ErrorCode.NOT_MINED,
             )
         progress(f"waiting {waited_s:.0f} s for {execution.tx_hash}")
