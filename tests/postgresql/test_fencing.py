@@ -14,15 +14,17 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError
 
-from agent.errors import PassingFault, Refused, TrimtabError
+from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
 from agent.execution.submitter import stored_pause_check
 from agent.fleet.chains import SharedConnections
 from agent.fleet.members import FleetMember, FleetOptions
 from agent.model import Head, IntentKind, IntentState, ProposalExecution
 from agent.observe.logs import Redactor
 from agent.store import Store
+from agent.store.database import find_fact, write_facts
 from agent.store.files.locks import LockHeld
 from agent.store.files.pause import KillSwitch
 from agent.store.postgresql import fencing
@@ -241,6 +243,82 @@ def test_a_run_whose_lock_fell_takes_it_again_if_nobody_else_did(opened: Opener,
         store.db.require_held()
         store.pause_switch.pause("goes on", START_S)
         assert store.db.is_served()
+
+
+def test_run_that_another_replaced__leaves_its_lock_to_the_next(opened: Opener, server: Server, url: str, tmp_path: Path) -> None:
+    """It takes the lock again after the other is gone; the store refuses it, and whoever comes next can serve."""
+    first = opened()
+    second = opened()
+    with first.db.serving():
+        server.end_sessions()
+        with other_machine(url, tmp_path):
+            pass
+        acting_soon(second, 5)
+        with pytest.raises(LockHeld, match="taken over"):
+            first.db.require_held()
+        with other_machine(url, tmp_path) as process:
+            assert answer_to(process, "by the other") == "written"
+        acting_soon(second, 5)
+    with first.db.serving():
+        assert first.db.is_served()
+
+
+@pytest.mark.parametrize("fault", [PassingFault("lock timeout", "wait"), KeyboardInterrupt(), OperatorNeeded("full", "free it")], ids=repr)
+def test_run_that_could_not_say_that_it_goes_on__takes_its_lock_again(
+    opened: Opener, server: Server, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    store = opened()
+    with store.db.serving():
+        server.end_sessions()
+        with monkeypatch.context() as patch:
+            patch.setattr(store.db, "write", Mock(side_effect=fault))
+            with pytest.raises(type(fault)):
+                store.db.require_held()
+        store.db.require_held()
+        store.pause_switch.pause("goes on", START_S)
+    with store.db.serving():
+        assert store.db.is_served()
+
+
+def test_run_that_was_not_answered_that_it_goes_on__goes_on(opened: Opener, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened()
+    write = store.db.write
+
+    @contextmanager
+    def unanswered(action: str) -> Iterator[Connection]:
+        with write(action) as db:
+            yield db
+        raise PassingFault("unknown", "wait")
+
+    with store.db.serving():
+        server.end_sessions()
+        with monkeypatch.context() as patch:
+            patch.setattr(store.db, "write", unanswered)
+            with pytest.raises(PassingFault):
+                store.db.require_held()
+        store.db.require_held()
+        store.pause_switch.pause("goes on", START_S)
+
+
+@pytest.mark.parametrize("lock_name", ["serve w", "act w", "look at w"])
+def test_own_session_cut_off__is_ended_alone(opened: Opener, lock_name: str) -> None:
+    """The server has not noticed that it is cut off; the process has opened another, and more for its writes."""
+    store = opened()
+    session = fencing.lock_session(store.db.engine)
+    session.take(lock_name)
+    cut_off_session = session._connection
+    session._connection = None
+    session._held.clear()
+    time.sleep(2)
+    with store.db.write("write meanwhile") as db:
+        write_facts(db, {"fact": "written"})
+        mark = session.take(lock_name)
+    assert session.holds(mark)
+    assert cut_off_session is not None
+    with pytest.raises(DBAPIError):
+        cut_off_session.execute(text("SELECT 1"))
+    with store.db.read("read the fact") as db:
+        assert find_fact(db, "fact") == "written"
 
 
 def test_two_parts_of_a_process_do_not_act_at_once(opened: Opener) -> None:

@@ -3,10 +3,11 @@ process that gives signs of life.
 
 A lock falls when its session ends, so a killed process frees it at once. One that is stopped or cut off
 keeps its sessions; once its last sign of life is LEASE_S old, another process ends them all and takes
-the lock. Left alone, one that was stopped while an answer came would keep the locks of its transaction:
-no time-out of the server ends a session whose answer is not taken. What the late one then writes is
-refused by the epoch, which each taking of a wallet's lock raises, and it sends nothing, because each
-send is preceded by a look whether the lock is still held.
+the lock, or the process itself ends the session that was cut off. Left alone, one that was stopped
+while an answer came would keep the locks of its transaction: no time-out of the server ends a session
+whose answer is not taken. What the late one then writes is refused by the epoch, which each taking of a
+wallet's lock raises, and it sends nothing, because each send is preceded by a look whether the lock is
+still held.
 """
 
 from __future__ import annotations
@@ -247,9 +248,11 @@ _BEAT = text("UPDATE processes SET beat = clock_timestamp() WHERE backend = :bac
 _FORGET = text("DELETE FROM processes WHERE backend = :backend")
 _END_SESSIONS = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE pid = :backend OR starts_with(application_name, :prefix) AND application_name ="
+    " WHERE pid = :backend OR starts_with(application_name, :prefix)"
+    " AND application_name <> current_setting('application_name') AND application_name ="
     " (SELECT application_name FROM pg_stat_activity WHERE pid = :backend)"
 )
+"""The sessions of a process that is gone; of this process the one that was cut off alone."""
 _HOLDER = text(
     "SELECT held.pid AS backend, coalesce(processes.name, 'unknown') AS name,"
     " coalesce(clock_timestamp() - processes.beat > make_interval(secs => :lease), true) AS is_gone"

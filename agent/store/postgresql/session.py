@@ -365,10 +365,24 @@ class ServerDatabase(Database):
         if self._epoch_mark is not None and not session.holds(self._epoch_mark):
             raise _taken_over_error()
         if self._serving_mark is not None and not session.holds(self._serving_mark):
-            new_mark = session.take(serving_lock_name(self.key))
-            with self.write("go on serving") as db:  # refused if another has served meanwhile
-                write_facts(db, {SERVING_KEY: new_mark})
+            lock_name = serving_lock_name(self.key)
+            new_mark = session.take(lock_name)
+            try:
+                self._write_serving_mark(new_mark)
+            except BaseException:
+                session.release(lock_name, new_mark)
+                raise
             self._serving_mark = new_mark
+
+    def _write_serving_mark(self, new_mark: str) -> None:
+        """Write the mark of the session that goes on serving, unless a commit whose answer was lost has
+        written it. Raises LockHeld if another process has served meanwhile.
+        """
+        with self.read("read who serves") as db:
+            if find_fact(db, SERVING_KEY) == new_mark:
+                return
+        with self.write("go on serving") as db:
+            write_facts(db, {SERVING_KEY: new_mark})
 
     def close(self) -> None:
         """Flush the queue; the engine serves other portfolios too."""
