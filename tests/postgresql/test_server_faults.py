@@ -20,9 +20,9 @@ import pytest
 from sqlalchemy import Connection, PoolProxiedConnection, event, text
 
 from agent.errors import OperatorNeeded, PassingFault
-from agent.model import IntentKind
+from agent.model import IntentKind, RunReport
 from agent.store import Store, open_store
-from agent.store.database import find_fact, may_server_fault_pass, write_facts
+from agent.store.database import fact_number, find_fact, may_server_fault_pass, write_facts
 from agent.store.postgresql import session
 from tests.support.postgresql import Opener, Server, running_server, standby_of
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
@@ -108,6 +108,45 @@ def test_a_queue_whose_commit_nobody_answers_is_written_once(
     store.pause_switch.pause("a write of another kind", START_S)
     assert [(summary.id, summary.reason) for summary in store.steps.newest(9)] == [("s", "first")]
     assert store.pause_switch.read().paused
+
+
+WRITES_OF_ANOTHER_THREAD: dict[str, Callable[[Store], object]] = {
+    "a report": lambda store: store.run_reports.write(RunReport("r", "p", True, 60, START_S, START_S), lambda _: True),
+    "a pause": lambda store: store.pause_switch.pause("owner", START_S),
+    "a pin": lambda store: store.trust.pin({"0xaa": "0xbb"}, START_S),
+}
+
+
+@pytest.mark.parametrize("write", WRITES_OF_ANOTHER_THREAD.values(), ids=WRITES_OF_ANOTHER_THREAD.keys())
+def test_queue_in_doubt_while_another_thread_writes__is_written_once(
+    opened: Opener, server: Server, monkeypatch: pytest.MonkeyPatch, write: Callable[[Store], object]
+) -> None:
+    """The report of a run comes from a thread of its own, while the look's commit is under way."""
+    store = opened()
+    monkeypatch.setattr(session, "SETTLING_S", 0.5)
+    monkeypatch.setattr(type(store.db), "write_patience_s", 0.0)
+
+    def count(db: Connection) -> None:
+        write_facts(db, {"count": fact_number(db, "count") + 1})
+
+    with store.db.queueing():
+        store.db.write_later("count", count)
+    ends: list[Callable[[], list[PassingFault]]] = []
+
+    def write_and_stop() -> None:
+        ends.append(pass_later(lambda: write(store)))
+        time.sleep(0.5)
+        server.control("stop", "-m", "immediate")
+
+    lost_answer(store, monkeypatch, is_made=True, then=write_and_stop)
+    with pytest.raises(PassingFault):
+        store.db.flush()
+    [end] = ends
+    end()
+    server.control("start")
+    store.db.flush()
+    with store.db.read("read the count") as db:
+        assert fact_number(db, "count") == 1
 
 
 def test_a_restart_of_the_server_passes(opened: Opener, server: Server) -> None:

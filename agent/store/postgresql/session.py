@@ -394,19 +394,29 @@ class ServerDatabase(Database):
     def flush(self) -> None:
         """Write the queue as `Database.flush`, without what a commit of unknown outcome has written."""
         if self._unsettled is not None:
-            mark, write_count = self._unsettled
-            was_committed = self._was_committed(mark)
-            if was_committed is None:
-                raise _unsettled_error()
-            self._unsettled = None
-            if was_committed:
-                with self._queue_lock:
-                    self._queue = self._queue[write_count:]
+            with self._writing:
+                self._settle()
         super().flush()
+
+    def _settle(self) -> None:
+        """Take from the queue what a commit of unknown outcome has written, if it was made."""
+        if self._unsettled is None:  # another thread was first
+            return
+        mark, write_count = self._unsettled
+        was_committed = self._was_committed(mark)
+        if was_committed is None:
+            raise _unsettled_error()
+        self._unsettled = None
+        if was_committed:
+            with self._queue_lock:
+                self._queue = self._queue[write_count:]
 
     @contextmanager
     def _taken_queue(self, is_taken: bool) -> Iterator[Sequence[LaterWrite]]:
-        with super()._taken_queue(is_taken) as queued_writes:
+        """Yield the queued writes as `Database._taken_queue`. No other thread writes meanwhile, so
+        that what is in doubt is in the queue again before a thread asks for its outcome.
+        """
+        with self._writing, super()._taken_queue(is_taken) as queued_writes:
             self._write_count = len(queued_writes)
             yield queued_writes
 
