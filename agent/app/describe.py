@@ -37,7 +37,6 @@ from agent.model import (
 )
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import bands, trigger_text
-from agent.reference import reference_prices
 from agent.units import BPS, Value, decimal_text, format_duration
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ def plan_sandwich_risk(config: Config, outcome: StepOutcome) -> PlanSandwichRisk
     plan = outcome.plan
     loss_bound = loss_bound_bps = profit_bound = None
     if plan is not None:
-        loss_bound = plan_sandwich_loss(reference_prices(outcome.step_input), plan)
+        loss_bound = plan_sandwich_loss(outcome.step_input, plan)
         profit_bound = max_extractable_profit(outcome.step_input, plan, loss_bound)
         if loss_bound is not None and plan.turnover > 0:
             loss_bound_bps = math.ceil(loss_bound / plan.turnover * BPS)

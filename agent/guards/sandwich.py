@@ -12,8 +12,8 @@ from agent.model import (
     StepInput,
 )
 from agent.planning.partial_plans import worst_case_gas
+from agent.policy.cash_flows import transfers
 from agent.reference import (
-    ReferencePrices,
     deviation_loss,
     reference_prices,
 )
@@ -87,24 +87,22 @@ def sandwich_exposure(
     )
 
 
-def plan_sandwich_loss(references: ReferencePrices, plan: Plan) -> Value | None:
+def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
     """Return the largest sandwich loss of a plan at reference prices: the predicted outputs less
-    their minimums.
+    their minimums. Native coin has the price of its wrapped token.
 
     None if a received token has no reference price. Skew before the snapshot is part of the plan's
     cost.
     """
-    price_by_token = references.reference_by_token
-    legs_to_wallet = [leg for leg in plan.legs if leg.sink is LegPlace.WALLET]
-    if any(leg.token_out not in price_by_token for leg in legs_to_wallet):
-        return None
-    return sum(
-        (
-            max(0, leg.amount_out_raw - leg.min_out_raw) * price_by_token[leg.token_out].price
-            for leg in legs_to_wallet
-        ),
-        Fraction(0),
-    )
+    references = reference_prices(step)
+    loss = Fraction(0)
+    for leg in plan.legs:
+        if leg.sink is LegPlace.WALLET:
+            price = transfers.token_price(step.portfolio, references, leg.token_out)
+            if price is None:
+                return None
+            loss += max(0, leg.amount_out_raw - leg.min_out_raw) * price
+    return loss
 
 
 def plan_worst_case(step: StepInput, plan: Plan) -> Value | None:
@@ -112,7 +110,7 @@ def plan_worst_case(step: StepInput, plan: Plan) -> Value | None:
     price, and all prices off by limits.oracle_deviation; None if a received token, or the native
     coin that pays gas, has no reference price.
     """
-    if (sandwich_loss := plan_sandwich_loss(reference_prices(step), plan)) is None:
+    if (sandwich_loss := plan_sandwich_loss(step, plan)) is None:
         return None
     if (
         plan.gas_units

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from agent.guards.case import build_guard_case
 from agent.guards.sandwich import max_extractable_profit, plan_sandwich_loss, plan_worst_case, sandwich_exposure
-from agent.model import LegPlace, Plan, PlanCost, StepInput
+from agent.model import LegPlace, Plan, PlanCost, StepInput, TopUp
+from agent.planning.gas import build_unwrap_leg
+from agent.planning.gas_refill import plan_top_up
 from agent.planning.partial_plans import worst_case_gas
-from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support import plans
 from tests.support.builders import ETHER, raw, step_input, v2_pool, with_snapshot
@@ -105,7 +106,7 @@ def test_exposure_bounds_what_any_passing_plan_gives_away(weth: Fraction, skew: 
     minimum_value = plan.legs[-1].min_out_raw * (Fraction(60_000 * USDC_COIN, 10**8) if is_over_hub else 1)
 
     exposure = sandwich_exposure(cost_bps, slippage_bps, BPS, BPS, 0)
-    sandwich_loss = plan_sandwich_loss(reference_prices(step), plan)
+    sandwich_loss = plan_sandwich_loss(step, plan)
 
     assert exposure.exchanged_loss_bps is not None
     one_wbtc_unit = 60_000 * USDC_COIN // 10**8
@@ -119,6 +120,8 @@ def test_exposure_bounds_what_any_passing_plan_gives_away(weth: Fraction, skew: 
 
 LOOSE_LEG = leg(WETH.address, USDC.address, ETHER, 3_000 * USDC_COIN, min_out_raw=2_990 * USDC_COIN)
 EXACT_LEG = replace(LOOSE_LEG, min_out_raw=3_000 * USDC_COIN)
+GAS_LEG = build_unwrap_leg(WETH.address, ETHER // 100)
+LOOSE_REFILL_LEG = build_unwrap_leg(WETH.address, ETHER, LegPlace.ROUTER, ETHER * 99 // 100)
 
 
 @pytest.mark.parametrize(
@@ -128,17 +131,26 @@ EXACT_LEG = replace(LOOSE_LEG, min_out_raw=3_000 * USDC_COIN)
         pytest.param(plan_of(EXACT_LEG), 0, id="a minimum of the output"),
         pytest.param(plan_of(replace(EXACT_LEG, min_out_raw=3_001 * USDC_COIN), LOOSE_LEG), 10, id="a minimum above the output"),
         pytest.param(plan_of(replace(LOOSE_LEG, sink=LegPlace.ROUTER), EXACT_LEG), 0, id="into the router"),
+        pytest.param(plan_of(LOOSE_LEG, GAS_LEG), 10, id="native coin of the wallet, unwrapped exactly"),
+        pytest.param(plan_of(LOOSE_REFILL_LEG), 20, id="native coin at the price of its wrapped token"),
+        pytest.param(plan_of(LOOSE_LEG, LOOSE_REFILL_LEG), 30, id="a sale and a gas refill"),
     ],
 )
 def test_sandwich_loss_is_what_swaps_predict_above_minimums(plan: Plan, loss_usdc: int) -> None:
-    assert plan_sandwich_loss(reference_prices(step_input()), plan) == loss_usdc * USDC_COIN
+    assert plan_sandwich_loss(step_input(), plan) == loss_usdc * USDC_COIN
 
 
 def test_sandwich_loss_is_unknown_for_a_token_without_price() -> None:
     plan = plan_of(replace(LOOSE_LEG, token_out="0x" + "77" * 20))
 
-    assert plan_sandwich_loss(reference_prices(step_input()), plan) is None
+    assert plan_sandwich_loss(step_input(), plan) is None
     assert plan_worst_case(step_input(), plan) is None
+
+
+def test_sandwich_loss_is_unknown_for_native_coin_without_price() -> None:
+    step = step_input({"WBTC": 5_000, "USDC": 5_000})
+
+    assert plan_sandwich_loss(step, plan_of(LOOSE_REFILL_LEG)) is None
 
 
 # --- plan_worst_case and max_extractable_profit
@@ -162,6 +174,13 @@ def test_worst_case_adds_all_gas_minimums_and_deviation() -> None:
 
     assert worst_case_gas(step, plan) > 150
     assert plan_worst_case(step, plan) == 10 + worst_case_gas(step, plan) + sandwich_loss + deviation_value
+
+
+@pytest.mark.parametrize("step", [step_input(), cautious_step()], ids=["prices as read", "prices off"])
+def test_worst_case_of_a_top_up_is_its_gas(step: StepInput) -> None:
+    plan = plan_top_up(step, TopUp("gas", 10**16))
+
+    assert plan_worst_case(step, plan) == worst_case_gas(step, plan) > 0
 
 
 @pytest.mark.parametrize(("gas_units", "is_known"), [(200_000, False), (0, True)], ids=["with gas", "without gas"])

@@ -138,7 +138,7 @@ def test_worst_case__includes_the_deviation() -> None:
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     deltas = {WETH.address: -raw(1, WETH), USDC.address: plan.legs[0].amount_out_raw}
     assert deviation_loss(step, deltas) == 2_000 * 10**6 * Fraction(150, 10_000)
-    short = plan_sandwich_loss(reference_prices(step), plan)
+    short = plan_sandwich_loss(step, plan)
     worst = plan_worst_case(step, plan)
     assert short is not None
     assert worst == plan.cost.total + short + deviation_loss(step, deltas) + worst_case_gas(step, plan)
