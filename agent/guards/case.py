@@ -103,11 +103,12 @@ class GuardCase:
         """Return the reference price of a token; the native coin has the price of its wrapped
         token. Raises MissingData.
         """
-        price = self.prices.get(self.step.portfolio.pricing_token(address))
+        pricing_token = self.step.portfolio.pricing_token(address)
+        price = self.prices.get(pricing_token)
         if price is None or price <= 0:
             raise MissingData(
                 f"no reference price of {self.label(address)}:"
-                f" {self.unpriced_reasons.get(address, 'not a token of the portfolio')}"
+                f" {self.unpriced_reasons.get(pricing_token, 'not a token of the portfolio')}"
             )
         return price
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
-from agent.guards.case import GuardCase, build_guard_case
+from agent.guards.case import GuardCase, MissingData, build_guard_case
 from agent.layers.tax.state import TaxState
 from agent.model import ExternalTransfer, LotMethod, Payment, PendingPayment, Plan, Provide, StepInput, TaxInputs, TopUp
 from agent.policy.cash_flows import transfers
@@ -24,10 +24,12 @@ from tests.support.builders import (
     with_history,
     with_limits,
     with_snapshot,
+    without_feed,
 )
 from tests.support.decisions.exit_plans import with_exit
 from tests.support.lp_worlds import planned, ranged, wanted, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
+from tests.support.text import mentions
 from tests.support.tokens import USDC, WBTC, WETH
 
 WEIGHTS = {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}
@@ -66,6 +68,27 @@ def refusing_guards(step: StepInput, plan: Plan) -> set[str]:
 def swaps_plan(step: StepInput, *swaps: tuple[int, str, int]) -> Plan:
     """Return the plan with these swaps: (pool, token sold, base units)."""
     return plan_of(step, [Swap(step.snapshot.pools[pool_index], sold, amount_raw) for pool_index, sold, amount_raw in swaps])
+
+
+# --- price
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        pytest.param(WETH.address, "the feed of WETH was not read", id="wrapped coin"),
+        pytest.param(NATIVE, "the feed of WETH was not read", id="native coin, whose price is that of its wrapped token"),
+        pytest.param("0x" + "77" * 20, "not a token of the portfolio", id="foreign token"),
+    ],
+)
+def test_missing_price_names_its_reason(token: str, reason: str) -> None:
+    step = without_feed(step_input(), "WETH")
+    plan = sell_weth(step)
+
+    with pytest.raises(MissingData) as fault:
+        build_guard_case(step, plan, evidence(step, plan)).price(token)
+
+    assert mentions(str(fault.value), reason)
 
 
 # --- is_sell_only
