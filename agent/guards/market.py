@@ -133,7 +133,7 @@ def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest relative deviation of an independent quote from the simulation. A missing
     quote refuses the plan.
     """
-    quote_by_leg = {quote.leg_index: quote for quote in case.evidence.second_quotes}
+    quote_by_leg = {quote.leg_index + 1: quote for quote in case.evidence.second_quotes}
     largest_deviation = Fraction(0)
     for swap in case.swaps():
         quote = quote_by_leg.get(swap.number)

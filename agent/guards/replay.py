@@ -19,8 +19,8 @@ from agent.units import NATIVE
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSwap:
-    """Simulation of one leg. `snapshot_pool` is the pool in the snapshot, `pool_before` and `pool_after` its state
-    around the leg.
+    """Simulation of one leg; `number` counts legs from 1. `snapshot_pool` is the pool in the
+    snapshot, `pool_before` and `pool_after` its state around the leg.
     """
 
     number: int
@@ -34,7 +34,9 @@ class SimulatedSwap:
 
 @dataclass(frozen=True, slots=True)
 class LegFlow:
-    """Simulated input and output of one leg, a swap or a conversion, in base units."""
+    """Simulated input and output of one leg, a swap or a conversion, in base units; `number` counts
+    legs from 1.
+    """
 
     number: int
     leg: Leg
@@ -124,7 +126,7 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
                 token = wrapped_by_native.get(leg.token_out, leg.token_out)
                 bought_raw_by_token[token] = bought_raw_by_token.get(token, 0) + flow.amount_out_raw
 
-    for leg_number, leg in enumerate(plan.legs):
+    for leg_number, leg in enumerate(plan.legs, 1):
         amount_in_raw = (
             leg.amount_in_raw
             if leg.source is LegPlace.WALLET

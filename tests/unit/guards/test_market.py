@@ -308,8 +308,8 @@ def test_second_quote_refuses_one_unit_beyond_the_limit(limit_bps: int, sign: in
     [
         pytest.param([(98, ""), (100, "")], ["200"], id="worst leg is the first"),
         pytest.param([(100, ""), (98, "")], ["200"], id="worst leg is the last"),
-        pytest.param([(100, "")], ["unknown", "leg 1"], id="no quote of a leg"),
-        pytest.param([(100, ""), (None, "silent")], ["unknown", "leg 1", "silent"], id="quoter gave no amount"),
+        pytest.param([(100, "")], ["unknown", "leg 2"], id="no quote of a leg"),
+        pytest.param([(100, ""), (None, "silent")], ["unknown", "leg 2", "silent"], id="quoter gave no amount"),
     ],
 )
 def test_second_quote_needs_every_leg(second_quotes: list[tuple[int | None, str]], reasons: list[str]) -> None:

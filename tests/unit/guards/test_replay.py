@@ -60,16 +60,16 @@ def test_replay_ends_at_a_leg_that_its_pool_cannot_run(pool_index: int, leg_fiel
 
     replay = replay_of(step, with_leg(weth_sales(step, V2, pool_index), 1, **leg_fields))
 
-    assert replay.fault.startswith("leg 1: ")
+    assert replay.fault.startswith("leg 2: ")
     assert reason in replay.fault
-    assert [swap.number for swap in replay.swaps] == [0]
+    assert [swap.number for swap in replay.swaps] == [1]
 
 
 @pytest.mark.parametrize(
     ("pool_index", "pool_fields", "reason"),
     [
-        pytest.param(V3, {"known_from_tick": -1, "known_to_tick": 1, "ticks": ()}, "leg 1: pool", id="ticks not read"),
-        pytest.param(V2, {"reserve0": 0, "reserve1": 0}, "leg 0: UniswapV2Library.getAmountOut reverts", id="empty pool"),
+        pytest.param(V3, {"known_from_tick": -1, "known_to_tick": 1, "ticks": ()}, "leg 2: pool", id="ticks not read"),
+        pytest.param(V2, {"reserve0": 0, "reserve1": 0}, "leg 1: UniswapV2Library.getAmountOut reverts", id="empty pool"),
     ],
 )
 def test_replay_names_the_pool_that_was_not_read_whole(pool_index: int, pool_fields: dict[str, object], reason: str) -> None:
@@ -112,7 +112,7 @@ def test_replay_of_a_router_leg_spends_the_router_balance_once() -> None:
 
     fault = replay_of(step, replace(plan, legs=(*plan.legs, plan.legs[1]))).fault
 
-    assert fault == "leg 2: no balance to spend"
+    assert fault == "leg 3: no balance to spend"
 
 
 def test_replay_counts_what_stays_in_the_router() -> None:

@@ -116,7 +116,7 @@ def test_balance_refuses_one_wei_of_the_reserve() -> None:
     step = step_input(reserves={"WETH": 1})
 
     assert verdict("balance", step, weth_sales(step, TWO_AND_A_HALF_WETH)).passed
-    assert_refused(verdict("balance", step, weth_sales(step, TWO_AND_A_HALF_WETH + 1)), "leg 0 spends 1 base units of WETH")
+    assert_refused(verdict("balance", step, weth_sales(step, TWO_AND_A_HALF_WETH + 1)), "leg 1 spends 1 base units of WETH")
 
 
 def test_balance_is_shared_by_the_legs() -> None:
@@ -124,7 +124,7 @@ def test_balance_is_shared_by_the_legs() -> None:
     half_raw = TWO_AND_A_HALF_WETH // 2
 
     assert verdict("balance", step, weth_sales(step, half_raw, half_raw)).passed
-    assert_refused(verdict("balance", step, weth_sales(step, half_raw, half_raw + 1)), "leg 1 spends 1 base units of WETH")
+    assert_refused(verdict("balance", step, weth_sales(step, half_raw, half_raw + 1)), "leg 2 spends 1 base units of WETH")
 
 
 def hub_step() -> StepInput:
@@ -217,9 +217,9 @@ def conversion_and_sale(step: StepInput, wrapped_wei: int, sold_raw: int, sink: 
     ("wrapped_wei", "sold_raw", "reason"),
     [
         pytest.param(ETHER, TWO_AND_A_HALF_WETH + ETHER, "", id="all of both forms"),
-        pytest.param(ETHER + 1, TWO_AND_A_HALF_WETH, "leg 0 spends 1 base units", id="one wei of the gas floor"),
-        pytest.param(ETHER, TWO_AND_A_HALF_WETH + ETHER + 1, "leg 1 spends 1 base units", id="one wei more than both forms"),
-        pytest.param(ETHER // 2, TWO_AND_A_HALF_WETH + ETHER, "leg 1 spends", id="more than was wrapped"),
+        pytest.param(ETHER + 1, TWO_AND_A_HALF_WETH, "leg 1 spends 1 base units", id="one wei of the gas floor"),
+        pytest.param(ETHER, TWO_AND_A_HALF_WETH + ETHER + 1, "leg 2 spends 1 base units", id="one wei more than both forms"),
+        pytest.param(ETHER // 2, TWO_AND_A_HALF_WETH + ETHER, "leg 2 spends", id="more than was wrapped"),
     ],
 )
 def test_balance_keeps_native_and_wrapped_coin_apart(wrapped_wei: int, sold_raw: int, reason: str) -> None:
@@ -259,7 +259,7 @@ def test_prediction_of_a_router_leg_is_that_of_the_simulation(leg_fields: dict[s
 
     assert verdict("prediction", step, plan).passed
     assert verdict("balance", step, wrong_plan).passed is balance_guard_passes
-    assert_refused(verdict("prediction", step, wrong_plan), "leg 1 gives")
+    assert_refused(verdict("prediction", step, wrong_plan), "leg 2 gives")
 
 
 @pytest.mark.parametrize("change_raw", [1, -1], ids=["one more", "one less"])

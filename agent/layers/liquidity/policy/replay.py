@@ -33,7 +33,8 @@ from agent.model import (
 class SimulatedAction:
     """Simulation of one liquidity action: liquidity, base units of (token0, token1) without fees,
     the fees, and the positions after it. `lowest_minimums` are the lowest allowed minimums at
-    reference prices. `pool_price` is the pool's price (None: no price).
+    reference prices. `pool_price` is the pool's price (None: no price). `number` counts actions
+    from 1.
     """
 
     number: int
@@ -82,7 +83,7 @@ class LpReplay:
 def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpReplay:
     """Replay the actions on the snapshot's positions and pools with the contracts' arithmetic."""
     simulations: list[SimulatedAction] = []
-    for action_number, action in enumerate(actions):
+    for action_number, action in enumerate(actions, 1):
         try:
             simulation = _simulate(action_number, action, book)
         except Refused as refusal:

@@ -40,7 +40,7 @@ def test_action_needs_prices_of_both_tokens(kind: str, price: int | None) -> Non
         other_prices = {other: known_price for other, known_price in position_book.prices.items() if other != token}
         prices = other_prices if price is None else other_prices | {token: Fraction(price)}
         fault = replay_actions(replace(position_book, prices=prices), (action,)).fault
-        assert mentions(fault, "action 0", "reference price", token)
+        assert mentions(fault, "action 1", "reference price", token)
 
 
 def withdrawal_of(liquidity_share: Fraction, excess: int = 0) -> tuple[StepInput, Withdraw]:
@@ -117,4 +117,4 @@ def test_replay_keeps_the_actions_before_the_fault() -> None:
     replay = replay_actions(book(step), (first, replace(second, pool="0xother")))
 
     assert [simulation.action for simulation in replay.simulations] == [first]
-    assert mentions(replay.fault, "action 1", "0xother")
+    assert mentions(replay.fault, "action 2", "0xother")
