@@ -27,6 +27,7 @@ from agent.wiring.stores import (
 from agent.wiring.transactor import (
     AgentApprover,
     WalletSession,
+    hold_wallet_lock,
     lock_arguments,
     open_service_session,
     open_transactor,
@@ -42,6 +43,7 @@ __all__ = [
     "WalletSession",
     "endpoint_attempts",
     "has_store",
+    "hold_wallet_lock",
     "is_in_file",
     "listed_market_numbers",
     "lock_arguments",

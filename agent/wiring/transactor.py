@@ -46,6 +46,7 @@ from agent.signing.agent_approval import AgentApprovalRules, ApprovalKey, Approv
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
 from agent.store.files.recorder import FileOutbox
+from agent.store.store import Store
 from agent.venues.composer import RouterComposer
 from agent.venues.deployment import rebalancer_init_hash
 from agent.venues.hyperliquid.client import (
@@ -158,13 +159,8 @@ class WalletSession:
         Raises LockHeld if waiting takes too long.
         """
         context = self.context
-        wait_s = self.context.config.service.wallet_wait
-        with wait_for_lock(
-            *lock_arguments(context.loaded_config),
-            patience_s=wait_s,
-            sleep=context.clock.sleep,
-            report_holder=self.report_progress,
-            further_lock=context.store.db.acting,
+        with hold_wallet_lock(
+            context.loaded_config, context.store, context.clock, self.report_progress
         ):
             yield
 
@@ -400,6 +396,26 @@ def _load_agent_key(
     except ConfigError as error:
         message = error.message.replace("wallet.", "futures.agent_", 1)
         raise ConfigError(message, error.remedy) from None
+
+
+@contextmanager
+def hold_wallet_lock(
+    loaded_config: LoadedConfig,
+    store: Store,
+    clock: Clock,
+    report_holder: Callable[[str], None] = lambda _: None,
+) -> Iterator[None]:
+    """Hold the wallet's lock, on files and in the store, so that no other process acts for the
+    wallet. Raises LockHeld if waiting takes longer than service.wallet_wait.
+    """
+    with wait_for_lock(
+        *lock_arguments(loaded_config),
+        patience_s=loaded_config.config.service.wallet_wait,
+        sleep=clock.sleep,
+        report_holder=report_holder,
+        further_lock=store.db.acting,
+    ):
+        yield
 
 
 def lock_arguments(loaded_config: LoadedConfig) -> tuple[Path, int, str, Path]:

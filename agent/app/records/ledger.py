@@ -43,7 +43,7 @@ from agent.app.documents.records import (
 from agent.app.records.period_counts import period_counts
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
-from agent.errors import ConfigError, ErrorCode
+from agent.errors import ConfigError, ErrorCode, Refused
 from agent.execution.approvals import settled_step_input
 from agent.execution.bookkeeping import (
     audit_entries,
@@ -440,9 +440,23 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
 
 
 def open_new_book(config: Path | str, note: str) -> BookDocument:
-    """Close the current book and open a new one, which starts from the next cycle's balances."""
-    with wiring.open_store_offline(load_config(config)) as (store, _):
-        return fill(BookDocument, store.ledger.open_book(wiring.SystemClock().now_s(), note))
+    """Close the current book and open a new one, which starts from the next cycle's balances. Raises
+    Refused while a transaction has not ended or has no entry, which would be in neither book, and
+    LockHeld while another process acts for the wallet.
+    """
+    loaded_config = load_config(config)
+    clock = wiring.SystemClock()
+    with (
+        wiring.open_store_offline(loaded_config) as (store, _),
+        wiring.hold_wallet_lock(loaded_config, store, clock),
+    ):
+        for intent in store.ledger.unsettled_intents():
+            raise Refused(
+                f"books: transaction {intent.tx_hash or intent.id} is not in the ledger yet",
+                remedy="repeat this after the first cycle in which it is final; trimtab txs lists it",
+                code=ErrorCode.OPEN_TRANSACTION,
+            )
+        return fill(BookDocument, store.ledger.open_book(clock.now_s(), note))
 
 
 def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:

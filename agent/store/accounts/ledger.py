@@ -402,8 +402,8 @@ class LedgerStore:
         }
 
     def record_entry(self, intent: Intent, entry: Entry) -> bool:
-        """Write the entry of a final intent; return False, with nothing written, if it has one or
-        its receipt has changed.
+        """Write the entry of a final intent; return False, with nothing written, if it has one, its
+        receipt has changed, or a book was opened since whose opening contains it.
         """
         with self.db.write("write an entry") as db:
             book = current_book(db, self.db.store_kind)
@@ -414,6 +414,9 @@ class LedgerStore:
                 or row.state not in ENDED_IN_BLOCK_STATE_NAMES
                 or first_row(db, select_entry(), EntryRow, intent_id=intent.id) is not None
             ):
+                return False
+            opened_after_seq = opening_intent_seq(db, book)
+            if opened_after_seq is None or row.seq <= opened_after_seq:
                 return False
             if database.intent_from_row(row).receipt != intent.receipt:
                 return False
@@ -435,9 +438,9 @@ class LedgerStore:
 
     def record_offchain_entries(self, entries: Iterable[Entry]) -> None:
         """Store entries of payments that a venue made by itself; those with an entry are
-        unchanged.
+        unchanged, and those from before the book was opened are left out.
         """
-        payment_rows = [
+        payment_rows: list[dict[str, Any]] = [
             {
                 "market": payment.market,
                 "at_s": entry.chain_s,
@@ -452,9 +455,12 @@ class LedgerStore:
             return
         with self.db.write("write funding payments") as db:
             if (book := current_book(db, self.db.store_kind)) is not None:
-                insert_new_rows(
-                    db, FundingRow, [{"book_number": book.number, **row} for row in payment_rows]
-                )
+                book_rows = [
+                    {"book_number": book.number, **row}
+                    for row in payment_rows
+                    if row["at_s"] >= book.opened_s
+                ]
+                insert_new_rows(db, FundingRow, book_rows)
 
     def open_places(
         self, snapshot: Snapshot, holdings: Mapping[PlacedToken, tuple[int, Fraction | None]]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from agent.accounting import entries
 from agent.accounting.entries import QUANTA_PER_UNIT
 from agent.execution import settlement
-from agent.execution.bookkeeping import audit_entries, update_ledger
+from agent.execution.bookkeeping import audit_entries, derive_entry, update_ledger
 from agent.model import EntryKind, ExternalTransaction, ExternalTransferKind, IntentState, StepInput, Transfer, Valuation
 from agent.policy.step_input import reconcile_ledger
 from agent.store import Store
@@ -317,6 +317,24 @@ def test_intent_enters_once_and_with_its_own_receipt(store: Store) -> None:
     stale = replace(waiting, receipt=replace(waiting.receipt, block_number=1_004))
     assert not store.ledger.record_entry(stale, replace(entry, id=waiting.id)), "a reorganisation has moved it"
     assert store.ledger.record_entry(waiting, replace(entry, id=waiting.id))
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2], ids=["no look since", "a look since", "two looks since"])
+def test_entry_derived_before_a_new_book__is_not_in_it(store: Store, looks: int) -> None:
+    """Its opening has the balances after the transaction, so that the entry would count twice."""
+    mismatch_of_look(store, at())
+    step = step_after_sale(1_001, store=store)
+    finalise(store)
+    (intent,) = store.ledger.intents_without_entry()
+    entry = derive_entry(store, intent, step, store.ledger.counted_tokens(intent.id), store.ledger.principal)
+
+    store.ledger.open_book(1, "anew")
+    for block in range(1_002, 1_002 + looks):
+        mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=block))))
+
+    assert not store.ledger.record_entry(intent, entry)
+    assert store.ledger.intent_entries() == ()
+    assert sums(store, 1_003).get(LEDGER_WETH.address, 9 * COIN) == 9 * COIN
 
 
 def test_reorg_takes_an_entry_out_of_the_balances_once(store: Store) -> None:

@@ -73,6 +73,10 @@ def test_funding_enters_once_and_is_read_again_hours_back(store: Store) -> None:
     store.ledger.open_book(START_S + 40_000, "anew")
     assert store.ledger.entries() == ()
     assert store.ledger.funding_since_s() == START_S + 40_000
+    store.ledger.record_offchain_entries([*payments, funding(START_S + 39_999)])
+    assert store.ledger.entries() == (), "read before the book was opened: its opening contains them"
+    store.ledger.record_offchain_entries([funding(START_S + 40_000)])
+    assert len(store.ledger.entries()) == 1
 
 
 @pytest.mark.parametrize("nonce", [FIRST_VENUE_NONCE, FIRST_VENUE_NONCE + 5])
