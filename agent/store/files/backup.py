@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,10 +109,15 @@ def restore(
             code=ErrorCode.STORE_VERSION,
         )
     _require_usable_target(target, force)
-    with database_errors("restore the backup"), _draft_beside(target) as draft_file:
+    with (
+        database_errors("restore the backup"),
+        _draft_beside(target) as draft_file,
+        ExitStack() as undo,
+    ):
         _write_copy(source, draft_file)
-        previous_file = _move_aside(target) if target.exists() else None
+        previous_file = _move_aside(target, undo) if target.exists() else None
         draft_file.replace(target)
+        undo.pop_all()
         sync_folder(target.parent)
     return previous_file
 
@@ -156,9 +161,11 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
                 f"transaction {intent_id} is {state}, but its last transition led to {last_state}",
             )
         fact_by_key = dict(store.execute("SELECT key, value FROM meta"))
-        (version,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
+        version_row = store.execute("SELECT version_num FROM alembic_version").fetchone()
+    if not (version_row and version_row[0]):
+        raise _damaged_file_error(path, "its version is missing")
     return StoreFileInfo(
-        version,
+        version_row[0],
         fact_by_key.get("wallet", "nobody"),
         fact_by_key.get("chain_id", "none"),
         fact_by_key.get(COPY_KEY),
@@ -239,8 +246,10 @@ def _require_usable_target(target: Path, force: bool) -> None:
         )
 
 
-def _move_aside(target: Path) -> Path:
-    """Rename the store with its log, which must not be lost or applied to the next store."""
+def _move_aside(target: Path, undo: ExitStack) -> Path:
+    """Give the store a second name, and rename its log, which must not be lost or applied to the next
+    store; `undo` takes both back.
+    """
     renamed_name = f"{target.name}.before-restore-{_utc_now_text().replace(':', '')}"
     previous_file = target.with_name(renamed_name)
     name_number = 1
@@ -253,11 +262,23 @@ def _move_aside(target: Path) -> Path:
     ):
         # A damaged store keeps its log, which is renamed below.
         old_store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for suffix in _COMPANION_SUFFIXES:
-        if (companion_file := target.with_name(target.name + suffix)).exists():
-            companion_file.replace(previous_file.with_name(previous_file.name + suffix))
     os.link(target, previous_file)
+    undo.callback(_move_back, target, previous_file)
+    _rename_companions(target, previous_file)
     return previous_file
+
+
+def _move_back(target: Path, previous_file: Path) -> None:
+    """Undo `_move_aside`, unless another store has replaced the one at `target`."""
+    if previous_file.samefile(target):
+        _rename_companions(previous_file, target)
+        previous_file.unlink()
+
+
+def _rename_companions(store_file: Path, renamed_file: Path) -> None:
+    for suffix in _COMPANION_SUFFIXES:
+        if (companion_file := store_file.with_name(store_file.name + suffix)).exists():
+            companion_file.replace(renamed_file.with_name(renamed_file.name + suffix))
 
 
 def _utc_now_text() -> str:

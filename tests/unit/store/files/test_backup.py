@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -147,6 +149,54 @@ def test_restores_of_one_second_each_keep_the_old_store(tmp_path: Path, monkeypa
     assert all(path is not None and path.exists() for path in old_paths)
 
 
+def denied(*_: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def too_many_links(*_: object) -> None:
+    raise OSError(errno.EMLINK, "Too many links")
+
+
+def refuse_rename(monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Let no file be renamed to a name, or from a name, that ends so."""
+    replace = Path.replace
+
+    def replace_others(path: Path, target: Path) -> Path:
+        if suffix in (path.name[-len(suffix) :], target.name[-len(suffix) :]):
+            denied()
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace_others)
+
+
+FAULTS_OF_A_RESTORE: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "link denied": lambda monkeypatch: monkeypatch.setattr(os, "link", denied),
+    "too many links": lambda monkeypatch: monkeypatch.setattr(os, "link", too_many_links),
+    "log not renamed": lambda monkeypatch: refuse_rename(monkeypatch, "-wal"),
+    "index of the log not renamed": lambda monkeypatch: refuse_rename(monkeypatch, "-shm"),
+    "store not replaced": lambda monkeypatch: refuse_rename(monkeypatch, "live.db"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_A_RESTORE.values(), ids=FAULTS_OF_A_RESTORE.keys())
+def test_restore_that_fails__leaves_the_store_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    with closing(store_with_steps(tmp_path / "other.db", 1)):
+        backup(tmp_path / "other.db", tmp_path / "copy.db")
+    store = store_with_steps(tmp_path / "live.db")
+    names_before = sorted(path.name for path in tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        fault(patch)
+        with pytest.raises(OperatorNeeded):
+            put_back(tmp_path / "copy.db", tmp_path / "live.db", force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names_before
+    store.steps.begin("later", START_S, "{}")
+    store.close()
+    with closing(store_at(tmp_path / "live.db")) as after:
+        assert {line.id for line in after.steps.newest(9)} == {"s0", "s1", "s2", "later"}
+
+
 def test_copy_is_paused_until_adopted_and_not_by_resume(tmp_path: Path) -> None:
     store_with_steps(tmp_path / "a.db").close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
@@ -207,6 +257,16 @@ def test_a_backup_by_a_newer_program_is_not_restored(tmp_path: Path) -> None:
 
     with raises_code(OperatorNeeded, "store_version"):
         put_back(tmp_path / "a.db", tmp_path / "new.db")
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM alembic_version", "UPDATE alembic_version SET version_num = ''"])
+def test_a_file_without_its_version_is_damaged(tmp_path: Path, statement: str) -> None:
+    store_with_steps(tmp_path / "a.db").close()
+    with closing(sqlite3.connect(tmp_path / "a.db")) as file, file:
+        file.execute(statement)
+
+    with raises_code(OperatorNeeded, "damaged", "version"):
+        inspect_store_file(tmp_path / "a.db")
 
 
 def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
