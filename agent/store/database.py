@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
@@ -683,6 +684,22 @@ def parse_fact_number(key: str, number_text: str | None) -> int:
         ) from None
 
 
+def parse_whole(number_text: str, place: str) -> int:
+    """Return a stored whole number. Raises OperatorNeeded, naming its place, if it is damaged."""
+    try:
+        return int(number_text)
+    except (ValueError, TypeError) as error:
+        raise damaged_row_error(str(error), place) from None
+
+
+def parse_fraction(fraction_text: str, place: str = "a budget entry") -> Fraction:
+    """Return a stored fraction. Raises OperatorNeeded, naming its place, if it is damaged."""
+    try:
+        return Fraction(fraction_text)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise damaged_row_error(str(error), place) from None
+
+
 def write_facts(db: Connection, facts: Mapping[str, object]) -> None:
     """Write values, replacing existing ones."""
     upsert_rows(
@@ -793,10 +810,10 @@ def _decode_long(cls: Hashable, text: str) -> object:
     return codec.loads(cls, text)
 
 
-def damaged_row_error(reason: str) -> OperatorNeeded:
+def damaged_row_error(reason: str, place: str = "a row") -> OperatorNeeded:
     """Return the error of a row that this program has not written."""
     return OperatorNeeded(
-        f"store: a row is damaged: {reason}",
+        f"store: {place} is damaged: {reason}",
         "keep the file, restore a backup, compare it with the chain",
         code=ErrorCode.DAMAGED,
     )

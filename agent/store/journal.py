@@ -261,10 +261,14 @@ class ProposalStore:
     def signatures(self, intent_id: str) -> dict[str, bytes]:
         """Return the signatures of a proposal by owner."""
         with self.db.read("read signatures") as db:
+            signatures_json = _signatures_json(db, intent_id)
+        try:
             return {
                 owner: bytes.fromhex(signature_hex)
-                for owner, signature_hex in _signatures_json(db, intent_id).items()
+                for owner, signature_hex in signatures_json.items()
             }
+        except ValueError as error:
+            raise database.damaged_row_error(str(error)) from None
 
     def record_execution(
         self, intent_id: str, execution: ProposalExecution, require_running: PauseCheck
@@ -286,10 +290,8 @@ class ProposalStore:
 
 
 def _signatures_json(db: Connection, intent_id: str) -> dict[str, str]:
-    signatures_json: dict[str, str] = json.loads(
-        database.fact_text(db, SIGNATURES_KEY_PREFIX + intent_id) or "{}"
-    )
-    return signatures_json
+    signatures_json = database.fact_text(db, SIGNATURES_KEY_PREFIX + intent_id) or "{}"
+    return dict(database.decode_json(dict[str, str], signatures_json))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from agent.store.database import (
     column_values,
     decode_json,
     decode_optional,
+    parse_fraction,
     upsert_rows,
 )
 from agent.store.tables import (
@@ -106,7 +107,7 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
             BudgetUseRow.kind.not_in(stores.ACCOUNT_BUDGET_KINDS),
         ),
     )
-    return replace(stored_nav, later_loss=sum(map(Fraction, loss_texts), Fraction(0)))
+    return replace(stored_nav, later_loss=sum(map(parse_fraction, loss_texts), Fraction(0)))
 
 
 def orders_version(db: Connection) -> int:

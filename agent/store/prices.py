@@ -98,7 +98,8 @@ class PriceStore:
         with self.db.read("read the last fetch of prices") as db:
             facts = database.read_facts(db, FETCHED_AT, PRICE_FAULT)
         fetched_hash, _, at_text = facts.get(FETCHED_AT, "").partition(":")
-        return int(at_text) if fetched_hash == windows_hash and not facts[PRICE_FAULT] else None
+        is_done = fetched_hash == windows_hash and not facts.get(PRICE_FAULT)
+        return database.parse_whole(at_text, FETCHED_AT) if is_done else None
 
     def fetch_fault(self) -> str:
         """Return why an endpoint failed in the last attempt to read missing prices; empty if none

@@ -251,10 +251,11 @@ class TrustStore:
         with self.db.read("read the market numbers") as db:
             numbers_json = database.find_fact(db, fact_key)
         try:
-            number_by_market: dict[str, int] = json.loads(numbers_json or "{}")
-        except ValueError:
-            raise OperatorNeeded(f"store: {fact_key} is damaged", "trimtab trust") from None
-        return number_by_market
+            return dict(database.decode_json(dict[str, int], numbers_json or "{}"))
+        except OperatorNeeded:
+            raise OperatorNeeded(
+                f"store: {fact_key} is damaged", "trimtab trust", code=ErrorCode.DAMAGED
+            ) from None
 
     def implementations(self) -> dict[str, tuple[str, str]]:
         """Return (implementation, code hash) of trusted proxy tokens, by token."""

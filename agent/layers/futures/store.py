@@ -22,7 +22,7 @@ from agent.model import (
 from agent.ports import Grant
 from agent.ports.perpetuals import futures_grant
 from agent.store.accounts.budget_rows import turnover_sum
-from agent.store.database import decode_json, decompress_text
+from agent.store.database import decode_json, decompress_text, parse_whole
 from agent.store.tables import BudgetUseRow, IntentRow
 
 FUTURES_REDUCTION = "futures_reduction"
@@ -58,7 +58,11 @@ def read_state(
     return FuturesState(
         turnover_sum([row for row in budget_rows if row.kind == FUTURES_REDUCTION]),
         turnover_sum([row for row in budget_rows if row.kind == FUTURES_DEPOSIT]),
-        sum(int(row.gas_wei) for row in budget_rows if row.kind == FUTURES_EMERGENCY),
+        sum(
+            parse_whole(row.gas_wei, "a budget entry")
+            for row in budget_rows
+            if row.kind == FUTURES_EMERGENCY
+        ),
         newest_s_by_kind[FUTURES_EMERGENCY],
         _stored_hedges(db, newest_s_by_kind),
         _stored_set_goals(db, newest_s_by_kind),

@@ -10,8 +10,7 @@ from sqlalchemy import Select, bindparam, select
 
 from agent.model import IntentKind
 from agent.store.accounts.balances import parse_changes
-from agent.store.accounts.budget_rows import parse_fraction
-from agent.store.database import Database, all_rows
+from agent.store.database import Database, all_rows, parse_fraction, parse_whole
 from agent.store.tables import ExternalTransactionRow, MovementRow
 
 ANY_TOKEN = ""
@@ -33,7 +32,9 @@ class HoldingStore:
         with self.db.read("read the last purchases") as db:
             swap_movements = all_rows(db, _select_swaps(), MovementRow, after_s=after_s)
             tokens_and_times_s = [
-                (row.token, row.chain_s) for row in swap_movements if int(row.delta_raw) > 0
+                (row.token, row.chain_s)
+                for row in swap_movements
+                if parse_whole(row.delta_raw, "a movement") > 0
             ]
             for row in all_rows(
                 db, _select_external_transactions(), ExternalTransactionRow, after_s=after_s

@@ -31,6 +31,7 @@ from agent.store.database import (
     insert_new_rows,
     insert_rows,
     max_value,
+    parse_fact_number,
     upsert_rows,
 )
 from agent.store.tables import (
@@ -86,14 +87,16 @@ class StrategyStore:
                 bookings=bookings,
                 states=states,
                 unbooked_intents=_unbooked_intents(
-                    db, bookings, int(facts.get(BOOKED_TO_INTENT) or 0)
+                    db, bookings, parse_fact_number(BOOKED_TO_INTENT, facts.get(BOOKED_TO_INTENT))
                 ),
                 transfers=_unbooked_transfers(
-                    db, bookings, int(facts.get(BOOKED_TO_TRANSFER) or 0)
+                    db,
+                    bookings,
+                    parse_fact_number(BOOKED_TO_TRANSFER, facts.get(BOOKED_TO_TRANSFER)),
                 ),
                 external_transactions=_unbooked_external_transactions(db, bookings),
                 transfer_strategy=facts.get(TRANSFERS_STRATEGY) or None,
-                record_version=int(facts.get(STRATEGIES_VERSION) or 0),
+                record_version=parse_fact_number(STRATEGIES_VERSION, facts.get(STRATEGIES_VERSION)),
             )
 
     def record_bookings(

@@ -26,8 +26,8 @@ class SweepStore:
             interval_json = database.fact_text(db, INTERVAL_KEY)
         if not interval_json:
             return None
-        stored_name, start_s = json.loads(interval_json)
-        return int(start_s) if stored_name == schedule_name else None
+        stored_name, start_s = database.decode_json(tuple[str, int], interval_json)
+        return start_s if stored_name == schedule_name else None
 
     def begin_interval(self, schedule_name: str, start_s: int) -> None:
         """Record that an interval of this schedule begins at that chain time."""

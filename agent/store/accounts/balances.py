@@ -35,6 +35,7 @@ from agent.store.database import (
     column_values,
     first_row,
     insert_rows,
+    parse_whole,
     upsert_rows,
 )
 from agent.store.tables import (
@@ -166,7 +167,7 @@ def _expected_balances(
     )
     return ExpectedBalances(
         openings=tuple(
-            OpeningBalance(row.token, int(row.raw), row.block_number)
+            OpeningBalance(row.token, parse_whole(row.raw, "an opening balance"), row.block_number)
             for row in stored_balances.opening_rows
         ),
         own_changes=(*stored_balances.external_changes, *own_changes),
@@ -229,7 +230,7 @@ def excluded_deposits(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[s
 def sum_unexplained_deposits(db: Connection, last_id: int = MAX_ID) -> tuple[tuple[str, int], ...]:
     """Return the unexplained deposits up to the transfer `last_id`, base units by token."""
     return _sum_by_token(
-        (token, int(delta_text))
+        (token, parse_whole(delta_text, "a flow"))
         for token, delta_text in db.execute(
             select(ExternalTransferRow.token, ExternalTransferRow.delta_raw).where(
                 ExternalTransferRow.kind.is_(None), ~IS_DECREASE, ExternalTransferRow.seq <= last_id
@@ -551,7 +552,7 @@ class BalanceStore:
             block = block_number(database.intent_from_row(row))
             block_by_nonce[row.nonce] = max(block_by_nonce.get(row.nonce, 0), block)
         kept_openings = {
-            row.token: (int(row.raw), row.block_number)
+            row.token: (parse_whole(row.raw, "an opening balance"), row.block_number)
             for row in stored_balances.opening_rows
             if row.token not in balances
         }
@@ -636,7 +637,9 @@ class BalanceStore:
                         "see trimtab flows --all",
                         code=ErrorCode.FLOW_CONFIRMED,
                     )
-                allowed_kinds = INCREASE_KINDS if int(row.delta_raw) > 0 else DECREASE_KINDS
+                allowed_kinds = (
+                    INCREASE_KINDS if parse_whole(row.delta_raw, "a flow") > 0 else DECREASE_KINDS
+                )
                 if kind is not None and kind not in allowed_kinds:
                     allowed_names = " or ".join(
                         allowed_kind.value for allowed_kind in allowed_kinds

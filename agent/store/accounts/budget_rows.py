@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, select
 
-from agent.errors import ErrorCode, OperatorNeeded
+from agent.store.database import parse_fraction
 from agent.store.tables import BudgetUseRow, ExternalTransactionRow
 
 
@@ -21,18 +21,6 @@ def turnover_sum(budget_rows: Sequence[BudgetUseRow | ExternalTransactionRow]) -
 def newest_successes(db: Connection, kinds: tuple[str, ...]) -> dict[str, int | None]:
     """Return the chain time of the newest success of each of these budget kinds; None without one."""
     return dict(zip(kinds, db.execute(_select_newest_successes(kinds)).one(), strict=True))
-
-
-def parse_fraction(fraction_text: str) -> Fraction:
-    """Return a stored fraction. Raises OperatorNeeded if it is damaged."""
-    try:
-        return Fraction(fraction_text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise OperatorNeeded(
-            f"store: a budget entry is damaged: {error}",
-            "restore a backup, compare it with the chain",
-            code=ErrorCode.DAMAGED,
-        ) from None
 
 
 @cache

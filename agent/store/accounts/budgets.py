@@ -35,7 +35,6 @@ from agent.store import database, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums
 from agent.store.accounts.budget_rows import (
     newest_successes,
-    parse_fraction,
     select_booked_loss,
     turnover_sum,
 )
@@ -56,6 +55,8 @@ from agent.store.database import (
     first_row,
     insert_rows,
     max_value,
+    parse_fraction,
+    parse_whole,
 )
 from agent.store.executions import open_executions, read_purchase
 from agent.store.prices import PRICE_FAULT
@@ -332,7 +333,7 @@ def _history(
             loss_total=ledger_sums.loss_total(facts)
             + _loss_sum(row.loss for row in external_rows)
             + unexplained_losses.total,
-            gas_24h_wei=sum(int(row.gas_wei) for row in recent_rows),
+            gas_24h_wei=sum(parse_whole(row.gas_wei, "a budget entry") for row in recent_rows),
             outflow_24h=sum(
                 (parse_fraction(row.outflow) for row in recent_rows if row.outflow is not None),
                 Fraction(0),
@@ -400,17 +401,22 @@ def _demanded_tip(facts: Mapping[str, str], now_s: int) -> tuple[int, float]:
     """Return the demanded tip, wei per unit of gas, and the second from which it is forgotten; 0
     without one.
     """
-    tip_text, _, at_text = facts.get(DEMANDED_TIP, "").partition(":")
-    if not tip_text or int(at_text) + DAY_S <= now_s:
+    if not (tip_and_time_text := facts.get(DEMANDED_TIP)):
         return 0, math.inf
-    return int(tip_text), int(at_text) + DAY_S
+    tip_text, _, at_text = tip_and_time_text.partition(":")
+    tip_wei = parse_whole(tip_text, DEMANDED_TIP)
+    until_s = parse_whole(at_text, DEMANDED_TIP) + DAY_S
+    return (0, math.inf) if until_s <= now_s else (tip_wei, until_s)
 
 
 def _parse_unreadable(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     token_and_time_texts = (
-        pair_text.split(":") for pair_text in facts.get(UNREADABLE_BALANCES, "").split()
+        pair_text.partition(":") for pair_text in facts.get(UNREADABLE_BALANCES, "").split()
     )
-    return tuple((token, int(since_s)) for token, since_s in token_and_time_texts)
+    return tuple(
+        (token, parse_whole(since_text, UNREADABLE_BALANCES))
+        for token, _, since_text in token_and_time_texts
+    )
 
 
 def _parse_reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:

@@ -44,6 +44,8 @@ from agent.store.database import (
     insert_new_rows,
     insert_rows,
     max_value,
+    parse_fraction,
+    parse_whole,
 )
 from agent.store.tables import (
     EXTERNAL_ORDER,
@@ -72,7 +74,7 @@ def ledger_balances(
     differ even if nothing is written (inf: none).
     """
     balance_raw_by_token = {
-        token: int(raw)
+        token: parse_whole(raw, "a balance of the ledger")
         for token, raw in db.execute(_select_running_balances(), {"book_kind": book_kind})
     }
     if not balance_raw_by_token:
@@ -138,9 +140,14 @@ def all_entries(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
     opening_by_token = {row.token: row for row in opening_rows if row.place == ""}
     positioned_entries: list[tuple[tuple[int, int, int], Entry]] = []
     for index, row in enumerate(opening_rows):
-        opening_value = None if row.value is None else Fraction(row.value)
+        opening_value = None if row.value is None else parse_fraction(row.value, "an opening")
         opening = LedgerOpening(
-            row.place, row.token, int(row.raw), opening_value, row.block_number, row.chain_s
+            row.place,
+            row.token,
+            parse_whole(row.raw, "an opening"),
+            opening_value,
+            row.block_number,
+            row.chain_s,
         )
         positioned_entries.append(
             ((row.block_number, 0, index), entry_rules.opening_entry(opening))
@@ -213,7 +220,7 @@ def _external_entries(
             row.block_number,
             row.chain_s,
             moved_raw_by_token,
-            int(row.gas_wei),
+            parse_whole(row.gas_wei, "an external transaction"),
             prices,
             ledger_tokens,
         )

@@ -43,6 +43,8 @@ from agent.store.database import (
     insert_returning_id,
     insert_rows,
     max_value,
+    parse_fraction,
+    parse_whole,
     upsert_rows,
 )
 from agent.store.tables import (
@@ -123,7 +125,7 @@ def is_current_book() -> ColumnElement[bool]:
 def running_balances(db: Connection, book_number: int) -> dict[str, int]:
     """Return the running balances of the wallet, base units by token."""
     return {
-        token: int(raw)
+        token: parse_whole(raw, "a balance of the ledger")
         for token, raw in db.execute(
             select(RunningBalanceRow.token, RunningBalanceRow.raw).where(
                 RunningBalanceRow.book_number == book_number
@@ -216,7 +218,7 @@ def recomputed_balances(db: Connection, book_number: int) -> dict[str, int]:
     opening_rows = db.execute(
         book_openings.where(BookOpeningRow.book_number == book_number, BookOpeningRow.place == "")
     ).all()
-    balance_raw_by_token = {token: int(raw) for token, raw, _ in opening_rows}
+    balance_raw_by_token = {token: parse_whole(raw, "an opening") for token, raw, _ in opening_rows}
     last_included_by_token = {
         token: last_included_seq for token, _, last_included_seq in opening_rows
     }
@@ -224,7 +226,7 @@ def recomputed_balances(db: Connection, book_number: int) -> dict[str, int]:
         select(ExternalTransferRow.seq, ExternalTransferRow.token, ExternalTransferRow.delta_raw)
     ):
         if token in balance_raw_by_token and seq > last_included_by_token[token]:
-            balance_raw_by_token[token] += int(delta_text)
+            balance_raw_by_token[token] += parse_whole(delta_text, "a flow")
     for entry_json in column_values(
         db, select(EntryRow.entry_json).where(EntryRow.book_number == book_number)
     ):
@@ -309,7 +311,7 @@ def reopen_settled_intents(db: Connection, seq: int) -> None:
 
 def _sum_losses(db: Connection) -> int:
     return sum(
-        round_loss_up(Fraction(loss))
+        round_loss_up(parse_fraction(loss))
         for loss in column_values(db, select(BudgetUseRow.loss))
         if loss != "0"
     )
@@ -437,7 +439,7 @@ def valuations(
         Valuation(
             row.block_number,
             row.chain_s,
-            Fraction(row.value),
+            parse_fraction(row.value, "a valuation"),
             database.decode_json(
                 tuple[ValuedHolding, ...], database.decompress_text(row.holdings_z)
             ),

@@ -73,7 +73,6 @@ ROWS: dict[str, tuple[str, ...]] = {
         "paper/order_venue.py::PaperHyperliquid._with_funding",
         "store/accounts/balances.py::_transfer_from_row",
         "store/accounts/balances.py::parse_changes",
-        "store/accounts/budget_rows.py::parse_fraction",
         "store/accounts/budgets.py::_parse_reviews",
         "store/accounts/budgets.py::_refusals_and_seqs",
         "store/accounts/ledger.py::parse_wallet_moves",

@@ -11,17 +11,19 @@ import pytest
 from agent.errors import OperatorNeeded
 from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
-from agent.model import ExternalTransaction, IntentKind, IntentState
-from agent.store import Store, open_store
+from agent.layers.sweep.store import INTERVAL_KEY, SweepStore
+from agent.model import ExternalTransaction, IntentKind, IntentState, NavPerShare
+from agent.store import Store, open_store, orders
 from agent.store.accounts.balances import ACCEPTED_DEPOSITS, BLOCKED_SINCE, PRIOR_DAY_FAILED
-from agent.store.accounts.budgets import LAST_REVIEW, REVIEW_DELAY
+from agent.store.accounts.budgets import DEMANDED_TIP, LAST_REVIEW, REVIEW_DELAY, UNREADABLE_BALANCES
 from agent.store.accounts.failure_streaks import RESUMED_SEQ_KEY
-from agent.store.database import remedy, write_facts
+from agent.store.database import read_facts, remedy, write_facts
 from agent.store.files.locks import wallet_lock
 from agent.store.files.pause import KillSwitch
-from agent.store.journal import ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY, PROPOSAL_KEY_PREFIX
+from agent.store.journal import ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY, PROPOSAL_KEY_PREFIX, SIGNATURES_KEY_PREFIX
+from agent.store.store import MARKETS_KEY_PREFIX
 from agent.units import NATIVE
-from tests.support.ledgers import at
+from tests.support.ledgers import at, moved
 from tests.support.movements import Movement, movements
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, new_store, tx
@@ -101,6 +103,90 @@ def test_damaged_number__asks_for_the_operator(store: Store, key: str, read: Cal
     with store.db.write("damage") as db:
         write_facts(db, {key: "x"})
     with pytest.raises(OperatorNeeded, match=f"{key} is damaged"):
+        read(store)
+
+
+@pytest.mark.parametrize(
+    ("statement", "read"),
+    [
+        pytest.param("UPDATE running SET raw = 'x'", lambda store: store.ledger.balances(1_002), id="balance of the ledger"),
+        pytest.param("UPDATE running SET raw = ''", lambda store: store.ledger.find_misstatements(), id="balance that is checked"),
+        pytest.param("UPDATE book_openings SET raw = '1.5'", lambda store: store.ledger.entries(), id="opening of the ledger"),
+        pytest.param("UPDATE book_openings SET raw = 'x'", lambda store: store.ledger.find_misstatements(), id="opening that is checked"),
+        pytest.param("UPDATE book_openings SET value = '1/0'", lambda store: store.ledger.entries(), id="value of an opening"),
+        pytest.param("UPDATE openings SET raw = 'x'", lambda store: store.balances.expected(), id="balance expected"),
+        pytest.param("UPDATE valuations SET value = 'x'", lambda store: store.valuations.between(), id="valuation"),
+        pytest.param("UPDATE budgets SET gas_wei = 'x'", lambda store: store.budgets.history(START_S), id="gas of a budget"),
+        pytest.param("UPDATE budgets SET loss = 'x'", lambda store: store.budgets.history(START_S), id="loss of a budget"),
+        pytest.param("UPDATE budgets SET loss = 'x'", lambda store: store.ledger.find_misstatements(), id="loss that is checked"),
+    ],
+)
+def test_damaged_amount__asks_for_the_operator(tmp_path: Path, statement: str, read: Callable[[Store], object]) -> None:
+    store = new_store("memory", tmp_path)
+    step = at()
+    update_ledger(store, step, settlement.settle_mined(store, step.snapshot, lambda: step))
+    moved(store, 0, 1_001)
+    (intent,) = store.journal.open_intents()
+    store.budgets.book_intent(intent, Fraction(1), Fraction(1), 1, START_S)
+    read(store)
+
+    damage(store, statement)
+    store.db.cached_answers.clear()
+
+    with raises_code(OperatorNeeded, "damaged"):
+        read(store)
+
+
+def nav_per_share(store: Store) -> object:
+    assert store.orders.replace_orders((), NavPerShare(Fraction(1), START_S, (), ()), 0)
+    (intent,) = store.journal.open_intents()
+    store.budgets.book_intent(intent, Fraction(1), Fraction(1), 1, START_S + 1)
+    damage(store, "UPDATE budgets SET loss = 'x'")
+    with store.db.read("read the NAV") as db:
+        return orders.nav_per_share(db, read_facts(db, orders.NAV_PER_SHARE_KEY))
+
+
+def history(store: Store) -> object:
+    return store.budgets.history(START_S)
+
+
+def market_numbers(store: Store) -> object:
+    return store.trust.market_numbers("mainnet")
+
+
+def sweep_interval(store: Store) -> object:
+    return store.layer_repository(SweepStore).interval_start_s("monthly")
+
+
+def signatures(store: Store) -> object:
+    return store.proposals.signatures("x")
+
+
+@pytest.mark.parametrize(
+    ("key", "fact", "read"),
+    [
+        pytest.param(DEMANDED_TIP, "5", history, id="tip without time"),
+        pytest.param(DEMANDED_TIP, "x:5", history, id="tip that is a word"),
+        pytest.param(DEMANDED_TIP, "5:x", history, id="tip of a time that is a word"),
+        pytest.param(UNREADABLE_BALANCES, "0xa", history, id="unreadable balance without time"),
+        pytest.param(UNREADABLE_BALANCES, "0xa:1:2", history, id="unreadable balance of two times"),
+        pytest.param(MARKETS_KEY_PREFIX + "mainnet", "[]", market_numbers, id="list of markets"),
+        pytest.param(MARKETS_KEY_PREFIX + "mainnet", '{"ETH": "x"}', market_numbers, id="number of a market"),
+        pytest.param(MARKETS_KEY_PREFIX + "mainnet", "{", market_numbers, id="markets cut off"),
+        pytest.param(INTERVAL_KEY, "[]", sweep_interval, id="interval without time"),
+        pytest.param(INTERVAL_KEY, '["monthly", "x"]', sweep_interval, id="interval of a word"),
+        pytest.param(INTERVAL_KEY, "5", sweep_interval, id="interval that is a number"),
+        pytest.param(f"{SIGNATURES_KEY_PREFIX}x", "[]", signatures, id="list of signatures"),
+        pytest.param(f"{SIGNATURES_KEY_PREFIX}x", "{", signatures, id="signatures cut off"),
+        pytest.param(f"{SIGNATURES_KEY_PREFIX}x", '{"0xa": "zz"}', signatures, id="signature that is a word"),
+        pytest.param("x", "x", nav_per_share, id="loss since a NAV per share"),
+    ],
+)
+def test_damaged_fact__asks_for_the_operator(store: Store, key: str, fact: str, read: Callable[[Store], object]) -> None:
+    with store.db.write("damage") as db:
+        write_facts(db, {key: fact})
+
+    with raises_code(OperatorNeeded, "damaged"):
         read(store)
 
 
