@@ -216,8 +216,10 @@ class RunEventHandler:
         if not is_retried_soon(outcome_or_error):
             self.failing_since_s = None
             self.is_fault_alert_queued = False
-        elif self.failing_since_s is None:
-            self.failing_since_s = self.agent.context.clock.now_s()
+        else:
+            now_s = self.agent.context.clock.now_s()
+            # A clock set back lets the failing begin anew.
+            self.failing_since_s = min(self.failing_since_s or now_s, now_s)
         for report_part in (
             self._report,
             self._report_proposal,

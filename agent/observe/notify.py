@@ -102,10 +102,8 @@ class AlertRules:
         """
         due_s = now_s
         if state.last_sent_s is not None:
-            last_sent_s = min(state.last_sent_s, now_s)  # the clock may have been set back
-            due_s = max(
-                now_s, last_sent_s + self.cooldown_s_by_kind.get(state.kind, self.cooldown_s)
-            )
+            cooldown_s = self.cooldown_s_by_kind.get(state.kind, self.cooldown_s)
+            due_s = max(now_s, state.last_sent_s + cooldown_s)
         if self.quiet_hours is None or state.kind in self.urgent_kinds:
             return due_s
         quiet_end_s = self.quiet_hours.until_s(due_s)
@@ -133,7 +131,7 @@ def decide_alerts(
     lasting condition of the kinds in `judged_kinds`. A condition that is no longer reported has
     ended, and is dropped if it was not sent yet. Pure and deterministic.
     """
-    state_by_key = {state.key: state for state in states}
+    state_by_key = {state.key: _sent_by(state, now_s) for state in states}
     lasting_keys = set()
     for alert in alerts:
         if alert.kind in rules.kinds:
@@ -161,6 +159,13 @@ def decide_alerts(
         tuple(state for key, state in state_by_key.items() if state != stored_by_key.get(key)),
         tuple(due_states),
     )
+
+
+def _sent_by(state: AlertState, now_s: int) -> AlertState:
+    """Return the state as sent at `now_s` at the latest: the clock may have been set back since."""
+    if state.last_sent_s is None or state.last_sent_s <= now_s:
+        return state
+    return replace(state, last_sent_s=now_s)
 
 
 def _updated_condition(

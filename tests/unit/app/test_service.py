@@ -154,6 +154,13 @@ def test_failing_cycles__are_alerted_after_their_time(world: World) -> None:
     assert len(world.texts(AlertKind.HEARTBEAT)) == 1, "a cycle in between begins anew"
 
 
+def test_failing_cycles__are_alerted_though_the_clock_was_set_back(world: World) -> None:
+    world.cycle(NO_ANSWER)
+    world.cycle(NO_ANSWER, -(10**6))
+    world.cycle(NO_ANSWER, FAULT_ALERT_AFTER_S)
+    assert world.texts(AlertKind.HEARTBEAT) == ["each look has failed for 5 min; the run goes on trying: see its log"]
+
+
 def test_failing_store__is_alerted_once_each_time_without_it(world: World) -> None:
     world.notifier.error = FULL_DISK
     for after_s in (0, FAULT_ALERT_AFTER_S, 1):

@@ -119,9 +119,16 @@ def test_clock_set_back__silences_nothing_beyond_its_cooldown() -> None:
     assert teller.look(NOON + 1_000 * HOUR, HALT) == ["halted"]
     teller.look(NOON, judged=KINDS)
     assert teller.look(NOON + 1, HALT) == []
-    assert teller.look(NOON + 2 * HOUR) == []
-    teller.states["halt"] = replace(teller.states["halt"], last_sent_s=NOON)
+    assert teller.look(NOON + 6 * HOUR - 1, HALT) == []
     assert teller.look(NOON + 6 * HOUR, HALT) == ["halted"]
+
+
+def test_clock_set_back__repeats_what_lasts_after_repeat() -> None:
+    teller = AlertTeller(replace(RULES, repeat_s=24 * HOUR))
+    assert teller.look(NOON + 1_000 * HOUR, HALT) == ["halted"]
+    assert teller.look(NOON, HALT) == []
+    assert teller.look(NOON + 24 * HOUR - 1, HALT) == []
+    assert teller.look(NOON + 24 * HOUR, HALT) == ["halted"]
 
 
 @given(st.lists(st.tuples(st.integers(1, 3 * HOUR), st.booleans(), st.booleans()), max_size=60))
