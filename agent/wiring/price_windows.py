@@ -116,7 +116,7 @@ def fill_price_windows(context: AgentContext, progress: Progress = ignore_text) 
     now_s = context.clock.now_s()
     windows_hash = sha256(repr(windows).encode()).hexdigest()
     last_s = prices.last_fetch_s(windows_hash)
-    if last_s is not None and now_s - last_s < RETRY_S:
+    if last_s is not None and 0 <= now_s - last_s < RETRY_S:  # the clock may have been set back
         return ()
     try:
         lines, fault = _fetch_missing(context, windows, progress)

@@ -19,6 +19,7 @@ from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Halt
+from agent.store.prices import PriceStore
 from agent.wiring import past_prices, price_windows
 from agent.wiring.price_windows import fill_price_windows, missing_prices, needed_windows
 from tests.support.agents import ROOMY, agent_config, agent_on, fund, trusted_config, yes
@@ -213,6 +214,9 @@ def test_young_feed__names_what_is_missing_and_is_read_in_a_day(
         assert all("intervals of 1 day are missing, the feed of" in line for line in lines), lines
         assert len(lines) == 2
         assert fill_price_windows(agent.context) == ()
+        with monkeypatch.context() as clock_set_back:
+            clock_set_back.setattr(PriceStore, "last_fetch_s", lambda *_: agent.context.clock.now_s() + HOUR_S)
+            assert len(fill_price_windows(agent.context)) == 2
         fund(anvil_chain, {"WETH": 40_000, "LINK": 40_000, "USDC": 20_000})
         assert first_cycle(agent, send=False).kind is OutcomeKind.HOLD, "a young feed is no fault: until_chosen decides"
         monkeypatch.setattr(price_windows, "RETRY_S", 0)

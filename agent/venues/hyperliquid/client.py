@@ -311,7 +311,8 @@ class HyperliquidClient:
         """
         now_s = self._now_ms() // 1000
         recorded_mode, recorded_s = self._recorded_mode
-        if self._mode_store is None or (mode == recorded_mode and now_s - recorded_s < HOUR_S):
+        is_recent = 0 <= now_s - recorded_s < HOUR_S  # the clock may have been set back
+        if self._mode_store is None or (mode == recorded_mode and is_recent):
             return
         with suppress(PassingFault):
             self._mode_store.record_account_mode(self._account_address, mode, now_s)

@@ -367,7 +367,9 @@ def test_maintenance__is_not_checked_beside_an_unlisted_market(world: World, coi
 # The account's mode
 
 
-@pytest.mark.parametrize(("after_s", "is_recorded"), [(HOUR_S - 1, False), (HOUR_S, True)])
+@pytest.mark.parametrize(
+    ("after_s", "is_recorded"), [(HOUR_S - 1, False), (HOUR_S, True), (-1, True)], ids=["a second less", "an hour", "clock set back"]
+)
 def test_mode__is_recorded_again_after_an_hour(after_s: int, is_recorded: bool) -> None:
     world = World(FakeModeStore("default", NOW_S - after_s))
     world.read()
