@@ -20,6 +20,7 @@ from tests.support.builders import (
     address,
     feed_address,
     feed_round,
+    history,
     raw,
     step_input,
     token,
@@ -642,25 +643,6 @@ def test_depeg_refuses_a_numeraire_whose_feed_does_not_count(usdc_round: dict[st
     assert_refused(verdict("depeg", with_feed(step_input(), "USDC", **usdc_round), sell_weth(step_input())), "unknown", "feed", "USDC")
 
 
-@pytest.mark.parametrize(
-    ("symbol", "price", "passed"),
-    [
-        pytest.param("DAI", Fraction(1, 2), False, id="DAI"),
-        pytest.param("USDT", Fraction(1, 2), False, id="USDT"),
-        pytest.param("crvUSD", Fraction(1, 2), False, id="crvUSD"),
-        pytest.param("gho", Fraction(1, 2), False, id="gho"),
-        pytest.param("LINK", Fraction(1, 2), True, id="LINK is no dollar"),
-        pytest.param("EURC", Fraction(1, 2), True, id="EURC is no dollar"),
-        pytest.param("sUSDe", Fraction(120, 100), False, id="sUSDe at 1.20 is a dollar"),
-        pytest.param("sUSDe", Fraction(121, 100), True, id="sUSDe above 1.20 is a savings token"),
-    ],
-)
-def test_depeg_knows_dollars_by_symbol(symbol: str, price: Fraction, passed: bool) -> None:
-    step = step_input({"WETH": 4_000, symbol: 2_000, "USDC": 4_000}, prices={symbol: price, "WETH": 2_000, "USDC": 1})
-
-    assert verdict("depeg", step, sell_weth(step)).passed is passed
-
-
 def dai_without_feed(dai_spot: Fraction | int) -> StepInput:
     """Return a step in which DAI has no feed and this spot price in USDC."""
     step = without_asset_feeds(step_input({"WETH": 4_000, "DAI": 2_000, "USDC": 4_000}, kinds=[FEED, SPOT]), "DAI")
@@ -681,6 +663,14 @@ def test_depeg_prices_a_dollar_without_feed_by_its_spot(dai_spot: Fraction | int
 
     assert judged.measured_text.startswith(measured)
     assert judged.passed is passed
+
+
+def test_depeg_refuses_a_dollar_not_back_beside_one_farther_off() -> None:
+    """DAI left and is 1.2 % off, beyond half of the limit; USDC never left and is 1.5 % off, within all of it."""
+    step = step_input({"WETH": 4_000, "DAI": 3_000, "USDC": 3_000}, past=history(depegged_tokens=(DAI.address,)))
+    step = with_feed(with_feed(step, "USDC", answer=98_500_000), "DAI", answer=98_800_000)
+
+    assert_refused(verdict("depeg", step, sell_weth(step)), "DAI", "left its peg")
 
 
 def test_depeg_prices_a_dollar_without_feed_by_the_numeraire() -> None:
