@@ -446,6 +446,13 @@ def test_unwrapped_raw_counts_by_token_and_holder() -> None:
     assert [block.unwrapped_raw(WETH, WALLET), block.unwrapped_raw(WETH, WALLET, ROUTER), block.unwrapped_raw(DAI, WALLET)] == [5, 12, 0]
 
 
+@pytest.mark.parametrize("has_transfer", [False, True], ids=["as WETH9", "beside a Transfer event"])
+def test_net_transfers_count_a_wrap_once(has_transfer: bool) -> None:
+    wrap = Transfer(WETH, NATIVE, WALLET, 3)
+
+    assert receipt_of(*(wrap,) * has_transfer, wrap_transfers=(wrap,)).net_transfers(WALLET) == {WETH: 3}
+
+
 @pytest.mark.parametrize(
     ("to", "status", "change_wei"),
     [

@@ -552,6 +552,17 @@ def test_feed_health_refuses_a_stale_feed_despite_a_twap() -> None:
     assert_refused(verdict("feed_health", step, sell_weth(step)), "3601 s (WETH)")
 
 
+@pytest.mark.parametrize(("age_s", "passed"), [(3_600, True), (3_601, False)])
+def test_feed_health_goes_by_the_feed_nearest_to_its_own_limit(age_s: int, passed: bool) -> None:
+    """The feed of WETH is older, and may be."""
+    step = with_feed(with_feed(step_input(), "WETH", updated_at_s=NOW_S - 3_700), "USDC", updated_at_s=NOW_S - age_s)
+    step = replace(step, reference=replace(step.reference, max_age_s_by_feed=((feed_address("WETH"), 7_200),)))
+
+    judged = verdict("feed_health", step, sell_weth(step_input()))
+
+    assert (judged.measured_text, judged.passed) == (f"{age_s} s (USDC)", passed)
+
+
 def weth_as_hub(age_s: int | None) -> StepInput:
     """Return a step with WETH as a hub, its feed of that age (None: not read), and LINK and USDC as assets."""
     step = step_input({"LINK": 5_000, "USDC": 5_000}, hubs=["WETH"])

@@ -233,6 +233,14 @@ def test_store_counts_reverts_without_gas_apart(store: Store) -> None:
     assert (failure.revert_count, failure.free_revert_count) == (3, 2)
 
 
+def test_store_counts_no_approval_without_gas_as_a_revert(store: Store) -> None:
+    add_exit_attempt(store, 0, START_S)
+    approval = ended_intent(store, 1, kind=IntentKind.APPROVE, to=WETH.address, plan=exit_of(WETH), gas_used=0)
+    store.budgets.book_intent(approval, Fraction(0), Fraction(0), 0, START_S)
+    [failure] = store.budgets.history(START_S + 9).failures.failed_exits
+    assert (failure.approval_cycle_count, failure.free_revert_count) == (1, 0)
+
+
 def test_failures_of_an_exit_end_with_its_own_success(store: Store) -> None:
     for nonce, token in enumerate((WETH, LINK)):
         add_exit_attempt(store, nonce, START_S, token)

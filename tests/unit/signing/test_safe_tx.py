@@ -8,6 +8,7 @@ import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
+from agent.errors import ConfigError
 from agent.localchain.world import dev_accounts
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.safe_tx import safe_tx_hash, signature_owner
@@ -61,6 +62,13 @@ def test_signature_with_another_v_is_refused(v: int) -> None:
     """0 and 1 are, to the contract, those of a contract and an approved hash."""
     with raises_field("signature", f"v is {v} instead of"):
         signature_owner(WALLET, CALL, owner_key().sign_safe_tx(WALLET, CALL)[:-1] + bytes([v]))
+
+
+@pytest.mark.parametrize(("v", "last_digits"), [(0, "1b"), (1, "1c")])
+def test_signature_counted_from_zero_names_its_last_digits(v: int, last_digits: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        signature_owner(WALLET, CALL, bytes(64) + bytes([v]))
+    assert f"write {last_digits} as the last two digits" in refused.value.remedy
 
 
 @pytest.mark.parametrize("r_and_s", [bytes(64), b"\xff" * 64, bytes(32) + b"\x01" * 32], ids=["zero", "above the order", "r of zero"])

@@ -62,6 +62,15 @@ def test_newest_files__stay_within_both_bounds(tmp_path: Path) -> None:
     assert [path.name[:13] for path in files(place) if len(path.name) > 20] == ["step-00000005"], "the newest stays, whatever its size"
 
 
+@pytest.mark.parametrize(("fewer_bytes", "file_count"), [(0, 2), (1, 1)])
+def test_newest_files_may_have_all_the_bytes(tmp_path: Path, fewer_bytes: int, file_count: int) -> None:
+    for name in ("measured", "bounded"):
+        (tmp_path / name).mkdir()
+    byte_count = sum(path.stat().st_size for path in files(recorded_steps(tmp_path / "measured", STEPS[:2])))
+    place = recorded_steps(tmp_path / "bounded", STEPS[:2], RecorderLimits(10, byte_count - fewer_bytes))
+    assert len(files(place)) == file_count
+
+
 def test_half_written_file_of_a_dead_process__goes_in_an_hour(tmp_path: Path) -> None:
     place = recorded_steps(tmp_path, STEPS[:1])
     draft = place / ".step-00000009-00000000000a.json.aaaaaaaaaaaa.draft"

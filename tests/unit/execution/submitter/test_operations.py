@@ -109,14 +109,15 @@ def test_send_waits_though_a_node_demands_too_high_a_tip(setup: Bench) -> None:
     assert setup.run().state is S.FINAL
 
 
-def test_send__records_any_gas_price_that_a_node_demands(setup: Bench) -> None:
+@pytest.mark.parametrize(("demanded_wei", "recorded_wei"), [(3 * GWEI, 3 * GWEI), (GWEI + 1, GWEI + 1), (GWEI, 0)])
+def test_send__records_any_higher_gas_price_that_a_node_demands(setup: Bench, demanded_wei: int, recorded_wei: int) -> None:
     legacy_tx = replace(tx(0), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
     intent = planned(setup, legacy_tx)
-    setup.chain.send_error = TipRefused("gas price too low", min_tip_wei=3 * GWEI)
+    setup.chain.send_error = TipRefused("gas price too low", min_tip_wei=demanded_wei)
 
     with pytest.raises(TipRefused):
         submitter(setup).launch(intent, grant(), None)
-    assert submitter(setup).demanded_tip_wei == 3 * GWEI
+    assert submitter(setup).demanded_tip_wei == recorded_wei
 
 
 def test_mined_hash_is_unknown_if_endpoints_contradict(setup: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,12 @@ def test_batch_that_is_not_approvals_and_the_trade_is_refused(rule: str, transac
     assert_refused_by(rule, transaction, BATCH.grant, BATCH.rules)
 
 
+def test_batch_has_at_most_64_calls() -> None:
+    assert len(decode_batch(batch_of_calls(*[APPROVE_WETH] * 64).data)) == 64
+    with pytest.raises(UndecodableCalldata):
+        decode_batch(batch_of_calls(*[APPROVE_WETH] * 65).data)
+
+
 def test_batch_of_a_wallet_that_makes_none_is_refused() -> None:
     assert_refused_by("contract", BATCH.tx, BATCH.grant)
 

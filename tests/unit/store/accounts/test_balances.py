@@ -167,6 +167,16 @@ def test_dust_hides_no_halting_deposit_loss_or_sum(store: Store) -> None:
     assert flows.unexplained_increases_raw == ((LEDGER_WETH.address, COIN + MAX_OPEN_TRANSFERS + 3),)
 
 
+@pytest.mark.parametrize("number", [MAX_OPEN_TRANSFERS, MAX_OPEN_TRANSFERS + 1])
+def test_deposits_sum_up_though_not_all_are_listed(store: Store, number: int) -> None:
+    record_transfers(store, *[transfer(1)] * number)
+
+    flows = store.budgets.history(NOW_S).cash_flows
+
+    assert len(flows.unexplained_transfers) == MAX_OPEN_TRANSFERS
+    assert flows.unexplained_increases_raw == ((LEDGER_WETH.address, number),)
+
+
 def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) -> None:
     record_transfers(store, transfer(5), transfer(-2), transfer(7))
 

@@ -45,6 +45,13 @@ def test_refused_step_counts_once_on_its_day(store: Store) -> None:
     assert refusals(store, MIDNIGHT_S - DAY_S, MIDNIGHT_S) == 0
 
 
+def test_refusal_that_waits_for_the_next_write_counts(store: Store) -> None:
+    with store.db.queueing():
+        record_step(store, "waits", MIDNIGHT_S, OutcomeKind.REFUSED)
+
+        assert refusals(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 1
+
+
 def test_refusals_stay_counted_once_their_steps_are_deleted(store: Store) -> None:
     for number in range(30):
         record_step(store, f"s{number}", MIDNIGHT_S + number, OutcomeKind.REFUSED)
