@@ -71,6 +71,8 @@ def reason_for(step: StepInput, weights_bps: tuple[int, ...], skipped: str = "WE
 
 
 NEED = step_without_cheap_route(NEEDS_WETH)
+EXCESS = step_without_cheap_route({"WBTC": 46_000, "WETH": 35_000, "USDC": 19_000})
+"""WETH is two points above its band, the others are inside theirs."""
 HALFWAY = step_without_cheap_route(NEEDS_WETH, Every(3_600), destination=Destination.HALFWAY)
 """Under a schedule the excess is the distance from the target: 10 points in all, of which the goal removes five, 2.5 of WETH."""
 SKEWED_POOL = v2_pool(token("WBTC"), token("WETH"), price_of("WBTC") / price_of("WETH") * Fraction(98, 100), 10**6, fee_pips=500)
@@ -84,6 +86,8 @@ UNMOVED = (5_490, 2_500, 2_010)
         pytest.param(NEED, (5_391, 2_599, 2_010), "WETH", ALLOWED_PHRASE, True, id="a bp more than half is left"),
         pytest.param(NEED, (5_390, 2_600, 2_010), "WETH", ALLOWED_PHRASE, False, id="exactly half is left"),
         pytest.param(NEED, (5_390, 2_599, 2_011), "WETH", ALLOWED_PHRASE, False, id="USDC a bp above near target pays for it"),
+        pytest.param(EXCESS, (4_609, 3_401, 1_990), "WETH", ALLOWED_PHRASE, True, id="USDC near target takes nothing"),
+        pytest.param(EXCESS, (4_610, 3_401, 1_989), "WETH", ALLOWED_PHRASE, False, id="USDC a bp below near target takes it"),
         pytest.param(NEED, UNMOVED, "WETH", ALLOWED_PHRASE, True, id="all is left"),
         pytest.param(with_limits(NEED, plan_cost_bps=59), UNMOVED, "WETH", ALLOWED_PHRASE, True, id="a bp below the route"),
         pytest.param(with_limits(NEED, plan_cost_bps=60), UNMOVED, "WETH", ALLOWED_PHRASE, False, id="the route is allowed"),

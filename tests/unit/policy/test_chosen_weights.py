@@ -278,7 +278,7 @@ def test_initial_weights_decide_before_the_first_allocation() -> None:
 def test_last_allocation_stands_for_its_max_age() -> None:
     step = weighed(allocator(AllocationMethod.HRP, initial_weights=InitialWeights.TARGETS), recorded(moves()))
     first = chosen_of(step)
-    later_step = apply_effective_targets(later(step, 20 * DAY_S, first))
+    later_step = apply_effective_targets(later(step, 21 * DAY_S, first))
     assert dict(first.weights_bps) == {asset.token.address: asset.target_bps for asset in later_step.effective_assets}
     assert later_step.history.allocation == first
     assert any("no new weights" in wish and "the last ones" not in wish for wish in later_step.targets.reasons)

@@ -126,6 +126,14 @@ def test_taken_cash_never_exceeds_the_limit(held_raw: int, changes: list[int], l
 def test_changed_limit_takes_from_or_returns_to_the_rest(cash: int, limit: int, unused: int) -> None:
     capped_step = with_unused_cash_reserved(cash_step(cash, raw(limit, USDC), weth=500), memory(account(1_000, 4_000)))
     assert capped_step.history.cash_flows.cash.unused_raw == raw(unused, USDC)
+    assert capped_step.history.cash_flows.cash.account.unused_raw == raw(unused, USDC)
+
+
+def test_increase_that_an_exit_sold_counts_as_cash_rounded_up() -> None:
+    weth = token("WETH").address
+    prices = {weth: Fraction(1, 2), USDC.address: Fraction(1)}
+    increases = cash_limit.increases_after_sales({weth: 4, USDC.address: 9}, cash_step(0).portfolio, {weth: 7}, prices)
+    assert increases == {weth: 7, USDC.address: 2}
 
 
 def test_record_cash_refuses_a_stale_or_unexplained_account() -> None:

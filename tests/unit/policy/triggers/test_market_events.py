@@ -114,6 +114,13 @@ def test_drawdown_is_answered_once() -> None:
     assert isinstance(decide(step_with_trigger(FALL, 1_199, done)).decision, Rebalance)
 
 
+@pytest.mark.parametrize(("early_s", "fires"), [(0, True), (1, False)])
+def test_drawdown_counts_a_high_at_the_start_of_its_window(early_s: int, fires: bool) -> None:
+    high = points([2_500], until_s=NOW_S - DAY_S - early_s)
+    decision = decide(step_with_trigger(FALL, 1_999, history(prices=high + points(FLAT[:20])))).decision
+    assert isinstance(decision, Rebalance if fires else Hold)
+
+
 def test_drawdown_watches_its_tokens_or_all() -> None:
     prices = points(FLAT)
     elsewhere = replace(FALL, tokens=(token("WBTC").address,))

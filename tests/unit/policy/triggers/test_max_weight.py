@@ -162,6 +162,19 @@ def test_max_weight_reduces_strategies_together() -> None:
     assert codec.loads(StepInput, codec.dumps(step)) == step
 
 
+def test_reduction_goal_ends_at_a_target_near_the_limit() -> None:
+    """LINK is above its target too, so that less lacks than WETH has to sell."""
+    weth, usdc = decide(step_between_reviews(Every(28 * DAY_S))).drifts
+    link = replace(weth, token=token("LINK").address, share=Fraction(32, 100), target_bps=3_000, max_bps=None)
+    drifts = [
+        replace(weth, share=Fraction(60, 100), target_bps=4_000, max_bps=4_001),
+        replace(usdc, share=Fraction(8, 100), target_bps=3_000),
+        link,
+    ]
+    goal = {weight.token: weight.low for weight in bands.reduction_goal(drifts).weights}
+    assert goal == {WETH: Fraction(40, 100), USDC: Fraction(28, 100), link.token: Fraction(32, 100)}
+
+
 @pytest.mark.parametrize("weth_usd", [6_400, 9_900])
 def test_reduction_goal_moves_the_excess_to_what_lacks(weth_usd: int) -> None:
     drifts = decide(step_between_reviews(Every(28 * DAY_S), weth_usd)).drifts
