@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from agent.chain.endpoints import EndpointPool
 from agent.chain.providers.endpoint import EndpointProvider
-from agent.chain.rpc import RpcFault
+from agent.chain.rpc import RpcFault, Transport
 from agent.chain.snapshot import ChainReader
 from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, OperatorNeeded, Retryable
@@ -16,7 +17,7 @@ from agent.localchain import LocalChain, run_anvil
 from agent.localchain.nodes import free_port
 from tests.support.endpoints import Reply, passing_on, pools, reader, serve, tokens, watch
 from tests.support.fakes.clock import START_S, FakeClock, forbid_sleep
-from tests.support.fakes.transport import RecordingTransport
+from tests.support.fakes.transport import RecordingTransport, behind
 from tests.support.text import raises_code
 from tests.support.worlds import ANVIL_OFTEN
 
@@ -164,6 +165,43 @@ def test_endpoint_down__is_named_and_enough_others_go_on(anvil_chain: LocalChain
     assert [(q.subject, q.address) for q in snapshot.unreadable_items] == [("endpoint", "gamma")]
     with raises_code(Retryable, "operators", "gamma"):
         reader(anvil_chain, alpha, down, min_operators=2).snapshot()
+
+
+def patient_reader(chain: LocalChain, *lines: Transport) -> ChainReader:
+    """Return a reader for two operators that waits for all of them."""
+    return ChainReader(EndpointPool(lines, 2, grace_s=10, max_lag_blocks=3), chain.chain_id, watch(chain), chain.clock, 2)
+
+
+def test_slow_operator__outvotes_a_liar_at_the_block_before(anvil_chain: LocalChain) -> None:
+    anvil_chain.mine(2)
+    liar = RecordingTransport(
+        anvil_chain.transport, "liar", change=lambda method, _, answer: hex(7) if method == "eth_getBalance" else answer
+    )
+    slow = RecordingTransport(anvil_chain.transport, "slow", ask=behind(anvil_chain.transport, 1))
+    snapshot = patient_reader(anvil_chain, local(anvil_chain, "alpha"), liar, slow).snapshot()
+    assert snapshot.head.number == anvil_chain.w3.eth.block_number - 1
+    assert snapshot.operators == ("alpha", "slow")
+
+
+@pytest.mark.parametrize(("lag_blocks", "named"), [(3, []), (4, ["slow"])])
+def test_endpoint_behind__is_named_beyond_the_lag(anvil_chain: LocalChain, lag_blocks: int, named: list[str]) -> None:
+    anvil_chain.mine(5)
+    slow = RecordingTransport(anvil_chain.transport, "slow", ask=behind(anvil_chain.transport, lag_blocks))
+    snapshot = patient_reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), slow).snapshot()
+    assert [item.address for item in snapshot.unreadable_items] == named
+
+
+def test_lower_fees_of_an_operator_count(anvil_chain: LocalChain) -> None:
+    methods = ("eth_maxPriorityFeePerGas", "eth_gasPrice")
+
+    def offering(operator: str, wei: int) -> RecordingTransport:
+        return RecordingTransport(
+            local(anvil_chain, operator), operator, change=lambda method, _, answer: hex(wei) if method in methods else answer
+        )
+
+    lines = (offering("alpha", 3), offering("alpha", 5), offering("beta", 9))
+    snapshot = patient_reader(anvil_chain, *lines).snapshot()
+    assert (snapshot.priority_fee_wei, snapshot.gas_price_wei) == (3, 3)
 
 
 def test_an_endpoint_that_locks_us_out_needs_the_operator(anvil_chain: LocalChain) -> None:

@@ -19,6 +19,7 @@ from agent.localchain import LocalChain
 from agent.model import Snapshot
 from tests.support.agents import agent_config
 from tests.support.endpoints import tokens, watch
+from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.transport import RecordingTransport
 
 STRANGER = "0x" + "22" * 20
@@ -51,6 +52,20 @@ def test_each_of_three_wallets_gets_what_it_would_read_alone(anvil_chain: LocalC
     assert shared == alone
     assert [len(snapshot.pools) for snapshot in shared] == [len(scope.pools) for scope in scopes]
     assert [snapshot.owner for snapshot in shared] == [scope.owner for scope in scopes]
+
+
+@pytest.mark.parametrize(("age_s", "request_count"), [(0, 0), (5, 0), (6, 2), (-1, 2)])
+def test_reading_that_is_offered__counts_once_for_five_seconds(anvil_chain: LocalChain, age_s: int, request_count: int) -> None:
+    scope = watch(anvil_chain)
+    shared_reader = block_reader(anvil_chain)
+    (reading,) = shared_reader.read([scope])
+    line = RecordingTransport(anvil_chain.transport, "counted")
+    own_reader = ChainReader((line,), anvil_chain.chain_id, scope, FakeClock(reading.now_s + age_s), 1)
+    own_reader.offer(shared_reader, reading)
+    own_reader.snapshot()
+    assert line.request_count == request_count
+    own_reader.snapshot()
+    assert line.request_count == request_count + 2
 
 
 def test_fifty_wallets__take_two_requests_and_their_own_items(anvil_chain: LocalChain) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.chain.refusals import REMEDIES, RefusalKind, refusal_kind
+from agent.chain.refusals import REMEDIES, RefusalKind, is_revert, refusal_kind
 from agent.chain.rpc import RpcFault
 
 MESSAGES = {
@@ -50,6 +50,20 @@ def test_a_message_of_a_node_has_its_kind_and_a_remedy(message: str, kind: Refus
     assert refusal_kind(RpcFault(-32000, message)) is kind
     assert refusal_kind(RpcFault(-32000, f"rpc error: {message.upper()}.")) is kind
     assert bool(REMEDIES.get(kind)) == (kind not in (RefusalKind.KNOWN, RefusalKind.NONCE_LOW))
+
+
+@pytest.mark.parametrize(
+    ("fault", "reverted"),
+    [
+        pytest.param(RpcFault(-32000, "server error", "0x"), False, id="no data"),
+        pytest.param(RpcFault(-32000, "server error", "0x08"), True, id="data"),
+        pytest.param(RpcFault(3, "server error"), True, id="code of geth"),
+        pytest.param(RpcFault(-32000, "execution reverted"), True, id="message"),
+        pytest.param(RpcFault(-32000, "EVM error: database error"), False, id="fault of the node"),
+    ],
+)
+def test_revert_is_known_by_code_data_or_message(fault: RpcFault, reverted: bool) -> None:
+    assert is_revert(fault) is reverted
 
 
 @pytest.mark.parametrize(

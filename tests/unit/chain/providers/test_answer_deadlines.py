@@ -103,5 +103,6 @@ def test_session__late_body_after_prompt_headers__is_read_whole() -> None:
 
     with listener, RedirectFreeSession() as session:
         threading.Thread(target=answer, daemon=True).start()
-        response = session.get(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout=TIMEOUT_S)
+        response = session.get(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout=TIMEOUT_S, stream=True)
+        assert response.raw.connection.sock.gettimeout() == TIMEOUT_S, "each read of the body has the whole time"
         assert response.text == "answer"

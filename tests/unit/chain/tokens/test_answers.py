@@ -46,7 +46,11 @@ def test_a_symbol_of_32_bytes_is_read() -> None:
     assert read(uint_word(18), b"MKR".ljust(32, b"\0"))[0].symbol == "MKR"
 
 
-@pytest.mark.parametrize("answer", [symbol("AAA", offset=64), symbol("AAA", length=33), b""])
+def test_a_symbol_without_padding_is_read() -> None:
+    assert read(uint_word(18), symbol("AAA")[:67])[0].symbol == "AAA"
+
+
+@pytest.mark.parametrize("answer", [symbol("AAA", offset=64), symbol("AAA", length=33), symbol("AAA")[:66], b""])
 def test_a_token_whose_symbol_is_none_is_shown_by_its_address(answer: bytes) -> None:
     assert read(uint_word(18), answer)[0].symbol != "AAA"
 
