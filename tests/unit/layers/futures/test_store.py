@@ -45,8 +45,10 @@ def grant_of(action: FuturesAction, **terms: object) -> FuturesGrant:
     return FuturesGrant(action, UNREAD_ACCOUNT, **terms)
 
 
-def end_order(store: Store, nonce: int, layer_grant: FuturesGrant, status: int = FILLED, turnover: int = 0) -> None:
-    """Send an order that ends, and book it at its nonce in seconds after the start."""
+def end_order(
+    store: Store, nonce: int, layer_grant: FuturesGrant, status: int = FILLED, turnover: int = 0, after_s: int | None = None
+) -> None:
+    """Send an order that ends, and book it `after_s` after the start, without it its nonce in seconds."""
     tx_hash = f"0x{nonce:064x}"
     whole_grant = replace(grant(IntentKind.FUTURES), layer_grant=layer_grant)
     intent = store.journal.add_intent("s", IntentKind.FUTURES, tx(nonce), whole_grant, "order", START_S, None)
@@ -54,7 +56,7 @@ def end_order(store: Store, nonce: int, layer_grant: FuturesGrant, status: int =
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}", status))
     intent = store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
-    store.budgets.book_intent(intent, Fraction(turnover), Fraction(0), 0, START_S + nonce)
+    store.budgets.book_intent(intent, Fraction(turnover), Fraction(0), 0, START_S + (nonce if after_s is None else after_s))
 
 
 def state(store: Store) -> FuturesState:
@@ -109,6 +111,13 @@ def test_hedges_are_those_of_the_newest_order_that_trades(
     end_order(store, 2, grant_of(action), status)
 
     assert state(store).hedges == hedges
+
+
+def test_newest_of_two_orders_in_a_second__is_the_later_intent(store: Store) -> None:
+    for nonce, hedges in enumerate([(HEDGE,), ()]):
+        end_order(store, nonce, grant_of(SHORT, hedges=hedges), after_s=1)
+
+    assert state(store).hedges == ()
 
 
 @pytest.mark.parametrize(

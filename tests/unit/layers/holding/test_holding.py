@@ -255,6 +255,13 @@ def test_holding__trade_whose_bought_token_is_unknown__holds_all(store: Store) -
     assert read_memory(step, store).bought_s_by_token == tuple(sorted(((WETH, START_S), (WBTC, START_S))))
 
 
+def test_holding__trade_whose_bought_token_is_unknown__keeps_later_purchases(store: Store) -> None:
+    book(store, 0, START_S + 5, outgoing_transfer(USDC), came(WETH))
+    store.balances.record_prior_day((external("0x01", START_S, 9),), 2)
+    step = overweight(None).with_config(HoldingConfig((WETH, WBTC), NOW_S - START_S + 1))
+    assert dict(read_memory(step, store).bought_s_by_token) == {WETH: START_S + 5, WBTC: START_S}
+
+
 def test_step__reads_purchases_of_its_settings_and_native_coin(store: Store) -> None:
     book(store, 0, NOW_S - 5, outgoing_transfer(USDC), came(WETH))
     book(store, 1, NOW_S - 4, outgoing_transfer(USDC), came(WBTC))

@@ -137,6 +137,13 @@ def test_signal_that_fails_gives_no_targets_and_the_reason(
     assert (answer.why, answer.spot_ppm) == (why, None)
 
 
+def test_signal_has_its_own_time_besides_that_of_a_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
+    install(monkeypatch, tmp_path, ENTRY, GOOD)
+    monkeypatch.setattr("agent.layers.signals.host.START_ALLOWANCE_S", 0)
+
+    assert answer_of(host, signal_step(replace(SIGNAL, timeout_s=20))).why == ""
+
+
 def test_signal_that_failed_runs_in_a_new_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
     """The process whose answer is too long goes on and is ended."""
     mark = tmp_path / "pid"

@@ -284,7 +284,9 @@ def test_store__returns_what_it_got_and_is_never_overwritten(store: Store) -> No
     store.layer_repository(StrategyStore).record_states([state], {"up": NavPoint(7_300, 12, 13)}, 1)
     store.layer_repository(StrategyStore).record_states([replace(state, reason="old")], {}, 0)
     assert store.layer_repository(StrategyStore).ledger().states == (state,)
-    assert store.layer_repository(StrategyStore).nav_points("up", 0) == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
+    for since_s in (0, 7_200):
+        points = store.layer_repository(StrategyStore).nav_points("up", since_s)
+        assert points == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
     assert (
         store.layer_repository(StrategyStore).nav_points("up", 7_201) == () == store.layer_repository(StrategyStore).nav_points("down", 0)
     )

@@ -233,6 +233,17 @@ def test_snapshots_compare_only_balances_read_in_both(store: Store) -> None:
     assert totals.loss < amount1_raw * PRICE1 + ROUNDING
 
 
+def test_snapshots_count_a_position_that_stays_on_both_sides(store: Store) -> None:
+    other = replace(POSITION, token_id=43)
+    step = step_with(POSITION, other)
+    received_raw = payout(withdrawal())
+    add_mined(store, withdrawal(), received_raw, step_json=codec.dumps(step))
+
+    after = step_after(1, received_raw, lambda after: with_snapshot(after, positions=(*after.snapshot.positions, other)))
+
+    assert settle(store, step, after).loss == pytest.approx(0, abs=ROUNDING)
+
+
 def test_snapshots_that_are_better_hide_no_loss_of_the_receipt(store: Store) -> None:
     amount0_raw, amount1_raw = payout(withdrawal())
     add_mined(store, withdrawal(), (amount0_raw, amount1_raw // 2))
