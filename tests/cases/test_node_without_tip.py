@@ -9,11 +9,13 @@ import pytest
 from agent.app.money import shutdown
 from agent.app.start.doctor.checks import doctor as api_doctor
 from agent.config.networks import typical_fees
+from agent.errors import NotAccepted
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from tests.support.agents import ROOMY, agent_on, allow, fund, reopened_agent, require_rebalance, trusted_config, yes
 from tests.support.scenes import HOUR_S, scene_on
+from tests.support.text import raises_code
 from tests.support.tips import GWEI, NAMELESS, NO_METHOD, WORDINGS, DemandingNode, serving_demands
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -111,13 +113,12 @@ def test_no_demand_raises_the_tip_above_the_owners_bounds(
     node = DemandingNode(anvil_chain.transport, needed)
     fund(anvil_chain, HELD)
     with agent_on(anvil_chain, tmp_path, {**ROOMY, "limits.gas_price": gas_price}, TARGETS, [node.transport]) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes)
         if not guard:
-            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+            require_rebalance(agent)
             return
-        assert outcome.kind is OutcomeKind.REFUSED
-        assert [verdict.guard for verdict in outcome.failed_verdicts] == [guard]
-        assert f"{needed} wei" in outcome.reason
+        with raises_code(NotAccepted, guard, f"{needed} wei") as refused:
+            agent.rebalance(send=True, confirm=yes)
+        assert [verdict.guard for verdict in refused.value.verdicts if not verdict.passed] == [guard]
         assert all(not intent.succeeded for intent in agent.context.store.journal.intents())
 
 
