@@ -57,6 +57,7 @@ def resume_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     store = ports.store
     if (cycle := _open_cycle(store, request)) is None:
         return None
+    cycle = _at_executed_proposal(store, cycle)
     step_intents = _sent_together(store, cycle)
     if names_amount(request):
         _require_none_open(step_intents)
@@ -97,6 +98,7 @@ def close_cycle(
     transaction is open, and after a trade until that `is_reported`: the repeated command reports it.
     """
     if names_amount(request) and (cycle := store.cycles.find_open_cycle()) is not None:
+        cycle = _at_executed_proposal(store, cycle)
         step_intents = _sent_together(store, cycle)
         if _open_intents(step_intents) or (not is_reported and _has_traded(cycle, step_intents)):
             return
@@ -142,6 +144,20 @@ def _sent_together(store: Store, cycle: Cycle) -> tuple[Intent, ...]:
     if not trade_nonces:
         return step_intents
     return tuple(intent for intent in step_intents if intent.tx.nonce in trade_nonces)
+
+
+def _at_executed_proposal(store: Store, cycle: Cycle) -> Cycle:
+    """Return the cycle with the step whose proposal was executed after all as its sending step, if
+    the repeated command has proposed another at its nonce.
+    """
+    step_intents = _sent_together(store, cycle)
+    if any(intent.receipt is not None for intent in step_intents):
+        return cycle
+    for nonce in dict.fromkeys(intent.tx.nonce for intent in step_intents):
+        for intent in store.journal.intents_at(nonce):
+            if intent.receipt is not None and store.steps.cycle_id(intent.step_id) == cycle.id:
+                return replace(cycle, sending_step_id=intent.step_id)
+    return cycle
 
 
 def _is_trade(intent: Intent) -> bool:

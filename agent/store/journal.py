@@ -158,6 +158,12 @@ class StepStore:
             row = first_row(db, select(StepRow).where(StepRow.id == step_id), StepRow)
             return None if row is None else database.step_record(row)
 
+    def cycle_id(self, step_id: str) -> str | None:
+        """Return the id of a step's cycle; None if it has none, or the step is unknown."""
+        self.db.flush()
+        with self.db.read("read the cycle of a step") as db:
+            return db.scalar(select(StepRow.cycle_id).where(StepRow.id == step_id))
+
     def newest_input(self) -> StepInput | None:
         """Return the input of the newest step; None without steps."""
         for step_summary in self.newest(1):

@@ -536,8 +536,8 @@ def test_swap_replaced_by_a_foreign_transaction__is_planned_again(worlds: Worlds
     assert len(world.asked) == asked + 1, "what was confirmed for another wallet is confirmed again"
 
 
-def test_proposed_swap_that_expired__is_planned_again(worlds: Worlds) -> None:
-    world = worlds(NO_STOP)
+def propose_and_expire(world: MortalWorld, request: PlanRequest = SWAP) -> Intent:
+    """Carry out a request whose proposal nobody signs in time; return that proposal."""
     run = world.run
 
     def propose(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
@@ -547,10 +547,37 @@ def test_proposed_swap_that_expired__is_planned_again(worlds: Worlds) -> None:
 
     world.run = propose  # type: ignore[method-assign]
     with pytest.raises(Retryable, match="proposed"):
-        world.begin(SWAP)
+        world.begin(request)
     world.run = run  # type: ignore[method-assign]
     (proposed,) = world.store.journal.open_intents()
-    world.store.journal.advance(proposed.id, IntentState.CANCELLED, NOW_S, event=IntentEvent.DROP)
+    return world.store.journal.advance(proposed.id, IntentState.CANCELLED, NOW_S, event=IntentEvent.DROP)
+
+
+def test_proposed_swap_that_expired__is_planned_again(worlds: Worlds) -> None:
+    world = worlds(NO_STOP)
+    propose_and_expire(world)
+    assert world.begin(SWAP).kind is OutcomeKind.DONE
+    assert world.sold == LINK_SALE
+
+
+@pytest.mark.parametrize("later", [0, 1, 2])
+def test_expired_proposal_executed_after_all__is_reported(worlds: Worlds, later: int) -> None:
+    """Its signers executed it although the repeated command had proposed another at its nonce."""
+    world = worlds(NO_STOP)
+    expired = propose_and_expire(world)
+    for _ in range(later):
+        propose_and_expire(world)
+    record_sent(world.store.journal, expired, "0xe", NOW_S)
+    mine(world, replace(expired, tx_hash="0xe"))
+    require_reported(world, ())
+
+
+def test_expired_proposal_of_another_request__is_no_trade_of_this_one(worlds: Worlds) -> None:
+    world = worlds(NO_STOP)
+    expired = propose_and_expire(world, Swap(LINK.address, USDC.address, 50 * 10**18))
+    propose_and_expire(world)
+    record_sent(world.store.journal, expired, "0xe", NOW_S)
+    mine(world, replace(expired, tx_hash="0xe"))
     assert world.begin(SWAP).kind is OutcomeKind.DONE
     assert world.sold == LINK_SALE
 
