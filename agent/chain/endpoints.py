@@ -107,7 +107,9 @@ class EndpointHealth:
         self._why = why
 
     def record_lag(self, why: str) -> None:
-        """Record a lag. The endpoint's answers about blocks do not count until it has caught up."""
+        """Record a lag: it is shown, and its score falls. The endpoint is asked on, because one that
+        makes up a newer block lets the honest ones lag.
+        """
         self.blame(why)
         self.is_lagging = True
 
@@ -173,7 +175,7 @@ T = TypeVar("T")
 GRACE_S = 2.0
 """Grace period for the remaining endpoints once enough have agreed."""
 MAX_LAG_BLOCKS = 3
-"""Largest lag of an endpoint in blocks before it is excluded (chain.max_lag_blocks)."""
+"""Largest lag of an endpoint in blocks before it counts as lagging (chain.max_lag_blocks)."""
 
 
 class EndpointResting(Retryable):
@@ -254,7 +256,8 @@ class EndpointPool:
     """The endpoints of the config.
 
     `min_operators` different operators must agree before money moves. An endpoint more than
-    `max_lag_blocks` behind the others is excluded and reported; a smaller lag is tolerated.
+    `max_lag_blocks` behind the others is reported, and no trade is signed unless enough operators
+    are nearer; a smaller lag is tolerated.
     `data_fee_kind` is the kind of data fee that receipts of the chain report. `now_s` is the local
     clock and `monotonic_s` one that nobody sets, if there is one; `chain_time` decides by them
     whether a block is too old.

@@ -431,11 +431,11 @@ def build_quoter(
 class EvidenceGatherer:
     """Implements ports.EvidenceSource.
 
-    `read_kill_switch` reads the kill switch as (paused, reason), after everything else; a failed
-    read counts as paused (T14). `read_pins` reads the (address, code hash) pairs of `trimtab
-    trust`. `quoter` is None without a second source; the guard then refuses unless it is off.
-    `min_operators` must agree; endpoints of one operator count once (T2). `screen_tokens` tests the
-    transfers of the plan's tokens.
+    `read_kill_switch` reads the kill switch as (paused, reason), after everything else; if it
+    raises, `Evidence.paused` is None, which its guard refuses like a pause (T14). `read_pins` reads
+    the (address, code hash) pairs of `trimtab trust`. `quoter` is None without a second source; the
+    guard then refuses unless it is off. `min_operators` must agree; endpoints of one operator count
+    once (T2). `screen_tokens` tests the transfers of the plan's tokens.
     """
 
     read_kill_switch: Callable[[], tuple[bool, str]]
@@ -479,5 +479,5 @@ class EvidenceGatherer:
             return self.read_kill_switch()
         except TrimtabError as error:
             return None, error.message
-        except Exception as error:  # any failure to read the kill switch counts as paused
+        except Exception as error:  # whatever fails, it is unknown, and refused
             return None, failure_words(error)

@@ -54,6 +54,14 @@ def test_the_newest_block_near_which_enough_operators_are_counts(
     assert pool_state(*heights) == expected
 
 
+@pytest.mark.parametrize("heights", [(100, 99, 50), (10**9, 100, 50), (10**9, 50, 49)], ids=["one lags", "two lag", "two lag behind a lie"])
+def test_lagging_endpoint__is_asked_on(heights: tuple[int, int, int]) -> None:
+    """An operator that makes up a newer block lets the honest ones lag."""
+    panel, newest = at(*zip("abc", heights, strict=True))
+    check_heights(panel, newest, sorted(heights)[1], NOW_S)
+    assert panel.ask(lambda endpoint: endpoint.operator).operators == {*"abc"}
+
+
 def test_lone_operator__is_believed_only_if_its_endpoints_agree() -> None:
     assert pool_state(("a", 100), ("a", 98), minimum=1) == (98, True, [GOOD, GOOD])
     assert pool_state(("a", 100), ("a", 50), minimum=1) == (50, False, [GOOD, LAGS])
