@@ -386,15 +386,22 @@ def adopt(
         require_answerable(yes)
         note("Stop every other program that uses this wallet: two senders could trade twice.")
         if not ask("Continue from the chain's current nonce?"):
-            emit({"nonce": None}, as_json, lambda: say("Nothing was adopted."))
+            emit({"nonce": None, "released": []}, as_json, lambda: say("Nothing was adopted."))
             raise typer.Exit(EXIT_REFUSED)
+    from agent.app.records import maintenance
+
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT):
-        document = {"nonce": agent.resync_nonce(nothing_lost=nothing_lost)}
-    emit(
-        document,
-        as_json,
-        lambda: say(f"Adopted: the next transaction has nonce {document['nonce']}."),
-    )
+        document = maintenance.adopt(agent, nothing_lost=nothing_lost)
+
+    def show() -> None:
+        say(f"Adopted: the next transaction has nonce {document['nonce']}.")
+        for number in document["released"]:
+            say(
+                f"Withdrawal {number} is released, and a transaction that the store does not know may"
+                " have paid it: look for it before you withdraw again."
+            )
+
+    emit(document, as_json, show)
 
 
 def _show_versions(document: Document) -> None:

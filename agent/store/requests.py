@@ -48,6 +48,9 @@ from agent.store.tables import IntentRow, PayoutAddressRow, RequestRow
 from agent.store.transitions import NONCE_USED_STATES, OPEN_STATES
 from agent.units import NATIVE
 
+ADOPTION_RELEASE_PREFIX = "adoption-release:"
+"""Begin of the key of a fact: when the withdrawal of the number that follows was released."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestStore:
@@ -109,6 +112,16 @@ class RequestStore:
         with self.db.read("read the requests") as db:
             state = db.scalar(select(RequestRow.state).where(RequestRow.seq == request_number))
             return bool(state == RequestState.RELEASED.value)
+
+    def released_by_adoption(self) -> frozenset[int]:
+        """Return the numbers of the withdrawals that were released when a nonce was adopted: a
+        transaction that the store does not know may have paid them.
+        """
+        with self.db.read("read the requests") as db:
+            return frozenset(
+                int(key.removeprefix(ADOPTION_RELEASE_PREFIX))
+                for key, _ in database.facts_with_prefix(db, ADOPTION_RELEASE_PREFIX)
+            )
 
     def redirect(self, request_number: int, payout_address: str | None) -> None:
         """Set or clear the payout address of a withdrawal, unless it has ended in the meantime.
@@ -224,6 +237,7 @@ def release_withdrawals(db: Connection, now_s: int) -> None:
     """Release open withdrawals, because an unknown transaction of the wallet may have paid them."""
     for row in all_rows(db, _select_open_withdrawals(), RequestRow):
         _end_request(db, row.seq, RequestState.RELEASED, now_s)
+        database.write_facts(db, {f"{ADOPTION_RELEASE_PREFIX}{row.seq}": now_s})
 
 
 def active_stop(db: Connection) -> OwnerRequest | None:

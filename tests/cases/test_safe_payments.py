@@ -17,7 +17,7 @@ from agent.app.documents.status import status_document
 from agent.app.money import hard_pause, transfers
 from agent.app.records import maintenance
 from agent.app.withdrawals.withdrawal_run import WithdrawalReport
-from agent.chain.safe import SafeContract
+from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
@@ -298,6 +298,24 @@ def test_payment_of_a_released_withdrawal__is_not_repeated_unasked(
         assert list_payments(capfd, monkeypatch, loaded.path) == ["released", tx_hash]
         assert "released, then paid" in in_process(capfd, monkeypatch, "withdraw", "--config", str(loaded.path)).out
         with raises_code(Refused, "repeated_payment", "withdrawal 1", "released", tx_hash):
+            withdraw_again(agent)
+
+
+def test_payment_that_no_endpoint_shows__is_not_repeated_unasked_after_the_adoption(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        safe.execute(proposal_file(agent))
+        with monkeypatch.context() as patch:
+            patch.setattr(SafeOwnersSigner, "mined_at_nonce", lambda *_: None)
+            with raises_code(Retryable, "lag"):
+                agent.rebalance(send=True, confirm=yes)
+            adopted = in_process(capfd, monkeypatch, "adopt", "--yes", "--config", str(loaded.path))
+        assert mentions(adopted.out, "nonce 1", "Withdrawal 1 is released", "may have paid it")
+        assert withdrawal_states(agent) == [RequestState.RELEASED]
+        with raises_code(Refused, "repeated_payment", "withdrawal 1", "may have paid", "--again"):
             withdraw_again(agent)
 
 

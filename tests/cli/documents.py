@@ -43,7 +43,7 @@ DOCUMENTS: dict[str, Any] = {
     "txs": records.TransactionsDocument,
     "cancel": records.CancelledTransactionsDocument | records.PendingTransactionsDocument,
     "reconcile": records.SettledTransactionsDocument | records.PendingTransactionsDocument,
-    "adopt": mapping_documents.AdoptedNonceDocument,
+    "adopt": records.AdoptedNonceDocument,
     "flows": records.TransfersDocument,
     "flows confirm": records.ConfirmedTransfersDocument,
     "pnl": records.ProfitDocument,

@@ -20,10 +20,6 @@ from agent.app.documents.research import (
 from agent.app.documents.status import MinimumTotalDocument
 
 
-class AdoptedNonceDocument(TypedDict):
-    nonce: int | None
-
-
 class WithdrawalsDocument(TypedDict):
     withdrawals: list[WithdrawalRequestDocument]
 

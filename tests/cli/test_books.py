@@ -77,6 +77,7 @@ def test_store__is_copied_checked_put_back_and_adopted(desk: Desk, tmp_path: Pat
     desk.run("resume")
     assert desk.ask("status")["paused"] is True
     adopted = desk.ask("adopt", "--yes")
+    assert adopted["released"] == []
     assert adopted["nonce"] == int(desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "latest"), 16)
     assert desk.ask("status")["paused"] is False
 

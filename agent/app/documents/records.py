@@ -223,6 +223,15 @@ class TracedTransactionDocument(JournalledTransactionDocument):
     order: NotRequired[OpenOrderDocument]
 
 
+class AdoptedNonceDocument(TypedDict):
+    """The adopted nonce (None: none was adopted), and the numbers of the withdrawals that it
+    released.
+    """
+
+    nonce: int | None
+    released: list[int]
+
+
 class JournalStateDocument(TypedDict):
     waiting: int
     confirming: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from agent.errors import ErrorCode, Refused
 from agent.model import OwnerRequest, Payment, RequestKind, RequestState
@@ -11,6 +11,10 @@ from agent.units import BPS
 RECENT_S = 3_600
 """Seconds after its request and its end in which a paid withdrawal is still compared: a command that
 was interrupted, or lost its answer, is repeated within them.
+"""
+UNKNOWN_PAYMENT_S = 30 * 86_400
+"""Seconds in which a withdrawal is compared that an unknown transaction may have paid: the payouts of
+the last 24 h are unknown too, so that it is often requested again a day later.
 """
 SHARE_TOLERANCE_BPS = 500
 """Difference of an amount up to which payments of several assets are equal, because their amounts
@@ -25,13 +29,22 @@ def find_repeated(
     now_s: int,
     paid_of_released: Mapping[int, Sequence[Payment]] | None = None,
     pro_rata_raw: int = 0,
+    released_by_adoption: Container[int] = (),
 ) -> OwnerRequest | None:
     """Return the newest request that pays the same to the same address, or sets it aside: an open
     one, or one paid that was requested or ended at most RECENT_S before the chain time `now_s`; or a
     released one with recent payments, which `paid_of_released` has by number of the request, if one
-    is among these. A share of every asset is the same if its total `pro_rata_raw` is. None without
-    one.
+    is among these; or one of `released_by_adoption`, numbers of requests that an unknown transaction
+    may have paid, within UNKNOWN_PAYMENT_S. A share of every asset is the same if its total
+    `pro_rata_raw` is. None without one.
     """
+
+    def is_compared(request: OwnerRequest) -> bool:
+        past_s = now_s - max(request.asked_s, request.ended_s or 0)
+        if request.state is RequestState.RELEASED:
+            return past_s <= UNKNOWN_PAYMENT_S and request.id in released_by_adoption
+        return request.state is RequestState.OPEN or past_s <= RECENT_S
+
     released_payments = paid_of_released or {}
     candidates = [
         request
@@ -40,19 +53,14 @@ def find_repeated(
         and (payout_address is None or request.to in (None, payout_address))
         and (
             not {*released_payments.get(request.id, ())}.isdisjoint(payments)
-            or (_is_compared(request, now_s) and _are_equal(request.payments, payments))
+            or (is_compared(request) and _are_equal(request.payments, payments))
             or (
                 0 < pro_rata_raw == request.pro_rata_raw
-                and (_is_compared(request, now_s) or released_payments.get(request.id))
+                and (is_compared(request) or released_payments.get(request.id))
             )
         )
     ]
     return max(candidates, key=lambda request: request.id, default=None)
-
-
-def _is_compared(request: OwnerRequest, now_s: int) -> bool:
-    is_recent = now_s - max(request.asked_s, request.ended_s or 0) <= RECENT_S
-    return request.state is RequestState.OPEN or (request.state is RequestState.DONE and is_recent)
 
 
 def _are_equal(earlier_payments: Sequence[Payment], payments: Sequence[Payment]) -> bool:
@@ -83,6 +91,11 @@ def repeat_text(request: OwnerRequest | None, paid_hashes: Sequence[str] = ()) -
         return ""
     paid_in = paid_in_text(paid_hashes)
     is_partly_paid = bool(paid_in) and not all(paid_hashes)
+    if request.state is RequestState.RELEASED and not paid_in:
+        return (
+            f"withdrawal {request.id}, released when the nonce was adopted, may have paid the same in"
+            " a transaction that this store does not know"
+        )
     if request.state is not RequestState.OPEN:
         released_text = ", since released," if request.state is RequestState.RELEASED else ""
         same_text = "part of the same" if is_partly_paid else "the same"
@@ -97,6 +110,8 @@ def repeat_refusal(request: OwnerRequest, paid_hashes: Sequence[str] = ()) -> Re
     and that pay a second time. `paid_hashes` as in `paid_in_text`.
     """
     remedy = "to withdraw a second time: the same with --again"
+    if request.state is RequestState.RELEASED and not any(paid_hashes):
+        remedy = f"look for it in a block explorer; {remedy}"
     if request.state is RequestState.OPEN:
         address_option = " --to ADDRESS" if request.to is None else ""
         remedy = f"to continue it: trimtab withdraw --resume {request.id}{address_option}; {remedy}"

@@ -425,7 +425,13 @@ def withdraw(
         requests = store.requests.newest()
         paid_of_released = withdrawal_payments.paid_of_released(store, requests, now_s - RECENT_S)
         return find_repeated(
-            requests, payments, payout_address, now_s, paid_of_released, pro_rata_raw
+            requests,
+            payments,
+            payout_address,
+            now_s,
+            paid_of_released,
+            pro_rata_raw,
+            store.requests.released_by_adoption(),
         )
 
     def new_run(step: StepInput, *, settles_first: bool = False) -> WithdrawalRun:

@@ -358,3 +358,13 @@ def test_second_adoption_releases_open_withdrawals_alone(store: Store, adoptions
         store.journal.adopt_nonce(3 + number, START_S)
 
     assert states(store) == [DONE, state, OPEN]
+    released_ids = {request.id for request in store.requests.newest() if request.state is RELEASED}
+    assert store.requests.released_by_adoption() == released_ids
+
+
+def test_released_by_adoption__is_no_release_by_the_owner(store: Store) -> None:
+    store.requests.end(withdrawal(store), RELEASED, START_S)
+    number = withdrawal(store)
+    for nonce in (3, 4, 5):
+        store.journal.adopt_nonce(nonce, START_S)
+    assert store.requests.released_by_adoption() == {number}

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.app.money.repeated_withdrawals import RECENT_S, find_repeated, repeat_refusal
+from agent.app.money.repeated_withdrawals import RECENT_S, UNKNOWN_PAYMENT_S, find_repeated, repeat_refusal
 from agent.model import OwnerRequest, Payment, RequestKind, RequestState
+from tests.support.text import mentions
 
 USDC = "0x" + "a" * 40
 WETH = "0x" + "b" * 40
@@ -99,6 +100,29 @@ def test_find_repeated__compares_the_total_of_shares_whose_prices_moved(
     repeated = find_repeated([earlier], payments, HOME, NOW_S, {3: paid}, total_raw)
     assert (repeated == earlier) is is_repeated
     assert find_repeated([earlier], payments, OTHER, NOW_S, {3: paid}, total_raw) is None
+
+
+@pytest.mark.parametrize(
+    ("age_s", "payments", "is_repeated"),
+    [
+        pytest.param(0, PAID, True, id="released just before"),
+        pytest.param(UNKNOWN_PAYMENT_S, PAID, True, id="released a month ago"),
+        pytest.param(UNKNOWN_PAYMENT_S + 1, PAID, False, id="released before"),
+        pytest.param(0, (Payment(USDC, 501),), False, id="another amount"),
+    ],
+)
+def test_find_repeated__compares_what_an_unknown_transaction_may_have_paid(
+    age_s: int, payments: tuple[Payment, ...], is_repeated: bool
+) -> None:
+    earlier = request(state=RequestState.RELEASED, ended_s=NOW_S)
+    assert (find_repeated([earlier], payments, HOME, NOW_S + age_s, released_by_adoption={3}) == earlier) is is_repeated
+    assert find_repeated([earlier], payments, HOME, NOW_S + age_s, released_by_adoption={4}) is None
+
+
+def test_refusal__says_that_an_unknown_payment_is_to_be_looked_for() -> None:
+    released = request(state=RequestState.RELEASED)
+    assert mentions(str(repeat_refusal(released, ("",))), "withdrawal 3", "may have paid", "block explorer", "--again")
+    assert mentions(str(repeat_refusal(released, ("0x1", ""))), "has paid part of the same", "0x1")
 
 
 def test_find_repeated__ignores_a_stop() -> None:
