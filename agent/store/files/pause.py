@@ -194,7 +194,8 @@ class KillSwitch:
         return store_pause.paused and (store_pause.at_s or 0) >= at_s
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turn both switches on; raise PassingFault if neither can be written.
+        """Turn both switches on; raise PassingFault if neither can be written, or if a database that
+        other machines share does not take it, by which this machine alone is paused.
 
         A hard pause needs the store, which records cancels; if it cannot be written, PassingFault
         is raised and the agent is only paused softly.
@@ -244,9 +245,12 @@ class KillSwitch:
 
 def paused_here_alone_error(pause_file_path: Path, error: TrimtabError) -> PassingFault:
     """Return the error of a pause that the shared database did not take."""
+    # one that was replaced is refused; the database takes the pause of any other process
+    is_replaced = error.code == ErrorCode.LOCK
+    means = "with trimtab pause" if is_replaced else "once the database answers"
     return PassingFault(
         f"paused on this machine alone, by {pause_file_path}: {error.message}",
-        "other machines go on: pause again once the database answers, or stop their workers",
+        f"other machines go on: pause again {means}, or stop their workers",
         code=ErrorCode.PAUSE,
     )
 

@@ -19,6 +19,7 @@ from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
 from agent.execution.submitter import only_undoes
 from agent.model import IntentKind, IntentState, TokenRefusal
 from agent.store import Store
+from agent.store.files.locks import LockHeld
 from agent.store.files.pause import KillSwitch, PauseSwitch, PauseSwitchState, SharedPauseFault, pause_file
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
@@ -93,6 +94,20 @@ def test_pause_in_its_file_alone__is_of_this_machine_alone(tmp_path: Path, is_sh
     with raises_code(PassingFault, "pause", "this machine alone") if is_shared else nullcontext():
         switch.pause("owner", START_S)
     assert switch.file.exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        pytest.param(PassingFault("store: no answer", code="store"), "once the database answers", id="no answer"),
+        pytest.param(LockHeld("taken over", code="lock"), "trimtab pause", id="another process has the wallet"),
+    ],
+)
+def test_pause_that_the_shared_store_refuses__names_what_helps(tmp_path: Path, fault: TrimtabError, remedy: str) -> None:
+    switch = failing(tmp_path / "paused", SharedPauseFault(fault.message, fault.remedy, code=fault.code))
+    with pytest.raises(PassingFault) as pause_fault:
+        switch.pause("owner", START_S)
+    assert remedy in pause_fault.value.remedy
 
 
 def test_a_resume_that_the_store_does_not_take_leaves_the_file(tmp_path: Path) -> None:
