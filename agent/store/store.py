@@ -60,8 +60,8 @@ S = TypeVar("S")
 
 
 class Store:
-    """Repositories of one wallet. A database or disk failure raises OperatorNeeded without having
-    written anything.
+    """Repositories of one wallet. A method that fails has written nothing: it raises PassingFault if
+    disk, lock or network may recover by themselves, OperatorNeeded if the database is damaged.
     """
 
     def __init__(self, db: Database) -> None:
@@ -104,16 +104,17 @@ class Store:
         owner_facts = {"chain_id": str(chain_id), "wallet": self.db.wallet}
         with self.db.read("read its owner") as db:
             stored_facts = database.read_facts(db, *owner_facts, STORE_KIND_KEY)
-        stored_kind = stored_facts.pop(STORE_KIND_KEY, LIVE)
         if not stored_facts:
-            facts_to_write = (
-                owner_facts
-                if self.db.store_kind == LIVE
-                else {**owner_facts, STORE_KIND_KEY: self.db.store_kind}
-            )
             with self.db.write("write its owner") as db:
-                database.write_facts(db, facts_to_write)
-        elif any(
+                # another process may have been first
+                stored_facts = database.read_facts(db, *owner_facts, STORE_KIND_KEY)
+                if not stored_facts:
+                    kind_fact = {STORE_KIND_KEY: self.db.store_kind}
+                    is_live = self.db.store_kind == LIVE
+                    database.write_facts(db, owner_facts if is_live else owner_facts | kind_fact)
+                    return
+        stored_kind = stored_facts.pop(STORE_KIND_KEY, LIVE)
+        if any(
             stored_facts.get(fact_key, "").lower() != expected_value.lower()
             for fact_key, expected_value in owner_facts.items()
         ):
@@ -123,7 +124,7 @@ class Store:
                 "use a separate store for each wallet and chain (store.url)",
                 code=ErrorCode.STORE_OWNER,
             )
-        elif stored_kind != self.db.store_kind:
+        if stored_kind != self.db.store_kind:
             raise OperatorNeeded(
                 f"store: holds {stored_kind} data, but the command needs {self.db.store_kind} data",
                 "set store.url to the live store; only trimtab paper "
@@ -425,6 +426,9 @@ class PaperStore:
             if str(row["key"]).startswith(MARKETS_KEY_PREFIX)
         }
         with self.db.write("copy the pins") as db:
+            stored_keys = {key for key, _ in database.facts_with_prefix(db, MARKETS_KEY_PREFIX)}
+            if dropped_keys := stored_keys - market_facts.keys():
+                database.delete_facts(db, *dropped_keys)
             database.write_facts(db, market_facts)
             for model, pin_rows in models_and_rows:
                 db.execute(delete(model))

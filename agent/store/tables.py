@@ -36,7 +36,10 @@ class Base(DeclarativeBase):
 
 
 class FactRow(Base):
-    """Facts about the store itself: chain id, wallet, adopted nonce, last review."""
+    """Single facts, each under the key that a constant of its repository names: the owner of the
+    store, numbers up to which rows were counted, versions that a write expects, marks of processes
+    on PostgreSQL, small states as JSON. No seal protects them.
+    """
 
     __tablename__ = "meta"
     key: Mapped[str] = mapped_column(String(40), primary_key=True)

@@ -117,6 +117,21 @@ def test_paper__trusts_what_the_live_store_trusts_at_its_start(books: tuple[Stor
     assert not (tmp_path / "missing.db").exists()
 
 
+def test_paper__trusts_the_markets_of_the_live_store_alone(books: tuple[Store, Store], tmp_path: Path) -> None:
+    live, paper = books
+    live.trust.pin_markets("mainnet", {"ETH": 1})
+    paper.trust.pin_markets("testnet", {"ETH": 4})
+    paper.trust.record_account_mode(TOKEN, "unified", 5)
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
+    assert [paper.trust.market_numbers(network) for network in ("mainnet", "testnet")] == [{"ETH": 1}, {}]
+    live.trust.pin_markets("mainnet", {"BTC": 0})
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
+    assert paper.trust.market_numbers("mainnet") == {"BTC": 0}
+    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "missing.db"))
+    assert paper.trust.market_numbers("mainnet") == {}
+    assert paper.trust.account_mode(TOKEN) == ("unified", 5)
+
+
 def test_live_store_of_another_version__is_read_as_far_as_it_goes(books: tuple[Store, Store], tmp_path: Path) -> None:
     """A newer one has more columns, an older one lacks tables; neither is changed."""
     live, paper = books

@@ -6,17 +6,20 @@ import os
 import sqlite3
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Dialect, event, inspect
+from sqlalchemy import Connection, Dialect, event, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentKind
 from agent.store import Store, database, open_store, opening
+from agent.store.database import LIVE, PAPER
 from agent.store.postgresql.schema import creating_statements as server_statements
 from agent.store.tables import Base, FactRow, PriceRow
 from agent.store.users import UserTables
@@ -100,6 +103,38 @@ def test_a_store_of_another_wallet_or_chain_is_not_opened(tmp_path: Path, chain_
 
     with raises_code(OperatorNeeded, "store_owner", WALLET, CHAIN_ID):
         store_in(tmp_path, chain_id, wallet)
+
+
+@pytest.mark.parametrize(
+    ("chain_id", "wallet", "kind", "code"),
+    [
+        pytest.param(1, WALLET, LIVE, "store_owner", id="chain"),
+        pytest.param(CHAIN_ID, OTHER, LIVE, "store_owner", id="wallet"),
+        pytest.param(CHAIN_ID, WALLET, PAPER, "paper", id="kind of data"),
+    ],
+)
+def test_new_store_that_two_processes_begin__is_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chain_id: int, wallet: str, kind: str, code: str
+) -> None:
+    bind_owner = Store.bind_owner
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "bind_owner", lambda *_: None)
+        first = store_in(tmp_path)
+        second = open_store(f"sqlite:///{tmp_path}/trimtab.db", chain_id, wallet, store_kind=kind)
+    write = second.db.write
+
+    @contextmanager
+    def write_as_the_second(action: str) -> Iterator[Connection]:
+        bind_owner(first, CHAIN_ID)
+        with write(action) as db:
+            yield db
+
+    monkeypatch.setattr(second.db, "write", write_as_the_second)
+    with raises_code(OperatorNeeded, code):
+        bind_owner(second, chain_id)
+    first.close()
+    second.close()
+    store_in(tmp_path).close()
 
 
 @pytest.mark.parametrize("version", ["9999", "0000", ""])
