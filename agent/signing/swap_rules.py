@@ -292,7 +292,7 @@ def _require_router_emptied(  # noqa: C901
             if leg.token_in == NATIVE and leg.sink is LegPlace.ROUTER
         ]
     )
-    next_payment_wei = next(native_payments_wei, 0)
+    next_payment_wei = next(native_payments_wei, None)
     for call in calls:
         match call:
             case WrapEth(wrapped_wei):
@@ -325,8 +325,8 @@ def _require_router_emptied(  # noqa: C901
                             f"a swap of {wrapped_native} while {attached_wei} wei are in the router",
                             "swaps paid in native coin first",
                         )
-                    attached_wei -= next_payment_wei
-                    next_payment_wei = next(native_payments_wei, 0)
+                    attached_wei -= call.amount_in_raw
+                    next_payment_wei = next(native_payments_wei, None)
                 elif call.amount_in_raw == 0:
                     if path[0] not in router_tokens:
                         refuse(

@@ -228,6 +228,9 @@ WRAP, PAID_SALE = by_value(SELL)
 SMALL_WRAP = replace(WRAP, amount_in_raw=10**17, amount_out_raw=10**17)
 BOUGHT_MORE = replace(HUB[0], amount_out_raw=10**17)
 SOLD_LESS = replace(HUB[1], amount_in_raw=10**17)
+WRAP_TO_WALLET = build_wrap_leg(WETH, 4 * 10**17, W)
+ROUTER_SALE = replace(SELL, source=R)
+ROUTER_SALE_V2 = replace(SELL_V2, source=R)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +239,9 @@ SOLD_LESS = replace(HUB[1], amount_in_raw=10**17)
         pytest.param("native", plan_of(WRAP), id="wrapped and not sold"),
         pytest.param("native", plan_of(SELL_V2, WRAP, PAID_SALE), id="paid after another sale"),
         pytest.param("native", plan_of(SMALL_WRAP, PAID_SALE), id="wrapped less than sold"),
+        pytest.param("native", plan_of(ROUTER_SALE, WRAP_TO_WALLET), id="router's balance sold before a wrap"),
+        pytest.param("native", plan_of(ROUTER_SALE_V2, WRAP_TO_WALLET), id="router's balance sold in a V2 pool before a wrap"),
+        pytest.param("native", plan_of(WRAP, PAID_SALE, ROUTER_SALE_V2, WRAP_TO_WALLET), id="router's balance sold after a paid sale"),
         pytest.param("router_balance", plan_of(BOUGHT_MORE, build_unwrap_leg(WETH, 10**16), SOLD_LESS), id="unwrapped from a hub"),
         pytest.param("router_balance", plan_of(BUY, build_unwrap_leg(WETH, REFILL_WEI)), id="pulled onto what was bought"),
         pytest.param("recipient", plan_of(SELL, replace(build_unwrap_leg(WETH, 10**16), sink=R)), id="unwrapped into the router"),
