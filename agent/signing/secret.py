@@ -54,20 +54,16 @@ class PrivateKey:
         self.__account = account
         self.address: str = account.address
 
-    def sign(self, tx_fields: Mapping[str, Any]) -> SignedTx:
-        """Return the signed bytes and their hash. Raises OperatorNeeded if the fields cannot be
-        signed.
+    def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
+        """Sign as ports.SigningKey: the same bytes each time (RFC 6979, by eth-account). Raises
+        OperatorNeeded if it cannot be signed.
         """
-        signed_or_problem = self._sign_or_problem(tx_fields)
+        signed_or_problem = self._sign_or_problem(transaction_fields(tx))
         if isinstance(signed_or_problem, str):
             raise OperatorNeeded(
                 f"the transaction cannot be signed: {signed_or_problem}", _UNSIGNED_REMEDY
             )
         return signed_or_problem
-
-    def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
-        """Sign as ports.SigningKey: the same bytes each time (RFC 6979, by eth-account)."""
-        return self.sign(transaction_fields(tx))
 
     def sign_agent_approval(self, approval: AgentApproval) -> tuple[int, int, int]:
         """Sign as ApprovalKey. Raises OperatorNeeded if it cannot be signed."""

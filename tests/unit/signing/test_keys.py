@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ from agent.signing.keys import (
 )
 from tests.support.foreign_text import shown_of
 from tests.support.text import mentions
+from tests.support.transactions import tx
 
 CANARY = bytes.fromhex("c0ffee" + "5eed" * 14 + "42")
 CANARY_ADDRESS = Account.from_key(CANARY).address
@@ -283,10 +285,10 @@ def test_key_and_secret_cannot_be_pickled_or_copied(secret: PrivateKey | Secret,
     assert not leaks(repr(secret) + str(secret) + f"{secret}")
 
 
-@pytest.mark.parametrize("tx_fields", [{}, {"chainId": 1, "nonce": "x"}, {"to": object()}], ids=["none", "no number", "no address"])
-def test_failed_signature_does_not_show_the_key(tx_fields: dict[str, object]) -> None:
+@pytest.mark.parametrize("changes", [{"chain_id": "x"}, {"nonce": -1}, {"to": "0x12"}], ids=["no chain", "no number", "no address"])
+def test_failed_signature_does_not_show_the_key(changes: dict[str, object]) -> None:
     with pytest.raises(OperatorNeeded) as raised:
-        CANARY_KEY.sign(tx_fields)
+        CANARY_KEY.sign_transaction(replace(tx(0), **changes))  # type: ignore[arg-type]  # keywords are field names
 
     assert not leaks(shown_of(raised.value))
 

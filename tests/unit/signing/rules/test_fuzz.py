@@ -127,7 +127,7 @@ def test_signer_and_keys_sign_nothing_else() -> None:
     }
     assert public_names == {
         LocalSigner: {"address", "sign", "refuse_typed"},
-        PrivateKey: {"address", "reveal", "sign", "sign_agent_approval", "sign_safe_tx", "sign_transaction"},
+        PrivateKey: {"address", "reveal", "sign_agent_approval", "sign_safe_tx", "sign_transaction"},
         RemoteKey: {"sign_agent_approval", "sign_transaction"},
     }
 
