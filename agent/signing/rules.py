@@ -193,12 +193,6 @@ def _judge_approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRule
         refuse("approval_amount", call.raw, f"exactly {granted_raw}")
     if call.raw == UINT256_MAX:
         refuse("approval_amount", "an unlimited allowance", "an exact amount")
-    if grant.plan is not None and call.raw not in (0, _spent_raw(grant.plan.legs, token)):
-        refuse(
-            "approval_amount",
-            call.raw,
-            f"0, or the {_spent_raw(grant.plan.legs, token)} that the plan spends",
-        )
 
 
 def _spent_raw(legs: tuple[Leg, ...], token: str) -> int:
@@ -261,7 +255,6 @@ def _judge_batch(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
             grant.now_s,
             grant.deadline_s,
             grant.max_gas_wei,
-            grant.plan,
             approval_terms=(approval.to, trade.to, spent_raw),
         )
         approval_tx = replace(tx, to=approval.to, data=approval.data_hex)

@@ -13,7 +13,7 @@ from eth_utils.crypto import keccak
 from agent.artifacts import npm_artifact
 from agent.chain.tokens import encode_approve
 from agent.localchain.safe import BATCH_ARTIFACT
-from agent.model import IntentKind, UnsignedTx
+from agent.model import IntentKind, LegPlace, UnsignedTx
 from agent.signing.batches import BATCH_CODE_HASH, BATCH_CONTRACT, MULTI_SEND, BatchedCall, decode_batch
 from agent.signing.calldata import UndecodableCalldata
 from agent.signing.rules import LocalSigner
@@ -32,8 +32,11 @@ from tests.support.signing import (
     USDC,
     USDT,
     WALLET,
+    WBTC,
     WETH,
     assert_refused_by,
+    leg,
+    plan_of,
     signer,
 )
 
@@ -43,7 +46,7 @@ SPENT_USDT = 500_000_000
 APPROVE_WETH = (WETH, encode_approve(ROUTER, SPENT_WETH))
 APPROVE_USDT = (USDT, encode_approve(ROUTER, SPENT_USDT))
 TRADE = (ROUTER, SWAP.data)
-OTHER_PLAN = replace(PLAN, legs=tuple(replace(leg, amount_in_raw=leg.amount_in_raw - 1) for leg in PLAN.legs))
+OTHER_PLAN = replace(PLAN, legs=tuple(replace(swap, amount_in_raw=swap.amount_in_raw - 1) for swap in PLAN.legs))
 TRANSFER = "0xa9059cbb" + abi_encode(["address", "uint256"], [STRANGER, 1]).hex()
 
 
@@ -74,6 +77,18 @@ def test_batch_may_leave_out_an_approval_that_is_there() -> None:
     assert signer(BATCH.rules).sign(batch_of_calls(APPROVE_WETH, TRADE), BATCH.grant).hash
 
 
+def test_batch_approves_nothing_that_a_leg_hands_to_the_next() -> None:
+    """The router spends WETH of its own there: an allowance of the wallet would remain."""
+    hub_plan = plan_of(
+        leg(WBTC, WETH, 800_000, 2 * 10**17, sink=LegPlace.ROUTER),
+        leg(WETH, USDT, 2 * 10**17, 590_000_000, source=LegPlace.ROUTER),
+    )
+    transaction = batch_of_calls((WETH, encode_approve(ROUTER, 2 * 10**17)), (ROUTER, encode_multicall(hub_plan, WALLET, DEADLINE_S)))
+    grant = replace(BATCH.grant, plan=hub_plan, floors_raw=tuple(swap.min_out_raw for swap in hub_plan.legs))
+
+    assert_refused_by("contract", transaction, grant, BATCH.rules)
+
+
 @pytest.mark.parametrize(
     ("rule", "transaction"),
     [
@@ -93,6 +108,12 @@ def test_batch_may_leave_out_an_approval_that_is_there() -> None:
         pytest.param("spender", batch_of_calls(APPROVE_WETH, (STRANGER, SWAP.data)), id="trade of a stranger after good approvals"),
         pytest.param("spender", batch_of_calls((WETH, encode_approve(STRANGER, SPENT_WETH)), TRADE), id="spender"),
         pytest.param("approval_amount", batch_of_calls((WETH, encode_approve(ROUTER, SPENT_WETH + 1)), TRADE), id="one unit more"),
+        pytest.param("approval_amount", batch_of_calls((WETH, encode_approve(ROUTER, SPENT_WETH - 1)), TRADE), id="one unit less"),
+        pytest.param(
+            "approval_amount",
+            batch_of_calls((WETH, encode_approve(ROUTER, PLAN.legs[0].amount_in_raw)), TRADE),
+            id="the first of two legs",
+        ),
         pytest.param("approval_amount", batch_of_calls((WETH, encode_approve(ROUTER, UINT256_MAX)), TRADE), id="unlimited"),
         pytest.param("approval_amount", batch_of_calls((WETH, encode_approve(ROUTER, 0)), TRADE), id="reset"),
         pytest.param("batch", batch_of_calls(APPROVE_WETH, APPROVE_WETH, TRADE), id="approval twice"),

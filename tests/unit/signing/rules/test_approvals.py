@@ -8,7 +8,7 @@ import pytest
 from eth_abi import encode as abi_encode
 
 from agent.chain.tokens import encode_approve
-from agent.model import LegPlace, Plan, UnsignedTx
+from agent.model import UnsignedTx
 from agent.ports import Grant
 from agent.signing.calldata import selector
 from agent.units import UINT256_MAX
@@ -16,7 +16,6 @@ from tests.support.signing import (
     APPROVE,
     APPROVE_GRANT,
     CANCEL,
-    PLAN,
     RESET,
     RESET_GRANT,
     ROUTER,
@@ -24,27 +23,21 @@ from tests.support.signing import (
     SWAP,
     USDC,
     USDT,
-    WBTC,
-    WETH,
     assert_refused_by,
-    leg,
-    plan_of,
     signer,
     tx,
 )
 
 GRANTED_RAW = 500_000_000
-SPENT_WETH = 12 * 10**17
-"""What both legs of the plan that sell WETH spend."""
 
 
 def approve_tx(token: str, spender: str, raw: int) -> UnsignedTx:
     return tx(token, encode_approve(spender, raw))
 
 
-def approval(token: str, spender: str, raw: int, plan: Plan | None = None) -> tuple[UnsignedTx, Grant]:
+def approval(token: str, spender: str, raw: int) -> tuple[UnsignedTx, Grant]:
     """Return an approval with the grant that names it."""
-    return approve_tx(token, spender, raw), replace(APPROVE_GRANT, plan=plan, approval_terms=(token, spender, raw))
+    return approve_tx(token, spender, raw), replace(APPROVE_GRANT, approval_terms=(token, spender, raw))
 
 
 def call_of_usdt(signature: str, to: str) -> UnsignedTx:
@@ -74,21 +67,10 @@ def test_approval_other_than_the_granted_one_is_refused(rule: str, transaction: 
     assert_refused_by(rule, transaction, APPROVE_GRANT)
 
 
-HUB_PLAN = plan_of(
-    leg(WBTC, WETH, 800_000, 2 * 10**17, sink=LegPlace.ROUTER),
-    leg(WETH, USDT, 2 * 10**17, 590_000_000, source=LegPlace.ROUTER),
-)
-"""A plan in which the router spends its own WETH: an allowance for it would remain."""
-
-
 @pytest.mark.parametrize(
     ("rule", "approval_and_grant"),
     [
         pytest.param("approval_amount", approval(USDT, ROUTER, UINT256_MAX), id="unlimited"),
-        pytest.param("approval_amount", approval(USDT, ROUTER, GRANTED_RAW + 1, PLAN), id="one unit beyond the plan"),
-        pytest.param("approval_amount", approval(USDT, ROUTER, GRANTED_RAW - 1, PLAN), id="one unit less than the plan"),
-        pytest.param("approval_amount", approval(WETH, ROUTER, PLAN.legs[0].amount_in_raw, PLAN), id="the first of two legs"),
-        pytest.param("approval_amount", approval(WETH, ROUTER, 2 * 10**17, HUB_PLAN), id="what a leg hands to the next"),
         pytest.param("spender", approval(USDT, STRANGER, 1), id="one unit for a stranger"),
         pytest.param("contract", approval(STRANGER, ROUTER, 1), id="a token that is not pinned"),
         pytest.param("contract", approval(STRANGER, ROUTER, 0), id="a reset of a token that is not pinned"),
@@ -101,13 +83,12 @@ def test_approval_beyond_the_rules_is_refused_even_if_granted(rule: str, approva
 @pytest.mark.parametrize(
     "approval_and_grant",
     [
-        pytest.param(approval(USDT, ROUTER, GRANTED_RAW, PLAN), id="what the plan spends"),
-        pytest.param(approval(WETH, ROUTER, SPENT_WETH, PLAN), id="what two legs spend"),
-        pytest.param((RESET, replace(RESET_GRANT, plan=PLAN)), id="a reset for the plan"),
+        pytest.param(approval(USDT, ROUTER, GRANTED_RAW), id="the granted amount"),
+        pytest.param((RESET, RESET_GRANT), id="a reset"),
         pytest.param(approval(USDT, STRANGER, 0), id="a reset of a spender no longer pinned"),
     ],
 )
-def test_approval_of_the_plan_or_of_zero_is_signed(approval_and_grant: tuple[UnsignedTx, Grant]) -> None:
+def test_approval_of_the_granted_amount_or_of_zero_is_signed(approval_and_grant: tuple[UnsignedTx, Grant]) -> None:
     assert signer().sign(*approval_and_grant).signed_bytes
 
 
