@@ -725,9 +725,13 @@ def turnover_left(
         daily_limit_value = total * Fraction(limits.daily_turnover_bps, BPS)
         daily_left_value = daily_limit_value - step.history.budgets.turnover_24h
         if daily_left_value <= (limits.min_trade or 0) and not exempt_value:
+            until = until_freed(step, DAILY_TURNOVER_LIMIT)
+            why = f"the turnover of the last 24 hours has used up {DAILY_TURNOVER_LIMIT}{until}"
+            if daily_left_value >= 1:
+                left_text = step.portfolio.numeraire.money_text(daily_left_value)
+                why = f"{DAILY_TURNOVER_LIMIT} leaves {left_text}{until}, too little for limits.min_trade"
             raise Refused(
-                "the turnover of the last 24 hours has used up limits.daily_turnover"
-                f"{until_freed(step, DAILY_TURNOVER_LIMIT)}",
+                why,
                 (
                     Verdict(
                         "daily_turnover",

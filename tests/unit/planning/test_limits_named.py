@@ -75,6 +75,12 @@ def test_first_sentence_names_limits_that_bind(step: StepInput, left_usd: int, l
     assert (format_time(FREES_S) in first_sentence(reason)) is ("daily_turnover" in limits), reason
 
 
+@pytest.mark.parametrize(("left_usd", "says"), [(0, "used up"), (5, "leaves 5 USDC")])
+def test_refusal_says_what_the_day_leaves(left_usd: int, says: str) -> None:
+    """5 dollars are less than limits.min_trade of 10."""
+    assert says in first_sentence(reason_of(with_day_left(TRACKING, left_usd)))
+
+
 def test_unknown_time_of_the_day_is_left_out() -> None:
     reason = reason_of(with_history(with_day_left(TRACKING, 5), turnover_frees_s=None))
 
