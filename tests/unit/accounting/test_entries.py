@@ -146,6 +146,30 @@ def test_pool_fees_and_exchange__are_apart_when_liquidity_returns() -> None:
     assert entries.account_balances(wallet.entries)[f"{entries.LP}:{POSITION}", WETH] == 0
 
 
+def test_pool_fees_beyond_what_was_received__are_no_income() -> None:
+    wallet = Wallet()
+    change = wallet.change({WETH: 3, USDC: -1}, 0)
+    entry = entries.withdrawal_entry(change, wallet.prices(), COUNTED, POSITION, {}, Fraction(0), {WETH: 5, USDC: 2})
+    income = {posting.token: -posting.raw for posting in entry.postings if posting.account == entries.LP_INCOME}
+    assert income == {WETH: 3}
+
+
+@pytest.mark.parametrize(
+    ("moved_raw", "account", "raw"),
+    [
+        pytest.param({NATIVE: -7}, None, 0, id="gas alone"),
+        pytest.param({NATIVE: -8}, entries.WITHDRAWALS, 1, id="a wei beside the gas"),
+        pytest.param({NATIVE: -6}, entries.DEPOSITS, -1, id="a wei received"),
+        pytest.param({NATIVE: -7, USDC: 2}, entries.DEPOSITS, -2, id="tokens received"),
+    ],
+)
+def test_external_transaction_moves_what_is_not_its_gas(moved_raw: dict[str, int], account: str | None, raw: int) -> None:
+    entry = entries.external_entry("0x1", 1, 1, moved_raw, 7, Wallet().prices(), COUNTED)
+    moved = {posting.account: posting.raw for posting in entry.postings if posting.account not in (entries.WALLET, entries.GAS)}
+    assert moved == ({} if account is None else {account: raw})
+    assert {posting.account: posting.raw for posting in entry.postings if posting.account == entries.GAS} == {entries.GAS: 7}
+
+
 def test_a_rate_table_reports_in_another_currency() -> None:
     wallet = Wallet()
     wallet.usd[WETH] = Fraction(3_000)

@@ -241,6 +241,18 @@ def test_effect__other_market_s_fill_has_unknown_decimals() -> None:
     assert [(row["symbol"], row["size"]) for row in rows if row["event"] == "trading fee"] == [("Ether", "2"), ("DOGE", "")]
 
 
+@pytest.mark.parametrize(
+    "key", [("0xOtherHouse", FUTURES_POLICY.trader), (USD.address, "0xOtherTrader")], ids=["another venue", "another trader"]
+)
+def test_effect__leaves_out_events_of_other_accounts(key: tuple[str, str]) -> None:
+    step = step_of(account(10_000, {}, market("ETH")))
+    receipt = Receipt(
+        "0x1", 1, 7, "0x2", 0, 0, (), fills=(PerpFill(*key, "ETH", E18, -E18, 1),), funding=(PerpFunding(*key, "ETH", 1),)
+    )  # fmt: skip
+    effect_of_receipt = futures_effect(step.snapshot, FUTURES_POLICY, receipt, PRICES)
+    assert (effect_of_receipt.fills, effect_of_receipt.funding) == ((), ())
+
+
 def test_rotki__gets_income_and_loss_that_sum_to_a_unit() -> None:
     half = replace(effect(size=-1), fills=(replace(effect(size=-1).fills[0], realised_raw=E12 * 5 // 2),))
     entries = [replace(order(number), futures=half) for number in range(1, 6)] + [order(9, funding=7), deposit(10, 100)]

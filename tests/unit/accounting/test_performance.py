@@ -154,7 +154,8 @@ def test_no_rate_is_told_where_there_is_none() -> None:
     assert money_weighted_return(0, 10, Fraction(0), Fraction(0), []) is None
     assert money_weighted_return(5, 5, Fraction(1), Fraction(2), []) is None
     assert money_weighted_return(0, 100, Fraction(100), Fraction(-20), [(50, Fraction(-150))]) is None, "it ends in debt"
-    assert annualize(0.01, 86_400) is None
+    assert annualize(0.01, 30 * 86_400 - 1) is None
+    assert annualize(0.01, 30 * 86_400) == pytest.approx(1.01 ** (365 / 30) - 1)
     assert annualize(0.21, 2 * YEAR_S) == pytest.approx(0.1)
 
 

@@ -176,6 +176,7 @@ def test_sum__is_that_of_assets_and_a_year_is_weighed_by_holding() -> None:
     ("hours", "rate", "notes"),
     [
         pytest.param(range(20), 0.00001, [], id="complete"),
+        pytest.param(range(1, 19), 0.00001, [], id="an hour late and early"),
         pytest.param(range(3, 20), 0.00001, ["starts at 2023-11-15 01:00, after the simulation starts"], id="late start"),
         pytest.param(range(18), 0.00001, ["ends at 2023-11-15 15:00, before the simulation ends"], id="early end"),
         pytest.param(

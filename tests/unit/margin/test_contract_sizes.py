@@ -26,6 +26,10 @@ def test_size_of_a_notional_is_rounded_toward_zero(notional_raw: int, size_raw: 
     assert size_for_notional_raw(market("ETH"), Fraction(notional_raw)) == size_raw
 
 
+def test_size_of_a_notional_is_that_at_the_mark() -> None:
+    assert size_for_notional_raw(replace(market("ETH"), mark=Fraction(4_000)), Fraction(8 * E18)) == 2 * LOT_RAW
+
+
 @pytest.mark.parametrize(
     ("size_raw", "bound_raw"),
     [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from agent.model import SignedTx
+from agent.model import PaperMargin, PaperPosition, SignedTx, VenuePayment
 from agent.paper.chain import NO_ACCOUNT_ANSWER
 from agent.paper.order_venue import NOT_REDUCING_ANSWER, PaperHyperliquid, posted_order
 from tests.support.perpetuals.accounts import E18
@@ -17,15 +18,18 @@ from tests.support.perpetuals.steps import book
 
 
 class DeepBook:
-    """Client of a venue with one market, whose book fills 100 coins at 2,000."""
+    """Client of a venue with one market, whose book fills 100 coins at a price."""
 
     account_address = "0xaccount"
+
+    def __init__(self, price: Fraction = Fraction(2_000)) -> None:
+        self.price = price
 
     def market_number(self, _coin: str) -> int:
         return 0
 
     def order_book_side(self, _coin: str, *, asks: bool) -> Sequence[tuple[Fraction, Fraction]]:
-        return [(Fraction(2_000), Fraction(100))]
+        return [(self.price, Fraction(100))]
 
 
 def filled(position: int, coins: str, *, is_buy: bool, is_reduce_only: bool) -> tuple[int, int] | str:
@@ -60,6 +64,36 @@ def test_paper_reduction__that_would_open_is_rejected(position: int) -> None:
 
 def test_paper_opening__may_turn_a_position() -> None:
     assert filled(3, "4", is_buy=False, is_reduce_only=False) == (-4, -1)
+
+
+@pytest.mark.parametrize(
+    ("is_buy", "quote_raw", "fee_raw"), [(True, -2_000_000_001, 2_000_001), (False, 2_000_000_000, 2_000_000)], ids=["buy", "sale"]
+)
+def test_paper_fill__is_rounded_against_the_account(is_buy: bool, quote_raw: int, fee_raw: int) -> None:
+    """A coin costs 2,000 and a third of the quote's last place, and the fee is 1 ‰."""
+    client = DeepBook(2_000 + Fraction(1, 3 * 10**6))
+    venue = PaperHyperliquid(cast(Any, None), cast(Any, client), cast(Any, None), lambda: None)
+    wire = {"a": 0, "b": is_buy, "s": "1", "p": "4000" if is_buy else "1000", "r": False, "c": "0x01"}
+    fill = venue._match(book(50_000), "ETH", posted_order(wire))
+    assert fill is not None
+    assert (fill.quote_raw, fill.fee_raw) == (quote_raw, fee_raw)
+
+
+def test_paper_funding__counts_once_from_what_is_booked() -> None:
+    periods: list[tuple[str, int, int]] = []
+
+    def funding_rates(*period: Any) -> list[tuple[int, Fraction]]:
+        periods.append(period)
+        return [(7_200_000, Fraction(1, 1_000))]
+
+    client = SimpleNamespace(funding_rates=funding_rates, price_before=lambda *_: Fraction(2_000))
+    venue = PaperHyperliquid(cast(Any, None), cast(Any, client), cast(Any, None), lambda: 50)
+    position = PaperPosition("ETH", E18, 0, 0, settled_s=3_600)
+    payments = (VenuePayment("ETH", 50, 1), VenuePayment("ETH", 51, 2))
+    after = venue._with_funding(PaperMargin(0, 0, (position,), payments), book(50_000, index_s=9_000))
+    assert periods == [("ETH", 3_600_999, 9_000_000)], "after the second of the last payment"
+    assert [payment.at_s for payment in after.payments] == [51, 7_200]
+    assert after.positions == (replace(position, settled_s=7_200),)
 
 
 def test_paper_orders__without_a_margin_account_are_rejected() -> None:

@@ -75,6 +75,16 @@ def test_the_operator_fee_is_not_below_that_of_the_gas(gas: int, scalar: int, co
     assert fee(gas) <= quote.max_fee_beyond_gas_wei(gas, 100) <= fee(gas) + 2
 
 
+@pytest.mark.parametrize(("calldata_bytes", "counted_bytes"), [(0, 187), (12, 199), (13, 201)])
+def test_the_bound_counts_a_byte_for_each_32_begun_and_another(calldata_bytes: int, counted_bytes: int) -> None:
+    assert DataFeeQuote(0, MAX_TX_BYTES).max_data_fee_wei(calldata_bytes) == counted_bytes
+
+
+@pytest.mark.parametrize(("gas", "fee_wei"), [(0, 0), (1, 1), (OPERATOR_SAMPLE_GAS, 1), (OPERATOR_SAMPLE_GAS + 1, 2)])
+def test_the_operator_fee_is_rounded_up(gas: int, fee_wei: int) -> None:
+    assert DataFeeQuote(0, 0, 0, 1).max_fee_beyond_gas_wei(gas) == fee_wei
+
+
 @given(least=st.integers(1, 10**18), more=st.integers(0, 10**18), empty=st.integers(0, 10**18), size=st.integers(0, 100_000))
 def test_expected_fee__is_between_that_of_nothing_and_the_bound(least: int, more: int, empty: int, size: int) -> None:
     quote = DataFeeQuote(empty, empty + 10**18, 3, 3 + OPERATOR_SAMPLE_GAS, least, least + more)

@@ -33,6 +33,15 @@ def sample_returns(days: int = 90, seed: int = 7) -> Returns:
     return compute_returns(allocator(AllocationMethod.HRP), addresses, NAMES, recorded(moves(days=days, seed=seed)), NOW_S)
 
 
+def test_returns__are_of_prices_up_to_their_maximum_age() -> None:
+    addresses = sorted(token(symbol).address for symbol in COINS)
+    weights = allocator(AllocationMethod.HRP)
+    points = recorded(moves(), until_s=NOW_S - weights.max_age_s)
+    assert compute_returns(weights, addresses, NAMES, points, NOW_S).until_s == NOW_S - weights.max_age_s
+    with pytest.raises(Refused, match="the newest common prices are"):
+        compute_returns(weights, addresses, NAMES, points, NOW_S + 1)
+
+
 # least variance
 @pytest.mark.parametrize(("width", "seed"), [(2, 1), (4, 2), (8, 3), (12, 4)])
 def test_least_variance_without_bounds_is_the_closed_form(width: int, seed: int) -> None:

@@ -82,6 +82,16 @@ def test_provision_in_the_band__is_overpaid_no_more_than_said(tick: int, width: 
     assert paid <= fair * (1 + slippage.max_overpayment(within, ratio, band_bps)) + 3 * (ratio + 1)
 
 
+@pytest.mark.parametrize("end", [0, 1])
+def test_minimum_of_a_provision__is_a_unit_below_the_use_at_an_end_of_the_band(end: int) -> None:
+    ratio = price_at(0)
+    within = minting.sqrt_price_range((-6_000, 6_000))
+    desired = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, 10**20)
+    low, high = slippage.price_band(ratio, 50)
+    _, used = minting.provided_liquidity(None, positions.sqrt_price_x96((high, low)[end]), within, desired)
+    assert slippage.provision_minimums(within, desired, ratio, 50)[end] == used[end] - 1
+
+
 @given(ticks, st.integers(20, 300), st.integers(10, 200), st.booleans())
 def test_beyond_the_band_one_of_the_minimums_fails(tick: int, width: int, band_bps: int, up: bool) -> None:
     ratio = price_at(tick)

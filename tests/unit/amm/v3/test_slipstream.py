@@ -38,6 +38,7 @@ def test_initial_fee__ends_with_a_swap_that_moves_the_tick(token_in: Token) -> N
     pool = dynamic(100)
     assert pool.dynamic_fee is not None
     pool = replace(pool, fee_pips=3_000, dynamic_fee=replace(pool.dynamic_fee, initial_pips=3_000))
+    assert pool.idle_fee is None, "waiting changes nothing"
     fees_after = [pool.swap(token_in.address, amount_raw).pool_after.dynamic_fee for amount_raw in (1, raw(100_000, token_in))]
     assert [None if fee is None else fee.initial_pips for fee in fees_after] == [3_000, None]
 

@@ -95,6 +95,11 @@ def test_ceiling__of_eight_decimal_coins_is_an_amount_of_them() -> None:
     assert ceiling_of("1.23456789", Fraction(60_000)) == "1.851852"
 
 
+@pytest.mark.parametrize(("use_cash", "ceiling"), [("500", None), ("500.01", "751")])
+def test_ceiling__is_written_only_beyond_the_default(use_cash: str, ceiling: str | None) -> None:
+    assert ceiling_of(use_cash, Fraction(4, 3)) == ceiling
+
+
 @pytest.mark.parametrize(("use_cash", "ceiling"), [("500", "750"), ("3000", "4500"), ("1.5", "2.25")])
 def test_ceiling__below_the_cash_is_refused_with_room_for_gains(use_cash: str, ceiling: str) -> None:
     with pytest.raises(ConfigError) as refusal:

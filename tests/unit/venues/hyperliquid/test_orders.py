@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
+from typing import cast
 
 import pytest
 from hyperliquid.utils import signing
@@ -128,6 +129,12 @@ def test_orders_the_venue_would_refuse__are_refused_before(wrong: PerpOrder, wor
     (ticket,) = issue_tickets("step", [wrong], 1_000, 5_000)
     with pytest.raises(Refused, match=words):
         order_action(ticket, ETH, 1)
+
+
+def test_order_of_exactly_the_venue_s_minimum__is_accepted() -> None:
+    (ticket,) = issue_tickets("step", [order(10_000, MIN_NOTIONAL_RAW)], 1_000, 5_000)
+    (sent,) = cast(list[dict[str, object]], order_action(ticket, ETH, 1)["orders"])
+    assert (sent["p"], sent["s"]) == ("10", "1")
 
 
 def test_parts_of_a_lot_are_refused() -> None:
