@@ -263,10 +263,13 @@ def test_ceiling_below_the_cash__is_refused_with_the_amount(
     assert "at 30 gwei" in last[1]
 
 
-def test_another_amount_of_cash_asks_for_the_ceiling_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [*TO_CASH, "2", "3000", "7000", "", "5", "5000", "", "5", "400", "", "yes"]
+@pytest.mark.parametrize(("answer", "ceiling"), [("", "1000"), ("600", "600")], ids=["default", "own"])
+def test_another_amount_of_cash_asks_for_the_ceiling_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, ceiling: str
+) -> None:
+    lines = [*TO_CASH, "2", "3000", "7000", "", "5", "5000", "", "5", "400", answer, "yes"]
     assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
-    assert load_config(tmp_path / "trimtab.toml").config.portfolio.max_live_value == "1000"
+    assert load_config(tmp_path / "trimtab.toml").config.portfolio.max_live_value == ceiling
 
 
 def test_an_empty_answer_is_told_what_is_missing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def test_grouped_option__refuses_the_unreadable_with_its_names(option: GroupedOp
         option.parse(texts)
     assert caught.value.message == named
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"), [(BOOK, "write a whole number from 0 to 2"), (replace(BOOK, numbers={"latency": None}), "write a whole number")]
+)
+def test_grouped_option__names_the_range_of_a_number(option: GroupedOption, remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        option.parse(["latency=many"])
+    assert caught.value.remedy == remedy
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,13 @@ def test_vanished_folder__is_reported_once_and_ends_nothing(tmp_path: Path, monk
     monkeypatch.setattr(metrics._log, "warning", lambda event, **_: warnings.append(event))
     (folder / "trimtab.prom").unlink()
     folder.rmdir()
-    for _ in range(2):
+    for failure_count in (1, 2):
+        for _ in range(2):
+            metrics._written_s = -1_000.0
+            metrics.write_if_due([])
+        assert warnings == ["metrics not written"] * failure_count
+        folder.mkdir()
         metrics._written_s = -1_000.0
-        metrics.write_if_due([])
-    assert warnings == ["metrics not written"]
-    folder.mkdir()
-    metrics._written_s = -1_000.0
-    assert ("trimtab_fleet_unhealthy", ()) in written(folder / "trimtab.prom", [], metrics)
+        assert ("trimtab_fleet_unhealthy", ()) in written(folder / "trimtab.prom", [], metrics)
+        (folder / "trimtab.prom").unlink()
+        folder.rmdir()

@@ -349,5 +349,7 @@ def test_more_do_not_join_few_before_their_time_nor_a_full_read(monkeypatch: pyt
     few_s = times.join(1_020, 1_022)
     clock.time_s = 1_005
     assert times.join(1_060, 1_066) == few_s, "not the full one"
+    assert times.join(1_060, 1_066, full_s) >= 1_060
+    assert times.join(1_010, 1_012) == full_s, "the place of who left it"
     clock.time_s = 1_013
     assert 1_070 <= times.join(1_070, 1_077, full_s) <= 1_077

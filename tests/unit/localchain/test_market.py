@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from threading import Thread
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, market
+from agent.localchain.contracts import DeployedWorld
 from agent.localchain.market import MarketMoveServer, parse_moves, request_move
+from tests.support.fakes.clock import FakeClock
 
 PORT = 1
 NO_CHAIN = cast("LocalChain", None)
@@ -67,6 +70,30 @@ def test_request_that_is_no_move__is_answered_with_an_error(server: MarketMoveSe
         server.serve_next_move(5, NO_CHAIN)
         assert set(json.loads(client.makefile().readline())) == {"error"}
     require_next_move(server)
+
+
+@pytest.mark.parametrize(("move", "factor"), [("-95%", Fraction(1, 20)), ("+900%", Fraction(10))])
+def test_largest_moves_are_read(move: str, factor: Fraction) -> None:
+    assert parse_moves([f"WETH={move}"]) == {"WETH": factor}
+
+
+@pytest.mark.parametrize("move", ["-95.0001%", "+900.0001%"])
+def test_larger_moves_are_refused(move: str) -> None:
+    with pytest.raises(ConfigError, match="from -95% to"):
+        parse_moves([f"WETH={move}"])
+
+
+@pytest.mark.parametrize(("clock_s", "sleeps_s"), [(1_000.25, [0.75]), (1_001.0, [])])
+def test_block_after_a_move_is_later_than_its_last_trade(monkeypatch: pytest.MonkeyPatch, clock_s: float, sleeps_s: list[float]) -> None:
+    """The chain's last block is of the second 1,000."""
+    clock = FakeClock(clock_s)
+    monkeypatch.setattr(market, "time", SimpleNamespace(time=clock, sleep=clock.sleep))
+    world = DeployedWorld()
+    chain: Any = SimpleNamespace(
+        feed_addresses={}, deployed_world=world, perps=None, now_s=lambda: 1_000, move_market=lambda *_, **__: None, mine=lambda: None
+    )
+    assert market.apply_move(chain, {}) == {}
+    assert clock.sleeps == sleeps_s
 
 
 @pytest.mark.parametrize("moves", [["WETH=+5%", "WETH=+5%"], ["WETH=+5%", "WBTC=-1%", "WETH=-5%"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from fractions import Fraction
 from functools import partial
 from inspect import signature
@@ -16,6 +17,7 @@ import pytest
 from agent import research
 from agent.backtest.settings import SimulationSettings
 from agent.errors import ConfigError
+from agent.research.arguments import described, duration_s
 from agent.research.inputs import MarketArguments, read_inputs
 
 DAYS = [1_700_000_000 + 86_400 * day for day in range(60)]
@@ -149,3 +151,15 @@ def test_costs_that_cannot_be_are_refused_where_they_are_written(costs: dict[str
     assert error.value.message.startswith(words)
     assert error.value.remedy
     assert "--" not in f"{error.value.message} {error.value.remedy}"
+
+
+@pytest.mark.parametrize("duration", [timedelta(0), timedelta(seconds=-1), timedelta(milliseconds=500)])
+def test_duration_that_is_no_whole_number_of_seconds_is_refused(duration: timedelta) -> None:
+    with pytest.raises(ConfigError, match="is no whole number of seconds"):
+        duration_s(duration, "every")
+    assert duration_s(timedelta(seconds=1), "every") == 1
+
+
+@pytest.mark.parametrize(("number", "text"), [(10**60 - 1, "9" * 60), (10**60, "a number of too many digits")])
+def test_number_of_sixty_digits_is_written_out(number: int, text: str) -> None:
+    assert described(number) == text

@@ -46,5 +46,6 @@ def test_line_updates_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatc
     for finished in range(1, 11):
         show("crash", finished, 10)
         now_s[0] += 0.125
+    show("crash", 10, 10)
     updates = [line.strip() for line in capsys.readouterr().out.split("\r")[1:]]
     assert updates == [f"crash: {finished} of 10" for finished in (1, 3, 5, 7, 9, 10)]

@@ -1,0 +1,35 @@
+"""Recorded prices that a rule needs: the intervals without one."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from agent.model import PricePoint
+from agent.store import Store
+from agent.wiring.price_windows import MissingPrices, NeededPrices, missing_prices
+from tests.support.constants import HOUR_S
+from tests.support.stores import store_fixture
+from tests.support.tokens import USDC, WETH
+
+NOW_S = 100 * HOUR_S + HOUR_S // 2
+WINDOW = NeededPrices((WETH.address,), 6 * HOUR_S, HOUR_S)
+
+store = store_fixture()
+
+
+@pytest.mark.parametrize(
+    ("hours", "missing"),
+    [
+        pytest.param(range(95, 100), (), id="all whole hours"),
+        pytest.param(range(96, 100), (MissingPrices(WETH.address, 1, 5, HOUR_S, 95 * HOUR_S),), id="not the first"),
+        pytest.param(range(95, 99), (MissingPrices(WETH.address, 1, 5, HOUR_S, 99 * HOUR_S),), id="not the last"),
+    ],
+)
+def test_missing_prices__are_those_of_hours_wholly_within_the_window(
+    store: Store, hours: range, missing: tuple[MissingPrices, ...]
+) -> None:
+    store.prices.record(USDC.address, [PricePoint(WETH.address, hour * HOUR_S, Fraction(1)) for hour in hours])
+
+    assert missing_prices(store.prices, USDC.address, [WINDOW], NOW_S) == missing
