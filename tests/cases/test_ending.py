@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,7 +16,7 @@ from agent import app as api
 from agent.app.agent import Agent
 from agent.app.money import sales_of_stop, shutdown, transfers
 from agent.app.money.shutdown import ShutdownReport
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -69,6 +70,23 @@ def test_bot_kept__takes_back_what_it_may_and_trades_on_resume(chain: LocalChain
             next(agent.run(send=True, confirm=lambda _: True, once=True))
         api.resume(tmp_path / "trimtab.toml", lambda _: True)
         assert agent.rebalance(send=True, confirm=lambda _: True).kind is OutcomeKind.DONE
+
+
+@pytest.mark.parametrize(
+    "error", [Refused("no"), Retryable("no answer"), PassingFault("HTTP 403")], ids=["refusal", "no answer", "no access"]
+)
+def test_stop__part_that_fails_stops_no_other(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: TrimtabError
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    with bot(anvil_chain, tmp_path) as agent:
+        allow(anvil_chain, "WETH", raw=10**18)
+        monkeypatch.setattr(JournaledExecutor, "cancel_pending", fail)
+        report = shutdown.stop(agent, send=True, confirm=sure)
+        assert (report.state, report.reason.startswith(str(error))) == ("unfinished", True)
+        assert set(allowances(anvil_chain).values()) == {0}
 
 
 def test_run__ends_once_stopped_or_its_file_is_unconfirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ from agent.app.money.sales_of_stop import (
 )
 from agent.app.records.kill_switch import signed_proposal_texts
 from agent.config.tables.fields import parse_address
-from agent.errors import READ_FAILURES, ConfigError, ErrorCode, Refused, Retryable
+from agent.errors import READ_FAILURES, ConfigError, ErrorCode, PassingFault, Refused, Retryable
 from agent.execution.approvals import (
     current_step_input,
+    ends_if_raised,
     format_open_allowances,
     pay,
     pending_and_allowances,
@@ -274,8 +275,8 @@ class _Shutdown:
         self._withdrawn_text = ""
 
     def execute(self) -> ShutdownReport:
-        """Cancel, revoke, sell and pay; return the report. A part that is refused, or that an
-        endpoint cannot answer, stops no other.
+        """Cancel, revoke, sell and pay; return the report. A part that is refused, or that fails in
+        a way that may pass, stops no other.
         """
         context = self._context
         request = self._request
@@ -291,7 +292,7 @@ class _Shutdown:
                     action()
                 except _ResumedDuringStop:
                     raise
-                except (Refused, Retryable) as refusal:
+                except (Refused, Retryable, PassingFault) as refusal:
                     wait_reasons.append(str(refusal))
         except _ResumedDuringStop as error:
             return self._report(
@@ -329,7 +330,7 @@ class _Shutdown:
         journal = self._context.store.journal
         for attempt in range(MAX_CONFIRMATION_WAITS + 1):
             if attempt:
-                with suppress(Retryable):
+                with suppress(*READ_FAILURES):
                     self._transactor.executor.reconcile(may_send=False)
             sent_ids = {intent.id for intent in self._sent_intents}
             nonces = sorted({intent.tx.nonce for intent in self._sent_intents})
@@ -433,7 +434,8 @@ class _Shutdown:
             codec.dumps(step),
             codec.dumps(ManualAction("stop")),
         )
-        sent_intents, failures = revoke_allowances(self._transactor, step_id, step, approvals)
+        with ends_if_raised(self._context.store, step_id, "halt"):
+            sent_intents, failures = revoke_allowances(self._transactor, step_id, step, approvals)
         self._sent_intents += sent_intents
         self._context.store.steps.end(
             step_id,
