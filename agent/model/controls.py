@@ -195,8 +195,8 @@ class ShownPlan:
 
     `binding_texts` must be equal when the plan is carried out. `amounts` are (name, amount,
     tolerance): planned changes in base units by token or position, which may differ by at most the
-    tolerance. `shown_json` is the JSON text that was shown. `seal` is an HMAC-SHA256 over the hash
-    and the time.
+    tolerance. `shown_json` is the JSON text that was shown, `after_control` the number of the newest
+    control at that time. `seal` is an HMAC-SHA256 over the hash, the time and that number.
     """
 
     kind: ControlKind
@@ -206,6 +206,7 @@ class ShownPlan:
     shown_at_s: int = 0
     shown_json: str = ""
     seal: str = ""
+    after_control: int = 0
 
     @property
     def hash(self) -> str:
@@ -229,7 +230,7 @@ class ShownPlan:
         return hmac.compare_digest(self.seal.encode(), self._seal(secret).encode())
 
     def _seal(self, secret: bytes) -> str:
-        fields = ["trimtab plan 1", self.hash, self.shown_at_s]
+        fields = ["trimtab plan 1", self.hash, self.shown_at_s, self.after_control]
         return hmac.new(secret, canonical_json(fields), hashlib.sha256).hexdigest()
 
     def difference(self, replanned: ShownPlan) -> str:

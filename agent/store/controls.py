@@ -34,6 +34,7 @@ from agent.store.database import (
     decode_json,
     first_row,
     insert_returning_id,
+    max_value,
     upsert_rows,
 )
 from agent.store.tables import IS_UNFINISHED, ControlLogRow, ControlRow, ShownPlanRow
@@ -80,10 +81,7 @@ class ControlStore:
         with self.db.write("queue a control") as db:
             # an offer ends with its first confirmation
             confirms_offer = control.kind is ControlKind.CONFIRM
-            if (
-                not confirms_offer
-                and db.scalar(_select_confirming(), {"plan_hash": control.plan_hash}) is not None
-            ):
+            if not confirms_offer and _is_confirmed_since_shown(db, control.plan_hash):
                 raise Refused(
                     "the shown plan was confirmed before",
                     remedy="show it again, if it should be carried out twice",
@@ -104,6 +102,11 @@ class ControlStore:
         """Store a control that was carried out at its submission, and return its number."""
         with self.db.write("record a control") as db:
             return self._insert_and_log(db, control, ControlState.DONE)
+
+    def newest_number(self) -> int:
+        """Return the number of the newest control; 0 without one."""
+        with self.db.read("read the controls") as db:
+            return max_value(db, ControlRow.seq)
 
     def pause_requested_after(self, control_number: int) -> bool:
         """Return whether a pause was requested after the control of this number."""
@@ -368,6 +371,18 @@ def _record_from_row(row: ControlRow) -> ControlRecord | None:
     )
 
 
+def _is_confirmed_since_shown(db: Connection, plan_hash: str) -> bool:
+    """Return whether a control has confirmed the plan since it was shown, by their numbers: clocks of
+    two machines differ.
+    """
+    row = first_row(db, _select_plan(), ShownPlanRow, plan_hash=plan_hash)
+    plan = None if row is None else _plan_from_row(row)
+    if plan is None:
+        return False
+    binds = {"plan_hash": plan_hash, "after_seq": plan.after_control}
+    return db.scalar(_select_confirming(), binds) is not None
+
+
 def _insert_plan(db: Connection, plan: ShownPlan, *, is_offered: bool) -> None:
     row = {
         "hash": plan.hash,
@@ -410,10 +425,9 @@ _select_newest = cache(
 _select_confirming = cache(
     lambda: (
         select(ControlRow.seq)
-        .join(ShownPlanRow, ShownPlanRow.hash == ControlRow.plan_hash)
         .where(
             ControlRow.plan_hash == bindparam("plan_hash"),
-            ControlRow.asked_s >= ShownPlanRow.shown_s,
+            ControlRow.seq > bindparam("after_seq"),
             ControlRow.state.not_in([ControlState.REFUSED.value, ControlState.EXPIRED.value]),
         )
         .limit(1)

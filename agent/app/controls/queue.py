@@ -380,7 +380,7 @@ def shown_plan(store: Store, control: Control, secret: bytes) -> ShownPlan | Non
     if (plan.kind, plan.arguments) != (control.kind, control.arguments):
         return None
     is_offered = control.kind is ControlKind.CONFIRM
-    age_s = control.asked_at_s - plan.shown_at_s
+    age_s = abs(control.asked_at_s - plan.shown_at_s)  # the clock may have been set back since
     return plan if is_offered or age_s <= MAX_SHOWN_AGE_S else None
 
 

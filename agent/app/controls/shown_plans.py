@@ -130,7 +130,14 @@ def preview_control(
             return stored_plan_document(offered_plan)
         preview = preview_with_agent(agent, kind, arguments, transports)
         moves = format_moves(preview.plan, agent.portfolio, preview.account)
-        plan = sealed_with_document(preview.plan, preview.command_document, moves, now_s, secret)
+        plan = sealed_with_document(
+            preview.plan,
+            preview.command_document,
+            moves,
+            now_s,
+            secret,
+            store.controls.newest_number(),
+        )
         if not preview.refusal:
             store.controls.record_shown(plan)
     return shown_plan_document(plan, preview.command_document, moves, preview.refusal)

@@ -151,10 +151,16 @@ def sealed_with_document(
     moves: Sequence[str],
     now_s: int,
     secret: bytes,
+    after_control: int = 0,
 ) -> ShownPlan:
-    """Return the plan with its shown moves and document, sealed for the store."""
+    """Return the plan with its shown moves and document, sealed for the store. `after_control` is the
+    number of the newest control; an offer, which ends with its first confirmation, needs none.
+    """
     moves_and_document = json.dumps([list(moves), command_document])
-    return replace(plan, shown_at_s=now_s, shown_json=moves_and_document).sealed(secret)
+    shown_plan = replace(
+        plan, shown_at_s=now_s, shown_json=moves_and_document, after_control=after_control
+    )
+    return shown_plan.sealed(secret)
 
 
 def stored_plan_document(plan: ShownPlan) -> ShownPlanDocument:

@@ -54,18 +54,25 @@ def test_control_done_at_once_is_logged_and_not_queued(store: Store) -> None:
     assert [event.state for event in store.controls.events()] == ["done"]
 
 
-@pytest.mark.parametrize("asked_s", [START_S, START_S + 1], ids=["in that second", "later"])
+@pytest.mark.parametrize(
+    "asked_s",
+    [START_S, START_S + 1, START_S - 2, START_S - 3_600],
+    ids=["in that second", "later", "by a clock two seconds behind", "by a clock set back an hour"],
+)
 def test_plan_takes_one_control_since_it_was_shown(store: Store, asked_s: int) -> None:
     store.controls.record_shown(PLAN)
     store.controls.queue(control(1, ControlKind.REBALANCE, asked_s, PLAN.hash))
 
     with raises_code(Refused, "plan_used"):
-        store.controls.queue(control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash))
+        store.controls.queue(control(2, ControlKind.REBALANCE, asked_s, PLAN.hash))
 
 
-def test_plan_takes_a_control_after_those_before_it_was_shown(store: Store) -> None:
+@pytest.mark.parametrize("asked_s", [START_S - 1, START_S, START_S + 3_600], ids=["before", "in that second", "by a clock an hour ahead"])
+def test_plan_takes_a_control_after_those_before_it_was_shown(store: Store, asked_s: int) -> None:
     store.controls.record_shown(PLAN)
-    store.controls.queue(control(1, ControlKind.REBALANCE, START_S - 1, PLAN.hash))
+    store.controls.queue(control(1, ControlKind.REBALANCE, asked_s, PLAN.hash))
+
+    store.controls.record_shown(replace(PLAN, after_control=store.controls.newest_number()))
 
     assert store.controls.queue(control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)) == 2
 

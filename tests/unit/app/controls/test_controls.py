@@ -95,6 +95,13 @@ def test_fields_cannot_be_moved_into_one_another() -> None:
 # --- What was shown.
 
 
+@pytest.mark.parametrize("change", [{"shown_at_s": 6}, {"after_control": 1}, {"shown_json": "{} "}], ids=repr)
+def test_seal_of_a_shown_plan_covers_when_it_was_shown(change: dict[str, object]) -> None:
+    sealed = PLAN.sealed(SECRET)
+    assert sealed.is_genuine(SECRET)
+    assert not replace(sealed, **change).is_genuine(SECRET)  # type: ignore[arg-type]  # fields by name
+
+
 def test_a_hash_covers_what_binds_and_nothing_else() -> None:
     assert replace(PLAN, shown_at_s=9).hash == PLAN.hash
     for changed in (
@@ -371,6 +378,8 @@ def test_plan__is_confirmed_only_for_its_own_request(config: Path, queue_store: 
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s)
     old = replace(stop, shown_json="old", shown_at_s=now_s - MAX_SHOWN_AGE_S - 5).sealed(secret)
     queue_store.controls.record_shown(old)
+    future = replace(stop, shown_json="future", shown_at_s=now_s + MAX_SHOWN_AGE_S + 5).sealed(secret)
+    queue_store.controls.record_shown(future)
     forged = replace(stop, shown_json="forged")
     queue_store.controls.record_shown(forged.sealed(b"x" * 32))
     stop = stop.sealed(secret)
@@ -383,6 +392,7 @@ def test_plan__is_confirmed_only_for_its_own_request(config: Path, queue_store: 
         ("rebalance", (), "0" * 64),
         ("stop", stop.arguments, forged.hash),
         ("stop", stop.arguments, old.hash),
+        ("stop", stop.arguments, future.hash),
     ):
         with raises_code(Refused, ControlCode.NOT_SHOWN):
             submitted(config, kind, *arguments, plan_hash=plan_hash)
@@ -404,7 +414,7 @@ def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path, queu
     (queued,) = queue_store.controls.queued_controls()
     queue_store.controls.finish([ControlStateChange(queued.number, ControlState.REFUSED, "slippage")], now_s)
     submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="c")  # nothing was sent for the first
-    later = replace(stop, shown_at_s=now_s + 60).sealed(secret)
+    later = replace(stop, shown_at_s=now_s + 60, after_control=queue_store.controls.newest_number()).sealed(secret)
     queue_store.controls.record_shown(later)
     assert later.hash == stop.hash
     submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, now=lambda: now_s + 61)  # shown again
