@@ -285,6 +285,10 @@ PAPER = "paper"
 """Kinds of data of a store."""
 
 
+ADOPTION_SEQ_KEY = "adopted_after"
+"""Key of the number of the newest intent when the operator last adopted a nonce."""
+
+
 LaterWrite = Callable[[Connection], object]
 """A write of `Database.write_later`: it runs in a transaction that it does not open."""
 

@@ -44,6 +44,7 @@ from agent.store import database, requests, seals
 from agent.store.accounts import balances, budgets, day_counts, ledger_sums, positions
 from agent.store.accounts.day_counts import CountedEvent
 from agent.store.database import (
+    ADOPTION_SEQ_KEY,
     Database,
     IntentTransition,
     StepRecord,
@@ -71,8 +72,6 @@ from agent.store.transitions import (
 
 ADOPTED_NONCE_KEY = "adopted_nonce"
 """Key of the nonce that the operator last adopted."""
-ADOPTION_SEQ_KEY = "adopted_after"
-"""Key of the newest intent's number at that adoption."""
 MAX_PRUNED = 500
 """Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
 REFUSED_OUTCOME = "refused"

@@ -38,6 +38,7 @@ from agent.ports import Grant
 from agent.store import database
 from agent.store.accounts import balances
 from agent.store.database import (
+    ADOPTION_SEQ_KEY,
     Database,
     all_rows,
     column_values,
@@ -54,7 +55,7 @@ from agent.store.tables import (
     IntentRow,
     PositionChangeRow,
 )
-from agent.store.transitions import OPEN_STATE_NAMES
+from agent.store.transitions import ENDED_IN_BLOCK_STATE_NAMES, OPEN_STATE_NAMES
 from agent.units import NATIVE
 
 UNDECIDED = "undecided"
@@ -355,12 +356,13 @@ def _payout_amounts(
     db: Connection, after_seq: int, token: str, wallet: str, wrapped_native: str
 ) -> tuple[tuple[int, ...], int]:
     """Return the amounts of `token` in final payouts after that intent, and the number of the
-    newest payout before the first open one. Other payouts do not count: a reorg may undo them.
+    newest payout before the first that may still be mined: an open one, or a dropped one whose nonce
+    is free, which its signer may execute late. Other payouts do not count: a reorg may undo them.
     """
     payouts_raw = []
     last_payout_seq = after_seq
     for row in all_rows(db, _select_payouts_after(), IntentRow, after_seq=after_seq):
-        if row.state in OPEN_STATE_NAMES:
+        if row.state in OPEN_STATE_NAMES or not _is_nonce_used(db, row):
             break
         last_payout_seq = row.seq
         if row.state == IntentState.FINAL.value:
@@ -368,6 +370,29 @@ def _payout_amounts(
                 -database.intent_from_row(row).balance_changes(wallet, wrapped_native).get(token, 0)
             )
     return tuple(payout_raw for payout_raw in payouts_raw if payout_raw > 0), last_payout_seq
+
+
+def _is_nonce_used(db: Connection, row: IntentRow) -> bool:
+    """Return whether a transaction has the nonce of an intent for good, one of the journal or, by
+    adoption, a foreign one.
+    """
+    if row.state in ENDED_IN_BLOCK_STATE_NAMES:
+        return True
+    if row.seq <= database.fact_number(db, ADOPTION_SEQ_KEY):
+        return True
+    return db.scalar(_select_ended_at_nonce(), {"nonce": row.nonce}) is not None
+
+
+@cache
+def _select_ended_at_nonce() -> Select[Any]:
+    return (
+        select(IntentRow.seq)
+        .where(
+            IntentRow.nonce == bindparam("nonce"),
+            IntentRow.state.in_(ENDED_IN_BLOCK_STATE_NAMES),
+        )
+        .limit(1)
+    )
 
 
 @cache

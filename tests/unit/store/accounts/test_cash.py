@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+
+import pytest
 
 from agent.model import CashAccount, ExternalTransaction, Intent, IntentKind, IntentState, Transfer
 from agent.store import Store
@@ -100,6 +103,51 @@ def test_final_payouts_count_up_to_the_first_that_is_open(store: Store) -> None:
     assert (memory.payouts_raw, memory.newest_intent_seq) == ((10, 30, 40), 4)
     assert store.cash.record(replace(ACCOUNT, newest_intent_seq=1), 1)
     assert store.cash.read(LEDGER_USDC.address, 9).payouts_raw == (30, 40)
+
+
+def drop_unsent(store: Store, nonce: int) -> Intent:
+    """A payment that its external signer was offered, and that expired."""
+    intent = store.journal.add_intent("s", IntentKind.PAYOUT, tx(nonce), grant(IntentKind.PAYOUT), "payout", START_S, None)
+    return store.journal.advance(intent.id, IntentState.CANCELLED, START_S)
+
+
+@pytest.mark.parametrize("paid_before", [0, 1, 2])
+def test_dropped_payout_that_its_signer_executes_late__counts(store: Store, paid_before: int) -> None:
+    for nonce in range(paid_before):
+        settle(store, payout(store, nonce), 10)
+    dropped = drop_unsent(store, paid_before)
+    assert store.cash.record(ACCOUNT, 0)
+    memory = store.cash.read(LEDGER_USDC.address, 9)
+    assert memory.payouts_raw == (10,) * paid_before
+    assert store.cash.record(replace(ACCOUNT, newest_intent_seq=memory.newest_intent_seq), 1)
+
+    settle(store, record_sent(store.journal, dropped, "0x0d"), 20)
+
+    assert store.cash.read(LEDGER_USDC.address, 9).payouts_raw == (20,)
+
+
+def take_nonce(store: Store, nonce: int) -> None:
+    settle(store, payout(store, nonce), 30)
+
+
+def adopt_next_nonce(store: Store, nonce: int) -> None:
+    store.journal.adopt_nonce(nonce + 1, START_S)
+
+
+@pytest.mark.parametrize(
+    ("use_nonce", "payouts_raw"),
+    [pytest.param(take_nonce, (10, 30), id="by another payout"), pytest.param(adopt_next_nonce, (10,), id="by a foreign transaction")],
+)
+def test_dropped_payout_whose_nonce_is_used__holds_up_no_other(
+    store: Store, use_nonce: Callable[[Store, int], None], payouts_raw: tuple[int, ...]
+) -> None:
+    settle(store, payout(store, 0), 10)
+    drop_unsent(store, 1)
+    use_nonce(store, 1)
+    assert store.cash.record(ACCOUNT, 0)
+    assert store.cash.read(LEDGER_USDC.address, 9).payouts_raw == payouts_raw
+    settle(store, payout(store, 2), 40)
+    assert store.cash.read(LEDGER_USDC.address, 9).payouts_raw == (*payouts_raw, 40)
 
 
 def test_account_is_written_once_for_each_reading(store: Store) -> None:
