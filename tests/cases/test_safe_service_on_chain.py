@@ -20,7 +20,7 @@ from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal
 from tests.support.safe_service import KEY, FakeSafeService, serving
-from tests.support.text import raises_field
+from tests.support.text import mentions, raises_field
 from tests.support.wallets import SafeWallet
 
 OWNERS = tuple(accounts()[number].address for number in (5, 6, 7))
@@ -106,8 +106,12 @@ def test_service__changes_the_call__the_journal_s_stays(meeting: SafeProposalSce
 def test_service__refuses_a_signature__it_is_offered_again(meeting: SafeProposalScene) -> None:
     agent = meeting.agent
     meeting.service.answers = [(404, {}), (422, {})]
-    with pytest.raises(Retryable, match="HTTP 422"):
+    with pytest.raises(Retryable, match="HTTP 422") as caught:
         api.sign_proposal(agent, FIRST, None, yes)
+    assert caught.value.message.startswith(
+        f"signed by {OWNERS[0]}, and recorded here: 1 of 2 signatures; but the Safe's transaction service"
+    )
+    assert mentions(caught.value.remedy, "run the command again to offer it", "trimtab proposal sign")
     assert open_proposal(agent)["signed_by"] == [OWNERS[0]]
     assert meeting.service.calls == {}
     api.sign_proposal(agent, FIRST, None, yes)
@@ -144,6 +148,6 @@ def test_command__says_what_it_added_and_left_out(
     collected = in_process(capfd, monkeypatch, *collect)
     assert collected.code == 0, collected.why
     assert f"Added: {OWNERS[2]}" in " ".join(collected.out.split())
-    assert "Left out: signature: it is no 0x-hex" in collected.out
+    assert "Left out: signature: other characters than 0x and hex digits" in collected.out
     assert "2 of 2 signatures are collected." in collected.out
     assert in_process(capfd, monkeypatch, *collect, "--json").json["added"] == []

@@ -60,7 +60,7 @@ from agent.signing.safe_tx import signature_owner
 from agent.signing.secret import PrivateKey
 from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.store.files.recorder import FileOutbox
-from agent.units import NATIVE, Token
+from agent.units import NATIVE, Token, share_of
 from agent.wiring.waiting_proposals import settling_text
 
 AnyProposalDocument = TypeVar("AnyProposalDocument")
@@ -441,13 +441,23 @@ def sign_proposal(
         signature = key.sign_safe_tx(proposal.safe.address, proposal.intent.tx)
         signed_proposal = proposal.add_signatures({key.address: signature})
         if service is not None:
-            service.offer(
-                proposal.safe.address,
-                proposal.intent.tx,
-                proposal.safe_tx_hash,
-                key.address,
-                signature,
-            )
+            try:
+                service.offer(
+                    proposal.safe.address,
+                    proposal.intent.tx,
+                    proposal.safe_tx_hash,
+                    key.address,
+                    signature,
+                )
+            except Retryable as error:
+                count = len(signed_proposal.signature_by_owner)
+                count_text = share_of(count, proposal.threshold, " signatures")
+                raise Retryable(
+                    f"signed by {key.address}, and recorded here: {count_text}; but {error.message}",
+                    "check wallet.safe_service, then run the command again to offer it; the other owners"
+                    " can also sign here, with trimtab proposal sign",
+                    code=error.code,
+                ) from None
         return signed_proposal.document(
             SignatureDocument, owner=key.address, signature="0x" + signature.hex()
         )
@@ -502,7 +512,7 @@ def collect_from_service(agent: Agent) -> CollectedSignaturesDocument:
                 signature = signature_bytes(text)
                 owner = proposal.owner_of(signature)
             except ValueError:
-                left_out.append("signature: it is no 0x-hex")
+                left_out.append("signature: other characters than 0x and hex digits")
             except ConfigError as error:
                 left_out.append(error.message)
             else:
