@@ -124,18 +124,26 @@ def reject_elsewhere(chain: LocalChain, safe: SafeWallet, nonce: int, data: str 
     return safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
 
 
-@pytest.mark.parametrize("signed_here", [0, 2], ids=["unsigned", "its rejection proposed"])
-@pytest.mark.parametrize("is_dropped", [False, True], ids=["waits", "dropped"])
-@pytest.mark.parametrize("dies_at", ["", "after:planned", "after:signed"])
+@pytest.mark.parametrize(
+    ("signed_here", "is_cancelled", "dies_at"),
+    [
+        pytest.param(0, False, "", id="waits"),
+        pytest.param(2, False, "", id="signed"),
+        pytest.param(0, True, "", id="dropped"),
+        pytest.param(2, True, "", id="its rejection proposed"),
+        pytest.param(0, False, "after:planned", id="process ends once it is recorded"),
+        pytest.param(0, True, "after:signed", id="process ends once its transaction is recorded"),
+    ],
+)
 def test_rejection_in_another_wallet__frees_the_nonce_without_an_operator(
-    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]], signed_here: int, is_dropped: bool, dies_at: str
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]], signed_here: int, is_cancelled: bool, dies_at: str
 ) -> None:
     agent, safe, swap = scene
     sign_and_send(agent, *(FIRST, SECOND)[:signed_here])
-    if is_dropped and signed_here:
+    if is_cancelled and signed_here:
         with pytest.raises(AwaitingExternalSignature):
             maintenance.cancel(agent)
-    elif is_dropped:
+    elif is_cancelled:
         maintenance.cancel(agent)
     tx_hash = reject_elsewhere(anvil_chain, safe, 0)
     if dies_at:
