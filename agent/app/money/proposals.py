@@ -30,7 +30,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.secrets.env_file import ENV_PREFIX
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
-from agent.errors import READ_FAILURES, ConfigError, ErrorCode, OperatorNeeded, Refused
+from agent.errors import READ_FAILURES, ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.evaluation import minimums_fault
 from agent.execution.executor import (
     ProposingExecutor,
