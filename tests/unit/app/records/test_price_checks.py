@@ -63,9 +63,11 @@ def test_a_wrong_first_or_last_close_is_an_edge(factor: float) -> None:
         assert places(last) == [(119, 120, True)]
 
 
-@pytest.mark.parametrize(("following_count", "edges"), [(2, []), (3, [(0, 1, True)])])
-def test_wrong_first_close__shows_beside_two_calm_returns(following_count: int, edges: list[tuple[int, int, bool]]) -> None:
-    assert places([10_000.0, *[100.0] * following_count]) == edges
+@pytest.mark.parametrize(
+    ("closes", "edges"), [([10_000, 100, 100, 100], [(0, 1, True)]), ([100, 222, 447], [])], ids=["two calm returns", "a return alone"]
+)
+def test_wrong_first_close__shows_beside_two_calm_returns(closes: list[float], edges: list[tuple[int, int, bool]]) -> None:
+    assert places(closes) == edges
 
 
 @pytest.mark.parametrize(("factor", "is_jump"), [(5.3, True), (4.7, False), (1 / 5.3, True), (1 / 4.7, False)])

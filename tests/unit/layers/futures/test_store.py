@@ -9,7 +9,7 @@ import pytest
 
 from agent.layers.futures.state import FuturesState
 from agent.layers.futures.store import reduced_market
-from agent.model import IntentKind, IntentState
+from agent.model import Intent, IntentKind, IntentState
 from agent.model.futures import (
     UNREAD_ACCOUNT,
     FuturesAction,
@@ -45,18 +45,23 @@ def grant_of(action: FuturesAction, **terms: object) -> FuturesGrant:
     return FuturesGrant(action, UNREAD_ACCOUNT, **terms)
 
 
-def end_order(
-    store: Store, nonce: int, layer_grant: FuturesGrant, status: int = FILLED, turnover: int = 0, after_s: int | None = None
-) -> None:
-    """Send an order that ends, and book it `after_s` after the start, without it its nonce in seconds."""
+def end_order(store: Store, nonce: int, layer_grant: FuturesGrant, status: int = FILLED, turnover: int = 0) -> None:
+    """Send an order that ends, and book it at its nonce in seconds after the start."""
+    book(store, ended_order(store, nonce, layer_grant, status), START_S + nonce, turnover)
+
+
+def book(store: Store, intent: Intent, at_s: int, turnover: int = 0) -> None:
+    store.budgets.book_intent(intent, Fraction(turnover), Fraction(0), 0, at_s)
+
+
+def ended_order(store: Store, nonce: int, layer_grant: FuturesGrant, status: int = FILLED) -> Intent:
     tx_hash = f"0x{nonce:064x}"
     whole_grant = replace(grant(IntentKind.FUTURES), layer_grant=layer_grant)
     intent = store.journal.add_intent("s", IntentKind.FUTURES, tx(nonce), whole_grant, "order", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}", status))
-    intent = store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
-    store.budgets.book_intent(intent, Fraction(turnover), Fraction(0), 0, START_S + (nonce if after_s is None else after_s))
+    return store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
 
 
 def state(store: Store) -> FuturesState:
@@ -114,8 +119,9 @@ def test_hedges_are_those_of_the_newest_order_that_trades(
 
 
 def test_newest_of_two_orders_in_a_second__is_the_later_intent(store: Store) -> None:
-    for nonce, hedges in enumerate([(HEDGE,), ()]):
-        end_order(store, nonce, grant_of(SHORT, hedges=hedges), after_s=1)
+    orders = [ended_order(store, nonce, grant_of(SHORT, hedges=hedges)) for nonce, hedges in enumerate([(HEDGE,), ()])]
+    for order in reversed(orders):
+        book(store, order, START_S)
 
     assert state(store).hedges == ()
 
