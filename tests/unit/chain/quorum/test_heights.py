@@ -40,6 +40,8 @@ LAGS = Circuit.LAGGING
         ((("a", 100), ("b", 97)), (97, True, [GOOD, GOOD])),
         ((("a", 100), ("b", 96)), (96, False, [GOOD, LAGS])),
         ((("a", 100), ("b", 50)), (50, False, [GOOD, LAGS])),
+        ((("a", 100), ("b", 100), ("c", 97)), (100, True, [GOOD, GOOD, GOOD])),
+        ((("a", 100), ("b", 100), ("c", 96)), (100, True, [GOOD, GOOD, LAGS])),
         ((("a", 100), ("b", 99), ("c", 50)), (99, True, [GOOD, GOOD, LAGS])),
         ((("a", 10**9), ("b", 100), ("c", 99)), (100, True, [GOOD, GOOD, GOOD])),
         ((("a", 10**9), ("b", 100), ("c", 50)), (100, False, [GOOD, LAGS, LAGS])),
