@@ -82,11 +82,20 @@ class PriceTable:
                 self.renaming_remedy(missing_symbols, symbols),
             )
         closes = self.closes[:, [self.symbols.index(symbol) for symbol in symbols]]
+        empty_symbols = [
+            symbol for column, symbol in enumerate(symbols) if np.isnan(closes[:, column]).all()
+        ]
+        if empty_symbols:
+            verb = "has" if len(empty_symbols) == 1 else "have"
+            raise ConfigError(
+                f"--prices: {', '.join(empty_symbols)} {verb} no prices",
+                "give closes, or omit the asset",
+            )
         has_begun = np.logical_or.accumulate(~np.isnan(closes), axis=0).all(axis=1)
         first_bar = int(np.argmax(has_begun))
         if not has_begun.any() or self.bar_count - first_bar < MIN_BARS:
             raise ConfigError(
-                f"--prices: {', '.join(symbols)} never have prices at the same time",
+                f"--prices: {', '.join(symbols)} have prices at the same time in fewer than {MIN_BARS} bars",
                 "omit symbols that start too late",
             )
         filled_closes = forward_fill(closes)[first_bar:].copy()
@@ -120,7 +129,7 @@ def validate_prices(table: PriceTable) -> PriceTable:
     closes.
     """
     if table.bar_count < MIN_BARS or not table.symbols:
-        size_problem = f"--prices: {table.bar_count} bars of {len(table.symbols)} symbols"
+        size_problem = f"--prices: {pluralize(table.bar_count, 'bar')} of {pluralize(len(table.symbols), 'symbol')}"
         raise ConfigError(size_problem, f"give at least {MIN_BARS} bars of one symbol")
     for symbol in table.symbols:
         if safe_label(symbol, "") != symbol:
@@ -283,9 +292,8 @@ def read_gas_prices(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
 def unix_seconds(times: Any, path: Path) -> NDArray[np.int64]:
     """Return a column of times as Unix seconds, read as those of price files. Raises ConfigError."""
     if times.null_count():
-        raise ConfigError(
-            f"{path.name}: {times.null_count()} rows have no time", "remove rows without a time"
-        )
+        rows_text = pluralize(times.null_count(), "row")
+        raise ConfigError(f"{path.name}: {rows_text} without a time", "remove them")
     column_times = parse_times(times.to_list(), range(1, len(times) + 1), path.name)
     return np.asarray(column_times.times_s, dtype=np.int64)
 

@@ -56,6 +56,7 @@ LONGEST_BAR_S = 32 * 86_400
 SAMPLE_ROWS = 8
 """Rows by which a layout is recognised."""
 _LONG_FORM = "time,symbol,close"
+_FORMS = f"{_LONG_FORM}, or time and one for each symbol"
 _PAIR_SIGNS = re.compile(r"[/:]")
 
 
@@ -287,10 +288,10 @@ class _Header:
                 raise self._error(
                     "a symbol is not a plain name",
                     "use at most 16 letters, digits and ._- characters, or name the columns"
-                    f" {_LONG_FORM}",
+                    f" {_FORMS}",
                 )
         if not symbols:
-            raise self._error("has no prices", f"name the columns {_LONG_FORM}")
+            raise self._error("has no prices", f"name the columns {_FORMS}")
         return PriceLayout(
             LayoutForm.WIDE,
             time_column,
@@ -315,7 +316,7 @@ class _Header:
         named = [column for column, key in enumerate(self._keys) if key in TIME_NAMES]
         if named:
             return named[0]
-        raise self._error("no column time", f"name the columns {_LONG_FORM}")
+        raise self._error("no column time", f"name the columns {_FORMS}")
 
     def _require_one_time(self, columns: Sequence[int]) -> None:
         """Raise an error if columns of times are further apart than a bar can last."""

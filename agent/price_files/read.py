@@ -501,11 +501,10 @@ def _row_times(
         number for (number, _), cell in zip(rows, cells, strict=True) if _text_or_time(cell) == ""
     ]
     if missing_rows:
-        raise ConfigError(
-            f"{file_name}: {len(missing_rows)} rows have no time, the first is row"
-            f" {missing_rows[0]}",
-            "remove rows without a time",
-        )
+        fault = f"row {missing_rows[0]} has no time"
+        if len(missing_rows) > 1:
+            fault = f"{len(missing_rows):,} rows have no time, the first is row {missing_rows[0]}"
+        raise ConfigError(f"{file_name}: {fault}", "remove rows without a time")
     if layout.clock_column is not None:
         clocks = [row[layout.clock_column] for _, row in rows]
         cells = list(join_clocks(cells, clocks))
@@ -533,14 +532,13 @@ def _series(
         row_numbers.reverse()
     for index in range(1, len(times_s)):
         if times_s[index] <= times_s[index - 1]:
-            problem = "repeated" if times_s[index] == times_s[index - 1] else "unordered"
+            time_text = format_time(times_s[index])
+            problem = f"a repeated time, {time_text}"
+            if times_s[index] != times_s[index - 1]:
+                problem = f"an unordered time, {time_text} after {format_time(times_s[index - 1])}"
             raise ConfigError(
-                f"{file_name}, row {row_numbers[index]}: {symbol} has {_article(problem)} time",
+                f"{file_name}, row {row_numbers[index]}: {symbol} has {problem}",
                 "sort the rows by time, without duplicates",
             )
     series = SymbolCloses(symbol, tuple(times_s), tuple(closes), tuple(row_numbers), currency)
     return series, is_reversed
-
-
-def _article(word: str) -> str:
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"

@@ -71,7 +71,7 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     >>> days = ["2024-01-01", "2024-01-02", "2024-01-03"]
     >>> prices = polars.DataFrame({"time": days, "BTC": [100.0, 130.0, 125.0]})
     >>> research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
-    Backtest(2024-01-01 to 2024-01-03, +12.78 % (held +12.50 %), 1 trades, 11,278.11 USD)
+    Backtest(2024-01-01 to 2024-01-03, +12.78 % (held +12.50 %), 1 trade, 11,278.11 USD)
     """
     market = MarketArguments(
         value=value,
@@ -136,7 +136,7 @@ def compare(
     """
     if isinstance(triggers, list | tuple):
         triggers = dict(zip(_names(triggers), triggers, strict=True))
-    if not has_items(triggers):
+    if not has_items(triggers) or not dict(triggers.items()):
         raise ConfigError(
             f"triggers: {described(triggers)} has no triggers by name",
             'write for example {"band": research.band(0.1), "weekly": research.every("7d")}',

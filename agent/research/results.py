@@ -25,6 +25,7 @@ from agent.price_files.frames import load_polars
 from agent.research.charts import load_plotly
 from agent.research.prices import times
 from agent.research.reported import ReportedResult
+from agent.units import pluralize
 
 CHART_WIDTH = 640
 CHART_HEIGHT = 160
@@ -123,7 +124,7 @@ class Backtest(ReportedResult):
         notes_text = f", {notes} note{'s' * (notes > 1)}" if notes else ""
         return (
             f"Backtest({summary.start:%Y-%m-%d} to {summary.end:%Y-%m-%d}, {summary.total_return * 100:+.2f} %"
-            f" (held {summary.hold_return * 100:+.2f} %), {summary.trades} trades,"
+            f" (held {summary.hold_return * 100:+.2f} %), {pluralize(summary.trades, 'trade')},"
             f" {summary.value:,.2f} {summary.numeraire}{notes_text})"
         )
 

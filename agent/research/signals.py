@@ -200,7 +200,8 @@ class FunctionRunner:
         try:
             answer = checked_answer(request, targets_document(returned, view), SIGNAL_NAME)
         except (TypeError, ValueError) as error:
-            raise self._asked.error(view, str(error), "return weights by symbol") from None
+            remedy = 'return numbers from 0 to 1 by symbol, such as {"BTC": 0.6}'
+            raise self._asked.error(view, str(error), remedy) from None
         if answer.why:
             raise self._asked.error(
                 view,

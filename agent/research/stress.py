@@ -39,7 +39,7 @@ from agent.research.progress import shown_progress
 from agent.research.reported import ReportedResult
 from agent.research.signals import FunctionSignal
 from agent.research.triggers import AnyTrigger
-from agent.units import format_duration
+from agent.units import format_duration, pluralize
 
 
 @naming_arguments
@@ -150,7 +150,8 @@ class StressTest(ReportedResult):
         worst = max(self._result.cases, key=lambda case: float(case.metric_values("loss").mean()))
         loss = float(worst.metric_values("loss").mean())
         return (
-            f"StressTest({len(self._result.cases)} cases of {self._result.path_bars} bars, worst:"
+            f"StressTest({pluralize(len(self._result.cases), 'case')} of"
+            f" {pluralize(self._result.path_bars, 'bar')}, worst:"
             f" {worst.name}, mean loss {loss * 100:.2f} %)"
         )
 

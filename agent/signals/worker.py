@@ -169,8 +169,10 @@ def targets_document(returned: Any, view: SignalView) -> dict[str, Any]:
 def _float_weights(weight_by_name: Mapping[str, Any]) -> dict[str, float]:
     floats = {}
     for name, weight in weight_by_name.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{name!r} is no symbol")
         fault = TypeError(f"the weight of {name!r} is {type(weight).__name__}")
-        if isinstance(weight, bool | str) or not isinstance(name, str):
+        if isinstance(weight, bool | str):
             raise fault
         try:
             floats[name] = float(weight)

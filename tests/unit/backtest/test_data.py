@@ -88,7 +88,7 @@ def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: 
         (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00,A,11"), "times in several time zones: Z, none"),
         (rows("2021-01-01,A,10", "yesterday,A,11"), "row 2: 'yesterday' is not a time"),
         (rows("2021-01-01,A,10", "2021-01-02,A,ten"), "row 2: 'ten' is not a price of A"),
-        (rows("2021-01-01,A,10"), "1 bars"),
+        (rows("2021-01-01,A,10"), "1 bar of 1 symbol"),
         (rows("44197,A,10", "44198,A,11"), "row 1: '44197' is not a time: it may be a spreadsheet's count of days"),
         ("time,symbol,close,volume\n2021-01-01,A,10,1\n2021-01-02,A,10,-1\n", "row 2: a negative volume"),
         ("when,symbol,close\n1,A,10\n", "no column time"),

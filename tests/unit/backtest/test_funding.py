@@ -292,7 +292,7 @@ def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
             ("2021-01-01T00:00:00Z,A,0.1", "2021-01-02T00:00:00+02:00,A,0.1"), "times in several time zones", "UTC", id="several zones"
         ),
         pytest.param(("2021-01-01,A,0.1", "soon,A,0.1"), "row 2: 'soon' is not a time", "write times", id="word as a time"),
-        pytest.param(("2021-01-01,A,0.1", ",A,0.1"), "1 rows have no time", "", id="missing time"),
+        pytest.param(("2021-01-01,A,0.1", ",A,0.1"), "1 row without a time", "", id="missing time"),
         pytest.param(("44197,A,0.1",), "'44197' is not a time: .*spreadsheet", "", id="days of a spreadsheet"),
         pytest.param(("01/02/2021,A,0.1",), "01/02/2021 may be 2021-01-02 or 2021-02-01", "write dates", id="ambiguous date"),
         pytest.param(("2021-01-01,A B,0.1",), "a symbol is not a plain name", "letters, digits", id="symbol with a space"),

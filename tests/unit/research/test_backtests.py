@@ -404,3 +404,9 @@ def test_a_probably_wrong_close_is_told() -> None:
     assert "1 closes are probably wrong" in result.notes[0]
     assert result.notes[0] in result._repr_html_()
     assert repr(result).endswith("USD, 1 note)")
+
+
+@pytest.mark.parametrize("triggers", [[], (), {}], ids=["list", "tuple", "dict"])
+def test_comparison_without_triggers_is_refused(triggers: Any) -> None:
+    with pytest.raises(ConfigError, match=r"triggers: .* has no triggers by name"):
+        research.compare("prices.csv", {"BTC": 0.5, "USD": 0.5}, triggers)

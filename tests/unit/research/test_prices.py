@@ -112,12 +112,28 @@ def test_series_is_a_column(series: Any, symbol: str) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: pd.concat([WIDE, WIDE.tail(1)]), "row 7: BTC has a repeated time (sort the rows by time, without duplicates)"),
-        (lambda: pd.concat([LONG, LONG.head(1)]), "BTC has an unordered time (sort the rows"),
-        (lambda: WIDE.iloc[[0, 2, 1, 3, 4, 5]], "row 3: BTC has an unordered time (sort the rows"),
-        (lambda: WIDE.set_axis(pd.DatetimeIndex([*INDEX[:5], pd.NaT])), "1 rows have no time, the first is row 6 (remove rows"),
+        (
+            lambda: pd.concat([WIDE, WIDE.tail(1)]),
+            "row 7: BTC has a repeated time, 2024-01-06 00:00:00 UTC (sort the rows by time, without duplicates)",
+        ),
+        (
+            lambda: pd.concat([LONG, LONG.head(1)]),
+            "BTC has an unordered time, 2024-01-01 00:00:00 UTC after 2024-01-06 00:00:00 UTC (sort the rows",
+        ),
+        (
+            lambda: WIDE.iloc[[0, 2, 1, 3, 4, 5]],
+            "row 3: BTC has an unordered time, 2024-01-02 00:00:00 UTC after 2024-01-03 00:00:00 UTC (sort the rows",
+        ),
+        (lambda: WIDE.set_axis(pd.DatetimeIndex([*INDEX[:5], pd.NaT])), "row 6 has no time (remove rows without a time"),
+        (lambda: WIDE.set_axis(pd.DatetimeIndex([*INDEX[:3], *[pd.NaT] * 3])), "3 rows have no time, the first is row 4 (remove rows"),
+        (
+            lambda: pl.DataFrame({"time": DAYS}),
+            "has no prices; its header is: time (name the columns time,symbol,close, or time and one for each symbol",
+        ),
+        (lambda: WIDE.head(1), "prices: 1 bar of 2 symbols (give at least 2 bars"),
+        (lambda: WIDE[["BTC"]].head(1), "prices: 1 bar of 1 symbol (give at least 2 bars"),
         (lambda: by_rows().iloc[[0, 2, 3]], "row 1: '0' is not a time"),
-        (by_rows, "no column time; its header is: BTC, ETH (name the columns"),
+        (by_rows, "no column time; its header is: BTC, ETH (name the columns time,symbol,close, or time and one for each symbol"),
         (lambda: WIDE.assign(BTC="$5"), "'$5' is not a price of BTC (write 5, without '$')"),
         (lambda: WIDE.replace(103, np.inf), "row 4: 'inf' is not a price of BTC (prices must be finite"),
         (lambda: WIDE.replace(103, -0.0304), "row 4: '-0.0304' is not a price of BTC (prices must be above zero; if these are returns"),
@@ -213,3 +229,17 @@ def test_a_market_in_a_coin_is_refused(market: str, symbol: str) -> None:
 def test_a_rate_of_the_numeraire_does_not_change_it() -> None:
     with pytest.raises(ConfigError, match="the closes are in EUR, not in USD"):
         research.backtest(WIDE.rename(columns={"ETH": "USD-EUR"}), {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+
+
+@pytest.mark.parametrize(("symbols", "words"), [(["ETH"], "ETH has no prices"), (["BTC", "ETH"], "BTC, ETH have no prices")])
+def test_symbol_whose_closes_are_all_missing_is_named(symbols: list[str], words: str) -> None:
+    prices = WIDE.assign(**dict.fromkeys(symbols, np.nan), SOL=BTC)
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(prices, {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}, research.band(0.1))
+    assert str(caught.value) == f"prices: {words} (give closes, or omit the asset)"
+
+
+def test_symbols_that_never_meet_are_named() -> None:
+    prices = WIDE.assign(ETH=[np.nan] * 5 + [50.0])
+    with pytest.raises(ConfigError, match="BTC, ETH have prices at the same time in fewer than 2 bars"):
+        research.backtest(prices, {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}, research.band(0.1))

@@ -194,6 +194,9 @@ def test_closes_of_a_view_are_a_frame() -> None:
         (lambda view: {"BTC": {}}, "signal: the weight of 'BTC' is dict"),
         (lambda view: {"BTC": None}, "signal: the weight of 'BTC' is NoneType"),
         (lambda view: {"BTC": "half"}, "signal: the weight of 'BTC' is str"),
+        (lambda view: {0: 0.5}, "signal: 0 is no symbol"),
+        (lambda view: {("BTC",): 0.5}, "signal: ('BTC',) is no symbol"),
+        (lambda view: pd.Series([0.5, 0.5]), "signal: 0 is no symbol"),
         (lambda view: 5, "signal: it returned 5, not a dict of weights"),
         (lambda view: None, "signal: it returned None, not a dict of weights"),
         (lambda view: SignalTargets(), "signal: it returned neither spot nor futures weights"),
@@ -205,6 +208,13 @@ def test_answer_that_a_live_agent_would_refuse_ends_the_backtest(function: Calla
         research.backtest(PRICES, TARGETS, BAND, signal=function)
     assert words in caught.value.message
     assert caught.value.message.endswith(", at 2024-01-02 00:00 UTC")
+
+
+@pytest.mark.parametrize("weight", ["0.5", None, True, [0.5]])
+def test_weight_that_is_no_number_is_refused_with_an_example(weight: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(PRICES, TARGETS, BAND, signal=lambda view: {"BTC": weight})
+    assert caught.value.remedy == 'return numbers from 0 to 1 by symbol, such as {"BTC": 0.6}'
 
 
 def test_a_refused_answer_names_its_bar_and_who_takes_the_rest() -> None:
