@@ -22,7 +22,7 @@ from agent.errors import ErrorCode, Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.foreign_text import failure_text
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, SignalAnswer, TokenSupply
-from agent.units import BPS, Price, format_duration, proportional_shares
+from agent.units import BPS, Price, pluralize, proportional_shares
 from agent.weights.extras import import_extra
 from agent.weights.returns import (
     Floats,
@@ -386,9 +386,10 @@ def allocate_by_market_cap(
         price, price_s = _newest_price(settings, inputs, token)
         market_caps.append(supply.raw * price)
         price_times_s.append(price_s)
-        age_text = (
-            f", {format_duration(inputs.now_s - supply.as_of_s)} old" if supply.as_of_s else ""
-        )
+        age_text = ""
+        if supply.as_of_s:
+            age_days = max(0, inputs.now_s - supply.as_of_s) // DAY_S
+            age_text = f", {pluralize(age_days, 'day')} old"
         supply_sources.append(f"{label} by {supply.source or 'its contract'}{age_text}")
     shares = proportional_shares(market_caps, bounds.low_bps, bounds.high_bps, bounds.total_bps)
     total_cap = sum(market_caps, Fraction(0))

@@ -8,6 +8,7 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, TokenSupply
+from agent.units import pluralize
 from tests.support.builders import NOW_S, token
 from tests.support.configs.weights import CAPS, allocator_config
 from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of, hold_reason
@@ -31,7 +32,7 @@ def step_with_supply_age(days: int, max_age_days: int, symbol: str = "WBTC") -> 
 @pytest.mark.parametrize("symbol", ["WBTC", "LINK"])
 def test_supply_within_its_age_counts_and_reports_it(days: int, max_age_days: int, symbol: str) -> None:
     sample_text = chosen_of(step_with_supply_age(days, max_age_days, symbol)).sample_text  # type: ignore[arg-type]
-    assert mentions(sample_text, symbol, "supplies.csv", f"{days} d old")
+    assert mentions(sample_text, symbol, "supplies.csv", f", {pluralize(days, 'day')} old")
 
 
 @pytest.mark.parametrize(("days", "max_age_days"), [(91, 90), (400, 90), (3, 2)])

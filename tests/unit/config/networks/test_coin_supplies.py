@@ -11,7 +11,7 @@ from agent.config.networks import NETWORKS
 from agent.config.networks.coin_supplies import COIN_SUPPLIES, package_supplies
 from agent.errors import ConfigError
 from agent.model import AllocationMethod
-from agent.units import Token
+from agent.units import Token, pluralize
 from tests.support.builders import NOW_S, token
 from tests.support.constants import DAY_S
 from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of, hold_reason
@@ -82,6 +82,6 @@ def test_weights__say_source_and_age_and_hold_after_its_time(years: float, is_ch
     moved = replace(supply, token=wbtc.address, as_of_s=NOW_S - age_s, valid_until_s=NOW_S - age_s + supply.valid_until_s - supply.as_of_s)
     step = weighed(allocator(AllocationMethod.MARKET_CAP, supplies=(moved,)), recorded(moves()), supplies=SUPPLIES)
     if is_chosen:
-        assert mentions(chosen_of(step).sample_text, "WBTC by mexc.us of 2025-11-21", f"{age_s // DAY_S} d old")
+        assert mentions(chosen_of(step).sample_text, "WBTC by mexc.us of 2025-11-21", f", {pluralize(age_s // DAY_S, 'day')} old")
     else:
         assert mentions(hold_reason(step), "WBTC", "days old")
