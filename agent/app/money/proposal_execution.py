@@ -49,8 +49,9 @@ def execute_proposal(
     key = load_named_key(agent.context.loaded_config, key_fields) if send else None
     executor = NATIVE if key is None else key.address
     with open_proposal(agent, executor=executor, progress=progress) as shown_proposal:
-        execution = pending_execution = _pending_execution(shown_proposal, executor)
-        if pending_execution is not None and _needs_replacement(shown_proposal, pending_execution):
+        pending_execution = _pending_execution(shown_proposal, executor)
+        execution = pending_execution
+        if execution is not None and _needs_replacement(shown_proposal, execution):
             execution = None
         if execution is None:
             shown_proposal.require_signable()
