@@ -21,7 +21,7 @@ from agent.chain.lens import decode_page, split_into_pages
 from agent.chain.pools import own_positions
 from agent.chain.pools.positions import resolve_positions
 from agent.chain.providers.endpoint import EndpointProvider
-from agent.chain.rpc import Transport
+from agent.chain.rpc import Transport, parse_quantity
 from agent.chain.safe import SafeContract
 from agent.chain.screening import TokenScreen
 from agent.chain.second_quote import build_quoter
@@ -125,7 +125,7 @@ QUESTIONS: dict[str, Question] = {
         _endpoint_pool(line),
         at.owner,
         at.mined,
-        lambda node, block: SafeContract(node, at.owner).nonce(hex(block)) > 0,
+        lambda node, block: parse_quantity(node.call("eth_getTransactionCount", [at.owner, hex(block)]), "nonce") >= at.nonce,
         at.head.number - 5,
         at.head.number,
     ),
