@@ -24,10 +24,10 @@ from agent.fleet.members import FleetMember, FleetOptions
 from agent.model import Head, IntentKind, IntentState, ProposalExecution
 from agent.observe.logs import Redactor
 from agent.store import Store
-from agent.store.database import find_fact, write_facts
+from agent.store.database import facts_with_prefix, find_fact, write_facts
 from agent.store.files.locks import LockHeld
 from agent.store.files.pause import KillSwitch
-from agent.store.postgresql import fencing
+from agent.store.postgresql import fencing, session
 from agent.wiring import SystemClock
 from tests.support.postgresql import Opener, Server
 from tests.support.text import raises_code
@@ -59,8 +59,8 @@ def _sooner(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(fencing, "BEAT_S", 0.2)
     monkeypatch.setattr(fencing, "LEASE_S", 1.5)
     yield
-    for session in fencing._sessions.values():
-        session.close()
+    for lock_session in fencing._sessions.values():
+        lock_session.close()
     fencing._sessions.clear()
 
 
@@ -304,21 +304,46 @@ def test_run_that_was_not_answered_that_it_goes_on__goes_on(opened: Opener, serv
 def test_own_session_cut_off__is_ended_alone(opened: Opener, lock_name: str) -> None:
     """The server has not noticed that it is cut off; the process has opened another, and more for its writes."""
     store = opened()
-    session = fencing.lock_session(store.db.engine)
-    session.take(lock_name)
-    cut_off_session = session._connection
-    session._connection = None
-    session._held.clear()
+    locks = fencing.lock_session(store.db.engine)
+    locks.take(lock_name)
+    cut_off_session = locks._connection
+    locks._connection = None
+    locks._held.clear()
     time.sleep(2)
     with store.db.write("write meanwhile") as db:
         write_facts(db, {"fact": "written"})
-        mark = session.take(lock_name)
-    assert session.holds(mark)
+        mark = locks.take(lock_name)
+    assert locks.holds(mark)
     assert cut_off_session is not None
     with pytest.raises(DBAPIError):
         cut_off_session.execute(text("SELECT 1"))
     with store.db.read("read the fact") as db:
         assert find_fact(db, "fact") == "written"
+
+
+def writer_keys(store: Store) -> set[str]:
+    with store.db.read("read the marks") as db:
+        return {key for key, _ in facts_with_prefix(db, session.WRITER_KEY_PREFIX)}
+
+
+def test_marks_of_killed_processes__go_a_week_later(opened: Opener, url: str, tmp_path: Path) -> None:
+    """A process may ask for the mark of its last write for as long as the server does not answer."""
+    store = opened()
+    for _ in range(2):
+        with other_machine(url, tmp_path) as process:
+            assert answer_to(process, "killed later") == "written"
+        acting_soon(store, 5)
+    own_key = store.db._writer_key  # type: ignore[attr-defined]  # of ServerDatabase
+    of_killed = writer_keys(store) - {own_key}
+    assert len(of_killed) == 2
+    older, newer = sorted(of_killed)
+    week_ago_s = int(time.time()) - session.MARK_LIFE_S
+    with store.db.write("age the marks") as db:
+        write_facts(db, {older: f"{'0' * 16}@{week_ago_s - 1}", newer: f"{'0' * 16}@{week_ago_s + 60}", "writer:other": "x"})
+    with other_machine(url, tmp_path):
+        pass
+    assert older not in writer_keys(store)
+    assert {own_key, newer, "writer:other"} <= writer_keys(store)
 
 
 def test_two_parts_of_a_process_do_not_act_at_once(opened: Opener) -> None:

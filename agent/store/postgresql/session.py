@@ -41,6 +41,7 @@ from agent.store.database import (
     LaterWrite,
     database_errors,
     delete_facts,
+    facts_with_prefix,
     find_fact,
     read_facts,
     write_facts,
@@ -77,7 +78,13 @@ still.
 EPOCH_KEY = "epoch"
 """Key of the mark of the session that acts for the wallet, or acted last."""
 WRITER_KEY_PREFIX = "writer:"
-"""Prefix of the key of the mark that the last write of an open store left."""
+"""Prefix of the key of the mark that the last write of an open store left: random digits, and the
+Unix seconds of that write after an @.
+"""
+MARK_LIFE_S = 7 * 86_400
+"""Age from which the mark of a write is that of a killed process: one that lives asks for the outcome
+of a write as long as it does not know it.
+"""
 _SESSION_SETTING = "trimtab.session"
 _OPTIONS = " ".join(
     f"-c {setting}"
@@ -347,6 +354,8 @@ class ServerDatabase(Database):
         if epoch_mark != mark:
             with self.write("begin an epoch") as db:
                 write_facts(db, {EPOCH_KEY: mark})
+                if old_keys := _old_writer_keys(db, int(time.time())):
+                    delete_facts(db, *old_keys)
         self._epoch_mark = mark
 
     def is_served(self) -> bool:
@@ -451,7 +460,7 @@ class ServerDatabase(Database):
         mark of its own, so that if the answer to its commit is lost, the store says whether it was
         made.
         """
-        mark = secrets.token_hex(8)
+        mark = f"{secrets.token_hex(8)}@{int(time.time())}"
         with self._writing, self._begun(self._begin_writing) as db:  # one mark at a time
             if self._unsettled is not None:
                 raise _unsettled_error()
@@ -494,6 +503,16 @@ class ServerDatabase(Database):
                 if time.monotonic() >= end_s:
                     return None
             self._sleep(SETTLING_PAUSE_S)
+
+
+def _old_writer_keys(db: Connection, now_s: int) -> list[str]:
+    """Return the keys of the marks of writes that are older than MARK_LIFE_S."""
+    old_keys = []
+    for key, mark in facts_with_prefix(db, WRITER_KEY_PREFIX):
+        _, _, time_text = mark.partition("@")
+        if time_text.isdecimal() and int(time_text) < now_s - MARK_LIFE_S:
+            old_keys.append(key)
+    return old_keys
 
 
 def _unsettled_error() -> PassingFault:
