@@ -44,7 +44,8 @@ def test_the_events_are_those_that_are_logged() -> None:
     logged: set[str] = set()
     app = ROOT / "agent" / "app"
     fleet = ROOT / "agent" / "fleet"
-    logging = [app / "service.py", app / "records" / "cycle_report.py", fleet / "members.py", fleet / "metrics.py", fleet / "run.py"]
+    logging = [app / "service.py", app / "records" / "cycle_report.py"]
+    logging += [fleet / f"{name}.py" for name in ("members", "metrics", "run", "wake_ups")]
     log_calls = {
         f"{log}.{level}" for log in ("log", "self.log", "self._log", "service.log", "Log()") for level in ("info", "warning", "error")
     }
