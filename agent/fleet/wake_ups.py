@@ -41,13 +41,15 @@ from agent.store.postgresql.session import CONNECT_ARGUMENTS, lock_tables
 if TYPE_CHECKING:
     from agent.fleet.sharing import FleetShare
 
-LOOK_PLACES = 80
-EXIT_PLACES = 20
+LOOK_PLACES = 160
+EXIT_PLACES = 40
 """Most jobs of a worker that look at a time: usual ones, and due exits."""
 POLL_S = 0.5
 """Seconds between two looks for jobs whose time has come."""
-EARLY_S = 1.0
-"""Time before that of a portfolio's next look at which a job is none for it."""
+LEAD_S = 2.0
+"""Time before a look at which its job comes, so that fifty are there when they look together."""
+EARLY_S = 3.0
+"""Time before a look at which a job is none for it."""
 HEARTBEAT_S = 2.0
 STALLED_S = 6.0
 """Age of a worker's last sign of life at which its jobs are free for others."""
@@ -273,7 +275,7 @@ class WakeUps:
             lock=key,
             queueing_lock=key,
             queue=self._exit_queue if member.is_exit_due else self._look_queue,
-            schedule_at=datetime.fromtimestamp(due_s + self._server_offset_s, UTC),
+            schedule_at=datetime.fromtimestamp(due_s - LEAD_S + self._server_offset_s, UTC),
         )
         try:
             if own_id is None:
