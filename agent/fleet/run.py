@@ -89,7 +89,9 @@ class FleetRun:
                 self._begin_due_looks()
                 self._report_status()
                 if self._metrics is not None:
-                    self._metrics.write_if_due(self.members)
+                    wake_ups = self._wake_ups
+                    job_counts = None if wake_ups is None else wake_ups.job_counts
+                    self._metrics.write_if_due(self.members, job_counts)
                 self._clock.sleep(TICK_S)
                 self._ticks += 1
         except StopRequested:

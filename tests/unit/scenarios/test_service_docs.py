@@ -32,7 +32,7 @@ def test_wallet_metrics__are_those_of_the_file_with_labels(tmp_path: Path) -> No
     listed = {cells[0].strip("`"): set(re.findall(r"`(\w+)`", cells[1])) for cells in rows(page) if cells[0].startswith("`trimtab_")}
     metrics = FleetMetrics(tmp_path / "trimtab.prom")
     metrics.on_look("hold", 0.1, 0.0)
-    metrics.write_if_due([])
+    metrics.write_if_due([], {"due": 1})
     written: dict[str, set[str]] = {}
     for family in text_string_to_metric_families((tmp_path / "trimtab.prom").read_text()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
