@@ -162,10 +162,21 @@ with served(open_server(make_url(sys.argv[1]), migrates=True), members):
 """
 
 
+@contextmanager
+def program_of(url: str, *names: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that serves these portfolios, whose looks never end."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED_PROGRAM, url, *names])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.slow
 def test_jobs_of_a_killed_worker__are_taken_over_or_freed(engine: Engine, url: str) -> None:
     """The successor's own wallet looks again at once; the job of one that nobody serves waits for who will."""
-    with queue_of(engine) as db, subprocess.Popen([sys.executable, "-c", KILLED_PROGRAM, url, "one", "two"]) as killed:
+    with queue_of(engine) as db, program_of(url, "one", "two") as killed:
         one = QueuedMember("one", every="1h")
         two = QueuedMember("two", every="1h")
         until(lambda: [job["status"] for member in (one, two) for job in jobs(db, member)] == ["doing", "doing"])
