@@ -195,6 +195,7 @@ class FleetMember:
         is_wait_unchecked = (
             self._state is MemberState.WAITING
             and self._run is not None
+            and now_s < self.due_s
             and now_s - self._wait_checked_s >= WAIT_CHECK_S
         )
         patience_s = JOB_PATIENCE_S if self.awaits_job else 0.0
