@@ -191,7 +191,7 @@ def test_wallet_used_elsewhere__needs_a_person_who_adopts_it(desk: Desk) -> None
     code, screen = at_terminal(desk, "n\n", "adopt")
     assert (code, "was adopted" in screen) == (10, True)
     assert desk.run(*order).code == 12
-    assert desk.ask("adopt", "--yes") == {"nonce": nonce(desk)}
+    assert desk.ask("adopt", "--yes") == {"nonce": nonce(desk), "released": []}
     assert desk.ask(*order)["outcome"] == "done"
 
 
