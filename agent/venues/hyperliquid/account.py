@@ -105,10 +105,11 @@ def market_rows(answer: object, coins: Collection[str]) -> dict[str, MarketRow]:
     return row_by_coin
 
 
-def parse_market(coin: str, row: MarketRow) -> ListedMarket:
-    """Parse the row of a market. A delisted market, one without a price, and one with isolated
-    margin only are paused, because the account is cross-margined. Raises Retryable for an
-    unexpected format.
+def parse_market(coin: str, row: MarketRow, position_mark: Fraction = Fraction(0)) -> ListedMarket:
+    """Parse the row of a market. A delisted market, one without a mark or an index, and one with
+    isolated margin only are paused, because the account is cross-margined. Without a mark it has
+    `position_mark`, the mark of the account's position there (zero: none), or its index. Raises
+    Retryable for an unexpected format and for a market without any price.
     """
     market_name = safe_label(coin, "a market")
     market_context = row.context
@@ -117,23 +118,50 @@ def parse_market(coin: str, row: MarketRow) -> ListedMarket:
     size_decimals = row.entry.get("szDecimals")
     if not isinstance(size_decimals, int) or not 0 <= size_decimals <= QUOTE_DECIMALS:
         raise _malformed_error(f"the size decimals of {market_name}")
-    mark = market_context.get("markPx")
     mid = market_context.get("midPx")
-    index = market_context.get("oraclePx")
     funding = market_context.get("funding")
+    venue_mark = _price(market_context.get("markPx"), f"the mark of {market_name}")
+    index = parse_decimal(market_context.get("oraclePx"), f"the index of {market_name}")
+    mark = venue_mark or position_mark or index
+    if mark <= 0:
+        raise _malformed_error(f"the price of {market_name}")
     return ListedMarket(
         coin=coin,
         number=row.number,
         size_decimals=size_decimals,
         leverage_tiers=_tiers_of(market_name, row),
         is_paused=bool(
-            row.entry.get("isDelisted") or row.entry.get("onlyIsolated") or mark is None
+            row.entry.get("isDelisted")
+            or row.entry.get("onlyIsolated")
+            or not venue_mark
+            or index <= 0
         ),
-        mark=Fraction(0) if mark is None else parse_decimal(mark, f"the mark of {market_name}"),
-        index=parse_decimal(index, f"the index of {market_name}"),
+        mark=mark,
+        index=index,
         funding_hourly=parse_decimal(funding, f"the funding of {market_name}"),
-        mid=Fraction(0) if mid is None else parse_decimal(mid, f"the middle of {market_name}"),
+        mid=_price(mid, f"the middle of {market_name}"),
     )
+
+
+def _price(answer: object, price_name: str) -> Fraction:
+    """Return a price of the venue; zero for null. Raises Retryable for an unexpected format."""
+    return Fraction(0) if answer is None else parse_decimal(answer, price_name)
+
+
+def position_marks(answer: object) -> dict[str, Fraction]:
+    """Return the mark of every position of a `clearinghouseState` answer by coin: its value per
+    size, zero without a size. Raises Retryable for an unexpected format.
+    """
+    mark_by_coin = {}
+    for position_row in _list_of(answer, "assetPositions"):
+        position = json_field(position_row, "position")
+        if not isinstance(position, Mapping):
+            raise _malformed_error("a position")
+        coin = str(position.get("coin"))
+        size = parse_decimal(position.get("szi"), f"the size of {safe_label(coin, 'a position')}")
+        value = Fraction(_usd_raw(position, "positionValue"), 10**QUOTE_DECIMALS)
+        mark_by_coin[coin] = value / abs(size) if size else Fraction(0)
+    return mark_by_coin
 
 
 UNLISTED_NUMBER = -1
@@ -148,6 +176,7 @@ def unlisted_markets(
     position counts in every figure, and those in other markets can still be reduced. Raises
     Retryable for an unexpected format.
     """
+    mark_by_coin = position_marks(answer)
     market_by_coin = {}
     for position_row in _list_of(answer, "assetPositions"):
         position = json_field(position_row, "position")
@@ -156,12 +185,10 @@ def unlisted_markets(
             continue
         size_text = str(position.get("szi"))
         max_leverage = position.get("maxLeverage")
-        size = parse_decimal(size_text, f"the size of {safe_label(coin, 'a position')}")
+        mark = mark_by_coin[coin]
         size_decimals = len(size_text.partition(".")[2])
-        if not size or size_decimals > QUOTE_DECIMALS or not isinstance(max_leverage, int):
+        if mark <= 0 or size_decimals > QUOTE_DECIMALS or not isinstance(max_leverage, int):
             raise _malformed_error("a position")
-        value_raw = _usd_raw(position, "positionValue")
-        mark = Fraction(value_raw, 10**QUOTE_DECIMALS) / abs(size)
         market_by_coin[coin] = ListedMarket(
             coin=coin,
             number=UNLISTED_NUMBER,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -43,6 +43,7 @@ from agent.venues.hyperliquid.account import (
     parse_resting_orders,
     parse_stops,
     parse_transfers,
+    position_marks,
     require_market,
     require_own_margin,
     require_pinned_numbers,
@@ -203,7 +204,9 @@ class HyperliquidClient:
         universe_answer = self._connection.info(type="metaAndAssetCtxs")
         require_pinned_numbers(parse_market_numbers(universe_answer), self._read_pinned_numbers())
         row_by_coin = market_rows(universe_answer, {*self._token_by_coin, *open_coins})
-        listed_markets, stale_reads = self._listed_markets(row_by_coin, _held_coins(state_answer))
+        listed_markets, stale_reads = self._listed_markets(
+            row_by_coin, position_marks(state_answer)
+        )
         self._market_by_coin.clear()
         self._market_by_coin.update(unlisted_markets(state_answer, listed_markets))
         self._market_by_coin.update(listed_markets)
@@ -235,7 +238,7 @@ class HyperliquidClient:
         return AccountReading(account, tuple(stale_reads))
 
     def _listed_markets(
-        self, row_by_coin: Mapping[str, MarketRow], held_coins: Collection[str]
+        self, row_by_coin: Mapping[str, MarketRow], mark_by_position: Mapping[str, Fraction]
     ) -> tuple[dict[str, ListedMarket], list[StaleRead]]:
         """Return the markets that can be read, and what is wrong with each other configured one.
         Raises Retryable for one with a position that cannot be read, and Refused or Retryable if
@@ -247,9 +250,11 @@ class HyperliquidClient:
         ]
         for coin, row in row_by_coin.items():
             try:
-                market_by_coin[coin] = parse_market(coin, row)
+                market_by_coin[coin] = parse_market(
+                    coin, row, mark_by_position.get(coin, Fraction(0))
+                )
             except Retryable as error:
-                if coin in held_coins:
+                if coin in mark_by_position:
                     raise
                 faults.append(error)
         if faults and not market_by_coin.keys() & self._token_by_coin.keys():

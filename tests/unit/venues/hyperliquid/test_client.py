@@ -11,6 +11,8 @@ from typing import Any, cast
 import pytest
 
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
+from agent.layers.futures.planning.orders import plan_futures
+from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, funding_notes
 from agent.model import StaleReadKind, VenuePayment
 from agent.model.futures import MarginAccount
 from agent.signing.futures import STOP_TAG
@@ -27,6 +29,7 @@ from agent.venues.hyperliquid.client import (
 )
 from agent.venues.hyperliquid.orders import VenueOrderStage
 from tests.support.builders import OWNER
+from tests.support.perpetuals.plans import RICH, policy_of
 from tests.support.perpetuals.venue_accounts import LIMIT, MARKS, NOW_S, account_state, open_order
 
 ORDERS = "frontendOpenOrders"
@@ -343,6 +346,50 @@ def test_unreadable_market__matters_only_with_a_position(position: dict[str, int
             world.read(**answers)
         return
     assert {market.market for market in world.read(**answers).markets} == {"ETH", *position}
+    assert world.stale() == [StaleReadKind.MARKETS]
+
+
+def with_context(coin: str, **changes: object) -> list[object]:
+    """Return the markets of the venue with changed prices of one of them."""
+    universe, contexts = cast(Any, markets("ETH", "BTC", "DOGE"))
+    coins = [row["name"] for row in universe["universe"]]
+    return [
+        universe,
+        [context | changes if name == coin else context for name, context in zip(coins, contexts, strict=True)],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("position", "prices", "mark"),
+    [
+        pytest.param({}, {"markPx": None}, 31_000, id="index"),
+        pytest.param({}, {"markPx": "0.0"}, 31_000, id="mark of zero"),
+        pytest.param({"BTC": 1}, {"markPx": None}, 30_000, id="mark of the position"),
+        pytest.param({"BTC": -2}, {"markPx": None, "oraclePx": "0.0"}, 30_000, id="without an index"),
+        pytest.param({}, {"markPx": "30000", "oraclePx": "0"}, 30_000, id="mark without an index"),
+    ],
+)
+def test_market_without_a_price__is_paused_at_another_price(position: dict[str, int], prices: dict[str, object], mark: int) -> None:
+    """Nothing divides by zero: the other market is traded, and limits are judged."""
+    world = World()
+    world.client._token_by_coin = {"ETH": "0xweth", "BTC": ""}
+    answers = {STATE: account_state(100_000, **position), MARKETS: with_context("BTC", **{"oraclePx": "31000", **prices})}
+    account = world.read(**answers)
+    policy = policy_of(5_000, 5_000, funding_horizon_s=HOUR_S)
+
+    assert funding_notes(account, policy) == ()
+    assert FuturesTrigger.DRIFT in due_triggers(account, policy, RICH)
+    assert [order.market for order in plan_futures(account, policy, RICH, now_s=NOW_S).orders] == ["ETH"]
+    assert account.market("BTC").is_paused
+    assert account.market("BTC").mark == 100 * mark
+
+
+@pytest.mark.parametrize("index", ["0", "0.0"])
+def test_market_without_mark_and_index__is_not_read(index: str) -> None:
+    world = World()
+    world.client._token_by_coin = {"ETH": "0xweth", "BTC": ""}
+    account = world.read(**{MARKETS: with_context("BTC", markPx=None, oraclePx=index)})
+    assert [market.market for market in account.markets] == ["ETH"]
     assert world.stale() == [StaleReadKind.MARKETS]
 
 
