@@ -66,7 +66,9 @@ DRIFT_REASONS = {
 DUST_DIVISOR = 10
 """Divisor of the band, a share of the target notional: smaller changes are not worth an order."""
 SCHEDULE_BAND_BPS = 500
-"""Band for this purpose of a schedule without one; that of the template."""
+"""Band of the template: for dust that of a schedule without one, for funding that of every policy
+without one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,13 +295,13 @@ def dust_notional(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
 
 def funding_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
     """Return a note on each position outside its band that is not enlarged because of funding."""
-    band_share = Fraction(policy.band_bps, BPS)
+    band_share = _funding_band_share(policy)
     forbidden_markets = sizes_forbidden_by_funding(account, policy).keys()
     return tuple(
         f"{drift.symbol} is not enlarged: it would pay {float(drift.funding_share) * 100:.2f} % of its"
         f" notional in funding over {policy.funding_horizon_s / DAY_S:g} days"
         for drift in notional_drifts(account, policy)
-        if band_share and abs(drift.share_drift) > band_share and drift.market in forbidden_markets
+        if abs(drift.share_drift) > band_share and drift.market in forbidden_markets
     )
 
 
@@ -338,8 +340,12 @@ def _funding_forbids(
     is_enlarged = size_after_raw * drift.target_notional > 0 and abs(size_after_raw) > abs(
         held_size_raw
     )
-    half_band_share = Fraction(policy.band_bps, 2 * BPS)
-    return is_enlarged and drift.funding_share * abs(drift.target_share) > half_band_share
+    funding_share = drift.funding_share * abs(drift.target_share)
+    return is_enlarged and funding_share > _funding_band_share(policy) / 2
+
+
+def _funding_band_share(policy: FuturesPolicy) -> Fraction:
+    return Fraction(policy.band_bps or SCHEDULE_BAND_BPS, BPS)
 
 
 def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -311,6 +312,7 @@ def test_due_triggers_name_a_limit_before_funding() -> None:
 
 MONTHLY = policy_of(funding_horizon_s=MONTH_S)
 """A month of funding counts."""
+BANDLESS = replace(MONTHLY, band_bps=0)
 ETH_MONTHLY = policy_of(10_000, funding_horizon_s=MONTH_S)
 
 
@@ -320,6 +322,8 @@ ETH_MONTHLY = policy_of(10_000, funding_horizon_s=MONTH_S)
         pytest.param(ETH_2X, policy_of(6_000, -4_000), {"ETH": -4_000, "BTC": -266}, id="lots below the targets"),
         pytest.param(paying(DRIFT_WITH_FUNDING, Fraction(1, 20)), MONTHLY, {"ETH": 2_285}, id="funding of half of the band"),
         pytest.param(paying(DRIFT_WITH_FUNDING, Fraction(1, 19)), MONTHLY, {}, id="funding above half of the band"),
+        pytest.param(paying(DRIFT_WITH_FUNDING, Fraction(1, 20)), BANDLESS, {"ETH": 2_285}, id="funding of half of the template's band"),
+        pytest.param(paying(DRIFT_WITH_FUNDING, Fraction(1, 19)), BANDLESS, {}, id="funding above half of the template's band"),
         pytest.param(paying(pair_book(30_000, 20 * E18, E18), Fraction(1, 4)), MONTHLY, {"ETH": -8_000}, id="reduction that pays funding"),
         pytest.param(paying(pair_book(30_000, 0, E18), Fraction(1, 4)), MONTHLY, {}, id="opening that pays too much"),
         pytest.param(paying(pair_book(10_000), Fraction(25, 1_000)), ETH_MONTHLY, {"ETH": 9_756}, id="whole notional, half of the band"),
@@ -336,7 +340,8 @@ def test_sizes_to_target_are_lots_that_funding_allows(margin_account: MarginAcco
     [
         pytest.param(13_500, MONTHLY, 0, id="at the band"),
         pytest.param(13_499, MONTHLY, 1, id="a lot below"),
-        pytest.param(12_000, replace(MONTHLY, band_bps=0), 0, id="no band"),
+        pytest.param(12_000, BANDLESS, 1, id="no band"),
+        pytest.param(13_500, BANDLESS, 0, id="no band, at the template's"),
     ],
 )
 def test_funding_notes_name_a_position_outside_its_band(lots: int, policy: FuturesPolicy, note_count: int) -> None:
@@ -344,6 +349,23 @@ def test_funding_notes_name_a_position_outside_its_band(lots: int, policy: Futur
     notes = funding_notes(paying(pair_book(30_000, lots * LOT, 1_100 * LOT), Fraction(1, 12)), policy)
 
     assert notes == ("ETH is not enlarged: it would pay 8.33 % of its notional in funding over 30 days",) * note_count
+
+
+@pytest.mark.parametrize(("share", "is_opened"), [(Fraction(1, 50), True), (Fraction(1, 10), False)])
+@pytest.mark.parametrize(
+    ("changes", "trigger"),
+    [({"leverage_band_bps": 2_000}, FuturesTrigger.LEVERAGE_DRIFT), ({"is_review_due": True}, FuturesTrigger.SCHEDULE)],
+    ids=["leverage band", "schedule"],
+)
+def test_without_a_band__only_high_funding_keeps_a_market_closed(
+    share: Fraction, is_opened: bool, changes: dict[str, Any], trigger: FuturesTrigger
+) -> None:
+    policy = replace(ETH_MONTHLY, band_bps=0, schedule=Every(DAY_S), **changes)
+    margin_account = paying(pair_book(10_000), share)
+
+    assert (trigger in due_triggers(margin_account, policy, RICH)) is is_opened
+    assert bool(sizes_to_target(margin_account, policy)) is is_opened
+    assert bool(funding_notes(margin_account, policy)) is not is_opened
 
 
 LONG_AND_SHORT = pair_book(10_000, 5 * E18, -333 * LOT)
