@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.layers import sales
-from agent.layers.futures.planning.orders import market_order, no_opening_reason, untradable_reason
+from agent.layers.futures.planning.orders import market_order, no_opening_reason
 from agent.layers.futures.planning.plans import (
     HEDGE_MARGIN,
     OPEN_HEDGE,
@@ -43,7 +43,7 @@ from agent.layers.futures.state import (
     futures_state,
     margin_account,
 )
-from agent.margin.contract_sizes import size_for_notional_raw
+from agent.margin.contract_sizes import size_for_notional_raw, untradable_reason
 from agent.margin.state import after_action, breaches, largest_allowed_raw, margin_state
 from agent.model import (
     AdjustFutures,

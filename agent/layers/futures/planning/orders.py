@@ -35,7 +35,12 @@ from agent.layers.futures.policy.targets import (
     without_hedges,
 )
 from agent.margin import account as margin
-from agent.margin.contract_sizes import index_bound_raw
+from agent.margin.contract_sizes import (
+    index_bound_raw,
+    is_below_minimum,
+    paused_reason,
+    untradable_reason,
+)
 from agent.margin.state import (
     after_fill_at_bound,
     is_reduction,
@@ -57,7 +62,6 @@ from agent.model import (
 )
 from agent.units import BPS, Price, ceil_int, sign_of
 
-BELOW_MINIMUM_REASON = "the order is below the venue's minimum"
 NO_SKIP_REASONS: Mapping[str, str] = {}
 
 
@@ -458,7 +462,7 @@ def _cut_to_target(
         market = account.market(market_id)
         if size_raw != size_by_market[market_id]:
             notes.append(f"{market.symbol} is cut so that the notional stays at its target")
-        if size_raw and not _is_below_minimum(account, market, size_raw, slippage_bps):
+        if size_raw and not is_below_minimum(account, market, size_raw, slippage_bps):
             orders.append(_cut_order(account, market, size_raw, slippage_bps))
     return orders, notes
 
@@ -545,7 +549,7 @@ def _cut_to_max_position(
         else:
             low_lots = middle_lots
     size_raw = sign_of(order.size_raw) * low_lots * market.lot_raw
-    if not low_lots or _is_below_minimum(account, market, size_raw, slippage_bps):
+    if not low_lots or is_below_minimum(account, market, size_raw, slippage_bps):
         return None
     return _cut_order(account, market, size_raw, slippage_bps)
 
@@ -579,8 +583,7 @@ def _balanced_openings(
         for market_id, size_raw in wanted_sizes.items()
     }
     if any(
-        not size_raw
-        or _is_below_minimum(account, account.market(market_id), size_raw, slippage_bps)
+        not size_raw or is_below_minimum(account, account.market(market_id), size_raw, slippage_bps)
         for market_id, size_raw in size_by_market.items()
     ):
         size_by_market = dict.fromkeys(size_by_market, 0)
@@ -627,13 +630,6 @@ def _balance_note(
     return f"{cut_markets} is not opened: without {causes} the net exposure would be off target"
 
 
-def paused_reason(market: PerpMarket) -> str:
-    """Return a message if a market is paused or set to isolated margin; empty otherwise."""
-    if market.is_isolated:
-        return f"{market.symbol} is set to isolated margin"
-    return f"{market.symbol} is paused" if market.is_paused else ""
-
-
 def no_opening_reason(market: PerpMarket, policy: FuturesPolicy) -> str:
     """Return why no position may be opened in a market; empty if it may."""
     if why := paused_reason(market):
@@ -641,17 +637,6 @@ def no_opening_reason(market: PerpMarket, policy: FuturesPolicy) -> str:
     basis_share = abs(market.mark / market.index - 1)
     if basis_share > Fraction(policy.limits.max_basis_bps, BPS):
         return f"the mark of {market.symbol} is {float(basis_share) * 100:.2f} % off its index"
-    return ""
-
-
-def untradable_reason(
-    account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
-) -> str:
-    """Return why no order of this size is possible; empty if one is."""
-    if why := paused_reason(market):
-        return why
-    if _is_below_minimum(account, market, size_raw, slippage_bps):
-        return f"{market.symbol}: {BELOW_MINIMUM_REASON}"
     return ""
 
 
@@ -691,20 +676,11 @@ def cut_reductions(
     for order in orders:
         market = account.market(order.market)
         size_raw = scaled_size_raw(market, order.size_raw, share)
-        if size_raw and not _is_below_minimum(account, market, size_raw, limits.slippage_bps):
+        if size_raw and not is_below_minimum(account, market, size_raw, limits.slippage_bps):
             cut_orders.append(
                 market_order(market, size_raw, limits.slippage_bps, is_reduce_only=True)
             )
     return cut_orders
-
-
-def _is_below_minimum(
-    account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
-) -> bool:
-    """True if the venue rejects an order of this size; it takes a full close of any size."""
-    if size_raw == -account.size_raw(market.market):
-        return False
-    return index_bound_raw(market, size_raw, slippage_bps) < market.min_notional_raw
 
 
 def _at_least_minimum(
@@ -713,7 +689,7 @@ def _at_least_minimum(
     """Return the size of a reduction, raised to the venue's smallest order, or to the whole
     position if that is smaller.
     """
-    if not _is_below_minimum(account, market, size_raw, slippage_bps):
+    if not is_below_minimum(account, market, size_raw, slippage_bps):
         return size_raw
     lot_bound_raw = index_bound_raw(market, market.lot_raw * sign_of(size_raw), slippage_bps)
     lot_count = ceil_int(Fraction(market.min_notional_raw, max(1, lot_bound_raw - 1)))

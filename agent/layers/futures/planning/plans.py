@@ -12,7 +12,6 @@ from agent.layers.futures.planning.orders import (
     plan_futures,
     smaller_orders,
     top_up_raw,
-    untradable_reason,
 )
 from agent.layers.futures.policy.books import (
     SizesByMarket,
@@ -51,6 +50,7 @@ from agent.layers.futures.state import (
     margin_account,
     planned_futures,
 )
+from agent.margin.contract_sizes import untradable_reason
 from agent.margin.state import breaches_after, is_reduction
 from agent.model import (
     AdjustFutures,

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.layers.futures.planning.orders import cut_reductions, market_order, paused_reason, plan_futures, smaller_orders, top_up_raw
+from agent.layers.futures.planning.orders import cut_reductions, market_order, plan_futures, smaller_orders, top_up_raw
 from agent.layers.futures.policy.targets import due_triggers
+from agent.margin.contract_sizes import paused_reason
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit, PerpOrder
 from tests.support.constants import MONTH_S
 from tests.support.perpetuals.accounts import E18
