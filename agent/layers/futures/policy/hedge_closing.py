@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.exposure import DAY_S, expected_funding, quote_per_numeraire
 from agent.layers.futures.policy.hedges import hedged_value
-from agent.layers.futures.policy.needs import stale_market_reasons
+from agent.layers.futures.policy.needs import back_off_reason, stale_market_reasons
 from agent.layers.futures.state import (
     FuturesConfig,
     FuturesState,
@@ -16,6 +16,7 @@ from agent.layers.futures.state import (
     futures_progress,
     margin_account,
 )
+from agent.margin.contract_sizes import untradable_reason
 from agent.model import (
     AdjustFutures,
     AssetDrift,
@@ -89,21 +90,37 @@ def _pending_funding(account: MarginAccount, hedge: Hedge) -> Fraction:
 
 def hedge_closing_decision(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
     """Return the decision to close the first hedge that is due and whose market has a current
-    index; None without one, if the account is unknown, or while the layer sends nothing.
+    index. One whose order is possible comes before those that are blocked. None without one, if the
+    account is unknown, or while the layer sends nothing.
     """
     account = margin_account(step.snapshot)
     policy = futures_policy(step)
     if account is None or policy is None or futures_progress(step).hold_reason:
         return None
     reason_by_stale_market = stale_market_reasons(step.snapshot, policy)
-    for hedge in policy.hedges:
-        if hedge.market not in reason_by_stale_market and (
-            why := unwind_reason(step, drifts, hedge)
-        ):
-            label = _label(step.snapshot, step.portfolio, hedge)
-            reason = f"futures: the hedge of {label} is closed: {why}"
-            return AdjustFutures(reason, is_reducing=True, closed_hedge_market=hedge.market)
-    return None
+    due_hedges = [
+        (hedge, why)
+        for hedge in policy.hedges
+        if hedge.market not in reason_by_stale_market
+        and (why := unwind_reason(step, drifts, hedge))
+    ]
+    if not due_hedges:
+        return None
+    possible_hedges = [
+        (hedge, why)
+        for hedge, why in due_hedges
+        if not back_off_reason(step.snapshot, step.history, hedge.market)
+        and not untradable_reason(
+            account,
+            account.market(hedge.market),
+            -sum(other.size_raw for other in policy.hedges if other.market == hedge.market),
+            policy.limits.slippage_bps,
+        )
+    ]
+    hedge, why = (possible_hedges or due_hedges)[0]
+    label = _label(step.snapshot, step.portfolio, hedge)
+    reason = f"futures: the hedge of {label} is closed: {why}"
+    return AdjustFutures(reason, is_reducing=True, closed_hedge_market=hedge.market)
 
 
 def _label(snapshot: Snapshot, portfolio: Portfolio, hedge: Hedge) -> str:

@@ -16,10 +16,11 @@ from agent.layers.futures.policy.hedge_closing import (
     unwind_reason,
 )
 from agent.layers.futures.state import FuturesState, hold_futures, with_policy
-from agent.model import AdjustFutures, StepInput
-from agent.model.futures import FuturesGrant, FuturesPolicy, Hedge, OrderCancel, PerpOrder, PerpOrderKind
+from agent.model import AdjustFutures, ExitFailures, StepInput
+from agent.model.futures import FuturesGrant, FuturesPolicy, Hedge, OrderCancel, PerpOrder, PerpOrderKind, Position
 from agent.policy.decide import current_drifts
 from tests.support.builders import NOW_S, with_snapshot
+from tests.support.perpetuals.accounts import market
 from tests.support.perpetuals.hedges import (
     DAY_S,
     E18,
@@ -200,3 +201,36 @@ def test_hedge_closing_decision_closes_the_first_due_hedge() -> None:
 )
 def test_hedge_closing_decision_needs_a_due_hedge_and_its_index(step: StepInput, is_due: bool) -> None:
     assert (hedge_closing_decision(step, current_drifts(step)) is not None) is is_due
+
+
+DUE_BTC = Hedge("BTC", WBTC, -(10**17), NOW_S - TERMS.horizon_s, Fraction(1))
+
+
+def step_with_two(history: dict[str, Any], **eth: Any) -> StepInput:
+    """Return a step whose hedges of WETH and WBTC are due, with a changed market of ETH."""
+    bitcoin = replace(market("BTC", 30_000), asset=WBTC, index_s=NOW_S - 60)
+    margin_account = hedge_account(10_000, -6 * E18, **eth)
+    positions = (*margin_account.positions, Position("BTC", -(10**17), 3_000 * E18))
+    margin_account = replace(margin_account, positions=positions, markets=(*margin_account.markets, bitcoin))
+    hedges = (replace(OPEN, at_s=NOW_S - TERMS.horizon_s), DUE_BTC)
+    return overweight_step(margin_account, hedges=hedges, weth=70_000, **history)
+
+
+FAILED_LATELY = {"failed_exits": (ExitFailures("ETH", 5, 0, NOW_S),)}
+
+
+@pytest.mark.parametrize(
+    ("step", "closed_market"),
+    [
+        pytest.param(step_with_two({}), "ETH", id="both possible"),
+        pytest.param(step_with_two({}, is_paused=True), "BTC", id="paused"),
+        pytest.param(step_with_two({}, is_isolated=True), "BTC", id="isolated"),
+        pytest.param(step_with_two({}, min_notional_raw=10**6 * E18), "BTC", id="below the minimum"),
+        pytest.param(step_with_two(FAILED_LATELY), "BTC", id="backs off"),
+        pytest.param(step_with_hedge(hedge=replace(OPEN, at_s=NOW_S - TERMS.horizon_s), is_paused=True), "ETH", id="paused alone"),
+    ],
+)
+def test_blocked_hedge__keeps_no_other_due_hedge_open(step: StepInput, closed_market: str) -> None:
+    decision = hedge_closing_decision(step, current_drifts(step))
+    assert decision is not None
+    assert decision.closed_hedge_market == closed_market
