@@ -99,7 +99,7 @@ def margin_proposer(request: MarginAccountRequest) -> Proposer:
 
 def deleverage_proposer(request: Deleverage) -> Proposer:
     """Return the proposer of the owner's reduction: one order per plan, each market once per cycle.
-    It holds once nothing is left to reduce.
+    It holds once no order is left, and says what remains of the reduction.
     """
     leverage_bps = request.leverage_bps
     symbol = request.symbol
@@ -132,14 +132,10 @@ def deleverage_proposer(request: Deleverage) -> Proposer:
             skip_reason_by_market=reason_by_stale_market,
         )
         if not plan.orders:
-            state_text = (
-                "; ".join(plan.refusal_texts)
-                or f"leverage is {multiple_text(margin.leverage(account))}"
+            state_text = "; ".join(plan.refusal_texts) or _end_text(
+                policy, account, leverage_bps, symbol
             )
-            return Proposal(
-                reported_result(step, Hold(f"{reason}: {state_text}, nothing is left to reduce")),
-                None,
-            )
+            return Proposal(reported_result(step, Hold(f"{reason}: {state_text}")), None)
         decision = AdjustFutures(reason, is_reducing=True, by_owner=True)
         return owner_proposal(step, decision, plan, account)
 
@@ -173,6 +169,29 @@ def _remaining_sizes(
         }
     max_leverage = Fraction(leverage_bps, BPS)
     return deleverage_sizes(account, max_leverage, remaining_market_ids, policy.limits.slippage_bps)
+
+
+def _end_text(
+    policy: FuturesPolicy, account: MarginAccount, leverage_bps: int | None, symbol: str
+) -> str:
+    """Return what a cycle that sends no further order leaves of the reduction."""
+    leverage_text = f"leverage is {multiple_text(margin.leverage(account))}"
+    is_listed = symbol in ("", *(market.symbol for market in account.markets))
+    unreduced_sizes = (
+        _remaining_sizes(FuturesProgress(), policy, account, leverage_bps, symbol)
+        if is_listed
+        else {}  # its position is closed, and the config has no row of it
+    )
+    if not unreduced_sizes:
+        return f"{leverage_text}, nothing is left to reduce"
+    size_texts = []
+    for market_id, size_raw in unreduced_sizes.items():
+        market = account.market(market_id)
+        size_texts.append(f"{decimal_text(abs(size_raw), market.size_decimals)} {market.symbol}")
+    return (
+        f"{leverage_text}, each market was ordered once and {', '.join(size_texts)} is left to"
+        " reduce; run it again"
+    )
 
 
 def _reduction_text(leverage_bps: int | None, symbol: str) -> str:

@@ -99,11 +99,14 @@ def test_deleverage__takes_each_market_once_a_step_and_its_share_stays() -> None
 @pytest.mark.parametrize(
     ("deleverage", "reduced_markets", "reason"),
     [
-        pytest.param(Deleverage(20_000), BOTH, "", id="both were taken"),
+        pytest.param(Deleverage(None), BOTH, "each market was ordered once and 9 ETH, 0.4 BTC is left to reduce; run it again", id="all"),
+        pytest.param(Deleverage(None, "BTC"), ("BTC",), "ordered once and 0.4 BTC is left to reduce; run it again", id="one market"),
+        pytest.param(Deleverage(20_000), BOTH, "is left to reduce; run it again", id="to a leverage"),
+        pytest.param(Deleverage(None, "SOL"), ("SOL",), "leverage is 3.00x, nothing is left to reduce", id="closed, without a row"),
         pytest.param(Deleverage(30_000), (), "leverage is 3.00x, nothing is left to reduce", id="below the leverage"),
     ],
 )
-def test_deleverage__holds_where_nothing_is_left(deleverage: Deleverage, reduced_markets: tuple[str, ...], reason: str) -> None:
+def test_deleverage__holds_and_says_what_is_left(deleverage: Deleverage, reduced_markets: tuple[str, ...], reason: str) -> None:
     outcome = proposer(deleverage)(STEP.with_progress(FuturesProgress(reduced_markets=reduced_markets)))
     assert outcome.plan is None
     assert isinstance(outcome.decision_result.decision, Hold)
