@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -166,6 +167,15 @@ class FuturesLimitsTable(ConfigTable):
         for key in ("stress_move", "emergency_distance", "hysteresis"):
             if (getattr(self, key) or 0) >= BPS:
                 raise ValueError(f"{key}: is not below 100 %; write for example 20%")
+        zero_remedy_by_key = {
+            "max_reduction_per_day": '"off" for no bound',
+            "emergency_gas_price": "leave it out for the default",
+            "emergency_gas_per_day": "leave it out for the default",
+        }
+        for key, remedy in zero_remedy_by_key.items():
+            limit = getattr(self, key)
+            if limit is not None and not Fraction(limit):
+                raise ValueError(f"{key}: is zero; write a value above zero, or {remedy}")
         if self.emergency_slippage < self.slippage:
             raise ValueError(
                 f"emergency_slippage: {self.emergency_slippage / 100:g} % is below slippage of"

@@ -185,6 +185,13 @@ def test_a_share_without_its_unit_is_refused(line: str) -> None:
         (('index_age = "1h"', HEDGE.replace("30d", "400d")), "horizon: 34560000s; write above 0s and at most 365d"),
         (('index_age = "1h"', HEDGE.replace("25%", "101%")), "tax_rate: 101 %; write at most 100 %"),
         (('index_age = "1h"', HEDGE.replace('min_saving = "0.5%"\n', "")), "futures.hedge.min_saving: missing"),
+        (
+            ('index_age = "1h"', 'index_age = "1h"\nmax_reduction_per_day = "0%"'),
+            "max_reduction_per_day: is zero; write a value above zero",
+        ),
+        (('index_age = "1h"', 'index_age = "1h"\nmax_reduction_per_day = "0x"'), 'or "off" for no bound'),
+        (('index_age = "1h"', 'index_age = "1h"\nemergency_gas_price = "0 gwei"'), "emergency_gas_price: is zero"),
+        (('index_age = "1h"', 'index_age = "1h"\nemergency_gas_per_day = "0.0"'), "emergency_gas_per_day: is zero"),
         (('index_age = "1h"', 'index_age = "2d"'), "index_age: 172800s; write above 0s and at most 1d"),
         (('index_age = "1h"', 'indexage = "1h"'), "futures.limits.indexage: unknown key; did you mean index_age?"),
     ],
