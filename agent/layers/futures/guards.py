@@ -352,15 +352,20 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
 
 def hedge_size(case: GuardCase) -> GuardMeasurement:
     """Require that no hedge exceeds the wallet's holding of its asset: a hedge replaces a sale, and
-    a larger one would be a bet against the asset.
+    a larger one would be a bet against the asset. A hedge that the plan leaves counts as far as the
+    account still holds it.
     """
-    layer_plan, _, account = _require_futures(case)
+    layer_plan, policy, account = _require_futures(case)
     if case.layer_answers.only_reduces():
         return GuardMeasurement("every order reduces", True)
+    recorded_hedges = case.step.layer(FuturesState).hedges
+    changed_hedges = [hedge for hedge in layer_plan.hedges if hedge not in recorded_hedges]
+    changed_tokens = {hedge.token for hedge in changed_hedges}
+    unchanged_hedges = [hedge for hedge in policy.hedges if hedge.token not in changed_tokens]
     numeraire_in_quote = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
     shares_and_texts = [(Fraction(0), "no hedge")]
     asset_by_token = {asset.token.address: asset for asset in case.step.portfolio.assets}
-    for hedge in layer_plan.hedges:
+    for hedge in (*changed_hedges, *unchanged_hedges):
         if not hedge.size_raw:
             continue
         if (asset := asset_by_token.get(hedge.token)) is None:

@@ -387,6 +387,27 @@ def test_hedge_that_is_closed_counts_for_nothing() -> None:
     assert judged("hedge", step_of(book(10_000, 2 * E18, asset=WETH)), SELL, hedges=(hedge_of(-26 * 10**17),)).passed, "it only reduces"
 
 
+RECORDED = hedge_of(-26 * 10**17)
+"""A recorded hedge of more than the 2.5 WETH of the wallet."""
+
+
+@pytest.mark.parametrize(
+    ("recorded_hedge", "held_hedges", "passed"),
+    [
+        pytest.param(RECORDED, (RECORDED,), False, id="held"),
+        pytest.param(RECORDED, (), True, id="liquidated"),
+        pytest.param(RECORDED, (hedge_of(-25 * 10**17),), True, id="closed in part by hand"),
+        pytest.param(replace(RECORDED, market="GONE"), (), True, id="market that left the config"),
+    ],
+)
+@pytest.mark.parametrize("action", [MarginWithdrawal(1), DelegateChange(OTHER, is_allowed=True)], ids=["withdrawal", "delegate"])
+def test_hedge_that_a_plan_leaves_counts_as_held(
+    recorded_hedge: Hedge, held_hedges: tuple[Hedge, ...], passed: bool, action: MarginWithdrawal | DelegateChange
+) -> None:
+    step = step_of(book(10_000, asset=WETH), replace(FUTURES_POLICY, collateral=USDC, hedges=held_hedges), hedges=(recorded_hedge,))
+    assert judged("hedge", step, hedges=(recorded_hedge,), account_actions=(action,)).passed is passed
+
+
 # --- Cost
 
 
