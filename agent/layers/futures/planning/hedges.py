@@ -190,7 +190,11 @@ def compare_with_sale(
     plan_beside = _plan_beside_hedge(step, decision, sale_plan, drift, hedged_value)
     saved_fees, saved_impact = _fees_and_impact(sale_plan)
     saved_tax = _tax(context, sale_plan)
-    order_gas_value = _order_gas_value(step.snapshot, step.portfolio, reference_prices(step))
+    order_gas_value = (
+        _order_gas_value(step.snapshot, step.portfolio, reference_prices(step))
+        if context.account.is_on_chain
+        else ZERO
+    )
     if plan_beside is not None:
         fees_beside, impact_beside = _fees_and_impact(plan_beside)
         saved_fees -= fees_beside

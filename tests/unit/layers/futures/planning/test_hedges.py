@@ -216,6 +216,12 @@ def test_short__pays_for_a_mark_below_the_index_and_gains_nothing() -> None:
     assert above.hedge_fees - gas == above.hedged_value / 500
 
 
+def test_short_at_an_off_chain_venue__pays_no_gas() -> None:
+    margin_account = replace(hedge_account(10_000), is_on_chain=False)
+    comparison = comparison_of(with_limits(overweight_step(margin_account), plan_cost_bps=300))
+    assert comparison.hedge_fees == comparison.hedged_value / 500
+
+
 @pytest.mark.parametrize("wbtc", [35_000, 40_000], ids=["it is bought", "it is on target"])
 def test_hedge__is_compared_only_with_what_the_rebalance_sells(wbtc: int) -> None:
     account = hedge_account(10_000)
