@@ -494,7 +494,12 @@ def owner_hedge_plan(
     if account is None:
         raise ValueError("a hedge needs a margin account")
     context = HedgeContext(step, drifts, policy, policy.hedge_policy, account)
-    drift = next(asset_drift for asset_drift in drifts if asset_drift.token == token)
+    drift = next((asset_drift for asset_drift in drifts if asset_drift.token == token), None)
+    if drift is None:
+        raise Refused(
+            f"{label} cannot be hedged: prices or balances are missing",
+            remedy="see trimtab status",
+        )
     target_before_hedges_bps = step.config(FuturesConfig).target_before_hedges_bps(drift)
     excess = drift.value - investable_total(drifts) * target_before_hedges_bps / BPS
     if excess <= 0:

@@ -441,6 +441,14 @@ def test_hedge_the_owner_cannot_have__is_refused_with_its_reason(step: StepInput
         owner_hedge_plan(step, decide(step), WETH, 5_000)
 
 
+def test_hedge_while_prices_are_missing__is_refused() -> None:
+    """A breached limit is reduced at once, without a value of the spot assets."""
+    step = with_snapshot(overweight_step(hedge_account(10_000, 20 * E18)), feeds=(), pools=())
+    assert isinstance(decide(step).decision, AdjustFutures)
+    with pytest.raises(Refused, match="WETH cannot be hedged: prices or balances are missing"):
+        hedge_proposer(OpenHedge(WETH, 5_000))(step)
+
+
 @pytest.mark.parametrize(
     ("request_", "step", "reason"),
     [
