@@ -257,7 +257,7 @@ def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: SetupBrow
     assert desk.post("/setup/cash", {"cash": "-5"})[0] == 422
     desk.post("/setup/cash", {"cash": "250"})
     assert "250 USDC" in desk.text("/setup/review")
-    assert desk.post("/setup/wallet", {"wallet": "0x12"})[0] == 422  # changed afterwards
+    assert desk.post("/setup/wallet", {**ANSWERS["/setup/wallet"], "wallet": "0x12"})[0] == 422  # changed afterwards
     assert desk.post("/setup/review", {})[0] in (303, 403)
     assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/wallet"
     assert 'value="0x12"' in desk.text("/setup/wallet")
