@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.backtest.report.page import ReportPage, write_page
 from agent.errors import ConfigError
+from agent.foreign_text import failure_text
 from agent.research.arguments import described
 
 
@@ -22,9 +23,8 @@ class ReportedResult(ABC):
         return [name for name in super().__dir__() if not name.startswith("_")]
 
     def report(self, path: str | Path) -> Path:
-        """Write the whole report as one HTML file and return its path. Raises ConfigError if a
-        package is missing or the path is of no file in a folder, OSError if the file cannot be
-        written.
+        """Write the whole report as one HTML file and return its path; the folders of the path are
+        made. Raises ConfigError if a package is missing or the file cannot be written.
 
         >>> result.report("report.html").name
         'report.html'
@@ -34,11 +34,17 @@ class ReportedResult(ABC):
                 f"path: {described(path)} is no path", 'write for example "report.html"'
             )
         report_path = Path(path)
-        if not report_path.parent.is_dir():
-            raise ConfigError(f"path: no such folder: {report_path.parent}", "create it first")
         if report_path.is_dir():
             raise ConfigError(
                 f"path: {report_path} is a folder", f"write {report_path / 'report.html'}"
             )
-        write_page(self._page(), report_path)
+        page = self._page()
+        try:
+            report_path.parent.mkdir(parents=True, exist_ok=True)
+            write_page(page, report_path)
+        except OSError as error:
+            raise ConfigError(
+                f"path: {report_path} cannot be written: {failure_text(error)}",
+                "choose another folder",
+            ) from None
         return report_path

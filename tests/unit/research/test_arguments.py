@@ -113,13 +113,21 @@ def test_a_series_is_a_mapping() -> None:
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("no/such/r.html", "path: no such folder: "), (".", "is a folder"), (5, "path: 5 is no path")],
+    [("a file/r.html", "/a file/r.html cannot be written: "), (".", "is a folder"), (5, "path: 5 is no path")],
 )
-def test_a_report_names_a_path_that_is_no_file_in_a_folder(path: Any, words: str, tmp_path: Path) -> None:
+def test_a_report_names_a_path_that_cannot_be_written(path: Any, words: str, tmp_path: Path) -> None:
     result = research.backtest(PRICES, TARGETS, BAND)
+    (tmp_path / "a file").touch()
     with pytest.raises(ConfigError) as error:
         result.report(tmp_path / path if isinstance(path, str) else path)
     assert words in error.value.message
+    assert error.value.remedy
+
+
+def test_a_report_makes_the_folders_of_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "studies" / "2024" / "band.html"
+    assert research.backtest(PRICES, TARGETS, BAND).report(path) == path
+    assert [entry.name for entry in path.parent.iterdir()] == ["band.html"]
 
 
 def test_costs_show_what_they_are_and_are_those_of_the_market() -> None:
