@@ -21,10 +21,17 @@ from agent.config.tables.weights import (
 )
 from agent.config.weights import build_allocator
 from agent.errors import ConfigError
-from agent.model import PRICE_ONLY_METHODS, Signal
+from agent.model import (
+    PRICE_ONLY_METHODS,
+    AllocationNeeds,
+    AllocatorConfig,
+    Portfolio,
+    Signal,
+)
 from agent.research.arguments import described
 from agent.research.signals import FunctionRunner, FunctionSignal
 from agent.research.signals import signal as signal_of
+from agent.units import exact_duration, format_bps
 
 AnyAllocator = AllocatorTable | FunctionSignal | Signal
 _ADVICE = (
@@ -58,6 +65,30 @@ def allocator(kind: str, **keys: Any) -> Allocator:
         raise ConfigError(f"allocator: {mistakes}", _ADVICE) from None
     table._written = keys
     return table
+
+
+def allocator_of(portfolio: Portfolio, config: AllocatorConfig) -> Allocator:
+    """Return the keys of an allocator that needs nothing but prices, without bounds of weights."""
+    duration_by_key = {"every": config.every_s, "keep": config.max_overdue_s}
+    if config.method.needs is not AllocationNeeds.NOTHING:
+        duration_by_key |= {
+            "window": config.window_s,
+            "step": config.step_s,
+            "min_history": config.min_returns * config.step_s,
+            "max_age": config.max_age_s,
+        }
+    fixed_symbols = [
+        asset.token.symbol
+        for asset in portfolio.assets
+        if asset.token.address in config.fixed_tokens
+    ]
+    return allocator(
+        config.method.value,
+        **{key: exact_duration(seconds) for key, seconds in duration_by_key.items()},
+        churn=format_bps(config.churn_bps).replace(" ", ""),
+        until_chosen=config.initial_weights.value,
+        **({"fixed": fixed_symbols} if fixed_symbols else {}),
+    )
 
 
 def with_allocator(

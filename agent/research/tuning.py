@@ -30,7 +30,7 @@ from agent.backtest.tune.grid import (
     checked_interval_s,
     require_fit_grid,
 )
-from agent.backtest.tune.jobs import AllocatorSchedule
+from agent.backtest.tune.jobs import AllocatorSchedule, spec_for_choice
 from agent.backtest.tune.report import tune_document, tune_page
 from agent.backtest.tune.search import TuneResult, TuneSpec
 from agent.backtest.tune.statistics import Objective
@@ -47,7 +47,12 @@ from agent.model import (
     Trigger,
 )
 from agent.price_files.frames import load_polars
-from agent.research.allocators import AnyAllocator, chosen_allocator
+from agent.research.allocators import (
+    Allocator,
+    AnyAllocator,
+    allocator_of,
+    chosen_allocator,
+)
 from agent.research.arguments import (
     Number,
     described,
@@ -253,6 +258,13 @@ class Tuning(ReportedResult):
         return self._result.recommended.destination
 
     @property
+    def recommended_allocator(self) -> Allocator | None:
+        """The allocator of the recommended trigger, as `backtest` and `stress` take it; None for the
+        weights that `targets`, `signal` or `allocator` of the search choose.
+        """
+        return self._allocator(self._result.recommended)
+
+    @property
     def best(self) -> Trigger:
         """The trigger of the first row of `frame()`, best on the first three quarters of the prices."""
         return self._best.trigger
@@ -261,6 +273,20 @@ class Tuning(ReportedResult):
     def best_destination(self) -> Destination:
         """The destination of `best`."""
         return self._best.destination
+
+    @property
+    def best_allocator(self) -> Allocator | None:
+        """The allocator of `best`, as `recommended_allocator`."""
+        return self._allocator(self._best)
+
+    def _allocator(self, choice: PolicyChoice) -> Allocator | None:
+        if choice.allocator is AllocationMethod.FIXED:
+            return None
+        spec = self._result.spec
+        portfolio = spec_for_choice(
+            spec.backtest, choice, spec.allocator_schedule, spec.table.interval_s
+        ).portfolio
+        return None if portfolio.allocator is None else allocator_of(portfolio, portfolio.allocator)
 
     @property
     def verdict(self) -> tuple[str, ...]:

@@ -15,15 +15,19 @@ from agent import research
 from agent.app.research import trials
 from agent.app.research.backtests import USUAL_MARKET, MarketOptions, sample_files
 from agent.backtest import workers
+from agent.backtest.tune.grid import PolicyChoice
+from agent.backtest.tune.jobs import AllocatorSchedule, spec_for_choice
 from agent.backtest.tune.report import tune_document
 from agent.cli.research.portfolio_texts import portfolio_options
 from agent.cli.research.trial_texts import parse_grid
 from agent.errors import ConfigError
-from agent.model import NoTradeZone, TrackingRisk
+from agent.model import AllocationMethod, NoTradeZone, TrackingRisk, WeightLimit
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.research import backtests
-from agent.research.inputs import cores_and_scheduler
+from agent.research.allocators import allocator_of
+from agent.research.inputs import cores_and_scheduler, read_inputs
 from agent.signals import SignalView
+from agent.units import BPS
 
 PRICES = sample_files()[0]
 TARGETS = {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}
@@ -93,6 +97,29 @@ def test_stress_test_has_frames_a_picture_and_a_report(tmp_path: Path) -> None:
     assert "crash" in result.report(tmp_path / "stress.html").read_text()
     assert "crash" in result._repr_html_()
     assert {"document", "frame", "notes", "paths", "plot"} <= set(dir(result))
+
+
+@pytest.mark.parametrize("method", ["equal", "inverse_volatility", "risk_parity"])
+def test_allocator_of_a_setting_is_that_of_its_run(method: str) -> None:
+    choice = PolicyChoice(BANDS[0], allocator=AllocationMethod(method))
+    spec = read_inputs(PRICES, TARGETS, BANDS[0], {}).spec
+    config = spec_for_choice(spec, choice, AllocatorSchedule(7 * 86_400, 60 * 86_400), 86_400).portfolio.allocator
+    assert config is not None
+    again = read_inputs(PRICES, TARGETS, BANDS[0], {}, allocator=allocator_of(spec.portfolio, config)).spec.portfolio.allocator
+    assert again is not None
+    assert all(bounds == WeightLimit(bounds.token, 0, BPS) for bounds in again.limits)
+    if method == "equal":
+        assert (again.every_s, again.max_overdue_s, again.fixed_tokens) == (config.every_s, config.max_overdue_s, config.fixed_tokens)
+    else:
+        assert replace(again, limits=(), max_change_bps=config.max_change_bps) == config
+
+
+def test_best_setting_has_its_allocator() -> None:
+    prices = pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH").head(40)
+    search = research.tune(prices, TARGETS, BANDS[:1], allocators=["equal"])
+    assert search.frame()["setting"].to_list() == ["band 10 % rel, weights equal"]
+    assert repr(search.best_allocator) == ("allocator('equal', every='7d', keep='60d', churn='0%', until_chosen='targets', fixed=['USD'])")
+    assert search.recommended_allocator is None, "the tracking rule keeps the targets"
 
 
 @pytest.mark.parametrize(("paths", "is_empty"), [(19, True), (20, False)])
