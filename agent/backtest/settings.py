@@ -92,10 +92,13 @@ def bars_and_transfers(
     transfers = []
     for flow in sorted(flows, key=lambda flow: flow.time_s):
         if not times_s[0] < flow.time_s <= times_s[-1]:
-            time_text = datetime.fromtimestamp(flow.time_s, UTC).isoformat(sep=" ")
+            time_text, first, last = (
+                datetime.fromtimestamp(int(time_s), UTC).isoformat(sep=" ")
+                for time_s in (flow.time_s, times_s[0], times_s[-1])
+            )
             raise ConfigError(
                 f"--flow: {time_text} is not within the simulation",
-                "--value sets the initial balance",
+                f"write a time after {first}, at most {last}; --value sets the initial balance",
             )
         bar = next(bar_index for bar_index, time_s in enumerate(times_s) if time_s >= flow.time_s)
         transfers.append((bar, flow.amount))
@@ -124,13 +127,22 @@ def apply_transfer(
     return _apply_pro_rata(balances, prices, transfer_value, assets)
 
 
-def require_partial_withdrawal(transfer_value: Value, portfolio_value: Value) -> None:
-    """Raise ConfigError for a withdrawal of the portfolio's value or more, numeraire base units."""
-    if transfer_value <= -portfolio_value:
-        raise ConfigError(
-            "--flow: a withdrawal is not below the portfolio's value",
-            "withdraw less",
-        )
+def require_partial_withdrawal(
+    transfer_value: Value, portfolio_value: Value, numeraire: Token | None = None, time_s: int = 0
+) -> None:
+    """Raise ConfigError for a withdrawal of the portfolio's value or more, numeraire base units; with
+    a numeraire it names the amounts and the time.
+    """
+    if transfer_value > -portfolio_value:
+        return
+    withdrawal_text = "a withdrawal"
+    value_text = "the portfolio's value"
+    if numeraire is not None:
+        unit = 10**numeraire.decimals
+        withdrawal_text += f" of {float(-transfer_value / unit):,.2f} {numeraire.symbol}"
+        withdrawal_text += f" at {datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M} UTC"
+        value_text += f" of {float(portfolio_value / unit):,.2f} then"
+    raise ConfigError(f"--flow: {withdrawal_text} is not below {value_text}", "withdraw less")
 
 
 def _apply_in_numeraire(

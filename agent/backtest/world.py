@@ -458,7 +458,9 @@ class SimulatedWorld:
             self.pending_transfers = self.pending_transfers[1:]
             transfer_value = transfer_coins * 10**self.numeraire.decimals
             value_before = self.net_value()
-            require_partial_withdrawal(transfer_value, value_before)
+            require_partial_withdrawal(
+                transfer_value, value_before, self.numeraire, self.bar_time_s
+            )
             self.applied_transfers.append(
                 AppliedTransfer(
                     self.bar,

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.config.tables.fields import parse_choice, parse_duration_s
-from agent.errors import ConfigError
+from agent.errors import ConfigError, TrimtabError
 from agent.units import exact_duration, written_number
 
 Choice = TypeVar("Choice", bound=Enum)
+NamedError = TypeVar("NamedError", bound=TrimtabError)
 Number = int | float | Decimal | Fraction | str
 MAX_QUOTED_LENGTH = 60
 _ARGUMENT_BY_OPTION = {
@@ -47,7 +48,12 @@ _ARGUMENT_BY_OPTION = {
     "--flow": "flows",
     "--destination": "destination",
     "policy.destination": "destination",
+    "policy.trigger.strictness": "tracking",
     "policy.trigger": "trigger",
+    "trigger.every": "every",
+    ", or check --market decimals": "",
+    "such as 30bps": "such as 0.003",
+    "but the file has": "but the prices have",
 }
 _NAME_BY_OTHER_WORD = {
     "slippage": "costs",
@@ -110,8 +116,8 @@ def has_items(argument: object) -> bool:
 
 
 def is_number(argument: object) -> bool:
-    """Return whether an argument is a number, and no boolean."""
-    return isinstance(argument, numbers.Number) and not isinstance(argument, bool)
+    """Return whether an argument is a real number, and no boolean."""
+    return isinstance(argument, numbers.Real | Decimal) and not isinstance(argument, bool)
 
 
 def check_names(names: Iterable[str], known_names: Sequence[str]) -> None:
@@ -182,18 +188,20 @@ def optional_duration_s(duration: Duration, field: str) -> int | None:
     return None if is_omitted else duration_s(duration, field)
 
 
-def exact_amount(number: Number, name: str) -> Fraction:
-    """Return a number exactly as it is written. Raises ConfigError naming the argument."""
+def exact_amount(number: Number, name: str, key: object = None) -> Fraction:
+    """Return a number exactly as it is written. Raises ConfigError naming the argument, and its key in
+    a mapping.
+    """
     try:
         return number if isinstance(number, Fraction) else written_number(str(number))
     except ValueError:
         raise ConfigError(
-            f"{name}: {described(number)} is no number",
+            f"{name}: {described(number)}{'' if key is None else f' of {key}'} is no number",
             f"write for example {EXAMPLE_BY_AMOUNT[name]}",
         ) from None
 
 
-def by_argument(error: ConfigError) -> ConfigError:
+def by_argument(error: NamedError) -> NamedError:
     """Return the error with arguments in place of the options of the command line."""
     message = error.message
     remedy = error.remedy
@@ -201,7 +209,7 @@ def by_argument(error: ConfigError) -> ConfigError:
         message = message.replace(option, argument)
         remedy = remedy.replace(option, argument)
     remedy = re.sub(r"\badd (\S+)=0\b", r'add "\1": 0', remedy)
-    return ConfigError(message, remedy, code=error.code)
+    return type(error)(message, remedy, code=error.code)
 
 
 def _is_text(argument: object) -> bool:

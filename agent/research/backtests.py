@@ -165,7 +165,7 @@ def compare(
             "a process of the comparison died, perhaps for lack of memory",
         )
     )
-    return _comparison(finished, names, progress)
+    return naming_arguments(_comparison)(finished, names, progress)
 
 
 def _ignore_bars(finished: int, total: int) -> None:

@@ -10,6 +10,9 @@ from agent.errors import ConfigError
 from agent.research.arguments import Number, by_argument, check_kinds, exact_amount
 from agent.units import PIPS
 
+ROUNDING_PIPS = Fraction(1, 10**6)
+"""More than the rounding of a float that is meant as whole pips."""
+
 
 @dataclass(frozen=True, slots=True)
 class Costs:
@@ -33,11 +36,15 @@ class Costs:
 
     def settings(self, start_value: Fraction) -> SimulationSettings:
         """Return the settings of a simulation that starts with this value."""
+        exact_pips = exact_amount(self.fee, "fee") * PIPS
+        fee_pips = round(exact_pips)
+        if abs(exact_pips - fee_pips) > ROUNDING_PIPS:
+            raise ConfigError(f"fee: {self.fee} is finer than 0.000001", "round it")
         return SimulationSettings(
             depth=exact_amount(self.depth, "depth"),
-            fee_pips=round(exact_amount(self.fee, "fee") * PIPS),
+            fee_pips=fee_pips,
             start_value=start_value,
-            latency_bars=self.latency,
+            latency_bars=int(self.latency),
         )
 
 

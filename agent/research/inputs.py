@@ -9,6 +9,8 @@ from functools import wraps
 from inspect import Parameter, signature
 from typing import ParamSpec, TypedDict, TypeVar
 
+import numpy as np
+
 from agent.app.research.backtests import (
     fit_destination,
     numeraire_and_unknown,
@@ -21,7 +23,7 @@ from agent.backtest.workers import check_scheduler_address
 from agent.config.networks import NETWORKS
 from agent.config.networks.network import Network
 from agent.config.tables.weights import AllocatorTable
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Retryable
 from agent.model import AnsweredTrigger, Destination, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.read import symbol_pairs
@@ -99,7 +101,7 @@ def read_inputs(
     settings = replace(
         costs.settings(start_value),
         flows=tuple(
-            OwnerTransfer(time_s(moment, "flows"), exact_amount(amount, "flows"))
+            OwnerTransfer(time_s(moment, "flows"), exact_amount(amount, "flows", moment))
             for moment, amount in ({} if flows is None else flows).items()
         ),
     )
@@ -126,8 +128,8 @@ def cores_and_scheduler(jobs: object) -> tuple[int, str]:
         if address is jobs:
             check_scheduler_address(address)
         return 0, address
-    if isinstance(jobs, int) and not isinstance(jobs, bool) and 0 <= jobs <= MAX_CORES:
-        return jobs, ""
+    if isinstance(jobs, int | np.integer) and not isinstance(jobs, bool) and 0 <= jobs <= MAX_CORES:
+        return int(jobs), ""
     raise ConfigError(
         f"jobs: {described(jobs)} is no number of cores", "write jobs=4, or 0 for all"
     )
@@ -157,7 +159,7 @@ def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Param
         check_kinds(dict(zip(names, arguments, strict=False)) | options)
         try:
             return function(*arguments, **options)
-        except ConfigError as error:
+        except (ConfigError, Retryable) as error:
             raise by_argument(error) from error.__cause__
 
     return with_named_arguments
@@ -217,12 +219,14 @@ def _spec(
 def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
     """Return targets in bps that sum to 10,000. Raises ConfigError if the shares do not sum to one."""
     for symbol in targets:
-        if not isinstance(symbol, str):
+        if not isinstance(symbol, str) or symbol.strip() != symbol or not symbol:
             raise ConfigError(
                 f"targets: {described(symbol)} is no symbol",
                 'write for example {"BTC": 0.6, "USD": 0.4}',
             )
-    share_by_symbol = {symbol: exact_amount(share, "targets") for symbol, share in targets.items()}
+    share_by_symbol = {
+        symbol: exact_amount(share, "targets", symbol) for symbol, share in targets.items()
+    }
     for symbol, share in share_by_symbol.items():
         if share < 0:
             raise ConfigError(
@@ -239,7 +243,14 @@ def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
             scaled_text = ", ".join(f'"{symbol}": {bps / BPS:g}' for symbol, bps in scaled.items())
             remedy = f"divide each by {float(total):g}: write {{{scaled_text}}}"
         raise ConfigError(f"targets: the shares sum to {float(total):g}, not to 1", remedy)
-    return _whole_bps(share_by_symbol)
+    bps_by_symbol = _whole_bps(share_by_symbol)
+    for symbol, share in share_by_symbol.items():
+        if share and not bps_by_symbol[symbol]:
+            raise ConfigError(
+                f"targets: {symbol} is {float(share):g}, finer than 0.0001",
+                "write 0, or 0.0001 and more",
+            )
+    return bps_by_symbol
 
 
 def _whole_bps(share_by_symbol: Mapping[str, Fraction]) -> dict[str, int]:

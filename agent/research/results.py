@@ -156,8 +156,18 @@ class Backtest(ReportedResult):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader has to know of the prices and the run, such as gaps and probably wrong closes."""
-        return self._result.notes
+        """What a reader has to know of the prices and the run, such as gaps, probably wrong closes and
+        rebalances that were due and could not trade.
+        """
+        refusal_counts = self._result.refusal_counts
+        if not refusal_counts:
+            return self._result.notes
+        reason, _ = max(refusal_counts, key=lambda refusal: refusal[1])
+        bars_text = pluralize(sum(count for _, count in refusal_counts), "bar")
+        return (
+            *self._result.notes,
+            f"no trade at {bars_text} at which it was due, mostly: {reason.partition('; ')[0]}",
+        )
 
     @property
     def attribution(self) -> RebalancingPremium | None:

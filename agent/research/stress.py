@@ -17,9 +17,10 @@ from agent.app.research.trials import (
     estimated_test,
     run_stress,
 )
+from agent.backtest.data import PriceTable
 from agent.backtest.report.page import ReportPage
 from agent.backtest.stress.paths import STRESS_SCENARIOS, SpotScenario
-from agent.backtest.stress.run import StressResult, stress_document, stress_page
+from agent.backtest.stress.run import MIN_PATH_BARS, StressResult, stress_document, stress_page
 from agent.backtest.stress.work import PathMetrics
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
@@ -93,11 +94,11 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     if inputs.spec.asks_functions:
         require_one_process(jobs)
     if (horizon_s := optional_duration_s(horizon, "horizon")) is not None:
-        bars = _bars_of(horizon_s, bars, inputs.table.interval_s)
+        bars = _bars_of(horizon_s, bars, inputs.table)
     options = StressOptions(
-        paths=paths,
-        step_paths=step_paths,
-        bars=bars,
+        paths=int(paths),
+        step_paths=int(step_paths),
+        bars=int(bars),
         scenarios=distinct_members(scenarios, "scenarios", STRESS_SCENARIOS),
     )
     spec = replace(inputs.spec, limits=starting_limits(inputs.spec.portfolio.numeraire))
@@ -105,8 +106,11 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     return StressTest(run_stress(test, shown_progress(progress), *cores_and_scheduler(jobs)))
 
 
-def _bars_of(horizon_s: int, bars: int, interval_s: int) -> int:
-    """Return the bars of a horizon. Raises ConfigError for both arguments, or less than a bar."""
+def _bars_of(horizon_s: int, bars: int, table: PriceTable) -> int:
+    """Return the bars of a horizon. Raises ConfigError for both arguments, less than a bar, or more
+    bars than the prices have.
+    """
+    interval_s = table.interval_s
     if bars:
         raise ConfigError("horizon: bars give the length already", "give one of the two")
     count = horizon_s // interval_s
@@ -114,6 +118,13 @@ def _bars_of(horizon_s: int, bars: int, interval_s: int) -> int:
         raise ConfigError(
             f"horizon: {format_duration(horizon_s)} is shorter than a bar of {format_duration(interval_s)}",
             f'write for example horizon="{format_duration(30 * interval_s)}"',
+        )
+    if not MIN_PATH_BARS <= count <= table.bar_count:
+        raise ConfigError(
+            f"horizon: {format_duration(horizon_s)} is {pluralize(count, 'bar')} of"
+            f" {format_duration(interval_s)}, the prices have {table.bar_count}",
+            f"write {format_duration(MIN_PATH_BARS * interval_s)} to"
+            f" {format_duration(table.bar_count * interval_s)}",
         )
     return count
 

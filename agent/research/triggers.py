@@ -28,6 +28,7 @@ from agent.policy.triggers.validation import validate_policy
 from agent.research.arguments import (
     MAX_QUOTED_LENGTH,
     Duration,
+    by_argument,
     call_text,
     described,
     duration_s,
@@ -164,7 +165,10 @@ def tracking(strictness: str = "normal") -> NoTradeZone:
     >>> tracking("strict")
     tracking("strict")
     """
-    return build_tracking(strictness)
+    try:
+        return build_tracking(strictness)
+    except ConfigError as error:
+        raise by_argument(error) from None
 
 
 def _bps(share: Any, name: str) -> int | None:

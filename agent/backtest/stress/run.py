@@ -66,6 +66,7 @@ PieceRunner = Callable[
     [StressWork, Sequence[StressPiece]], Iterable[tuple[StressPiece, PieceResult]]
 ]
 MAX_PATHS = 1_000_000
+MIN_PATH_BARS = 3
 MAX_BARS = 1_000_000
 MAX_TOTAL_BARS = 20_000_000_000
 """Maximum number of bars over all paths; more would take days."""
@@ -105,9 +106,10 @@ class StressSpec:
         ):
             if not 1 <= path_count <= MAX_PATHS:
                 raise ConfigError(f"{option}: {path_count}", f"use 1 to {MAX_PATHS:,} paths")
-        if not 3 <= self.path_bars <= MAX_BARS:
+        if not MIN_PATH_BARS <= self.path_bars <= MAX_BARS:
             raise ConfigError(
-                f"--paths bars: {self.path_bars}", f"a path has 3 to {MAX_BARS:,} bars"
+                f"--paths bars: {self.path_bars}",
+                f"a path has {MIN_PATH_BARS} to {MAX_BARS:,} bars",
             )
         if (
             total_bars := self.path_bars

@@ -10,6 +10,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
@@ -18,7 +19,7 @@ from agent import research
 from agent.backtest.settings import SimulationSettings
 from agent.errors import ConfigError
 from agent.research.arguments import described, duration_s
-from agent.research.inputs import MarketArguments, read_inputs
+from agent.research.inputs import MarketArguments, cores_and_scheduler, read_inputs
 
 DAYS = [1_700_000_000 + 86_400 * day for day in range(60)]
 PRICES = pl.DataFrame({"time": DAYS, "BTC": [100.0 + day % 7 for day in range(60)]})
@@ -159,6 +160,76 @@ def test_costs_that_cannot_be_are_refused_where_they_are_written(costs: dict[str
     assert error.value.message.startswith(words)
     assert error.value.remedy
     assert "--" not in f"{error.value.message} {error.value.remedy}"
+
+
+MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
+    "fee below a millionth": (lambda: research.Costs(fee=1e-7), "fee: 1e-07 is finer than 0.000001 (round it)"),
+    "fee between millionths": (lambda: research.Costs(fee=0.0000015), "fee: 1.5e-06 is finer than 0.000001 (round it)"),
+    "a third of a fee": (lambda: research.Costs(fee=Fraction(1, 3_000)), "fee: 1/3000 is finer than 0.000001 (round it)"),
+    "fee of percents": (lambda: research.Costs(fee=3), "fee: 300 % (use a fee of at least 0 and below 50 %, such as 0.003)"),
+    "share of a text": (partial(CALLS["backtest"], targets={"BTC": "50%", "USD": 0.5}), "targets: '50%' of BTC is no number"),
+    "share of None": (partial(CALLS["tune"], targets={"BTC": None, "USD": 0.5}), "targets: None of BTC is no number"),
+    "share of NaN": (partial(CALLS["stress"], targets={"BTC": 0.5, "USD": float("nan")}), "targets: nan of USD is no number"),
+    "share below a bp": (partial(CALLS["backtest"], targets={"BTC": 0.99999, "USD": 0.00001}), "targets: USD is 1e-05, finer than 0.0001"),
+    "symbol of nothing": (partial(CALLS["backtest"], targets={"BTC": 0.5, "": 0.5}), "targets: '' is no symbol"),
+    "symbol of a space": (partial(CALLS["backtest"], targets={"BTC": 0.5, " ": 0.5}), "targets: ' ' is no symbol"),
+    "symbol with a space": (partial(CALLS["backtest"], targets={"BTC": 0.5, "USD ": 0.5}), "targets: 'USD ' is no symbol"),
+    "amount of a flow": (partial(CALLS["backtest"], flows={"2023-12-01": "abc"}), "flows: 'abc' of 2023-12-01 is no number"),
+    "flow at the start": (
+        partial(CALLS["backtest"], flows={"2023-11-14 22:13:20": 5}),
+        "flows: 2023-11-14 22:13:20+00:00 is not within the simulation (write a time after 2023-11-14 22:13:20+00:00, at most"
+        " 2024-01-12 22:13:20+00:00; value sets the initial balance)",
+    ),
+    "flow after the end": (
+        partial(CALLS["compare"], flows={"2025-01-01": 5}),
+        "flows: 2025-01-01 00:00:00+00:00 is not within the simulation",
+    ),
+    "flow of more than all": (
+        partial(CALLS["backtest"], flows={"2023-12-01": -20_000}),
+        "flows: a withdrawal of 20,000.00 USD at 2023-12-01 22:13 UTC is not below the portfolio's value of 10,",
+    ),
+    "too many bars": (partial(CALLS["stress"], bars=61), "bars: 61, but the prices have 60 (use 60 or fewer)"),
+    "horizon of a bar": (
+        partial(CALLS["stress"], horizon="36h"),
+        "horizon: 1 day 12 h is 1 bar of 1 day, the prices have 60 (write 3 days to 60 days)",
+    ),
+    "horizon beyond the prices": (partial(CALLS["stress"], horizon="61d"), "horizon: 61 days is 61 bars of 1 day, the prices have 60"),
+    "interval of a second": (partial(CALLS["backtest"], trigger=research.every("1s")), "every: 1s (write a time from 30m to 28d)"),
+    "strictness": (lambda: research.tracking("Normal"), "tracking: 'Normal' is unknown"),
+    "complex band": (lambda: research.band(1 + 0j), "band: relative (1+0j) is no share"),  # type: ignore[arg-type]  # wrong on purpose
+    "value below a base unit": (
+        partial(CALLS["backtest"], value=1e-30),
+        "value: 1e-30 is too low for one base unit of BTC (18 decimals) (raise value)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_has_its_field_value_and_remedy(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        call()
+    assert str(error.value).startswith(words)
+    assert "--" not in str(error.value)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    assert (
+        CALLS["backtest"](costs=research.Costs(latency=np.int64(1))).summary == CALLS["backtest"](costs=research.Costs(latency=1)).summary
+    )  # type: ignore[arg-type, attr-defined]
+    counts = {"paths": np.int64(2), "step_paths": np.int64(1), "bars": np.int32(20), "scenarios": ["crash"]}
+    test = CALLS["stress"](**counts)
+    assert (
+        test.document == CALLS["stress"](**{name: int(count) if name != "scenarios" else count for name, count in counts.items()}).document
+    )  # type: ignore[attr-defined, call-overload]
+    assert cores_and_scheduler(np.int64(2)) == (2, "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"value": 10**30}, {"costs": research.Costs(depth=1e-9)}, {"value": 1e-6}], ids=["large", "shallow", "small"]
+)
+def test_rebalances_that_could_not_trade_are_noted(arguments: dict[str, Any]) -> None:
+    result = research.backtest(PRICES, TARGETS, research.band(0.02), **arguments)
+    assert any(note.startswith("no trade at ") and "nothing to trade of a drift" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("duration", [timedelta(0), timedelta(seconds=-1), timedelta(milliseconds=500)])
