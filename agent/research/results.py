@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from functools import cached_property
 from html import escape
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from agent.units import pluralize
 
 CHART_WIDTH = 640
 CHART_HEIGHT = 160
+CHART_GUTTER = 90
+"""Width of the values beside a chart."""
 CHART_POINTS = 320
 MARGIN = 20
 SHARES = ("total_return", "hold_return", "cagr", "volatility", "max_drawdown")
@@ -83,15 +86,20 @@ class BacktestSummary:
         names = [*(field.name for field in fields(self) if field.name != "numeraire"), "costs"]
         rows = "".join(
             f"<tr><th style='text-align:left'>{name.replace('_', ' ')}</th>"
-            f"<td style='text-align:right'>{escape(self._text(name))}</td></tr>"
+            f"<td style='text-align:right'>{escape(self.text(name))}</td></tr>"
             for name in names
         )
         return f"<table>{rows}</table>"
 
-    def _text(self, name: str) -> str:
+    def text(self, name: str) -> str:
+        """Return a figure as it is shown, with its unit.
+
+        >>> result.summary.text("total_return")
+        '12.78 %'
+        """
         figure = getattr(self, name)
         if isinstance(figure, datetime):
-            return f"{figure:%Y-%m-%d %H:%M}"
+            return f"{figure:%Y-%m-%d %H:%M} UTC"
         if isinstance(figure, int):
             return f"{figure:,}"
         if math.isnan(figure):
@@ -262,7 +270,7 @@ class Backtest(ReportedResult):
         ConfigError if plotly is not installed.
 
         >>> [line.name for line in result.plot().data]
-        ['rebalanced', 'held', 'drawdown']
+        ['portfolio', 'buy and hold', 'drawdown']
         """
         graph_objects = load_plotly()
         from plotly.subplots import make_subplots
@@ -270,16 +278,16 @@ class Backtest(ReportedResult):
         frame = self.frame()
         figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.7, 0.3])
         for row, column, name in (
-            (1, "value", "rebalanced"),
-            (1, "hold_value", "held"),
+            (1, "value", "portfolio"),
+            (1, "hold_value", "buy and hold"),
             (2, "drawdown", "drawdown"),
         ):
             line = graph_objects.Scatter(x=frame["time"], y=frame[column], name=name, mode="lines")
             figure.add_trace(line, row=row, col=1)
-        figure.update_yaxes(title_text=self._result.numeraire, row=1, col=1)
-        figure.update_yaxes(tickformat=".0%", row=2, col=1)
-        figure.update_layout(hovermode="x unified", margin={"t": 24, "r": 16})
-        return figure
+        figure.update_yaxes(
+            title_text="drawdown", tickformat=".0%", hoverformat=".2%", row=2, col=1
+        )
+        return _dated(figure, "Value of the portfolio", self._result.numeraire)
 
     def _page(self) -> ReportPage:
         return backtest_page(self._result)
@@ -312,25 +320,38 @@ class Backtest(ReportedResult):
         )
         summary = self.summary
         bottom = CHART_HEIGHT + 15
+        digits = 0 if height >= 10 else 2 if height >= 0.1 else 6
         texts = "".join(
             f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="12" fill="{colour}">{text}</text>'
             for x, y, anchor, colour, text in (
-                (0, -6, "start", "gray", f"{lowest + height:,.0f} {escape(result.numeraire)}"),
-                (0, bottom, "start", "gray", f"{lowest:,.0f} {escape(result.numeraire)}"),
-                (CHART_WIDTH / 3, bottom, "middle", "gray", f"{summary.start:%Y-%m-%d}"),
+                (-6, 12, "end", "gray", f"{lowest + height:,.{digits}f}"),
+                (-6, CHART_HEIGHT, "end", "gray", f"{lowest:,.{digits}f}"),
+                (-6, -6, "end", "gray", escape(result.numeraire)),
+                (0, bottom, "start", "gray", f"{summary.start:%Y-%m-%d}"),
                 (CHART_WIDTH, bottom, "end", "gray", f"{summary.end:%Y-%m-%d}"),
                 (CHART_WIDTH * 2 / 3, -6, "end", "#1f6feb", "portfolio"),
                 (CHART_WIDTH, -6, "end", "#8b949e", "buy and hold"),
             )
         )
-        box = f"0 {-MARGIN} {CHART_WIDTH} {CHART_HEIGHT + 2 * MARGIN}"
+        width = CHART_WIDTH + CHART_GUTTER
+        box = f"{-CHART_GUTTER} {-MARGIN} {width} {CHART_HEIGHT + 2 * MARGIN}"
         return (
-            f'<svg viewBox="{box}" width="{CHART_WIDTH}" role="img"'
+            f'<svg viewBox="{box}" width="{width}" role="img"'
             f' aria-label="Value of the portfolio and of buy and hold">{lines}{texts}</svg>'
         )
 
     def _coins(self, amount: Fraction | int) -> float:
         return float(Fraction(amount) / 10**self._result.decimals)
+
+
+def _dated(figure: Any, title: str, numeraire: str) -> Any:
+    """Return the figure with its title, and axes of values above and of times below."""
+    figure.update_yaxes(
+        title_text=f"value, {numeraire}", tickformat=",", hoverformat=",.2f", row=1, col=1
+    )
+    figure.update_xaxes(title_text="time, UTC", row=2, col=1)
+    figure.update_layout(title=title, hovermode="x unified", margin={"t": 56, "r": 16})
+    return figure
 
 
 class Comparison(dict[str, Backtest]):
@@ -365,29 +386,47 @@ class Comparison(dict[str, Backtest]):
         )
 
     def plot(self) -> Any:
-        """Return a plotly figure of the value of each backtest, and of buy and hold. Raises
-        ConfigError if plotly is not installed.
+        """Return a plotly figure of the value of each backtest and of buy and hold, and below of the
+        difference of each to buy and hold. Raises ConfigError if plotly is not installed.
 
         >>> results = Comparison(monthly=result)
         >>> [line.name for line in results.plot().data]
-        ['monthly', 'held']
+        ['monthly', 'monthly', 'buy and hold']
         """
         graph_objects = load_plotly()
-        frame_by_name = {name: result.frame() for name, result in self.items()}
-        series = [(name, frame["time"], frame["value"]) for name, frame in frame_by_name.items()]
-        series += [
-            ("held", frame["time"], frame["hold_value"])
-            for frame in list(frame_by_name.values())[:1]
-        ]
-        lines = [
-            graph_objects.Scatter(x=bar_times, y=values, name=name, mode="lines")
-            for name, bar_times, values in series
-        ]
-        figure = graph_objects.Figure(lines)
-        for result in self.values():
-            figure.update_yaxes(title_text=result.summary.numeraire)
-        figure.update_layout(hovermode="x unified", margin={"t": 24, "r": 16})
-        return figure
+        from plotly.colors import DEFAULT_PLOTLY_COLORS
+        from plotly.subplots import make_subplots
+
+        figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
+
+        def add_line(row: int, name: str, bar_times: Any, values: Any, color: str) -> None:
+            line = graph_objects.Scatter(
+                x=bar_times,
+                y=values,
+                name=name,
+                legendgroup=name,
+                showlegend=row == 1,
+                mode="lines",
+                line={"color": color},
+            )
+            figure.add_trace(line, row=row, col=1)
+
+        frames = [result.frame() for result in self.values()]
+        for name, frame, color in zip(self, frames, cycle(DEFAULT_PLOTLY_COLORS), strict=False):
+            add_line(1, name, frame["time"], frame["value"], color)
+            add_line(2, name, frame["time"], frame["value"] - frame["hold_value"], color)
+        for frame in frames[:1]:
+            add_line(1, "buy and hold", frame["time"], frame["hold_value"], "gray")
+        numeraires = {result.summary.numeraire for result in self.values()}
+        numeraire = next(iter(numeraires), "")
+        figure.update_yaxes(
+            title_text=f"beyond holding, {numeraire}",
+            tickformat=",",
+            hoverformat=",.2f",
+            row=2,
+            col=1,
+        )
+        return _dated(figure, "Value by trigger", numeraire)
 
     def _repr_html_(self) -> str:
         """Return the figures of each backtest for a notebook, and once what all have in common."""
@@ -395,8 +434,16 @@ class Comparison(dict[str, Backtest]):
         if len(frame.select(COMMON).unique()) != 1:
             return f"<div>{frame._repr_html_()}</div>"
         summary = next(iter(self.values())).summary
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name.replace('_', ' ')}</th>"
+            + "".join(f"<td>{escape(result.summary.text(name))}</td>" for result in self.values())
+            + "</tr>"
+            for name in frame.columns
+            if name not in ("name", *COMMON)
+        )
+        head = "".join(f"<th>{escape(name)}</th>" for name in self)
         title = (
             f"{summary.start:%Y-%m-%d} to {summary.end:%Y-%m-%d},"
             f" {summary.start_value:,.2f} {summary.numeraire} at the start"
         )
-        return f"<div><p>{escape(title)}</p>{frame.drop(COMMON)._repr_html_()}</div>"
+        return f"<div><p>{escape(title)}</p><table><tr><th></th>{head}</tr>{rows}</table></div>"

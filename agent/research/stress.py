@@ -241,8 +241,9 @@ class StressTest(ReportedResult):
                 for case in self._result.cases
             ]
         )
-        figure.update_yaxes(title_text="loss", tickformat=".0%")
-        figure.update_layout(showlegend=False, margin={"t": 24, "r": 16})
+        figure.update_yaxes(title_text="loss", tickformat=".0%", hoverformat=".2%")
+        title = f"Losses of paths of {pluralize(self._result.path_bars, 'bar')}"
+        figure.update_layout(title=title, showlegend=False, margin={"t": 56, "r": 16})
         return figure
 
     def _page(self) -> ReportPage:

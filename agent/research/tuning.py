@@ -346,6 +346,7 @@ class Tuning(ReportedResult):
                 z=-BPS * heat_map.scores if is_loss else heat_map.scores,
                 reversescale=is_loss,
                 colorbar={"title": f"{score_name} a year"},
+                texttemplate="%{z:.3~g}",
                 hovertemplate=f"%{{y}}, %{{x}}<br>{score_name} %{{z:.4g}}<extra></extra>",
             )
         )

@@ -24,8 +24,8 @@ def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[nbform
     return [output for cell in notebook.cells for output in cell.get("outputs", ())]
 
 
-def texts(outputs: list[nbformat.NotebookNode]) -> str:
-    return "\n".join(output.data.get("text/plain", "") for output in outputs if "data" in output)
+def texts(outputs: list[nbformat.NotebookNode], kind: str = "text/plain") -> str:
+    return "\n".join(output.data.get(kind, "") for output in outputs if "data" in output)
 
 
 def names_of_lines(outputs: list[nbformat.NotebookNode]) -> list[list[str]]:
@@ -49,14 +49,16 @@ def test_own_signal_shows_a_result_and_its_value(tmp_path: Path, monkeypatch: py
     outputs = run("own_signal.ipynb", tmp_path, monkeypatch)
     assert "Backtest(2024-01-01 to 2024-03-30" in texts(outputs)
     assert any("<polyline" in output.get("data", {}).get("text/html", "") for output in outputs)
-    assert names_of_lines(outputs) == [["rebalanced", "held", "drawdown"]]
+    assert names_of_lines(outputs) == [["portfolio", "buy and hold", "drawdown"]]
     assert (tmp_path / "report.html").stat().st_size > 100_000
 
 
 def test_compare_and_tune_shows_each_trigger_and_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = run("compare_and_tune.ipynb", tmp_path, monkeypatch)
     assert "recommended: tracking normal)" in texts(outputs)
-    assert names_of_lines(outputs) == [["tracking rule", "band of a tenth", "each week", "function"], [""]]
+    names = ["tracking rule", "band of a tenth", "each week", "function"]
+    assert names_of_lines(outputs) == [[*(name for name in names for _ in ("value", "beyond holding")), "buy and hold"], [""]]
+    assert [name in texts(outputs, "text/html") for name in names] == [True] * 4
 
 
 def test_live_history_shows_steps_and_weights(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

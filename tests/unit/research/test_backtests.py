@@ -115,11 +115,16 @@ def test_backtest_is_that_of_the_command() -> None:
 
 def test_picture_of_a_comparison_has_each_value_and_that_of_holding() -> None:
     results = research.compare(wide(), TARGETS, {"band": research.band(0.1), "weekly": research.every("7d")}, end="2021-02-01")
-    value_by_line = {line.name: list(line.y) for line in results.plot().data}
-    assert value_by_line == {
-        **{name: result.frame()["value"].to_list() for name, result in results.items()},
-        "held": results["band"].frame()["hold_value"].to_list(),
+    figure = results.plot()
+    frames = {name: result.frame() for name, result in results.items()}
+    assert {line.name: list(line.y) for line in figure.data if line.yaxis == "y"} == {
+        **{name: frame["value"].to_list() for name, frame in frames.items()},
+        "buy and hold": frames["band"]["hold_value"].to_list(),
     }
+    assert {line.name: list(line.y) for line in figure.data if line.yaxis == "y2"} == {
+        name: (frame["value"] - frame["hold_value"]).to_list() for name, frame in frames.items()
+    }
+    assert [line.name for line in figure.data if line.showlegend] == ["band", "weekly", "buy and hold"]
     assert "weekly" in results._repr_html_()
 
 
@@ -213,7 +218,7 @@ def test_notebook_cell__has_axes_legend_and_readable_figures() -> None:
     html = result._repr_html_()
     summary = result.summary
     values = [*result.frame()["value"], *result.frame()["hold_value"]]
-    for text in ("2024-01-01", "2024-01-30", "portfolio", "buy and hold", f"{max(values):,.0f} USD", f"{min(values):,.0f} USD"):
+    for text in ("2024-01-01", "2024-01-30", "portfolio", "buy and hold", f"{max(values):,.0f}", f"{min(values):,.0f}", "USD"):
         assert f">{text}</text>" in html
     for name, text in (
         ("total return", f"{summary.total_return * 100:.2f} %"),
@@ -231,12 +236,16 @@ def test_notebook_cell_of_a_comparison__says_what_is_common_once() -> None:
     assert html.startswith("<div><p>2024-01-01 to 2024-01-30, 10,000.00 USD at the start</p>")
     for column in ("start", "end", "numeraire", "start_value"):
         assert f"<th>{column}</th>" not in html
-    assert "<th>total_return</th>" in html
+    assert "total return</th><td>" in html
+    assert html.count(" USD</td>") == 12, "value, holding, fees, impact, gas and costs of two"
 
 
 def test_plot_has_value_holding_and_drawdown() -> None:
     figure = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.band(0.01)).plot()
-    assert [trace.name for trace in figure.data] == ["rebalanced", "held", "drawdown"]
+    assert [trace.name for trace in figure.data] == ["portfolio", "buy and hold", "drawdown"]
+    layout = figure.layout
+    assert (layout.yaxis.title.text, layout.yaxis2.title.text, layout.xaxis2.title.text) == ("value, USD", "drawdown", "time, UTC")
+    assert layout.title.text
     assert len(figure.data[0].y) == len(TIMES)
 
 
