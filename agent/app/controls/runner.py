@@ -36,6 +36,7 @@ from agent.model import (
     ControlKind,
     ControlState,
     Intent,
+    IntentKind,
     OwnerRequest,
     RequestKind,
     ShownPlan,
@@ -62,6 +63,8 @@ SUCCESS_OUTCOMES = frozenset(
     {"done", "hold", "paid", "reserved", "part", "waiting", "stopped", "written", "unchanged"}
 )
 """Outcomes of commands that count as DONE."""
+PREPARATION_KINDS = (IntentKind.APPROVE, IntentKind.CANCEL)
+"""Transactions that carry out no part of a plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -546,10 +549,24 @@ def _control_end(
         state = ControlState.FAILED if transaction_notes else ControlState.REFUSED
         reason = f"the plan differs from the one shown: {plan_check.difference}"
         return ControlStateChange(control_number, state, ControlCode.PLAN_CHANGED, reason, notes)
-    if plan_check.has_further_plan and all(
-        intent.succeeded for intent in control_result.transactions
+    if plan_check.has_further_plan and not any(
+        intent.succeeded and intent.kind not in PREPARATION_KINDS
+        for intent in control_result.transactions
     ):
-        reason = "carried out; the remainder needs a separate confirmation"
+        reason = f"the confirmed plan was not carried out: {control_result.reason}"
+        has_failed = transaction_notes or control_result.outcome == OutcomeKind.FAILED.value
+        state = ControlState.FAILED if has_failed else ControlState.REFUSED
+        return ControlStateChange(
+            control_number, state, _refusal_code(control_result), reason, notes
+        )
+    if (
+        plan_check.has_further_plan
+        and control_result.outcome not in ("failed", "refused")
+        and all(intent.succeeded for intent in control_result.transactions)
+    ):
+        reason = (
+            f"carried out; the remainder needs a separate confirmation: {control_result.reason}"
+        )
         return ControlStateChange(control_number, ControlState.DONE, "", reason, notes)
     if control_result.outcome in SUCCESS_OUTCOMES:
         reason = control_result.reason
@@ -559,8 +576,11 @@ def _control_end(
     state = ControlState.REFUSED
     if transaction_notes or control_result.outcome in ("failed", "unfinished"):
         state = ControlState.FAILED
-    code = next(
-        (guard for note_name, guard in control_result.notes if note_name == "guard"),
-        control_result.outcome,
-    )
+    code = _refusal_code(control_result)
     return ControlStateChange(control_number, state, code, control_result.reason, notes)
+
+
+def _refusal_code(control_result: ControlResult) -> str:
+    """Return the first guard that refused, else the outcome."""
+    guards = (guard for note_name, guard in control_result.notes if note_name == "guard")
+    return next(guards, control_result.outcome)

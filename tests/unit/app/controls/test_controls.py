@@ -34,6 +34,9 @@ from agent.model import (
     ControlOrigin,
     ControlState,
     ControlSubmission,
+    Intent,
+    IntentKind,
+    IntentState,
     Payment,
     ShownPlan,
     StepInput,
@@ -53,7 +56,7 @@ from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import FUTURES_POLICY, book
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import new_store
+from tests.support.transactions import new_store, receipt, tx
 
 SECRET = b"s" * 32
 PLAN = ShownPlan(ControlKind.REBALANCE, (), (("futures", "none"),), (("0xA", -1_000, 10), ("0xB", 2_000, 20)), 5, "{}")
@@ -675,3 +678,31 @@ def test_control_that_traded_nothing__says_so_and_why(outcome: str) -> None:
     end = runner._control_end(1, runner.ControlResult(outcome, "all within their ranges"), check)
     assert end.state is ControlState.DONE
     assert end.reason == ("nothing was traded: all within their ranges" if outcome == "hold" else "all within their ranges")
+
+
+@pytest.mark.parametrize("outcome", ["declined", "failed", "hold"])
+@pytest.mark.parametrize("kinds", [(), (IntentKind.APPROVE,)], ids=["nothing", "approval"])
+def test_confirmed_plan_that_traded_nothing__is_not_done(outcome: str, kinds: tuple[IntentKind, ...]) -> None:
+    end = end_with_further_plan(outcome, *kinds)
+    assert end.state is (ControlState.FAILED if kinds or outcome == "failed" else ControlState.REFUSED)
+    assert "not carried out" in end.reason
+    assert "simulation refused WETH" in end.reason
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"), [("done", ControlState.DONE), ("declined", ControlState.DONE), ("failed", ControlState.FAILED)]
+)
+@pytest.mark.parametrize("kind", [IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.FUTURES])
+def test_confirmed_plan_before_another__ends_with_its_reason(outcome: str, state: ControlState, kind: IntentKind) -> None:
+    end = end_with_further_plan(outcome, IntentKind.APPROVE, kind)
+    assert end.state is state
+    assert "simulation refused WETH" in end.reason
+    assert ("remainder" in end.reason) is (state is ControlState.DONE)
+
+
+def end_with_further_plan(outcome: str, *kinds: IntentKind) -> ControlStateChange:
+    check = runner.PlanCheck(PLAN, lambda: False)
+    assert check.accept(PLAN, lambda: True)
+    assert not check.accept(PLAN, lambda: True)
+    intents = tuple(Intent("i", "s", kind, IntentState.FINAL, tx(0), "", 0, None, "0x1", receipt("0x1", 1, "0x1")) for kind in kinds)
+    return runner._control_end(1, runner.ControlResult(outcome, "simulation refused WETH", intents), check)
