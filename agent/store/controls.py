@@ -544,6 +544,11 @@ class TelegramBotStore:
             database.write_facts(db, {REPORTED_LINE_KEY: line_number})
             return True
 
+    def newest_reported_offer(self) -> str:
+        """Return the hash of the newest reported offered plan; empty without one."""
+        with self.db.read("read the phone's state") as db:
+            return database.fact_text(db, REPORTED_OFFER_KEY) or ""
+
     def mark_offer_reported(self, plan_hash: str) -> bool:
         """Record an offered plan as reported; return False if it is the newest reported one."""
         with self.db.write("write the phone's state") as db:

@@ -28,7 +28,7 @@ from agent.app.settings import editing
 from agent.app.settings.devices import require_usable_targets
 from agent.chain.rpc import Transport
 from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
-from agent.config.loaded import ConfigSource
+from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.redaction import leaf_values
 from agent.config.schema import Config
 from agent.config.tables.fields import ConfigTable
@@ -117,17 +117,11 @@ def preview_control(
     if loaded_config.is_paper:
         require_paper_kind(kind, arguments)
     secret = ensure_secret(wiring.store_file(loaded_config))
+    if kind is ControlKind.CONFIRM:
+        return _waiting_plan_document(loaded_config, secret)
     with open_agent(loaded_config, transports=transports, clock=clock) as agent:
         store = agent.context.store
         now_s = agent.context.clock.now_s()
-        if kind is ControlKind.CONFIRM:
-            if (offered_plan := waiting_plan(store, secret)) is None:
-                raise Refused(
-                    "no plan waits for a confirmation",
-                    remedy="only trimtab run --send --offer offers plans",
-                    code=ControlCode.NOT_WAITING,
-                )
-            return stored_plan_document(offered_plan)
         preview = preview_with_agent(agent, kind, arguments, transports)
         moves = format_moves(preview.plan, agent.portfolio, preview.account)
         plan = sealed_with_document(
@@ -141,6 +135,19 @@ def preview_control(
         if not preview.refusal:
             store.controls.record_shown(plan)
     return shown_plan_document(plan, preview.command_document, moves, preview.refusal)
+
+
+def _waiting_plan_document(loaded_config: LoadedConfig, secret: bytes) -> ShownPlanDocument:
+    """Return the plan that the run offers, from the store alone. Raises Refused without one."""
+    with wiring.open_store_offline(loaded_config) as (store, _):
+        offered_plan = waiting_plan(store, secret)
+    if offered_plan is None:
+        raise Refused(
+            "no plan waits for a confirmation",
+            remedy="only trimtab run --send --offer offers plans",
+            code=ControlCode.NOT_WAITING,
+        )
+    return stored_plan_document(offered_plan)
 
 
 def format_moves(

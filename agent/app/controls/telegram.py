@@ -21,16 +21,25 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from agent import wiring
 from agent.app.agent import open_agent
 from agent.app.controls import messages
-from agent.app.controls.queue import link_key, submit_control
+from agent.app.controls.queue import link_key, submit_control, waiting_plan
 from agent.app.controls.shown_plans import preview_control
+from agent.app.documents.controls import stored_plan_document
 from agent.app.documents.status import status_document
+from agent.app.records.kill_switch import signed_proposal_texts
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.secrets.known import secrets_of
 from agent.config.tables.telegram import TelegramTable
-from agent.errors import ConfigError, TrimtabError
-from agent.model import ControlKind, ControlOrigin, ControlState, ControlSubmission, PlanLink
+from agent.errors import ConfigError, PassingFault, TrimtabError
+from agent.model import (
+    ControlArguments,
+    ControlKind,
+    ControlOrigin,
+    ControlState,
+    ControlSubmission,
+    PlanLink,
+)
 from agent.observe.logs import Redactor
 from agent.ports import Clock
 from agent.store import Store
@@ -53,6 +62,8 @@ FORWARD_FIELDS = frozenset(
 )
 """Fields of forwarded messages before version 7 of the Bot API."""
 MAX_NAME_LENGTH = 32
+MAX_REASON_LENGTH = 200
+"""Maximum length of the reason for a pause."""
 MAX_MESSAGE_LENGTH = 4_000
 """Maximum length of a message that the bot sends; Telegram allows 4,096 characters."""
 WATCH_INTERVAL_S = 2.0
@@ -82,8 +93,10 @@ class PhoneActions(Protocol):
     def plan(self) -> dict[str, Any]:
         """Return the plan that waits, or one made now, as a shown plan."""
 
-    def submit(self, kind: ControlKind, plan_hash: str, asked_by: str) -> None:
-        """Queue a control."""
+    def submit(
+        self, kind: ControlKind, plan_hash: str, asked_by: str, arguments: ControlArguments = ()
+    ) -> None:
+        """Queue a control; pause at once."""
 
 
 @dataclass
@@ -119,15 +132,27 @@ class TelegramBot:
             await self.bot.shutdown()
 
     async def _poll(self) -> None:
+        retry_s = FIRST_RETRY_S
         while True:
-            last_update = self.store.telegram_bot.last_update_number(int(self.now()))
-            updates = await self._call_api(
-                partial(self._get_updates, last_update + 1 if last_update else None)
-            )
-            for update in updates:
-                # recorded first: a command is lost rather than carried out twice
-                if self.store.telegram_bot.mark_update_handled(update.update_id, int(self.now())):
-                    await self._handle(update)
+            try:
+                await self._handle_updates()
+                retry_s = FIRST_RETRY_S
+            except (
+                PassingFault
+            ) as fault:  # the store's; Telegram delivers what was not recorded again
+                log.error("%s", self.redactor.redact(str(fault)))
+                await asyncio.sleep(retry_s)
+                retry_s = min(MAX_RETRY_S, 2 * retry_s)
+
+    async def _handle_updates(self) -> None:
+        last_update = self.store.telegram_bot.last_update_number(int(self.now()))
+        updates = await self._call_api(
+            partial(self._get_updates, last_update + 1 if last_update else None)
+        )
+        for update in updates:
+            # recorded first: a command is lost rather than carried out twice
+            if self.store.telegram_bot.mark_update_handled(update.update_id, int(self.now())):
+                await self._handle(update)
 
     async def _get_updates(self, offset: int | None) -> tuple[Update, ...]:
         return await self.bot.get_updates(
@@ -154,8 +179,10 @@ class TelegramBot:
         if (reason := self._refusal(message)) is not None:
             await self._send(chat.id, f"Not done: {reason}")
             return
-        reply_task = asyncio.create_task(self._reply(chat.id, message))
-        if (message.text or "").startswith(CHAIN_COMMANDS):  # a pause must not wait behind it
+        command, *arguments = (message.text or "").split()
+        command = command.partition("@")[0].lower()
+        reply_task = asyncio.create_task(self._reply(chat.id, command, arguments))
+        if command in CHAIN_COMMANDS:  # a pause must not wait behind it
             self._reply_tasks.add(reply_task)
             reply_task.add_done_callback(self._reply_tasks.discard)
         else:
@@ -188,25 +215,28 @@ class TelegramBot:
             return f"{command[:MAX_NAME_LENGTH]} is for @{addressed_bot[:MAX_NAME_LENGTH]}, not for this bot."
         return None
 
-    async def _reply(self, chat_id: int, message: Message) -> None:
+    async def _reply(self, chat_id: int, command: str, arguments: Sequence[str]) -> None:
         try:
-            answer = await self._answer(chat_id, message)
+            answer = await self._answer(chat_id, command, arguments)
         except TrimtabError as error:
             answer = f"Not done: {self.redactor.redact(error.message)}"
             if error.remedy:
                 answer += f"\n{self.redactor.redact(error.remedy)}"
         await self._send(chat_id, answer)
 
-    async def _answer(self, chat_id: int, message: Message) -> str:
-        command, *arguments = (message.text or "").split()
-        match command.partition("@")[0].lower(), arguments:
+    async def _answer(self, chat_id: int, command: str, arguments: Sequence[str]) -> str:
+        match command, arguments:
             case "/status", []:
                 return messages.status_text(await self._read_document(self.actions.status))
             case "/plan", []:
                 return self._plan_with_code(chat_id, await self._read_document(self.actions.plan))
-            case "/pause", []:
-                await self._submit(chat_id, ControlKind.PAUSE, "")
-                return "Paused: nothing is sent until /resume."
+            case "/pause", words:
+                await self._submit(
+                    chat_id, ControlKind.PAUSE, "", _pause_arguments(chat_id, " ".join(words))
+                )
+                return "\n".join(
+                    ["Paused: nothing is sent until /resume.", *self._unstopped_texts()]
+                )
             case "/resume", []:
                 code = self._new_code(chat_id, ControlKind.RESUME, "")
                 return f"To resume sending: /resume {code} within {self._code_lifetime()}"
@@ -216,8 +246,16 @@ class TelegramBot:
                 return await self._redeem(
                     chat_id, code, (ControlKind.CONFIRM, ControlKind.REBALANCE)
                 )
-            case _:
+            case "/help" | "/start", _:
                 return messages.HELP_TEXT
+            case _:
+                return f"Not done: no such command.\n{messages.HELP_TEXT}"
+
+    def _unstopped_texts(self) -> tuple[str, ...]:
+        """Return what a pause does not stop; nothing if the store cannot be read."""
+        with suppress(TrimtabError):  # it is paused already
+            return signed_proposal_texts(self.store)
+        return ()
 
     async def _read_document(self, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a document that is read from the chain, one at a time."""
@@ -264,19 +302,26 @@ class TelegramBot:
         await self._submit(chat_id, ControlKind(phone_code.kind), phone_code.plan_hash)
         return "Queued for trimtab run --send. The result will be reported here."
 
-    async def _submit(self, chat_id: int, kind: ControlKind, plan_hash: str) -> None:
-        await asyncio.to_thread(self.actions.submit, kind, plan_hash, requester_name(chat_id))
+    async def _submit(
+        self, chat_id: int, kind: ControlKind, plan_hash: str, arguments: ControlArguments = ()
+    ) -> None:
+        await asyncio.to_thread(
+            self.actions.submit, kind, plan_hash, requester_name(chat_id), arguments
+        )
 
     async def _send_offer(self) -> None:
-        offer = self.store.controls.offered_plan()
-        if offer is None or not self.store.telegram_bot.mark_offer_reported(offer.hash):
+        bot_store = self.store.telegram_bot
+        offer = waiting_plan(self.store, self.secret)
+        if offer is None or bot_store.newest_reported_offer() == offer.hash:
             return
-        plan_document = await self._read_document(self.actions.plan)
-        for chat_id in self.table.chats:
-            await self._send(
-                chat_id,
-                f"A plan is waiting for you.\n{self._plan_with_code(chat_id, plan_document)}",
-            )
+        plan_document = dict(stored_plan_document(offer))
+        text_by_chat_id = {
+            chat_id: f"A plan is waiting for you.\n{self._plan_with_code(chat_id, plan_document)}"
+            for chat_id in self.table.chats
+        }
+        bot_store.mark_offer_reported(offer.hash)
+        for chat_id, text in text_by_chat_id.items():
+            await self._send(chat_id, text)
 
     async def _report_ended_controls(self) -> None:
         for event in self.store.controls.events(self.store.telegram_bot.last_reported_number()):
@@ -368,6 +413,14 @@ def requester_name(chat_id: int) -> str:
     return f"telegram {chat_id}"
 
 
+def _pause_arguments(chat_id: int, words: str) -> ControlArguments:
+    """Return the arguments of a pause with these words as its reason; none without words."""
+    reason = "".join(character for character in words if character.isprintable())
+    if not reason:
+        return ()
+    return (("reason", f"{reason[:MAX_REASON_LENGTH]} ({requester_name(chat_id)})"),)
+
+
 class QueueActions:
     """Actions on a config, through the queue of controls."""
 
@@ -399,11 +452,13 @@ class QueueActions:
             )
         )
 
-    def submit(self, kind: ControlKind, plan_hash: str, asked_by: str) -> None:
+    def submit(
+        self, kind: ControlKind, plan_hash: str, asked_by: str, arguments: ControlArguments = ()
+    ) -> None:
         """See PhoneActions."""
         submit_control(
             self._loaded_config,
-            ControlSubmission(kind, (), asked_by, ControlOrigin.TELEGRAM, plan_hash),
+            ControlSubmission(kind, arguments, asked_by, ControlOrigin.TELEGRAM, plan_hash),
             now=time.time if self._clock is None else self._clock.now_s,
         )
 

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from agent.app.controls import telegram
 from agent.app.controls.messages import control_end_text, plan_text
 from agent.app.controls.queue import link_key
 from agent.app.controls.telegram import TelegramBot
+from agent.app.documents.controls import sealed_with_document
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.tables.telegram import TelegramTable
-from agent.errors import ConfigError, Refused
-from agent.model import Control, ControlEvent, ControlKind, ControlOrigin, ControlState, PlanLink, ShownPlan
-from agent.store.controls import MAX_TRIES, MAX_UPDATE_GAP_S, ControlStateChange, PhoneCode
+from agent.errors import ConfigError, PassingFault, Refused, Retryable
+from agent.model import Control, ControlArguments, ControlEvent, ControlKind, ControlOrigin, ControlState, PlanLink, ShownPlan
+from agent.store.controls import MAX_TRIES, MAX_UPDATE_GAP_S, ControlStateChange, PhoneCode, TelegramBotStore
+from agent.store.files.secret import ensure_secret
 from tests.support.agents import config
 from tests.support.telegram_server import TOKEN, BotApi, bot_api, code_in, failure, running
 from tests.support.text import mentions
@@ -54,28 +57,34 @@ class FakeControlQueue:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
+        self.arguments: list[ControlArguments] = []
         self.hash = HASH
         self.refuses = False
         self.entered, self.go = threading.Event(), threading.Event()
         self.go.set()
 
     def status(self) -> dict[str, Any]:
-        self.entered.set()
-        assert self.go.wait(90)
+        self._wait()
         holdings = [{"symbol": "WETH", "weight_bps": 6_000, "target_bps": 5_000}]
         decided = {"kind": "hold", "reason": "inside its bands"}
         return {"total_value": "1000", "numeraire": "USDC", "block": 7, "paused": False, "holdings": holdings, "decision": decided}
 
+    def _wait(self) -> None:
+        self.entered.set()
+        assert self.go.wait(90)
+
     def plan(self) -> dict[str, Any]:
+        self._wait()
         cost = {"total": "1.2", "fees": "0.7", "impact": "0.1", "skew": "0", "gas": "0.2", "approvals": "0.2"}
         tax = {"gain": "31.5", "currency": "EUR", "method": "fifo", "left_this_year": None}
         document = {"numeraire": "USDC", "cost": cost, "worst_case": "2.9", "tax": tax, "verdicts": []}
         return {"kind": "rebalance", "plan_hash": self.hash, "reason": "", "moves": ["-0.1 WETH", "+300 USDC"], "document": document}
 
-    def submit(self, kind: ControlKind, plan_hash: str, asked_by: str) -> None:
+    def submit(self, kind: ControlKind, plan_hash: str, asked_by: str, arguments: ControlArguments = ()) -> None:
         if self.refuses:
             raise Refused("the plan was not shown", remedy="show it again")
         self.asked.append((kind.value, plan_hash, asked_by))
+        self.arguments.append(arguments)
 
 
 def configured(folder: Path, api: BotApi) -> LoadedConfig:
@@ -316,8 +325,13 @@ def test_a_refused_token_ends_the_bot_and_is_not_shown(api: BotApi, tmp_path: Pa
     assert wrong.split(":")[1] not in str(caught.value)
 
 
+def waiting_offer(loaded: LoadedConfig, desk: FakeControlQueue) -> ShownPlan:
+    plan = ShownPlan(ControlKind.CONFIRM, (), (("decision", "rebalance"),), (("WETH", -5, 1),), 10)
+    return sealed_with_document(plan, desk.plan()["document"], ("-0.5 WETH",), 10, ensure_secret(wiring.store_file(loaded)))
+
+
 def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue) -> None:
-    waiting = ShownPlan(ControlKind.CONFIRM, (), (("decision", "rebalance"),), (("WETH", -5, 1),), 10)
+    waiting = waiting_offer(loaded, desk)
 
     def control(number: int, origin: ControlOrigin) -> Control:
         return Control(f"{number:032x}", ControlKind.CONFIRM, (), waiting.hash, f"telegram {ME}", origin, 1, 10)
@@ -333,6 +347,114 @@ def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, lo
             assert mentions(api.until(2)[1][1], "confirm refused", "slippage")
         with running(loaded, desk, desk.go.set):
             assert api.quiet() == 2
+
+
+def test_waiting_plan__is_announced_as_offered_while_no_chain_answers(
+    api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = waiting_offer(loaded, desk)
+
+    def plan() -> dict[str, Any]:
+        raise Retryable("no endpoint answers")
+
+    monkeypatch.setattr(desk, "plan", plan)
+    with wiring.open_store_offline(loaded) as (store, _), running(loaded, desk, desk.go.set):
+        store.controls.store_offer(waiting)
+        text = api.until(1)[0][1]
+        assert mentions(text, "waiting", "-0.5 WETH", waiting.hash[:12])
+        api.write(ME, f"/confirm {code_in(text)}")
+        api.until(2)
+    assert desk.asked == [("confirm", waiting.hash, f"telegram {ME}")]
+
+
+def test_waiting_plan__that_was_altered_is_not_announced(api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue) -> None:
+    with wiring.open_store_offline(loaded) as (store, _), running(loaded, desk, desk.go.set):
+        store.controls.store_offer(replace(waiting_offer(loaded, desk), shown_at_s=11))
+        assert api.quiet() == 0
+
+
+def test_waiting_plan__is_announced_once_its_code_is_stored(
+    api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = fail_first(monkeypatch, "store_code", 1)
+    with wiring.open_store_offline(loaded) as (store, _), running(loaded, desk, desk.go.set):
+        store.controls.store_offer(waiting_offer(loaded, desk))
+        assert mentions(api.until(1)[0][1], "waiting")
+        assert api.quiet() == 1
+    assert faults == []
+
+
+def test_waiting_plan__is_shown_without_an_endpoint(loaded: LoadedConfig, desk: FakeControlQueue) -> None:
+    waiting = waiting_offer(loaded, desk)
+    with wiring.open_store_offline(loaded) as (store, _):
+        store.controls.store_offer(waiting)
+    document = telegram.QueueActions(loaded, []).plan()
+    assert document["plan_hash"] == waiting.hash
+    assert document["moves"] == ["-0.5 WETH"]
+
+
+def fail_first(monkeypatch: pytest.MonkeyPatch, method: str, count: int) -> list[PassingFault]:
+    """Let the first calls of this method of the bot's store fail; return the failures to come."""
+    faults = [PassingFault("store: cannot be written: database is locked")] * count
+    call = getattr(TelegramBotStore, method)
+
+    def failing(store: TelegramBotStore, *arguments: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return call(store, *arguments)
+
+    monkeypatch.setattr(TelegramBotStore, method, failing)
+    return faults
+
+
+@pytest.mark.parametrize("method", ["last_update_number", "mark_update_handled", "last_reported_number"])
+def test_store_fault__is_waited_out(
+    api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    faults = fail_first(monkeypatch, method, 3)
+    with running(loaded, desk, desk.go.set):
+        api.write(ME, "/pause")
+        assert mentions(api.until(1)[0][1], "paused")
+        api.quiet()
+    assert desk.asked == [("pause", "", f"telegram {ME}")]
+    assert faults == []
+
+
+@pytest.mark.usefixtures("bot")
+@pytest.mark.parametrize("command", ["/Plan", "/STATUS", "/status@trimtab_bot"])
+def test_pause__waits_behind_no_read_of_the_chain(api: BotApi, desk: FakeControlQueue, command: str) -> None:
+    desk.go.clear()
+    api.write(ME, command)
+    assert desk.entered.wait(90)
+    api.write(ME, "/Pause")
+    assert mentions(api.until(1)[0][1], "paused")
+    desk.go.set()
+
+
+@pytest.mark.usefixtures("bot")
+@pytest.mark.parametrize(
+    ("words", "reason"), [("now", "now"), ("WETH\u200b  is\nfalling", "WETH is falling"), ("x" * 900, "x" * telegram.MAX_REASON_LENGTH)]
+)
+def test_pause__takes_further_words_as_its_reason(api: BotApi, desk: FakeControlQueue, words: str, reason: str) -> None:
+    api.write(ME, f"/pause {words}")
+    assert mentions(api.until(1)[0][1], "paused")
+    assert desk.asked == [("pause", "", f"telegram {ME}")]
+    assert desk.arguments == [(("reason", f"{reason} (telegram {ME})"),)]
+
+
+@pytest.mark.usefixtures("bot")
+@pytest.mark.parametrize("text", ["pause", "/paus", "/status now"])
+def test_unknown_command__says_that_nothing_was_done(api: BotApi, desk: FakeControlQueue, text: str) -> None:
+    api.write(ME, text)
+    assert mentions(api.until(1)[0][1], "not done", "/pause")
+    assert desk.asked == []
+
+
+@pytest.mark.usefixtures("bot")
+def test_pause__names_the_signatures_that_it_cannot_take_back(api: BotApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telegram, "signed_proposal_texts", lambda _: ("signatures of the proposal i7: 2",))
+    api.write(ME, "/pause")
+    assert mentions(api.until(1)[0][1], "paused", "signatures of the proposal i7: 2")
 
 
 @pytest.mark.usefixtures("bot")
