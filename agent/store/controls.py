@@ -488,7 +488,7 @@ MAX_UPDATE_GAP_S = 6 * 86_400
 """Seconds after the newest update during which update numbers still rise; after a week without
 updates Telegram chooses the next number at random.
 """
-MAX_CODES = 20
+MAX_CODES = 60
 """Largest number of open codes; the oldest beyond it are dropped."""
 MAX_TRIES = 5
 """Wrong answers of a chat after which its open code no longer works."""
@@ -497,7 +497,8 @@ MAX_TRIES = 5
 @dataclass(frozen=True, slots=True)
 class PhoneCode:
     """An open one-time code of a chat: `digest` is the keyed hash of its digits, `plan_hash` the
-    plan that it confirms. Valid before `expires_s`, Unix seconds of this machine.
+    plan that it confirms. Valid from `issued_s` until before `expires_s`, Unix seconds of this
+    machine.
     """
 
     chat: int
@@ -506,6 +507,7 @@ class PhoneCode:
     plan_hash: str
     expires_s: int
     tries: int = 0
+    issued_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -558,32 +560,30 @@ class TelegramBotStore:
             return True
 
     def store_code(self, code: PhoneCode, now_s: int) -> None:
-        """Store a code; it replaces every earlier code of the chat."""
+        """Store a code; it replaces the chat's earlier code of its kind."""
         with self.db.write("write the phone's state") as db:
             other_codes = [
-                valid_code for valid_code in _valid_codes(db, now_s) if valid_code.chat != code.chat
+                valid_code
+                for valid_code in _valid_codes(db, now_s)
+                if (valid_code.chat, valid_code.kind) != (code.chat, code.kind)
             ]
             _write_codes(db, [*other_codes[1 - MAX_CODES :], code])
 
     def use_code(self, chat: int, digest: str, now_s: int) -> PhoneCode | None:
-        """Return the chat's open code if it has this digest, and close it; None for a wrong, used
-        or expired one. Every attempt is recorded.
+        """Return the chat's open code with this digest, and close it; None for a wrong, used or
+        expired one. Every attempt is recorded for all codes of the chat.
         """
         with self.db.write("write the phone's state") as db:
             valid_codes = _valid_codes(db, now_s)
-            chat_code = next(
-                (valid_code for valid_code in valid_codes if valid_code.chat == chat), None
-            )
-            other_codes = [valid_code for valid_code in valid_codes if valid_code.chat != chat]
-            if chat_code is None:
-                return None
-            if chat_code.digest == digest:
-                _write_codes(db, other_codes)
-                return chat_code
-            failed_code = replace(chat_code, tries=chat_code.tries + 1)
-            _write_codes(
-                db, other_codes if failed_code.tries >= MAX_TRIES else [*other_codes, failed_code]
-            )
+            for valid_code in valid_codes:
+                if (valid_code.chat, valid_code.digest) == (chat, digest):
+                    _write_codes(db, [code for code in valid_codes if code != valid_code])
+                    return valid_code
+            tried_codes = [
+                replace(code, tries=code.tries + (code.chat == chat)) for code in valid_codes
+            ]
+            if tried_codes != valid_codes:
+                _write_codes(db, [code for code in tried_codes if code.tries < MAX_TRIES])
             return None
 
 

@@ -31,8 +31,8 @@ Document = Mapping[str, Any]
 MAX_ROWS = 8
 """Maximum number of assets or moves shown."""
 HASH_DIGITS = 12
-COST_PARTS = ("fees", "impact", "skew", "gas", "approvals")
-"""Parts of a cost that add up to its total."""
+COST_PARTS = ("fees", "impact", "skew", "gas", "approvals", "funding")
+"""Parts of a cost that add up to its total; not every plan has funding."""
 HELP_TEXT = (
     "/status value, weights and decision\n"
     "/plan the plan that waits, or one made now, with a code to confirm it\n"
@@ -80,7 +80,9 @@ def plan_text(shown_plan: Document) -> str:
         lines.append(f"and {len(moves) - MAX_ROWS} more")
     if cost := command_document.get("cost"):
         nonzero_parts = ", ".join(
-            f"{part_name} {cost[part_name]}" for part_name in COST_PARTS if Decimal(cost[part_name])
+            f"{part_name} {cost[part_name]}"
+            for part_name in COST_PARTS
+            if Decimal(cost.get(part_name, "0"))
         )
         parts_text = f" ({nonzero_parts})" if nonzero_parts else ""
         lines.append(

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent import wiring
@@ -44,6 +45,7 @@ from agent.observe.logs import Redactor
 from agent.ports import Clock
 from agent.store import Store
 from agent.store.controls import PhoneCode
+from agent.store.files.pause import KillSwitch
 from agent.store.files.secret import ensure_secret
 
 if TYPE_CHECKING:
@@ -109,11 +111,14 @@ class TelegramBot:
     secret: bytes
     bot: Bot
     redactor: Redactor
+    switch: KillSwitch
+    config_path: Path
     link_key: bytes = b""
     now: Callable[[], float] = time.time
     watch_interval_s: float = WATCH_INTERVAL_S
     _reported_s_by_chat_id: dict[int, float] = field(default_factory=dict)
     _reply_tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _dropped_chats: set[int] = field(default_factory=set)
     _read_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self, on_started: Callable[[], None] = lambda: None) -> None:
@@ -154,6 +159,16 @@ class TelegramBot:
             if self.store.telegram_bot.mark_update_handled(update.update_id, int(self.now())):
                 await self._handle(update)
 
+    def _allowed_chats(self) -> tuple[int, ...]:
+        """Return the chats that the bot began with and the config still has; those of before while
+        it is invalid. A chat that it has dropped needs a restart.
+        """
+        with suppress(ConfigError):
+            telegram_table = load_config(self.config_path, checks_permissions=False).config.telegram
+            configured_chats = () if telegram_table is None else telegram_table.chats
+            self._dropped_chats |= {*self.table.chats} - {*configured_chats}
+        return tuple(chat for chat in self.table.chats if chat not in self._dropped_chats)
+
     async def _get_updates(self, offset: int | None) -> tuple[Update, ...]:
         return await self.bot.get_updates(
             offset=offset, timeout=self.table.poll, allowed_updates=["message"]
@@ -173,7 +188,7 @@ class TelegramBot:
         if message is None or not (message.text or "").strip():
             return
         chat = message.chat
-        if chat.type != "private" or chat.id not in self.table.chats:
+        if chat.type != "private" or chat.id not in self._allowed_chats():
             await self._report_stranger(chat.id)
             return
         if (reason := self._refusal(message)) is not None:
@@ -283,7 +298,12 @@ class TelegramBot:
         code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}d}"
         now_s = int(self.now())
         phone_code = PhoneCode(
-            chat_id, self._digest(chat_id, code), kind.value, plan_hash, now_s + self.table.code_ttl
+            chat_id,
+            self._digest(chat_id, code),
+            kind.value,
+            plan_hash,
+            now_s + self.table.code_ttl,
+            issued_s=now_s,
         )
         self.store.telegram_bot.store_code(phone_code, now_s)
         return code
@@ -299,6 +319,9 @@ class TelegramBot:
         phone_code = self.store.telegram_bot.use_code(chat_id, code_digest, int(self.now()))
         if phone_code is None or ControlKind(phone_code.kind) not in permitted_kinds:
             return "Not done: the code is wrong, used or expired. /plan or /resume makes a new one."
+        is_resume = phone_code.kind == ControlKind.RESUME.value
+        if is_resume and self.switch.paused_at_or_after(phone_code.issued_s):
+            return "Not done: a pause came after this code. /resume makes a new one."
         await self._submit(chat_id, ControlKind(phone_code.kind), phone_code.plan_hash)
         return "Queued for trimtab run --send. The result will be reported here."
 
@@ -317,7 +340,7 @@ class TelegramBot:
         plan_document = dict(stored_plan_document(offer))
         text_by_chat_id = {
             chat_id: f"A plan is waiting for you.\n{self._plan_with_code(chat_id, plan_document)}"
-            for chat_id in self.table.chats
+            for chat_id in self._allowed_chats()
         }
         bot_store.mark_offer_reported(offer.hash)
         for chat_id, text in text_by_chat_id.items():
@@ -328,7 +351,7 @@ class TelegramBot:
             if not self.store.telegram_bot.mark_line_reported(event.sequence_number):
                 continue
             if event.origin == ControlOrigin.TELEGRAM.value and event.state in REPORTED_STATES:
-                for chat_id in self.table.chats:
+                for chat_id in self._allowed_chats():
                     if (
                         event.asked_by == requester_name(chat_id)
                         and event.kind != ControlKind.PAUSE.value
@@ -350,7 +373,7 @@ class TelegramBot:
             return
         self._reported_s_by_chat_id[chat_id] = now_s
         log.warning("ignored a message from chat %d", chat_id)
-        for allowed_chat_id in self.table.chats:
+        for allowed_chat_id in self._allowed_chats():
             await self._send(allowed_chat_id, f"Ignored a message from unknown chat {chat_id}.")
 
     async def _send(self, chat_id: int, text: str) -> None:
@@ -422,42 +445,52 @@ def _pause_arguments(chat_id: int, words: str) -> ControlArguments:
 
 
 class QueueActions:
-    """Actions on a config, through the queue of controls."""
+    """Actions on a config, loaded for each, through the queue of controls. A pause uses the config
+    that was valid at the start. `redactor` learns the secrets of each config.
+    """
 
     def __init__(
         self,
-        loaded_config: LoadedConfig,
+        config: ConfigSource,
         transports: Sequence[Transport] | None = None,
         clock: Clock | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
-        self._loaded_config = loaded_config
+        self._config = config
+        self._initial_config = load_config(config)
         self._transports = transports
         self._clock = clock
+        self._redactor = redactor or Redactor()
+
+    def _load_config(self) -> LoadedConfig:
+        loaded_config = load_config(self._config)
+        self._redactor.add(secrets_of(loaded_config))
+        return loaded_config
 
     def status(self) -> dict[str, Any]:
         """See PhoneActions."""
         with open_agent(
-            self._loaded_config, transports=self._transports, clock=self._clock
+            self._load_config(), transports=self._transports, clock=self._clock
         ) as agent:
             return dict(status_document(agent.status()))
 
     def plan(self) -> dict[str, Any]:
         """See PhoneActions."""
-        with wiring.open_store_offline(self._loaded_config) as (store, _):
+        loaded_config = self._load_config()
+        with wiring.open_store_offline(loaded_config) as (store, _):
             has_offer = store.controls.offered_plan() is not None
         kind = ControlKind.CONFIRM if has_offer else ControlKind.REBALANCE
         return dict(
-            preview_control(
-                self._loaded_config, kind, transports=self._transports, clock=self._clock
-            )
+            preview_control(loaded_config, kind, transports=self._transports, clock=self._clock)
         )
 
     def submit(
         self, kind: ControlKind, plan_hash: str, asked_by: str, arguments: ControlArguments = ()
     ) -> None:
         """See PhoneActions."""
+        is_pause = kind is ControlKind.PAUSE
         submit_control(
-            self._loaded_config,
+            self._initial_config if is_pause else self._load_config(),
             ControlSubmission(kind, arguments, asked_by, ControlOrigin.TELEGRAM, plan_hash),
             now=time.time if self._clock is None else self._clock.now_s,
         )
@@ -494,10 +527,17 @@ def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
     )
     secret = ensure_secret(wiring.store_file(loaded_config))
     redactor = Redactor([f"{telegram_table.api}/bot{token}", *secrets_of(loaded_config)])
-    with wiring.open_store_offline(loaded_config) as (store, _):
-        actions = QueueActions(loaded_config)
+    with wiring.open_store_offline(loaded_config) as (store, switch):
         yield TelegramBot(
-            telegram_table, store, actions, secret, bot, redactor, link_key(loaded_config)
+            telegram_table,
+            store,
+            QueueActions(loaded_config.path, redactor=redactor),
+            secret,
+            bot,
+            redactor,
+            switch,
+            loaded_config.path,
+            link_key(loaded_config),
         )
 
 

@@ -162,10 +162,48 @@ def test_codes__expire_belong_to_a_chat_and_end_after_mistakes(loaded: LoadedCon
         assert phone.use_code(ME, "right", 999) is None
         phone.store_code(code, 900)
         phone.store_code(PhoneCode(ME, "newer", "rebalance", "", 1_000), 900)
-        assert phone.use_code(ME, "right", 900) is None, "a newer code ends the older"
+        assert phone.use_code(ME, "right", 900) is None, "a newer code of its kind ends the older"
         phone.store_code(code, 900)
         assert [phone.use_code(ME, "wrong", 900) for _ in range(MAX_TRIES)] == [None] * MAX_TRIES
         assert phone.use_code(ME, "right", 900) is None
+
+
+def test_codes_of_other_kinds__stay_open_and_end_after_mistakes(loaded: LoadedConfig) -> None:
+    with wiring.open_store_offline(loaded) as (store, _):
+        phone = store.telegram_bot
+        codes = [PhoneCode(ME, kind, kind, "", 1_000) for kind in ("resume", "rebalance", "confirm")]
+        for code in codes:
+            phone.store_code(code, 900)
+        assert [phone.use_code(ME, code.digest, 900) for code in codes] == codes
+        for code in codes:
+            phone.store_code(code, 900)
+        assert [phone.use_code(ME, "wrong", 900) for _ in range(MAX_TRIES)] == [None] * MAX_TRIES
+        assert [phone.use_code(ME, code.digest, 900) for code in codes] == [None] * 3
+
+
+@pytest.mark.usefixtures("bot")
+@pytest.mark.parametrize("has_file", [True, False])
+def test_resume__refuses_a_code_older_than_a_pause(api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue, has_file: bool) -> None:
+    api.write(ME, "/resume")
+    code = code_in(api.until(1)[0][1])
+    with wiring.open_store_offline(loaded) as (store, switch):
+        if has_file:
+            switch.pause("depeg", int(time.time()))
+        else:
+            store.pause_switch.pause("depeg", int(time.time()), False)
+    api.write(ME, f"/resume {code}")
+    assert mentions(api.until(2)[1][1], "not done", "pause", "/resume")
+    assert desk.asked == []
+
+
+def test_resume__takes_a_code_newer_than_the_pause(api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue) -> None:
+    with wiring.open_store_offline(loaded) as (_, switch):
+        switch.pause("depeg", int(time.time()) - 1)
+    with running(loaded, desk, desk.go.set):
+        api.write(ME, "/resume")
+        api.write(ME, f"/resume {code_in(api.until(1)[0][1])}")
+        assert mentions(api.until(2)[1][1], "queued")
+    assert desk.asked == [("resume", "", f"telegram {ME}")]
 
 
 @pytest.mark.usefixtures("bot")
@@ -462,6 +500,54 @@ def test_an_error_is_answered_with_its_remedy(api: BotApi, desk: FakeControlQueu
     desk.refuses = True
     api.write(ME, "/pause")
     assert mentions(api.until(1)[0][1], "not done", "show it again")
+
+
+@pytest.mark.parametrize(("funding", "part"), [("0.4", ", funding 0.4"), ("0", ""), (None, "")])
+def test_plan_text__has_all_parts_of_the_cost(desk: FakeControlQueue, funding: str | None, part: str) -> None:
+    plan_document = desk.plan()
+    if funding is not None:
+        plan_document["document"]["cost"]["funding"] = funding
+    assert f"(fees 0.7, impact 0.1, gas 0.2, approvals 0.2{part});" in plan_text(plan_document)
+
+
+def configured_chats(loaded: LoadedConfig, chats: str) -> None:
+    loaded.path.write_text(re.sub("chats = .*", f"chats = {chats}", loaded.path.read_text()))
+
+
+@pytest.mark.usefixtures("bot")
+def test_chat__that_the_config_drops_is_a_stranger_at_once(api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue) -> None:
+    api.write(ME, "/help")
+    api.until(1)
+    configured_chats(loaded, f"[{OTHER}]")
+    for chat in (ME, OTHER):  # a new chat needs a restart
+        api.write(chat, "/pause")
+    assert api.quiet(1.0) == 1
+    assert desk.asked == []
+
+
+@pytest.mark.usefixtures("bot")
+def test_chat__dropped_with_the_table_gets_no_waiting_plan(api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue) -> None:
+    loaded.path.write_text(loaded.path.read_text().split("[telegram]")[0])
+    with wiring.open_store_offline(loaded) as (store, _):
+        store.controls.store_offer(waiting_offer(loaded, desk))
+    assert api.quiet(1.0) == 0
+
+
+@pytest.mark.usefixtures("bot")
+def test_chat__may_pause_while_the_config_is_invalid(api: BotApi, loaded: LoadedConfig, desk: FakeControlQueue) -> None:
+    configured_chats(loaded, "[")
+    api.write(ME, "/pause")
+    assert mentions(api.until(1)[0][1], "paused")
+
+
+def test_actions__follow_the_edited_config_and_pause_without(loaded: LoadedConfig) -> None:
+    actions = telegram.QueueActions(loaded.path, [])
+    loaded.path.write_text("[")
+    with pytest.raises(ConfigError):
+        actions.submit(ControlKind.RESUME, "", f"telegram {ME}")
+    actions.submit(ControlKind.PAUSE, "", f"telegram {ME}")
+    with wiring.open_store_offline(loaded) as (_, switch):
+        assert switch.is_paused()
 
 
 def test_texts_name_refusals_and_repeat_no_markup() -> None:
