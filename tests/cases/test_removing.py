@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from agent.app.settings import editing
 from agent.app.settings.editing import EditReport
 from agent.config.load import load_config
-from agent.config.writing.edits import ConfigChanges
+from agent.config.writing.edits import ConfigChanges, apply_changes, parse_changes
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import explain_balances, reopened_agent, yes
@@ -23,10 +24,14 @@ class ProcessKilled(Exception):
     """The process ends here."""
 
 
-def remove(bot: EditedRun, changes: ConfigChanges = GONE, send: bool = True, dies_at: str = "") -> EditReport:
+def remove(
+    bot: EditedRun, changes: ConfigChanges = GONE, send: bool = True, dies_at: str = "", change_by_hand: Callable[[], object] | None = None
+) -> EditReport:
     def progress(event: str) -> None:
         if dies_at and event == dies_at:
             raise ProcessKilled
+        if event == "after:send" and change_by_hand is not None:
+            change_by_hand()
 
     return editing.remove_assets(
         bot.file,
@@ -69,6 +74,32 @@ def test_broken_off_anywhere_the_same_command_goes_on(chain: LocalChain, tmp_pat
     assert [asset.target for asset in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
     edit_report = remove(bot)
     assert (edit_report.state, symbols(bot), chain.balance("WBTC")) == ("removed", ["WETH", "USDC"], 0)
+
+
+@pytest.mark.parametrize(
+    "edit_text",
+    [
+        lambda text: apply_changes(text, parse_changes(["limits.turnover=60%"], [], (), [])),
+        lambda text: apply_changes(text, parse_changes([], ["WETH=60%", "USDC=40%"], (), [])),
+        lambda text: text + "\n# by hand\n",
+    ],
+    ids=["limit", "targets", "comment"],
+)
+def test_change_by_hand_during_the_sale__stays_unconfirmed(chain: LocalChain, tmp_path: Path, edit_text: Callable[[str], str]) -> None:
+    bot = EditedRun(chain, tmp_path, turnover="30%")
+    texts = list[str]()
+
+    def change_by_hand() -> None:
+        if not texts:
+            texts.append(edit_text(bot.file.read_text()))
+            bot.file.write_text(texts[0])
+
+    edit_report = remove(bot, change_by_hand=change_by_hand)
+    assert (edit_report.state, bot.file.read_text(), chain.balance("WBTC")) == ("unfinished", texts[0], 0)
+    assert edit_report.transactions
+    assert mentions(edit_report.reason, "trimtab edit --confirm", "trimtab edit --remove WBTC --send")
+    with reopened_agent(chain, load_config(bot.file)) as agent:
+        assert agent.context.store.configs.confirmed_digest() != load_config(bot.file).digest
 
 
 def test_what_cannot_be_sold_stays_at_zero_and_says_how_to_go_on(anvil_chain: LocalChain, tmp_path: Path) -> None:

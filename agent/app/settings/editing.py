@@ -267,7 +267,12 @@ def accept_edit(report: EditReport, agent: Agent) -> bool:
     """Accept without asking (`--yes`). Raises Refused on a live chain if the file was changed
     manually, because the caller may not have seen those changes.
     """
-    if report.earlier_edits and not agent.context.config.chain.is_local:
+    return agent.context.config.chain.is_local or _accept_without_earlier_edits(report, agent)
+
+
+def _accept_without_earlier_edits(report: EditReport, _agent: Agent) -> bool:
+    """Accept without asking. Raises Refused if the file was changed manually."""
+    if report.earlier_edits:
         raise config_versions.unconfirmed_error(report.earlier_edits)
     return True
 
@@ -600,24 +605,26 @@ def remove_assets(
     clock: Clock | None = None,
 ) -> EditReport:
     """Remove the assets of `changes.removed_symbols`, and pin new contracts. Held assets get a
-    target of 0 % first; with a `sale` they are sold at once and then removed. Raises the same errors
-    as `edit`, and Refused while the bot is stopped.
+    target of 0 % first; with a `sale` they are sold at once and then removed, unless the file was
+    changed meanwhile. Raises the same errors as `edit`, and Refused while the bot is stopped.
     """
 
-    def run_edit(edit_changes: ConfigChanges, confirm_edit: Confirm | None) -> EditReport:
+    def run_edit(
+        edit_changes: ConfigChanges, confirm_edit: Confirm | None, *, pins_new: bool
+    ) -> EditReport:
         return edit(
             path,
             TextEdit(
                 partial(apply_changes, changes=edit_changes),
                 partial(apply_changes, changes=removals_as_sales(edit_changes)),
             ),
-            replace(options, pins_new=True),
+            replace(options, pins_new=pins_new),
             confirm=confirm_edit,
             transports=transports,
             clock=clock,
         )
 
-    first_report = run_edit(changes, confirm)
+    first_report = run_edit(changes, confirm, pins_new=True)
     remaining_symbols = [
         symbol for symbol in _asset_symbols(path) if symbol in changes.removed_symbols
     ]
@@ -631,9 +638,11 @@ def remove_assets(
     )
     last_report = first_report
     if is_sold_out:
-        last_report = run_edit(
-            ConfigChanges(removed_symbols=tuple(remaining_symbols)), lambda _edit, _agent: True
-        )
+        removal = ConfigChanges(removed_symbols=tuple(remaining_symbols))
+        try:
+            last_report = run_edit(removal, _accept_without_earlier_edits, pins_new=False)
+        except Refused as refusal:
+            sale_reason = str(refusal)
     if set(_asset_symbols(path)) & set(remaining_symbols):
         remove_options = " ".join(f"--remove {symbol}" for symbol in remaining_symbols)
         unfinished_reason = (
