@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from stat import S_IMODE
+from typing import Any
 
 import pytest
 
@@ -20,13 +21,13 @@ from agent.config.load import load_config
 from agent.config.tables.chain import ChainTable
 from agent.config.tables.fields import parse_address
 from agent.config.writing.edits import ConfigChanges, apply_changes
-from agent.errors import Refused, Retryable
+from agent.errors import PassingFault, Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.store.store import ConfigChanged
+from agent.store.store import ConfigChanged, ConfigVersionStore
 from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.editing import EditedRun
-from tests.support.text import raises_code, raises_field
+from tests.support.text import mentions, raises_code, raises_field
 
 
 def weights(**shares: str) -> ConfigChanges:
@@ -218,6 +219,45 @@ def test_address_another_wrote__is_confirmed_by_no_machine(
 
 def _live(table: object) -> object:
     return table.model_copy(update={"chain_id": 1})  # type: ignore[attr-defined]  # a pydantic table
+
+
+@pytest.mark.parametrize("failing_record", [1, 2])
+@pytest.mark.parametrize("error", [PassingFault("store: disk full"), KeyboardInterrupt()], ids=["fault", "interrupt"])
+def test_edit_that_cannot_be_recorded__is_taken_back(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_record: int, error: BaseException
+) -> None:
+    bot = EditedRun(anvil_chain, tmp_path)
+    records = list[str]()
+    record = ConfigVersionStore.record
+
+    def failing(store: ConfigVersionStore, digest: str, *rest: Any) -> None:
+        records.append(digest)
+        if len(records) == failing_record:
+            raise error
+        record(store, digest, *rest)
+
+    monkeypatch.setattr(ConfigVersionStore, "record", failing)
+    with pytest.raises(type(error)):
+        bot.edit(ConfigChanges(targets=(("WETH", "60%"), ("WBTC", "10%"))))
+    assert len(records) == failing_record
+    assert bot.file.read_text() == bot.text
+    with reopened_agent(anvil_chain, load_config(bot.file)) as agent:
+        assert config_versions.unconfirmed_changes(load_config(bot.file), agent.context.store.configs) is None
+
+
+def test_edit_that_cannot_be_taken_back__says_how_to_confirm_it(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = EditedRun(anvil_chain, tmp_path)
+
+    def failing(_store: ConfigVersionStore, *_: Any) -> None:
+        bot.file.chmod(0o666)  # no trusted writer any more: it is not read again
+        raise PassingFault("store: disk full")
+
+    monkeypatch.setattr(ConfigVersionStore, "record", failing)
+    with pytest.raises(PassingFault, match=r"written.*not confirmed") as raised:
+        bot.edit(ConfigChanges(targets=(("WETH", "60%"), ("WBTC", "10%"))))
+    assert mentions(str(raised.value), "trimtab edit --confirm", "disk full")
 
 
 def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from agent.config.writing.edits import (
     removals_as_sales,
     write_config,
 )
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError, PassingFault, Refused, TrimtabError
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.foreign_text import failure_text
@@ -237,7 +237,14 @@ def edit(
         backup_path = (
             None if is_unchanged else _replace_config(config_file, text_before, text_after)
         )
-        _record_versions(context.store.configs, config_before, config_after, is_unchanged, origin)
+        try:
+            _record_versions(
+                context.store.configs, config_before, config_after, is_unchanged, origin
+            )
+        except BaseException as error:
+            if not is_unchanged:
+                _take_back(config_file, text_before, text_after, error)
+            raise
         _classify_as_gifts(config_before, config_after, context)
     return replace(report, state="written", backup=backup_path)
 
@@ -580,6 +587,21 @@ def _replace_config(config_file: Path, text_before: str, text_after: str) -> str
     for written_path, written_text in ((backup_path, text_before), (config_file, text_after)):
         write_config(written_path, written_text, 0o600)
     return str(backup_path)
+
+
+def _take_back(config_file: Path, text_before: str, text_after: str, error: BaseException) -> None:
+    """Write the old text again after `error`, unless the file was changed since. Raises PassingFault
+    if it cannot be written.
+    """
+    try:
+        if _read_config(config_file) == text_after:
+            write_config(config_file, text_before, 0o600)
+    except TrimtabError as write_error:
+        raise PassingFault(
+            f"{config_file} is written, but not confirmed: {error or 'interrupted'}; the old text"
+            f" cannot be written back: {write_error.message}",
+            "trimtab edit --confirm",
+        ) from error
 
 
 MAX_SALES = 12
