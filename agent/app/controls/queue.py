@@ -535,14 +535,14 @@ def submit_for_user(
             log_event(UserEventKind.REFUSED, error.code)
         raise
     if submission.kind is ControlKind.RESUME and not on_paper:
-        _resume_without_run(load_config(config), control)
+        resume_without_run(load_config(config), control)
     if is_pause:
         with suppress(TrimtabError):  # a full disk must not keep anyone from pausing
             log_event(UserEventKind.CONTROL, "")
     return control.id
 
 
-def _resume_without_run(loaded_config: LoadedConfig, control: Control) -> None:
+def resume_without_run(loaded_config: LoadedConfig, control: Control) -> None:
     """Carry out a queued request to resume, as the run does, unless a run serves the wallet."""
     if is_served(loaded_config):
         return

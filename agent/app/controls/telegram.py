@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from agent import wiring
 from agent.app.agent import open_agent
 from agent.app.controls import messages
-from agent.app.controls.queue import link_key, submit_control, waiting_plan
+from agent.app.controls.queue import (
+    is_served,
+    link_key,
+    resume_without_run,
+    submit_control,
+    waiting_plan,
+)
 from agent.app.controls.shown_plans import preview_control
 from agent.app.documents.controls import stored_plan_document
 from agent.app.documents.status import status_document
@@ -57,6 +63,8 @@ CODE_DIGITS = 8
 LINK_DIGITS = 16
 MAX_AGE_S = 300
 """Maximum age of a command. Older messages arrived while the bot was down."""
+CONTROL_LIFETIME_S = 300
+"""Time that a run has to take a command."""
 MAX_LEAD_S = 60
 """Maximum lead of a message's date over this machine's clock."""
 FORWARD_FIELDS = frozenset(
@@ -97,8 +105,10 @@ class PhoneActions(Protocol):
 
     def submit(
         self, kind: ControlKind, plan_hash: str, asked_by: str, arguments: ControlArguments = ()
-    ) -> None:
-        """Queue a control; pause at once."""
+    ) -> bool:
+        """Queue a control, and return whether a run takes it; pause at once, and resume at once
+        without a run.
+        """
 
 
 @dataclass
@@ -322,13 +332,19 @@ class TelegramBot:
         is_resume = phone_code.kind == ControlKind.RESUME.value
         if is_resume and self.switch.paused_at_or_after(phone_code.issued_s):
             return "Not done: a pause came after this code. /resume makes a new one."
-        await self._submit(chat_id, ControlKind(phone_code.kind), phone_code.plan_hash)
-        return "Queued for trimtab run --send. The result will be reported here."
+        if await self._submit(chat_id, ControlKind(phone_code.kind), phone_code.plan_hash):
+            return "Queued for trimtab run --send. The result will be reported here."
+        if is_resume:
+            return (
+                "No run is active, so it is carried out at once. The result will be reported here."
+            )
+        lifetime_text = f"{CONTROL_LIFETIME_S / 60:g} minutes"
+        return f"Queued, but no run is active: start trimtab run --send within {lifetime_text}."
 
     async def _submit(
         self, chat_id: int, kind: ControlKind, plan_hash: str, arguments: ControlArguments = ()
-    ) -> None:
-        await asyncio.to_thread(
+    ) -> bool:
+        return await asyncio.to_thread(
             self.actions.submit, kind, plan_hash, requester_name(chat_id), arguments
         )
 
@@ -486,14 +502,27 @@ class QueueActions:
 
     def submit(
         self, kind: ControlKind, plan_hash: str, asked_by: str, arguments: ControlArguments = ()
-    ) -> None:
+    ) -> bool:
         """See PhoneActions."""
         is_pause = kind is ControlKind.PAUSE
-        submit_control(
-            self._initial_config if is_pause else self._load_config(),
-            ControlSubmission(kind, arguments, asked_by, ControlOrigin.TELEGRAM, plan_hash),
+        loaded_config = self._initial_config if is_pause else self._load_config()
+        control = submit_control(
+            loaded_config,
+            ControlSubmission(
+                kind,
+                arguments,
+                asked_by,
+                ControlOrigin.TELEGRAM,
+                plan_hash,
+                lifetime_s=CONTROL_LIFETIME_S,
+            ),
             now=time.time if self._clock is None else self._clock.now_s,
         )
+        if is_pause:
+            return True
+        if kind is ControlKind.RESUME:
+            resume_without_run(loaded_config, control)
+        return is_served(loaded_config)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from agent.config.tables.telegram import TelegramTable
 from agent.errors import ConfigError, PassingFault, Refused, Retryable
 from agent.model import Control, ControlArguments, ControlEvent, ControlKind, ControlOrigin, ControlState, PlanLink, ShownPlan
 from agent.store.controls import MAX_TRIES, MAX_UPDATE_GAP_S, ControlStateChange, PhoneCode, TelegramBotStore
+from agent.store.files.locks import service_lock
 from agent.store.files.secret import ensure_secret
 from tests.support.agents import config
 from tests.support.telegram_server import TOKEN, BotApi, bot_api, code_in, failure, running
@@ -60,6 +61,7 @@ class FakeControlQueue:
         self.arguments: list[ControlArguments] = []
         self.hash = HASH
         self.refuses = False
+        self.is_served = True
         self.entered, self.go = threading.Event(), threading.Event()
         self.go.set()
 
@@ -80,11 +82,12 @@ class FakeControlQueue:
         document = {"numeraire": "USDC", "cost": cost, "worst_case": "2.9", "tax": tax, "verdicts": []}
         return {"kind": "rebalance", "plan_hash": self.hash, "reason": "", "moves": ["-0.1 WETH", "+300 USDC"], "document": document}
 
-    def submit(self, kind: ControlKind, plan_hash: str, asked_by: str, arguments: ControlArguments = ()) -> None:
+    def submit(self, kind: ControlKind, plan_hash: str, asked_by: str, arguments: ControlArguments = ()) -> bool:
         if self.refuses:
             raise Refused("the plan was not shown", remedy="show it again")
         self.asked.append((kind.value, plan_hash, asked_by))
         self.arguments.append(arguments)
+        return self.is_served
 
 
 def configured(folder: Path, api: BotApi) -> LoadedConfig:
@@ -548,6 +551,42 @@ def test_actions__follow_the_edited_config_and_pause_without(loaded: LoadedConfi
     actions.submit(ControlKind.PAUSE, "", f"telegram {ME}")
     with wiring.open_store_offline(loaded) as (_, switch):
         assert switch.is_paused()
+
+
+@pytest.mark.usefixtures("bot")
+@pytest.mark.parametrize(
+    ("command", "is_served", "words"),
+    [
+        ("/plan", True, ("queued for trimtab run --send", "reported here")),
+        ("/plan", False, ("no run is active", "start trimtab run --send within 5 minutes")),
+        ("/resume", False, ("no run is active", "reported here")),
+    ],
+)
+def test_accepted_code__says_whether_a_run_takes_it(
+    api: BotApi, desk: FakeControlQueue, command: str, is_served: bool, words: tuple[str, ...]
+) -> None:
+    desk.is_served = is_served
+    api.write(ME, command)
+    code = code_in(api.until(1)[0][1])
+    api.write(ME, f"/{'resume' if command == '/resume' else 'confirm'} {code}")
+    assert mentions(api.until(2)[1][1], *words)
+
+
+def test_resume__is_done_at_once_without_a_run(loaded: LoadedConfig) -> None:
+    with wiring.open_store_offline(loaded) as (store, switch):
+        switch.pause("depeg", int(time.time()) - 60)
+        assert telegram.QueueActions(loaded).submit(ControlKind.RESUME, "", f"telegram {ME}") is False
+        assert not switch.is_paused()
+        assert store.controls.newest()[0].state is ControlState.DONE
+
+
+def test_resume__is_left_to_the_run_that_serves(loaded: LoadedConfig) -> None:
+    with wiring.open_store_offline(loaded) as (store, switch):
+        switch.pause("depeg", int(time.time()) - 60)
+        with service_lock(*wiring.lock_arguments(loaded)):
+            assert telegram.QueueActions(loaded).submit(ControlKind.RESUME, "", f"telegram {ME}") is True
+        assert switch.is_paused()
+        assert store.controls.newest()[0].state is ControlState.QUEUED
 
 
 def test_texts_name_refusals_and_repeat_no_markup() -> None:
