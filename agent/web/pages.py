@@ -37,7 +37,7 @@ APPROVED_OUTCOME = "approved"
 """Outcome of a step of history that sent the approvals of a plan."""
 TRADE_KINDS = frozenset({"swap", "liquidity", "futures"})
 """Kinds of the transactions that trade."""
-UNDONE_OUTCOMES = frozenset({"refused", "halt", "failed", "error"})
+UNDONE_OUTCOMES = frozenset({"refused", "halt", "failed", "error", "unfinished"})
 """Outcomes of steps that did not do what they had planned."""
 ENDED_STATES = frozenset({"stopped", "failed", "gone"})
 STARTS_OR_ENDS = "starts or ends"

@@ -21,7 +21,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from starlette.middleware.gzip import GZipMiddleware
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
-from agent.figures import lead_reason
+from agent.figures import brief_reason, first_sentence, lead_reason
 from agent.model import PRICE_ALERTS, PortfolioIdentity
 from agent.observe.health import RunHealth
 from agent.web import app_modules
@@ -38,8 +38,8 @@ from agent.web.api.gate import ApiError, problem_response
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_unchecked_app
 from agent.web.document_cache import DocumentCache
 from agent.web.new_portfolios import NewPortfolioPages
-from agent.web.pages import Renderer, newest_pnl
-from agent.web.probes import health_response, is_healthy
+from agent.web.pages import UNDONE_OUTCOMES, Renderer, newest_pnl, with_step_under_way
+from agent.web.probes import health_response, is_healthy, run_health_document
 from agent.web.reach import Reach
 from agent.web.reading import AppProcess, Documents
 from agent.web.sessions import Session
@@ -52,7 +52,6 @@ OPEN_RETRY_S = 10.0
 """Interval between two attempts to open a portfolio."""
 OPEN_TIMEOUT_S = 60.0
 """Maximum time to open a portfolio."""
-BAD_OUTCOMES = frozenset({"refused", "halt", "failed", "unfinished"})
 NEEDS_YOU_LABEL = "Needs you"
 NOT_READ_LABEL = "Not read"
 PRICE_ALERT_PREFIXES = tuple(f"{kind.value}:" for kind in PRICE_ALERTS)
@@ -374,12 +373,14 @@ class PortfoliosApp:
                 cache = portfolio.opened_parts.cache
                 if not is_background_request:
                     _refresh(cache, session)
-                row_documents = cache.documents
+                row_documents = with_step_under_way(
+                    {**cache.documents, **run_health_document(cache)}
+                )
                 row |= {
                     "state": "open",
                     "network": portfolio.opened_parts.identity.network,
                     "wallet": portfolio.opened_parts.identity.wallet,
-                    **_list_row(cache, f"portfolios.{index}"),
+                    **_list_row(cache, row_documents, f"portfolios.{index}"),
                     "csrf": session.csrf if session is not None and not session.read_only else "",
                 }
             else:
@@ -503,17 +504,14 @@ def _sums_by_numeraire(
     ]
 
 
-def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
+def _list_row(cache: DocumentCache, documents: Documents, path: str) -> dict[str, Any]:
     """Return a portfolio's row of the list: the document paths of its figures, those of its paper
     books and whether a paper run goes on, its state, and its marks and problems.
     """
-    documents = {
-        name: _readable_document(cache.documents, name) for name in ("status", "history", "alerts")
-    }
-    status = documents["status"]
-    history = documents["history"]
-    alerts = documents["alerts"]
-    pause = cache.documents.get("pause", status)
+    status = _readable_document(documents, "status")
+    history = _readable_document(documents, "history")
+    alerts = _readable_document(documents, "alerts")
+    pause = documents.get("pause", status)
     row: dict[str, Any] = {
         **dict.fromkeys(("value", "whole", "decision", "last"), ""),
         "weights": [],
@@ -534,12 +532,12 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
         }
     if pause.get("paused", False) is not False:
         row |= {"label": "Paused", "paused": True}
-    row |= _profit_paths(cache.documents, path)
-    row["paper"] = _profit_paths(_readable_document(cache.documents, "paper"), f"{path}.paper")
-    row["paper_served"] = _readable_document(cache.documents, "paper_run").get("served")
+    row |= _profit_paths(documents, path)
+    row["paper"] = _profit_paths(_readable_document(documents, "paper"), f"{path}.paper")
+    row["paper_served"] = _readable_document(documents, "paper_run").get("served")
     if pause.get("paused") and pause["pause_hard"]:
         row["marks"].append("paused (hard)")
-    row["waiting"] = bool(_readable_document(cache.documents, "controls").get("waiting"))
+    row["waiting"] = bool(_readable_document(documents, "controls").get("waiting"))
     if row["waiting"]:
         row["marks"].append("a plan waits for a confirmation")
     if history.get("steps"):
@@ -553,10 +551,11 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
         row["label"] = "Running"
     if _is_dry_run(cache, health):
         row["marks"].append("dry run: sends nothing")
+    inaction_reasons = list(_inaction_reasons(status, history))
     problems = [
         *_unread_reasons(cache),
-        *_run_problems(cache, health),
-        *_inaction_reasons(status, history),
+        *_run_problems(cache, health, inaction_reasons),
+        *inaction_reasons,
     ]
     for alert in alerts.get("open", ()):
         is_price_alert = alert["key"].startswith(
@@ -579,14 +578,21 @@ def _is_dry_run(cache: DocumentCache, health: RunHealth | None) -> bool:
     return health is not None and health.state == "running" and not (report and report.sends)
 
 
-def _run_problems(cache: DocumentCache, health: RunHealth | None) -> Iterator[str]:
-    """Yield why the run is unhealthy, without the problem of its last cycle, which the history has,
-    and unless it was stopped or never began.
+def _run_problems(
+    cache: DocumentCache, health: RunHealth | None, inaction_reasons: Sequence[str]
+) -> Iterator[str]:
+    """Yield why the run is unhealthy, without the problem of its last cycle if an inaction reason
+    has it, and unless it was stopped or never began.
     """
     if health is None or health.state in {"none", "stopped"} or cache.newest_report is None:
         return
+    trouble = cache.newest_report.trouble
+    brief_trouble = first_sentence(brief_reason(trouble))
+    is_trouble_shown = any(brief_trouble in reason for reason in inaction_reasons)
     yield from (
-        f"run: {reason}" for reason in health.reasons if reason != cache.newest_report.trouble
+        f"run: {lead_reason(reason)}"
+        for reason in health.reasons
+        if not (is_trouble_shown and reason == trouble)
     )
 
 
@@ -605,7 +611,9 @@ def _inaction_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> 
         yield f"{', '.join(symbols)}: {lead_reason(reason)}"
     for step in history.get("steps", ())[:1]:
         step_reason = step["reason"].removeprefix(f"{step['outcome']}: ")
-        if step["outcome"] in BAD_OUTCOMES and not (is_halt and step_reason == decision["reason"]):
+        if step["outcome"] in UNDONE_OUTCOMES and not (
+            is_halt and step_reason == decision["reason"]
+        ):
             yield f"last cycle {step['outcome']}: {lead_reason(step_reason)}"
 
 

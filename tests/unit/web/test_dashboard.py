@@ -42,7 +42,7 @@ from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.app_modules import dashboard, exports, queue, run_report
 from agent.web.document_cache import MAX_READS, MAX_STREAMS, REFRESH_AGE_S, CacheProcess, DocumentCache
-from agent.web.pages import CONTROL_PAGE, PAGES, Renderer, figure_element, read_replay, unbroken_text, weight_charts
+from agent.web.pages import CONTROL_PAGE, PAGES, Renderer, figure_element, read_replay, step_class, unbroken_text, weight_charts
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from agent.web.sessions import Session
@@ -1122,3 +1122,12 @@ def test_without_the_extra_the_remedy_names_it(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ConfigError) as refused:
         serve_dashboard(tmp_path / "a.toml", "127.0.0.1", 0, print)
     assert "trimtab[dashboard]" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("outcome", "step_kind"),
+    [("unfinished", "refusal"), ("error", "refusal"), ("under way", "other"), ("hold", "other")],
+    ids=["unfinished", "error", "under way", "hold"],
+)
+def test_step_class__of_what_was_not_done_is_a_refusal(outcome: str, step_kind: str) -> None:
+    assert step_class({"outcome": outcome, "transactions": []}) == step_kind

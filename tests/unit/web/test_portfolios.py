@@ -53,6 +53,17 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPortfolios
 B = "/p/img-src-x-onerror-alert-1"
 
 
+def calm_card(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch, report: RunReport | None, step: dict[str, str]) -> str:
+    """Return the card of the first portfolio, without alerts, with the report of its run and fields of its newest step."""
+    cache = shelf.parts[0].opened_parts.cache  # type: ignore[union-attr]  # it is open
+    calm = {**documents(), "alerts": {"open": []}}
+    calm["status"] |= {"paused": False, "blocked_exits": [], "decision": {"kind": "hold", "reason": "within its bands"}}
+    calm["history"]["steps"][0] |= step
+    monkeypatch.setattr(cache, "documents", calm)
+    monkeypatch.setattr(cache, "_seen_report", SeenReport(report, time.monotonic()))
+    return shelf.ask("/", Cookie=shelf.enter(0))[2].decode().split("<article")[1]
+
+
 def test_names__are_the_files_and_slugs_are_unique(tmp_path: Path) -> None:
     configs = [tmp_path / name for name in ("one/trimtab.toml", "two/trimtab.toml", "Über%2f..toml", "ü.toml", "One Trimtab.toml")]
     names = portfolio_names(configs)
@@ -241,12 +252,46 @@ def test_list__says_of_each_run_that_it_is_gone_or_stopped(shelf: ServedPortfoli
     assert "dry run: sends nothing" in shown(replace(alive, sends=False))
     assert "run: the process of the run ended without a last report" in shown(replace(alive, process_identity=f"{place}/1"))
     assert "run: no successful cycle for" in shown(replace(alive, started_s=now_s - 9_999, last_good_cycle_at_s=None))
-    assert "run:" not in shown(replace(alive, trouble="failed: it reverted")), "the last cycle's problem is told once, by the history"
     stopped = shown(replace(alive, ended_s=now_s))
     assert '<p class="say">run stopped at' in stopped
     assert "run:" not in stopped
     assert "run: ended at" in shown(replace(alive, ended_s=now_s, end_error="the store is damaged"))
     assert "no continuous run (trimtab run --every) reports here" in shown(None)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "trouble", "problems"),
+    [
+        ("hold", "within its bands", "endpoints disagree", ["run: endpoints disagree"]),
+        ("refused", "slippage", "endpoints disagree", ["run: endpoints disagree", "last cycle refused: slippage"]),
+        ("error", "it timed out (try again)", "it timed out", ["last cycle error: it timed out (try again)"]),
+        ("failed", "failed: it reverted", "failed: it reverted", ["last cycle failed: it reverted"]),
+        ("halt", f"no pool {ABOUT.wallet}", f"halt: no pool {ABOUT.wallet}", ["last cycle halt: no pool 0xabab…abab"]),
+        ("hold", "within its bands", "", []),
+    ],
+    ids=["without a step", "before its step", "error", "failure", "halt", "none"],
+)
+def test_card__says_the_problem_of_a_running_run_once(
+    shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch, outcome: str, reason: str, trouble: str, problems: list[str]
+) -> None:
+    now_s = int(time.time())
+    report = RunReport("a", process_identity(), True, 3_600, now_s, now_s, cycles=2, last_cycle_s=now_s, last_good_cycle_at_s=now_s)
+    card = calm_card(shelf, monkeypatch, replace(report, trouble=trouble), {"outcome": outcome, "reason": reason})
+    assert re.findall('<p class="alarm">([^<]*)', card) == problems
+    assert ("Needs you" in card) is bool(problems)
+
+
+@pytest.mark.parametrize(
+    ("is_running", "problem"), [(True, []), (False, ["last cycle unfinished: no outcome"])], ids=["running", "stopped"]
+)
+def test_card__unfinished_cycle_of_a_running_run_is_no_problem(
+    shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch, is_running: bool, problem: list[str]
+) -> None:
+    now_s = int(time.time())
+    report = RunReport("a", process_identity(), True, 3_600, now_s, now_s, cycles=1, last_cycle_s=now_s, last_good_cycle_at_s=now_s)
+    report = report if is_running else replace(report, ended_s=now_s)
+    card = calm_card(shelf, monkeypatch, report, {"outcome": "unfinished", "reason": "no outcome"})
+    assert re.findall('<p class="alarm">([^<]*)', card) == problem
 
 
 def test_the_list_is_sent_again_only_after_a_change(shelf: ServedPortfolios) -> None:
