@@ -103,6 +103,7 @@ class DocumentCache:
         self._last_file_stamps: tuple[object, ...] = ()
         self._pause_stamps: tuple[object, ...] = ()
         self._followed_functions: set[DocumentRead] = set()
+        self._names_by_function: dict[DocumentRead, set[str]] = {}
         self._processes = {process: AppProcess() for process in CacheProcess}
         if process is not None:
             self._processes[CacheProcess.STORED] = process
@@ -388,9 +389,15 @@ class DocumentCache:
             self.read_errors[function] = error
             has_changed = str(previous_error) != str(error)
         else:
-            has_changed = previous_error is not None or any(
-                self.documents.get(name) != document for name, document in documents.items()
+            ended_names = self._names_by_function.get(function, set()) - documents.keys()
+            self._names_by_function[function] = set(documents)
+            has_changed = (
+                previous_error is not None
+                or not ended_names.isdisjoint(self.documents)
+                or any(self.documents.get(name) != document for name, document in documents.items())
             )
+            for name in ended_names:
+                self.documents.pop(name, None)
             self.documents.update(documents)
             self.read_errors.pop(function, None)
         finally:

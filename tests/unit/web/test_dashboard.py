@@ -671,6 +671,38 @@ def test_stored_documents__ledger_is_damaged__have_the_history_and_the_reason(mo
     assert [documents[name]["raised"] for name in ("pnl", "series", "lots")] == [damaged] * 3
 
 
+@pytest.mark.parametrize(
+    ("function", "gone"),
+    [(dashboard.live_documents, {"margin"}), (dashboard.live_documents, {"lp", "strategies"}), (dashboard.stored_documents, {"paper"})],
+    ids=["futures", "positions and strategies", "paper books"],
+)
+def test_documents_that_a_read_no_longer_returns__go(function: Callable[..., Any], gone: set[str]) -> None:
+    answers: list[Any] = [{name: {} for name in ("status", *gone)}, ConfigError("no endpoint answers", "wait"), {"status": {}}]
+
+    class AnsweringBoard(DocumentCache):
+        async def call(self, process: CacheProcess, read: Callable[..., Any], *arguments: Any) -> Any:
+            if read is not function:
+                return {"plan": {}}
+            if isinstance(answer := answers.pop(0), ConfigError):
+                raise answer
+            return answer
+
+    async def scene() -> None:
+        board = AnsweringBoard("none.toml", Path("none.db"))
+        await board._read(CacheProcess.LIVE, dashboard.plan_document)
+        board.documents["pause"] = {}  # of no read
+        await board._read(CacheProcess.LIVE, function)
+        await board._read(CacheProcess.LIVE, function)
+        assert board.documents.keys() == {"plan", "pause", "status", *gone}, "a failed read keeps the earlier ones"
+        board.read_errors.clear()
+        version = board.version
+        await board._read(CacheProcess.LIVE, function)
+        assert board.documents.keys() == {"plan", "pause", "status"}
+        assert board.version > version
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize(("stored_hour", "is_kept"), [("03", True), ("05", False)], ids=["older", "newer"])
 def test_profit_of_the_last_read__later_reads_fail__gives_way_to_a_newer_one(stored_hour: str, is_kept: bool) -> None:
     def profit_until(hour: str) -> dict[str, Any]:
