@@ -104,6 +104,13 @@ class LoginResult(NamedTuple):
     locked_s: int = 0
 
 
+class TooManyLogins(TrimtabError):
+    """Raised if MAX_LOGIN_CHECKS logins are being checked."""
+
+    def __init__(self) -> None:
+        super().__init__("too many logins at once", "try again in a minute")
+
+
 class Access:
     """Users, sessions and logins. Without users there is no login, and the dashboard only reads.
     After the first user is added, a login is needed until the process ends.
@@ -166,14 +173,17 @@ class Access:
         if stamp == self._users_stamp:
             return
         try:
-            users = await self._login_process.call(app_modules.users.known_users, self.users_place)
+            await self._read_users(stamp)
         except PassingFault:
             return
         except TrimtabError:
             self.set_users({})
-        else:
-            self._users_stamp = stamp
-            self.set_users(users)
+
+    async def _read_users(self, stamp: object) -> None:
+        """Read the users, whose stamp was read before. Raises the error if they cannot be read."""
+        users = await self._login_process.call(app_modules.users.known_users, self.users_place)
+        self._users_stamp = stamp
+        self.set_users(users)
 
     def set_users(self, users: Mapping[int, tuple[str, bool]]) -> None:
         """Set the users by id, and end sessions that no longer match."""
@@ -184,11 +194,11 @@ class Access:
                 self._end_session(session_key)
 
     async def log_in(self, name: str, password: str, code: str, address: str) -> LoginResult:
-        """Check a login, and begin a session if it is right. Raises TrimtabError if it cannot be
-        checked.
+        """Check a login, and begin a session if it is right. Raises TooManyLogins beyond
+        MAX_LOGIN_CHECKS, and TrimtabError if it cannot be checked.
         """
         if self._login_check_count >= MAX_LOGIN_CHECKS:
-            raise TrimtabError("too many logins at once", "try again in a minute")
+            raise TooManyLogins
         self._login_check_count += 1
         try:
             login_check = await self._login_process.call(
@@ -203,8 +213,9 @@ class Access:
         finally:
             self._login_check_count -= 1
         user_id = login_check["user"]
-        if user_id not in self._users:
-            await self.refresh()  # the user may have been added since the last refresh
+        if user_id is not None and user_id not in self._users:
+            # added since the last read, perhaps within the same stamp
+            await self._read_users(self._read_stamp())
         if user_id is None or user_id not in self._users:
             return LoginResult(locked_s=login_check["locked_s"])
         return LoginResult(self.begin_session(user_id))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import logging
 import re
 import secrets
 import time
@@ -41,6 +42,7 @@ from agent.web.access import (
     Receive,
     Scope,
     Send,
+    TooManyLogins,
     cookie_value,
     matches_token,
     read_form,
@@ -80,6 +82,11 @@ MEDIA_TYPES = {
 }
 MIN_GZIP_BYTES = 500
 STOP_POLL_S = 0.2
+UNCHECKED_TEXT = (
+    "Logins cannot be checked now; trimtab user list says why, on the machine of the dashboard."
+)
+"""Shown instead of the error, which has paths and is for nobody who has not logged in."""
+log = logging.getLogger("trimtab.dashboard")
 FORM_NOT_SENT_TEXT = (
     "Your session has ended, and the form was not carried out. Log in and send it again."
 )
@@ -191,8 +198,11 @@ class LoginPages:
             login_result = await access.log_in(
                 name.strip(), password, re.sub(r"\s", "", code), request.scope["address"]
             )
-        except TrimtabError as error:
+        except TooManyLogins as error:
             return self._page(request, 503, f"Logins cannot be checked now: {error}")
+        except TrimtabError as error:
+            log.error("logins cannot be checked: %s", error)
+            return self._page(request, 503, UNCHECKED_TEXT)
         if login_result.locked_s:
             return self._page(
                 request,

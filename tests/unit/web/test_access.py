@@ -30,6 +30,7 @@ class FakeLoginProcess:
         self.users = users
         self.user_id = user_id
         self.error: Exception | None = None
+        self.read_error: Exception | None = None
         self.read_count = 0
         self.received_s: object = None
 
@@ -39,6 +40,8 @@ class FakeLoginProcess:
         if function is app_modules.users.login:
             self.received_s = arguments[-1]
             return {"user": self.user_id, "locked_s": 7}
+        if self.read_error is not None:
+            raise self.read_error
         self.read_count += 1
         return self.users
 
@@ -185,6 +188,24 @@ def test_log_in__failures_use_up_no_check(monkeypatch: pytest.MonkeyPatch) -> No
 def test_log_in__finds_a_user_who_was_just_added(monkeypatch: pytest.MonkeyPatch) -> None:
     access = access_with(FakeLoginProcess({**USERS, 3: ("cleo", False)}, user_id=3), monkeypatch)
     assert log_in(access).session_id
+
+
+def test_log_in__finds_a_user_added_within_one_stamp(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = FakeLoginProcess(USERS, user_id=3)
+    access = access_with(process, monkeypatch)
+    asyncio.run(access.refresh())
+    process.users = {**USERS, 3: ("cleo", False)}
+    assert access.find_session(log_in(access).session_id, touch=False).name == "cleo"
+
+
+@pytest.mark.parametrize("error", [PassingFault("no answer"), OperatorNeeded("not trusted")], ids=["passing", "lasting"])
+def test_log_in__of_an_unknown_user_raises_if_users_are_unreadable(monkeypatch: pytest.MonkeyPatch, error: TrimtabError) -> None:
+    process = FakeLoginProcess(USERS, user_id=3)
+    process.read_error = error
+    with pytest.raises(type(error)):
+        log_in(access_with(process, monkeypatch))
+    process.user_id = None
+    assert log_in(access_with(process, monkeypatch)) == LoginResult(locked_s=7), "a wrong login needs no users"
 
 
 @pytest.mark.parametrize("user_id", [None, 3], ids=["wrong", "removed meanwhile"])

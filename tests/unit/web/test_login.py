@@ -16,6 +16,7 @@ from contextlib import closing
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -31,11 +32,12 @@ import segno
 from agent.app.settings.users import _client_network
 from agent.cli.display.terminal import out
 from agent.cli.serve import serve
-from agent.errors import ConfigError, TrimtabError
+from agent.errors import ConfigError, PassingFault, TrimtabError
 from agent.model import PortfolioIdentity
 from agent.store.files.users import open_user_file
 from agent.store.users import FAILURES_BEFORE_LOCK, FIRST_LOCK_S
-from agent.web.access import LOGIN_NICENESS, MAX_LOGIN_CHECKS, MAX_SESSIONS, Access, AccessMiddleware
+from agent.web import app
+from agent.web.access import LOGIN_NICENESS, MAX_LOGIN_CHECKS, MAX_SESSIONS, Access, AccessMiddleware, TooManyLogins
 from agent.web.pages import PAGES
 from agent.web.portfolios import PortfolioStartData
 from agent.web.reach import PublicOptions, Reach, reach_of, require_tls_access
@@ -340,6 +342,32 @@ def test_a_flood_of_logins_is_refused_and_holds_up_no_page(site: Site) -> None:
     (process,) = site.access._login_process._pool._processes  # type: ignore[union-attr]
     mine = os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getpriority(os.PRIO_PROCESS, process) == min(19, mine + LOGIN_NICENESS), "an agent's cycle goes first"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConfigError("users: others may write /srv/a.users", "run: chmod 600 /srv/a.users"), "trimtab user list says why"),
+        (PassingFault("store: connection to db.internal refused", "wait"), "trimtab user list says why"),
+        (TooManyLogins(), "too many logins at once (try again in a minute)"),
+    ],
+    ids=["file", "database", "too many"],
+)
+def test_login_page__shows_no_error_of_the_users_to_strangers(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: TrimtabError, text: str
+) -> None:
+    async def fail(*_: str) -> NoReturn:
+        raise error
+
+    logged = list[str]()
+    monkeypatch.setattr(site.access, "log_in", fail)
+    monkeypatch.setattr(app.log, "error", lambda form, *values: logged.append(form % values))
+    nonce, token = site.form()
+    code, _, body = site.post("/login", {"csrf": token, "name": "ann", "password": "x", "code": "000000"}, nonce)
+    assert (code, text in body.decode()) == (503, True)
+    is_hidden = not isinstance(error, TooManyLogins)
+    assert (error.message in body.decode()) is not is_hidden
+    assert logged == ([f"logins cannot be checked: {error}"] if is_hidden else [])
 
 
 def test_a_form_that_is_too_large_or_does_not_end_is_refused(site: Site) -> None:
