@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
@@ -28,6 +29,7 @@ from agent.errors import (
 )
 from agent.web.api.tokens import TOKEN_IN_URL_PATTERN, TokenFile, TokenScope
 
+log = logging.getLogger("trimtab.dashboard")
 API_PREFIX = "/api/v1"
 PROBE_PATHS = ("/health", "/ready", "/metrics")
 """Paths for machines that watch a run, outside of API_PREFIX."""
@@ -38,7 +40,14 @@ BURST = 60
 """Calls of one token."""
 INVALID_CALLS_PER_MINUTE = 60
 INVALID_BURST = 30
-"""Calls without a valid token, from all clients together. They never slow down a valid token."""
+"""Calls without a token that is valid for their address, from all clients together. They never slow
+down a valid token.
+"""
+UNCHECKED_TOKENS = (
+    "tokens cannot be checked now",
+    "trimtab token list says why, on the machine of the dashboard",
+)
+"""Message and remedy shown instead of the error, which has paths and comes before any check."""
 MAX_BODY_BYTES = 262_144
 """Bytes; above the largest body that a route's model allows."""
 BODY_TIMEOUT_S = 8.0
@@ -170,7 +179,8 @@ class Gate:
         try:
             api_token = self.tokens.find(token_text.strip()) if scheme.lower() == "bearer" else None
         except TrimtabError as error:
-            raise ApiError(503, error.code, error.message, error.remedy) from None
+            log.error("tokens cannot be checked: %s", error)
+            raise ApiError(503, error.code, *UNCHECKED_TOKENS) from None
         code = "token_unknown" if credentials else "token_missing"
         reason = "no valid token"
         if api_token is not None:
@@ -187,19 +197,21 @@ class Gate:
                 "add one: trimtab token add; send it as Authorization: Bearer TOKEN",
                 {"WWW-Authenticate": 'Bearer realm="trimtab"'},
             )
-        rate_limit = self._limits.setdefault(
-            api_token.id, RateLimit(CALLS_PER_MINUTE, BURST, self._clock_s)
-        )
-        if wait_s := rate_limit.count_call():
-            raise _rate_limit_error(wait_s)
         address = scope["address"]
         if not api_token.serves(address):
+            if wait_s := self._invalid_call_limit.count_call():
+                raise _rate_limit_error(wait_s)
             raise ApiError(
                 403,
                 "address",
                 f"the token does not serve {address}",
                 f"add a token with --from {address}, or call from an address of its list",
             )
+        rate_limit = self._limits.setdefault(
+            api_token.id, RateLimit(CALLS_PER_MINUTE, BURST, self._clock_s)
+        )
+        if wait_s := rate_limit.count_call():
+            raise _rate_limit_error(wait_s)
         scope["state"] = {
             **scope.get("state", {}),
             "scopes": api_token.scopes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import os
@@ -210,6 +211,23 @@ def test_call_from_outside_the_token_s_networks__is_refused(server: Client, netw
     assert (answer.status, answer.code if status == 403 else "address") == (status, "address")
 
 
+def test_token_limit__counts_no_call_from_outside_its_networks(tmp_path: Path) -> None:
+    tokens = TokenFile(tmp_path / "a.db")
+    _, text = tokens.add("ci", ["read"], DAY_S, NOW_S, ["10.0.0.0/8"])
+    token_gate = gate.Gate(lambda *_: asyncio.sleep(0), tokens, lambda: NOW_S, lambda: 0.0)
+
+    def code(address: str) -> str:
+        try:
+            token_gate.admit({"headers": [(b"authorization", bearer(text).encode())], "address": address})
+        except gate.ApiError as error:
+            return error.code
+        return ""
+
+    codes = [code("192.0.2.1") for _ in range(gate.BURST + 1)]
+    assert codes == ["address"] * gate.INVALID_BURST + ["rate_limit"] * (gate.BURST + 1 - gate.INVALID_BURST)
+    assert [code("10.0.0.1") for _ in range(gate.BURST + 1)] == [""] * gate.BURST + ["rate_limit"]
+
+
 def test_a_stolen_read_token_only_reads(server: Client) -> None:
     """No other verb, path, spelling of a path, or way to pass the token gets further."""
     stolen = bearer(token(server, "read"))
@@ -259,7 +277,9 @@ def test_readable_or_damaged_file__opens_nothing(server: Client) -> None:
     path = server.served.board.store_path.with_name(server.served.board.store_path.name + FILE_SUFFIX)
     kept = path.read_bytes()
     path.chmod(0o640)
-    assert server.ask(f"{API_PREFIX}/status", Authorization=bearer(text)).code == "file"
+    refused = server.ask(f"{API_PREFIX}/status", Authorization="Bearer x")
+    assert (refused.code, str(path).encode() in refused.body) == ("file", False)
+    assert "trimtab token list" in refused.json["remedy"]
     path.chmod(0o600)
     for damage in (b"", b"[]", b'{"version": 2, "tokens": []}', kept.replace(b'"sha256": "', b'"sha256": "0'), kept[:-9]):
         path.write_bytes(damage)
