@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     )
     from agent.app.start.wallet import Ask, PasswordSource
     from agent.config.loaded import ConfigSource
+    from agent.store import Store
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 CODE_PATTERN = re.compile(r"[0-9]{6}")
@@ -149,33 +151,42 @@ def end_token_access(config: ConfigSource, name: str) -> None:
 
 
 def _end_access(config: ConfigSource, name: str, origin: ControlOrigin, reason: str) -> bool:
-    """Refuse the queued controls of a user or token, and remove its devices; return whether it had
-    any.
+    """Refuse the queued controls of a user or token, those on paper too, and remove its devices;
+    return whether it had any.
     """
     from agent import wiring
     from agent.config.load import load_config
-    from agent.store.controls import ControlStateChange
 
     loaded_config = load_config(config)
-    if not wiring.has_store(loaded_config):
-        return False
-    with wiring.open_store_offline(loaded_config) as (store, _):
-        device_ids = [
-            device.id
-            for device in store.alerts.devices()
-            if (device.origin, device.user) == (origin, name)
-        ]
-        refusals = [
-            ControlStateChange(
-                queued_control.number, ControlState.REFUSED, ControlCode.USER_REMOVED, reason
-            )
-            for queued_control in store.controls.queued_controls()
-            if (control := queued_control.control) is not None
-            and (control.origin, control.asked_by) == (origin, name)
-        ]
-        store.controls.finish(refusals, _now_s())
-        store.alerts.remove_devices(device_ids)
-        return bool(refusals or device_ids)
+    has_ended = False
+    for is_paper in (False, True):
+        books_config = replace(loaded_config, is_paper=is_paper)
+        if wiring.has_store(books_config):
+            with wiring.open_store_offline(books_config) as (store, _):
+                has_ended |= _end_access_to(store, name, origin, reason)
+    return has_ended
+
+
+def _end_access_to(store: Store, name: str, origin: ControlOrigin, reason: str) -> bool:
+    """End the access of a user or token to one store, as `_end_access`."""
+    from agent.store.controls import ControlStateChange
+
+    device_ids = [
+        device.id
+        for device in store.alerts.devices()
+        if (device.origin, device.user) == (origin, name)
+    ]
+    refusals = [
+        ControlStateChange(
+            queued_control.number, ControlState.REFUSED, ControlCode.USER_REMOVED, reason
+        )
+        for queued_control in store.controls.queued_controls()
+        if (control := queued_control.control) is not None
+        and (control.origin, control.asked_by) == (origin, name)
+    ]
+    store.controls.finish(refusals, _now_s())
+    store.alerts.remove_devices(device_ids)
+    return bool(refusals or device_ids)
 
 
 def users_place(config: ConfigSource) -> UsersPlace:

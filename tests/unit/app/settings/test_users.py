@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import NoReturn
@@ -287,11 +288,12 @@ def test_users__are_added_listed_and_removed(tmp_path: Path) -> None:
         pytest.param(ControlOrigin.API, users.end_token_access, "its token was revoked", id="revoked token"),
     ],
 )
+@pytest.mark.parametrize("on_paper", [False, True], ids=["live", "on paper"])
 def test_removed_user_s_or_token_s_queue__is_refused(
-    portfolio: Path, origin: ControlOrigin, end: Callable[[Path, str], object], reason: str
+    portfolio: Path, origin: ControlOrigin, end: Callable[[Path, str], object], reason: str, on_paper: bool
 ) -> None:
     requests = [("ann", origin), ("bob", origin), ("ann", ControlOrigin.CLI)]
-    with wiring.open_store_offline(load_config(portfolio)) as (store, _):
+    with wiring.open_store_offline(replace(load_config(portfolio), is_paper=on_paper)) as (store, _):
         for number, (name, origin) in enumerate(requests):
             store.controls.queue(Control(f"{number:032x}", ControlKind.RESUME, (), "", name, origin, START_S, START_S + 300))
         end(portfolio, "ann")
