@@ -1,4 +1,6 @@
-"""Atomic file replacement: after a crash either the old or the new file is complete."""
+"""The config files of a folder, and atomic file replacement: after a crash either the old or the new
+file is complete.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,11 @@ from typing import BinaryIO
 
 Content = bytes | Callable[[BinaryIO], object]
 """Bytes, or a function that writes to the open file."""
+
+
+def folder_configs(folder: Path) -> list[Path]:
+    """Return the *.toml files of a folder that are not hidden, sorted by name."""
+    return sorted(path for path in folder.glob("*.toml") if not path.name.startswith("."))
 
 
 def replace_file(path: Path, content: Content, mode: int = 0o600) -> None:

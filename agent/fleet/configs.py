@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import ConfigError
+from agent.files import folder_configs
 
 MAX_SLUG_CHARS = 40
 
@@ -23,9 +24,7 @@ def find_configs(paths: Sequence[Path] | None) -> list[Path]:
     for path in paths or [DEFAULT_CONFIG]:
         if not path.is_dir():
             configs.append(path)
-        elif folder_files := sorted(
-            file for file in path.glob("*.toml") if not file.name.startswith(".")
-        ):
+        elif folder_files := folder_configs(path):
             configs += folder_files
         else:
             raise ConfigError(f"--config {path}: no *.toml file in this folder", "name the files")

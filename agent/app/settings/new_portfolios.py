@@ -23,7 +23,7 @@ from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address
 from agent.config.writing.copies import copy_text
 from agent.errors import ConfigError, ErrorCode
-from agent.files import create_file
+from agent.files import create_file, folder_configs
 from agent.foreign_text import read_toml
 
 MAX_PORTFOLIOS = 20
@@ -103,7 +103,7 @@ def _check_and_render(
     check_document["typed"] = field_texts
     error_by_field = check_document["errors"]
     portfolio_name = field_texts.get("name", "")
-    other_config_paths = list(Path(folder).glob("*.toml"))
+    other_config_paths = folder_configs(Path(folder))
     try:
         _require_name(
             portfolio_name,

@@ -49,7 +49,7 @@ from agent.config.writing.portfolio_templates import PortfolioTemplate
 from agent.config.writing.template import render_config, replace_setting, with_safe
 from agent.config.writing.token_lists import read_token_list, refuse_look_alike
 from agent.errors import ConfigError, ErrorCode, TrimtabError
-from agent.files import create_file
+from agent.files import create_file, folder_configs
 from agent.foreign_text import read_toml
 from agent.policy import minimum
 from agent.reference import is_dollar
@@ -378,7 +378,7 @@ def _shared_wallet_warnings(path: Path, config: Config, network: str) -> list[st
     """Return a warning for each config beside the new one, or the local chain's, that has traded its
     wallet: it has a store.
     """
-    other_paths = {*path.absolute().parent.glob("*.toml")} - {path.absolute()}
+    other_paths = {*folder_configs(path.absolute().parent)} - {path.absolute()}
     if _is_file(network):
         other_paths.add(Path(network).absolute())
     warnings = []

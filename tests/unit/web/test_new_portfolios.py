@@ -301,8 +301,13 @@ def test_a_copy_from_another_folder_and_one_too_many_are_refused(source: Path, t
     with pytest.raises(ConfigError) as refused:
         check_portfolio(*copy_arguments(source, tmp_path / "other"))
     assert "serve its folder" in refused.value.remedy
-    for number in range(MAX_PORTFOLIOS - 1):
+    (tmp_path / ".practice-a.toml").write_text(copy_text(source.read_text(), "a", OWN_WALLET, has_own_wallet=True))
+    for number in range(MAX_PORTFOLIOS - 2):
         (tmp_path / f"{number}.toml").touch()
+    check_document = check_portfolio(*copy_arguments(source, tmp_path))
+    assert check_document["errors"] == {}, "a hidden file is no portfolio"
+    assert "none can be added" not in check_document["answer_texts"]["key"]
+    (tmp_path / "last.toml").touch()
     assert "Remove one" in check_portfolio(*copy_arguments(source, tmp_path))["errors"]["name"]
 
 
