@@ -218,6 +218,7 @@ class PushChannel(AlertChannel):
         self._ended_ids: list[str] = []
         self._message: AlertMessage | None = None
         self._unreached_devices: tuple[AlertDevice, ...] = ()
+        self._device_count = 0
         self._has_arrived = False
 
     def take_results(self) -> list[Delivery]:
@@ -232,17 +233,23 @@ class PushChannel(AlertChannel):
         return super().take_results()
 
     def _send_once(self, message: AlertMessage) -> str:
-        """Send one message to each device that an earlier attempt did not reach."""
+        """Send one message to each device that an earlier attempt did not reach and that was not
+        removed since.
+        """
         if message is not self._message:
             self._message = message
             self._unreached_devices = self._devices
+            self._device_count = len(self._devices)
             self._has_arrived = False
         return super()._send_once(message)
 
     def _push(self, title: str, text: str) -> str:
         failed_devices = []
         last_failure = ""
+        device_ids = {device.id for device in self._devices}
         for device in self._unreached_devices:
+            if device.id not in device_ids:
+                continue
             content = {"title": title, "text": text, "page": device.page + NEWEST_ALERTS_ANCHOR}
             status_or_error = self.sender.send(device, content, self._timeout_s)
             if status_or_error in ENDED_STATUSES:
@@ -258,5 +265,5 @@ class PushChannel(AlertChannel):
                 )
         self._unreached_devices = tuple(failed_devices)
         if failed_devices:
-            return f"not accepted for {len(failed_devices)} of {len(self._devices)} devices: {last_failure}"
+            return f"not accepted for {len(failed_devices)} of {self._device_count} devices: {last_failure}"
         return "" if self._has_arrived else NO_DEVICE

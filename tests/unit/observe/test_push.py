@@ -24,7 +24,7 @@ from agent.config.load import load_config
 from agent.config.tables.alerts import AlertsTable
 from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import Alert, AlertDevice, AlertKind, Control, ControlKind, ControlOrigin, Delivery
+from agent.model import Alert, AlertDevice, AlertKind, AlertMessage, Control, ControlKind, ControlOrigin, Delivery
 from agent.observe.notify import AlertNotifier, ChannelSubscription
 from agent.observe.push import NO_DEVICE, PushChannel, PushSender, decode_base64, encode_base64, encrypt
 from agent.store.alerts import MAX_DEVICES, PUSH_DEVICES, AlertStore
@@ -173,6 +173,27 @@ def test_refusing_device__is_reported_without_its_address(store: Store, service:
     assert [failure.failure_reason for failure in failures] == ["not accepted for 1 of 2 devices: HTTP 307"]
     assert {path: len(messages) for path, messages in service.got.items()} == {"/secret-moved": 3, "/good": 1}
     assert len(store.alerts.devices()) == 2
+
+
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "kept"])
+def test_device_that_was_removed__is_sent_no_retry(store: Store, service: PushService, is_removed: bool) -> None:
+    for path in ("/a", "/b"):
+        store.alerts.add_device(Browser(path).device(service.host))
+    service.statuses = {"/a": [503, 503], "/b": [503, 503]}
+    channel = PushChannel("phone", PushSender.from_url(f"{URL}?service={service.host}", "P"), store.alerts, 15, 3, "mine")
+    message = AlertMessage(1, "phone", AlertKind.REBALANCE, "event 1", NOON)
+    assert channel._send_once(message) == "not accepted for 2 of 2 devices: HTTP 503"
+    if is_removed:
+        store.alerts.remove_devices([device.id for device in store.alerts.devices() if device.endpoint.endswith("/a")])
+    channel.take_results()
+    expected = "not accepted for 1 of 2 devices: HTTP 503" if is_removed else "not accepted for 2 of 2 devices: HTTP 503"
+    assert channel._send_once(message) == expected
+    assert len(service.got["/a"]) == (1 if is_removed else 2)
+    if is_removed:
+        store.alerts.remove_devices([device.id for device in store.alerts.devices()])
+        channel.take_results()
+        assert channel._send_once(message) == NO_DEVICE, "nobody is left"
+    channel.close(60)
 
 
 @pytest.mark.parametrize("status", [0, 404])
