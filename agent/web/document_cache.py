@@ -94,6 +94,8 @@ class DocumentCache:
     ) -> None:
         self.documents: Documents = {}
         self.read_errors: dict[DocumentRead, TrimtabError] = {}
+        self.report_error: TrimtabError | None = None
+        """Error of the last read of the run's report, if it failed."""
         self.read_s_by_function: dict[DocumentRead, float] = {}
         self.streams: Counter[int | None] = Counter()
         """Open event streams by user; None without users."""
@@ -369,9 +371,11 @@ class DocumentCache:
         try:
             report_json = await self.call(process, run_report.newest_report_json)
             report = codec.loads_optional(RunReport, report_json)
-        except TrimtabError:
+        except TrimtabError as error:
             self._seen_report = None
+            self.report_error = error
             raise
+        self.report_error = None
         if self._seen_report is None or self._seen_report.report != report:
             self._seen_report = SeenReport(report, time.monotonic())
         return self._seen_report

@@ -535,8 +535,9 @@ def _list_row(cache: DocumentCache, documents: Documents, path: str) -> dict[str
     row |= _profit_paths(documents, path)
     row["paper"] = _profit_paths(_readable_document(documents, "paper"), f"{path}.paper")
     row["paper_served"] = _readable_document(documents, "paper_run").get("served")
-    if pause.get("paused") and pause["pause_hard"]:
-        row["marks"].append("paused (hard)")
+    if row["paused"]:
+        hardness_text = " (hard)" if pause["pause_hard"] else ""
+        row["marks"].append(f"paused{hardness_text}: {pause['pause_reason']}".removesuffix(": "))
     row["waiting"] = bool(_readable_document(documents, "controls").get("waiting"))
     if row["waiting"]:
         row["marks"].append("a plan waits for a confirmation")
@@ -547,8 +548,8 @@ def _list_row(cache: DocumentCache, documents: Documents, path: str) -> dict[str
         row["marks"].append(f"run {health.reasons[0]}")
     elif health is not None and health.state == "none":
         row["marks"].append(health.reasons[0])
-    if health is not None and health.state == "running" and row["label"] == "Not running":
-        row["label"] = "Running"
+    if row["label"] == "Not running" and (health is None or health.state == "running"):
+        row["label"] = "Unknown" if health is None else "Running"
     if _is_dry_run(cache, health):
         row["marks"].append("dry run: sends nothing")
     inaction_reasons = list(_inaction_reasons(status, history))
@@ -626,6 +627,8 @@ def _unread_reasons(cache: DocumentCache) -> Iterator[str]:
         _readable_document(documents, "history").get("steps")
     )
     failure_texts = {str(error): None for error in cache.read_errors.values()}
+    if cache.report_error is not None:
+        failure_texts[str(cache.report_error)] = None
     for name in ("status", "history", *(["pnl", "now"] if has_profit else []), "alerts"):
         if error := documents.get(name, {}).get("error"):
             failure_texts[str(error)] = None

@@ -11,6 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NoReturn
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
@@ -22,7 +23,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from agent import artifacts
 from agent.app.controls.queue import list_controls
 from agent.config.load import load_config
-from agent.errors import ConfigError, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 from agent.figures import format_figure
 from agent.fleet.configs import find_configs, portfolio_names
 from agent.model import OrderKind, RunReport
@@ -31,7 +32,7 @@ from agent.store import open_store
 from agent.store.files.users import open_user_file
 from agent.web import app_modules, portfolios
 from agent.web.api.tokens import TokenFile, TokenScope
-from agent.web.document_cache import SeenReport
+from agent.web.document_cache import CacheProcess, SeenReport
 from agent.web.pages import PAGES, value_at
 from agent.web.portfolios import create_portfolios
 from agent.web.reach import Reach
@@ -53,15 +54,28 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPortfolios
 B = "/p/img-src-x-onerror-alert-1"
 
 
-def calm_card(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch, report: RunReport | None, step: dict[str, str]) -> str:
-    """Return the card of the first portfolio, without alerts, with the report of its run and fields of its newest step."""
+def calm_card(
+    shelf: ServedPortfolios,
+    monkeypatch: pytest.MonkeyPatch,
+    report: RunReport | None,
+    step: dict[str, str],
+    pause: dict[str, Any] | None = None,
+) -> str:
+    """Return the card of the first portfolio, without alerts, with the report of its run, fields of its newest step and its pause."""
     cache = shelf.parts[0].opened_parts.cache  # type: ignore[union-attr]  # it is open
     calm = {**documents(), "alerts": {"open": []}}
     calm["status"] |= {"paused": False, "blocked_exits": [], "decision": {"kind": "hold", "reason": "within its bands"}}
+    calm["status"] |= pause or {}
     calm["history"]["steps"][0] |= step
     monkeypatch.setattr(cache, "documents", calm)
     monkeypatch.setattr(cache, "_seen_report", SeenReport(report, time.monotonic()))
-    return shelf.ask("/", Cookie=shelf.enter(0))[2].decode().split("<article")[1]
+    monkeypatch.setattr(cache, "report_error", None)
+    return first_card(shelf)
+
+
+def first_card(shelf: ServedPortfolios) -> str:
+    cards = shelf.ask("/", Cookie=shelf.enter(0))[2].decode().split("<article")
+    return next(card for card in cards if 'id="n-1"' in card)
 
 
 def test_names__are_the_files_and_slugs_are_unique(tmp_path: Path) -> None:
@@ -208,6 +222,7 @@ def test_paper_books__have_a_card_and_a_person_s_needs_come_first(shelf: ServedP
             cache.documents["status"] |= {"paused": False, "blocked_exits": [], "decision": {"kind": "hold", "reason": "within its bands"}}
             cache.documents["history"] |= {"steps": []}
             cache.documents["paper"] = {"pnl": documents()["pnl"]}
+            cache._seen_report = SeenReport()
         del first.documents["pnl"], second.documents["paper"]
         second.documents["controls"] = {"waiting": {"plan_hash": "ab"}}
         text = shelf.ask("/", Cookie=both)[2].decode()
@@ -279,6 +294,39 @@ def test_card__says_the_problem_of_a_running_run_once(
     card = calm_card(shelf, monkeypatch, replace(report, trouble=trouble), {"outcome": outcome, "reason": reason})
     assert re.findall('<p class="alarm">([^<]*)', card) == problems
     assert ("Needs you" in card) is bool(problems)
+
+
+@pytest.mark.parametrize("is_hard", [False, True], ids=["soft", "hard"])
+@pytest.mark.parametrize("trouble", ["", "halt: paused"], ids=["healthy", "in trouble"])
+def test_card__of_a_paused_portfolio_says_so_with_the_reason(
+    shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch, is_hard: bool, trouble: str
+) -> None:
+    now_s = int(time.time())
+    report = RunReport("a", process_identity(), True, 3_600, now_s, now_s, cycles=1, last_cycle_s=now_s, last_good_cycle_at_s=now_s)
+    pause = {"paused": True, "pause_reason": "lunch", "pause_hard": is_hard}
+    card = calm_card(shelf, monkeypatch, replace(report, trouble=trouble), {}, pause)
+    assert re.findall('<p class="say">([^<]*)', card) == [f"paused{' (hard)' * is_hard}: lunch"]
+    assert re.findall('class="pill">([^<]+)<', card) == ["Needs you" if trouble else "Paused"]
+
+
+def test_card__of_a_run_whose_report_is_unread_says_unknown(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = shelf.parts[0].opened_parts.cache  # type: ignore[union-attr]  # it is open
+    calm_card(shelf, monkeypatch, None, {})
+    monkeypatch.setattr(cache, "_seen_report", None)
+    assert re.findall('class="pill">([^<]+)<', first_card(shelf)) == ["Unknown"]
+
+    async def fail(*_: object) -> NoReturn:
+        raise OperatorNeeded("the store is damaged", "restore it")
+
+    monkeypatch.setattr(cache, "call", fail)
+    with pytest.raises(OperatorNeeded):
+        asyncio.run(cache._read_report(CacheProcess.STORED))
+    assert re.findall('<p class="alarm">([^<]*)', first_card(shelf)) == ["not read: the store is damaged (restore it)"]
+    monkeypatch.setattr(cache, "call", lambda *_: asyncio.sleep(0))
+    asyncio.run(cache._read_report(CacheProcess.STORED))
+    card = first_card(shelf)
+    assert "not read" not in card
+    assert re.findall('class="pill">([^<]+)<', card) == ["Not running"]
 
 
 @pytest.mark.parametrize(
