@@ -21,7 +21,7 @@ from mcp.types import CallToolResult, TextResourceContents
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.store.files.secret import secret_path
 from agent.web.api import assistant
-from agent.web.api.assistant import DATA_NOTICE, INSTRUCTIONS, Assistant, escape_texts
+from agent.web.api.assistant import DATA_NOTICE, Assistant, build_server, escape_texts, instructions
 from tests.cli.tools import SECRET, Desk
 from tests.support.commands.documents import without_latency
 from tests.support.dashboards import InProcessAppProcess
@@ -53,8 +53,7 @@ def test_assistant__gets_documents_as_data_and_changes_nothing(desk: Desk, tmp_p
         with log_path.open("w") as errors:
             async with stdio_client(program, errlog=errors) as (read, write), ClientSession(read, write) as session:
                 began = await session.initialize()
-                assert began.instructions == INSTRUCTIONS
-                assert DATA_NOTICE in INSTRUCTIONS
+                assert began.instructions == instructions(allow_controls=False)
                 tools = (await session.list_tools()).tools
                 assert {tool.name for tool in tools} == {"status", "plan", "explain", "history", "pnl", "controls"}
                 assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
@@ -73,6 +72,7 @@ def test_assistant__gets_documents_as_data_and_changes_nothing(desk: Desk, tmp_p
                 unknown = await session.call_tool("explain", {"step": "none"})
                 assert unknown.is_error
                 assert text_of(unknown).startswith("unknown: ")
+                assert text_of(unknown).endswith(DATA_NOTICE)
                 pages = (await session.list_resources()).resources
                 assert {"api", "limits", "triggers"} <= {page.name for page in pages}
                 (page,) = (await session.read_resource("trimtab://docs/limits")).contents
@@ -160,6 +160,15 @@ def test_a_store_of_an_earlier_version_is_left_to_the_owner(
 
 def text_of(result: CallToolResult) -> str:
     return "".join(part.text for part in result.content if part.type == "text")
+
+
+@pytest.mark.parametrize("allow_controls", [True, False], ids=["with controls", "without"])
+def test_instructions__say_whether_a_tool_leads_to_trades(allow_controls: bool) -> None:
+    served = build_server(Assistant("none.toml", allow_controls)).create_initialization_options().instructions
+    assert served == instructions(allow_controls=allow_controls)
+    assert DATA_NOTICE in served
+    assert ("No tool leads to a transaction." in served) is not allow_controls
+    assert ("request_control makes trimtab run trade: ask the owner first." in served) is allow_controls
 
 
 @pytest.mark.parametrize(
