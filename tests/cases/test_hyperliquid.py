@@ -373,7 +373,9 @@ def test_a_thin_book_fills_a_part_and_no_more(world: World) -> None:
         send_order(world.venue, world.ticket(order("ETH", lots("ETH", "1"), "3004")))
 
 
-def test_limit_orders__rest_fill_by_price_then_time_and_end(world: World) -> None:
+@pytest.mark.parametrize("states_opening_size", [False, True], ids=["rest of now", "rest at the opening"])
+def test_limit_orders__rest_fill_by_price_then_time_and_end(world: World, states_opening_size: bool) -> None:
+    world.server.states_opening_size = states_opening_size
     ticket = world.ticket(order("ETH", lots("ETH", "1"), "2998.25", PerpOrderKind.LIMIT))
     assert send_order(world.venue, ticket).stage is VenueOrderStage.OPEN
     assert world.server.orders[-1].price == Fraction("2998.2")  # a buy is rounded down to its tick

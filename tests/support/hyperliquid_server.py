@@ -178,6 +178,8 @@ class HyperliquidServer:
         self.hides_orders = 0
         """Number of further order queries answered with "unknown", like an API server behind its chain."""
         self.takes_stops = True
+        self.states_opening_size = False
+        """Whether the status of an open order has the rest that it had at its opening (hyperliquid-python-sdk, issue 141)."""
         self.hides_fills = False
         """Lists no fills, although orders are filled."""
         self.refusal = ""
@@ -689,8 +691,10 @@ class HyperliquidServer:
             return {"status": "unknownOid"}
         for order in reversed(self.orders):
             if order.user == user and order_id in (order.oid, order.cloid):
-                row = {"order": self.order_row(order), "status": order.status, "statusTimestamp": order.taken_ms}
-                return {"status": "order", "order": row}
+                order_row = self.order_row(order)
+                if self.states_opening_size and order.status == "open":
+                    order_row["sz"] = order_row["origSz"]
+                return {"status": "order", "order": {"order": order_row, "status": order.status, "statusTimestamp": order.taken_ms}}
         return {"status": "unknownOid"}
 
 

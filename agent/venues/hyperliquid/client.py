@@ -67,6 +67,8 @@ from agent.venues.hyperliquid.orders import (
 ROWS_PER_PAGE = 500
 """Maximum rows of a time-range answer; an answer with this many rows may have further pages."""
 FILLS_PER_PAGE = 2_000
+FILL_DELAY_MS = 10_000
+"""Longest time after which the venue is taken to list a fill."""
 """Maximum rows of an answer with fills."""
 DAY_MS = 86_400_000
 ALWAYS_READ = 0
@@ -593,10 +595,18 @@ class HyperliquidClient:
         )
 
     def state_of(self, cloid: str) -> OrderState:
-        """Return the venue's state of a client order id, with its fills."""
+        """Return the venue's state of a client order id, with its fills. Raises Retryable while
+        some of them may not be listed.
+        """
         order_record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
         if order_record is None:
             return OrderState(cloid, VenueOrderStage.UNKNOWN)
+        if order_record.may_hide_fills and not self.is_past(
+            order_record.changed_ms + FILL_DELAY_MS
+        ):
+            raise Retryable(
+                "the fills of a cancelled order may not be listed yet", code=ErrorCode.ANSWER
+            )
         fill_rows = self._read_all_rows(
             self._connection.info,
             "userFillsByTime",

@@ -254,7 +254,8 @@ class OrderState:
 @dataclass(frozen=True, slots=True)
 class OrderRecord:
     """An order known to the venue, without its fills. `size` and `unfilled_size` are in coins,
-    negative for a sale; `accepted_ms` is the time at which the venue accepted it.
+    negative for a sale; `accepted_ms` is the time at which the venue accepted it, `changed_ms` that
+    of its newest status. `can_rest` is false for an immediate order.
     """
 
     cloid: str
@@ -265,6 +266,21 @@ class OrderRecord:
     accepted_ms: int
     venue_status: str
     unfilled_size: Fraction
+    changed_ms: int
+    can_rest: bool
+
+    @property
+    def has_partial_rest(self) -> bool:
+        """True if the rest is neither nothing nor everything."""
+        return 0 < self.unfilled_size / self.size < 1
+
+    @property
+    def may_hide_fills(self) -> bool:
+        """True for a cancelled order whose rest is reported as nothing, or as everything though it
+        was immediate: the venue rejects one without a match, so its fills are not listed yet.
+        """
+        is_known = self.has_partial_rest or (self.can_rest and self.unfilled_size == self.size)
+        return self.stage is VenueOrderStage.CANCELED and not is_known
 
 
 def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
@@ -283,8 +299,14 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
         raise Retryable("the venue answered for another order", code=ErrorCode.ANSWER)
     oid = order_fields.get("oid")
     accepted_ms = order_fields.get("timestamp")
+    changed_ms = status_record.get("statusTimestamp")
     side = order_fields.get("side")
-    if not isinstance(oid, int) or not isinstance(accepted_ms, int) or side not in ("A", "B"):
+    if (
+        not isinstance(oid, int)
+        or not isinstance(accepted_ms, int)
+        or not isinstance(changed_ms, int)
+        or side not in ("A", "B")
+    ):
         raise Retryable(
             "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
         )
@@ -300,6 +322,8 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
         accepted_ms,
         status,
         unfilled_size if side == "B" else -unfilled_size,
+        changed_ms,
+        order_fields.get("tif") in ("Gtc", "Alo") or order_fields.get("isTrigger") is True,
     )
 
 
@@ -345,7 +369,7 @@ def order_state(record: OrderRecord, fills_answer: object, size_decimals: int) -
             ceil_int(fill_fee * 10**QUOTE_DECIMALS),
             floor_int(fill_profit * 10**QUOTE_DECIMALS),
         )
-    if abs(filled_size) > abs(record.size) or filled_size != _reported_fill(record, filled_size):
+    if not _is_possible_fill(record, filled_size):
         raise Retryable("the fills of an order do not add up yet", code=ErrorCode.ANSWER)
     return OrderState(
         record.cloid,
@@ -361,18 +385,19 @@ def order_state(record: OrderRecord, fills_answer: object, size_decimals: int) -
     )
 
 
-def _reported_fill(record: OrderRecord, listed_size: Fraction) -> Fraction:
-    """Return the filled size of an order's own record; the `listed_size` one if the record does not
-    say it, as for a cancelled order whose rest is reported as nothing or as everything.
+def _is_possible_fill(record: OrderRecord, listed_size: Fraction) -> bool:
+    """True if the listed fills can be all of an order's. The rest of an open order may be that of
+    its opening (hyperliquid-python-sdk, issue 141), so it may have filled more than its record says.
     """
+    reported_size = record.size - record.unfilled_size
     match record.stage:
         case VenueOrderStage.FILLED:
-            return record.size
+            return listed_size == record.size
         case VenueOrderStage.OPEN:
-            return record.size - record.unfilled_size
-        case VenueOrderStage.CANCELED if 0 < record.unfilled_size / record.size < 1:
-            return record.size - record.unfilled_size
-    return listed_size
+            return abs(reported_size) <= abs(listed_size) <= abs(record.size)
+        case VenueOrderStage.CANCELED if record.has_partial_rest:
+            return listed_size == reported_size
+    return abs(listed_size) <= abs(record.size)
 
 
 def _stage_of(status: str) -> VenueOrderStage:

@@ -18,6 +18,7 @@ from agent.model.futures import MarginAccount
 from agent.signing.futures import STOP_TAG
 from agent.venues.hyperliquid.account import UNLISTED_NUMBER
 from agent.venues.hyperliquid.client import (
+    FILL_DELAY_MS,
     FIVE_MINUTES_S,
     HIGHEST_FEE_PPM,
     HOUR_S,
@@ -520,10 +521,41 @@ def test_price_before__is_the_last_ended_candle_s_close(world: World) -> None:
 def test_fills__are_read_from_the_millisecond_of_acceptance(world: World) -> None:
     order = {"cloid": "0x1", "oid": 4, "timestamp": 77, "side": "A", "origSz": "2", "sz": "0", "coin": "ETH"}
     fill = {"tid": 1, "oid": 4, "sz": "2", "px": "2000", "fee": "1", "time": 77}
-    world.connection.answers |= {"orderStatus": {"order": {"status": "filled", "order": order}}, "userFillsByTime": [fill]}
+    status_row = {"status": "filled", "statusTimestamp": 77, "order": order}
+    world.connection.answers |= {"orderStatus": {"order": status_row}, "userFillsByTime": [fill]}
     filled = world.client.state_of("0x1")
     assert (filled.stage, filled.filled_raw, filled.quote_change_raw) == (VenueOrderStage.FILLED, -20_000, 4_000 * 10**6)
     assert next(fields["startTime"] for fields in world.connection.fields if fields["type"] == "userFillsByTime") == 77
+
+
+@pytest.mark.parametrize("now_ms", [77 + FILL_DELAY_MS, 78 + FILL_DELAY_MS])
+@pytest.mark.parametrize(
+    ("order_type", "rest", "filled_raw", "is_certain"),
+    [
+        pytest.param({"tif": "Ioc"}, "0", 0, False, id="rest as nothing"),
+        pytest.param({"tif": "Ioc"}, "2", 0, False, id="rest as everything"),
+        pytest.param({}, "2", 5_000, False, id="a fill is listed"),
+        pytest.param({"tif": "Ioc"}, "1.5", 5_000, True, id="rest in part"),
+        pytest.param({"tif": "Gtc"}, "2", 0, True, id="rested unfilled"),
+        pytest.param({"tif": "Gtc"}, "0", 0, False, id="rested, rest as nothing"),
+        pytest.param({"isTrigger": True}, "2", 0, True, id="stop that never fired"),
+    ],
+)
+def test_canceled_order__fills_are_believed_once_all_must_be_listed(
+    world: World, order_type: dict[str, object], rest: str, filled_raw: int, is_certain: bool, now_ms: int
+) -> None:
+    order = {"cloid": "0x1", "oid": 4, "timestamp": 70, "side": "B", "origSz": "2", "sz": rest, "coin": "ETH"} | order_type
+    fill = {"tid": 1, "oid": 4, "sz": "0.5", "px": "2000", "fee": "1", "time": 77}
+    world.connection.answers |= {
+        "orderStatus": {"order": {"status": "canceled", "statusTimestamp": 77, "order": order}},
+        "userFillsByTime": [fill] if filled_raw else [],
+        STATE: {"time": now_ms},
+    }
+    if is_certain or now_ms > 77 + FILL_DELAY_MS:
+        assert world.client.state_of("0x1").filled_raw == filled_raw
+    else:
+        with pytest.raises(Retryable, match="may not be listed yet"):
+            world.client.state_of("0x1")
 
 
 @pytest.mark.parametrize(("now_ms", "is_dead"), [(NOW_S * 1000, False), (NOW_S * 1000 + 1, True)])

@@ -150,7 +150,7 @@ FILL = {"oid": 7, "tid": 1, "px": "3000.5", "sz": "0.6", "fee": "0.8102", "side"
 
 
 def status(word: str, **changes: object) -> dict[str, object]:
-    return {"status": "order", "order": {"order": {**RECORD, **changes}, "status": word}}
+    return {"status": "order", "order": {"order": {**RECORD, **changes}, "status": word, "statusTimestamp": 6}}
 
 
 def test_fills__add_up_signed_with_the_fee_rounded_up() -> None:
@@ -196,6 +196,19 @@ def test_partly_listed_fills__are_read_again(word: str) -> None:
     assert order_state(untold, [FILL], 4).filled_raw == -6_000
 
 
+@pytest.mark.parametrize(
+    ("rest", "fill_size", "is_read"), [("1.0", "0.6", True), ("0.4", "0.6", True), ("0.3", "0.6", False), ("1.0", "1.1", False)]
+)
+def test_open_order__may_have_filled_more_than_its_record(rest: str, fill_size: str, is_read: bool) -> None:
+    record = parse_order_status(status("open", sz=rest), "0x" + "ab" * 16)
+    assert record is not None
+    if is_read:
+        assert order_state(record, [FILL], 4).filled_raw == -6_000
+    else:
+        with pytest.raises(Retryable, match="add up"):
+            order_state(record, [{**FILL, "sz": fill_size}], 4)
+
+
 def test_filled_order_without_fills__is_read_again() -> None:
     record = parse_order_status(status("filled"), "0x" + "ab" * 16)
     assert record is not None
@@ -207,6 +220,7 @@ def test_filled_order_without_fills__is_read_again() -> None:
 @pytest.mark.parametrize(
     "answer",
     [None, [], {}, {"status": "order"}, status("filled", cloid="0x" + "cd" * 16), status("filled", oid="7"), status("filled", side="C"),
+     {"status": "order", "order": {"order": RECORD, "status": "filled"}},
      status("teleported"), status("filled", origSz="1e3")],
 )  # fmt: skip
 def test_answers_about_an_order_in_another_form_are_no_state(answer: object) -> None:
