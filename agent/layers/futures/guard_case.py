@@ -84,7 +84,7 @@ class FuturesCase(LayerGuardAnswers):
         return cost / quote_per_numeraire(self.step.snapshot, self.step.portfolio)
 
     def needs_no_gas(self) -> bool:
-        """True if the plan only sends orders to an off-chain venue."""
+        """True at an off-chain venue, whose orders are no transactions."""
         account = margin_account(self.step.snapshot)
         return account is not None and not account.is_on_chain
 

@@ -605,6 +605,8 @@ def stale_index_reason(market: PerpMarket, policy: FuturesPolicy, now_s: int) ->
         return ""
     if not market.index_s:
         return f"the time of the index of {market.symbol} is unknown"
+    if age_s < 0:
+        return f"the index of {market.symbol} is dated in the future"
     return f"the index of {market.symbol} is {age_s} s old"
 
 
