@@ -35,6 +35,7 @@ from agent.layers.futures.policy.needs import (
     depositable_raw,
     due_futures_adjustment,
     due_stops,
+    open_reduction_goals,
     reduction_budget_left,
     reopening_s,
     spot_value_in_quote,
@@ -173,7 +174,7 @@ def plan_adjustment(
             step.snapshot.head.timestamp_s,
             deposit_at_hand_raw(step, drifts),
             vault_approval_raw(step.snapshot, step.progress.spend_caps, policy),
-            futures_progress(step).reduction_goals,
+            open_reduction_goals(step),
             [
                 market.market
                 for market in account.markets
@@ -323,9 +324,11 @@ def beside_resting_orders(
 ) -> FuturesPlan:
     """Return a plan that was made as if the resting orders were filled, without its orders in their
     markets, and without openings that would breach a limit until they are filled. If only those
-    orders would breach a limit, nothing is reduced: they end first.
+    orders would breach a limit, or bring liquidation near, nothing is reduced: they end first.
     """
-    if layer_plan.trigger in {trigger.value for trigger in LIMIT_TRIGGERS}:
+    if layer_plan.is_emergency or layer_plan.trigger in {
+        trigger.value for trigger in LIMIT_TRIGGERS
+    }:
         return FuturesPlan((), "", "resting orders would breach a limit")
     markets_with_order = {order.market for order in account.resting_orders}
     orders = [order for order in layer_plan.orders if order.market not in markets_with_order]

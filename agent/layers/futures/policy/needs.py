@@ -93,10 +93,7 @@ def due_futures_adjustment(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
         return None
     if emergency_sizes(account, policy).keys() - reason_by_stale_market.keys():
         return AdjustFutures("futures: liquidation is near", is_reducing=True)
-    if (
-        unfinished_sizes(account, futures_progress(step).reduction_goals).keys()
-        - reason_by_stale_market.keys()
-    ):
+    if unfinished_sizes(account, open_reduction_goals(step)).keys() - reason_by_stale_market.keys():
         return AdjustFutures("futures: a reduction is in progress", is_reducing=True)
     triggers = due_triggers(account, policy, spot_value_in_quote(step, drifts))
     if triggers and triggers[0] in LIMIT_TRIGGERS:
@@ -157,7 +154,7 @@ def account_for_planning(step: StepInput, drifts: Sequence[AssetDrift]) -> Margi
         return account
     triggers = due_triggers(account, policy, spot_value_in_quote(step, drifts))
     is_reduction_due = emergency_sizes(account, policy) or unfinished_sizes(
-        account, futures_progress(step).reduction_goals
+        account, open_reduction_goals(step)
     )
     return (
         account
@@ -201,6 +198,17 @@ def reduction_goals(snapshot: Snapshot, plan: FuturesPlan) -> tuple[tuple[str, i
         return ()
     return tuple(
         (order.market, account.size_raw(order.market) + order.size_raw) for order in plan.orders
+    )
+
+
+def open_reduction_goals(step: StepInput) -> tuple[tuple[str, int], ...]:
+    """Return the goals of the cycle's reduction without those of markets that back off: while they
+    wait, the limits are judged anew and the other markets are reduced.
+    """
+    return tuple(
+        (market, goal_raw)
+        for market, goal_raw in futures_progress(step).reduction_goals
+        if not back_off_reason(step.snapshot, step.history, market)
     )
 
 

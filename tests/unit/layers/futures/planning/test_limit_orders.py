@@ -90,6 +90,13 @@ def test_limit__breached_by_resting_orders_alone_reduces_nothing(trigger: Future
     assert (plan_left.actions, plan_left.trigger, plan_left.reason) == ((), "", "resting orders would breach a limit")
 
 
+def test_emergency__of_resting_orders_alone_closes_nothing() -> None:
+    order = market_order(ETH, -5_000, SLIPPAGE, is_reduce_only=True)
+    emergency = FuturesPlan((order,), "liquidation", is_reducing=True, is_emergency=True)
+    plan_left = beside_resting_orders(with_order(rest(5_000)), LIMITS, emergency, RICH)
+    assert (plan_left.actions, plan_left.is_emergency, plan_left.reason) == ((), False, "resting orders would breach a limit")
+
+
 # --- In a step: Ethereum at 2,000, 2x of 10,000 wanted, at most 3x allowed.
 
 

@@ -28,8 +28,8 @@ from agent.layers.futures.planning.plans import (
 )
 from agent.layers.futures.policy.exposure import DAY_S
 from agent.layers.futures.policy.needs import ORDER_GAS, RESTING_STOP
-from agent.layers.futures.state import futures_progress, hold_futures, planned_futures
-from agent.model import AdjustFutures, Allowance, Decision, Hold, Plan, StepInput
+from agent.layers.futures.state import FuturesProgress, futures_progress, hold_futures, planned_futures
+from agent.model import AdjustFutures, Allowance, Decision, ExitFailures, Hold, Plan, StepInput
 from agent.model.futures import (
     DelegateChange,
     FuturesAction,
@@ -44,6 +44,7 @@ from agent.model.futures import (
     StopOrder,
 )
 from agent.policy.decide import current_drifts
+from agent.policy.failures import MAX_REVERTS_IN_ROW
 from tests.support.builders import NOW_S, with_limits, with_snapshot
 from tests.support.perpetuals.accounts import E18, account, market
 from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC, VAULT, in_usdc, policy
@@ -249,6 +250,20 @@ def test_plan_sends_no_second_order_beside_a_resting_one(coins: int) -> None:
 
     assert isinstance(reason, str)
     assert reason.endswith("ETH: an order rests at the venue")
+
+
+@pytest.mark.parametrize(("failed_market", "markets"), [("BTC", ["ETH"]), ("DOGE", ["BTC"])], ids=["its orders back off", "they do not"])
+def test_unfinished_reduction_waits_for_no_market_that_backs_off(failed_market: str, markets: list[str]) -> None:
+    """At 4x of 3x, after a reduction of BTC that was refused."""
+    over = account(5_000, {"ETH": 7 * E18, "BTC": E18 // 5}, market("ETH"), market("BTC", 30_000))
+    over = replace(over, markets=tuple(replace(perp, index_s=NOW_S) for perp in over.markets))
+    failures = (ExitFailures(failed_market, MAX_REVERTS_IN_ROW, 0, NOW_S),)
+    step = step_of(over, failed_exits=failures).with_progress(FuturesProgress(reduction_goals=(("BTC", E18 // 10),)))
+
+    plan = plan_adjustment(step, REDUCTION, current_drifts(step))
+
+    assert isinstance(plan, Plan), plan
+    assert [order.market for order in planned_futures(plan).orders] == markets
 
 
 def test_stop_is_placed_with_the_budget_of_reductions_used_up() -> None:

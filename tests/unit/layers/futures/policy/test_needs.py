@@ -116,6 +116,10 @@ POOR = two_market_account(4_000, 7 * E18, E18 // 100, btc_s=NOW_S)
         pytest.param(step_of(NEAR, LOOSE), "liquidation is near", True, id="emergency"),
         pytest.param(with_goals(step_of(CALM), 5), "a reduction is in progress", True, id="unfinished reduction"),
         pytest.param(step_of(OVER), "leverage is above its limit", True, id="limit"),
+        pytest.param(
+            with_goals(step_of(POOR, HALVES, failed_exits=failed("ETH")), 5), "leverage is above its limit", True,
+            id="limit, unfinished reduction backs off",
+        ),
         pytest.param(step_of(POOR, HALVES), "leverage is above its limit", True, id="limit of two markets"),
         pytest.param(
             step_of(with_market(POOR, "BTC", index_s=1), HALVES), "leverage is above its limit", True, id="limit beside a stale index"
@@ -184,6 +188,7 @@ def test_next_look_is_prompt_for_a_reduction_or_passing_fault(step: StepInput, i
         pytest.param(step_of(with_resting_order(NEAR), LOOSE), False, id="emergency"),
         pytest.param(with_goals(step_of(with_resting_order(CALM)), 5), False, id="unfinished reduction"),
         pytest.param(with_goals(step_of(with_resting_order(CALM)), 10), True, id="finished reduction"),
+        pytest.param(with_goals(step_of(with_resting_order(CALM), failed_exits=failed("ETH")), 5), True, id="its orders back off"),
     ],
 )
 def test_account_for_planning_fills_orders_unless_it_reduces(step: StepInput, is_filled: bool) -> None:
