@@ -8,7 +8,7 @@ from collections.abc import Collection
 from fractions import Fraction
 
 from agent.layers.futures.policy.needs import cooldown_reason, futures_fault, reopening_s
-from agent.layers.futures.policy.targets import notional_drifts, without_hedges
+from agent.layers.futures.policy.targets import emergency_sizes, notional_drifts, without_hedges
 from agent.layers.futures.state import FuturesState, margin_account
 from agent.margin import contract_sizes
 from agent.margin.contract_sizes import index_bound_raw
@@ -20,6 +20,7 @@ from agent.model import (
     PerpMarket,
     RestingOrder,
     Snapshot,
+    StaleReadKind,
 )
 from agent.units import BPS, format_time
 
@@ -33,11 +34,14 @@ def order_end_reasons(
     snapshot: Snapshot, policy: FuturesPolicy | None, state: FuturesState, cloids: Collection[str]
 ) -> dict[str, str]:
     """Return why each of these orders that still rest ends, by client order id; without those that
-    are to rest on. While the account is unknown, each of `cloids` has that reason.
+    are to rest on. While the account or its open orders are unknown, each of `cloids` has that
+    reason.
     """
     account = margin_account(snapshot)
     if account is None or policy is None:
         why = snapshot.layer(FuturesReading).unknown_reason or "the margin account is unknown"
+        return dict.fromkeys(cloids, why)
+    if why := snapshot.layer(FuturesReading).stale_reason(StaleReadKind.ORDERS):
         return dict.fromkeys(cloids, why)
     resting_orders = [order for order in account.resting_orders if order.cloid in cloids]
     now_s = snapshot.head.timestamp_s
@@ -52,10 +56,13 @@ def order_end_reasons(
 
 
 def _breach_text(account: MarginAccount, policy: FuturesPolicy) -> str:
-    """Return the limit that the account would breach if every resting order were filled. The spot
-    multiple is judged when the order is placed.
+    """Return the limit that the account would breach if every resting order were filled, or that
+    liquidation would be near. The spot multiple is judged when the order is placed.
     """
-    state = margin_state(after_resting_fills(account), policy.limits, policy.leverage_bps)
+    account_if_filled = after_resting_fills(account)
+    if account.resting_orders and emergency_sizes(account_if_filled, policy):
+        return "liquidation would be near"
+    state = margin_state(account_if_filled, policy.limits, policy.leverage_bps)
     limit_breaches = breaches(state, policy.limits, None) if account.resting_orders else []
     return next(
         (f"{breach.limit_name} would be {breach.measured_text}" for breach in limit_breaches), ""

@@ -11,7 +11,7 @@ import pytest
 from agent.layers.futures.policy.limit_orders import end_reason, order_end_reasons
 from agent.layers.futures.state import futures_policy, futures_state
 from agent.margin.contract_sizes import index_bound_raw
-from agent.model import StepInput
+from agent.model import FuturesReading, StaleRead, StaleReadKind, StepInput
 from agent.model.futures import FuturesPolicy, MarginAccount, PerpMarket, PerpOrderKind, Position, RestingOrder
 from tests.support.builders import NOW_S, with_snapshot
 from tests.support.perpetuals.accounts import E18
@@ -96,9 +96,15 @@ ORDER = RestingOrder("ETH", 10 * E18, 10 * E18, Fraction(2_000), NOW_S - 60, CLO
 ORDERED = replace(EMPTY, resting_orders=(ORDER,))
 OPENING = replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
 TIGHT = replace(OPENING, limits=replace(OPENING.limits, max_leverage_bps=15_000))
+NERVOUS = replace(OPENING, limits=replace(OPENING.limits, emergency_distance_bps=6_000))
 COOLING = replace(OPENING, limits=replace(OPENING.limits, emergency_cooldown_s=86_400))
 DOGE = replace(EMPTY.markets[0], market="DOGE", symbol="DOGE", is_configured=False)
 STOLEN = replace(ORDERED, markets=(*ORDERED.markets, DOGE), positions=(Position("DOGE", E18 // 100, -20 * E18),))
+
+
+def read_without_orders(step: StepInput) -> StepInput:
+    reading = replace(step.snapshot.layer(FuturesReading), stale_reads=(StaleRead(StaleReadKind.ORDERS, "no answer"),))
+    return replace(step, snapshot=step.snapshot.with_layer(reading))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +120,9 @@ STOLEN = replace(ORDERED, markets=(*ORDERED.markets, DOGE), positions=(Position(
         pytest.param(step_of(ORDERED, COOLING, last_emergency_s=NOW_S - 10), "after an emergency", id="cooldown"),
         pytest.param(step_of(STOLEN, OPENING), "DOGE, which the config does not name", id="unnamed market"),
         pytest.param(step_of(ORDERED, TIGHT), "max_leverage would be 2.0", id="fill that would breach a limit"),
+        pytest.param(step_of(ORDERED, NERVOUS), "liquidation would be near", id="fill that would be an emergency"),
+        pytest.param(read_without_orders(step_of(ORDERED, OPENING)), "no answer", id="old list of orders"),
+        pytest.param(read_without_orders(step_of(EMPTY, OPENING)), "no answer", id="orders never read"),
     ],
 )
 def test_order_end_reasons_are_those_of_the_account_first(step: StepInput, reason: str) -> None:
