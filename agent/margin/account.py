@@ -190,15 +190,30 @@ def free_margin_raw(account: MarginAccount) -> int:
 
 
 def is_reduction_accepted(account: MarginAccount) -> bool:
-    """True if the venue accepts a reduction that leaves this account: the smaller of collateral and
-    account value covers the maintenance margin of the debt (ClearingHouse, CH_NEFCM), or of the
-    notional where the venue counts that.
+    """True if the venue accepts a reduction that leaves this account: its usable value covers the
+    maintenance margin of the debt (ClearingHouse, CH_NEFCM), or of the notional where the venue
+    counts that.
     """
     rate_ppm = _common_rate_ppm(account, is_initial=False) if account.initial_on_debt else None
     required_raw = maintenance_margin_raw(account)
     if rate_ppm is not None:
         required_raw = mul_div_down(debt_value_raw(account), rate_ppm, PPM)
-    return min(collateral_value_raw(account), account_value_raw(account)) >= required_raw
+    return _usable_value_raw(account) >= required_raw
+
+
+def is_opening_accepted(account: MarginAccount) -> bool:
+    """True if the venue accepts an opening that leaves this account: its usable value covers the
+    initial margin.
+    """
+    return _usable_value_raw(account) >= initial_margin_raw(account)
+
+
+def _usable_value_raw(account: MarginAccount) -> int:
+    """Return the smaller of collateral and account value, as Perpetual Protocol counts; the account
+    value where the venue counts the notional (Hyperliquid, "Margining").
+    """
+    value_raw = account_value_raw(account)
+    return min(collateral_value_raw(account), value_raw) if account.initial_on_debt else value_raw
 
 
 def utilisation(account: MarginAccount) -> Fraction | None:

@@ -221,7 +221,7 @@ class PaperHyperliquid:
         account_after = margin.with_trade(account, market_name, fill.size_raw, fill.quote_raw)
         realised_raw = account_after.realised_raw - fill.fee_raw
         account_after = replace(account_after, realised_raw=realised_raw)
-        if not order.is_reduce_only and margin.free_margin_raw(account_after) < 0:
+        if not order.is_reduce_only and not margin.is_opening_accepted(account_after):
             return NO_MARGIN_ANSWER
         return replace(fill, realised_raw=realised_raw - account.realised_raw), account_after
 
@@ -252,6 +252,8 @@ class PaperHyperliquid:
             unbooked_payments=paper_margin.payments,
             resting_stops=(),
             resting_orders=(),
+            isolated_markets=(),
+            unknown_row_kinds=(),
         )
 
     def _with_funding(self, paper_margin: PaperMargin, real_account: MarginAccount) -> PaperMargin:

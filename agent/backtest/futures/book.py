@@ -305,7 +305,9 @@ class FuturesBook:
         if net_quote_raw < _bound_for_size(order, size_raw):
             return "the price is beyond the order's bound"
         account_after = margin.with_trade(self.account, order.market, size_raw, net_quote_raw)
-        if not order.is_reduce_only and margin.free_margin_raw(account_after) < 0:
+        if order.is_reduce_only and not margin.is_reduction_accepted(account_after):
+            return "not enough margin for a reduction"
+        if not order.is_reduce_only and not margin.is_opening_accepted(account_after):
             return "not enough free margin"
         return ""
 

@@ -276,3 +276,13 @@ def test_adverse_move_is_against_each_position() -> None:
 )
 def test_reduction_is_accepted_with_maintenance_of_the_debt(collateral: int, is_accepted: bool) -> None:
     assert margin.is_reduction_accepted(eth_account(-10, collateral)) is is_accepted
+
+
+@pytest.mark.parametrize(("on_debt", "is_accepted"), [(True, False), (False, True)], ids=["smaller of both", "account value"])
+def test_trade_is_accepted_by_what_the_venue_counts(on_debt: bool, is_accepted: bool) -> None:
+    """Losses leave 500 of collateral, and an open profit an account value of 20,500."""
+    doubled = replace(market("ETH"), mark=Fraction(4_000), index=Fraction(4_000))
+    margin_account = replace(eth_account(10, 10_000), realised_raw=-9_500 * E18, markets=(doubled,), initial_on_debt=on_debt)
+
+    assert margin.is_reduction_accepted(margin_account) is is_accepted
+    assert margin.is_opening_accepted(margin_account) is is_accepted

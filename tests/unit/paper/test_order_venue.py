@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from agent.model import PaperMargin, PaperPosition, SignedTx, VenuePayment
+from agent.model import PaperMargin, PaperPosition, Position, SignedTx, VenuePayment
 from agent.paper.chain import NO_ACCOUNT_ANSWER
-from agent.paper.order_venue import NOT_REDUCING_ANSWER, PaperHyperliquid, posted_order
+from agent.paper.order_venue import NO_MARGIN_ANSWER, NOT_REDUCING_ANSWER, PaperHyperliquid, posted_order
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import book
 
@@ -64,6 +64,27 @@ def test_paper_reduction__that_would_open_is_rejected(position: int) -> None:
 
 def test_paper_opening__may_turn_a_position() -> None:
     assert filled(3, "4", is_buy=False, is_reduce_only=False) == (-4, -1)
+
+
+@pytest.mark.parametrize(("profit", "is_filled"), [(20_000, True), (500, False)], ids=["enough", "too little"])
+def test_paper_opening__needs_the_account_value_alone(profit: int, is_filled: bool) -> None:
+    """Realised losses leave 100 of 50,000; the rest is the open profit of 3 ETH at 2,000."""
+    price = Fraction(2_000, 10**12)
+    markets = tuple(replace(perp, mark=price, index=price) for perp in book(0).markets)
+    position = Position("ETH", 3 * E18, (profit - 6_000) * 10**6)
+    account = replace(
+        book(0), collateral_raw=50_000 * 10**6, realised_raw=-49_900 * 10**6, positions=(position,), markets=markets, initial_on_debt=False
+    )
+    venue = PaperHyperliquid(cast(Any, None), cast(Any, DeepBook()), cast(Any, None), lambda: None)
+    wire = {"a": 0, "b": True, "s": "5", "p": "4000", "r": False, "c": "0x01"}
+    assert (venue._fill(account, posted_order(wire)) != NO_MARGIN_ANSWER) is is_filled
+
+
+def test_paper_account__has_no_isolated_position_of_the_real_one() -> None:
+    real_account = replace(book(50_000), isolated_markets=("ETH",), unknown_row_kinds=("gift",))
+    venue = PaperHyperliquid(cast(Any, None), cast(Any, DeepBook()), cast(Any, None), lambda: None)
+    paper_account = venue._account(real_account, PaperMargin(10**9, 0, ()))
+    assert (paper_account.isolated_markets, paper_account.unknown_row_kinds) == ((), ())
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.backtest.futures.book import futures_path
+from agent.backtest.futures.book import FuturesBook, futures_path
 from agent.backtest.futures.simulate import FuturesResult, held_book
 from agent.backtest.futures_alone import simulate_book
 from agent.margin import account as margin
-from agent.model.futures import FuturesTarget
+from agent.model.futures import FuturesTarget, PerpOrder, PerpOrderKind
 from tests.support.backtests import hourly
 from tests.support.perpetuals.accounts import account, market
 from tests.support.perpetuals.simulated import E18, FREE, SETTINGS, VENUE, long_btc, moves, random_path, rates
@@ -55,6 +55,16 @@ def test_an_order_beyond_its_bound_is_not_filled() -> None:
     ((why, times),) = futures_result.agent_book.refusal_counts
     assert "reverted" in why
     assert times == 1
+
+
+@pytest.mark.parametrize(("coins", "is_filled"), [(1, False), (5, True)], ids=["too little left", "profit realised"])
+def test_reduction_below_the_maintenance_margin__is_not_filled(coins: int, is_filled: bool) -> None:
+    """Losses leave 2,500 less than nothing; each ETH that is sold realises 2,000."""
+    doubled = replace(market("ETH"), mark=Fraction(4_000), index=Fraction(4_000))
+    doubled_account = replace(account(10_000, {"ETH": 10 * E18}, market("ETH")), realised_raw=-12_500 * E18, markets=(doubled,))
+    order = PerpOrder("ETH", -coins * E18, PerpOrderKind.MARKET, 1, is_reduce_only=True)
+    reason = FuturesBook(doubled_account, 0, FREE).revert_reason(order, 0)
+    assert reason == ("" if is_filled else "not enough margin for a reduction")
 
 
 def test_paused_venue__fills_and_liquidates_nothing() -> None:
