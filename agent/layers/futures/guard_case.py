@@ -8,7 +8,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import quote_per_numeraire
 from agent.layers.futures.policy.plans import emergency_gas_per_day_wei
-from agent.layers.futures.policy.targets import FuturesTrigger
+from agent.layers.futures.policy.targets import DEPOSIT_TRIGGERS, FuturesTrigger
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.margin import account as margin
 from agent.margin.state import is_reduction
@@ -26,9 +26,6 @@ from agent.model import (
     StepInput,
 )
 from agent.units import Value
-
-DEPOSIT_TRIGGERS = (FuturesTrigger.LEVERAGE.value, FuturesTrigger.UTILISATION.value, "liquidation")
-"""Triggers of deposits that need no prices of the spot portfolio."""
 
 
 @dataclass(frozen=True)

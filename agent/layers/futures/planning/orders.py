@@ -13,6 +13,7 @@ from agent.layers.futures.policy.books import common_share
 from agent.layers.futures.policy.needs import cooldown_reason
 from agent.layers.futures.policy.targets import (
     DRIFT_REASONS,
+    LIQUIDATION,
     REDUCING_TRIGGERS,
     FuturesTrigger,
     closing_suffices,
@@ -95,7 +96,7 @@ def plan_futures(  # noqa: PLR0913
             account,
             policy,
             emergency_size_by_market,
-            "liquidation",
+            LIQUIDATION,
             "liquidation is near; close positions before it",
             is_emergency=True,
             skip_reason_by_market=reason_by_stale_market,

@@ -41,7 +41,12 @@ from agent.layers.futures.policy.needs import (
     spot_value_in_quote,
     stale_market_reasons,
 )
-from agent.layers.futures.policy.targets import LIMIT_TRIGGERS, REDUCING_TRIGGERS, FuturesTrigger
+from agent.layers.futures.policy.targets import (
+    LIMIT_TRIGGERS,
+    LIQUIDATION,
+    REDUCING_TRIGGERS,
+    FuturesTrigger,
+)
 from agent.layers.futures.state import (
     FuturesState,
     futures_policy,
@@ -96,8 +101,6 @@ OPEN_HEDGE = "hedge"
 """Trigger of the order that opens a hedge."""
 HEDGE_MARGIN = "hedge_margin"
 """Trigger of the deposit that a hedge needs first."""
-LIQUIDATION = "liquidation"
-"""Trigger of emergency orders."""
 TARGET_TRIGGERS = (
     FuturesTrigger.DRIFT.value,
     FuturesTrigger.LEVERAGE_DRIFT.value,
@@ -510,7 +513,8 @@ def _last_resort_deposit_raw(
 ) -> int:
     """Return the deposit to make if all reductions are refused or failing, for example because a
     pool is held beyond their bounds: the depositable balance, at most the amount that restores the
-    limits. Zero for other plans, while an index is stale, and below limits.min_trade.
+    limits. Zero for other plans and those without reductions, while an index is stale, and below
+    limits.min_trade.
     """
     account = margin_account(step.snapshot)
     policy = futures_policy(step)
@@ -583,8 +587,8 @@ def _hedges_after_first_order(
 def closing_plan(
     snapshot: Snapshot, policy: FuturesPolicy | None, market: str, reason: str
 ) -> FuturesPlan:
-    """Return the order that buys back the hedge of a market; if the market also has a larger long,
-    only as far as limits allow.
+    """Return the order that buys back the hedge of a market. If the market also has a larger long
+    the order opens, and guards judge it whole.
     """
     account = margin_account(snapshot)
     if account is None or policy is None:

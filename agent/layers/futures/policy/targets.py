@@ -54,6 +54,14 @@ REDUCING_TRIGGERS = (
     FuturesTrigger.SPOT_MULTIPLE,
 )
 """Triggers of reductions of every position that a limit requires."""
+LIQUIDATION = "liquidation"
+"""Trigger of emergency orders."""
+DEPOSIT_TRIGGERS = (
+    FuturesTrigger.LEVERAGE.value,
+    FuturesTrigger.UTILISATION.value,
+    LIQUIDATION,
+)
+"""Triggers of deposits that need no prices of the spot portfolio."""
 LIMIT_TRIGGERS = (*REDUCING_TRIGGERS, FuturesTrigger.POSITION)
 """Triggers of all reductions that a limit requires."""
 DRIFT_REASONS = {
