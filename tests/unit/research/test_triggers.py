@@ -237,5 +237,5 @@ def test_trigger_keeps_function_and_window() -> None:
 
 @pytest.mark.parametrize("interval", ["30d", "720h", timedelta(days=30)])
 def test_schedule_out_of_range_is_named_as_a_duration(interval: str | timedelta) -> None:
-    with pytest.raises(ConfigError, match=r"trigger\.every: 30d \(write a time from 30m to 28d\)"):
+    with pytest.raises(ConfigError, match=r"^every: 30d \(write a time from 30m to 28d\)"):
         research.backtest(PRICES, TARGETS, research.every(interval))
