@@ -4,7 +4,7 @@ of payouts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,7 +153,7 @@ def judge_payout_permission(
     """Return the verdicts on all payments of a request, without those on balances."""
     return (
         Verdict("kill_switch", "paused" if paused else "off", "not paused", not paused),
-        _judge_address(payouts, confirmed_addresses),
+        _judge_addresses((payout.to for payout in payouts), confirmed_addresses),
         _judge_daily_payouts(step, payouts),
     )
 
@@ -180,8 +180,15 @@ def payout_remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     return tuple(PAYOUT_REMEDIES[verdict.guard] for verdict in verdicts if not verdict.passed)
 
 
-def _judge_address(payouts: Sequence[Payout], confirmed_addresses: Sequence[str]) -> Verdict:
-    unconfirmed_addresses = sorted({payout.to for payout in payouts} - set(confirmed_addresses))
+def require_confirmed_address(payout_address: str, confirmed_addresses: Sequence[str]) -> None:
+    """Raise Refused unless the owner has confirmed this payout address."""
+    require_payout_allowed((_judge_addresses((payout_address,), confirmed_addresses),))
+
+
+def _judge_addresses(
+    payout_addresses: Iterable[str], confirmed_addresses: Sequence[str]
+) -> Verdict:
+    unconfirmed_addresses = sorted(set(payout_addresses) - set(confirmed_addresses))
     limit_text = "a confirmed payout address"
     return Verdict(
         "payout_address",

@@ -124,10 +124,10 @@ class RequestStore:
             )
 
     def redirect(self, request_number: int, payout_address: str | None) -> None:
-        """Set or clear the payout address of a withdrawal, unless it has ended in the meantime.
+        """Set or clear the payout address of a request, unless it has ended in the meantime.
         Raises ConfigError if it does not exist.
         """
-        self._change_terms("write where a withdrawal goes", request_number, to=payout_address)
+        self._change_terms("write where a request pays", request_number, to=payout_address)
 
     def record_progress(self, request_number: int, progress: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts, unless it has ended in the meantime. Raises
@@ -138,7 +138,8 @@ class RequestStore:
     def _change_terms(self, what: str, request_number: int, **terms: Any) -> None:
         with self.db.write(what) as db:
             request = _request_from_row(_request_row(db, request_number))
-            if request.kind is RequestKind.WITHDRAW and request.state is RequestState.OPEN:
+            takes_terms = request.kind is RequestKind.WITHDRAW or "progress" not in terms
+            if takes_terms and request.state is RequestState.OPEN:
                 _write_terms(db, replace(request, **terms))
 
     def end(self, request_number: int, state: RequestState, now_s: int) -> bool:

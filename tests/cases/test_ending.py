@@ -243,15 +243,41 @@ def test_payout_beyond_the_day__is_paid_on_the_days_after(chain: LocalChain, tmp
         assert purse(chain).raw["USDC"] == 0, done.reason
 
 
-def test_a_payout_to_an_unconfirmed_address_waits_alone(chain: LocalChain, tmp_path: Path) -> None:
+STRANGER = "0x000000000000000000000000000000000000dEaD"
+
+
+def test_stop_to_unconfirmed_address__is_refused_before_it_sells(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
-        other = "0x000000000000000000000000000000000000dEaD"
-        done = shutdown.stop(agent, to_stable=True, send_to=other, send=True, confirm=sure)
+        before = purse(chain).raw
+        for sends in (False, True):
+            with pytest.raises(Refused, match=f"payout_address: {STRANGER} is not a confirmed payout address"):
+                shutdown.stop(agent, to_stable=True, send_to=STRANGER, send=sends, confirm=sure)
+        assert purse(chain).raw == before
+        assert agent.context.store.requests.active_stop() is None
+        assert agent.plan().kind is not OutcomeKind.HALT
+
+
+def test_open_stop__waits_for_its_unconfirmed_address_alone_and_takes_another(chain: LocalChain, tmp_path: Path) -> None:
+    with bot(chain, tmp_path) as agent:
+        agent.context.store.requests.record(RequestKind.STOP, (), STRANGER, True, 0)
+        done = shutdown.stop(agent, send=True, confirm=sure)
         assert done.state == "unfinished"
         assert "payout_address" in done.reason
         assert purse(chain).raw["WETH"] < 1_000
-        assert chain.balance("USDC", other) == 0
+        assert chain.balance("USDC", STRANGER) == 0
         assert agent.plan().kind is OutcomeKind.HALT
+        with pytest.raises(Refused, match="is not a confirmed payout address"):
+            shutdown.stop(agent, send_to=STRANGER.replace("dEaD", "bEEF"), send=True, confirm=sure)
+        assert shutdown.stop(agent, send_to=HOME, send=True, confirm=lambda _: False).state == "declined"
+        open_request = agent.context.store.requests.active_stop()
+        assert open_request is not None
+        assert open_request.to == STRANGER, "a preview changes nothing"
+        done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+        assert (done.state, done.payout_address) == ("stopped", HOME), done.reason
+        assert chain.balance("USDC", HOME) > 9_900 * USD
+        ended_request = agent.context.store.requests.active_stop()
+        assert ended_request is not None
+        assert ended_request.to == HOME
 
 
 @pytest.mark.parametrize("part", ["pay", *slow(["sell", "preview", "cancel", "revoke"])])

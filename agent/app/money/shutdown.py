@@ -146,16 +146,20 @@ def stop(
     """Shut the bot down, or continue an unfinished shutdown; without `send` only preview. A part
     that is refused waits, and the others are carried out.
 
-    Once its request is stored, `run` and `rebalance` refuse until the owner resumes. Raises
-    ConfigError if a different shutdown is open.
+    Once its request is stored, `run` and `rebalance` refuse until the owner resumes. An open
+    shutdown takes another `send_to`. Raises Refused for a `send_to` that the owner has not
+    confirmed, ConfigError if a different shutdown is open.
     """
     agent = Agent(agent.context.without_venue_waits)
     context = agent.context
     payout_address = None if send_to is None else parse_address(send_to, "--send-to")
     request = _find_open_stop(agent, to_stable, payout_address)
+    if payout_address is not None:
+        table.require_confirmed_address(payout_address, context.payout_addresses)
     if request is not None:
         to_stable = request.sells_everything
-        payout_address = request.to
+        payout_address = payout_address or request.to
+        request = replace(request, to=payout_address)
     preview = _plan_shutdown(agent, to_stable, payout_address)
     if not send:
         return preview
@@ -169,6 +173,8 @@ def stop(
             to_stable,
             preview.step_input.snapshot.head.timestamp_s,
         )
+    else:
+        context.store.requests.redirect(request.id, payout_address)
     with wiring.open_transactor(context, lambda _: True, progress) as transactor:
         report = _Shutdown(agent, transactor, request, preview).execute()
     update_ledger(context.store, report.step_input, is_forced=True)  # no later cycle would
@@ -178,16 +184,15 @@ def stop(
 def _find_open_stop(
     agent: Agent, to_stable: bool, payout_address: str | None
 ) -> OwnerRequest | None:
-    """Return the open shutdown, if any. Raises ConfigError if it differs from the requested one."""
+    """Return the open shutdown, if any. Raises ConfigError if the requested one sells or pays what
+    it does not.
+    """
     open_request = agent.context.store.requests.active_stop()
     if open_request is None or open_request.state is not RequestState.OPEN:
         return None
-    if (to_stable or payout_address is not None) and (
-        open_request.sells_everything,
-        open_request.to,
-    ) != (
-        to_stable,
-        payout_address,
+    if to_stable and (
+        not open_request.sells_everything
+        or (payout_address is None and open_request.to is not None)
     ):
         raise ConfigError(
             "another stop is in progress",

@@ -135,21 +135,30 @@ def test_unknown_request_is_refused(store: Store, change: Callable[[RequestStore
 @pytest.mark.parametrize(
     ("kind", "end_state"),
     [
-        pytest.param(RequestKind.STOP, None, id="open stop"),
+        pytest.param(RequestKind.STOP, DONE, id="stop that is done"),
+        pytest.param(RequestKind.STOP, RELEASED, id="resumed stop"),
         pytest.param(RequestKind.WITHDRAW, DONE, id="paid withdrawal"),
         pytest.param(RequestKind.WITHDRAW, RELEASED, id="released withdrawal"),
     ],
 )
-def test_only_an_open_withdrawal_changes_its_terms(store: Store, kind: RequestKind, end_state: RequestState | None) -> None:
+def test_ended_request__does_not_change_its_terms(store: Store, kind: RequestKind, end_state: RequestState) -> None:
     number = store.requests.record(kind, (), OTHER, True, START_S).id
-    if end_state is not None:
-        store.requests.end(number, end_state, START_S)
+    store.requests.end(number, end_state, START_S)
     before = store.requests.newest()
 
     store.requests.redirect(number, WALLET)
     store.requests.record_progress(number, PARTS)
 
     assert store.requests.newest() == before
+
+
+def test_open_stop__changes_its_address_alone(store: Store) -> None:
+    open_stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
+
+    store.requests.redirect(open_stop.id, WALLET)
+    store.requests.record_progress(open_stop.id, PARTS)
+
+    assert store.requests.newest() == (replace(open_stop, to=WALLET),)
 
 
 @pytest.mark.parametrize(
