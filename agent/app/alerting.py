@@ -423,8 +423,8 @@ def _unsanitized_alerts(
 
 
 def _order_alerts(portfolio: Portfolio, orders: Iterable[ConditionalOrder]) -> Iterator[Alert]:
-    """Yield an alert for each fired order, active until the order is armed again. A price alert has
-    a key of its own each time it fires, and is not repeated.
+    """Yield an alert for each fired order, active until the order is armed again. An exit or price
+    alert has a key of its own each time it fires; a price alert is not repeated.
     """
     for order in orders:
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
@@ -439,9 +439,10 @@ def _order_alerts(portfolio: Portfolio, orders: Iterable[ConditionalOrder]) -> I
             fired_text = f" at {conditional_orders.format_order_price(portfolio, order.token, order.event_price)}"
         advice = "trimtab orders arm re-arms it" if order.is_exit else "the asset may be bought"
         order_label = conditional_orders.order_name(portfolio, order.terms)
+        firing_key = f":{order.since_s}" if order.is_exit else ""
         yield Alert(
             AlertKind.ORDER,
-            f"order:{order.token}:{order.kind.value}",
+            f"order:{order.token}:{order.kind.value}{firing_key}",
             f"Fired: {order_label}{fired_text}; {advice}.",
             True,
         )

@@ -117,8 +117,8 @@ class ConditionalOrder:
 
     `base_price` is the price from which `share_bps` counts, `highest_price` the highest confirmed
     price of a trailing stop, `event_price` the price at which the order fired or closed (None: not
-    yet), `since_s` the chain time of the last change of stage. Prices of the portfolio are its NAV
-    per share, 1 at the start.
+    yet), `since_s` the chain time of the last change of stage, of a sold exit that of its firing.
+    Prices of the portfolio are its NAV per share, 1 at the start.
     """
 
     token: str

@@ -694,4 +694,4 @@ def _done_if_sold(
     )
     if has_remainder or not drifts:
         return order
-    return replace(order, stage=OrderStage.DONE, since_s=step.snapshot.head.timestamp_s)
+    return replace(order, stage=OrderStage.DONE)

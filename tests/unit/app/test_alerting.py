@@ -29,6 +29,7 @@ from agent.layers.tax.state import TaxState
 from agent.model import (
     Alert,
     AlertKind,
+    AlertState,
     AssetDrift,
     ConditionalOrder,
     Every,
@@ -49,6 +50,7 @@ from agent.model import (
     UnreadableItem,
     Verdict,
 )
+from agent.observe.notify import AlertRules, decide_alerts
 from agent.planning.planner import plan
 from agent.policy.decide import decide, hard_pause_result
 from agent.policy.drift import band_edge_prices
@@ -269,11 +271,38 @@ def test_order__is_reported_from_its_firing_until_armed_anew(stage: OrderStage) 
     if stage not in (OrderStage.FIRED, OrderStage.DONE):
         assert AlertKind.ORDER not in alert_texts
         return
-    assert alert_texts[AlertKind.ORDER].key == f"order:{weth.address}:stop_loss"
+    assert alert_texts[AlertKind.ORDER].key == f"order:{weth.address}:stop_loss:5"
     assert alert_texts[AlertKind.ORDER].is_lasting
     assert "WETH" in alert_texts[AlertKind.ORDER].text
     assert "1500" in alert_texts[AlertKind.ORDER].text.replace(",", "")
     assert AlertKind.ORDER in covered_kinds(outcome(step))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message_count"),
+    [
+        (OrderKind.STOP_LOSS, 2),
+        (OrderKind.TAKE_PROFIT, 2),
+        (OrderKind.TRAILING_STOP, 2),
+        pytest.param(OrderKind.ENTRY, 1, id="entry closes and opens by itself"),
+    ],
+)
+def test_exit_armed_and_fired_again__is_a_message_of_its_own(kind: OrderKind, message_count: int) -> None:
+    """No cycle sees the order armed: it fires in the cycle after trimtab orders arm."""
+    weth = token("WETH")
+    terms = OrderTerms(weth.address, kind, share_bps=1_000)
+    order = ConditionalOrder(weth.address, kind, OrderStage.FIRED, terms, 5, event_price=unit_price(weth, 1_500, token("USDC")))
+    sold_order = replace(order, stage=OrderStage.DONE)
+    rules = AlertRules(frozenset(AlertKind), cooldown_s=21_600)
+    states: dict[str, AlertState] = {}
+    texts = []
+    for now_s, seen_order in ((5, order), (17, sold_order), (29, replace(order, since_s=29))):
+        cycle_outcome = outcome(with_history(step_input(), states=(seen_order,)))
+        order_alerts = [alert for alert in alerts(cycle_outcome, CALM) if alert.kind is AlertKind.ORDER]
+        decision = decide_alerts(tuple(states.values()), order_alerts, frozenset(AlertKind), now_s, rules)
+        states |= {state.key: state for state in decision.changed_states}
+        texts += [state.text for state in decision.to_send]
+    assert len(texts) == message_count, texts
 
 
 def test_refusal__names_its_guards_with_plain_figures() -> None:

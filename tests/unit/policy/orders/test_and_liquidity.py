@@ -89,6 +89,7 @@ def test_exit_leaves_liquidity_without_a_target_or_sound_pool(step: StepInput) -
 )
 def test_exit_is_done_once_its_liquidity_is(step: StepInput, stage: OrderStage) -> None:
     assert step.history.orders.states[0].stage is stage
+    assert step.history.orders.states[0].since_s == FIRED.since_s
 
 
 def test_sold_token_is_not_provided() -> None:
