@@ -34,7 +34,7 @@ from agent.app.records.cycle_report import (
 from agent.app.records.digest import digest_alert, digest_key
 from agent.app.records.run_report import RunRecorder, pause_reason
 from agent.config.redaction import config_diff
-from agent.config.secrets.known import secrets_of
+from agent.config.secrets.known import read_unset_variables, secrets_of
 from agent.config.tables.fields import parse_duration_s
 from agent.errors import EXIT_HUNG, ConfigError, PassingFault, TrimtabError, internal_error
 from agent.execution.executor import AwaitingExternalSignature
@@ -181,6 +181,8 @@ class RunEventHandler:
     is_fault_alert_queued: bool = False
     """Whether an alert about these cycles was queued without the store."""
     unrecorded_reason: str = ""
+    targets_note: str = ""
+    """Why the targets of an edited [alerts] are not in use, until the screen shows it."""
     config_changes: tuple[str, ...] = ()
     """Changed lines of a newly adopted config, until the screen shows them."""
     control_notes: tuple[str, ...] = ()
@@ -201,6 +203,7 @@ class RunEventHandler:
     def __post_init__(self) -> None:
         self._last_config = self.agent.context.loaded_config
         self._last_alerts = self.agent.context.config.alerts
+        self._targets_fault = ""
         self.control_log_end, _ = self.agent.context.store.controls.log_number_and_time()
 
     def on_stage(self, stage: str) -> None:
@@ -321,10 +324,11 @@ class RunEventHandler:
 
     def _take_up_targets(self, _: StepOutcome | TrimtabError) -> None:
         """Open the targets of an edited [alerts]. Those before keep what is queued for them, also
-        the report of the edit, and stay in use if one of the new ones cannot be opened.
+        the report of the edit, and stay in use while one of the new ones cannot be opened; each
+        cycle tries again.
         """
         alerts_table = self.agent.context.config.alerts
-        if alerts_table == self._last_alerts:
+        if alerts_table == self._last_alerts and not self._targets_fault:
             return
         self.redactor.add(secrets_of(self.agent.context.loaded_config))
         former_notifier = self.alert_notifier
@@ -332,9 +336,15 @@ class RunEventHandler:
             self.alert_notifier = self.open_notifier()
         except ConfigError as error:
             self._last_alerts = alerts_table
-            self.log.error("alert targets not taken up", **error_fields(error))
+            if error.message != self._targets_fault:
+                self._targets_fault = error.message
+                self.targets_note = (
+                    f"Alert targets not taken up: {error.message}; each cycle tries again"
+                )
+                self.log.error("alert targets not taken up", **error_fields(error))
             return
         self._last_alerts = alerts_table
+        self._targets_fault = ""
         if former_notifier is not None:
             former_notifier.close()
         if self.alert_notifier is not None:
@@ -455,6 +465,8 @@ class RunEventHandler:
         if self.config_changes:
             screen_notes += (f"Now running the edited config: {'; '.join(self.config_changes)}",)
         screen_notes += self.control_notes
+        if self.targets_note:
+            screen_notes += (self.targets_note,)
         if self.proposal_note:
             screen_notes += (self.proposal_note,)
         if self.plan_waits:
@@ -463,6 +475,7 @@ class RunEventHandler:
             screen_notes += (self.unrecorded_reason,)
         self.config_changes = ()
         self.control_notes = ()
+        self.targets_note = ""
         self.proposal_note = ""
         self.plan_waits = False
         self.unrecorded_reason = ""
@@ -577,9 +590,12 @@ def event_handler(
         if on_paper:
             return None
         context = agent.context
-        return alert_channels.open_notifier(
-            context.config.alerts, context.store.alerts, on_failed_delivery
+        alerts_table = context.config.alerts
+        read_unset_variables(
+            context.loaded_config, (target.url_env for target in alerts_table.targets)
         )
+        surroundings.redactor.add(secrets_of(context.loaded_config))
+        return alert_channels.open_notifier(alerts_table, context.store.alerts, on_failed_delivery)
 
     heartbeat = None
     if not on_paper and (heartbeat_url := service_table.read_heartbeat_url()) is not None:

@@ -33,7 +33,7 @@ class LoadedConfig:
 
     `digest` is the SHA-256 of the file's bytes, `toml_values` the parsed TOML. `is_paper` selects
     the paper store and excludes signing. `variables` are those of the environment and of .env
-    beside the file, as they were when it was loaded.
+    beside the file, as they were when it was loaded, or when `read_unset_variables` added them.
     """
 
     config: Config

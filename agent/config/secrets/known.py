@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.config.secrets.env_file import referenced_env_variables
+from agent.config.secrets.env_file import read_variables, referenced_env_variables
 from agent.foreign_text import key_like_texts
 from agent.key_variables import holds_key, named_key_variables
 from agent.observe.logs import Redactor
@@ -22,6 +22,20 @@ _unread_config_by_path: dict[Path, LoadedConfig] = {}
 def remember_secrets(loaded_config: LoadedConfig) -> None:
     """Let the errors of this process hide the secrets of a config."""
     _unread_config_by_path[loaded_config.path] = loaded_config
+
+
+def read_unset_variables(loaded_config: LoadedConfig, names: Iterable[str]) -> None:
+    """Add those of the variables that were not set when the config was loaded and are set by now.
+    Raises ConfigError as `read_variables` does.
+    """
+    unset_names = set(names) - loaded_config.variables.keys()
+    if unset_names:
+        key_names = named_key_variables(loaded_config.toml_values)
+        variables = read_variables(loaded_config.path.parent, unset_names, key_names)
+        loaded_config.variables.update(
+            (name, value) for name, value in variables.items() if name in unset_names
+        )
+        remember_secrets(loaded_config)
 
 
 def without_known_secrets(text: str) -> str:

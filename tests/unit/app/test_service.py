@@ -300,8 +300,32 @@ def test_edited_targets__that_cannot_open__leave_the_old(world: World, monkeypat
     monkeypatch.setattr(run_service, "secrets_of", lambda _: [])
     edit_targets(world, ConfigError("alerts.targets.url_env: environment variable P is not set"))
     world.cycle(CALM)
+    world.cycle(CALM)
     assert (world.handler.alert_notifier, world.notifier.calls) == (world.notifier, [])
     assert world.log.events.count("alert targets not taken up") == 1
+    assert world.handler.pop_screen_notes() == (
+        "Alert targets not taken up: alerts.targets.url_env: environment variable P is not set; each cycle tries again",
+    )
+    edit_targets(world, ConfigError(".env: other users can read it"))
+    world.cycle(CALM)
+    assert world.log.events.count("alert targets not taken up") == 2, "another reason"
+
+
+@pytest.mark.parametrize("has_former_targets", [True, False])
+def test_edited_targets__are_taken_up_once_their_variable_is_set(
+    world: World, monkeypatch: pytest.MonkeyPatch, has_former_targets: bool
+) -> None:
+    monkeypatch.setattr(run_service, "secrets_of", lambda _: [])
+    if not has_former_targets:
+        world.handler.alert_notifier = None
+    edit_targets(world, ConfigError("alerts.targets.url_env: environment variable P is not set"))
+    world.cycle(CALM)
+    new_notifier = FakeNotifier()
+    world.handler.open_notifier = lambda: new_notifier  # type: ignore[assignment,return-value]  # a fake
+    world.cycle(CALM)
+    assert world.handler.alert_notifier is new_notifier
+    world.cycle(CALM)
+    assert new_notifier.calls == ["enqueue"]
 
 
 @pytest.mark.parametrize("is_store_broken", [False, True])

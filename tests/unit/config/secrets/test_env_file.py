@@ -21,7 +21,7 @@ from agent.config.load import load_config, load_config_text
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.env_file import read_variables, referenced_env_variables
 from agent.config.secrets.key_sources import agent_key_source, key_source
-from agent.config.secrets.known import secrets_of
+from agent.config.secrets.known import read_unset_variables, secrets_of, without_known_secrets
 from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError
 from agent.signing.keys import load_key
@@ -54,6 +54,26 @@ def test_what_the_config_names_is_taken_from_the_file_beside_it(tmp_path: Path) 
     path = beside(tmp_path, f'# endpoints\nRPC_A=https://a.example/{CANARY}\nexport RPC_B="https://b.example/x y"\n\n')
     rpc = load_config(path).config.chain.rpc
     assert [endpoint.read_url() for endpoint in rpc] == [f"https://a.example/{CANARY}", "https://b.example/x y"]
+
+
+def test_variable_that_was_not_set__is_read_again(tmp_path: Path) -> None:
+    path = beside(tmp_path, "RPC_A=https://a.example\n")
+    loaded_config = load_config(path)
+    read_unset_variables(loaded_config, ["RPC_B"])
+    assert loaded_config.variables == {"RPC_A": "https://a.example"}
+    beside(tmp_path, f"RPC_A=https://other.example\nRPC_B=https://{CANARY}.example\nTRIMTAB_KEYSTORE_PASSWORD=p\n")
+    read_unset_variables(loaded_config, ["RPC_A", "RPC_B"])
+    assert [endpoint.read_url() for endpoint in loaded_config.config.chain.rpc] == ["https://a.example", f"https://{CANARY}.example"]
+    assert "TRIMTAB_KEYSTORE_PASSWORD" not in loaded_config.variables
+    assert CANARY not in without_known_secrets(f"https://{CANARY}.example")
+
+
+def test_variable_that_was_not_set__is_not_read_from_an_open_file(tmp_path: Path) -> None:
+    loaded_config = load_config(beside(tmp_path, "RPC_A=https://a.example\n"))
+    beside(tmp_path, "RPC_B=https://b.example\n", mode=0o644)
+    with pytest.raises(ConfigError, match=r"\.env"):
+        read_unset_variables(loaded_config, ["RPC_B"])
+    assert "RPC_B" not in loaded_config.variables
 
 
 def test_the_environment_wins(tmp_path: Path) -> None:
