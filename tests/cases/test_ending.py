@@ -122,6 +122,7 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(chain: LocalChain, tm
         assert [payment.token for payment in looked.payments] == [chain.tokens["USDC"].address]
         done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
         assert (done.state, done.unpaid_holding_texts) == ("stopped", ()), done.reason
+        assert re.search("allowances; [0-9.]+ of native coin for gas stays in the wallet; trimtab resume", done.reason), done.reason
         after = purse(chain)
         assert after.raw["USDC"] == 0
         assert after.raw["WETH"] < 1_000

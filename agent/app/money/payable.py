@@ -10,7 +10,7 @@ from agent.model import Payment, Portfolio, Snapshot, StepInput
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import cash_limit, transfers
 from agent.reference import ReferencePrices, reference_prices
-from agent.units import NATIVE
+from agent.units import NATIVE, decimal_text, shortened_text
 
 PAYOUT_GAS = 60_000
 """Gas units of one payout; a payment below its gas cost is not sent."""
@@ -55,6 +55,25 @@ def payments_of_free_holdings(step: StepInput) -> tuple[Payment, ...]:
         if payment.raw > 0
         and _exceeds_gas(step.snapshot, step.portfolio, reference_prices(step), payment)
     )
+
+
+def kept_back_text(step: StepInput) -> str:
+    """Return what a shutdown never pays out, in whole coins: gas money and reserves; empty without
+    any.
+    """
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    kept_texts = [
+        f"{decimal_text(kept_raw, asset.token.decimals)} {asset.token.label} of reserve"
+        for asset in step.portfolio.assets
+        if (kept_raw := min(raw_by_token.get(asset.token.address, 0), asset.reserve_raw)) > 0
+    ]
+    if step.snapshot.native_wei > 0:
+        kept_texts.insert(
+            0, f"{shortened_text(step.snapshot.native_wei, 18)} of native coin for gas"
+        )
+    if not kept_texts:
+        return ""
+    return f"{', '.join(kept_texts)} {'stays' if len(kept_texts) == 1 else 'stay'} in the wallet"
 
 
 def _exceeds_gas(

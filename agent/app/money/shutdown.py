@@ -13,7 +13,7 @@ from functools import partial
 from agent import codec, engine, wiring
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress
-from agent.app.money.payable import payable_today, payments_of_free_holdings
+from agent.app.money.payable import kept_back_text, payable_today, payments_of_free_holdings
 from agent.app.money.sales_of_stop import (
     SalesTotal,
     planned_sales,
@@ -322,6 +322,7 @@ class _Shutdown:
                     self._unrevoked_text,
                     self._unsold_text,
                     self._withdrawn_text,
+                    kept_back_text(step) if request.sells_everything or request.to else "",
                     "trimtab resume restarts trading",
                 )
                 if sentence
