@@ -196,7 +196,7 @@ def require_protection(config: Config) -> None:
         raise ValueError(
             f"limits.deposit_auto: {deposit_auto_bps / 100:g} % is above"
             f" {MAX_DEPOSIT_AUTO_BPS / 100:g} %; anyone can send coins: write less, and confirm larger"
-            " deposits with trimtab flows confirm"
+            " deposits with trimtab flows confirm NUMBER"
         )
     if config.limits.slippage is not None and config.limits.slippage >= BPS:
         raise ValueError(

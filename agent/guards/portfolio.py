@@ -302,8 +302,8 @@ BALANCE_JUMP = limit_guard(
     "balance_jump",
     lambda limits: limits.balance_jump_bps,
     balance_jump,
-    "explain the change: trimtab flows, then trimtab flows confirm; an increase is accepted"
-    " after limits.balance_jump_wait",
+    "explain the change: trimtab flows, then trimtab flows confirm NUMBER; an increase is"
+    " accepted after limits.balance_jump_wait",
 )
 MAX_WEIGHT = Guard(
     "max_weight",

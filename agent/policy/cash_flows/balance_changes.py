@@ -528,9 +528,12 @@ def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> 
         until_text += f", or accepted as deposits at {format_time(last_acceptance_s)}"
         if limits.deposit_auto_bps is not None:
             until_text += ", within limits.deposit_auto after two blocks"
+    flow_text = "NUMBER, which trimtab flows lists"
+    if len(blocking_flows) == 1 and blocking_flows[0].id:
+        flow_text = str(blocking_flows[0].id)
     return (
         f"unexplained balance changes{limit_text}: {changes_text}{more_text}; no purchases or rebalances "
-        f"{until_text}: trimtab flows confirm; exits, withdrawals and stop continue"
+        f"{until_text}: trimtab flows confirm {flow_text}; exits, withdrawals and stop continue"
     )
 
 

@@ -201,12 +201,13 @@ def use_cash_remedy(portfolio: Portfolio, cash_flows: CashFlows) -> str:
 
 ABOVE_MAX_LIVE_VALUE = (
     "unexplained, above portfolio.max_live_value; trimtab flows "
-    "confirm, then withdraw it or raise the limit"
+    "confirm NUMBER, then withdraw it or raise the limit"
 )
 MAX_LIVE_VALUE_REMEDY = "withdraw value from the wallet, or raise portfolio.max_live_value"
 ABOVE_USE_CASH = "left alone: above portfolio.use_cash"
 NOT_IN_INVESTMENT = (
-    "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm later"
+    "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm NUMBER"
+    " later"
 )
 
 
