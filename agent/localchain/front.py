@@ -5,6 +5,7 @@ the chain that it stands for.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -22,9 +23,16 @@ AdaptCall = Callable[[str, list[Any]], tuple[str, list[Any]]]
 
 
 class FrontServer(ThreadingHTTPServer):
-    """Server whose queue holds the connections that a starting anvil opens at once."""
+    """Server whose queue holds the connections that a starting anvil opens at once. A client that
+    has gone causes no output.
+    """
 
     request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print the error being handled with its traceback, unless the connection ended."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager
