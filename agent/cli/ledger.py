@@ -235,8 +235,9 @@ def show_pnl(console: Console, document: Document) -> None:
         )
     if unbooked_count := document["not_final"]:
         say(
-            f"Not booked yet: {unbooked_count} mined transactions that are not final. Value, profit and"
-            " withdrawals include them; rebalances, their costs and realised gains do not."
+            f"Not booked yet: {unbooked_count} mined transactions that are not final. Value, profit,"
+            " unrealised gains and withdrawals include them; rebalances, their costs and realised"
+            " gains do not."
         )
     excluded_values = [
         f"{money_text(document[value_key])} {unit} {description}"

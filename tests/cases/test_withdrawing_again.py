@@ -62,6 +62,7 @@ def test_payment_that_is_not_final__is_a_withdrawal_in_the_profit(anvil_chain: L
         (period,) = document["periods"]
         assert (document["not_final"], period["withdrawals"]) == (1, "1000")
         assert abs(Fraction(period["profit"])) < 5, "gas alone"
+        assert abs(Fraction(document["unrealised"])) < 5
 
 
 def test_shares_and_reserves_are_not_withdrawn_again(chain: LocalChain, tmp_path: Path) -> None:

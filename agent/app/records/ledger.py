@@ -184,14 +184,21 @@ class LedgerData:
             )
         return self.lot_runs[run_key]
 
-    def entries_with_payouts(self) -> tuple[Entry, ...]:
-        """Return the entries, and those of payouts that are mined and not final, in chain order: a
-        valuation of their block is without their amounts.
+    def with_payouts(self) -> LedgerData:
+        """Return the ledger with the entries of payouts that are mined and not final, up to the newest
+        valuation, which is without their amounts; itself without any.
         """
-        if self.newest_step is None:
-            return self.entries
-        payout_entries = unsettled_payout_entries(self.store, self.newest_step)
-        return tuple(sorted((*self.entries, *payout_entries), key=lambda entry: entry.block))
+        if self.newest_step is None or not self.valuations:
+            return self
+        payout_entries = [
+            entry
+            for entry in unsettled_payout_entries(self.store, self.newest_step)
+            if entry.block <= self.valuations[-1].block
+        ]
+        if not payout_entries:
+            return self
+        entries = sorted((*self.entries, *payout_entries), key=lambda entry: entry.block)
+        return replace(self, entries=tuple(entries), lot_runs={})
 
 
 @contextmanager
@@ -283,7 +290,7 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
     opening_tokens = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
     sampled_blocks = [valuation.block for valuation in sampled_valuations]
     hold_value_by_block = hold_values(
-        ledger.entries_with_payouts(), valuations, opening_tokens, frozenset(sampled_blocks)
+        ledger.with_payouts().entries, valuations, opening_tokens, frozenset(sampled_blocks)
     )
     rebalance_blocks = {
         entry.block
@@ -329,9 +336,16 @@ def _profit_document(
         period_kind, first_valuation.chain_s, last_valuation.chain_s
     )[-min(period_count, MAX_PERIODS) :]
     opening_tokens = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
-    entries = ledger.entries_with_payouts()
+    paid_ledger = ledger.with_payouts()
     performances = [
-        performance(entries, ledger.valuations, start_s, end_s, benchmark_token, opening_tokens)
+        performance(
+            paid_ledger.entries,
+            ledger.valuations,
+            start_s,
+            end_s,
+            benchmark_token,
+            opening_tokens,
+        )
         for start_s, end_s in period_bounds_s
     ]
     # one run serves all periods: later disposals do not change earlier gains
@@ -357,7 +371,7 @@ def _profit_document(
             ledger, last_valuation.reserved_value - last_valuation.gas_money_value
         ),
         "periods": period_documents,
-        "unrealised": _money_text(ledger, _unrealised_gain(ledger, lot_run, last_valuation)),
+        "unrealised": _money_text(ledger, _unrealised_gain(paid_ledger)),
         "method": lot_run.lots.method.value,
         "unpriced": sorted(lot_run.unpriced_entries),
         "tax": _tax_years(ledger),
@@ -600,12 +614,14 @@ def _rate_warning(ledger: LedgerData) -> str:
     )
 
 
-def _unrealised_gain(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuation) -> Value:
+def _unrealised_gain(ledger: LedgerData) -> Value:
     """Return the value of the holdings less the cost of their lots, without gas money. Positions
     count with their current amounts, the margin account with its deposits, since its profit is
     reported separately.
     """
+    lot_run = ledger.lot_run(numeraire_only=True)
     holding_lots, _ = split_gas_money(lot_run.open_lots(), ledger)
+    valuation = ledger.valuations[-1]
     lots_cost = sum((lot.cost for lot in holding_lots), Fraction(0))
     value_without_gas = valuation.value - valuation.gas_money_value
     if (collateral := valuation.collateral) is not None:
@@ -650,11 +666,12 @@ def split_gas_money(
 
 
 def _unbooked_receipts(ledger: LedgerData) -> list[Receipt]:
-    """Return the receipts of transactions that are mined but not final."""
+    """Return the receipts of transactions that are mined but have no entry in this ledger."""
+    entry_ids = {entry.id for entry in ledger.entries}
     return [
         intent.receipt
         for intent in ledger.store.ledger.unsettled_intents()
-        if intent.receipt is not None
+        if intent.receipt is not None and intent.id not in entry_ids
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.accounting.entries import OPENING, TRADING, WALLET, EntryPrices, SettledTransaction, trade_entry
+from agent.accounting.entries import OPENING, TRADING, WALLET, EntryPrices, SettledTransaction, payout_entry, trade_entry
 from agent.accounting.export import TokenNames
 from agent.app.documents.records import LotsDocument
 from agent.app.records import digest, ledger
@@ -107,12 +107,46 @@ def test_unbooked_gas__is_no_lot_of_the_wrapped_coin() -> None:
     valued = _with_gas(5, _at(1, 1), 2, 200, 100)
     gas = replace(valued.holdings[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
     ledger_document = _ledger(entries, (replace(valued, holdings=(*valued.holdings[:-1], gas)),))
-    paid = [SimpleNamespace(receipt=Receipt("0x", 1, block, "0x", 1, 3 * COIN, ())) for block in (5, 6)]
+    paid = [SimpleNamespace(id=f"p{block}", receipt=Receipt("0x", 1, block, "0x", 1, 3 * COIN, ())) for block in (5, 6)]
     ledger_document.store.ledger.unsettled_intents = lambda: (*paid, SimpleNamespace(receipt=None))  # type: ignore[method-assign,return-value,assignment]  # intents
     lots = ledger.lots_document(ledger_document)
     weth = next(asset for asset in lots["assets"] if asset["symbol"] == "WETH")
     assert (weth["amount"], weth["cost"]) == ("2", "200")
     assert lots["not_final"] == 2
+
+
+@pytest.mark.parametrize(
+    ("weth", "usdc", "payout_block", "unrealised"),
+    [
+        pytest.param(0, 50, 2, "100", id="cash"),
+        pytest.param(1, 100, 2, "50", id="a share of everything"),
+        pytest.param(2, 200, 2, "0", id="everything"),
+        pytest.param(0, 50, 3, "100", id="after the valuation"),
+    ],
+)
+def test_a_payout_that_is_not_final_is_no_unrealised_loss(
+    monkeypatch: pytest.MonkeyPatch, weth: int, usdc: int, payout_block: int, unrealised: str
+) -> None:
+    """2 WETH at 100, 200 USDC and gas money; WETH is worth 150 when a payout is mined, whose gas is 3 coins."""
+    is_valued = payout_block == 2
+    newest = _with_gas(2, _at(1, 10), 2 - weth, 200 - usdc, 150) if is_valued else _with_gas(2, _at(1, 10), 2, 200, 150)
+    if is_valued:
+        gas = replace(newest.holdings[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
+        newest = replace(newest, value=newest.value - 450 * DOLLAR, holdings=(*newest.holdings[:-1], gas))
+    prices = EntryPrices({WETH.address: Fraction(150 * DOLLAR, COIN), USDC.address: Fraction(1)}, WETH.address)
+    change = SettledTransaction("p", payout_block, _at(1, 10), "", "", {WETH.address: -weth * COIN, USDC.address: -usdc * DOLLAR}, 3 * COIN)
+    payout = payout_entry(change, prices, {WETH.address, USDC.address, NATIVE})
+    intent = SimpleNamespace(id="p", receipt=Receipt("0x", 1, payout_block, "0x", 1, 3 * COIN, ()))
+    ledger_document = _ledger((_opened(1_000),), (_with_gas(1, _at(1, 1), 2, 200, 100), newest))
+    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=lambda: (intent,)), day_counts=_NO_EVENTS.day_counts)
+    monkeypatch.setattr(ledger, "unsettled_payout_entries", lambda *_: (payout,))
+    monkeypatch.setattr(ledger, "margin_account", lambda _: None)
+    step: Any = SimpleNamespace(snapshot=None)
+    profit = ledger.newest_pnl(replace(ledger_document, store=store, newest_step=step), ("all",))["all"]
+    assert (profit["unrealised"], profit["not_final"]) == (unrealised, 1)
+    booked = replace(ledger_document, entries=(*ledger_document.entries, payout), lot_runs={})
+    if is_valued:
+        assert ledger.newest_pnl(booked, ("all",))["all"]["unrealised"] == unrealised
 
 
 def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
