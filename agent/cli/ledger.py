@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Annotated
 
 import typer
@@ -228,6 +229,7 @@ def show_pnl(console: Console, document: Document) -> None:
                 {"from": lambda period: period["from"][:10]},
             )
         )
+        say(_start_text(document["periods"], unit))
     else:
         say(
             f"No profit or loss yet: {document['why_empty']}. Try again later: trimtab pnl --now,"
@@ -262,6 +264,17 @@ def show_pnl(console: Console, document: Document) -> None:
                 "yellow",
             )
         )
+
+
+def _start_text(periods: Sequence[Document], unit: str) -> str:
+    """Return the value before the first period, and what gas money paid in all: with the flows of the
+    table they make its profit add up.
+    """
+    start_text = f"Value at the start, {periods[0]['from'][:10]}: {money_text(periods[0]['start_value'])} {unit}"
+    from_gas_money = sum(Decimal(period["from_gas_money"]) for period in periods)
+    if from_gas_money:
+        start_text += f"; from gas money: {money_text(f'{from_gas_money:f}')} {unit}"
+    return f"{start_text}."
 
 
 def _show_taxes(console: Console, document: Document) -> None:

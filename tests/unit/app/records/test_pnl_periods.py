@@ -237,6 +237,33 @@ def _exchanged(name: str, block: int, at_s: int, weth: int, usdc: int) -> Entry:
     return entry
 
 
+@pytest.mark.parametrize(
+    ("paid", "gas", "words"),
+    [
+        pytest.param(0, 0, "Value at the start, 2026-01-01: 200 USDC.", id="no flow"),
+        pytest.param(250, 0, "Value at the start, 2026-01-01: 200 USDC.", id="all paid out"),
+        pytest.param(250, 3, "Value at the start, 2026-01-01: 200 USDC; from gas money: 450 USDC.", id="gas money"),
+    ],
+)
+def test_value_at_the_start__makes_the_profit_add_up(capsys: pytest.CaptureFixture[str], paid: int, gas: int, words: str) -> None:
+    """1 WETH at 100 and 100 USDC; at 50 dollars more all is paid out, or nothing."""
+    change = SettledTransaction("p", 2, _at(1, 10), "", "", {WETH.address: -COIN, USDC.address: -100 * DOLLAR}, gas * COIN)
+    prices = EntryPrices({WETH.address: Fraction(150 * DOLLAR, COIN), USDC.address: Fraction(1)}, WETH.address)
+    payout = payout_entry(change, prices, {WETH.address, USDC.address, NATIVE})
+    opening = _opening([(WETH.address, COIN, 100), (USDC.address, 100 * DOLLAR, 100), (NATIVE, 1_000 * COIN, 100_000)])
+    values = [_with_gas(1, _at(1, 1), 1, 100, 100), _with_gas(2, _at(1, 10), 0 if paid else 1, 0 if paid else 100, 150)]
+    gas_money = values[1].holdings[-1]
+    left = replace(gas_money, wallet_raw=gas_money.wallet_raw - gas * COIN, reserved_raw=gas_money.reserved_raw - gas * COIN)
+    values[1] = replace(values[1], value=values[1].value - gas * 150 * DOLLAR, holdings=(*values[1].holdings[:-1], left))
+    profit = ledger.newest_pnl(_ledger((opening, *([payout] if paid else [])), tuple(values)), ("all",))["all"]
+    commands.show_pnl(out, profit)
+    assert words in " ".join(capsys.readouterr().out.split())
+    (whole,) = profit["periods"]
+    assert Fraction(whole["start_value"]) - paid + Fraction(whole["from_gas_money"]) + Fraction(whole["profit"]) == Fraction(
+        whole["end_value"]
+    )
+
+
 def test_cash_start__makes_rebalancing_its_cost() -> None:
     """200 dollars at targets of 50/50. 1 WETH at 100 is bought for 101, and its price rises to 150."""
     bought = _exchanged("a", 2, _at(1, 10), COIN, -101 * DOLLAR)
