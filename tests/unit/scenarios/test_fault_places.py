@@ -103,7 +103,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "transaction or message that the key's library": (
         "signing/secret.py::AgentPrivateKey.sign_message",
         "signing/secret.py::PrivateKey._sign_typed_data",
-        "signing/secret.py::PrivateKey.sign",
+        "signing/secret.py::PrivateKey.sign_transaction",
     ),
     "Hyperliquid: account": (
         "venues/hyperliquid/account.py::require_own_margin",
@@ -119,6 +119,7 @@ COMMANDS = frozenset(
         "app/money/hard_pause.py::pause_hard",
         "app/money/proposals.py::SafeProposal.require_signable",
         "app/records/store_copy.py::_create_private",
+        "app/settings/editing.py::_take_back",
         "app/start/units.py::_run_commands",
         "backtest/tune/jobs.py::ResultStore.opened",
         "chain/safe.py::SafeSender.send",

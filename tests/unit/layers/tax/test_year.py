@@ -27,6 +27,7 @@ def planned_gain(token: str, gain: int) -> PlannedGain:
     ],
 )
 def test_sale_with_a_gain_of_two_stays_within_the_year(gas_gain: int, unused_gain: int, is_within: bool) -> None:
-    plan = rebalance_plan(overweight_step(None))
+    step = overweight_step(None)
+    plan = rebalance_plan(step)
     gains = (planned_gain(WETH.address, 2), planned_gain(address("gas"), gas_gain))
-    assert is_within_year(plan, gains, Fraction(unused_gain)) is is_within
+    assert is_within_year(step.portfolio, plan, gains, Fraction(unused_gain)) is is_within
