@@ -192,7 +192,6 @@ _RIGHTS = {
     "table": "SELECT, INSERT, UPDATE, DELETE",
     "sequence": "USAGE",
     "schema": "USAGE, CREATE",
-    "database": "CREATE",
     "function": "EXECUTE",
 }
 """What trimtab needs of each kind of object of PostgreSQL."""
