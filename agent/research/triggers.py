@@ -82,11 +82,11 @@ class FunctionTrigger:
 
     def is_due(self, view: SignalView) -> bool:
         """Return the function's answer. Raises ConfigError unless it is True or False."""
-        asked = AskedFunction(self.function, "trigger")
-        answer = asked.answer(view)
+        asked_function = AskedFunction(self.function, "trigger")
+        answer = asked_function.answer(view)
         if not isinstance(answer, bool | np.bool_):
             words = f"{function_name(self.function)} returned {repr(answer)[:MAX_QUOTED_LENGTH]}"
-            raise asked.error(view, words, "return True, if a rebalance is due, or False")
+            raise asked_function.error(view, words, "return True, if a rebalance is due, or False")
         return bool(answer)
 
 
