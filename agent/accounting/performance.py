@@ -258,13 +258,10 @@ class BuyAndHoldTokens:
 
 
 class HoldPoint(NamedTuple):
-    """Buy and hold at a valuation, before and after the deposit of its block, negative for a
-    withdrawal.
-    """
+    """Buy and hold at a valuation, before and after the deposit or withdrawal of its block."""
 
     valuation: Valuation
     value_before: Value
-    deposited_value: Value
     value_after: Value
 
 
@@ -280,8 +277,9 @@ def hold_points(
     blocks, and at the last valuation.
 
     Unless the portfolio has traded before, its cash buys the basket at the first valuation. Each deposit buys at the
-    targets and reference prices of its block, without cost; each withdrawal takes the same share of
-    every token. Gas money does not count.
+    targets and reference prices of its block, without cost; each withdrawal takes of every token the
+    share that it took of the portfolio, so that neither is overdrawn (modified public market
+    equivalent, Cambridge Associates). Gas money does not count.
     """
     first_valuation = valuations[0]
     raw_by_token = {
@@ -309,13 +307,13 @@ def hold_points(
                 deposited_value, target_bps_by_token, price_by_token, tokens.numeraire
             ).items():
                 raw_by_token[token] = raw_by_token.get(token, Fraction(0)) + bought_raw
-        elif deposited_value < 0 and value_before > 0:
-            kept_share = max(Fraction(0), 1 + deposited_value / value_before)
+        elif deposited_value < 0:
+            kept_value = max(Fraction(0), period.end.managed_value)
+            kept_share = kept_value / (kept_value - deposited_value)
             raw_by_token = {
                 token: quantize(raw * kept_share) for token, raw in raw_by_token.items()
             }
-        value_after = _basket_value(raw_by_token, price_by_token)
-        yield HoldPoint(period.end, value_before, deposited_value, value_after)
+        yield HoldPoint(period.end, value_before, _basket_value(raw_by_token, price_by_token))
 
 
 def buy_and_hold(
@@ -328,17 +326,17 @@ def buy_and_hold(
     """Return (profit, time-weighted return) of buy and hold from the first valuation; see
     `hold_points`.
     """
-    start_value = previous_value = valuations[0].managed_value
+    previous_value = valuations[0].managed_value
     growth_factor = Fraction(1)
-    inflow = Fraction(0)
-    has_return = start_value > 0
+    profit = Fraction(0)
+    has_return = previous_value > 0
     for hold_point in hold_points(valuations, cash_flows, tokens, has_traded=has_traded):
         if previous_value > 0:
             growth_factor = quantize(growth_factor * hold_point.value_before / previous_value)
             has_return = True
-        inflow += hold_point.deposited_value
+        profit += hold_point.value_before - previous_value
         previous_value = hold_point.value_after
-    return previous_value - start_value - inflow, growth_factor - 1 if has_return else None
+    return profit, growth_factor - 1 if has_return else None
 
 
 def hold_values(

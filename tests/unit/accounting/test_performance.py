@@ -231,6 +231,36 @@ def test_a_withdrawal_takes_its_share_of_everything_that_is_held() -> None:
     assert profit == Fraction(75 * 2 + 75) - 200 + 50
 
 
+@pytest.mark.parametrize(
+    ("weth", "usdc", "effect"),
+    [
+        pytest.param(1, 130, 30, id="more than holding has"),
+        pytest.param(1, 70, -30, id="less than holding has"),
+        pytest.param(1, 100, 0, id="as much as holding has"),
+    ],
+)
+def test_payout_of_everything__keeps_the_effect_of_rebalancing(weth: int, usdc: int, effect: int) -> None:
+    """1 WETH and 100 USDC at 100. Rebalancing gains `effect` before all is paid out at 150, WETH moves to 300, and 300 come."""
+    paid = weth * 150 + usdc
+    valuations = [at(1, 1, 100, 100), at(2, weth, usdc, 150), at(3, 0, 0, 150), at(4, 0, 0, 300), at(5, 0, 300, 300)]
+    between = [replace(trade_of(0), block=1), flow(3, -paid), flow(5, 300)]
+    for end_s in range(3, 7):
+        measured = performance(between, valuations, 0, end_s * DAY_S, USDC, OPENING)
+        assert (measured.profit, measured.hold_profit, measured.rebalancing_premium) == (50 + effect, 50, effect)
+        assert measured.hold_return == Fraction(1, 4)
+    assert hold_values(between, valuations, OPENING, {3, 4}) == {1: 200, 3: 0, 4: 0, 5: 300}
+
+
+@pytest.mark.parametrize("paid", [140, 240, 279])
+def test_payout_of_a_part__takes_the_same_share_of_holding(paid: int) -> None:
+    """1 WETH and 100 USDC at 100, and 30 are gained: at 150 the portfolio has 280, and holding 250."""
+    valuations = [at(1, 1, 100, 100), at(2, 1, 130, 150), at(3, 0, 280 - paid, 150)]
+    between = [replace(trade_of(0), block=1), flow(3, -paid)]
+    measured = performance(between, valuations, 0, 9 * DAY_S, USDC, OPENING)
+    assert (measured.rebalancing_premium, measured.hold_return) == (30, Fraction(1, 4))
+    assert hold_values(between, valuations, OPENING, {3})[3] == pytest.approx(Fraction(250 * (280 - paid), 280))
+
+
 def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
     wallet = Wallet()
     entry = entries.trade_entry(wallet.change({WETH: -(10**18), USDC: 1_900 * 10**6}, 0), wallet.prices(), COUNTED, {})
