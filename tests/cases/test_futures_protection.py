@@ -437,14 +437,15 @@ def test_an_order_that_cannot_go_holds_up_no_other_of_its_action(
         server.move("SOL", "0")
         server.seed("SOL", step="0.1")
         sent = len(actions(server))
+        leverage_after_crash = leverage(server, anvil_chain)
         outcome = step(agent)
-        first, *_ = actions(server)[sent:]
-        assert len(first["orders"]) == 3, outcome.reason
+        reductions = actions(server)[sent:]
+        assert [len(action["orders"]) for action in reductions] == [3, 3], outcome.reason
         assert "SOL" in outcome.reason
-        before = leverage(server, anvil_chain)
+        assert leverage(server, anvil_chain) <= MAX_LEVERAGE < leverage_after_crash
         anvil_chain.node.mine_at(anvil_chain.now_s() + 60)
-        step(agent)
-        assert leverage(server, anvil_chain) < before
+        assert "max_reduction_per_day is used up" in step(agent).reason
+        assert len(actions(server)) == sent + 2
 
 
 def test_order_left_out__reduces_no_other_market_twice(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
