@@ -306,7 +306,7 @@ def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[
     token_by_symbol = {asset.token.symbol: asset.token for asset in portfolio.assets}
     file_label = f"portfolio.weights.supplies: {path.name}"
     try:
-        csv_rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        csv_rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or not a path
         raise ConfigError(
             f"{file_label}: cannot be read: {failure_text(error)}",
@@ -333,7 +333,7 @@ def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[
         as_of = (row.get("as_of") or "").strip()
         source_label = safe_label(path.name, "a file")
         as_of_s = 0
-        if _DATE.fullmatch(as_of):
+        if as_of:
             source_label += f" of {as_of}"
             as_of_s = _day_start_s(as_of, f"{file_label}, line {line_number}")
         token = token_by_symbol[symbol]
@@ -353,6 +353,8 @@ def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[
 
 def _day_start_s(as_of: str, place: str) -> int:
     try:
+        if not _DATE.fullmatch(as_of):
+            raise ValueError(as_of)
         return int(datetime.fromisoformat(as_of).replace(tzinfo=UTC).timestamp())
     except ValueError:
         raise ConfigError(
@@ -362,14 +364,15 @@ def _day_start_s(as_of: str, place: str) -> int:
 
 def _supply_text(row: Mapping[str, str | None]) -> str:
     """Return the supply of a line, or market_cap over price, rounded down to a millionth of a
-    coin.
+    coin; no number if one of them is none.
     """
     supply, market_cap, price = (
         (row.get(column) or "").strip() for column in ("supply", "market_cap", "price")
     )
-    if supply or not (_NUMBER.fullmatch(market_cap) and _NUMBER.fullmatch(price)):
-        return supply or market_cap
-    if not Fraction(price):
+    if supply or not (market_cap or price):
+        return supply
+    are_numbers = bool(_NUMBER.fullmatch(market_cap) and _NUMBER.fullmatch(price))
+    if not are_numbers or not Fraction(price):
         return f"{market_cap} / {price}"
     return f"{Decimal(floor_int(Fraction(market_cap) / Fraction(price) * 10**6)) / 10**6:f}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -155,6 +156,33 @@ def test_supplies_follow_from_market_capitalisation_and_price(tmp_path: Path) ->
     weth, usdc = read_supplies(file, portfolio)
     assert Fraction(weth.raw, 10**18) == Fraction("120333333.333333")
     assert usdc.raw == 75 * 10**15
-    file.write_text("symbol,market_cap,price\nWETH,361000000000,0\n")
-    with pytest.raises(ConfigError):
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        pytest.param("WETH,,361000000000,0,", "'361000000000 / 0' is not a number", id="price of zero"),
+        pytest.param("WETH,,361000000000,,", "'361000000000 / ' is not a number", id="no price"),
+        pytest.param("WETH,,361000000000,$2990,", "'361000000000 / $2990' is not a number", id="price with its unit"),
+        pytest.param('WETH,,361000000000,"2,990.5",', "is not a number", id="price with a comma"),
+        pytest.param("WETH,,,2990,", "' / 2990' is not a number", id="no market capitalisation"),
+        pytest.param("WETH,,,,", "'' is not a number", id="nothing"),
+        pytest.param("WETH,120000000,,,2026/01/01", "as_of '2026/01/01' is not a date", id="date with slashes"),
+        pytest.param("WETH,120000000,,,2026-01-01T00:00:00Z", "is not a date", id="date with a time"),
+        pytest.param("WETH,120000000,,,yesterday", "is not a date", id="a word"),
+        pytest.param("WETH,120000000,,,2026-02-30", "is not a date", id="no such day"),
+    ],
+)
+def test_supply_of_unclear_figures__is_refused(tmp_path: Path, row: str, message: str) -> None:
+    file = tmp_path / "caps.csv"
+    file.write_text(f"symbol,supply,market_cap,price,as_of\n{row}\n")
+    portfolio = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 1, "USDC": 1}).portfolio
+    with pytest.raises(ConfigError, match=re.escape(message)):
         read_supplies(file, portfolio)
+
+
+def test_supplies_with_a_byte_order_mark__are_read(tmp_path: Path) -> None:
+    file = tmp_path / "caps.csv"
+    file.write_text("symbol,supply\nWETH,120000000\n", encoding="utf-8-sig")
+    portfolio = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 1, "USDC": 1}).portfolio
+    assert [supply.raw for supply in read_supplies(file, portfolio)] == [120_000_000 * 10**18]
