@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,10 +15,15 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]{0,30}://", re.IGNORECASE)
 _PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 _RECOVERY_PHRASE = re.compile(r"(?<![A-Za-z])(?:[A-Za-z]+\s+){11}[A-Za-z]")
 SQLITE_PREFIX = "sqlite:///"
+_FILE_HASH_KEY = "sha256"
+_MARK_DIGITS = 4
+"""Too few hex digits to test a guess of the secret, enough to tell an edited one."""
 
 
 def redacted_text(toml_values: Mapping[str, Any]) -> str:
-    """Return canonical TOML of the values with URLs, keys and recovery phrases redacted."""
+    """Return canonical TOML of the values with URLs, keys and recovery phrases redacted: each is
+    replaced by a mark that differs from that of most other secrets.
+    """
     import tomlkit
 
     return tomlkit.dumps(_redacted(toml_values))
@@ -46,19 +52,30 @@ def is_secret(text: str) -> bool:
     return any(pattern.search(text) for pattern in (_URL, _PRIVATE_KEY, _RECOVERY_PHRASE))
 
 
-def _redacted(toml_value: Any) -> Any:
+def is_secret_value(key: str, text: str) -> bool:
+    """Return whether the value of a key looks like a secret. The hash of a file is none."""
+    return key != _FILE_HASH_KEY and is_secret(text)
+
+
+def _redacted(toml_value: Any, key: str = "") -> Any:
     match toml_value:
         case dict():
             return {
-                REDACTED if is_secret(key) else key: _redacted(inner_value)
-                for key, inner_value in toml_value.items()
+                _mark(inner_key) if is_secret(inner_key) else inner_key: _redacted(
+                    inner_value, inner_key
+                )
+                for inner_key, inner_value in toml_value.items()
             }
         case list():
             return [_redacted(inner_value) for inner_value in toml_value]
-        case str() if is_secret(toml_value):
-            return REDACTED
+        case str() if is_secret_value(key, toml_value):
+            return _mark(toml_value)
         case _:
             return toml_value
+
+
+def _mark(secret: str) -> str:
+    return f"(secret {hashlib.sha256(secret.encode()).hexdigest()[:_MARK_DIGITS]})"
 
 
 def _value_lines(toml_text: str) -> list[str]:

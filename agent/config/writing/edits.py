@@ -15,7 +15,7 @@ from tomlkit.items import AoT, Array, Table
 
 from agent import files
 from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS, PRESETS
-from agent.config.redaction import is_secret
+from agent.config.redaction import is_secret_value
 from agent.config.tables.alerts import AlertTargetTable
 from agent.config.tables.fields import OFF, parse_address
 from agent.config.tables.portfolio import NATIVE
@@ -72,7 +72,8 @@ def parse_changes(
     target_pairs = tuple(_pair(assignment, "--target SYMBOL=SHARE") for assignment in targets)
     set_pairs = tuple(_pair(assignment, "--set KEY=VALUE") for assignment in set_options)
     for key, value in set_pairs:
-        if is_secret(value) or key.rpartition(".")[2].endswith("url"):
+        name = key.rpartition(".")[2]
+        if is_secret_value(name, value) or name.endswith("url"):
             raise ConfigError(
                 "--set: a URL or a key is a secret and must not be given on a command line",
                 "name an environment variable (url_env), or write it into the file with trimtab"
@@ -406,9 +407,10 @@ def _require_parsed(edited_text: str, expected_config: dict[str, Any], option: s
 
 
 def write_config(path: Path, config_text: str, file_mode: int | None = None) -> None:
-    """Replace the file's text atomically; without `file_mode` the file keeps its mode. Raises
-    ConfigError.
+    """Replace the file's text atomically, that of its target if it is a symbolic link; without
+    `file_mode` the file keeps its mode. Raises ConfigError.
     """
+    path = path.resolve()
     try:
         if file_mode is None:
             file_mode = path.stat().st_mode & 0o777

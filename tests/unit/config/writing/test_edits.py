@@ -13,7 +13,7 @@ from agent.app.settings.shown import settings_document
 from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.redaction import config_diff, redacted_text
-from agent.config.writing.edits import ConfigChanges, apply_changes, parse_changes
+from agent.config.writing.edits import ConfigChanges, apply_changes, parse_changes, write_config
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from tests.support.bands import with_bands
@@ -229,6 +229,38 @@ def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
     assert "#" not in text_kept
     assert tomllib.loads(text_kept)["limits"] == tomllib.loads(text)["limits"]
     assert tomllib.loads(text_kept)["store"]["url"] == "sqlite:///trimtab.db"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "path"),
+    [
+        pytest.param("https://one.example/key", "https://two.example/key", "execution.submit_url", id="address"),
+        pytest.param("0x" + "a" * 64, "0x" + "b" * 64, "wallet.key_env", id="key"),
+        pytest.param(PHRASE, PHRASE.replace("sausage", "banana"), "wallet.keystore", id="recovery phrase"),
+        pytest.param("a" * 64, "b" * 64, "signals.mine.sha256", id="hash of a file, which is none"),
+    ],
+)
+def test_changed_secret__is_named_by_its_key(before: str, after: str, path: str) -> None:
+    table, _, key = path.rpartition(".")
+    kept_before, kept_after = (redacted_text(tomllib.loads(f'[{table}]\n{key} = "{value}"')) for value in (before, after))
+    removed, added = config_diff(kept_before, kept_after)
+    assert removed.startswith(f'- {path} = "')
+    assert added.startswith(f'+ {path} = "')
+    assert (after in added) == path.endswith("sha256")
+
+
+def test_hash_of_a_file__is_set_on_the_command_line() -> None:
+    assert parse_changes([f"signals.mine.sha256={'a' * 64}"], [], [], []).key_settings == (("signals.mine.sha256", "a" * 64),)
+
+
+def test_config_behind_a_link__stays_behind_it(tmp_path: Path) -> None:
+    config = tmp_path / "etc" / "main.toml"
+    config.parent.mkdir()
+    config.write_text("before")
+    link = tmp_path / "trimtab.toml"
+    link.symlink_to(config)
+    write_config(link, "after")
+    assert (link.is_symlink(), config.read_text()) == (True, "after")
 
 
 def test_versions_are_told_apart_by_the_keys_that_changed() -> None:
