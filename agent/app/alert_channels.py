@@ -77,7 +77,7 @@ def open_subscriptions(
     return [
         ChannelSubscription(
             _open_channel(alerts_table, target, store),
-            _alert_kinds(target.events or alerts_table.events),
+            _alert_kinds(alerts_table.events_of(target)),
         )
         for target in alerts_table.targets
     ]
@@ -269,7 +269,7 @@ def _target_document(
         is_ready = True
     except ConfigError:
         is_ready = False
-    events = list(target.events or alerts_table.events)
+    events = list(alerts_table.events_of(target))
     return fill(
         AlertTargetDocument,
         target_state,

@@ -47,7 +47,7 @@ def unsent_alert_notes(config: Config, level_names: Iterable[str]) -> tuple[str,
     price_event = AlertKind.PRICE.value
     alerts_table = config.alerts
     is_sent = price_event in alerts_table.events and any(
-        price_event in (target.events or alerts_table.events) for target in alerts_table.targets
+        price_event in alerts_table.events_of(target) for target in alerts_table.targets
     )
     price_alert_kinds = tuple(kind.value for kind in PRICE_ALERTS)
     if is_sent or not any(name.startswith(price_alert_kinds) for name in level_names):

@@ -148,6 +148,10 @@ class AlertsTable(ConfigTable):
                 )
         return self
 
+    def events_of(self, target: AlertTargetTable) -> list[Event]:
+        """Return the events that are sent to a target."""
+        return self.events if target.events is None else target.events
+
     def quiet_minutes(self) -> tuple[int, int] | None:
         """Return start and end of quiet hours as minutes of the day; None without quiet hours."""
         hours_match = None if self.quiet is None else _QUIET_HOURS.fullmatch(self.quiet)

@@ -140,6 +140,7 @@ def test_alerts_wait_for_no_entry_and_outlast_an_exit() -> None:
         ({}, False),
         ({"events": ["order"], "targets": [{"name": "a", "url_env": "A"}]}, False),
         ({"targets": [{"name": "a", "url_env": "A", "events": ["order"]}]}, False),
+        ({"targets": [{"name": "a", "url_env": "A", "events": []}]}, False),
         ({"targets": [{"name": "a", "url_env": "A"}]}, True),
     ],
 )
