@@ -136,7 +136,7 @@ def build_reference(
         max_age_s_by_feed=tuple(
             (token.feed, token.feed_max_age)
             for token in config.portfolio.listed_tokens
-            if token.feed and token.feed_max_age
+            if token.feed and token.feed_max_age is not None
         ),
         twap_pools=None if pins is None else tuple(CodeHash(*pin) for pin in pins),
         sequencer_feed=reference_table.sequencer_feed,

@@ -480,8 +480,11 @@ class ReferenceConfig:
         return () if self.sequencer_feed is None else (self.sequencer_feed,)
 
     def max_age_s(self, feed: str) -> int:
-        """Return the maximum age of a round of `feed`, in seconds."""
-        return dict(self.max_age_s_by_feed).get(feed, self.feed_max_age_s)
+        """Return the maximum age of a round of `feed`, in seconds: of several tokens' own ages the
+        least.
+        """
+        own_ages_s = [age_s for own_feed, age_s in self.max_age_s_by_feed if own_feed == feed]
+        return min(own_ages_s, default=self.feed_max_age_s)
 
 
 @dataclass(frozen=True, slots=True)

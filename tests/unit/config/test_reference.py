@@ -87,6 +87,20 @@ def test_a_feed_has_its_own_age_where_its_asset_names_one() -> None:
     assert reference.max_age_s(str(USDC.feed)) == 25 * 3_600
 
 
+@pytest.mark.parametrize(
+    ("ages_s", "max_age_s"),
+    [
+        pytest.param([7_200, 86_400], 7_200, id="the lesser comes first"),
+        pytest.param([86_400, 7_200], 7_200, id="the lesser comes last"),
+        pytest.param([], 25 * 3_600, id="no token has its own"),
+        pytest.param([0], 0, id="none is young enough"),
+    ],
+)
+def test_feed_of_two_tokens__is_held_to_the_lesser_age(ages_s: list[int], max_age_s: int) -> None:
+    reference = replace(build_reference(parse_config(text())), max_age_s_by_feed=tuple(("0xfeed", age_s) for age_s in ages_s))
+    assert reference.max_age_s("0xfeed") == max_age_s
+
+
 def test_a_new_config_holds_a_feed_to_its_heartbeat() -> None:
     """A feed that no longer writes is not within its threshold, and the floors of swaps follow it."""
     reference = build_reference(parse_config(text()))
