@@ -15,7 +15,7 @@ from agent.config.tables.weights import (
     AllocatorTable,
     weight_bounds,
 )
-from agent.model import AllocationMethod
+from agent.model import AllocationMethod, AllocationNeeds
 from agent.signing.terms import tip_range_wei
 from agent.units import BPS, decimal_text
 
@@ -139,9 +139,14 @@ def _max_strategy_weight_bps(strategy: StrategyTable, symbol: str, asset_count: 
 
 def _max_allocator_weight_bps(allocator_table: AllocatorTable, symbol: str) -> int:
     """Return the highest weight that the allocator may choose; zero for assets that keep their
-    target.
+    target, such as all those of an allocator that chooses weights of markets.
     """
-    if allocator_table.method is AllocationMethod.FIXED or symbol in allocator_table.fixed:
+    method = allocator_table.method
+    if (
+        method is AllocationMethod.FIXED
+        or method.needs is AllocationNeeds.MARKETS
+        or symbol in allocator_table.fixed
+    ):
         return 0
     return weight_bounds(allocator_table, symbol)[1]
 

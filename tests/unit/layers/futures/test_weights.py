@@ -123,3 +123,10 @@ def test_a_mistake_of_the_allocator_is_named() -> None:
         with pytest.raises(ConfigError) as raised:
             parse_config(text)
         assert why in str(raised.value)
+
+
+def test_max_weight__bounds_targets_that_weights_of_markets_leave() -> None:
+    limited = with_weights().replace("# max_weight = ", 'max_weight = { any = "60%" }\n# ', 1)
+    assert all(asset.max_bps == 6_000 for asset in portfolio_of(parse_config(limited)).assets if asset.token.symbol != "USDC")
+    with pytest.raises(ConfigError, match=r"portfolio\.assets\.WETH\.target"):
+        parse_config(limited.replace('any = "60%"', 'any = "1%"'))
