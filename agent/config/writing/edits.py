@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tomllib import TOMLDecodeError
@@ -19,6 +19,7 @@ from agent.config.redaction import is_secret_value
 from agent.config.tables.alerts import AlertTargetTable
 from agent.config.tables.fields import OFF, parse_address
 from agent.config.tables.portfolio import NATIVE
+from agent.config.writing.allocator_edits import chooses_weights, fix_weight, forget_choice
 from agent.config.writing.token_lists import refuse_look_alike
 from agent.errors import ConfigError
 from agent.foreign_text import bounded_toml, read_toml
@@ -35,13 +36,15 @@ ALL_EVENTS = "all"
 @dataclass(frozen=True, slots=True)
 class ConfigChanges:
     """Changes: `key_settings` are (dotted key, value), `targets` (symbol, share), `added_assets` (symbol, address,
-    share), `removed_symbols` symbols.
+    share), `removed_symbols` symbols. `unweighted_symbols` are assets whose weight no allocator may
+    choose from then on.
     """
 
     key_settings: tuple[tuple[str, str], ...] = ()
     targets: tuple[tuple[str, str], ...] = ()
     added_assets: tuple[tuple[str, str, str], ...] = ()
     removed_symbols: tuple[str, ...] = ()
+    unweighted_symbols: tuple[str, ...] = ()
 
     @property
     def has_changes(self) -> bool:
@@ -109,6 +112,14 @@ def apply_changes(config_text: str, changes: ConfigChanges) -> str:
     for symbol, share in changes.targets:
         parse_bps(share, f"--target {symbol}")
         _asset(document, symbol)["target"] = share
+    allocator = document["portfolio"].get("weights")
+    if allocator is not None:
+        for symbol in (*changes.removed_symbols, *changes.unweighted_symbols):
+            forget_choice(allocator, symbol)
+    for symbol in changes.unweighted_symbols:
+        _require_no_weight_in_strategies(document, symbol)
+        if allocator is not None:
+            fix_weight(allocator, symbol)
     for key, value in changes.key_settings:
         if key.startswith(ALERT_TARGETS_PREFIX):
             _set_alert_target(document, key, value)
@@ -118,8 +129,8 @@ def apply_changes(config_text: str, changes: ConfigChanges) -> str:
 
 
 def removals_as_sales(changes: ConfigChanges) -> ConfigChanges:
-    """Replace each removal by a target of 0 % and no reserve, so that the next rebalance sells the
-    whole asset.
+    """Replace each removal by a target of 0 % that no allocator changes, and no reserve, so that the
+    next rebalance sells the whole asset.
     """
     zero_targets = tuple((symbol, "0%") for symbol in changes.removed_symbols)
     reserve_sets = tuple(
@@ -128,9 +139,26 @@ def removals_as_sales(changes: ConfigChanges) -> ConfigChanges:
     return replace(
         changes,
         removed_symbols=(),
+        unweighted_symbols=changes.removed_symbols,
         targets=changes.targets + zero_targets,
         key_settings=changes.key_settings + reserve_sets,
     )
+
+
+def _require_no_weight_in_strategies(document: Any, symbol: str) -> None:
+    """Raise ConfigError if a strategy may give the asset a weight."""
+    for strategy in document.get("strategies", ()):
+        allocator = strategy.get("allocator")
+        is_chosen = allocator == "equal" or (
+            isinstance(allocator, Mapping)
+            and chooses_weights(allocator)
+            and symbol not in allocator.get("fixed", ())
+        )
+        if is_chosen or strategy.get("weights", {}).get(symbol, "0%") != "0%":
+            raise ConfigError(
+                f"--remove {symbol}: strategy {strategy.get('name')} gives it a weight",
+                "give the strategy weights without it, in an editor: trimtab edit",
+            )
 
 
 def _pair(assignment: str, option: str) -> tuple[str, str]:

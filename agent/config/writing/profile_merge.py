@@ -9,6 +9,7 @@ import tomlkit
 
 from agent.config.schema import Config
 from agent.config.tables.portfolio import NATIVE
+from agent.config.writing.allocator_edits import fix_weight
 from agent.config.writing.profile import FILE_KEYS, POLICY_KEYS, Profile
 from agent.config.writing.profile_tokens import ResolvedToken, known_tokens
 from agent.errors import ConfigError
@@ -61,6 +62,10 @@ def merge_profile(
         None if holds_native else _wrapped_token(config, wrapped_address),
     )
     _replace_allocator(portfolio, profile)
+    if "weights" in portfolio:
+        for asset in assets:
+            if asset["symbol"] not in entry_by_symbol:
+                fix_weight(portfolio["weights"], str(asset["symbol"]))
     _replace_policy(document["policy"], profile)
     for key, value in limits.items():
         document["limits"][key] = value
