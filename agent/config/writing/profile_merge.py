@@ -7,6 +7,7 @@ from typing import Any
 
 import tomlkit
 
+from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS
 from agent.config.schema import Config
 from agent.config.tables.portfolio import NATIVE
 from agent.config.writing.allocator_edits import fix_weight
@@ -37,6 +38,11 @@ def merge_profile(
     portfolio = document["portfolio"]
     wrapped_address = config.chain.wrapped_native
     assets = portfolio["assets"]
+    feed_ages = dict.fromkeys(HOURLY_FEEDS, HOURLY_FEED_MAX_AGE) | {
+        str(entry["feed"]): entry["feed_max_age"]
+        for entry in (*assets, *portfolio.get("hubs", []))
+        if "feed" in entry and "feed_max_age" in entry
+    }
     entry_by_symbol = dict(
         zip((token.symbol for token in tokens), profile.file_values["assets"], strict=True)
     )
@@ -51,7 +57,7 @@ def merge_profile(
     asset_by_symbol = {str(asset["symbol"]): asset for asset in assets}
     for token in tokens:
         if token.symbol not in asset_by_symbol:
-            assets.append(_token_table(token))
+            assets.append(_token_table(token, feed_ages))
             asset_by_symbol[token.symbol] = assets[-1]
         _set_target_and_band(asset_by_symbol[token.symbol], entry_by_symbol[token.symbol])
     asset_addresses = {str(asset["address"]).lower() for asset in assets}
@@ -60,6 +66,7 @@ def merge_profile(
         portfolio,
         asset_addresses,
         None if holds_native else _wrapped_token(config, wrapped_address),
+        feed_ages,
     )
     _replace_allocator(portfolio, profile)
     if "weights" in portfolio:
@@ -81,14 +88,17 @@ def _set_target_and_band(asset: Any, profile_entry: Mapping[str, Any]) -> None:
         asset["band"] = profile_entry["band"]
 
 
-def _token_table(token: ResolvedToken, is_asset: bool = True) -> Any:
-    """Return the config table of a token; without `is_asset` it is a hub."""
+def _token_table(token: ResolvedToken, feed_ages: Mapping[str, str], is_asset: bool = True) -> Any:
+    """Return the config table of a token, with the maximum age of its feed in `feed_ages`; without
+    `is_asset` it is a hub.
+    """
     table = tomlkit.table()
     for key, value in (
         ("symbol", token.symbol),
         ("address", token.address),
         ("decimals", token.decimals),
         ("feed", token.feed),
+        ("feed_max_age", feed_ages.get(token.feed or "")),
     ):
         if value is not None:
             table[key] = value
@@ -99,7 +109,10 @@ def _token_table(token: ResolvedToken, is_asset: bool = True) -> Any:
 
 
 def _update_hubs(
-    portfolio: Any, asset_addresses: Set[str], wrapped_token: ResolvedToken | None
+    portfolio: Any,
+    asset_addresses: Set[str],
+    wrapped_token: ResolvedToken | None,
+    feed_ages: Mapping[str, str],
 ) -> None:
     """Remove hubs that are now held. Add the wrapped native coin, which prices gas, if it is
     neither held nor a hub.
@@ -112,7 +125,7 @@ def _update_hubs(
     if wrapped_token is not None and wrapped_token.address.lower() not in hub_addresses:
         if "hubs" not in portfolio:
             portfolio["hubs"] = tomlkit.aot()
-        portfolio["hubs"].append(_token_table(wrapped_token, is_asset=False))
+        portfolio["hubs"].append(_token_table(wrapped_token, feed_ages, is_asset=False))
     elif "hubs" in portfolio and not hubs:
         portfolio.pop("hubs")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -218,6 +219,19 @@ def test_numeraire__stays_and_the_wrapped_coin_becomes_a_hub(tmp_path: Path) -> 
     taken_over(path, profile(tmp_path))
     again = load_config(path).config.portfolio
     assert ({asset.symbol for asset in again.assets}, again.hubs) == ({"WETH", "USDC"}, [])
+
+
+def test_maximum_age_of_a_feed__stays_with_its_token(tmp_path: Path) -> None:
+    """WETH is an asset with an age of its own, becomes a hub, and an asset again; WBTC is new."""
+    path = config(tmp_path)
+    path.write_text(re.sub(r'^feed_max_age = "2h"', 'feed_max_age = "70m"', path.read_text(), count=1, flags=re.M))
+    without_weth = profile(tmp_path, assets=[{"symbol": "WBTC", "target": "70%"}, {"symbol": "USDC", "target": "30%"}])
+    taken_over(path, without_weth)
+    portfolio = load_config(path).config.portfolio
+    assert {token.symbol: token.feed_max_age for token in portfolio.listed_tokens} == {"WBTC": 7_200, "USDC": None, "WETH": 4_200}
+    taken_over(path, profile(tmp_path))
+    portfolio = load_config(path).config.portfolio
+    assert {token.symbol: token.feed_max_age for token in portfolio.listed_tokens} == {"USDC": None, "WETH": 4_200}
 
 
 def test_the_native_coin_is_found_by_its_name(tmp_path: Path) -> None:
