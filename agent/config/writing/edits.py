@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +15,14 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Array, Table
 
 from agent import files
-from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS, PRESETS
+from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS
 from agent.config.redaction import is_secret_value
 from agent.config.tables.alerts import AlertTargetTable
 from agent.config.tables.fields import OFF, parse_address
 from agent.config.tables.portfolio import NATIVE
 from agent.config.writing.allocator_edits import chooses_weights, fix_weight, forget_choice
+from agent.config.writing.hubs import update_hubs
+from agent.config.writing.profile_tokens import known_tokens
 from agent.config.writing.token_lists import refuse_look_alike
 from agent.errors import ConfigError
 from agent.foreign_text import bounded_toml, read_toml
@@ -29,6 +32,8 @@ from agent.units import parse_bps, safe_label
 _ASSET_HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
 _TABLE_HEADER = re.compile(r"\s*\[")
 ALERT_TARGETS_PREFIX = "alerts.targets."
+HUB_KEYS = ("decimals", "feed", "feed_max_age")
+"""Keys that a token keeps when it becomes a hub, or an asset."""
 ALL_EVENTS = "all"
 """Text in place of the events of an alert target that receives all."""
 
@@ -99,6 +104,7 @@ def apply_changes(config_text: str, changes: ConfigChanges) -> str:
     Raises ConfigError for an unknown key or asset, or if an added asset exists already. The result
     is not validated as a config.
     """
+    assets_before = _parse(config_text).get("portfolio", {}).get("assets", [])
     for symbol in changes.removed_symbols:
         config_text = _without_asset(config_text, symbol)
     for symbol, address, share in changes.added_assets:
@@ -109,6 +115,10 @@ def apply_changes(config_text: str, changes: ConfigChanges) -> str:
         raise ConfigError(
             f"the config is not TOML: {error}", "correct it in an editor: trimtab edit"
         ) from None
+    if changes.removed_symbols or changes.added_assets:
+        wrapped_address = str(document["chain"].get("wrapped_native"))
+        wrapped_hub = _wrapped_hub(document, wrapped_address, assets_before)
+        update_hubs(document["portfolio"], wrapped_address, wrapped_hub)
     for symbol, share in changes.targets:
         parse_bps(share, f"--target {symbol}")
         _asset(document, symbol)["target"] = share
@@ -143,6 +153,30 @@ def removals_as_sales(changes: ConfigChanges) -> ConfigChanges:
         targets=changes.targets + zero_targets,
         key_settings=changes.key_settings + reserve_sets,
     )
+
+
+def _wrapped_hub(
+    document: Any, wrapped_address: str, assets_before: Sequence[dict[str, Any]]
+) -> Any:
+    """Return the table of a hub for the wrapped native coin, which prices gas, if it was an asset
+    and no asset is native now; else None.
+    """
+
+    def prices_gas(asset: Mapping[str, Any]) -> bool:
+        return str(asset.get("address")).lower() in (wrapped_address.lower(), NATIVE)
+
+    native_asset = next(filter(prices_gas, assets_before), None)
+    if native_asset is None or any(map(prices_gas, document["portfolio"]["assets"])):
+        return None
+    hub = tomlkit.table()
+    symbol = str(native_asset["symbol"])
+    is_native = str(native_asset["address"]) == NATIVE
+    hub["symbol"] = f"W{symbol}" if is_native else symbol
+    hub["address"] = wrapped_address
+    for key in HUB_KEYS:
+        if key in native_asset:
+            hub[key] = native_asset[key]
+    return hub
 
 
 def _require_no_weight_in_strategies(document: Any, symbol: str) -> None:
@@ -326,7 +360,7 @@ def _without_asset(config_text: str, symbol: str) -> str:
 
 
 def _with_asset(config_text: str, symbol: str, address: str, share: str) -> str:
-    """Return the text with an asset after the last one."""
+    """Return the text with an asset after the last one. A hub with its address stays in the text."""
     config = _parse(config_text)
     if safe_label(symbol, "") != symbol:
         raise ConfigError(
@@ -339,18 +373,27 @@ def _with_asset(config_text: str, symbol: str, address: str, share: str) -> str:
                 f"--add {symbol}: already an asset", "change its weight with --target"
             )
     feed = _known_feed(config, symbol, address)
+    hub: dict[str, Any] = next(
+        (
+            hub
+            for hub in config["portfolio"].get("hubs", [])
+            if str(hub.get("address")).lower() == address.lower()
+        ),
+        {},
+    )
     asset_fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"}
     if feed is not None:
         asset_fields["feed"] = feed
     if feed in HOURLY_FEEDS:
         asset_fields["feed_max_age"] = HOURLY_FEED_MAX_AGE
+    asset_fields |= {key: hub[key] for key in HUB_KEYS if key in hub}
     config_lines = config_text.splitlines(keepends=True)
     _, block_end = _block_bounds(config_lines, len(_asset_list(config)) - 1)
     if block_end and not config_lines[block_end - 1].endswith("\n"):
         config_lines[block_end - 1] += "\n"
     block_lines = [
         "[[portfolio.assets]]\n",
-        *(f'{name} = "{value}"\n' for name, value in asset_fields.items()),
+        *(f"{name} = {json.dumps(value)}\n" for name, value in asset_fields.items()),
     ]
     config["portfolio"]["assets"].append(asset_fields)
     return _require_parsed(
@@ -362,8 +405,7 @@ def _known_feed(config: dict[str, Any], symbol: str, address: str) -> str | None
     """Return the USD feed of a known token. Raises ConfigError for a symbol of another known token,
     or a look-alike (T16).
     """
-    chain_id = config.get("chain", {}).get("chain_id")
-    tokens = next((preset.tokens for preset in PRESETS.values() if preset.chain_id == chain_id), ())
+    tokens = known_tokens(config.get("chain", {}).get("chain_id"))
     for token in tokens:
         if token.symbol == symbol and token.address != address:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tomlkit
@@ -11,6 +11,7 @@ from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS
 from agent.config.schema import Config
 from agent.config.tables.portfolio import NATIVE
 from agent.config.writing.allocator_edits import fix_weight
+from agent.config.writing.hubs import update_hubs
 from agent.config.writing.profile import FILE_KEYS, POLICY_KEYS, Profile
 from agent.config.writing.profile_tokens import ResolvedToken, known_tokens
 from agent.errors import ConfigError
@@ -62,11 +63,11 @@ def merge_profile(
         _set_target_and_band(asset_by_symbol[token.symbol], entry_by_symbol[token.symbol])
     asset_addresses = {str(asset["address"]).lower() for asset in assets}
     holds_native = NATIVE in asset_addresses or wrapped_address.lower() in asset_addresses
-    _update_hubs(
+    wrapped_token = None if holds_native else _wrapped_token(config, wrapped_address)
+    update_hubs(
         portfolio,
-        asset_addresses,
-        None if holds_native else _wrapped_token(config, wrapped_address),
-        feed_ages,
+        wrapped_address,
+        None if wrapped_token is None else _token_table(wrapped_token, feed_ages, is_asset=False),
     )
     _replace_allocator(portfolio, profile)
     if "weights" in portfolio:
@@ -106,28 +107,6 @@ def _token_table(token: ResolvedToken, feed_ages: Mapping[str, str], is_asset: b
         table["reserve"] = "0"
         table["target"] = "0%"
     return table
-
-
-def _update_hubs(
-    portfolio: Any,
-    asset_addresses: Set[str],
-    wrapped_token: ResolvedToken | None,
-    feed_ages: Mapping[str, str],
-) -> None:
-    """Remove hubs that are now held. Add the wrapped native coin, which prices gas, if it is
-    neither held nor a hub.
-    """
-    hubs = portfolio.get("hubs", [])
-    for hub_index in reversed(range(len(hubs))):
-        if str(hubs[hub_index]["address"]).lower() in asset_addresses:
-            del hubs[hub_index]
-    hub_addresses = {str(hub["address"]).lower() for hub in hubs}
-    if wrapped_token is not None and wrapped_token.address.lower() not in hub_addresses:
-        if "hubs" not in portfolio:
-            portfolio["hubs"] = tomlkit.aot()
-        portfolio["hubs"].append(_token_table(wrapped_token, feed_ages, is_asset=False))
-    elif "hubs" in portfolio and not hubs:
-        portfolio.pop("hubs")
 
 
 def _wrapped_token(config: Config, wrapped_address: str) -> ResolvedToken:
