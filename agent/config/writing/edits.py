@@ -106,7 +106,7 @@ def apply_changes(config_text: str, changes: ConfigChanges) -> str:
     """
     assets_before = _parse(config_text).get("portfolio", {}).get("assets", [])
     for symbol in changes.removed_symbols:
-        config_text = _without_asset(config_text, symbol)
+        config_text = without_asset(config_text, symbol)
     for symbol, address, share in changes.added_assets:
         config_text = _with_asset(config_text, symbol, address, share)
     try:
@@ -341,8 +341,10 @@ def _parse_value(value_text: str) -> Any:
     )
 
 
-def _without_asset(config_text: str, symbol: str) -> str:
-    """Return the text without an asset's lines. Comments after them are kept."""
+def without_asset(config_text: str, symbol: str) -> str:
+    """Return the text without an asset's lines. Comments after them are kept. Raises ConfigError if
+    it is no asset, or its notation is another one.
+    """
     config = _parse(config_text)
     asset_index = next(
         (index for index, asset in enumerate(_asset_list(config)) if asset.get("symbol") == symbol),
@@ -416,6 +418,14 @@ def _known_feed(config: dict[str, Any], symbol: str, address: str) -> str | None
     return next((token.feed for token in tokens if token.address == address), None)
 
 
+def notation_error() -> ConfigError:
+    """Return the error of assets in a notation that cannot be edited automatically."""
+    return ConfigError(
+        "portfolio.assets: not in the form of [[portfolio.assets]] tables",
+        "change them in an editor: trimtab edit",
+    )
+
+
 def _block_bounds(config_lines: Sequence[str], asset_index: int) -> tuple[int, int]:
     """Return the indices of the first line of the asset's table and of the line after its last
     key.
@@ -424,10 +434,7 @@ def _block_bounds(config_lines: Sequence[str], asset_index: int) -> tuple[int, i
         line_index for line_index, line in enumerate(config_lines) if _ASSET_HEADER.match(line)
     ]
     if asset_index >= len(header_lines):
-        raise ConfigError(
-            "portfolio.assets: not in the form of [[portfolio.assets]] tables",
-            "change them in an editor: trimtab edit",
-        )
+        raise notation_error()
     block_start = header_lines[asset_index]
     next_table_line = next(
         (

@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tomlkit
+from tomlkit.items import AoT
 
 from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS
 from agent.config.schema import Config
 from agent.config.tables.portfolio import NATIVE
 from agent.config.writing.allocator_edits import fix_weight
+from agent.config.writing.edits import notation_error, without_asset
 from agent.config.writing.hubs import update_hubs
 from agent.config.writing.profile import FILE_KEYS, POLICY_KEYS, Profile
 from agent.config.writing.profile_tokens import ResolvedToken, known_tokens
 from agent.errors import ConfigError
-from agent.foreign_text import bounded_toml
+from agent.foreign_text import bounded_toml, read_toml
 
 OFF = "off"
 
@@ -35,26 +37,25 @@ def merge_profile(
     stay with a target of 0. The numeraire is never removed. Raises ConfigError if no asset would
     price gas.
     """
+    entry_by_symbol = dict(
+        zip((token.symbol for token in tokens), profile.file_values["assets"], strict=True)
+    )
+    feed_ages = _feed_ages(config_text)
+    other_symbols = [
+        asset.symbol for asset in config.portfolio.assets if asset.symbol not in entry_by_symbol
+    ]
+    for symbol in other_symbols:
+        if not sell_others and symbol != config.portfolio.numeraire:
+            config_text = without_asset(config_text, symbol)
     document: Any = tomlkit.parse(bounded_toml(config_text))
     portfolio = document["portfolio"]
     wrapped_address = config.chain.wrapped_native
     assets = portfolio["assets"]
-    feed_ages = dict.fromkeys(HOURLY_FEEDS, HOURLY_FEED_MAX_AGE) | {
-        str(entry["feed"]): entry["feed_max_age"]
-        for entry in (*assets, *portfolio.get("hubs", []))
-        if "feed" in entry and "feed_max_age" in entry
-    }
-    entry_by_symbol = dict(
-        zip((token.symbol for token in tokens), profile.file_values["assets"], strict=True)
-    )
-    for asset_index in reversed(range(len(assets))):
-        symbol = str(assets[asset_index]["symbol"])
-        if symbol in entry_by_symbol:
-            continue
-        if sell_others or symbol == portfolio["numeraire"]:
-            _set_target_and_band(assets[asset_index], {"target": "0%"})
-        else:
-            del assets[asset_index]
+    if not isinstance(assets, AoT):
+        raise notation_error()
+    for asset in assets:
+        if asset["symbol"] in other_symbols:
+            _set_target_and_band(asset, {"target": "0%"})
     asset_by_symbol = {str(asset["symbol"]): asset for asset in assets}
     for token in tokens:
         if token.symbol not in asset_by_symbol:
@@ -69,17 +70,23 @@ def merge_profile(
         wrapped_address,
         None if wrapped_token is None else _token_table(wrapped_token, feed_ages, is_asset=False),
     )
-    _replace_allocator(portfolio, profile)
-    if "weights" in portfolio:
-        for asset in assets:
-            if asset["symbol"] not in entry_by_symbol:
-                fix_weight(portfolio["weights"], str(asset["symbol"]))
+    _replace_allocator(portfolio, profile, other_symbols)
     _replace_policy(document["policy"], profile)
     for key, value in limits.items():
         document["limits"][key] = value
     if not holds_native and document["limits"].get("native_top_up", OFF) != OFF:
         document["limits"]["native_top_up"] = OFF
     return tomlkit.dumps(document)
+
+
+def _feed_ages(config_text: str) -> dict[str, str]:
+    """Return the maximum age of each feed that has its own, in the config or by its heartbeat."""
+    portfolio = read_toml(config_text)["portfolio"]
+    return dict.fromkeys(HOURLY_FEEDS, HOURLY_FEED_MAX_AGE) | {
+        str(entry["feed"]): str(entry["feed_max_age"])
+        for entry in (*portfolio["assets"], *portfolio.get("hubs", []))
+        if "feed" in entry and "feed_max_age" in entry
+    }
 
 
 def _set_target_and_band(asset: Any, profile_entry: Mapping[str, Any]) -> None:
@@ -137,9 +144,9 @@ def _wrapped_token(config: Config, wrapped_address: str) -> ResolvedToken:
     )
 
 
-def _replace_allocator(portfolio: Any, profile: Profile) -> None:
-    """Replace the allocator by that of the profile. Local files are kept if the kind is the
-    same.
+def _replace_allocator(portfolio: Any, profile: Profile, other_symbols: Sequence[str]) -> None:
+    """Replace the allocator by that of the profile, which has no choice for other assets. Local
+    files are kept if the kind is the same.
     """
     old_allocator = portfolio.get("weights", {})
     new_allocator = profile.file_values.get("weights")
@@ -155,6 +162,9 @@ def _replace_allocator(portfolio: Any, profile: Profile) -> None:
         allocator_table = tomlkit.table()
         for key, value in {**new_allocator, **local_files}.items():
             allocator_table[key] = to_inline(value)
+        for asset in portfolio["assets"]:
+            if asset["symbol"] in other_symbols:
+                fix_weight(allocator_table, str(asset["symbol"]))
         portfolio["weights"] = allocator_table
 
 

@@ -221,6 +221,26 @@ def test_numeraire__stays_and_the_wrapped_coin_becomes_a_hub(tmp_path: Path) -> 
     assert ({asset.symbol for asset in again.assets}, again.hubs) == ({"WETH", "USDC"}, [])
 
 
+def test_comments_behind_a_removed_asset__stay(tmp_path: Path) -> None:
+    path = config(tmp_path, targets="WETH=40% USDC=30% LINK=30%")
+    before = path.read_text()
+    taken_over(path, profile(tmp_path))
+    comments = [line.strip() for line in before.splitlines() if line.lstrip().startswith("#")]
+    kept = path.read_text()
+    assert [comment for comment in comments if comment not in kept] == []
+
+
+def test_assets_in_a_list__are_named_in_place_of_a_broken_file(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    before = path.read_text()
+    assets = tomllib.loads(before)["portfolio"]["assets"]
+    listed = ", ".join("{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in asset.items()) + " }" for asset in assets)
+    without_tables = re.sub(r"(?ms)^\[\[portfolio\.assets\]\]\n.*?(?=^\[|\Z)", "", before)
+    path.write_text(without_tables.replace("[portfolio]\n", f"[portfolio]\nassets = [{listed}]\n", 1))
+    with pytest.raises(ConfigError, match=r"not in the form of \[\[portfolio.assets\]\]"):
+        taken_over(path, profile(tmp_path, assets=[{"symbol": "WBTC", "target": "70%"}, {"symbol": "USDC", "target": "30%"}]))
+
+
 def test_maximum_age_of_a_feed__stays_with_its_token(tmp_path: Path) -> None:
     """WETH is an asset with an age of its own, becomes a hub, and an asset again; WBTC is new."""
     path = config(tmp_path)
