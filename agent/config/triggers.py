@@ -24,6 +24,11 @@ def require_valid_zone(config: Config) -> None:
     triggers = (config.policy.trigger, *(strategy.trigger for strategy in config.strategies))
     zone_table = next((table for table in triggers if table is not None and is_zone(table)), None)
     if zone_table is None:
+        has_one_trigger = not config.strategies and not isinstance(config.policy.trigger, list)
+        if config.policy.risk is not None and has_one_trigger:
+            raise ValueError(
+                "policy.risk: has no effect without a trigger of kind zone or tracking; remove it"
+            )
         return
     if config.limits.plan_cost is None and not is_tracking(zone_table):
         raise ValueError(

@@ -88,7 +88,13 @@ class ChainTable(ConfigTable):
     """Block explorer to which the dashboard links transactions."""
 
     @model_validator(mode="after")
-    def _check_quorum(self) -> ChainTable:
+    def _check_operators(self) -> ChainTable:
+        operators = sorted({endpoint.operator for endpoint in self.rpc})
+        if self.single_operator is not None and operators != [self.single_operator]:
+            raise ValueError(
+                f"single_operator: {self.single_operator}, but [[chain.rpc]] names"
+                f" {', '.join(operators)}; correct the name, or remove it to have two agree"
+            )
         if self.quorum is None:
             return self
         if self.quorum < self._min_quorum:
@@ -96,7 +102,7 @@ class ChainTable(ConfigTable):
                 f"quorum: {self.quorum} is below the {self._min_quorum} operators that must agree"
                 " here; raise it, or name a single operator in single_operator"
             )
-        if self.quorum > (operator_count := len({endpoint.operator for endpoint in self.rpc})):
+        if self.quorum > (operator_count := len(operators)):
             raise ValueError(
                 f"quorum: {self.quorum} operators must agree, but [[chain.rpc]] names {operator_count};"
                 " add endpoints, or lower quorum"

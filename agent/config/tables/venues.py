@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, field_validator, model_validator
 
 from agent.amm import POOL_KINDS
@@ -18,6 +20,8 @@ from agent.units import BPS, PIPS
 DYNAMIC_FEE = 0x800000
 """LPFeeLibrary.DYNAMIC_FEE_FLAG."""
 MAX_FEE_PIPS = 100_000
+FeePips = Annotated[int, Field(ge=0, le=MAX_FEE_PIPS)]
+TickSpacing = Annotated[int, Field(ge=1, le=WIDEST_SPACING)]
 RETURNS_DELTA = 1 << 3 | 1 << 2
 """Hooks.BEFORE_SWAP_RETURNS_DELTA_FLAG and AFTER_SWAP_RETURNS_DELTA_FLAG, bits of a hook's address."""
 
@@ -46,9 +50,9 @@ class VenueTable(ConfigTable):
     """Hash of the code that makes its pools, of a fork."""
     fee: Share | None = None
     """Fee of all its pairs, of a fork of V2."""
-    fee_tiers: list[int] | None = Field(default=None, min_length=1)
+    fee_tiers: list[FeePips] | None = Field(default=None, min_length=1)
     """Fees of its pools, in millionths."""
-    tick_spacings: list[int] | None = Field(default=None, min_length=1)
+    tick_spacings: list[TickSpacing] | None = Field(default=None, min_length=1)
     """Tick spacings of its pools, of Slipstream."""
     tiers: list[tuple[int, int]] | None = Field(default=None, min_length=1)
     """Fees in millionths with tick spacings, of Uniswap V4."""

@@ -241,7 +241,7 @@ def _set_key(document: Any, key: str, value: str) -> None:
     if inner_path in table:
         old_value = table[inner_path]
         if isinstance(old_value, str):
-            parsed_value = parsed_value if isinstance(parsed_value, str) else value
+            parsed_value = parsed_value if isinstance(parsed_value, str | dict | list) else value
         elif isinstance(old_value, Array) and isinstance(parsed_value, str):
             parsed_value = [element.strip() for element in parsed_value.split(",")]
         table[inner_path] = parsed_value

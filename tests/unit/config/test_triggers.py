@@ -211,6 +211,12 @@ def test_what_does_not_go_together_is_named_with_its_remedy(written: str, change
     assert named in str(caught.value)
 
 
+@pytest.mark.parametrize("trigger", ['{ kind = "threshold", relative = "10%" }', '{ kind = "time", every = "7d" }'])
+def test_risk_without_a_zone__is_named(trigger: str) -> None:
+    with pytest.raises(ConfigError, match=r"policy\.risk: has no effect without a trigger of kind zone or tracking"):
+        parse_config(text(trigger, ("cooldown =", 'risk = { volatilities = { WTEH = "80%" } }\ncooldown =')))
+
+
 def test_a_zone_goes_with_no_list_no_side_and_no_band() -> None:
     zone = '{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
     risk = ("cooldown =", 'risk = { volatilities = { WETH = "80%", USDC = "0.5%" }, correlation = "0%" }\ncooldown =')

@@ -63,6 +63,14 @@ def test_swap_router_02_trades_at_no_fork(keys: dict[str, str]) -> None:
         parse_config(config_text(("\n[policy]\n", table(**pancake)[1].replace("\n\n[policy]", "\nfee_tiers = [500]\n\n[policy]"))))
 
 
+@pytest.mark.parametrize("fee_pips", [-1, 100_001])
+def test_fee_tier__is_a_share_that_a_swap_can_pay(fee_pips: int) -> None:
+    text = config_text().replace("fee_tiers = [", f"fee_tiers = [{fee_pips}, ", 1)
+    assert f"[{fee_pips}, " in text
+    with raises_field("venues.uniswap_v3.fee_tiers.0"):
+        parse_config(text)
+
+
 V4 = {"kind": "uniswap_v4", "factory": SUSHI, "quoter": SUSHI_ROUTER}
 
 

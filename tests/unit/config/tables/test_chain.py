@@ -52,6 +52,8 @@ def test_an_explorer_is_an_address_with_or_without_a_path() -> None:
     ("chain", "execution", "words"),
     [
         pytest.param({"quorum": 1}, {}, ("quorum: 1", "single_operator"), id="quorum of one"),
+        pytest.param({"single_operator": "a"}, {}, ("single_operator: a", "names a, b, c"), id="one operator of three"),
+        pytest.param({"single_operator": "A"}, {}, ("single_operator: A", "correct the name"), id="an operator that there is not"),
         pytest.param({"quorum": 4}, {}, ("quorum: 4", "names 3", "add endpoints"), id="quorum above the endpoints"),
         pytest.param({"max_lag_blocks": -1}, {}, ("max_lag_blocks", "-1"), id="negative lag"),
         pytest.param({"max_lag_blocks": 65}, {}, ("max_lag_blocks", "65"), id="lag too large"),

@@ -277,3 +277,10 @@ def test_versions_are_told_apart_by_the_keys_that_changed() -> None:
 def test_target_of_one_asset_twice__is_refused(targets: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="--target: WETH is given twice"):
         parse_changes((), targets, (), ())
+
+
+@pytest.mark.parametrize("value", ['{ any = "70%" }', '{ any = "70%", WETH = "60%" }'])
+def test_text_becomes_a_table__where_the_key_takes_both(value: str) -> None:
+    text = apply_changes(TEXT.replace("# max_weight = ", 'max_weight = "60%"\n# ', 1), ConfigChanges((("limits.max_weight", value),)))
+    assert tomllib.loads(text)["limits"]["max_weight"] == tomllib.loads(f"x = {value}")["x"]
+    parse_config(text)
