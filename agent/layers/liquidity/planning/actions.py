@@ -12,6 +12,7 @@ from agent.layers.liquidity.policy.adjustments import (
     gas_unit_value,
     next_adjustment,
     restrict_to_pools,
+    target_adjustment,
 )
 from agent.layers.liquidity.policy.book import (
     PositionBook,
@@ -57,12 +58,13 @@ def plan_decision(step: StepInput, decision_result: DecisionResult) -> Plan:
 
 
 def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
-    """Return the actions that restore liquidity limits, else those of its targets; one transaction
-    each, in order. `skipped` names the rest. Raises Refused with the reasons if nothing can be done
-    now.
+    """Return the actions that restore liquidity limits, else those of its targets, of `only_pools`
+    alone if the decision names some; one transaction each, in order. `skipped` names the rest.
+    Raises Refused with the reasons if nothing can be done now.
     """
     prices = reference_prices(step).price_by_token
-    adjustment = next_adjustment(restrict_to_pools(step, decision.only_pools), prices)
+    adjust = target_adjustment if decision.only_pools else next_adjustment
+    adjustment = adjust(restrict_to_pools(step, decision.only_pools), prices)
     book = open_position_book(step, prices)
     actions: list[LpAction] = []
     skew = Fraction(0)

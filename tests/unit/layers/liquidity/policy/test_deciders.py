@@ -26,6 +26,7 @@ from agent.model import (
     Provide,
     Rebalance,
     StepInput,
+    Withdraw,
 )
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
@@ -41,6 +42,7 @@ from tests.support.lp_worlds import (
     assert_hold,
     kinds,
     paired,
+    passes,
     planned,
     quiet,
     ranged,
@@ -199,6 +201,26 @@ def test_exit_withdraws_from_pools_that_do_not_back_off(failures_age_s: dict[str
 
     assert isinstance(decision, AdjustLiquidity)
     assert decision.only_pools == pools
+
+
+@pytest.mark.parametrize(
+    ("step", "pools"),
+    [
+        pytest.param(exit_step(failed_exits=(ExitFailures(RANGE_POOL, 3, 0, NOW_S - 10),)), [PAIR_POOL], id="the range backs off"),
+        pytest.param(exit_step(), [RANGE_POOL, PAIR_POOL], id="no failures"),
+        pytest.param(confirmed_by(exit_step()), [RANGE_POOL, PAIR_POOL], id="no block confirms the limit"),
+    ],
+)
+@pytest.mark.parametrize("limit", [{"lp_max_weight_bps": 3_000}, {"impermanent_loss_bps": 1}], ids=["weight", "loss"])
+def test_exit_above_a_limit_withdraws_all_of_its_pools(step: StepInput, pools: list[str], limit: dict[str, int]) -> None:
+    """The limit's own withdrawal, of other pools or of a part, does not replace the exit's."""
+    step = with_limits(step, **limit)
+
+    actions = planned(step).layer_actions
+
+    assert [action.pool for action in actions] == pools
+    assert all(isinstance(action, Withdraw) and action.liquidity == action.position_liquidity for action in actions)
+    assert passes(step)
 
 
 def test_exit_withdraws_nothing_once_the_agent_has_stopped() -> None:
