@@ -269,7 +269,7 @@ def update_books(
                 books_update,
                 source,
                 change_by_token,
-                None if intent is None else step_of_trade(intent),
+                step_of_trade(intent) if intent is not None and intent.succeeded else None,
                 adjustment_source,
             )
     fault = _balance_mismatch_text(books_update, balance_by_token) or _name_mismatch_text(

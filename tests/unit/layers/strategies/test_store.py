@@ -37,6 +37,7 @@ from agent.store.store import Store
 from agent.store.tables import ExternalTransferRow
 from agent.units import NATIVE
 from tests.support.builders import (
+    ETHER,
     OWNER,
     address,
     balances,
@@ -50,8 +51,10 @@ from tests.support.builders import (
     strategy_coins,
     sums_to_the_wallet,
     token,
+    with_snapshot,
     with_stored_bookings,
 )
+from tests.support.constants import USD
 from tests.support.ledgers import moved
 from tests.support.stores import store_fixture
 from tests.support.text import mentions
@@ -175,6 +178,28 @@ def test_trade__is_shared_by_the_wishes_of_its_own_step() -> None:
         netting.net_strategies(step, {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}).trigger_result.fired
         is False
     )
+
+
+@pytest.mark.parametrize("state", [IntentState.MINED, IntentState.REVERTED])
+@pytest.mark.parametrize(("gas_wei", "includes_native"), [(0, False), (10**15, True)], ids=["gas beside", "gas of the asset"])
+def test_reverted_trade_starts_no_cooldown_and_nets_nothing(state: IntentState, gas_wei: int, includes_native: bool) -> None:
+    """Nothing was traded: only its gas is paid, by capital. A revert that is not final is mined, too."""
+    step = shared()
+    asset = replace(step.portfolio.assets[0], includes_native=includes_native)
+    own = brought_up(replace(step, portfolio=replace(step.portfolio, assets=(asset, step.portfolio.assets[1]))))
+    trade = swap({}, gas_wei=gas_wei)
+    assert trade.receipt is not None
+    reverted = replace(trade, state=state, receipt=replace(trade.receipt, status=0))
+    ledger = replace(with_stored_bookings(NEW, own), unbooked_intents=(reverted,))
+
+    after = brought_up(with_snapshot(own, native_wei=own.snapshot.native_wei - gas_wei), ledger, own=lambda _: own)
+
+    assert not books_of(after).fault
+    assert [book.last_rebalance_s for book in books_of(after).strategy_books] == [None, None]
+    assert [strategy_coins(after, name, "USDC") for name in ("up", "down")] == [3_000, 2_000]
+    up, down = books_of(after).strategy_books
+    assert up.total_cost * 4 == down.total_cost * 6
+    assert up.total_cost + down.total_cost == gas_wei * Fraction(2_000 * USD, ETHER)
 
 
 def test_a_payout_is_taken_from_all_like_a_withdrawal() -> None:
