@@ -360,8 +360,8 @@ def _plan_exit_among(
 
 
 def decision_after_plan(step_input: StepInput) -> DecisionResult:
-    """Return the decision after its plan: a hold if the plan is not worth its cost, and blocked
-    exits excluded.
+    """Return the decision after its plan: a hold, or what layers do, if the plan is not worth its
+    cost, and blocked exits excluded.
 
     A refused plan leaves the decision unchanged.
     """
@@ -386,15 +386,14 @@ def decision_after_plan(step_input: StepInput) -> DecisionResult:
             decision_result = _hold_unless_worth_it(step_input, initial_result)
     except Refused:
         return initial_result
-    is_held = (
-        isinstance(decision_result.decision, Hold)
-        and decision_result.decision.limiting_rule in HOLD_CAUSES
-    )
-    return decision_result if is_held or needs_plan else initial_result
+    decision = decision_result.decision
+    is_unforeseen = isinstance(decision, Hold) and decision.limiting_rule not in HOLD_CAUSES
+    return initial_result if is_unforeseen and not needs_plan else decision_result
 
 
 def _hold_unless_worth_it(step: StepInput, decision_result: DecisionResult) -> DecisionResult:
-    """Return the decision, or a hold if the plan, not split into parts, is not worth its cost.
+    """Return the decision, or a hold or what layers do if the plan, not split into parts, is not
+    worth its cost.
 
     Raises Refused if the plan is refused for any other reason.
     """
@@ -410,7 +409,7 @@ def _hold_unless_worth_it(step: StepInput, decision_result: DecisionResult) -> D
     if why := little_effect_reason(
         step, decision_result.references, decision_result.drifts, decision, plan
     ):
-        return _hold_for(decision_result, decision, why, EFFECT_RULE, why).decision_result
+        return _hold_for(step, decision_result, decision, why, EFFECT_RULE, why).decision_result
     return decision_result
 
 
@@ -432,7 +431,7 @@ def _plan_rebalance(
     if why := little_effect_reason(
         step_input, decision_result.references, decision_result.drifts, decision, plan
     ):
-        return _hold_for(decision_result, decision, why, EFFECT_RULE, why)
+        return _hold_for(step_input, decision_result, decision, why, EFFECT_RULE, why)
     if isinstance(plan.decision, Rebalance):
         decision = plan.decision
         decision_result = replace(decision_result, decision=decision)
@@ -444,14 +443,16 @@ def _plan_rebalance(
             return _propose_layers_or_hold(
                 step_input,
                 decision_result,
-                uneconomic_plan_reason(
-                    decision.reason,
-                    tradeoff,
-                    step_input.portfolio,
-                    zone,
-                    _turnover_cut(step_input, plan),
+                Hold(
+                    uneconomic_plan_reason(
+                        decision.reason,
+                        tradeoff,
+                        step_input.portfolio,
+                        zone,
+                        _turnover_cut(step_input, plan),
+                    ),
+                    limiting_rule=RISK_RULE,
                 ),
-                RISK_RULE,
             )
     decision_result, amended_plan = layer_planning.amend_plan(step_input, decision_result, plan)
     return Proposal(
@@ -486,8 +487,10 @@ def _propose_without_plan(
         return _propose_layers_or_hold(
             step_input,
             decision_result,
-            no_plan_reason(decision.reason, no_plan.message, zone, step_input.portfolio),
-            no_plan.limiting_rule or RISK_RULE,
+            Hold(
+                no_plan_reason(decision.reason, no_plan.message, zone, step_input.portfolio),
+                limiting_rule=no_plan.limiting_rule or RISK_RULE,
+            ),
         )
     if not no_plan.limiting_rule:
         raise no_plan
@@ -522,14 +525,15 @@ def _hold_not_worth_it(
     decision: Rebalance,
     no_plan: planner.NothingPlanned,
 ) -> Proposal:
-    """Return the hold for a trade above limits.plan_cost or below limits.min_trade, or without an
-    excess that swaps can spend; its review counts as done.
+    """Return the hold, or what layers do, for a trade above limits.plan_cost or below
+    limits.min_trade, or without an excess that swaps can spend; its review counts as done.
     """
     why = _not_worth_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan)
     if no_plan.turnover_note:
         lead, separator, rest = why.partition(": ")
         why = f"{lead}, and {no_plan.turnover_note}{separator}{rest}"
     return _hold_for(
+        step,
         decision_result,
         decision,
         why,
@@ -539,18 +543,24 @@ def _hold_not_worth_it(
 
 
 def _hold_for(
+    step: StepInput,
     decision_result: DecisionResult,
     decision: Rebalance,
     why: str,
     limiting_rule: str,
     short_reason: str,
 ) -> Proposal:
-    """Return the hold of a trade that is not made; its review counts as done."""
+    """Return the hold of a trade that is not made, or what layers do in place of a trigger's; its
+    review counts as done.
+    """
     review_text = ""
     if decision_result.next_s is not None:
         review_text = f"; next review {format_time(decision_result.next_s)}"
     hold = Hold(f"{decision.reason}; but {why}{review_text}", decision_result.next_s, limiting_rule)
-    return Proposal(decision_result.without_trades(hold, short_reason), None)
+    held_result = decision_result.without_trades(hold, short_reason)
+    if held_result.ends_execution or not decision.by_trigger:
+        return Proposal(held_result, None)
+    return _propose_layers_or_hold(step, held_result, hold)
 
 
 def _short_reason(
@@ -588,10 +598,9 @@ def _not_worth_reason(
 
 
 def _propose_layers_or_hold(
-    step: StepInput, decision_result: DecisionResult, why: str, limiting_rule: str
+    step: StepInput, decision_result: DecisionResult, hold: Hold
 ) -> Proposal:
-    """Return what layers do, or the hold of a zone in which no swap saves more than it costs."""
-    hold = Hold(why, limiting_rule=limiting_rule)
+    """Return what layers do in place of the hold of a swap that is not worth its cost."""
     decision = decide_without_swaps(step, decision_result.references.price_by_token, hold)
     decision_result = replace(decision_result, decision=decision)
     return (

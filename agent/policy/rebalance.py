@@ -34,6 +34,9 @@ from agent.policy.triggers.tracking import edge_drifts
 from agent.reference import ReferencePrices
 from agent.units import Price, Value, format_duration, format_time
 
+WAITING_RULES = ("policy.cooldown", "gas")
+"""Rules of the holds of a fired trigger whose trade is only postponed."""
+
 
 def rebalance_or_hold(
     step: StepInput,

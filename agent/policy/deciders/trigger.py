@@ -37,9 +37,9 @@ def rebalance_on_trigger(
     decide_before_swaps: Callable[[StepInput, Mapping[str, Price]], LayerDecision | Hold | None]
     | None = None,
 ) -> DecisionResult:
-    """Rebalance if the trigger fires; else let layers act, or hold. `decide_without_swaps` decides
-    what is done in place of a hold; `decide_before_swaps` what precedes the rebalance, because its
-    swaps spend what that frees.
+    """Rebalance if the trigger fires and a trade is large enough; else let layers act, or hold.
+    `decide_without_swaps` decides what is done in place of a hold; `decide_before_swaps` what
+    precedes the rebalance, because its swaps spend what that frees.
     """
     step = context.step
     prices = context.prices
@@ -56,7 +56,9 @@ def rebalance_on_trigger(
         decision, is_reviewed = rebalances.rebalance_or_hold(
             step, drifts, context.references, trigger_result
         )
-        if isinstance(decision, Rebalance):
+        if isinstance(decision, Hold) and decision.limiting_rule not in rebalances.WAITING_RULES:
+            decision = decide_without_swaps(step, prices, decision)
+        elif isinstance(decision, Rebalance):
             decision, is_reviewed = rebalances.confirm_rebalance(
                 step,
                 prices,

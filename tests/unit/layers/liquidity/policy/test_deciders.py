@@ -18,6 +18,8 @@ from agent.model import (
     FeedRound,
     Halt,
     Hold,
+    LpAction,
+    LpV3Position,
     NoTradeZone,
     OrderKind,
     OrdersConfig,
@@ -26,9 +28,10 @@ from agent.model import (
     Provide,
     Rebalance,
     StepInput,
+    TradeSide,
     Withdraw,
 )
-from agent.planning.proposals import propose_rebalance
+from agent.planning.proposals import decision_after_plan, propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.policy.risk_estimates import complete_risk
@@ -311,6 +314,37 @@ def test_provision_follows_swaps_of_a_tracking_rule(values: dict[str, int], deci
     step = world(targets=[wanted(2_000)], values=values, trigger=build_tracking("normal"), destination=Destination.ZONE)
 
     assert isinstance(propose_rebalance(complete_risk(step)).decision_result.decision, decision_type)
+
+
+SELLING = {"trade_side": TradeSide.SELL}
+
+
+@pytest.mark.parametrize(
+    ("positions", "share_bps", "values", "policy", "bounds", "action"),
+    [
+        pytest.param([LEFT_RANGE], 0, {"WETH": 1_000, "USDC": 7_000}, SELLING, {}, Withdraw, id="policy.only, withdrawal"),
+        pytest.param([], 2_000, {"WETH": 3_000, "USDC": 5_000}, SELLING, {}, Provide, id="policy.only, provision"),
+        pytest.param([], 2_000, {"WETH": 5_000, "USDC": 3_000}, {}, {"min_trade": 1_100 * USD}, Provide, id="min_trade"),
+        pytest.param([], 2_000, {"WETH": 5_000, "USDC": 3_000}, {}, {"plan_cost_bps": 31}, Provide, id="plan_cost"),
+    ],
+)
+def test_liquidity_moves_beside_swaps_that_are_not_worth_it(
+    positions: list[LpV3Position],
+    share_bps: int,
+    values: dict[str, int],
+    policy: dict[str, TradeSide],
+    bounds: dict[str, int],
+    action: type[LpAction],
+) -> None:
+    """The trigger fires in every cycle, and nothing can be traded: liquidity does not wait for it."""
+    step = world(positions, [wanted(share_bps)], values, roomy(**bounds))
+    step = replace(step, policy=replace(step.policy, **policy))
+
+    proposal = propose_rebalance(step)
+
+    assert proposal.plan is not None, proposal.decision_result.decision
+    assert [type(layer_action) for layer_action in proposal.plan.layer_actions] == [action]
+    assert decision_after_plan(step).decision == proposal.decision_result.decision
 
 
 def test_decision_has_the_reason_of_every_move() -> None:
