@@ -50,12 +50,14 @@ from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, floor_int
 
 UNITS_PER_VALUE = 10**6
-"""Units that a new strategy gets for one numeraire base unit."""
+"""Units of a strategy's opening for one numeraire base unit."""
 
 
 @dataclass
 class StrategyBooksUpdate:
-    """Holdings and units by strategy, and reserves, at the prices of `step`; `bookings` are new."""
+    """Holdings and units by strategy, and reserves, at the prices of `step`; `bookings` are new.
+    `unit_navs` are the unit values in 10^-12 of the last records.
+    """
 
     step: StepInput
     prices: Mapping[str, Price]
@@ -64,6 +66,7 @@ class StrategyBooksUpdate:
     units: dict[str, int]
     reserves: dict[str, int]
     bookings: list[StrategyBooking]
+    unit_navs: Mapping[str, int]
 
     def book(
         self,
@@ -91,7 +94,9 @@ class StrategyBooksUpdate:
             value_before = holdings_value(self.holdings[name], self.prices)
             base_value = holdings_value(base_holdings[name], self.prices)
             if base_holdings[name] != self.holdings[name] and (
-                new_units := units_to_issue(self.units[name], value_before, base_value)
+                new_units := units_to_issue(
+                    self.units[name], value_before, base_value, self.unit_navs.get(name, 0)
+                )
             ):
                 changes.append((name, STRATEGY_UNITS, new_units))
                 self.units[name] += new_units
@@ -141,7 +146,8 @@ def open_books(
     prices = reference_prices(step).price_by_token
     if not prices.keys() >= set(tokens):
         return None
-    books_update = StrategyBooksUpdate(step, prices, tokens, {}, {}, {}, [])
+    unit_navs = {state.name: state.unit_nav for state in ledger.states}
+    books_update = StrategyBooksUpdate(step, prices, tokens, {}, {}, {}, [], unit_navs)
     for booking in ledger.bookings:
         if booking.block <= step.snapshot.head.number:
             books_update.replay(booking)
@@ -155,13 +161,15 @@ def open_books(
     return books_update
 
 
-def units_to_issue(units: int, value_before: Value, value_after: Value) -> int:
+def units_to_issue(units: int, value_before: Value, value_after: Value, last_unit_nav: int) -> int:
     """Return the units issued (or burnt) for a change of a strategy's value from `value_before` to
-    `value_after`: at its unit value, rounded down.
+    `value_after`: at its unit value, rounded down. Without one it is that of the last record,
+    `last_unit_nav` in 10^-12, so that capital which comes back is no return; zero: none is known.
     """
     if value_before > 0 and units > 0:
         return floor_int(units * (value_after - value_before) / value_before)
-    return floor_int(value_after * UNITS_PER_VALUE) - units
+    first_unit_nav = Fraction(last_unit_nav or FIXED_POINT_ONE, FIXED_POINT_ONE)
+    return floor_int(value_after * UNITS_PER_VALUE / first_unit_nav) - units
 
 
 def nav_per_unit(value: Value, units: int) -> int | None:
@@ -352,6 +360,7 @@ def netting_booking(
         {book.name: book.units for book in books.strategy_books},
         {},
         [],
+        {book.name: book.state.unit_nav for book in books.strategy_books},
     )
     values_to_trade, base_holdings = adjustment_source(step)
     holdings_after, _ = settle_trade(base_holdings, values_to_trade, {}, prices, tokens)

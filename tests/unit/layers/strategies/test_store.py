@@ -12,6 +12,7 @@ from sqlalchemy import insert
 
 from agent.layers.strategies.policy import accounting, netting
 from agent.layers.strategies.state import (
+    STRATEGY_UNITS,
     NavPoint,
     StrategiesState,
     StrategyBooking,
@@ -107,7 +108,7 @@ def test_books__open_by_share_and_leave_the_rest_to_nobody() -> None:
 def test_the_value_of_a_unit_follows_every_base_unit() -> None:
     """Of 5,000 dollars one base unit is 200 of the 10^12."""
     whole = Fraction(5_000 * 10**6)
-    units = accounting.units_to_issue(0, Fraction(0), whole)
+    units = accounting.units_to_issue(0, Fraction(0), whole, 0)
     assert accounting.nav_per_unit(whole, units) == 10**12
     assert accounting.nav_per_unit(whole + 1, units) == 10**12 + 200
     assert accounting.nav_per_unit(whole * 11 / 10, units) == 11 * 10**11
@@ -144,6 +145,44 @@ def test_flows_can_be_of_one_strategy() -> None:
     ledger = replace(with_stored_bookings(NEW, brought_up(shared())), transfer_strategy="down")
     step = brought_up(balances(shared(), USDC=6_000), replace(ledger, transfers=(flow("USDC", 1_000),)))
     assert (strategy_coins(step, "up", "USDC"), strategy_coins(step, "down", "USDC")) == (3_000, 3_000)
+
+
+@pytest.mark.parametrize("receiver", [None, "down"], ids=["all", "one"])
+@pytest.mark.parametrize("unit_nav", [8 * 10**11, 3 * 10**12], ids=["after a loss", "after a gain"])
+def test_capital_after_none_left_is_no_return(unit_nav: int, receiver: str | None) -> None:
+    """The owner took all out, and all units are burnt: the next are worth what the last were."""
+    state = StrategyState("down", StrategyHealth.ACTIVE, 0, unit_nav=unit_nav, index=unit_nav)
+    opened = with_stored_bookings(replace(NEW, states=(state,), transfer_strategy=receiver), brought_up(shared()))
+    empty = brought_up(
+        balances(shared(), WETH=0, USDC=0), replace(opened, transfers=(flow("WETH", Fraction(-5, 2)), flow("USDC", -5_000, 2)))
+    )
+    assert [book.units for book in books_of(empty).strategy_books] == [0, 0]
+
+    filled = brought_up(
+        balances(shared(), WETH=0, USDC=3_000), replace(with_stored_bookings(opened, empty), transfers=(flow("USDC", 3_000, 3),))
+    )
+
+    book = books_of(filled).by_name["down"]
+    value = Fraction(book.balance_raw(USDC.address))
+    assert value > 0
+    assert accounting.nav_per_unit(value, book.units) == unit_nav
+
+
+def test_capital_of_a_strategy_that_resumes_from_nothing_is_no_return() -> None:
+    """Its floor was zero: netting gives it capital again."""
+    state = StrategyState("down", StrategyHealth.ACTIVE, 0, unit_nav=8 * 10**11, index=8 * 10**11)
+    opened = opening({"up": {"WETH": "2.5", "USDC": 5_000}, "down": {}})
+    units_booking = StrategyBooking("burnt", StrategyBookingKind.CROSS, 1, 1, (("down", STRATEGY_UNITS, -(10**18)),))
+    step = brought_up(shared(), replace(opened, bookings=(*opened.bookings, units_booking), states=(state,)))
+    assert books_of(step).by_name["down"].units == 0
+
+    booking = accounting.netting_booking(step, "s1", netting.strategy_adjustments)
+
+    assert booking is not None
+    units = sum(raw for name, token, raw in booking.changes if (name, token) == ("down", STRATEGY_UNITS))
+    prices = {WETH.address: Fraction(2_000 * USD, ETHER), USDC.address: Fraction(1)}
+    value = sum(raw * prices[token] for name, token, raw in booking.changes if name == "down" and token in prices)
+    assert accounting.nav_per_unit(Fraction(value), units) == 8 * 10**11
 
 
 def test_a_flow_that_nobody_has_written_down_yet_counts_too() -> None:

@@ -15,18 +15,23 @@ from tests.support.tokens import USDC, WETH
 
 
 @pytest.mark.parametrize(
-    ("units", "value_before", "value_after", "new_units"),
+    ("units", "value_before", "value_after", "last_unit_nav", "new_units"),
     [
-        pytest.param(100, 3, 4, 33, id="issued, rounded down"),
-        pytest.param(100, 3, 2, -34, id="burnt, rounded down"),
-        pytest.param(100, 3, 3, 0, id="unchanged"),
-        pytest.param(0, 0, 5, 5_000_000, id="first units"),
-        pytest.param(7, 0, 5, 4_999_993, id="units without a value"),
-        pytest.param(0, 3, 5, 5_000_000, id="value without units"),
+        pytest.param(100, 3, 4, 10**12, 33, id="issued, rounded down"),
+        pytest.param(100, 3, 2, 10**12, -34, id="burnt, rounded down"),
+        pytest.param(100, 3, 3, 10**12, 0, id="unchanged"),
+        pytest.param(100, 3, 4, 8 * 10**11, 33, id="at its value, whatever the record"),
+        pytest.param(0, 0, 5, 0, 5_000_000, id="first units"),
+        pytest.param(7, 0, 5, 0, 4_999_993, id="units without a value"),
+        pytest.param(0, 3, 5, 0, 5_000_000, id="value without units"),
+        pytest.param(0, 0, 5, 8 * 10**11, 6_250_000, id="first units again"),
+        pytest.param(0, 0, 5, 3 * 10**12, 1_666_666, id="first units again, rounded down"),
     ],
 )
-def test_units_are_issued_and_burnt_at_the_value_before(units: int, value_before: int, value_after: int, new_units: int) -> None:
-    assert accounting.units_to_issue(units, Fraction(value_before), Fraction(value_after)) == new_units
+def test_units_are_issued_and_burnt_at_the_value_before(
+    units: int, value_before: int, value_after: int, last_unit_nav: int, new_units: int
+) -> None:
+    assert accounting.units_to_issue(units, Fraction(value_before), Fraction(value_after), last_unit_nav) == new_units
 
 
 @pytest.mark.parametrize(
