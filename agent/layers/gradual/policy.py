@@ -96,8 +96,8 @@ def slice_wait_s(execution: GradualExecution, draw: SliceDraw) -> int:
 
 
 def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple[int, int]:
-    """Return the last chain time at which a slice may begin, and the expiry one mean interval
-    later, in case the agent was paused.
+    """Return the chain time by which the slices shall end, and the expiry one mean interval later,
+    for a last slice whose random wait ends after it; none begins from then on.
     """
     if pace.style is ExecutionStyle.LIMIT:
         return began_s + pace.patience_s, began_s + pace.patience_s
@@ -315,13 +315,17 @@ def format_budget(portfolio: Portfolio, execution: GradualExecution) -> str:
 
 def _fraction_to_trade(progress: ExecutionProgress, remaining_value: Value, now_s: int) -> Fraction:
     """Return the fraction of the remainder to trade now; all if no further slice could begin in
-    time.
+    time, unless it is more than random slices leave: value_to_move / √rounds. Such a rest of a
+    pause is sliced until the expiry.
     """
     execution = progress.execution
+    if execution.pace.style is ExecutionStyle.LIMIT:
+        return Fraction(1)
     shortest_wait_s = mean_interval_s(execution.pace, execution.rounds) * jitter_factor(
         0, execution.pace.time_jitter_bps
     )
-    if execution.pace.style is ExecutionStyle.LIMIT or now_s + shortest_wait_s > execution.ends_s:
+    is_last = now_s + shortest_wait_s > execution.ends_s
+    if is_last and remaining_value**2 * execution.rounds <= execution.value_to_move**2:
         return Fraction(1)
     return slice_fraction(execution, progress.draw, remaining_value)
 

@@ -50,9 +50,9 @@ class GradualExecution:
     `pace` stay unchanged. `arrival_prices` are the reference prices by token at its start; value
     and loss are measured at these prices. `value_to_move` is the value to move, on the
     `side_by_token` (token, +1 to buy or -1 to sell), in `rounds` equal slices. `max_loss` is the
-    largest loss, gas included (None: off). No slice begins after `ends_s`, and the execution
-    expires at `expires_s`. `first_draw` decides the size of the first slice. `carryover` is the
-    used part of a shared budget.
+    largest loss, gas included (None: off). The last slice begins about `ends_s`, and none from
+    `expires_s` on. `first_draw` decides the size of the first slice. `carryover` is the used part
+    of a shared budget.
     """
 
     pace: ExecutionPace

@@ -191,18 +191,24 @@ def test_slice_that_waits_names_its_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pace", "spare_s", "fraction"),
+    ("pace", "spare_s", "remaining_usd", "fraction"),
     [
-        pytest.param(EVEN, 300, Fraction(1, 4), id="another may follow"),
-        pytest.param(EVEN, 299, Fraction(1), id="none may follow"),
-        pytest.param(LIMIT, 300, Fraction(1), id="limit price"),
+        pytest.param(EVEN, 300, 500, Fraction(1, 2), id="another may follow"),
+        pytest.param(EVEN, 299, 500, Fraction(1), id="none may follow"),
+        pytest.param(EVEN, -599, 500, Fraction(1), id="none may follow, late"),
+        pytest.param(EVEN, 299, 501, Fraction(250, 501), id="paused almost to its end"),
+        pytest.param(EVEN, -599, 1_000, Fraction(1, 4), id="paused beyond its end"),
+        pytest.param(LIMIT, 300, 1_000, Fraction(1), id="limit price"),
     ],
 )
-def test_slice_is_the_whole_remainder_if_it_is_the_last(pace: ExecutionPace, spare_s: int, fraction: Fraction) -> None:
-    """Waits are 300 s at least."""
-    decision = decision_of(step_under(progress(pace, {"ends_s": NOW_S + spare_s})))
+def test_slice_is_the_whole_remainder_if_it_is_the_last(pace: ExecutionPace, spare_s: int, remaining_usd: int, fraction: Fraction) -> None:
+    """Waits are 300 s at least; of four slices random ones leave half at most, and a pause leaves more."""
+    under = progress(pace, {"ends_s": NOW_S + spare_s, "expires_s": NOW_S + spare_s + 600})
 
-    assert (decision.due_slice.number, decision.due_slice.traded_share, decision.due_slice.remaining_value) == (1, fraction, 1_000 * USD)
+    decision = decision_of(step_under(under, 5_000 + remaining_usd, 5_000 - remaining_usd))
+
+    assert (decision.due_slice.number, decision.due_slice.traded_share) == (1, fraction)
+    assert decision.due_slice.remaining_value == remaining_usd * USD
 
 
 def test_slice_ignores_cooldown_and_band() -> None:
