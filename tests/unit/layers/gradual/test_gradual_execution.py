@@ -91,7 +91,7 @@ def test_falling_price_ends_an_execution_by_its_budget() -> None:
     assert execution_run.spent <= execution_run.execution.max_loss
 
 
-def test_execution_of_a_fixed_duration_ends_within_it() -> None:
+def test_execution_of_a_fixed_duration_ends_by_its_expiry() -> None:
     for seed in range(3):
         execution_run = run(paced(drifted_step(), TWAP), random.Random(seed))
         execution = execution_run.execution
