@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.layers.holding import planning as holding
 from agent.layers.tax import planning as tax
-from agent.model import Plan, Rebalance, StepInput
+from agent.model import Goal, Plan, Rebalance, StepInput
 from agent.planning import planner
 from agent.units import Value
 
@@ -22,6 +22,10 @@ class SaleRules:
     Raises NothingPlanned if the limit allows no plan. It gets the decision of the plan before it,
     whose goal says what an earlier limit leaves.
     """
+    sale_caps: Callable[[StepInput, Plan], Mapping[str, int]] = lambda *_: {}
+    """Base units by token that slices with the sales of this plan may sell together; a token
+    without a limit, or with one in the goal, has none.
+    """
     taxed_gain: Callable[[StepInput, Plan], Value] = lambda *_: Fraction(0)
     """Gain of the plan on which tax is due, in numeraire base units."""
     plan_tax: Callable[[StepInput, Plan], Value] = lambda *_: Fraction(0)
@@ -30,7 +34,7 @@ class SaleRules:
 
 SALE_RULES: tuple[SaleRules, ...] = (
     SaleRules(holding.without_held_sales),
-    SaleRules(tax.within_year_limit, tax.taxed_gain, tax.plan_tax),
+    SaleRules(tax.within_year_limit, tax.sale_caps, tax.taxed_gain, tax.plan_tax),
 )
 
 
@@ -45,6 +49,16 @@ def plan_sales(
         if isinstance(plan.decision, Rebalance):
             plan = rules.limit_sales(step, plan.decision, plan, turnover_cap)
     return plan
+
+
+def sale_caps(step: StepInput, plan: Plan) -> dict[str, int]:
+    """Return the base units by token that slices with the sales of this plan may sell together; a
+    token without a cap is left out.
+    """
+    goal = Goal(())
+    for rules in SALE_RULES:
+        goal = goal.with_sale_caps(rules.sale_caps(step, plan))
+    return dict(goal.max_sold_raw_by_token)
 
 
 def taxed_gain(step: StepInput, plan: Plan) -> Value:

@@ -14,6 +14,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.floats import DECIMAL_CONTEXT
+from agent.layers import sales
 from agent.layers.gradual.policy import (
     NO_JITTER,
     budget_left,
@@ -30,6 +31,7 @@ from agent.layers.gradual.state import (
 )
 from agent.model import (
     NATIVE_VENUE,
+    AssetDrift,
     ExecutionConfig,
     ExecutionPace,
     ExecutionStyle,
@@ -50,6 +52,7 @@ from agent.planning import planner
 from agent.planning.approval_gas import swap_spend
 from agent.planning.limit_swaps import limit_reached, output_value, with_raised_minimums
 from agent.planning.partial_plans import (
+    fits_daily_loss,
     plan_within_daily_loss,
     value_sold,
     with_native,
@@ -57,7 +60,7 @@ from agent.planning.partial_plans import (
 )
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decision import DecisionResult
-from agent.policy.drift import compute_drifts, corrections
+from agent.policy.drift import compute_drifts, corrections, investable_total
 from agent.policy.one_sided import partial_goal, target_weights
 from agent.policy.risk import tracking_cost
 from agent.reference import ReferencePrices
@@ -185,10 +188,13 @@ class _SliceSimulation:
 
     def _plan(self, fraction: Fraction) -> Plan | None:
         goal = partial_goal(compute_drifts(self.step, self.prices), self.goal, fraction)
+        decision = replace(self.decision, goal=goal)
         try:
-            return planner.plan(self.step, replace(self.decision, goal=goal), self.references)
+            plan = planner.plan(self.step, decision, self.references)
+            plan = plan_within_daily_loss(self.step, decision, plan)
         except Refused:  # count the remainder as rest
             return None
+        return plan if fits_daily_loss(self.step, plan) else None
 
     def _sold_value(self, plan: Plan) -> Value:
         raw_by_token = {holding.token: holding.raw for holding in self.step.snapshot.holdings}
@@ -235,7 +241,9 @@ class _SliceSimulation:
 
 
 def _step_after_plan(step: StepInput, plan: Plan) -> StepInput:
-    """Return the step after the plan: pools, balances, allowances, and the turnover of the day."""
+    """Return the step after the plan: pools, balances, allowances, and turnover and loss of the
+    day.
+    """
     pool_by_address = {pool.address: pool for pool in step.snapshot.pools}
     for leg in plan.legs:
         if leg.venue != NATIVE_VENUE:
@@ -272,7 +280,9 @@ def _step_after_plan(step: StepInput, plan: Plan) -> StepInput:
         history=replace(
             step.history,
             budgets=replace(
-                step.history.budgets, turnover_24h=step.history.budgets.turnover_24h + plan.turnover
+                step.history.budgets,
+                turnover_24h=step.history.budgets.turnover_24h + plan.turnover,
+                loss_24h=step.history.budgets.loss_24h + plan.cost.total,
             ),
         ),
     )
@@ -350,7 +360,7 @@ def schedule_plan(
         or step.divides_wallet
     ):
         return decision_result, single_plan
-    goal = _execution_goal(decision.goal, single_plan)
+    goal = _execution_goal(step, decision_result, decision.goal, single_plan)
     if pace.style is ExecutionStyle.LIMIT:
         execution = _new_gradual_execution(step, decision_result, goal, 1)
         return _plan_at_price(
@@ -514,18 +524,47 @@ def _new_gradual_execution(
     )
 
 
-def _execution_goal(goal: Goal, single_plan: Plan) -> Goal:
-    """Return the goal of a gradual execution; in a zone the weights after its plan, because further
-    trading costs more than it saves.
+def _execution_goal(
+    step: StepInput, decision_result: DecisionResult, goal: Goal, single_plan: Plan
+) -> Goal:
+    """Return the goal of a gradual execution, as far as the limits on sales let it go; in a zone
+    the weights after its plan, because further trading costs more than it saves.
     """
-    if goal.risk is None:
-        return goal
-    return Goal(
-        tuple(
-            GoalWeight(token, Fraction(bps, BPS), Fraction(bps, BPS))
-            for token, bps in single_plan.weights_after_bps
+    if goal.risk is not None:
+        return Goal(
+            tuple(
+                GoalWeight(token, Fraction(bps, BPS), Fraction(bps, BPS))
+                for token, bps in single_plan.weights_after_bps
+            )
         )
-    )
+    caps_raw = dict(goal.with_sale_caps(sales.sale_caps(step, single_plan)).max_sold_raw_by_token)
+    caps_raw |= dict.fromkeys(goal.never_sold, 0)
+    prices = _reference_prices(decision_result)
+    drifts = decision_result.drifts
+    correction_by_token = corrections(drifts, goal)
+    possible_by_token = {
+        token: max(value, -caps_raw[token] * prices[token])
+        if token in caps_raw and value < 0
+        else value
+        for token, value in correction_by_token.items()
+    }
+    if possible_by_token == correction_by_token:
+        return goal
+    purchase_share = _sold_value(possible_by_token) / _sold_value(correction_by_token)
+    total_value = investable_total(drifts)
+
+    def reachable_weight(drift: AssetDrift, weight: GoalWeight) -> GoalWeight:
+        if not correction_by_token[drift.token]:
+            return weight
+        change = possible_by_token[drift.token]
+        share = drift.share + change / total_value * (purchase_share if change > 0 else 1)
+        return replace(weight, low=share, high=share)
+
+    return replace(goal, weights=tuple(map(reachable_weight, drifts, goal.weights)))
+
+
+def _sold_value(value_by_token: Mapping[str, Value]) -> Value:
+    return sum((-value for value in value_by_token.values() if value < 0), Fraction(0))
 
 
 def _reference_prices(decision_result: DecisionResult) -> dict[str, Price]:

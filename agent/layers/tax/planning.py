@@ -107,6 +107,25 @@ def within_year_limit(
     )
 
 
+def sale_caps(step: StepInput, plan: Plan) -> dict[str, int]:
+    """Return the base units by token that slices with the sales of this plan may sell together
+    within the year's limit; empty without a limit.
+    """
+    tax_inputs = step.layer(TaxState).inputs
+    if tax_inputs is None or tax_inputs.year_limit is None:
+        return {}
+    references = reference_prices(step)
+    unused_gain = max(tax_inputs.year_limit - tax_inputs.realised_gain, Fraction(0))
+    return _sale_caps(
+        step.portfolio,
+        held_balances(step),
+        references,
+        tax_inputs,
+        _gains_of(step.portfolio, references, step.snapshot.head.timestamp_s, tax_inputs, plan),
+        unused_gain * PLANNED_SHARE,
+    )
+
+
 def _sale_caps(
     portfolio: Portfolio,
     balances_raw: Mapping[str, int],

@@ -20,6 +20,7 @@ from agent.layers.gradual.planning import (
 )
 from agent.layers.gradual.policy import NO_JITTER
 from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
+from agent.layers.holding.state import HoldingConfig, HoldingState
 from agent.model import (
     Allowance,
     Destination,
@@ -28,6 +29,7 @@ from agent.model import (
     Goal,
     Hold,
     NoTradeZone,
+    OpenLot,
     Plan,
     PriceSource,
     Rebalance,
@@ -37,17 +39,18 @@ from agent.model import (
     TradeSide,
 )
 from agent.planning import planner, proposals
-from agent.planning.partial_plans import worst_case_loss
+from agent.planning.partial_plans import daily_loss_left, worst_case_loss
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import compute_drifts
 from agent.policy.risk import tracking_cost
 from agent.reference import reference_prices
 from tests.support.builders import NOW_S, OWNER, ROUTER, split, step_input, strategy, tracking, with_limits, with_snapshot
-from tests.support.constants import DAY_S, GWEI, USD
+from tests.support.constants import DAY_S, ETHER, GWEI, USD
 from tests.support.gradual_execution import PACE, paced, roomy
 from tests.support.planning_worlds import random_step
 from tests.support.samples import slow
+from tests.support.taxes import with_lots
 from tests.support.text import mentions
 from tests.support.tokens import USDC, WETH
 
@@ -357,6 +360,49 @@ def test_execution_has_the_terms_of_its_start() -> None:
     assert execution.side_by_token == ((WETH.address, -1), (USDC.address, 1))
     assert (execution.value_to_move, execution.max_loss) == (200_000 * USD, 2_000 * USD)
     assert (execution.began_s, execution.first_draw, execution.carryover) == (NOW_S, NO_JITTER, None)
+
+
+TAXED = with_lots(
+    paced(large_step(), TWAP), [OpenLot(WETH.address, 400 * ETHER, Fraction(400_000 * USD), 1)], year_limit=Fraction(5_000 * USD)
+)
+"""Of 300,000 of WETH, at twice its cost, 10,000 may be sold this year."""
+THIRDS = {"WETH": 400_000, "WBTC": 450_000, "USDC": 150_000}
+HELD = (
+    paced(roomy(step_input({"WETH": 3_000, "WBTC": 3_000, "USDC": 4_000}, THIRDS, depth=20_000_000), max_live_value=None), TWAP)
+    .with_config(HoldingConfig((WETH.address,), DAY_S))
+    .with_layer(HoldingState(((WETH.address, NOW_S - 3),)))
+)
+"""Of 100,000 of WETH and 150,000 of WBTC only the latter may be sold today."""
+
+
+@pytest.mark.parametrize(
+    ("step", "value_usd"), [pytest.param(TAXED, 10_000, id="tax.year_limit"), pytest.param(HELD, 150_000, id="holding.hours")]
+)
+def test_execution_counts_only_what_may_be_sold(step: StepInput, value_usd: int) -> None:
+    """Its budget is a share of it, and its slices move it together."""
+    execution = new_execution(proposals.propose_rebalance(step).decision_result)
+
+    assert execution.value_to_move / USD == pytest.approx(value_usd, rel=2e-3)
+    assert execution.max_loss == execution.value_to_move / 100
+    assert sum((weight.high for weight in execution.goal.weights), Fraction(0)) == 1
+
+
+def test_comparison_moves_only_what_may_be_sold() -> None:
+    comparison = comparison_of(paced(TAXED, max_rounds=3, recovery_s=1))
+
+    assert [round(option.turnover / (10_000 * USD), 2) for option in comparison.options] == [1] * 3
+    assert all(option.unmoved_cost < 10 * USD for option in comparison.options)
+
+
+def test_comparison_has_no_slice_beyond_the_daily_loss() -> None:
+    """A single trade is a part of the whole, and the parts of each number lose no more in a day."""
+    step = with_limits(large_step(max_rounds=4, recovery_s=1), daily_loss_bps=4)
+    loss_left = daily_loss_left(step)
+
+    options = comparison_of(step).options
+
+    assert options[0].turnover < 100_000 * USD
+    assert all(option.fees + option.impact + option.skew + option.gas <= loss_left for option in options)
 
 
 def test_execution_in_a_zone_goes_to_the_weights_after_its_plan() -> None:
