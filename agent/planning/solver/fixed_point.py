@@ -518,9 +518,9 @@ def sell_exits_whole(
     )
     sells_more = any(_unsold_raw(problem, fixed_point.draft, i) > 0 for i in sold_tokens)
     loses_no_sale = all(
-        problem.nodes[i].address not in fixed_point.draft.sold_raw
-        for i in exiting_tokens
-        if i not in sold_tokens
+        draft.delta_raw.get(token, 0) <= change_raw
+        for token, change_raw in fixed_point.draft.delta_raw.items()
+        if change_raw < 0
     )
     is_within_cost = plan_cost_bps is None or draft.cost(
         problem

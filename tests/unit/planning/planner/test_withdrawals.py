@@ -1,0 +1,45 @@
+"""A sale that raises a token for a withdrawal: what decides that it is possible, and what it sells."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from agent.model import Payment, PendingPayment, Pool, StepInput
+from agent.planning.requests import raise_money_proposer
+from agent.policy.cash_flows import transfers
+from agent.units import Token
+from tests.support.builders import raw, step_input, v2_pool, with_limits
+from tests.support.tokens import USDC, WBTC, WETH
+
+
+def step_with_claim(
+    targets_bps: dict[str, int], values: dict[str, int], claimed: Token, coins: Fraction | int, *pools: Pool, **limits: object
+) -> StepInput:
+    step = with_limits(step_input(targets_bps, values, pools=pools), **limits)
+    return transfers.reserve_claims(step, (PendingPayment(0, Payment(claimed.address, raw(coins, claimed))),))
+
+
+def wallet_changes(step: StepInput, claimed: Token) -> dict[str, int]:
+    """Change of each token in base units by the sale for the claim."""
+    return raise_money_proposer(claimed.address)(step).plan.wallet_changes()
+
+
+@pytest.mark.parametrize(("depth", "is_whole"), [(3_485_000, False), (3_490_000, True), (3_495_000, True)])
+def test_withdrawal_sells_its_other_assets_where_one_leaves_a_rest(depth: int, is_whole: bool) -> None:
+    """All WBTC is to be sold, and some WETH beside it; without the WETH the claim is not covered."""
+    step = step_with_claim(
+        {"WETH": 5_000, "WBTC": 0, "USDC": 5_000},
+        {"WETH": 5_000, "WBTC": 3_500, "USDC": 1_500},
+        USDC,
+        6_000,
+        v2_pool(WBTC, USDC, 60_000, depth),
+        v2_pool(WETH, USDC, 2_000, 5_000_000),
+        plan_cost_bps=50,
+        price_impact_bps=300,
+    )
+    changes = wallet_changes(step, USDC)
+    assert changes[USDC.address] >= raw(4_500, USDC)
+    assert changes[WETH.address] < 0
+    assert (changes[WBTC.address] == -raw(Fraction(3_500, 60_000), WBTC)) is is_whole
