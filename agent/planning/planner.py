@@ -15,7 +15,6 @@ from agent.model import (
     Leg,
     OptimalityGap,
     Plan,
-    Portfolio,
     Rebalance,
     RiskCostTradeoff,
     SkippedItem,
@@ -45,6 +44,7 @@ from agent.planning.solver.fixed_point import (
 from agent.planning.solver.utility import (
     DAILY_TURNOVER_LIMIT,
     PlanObjective,
+    bought_by_exit,
     leaving_tokens,
     objective_for_exit,
     objective_for_goal,
@@ -285,7 +285,7 @@ def plan(
 
     A zone's plan has its saving and cost; the caller decides if it is worthwhile. `references`
     replace the prices of the step's own pools, for a simulated step. `turnover_cap` is the largest
-    turnover of the plan, with the name of the limit that sets it. `allowed_pool_tokens` restricts
+    turnover of a plan that is no exit, with the name of the limit that sets it. `allowed_pool_tokens` restricts
     the pools to those between these tokens. Raises Refused with verdicts if no sensible plan
     exists: a price or balance is missing, the day's turnover is used up, or every move is dust,
     above plan_cost, or without a route.
@@ -302,7 +302,7 @@ def plan(
     objective = objective_for_goal(problem, decision.goal)
     problem = replace(problem, leaving_tokens=leaving_tokens(problem, decision.goal))
     if decision.is_exit:
-        return _plan_exit(step, decision, problem, objective, turnover_cap)
+        return _plan_exit(step, decision, problem, objective)
     return _plan_goal(step, decision, problem, objective, turnover_cap)
 
 
@@ -324,38 +324,37 @@ class TurnoverLimit:
 
 
 def _plan_exit(
-    step: StepInput,
-    decision: Rebalance,
-    problem: Problem,
-    objective: PlanObjective,
-    turnover_cap: tuple[Value, str] | None,
+    step: StepInput, decision: Rebalance, problem: Problem, objective: PlanObjective
 ) -> Plan:
-    """Return the swaps of an exit, which sells only what it has to and has no turnover limit of its
-    own.
+    """Return the swaps of an exit, which sells only what it has to, for the numeraire or for the
+    token that a withdrawal is short of. It has no turnover limit.
     """
-    numeraire = step.portfolio.numeraire
-    numeraire_index = problem.index_by_token[numeraire.address]
+    goal = decision.goal
+    numeraire_index = problem.index_by_token[step.portfolio.numeraire.address]
+    bought_token = bought_by_exit(problem, goal, numeraire_index)
+    bought_label = problem.nodes[bought_token].label
     problem = replace(problem, price_ranges={})  # floors of exits: reference.price_ranges
-    objective = objective_for_exit(objective, numeraire_index)
-    limit = TurnoverLimit(None, "", is_reportable=False).within(turnover_cap)
+    if bought_token == numeraire_index:
+        objective = objective_for_exit(objective, numeraire_index)
     full_graph = _full_graph(problem, objective)
     graph, fixed_point = _best_within_plan_cost(
         full_graph,
         objective,
-        decision.goal,
-        limit.value,
+        goal,
+        None,
         step.limits.min_trade,
-        _unmoved_by_exit(step.portfolio, problem, objective),
+        _unmoved_by_exit(problem, goal, bought_token),
     )
-    fixed_point = sell_exits_whole(graph, fixed_point, numeraire_index, step.limits.min_trade)
-    skips = skipped_items(step, graph, objective, fixed_point, limit.name, None)
+    fixed_point = sell_exits_whole(graph, fixed_point, bought_token, step.limits.min_trade)
+    skips = skipped_items(step, graph, objective, fixed_point, "", None)
     if not fixed_point.draft.legs:
-        raise _nothing_planned(step, problem, objective, skips, limit)
-    sold_labels = {node.label for node in problem.assets if node.address != numeraire.address}
+        no_limit = TurnoverLimit(None, "", is_reportable=False)
+        raise _nothing_planned(step, problem, objective, skips, no_limit)
+    sold_labels = {node.label for node in problem.assets} - {bought_label}
     if not {skipped_item.subject for skipped_item in skips} & sold_labels:
-        # the numeraire is off target only by the exit's cost
-        skips = [skipped_item for skipped_item in skips if skipped_item.subject != numeraire.label]
-    gap = OptimalityGap(partial(gap_bps, full_graph, objective, fixed_point, limit.value))
+        # the bought token is off target only by the exit's cost
+        skips = [skipped_item for skipped_item in skips if skipped_item.subject != bought_label]
+    gap = OptimalityGap(partial(gap_bps, full_graph, objective, fixed_point, None))
     return assemble_plan(step, problem, decision, fixed_point.draft, skips, gap)
 
 
@@ -399,21 +398,20 @@ def _plan_goal(
     return replace(swap_plan, zone_tradeoff=tradeoff)
 
 
-def _unmoved_by_exit(
-    portfolio: Portfolio, problem: Problem, objective: PlanObjective
-) -> dict[int, str]:
-    """Return the tokens that an exit does not trade, by index: all on target, except the
-    numeraire, for which it sells.
+def _unmoved_by_exit(problem: Problem, goal: Goal, bought_token: int) -> dict[int, str]:
+    """Return the tokens that an exit does not trade, by index: all on target, except the one that
+    it buys.
     """
-    total = float(problem.total)
-    numeraire = portfolio.numeraire.address
-    is_on_target = (objective.low_shares * total <= objective.held_values) & (
-        objective.held_values <= objective.high_shares * total
-    )
+    weight_by_token = {weight.token: weight for weight in goal.weights}
+    total = problem.total
     return {
         index: "an exit trades no other token"
         for index, node in enumerate(problem.nodes)
-        if node.is_asset and node.address != numeraire and is_on_target[index]
+        if node.is_asset
+        and index != bought_token
+        and weight_by_token[node.address].low * total
+        <= node.value
+        <= weight_by_token[node.address].high * total
     }
 
 

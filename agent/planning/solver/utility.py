@@ -630,17 +630,29 @@ def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
     )
 
 
+def bought_by_exit(problem: Problem, goal: Goal, numeraire_index: int) -> int:
+    """Return the index of the token that an exit buys: the one furthest below its goal, which is
+    the numeraire unless the exit raises another token for a withdrawal.
+    """
+    total = problem.total
+    low_share_by_token = {weight.token: weight.low for weight in goal.weights}
+    shortfall_by_index = {
+        index: low_share_by_token[node.address] * total - node.value
+        for index, node in enumerate(problem.nodes)
+        if node.is_asset
+    }
+    return max(
+        shortfall_by_index, key=lambda index: (shortfall_by_index[index], index == numeraire_index)
+    )
+
+
 def objective_for_exit(objective: PlanObjective, bought_token: int) -> PlanObjective:
     """Return the objective of an exit into an underweight token, which may end above its goal.
 
     Each unit sold saves the full price; otherwise the last part of the exit would stay unsold once
     the bought token has its share and pools pay more for further tokens.
     """
-    if (
-        objective.held_values[bought_token]
-        >= objective.low_shares[bought_token] * fsum_array(objective.held_values)
-        or objective.high_shares[bought_token] >= 1
-    ):
+    if objective.high_shares[bought_token] >= 1:
         return objective
     high_shares = objective.high_shares.copy()
     high_shares[bought_token] = 1.0

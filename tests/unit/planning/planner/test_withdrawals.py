@@ -26,6 +26,24 @@ def wallet_changes(step: StepInput, claimed: Token) -> dict[str, int]:
     return raise_money_proposer(claimed.address)(step).plan.wallet_changes()
 
 
+@pytest.mark.parametrize("dollars", [3_009, 3_010, 3_011, 3_041, 3_050])
+def test_sale_for_weth_does_not_depend_on_unsold_dollars(dollars: int) -> None:
+    """The goal of USDC is exactly its share, which is rarely a float."""
+    step = step_with_claim(
+        {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000},
+        {"WETH": 1_500, "WBTC": 6_000, "USDC": dollars},
+        WETH,
+        Fraction(5, 4),
+        v2_pool(WETH, USDC, 2_000, 50_000_000),
+        v2_pool(WBTC, USDC, 60_000, 50_000_000),
+        v2_pool(WBTC, WETH, 30, 10_000),
+        plan_cost_bps=100,
+    )
+    changes = wallet_changes(step, WETH)
+    assert changes.keys() == {WETH.address, WBTC.address}
+    assert changes[WETH.address] >= raw(Fraction(1, 2), WETH)
+
+
 @pytest.mark.parametrize(("depth", "is_whole"), [(3_485_000, False), (3_490_000, True), (3_495_000, True)])
 def test_withdrawal_sells_its_other_assets_where_one_leaves_a_rest(depth: int, is_whole: bool) -> None:
     """All WBTC is to be sold, and some WETH beside it; without the WETH the claim is not covered."""
@@ -43,3 +61,22 @@ def test_withdrawal_sells_its_other_assets_where_one_leaves_a_rest(depth: int, i
     assert changes[USDC.address] >= raw(4_500, USDC)
     assert changes[WETH.address] < 0
     assert (changes[WBTC.address] == -raw(Fraction(3_500, 60_000), WBTC)) is is_whole
+
+
+def test_withdrawal_of_weth_sells_the_leaving_token_for_weth() -> None:
+    """The pool of WBTC takes less than all of it; with USDC as what it is sold for, no WETH would be raised."""
+    step = step_with_claim(
+        {"WETH": 5_000, "WBTC": 0, "USDC": 5_000},
+        {"WETH": 1_500, "WBTC": 3_500, "USDC": 5_000},
+        WETH,
+        3,
+        v2_pool(WBTC, USDC, 60_000, 4_200_000),
+        v2_pool(WETH, USDC, 2_000, 20_000_000),
+        plan_cost_bps=80,
+        price_impact_bps=300,
+        first_purchase_s=600,
+    )
+    changes = wallet_changes(step, WETH)
+    assert changes[WETH.address] > raw(2, WETH)
+    assert changes[WBTC.address] < 0
+    assert changes[USDC.address] < 0
