@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -50,6 +51,7 @@ from agent.planning.solver.utility import (
     objective_for_goal,
     turnover_left,
     until_freed,
+    without_max_weights,
 )
 from agent.planning.swaps import Quote, plan_swap, quote
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
@@ -233,6 +235,33 @@ def wrong_side_tokens(problem: Problem, goal: Goal, draft: PlanDraft) -> dict[in
     }
 
 
+MAX_WEIGHT_REASON = "limits.max_weight allows no more of it"
+
+
+def excess_purchases(
+    problem: Problem, objective: PlanObjective, draft: PlanDraft
+) -> dict[int, Value]:
+    """Return the value above limits.max_weight of each token that a draft buys beyond it, by index;
+    only of tokens whose purchases `objective` bounds.
+
+    The guard rounds down to whole basis points, but any share above the limit would be sold next.
+    """
+    value_by_index = {
+        index: node.value + draft.delta_raw.get(node.address, 0) * node.price
+        for index, node in enumerate(problem.nodes)
+        if node.is_asset
+    }
+    total = sum(value_by_index.values(), Fraction(0))
+    return {
+        index: excess
+        for index, value in value_by_index.items()
+        if (max_bps := problem.nodes[index].max_bps) is not None
+        and objective.max_values[index] < math.inf
+        and value > problem.nodes[index].value
+        and (excess := value - total * Fraction(max_bps, BPS)) > 0
+    }
+
+
 NOTABLE_ROUNDING_LOSS = 1e-4
 """Rounding loss of a swap, per unit of drift, above which a second search ignores such losses."""
 MAX_TIGHTENINGS = 6
@@ -334,6 +363,7 @@ def _plan_exit(
     bought_token = bought_by_exit(problem, goal, numeraire_index)
     bought_label = problem.nodes[bought_token].label
     problem = replace(problem, price_ranges={})  # floors of exits: reference.price_ranges
+    objective = without_max_weights(objective)
     if bought_token == numeraire_index:
         objective = objective_for_exit(objective, numeraire_index)
     full_graph = _full_graph(problem, objective)
@@ -578,6 +608,13 @@ def _result_within_plan_cost(
         wrong_side_reasons = wrong_side_tokens(problem, search.goal, fixed_point.draft)
         if wrong_side_reasons.keys() - unmoved_tokens.keys():
             unmoved_tokens = {**unmoved_tokens, **wrong_side_reasons}
+            continue
+        excess_by_token = excess_purchases(problem, objective, fixed_point.draft)
+        if excess_by_token:
+            for token, excess in excess_by_token.items():
+                if objective.max_values[token] <= objective.held_values[token]:
+                    unmoved_tokens = {**unmoved_tokens, token: MAX_WEIGHT_REASON}
+                objective = objective.with_less_bought(token, float(excess))
             continue
         overshoot = overshoot_reason(problem, objective, fixed_point.draft)
         if overshoot:

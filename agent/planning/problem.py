@@ -47,7 +47,8 @@ class TokenNode:
 
     A hub that is not an asset must start and end empty. `cap_raw` bounds the amount that legs take
     from the wallet: this step's approval, or native coin above the gas floor. `locked_raw` counts
-    but cannot be spent: it is outside the wallet, or a layer keeps it there.
+    but cannot be spent: it is outside the wallet, or a layer keeps it there. `max_bps` is its share
+    above which it is not bought (None: no limit).
     """
 
     address: str
@@ -57,6 +58,7 @@ class TokenNode:
     is_asset: bool
     cap_raw: int | None = None
     locked_raw: int = 0
+    max_bps: int | None = None
 
     @property
     def spendable_raw(self) -> int:
@@ -320,6 +322,7 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
                 True,
                 cap_raw,
                 outside_raw_by_token.get(token.address, 0) + locked_in_wallet_raw,
+                asset.max_bps,
             )
         )
     return nodes

@@ -22,7 +22,7 @@ import numpy as np
 
 from agent.errors import ErrorCode, Refused
 from agent.floats import FloatArray, IndexArray, dot, fsum_array, inverse, matvec
-from agent.model import Goal, StepInput, TrackingRisk, Verdict
+from agent.model import Goal, GoalWeight, StepInput, TrackingRisk, Verdict
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import Problem, TokenNode
 from agent.planning.solver.box import box_minimum
@@ -513,6 +513,12 @@ class PlanObjective:
     value_off_goal: float
     risk: DeviationRisk | None = None
 
+    def with_less_bought(self, token: int, excess_value: float) -> PlanObjective:
+        """Return the objective that buys less of a token by this value and a margin for rounding."""
+        max_values = self.max_values.copy()
+        max_values[token] -= excess_value + EDGE_MARGIN * fsum_array(self.held_values)
+        return replace(self, max_values=np.maximum(max_values, self.held_values))
+
     def with_risk_factor(self, factor: Fraction) -> PlanObjective:
         """Return the objective with the price of risk multiplied by `factor`; itself without risk."""
         if self.risk is None:
@@ -592,10 +598,11 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
         penalty = min(problem.plan_cost_bps / BPS, MAX_PENALTY)
     locked_values = np.array([float(node.locked_value) for node in problem.nodes])
     min_values = np.array([float(_lowest_value(node, goal)) for node in problem.nodes])
+    problem_total = problem.total
     max_values = np.array(
         [
-            float(node.value) if node.address in goal.never_bought else np.inf
-            for node in problem.nodes
+            _highest_value(node, weight, problem_total, goal)
+            for node, weight in zip(problem.nodes, goal_weights, strict=True)
         ]
     )
     hubs = tuple(index for index, node in enumerate(problem.nodes) if not node.is_asset)
@@ -646,6 +653,11 @@ def bought_by_exit(problem: Problem, goal: Goal, numeraire_index: int) -> int:
     )
 
 
+def without_max_weights(objective: PlanObjective) -> PlanObjective:
+    """Return the objective without limits on purchases: limits.max_weight binds no exit."""
+    return replace(objective, max_values=np.full(len(objective.max_values), np.inf))
+
+
 def objective_for_exit(objective: PlanObjective, bought_token: int) -> PlanObjective:
     """Return the objective of an exit into an underweight token, which may end above its goal.
 
@@ -694,6 +706,19 @@ def _lowest_value(node: TokenNode, goal: Goal) -> Value:
     if node.address not in max_sold_raw:
         return _unspendable_value(node)
     return max(_unspendable_value(node), node.value - max_sold_raw[node.address] * node.price)
+
+
+def _highest_value(node: TokenNode, weight: GoalWeight | None, total: Value, goal: Goal) -> float:
+    """Return the value beyond which a token is not bought: what it has, or slightly less than its
+    largest weight of the current total unless its goal ends there or below; infinite otherwise.
+    """
+    if node.address in goal.never_bought:
+        return float(node.value)
+    if weight is None or node.max_bps is None:
+        return np.inf
+    if goal.risk is None and weight.high * BPS <= node.max_bps:
+        return np.inf
+    return max(float(node.value), (node.max_bps / BPS - EDGE_MARGIN) * float(total))
 
 
 def _unspendable_value(node: TokenNode) -> Value:
