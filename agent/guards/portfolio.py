@@ -66,7 +66,8 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the turnover of the last 24 h of chain time and of this plan, over the investable
     total.
 
-    An exit that buys only the numeraire always passes, even if the last 24 h are unknown.
+    An exit that buys only the numeraire always passes, even if the last 24 h are unknown. If these
+    exceed the limit by themselves, purchases that it exempts and plans that reduce risk pass too.
     """
     counted_turnover = case.counted_turnover()
     if counted_turnover == 0 and case.plan.is_exit:
@@ -77,7 +78,10 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         return GuardMeasurement(case.layer_answers.exemption_text, True)
     case.require_known_day()
     total_turnover = case.step.history.budgets.turnover_24h + counted_turnover
-    return _with_exempt_turnover(case, _measure_share(case, total_turnover, limit_bps), limit_bps)
+    measurement = _measure_share(case, total_turnover, limit_bps)
+    if counted_turnover == 0 and (case.exempt_turnover() or case.is_risk_reducing()):
+        measurement = replace(measurement, passed=True)
+    return _with_exempt_turnover(case, measurement, limit_bps)
 
 
 def _with_exempt_turnover(

@@ -23,6 +23,7 @@ from agent.model import (
     UnreadableItem,
 )
 from agent.model.rollups import DATA_FEE_ITEM
+from agent.planning.gas_refill import plan_top_up
 from agent.units import BPS, NATIVE
 from tests.support.builders import (
     DAY_S,
@@ -285,6 +286,28 @@ def test_turnover_exempts_the_first_purchase_once(guard: str, usdc: int, exempt_
     assert judged.passed is passed
     assert "for the first rebalance, plus" in judged.measured_text
     assert judged.limit == f"{min(exempt_usdc, 5_000)} USDC, plus 0 bps"
+
+
+@pytest.mark.parametrize(
+    ("usdc", "exempt_usdc", "passed"),
+    [(4_900, 5_000, True), (4_900, 4_800, False), (5_100, 10_000, False)],
+    ids=["within its exemption", "beyond its exemption", "more exempt than the purchase moves"],
+)
+def test_daily_turnover_used_up_by_itself_binds_no_exempt_purchase(usdc: int, exempt_usdc: int, passed: bool) -> None:
+    """The deposit's part is exempt; prices fell since the day's trades, which exceed the limit without it."""
+    step, plan = first_purchase(usdc, exempt_usdc)
+    budgets = {"turnover_24h": Fraction(6_001 * USDC_COIN), "newly_invested_raw": ((USDC.address, raw(5_000, USDC)),)}
+    step = with_history(with_limits(step, daily_turnover_bps=6_000), **budgets)
+
+    assert verdict("daily_turnover", step, plan).passed is passed
+
+
+def test_daily_turnover_used_up_by_itself_binds_no_gas_money() -> None:
+    step = with_limits(with_past_costs(overweight_step(), turnover_24h=Fraction(9_000 * USDC_COIN)), daily_turnover_bps=6_000)
+    plan = plan_top_up(step, TopUp("gas", ETHER // 100))
+
+    assert verdict("daily_turnover", step, plan).passed
+    assert_refused(verdict("daily_turnover", step, sell_weth(step, Fraction(1, 100))), "bps")
 
 
 # --- daily_loss and total_loss
