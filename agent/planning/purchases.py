@@ -22,7 +22,6 @@ from agent.planning.purchase_plans import (
     plan_proportional_part,
 )
 from agent.policy.cash_flows import purchases
-from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.decision import DecisionResult
 from agent.units import Value, ceil_int
 
@@ -79,6 +78,7 @@ def _purchase_terms(
     part_count: int,
 ) -> Purchase:
     now_s = step.snapshot.head.timestamp_s
+    interval_s = step.limits.first_purchase_s or 1
     reference_by_token = decision_result.references.reference_by_token
     deposits = tuple[tuple[str, int], ...]()
     if kind is PurchaseKind.TOP_UP:
@@ -89,11 +89,11 @@ def _purchase_terms(
         if step.history.cash_flows.newly_invested_raw
         else intended_value,
         part_count=part_count,
-        interval_s=step.limits.first_purchase_s or 1,
+        interval_s=interval_s,
         arrival_prices=tuple(
             sorted((token, reference.price) for token, reference in reference_by_token.items())
         ),
         began_s=now_s,
-        expires_s=now_s + max(purchases.PARTS_LIFETIME_S, (part_count + 1) * DAY_S),
+        expires_s=purchases.parts_expiry_s(now_s, part_count, interval_s),
         deposits=deposits,
     )

@@ -137,6 +137,18 @@ def test_withdrawal_in_parts__ends_after_its_time(chain: LocalChain, tmp_path: P
         assert withdrawing.resume_withdrawal(agent, first.request_id or 0, send=True, confirm=accept).state == "part"
 
 
+@pytest.mark.slow
+def test_withdrawal_in_parts_of_eight_days__goes_on_by_itself(chain: LocalChain, tmp_path: Path) -> None:
+    fund(chain, LARGE)
+    loaded = trusted_config(chain, tmp_path, {**PARTS, "limits.first_purchase": "8d"}, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
+    restore_pools(chain, 8 * 86_400)
+    with reopened_agent(chain, loaded) as agent:
+        outcome = look(agent)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+
+
 def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, {**PARTS, "limits.first_purchase": "off"}, TARGETS)

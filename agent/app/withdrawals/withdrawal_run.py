@@ -34,7 +34,7 @@ from agent.model import (
 from agent.planning import requests
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
-from agent.policy.cash_flows.purchases import PARTS_LIFETIME_S
+from agent.policy.cash_flows.purchases import parts_expiry_s
 from agent.store import Store
 from agent.units import NATIVE, ceil_int, format_time
 from agent.wiring import AgentContext
@@ -509,11 +509,12 @@ def _part_progress(
     and a part raises `raised_raw`.
     """
     now_s = step.snapshot.head.timestamp_s
+    remaining_parts = _remaining_parts(missing_raw, raised_raw)
+    until_s = parts_expiry_s(now_s, remaining_parts, part_interval_s)
+    if request.progress is not None and request.progress.until_s > now_s:
+        until_s = request.progress.until_s
     return WithdrawalProgress(
-        parts_done + _remaining_parts(missing_raw, raised_raw),
-        parts_done,
-        now_s + part_interval_s,
-        _deadline_s(request, now_s),
+        parts_done + remaining_parts, parts_done, now_s + part_interval_s, until_s
     )
 
 
@@ -538,12 +539,6 @@ def _current_progress(
     return transfers.current_progress(
         step.portfolio, step.limits, native_coin.held_balances(step), progress, token
     )
-
-
-def _deadline_s(request: OwnerRequest, now_s: int) -> int:
-    if request.progress is not None and request.progress.until_s > now_s:
-        return request.progress.until_s
-    return now_s + PARTS_LIFETIME_S
 
 
 def require_part_due(request: OwnerRequest | None, step: StepInput) -> None:

@@ -30,6 +30,7 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
+from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.drift import compute_drifts, corrections, rebalance_goal
 from agent.policy.one_sided import restrict_to_side
@@ -41,6 +42,13 @@ PARTS_LIFETIME_S = 7 * 86_400
 purchase then counts as drift.
 """
 ZERO = Fraction(0)
+
+
+def parts_expiry_s(now_s: int, part_count: int, interval_s: int) -> int:
+    """Return the chain time at which what is done in parts from now on expires. `interval_s` lies
+    between two parts; a day at least counts for each, and for one more.
+    """
+    return now_s + max(PARTS_LIFETIME_S, (part_count + 1) * max(DAY_S, interval_s))
 
 
 def is_first_purchase(limits: Limits, history: History) -> bool:

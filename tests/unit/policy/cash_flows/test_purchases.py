@@ -31,7 +31,7 @@ from agent.policy.cash_flows import purchases, transfers
 from agent.policy.drift import compute_drifts, rebalance_goal
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
-from tests.support.builders import NOW_S, step_input, token, v2_pool, with_history, with_limits, without_feed
+from tests.support.builders import DAY_S, NOW_S, step_input, token, v2_pool, with_history, with_limits, without_feed
 from tests.support.constants import MONTH_S
 from tests.support.decisions.purchases import HALVES, MILLION, money_step
 from tests.support.fakes.evidence import FakeEvidenceSource
@@ -71,6 +71,28 @@ def test_turnover_guards_show_only_the_limit_for_drift() -> None:
     turnover_verdict = next(verdict for verdict in outcome.plan.verdicts if verdict.guard == "turnover")
     assert turnover_verdict.limit == "3000 bps"
     assert "plus" not in turnover_verdict.measured_text
+
+
+@pytest.mark.parametrize(
+    ("part_count", "interval_s", "days"),
+    [
+        pytest.param(3, 600, 7, id="at least a week"),
+        pytest.param(6, 600, 7, id="six parts within a week"),
+        pytest.param(7, 600, 8, id="a day for each part and one more"),
+        pytest.param(3, 4 * DAY_S, 16, id="parts further apart than a day"),
+    ],
+)
+def test_parts_expire_after_the_last_is_due(part_count: int, interval_s: int, days: int) -> None:
+    assert purchases.parts_expiry_s(NOW_S, part_count, interval_s) == NOW_S + days * DAY_S
+
+
+@pytest.mark.parametrize("interval_s", [600, DAY_S + 1, 4 * DAY_S])
+def test_purchase_in_parts_ends_after_its_last_part_is_due(interval_s: int) -> None:
+    step = step_input(HALVES, {"WETH": 0, "USDC": 10_000}, depth=250_000)
+    step = with_limits(with_history(step, last_rebalance_s=None), first_purchase_s=interval_s, plan_cost_bps=None)
+    terms = proposals.propose_rebalance(step).decision_result.purchase_result.new_purchase
+    assert terms.part_count > 2
+    assert terms.expires_s > NOW_S + terms.part_count * interval_s
 
 
 @pytest.mark.parametrize("daily_loss_bps", [100, None])
