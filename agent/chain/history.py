@@ -12,7 +12,7 @@ from agent.chain.lens import LATEST_ROUND_DATA, to_signed, uint_word
 from agent.chain.pools.observations import OBSERVE_WORDS, mean_over, observe_calldata
 from agent.chain.quorum import confirmed_value
 from agent.chain.receipts import parse_receipt
-from agent.chain.refusals import is_revert
+from agent.chain.refusals import has_reverted
 from agent.chain.rpc import (
     RpcCall,
     RpcFault,
@@ -70,7 +70,7 @@ def past_rounds(
                 for round_id in round_ids
             ]
         ):
-            if _has_reverted(transport, answer, _FEED_CALL_NAME):
+            if has_reverted(transport, answer, _FEED_CALL_NAME):
                 continue  # the aggregator skipped this round
             round_id, price, started_s, updated_s = _parse_round(answer)
             if price > 0 and started_s > 0 and 0 < updated_s <= head.timestamp_s:
@@ -115,7 +115,7 @@ def _last_round(
     (aggregator_answer,) = transport.batch(
         [_feed_call(feed, PHASE_AGGREGATORS + uint_word(phase), block_ref)]
     )
-    if _has_reverted(transport, aggregator_answer, _FEED_CALL_NAME):
+    if has_reverted(transport, aggregator_answer, _FEED_CALL_NAME):
         return None
     aggregator_number = int.from_bytes(parse_bytes(aggregator_answer, "an aggregator", 32), "big")
     if not 0 < aggregator_number < 2**160:
@@ -123,21 +123,11 @@ def _last_round(
     (answer,) = transport.batch(
         [_feed_call(address_from_word(aggregator_number), LATEST_ROUND, block_ref)]
     )
-    if _has_reverted(transport, answer, _FEED_CALL_NAME):
+    if has_reverted(transport, answer, _FEED_CALL_NAME):
         return None
     round_id = int.from_bytes(parse_bytes(answer, "a round", 32), "big")
     last_round: int = round_id & (2**PHASE_BITS - 1)
     return last_round
-
-
-def _has_reverted(transport: Transport, answer: object, call_name: str) -> bool:
-    """Return whether a call reverted. Raises CallFailed if the node could not run it, which says
-    nothing about the contract.
-    """
-    if isinstance(answer, RpcFault) and is_revert(answer):
-        return True
-    require_result(transport.name, call_name, answer)
-    return False
 
 
 def _rounds_since(round_by_id: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
@@ -208,12 +198,12 @@ def past_twaps(
                     for end_s in end_times_s
                 ]
             )
-            has_reverted = False
+            reverts = False
             for end_s, answer in zip(end_times_s, answers, strict=True):
-                has_reverted = _has_reverted(transport, answer, _OBSERVE_CALL_NAME)
-                mean_pool = None if has_reverted else _with_twap(pool, answer, window_s)
+                reverts = has_reverted(transport, answer, _OBSERVE_CALL_NAME)
+                mean_pool = None if reverts else _with_twap(pool, answer, window_s)
                 pools_by_end.setdefault(end_s, []).extend([] if mean_pool is None else [mean_pool])
-            if has_reverted:  # with OLD, so earlier windows would too
+            if reverts:  # with OLD, so earlier windows would too
                 open_pools.remove(pool)
     return {end_s: tuple(mean_pools) for end_s, mean_pools in pools_by_end.items()}
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 
-from agent.chain.rpc import RpcFault
+from agent.chain.rpc import RpcFault, Transport, require_result
 
 
 class RefusalKind(Enum):
@@ -184,6 +184,16 @@ def is_revert(fault: RpcFault) -> bool:
             any(phrase in message for phrase in _REVERT_PHRASES) and _DATABASE_PHRASE not in message
         )
     )
+
+
+def has_reverted(transport: Transport, answer: object, call_name: str) -> bool:
+    """Return whether a call reverted. Raises CallFailed if the node could not run it, which says
+    nothing about the contract.
+    """
+    if isinstance(answer, RpcFault) and is_revert(answer):
+        return True
+    require_result(transport.name, call_name, answer)
+    return False
 
 
 def _words(text: str) -> str:

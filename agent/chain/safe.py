@@ -15,7 +15,8 @@ from eth_utils.crypto import keccak
 from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import abi_decode, abi_encode
 from agent.chain.receipts import find_safe_execution, find_tx_by_nonce, revert_reason
-from agent.chain.rpc import RpcFault, Transport, hex_data, parse_bytes
+from agent.chain.refusals import has_reverted, is_revert
+from agent.chain.rpc import CallFailed, RpcFault, Transport, hex_data, parse_bytes
 from agent.errors import (
     ConfigError,
     ErrorCode,
@@ -68,6 +69,10 @@ if that call does.
 _EMPTY_BYTES = "0x" + (WORD_BYTES.to_bytes(WORD_BYTES, "big") + bytes(WORD_BYTES)).hex()
 
 
+class UndecodableAnswer(Retryable):
+    """Data of another type than the Safe's function returns."""
+
+
 @dataclass(frozen=True, slots=True)
 class SafeContract:
     """The Safe at `address`, read through `transport`, by default at the newest agreed block."""
@@ -76,11 +81,17 @@ class SafeContract:
     address: str
 
     def require_supported(self) -> str:
-        """Return the version of the Safe. Raises ConfigError unless it is supported."""
+        """Return the version of the Safe. Raises ConfigError unless it is supported, else Retryable
+        or PassingFault if no endpoint can tell.
+        """
+        version = ""
         try:
             version = str(self._call_view("VERSION()", [], [], ["string"])[0])
-        except TrimtabError:
-            version = ""
+        except CallFailed as failure:
+            if not is_revert(failure.fault):
+                raise
+        except UndecodableAnswer:
+            pass  # no contract, or another one
         if version not in SAFE_VERSIONS:
             raise ConfigError(
                 f"wallet.safe: {self.address} is not a Safe of version {' or '.join(SAFE_VERSIONS)}",
@@ -89,7 +100,9 @@ class SafeContract:
         return version
 
     def unbatched_reason(self, version: str) -> str:
-        """Return why this Safe of `version` makes no batches; "" if it does."""
+        """Return why this Safe of `version` makes no batches; "" if it does. Raises Retryable or
+        PassingFault if no endpoint can tell.
+        """
         if version != BATCH_VERSION:
             return f"the Safe has version {version}, not {BATCH_VERSION}"
         code_answer = self.transport.call("eth_getCode", [BATCH_CONTRACT, "latest"])
@@ -103,7 +116,7 @@ class SafeContract:
             return "the Safe's guard may refuse delegate calls"
         call_object = {"to": self.address, "data": self._simulation_data(encode_batch(()))}
         (answer,) = self.transport.batch([("eth_call", [call_object, "latest"])])
-        if answer != _EMPTY_BYTES:
+        if has_reverted(self.transport, answer, SIMULATE) or answer != _EMPTY_BYTES:
             return "the Safe has no fallback handler that simulates"
         return ""
 
@@ -215,7 +228,7 @@ class SafeContract:
         try:
             return tuple(abi_decode(answer_types, answer_bytes))
         except Exception:  # eth-abi raises many error types
-            raise Retryable(
+            raise UndecodableAnswer(
                 f"{signature} of {self.address} returned data that cannot be decoded",
                 "check wallet.address and the endpoint",
                 code=ErrorCode.ANSWER,

@@ -12,6 +12,7 @@ import pytest
 from eth_abi import encode as abi_encode
 
 from agent.artifacts import npm_root
+from agent.chain.rpc import RpcFault
 from agent.config.load import load_config
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
@@ -332,3 +333,9 @@ def test_address_that_is_no_safe__is_refused(bare: Bare, tmp_path: Path, monkeyp
     assert (tmp_path / "trimtab.toml").exists() == (code == 0)
     if code:
         assert mentions(result.error["message"], WALLET, "is not a Safe of version 1.3.0 or 1.4.1")
+
+
+def test_safe_at_an_endpoint_that_cannot_tell__is_written_unchecked(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = ScriptedTransport(eth_chainId="0x1", eth_call=RpcFault(-32005, "limit exceeded"))
+    monkeypatch.setattr("agent.app.start.setup._open_endpoint", lambda *_: node)
+    assert init(bare, tmp_path / "trimtab.toml", *TWO, "--safe").code == 0

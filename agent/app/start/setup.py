@@ -48,7 +48,7 @@ from agent.config.writing.futures_template import (
 from agent.config.writing.portfolio_templates import PortfolioTemplate
 from agent.config.writing.template import render_config, replace_setting, with_safe
 from agent.config.writing.token_lists import read_token_list, refuse_look_alike
-from agent.errors import ConfigError, ErrorCode, TrimtabError
+from agent.errors import READ_FAILURES, ConfigError, ErrorCode, TrimtabError
 from agent.files import create_file, folder_configs
 from agent.foreign_text import read_toml
 from agent.policy import minimum
@@ -527,7 +527,8 @@ def _safe_warnings(new_config: NewConfig, variables: Variables) -> list[str]:
             continue
         contract = SafeContract(transport, parse_address(new_config.wallet, "--wallet"))
         if new_config.is_safe:
-            contract.require_supported()
+            with suppress(*READ_FAILURES):
+                contract.require_supported()
         elif signers_text := contract.signers_text():
             return [
                 f"the wallet is {signers_text}, and this config signs with a key: delete it and run"

@@ -10,9 +10,11 @@ from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
+from agent.chain.quorum import NoQuorum
+from agent.chain.rpc import RpcFault
 from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.chain.sender import NodeSender
-from agent.errors import Retryable
+from agent.errors import ErrorCode, PassingFault, Retryable
 from tests.support.fakes.transport import ScriptedTransport
 from tests.support.signing import NONCES, RULES, WALLET, tx
 from tests.support.text import raises_field
@@ -27,7 +29,29 @@ def test_a_nonce_that_is_none_is_an_error_of_ours(answer: object) -> None:
         SafeContract(ScriptedTransport(eth_call=answer), WALLET).nonce()
     with pytest.raises(Retryable):
         SafeContract(ScriptedTransport(eth_call=answer), WALLET).require_hash(tx(WALLET, "0x"))
+
+
+@pytest.mark.parametrize("answer", ["0x", "0x05", WORD, RpcFault(3, "execution reverted"), RpcFault(-32015, "VM execution error")])
+def test_wallet_without_version__is_no_safe(answer: object) -> None:
     with raises_field("wallet.safe", "not a Safe"):
+        SafeContract(ScriptedTransport(eth_call=answer), WALLET).require_supported()
+
+
+UNREAD = [
+    RpcFault(-32005, "limit exceeded"),
+    RpcFault(-32000, "header not found"),
+    Retryable("timed out", code=ErrorCode.TIMEOUT),
+    NoQuorum("endpoints disagree", code=ErrorCode.QUORUM),
+    PassingFault("no access", code=ErrorCode.ACCESS),
+    None,
+    "0xzz",
+]
+"""Answers that say nothing of a contract."""
+
+
+@pytest.mark.parametrize("answer", UNREAD, ids=str)
+def test_version__that_cannot_be_read_is_no_fault_of_the_config(answer: object) -> None:
+    with pytest.raises((Retryable, PassingFault)):
         SafeContract(ScriptedTransport(eth_call=answer), WALLET).require_supported()
 
 

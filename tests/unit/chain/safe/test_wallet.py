@@ -14,7 +14,7 @@ from eth_utils.crypto import keccak
 from agent.artifacts import npm_artifact
 from agent.chain.endpoints import EndpointPool
 from agent.chain.receipts import EXECUTION_FAILURE_TOPIC, EXECUTION_SUCCESS_TOPIC
-from agent.chain.rpc import RpcFault
+from agent.chain.rpc import CallFailed, RpcFault
 from agent.chain.safe import (
     SafeContract,
     SafeOwnersSigner,
@@ -467,6 +467,14 @@ def test_safe__that_cannot_make_batches__signs_none_and_says_why(node: ScriptedT
     with pytest.raises(Refused) as refusal:
         signer.require_signable(BATCH, SIGNABLES["batch"].grant)
     assert refusal.value.guards == ("signer.contract",)
+
+
+@pytest.mark.parametrize(
+    "fault", [RpcFault(-32005, "limit exceeded"), RpcFault(-32000, "header not found"), RpcFault(-32603, "internal error")], ids=str
+)
+def test_fallback_handler__that_cannot_be_asked__is_not_taken_for_none(fault: RpcFault) -> None:
+    with pytest.raises(CallFailed):
+        signer_of(safe_node(simulated=fault), is_safe=True)
 
 
 REVERTED = {"status": "0x0", "returnData": "0x08c379a0" + abi_encode(["string"], ["Too little received"]).hex()}
