@@ -307,7 +307,8 @@ def show_liquidity(document: Document) -> None:
     if document["ignored_more"]:
         out.print(
             safe_text(
-                f"Ignored: {document['ignored_more']} more tokens of the position manager", "yellow"
+                f"Ignored, not read: {document['ignored_more']} more balances or positions",
+                "yellow",
             )
         )
 

@@ -12,6 +12,7 @@ import pytest
 from agent import app as api
 from agent.app.agent import Agent
 from agent.app.controls import queue
+from agent.chain.pools import own_positions
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.layers.strategies.state import StrategiesState
@@ -26,7 +27,7 @@ from tests.support.on_chain.controls import ControlledRun, die_in_cycle
 from tests.support.on_chain.holdings import VALUED, paused_run
 from tests.support.on_chain.lp_actions import V3, config_with_targets
 from tests.support.on_chain.strategies import require_sum
-from tests.support.text import raises_code
+from tests.support.text import raises_code, raises_field
 from tests.support.transactions import Killed
 
 APPLY = ("apply", "yes")
@@ -91,6 +92,22 @@ def test_position__is_taken_as_shown_and_forgotten_once_gone(chain: LocalChain, 
         assert api.read_liquidity_report(agent).forgettable == ()
         with raises_code(Refused, "plan_used"):
             run.ask("holdings", ("forget", str(own.token_id)), plan=holdings_document.plan_hash)
+
+
+def test_position__is_taken_wherever_it_is_listed(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_positions, "MAX_CHECKED_TOKENS", 1)
+    with reopened_agent(chain, trusted_config(chain, tmp_path, VALUED, EVEN)) as agent:
+        for position in [lp_on_chain.provide_v3(chain, V3, -n, n, 500) for n in (10, 20, 30)]:
+            assert api.adopt_position(agent, str(position.token_id))["position"] == position.name
+
+
+@pytest.mark.parametrize("number", ["9" * 78, "9" * 5_000, "-1", "1.5"], ids=["above 256 bits", "very long", "negative", "a fraction"])
+def test_text_that_is_no_number_of_a_position__is_refused(chain: LocalChain, tmp_path: Path, number: str) -> None:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, VALUED, EVEN)) as agent:
+        with raises_field("position"):
+            api.adopt_position(agent, number)
+        with raises_field("position"):
+            api.forget_position(agent.context.loaded_config.path, number)
 
 
 @pytest.mark.parametrize("why", ["its target would provide again", "exits would not withdraw it"])

@@ -20,6 +20,7 @@ from agent.app.documents.decisions import bps_text, netting_document
 from agent.app.documents.positions import LiquidityDocument, PositionDocument, strategy_document
 from agent.chain.pools.own_positions import (
     UnsolicitedPositions,
+    find_manager_token,
     find_unsolicited_positions,
     foreign_position_texts,
 )
@@ -70,6 +71,8 @@ RESPLIT_TOLERANCE_BPS = 500
 """Largest difference of an amount of a strategy between the shown and the written ledgers."""
 ANY_AMOUNT_BPS = 10_000
 """Tolerance of amounts that only tell what a position is worth now."""
+_MAX_TOKEN_ID_DIGITS = 77
+"""Digits of which every number fits 256 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +215,7 @@ def adoption_change(agent: Agent, token_id_text: str) -> HoldingsChange:
     """Return the change that adopts a V3 position; its principal now is booked as its cost. Raises
     the errors of `adopt_position`.
     """
-    if not token_id_text.isdecimal():
+    if not _is_token_id(token_id_text):
         raise ConfigError(
             f"position: {token_id_text!r} is not the number of a V3 position",
             "trimtab lp lists them; V2 pairs are added under portfolio.positions",
@@ -235,18 +238,10 @@ def adoption_change(agent: Agent, token_id_text: str) -> HoldingsChange:
         )
     head = step.snapshot.head
     block_ref = {"blockHash": head.hash, "requireCanonical": True}
-    unsolicited_positions = find_unsolicited_positions(
-        context.transport, step.snapshot.owner, manager_address, (), (), block_ref
-    ).positions
-    position = next(
-        (
-            unsolicited_position
-            for unsolicited_position in unsolicited_positions
-            if unsolicited_position.name == name and unsolicited_position.liquidity > 0
-        ),
-        None,
+    position = find_manager_token(
+        context.transport, step.snapshot.owner, manager_address, int(token_id_text), block_ref
     )
-    if position is None:
+    if position is None or position.liquidity == 0:
         raise ConfigError(
             f"position {name}: the wallet holds no such position with liquidity",
             "see trimtab lp",
@@ -315,6 +310,10 @@ def adoption_change(agent: Agent, token_id_text: str) -> HoldingsChange:
     )
 
 
+def _is_token_id(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MAX_TOKEN_ID_DIGITS
+
+
 def _named_amounts(
     prefix: str, raw_by_token: Mapping[str, int], tolerance_bps: int
 ) -> tuple[tuple[str, int, int], ...]:
@@ -338,7 +337,7 @@ def forget_position(config: ConfigSource, number_or_pair: str) -> AdoptedPositio
 
 def forgetting_change(store: Store, config: Config, number_or_pair: str) -> HoldingsChange:
     """Return the change that forgets a position. Raises the errors of `forget_position`."""
-    if number_or_pair.isdecimal():
+    if _is_token_id(number_or_pair):
         name = position_name(LpVenue.V3, position_manager(config) or "", int(number_or_pair))
     else:
         name = position_name(LpVenue.V2, parse_address(number_or_pair, "position"), None)

@@ -11,9 +11,11 @@ from agent.amm.lp.venues import LpVenue
 from agent.chain.lens import (
     BALANCE_OF,
     MANAGER_POSITIONS,
+    OWNER_OF,
     TOKEN_OF_OWNER_BY_INDEX,
     CallItem,
     CallStatus,
+    LensAnswer,
     address_call,
     answer_uint,
     answer_words,
@@ -97,7 +99,7 @@ class PositionReader:
 
 
 MAX_CHECKED_TOKENS = 100
-"""Maximum number of the manager's tokens that are checked, since anyone can send thousands."""
+"""Maximum number of the manager's tokens that are checked at once, since anyone can send thousands."""
 _ADDRESS_MASK = (1 << 160) - 1
 
 
@@ -116,8 +118,8 @@ class UnsolicitedPosition:
 
 @dataclass(frozen=True, slots=True)
 class UnsolicitedPositions:
-    """Unsolicited positions. `unchecked_count` is the number of manager tokens beyond
-    MAX_CHECKED_TOKENS, which were not checked.
+    """Unsolicited positions. `unchecked_count` is the number of balances that were not read, and of
+    the manager's tokens that were not read or are older than the MAX_CHECKED_TOKENS newest.
     """
 
     positions: tuple[UnsolicitedPosition, ...]
@@ -131,9 +133,12 @@ def find_unsolicited_positions(
     pools: Iterable[PoolRef],
     confirmed_positions: Sequence[ConfirmedPosition],
     block_ref: object,
+    *,
+    checks_all: bool = False,
 ) -> UnsolicitedPositions:
-    """Return the unconfirmed LP tokens of `pools` and tokens of the manager that `owner` holds at
-    one block, with up to three requests. Raises Retryable from the endpoint.
+    """Return the unconfirmed LP tokens of `pools` and the newest tokens of the manager that `owner`
+    holds at one block, with up to three requests; all of the manager's with `checks_all`, two
+    requests for each MAX_CHECKED_TOKENS. Raises Retryable from the endpoint.
     """
     confirmed_names = {position.name for position in confirmed_positions}
     v2_pools = [pool for pool in pools if pool.style is SwapStyle.V2]
@@ -165,44 +170,69 @@ def find_unsolicited_positions(
     ]
     manager_balance = token_balances[-1] if manager is not None else 0
     token_count = 0 if isinstance(manager_balance, CallStatus) else manager_balance
-    if manager is not None and token_count:
-        unsolicited_positions += _manager_tokens(
-            transport, owner, manager, min(token_count, MAX_CHECKED_TOKENS), block_ref
-        )
+    manager_tokens: list[UnsolicitedPosition] = []
+    first_index = 0 if checks_all else max(0, token_count - MAX_CHECKED_TOKENS)
+    for index in range(first_index, token_count, MAX_CHECKED_TOKENS):
+        owner_indexes = range(index, min(index + MAX_CHECKED_TOKENS, token_count))
+        read_tokens = _manager_tokens(transport, owner, manager or "", owner_indexes, block_ref)
+        manager_tokens += read_tokens
+        if len(read_tokens) < len(owner_indexes):
+            break
+    unread_count = sum(isinstance(balance, CallStatus) for balance in token_balances)
     return UnsolicitedPositions(
         tuple(
-            position for position in unsolicited_positions if position.name not in confirmed_names
+            position
+            for position in (*unsolicited_positions, *manager_tokens)
+            if position.name not in confirmed_names
         ),
-        max(0, token_count - MAX_CHECKED_TOKENS),
+        unread_count + token_count - len(manager_tokens),
     )
+
+
+def find_manager_token(
+    transport: Transport, owner: str, manager: str, token_id: int, block_ref: object
+) -> UnsolicitedPosition | None:
+    """Return one token of the manager at one block; None if `owner` does not hold it. Raises
+    Retryable from the endpoint.
+    """
+    owner_call = CallItem(manager, OWNER_OF + uint_word(token_id))
+    owner_answer, position_answer = query_lens(
+        transport, [owner_call, _position_call(manager, token_id)], block_ref
+    )
+    if answer_uint(owner_answer) != int(owner, 16):
+        return None
+    return _manager_token(manager, token_id, position_answer)
 
 
 def foreign_position_texts(
     transport: Transport, owner: str, venue_by_manager: Mapping[str, str], block_ref: object
 ) -> tuple[str, ...]:
     """Return a text for each contract of positions of other kinds, with the name of its venue, of
-    which `owner` holds tokens at one block. Raises Retryable from the endpoint.
+    which `owner` holds tokens at one block, or which cannot be read. Raises Retryable from the
+    endpoint.
     """
     balance_calls = [
         CallItem(manager, address_call(BALANCE_OF, owner)) for manager in venue_by_manager
     ]
     position_counts = map(answer_uint, query_lens(transport, balance_calls, block_ref))
     return tuple(
-        f"{position_count} position(s) of {venue} at {manager} do not count and are left alone"
+        f"positions of {venue} at {manager} cannot be read: {position_count.why}"
+        if isinstance(position_count, CallStatus)
+        else f"{position_count} position(s) of {venue} at {manager} do not count and are left alone"
         for (manager, venue), position_count in zip(
             venue_by_manager.items(), position_counts, strict=True
         )
-        if not isinstance(position_count, CallStatus) and position_count > 0
+        if position_count != 0
     )
 
 
 def _manager_tokens(
-    transport: Transport, owner: str, manager: str, token_count: int, block_ref: object
+    transport: Transport, owner: str, manager: str, owner_indexes: range, block_ref: object
 ) -> list[UnsolicitedPosition]:
-    """Return the first `token_count` tokens of the manager that the owner holds."""
+    """Return the tokens of the manager at these indexes of the owner's that can be read."""
     token_id_calls = [
         CallItem(manager, address_call(TOKEN_OF_OWNER_BY_INDEX, owner) + uint_word(owner_index))
-        for owner_index in range(token_count)
+        for owner_index in owner_indexes
     ]
     token_ids = [
         token_id
@@ -210,28 +240,26 @@ def _manager_tokens(
         if not isinstance(token_id, CallStatus)
     ]
     position_answers = query_lens(
-        transport,
-        [
-            CallItem(manager, MANAGER_POSITIONS + uint_word(token_id), max_answer_bytes=384)
-            for token_id in token_ids
-        ],
-        block_ref,
+        transport, [_position_call(manager, token_id) for token_id in token_ids], block_ref
     )
-    unsolicited_positions = []
-    for token_id, answer in zip(token_ids, position_answers, strict=True):
-        position_words = answer_words(answer, 12)
-        if not isinstance(position_words, CallStatus):
-            pool_tokens = (
-                address_from_word(position_words[2] & _ADDRESS_MASK),
-                address_from_word(position_words[3] & _ADDRESS_MASK),
-            )
-            unsolicited_positions.append(
-                UnsolicitedPosition(
-                    position_name(LpVenue.V3, manager, token_id),
-                    manager,
-                    token_id,
-                    pool_tokens,
-                    position_words[7],
-                )
-            )
-    return unsolicited_positions
+    manager_tokens = (
+        _manager_token(manager, token_id, answer)
+        for token_id, answer in zip(token_ids, position_answers, strict=True)
+    )
+    return [manager_token for manager_token in manager_tokens if manager_token is not None]
+
+
+def _position_call(manager: str, token_id: int) -> CallItem:
+    return CallItem(manager, MANAGER_POSITIONS + uint_word(token_id), max_answer_bytes=384)
+
+
+def _manager_token(manager: str, token_id: int, answer: LensAnswer) -> UnsolicitedPosition | None:
+    position_words = answer_words(answer, 12)
+    if isinstance(position_words, CallStatus):
+        return None
+    pool_tokens = (
+        address_from_word(position_words[2] & _ADDRESS_MASK),
+        address_from_word(position_words[3] & _ADDRESS_MASK),
+    )
+    name = position_name(LpVenue.V3, manager, token_id)
+    return UnsolicitedPosition(name, manager, token_id, pool_tokens, position_words[7])

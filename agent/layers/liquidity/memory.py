@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.chain.pools.own_positions import find_unsolicited_positions
 from agent.chain.rpc import Transport
+from agent.errors import ErrorCode, Retryable
 from agent.layers.liquidity.state import LiquidityState
 from agent.model import StepInput
 from agent.store.accounts.budgets import BudgetStore
@@ -32,13 +33,27 @@ def record_unknown_positions(
         return step
     head = step.snapshot.head
     block_ref = {"blockHash": head.hash, "requireCanonical": True}
-    unsolicited_positions = find_unsolicited_positions(
-        transport, step.snapshot.owner, position_manager, (), step.portfolio.positions, block_ref
-    ).positions
+    owner = step.snapshot.owner
+    unsolicited = find_unsolicited_positions(
+        transport,
+        owner,
+        position_manager,
+        (),
+        step.portfolio.positions,
+        block_ref,
+        checks_all=True,
+    )
+    if unsolicited.unchecked_count:
+        raise Retryable(
+            f"{unsolicited.unchecked_count} answers of the position manager {position_manager} on"
+            f" positions of {owner} cannot be read",
+            "try again, or use another endpoint",
+            code=ErrorCode.ANSWER,
+        )
     position_store.record_scan(
         [
             position.name
-            for position in unsolicited_positions
+            for position in unsolicited.positions
             if position.liquidity > 0 and position.tokens in target_pairs
         ],
         head.timestamp_s,

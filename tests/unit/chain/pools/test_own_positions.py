@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from agent.chain.lens import CallStatus, uint_word
+from agent.chain.lens import TOKEN_OF_OWNER_BY_INDEX, CallItem, CallStatus, address_call, creation_code, uint_word
 from agent.chain.pools.own_positions import (
     MAX_CHECKED_TOKENS,
     PositionReader,
     UnsolicitedPosition,
     UnsolicitedPositions,
+    find_manager_token,
     find_unsolicited_positions,
     foreign_position_texts,
 )
@@ -171,10 +172,45 @@ def test_unsolicited_manager_tokens_of_none_take_one_request() -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1, 5], ids=["at the limit", "one more", "five more"])
-def test_unsolicited_manager_tokens_beyond_the_limit_are_counted(more: int) -> None:
+def test_unsolicited_manager_tokens_are_the_newest(more: int) -> None:
     lens = scripted_lens(word_answers(MAX_CHECKED_TOKENS + more), [FAILED] * MAX_CHECKED_TOKENS)
 
-    assert unsolicited(lens, POOL) == UnsolicitedPositions((), more)
+    assert unsolicited(lens, POOL) == UnsolicitedPositions((), MAX_CHECKED_TOKENS + more)
+    newest = [
+        CallItem(MANAGER, address_call(TOKEN_OF_OWNER_BY_INDEX, OWNER) + uint_word(index))
+        for index in range(more, more + MAX_CHECKED_TOKENS)
+    ]
+    assert lens.calls[1] == ("eth_call", [{"data": creation_code(newest)}, "latest"])
+
+
+@pytest.mark.parametrize(
+    ("pages", "unchecked_count"),
+    [
+        ([word_answers(FAILED, 0)], 1),
+        ([word_answers(3, FAILED)], 1),
+        ([word_answers(FAILED, 2), word_answers(41, 42), [manager_answer(1), FAILED]], 2),
+        ([word_answers(0, 3), word_answers(FAILED, 42, 43), [manager_answer(1), manager_answer(2)[:-1]]], 2),
+    ],
+    ids=["pair", "manager", "pair and a position", "number and a short position"],
+)
+def test_unread_positions_are_counted(pages: list[list[Answer]], unchecked_count: int) -> None:
+    assert unsolicited(scripted_lens(*pages), PAIR_A).unchecked_count == unchecked_count
+
+
+@pytest.mark.parametrize(
+    ("holder", "answer", "position"),
+    [
+        (OWNER, manager_answer(8), UnsolicitedPosition("uniswap_v3 #42", MANAGER, 42, (TOKEN0, TOKEN1), 8)),
+        (TOKEN0, manager_answer(8), None),
+        (None, FAILED, None),
+        (OWNER, FAILED, None),
+    ],
+    ids=["the wallet's", "another's", "burned", "unread"],
+)
+def test_manager_token_is_asked_by_its_number(holder: str | None, answer: Answer, position: UnsolicitedPosition | None) -> None:
+    lens = scripted_lens([*word_answers(FAILED if holder is None else int(holder, 16)), answer])
+
+    assert find_manager_token(lens, OWNER, MANAGER, 42, "latest") == position
 
 
 def test_unsolicited_positions_exclude_confirmed_ones() -> None:
@@ -194,5 +230,6 @@ def test_foreign_positions_are_named_by_venue_and_count() -> None:
 
     assert texts == (
         f"1 position(s) of slipstream at {address('slipstream')} do not count and are left alone",
+        f"positions of sushi at {address('sushi')} cannot be read: {FAILED.why}",
         f"3 position(s) of camelot at {address('camelot')} do not count and are left alone",
     )
