@@ -211,7 +211,9 @@ class FleetMember:
         why = f"{hang_text}; at {self._watchdog.thread_position()}"
         self._log.error("hung", why=why)
         service = self._service
-        if service is not None:
+        if service is None or service.recorder.report.ended_s is not None:  # no run is open
+            threading.Thread(target=self._tell, args=(HUNG_ALERT,), daemon=True).start()
+        else:
             service.recorder.on_hang(why)
             if service.alert_notifier is not None:
                 service.alert_notifier.queue_unrecorded(HUNG_ALERT, int(time.time()))
@@ -233,9 +235,11 @@ class FleetMember:
 
     @property
     def run_figures(self) -> tuple[RunReport, RunHealth] | None:
-        """The report of its newest run and its health; None while this process does not serve it."""
+        """The report of its newest run and its health; None before the first, and after one that its
+        owner stopped or that this process left to another worker.
+        """
         service = self._service
-        if service is None or self._state is MemberState.STANDING_BY:
+        if service is None:
             return None
         return service.recorder.report, service.recorder.health()
 
@@ -285,6 +289,7 @@ class FleetMember:
             self._resources.pop_all().close()
         finally:  # until then a hang gives up the locks of its store
             self.agent = None
+            self._service = None
 
     def _return_from_hang(self) -> None:
         """Close the portfolio after a look that was given up, and let it be opened anew."""
@@ -392,6 +397,7 @@ class FleetMember:
             agent = resources.enter_context(
                 open_agent(loaded_config, transports=self.chain.transports, clock=self._clock)
             )
+            self.agent = agent
             if self._options.sends and agent.context.store.requests.active_stop() is not None:
                 return
             self.chain.share_time(agent.context)
@@ -418,7 +424,6 @@ class FleetMember:
                 )
             )
             self._resources = resources.pop_all()
-        self.agent = agent
         self._service = service
         self._controls = controls
         self._run = run
@@ -471,8 +476,11 @@ class FleetMember:
 
     def _tell_failure(self, failure: TrimtabError) -> None:
         """Alert the owner once that the portfolio cannot be opened, if config and store allow."""
-        if self._is_failure_told:
-            return
+        if not self._is_failure_told:
+            self._is_failure_told = self._tell(alerting.run_ended_alert(failure))
+
+    def _tell(self, alert: Alert) -> bool:
+        """Alert the owner while no run is open; return whether config and store allow it."""
         with suppress(Exception), ExitStack() as resources:
             loaded_config = load_config(self.config_path)
             store, _ = resources.enter_context(wiring.open_store_offline(loaded_config))
@@ -480,8 +488,9 @@ class FleetMember:
                 loaded_config.config.alerts, store.alerts, lambda _: None
             )
             if notifier is not None:
-                notifier.send_now(alerting.run_ended_alert(failure), int(time.time()))
-            self._is_failure_told = True
+                notifier.send_now(alert, int(time.time()))
+            return True
+        return False
 
     def _file_times(self) -> list[int]:
         """Return when the config, and what other programs write beside the store, changed last."""

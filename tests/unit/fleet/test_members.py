@@ -8,7 +8,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from unittest.mock import Mock
 
@@ -18,6 +20,7 @@ from agent.errors import ConfigError, OperatorNeeded, PassingFault, Retryable, T
 from agent.fleet import members as fleet_members
 from agent.fleet.chains import SharedConnections
 from agent.fleet.members import FleetMember, FleetOptions, MemberState
+from agent.model import Alert
 from agent.observe.logs import Redactor, configure
 from agent.wiring import SystemClock
 
@@ -46,8 +49,9 @@ class FakeService:
     stopped_by = ""
     alert_notifier = None
 
-    class recorder:  # noqa: N801  an attribute
-        on_hang = staticmethod(lambda why: None)
+    def __init__(self) -> None:
+        self.recorder = Mock()
+        self.recorder.report.ended_s = None
 
     def on_cycle(self, result: object) -> None:
         pass
@@ -244,6 +248,51 @@ def test_hung_release__is_given_up_with_its_locks(monkeypatch: pytest.MonkeyPatc
     assert member.agent is None
 
 
+@pytest.mark.parametrize("was_open", [False, True], ids=["at first", "anew"])
+def test_hang_while_opening__is_told_and_given_up_with_its_locks(
+    monkeypatch: pytest.MonkeyPatch, member: FleetMember, log: io.StringIO, was_open: bool
+) -> None:
+    """A key service that does not answer, for example."""
+    begun = threading.Event()
+    released = threading.Event()
+    given_up = threading.Event()
+    alerts: SimpleQueue[Alert] = SimpleQueue()
+    agent = Mock()
+    agent.context.store.db.give_up = given_up.set
+
+    def hang(*_: object, **__: object) -> None:
+        begun.set()
+        released.wait(WAIT_S)
+        raise OperatorNeeded("no key")
+
+    loaded_config = Mock()
+    loaded_config.config.service.hang_after = 1_000
+    monkeypatch.setattr(fleet_members, "load_config", lambda _: loaded_config)
+    monkeypatch.setattr(fleet_members, "secrets_of", lambda _: ())
+    monkeypatch.setattr(fleet_members, "open_agent", lambda *_, **__: nullcontext(agent))
+    monkeypatch.setattr(fleet_members, "event_handler", hang)
+    monkeypatch.setattr(SharedConnections, "serving", lambda *_: nullcontext())
+    monkeypatch.setattr(SharedConnections, "chain", lambda *_: Mock())
+    monkeypatch.setattr(FleetMember, "_watch_store", lambda *_: None)
+    monkeypatch.setattr(FleetMember, "_tell", lambda _, alert: alerts.put(alert))
+    ended_service = FakeService()
+    ended_service.recorder.report.ended_s = 1
+    if was_open:
+        member._service = ended_service  # type: ignore[assignment]  # a fake
+    member.queue()
+    thread = threading.Thread(target=member.look)
+    thread.start()
+    assert begun.wait(WAIT_S)
+    member._watchdog.max_silence_s = -1
+    assert member.give_up_hung_look()
+    assert given_up.wait(WAIT_S)
+    assert alerts.get(timeout=WAIT_S) is fleet_members.HUNG_ALERT
+    released.set()
+    thread.join(WAIT_S)
+    assert not ended_service.recorder.on_hang.called
+    assert (member.state, member.agent) == (MemberState.WAITING, None)
+
+
 def test_begin_release__of_a_look_is_no_sign_of_life(monkeypatch: pytest.MonkeyPatch, member: FleetMember, log: io.StringIO) -> None:
     opened_with(monkeypatch, lambda _: FakeRun())
     look(member)
@@ -278,6 +327,28 @@ def test_stopped_portfolio__looks_each_minute_for_a_resume(monkeypatch: pytest.M
     assert member.state is MemberState.STOPPED
     assert not is_due(member)
     assert member.is_due(time.monotonic() + fleet_members.OWNER_CHECK_S, checks_files=False)
+    assert member.run_figures is None, "it is not unhealthy"
+
+
+def test_figures__are_those_of_the_newest_run_until_it_is_closed(monkeypatch: pytest.MonkeyPatch, member: FleetMember) -> None:
+    assert member.run_figures is None
+    cycles = iter([DONE, OperatorNeeded("a damaged store")])
+
+    def cycle() -> object:
+        result = next(cycles)
+        if result is DONE:
+            return result
+        raise result
+
+    opened_with(monkeypatch, lambda _: FakeRun(cycle))
+    look(member)
+    assert member.run_figures is not None
+    member.due_s = time.monotonic()
+    look(member)
+    assert member.state is MemberState.BACKING_OFF
+    assert member.run_figures is not None, "the end by an error counts as unhealthy"
+    member.close()
+    assert member.run_figures is None
 
 
 def test_a_fault_that_passes_is_told_after_five_minutes(monkeypatch: pytest.MonkeyPatch, member: FleetMember, log: io.StringIO) -> None:
