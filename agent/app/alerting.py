@@ -342,7 +342,9 @@ def covered_kinds(outcome_or_error: StepOutcome | TrimtabError) -> frozenset[Ale
     """
     if isinstance(outcome_or_error, Refused | NotAccepted):
         return ALWAYS_CHECKED_KINDS | {AlertKind.REFUSAL}
-    if isinstance(outcome_or_error, AwaitingExternalSignature):
+    if isinstance(outcome_or_error, AwaitingExternalSignature) and (
+        outcome_or_error.reverts is not None
+    ):
         return ALWAYS_CHECKED_KINDS | {AlertKind.PROPOSAL}
     if isinstance(outcome_or_error, TrimtabError):
         return ALWAYS_CHECKED_KINDS

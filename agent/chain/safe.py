@@ -378,6 +378,10 @@ class SafeSender:
         return self.sender.tagged_height(tag)
 
 
+WALLET_OWNER_ACT = NextAct("its signature", "have the transaction in its file signed and sent")
+"""What a proposal waits for if the holder of a key signs it."""
+
+
 @dataclass(frozen=True, slots=True)
 class WalletOwnerSigner:
     """ports.ExternalSigner for the holder of the wallet's key, who signs and sends the proposed
@@ -418,7 +422,7 @@ class WalletOwnerSigner:
 
     def next_act(self, signed_by: Collection[str]) -> NextAct:
         """See ports.ExternalSigner."""
-        return NextAct("its signature", "have the transaction in its file signed and sent")
+        return WALLET_OWNER_ACT
 
     def sufficient_signatures(self, signers: Collection[str]) -> str:
         """See ports.ExternalSigner. A wallet's owner gives no signature before it is sent."""

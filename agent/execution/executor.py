@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -254,6 +253,8 @@ WITHDRAWAL_ADVICE = (
 """How a proposal that nobody should execute is withdrawn."""
 DO_NOT_SIGN = "do not sign it, nor execute it"
 """Advice about a proposal that would fail, or whose minimums are too low."""
+UNCHECKED_ADVICE = f"{DO_NOT_SIGN} before it can be checked"
+"""Advice about a proposal that no endpoint can simulate, or whose Safe cannot be read."""
 RESUME_ADVICE = "end the pause with trimtab resume, then "
 """What comes before the advice to sign or execute a proposal while a pause forbids it."""
 PROPOSAL_FORMAT = 1
@@ -262,8 +263,8 @@ PROPOSAL_FORMAT = 1
 
 class AwaitingExternalSignature(Retryable):
     """A transaction was proposed and awaits its signer, who does `how_to_sign`; the file
-    `proposal_path` contains `proposal`. `reverts` is True if it would revert now. `next_command` is
-    how the owner goes on, as an imperative clause.
+    `proposal_path` contains `proposal`. `reverts` is whether it would revert now, None if it could
+    not be simulated. `next_command` is how the owner goes on, as an imperative clause.
     """
 
     def __init__(
@@ -273,7 +274,7 @@ class AwaitingExternalSignature(Retryable):
         document: dict[str, Any],
         path: str,
         *,
-        reverts: bool,
+        reverts: bool | None,
         next_command: str = "run the command again",
     ) -> None:
         super().__init__(message)
@@ -286,7 +287,7 @@ class AwaitingExternalSignature(Retryable):
 
     def go_on_with(self, next_command: str) -> None:
         """Advise `next_command`, an imperative clause, once it is signed; while it would revert, or
-        its minimums have a fault, not to sign it.
+        is not simulated, or its minimums have a fault, not to sign it.
         """
         self.remedy = (
             f"{self.how_to_sign}, then {next_command}: it settles the proposal from the chain and"
@@ -296,6 +297,8 @@ class AwaitingExternalSignature(Retryable):
             self.remedy = f"{minimums_advice(self.minimums_fault)}; then {next_command}"
         elif self.reverts:
             self.remedy = f"{DO_NOT_SIGN}: {WITHDRAWAL_ADVICE}; then {next_command}"
+        elif self.reverts is None:
+            self.remedy = f"{UNCHECKED_ADVICE}: {next_command}"
 
     def mark_minimums(self, fault: MinimumsFault | None) -> None:
         """Say why nobody should sign or execute it at the prices now; None changes nothing."""
@@ -380,7 +383,7 @@ class ProposingExecutor(JournaledExecutor):
         self.external_signer.require_signable(tx, grant)
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         self._proposals.mark_proposed(intent.id, head.number)
-        raise self._propose(intent, reverts=False)
+        raise self._propose(intent)
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Withdraw every proposal. A signer who has seen a proposal can still send it: a swap until
@@ -490,7 +493,7 @@ class ProposingExecutor(JournaledExecutor):
         submitter.require_running(rejection_grant)
         self.external_signer.require_signable(tx, rejection_grant)
         rejection = self._recorded_rejection(intent, rejection_grant, why)
-        awaiting = self._propose(rejection, reverts=False)
+        awaiting = self._propose(rejection)
         awaiting.message = (
             f"{signatures_text} of the proposal {intent.id} exist, and no pause takes them back:"
             f" whoever has them can execute it {execution_period(intent, grant)}. It is void once its"
@@ -532,10 +535,13 @@ class ProposingExecutor(JournaledExecutor):
             why = f"the proposal {intent.id} expired at {format_time(intent.deadline_s)} unsent"
             self._drop(intent, why)
             return
-        reverts = False
-        with suppress(Retryable):  # operators that disagree leave the proposal as it is
-            reverts = self._sender.simulate(intent.tx, self.external_signer.address).reverted
-        raise self._propose(intent, reverts=reverts)
+        try:
+            simulation = self._sender.simulate(intent.tx, self.external_signer.address)
+        except Retryable as error:
+            raise self._propose(intent, unsimulated_why=error.message) from None
+        raise self._propose(
+            intent, reverts=simulation.reverted, unsimulated_why=simulation.height_disagreement
+        )
 
     def _record_if_mined(self, intent: Intent, since_block: int) -> bool:
         """Return whether the proposed transaction is mined, or another that was proposed at its
@@ -566,7 +572,9 @@ class ProposingExecutor(JournaledExecutor):
             code=ErrorCode.NONCE_USED,
         )
 
-    def _propose(self, intent: Intent, *, reverts: bool) -> AwaitingExternalSignature:
+    def _propose(
+        self, intent: Intent, *, reverts: bool = False, unsimulated_why: str = ""
+    ) -> AwaitingExternalSignature:
         grant = self._journal.grant(intent.id)
         proposal_document = self._proposal_document(intent)
         outbox_path = self.outbox.write_proposal(
@@ -575,13 +583,16 @@ class ProposingExecutor(JournaledExecutor):
         until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
         next_act = self.external_signer.next_act(self._proposals.signatures(intent.id))
         resume_text = "" if self._submitter.is_running(grant) else RESUME_ADVICE
+        doubt_text = "; it would revert now" if reverts else ""
+        if unsimulated_why:
+            doubt_text = f"; it could not be simulated: {unsimulated_why}"
         return AwaitingExternalSignature(
             f'"{intent.note}" is proposed and awaits {next_act.awaited}{until_text}: {outbox_path}'
-            f"{'; it would revert now' if reverts else ''}",
+            f"{doubt_text}",
             f"{resume_text}{next_act.instruction}",
             proposal_document,
             outbox_path,
-            reverts=reverts,
+            reverts=None if unsimulated_why else reverts,
             next_command=self._next_command(grant),
         )
 

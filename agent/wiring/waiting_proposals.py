@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 from agent import codec, guards
-from agent.chain.safe import SafeContract, SafeSender
+from agent.chain.safe import WALLET_OWNER_ACT, SafeContract, SafeSender
 from agent.chain.sender import QuorumSender
 from agent.errors import READ_FAILURES
 from agent.execution.executor import (
     DO_NOT_SIGN,
     RESUME_ADVICE,
+    UNCHECKED_ADVICE,
     WITHDRAWAL_ADVICE,
     execution_period,
     minimums_advice,
@@ -27,7 +27,7 @@ from agent.model import (
     StepRequest,
     Unwrap,
 )
-from agent.ports import Sender, Simulation
+from agent.ports import NextAct, Sender, Simulation
 from agent.store import Store
 from agent.units import format_time
 from agent.wiring.context import AgentContext
@@ -97,17 +97,24 @@ def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rej
     if fault is not None:
         return f"{fault.text}: {minimums_advice(fault)}."
     until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
-    with suppress(*READ_FAILURES):
+    try:
         simulation = _simulation(context, intent)
-        if simulation.reverted:
-            return f"would fail now, {simulation.reason}: {DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}."
-    if context.config.wallet.safe:
-        with suppress(*READ_FAILURES):
-            safe = SafeContract(context.transport, context.config.wallet.address)
-            next_act = safe.next_act(context.store.proposals.signatures(intent.id))
-            resume_text = RESUME_ADVICE if _is_stopped_by_pause(context, intent) else ""
-            return f"awaits {next_act.awaited}{until_text}: {resume_text}{next_act.instruction}."
-    return f"awaits its external signer{until_text}."
+        next_act = _next_act(context, intent)
+    except READ_FAILURES as error:
+        return f"could not be checked, {error.message}: {UNCHECKED_ADVICE}."
+    if simulation.height_disagreement:
+        return f"could not be checked, {simulation.height_disagreement}: {UNCHECKED_ADVICE}."
+    if simulation.reverted:
+        return f"would fail now, {simulation.reason}: {DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}."
+    resume_text = RESUME_ADVICE if _is_stopped_by_pause(context, intent) else ""
+    return f"awaits {next_act.awaited}{until_text}: {resume_text}{next_act.instruction}."
+
+
+def _next_act(context: AgentContext, intent: Intent) -> NextAct:
+    if not context.config.wallet.safe:
+        return WALLET_OWNER_ACT
+    safe = SafeContract(context.transport, context.config.wallet.address)
+    return safe.next_act(context.store.proposals.signatures(intent.id))
 
 
 def _simulation(context: AgentContext, intent: Intent) -> Simulation:

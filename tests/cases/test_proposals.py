@@ -179,6 +179,16 @@ def test_proposal__waits_until_it_expires_and_is_given_up(chain: LocalChain, tmp
         assert "unsent" in note
 
 
+def test_paused__status_names_the_pause_before_the_signature(chain: LocalChain, tmp_path: Path) -> None:
+    fund(chain, {"WETH": 10_000})
+    with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
+        proposal(agent)
+        warnings = " ".join(agent.status().warnings)
+        assert mentions(warnings, "awaits its signature until", ": have the transaction in its file signed and sent.")
+        agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
+        assert "end the pause with trimtab resume, then have the transaction" in " ".join(agent.status().warnings)
+
+
 def test_an_expired_approval_that_was_sent_after_all_is_booked(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 10_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:

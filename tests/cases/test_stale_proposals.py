@@ -14,7 +14,7 @@ from agent import guards
 from agent.app.agent import Agent
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.records import maintenance
-from agent.errors import Refused
+from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.model import Plan, PriceSource, StepInput
@@ -144,6 +144,20 @@ def test_failing__price_10_percent_lower__nobody_is_told_to_execute_it(
     for text in (warnings, waiting.value.remedy):
         assert mentions(text, "do not sign it, nor execute it", "trimtab cancel --send")
         assert "trimtab proposal execute" not in text
+
+
+@pytest.mark.parametrize("unread", ["agent.chain.sender.QuorumSender.simulate", "agent.chain.safe.SafeContract.next_act"])
+def test_unread__nobody_is_told_to_execute_it(scene: tuple[Agent, SafeWallet], monkeypatch: pytest.MonkeyPatch, unread: str) -> None:
+    agent, _ = scene
+    sign_and_send(agent, FIRST, SECOND)
+
+    def fail(*_: object) -> None:
+        raise Retryable("the operators disagree")
+
+    monkeypatch.setattr(unread, fail)
+    warnings = " ".join(agent.status().warnings)
+    assert mentions(warnings, "could not be checked, the operators disagree", "do not sign it, nor execute it")
+    assert "trimtab proposal execute" not in warnings
 
 
 def test_paused__list_status_and_collected_signatures_name_the_pause(

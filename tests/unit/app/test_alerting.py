@@ -435,6 +435,12 @@ def test_proposal_without_a_deadline__is_reported_without_a_time() -> None:
     ]
 
 
+@pytest.mark.parametrize("reverts", [True, False, None])
+def test_proposal__that_could_not_be_simulated_ends_no_alert(reverts: bool | None) -> None:
+    waiting = AwaitingExternalSignature("proposed", "have it signed", {"id": "0a1b"}, "p.json", reverts=reverts)
+    assert (AlertKind.PROPOSAL in covered_kinds(waiting)) is (reverts is not None)
+
+
 def test_an_outcome_without_weights_knows_nothing_of_prices() -> None:
     step = with_snapshot(step_input(), feeds=())
     assert AlertKind.PRICE not in covered_kinds(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))

@@ -19,7 +19,7 @@ from agent.model import Head, Intent, IntentKind, IntentState, LayerAction, Unsi
 from agent.ports import Grant, MinedTransaction, NextAct, Simulation
 from agent.store.files.recorder import FileOutbox
 from tests.support.signing import COLLECT, WITHDRAW_V3
-from tests.support.text import raises_code
+from tests.support.text import mentions, raises_code
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, bench, grant, tx
 
 HASH = "0x" + "5" * 64
@@ -101,16 +101,19 @@ def test_hard_pause_settles_a_proposal_mined_meanwhile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("simulation", "reverts"),
+    ("simulation", "reverts", "words"),
     [
-        (Simulation(True, "", 1, HEAD), False),
-        (Simulation(False, "its fee is too low", 0, HEAD), False),
-        (Simulation(False, "Too little received", 0, HEAD, reverted=True), True),
-        (Retryable("the operators disagree"), False),
+        (Simulation(True, "", 1, HEAD), False, ("sign it, then",)),
+        (Simulation(False, "its fee is too low", 0, HEAD), False, ("sign it, then",)),
+        (Simulation(False, "Too little received", 0, HEAD, reverted=True), True, ("would revert now", "do not sign", "cancel --send")),
+        (Retryable("the operators disagree"), None, ("could not be simulated: the operators disagree", "do not sign")),
+        (Simulation(True, "", 1, HEAD, height_disagreement="one lags"), None, ("could not be simulated: one lags", "do not sign")),
     ],
-    ids=["succeeds", "lacks a fee", "reverts", "unknown"],
+    ids=["succeeds", "lacks a fee", "reverts", "unknown", "may be old"],
 )
-def test_waiting_proposal_reports_only_a_revert(tmp_path: Path, simulation: Simulation | Retryable, reverts: bool) -> None:
+def test_waiting_proposal__says_whether_it_would_revert(
+    tmp_path: Path, simulation: Simulation | Retryable, reverts: bool | None, words: tuple[str, ...]
+) -> None:
     setup, _, executor = proposed(tmp_path)
 
     def simulate(*_: object) -> Simulation:
@@ -122,7 +125,9 @@ def test_waiting_proposal_reports_only_a_revert(tmp_path: Path, simulation: Simu
 
     with pytest.raises(AwaitingExternalSignature) as waiting:
         executor.reconcile()
-    assert (waiting.value.reverts, "would revert now" in waiting.value.message) == (reverts, reverts)
+    assert waiting.value.reverts is reverts
+    assert mentions(str(waiting.value), *words)
+    assert ("do not sign" in waiting.value.remedy) is (reverts is not False)
 
 
 def test_proposal_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) -> None:
