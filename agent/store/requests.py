@@ -191,6 +191,16 @@ class RequestStore:
                 if request_number in (None, payout.request_id)
             )
 
+    def has_unsent_payment(self, request_number: int) -> bool:
+        """Return whether an open withdrawal has a payment that no transaction has made or may make.
+        Raises ConfigError if it does not exist.
+        """
+        with self.db.read("read the payouts") as db:
+            row = _request_row(db, request_number)
+            return row.state == RequestState.OPEN.value and any(
+                pending_payment.open_nonce is None for pending_payment in unpaid_payments(db, [row])
+            )
+
     def confirm_payout_address(self, address: str, now_s: int) -> None:
         """Record the owner's confirmation of a payout address; the config has to name it too."""
         with self.db.write("write a payout address") as db:

@@ -54,15 +54,17 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
 
 def next_command(store: Store, intent: Intent) -> str:
     """Return the command that goes on after a proposal: with the withdrawal that it or what it rejects
-    pays, or for which it sells.
+    pays, or for which it sells. It sends if another payment is left, but not what was rejected.
     """
-    if intent.kind is IntentKind.CANCEL:
+    is_rejection = intent.kind is IntentKind.CANCEL
+    if is_rejection:
         peers = store.journal.intents_at(intent.tx.nonce)
         rejected_intents = [peer for peer in peers if peer.kind is not IntentKind.CANCEL]
         intent = rejected_intents[-1] if rejected_intents else intent
     payout = store.journal.grant(intent.id).payout
     if payout is not None and payout.request_id:
-        return f"trimtab withdraw --resume {payout.request_id}"
+        sends = not is_rejection and store.requests.has_unsent_payment(payout.request_id)
+        return f"trimtab withdraw --resume {payout.request_id}{' --send' if sends else ''}"
     step = store.steps.get(intent.step_id)
     request_json = None if step is None else step.request_json
     if request_json is not None and isinstance(

@@ -219,6 +219,23 @@ def test_payment_executed_here__ends_its_withdrawal_and_names_it(
         assert "Add --send" not in resume_text
 
 
+def test_payment_of_two__goes_on_with_the_other(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    anvil_chain.set_balance("USDC", 6_000 * USD, owner=safe.address)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        both = transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME)
+        with pytest.raises(AwaitingExternalSignature):
+            transfers.withdraw(agent, both, send=True, confirm=lambda _: True)
+        sign_and_send(agent, FIRST, SECOND)
+        executed = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+        assert executed["next_command"] == "trimtab withdraw --resume 1 --send"
+        with pytest.raises(AwaitingExternalSignature):
+            transfers.resume_withdrawal(agent, 1, send=True, confirm=lambda _: True)
+        sign_and_send(agent, FIRST, SECOND)
+        assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["next_command"] == "trimtab withdraw --resume 1"
+        assert withdrawal_states(agent) == [RequestState.DONE]
+
+
 def test_commands_about_a_paid_or_rejected_payment__name_its_withdrawal(anvil_chain: LocalChain, tmp_path: Path) -> None:
     safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
     with reopened_agent(anvil_chain, loaded) as agent:
