@@ -56,7 +56,8 @@ class JournaledExecutor:
 
         Sends nothing with `may_send` False or while the kill switch is on; at hard it sends only
         cancels and revocations. Raises OperatorNeeded if another sender has used a nonce or has a
-        transaction pending, Retryable if the endpoint cannot answer.
+        transaction pending, NotAccepted if one of ours may be neither resent nor cancelled, Retryable
+        if the endpoint cannot answer.
         """
         return self._reconciler.run(may_send=may_send)
 

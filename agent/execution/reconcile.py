@@ -54,7 +54,8 @@ class TxReplacer:
 
     def replacement_callback(self, nonce: int) -> Callable[[float], None]:
         """Return a callback for each poll of `nonce`; it takes the seconds waited so far and bumps
-        or cancels every `bump_after_s`. A refusal is reported as an event, and waiting continues.
+        or cancels every `bump_after_s`. A refusal is reported as an event, and waiting continues;
+        a cancel that fails in its simulation ends it by PassingFault.
         """
         bump_after_s = self._submitter.settings.bump_after_s
         last_try_s: float | None = None
@@ -625,7 +626,8 @@ class Reconciler:
             return
         if self._record_chain_state(unfinished_intents, nonce) == "unknown":
             if may_send and self._may_resend(unfinished_intents[-1]):
-                self._resend_or_cancel(unfinished_intents)
+                with self._replacer.settling_refusals(unfinished_intents[-1]):
+                    self._resend_or_cancel(unfinished_intents)
                 if self._submitter.in_flight_intents(nonce):
                     self._await_final(nonce, may_send)
         elif (
@@ -704,8 +706,7 @@ class Reconciler:
                 ) and self._is_unknown_to_nodes(unfinished_intents):
                     self._replacer.cancel(intent, error.message)
                 return
-            with self._replacer.settling_refusals(intent):
-                self._submitter.send(intent, signed_tx, grant)
+            self._submitter.send(intent, signed_tx, grant)
             return
 
     def _may_resend(self, intent: Intent) -> bool:
@@ -739,7 +740,8 @@ class Reconciler:
         deadline_s = in_flight_intents[0].deadline_s
         if deadline_s is not None and now_s >= deadline_s:
             why = f"still pending at chain time {now_s}, after its deadline {deadline_s}"
-            self._replacer.cancel(in_flight_intents[0], why)
+            with self._replacer.settling_refusals(in_flight_intents[0]):
+                self._replacer.cancel(in_flight_intents[0], why)
             self._await_final(nonce, may_send=True)
 
     def _used_nonce_error(self, nonce: int, next_nonce: int) -> OperatorNeeded | Retryable:

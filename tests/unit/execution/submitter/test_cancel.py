@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.errors import PassingFault, Refused
+from agent.errors import NotAccepted, PassingFault, Refused
 from agent.execution.reconcile import cancel_transaction
 from agent.model import IntentState
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
@@ -164,6 +165,38 @@ def test_cancel_pays_an_eighth_more_in_every_field(
             assert new_wei * BUMP_DENOMINATOR >= old_wei * BUMP_NUMERATOR
             assert new_wei > old_wei
     assert cancel.max_fee_wei is None or cancel.max_fee_wei >= 2 * head.base_fee_wei + cancel.max_priority_fee_wei
+
+
+def above_base_fee(setup: Bench) -> None:
+    """Let the base fee be above the owner's limit."""
+    setup.chain.base_fee_wei = (setup.settings.max_fee_wei or 0) + 1
+
+
+def would_fail(setup: Bench) -> None:
+    """Let the transaction fail, and no higher fee be allowed."""
+    setup.chain.simulation = "Too little received"
+    setup.settings = replace(setup.settings, max_fee_wei=tx(0).max_fee_wei)
+
+
+@pytest.mark.parametrize("change", [above_base_fee, would_fail])
+def test_lost_transaction_that_may_not_be_cancelled__stays_open(tmp_path: Path, change: Callable[[Bench], None]) -> None:
+    setup = lost_in_broadcast(tmp_path)
+    change(setup)
+
+    with raises_code(NotAccepted, "gas_price", setup.signer.signed[0].hash, "stays open"):
+        setup.executor().reconcile()
+    assert states(setup) == [("swap", "broadcast")]
+
+
+def test_expired_transaction_that_may_not_be_cancelled__stays_open(tmp_path: Path) -> None:
+    setup = bench(tmp_path, automine=False)
+    killed_at(setup, "after:send")
+    setup.chain.timestamp_s = START_S + 90
+    above_base_fee(setup)
+
+    with raises_code(NotAccepted, "gas_price", setup.signer.signed[0].hash, "stays open"):
+        setup.executor().reconcile()
+    assert states(setup) == [("swap", "broadcast")]
 
 
 def test_cancel_keeps_to_the_gas_price_limit(tmp_path: Path) -> None:
