@@ -17,7 +17,7 @@ from sqlalchemy import (
     text,
 )
 
-from agent.errors import ErrorCode, OperatorNeeded, Refused
+from agent.errors import ErrorCode, OperatorNeeded, Refused, TrimtabError
 from agent.store.database import Database, delete_facts, find_fact, write_facts
 from agent.store.files.backup import COPY_KEY, STORE_KIND_KEY
 from agent.store.migrations.schema import APPEND_ONLY_TABLES
@@ -59,13 +59,16 @@ def copy_rows(source: Database, target: Database, now_s: int) -> dict[str, int]:
 
     The caller excludes everyone who writes to the source. Raises Refused like `require_new`;
     OperatorNeeded if a row reads otherwise after it was written. Nothing is then copied, and the
-    source is as it was.
+    source is as it was. Raises OperatorNeeded too if the target may have the copy after an error:
+    the source then stays marked.
     """
     with source.write("mark the store as moved") as db:
         write_facts(db, {COPY_KEY: f"moved to another database at {utc_text(now_s)}"})
     try:
         return _copy_all(source, target)
-    except BaseException:
+    except BaseException as error:
+        if not isinstance(error, Refused):
+            _require_not_copied(target, error)
         with source.write("take the mark back") as db:
             delete_facts(db, COPY_KEY)
         raise
@@ -74,15 +77,36 @@ def copy_rows(source: Database, target: Database, now_s: int) -> dict[str, int]:
 def _copy_all(source: Database, target: Database) -> dict[str, int]:
     counts: dict[str, int] = {}
     with source.read("copy the store") as source_db, target.write("copy the store") as target_db:
-        if target_db.dialect.name != "sqlite":
-            target_db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": COPY_LOCK})
-        _require_no_rows(target_db)
+        _lock_new(target_db)
         target_db.execute(delete(FactRow).where(FactRow.key.in_(OWNER_FACTS)))
         for table in Base.metadata.sorted_tables:
             counts[table.name] = _copy_table(source_db, target_db, table)
             _require_same_rows(source_db, target_db, table)
             _advance_row_numbers(target_db, table)
     return counts
+
+
+def _require_not_copied(target: Database, error: BaseException) -> None:
+    """Raise OperatorNeeded unless the target shows that it got no rows before `error`, which may have
+    come after the commit. The lock waits for a session that is still at it.
+    """
+    try:
+        with target.write("look at the target") as target_db:
+            _lock_new(target_db)
+    except TrimtabError:
+        raise OperatorNeeded(
+            "the target may have the whole copy, so this store sends nothing any more",
+            "see by trimtab status with the target in store.url: use the target if it has the copy,"
+            " else empty it and run trimtab adopt with this store",
+            code=ErrorCode.STORE,
+        ) from error
+
+
+def _lock_new(target_db: Connection) -> None:
+    """Exclude other copies into the database, and raise Refused like `require_new`."""
+    if target_db.dialect.name != "sqlite":
+        target_db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": COPY_LOCK})
+    _require_no_rows(target_db)
 
 
 def copy_users(source: UserStore, target: UserStore) -> None:

@@ -131,6 +131,7 @@ COMMANDS = frozenset(
         "store/files/locks.py::is_service_locked",
         "store/files/users.py::_damaged_file_error",
         "store/files/users.py::_file_errors",
+        "store/postgresql/copying.py::_require_not_copied",
         "store/postgresql/copying.py::_require_same_rows",
         "web/api/tokens.py::_parse_tokens",
         "web/reading.py::_call",
