@@ -524,8 +524,7 @@ def _period_document(
     disposals = [
         disposal
         for disposal in lot_run.disposals
-        if bounds_s[0] <= disposal.disposed_s < bounds_s[1]
-        and entry_blocks[disposal.entry_id] <= last_valuation.block
+        if first_valuation.block < entry_blocks[disposal.entry_id] <= last_valuation.block
     ]
     weight_bps_by_label = {
         ledger.token_names.label(token): weight_bps

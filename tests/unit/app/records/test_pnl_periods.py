@@ -44,6 +44,24 @@ def test_month__realises_what_it_sold_from_one_reading(monkeypatch: pytest.Monke
     assert len(runs) == 1
 
 
+@pytest.mark.parametrize(
+    ("period", "gains"),
+    [
+        pytest.param("day", {"2026-01-11": "0", "2026-01-12": "50", "2026-01-13": "0"}, id="days"),
+        pytest.param("week", {"2026-01-11": "0", "2026-01-13": "50"}, id="weeks"),
+        pytest.param("all", {"2026-01-13": "50"}, id="all"),
+    ],
+)
+def test_a_gain_is_in_the_period_of_its_trade(period: str, gains: dict[str, str]) -> None:
+    """1 WETH of 2 is sold by a step ten seconds before Monday 12 January, in a block after midnight."""
+    monday_s = _at(1, 12)
+    values = [_worth(1, _at(1, 9), 2, 0, 100), _worth(2, monday_s - 43_200, 2, 0, 150), _worth(3, monday_s + 20, 1, 150, 150)]
+    values.append(_worth(4, _at(1, 13) + 20, 1, 150, 150))
+    data = _ledger((_opened(), _sold("a", 3, monday_s - 10, 150)), tuple(values))
+    rows = {row["to"][:10]: (row["realised"], row["trades"]) for row in ledger._profit_document(data, period, None, 12)["periods"]}
+    assert {day: rows[day] for day in gains} == {day: (gain, int(gain != "0")) for day, gain in gains.items()}
+
+
 JANUARY_11_S = int(datetime(2026, 1, 11, tzinfo=UTC).timestamp()) // 86_400 * 86_400
 
 
