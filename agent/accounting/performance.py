@@ -472,22 +472,15 @@ def performance(
     benchmark: str,
     opening_tokens: BuyAndHoldTokens,
 ) -> Performance | None:
-    """Return the performance from the last valuation at or before `from_s`, else the first, to the
-    last before `until_s`; None without two valuations.
+    """Return the performance from the last valuation before `from_s`, else the first, to the last
+    before `until_s`; None without two valuations. A period starts with the valuation with which the
+    one before it ends.
 
-    If several blocks share a second, the first is the start, so that changes between them count.
     Entries and valuations are in chain order. Until the first trade, buy and hold buys the basket
     with its cash; later it begins with what the portfolio holds.
     """
-    last_index_before = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
-    first_index = (
-        bisect_left(valuations, valuations[last_index_before].chain_s, key=_valued_s)
-        if valuations
-        else 0
-    )
-    period_valuations = valuations[
-        first_index : bisect_right(valuations, until_s - 1, key=_valued_s)
-    ]
+    first_index = max(0, bisect_left(valuations, from_s, key=_valued_s) - 1)
+    period_valuations = valuations[first_index : bisect_left(valuations, until_s, key=_valued_s)]
     if len(period_valuations) < 2:
         return None
     start_valuation = period_valuations[0]

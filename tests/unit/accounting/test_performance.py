@@ -221,7 +221,7 @@ def test_after_the_first_trade_a_period_begins_with_what_is_held() -> None:
     """The basket was bought on day 1 and the band holds since: no trade, so rebalancing made nothing."""
     valuations = [at(1, 0, 200, 100), at(2, 1, 100, 80), at(3, 1, 100, 120)]
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
-    measured = performance([bought], valuations, 2 * DAY_S, 10**9, USDC, OPENING)
+    measured = performance([bought], valuations, 2 * DAY_S + 1, 10**9, USDC, OPENING)
     assert (measured.rebalance_count, measured.profit, measured.rebalancing_premium) == (0, 40, 0)
 
 

@@ -62,6 +62,16 @@ def test_a_gain_is_in_the_period_of_its_trade(period: str, gains: dict[str, str]
     assert {day: rows[day] for day in gains} == {day: (gain, int(gain != "0")) for day, gain in gains.items()}
 
 
+@pytest.mark.parametrize("period", ["day", "week", "month"])
+def test_a_trade_at_midnight_is_in_the_period_that_begins(period: str) -> None:
+    """1 WETH of 2 is sold in the first second of 1 June, a Monday; from one valuation to that of this block it rises from 100 to 150."""
+    midnight_s = _at(6, 1)
+    values = [_worth(1, midnight_s - 7_200, 2, 0, 100), _worth(2, midnight_s - 3_600, 2, 0, 100), _worth(3, midnight_s, 1, 150, 150)]
+    data = _ledger((_opened(), _sold("a", 3, midnight_s, 150)), (*values, _worth(4, midnight_s + 3_600, 1, 150, 150)))
+    rows = ledger._profit_document(data, period, None, 12)["periods"]
+    assert [(row["profit"], row["realised"], row["trades"]) for row in rows] == [("0", "0", 0), ("100", "50", 1)]
+
+
 JANUARY_11_S = int(datetime(2026, 1, 11, tzinfo=UTC).timestamp()) // 86_400 * 86_400
 
 
