@@ -614,14 +614,19 @@ def _rate_warning(ledger: LedgerData) -> str:
 
 
 def _unrealised_gain(ledger: LedgerData) -> Value:
-    """Return the value of the holdings less the cost of their lots, without gas money. Positions
-    count with their current amounts, the margin account with its deposits, since its profit is
-    reported separately.
+    """Return the value of the holdings less the cost of their lots, without gas money and without the
+    lots of assets that an edit removed. Positions count with their current amounts, the margin
+    account with its deposits, since its profit is reported separately.
     """
     lot_run = ledger.lot_run(numeraire_only=True)
     holding_lots, _ = split_gas_money(lot_run.open_lots(), ledger)
     valuation = ledger.valuations[-1]
-    lots_cost = sum((lot.cost for lot in holding_lots), Fraction(0))
+    valued_tokens = {  # native coin and its wrapped token share lots
+        ledger.wrapped_native if holding.token == NATIVE else holding.token
+        for holding in valuation.holdings
+        if not holding.is_gas_money
+    }
+    lots_cost = sum((lot.cost for lot in holding_lots if lot.token in valued_tokens), Fraction(0))
     value_without_gas = valuation.value - valuation.gas_money_value
     if (collateral := valuation.collateral) is not None:
         deposited_raw = sum(

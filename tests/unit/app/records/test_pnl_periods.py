@@ -186,6 +186,35 @@ def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
     assert lots_document["gas_money"]["amount"] == "1000"
 
 
+@pytest.mark.parametrize(
+    ("removed_token", "gas_coins", "unrealised"),
+    [
+        pytest.param(WETH.address, 0, "0", id="an asset"),
+        pytest.param(USDC.address, 1_000, "100", id="cash"),
+        pytest.param(WETH.address, 1_000, "0", id="the wrapped coin beside gas money"),
+        pytest.param("", 1_000, "100", id="nothing"),
+    ],
+)
+def test_lots_that_an_edit_leaves_in_the_wallet_are_no_unrealised_loss(removed_token: str, gas_coins: int, unrealised: str) -> None:
+    """2 WETH and gas money at 100, and 200 USDC. At 150 an edit removes an asset, whose balance stays."""
+    rows = [(WETH.address, 2 * COIN, 200), (USDC.address, 200 * DOLLAR, 200), (NATIVE, gas_coins * COIN, 100 * gas_coins)]
+    first, second = (_with_gas(block, _at(1, block), 2, 200, 50 + 50 * block) for block in (1, 2))
+    left = tuple(holding for holding in second.holdings if holding.token != removed_token)
+    if not gas_coins:
+        left = left[:-1]
+    value = sum((holding.total_raw * holding.price for holding in left), Fraction(0))
+    data = _ledger((_opening(rows),), (first, replace(second, value=value, holdings=left)))
+    assert ledger.newest_pnl(data, ("all",))["all"]["unrealised"] == unrealised
+
+
+def test_native_coin_of_the_portfolio_has_the_lots_of_the_wrapped_coin() -> None:
+    """1,000 native coins at 100, all of them managed, rise to 150; the wrapped coin is no asset."""
+    first, second = (_with_gas(block, _at(1, block), 0, 200, 50 + 50 * block) for block in (1, 2))
+    managed = (second.holdings[1], replace(second.holdings[-1], reserved_raw=0))
+    opening = _opening([(NATIVE, 1_000 * COIN, 100_000), (USDC.address, 200 * DOLLAR, 200)])
+    assert ledger.newest_pnl(_ledger((opening,), (first, replace(second, holdings=managed))), ("all",))["all"]["unrealised"] == "50000"
+
+
 def test_sale_of_gas_money_s_lots__is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     """2 WETH at 100 and 1,000 coins of gas money; 1 more at 80. All 3 are sold at 50: the lots sold cost 100 each, so 20 more are lost
     than the portfolio lost, and gas money keeps the lot at 80.
