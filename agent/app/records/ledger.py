@@ -758,7 +758,11 @@ class _LotDocuments:
             if ledger.valuations
             else set()
         )
-        self.is_native_only_gas = bool(self.gas_lots) and ledger.wrapped_native not in held_tokens
+        self.is_native_only_gas = (
+            bool(self.gas_lots)
+            and ledger.wrapped_native not in held_tokens
+            and not any(lot.token == ledger.wrapped_native for lot in self.lots)
+        )
         self._prices: dict[str, Price] = {}
         if ledger.valuations:
             valuation = ledger.valuations[-1]

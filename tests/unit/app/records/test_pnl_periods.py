@@ -215,6 +215,18 @@ def test_native_coin_of_the_portfolio_has_the_lots_of_the_wrapped_coin() -> None
     assert ledger.newest_pnl(_ledger((opening,), (first, replace(second, holdings=managed))), ("all",))["all"]["unrealised"] == "50000"
 
 
+@pytest.mark.parametrize("weth", [1, 2])
+def test_wrapped_coin_that_an_edit_leaves_keeps_its_row_beside_gas_money(weth: int) -> None:
+    """Of 2 WETH one is sold at 150, or none, before an edit removes the rest; 1,000 coins of gas money and the rest share lots."""
+    sold = [_sold("a", 2, _at(1, 2), 150)] if weth == 1 else []
+    newest = _with_gas(2, _at(1, 2), 0, 200, 100)
+    data = _ledger((_opened(1_000), *sold), (replace(newest, holdings=newest.holdings[1:]),))
+    lots = ledger.lots_document(data)
+    assert {asset["symbol"]: asset["amount"] for asset in lots["assets"]}["WETH"] == str(weth)
+    assert lots["gas_money"] is not None
+    assert (lots["gas_money"]["amount"], lots["gas_money"]["realised"]) == ("1000", "0")
+
+
 def test_sale_of_gas_money_s_lots__is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     """2 WETH at 100 and 1,000 coins of gas money; 1 more at 80. All 3 are sold at 50: the lots sold cost 100 each, so 20 more are lost
     than the portfolio lost, and gas money keeps the lot at 80.
