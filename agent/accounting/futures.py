@@ -18,6 +18,8 @@ from agent.model import Entry, FuturesEntry, MarginReading, Valuation
 from agent.units import Value
 
 DAY_S = 86_400
+TX_HASH_LENGTH = 66
+"""Characters of a transaction's hash; the id of an order at an off-chain venue is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +79,16 @@ def futures_changes(
     """Return the changes between consecutive valuations, skipping pairs without a margin account.
     All arguments are in chain order.
 
-    An order of an off-chain venue has the block at which its outcome was known. If the order's step
-    started from the snapshot that was valued at that block, the order was filled after the
-    valuation.
+    An order of an off-chain venue has the block at which its outcome was known, and the time of its
+    step. If that step started from the snapshot that was valued at that block, the order was filled
+    after the valuation.
     """
     valuation_s_by_block = {valuation.block: valuation.chain_s for valuation in valuations}
 
     def chain_order(entry: Entry) -> tuple[int, bool]:
         has_fills = entry.futures is not None and bool(entry.futures.fills)
-        return entry.block, has_fills and valuation_s_by_block.get(
+        is_off_chain = len(entry.tx_hash) < TX_HASH_LENGTH
+        return entry.block, has_fills and is_off_chain and valuation_s_by_block.get(
             entry.block, entry.chain_s + 1
         ) <= entry.chain_s
 

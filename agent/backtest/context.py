@@ -345,6 +345,7 @@ class SimulatedChain:
             transfers,
             fills=fills,
             data_fee_wei=data_fee_wei,
+            block_time_s=world.now_s(),
         )
 
     def _transaction_cost(

@@ -35,7 +35,7 @@ from agent.chain.rpc import (
     parse_quantity,
 )
 from agent.errors import ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable
-from agent.model import DataFeeKind, Head, SignedTx, UnsignedTx, Verdict
+from agent.model import DataFeeKind, Head, Receipt, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TransactionStatus
 from agent.signing.calldata import APPROVE
 
@@ -199,12 +199,29 @@ class NodeSender:
         receipt_json = _object_or_none(receipt_answer, "the receipt")
         tx_json = _object_or_none(tx_answer, "the transaction")
         if receipt_json is not None and receipt_json.get("blockHash") is not None:
-            return TransactionStatus(
-                "mined", parse_receipt(receipt_json, tx_hash, self._data_fee_kind)
-            )
+            receipt = parse_receipt(receipt_json, tx_hash, self._data_fee_kind)
+            block_time_s = self._block_time_s(receipt)
+            return TransactionStatus("mined", replace(receipt, block_time_s=block_time_s))
         if tx_json is not None:
             return TransactionStatus("pending", None)
         return TransactionStatus("unknown", None)
+
+    def _block_time_s(self, receipt: Receipt) -> int:
+        """Return the time of a receipt's block, Unix seconds. Raises Retryable if the node has
+        another block at that height, or none.
+        """
+        (block,) = self._transport.batch(
+            [("eth_getBlockByNumber", [hex(receipt.block_number), False])]
+        )
+        header = parse_head(_require_answer(block, "the block of the receipt"), 0)
+        if header.hash != receipt.block_hash:
+            raise Retryable(
+                f"the endpoint's receipt of {receipt.tx_hash} is of another block than its block"
+                f" {receipt.block_number}",
+                "try again",
+                code=ErrorCode.ANSWER,
+            )
+        return header.timestamp_s
 
     def nonces(self, owner: str) -> tuple[int, int]:
         """Return the next nonces of `owner`, in the latest block and with pending transactions."""

@@ -178,9 +178,9 @@ def derive_entry(
     ledger_tokens: frozenset[str],
     read_principal: NetAmountsReader,
 ) -> Entry:
-    """Return the entry of a final transaction at the reference prices of its step, or of
-    `current_step` if that step is unreadable. `read_principal` returns the net amounts provided to
-    a position.
+    """Return the entry of a final transaction, dated by its block, at the reference prices of its
+    step, or of `current_step` if that step is unreadable. A receipt without the block's time has
+    that of the step. `read_principal` returns the net amounts provided to a position.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -193,7 +193,7 @@ def derive_entry(
     change_by_token = dict(receipt.net_transfers(owner)) if receipt.status == 1 else {}
     if native_change_wei := intent.native_change_wei(owner, wrapped_native):
         change_by_token[NATIVE] = change_by_token.get(NATIVE, 0) + native_change_wei
-    chain_s = step.snapshot.head.timestamp_s
+    chain_s = receipt.block_time_s or step.snapshot.head.timestamp_s
     is_manual = store.steps.is_by_hand(intent.id) if grant.plan is None else _is_manual(grant.plan)
     transaction = SettledTransaction(
         intent.id,

@@ -226,7 +226,8 @@ class Receipt:
     funding payments. `data_fee_wei` is what the transaction paid beyond its gas: data fee and
     operator fee of an OP Stack chain. `managed_swaps` are swaps of pools that share one contract,
     whose transfers are those of several swaps together. `failure_reason` is the venue's reason for
-    an order without a fill, sanitised (empty: none, or not known).
+    an order without a fill, sanitised (empty: none, or not known). `block_time_s` is the time of
+    the block, Unix seconds; 0 for an order, and in receipts of earlier versions.
     """
 
     tx_hash: str
@@ -244,6 +245,7 @@ class Receipt:
     is_open: bool = False
     managed_swaps: tuple[ManagedSwap, ...] = ()
     failure_reason: str = ""
+    block_time_s: int = 0
 
     @property
     def execution_gas_cost_wei(self) -> int:

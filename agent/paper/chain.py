@@ -316,6 +316,7 @@ class PaperChain:
             data_fee_wei=snapshot.expected_fee_beyond_gas_wei(
                 gas_units, _planned_bytes(effects, data_bytes)
             ),
+            block_time_s=head.timestamp_s,
         )
         if effects is not None:
             receipt = replace(receipt, status=1, transfers=tuple(effects.transfers))

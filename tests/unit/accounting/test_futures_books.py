@@ -112,6 +112,14 @@ def test_money_sent_to_the_account_by_someone_else_is_no_profit() -> None:
     assert (whole.deposits, whole.profit, whole.futures_profit.transferred_value) == (600 * E6, 20 * E6, 600 * E6)
 
 
+@pytest.mark.parametrize(("tx_hash", "fees"), [("0x" + "ab" * 32, [2, 0]), ("0x" + "ab" * 16, [0, 2])], ids=["on chain", "off chain"])
+def test_fill_in_the_block_of_a_valuation_is_part_of_it_on_chain(tx_hash: str, fees: list[int]) -> None:
+    """The order of an off-chain venue is filled after the snapshot of its step, whose block and time it has."""
+    entry = replace(order(2, fee=2, size=1), tx_hash=tx_hash)
+    valuations = (valued(1, reading(1_000)), valued(2, reading(1_000)), valued(3, reading(1_000)))
+    assert [change.fees for change in futures_changes([entry], valuations)] == [fee * E6 for fee in fees]
+
+
 def test_an_account_that_enters_the_books_is_no_profit() -> None:
     valuations = (valued(1, None), valued(2, reading(1_600)), valued(3, None))
     whole = performance([], valuations, 0, 10**9, USDC, OPENING)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent import codec
 from agent.chain.endpoints import Endpoint, EndpointPool
 from agent.chain.fees.data_fees import GAS_PRICE_ORACLE
 from agent.chain.lens import uint_word
@@ -17,7 +18,7 @@ from agent.chain.rpc import EndpointOverloaded, RpcFault
 from agent.chain.sender import NodeSender, NonceUsed, OutcomeUnknown, QuorumSender, SendRefused, TipRefused
 from agent.chain.tokens import encode_approve
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.model import DataFeeKind, DataFeeQuote, SignedTx
+from agent.model import DataFeeKind, DataFeeQuote, Receipt, SignedTx
 from agent.model.rollups import MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 from agent.ports import Simulation, TransactionStatus
 from tests.support.constants import GWEI
@@ -430,6 +431,35 @@ def test_status_of_a_mined_hash_has_its_receipt(tx_answer: object) -> None:
     assert (status.receipt.block_number, status.receipt.gas_used) == (HEAD_BLOCK, GAS)
 
 
+@pytest.mark.parametrize("timestamp_s", [1, 1_800_000_000])
+def test_status_of_a_mined_hash_has_the_time_of_its_block(timestamp_s: int) -> None:
+    asked = node(**{BLOCK: header(timestamp=hex(timestamp_s))})
+    receipt = NodeSender(asked).status_of(HASH).receipt
+
+    assert receipt is not None
+    assert receipt.block_time_s == timestamp_s
+    assert asked.calls[-1] == (BLOCK, [hex(HEAD_BLOCK), False])
+    assert codec.loads(Receipt, codec.dumps(receipt)) == receipt
+
+
+@pytest.mark.parametrize("answers", [{RECEIPT_OF: None}, {RECEIPT_OF: RECEIPT | {"blockHash": None}}], ids=["no receipt", "no block"])
+def test_status_of_a_waiting_hash_asks_for_no_block(answers: dict[str, object]) -> None:
+    asked = node(**answers)
+    NodeSender(asked).status_of(HASH)
+
+    assert asked.asked == [RECEIPT_OF, TX_OF]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [None, RpcFault(-32000, "header not found"), header(hash=OTHER_HASH), header(timestamp="soon")],
+    ids=["none", "error", "another block", "no time"],
+)
+def test_status_of_a_mined_hash_needs_its_block(block: object) -> None:
+    with raises_code(Retryable, "answer"):
+        NodeSender(node(**{BLOCK: block})).status_of(HASH)
+
+
 @pytest.mark.parametrize("method", [RECEIPT_OF, TX_OF])
 @pytest.mark.parametrize("answer", [RpcFault(-32000, "header not found"), "text"], ids=["error", "text"])
 def test_status_of_a_hash_needs_objects(method: str, answer: object) -> None:
@@ -746,12 +776,23 @@ def test_simulation_is_of_the_block_that_enough_have(heights: tuple[int, ...], h
     ids=lambda lie: next(iter(lie)),
 )
 def test_status_is_falsified_by_no_liar(lie: dict[str, str]) -> None:
-    sender, pool = beside_honest(**{RECEIPT_OF: RECEIPT | lie})
+    block = header(hash=lie.get("blockHash", HEAD_JSON["hash"]))
+    sender, pool = beside_honest(**{RECEIPT_OF: RECEIPT | lie, BLOCK: block})
 
     receipt = sender.status_of(HASH).receipt
 
     assert receipt is not None
     assert (receipt.status, receipt.block_number, receipt.block_hash, receipt.gas_used) == (1, HEAD_BLOCK, HEAD_JSON["hash"], GAS)
+    assert last_failures(pool) == {"liar": "differs in a receipt"}
+
+
+def test_time_of_a_block_is_falsified_by_no_liar() -> None:
+    sender, pool = beside_honest(**{BLOCK: header(timestamp="0x1")})
+
+    receipt = sender.status_of(HASH).receipt
+
+    assert receipt is not None
+    assert receipt.block_time_s == int(HEAD_JSON["timestamp"], 16)
     assert last_failures(pool) == {"liar": "differs in a receipt"}
 
 
@@ -768,7 +809,9 @@ def test_status_blames_nobody_without_a_receipt_yet() -> None:
         pytest.param([UNKNOWN_HASH, UNKNOWN_HASH], "unknown", id="known to none"),
         pytest.param([UNKNOWN_HASH, UNKNOWN_HASH, {RECEIPT_OF: None, TX_OF: {}}], "pending", id="known to one"),
         pytest.param([{}, UNKNOWN_HASH, UNKNOWN_HASH], "pending", id="receipt of one"),
-        pytest.param([{}, {RECEIPT_OF: RECEIPT | {"blockHash": OTHER_HASH}}], "pending", id="receipts of two blocks"),
+        pytest.param(
+            [{}, {RECEIPT_OF: RECEIPT | {"blockHash": OTHER_HASH}, BLOCK: header(hash=OTHER_HASH)}], "pending", id="receipts of two blocks"
+        ),
     ],
 )
 def test_status_without_enough_receipts_is_not_mined(answers: list[dict[str, object]], state: str) -> None:

@@ -82,11 +82,12 @@ def entry(
     value_wei: int = 0,
     ledger_tokens: frozenset[str] = COUNTED,
     current_step: StepInput = STEP,
+    block_time_s: int = 0,
 ) -> Entry:
     """Return the entry of a transaction with these events."""
     unsigned = replace(tx(0), value_wei=value_wei, to=OTHER)
     intent = store.journal.add_intent("s", kind, unsigned, replace(grant(kind), plan=plan), "swap", 1, None)
-    block = replace(receipt("0xaa", 7, "0x07", status), transfers=transfers)
+    block = replace(receipt("0xaa", 7, "0x07", status), transfers=transfers, block_time_s=block_time_s)
     mined = record_sent(store.journal, intent, "0xaa", 1, receipt=block)
     return derive_entry(store, mined, current_step, ledger_tokens, store.ledger.principal)
 
@@ -161,11 +162,18 @@ def test_wallet__events_of_a_reverted_transaction_do_not_count(store: Store) -> 
     assert (derived.kind, amounts(derived, WALLET_ACCOUNT)) == (EntryKind.GAS, {NATIVE: -GAS_WEI})
 
 
-def test_entry_has_block_and_hash_and_time_of_its_step(store: Store) -> None:
-    derived = entry(store, current_step=step_later(blocks=5, seconds=60))
+@pytest.mark.parametrize("kind", [IntentKind.SWAP, IntentKind.PAYOUT, IntentKind.APPROVE, IntentKind.UNWRAP])
+@pytest.mark.parametrize(("status", "waited_s"), [(1, 3 * 86_400), (1, 12), (0, 1_200)], ids=["after days", "next block", "reverted"])
+def test_entry_has_block_and_hash_and_time_of_its_block(store: Store, kind: IntentKind, status: int, waited_s: int) -> None:
+    block_time_s = STEP.snapshot.head.timestamp_s + waited_s
+    events = (Transfer(USDC, OWNER, OTHER, 5),)
+    derived = entry(store, None, *events, kind=kind, status=status, current_step=step_later(5, 60), block_time_s=block_time_s)
 
-    assert (derived.block, derived.tx_hash) == (7, "0xaa")
-    assert derived.chain_s == STEP.snapshot.head.timestamp_s
+    assert (derived.block, derived.tx_hash, derived.chain_s) == (7, "0xaa", block_time_s)
+
+
+def test_entry_of_a_receipt_without_time_has_that_of_its_step(store: Store) -> None:
+    assert entry(store, current_step=step_later(blocks=5, seconds=60)).chain_s == STEP.snapshot.head.timestamp_s
 
 
 def test_entry__unreadable_step_is_replaced_by_the_current_one(store: Store) -> None:

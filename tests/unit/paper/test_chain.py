@@ -142,7 +142,8 @@ def test_swap__is_filled_at_the_pools_of_the_next_block(world: World) -> None:
     paid = moved.swap(WETH.address, SOLD).amount_out_raw
     assert paid != pool_seen.swap(WETH.address, SOLD).amount_out_raw
     assert receipt.status == 1
-    assert (receipt.block_number, receipt.block_hash) == (world.blocks.now.head.number, world.blocks.now.head.hash)
+    head = world.blocks.now.head
+    assert (receipt.block_number, receipt.block_hash, receipt.block_time_s) == (head.number, head.hash, head.timestamp_s)
     assert (world.held("USDC"), world.held("WETH")) == (paid, 4 * SOLD)
     assert world.chain.block_hash(receipt.block_number) == receipt.block_hash
     assert world.blocks.now.pools == (moved,), "what it did to the pool is gone with its block"
