@@ -17,10 +17,16 @@ from agent.app.research.trials import (
     estimated_test,
     run_stress,
 )
-from agent.backtest.data import PriceTable
+from agent.backtest.data import PriceTable, select_spec_symbols
 from agent.backtest.report.page import ReportPage
 from agent.backtest.stress.paths import STRESS_SCENARIOS, SpotScenario
-from agent.backtest.stress.run import MIN_PATH_BARS, StressResult, stress_document, stress_page
+from agent.backtest.stress.run import (
+    MIN_PATH_BARS,
+    StressResult,
+    complete_bar_count,
+    stress_document,
+    stress_page,
+)
 from agent.backtest.stress.work import PathMetrics
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
@@ -93,8 +99,9 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     )
     if inputs.spec.asks_functions:
         require_one_process(jobs)
+    table = select_spec_symbols(inputs.spec, inputs.table)
     if (horizon_s := optional_duration_s(horizon, "horizon")) is not None:
-        bars = _bars_of(horizon_s, bars, inputs.table)
+        bars = _bars_of(horizon_s, bars, table)
     options = StressOptions(
         paths=int(paths),
         step_paths=int(step_paths),
@@ -102,7 +109,7 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
         scenarios=distinct_members(scenarios, "scenarios", STRESS_SCENARIOS),
     )
     spec = replace(inputs.spec, limits=starting_limits(inputs.spec.portfolio.numeraire))
-    test = estimated_test(spec, inputs.table, inputs.settings, options.spec(inputs.table))
+    test = estimated_test(spec, inputs.table, inputs.settings, options.spec(table))
     return StressTest(run_stress(test, shown_progress(progress), *cores_and_scheduler(jobs)))
 
 
@@ -119,12 +126,13 @@ def _bars_of(horizon_s: int, bars: int, table: PriceTable) -> int:
             f"horizon: {format_duration(horizon_s)} is shorter than a bar of {format_duration(interval_s)}",
             f'write for example horizon="{format_duration(30 * interval_s)}"',
         )
-    if not MIN_PATH_BARS <= count <= table.bar_count:
+    bar_count = complete_bar_count(table)
+    if not MIN_PATH_BARS <= count <= bar_count:
         raise ConfigError(
             f"horizon: {format_duration(horizon_s)} is {pluralize(count, 'bar')} of"
-            f" {format_duration(interval_s)}, the prices have {table.bar_count}",
+            f" {format_duration(interval_s)}, the prices have {bar_count}",
             f"write {format_duration(MIN_PATH_BARS * interval_s)} to"
-            f" {format_duration(table.bar_count * interval_s)}",
+            f" {format_duration(bar_count * interval_s)}",
         )
     return count
 

@@ -101,11 +101,13 @@ class StressOptions:
     keeps_drift: bool = True
 
     def spec(self, table: PriceTable) -> StressSpec:
-        """Return the test of these prices. Raises ConfigError naming the option."""
+        """Return the test of the prices of a portfolio's symbols. Raises ConfigError naming the
+        option.
+        """
         return StressSpec(
             path_count=self.paths,
             step_path_count=self.step_paths,
-            path_bars=self.bars or min(DEFAULT_BARS, table.bar_count),
+            path_bars=self.bars or min(DEFAULT_BARS, complete_bar_count(table)),
             scenarios=self.scenarios or STRESS_SCENARIOS,
             severity=self.severity,
             mean_block_bars=self.mean_block_bars,
@@ -145,7 +147,8 @@ def prepare_stress(
     if portfolio_options.config is None and limits_choice != "off":
         spec = replace(spec, limits=starting_limits(spec.portfolio.numeraire))
     require_priced_gas(settings, spec, table)
-    return estimated_test(spec, table, settings, stress_options.spec(table))
+    stress_spec = stress_options.spec(select_spec_symbols(spec, table))
+    return estimated_test(spec, table, settings, stress_spec)
 
 
 def estimated_test(

@@ -140,6 +140,28 @@ def test_horizon_of_a_stress_test_is_its_bars() -> None:
     assert repr(test).startswith("StressTest(4 cases of 60 bars, ")
 
 
+PARTIAL_PRICES = {
+    "an asset starts late": lambda prices: prices.with_columns(ETH=pl.when(pl.int_range(pl.len()) >= 60).then("ETH")),
+    "an asset ends early": lambda prices: prices.with_columns(ETH=pl.when(pl.int_range(pl.len()) < 40).then("ETH")),
+    "only another symbol has all times": lambda prices: prices.with_columns(
+        SOL=20.0, ETH=pl.when(pl.int_range(pl.len()) >= 60).then("ETH"), BTC=pl.when(pl.int_range(pl.len()) >= 60).then("BTC")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARTIAL_PRICES)
+def test_paths_are_as_long_as_the_prices_of_all_assets(tmp_path: Path, name: str) -> None:
+    prices = PARTIAL_PRICES[name](pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH").head(100))
+    test = research.stress(prices, TARGETS, research.band(0.1), paths=2, scenarios=["crash"])
+    assert f"{test!r}".startswith("StressTest(4 cases of 40 bars, ")
+    prices.write_csv(path := tmp_path / "prices.csv")
+    portfolio = portfolio_options(target="BTC=40,ETH=30,USD=30", band="10%rel")
+    prepared_test = trials.prepare_stress(path, USUAL_MARKET, trials.StressOptions(paths=2), portfolio)
+    assert prepared_test.stress_spec.path_bars == 40
+    with pytest.raises(ConfigError, match="horizon: 41 days is 41 bars of 1 day, the prices have 40"):
+        research.stress(prices, TARGETS, research.band(0.1), horizon="41d")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
