@@ -28,7 +28,8 @@ class PriceTable:
     seconds, ascending), NaN if missing.
 
     All closes are in the unit of the file; `currency` is its name, if the file says it, empty if not.
-    `notes` describe missing data.
+    `notes` describe missing data. `first_ages_s` are the ages in seconds of the closes at the first
+    time, in the order of the symbols; empty if all are of that time.
     """
 
     symbols: tuple[str, ...]
@@ -36,6 +37,7 @@ class PriceTable:
     closes: NDArray[np.float64]
     notes: tuple[str, ...] = ()
     currency: str = ""
+    first_ages_s: tuple[int, ...] = ()
 
     @property
     def bar_count(self) -> int:
@@ -53,7 +55,31 @@ class PriceTable:
         hasher = hashlib.sha256("\n".join(self.symbols).encode())
         hasher.update(np.ascontiguousarray(self.times_s, dtype="<i8").tobytes())
         hasher.update(np.ascontiguousarray(self.closes, dtype="<f8").tobytes())
+        if any(self.first_ages_s):
+            hasher.update(repr(self.first_ages_s).encode())
         return hasher.hexdigest()
+
+    def close_times_s(self, close_bars: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the times of closes, from their bars in an array whose last axis is the symbols."""
+        first_ages_s = np.asarray(self.first_ages_s or 0, dtype=np.int64)
+        return self.times_s[close_bars] - np.where(close_bars == 0, first_ages_s, 0)
+
+    def bars(self, start: int, end: int) -> PriceTable:
+        """Return the bars from `start` to before `end`, without notes. Closes missing at the first
+        are the newest before it, at their age.
+        """
+        close_bars = np.maximum(newest_close_bars(self.closes[: start + 1])[-1], 0)
+        closes = self.closes[start:end].copy()
+        closes[0] = self.closes[close_bars, np.arange(len(self.symbols))]
+        ages_s = self.times_s[start] - self.close_times_s(close_bars)
+        first_ages_s = tuple(ages_s.tolist()) if ages_s.any() else ()
+        return replace(
+            self,
+            times_s=self.times_s[start:end],
+            closes=closes,
+            notes=(),
+            first_ages_s=first_ages_s,
+        )
 
     def renaming_remedy(
         self, missing_symbols: Sequence[str], required_symbols: Sequence[str]
@@ -72,8 +98,8 @@ class PriceTable:
         )
 
     def select(self, symbols: Sequence[str]) -> PriceTable:
-        """Return the table of these symbols from the first bar at which each has a price. Raises
-        ConfigError if there is none.
+        """Return the table of these symbols from the first bar by which each has had a price. Raises
+        ConfigError if one has ended by then.
         """
         missing_symbols = [symbol for symbol in symbols if symbol not in self.symbols]
         if missing_symbols:
@@ -81,9 +107,13 @@ class PriceTable:
                 f"--prices: no symbol {missing_symbols[0]}",
                 self.renaming_remedy(missing_symbols, symbols),
             )
-        closes = self.closes[:, [self.symbols.index(symbol) for symbol in symbols]]
+        columns = [self.symbols.index(symbol) for symbol in symbols]
+        closes = self.closes[:, columns]
+        has_price = ~np.isnan(closes)
         empty_symbols = [
-            symbol for column, symbol in enumerate(symbols) if np.isnan(closes[:, column]).all()
+            symbol
+            for symbol, is_priced in zip(symbols, has_price.any(axis=0), strict=True)
+            if not is_priced
         ]
         if empty_symbols:
             verb = "has" if len(empty_symbols) == 1 else "have"
@@ -91,23 +121,19 @@ class PriceTable:
                 f"--prices: {', '.join(empty_symbols)} {verb} no prices",
                 "give closes, or omit the asset",
             )
-        has_begun = np.logical_or.accumulate(~np.isnan(closes), axis=0).all(axis=1)
-        first_bar = int(np.argmax(has_begun))
-        if not has_begun.any() or self.bar_count - first_bar < MIN_BARS:
+        first_bar = int(np.argmax(has_price, axis=0).max())
+        last_common_bar = self.bar_count - 1 - int(np.argmax(has_price[::-1], axis=0).max())
+        if last_common_bar - first_bar + 1 < MIN_BARS:
             raise ConfigError(
                 f"--prices: {', '.join(symbols)} have prices at the same time in fewer than {MIN_BARS} bars",
-                "omit symbols that start too late",
+                "omit symbols that start too late, or end too early",
             )
-        filled_closes = forward_fill(closes)[first_bar:].copy()
-        closes_from_start = np.where(
-            np.arange(len(filled_closes))[:, None] == 0, filled_closes, closes[first_bar:]
-        )
         notes = price_gap_notes(symbols, self.times_s, closes, first_bar)
+        first_ages_s = tuple(self.first_ages_s[column] for column in columns if self.first_ages_s)
         return replace(
-            self,
-            symbols=tuple(symbols),
-            times_s=self.times_s[first_bar:],
-            closes=closes_from_start,
+            replace(self, symbols=tuple(symbols), closes=closes, first_ages_s=first_ages_s).bars(
+                first_bar, self.bar_count
+            ),
             notes=(*self.notes, *notes),
         )
 
@@ -156,12 +182,17 @@ def validate_prices(table: PriceTable) -> PriceTable:
     return table
 
 
+def newest_close_bars(closes: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the bar of the newest close at or before each, by symbol; -1 before the first."""
+    priced_bars = np.where(np.isnan(closes), -1, np.arange(len(closes))[:, None])
+    return np.maximum.accumulate(priced_bars, axis=0)
+
+
 def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Replace each missing close by the newest one before it; NaN before the first."""
-    priced_rows = np.where(np.isnan(closes), -1, np.arange(len(closes))[:, None])
-    newest_rows = np.maximum.accumulate(priced_rows, axis=0)
+    close_bars = newest_close_bars(closes)
     filled_closes: NDArray[np.float64] = np.where(
-        newest_rows >= 0, np.take_along_axis(closes, np.maximum(newest_rows, 0), axis=0), np.nan
+        close_bars >= 0, np.take_along_axis(closes, np.maximum(close_bars, 0), axis=0), np.nan
     )
     return filled_closes
 

@@ -566,7 +566,7 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
             continue
         price = world.prices[token.address]
         value = balance_raw * world.prices[token.address]
-        price_time_s = int(world.table.times_s[world.newest_price_bars[world.bar, column]])
+        price_time_s = int(world.price_times_s[world.bar, column])
         share = value / final_value if final_value > 0 else None
         holdings.append(
             DelistedHolding(

@@ -21,7 +21,7 @@ from agent.amm import POOL_KIND_BY_CURVE_NAME
 from agent.amm.v3.math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
-from agent.backtest.data import PriceTable, columns_by_token, forward_fill
+from agent.backtest.data import PriceTable, columns_by_token, forward_fill, newest_close_bars
 from agent.backtest.futures.venue import SimulatedVenue
 from agent.backtest.settings import (
     IN_NUMERAIRE,
@@ -288,6 +288,7 @@ class SimulatedWorld:
     column_by_token: dict[str, int] = field(init=False)
     filled_closes: NDArray[np.float64] = field(init=False)
     newest_price_bars: NDArray[np.int64] = field(init=False)
+    price_times_s: NDArray[np.int64] = field(init=False)
     is_stale: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -296,17 +297,14 @@ class SimulatedWorld:
         """
         self.column_by_token = columns_by_token(self.spec, self.table)
         self.filled_closes = forward_fill(self.table.closes)
-        priced_bars = np.where(
-            np.isnan(self.table.closes), 0, np.arange(self.table.bar_count)[:, None]
-        )
-        self.newest_price_bars = np.maximum.accumulate(priced_bars, axis=0)
+        self.newest_price_bars = np.maximum(newest_close_bars(self.table.closes), 0)
         if self.settings.silent_feed_bars is not None:
             silent_start, silent_end = self.settings.silent_feed_bars
             self.newest_price_bars[silent_start:silent_end] = self.newest_price_bars[
                 max(silent_start - 1, 0)
             ]
-        price_ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest_price_bars]
-        self.is_stale = price_ages_s > np.array(
+        self.price_times_s = self.table.close_times_s(self.newest_price_bars)
+        self.is_stale = self.table.times_s[:, None] - self.price_times_s > np.array(
             [self._max_age_s(symbol) for symbol in self.table.symbols]
         )
         if self.settings.flows:
@@ -514,11 +512,12 @@ class SimulatedWorld:
         for token in self.tokens:
             column = self.column_by_token.get(token.address)
             price_bar = self.bar
+            updated_at_s = self.bar_time_s
             if (
                 column is not None and token.address not in excluded_tokens
             ):  # steps do not read excluded feeds
                 price_bar = int(self.newest_price_bars[self.bar, column])
-            updated_at_s = int(self.table.times_s[price_bar])
+                updated_at_s = int(self.price_times_s[self.bar, column])
             feed = portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
             feed_price = (

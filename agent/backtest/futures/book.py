@@ -13,7 +13,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from agent.backtest.data import PriceTable, forward_fill
+from agent.backtest.data import PriceTable, forward_fill, newest_close_bars
 from agent.backtest.funding import FundingRateSeries, within_bars_mask
 from agent.margin import account as margin
 from agent.margin.account import position_value_raw
@@ -77,8 +77,7 @@ def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -
     with rates.
     """
     closes = forward_fill(table.closes)
-    priced_rows = np.where(np.isnan(table.closes), -1, np.arange(table.bar_count)[:, None])
-    newest_rows = np.maximum.accumulate(priced_rows, axis=0)
+    close_times_s = table.close_times_s(newest_close_bars(table.closes))
     index_prices = tuple(tuple(Fraction(str(price)) for price in row) for row in closes.tolist())
     payments, daily_rates = _funding_by_bar(table, funding)
     return FuturesPath(
@@ -86,7 +85,7 @@ def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -
         tuple(table.times_s.tolist()),
         index_prices,
         index_prices,
-        tuple(tuple(row) for row in table.times_s[newest_rows].tolist()),
+        tuple(tuple(row) for row in close_times_s.tolist()),
         payments,
         daily_rates,
     )

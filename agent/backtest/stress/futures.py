@@ -249,6 +249,7 @@ def _calm_paths(spec: FuturesStressSpec) -> list[FuturesPath]:
         table,
         times_s=table.times_s[-spec.path_bars :],
         closes=forward_fill(table.closes)[-spec.path_bars :],
+        first_ages_s=(),
     )
     paths = [futures_path(recorded_table)]
     if spec.path_count > 1:

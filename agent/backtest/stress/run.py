@@ -5,7 +5,7 @@ scenarios; and their report: figures, JSON document and page.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import sha256
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.data import PriceTable, forward_fill, select_spec_symbols
+from agent.backtest.data import PriceTable, select_spec_symbols
 from agent.backtest.report.page import (
     Chart,
     ReportFact,
@@ -340,10 +340,7 @@ def _recorded_path(table: PriceTable, bars: int) -> PriceTable:
         raise ConfigError(
             f"--paths bars: {bars}, but the file has {end_bar}", f"use {end_bar} or fewer"
         )
-    bar_range = slice(end_bar - bars, end_bar)
-    closes = table.closes[bar_range].copy()
-    closes[0] = forward_fill(table.closes)[end_bar - bars]
-    return replace(table, times_s=table.times_s[bar_range], closes=closes, notes=())
+    return table.bars(end_bar - bars, end_bar)
 
 
 def complete_bar_count(table: PriceTable) -> int:

@@ -425,15 +425,6 @@ def _allocator_config(
     )
 
 
-def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
-    """Return the bars from `start` to before `end`; prices missing in the first bar are filled with
-    the newest earlier ones.
-    """
-    closes = table.closes[start:end].copy()
-    closes[0] = forward_fill(table.closes[: start + 1])[-1]
-    return replace(table, times_s=table.times_s[start:end], closes=closes, notes=())
-
-
 def slice_settings(settings: SimulationSettings, start: int, end: int) -> SimulationSettings:
     """Return the market settings restricted to those bars."""
     if isinstance(settings.gas_price_wei, int):

@@ -27,7 +27,6 @@ from agent.backtest.tune.jobs import (
     TuneJob,
     buy_and_hold_values,
     slice_settings,
-    slice_table,
 )
 from agent.backtest.tune.statistics import (
     ConfidenceInterval,
@@ -198,7 +197,7 @@ def tune(
         )
     run_choices = (*choices, search.baseline)
     job = TuneJob(
-        slice_table(table, 0, split_bar),
+        table.bars(0, split_bar),
         search.backtest,
         slice_settings(search.settings, 0, split_bar),
         run_choices,
@@ -453,7 +452,7 @@ def _judge_last_quarter(
         end_bar = table.bar_count
         mark_bars = tuple(range(warm_up_bars, end_bar - start_bar, period_bars))
         job = TuneJob(
-            slice_table(table, start_bar, end_bar),
+            table.bars(start_bar, end_bar),
             search.backtest,
             slice_settings(search.settings, start_bar, end_bar),
             (policy_choice,),
@@ -465,7 +464,7 @@ def _judge_last_quarter(
             store.add(result_key, job.run(job.chunks()[0]), (policy_choice,))
         _require_matching_runs(store.results_by_key[result_key], range(1), len(mark_bars))
         run_results.append(store.results_by_key[result_key][0])
-    last_table = slice_table(table, split_bar, table.bar_count)
+    last_table = table.bars(split_bar, table.bar_count)
     mark_bars = tuple(range(0, last_table.bar_count, period_bars))
     *hold_value_list, last_hold_value = buy_and_hold_values(
         search.backtest, search.settings, last_table, (*mark_bars, last_table.bar_count - 1)

@@ -155,8 +155,9 @@ def test_missing_price__is_reported_and_the_one_before_stands_in() -> None:
 
 def test_symbols_without_a_common_time_are_refused() -> None:
     none = float("nan")
-    with raises_field("--prices", "same time"):
-        make_price_table([0, 10, 20], {"A": [1, 1, none], "B": [none, none, 1]}).select(["A", "B"])
+    for ended, later in (([1, 1, none], [none, none, 1]), ([1, 1, none, none], [none, none, 1, 1]), ([1, 1, none, none], [none, 1, 1, 1])):
+        with raises_field("--prices", "same time"):
+            make_price_table(range(0, 10 * len(ended), 10), {"A": ended, "B": later}).select(["A", "B"])
     with raises_field("--prices", "no symbol C"):
         make_price_table([0, 10], {"A": [1, 1]}).select(["C"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import isqrt
@@ -18,7 +19,7 @@ pytest.importorskip("polars")
 from agent.amm.pools import marginal_price
 from agent.amm.v3.pool import V3Pool
 from agent.app.research.backtests import sample_files
-from agent.backtest.data import read_gas_prices, read_table
+from agent.backtest.data import PriceTable, read_gas_prices, read_table, select_spec_symbols
 from agent.backtest.settings import BacktestSpec, SimulatedTokens, make_spec
 from agent.backtest.simulate import SimulationRun
 from agent.backtest.world import arbitrage_pool, read_pool
@@ -172,6 +173,24 @@ def test_asset_without_a_price__halts_the_step_as_live() -> None:
     assert simulation.halted_bar_count == 12 - 6
     assert mentions(simulation.notes, "ETH", "8 bars", f"at {format_time(START_S + 3 * HOUR_S)}")
     assert float(simulation.final_value) / COIN == pytest.approx(40 * 150 + 200 * 11 + 4_000)  # ETH counts at its last price
+
+
+FIRST_BAR_IN_A_GAP = {
+    "another starts late": lambda spec, table: replace(table, closes=np.where(np.arange(12)[:, None] < [7, 0], NONE, table.closes)),
+    "a later part": lambda spec, table: select_spec_symbols(spec, table).bars(7, 12),
+    "a part of a part": lambda spec, table: select_spec_symbols(spec, table).bars(5, 12).bars(2, 7),
+}
+
+
+@pytest.mark.parametrize("part", FIRST_BAR_IN_A_GAP.values(), ids=FIRST_BAR_IN_A_GAP)
+@pytest.mark.parametrize("spec_symbols", [("BTC", "ETH"), ("ETH", "BTC")], ids=" ".join)
+def test_old_price__is_as_old_in_a_run_that_begins_in_the_gap(part: Callable[..., PriceTable], spec_symbols: tuple[str, ...]) -> None:
+    spec = make_spec({**dict.fromkeys(spec_symbols, 3_000), "USD": 4_000}, BAND, "USD")
+    closes = DELISTED.closes.copy()
+    closes[11, 1] = 11
+    simulation = simulation_of(part(spec, replace(DELISTED, closes=closes)), spec, looks_at_all=True)
+    assert len(simulation.equity) == 5
+    assert simulation.halted_bar_count == 4, "the price of bar 3 is four to seven bars old"
 
 
 def test_ended_asset__stays_at_its_last_price_by_the_owner_s_word() -> None:

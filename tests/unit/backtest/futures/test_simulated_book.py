@@ -229,3 +229,12 @@ def test_the_same_settings_give_the_same_result_and_hashes() -> None:
     assert (first.config_hash, first.path.digest) == (second.config_hash, second.path.digest)
     assert simulate_book(random_path(8), SETTINGS).path.digest != first.path.digest
     assert simulate_book(random_path(7), long_btc()).config_hash != first.config_hash
+
+
+def test_index_price_of_a_later_part_is_as_old_as_it_was() -> None:
+    none = float("nan")
+    table = hourly(BTC=[100, 101, none, none, 104, none])
+    whole = futures_path(table).index_times_s
+    assert [time_s for (time_s,) in whole] == table.times_s[[0, 1, 1, 1, 4, 4]].tolist()
+    for start in (1, 2, 3, 4, 5):
+        assert futures_path(table.bars(start, 6)).index_times_s == whole[start:]

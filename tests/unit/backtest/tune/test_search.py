@@ -20,7 +20,6 @@ from agent.backtest.tune.jobs import (
     buy_and_hold_values,
     estimate_work,
     slice_settings,
-    slice_table,
     spec_for_choice,
 )
 from agent.backtest.tune.report import tune_document, tune_page
@@ -246,7 +245,7 @@ def test_setting_unknown_to_the_kernel__takes_the_full_step() -> None:
         plain.last_quarter_results[0].value_by_mark[-1], rel=1e-4
     )  # it begins with chosen weights, not with the targets
     spec = spec_for_choice(tune_spec.backtest, tune_result.choices[0], tune_spec.allocator_schedule, DAY_S)
-    direct = simulate(spec, slice_table(tune_spec.table, 0, 9), FAIR)  # and no later bar
+    direct = simulate(spec, tune_spec.table.bars(0, 9), FAIR)  # and no later bar
     assert chosen.value_by_mark[:9] == pytest.approx(direct.equity)
 
 
@@ -276,7 +275,7 @@ def test_hold__begins_at_targets_and_pieces_carry_prices() -> None:
     closes = table.closes.copy()
     closes[9:12, 1] = np.nan
     table = replace(table, closes=closes)
-    part = slice_table(table, 10, 20)
+    part = table.bars(10, 20)
     assert part.closes[0].tolist() == [closes[10, 0], closes[8, 1]]
     assert np.isnan(part.closes[1, 1])
     spec = make_spec({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(DAY_S), "USD")
