@@ -166,7 +166,12 @@ def _price_history(
             ):
                 source_notes.append(f"{source_name}: no prices of {', '.join(missing_symbols)}")
                 continue
-            table = with_suspect_note(_newest_bars(full_table.select(available_symbols)))
+            newest_table = replace(
+                full_table,
+                times_s=full_table.times_s[-MAX_DAYS:],
+                closes=full_table.closes[-MAX_DAYS:],
+            )
+            table = with_suspect_note(newest_table.select(available_symbols))
         except TrimtabError as error:
             source_notes.append(f"{source_name}: {error.message}")
             continue
@@ -178,15 +183,6 @@ def _price_history(
         f"no history has prices of {', '.join(symbols)}: {'; '.join(source_notes)}",
         "record prices, or import them: trimtab prices import",
     )
-
-
-def _newest_bars(table: PriceTable) -> PriceTable:
-    """Return the newest MAX_DAYS bars."""
-    if table.bar_count <= MAX_DAYS:
-        return table
-    times_s = table.times_s[-MAX_DAYS:]
-    closes = table.closes[-MAX_DAYS:]
-    return replace(table, times_s=times_s, closes=closes).select(table.symbols)
 
 
 def _published_closes(loaded_config: LoadedConfig, notes: list[str]) -> PriceTable | None:

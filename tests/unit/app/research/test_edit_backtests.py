@@ -15,7 +15,7 @@ from agent.app.documents.research import EditBacktestDocument
 from agent.app.records.price_history import _dated_closes
 from agent.app.research import edit_backtests
 from agent.app.research.backtests import sample_files
-from agent.app.research.edit_backtests import MIN_DAYS, _price_history, edit_backtest
+from agent.app.research.edit_backtests import MAX_DAYS, MIN_DAYS, _price_history, edit_backtest
 from agent.backtest.data import read_table
 from agent.backtest.settings import make_spec
 from agent.config.load import load_config
@@ -148,3 +148,13 @@ def test_a_close_has_the_day_that_an_import_gives_it(tmp_path: Path, bar: str) -
     shared_days = close_by_day.keys() & shown_by_day.keys()
     assert len(shared_days) >= MIN_DAYS
     assert {day: shown_by_day[day] for day in shared_days} == {day: close_by_day[day] for day in shared_days}
+
+
+def test_notes_of_a_long_history_are_those_of_its_newest_days(tmp_path: Path) -> None:
+    swing = [*SWING, *[100.0] * (MAX_DAYS - 5)]
+    path = with_data(tmp_path, swing)
+    rows = (tmp_path / "prices.csv").read_text().splitlines()
+    (tmp_path / "prices.csv").write_text("\n".join([*rows[:3], *rows[4:]]) + "\n")  # a day is missing before the newest 730
+    loaded = load_config(path)
+    _, table, notes = _price_history(loaded, loaded)
+    assert (table.bar_count, notes) == (MAX_DAYS, [])
