@@ -381,6 +381,15 @@ def require_unit_of_prices(symbol: str, remedy: str) -> None:
         )
 
 
+def require_known_unit(table: PriceTable, numeraire: str, remedy: str) -> None:
+    """Raise ConfigError with the remedy unless the table prices the numeraire, or its closes are in
+    it.
+    """
+    if numeraire not in table.symbols:
+        require_unit_of_prices(numeraire, remedy)
+        require_currency(table, numeraire, remedy)
+
+
 def has_gas_price(spec: BacktestSpec, table: PriceTable) -> bool:
     """Return True if the native coin was named and is an asset or hub with prices."""
     return spec.has_gas_price and spec.portfolio.wrapped_native in columns_by_token(spec, table)

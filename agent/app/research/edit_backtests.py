@@ -28,6 +28,7 @@ from agent.backtest.data import (
     has_gas_price,
     make_price_table,
     prices_in_numeraire,
+    require_known_unit,
     validate_prices,
 )
 from agent.backtest.data import price_table as file_closes_table
@@ -190,6 +191,7 @@ def _published_closes(loaded_config: LoadedConfig, notes: list[str]) -> PriceTab
     downloaded.
     """
     closes_by_symbol: dict[str, dict[int, float]] = {}
+    currencies = set[str]()
     for data_name, data_table in loaded_config.config.data.items():
         if data_table.kind != "prices":
             continue
@@ -200,6 +202,7 @@ def _published_closes(loaded_config: LoadedConfig, notes: list[str]) -> PriceTab
             continue
         file_closes = read_closes(fetch_published_file(loaded_config, data_name).path, "data")
         price_table = validate_prices(file_closes_table(file_closes))
+        currencies.add(price_table.currency)
         symbol_by_file_symbol = {
             file_symbol: config_symbol
             for file_symbol, config_symbol in data_table.symbols.items()
@@ -214,7 +217,18 @@ def _published_closes(loaded_config: LoadedConfig, notes: list[str]) -> PriceTab
             ):
                 if not np.isnan(close):
                     symbol_closes[(int(time_s) + bar_s) // DAY_S] = float(close)
-    return _daily_table(closes_by_symbol)
+    if (table := _daily_table(closes_by_symbol)) is None:
+        return None
+    known_currencies = sorted(currencies - {""})
+    if len(known_currencies) > 1:
+        raise ConfigError(
+            f"the closes are in several currencies: {', '.join(known_currencies)}",
+            "use files in one currency",
+        )
+    table = replace(table, currency="".join(known_currencies))
+    numeraire = loaded_config.config.portfolio.numeraire
+    require_known_unit(table, numeraire, f"use prices of {numeraire} too")
+    return table
 
 
 def _bar_s(data_table: DataTable, file_closes: ClosingPrices, column_index: int) -> int:

@@ -19,7 +19,7 @@ from agent.app.documents.owner import PastResultDocument, WorstMonthDocument
 from agent.app.documents.status import ORDINARY_DAY_INDEX
 from agent.app.research.backtests import USUAL_MARKET, sample_files, spec_from_config
 from agent.app.start.past_results import PAST_BASIS, SMALL_MONEY_USD
-from agent.backtest.data import PriceTable, read_table, require_unit_of_prices
+from agent.backtest.data import PriceTable, read_table, require_known_unit
 from agent.backtest.report.series import backtest_document, growth_series
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import SimulationSettings
@@ -211,11 +211,13 @@ def year_results(
 ) -> tuple[list[PastResultDocument], list[str]]:
     """Return the past results of the years (UTC) of a file of prices, oldest first, and why others
     have none. A coin's first price of each day counts. All are in one unit, which the numeraire is
-    if the file lacks it. Raises ConfigError as read_table does.
+    if the file lacks it. Raises ConfigError as read_table does, and if the numeraire is not that
+    unit.
     """
     price_table = with_token_prices(loaded_config, read_table(prices_path))
-    if (numeraire := loaded_config.config.portfolio.numeraire) not in price_table.symbols:
-        require_unit_of_prices(numeraire, f"use a file with prices of {numeraire} too")
+    numeraire = loaded_config.config.portfolio.numeraire
+    require_known_unit(price_table, numeraire, f"use a file with prices of {numeraire} too")
+    if numeraire not in price_table.symbols:
         price_table = _with_prices(price_table, {numeraire: np.ones(price_table.bar_count)})
     daily_table = _daily_table(price_table)
     bar_years = daily_table.times_s.astype("datetime64[s]").astype("datetime64[Y]")

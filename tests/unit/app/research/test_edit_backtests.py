@@ -18,7 +18,7 @@ from agent.app.research.backtests import sample_files
 from agent.app.research.edit_backtests import MAX_DAYS, MIN_DAYS, _price_history, edit_backtest
 from agent.backtest.data import read_table
 from agent.backtest.settings import make_spec
-from agent.config.load import load_config
+from agent.config.load import LoadedConfig, load_config
 from agent.config.tables.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.model import Every, HybridTrigger, PricePoint, Threshold
@@ -28,6 +28,7 @@ from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.agents import ADDRESSES
 from tests.support.constants import DAY_S
+from tests.support.text import mentions
 
 DAYS = MIN_DAYS + 4
 BEGINS_S = 1_700_006_400
@@ -158,3 +159,40 @@ def test_notes_of_a_long_history_are_those_of_its_newest_days(tmp_path: Path) ->
     loaded = load_config(path)
     _, table, notes = _price_history(loaded, loaded)
     assert (table.bar_count, notes) == (MAX_DAYS, [])
+
+
+def with_files(folder: Path, files: dict[str, tuple[str, list[tuple[int, float]]]], **options: str) -> LoadedConfig:
+    """A config whose [data] has a file of closes for each token: its column and its rows."""
+    path = agents.config(folder, **options)
+    tables = []
+    for symbol, (column, rows) in files.items():
+        (folder / f"{symbol}.csv").write_text("\n".join([f"time,{column}", *(f"{time_s},{close}" for time_s, close in rows)]) + "\n")
+        tables.append(f'[data.{symbol.lower()}]\nsource = "{symbol}.csv"\nsymbols = {{ {column} = "{symbol}" }}\n')
+    path.write_text(path.read_text() + "".join(tables))
+    return load_config(path)
+
+
+DAILY = [(BEGINS_S + day * DAY_S, 100.0 + day) for day in range(DAYS)]
+BASKET = {"targets": "WETH=40% LINK=30% USDC=30%"}
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "reason"),
+    [
+        ({"WETH": ("ETHEUR", DAILY)}, {}, "the closes are in EUR, not in USDC"),
+        ({"WETH": ("ETHUSDT", DAILY), "LINK": ("LINKEUR", DAILY)}, BASKET, "the closes are in several currencies: EUR, USD"),
+        ({"WETH": ("ETHEUR", DAILY), "USDC": ("USDC", DAILY), "LINK": ("LINKUSD", DAILY)}, BASKET, "several currencies: EUR, USD"),
+        ({"USDC": ("USDC", DAILY)}, {"numeraire": "WETH"}, "numeraire: the file has no prices of WETH, and WETH is no known currency"),
+    ],
+    ids=["another", "one of two files", "with the numeraire", "unknown unit"],
+)
+def test_prices_in_another_currency_are_not_used(tmp_path: Path, files: Any, options: dict[str, str], reason: str) -> None:
+    loaded = with_files(tmp_path, files, **options)
+    name, _, notes = _price_history(loaded, loaded)
+    assert name == "the packaged prices of 2021"
+    assert mentions(notes, "prices of [data]: ", reason)
+
+
+def test_prices_in_one_currency_are_used(tmp_path: Path) -> None:
+    in_euro = with_files(tmp_path, {"WETH": ("ETHEUR", DAILY), "USDC": ("USDCEUR", DAILY)})
+    assert _price_history(in_euro, in_euro)[0] == "prices of [data]", "both are in EUR"

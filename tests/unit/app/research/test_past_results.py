@@ -215,6 +215,15 @@ def test_coin_without_a_midnight_price__has_the_day_s_first(tmp_path: Path, monk
     assert year_results(loaded, file) == expected
 
 
+def test_prices_in_another_currency_have_no_results(tmp_path: Path) -> None:
+    loaded = load_config(config(tmp_path, targets="WETH=50% USDC=50%"))
+    file = tmp_path / "mine.csv"
+    rows = [f"2019-01-{day:02},{coin},{day + 100}" for day in range(1, 32) for coin in ("ETH", "BTC")]
+    file.write_text("\n".join(["time,symbol,close_eur", *rows]))
+    with pytest.raises(ConfigError, match="the closes are in EUR, not in USDC"):
+        year_results(loaded, file)
+
+
 def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     write_new_config(
