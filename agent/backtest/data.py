@@ -20,6 +20,7 @@ from agent.units import Token, format_duration, format_time, pluralize, safe_lab
 from agent.weights.asset_classes import is_cash
 
 MIN_BARS = 2
+DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +269,44 @@ def price_table(prices: ClosingPrices) -> PriceTable:
         tuple(remark.text for remark in prices.remarks),
         max((series.currency for series in prices.series), default=""),
     )
+
+
+def daily_closes(table: PriceTable) -> PriceTable:
+    """Return the newest close of each symbol at or before one time of every day (UTC), which is that
+    of the symbol with the fewest, at which the others are least old. A last day that ends before
+    this time is left out.
+    """
+    day_times_by_symbol = [
+        np.unique(table.times_s[is_priced] % DAY_S)
+        for is_priced in ~np.isnan(table.closes.T)
+        if is_priced.any()
+    ]
+    fewest_times = min(len(day_times_s) for day_times_s in day_times_by_symbol)
+
+    def max_age_s(day_time_s: int) -> int:
+        return max(int(((day_time_s - times_s) % DAY_S).min()) for times_s in day_times_by_symbol)
+
+    day_time_s = min(
+        (
+            day_time_s
+            for day_times_s in day_times_by_symbol
+            if len(day_times_s) == fewest_times
+            for day_time_s in day_times_s.tolist()
+        ),
+        key=lambda day_time_s: (max_age_s(day_time_s), -day_time_s),
+    )
+    bar_days = -((day_time_s - table.times_s) // DAY_S)
+    days, first_bars = np.unique(bar_days, return_index=True)
+    last_bars = np.append(first_bars[1:], table.bar_count) - 1
+    close_bars = newest_close_bars(table.closes)[last_bars]
+    closes = np.where(
+        close_bars >= first_bars[:, None],
+        np.take_along_axis(table.closes, np.maximum(close_bars, 0), axis=0),
+        np.nan,
+    )
+    times_s = days * DAY_S + day_time_s
+    is_complete = times_s <= table.times_s[-1]
+    return replace(table, times_s=times_s[is_complete], closes=closes[is_complete])
 
 
 def require_currency(table: PriceTable, numeraire: str, remedy: str) -> None:

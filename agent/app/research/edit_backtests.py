@@ -25,8 +25,8 @@ from agent.app.research.backtests import rename_symbols, spec_from_config
 from agent.app.research.past_results import ASSUMED_MARKET, UNTESTABLE_METHODS, packaged_closes
 from agent.backtest.data import (
     PriceTable,
+    daily_closes,
     has_gas_price,
-    make_price_table,
     prices_in_numeraire,
     require_known_unit,
     validate_prices,
@@ -58,7 +58,7 @@ from agent.floats import FloatArray
 from agent.model import Every, HybridTrigger, Threshold, Trigger
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
 from agent.price_files.read import ClosingPrices, read_closes
-from agent.units import BPS, YEAR_S, format_time, value_text
+from agent.units import BPS, YEAR_S, format_time, pluralize, value_text
 
 MIN_DAYS = 60
 MAX_DAYS = 730
@@ -216,7 +216,7 @@ def _published_closes(loaded_config: LoadedConfig, notes: list[str]) -> PriceTab
                 price_table.times_s, price_table.closes[:, column_index], strict=True
             ):
                 if not np.isnan(close):
-                    symbol_closes[(int(time_s) + bar_s) // DAY_S] = float(close)
+                    symbol_closes[int(time_s) + bar_s] = float(close)
     if (table := _daily_table(closes_by_symbol)) is None:
         return None
     known_currencies = sorted(currencies - {""})
@@ -253,31 +253,34 @@ def _recorded_closes(loaded_config: LoadedConfig) -> PriceTable | None:
     with wiring.open_store_offline(loaded_config) as (store, _):
         newest_s = max((span.until_s for span in store.prices.spans(numeraire_address)), default=0)
         since_s = newest_s - MAX_DAYS * DAY_S
-        for price_point in store.prices.prices_between(numeraire_address, since_s, newest_s, DAY_S):
+        for price_point in store.prices.prices_between(numeraire_address, since_s, newest_s):
             if price_point.token in symbols_by_address:
                 symbol_closes = closes_by_symbol.setdefault(
                     symbols_by_address[price_point.token], {}
                 )
-                symbol_closes[price_point.at_s // DAY_S] = float(price_point.price)
+                symbol_closes[price_point.at_s] = float(price_point.price)
     return _daily_table(closes_by_symbol)
 
 
 def _daily_table(closes_by_symbol: dict[str, dict[int, float]]) -> PriceTable | None:
-    """Return a table of the closes by symbol and day; None without any. Raises ConfigError for
+    """Return the daily closes of closes by symbol and time; None without any. Raises ConfigError for
     fewer than MIN_DAYS days.
     """
-    days = sorted({day for symbol_closes in closes_by_symbol.values() for day in symbol_closes})
-    if not days:
+    times_s = sorted({time_s for closes in closes_by_symbol.values() for time_s in closes})
+    if not times_s:
         return None
-    if len(days) < MIN_DAYS:
-        count_text = f"{len(days)} {'day' if len(days) == 1 else 'days'}"
-        raise ConfigError(f"{count_text}, fewer than {MIN_DAYS}", "import older prices")
-    no_price = float("nan")
-    closes_columns = {
-        symbol: [symbol_closes.get(day, no_price) for day in days]
-        for symbol, symbol_closes in closes_by_symbol.items()
-    }
-    return make_price_table([day * DAY_S for day in days], closes_columns)
+    columns = [
+        [symbol_closes.get(time_s, np.nan) for time_s in times_s]
+        for symbol_closes in closes_by_symbol.values()
+    ]
+    table = daily_closes(
+        PriceTable(tuple(closes_by_symbol), np.array(times_s), np.column_stack(columns))
+    )
+    if table.bar_count < MIN_DAYS:
+        raise ConfigError(
+            f"{pluralize(table.bar_count, 'day')}, fewer than {MIN_DAYS}", "import older prices"
+        )
+    return validate_prices(table)
 
 
 SimulatedFigures = tuple[SettingsResultDocument, FloatArray, FloatArray, float]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("numba")
@@ -27,6 +28,7 @@ from agent.store import open_store
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.agents import ADDRESSES
+from tests.support.backtests import HOUR_S
 from tests.support.constants import DAY_S
 from tests.support.text import mentions
 
@@ -196,3 +198,35 @@ def test_prices_in_another_currency_are_not_used(tmp_path: Path, files: Any, opt
 def test_prices_in_one_currency_are_used(tmp_path: Path) -> None:
     in_euro = with_files(tmp_path, {"WETH": ("ETHEUR", DAILY), "USDC": ("USDCEUR", DAILY)})
     assert _price_history(in_euro, in_euro)[0] == "prices of [data]", "both are in EUR"
+
+
+HOURS = range(24 * DAYS)
+
+
+@pytest.mark.parametrize("daily_hour", [0, 7, 20])
+@pytest.mark.parametrize("hours", [HOURS, HOURS[13:-9], HOURS[::6]], ids=["hourly", "part of a day", "six hours"])
+def test_closes_of_a_day_have_one_time(tmp_path: Path, daily_hour: int, hours: range) -> None:
+    """Each close is the number of its hour: those of a bar are of the same hour, or the newest before it."""
+    daily = [(BEGINS_S + hour * HOUR_S, hour + 1.0) for hour in range(daily_hour, 24 * DAYS, 24)]
+    other = [(BEGINS_S + hour * HOUR_S, hour + 1.0) for hour in hours]
+    for files in ({"WETH": ("ETH", daily), "LINK": ("LINK", other)}, {"LINK": ("LINK", other), "WETH": ("ETH", daily)}):
+        loaded = with_files(tmp_path, files, **BASKET)
+        name, table, _ = _price_history(loaded, loaded)
+        assert name == "prices of [data]"
+        weth, link = (table.closes[:, table.symbols.index(symbol)] for symbol in ("WETH", "LINK"))
+        assert (weth == (table.times_s - BEGINS_S) / HOUR_S + 1).all()
+        ages = (weth - link)[~np.isnan(link) & (table.times_s <= other[-1][0])]
+        assert len(ages) >= DAYS - 2
+        assert 0 <= ages.min() <= ages.max() < hours.step
+
+
+def test_recorded_closes_of_a_day_have_one_time(tmp_path: Path) -> None:
+    loaded = load_config(agents.config(tmp_path, **BASKET))
+    store = open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
+    hours = {"WETH": range(0, 24 * DAYS, 24), "LINK": HOURS}
+    points = [PricePoint(ADDRESSES[symbol], BEGINS_S + hour * HOUR_S, hour + 1) for symbol in hours for hour in hours[symbol]]  # type: ignore[arg-type]  # exact
+    store.prices.record(ADDRESSES["USDC"], points)
+    store.close()
+    name, table, _ = _price_history(loaded, loaded)
+    assert name == "recorded prices"
+    assert table.closes[:, 0].tolist() == table.closes[:, 1].tolist()
