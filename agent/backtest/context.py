@@ -79,6 +79,7 @@ from agent.model import (
 )
 from agent.planning.approval_gas import ACTION_BYTES
 from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
+from agent.policy.risk_estimates import price_history_and_step_s
 from agent.policy.triggers.market_events import HOUR_S
 from agent.policy.triggers.rules import required_history_s
 from agent.ports import PreparedTransaction, Simulation, TransactionStatus
@@ -497,7 +498,7 @@ class SimulationContext:
 @contextmanager
 def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     """Open a context with its own store, deleted afterwards, for a world that is at a bar."""
-    store = simulation_store(world.spec.portfolio.wrapped_native, _needs_price_history(world.spec))
+    store = simulation_store(world.spec.portfolio.wrapped_native, price_history_s(world.spec) > 0)
     signal_host = SignalHost(world.spec.signal_folder)
     try:
         store.balances.record_prior_day((), 0)  # the address has no history before the run
@@ -514,15 +515,19 @@ def tx_validity_s(spec: BacktestSpec, settings: SimulationSettings, table: Price
     return spec.execution.deadline_s + delay_bars * table.interval_s
 
 
-def _needs_price_history(spec: BacktestSpec) -> bool:
-    """Return whether a trigger or allocator of this policy needs recorded prices."""
+def price_history_s(spec: BacktestSpec) -> int:
+    """Return how far back a step reads recorded prices, in seconds: for triggers and zones, and for
+    allocators. 0 if nothing does.
+    """
+    triggers = [trigger for layer in spec.layers for trigger in layer.triggers]
+    allocators = [owned.allocator for layer in spec.layers for owned in layer.allocators]
     if spec.portfolio.allocator is not None:
-        return True
-    if spec.split is None:
-        return required_history_s(spec.policy) > 0
-    if spec.split.allocators:
-        return True
-    return required_history_s(spec.policy, spec.split.triggers) > 0
+        allocators.append(spec.portfolio.allocator)
+    return max(
+        required_history_s(spec.policy, triggers),
+        price_history_and_step_s(spec.policy, triggers)[0],
+        *(allocator.window_s for allocator in allocators),
+    )
 
 
 class TriggerAnswers:

@@ -12,9 +12,10 @@ import pytest
 from agent.backtest.data import PriceTable
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, OwnerTransfer, TaxRule, make_spec
-from agent.model import Destination
+from agent.model import Destination, NoTradeZone, RiskEstimationWindow
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.backtests import COIN, HOUR_S, START_S, random_table, simulation_of
+from tests.support.constants import DAY_S
 
 THIRDS = {"BTC": 4_000, "ETH": 3_000, "USD": 3_000}
 FEW_TRADES = {"depth": Fraction(10**7), "fee_pips": 500, "start_value": Fraction(20_000)}
@@ -103,3 +104,15 @@ def test_dollar_token__bars_are_passed_within_its_depeg_limit(lowest: float, pas
     result = assert_equal_results(replace(table, closes=closes), spec)
     assert (result.evaluated_bar_count < 60) is passes_bars
     assert (result.halted_bar_count > 0) is not passes_bars
+
+
+def test_zone_with_an_estimate_measures_the_simulated_prices() -> None:
+    usual = tracking()
+    assert isinstance(usual.policy.trigger, NoTradeZone)
+    window = RiskEstimationWindow(30 * DAY_S, DAY_S, 20, 2 * DAY_S)
+    estimated_zone = NoTradeZone(replace(usual.policy.trigger.risk, estimation_window=window))
+    measured = replace(usual, policy=replace(usual.policy, trigger=estimated_zone))
+    table = random_table(3, 60, volatility=0.01, bar_s=DAY_S)
+    usual_widths, measured_widths = (np.diff(simulation_of(table, spec).bands[:, 0]).ravel() for spec in (usual, measured))
+    assert measured_widths[:21] == pytest.approx(usual_widths[:21], rel=0.01), "there are fewer than 20 returns"
+    assert (measured_widths[21:] > 1.1 * usual_widths[21:]).all(), "BTC and ETH are not correlated here"
