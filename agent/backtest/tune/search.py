@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.backtest.context import price_history_s
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import spec_digest
@@ -27,6 +28,7 @@ from agent.backtest.tune.jobs import (
     TuneJob,
     buy_and_hold_values,
     slice_settings,
+    spec_for_choice,
 )
 from agent.backtest.tune.statistics import (
     ConfidenceInterval,
@@ -53,7 +55,6 @@ from agent.backtest.tune.statistics import (
 )
 from agent.errors import ConfigError
 from agent.floats import FloatArray
-from agent.model import AllocationMethod
 from agent.policy.triggers.tracking_rule import TrackingLoss
 from agent.units import YEAR_S
 
@@ -433,21 +434,20 @@ def _judge_last_quarter(
     search: TuneSpec, store: ResultStore, best_index: int, best_choice: PolicyChoice
 ) -> _LastQuarterJudgement:
     """Run the chosen setting and the baseline over the last quarter, each starting at its
-    targets. An allocator also receives the prices of its window before the quarter.
+    targets; one that measures prices starts before the quarter by as much as it measures.
     """
     table = search.table
     split_bar = last_quarter_start(table.bar_count)
     period_bars = _period_bars(table)
-    own_allocator = search.backtest.portfolio.allocator
     run_results = []
     for result_key, policy_choice in (
         (f"last-{best_index:07d}", best_choice),
         ("last-baseline", search.baseline),
     ):
-        window_s = 0 if own_allocator is None else own_allocator.window_s
-        if policy_choice.allocator is not AllocationMethod.FIXED:
-            window_s = search.allocator_schedule.window_s
-        warm_up_bars = min(split_bar, window_s // table.interval_s)
+        spec = spec_for_choice(
+            search.backtest, policy_choice, search.allocator_schedule, table.interval_s
+        )
+        warm_up_bars = min(split_bar, price_history_s(spec) // table.interval_s)
         start_bar = split_bar - warm_up_bars
         end_bar = table.bar_count
         mark_bars = tuple(range(warm_up_bars, end_bar - start_bar, period_bars))

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from agent.app.research.trials import searched_grid
 from agent.backtest.settings import SimulatedTokens, make_spec
+from agent.backtest.simulate import simulate
 from agent.backtest.tune.grid import RULE, PolicyChoice
 from agent.backtest.tune.jobs import RunEngine, RunResult, TuneJob
 from agent.backtest.tune.loss import RISK_AVERSION, step_losses
@@ -32,10 +33,12 @@ from agent.cli.research.portfolio_texts import portfolio_options
 from agent.cli.research.trial_texts import parse_grid
 from agent.config.tables.triggers import TriggerTable, build_trigger
 from agent.errors import ConfigError
-from agent.model import Destination, Every, Threshold
+from agent.model import Destination, Every, NoTradeZone, RiskEstimationWindow, Threshold
+from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.tracking_rule import TrackingLoss
 from agent.units import BPS
 from tests.support.backtests import DECIMALS, FAIR, TERMS, WALKING, exact, grid_of, result_of, search, tune_result_of, walks
+from tests.support.constants import DAY_S
 from tests.support.text import mentions
 
 pytest.importorskip("numba")
@@ -106,6 +109,19 @@ def test_last_quarter__judges_a_choice_and_changes_none() -> None:
     years = float(first.last_quarter_times_s[-1] - first.last_quarter_times_s[0]) / (365 * 86_400)
     assert claim.interval.mean == pytest.approx(yearly_loss(rule, years).total - yearly_loss(best, years).total, rel=1e-6, abs=1e-12)
     assert claim != second.claims[0] or first.choices[first.best_index] == RULE
+
+
+@pytest.mark.parametrize("window_days", [0, 20, 60])
+def test_last_quarter__measures_risk_from_its_first_bar(window_days: int) -> None:
+    tune_spec = search(walks(1, 160, 0.02), band="", tracking="normal", objective=Objective.TRACKING, uses_full_step=True)
+    zone = build_tracking("normal")
+    if window_days:
+        zone = NoTradeZone(replace(zone.risk, estimation_window=RiskEstimationWindow(window_days * DAY_S, DAY_S, 15, 2 * DAY_S)))
+    spec = replace(tune_spec.backtest, policy=replace(tune_spec.backtest.policy, trigger=zone, destination=Destination.ZONE))
+    last, _ = tune_result_of(replace(tune_spec, backtest=spec)).last_quarter_results
+    first_bar = last_quarter_start(160) - (window_days + 1 if window_days else 0)
+    equity = simulate(spec, tune_spec.table.bars(first_bar, 160), FAIR).equity[-40:]
+    assert last.value_by_mark / last.value_by_mark[0] == pytest.approx(equity / equity[0], rel=1e-9)
 
 
 def saved(low: float) -> Excess:
