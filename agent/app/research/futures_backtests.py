@@ -456,9 +456,8 @@ def _book_document(futures_result: FuturesResult, book: BookResult) -> FuturesBo
 
 def _book_performance(times_s: Sequence[int], book: BookResult) -> PerformanceMetrics:
     """Return the metrics of a book; only the drawdown for a book that lost its whole value."""
-    if book.equity.min() <= 0:
+    if book.equity.min() <= 0 or (growth := book.growth).min() <= 0:
         return PerformanceMetrics(math.nan, math.nan, math.nan, -1.0)
-    growth = book.equity / book.equity[0]
     metrics, _ = performance(growth_series_of_units(np.asarray(times_s), growth, growth))
     return metrics
 

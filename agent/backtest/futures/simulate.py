@@ -33,6 +33,8 @@ from agent.units import BPS, Token
 
 DECIMALS = 18
 QUOTE = Token("", "USD", DECIMALS)
+FIGURE_COUNT = 5
+"""Number of the figures of a book at each bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class BookResult:
     """One book over the bars. `equity` is its value, reserve included, in whole coins, `leverage`
     its gross notional divided by account value, `utilisation` its initial margin divided by account
     value (both infinite for positions in an account without value), `funding_paid` the funding paid
-    so far, in whole coins; all after the fills of each bar. `max_leverage` is the limit. `sizes` are
+    and `profits` the profit so far, in whole coins; all after the fills of each bar. `max_leverage` is the limit. `sizes` are
     by symbol; `unfilled_counts` counts the orders that were not filled, and `refusal_counts`
     those that were cut or left out before, by reason.
     """
@@ -81,6 +83,7 @@ class BookResult:
     leverage: FloatArray
     utilisation: FloatArray
     funding_paid: FloatArray
+    profits: FloatArray
     max_leverage: float
     deposited_raw: int
     sizes: tuple[tuple[str, int], ...]
@@ -88,6 +91,15 @@ class BookResult:
     liquidations: tuple[Liquidation, ...]
     unfilled_counts: tuple[tuple[str, int], ...]
     refusal_counts: tuple[tuple[str, int], ...]
+
+    @property
+    def growth(self) -> FloatArray:
+        """Growth of a unit from the first bar on; collateral from the wallet is none. For
+        a book that always has a value.
+        """
+        returns = np.diff(self.profits) / self.equity[:-1]
+        growth: FloatArray = np.cumprod(np.concatenate([[1.0], 1 + returns]))
+        return growth
 
     @property
     def highest_leverage(self) -> float | None:
@@ -136,7 +148,7 @@ def held_book(
     zero), `policies` the targets in effect by bar (default: those of the settings).
     """
     book = initial_book(path, settings)
-    figures = np.empty((4, path.bar_count))
+    figures = np.empty((FIGURE_COUNT, path.bar_count))
     refusal_counts: Counter[str] = Counter()
     pending_plan: FuturesPlan | None = None
     due_bar = 0
@@ -243,8 +255,8 @@ def initial_book(
     return FuturesBook(account, settings.reserve_raw, settings.venue)
 
 
-def book_figures(book: FuturesBook) -> tuple[float, float, float, float]:
-    """Return equity, leverage, utilisation and funding paid, as in BookResult."""
+def book_figures(book: FuturesBook) -> tuple[float, float, float, float, float]:
+    """Return equity, leverage, utilisation, funding paid and profit, as in BookResult."""
     leverage_and_utilisation = [margin.leverage(book.account), margin.utilisation(book.account)]
     leverage, utilisation = (
         float("inf") if ratio is None else float(ratio) for ratio in leverage_and_utilisation
@@ -254,6 +266,7 @@ def book_figures(book: FuturesBook) -> tuple[float, float, float, float]:
         leverage,
         utilisation,
         book.profit.funding_raw / QUOTE.unit,
+        book.profit.total_raw / QUOTE.unit,
     )
 
 
@@ -264,7 +277,7 @@ def book_result(
     refusal_counts: Sequence[tuple[str, int]],
 ) -> BookResult:
     """Return a book's result: its figures over the bars, and the orders cut or left out by reason."""
-    equity, leverage, utilisation, funding = figures
+    equity, leverage, utilisation, funding, profits = figures
     return BookResult(
         book.value_raw,
         book.profit,
@@ -272,6 +285,7 @@ def book_result(
         leverage,
         utilisation,
         funding,
+        profits,
         settings.policy.limits.max_leverage_bps / BPS,
         book.deposited_raw,
         tuple(

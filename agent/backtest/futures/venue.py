@@ -21,6 +21,7 @@ from agent.backtest.futures.book import (
     hedge_records,
 )
 from agent.backtest.futures.simulate import (
+    FIGURE_COUNT,
     QUOTE,
     BookResult,
     FuturesSettings,
@@ -187,7 +188,7 @@ class SimulatedVenue:
         self.bar = -1
         self.sent_plans: list[SentPlan] = []
         self._noted_plan = SentPlan()
-        self._figures = np.empty((4, self.path.bar_count))
+        self._figures = np.empty((FIGURE_COUNT, self.path.bar_count))
         self._realised_raw: list[int] = []
 
     def advance_to(self, bar: int) -> None:

@@ -174,8 +174,11 @@ def _hedge_table(futures_result: FuturesResult) -> ReportTable:
 
 def _profit_table(futures_result: FuturesResult) -> ReportTable:
     books = (futures_result.agent_book, futures_result.held_book)
+    deposits_raw = [_wallet_deposits_raw(futures_result, book) for book in books]
+    deposit_rows = [("from the wallet", *map(_money, deposits_raw))] if any(deposits_raw) else []
     profit_rows: list[tuple[str, ...]] = [
         ("start value", *(_money(futures_result.settings.start_value_raw) for _ in books)),
+        *deposit_rows,
         *(
             (label, *(_money(sign * getattr(book.profit, f"{profit_part}_raw")) for book in books))
             for label, profit_part, sign in (
@@ -204,16 +207,24 @@ def _profit_table(futures_result: FuturesResult) -> ReportTable:
 def _summary(futures_result: FuturesResult) -> str:
     agent_book = futures_result.agent_book
     held_book = futures_result.held_book
-    total_return = agent_book.final_value_raw / futures_result.settings.start_value_raw - 1
+    total_return = agent_book.profit.total_raw / futures_result.settings.start_value_raw
+    deposits_raw = _wallet_deposits_raw(futures_result, agent_book)
+    deposits_text = f" without {_money(deposits_raw)} from the wallet" if deposits_raw else ""
     return (
         f"The futures book ends at {_money(agent_book.final_value_raw)} {QUOTE.symbol}"
-        f" ({format_percent(total_return, signed=True)}); held without the agent, at"
+        f" ({format_percent(total_return, signed=True)}{deposits_text}); held without the agent, at"
         f" {_money(held_book.final_value_raw)}. The agent's book is"
         f" above its limit of {agent_book.max_leverage:g}x for at most"
         f" {pluralize(agent_book.longest_above_limit, 'bar')}"
         f" in a row, and liquidated {pluralize(len(agent_book.liquidations), 'time')};"
         f" {_held_liquidations_text(held_book)}."
     )
+
+
+def _wallet_deposits_raw(futures_result: FuturesResult, book: BookResult) -> int:
+    """Return what the book got from the wallet beside its own reserve, quote base units."""
+    start_value_raw = futures_result.settings.start_value_raw
+    return book.final_value_raw - start_value_raw - book.profit.total_raw
 
 
 def _held_liquidations_text(book: BookResult) -> str:

@@ -9,8 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from agent.app.research.futures_backtests import backtest_document
 from agent.backtest.futures.simulate import FuturesSettings
 from agent.backtest.futures.venue import FuturesSetup, simulated_policy
+from agent.backtest.report.futures import futures_section
 from agent.backtest.settings import PERMISSIVE_LIMITS, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.layers.strategies.state import CapitalSplit, Strategy, StrategyHealthRule
@@ -121,6 +123,15 @@ def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
     assert book.final_value_raw == 5_000 * E18 + book.deposited_raw + book.profit.total_raw
     usd = dict(in_steps.balances)[next(token.address for token in spec_of().tokens if token.symbol == "USD")]
     assert usd < 4_000 * E18
+    section = futures_section(book_of(in_steps))
+    profit, deposits = (book.profit.total_raw / E18, book.deposited_raw / E18)
+    assert f"(−{-100 * profit / 5_000:.1f} % without {deposits:,.2f} from the wallet)" in section.paragraphs[0]
+    rows = {row[0]: float(row[1].replace(",", "").replace("−", "-")) for row in section.tables[0].rows[:9]}
+    assert rows["from the wallet"] == pytest.approx(deposits, abs=0.01)
+    assert rows.pop("final value") == pytest.approx(sum(rows.values()), abs=0.05)
+    figures = backtest_document(in_steps)["futures"]["agent"]["figures"]
+    first, worst = book.equity[0], profit - book.profits[0]
+    assert float(figures["max_drawdown"]) == pytest.approx(worst / first, abs=0.01), "a deposit is no gain"
 
 
 def test_crash__is_reduced_by_the_step_and_liquidates_the_held() -> None:
