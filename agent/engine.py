@@ -106,6 +106,20 @@ def run_cycle(
     if transactor is None:
         cycle = new_cycle(request, readers.clock.now_s())
         return close_step(store, record_and_evaluate(readers, store, cycle))
+    settle(readers, store, transactor)
+    if isinstance(request, AgentCycle) and request.orders:  # one may have been filled
+        open_orders = store.executions.open_limit_orders()
+        request = AgentCycle(tuple(order for order in request.orders if order in open_orders))
+    end_interrupted_steps(store)
+    readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
+    ports = StepPorts(readers, store, transactor)
+    return repeat_steps(ports, request, partial(_finish_cycle, ports))[1]
+
+
+def settle(readers: StepReaders, store: Store, transactor: StepTransactor) -> None:
+    """Settle open transactions, like Executor.reconcile. An AwaitingExternalSignature says whether
+    the minimums of its plan have a fault at the prices now.
+    """
     try:
         transactor.executor.reconcile()
     except AwaitingExternalSignature as waiting:
@@ -113,10 +127,6 @@ def run_cycle(
         if not waiting.reverts:
             waiting.mark_minimums(evaluation.minimums_fault(readers, proposed_plan))
         raise
-    end_interrupted_steps(store)
-    readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
-    ports = StepPorts(readers, store, transactor)
-    return repeat_steps(ports, request, partial(_finish_cycle, ports))[1]
 
 
 def _finish_cycle(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepOutcome:

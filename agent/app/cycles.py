@@ -33,13 +33,10 @@ def run_policy_cycle(
     context: wiring.AgentContext, transactor: StepTransactor | None
 ) -> StepOutcome:
     """Run one cycle: fill open limit orders whose price is reached, otherwise follow the policy."""
-    open_orders = tuple(
-        order
-        for order in context.store.executions.open_limit_orders()
-        if order.state is ExecutionState.OPEN
-    )
+    orders = context.store.executions.open_limit_orders()
+    open_orders = tuple(order for order in orders if order.state is ExecutionState.OPEN)
     outcome = engine.run_cycle(context.readers, AgentCycle(open_orders), context.store, transactor)
-    if open_orders and transactor is not None:
+    if orders and transactor is not None:
         close_ended_orders(context, outcome.input_after or outcome.step_input)
     return outcome
 

@@ -199,6 +199,14 @@ def swap(
             help="Wait until the order is filled or expired; otherwise trimtab run fills it.",
         ),
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Although an equal order is open, which is otherwise continued, or was filled"
+            " within the hour.",
+        ),
+    ] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
     yes: Yes = False,
@@ -208,9 +216,9 @@ def swap(
     """Swaps two tokens under the same guards. With --price and --until places a limit order (see
     trimtab limit).
     """
-    if (price is None) != (until is None) or (waits_for_fill and price is None):
+    if (price is None) != (until is None) or ((waits_for_fill or again) and price is None):
         raise ConfigError(
-            "--price needs --until, and --wait needs both",
+            "--price needs --until, and --wait and --again need both",
             f"for example --price 2000 {token_out}/{token_in} --until 4h",
         )
     limit_price = None if price is None else api.limit_price_text(*price, token_in, token_out)
@@ -218,7 +226,7 @@ def swap(
         require_answerable(yes)
     if limit_price is not None and until is not None:
         order_request = api.LimitOrderRequest(
-            token_in, token_out, amount, limit_price, until, waits_for_fill
+            token_in, token_out, amount, limit_price, until, waits_for_fill, again
         )
         raise typer.Exit(
             place_limit_order(

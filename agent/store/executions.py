@@ -186,6 +186,26 @@ class ExecutionStore:
             terms_json = codec.dumps(replace(order, id=""))
             return replace(order, id=add_execution(db, ORDER, order.begun_s, terms_json))
 
+    def find_equal_order(self, order: LimitOrder, since_s: int) -> LimitOrder | None:
+        """Return the newest order that sells the same amount of the same tokens at the same price,
+        and is open when `order` begins, or filled and not ended before `since_s` of chain time; None
+        without one.
+        """
+        terms = _order_terms(order)
+        with self.db.read("read the orders") as db:
+            for row in newest_executions(db, ORDER, 1000):
+                if row.ended_s is not None and row.ended_s < since_s:
+                    continue
+                earlier_order = _order_from_row(db, row)
+                is_open = (
+                    earlier_order.state is ExecutionState.OPEN
+                    and earlier_order.until_s > order.begun_s
+                )
+                is_equal = _order_terms(earlier_order) == terms
+                if is_equal and (is_open or earlier_order.state is ExecutionState.FILLED):
+                    return earlier_order
+        return None
+
     def open_limit_orders(self) -> tuple[LimitOrder, ...]:
         """Return all limit orders that have not been ended, oldest first; a filled one is, by its
         swap, until the run ends it.
@@ -230,6 +250,10 @@ def _purchase_from_row(
     )
 
 
+def _order_terms(order: LimitOrder) -> tuple[str, str, int, Fraction]:
+    return (order.token_in, order.token_out, order.amount_in_raw, order.price)
+
+
 def _order_from_row(db: Connection, row: ExecutionRow) -> LimitOrder:
     order = replace(
         load_terms(LimitOrder, row), id=row.id, state=ExecutionState(row.state), why=row.why
@@ -238,6 +262,10 @@ def _order_from_row(db: Connection, row: ExecutionRow) -> LimitOrder:
     if not swaps:
         return order
     return replace(order, state=ExecutionState.FILLED, why=f"by {swaps[-1].tx_hash}")
+
+
+def _is_open_order(db: Connection, row: ExecutionRow) -> bool:
+    return _order_from_row(db, row).state is ExecutionState.OPEN
 
 
 def open_executions(db: Connection, execution_kind: str | None = None) -> list[ExecutionRow]:
@@ -283,7 +311,8 @@ def add_attempt(
     """Add an attempt at a part; `draw_columns` are the columns of a random draw for the next one.
     Raises Refused if the execution has ended.
     """
-    if execution_id not in [row.id for row in open_executions(db)]:
+    execution_rows = [row for row in open_executions(db) if row.id == execution_id]
+    if not any(row.kind != ORDER or _is_open_order(db, row) for row in execution_rows):
         raise Refused(
             "the execution has ended in the meantime",
             remedy="try again; see trimtab limit",

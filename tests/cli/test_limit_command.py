@@ -56,7 +56,7 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     assert run("limit", "--json").json["orders"][0]["state"] == "cancelled"
     again = run("limit", "--cancel", order["id"], "--json")
     assert (again.code, again.error["kind"]) == (2, "ConfigError")
-    for more in (("--price", "3100", "USDC/WETH"), ("--until", "4h"), ("--wait",)):
+    for more in (("--price", "3100", "USDC/WETH"), ("--until", "4h"), ("--wait",), ("--again",)):
         alone = run(*SWAP, *more, "--json")
         assert alone.code == 2
         assert "needs --until" in alone.error["message"]

@@ -15,6 +15,7 @@ from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Confirm, Progress, close_ended_orders
 from agent.app.documents.past.waiting import order_document
 from agent.app.documents.plans import limit_prices
+from agent.app.money.repeated_withdrawals import RECENT_S
 from agent.config.load import load_config, parse_config
 from agent.config.orders import price_level_notes, unsent_alert_notes
 from agent.config.tables.fields import parse_duration_s
@@ -505,7 +506,7 @@ POLL_INTERVAL_S = 12.0
 @dataclass(frozen=True, slots=True)
 class LimitOrderRequest:
     """A limit order as entered: sell `amount` of `token_in` for `token_out` at `price` or better
-    before `until`; with `wait`, try until it ends.
+    before `until`; with `wait`, try until it ends; with `again` also beside an equal one.
     """
 
     token_in: str
@@ -514,6 +515,7 @@ class LimitOrderRequest:
     price: str
     until: str
     wait: bool = False
+    again: bool = False
 
 
 def swap_at_limit(
@@ -525,11 +527,12 @@ def swap_at_limit(
     progress: Progress,
     confirm_price: Callable[[LimitPricesDocument], bool] = lambda _: True,
 ) -> tuple[LimitOrder, StepOutcome]:
-    """Place a limit order and try it once; with `wait` until it ends.
+    """Place a limit order and try it once; with `wait` until it ends, or a try fails.
 
     Without `send` it is only evaluated. With `send` it is recorded, and `trimtab run --send`
-    continues it. `confirm_price` receives the limit and the market price
-    (documents.plans.limit_prices). Raises ConfigError for an invalid price or time.
+    continues it; a repeated command continues the equal order that is open. `confirm_price` receives
+    the limit and the market price (documents.plans.limit_prices). Raises ConfigError for an invalid
+    price or time, Refused if an equal order was filled within the last hour, unless `request.again`.
     """
     context = agent.context
     new_order = _new_limit_order(agent, request)
@@ -544,7 +547,8 @@ def swap_at_limit(
         )
     session = wiring.open_wallet_session(context, lambda _: True, progress)
     with session.open_transactor() as transactor:
-        order = context.store.executions.add_limit_order(new_order)
+        order = None if request.again else _equal_order(context, new_order, transactor)
+        order = order or context.store.executions.add_limit_order(new_order)
         outcome = _try_order(context, order, transactor)
     while (
         order := next(
@@ -560,11 +564,40 @@ def swap_at_limit(
     return order, outcome
 
 
+def _equal_order(
+    context: wiring.AgentContext, new_order: LimitOrder, transactor: StepTransactor
+) -> LimitOrder | None:
+    """Settle open transactions, and return the equal order that is open, or whose swap the repeated
+    command has to report; None without one. Raises Refused if an equal order was filled lately.
+    """
+    engine.settle(context.readers, context.store, transactor)
+    store = context.store
+    equal_order = store.executions.find_equal_order(new_order, new_order.begun_s - RECENT_S)
+    if equal_order is None or equal_order.state is ExecutionState.OPEN:
+        return equal_order
+    open_order = replace(equal_order, state=ExecutionState.OPEN, why="")
+    cycle = store.cycles.find_open_cycle()
+    if cycle is not None and cycle.request == SwapAtPrice(open_order):
+        return open_order
+    store.executions.end(equal_order.id, equal_order.state, equal_order.why, new_order.begun_s)
+    raise Refused(
+        f"order {equal_order.id} has sold the same, {equal_order.why}",
+        remedy="to sell it a second time: the same with --again",
+    )
+
+
 def _try_order(
     context: wiring.AgentContext, order: LimitOrder, transactor: StepTransactor
 ) -> StepOutcome:
-    """Run one cycle that fills the order if its price is reached."""
-    outcome = engine.run_cycle(context.readers, SwapAtPrice(order), context.store, transactor)
+    """Run one cycle that fills the order if its price is reached. An error says that it is recorded."""
+    try:
+        outcome = engine.run_cycle(context.readers, SwapAtPrice(order), context.store, transactor)
+    except TrimtabError as error:
+        error.message += (
+            f"; order {order.id} is recorded: trimtab run --send fills it, trimtab limit --cancel"
+            f" {order.id} ends it"
+        )
+        raise
     close_ended_orders(context, outcome.input_after or outcome.step_input)
     return outcome
 

@@ -12,7 +12,13 @@ from tests.support.agents import yes
 
 
 def place(
-    agent: Agent, price: str, until: str = "4h", wait: bool = False, progress: Callable[[str], None] = lambda _: None, send: bool = True
+    agent: Agent,
+    price: str,
+    until: str = "4h",
+    wait: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+    send: bool = True,
+    again: bool = False,
 ) -> tuple[LimitOrder, StepOutcome]:
-    request = LimitOrderRequest("WETH", "USDC", "0.05", price, until, wait)
+    request = LimitOrderRequest("WETH", "USDC", "0.05", price, until, wait, again)
     return swap_at_limit(agent, request, send=send, confirm=yes, progress=progress)

@@ -224,9 +224,56 @@ def test_limit_order_is_filled_by_its_newest_swap(store: Store, statuses: tuple[
     order = store.executions.add_limit_order(limit_order())
     store.executions.add_limit_order(limit_order(2))
 
+    for number in range(len(statuses)):
+        store.executions.begin_attempt(order.id, 1, f"step at {1_100 + number}", 1_100 + number)
     for number, status in enumerate(statuses):
-        try_part(store, order.id, 1, 1_100 + number, status)
+        swap(store, f"step at {1_100 + number}", 1_100 + number, COIN, 1_990 * DOLLAR, status=status)
 
     filled = replace(order, state=ExecutionState.FILLED, why=f"by 0x{filled_at_s or 0:064x}")
     assert store.executions.limit_orders()[0] == (order if filled_at_s is None else filled)
     assert store.executions.limit_orders()[1].state is ExecutionState.OPEN
+
+
+def test_limit_order__is_tried_again_after_a_revert_only(store: Store) -> None:
+    """Its row stays open until the run ends it."""
+    order = store.executions.add_limit_order(limit_order())
+
+    try_part(store, order.id, 1, 1_100, REVERTED)
+    try_part(store, order.id, 1, 1_101, TRADED)
+
+    with raises_code(Refused, "execution_ended"):
+        store.executions.begin_attempt(order.id, 1, "step at 1102", 1_102)
+
+
+EQUAL = limit_order()
+UNEQUAL = {
+    "amount": replace(EQUAL, amount_in_raw=2),
+    "price": replace(EQUAL, price=Fraction(2)),
+    "token sold": replace(EQUAL, token_in=USDC),
+    "token bought": replace(EQUAL, token_out=WETH),
+    "expired": replace(EQUAL, begun_s=EQUAL.until_s),
+}
+
+
+@pytest.mark.parametrize("order", UNEQUAL.values(), ids=UNEQUAL)
+def test_equal_order__has_the_same_terms_and_time_left(store: Store, order: LimitOrder) -> None:
+    placed = store.executions.add_limit_order(EQUAL)
+
+    assert store.executions.find_equal_order(replace(EQUAL, until_s=9_999, note="other"), 0) == placed
+    assert store.executions.find_equal_order(replace(order, until_s=99_999), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "ended_s", "is_equal"),
+    [
+        pytest.param(ExecutionState.FILLED, 2_000, True, id="filled just in time"),
+        pytest.param(ExecutionState.FILLED, 1_999, False, id="filled too early"),
+        pytest.param(ExecutionState.CANCELLED, 2_000, False, id="cancelled"),
+        pytest.param(ExecutionState.EXPIRED, 2_000, False, id="expired"),
+    ],
+)
+def test_equal_order__was_filled_lately(store: Store, state: ExecutionState, ended_s: int, is_equal: bool) -> None:
+    placed = store.executions.add_limit_order(EQUAL)
+    store.executions.end(placed.id, state, "", ended_s)
+
+    assert (store.executions.find_equal_order(EQUAL, 2_000) is not None) == is_equal
