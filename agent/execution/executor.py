@@ -36,6 +36,7 @@ from agent.model import (
 from agent.ports import ExternalSigner, Grant, MinedTransaction, Sender, Signer
 from agent.store.files.recorder import FileOutbox
 from agent.store.journal import IntentStore, ProposalStore
+from agent.store.requests import RequestStore
 from agent.store.transitions import OPEN_STATES
 from agent.units import format_time
 
@@ -343,6 +344,7 @@ class ProposingExecutor(JournaledExecutor):
         self,
         submitter: Submitter,
         proposals: ProposalStore,
+        requests: RequestStore,
         external_signer: ExternalSigner,
         outbox: FileOutbox,
     ) -> None:
@@ -352,6 +354,7 @@ class ProposingExecutor(JournaledExecutor):
         self._journal = submitter.journal
         self._sender = submitter.sender
         self._proposals = proposals
+        self._requests = requests
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Settle proposals that are mined or expired.
@@ -599,7 +602,7 @@ class ProposingExecutor(JournaledExecutor):
 
     def _next_command(self, grant: Grant) -> str:
         payout = grant.payout
-        if payout is None or not payout.request_id:
+        if payout is None or not self._requests.is_withdrawal(payout.request_id):
             return "run the command again"
         return f"trimtab withdraw --resume {payout.request_id} --send"
 

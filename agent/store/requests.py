@@ -107,6 +107,12 @@ class RequestStore:
             request_rows = all_rows(db, query, RequestRow)
             return tuple(_request_from_row(row) for row in reversed(request_rows))
 
+    def is_withdrawal(self, request_number: int) -> bool:
+        """Return whether a request is a withdrawal; False if it does not exist."""
+        with self.db.read("read the requests") as db:
+            kind = db.scalar(select(RequestRow.kind).where(RequestRow.seq == request_number))
+            return bool(kind == RequestKind.WITHDRAW.value)
+
     def is_released(self, request_number: int) -> bool:
         """Return whether a request was released; False if it does not exist."""
         with self.db.read("read the requests") as db:

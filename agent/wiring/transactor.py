@@ -236,6 +236,7 @@ class WalletSession:
             executor = ProposingExecutor(
                 submitter,
                 context.store.proposals,
+                context.store.requests,
                 external_signer,
                 FileOutbox(context.loaded_config.proposals_path),
             )

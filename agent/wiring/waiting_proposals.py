@@ -23,6 +23,7 @@ from agent.model import (
     IntentState,
     RaiseForWithdrawal,
     RequestKind,
+    RequestState,
     StepInput,
     StepRequest,
     Unwrap,
@@ -54,7 +55,8 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
 
 def next_command(store: Store, intent: Intent) -> str:
     """Return the command that goes on after a proposal: with the withdrawal that it or what it rejects
-    pays, or for which it sells. It sends if another payment is left, but not what was rejected.
+    pays, or for which it sells, or with the stop that is under way. It sends if another payment is
+    left, but not what was rejected.
     """
     is_rejection = intent.kind is IntentKind.CANCEL
     if is_rejection:
@@ -62,7 +64,7 @@ def next_command(store: Store, intent: Intent) -> str:
         rejected_intents = [peer for peer in peers if peer.kind is not IntentKind.CANCEL]
         intent = rejected_intents[-1] if rejected_intents else intent
     payout = store.journal.grant(intent.id).payout
-    if payout is not None and payout.request_id:
+    if payout is not None and store.requests.is_withdrawal(payout.request_id):
         sends = not is_rejection and store.requests.has_unsent_payment(payout.request_id)
         return f"trimtab withdraw --resume {payout.request_id}{' --send' if sends else ''}"
     step = store.steps.get(intent.step_id)
@@ -73,7 +75,9 @@ def next_command(store: Store, intent: Intent) -> str:
         for request in reversed(store.requests.newest(open_only=True)):
             if request.kind is RequestKind.WITHDRAW:
                 return f"trimtab withdraw --resume {request.id} --send"
-    return "trimtab rebalance --send"
+    stop = store.requests.active_stop()
+    is_stopping = stop is not None and stop.state is RequestState.OPEN
+    return f"trimtab {'stop' if is_stopping else 'rebalance'} --send"
 
 
 def settling_text(store: Store, intent: Intent, *, is_used: bool) -> str:

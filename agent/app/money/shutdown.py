@@ -34,7 +34,7 @@ from agent.execution.approvals import (
     revoke_allowances,
 )
 from agent.execution.bookkeeping import update_ledger
-from agent.execution.executor import withdrawn_proposal_texts
+from agent.execution.executor import AwaitingExternalSignature, withdrawn_proposal_texts
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.guards import table
 from agent.layers.futures.state import futures_policy, margin_account
@@ -52,6 +52,7 @@ from agent.model import (
     RequestState,
     SellEverything,
     StepInput,
+    StepRequest,
     Verdict,
 )
 from agent.policy.cash_flows import transfers
@@ -165,6 +166,7 @@ def stop(
         return preview
     if not confirm(preview):
         return replace(preview, state="declined", reason="not confirmed; nothing was sent")
+    is_continued = request is not None
     if request is None:
         request = context.store.requests.record(
             RequestKind.STOP,
@@ -176,7 +178,8 @@ def stop(
     else:
         context.store.requests.redirect(request.id, payout_address)
     with wiring.open_transactor(context, lambda _: True, progress) as transactor:
-        report = _Shutdown(agent, transactor, request, preview).execute()
+        shutdown = _Shutdown(agent, transactor, request, preview, is_continued=is_continued)
+        report = shutdown.execute()
     update_ledger(context.store, report.step_input, is_forced=True)  # no later cycle would
     return report
 
@@ -268,11 +271,14 @@ class _Shutdown:
         transactor: StepTransactor,
         request: OwnerRequest,
         preview: ShutdownReport,
+        *,
+        is_continued: bool,
     ) -> None:
         self._context = agent.context
         self._transactor = transactor
         self._request = request
         self._preview = preview
+        self._is_continued = is_continued
         self._sent_intents: list[Intent] = []
         self._sale_waits = request.sells_everything
         self._unsold_text = ""
@@ -285,20 +291,29 @@ class _Shutdown:
         """
         context = self._context
         request = self._request
-        actions: list[Callable[[], None]] = [self._cancel, self._revoke]
+        actions: list[Callable[[], None]] = [self._cancel]
+        if not (request.sells_everything and self._is_continued):
+            actions.append(self._revoke)  # else it would revoke what its sale has approved
         if request.sells_everything:
             actions += [self._sell, self._revoke]
         if request.to is not None:
             actions.append(partial(self._pay, request.to))
         wait_reasons: list[str] = []
         try:
-            for action in (*actions, self._require_not_resumed):
+            for action in actions:
                 try:
                     action()
                 except _ResumedDuringStop:
                     raise
+                except (
+                    AwaitingExternalSignature
+                ) as waiting:  # the other parts would only wait for it
+                    waiting.go_on_with("trimtab stop --send")
+                    wait_reasons.append(str(waiting))
+                    break
                 except (Refused, Retryable, PassingFault) as refusal:
                     wait_reasons.append(str(refusal))
+            self._require_not_resumed()
         except _ResumedDuringStop as error:
             return self._report(
                 current_step_input(context.readers, context.store), "unfinished", str(error)
@@ -389,13 +404,15 @@ class _Shutdown:
         )
 
     def _cancel(self) -> None:
-        """Cancel pending transactions, and end limit orders and gradual executions. Raises Retryable
-        while an order is open at a venue.
+        """Cancel pending transactions, and end limit orders and gradual executions. What this stop
+        has proposed is settled instead. Raises AwaitingExternalSignature while that awaits its
+        signature, Retryable while an order is open at a venue.
         """
         store = self._context.store
         intents: Sequence[Intent] = ()
         try:
-            intents = self._transactor.executor.cancel_pending("stopped by the owner")
+            if not self._settle_own_proposal():
+                intents = self._transactor.executor.cancel_pending("stopped by the owner")
         finally:
             step = current_step_input(self._context.readers, store)
             executions = store.executions
@@ -408,6 +425,31 @@ class _Shutdown:
         for intent in store.journal.open_intents():
             if intent.tx.is_venue_order:
                 raise Retryable(f'"{intent.note}" is still open at the venue', code=ErrorCode.VENUE)
+
+    def _settle_own_proposal(self) -> bool:
+        """Settle what this stop has proposed; False if nothing of it is open. Raises
+        AwaitingExternalSignature while it awaits its signature.
+        """
+        open_intents = self._context.store.journal.open_intents()
+        is_open = any(self._has_proposed(intent) for intent in open_intents)
+        if is_open:
+            engine.settle(self._context.readers, self._context.store, self._transactor)
+        return is_open
+
+    def _has_proposed(self, intent: Intent) -> bool:
+        """Return whether an open intent is a proposal of this stop, and pays where it pays."""
+        store = self._context.store
+        is_proposal = intent.id in store.proposals.proposal_blocks()
+        if intent.state is not IntentState.PLANNED or not is_proposal:
+            return False
+        payout = store.journal.grant(intent.id).payout
+        if payout is not None:
+            return (payout.request_id, payout.to) == (self._request.id, self._request.to)
+        step = store.steps.get(intent.step_id)
+        request_json = None if step is None else step.request_json
+        request = None if request_json is None else codec.loads(StepRequest, request_json)
+        is_of_a_stop = request in (SellEverything(), ManualAction("stop"))
+        return is_of_a_stop and intent.created_s >= self._request.asked_s
 
     def _sell(self) -> None:
         """Sell everything. Raises Refused with the reason for any remainder."""
@@ -454,6 +496,7 @@ class _Shutdown:
             [*(failure.message for failure in failures if failure.is_by_token), *unread_texts]
         )
         if waiting := [failure.message for failure in failures if not failure.is_by_token]:
+            self._settle_own_proposal()
             raise Refused("; ".join(waiting), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, payout_address: str) -> None:

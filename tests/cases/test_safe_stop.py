@@ -1,0 +1,86 @@
+"""A Safe that is stopped: its owners sign what the stop proposes, and the repeated command carries it on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import app as api
+from agent.app.agent import Agent
+from agent.app.money import shutdown, transfers
+from agent.app.money.shutdown import ShutdownReport
+from agent.errors import Retryable
+from agent.execution.executor import AwaitingExternalSignature
+from agent.localchain import LocalChain
+from agent.localchain.world import dev_accounts
+from tests.support.agents import reopened_agent, yes
+from tests.support.constants import ETHER, HOME
+from tests.support.on_chain.proposals import safe_of
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
+from tests.support.text import mentions
+
+OTHER = dev_accounts()[8].address
+PAYOUT = ("wallet.payout_addresses", [HOME, OTHER])
+
+
+def stop(agent: Agent, **options: Any) -> ShutdownReport:
+    return shutdown.stop(agent, send=True, confirm=lambda _: True, **options)
+
+
+@pytest.mark.parametrize(
+    ("to_stable", "purposes"),
+    [pytest.param(False, ["payout"], id="paid"), pytest.param(True, ["approve", "swap", "payout"], id="sold and paid")],
+)
+def test_stop__keeps_what_its_owners_sign(anvil_chain: LocalChain, tmp_path: Path, to_stable: bool, purposes: list[str]) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        report = stop(agent, to_stable=to_stable, send_to=HOME)
+        for purpose in purposes:
+            proposal = open_proposal(agent)
+            assert (report.state, proposal["purpose"]) == ("unfinished", purpose)
+            assert mentions(report.reason, "then trimtab stop --send: it settles the proposal")
+            assert "earlier transaction" not in report.reason
+            sign_and_send(agent, FIRST, SECOND)
+            repeated = stop(agent)
+            assert mentions(repeated.reason, "awaits its execution (2 signatures collected, 2 needed)")
+            assert open_proposal(agent)["id"] == proposal["id"]
+            executed = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+            assert (executed["outcome"], executed["next_command"]) == ("executed", "trimtab stop --send")
+            report = stop(agent)
+        assert (report.state, report.unpaid_holding_texts) == ("stopped", ())
+    sold = anvil_chain.balance("USDC", HOME) > 8_900 * 10**6
+    assert (sold, anvil_chain.balance("WETH", HOME)) == (to_stable, 0 if to_stable else 3 * ETHER)
+
+
+def test_proposal_of_a_stop__is_continued_by_the_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        stop(agent, send_to=HOME)
+        with pytest.raises(AwaitingExternalSignature) as caught:
+            agent.swap("WETH", "USDC", "0.1", send=True, confirm=yes)
+        assert "withdraw" not in caught.value.remedy
+        safe.execute(caught.value.proposal)
+        (line,) = [text for text in agent.status().warnings if text.startswith("The proposal ")]
+        assert mentions(line, "trimtab stop --send settles it")
+        api.resume(loaded.path, lambda _: True)
+        (line,) = [text for text in agent.status().warnings if text.startswith("The proposal ")]
+        assert mentions(line, "trimtab rebalance --send settles it")
+
+
+def test_stop__withdraws_what_it_has_not_proposed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """A withdrawal of before, its own payment to another address, and that of a stop that was resumed."""
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        with pytest.raises(Retryable):
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1", "WETH", to=HOME), send=True, confirm=lambda _: True)
+        recipients = [open_proposal(agent)["recipients"]]
+        for address in (HOME, OTHER):
+            stop(agent, send_to=address)
+            recipients.append(open_proposal(agent)["recipients"])
+        identity = open_proposal(agent)["id"]
+        api.resume(loaded.path, lambda _: True)
+        stop(agent, send_to=OTHER)
+        assert recipients == [[HOME], [HOME], [OTHER]]
+        assert open_proposal(agent)["id"] != identity
