@@ -22,6 +22,7 @@ import typer
 from agent import cli
 from agent.cli.display import terminal
 from agent.cli.display.help import CommandLine
+from agent.cli.display.hints import running_command
 from agent.cli.display.terminal import print_error
 from agent.cli.options import DECLARED_COMMANDS, DeclaredCommand
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError, internal_error
@@ -99,7 +100,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    pass
+    running_command.config = None
 
 
 app = build_app(declared_commands())

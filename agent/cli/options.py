@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
+import click
 import typer
 
 from agent import app as api
+from agent.cli.display.hints import running_command
 from agent.errors import ConfigError
 from agent.fleet import configs
 
@@ -131,6 +133,7 @@ class DeclaredCommand:
         return list(Heading).index(self.heading), self.rank, self.name
 
 
+DEFAULT_CONFIG = configs.DEFAULT_CONFIG
 DECLARED_COMMANDS: list[DeclaredCommand] = []
 
 
@@ -167,16 +170,35 @@ def command_group(
     return group
 
 
-ConfigPath = Annotated[
-    Path, typer.Option("--config", "-c", help="The config file.", show_default=True)
-]
+def config_option(help_text: str, show_default: bool | str = True) -> Any:
+    """Return the option `--config`, which hints of the command name too."""
+    return typer.Option(
+        "--config", "-c", help=help_text, show_default=show_default, callback=_complete_hints
+    )
+
+
+def _complete_hints(context: typer.Context, config: Any) -> Any:
+    paths = config if isinstance(config, list) else [config]
+    is_file = len(paths) == 1 and paths[0] is not None and not paths[0].is_dir()
+    running_command.config = paths[0] if is_file else None
+    running_command.config_commands = frozenset(_config_commands(context.find_root().command))
+    return config
+
+
+def _config_commands(command: click.Command, name: str = "") -> Iterator[str]:
+    """Yield the names of a command and of its subcommands that take `--config`."""
+    if any("--config" in parameter.opts for parameter in command.params):
+        yield name
+    for subcommand_name, subcommand in getattr(command, "commands", {}).items():
+        yield from _config_commands(subcommand, f"{name} {subcommand_name}".lstrip())
+
+
+ConfigPath = Annotated[Path, config_option("The config file.")]
 ConfigPaths = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--config",
-        "-c",
-        help="The config file; several, or a folder, for several portfolios.",
-        show_default="trimtab.toml",
+    config_option(
+        "The config file; several, or a folder, for several portfolios.",
+        show_default=str(DEFAULT_CONFIG),
     ),
 ]
 AsJson = Annotated[
@@ -211,7 +233,6 @@ PasswordDescriptor = Annotated[
     int | None,
     typer.Option("--password-fd", help="Open file descriptor to read the password from."),
 ]
-DEFAULT_CONFIG = configs.DEFAULT_CONFIG
 
 
 @dataclass(frozen=True, slots=True)

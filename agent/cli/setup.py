@@ -38,6 +38,7 @@ from agent.cli.options import (
     Yes,
     command,
     command_group,
+    config_option,
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError, Interrupted
 from agent.figures import format_figure
@@ -501,9 +502,7 @@ def address(
         typer.Option("--keystore", help="The keystore file.", show_default="wallet.json"),
     ] = None,
     keyring: KeyringName = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The config file, in place of a key.")
-    ] = None,
+    config: Annotated[Path | None, config_option("The config file, in place of a key.")] = None,
     verify: Annotated[
         bool,
         typer.Option(

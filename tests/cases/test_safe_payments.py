@@ -211,7 +211,7 @@ def test_payment_executed_here__ends_its_withdrawal_and_names_it(
         sign_and_send(agent, FIRST, SECOND)
         command = ("proposal", "execute", "--key", "test_account=9", "--send", "--yes", "--config", str(loaded.path))
         executed_text = in_process(capfd, monkeypatch, *command).out
-        assert executed_text.endswith("Next: trimtab withdraw --resume 1\n")
+        assert executed_text.endswith(f"Next: trimtab withdraw --config {loaded.path} --resume 1\n")
         assert "can execute it" not in executed_text
         assert withdrawal_states(agent) == [RequestState.DONE]
         resume_text = in_process(capfd, monkeypatch, "withdraw", "--resume", "1", "--config", str(loaded.path)).out
@@ -356,7 +356,7 @@ def test_payment_executed_elsewhere__is_no_reserve_before_it_is_booked(
         api.refresh_ledger(agent)
         assert api.pnl(loaded)["periods"] == [], "a payment that is not booked is no loss"
         pnl_text = " ".join(in_process(capfd, monkeypatch, "pnl", "--now", "--config", str(loaded.path)).out.split())
-        assert unbooked in pnl_text
+        assert unbooked.replace("withdraw --", f"withdraw --config {loaded.path} --") in pnl_text
         transfers.resume_withdrawal(agent, 1, confirm=lambda _: False)
         api.refresh_ledger(agent)
         (period,) = api.pnl(loaded)["periods"]

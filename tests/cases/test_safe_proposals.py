@@ -451,7 +451,7 @@ def test_execution_that_is_not_mined__is_not_offered_again(
     anvil_chain.mine()
     anvil_chain.node.rpc("evm_setAutomine", True)
     shown = in_process(capfd, monkeypatch, *words)
-    assert mentions(shown.out, "Already executed in transaction 0x", "Next: trimtab rebalance --send")
+    assert mentions(shown.out, "Already executed in transaction 0x", f"Next: trimtab rebalance --config {words[-1]} --send")
     assert safe.nonce() == 1
 
 

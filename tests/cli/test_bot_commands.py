@@ -145,7 +145,7 @@ def test_an_edit_tells_that_a_run_must_be_started_again(desk: Desk) -> None:
     text = " ".join(text.split())
     assert code == 0
     assert "next cycle" not in text
-    assert mentions(text, "Written", "start a running trimtab run again", "[wallet]")
+    assert mentions(text, "Written", f"start a running trimtab run --config {desk.config} again", "[wallet]")
     desk.edit(('deadline = "90s"', 'deadline = "80s"'))
     assert desk.ask("edit", "--confirm")["restart"] == ["[execution]"]
     assert "next cycle" not in " ".join(at_terminal(desk, "y\n", "edit", "--confirm")[1].split())

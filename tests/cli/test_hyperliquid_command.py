@@ -150,8 +150,9 @@ def test_run_with_an_expired_key__holds_futures_and_trades_spot(
             assert "trimtab delegate --send" in done.json["decision"]["reason"], done
         assert {transaction["kind"] for transaction in run("txs", "--json").json["transactions"]} == {"approve", "swap"}
         assert "trimtab delegate --send" in run("status", "--json").json["futures"]["blocked"]
-        assert "trimtab delegate --send" in run("status").out
-        assert "trimtab delegate --send" in run("margin").out
+        remedy = f"trimtab delegate --config {tmp_path / 'trimtab.toml'} --send"
+        assert remedy in run("status").out
+        assert remedy in run("margin").out
         checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
         assert (checks["futures agent"]["state"], checks["futures agent"]["remedy"]) == ("warn", "trimtab delegate --send")
         assert server.bodies[1:] == [], "nothing but the approval of the first key was posted"

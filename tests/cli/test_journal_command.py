@@ -38,7 +38,7 @@ def test_what_waits_is_shown_and_kept_until_sending_is_allowed(desk: Desk) -> No
     (item,) = cancel_document["transactions"]
     assert (item["kind"], item["status"], item["nonce"], cancel_document["waiting"]) == ("approve", "broadcast", before, 1)
     assert desk.ask("txs")["transactions"][0]["hash"] == item["hash"]
-    assert "trimtab cancel --send" in desk.run("cancel").err
+    assert f"trimtab cancel --config {desk.config} --send" in desk.run("cancel").err
     assert waiting_hashes(desk) == {item["hash"]}
     desk.ask("pause")
     assert desk.ask("cancel", "--send", "--yes", want=10)["error"]["verdicts"][0]["guard"] == "kill_switch"

@@ -150,13 +150,13 @@ def test_single_value_books__say_why_there_is_no_profit_yet(desk: Desk) -> None:
     assert "one valuation" in pnl_document["why_empty"]
     text = " ".join(desk.run("pnl").out.split())
     assert "one valuation" in text
-    assert "trimtab pnl --now" in text
+    assert f"trimtab pnl --config {desk.config} --now" in text
 
 
 def test_empty_books_say_how_they_are_filled(desk: Desk) -> None:
     result = desk.run("pnl")
     assert result.code == 2
-    assert "pnl --now" in result.err
+    assert f"trimtab pnl --config {desk.config} --now" in result.err
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_paper_control__ends_the_run_and_takes_nothing_else(desk: Desk) -> None:
     ended = run.ended()
     assert ended.code == 0, ended.err
     assert "Control edit by ann refused (paper): edit: not on paper, or not with these options" in ended.err
-    assert "Stopped by ann (dashboard). trimtab paper starts it again." in ended.err
+    assert f"Stopped by ann (dashboard). trimtab paper --config {desk.config} starts it again." in ended.err
     assert {**store_bytes(desk), "trimtab.db-wal": b""} == {**live, "trimtab.db-wal": b""}, "the live store was written"
     with pytest.raises(Refused, match="no paper run goes on"):
         ask("stop")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from eth_account import Account
 
 from agent.config.tables.limits import LimitsTable
 from tests.cli.conftest import AT_ONCE
-from tests.cli.tools import Desk, at_terminal
+from tests.cli.tools import STORE_ENDINGS, Desk, at_terminal
 from tests.support.commands.sending import PASSWORD, WALLET_KEY, nonce, process_with_lock
 from tests.support.text import mentions
 
@@ -44,6 +47,23 @@ def test_the_words_of_a_rebalance_tell_what_was_sent(desk: Desk) -> None:
     assert result.code == 0
     for word in ("Transactions", "approve", "swap", "final", "Planned against realised", "done:"):
         assert word in result.out
+
+
+def test_hints_of_another_config__act_on_it_when_typed_as_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = desk.config.parent
+    own_config = folder / "my own" / "trimtab.toml"
+    own_config.parent.mkdir()
+    for name in ("trimtab.toml", *(f"trimtab.db{ending}" for ending in STORE_ENDINGS)):
+        if (folder / name).exists():
+            shutil.copy(folder / name, own_config.parent)
+    monkeypatch.chdir(folder)
+    plan = desk.run("plan", "--config", "my own/trimtab.toml")
+    hint = re.findall("To send it: (trimtab .*)", plan.out + plan.err)[0]
+    assert hint == "trimtab rebalance --config 'my own/trimtab.toml' --send"
+    assert "--config" not in desk.run("plan", "--config", "my own/trimtab.toml", "--json").out
+    assert desk.run(*shlex.split(hint)[1:], "--yes").code == 0
+    assert desk.run("history", "--config", "my own/trimtab.toml", "--json").json["steps"]
+    assert desk.ask("history")["steps"] == []
 
 
 def test_a_swap_by_hand_sells_exactly_its_amount(desk: Desk) -> None:

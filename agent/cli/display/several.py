@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from agent.cli.display.hints import running_command
 from agent.cli.display.terminal import Document, emit, error_document, print_error, say
 from agent.errors import TrimtabError
 
@@ -40,6 +41,7 @@ def answer_for_each(
     for path, (name, _) in zip(config_paths, portfolio_names(config_paths), strict=True):
         if not as_json:
             say(f"\n{name}:" if documents else f"{name}:")
+        running_command.config = path
         try:
             answer = ask(path)
         except TrimtabError as error:

@@ -19,7 +19,6 @@ from agent.cli.display.terminal import (
     MIN_BAR_CELLS,
     Document,
     WeightBar,
-    escape_control_codes,
     out,
     safe_text,
     say,
@@ -299,7 +298,7 @@ class Notice:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         if not options.is_terminal:
-            yield Text(escape_control_codes(f"{self.title}: {self.text}"), style=self.style)
+            yield safe_text(f"{self.title}: {self.text}", self.style)
             return
         title = safe_text(self.title, f"bold {self.style}")
         yield Panel(

@@ -29,6 +29,7 @@ from rich.measure import Measurement
 from rich.status import Status
 from rich.text import Text
 
+from agent.cli.display.hints import completed_hints
 from agent.errors import (
     ConfigError,
     Interrupted,
@@ -93,9 +94,9 @@ def escape_control_codes(text: str) -> str:
 
 def safe_text(text: object, style: str = "") -> Text:
     """Return free text safe for the terminal: no markup, no control codes, figures as `reader_text`
-    writes them, and long words wrapped instead of truncated.
+    writes them, commands with the config of this one, and long words wrapped instead of truncated.
     """
-    return exact_text(reader_text(str(text)), style)
+    return exact_text(completed_hints(reader_text(str(text))), style)
 
 
 def exact_text(text: str, style: str = "") -> Text:

@@ -14,7 +14,7 @@ import typer
 from agent import app as api
 from agent.cli.display.futures_tables import show_futures_book
 from agent.cli.display.terminal import Document, emit, err, interruptible, out, say
-from agent.cli.options import AsJson, GroupedOption, Heading, command
+from agent.cli.options import AsJson, GroupedOption, Heading, command, config_option
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ Numeraire = Annotated[
     str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")
 ]
 SimulatedConfig = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="The config to simulate, in place of --target."),
+    Path | None, config_option("The config to simulate, in place of --target.")
 ]
 RebalanceInterval = Annotated[
     str,

@@ -23,7 +23,7 @@ from agent.cli.display.terminal import (
     safe_text,
     say,
 )
-from agent.cli.options import AsJson, GroupedOption, Heading, Yes, command
+from agent.cli.options import AsJson, GroupedOption, Heading, Yes, command, config_option
 from agent.cli.research.backtest import (
     FUTURES_BOOK,
     MARKET,
@@ -420,9 +420,7 @@ def tune(
     sample: Sample = False,
     config: Annotated[
         Path | None,
-        typer.Option(
-            "--config", "-c", help="The config whose setting is searched, in place of --target."
-        ),
+        config_option("The config whose setting is searched, in place of --target."),
     ] = None,
     target: Target = "",
     band: Annotated[
