@@ -121,11 +121,12 @@ def _figure_format(schema: Mapping[str, Any]) -> str:
 
 
 def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
-    """Format a value: `money`, `amount` and `size` (without its sign) of a decimal string, `percent` and `points` of bps, `ratio`
+    """Format a value: `money`, `amount`, `price` and `size` (without its sign) of a decimal string, `percent` and `points` of bps, `ratio`
     and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `lead` of a reason, `time` of an
     ISO time in UTC, `coins:6` of base units with 6 decimals.
     With a `+` at the end a positive value has its sign. Money is rounded half-even to two places, as
-    in `value_text`; amounts of coins are truncated, so that no more is shown than there is.
+    in `value_text`, and so are prices to the places of an amount; amounts of coins are truncated, so
+    that no more is shown than there is.
     """
     if value is None:
         return NO_VALUE
@@ -329,5 +330,9 @@ def _format_decimal(decimal_string: str, format_kind: str) -> str:
         if int(whole_digits or 0)
         else -(len(fraction_digits) - len(fraction_digits.lstrip("0")))
     )
-    shown_fraction = fraction_digits[: max(2, SIGNIFICANT_DIGITS - leading_digits)].rstrip("0")
+    places = max(2, SIGNIFICANT_DIGITS - leading_digits)
+    if format_kind == "price":
+        rounded_price = value_text(Fraction(decimal_string), 0, places)
+        whole_digits, _, fraction_digits = rounded_price.partition(".")
+    shown_fraction = fraction_digits[:places].rstrip("0")
     return f"{int(whole_digits or 0):,}" + (f".{shown_fraction}" if shown_fraction else "")

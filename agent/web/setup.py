@@ -253,7 +253,7 @@ class SetupPages:
         )
         documents = {} if self._cache is None else self._cache.documents
         self._move_text = (
-            f"{symbol} moved to {format_figure(price_usd, 'amount')} USD; read"
+            f"{symbol} moved to {format_figure(price_usd, 'price')} USD; read"
             f" {next_reading_text(self._paper_state, documents)}."
         )
         return RedirectResponse(DONE_PAGE.path, 303)

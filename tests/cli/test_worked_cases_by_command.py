@@ -256,7 +256,7 @@ def test_half_way_and_one_side_alone_are_told_too(bare: Bare) -> None:
 def test_text__names_total_trades_and_alert_prices(bare: Bare) -> None:
     result = bare("whatif", "--target", option_text(W2), "--value", option_text(W2_NOW), "--band", "10%rel", "--price", "BTC=58000")
     assert result.code == 0
-    for expected_text in ("Total 10,000.00", "-800.00", "+300.00", "+500.00", "45-55", "34,363.63", "-40.75 %", "only its asset"):
+    for expected_text in ("Total 10,000.00", "-800.00", "+300.00", "+500.00", "45-55", "34,363.64", "-40.75 %", "only its asset"):
         assert expected_text in result.out
 
 

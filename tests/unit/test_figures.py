@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 
 import pytest
 
 from agent.artifacts import WEB_FOLDER
 from agent.cli.display.tables import document_table, figure_cell
-from agent.figures import HUE_BY_TOKEN, Column, column, columns, field_label, reader_text, relative_luminance, token_colour
+from agent.figures import HUE_BY_TOKEN, Column, column, columns, field_label, format_figure, reader_text, relative_luminance, token_colour
 from agent.web.pages import column_at, columns_at, token_dot, weight_bar, weight_charts
 from tests.cli.widths import drawing_of
 
@@ -126,3 +127,27 @@ def test_token_colour__is_the_same_in_bar_chart_and_dot() -> None:
     (chart,) = weight_charts({"values": values})
     pictures = (weight_bar(holding, 10_000), token_dot("LINK"), chart["data"])
     assert all(token_colour("LINK") in picture for picture in pictures)
+
+
+@pytest.mark.parametrize(
+    ("price", "words"),
+    [
+        pytest.param("3769.4976", "3,769.5", id="last place carries"),
+        pytest.param("3426.816", "3,426.82", id="thousands"),
+        pytest.param("4900.344", "4,900.34", id="down"),
+        pytest.param("9.999996", "10", id="next power of ten"),
+        pytest.param("0.00012345678", "0.000123457", id="small"),
+        pytest.param("100", "100", id="whole"),
+    ],
+)
+def test_price__is_rounded_and_an_amount_is_cut(price: str, words: str) -> None:
+    assert format_figure(price, "price") == words
+    assert Fraction(format_figure(price, "amount").replace(",", "")) <= Fraction(price)
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [("StatusDocument", "holdings.0.price"), ("AssetLotsDocument", "entry_price"), ("AssetAlertDocument", "alert_high")],
+)
+def test_prices_of_documents__are_rounded(document: str, path: str) -> None:
+    assert column(document, path).figure == "price"

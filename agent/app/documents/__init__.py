@@ -163,7 +163,9 @@ Raw = Annotated[
 RoundedRaw = Annotated[Raw, ConvertedBy(lambda raw, _: str(round(raw)))]
 DECIMAL_PATTERN = r"^-?[0-9]+(\.[0-9]+)?$"
 DecimalText = Annotated[str, Field(pattern=DECIMAL_PATTERN), shown(figure="amount")]
-"""A price, amount or ratio as text, without exponent."""
+"""An amount or ratio as text, without exponent."""
+PriceText = Annotated[DecimalText, shown(figure="price")]
+"""A price as text, without exponent."""
 Money = Annotated[
     str, Field(pattern=DECIMAL_PATTERN), shown(figure="money"), ConvertedBy(money_text)
 ]

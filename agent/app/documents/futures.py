@@ -17,6 +17,7 @@ from agent.app.documents import (
     DecimalText,
     FromAttributes,
     Money,
+    PriceText,
     Raw,
     SignedDecimal,
     SignedMoney,
@@ -87,13 +88,13 @@ class FuturesPositionDocument(TypedDict):
     size: DecimalText
     size_raw: Raw
     notional: Annotated[DecimalText, shown(figure="money")]
-    entry: DecimalText
-    mark: DecimalText
+    entry: PriceText
+    mark: PriceText
     index: DecimalText
     index_age_s: int
     unrealised: Annotated[DecimalText, shown(figure="money+")]
     funding_pending: Annotated[DecimalText, shown("funding", "money+")]
-    liquidation_price: Annotated[DecimalText | None, shown("liquidation")]
+    liquidation_price: Annotated[PriceText | None, shown("liquidation")]
     liquidation_distance: Annotated[DecimalText | None, shown("distance", "ratio+")]
 
 
@@ -130,7 +131,7 @@ class FuturesOrderDocument(TypedDict):
     size_raw: Raw
     bound: Annotated[DecimalText, shown(figure="money")]
     bound_raw: Raw
-    bound_price: DecimalText
+    bound_price: PriceText
     reduce_only: bool
 
 
@@ -270,7 +271,7 @@ class FuturesFillDocument(TypedDict):
     side: OrderSide
     size: DecimalText
     size_raw: Raw
-    price: DecimalText
+    price: PriceText
     notional: Annotated[DecimalText, shown(figure="money")]
     fee: Annotated[DecimalText, shown(figure="money")]
     realised: Annotated[DecimalText, shown(figure="money")]
@@ -291,7 +292,7 @@ class NearestLiquidationDocument(TypedDict):
     """
 
     symbol: str
-    price: DecimalText
+    price: PriceText
     distance: DecimalText
 
 

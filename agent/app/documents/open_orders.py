@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import DecimalText, TimeText, one_of
+from agent.app.documents import DecimalText, PriceText, TimeText, one_of
 from agent.units import decimal_text, price_text, utc_text
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class OpenOrderDocument(TypedDict):
     side: Annotated[str, one_of("buy", "sell")]
     size: DecimalText
     filled: DecimalText
-    price: DecimalText
+    price: PriceText
     expires: TimeText
 
 

@@ -20,6 +20,7 @@ from agent.app.documents import (
     Hash,
     Money,
     Number,
+    PriceText,
     Raw,
     SmallMoney,
     StartDate,
@@ -549,9 +550,9 @@ class DoctorDocument(TypedDict):
 
 class AssetAlertDocument(TypedDict):
     symbol: Annotated[str, shown("asset")]
-    price: DecimalText | None
-    alert_low: Annotated[DecimalText | None, shown("alert below")]
-    alert_high: Annotated[DecimalText | None, shown("alert above")]
+    price: PriceText | None
+    alert_low: Annotated[PriceText | None, shown("alert below")]
+    alert_high: Annotated[PriceText | None, shown("alert above")]
     to_low_bps: Annotated[int | None, shown("distance below", "percent+")]
     to_high_bps: Annotated[int | None, shown("distance above", "percent+")]
     weight_bps: int

@@ -17,6 +17,7 @@ from agent.app.documents import (
     FromAttributes,
     Hash,
     Money,
+    PriceText,
     Raw,
     fill,
     money_text,
@@ -176,12 +177,12 @@ class ConditionalOrderDocument(NamedOrderDocument):
     """
 
     terms: str
-    level: DecimalText | None
-    level_now: DecimalText | None
-    price: DecimalText | None
+    level: PriceText | None
+    level_now: PriceText | None
+    price: PriceText | None
     distance_bps: Annotated[int | None, shown("distance", "percent+")]
-    basis: DecimalText | None
-    highest: DecimalText | None
+    basis: PriceText | None
+    highest: PriceText | None
     fired_at: DecimalText | None
     since_s: int | None
     since: Annotated[str | None, shown("since (UTC)")]

@@ -17,6 +17,7 @@ from agent.app.documents import (
     FromAttributes,
     Money,
     PoolAddress,
+    PriceText,
     Raw,
     SmallMoney,
     StartDate,
@@ -495,7 +496,7 @@ class LotDocument(TypedDict):
     acquired: Annotated[str, shown("acquired (UTC)", "time")]
     amount: DecimalText
     cost: Annotated[DecimalText, shown(figure="money")]
-    entry_price: DecimalText
+    entry_price: PriceText
     value: Annotated[DecimalText | None, shown(figure="money")]
     unrealised: Annotated[DecimalText | None, shown(figure="money+")]
 
@@ -509,8 +510,8 @@ class AssetLotsDocument(TypedDict):
     address: Address
     amount: DecimalText
     cost: Annotated[DecimalText, shown(figure="money")]
-    entry_price: DecimalText | None
-    price: DecimalText | None
+    entry_price: PriceText | None
+    price: PriceText | None
     value: Annotated[DecimalText | None, shown(figure="money")]
     unrealised: Annotated[DecimalText | None, shown(figure="money+")]
     realised: Annotated[DecimalText, shown(figure="money+")]

@@ -19,6 +19,7 @@ from agent.app.documents import (
     Hash,
     Money,
     Number,
+    PriceText,
     Raw,
     Symbol,
     fill,
@@ -105,7 +106,7 @@ class HoldingDocument(TypedDict):
     raw: Raw
     lp_raw: Raw
     amount: DecimalText
-    price: DecimalText
+    price: PriceText
     value: Money
     weight_bps: int
     target_bps: int
@@ -166,7 +167,7 @@ class UnvaluedHoldingDocument(TypedDict):
     address: str
     raw: Raw | None
     amount: DecimalText | None
-    price: DecimalText | None
+    price: PriceText | None
 
 
 class StatusDocument(TypedDict):

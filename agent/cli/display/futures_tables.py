@@ -14,11 +14,10 @@ from agent.cli.display.tables import (
     figure_cell,
     figure_text,
     money_text,
-    six_figures,
     table,
 )
 from agent.cli.display.terminal import Document, out, safe_text, say, spaced_time
-from agent.figures import Column, columns
+from agent.figures import Column, columns, format_figure
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -255,7 +254,7 @@ def show_futures_summary(console: Console, document: Document) -> None:
     )
     if (nearest_liquidation := summary["liquidation"]) is not None:
         line_text += (
-            f"; nearest liquidation: {nearest_liquidation['symbol']} at {six_figures(nearest_liquidation['price'])},"
+            f"; nearest liquidation: {nearest_liquidation['symbol']} at {format_figure(nearest_liquidation['price'], 'price')},"
             f" {percent_text(nearest_liquidation['distance'], '+')} away"
         )
     if summary["broken"]:
@@ -274,7 +273,7 @@ def show_futures_summary(console: Console, document: Document) -> None:
     for order in summary["open_orders"]:
         line_text = (
             f"Resting order: {order['side']} {order['size']} {order['symbol']} at"
-            f" {six_figures(order['price'])}, {order['filled']} filled, until {spaced_time(order['expires'])}"
+            f" {format_figure(order['price'], 'price')}, {order['filled']} filled, until {spaced_time(order['expires'])}"
         )
         console.print(safe_text(line_text))
     if summary["actions"] and not summary["blocked"]:

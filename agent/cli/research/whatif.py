@@ -13,6 +13,7 @@ import typer
 from agent import app as api
 from agent.cli.display.terminal import Document, emit, interruptible, note, out, safe_text, say
 from agent.cli.options import AsJson, GroupedOption, Heading, command
+from agent.figures import format_figure
 from agent.units import decimal_text, value_text
 
 if TYPE_CHECKING:
@@ -358,9 +359,7 @@ def _signed_text(amount_text: str, format_value: Callable[[str], str]) -> str:
 
 
 def _price_text(price: str) -> str:
-    from agent.cli.display.tables import six_figures
-
-    return six_figures(price)
+    return format_figure(price, "price")
 
 
 def _edge_cells(alert: Document, side: str) -> tuple[str, str]:
