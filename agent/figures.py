@@ -17,13 +17,18 @@ from functools import cache
 from typing import Any
 
 from agent.artifacts import WEB_FOLDER
-from agent.units import decimal_text, format_duration, value_text
+from agent.units import (
+    SIGNIFICANT_DIGITS,
+    decimal_text,
+    format_duration,
+    shown_coin_price,
+    value_text,
+)
 
 FIGURE_FORMAT_KEY = "x-figure"
 """Key of a field's format in its schema."""
 MINUS = "−"
 NO_VALUE = "–"
-SIGNIFICANT_DIGITS = 6
 UNITS_IN_NAMES = ("_bps", "_raw")
 SHARE_FORMATS = ("percent", "points", "ratio", "rate")
 TEXT_FORMATS = ("text", "time")
@@ -125,8 +130,8 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `lead` of a reason, `time` of an
     ISO time in UTC, `coins:6` of base units with 6 decimals.
     With a `+` at the end a positive value has its sign. Money is rounded half-even to two places, as
-    in `value_text`, and so are prices to the places of an amount; amounts of coins are truncated, so
-    that no more is shown than there is.
+    in `value_text`, prices as in `shown_coin_price`; amounts of coins are truncated, so that no more is
+    shown than there is.
     """
     if value is None:
         return NO_VALUE
@@ -166,13 +171,14 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
 
 _FIGURE_START = r"(--[a-z-]+ )?(?<![\w.,:/='\"-])"
 """Before a figure of a sentence: perhaps an option, whose value stays as it is typed."""
+_SYMBOL = r"(?:[A-Z][A-Z0-9]{2,11}|[a-z]{1,2}[A-Z]{3,6})\b"
 MINUTE_S = 60
 
 
 def reader_text(sentence: str) -> str:
     """Return a sentence for a reader, with its figures in the one style of tables and pages:
     "1740 s" as "29 min", "limit 3000 bps" as "limit 30 %", "1000.5 USDC" as "1,000.5 USDC", coins with six
-    significant digits, "27 to 33 %" as "27-33 %".
+    significant digits, a price such as "3000.126 USDC/WETH" rounded, "27 to 33 %" as "27-33 %".
     """
     for pattern, style in _SENTENCE_STYLES:
         sentence = pattern.sub(style, sentence)
@@ -190,7 +196,8 @@ def _bps_style(match: re.Match[str]) -> str:
 
 def _amount_style(match: re.Match[str]) -> str:
     sign = "-" if match[2].startswith("-") else ""
-    return match[0] if match[1] else sign + _format_decimal(match[2].lstrip("-"), "amount")
+    figure_format = "price" if match[3] else "amount"
+    return match[0] if match[1] else sign + _format_decimal(match[2].lstrip("-"), figure_format)
 
 
 def _range_style(match: re.Match[str]) -> str:
@@ -214,7 +221,7 @@ _SENTENCE_STYLES = (
     (
         re.compile(
             _FIGURE_START
-            + r"(-?[0-9]+(?:\.[0-9]+)?)(?= (?!UTC\b)(?:[A-Z][A-Z0-9]{2,11}|[a-z]{1,2}[A-Z]{3,6})\b)"
+            + rf"(-?[0-9]+(?:\.[0-9]+)?)(?= (?!UTC\b){_SYMBOL}((?:/| per ){_SYMBOL})?)"
         ),
         _amount_style,
     ),
@@ -320,6 +327,8 @@ def _format_decimal(decimal_string: str, format_kind: str) -> str:
     """Format a positive decimal string with thousands separators."""
     if format_kind == "money":
         decimal_string = value_text(Fraction(decimal_string), 0, 2)
+    elif format_kind == "price":
+        decimal_string = shown_coin_price(Fraction(decimal_string))
     whole_digits, _, fraction_digits = decimal_string.partition(".")
     if format_kind == "number":
         return f"{int(whole_digits or 0):,}" + (f".{fraction_digits}" if fraction_digits else "")
@@ -330,9 +339,5 @@ def _format_decimal(decimal_string: str, format_kind: str) -> str:
         if int(whole_digits or 0)
         else -(len(fraction_digits) - len(fraction_digits.lstrip("0")))
     )
-    places = max(2, SIGNIFICANT_DIGITS - leading_digits)
-    if format_kind == "price":
-        rounded_price = value_text(Fraction(decimal_string), 0, places)
-        whole_digits, _, fraction_digits = rounded_price.partition(".")
-    shown_fraction = fraction_digits[:places].rstrip("0")
+    shown_fraction = fraction_digits[: max(2, SIGNIFICANT_DIGITS - leading_digits)].rstrip("0")
     return f"{int(whole_digits or 0):,}" + (f".{shown_fraction}" if shown_fraction else "")

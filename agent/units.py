@@ -163,6 +163,25 @@ def price_text(
     return decimal_text(round(coin_price * 10**places), places)
 
 
+SIGNIFICANT_DIGITS = 6
+"""Digits of a price or amount that a reader is shown."""
+
+
+def shown_price_text(price: Price, token_decimals: int, numeraire_decimals: int) -> str:
+    """Return a price for a reader in numeraire coins per whole token, as `shown_coin_price` does."""
+    return shown_coin_price(price * Fraction(10) ** (token_decimals - numeraire_decimals))
+
+
+def shown_coin_price(coin_price: Fraction) -> str:
+    """Return a price per whole token for a reader, rounded half-even to SIGNIFICANT_DIGITS, and to no
+    fewer than two places.
+    """
+    places = 2
+    while coin_price and abs(coin_price) * 10**places < 10 ** (SIGNIFICANT_DIGITS - 1):
+        places += 1
+    return value_text(coin_price, 0, places)
+
+
 MAX_MAGNITUDE = 60
 """Largest exponent of ten, up or down, and most characters of a number that people write."""
 

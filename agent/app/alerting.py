@@ -64,8 +64,8 @@ from agent.units import (
     decimal_text,
     format_percent,
     format_time,
-    price_text,
     shortened_text,
+    shown_price_text,
 )
 from agent.venues.allowances import unread_allowance_items
 
@@ -270,7 +270,7 @@ def _format_band(
     band_text = (
         f"{token.label} is {asset_band.side} its band: {drift.weight_text} of the portfolio,"
         f" band {format_band(drift)}, price"
-        f" {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
+        f" {shown_price_text(drift.price, token.decimals, numeraire.decimals)} {numeraire.label}"
     )
     if token.label in exposures:
         band_text += f", net exposure {format_percent(exposures[token.label])}"
@@ -280,9 +280,7 @@ def _format_band(
         else ("high", asset_band.alert_high_price)
     )
     if alert_price is not None:
-        band_text += (
-            f", alert-{edge_name} {price_text(alert_price, token.decimals, numeraire.decimals, 6)}"
-        )
+        band_text += f", alert-{edge_name} {shown_price_text(alert_price, token.decimals, numeraire.decimals)}"
     return band_text
 
 

@@ -50,7 +50,7 @@ from agent.units import (
     Price,
     Token,
     Value,
-    price_text,
+    shown_price_text,
     value_text,
 )
 
@@ -587,7 +587,7 @@ def format_delisted_holding(
     amount_text = value_text(Fraction(holding.balance_raw), holding.decimals, COIN_DECIMALS)
     return (
         f"{amount_text} {holding.symbol} have no price after {time_text} UTC: at the last price,"
-        f" {price_text(holding.price, holding.decimals, numeraire_decimals, 6)} {numeraire_symbol},"
+        f" {shown_price_text(holding.price, holding.decimals, numeraire_decimals)} {numeraire_symbol},"
         f" their value is {value_text(holding.value, numeraire_decimals, VALUE_DECIMALS)}"
         f" {numeraire_symbol}{share_text}"
     )

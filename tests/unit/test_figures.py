@@ -9,10 +9,13 @@ from fractions import Fraction
 import pytest
 
 from agent.artifacts import WEB_FOLDER
-from agent.cli.display.tables import document_table, figure_cell
+from agent.cli.display.tables import cost_text, document_table, figure_cell
 from agent.figures import HUE_BY_TOKEN, Column, column, columns, field_label, format_figure, reader_text, relative_luminance, token_colour
+from agent.policy.orders.conditional import format_order_price
 from agent.web.pages import column_at, columns_at, token_dot, weight_bar, weight_charts
 from tests.cli.widths import drawing_of
+from tests.support.builders import token
+from tests.support.standing_orders import price_of, two
 
 
 @pytest.mark.parametrize(
@@ -138,6 +141,8 @@ def test_token_colour__is_the_same_in_bar_chart_and_dot() -> None:
         pytest.param("9.999996", "10", id="next power of ten"),
         pytest.param("0.00012345678", "0.000123457", id="small"),
         pytest.param("100", "100", id="whole"),
+        pytest.param("0", "0", id="nothing"),
+        pytest.param("123456789.126", "123,456,789.13", id="two places"),
     ],
 )
 def test_price__is_rounded_and_an_amount_is_cut(price: str, words: str) -> None:
@@ -147,7 +152,41 @@ def test_price__is_rounded_and_an_amount_is_cut(price: str, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("document", "path"),
-    [("StatusDocument", "holdings.0.price"), ("AssetLotsDocument", "entry_price"), ("AssetAlertDocument", "alert_high")],
+    [
+        ("StatusDocument", "holdings.0.price"),
+        ("AssetLotsDocument", "entry_price"),
+        ("AssetAlertDocument", "alert_high"),
+        ("FuturesPositionDocument", "index"),
+        ("ConditionalOrderDocument", "fired_at"),
+    ],
 )
 def test_prices_of_documents__are_rounded(document: str, path: str) -> None:
     assert column(document, path).figure == "price"
+
+
+@pytest.mark.parametrize("dollars", ["3855.168", "4900.347", "0.00012345678", "100"])
+def test_price_of_a_reason__is_that_of_the_table_beside_it(dollars: str) -> None:
+    price_text = format_order_price(two().seen({"WETH": 2_000}).portfolio, token("WETH").address, price_of("WETH", Fraction(dollars)))
+    assert reader_text(price_text) == f"{format_figure(dollars, 'price')} USDC"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ("its price is 2998.1267 USDC per WETH now", "its price is 2,998.13 USDC per WETH now"),
+        ("limit 0.000333541 WETH/USDC", "limit 0.000333541 WETH/USDC"),
+        ("limit 3000.126 USDC/WETH", "limit 3,000.13 USDC/WETH"),
+        ("pays 3000.126 USDC", "pays 3,000.12 USDC"),
+        ("pays 3000.126 USDC per day", "pays 3,000.12 USDC per day"),
+    ],
+)
+def test_sentence__rounds_prices_and_cuts_amounts(sentence: str, words: str) -> None:
+    assert reader_text(sentence) == words
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [("1.38771", "1.3878"), ("1.3877", "1.3877"), ("-1.38779", "-1.3877"), ("0", "0"), ("0.00001", "0.0001"), ("1234.99999", "1,235")],
+)
+def test_cost__is_rounded_up(cost: str, words: str) -> None:
+    assert cost_text(cost) == words

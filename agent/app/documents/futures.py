@@ -90,7 +90,7 @@ class FuturesPositionDocument(TypedDict):
     notional: Annotated[DecimalText, shown(figure="money")]
     entry: PriceText
     mark: PriceText
-    index: DecimalText
+    index: PriceText
     index_age_s: int
     unrealised: Annotated[DecimalText, shown(figure="money+")]
     funding_pending: Annotated[DecimalText, shown("funding", "money+")]

@@ -183,7 +183,7 @@ class ConditionalOrderDocument(NamedOrderDocument):
     distance_bps: Annotated[int | None, shown("distance", "percent+")]
     basis: PriceText | None
     highest: PriceText | None
-    fired_at: DecimalText | None
+    fired_at: PriceText | None
     since_s: int | None
     since: Annotated[str | None, shown("since (UTC)")]
     next_stage: Stage | None

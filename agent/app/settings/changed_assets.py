@@ -31,7 +31,7 @@ from agent.policy import minimum, native_coin
 from agent.ports import Clock
 from agent.reference import ReferencePrices, reference_prices
 from agent.reference.prices import twap_rejection
-from agent.units import decimal_text, value_text
+from agent.units import decimal_text, shown_price_text, value_text
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import ContractDocument
@@ -185,9 +185,7 @@ def _price_note(
             if contract["address"] in counted_pool_addresses
         )
         pools_text = f" (of the new pools: {pool_roles_text})"
-    coin_price = value_text(
-        reference_price.price * 10**token_details.decimals, numeraire.decimals, 6
-    )
+    coin_price = shown_price_text(reference_price.price, token_details.decimals, numeraire.decimals)
     return (
         f"{token_details.label} is priced by {reference_price.source.value}: {reference_price.detail}{pools_text}; now {coin_price}"
         f" {numeraire.label}"

@@ -16,6 +16,7 @@ from agent.cli.display.tables import (
     amount,
     bps_percent_text,
     coins,
+    cost_text,
     decision_notice,
     document_table,
     figure_cell,
@@ -118,20 +119,20 @@ def _show_plan_summary(console: Console, document: Document, details_option: str
     unit = document["numeraire"]
     if document["legs"] or document["actions"]:
         cost_parts_text = ", ".join(
-            f"{cost_name} {amount(amount_text, 4)}"
+            f"{cost_name} {cost_text(amount_text)}"
             for cost_name, amount_text in document["cost"].items()
             if cost_name != "total" and float(amount_text)
         )
-        cost_text = (
-            f"Cost: {amount(document['cost']['total'], 4)} {unit}, for"
+        summary_text = (
+            f"Cost: {cost_text(document['cost']['total'])} {unit}, for"
             f" {money_text(document['turnover'])} {unit} of turnover"
         )
         console.print(
-            safe_text(f"{cost_text} ({cost_parts_text})" if cost_parts_text else cost_text)
+            safe_text(f"{summary_text} ({cost_parts_text})" if cost_parts_text else summary_text)
         )
         if (worst_case := document.get("worst_case")) is not None:
             console.print(
-                safe_text(f"Worst case: {amount(worst_case, 4)} {unit}: {WORST_CASE_TEXT}")
+                safe_text(f"Worst case: {cost_text(worst_case)} {unit}: {WORST_CASE_TEXT}")
             )
     if document["outcome"] != "refused" and document["legs"]:
         weights_text = ", ".join(
@@ -144,7 +145,7 @@ def _show_plan_summary(console: Console, document: Document, details_option: str
         console.print(
             safe_text(
                 f"Zone: saves {amount(zone_plan['saved_risk'], 4)} {unit} of risk for"
-                f" {amount(zone_plan['cost'], 4)} {unit}"
+                f" {cost_text(zone_plan['cost'])} {unit}"
             )
         )
     if (tax_report := document.get("tax")) is not None and tax_report["disposals"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, ClassVar
 
 from rich import box
@@ -24,7 +25,7 @@ from agent.cli.display.terminal import (
     say,
 )
 from agent.figures import Column, columns, format_figure
-from agent.units import BPS, decimal_text, format_duration
+from agent.units import BPS, ceil_int, decimal_text, format_duration
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
 STATE_STYLES = {
@@ -339,6 +340,11 @@ def amount(number_text: str, places: int = 6) -> str:
     return formatted
 
 
+def cost_text(number_text: str) -> str:
+    """Format a cost with thousands separators, rounded up to four places."""
+    return amount(decimal_text(ceil_int(Fraction(number_text) * 10**4), 4), 4)
+
+
 def money_text(number_text: str) -> str:
     """Format a decimal string with thousands separators, rounded to two places."""
     return format_figure(number_text, "money", "-")
@@ -450,7 +456,9 @@ def show_status(console: Console, status_document: Document) -> None:
                     (
                         holding["symbol"],
                         "not readable" if holding["amount"] is None else amount(holding["amount"]),
-                        "missing" if holding["price"] is None else amount(holding["price"]),
+                        "missing"
+                        if holding["price"] is None
+                        else format_figure(holding["price"], "price"),
                     )
                     for holding in unvalued_holdings
                 ),
@@ -578,7 +586,7 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
     """Return a table of the zone: weight of each asset, beyond where it moves and what it is brought
     back to; cost of risk, of corrections, and the plan's trade-off.
     """
-    risk_text = f"{amount(zone_document['risk'], 4)} {numeraire} of risk within {format_duration(zone_document['horizon_s'])}"
+    risk_text = f"{cost_text(zone_document['risk'])} {numeraire} of risk within {format_duration(zone_document['horizon_s'])}"
     figure_table = document_table(
         f"Zone: drift from the targets costs {risk_text}",
         columns(
@@ -608,12 +616,12 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
         notes.append(zone_document["measured"])
     if plan is not None:
         cost_parts_text = ", ".join(
-            f"{cost_name} {amount(plan[cost_name], 4)}"
+            f"{cost_name} {cost_text(plan[cost_name])}"
             for cost_name in ("fees", "impact", "skew", "gas", "approvals")
         )
         notes.append(
             f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs"
-            f" {amount(plan['cost'], 4)}: {cost_parts_text}"
+            f" {cost_text(plan['cost'])}: {cost_parts_text}"
         )
     figure_table.note = "\n".join(notes)
     return figure_table
@@ -736,15 +744,15 @@ def _stage_text(order: Document) -> str:
 
 
 def _since_text(order: Document) -> str:
-    fired_text = f", at {amount(order['fired_at'], 4)}" if order["fired_at"] else ""
+    fired_text = f", at {format_figure(order['fired_at'], 'price')}" if order["fired_at"] else ""
     return f"{order['since'] or ''}{fired_text}"
 
 
 def _level_text(order: Document) -> str:
     """Return the level, in parentheses if it would only apply once the order is armed."""
     if order["level_now"]:
-        return f"({format_figure(order['level_now'], 'amount', '-')})"
-    return format_figure(order["level"], "amount", "-")
+        return f"({format_figure(order['level_now'], 'price')})"
+    return format_figure(order["level"], "price")
 
 
 def show_orders(orders_document: Document) -> None:

@@ -47,14 +47,19 @@ from agent.reference import (
     sequencer_fault,
     source_conflict,
 )
-from agent.units import BPS, Price, Value, floor_int, format_percent, format_time, price_text
+from agent.units import (
+    BPS,
+    Price,
+    Value,
+    floor_int,
+    format_percent,
+    format_time,
+    shown_coin_price,
+    shown_price_text,
+)
 
 # --- Price levels of orders: trigger price, validity when arming, expiry, NAV per share, and their
 # text.
-
-
-MESSAGE_DIGITS = 7
-"""Significant figures of a price in messages."""
 
 
 def trigger_price(order: ConditionalOrder) -> Price | None:
@@ -205,13 +210,13 @@ def format_order_price(portfolio: Portfolio, token: str, price: Price | None) ->
     if price is None:
         return "not fixed"
     if token == PORTFOLIO_SUBJECT:
-        return f"{price_text(price, 0, 0, 6)} per share"
+        return f"{shown_coin_price(price)} per share"
     try:
         decimals = portfolio.token(token).decimals
     except KeyError:
         return "unknown"
     return (
-        f"{price_text(price, decimals, portfolio.numeraire.decimals, MESSAGE_DIGITS)}"
+        f"{shown_price_text(price, decimals, portfolio.numeraire.decimals)}"
         f" {portfolio.numeraire.label}"
     )
 

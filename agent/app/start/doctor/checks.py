@@ -63,7 +63,7 @@ from agent.reference import reference_prices
 from agent.store import Store
 from agent.store.files.locks import require_trusted_writers
 from agent.store.files.secret import secret_path
-from agent.units import decimal_text, format_duration, price_text
+from agent.units import decimal_text, format_duration, shown_price_text
 from agent.venues import allowances
 
 if TYPE_CHECKING:
@@ -557,7 +557,9 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
                 remedy = "trimtab trust, then trimtab doctor again"
                 yield CheckResult(f"token {token.label}", WARN, unpriced_reason, remedy)
             continue
-        unit_price_text = price_text(reference_price.price, token.decimals, numeraire_decimals, 8)
+        unit_price_text = shown_price_text(
+            reference_price.price, token.decimals, numeraire_decimals
+        )
         holding_text = (
             f"{decimal_text(raw_by_token[token.address], token.decimals)} at {unit_price_text} by"
             f" {reference_price.source.value}, {token.decimals} decimals"
