@@ -456,10 +456,14 @@ def place_limit_order(
             if not as_json:
                 say(_limit_text(prices))
                 say(
-                    f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip()
+                    f"Order {order.id}: {order.note}; {order.state} {order.why}".rstrip()
+                    if order.id
+                    else f"Order (not placed): {order.note}"
                 )
-                if order.state == "open":
+                if order.id and order.state == "open":
                     say(FILL_NOTE)
+    if not order.id:
+        return exit_code
     if order.state in ("filled", "open") and outcome.kind.value not in ("declined", "failed"):
         return EXIT_OK
     return exit_code or EXIT_REFUSED

@@ -72,7 +72,7 @@ def test_a_price_is_taken_in_either_direction(
     result = run(*SWAP, "--price", *price, "--until", "4h")
     assert result.code == 0, result.why
     assert "Limit 3,100" in result.out
-    assert "or 0.00032258 " in result.out
+    assert "or 0.000322581 " in result.out
     assert mentions(result.out, "3,000 USDC/WETH", "0.000333333 WETH/USDC", "+3.33 %")
 
 
@@ -99,6 +99,26 @@ def test_a_limit_far_from_the_market_is_asked_about(desk: Desk) -> None:
     assert "+33.33 %" in screen
     assert desk.ask("limit")["orders"] == []
     assert desk.ask(*swap, "--yes")["order"]["state"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("limits", "price", "code"),
+    [
+        pytest.param({"limits.gas_price": "0.0000001gwei"}, "2900", 10, id="refused by a guard"),
+        pytest.param({}, "3100", 0, id="price not reached"),
+        pytest.param({}, "2900", 0, id="planned"),
+    ],
+)
+def test_dry_run_of_an_order__has_the_exit_code_of_its_plan(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], limits: dict[str, str], price: str, code: int
+) -> None:
+    agents.trusted_config(anvil_chain, tmp_path, limits, TARGETS)
+    agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
+    result = run("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.1", "--price", price, "USDC/WETH", "--until", "4h")
+    assert result.code == code, result.out
+    assert "Order (not placed): " in result.out
+    assert "; open" not in result.out
+    assert "fills open limit orders" not in result.out
 
 
 def test_a_refused_swap_shows_the_swap_and_not_the_drift(desk: Desk) -> None:
