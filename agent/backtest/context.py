@@ -77,8 +77,7 @@ from agent.model import (
     Valuation,
     active_layer_parts,
 )
-from agent.planning.approval_gas import ACTION_BYTES
-from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
+from agent.policy.minimum import ACTION_BYTES, APPROVAL_BYTES, LEG_BYTES
 from agent.policy.risk_estimates import price_history_and_step_s
 from agent.policy.triggers.market_events import HOUR_S
 from agent.policy.triggers.rules import required_history_s

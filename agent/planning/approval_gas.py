@@ -18,7 +18,7 @@ from agent.model import (
 )
 from agent.model.rollups import MAX_FEE_RISE
 from agent.policy import native_coin
-from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS, LEG_BYTES
+from agent.policy.minimum import ACTION_BYTES, APPROVAL_BYTES, APPROVAL_GAS, LEG_BYTES
 from agent.units import NATIVE, ceil_int
 
 
@@ -94,10 +94,6 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
         gas_units, *calldata_sizes(step, plan), *revocation_bytes
     )
     return gas_units * gas_price_wei + data_fee_wei
-
-
-ACTION_BYTES = 1_024
-"""Largest calldata of a liquidity action or a futures order."""
 
 
 def calldata_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:

@@ -40,8 +40,11 @@ LEG_GAS = 150_000
 APPROVAL_GAS = 46_000
 """Gas units of one approval of a plain ERC-20 token, from an allowance of zero."""
 LEG_BYTES = 512
+ACTION_BYTES = 1_024
 APPROVAL_BYTES = 68
-"""Largest calldata of one leg of a swap, and of an approval."""
+"""Largest calldata of one leg of a swap, of a liquidity action or futures order, and of an
+approval.
+"""
 GAS_MULTIPLE = 20
 """Least value of a leg as a multiple of its gas."""
 

@@ -14,7 +14,6 @@ from agent.model import Allowance, DataFeeQuote, Goal, GoalWeight, Leg, LegPlace
 from agent.model.rollups import MAX_FEE_RISE, OPERATOR_SAMPLE_GAS
 from agent.planning import planner
 from agent.planning.approval_gas import (
-    ACTION_BYTES,
     approval_count,
     approval_gas_units,
     calldata_sizes,
@@ -25,7 +24,7 @@ from agent.planning.approval_gas import (
     worst_gas_wei,
 )
 from agent.policy import native_coin
-from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS, LEG_BYTES
+from agent.policy.minimum import ACTION_BYTES, APPROVAL_BYTES, APPROVAL_GAS, LEG_BYTES
 from agent.units import NATIVE, ceil_int
 from tests.support import signing
 from tests.support.builders import ETHER, GWEI, ROUTER, step_input, with_limits, with_snapshot

@@ -28,9 +28,9 @@ from agent.model import (
 )
 from agent.model.rollups import DATA_FEE_ITEM, ENVELOPE_BYTES, MAX_FEE_RISE, MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 from agent.planning import proposals
-from agent.planning.approval_gas import ACTION_BYTES, calldata_sizes, legs_bytes, with_data_fee
+from agent.planning.approval_gas import calldata_sizes, legs_bytes, with_data_fee
 from agent.policy import minimum, native_coin
-from agent.policy.minimum import APPROVAL_BYTES
+from agent.policy.minimum import ACTION_BYTES, APPROVAL_BYTES
 from agent.policy.step_faults import data_fee_fault
 from agent.ports import Grant, Simulation
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, futures_call

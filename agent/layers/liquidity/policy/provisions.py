@@ -24,6 +24,7 @@ from agent.layers.liquidity.policy.book import (
 )
 from agent.layers.liquidity.policy.moves import PlannedMove, ProvideMove
 from agent.model import ConfirmedPosition, LpTarget, LpV2Position, LpV3Position, Pool, SkippedItem
+from agent.policy.minimum import ACTION_BYTES, APPROVAL_BYTES
 from agent.units import BPS, Value, floor_int
 
 LIMIT_GOAL_SHARE = Fraction(95, 100)
@@ -70,17 +71,27 @@ class AdjustmentBuilder:
         self.skipped.append(SkippedItem(target_label(target), why))
 
     def not_worth_reason(
-        self, moved_value: Value, gas_units: int, approval_count: int = 0, skew: Value = Fraction(0)
+        self,
+        moved_value: Value,
+        gas_units: Sequence[int],
+        approval_count: int = 0,
+        skew: Value = Fraction(0),
     ) -> str:
         """Return why a move of this value is too small or too expensive; empty if it is worth it.
-        `approval_count` approvals are needed first, `skew` the cost of a pool off the reference.
-        Gas already spent on this step's approvals does not count.
+        `gas_units` are those of its actions, each a transaction, `approval_count` approvals are
+        needed first, `skew` the cost of a pool off the reference. Approvals that this step has paid
+        do not count.
         """
-        limits = self.book.step.limits
-        gas_units += (
-            0 if self.book.step.progress.spend_caps else approval_count * action_gas.APPROVE_UNITS
+        step = self.book.step
+        limits = step.limits
+        if step.progress.spend_caps:
+            approval_count = 0
+        total_units = sum(gas_units) + approval_count * action_gas.APPROVE_UNITS
+        data_fee_wei = step.snapshot.expected_fee_beyond_gas_wei(
+            total_units, *[ACTION_BYTES] * len(gas_units), *[APPROVAL_BYTES] * approval_count
         )
-        cost = gas_units * self.gas_unit_value + skew
+        native_price = self.book.prices.get(step.portfolio.wrapped_native, Fraction(0))
+        cost = total_units * self.gas_unit_value + data_fee_wei * native_price + skew
         if limits.min_trade is not None and moved_value < limits.min_trade:
             return f"{self.money_text(moved_value)} to move, limits.min_trade is {self.money_text(limits.min_trade)}"
         if limits.plan_cost_bps is not None and cost * BPS > limits.plan_cost_bps * moved_value:
@@ -140,7 +151,7 @@ def add_liquidity(
     skew = Fraction(0) if book_after is None else book.overpayment(target, amounts_raw, book_after)
     skip_reason = _unsafe_reason(
         book, target, pool, sqrt_range, widest_band_bps
-    ) or builder.not_worth_reason(provided_value, gas_units, APPROVAL_COUNT, skew)
+    ) or builder.not_worth_reason(provided_value, (gas_units,), APPROVAL_COUNT, skew)
     if not skip_reason and book_after is None:
         skip_reason = "the amounts give no liquidity, or more than a pool can hold"
     elif (

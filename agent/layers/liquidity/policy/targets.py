@@ -187,9 +187,9 @@ def _withdraw_out_of_range(
         book = builder.book
         position_value = book.position_value(confirmed_position, position)
         gas_units, approval_count = (
-            (action_gas.V3_WITHDRAW_UNITS + action_gas.V3_MINT_UNITS, APPROVAL_COUNT)
+            ((action_gas.V3_WITHDRAW_UNITS, action_gas.V3_MINT_UNITS), APPROVAL_COUNT)
             if target_value > 0
-            else (action_gas.V3_WITHDRAW_UNITS, 0)
+            else ((action_gas.V3_WITHDRAW_UNITS,), 0)
         )
         skip_reason = builder.not_worth_reason(position_value, gas_units, approval_count)
         if skip_reason:
@@ -234,9 +234,11 @@ def _withdraw_excess(
         is_v2_position = isinstance(position, LpV2Position)
         withdrawn_value = min(position_value, excess_value)
         if is_v2_position:
-            skip_reason = builder.not_worth_reason(withdrawn_value, action_gas.V2_REMOVE_UNITS, 1)
+            skip_reason = builder.not_worth_reason(
+                withdrawn_value, (action_gas.V2_REMOVE_UNITS,), 1
+            )
         else:
-            skip_reason = builder.not_worth_reason(withdrawn_value, action_gas.V3_WITHDRAW_UNITS)
+            skip_reason = builder.not_worth_reason(withdrawn_value, (action_gas.V3_WITHDRAW_UNITS,))
         if skip_reason:
             builder.skip(target, skip_reason)
             continue
@@ -282,7 +284,9 @@ def _reinvest_fees(
         ):
             continue
         skip_reason = builder.not_worth_reason(
-            fees_value, action_gas.V3_COLLECT_UNITS + action_gas.V3_INCREASE_UNITS, APPROVAL_COUNT
+            fees_value,
+            (action_gas.V3_COLLECT_UNITS, action_gas.V3_INCREASE_UNITS),
+            APPROVAL_COUNT,
         )
         if skip_reason:
             builder.skip(

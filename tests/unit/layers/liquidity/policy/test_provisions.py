@@ -15,7 +15,7 @@ from agent.guards.case import build_guard_case
 from agent.layers.liquidity.policy.adjustments import gas_unit_value
 from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE, AdjustmentBuilder
-from agent.model import Hold, LpV3Position, Plan, Provide, StepInput
+from agent.model import AdjustLiquidity, DataFeeQuote, Hold, LpTarget, LpV3Position, Plan, Provide, Rebalance, StepInput
 from agent.policy.decide import decide
 from tests.support import lp_worlds
 from tests.support.builders import ETHER, GWEI, with_limits, with_snapshot
@@ -81,10 +81,10 @@ def test_gas_unit_without_a_coin_price_is_zero_if_not_needed() -> None:
     [
         pytest.param(10 * USD, {}, True, id="exactly min_trade"),
         pytest.param(10 * USD - 1, {}, False, id="a unit below min_trade"),
-        pytest.param(20 * USD, {"gas_units": 1_000}, True, id="gas of exactly plan_cost"),
-        pytest.param(20 * USD - 1, {"gas_units": 1_000}, False, id="gas a unit above plan_cost"),
-        pytest.param(60 * USD, {"gas_units": 1_000, "skew": Fraction(200_000)}, True, id="gas and skew of exactly plan_cost"),
-        pytest.param(60 * USD - 1, {"gas_units": 1_000, "skew": Fraction(200_000)}, False, id="gas and skew above plan_cost"),
+        pytest.param(20 * USD, {"gas_units": (1_000,)}, True, id="gas of exactly plan_cost"),
+        pytest.param(20 * USD - 1, {"gas_units": (1_000,)}, False, id="gas a unit above plan_cost"),
+        pytest.param(60 * USD, {"gas_units": (1_000,), "skew": Fraction(200_000)}, True, id="gas and skew of exactly plan_cost"),
+        pytest.param(60 * USD - 1, {"gas_units": (1_000,), "skew": Fraction(200_000)}, False, id="gas and skew above plan_cost"),
         pytest.param(1_840 * USD, {"approval_count": 2}, True, id="two approvals of exactly plan_cost"),
         pytest.param(1_840 * USD - 1, {"approval_count": 2}, False, id="two approvals above plan_cost"),
     ],
@@ -93,14 +93,54 @@ def test_move_is_worth_it_from_min_trade_up_to_plan_cost(value_raw: int, costs: 
     """A unit of gas costs 100, an approval 46,000 units; plan_cost is 50 bps and min_trade 10 USDC."""
     builder = AdjustmentBuilder(book(world()), Fraction(100))
 
-    assert (builder.not_worth_reason(Fraction(value_raw), **{"gas_units": 0} | costs) == "") is is_worth_it
+    assert (builder.not_worth_reason(Fraction(value_raw), **{"gas_units": ()} | costs) == "") is is_worth_it
 
 
 def test_move_costs_no_approvals_that_this_step_has_paid() -> None:
     step = world()
     step = replace(step, progress=replace(step.progress, spend_caps=((USDC.address, 1),)))
 
-    assert AdjustmentBuilder(book(step), Fraction(100)).not_worth_reason(Fraction(10 * USD), 0, 2) == ""
+    assert AdjustmentBuilder(book(step), Fraction(100)).not_worth_reason(Fraction(10 * USD), (), 2) == ""
+
+
+@pytest.mark.parametrize(
+    ("costs", "fee_count"),
+    [
+        pytest.param({"gas_units": (0,)}, 1, id="an action"),
+        pytest.param({"gas_units": (0, 0)}, 2, id="two actions"),
+        pytest.param({"gas_units": (0,), "approval_count": 2}, 3, id="an action and two approvals"),
+    ],
+)
+def test_move_costs_the_data_fee_of_each_transaction(costs: dict[str, Any], fee_count: int) -> None:
+    """Of 0.0002 coins, 0.40 dollars, each; plan_cost is 50 bps."""
+    step = with_snapshot(world(), data_fee=DataFeeQuote(2 * 10**14, 2 * 10**14))
+    builder = AdjustmentBuilder(book(step), Fraction(0))
+    least_value = Fraction(fee_count * 80 * USD)
+
+    assert builder.not_worth_reason(least_value, **costs) == ""
+    assert "above limits.plan_cost" in builder.not_worth_reason(least_value - 1, **costs)
+
+
+@pytest.mark.parametrize(
+    ("positions", "targets", "values"),
+    [
+        pytest.param([ranged(60, 2_100, 2_400, 1)], [wanted(0)], {"WETH": 6_200, "USDC": 3_800}, id="withdrawal before a swap"),
+        pytest.param([ranged(60, 2_100, 2_400, 1)], [wanted(0)], None, id="withdrawal"),
+        pytest.param([], [wanted(200)], None, id="provision"),
+        pytest.param([paired(260)], [wanted(150, v2_at())], None, id="withdrawal from a pair"),
+    ],
+)
+def test_dear_data_fee_holds_back_what_the_guard_refuses(
+    positions: list[lp_worlds.Place], targets: list[LpTarget], values: dict[str, int] | None
+) -> None:
+    """Gas is cheap, and each transaction costs 0.40 dollars besides; nothing refused keeps a swap back."""
+    cheap_gas = {"base_fee_wei": 10**6}
+    step = world(positions, targets, values, roomy(min_trade=Fraction(10 * USD)))
+    step = with_snapshot(step, head=replace(step.snapshot.head, **cheap_gas), priority_fee_wei=0)
+    dear_step = with_snapshot(step, data_fee=DataFeeQuote(2 * 10**14, 2 * 10**14))
+
+    assert isinstance(decide(step).decision, AdjustLiquidity)
+    assert isinstance(decide(dear_step).decision, Hold if values is None else Rebalance)
 
 
 # --- what is provided: a new range, the rest of a share, the largest position
