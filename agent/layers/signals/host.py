@@ -154,10 +154,10 @@ class SignalHost:
             return _failed_answer(empty_answer, error.message)
         timeout_s = float(settings.timeout_s)
         worker = self._workers.get(settings.name)
-        if worker is None:
-            worker = self._workers[settings.name] = _Worker(settings, self._folder)
-            timeout_s += START_ALLOWANCE_S
         try:
+            if worker is None:
+                worker = self._workers[settings.name] = _Worker(settings, self._folder)
+                timeout_s += START_ALLOWANCE_S
             reply = read_json(worker.ask(_request_line(request.view), timeout_s))
         except TimeoutError:
             why = f"it gave no answer within {settings.timeout_s} s"
@@ -165,7 +165,8 @@ class SignalHost:
             why = f"it failed: {failure_text(error)}"
         else:
             return checked_answer(request, reply, source)
-        self._workers.pop(settings.name).stop()
+        if worker is not None:
+            self._workers.pop(settings.name).stop()
         return _failed_answer(empty_answer, why)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +157,24 @@ def test_signal_that_failed_runs_in_a_new_process(monkeypatch: pytest.MonkeyPatc
     assert not Path(f"/proc/{first_id}").exists()
     assert answer_of(host).why == ""
     assert mark.read_text() != first_id
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE, errno.ENOMEM], ids=["processes", "files", "memory"])
+def test_signal_without_a_process_gives_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost, number: int) -> None:
+    """And is asked again, in a process, at the next request."""
+    (tmp_path / "own.py").write_text(GOOD)
+    step = signal_step(pinned("own.py:targets", GOOD))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as without_processes:
+        without_processes.setattr("agent.layers.signals.host.subprocess.Popen", fail)
+        answer = answer_of(host, step)
+
+    assert answer.spot_ppm is None
+    assert answer.why.startswith("it failed: ")
+    assert answer_of(host, step).why == ""
 
 
 def test_signal_gets_no_secret_and_prints_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
