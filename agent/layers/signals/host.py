@@ -30,9 +30,10 @@ passwords.
 
 
 class _Worker:
-    """One running process of a signal."""
+    """One running process of a signal, and `source`, which provides what it runs."""
 
-    def __init__(self, settings: SignalSettings, folder: Path | None) -> None:
+    def __init__(self, settings: SignalSettings, folder: Path | None, source: str) -> None:
+        self.source = source
         environment = {
             variable: os.environ[variable]
             for variable in PASSED_VARIABLES
@@ -156,7 +157,7 @@ class SignalHost:
         worker = self._workers.get(settings.name)
         try:
             if worker is None:
-                worker = self._workers[settings.name] = _Worker(settings, self._folder)
+                worker = self._workers[settings.name] = _Worker(settings, self._folder, source)
                 timeout_s += START_ALLOWANCE_S
             reply = read_json(worker.ask(_request_line(request.view), timeout_s))
         except TimeoutError:
@@ -164,7 +165,7 @@ class SignalHost:
         except (OSError, ValueError) as error:
             why = f"it failed: {failure_text(error)}"
         else:
-            return checked_answer(request, reply, source)
+            return checked_answer(request, reply, worker.source)
         if worker is not None:
             self._workers.pop(settings.name).stop()
         return _failed_answer(empty_answer, why)

@@ -212,6 +212,18 @@ def test_signal_is_not_run_on_an_incomplete_view(tmp_path: Path, host: SignalHos
     assert "min_history requires" in answer_of(host, step).why
 
 
+def test_answer_names_the_version_that_its_process_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
+    """Not the one installed since."""
+    install(monkeypatch, tmp_path, ENTRY, GOOD)
+    answer = answer_of(host)
+    metadata = tmp_path / "own_signals-1.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("Version: 1.0", "Version: 2.0"))
+
+    assert answer_of(host).source == answer.source == "own-signals 1.0"
+    host.close()
+    assert answer_of(host).source == "own-signals 2.0"
+
+
 # --- functions in pinned files
 
 
