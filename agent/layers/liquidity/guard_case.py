@@ -69,8 +69,8 @@ class LiquidityCase(LayerGuardAnswers):
         return sum(map(_overpayment, self._provisions()), Fraction(0))
 
     def worst_cost(self) -> Value:
-        """Return the largest such cost that the minimums of provisions allow, or of each the
-        simulated one if it is larger.
+        """Return the largest such cost within the band of prices that the limits accept, or of each
+        provision the simulated one if it is larger.
         """
         limits = self.step.limits
         overpayments = (

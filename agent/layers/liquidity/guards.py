@@ -155,8 +155,8 @@ def smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement | None
 
 
 def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
-    """Return the largest overpayment that the minimums of the actions allow (amm/lp/slippage.py);
-    None for a plan without actions.
+    """Return the largest overpayment within the band of prices that the limits accept
+    (amm/lp/slippage.py), to which fair_floor ties the minimums; None for a plan without actions.
     """
     if not case.plan.layer_actions:
         return None

@@ -94,8 +94,8 @@ def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpRepla
 
 
 def worst_overpayment_share(simulation: SimulatedAction, limits: Limits) -> Fraction:
-    """Return the largest overpayment, per unit of value, that the minimums of provided liquidity
-    allow.
+    """Return the largest overpayment, per unit of value, within the band of prices that the limits
+    accept: what minimums of provided liquidity allow that the guard fair_floor passes.
     """
     if not isinstance(simulation.action, Provide):
         return Fraction(0)
