@@ -31,13 +31,14 @@ def target_market_shares(split: CapitalSplit, state: StrategiesState) -> dict[st
 
 def strategy_market_shares(split: CapitalSplit, books: StrategyBooks | None) -> dict[str, Fraction]:
     """Return the signed shares of the target notional by market: each strategy's weights times its
-    share of the capital. A paused strategy has none; opposite weights offset each other.
+    share of the capital. A paused strategy has none, also while its holdings are in doubt; opposite
+    weights offset each other.
     """
     share_by_name = {
         strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies
     }
     paused_names: set[str] = set()
-    if books is not None and not books.fault:
+    if books is not None and share_by_name.keys() == books.by_name.keys():
         share_by_name = target_capital_shares(split, books.by_name)
         paused_names = {
             book.name for book in books.strategy_books if book.state.health is StrategyHealth.PAUSED

@@ -65,7 +65,8 @@ def books(*paused_names: str, fault: str = "") -> StrategyBooks:
         pytest.param(books("short"), {"ETH": Fraction(1), "BTC": Fraction(0)}, id="one paused, at a floor of zero"),
         pytest.param(books("long", "short"), {"ETH": Fraction(0), "BTC": Fraction(0)}, id="both paused"),
         pytest.param(None, {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}, id="no books"),
-        pytest.param(books("short", fault="unknown"), {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}, id="books unknown"),
+        pytest.param(books("short", fault="a difference"), {"ETH": Fraction(1), "BTC": Fraction(0)}, id="one paused, holdings in doubt"),
+        pytest.param(StrategyBooks((), "unknown"), {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}, id="books unknown"),
     ],
 )
 def test_market_shares_add_up_by_capital(strategy_books: StrategyBooks | None, shares: dict[str, Fraction]) -> None:
