@@ -116,8 +116,7 @@ def read_layout(table: CellTable, file_name: str) -> tuple[PriceLayout, CellTabl
     """
     first_rows, rows = table.split_rows(SAMPLE_ROWS)
     table = replace(table, rows=rows)
-    if not first_rows:
-        raise ConfigError(f"{file_name}: is empty: it has a header, but no rows", "add prices")
+    _require_rows(first_rows, file_name)
     if table.header is None:
         return _headerless_layout(len(first_rows[0]), file_name), table
     names = table.header
@@ -126,9 +125,16 @@ def read_layout(table: CellTable, file_name: str) -> tuple[PriceLayout, CellTabl
         names, field_columns = two_line_header
         header_lines = 2 if _is_index_line(first_rows[1]) else 1
         first_rows = first_rows[header_lines:]
+        _require_rows(first_rows, file_name)
         for _ in range(header_lines):
             next(rows)
     return _Header(names, first_rows, file_name, field_columns).layout(), table
+
+
+def _require_rows(first_rows: Sequence[Row], file_name: str) -> None:
+    """Raise ConfigError without a row below the header."""
+    if not first_rows:
+        raise ConfigError(f"{file_name}: is empty: it has a header, but no rows", "add prices")
 
 
 def _two_line_header(

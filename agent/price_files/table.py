@@ -212,7 +212,7 @@ def _labels(document: Any, candles: list[Any] | None) -> Iterator[str]:
 def _open_csv(text: str, path: Path, option: str) -> CellTable:
     head = io.StringIO(text, newline=None).read(_HEAD_LENGTH)
     lines = [line for line in head.split("\n") if line.strip(BLANK_CHARACTERS)]
-    separator, skipped_count = _find_separator(lines)
+    separator, skipped_count = _find_separator(lines) if lines else (",", 0)
     if skipped_count == len(lines):
         raise ConfigError(f"{option}: {path.name} is empty", FORMAT_HINT)
     csv_rows = _csv_rows(text, separator, path, option)

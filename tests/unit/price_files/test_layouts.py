@@ -348,6 +348,17 @@ def dated(*days: str) -> str:
             "a.csv", dated("2024-01-01", "2024-01-03", "2024-01-02"), "row 3: a has an unordered time", "sort the rows", id="unordered time"
         ),
         pytest.param("a.csv", dated("2024-01-01", "2024-01-01"), "row 2: a has a repeated time", "without duplicates", id="repeated time"),
+        pytest.param("a.csv", "time,close\n", "is empty: it has a header", "add prices", id="header alone"),
+        pytest.param(
+            "a.csv",
+            "Price,Close,Close\nTicker,BTC-USD,ETH-USD\nDate,,\n",
+            "is empty: it has a header",
+            "add prices",
+            id="header in three lines alone",
+        ),
+        pytest.param("a.csv", "Date,Close\nDate,BTC-USD\nDate,\n", "is empty: it has a header", "add prices", id="header of a date alone"),
+        pytest.param("a.csv", ",\n", "is empty", "give a header", id="blank cells alone"),
+        pytest.param("a.csv", '"",""\n"",""\n', "is empty", "give a header", id="blank quotes alone"),
     ],
 )
 def test_two_readings_or_none__are_refused_with_the_change(
