@@ -26,7 +26,7 @@ from agent.model import (
 )
 from agent.planning.cost_reasons import cost_reason
 from agent.planning.gas import with_payment_legs
-from agent.planning.problem import MAX_RATE, PoolEdge, PoolGraph, Problem
+from agent.planning.problem import OVERPAYING_REASON, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import UNNAMED_FRACTION, PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
 from agent.planning.solver.charges import bound_with_charges
@@ -157,11 +157,7 @@ def skipped_items(
         for pool, reason in fixed_point.dropped_pools.items()
     ]
     skips += [
-        SkippedItem(
-            f"pool {pool}",
-            f"pays over {MAX_RATE:g} times the reference price: one of the two is wrong",
-        )
-        for pool in graph.overpaying_pools
+        SkippedItem(f"pool {pool}", OVERPAYING_REASON) for pool, _, _ in graph.overpaying_directions
     ]
     skips += _fee_waits(step.portfolio, problem, draft.legs)
     if fixed_point.turnover_binds and (

@@ -438,6 +438,7 @@ MAX_RATE = 1.25
 """Value out per value in above which a pool is not traded, because the pool or the reference is
 broken.
 """
+OVERPAYING_REASON = f"pays over {MAX_RATE:g} times the reference price: one of the two is wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,8 +471,7 @@ class PoolGraph:
     `counted_after_charges` are the same curves less what any use of them costs: its least gas, its
     data fee, and what it loses to rounding to whole base units; `base_gas` is the least gas of a
     plan beside its swaps. `directions_below_floor` are directions (pool, source, target) whose
-    first unit pays less than the floor, or nothing; `overpaying_pools` are pools that pay
-    implausibly much.
+    first unit pays less than the floor, or nothing; `overpaying_directions` pay implausibly much.
     """
 
     problem: Problem
@@ -486,7 +486,7 @@ class PoolGraph:
     base_gas: float
     leg_data_fee: float
     directions_below_floor: tuple[tuple[str, int, int], ...]
-    overpaying_pools: tuple[str, ...]
+    overpaying_directions: tuple[tuple[str, int, int], ...]
 
     def rows(
         self, dropped_pools: Iterable[str] = (), banned_directions: Collection[tuple[str, int]] = ()
@@ -526,7 +526,7 @@ def build_pool_graph(
     """
     pool_edges = []
     directions_below_floor = []
-    overpaying_pools = []
+    overpaying_directions = []
     largest_value = max(problem.total, Fraction(scale))
     for pool in problem.pools.values():
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
@@ -547,7 +547,7 @@ def build_pool_graph(
             if curves is None:
                 directions_below_floor.append((pool.address, *edge_indices))
             elif curves.real_curve.best_rate > MAX_RATE:
-                overpaying_pools.append(pool.address)
+                overpaying_directions.append((pool.address, *edge_indices))
             else:
                 pool_edges.append(PoolEdge(pool.address, *edge_indices, curves))
     pays_above_reference = any(
@@ -600,7 +600,7 @@ def build_pool_graph(
         least_base_gas_units(router) * gas_unit_value,
         leg_data_fee,
         tuple(directions_below_floor),
-        tuple(overpaying_pools),
+        tuple(overpaying_directions),
     )
 
 

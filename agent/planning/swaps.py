@@ -29,6 +29,7 @@ from agent.model import (
 from agent.planning.plan_builder import assemble_plan, rounded_gap
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import (
+    OVERPAYING_REASON,
     Problem,
     TokenNode,
     build_pool_graph,
@@ -135,7 +136,8 @@ def quote(
 ) -> Quote:
     """Quote `amount_in_raw`: with `pool` the exact output of that pool, else the best split.
 
-    Only limits.pool_min_value applies. Raises ConfigError for unknown tokens or pool,
+    Only limits.pool_min_value applies, and pools that pay over MAX_RATE times the reference price are
+    left out. Raises ConfigError for unknown tokens or pool,
     KnownTicksExceeded if the ticks that were read do not reach far enough, Refused if no route
     exists or the pools cannot take the amount.
     """
@@ -242,8 +244,12 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
         )
 
     barred_pools = {
-        pool: "pays less than the floor set by the reference price"
-        for pool, edge_source, edge_target in graph.directions_below_floor
+        pool: why
+        for directions, why in (
+            (graph.directions_below_floor, "pays less than the floor set by the reference price"),
+            (graph.overpaying_directions, OVERPAYING_REASON),
+        )
+        for pool, edge_source, edge_target in directions
         if edge_source == source or edge_target == target
     }
     first_bound = None
@@ -320,7 +326,7 @@ def _require_all_sold(
     if barred_pools:
         reasons_text = "; ".join(f"pool {pool} {why}" for pool, why in barred_pools.items())
         raise Refused(
-            f"only {sold_text} of {amount_text} {token.label} can be sold above the floors: {reasons_text}",
+            f"only {sold_text} of {amount_text} {token.label} can be sold near the reference price: {reasons_text}",
             (
                 Verdict(
                     "fair_floor",

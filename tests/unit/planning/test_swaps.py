@@ -130,6 +130,8 @@ def test_swap_of_a_wei_of_the_reserve_is_refused() -> None:
 
 
 SKEWED = v3_pool(WETH, USDC, 1_960, DEEP)
+OVERPAYING = v3_pool(WETH, USDC, 2_600, DEEP)
+OVERPAYING_WORDS = (OVERPAYING.address, "over 1.25 times the reference price")
 
 
 def test_swap_avoids_a_skewed_pool_and_keeps_its_floor() -> None:
@@ -140,6 +142,13 @@ def test_swap_avoids_a_skewed_pool_and_keeps_its_floor() -> None:
     assert [leg.pool for leg in plan.legs] == [fair.address]
     assert plan.legs[0].min_out_raw >= fair_floor(10 * ETHER, WETH_PRICE, Fraction(1), 10_000, 100, 30)
     assert f"pool {SKEWED.address}" in {item.subject for item in plan.skipped}
+
+
+def test_swap_names_a_pool_that_pays_too_much() -> None:
+    plan = sell_weth(step_with_pools(OVERPAYING, v3_pool(WETH, USDC, 2_000, DEEP, 10_000)), 10 * ETHER)
+
+    assert OVERPAYING.address not in {leg.pool for leg in plan.legs}
+    assert any(mentions(f"{item.subject} {item.why}", *OVERPAYING_WORDS) for item in plan.skipped)
 
 
 def test_small_swap_is_not_dropped_for_its_gas() -> None:
@@ -168,6 +177,8 @@ def step_without_link_pool() -> StepInput:
             plan_swap, step_with_pools(SKEWED), USDC, 10 * ETHER, "fair_floor", (SKEWED.address, "floor set by the reference price"),
             id="below the floor of a skewed pool",
         ),
+        pytest.param(plan_swap, step_with_pools(OVERPAYING), USDC, ETHER, "fair_floor", OVERPAYING_WORDS, id="pool that pays too much"),
+        pytest.param(quote, step_with_pools(OVERPAYING), USDC, ETHER, "fair_floor", OVERPAYING_WORDS, id="quote of such a pool"),
         pytest.param(plan_swap, quarantined(WETH), USDC, ETHER, "token_screen", ("WETH", "takes a fee of 1 %"), id="sold in quarantine"),
         pytest.param(plan_swap, quarantined(USDC), USDC, ETHER, "token_screen", ("USDC", "takes a fee of 1 %"), id="bought in quarantine"),
         pytest.param(
