@@ -36,7 +36,7 @@ from agent.planning.pool_curves import (
 )
 from agent.policy import native_coin
 from agent.policy.minimum import LEG_BYTES
-from agent.reference import PriceRange, ReferencePrices, price_ranges, reference_prices
+from agent.reference import PriceRange, ReferencePrices, price_ranges
 from agent.reference.floors import UNBOUNDED_BPS, impact_bound_bps, least_rate
 from agent.units import BPS, Price, Value
 
@@ -199,12 +199,14 @@ def build_problem(step: StepInput, references: ReferencePrices) -> Problem:
     hub_nodes, excluded_hubs = _hub_nodes(step, references)
     gas_unit_value, excluded_gas = _gas_unit_value(step, references)
     exclusions = (*excluded_hubs, *excluded_gas)
-    return problem_for_tokens(step, (*asset_nodes, *hub_nodes), gas_unit_value, exclusions)
+    nodes = (*asset_nodes, *hub_nodes)
+    return problem_for_tokens(step, nodes, references, gas_unit_value, exclusions)
 
 
 def problem_for_tokens(
     step: StepInput,
     nodes: tuple[TokenNode, ...],
+    references: ReferencePrices,
     gas_unit_value: Value,
     exclusions: Sequence[SkippedItem],
 ) -> Problem:
@@ -223,8 +225,8 @@ def problem_for_tokens(
         wrapped_native=wrapped_native_of(step),
         gas_inputs=_gas_inputs(step),
         data_fee=step.snapshot.data_fee,
-        wei_value=_wei_value(step, gas_unit_value),
-        price_ranges=price_ranges(step),
+        wei_value=_wei_value(step, references, gas_unit_value),
+        price_ranges=price_ranges(step, references),
     )
 
 
@@ -400,13 +402,13 @@ def _unusable_reason(step: StepInput, pool: Pool, price_by_token: Mapping[str, P
     return ""
 
 
-def _wei_value(step: StepInput, gas_unit_value: Value) -> Value:
+def _wei_value(step: StepInput, references: ReferencePrices, gas_unit_value: Value) -> Value:
     """Return the value of a wei: that of gas by its price or, where gas is free, that of the
     reference.
     """
     if wei_per_gas := step.snapshot.current_gas_price_wei:
         return gas_unit_value / wei_per_gas
-    native_reference = reference_prices(step).reference_by_token.get(step.portfolio.wrapped_native)
+    native_reference = references.reference_by_token.get(step.portfolio.wrapped_native)
     return Fraction(0) if native_reference is None else native_reference.price
 
 

@@ -419,8 +419,9 @@ def _quote_problem(
     gas_unit_value = step.snapshot.current_gas_price_wei * prices.get(
         portfolio.wrapped_native, Fraction(0)
     )
+    references = reference_prices(step)
     limits = replace(step.limits, price_impact_bps=None, plan_cost_bps=None)
-    return problem_for_tokens(replace(step, limits=limits), nodes, gas_unit_value, ())
+    return problem_for_tokens(replace(step, limits=limits), nodes, references, gas_unit_value, ())
 
 
 def _find_pool(snapshot: Snapshot, pool_address: str, token_in: str, token_out: str) -> Pool:

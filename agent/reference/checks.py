@@ -177,9 +177,12 @@ PriceRange = tuple[Price, Price]
 """Lowest and highest price of a token."""
 
 
-def price_ranges(step: StepInput) -> dict[str, PriceRange]:
+def price_ranges(
+    step: StepInput, references: ReferencePrices | None = None
+) -> dict[str, PriceRange]:
     """Return the lowest and highest price of each token: of its reference price, and of each
     configured source and short mean that agree with it within limits.oracle_deviation (T29).
+    `references` replace the step's own.
 
     A feed may lag behind the market by its published threshold, a TWAP by its window; a short mean
     follows a move that both have missed. What the wallet sells is worth the highest price, what it
@@ -190,7 +193,7 @@ def price_ranges(step: StepInput) -> dict[str, PriceRange]:
     limit_bps = step.limits.oracle_deviation_bps
     range_by_token = dict[str, PriceRange]()
     inputs = price_inputs(step)
-    reference_price_by_token = prices_from(inputs).price_by_token
+    reference_price_by_token = (references or prices_from(inputs)).price_by_token
     prices_by_source: list[dict[str, Price]] = []
     if step.reference.uses_worse_source and limit_bps is not None:
         prices_by_source = [

@@ -18,7 +18,7 @@ from agent.reference import deviation_loss, disagreement_loss, price_ranges, ref
 from agent.reference.floors import fair_floor
 from agent.units import BPS, NATIVE
 from agent.venues.composer import leg_floors
-from tests.support.builders import raw, step_input, v3_pool, with_limits
+from tests.support.builders import raw, step_input, v3_pool, with_limits, with_snapshot
 from tests.support.decisions.plan_costs import exit_plan
 from tests.support.plans import Swap, evidence, plan_of, verdict
 from tests.support.tokens import USDC, WETH
@@ -102,6 +102,20 @@ def test_planner_guard_and_signer__require_the_better_price() -> None:
     floors, missed = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
     assert verdict("fair_floor", step, floors).passed
     assert not verdict("fair_floor", step, missed).passed
+
+
+@pytest.mark.parametrize("dollars_then", [1_600, 2_010, 2_400])
+def test_problem_with_other_references_has_their_prices_alone(dollars_then: int) -> None:
+    """The prices of a simulated step are those at its start, whatever its pools say by then; gas is free."""
+    references = reference_prices(step_input(values={"WETH": 60_000, "USDC": 40_000}, prices={"WETH": dollars_then}))
+    price_then = references.price_by_token[WETH.address]
+    step = priced_step()
+    step = with_snapshot(step, priority_fee_wei=0, head=replace(step.snapshot.head, base_fee_wei=0))
+    problem = build_problem(step, references)
+    low, high = problem.price_ranges[WETH.address]
+    assert low <= price_then <= high
+    assert problem.price_ranges == price_ranges(step, references)
+    assert problem.wei_value == price_then
 
 
 def test_a_purchase_requires_what_the_lower_price_gives() -> None:
