@@ -389,18 +389,24 @@ def depegged_tokens(
 ) -> tuple[str, ...]:
     """Return the addresses of depegged tokens. `among_tokens` restricts the tokens.
 
-    If a price is unknown, previously depegged tokens remain depegged.
+    A token whose price is unknown remains depegged if it was.
     """
     limit_bps = step.limits.depeg_bps
     if limit_bps is None:
         return ()
-    try:
-        pegs = dollar_pegs(step, references, limit_bps, among_tokens)
-        return tuple(peg.token.address for peg in pegs if peg.is_depegged)
-    except PegUnknown:
-        asset_tokens = {asset.token.address for asset in step.portfolio.assets}
-        asset_tokens &= asset_tokens if among_tokens is None else {*among_tokens}
-        return tuple(token for token in step.history.depegged_tokens if token in asset_tokens)
+    depegged = []
+    for asset in step.portfolio.assets:
+        token = asset.token.address
+        if among_tokens is not None and token not in among_tokens:
+            continue
+        try:
+            pegs = [*dollar_pegs(step, references, limit_bps, {token})]
+            is_depegged = any(peg.is_depegged for peg in pegs)
+        except PegUnknown:
+            is_depegged = token in step.history.depegged_tokens
+        if is_depegged:
+            depegged.append(token)
+    return tuple(depegged)
 
 
 def depeg_fault(

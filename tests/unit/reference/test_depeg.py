@@ -133,6 +133,14 @@ def test_of_those_who_left_only_the_tokens_asked_for_are_named() -> None:
     assert depegged_tokens(unknown, reference_prices(unknown), {DAI.address}) == (DAI.address,)
 
 
+@pytest.mark.parametrize(("cents", "was_off", "is_off"), [(97, False, True), (100, True, False), (100, False, False)])
+def test_peg_of_another_dollar_whose_price_is_unknown_hides_none(cents: int, was_off: bool, is_off: bool) -> None:
+    past = history(depegged_tokens=(USDC.address,) if was_off else ())
+    step = step_input({"WETH": 4_000, "DAI": 3_000, "USDC": 3_000}, past=past, kinds=[PriceSource.FEED])
+    unknown = without_feed(with_feed(step, "USDC", answer=cents * CENT), "DAI")
+    assert off(unknown) == ((USDC.address,) if is_off else ())
+
+
 def test_price_fault__lost_peg__is_named() -> None:
     step = at(90)
     assert mentions(price_fault(step, reference_prices(step), {USDC.address}), "USDC has lost its peg")
