@@ -424,7 +424,10 @@ def _bounds_reason(
     why = "; ".join(reasons) or "the usable pools accept no more"
     if problem.plan_cost_bps is None or full_pools or weighs_risk:
         return _OffTargetReason(why)
-    fees_pips = [problem.pools[edge.pool_address].fee_pips for edge in useful_edges]
+    fees_pips = [
+        problem.pools[edge.pool_address].fee_for(problem.nodes[edge.token_in_index].address)
+        for edge in useful_edges
+    ]
     # If the fee is lower, the cost comes from pools off the reference.
     if all(fee_pips * BPS >= problem.plan_cost_bps * PIPS for fee_pips in fees_pips):
         return _OffTargetReason(why, PLAN_COST_LIMIT)

@@ -54,7 +54,7 @@ from agent.planning.solver.utility import (
     without_max_weights,
 )
 from agent.planning.swaps import Quote, plan_swap, quote
-from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
+from agent.policy.minimum import APPROVAL_GAS, LEG_GAS, lowest_fee_pips
 from agent.policy.risk import tracking_cost
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, PIPS, Value
@@ -810,15 +810,7 @@ def _is_too_costly(problem: Problem, tokens_off_target: Sequence[str], drift_val
     if problem.plan_cost_bps is None:
         return False
     lowest_fees_pips = [
-        min(
-            (
-                pool.fee_pips
-                for pool in problem.pools.values()
-                if token in (pool.token0, pool.token1)
-            ),
-            default=0,
-        )
-        for token in tokens_off_target
+        lowest_fee_pips(problem.pools.values(), token) or 0 for token in tokens_off_target
     ]
     cost_left_for_gas = drift_value * (
         Fraction(problem.plan_cost_bps, BPS) - Fraction(max(lowest_fees_pips), PIPS)

@@ -9,7 +9,7 @@ of a driftless Brownian motion.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -371,7 +371,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         if asset.token.address != numeraire
     )
     fees_pips = [
-        _lowest_fee_pips(snapshot.pools, asset.token.address)
+        lowest_fee_pips(snapshot.pools, asset.token.address)
         for asset in step.effective_assets
         if asset.token.address != numeraire and asset.target_bps
     ]
@@ -479,9 +479,16 @@ def _corrections_per_year(asset: AssetThreshold) -> Fraction:
     return Fraction(0)
 
 
-def _lowest_fee_pips(pools: Sequence[Pool], token: str) -> int | None:
+def lowest_fee_pips(pools: Iterable[Pool], token: str) -> int | None:
+    """Return the lowest fee of a swap in a pool of the token; None without a pool."""
     return min(
-        (pool.fee_pips for pool in pools if token in (pool.token0, pool.token1)), default=None
+        (
+            pool.fee_for(token_in)
+            for pool in pools
+            for token_in in (pool.token0, pool.token1)
+            if token in (pool.token0, pool.token1)
+        ),
+        default=None,
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.uniswap_v4 import DIRECTION_BITS, V4Pool
 from agent.app.documents.status import current_minimum_total, minimum_totals_of_config
 from agent.config.load import parse_config
 from agent.config.networks import NETWORKS
@@ -22,14 +24,16 @@ from agent.policy.minimum import (
     MinimumTotalInputs,
     compute_minimum_total,
     format_minimum_total,
+    lowest_fee_pips,
     minimum_total_inputs,
     suggested_settings,
 )
 from agent.reference import reference_prices
-from tests.support.builders import step_input, with_history, with_limits, with_snapshot
+from tests.support.builders import address, step_input, v3_pool, with_history, with_limits, with_snapshot
 from tests.support.configs.samples import config_text
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
 USD = 10**6
 HAND = MinimumTotalInputs(
@@ -114,6 +118,15 @@ def test_min_trade_decides_without_gas() -> None:
     minimum = compute_minimum_total(replace(HAND, gas_price_wei=0))
     assert minimum.total == 334
     assert "min_trade" in minimum.binding_limit
+
+
+@pytest.mark.parametrize(("pips_of_token0", "pips_of_token1", "lowest"), [(0, 0, 3_000), (1_000, 0, 3_000), (1_000, 500, 3_499)])
+def test_lowest_fee_has_the_protocol_s_share(pips_of_token0: int, pips_of_token1: int, lowest: int) -> None:
+    pool = v3_pool(WETH, USDC, 2_000, fee_pips=3_000)
+    v3_fields = {field.name: getattr(pool, field.name) for field in fields(V3Pool)}
+    v4_pool = V4Pool(**v3_fields, manager=address("manager"), protocol_fee=pips_of_token0 | pips_of_token1 << DIRECTION_BITS)
+    assert lowest_fee_pips([v4_pool], WETH.address) == lowest
+    assert lowest_fee_pips([v4_pool], address("another token")) is None
 
 
 def test_fee_above_plan_cost_has_no_minimum_total() -> None:

@@ -35,11 +35,11 @@ from agent.model import (
     Policy,
     Portfolio,
     PurchaseKind,
-    Snapshot,
     StepInput,
     Threshold,
 )
 from agent.policy.drift import band, drifts_from_balances, investable_total, rebalance_goal
+from agent.policy.minimum import lowest_fee_pips
 from agent.policy.one_sided import restrict_to_side
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
@@ -514,7 +514,8 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     saved_fees = (
         sum(
             (
-                netted_token.crossed_value * _lowest_fee_pips(step.snapshot, netted_token.token)
+                netted_token.crossed_value
+                * (lowest_fee_pips(step.snapshot.pools, netted_token.token) or 0)
                 for netted_token in netted_tokens
             ),
             Fraction(0),
@@ -592,13 +593,6 @@ def _transfer_capital(
             if paid_value > 0
         ),
         note,
-    )
-
-
-def _lowest_fee_pips(snapshot: Snapshot, token: str) -> int:
-    return min(
-        (pool.fee_pips for pool in snapshot.pools if token in (pool.token0, pool.token1)),
-        default=0,
     )
 
 
