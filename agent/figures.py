@@ -146,9 +146,8 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
     if format_kind == "multiple":
         return f"{float(value):,.2f}x"
     if format_kind.startswith("coins:"):
-        return _format_decimal(
-            decimal_text(int(value), int(format_kind.removeprefix("coins:"))), "amount"
-        )
+        value = decimal_text(int(value), int(format_kind.removeprefix("coins:")))
+        format_kind = "amount"
     if format_kind == "size":
         return _format_decimal(str(value).lstrip("-"), "amount")
     if format_kind in SHARE_FORMATS:

@@ -118,7 +118,7 @@ class Problem:
         if self.data_fee is None:
             return Fraction(0)
         one_leg_wei, two_legs_wei = (
-            self.data_fee.expected_data_fee_wei(leg_count * LEG_BYTES) for leg_count in (2, 3)
+            self.data_fee.expected_data_fee_wei((leg_count + 1) * LEG_BYTES) for leg_count in (1, 2)
         )
         return (two_legs_wei - one_leg_wei) * self.wei_value
 

@@ -103,7 +103,7 @@ def uninvested_deposits(history: History) -> dict[str, int]:
 
 def turnover_allowance(step: StepInput) -> Value:
     """Return the value that is exempt from the turnover limits now, numeraire base units at present
-    prices.
+    prices; the rest of a first purchase in parts at those of its beginning.
     """
     prices = reference_prices(step).price_by_token
     if (

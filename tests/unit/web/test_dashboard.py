@@ -79,6 +79,7 @@ def served() -> Iterator[Served]:
         pytest.param("0.5", "ratio", "50.00 %", id="ratio"),
         pytest.param(None, "money", "–", id="unknown"),
         pytest.param("1500000", "coins:6", "1.5", id="coins of six decimals"),
+        pytest.param("-500000", "coins:6", "−0.5", id="less than a coin below zero"),
         pytest.param(float("nan"), "percent", "–", id="not a number"),
         pytest.param("7", "number", "7", id="number"),
         pytest.param("-0.000123", "rate+", "−0.0123 %", id="rate"),
