@@ -52,8 +52,13 @@ class RemoteSigner:
     def accounts(self) -> list[str]:
         """Return the addresses, in lower case, that the service signs for. Raises Retryable."""
         answer = self._ask("eth_accounts", [])
-        accounts = answer if isinstance(answer, list) else []
-        return [str(account).lower() for account in accounts]
+        if not isinstance(answer, list):
+            raise Retryable(
+                "the remote signer's answer to eth_accounts is not a list",
+                "check the service and its address in wallet.signer_url_env, then try again",
+                code=ErrorCode.KEY_SERVICE,
+            )
+        return [str(account).lower() for account in answer]
 
     def _ask(self, method: str, parameters: list[Any]) -> object:
         try:

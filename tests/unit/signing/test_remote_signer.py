@@ -146,4 +146,10 @@ def test_signer_that_does_not_answer_is_tried_again(error: TrimtabError) -> None
 
 def test_accounts_are_compared_without_case() -> None:
     assert signer_that_answers([ADDRESS, "0xAB"]).accounts() == [ADDRESS.lower(), "0xab"]
-    assert signer_that_answers(None).accounts() == []
+    assert signer_that_answers([]).accounts() == []
+
+
+@pytest.mark.parametrize("answer", [None, {"error": "busy"}, ADDRESS])
+def test_accounts__that_are_no_list_may_come_later(answer: object) -> None:
+    with raises_code(Retryable, "key_service", "eth_accounts is not a list"):
+        signer_that_answers(answer).accounts()
