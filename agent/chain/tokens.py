@@ -234,9 +234,9 @@ def missing_approvals(
     units).
 
     Each approval is exact. A non-zero allowance that is too small is first reset to zero, since
-    tokens like USDT refuse to change one non-zero allowance into another. Resets are first, so that
-    a batch can have all approvals that follow them. Raises Refused if an allowance is not in the
-    snapshot.
+    tokens like USDT refuse to change one non-zero allowance into another. Tokens to reset are first,
+    each with its amount next, so that a batch can have all approvals once the resets are mined.
+    Raises Refused if an allowance is not in the snapshot.
     """
     allowance_raw_by_token = {
         allowance.token: allowance.raw

@@ -307,7 +307,7 @@ def _blocked_account(
     """Return the finding if the wallet or a spender fails with every pool; None if neither does."""
     accounts = {wallet, *(tested.account for tested in tests.tested_calls if tested.account)}
     for account in sorted(accounts & controls.listed_addresses):
-        label = "the wallet" if account == wallet else "the router"
+        label = "the wallet" if account == wallet else account
         return _account_finding(tests.token, account, wallet, f"{label} is on its blocklist")
     failed_sales = [tested for tested in tests.calls_of(CallRole.WALLET) if tested.failed]
     if failed_sales and is_moved_by_a_pool and controls.wallet_outcome not in SUCCESS_OUTCOMES:

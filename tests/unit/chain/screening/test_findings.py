@@ -250,7 +250,7 @@ def test_pool_on_a_blocklist_is_named(by_wallet: TransferOutcome | None) -> None
         ),
         pytest.param([call(SPENDER, T.FAILED)], {}, ScreenSubject.SPENDER, f"{ROUTER} cannot spend it", id="router spends"),
         pytest.param([], {"listed": (WALLET,)}, ScreenSubject.WALLET, "the wallet is on its blocklist", id="wallet listed"),
-        pytest.param([PAID], {"listed": (ROUTER,)}, ScreenSubject.SPENDER, "the router is on its blocklist", id="router listed"),
+        pytest.param([PAID], {"listed": (ROUTER,)}, ScreenSubject.SPENDER, f"{ROUTER} is on its blocklist", id="router listed"),
     ],
 )
 def test_account_that_fails_with_every_pool_is_named(
