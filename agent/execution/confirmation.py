@@ -85,7 +85,12 @@ def require_exit_possible(confirmation: Confirmation, outcome: StepOutcome) -> N
     ]
     if reasons := [f"{reason}, {UNCONFIRMED_NOTE}" for reason in causes if reason]:
         raise ExitRefused("; ".join(reasons), remedy=REPLAN_REMEDY)
-    if native_coin.held_balances(step).get(exit_token, 0) < confirmation.exit_raw:
+    balance_raw = native_coin.held_balances(step).get(exit_token)
+    if balance_raw is None:
+        raise ExitRefused(
+            f"{token_label} was to be sold and its balance cannot be read", remedy=REPLAN_REMEDY
+        )
+    if balance_raw < confirmation.exit_raw:
         raise ExitRefused(
             f"{token_label} was to be sold and is no longer in the wallet", remedy=REPLAN_REMEDY
         )

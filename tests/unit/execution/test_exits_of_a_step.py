@@ -15,6 +15,7 @@ import pytest
 from agent import codec, engine, guards
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution import approvals, evaluation
+from agent.execution.confirmation import confirmation_of, require_exit_possible
 from agent.execution.cycle_outcome import unsent_phrase
 from agent.execution.resumption import new_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -25,6 +26,7 @@ from agent.model import (
     ConditionalOrder,
     Evidence,
     ExitFailures,
+    Holding,
     Intent,
     IntentKind,
     OrdersConfig,
@@ -41,7 +43,7 @@ from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
 from agent.store.accounts.budgets import BudgetStore
 from agent.units import Token
-from tests.support.builders import NOW_S, OWNER, token, v2_pool, with_history, with_limits
+from tests.support.builders import NOW_S, OWNER, token, v2_pool, with_history, with_limits, with_snapshot
 from tests.support.decisions.exits import (
     FIRED,
     LINK,
@@ -811,3 +813,26 @@ def test_disputed_token_on_the_route_does_not_delay_an_exit(worlds: Worlds) -> N
 
     assert outcome.kind is OutcomeKind.DONE
     assert world.sold == sales(LINK.address)
+
+
+@pytest.mark.parametrize(
+    ("left_raw", "reason"),
+    [(None, "its balance cannot be read"), (0, "is no longer in the wallet"), (10**30, "")],
+    ids=["unread", "gone", "still there"],
+)
+def test_confirmed_exit__needs_its_balance(left_raw: int | None, reason: str) -> None:
+    sold = outcome_of(step_with_stops("WBTC"))
+    assert sold.plan is not None
+    confirmation = confirmation_of(sold, sold.plan)
+    others = [holding for holding in sold.step_input.snapshot.holdings if holding.token != confirmation.exit_token]
+    rest = [] if left_raw is None else [Holding(confirmation.exit_token, left_raw)]
+    later = replace(
+        sold,
+        step_input=with_snapshot(sold.step_input, holdings=(*others, *rest)),
+        decision_result=replace(sold.decision_result, exit_token=""),
+    )
+    if not reason:
+        require_exit_possible(confirmation, later)
+        return
+    with pytest.raises(evaluation.ExitRefused, match=reason):
+        require_exit_possible(confirmation, later)
