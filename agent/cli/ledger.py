@@ -43,7 +43,7 @@ from agent.cli.options import (
     paper_or_live,
 )
 from agent.figures import columns, format_figure
-from agent.units import decimal_text
+from agent.units import decimal_text, pluralize
 
 GAS_LOTS_NOTE = (
     "Realised gains, unlike profit, include gas money: it shares lots with the wrapped coin, oldest"
@@ -508,10 +508,19 @@ def show_check(document: Document) -> None:
     rebuild_command = "trimtab books check --rebuild"
     if document["unbalanced"]:
         say(f"Entries that do not balance: {', '.join(document['unbalanced'])}.")
-    if document["differing"]:
+    kept_ids = [entry_id for entry_id in document["differing"] if entry_id in document["unaudited"]]
+    if rebuilt_ids := [entry_id for entry_id in document["differing"] if entry_id not in kept_ids]:
         remedy = "rewritten" if document["rebuilt"] else f"{rebuild_command} rewrites them"
+        say(f"Entries that differ from their receipts: {', '.join(rebuilt_ids)}; {remedy}.")
+    if kept_ids:
         say(
-            f"Entries that differ from their receipts: {', '.join(document['differing'])}; {remedy}."
+            f"Entries whose amounts differ from their receipts: {', '.join(kept_ids)}; this version"
+            " cannot read their steps, so they are kept: check with the version that wrote them."
+        )
+    if unaudited_count := len(document["unaudited"]):
+        say(
+            f"Of {pluralize(unaudited_count, 'transaction')}, whose steps this version cannot read, only"
+            " the amounts are compared."
         )
     for difference in document["misstated"]:
         remedy = "recomputed" if document["rebuilt"] else f"{rebuild_command} recomputes them"

@@ -50,16 +50,39 @@ from agent.units import NATIVE, PIPS
 
 @dataclass(frozen=True, slots=True)
 class AuditedEntry:
-    """A transaction's recorded entry, and the entry derived from its receipt and step."""
+    """A transaction's recorded entry, and the entry derived from its receipt and step. Without a
+    readable step its prices are unknown: only what the wallet paid and got is compared.
+    """
 
     intent: Intent
     recorded_entry: Entry | None
     derived_entry: Entry
+    is_step_readable: bool = True
 
     @property
     def differs(self) -> bool:
         """True if the recorded entry differs from the derived one."""
-        return self.recorded_entry is not None and self.recorded_entry != self.derived_entry
+        if self.recorded_entry is None:
+            return False
+        if self.is_step_readable:
+            return self.recorded_entry != self.derived_entry
+        return _wallet_raw(self.recorded_entry) != _wallet_raw(self.derived_entry)
+
+    @property
+    def sound_entry(self) -> Entry:
+        """The derived entry, or the recorded one without a readable step."""
+        if self.is_step_readable or self.recorded_entry is None:
+            return self.derived_entry
+        return self.recorded_entry
+
+
+def _wallet_raw(entry: Entry) -> dict[str, int]:
+    """Return the base units by token that an entry moves into the wallet."""
+    return {
+        token: raw
+        for (account, token), raw in entries.account_balances([entry]).items()
+        if account == entries.WALLET
+    }
 
 
 def update_ledger(
@@ -154,7 +177,7 @@ def audit_entries(store: Store, current_step: StepInput) -> tuple[AuditedEntry, 
 
     def derived_principal(position: str) -> dict[str, int]:
         balance_by_account = entries.account_balances(
-            [*opening_entries, *(entry.derived_entry for entry in audited_entries)]
+            [*opening_entries, *(entry.sound_entry for entry in audited_entries)]
         )
         return {
             token: raw
@@ -166,7 +189,12 @@ def audit_entries(store: Store, current_step: StepInput) -> tuple[AuditedEntry, 
         ledger_tokens = store.ledger.counted_tokens(intent.id)
         derived_entry = derive_entry(store, intent, current_step, ledger_tokens, derived_principal)
         audited_entries.append(
-            AuditedEntry(intent, recorded_entry_by_id.get(intent.id), derived_entry)
+            AuditedEntry(
+                intent,
+                recorded_entry_by_id.get(intent.id),
+                derived_entry,
+                originating_step(store.steps, intent) is not None,
+            )
         )
     return tuple(audited_entries)
 

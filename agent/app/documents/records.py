@@ -384,14 +384,17 @@ class LedgerChainDocument(TypedDict):
 
 class LedgerCheckDocument(TypedDict):
     """Check of a ledger: ids of entries that do not balance, ids of transactions whose entries differ
-    from their receipts, and stored sums that are not those of the entries (`misstated`). After a
-    rebuild `unbalanced`, `missing_lots` and `sound` are those of the rewritten ledger.
+    from their receipts, and stored sums that are not those of the entries (`misstated`). `unaudited`
+    are transactions whose step this version cannot read: only the wallet's amounts of their entries
+    are compared, and no rebuild changes these entries. After a rebuild `unbalanced`, `missing_lots`
+    and `sound` are those of the rewritten ledger.
     """
 
     book: BookDocument | None
     entries: int
     unbalanced: list[str]
     differing: list[str]
+    unaudited: list[str]
     misstated: list[str]
     rebuilt: bool
     missing_lots: dict[str, Raw]

@@ -384,8 +384,8 @@ def _profit_document(
 
 def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocument:
     """Check that every entry balances and matches its transaction, and that the sums match the
-    entries; with `rebuild` rewrite differing entries and all sums, and return whether the rewritten
-    ledger is sound.
+    entries; with `rebuild` rewrite all sums and the differing entries whose steps are readable, and
+    return whether the rewritten ledger is sound.
     """
     with open_ledger_data(config) as stored_ledger:
         ledger = stored_ledger
@@ -395,14 +395,15 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
         differing_entries = [
             audited_entry for audited_entry in audited_entries if audited_entry.differs
         ]
+        rebuilt_entries = [
+            (audited_entry.intent, audited_entry.derived_entry)
+            for audited_entry in differing_entries
+            if audited_entry.is_step_readable
+        ]
+        is_rebuildable = len(rebuilt_entries) == len(differing_entries)
         misstatements = store_ledger.find_misstatements()
         if rebuild:
-            store_ledger.replace_entries(
-                [
-                    (audited_entry.intent, audited_entry.derived_entry)
-                    for audited_entry in differing_entries
-                ]
-            )
+            store_ledger.replace_entries(rebuilt_entries)
             store_ledger.rebuild_sums()
             ledger = replace(ledger, entries=store_ledger.entries(), lot_runs={})
         unbalanced_ids = [entry.id for entry in ledger.entries if unbalanced_tokens(entry)]
@@ -413,12 +414,19 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
             "entries": len(ledger.entries),
             "unbalanced": unbalanced_ids,
             "differing": [audited_entry.intent.id for audited_entry in differing_entries],
+            "unaudited": [
+                audited_entry.intent.id
+                for audited_entry in audited_entries
+                if not audited_entry.is_step_readable
+            ],
             "misstated": list(misstatements),
-            "rebuilt": rebuild and bool(differing_entries or misstatements),
+            "rebuilt": rebuild and bool(rebuilt_entries or misstatements),
             "missing_lots": {
                 ledger.token_names.label(token): str(raw) for token, raw in unmatched_raw.items()
             },
-            "sound": not unbalanced_ids and (rebuild or not (differing_entries or misstatements)),
+            "sound": not unbalanced_ids
+            and is_rebuildable
+            and (rebuild or not (differing_entries or misstatements)),
         }
 
 
