@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -295,14 +295,17 @@ class RunEventHandler:
             self.log.warning("report failed", why=error.message)
 
     def report_controls(self, _: StepOutcome | TrimtabError | None = None) -> None:
-        """Log each change of a control, queue alerts, and keep lines for the screen; of many only
-        the first.
+        """Queue alerts about each change of a control, log it, and keep lines for the screen; of
+        many only the first. If the store fails, the next call reports them.
         """
         store = self.agent.context.store
         now_s = self.agent.context.clock.now_s()
         control_events = store.controls.events(after=self.control_log_end)
         if not control_events:
             return
+        alerts = control_alerts(control_events)
+        if self.alert_notifier is not None and alerts:
+            self.alert_notifier.process_cycle_alerts(alerts, frozenset(), now_s)
         self.control_log_end = control_events[-1].sequence_number
         for control_event in control_events[:MAX_CONTROL_LINES]:
             log_event = (
@@ -318,9 +321,6 @@ class RunEventHandler:
                 self.control_notes += (control_note(control_event),)
         if (unshown_count := len(control_events) - MAX_CONTROL_LINES) > 0:
             self.log.warning("controls", more=unshown_count)
-        alerts = control_alerts(control_events)
-        if self.alert_notifier is not None and alerts:
-            self.alert_notifier.process_cycle_alerts(alerts, frozenset(), now_s)
 
     def _take_up_targets(self, _: StepOutcome | TrimtabError) -> None:
         """Open the targets of an edited [alerts]. Those before keep what is queued for them, also
@@ -343,12 +343,12 @@ class RunEventHandler:
                 )
                 self.log.error("alert targets not taken up", **error_fields(error))
             return
-        self._last_alerts = alerts_table
-        self._targets_fault = ""
         if former_notifier is not None:
             former_notifier.close()
         if self.alert_notifier is not None:
             self.alert_notifier.enqueue_undelivered()
+        self._last_alerts = alerts_table
+        self._targets_fault = ""
 
     def _alert(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         """Queue the cycle's alerts for delivery, without waiting."""
@@ -374,6 +374,7 @@ class RunEventHandler:
                 alert_notifier.queue_unrecorded(alert, now_s)
                 self.is_fault_alert_queued = True
             raise
+        self._queue_digest(alert_notifier, now_s)
 
     def _fault_text(self, now_s: int) -> str:
         """Return for how long cycles have failed as text if that is too long; else empty."""
@@ -404,22 +405,29 @@ class RunEventHandler:
                 context.store, None if newest_input is None else newest_input.snapshot, now_s
             ),
         )
-        alerts = [*alerting.cycle_alerts(outcome_or_error, run_facts), *self._due_digest(now_s)]
-        for alert_state in alert_notifier.process_cycle_alerts(
-            alerts,
-            alerting.covered_kinds(outcome_or_error),
-            now_s,
-        ):
+        alerts = alerting.cycle_alerts(outcome_or_error, run_facts)
+        judged_kinds = alerting.covered_kinds(outcome_or_error)
+        self._process_alerts(alert_notifier, alerts, judged_kinds, now_s)
+
+    def _process_alerts(
+        self,
+        alert_notifier: AlertNotifier,
+        alerts: Iterable[Alert],
+        judged_kinds: frozenset[AlertKind],
+        now_s: int,
+    ) -> None:
+        for alert_state in alert_notifier.process_cycle_alerts(alerts, judged_kinds, now_s):
             self.log.info("alert", about=alert_state.kind.value, text=alert_state.text)
 
-    def _due_digest(self, now_s: int) -> Iterator[Alert]:
-        """Yield the digest that is due and not sent yet."""
+    def _queue_digest(self, alert_notifier: AlertNotifier, now_s: int) -> None:
+        """Queue the digest that is due and not sent yet; if the store fails, the next cycle does."""
         context = self.agent.context
         period_kind = context.config.alerts.digest
         if period_kind is None or (due_key := digest_key(period_kind, now_s)) == self.digest_key:
             return
         if due_key not in {alert_state.key for alert_state in context.store.alerts.states()}:
-            yield from digest_alert(context.loaded_config, period_kind, now_s)
+            alerts = [*digest_alert(context.loaded_config, period_kind, now_s)]
+            self._process_alerts(alert_notifier, alerts, frozenset(), now_s)
         self.digest_key = due_key
 
     def on_error(self, error: TrimtabError) -> None:

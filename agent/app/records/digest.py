@@ -8,7 +8,7 @@ from agent.accounting.export import format_utc
 from agent.accounting.performance import calendar_periods
 from agent.app.records.ledger import pnl
 from agent.config.loaded import LoadedConfig
-from agent.errors import TrimtabError
+from agent.errors import PassingFault, TrimtabError
 from agent.figures import format_figure
 from agent.model import Alert, AlertKind
 from agent.observe.notify import sanitize_text
@@ -21,7 +21,7 @@ def digest_key(period_kind: str, now_s: int) -> str:
 
 def digest_alert(loaded_config: LoadedConfig, period_kind: str, now_s: int) -> Iterator[Alert]:
     """Yield the alert with the figures of the "day" or "week", in UTC, that ended before `now_s`,
-    Unix seconds; nothing if the ledger has no two valuations in it.
+    Unix seconds; nothing if the ledger has no two valuations in it. Raises PassingFault.
     """
     ((period_start_s, _),) = calendar_periods(period_kind, now_s, now_s)
     ((ended_period_start_s, _),) = calendar_periods(
@@ -29,6 +29,8 @@ def digest_alert(loaded_config: LoadedConfig, period_kind: str, now_s: int) -> I
     )
     try:
         profit_document = pnl(loaded_config, period_kind, period_count=2)
+    except PassingFault:
+        raise
     except TrimtabError:
         return  # an empty ledger; a broken one ends the cycle by itself
     for period in profit_document["periods"]:

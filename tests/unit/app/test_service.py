@@ -51,6 +51,8 @@ class FakeNotifier:
     sent_at_once: list[Alert] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     error: TrimtabError | None = None
+    faults: list[str] = field(default_factory=list)
+    """Calls that fail, each once."""
 
     def process_cycle_alerts(self, alerts: Sequence[Alert], _kinds: object, _now_s: int, is_last: bool = False) -> tuple[()]:
         if self.error is not None:
@@ -65,10 +67,16 @@ class FakeNotifier:
         self.sent_at_once.append(alert)
 
     def enqueue_undelivered(self) -> None:
-        self.calls.append("enqueue")
+        self._call("enqueue")
 
     def close(self) -> None:
-        self.calls.append("close")
+        self._call("close")
+
+    def _call(self, name: str) -> None:
+        if name in self.faults:
+            self.faults.remove(name)
+            raise FULL_DISK
+        self.calls.append(name)
 
 
 class FakeHeartbeat:
@@ -250,6 +258,42 @@ def test_controls__are_each_reported_once(world: World) -> None:
     assert len(world.texts(AlertKind.CONTROL)) == len(control_alerts(world.store.controls.events()))
 
 
+@pytest.mark.parametrize("failed_cycles", [1, 2, 3])
+def test_controls__a_failing_store_loses_no_alert(world: World, failed_cycles: int) -> None:
+    for number in range(3):
+        world.store.controls.record_done(control(number))
+    world.notifier.error = FULL_DISK
+    for _ in range(failed_cycles):
+        world.cycle(CALM)
+    world.notifier.error = None
+    world.cycle(CALM)
+    assert len(world.texts(AlertKind.CONTROL)) == len(control_alerts(world.store.controls.events())) == 3
+    assert world.log.events.count("control") == 3
+    assert len(world.handler.pop_screen_notes()) == 3
+
+
+@pytest.mark.parametrize("failing", ["alerts", "ledger"])
+def test_digest__a_failing_store_loses_none(world: World, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    errors = {"alerts": FULL_DISK} if failing == "alerts" else {"ledger": FULL_DISK}
+
+    def digest(_config: object, _period: str, now_s: int) -> Iterator[Alert]:
+        if "ledger" in errors:
+            raise errors["ledger"]
+        yield Alert(AlertKind.DIGEST, run_service.digest_key("day", now_s), "a day")
+
+    monkeypatch.setattr(run_service, "digest_alert", digest)
+    world.config.alerts.digest = "day"
+    world.notifier.error = errors.get("alerts")
+    world.switch.pause("owner", START_S)
+    world.cycle(CALM)
+    assert len(world.texts(AlertKind.PAUSED)) == int(failing == "ledger"), "the digest keeps no other alert back"
+    world.notifier.error = None
+    errors.clear()
+    for _ in range(2):
+        world.cycle(CALM)
+    assert world.texts(AlertKind.DIGEST) == ["a day"]
+
+
 def test_digest__is_asked_for_once_over_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     digests: list[int] = []
 
@@ -309,6 +353,20 @@ def test_edited_targets__that_cannot_open__leave_the_old(world: World, monkeypat
     edit_targets(world, ConfigError(".env: other users can read it"))
     world.cycle(CALM)
     assert world.log.events.count("alert targets not taken up") == 2, "another reason"
+
+
+@pytest.mark.parametrize("fault", ["close", "enqueue"])
+def test_edited_targets__a_failing_store_leaves_no_message_behind(world: World, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """What the old targets did not deliver is queued for the new ones in the next cycle."""
+    monkeypatch.setattr(run_service, "secrets_of", lambda _: [])
+    new_notifier = FakeNotifier(faults=["enqueue"] if fault == "enqueue" else [])
+    world.notifier.faults = ["close"] if fault == "close" else []
+    edit_targets(world, new_notifier)
+    for _ in range(3):
+        world.cycle(CALM)
+    assert world.handler.alert_notifier is new_notifier
+    assert new_notifier.calls[-1:] == ["enqueue"]
+    assert new_notifier.calls.count("enqueue") == 1
 
 
 @pytest.mark.parametrize("has_former_targets", [True, False])

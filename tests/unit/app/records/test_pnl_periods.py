@@ -18,6 +18,7 @@ from agent.app.documents.records import LotsDocument
 from agent.app.records import digest, ledger
 from agent.cli import ledger as commands
 from agent.cli.display.terminal import out
+from agent.errors import ConfigError, PassingFault
 from agent.model import AlertKind, Entry, EntryKind, Posting, Receipt, Valuation, ValuedHolding
 from agent.store.accounts.day_counts import CountedEvent
 from agent.units import NATIVE
@@ -96,6 +97,19 @@ def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.Monk
     for no_digest_s in (midnight - 1, midnight + 86_400):  # the day has not ended, or is not the newest that has
         assert not [*digest.digest_alert(loaded, "day", no_digest_s)]
     assert digest.digest_key("day", midnight + 86_399) == alert.key != digest.digest_key("day", midnight - 1)
+
+
+def test_a_digest_that_cannot_be_read_is_no_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ledger, "open_ledger_data", fail)
+    loaded: Any = None
+    error: Exception = PassingFault("store: it is locked", "try again")
+    with pytest.raises(PassingFault, match="locked"):
+        [*digest.digest_alert(loaded, "day", JANUARY_11_S)]
+    error = ConfigError("the ledger is empty", "run trimtab")
+    assert not [*digest.digest_alert(loaded, "day", JANUARY_11_S)]
 
 
 @pytest.mark.parametrize(("refusals", "alerts"), [(3, 0), (0, 7), (1, 2)])
