@@ -173,6 +173,8 @@ class RunEventHandler:
     redactor: Redactor = field(default_factory=Redactor)
     """That of the log."""
     cycle_began_s: float = field(default_factory=time.monotonic)
+    is_ready: bool = False
+    """Whether the service manager knows that a look was reported."""
     is_paused: bool = False
     failed_heartbeats: int = 0
     failed_heartbeats_in_row: int = 0
@@ -278,8 +280,9 @@ class RunEventHandler:
         log_event = self.log.warning if trouble_text else self.log.info
         for event_name, log_fields in log_events(self.agent, outcome_or_error, duration_s):
             log_event(event_name, **log_fields)
-        if self.recorder.report.cycles == 1:
+        if not self.is_ready:
             self.systemd_notifier.ready()
+            self.is_ready = True
         self.systemd_notifier.status(trouble_text or status_line(outcome_or_error))
         is_healthy = self.recorder.health().is_healthy and not self.recorder.defers_to_other_run
         if self.heartbeat is not None and is_healthy:

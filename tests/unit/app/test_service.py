@@ -103,6 +103,7 @@ class World:
         self.log = FakeLog()
         self.notifier = FakeNotifier()
         self.heartbeat = FakeHeartbeat()
+        self.ready_times_s: list[int] = []
         limits = SimpleNamespace(native_floor=None)
         self.config = SimpleNamespace(alerts=SimpleNamespace(low_gas=None, digest=None), limits=limits)
         self.agent: Any = SimpleNamespace(
@@ -122,7 +123,10 @@ class World:
 
     def open_handler(self, recorder: RunRecorder) -> RunEventHandler:
         surroundings: Any = SimpleNamespace(
-            beat=lambda _: None, ready=lambda: None, status=lambda _: None, stopping=lambda: self.notifier.calls.append("stopping")
+            beat=lambda _: None,
+            ready=lambda: self.ready_times_s.append(self.now_s),
+            status=lambda _: None,
+            stopping=lambda: self.notifier.calls.append("stopping"),
         )
         log: Any = self.log
         heartbeat: Any = self.heartbeat
@@ -216,6 +220,18 @@ def test_figures__cannot_be_read__the_run_is_reported_alive(world: World, monkey
         monkeypatch.setattr(run_service, "cycle_figures", lambda *_, error=error: (_ for _ in ()).throw(error))
         world.cycle(CALM, 1)
         assert world.report.written_s == world.now_s
+
+
+@pytest.mark.parametrize("failed_cycles", [0, 1, 2])
+def test_readiness__is_told_once_after_the_first_reported_look(world: World, monkeypatch: pytest.MonkeyPatch, failed_cycles: int) -> None:
+    with monkeypatch.context() as fault:
+        fault.setattr(run_service, "log_events", lambda *_: 1 // 0)
+        for _ in range(failed_cycles):
+            world.cycle(CALM, 1)
+        assert world.ready_times_s == []
+    for _ in range(2):
+        world.cycle(CALM, 1)
+    assert world.ready_times_s == [START_S + failed_cycles + 1]
 
 
 def test_heartbeat__beats_for_a_healthy_run_that_has_the_report(world: World) -> None:
