@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -10,7 +10,9 @@ import numpy as np
 
 from agent.backtest.data import PriceTable, columns_by_token
 from agent.backtest.settings import BacktestSpec, SimulationSettings
+from agent.errors import ConfigError
 from agent.price_files.jumps import find_jumps
+from agent.units import pluralize
 
 MAX_NAMED = 5
 """Suspect closes that a note names."""
@@ -90,10 +92,22 @@ def suspect_note(suspects: Sequence[SuspectClose]) -> str:
     """Return a sentence that names the suspect closes; the first MAX_NAMED of many."""
     named_text = "; ".join(suspect.text for suspect in suspects[:MAX_NAMED])
     more_count = len(suspects) - MAX_NAMED
+    are_text = "is" if len(suspects) == 1 else "are"
     return (
-        f"{len(suspects)} closes are probably wrong: {named_text}"
+        f"{pluralize(len(suspects), 'close')} {are_text} probably wrong: {named_text}"
         f"{f'; and {more_count} more' if more_count > 0 else ''}"
     )
+
+
+def note_without_suspects(suspects: Sequence[SuspectClose], change_text: Callable[[], str]) -> str:
+    """Return a note that names the suspect closes, with the text of what changes without them, or
+    the reason why there is no result without them.
+    """
+    try:
+        text = change_text()
+    except ConfigError as error:
+        text = f"There is no result without them: {error.message}"
+    return f"{suspect_note(suspects)}. {text}"
 
 
 def with_suspect_note(table: PriceTable, spec: BacktestSpec | None = None) -> PriceTable:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agent.backtest.tune.jobs import WorkEstimate
 from tests.cli.tools import CommandResult
 from tests.support.samples import slow
 from tests.support.studies.price_walks import walk
@@ -89,7 +90,7 @@ def test_a_stress_test_says_the_shortfalls_without_wrong_closes(index: int, wron
     prices(tmp_path, [*closes[:index], wrong, *closes[index + 1 :]])
     document = bare(*words, "--json").json
     (note,) = [note for note in document["notes"] if "probably wrong" in note]
-    assert f"1 closes are probably wrong: BTC is {wrong:.8g} at 2021-" in note
+    assert f"1 close is probably wrong: BTC is {wrong:.8g} at 2021-" in note
     named = {
         name: (float(without), float(with_)) for without, with_, name in re.findall(r"([-\d.]+) % instead of ([-\d.]+) % \(([^)]+)\)", note)
     }
@@ -97,6 +98,35 @@ def test_a_stress_test_says_the_shortfalls_without_wrong_closes(index: int, wron
     assert {name: without for name, (without, _) in named.items()} == pytest.approx(without_close, abs=0.006)
     assert max(abs(with_ - without) for without, with_ in named.values()) > 3
     assert mentions(bare(*words).out, "probably wrong", "Without them the expected shortfall")
+
+
+@pytest.mark.parametrize(
+    ("command", "bars", "reason"),
+    [
+        (("backtest", *SETTINGS["backtest"], "--flow", "2021-01-02=100"), 120, "2021-01-02"),
+        (("tune", *SETTINGS["tune"]), 11, "the first three quarters of 10 bars are 7 periods"),
+        (("stress", *SETTINGS["stress"][:2], "--paths", "10,step-paths=1,bars=20"), 31, "29 moves"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_result_that_needs_a_wrong_close_stays_with_a_note(
+    command: tuple[str, ...], bars: int, reason: str, tmp_path: Path, bare: Bare
+) -> None:
+    closes = walk(4, bars)
+    closes[0] = 3_000_000.0
+    words = (command[0], "--prices", prices(tmp_path, closes), *PORTFOLIO, *command[1:], "--json")
+    assert mentions(bare(*words).json["notes"][0], "1 close is probably wrong", "There is no result without them: ", reason)
+
+
+def test_a_search_with_wrong_closes_is_confirmed_for_both_runs(tmp_path: Path, bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run would take 200 s; more than 300 s need --yes."""
+    monkeypatch.setattr("agent.app.research.trials.estimate_work", lambda *_: WorkEstimate(10, 300, 200.0, 1, 3))
+    closes = walk(4, 400)
+    words = ("tune", "--prices", prices(tmp_path, closes), *PORTFOLIO, *SETTINGS["tune"], "--json")
+    assert "not started" not in bare(*words).err
+    closes[90] = 1.0
+    prices(tmp_path, closes)
+    assert "not started: 20 runs over 300 bars: about 6 min 40 s of one core" in bare(*words).err
 
 
 def shortfalls(document: dict[str, Any]) -> dict[str, float]:
@@ -108,4 +138,4 @@ def test_futures_name_wrong_closes(tmp_path: Path, bare: Bare) -> None:
     closes = walk(4)
     closes[90] = closes[90] / 1.5
     words = ("backtest", "--prices", prices(tmp_path, closes), "--futures", "BTC=100,leverage=1x", "--json")
-    assert "1 closes are probably wrong" in " ".join(bare(*words).json["futures"]["notes"])
+    assert "1 close is probably wrong" in " ".join(bare(*words).json["futures"]["notes"])

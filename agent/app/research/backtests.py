@@ -18,7 +18,7 @@ from agent.backtest.data import (
     require_unit_of_prices,
 )
 from agent.backtest.funding import FundingRateSeries, read_funding, rename_funding_symbols
-from agent.backtest.jumps import suspect_closes, suspect_note, without_closes
+from agent.backtest.jumps import note_without_suspects, suspect_closes, without_closes
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import (
     ROUTER,
@@ -345,15 +345,19 @@ def simulate_checked(
     result = simulate(spec, table, settings, progress, rate_series)
     if not (suspects := suspect_closes(table, spec)):
         return result
-    trusted_result = simulate(spec, without_closes(table, suspects), settings)
-    values_text = " instead of ".join(
-        value_text(value, result.decimals, 2)
-        for value in (trusted_result.final_value, result.final_value)
-    )
-    note = (
-        f"{suspect_note(suspects)}. Without them the portfolio ends at {values_text}"
-        f" {result.numeraire}, its return is {trusted_result.twr * 100:.2f} % instead of {result.twr * 100:.2f} %"
-    )
+
+    def change_text() -> str:
+        trusted_result = simulate(spec, without_closes(table, suspects), settings)
+        values_text = " instead of ".join(
+            value_text(value, result.decimals, 2)
+            for value in (trusted_result.final_value, result.final_value)
+        )
+        return (
+            f"Without them the portfolio ends at {values_text} {result.numeraire}, its return is"
+            f" {trusted_result.twr * 100:.2f} % instead of {result.twr * 100:.2f} %"
+        )
+
+    note = note_without_suspects(suspects, change_text)
     return replace(result, notes=(note, *result.notes))
 
 

@@ -18,9 +18,9 @@ from agent.app.research.backtests import (
 from agent.app.research.whatif import require_assets
 from agent.backtest.data import PriceTable, select_spec_symbols
 from agent.backtest.jumps import (
+    note_without_suspects,
     settings_from_bar,
     suspect_closes,
-    suspect_note,
     without_closes,
 )
 from agent.backtest.settings import BacktestSpec, SimulationSettings, TaxRule
@@ -231,16 +231,17 @@ def run_stress(
     result = run(prepared_test.table, prepared_test.stress_spec)
     if not (suspects := suspect_closes(prepared_test.table, prepared_test.spec)):
         return result
-    trusted_table = select_spec_symbols(
-        prepared_test.spec, without_closes(prepared_test.table, suspects)
-    )
-    try:
+
+    def change_text() -> str:
+        trusted_table = select_spec_symbols(
+            prepared_test.spec, without_closes(prepared_test.table, suspects)
+        )
         path_bars = min(result.path_bars, complete_bar_count(trusted_table))
-        trusted_result = run(trusted_table, replace(prepared_test.stress_spec, path_bars=path_bars))
-        change_text = without_suspects_text(trusted_result, result)
-    except ConfigError as error:
-        change_text = f"There is no result without them: {error.message}"
-    return replace(result, notes=(f"{suspect_note(suspects)}. {change_text}", *result.notes))
+        stress_spec = replace(prepared_test.stress_spec, path_bars=path_bars)
+        return without_suspects_text(run(trusted_table, stress_spec), result)
+
+    note = note_without_suspects(suspects, change_text)
+    return replace(result, notes=(note, *result.notes))
 
 
 MIN_FOLDS = 1
@@ -433,11 +434,16 @@ def run_tune(
     is lost, ConfigError for the folder of another search.
     """
     core_count = cores or available_cores()
+    suspects = suspect_closes(tune_spec.table, tune_spec.backtest)
 
     def require_confirmed(job: TuneJob, chunks: Sequence[TuneChunk]) -> None:
         if confirm is None:
             return
         estimate = estimate_work(job, chunks, core_count)
+        if suspects:  # the search without them comes after it
+            estimate = replace(
+                estimate, run_count=2 * estimate.run_count, core_s=2 * estimate.core_s
+            )
         if estimate.wall_s > CONFIRM_ABOVE_S and not confirm(estimate):
             raise Refused(
                 f"not started: {estimate.text}",
@@ -459,21 +465,25 @@ def run_tune(
 
     run_progress = progress or (lambda _done, _runs: None)
     result = tune(tune_spec, run_chunks, folder, require_confirmed, run_progress)
-    if not (suspects := suspect_closes(tune_spec.table, tune_spec.backtest)):
+    if not suspects:
         return result
-    trusted_folder = None if folder is None else folder / WITHOUT_SUSPECTS
-    trusted_table = select_spec_symbols(
-        tune_spec.backtest, without_closes(tune_spec.table, suspects)
-    )
-    trusted_spec = replace(
-        tune_spec,
-        table=trusted_table,
-        settings=settings_from_bar(tune_spec.settings, trusted_table.bar_count),
-    )
-    trusted_result = tune(
-        trusted_spec, run_chunks, trusted_folder, lambda _job, _chunks: None, run_progress
-    )
-    note = f"{suspect_note(suspects)}. {_trusted_search_text(trusted_result, result)}"
+
+    def change_text() -> str:
+        trusted_folder = None if folder is None else folder / WITHOUT_SUSPECTS
+        trusted_table = select_spec_symbols(
+            tune_spec.backtest, without_closes(tune_spec.table, suspects)
+        )
+        trusted_spec = replace(
+            tune_spec,
+            table=trusted_table,
+            settings=settings_from_bar(tune_spec.settings, trusted_table.bar_count),
+        )
+        trusted_result = tune(
+            trusted_spec, run_chunks, trusted_folder, lambda _job, _chunks: None, run_progress
+        )
+        return _trusted_search_text(trusted_result, result)
+
+    note = note_without_suspects(suspects, change_text)
     noted_table = replace(tune_spec.table, notes=(note, *tune_spec.table.notes))
     return replace(result, spec=replace(result.spec, table=noted_table))
 

@@ -410,7 +410,7 @@ def test_a_wrong_trigger_is_refused(make: Any, words: str) -> None:
 def test_a_probably_wrong_close_is_told() -> None:
     closes = [*BTC[:14], BTC[14] * 100, *BTC[15:]]
     result = research.backtest(small(BTC=closes), {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
-    assert "1 closes are probably wrong" in result.notes[0]
+    assert "1 close is probably wrong" in result.notes[0]
     assert result.notes[0] in result._repr_html_()
     assert repr(result).endswith("USD, 1 note)")
 
