@@ -22,6 +22,9 @@ from agent.units import BPS
 
 MIN_RETURNS = 30
 """Minimum number of returns for blocks and covariances."""
+MAX_INTERVALS = 5
+"""Time between bars, in medians, beyond which a move is that of a gap. Weekends and holidays
+without daily prices stay within it."""
 JUMP_DEVIATIONS = 4.0
 """Robust standard deviations beyond which a move of any asset is a jump."""
 MAD_TO_DEVIATION = 1.4826
@@ -41,7 +44,7 @@ class ReturnHistory:
     interval of bars in seconds.
 
     `skipped_returns` counts the bars without a return because an asset had no price at or before
-    them.
+    them, `gap_returns` those that are too long after the bar before them.
     """
 
     symbols: tuple[str, ...]
@@ -50,6 +53,7 @@ class ReturnHistory:
     end_s: int
     interval_s: int
     skipped_returns: int
+    gap_returns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,15 @@ class JumpDiffusion:
 
 
 def return_history(table: PriceTable, with_drift: bool = True) -> ReturnHistory:
-    """Return log returns between neighbouring bars at which every asset has a price; without
-    `with_drift` the mean growth of prices is removed. Raises ConfigError for too few.
+    """Return log returns between neighbouring bars at which every asset has a price, except over
+    more than MAX_INTERVALS; without `with_drift` the mean growth of prices is removed. Raises
+    ConfigError for too few.
     """
     has_all_prices: NDArray[np.bool_] = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
-    is_usable = has_all_prices[1:] & has_all_prices[:-1]
+    is_priced = has_all_prices[1:] & has_all_prices[:-1]
+    is_gap = is_priced & (np.diff(table.times_s) > MAX_INTERVALS * table.interval_s)
     with np.errstate(invalid="ignore"):
-        returns = np.diff(np.log(table.closes), axis=0)[is_usable]
+        returns = np.diff(np.log(table.closes), axis=0)[is_priced & ~is_gap]
     if len(returns) < MIN_RETURNS:
         raise ConfigError(
             f"--prices: {len(returns)} moves between bars at which all assets have a price",
@@ -90,7 +96,8 @@ def return_history(table: PriceTable, with_drift: bool = True) -> ReturnHistory:
         start_prices,
         int(table.times_s[-1]),
         table.interval_s,
-        table.bar_count - 1 - len(returns),
+        int((~is_priced).sum()),
+        int(is_gap.sum()),
     )
 
 

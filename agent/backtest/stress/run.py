@@ -35,6 +35,7 @@ from agent.backtest.stress.distribution import (
     quantiles,
 )
 from agent.backtest.stress.paths import (
+    MAX_INTERVALS,
     ReturnHistory,
     SpotScenario,
     SpotSeverity,
@@ -354,6 +355,10 @@ def _skipped_notes(table: PriceTable, history: ReturnHistory) -> list[str]:
     notes = []
     if history.skipped_returns:
         notes.append(f"{history.skipped_returns} returns with a missing price are skipped")
+    if history.gap_returns:
+        notes.append(
+            f"{history.gap_returns} returns over gaps of more than {MAX_INTERVALS} bars are skipped"
+        )
     if incomplete_bars:
         notes.append(
             f"the recorded path ends {incomplete_bars} bars before the end of the data, because an asset has no price after it"

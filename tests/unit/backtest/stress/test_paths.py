@@ -19,6 +19,7 @@ from agent.backtest.stress.paths import (
     return_history,
 )
 from tests.support.backtests import HOUR_S, START_S, random_table
+from tests.support.constants import DAY_S
 from tests.support.text import raises_field
 
 NAN = float("nan")
@@ -146,3 +147,22 @@ def test_too_few_prices_and_blocks_that_do_not_fit_are_named() -> None:
 
 def _prices(steps: np.ndarray) -> np.ndarray:
     return 100 * np.exp(np.vstack([np.zeros(steps.shape[1]), np.cumsum(steps, axis=0)]))
+
+
+@pytest.mark.parametrize(
+    ("bar_s", "missing_bars", "skipped"),
+    [(HOUR_S, 240, 1), (HOUR_S, 5, 1), (HOUR_S, 4, 0), (DAY_S, 2, 0), (DAY_S, 30, 1)],
+    ids=["ten days", "six hours", "five hours", "weekend", "month"],
+)
+def test_move_over_a_gap_in_time__is_no_move_of_a_bar(bar_s: int, missing_bars: int, skipped: int) -> None:
+    table = random_table(3, 400, volatility=0.01, bar_s=bar_s)
+    is_kept = np.ones(400, dtype=bool)
+    is_kept[100 : 100 + missing_bars] = False
+    with_gap = replace(table, times_s=table.times_s[is_kept], closes=table.closes[is_kept])
+    whole, history = (return_history(prices) for prices in (table, with_gap))
+    assert history.gap_returns == skipped
+    assert len(history.returns) == 400 - missing_bars - 1 - skipped
+    assert history.skipped_returns == 0
+    if skipped:
+        rows = [*range(99), *range(100 + missing_bars, 399)]
+        assert np.array_equal(history.returns, whole.returns[rows])
