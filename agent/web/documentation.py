@@ -35,7 +35,7 @@ _CAUSES = {
     "no_answer": "A second quote could not be read → try again, or use another endpoint",
     "pool": "The venue names another pool for these tokens → trimtab trust shows the pools",
     "price": "A token has no price → name its feed, or let pools price it",
-    "repeated_payment": "A withdrawal is open and pays the same, or has paid it within the last hour →"
+    "repeated_payment": "A withdrawal is open and pays the same, or has paid it →"
     " to continue it: trimtab withdraw --resume NUMBER; to withdraw a second time: the same with"
     " --again",
     "stopped": "The bot was stopped by its owner → trimtab resume restarts it",

@@ -197,7 +197,7 @@ def test_payment_executed_elsewhere__ends_its_withdrawal_once_settled(anvil_chai
         if isinstance(report, WithdrawalReport):
             assert report.state == "paid"
             assert tx_hash in report.reason
-        with raises_code(Refused, "repeated_payment", "within the last hour", tx_hash):
+        with raises_code(Refused, "repeated_payment", f"has paid the same in {tx_hash}, recorded 20"):
             withdraw_again(agent)
         assert anvil_chain.balance("WETH", HOME) == ETHER // 4
 

@@ -19,6 +19,7 @@ from agent.config.loaded import LoadedConfig
 from agent.errors import Refused
 from agent.localchain import LocalChain
 from agent.model import ControlState, RequestState
+from agent.units import utc_text
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, fund, reopened_agent, trusted_config, yes
@@ -39,7 +40,8 @@ def test_a_payment_that_is_not_final_is_not_made_again(chain: LocalChain, tmp_pa
         assert chain.balance("USDC", HOME) == 1_000 * USD
         dry = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), confirm=accept)
         paid_text = f"already paid in {first.transactions[0].tx_hash}"
-        assert (dry.state, dry.repeats) == ("planned", f"withdrawal {first.request_id} is open and pays the same, {paid_text}")
+        assert dry.state == "planned"
+        assert dry.repeats.startswith(f"withdrawal {first.request_id} is open and pays the same, {paid_text}, recorded 20")
         looked = transfers.resume_withdrawal(agent, first.request_id or 0, confirm=accept)
         assert (looked.state, paid_text in looked.reason) == ("waiting", True)
         with raises_code(Refused, "not_open", first.transactions[0].tx_hash):
@@ -50,6 +52,20 @@ def test_a_payment_that_is_not_final_is_not_made_again(chain: LocalChain, tmp_pa
         chain.mine(64)
         list(agent.run(send=True, confirm=yes, once=True))
         assert {ended_state(agent, first.request_id), ended_state(agent, second.request_id)} == {RequestState.DONE}
+
+
+def test_payment_that_is_seen_to_be_final_later__is_dated(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    request = transfers.WithdrawalRequest("1000", to=HOME)
+    with bot(chain, tmp_path, chain__confirmations=64) as agent:
+        assert transfers.withdraw(agent, request, send=True, confirm=accept).state == "waiting"
+        day = utc_text(chain.now_s())[:10]
+        chain.warp(10 * 86_400)
+        chain.mine(64)
+        maintenance.reconcile(agent)
+        assert ended_state(agent, 1) is RequestState.DONE
+        with raises_code(Refused, REPEATED, "withdrawal 1 has paid the same in 0x", f"recorded {day}"):
+            transfers.withdraw(agent, request, send=True, confirm=accept)
 
 
 def test_payment_that_is_not_final__is_a_withdrawal_in_the_profit(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -72,7 +88,7 @@ def test_shares_and_reserves_are_not_withdrawn_again(chain: LocalChain, tmp_path
             == "paid"
         )
         paid = {symbol: chain.balance(symbol, HOME) for symbol in TARGETS}
-        with raises_code(Refused, REPEATED, "within the last hour"):
+        with raises_code(Refused, REPEATED, "has paid the same in 0x"):
             transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=accept)
         assert {symbol: chain.balance(symbol, HOME) for symbol in TARGETS} == paid
         reserved = transfers.withdraw(agent, transfers.WithdrawalRequest("500"), send=True, confirm=accept)
@@ -141,7 +157,7 @@ def test_payment_of_a_killed_withdrawal__ends_it_once_settled(chain: LocalChain,
         else:
             SETTLING[command](agent)
         assert ended_state(agent, 1) is RequestState.DONE
-        with raises_code(Refused, REPEATED, "withdrawal 1 has paid the same within the last hour in 0x"):
+        with raises_code(Refused, REPEATED, "withdrawal 1 has paid the same in 0x"):
             transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
         assert chain.balance("USDC", HOME) == 1_000 * USD
 
@@ -221,7 +237,7 @@ def test_a_control_repeats_a_withdrawal_only_with_again(chain: LocalChain, tmp_p
         assert run.ended(withdraw_document).state is ControlState.DONE
         shown_plan_document = run.shown("withdraw", ("amount", "100"), ("to", HOME))
         assert (shown_plan_document["state"], shown_plan_document["plan_hash"]) == ("refused", "")
-        assert "within the last hour" in shown_plan_document["reason"]
+        assert "has paid the same in 0x" in shown_plan_document["reason"]
         second = run.ask("withdraw", ("amount", "100"), ("to", HOME), ("again", "yes"))
         assert run.ended(second).state is ControlState.DONE
         assert chain.balance("USDC", HOME) == 200 * USD

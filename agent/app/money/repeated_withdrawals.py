@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 
 from agent.errors import ErrorCode, Refused
 from agent.model import OwnerRequest, Payment, RequestKind, RequestState
-from agent.units import BPS
+from agent.units import BPS, format_time
 
 RECENT_S = 3_600
 """Seconds after its request and its end in which a paid withdrawal is still compared: a command that
@@ -83,37 +83,56 @@ def paid_in_text(paid_hashes: Sequence[str]) -> str:
     return f" in {', '.join(hashes)}" if hashes else ""
 
 
-def repeat_text(request: OwnerRequest | None, paid_hashes: Sequence[str] = ()) -> str:
-    """Describe the withdrawal that is repeated; empty without one. `paid_hashes` as in
-    `paid_in_text`.
+def repeat_text(
+    request: OwnerRequest,
+    paid_hashes: Sequence[str] = (),
+    paid_s: int | None = None,
+    is_released_by_adoption: bool = False,
+) -> str:
+    """Describe the withdrawal that is repeated. `paid_hashes` as in `paid_in_text`; `paid_s` is when
+    its newest payment was recorded, Unix seconds, None if unknown.
     """
-    if request is None:
-        return ""
     paid_in = paid_in_text(paid_hashes)
     is_partly_paid = bool(paid_in) and not all(paid_hashes)
-    if request.state is RequestState.RELEASED and not paid_in:
+    same_text = "part of the same" if is_partly_paid else "the same"
+    if paid_in and paid_s is not None:
+        paid_in += f", recorded {format_time(paid_s)}"
+    if request.state is RequestState.OPEN:
+        action_text = "sets aside" if request.to is None else "pays"
+        paid_text = f", already {'partly ' * is_partly_paid}paid{paid_in}" if paid_in else ""
+        return f"withdrawal {request.id} is open and {action_text} the same{paid_text}"
+    if _may_be_paid_unknown(request, paid_hashes, is_released_by_adoption):
+        known_text = f"has paid {same_text}{paid_in}, and may have paid the rest" if paid_in else ""
         return (
-            f"withdrawal {request.id}, released when the nonce was adopted, may have paid the same in"
-            " a transaction that this store does not know"
+            f"withdrawal {request.id}, released when the nonce was adopted,"
+            f" {known_text or 'may have paid the same'} in a transaction that this store does not know"
         )
-    if request.state is not RequestState.OPEN:
-        released_text = ", since released," if request.state is RequestState.RELEASED else ""
-        same_text = "part of the same" if is_partly_paid else "the same"
-        return f"withdrawal {request.id}{released_text} has paid {same_text} within the last hour{paid_in}"
-    action_text = "sets aside" if request.to is None else "pays"
-    paid_text = f", already {'partly ' * is_partly_paid}paid{paid_in}" if paid_in else ""
-    return f"withdrawal {request.id} is open and {action_text} the same{paid_text}"
+    released_text = ", since released," if request.state is RequestState.RELEASED else ""
+    return f"withdrawal {request.id}{released_text} has paid {same_text}{paid_in}"
 
 
-def repeat_refusal(request: OwnerRequest, paid_hashes: Sequence[str] = ()) -> Refused:
+def repeat_refusal(
+    request: OwnerRequest,
+    paid_hashes: Sequence[str] = (),
+    paid_s: int | None = None,
+    is_released_by_adoption: bool = False,
+) -> Refused:
     """Return the refusal of a withdrawal that repeats this one, with the commands that continue it
-    and that pay a second time. `paid_hashes` as in `paid_in_text`.
+    and that pay a second time. Arguments as in `repeat_text`.
     """
     remedy = "to withdraw a second time: the same with --again"
-    if request.state is RequestState.RELEASED and not any(paid_hashes):
+    if _may_be_paid_unknown(request, paid_hashes, is_released_by_adoption):
         remedy = f"look for it in a block explorer; {remedy}"
     if request.state is RequestState.OPEN:
         address_option = " --to ADDRESS" if request.to is None else ""
         remedy = f"to continue it: trimtab withdraw --resume {request.id}{address_option}; {remedy}"
-    message = repeat_text(request, paid_hashes)
+    message = repeat_text(request, paid_hashes, paid_s, is_released_by_adoption)
     return Refused(message, remedy=remedy, code=ErrorCode.REPEATED_PAYMENT)
+
+
+def _may_be_paid_unknown(
+    request: OwnerRequest, paid_hashes: Sequence[str], is_released_by_adoption: bool
+) -> bool:
+    """Return whether a transaction that the store does not know may have paid an unpaid part."""
+    is_released = is_released_by_adoption and request.state is RequestState.RELEASED
+    return is_released and not all(paid_hashes)

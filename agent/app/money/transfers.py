@@ -445,18 +445,24 @@ def withdraw(
         if repeated is not None and is_refused and settles_first:
             withdrawal_payments.settle_payments(agent.context, repeated.id, progress)
             repeated = repeated_withdrawal(step, payments) or repeated
-        paid_hashes: tuple[str, ...] = ()
+        repeats = ""
         if repeated is not None:
             payouts = store.requests.payouts(repeated.id)
-            paid_hashes = withdrawal_payments.paid_hashes(repeated, payouts)
+            repeat_terms = (
+                repeated,
+                withdrawal_payments.paid_hashes(repeated, payouts),
+                withdrawal_payments.recorded_s(store, payouts),
+                repeated.id in store.requests.released_by_adoption(),
+            )
             if is_refused:
-                raise repeat_refusal(repeated, paid_hashes)
+                raise repeat_refusal(*repeat_terms)
+            repeats = repeat_text(*repeat_terms)
         return WithdrawalRun(
             agent.context,
             payments,
             payout_address,
             origin=RequestOrigin(request.control_id, pro_rata_raw),
-            repeats=repeat_text(repeated, paid_hashes),
+            repeats=repeats,
         )
 
     step = transfers.reserve_pending_deposits(agent.step_input())

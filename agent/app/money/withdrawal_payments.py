@@ -48,6 +48,21 @@ def paid_hashes(request: OwnerRequest, payouts: Iterable[tuple[Intent, Payout]])
     )
 
 
+def recorded_s(store: Store, payouts: Iterable[tuple[Intent, Payout]]) -> int | None:
+    """Return when the newest successful payout was recorded in a block, Unix seconds; None without
+    one.
+    """
+    return max(
+        (
+            transition.at_s
+            for intent, _ in payouts
+            for transition in store.journal.transitions(intent.id)
+            if intent.succeeded and transition.new_state is IntentState.MINED
+        ),
+        default=None,
+    )
+
+
 def paid_of_released(
     store: Store, requests: Iterable[OwnerRequest], since_s: int
 ) -> dict[int, tuple[Payment, ...]]:

@@ -121,8 +121,33 @@ def test_find_repeated__compares_what_an_unknown_transaction_may_have_paid(
 
 def test_refusal__says_that_an_unknown_payment_is_to_be_looked_for() -> None:
     released = request(state=RequestState.RELEASED)
-    assert mentions(str(repeat_refusal(released, ("",))), "withdrawal 3", "may have paid", "block explorer", "--again")
-    assert mentions(str(repeat_refusal(released, ("0x1", ""))), "has paid part of the same", "0x1")
+    adopted = "withdrawal 3, released when the nonce was adopted,"
+    assert mentions(str(repeat_refusal(released, ("",), None, True)), adopted, "may have paid the same", "block explorer", "--again")
+    partly_paid_text = str(repeat_refusal(released, ("0x1", ""), 86_400, True))
+    assert mentions(partly_paid_text, f"{adopted} has paid part of the same in 0x1, recorded 1970-01-02", "may have paid the rest")
+    assert mentions(partly_paid_text, "block explorer", "--again")
+
+
+@pytest.mark.parametrize(
+    ("state", "hashes", "is_released_by_adoption", "text"),
+    [
+        pytest.param(
+            RequestState.DONE, ("0x1",), False, "withdrawal 3 has paid the same in 0x1, recorded 1970-01-02 00:00:00 UTC", id="paid"
+        ),
+        pytest.param(
+            RequestState.RELEASED, ("0x1", ""), False, "3, since released, has paid part of the same in 0x1, recorded", id="partly paid"
+        ),
+        pytest.param(RequestState.RELEASED, ("0x1",), True, "3, since released, has paid the same in 0x1, recorded", id="paid, adopted"),
+        pytest.param(RequestState.OPEN, ("0x1", ""), False, "3 is open and pays the same, already partly paid in 0x1, recorded", id="open"),
+    ],
+)
+def test_refusal__dates_a_payment_and_looks_for_no_other(
+    state: RequestState, hashes: tuple[str, ...], is_released_by_adoption: bool, text: str
+) -> None:
+    refusal = str(repeat_refusal(request(state=state), hashes, 86_400, is_released_by_adoption))
+    assert text in refusal
+    assert "hour" not in refusal
+    assert "explorer" not in refusal
 
 
 def test_find_repeated__ignores_a_stop() -> None:
