@@ -148,9 +148,8 @@ def arm_orders(agent: Agent, subject: str) -> ArmedOrdersDocument:
         ConditionalOrder(terms.token, terms.kind, OrderStage.WAITING, terms, now_s)
         for terms in chosen_terms
     ]
-    _replace_orders(
-        agent, {order.key for order in (*existing_orders, *waiting_orders)}, waiting_orders
-    )
+    keys = {order.key for order in (*existing_orders, *waiting_orders)}
+    _replace_orders(agent, step, keys, waiting_orders)
     return {
         "armed": [_named_order(step.portfolio, order) for order in waiting_orders],
         "reenabled": _reenabled_assets(step.portfolio, existing_orders),
@@ -180,7 +179,7 @@ def disarm_orders(
     disarmed_orders = [
         replace(order, stage=OrderStage.OFF, since_s=now_s) for order in existing_orders
     ]
-    _replace_orders(agent, {order.key for order in disarmed_orders}, disarmed_orders)
+    _replace_orders(agent, step, {order.key for order in disarmed_orders}, disarmed_orders)
     return {
         "disarmed": [_named_order(step.portfolio, order) for order in disarmed_orders],
         "reenabled": _reenabled_assets(step.portfolio, existing_orders),
@@ -357,15 +356,20 @@ def _waiting_order(terms: OrderTerms) -> ConditionalOrder:
 
 
 def _replace_orders(
-    agent: Agent, keys: set[tuple[str, OrderKind]], changed_orders: Sequence[ConditionalOrder]
+    agent: Agent,
+    step: StepInput,
+    keys: set[tuple[str, OrderKind]],
+    changed_orders: Sequence[ConditionalOrder],
 ) -> None:
-    """Replace the orders of `keys` by `changed_orders`. Raises Retryable if a cycle wrote in
-    between.
+    """Replace the orders of `keys` by `changed_orders`. Raises Retryable if a cycle wrote orders
+    since `step` was read.
     """
     store = agent.context.store
-    stored_orders, version = store.orders.orders_and_version()
-    other_orders = [order for order in stored_orders if order.key not in keys]
-    if not store.orders.replace_orders((*other_orders, *changed_orders), None, version):
+    other_orders = [
+        order for order in store.orders.orders_and_version()[0] if order.key not in keys
+    ]
+    all_orders = (*other_orders, *changed_orders)
+    if not store.orders.replace_orders(all_orders, None, step.history.orders.version):
         raise Retryable("a cycle changed the orders in the meantime", "try again")
 
 
