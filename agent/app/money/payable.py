@@ -62,15 +62,20 @@ def kept_back_text(step: StepInput) -> str:
     any.
     """
     raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    kept_texts = [
-        f"{decimal_text(kept_raw, asset.token.decimals)} {asset.token.label} of reserve"
-        for asset in step.portfolio.assets
-        if (kept_raw := min(raw_by_token.get(asset.token.address, 0), asset.reserve_raw)) > 0
-    ]
-    if step.snapshot.native_wei > 0:
-        kept_texts.insert(
-            0, f"{shortened_text(step.snapshot.native_wei, 18)} of native coin for gas"
-        )
+    gas_money_wei = step.snapshot.native_wei
+    kept_texts = []
+    for asset in step.portfolio.assets:
+        kept_raw = min(raw_by_token.get(asset.token.address, 0), asset.reserve_raw)
+        if asset.includes_native:
+            reserved_wei = min(step.snapshot.native_wei, asset.reserve_raw - kept_raw)
+            gas_money_wei -= reserved_wei
+            kept_raw += reserved_wei
+        if kept_raw > 0:
+            kept_texts.append(
+                f"{decimal_text(kept_raw, asset.token.decimals)} {asset.token.label} of reserve"
+            )
+    if gas_money_wei > 0:
+        kept_texts.insert(0, f"{shortened_text(gas_money_wei, 18)} of native coin for gas")
     if not kept_texts:
         return ""
     return f"{', '.join(kept_texts)} {'stays' if len(kept_texts) == 1 else 'stay'} in the wallet"
