@@ -81,13 +81,11 @@ def signed_proposal_texts(store: Store) -> tuple[str, ...]:
         intent for intent in store.journal.open_intents() if intent.state is IntentState.PLANNED
     ]
     next_nonce = store.journal.expected_nonce()
-    if next_nonce is not None:
-        intents += [
-            intent
-            for intent in store.journal.intents_at(next_nonce)
-            if is_dropped(intent)
-            and chain_deadline_s(intent, store.journal.grant(intent.id)) is None
-        ]
+    now_s = int(time.time())
+    for intent in () if next_nonce is None else store.journal.intents_at(next_nonce):
+        deadline_s = chain_deadline_s(intent, store.journal.grant(intent.id))
+        if is_dropped(intent) and (deadline_s is None or now_s < deadline_s):
+            intents.append(intent)
     count_by_id = {
         intent.id: len(store.proposals.signatures(intent.id))
         for intent in intents

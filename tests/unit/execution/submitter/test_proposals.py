@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -332,3 +333,18 @@ def test_proposal_in_a_block_waits_for_its_receipt(tmp_path: Path) -> None:
     setup.chain.hides_receipts = False
     (ended,) = executor.reconcile()
     assert ended.state is IntentState.FINAL
+
+
+@pytest.mark.parametrize(("now_s", "is_named"), [(START_S + 89, True), (START_S + 90, False)], ids=["before", "at"])
+def test_withdrawn_swap_with_a_signature__is_named_until_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now_s: int, is_named: bool
+) -> None:
+    setup, _, executor = proposed(tmp_path)
+    (intent,) = setup.store.journal.open_intents()
+    setup.store.proposals.add_signatures(intent.id, {WALLET: b"signature"})
+    monkeypatch.setattr(Owner, "sufficient_signatures", lambda *_: "")
+    executor.cancel_pending("by the owner")
+    assert intent.deadline_s == START_S + 90
+
+    monkeypatch.setattr("agent.app.records.kill_switch.time", SimpleNamespace(time=lambda: now_s))
+    assert [intent.id in text for text in signed_proposal_texts(setup.store)] == [True] * is_named
