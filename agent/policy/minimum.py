@@ -433,8 +433,8 @@ def format_minimum_total(
         return f"{format_coins(value, decimals)} {label}"
 
     corrections_text = (
-        f"About {number_text(minimum_total.corrections_per_year)} corrections a year (assumed volatility"
-        f" {percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.yearly_cost)}"
+        f"About {number_text(minimum_total.corrections_per_year)} corrections a year of a single asset (assumed"
+        f" volatility {percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.yearly_cost)}"
     )
     fee_rate = Fraction(inputs.fee_pips, PIPS)
     coin_value = inputs.wei_value * 10**18

@@ -204,7 +204,10 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
         pytest.param(
             "WETH=50% USDC=50%",
             "6000",
-            ("With 6,000 USDC: about 3 trades and 2.0 USDC a year at 1 gwei.", "About 10 trades and 1.2 USDC a year at 0.05 gwei"),
+            (
+                "With 6,000 USDC: about 3 rebalances and 2.0 USDC a year, simulated, at 1 gwei.",
+                "About 10 rebalances and 1.2 USDC a year, simulated, at 0.05 gwei",
+            ),
             id="two coins, 6,000 dollars",
         ),
         ("WETH=50% USDC=50%", "all", ("1,000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei")),

@@ -282,7 +282,7 @@ def test_base_demo__pays_the_data_fee_and_tells_a_year_s_cost(bare: Callable[...
     assert document["next"]["decision"]["kind"] == "hold", document["next"]["reason"]
     stored = template_result("base", "small")
     assert stored is not None
-    assert mentions(document["year"], f"{stored['rebalances']} trades", f"{stored['costs']} USDC", "500 USDC", "base")
+    assert mentions(document["year"], f"{stored['rebalances']} rebalances", f"{stored['costs']} USDC", "500 USDC", "base")
     assert document["year"].split(" (")[0] in (Path(__file__).parents[2] / "README.md").read_text()
     for options in (("--network", "polygon"), ("--network", "base", "--serve"), ("--network", "base", "--futures")):
         refused = bare("demo", *options, "--json")

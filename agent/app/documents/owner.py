@@ -396,7 +396,7 @@ class TrackingLossDocument(TypedDict):
 
 
 class InitDocument(TypedDict):
-    """A new config. `ceiling` is its portfolio.max_live_value; `year_costs` has the trades and cost of a
+    """A new config. `ceiling` is its portfolio.max_live_value; `year_costs` has the rebalances and cost of a
     year with the cash to use, or with the ceiling, and the lines of `tracking_loss`, None without
     either.
     """

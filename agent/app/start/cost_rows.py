@@ -125,7 +125,7 @@ def _year_rows(
         if not minimum_total["enough"]:
             rows.append(_row(name, "not worth it", unworthy_text(minimum_total)))
         elif estimate is not None:
-            note = f"about {estimate.trades} trades, gas at {minimum_total['gas_gwei']} gwei"
+            note = f"about {estimate.rebalances} rebalances, simulated; gas at {minimum_total['gas_gwei']} gwei"
             rows.append(_row(name, f"about {estimate.costs} {config.portfolio.numeraire}", note))
     return rows
 
@@ -154,7 +154,7 @@ def _measured_rows(template: str | None, network: str) -> list[CostRow]:
     measured = template_result(network, SMALL_TEMPLATE) if template == SMALL_TEMPLATE else None
     if measured is None:
         return []
-    note = f"{measured['rebalances']} trades with {SMALL_MONEY_USD} USDC; {measured['basis']}, unlike the estimates"
+    note = f"{measured['rebalances']} rebalances with {SMALL_MONEY_USD} USDC; {measured['basis']}, unlike the estimates"
     return [_row("A year, measured", f"{measured['costs']} USDC", note)]
 
 

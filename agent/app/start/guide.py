@@ -253,7 +253,7 @@ class InitAnswers(NewConfig):
 
     def year_costs(self) -> list[str]:
         """Return whether the amount is worth it: about the loss behind a perfect tracker, what would
-        change whether it is worth it, then two lines with the trades and cost of a year at three gas
+        change whether it is worth it, then two lines with the rebalances and cost of a year at three gas
         prices.
         """
         config = self._draft_config

@@ -36,17 +36,16 @@ def other_year_results(network: str, name: str) -> list[PastResultDocument]:
 
 
 def small_money_year_text(network: str) -> str:
-    """Return the measured trades and cost of a year of the template for small money; empty on a
+    """Return the measured rebalances and cost of a year of the template for small money; empty on a
     network without a stored result.
     """
     stored_result = template_result(network, SMALL_TEMPLATE)
     if stored_result is None:
         return ""
-    trades_text = (
-        f"{stored_result['rebalances']} trade{'s' if stored_result['rebalances'] != 1 else ''}"
-    )
+    count = stored_result["rebalances"]
     return (
-        f"Template small, 60/40: about {trades_text} and {stored_result['costs']} USDC a year"
+        f"Template small, 60/40: {count} rebalance{'s' if count != 1 else ''} and"
+        f" {stored_result['costs']} USDC in a year"
         f" with {SMALL_MONEY_USD} USDC on {network} ({stored_result['basis']}; not a forecast)."
     )
 
@@ -59,7 +58,7 @@ def small_money_lines(template: str | None, network: str) -> list[str]:
     return [
         f"Measured in a back-test, beside the estimate above: {year_line} The estimate has the"
         " volatilities and pool fees that it names, the measured year its own, so the number of"
-        " trades differs."
+        " rebalances differs."
     ]
 
 

@@ -68,9 +68,9 @@ WILD_YEAR_FACTOR = 1.6
 
 
 class YearEstimate(NamedTuple):
-    """About how many trades a year has, and what they cost, in coins of the numeraire."""
+    """About how many rebalances a year has, and what they cost, in coins of the numeraire."""
 
-    trades: str
+    rebalances: str
     costs: str
 
 

@@ -1,4 +1,4 @@
-"""Trades and costs of a year of a new config, in words."""
+"""Rebalances and costs of a year of a new config, in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.units import Value
 
 
 def year_cost_lines(config: Config, numeraire_usd: Fraction, total: Value) -> list[str]:
-    """Return two lines: the simulated trades and costs of a year with `total`, in whole coins, at
+    """Return two lines: the simulated rebalances and costs of a year with `total`, in whole coins, at
     the gas price of an ordinary day and at the others, or that it is not worth it; before them the
     settings that would change that.
     """
@@ -24,7 +24,8 @@ def year_cost_lines(config: Config, numeraire_usd: Fraction, total: Value) -> li
     if not minimum_totals:
         return []
     simulated_texts = [
-        f"about {estimate.trades} trades and {estimate.costs} {config.portfolio.numeraire} a year"
+        f"about {estimate.rebalances} rebalances and {estimate.costs} {config.portfolio.numeraire}"
+        " a year, simulated,"
         for estimate in year_estimates(config, numeraire_usd, total)
     ] or [""] * len(minimum_totals)
     day_texts = list(map(_day_text, minimum_totals, simulated_texts))
@@ -42,7 +43,7 @@ def year_cost_lines(config: Config, numeraire_usd: Fraction, total: Value) -> li
 
 
 def _day_text(minimum_total: MinimumTotalDocument, simulated_text: str) -> str:
-    """Return the trades and cost at a gas price, or that it is not worth it there; empty if neither
+    """Return the rebalances and cost at a gas price, or that it is not worth it there; empty if neither
     is known.
     """
     if minimum_total["enough"]:

@@ -57,7 +57,7 @@ def _policy_table(curve: LossCurve) -> ReportTable:
         )
         for mark in curve.marks
     ]
-    columns = ("policy", "costs", "drift", "loss, bps a year", "trades a year")
+    columns = ("policy", "costs", "drift", "loss, bps a year", "rebalances a year")
     return ReportTable(columns, tuple(rows))
 
 
@@ -74,7 +74,7 @@ def _taxed_table(curve: LossCurve) -> ReportTable:
         "tax",
         "loss and tax, bps a year",
         "with all gains sold",
-        "trades a year",
+        "rebalances a year",
     )
     return ReportTable(columns, tuple(rows))
 

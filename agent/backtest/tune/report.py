@@ -453,7 +453,7 @@ def _ranking_section(tune_result: TuneResult) -> ReportSection:
         " best of many is overstated."
     ]
     if _is_by_loss(tune_result):
-        header = ("setting", "loss, bps a year", "costs", "drift", "trades a year")
+        header = ("setting", "loss, bps a year", "costs", "drift", "rebalances a year")
         row_texts = _loss_row
         paragraphs.insert(0, LOSS_SENTENCE)
     rows = tuple(row_texts(tune_result, choice_index) for choice_index in ranked_indices)

@@ -584,7 +584,7 @@ _LOSS_COLUMNS = {
     "loss": "loss_bps",
     "costs": "costs_bps",
     "drift": "drift_bps",
-    "trades a year": "trades_yearly",
+    "rebalances a year": "trades_yearly",
 }
 _FOLD_LOSS_COLUMNS = {"loss": "out_of_sample", "saved against the rule": "over_baseline"}
 

@@ -17,7 +17,7 @@ from tests.support.configs.samples import config_text
 TRACKING = 'trigger = { kind = "tracking" }'
 EVERY = 'trigger = { kind = "time", every = "28d" }'
 CRON = 'trigger = { kind = "time", cron = "0 9 1 * *", timezone = "UTC" }'
-NUMBERS = re.compile(r"about ([\d.]+) trades and ([\d.]+) USDC a year at ([\d.]+) gwei")
+NUMBERS = re.compile(r"about ([\d.]+) rebalances and ([\d.]+) USDC a year, simulated, at ([\d.]+) gwei")
 
 
 def config_of(trigger_line: str, *changes: tuple[str, str]) -> Config:
