@@ -8,16 +8,19 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
-from agent.config.load import load_config, validated_config
+from agent.config.load import NO_CONFIG_REMEDY, load_config, validated_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.redaction import config_diff
-from agent.errors import ConfigError, Refused
-from agent.foreign_text import read_toml
+from agent.config.writing.edits import write_config
+from agent.errors import ConfigError, PassingFault, Refused, TrimtabError
+from agent.foreign_text import failure_text, read_toml
 from agent.layers import settings as layer_settings
 from agent.model import Verdict
+from agent.store.files.locks import require_trusted_writers
 from agent.store.store import ConfigChanged, ConfigVersionStore
 from agent.units import utc_text
 
@@ -68,6 +71,32 @@ def record_version(
     version_store.record(
         loaded_config.digest, int(time.time()), loaded_config.redacted_text, origin
     )
+
+
+def read_config_text(config_file: Path) -> str:
+    """Return the text of a config that only its owner may write. Raises ConfigError."""
+    require_trusted_writers(config_file, "config")
+    try:
+        return config_file.read_bytes().decode()
+    except FileNotFoundError:
+        raise ConfigError(f"{config_file}: no such file", NO_CONFIG_REMEDY) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config_file}: cannot be read: {failure_text(error)}") from None
+
+
+def take_back(config_file: Path, text_before: str, text_after: str, error: BaseException) -> None:
+    """Write the old text again after `error`, unless the file was changed since. Raises PassingFault
+    if it cannot be written.
+    """
+    try:
+        if read_config_text(config_file) == text_after:
+            write_config(config_file, text_before, 0o600)
+    except TrimtabError as write_error:
+        raise PassingFault(
+            f"{config_file} is written, but not confirmed: {error or 'interrupted'}; the old text"
+            f" cannot be written back: {write_error.message}",
+            "trimtab edit --confirm",
+        ) from error
 
 
 CONTROLLED_TABLES = ("portfolio", "policy", "limits")

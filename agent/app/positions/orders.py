@@ -16,7 +16,7 @@ from agent.app.cycles import Confirm, Progress, close_ended_orders
 from agent.app.documents.past.waiting import order_document
 from agent.app.documents.plans import limit_prices
 from agent.app.money.repeated_withdrawals import RECENT_S
-from agent.config.load import load_config, parse_config
+from agent.config.load import load_config, load_config_text, parse_config
 from agent.config.orders import price_level_notes, unsent_alert_notes
 from agent.config.tables.fields import parse_duration_s
 from agent.config.tables.orders import parse_level
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
         OpenLimitOrderDocument,
         OrdersDocument,
     )
+    from agent.config.loaded import LoadedConfig
+    from agent.store.store import ConfigVersionStore
 
 ALL = "all"
 
@@ -197,8 +199,8 @@ def set_orders(
     """Write levels into the config; "off" removes a level. Unless the config has unconfirmed
     changes, the new version is recorded as confirmed, so that a run adopts it. `confirm_levels`
     receives the changes, and the levels implausibly far from the price, which alone it refuses by
-    default. Raises ConfigError for an invalid level, and Refused, with nothing written, if
-    `confirm_levels` answers no or the file changed meanwhile.
+    default. Raises ConfigError for an invalid level, Refused if `confirm_levels` answers no or the
+    file changed meanwhile, and errors of the store; nothing is written then.
     """
     config_text, level_changes = edit_order_levels(path, subject, levels)
     notes, implausible_levels = _level_notes(path, subject, config_text, level_changes)
@@ -221,22 +223,37 @@ def set_orders(
                 f"{path} changed during the edit; nothing was written",
                 remedy="set the levels again",
             )
-        loaded_config = load_config(path)
-        write_config(path, config_text)
-        if wiring.has_store(loaded_config):
-            with wiring.open_store_offline(loaded_config) as (store, _):
-                if config_versions.unconfirmed_changes(loaded_config, store.configs) is None:
-                    is_first = store.configs.confirmed_digest() is None
-                    origin = (
-                        config_versions.FIRST_ORIGIN
-                        if is_first
-                        else config_versions.CONFIRMED_ORIGIN
-                    )
-                    config_versions.record_version(loaded_config, store.configs, origin)
-                    config_versions.record_version(
-                        load_config(path), store.configs, config_versions.EDIT_ORIGIN
-                    )
+        _replace_levels(path, config_text)
     return changes_document
+
+
+def _replace_levels(path: Path, config_text: str) -> None:
+    """Write the text into the config and record it, or neither."""
+    loaded_config = load_config(path)
+    if not wiring.has_store(loaded_config):
+        write_config(path, config_text)
+        return
+    text_before = config_versions.read_config_text(path)
+    edited_config = load_config_text(config_text, loaded_config.path, str(path))
+    with wiring.open_store_offline(loaded_config) as (store, _):
+        write_config(path, config_text)
+        try:
+            _record_levels(loaded_config, edited_config, store.configs)
+        except BaseException as error:
+            config_versions.take_back(path, text_before, config_text, error)
+            raise
+
+
+def _record_levels(
+    loaded_config: LoadedConfig, edited_config: LoadedConfig, version_store: ConfigVersionStore
+) -> None:
+    """Record the edited config as confirmed, unless the one before has unconfirmed changes."""
+    if config_versions.unconfirmed_changes(loaded_config, version_store) is not None:
+        return
+    is_first = version_store.confirmed_digest() is None
+    origin = config_versions.FIRST_ORIGIN if is_first else config_versions.CONFIRMED_ORIGIN
+    config_versions.record_version(loaded_config, version_store, origin)
+    config_versions.record_version(edited_config, version_store, config_versions.EDIT_ORIGIN)
 
 
 MIN_PLAUSIBLE_DISTANCE = Fraction(-9, 10)

@@ -27,7 +27,6 @@ from agent.app.settings.changed_assets import (
 from agent.app.start import trust
 from agent.chain.rpc import Transport
 from agent.config.load import (
-    NO_CONFIG_REMEDY,
     UNSAVED_REMEDY,
     edit_error,
     load_config,
@@ -43,10 +42,9 @@ from agent.config.writing.edits import (
     removals_as_sales,
     write_config,
 )
-from agent.errors import ConfigError, PassingFault, Refused, TrimtabError
+from agent.errors import ConfigError, Refused
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
-from agent.foreign_text import failure_text
 from agent.model import (
     LIMITS,
     ConditionalOrder,
@@ -67,7 +65,6 @@ from agent.policy.drift import investable_total
 from agent.policy.orders.conditional import format_order_price, order_name, trigger_price
 from agent.ports import Clock
 from agent.reference import is_dollar, reference_prices
-from agent.store.files.locks import require_trusted_writers
 from agent.store.store import ConfigVersionStore
 from agent.units import BPS, Token, ceil_int, format_percent
 
@@ -157,7 +154,7 @@ def edit(
     allow it.
     """
     config_file = Path(path)
-    text_before = _read_config(config_file)
+    text_before = config_versions.read_config_text(config_file)
     text_after = text_edit.apply(text_before)
     try:
         config_after = load_config_text(
@@ -243,7 +240,7 @@ def edit(
             )
         except BaseException as error:
             if not is_unchanged:
-                _take_back(config_file, text_before, text_after, error)
+                config_versions.take_back(config_file, text_before, text_after, error)
             raise
         _classify_as_gifts(config_before, config_after, context)
     return replace(report, state="written", backup=backup_path)
@@ -282,16 +279,6 @@ def _accept_without_earlier_edits(report: EditReport, _agent: Agent) -> bool:
     if report.earlier_edits:
         raise config_versions.unconfirmed_error(report.earlier_edits)
     return True
-
-
-def _read_config(config_file: Path) -> str:
-    require_trusted_writers(config_file, "config")
-    try:
-        return config_file.read_bytes().decode()
-    except FileNotFoundError:
-        raise ConfigError(f"{config_file}: no such file", NO_CONFIG_REMEDY) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{config_file}: cannot be read: {failure_text(error)}") from None
 
 
 def _load_old_config(config_text: str, config_file: Path) -> LoadedConfig | None:
@@ -579,7 +566,7 @@ def _classify_as_gifts(
 def _replace_config(config_file: Path, text_before: str, text_after: str) -> str:
     """Replace the text atomically and keep the old one as .bak; both files are owner-only."""
     backup_path = config_file.with_name(f"{config_file.name}.bak")
-    if _read_config(config_file) != text_before:
+    if config_versions.read_config_text(config_file) != text_before:
         raise Refused(
             f"{config_file} changed during the edit; nothing was written",
             remedy="check the file and edit again",
@@ -587,21 +574,6 @@ def _replace_config(config_file: Path, text_before: str, text_after: str) -> str
     for written_path, written_text in ((backup_path, text_before), (config_file, text_after)):
         write_config(written_path, written_text, 0o600)
     return str(backup_path)
-
-
-def _take_back(config_file: Path, text_before: str, text_after: str, error: BaseException) -> None:
-    """Write the old text again after `error`, unless the file was changed since. Raises PassingFault
-    if it cannot be written.
-    """
-    try:
-        if _read_config(config_file) == text_after:
-            write_config(config_file, text_before, 0o600)
-    except TrimtabError as write_error:
-        raise PassingFault(
-            f"{config_file} is written, but not confirmed: {error or 'interrupted'}; the old text"
-            f" cannot be written back: {write_error.message}",
-            "trimtab edit --confirm",
-        ) from error
 
 
 MAX_SALES = 12

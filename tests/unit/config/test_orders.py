@@ -10,17 +10,21 @@ from typing import Any
 import pytest
 import tomlkit
 
+from agent import wiring
+from agent.app import config_versions
 from agent.app.positions.orders import set_orders
 from agent.config.build import build_portfolio
-from agent.config.load import parse_config
+from agent.config.load import load_config, parse_config
+from agent.config.loaded import LoadedConfig
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.orders import price_level_notes
 from agent.config.writing.edits import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.config.writing.template import render_config
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.model import PORTFOLIO_SUBJECT, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
 from agent.policy.orders import conditional as conditional_orders
+from agent.store.store import ConfigVersionStore
 from agent.units import Token
 from tests.support import agents
 from tests.support.bands import with_bands
@@ -233,3 +237,58 @@ def test_an_edit_while_an_implausible_level_is_confirmed_is_kept(tmp_path: Path)
         set_orders(path, "WETH", {"stop_loss": "95%"}, late_yes)
     assert 'turnover = "3%"' in path.read_text()
     assert "stop_loss" not in tomllib.loads(path.read_text())["portfolio"]["assets"][0]
+
+
+def stored_config(tmp_path: Path) -> tuple[Path, LoadedConfig]:
+    """A config whose store has it as confirmed."""
+    path = agents.config(tmp_path)
+    loaded = load_config(path)
+    with wiring.open_store_offline(loaded) as (store, _):
+        config_versions.record_version(loaded, store.configs, config_versions.FIRST_ORIGIN)
+    return path, loaded
+
+
+def confirmed_digest(loaded: LoadedConfig) -> str | None:
+    with wiring.open_store_offline(loaded) as (store, _):
+        return store.configs.confirmed_digest()
+
+
+def test_set_levels__are_in_file_and_store(tmp_path: Path) -> None:
+    path, loaded = stored_config(tmp_path)
+    set_orders(path, "WETH", {"stop_loss": "10%"})
+    assert confirmed_digest(loaded) == load_config(path).digest != loaded.digest
+
+
+def test_levels_that_cannot_be_recorded__are_not_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, loaded = stored_config(tmp_path)
+
+    def disk_full(*_: object, **__: object) -> None:
+        raise PassingFault("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConfigVersionStore, "record", disk_full)
+        with pytest.raises(PassingFault, match="the disk is full"):
+            set_orders(path, "WETH", {"stop_loss": "10%"})
+    assert load_config(path).digest == loaded.digest == confirmed_digest(loaded)
+
+
+def test_levels_beside_an_unusable_store__are_not_in_the_file(tmp_path: Path) -> None:
+    path, loaded = stored_config(tmp_path)
+    wiring.store_file(loaded).write_bytes(b"no database")
+    with pytest.raises(OperatorNeeded):
+        set_orders(path, "WETH", {"stop_loss": "10%"})
+    assert load_config(path).digest == loaded.digest
+
+
+def test_edit_right_after_the_levels_are_written__is_not_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, loaded = stored_config(tmp_path)
+    record_version = config_versions.record_version
+
+    def record_late(*arguments: Any) -> None:
+        path.write_text(path.read_text().replace('turnover = "30%"', 'turnover = "3%"', 1))
+        record_version(*arguments)
+
+    monkeypatch.setattr(config_versions, "record_version", record_late)
+    set_orders(path, "WETH", {"stop_loss": "10%"})
+    assert 'turnover = "3%"' in path.read_text()
+    assert confirmed_digest(loaded) not in (loaded.digest, load_config(path).digest)
