@@ -113,7 +113,7 @@ class PriceTable:
         has_price = ~np.isnan(closes)
         empty_symbols = [
             symbol
-            for symbol, is_priced in zip(symbols, has_price.any(axis=0), strict=True)
+            for symbol, is_priced in zip(symbols, np.any(has_price, axis=0).tolist(), strict=True)
             if not is_priced
         ]
         if empty_symbols:
