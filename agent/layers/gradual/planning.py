@@ -471,7 +471,9 @@ def _plan_slice(step: StepInput, decision_result: DecisionResult, plan: Plan) ->
 def _plan_at_price(
     portfolio: Portfolio, decision_result: DecisionResult, plan: Plan, execution: GradualExecution
 ) -> ScheduledPlan:
-    """Return the plan if it pays enough at the initial prices, else wait."""
+    """Return the plan if it pays enough at the initial prices, else wait. A plan that pays enough at
+    its start is sent without a record of an execution.
+    """
     prices = with_native(portfolio, dict(execution.arrival_prices))
     min_output = value_sold(plan, prices) * Fraction(BPS - execution.pace.limit_bps, BPS)
     if limit_reached(plan, prices, min_output):
