@@ -185,10 +185,11 @@ def skipped_items(
         if not node.is_asset or (deviation_value <= MIN_REPORTED * total and not is_partly_sold):
             continue
         is_excess = bool(excesses[token] > 0)
-        if is_excess and _is_locked(objective, token, total):
+        locked_excess = _locked_excess(problem, objective, draft, token, total)
+        if is_excess and locked_excess:
             place_names = (layer.place_name(step) for layer in questions.LAYERS)
             places_text = " or ".join(place_name for place_name in place_names if place_name)
-            why = f"{_money_text(step.portfolio, deviation_value)} above its target are in {places_text}, which swaps cannot spend"
+            why = f"{_money_text(step.portfolio, locked_excess)} above its target are in {places_text}, which swaps cannot spend"
             skips.append(SkippedItem(node.label, why, LOCKED_EXCESS))
             continue
         opposite_deviations = shortfalls if is_excess else excesses
@@ -257,10 +258,18 @@ def _fee_waits(portfolio: Portfolio, problem: Problem, legs: Sequence[Leg]) -> l
     return wait_items
 
 
-def _is_locked(objective: PlanObjective, token_index: int, total: float) -> bool:
-    """True if what no swap can spend of a token is above the upper end of its goal."""
-    high_value = objective.high_shares[token_index] * total
-    return bool(objective.locked_values[token_index] > high_value)
+def _locked_excess(
+    problem: Problem, objective: PlanObjective, draft: PlanDraft, token_index: int, total: float
+) -> float:
+    """Return the value of a token above its goal that no swap can spend; 0 if more is left that
+    swaps can, which then has the reason.
+    """
+    node = problem.nodes[token_index]
+    locked_value = float(objective.locked_values[token_index])
+    locked_excess = locked_value - float(objective.high_shares[token_index]) * total
+    change_value = float(draft.delta_raw.get(node.address, 0) * node.price)
+    spendable_value = float(objective.held_values[token_index]) + change_value - locked_value
+    return locked_excess if locked_excess > 0 and locked_excess >= spendable_value else 0.0
 
 
 def _off_target_reason(
@@ -268,7 +277,8 @@ def _off_target_reason(
 ) -> _OffTargetReason:
     """Return why a token stays off target."""
     unmoved_tokens = remainder.fixed_point.unmoved_tokens
-    nodes = remainder.graph.problem.nodes
+    problem = remainder.graph.problem
+    nodes = problem.nodes
     if remainder.value < nodes[remainder.token_index].price:
         label = nodes[remainder.token_index].label
         return _OffTargetReason(
@@ -276,7 +286,11 @@ def _off_target_reason(
         )
     if remainder.token_index in unmoved_tokens:
         return _unmoved_reason(limits, remainder)
-    locked_tokens = {index for index in range(len(nodes)) if _is_locked(objective, index, total)}
+    locked_tokens = {
+        index
+        for index in range(len(nodes))
+        if _locked_excess(problem, objective, remainder.fixed_point.draft, index, total)
+    }
     if remainder.counterparts and (locked_tokens | set(unmoved_tokens)).issuperset(
         remainder.counterparts
     ):

@@ -11,17 +11,21 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.model import Plan, Pool, StepInput
+from agent.model import Plan, Pool, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.problem import PoolGraph
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.fixed_point import FixedPoint
 from agent.policy.decide import decide
-from agent.policy.orders.exits import exit_tokens
-from tests.support.builders import step_input, v2_pool
+from agent.policy.drift import compute_drifts
+from agent.policy.orders.exits import exit_goal, exit_tokens
+from agent.reference import reference_prices
+from tests.support.builders import step_input, v2_pool, with_limits
 from tests.support.decisions.exits import MARKET, SOUND, USDC, WBTC, WETH, outcome_of, step_with_stops
+from tests.support.lp_worlds import ranged, world
 from tests.support.planning_worlds import LINK, PRICES, SYMBOLS, random_pools, rebalance_to_targets, wide
 from tests.support.samples import examples
+from tests.support.text import mentions
 
 
 def balances_after(step: StepInput, plan: Plan) -> dict[str, int]:
@@ -106,6 +110,17 @@ def test_exit_is_whole_where_only_its_last_unit_is_dear() -> None:
     dear = outcome_of(step_with_stops("WBTC", pools=(*shallow[:1], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)))
     unsold_raw = 0 if dear.plan is None else balances_after(dear.step_input, dear.plan)["WBTC"]
     assert unsold_raw > 0, "where all of it costs more, the limit keeps the rest"
+
+
+@pytest.mark.parametrize("position_usd", [1_000, 1_500, 2_000])
+def test_what_the_market_leaves_of_an_exit_is_not_in_liquidity(position_usd: int) -> None:
+    """The goal of a token that leaves is what is in positions, of a total that the exit's cost lowers."""
+    step = with_limits(world([ranged(position_usd, 1_500, 2_666)], values={"WETH": 400_000, "USDC": 240_000}), plan_cost_bps=50)
+    drifts = compute_drifts(step, reference_prices(step).price_by_token)
+    plan = planner.plan(step, Rebalance("exit", exit_goal(step.portfolio, drifts, WETH.address), is_exit=True))
+    why = next(item.why for item in plan.skipped if item.subject == "WETH")
+    assert "liquidity" not in why
+    assert mentions(why, "off target", "plan_cost")
 
 
 def test_exit_is_tried_whole_when_the_search_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
