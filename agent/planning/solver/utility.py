@@ -638,8 +638,8 @@ def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
 
 
 def bought_by_exit(problem: Problem, goal: Goal, numeraire_index: int) -> int:
-    """Return the index of the token that an exit buys: the one furthest below its goal, which is
-    the numeraire unless the exit raises another token for a withdrawal.
+    """Return the index of the token that an exit buys: the numeraire if it is below its goal, else
+    the token furthest below, which the exit raises for a withdrawal.
     """
     total = problem.total
     low_share_by_token = {weight.token: weight.low for weight in goal.weights}
@@ -648,9 +648,10 @@ def bought_by_exit(problem: Problem, goal: Goal, numeraire_index: int) -> int:
         for index, node in enumerate(problem.nodes)
         if node.is_asset
     }
-    return max(
-        shortfall_by_index, key=lambda index: (shortfall_by_index[index], index == numeraire_index)
-    )
+    furthest_index = max(shortfall_by_index, key=lambda index: shortfall_by_index[index])
+    if shortfall_by_index[numeraire_index] > 0 or shortfall_by_index[furthest_index] <= 0:
+        return numeraire_index
+    return furthest_index
 
 
 def without_max_weights(objective: PlanObjective) -> PlanObjective:

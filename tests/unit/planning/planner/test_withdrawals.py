@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from agent.model import Payment, PendingPayment, Pool, StepInput
+from agent.planning.problem import build_problem
 from agent.planning.requests import raise_money_proposer
+from agent.planning.solver.utility import bought_by_exit
 from agent.policy.cash_flows import transfers
+from agent.reference import reference_prices
 from agent.units import Token
 from tests.support.builders import raw, step_input, v2_pool, with_limits
 from tests.support.tokens import USDC, WBTC, WETH
@@ -80,3 +84,17 @@ def test_withdrawal_of_weth_sells_the_leaving_token_for_weth() -> None:
     assert changes[WETH.address] > raw(2, WETH)
     assert changes[WBTC.address] < 0
     assert changes[USDC.address] < 0
+
+
+@pytest.mark.parametrize(("claimed", "coins"), [(USDC, 2_020), (WETH, Fraction(41, 16)), (WBTC, Fraction(101, 1000))])
+def test_exit_buys_the_claimed_token_though_gas_money_is_set_aside(claimed: Token, coins: Fraction | int) -> None:
+    """The refill of 60 dollars of WETH counts in the goal's total, not in the planner's."""
+    targets_bps = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
+    step = step_with_claim(targets_bps, {"WETH": 5_000, "WBTC": 6_000, "USDC": 2_000}, claimed, coins)
+    goal = transfers.goal_to_raise_shortfall(step, claimed.address)
+    problem = build_problem(step, reference_prices(step))
+    weth_index = problem.index_by_token[WETH.address]
+    nodes = list(problem.nodes)
+    nodes[weth_index] = replace(nodes[weth_index], investable_raw=nodes[weth_index].investable_raw - raw(Fraction(3, 100), WETH))
+    for case in (problem, replace(problem, nodes=tuple(nodes))):
+        assert bought_by_exit(case, goal, problem.index_by_token[USDC.address]) == problem.index_by_token[claimed.address]
