@@ -330,7 +330,7 @@ def _hedge_documents(
     policy: FuturesPolicy,
 ) -> list[WhatIfHedgeDocument]:
     """Return the hedges of the assets that are sold. An asset without a market is sold; a short is
-    cut to what the limits allow after the orders, in whole lots.
+    cut to what the limits allow after the orders and the earlier shorts, in whole lots.
     """
     sale_values = {
         symbol: -trade_value for symbol, trade_value in trade_values.items() if trade_value < 0
@@ -350,19 +350,21 @@ def _hedge_documents(
             )
             short_value = abs(allowed_size_raw) * account.market(symbol).mark / COIN_RAW
         if compare_costs is not None and short_value:
-            hedge_documents.append(compare_costs(symbol, short_value))
-            continue
-        hedge_document: WhatIfHedgeDocument = {
-            "symbol": symbol,
-            "excess": _value_text(excess_value),
-            "sell": _value_text(excess_value - short_value),
-            "short": _value_text(short_value),
-            "net_exposure": _value_text(spot_values[symbol] - excess_value),
-        }
+            hedge_document = compare_costs(symbol, short_value)
+        else:
+            hedge_document = {
+                "symbol": symbol,
+                "excess": _value_text(excess_value),
+                "sell": _value_text(excess_value - short_value),
+                "short": _value_text(short_value),
+                "net_exposure": _value_text(spot_values[symbol] - excess_value),
+            }
         if not short_value:
             hedge_document["reason"] = (
                 NO_SHORT_REASON if symbol in market_names else NO_MARKET_REASON
             )
+        elif Fraction(hedge_document["short"]):
+            account = after_fill_at_mark(account, symbol, allowed_size_raw)
         hedge_documents.append(hedge_document)
     return hedge_documents
 
