@@ -216,8 +216,9 @@ class SimulationResult:
     - `equity` is after all gas; `hold_equity` is buy and hold of the first bar's holdings, with
       equal deposits and withdrawals.
     - `weights`, `targets` and `bands` (lower and upper edge) are shares, `prices` the closes of
-      `symbols`; missing values are NaN.
-    - `rebalances` are the costs of the swaps, each with the gas of the approvals before it.
+      `symbols`; missing values are NaN. `units` are the whole coins of each in the wallet.
+    - `rebalances` are the costs of the swaps, each with the gas of the transactions since the swap
+      before it; `gas_costs` is the gas of every transaction with its time.
     - `turnover_ratio` is the sum over rebalances of half the traded value divided by the total
       value.
     - `evaluated_bar_count` counts bars evaluated by a whole step, `halted_bar_count` those without
@@ -267,11 +268,13 @@ class SimulationResult:
     data_hash: str
     seed: int
     versions: tuple[tuple[str, str], ...]
+    gas_costs: tuple[tuple[int, Value], ...] = ()
     holds_by_setting: tuple[tuple[str, int], ...] = ()
     transfers: tuple[AppliedTransfer, ...] = ()
     twr: float = 0.0
     hold_twr: float = 0.0
     prices: FloatArray = field(default_factory=_empty_array)
+    units: FloatArray = field(default_factory=_empty_array)
     targets: FloatArray = field(default_factory=_empty_array)
     bands: FloatArray = field(default_factory=_empty_array)
     lot_rule: str = "fifo"
@@ -316,12 +319,13 @@ def target_bands(bar: int, drifts: Sequence[AssetDrift], with_bands: bool) -> Ta
 @dataclass(frozen=True, slots=True)
 class PortfolioPaths:
     """One value or row for each bar, money in whole coins of the numeraire; columns are the
-    portfolio's assets.
+    portfolio's assets. `units` are whole coins of each in the wallet.
     """
 
     equity: FloatArray
     hold_equity: FloatArray
     weights: FloatArray
+    units: FloatArray
     prices: FloatArray
     targets: FloatArray
     bands: FloatArray
@@ -351,15 +355,14 @@ def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands])
     base_units_per_coin = np.array([10.0**token.decimals for token in tokens])
     equity = np.empty(table.bar_count)
     hold_equity = np.empty(table.bar_count)
-    token_values = np.empty((table.bar_count, len(tokens)))
+    units = np.empty((table.bar_count, len(tokens)))
     record_ranges = _bar_ranges([record.bar for record in holdings_records], table.bar_count)
     for record, bar_range in zip(holdings_records, record_ranges, strict=True):
-        token_values[bar_range] = (
+        units[bar_range] = (
             np.array([float(record.balances[token.address]) for token in tokens])
             / base_units_per_coin
-            * prices[bar_range]
         )
-        equity[bar_range] = token_values[bar_range].sum(axis=1) - float(
+        equity[bar_range] = (units[bar_range] * prices[bar_range]).sum(axis=1) - float(
             record.gas_paid / 10**world.numeraire.decimals
         )
         hold_equity[bar_range] = (
@@ -367,6 +370,7 @@ def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands])
             / base_units_per_coin
             * prices[bar_range]
         ).sum(axis=1)
+    token_values = units * prices
     if world.venue is not None:
         margin_values = world.venue.account_values()
         collateral = world.venue.setup.collateral.address
@@ -386,6 +390,7 @@ def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands])
         equity,
         hold_equity,
         _shares(asset_values),
+        units[:, : len(asset_addresses)],
         prices[:, : len(asset_addresses)],
         targets,
         bands,

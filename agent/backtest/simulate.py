@@ -559,6 +559,7 @@ class SimulationRun:
             fees=sum((cost.fees for cost in transaction_costs), Fraction(0)),
             impact=sum((cost.impact for cost in transaction_costs), Fraction(0)),
             gas=world.gas_paid,
+            gas_costs=tuple((cost.time_s, cost.gas) for cost in transaction_costs if cost.gas),
             balances=tuple(world.wallet.balances.items()),
             bar_count=world.table.bar_count,
             evaluated_bar_count=self._evaluated_bars,
@@ -588,6 +589,7 @@ class SimulationRun:
             twr=twr,
             hold_twr=hold_twr,
             prices=paths.prices,
+            units=paths.units,
             loss=None
             if world.venue is not None
             else backtest_loss(

@@ -259,6 +259,7 @@ def result_of(
         versions=(("trimtab", "0.1.0"),),
         transfers=tuple(transfers),
         prices=prices,
+        units=weights * equity[:, None] / prices,
         targets=targets,
         bands=np.stack([targets * 0.9, targets * 1.1], axis=2),
         yearly_gains=(YearGain(2021, exact(12.5)), YearGain(2022, exact(-3.25))),

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
+from operator import itemgetter
 
 import numpy as np
 
@@ -39,7 +40,7 @@ from agent.units import YEAR_S, Value, pluralize
 
 COST_KIND_COLOURS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))
 MAX_CHART_POINTS = 2_000
-"""Maximum number of rebalances drawn in the chart of costs."""
+"""Maximum number of transactions drawn in the chart of costs."""
 MIN_SHOWN_GROWTH = 0.00005
 """Smallest displayed value; smaller ones would print as zero."""
 PERIOD_BY_MAX_SPAN_S = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
@@ -49,25 +50,33 @@ def costs_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return costs by kind, cumulated over time, and their sums."""
     simulation_result = analysis.simulation_result
     raw_per_coin = 10.0**simulation_result.decimals
-    rebalances = simulation_result.rebalances
-    if not rebalances:
+    no_cost = Fraction(0)
+    costs = sorted(
+        (
+            *(
+                (rebalance.time_s, rebalance.fees, rebalance.impact, no_cost)
+                for rebalance in simulation_result.rebalances
+            ),
+            *((time_s, no_cost, no_cost, gas) for time_s, gas in simulation_result.gas_costs),
+        ),
+        key=itemgetter(0),
+    )
+    if not costs:
         return ReportSection("Costs", ("No trades, no costs.",))
     drawn_indices = np.unique(
-        np.linspace(0, len(rebalances) - 1, min(len(rebalances), MAX_CHART_POINTS)).astype(np.int64)
-    )
+        np.linspace(0, len(costs) - 1, min(len(costs), MAX_CHART_POINTS)).astype(np.int64)
+    ).tolist()
     times_ms = [
         int(simulation_result.times_s[0]) * 1_000,
-        *(rebalances[rebalance_index].time_s * 1_000 for rebalance_index in drawn_indices.tolist()),
+        *(costs[index][0] * 1_000 for index in drawn_indices),
         int(simulation_result.times_s[-1]) * 1_000,
     ]
     traces: list[PlotlyDict] = []
-    for cost_kind, colour in COST_KIND_COLOURS:
-        running_costs = np.cumsum(
-            [float(getattr(rebalance, cost_kind)) / raw_per_coin for rebalance in rebalances]
-        )
+    for column, (cost_kind, colour) in enumerate(COST_KIND_COLOURS, start=1):
+        running_costs = np.cumsum([float(cost[column]) / raw_per_coin for cost in costs])
         drawn_costs = [
             0.0,
-            *(float(f"{running_costs[rebalance_index]:.6g}") for rebalance_index in drawn_indices),
+            *(float(f"{running_costs[index]:.6g}") for index in drawn_indices),
             float(f"{running_costs[-1]:.6g}"),
         ]
         traces.append(_stacked_trace(times_ms, drawn_costs, cost_kind, colour))
@@ -82,7 +91,7 @@ def costs_section(analysis: BacktestAnalysis) -> ReportSection:
         (
             (
                 "Fees go to the pools, impact is the remaining loss against the reference price,"
-                " gas includes approvals."
+                " gas is that of all transactions."
             ),
             f"Costs are valued at the prices of their block.{gas_text}",
         ),

@@ -328,14 +328,7 @@ def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMe
 
 def unit_changes(simulation_result: SimulationResult) -> FloatArray:
     """Return the relative change of each asset's amount at each bar, positive for purchases."""
-    gas_paid = np.zeros(len(simulation_result.equity))
-    for rebalance in simulation_result.rebalances:
-        gas_paid[rebalance.bar :] += float(rebalance.gas) / 10.0**simulation_result.decimals
-    units = (
-        simulation_result.weights
-        * (simulation_result.equity + gas_paid)[:, None]
-        / simulation_result.prices
-    )
+    units = simulation_result.units
     larger_units = np.maximum(np.abs(units[:-1]), np.abs(units[1:]))
     relative_changes = np.divide(
         np.diff(units, axis=0),

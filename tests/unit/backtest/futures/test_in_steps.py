@@ -12,7 +12,10 @@ import pytest
 from agent.app.research.futures_backtests import backtest_document
 from agent.backtest.futures.simulate import FuturesSettings
 from agent.backtest.futures.venue import FuturesSetup, simulated_policy
+from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.futures import futures_section
+from agent.backtest.report.series import unit_changes
+from agent.backtest.result import SimulationResult
 from agent.backtest.settings import PERMISSIVE_LIMITS, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.layers.strategies.state import CapitalSplit, Strategy, StrategyHealthRule
@@ -266,3 +269,41 @@ def test_backtest__held_book_opens_at_the_first_review() -> None:
     policy = replace(LONG, schedule=Every(DAY_S), band_bps=0, leverage_band_bps=0, targets=(FuturesTarget("BTC", 10_000),))
     held_book = book_of(run([100.0, 101, 102, 103], policy, hours=6)).held_book
     assert Fraction(held_book.sizes[0][1], E18) > 0
+
+
+GAS = {"gas_price_wei": 20 * 10**9}
+GASEOUS = make_spec({"BTC": 4_000, "USD": 6_000}, BAND, "USD", native="BTC")
+
+
+def gas_trace(simulation: SimulationResult) -> list[float]:
+    (section,) = [section for section in backtest_page(simulation).sections if section.title == "Costs"]
+    (trace,) = [trace for trace in section.charts[0]["data"] if trace["name"] == "gas"]
+    return trace["y"]  # type: ignore[no-any-return]  # as plotly has it
+
+
+@pytest.mark.parametrize(("last", "swaps"), [(100.0, 0), (160.0, 1)], ids=["without a swap", "with a swap"])
+def test_gas_of_orders_is_a_cost_at_its_time(last: float, swaps: int) -> None:
+    simulation = run([100.0, 100, last, last], replace(LONG, margin_in_weights=False), spec=GASEOUS, **GAS)
+    assert len(simulation.rebalances) == swaps
+    gas = gas_trace(simulation)
+    assert gas[:2] == [0, 2.2], "1.1 million units of the first order at its bar"
+    assert gas[-1] == pytest.approx(float(simulation.gas / E18), rel=1e-5)
+    assert (gas[-1] > 2.2) is bool(swaps)
+
+
+@pytest.mark.parametrize("margin_in_weights", [False, True])
+@pytest.mark.parametrize("market", [{}, GAS, {**GAS, "latency_bars": 1}], ids=["plain", "gas", "latency"])
+def test_trades_in_the_report_are_those_of_the_wallet(margin_in_weights: bool, market: dict[str, int]) -> None:
+    simulation = run(
+        [100.0, 100, 160, 160, 60, 60, 60], replace(LONG, margin_in_weights=margin_in_weights, leverage_bps=10_000), spec=GASEOUS, **market
+    )
+    (btc,) = (token.address for token in GASEOUS.tokens if token.symbol == "BTC")
+    coins = dict(simulation.balances)[btc] / E18
+    expected = np.zeros(simulation.bar_count)
+    for rebalance in reversed(simulation.rebalances):
+        after = coins
+        for swap in rebalance.swaps:
+            coins += swap.sold_raw / E18 if swap.sold.address == btc else -swap.bought_raw / E18
+        expected[rebalance.bar] = (after - coins) / max(after, coins)
+    assert np.count_nonzero(expected) >= 1
+    assert unit_changes(simulation)[:, 0] == pytest.approx(expected, abs=1e-9)
