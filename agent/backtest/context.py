@@ -292,8 +292,11 @@ class SimulatedChain:
     def _mine(self) -> None:
         """Mine the transactions due at this bar, each in its own block."""
         world = self._world
-        while world.pending_transactions and world.pending_transactions[0][0] <= world.bar:
-            _, tx_hash, tx = world.pending_transactions.pop(0)
+        while world.pending_transactions:
+            due_bar, tx_hash, tx = world.pending_transactions[0]
+            if due_bar > world.bar or tx.max_gas_price_wei < world.gas_price_wei:
+                break
+            del world.pending_transactions[0]
             world.begin_block()
             world.receipts[tx_hash] = self._apply(tx, tx_hash)
 

@@ -289,14 +289,20 @@ def test_gas__is_paid_beside_the_portfolio_and_lowers_its_worth() -> None:
     assert per_bar.rebalances[1].gas == 0
 
 
-def test_dear_bar__charges_no_more_than_the_transaction_s_fee() -> None:
+@pytest.mark.parametrize(
+    ("dear_bars", "swaps"),
+    [(0, [(4, True)]), (1, [(5, True)]), (2, [(6, False), (9, True)]), (9, [])],
+    ids=["calm", "within its deadline", "beyond its deadline", "to the end"],
+)
+def test_transaction_below_the_gas_price__waits_for_a_cheaper_bar(dear_bars: int, swaps: list[tuple[int, bool]]) -> None:
+    """It is sent at bar 2 at 20 gwei and due at bar 4, from which on gas costs 900 gwei for some bars."""
     spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
     gwei = 10**9
-    table = hourly(ETH=[100.0, 100, 130, 130, 130, 130, 130])
-    calm, dear = (simulation_of(table, spec, latency_bars=2, gas_price_wei=(*[20 * gwei] * 3, *[later * gwei] * 4)) for later in (20, 900))
-    (paid,) = calm.rebalances
-    (at_most,) = dear.rebalances
-    assert 0 < paid.gas < at_most.gas <= 2 * paid.gas
+    gas_prices_wei = [20 * gwei] * 4 + [900 * gwei] * dear_bars + [20 * gwei] * (9 - dear_bars)
+    simulation = simulation_of(hourly(ETH=[100.0, 100, *[130] * 11]), spec, latency_bars=2, gas_price_wei=tuple(gas_prices_wei))
+    assert [(swap.bar, swap.succeeded) for swap in simulation.rebalances] == swaps
+    assert simulation.gas < Fraction(COIN), "no gas at 900 gwei, of which a swap would cost 17"
+    assert mentions(simulation.notes, "1 transaction was still pending") is not bool(swaps)
 
 
 def test_a_schedule_acts_when_it_is_due() -> None:
