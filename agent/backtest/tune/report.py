@@ -595,8 +595,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Chart:
 def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
     if not tune_result.fold_results_and_excesses:
         return ReportSection("Walk-forward", ("The data are too short for the folds.",))
-    start_ms = int(tune_result.spec.table.times_s[0]) * 1000
-    period_ms = round(tune_result.period_s) * 1000
+    mark_times_ms = [time_s * 1000 for time_s in tune_result.mark_times_s.tolist()]
     fold_rows = []
     times_ms: list[int] = []
     for fold_result, excesses in tune_result.fold_results_and_excesses:
@@ -606,14 +605,11 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
         fold_rows.append(
             (
                 tune_result.choices[fold_result.choice_index].label,
-                _format_date(start_ms + evaluation_start * period_ms),
+                _format_date(mark_times_ms[evaluation_start]),
                 *excess_texts,
             )
         )
-        times_ms += [
-            start_ms + (period + 1) * period_ms
-            for period in range(evaluation_start, evaluation_end)
-        ]
+        times_ms += mark_times_ms[evaluation_start + 1 : evaluation_end + 1]
     is_by_loss = _is_by_loss(tune_result)
     excess_name = "loss saved, bps" if is_by_loss else "excess log growth"
     excess_traces = [

@@ -108,8 +108,8 @@ class TuneResult:
 
     - `scores` is each choice's annualised objective, a loss below zero, net of tax if the portfolio
       has a tax rate, `gross_scores` the same before tax, `excess_growths` its annualised log growth
-      above buy and hold, both over the first three quarters of the data; `period_s` is the length
-      of one return's period.
+      above buy and hold, both over the first three quarters of the data; `period_s` is the mean
+      length of one return's period, and `mark_times_s` are the times between which they lie.
     - `fold_results_and_excesses` has per fold the choice and its excess, log returns or loss saved,
       over each benchmark; `fold_claims` are the claims from all folds pooled.
     - `claims` are the claims from the last quarter. For that quarter, `last_quarter_results` are
@@ -128,6 +128,7 @@ class TuneResult:
     excess_growths: FloatArray
     best_index: int
     period_s: float
+    mark_times_s: NDArray[np.int64]
     deflated_sharpe: DeflatedSharpe | None
     overfitting: OverfittingEstimate | None
     heat_map: HeatMap
@@ -313,6 +314,7 @@ def _assemble_result(
         excess_growths=(growths.mean(axis=0) - hold_returns.mean()) * periods_per_year,
         best_index=best_index,
         period_s=YEAR_S / periods_per_year,
+        mark_times_s=job.table.times_s[list(job.mark_bars)],
         deflated_sharpe=None
         if objective is Objective.TRACKING
         else deflated_sharpe(growths - hold_returns[:, None], best_index),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,21 @@ def test_rule__is_kept_unless_another_loses_less_beyond_noise(
     assert verdict.safe_default == "tracking normal"
     assert choice == RULE or mentions(text, "tracking normal 5.00 bps a year (3.00 of costs, 2.00 of drift)")
     assert "2 settings" in " ".join(judge_loss(choice, claim, *LOSSES, risk, 2).sentences)
+
+
+def test_walk_forward__has_the_dates_of_its_periods_across_a_gap() -> None:
+    table = walks(3, 200)
+    is_kept = np.ones(200, dtype=bool)
+    is_kept[40:100] = False
+    tune_result = tune_result_of(search(replace(table, times_s=table.times_s[is_kept], closes=table.closes[is_kept]), **GRID))  # type: ignore[arg-type]  # fields
+    (section,) = [section for section in tune_page(tune_result).sections if section.title == "Walk-forward"]
+    times_s = tune_result.spec.table.times_s
+    folds = [fold_result.fold for fold_result, _ in tune_result.fold_results_and_excesses]
+    assert [row[1] for row in section.tables[0].rows] == [
+        f"{datetime.fromtimestamp(times_s[fold.evaluation_start], UTC):%Y-%m-%d}" for fold in folds
+    ]
+    ends = [period + 1 for fold in folds for period in range(fold.evaluation_start, fold.evaluation_end)]
+    assert section.charts[0]["data"][0]["x"] == (1000 * times_s[ends]).tolist()
 
 
 def test_the_document_names_the_rule_where_nothing_beats_it() -> None:
