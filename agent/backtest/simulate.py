@@ -165,8 +165,8 @@ class DueBarFinder:
 
     def is_quiet(self) -> bool:
         """Return whether the world's bar needs no step, in a simulation with futures: no weight is
-        outside its band, no schedule is due, no futures trigger fires, no hedge is open, and every
-        price is new.
+        outside its band, no schedule is due, no futures trigger fires, no hedge is open, the owner
+        moved nothing, and every price is new.
         """
         world = self._world
         if not self._can_skip_bars or (venue := world.venue) is None or world.settings.looks_at_all:
@@ -180,6 +180,7 @@ class DueBarFinder:
             world.pending_transactions
             or venue.has_open_hedge
             or self._is_stale[bar]
+            or (world.applied_transfers and world.applied_transfers[-1].bar == bar)
             or self._due_bar_mask(bar, bar + 1)[0]
         ):
             return False

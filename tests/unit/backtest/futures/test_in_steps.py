@@ -16,7 +16,7 @@ from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.futures import futures_section
 from agent.backtest.report.series import unit_changes
 from agent.backtest.result import SimulationResult
-from agent.backtest.settings import PERMISSIVE_LIMITS, SimulationSettings, make_spec
+from agent.backtest.settings import PERMISSIVE_LIMITS, OwnerTransfer, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.layers.strategies.state import CapitalSplit, Strategy, StrategyHealthRule
 from agent.model import Every
@@ -307,3 +307,17 @@ def test_trades_in_the_report_are_those_of_the_wallet(margin_in_weights: bool, m
         expected[rebalance.bar] = (after - coins) / max(after, coins)
     assert np.count_nonzero(expected) >= 1
     assert unit_changes(simulation)[:, 0] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("transfer_mode", ["numeraire", "pro-rata"])
+@pytest.mark.parametrize("value", [500, -500])
+def test_bar_of_a_transfer_is_evaluated(transfer_mode: str, value: int) -> None:
+    prices = [100.0, 100, 100.4, 100.8, 101.2, 160, 160]
+    market = {"flows": (OwnerTransfer(START_S + 2 * HOUR_S, Fraction(value)),), "transfer_mode": transfer_mode}
+    policy = replace(LONG, margin_in_weights=False, leverage_bps=10_000)
+    without_transfer = run(prices, policy)
+    quick, whole = (run(prices, policy, looks_at_all=every, **market) for every in (False, True))
+    assert quick.evaluated_bar_count == without_transfer.evaluated_bar_count + 1 < whole.evaluated_bar_count
+    assert quick.yearly_gains == whole.yearly_gains != ()
+    assert quick.rebalances == whole.rebalances
+    assert np.array_equal(quick.equity, whole.equity)
