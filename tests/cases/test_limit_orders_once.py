@@ -80,7 +80,9 @@ def test_pending_order__settled_by_another_command_is_not_sold_again(anvil_chain
 def test_open_order__is_continued_by_the_repeated_command(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
         first, _ = place(agent, HIGHER, until="2h")
-        assert place(agent, HIGHER)[0].id == first.id
+        continued, outcome = place(agent, HIGHER)
+        assert (continued.id, continued.until_s) == (first.id, first.until_s)
+        assert f"order {first.id} was placed before, until 20" in outcome.reason
         second, _ = place(agent, HIGHER, again=True)
         other, _ = place(agent, "3101")
         assert len({first.id, second.id, other.id}) == len(order_states(agent)) == 3

@@ -568,9 +568,12 @@ def swap_at_limit(
         )
     session = wiring.open_wallet_session(context, lambda _: True, progress)
     with session.open_transactor() as transactor:
-        order = None if request.again else _equal_order(context, new_order, transactor)
-        order = order or context.store.executions.add_limit_order(new_order)
+        equal_order = None if request.again else _equal_order(context, new_order, transactor)
+        order = equal_order or context.store.executions.add_limit_order(new_order)
         outcome = _try_order(context, order, transactor)
+    if equal_order is not None:
+        placed_text = f"order {order.id} was placed before, until {format_time(order.until_s)}"
+        outcome = replace(outcome, reason=f"{outcome.reason}; {placed_text}")
     while (
         order := next(
             limit_order
