@@ -52,7 +52,6 @@ from agent.model import (
     RequestState,
     SellEverything,
     StepInput,
-    StepRequest,
     Verdict,
 )
 from agent.policy.cash_flows import transfers
@@ -446,9 +445,8 @@ class _Shutdown:
         if payout is not None:
             return (payout.request_id, payout.to) == (self._request.id, self._request.to)
         step = store.steps.get(intent.step_id)
-        request_json = None if step is None else step.request_json
-        request = None if request_json is None else codec.loads(StepRequest, request_json)
-        is_of_a_stop = request in (SellEverything(), ManualAction("stop"))
+        requests_json = (codec.dumps(SellEverything()), codec.dumps(ManualAction("stop")))
+        is_of_a_stop = step is not None and step.request_json in requests_json
         return is_of_a_stop and intent.created_s >= self._request.asked_s
 
     def _sell(self) -> None:
