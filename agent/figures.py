@@ -249,6 +249,13 @@ def brief_reason(reason: str) -> str:
     )
 
 
+def pause_exceptions(pause: Mapping[str, Any]) -> str:
+    """Return what a pause does not stop, after "nothing is sent" or its reason: "; but …", or
+    nothing. `pause` has the fields of the status.
+    """
+    return "".join(f"; but {signed_text}" for signed_text in pause["pause_signed"])
+
+
 LONG_REASON = 160
 """Length of a reason from which pages show its first sentence and fold the rest."""
 

@@ -68,6 +68,7 @@ from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
 from agent.units import NATIVE, Price, Token, parse_raw
 from agent.wiring.price_windows import fill_price_windows
+from agent.wiring.signed_proposals import unstopped_texts
 from agent.wiring.waiting_proposals import waiting_proposals
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class Agent:
             warnings,
             self.endpoints(),
             switch_state.hard,
+            () if switch_state.paused is False else unstopped_texts(self.context.store),
             self._day_old_prices(step_input.snapshot.head.timestamp_s),
         )
 

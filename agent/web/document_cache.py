@@ -158,7 +158,8 @@ class DocumentCache:
         pause_path = self.store_path.with_name(self.store_path.name + PAUSE_ENDING)
         if os.path.lexists(pause_path) and not self.documents.get("pause", {}).get("paused"):
             reason = f"{pause_path} exists"
-            self._show_pause({"paused": True, "pause_reason": reason, "pause_hard": False})
+            file_pause = {"paused": True, "pause_reason": reason, "pause_hard": False}
+            self._show_pause({**file_pause, "pause_signed": []})
         with contextlib.suppress(TrimtabError):
             self._show_pause(await self.call(CacheProcess.CONTROLS, kill_switch.shown_pause))
             self._pause_stamps = file_stamps

@@ -22,7 +22,15 @@ from markupsafe import Markup, escape
 
 from agent import artifacts
 from agent.errors import printable_text
-from agent.figures import Column, column, format_figure, lead_reason, reader_text, token_colour
+from agent.figures import (
+    Column,
+    column,
+    format_figure,
+    lead_reason,
+    pause_exceptions,
+    reader_text,
+    token_colour,
+)
 from agent.web.app_modules import dashboard, kept_reports, queue
 from agent.web.reach import Reach
 from agent.web.reading import DocumentRead, Documents
@@ -79,6 +87,7 @@ def page_environment() -> Environment:
     environment = artifacts.template_environment(PACKAGE_EXTRA)
     environment.filters |= {
         "unbroken": unbroken_text,
+        "pause_exceptions": pause_exceptions,
         "percent": lambda share: unbroken_text(format_figure(share, "ratio+")),
         "amount": lambda amount: format_figure(amount, "amount"),
     }

@@ -21,7 +21,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from starlette.middleware.gzip import GZipMiddleware
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
-from agent.figures import brief_reason, first_sentence, lead_reason
+from agent.figures import brief_reason, first_sentence, lead_reason, pause_exceptions
 from agent.model import PRICE_ALERTS, PortfolioIdentity
 from agent.observe.health import RunHealth
 from agent.web import app_modules
@@ -537,7 +537,8 @@ def _list_row(cache: DocumentCache, documents: Documents, path: str) -> dict[str
     row["paper_served"] = _readable_document(documents, "paper_run").get("served")
     if row["paused"]:
         hardness_text = " (hard)" if pause["pause_hard"] else ""
-        row["marks"].append(f"paused{hardness_text}: {pause['pause_reason']}".removesuffix(": "))
+        mark = f"paused{hardness_text}: {pause['pause_reason']}".removesuffix(": ")
+        row["marks"].append(mark + pause_exceptions(pause))
     row["waiting"] = bool(_readable_document(documents, "controls").get("waiting"))
     if row["waiting"]:
         row["marks"].append("a plan waits for a confirmation")

@@ -122,7 +122,7 @@ def test_page__of_a_server_that_hangs_says_so_until_it_answers(chromium: Any, tm
 
 
 def test_page__of_an_ended_session_says_why(chromium: Any, site: Site) -> None:
-    site.board.documents["pause"] = {"paused": True, "pause_reason": "lunch", "pause_hard": False}
+    site.board.documents["pause"] = {"paused": True, "pause_reason": "lunch", "pause_hard": False, "pause_signed": []}
     page = live_page(chromium, site, path="/alerts")
     cookie = next(cookie["value"] for cookie in page.context.cookies() if cookie["name"] == "trimtab-1")
     site.access.end_session(cookie)

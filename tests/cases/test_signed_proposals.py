@@ -14,9 +14,10 @@ from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress
+from agent.app.documents.status import status_document
 from agent.app.money import hard_pause
 from agent.app.money.transfers import list_transfers
-from agent.app.records import maintenance
+from agent.app.records import kill_switch, maintenance
 from agent.chain.safe import SafeOwnersSigner
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
@@ -344,6 +345,22 @@ def test_pause__with_signatures__says_what_they_still_allow(scene: tuple[Agent, 
     for words in (f"signatures of the proposal {swap['id']}: 2", f"until {format_time(swap['expires_s'])}", "rejection"):
         assert words in texts
     assert open_proposal(agent)["state"] == "waiting"
+
+
+def test_pause_with_signatures__is_described_alike_everywhere(
+    scene: tuple[Agent, SafeWallet, dict[str, Any]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _, swap = scene
+    path = agent.context.loaded_config.path
+    sign_and_send(agent, FIRST, SECOND)
+    assert status_document(agent.status())["pause_signed"] == [], "what is not paused"
+    signed_texts = api.pause(path, "test")["signed"]
+    assert f"signatures of the proposal {swap['id']}: 2" in signed_texts[0]
+    assert status_document(agent.status())["pause_signed"] == signed_texts
+    assert kill_switch.shown_pause(path)["pause_signed"] == signed_texts
+    monkeypatch.setenv("COLUMNS", "400")
+    output = in_process(capfd, monkeypatch, "status", "--config", str(path))
+    assert f"resume --config {path}; but signatures of the proposal {swap['id']}: 2" in output.out
 
 
 def test_command_line__names_the_signatures_and_the_empty_call(

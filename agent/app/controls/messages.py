@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.app.documents.plans import tax_document
 from agent.errors import printable_text
+from agent.figures import pause_exceptions
 from agent.guards.sandwich import plan_worst_case
 from agent.model import (
     Alert,
@@ -49,7 +50,8 @@ def status_text(status_document: Document) -> str:
         total_text = f"{status_document['total_value']} {status_document['numeraire']}"
     lines = [f"{total_text} at block {status_document['block']}"]
     if status_document["paused"]:
-        lines.append(f"Paused: {_sanitized(status_document['pause_reason'])}")
+        paused_text = f"Paused: {status_document['pause_reason']}"
+        lines.append(_sanitized(paused_text + pause_exceptions(status_document)))
     for holding in status_document["holdings"][:MAX_ROWS]:
         lines.append(
             f"{_sanitized(holding['symbol'])} {holding['weight_bps'] / 100:.2f} %, target"

@@ -32,7 +32,6 @@ from agent.app.controls.queue import (
 from agent.app.controls.shown_plans import preview_control
 from agent.app.documents.controls import stored_plan_document
 from agent.app.documents.status import status_document
-from agent.app.records.kill_switch import signed_proposal_texts
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
@@ -53,6 +52,7 @@ from agent.store import Store
 from agent.store.controls import PhoneCode
 from agent.store.files.pause import KillSwitch
 from agent.store.files.secret import ensure_secret
+from agent.wiring.signed_proposals import unstopped_texts
 
 if TYPE_CHECKING:
     from telegram import Bot, Message, Update
@@ -260,7 +260,7 @@ class TelegramBot:
                     chat_id, ControlKind.PAUSE, "", _pause_arguments(chat_id, " ".join(words))
                 )
                 return "\n".join(
-                    ["Paused: nothing is sent until /resume.", *self._unstopped_texts()]
+                    ["Paused: nothing is sent until /resume.", *unstopped_texts(self.store)]
                 )
             case "/resume", []:
                 code = self._new_code(chat_id, ControlKind.RESUME, "")
@@ -275,12 +275,6 @@ class TelegramBot:
                 return messages.HELP_TEXT
             case _:
                 return f"Not done: no such command.\n{messages.HELP_TEXT}"
-
-    def _unstopped_texts(self) -> tuple[str, ...]:
-        """Return what a pause does not stop; nothing if the store cannot be read."""
-        with suppress(TrimtabError):  # it is paused already
-            return signed_proposal_texts(self.store)
-        return ()
 
     async def _read_document(self, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a document that is read from the chain, one at a time."""

@@ -192,6 +192,7 @@ class StatusDocument(TypedDict):
     paused: bool
     pause_reason: str
     pause_hard: Annotated[bool, FromAttributes("is_hard_paused")]
+    pause_signed: list[str]
     set_aside: Annotated[
         list[ReservedPaymentDocument],
         FromAttributes("step_input.history.cash_flows.pending_payments"),
@@ -218,9 +219,10 @@ class StatusDocument(TypedDict):
 @dataclass(frozen=True, slots=True)
 class PortfolioStatus:
     """Status of a portfolio. `paused` is the state of the kill switch, `is_hard_paused` that of its
-    hard level, which also cancels and revokes. `warnings` concern proposals that wait, the number of
-    assets, overweight, liquidity positions, paused strategies, portfolio.max_live_value and accepted limits.
-    `day_old_prices` are those of the valuation of 24 h ago, by token.
+    hard level, which also cancels and revokes, `pause_signed` what others can still execute.
+    `warnings` concern proposals that wait, the number of assets, overweight, liquidity positions,
+    paused strategies, portfolio.max_live_value and accepted limits. `day_old_prices` are those of
+    the valuation of 24 h ago, by token.
     """
 
     step_input: StepInput
@@ -230,6 +232,7 @@ class PortfolioStatus:
     warnings: tuple[str, ...]
     endpoints: tuple[EndpointDocument, ...] = ()
     is_hard_paused: bool = False
+    pause_signed: tuple[str, ...] = ()
     day_old_prices: Mapping[str, Price] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from agent.app.cycles import Progress, ignore_progress
 from agent.app.documents import fill
 from agent.app.documents.owner import HANDED_OVER_ADVICE, CancelAndRevokeDocument, HardPauseDocument
 from agent.app.documents.plans import transaction_document
-from agent.app.records.kill_switch import pause_by_file, signed_proposal_texts
+from agent.app.records.kill_switch import pause_by_file
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import ErrorCode, OperatorNeeded, TrimtabError
@@ -25,6 +25,7 @@ from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import StepOutcome
 from agent.store.files.locks import LockHeld, require_trusted_writers
 from agent.venues.allowances import unread_allowances
+from agent.wiring.signed_proposals import signed_proposal_texts
 
 
 @dataclass(frozen=True, slots=True)

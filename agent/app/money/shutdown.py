@@ -22,7 +22,6 @@ from agent.app.money.sales_of_stop import (
     total_of_sales,
     unsold_assets_text,
 )
-from agent.app.records.kill_switch import signed_proposal_texts
 from agent.config.tables.fields import parse_address
 from agent.errors import READ_FAILURES, ConfigError, ErrorCode, PassingFault, Refused, Retryable
 from agent.execution.approvals import (
@@ -58,6 +57,7 @@ from agent.policy.cash_flows import transfers
 from agent.ports import Approval
 from agent.units import NATIVE, decimal_text
 from agent.venues import allowances
+from agent.wiring.signed_proposals import signed_proposal_texts
 
 MAX_SALES = 12
 """Maximum number of plans of a full sale; the next stop goes on with the rest."""

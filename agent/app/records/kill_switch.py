@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +13,7 @@ from agent import wiring
 from agent.config.load import load_config, store_file_unchecked
 from agent.config.loaded import ConfigSource, LoadedConfig, is_place_of_server
 from agent.errors import Refused, TrimtabError
-from agent.execution.executor import chain_deadline_s, execution_period, is_dropped
-from agent.model import Control, ControlCode, ControlState, IntentKind, IntentState, RequestState
+from agent.model import Control, ControlCode, ControlState, RequestState
 from agent.policy.cash_flows.buy_back import shortest_buy_back
 from agent.store.controls import ControlStateChange
 from agent.store.files.pause import (
@@ -24,6 +23,7 @@ from agent.store.files.pause import (
     paused_here_alone_error,
 )
 from agent.units import format_duration
+from agent.wiring.signed_proposals import unstopped_texts
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PauseDocument
@@ -67,38 +67,9 @@ def pause(config: LoadedConfig | Path | str, reason: str) -> PauseDocument:
             }
         switch.pause(reason, int(time.time()))
         document: PauseDocument = {"paused": True, "hard": switch.is_hard(), "reason": reason}
-        with suppress(TrimtabError):  # it is paused already
-            if signed_texts := signed_proposal_texts(store):
-                document["signed"] = list(signed_texts)
+        if signed_texts := unstopped_texts(store):
+            document["signed"] = list(signed_texts)
         return document
-
-
-def signed_proposal_texts(store: Store) -> tuple[str, ...]:
-    """Return what the recorded signatures of proposals allow, whatever the kill switch says: of those
-    that wait, and of dropped ones that the chain still accepts.
-    """
-    intents = [
-        intent for intent in store.journal.open_intents() if intent.state is IntentState.PLANNED
-    ]
-    next_nonce = store.journal.expected_nonce()
-    now_s = int(time.time())
-    for intent in () if next_nonce is None else store.journal.intents_at(next_nonce):
-        deadline_s = chain_deadline_s(intent, store.journal.grant(intent.id))
-        if is_dropped(intent) and (deadline_s is None or now_s < deadline_s):
-            intents.append(intent)
-    count_by_id = {
-        intent.id: len(store.proposals.signatures(intent.id))
-        for intent in intents
-        if intent.kind is not IntentKind.CANCEL
-    }
-    return tuple(
-        f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; no pause takes them back,"
-        f" and once there are enough, whoever has them can execute it"
-        f" {execution_period(intent, store.journal.grant(intent.id))};"
-        " trimtab pause --hard --send withdraws it, or proposes the rejection that makes it void"
-        for intent in intents
-        if count_by_id.get(intent.id)
-    )
 
 
 def shown_pause(config: ConfigSource) -> dict[str, object]:
@@ -107,11 +78,22 @@ def shown_pause(config: ConfigSource) -> dict[str, object]:
     if not wiring.has_store(loaded_config):
         file = pause_file(wiring.store_file(loaded_config))
         reason = f"{file} exists" if has_pause_file(wiring.store_file(loaded_config)) else ""
-        return {"paused": bool(reason), "pause_reason": reason, "pause_hard": False}
-    with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (_, switch):
-        state = switch.read()
-    is_paused = state.paused is not False
-    return {"paused": is_paused, "pause_reason": state.reason, "pause_hard": state.hard}
+        is_paused = bool(reason)
+        is_hard = False
+        signed_texts: Sequence[str] = ()
+    else:
+        with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, switch):
+            state = switch.read()
+            is_paused = state.paused is not False
+            reason = state.reason
+            is_hard = state.hard
+            signed_texts = unstopped_texts(store) if is_paused else ()
+    return {
+        "paused": is_paused,
+        "pause_reason": reason,
+        "pause_hard": is_hard,
+        "pause_signed": list(signed_texts),
+    }
 
 
 def resume(config: LoadedConfig | Path | str, confirm: Callable[[str], bool]) -> PauseDocument:

@@ -24,7 +24,7 @@ from agent.cli.display.terminal import (
     safe_text,
     say,
 )
-from agent.figures import Column, columns, format_figure
+from agent.figures import Column, columns, format_figure, pause_exceptions
 from agent.units import BPS, ceil_int, decimal_text, format_duration
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
@@ -495,7 +495,7 @@ def show_status(console: Console, status_document: Document) -> None:
         hardness = " hard" if status_document["pause_hard"] else ""
         paused_text = (
             f"Paused{hardness}: {status_document['pause_reason']}. Nothing is sent"
-            " until: trimtab resume"
+            f" until: trimtab resume{pause_exceptions(status_document)}"
         )
         console.print(safe_text(paused_text, "bold yellow"))
     if status_document["zone"] is not None:

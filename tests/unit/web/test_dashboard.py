@@ -420,11 +420,17 @@ def test_first_purchase_on_paper__is_said_while_it_goes_on(
         "pnl": {"all": profit},
         "history": {**golden_document("26-history"), "steps": steps},
         "run": run,
-        "pause": {"paused": paused, "pause_reason": "", "pause_hard": False},
+        "pause": {"paused": paused, "pause_reason": "", "pause_hard": False, "pause_signed": []},
     }
     text = Renderer(reach).render_page(PAGES[0], documents, {}, 1, Session(1, "set-up", False, 0, 0))
     assert ("makes its first purchase" in text) is is_said
     assert ("the ledger is empty" in text) is not is_said
+
+
+def test_banner_of_a_pause__names_what_others_can_execute(served: Served) -> None:
+    pause = {"paused": True, "pause_reason": "lunch", "pause_hard": False, "pause_signed": ["signatures of <i7>: 2"]}
+    text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "pause": pause}, {}, 1)
+    assert "Paused: nothing is sent; but signatures of &lt;i7&gt;: 2. lunch</p>" in text
 
 
 def test_waiting_plan_s_amounts__are_cut_and_other_texts_not() -> None:

@@ -125,5 +125,5 @@ def test_shown_pause__creates_no_store_and_sees_the_file(tmp_path: Path, make: C
     assert kill_switch.shown_pause(path)["paused"] is False
     pause = store.with_name(f"{store.name}.paused")
     make(pause)
-    assert kill_switch.shown_pause(path) == {"paused": True, "pause_reason": f"{pause} exists", "pause_hard": False}
+    assert kill_switch.shown_pause(path) == {"paused": True, "pause_reason": f"{pause} exists", "pause_hard": False, "pause_signed": []}
     assert not store.exists(), "a page creates no store"

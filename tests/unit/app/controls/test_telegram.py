@@ -493,7 +493,7 @@ def test_unknown_command__says_that_nothing_was_done(api: BotApi, desk: FakeCont
 
 @pytest.mark.usefixtures("bot")
 def test_pause__names_the_signatures_that_it_cannot_take_back(api: BotApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telegram, "signed_proposal_texts", lambda _: ("signatures of the proposal i7: 2",))
+    monkeypatch.setattr(telegram, "unstopped_texts", lambda _: ("signatures of the proposal i7: 2",))
     api.write(ME, "/pause")
     assert mentions(api.until(1)[0][1], "paused", "signatures of the proposal i7: 2")
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from agent.app.alerting import _proposal_alerts
-from agent.app.records.kill_switch import signed_proposal_texts
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submitter import Submitter
@@ -19,6 +18,7 @@ from agent.guards import MinimumsFault
 from agent.model import Head, Intent, IntentKind, IntentState, LayerAction, UnsignedTx
 from agent.ports import Grant, MinedTransaction, NextAct, Simulation
 from agent.store.files.recorder import FileOutbox
+from agent.wiring.signed_proposals import signed_proposal_texts
 from tests.support.signing import COLLECT, WITHDRAW_V3
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, bench, grant, tx

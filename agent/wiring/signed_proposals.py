@@ -1,0 +1,49 @@
+"""What recorded signatures of proposals still allow while the agent is paused."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agent.errors import TrimtabError
+from agent.execution.executor import chain_deadline_s, execution_period, is_dropped
+from agent.model import IntentKind, IntentState
+
+if TYPE_CHECKING:
+    from agent.store.store import Store
+
+
+def unstopped_texts(store: Store) -> tuple[str, ...]:
+    """Return what a pause does not stop; nothing if the store cannot be read."""
+    with suppress(TrimtabError):
+        return signed_proposal_texts(store)
+    return ()
+
+
+def signed_proposal_texts(store: Store) -> tuple[str, ...]:
+    """Return what the recorded signatures of proposals allow, whatever the kill switch says: of those
+    that wait, and of dropped ones that the chain still accepts.
+    """
+    intents = [
+        intent for intent in store.journal.open_intents() if intent.state is IntentState.PLANNED
+    ]
+    next_nonce = store.journal.expected_nonce()
+    now_s = int(time.time())
+    for intent in () if next_nonce is None else store.journal.intents_at(next_nonce):
+        deadline_s = chain_deadline_s(intent, store.journal.grant(intent.id))
+        if is_dropped(intent) and (deadline_s is None or now_s < deadline_s):
+            intents.append(intent)
+    count_by_id = {
+        intent.id: len(store.proposals.signatures(intent.id))
+        for intent in intents
+        if intent.kind is not IntentKind.CANCEL
+    }
+    return tuple(
+        f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; no pause takes them back,"
+        f" and once there are enough, whoever has them can execute it"
+        f" {execution_period(intent, store.journal.grant(intent.id))};"
+        " trimtab pause --hard --send withdraws it, or proposes the rejection that makes it void"
+        for intent in intents
+        if count_by_id.get(intent.id)
+    )
