@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
+from types import FrameType
 
 HAS_MASKS = hasattr(signal, "pthread_sigmask")
 """Not so on Windows."""
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -23,11 +26,37 @@ def interrupts_blocked() -> Iterator[None]:
         yield
         return
     resource_tracker.ensure_running()  # its start unblocks both signals
-    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
+    with ExitStack() as cleanup:
+        if threading.current_thread() is threading.main_thread():
+            _defer_handlers(cleanup)
+        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+        cleanup.callback(signal.pthread_sigmask, signal.SIG_SETMASK, previous_mask)
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
+
+
+def _defer_handlers(cleanup: ExitStack) -> None:
+    """Let the handlers of this process wait for `cleanup`. A mask holds for one thread: the system
+    gives a signal to another one, and the main thread then runs its handler.
+    """
+    deferred_signals: list[int] = []
+
+    def defer(signal_number: int, _frame: FrameType | None) -> None:
+        deferred_signals.append(signal_number)
+
+    def handle(handler: Callable[[int, FrameType | None], object], signal_number: int) -> None:
+        if signal_number in deferred_signals:
+            handler(signal_number, None)
+
+    for signal_number in INTERRUPTS:
+        handler = signal.getsignal(signal_number)
+        if callable(handler):
+            cleanup.callback(handle, handler, signal_number)
+        elif handler is signal.SIG_DFL:
+            cleanup.callback(handle, lambda number, _: signal.raise_signal(number), signal_number)
+        else:
+            continue
+        cleanup.callback(signal.signal, signal_number, handler)
+        signal.signal(signal_number, defer)
 
 
 def allow_termination() -> None:

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 SIGNAL_AT_START = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 from multiprocessing import popen_spawn_posix, resource_tracker, util
 from pathlib import Path
 
@@ -25,10 +25,13 @@ def spawn_and_signal(*arguments):
     pid = spawn(*arguments)
     print(pid, flush=True)
     os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(0.2)
     return pid
 
 util.spawnv_passfds = spawn_and_signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if sys.argv[2] == "True":
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
 """
 READING_PROCESS = """
 from agent.web.reading import AppProcess
@@ -52,12 +55,14 @@ PARENTS = {"a process that reads": READING_PROCESS, "a dashboard": DASHBOARD}
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("has_thread", [False, True], ids=["one thread", "two threads"])
 @pytest.mark.parametrize("parent", PARENTS)
-def test_a_start_is_not_cut_in_half(parent: str, signal_number: int, tmp_path: Path) -> None:
+def test_a_start_is_not_cut_in_half(parent: str, has_thread: bool, signal_number: int, tmp_path: Path) -> None:
+    """A mask holds for one thread: the system gives the signal to the other, and the main thread hears of it."""
     program = tmp_path / "parent.py"
     statements = SIGNAL_AT_START + PARENTS[parent]
     program.write_text("if __name__ == '__main__':\n" + textwrap.indent(statements, "    "))
-    command = [sys.executable, str(program), str(int(signal_number))]
+    command = [sys.executable, str(program), str(int(signal_number)), str(has_thread)]
     parent_process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert parent_process.stderr == ""
     assert parent_process.returncode == 0
