@@ -53,8 +53,9 @@ def copy_store(config: Path | str, target_url: str) -> StoreCopyDocument:
             with wiring.open_store_offline(target_config) as (target, _):
                 require_new(target.db)  # before its pause: a store that is in use goes on
                 _copy_pause(source_place, target_place)
+                # last the rows, with which the source is a copy: until then it can be repeated
+                copy_users(wiring.open_users(loaded_config), wiring.open_users(target_config))
                 row_counts = copy_rows(source.db, target.db, int(time.time()))
-        copy_users(wiring.open_users(loaded_config), wiring.open_users(target_config))
     return {
         "rows": row_counts,
         "secret": str(secret_path(target_place)),

@@ -61,3 +61,15 @@ def test_copy__names_the_file_that_a_full_disk_refuses(config: Path, monkeypatch
     with pytest.raises(PassingFault, match=r"cannot write .*target\.db\.secret"):
         copy_store(config, TARGET)
     assert not config.with_name("target.db").exists()
+
+
+@pytest.mark.parametrize("step", ["_copy_secret", "_copy_pause", "copy_users", "copy_rows"])
+def test_copy__can_be_repeated_after_any_step_failed(config: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def full_disk(*_: object) -> None:
+        raise PassingFault("the disk is full")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(store_copy, step, full_disk)
+        with pytest.raises(PassingFault, match="disk is full"):
+            copy_store(config, TARGET)
+    assert copy_store(config, TARGET)["rows"]
