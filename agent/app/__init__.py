@@ -95,7 +95,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.ledger import open_new_book as open_new_book
     from agent.app.records.ledger import pnl as pnl
     from agent.app.records.ledger import refresh_ledger as refresh_ledger
-    from agent.app.records.ledger import tax_lots as tax_lots
+    from agent.app.records.lots import tax_lots as tax_lots
     from agent.app.records.maintenance import backup_store as backup_store
     from agent.app.records.maintenance import cancel as cancel
     from agent.app.records.maintenance import check_store as check_store

@@ -18,11 +18,11 @@ from agent.app.positions.holdings import liquidity_document, read_liquidity_repo
 from agent.app.positions.orders import standing_orders
 from agent.app.records.ledger import (
     ledger_data,
-    lots_document,
     newest_pnl,
     open_ledger_data,
     value_series,
 )
+from agent.app.records.lots import lots_document
 from agent.app.settings.shown import settings_document
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig

@@ -1,4 +1,4 @@
-"""Ledger reports: profit and loss, entries, checks, tax, open lots."""
+"""Ledger reports: profit and loss, entries, checks, tax."""
 
 from __future__ import annotations
 
@@ -60,24 +60,18 @@ from agent.policy.cash_flows.transfers import unbooked_payment_reason
 from agent.units import (
     BPS,
     NATIVE,
-    Price,
     Token,
     Value,
-    decimal_text,
     format_time,
-    price_text,
     value_text,
 )
 
 if TYPE_CHECKING:
     from agent.app.documents.records import (
-        AssetLotsDocument,
         EntriesDocument,
         LedgerBalanceDocument,
         LedgerChainDocument,
         LedgerCheckDocument,
-        LotDocument,
-        LotsDocument,
         ProfitDocument,
         StatisticsDocument,
         TaxYearsDocument,
@@ -299,12 +293,8 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
     }
     return {
         "times_s": [valuation.chain_s for valuation in sampled_valuations],
-        "values": [
-            _money_text(ledger, valuation.managed_value) for valuation in sampled_valuations
-        ],
-        "hold_values": [
-            _money_text(ledger, hold_value_by_block[block]) for block in sampled_blocks
-        ],
+        "values": [money_text(ledger, valuation.managed_value) for valuation in sampled_valuations],
+        "hold_values": [money_text(ledger, hold_value_by_block[block]) for block in sampled_blocks],
         "rebalances": sorted(
             {
                 min(bisect_left(sampled_blocks, block), len(sampled_valuations) - 1)
@@ -365,17 +355,17 @@ def _profit_document(
         "why_empty": "" if period_documents else _why_empty(ledger.valuations),
         "since": format_utc(first_valuation.chain_s),
         "until": format_utc(last_valuation.chain_s),
-        "value": _money_text(ledger, last_valuation.managed_value),
-        "gas_money": _money_text(ledger, last_valuation.gas_money_value),
-        "reserved": _money_text(
+        "value": money_text(ledger, last_valuation.managed_value),
+        "gas_money": money_text(ledger, last_valuation.gas_money_value),
+        "reserved": money_text(
             ledger, last_valuation.reserved_value - last_valuation.gas_money_value
         ),
         "periods": period_documents,
-        "unrealised": _money_text(ledger, _unrealised_gain(paid_ledger)),
+        "unrealised": money_text(ledger, _unrealised_gain(paid_ledger)),
         "method": lot_run.lots.method.value,
         "unpriced": sorted(lot_run.unpriced_entries),
         "tax": _tax_years(ledger),
-        "not_final": len(_unbooked_receipts(ledger)),
+        "not_final": len(unbooked_receipts(ledger)),
     }
     if uncertain_reason:
         profit_document["uncertain"] = uncertain_reason
@@ -545,11 +535,11 @@ def _period_document(
         "mwr_year_bps": mwr_year_bps,
         "manual_swaps": {
             "swaps": performance_result.manual_swap_count,
-            "effect": _money_text(ledger, performance_result.manual_effect),
+            "effect": money_text(ledger, performance_result.manual_effect),
         },
-        "realised": _money_text(ledger, net_gain(disposals)),
+        "realised": money_text(ledger, net_gain(disposals)),
         "realised_by_token": {
-            ledger.token_names.label(token): _money_text(
+            ledger.token_names.label(token): money_text(
                 ledger, net_gain(disposal for disposal in disposals if disposal.token == token)
             )
             for token in sorted({disposal.token for disposal in disposals})
@@ -592,13 +582,13 @@ def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
     tax_document: TaxYearsDocument = {
         "method": tax_settings.method,
         "currency": tax_settings.currency or ledger.numeraire.label,
-        "years": {year: _money_text(ledger, gain) for year, gain in sorted(gains_by_year.items())},
+        "years": {year: money_text(ledger, gain) for year, gain in sorted(gains_by_year.items())},
         "year_limit": tax_settings.year_limit,
         "rate_warning": _rate_warning(ledger),
     }
     if futures_by_year:
         tax_document["futures"] = {
-            year: _money_text(ledger, futures_gain)
+            year: money_text(ledger, futures_gain)
             for year, futures_gain in sorted(futures_by_year.items())
         }
     return tax_document
@@ -658,10 +648,9 @@ def split_gas_money(
     gas_left_raw = sum(holding.reserved_raw for holding in newest_holdings if holding.is_gas_money)
     if gas_left_raw:
         valuation_block = ledger.valuations[-1].block
-        unbooked_receipts = _unbooked_receipts(ledger)
         gas_left_raw += sum(
             receipt.gas_cost_wei
-            for receipt in unbooked_receipts
+            for receipt in unbooked_receipts(ledger)
             if receipt.block_number <= valuation_block
         )
     holding_lots = list[OpenLot]()
@@ -677,7 +666,7 @@ def split_gas_money(
     return tuple(holding_lots), tuple(gas_lots)
 
 
-def _unbooked_receipts(ledger: LedgerData) -> list[Receipt]:
+def unbooked_receipts(ledger: LedgerData) -> list[Receipt]:
     """Return the receipts of transactions that are mined but have no entry in this ledger."""
     entry_ids = {entry.id for entry in ledger.entries}
     return [
@@ -702,151 +691,6 @@ def _token_address(ledger: LedgerData, symbol_or_address: str) -> str:
     )
 
 
-def _money_text(ledger: LedgerData, value: Value) -> str:
+def money_text(ledger: LedgerData, value: Value) -> str:
+    """Return a value in whole coins of the numeraire, or of the currency in which it is."""
     return value_text(value, ledger.numeraire.decimals)
-
-
-def tax_lots(config: ConfigSource, method: str | None = None) -> LotsDocument:
-    """Return the open lots of each asset, with their value at the newest valuation and the gains
-    realised in the year of the newest entry or valuation; `method` overrides that of [tax]. Raises
-    ConfigError for an unknown method and an empty ledger.
-    """
-    methods = [lot_method.value for lot_method in LotMethod]
-    if method is not None and method not in methods:
-        raise ConfigError(f"--method: {method!r} is unknown", f"choose from {', '.join(methods)}")
-    with open_ledger_data(config) as ledger:
-        return lots_document(ledger, None if method is None else LotMethod(method))
-
-
-def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDocument:
-    """Return the document of an open ledger."""
-    lot_run = ledger.lot_run(method=method)
-    newest_times_s = [
-        dated_records[-1].chain_s
-        for dated_records in (ledger.entries, ledger.valuations)
-        if dated_records
-    ]
-    year = format_utc(max(newest_times_s))[:4] if newest_times_s else None
-    disposals = [
-        disposal for disposal in lot_run.disposals if format_utc(disposal.disposed_s)[:4] == year
-    ]
-    lot_documents = _LotDocuments(ledger, lot_run, disposals)
-    tax_settings = ledger.loaded_config.config.tax
-    tokens = {lot.token for lot in lot_documents.lots} | {disposal.token for disposal in disposals}
-    if lot_documents.is_native_only_gas:
-        tokens.discard(ledger.wrapped_native)
-    return {
-        "method": lot_run.lots.method.value,
-        "currency": (tax_settings and tax_settings.currency) or ledger.numeraire.label,
-        "valued": format_utc(ledger.valuations[-1].chain_s) if ledger.valuations else None,
-        "year": year,
-        "realised": lot_documents.money_text(net_gain(disposals)),
-        "unpriced": sorted(lot_run.unpriced_entries),
-        "assets": [
-            lot_documents.asset_document(token)
-            for token in sorted(tokens, key=ledger.token_names.label)
-        ],
-        "gas_money": lot_documents.gas_money_document(),
-        "not_final": len(_unbooked_receipts(ledger)),
-    }
-
-
-class _LotDocuments:
-    """Rows of the lots, at the prices of the newest valuation in the reporting currency."""
-
-    def __init__(
-        self, ledger: LedgerData, lot_run: TaxLotRun, disposals: Sequence[Disposal]
-    ) -> None:
-        self._ledger = ledger
-        self._disposals = disposals
-        self.lots, self.gas_lots = split_gas_money(lot_run.open_lots(), ledger)
-        self._unmatched_raw = lot_run.lots.unmatched_raw_by_token()
-        held_tokens = (
-            {holding.token for holding in ledger.valuations[-1].holdings}
-            if ledger.valuations
-            else set()
-        )
-        self.is_native_only_gas = (
-            bool(self.gas_lots)
-            and ledger.wrapped_native not in held_tokens
-            and not any(lot.token == ledger.wrapped_native for lot in self.lots)
-        )
-        self._prices: dict[str, Price] = {}
-        if ledger.valuations:
-            valuation = ledger.valuations[-1]
-            rate = rate_lookup(read_rates(ledger.loaded_config))(valuation.chain_s)
-            self._prices = {
-                valued_holding.token: valued_holding.price * rate
-                for valued_holding in valuation.holdings
-                if valued_holding.price
-            }
-            if NATIVE in self._prices:  # native coin and its wrapped token share lots
-                self._prices.setdefault(ledger.wrapped_native, self._prices[NATIVE])
-
-    def asset_document(self, token: str) -> AssetLotsDocument:
-        """Return the row of an asset, without gas money."""
-        return self._asset_lots(token, [lot for lot in self.lots if lot.token == token])
-
-    def gas_money_document(self) -> AssetLotsDocument | None:
-        """Return the row of the native coin for gas, which no sum includes; None without one."""
-        if not self.gas_lots:
-            return None
-        gas_document = self._asset_lots(NATIVE, self.gas_lots)
-        if self.is_native_only_gas:
-            disposals = (
-                disposal
-                for disposal in self._disposals
-                if disposal.token == self._ledger.wrapped_native
-            )
-            gas_document["realised"] = self.money_text(net_gain(disposals))
-        return gas_document
-
-    def _asset_lots(self, token: str, lots: Sequence[OpenLot]) -> AssetLotsDocument:
-        token_names = self._ledger.token_names
-        price = self._prices.get(token)
-        cost = sum((lot.cost for lot in lots), Value(0))
-        total_raw = sum(lot.raw for lot in lots)
-        holding_value_text, unrealised_text = self._value_and_gain(total_raw, cost, price)
-        decimals = token_names.decimals(token)
-        return {
-            "symbol": token_names.label(token),
-            "address": token,
-            "amount": decimal_text(total_raw, decimals),
-            "cost": self.money_text(cost),
-            "entry_price": self._price_text(cost / total_raw, token) if total_raw else None,
-            "price": None if price is None else self._price_text(price, token),
-            "value": holding_value_text,
-            "unrealised": unrealised_text,
-            "realised": self.money_text(
-                net_gain(disposal for disposal in self._disposals if disposal.token == token)
-            ),
-            "unmatched": decimal_text(self._unmatched_raw.get(token, 0), decimals),
-            "lots": [self._lot_document(lot, price) for lot in lots],
-        }
-
-    def _value_and_gain(
-        self, amount_raw: int, cost: Value, price: Price | None
-    ) -> tuple[str | None, str | None]:
-        """Return value and unrealised gain of an amount; None without a price."""
-        if price is None:
-            return None, None
-        return self.money_text(amount_raw * price), self.money_text(amount_raw * price - cost)
-
-    def _lot_document(self, lot: OpenLot, price: Price | None) -> LotDocument:
-        lot_value_text, unrealised_text = self._value_and_gain(lot.raw, lot.cost, price)
-        return {
-            "acquired": format_utc(lot.acquired_s),
-            "amount": decimal_text(lot.raw, self._ledger.token_names.decimals(lot.token)),
-            "cost": self.money_text(lot.cost),
-            "entry_price": self._price_text(lot.cost / lot.raw, lot.token),
-            "value": lot_value_text,
-            "unrealised": unrealised_text,
-        }
-
-    def money_text(self, value: Value) -> str:
-        return _money_text(self._ledger, value)
-
-    def _price_text(self, price: Price, token: str) -> str:
-        return price_text(
-            price, self._ledger.token_names.decimals(token), self._ledger.numeraire.decimals
-        )

@@ -20,7 +20,7 @@ from agent.accounting.export import RateTable, TokenNames, export_tables
 from agent.accounting.tax_lots import run_tax_lots
 from agent.app.documents.records import LotsDocument
 from agent.app.records import ledger
-from agent.app.records.ledger import lots_document
+from agent.app.records.lots import lots_document
 from agent.errors import ConfigError
 from agent.layers.tax.settings import read_rates
 from agent.model import Entry, LedgerOpening, LotMethod, Valuation, ValuedHolding

@@ -16,6 +16,7 @@ from agent.accounting.entries import OPENING, TRADING, WALLET, EntryPrices, Sett
 from agent.accounting.export import TokenNames
 from agent.app.documents.records import LotsDocument
 from agent.app.records import digest, ledger
+from agent.app.records import lots as lot_reports
 from agent.cli import ledger as commands
 from agent.cli.display.terminal import out
 from agent.errors import ConfigError, PassingFault
@@ -131,7 +132,7 @@ def test_gas_money__is_its_own_row_and_in_no_total() -> None:
     """1,000 coins pay for gas and 2 WETH are held, all at 100; one more is bought at 80, and the price falls to 50."""
     bought = _exchanged("a", 2, _at(1, 10), COIN, -80 * DOLLAR)
     ledger_document = _ledger((_opened(1_000), bought), (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 3, 120, 50)))
-    lots_document = ledger.lots_document(ledger_document)
+    lots_document = lot_reports.lots_document(ledger_document)
     assert misfits(LotsDocument, lots_document) == []
     weth = next(asset for asset in lots_document["assets"] if asset["symbol"] == "WETH")
     assert (weth["amount"], weth["cost"], weth["value"], weth["unrealised"]) == ("3", "280", "150", "-130")
@@ -151,7 +152,7 @@ def test_unbooked_gas__is_no_lot_of_the_wrapped_coin() -> None:
     ledger_document = _ledger(entries, (replace(valued, holdings=(*valued.holdings[:-1], gas)),))
     paid = [SimpleNamespace(id=f"p{block}", receipt=Receipt("0x", 1, block, "0x", 1, 3 * COIN, ())) for block in (5, 6)]
     ledger_document.store.ledger.unsettled_intents = lambda: (*paid, SimpleNamespace(receipt=None))  # type: ignore[method-assign,return-value,assignment]  # intents
-    lots = ledger.lots_document(ledger_document)
+    lots = lot_reports.lots_document(ledger_document)
     weth = next(asset for asset in lots["assets"] if asset["symbol"] == "WETH")
     assert (weth["amount"], weth["cost"]) == ("2", "200")
     assert lots["not_final"] == 2
@@ -194,7 +195,7 @@ def test_a_payout_that_is_not_final_is_no_unrealised_loss(
 def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
     first = _with_gas(1, _at(1, 1), 2, 200, 100)
     ledger_document = _ledger((_opened(1_000),), (replace(first, holdings=first.holdings[1:]),))
-    lots_document = ledger.lots_document(replace(ledger_document, wrapped_native="0x" + "11" * 20))
+    lots_document = lot_reports.lots_document(replace(ledger_document, wrapped_native="0x" + "11" * 20))
     assert [asset["symbol"] for asset in lots_document["assets"]] == ["USDC", "WETH"]
     assert lots_document["gas_money"] is not None
     assert lots_document["gas_money"]["amount"] == "1000"
@@ -235,7 +236,7 @@ def test_wrapped_coin_that_an_edit_leaves_keeps_its_row_beside_gas_money(weth: i
     sold = [_sold("a", 2, _at(1, 2), 150)] if weth == 1 else []
     newest = _with_gas(2, _at(1, 2), 0, 200, 100)
     data = _ledger((_opened(1_000), *sold), (replace(newest, holdings=newest.holdings[1:]),))
-    lots = ledger.lots_document(data)
+    lots = lot_reports.lots_document(data)
     assert {asset["symbol"]: asset["amount"] for asset in lots["assets"]}["WETH"] == str(weth)
     assert lots["gas_money"] is not None
     assert (lots["gas_money"]["amount"], lots["gas_money"]["realised"]) == ("1000", "0")
@@ -250,7 +251,7 @@ def test_sale_of_gas_money_s_lots__is_explained(capsys: pytest.CaptureFixture[st
     valued = (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 3, 120, 80), _with_gas(3, _at(2, 1), 0, 270, 50))
     ledger_document = _ledger((_opened(1_000), bought, sold), valued)
     profit = ledger.newest_pnl(ledger_document, ("all",))["all"]
-    lots = ledger.lots_document(ledger_document)
+    lots = lot_reports.lots_document(ledger_document)
     (whole,) = profit["periods"]
     assert (whole["profit"], whole["realised"], profit["unrealised"]) == ("-130", "-150", "0")
     assert lots["gas_money"] is not None
