@@ -301,7 +301,8 @@ class Tuning(ReportedResult):
     def frame(self) -> Any:
         """Return a polars frame with a row for each setting, best first: setting, destination,
         score (of the objective a year; a loss is below zero), loss, costs and drift in bps a year,
-        trades_yearly, over_hold (log growth a year above buy and hold), final_value and turnover.
+        trades_yearly, over_hold (log growth a year above buy and hold), final_value and turnover,
+        both in coins of the numeraire and before tax.
 
         >>> result.frame()["destination"].to_list()
         ['target', 'target']

@@ -38,7 +38,7 @@ def tune_document(tune_result: TuneResult) -> Document:
     deflated_sharpe = tune_result.deflated_sharpe
     score_scale = _score_scale(tune_result)
     excess_scale = _excess_scale(tune_result)
-    fold_scale = score_scale * (YEAR_S / tune_result.period_s if _is_by_loss(tune_result) else 1)
+    fold_scale = score_scale * search.objective.annual_factor(YEAR_S / tune_result.period_s)
     return {
         "recommendation": _choice_document(tune_result.recommended),
         "verdict": list(tune_result.verdict.sentences),
@@ -213,7 +213,8 @@ def tax_notes(tune_result: TuneResult) -> tuple[str, ...]:
     return (
         f"All returns are net of {tax.rate_bps / 100:g} % tax on the gains that each calendar year"
         f" (UTC) realises by {tax.method.value}, less its losses. Holding realises none, and gains"
-        " not realised at the end are untaxed for all: tax put off is the benefit of trading less.",
+        " not realised at the end are untaxed for all: tax put off is the benefit of trading less."
+        " Final values are before tax.",
         f"The best setting net of tax is {scores_text(best_index)}; {gross_text}. Its tax over"
         f" the three quarters is {taxes[best_index]:,.2f}, between {min(taxes):,.2f} and"
         f" {max(taxes):,.2f} for all settings.",
@@ -396,7 +397,7 @@ def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
     )
     paths = [
         *(
-            (choice.label, run.value_by_mark / run.value_by_mark[0] - 1)
+            (choice.label, run.net_value_by_mark / run.net_value_by_mark[0] - 1)
             for choice, run in zip(choices, runs, strict=True)
         ),
         (
@@ -439,12 +440,13 @@ LOSS_SENTENCE = (
 
 def _ranking_section(tune_result: TuneResult) -> ReportSection:
     ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_ON_PAGE].tolist()
+    numeraire = tune_result.spec.backtest.portfolio.numeraire.symbol
     header: tuple[str, ...] = (
         "setting",
         f"{tune_result.spec.objective.value} a year",
         "excess over holding, per year",
-        "turnover",
-        "costs",
+        f"turnover, {numeraire}",
+        f"costs, {numeraire}",
         "rebalances",
     )
     row_texts = _growth_row

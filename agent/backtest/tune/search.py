@@ -67,7 +67,7 @@ _LastQuarterJudgement = tuple[
 MAX_VALUES = 100_000_000
 """Maximum number of values in memory, settings times periods: 0.8 GB as float64."""
 MIN_PERIODS = 8
-FORMAT_VERSION = "5"
+FORMAT_VERSION = "6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ def _assemble_result(
         buy_and_hold_values(search.backtest, search.settings, job.table, job.mark_bars)
     )
     periods_per_year = _periods_per_year(job.table, job.mark_bars)
-    annual_factor = np.sqrt(periods_per_year) if objective is Objective.SHARPE else periods_per_year
+    annual_factor = objective.annual_factor(periods_per_year)
     scores = objective_scores(choice_returns, objective) * annual_factor
     gross_scores = scores
     if search.backtest.tax.rate_bps:

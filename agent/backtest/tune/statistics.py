@@ -39,6 +39,10 @@ class Objective(Enum):
     GROWTH = "growth"
     SHARPE = "sharpe"
 
+    def annual_factor(self, periods_per_year: float) -> float:
+        """Return the factor from a score per period to that of a year."""
+        return sqrt(periods_per_year) if self is Objective.SHARPE else periods_per_year
+
 
 @dataclass(frozen=True, slots=True)
 class DeflatedSharpe:

@@ -165,6 +165,17 @@ def test_rule__is_kept_unless_another_loses_less_beyond_noise(
     assert "2 settings" in " ".join(judge_loss(choice, claim, *LOSSES, risk, 2).sentences)
 
 
+@pytest.mark.parametrize(
+    ("objective", "factor"), [(Objective.GROWTH, 365.0), (Objective.SHARPE, 365**0.5), (Objective.TRACKING, -365.0 * BPS)]
+)
+def test_scores_of_folds_are_those_of_a_year(objective: Objective, factor: float) -> None:
+    tune_result = tune_result_of(search(walks(3, 120), **{**GRID, "objective": objective}))  # type: ignore[arg-type]  # fields
+    folds = tune_document(tune_result)["walk_forward"]["folds"]
+    for fold, (result, _) in zip(folds, tune_result.fold_results_and_excesses, strict=True):
+        assert float(fold["in_sample"]) == pytest.approx(result.in_sample_score * factor, abs=1e-5)
+        assert float(fold["out_of_sample"]) == pytest.approx(result.out_of_sample_score * factor, abs=1e-5)
+
+
 def test_walk_forward__has_the_dates_of_its_periods_across_a_gap() -> None:
     table = walks(3, 200)
     is_kept = np.ones(200, dtype=bool)

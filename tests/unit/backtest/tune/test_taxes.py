@@ -14,7 +14,7 @@ from agent.app.research.trials import USUAL_GRID, TuneOptions, _tax_rule
 from agent.backtest.settings import TaxRule
 from agent.backtest.simulate import simulate, spec_digest
 from agent.backtest.tune.jobs import RunEngine, TuneJob, spec_for_choice
-from agent.backtest.tune.report import tune_document
+from agent.backtest.tune.report import tune_document, tune_page
 from agent.backtest.tune.search import TuneSpec
 from agent.backtest.tune.taxes import tax_by_mark
 from agent.cli.research.trial_texts import tune_options
@@ -108,6 +108,9 @@ def test_search__judges_the_last_quarter_net_of_tax() -> None:
     assert owed[-1] > 0
     assert gross.last_quarter_results[0].value_by_mark == pytest.approx(net.last_quarter_results[0].value_by_mark)
     assert net.scores[0] < gross.scores[0]
+    (section,) = [section for section in tune_page(net).sections if section.title == "The last quarter"]
+    after_tax = net.last_quarter_results[0].net_value_by_mark
+    assert section.charts[0]["data"][0]["y"] == pytest.approx(after_tax / after_tax[0] - 1)
 
 
 def test_search__resumes_with_its_taxes_alone(tmp_path: Path) -> None:
