@@ -68,7 +68,9 @@ class FunctionSignal:
     def config(self, path: str | Path, *, step: Duration) -> str:
         """Return what a config needs to trade by the function live, as TOML: the weights, which are
         chosen from a price each `step` (the bar of the backtest), and the signal in the file at
-        `path`, which goes beside the config, with its hash. Raises ConfigError.
+        `path`, which goes beside the config, with its hash. Live, the function is first asked once
+        there is a third of its window, and at prices of at most two steps before; in a backtest from
+        its first bar on, and at prices of at most three bars before. Raises ConfigError.
         """
         step_s = duration_s(step, "step")
         window_s = live_window_s(self.window_s, step_s, self.argument)

@@ -600,7 +600,7 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
     comparison = "faster" if mean_excess > 0 else "slower"
     return (
         f"Per year it grew {format_percent(abs(mean_excess), 2)} {comparison} than buy and hold. The 95 % interval"
-        f" of that mean is {low_text} to {high_text}: {chance_text}. It assumes independent days and does"
+        f" of that mean is {low_text} to {high_text}: {chance_text}. It assumes independent returns and does"
         " not predict the future."
     )
 

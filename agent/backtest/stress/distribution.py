@@ -75,8 +75,8 @@ def distribution_document(
 
 
 def outcome_distributions(losses: NDArray[np.float64], start_value: float) -> dict[str, Any]:
-    """Return the distributions of return and end value, in coins of the numeraire; their worst is
-    the least.
+    """Return the distributions of return and end value, in coins of the numeraire at what they were
+    worth at the path's start; their worst is the least.
     """
     returns = -losses
     return {

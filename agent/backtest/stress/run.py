@@ -86,7 +86,8 @@ class StressSpec:
     each scenario run by the live step, each `path_bars` long.
 
     `mean_block_bars` is the mean block length, None for the rule of Politis & White. Without
-    `keeps_drift` prices have no mean growth. With `has_named_scenarios`, every scenario was
+    `keeps_drift` resampled and jump paths have no mean growth; the recorded path, the first of each
+    scenario, keeps its own. With `has_named_scenarios`, every scenario was
     requested by name; otherwise inapplicable scenarios are skipped and reported.
     """
 
