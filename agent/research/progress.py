@@ -5,23 +5,38 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from importlib import import_module
+from typing import Any, TextIO
 
 LEAST_PAUSE_S = 0.2
 
 
 def notebook_progress() -> Callable[..., None] | None:
-    """Return a function that shows finished and all, after the case of a stress test, in a line that
-    updates; None outside a notebook.
+    """Return a function that shows finished and all, after the case of a stress test, in an output
+    that updates and is empty at the end, so that a saved notebook keeps no progress; None outside a
+    notebook.
     """
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
-    return progress_line(sys.stdout) if hasattr(shell, "kernel") else None
+    if not hasattr(shell, "kernel"):
+        return None
+    display = import_module("IPython.display").display
+    handle: Any = None
+
+    def write(line: str, is_last: bool) -> None:
+        nonlocal handle
+        content = {"text/plain": "" if is_last else line}
+        if handle is None:
+            handle = display(content, raw=True, display_id=True)
+        else:
+            handle.update(content, raw=True)
+
+    return _progress(write)
 
 
 def shown_progress(progress: Callable[..., None] | bool | None) -> Callable[..., None] | None:
-    """Return the function that gets the progress: the one given, for True a line in a notebook or on
-    standard error, for None in a notebook only, for False none.
+    """Return the function that gets the progress: the one given, for True an output in a notebook or a
+    line on standard error, for None in a notebook only, for False none.
     """
     if progress is None or progress is True:
         return notebook_progress() or (progress_line(sys.stderr) if progress else None)
@@ -30,6 +45,18 @@ def shown_progress(progress: Callable[..., None] | bool | None) -> Callable[...,
 
 def progress_line(stream: TextIO) -> Callable[..., None]:
     """Return a function that shows finished and all in a line of the stream that updates."""
+
+    def write(line: str, is_last: bool) -> None:
+        stream.write(f"\r{line:<60}" + "\n" * is_last)
+        stream.flush()
+
+    return _progress(write)
+
+
+def _progress(write: Callable[[str, bool], None]) -> Callable[..., None]:
+    """Return a function that hands finished and all to `write` in words, with whether that is the
+    last, at most five times a second.
+    """
     next_s = 0.0
     last_line = ""
 
@@ -38,8 +65,7 @@ def progress_line(stream: TextIO) -> Callable[..., None]:
         *case, finished, total = progress
         line = ": ".join([*map(str, case), f"{finished:,} of {total:,}"])
         if line != last_line and (finished == total or time.monotonic() >= next_s):
-            stream.write(f"\r{line:<60}" + "\n" * (finished == total))
-            stream.flush()
+            write(line, finished == total)
             last_line = line
             next_s = time.monotonic() + LEAST_PAUSE_S
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import cached_property
@@ -39,8 +39,48 @@ RATIOS = ("sharpe", "turnover")
 COMMON = ("start", "end", "numeraire", "start_value")
 
 
-@dataclass(frozen=True, slots=True)
-class BacktestSummary:
+class ShownFigures:
+    """Figures that are shown with their units: in a line, and in a notebook as a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{name} {self.text(name)}" for name in self.names())
+        return f"{type(self).__name__}({figures})"
+
+    def _repr_html_(self) -> str:
+        """Return the figures as a table for a notebook."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name.replace('_', ' ')}</th>"
+            f"<td style='text-align:right'>{escape(self.text(name))}</td></tr>"
+            for name in self.names()
+        )
+        return f"<table>{rows}</table>"
+
+    def names(self) -> list[str]:
+        """Return the names of the figures in their order."""
+        return [field.name for field in fields(self)]  # type: ignore[arg-type]  # subclasses are dataclasses
+
+    def text(self, name: str) -> str:
+        """Return a figure as it is shown, with its unit."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Attribution(ShownFigures, RebalancingPremium):
+    """Log growth beyond buy and hold, by its sources."""
+
+    def text(self, name: str) -> str:
+        """Return a part of the growth as it is shown.
+
+        >>> result.attribution.text("costs")
+        '0.007 %'
+        """
+        return f"{getattr(self, name) * 100:,.3f} %"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BacktestSummary(ShownFigures):
     """Figures of a backtest. Money in whole coins of the numeraire, returns and shares as fractions.
     `total_return` is time-weighted, `hold_…` that of buy and hold. `cagr` is the return to the power
     of a year of 365 days by the time from the first close to the last, NaN for less than 20 days.
@@ -81,15 +121,9 @@ class BacktestSummary:
         """Fees, impact and gas together."""
         return self.fees + self.impact + self.gas
 
-    def _repr_html_(self) -> str:
-        """Return the figures as a table for a notebook."""
-        names = [*(field.name for field in fields(self) if field.name != "numeraire"), "costs"]
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name.replace('_', ' ')}</th>"
-            f"<td style='text-align:right'>{escape(self.text(name))}</td></tr>"
-            for name in names
-        )
-        return f"<table>{rows}</table>"
+    def names(self) -> list[str]:
+        """Return the names of the figures, without the numeraire, their unit."""
+        return [*(field.name for field in fields(self) if field.name != "numeraire"), "costs"]
 
     def text(self, name: str) -> str:
         """Return a figure as it is shown, with its unit.
@@ -178,9 +212,10 @@ class Backtest(ReportedResult):
         )
 
     @property
-    def attribution(self) -> RebalancingPremium | None:
+    def attribution(self) -> Attribution | None:
         """The growth beyond buy and hold by its sources, as log growth; None with futures."""
-        return self._result.premium
+        premium = self._result.premium
+        return None if premium is None else Attribution(**asdict(premium))
 
     def frame(self) -> Any:
         """Return a polars frame with a row for each bar: time, value, hold_value, drawdown.

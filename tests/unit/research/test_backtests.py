@@ -147,6 +147,10 @@ def test_summary_frames_and_report_agree_with_each_other(tmp_path: Path) -> None
     attribution = result.attribution
     parts = attribution.excess_growth + attribution.off_target - attribution.dispersion - attribution.costs
     assert attribution.advantage == pytest.approx(parts)
+    assert re.fullmatch(r"Attribution\(advantage -?[0-9.]{3,6} %(, [a-z_]+ -?[0-9.]{3,6} %){6}\)", repr(attribution))
+    assert attribution._repr_html_().count("<tr>") == 7
+    assert f"start 2021-01-01 00:00 UTC, end {summary.end:%Y-%m-%d %H:%M} UTC, " in repr(summary)
+    assert f", value {summary.value:,.2f} USD, " in repr(summary)
 
 
 @pytest.mark.parametrize("latency", [0, 1])

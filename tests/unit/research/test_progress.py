@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -12,21 +13,51 @@ from agent.research import progress
 from tests.support.studies.signals import BAND, PRICES, TARGETS
 
 
+class FakeOutput:
+    """An output of a notebook's cell, with what it showed one after another."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def update(self, content: dict[str, str], *, raw: bool) -> None:
+        assert raw
+        self.texts.append(content["text/plain"])
+
+    def display(self, content: dict[str, str], *, raw: bool, display_id: bool) -> FakeOutput:
+        assert display_id, "without it no output can be updated"
+        assert self.texts == [], "each further output would stay in the saved notebook"
+        self.update(content, raw=raw)
+        return self
+
+
+@pytest.fixture
+def output_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], FakeOutput]:
+    """Lets a shell of IPython run this, and returns its output."""
+
+    def enter(shell: object) -> FakeOutput:
+        output = FakeOutput()
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]  # it stands in for a module
+        monkeypatch.setitem(sys.modules, "IPython.display", output)  # type: ignore[arg-type]  # it stands in for a module
+        return output
+
+    return enter
+
+
 @pytest.mark.parametrize(
     ("shell", "lines"),
-    [(SimpleNamespace(kernel=object()), "3 of 3"), (SimpleNamespace(), ""), (None, "")],
+    [(SimpleNamespace(kernel=object()), ["1 of 3", ""]), (SimpleNamespace(), []), (None, [])],
     ids=["notebook", "terminal", "script"],
 )
-def test_back_test_shows_a_line_in_a_notebook_only(
-    shell: object, lines: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_back_test_shows_progress_in_a_notebook_only(
+    shell: object, lines: list[str], output_in: Callable[[object], FakeOutput], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]  # it stands in for a module
+    """At the end it is empty: a saved notebook keeps no progress."""
+    output = output_in(shell)
     research.backtest(PRICES.head(3), TARGETS, BAND)
-    output = capsys.readouterr().out
-    assert output.rpartition("\r")[2].strip() == lines
-    assert output.endswith("\n") == bool(lines)
+    assert output.texts == lines
     research.backtest(PRICES.head(3), TARGETS, BAND, progress=lambda finished, total: None)
-    assert capsys.readouterr().out == ""
+    assert output.texts == lines
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("progress", "line"), [(True, "3 of 3"), (False, ""), (None, "")])
@@ -37,9 +68,9 @@ def test_a_script_gets_a_line_if_it_asks(progress: bool | None, line: str, capsy
     assert captured.err.rpartition("\r")[2].strip() == line
 
 
-def test_line_updates_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_updates_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatch, output_in: Callable[[object], FakeOutput]) -> None:
     now_s = [0.0]
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object())))  # type: ignore[arg-type]  # it stands in for a module
+    output = output_in(SimpleNamespace(kernel=object()))
     monkeypatch.setattr("agent.research.progress.time.monotonic", lambda: now_s[0])
     show = progress.notebook_progress()
     assert show is not None
@@ -47,5 +78,4 @@ def test_line_updates_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatc
         show("crash", finished, 10)
         now_s[0] += 0.125
     show("crash", 10, 10)
-    updates = [line.strip() for line in capsys.readouterr().out.split("\r")[1:]]
-    assert updates == [f"crash: {finished} of 10" for finished in (1, 3, 5, 7, 9, 10)]
+    assert output.texts == [*(f"crash: {finished} of 10" for finished in (1, 3, 5, 7, 9)), ""]
