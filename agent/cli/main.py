@@ -152,9 +152,20 @@ def _grouped_name_error(error: click.ClickException) -> ConfigError | None:
     )
 
 
+def _number_remedy(number_type: object) -> str:
+    """Return what to write where a whole number is expected; empty elsewhere."""
+    if not isinstance(number_type, click.types.IntParamType):
+        return ""
+    lowest = getattr(number_type, "min", None)
+    highest = getattr(number_type, "max", None)
+    lowest_text = "" if lowest is None else f" from {lowest}"
+    highest_text = "" if highest is None else f" to {highest}"
+    return f"write a whole number{lowest_text}{highest_text}; "
+
+
 def _usage_remedy(error: click.ClickException) -> str:
-    """Return the required options where one is missing, and the command whose help describes the
-    expected input.
+    """Return the required options where one is missing, the numbers allowed where one is wrong, and
+    the command whose help describes the expected input.
     """
     command_names = ["trimtab"]
     click_context = error.ctx if isinstance(error, click.UsageError) else None
@@ -164,7 +175,8 @@ def _usage_remedy(error: click.ClickException) -> str:
     command_line = " ".join(command_names)
     help_remedy = f"see {command_line} --help"
     if not isinstance(error, click.MissingParameter) or error.ctx is None:
-        return help_remedy
+        number_type = getattr(getattr(error, "param", None), "type", None)
+        return f"{_number_remedy(number_type)}{help_remedy}"
     usage = [
         f"{parameter.opts[0]} {parameter.human_readable_name.upper()}"
         if isinstance(parameter, click.Option)

@@ -87,6 +87,9 @@ def test_an_old_name_of_an_option_is_read_as_the_present_one(command: str, old_n
         (("quote", "WETH", "USDC", "0.1"), "write trimtab quote --in TOKEN_IN --out TOKEN_OUT --amount AMOUNT; see"),
         (("swap", "--in", "WETH"), "write trimtab swap --in TOKEN_IN --out TOKEN_OUT --amount AMOUNT; see trimtab swap --help"),
         (("token", "add"), "write trimtab token add NAME --scope SCOPE; see trimtab token add --help"),
+        (("history", "--limit", "x"), "write a whole number from 1 to 10000; see trimtab history --help"),
+        (("history", "--limit", "0"), "write a whole number from 1 to 10000; see trimtab history --help"),
+        (("withdraw", "--resume", "1.5"), "write a whole number; see trimtab withdraw --help"),
         (("orders", "set"), "write trimtab orders set SUBJECT; see trimtab orders set --help"),
     ],
 )
