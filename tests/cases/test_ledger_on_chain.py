@@ -8,6 +8,7 @@ import csv
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,12 +58,17 @@ class WalletLife:
             return agent.context.store.ledger.entries()
 
     def require_equal(self, agent: Agent) -> None:
-        """The sums of all postings are the balances, asked of the contracts; everything in it is final and balances."""
+        """The sums of all postings are the balances, asked of the contracts; everything in it is final, balances, and has the time of
+        its block.
+        """
         chain = self.chain
         now = purse(self.chain)
         entries = agent.context.store.ledger.entries()
         assert agent.context.store.ledger.intents_without_entry() == ()
         assert [entry.id for entry in entries if book.unbalanced_tokens(entry)] == []
+        sent = [entry for entry in entries if entry.tx_hash]
+        blocks: list[Any] = [chain.transport.call("eth_getBlockByNumber", [hex(entry.block), False]) for entry in sent]
+        assert [entry.chain_s for entry in sent] == [int(block["timestamp"], 16) for block in blocks]
         sums = book.account_balances(entries)
         assert {s: sums.get((book.WALLET, chain.tokens[s].address), 0) for s in EVEN} == {s: now.raw[s] for s in EVEN}
         assert sums.get((book.WALLET, NATIVE), 0) == now.native_wei
