@@ -16,6 +16,7 @@ from agent import app as api
 from agent.cli.display.hints import running_command
 from agent.errors import ConfigError
 from agent.fleet import configs
+from agent.foreign_text import key_like_texts
 
 if TYPE_CHECKING:
     from agent.config.loaded import LoadedConfig
@@ -179,8 +180,9 @@ def config_option(help_text: str, show_default: bool | str = True) -> Any:
 
 def _complete_hints(context: typer.Context, config: Any) -> Any:
     paths = config if isinstance(config, list) else [config]
-    is_file = len(paths) == 1 and paths[0] is not None and not paths[0].is_dir()
-    running_command.config = paths[0] if is_file else None
+    path = paths[0] if len(paths) == 1 else None
+    is_named = path is not None and not path.is_dir() and not key_like_texts(str(path))
+    running_command.config = path if is_named else None
     running_command.config_commands = frozenset(_config_commands(context.find_root().command))
     return config
 

@@ -169,7 +169,9 @@ def test_paused__list_status_and_collected_signatures_name_the_pause(
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
     config_words = ("--config", str(agent.context.loaded_config.path))
     collected = in_process(capfd, monkeypatch, "proposal", "collect", signature, *config_words)
-    assert collected.out.endswith("Next: trimtab resume, then trimtab proposal execute\n")
+    config_text = " ".join(config_words)
+    advice = f"Next: trimtab resume {config_text}, then trimtab proposal execute {config_text}\n"
+    assert collected.out.endswith(advice)
     listed = in_process(capfd, monkeypatch, "proposal", "list", *config_words)
     assert "paused: it is neither signed nor executed here until trimtab resume" in listed.out
     assert open_proposal(agent)["paused"]
@@ -194,7 +196,8 @@ def test_prices_left__collected_signatures_do_not_ask_to_execute_it(
     words = ("proposal", "collect", hand_signature(agent, 7), "--config", str(agent.context.loaded_config.path))
     move_weth(anvil_chain, percent)
     collected = in_process(capfd, monkeypatch, *words)
-    assert collected.out.endswith(f"Next: do not execute it while it is {state}; trimtab proposal list says why\n"), collected.out
+    advice = f"Next: do not execute it while it is {state}; trimtab proposal list --config {words[-1]} says why"
+    assert advice in " ".join(collected.out.split()), collected.out
 
 
 def test_stale__enough_signatures__nobody_is_told_to_execute_it(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:

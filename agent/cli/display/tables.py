@@ -299,7 +299,9 @@ class Notice:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         if not options.is_terminal:
-            yield safe_text(f"{self.title}: {self.text}", self.style)
+            line = safe_text(f"{self.title}: {self.text}", self.style)
+            line.overflow = None  # a piped line is never cut
+            yield line
             return
         title = safe_text(self.title, f"bold {self.style}")
         yield Panel(

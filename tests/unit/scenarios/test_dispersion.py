@@ -84,7 +84,7 @@ def test_a_search_ranks_no_setting_by_rounding(rate: float) -> None:
 @STEADY
 def test_a_stress_test_takes_no_rounding_for_jumps(rate: float) -> None:
     steady = np.diff(np.log(steady_growth(rate)))
-    history = ReturnHistory(("A", "B"), np.column_stack([steady, np.zeros(len(steady))]), np.array([1.0, 1.0]), 0, DAY_S, 0)
+    history = ReturnHistory(("A", "B"), np.column_stack([steady, np.zeros(len(steady))]), np.array([1.0, 1.0]), 0, DAY_S, 0, 0)
     assert fit_jump_diffusion(history).jumps_per_bar == 0
 
 

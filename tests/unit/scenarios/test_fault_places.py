@@ -119,7 +119,7 @@ COMMANDS = frozenset(
         "app/money/hard_pause.py::pause_hard",
         "app/money/proposals.py::SafeProposal.require_signable",
         "app/records/store_copy.py::_create_private",
-        "app/settings/editing.py::_take_back",
+        "app/config_versions.py::take_back",
         "app/start/units.py::_run_commands",
         "backtest/tune/jobs.py::ResultStore.opened",
         "chain/safe.py::SafeSender.send",

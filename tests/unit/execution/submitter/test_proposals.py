@@ -346,5 +346,5 @@ def test_withdrawn_swap_with_a_signature__is_named_until_its_deadline(
     executor.cancel_pending("by the owner")
     assert intent.deadline_s == START_S + 90
 
-    monkeypatch.setattr("agent.app.records.kill_switch.time", SimpleNamespace(time=lambda: now_s))
+    monkeypatch.setattr("agent.wiring.signed_proposals.time", SimpleNamespace(time=lambda: now_s))
     assert [intent.id in text for text in signed_proposal_texts(setup.store)] == [True] * is_named
