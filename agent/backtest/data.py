@@ -112,9 +112,7 @@ class PriceTable:
         closes = self.closes[:, columns]
         has_price = ~np.isnan(closes)
         empty_symbols = [
-            symbol
-            for symbol, is_priced in zip(symbols, np.any(has_price, axis=0).tolist(), strict=True)
-            if not is_priced
+            symbol for column, symbol in enumerate(symbols) if not has_price[:, column].any()
         ]
         if empty_symbols:
             verb = "has" if len(empty_symbols) == 1 else "have"
