@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from agent.app.research.trials import USUAL_GRID, searched_grid
 from agent.backtest.data import PriceTable, read_table
 from agent.backtest.settings import SimulationSettings, make_spec
-from agent.backtest.tune.jobs import AllocatorSchedule, RunResult, TuneJob, slice_table
+from agent.backtest.tune.jobs import AllocatorSchedule, RunResult, TuneJob
 from agent.backtest.tune.search import log_returns, yearly_loss
 from agent.backtest.tune.statistics import Objective
 from agent.model import Every
@@ -83,7 +83,7 @@ def rank_rows(data: Path) -> list[dict[str, Any]]:
         for fee_bps in FEES_BPS:
             scores_by_year = {}
             for year, (start, end) in yearly_bars(table).items():
-                part = slice_table(table, start, end)
+                part = table.bars(start, end)
                 scores_by_year[year] = scores_of(part, runs_of(part, targets, fee_bps))
             for first, second in combinations(scores_by_year, 2):
                 correlations = {

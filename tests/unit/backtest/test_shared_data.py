@@ -19,6 +19,7 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, SimulatedTokens, make_spe
 from agent.backtest.world import read_pool
 from agent.model import Destination, NoTradeZone, Threshold, TrackingRisk
 from agent.policy.triggers.no_trade_zone import build_tracking
+from agent.units import format_time
 from tests.support.backtests import simulation_of
 from tests.support.studies.shared_data import DATA, HOURLY, needs_data
 
@@ -38,7 +39,7 @@ def test_coin_delisted_before_the_end__halts_and_is_named() -> None:
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 2_000, "USDT": 1_000}, WIDE, "USDT", native="ETH")
     gas = read_gas_prices(DATA / "gas" / "ethereum_daily.parquet", table.times_s)
     simulation = simulation_of(table, spec, gas_price_wei=gas, start_value=Fraction(1_000_000))
-    assert mentions(simulation.notes, "USDC", "2325 bars", f"{USDC_ENDS_S}")
+    assert mentions(simulation.notes, "USDC", "2,325 bars", format_time(USDC_ENDS_S))
     assert simulation.halted_bar_count == 2_325 - 2  # a price is fresh until three bars lack it
     assert 0 < len(simulation.rebalances) == sum(rebalance.succeeded for rebalance in simulation.rebalances)
     assert max(rebalance.time_s for rebalance in simulation.rebalances) < USDC_ENDS_S
