@@ -53,7 +53,7 @@ class ReturnHistory:
     end_s: int
     interval_s: int
     skipped_returns: int
-    gap_returns: int
+    gap_returns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
