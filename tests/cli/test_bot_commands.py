@@ -130,7 +130,7 @@ def test_edit__is_shown_unasked_written_on_a_yes_and_listed(desk: Desk) -> None:
     assert edit_document["restart"] == []
     history_document = desk.ask("history", "--config-version", str(listed["configs"][0]["number"]))
     assert history_document["changes"] == edit_document["changes"]
-    assert "(secret)" in history_document["text"]
+    assert "(secret " in history_document["text"]
     assert "sum to" in desk.ask("edit", "--target", "WETH=99%", "--yes", want=2)["error"]["message"]
     assert "no change" in desk.ask("edit", want=2)["error"]["message"]
     assert "secret" in desk.ask("edit", "--set", "chain.rpc.0.url=https://x.example/canary7f3a", want=2)["error"]["message"]
