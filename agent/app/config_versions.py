@@ -15,7 +15,7 @@ from agent import wiring
 from agent.config.load import NO_CONFIG_REMEDY, load_config, validated_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.redaction import config_diff
-from agent.config.writing.edits import write_config
+from agent.config.writing.config_file import write_config
 from agent.errors import ConfigError, PassingFault, Refused, TrimtabError
 from agent.foreign_text import failure_text, read_toml
 from agent.layers import settings as layer_settings

@@ -20,7 +20,7 @@ from agent.config.load import load_config, load_config_text, parse_config
 from agent.config.orders import price_level_notes, unsent_alert_notes
 from agent.config.tables.fields import parse_duration_s
 from agent.config.tables.orders import parse_level
-from agent.config.writing.edits import write_config
+from agent.config.writing.config_file import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution import evaluation

@@ -36,11 +36,11 @@ from agent.config.loaded import LoadedConfig
 from agent.config.orders import named_levels, price_level_notes, unsent_alert_notes
 from agent.config.redaction import config_diff
 from agent.config.schema import Config
+from agent.config.writing.config_file import write_config
 from agent.config.writing.edits import (
     ConfigChanges,
     apply_changes,
     removals_as_sales,
-    write_config,
 )
 from agent.errors import ConfigError, Refused
 from agent.execution import evaluation

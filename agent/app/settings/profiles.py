@@ -28,7 +28,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.networks.presets import TemplateAsset
 from agent.config.tables.limits import Limit, is_tighter, read_limits
 from agent.config.tables.portfolio import NATIVE, AssetTable
-from agent.config.writing.edits import write_config
+from agent.config.writing.config_file import write_config
 from agent.config.writing.profile import (
     MAX_BYTES,
     POLICY_KEYS,

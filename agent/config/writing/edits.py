@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Any
 
@@ -14,7 +13,6 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Array, Table
 
-from agent import files
 from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS
 from agent.config.redaction import is_secret_value
 from agent.config.tables.alerts import AlertTargetTable
@@ -481,19 +479,3 @@ def _require_parsed(edited_text: str, expected_config: dict[str, Any], option: s
             "change them in an editor: trimtab edit",
         )
     return edited_text
-
-
-def write_config(path: Path, config_text: str, file_mode: int | None = None) -> None:
-    """Replace the file's text atomically, that of its target if it is a symbolic link; without
-    `file_mode` the file keeps its mode. Raises ConfigError.
-    """
-    path = path.resolve()
-    try:
-        if file_mode is None:
-            file_mode = path.stat().st_mode & 0o777
-        files.replace_file(path, config_text.encode(), file_mode)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be written: {error.strerror}",
-            "free space and make its folder writable, then run it again",
-        ) from None

@@ -18,7 +18,7 @@ from agent.config.load import load_config, parse_config
 from agent.config.loaded import LoadedConfig
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.orders import price_level_notes
-from agent.config.writing.edits import write_config
+from agent.config.writing.config_file import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused

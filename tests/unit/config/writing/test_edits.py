@@ -13,7 +13,8 @@ from agent.app.settings.shown import settings_document
 from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.redaction import config_diff, redacted_text
-from agent.config.writing.edits import ConfigChanges, apply_changes, parse_changes, write_config
+from agent.config.writing.config_file import write_config
+from agent.config.writing.edits import ConfigChanges, apply_changes, parse_changes
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from tests.support.bands import with_bands
