@@ -172,6 +172,7 @@ NAMES_CLASSES = {
     "agent/research/backtests.py": "names of the owner's own functions",
     "agent/research/live_files.py": "arguments of the Python interface",
     "agent/research/prices.py": "arguments of the Python interface",
+    "agent/research/results.py": "the `repr` of results, which Python writes so",
     "agent/signals/worker.py": "errors of the owner's own Python",
     "agent/signing/keys.py": "the keyring's own names of its backends",
 }
