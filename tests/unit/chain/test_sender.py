@@ -433,21 +433,21 @@ def test_status_of_a_mined_hash_has_its_receipt(tx_answer: object) -> None:
 
 @pytest.mark.parametrize("timestamp_s", [1, 1_800_000_000])
 def test_status_of_a_mined_hash_has_the_time_of_its_block(timestamp_s: int) -> None:
-    asked = node(**{BLOCK: header(timestamp=hex(timestamp_s))})
-    receipt = NodeSender(asked).status_of(HASH).receipt
+    transport = node(**{BLOCK: header(timestamp=hex(timestamp_s))})
+    receipt = NodeSender(transport).status_of(HASH).receipt
 
     assert receipt is not None
     assert receipt.block_time_s == timestamp_s
-    assert asked.calls[-1] == (BLOCK, [hex(HEAD_BLOCK), False])
+    assert transport.calls[-1] == (BLOCK, [hex(HEAD_BLOCK), False])
     assert codec.loads(Receipt, codec.dumps(receipt)) == receipt
 
 
 @pytest.mark.parametrize("answers", [{RECEIPT_OF: None}, {RECEIPT_OF: RECEIPT | {"blockHash": None}}], ids=["no receipt", "no block"])
 def test_status_of_a_waiting_hash_asks_for_no_block(answers: dict[str, object]) -> None:
-    asked = node(**answers)
-    NodeSender(asked).status_of(HASH)
+    transport = node(**answers)
+    NodeSender(transport).status_of(HASH)
 
-    assert asked.asked == [RECEIPT_OF, TX_OF]
+    assert transport.asked == [RECEIPT_OF, TX_OF]
 
 
 @pytest.mark.parametrize(

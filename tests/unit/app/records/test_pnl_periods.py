@@ -213,7 +213,8 @@ def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
 def test_lots_that_an_edit_leaves_in_the_wallet_are_no_unrealised_loss(removed_token: str, gas_coins: int, unrealised: str) -> None:
     """2 WETH and gas money at 100, and 200 USDC. At 150 an edit removes an asset, whose balance stays."""
     rows = [(WETH.address, 2 * COIN, 200), (USDC.address, 200 * DOLLAR, 200), (NATIVE, gas_coins * COIN, 100 * gas_coins)]
-    first, second = (_with_gas(block, _at(1, block), 2, 200, 50 + 50 * block) for block in (1, 2))
+    first = _with_gas(1, _at(1, 1), 2, 200, 100)
+    second = _with_gas(2, _at(1, 2), 2, 200, 150)
     left = tuple(holding for holding in second.holdings if holding.token != removed_token)
     if not gas_coins:
         left = left[:-1]
@@ -224,7 +225,8 @@ def test_lots_that_an_edit_leaves_in_the_wallet_are_no_unrealised_loss(removed_t
 
 def test_native_coin_of_the_portfolio_has_the_lots_of_the_wrapped_coin() -> None:
     """1,000 native coins at 100, all of them managed, rise to 150; the wrapped coin is no asset."""
-    first, second = (_with_gas(block, _at(1, block), 0, 200, 50 + 50 * block) for block in (1, 2))
+    first = _with_gas(1, _at(1, 1), 0, 200, 100)
+    second = _with_gas(2, _at(1, 2), 0, 200, 150)
     managed = (second.holdings[1], replace(second.holdings[-1], reserved_raw=0))
     opening = _opening([(NATIVE, 1_000 * COIN, 100_000), (USDC.address, 200 * DOLLAR, 200)])
     assert ledger.newest_pnl(_ledger((opening,), (first, replace(second, holdings=managed))), ("all",))["all"]["unrealised"] == "50000"

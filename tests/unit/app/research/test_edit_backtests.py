@@ -213,7 +213,8 @@ def test_closes_of_a_day_have_one_time(tmp_path: Path, daily_hour: int, hours: r
         loaded = with_files(tmp_path, files, **BASKET)
         name, table, _ = _price_history(loaded, loaded)
         assert name == "prices of [data]"
-        weth, link = (table.closes[:, table.symbols.index(symbol)] for symbol in ("WETH", "LINK"))
+        weth = table.closes[:, table.symbols.index("WETH")]
+        link = table.closes[:, table.symbols.index("LINK")]
         assert (weth == (table.times_s - BEGINS_S) / HOUR_S + 1).all()
         ages = (weth - link)[~np.isnan(link) & (table.times_s <= other[-1][0])]
         assert len(ages) >= DAYS - 2

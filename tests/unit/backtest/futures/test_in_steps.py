@@ -127,14 +127,15 @@ def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
     usd = dict(in_steps.balances)[next(token.address for token in spec_of().tokens if token.symbol == "USD")]
     assert usd < 4_000 * E18
     section = futures_section(book_of(in_steps))
-    profit, deposits = (book.profit.total_raw / E18, book.deposited_raw / E18)
+    profit = book.profit.total_raw / E18
+    deposits = book.deposited_raw / E18
     assert f"(−{-100 * profit / 5_000:.1f} % without {deposits:,.2f} from the wallet)" in section.paragraphs[0]
     rows = {row[0]: float(row[1].replace(",", "").replace("−", "-")) for row in section.tables[0].rows[:9]}
     assert rows["from the wallet"] == pytest.approx(deposits, abs=0.01)
     assert rows.pop("final value") == pytest.approx(sum(rows.values()), abs=0.05)
     figures = backtest_document(in_steps)["futures"]["agent"]["figures"]
-    first, worst = book.equity[0], profit - book.profits[0]
-    assert float(figures["max_drawdown"]) == pytest.approx(worst / first, abs=0.01), "a deposit is no gain"
+    worst = profit - book.profits[0]
+    assert float(figures["max_drawdown"]) == pytest.approx(worst / book.equity[0], abs=0.01), "a deposit is no gain"
 
 
 def test_crash__is_reduced_by_the_step_and_liquidates_the_held() -> None:
@@ -316,7 +317,8 @@ def test_bar_of_a_transfer_is_evaluated(transfer_mode: str, value: int) -> None:
     market = {"flows": (OwnerTransfer(START_S + 2 * HOUR_S, Fraction(value)),), "transfer_mode": transfer_mode}
     policy = replace(LONG, margin_in_weights=False, leverage_bps=10_000)
     without_transfer = run(prices, policy)
-    quick, whole = (run(prices, policy, looks_at_all=every, **market) for every in (False, True))
+    quick = run(prices, policy, looks_at_all=False, **market)
+    whole = run(prices, policy, looks_at_all=True, **market)
     assert quick.evaluated_bar_count == without_transfer.evaluated_bar_count + 1 < whole.evaluated_bar_count
     assert quick.yearly_gains == whole.yearly_gains != ()
     assert quick.rebalances == whole.rebalances
