@@ -280,6 +280,8 @@ class AgentRun:
         """Number of cycles in a row after which the next does not wait for the interval."""
         self.urgent_pause_s: float | None = None
         """Pause after the last cycle if the next does not wait for the interval; else None."""
+        self.is_protection_due = False
+        """Whether a layer's protection was due after the last cycle that did not fail."""
 
     def cycle(self) -> StepOutcome | TrimtabError | None:
         """Run one cycle and return its outcome or transient error; None once the run is over.
@@ -330,7 +332,9 @@ class AgentRun:
         """Return the pause after a cycle that failed, or after which a layer's protection is due and
         not done; the latter at most the interval. None after another cycle.
         """
-        is_due = isinstance(result, StepOutcome) and self._is_protection_due(result)
+        is_due = isinstance(result, StepOutcome) and self._needs_protection(result)
+        if isinstance(result, StepOutcome):
+            self.is_protection_due = is_due
         if not is_due and not is_retried_soon(result):
             self._urgent_cycles = 0
             return None
@@ -338,7 +342,7 @@ class AgentRun:
         pause_s = retry_pause_s(self._interval_s, self._urgent_cycles)
         return min(pause_s, self._interval_s) if is_due else pause_s
 
-    def _is_protection_due(self, outcome: StepOutcome) -> bool:
+    def _needs_protection(self, outcome: StepOutcome) -> bool:
         if self._wallet is None or self._agent.context.kill_switch.is_paused() is not False:
             return False
         return needs_prompt_look(outcome.input_after or outcome.step_input)

@@ -63,6 +63,10 @@ GATHERING_S = 2.0
 """Longest time that an opened portfolio waits for others, so that their first looks share a read."""
 WAIT_CHECK_S = 10
 """Seconds between two looks whether a wait ends early, beside changes of files."""
+JOB_PATIENCE_S = 5.0
+"""Time after which a look no longer waits for its job of the queue."""
+JOB_GATHERING_S = 1.0
+"""Longest time that others of a shared read wait for a portfolio whose job has not come."""
 
 ShowResult = Callable[[str, Agent, StepOutcome | TrimtabError], None]
 """Shows the result of a cycle of the portfolio with this name."""
@@ -139,6 +143,10 @@ class FleetMember:
         self.has_looked = False
         self.is_beyond_share = False
         """Whether it was taken because no other worker served it."""
+        self.awaits_job = False
+        """Whether a job of the queue will say that its time has come."""
+        self.on_end: Callable[[FleetMember], None] = lambda _: None
+        """Called at the end of each look and release, and when one is given up."""
         self.chain: FleetChain | None = None
         self.agent: Agent | None = None
         self._state = MemberState.WAITING
@@ -187,11 +195,17 @@ class FleetMember:
         is_wait_unchecked = (
             self._state is MemberState.WAITING
             and self._run is not None
+            and now_s < self.due_s
             and now_s - self._wait_checked_s >= WAIT_CHECK_S
         )
-        return now_s >= self.due_s or (
+        patience_s = JOB_PATIENCE_S if self.awaits_job else 0.0
+        return now_s >= self.due_s + patience_s or (
             checks_files and (is_wait_unchecked or self._file_times() != self._seen_times)
         )
+
+    def is_expected(self, now_s: float) -> bool:
+        """Return whether its time has come, and its job of the queue should come now."""
+        return self.awaits_job and self.due_s <= now_s < self.due_s + JOB_GATHERING_S
 
     def queue(self) -> None:
         """Note that its look waits for a thread, perhaps for a read of its chain before."""
@@ -220,6 +234,7 @@ class FleetMember:
         agent = self.agent
         if agent is not None:  # in a thread, since the database may not answer
             threading.Thread(target=agent.context.store.db.give_up, daemon=True).start()
+        self.on_end(self)
         return True
 
     @property
@@ -232,6 +247,12 @@ class FleetMember:
         """Whether its next look does not wait for the interval, such as one for a due exit."""
         run = self._run
         return run is not None and run.urgent_pause_s is not None
+
+    @property
+    def is_exit_due(self) -> bool:
+        """Whether its next look is for an exit or another protection that is due."""
+        run = self._run
+        return run is not None and run.is_protection_due
 
     @property
     def run_figures(self) -> tuple[RunReport, RunHealth] | None:
@@ -270,6 +291,7 @@ class FleetMember:
             self.has_looked = True
             if not self._change_state(MemberState.LOOKING, next_state):
                 self._return_from_hang()
+            self.on_end(self)
 
     def release(self) -> None:
         """Close it, so that another worker may serve it."""
@@ -281,6 +303,7 @@ class FleetMember:
         self.is_beyond_share = False
         if not self._change_state(MemberState.RELEASING, MemberState.STANDING_BY):
             self._change_state(MemberState.HUNG, MemberState.STANDING_BY)
+        self.on_end(self)
 
     def close(self) -> None:
         """Report the end, and close store and connections."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ class FleetMetrics:
         """Raise ConfigError if the file cannot be written."""
         self._path = path
         self._members: Sequence[FleetMember] = ()
+        self._job_counts: Mapping[str, int] = {}
         self._looks: Counter[str] = Counter()
         self._written_s = 0.0
         self._is_failing = False
@@ -78,13 +79,18 @@ class FleetMetrics:
         self._durations.observe(duration_s)
         self._lateness.observe(max(0.0, late_s))
 
-    def write_if_due(self, members: Sequence[FleetMember]) -> None:
-        """Write the file if its time has come. A failure is logged once, and ends nothing."""
+    def write_if_due(
+        self, members: Sequence[FleetMember], job_counts: Mapping[str, int] | None = None
+    ) -> None:
+        """Write the file if its time has come; `job_counts` are the numbers of jobs in the queue by
+        state, for a worker. A failure is logged once, and ends nothing.
+        """
         now_s = time.monotonic()
         if now_s - self._written_s < WRITE_S:
             return
         self._written_s = now_s
         self._members = members
+        self._job_counts = job_counts or {}
         try:
             write_to_textfile(str(self._path), self._registry)
             self._is_failing = False
@@ -113,6 +119,12 @@ class FleetMetrics:
         for outcome, look_count in sorted(self._looks.items()):
             looks.add_metric([outcome], look_count)
         yield looks
+        jobs = GaugeMetricFamily(
+            "trimtab_fleet_jobs", "Jobs of all workers' queues by state", labels=["state"]
+        )
+        for state, job_count in self._job_counts.items():
+            jobs.add_metric([state], job_count)
+        yield jobs
         yield gauge(
             "trimtab_fleet_written_timestamp_seconds", "Time of this file, Unix seconds", now_s
         )

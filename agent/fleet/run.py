@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from agent.app.agent import run_interval_s
 from agent.app.service import StoppableClock, StopRequested
-from agent.errors import EXIT_HUNG
+from agent.errors import EXIT_HUNG, ConfigError
 from agent.fleet.chains import MAX_WALLETS_A_READ, FleetChain, SharedConnections
 from agent.fleet.configs import portfolio_names
 from agent.fleet.members import FleetMember, FleetOptions, MemberState, ShowResult
@@ -26,6 +26,7 @@ from agent.wiring.call_budgets import CallBudgets
 if TYPE_CHECKING:
     from agent.fleet.metrics import FleetMetrics
     from agent.fleet.sharing import FleetShare
+    from agent.fleet.wake_ups import WakeUps
 
 TICK_S = 0.25
 """Seconds between two checks of who is due."""
@@ -55,11 +56,13 @@ class FleetRun:
         clock: StoppableClock,
         share: FleetShare | None = None,
         metrics: FleetMetrics | None = None,
+        wake_ups: WakeUps | None = None,
     ) -> None:
         self.members = members
         self._clock = clock
         self._share = share
         self._metrics = metrics
+        self._wake_ups = wake_ups
         self._log = Log()
         self._systemd_notifier = SystemdNotifier()
         self._began_s = time.monotonic()
@@ -86,7 +89,9 @@ class FleetRun:
                 self._begin_due_looks()
                 self._report_status()
                 if self._metrics is not None:
-                    self._metrics.write_if_due(self.members)
+                    wake_ups = self._wake_ups
+                    job_counts = None if wake_ups is None else wake_ups.job_counts
+                    self._metrics.write_if_due(self.members, job_counts)
                 self._clock.sleep(TICK_S)
                 self._ticks += 1
         except StopRequested:
@@ -153,12 +158,20 @@ class FleetRun:
         self._begin_impatient_looks()
 
     def _begin_shared_reads(self) -> None:
-        """Begin a read for those who wait for one of their chain, unless another is under way."""
+        """Begin a read for those who wait for one of their chain, unless another is under way, or
+        one who looks with them is expected.
+        """
+        now_s = time.monotonic()
+        expected_reads = set()
+        if self._wake_ups is not None:
+            expected_reads = {(m.chain, m.due_s) for m in self.members if m.is_expected(now_s)}
         for chain, waiting_members in self._waiting_by_chain.items():
             waiting_members[:] = [m for m in waiting_members if m in self._queued_ticks]
-            if waiting_members and chain.begin_read():
-                reading_members = waiting_members[:MAX_WALLETS_A_READ]
-                del waiting_members[:MAX_WALLETS_A_READ]
+            complete = [m for m in waiting_members if (chain, m.due_s) not in expected_reads]
+            if complete and chain.begin_read():
+                reading_members = complete[:MAX_WALLETS_A_READ]
+                for member in reading_members:
+                    waiting_members.remove(member)
                 threading.Thread(
                     target=_read_and_look,
                     args=(chain, reading_members),
@@ -236,6 +249,8 @@ class FleetRun:
         while self._busy_members():
             self._give_up_hung_looks()
             time.sleep(TICK_S)
+        if self._wake_ups is not None:
+            self._wake_ups.stop()
         closings = [
             _in_thread(partial(self._close, member))
             for member in self.members
@@ -290,7 +305,8 @@ def run_fleet(
 ) -> None:
     """Run the portfolios of these configs until `clock` stops. `redactor`, that of the log, learns
     the secrets of each config; portfolios take the time from `machine_clock`, by default the
-    system's; `metrics` is the file of figures, if one is written. Raises ConfigError for an invalid interval.
+    system's; `metrics` is the file of figures, if one is written. Raises ConfigError for an invalid
+    interval, and for a worker without its queue's package.
     """
     call_budgets = CallBudgets(None if options.share is None else options.share.engine)
     connections = SharedConnections(machine_clock or SystemClock(), call_budgets)
@@ -308,5 +324,17 @@ def run_fleet(
         for config_path, (name, slug) in zip(config_paths, names_and_slugs, strict=True)
     ]
     spread_starts(members, run_interval_s(options.every))
+    wake_ups = None if options.share is None else _open_wake_ups(options.share, members)
     Log().info("fleet started", portfolios=len(members), every=options.every)
-    FleetRun(members, clock, options.share, metrics).run()
+    FleetRun(members, clock, options.share, metrics, wake_ups).run()
+
+
+def _open_wake_ups(share: FleetShare, members: Sequence[FleetMember]) -> WakeUps:
+    try:
+        from agent.fleet.wake_ups import WakeUps  # loaded only for workers
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "trimtab worker: procrastinate, its queue in PostgreSQL, is not installed",
+            "install trimtab with the extra fleet: pip install 'trimtab[fleet]'",
+        ) from None
+    return WakeUps(share, members)

@@ -35,16 +35,17 @@ class FleetShare:
     a place for it and asks. A thread looks at the database, so that one that does not answer holds up
     no look; what was known last then counts.
 
-    `engine` is that of the database, `lock_names` are the locks of the portfolios by the path of
-    their config.
+    `engine` is that of the database, `store_keys` are the keys of the portfolios' stores by the path
+    of their config.
     """
 
     def __init__(
-        self, engine: Engine, lock_names: Mapping[Path, str], portfolio_count: int
+        self, engine: Engine, store_keys: Mapping[Path, str], portfolio_count: int
     ) -> None:
         self.engine = engine
+        self.store_keys = store_keys
         self._session = lock_session(engine)
-        self._lock_names = lock_names
+        self._lock_names = {path: serving_lock_name(key) for path, key in store_keys.items()}
         self._portfolio_count = portfolio_count
         self._share = 0
         self._free_since_s: dict[str, float] = {}
@@ -119,7 +120,7 @@ def join_workers(config_paths: Sequence[Path], group_name: str) -> FleetShare:
     ConfigError for a store in a file, or in another database than the first.
     """
     url = ""
-    lock_names = {}
+    store_keys = {}
     for config_path in config_paths:
         try:
             loaded_config = load_config(config_path)
@@ -139,11 +140,10 @@ def join_workers(config_paths: Sequence[Path], group_name: str) -> FleetShare:
             )
         url = store_url
         config = loaded_config.config
-        key = store_key(config.chain.chain_id, config.wallet.address, LIVE)
-        lock_names[config_path] = serving_lock_name(key)
+        store_keys[config_path] = store_key(config.chain.chain_id, config.wallet.address, LIVE)
     if not url:
         raise ConfigError("no config of the folder can be read", "correct one of them")
     with database_errors("join the workers"):
         engine = open_server(make_url(url), migrates=True)
     lock_session(engine).join(group_name)
-    return FleetShare(engine, lock_names, len(config_paths))
+    return FleetShare(engine, store_keys, len(config_paths))

@@ -192,6 +192,7 @@ _RIGHTS = {
     "table": "SELECT, INSERT, UPDATE, DELETE",
     "sequence": "USAGE",
     "schema": "USAGE, CREATE",
+    "database": "CREATE",
     "function": "EXECUTE",
 }
 """What trimtab needs of each kind of object of PostgreSQL."""

@@ -234,6 +234,22 @@ def test_protection__is_judged_after_the_trades(world: ScriptedAgent) -> None:
     assert run.urgent_pause_s is None
 
 
+def test_protection_due__stays_due_after_a_cycle_that_failed(world: ScriptedAgent) -> None:
+    run = world.run()
+    world.script = [
+        outcome(),
+        due_after(is_due_before=False),
+        Retryable("no answer"),
+        due_after(is_due_before=True),
+        Retryable("no answer"),
+    ]
+    is_due = []
+    while world.script:
+        run.cycle()
+        is_due.append(run.is_protection_due)
+    assert is_due == [False, True, True, False, False]
+
+
 def test_protection_due__is_looked_after_within_the_interval(world: ScriptedAgent) -> None:
     run = world.run(interval_s=12)
     pauses_s = []

@@ -149,6 +149,18 @@ def test_what_changes_no_file_ends_a_wait_within_seconds(monkeypatch: pytest.Mon
     assert member.is_due(time.monotonic() + 11, checks_files=True)
 
 
+def test_look__waits_some_seconds_for_its_job_of_the_queue(monkeypatch: pytest.MonkeyPatch, member: FleetMember) -> None:
+    """One whose job comes early begins at its time."""
+    opened_with(monkeypatch, lambda _: FakeRun())
+    look(member)
+    for awaits_job, begins_s in ((True, fleet_members.JOB_PATIENCE_S), (False, 0.0)):
+        member.awaits_job = awaits_job
+        assert not member.is_due(member.due_s + begins_s - 0.1, checks_files=awaits_job)
+        assert member.is_due(member.due_s + begins_s, checks_files=False)
+        assert member.is_expected(member.due_s + 0.1) is awaits_job
+        assert not member.is_expected(member.due_s - 0.1)
+
+
 @pytest.mark.parametrize("error", [Retryable("slow"), PassingFault("a web page")])
 def test_a_fault_that_passes_waits_a_minute_at_most(
     monkeypatch: pytest.MonkeyPatch, member: FleetMember, log: io.StringIO, error: TrimtabError

@@ -87,6 +87,13 @@ def test_looks_are_counted_by_outcome_with_lateness_and_duration(file: Path) -> 
     assert samples["trimtab_fleet_look_seconds_count", ()] == 3
 
 
+def test_jobs_of_the_queue_are_counted_by_state_for_a_worker_alone(file: Path) -> None:
+    metrics = FleetMetrics(file)
+    metrics.write_if_due([], {"due": 3, "stalled": 1})
+    assert 'trimtab_fleet_jobs{state="due"} 3.0\ntrimtab_fleet_jobs{state="stalled"} 1.0\n' in file.read_text()
+    assert not [name for name, _ in written(file, []) if name == "trimtab_fleet_jobs"]
+
+
 def test_the_worst_twenty_are_named_unhealthy_ones_first(file: Path) -> None:
     healthy = [FakeMember(f"m{number:02}", drift_bps=number) for number in range(40)]
     unhealthy = [FakeMember(f"bad{number}", trouble="no endpoint answers") for number in range(3)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +17,13 @@ import pytest
 
 from agent import wiring
 from agent.app.service import StoppableClock
-from agent.errors import Retryable
+from agent.errors import ConfigError, Retryable
 from agent.fleet import chains as fleet_chains
 from agent.fleet import members as fleet_members
 from agent.fleet import run as fleet_run
 from agent.fleet.chains import FleetChain, SharedConnections
 from agent.fleet.members import FleetMember, FleetOptions, MemberState
-from agent.fleet.run import FleetRun
+from agent.fleet.run import FleetRun, run_fleet
 from agent.observe.logs import Redactor
 from agent.wiring import SystemClock
 from tests.support.fakes.clock import FakeClock
@@ -353,3 +355,33 @@ def test_more_do_not_join_few_before_their_time_nor_a_full_read(monkeypatch: pyt
     assert times.join(1_010, 1_012) == full_s, "the place of who left it"
     clock.time_s = 1_013
     assert 1_070 <= times.join(1_070, 1_077, full_s) <= 1_077
+
+
+def test_worker__without_its_queue_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "agent.fleet.wake_ups", raising=False)
+    monkeypatch.setitem(sys.modules, "procrastinate", None)
+    options = FleetOptions("1m", share=Mock(engine=None))
+    with pytest.raises(ConfigError) as raised:
+        run_fleet([], options, Redactor(), lambda *_: None, StoppableClock())
+    assert "procrastinate" in raised.value.message
+    assert "trimtab[fleet]" in raised.value.remedy
+
+
+def test_several_portfolios_without_workers_load_no_queue() -> None:
+    program = "import sys, agent.cli.run, agent.fleet.run, agent.fleet.sharing; assert 'procrastinate' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(("due_s", "reads"), [(0.0, []), (1.0, [3])])
+def test_shared_read__waits_for_an_expected_job_of_its_time(due_s: float, reads: list[int], exit_codes: list[int]) -> None:
+    chain = FakeChain(lambda: None)
+    late = OpenedMember("late", chain)
+    late.due_s = due_s
+    late.look_count = 1  # not due
+    members = [*(OpenedMember(f"m{number}", chain) for number in range(3)), late]
+    for member in members:
+        member.is_expected = lambda _, member=member: member is late  # type: ignore[attr-defined]
+    fleet = FleetRun(members, StoppableClock(), wake_ups=Mock())  # type: ignore[arg-type]  # fakes
+    fleet._begin_due_looks()
+    time.sleep(0.1)
+    assert chain.reads == reads

@@ -32,7 +32,7 @@ def test_wallet_metrics__are_those_of_the_file_with_labels(tmp_path: Path) -> No
     listed = {cells[0].strip("`"): set(re.findall(r"`(\w+)`", cells[1])) for cells in rows(page) if cells[0].startswith("`trimtab_")}
     metrics = FleetMetrics(tmp_path / "trimtab.prom")
     metrics.on_look("hold", 0.1, 0.0)
-    metrics.write_if_due([])
+    metrics.write_if_due([], {"due": 1})
     written: dict[str, set[str]] = {}
     for family in text_string_to_metric_families((tmp_path / "trimtab.prom").read_text()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -44,7 +44,8 @@ def test_the_events_are_those_that_are_logged() -> None:
     logged: set[str] = set()
     app = ROOT / "agent" / "app"
     fleet = ROOT / "agent" / "fleet"
-    logging = [app / "service.py", app / "records" / "cycle_report.py", fleet / "members.py", fleet / "metrics.py", fleet / "run.py"]
+    logging = [app / "service.py", app / "records" / "cycle_report.py"]
+    logging += [fleet / f"{name}.py" for name in ("members", "metrics", "run", "wake_ups")]
     log_calls = {
         f"{log}.{level}" for log in ("log", "self.log", "self._log", "service.log", "Log()") for level in ("info", "warning", "error")
     }
