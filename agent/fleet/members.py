@@ -65,8 +65,6 @@ WAIT_CHECK_S = 10
 """Seconds between two looks whether a wait ends early, beside changes of files."""
 JOB_PATIENCE_S = 5.0
 """Time after which a look no longer waits for its job of the queue."""
-JOB_GATHERING_S = 1.0
-"""Longest time that others of a shared read wait for a portfolio whose job has not come."""
 
 ShowResult = Callable[[str, Agent, StepOutcome | TrimtabError], None]
 """Shows the result of a cycle of the portfolio with this name."""
@@ -202,10 +200,6 @@ class FleetMember:
         return now_s >= self.due_s + patience_s or (
             checks_files and (is_wait_unchecked or self._file_times() != self._seen_times)
         )
-
-    def is_expected(self, now_s: float) -> bool:
-        """Return whether its time has come, and its job of the queue should come now."""
-        return self.awaits_job and self.due_s <= now_s < self.due_s + JOB_GATHERING_S
 
     def queue(self) -> None:
         """Note that its look waits for a thread, perhaps for a read of its chain before."""

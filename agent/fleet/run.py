@@ -158,20 +158,12 @@ class FleetRun:
         self._begin_impatient_looks()
 
     def _begin_shared_reads(self) -> None:
-        """Begin a read for those who wait for one of their chain, unless another is under way, or
-        one who looks with them is expected.
-        """
-        now_s = time.monotonic()
-        expected_reads = set()
-        if self._wake_ups is not None:
-            expected_reads = {(m.chain, m.due_s) for m in self.members if m.is_expected(now_s)}
+        """Begin a read for those who wait for one of their chain, unless another is under way."""
         for chain, waiting_members in self._waiting_by_chain.items():
             waiting_members[:] = [m for m in waiting_members if m in self._queued_ticks]
-            complete = [m for m in waiting_members if (chain, m.due_s) not in expected_reads]
-            if complete and chain.begin_read():
-                reading_members = complete[:MAX_WALLETS_A_READ]
-                for member in reading_members:
-                    waiting_members.remove(member)
+            if waiting_members and chain.begin_read():
+                reading_members = waiting_members[:MAX_WALLETS_A_READ]
+                del waiting_members[:MAX_WALLETS_A_READ]
                 threading.Thread(
                     target=_read_and_look,
                     args=(chain, reading_members),

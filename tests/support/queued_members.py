@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 from unittest.mock import Mock
 
 from sqlalchemy import Engine
@@ -31,21 +32,39 @@ class QueuedMember(FleetMember):
         options = FleetOptions(every)
         super().__init__(name, Path(f"{name}.toml"), options, SharedConnections(SystemClock()), Redactor(), lambda *_: None)
         self.looks_s: list[float] = []
-        self._cycle = cycle
+        self.cycle = cycle
         self._is_exit = is_exit
 
     def _open(self) -> None:
         def cycle() -> object:
             self.looks_s.append(time.monotonic())
-            self._cycle()
+            self.cycle()
             return SimpleNamespace()
 
         self.agent = Mock()
         self.chain = Mock(can_share=lambda *, waits: False)
         self._service = Mock()
-        self._run = Mock(
-            cycle=cycle, urgent_pause_s=0.5 if self._is_exit else None, is_protection_due=self._is_exit, ends_wait=lambda: False
-        )
+        self._run = Mock(cycle=cycle, ends_wait=lambda: False)
+        self.let_exit_be_due(is_due=self._is_exit)
+
+    def look_now(self, cycle: Callable[[], object]) -> None:
+        """Let a look of this kind begin before its time."""
+        usual_cycle = self.cycle
+
+        def cycle_once() -> None:
+            self.cycle = usual_cycle
+            cast(Mock, self._run).ends_wait = lambda: False
+            cycle()
+
+        self.cycle = cycle_once
+        cast(Mock, self._run).ends_wait = lambda: True
+        self._seen_times = []
+
+    def let_exit_be_due(self, *, is_due: bool) -> None:
+        """Let looks from now on find that an exit is due, or none."""
+        run = cast(Mock, self._run)
+        run.urgent_pause_s = 0.5 if is_due else None
+        run.is_protection_due = is_due
 
 
 def key_of(member: FleetMember) -> str:

@@ -157,8 +157,6 @@ def test_look__waits_some_seconds_for_its_job_of_the_queue(monkeypatch: pytest.M
         member.awaits_job = awaits_job
         assert not member.is_due(member.due_s + begins_s - 0.1, checks_files=awaits_job)
         assert member.is_due(member.due_s + begins_s, checks_files=False)
-        assert member.is_expected(member.due_s + 0.1) is awaits_job
-        assert not member.is_expected(member.due_s - 0.1)
 
 
 @pytest.mark.parametrize("error", [Retryable("slow"), PassingFault("a web page")])

@@ -370,18 +370,3 @@ def test_worker__without_its_queue_names_the_extra(monkeypatch: pytest.MonkeyPat
 def test_several_portfolios_without_workers_load_no_queue() -> None:
     program = "import sys, agent.cli.run, agent.fleet.run, agent.fleet.sharing; assert 'procrastinate' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-@pytest.mark.parametrize(("due_s", "reads"), [(0.0, []), (1.0, [3])])
-def test_shared_read__waits_for_an_expected_job_of_its_time(due_s: float, reads: list[int], exit_codes: list[int]) -> None:
-    chain = FakeChain(lambda: None)
-    late = OpenedMember("late", chain)
-    late.due_s = due_s
-    late.look_count = 1  # not due
-    members = [*(OpenedMember(f"m{number}", chain) for number in range(3)), late]
-    for member in members:
-        member.is_expected = lambda _, member=member: member is late  # type: ignore[attr-defined]
-    fleet = FleetRun(members, StoppableClock(), wake_ups=Mock())  # type: ignore[arg-type]  # fakes
-    fleet._begin_due_looks()
-    time.sleep(0.1)
-    assert chain.reads == reads
