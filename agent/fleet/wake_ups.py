@@ -176,7 +176,8 @@ class WakeUps:
                 await self._run_workers()
             except Exception as error:
                 if not self._is_away:
-                    self._log.warning("queue away", why=_cause(error))
+                    why = " ".join(str(error.__cause__ or error).split())
+                    self._log.warning("queue away", why=why)
                 self._is_away = True
             self._app = None
             with suppress(TimeoutError):
@@ -258,7 +259,8 @@ class WakeUps:
             },
             min_size=1,
             max_size=MAX_CONNECTIONS,
-            pool_factory=_pool,
+            # without the statement that tests a connection before each other one
+            pool_factory=lambda **arguments: AsyncConnectionPool(**{**arguments, "check": None}),
         )
         app = App(connector=connector)
         app.task(name="look", retry=_NextLook(self._next_of_job))(self._look)
@@ -361,11 +363,6 @@ class WakeUps:
                 await manager.finish_job(job, Status.FAILED, delete_job=True)
 
 
-def _pool(**options: Any) -> AsyncConnectionPool:
-    """Return a pool without the statement that tests a connection before each other one."""
-    return AsyncConnectionPool(**{**options, "check": None})
-
-
 def _is_served(member: FleetMember) -> bool:
     return member.agent is not None and member.state is not MemberState.HUNG
 
@@ -374,11 +371,6 @@ def _report_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> N
     """Report what failed in the background, unless it is that a job was removed during its look."""
     if not isinstance(context.get("exception"), ProcrastinateException):
         loop.default_exception_handler(context)
-
-
-def _cause(error: BaseException) -> str:
-    """Return the text of the database's error behind one of procrastinate."""
-    return " ".join(str(error.__cause__ or error).split())
 
 
 _ADDITIONS = """
