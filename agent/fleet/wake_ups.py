@@ -45,15 +45,17 @@ SLICE_S = 15.0
 LOOK_PLACES = 400
 EXIT_PLACES = 100
 """Most jobs of a worker at a time, of usual looks and of due exits: more than it has looks in SLICE_S."""
-POLL_S = 1.0
+POLL_S = 2.0
 """Seconds between two looks for jobs whose time has come."""
-LEAD_S = 3.0
+LEAD_S = 4.0
 """Time before a look at which its job comes, so that fifty are there when they look together."""
-EARLY_S = 4.0
+EARLY_S = 5.0
 """Time before a look at which a job is none for it."""
-HEARTBEAT_S = 2.0
-STALLED_S = 6.0
+HEARTBEAT_S = 3.0
+STALLED_S = 7.0
 """Age of a worker's last sign of life at which its jobs are free for others."""
+ABORT_POLL_S = 60.0
+"""Seconds between two looks for jobs that somebody aborts, which trimtab never does."""
 UPKEEP_CRON = "* * * * * */10"
 """When stalled jobs are freed: each 10 seconds, which croniter takes as a sixth field."""
 UPKEEP_QUEUE = "upkeep"
@@ -223,6 +225,7 @@ class WakeUps:
                     queues=queues,
                     concurrency=places,
                     fetch_job_polling_interval=POLL_S,
+                    abort_job_polling_interval=ABORT_POLL_S,
                     listen_notify=False,
                     delete_jobs="always",
                     install_signal_handlers=False,

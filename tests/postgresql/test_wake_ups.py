@@ -239,6 +239,7 @@ def test_failure_while_a_job_is_awaited__is_followed_by_a_look_at_its_time(engin
         until(lambda: statuses(db, member) == ["todo"])
 
 
+@pytest.mark.usefixtures("no_slices")
 def test_restarted_database__looks_go_on_and_the_queue_is_filled(engine: Engine, server: Server) -> None:
     member = QueuedMember("one", every="3s")
     with served(engine, [member]):
