@@ -87,7 +87,7 @@ class RequestStore:
             if open_stop is not None and open_stop.state is RequestState.OPEN:
                 raise ConfigError(
                     "a shutdown is already in progress",
-                    "trimtab stop continues it, trimtab resume cancels it",
+                    "trimtab stop --send continues it, trimtab resume cancels it",
                 )
             request_json = codec.dumps(request)
             request_number = insert_returning_id(
@@ -280,8 +280,8 @@ def stop_reason(request_rows: Iterable[RequestRow]) -> str:
     if stop_states[-1] == RequestState.DONE.value:
         return "the bot was stopped by its owner (trimtab resume restarts it)"
     return (
-        "the bot is being stopped by its owner: trimtab stop continues, trimtab resume restarts"
-        " trading"
+        "the bot is being stopped by its owner: trimtab stop --send continues, trimtab resume"
+        " restarts trading"
     )
 
 

@@ -110,7 +110,7 @@ def test_money_comes_and_goes_and_nothing_stays_open(
         assert scene.paid_to(HOME) == 2_000 * 10**6, "1,100 of the withdrawals and 900 now"
         halted = scene.moment()
         assert halted["pnl"]["periods"][-1]["withdrawals"] == "2000"
-        assert "trimtab stop continues, trimtab resume restarts trading" in halted["status"]["decision"]["reason"]
+        assert "trimtab stop --send continues, trimtab resume restarts trading" in halted["status"]["decision"]["reason"]
         scene.require_rest()
         assert scene.ask("rebalance", *SEND, code=10)["outcome"] == "halt"
         chain.warp(DAY_S)

@@ -19,7 +19,9 @@ from agent.config.loaded import LoadedConfig
 from agent.errors import Refused
 from agent.localchain import LocalChain
 from agent.model import ControlState, RequestState
+from agent.store.files.locks import wallet_lock
 from agent.units import utc_text
+from agent.wiring.transactor import lock_arguments
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, fund, reopened_agent, trusted_config, yes
@@ -42,8 +44,9 @@ def test_a_payment_that_is_not_final_is_not_made_again(chain: LocalChain, tmp_pa
         paid_text = f"already paid in {first.transactions[0].tx_hash}"
         assert dry.state == "planned"
         assert dry.repeats.startswith(f"withdrawal {first.request_id} is open and pays the same, {paid_text}, recorded 20")
-        looked = transfers.resume_withdrawal(agent, first.request_id or 0, confirm=accept)
-        assert (looked.state, paid_text in looked.reason) == ("waiting", True)
+        with wallet_lock(*lock_arguments(agent.context.loaded_config)):  # that process settles it
+            resumed = transfers.resume_withdrawal(agent, first.request_id or 0, confirm=accept)
+        assert (resumed.state, paid_text in resumed.reason) == ("waiting", True)
         with raises_code(Refused, "not_open", first.transactions[0].tx_hash):
             transfers.release_withdrawal(agent, first.request_id or 0)
         second = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME, again=True), send=True, confirm=accept)
@@ -66,6 +69,15 @@ def test_payment_that_is_seen_to_be_final_later__is_dated(anvil_chain: LocalChai
         assert ended_state(agent, 1) is RequestState.DONE
         with raises_code(Refused, REPEATED, "withdrawal 1 has paid the same in 0x", f"recorded {day}"):
             transfers.withdraw(agent, request, send=True, confirm=accept)
+
+
+@pytest.mark.parametrize("send", [pytest.param(False, id="dry"), pytest.param(True, id="send")])
+def test_payment_that_became_final__ends_its_withdrawal_when_resumed(anvil_chain: LocalChain, tmp_path: Path, send: bool) -> None:
+    chain = anvil_chain
+    with bot(chain, tmp_path, chain__confirmations=64) as agent:
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept).state == "waiting"
+        assert transfers.resume_withdrawal(agent, 1, send=send, confirm=accept).state == "paid"
+        assert ended_state(agent, 1) is RequestState.DONE
 
 
 def test_payment_that_is_not_final__is_a_withdrawal_in_the_profit(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -509,7 +509,7 @@ def resume_withdrawal(
     if not send:
         withdrawal_payments.settle_payments(agent.context, withdrawal_id, progress)
     step = transfers.reserve_pending_deposits(agent.step_input())
-    if (paid_report := _paid_report(agent, step, withdrawal_id)) is not None:
+    if (paid_report := _paid_report(agent, step, withdrawal_id, progress)) is not None:
         return paid_report
     run = new_run(step)
     if not send:
@@ -520,7 +520,7 @@ def resume_withdrawal(
     ) as transactor:
         transactor.executor.reconcile()
         step = step_without_deposits(agent.context)
-        if (paid_report := _paid_report(agent, step, withdrawal_id)) is not None:
+        if (paid_report := _paid_report(agent, step, withdrawal_id, progress)) is not None:
             return paid_report
         run = new_run(step)  # another process may have released it
         withdrawal_run.require_part_due(run.request, step)
@@ -572,7 +572,9 @@ def release_withdrawal(
     return replace(request, state=RequestState.RELEASED)
 
 
-def _paid_report(agent: Agent, step: StepInput, withdrawal_id: int) -> WithdrawalReport | None:
+def _paid_report(
+    agent: Agent, step: StepInput, withdrawal_id: int, progress: Progress
+) -> WithdrawalReport | None:
     """Return the report of a withdrawal whose payments are all in a block; None for any other."""
     store = agent.context.store
     unpaid_ids = {claim.request_id for claim in step.history.cash_flows.pending_payments}
@@ -584,7 +586,9 @@ def _paid_report(agent: Agent, step: StepInput, withdrawal_id: int) -> Withdrawa
         hashes = withdrawal_payments.paid_hashes(request, payouts)
         paid_text = f"already paid{paid_in_text(hashes)}"
         state = WithdrawalState.PAID
-        if request.state is RequestState.OPEN:
+        if request.state is RequestState.OPEN and not withdrawal_payments.is_final(
+            agent.context, withdrawal_id, progress
+        ):
             state = WithdrawalState.WAITING
             paid_text += f"; the withdrawal ends once that is final: trimtab withdraw --resume {withdrawal_id}"
         run = WithdrawalRun(agent.context, (), request.to, request)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from agent import wiring
 from agent.app.cycles import Progress, never_confirm
 from agent.app.money.repeated_withdrawals import paid_in_text
 from agent.errors import ErrorCode, Refused, Retryable
-from agent.execution.executor import ProposingExecutor, execution_period
+from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor, execution_period
 from agent.model import Intent, IntentState, OwnerRequest, Payment, Payout, RequestState
 from agent.ports import Executor
 from agent.store import Store
+from agent.store.files.locks import LockHeld
 from agent.units import NATIVE
 from agent.wiring import AgentContext
 
@@ -31,6 +33,20 @@ def settle_payments(context: AgentContext, withdrawal_id: int, progress: Progres
         with wiring.open_transactor(context, never_confirm, progress, signs=False) as transactor:
             transactor.executor.reconcile(may_send=False)
     context.store.requests.end_paid_withdrawals(context.clock.now_s())
+
+
+def is_final(context: AgentContext, withdrawal_id: int, progress: Progress) -> bool:
+    """Return whether the payments of a withdrawal, which are all in a block, are final, and end it
+    then. A process that holds the wallet's lock settles them itself.
+    """
+    with (
+        suppress(LockHeld, AwaitingExternalSignature),
+        wiring.open_transactor(context, never_confirm, progress, signs=False) as transactor,
+    ):
+        transactor.executor.reconcile(may_send=False)
+    requests = context.store.requests
+    requests.end_paid_withdrawals(context.clock.now_s())
+    return withdrawal_id not in {request.id for request in requests.newest(1_000, open_only=True)}
 
 
 def paid_hashes(request: OwnerRequest, payouts: Iterable[tuple[Intent, Payout]]) -> tuple[str, ...]:
