@@ -67,8 +67,10 @@ def load_file(path: Path, function_name: str, sha256: str) -> Signal:
     ConfigError like read_pinned, or if it has no such function.
     """
     source = read_pinned(path, sha256)
-    module = ModuleType(path.stem)
-    exec(compile(source, path.name, "exec"), module.__dict__)  # noqa: S102  the owner's, pinned
+    module = ModuleType(f"signal_file_{sha256}")  # no name of another module
+    sys.modules[module.__name__] = module  # where dataclasses look for the names of their fields
+    code = compile(source, path.name, "exec", dont_inherit=True)
+    exec(code, module.__dict__)  # noqa: S102  the owner's, pinned
     function: Signal | None = getattr(module, function_name, None)
     if not callable(function):
         raise ConfigError(f"its file {path.name} has no function {function_name}")

@@ -123,3 +123,22 @@ def test_function_of_a_class_is_none_of_its_file(tmp_path: Path) -> None:
     path.write_text("class Signals:\n    def trend(self, view):\n        return {}\n")
     with pytest.raises(ConfigError, match=r"trend\.py has no function trend"):
         research.signal(trend).config(path, step="1d")
+
+
+FUTURE = "from __future__ import annotations\n"
+OWN_TYPES = {
+    "dataclass": "from dataclasses import dataclass\n@dataclass\nclass Rule:\n    share: float = 0.6\n",
+    "dataclass of field names": "from dataclasses import *\n@dataclass\nclass Rule:\n    _: KW_ONLY\n    share: float = 0.6\n",
+    "NamedTuple": "from typing import NamedTuple\nclass Rule(NamedTuple):\n    share: float = 0.6\n",
+}
+
+
+@pytest.mark.parametrize("head", ["", FUTURE], ids=["types", "texts of types"])
+@pytest.mark.parametrize("types", OWN_TYPES.values(), ids=OWN_TYPES)
+def test_file_with_types_of_its_own__is_loaded(tmp_path: Path, types: str, head: str) -> None:
+    source = f'{head}{types}\ndef rule(view: object) -> dict:\n    return {{"BTC": Rule().share}}\n'
+    file = tmp_path / "rule.py"
+    file.write_text(source)
+    function = load_file(file, "rule", hashlib.sha256(source.encode()).hexdigest())
+    assert function(None) == {"BTC": 0.6}  # type: ignore[arg-type]  # it reads no view
+    assert isinstance(function.__annotations__["view"], str) is bool(head)
