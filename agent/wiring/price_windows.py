@@ -5,7 +5,7 @@ the chain before the first look, so that nothing waits for the agent's own recor
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from agent.errors import TrimtabError
@@ -33,13 +33,14 @@ class NeededPrices:
 
 @dataclass(frozen=True, slots=True)
 class MissingPrices:
-    """Intervals of a window without a price of a token: how many of how many, and the first."""
+    """Intervals of a window without a price of a token: how many of how many."""
 
     token: str
     missing_count: int
     interval_count: int
     interval_s: int
     first_s: int
+    """The first one of any window."""
 
 
 def needed_windows(
@@ -79,10 +80,10 @@ def _weighted_tokens(allocator: AllocatorConfig, tokens: Sequence[str]) -> tuple
 def missing_prices(
     prices: PriceStore, numeraire: str, windows: Iterable[NeededPrices], now_s: int
 ) -> tuple[MissingPrices, ...]:
-    """Return, for each token, the window with the most intervals without a price; tokens with all
-    prices are left out. The interval of `now_s` is not over, so it does not count.
+    """Return, for each token, the window with the most time without a price; tokens with all prices
+    are left out. The interval of `now_s` is not over, so it does not count.
     """
-    most_missing: dict[str, MissingPrices] = {}
+    gaps_by_token: dict[str, list[MissingPrices]] = {}
     for window in windows:
         interval_s = window.interval_s
         since_s = now_s - min(window.span_s, RETENTION_S)
@@ -93,12 +94,18 @@ def missing_prices(
         }
         for token in window.tokens:
             missing = [interval for interval in intervals if (token, interval) not in recorded]
-            known_count = most_missing[token].missing_count if token in most_missing else 0
-            if len(missing) > known_count:
-                most_missing[token] = MissingPrices(
-                    token, len(missing), len(intervals), interval_s, missing[0] * interval_s
+            if missing:
+                first_s = missing[0] * interval_s
+                gaps_by_token.setdefault(token, []).append(
+                    MissingPrices(token, len(missing), len(intervals), interval_s, first_s)
                 )
-    return tuple(most_missing.values())
+    return tuple(
+        replace(
+            max(gaps, key=lambda gap: gap.missing_count * gap.interval_s),
+            first_s=min(gap.first_s for gap in gaps),
+        )
+        for gaps in gaps_by_token.values()
+    )
 
 
 def fill_price_windows(context: AgentContext, progress: Progress = ignore_text) -> tuple[str, ...]:
