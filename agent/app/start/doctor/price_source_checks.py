@@ -102,7 +102,7 @@ def _feed_checks(
             yield check_name, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
         elif quote_symbol != _DOLLAR_SYMBOL or not (
             base_symbol == feed_name(context.config.chain.chain_id, address)
-            or _is_base_of(base_symbol, label)
+            or is_base_of(base_symbol, label)
         ):
             yield (
                 check_name,
@@ -122,11 +122,28 @@ def _parse_pair(description: str) -> tuple[str, str]:
     )
 
 
-def _is_base_of(base: str, label: str) -> bool:
-    """Return whether the token is the feed's base or a wrapped form of it: WETH for ETH, cbBTC for
+_WRAPPED_LABELS = {
+    "ETH": ("WETH",),
+    "BTC": ("WBTC", "CBBTC", "TBTC", "BTCB", "BTC.B"),
+    "BNB": ("WBNB",),
+    "POL": ("WPOL", "MATIC", "WMATIC"),
+    "MATIC": ("POL", "WPOL", "WMATIC"),
+    "AVAX": ("WAVAX",),
+    "USDT": ("USDT0",),
+    "USDC": ("USDBC",),
+}
+"""Tokens of which each is one coin of a feed's base. Staked ones, such as wstETH, grow beyond it."""
+
+
+def is_base_of(base: str, label: str) -> bool:
+    """Return whether the token is the feed's base or one coin of it, wrapped: WETH for ETH, cbBTC for
     BTC.
     """
-    return base != _UNKNOWN_SYMBOL and label.upper().removesuffix(".E").endswith(base.upper())
+    own_label = label.upper().removesuffix(".E")
+    return base != _UNKNOWN_SYMBOL and own_label in (
+        base.upper(),
+        *_WRAPPED_LABELS.get(base.upper(), ()),
+    )
 
 
 def format_answer_bounds(feed_round: FeedRound) -> str:
