@@ -133,8 +133,8 @@ class Watchdog:
 
     def beat(self, stage: str) -> None:
         """Record an event, and the next stage."""
+        self._last_event_s = self._clock()  # first: the thread that checks may come between
         self._stage = stage
-        self._last_event_s = self._clock()
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -143,16 +143,17 @@ class Watchdog:
         try:
             yield
         finally:
-            self._is_asking = False
             self.beat("answered")
+            self._is_asking = False
 
     def hang_text(self) -> str | None:
         """Return the description of a hang; None without a hang, during a prompt, and while bytes
         are sent to a node.
         """
+        is_asking = self._is_asking  # read in the order opposite to that of writing
         stage = self._stage
         silent_s = self._clock() - self._last_event_s
-        if self._is_asking or stage == SENDING_STAGE or silent_s <= self.max_silence_s:
+        if is_asking or stage == SENDING_STAGE or silent_s <= self.max_silence_s:
             return None
         return (
             f"no sign of life for {format_duration(int(silent_s))}, longer than {format_duration(int(self.max_silence_s))}, since"

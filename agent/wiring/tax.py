@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 
-from agent.accounting.export import rate_lookup
+from agent.accounting.export import RateTable, rate_lookup
 from agent.accounting.performance import year_start_s
 from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
 from agent.config.loaded import LoadedConfig
@@ -19,12 +18,12 @@ from agent.store.store import Store
 
 
 class TaxRunCache:
-    """Tax lots of the whole ledger, recomputed only when the ledger has changed."""
+    """Tax lots of the whole ledger, recomputed only when the ledger or the rates have changed."""
 
     def __init__(self, loaded_config: LoadedConfig, portfolio: Portfolio) -> None:
         self._loaded_config = loaded_config
         self._portfolio = portfolio
-        self._ledger_version: tuple[int, ...] | None = None
+        self._booked_key: tuple[tuple[int, ...], RateTable | None] | None = None
         self._booked_run: TaxLotRun | None = None
 
     def reader(self, store: Store) -> LayerReader:
@@ -47,7 +46,7 @@ class TaxRunCache:
             rate_table = read_rates(self._loaded_config)
             rate_at = rate_lookup(rate_table)
             method = LotMethod(tax_table.method)
-            booked_run = self._current_booked_run(store, method, rate_at)
+            booked_run = self._current_booked_run(store, method, rate_table)
             numeraire = self._portfolio.numeraire
             year_begin_s = year_start_s(now_s)
             pending_run = run_tax_lots(
@@ -77,16 +76,16 @@ class TaxRunCache:
             return None
 
     def _current_booked_run(
-        self, store: Store, method: LotMethod, rate_at: Callable[[int], Fraction]
+        self, store: Store, method: LotMethod, rate_table: RateTable | None
     ) -> TaxLotRun:
-        ledger_version = store.ledger.version()
-        if self._booked_run is None or ledger_version != self._ledger_version:
+        key = (store.ledger.version(), rate_table)
+        if self._booked_run is None or key != self._booked_key:
             self._booked_run = run_tax_lots(
                 store.ledger.entries(),
                 method,
                 self._portfolio.numeraire.address,
                 self._portfolio.wrapped_native,
-                rate_at,
+                rate_lookup(rate_table),
             )
-            self._ledger_version = ledger_version
+            self._booked_key = key
         return self._booked_run

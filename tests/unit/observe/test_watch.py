@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,39 @@ def test_a_person_may_think_as_long_as_he_likes() -> None:
     assert watch.hang_text() is None
     clock.time_s = 10_061
     assert watch.hang_text() is not None
+
+
+def ask(watch: Watchdog, clock: FakeClock) -> None:
+    with watch.asking():
+        clock.time_s = 10_000
+
+
+def send(watch: Watchdog, clock: FakeClock) -> None:
+    watch.beat(SENDING_STAGE)
+    clock.time_s = 10_000
+    watch.beat("after:send")
+
+
+@pytest.mark.parametrize("act", [ask, send], ids=["answer", "send"])
+def test_check_at_the_end_of_a_long_wait__finds_no_hang(act: Callable[[Watchdog, FakeClock], None]) -> None:
+    clock = FakeClock(0)
+    hang_texts: list[str | None] = []
+
+    def checking_clock() -> float:
+        if watches and not is_checking:
+            is_checking.append(True)
+            hang_texts.append(watches[0].hang_text())  # a check of the other thread
+            is_checking.clear()
+        return clock()
+
+    watches: list[Watchdog] = []
+    is_checking: list[bool] = []
+    watches.append(Watchdog(60, checking_clock))
+
+    act(watches[0], clock)
+
+    assert len(hang_texts) >= 1
+    assert set(hang_texts) == {None}
 
 
 def test_watch_thread__feeds_until_a_hang_then_reports_once() -> None:

@@ -120,3 +120,22 @@ def test_a_reorganisation_gives_the_gain_back(store: Store, keeper: TaxRunCache)
     (mined,) = store.journal.open_intents()
     store.journal.advance(mined.id, IntentState.BROADCAST, 1)
     assert standing(keeper, store, at(1_002)).realised_gain == 0
+
+
+def test_corrected_rates__count_for_booked_gains(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    write_new_config(path, NewConfig("ethereum", WALLET, [], "USDC", RPC, template="moderate"))
+    path.write_text(path.read_text().replace('year_limit = "off"', 'year_limit = "1000"\ncurrency = "EUR"\nrates = "eur.csv"'))
+    rates_file = tmp_path / "eur.csv"
+    rates_file.write_text("time,rate\n2001-09-10,1\n")
+    cache = TaxRunCache(load_config(path), at().portfolio)
+    looked(store, at())
+    sell_coin(store, 1_001, 0, 2_800)
+    after = at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)
+    final(store)
+    looked(store, replace(after, snapshot=replace(after.snapshot, head=replace(after.snapshot.head, number=1_002))))
+    gain = standing(cache, store, after).realised_gain
+
+    rates_file.write_text("time,rate\n2001-09-10,0.5\n")
+
+    assert standing(cache, store, after).realised_gain == gain / 2
