@@ -153,11 +153,11 @@ def configure(
     ]:
         root_logger.removeHandler(handler)
     trimtab_logger = logging.getLogger(ROOT_LOGGER)
-    if style is None:
-        trimtab_logger.setLevel(logging.CRITICAL + 1)
-        return Log()
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(LineFormatter(style, redactor or Redactor()))
+    # without any handler logging would print the lines of libraries unredacted
+    handler = (
+        logging.NullHandler() if style is None else logging.StreamHandler(stream or sys.stderr)
+    )
+    handler.setFormatter(LineFormatter(style or "text", redactor or Redactor()))
     root_logger.addHandler(handler)
-    trimtab_logger.setLevel(logging.INFO)
+    trimtab_logger.setLevel(logging.CRITICAL + 1 if style is None else logging.INFO)
     return Log()

@@ -122,6 +122,8 @@ def test_units__are_written_started_and_removed_apart(bare: Bare, owned: Path) -
     env_file = owned.parent / "environment"
     env_file.write_text("RPC_A=x\n")
     env_file.chmod(0o644)
+    assert bare("install", "run", "--config", str(owned), "--env-file", str(env_file)).code == 0
+    assert env_file.stat().st_mode & 0o777 == 0o644, "only --write changes a file"
     result = bare("install", "run", "--config", str(owned), "--env-file", str(env_file), "--write")
     assert result.code == 0, result.why
     service = unit((folder / RUN).read_text())["Service"]

@@ -24,7 +24,7 @@ from agent.config.tables.fields import parse_duration_s
 from agent.errors import EXIT_OPERATOR, EXIT_USAGE, ConfigError, OperatorNeeded
 from agent.foreign_text import failure_words
 from agent.key_variables import named_key_variables
-from agent.store.files.locks import MACHINE_FOLDERS, make_private
+from agent.store.files.locks import MACHINE_FOLDERS, make_private, require_trusted_writers
 
 SYSTEM_FOLDER = Path("/etc/systemd/system")
 _SAFE_PATH = re.compile(r"/[\w.+@/-]+", re.ASCII)
@@ -151,7 +151,8 @@ def install_units(
             raise ConfigError(
                 f"--env-file: {options.env_file}: no such file", "create it, mode 0600"
             )
-        make_private(options.env_file, "--env-file")
+        protect = make_private if write else require_trusted_writers
+        protect(options.env_file, "--env-file")
     if not services:
         is_available_by_service = {
             "run": True,

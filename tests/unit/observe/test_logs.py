@@ -73,6 +73,13 @@ def test_without_a_format_nothing_is_written(stream: io.StringIO) -> None:
     assert stream.getvalue() == ""
 
 
+def test_without_a_format__libraries_write_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # of pytest
+    configure(None, Redactor([URL]))
+    logging.getLogger("library").warning("no answer from %s", URL)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_configured_twice_a_line_is_written_once(stream: io.StringIO) -> None:
     configure("json", stream=stream)
     configure("text", stream=stream).info("once")

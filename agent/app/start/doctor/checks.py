@@ -534,7 +534,7 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
     raw_by_token = native_coin.held_balances(step)
     current_prices = reference_prices(step)
     numeraire_decimals = context.portfolio.numeraire.decimals
-    pool_addresses = {pool.address for pool in context.pools}
+    pool_contracts = {pool.contract for pool in context.pools}
     pinned_addresses = context.store.trust.pins().keys()
     for asset in context.portfolio.assets:
         token = asset.token
@@ -550,7 +550,7 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
                 ),
                 "no reference price",
             )
-            if pool_addresses <= pinned_addresses:
+            if pool_contracts <= pinned_addresses:
                 remedy = "add a feed, or a V3 pool with enough observations"
                 yield CheckResult(f"token {token.label}", FAIL, unpriced_reason, remedy)
             else:

@@ -10,14 +10,21 @@ from typing import Any
 import pytest
 
 from agent.app.documents.owner import FAIL, OK, WARN
-from agent.app.start.doctor.checks import _config_check, _contract_checks, _gas_and_head_checks, _key_check, _operator_check
+from agent.app.start.doctor.checks import (
+    _config_check,
+    _contract_checks,
+    _gas_and_head_checks,
+    _holding_checks,
+    _key_check,
+    _operator_check,
+)
 from agent.app.start.doctor.endpoint_checks import EndpointProbe, has_enough_operators, outvoted_endpoints
 from agent.config.load import validated_config
 from agent.config.loaded import LoadedConfig
 from agent.config.variables import Variables
 from agent.errors import EXIT_RETRYABLE, EXIT_USAGE
 from agent.model import EMPTY_CODE_HASH, NO_CODE_HASH, CodeHash, Holding, UnreadableItem
-from tests.support.builders import NOW_S, OWNER, address, snapshot, token
+from tests.support.builders import NOW_S, OWNER, address, snapshot, step_input, token, without_feed
 from tests.support.configs.samples import config_text
 from tests.support.keyrings import MemoryKeyring, using
 
@@ -179,3 +186,13 @@ def config_with_key(wallet: dict[str, str], folder: Path, variables: Variables) 
 def test_operators__are_counted_and_not_endpoints(tmp_path: Path) -> None:
     row = _operator_check(loaded_config(tmp_path))
     assert (row.state, row.exit_code) == (FAIL, EXIT_USAGE)
+
+
+@pytest.mark.parametrize(("pins", "state"), [((), WARN), ((POOL,), FAIL)], ids=["before trust", "after trust"])
+def test_asset_without_price__fails_once_the_contracts_of_its_pools_are_pinned(pins: tuple[str, ...], state: str) -> None:
+    step = without_feed(step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 1_000, "USDC": 1_000}), "WETH")
+    pool_of_v4 = SimpleNamespace(address="0x" + "4" * 64, contract=POOL)  # a PoolId, and the manager
+    store = SimpleNamespace(trust=SimpleNamespace(pins=lambda: dict.fromkeys(pins, CODE_HASH)))
+    context: Any = SimpleNamespace(portfolio=step.portfolio, pools=(pool_of_v4,), store=store)
+    states = {row.check: row.state for row in _holding_checks(context, step)}
+    assert states["token WETH"] == state
