@@ -219,6 +219,32 @@ def test_payment_executed_here__ends_its_withdrawal_and_names_it(
         assert "Add --send" not in resume_text
 
 
+class BlocklessClock:
+    """The clock of a chain that makes no blocks while the agent waits."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self.now = chain.now_s()
+
+    def now_s(self) -> int:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += max(1, round(seconds))
+
+
+@pytest.mark.parametrize("send", [False, True])
+def test_resumed_payment_that_has_become_final__ends_its_withdrawal(anvil_chain: LocalChain, tmp_path: Path, send: bool) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, ("chain.confirmations", 3), targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded, clock=BlocklessClock(anvil_chain)) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        execute(agent)
+        assert transfers.resume_withdrawal(agent, 1, send=send, confirm=yes).state == "waiting"
+    anvil_chain.mine(3)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        assert transfers.resume_withdrawal(agent, 1, send=send, confirm=yes).state == "paid"
+        assert withdrawal_states(agent) == [RequestState.DONE]
+
+
 def test_payment_of_two__goes_on_with_the_other(anvil_chain: LocalChain, tmp_path: Path) -> None:
     safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
     anvil_chain.set_balance("USDC", 6_000 * USD, owner=safe.address)
