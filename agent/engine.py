@@ -68,6 +68,7 @@ from agent.execution.step_result import (
     StepResult,
     close_step,
     end_step,
+    interruption_outcome,
 )
 from agent.layers import execution as layer_execution
 from agent.layers import records
@@ -274,8 +275,7 @@ def _act_or_skip(
     except Refused as refusal:
         return skip_refusal(ports, cycle, outcome, refusal)
     except TrimtabError as error:
-        awaits_signer = isinstance(error, AwaitingExternalSignature)
-        end_step(ports.store, outcome, str(error), WAITING_OUTCOME if awaits_signer else "error")
+        end_step(ports.store, outcome, str(error), interruption_outcome(error))
         token = outcome.decision_result.exit_token
         may_retry_on_direct_route = may_take_direct_route(
             outcome.step_input.portfolio,

@@ -21,6 +21,7 @@ from agent.execution.step_context import (
     StepReaders,
     StepTransactor,
 )
+from agent.execution.step_result import interruption_outcome
 from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, Snapshot, StepInput
 from agent.policy import quarantine
@@ -344,11 +345,13 @@ def send_by_command(
 
 @contextmanager
 def ends_if_raised(store: Store, step_id: str, decision_name: str) -> Iterator[None]:
-    """Record an error raised inside the context as the end of a step, as refused or error."""
+    """Record an error raised inside the context as the end of a step: as refused, waiting for the
+    signer of a proposal, or error.
+    """
     try:
         yield
     except TrimtabError as error:
-        outcome_name = "refused" if isinstance(error, Refused) else "error"
+        outcome_name = "refused" if isinstance(error, Refused) else interruption_outcome(error)
         store.steps.end(step_id, decision_name, str(error), None, outcome_name)
         raise
 

@@ -47,7 +47,7 @@ def end_interrupted_steps(store: Store) -> None:
         outcome_kind = OutcomeKind.DONE
         reason = "the transaction was mined after the step was interrupted"
         if intent.id in proposed_ids:
-            reason = f'the proposal {intent.id} ("{intent.note}") was signed and executed'
+            reason = execution_reason(intent)
         if shortfalls := shortfall_by_receipt(store, intent):
             outcome_kind = OutcomeKind.FAILED
             reason = _shortfall_reason(step.portfolio, shortfalls)
@@ -55,6 +55,11 @@ def end_interrupted_steps(store: Store) -> None:
         plan_decision = "" if plan is None else decision_name(type(plan.decision))
         plan_json = None if plan is None else codec.dumps(plan)
         store.steps.end(intent.step_id, plan_decision, reason, plan_json, outcome_kind.value)
+
+
+def execution_reason(proposal: Intent) -> str:
+    """Return the reason of a step whose proposal its owners executed."""
+    return f'the proposal {proposal.id} ("{proposal.note}") was signed and executed'
 
 
 def shortfall_by_receipt(store: Store, intent: Intent) -> dict[str, tuple[int, int]]:

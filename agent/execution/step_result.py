@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent import codec
+from agent.errors import TrimtabError
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
 from agent.model import Cycle, Plan, StepEnd, decision_name
 from agent.store.store import Store
@@ -48,6 +50,11 @@ def end_step(store: Store, outcome: StepOutcome, reason: str, outcome_kind: str)
     store.steps.end(
         outcome.step_id, decision_name(type(outcome.decision)), reason, plan_json, outcome_kind
     )
+
+
+def interruption_outcome(error: TrimtabError) -> str:
+    """Return the recorded outcome of a step that an error ended which is no refusal."""
+    return WAITING_OUTCOME if isinstance(error, AwaitingExternalSignature) else "error"
 
 
 def note_of(outcome: StepOutcome, *, failed: bool = False) -> StepEnd:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -239,10 +240,29 @@ def test_resumed_payment_that_has_become_final__ends_its_withdrawal(anvil_chain:
         propose_payment(agent, "0.25", "WETH")
         execute(agent)
         assert transfers.resume_withdrawal(agent, 1, send=send, confirm=yes).state == "waiting"
+        assert api.history(loaded.path)["steps"][0]["outcome"] == "done"
     anvil_chain.mine(3)
     with reopened_agent(anvil_chain, loaded) as agent:
         assert transfers.resume_withdrawal(agent, 1, send=send, confirm=yes).state == "paid"
         assert withdrawal_states(agent) == [RequestState.DONE]
+
+
+def test_steps_of_a_proposed_payment__wait_and_are_then_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        waiting_id = open_proposal(agent)["id"]
+        (step,) = api.history(loaded.path)["steps"]
+        assert step["outcome"] == "waiting"
+        execute(agent)
+        (step,) = api.history(loaded.path)["steps"]
+        assert step["outcome"] == "done"
+        assert mentions(step["reason"], waiting_id, "was signed and executed")
+        propose_payment(agent, "0.5", "WETH")
+        sign_and_send(agent, FIRST)
+        with suppress(AwaitingExternalSignature):
+            maintenance.cancel(agent)
+        assert api.history(loaded.path)["steps"][0]["outcome"] == "cancelled"
 
 
 def test_payment_of_two__goes_on_with_the_other(anvil_chain: LocalChain, tmp_path: Path) -> None:

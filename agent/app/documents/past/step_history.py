@@ -33,6 +33,7 @@ from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import later_valuation
+from agent.execution.shortfall import execution_reason, shortfall_by_receipt
 from agent.execution.step_context import OutcomeKind
 from agent.execution.step_result import WAITING_OUTCOME
 from agent.layers import documents as layer_documents
@@ -250,7 +251,7 @@ def store_history(store: Store, limit: int, before_step_id: str | None = None) -
                 PastStepDocument,
                 summary,
                 decision=summary.decision or UNFINISHED,
-                outcome=_outcome_text(summary, intents),
+                outcome=_outcome_text(store, summary, intents),
                 reason=_reason_text(store, summary, intents),
                 transactions=_transaction_documents(intents),
                 cost=ledger_records.cost(intents),
@@ -264,35 +265,41 @@ def store_history(store: Store, limit: int, before_step_id: str | None = None) -
     }
 
 
-def _outcome_text(summary: StepSummary, intents: Sequence[Intent]) -> str:
+def _outcome_text(store: Store, summary: StepSummary, intents: Sequence[Intent]) -> str:
     """Return a step's outcome; a plan whose approvals were sent is approved, and another step
-    carries it out.
+    carries it out. One that waited for signatures has the outcome of its proposal.
     """
     is_only_approved = bool(intents) and all(
         intent.kind is IntentKind.APPROVE for intent in intents
     )
     if is_only_approved and summary.outcome == OutcomeKind.PLANNED.value:
         return APPROVED
-    if (ended_intent := _ended_proposal(summary, intents)) is not None:
+    ended_intent = _ended_proposal(summary, intents)
+    if ended_intent is None:
+        return summary.outcome or UNFINISHED
+    if not ended_intent.succeeded:
         return ended_intent.state.value
-    return summary.outcome or UNFINISHED
+    failed = shortfall_by_receipt(store, ended_intent)
+    return (OutcomeKind.FAILED if failed else OutcomeKind.DONE).value
 
 
 def _reason_text(store: Store, summary: StepSummary, intents: Sequence[Intent]) -> str:
-    """Return a step's reason; of one that waited for signatures in vain, how its proposal ended."""
+    """Return a step's reason; of one that waited for signatures, how its proposal ended."""
     if (ended_intent := _ended_proposal(summary, intents)) is not None:
+        if ended_intent.succeeded:
+            return execution_reason(ended_intent)
         last_note = store.journal.transitions(ended_intent.id)[-1].note
         return f'"{ended_intent.note}" was not executed: {last_note}'
     return summary.reason or ("" if summary.outcome else NO_OUTCOME_REASON)
 
 
 def _ended_proposal(summary: StepSummary, intents: Sequence[Intent]) -> Intent | None:
-    """Return the proposal of a waiting step that ended without success; None if it still waits."""
+    """Return the proposal of a waiting step that was executed or ended; None if it still waits."""
     proposed_intents = [intent for intent in intents if intent.kind is not IntentKind.CANCEL]
     if summary.outcome != WAITING_OUTCOME or not proposed_intents:
         return None
     last_intent = proposed_intents[-1]
-    has_ended = last_intent.state not in OPEN_STATES and not last_intent.succeeded
+    has_ended = last_intent.state not in OPEN_STATES or last_intent.succeeded
     return last_intent if has_ended else None
 
 
@@ -322,8 +329,8 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         executed_plans: list[tuple[Plan, Intent | None]] = [*mined_or_newest_swaps(store, intents)]
         summary = step_record.summary
         reason_text = _reason_text(store, summary, intents) if summary.outcome else ""
+        outcome = _outcome_text(store, summary, intents)
         booked_sentences = _booked_cost_sentences(store, step_record, intents)
-    outcome = _outcome_text(step_record.summary, intents)
     step_input = codec.loads(StepInput, step_record.input_json)
     plan = codec.loads_optional(Plan, step_record.plan_json)
     decision_result = proposals.decision_after_plan(step_input)
@@ -420,7 +427,7 @@ def _booked_cost_sentences(
         approvals = store.journal.intents(summary.id)
         cost = ledger_records.cost(approvals)
         approval_record = store.steps.get(summary.id)
-        if _outcome_text(summary, approvals) != APPROVED or cost is None:
+        if _outcome_text(store, summary, approvals) != APPROVED or cost is None:
             break
         if approval_record is None or approval_record.plan_json is None:
             break
