@@ -10,6 +10,7 @@ import typer
 
 from agent import app as api
 from agent.cli import money
+from agent.cli.display.hints import completed_hints
 from agent.cli.display.terminal import ask, emit, err, exact_text, out, safe_text, say, say_whole
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -255,9 +256,23 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         )
         lines.append(f"  {failure_text}: {reader_text(document['failure'])}")
     if document["paused"] and document["state"] != "used":
-        lines.append("  paused: it is neither signed nor executed here until trimtab resume")
+        lines.append(
+            completed_hints(
+                f"  paused: it is neither signed nor executed here until {_unpause(document)}"
+            )
+        )
     for line in lines:
         console.print(exact_text(line), soft_wrap=True)
+
+
+def _unpause(document: ProposalDocument) -> str:
+    """Return the command that lets a pause sign and execute it: what only undoes needs no end of the
+    pause.
+    """
+    undoes = document["purpose"] == "cancel" or all(
+        call["spender"] and call["amount_raw"] == "0" for call in document["calls"]
+    )
+    return "trimtab pause --hard --send" if undoes else "trimtab resume"
 
 
 def _call_lines(call: ProposalCallDocument, safe: str) -> Iterator[str]:
@@ -319,7 +334,7 @@ def _show_signatures(document: ProposalDocument, result_text: str) -> None:
     if not is_complete:
         next_text = "another owner signs: trimtab proposal sign, or trimtab proposal collect"
     if document["paused"]:
-        next_text = f"trimtab resume, then {next_text}"
+        next_text = f"{_unpause(document)}, then {next_text}"
     if document["state"] != "waiting":
         next_text = (
             f"do not execute it while it is {document['state']}; trimtab proposal list says why"

@@ -21,6 +21,7 @@ from agent.execution.submitter import (
     IN_FLIGHT_STATES,
     Submitter,
     guard_refusal,
+    only_undoes,
     unseen_transaction_error,
 )
 from agent.guards import MinimumsFault
@@ -259,8 +260,15 @@ UNCHECKED_ADVICE = f"{DO_NOT_SIGN} before it can be checked"
 """Advice about a proposal that no endpoint can simulate, or whose Safe cannot be read."""
 RESUME_ADVICE = "end the pause with trimtab resume, then "
 """What comes before the advice to sign or execute a proposal while a pause forbids it."""
+HARD_PAUSE_ADVICE = "pause hard, which allows it: trimtab pause --hard --send; then "
+"""The same for a rejection or a revocation: the pause stays."""
 PROPOSAL_FORMAT = 1
 """Version of the layout of proposal files."""
+
+
+def pause_advice(grant: Grant) -> str:
+    """Return what comes before the advice to sign or execute what a pause forbids."""
+    return HARD_PAUSE_ADVICE if only_undoes(grant) else RESUME_ADVICE
 
 
 class AwaitingExternalSignature(Retryable):
@@ -586,7 +594,7 @@ class ProposingExecutor(JournaledExecutor):
         )
         until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
         next_act = self.external_signer.next_act(self._proposals.signatures(intent.id))
-        resume_text = "" if self._submitter.is_running(grant) else RESUME_ADVICE
+        resume_text = "" if self._submitter.is_running(grant) else pause_advice(grant)
         doubt_text = "; it would revert now" if reverts else ""
         if unsimulated_why:
             doubt_text = f"; it could not be simulated: {unsimulated_why}"

@@ -99,6 +99,11 @@ def ignore_event(_event: SubmissionEvent) -> None:
 
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
 """States in which the bytes may have reached any node."""
+UNDO_ADVICE = (
+    "trimtab pause --hard --send cancels what is pending and revokes allowances, and still sends"
+    " nothing else"
+)
+"""Remedy for a cancel or revocation that a pause refuses: the pause stays."""
 _LOW_NONCE_POLLS = 5
 """Consecutive polls with the chain's next nonce below ours before a reorg is assumed; a lagging
 endpoint catches up within them.
@@ -117,13 +122,14 @@ def guard_refusal(
     return error_type(message, (Verdict(guard, measured, limit, False),), remedy)
 
 
-def _pause_refusal(switch_state: str) -> Refused:
+def _pause_refusal(switch_state: str, grant: Grant | None) -> Refused:
+    is_undo = grant is not None and only_undoes(grant)
     return guard_refusal(
         "kill_switch",
         switch_state,
         "off",
         f"the kill switch is on ({switch_state}); nothing is sent",
-        "trimtab resume",
+        UNDO_ADVICE if is_undo else "trimtab resume",
     )
 
 
@@ -135,7 +141,7 @@ def stored_pause_check(grant: Grant) -> PauseCheck:
 
     def require_running(pause: PauseSwitchState) -> None:
         if pause.paused and not (pause.hard and only_undoes(grant)):
-            raise _pause_refusal("paused")
+            raise _pause_refusal("paused", grant)
 
     return require_running
 
@@ -169,7 +175,7 @@ class Submitter:
             return
         if grant is not None and only_undoes(grant) and self.is_hard_pause():
             return
-        raise _pause_refusal("paused" if is_paused else "cannot be read")
+        raise _pause_refusal("paused" if is_paused else "cannot be read", grant)
 
     def is_running(self, grant: Grant) -> bool:
         """Return whether the kill switch allows what `grant` is for (see `require_running`)."""

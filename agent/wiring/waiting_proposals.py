@@ -10,11 +10,11 @@ from agent.chain.sender import QuorumSender
 from agent.errors import READ_FAILURES
 from agent.execution.executor import (
     DO_NOT_SIGN,
-    RESUME_ADVICE,
     UNCHECKED_ADVICE,
     WITHDRAWAL_ADVICE,
     execution_period,
     minimums_advice,
+    pause_advice,
 )
 from agent.execution.submitter import only_undoes
 from agent.model import (
@@ -29,7 +29,6 @@ from agent.model import (
     Unwrap,
 )
 from agent.ports import NextAct, Sender, Simulation
-from agent.store import Store
 from agent.units import format_time
 from agent.wiring.context import AgentContext
 
@@ -53,11 +52,13 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
         yield f'The proposal {intent.id} ("{intent.note}") {waits_text}'
 
 
-def next_command(store: Store, intent: Intent) -> str:
+def next_command(context: AgentContext, intent: Intent) -> str:
     """Return the command that goes on after a proposal: with the withdrawal that it or what it rejects
     pays, or for which it sells, or with the stop that is under way. It sends if another payment is
-    left, but not what was rejected.
+    left, but not what was rejected. While paused it settles, and sends nothing that a pause forbids.
     """
+    store = context.store
+    is_paused = context.kill_switch.is_paused() is not False
     is_rejection = intent.kind is IntentKind.CANCEL
     if is_rejection:
         peers = store.journal.intents_at(intent.tx.nonce)
@@ -65,8 +66,12 @@ def next_command(store: Store, intent: Intent) -> str:
         intent = rejected_intents[-1] if rejected_intents else intent
     payout = store.journal.grant(intent.id).payout
     if payout is not None and store.requests.is_withdrawal(payout.request_id):
-        sends = not is_rejection and store.requests.has_unsent_payment(payout.request_id)
+        sends = not is_rejection and not is_paused
+        sends = sends and store.requests.has_unsent_payment(payout.request_id)
         return f"trimtab withdraw --resume {payout.request_id}{' --send' if sends else ''}"
+    if is_paused:
+        is_hard = context.kill_switch.is_hard()
+        return "trimtab pause --hard --send" if is_hard else "trimtab reconcile"
     step = store.steps.get(intent.step_id)
     request_json = None if step is None else step.request_json
     if request_json is not None and isinstance(
@@ -80,21 +85,21 @@ def next_command(store: Store, intent: Intent) -> str:
     return f"trimtab {'stop' if is_stopping else 'rebalance'} --send"
 
 
-def settling_text(store: Store, intent: Intent, *, is_used: bool) -> str:
+def settling_text(context: AgentContext, intent: Intent, *, is_used: bool) -> str:
     """Return the command that settles a proposal whose nonce is used, or that has expired, and what
     it does.
     """
     used_text = ", or says what else used the nonce" if is_used else ""
-    return f"{next_command(store, intent)} settles it and goes on{used_text}"
+    return f"{next_command(context, intent)} settles it and goes on{used_text}"
 
 
 def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rejected: bool) -> str:
     snapshot = step.snapshot
     if snapshot.nonce_latest > intent.tx.nonce:
-        used_text = settling_text(context.store, intent, is_used=True)
+        used_text = settling_text(context, intent, is_used=True)
         return f"waits no longer, since its nonce is used: {used_text}."
     if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
-        return f"has expired: {settling_text(context.store, intent, is_used=False)}."
+        return f"has expired: {settling_text(context, intent, is_used=False)}."
     grant = context.store.journal.grant(intent.id)
     if is_rejected:
         period_text = execution_period(intent, grant)
@@ -112,7 +117,7 @@ def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rej
         return f"could not be checked, {simulation.height_disagreement}: {UNCHECKED_ADVICE}."
     if simulation.reverted:
         return f"would fail now, {simulation.reason}: {DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}."
-    resume_text = RESUME_ADVICE if _is_stopped_by_pause(context, intent) else ""
+    resume_text = pause_advice(grant) if _is_stopped_by_pause(context, intent) else ""
     return f"awaits {next_act.awaited}{until_text}: {resume_text}{next_act.instruction}."
 
 

@@ -29,7 +29,7 @@ from agent.units import decimal_text
 from tests.cli.tools import in_process
 from tests.support.agents import USD, reopened_agent, yes
 from tests.support.constants import ETHER, HOME
-from tests.support.on_chain.proposals import safe_of
+from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
 from tests.support.text import mentions, raises_code
 from tests.support.wallets import native_of
@@ -164,6 +164,51 @@ def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(
         with pytest.raises(RuntimeError, match="GS026"):
             anvil_chain.node.rpc("eth_call", {"from": HOME, "to": safe.address, "data": execution}, "latest")
         assert anvil_chain.balance("WETH", HOME) == 0
+
+
+@pytest.mark.parametrize(
+    ("targets", "next_command"),
+    [({"WETH": "50%", "USDC": "50%"}, "trimtab pause --hard --send"), (IN_WETH, "trimtab withdraw --resume 1")],
+    ids=["trade", "payment"],
+)
+def test_rejection_while_paused__needs_no_end_of_the_pause(
+    anvil_chain: LocalChain,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    targets: dict[str, str],
+    next_command: str,
+) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=targets)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        if targets is IN_WETH:
+            propose_payment(agent, "0.25", "WETH")
+        else:
+            proposal(agent)
+        sign_and_send(agent, FIRST, SECOND)
+        switch = agent.context.store.pause_switch
+        switch.pause("test", agent.context.clock.now_s())
+        with raises_code(Refused, "kill_switch", "trimtab pause --hard --send") as refused:
+            maintenance.cancel(agent)
+        assert "resume" not in refused.value.remedy
+        switch.resume("test", agent.context.clock.now_s())
+        with pytest.raises(AwaitingExternalSignature):
+            maintenance.cancel(agent)
+        switch.pause("test", agent.context.clock.now_s())
+        with raises_code(Refused, "kill_switch", "trimtab pause --hard --send") as refused:
+            sign_and_send(agent, FIRST)
+        assert "resume" not in refused.value.remedy
+        rejection = next(text for text in agent.status().warnings if '("rejection of' in text)
+        assert mentions(rejection, "trimtab pause --hard --send; then have 2 of 3 owners sign it")
+        config_words = ("--config", str(loaded.path))
+        list_text = in_process(capfd, monkeypatch, "proposal", "list", *config_words).out
+        first, second = (line for line in list_text.splitlines() if "neither signed nor executed" in line)
+        assert first.endswith(f"until trimtab resume --config {loaded.path}")
+        assert second.endswith(f"until trimtab pause --config {loaded.path} --hard --send")
+        assert pause_hard(agent)["outcome"] == "unfinished"
+        sign_and_send(agent, FIRST, SECOND)
+        assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["next_command"] == next_command
+        assert pause_hard(agent)["outcome"] in ("done", "clear")
 
 
 def withdrawal_states(agent: Agent) -> list[RequestState]:

@@ -65,7 +65,7 @@ def execute_proposal(
             transaction="" if execution is None else execution.tx_hash,
             gas=tx.gas,
             max_cost_wei=str(tx.max_gas_cost_wei),
-            next_command=next_command(agent.context.store, shown_proposal.intent),
+            next_command=next_command(agent.context, shown_proposal.intent),
         )
         if execution is None:
             if key is None:

@@ -222,7 +222,7 @@ class SafeProposal:
                 self.state,
                 "waiting",
                 f"the proposal {self.intent.id} is {self.state}",
-                settling_text(self.agent.context.store, self.intent, is_used=self.state == "used"),
+                settling_text(self.agent.context, self.intent, is_used=self.state == "used"),
             )
 
     def minimums_fault(self) -> MinimumsFault | None:
