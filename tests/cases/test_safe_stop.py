@@ -42,6 +42,9 @@ def test_stop__keeps_what_its_owners_sign(anvil_chain: LocalChain, tmp_path: Pat
             assert (report.state, proposal["purpose"]) == ("unfinished", purpose)
             assert mentions(report.reason, "then trimtab stop --send: it settles the proposal")
             assert "earlier transaction" not in report.reason
+            preview = shutdown.stop(agent, confirm=lambda _: True)
+            assert preview.pending_intents == (), "it continues its own proposal"
+            assert mentions(preview.reason, proposal["description"], "trimtab proposal list")
             sign_and_send(agent, FIRST, SECOND)
             repeated = stop(agent)
             assert mentions(repeated.reason, "awaits its execution (2 signatures collected, 2 needed)")
@@ -77,6 +80,7 @@ def test_stop__withdraws_what_it_has_not_proposed(anvil_chain: LocalChain, tmp_p
             transfers.withdraw(agent, transfers.WithdrawalRequest("1", "WETH", to=HOME), send=True, confirm=lambda _: True)
         recipients = [open_proposal(agent)["recipients"]]
         for address in (HOME, OTHER):
+            assert shutdown.stop(agent, send_to=address, confirm=lambda _: True).pending_intents, "another call is withdrawn"
             stop(agent, send_to=address)
             recipients.append(open_proposal(agent)["recipients"])
         identity = open_proposal(agent)["id"]

@@ -55,6 +55,7 @@ from agent.model import (
 )
 from agent.policy.cash_flows import transfers
 from agent.ports import Approval
+from agent.store import Store
 from agent.units import NATIVE, decimal_text
 from agent.venues import allowances
 from agent.wiring.signed_proposals import signed_proposal_texts
@@ -160,7 +161,7 @@ def stop(
         to_stable = request.sells_everything
         payout_address = payout_address or request.to
         request = replace(request, to=payout_address)
-    preview = _plan_shutdown(agent, to_stable, payout_address)
+    preview = _plan_shutdown(agent, to_stable, payout_address, request)
     if not send:
         return preview
     if not confirm(preview):
@@ -204,9 +205,38 @@ def _find_open_stop(
     return open_request
 
 
-def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) -> ShutdownReport:
+def _own_proposals(
+    store: Store, request: OwnerRequest | None, intents: Sequence[Intent]
+) -> list[Intent]:
+    """Return which open intents are proposals of this stop, and pay where it pays."""
+    if request is None:
+        return []
+    proposed_ids = store.proposals.proposal_blocks()
+    return [
+        intent
+        for intent in intents
+        if intent.state is IntentState.PLANNED
+        and intent.id in proposed_ids
+        and _is_part_of(store, request, intent)
+    ]
+
+
+def _is_part_of(store: Store, request: OwnerRequest, intent: Intent) -> bool:
+    payout = store.journal.grant(intent.id).payout
+    if payout is not None:
+        return (payout.request_id, payout.to) == (request.id, request.to)
+    step = store.steps.get(intent.step_id)
+    requests_json = (codec.dumps(SellEverything()), codec.dumps(ManualAction("stop")))
+    is_of_a_stop = step is not None and step.request_json in requests_json
+    return is_of_a_stop and intent.created_s >= request.asked_s
+
+
+def _plan_shutdown(
+    agent: Agent, to_stable: bool, payout_address: str | None, request: OwnerRequest | None
+) -> ShutdownReport:
     context = agent.context
     open_items = pending_and_allowances(context.readers, context.store)
+    own_proposals = _own_proposals(context.store, request, open_items.pending_intents)
     step = open_items.step_input
     sales = tuple[StepOutcome, ...]()
     sale_problem = ""
@@ -240,12 +270,15 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
         wait_reasons.insert(0, f"the sale waits: {sale_problem}")
     elif unsold_text:
         wait_reasons.insert(0, unsold_text)
+    wait_reasons += [
+        f'"{intent.note}" is proposed and waits: trimtab proposal list' for intent in own_proposals
+    ]
     wait_reasons += signed_proposal_texts(context.store)
     return ShutdownReport(
         step,
         to_stable,
         payout_address,
-        open_items.pending_intents,
+        () if own_proposals else open_items.pending_intents,
         open_items.open_allowances,
         sales,
         payments,
@@ -429,25 +462,11 @@ class _Shutdown:
         """Settle what this stop has proposed; False if nothing of it is open. Raises
         AwaitingExternalSignature while it awaits its signature.
         """
-        open_intents = self._context.store.journal.open_intents()
-        is_open = any(self._has_proposed(intent) for intent in open_intents)
-        if is_open:
-            engine.settle(self._context.readers, self._context.store, self._transactor)
-        return is_open
-
-    def _has_proposed(self, intent: Intent) -> bool:
-        """Return whether an open intent is a proposal of this stop, and pays where it pays."""
         store = self._context.store
-        is_proposal = intent.id in store.proposals.proposal_blocks()
-        if intent.state is not IntentState.PLANNED or not is_proposal:
-            return False
-        payout = store.journal.grant(intent.id).payout
-        if payout is not None:
-            return (payout.request_id, payout.to) == (self._request.id, self._request.to)
-        step = store.steps.get(intent.step_id)
-        requests_json = (codec.dumps(SellEverything()), codec.dumps(ManualAction("stop")))
-        is_of_a_stop = step is not None and step.request_json in requests_json
-        return is_of_a_stop and intent.created_s >= self._request.asked_s
+        is_open = bool(_own_proposals(store, self._request, store.journal.open_intents()))
+        if is_open:
+            engine.settle(self._context.readers, store, self._transactor)
+        return is_open
 
     def _sell(self) -> None:
         """Sell everything. Raises Refused with the reason for any remainder."""
