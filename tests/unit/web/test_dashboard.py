@@ -1004,6 +1004,17 @@ def test_cost_of_a_correction__below_a_cent_is_not_shown(served: Served, cost: s
     assert ("Correcting costs" in text) is is_shown
 
 
+@pytest.mark.parametrize("has_zone", [True, False], ids=["tracking", "bands"])
+@pytest.mark.parametrize("path", ["/", "/assets", "/alerts"])
+def test_alert_prices__hold_while_a_range_that_follows_prices_stays(served: Served, path: str, has_zone: bool) -> None:
+    status = golden_document("25-status")
+    status["zone"] = {"plan": None, "assets": [{"correction": None} for _ in status["holdings"]]} if has_zone else None
+    [page] = [page for page in PAGES if page.path == path]
+    text = Renderer(Reach()).render_page(page, {**served.board.documents, "status": status}, {}, 1)
+    assert "At these prices an asset leaves its band, if no other price moves" in text
+    assert ("and its range stays: the tracking trigger computes the ranges anew" in text) is has_zone
+
+
 @pytest.mark.parametrize(
     ("band_bps", "back_to_bps", "is_shown"),
     [
