@@ -409,13 +409,16 @@ def figure_element(
     if not figure_format:
         declared_column = column_at(path)
         figure_format = "text" if declared_column is None else declared_column.figure
-    css_class = sign_class(value) if colour else ""
+    figure_text = format_figure(value, figure_format)
+    css_class = (
+        sign_class(value) if colour and any(map("123456789".__contains__, figure_text)) else ""
+    )
     return Markup('<data value="{}" data-of="{}" data-form="{}"{}>{}</data>').format(
         "" if value is None else str(value),
         path,
         figure_format,
         Markup(' class="{}"').format(css_class) if css_class else "",
-        unbroken_text(format_figure(value, figure_format)),
+        unbroken_text(figure_text),
     )
 
 

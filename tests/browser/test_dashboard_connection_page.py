@@ -129,7 +129,7 @@ def test_page__of_an_ended_session_says_why(chromium: Any, site: Site) -> None:
     site.loop.call_soon_threadsafe(site.board.announce_change)
     page.wait_for_selector("#gone:has-text('Your session has ended')")
     assert access.SESSION_ENDED_TEXT in page.inner_text("#gone")
-    paused = page.locator("p:has-text('Paused: nothing is sent. lunch')")
+    paused = page.locator("p:has-text('Paused: nothing is sent. Reason: lunch')")
     assert paused.evaluate("line => getComputedStyle(line).textDecorationLine") == "line-through"
     page.click("#gone a")
     page.wait_for_url("**/login?to=/alerts")

@@ -21,7 +21,7 @@ def test_pause__is_seen_on_the_open_page(chromium: Any, busy_site: Site, config:
     page.wait_for_selector("#connection:has-text('Live')")
     page.wait_for_selector("#outside:has-text('Traded in the next cycle.')")
     kill_switch.pause(config, "lunch")
-    page.wait_for_selector("[role=alert]:has-text('Paused: nothing is sent. lunch')")
+    page.wait_for_selector("[role=alert]:has-text('Paused: nothing is sent. Reason: lunch')")
     page.wait_for_selector("#outside:has-text('Not traded: paused.')")
     assert not page.query_selector("#b-pause")
     kill_switch.resume(config, lambda _: True)

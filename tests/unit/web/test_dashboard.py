@@ -430,7 +430,10 @@ def test_first_purchase_on_paper__is_said_while_it_goes_on(
 def test_banner_of_a_pause__names_what_others_can_execute(served: Served) -> None:
     pause = {"paused": True, "pause_reason": "lunch", "pause_hard": False, "pause_signed": ["signatures of <i7>: 2"]}
     text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "pause": pause}, {}, 1)
-    assert "Paused: nothing is sent; but signatures of &lt;i7&gt;: 2. lunch</p>" in text
+    assert "Reason" not in Renderer(Reach()).render_page(
+        PAGES[0], {**served.board.documents, "pause": {**pause, "pause_reason": ""}}, {}, 1
+    )
+    assert "Paused: nothing is sent; but signatures of &lt;i7&gt;: 2. Reason: lunch</p>" in text
 
 
 def test_waiting_plan_s_amounts__are_cut_and_other_texts_not() -> None:
@@ -1013,6 +1016,36 @@ def test_alert_prices__hold_while_a_range_that_follows_prices_stays(served: Serv
     text = Renderer(Reach()).render_page(page, {**served.board.documents, "status": status}, {}, 1)
     assert "At these prices an asset leaves its band, if no other price moves" in text
     assert ("and its range stays: the tracking trigger computes the ranges anew" in text) is has_zone
+
+
+@pytest.mark.parametrize(
+    ("value", "figure_format", "css_class"),
+    [
+        ("-0.004", "money", ""),
+        ("0.004", "money", ""),
+        ("-0.006", "money", "down"),
+        ("0.006", "money", "up"),
+        ("0", "money", ""),
+        ("-0.004", "amount", "down"),
+        (-1, "percent+", "down"),
+        (None, "money", ""),
+    ],
+)
+def test_colour_of_a_figure__is_that_of_what_is_shown(value: Any, figure_format: str, css_class: str) -> None:
+    element = figure_element({"a": {"b": value}}, "a.b", figure_format, colour=True)
+    assert re.findall(' class="([^"]*)"', element) == ([css_class] if css_class else [])
+
+
+@pytest.mark.parametrize(("count", "names"), [(1, ["Approvals"]), (2, ["Approvals 2 of 2", "Approvals 1 of 2"])], ids=["one", "two"])
+def test_approvals_of_a_rebalance__are_numbered_if_there_are_several(served: Served, count: int, names: list[str]) -> None:
+    """The newest stands first, as in the history."""
+    history = golden_document("26-history")
+    swap = next(step for step in history["steps"] if step["execution"])
+    cost = {"fees": "0", "impact": "0", "gas": "0.1", "total": "0.1"}
+    approval = {**swap, "outcome": "approved", "execution": None, "cost": cost}
+    documents = {**served.board.documents, "history": {**history, "steps": [swap, *[approval] * count]}}
+    text = Renderer(Reach()).render_page(PAGES[0], documents, {}, 1)
+    assert re.findall('<th scope="row">(Approvals[^<]*)</th>', text) == names
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from tests.support.sites import Site
 
 __all__ = ["busy_site", "config"]
 
-BANNER = "nothing is sent."
+BANNER = "nothing is sent. Reason:"
 
 
 def shows(site: Site, path: str, words: str, cookie: str) -> bool:
