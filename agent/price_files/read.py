@@ -469,10 +469,14 @@ def _cells_by_symbol(
     for row_number, row in rows:
         for column_symbol, column in layout.close_columns:
             close = row[column]
-            if layout.form is LayoutForm.WIDE and cell_text(close) == "":
-                continue
             symbol = column_symbol or single_symbol or _row_symbol(row, row_number, layout, path)
             cells = cells_by_symbol.setdefault(symbol, _Cells())
+            if (
+                layout.form is not LayoutForm.SINGLE
+                and layout.bars is None
+                and not cell_text(close)
+            ):
+                continue
             cells.closes.append(close)
             cells.row_numbers.append(row_number)
     return cells_by_symbol

@@ -85,8 +85,11 @@ def test_frame_is_read_as_the_plain_one_is(make: Callable[[], object]) -> None:
         lambda: MISSING,
         lambda: MISSING.astype(object).where(MISSING.notna(), None),
         lambda: pl.DataFrame({"time": DAYS, **{symbol: MISSING[symbol].to_numpy() for symbol in MISSING}}),
+        lambda: LONG.where(LONG != 102),
+        lambda: LONG.astype(object).where(LONG != 102, None),
+        lambda: pl.DataFrame(LONG.to_dict("list")).with_columns(pl.col("close").replace(102.0, float("nan"))),
     ],
-    ids=["pandas", "None of pandas", "NaN of polars"],
+    ids=["pandas", "None of pandas", "NaN of polars", "long in pandas", "None in long", "long in polars"],
 )
 def test_missing_price_is_a_gap(make: Callable[[], object]) -> None:
     closes = read_prices(make()).closes
