@@ -30,7 +30,8 @@ class PriceTable:
 
     All closes are in the unit of the file; `currency` is its name, if the file says it, empty if not.
     `notes` describe missing data. `first_ages_s` are the ages in seconds of the closes at the first
-    time, in the order of the symbols; empty if all are of that time.
+    time, in the order of the symbols; empty if all are of that time. `zone` is the one whose clock
+    the times show as if it were UTC; empty for UTC.
     """
 
     symbols: tuple[str, ...]
@@ -39,6 +40,7 @@ class PriceTable:
     notes: tuple[str, ...] = ()
     currency: str = ""
     first_ages_s: tuple[int, ...] = ()
+    zone: str = ""
 
     @property
     def bar_count(self) -> int:

@@ -106,7 +106,7 @@ def with_allocator(
             f"{choice.argument}: {symbol} is the only target, so there is nothing to choose",
             f'add "{added_symbol}": 0 to targets',
         )
-    portfolio = replace(portfolio, allocator=choice.allocator(table.interval_s))
+    portfolio = replace(portfolio, allocator=choice.allocator(table))
     return replace(
         spec,
         portfolio=portfolio,

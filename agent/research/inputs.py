@@ -101,7 +101,9 @@ def read_inputs(
     settings = replace(
         costs.settings(start_value),
         flows=tuple(
-            OwnerTransfer(time_s(moment, "flows"), exact_amount(amount, "flows", moment))
+            OwnerTransfer(
+                time_s(moment, "flows", table.zone), exact_amount(amount, "flows", moment)
+            )
             for moment, amount in ({} if flows is None else flows).items()
         ),
     )

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 
@@ -30,7 +31,8 @@ def read_prices(prices: object) -> PriceTable:
     a table.
 
     A frame has a column of times, or an index of them, and either one column for each symbol or the
-    columns symbol and close; NaN is no price. A Series of pandas is a column. Raises ConfigError as
+    columns symbol and close; NaN is no price. A Series of pandas is a column. Times in a zone become
+    UTC, but daily closes of a zone with daylight saving keep its clock. Raises ConfigError as
     for price files, with the change to make, and Retryable if a server does not answer.
     """
     if isinstance(prices, PriceTable):
@@ -39,7 +41,12 @@ def read_prices(prices: object) -> PriceTable:
         return _read_address(prices)
     if isinstance(prices, str | Path):
         return read_table(Path(prices))
-    return validate_prices(price_table(closes_of_frame(_polars_frame(prices), FRAME_NAME)))
+    frame, zone = _calendar_days(_polars_frame(prices))
+    table = validate_prices(price_table(closes_of_frame(frame, FRAME_NAME)))
+    if not zone:
+        return table
+    note = f"times are the clock of {zone}, shown as UTC, so that each day has 24 hours"
+    return replace(table, zone=zone, notes=(*table.notes, note))
 
 
 def _read_address(url: str) -> PriceTable:
@@ -70,6 +77,22 @@ def _polars_frame(prices: object) -> Any:
         f"prices: {type(prices).__name__} is no frame",
         "give a polars or pandas DataFrame, the path of a file, or its https address",
     )
+
+
+def _calendar_days(frame: Any) -> tuple[Any, str]:
+    """Return the frame, and the zone whose clock its times show as if it were UTC: that of a column
+    with one time of day, whose offset from UTC varies; empty for any other frame.
+    """
+    for name in frame.columns:
+        zone = getattr(frame[name].dtype, "time_zone", None)
+        if zone is None:
+            continue
+        clocks = frame[name].dt.replace_time_zone(None)
+        instants = frame[name].dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        offsets = (clocks - instants).drop_nulls()
+        if offsets.n_unique() > 1 and clocks.drop_nulls().dt.time().n_unique() == 1:
+            return frame.with_columns(clocks), zone
+    return frame, ""
 
 
 def _from_pandas(polars: Any, frame: Any) -> Any:
@@ -109,10 +132,14 @@ def _has_times_as_index(frame: Any) -> bool:
 
 
 def _column(polars: Any, column: Any) -> Any:
-    if getattr(column.dtype, "tz", None) is not None:
+    zone = getattr(column.dtype, "tz", None)
+    if zone is not None:
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
     if column.dtype.kind == "M":
-        return polars.Series(column.to_numpy().astype("datetime64[us]"))
+        instants = polars.Series(column.to_numpy().astype("datetime64[us]"))
+        if str(zone) not in available_timezones():
+            return instants
+        return instants.dt.replace_time_zone("UTC").dt.convert_time_zone(str(zone))
     return polars.Series(column.tolist(), strict=False)
 
 
@@ -120,9 +147,9 @@ def between(table: PriceTable, start: Moment | None, end: Moment | None) -> Pric
     """Return the bars from `start` to `end`, both included. Raises ConfigError for fewer than two."""
     is_kept = np.full(table.bar_count, True)
     if start is not None:
-        is_kept &= table.times_s >= time_s(start, "start")
+        is_kept &= table.times_s >= time_s(start, "start", table.zone)
     if end is not None:
-        is_kept &= table.times_s <= time_s(end, "end")
+        is_kept &= table.times_s <= time_s(end, "end", table.zone)
     if is_kept.sum() < MIN_BARS:
         first, last = (_day(table.times_s[index]) for index in (0, -1))
         raise ConfigError(
@@ -132,15 +159,19 @@ def between(table: PriceTable, start: Moment | None, end: Moment | None) -> Pric
     return replace(table, times_s=table.times_s[is_kept], closes=table.closes[is_kept])
 
 
-def time_s(moment: Moment, name: str) -> int:
-    """Return a time in Unix seconds. Raises ConfigError naming the argument."""
+def time_s(moment: Moment, name: str, zone: str) -> int:
+    """Return a time in Unix seconds, by the clock of `zone` if prices show it (`PriceTable.zone`).
+    Raises ConfigError naming the argument.
+    """
     try:
         parsed = datetime.fromisoformat(moment if isinstance(moment, str) else moment.isoformat())
     except (AttributeError, TypeError, ValueError):
         raise ConfigError(
             f"{name}: {described(moment)} is no time", 'write for example "2021-03-01"'
         ) from None
-    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+    if parsed.tzinfo is not None:
+        parsed = parsed.astimezone(ZoneInfo(zone or "UTC"))
+    return int(parsed.replace(tzinfo=UTC).timestamp())
 
 
 def _day(moment_s: int) -> str:

@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from agent.backtest.data import PriceTable
 from agent.backtest.settings import MAX_AGE_BARS
 from agent.config.tables.weights import (
     DEFAULT_MAX_CHANGE_BPS,
@@ -91,9 +94,10 @@ class FunctionSignal:
         }
         return f"[portfolio.weights]\n{checked_lines(AllocatorTable, weights)}\n{source.block}"
 
-    def allocator(self, interval_s: int) -> AllocatorConfig:
-        """Return the allocator of a portfolio whose bars are `interval_s` apart."""
-        every_s = max(self.every_s, interval_s)
+    def allocator(self, table: PriceTable) -> AllocatorConfig:
+        """Return the allocator of a portfolio of these prices."""
+        interval_s = table.interval_s
+        every_s = max(self.every_s, int(np.diff(table.times_s).min()))
         return AllocatorConfig(
             method=AllocationMethod.SIGNAL,
             every_s=every_s,

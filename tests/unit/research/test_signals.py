@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 
 from agent import research
+from agent.backtest.data import PriceTable
 from agent.errors import ConfigError
 from agent.signals import SignalTargets, SignalView
 from tests.support.studies.signals import BAND, BTC, DAYS, ETH, PRICES, TARGETS, TIMES, day_of, momentum
@@ -137,7 +139,52 @@ def test_window_that_a_live_agent_refuses_is_refused(argument: str, window: str)
     [("", 86_400, 90 * 86_400), ("", 3_600, 3_600_000), ("", 60, 3_600_000), ("1000h", 3_600, 3_600_000), ("730d", 86_400, 730 * 86_400)],
 )
 def test_window__is_that_given_or_the_usual_as_far_as_a_live_agent_takes_it(window: str, bar_s: int, window_s: int) -> None:
-    assert research.signal(momentum, window=window).allocator(bar_s).window_s == window_s
+    bars = PriceTable(("BTC",), np.array([0, bar_s]), np.ones((2, 1)))
+    assert research.signal(momentum, window=window).allocator(bars).window_s == window_s
+
+
+@pytest.mark.parametrize("start", ["2021-03-10", "2021-10-25"], ids=["a day of 23 hours", "a day of 25 hours"])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "UTC"])
+@pytest.mark.parametrize("in_polars", [False, True])
+def test_days_of_a_zone_are_counted_by_its_calendar(start: str, zone: str, in_polars: bool) -> None:
+    days = pd.date_range(start, periods=28, tz=zone)
+    frame = pd.DataFrame({"time": days, "BTC": 100.0 + np.arange(28) % 5})
+    prices = pl.DataFrame({"time": days.to_list(), "BTC": frame["BTC"].to_list()}) if in_polars else frame
+    asked = []
+    result = research.backtest(
+        prices,
+        {"BTC": 0.5, "USD": 0.5},
+        research.every("7d"),
+        signal=lambda view: asked.append(datetime.fromtimestamp(view.now_s, UTC).day) or dict(view.targets),
+        end=days[-2],
+        flows={days[9]: 5_000},
+    )
+    assert list(dict.fromkeys(asked)) == [day.day for day in days[1:-1]]  # twice at the flow
+    assert [time.day for time in result.trades["time"]] == [day.day for day in days[7:-1:7]]
+    assert {time.hour for time in result.frame()["time"]} == {0}
+    assert result.frame()["value"].diff().arg_max() == 9
+    notes = [note for note in result.notes if "clock" in note]
+    assert notes == ([] if zone == "UTC" else [f"times are the clock of {zone}, shown as UTC, so that each day has 24 hours"])
+
+
+def test_bare_function_is_asked_at_each_bar__also_at_a_short_one() -> None:
+    months = [datetime(2023 + month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in range(16)]
+    asked = []
+    research.backtest(
+        pl.DataFrame({"time": months, "BTC": [100.0] * 16}),
+        {"BTC": 0.5, "USD": 0.5},
+        BAND,
+        signal=lambda view: asked.append(view.now_s) or dict(view.targets),
+    )
+    assert asked == [month.timestamp() for month in months[1:]]
+
+
+@pytest.mark.parametrize("start", ["2021-03-27", "2021-10-30"])
+def test_hours_of_a_zone_stay_instants(start: str) -> None:
+    hours = pd.date_range(start, periods=60, freq="h", tz="Europe/Berlin")
+    result = research.backtest(pd.DataFrame({"time": hours, "BTC": 100.0}), {"BTC": 0.5, "USD": 0.5}, BAND)
+    assert result.frame()["time"].to_list() == hours.tz_convert("UTC").to_list()
+    assert result.notes == ()
 
 
 def test_function_is_asked_as_often_as_it_says() -> None:
