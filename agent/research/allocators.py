@@ -13,6 +13,7 @@ from pydantic import PrivateAttr, ValidationError
 
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import BacktestSpec
+from agent.calls import checked_call
 from agent.config.tables.messages import describe_errors
 from agent.config.tables.weights import (
     DEFAULT_MAX_CHANGE_BPS,
@@ -50,6 +51,7 @@ class Allocator(AllocatorTable):
         return f"allocator({', '.join((repr(self.kind), *keys))})"
 
 
+@checked_call
 def allocator(kind: str, **keys: Any) -> Allocator:
     """Choose the weights by an allocator of trimtab, with the keys of a config's
     `[portfolio.weights]`. Raises ConfigError.

@@ -12,6 +12,7 @@ from agent.backtest.simulate import Progress
 from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.workers import run_in_processes, run_on_cluster
+from agent.calls import checked_call
 from agent.errors import ConfigError
 from agent.model import Destination, Every, HybridTrigger, NoTradeZone, Signal, Threshold
 from agent.research.allocators import AnyAllocator, chosen_allocator
@@ -112,6 +113,7 @@ class Trials:
         return backtest(self.table, self.targets, self.triggers[name], **self.arguments)
 
 
+@checked_call
 def compare(
     prices: object,
     targets: Mapping[str, Number],

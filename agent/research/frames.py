@@ -5,11 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from agent.calls import checked_call
 from agent.errors import ConfigError
 from agent.price_files.frames import load_polars
 from agent.research.arguments import described
 
 
+@checked_call
 def to_pandas(frame: Any) -> Any:
     """Return a frame of polars as one of pandas, which alone must be installed. Times are in UTC, a
     column `time` becomes its index, and null is NaN. Raises ConfigError for anything else, or without pandas.

@@ -20,6 +20,7 @@ from agent.app.research.backtests import (
 from agent.backtest.data import PriceTable, require_currency
 from agent.backtest.settings import BacktestSpec, OwnerTransfer, SimulationSettings, make_spec
 from agent.backtest.workers import check_scheduler_address
+from agent.calls import check_call
 from agent.config.networks import NETWORKS
 from agent.config.networks.network import Network
 from agent.config.tables.weights import AllocatorTable
@@ -44,6 +45,7 @@ from agent.research.prices import FRAME_NAME, Moment, between, read_prices, time
 from agent.research.signals import FunctionSignal, live_window_s
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger, tracking
 from agent.units import BPS, format_duration
+from agent.weights.asset_classes import is_cash
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -98,6 +100,8 @@ def read_inputs(
     if not isinstance(costs, Costs):
         raise ConfigError(f"costs: {described(costs)} are no Costs", f"write {COSTS_EXAMPLE}")
     start_value = exact_amount(market.get("value", USUAL_VALUE), "value")
+    notes = _unlikely_notes(costs, start_value, spec.portfolio.numeraire.symbol)
+    table = replace(table, notes=(*table.notes, *notes))
     settings = replace(
         costs.settings(start_value),
         flows=tuple(
@@ -110,6 +114,32 @@ def read_inputs(
     settings = _with_fees(settings, network)
     require_priced_gas(settings, spec, table)
     return ResearchInputs(table, spec, settings)
+
+
+LIKELY_FEE = Fraction(1, 100)
+"""The highest fee of most pools."""
+LEAST_LIKELY_CASH = 10
+"""What a portfolio is worth at least in a currency, unless its value is meant in another unit."""
+
+
+def _unlikely_notes(costs: Costs, start_value: Fraction, numeraire: str) -> tuple[str, ...]:
+    """Return a note for each figure that is probably meant in another unit."""
+    fee = exact_amount(costs.fee, "fee")
+    value_text = f"{float(start_value):g} {numeraire}"
+    notes = []
+    if fee > LIKELY_FEE:
+        share = float(fee)
+        notes.append(
+            f"fee={share:g} is {share * 100:g} % of each swap; {share:g} % is fee={share / 100:g}"
+        )
+    if exact_amount(costs.depth, "depth") < start_value:
+        depth_text = f"{float(exact_amount(costs.depth, 'depth')):g} {numeraire}"
+        notes.append(
+            f"depth: one side of a pool, {depth_text}, is less than the portfolio of {value_text}"
+        )
+    if is_cash(numeraire) and start_value < LEAST_LIKELY_CASH:
+        notes.append(f"value: the portfolio is worth {value_text}, not a share of an amount")
+    return tuple(notes)
 
 
 MAX_CORES = 1_000
@@ -158,6 +188,7 @@ def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Param
     @wraps(function)
     def with_named_arguments(*arguments: Parameters.args, **options: Parameters.kwargs) -> Returned:
         check_names(options, known_names)
+        check_call(function, *arguments, **options)
         check_kinds(dict(zip(names, arguments, strict=False)) | options)
         try:
             return function(*arguments, **options)

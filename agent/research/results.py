@@ -51,7 +51,7 @@ class ShownFigures:
     def _repr_html_(self) -> str:
         """Return the figures as a table for a notebook."""
         rows = "".join(
-            f"<tr><th style='text-align:left'>{name.replace('_', ' ')}</th>"
+            f"<tr><th style='text-align:left'>{self.label(name)}</th>"
             f"<td style='text-align:right'>{escape(self.text(name))}</td></tr>"
             for name in self.names()
         )
@@ -60,6 +60,10 @@ class ShownFigures:
     def names(self) -> list[str]:
         """Return the names of the figures in their order."""
         return [field.name for field in fields(self)]  # type: ignore[arg-type]  # subclasses are dataclasses
+
+    def label(self, name: str) -> str:
+        """Return the name of a figure in a table."""
+        return name.replace("_", " ")
 
     def text(self, name: str) -> str:
         """Return a figure as it is shown, with its unit."""
@@ -82,11 +86,14 @@ class Attribution(ShownFigures, RebalancingPremium):
 @dataclass(frozen=True, slots=True, repr=False)
 class BacktestSummary(ShownFigures):
     """Figures of a backtest. Money in whole coins of the numeraire, returns and shares as fractions.
-    `total_return` is time-weighted, `hold_…` that of buy and hold. `cagr` is the return to the power
-    of a year of 365 days by the time from the first close to the last, NaN for less than 20 days.
-    `volatility` and `sharpe` are of the last closes of each UTC day (of each bar if these are
-    longer), times √365, without a risk-free rate; NaN for less than two. `turnover` is the sum over trades of half the traded value by the
-    value of the portfolio.
+    `total_return` and `hold_return`, that of buy and hold, are time-weighted: flows are no gains, so
+    that with flows they are not `value` by `start_value`. `cagr` is the return to the power of a year
+    of 365 days by the time from the first close to the last, NaN for less than 20 days. `volatility`
+    and `sharpe` are of the last closes of each UTC day (of each bar if these are longer), times the
+    root of how many of them a year has, without a risk-free rate; NaN for less than two.
+    `max_drawdown` is below zero, and time-weighted, too. `trades` counts rebalances that succeeded.
+    `turnover` is the sum over them of half the absolute changes of all holdings by the value of the
+    portfolio after the trade: a switch of two coins through the numeraire counts once.
 
     >>> import polars
     >>> from agent import research
@@ -124,6 +131,11 @@ class BacktestSummary(ShownFigures):
     def names(self) -> list[str]:
         """Return the names of the figures, without the numeraire, their unit."""
         return [*(field.name for field in fields(self) if field.name != "numeraire"), "costs"]
+
+    def label(self, name: str) -> str:
+        """Return the name of a figure in a table; a return says that it is time-weighted."""
+        kind_text = " (time-weighted)" if name.endswith("_return") else ""
+        return f"{ShownFigures.label(self, name)}{kind_text}"
 
     def text(self, name: str) -> str:
         """Return a figure as it is shown, with its unit.
@@ -164,9 +176,10 @@ class Backtest(ReportedResult):
         summary = self.summary
         notes = len(self.notes)
         notes_text = f", {notes} note{'s' * (notes > 1)}" if notes else ""
+        kind_text = " time-weighted" if self._result.transfers else ""
         return (
             f"Backtest({summary.start:%Y-%m-%d} to {summary.end:%Y-%m-%d}, {summary.total_return * 100:+.2f} %"
-            f" (held {summary.hold_return * 100:+.2f} %), {pluralize(summary.trades, 'trade')},"
+            f"{kind_text} (held {summary.hold_return * 100:+.2f} %), {pluralize(summary.trades, 'trade')},"
             f" {summary.value:,.2f} {summary.numeraire}{notes_text})"
         )
 
@@ -208,7 +221,7 @@ class Backtest(ReportedResult):
         bars_text = pluralize(sum(count for _, count in refusal_counts), "bar")
         return (
             *self._result.notes,
-            f"no trade at {bars_text} at which it was due, mostly: {reason.partition('; ')[0]}",
+            f"no trade at {bars_text} at which it was due, mostly: {reason.partition(' (see ')[0]}",
         )
 
     @property
@@ -218,7 +231,8 @@ class Backtest(ReportedResult):
         return None if premium is None else Attribution(**asdict(premium))
 
     def frame(self) -> Any:
-        """Return a polars frame with a row for each bar: time, value, hold_value, drawdown.
+        """Return a polars frame with a row for each bar: time, value, hold_value, and drawdown, which
+        is zero or below, and takes no flow for a gain or a loss.
 
         >>> result.frame()["value"].round(2).to_list()
         [10000.0, 11499.25, 11278.11]
@@ -242,8 +256,8 @@ class Backtest(ReportedResult):
 
     @property
     def trades(self) -> Any:
-        """A polars frame with a row for each rebalance: time, turnover, fees, impact and gas in the
-        numeraire, and whether it succeeded.
+        """A polars frame with a row for each rebalance: time, turnover (half the absolute changes of all
+        holdings), fees, impact and gas in the numeraire, and whether it succeeded.
         """
         rebalances = self._result.rebalances
         amounts = {
@@ -470,7 +484,7 @@ class Comparison(dict[str, Backtest]):
             return f"<div>{frame._repr_html_()}</div>"
         summary = next(iter(self.values())).summary
         rows = "".join(
-            f"<tr><th style='text-align:left'>{name.replace('_', ' ')}</th>"
+            f"<tr><th style='text-align:left'>{summary.label(name)}</th>"
             + "".join(f"<td>{escape(result.summary.text(name))}</td>" for result in self.values())
             + "</tr>"
             for name in frame.columns

@@ -14,6 +14,7 @@ import numpy as np
 
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import MAX_AGE_BARS
+from agent.calls import checked_call
 from agent.config.tables.weights import (
     DEFAULT_MAX_CHANGE_BPS,
     LONGEST_WINDOW_S,
@@ -68,6 +69,7 @@ class FunctionSignal:
     def __repr__(self) -> str:
         return call_text("signal", self.function, every=self.every_s, window=self.window_s)
 
+    @checked_call
     def config(self, path: str | Path, *, step: Duration) -> str:
         """Return what a config needs to trade by the function live, as TOML: the weights, which are
         chosen from a price each `step` (the bar of the backtest), and the signal in the file at
@@ -131,6 +133,7 @@ def live_window_s(window_s: int | None, interval_s: int, argument: str) -> int:
     return window_s
 
 
+@checked_call
 def signal(function: Signal, *, every: Duration = "", window: Duration = "") -> FunctionSignal:
     """Let a function choose the weights `every` so often (at each bar without it), from the prices
     of the last `window`; without it 90 days, at most 1000 bars. Raises ConfigError.
@@ -218,6 +221,7 @@ class FunctionRunner:
         return answer
 
 
+@checked_call
 def closes(view: SignalView) -> Any:
     """Return the prices of a view as a polars frame: time, and a column for each symbol; null where
     one has no price.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.calls import checked_call
 from agent.errors import ConfigError
 from agent.model import (
     AnsweredTrigger,
@@ -60,6 +61,7 @@ class FunctionTrigger:
     def __repr__(self) -> str:
         return call_text("trigger", self.function, window=self.window_s)
 
+    @checked_call
     def config(self, path: str | Path, *, step: Duration) -> str:
         """Return what a config needs to trade by the function live, as TOML: the trigger, which sees
         a price each `step`, and the signal in the file at `path`, which goes beside the config, with
@@ -93,6 +95,7 @@ class FunctionTrigger:
 AnyTrigger = Trigger | FunctionTrigger | TriggerFunction
 
 
+@checked_call
 def trigger(function: TriggerFunction, *, window: Duration = "") -> FunctionTrigger:
     """Let a function answer at each bar whether a rebalance is due, from the prices of the last
     `window`; without it 90 days, at most 1000 bars. Raises ConfigError.
@@ -127,6 +130,7 @@ def checked_trigger(any_trigger: AnyTrigger) -> Trigger | FunctionTrigger:
     return trigger(any_trigger)
 
 
+@checked_call
 def band(relative: float | None = None, *, absolute: float | None = None) -> Threshold:
     """Rebalance once a weight leaves its band, as shares: `relative` to its target, or `absolute`
     in the portfolio; the narrower applies. Raises ConfigError.
@@ -143,6 +147,7 @@ def band(relative: float | None = None, *, absolute: float | None = None) -> Thr
     return threshold
 
 
+@checked_call
 def every(interval: Duration, threshold: Threshold | None = None) -> Every | HybridTrigger:
     """Rebalance at intervals such as "12h", "7d"; with `threshold`, only once a weight has left its
     band by then. Raises ConfigError.
@@ -158,6 +163,7 @@ def every(interval: Duration, threshold: Threshold | None = None) -> Every | Hyb
     return schedule if threshold is None else HybridTrigger(threshold, schedule)
 
 
+@checked_call
 def tracking(strictness: str = "normal") -> NoTradeZone:
     """Rebalance where trading costs less than it saves in the long run, the default of `trimtab
     init`: "relaxed", "normal" or "strict" (docs/triggers.md). Raises ConfigError.

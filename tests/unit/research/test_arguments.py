@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from fractions import Fraction
 from functools import partial
-from inspect import signature
+from inspect import Parameter, isfunction, signature
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,15 @@ def test_a_series_is_a_mapping() -> None:
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("a file/r.html", "/a file/r.html cannot be written: "), (".", "is a folder"), (5, "path: 5 is no path")],
+    [
+        ("a file/r.html", "/a file is no folder"),
+        ("none/r.html", "/none is no folder"),
+        ("r.pdf", "path: r.pdf does not end in .html"),
+        ("report", "path: report does not end in .html"),
+        ("long" * 99 + ".html", "… cannot be written: File name too long"),
+        (".", "is a folder"),
+        (5, "path: 5 is no path"),
+    ],
 )
 def test_a_report_names_a_path_that_cannot_be_written(path: Any, words: str, tmp_path: Path) -> None:
     result = research.backtest(PRICES, TARGETS, BAND)
@@ -123,12 +131,7 @@ def test_a_report_names_a_path_that_cannot_be_written(path: Any, words: str, tmp
         result.report(tmp_path / path if isinstance(path, str) else path)
     assert words in error.value.message
     assert error.value.remedy
-
-
-def test_a_report_makes_the_folders_of_its_path(tmp_path: Path) -> None:
-    path = tmp_path / "studies" / "2024" / "band.html"
-    assert research.backtest(PRICES, TARGETS, BAND).report(path) == path
-    assert [entry.name for entry in path.parent.iterdir()] == ["band.html"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a file"]
 
 
 def test_costs_show_what_they_are_and_are_those_of_the_market() -> None:
@@ -160,6 +163,51 @@ def test_costs_that_cannot_be_are_refused_where_they_are_written(costs: dict[str
     assert error.value.message.startswith(words)
     assert error.value.remedy
     assert "--" not in f"{error.value.message} {error.value.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"costs": research.Costs(fee=0.3)}, "fee=0.3 is 30 % of each swap; 0.3 % is fee=0.003"),
+        ({"costs": research.Costs(fee="0.05")}, "fee=0.05 is 5 % of each swap; 0.05 % is fee=0.0005"),
+        ({"costs": research.Costs(depth=100)}, "depth: one side of a pool, 100 USD, is less than the portfolio of 10000 USD"),
+        ({"value": 0.5}, "value: the portfolio is worth 0.5 USD, not a share of an amount"),
+        ({"costs": research.Costs(fee=0.01, depth=10_000)}, ""),
+        ({"value": 10}, ""),
+    ],
+)
+def test_figure_that_is_probably_of_another_unit_is_noted(arguments: dict[str, Any], words: str) -> None:
+    for result in (CALLS["backtest"](**arguments), CALLS["stress"](**arguments)):
+        notes = [note for note in result.notes if note.startswith(("fee", "depth", "value"))]  # type: ignore[attr-defined]
+        assert notes == ([words] if words else [])
+    assert all(words in " ".join(CALLS["tune"](**arguments).document["notes"]) for _ in words[:1])  # type: ignore[attr-defined]
+
+
+def calls_of_research() -> dict[str, Callable[..., object]]:
+    """All that a reader may call by names: functions, classes with arguments, and methods."""
+    result = research.backtest(PRICES, TARGETS, BAND)
+    functions = {name: getattr(research, name) for name in research.__all__ if isfunction(getattr(research, name))}
+    methods = {"report": result.report, "signal.config": research.signal(max).config, "trigger.config": research.trigger(max).config}
+    return {name: call for name, call in (functions | methods | {"Costs": research.Costs}).items() if name != "allocator"}
+
+
+@pytest.mark.parametrize("name", calls_of_research())
+def test_misspelt_argument_is_named_with_the_nearest(name: str) -> None:
+    call = calls_of_research()[name]
+    argument = next(iter(signature(call).parameters))
+    with pytest.raises(ConfigError) as error:
+        call(**{f"{argument}x": 1})
+    is_open = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in signature(call).parameters.values())
+    assert error.value.message == f"{argument}x: no such argument" or is_open
+    assert error.value.remedy.startswith((f"did you mean {argument}?", "its arguments are"))
+    with pytest.raises(ConfigError, match=r": too many positional arguments \(its arguments are "):
+        call(*range(20))
+
+
+@pytest.mark.parametrize("name", ["backtest", "compare", "tune", "stress", "signal", "trigger", "every", "closes", "to_pandas", "report"])
+def test_missing_argument_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}: missing a required argument: '\w+' \(its arguments are "):
+        calls_of_research()[name]()
 
 
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
@@ -229,7 +277,10 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
 )
 def test_rebalances_that_could_not_trade_are_noted(arguments: dict[str, Any]) -> None:
     result = research.backtest(PRICES, TARGETS, research.band(0.02), **arguments)
-    assert any(note.startswith("no trade at ") and "nothing to trade of a drift" in note for note in result.notes)
+    (note,) = [note for note in result.notes if note.startswith("no trade at ")]
+    assert "nothing to trade of a drift" in note
+    assert "see " not in note
+    assert note.count("(") == note.count(")")
 
 
 @pytest.mark.parametrize("duration", [timedelta(0), timedelta(seconds=-1), timedelta(milliseconds=500)])

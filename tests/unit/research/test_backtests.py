@@ -130,6 +130,7 @@ def test_picture_of_a_comparison_has_each_value_and_that_of_holding() -> None:
 
 def test_summary_frames_and_report_agree_with_each_other(tmp_path: Path) -> None:
     result = research.backtest(wide(), TARGETS, research.band(0.1), flows={"2021-06-01": 500})
+    assert " % time-weighted (held " in repr(result)
     summary = result.summary
     frame = result.frame()
     assert frame.columns == ["time", "value", "hold_value", "drawdown"]
@@ -225,7 +226,7 @@ def test_notebook_cell__has_axes_legend_and_readable_figures() -> None:
     for text in ("2024-01-01", "2024-01-30", "portfolio", "buy and hold", f"{max(values):,.0f}", f"{min(values):,.0f}", "USD"):
         assert f">{text}</text>" in html
     for name, text in (
-        ("total return", f"{summary.total_return * 100:.2f} %"),
+        ("total return (time-weighted)", f"{summary.total_return * 100:.2f} %"),
         ("costs", f"{summary.costs:,.2f} USD"),
         ("turnover", f"{summary.turnover:.2f}"),
         ("trades", str(summary.trades)),
@@ -240,7 +241,7 @@ def test_notebook_cell_of_a_comparison__says_what_is_common_once() -> None:
     assert html.startswith("<div><p>2024-01-01 to 2024-01-30, 10,000.00 USD at the start</p>")
     for column in ("start", "end", "numeraire", "start_value"):
         assert f"<th>{column}</th>" not in html
-    assert "total return</th><td>" in html
+    assert "total return (time-weighted)</th><td>" in html
     assert html.count(" USD</td>") == 12, "value, holding, fees, impact, gas and costs of two"
 
 
