@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 
+from fastapi.exceptions import HTTPException
 from fastapi.requests import Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
@@ -500,6 +501,26 @@ async def read_form(request: Request) -> dict[str, list[str]] | None:
     for field_name, field_text in name_value_pairs:
         fields.setdefault(field_name, []).append(field_text)
     return fields
+
+
+class RefusedRequest(HTTPException):
+    """Request that a page refuses: status and text of the answer, which `answer_refused` sends."""
+
+
+async def answer_refused(_: Request, refused: Any) -> Response:
+    """Answer with the text of a RefusedRequest."""
+    return PlainTextResponse(refused.detail, refused.status_code)
+
+
+async def read_session_form(request: Request) -> tuple[Session, dict[str, list[str]]]:
+    """Return session and fields of a form. Raises RefusedRequest if the session did not show it."""
+    session: Session | None = request.scope["session"]
+    if session is None:
+        raise RefusedRequest(404, "404: no such page\n")
+    fields = await read_form(request)
+    if fields is None or not matches_token(fields.get("csrf"), session.csrf):
+        raise RefusedRequest(403, "403: the form is not from this session\n")
+    return session, fields
 
 
 def matches_token(token_values: list[str] | None, expected_token: str) -> bool:

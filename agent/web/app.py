@@ -40,12 +40,15 @@ from agent.web.access import (
     Access,
     AccessMiddleware,
     Receive,
+    RefusedRequest,
     Scope,
     Send,
     TooManyLogins,
+    answer_refused,
     cookie_value,
     matches_token,
     read_form,
+    read_session_form,
 )
 from agent.web.api.gate import API_PREFIX
 from agent.web.api.routes import build_api, warm_up_controls
@@ -223,10 +226,7 @@ class LoginPages:
 
     async def log_out(self, request: Request) -> Response:
         """End the session on the server, and the cookie."""
-        session: Session = request.scope["session"]
-        fields = await read_form(request)
-        if fields is None or not matches_token(fields.get("csrf"), session.csrf):
-            return PlainTextResponse("403: the form is not from this session\n", 403)
+        session, _ = await read_session_form(request)
         self._access.end_session(cookie_value(request, self._access.reach.cookie_name))
         self._on_logout()
         # with the times that the page without a connection shows
@@ -387,6 +387,7 @@ def build_unchecked_app(
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
+        exception_handlers={RefusedRequest: answer_refused},
         redirect_slashes=False,  # its redirects would lose the prefix and the proxy's address
     )
     app.add_route(REPORT_PAGE.path, report_pages.show_list, ["GET"])

@@ -15,7 +15,13 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from agent.errors import Retryable, TrimtabError
 from agent.model import ControlKind, ControlOrigin, ControlSubmission
-from agent.web.access import Access, matches_token, read_form, secret_refusal
+from agent.web.access import (
+    Access,
+    RefusedRequest,
+    matches_token,
+    read_session_form,
+    secret_refusal,
+)
 from agent.web.app_modules import alert_channels, edit_backtests, profiles, queue, shown_plans
 from agent.web.document_cache import CacheProcess, DocumentCache
 from agent.web.pages import CONTROL_PAGE, REVIEW_PAGE, Renderer
@@ -88,23 +94,18 @@ PRESENT_VALUE_PREFIX = "was"
 
 async def read_control_form(
     request: Request, access: Access
-) -> tuple[Session, dict[str, list[str]]] | Response:
-    """Return session and fields of a form that a user who may control sent, or the answer that
-    refuses it.
+) -> tuple[Session, dict[str, list[str]]]:
+    """Return session and fields of a form that a user who may control sent. Raises
+    RefusedRequest.
     """
-    session: Session | None = request.scope["session"]
-    if session is None:
-        return PlainTextResponse("404: no such page\n", 404)
-    fields = await read_form(request)
-    if fields is None or not matches_token(fields.get("csrf"), session.csrf):
-        return PlainTextResponse("403: the form is not from this session\n", 403)
+    session, fields = await read_session_form(request)
     if session.read_only:
         path = request.scope["path"]
         with suppress(TrimtabError):
             await access.record_event(
                 "control_refused", session.name, request.scope["address"], f"{path} read-only"
             )
-        return PlainTextResponse("403: this user is read-only\n", 403)
+        raise RefusedRequest(403, "403: this user is read-only\n")
     return session, fields
 
 
@@ -151,10 +152,7 @@ class ControlPages:
         """Answer a form: carry out what needs no plan at once, show anything else with its plan to
         confirm.
         """
-        session_and_fields = await read_control_form(request, self._access)
-        if isinstance(session_and_fields, Response):
-            return session_and_fields
-        session, fields = session_and_fields
+        session, fields = await read_control_form(request, self._access)
         kind = request.path_params["kind"]
         if kind not in FIELDS_BY_KIND:
             return PlainTextResponse("404: no such control\n", 404)
@@ -184,10 +182,7 @@ class ControlPages:
 
     async def confirm(self, request: Request) -> Response:
         """Queue the control of a review, once, if the form showed its present plan."""
-        session_and_fields = await read_control_form(request, self._access)
-        if isinstance(session_and_fields, Response):
-            return session_and_fields
-        session, fields = session_and_fields
+        session, fields = await read_control_form(request, self._access)
         review = session.reviews.get(request.path_params["review"])
         if review is None:
             return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
@@ -211,10 +206,7 @@ class ControlPages:
         """Begin a test of an alert target of the config, unless one goes on; the page of alerts
         shows its result.
         """
-        session_and_fields = await read_control_form(request, self._access)
-        if isinstance(session_and_fields, Response):
-            return session_and_fields
-        session, fields = session_and_fields
+        session, fields = await read_control_form(request, self._access)
         target_name = "".join(fields.get("target", ()))
         targets = self._cache.documents.get("alerts", {}).get("targets", ())
         if target_name not in {target["name"] for target in targets}:

@@ -14,7 +14,7 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
-from agent.web.access import Access
+from agent.web.access import Access, RefusedRequest
 from agent.web.app_modules import new_portfolios
 from agent.web.controls import read_control_form
 from agent.web.pages import page_environment
@@ -72,8 +72,6 @@ class NewPortfolioPages:
         if not _may_add(request):
             return PlainTextResponse(MAY_NOT_ADD_TEXT, 403)
         checked_answers = await self._check(page, source_config, {})
-        if isinstance(checked_answers, Response):
-            return checked_answers
         return self._html(
             request, page, access, {"typed": checked_answers["typed"], "answers": checked_answers}
         )
@@ -82,17 +80,12 @@ class NewPortfolioPages:
         self, page: SetupPage, access: Access, source_config: Path, request: Request
     ) -> Response:
         """Show what the answers would write, and write it if the form had just that."""
-        session_and_fields = await read_control_form(request, access)
-        if isinstance(session_and_fields, Response):
-            return session_and_fields
-        session, fields = session_and_fields
+        session, fields = await read_control_form(request, access)
         text_by_field, refusal_by_field = field_texts(page, fields)
         text_by_field = {
             field_name: field_text.strip() for field_name, field_text in text_by_field.items()
         }
         checked_answers = await self._check(page, source_config, text_by_field)
-        if isinstance(checked_answers, Response):
-            return checked_answers
         errors = {**checked_answers["errors"], **refusal_by_field}
         template_values = {"typed": without_urls(text_by_field, errors), "answers": checked_answers}
         if errors or "sha256" not in fields:
@@ -135,15 +128,15 @@ class NewPortfolioPages:
 
     async def _check(
         self, page: SetupPage, source_config: Path, text_by_field: Mapping[str, str]
-    ) -> dict[str, Any] | Response:
-        """Return the checked answers, or a response if they cannot be checked."""
+    ) -> dict[str, Any]:
+        """Return the checked answers. Raises RefusedRequest if they cannot be checked."""
         try:
-            checked_answers = await self._writing_process.call(
+            checked_answers: dict[str, Any] = await self._writing_process.call(
                 new_portfolios.check_portfolio,
                 *self._portfolio_arguments(page, source_config, text_by_field),
             )
         except TrimtabError as error:
-            return PlainTextResponse(f"503: {error}\n", 503)
+            raise RefusedRequest(503, f"503: {error}\n") from error
         return checked_answers
 
     def _portfolio_arguments(

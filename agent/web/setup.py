@@ -30,10 +30,13 @@ from agent.web.access import (
     Access,
     AccessMiddleware,
     Receive,
+    RefusedRequest,
     Scope,
     Send,
+    answer_refused,
     matches_token,
     read_form,
+    read_session_form,
     secret_refusal,
 )
 from agent.web.app import StaticFiles, build_unchecked_app
@@ -156,6 +159,7 @@ class SetupPages:
             openapi_url=None,
             redirect_slashes=False,
             lifespan=lifespan,
+            exception_handlers={RefusedRequest: answer_refused},
         )
         app.add_route(
             DONE_PAGE.path, partial(self._start_on_paper, is_stopping=is_stopping), ["POST"]
@@ -180,10 +184,7 @@ class SetupPages:
         self, request: Request, *, is_stopping: Callable[[], bool]
     ) -> Response:
         """Begin the paper portfolio, or run it again, and lead to its Overview."""
-        session: Session = request.scope["session"]
-        fields = await read_form(request)
-        if fields is None or not matches_token(fields.get("csrf"), session.csrf):
-            return PlainTextResponse("403: the form is not from this session\n", 403)
+        _, fields = await read_session_form(request)
         if not self._is_written:
             return RedirectResponse("/", 303)
         async with self._write_lock:
@@ -345,8 +346,6 @@ class SetupPages:
 
     async def _go_to_next_page(self, _: Request) -> Response:
         checked_answers = await self._check_answers(self._answers)
-        if isinstance(checked_answers, Response):
-            return checked_answers
         return RedirectResponse(self._next_page(checked_answers).path, 303)
 
     async def _show(self, request: Request) -> Response:
@@ -354,8 +353,6 @@ class SetupPages:
         if page is None:
             return PlainTextResponse("404: no such page\n", 404)
         checked_answers = await self._check_answers(self._answers)
-        if isinstance(checked_answers, Response):
-            return checked_answers
         next_page = self._next_page(checked_answers)
         if page is DONE_PAGE or self._is_written:
             if page is not DONE_PAGE or not self._is_written:
@@ -367,10 +364,7 @@ class SetupPages:
 
     async def _submit_page(self, request: Request) -> Response:
         """Answer a form: keep its answers, and go on to the next page if they are valid."""
-        session: Session = request.scope["session"]
-        fields = await read_form(request)
-        if fields is None or not matches_token(fields.get("csrf"), session.csrf):
-            return PlainTextResponse("403: the form is not from this session\n", 403)
+        _, fields = await read_session_form(request)
         page = _requested_page(request)
         if page is None or page is DONE_PAGE:
             return PlainTextResponse("404: no such page\n", 404)
@@ -387,8 +381,6 @@ class SetupPages:
             except TrimtabError as error:
                 refusal_by_field["network"] = str(error)
         checked_answers = await self._check_answers({**self._answers, **text_by_field})
-        if isinstance(checked_answers, Response):
-            return checked_answers
         self._answers |= without_urls(text_by_field, checked_answers["errors"])
         errors = {
             field_name: checked_answers["errors"][field_name]
@@ -404,8 +396,6 @@ class SetupPages:
     async def _write(self, request: Request, fields: Mapping[str, list[str]]) -> Response:
         answers = dict(self._answers)  # another form may change them meanwhile
         checked_answers = await self._check_answers(answers)
-        if isinstance(checked_answers, Response):
-            return checked_answers
         if (next_page := self._next_page(checked_answers)) is not REVIEW_PAGE:
             return RedirectResponse(next_page.path, 303)
         if not matches_token(fields.get("answers_hash"), _answers_hash(checked_answers)):
@@ -423,14 +413,14 @@ class SetupPages:
                     return self._html(request, REVIEW_PAGE, checked_answers, {"": str(error)}, 409)
         return RedirectResponse(DONE_PAGE.path, 303)
 
-    async def _check_answers(self, answers: Mapping[str, str]) -> dict[str, Any] | Response:
-        """Return the checked answers with their errors, or a response if the check failed."""
+    async def _check_answers(self, answers: Mapping[str, str]) -> dict[str, Any]:
+        """Return the checked answers with their errors. Raises RefusedRequest if the check failed."""
         try:
-            checked_answers = await self._writing_process.call(
+            checked_answers: dict[str, Any] = await self._writing_process.call(
                 guide.check_setup, self._with_chain_file(answers)
             )
         except TrimtabError as error:
-            return PlainTextResponse(f"503: {error}\n", 503)
+            raise RefusedRequest(503, f"503: {error}\n") from error
         if answers.get("network") == PRACTICE and "network" not in checked_answers["errors"]:
             checked_answers["answer_texts"]["network"] = PRACTICE_NAME
         return checked_answers
