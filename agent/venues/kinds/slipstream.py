@@ -273,10 +273,6 @@ class Slipstream(AmmVenue):
         arguments = (leg.token_in, leg.token_out, amount_in_raw, tier, 0)
         return self.quoter, _QUOTE_ABI, (arguments,)
 
-    def decode_quote(self, words: Sequence[int]) -> int:
-        """See AmmVenue."""
-        return words[0]
-
     def _get_pool_call(self, token0: str, token1: str, tick_spacing: int) -> CallItem:
         return CallItem(
             self.factory,

@@ -126,10 +126,6 @@ class UniswapV3(AmmVenue):
         arguments = (leg.token_in, leg.token_out, amount_in_raw, leg.fee_pips, 0)
         return self.quoter, _QUOTE_ABI, (arguments,)
 
-    def decode_quote(self, words: Sequence[int]) -> int:
-        """See AmmVenue."""
-        return words[0]
-
     def _get_pool_call(self, token0: str, token1: str, fee_pips: int) -> CallItem:
         return CallItem(
             self.factory,

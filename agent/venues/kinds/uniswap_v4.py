@@ -148,10 +148,6 @@ class UniswapV4(AmmVenue):
         zero_for_one = currency_in == currencies[0]
         return self.quoter, _QUOTE_ABI, ((pool_key, zero_for_one, amount_in_raw, b""),)
 
-    def decode_quote(self, words: Sequence[int]) -> int:
-        """See AmmVenue: the output; the second word is gas."""
-        return words[0]
-
     def _refs(self, pairs: Sequence[tuple[str, str]]) -> list[PoolRef]:
         reader = V4Reader(self.pool_class, self.factory)
         pool_refs = [

@@ -124,11 +124,11 @@ class AmmVenue(ABC):
         NoSecondQuote if they cannot.
         """
 
-    @abstractmethod
     def decode_quote(self, words: Sequence[int]) -> int:
         """Return the output in the words of the quote's answer, base units. Raises
         NoSecondQuote.
         """
+        return words[0]
 
     def factory_pool(self, answer: LensAnswer) -> str | None:
         """Return the pool in the factory's answer, None for the zero address. Raises ConfigError if
