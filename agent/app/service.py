@@ -182,13 +182,8 @@ class RunEventHandler:
     """End of the first of the cycles in a row that failed, Unix seconds; None after a good one."""
     is_fault_alert_queued: bool = False
     """Whether an alert about these cycles was queued without the store."""
-    unrecorded_reason: str = ""
-    targets_note: str = ""
-    """Why the targets of an edited [alerts] are not in use, until the screen shows it."""
-    config_changes: tuple[str, ...] = ()
-    """Changed lines of a newly adopted config, until the screen shows them."""
-    control_notes: tuple[str, ...] = ()
-    """Controls that ended, until the screen shows them."""
+    screen_notes: tuple[str, ...] = ()
+    """Lines for the screen, until it shows them."""
     digest_key: str = ""
     """Key of the newest digest that was due; its ledger is not read again."""
     control_log_end: int = 0
@@ -197,10 +192,6 @@ class RunEventHandler:
     """Command that stopped the run; empty for a signal."""
     proposal: Mapping[str, Any] | None = None
     """The proposal that waited at the last look."""
-    proposal_note: str = ""
-    """What became of it, until the screen shows it."""
-    plan_waits: bool = False
-    """Whether the plan of the last cycle waits for a confirmation, until the screen shows it."""
 
     def __post_init__(self) -> None:
         self._last_config = self.agent.context.loaded_config
@@ -247,11 +238,9 @@ class RunEventHandler:
         if (loaded_config := self.agent.context.loaded_config) != self._last_config:
             config_changes = config_diff(
                 self._last_config.redacted_text, loaded_config.redacted_text
-            )
-            self.config_changes = config_changes or ("only comments",)
-            self.log.info(
-                "config reloaded", digest=loaded_config.digest, changes=self.config_changes
-            )
+            ) or ("only comments",)
+            self.log.info("config reloaded", digest=loaded_config.digest, changes=config_changes)
+            self._note(f"Now running the edited config: {'; '.join(config_changes)}")
             self._last_config = loaded_config
         switch_state = self.agent.context.kill_switch.read()
         is_paused = switch_state.paused is not False
@@ -321,7 +310,7 @@ class RunEventHandler:
             }
             log_event("control", state=control_event.state, **nonempty_fields(**log_fields))
             if control_event.state not in {"queued", "taken"}:
-                self.control_notes += (control_note(control_event),)
+                self._note(control_note(control_event))
         if (unshown_count := len(control_events) - MAX_CONTROL_LINES) > 0:
             self.log.warning("controls", more=unshown_count)
 
@@ -341,9 +330,7 @@ class RunEventHandler:
             self._last_alerts = alerts_table
             if error.message != self._targets_fault:
                 self._targets_fault = error.message
-                self.targets_note = (
-                    f"Alert targets not taken up: {error.message}; each cycle tries again"
-                )
+                self._note(f"Alert targets not taken up: {error.message}; each cycle tries again")
                 self.log.error("alert targets not taken up", **error_fields(error))
             return
         if former_notifier is not None:
@@ -449,7 +436,7 @@ class RunEventHandler:
     def on_offer(self) -> None:
         """Report that the plan of the last cycle waits for a confirmation."""
         self.log.info("offered")
-        self.plan_waits = True
+        self._note("The plan waits for a confirmation: trimtab request confirm")
 
     def _report_proposal(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         """Report what became of the proposal that waited, once it does not."""
@@ -462,40 +449,26 @@ class RunEventHandler:
             end_text = "was not executed"
             if intent is not None and intent.tx_hash is not None:
                 end_text = f"was executed in {intent.tx_hash}"
-            self.proposal_note = (
-                f"The proposal {proposal_id} {end_text}: {self.proposal['description']}"
-            )
-            self.log.info("proposal ended", proposal=proposal_id, why=self.proposal_note)
+            end_note = f"The proposal {proposal_id} {end_text}: {self.proposal['description']}"
+            self.log.info("proposal ended", proposal=proposal_id, why=end_note)
+            self._note(end_note)
             self.proposal = None
         if isinstance(outcome_or_error, AwaitingExternalSignature):
             self.proposal = outcome_or_error.proposal
 
+    def _note(self, line: str) -> None:
+        self.screen_notes += (line,)
+
     def pop_screen_notes(self) -> tuple[str, ...]:
-        """Return the lines of the last cycle for the screen, each once."""
-        screen_notes: tuple[str, ...] = ()
-        if self.config_changes:
-            screen_notes += (f"Now running the edited config: {'; '.join(self.config_changes)}",)
-        screen_notes += self.control_notes
-        if self.targets_note:
-            screen_notes += (self.targets_note,)
-        if self.proposal_note:
-            screen_notes += (self.proposal_note,)
-        if self.plan_waits:
-            screen_notes += ("The plan waits for a confirmation: trimtab request confirm",)
-        if self.unrecorded_reason:
-            screen_notes += (self.unrecorded_reason,)
-        self.config_changes = ()
-        self.control_notes = ()
-        self.targets_note = ""
-        self.proposal_note = ""
-        self.plan_waits = False
-        self.unrecorded_reason = ""
+        """Return the lines since the last call for the screen, in the order of their events."""
+        screen_notes = self.screen_notes
+        self.screen_notes = ()
         return screen_notes
 
     def on_unrecorded(self, why: str) -> None:
         """Report that a step could not be written to its file. The run continues."""
         self.log.warning("record failed", why=why)
-        self.unrecorded_reason = why
+        self._note(why)
 
     def on_hang(self, why: str) -> NoReturn:
         """Report the hung stage and end the process, so that its service manager restarts it.
