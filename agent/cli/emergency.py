@@ -108,9 +108,8 @@ def pause(
         def confirm(exposure: PendingAndAllowances) -> bool:
             if not exposure.pending_intents and not exposure.open_allowances:
                 return True
-            with spinner.hidden():
-                err.print(_cancel_and_revoke_table(fill(owner.CancelAndRevokeDocument, exposure)))
-                return ask("Paused. Cancel and revoke all of this?")
+            table = _cancel_and_revoke_table(fill(owner.CancelAndRevokeDocument, exposure))
+            return spinner.ask("Paused. Cancel and revoke all of this?", lambda: err.print(table))
 
         report = api.pause_hard(
             config_paths[0],
@@ -294,11 +293,10 @@ def revoke(
     with money.open_for_command(config, send=send, yes=yes) as (agent, spinner):
 
         def confirm(report: RevocationReport) -> bool:
-            if yes:
-                return True
-            with spinner.hidden():
-                _show_revocation(err, fill(owner.RevocationDocument, report))
-                return ask("Set all of this to zero?")
+            return yes or spinner.ask(
+                "Set all of this to zero?",
+                lambda: _show_revocation(err, fill(owner.RevocationDocument, report)),
+            )
 
         report = revocation.revoke(
             agent, tokens or (), send=send, confirm=confirm, progress=spinner.update

@@ -381,14 +381,15 @@ def edit(
         def confirm_report(report: EditReport, agent: Agent) -> bool:
             if yes:
                 return editing.accept_edit(report, agent)
-            with spinner.hidden():
-                show_editing(
+            return spinner.ask(
+                "Confirm this?" if confirm else "Write this?",
+                lambda: show_editing(
                     err,
                     editing.edit_document(report),
                     plans.decimals_by_label(agent.portfolio),
                     verbose=verbose,
-                )
-                return ask("Confirm this?" if confirm else "Write this?")
+                ),
+            )
 
         confirm_edit = confirm_report if is_answerable else None
         options = editing.EditOptions(

@@ -11,7 +11,7 @@ import typer
 from agent import app as api
 from agent.cli import money
 from agent.cli.display.hints import completed_hints
-from agent.cli.display.terminal import ask, emit, err, exact_text, out, safe_text, say, say_whole
+from agent.cli.display.terminal import emit, err, exact_text, out, safe_text, say, say_whole
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -128,11 +128,7 @@ def sign(
 
         def confirm(unsigned_proposal: ProposalDocument) -> bool:
             earlier_owners.extend(unsigned_proposal["signed_by"])
-            if yes:
-                return True
-            with spinner.hidden():
-                _show_proposal(err, unsigned_proposal)
-                return ask("Sign this?")
+            return yes or spinner.ask("Sign this?", lambda: _show_proposal(err, unsigned_proposal))
 
         with spinner.hidden():  # the key may be typed
             document = api.sign_proposal(agent, KEY.parse(key), proposal, confirm)
@@ -197,11 +193,9 @@ def execute(
         def confirm(planned_execution: ProposalExecutionDocument) -> bool:
             nonlocal is_sent_now
             is_sent_now = True
-            if yes:
-                return True
-            with spinner.hidden():
-                _show_execution(err, planned_execution)
-                return ask("Execute this?")
+            return yes or spinner.ask(
+                "Execute this?", lambda: _show_execution(err, planned_execution)
+            )
 
         with spinner.hidden():
             document = api.execute_proposal(

@@ -84,11 +84,8 @@ def weights(
     ):
 
         def confirm(choice: Document) -> bool:
-            if yes:
-                return True
-            with spinner.hidden():
-                _show_weights(err if as_json else out, choice)
-                return ask("Use these weights?")
+            console = err if as_json else out
+            return yes or spinner.ask("Use these weights?", lambda: _show_weights(console, choice))
 
         document = mark_paper(
             api.weights(agent, strategy=strategy, accept=confirm if accept else None), paper

@@ -289,6 +289,12 @@ class Spinner:
         finally:
             self._status.start()
 
+    def ask(self, question: str, show: Callable[[], object]) -> bool:
+        """Ask like `ask`, after `show`, with the spinner hidden."""
+        with self.hidden():
+            show()
+            return ask(question)
+
 
 @contextmanager
 def show_spinner(text: str) -> Iterator[Spinner]:

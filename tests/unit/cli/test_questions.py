@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from agent.cli import setup, weights
+from agent.cli.display import terminal
 
 CONFIG = Path("trimtab.toml")
 DEPLOYMENT = {
@@ -99,6 +100,7 @@ def test_question__is_asked_below_its_figures(
     monkeypatch.setattr(module.api, name, asking, raising=False)
     monkeypatch.setattr(module, "require_answerable", lambda _: None)
     monkeypatch.setattr(module, "ask", answer)
+    monkeypatch.setattr(terminal, "ask", answer)
     with pytest.raises(typer.Exit):
         command(as_json)
     assert [figure in text for text in shown] == [True]
