@@ -167,12 +167,10 @@ class PaperHyperliquid:
     def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         """See OrderVenue. Paper trading needs no agent."""
 
-    def post(self, signed: SignedTx) -> str:
-        """See OrderVenue. Fills the order on the book of this moment."""
-        return self.post_orders(signed, 1)[0]
-
     def post_orders(self, signed: SignedTx, count: int) -> list[str]:
-        """See OrderVenue. Fills the orders in turn, and records all fills at once."""
+        """See OrderVenue. Fills the orders in turn on the book of this moment, and records all
+        fills at once.
+        """
         wallet = self._store.begun_wallet()
         if wallet.margin is None:
             return [NO_ACCOUNT_ANSWER] * count

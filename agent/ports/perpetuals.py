@@ -97,7 +97,7 @@ class OrderVenue(PerpVenue, Protocol):
 
     def post_orders(self, signed: SignedTx, count: int) -> Sequence[str]:
         """Post an action of `count` orders, once. Return the venue's reason for each order that it
-        rejected, else an empty text. Raises Retryable if orders may have been executed.
+        rejected, or whose signer it does not know, else an empty text. Raises Retryable if orders may have been executed.
         """
 
     def read_promptly(self, snapshot: Snapshot) -> Snapshot:
@@ -115,9 +115,4 @@ class OrderVenue(PerpVenue, Protocol):
     def require_approved_key(self, until_s: int, *, is_reduction: bool = False) -> None:
         """Raise Refused with the code `agent_key` unless the key may trade for the account until
         `until_s`. For a reduction, a resting stop or a cancel the last known approval is enough.
-        """
-
-    def post(self, signed: SignedTx) -> str:
-        """Post a signed order, once. Return the venue's reason if it rejected the order or does not
-        know the signer, else an empty text. Raises Retryable if the order may have been executed.
         """

@@ -290,13 +290,13 @@ def test_agents_that_cannot_be_read_hold_futures_alone(server: HyperliquidServer
 def test_a_key_ended_between_check_and_order_ends_no_run(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    post = HyperliquidClient.post_once
+    post_orders = HyperliquidClient.post_orders
 
-    def ended_first(venue: HyperliquidClient, body: Mapping[str, object]) -> str:
+    def ended_first(venue: HyperliquidClient, body: Mapping[str, object], count: int) -> list[str]:
         server.agents = []
-        return post(venue, body)
+        return post_orders(venue, body, count)
 
-    monkeypatch.setattr(HyperliquidClient, "post_once", ended_first)
+    monkeypatch.setattr(HyperliquidClient, "post_orders", ended_first)
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         outcome = require_rebalance(agent, OutcomeKind.FAILED)
         assert posted(server) == 1, outcome.reason

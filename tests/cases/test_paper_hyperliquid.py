@@ -163,18 +163,18 @@ def test_process_dead_around_the_fill__loses_and_repeats_none(
 ) -> None:
     loaded = agents.trusted_config(chain, tmp_path, venue_changes(newcomer, {"ETH": "100%"}), EVEN)
     begin = PaperStart(margin="500")
-    post = PaperHyperliquid.post
+    post_orders = PaperHyperliquid.post_orders
 
-    def dying(self: PaperHyperliquid, signed: SignedTx) -> str:
+    def dying(self: PaperHyperliquid, signed: SignedTx, count: int) -> list[str]:
         if filled:
-            post(self, signed)
+            post_orders(self, signed, count)
         raise KeyboardInterrupt
 
     with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
-        monkeypatch.setattr(PaperHyperliquid, "post", dying)
+        monkeypatch.setattr(PaperHyperliquid, "post_orders", dying)
         with pytest.raises(KeyboardInterrupt):
             agent.rebalance(send=True, confirm=agents.yes)
-        monkeypatch.setattr(PaperHyperliquid, "post", post)
+        monkeypatch.setattr(PaperHyperliquid, "post_orders", post_orders)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is (OutcomeKind.HOLD if filled else OutcomeKind.DONE), outcome.reason

@@ -95,7 +95,8 @@ def cancel_order(client: HyperliquidClient, coin: str, cloid: str, nonce_ms: int
 
 
 def _post(client: HyperliquidClient, action: Mapping[str, object], cloid: str, nonce_ms: int, expires_ms: int | None) -> OrderState:
-    if reason := client.post_once(client._require_key().sign(action, nonce_ms, expires_ms)):
+    (reason,) = client.post_orders(client._require_key().sign(action, nonce_ms, expires_ms), 1)
+    if reason:
         raise Refused(reason)
     return client.state_of(cloid)
 

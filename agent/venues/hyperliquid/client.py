@@ -625,10 +625,6 @@ class HyperliquidClient:
         now_ms = json_field(self._info("clearinghouseState"), "time")
         return isinstance(now_ms, int) and now_ms > time_ms
 
-    def post_once(self, request_body: Mapping[str, object]) -> str:
-        """Post a signed order once; see `post_orders`."""
-        return self.post_orders(request_body, 1)[0]
-
     def post_orders(self, request_body: Mapping[str, object], count: int) -> list[str]:
         """Post a signed action of `count` orders once, without querying them first. Return for each
         the reason if the venue rejected it or does not know the signer, else an empty text. Raises

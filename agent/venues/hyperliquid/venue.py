@@ -518,10 +518,6 @@ class HyperliquidPerps:
                 f" {format_time(recorded_end_ms // 1000)}"
             )
 
-    def post(self, signed: SignedTx) -> str:
-        """See OrderVenue."""
-        return self._client.post_once(json.loads(signed.signed_bytes))
-
     def post_orders(self, signed: SignedTx, count: int) -> list[str]:
         """See OrderVenue."""
         return self._client.post_orders(json.loads(signed.signed_bytes), count)

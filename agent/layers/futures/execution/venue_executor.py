@@ -332,7 +332,7 @@ class VenueExecutor:
         submitter.on_event(SubmissionEvent("before:send", intent))
         rejection_reason = ""
         try:
-            rejection_reason = self._venue.post(signed_order)
+            rejection_reason = self._venue.post_orders(signed_order, 1)[0]
         except Retryable as error:
             submitter.on_event(SubmissionEvent("fate-unknown", intent, error.message))
         submitter.on_event(SubmissionEvent("after:send", intent))

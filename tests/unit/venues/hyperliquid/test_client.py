@@ -567,7 +567,7 @@ def test_order__is_dead_only_past_its_last_millisecond(world: World, now_ms: int
 def test_order__open_ones_are_read_again_after_a_post(world: World) -> None:
     world.read()
     world.connection.answers["exchange"] = {"status": "ok", "response": {"data": {"statuses": [{"filled": {}}]}}}
-    assert world.client.post_once({}) == ""
+    assert world.client.post_orders({}, 1) == [""]
     world.read()
     assert world.connection.count(ORDERS) == 1
 
@@ -580,10 +580,10 @@ def test_order__open_ones_are_read_again_after_a_post(world: World) -> None:
 def test_order__unjudged_action_may_have_been_carried_out(world: World, answer: str, is_known: bool) -> None:
     world.connection.answers["exchange"] = {"status": "err", "response": answer}
     if is_known:
-        assert world.client.post_once({}) == answer
+        assert world.client.post_orders({}, 1) == [answer]
         return
     with pytest.raises(TrimtabError, match="did not judge the order"):
-        world.client.post_once({})
+        world.client.post_orders({}, 1)
 
 
 @pytest.mark.parametrize(

@@ -54,14 +54,11 @@ class FakeVenue:
         if self.key_error is not None:
             raise self.key_error
 
-    def post(self, signed: SignedTx) -> str:
+    def post_orders(self, signed: SignedTx, count: int) -> list[str]:
         self.posted.append(signed)
         if isinstance(self.reply, Exception):
             raise self.reply
-        return self.reply
-
-    def post_orders(self, signed: SignedTx, count: int) -> list[str]:
-        return [self.post(signed)] * count
+        return [self.reply] * count
 
     def draft(self, account: MarginAccount, action: OrderCancel, now_s: int) -> PerpActionDraft:
         return PerpActionDraft(ACCOUNT, "0x00", now_s + 90, FIRST_VENUE_NONCE + 101 + 2 * len(self.posted))
