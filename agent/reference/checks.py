@@ -13,7 +13,6 @@ from agent.model import (
     Asset,
     FeedRound,
     PastPrices,
-    Portfolio,
     PricePoint,
     PriceSource,
     ReferenceConfig,
@@ -230,7 +229,7 @@ def disagreement_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) ->
     """
     reference_price_by_token = reference_prices(step).price_by_token
     range_by_token = price_ranges(step)
-    priced_delta_raw_by_token = _priced_deltas(step.portfolio, delta_raw_by_token)
+    priced_delta_raw_by_token = step.portfolio.asset_changes(delta_raw_by_token)
     losses = (
         delta_raw * (reference_price_by_token[token] - range_by_token[token][delta_raw < 0])
         for token, delta_raw in priced_delta_raw_by_token.items()
@@ -252,21 +251,10 @@ def deviation_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) -> Va
     numeraire_address = step.portfolio.numeraire.address
     traded_values = (
         abs(delta_raw) * reference_price_by_token[token]
-        for token, delta_raw in _priced_deltas(step.portfolio, delta_raw_by_token).items()
+        for token, delta_raw in step.portfolio.asset_changes(delta_raw_by_token).items()
         if token in reference_price_by_token and token != numeraire_address
     )
     return sum(traded_values, Fraction(0)) * Fraction(limit_bps, BPS)
-
-
-def _priced_deltas(portfolio: Portfolio, delta_raw_by_token: Mapping[str, int]) -> dict[str, int]:
-    """Return the changes with native coin added to its wrapped token."""
-    priced_delta_raw_by_token: dict[str, int] = {}
-    for token, delta_raw in delta_raw_by_token.items():
-        priced_token = portfolio.pricing_token(token)
-        priced_delta_raw_by_token[priced_token] = (
-            priced_delta_raw_by_token.get(priced_token, 0) + delta_raw
-        )
-    return priced_delta_raw_by_token
 
 
 PRICE_DIGITS = 18
