@@ -178,13 +178,18 @@ def require_futures_allocators(config: Config) -> None:
     """Raise ValueError naming the field if an allocator of futures weights lacks futures, an asset
     of a market, a stress move, or a band of the leverage.
     """
-    table_by_field = {"portfolio.weights": config.portfolio.weights}
+    for field, table in _allocators_by_field(config):
+        if table.method.needs is AllocationNeeds.MARKETS:
+            _require_futures_allocator(field, table, config)
+
+
+def _allocators_by_field(config: Config) -> Iterator[tuple[str, AllocatorTable]]:
+    """Yield (field, table) of each allocator, that of the portfolio first."""
+    if config.portfolio.weights is not None:
+        yield "portfolio.weights", config.portfolio.weights
     for strategy in config.strategies:
         if isinstance(strategy.allocator, AllocatorTable):
-            table_by_field[f"strategies.{strategy.name}.allocator"] = strategy.allocator
-    for field, table in table_by_field.items():
-        if table is not None and table.method.needs is AllocationNeeds.MARKETS:
-            _require_futures_allocator(field, table, config)
+            yield f"strategies.{strategy.name}.allocator", strategy.allocator
 
 
 def _require_futures_allocator(field: str, table: AllocatorTable, config: Config) -> None:
@@ -412,13 +417,9 @@ def _signals_by_field(config: Config) -> Iterator[tuple[str, str]]:
     """Yield (field, name) of each signal that an allocator or the trigger names."""
     for trigger_signal in _trigger_signals(config.policy.trigger):
         yield "policy.trigger.signal", trigger_signal
-    table_by_field = {"portfolio.weights.signal": config.portfolio.weights}
-    for strategy in config.strategies:
-        if isinstance(strategy.allocator, AllocatorTable):
-            table_by_field[f"strategies.{strategy.name}.allocator.signal"] = strategy.allocator
-    for field, table in table_by_field.items():
-        if table is not None and table.signal is not None:
-            yield field, table.signal
+    for field, table in _allocators_by_field(config):
+        if table.signal is not None:
+            yield f"{field}.signal", table.signal
 
 
 def _trigger_signals(table: object) -> list[str]:

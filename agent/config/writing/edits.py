@@ -204,8 +204,9 @@ def _pair(assignment: str, option: str) -> tuple[str, str]:
 
 
 def _assets(document: Any) -> Any:
+    """Return the list of assets of a config, parsed with or without its notation."""
     assets = document.get("portfolio", {}).get("assets")
-    if not isinstance(assets, AoT | Array):
+    if not isinstance(assets, list):
         raise ConfigError(
             "portfolio.assets: no assets in the config", "write them in an editor: trimtab edit"
         )
@@ -345,7 +346,7 @@ def without_asset(config_text: str, symbol: str) -> str:
     """
     config = _parse(config_text)
     asset_index = next(
-        (index for index, asset in enumerate(_asset_list(config)) if asset.get("symbol") == symbol),
+        (index for index, asset in enumerate(_assets(config)) if asset.get("symbol") == symbol),
         None,
     )
     if asset_index is None:
@@ -367,7 +368,7 @@ def _with_asset(config_text: str, symbol: str, address: str, share: str) -> str:
             "--add: a symbol is up to 16 letters, digits, . _ -", "for example --add LINK=0x…:10%"
         )
     parse_bps(share, f"--add {symbol}")
-    for asset in _asset_list(config):
+    for asset in _assets(config):
         if symbol == asset.get("symbol") or address.lower() == str(asset.get("address")).lower():
             raise ConfigError(
                 f"--add {symbol}: already an asset", "change its weight with --target"
@@ -388,7 +389,7 @@ def _with_asset(config_text: str, symbol: str, address: str, share: str) -> str:
         asset_fields["feed_max_age"] = HOURLY_FEED_MAX_AGE
     asset_fields |= {key: hub[key] for key in HUB_KEYS if key in hub}
     config_lines = config_text.splitlines(keepends=True)
-    _, block_end = _block_bounds(config_lines, len(_asset_list(config)) - 1)
+    _, block_end = _block_bounds(config_lines, len(_assets(config)) - 1)
     if block_end and not config_lines[block_end - 1].endswith("\n"):
         config_lines[block_end - 1] += "\n"
     block_lines = [
@@ -458,15 +459,6 @@ def _parse(config_text: str) -> dict[str, Any]:
         raise ConfigError(
             f"the config is not TOML: {error}", "correct it in an editor: trimtab edit"
         ) from None
-
-
-def _asset_list(config: dict[str, Any]) -> list[dict[str, Any]]:
-    assets = config.get("portfolio", {}).get("assets")
-    if not isinstance(assets, list):
-        raise ConfigError(
-            "portfolio.assets: no assets in the config", "write them in an editor: trimtab edit"
-        )
-    return assets
 
 
 def _require_parsed(edited_text: str, expected_config: dict[str, Any], option: str) -> str:
