@@ -327,12 +327,21 @@ def forget_position(config: ConfigSource, number_or_pair: str) -> AdoptedPositio
     address. Raises ConfigError if the store does not know it, Refused while a transaction of the
     agent changes it.
     """
+    position_document: AdoptedPositionDocument = _write_offline(
+        config, forgetting_change, number_or_pair
+    )
+    return position_document
+
+
+def _write_offline(
+    config: ConfigSource, find_change: Callable[[Store, Config, str], HoldingsChange], name: str
+) -> Any:
+    """Write the change of this name without the chain, and return its document."""
     loaded_config = load_config(config)
     with wiring.open_store_offline(loaded_config) as (store, _):
-        change = forgetting_change(store, loaded_config.config, number_or_pair)
+        change = find_change(store, loaded_config.config, name)
         change.write()
-    position_document: AdoptedPositionDocument = change.document
-    return position_document
+    return change.document
 
 
 def forgetting_change(store: Store, config: Config, number_or_pair: str) -> HoldingsChange:
@@ -500,11 +509,9 @@ def route_transfers(config: ConfigSource, strategy_or_all: str) -> RoutedTransfe
 
     Raises ConfigError for an unknown name, or a strategy that is not open yet.
     """
-    loaded_config = load_config(config)
-    with wiring.open_store_offline(loaded_config) as (store, _):
-        change = deposit_routing_change(store, loaded_config.config, strategy_or_all)
-        change.write()
-    routing_document: RoutedTransfersDocument = change.document
+    routing_document: RoutedTransfersDocument = _write_offline(
+        config, deposit_routing_change, strategy_or_all
+    )
     return routing_document
 
 
