@@ -219,15 +219,12 @@ class ControlHandler(Protocol):
 
     def has_queued(self) -> bool:
         """Return whether a control is queued."""
-        ...
 
     def carry_out(self, session: wiring.WalletSession, *, holds_service_lock: bool) -> None:
         """Carry out queued controls; the caller does not hold the wallet's lock."""
-        ...
 
     def end_cycle(self) -> None:
         """Note the end of a cycle."""
-        ...
 
 
 class AgentWithContext(Protocol):

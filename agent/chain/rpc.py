@@ -211,17 +211,14 @@ class Transport(Protocol):
     @property
     def operator(self) -> str:
         """Operator of the endpoint, as declared in the config."""
-        ...
 
     @property
     def name(self) -> str:
         """Operator and host for messages, never the URL."""
-        ...
 
     @property
     def request_count(self) -> int:
         """HTTP requests so far, retries included."""
-        ...
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """Return the results in the order of `calls`, with an RpcFault for each refused call.
@@ -229,13 +226,11 @@ class Transport(Protocol):
         Raises Retryable (endpoint down, slow, overloaded, malformed answers) or PassingFault (not a
         node, no access). Only batches of reads are retried.
         """
-        ...
 
     def call(self, method: str, params: list[Any]) -> Any:
         """Return one call's result. Raises CallFailed if the node answers with an error, else as
         `batch`.
         """
-        ...
 
 
 def topics_of(log: Log, event_topic: str, topic_count: int) -> list[object] | None:

@@ -111,11 +111,9 @@ class Quoter(Protocol):
         """Return base units of `leg.token_out` for `amount_in_raw` in the leg's pool at that block.
         Raises NoSecondQuote.
         """
-        ...
 
     def sources(self, leg: Leg) -> tuple[str, ...]:
         """Return the names of the sources that a quote of the leg comes from."""
-        ...
 
 
 def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQuote, ...]:

@@ -117,54 +117,43 @@ class LocalNode(Protocol):
     @property
     def w3(self) -> Web3:
         """Web3 without validation middleware and without CCIP-read."""
-        ...
 
     @property
     def url(self) -> str | None:
         """HTTP address; None in process."""
-        ...
 
     def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
         """Return the results of JSON-RPC reads, in order, with one request. Raises RuntimeError
         with the node's message.
         """
-        ...
 
     def transact(self, call: Any, fields: Mapping[str, Any]) -> tuple[HexStr, bool]:
         """Send a bound contract function with these transaction fields; return its hash, and True
         if it succeeded, once it is mined.
         """
-        ...
 
     def now_s(self) -> int:
         """Return the timestamp of the newest block."""
-        ...
 
     def mine(self, blocks: int) -> None:
         """Mine empty blocks."""
-        ...
 
     def mine_at(self, timestamp_s: int) -> None:
         """Mine an empty block with that timestamp, which must be later than the newest block's."""
-        ...
 
     def one_second_blocks(self) -> Any:
         """Return a context in which each block is one second after the previous one, independent of
         the wall clock.
         """
-        ...
 
     def snapshot(self) -> str:
         """Save the state."""
-        ...
 
     def revert(self, snapshot: str) -> None:
         """Revert to a saved state, which is then deleted."""
-        ...
 
     def set_native(self, address: str, wei: int) -> None:
         """Give an address exactly this much native coin."""
-        ...
 
 
 def _web3_without_middleware(provider: Any) -> Web3:

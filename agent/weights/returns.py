@@ -46,22 +46,18 @@ class ReturnsWindow(Protocol):
     @property
     def window_s(self) -> int:
         """Length of the window in seconds."""
-        ...
 
     @property
     def step_s(self) -> int:
         """Interval of a return in seconds."""
-        ...
 
     @property
     def min_returns(self) -> int:
         """Minimum number of returns common to all tokens."""
-        ...
 
     @property
     def max_age_s(self) -> int:
         """Maximum age of the newest price in seconds."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
