@@ -22,10 +22,6 @@ NO_ASSETS = 2
 TARGET = 0
 HALFWAY = 1
 BAND = 2
-FINAL_COLUMN, HOLD_COLUMN, TURNOVER_COLUMN, COSTS_COLUMN, STRANDED_COLUMN, REBALANCES_COLUMN = (
-    range(6)
-)
-"""Result columns of a run."""
 BAND_TOLERANCE = 1e-12
 """Tolerance in shares for float errors: a weight closer to an edge counts as on it, and smaller
 corrections count as zero.
@@ -91,14 +87,22 @@ class SettingArrays(NamedTuple):
     trigger_slopes: FloatArray
 
 
-class MarkedRun(NamedTuple):
-    """Written by a run: its totals, and at each of its marked bars the value, after trading, and
-    the trading costs until then, as shares of the portfolio at each trade.
+class SweepResult(NamedTuple):
+    """Results of settings, one number per setting, values in the numeraire.
+
+    `hold_values` is the final value of the first holdings, `turnover` half the sum of absolute
+    changes of holdings, `costs` the cost of trading. `mark_values[setting, mark]` are values at the
+    requested bars, after trading, `cost_shares` the costs until then as shares of the portfolio at
+    each trade.
     """
 
-    totals: FloatArray
-    marked_values: FloatArray
-    marked_costs: FloatArray
+    final_values: FloatArray
+    hold_values: FloatArray
+    turnover: FloatArray
+    costs: FloatArray
+    rebalance_counts: NDArray[np.int64]
+    mark_values: FloatArray
+    cost_shares: FloatArray
 
 
 class RunPath(NamedTuple):
@@ -446,15 +450,17 @@ def run_setting(  # noqa: C901, PLR0915
     setting: SettingRow,
     start_value: float,
     mark_bars: NDArray[np.int64],
-    run: MarkedRun,
+    sweep_result: SweepResult,
+    row: int,
     path: RunPath,
 ) -> None:
     """Run one setting over all bars; `start_value` buys the first holdings. Results are written to
-    `run`, with values and costs at each bar of `mark_bars` (ascending), and to `path`.
+    that row of `sweep_result`, with values and costs at each bar of `mark_bars` (ascending), and to
+    `path`.
     """
     times_s, trade_prices, quote_prices, bar_states, break_bars = prices
-    marked_values = run.marked_values
-    marked_costs = run.marked_costs
+    mark_values = sweep_result.mark_values[row]
+    cost_shares = sweep_result.cost_shares[row]
     asset_count, bar_count = trade_prices.shape
     units = np.zeros(asset_count)
     hold_units = np.zeros(asset_count)
@@ -504,12 +510,12 @@ def run_setting(  # noqa: C901, PLR0915
             else:
                 bar = end_bar
         while mark_index < len(mark_bars) and mark_bars[mark_index] < bar:
-            marked_values[mark_index] = (
+            mark_values[mark_index] = (
                 _portfolio_value(units, quote_prices, mark_bars[mark_index])
                 if has_bought
                 else start_value
             )
-            marked_costs[mark_index] = cost_share
+            cost_shares[mark_index] = cost_share
             mark_index += 1
         if bar >= bar_count:
             break
@@ -591,24 +597,21 @@ def run_setting(  # noqa: C901, PLR0915
                 is_triggered = False  # the scheduled review is complete
             due_s = due_s if is_triggered else times_s[bar] + setting.every_s
         if mark_index < len(mark_bars) and mark_bars[mark_index] == bar:
-            marked_values[mark_index] = (
+            mark_values[mark_index] = (
                 _portfolio_value(units, quote_prices, bar) if has_bought else start_value
             )
-            marked_costs[mark_index] = cost_share
+            cost_shares[mark_index] = cost_share
             mark_index += 1
         bar += 1
-    run.totals[FINAL_COLUMN] = (
+    sweep_result.final_values[row] = (
         _portfolio_value(units, quote_prices, bar_count - 1) if has_bought else start_value
     )
-    run.totals[HOLD_COLUMN] = (
+    sweep_result.hold_values[row] = (
         _portfolio_value(hold_units, quote_prices, bar_count - 1) if has_bought else start_value
     )
-    for asset in range(asset_count):
-        if trade_prices[asset, bar_count - 1] == 0.0:
-            run.totals[STRANDED_COLUMN] += units[asset] * quote_prices[asset, bar_count - 1]
-    run.totals[TURNOVER_COLUMN] = turnover
-    run.totals[COSTS_COLUMN] = costs
-    run.totals[REBALANCES_COLUMN] = float(rebalance_count)
+    sweep_result.turnover[row] = turnover
+    sweep_result.costs[row] = costs
+    sweep_result.rebalance_counts[row] = rebalance_count
 
 
 @_compiled
@@ -617,10 +620,10 @@ def run_settings(
     settings: SettingArrays,
     start_value: float,
     mark_bars: NDArray[np.int64],
-    runs: MarkedRun,
+    sweep_result: SweepResult,
+    path: RunPath,
 ) -> None:
-    """Call `run_setting` for each row of the settings, with a row of each of the runs."""
-    no_path = RunPath(np.zeros(0, dtype=np.bool_), np.zeros((0, settings.targets.shape[1])))
+    """Call `run_setting` for each row of the settings; a path is of the last of them."""
     for row in range(len(settings.targets)):
         run_setting(
             prices,
@@ -640,6 +643,7 @@ def run_settings(
             ),
             start_value,
             mark_bars,
-            MarkedRun(runs.totals[row], runs.marked_values[row], runs.marked_costs[row]),
-            no_path,
+            sweep_result,
+            row,
+            path,
         )

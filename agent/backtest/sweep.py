@@ -22,17 +22,11 @@ from agent.floats import FloatArray
 from agent.model import Destination, NoTradeZone, Policy, Trigger
 from agent.policy.triggers.rules import band_and_interval
 from agent.policy.triggers.validation import validate_policy
-from agent.units import BPS, PIPS, format_duration, format_time, pluralize
+from agent.units import BPS, PIPS, format_duration, format_time
 
 if TYPE_CHECKING:
-    from agent.backtest.kernel import MarkedRun, PriceArrays, SettingArrays
+    from agent.backtest.kernel import PriceArrays, SettingArrays, SweepResult
 
-STATE_SAME = 0
-STATE_CHANGED = 1
-STATE_CLOSED = 2
-"""States of bars; equal to those of agent/backtest/kernel.py, which is only imported when used."""
-NO_NUMERAIRE = -1
-"""Equal to that of agent/backtest/kernel.py."""
 MIN_BARS = 2
 
 
@@ -41,41 +35,24 @@ class KernelPrices:
     """A price table in the kernel's form: one row of prices in one numeraire per asset, one column
     per bar.
 
-    `trade_prices` is zero while an asset has no price, `quote_prices` the newest price so far (zero
-    before the first). `bar_states` marks bars that trade; `break_bars` has the bars where that
-    changes, and the end. An asset is included from its first price on. While an asset lacks a price
-    nothing trades, as the live agent halts on unknown prices. After `patience_bars` the other
-    assets trade with targets scaled to one, and the missing asset is valued at its newest price
-    until it has a price again. `notes` describe missing prices.
+    An asset is included from its first price on. While it lacks a later price nothing trades, as the
+    live agent halts on unknown prices, and it is valued at its newest price. `notes` describe missing
+    prices.
     """
 
     symbols: tuple[str, ...]
-    times_s: NDArray[np.int64]
-    trade_prices: FloatArray
-    quote_prices: FloatArray
-    bar_states: NDArray[np.int8]
-    break_bars: NDArray[np.int64]
+    arrays: PriceArrays
     notes: tuple[str, ...]
 
 
-def prepare_prices(
-    symbols: Sequence[str],
-    times_s: ArrayLike,
-    prices: ArrayLike,
-    patience_bars: int | None = None,
-) -> KernelPrices:
+def prepare_prices(symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike) -> KernelPrices:
     """Check and prepare the table: `prices[bar, asset]`, NaN if missing, at ascending unix seconds
     `times_s`.
 
     Raises ConfigError for times that repeat or fall, for prices that are zero, negative or
-    infinite, and for an asset without prices.
+    infinite, and for an asset without prices; Refused without numba.
     """
     checked_times_s, price_array = _checked_arrays(symbols, times_s, prices)
-    if patience_bars is not None and patience_bars < 0:
-        raise ConfigError(
-            f"patience_bars: {patience_bars} is negative",
-            "set the number of bars to wait for a price, or None",
-        )
     _check_times(checked_times_s)
     _check_prices(symbols, checked_times_s, price_array)
     has_price = ~np.isnan(price_array)
@@ -86,16 +63,13 @@ def prepare_prices(
         if has_price.all()
         else np.ascontiguousarray(_filled_prices(prices_or_zero, has_price).T)
     )
-    bar_states = _bar_states(has_price, patience_bars)
-    break_bars = np.append(np.nonzero(bar_states != STATE_SAME)[0], len(checked_times_s))
+    kernel = _kernel()
+    bar_states = _bar_states(kernel, has_price)
+    break_bars = np.append(np.nonzero(bar_states != kernel.SAME_ASSETS)[0], len(checked_times_s))
     return KernelPrices(
         tuple(symbols),
-        checked_times_s,
-        trade_prices,
-        quote_prices,
-        bar_states,
-        break_bars,
-        _price_notes(symbols, checked_times_s, has_price, patience_bars),
+        kernel.PriceArrays(checked_times_s, trade_prices, quote_prices, bar_states, break_bars),
+        _price_notes(symbols, checked_times_s, has_price),
     )
 
 
@@ -172,34 +146,14 @@ def _filled_prices(prices: FloatArray, has_price: NDArray[np.bool_]) -> FloatArr
     return filled_prices
 
 
-def _missing_bar_counts(has_price: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the number of bars, including the current one, for which each asset has had no price;
-    zero before its first price.
-    """
-    bar_numbers = np.arange(len(has_price))[:, None]
-    newest_price_bars = np.maximum.accumulate(np.where(has_price, bar_numbers, -1), axis=0)
-    missing_bars: NDArray[np.int64] = np.where(
-        newest_price_bars >= 0, bar_numbers - newest_price_bars, 0
-    )
-    return missing_bars
-
-
-def _bar_states(has_price: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.int8]:
-    bar_states = np.zeros(len(has_price), dtype=np.int8)
-    bar_states[0] = STATE_CHANGED
-    if has_price.all():
-        return bar_states
-    missing_bars = _missing_bar_counts(has_price)
-    is_waiting = missing_bars > 0
-    if patience_bars is not None:
-        is_waiting &= missing_bars <= patience_bars
-    is_closed = is_waiting.any(axis=1)
-    bar_states[is_closed] = STATE_CLOSED
+def _bar_states(kernel: ModuleType, has_price: NDArray[np.bool_]) -> NDArray[np.int8]:
+    is_closed = (np.maximum.accumulate(has_price, axis=0) & ~has_price).any(axis=1)
     open_rows = np.nonzero(~is_closed)[0]
     priced_assets = has_price[open_rows]
     is_changed = np.ones(len(open_rows), dtype=bool)
     is_changed[1:] = (priced_assets[1:] != priced_assets[:-1]).any(axis=1)
-    bar_states[open_rows] = np.where(is_changed, STATE_CHANGED, STATE_SAME)
+    bar_states = np.full(len(has_price), kernel.NO_ASSETS, dtype=np.int8)
+    bar_states[open_rows] = np.where(is_changed, kernel.CHANGED_ASSETS, kernel.SAME_ASSETS)
     return bar_states
 
 
@@ -207,12 +161,8 @@ def _price_notes(
     symbols: Sequence[str],
     times_s: NDArray[np.int64],
     has_price: NDArray[np.bool_],
-    patience_bars: int | None,
 ) -> tuple[str, ...]:
     notes = []
-    consequence = "nothing trades"
-    if patience_bars is not None:
-        consequence = f"nothing trades for {pluralize(patience_bars, 'bar')}, then the other assets trade without it"
     for column, symbol in enumerate(symbols):
         priced_rows = np.nonzero(has_price[:, column])[0]
         first_row = int(priced_rows[0])
@@ -223,11 +173,11 @@ def _price_notes(
                 " the other assets share its weight"
             )
         if len(priced_rows) <= last_row - first_row:
-            notes.append(f"{missing_prices_text(symbol, priced_rows)}: {consequence}")
+            notes.append(f"{missing_prices_text(symbol, priced_rows)}: nothing trades")
         if last_row < len(has_price) - 1:
             notes.append(
                 f"{symbol} has no price after {format_time(int(times_s[last_row]))}: it is"
-                f" valued at its last price; {consequence}"
+                " valued at its last price; nothing trades"
             )
     intervals_s = np.diff(times_s)
     usual_interval_s = int(np.median(intervals_s))
@@ -341,8 +291,9 @@ def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> Setti
     for setting in settings:
         _check_setting(setting, asset_count)
     bands_and_intervals = [_band_and_interval(setting) for setting in settings]
-    numeraires, risk_slopes, trigger_slopes = _rule_arrays(settings, asset_count)
-    arrays: SettingArrays = _kernel().SettingArrays(
+    kernel = _kernel()
+    numeraires, risk_slopes, trigger_slopes = _rule_arrays(kernel, settings, asset_count)
+    arrays: SettingArrays = kernel.SettingArrays(
         np.array([setting.targets_bps for setting in settings], dtype=np.float64) / BPS,
         np.array(
             [
@@ -375,10 +326,10 @@ def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> Setti
 
 
 def _rule_arrays(
-    settings: Sequence[KernelSetting], asset_count: int
+    kernel: ModuleType, settings: Sequence[KernelSetting], asset_count: int
 ) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
     """Return numeraires, risk slopes and trigger slopes; NO_NUMERAIRE without a rule."""
-    numeraires = np.full(len(settings), NO_NUMERAIRE, dtype=np.int64)
+    numeraires = np.full(len(settings), kernel.NO_NUMERAIRE, dtype=np.int64)
     risk_slopes = np.zeros((len(settings), asset_count, asset_count))
     trigger_slopes = np.zeros((len(settings), asset_count))
     for row, setting in enumerate(settings):
@@ -445,86 +396,46 @@ CHUNKS_PER_CORE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class SweepResult:
-    """Results of settings, one number per setting, values in the numeraire.
-
-    `hold_values` is the final value of the first holdings, `turnover` half the sum of absolute
-    changes of holdings, `costs` the cost of trading, `stranded_values` the part of `final_values`
-    without a current price at the end. `mark_values[setting, mark]` are values at the requested
-    bars, after trading, `cost_shares` the costs until then as shares of the portfolio at each trade.
-    """
-
-    final_values: FloatArray
-    hold_values: FloatArray
-    turnover: FloatArray
-    costs: FloatArray
-    stranded_values: FloatArray
-    rebalance_counts: NDArray[np.int64]
-    mark_values: FloatArray
-    cost_shares: FloatArray
-
-
-@dataclass(frozen=True, slots=True)
 class KernelResult:
     """Result of one setting.
 
     `value_by_bar` holds the value at every bar, `rebalance_bars` the bars that traded,
     `holdings[bar, asset]` the units after the first buys and after each trade, zero at all other
-    bars. The three are empty without a path.
+    bars.
     """
 
     final_value: float
     hold_value: float
     turnover: float
     costs: float
-    stranded_value: float
     rebalance_count: int
     value_by_bar: FloatArray
     rebalance_bars: NDArray[np.int64]
     holdings: FloatArray
 
 
-def run_kernel(
-    prices: KernelPrices, setting: KernelSetting, start_value: float, *, with_path: bool = False
-) -> KernelResult:
+def run_kernel(prices: KernelPrices, setting: KernelSetting, start_value: float) -> KernelResult:
     """Run one setting with an initial value in the numeraire. Raises ConfigError for invalid
-    input, Refused without numba.
+    input.
     """
     kernel = _kernel()
     settings_as_arrays = setting_arrays([setting], len(prices.symbols))
     _check_start_value(start_value)
-    mark_bars = np.arange(len(prices.times_s)) if with_path else np.zeros(0, dtype=np.int64)
-    run = _empty_run(1, len(mark_bars))
+    bar_count = len(prices.arrays.times_s)
+    run = _empty_result(1, bar_count)
     path = kernel.RunPath(
-        np.zeros(len(mark_bars), dtype=np.bool_), np.zeros((len(mark_bars), len(prices.symbols)))
+        np.zeros(bar_count, dtype=np.bool_), np.zeros((bar_count, len(prices.symbols)))
     )
-    kernel.run_setting(
-        _price_arrays(prices),
-        kernel.SettingRow(
-            settings_as_arrays.targets[0],
-            *settings_as_arrays.widths_and_min_trade[0],
-            *settings_as_arrays.interval_and_cooldown_s[0],
-            settings_as_arrays.destination_codes[0],
-            settings_as_arrays.fee_shares[0],
-            settings_as_arrays.inverse_depths[0],
-            settings_as_arrays.numeraires[0],
-            settings_as_arrays.risk_slopes[0],
-            settings_as_arrays.trigger_slopes[0],
-        ),
-        float(start_value),
-        mark_bars,
-        kernel.MarkedRun(*(rows[0] for rows in run)),
-        path,
+    kernel.run_settings(
+        prices.arrays, settings_as_arrays, float(start_value), np.arange(bar_count), run, path
     )
-    totals = run.totals[0]
     return KernelResult(
-        final_value=float(totals[kernel.FINAL_COLUMN]),
-        hold_value=float(totals[kernel.HOLD_COLUMN]),
-        turnover=float(totals[kernel.TURNOVER_COLUMN]),
-        costs=float(totals[kernel.COSTS_COLUMN]),
-        stranded_value=float(totals[kernel.STRANDED_COLUMN]),
-        rebalance_count=int(totals[kernel.REBALANCES_COLUMN]),
-        value_by_bar=run.marked_values[0],
+        final_value=float(run.final_values[0]),
+        hold_value=float(run.hold_values[0]),
+        turnover=float(run.turnover[0]),
+        costs=float(run.costs[0]),
+        rebalance_count=int(run.rebalance_counts[0]),
+        value_by_bar=run.mark_values[0],
         rebalance_bars=np.nonzero(path.has_traded)[0],
         holdings=path.holdings,
     )
@@ -539,15 +450,15 @@ def sweep(
     cores: int | None = None,
 ) -> SweepResult:
     """Run all settings on `cores` cores (default: all available). `marked_bars` are rising bar
-    numbers. Raises ConfigError for invalid input, Refused without numba.
+    numbers. Raises ConfigError for invalid input.
     """
     kernel = _kernel()
     settings_as_arrays = setting_arrays(settings, len(prices.symbols))
     _check_start_value(start_value)
-    mark_bars = _checked_mark_bars(marked_bars, len(prices.times_s))
+    mark_bars = _checked_mark_bars(marked_bars, len(prices.arrays.times_s))
     setting_count = len(settings)
-    runs = _empty_run(setting_count, len(mark_bars))
-    price_arrays = _price_arrays(prices)
+    sweep_result = _empty_result(setting_count, len(mark_bars))
+    no_path = kernel.RunPath(np.zeros(0, dtype=np.bool_), np.zeros((0, len(prices.symbols))))
     thread_count = min(setting_count, cores or available_cores())
     chunk_size = (
         -(-setting_count // (thread_count * CHUNKS_PER_CORE)) if thread_count > 1 else setting_count
@@ -556,11 +467,12 @@ def sweep(
     def run_chunk(start: int) -> None:
         chunk_rows = slice(start, start + chunk_size)
         kernel.run_settings(
-            price_arrays,
+            prices.arrays,
             kernel.SettingArrays(*(rows[chunk_rows] for rows in settings_as_arrays)),
             float(start_value),
             mark_bars,
-            kernel.MarkedRun(*(rows[chunk_rows] for rows in runs)),
+            kernel.SweepResult(*(rows[chunk_rows] for rows in sweep_result)),
+            no_path,
         )
 
     if thread_count == 1:
@@ -569,39 +481,17 @@ def sweep(
         with ThreadPoolExecutor(thread_count) as executor:
             list(executor.map(run_chunk, range(0, setting_count, chunk_size)))
 
-    def totals(column: int) -> FloatArray:
-        return np.ascontiguousarray(runs.totals[:, column])
-
-    return SweepResult(
-        final_values=totals(kernel.FINAL_COLUMN),
-        hold_values=totals(kernel.HOLD_COLUMN),
-        turnover=totals(kernel.TURNOVER_COLUMN),
-        costs=totals(kernel.COSTS_COLUMN),
-        stranded_values=totals(kernel.STRANDED_COLUMN),
-        rebalance_counts=runs.totals[:, kernel.REBALANCES_COLUMN].astype(np.int64),
-        mark_values=runs.marked_values,
-        cost_shares=runs.marked_costs,
-    )
+    return sweep_result
 
 
-def _price_arrays(prices: KernelPrices) -> PriceArrays:
-    arrays: PriceArrays = _kernel().PriceArrays(
-        prices.times_s,
-        prices.trade_prices,
-        prices.quote_prices,
-        prices.bar_states,
-        prices.break_bars,
-    )
-    return arrays
-
-
-def _empty_run(setting_count: int, mark_count: int) -> MarkedRun:
-    run: MarkedRun = _kernel().MarkedRun(
-        np.zeros((setting_count, 6)),
+def _empty_result(setting_count: int, mark_count: int) -> SweepResult:
+    sweep_result: SweepResult = _kernel().SweepResult(
+        *np.zeros((4, setting_count)),
+        np.zeros(setting_count, dtype=np.int64),
         np.zeros((setting_count, mark_count)),
         np.zeros((setting_count, mark_count)),
     )
-    return run
+    return sweep_result
 
 
 def _kernel() -> ModuleType:

@@ -173,14 +173,16 @@ def measure_kernel(
     differs.
     """
     setting = band_setting(BAND_BPS)
-    kernel_result = run_kernel(kernel_prices, setting, START_VALUE, with_path=True)
+    kernel_result = run_kernel(kernel_prices, setting, START_VALUE)
     loop_value, traded_bars = run_by_loop(closes, trade_to_equal_weights)
     difference = abs(kernel_result.final_value / loop_value - 1)
     if difference > 1e-9 or kernel_result.rebalance_bars.tolist() != traded_bars:
         raise AssertionError(
             f"the loop comes to {loop_value}, the kernel to {kernel_result.final_value}"
         )
-    run_times = median_times(lambda: run_kernel(kernel_prices, setting, START_VALUE), KERNEL_RUNS)
+    run_times = median_times(
+        lambda: sweep(kernel_prices, [setting], START_VALUE, cores=1), KERNEL_RUNS
+    )
     settings = [band_setting(300 + i) for i in range(setting_count)]
     sweep_times = median_times(lambda: sweep(kernel_prices, settings, START_VALUE), 5)
     return {

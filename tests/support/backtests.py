@@ -305,7 +305,6 @@ class Plain:
     rebalanced: list[int] = field(default_factory=list)
     turnover: float = 0.0
     costs: float = 0.0
-    stranded: float = 0.0
     hold: float = 0.0
 
 
@@ -399,7 +398,7 @@ def left_after(values: list[float], land: list[float], fee: list[float], depth: 
     return (low + high) / 2
 
 
-def plain_result(times: NDArray[np.int64], prices: NDArray[np.float64], setting: KernelSetting, patience: int | None = None) -> Plain:
+def plain_result(times: NDArray[np.int64], prices: NDArray[np.float64], setting: KernelSetting) -> Plain:
     """Run one setting bar by bar."""
     bars, count = prices.shape
     band, every_s = parts(setting)
@@ -408,17 +407,16 @@ def plain_result(times: NDArray[np.int64], prices: NDArray[np.float64], setting:
     units = [0.0] * count
     first = [0.0] * count
     last = [0.0] * count
-    absent = [0] * count
     begun = False
     due_s = 0
     rested_s = 0
     result = Plain()
     for t in range(bars):
         known = [not np.isnan(price) for price in prices[t]]
-        absent = [0 if here or price == 0 else gone + 1 for here, price, gone in zip(known, last, absent, strict=True)]
+        absent = [not here and price > 0 for here, price in zip(known, last, strict=True)]
         last = [float(price) if here else old for here, price, old in zip(known, prices[t], last, strict=True)]
         now = int(times[t])
-        waits = any(gone > 0 and (patience is None or gone <= patience) for gone in absent)
+        waits = any(absent)
         whole = sum(bps for bps, here in zip(setting.targets_bps, known, strict=True) if here)
         if not waits and whole > 0:
             on = [i for i in range(count) if known[i]]
@@ -457,5 +455,4 @@ def plain_result(times: NDArray[np.int64], prices: NDArray[np.float64], setting:
                         rested_s = now + setting.cooldown_s
         result.values.append(sum(u * p for u, p in zip(units, last, strict=True)) if begun else VALUE)
     result.hold = sum(u * p for u, p in zip(first, last, strict=True)) if begun else VALUE
-    result.stranded = sum(u * p for u, p, price in zip(units, last, prices[-1], strict=True) if np.isnan(price))
     return result

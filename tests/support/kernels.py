@@ -20,7 +20,7 @@ SETTING = KernelSetting((5_000, 5_000), Every(86_400), Destination.TARGET, Tradi
 
 
 def _compile() -> None:
-    bars = prepare_prices(("A", "B"), np.arange(2, dtype=np.int64) * 86_400, np.ones((2, 2)), None)
+    bars = prepare_prices(("A", "B"), np.arange(2, dtype=np.int64) * 86_400, np.ones((2, 2)))
     run_kernel(bars, SETTING, 1.0)
     sweep.sweep(bars, [SETTING], 1.0, cores=1)
 

@@ -145,7 +145,6 @@ def measure_by_kernel(
         prepare_prices([token.symbol for token in tokens], table.times_s, prices),
         setting,
         start_value,
-        with_path=True,
     )
     units = _units_by_bar(kernel_result)
     asset_values = units * prices

@@ -208,7 +208,7 @@ class TuneJob:
             cores=cores,
         )
         targets = np.array([asset.target_bps / BPS for asset in self.backtest.portfolio.assets])
-        balanced = balanced_growth(kernel_prices.quote_prices, targets)
+        balanced = balanced_growth(kernel_prices.arrays.quote_prices, targets)
         marks = list(self.mark_bars)
         return [
             RunResult(

@@ -104,7 +104,7 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
 def test_run__trades_when_the_policy_would_and_ends_alike(data: st.DataObject, seed: int, assets: int) -> None:
     setting = replace(data.draw(settings_of(assets)), costs=TradingCosts.for_pools(0, inf, assets))
     times, prices = market(seed, 60, assets)
-    kernel_result = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices), setting, VALUE, with_path=True)
+    kernel_result = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices), setting, VALUE)
     rebalanced, worth = by_policy(times.tolist(), prices, setting)
     assert kernel_result.rebalance_bars.tolist() == rebalanced
     assert kernel_result.final_value == pytest.approx(worth, rel=1e-9)

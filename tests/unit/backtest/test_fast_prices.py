@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from agent.backtest.sweep import STATE_CHANGED, STATE_CLOSED, STATE_SAME, prepare_prices
+from agent.backtest.kernel import CHANGED_ASSETS, NO_ASSETS, SAME_ASSETS
+from agent.backtest.sweep import prepare_prices
 from agent.errors import ConfigError
 from tests.support.backtests import MARKET_HOUR_S, MARKET_START_S
 from tests.support.text import raises_field
@@ -36,53 +37,39 @@ def test_bad_prices_are_refused_by_name_and_place(times: list[float], prices: li
         prepare_prices(["A"], times, prices)
 
 
-def test_two_columns_or_negative_patience__is_refused() -> None:
+def test_second_column_of_an_asset__is_refused() -> None:
     with raises_field("prices", "two columns"):
         prepare_prices(["A", "B", "A"], hours(2), np.ones((2, 3)))
-    with raises_field("patience_bars", "-1"):
-        prepare_prices(["A"], hours(2), np.ones((2, 1)), patience_bars=-1)
 
 
 def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
     prices = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     kernel_prices = prepare_prices("AB", hours(3), prices)
     assert kernel_prices.notes == ()
-    assert kernel_prices.trade_prices.tolist() == kernel_prices.quote_prices.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
-    assert kernel_prices.bar_states.tolist() == [STATE_CHANGED, STATE_SAME, STATE_SAME]
+    assert kernel_prices.arrays.trade_prices.tolist() == kernel_prices.arrays.quote_prices.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
+    assert kernel_prices.arrays.bar_states.tolist() == [CHANGED_ASSETS, SAME_ASSETS, SAME_ASSETS]
     prices[0, 0] = 9.0
-    assert kernel_prices.trade_prices[0, 0] == 1.0
+    assert kernel_prices.arrays.trade_prices[0, 0] == 1.0
 
 
-def test_missing_price__waits_or_is_left_out_after_the_patience() -> None:
+def test_missing_price__keeps_all_assets_waiting() -> None:
     prices = np.array([[1, NAN], [2, NAN], [3, 7], [NAN, 8], [5, 9], [6, NAN], [7, NAN], [8, NAN]])
     waits = prepare_prices(["OLD", "NEW"], [*hours(7), MARKET_START_S + 12 * MARKET_HOUR_S], prices)
-    assert waits.bar_states.tolist() == [
-        STATE_CHANGED,
-        STATE_SAME,
-        STATE_CHANGED,
-        STATE_CLOSED,
-        STATE_SAME,
-        STATE_CLOSED,
-        STATE_CLOSED,
-        STATE_CLOSED,
+    assert waits.arrays.bar_states.tolist() == [
+        CHANGED_ASSETS,
+        SAME_ASSETS,
+        CHANGED_ASSETS,
+        NO_ASSETS,
+        SAME_ASSETS,
+        NO_ASSETS,
+        NO_ASSETS,
+        NO_ASSETS,
     ]
-    assert waits.quote_prices.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
+    assert waits.arrays.quote_prices.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
     assert waits.notes == (
         "OLD has 1 missing price: nothing trades",
         "NEW has no price before 2020-09-13 14:26:40 UTC: until then the other assets share its weight",
         "NEW has no price after 2020-09-13 16:26:40 UTC: it is valued at its last price; nothing trades",
         "1 gap between bars is longer than the usual 1 h; the longest, 6 h, follows 2020-09-13 18:26:40 UTC",
     )
-    goes_on = prepare_prices(["OLD", "NEW"], hours(8), prices, patience_bars=1)
-    assert goes_on.bar_states.tolist() == [
-        STATE_CHANGED,
-        STATE_SAME,
-        STATE_CHANGED,
-        STATE_CLOSED,
-        STATE_SAME,
-        STATE_CLOSED,
-        STATE_CHANGED,
-        STATE_SAME,
-    ]
-    assert goes_on.break_bars.tolist() == [0, 2, 3, 5, 6, 8]
-    assert "for 1 bar, then" in goes_on.notes[0]
+    assert waits.arrays.break_bars.tolist() == [0, 2, 3, 5, 6, 7, 8]

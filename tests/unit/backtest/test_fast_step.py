@@ -38,7 +38,7 @@ def assert_the_same(
     setting = kernel_setting_or_reason(spec, deep_settings)
     assert not isinstance(setting, str)
     prices = prices_in_numeraire(spec, table, table.closes, [asset.token for asset in spec.portfolio.assets])
-    ours = run_kernel(prepare_prices(tuple(targets), table.times_s, prices), setting, VALUE, with_path=True)
+    ours = run_kernel(prepare_prices(tuple(targets), table.times_s, prices), setting, VALUE)
     step = simulate(spec, table, deep_settings)
     assert ours.rebalance_bars.tolist() == [rebalance.bar for rebalance in step.rebalances]
     assert ours.value_by_bar == pytest.approx(step.equity, rel=CLOSE)

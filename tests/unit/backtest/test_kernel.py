@@ -30,16 +30,16 @@ KINDS = [
 ]
 
 
-def table(seed: int, bars: int, assets: int, missing: bool = False, patience: int | None = None) -> KernelPrices:
+def table(seed: int, bars: int, assets: int, missing: bool = False) -> KernelPrices:
     times, prices = market(seed, bars, assets, missing)
-    return prepare_prices(SYMBOLS[:assets], times, prices, patience)
+    return prepare_prices(SYMBOLS[:assets], times, prices)
 
 
-def assert_equal_to_the_plain_loop(seed: int, setting: KernelSetting, missing: bool, patience: int | None) -> int:
+def assert_equal_to_the_plain_loop(seed: int, setting: KernelSetting, missing: bool) -> int:
     assets = len(setting.targets_bps)
     times, prices = market(seed, 200, assets, missing)
-    ours = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices, patience), setting, VALUE, with_path=True)
-    theirs = plain_result(times, prices, setting, patience)
+    ours = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices), setting, VALUE)
+    theirs = plain_result(times, prices, setting)
     assert ours.rebalance_bars.tolist() == theirs.rebalanced
     assert ours.rebalance_count == len(theirs.rebalanced)
     assert ours.value_by_bar == pytest.approx(theirs.values, rel=CLOSE)
@@ -47,19 +47,18 @@ def assert_equal_to_the_plain_loop(seed: int, setting: KernelSetting, missing: b
     assert ours.hold_value == pytest.approx(theirs.hold, rel=CLOSE)
     assert ours.turnover == pytest.approx(theirs.turnover, rel=CLOSE, abs=CLOSE * VALUE)
     assert ours.costs == pytest.approx(theirs.costs, rel=CLOSE, abs=CLOSE * VALUE)
-    assert ours.stranded_value == pytest.approx(theirs.stranded, rel=CLOSE, abs=CLOSE * VALUE)
     return ours.rebalance_count
 
 
 @given(st.data(), st.integers(0, 10**6), st.integers(2, 5))
 @pytest.mark.slow
 def test_every_run_equals_a_plain_loop(data: st.DataObject, seed: int, assets: int) -> None:
-    assert_equal_to_the_plain_loop(seed, data.draw(settings_of(assets)), False, None)
+    assert_equal_to_the_plain_loop(seed, data.draw(settings_of(assets)), False)
 
 
-@given(st.data(), st.integers(0, 10**6), st.integers(3, 5), st.sampled_from([None, 0, 1, 12]))
-def test_with_missing_prices_too(data: st.DataObject, seed: int, assets: int, patience: int | None) -> None:
-    assert_equal_to_the_plain_loop(seed, data.draw(settings_of(assets)), True, patience)
+@given(st.data(), st.integers(0, 10**6), st.integers(3, 5))
+def test_with_missing_prices_too(data: st.DataObject, seed: int, assets: int) -> None:
+    assert_equal_to_the_plain_loop(seed, data.draw(settings_of(assets)), True)
 
 
 @pytest.mark.parametrize(("trigger", "destination"), KINDS)
@@ -75,7 +74,7 @@ def test_each_trigger_and_destination__equals_a_plain_loop(
     trigger: Threshold | Every | HybridTrigger, destination: Destination, costs: TradingCosts
 ) -> None:
     setting = replace(EVEN, trigger=trigger, destination=destination, costs=costs)
-    assert assert_equal_to_the_plain_loop(3, setting, False, None) > 2
+    assert assert_equal_to_the_plain_loop(3, setting, False) > 2
 
 
 @examples(20)
@@ -83,29 +82,28 @@ def test_each_trigger_and_destination__equals_a_plain_loop(
 def test_what_is_held_is_told_and_is_what_the_values_count(data: st.DataObject, seed: int) -> None:
     times, prices = market(seed, 200, 4)
     setting = data.draw(settings_of(4))
-    kernel_result = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE, with_path=True)
+    kernel_result = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE)
     times_held = np.nonzero(kernel_result.holdings.any(axis=1))[0]
     assert times_held.tolist() == sorted({0, *kernel_result.rebalance_bars.tolist()})
     holding = kernel_result.holdings[np.maximum.accumulate(np.where(kernel_result.holdings.any(axis=1), np.arange(200), 0))]
     assert (holding * prices).sum(axis=1) == pytest.approx(kernel_result.value_by_bar, rel=1e-12)
-    assert run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE).holdings.shape == (0, 4)
 
 
 @given(st.data(), st.integers(0, 10**6), st.integers(3, 5), st.booleans())
 def test_costs__are_never_negative_and_without_any_nothing_is_lost(data: st.DataObject, seed: int, assets: int, missing: bool) -> None:
     setting = data.draw(settings_of(assets))
-    bars = table(seed, 200, assets, missing, 3)
+    bars = table(seed, 200, assets, missing)
     assert run_kernel(bars, setting, VALUE).costs >= 0
     free = replace(setting, costs=TradingCosts.for_pools(0, inf, assets))
-    kernel_result = run_kernel(bars, free, VALUE, with_path=True)
+    kernel_result = run_kernel(bars, free, VALUE)
     assert kernel_result.costs == 0
-    never = run_kernel(bars, replace(free, min_trade=1e300), VALUE, with_path=True)
+    never = run_kernel(bars, replace(free, min_trade=1e300), VALUE)
     if kernel_result.rebalance_count:  # the first trade leaves what the holdings of before are worth at its prices
         assert kernel_result.value_by_bar[kernel_result.rebalance_bars[0]] == pytest.approx(
             never.value_by_bar[kernel_result.rebalance_bars[0]], rel=1e-12
         )
-    unmoved = prepare_prices(bars.symbols, bars.times_s, np.tile(np.arange(1.0, assets + 1), (200, 1)))
-    assert run_kernel(unmoved, setting, VALUE, with_path=True).value_by_bar == pytest.approx(np.full(200, VALUE), rel=1e-12)
+    unmoved = prepare_prices(bars.symbols, bars.arrays.times_s, np.tile(np.arange(1.0, assets + 1), (200, 1)))
+    assert run_kernel(unmoved, setting, VALUE).value_by_bar == pytest.approx(np.full(200, VALUE), rel=1e-12)
 
 
 @given(
@@ -153,20 +151,18 @@ def test_costs_add_up_to_the_value_that_is_missing() -> None:
 @examples(10)
 @given(st.data(), st.integers(0, 10**6), st.integers(1, 3))
 def test_a_sweep_is_the_single_runs_on_any_number_of_cores(data: st.DataObject, seed: int, cores: int) -> None:
-    bars = table(seed, 150, 3, True, 6)
+    bars = table(seed, 150, 3, True)
     some = data.draw(st.lists(settings_of(3), min_size=1, max_size=9))
     marks = [0, 7, 8, 100, 149]
     sweep_result = sweep(bars, some, VALUE, marked_bars=marks, cores=cores)
     for k, setting in enumerate(some):
-        kernel_result = run_kernel(bars, setting, VALUE, with_path=True)
+        kernel_result = run_kernel(bars, setting, VALUE)
         totals = (sweep_result.final_values[k], sweep_result.hold_values[k], sweep_result.turnover[k], sweep_result.costs[k])
-        row = (*totals, sweep_result.stranded_values[k], sweep_result.rebalance_counts[k])
-        assert row == (
+        assert (*totals, sweep_result.rebalance_counts[k]) == (
             kernel_result.final_value,
             kernel_result.hold_value,
             kernel_result.turnover,
             kernel_result.costs,
-            kernel_result.stranded_value,
             kernel_result.rebalance_count,
         )
         assert sweep_result.mark_values[k].tolist() == kernel_result.value_by_bar[marks].tolist()
@@ -178,30 +174,25 @@ def test_other_prices_in_the_future_never_change_the_past(data: st.DataObject, s
     times, prices = market(seed, 200, 4, missing)
     _, others = market(seed + 1, 200, 4, not missing)
     changed = np.vstack([prices[:now], others[now:]])
-    for patience in (None, 5):
-        kernel_result = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience), setting, VALUE, with_path=True)
-        other = run_kernel(prepare_prices(SYMBOLS[:4], times, changed, patience), setting, VALUE, with_path=True)
-        assert kernel_result.value_by_bar[:now].tolist() == other.value_by_bar[:now].tolist()
-        assert [bar for bar in kernel_result.rebalance_bars if bar < now] == [bar for bar in other.rebalance_bars if bar < now]
+    kernel_result = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE)
+    other = run_kernel(prepare_prices(SYMBOLS[:4], times, changed), setting, VALUE)
+    assert kernel_result.value_by_bar[:now].tolist() == other.value_by_bar[:now].tolist()
+    assert [bar for bar in kernel_result.rebalance_bars if bar < now] == [bar for bar in other.rebalance_bars if bar < now]
 
 
-def test_delisted_asset__counts_at_its_last_price_and_others_go_on() -> None:
+def test_delisted_asset__counts_at_its_last_price_and_stops_trade() -> None:
     times, prices = market(11, 400, 4)
     prices[100:, 3] = np.nan
-    waits = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, with_path=True)
+    waits = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE)
     assert waits.rebalance_bars.max() < 100
-    goes_on = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience_bars=24), EVEN, VALUE, with_path=True)
-    later = goes_on.rebalance_bars[goes_on.rebalance_bars >= 100]
-    assert len(later) > 0
-    assert later.min() >= 124
-    assert goes_on.stranded_value == pytest.approx(waits.stranded_value, rel=1e-12)
-    assert waits.stranded_value > 0
+    units = waits.holdings[waits.rebalance_bars[-1]]
+    assert waits.final_value == pytest.approx(units @ [*prices[-1, :3], prices[99, 3]], rel=1e-12)
 
 
 def test_an_asset_listed_late_is_bought_when_it_has_a_price() -> None:
     times, prices = market(12, 50, 4)
     prices[:20, 0] = np.nan
-    kernel_result = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, with_path=True)
+    kernel_result = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE)
     assert 20 in kernel_result.rebalance_bars
     assert kernel_result.value_by_bar[0] == pytest.approx(VALUE, rel=1e-12)
 
@@ -210,7 +201,7 @@ def test_nothing_is_invested_before_any_wanted_asset_has_a_price() -> None:
     times, prices = market(12, 50, 2)
     prices[:20, 0] = np.nan
     setting = KernelSetting((10_000, 0), BAND, Destination.TARGET, TradingCosts.for_pools(0, inf, 2))
-    kernel_result = run_kernel(prepare_prices("AB", times, prices), setting, VALUE, with_path=True)
+    kernel_result = run_kernel(prepare_prices("AB", times, prices), setting, VALUE)
     assert kernel_result.value_by_bar[:21].tolist() == [VALUE] * 21
     assert kernel_result.final_value == pytest.approx(VALUE * prices[-1, 0] / prices[20, 0])
 

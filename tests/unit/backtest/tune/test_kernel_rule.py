@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable, prices_in_numeraire
-from agent.backtest.kernel import ExchangeCosts, set_rule_shares
+from agent.backtest.kernel import ExchangeCosts, SweepResult, set_rule_shares
 from agent.backtest.settings import BacktestSpec, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
-from agent.backtest.sweep import KernelSetting, SweepResult, prepare_prices, run_kernel, simulated_costs, sweep
+from agent.backtest.sweep import KernelSetting, prepare_prices, run_kernel, simulated_costs, sweep
 from agent.backtest.tune.kernel_rule import is_rule_supported, kernel_rule
 from agent.backtest.tune.loss import RISK_AVERSION, active_variance, balanced_growth, step_losses
 from agent.errors import ConfigError
@@ -54,7 +54,7 @@ def swept(spec: BacktestSpec, table: PriceTable, settings: SimulationSettings) -
     setting = rule_setting(spec, settings)
     sweep_result = sweep(prices, [setting], float(settings.start_value), marked_bars=range(table.bar_count), cores=1)
     targets = np.array(setting.targets_bps) / 10_000
-    balanced = balanced_growth(prices.quote_prices, targets)
+    balanced = balanced_growth(prices.arrays.quote_prices, targets)
     return sweep_result, active_variance(balanced, sweep_result.mark_values[0], sweep_result.cost_shares[0])
 
 
@@ -133,10 +133,11 @@ def test_losses__are_costs_and_active_returns_of_holdings(data: st.DataObject, s
     times, prices = market(seed, 120, 4)
     setting = data.draw(settings_of(4))
     bars = prepare_prices(SYMBOLS[:4], times, prices)
-    run = run_kernel(bars, setting, VALUE, with_path=True)
+    run = run_kernel(bars, setting, VALUE)
     sweep_result = sweep(bars, [setting], VALUE, marked_bars=range(120), cores=1)
     targets = np.array(setting.targets_bps) / 10_000
-    square_sums = active_variance(balanced_growth(bars.quote_prices, targets), sweep_result.mark_values[0], sweep_result.cost_shares[0])
+    balanced = balanced_growth(bars.arrays.quote_prices, targets)
+    square_sums = active_variance(balanced, sweep_result.mark_values[0], sweep_result.cost_shares[0])
     units = run.holdings[0]
     square_sum = 0.0
     cost_share = 0.0
