@@ -165,10 +165,25 @@ def fork(upstream: EndpointProvider, relay_url: str, chain_id: int) -> Iterator[
     with run_anvil(flags=["--fork-url", relay_url, "--no-storage-caching"]) as anvil_url:
         if data_fee_kind(chain_id) is DataFeeKind.ARBITRUM:
             prices = parse_bytes(require_result("upstream", "eth_call", fee_answers[0]), "prices")
-            code = data_fees.constant_code(prices)
+            code = constant_code(prices)
             AnvilNode(anvil_url).rpc("anvil_setCode", data_fees.ARB_GAS_INFO, hex_data(code))
         with serve_front(anvil_url, adapt_answer) as url:
             yield url
+
+
+def constant_code(answer: bytes) -> bytes:
+    """Return code of a contract that answers every call with these words: a stand-in of a
+    precompile, at most 255 bytes of answer.
+    """
+    stores = b"".join(
+        b"\x7f"
+        + answer[offset : offset + 32].ljust(32, b"\0")
+        + b"\x60"
+        + bytes([offset])
+        + b"\x52"
+        for offset in range(0, len(answer), 32)
+    )
+    return stores + b"\x60" + bytes([len(answer)]) + b"\x60\x00\xf3"
 
 
 def run(config: Path, upstream_url: str, native: str) -> dict:

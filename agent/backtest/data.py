@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,18 +137,6 @@ class PriceTable:
             ),
             notes=(*self.notes, *notes),
         )
-
-
-def make_price_table(
-    times_s: Sequence[int], closes_by_symbol: Mapping[str, Sequence[float]]
-) -> PriceTable:
-    """Build a table from plain numbers. Raises ConfigError as validate_prices does."""
-    close_columns = np.column_stack(
-        [np.asarray(symbol_closes, dtype=np.float64) for symbol_closes in closes_by_symbol.values()]
-    )
-    return validate_prices(
-        PriceTable(tuple(closes_by_symbol), np.asarray(times_s, dtype=np.int64), close_columns)
-    )
 
 
 def validate_prices(table: PriceTable) -> PriceTable:

@@ -32,11 +32,11 @@ from agent.policy.triggers.tracking_rule import (
     CORRELATION_SHARE,
     TokenRule,
     TradingCost,
-    expected_loss,
     token_rules,
 )
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 from scripts.tracking.tracking_certificate import certificates
+from scripts.tracking.tracking_loss import expected_loss
 from scripts.tracking.tracking_market import (
     BAND,
     BPS,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.app.research.trials import searched_grid
-from agent.backtest.data import PriceTable, make_price_table
+from agent.backtest.data import PriceTable, validate_prices
 from agent.backtest.result import SimulationResult, YearGain, rebalancing_premium, time_weighted_return
 from agent.backtest.settings import PERMISSIVE_LIMITS, AppliedTransfer, BacktestSpec, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
@@ -39,6 +39,12 @@ BAND = Threshold(500, None)
 HALVES = {"BTC": 5_000, "USD": 5_000}
 DEEP = SimulationSettings(depth=Fraction(10**9), fee_pips=1_000, start_value=Fraction(10_000))
 """Fees of 10 bps and almost no impact."""
+
+
+def make_price_table(times_s: Sequence[int], closes_by_symbol: Mapping[str, Sequence[float]]) -> PriceTable:
+    """Return a checked table of plain numbers."""
+    closes = np.column_stack([np.asarray(symbol_closes, dtype=np.float64) for symbol_closes in closes_by_symbol.values()])
+    return validate_prices(PriceTable(tuple(closes_by_symbol), np.asarray(times_s, dtype=np.int64), closes))
 
 
 def hourly(bar_s: int = HOUR_S, **closes: Sequence[float]) -> PriceTable:

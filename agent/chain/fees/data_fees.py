@@ -106,21 +106,6 @@ def fee_calls(data_fee_kind: DataFeeKind, block_tag: str) -> list[RpcCall]:
     ]
 
 
-def constant_code(answer: bytes) -> bytes:
-    """Return code of a contract that answers every call with these words: a stand-in of a
-    precompile, at most 255 bytes of answer.
-    """
-    stores = b"".join(
-        b"\x7f"
-        + answer[offset : offset + 32].ljust(32, b"\0")
-        + b"\x60"
-        + bytes([offset])
-        + b"\x52"
-        for offset in range(0, len(answer), 32)
-    )
-    return stores + b"\x60" + bytes([len(answer)]) + b"\x60\x00\xf3"
-
-
 def copied_fee_kind(chain_id: int, node: Transport) -> DataFeeKind:
     """Return the data fee of a local copy of a chain. A copy of Arbitrum has the fee only where its
     node stands in for the precompile. Raises Retryable if the node cannot answer.

@@ -144,42 +144,6 @@ class TrackingLoss:
         return self.costs + self.drift
 
 
-def expected_loss(
-    rules: Mapping[int, TokenRule],
-    covariance: Sequence[Sequence[float]],
-    numeraire: int,
-    risk_aversion: float,
-) -> TrackingLoss:
-    """Return about what the rule loses: λ·s·(a + b)²/12 of costs and λ·s·(a² + b²)/12 of drift for
-    each token by itself, divided by Σⱼ rᵢⱼ² over the correlations of the exchanges with the
-    numeraire, because one trade corrects what the correlated ones share. `covariance` has reduced
-    correlations, as `token_rules` gets them.
-    """
-    exchange_covariance = {
-        (i, j): covariance[i][j]
-        - covariance[i][numeraire]
-        - covariance[numeraire][j]
-        + covariance[numeraire][numeraire]
-        for i in rules
-        for j in rules
-    }
-    costs = []
-    drifts = []
-    for i, rule in rules.items():
-        variance = exchange_covariance[i, i]
-        shared = math.fsum(
-            exchange_covariance[i, j]
-            * exchange_covariance[i, j]
-            / (variance * exchange_covariance[j, j])
-            for j in rules
-        )
-        scale = risk_aversion * variance / 12 / shared
-        width_sum = rule.edge + rule.trigger
-        costs.append(scale * width_sum * width_sum)
-        drifts.append(scale * (rule.edge * rule.edge + rule.trigger * rule.trigger))
-    return TrackingLoss(math.fsum(costs), math.fsum(drifts))
-
-
 def _paying_distance(edge: float, leg_cost: float, unit_cost: float) -> float:
     """Return the distance beyond the edge from which a trade back saves its gas over the horizon,
     c·x²/2a ≥ F. Without tax the trigger is always beyond it.

@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("polars")
 
 from agent.app.research.backtests import numeraire_of
-from agent.backtest.data import make_price_table, read_table
+from agent.backtest.data import read_table
 from agent.errors import ConfigError
+from tests.support.backtests import make_price_table
 from tests.support.constants import DAY_S
 from tests.support.text import raises_field
 

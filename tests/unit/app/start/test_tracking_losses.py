@@ -40,10 +40,11 @@ from agent.model import (
     Trigger,
 )
 from agent.policy.triggers.no_trade_zone import build_tracking
-from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, expected_loss, token_rules
+from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, token_rules
 from agent.units import BPS
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 from scripts.make.loss_picture import PICTURE, curve, svg
+from scripts.tracking.tracking_loss import expected_loss
 from tests.support.builders import price_of, step_input, token, v2_pool, v3_pool, with_snapshot
 from tests.support.decisions.tracking_losses import DEPTH, RULE, SYMBOLS, loss_portfolio, with_correlations
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.backtest.data import PriceTable, make_price_table
+from agent.backtest.data import PriceTable
 from agent.backtest.stress.paths import (
     JumpDiffusion,
     ReturnHistory,
@@ -18,7 +18,7 @@ from agent.backtest.stress.paths import (
     require_block_length,
     return_history,
 )
-from tests.support.backtests import HOUR_S, START_S, random_table
+from tests.support.backtests import HOUR_S, START_S, make_price_table, random_table
 from tests.support.constants import DAY_S
 from tests.support.text import raises_field
 

@@ -11,7 +11,6 @@ from agent.chain.fees.data_fees import (
     FOUR_LEG_TX,
     GAS_PRICE_ORACLE,
     ONE_LEG_TX,
-    constant_code,
     copied_fee_kind,
     fee_calls,
     fee_items,
@@ -228,10 +227,3 @@ def test_copy_of_arbitrum_has_the_fee_where_its_node_stands_in(chain_id: int, an
 
     assert copied_fee_kind(chain_id, node) is kind
     assert node.calls == (fee_calls(ARBITRUM, "latest") if chain_id == 42161 else [])
-
-
-@pytest.mark.parametrize("answer", [PRICES, b"\x07" * 40], ids=["six words", "a part of a word"])
-def test_constant_code_answers_with_its_words(answer: bytes) -> None:
-    stores = "".join(f"7f{answer[start : start + 32].hex():0<64}60{start:02x}52" for start in range(0, len(answer), 32))
-
-    assert constant_code(answer).hex() == f"{stores}60{len(answer):02x}6000f3"

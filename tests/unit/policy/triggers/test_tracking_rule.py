@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.policy.triggers.tracking_rule import MIN_COST, TokenRule, TradingCost, edge_and_trigger, expected_loss, token_rules
+from agent.policy.triggers.tracking_rule import MIN_COST, TokenRule, TradingCost, edge_and_trigger, token_rules
+from scripts.tracking.tracking_loss import expected_loss
 from tests.support.decisions.tracking_rules import one_coin_rule
 from tests.support.samples import examples
 
