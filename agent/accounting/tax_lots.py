@@ -31,17 +31,6 @@ from agent.model import Entry, LotMethod, OpenLot, Plan, TaxInputs
 from agent.units import NATIVE, Price, Value
 
 
-@dataclass(frozen=True, slots=True)
-class LotPortion:
-    """Part of a lot consumed by a disposal, in base units, with its cost. `acquired_s` is None
-    without a known lot.
-    """
-
-    raw: int
-    cost: Value
-    acquired_s: int | None
-
-
 class Lot(NamedTuple):
     """Base units, their cost in quanta, and the time of acquisition (None: no known lot)."""
 
@@ -83,21 +72,8 @@ class Lots:
         for lot in lots:
             self._lots_of(lot.token).add(Lot(lot.raw, to_quanta(lot.cost), lot.acquired_s))
 
-    def acquire(self, token: str, raw: int, cost: Value, at_s: int) -> None:
-        """Acquire base units for `cost`. Earlier disposals without a lot are covered first."""
-        self.acquire_at_cost_quanta(token, raw, to_quanta(cost), at_s)
-
-    def dispose(self, token: str, raw: int, cost_without_lot: Value) -> tuple[LotPortion, ...]:
-        """Return the lots that `raw` base units consume. Base units without a lot cost their share
-        of `cost_without_lot`, which gives no gain.
-        """
-        return tuple(
-            LotPortion(lot.raw, from_quanta(lot.cost_quanta), lot.acquired_s)
-            for lot in self.dispose_at_cost_quanta(token, raw, to_quanta(cost_without_lot))
-        )
-
-    def acquire_at_cost_quanta(self, token: str, raw: int, cost_quanta: int, at_s: int) -> None:
-        """Acquire base units as `acquire` does, with the cost in quanta."""
+    def acquire(self, token: str, raw: int, cost_quanta: int, at_s: int) -> None:
+        """Acquire base units. Earlier disposals without a lot are covered first."""
         covered_raw = min(raw, self._unmatched_raw_by_token.get(token, 0))
         if covered_raw:
             self._unmatched_raw_by_token[token] -= covered_raw
@@ -106,8 +82,10 @@ class Lots:
                 Lot(raw - covered_raw, cost_quanta - cost_quanta * covered_raw // raw, at_s)
             )
 
-    def dispose_at_cost_quanta(self, token: str, raw: int, quanta_without_lot: int) -> list[Lot]:
-        """Return the lots that a disposal consumes as `dispose` does, with costs in quanta."""
+    def dispose(self, token: str, raw: int, quanta_without_lot: int) -> list[Lot]:
+        """Return the lots that `raw` base units consume. Base units without a lot cost their share
+        of `quanta_without_lot`, which gives no gain.
+        """
         token_lots = self._lots_of(token)
         remaining_raw = raw
         consumed_lots = []
@@ -283,8 +261,7 @@ class Disposal:
 class TaxLotRun:
     """Lots, disposals and sums of a ledger.
 
-    `acquired_raw_by_token` and `disposed_raw_by_token` are the base units acquired and disposed of,
-    by token. `deposited_quanta`, `withdrawn_quanta` and `income_quanta` are values,
+    `deposited_quanta`, `withdrawn_quanta` and `income_quanta` are values,
     `untaxed_quanta` the excess of value over cost of transfers to the owner, `gas_quanta` gas
     outside exchanges. `unpriced_entries` are ids of entries with a missing price, which counts as
     zero.
@@ -292,8 +269,6 @@ class TaxLotRun:
 
     lots: Lots
     disposals: list[Disposal] = field(default_factory=list)
-    acquired_raw_by_token: dict[str, int] = field(default_factory=dict)
-    disposed_raw_by_token: dict[str, int] = field(default_factory=dict)
     deposited_quanta: int = 0
     withdrawn_quanta: int = 0
     income_quanta: int = 0
@@ -560,18 +535,16 @@ class _EntryLots:
                 self._transfer_out(token, abs(raw), value_quanta)
 
     def _acquire(self, token: str, raw: int, cost_quanta: int) -> None:
-        self.tax_lot_run.acquired_raw_by_token[token] = (
-            self.tax_lot_run.acquired_raw_by_token.get(token, 0) + raw
-        )
-        self.tax_lot_run.lots.acquire_at_cost_quanta(token, raw, cost_quanta, self.entry.chain_s)
+        self.tax_lot_run.lots.acquire(token, raw, cost_quanta, self.entry.chain_s)
 
     def _transfer_out(self, token: str, raw: int, value_quanta: int) -> None:
         self.tax_lot_run.withdrawn_quanta += value_quanta
-        cost_quanta = sum(lot.cost_quanta for lot in self._consume(token, raw, value_quanta))
+        lots = self.tax_lot_run.lots.dispose(token, raw, value_quanta)
+        cost_quanta = sum(lot.cost_quanta for lot in lots)
         self.tax_lot_run.untaxed_quanta += value_quanta - cost_quanta
 
     def _dispose(self, token: str, raw: int, proceeds_quanta: int) -> None:
-        lots = self._consume(token, raw, proceeds_quanta)
+        lots = self.tax_lot_run.lots.dispose(token, raw, proceeds_quanta)
         entry = self.entry
         proceeds_quanta_by_lot = split_quanta(proceeds_quanta, [lot.raw for lot in lots])
         for lot, lot_proceeds_quanta in zip(lots, proceeds_quanta_by_lot, strict=True):
@@ -586,12 +559,6 @@ class _EntryLots:
                 by_hand=entry.by_hand,
             )
             self.tax_lot_run.disposals.append(disposal)
-
-    def _consume(self, token: str, raw: int, quanta_without_lot: int) -> list[Lot]:
-        self.tax_lot_run.disposed_raw_by_token[token] = (
-            self.tax_lot_run.disposed_raw_by_token.get(token, 0) + raw
-        )
-        return self.tax_lot_run.lots.dispose_at_cost_quanta(token, raw, quanta_without_lot)
 
 
 @dataclass(frozen=True, slots=True)

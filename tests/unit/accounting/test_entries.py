@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 
 from agent.accounting import entries
-from agent.accounting.entries import QUANTA_PER_UNIT, from_quanta, split_quanta
-from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
+from agent.accounting.entries import QUANTA_PER_UNIT, from_quanta, split_quanta, to_quanta
+from agent.accounting.tax_lots import Lot, Lots, TaxLotRun, run_tax_lots
 from agent.model import Entry, LotMethod
 from agent.units import NATIVE
 from tests.support.ledgers import COUNTED, POSITION, TOKENS, USDC, WBTC, WETH, Wallet, histories
@@ -17,6 +18,23 @@ from tests.support.samples import examples
 
 METHODS = list(LotMethod)
 ETH = 10**18
+
+
+class CountedLots(Lots):
+    """Lots that count the base units acquired, and those disposed of, by token."""
+
+    def __init__(self, method: LotMethod) -> None:
+        super().__init__(method)
+        self.acquired_raw = Counter[str]()
+        self.disposed_raw = Counter[str]()
+
+    def acquire(self, token: str, raw: int, cost_quanta: int, at_s: int) -> None:
+        self.acquired_raw[token] += raw
+        super().acquire(token, raw, cost_quanta, at_s)
+
+    def dispose(self, token: str, raw: int, quanta_without_lot: int) -> list[Lot]:
+        self.disposed_raw[token] += raw
+        return super().dispose(token, raw, quanta_without_lot)
 
 
 @examples(20)
@@ -32,13 +50,14 @@ def test_entry__balances_token_by_token(wallet: Wallet) -> None:
 @given(histories())
 @pytest.mark.parametrize("method", METHODS)
 def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: Wallet) -> None:
-    tax_run = taxed(wallet, method)
+    lots = CountedLots(method)
+    tax_run = run_tax_lots(wallet.entries, method, USDC, WETH, lots=lots)
     raw_left: dict[str, int] = {}
     for lot in tax_run.open_lots():
         assert lot.raw > 0
         raw_left[lot.token] = raw_left.get(lot.token, 0) + lot.raw
-    for token, raw in tax_run.acquired_raw_by_token.items():
-        assert raw == tax_run.disposed_raw_by_token.get(token, 0) + raw_left.get(token, 0)
+    for token, raw in lots.acquired_raw.items():
+        assert raw == lots.disposed_raw[token] + raw_left.get(token, 0)
     raw_by_token = {token: raw + wallet.lp.get(token, 0) for token, raw in wallet.held.items()}
     raw_by_token[WETH] += raw_by_token.pop(NATIVE)
     assert {token: raw for token, raw in raw_by_token.items() if raw} == raw_left
@@ -72,26 +91,26 @@ def test_methods_take_the_lots_they_say() -> None:
     for method in METHODS:
         lots = Lots(method)
         for at_s, cost in ((1, 100), (2, 300), (3, 200)):
-            lots.acquire(WETH, ETH, Fraction(cost), at_s)
-        (taken,) = lots.dispose(WETH, ETH, Fraction(0))
-        gains[method] = (250 - taken.cost, taken.acquired_s)
+            lots.acquire(WETH, ETH, to_quanta(Fraction(cost)), at_s)
+        (taken,) = lots.dispose(WETH, ETH, 0)
+        gains[method] = (250 - from_quanta(taken.cost_quanta), taken.acquired_s)
     assert gains == {LotMethod.FIFO: (150, 1), LotMethod.LIFO: (50, 3), LotMethod.HIFO: (-50, 2), LotMethod.AVERAGE: (50, 1)}
 
 
 def test_disposal_over_several_lots__says_their_costs_and_ages() -> None:
     lots = Lots(LotMethod.FIFO)
-    lots.acquire(WETH, ETH, Fraction(1_000), 100)
-    lots.acquire(WETH, ETH, Fraction(3_000), 200)
-    taken = lots.dispose(WETH, ETH * 3 // 2, Fraction(0))
-    assert [(part.raw, part.cost, part.acquired_s) for part in taken] == [(ETH, 1_000, 100), (ETH // 2, 1_500, 200)]
+    lots.acquire(WETH, ETH, to_quanta(Fraction(1_000)), 100)
+    lots.acquire(WETH, ETH, to_quanta(Fraction(3_000)), 200)
+    taken = lots.dispose(WETH, ETH * 3 // 2, 0)
+    assert [(part.raw, from_quanta(part.cost_quanta), part.acquired_s) for part in taken] == [(ETH, 1_000, 100), (ETH // 2, 1_500, 200)]
     assert [(lot.raw, lot.cost) for lot in lots.open_lots()] == [(ETH // 2, 1_500)]
 
 
 def test_token_gone_before_it_came__gains_nothing_and_is_named() -> None:
     lots = Lots(LotMethod.FIFO)
-    (taken,) = lots.dispose(WETH, ETH, Fraction(7))
-    assert (taken.cost, taken.acquired_s, lots.unmatched_raw_by_token()) == (7, None, {WETH: ETH})
-    lots.acquire(WETH, 2 * ETH, Fraction(20), 5)
+    (taken,) = lots.dispose(WETH, ETH, to_quanta(Fraction(7)))
+    assert (from_quanta(taken.cost_quanta), taken.acquired_s, lots.unmatched_raw_by_token()) == (7, None, {WETH: ETH})
+    lots.acquire(WETH, 2 * ETH, to_quanta(Fraction(20)), 5)
     assert lots.unmatched_raw_by_token() == {}
     assert [(lot.raw, lot.cost) for lot in lots.open_lots()] == [(ETH, 10)]
 

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.accounting import entries
-from agent.accounting.entries import EntryPrices, SettledTransaction, prorated_value, to_quanta
-from agent.accounting.tax_lots import Disposal, LotPortion, Lots, TaxLotRun, _TokenLots, max_sellable_raw, run_tax_lots
+from agent.accounting.entries import EntryPrices, SettledTransaction, from_quanta, prorated_value, to_quanta
+from agent.accounting.tax_lots import Disposal, Lot, Lots, TaxLotRun, _TokenLots, max_sellable_raw, run_tax_lots
 from agent.model import Entry, ExternalTransfer, ExternalTransferKind, LotMethod, OpenLot
 from tests.support.constants import DAY_S
 from tests.support.ledgers import USDC, WETH
@@ -45,10 +45,10 @@ def test_four_methods_by_hand(method: LotMethod, first: int, second: int) -> Non
     """Bought 1 at 100, 2 at 60 each, 1 at 180: 400 in all, 100 each on average. Sold 2, then the other 2."""
     lots = Lots(method)
     for raw, cost, at_s in ((1, 100, 1), (2, 120, 2), (1, 180, 3)):
-        lots.acquire(COIN, raw, Fraction(cost), at_s)
-    assert sum(taken.cost for taken in lots.dispose(COIN, 2, Fraction(0))) == first
+        lots.acquire(COIN, raw, to_quanta(Fraction(cost)), at_s)
+    assert sum(taken.cost_quanta for taken in lots.dispose(COIN, 2, 0)) == to_quanta(Fraction(first))
     assert sum(lot.cost for lot in lots.open_lots()) == 400 - first
-    assert sum(taken.cost for taken in lots.dispose(COIN, 2, Fraction(0))) == second
+    assert sum(taken.cost_quanta for taken in lots.dispose(COIN, 2, 0)) == to_quanta(Fraction(second))
     assert lots.open_lots() == ()
 
 
@@ -75,11 +75,11 @@ def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMetho
             raw = rng.randint(1, 50)
             if rng.random() < 0.5:
                 cost = Fraction(rng.randint(0, 9))  # few costs, so that some are alike
-                lots.acquire(COIN, raw, cost, at_s)
+                lots.acquire(COIN, raw, to_quanta(cost), at_s)
                 slow.come(OpenLot(COIN, raw, cost, at_s))
             else:
                 raw = min(raw, sum(lot.raw for lot in slow.lots))
-                assert lots.dispose(COIN, raw, Fraction(0)) == tuple(slow.take(raw))
+                assert lots.dispose(COIN, raw, 0) == slow.take(raw)
             assert sum((lot.cost for lot in lots.open_lots()), Fraction(0)) == slow.cost()
             assert [(lot.raw, lot.acquired_s) for lot in lots.open_lots()] == [(lot.raw, lot.acquired_s) for lot in slow.lots]
 
@@ -91,9 +91,10 @@ def test_random_books_take_the_lots_and_costs_that_rp2_takes(tmp_path: Path) -> 
         expected_lots = []
         for day, (kind, units, price) in enumerate(events):
             if kind == "buy":
-                lots.acquire(COIN, units, Fraction(units * price), day)
+                lots.acquire(COIN, units, to_quanta(Fraction(units * price)), day)
             else:
-                expected_lots += [[day, lot.acquired_s, lot.raw, lot.cost] for lot in lots.dispose(COIN, units, Fraction(0))]
+                sold_lots = lots.dispose(COIN, units, 0)
+                expected_lots += [[day, lot.acquired_s, lot.raw, from_quanta(lot.cost_quanta)] for lot in sold_lots]
         assert sorted(expected_lots) == sorted([sold, bought, int(units), Fraction(cost)] for sold, bought, units, cost, _ in rp2_lot)
         assert len(expected_lots) > 50
 
@@ -167,7 +168,7 @@ def test_a_disposal_does_not_go_through_all_lots(method: LotMethod) -> None:
 def _calls(method: LotMethod, count: int) -> int:
     lots = Lots(method)
     for at_s in range(count):
-        lots.acquire(COIN, 10, Fraction(at_s * 7 % 31), at_s)
+        lots.acquire(COIN, 10, to_quanta(Fraction(at_s * 7 % 31)), at_s)
     call_count = 0
 
     def called(*_: object) -> None:
@@ -177,7 +178,7 @@ def _calls(method: LotMethod, count: int) -> int:
     sys.setprofile(called)
     try:
         for _ in range(count):
-            lots.dispose(COIN, 7, Fraction(0))
+            lots.dispose(COIN, 7, 0)
     finally:
         sys.setprofile(None)
     return call_count
@@ -195,7 +196,7 @@ class _PlainLots:
         self.lots.append(lot)
         self.paid += lot.cost
 
-    def take(self, raw: int) -> list[LotPortion]:
+    def take(self, raw: int) -> list[Lot]:
         taken_lots = []
         while raw:
             lot = self._next()
@@ -203,7 +204,7 @@ class _PlainLots:
             whole, of_raw = (self.cost(), sum(lot.raw for lot in self.lots)) if self.method is LotMethod.AVERAGE else (lot.cost, lot.raw)
             cost = prorated_value(whole, units, of_raw)
             self.taken += cost
-            taken_lots.append(LotPortion(units, cost, lot.acquired_s))
+            taken_lots.append(Lot(units, to_quanta(cost), lot.acquired_s))
             place = self.lots.index(lot)
             rest = OpenLot(lot.token, lot.raw - units, lot.cost - (0 if self.method is LotMethod.AVERAGE else cost), lot.acquired_s)
             self.lots[place : place + 1] = [rest] if rest.raw else []
@@ -241,8 +242,8 @@ def largest_gain(lots: list[OpenLot], method: LotMethod, raw: int) -> Fraction:
     """Return the largest gain of a sale after any of its lots; zero at least."""
     gain = Fraction(0)
     gains = [gain]
-    for portion in Lots(method, lots).dispose(WETH, raw, Fraction(0)):
-        gain += portion.raw * PRICE - portion.cost
+    for portion in Lots(method, lots).dispose(WETH, raw, 0):
+        gain += portion.raw * PRICE - from_quanta(portion.cost_quanta)
         gains.append(gain)
     return max(gains)
 
