@@ -9,7 +9,7 @@ change in value.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -23,41 +23,18 @@ TX_HASH_LENGTH = 66
 
 
 @dataclass(frozen=True, slots=True)
-class FuturesChange:
-    """Change of the margin account between two valuations, in numeraire base units, at the
-    collateral's price at the end.
-
-    `change = deposited + transferred + price - fees - funding`. `deposited_value` moved within the
-    portfolio; `transferred_value` came from or went to other accounts. `realised_profit` is the
-    profit that reductions report in their events, net of fees; it is part of `price_result`.
-    `funding` is positive if paid.
+class FuturesProfit:
+    """Profit of a period and its components: `profit = price - fees - funding`, beside the
+    `transferred_value` that came from or went to other accounts. `realised_profit` is the profit
+    that reductions report in their events, net of fees; it is part of `price_result`. `funding` is
+    positive if paid.
     """
 
-    start: Valuation
-    end: Valuation
-    deposited_value: Value
-    transferred_value: Value
-    price_result: Value
-    fees: Value
-    funding: Value
-    realised_profit: Value
-    funding_by_market: tuple[tuple[str, Value], ...]
-
-    @property
-    def profit(self) -> Value:
-        """Profit or loss of the futures."""
-        return self.price_result - self.fees - self.funding
-
-
-@dataclass(frozen=True, slots=True)
-class FuturesProfit:
-    """Profit of a period and its components: `profit = price - fees - funding`."""
-
-    price_result: Value
-    fees: Value
-    funding: Value
-    realised_profit: Value
-    transferred_value: Value
+    price_result: Value = Fraction(0)
+    fees: Value = Fraction(0)
+    funding: Value = Fraction(0)
+    realised_profit: Value = Fraction(0)
+    transferred_value: Value = Fraction(0)
 
     @property
     def profit(self) -> Value:
@@ -71,6 +48,19 @@ class FuturesProfit:
         )
         price = profit + fees + funding
         return replace(self, price_result=price, fees=fees, funding=funding)
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesChange:
+    """Change of the margin account between two valuations, in numeraire base units, at the
+    collateral's price at the end: `change = deposited + transferred + price - fees - funding`.
+    `deposited_value` moved within the portfolio.
+    """
+
+    end: Valuation
+    deposited_value: Value
+    result: FuturesProfit
+    funding_by_market: tuple[tuple[str, Value], ...]
 
 
 def futures_changes(
@@ -118,15 +108,8 @@ def futures_changes(
 
 def sum_changes(margin_changes: Iterable[FuturesChange]) -> FuturesProfit:
     """Return the sums of changes."""
-    margin_changes = tuple(margin_changes)
-    zero = Fraction(0)
-    return FuturesProfit(
-        sum((margin_change.price_result for margin_change in margin_changes), zero),
-        sum((margin_change.fees for margin_change in margin_changes), zero),
-        sum((margin_change.funding for margin_change in margin_changes), zero),
-        sum((margin_change.realised_profit for margin_change in margin_changes), zero),
-        sum((margin_change.transferred_value for margin_change in margin_changes), zero),
-    )
+    results = (astuple(margin_change.result) for margin_change in margin_changes)
+    return FuturesProfit(*(sum(parts, Fraction(0)) for parts in zip(*results, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +156,8 @@ def _futures_change(
         reading_before is None or reading_after is None
     ):  # the account was opened or closed in between
         deposited_value = moved_raw * collateral_price
-        zero = Fraction(0)
-        return FuturesChange(
-            start_valuation,
-            end_valuation,
-            deposited_value,
-            value_change - deposited_value,
-            zero,
-            zero,
-            zero,
-            zero,
-            (),
-        )
+        result = FuturesProfit(transferred_value=value_change - deposited_value)
+        return FuturesChange(end_valuation, deposited_value, result, ())
     # A mined but not yet final move has no entry; it shows only in the wallet's balance.
     pending_raw = _posted_raw(entries, WALLET, holding.token)
     pending_raw -= _wallet_raw(end_valuation, holding.token) - _wallet_raw(
@@ -209,17 +182,9 @@ def _futures_change(
         (market, raw * price_per_quote) for market, raw in change_parts.funding_raw_by_market
     )
     funding = sum((funding_value for _, funding_value in funding_by_market), Fraction(0))
-    return FuturesChange(
-        start_valuation,
-        end_valuation,
-        deposited_value,
-        transferred_value,
-        value_change - deposited_value - transferred_value + fees + funding,
-        fees,
-        funding,
-        realised_profit,
-        funding_by_market,
-    )
+    price_result = value_change - deposited_value - transferred_value + fees + funding
+    result = FuturesProfit(price_result, fees, funding, realised_profit, transferred_value)
+    return FuturesChange(end_valuation, deposited_value, result, funding_by_market)
 
 
 @dataclass(frozen=True, slots=True)

@@ -616,11 +616,11 @@ def _margin_transfer_flows(margin_changes: Sequence[FuturesChange]) -> tuple[Ext
         ExternalCashFlow(
             margin_change.end.block,
             margin_change.end.chain_s,
-            margin_change.transferred_value,
+            margin_change.result.transferred_value,
             False,
         )
         for margin_change in margin_changes
-        if margin_change.transferred_value
+        if margin_change.result.transferred_value
     )
 
 

@@ -83,7 +83,7 @@ def test_a_deposit_is_a_move_inside_the_portfolio() -> None:
     assert book.unbalanced_tokens(entry) == ()
     valuations = (valued(1, reading(100)), valued(3, reading(500), wallet=600))
     change = only(futures_changes([entry], valuations))
-    assert (change.deposited_value, change.transferred_value, change.profit) == (400 * E6, 0, 0)
+    assert (change.deposited_value, change.result.transferred_value, change.result.profit) == (400 * E6, 0, 0)
     whole = performance([entry], valuations, 0, 10**9, USDC, OPENING)
     assert (whole.deposits, whole.withdrawals, whole.profit, whole.twr) == (0, 0, 0, 0)
 
@@ -100,8 +100,8 @@ def test_price_fees_and_funding_are_the_profit_to_the_base_unit() -> None:
     after = valued(5, reading(1_000, realised=28, size=2, unrealised=90, pending=1))
     entries = [order(2, fee=2, size=2, funding=5), order(3, fee=1, size=-1, realised=33)]
     change = only(futures_changes(entries, (before, after)))
-    assert (change.fees, change.funding, change.realised_profit) == (3 * E6, 3 * E6, 33 * E6)
-    assert change.price_result - change.fees - change.funding == after.value - before.value == 70 * E6
+    assert (change.result.fees, change.result.funding, change.result.realised_profit) == (3 * E6, 3 * E6, 33 * E6)
+    assert change.result.price_result - change.result.fees - change.result.funding == after.value - before.value == 70 * E6
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
     assert whole.profit == whole.futures_profit.profit == 70 * E6
 
@@ -117,7 +117,7 @@ def test_fill_in_the_block_of_a_valuation_is_part_of_it_on_chain(tx_hash: str, f
     """The order of an off-chain venue is filled after the snapshot of its step, whose block and time it has."""
     entry = replace(order(2, fee=2, size=1), tx_hash=tx_hash)
     valuations = (valued(1, reading(1_000)), valued(2, reading(1_000)), valued(3, reading(1_000)))
-    assert [change.fees for change in futures_changes([entry], valuations)] == [fee * E6 for fee in fees]
+    assert [change.result.fees for change in futures_changes([entry], valuations)] == [fee * E6 for fee in fees]
 
 
 def test_an_account_that_enters_the_books_is_no_profit() -> None:
@@ -130,14 +130,16 @@ def test_funding_that_someone_else_settled_stays_funding() -> None:
     before = valued(1, reading(1_000, size=1, pending=8))
     after = valued(2, reading(1_000, realised=-9, size=1, pending=0))
     change = only(futures_changes([], (before, after)))
-    assert (change.funding, change.price_result, change.transferred_value) == (1 * E6, 0, 0), "8 were owed before, 9 were settled"
+    assert (change.result.funding, change.result.price_result, change.result.transferred_value) == (1 * E6, 0, 0), (
+        "8 were owed before, 9 were settled"
+    )
 
 
 def test_a_liquidation_is_a_loss_and_no_transfer() -> None:
     before = valued(1, reading(1_000, size=2, unrealised=-100))
     after = valued(2, reading(1_000, realised=-160, size=1, unrealised=-55))
     change = only(futures_changes([], (before, after)))
-    assert (change.transferred_value, change.funding, change.profit) == (0, 0, -115 * E6)
+    assert (change.result.transferred_value, change.result.funding, change.result.profit) == (0, 0, -115 * E6)
 
 
 def test_a_withdrawal_that_settles_profit_is_no_result() -> None:
@@ -145,7 +147,7 @@ def test_a_withdrawal_that_settles_profit_is_no_result() -> None:
     after = valued(3, reading(750), wallet=1_300)
     entry = margin_entry(change(2, 300), PRICES, COUNTED, None)
     only_change = only(futures_changes([entry], (before, after)))
-    assert (only_change.deposited_value, only_change.transferred_value, only_change.profit) == (-300 * E6, 0, 0)
+    assert (only_change.deposited_value, only_change.result.transferred_value, only_change.result.profit) == (-300 * E6, 0, 0)
 
 
 cash = st.integers(-500, 500)
@@ -160,11 +162,16 @@ def test_the_lines_sum_to_the_change_whatever_happens(
     entries = [order(2, fee=fee, size=1, realised=realised, funding=funding)]
     change = only(futures_changes(entries, (before, after)))
     assert (
-        after.value - before.value == change.deposited_value + change.transferred_value + change.price_result - change.fees - change.funding
+        after.value - before.value
+        == change.deposited_value
+        + change.result.transferred_value
+        + change.result.price_result
+        - change.result.fees
+        - change.result.funding
     )
-    assert sum((value for _, value in change.funding_by_market), Fraction(0)) == change.funding
+    assert sum((value for _, value in change.funding_by_market), Fraction(0)) == change.result.funding
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
-    assert whole.profit == change.profit == sum_changes([change]).profit
+    assert whole.profit == change.result.profit == sum_changes([change]).profit
 
 
 def test_funding_is_booked_by_market_and_day() -> None:
