@@ -280,7 +280,8 @@ def _outcome_text(store: Store, summary: StepSummary, intents: Sequence[Intent])
     if not ended_intent.succeeded:
         return ended_intent.state.value
     failed = shortfall_by_receipt(store, ended_intent)
-    return (OutcomeKind.FAILED if failed else OutcomeKind.DONE).value
+    outcome = OutcomeKind.FAILED if failed else OutcomeKind.DONE
+    return outcome.value
 
 
 def _reason_text(store: Store, summary: StepSummary, intents: Sequence[Intent]) -> str:
