@@ -84,7 +84,7 @@ def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: 
         (rows("2021-01-01,A,10", "2021-01-02,A,0"), "row 2: '0' is not a price of A"),
         (rows("2021-01-01,A,10", "2021-01-02,A,-1"), "row 2: '-1' is not a price of A"),
         (rows("2021-01-01,A,10", "2021-01-02,A,NaN"), "row 2: 'NaN' is not a price of A"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,"), "row 2: '' is not a price of A"),
+        (rows("2021-01-01,A,10", "2021-01-02,A,-"), "row 2: '-' is not a price of A"),
         (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00+02:00,A,11"), "times in several time zones"),
         (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00,A,11"), "times in several time zones: Z, none"),
         (rows("2021-01-01,A,10", "yesterday,A,11"), "row 2: 'yesterday' is not a time"),
