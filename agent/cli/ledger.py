@@ -235,11 +235,16 @@ def show_pnl(console: Console, document: Document) -> None:
             f"No profit or loss yet: {document['why_empty']}. Try again later: trimtab pnl --now,"
             " or trimtab run."
         )
-    if unbooked_count := document["not_final"]:
+    if unbooked_count := document["not_final"] - document["mined_since"]:
         say(
-            f"Not booked yet: {unbooked_count} mined transactions that are not final. Value, profit,"
-            " unrealised gains and withdrawals include them; rebalances, their costs and realised"
-            " gains do not."
+            f"Not booked yet: {unbooked_count} mined transactions. Value, profit, unrealised gains and"
+            " withdrawals include them; rebalances, their costs and realised gains do not. Once they"
+            " are final, trimtab pnl --now books them."
+        )
+    if document["mined_since"]:
+        say(
+            f"Not booked yet: {document['mined_since']} mined transactions after {until} UTC. No figure"
+            " includes them: trimtab pnl --now values the portfolio with them."
         )
     excluded_values = [
         f"{money_text(document[value_key])} {unit} {description}"

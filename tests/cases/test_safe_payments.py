@@ -279,12 +279,24 @@ class BlocklessClock:
 
 
 @pytest.mark.parametrize("send", [False, True])
-def test_resumed_payment_that_has_become_final__ends_its_withdrawal(anvil_chain: LocalChain, tmp_path: Path, send: bool) -> None:
+def test_resumed_payment_that_has_become_final__ends_its_withdrawal(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, send: bool
+) -> None:
+    """The profit says until then whether its figures include the payment."""
+
+    def pnl_text() -> str:
+        return " ".join(in_process(capfd, monkeypatch, "pnl", "--config", str(loaded.path)).out.split())
+
     _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, ("chain.confirmations", 3), targets=IN_WETH)
     with reopened_agent(anvil_chain, loaded, clock=BlocklessClock(anvil_chain)) as agent:
+        api.refresh_ledger(agent)
         propose_payment(agent, "0.25", "WETH")
         execute(agent)
+        assert "Not booked yet: 1 mined transactions after 20" in pnl_text()
+        assert "include them" not in pnl_text()
         assert transfers.resume_withdrawal(agent, 1, send=send, confirm=yes).state == "waiting"
+        api.refresh_ledger(agent)
+        assert "Not booked yet: 1 mined transactions. Value" in pnl_text()
         assert api.history(loaded.path)["steps"][0]["outcome"] == "done"
     anvil_chain.mine(3)
     with reopened_agent(anvil_chain, loaded) as agent:

@@ -358,6 +358,7 @@ class ProfitDocument(TypedDict):
     unpriced: list[str]
     tax: TaxYearsDocument | None
     not_final: Count
+    mined_since: Count
     book_kind: NotRequired[str]
     uncertain: NotRequired[str]
 

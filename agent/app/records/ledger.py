@@ -348,6 +348,7 @@ def _profit_document(
     ]
     account = None if ledger.newest_step is None else margin_account(ledger.newest_step.snapshot)
     uncertain_reason = "" if account is None else uncertain_profit_reason(account)
+    receipts = unbooked_receipts(ledger)
     profit_document: ProfitDocument = {
         "numeraire": ledger.numeraire.label,
         "benchmark": ledger.token_names.label(benchmark_token),
@@ -365,7 +366,8 @@ def _profit_document(
         "method": lot_run.lots.method.value,
         "unpriced": sorted(lot_run.unpriced_entries),
         "tax": _tax_years(ledger),
-        "not_final": len(unbooked_receipts(ledger)),
+        "not_final": len(receipts),
+        "mined_since": sum(receipt.block_number > last_valuation.block for receipt in receipts),
     }
     if uncertain_reason:
         profit_document["uncertain"] = uncertain_reason

@@ -186,7 +186,7 @@ def test_a_payout_that_is_not_final_is_no_unrealised_loss(
     monkeypatch.setattr(ledger, "margin_account", lambda _: None)
     step: Any = SimpleNamespace(snapshot=None)
     profit = ledger.newest_pnl(replace(ledger_document, store=store, newest_step=step), ("all",))["all"]
-    assert (profit["unrealised"], profit["not_final"]) == (unrealised, 1)
+    assert (profit["unrealised"], profit["not_final"], profit["mined_since"]) == (unrealised, 1, 0 if is_valued else 1)
     booked = replace(ledger_document, entries=(*ledger_document.entries, payout), lot_runs={})
     if is_valued:
         assert ledger.newest_pnl(booked, ("all",))["all"]["unrealised"] == unrealised
