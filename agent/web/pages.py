@@ -270,6 +270,7 @@ class Renderer:
         }
         self._replay_path = reach.replay_path
         self._on_paper = reach.on_paper
+        self._has_paper_run = reach.has_paper_run
         self._templates.filters |= {
             "short_move": format_move,
             "lead": lead_reason,
@@ -294,7 +295,11 @@ class Renderer:
         review: PlanReview | None = None,
     ) -> str:
         """Render a page from the documents read so far; `version` is that of the document cache."""
-        documents = with_run_state(with_step_under_way(documents), on_paper=self._on_paper)
+        documents = with_run_state(
+            with_step_under_way(documents),
+            on_paper=self._on_paper,
+            has_paper_run=self._has_paper_run(),
+        )
         replay = read_replay(self._replay_path)
         status = documents.get("status", {})
         pnl_path, pnl = newest_pnl(documents)
@@ -458,16 +463,19 @@ def with_step_under_way(documents: Documents) -> Documents:
 NEXT_CYCLE = "; checked again in the next cycle"
 
 
-def with_run_state(documents: Documents, *, on_paper: bool) -> Documents:
+def with_run_state(
+    documents: Documents, *, on_paper: bool, has_paper_run: bool = False
+) -> Documents:
     """Return the documents with the state of the run as it is: a paper run whose report says that it
-    runs, and that takes no controls, starts or ends; without a run no reason promises a next cycle.
+    runs, and that takes no controls, starts or ends; so does one of which only its process is known;
+    without a run no reason promises a next cycle.
     """
     run = documents.get("run", {})
     is_unserved = on_paper and documents.get("controls", {}).get("served") is False
     if not is_unserved and run.get("state") not in ENDED_STATES:
         return documents
     present = dict(documents)
-    if run.get("ok"):
+    if run.get("ok") or (has_paper_run and run):
         present["run"] = {**run, "ok": False, "state": STARTS_OR_ENDS, "reasons": []}
     plan = documents.get("plan", {})
     if "reason" in plan:

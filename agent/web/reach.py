@@ -7,7 +7,7 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +46,8 @@ class Reach:
     the one that browsers open, None if only their Host header names it. With several portfolios,
     `prefix` begins the paths of one, and `portfolio` is its name. `banner` is shown on each page;
     `replay_path` is the file of the recorded prices that a demo replays (pages.read_replay).
-    `on_paper` if the pages are those of a paper portfolio.
+    `on_paper` if the pages are those of a paper portfolio; `has_paper_run` is whether a process of
+    this server runs it, also before its first report.
     """
 
     host_names: frozenset[str] = frozenset(LOOPBACK_HOSTS)
@@ -59,6 +60,7 @@ class Reach:
     banner: str = ""
     replay_path: Path | None = None
     on_paper: bool = False
+    has_paper_run: Callable[[], bool] = bool
     proxy_secret: str = field(default="", repr=False)
 
     def is_proxy(self, address: str, proxy_secrets: Sequence[str]) -> bool:

@@ -124,6 +124,7 @@ class SetupPages:
         self._write_lock = asyncio.Lock()
         self._writing_process = AppProcess()
         self._template = page_environment().get_template("setup.html")
+        access.reach = replace(access.reach, has_paper_run=lambda: self._paper_state == RUNNING)
 
     @property
     def opening_path(self) -> str:

@@ -358,6 +358,27 @@ def test_paper_run_that_starts_or_ends__is_neither_running_nor_gone(served: Serv
     assert "The paper run starts or ends" in re.sub("<[^>]*>", "", overview)
 
 
+@pytest.mark.parametrize("state", ["none", "stopped"])
+@pytest.mark.parametrize("has_paper_run", [True, False], ids=["started", "not started"])
+def test_paper_run_without_a_report_of_its_own__starts_if_its_process_is_there(served: Served, state: str, has_paper_run: bool) -> None:
+    run = {**HEALTHY_RUN, "ok": False, "state": state, "reasons": ["no continuous run reports here"], "next_cycle": None}
+    documents = {
+        **served.board.documents,
+        "run": run,
+        "controls": {**CONTROLS, "waiting": None, "controls": [], "served": False},
+        "pause": {"paused": False},
+        "pnl": {"all": {**golden_document("28-pnl"), "periods": [], "why_empty": "the ledger is empty: run trimtab run first"}},
+    }
+    documents.pop("now", None)
+    reach = Reach(on_paper=True, has_paper_run=lambda: has_paper_run)
+    overview = Renderer(reach).render_page(PAGES[0], documents, {}, 1, Session(1, "set-up", False, 0, 0))
+    text = re.sub("<[^>]*>", "", overview)
+    for words in ("no continuous run reports here", "No paper run goes on", "the ledger is empty"):
+        assert (words in text) is not has_paper_run
+    assert ("The paper run starts or ends" in text) is has_paper_run
+    assert ("not carried out: no run goes on" in text) is (state == "stopped" and not has_paper_run)
+
+
 def test_profit_on_paper__says_what_pays_the_gas(served: Served) -> None:
     profit = {**golden_document("28-pnl"), "gas_money": "3000"}
     documents = {**served.board.documents, "pnl": {"all": profit}}
