@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 
 from agent import app as api
 from agent.cli.display.hints import running_command
-from agent.errors import ConfigError
+from agent.errors import ConfigError, TrimtabError
 from agent.fleet import configs
 from agent.foreign_text import key_like_texts
 
@@ -252,13 +253,18 @@ AnyDocument = TypeVar("AnyDocument", bound=Mapping[str, Any])
 
 
 def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
-    """Return the live config, or the config with the paper store and a note on stderr. Raises
-    ConfigError if there is no paper store.
+    """Return the live config, with a note on stderr if there is a paper store too; or the config with
+    the paper store and a note. Raises ConfigError if there is no paper store.
     """
-    if not paper:
-        return config
     from agent.cli.display.terminal import note
 
+    if not paper:
+        with suppress(TrimtabError):  # of the config, which the command raises itself
+            api.paper_config(config)
+            note(
+                "LIVE: this is the wallet on the chain. The paper portfolio beside it: add --paper."
+            )
+        return config
     loaded_config = api.paper_config(config)
     note("PAPER: this is the paper-trading ledger, not the wallet's.")
     return loaded_config

@@ -103,8 +103,12 @@ def test_wallet_signed_elsewhere__trades_on_paper_unproposed(desk: Desk) -> None
 def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> None:
     assert "paper books" in keyless.ask("status", "--paper", want=2)["error"]["message"]
     assert not (keyless.config.parent / "paper.db").exists(), "asking made none"
+    assert "paper" not in keyless.run("status").err
     assert mentions(keyless.ask("paper", "--once", "--value", "10", "--start", "WETH=1", want=2)["error"]["message"], "--value", "--start")
     assert keyless.ask("paper", "--once", "--value", "5000")["outcome"] == "hold"
+    for command in ("status", "history", "plan"):
+        assert "LIVE: this is the wallet on the chain. The paper portfolio beside it: add --paper." in keyless.run(command).err
+        assert "LIVE" not in keyless.run(command, "--paper").err
     status = keyless.ask("status", "--paper")
     assert abs(float(status["total_value"]) - 5_000) < 1
     planned = keyless.ask("plan", "--paper")
