@@ -67,6 +67,9 @@ WILD_YEAR_FACTOR = 1.6
 """Volatilities of 2021 beside the usual ones: ether's 106 and 65 %, bitcoin's 80 and 50 %."""
 
 
+NOT_COUNTED_TEXT = "not counted: approvals, and a second pool's fee where no pool has both the asset and the numeraire"
+
+
 class YearEstimate(NamedTuple):
     """About how many rebalances a year has, and what they cost, in coins of the numeraire."""
 
@@ -277,7 +280,7 @@ def first_purchase_lines(config: Config, numeraire_usd: Fraction, value: Fractio
     symbol = config.portfolio.numeraire
     return [
         f"The first purchase, from {symbol} alone, costs about {purchase.costs} {symbol} once,"
-        f" in {purchase.swaps} ({purchase.in_pools} in pools, {purchase.gas} gas), besides its approvals."
+        f" in {purchase.swaps} ({purchase.in_pools} in pools, {purchase.gas} gas); {NOT_COUNTED_TEXT}."
     ]
 
 

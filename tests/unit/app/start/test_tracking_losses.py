@@ -11,6 +11,7 @@ import pytest
 from agent.app.start.capital import draft_config
 from agent.app.start.tracking_losses import (
     MAX_LEG_SHARE,
+    NOT_COUNTED_TEXT,
     first_purchase_lines,
     loss_document,
     portfolio_of_config,
@@ -158,7 +159,7 @@ def test_first_purchase__costs_fee_impact_and_gas_of_each_swap() -> None:
     bought = portfolio_of_config(config, Fraction(1), Fraction(4_000))
     assert bought is not None
     pools = 2_000 * 0.0005 + 2_000**2 / DEPTH
-    words = f"once, in 1 swap ({pools:.2g} in pools, {float(bought.leg_gas):.2g} gas), besides its approvals."
+    words = f"once, in 1 swap ({pools:.2g} in pools, {float(bought.leg_gas):.2g} gas); {NOT_COUNTED_TEXT}."
     assert line == f"The first purchase, from USDC alone, costs about {pools + float(bought.leg_gas):.2g} USDC {words}"
     assert first_purchase_lines(config, Fraction(1), Fraction(0)) == []
 
