@@ -358,6 +358,22 @@ def test_paper_run_that_starts_or_ends__is_neither_running_nor_gone(served: Serv
     assert "The paper run starts or ends" in re.sub("<[^>]*>", "", overview)
 
 
+@pytest.mark.parametrize("page", [PAGES[0], CONTROL_PAGE], ids=["overview", "controls"])
+@pytest.mark.parametrize(
+    ("kind", "paused", "is_read_only", "is_said"),
+    [("hold", False, False, True), ("rebalance", False, False, False), ("hold", True, False, False), ("hold", False, True, False)],
+    ids=["hold", "rebalance", "paused", "read-only"],
+)
+def test_rebalance_now__says_before_it_is_pressed_that_the_trigger_holds(
+    served: Served, page: Any, kind: str, paused: bool, is_read_only: bool, is_said: bool
+) -> None:
+    status = {**golden_document("25-status"), "decision": {"kind": kind, "reason": "all within their bands"}}
+    pause = {"paused": paused, "pause_reason": "", "pause_hard": False, "pause_signed": []}
+    documents = {**served.board.documents, "status": status, "pause": pause, "controls": {**CONTROLS, "controls": []}}
+    text = Renderer(Reach()).render_page(page, documents, {}, 1, Session(1, "anna", is_read_only, 0, 0))
+    assert ("Rebalance now makes a check at once, with the same trigger" in text) is is_said
+
+
 @pytest.mark.parametrize("state", ["none", "stopped"])
 @pytest.mark.parametrize("has_paper_run", [True, False], ids=["started", "not started"])
 def test_paper_run_without_a_report_of_its_own__starts_if_its_process_is_there(served: Served, state: str, has_paper_run: bool) -> None:
