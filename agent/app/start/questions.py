@@ -63,8 +63,9 @@ QUESTIONS = (
     SetupQuestion(
         "alert",
         "Alerts",
-        "The environment variable with the address to notify, in apprise's format (mailto, tgram,"
-        " …; docs/alerts.md), for example TRIMTAB_ALERTS.",
+        "Not the mail address itself, but the name of the environment variable that has it, such as"
+        " TRIMTAB_ALERTS. Its value, in the environment or in .env beside the config, is in apprise's"
+        " format (mailto, tgram, …; docs/alerts.md).",
         ("--alert",),
     ),
 )
