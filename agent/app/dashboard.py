@@ -143,7 +143,10 @@ def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -
             step = read_status().step_input
             try:
                 ledger = ledger_data(context.loaded_config, context.store, step)
-                return {"pnl": newest_pnl(ledger, PNL_PERIODS)}
+                return {
+                    "pnl": newest_pnl(ledger, PNL_PERIODS),
+                    "series": _document_or_error(lambda: value_series(ledger)),
+                }
             except OperatorNeeded as error:  # a damaged ledger hides nothing of the chain
                 return _error_document(error)
 

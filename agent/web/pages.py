@@ -604,10 +604,10 @@ def alert_path(documents: Documents, holding_index: int) -> str:
 
 
 def value_charts(documents: Documents, replay: PriceReplay | None = None) -> list[dict[str, str]]:
-    """Return the chart of the value and of holding, over the recorded times of a replay; empty for
-    fewer than two valuations.
+    """Return the chart of the value and of holding up to the moment of the status, if that is read,
+    over the recorded times of a replay; empty for fewer than two valuations.
     """
-    series = documents.get("series", {})
+    series = documents.get("now", {}).get("series") or documents.get("series", {})
     if len(series.get("times_s", ())) < 2:
         return []
     numeraire = documents["pnl"]["all"]["numeraire"]

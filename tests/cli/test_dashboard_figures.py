@@ -166,6 +166,10 @@ def test_value_and_profit_of_now_are_of_the_moment_of_the_status(desk: Desk) -> 
     assert Fraction(now["value"]) > Fraction(before["value"])
     [period] = now["periods"]
     assert Fraction(period["profit"]) == Fraction(now["value"]) - Fraction(period["start_value"])
+    series = documents["now"]["series"]
+    assert series["times_s"][:-1] == stored["series"]["times_s"]
+    assert Fraction(series["values"][-1]) == Fraction(now["value"])
+    assert Fraction(series["hold_values"][-1]) == Fraction(period["start_value"]) + Fraction(period["hold_profit"])
     assert stored_documents(str(desk.config))["pnl"]["all"] == before, "nothing of it is recorded"
 
 
@@ -174,9 +178,10 @@ def require_charts(overview: str, assets: str, documents: dict[str, Any]) -> Non
     (value,) = (json.loads(chart_text) for chart_text in re.findall(r'data-value-chart="(\{.*?\})"', overview))
     weights = [json.loads(chart_text) for chart_text in re.findall(r'data-chart="(\{.*?\})"', assets)]
     past = documents["history"]["values"][::-1]
-    whole = documents["pnl"]["all"]["periods"][0]
+    present = documents["now"]["pnl"]["all"]
+    [whole] = present["periods"]
     assert len(past) > 1
-    assert [Fraction(point) for point in value["line"]] == [Fraction(point["value"]) for point in past]
+    assert [Fraction(point) for point in value["line"]] == [*(Fraction(point["value"]) for point in past), Fraction(present["value"])]
     assert Fraction(value["hold"][-1]) == Fraction(whole["start_value"]) + Fraction(whole["hold_profit"])
     assert len(value["marks"]) == whole["rebalances"]
     assert {weight["name"]: (weight["line"], weight["band"]) for weight in weights} == {

@@ -122,8 +122,14 @@ def test_overview__shows_value_and_profit_of_its_table_s_moment(served: Served) 
     documents = served.board.documents
     assert "pnl.all.value" in {of for of, *_ in figures(served.ask("/")[2].decode())}, "before the chain is read"
     profit = documents["pnl"]["all"]
-    documents["now"] = {"pnl": {name: profit | {"value": "777.5", "until": "2026-01-02T03:04:05Z"} for name in documents["pnl"]}}
+    series = {name: [*values, "777.5" if "values" in name else 2_000_000_000] for name, values in documents["series"].items()}
+    documents["now"] = {
+        "pnl": {name: profit | {"value": "777.5", "until": "2026-01-02T03:04:05Z"} for name in documents["pnl"]},
+        "series": {**series, "rebalances": documents["series"]["rebalances"]},
+    }
     text = served.ask("/")[2].decode()
+    [chart] = re.findall('data-value-chart="([^"]+)"', text)
+    assert json.loads(unescape(chart))["line"] == [*documents["series"]["values"], "777.5"], "up to the present"
     text_by_path = {of: text for of, _, _, text in figures(text)}
     assert (text_by_path["now.pnl.all.value"], text_by_path["now.pnl.all.until"]) == ("777.50", "2026-01-02 03:04:05")
     assert "now.pnl.all.periods.0.profit" in text_by_path
