@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from numbers import Integral
 
 from agent.errors import ConfigError
 
@@ -25,6 +26,9 @@ Price = Fraction
 """Numeraire base units per token base unit."""
 Value = Fraction
 """Numeraire base units, exact."""
+
+Amount = str | int | float | Decimal
+"""Whole coins as a Python program writes them; a float only if its digits are exact."""
 
 _SAFE_SYMBOL = re.compile(r"[A-Za-z0-9._-]{1,16}")
 _PLAIN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
@@ -96,6 +100,26 @@ def safe_label(symbol: str, address: str) -> str:
 
 MAX_DIGITS = 24
 """Digits of an amount before the point; the largest supplies of tokens have 18."""
+
+
+def plain_amount(amount: object, field: str) -> str:
+    """Return an amount as a plain decimal. Raises ConfigError for a float whose digits are not exact,
+    and for what is no number.
+    """
+    if isinstance(amount, str):
+        return amount
+    if isinstance(amount, bool) or not isinstance(amount, Integral | float | Decimal):
+        raise ConfigError(
+            f"{field}: {repr(amount)[:40]} is no amount", 'write a plain decimal such as "1.5"'
+        )
+    exact = Decimal(int(amount) if isinstance(amount, Integral) else amount)
+    if isinstance(amount, float) and exact.is_finite() and exact != Decimal(str(amount)):
+        digits = f"{Decimal(str(amount)):f}"
+        raise ConfigError(
+            f"{field}: the digits of {digits} as a float are not exact",
+            f'write "{digits}" in quotes',
+        )
+    return f"{exact:f}"
 
 
 def parse_raw(amount_text: str, decimals: int, field: str) -> int:

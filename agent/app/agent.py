@@ -29,6 +29,7 @@ from agent.app.documents.past.frames import AgentHistory
 from agent.app.documents.past.step_history import store_history
 from agent.app.documents.status import PortfolioStatus
 from agent.app.start.doctor.endpoint_checks import endpoint_records
+from agent.calls import checked_call
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
@@ -66,7 +67,7 @@ from agent.policy.decide import current_drifts
 from agent.policy.drift import overweight_messages
 from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
-from agent.units import NATIVE, Price, Token, parse_raw
+from agent.units import NATIVE, Amount, Price, Token, parse_raw, plain_amount
 from agent.wiring.price_windows import fill_price_windows
 from agent.wiring.signed_proposals import unstopped_texts
 from agent.wiring.waiting_proposals import waiting_proposals
@@ -155,10 +156,11 @@ class Agent:
         )
 
     def quote(
-        self, token_in: str, token_out: str, amount: str, pool: str | None = None
+        self, token_in: str, token_out: str, amount: Amount, pool: str | None = None
     ) -> tuple[StepInput, Quote]:
-        """Quote the sale of `amount` whole coins of `token_in`, over all pools or in `pool`. Reads
-        more ticks if the quote passes the known ones.
+        """Quote the sale of `amount` whole coins of `token_in`, over all pools or in `pool`: a text,
+        a whole number, a Decimal, or a float such as 0.5, whose digits are exact. Reads more ticks if
+        the quote passes the known ones. Raises ConfigError.
 
         >>> step_input, quote = agent.quote("WETH", "USDC", "0.1")
         >>> quote.amount_out_raw > 0
@@ -220,13 +222,13 @@ class Agent:
         self,
         token_in: str,
         token_out: str,
-        amount: str,
+        amount: Amount,
         *,
         send: bool = False,
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Swap `amount` whole coins, under the same guards as a rebalance.
+        """Swap `amount` whole coins (as of `quote`), under the same guards as a rebalance.
 
         >>> agent.swap("WETH", "USDC", "0.1").kind  # send=True, confirm=… trades
         <OutcomeKind.PLANNED: 'planned'>
@@ -428,8 +430,8 @@ class Agent:
             f"choose from {', '.join(token.label for token in tokens)}",
         )
 
-    def _parse_amount(self, amount_text: str, token: Token) -> int:
-        amount_raw = parse_raw(amount_text, token.decimals, "--amount")
+    def _parse_amount(self, amount: Amount, token: Token) -> int:
+        amount_raw = parse_raw(plain_amount(amount, "--amount"), token.decimals, "--amount")
         if amount_raw == 0:
             raise ConfigError("--amount must be above 0", "for example --amount 0.1")
         return amount_raw
@@ -585,16 +587,18 @@ def open_agent(
         yield Agent(context if key is None else replace(context, key_source=SuppliedKey(key)))
 
 
+@checked_call
 def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:
     """Read the chain and the store, and return the step input."""
     with open_agent(config) as agent:
         return agent.step_input()
 
 
+@checked_call
 def quote(
     token_in: str,
     token_out: str,
-    amount: str,
+    amount: Amount,
     config: LoadedConfig | Path | str = "trimtab.toml",
     pool: str | None = None,
 ) -> Quote:
@@ -603,12 +607,14 @@ def quote(
         return agent.quote(token_in, token_out, amount, pool)[1]
 
 
+@checked_call
 def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> StepOutcome:
     """Plan a rebalance now."""
     with open_agent(config) as agent:
         return agent.plan()
 
 
+@checked_call
 def step(
     config: LoadedConfig | Path | str = "trimtab.toml",
     *,

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Collection
 from dataclasses import replace
+from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.app.research.backtests import sample_files
+from agent.errors import ConfigError
 from agent.library import LibraryAgent, open_agent
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
@@ -51,7 +53,7 @@ def configured(chain: LocalChain, folder: Path, changes: Changes | None = None) 
 
 def test_each_block_has_a_test_of_its_own() -> None:
     """A new block needs one below."""
-    assert {page: len(blocks) for page, blocks in BLOCKS_BY_PAGE.items()} == {"README": 1, "keys": 1, "python": 9, "signals": 1}
+    assert {page: len(blocks) for page, blocks in BLOCKS_BY_PAGE.items()} == {"README": 1, "keys": 1, "python": 10, "signals": 1}
 
 
 def test_the_block_of_readme_prints_a_decision_and_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +193,27 @@ def test_the_last_block_of_python_plans(anvil_chain: LocalChain, tmp_path: Path,
     configured(anvil_chain, tmp_path)
     _, printed = run(BLOCKS_BY_PAGE["python"][8], tmp_path, monkeypatch)
     assert printed.startswith("OutcomeKind.")
+
+
+def test_the_tenth_block_of_python_trades_on_paper(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(anvil_chain, tmp_path)
+    held = anvil_chain.balance("WETH")
+    names, printed = run(BLOCKS_BY_PAGE["python"][9], tmp_path, monkeypatch)
+    assert printed.startswith(("OutcomeKind.HOLD", "OutcomeKind.DONE"))
+    assert "PortfolioStatus(block " in printed
+    assert names["agent"].on_paper  # type: ignore[attr-defined]  # what the block defines
+    assert anvil_chain.balance("WETH") == held
+    with pytest.raises(ConfigError, match="paper trading has already started; value, --start"), open_agent(paper=True, value=5):
+        pass
+    with open_agent(paper=True) as agent:
+        assert agent.on_paper
+        for amount in (1, 1.0, Decimal(1), "1"):
+            _, quote = agent.quote("WETH", "USDC", amount)
+            assert quote.amount_out_raw > 0
+        with pytest.raises(ConfigError, match=r"token_in: 'WTH' is not a configured token"):
+            agent.quote("WTH", "USDC", 1)
+        with pytest.raises(ConfigError, match=r"amount must be above 0 \(for example amount=0.1\)"):
+            agent.quote("WETH", "USDC", 0)
 
 
 def test_the_example_of_an_agent_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

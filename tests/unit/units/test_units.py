@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from agent.units import (
     mul_div_up,
     parse_bps,
     parse_raw,
+    plain_amount,
     price_text,
     safe_label,
     value_text,
@@ -114,3 +117,42 @@ def test_duration_has_at_most_two_units(seconds: int, text: str) -> None:
 )
 def test_time_beyond_any_calendar_is_a_number(at_s: int, text: str) -> None:
     assert format_time(at_s) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (1, "1"),
+        (1.0, "1"),
+        (0.5, "0.5"),
+        (np.int64(3), "3"),
+        (Decimal("0.1"), "0.1"),
+        (Decimal("1E+3"), "1000"),
+        ("0.10", "0.10"),
+    ],
+)
+def test_amount_that_is_exact_is_a_plain_decimal(amount: object, text: str) -> None:
+    assert plain_amount(amount, "amount") == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (0.1, 'amount: the digits of 0.1 as a float are not exact (write "0.1" in quotes)'),
+        (np.float64(1e-7), 'amount: the digits of 0.0000001 as a float are not exact (write "0.0000001" in quotes)'),
+        (0.1 + 0.2, 'amount: the digits of 0.30000000000000004 as a float are not exact (write "0.30000000000000004" in quotes)'),
+        (float("nan"), "amount: 'NaN' is not an amount (write a plain decimal such as 1.5)"),
+        (float("inf"), "amount: 'Infinity' is not an amount (write a plain decimal such as 1.5)"),
+        (Decimal("sNaN"), "amount: 'sNaN' is not an amount (write a plain decimal such as 1.5)"),
+        (-1, "amount: '-1' is not an amount (write a plain decimal such as 1.5)"),
+        (-0.5, "amount: '-0.5' is not an amount (write a plain decimal such as 1.5)"),
+        (True, 'amount: True is no amount (write a plain decimal such as "1.5")'),
+        (None, 'amount: None is no amount (write a plain decimal such as "1.5")'),
+        ([1], 'amount: [1] is no amount (write a plain decimal such as "1.5")'),
+        (Decimal("1e-30"), "amount: '0.000000000000000000000000000001' has more than 18 decimal places"),
+    ],
+)
+def test_amount_that_is_not_exact_is_refused(amount: object, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_raw(plain_amount(amount, "amount"), 18, "amount")
+    assert str(error.value).startswith(words)
