@@ -8,7 +8,7 @@ ABI specification, "Formal Specification".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -269,6 +269,7 @@ def _read_leg(
 
 
 EnumT = TypeVar("EnumT", bound=Enum)
+CallT = TypeVar("CallT")
 
 
 def _enum_member(enum_class: type[EnumT], code: int) -> EnumT:
@@ -424,10 +425,15 @@ def data_bytes(data: str) -> bytes:
 def decode(data: str | bytes) -> Call:
     """Decode the call in `data` (bytes or 0x-hex). Raises UndecodableCalldata naming the error."""
     calldata = data_bytes(data) if isinstance(data, str) else bytes(data)
-    return _decode(calldata, _DECODERS)
+    return decode_call(calldata, _DECODERS)
 
 
-def _decode(calldata: bytes, decoders: dict[bytes, Callable[[CalldataReader], Call]]) -> Call:
+def decode_call(
+    calldata: bytes, decoders: Mapping[bytes, Callable[[CalldataReader], CallT]]
+) -> CallT:
+    """Decode a call, to the last byte, by the decoder of its selector. Raises UndecodableCalldata
+    naming the error.
+    """
     decoder = decoders.get(calldata[:4])
     if decoder is None:
         raise UndecodableCalldata(f"calldata: unknown function 0x{calldata[:4].hex()}")
@@ -475,7 +481,7 @@ def _decode_multicall(words: CalldataReader) -> Multicall:
         if offset != expected_offset:
             raise UndecodableCalldata("calldata: a call is not at its canonical offset")
         length = words.take_length(1 << 16, "bytes in a call")
-        call = _decode(words.take_padded(length), _MULTICALL_DECODERS)
+        call = decode_call(words.take_padded(length), _MULTICALL_DECODERS)
         if not isinstance(call, MulticallItem):
             raise UndecodableCalldata("calldata: only swaps and payments may be inside a multicall")
         calls.append(call)

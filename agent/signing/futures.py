@@ -36,7 +36,7 @@ from agent.model import (
 )
 from agent.ports import Grant
 from agent.ports.perpetuals import futures_grant, granted_action
-from agent.signing.calldata import CalldataReader, UndecodableCalldata, selector
+from agent.signing.calldata import CalldataReader, UndecodableCalldata, decode_call, selector
 from agent.signing.terms import FuturesRules, SigningRules, refuse, require_deadline
 from agent.units import BPS, decimal_text
 
@@ -87,13 +87,7 @@ FuturesCall = OpenPosition | MarginTransfer | DelegateApprovalCall
 
 def decode(data: bytes) -> FuturesCall:
     """Decode the call in `data`. Raises UndecodableCalldata naming the error."""
-    decoder = _DECODERS.get(data[:4])
-    if decoder is None:
-        raise UndecodableCalldata(f"calldata: unknown function 0x{data[:4].hex()}")
-    words = CalldataReader(data[4:])
-    call = decoder(words)
-    words.require_end()
-    return call
+    return decode_call(data, _DECODERS)
 
 
 def _decode_order(words: CalldataReader, trader: str | None = None) -> OpenPosition:

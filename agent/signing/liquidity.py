@@ -12,7 +12,13 @@ from agent.amm.lp.venues import LpVenue
 from agent.errors import kind_words
 from agent.model import Collect, LayerAction, Provide, UnsignedTx, Withdraw
 from agent.ports import Grant
-from agent.signing.calldata import WORD_BYTES, CalldataReader, UndecodableCalldata, selector
+from agent.signing.calldata import (
+    WORD_BYTES,
+    CalldataReader,
+    UndecodableCalldata,
+    decode_call,
+    selector,
+)
 from agent.signing.terms import SigningRules, refuse, require_deadline
 
 T = TypeVar("T")
@@ -130,17 +136,7 @@ LiquidityCall = (
 
 def decode(data: bytes) -> LiquidityCall:
     """Decode the call in `data`. Raises UndecodableCalldata naming the error."""
-    decoder = _DECODERS.get(data[:4])
-    if decoder is None:
-        raise UndecodableCalldata(f"calldata: unknown function 0x{data[:4].hex()}")
-    return _decode_all(data[4:], decoder)
-
-
-def _decode_all(data: bytes, decoder: Callable[[CalldataReader], T]) -> T:
-    words = CalldataReader(data)
-    call = decoder(words)
-    words.require_end()
-    return call
+    return decode_call(data, _DECODERS)
 
 
 def _two_uints(words: CalldataReader, bits: int = 256) -> tuple[int, int]:
@@ -226,7 +222,7 @@ def _inner_call(
             "calldata: only decreaseLiquidity and then collect may be inside the manager's"
             " multicall"
         )
-    return _decode_all(data[4:], decoder)
+    return decode_call(data, {expected_selector: decoder})
 
 
 _DECODERS: dict[bytes, Callable[[CalldataReader], LiquidityCall]] = {
