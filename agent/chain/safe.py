@@ -25,12 +25,13 @@ from agent.errors import (
     Retryable,
     TrimtabError,
 )
-from agent.model import Head, PastPrices, SignedTx, Snapshot, UnsignedTx
+from agent.model import Head, SignedTx, Snapshot, UnsignedTx
 from agent.ports import (
     Grant,
     MinedTransaction,
     NextAct,
     Reader,
+    ReaderLayer,
     Sender,
     Simulation,
     TransactionStatus,
@@ -289,7 +290,7 @@ def _field_values(tx: UnsignedTx) -> list[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class SafeReader:
+class SafeReader(ReaderLayer):
     """ports.Reader with the Safe's nonce at the snapshot's block, in place of the account's."""
 
     reader: Reader
@@ -300,14 +301,6 @@ class SafeReader:
         snapshot = self.reader.snapshot()
         nonce = self.safe.nonce({"blockHash": snapshot.head.hash, "requireCanonical": True})
         return replace(snapshot, nonce_latest=nonce, nonce_pending=nonce)
-
-    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
-        """See ports.Reader."""
-        return self.reader.past_prices(head, block_count)
-
-    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """See ports.Reader."""
-        return self.reader.with_more_ticks(snapshot, pools)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -13,11 +13,9 @@ from agent.model import (
     Evidence,
     Halt,
     HaltCode,
-    Head,
     History,
     Intent,
     LayerPart,
-    PastPrices,
     Plan,
     Snapshot,
     StepInput,
@@ -32,7 +30,7 @@ from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import price_confirmation
-from agent.ports import Clock, Composer, EvidenceSource, Executor, Reader
+from agent.ports import Clock, Composer, EvidenceSource, Executor, Reader, ReaderLayer
 from agent.reference import depegged_tokens, reference_prices
 from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.budgets import BudgetStore
@@ -45,23 +43,23 @@ CATCH_UP_PAUSE_S = 2.0
 """
 
 
-class CaughtUpReader:
+class CaughtUpReader(ReaderLayer):
     """ports.Reader whose snapshots include every mined transaction of the journal."""
 
     def __init__(self, reader: Reader, journal: IntentStore, clock: Clock) -> None:
-        self._reader = reader
+        self.reader = reader
         self._journal = journal
         self._clock = clock
 
     def snapshot(self) -> Snapshot:
         """See ports.Reader. Raises Retryable if the quorum stays behind the journal."""
         expected_nonce = self._journal.expected_nonce() or 0
-        snapshot = self._reader.snapshot()
+        snapshot = self.reader.snapshot()
         for _ in range(CATCH_UP_ATTEMPTS):
             if snapshot.nonce_latest >= expected_nonce:
                 return snapshot
             self._clock.sleep(CATCH_UP_PAUSE_S)
-            snapshot = self._reader.snapshot()
+            snapshot = self.reader.snapshot()
         raise Retryable(
             f"the endpoints agree only on block {snapshot.head.number}, which is "
             f"behind our transaction at nonce {expected_nonce - 1}",
@@ -69,14 +67,6 @@ class CaughtUpReader:
             " file in store.url",
             code=ErrorCode.LAG,
         )
-
-    def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """See ports.Reader."""
-        return self._reader.past_prices(head, blocks)
-
-    def with_more_ticks(self, snapshot: Snapshot, pool_addresses: Collection[str]) -> Snapshot:
-        """See ports.Reader."""
-        return self._reader.with_more_ticks(snapshot, pool_addresses)
 
 
 class TickExtender:

@@ -141,7 +141,7 @@ def _updated_reader(context: wiring.AgentContext) -> ChainReader | None:
         context.position_reader.update_scope()
     except TrimtabError:
         return None
-    return context.position_reader.chain_reader
+    return context.position_reader.reader
 
 
 class SharedConnections:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -26,7 +26,6 @@ from agent.model import (
     PaperMargin,
     PaperTx,
     PaperWallet,
-    PastPrices,
     Plan,
     Pool,
     Receipt,
@@ -38,7 +37,7 @@ from agent.model import (
 from agent.paper.venue import PaperPerpetualProtocol, PaperVenueEffects
 from agent.policy import minimum
 from agent.policy.cash_flows.balance_changes import balances_of
-from agent.ports import EvidenceSource, Reader, Simulation, TransactionStatus
+from agent.ports import EvidenceSource, Reader, ReaderLayer, Simulation, TransactionStatus
 from agent.reference import reference_prices
 from agent.store.store import PaperStore
 from agent.units import BPS, floor_int
@@ -411,12 +410,14 @@ def _gas_price_wei(tx: UnsignedTx, head: Head) -> int | None:
     return min(tx.max_fee_wei, base_fee_wei + (tx.max_priority_fee_wei or 0))
 
 
-class PaperReader:
-    """ports.Reader of the real chain with the paper wallet. Reading executes no transaction."""
+class PaperReader(ReaderLayer):
+    """ports.Reader of the real chain with the paper wallet. Reading executes no transaction. A plan
+    on more ticks is also executed on more ticks of a later snapshot.
+    """
 
     def __init__(self, reader: Reader, chain: PaperChain) -> None:
         """Set the sources: `reader` reads the real chain."""
-        self._reader = reader
+        self.reader = reader
         self._chain = chain
 
     def snapshot(self) -> Snapshot:
@@ -457,16 +458,6 @@ class PaperReader:
             ),
             positions=(),
         )
-
-    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
-        """See ports.Reader."""
-        return self._reader.past_prices(head, block_count)
-
-    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """See ports.Reader. A plan on these ticks is also executed on more ticks of a later
-        snapshot.
-        """
-        return self._reader.with_more_ticks(snapshot, pools)
 
 
 class PaperEvidence:

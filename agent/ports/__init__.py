@@ -75,6 +75,20 @@ class Reader(Protocol):
         """
 
 
+class ReaderLayer:
+    """Past prices and ticks of the `reader` beneath; a subclass adds its own snapshots."""
+
+    reader: Reader
+
+    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
+        """See Reader."""
+        return self.reader.past_prices(head, block_count)
+
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See Reader."""
+        return self.reader.with_more_ticks(snapshot, pools)
+
+
 class EvidenceSource(Protocol):
     """Source of the guards' inputs beyond the snapshot."""
 

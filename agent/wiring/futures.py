@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -17,16 +17,14 @@ from agent.layers.futures.policy.needs import is_reduction_due
 from agent.layers.futures.policy.plans import emergency_gas_price_limit_wei
 from agent.model import (
     FuturesPolicy,
-    Head,
     Limits,
-    PastPrices,
     PerpOrderKind,
     Portfolio,
     Snapshot,
 )
 from agent.paper.order_venue import PaperHyperliquid
 from agent.paper.venue import PaperPerpetualProtocol
-from agent.ports import Clock, Reader, SigningKey, TransactionStatus
+from agent.ports import Clock, Reader, ReaderLayer, SigningKey, TransactionStatus
 from agent.ports.perpetuals import OrderVenue
 from agent.signing.keys import is_published
 from agent.signing.secret import AgentPrivateKey, PrivateKey
@@ -302,7 +300,7 @@ def build_agent_key(config: Config, key: SigningKey) -> AgentKey:
     return AgentKey(AgentPrivateKey(key), is_mainnet=futures_table.network == "mainnet")
 
 
-class OrderVenueReader:
+class OrderVenueReader(ReaderLayer):
     """ports.Reader whose snapshots include the margin account of an off-chain venue."""
 
     def __init__(
@@ -313,7 +311,7 @@ class OrderVenueReader:
         is_exit_due: Callable[[Snapshot], bool],
     ) -> None:
         """`is_exit_due` judges a snapshot whose account may be unknown or old in parts."""
-        self._reader = reader
+        self.reader = reader
         self._venue = venue
         self._policy = policy
         self._is_exit_due = is_exit_due
@@ -323,7 +321,7 @@ class OrderVenueReader:
         requests, a look waits for it, unless an exit is due, which needs no venue, or a reduction,
         which needs little.
         """
-        snapshot = self._venue.read_promptly(self._reader.snapshot())
+        snapshot = self._venue.read_promptly(self.reader.snapshot())
         if (
             not self._venue.has_left_out_reads
             or is_reduction_due(snapshot, self._policy)
@@ -331,15 +329,7 @@ class OrderVenueReader:
         ):
             return snapshot
         self._venue.wait_for_budget()
-        return self._venue.read(self._reader.snapshot())
-
-    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
-        """See ports.Reader."""
-        return self._reader.past_prices(head, block_count)
-
-    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """See ports.Reader."""
-        return self._reader.with_more_ticks(snapshot, pools)
+        return self._venue.read(self.reader.snapshot())
 
 
 def _token_by_symbol(portfolio: Portfolio) -> Mapping[str, Token]:

@@ -57,7 +57,7 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         assert outcome.plan is not None
         (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
         grant = agent.context.store.journal.grant(swap.id)
-        watch = agent.context.position_reader.chain_reader.scope
+        watch = agent.context.position_reader.reader.scope
         tokens = (*(asset.token for asset in agent.portfolio.assets), *agent.portfolio.hubs)
     at = chain.addresses
     head = NodeSender(chain.transport).head()

@@ -286,7 +286,7 @@ def adoption_change(agent: Agent, token_id_text: str) -> HoldingsChange:
         block_number=head.number,
     )
     # read with the position in scope, before anything is written: the next snapshot ends it
-    chain_reader = context.position_reader.chain_reader
+    chain_reader = context.position_reader.reader
     chain_reader.scope = replace(
         chain_reader.scope, positions=(*chain_reader.scope.positions, resolved_position)
     )

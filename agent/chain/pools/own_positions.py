@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,20 +27,19 @@ from agent.chain.pools.reading import PoolRef
 from agent.chain.rpc import Transport
 from agent.model import (
     ConfirmedPosition,
-    Head,
     LpPositionChange,
-    PastPrices,
     Snapshot,
     SwapStyle,
     position_name,
 )
+from agent.ports import ReaderLayer
 from agent.signing.calldata import address_from_word
 
 if TYPE_CHECKING:
     from agent.chain.snapshot import ChainReader
 
 
-class PositionReader:
+class PositionReader(ReaderLayer):
     """ports.Reader over a ChainReader that adds the agent's current positions to each snapshot.
     `start_refs` are the positions known at start-up, `recorded_changes` returns the recorded
     changes of positions, `counted_positions` the positions that count after them. The range of a
@@ -55,7 +54,7 @@ class PositionReader:
         recorded_changes: Callable[[], Sequence[LpPositionChange]],
         counted_positions: Callable[[Sequence[LpPositionChange]], tuple[ConfirmedPosition, ...]],
     ) -> None:
-        self.chain_reader = reader
+        self.reader: ChainReader = reader
         self._start_refs = {ref.confirmed_position.name: ref for ref in start_refs}
         self._factories = factories
         self._recorded_changes = recorded_changes
@@ -64,7 +63,7 @@ class PositionReader:
     def snapshot(self) -> Snapshot:
         """See ports.Reader."""
         self.update_scope()
-        return self.chain_reader.snapshot()
+        return self.reader.snapshot()
 
     def update_scope(self) -> None:
         """Let the next snapshot have the positions that count now."""
@@ -73,16 +72,8 @@ class PositionReader:
             self._ref(position, position_changes)
             for position in self._counted_positions(position_changes)
         )
-        if position_refs != self.chain_reader.scope.positions:
-            self.chain_reader.scope = replace(self.chain_reader.scope, positions=position_refs)
-
-    def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
-        """See ports.Reader."""
-        return self.chain_reader.past_prices(head, block_count)
-
-    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """See ports.Reader."""
-        return self.chain_reader.with_more_ticks(snapshot, pools)
+        if position_refs != self.reader.scope.positions:
+            self.reader.scope = replace(self.reader.scope, positions=position_refs)
 
     def _ref(
         self, position: ConfirmedPosition, position_changes: Sequence[LpPositionChange]
