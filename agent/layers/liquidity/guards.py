@@ -5,6 +5,7 @@ excess.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -14,8 +15,8 @@ from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.policy import valuation
 from agent.layers.liquidity.policy.book import Amounts, LiquidityExposure
 from agent.layers.liquidity.policy.replay import SimulatedAction, worst_overpayment_share
-from agent.model import Collect, LpAction, Provide, Withdraw
-from agent.units import BPS
+from agent.model import Collect, LpAction, Portfolio, Provide, Snapshot, Withdraw
+from agent.units import BPS, Price
 
 NO_POSITION = GuardMeasurement("no liquidity position", True)
 
@@ -27,27 +28,28 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     Reference prices are used, so a manipulated pool has no effect (T3). Swaps do not change the
     amounts of positions.
     """
-    if isinstance(case.layer_answers, LiquidityCase):
-        exposure_before, exposure_after = measure_in_layer(case.layer_answers.exposures)
-        return _measure_after_actions(
-            case,
-            limit_bps,
-            exposure_before,
-            exposure_after,
-            exposure_before.loss,
-            exposure_after.loss,
-            "expected",
-        )
-    if not case.step.portfolio.positions or case.layer_answers.only_reduces():
-        return NO_POSITION
-    expected_loss = measure_in_layer(
-        lambda: valuation.expected_loss(case.step.snapshot, case.step.portfolio, case.prices)
+    return _measure_positions(
+        case, limit_bps, lambda exposure: exposure.loss, valuation.expected_loss, "expected"
     )
-    return _measure_liquidity(case, expected_loss, limit_bps, "expected")
 
 
 def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the value of all confirmed positions over the portfolio after the plan."""
+    return _measure_positions(
+        case, limit_bps, lambda exposure: exposure.value, valuation.total_value, "in positions"
+    )
+
+
+def _measure_positions(
+    case: GuardCase,
+    limit_bps: int,
+    exposure_value: Callable[[LiquidityExposure], Fraction],
+    positions_value: Callable[[Snapshot, Portfolio, Mapping[str, Price]], Fraction],
+    qualifier: str,
+) -> GuardMeasurement:
+    """Return the share of what `exposure_value` reads before and after actions, or of
+    `positions_value` for a plan without.
+    """
     if isinstance(case.layer_answers, LiquidityCase):
         exposure_before, exposure_after = measure_in_layer(case.layer_answers.exposures)
         return _measure_after_actions(
@@ -55,16 +57,16 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
             limit_bps,
             exposure_before,
             exposure_after,
-            exposure_before.value,
-            exposure_after.value,
-            "in positions",
+            exposure_value(exposure_before),
+            exposure_value(exposure_after),
+            qualifier,
         )
     if not case.step.portfolio.positions or case.layer_answers.only_reduces():
         return NO_POSITION
-    positions_value = measure_in_layer(
-        lambda: valuation.total_value(case.step.snapshot, case.step.portfolio, case.prices)
+    measured_value = measure_in_layer(
+        lambda: positions_value(case.step.snapshot, case.step.portfolio, case.prices)
     )
-    return _measure_liquidity(case, positions_value, limit_bps, "in positions")
+    return _measure_liquidity(case, measured_value, limit_bps, qualifier)
 
 
 def _measure_liquidity(
