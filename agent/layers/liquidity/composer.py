@@ -172,7 +172,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
             )
         case Collect(venue=LpVenue.V3):
             return to_hex(_collect_calldata(action.token_id, wallet))
-        case Provide():
+        case Provide(venue=LpVenue.V2 | LpVenue.V3):
             _require_nonzero(max(action.desired_raw) > 0 and max(action.min_raw) > 0, action)
             return to_hex(_provide_calldata(action, wallet, deadline_s))
         case _:
@@ -197,11 +197,6 @@ def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
         ]
         return ADD_LIQUIDITY + abi_encode(
             abi_types, [action.token0, action.token1, *amount_fields, wallet, deadline_s]
-        )
-    if action.venue != LpVenue.V3:
-        raise Refused(
-            f"{action.name}: venue {action.venue!r} is not known",
-            remedy=f"use {LpVenue.V2} or {LpVenue.V3}",
         )
     if action.token_id is not None:
         return INCREASE_LIQUIDITY + abi_encode(
