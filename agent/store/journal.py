@@ -192,18 +192,9 @@ class StepStore:
         decision = database.decode_json(Plan, database.decompress_text(plan_z)).decision
         return isinstance(decision, Rebalance) and decision.by_hand
 
-    def prune(self, kept_count: int) -> int:
-        """Delete steps without a transaction that are not among the newest `kept_count` steps, up
-        to MAX_PRUNED; return their number.
-
-        The first step stays, because schedules count from it.
-        """
-        with self.db.write("remove old steps") as db:
-            return _delete_old_steps(db, kept_count)
-
     def prune_later(self, kept_count: int) -> None:
-        """Delete steps as `prune` does, in Database.write_later."""
-        self.db.write_later("remove old steps", partial(_delete_old_steps, kept_count=kept_count))
+        """Delete old steps as `delete_old_steps` does, with the next write."""
+        self.db.write_later("remove old steps", partial(delete_old_steps, kept_count=kept_count))
 
 
 def _count_refusal(db: Connection, step_id: str) -> None:
@@ -213,7 +204,10 @@ def _count_refusal(db: Connection, step_id: str) -> None:
         day_counts.add_events(db, CountedEvent.REFUSAL, step.now_s)
 
 
-def _delete_old_steps(db: Connection, kept_count: int) -> int:
+def delete_old_steps(db: Connection, kept_count: int) -> int:
+    """Delete steps without a transaction that are not among the newest `kept_count` steps, up to
+    MAX_PRUNED; return their number. The first step stays, because schedules count from it.
+    """
     # counts rows: on PostgreSQL the steps of all wallets share one sequence
     newest_first = select(StepRow.seq).order_by(StepRow.seq.desc())
     newest_old_seq = db.scalar(newest_first.offset(kept_count).limit(1))

@@ -129,7 +129,7 @@ def read_times(loaded: LoadedConfig) -> dict[str, Any]:
         "unentered": lambda store: store.ledger.intents_without_entry(),
         "expected_nonce": lambda store: store.journal.expected_nonce(),
         "open_intents": lambda store: store.journal.open_intents(),
-        "prune": lambda store: store.steps.prune(1_000),
+        "prune": lambda store: store.steps.prune_later(1_000),
         "ledger_mark": lambda store: store.ledger.version(),
     }
     return {

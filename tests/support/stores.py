@@ -21,10 +21,17 @@ from agent.app.research.offline import plan_step_input
 from agent.model import Allocation, StepInput
 from agent.store import Store, open_store, opening
 from agent.store.files.recorder import RecorderLimits, StepRecorder
+from agent.store.journal import delete_old_steps
 from agent.store.migrations.schema import REVISIONS
 from agent.store.tables import AllocationRow, PinRow
 from tests.support import builders
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, Killed, new_store
+
+
+def prune(store: Store, kept_count: int) -> int:
+    """Delete old steps at once; return their number."""
+    with store.db.write("remove old steps") as db:
+        return delete_old_steps(db, kept_count)
 
 
 def store_fixture(

@@ -10,7 +10,7 @@ import pytest
 from agent.model import IntentKind
 from agent.store import Store
 from agent.store.journal import MAX_PRUNED
-from tests.support.stores import store_fixture
+from tests.support.stores import prune, store_fixture
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, new_store, tx
 
 store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID)
@@ -32,10 +32,10 @@ def test_the_newest_the_first_and_those_with_a_transaction_stay(store: Store) ->
 
     began = store.budgets.history(START_S).started_s
 
-    assert store.steps.prune(5) == 13
+    assert prune(store, 5) == 13
     assert step_numbers(store) == [0, 4, 15, 16, 17, 18, 19]
     assert store.budgets.history(START_S).started_s == began
-    assert store.steps.prune(5) == 0
+    assert prune(store, 5) == 0
     assert store.steps.input_json("s4") == "{}"
 
 
@@ -46,8 +46,8 @@ def test_wallets_that_write_in_turn__each_keep_their_newest(store: Store, tmp_pa
         for number in range(20):
             record_steps(store, number, 1)
             record_steps(other, 3 * number, 3)
-        assert store.steps.prune(5) == 14
-        assert other.steps.prune(50) == 9
+        assert prune(store, 5) == 14
+        assert prune(other, 50) == 9
         assert step_numbers(store) == [0, 15, 16, 17, 18, 19]
         assert step_numbers(other) == [0, *range(10, 60)]
 
@@ -56,15 +56,15 @@ def test_wallets_that_write_in_turn__each_keep_their_newest(store: Store, tmp_pa
 def test_few_looks_are_all_kept(store: Store, count: int) -> None:
     record_steps(store, 0, count)
 
-    assert store.steps.prune(5) == 0
+    assert prune(store, 5) == 0
     assert len(step_numbers(store)) == count
 
 
 def test_an_old_store_is_cleaned_piece_by_piece(store: Store) -> None:
     record_steps(store, 0, MAX_PRUNED + 100)
 
-    assert store.steps.prune(10) == MAX_PRUNED
-    assert store.steps.prune(10) == 89
+    assert prune(store, 10) == MAX_PRUNED
+    assert prune(store, 10) == 89
     assert len(step_numbers(store)) == 11
 
 
@@ -78,7 +78,7 @@ def test_file_stops_growing_once_steps_are_pruned(store: Store, tmp_path: Path) 
         for number in range(turn * 60, turn * 60 + 60):
             store.steps.begin(f"s{number}", START_S, "x" * 200_000)
             store.steps.end(f"s{number}", "hold", "", None, "hold")
-            store.steps.prune(50)
+            prune(store, 50)
         sizes.append(pages())
 
     assert sizes[-1] == sizes[2]

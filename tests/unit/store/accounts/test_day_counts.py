@@ -9,7 +9,7 @@ from agent.store.accounts.day_counts import DAY_S, CountedEvent
 from agent.store.journal import REFUSED_OUTCOME
 from agent.store.store import Store
 from tests.support.records.alerts import DONE, HALT, KINDS, NOON, RULES
-from tests.support.stores import store_fixture
+from tests.support.stores import prune, store_fixture
 
 NOON_S = NOON
 MIDNIGHT_S = NOON_S // DAY_S * DAY_S
@@ -56,7 +56,7 @@ def test_refusals_stay_counted_once_their_steps_are_deleted(store: Store) -> Non
     for number in range(30):
         record_step(store, f"s{number}", MIDNIGHT_S + number, OutcomeKind.REFUSED)
 
-    assert store.steps.prune(5) == 24
+    assert prune(store, 5) == 24
     assert refusals(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 30
 
 
