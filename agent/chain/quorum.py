@@ -189,19 +189,31 @@ def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
     return operator_names_by_value
 
 
-def highest_confirmed_number(number_by_operator: Mapping[str, int], quorum: int) -> int:
+def number_by_operator(
+    numbers: Iterable[tuple[Endpoint, int]], min_or_max: Callable[[int, int], int]
+) -> dict[str, int]:
+    """Return the lowest or highest number of each operator's endpoints."""
+    operator_numbers: dict[str, int] = {}
+    for endpoint, number in numbers:
+        operator_numbers[endpoint.operator] = min_or_max(
+            operator_numbers.get(endpoint.operator, number), number
+        )
+    return operator_numbers
+
+
+def highest_confirmed_number(operator_numbers: Mapping[str, int], quorum: int) -> int:
     """Return the highest value that `quorum` operators have reached, such as a height or a used
     nonce. Fewer than `quorum` dishonest operators cannot raise it above the highest honest value,
     nor lower it while `quorum` are honest.
     """
-    return sorted(number_by_operator.values(), reverse=True)[quorum - 1]
+    return sorted(operator_numbers.values(), reverse=True)[quorum - 1]
 
 
-def lowest_sufficient_number(number_by_operator: Mapping[str, int], quorum: int) -> int:
+def lowest_sufficient_number(operator_numbers: Mapping[str, int], quorum: int) -> int:
     """Return the lowest value that `quorum` operators call sufficient, such as gas or a pending
     nonce. With two operators, the higher value counts.
     """
-    return sorted(number_by_operator.values())[quorum - 1]
+    return sorted(operator_numbers.values())[quorum - 1]
 
 
 def common_height(height_by_endpoint: Mapping[Endpoint, int], min_operators: int) -> int:
@@ -210,7 +222,7 @@ def common_height(height_by_endpoint: Mapping[Endpoint, int], min_operators: int
     """
     quorum = quorum_size(len(operators_of(height_by_endpoint)), min_operators)
     return highest_confirmed_number(
-        _height_by_operator(height_by_endpoint, take_lowest=quorum == 1), quorum
+        number_by_operator(height_by_endpoint.items(), min if quorum == 1 else max), quorum
     )
 
 
@@ -227,7 +239,7 @@ def check_heights(
     Records lagging and leading endpoints.
     """
     max_lag_blocks = endpoint_pool.max_lag_blocks
-    height_by_operator = _height_by_operator(height_by_endpoint)
+    height_by_operator = number_by_operator(height_by_endpoint.items(), max)
     near_count = sum(
         abs(block_number - height) <= max_lag_blocks for block_number in height_by_operator.values()
     )
@@ -322,21 +334,6 @@ def _has_header(endpoint: Endpoint, block_number: int) -> bool:
         )
     except TrimtabError:
         return False
-
-
-def _height_by_operator(
-    height_by_endpoint: Mapping[Endpoint, int], *, take_lowest: bool = False
-) -> dict[str, int]:
-    """Return the newest block by operator: the highest of its endpoints, or with `take_lowest` the
-    lowest.
-    """
-    min_or_max = min if take_lowest else max
-    height_by_operator: dict[str, int] = {}
-    for endpoint, block_number in height_by_endpoint.items():
-        height_by_operator[endpoint.operator] = min_or_max(
-            height_by_operator.get(endpoint.operator, block_number), block_number
-        )
-    return height_by_operator
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from agent.chain.quorum import (
     highest_confirmed_number,
     is_decided,
     lowest_sufficient_number,
+    number_by_operator,
     operators_by_value,
     quorum_size,
 )
@@ -440,25 +441,32 @@ class QuorumSender:
             "the simulation",
         )
         if len(succeeding_operators) >= quorum:
-            gas_by_operator: dict[str, int] = {}
-            data_fee_by_operator: dict[str, int] = {}
-            fee_unknown_reason = ""
-            for endpoint, simulation in simulations:
-                if (operator := endpoint.operator) in succeeding_operators:
-                    gas_by_operator[operator] = max(
-                        gas_by_operator.get(operator, 0), simulation.gas
-                    )
-                    if simulation.data_fee_unknown_reason:
-                        fee_unknown_reason = simulation.data_fee_unknown_reason
-                    else:
-                        data_fee_by_operator[operator] = max(
-                            data_fee_by_operator.get(operator, 0), simulation.data_fee_wei
-                        )
+            successes = [
+                (endpoint, simulation)
+                for endpoint, simulation in simulations
+                if endpoint.operator in succeeding_operators
+            ]
+            gas_by_operator = number_by_operator(
+                ((endpoint, simulation.gas) for endpoint, simulation in successes), max
+            )
+            data_fee_by_operator = number_by_operator(
+                (
+                    (endpoint, simulation.data_fee_wei)
+                    for endpoint, simulation in successes
+                    if not simulation.data_fee_unknown_reason
+                ),
+                max,
+            )
             gas_units = lowest_sufficient_number(gas_by_operator, quorum)
             simulated_head = simulations[0][1].head
             if len(data_fee_by_operator) < quorum:
+                unknown_reasons = [
+                    simulation.data_fee_unknown_reason
+                    for _, simulation in successes
+                    if simulation.data_fee_unknown_reason
+                ]
                 return Simulation(
-                    True, "", gas_units, simulated_head, data_fee_unknown_reason=fee_unknown_reason
+                    True, "", gas_units, simulated_head, data_fee_unknown_reason=unknown_reasons[-1]
                 )
             data_fee_wei = lowest_sufficient_number(data_fee_by_operator, quorum)
             return Simulation(True, "", gas_units, simulated_head, data_fee_wei=data_fee_wei)
@@ -552,16 +560,16 @@ class QuorumSender:
         is outvoted.
         """
         answers = self._poll(lambda node: node.nonces(owner), lambda _: True)
-        latest_by_operator: dict[str, int] = {}
-        pending_by_operator: dict[str, int] = {}
-        for endpoint, (latest_nonce, pending_nonce) in answers.items():
-            latest_by_operator[endpoint.operator] = min(
-                latest_by_operator.get(endpoint.operator, latest_nonce), latest_nonce
-            )
-            pending_by_operator[endpoint.operator] = max(
-                pending_by_operator.get(endpoint.operator, 0),
-                pending_nonce if pending_nonce > latest_nonce else 0,
-            )
+        latest_by_operator = number_by_operator(
+            ((endpoint, latest_nonce) for endpoint, (latest_nonce, _) in answers.items()), min
+        )
+        pending_by_operator = number_by_operator(
+            (
+                (endpoint, pending_nonce if pending_nonce > latest_nonce else 0)
+                for endpoint, (latest_nonce, pending_nonce) in answers.items()
+            ),
+            max,
+        )
         quorum = quorum_size(len(latest_by_operator), self._endpoint_pool.min_operators)
         confirmed_nonce = highest_confirmed_number(latest_by_operator, quorum)
         self._blame(
@@ -606,11 +614,7 @@ class QuorumSender:
         answers = self._poll(
             lambda node: self._require_chain(node.head(tag)).number, lambda _: True
         )
-        height_by_operator: dict[str, int] = {}
-        for endpoint, height in answers.items():
-            height_by_operator[endpoint.operator] = min(
-                height_by_operator.get(endpoint.operator, height), height
-            )
+        height_by_operator = number_by_operator(answers.items(), min)
         quorum = quorum_size(len(height_by_operator), self._endpoint_pool.min_operators)
         return highest_confirmed_number(height_by_operator, quorum)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
 
 from agent.chain import tokens
-from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
+from agent.chain.endpoints import EndpointPool, operators_of
 from agent.chain.lens import LensAnswer, LensItem, LensPages
 from agent.chain.pools.reading import deep_pool_item, with_deeper_ticks
-from agent.chain.providers.block_reading import BlockReader, HeadAnswer, WalletReading
+from agent.chain.providers.block_reading import BlockReader, WalletReading
 from agent.chain.providers.checked import BLOCK_METHOD, read_batch
 from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import (
     highest_confirmed_number,
     lowest_sufficient_number,
+    number_by_operator,
     quorum_size,
 )
 from agent.chain.rpc import (
@@ -264,10 +265,11 @@ class ChainReader:
         )
         # Mempools and suggested fees differ, so the majority decides. With two operators, the
         # cautious value is used: more pending transactions and lower fees.
-        agreeing_head_answers = reading.agreeing_head_answers
-        quorum = quorum_size(len(operators_of(agreeing_head_answers)), self._min_operators)
-        pending_nonces = _reduced_by_operator(
-            agreeing_head_answers, lambda head_answer: head_answer.pending_nonces[scope.owner], max
+        head_answers = reading.agreeing_head_answers.items()
+        quorum = quorum_size(len(operators_of(reading.agreeing_head_answers)), self._min_operators)
+        pending_nonces = number_by_operator(
+            ((endpoint, answer.pending_nonces[scope.owner]) for endpoint, answer in head_answers),
+            max,
         )
         return Snapshot(
             head=reading.head,
@@ -277,14 +279,14 @@ class ChainReader:
             nonce_latest=reading.nonce,
             nonce_pending=max(reading.nonce, lowest_sufficient_number(pending_nonces, quorum)),
             priority_fee_wei=highest_confirmed_number(
-                _reduced_by_operator(
-                    agreeing_head_answers, lambda head_answer: head_answer.priority_fee_wei, min
+                number_by_operator(
+                    ((endpoint, answer.priority_fee_wei) for endpoint, answer in head_answers), min
                 ),
                 quorum,
             ),
             gas_price_wei=highest_confirmed_number(
-                _reduced_by_operator(
-                    agreeing_head_answers, lambda head_answer: head_answer.gas_price_wei, min
+                number_by_operator(
+                    ((endpoint, answer.gas_price_wei) for endpoint, answer in head_answers), min
                 ),
                 quorum,
             ),
@@ -302,17 +304,3 @@ class ChainReader:
             data_fee=parts.data_fee_quote,
             layers=parts.layer_readings,
         )
-
-
-def _reduced_by_operator(
-    first_answers: Mapping[Endpoint, HeadAnswer],
-    number_of: Callable[[HeadAnswer], int],
-    min_or_max: Callable[[int, int], int],
-) -> dict[str, int]:
-    number_by_operator: dict[str, int] = {}
-    for endpoint, head_answer in first_answers.items():
-        answer_number = number_of(head_answer)
-        number_by_operator[endpoint.operator] = min_or_max(
-            number_by_operator.get(endpoint.operator, answer_number), answer_number
-        )
-    return number_by_operator
