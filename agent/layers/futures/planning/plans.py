@@ -239,13 +239,13 @@ def plan_adjustment(
         orders=as_limit_orders(account, policy, draft_layer_plan.trigger, orders),
         refusal_texts=tuple(refusal_reasons),
         is_reducing=all(order.is_reduce_only for order in orders),
-        hedges=_hedges_after_first_order(
+        hedges=hedges_after_first_order(
             step.snapshot,
             futures_policy(step),
             futures_state(step),
-            decision,
-            draft_layer_plan,
-            orders,
+            () if draft_layer_plan.account_actions else orders,
+            closes_hedges=bool(decision.closed_hedge_market)
+            or draft_layer_plan.trigger in HEDGE_CLOSING_TRIGGERS,
         ),
         set_goals=_set_goals(account, draft_layer_plan, orders, futures_state(step).set_goals),
     )
@@ -559,21 +559,20 @@ def vault_approval_raw(
     )
 
 
-def _hedges_after_first_order(
+def hedges_after_first_order(
     snapshot: Snapshot,
     policy: FuturesPolicy | None,
     state: FuturesState,
-    decision: AdjustFutures,
-    layer_plan: FuturesPlan,
     orders: Sequence[PerpOrder],
+    *,
+    closes_hedges: bool,
 ) -> tuple[Hedge, ...]:
-    """Return the hedges after the first order; the current hedges if a margin move comes first."""
-    if layer_plan.account_actions or not orders:
+    """Return the hedges after the first order, the current ones without; with `closes_hedges` a
+    purchase reduces the hedge of its market.
+    """
+    if not orders:
         return state.hedges
     first_order = orders[0]
-    closes_hedges = (
-        bool(decision.closed_hedge_market) or layer_plan.trigger in HEDGE_CLOSING_TRIGGERS
-    )
     return hedges_after_order(
         snapshot,
         policy,

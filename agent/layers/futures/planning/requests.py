@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
 from agent.layers.futures.planning import hedges
 from agent.layers.futures.planning.orders import reducing_plan
-from agent.layers.futures.planning.plans import futures_plan
-from agent.layers.futures.policy.hedge_closing import hedges_after_order
+from agent.layers.futures.planning.plans import futures_plan, hedges_after_first_order
 from agent.layers.futures.policy.needs import closing_sizes, deleverage_sizes, stale_market_reasons
 from agent.layers.futures.requests import CloseHedge, Deleverage, MarginAccountRequest, OpenHedge
 from agent.layers.futures.state import (
     FuturesProgress,
-    FuturesState,
     collateral_token,
     futures_policy,
     futures_progress,
@@ -33,12 +30,10 @@ from agent.model import (
     FuturesPolicy,
     FuturesReading,
     Halt,
-    Hedge,
     Hold,
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
-    PerpOrder,
     Portfolio,
     Snapshot,
     StepInput,
@@ -224,32 +219,16 @@ def owner_proposal(
         )
     layer_plan = replace(
         layer_plan,
-        hedges=_hedges_after_first_order(
-            step.snapshot, futures_policy(step), futures_state(step), layer_plan.orders
+        hedges=hedges_after_first_order(
+            step.snapshot,
+            futures_policy(step),
+            futures_state(step),
+            layer_plan.orders,
+            closes_hedges=True,
         ),
     )
     return Proposal(
         decision_result, futures_plan(step, decision, layer_plan, account, decision_result.drifts)
-    )
-
-
-def _hedges_after_first_order(
-    snapshot: Snapshot,
-    policy: FuturesPolicy | None,
-    state: FuturesState,
-    orders: Sequence[PerpOrder],
-) -> tuple[Hedge, ...]:
-    """Return the hedges after the first order; a purchase reduces the hedge of its market."""
-    if not orders:
-        return state.hedges
-    first_order = orders[0]
-    return hedges_after_order(
-        snapshot,
-        policy,
-        state,
-        first_order.market,
-        first_order.size_raw,
-        closes=first_order.size_raw > 0,
     )
 
 
