@@ -49,36 +49,20 @@ class PriceArrays(NamedTuple):
     break_bars: NDArray[np.int64]
 
 
-class SettingRow(NamedTuple):
-    """One setting. NaN means no width, an `every_s` of zero no interval.
+class SettingArrays(NamedTuple):
+    """Settings, one row each. NaN means no width, an interval of zero none.
 
-    With a `numeraire` other than NO_NUMERAIRE the setting is the tracking rule: `risk_slopes` are
+    With a numeraire other than NO_NUMERAIRE the setting is the tracking rule: `risk_slopes` are
     the rows of Qᵢⱼ less that of the numeraire, whose products with the deviations are what an
     exchange saves, and `trigger_slopes` those beyond which assets are traded.
     """
 
     targets: FloatArray
-    absolute_width: float
-    relative_width: float
-    min_trade: float
-    every_s: int
-    cooldown_s: int
-    destination: int
-    fee_shares: FloatArray
-    inverse_depth: FloatArray
-    numeraire: int
-    risk_slopes: FloatArray
-    trigger_slopes: FloatArray
-
-
-class SettingArrays(NamedTuple):
-    """Settings, one row each; see SettingRow. `widths_and_min_trade` are absolute width, relative
-    width and smallest trade.
-    """
-
-    targets: FloatArray
-    widths_and_min_trade: FloatArray
-    interval_and_cooldown_s: NDArray[np.int64]
+    absolute_widths: FloatArray
+    relative_widths: FloatArray
+    min_trades: FloatArray
+    intervals_s: NDArray[np.int64]
+    cooldowns_s: NDArray[np.int64]
     destination_codes: NDArray[np.int64]
     fee_shares: FloatArray
     inverse_depths: FloatArray
@@ -447,14 +431,14 @@ def set_rule_shares(
 @_compiled
 def run_setting(  # noqa: C901, PLR0915
     prices: PriceArrays,
-    setting: SettingRow,
+    settings: SettingArrays,
+    row: int,
     start_value: float,
     mark_bars: NDArray[np.int64],
     sweep_result: SweepResult,
-    row: int,
     path: RunPath,
 ) -> None:
-    """Run one setting over all bars; `start_value` buys the first holdings. Results are written to
+    """Run the setting of a row over all bars; `start_value` buys the first holdings. Results are written to
     that row of `sweep_result`, with values and costs at each bar of `mark_bars` (ascending), and to
     `path`.
     """
@@ -470,9 +454,11 @@ def run_setting(  # noqa: C901, PLR0915
     end_shares = np.zeros(asset_count)
     bands = np.zeros((4, asset_count))
     block_totals = np.zeros(MAX_BLOCK_BARS)
-    has_band = not (np.isnan(setting.absolute_width) and np.isnan(setting.relative_width))
-    has_interval = setting.every_s > 0
-    is_by_rule = setting.numeraire != NO_NUMERAIRE
+    has_band = not (
+        np.isnan(settings.absolute_widths[row]) and np.isnan(settings.relative_widths[row])
+    )
+    has_interval = settings.intervals_s[row] > 0
+    is_by_rule = settings.numeraires[row] != NO_NUMERAIRE
     cost_share = 0.0
     due_s = times_s[0]
     cooldown_end_s = times_s[0]
@@ -500,8 +486,8 @@ def run_setting(  # noqa: C901, PLR0915
                         bar,
                         end_bar,
                         scaled_targets,
-                        setting.risk_slopes,
-                        setting.trigger_slopes,
+                        settings.risk_slopes[row],
+                        settings.trigger_slopes[row],
                     )
                 elif has_band:
                     bar = first_bar_outside_band(
@@ -521,9 +507,9 @@ def run_setting(  # noqa: C901, PLR0915
             break
         if bar_states[bar] == CHANGED_ASSETS:
             has_targets = set_bands(
-                setting.targets,
-                setting.absolute_width,
-                setting.relative_width,
+                settings.targets[row],
+                settings.absolute_widths[row],
+                settings.relative_widths[row],
                 trade_prices[:, bar] > 0.0,
                 scaled_targets,
                 bands,
@@ -545,8 +531,8 @@ def run_setting(  # noqa: C901, PLR0915
                     trade_prices,
                     bar,
                     scaled_targets,
-                    setting.risk_slopes,
-                    setting.trigger_slopes,
+                    settings.risk_slopes[row],
+                    settings.trigger_slopes[row],
                 )
             else:
                 is_triggered = portfolio_value > 0.0 and (
@@ -561,24 +547,26 @@ def run_setting(  # noqa: C901, PLR0915
                         shares,
                         scaled_targets,
                         trade_prices[:, bar] > 0.0,
-                        setting.risk_slopes,
-                        setting.numeraire,
-                        ExchangeCosts(setting.fee_shares, setting.inverse_depth * portfolio_value),
+                        settings.risk_slopes[row],
+                        settings.numeraires[row],
+                        ExchangeCosts(
+                            settings.fee_shares[row], settings.inverse_depths[row] * portfolio_value
+                        ),
                         end_shares,
                     )
                 else:
                     largest_correction = set_end_shares(
-                        setting.destination, shares, scaled_targets, bands, end_shares
+                        settings.destination_codes[row], shares, scaled_targets, bands, end_shares
                     )
                 if (
                     largest_correction > BAND_TOLERANCE
-                    and largest_correction * portfolio_value >= setting.min_trade
+                    and largest_correction * portfolio_value >= settings.min_trades[row]
                 ):
                     end_value = value_after_costs(
                         asset_values,
                         end_shares,
-                        setting.fee_shares,
-                        setting.inverse_depth,
+                        settings.fee_shares[row],
+                        settings.inverse_depths[row],
                         portfolio_value,
                     )
                     for asset in range(asset_count):
@@ -589,13 +577,13 @@ def run_setting(  # noqa: C901, PLR0915
                             units[asset] = end_shares[asset] * end_value / trade_prices[asset, bar]
                     costs += portfolio_value - end_value
                     cost_share += 1.0 - end_value / portfolio_value
-                    cooldown_end_s = times_s[bar] + setting.cooldown_s
+                    cooldown_end_s = times_s[bar] + settings.cooldowns_s[row]
                     rebalance_count += 1
                     if len(path.has_traded) == bar_count:
                         path.has_traded[bar] = True
                         path.holdings[bar] = units
                 is_triggered = False  # the scheduled review is complete
-            due_s = due_s if is_triggered else times_s[bar] + setting.every_s
+            due_s = due_s if is_triggered else times_s[bar] + settings.intervals_s[row]
         if mark_index < len(mark_bars) and mark_bars[mark_index] == bar:
             mark_values[mark_index] = (
                 _portfolio_value(units, quote_prices, bar) if has_bought else start_value
@@ -625,25 +613,4 @@ def run_settings(
 ) -> None:
     """Call `run_setting` for each row of the settings; a path is of the last of them."""
     for row in range(len(settings.targets)):
-        run_setting(
-            prices,
-            SettingRow(
-                settings.targets[row],
-                settings.widths_and_min_trade[row, 0],
-                settings.widths_and_min_trade[row, 1],
-                settings.widths_and_min_trade[row, 2],
-                settings.interval_and_cooldown_s[row, 0],
-                settings.interval_and_cooldown_s[row, 1],
-                settings.destination_codes[row],
-                settings.fee_shares[row],
-                settings.inverse_depths[row],
-                settings.numeraires[row],
-                settings.risk_slopes[row],
-                settings.trigger_slopes[row],
-            ),
-            start_value,
-            mark_bars,
-            sweep_result,
-            row,
-            path,
-        )
+        run_setting(prices, settings, row, start_value, mark_bars, sweep_result, path)

@@ -295,20 +295,11 @@ def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> Setti
     numeraires, risk_slopes, trigger_slopes = _rule_arrays(kernel, settings, asset_count)
     arrays: SettingArrays = kernel.SettingArrays(
         np.array([setting.targets_bps for setting in settings], dtype=np.float64) / BPS,
-        np.array(
-            [
-                [*widths, setting.min_trade]
-                for (widths, _), setting in zip(bands_and_intervals, settings, strict=True)
-            ],
-            dtype=np.float64,
-        ),
-        np.array(
-            [
-                [every_s, setting.cooldown_s]
-                for (_, every_s), setting in zip(bands_and_intervals, settings, strict=True)
-            ],
-            dtype=np.int64,
-        ),
+        np.array([widths[0] for widths, _ in bands_and_intervals], dtype=np.float64),
+        np.array([widths[1] for widths, _ in bands_and_intervals], dtype=np.float64),
+        np.array([setting.min_trade for setting in settings], dtype=np.float64),
+        np.array([interval_s for _, interval_s in bands_and_intervals], dtype=np.int64),
+        np.array([setting.cooldown_s for setting in settings], dtype=np.int64),
         np.array(
             [
                 NO_DESTINATION_CODE if setting.rule else DESTINATION_CODES[setting.destination]
