@@ -15,7 +15,7 @@ advantage = excess_growth + off_target − dispersion − costs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
@@ -204,12 +204,23 @@ class DelistedHolding:
     share: Fraction | None
 
 
-def _empty_array() -> FloatArray:
-    return np.empty(0)
+@dataclass(frozen=True, slots=True)
+class PortfolioPaths:
+    """One value or row for each bar, money in whole coins of the numeraire; columns are the
+    portfolio's assets. `units` are whole coins of each in the wallet.
+    """
+
+    equity: FloatArray
+    hold_equity: FloatArray
+    weights: FloatArray
+    units: FloatArray
+    prices: FloatArray
+    targets: FloatArray
+    bands: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
-class SimulationResult:
+class SimulationResult(PortfolioPaths):
     """Result of a simulation. Values in numeraire base units; paths are floats in whole coins, one
     per bar.
 
@@ -247,9 +258,6 @@ class SimulationResult:
     numeraire: str
     decimals: int
     times_s: NDArray[np.int64]
-    equity: FloatArray
-    hold_equity: FloatArray
-    weights: FloatArray
     rebalances: tuple[TransactionCost, ...]
     final_value: Value
     hold_value: Value
@@ -273,10 +281,6 @@ class SimulationResult:
     transfers: tuple[AppliedTransfer, ...] = ()
     twr: float = 0.0
     hold_twr: float = 0.0
-    prices: FloatArray = field(default_factory=_empty_array)
-    units: FloatArray = field(default_factory=_empty_array)
-    targets: FloatArray = field(default_factory=_empty_array)
-    bands: FloatArray = field(default_factory=_empty_array)
     lot_rule: str = "fifo"
     yearly_gains: tuple[YearGain, ...] = ()
     dated_gains: tuple[tuple[int, Value], ...] = ()
@@ -314,21 +318,6 @@ def target_bands(bar: int, drifts: Sequence[AssetDrift], with_bands: bool) -> Ta
         token: band for token, band in band_by_token.items() if with_bands and band != (0.0, 1.0)
     }
     return TargetBands(bar, {drift.token: drift.target_bps / BPS for drift in drifts}, bands)
-
-
-@dataclass(frozen=True, slots=True)
-class PortfolioPaths:
-    """One value or row for each bar, money in whole coins of the numeraire; columns are the
-    portfolio's assets. `units` are whole coins of each in the wallet.
-    """
-
-    equity: FloatArray
-    hold_equity: FloatArray
-    weights: FloatArray
-    units: FloatArray
-    prices: FloatArray
-    targets: FloatArray
-    bands: FloatArray
 
 
 def _shares(asset_values: FloatArray) -> FloatArray:
