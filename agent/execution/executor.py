@@ -118,8 +118,7 @@ class JournaledExecutor:
             intent = submitter.launch(intent, grant, grant.deadline_s)
         last_intent = self._await_final(intent)
         if last_intent.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
-            intents_at_nonce = submitter.journal.intents_at(tx.nonce)
-            return next(original for original in intents_at_nonce if original.id == intent.id)
+            return submitter.journal.stored_intent(intent)
         return last_intent
 
     def _await_final(self, intent: Intent) -> Intent:
@@ -376,7 +375,7 @@ class ProposingExecutor(JournaledExecutor):
             self._settle(intent, proposal_block_by_id[intent.id])
         self._record_sent_late(proposal_block_by_id)
         self._reconciler.run(may_send=False)
-        return [self._stored_intent(intent) for intent in initial_open_intents]
+        return [self._journal.stored_intent(intent) for intent in initial_open_intents]
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
@@ -426,7 +425,7 @@ class ProposingExecutor(JournaledExecutor):
         cancelled_ids = {intent.id for intent in cancelled_intents}
         return [
             *(
-                self._stored_intent(intent)
+                self._journal.stored_intent(intent)
                 for intent in unsigned_intents
                 if intent.id not in cancelled_ids
             ),
@@ -456,7 +455,7 @@ class ProposingExecutor(JournaledExecutor):
         unsigned_intents = self.unsigned_intents()
         next_nonce = super().resync_nonce()
         for intent in unsigned_intents:
-            if is_dropped(self._stored_intent(intent)):
+            if is_dropped(self._journal.stored_intent(intent)):
                 self.outbox.remove_proposal(intent.id)
         return next_nonce
 
@@ -689,13 +688,6 @@ class ProposingExecutor(JournaledExecutor):
             intent.tx_hash is not None for intent in self._journal.intents_at(expected_nonce)
         )  # reconciliation follows these transactions by hash
         return not has_hash and self._record_mined_peer(expected_nonce, proposal_block_by_id)
-
-    def _stored_intent(self, intent: Intent) -> Intent:
-        return next(
-            stored_intent
-            for stored_intent in self._journal.intents_at(intent.tx.nonce)
-            if stored_intent.id == intent.id
-        )
 
 
 def require_no_open_proposals(journal: IntentStore, proposals: ProposalStore) -> None:

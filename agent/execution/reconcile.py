@@ -485,7 +485,7 @@ class Reconciler:
             self._resolve(nonce, may_send)
         if not initial_open_intents or not self._submitter.unfinished_intents():
             self.require_or_adopt_nonce()
-        return [self._stored_intent(intent) for intent in initial_open_intents]
+        return [self._journal.stored_intent(intent) for intent in initial_open_intents]
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Drop unsent intents and cancel pending ones; return them in their new state. Used at a
@@ -495,7 +495,7 @@ class Reconciler:
         for nonce in sorted({intent.tx.nonce for intent in initial_open_intents}):
             self._cancel_at(nonce, why)
         self.run(may_send=True)
-        return [self._stored_intent(intent) for intent in initial_open_intents]
+        return [self._journal.stored_intent(intent) for intent in initial_open_intents]
 
     def _cancel_at(self, nonce: int, why: str) -> None:
         unmined_intents = [
@@ -589,13 +589,6 @@ class Reconciler:
 
     def _nonces(self) -> tuple[int, int]:
         return self._sender.nonces(self._submitter.signer.address)
-
-    def _stored_intent(self, intent: Intent) -> Intent:
-        return next(
-            stored_intent
-            for stored_intent in self._journal.intents_at(intent.tx.nonce)
-            if stored_intent.id == intent.id
-        )
 
     def _resolve(self, nonce: int, may_send: bool) -> None:
         for intent in self._journal.reopenable_intents_at(nonce):

@@ -459,6 +459,10 @@ class IntentStore:
         """Return intents that have not ended, oldest first."""
         return self.db.query("read open transactions", _intents, _select_open)
 
+    def stored_intent(self, intent: Intent) -> Intent:
+        """Return an intent as it is stored now."""
+        return next(stored for stored in self.intents_at(intent.tx.nonce) if stored.id == intent.id)
+
     def intents_at(self, nonce: int) -> Sequence[Intent]:
         """Return every intent with this nonce, ended ones included, oldest first."""
         with self.db.read("read transactions") as db:
