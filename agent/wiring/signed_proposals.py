@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import TrimtabError
 from agent.execution.executor import chain_deadline_s, execution_period, is_dropped
-from agent.model import IntentKind, IntentState
+from agent.model import Intent, IntentKind, IntentState
 
 if TYPE_CHECKING:
     from agent.store.store import Store
@@ -34,6 +34,7 @@ def signed_proposal_texts(store: Store) -> tuple[str, ...]:
         deadline_s = chain_deadline_s(intent, store.journal.grant(intent.id))
         if is_dropped(intent) and (deadline_s is None or now_s < deadline_s):
             intents.append(intent)
+    rejected_nonces = {intent.tx.nonce for intent in intents if intent.kind is IntentKind.CANCEL}
     count_by_id = {
         intent.id: len(store.proposals.signatures(intent.id))
         for intent in intents
@@ -43,7 +44,18 @@ def signed_proposal_texts(store: Store) -> tuple[str, ...]:
         f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; no pause takes them back,"
         f" and once there are enough, whoever has them can execute it"
         f" {execution_period(intent, store.journal.grant(intent.id))};"
-        " trimtab pause --hard --send withdraws it, or proposes the rejection that makes it void"
+        f" {_voiding_text(intent, is_rejected=intent.tx.nonce in rejected_nonces)}"
         for intent in intents
         if count_by_id.get(intent.id)
     )
+
+
+def _voiding_text(intent: Intent, *, is_rejected: bool) -> str:
+    if is_rejected:
+        return "it is void once its rejection is executed: trimtab proposal list"
+    if is_dropped(intent):
+        return (
+            f"it is proposed no more, and another transaction at nonce {intent.tx.nonce} makes it void,"
+            " such as its rejection: trimtab pause --hard --send proposes that if enough have signed"
+        )
+    return "trimtab pause --hard --send withdraws it, or proposes the rejection that makes it void"

@@ -347,6 +347,26 @@ def test_pause__with_signatures__says_what_they_still_allow(scene: tuple[Agent, 
     assert open_proposal(agent)["state"] == "waiting"
 
 
+@pytest.mark.parametrize(
+    ("owners", "advice"),
+    [
+        pytest.param((FIRST,), ("proposed no more", "another transaction at nonce"), id="withdrawn"),
+        pytest.param((FIRST, SECOND), ("void once its rejection is executed", "trimtab proposal list"), id="rejected"),
+    ],
+)
+def test_hard_pause_after_signatures__does_not_advise_what_is_done(
+    scene: tuple[Agent, SafeWallet, dict[str, Any]], owners: tuple[dict[str, Any], ...], advice: tuple[str, ...]
+) -> None:
+    agent, *_ = scene
+    path = agent.context.loaded_config.path
+    sign_and_send(agent, *owners)
+    assert mentions(api.pause(path, "test")["signed"][0], "trimtab pause --hard --send withdraws it")
+    pause_hard(agent)
+    (text,) = api.pause(path, "test")["signed"]
+    assert mentions(text, f": {len(owners)};", *advice)
+    assert "withdraws it" not in text
+
+
 def test_pause_with_signatures__is_described_alike_everywhere(
     scene: tuple[Agent, SafeWallet, dict[str, Any]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
