@@ -556,7 +556,7 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
     assert 'popovertarget="weights"' not in overview
     assert "On paper, weights and orders are those of the config." in overview
     assert "Stop…</button>" in overview
-    assert '<a href="/setup/done#t-try">how to try them</a>' in overview
+    assert '<a href="/setup/done#t-lacks">How to change and try them in a terminal</a>' in overview
     assert desk.ask("/")[1]["location"] == "/login"
     assert "It has ended: the chain is away (start it)" in desk.text("/setup/done")
     assert '<a href="/">Open its Overview</a>' in desk.text("/setup/done")
