@@ -105,6 +105,11 @@ def _from_pandas(polars: Any, frame: Any) -> Any:
         if frame.index.nlevels == 1:
             frame = frame.rename_axis(index="time")
         frame = frame.reset_index()
+    names = [str(name) for name in frame.columns]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(
+            f"prices: two columns are {repeated[0]!r}", "drop one of them, or rename it"
+        )
     return polars.DataFrame(
         {str(name): _column(polars, frame[name]) for name in frame.columns}, strict=False
     )
@@ -140,7 +145,10 @@ def _column(polars: Any, column: Any) -> Any:
         if str(zone) not in available_timezones():
             return instants
         return instants.dt.replace_time_zone("UTC").dt.convert_time_zone(str(zone))
-    return polars.Series(column.tolist(), strict=False)
+    try:
+        return polars.Series(column.tolist(), strict=False)
+    except polars.exceptions.PolarsError:  # times in several zones
+        return polars.Series([str(cell) for cell in column])
 
 
 def between(table: PriceTable, start: Moment | None, end: Moment | None) -> PriceTable:

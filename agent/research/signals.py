@@ -224,7 +224,7 @@ class FunctionRunner:
 @checked_call
 def closes(view: SignalView) -> Any:
     """Return the prices of a view as a polars frame: time, and a column for each symbol; null where
-    one has no price.
+    one has no price. Raises ConfigError for anything else.
 
     >>> from agent.signals import PriceBar, SignalView
     >>> bars = (PriceBar(1_704_067_200, 42_000.0), PriceBar(1_704_153_600, 43_000.0))
@@ -233,6 +233,10 @@ def closes(view: SignalView) -> Any:
     [42000.0, 43000.0]
     """
     polars = load_polars()
+    if not isinstance(view, SignalView):
+        raise ConfigError(
+            f"view: {described(view)} is no view", "call it in the function, with what it gets"
+        )
     all_times_s = sorted({bar.at_s for bars in view.prices.values() for bar in bars})
     columns = {}
     for symbol, bars in view.prices.items():

@@ -97,6 +97,7 @@ def test_an_unknown_argument_is_named(call: Callable[..., object], unknown: str,
         (partial(CALLS["backtest"], start=2023), 'start: 2023 is no time (write for example "2021-03-01")'),
         (partial(CALLS["backtest"], flows=[("2023-02-01", 5)]), 'write for example flows={"2021-04-01": 250'),
         (partial(research.every, "7d", 0.1), "every: 0.1 is no band"),
+        (partial(research.closes, {"BTC": []}), "view: {'BTC': []} is no view (call it in the function"),
         (partial(research.band, [0.1]), "band: relative [0.1] is no share"),
     ],
 )

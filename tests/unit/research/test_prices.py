@@ -141,6 +141,13 @@ def test_series_is_a_column(series: Any, symbol: str) -> None:
         (lambda: WIDE.replace(103, np.inf), "row 4: 'inf' is not a price of BTC (prices must be finite"),
         (lambda: WIDE.replace(103, -0.0304), "row 4: '-0.0304' is not a price of BTC (prices must be above zero; if these are returns"),
         (lambda: WIDE.replace(103, 0), "row 4: '0.0' is not a price of BTC"),
+        (lambda: WIDE.set_axis(["BTC", "BTC"], axis="columns"), "prices: two columns are 'BTC' (drop one of them, or rename it)"),
+        (lambda: WIDE.set_axis([5, "5"], axis="columns"), "prices: two columns are '5' (drop one of them"),
+        (lambda: pd.concat([LONG, LONG["close"]], axis="columns"), "prices: two columns are 'close' (drop one of them"),
+        (
+            lambda: WIDE.set_axis(pd.Index([day.tz_localize(f"Etc/GMT-{number}") for number, day in enumerate(INDEX)], dtype=object)),
+            "times in several time zones: +00:00, +01:00, +02:00, +03:00, +04:00, +05:00",
+        ),
         (lambda: WIDE.assign(btc=BTC), "has columns 'BTC' and 'btc', which are one name"),
         (lambda: in_levels("Open", "High"), "its columns have 2 levels, none of them with Close (give a frame with one column"),
         (lambda: pl.Series("BTC", BTC), "Series is no frame (give a polars or pandas DataFrame"),
