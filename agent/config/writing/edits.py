@@ -303,20 +303,20 @@ def _descend(table: Any, path: str, key: str) -> tuple[Any, str]:
     """Return the first inner table on the path, and the rest of the path. Symbols and names may have
     dots, such as USDC.e.
     """
-    table_name, _, rest_of_path = path.partition(".")
+    table_by_tag: dict[Any, Any] = {}
     if isinstance(table, AoT | Array):
         table_by_tag = {
-            f"{tag}.": inner_table
+            tag: inner_table
             for table_index, inner_table in enumerate(table)
             if hasattr(inner_table, "get")
             for tag in (table_index, inner_table.get("name"), inner_table.get("symbol"))
-            if tag is not None
         }
-        if matching_tags := [tag for tag in table_by_tag if path.startswith(tag)]:
-            longest_tag = max(matching_tags, key=len)
-            return table_by_tag[longest_tag], path.removeprefix(longest_tag)
-    elif hasattr(table, "get") and table_name in table:
-        return table[table_name], rest_of_path
+    elif hasattr(table, "items"):
+        table_by_tag = dict(table.items())
+    if matching_tags := [tag for tag in table_by_tag if path.startswith(f"{tag}.")]:
+        longest_tag = max(matching_tags, key=lambda tag: len(str(tag)))
+        return table_by_tag[longest_tag], path.removeprefix(f"{longest_tag}.")
+    table_name = path.partition(".")[0]
     raise ConfigError(
         f"--set {key}: there is no {table_name!r} in the config",
         "trimtab edit opens the config in an editor",

@@ -221,11 +221,18 @@ def _venue_of_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         *HyperliquidFileTable.model_fields,
     } - {"markets"}
     markets: dict[str, Any] = {}
-    for market in futures_table.get("markets", ()):
+    market_tables = futures_table.get("markets", [])
+    for market in market_tables if isinstance(market_tables, list) else [market_tables]:
+        if not (isinstance(market, dict) and market.get("asset", market.get("symbol"))):
+            raise ConfigError(
+                f"--futures-venue {path}: futures.markets: {str(market)[:60]} has no symbol",
+                'write for example symbol = "ETH"',
+            )
         market_contracts = {
             key: market[key] for key in PerpetualProtocolFileMarket.model_fields if key in market
         }
-        markets[market.get("asset", market["symbol"])] = market_contracts or market["symbol"]
+        name = str(market.get("asset", market.get("symbol")))
+        markets[name] = market_contracts or market.get("symbol", name)
     return {
         **{key: value for key, value in futures_table.items() if key in venue_keys},
         "markets": markets,

@@ -174,15 +174,20 @@ def test_alert_target_in_a_line__gets_another_beside_it() -> None:
 def test_a_symbol_or_name_with_a_dot_is_one_name() -> None:
     text = TEXT.replace('symbol = "WBTC"', 'symbol = "USDC.e"')
     text += '\n[[strategies]]\nname = "a.b"\nweights = { WETH = "50%", "USDC.e" = "50%" }\n'
+    text += 'limits = { USDC = { min = "1%" }, "USDC.e" = { min = "1%" } }\n'
     sets = [
         "portfolio.assets.USDC.e.reserve=7",
         "portfolio.assets.USDC.reserve=8",
         "strategies.a.b.share=9%",
         "strategies.a.b.weights.USDC.e=1%",
+        "strategies.a.b.limits.USDC.e.max=2%",
+        "strategies.a.b.limits.USDC.max=3%",
     ]
     document = tomllib.loads(apply_changes(text, parse_changes(sets, [], [], [])))
     assert {asset["symbol"]: asset["reserve"] for asset in document["portfolio"]["assets"]} == {"WETH": "0", "USDC.e": "7", "USDC": "8"}
-    assert document["strategies"] == [{"name": "a.b", "share": "9%", "weights": {"WETH": "50%", "USDC.e": "1%"}}]
+    (strategy,) = document["strategies"]
+    assert strategy.pop("limits") == {"USDC": {"min": "1%", "max": "3%"}, "USDC.e": {"min": "1%", "max": "2%"}}
+    assert strategy == {"name": "a.b", "share": "9%", "weights": {"WETH": "50%", "USDC.e": "1%"}}
 
 
 def test_wrong_checksum__is_shown_with_the_right_one() -> None:
