@@ -18,7 +18,6 @@ from agent.config.tables.fields import (
     Variable,
     VariableTable,
 )
-from agent.errors import ConfigError
 from agent.model import AlertKind
 
 EVENTS = tuple(kind.value for kind in AlertKind if kind is not AlertKind.TEST)
@@ -47,13 +46,8 @@ class AlertTargetTable(VariableTable):
 
     def read_url(self) -> str:
         """Return the address. Raises ConfigError if its variable is not set."""
-        target_url = self.variable(self.url_env)
-        if not target_url:
-            raise ConfigError(
-                f"alerts.targets.url_env: environment variable {self.url_env} is not set",
-                "export it, or remove the target",
-            )
-        return target_url
+        remedy = "export it, or remove the target"
+        return self.required_variable("alerts.targets.url_env", self.url_env, remedy)
 
     def secrets(self) -> list[str]:
         """Return the address and all its long parts, since services put tokens in different places."""

@@ -14,7 +14,6 @@ from agent.config.tables.fields import (
     Variable,
     VariableTable,
 )
-from agent.errors import ConfigError
 from agent.model.rollups import ARBITRUM_CHAINS, LOCAL_CHAIN_IDS, OP_STACK_CHAINS
 
 LONGEST_TIMEOUT_S = 60
@@ -52,13 +51,8 @@ class RpcTable(VariableTable):
         """
         if self.url is not None:
             return self.url.get_secret_value()
-        url = self.variable(self.url_env)
-        if not url:
-            raise ConfigError(
-                f"chain.rpc.url_env: environment variable {self.url_env} is not set",
-                "export it, or put it into .env beside the config",
-            )
-        return url
+        remedy = "export it, or put it into .env beside the config"
+        return self.required_variable("chain.rpc.url_env", self.url_env, remedy)
 
 
 class ChainTable(ConfigTable):

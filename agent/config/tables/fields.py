@@ -299,3 +299,12 @@ class VariableTable(ConfigTable):  # noqa: PLW1641  pydantic hashes the fields
     def variable(self, name: str | None) -> str:
         """Return the value of a variable; empty if it is not set, or without a name."""
         return self._variables.get(name or "", "")
+
+    def required_variable(self, key: str, name: str | None, remedy: str) -> str:
+        """Return the value of the variable that `key` names. Raises ConfigError, with the remedy,
+        if it is not set.
+        """
+        value = self.variable(name)
+        if not value:
+            raise ConfigError(f"{key}: environment variable {name} is not set", remedy)
+        return value

@@ -350,12 +350,8 @@ class HyperliquidTable(FuturesLayerTable, VariableTable):
         """URL of the venue. Raises ConfigError if the variable is not set."""
         if self.url is not None:
             return self.url.get_secret_value()
-        if url := self.variable(self.url_env):
-            return url
-        raise ConfigError(
-            f"futures.url_env: environment variable {self.url_env} is not set",
-            f"export {self.url_env} before starting",
-        )
+        remedy = f"export {self.url_env} before starting"
+        return self.required_variable("futures.url_env", self.url_env, remedy)
 
     @property
     def has_agent_key_source(self) -> bool:
