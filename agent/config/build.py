@@ -14,7 +14,7 @@ from agent.config.schema import Config, PolicyTable
 from agent.config.tables.limits import build_limits_from_table
 from agent.config.tables.portfolio import AssetTable, HubTable
 from agent.config.tables.triggers import is_zone
-from agent.config.triggers import build_policy_trigger
+from agent.config.triggers import build_trigger_with_risk
 from agent.config.venues import find_venue, position_manager
 from agent.errors import ConfigError
 from agent.model import (
@@ -107,7 +107,7 @@ def build_policy(config: Config) -> Policy:
     """Build the policy: trigger, destination and cooldown."""
     policy_table = config.policy
     return Policy(
-        trigger=build_policy_trigger(config),
+        trigger=build_trigger_with_risk(config, config.policy.trigger),
         destination=_destination(policy_table),
         cooldown_s=policy_table.cooldown,
         confirm_blocks=policy_table.confirm_blocks or 0,

@@ -139,11 +139,6 @@ def _correlations(
     return correlated_pairs
 
 
-def build_policy_trigger(config: Config) -> Trigger:
-    """Build the trigger of [policy], a zone with its risk. Raises ConfigError."""
-    return build_trigger_with_risk(config, config.policy.trigger)
-
-
 def build_trigger_with_risk(config: Config, table: TriggerTable) -> Trigger:
     """Build the trigger of [policy] or of a strategy, a zone with the risk of [policy.risk]. Raises
     ConfigError.

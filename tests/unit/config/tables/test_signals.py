@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.config.load import parse_config
-from agent.config.triggers import build_policy_trigger
+from agent.config.triggers import build_trigger_with_risk
 from agent.config.weights import build_signals
 from agent.errors import ConfigError
 from agent.model import AnsweredTrigger, SignalSettings
@@ -76,7 +76,8 @@ def config_with(trigger: str, signals: str) -> str:
 def test_function_trigger_names_its_file() -> None:
     settings = SignalSettings("calm", 5, (("above", "0.4"),), file="calm.py:heaviest", sha256=HASH)
 
-    trigger = build_policy_trigger(parse_config(config_with(TRIGGER, CALM)))
+    config = parse_config(config_with(TRIGGER, CALM))
+    trigger = build_trigger_with_risk(config, config.policy.trigger)
 
     assert trigger == AnsweredTrigger(30 * DAY_S, step_s=DAY_S, signal=settings)
     assert format_trigger(trigger, step_input().portfolio) == f"the function calm, calm.py:heaviest {HASH[:12]}"
