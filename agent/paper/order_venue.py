@@ -37,7 +37,7 @@ from agent.signing.terms import FuturesRules
 from agent.store.store import PaperStore
 from agent.units import ceil_int, floor_int
 from agent.venues.hyperliquid.client import AccountReading, HyperliquidClient
-from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, model_price
+from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, fill_on_book, model_price
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading, with_chain_times
 
 UNMATCHED_ANSWER = "Order could not immediately match against any resting orders."
@@ -310,16 +310,10 @@ class PaperHyperliquid:
         if market.is_paused:
             return None
         is_buy = order.is_buy
-        unfilled_size = order.size
-        filled_quote = Fraction(0)
-        for level_price, level_size in self._client.order_book_side(market_name, asks=is_buy):
-            if unfilled_size <= 0 or (
-                level_price > order.limit_price if is_buy else level_price < order.limit_price
-            ):
-                break
-            filled_size = min(unfilled_size, level_size)
-            unfilled_size -= filled_size
-            filled_quote += filled_size * level_price
+        book_side = self._client.order_book_side(market_name, asks=is_buy)
+        unfilled_size, filled_quote = fill_on_book(
+            book_side, order.size, order.limit_price, is_buy=is_buy
+        )
         size_raw = floor_int((order.size - unfilled_size) * market.unit)
         if not size_raw:
             return None

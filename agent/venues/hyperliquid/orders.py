@@ -7,7 +7,7 @@ documentation.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -68,6 +68,29 @@ def model_price(venue_price: Fraction, size_decimals: int) -> Price:
 def quoted_price(price: Price, size_decimals: int) -> Fraction:
     """Convert a price of the model to the venue's quotation, USDC per coin."""
     return price * Fraction(10**size_decimals, 10**QUOTE_DECIMALS)
+
+
+def fill_on_book(
+    book_side: Iterable[tuple[Fraction, Fraction]],
+    size: Fraction,
+    limit_price: Fraction,
+    *,
+    is_buy: bool,
+) -> tuple[Fraction, Fraction]:
+    """Return the size that stays unfilled, in coins, and the dollars traded, of an order within its
+    limit price. `book_side` has price and size of the resting orders, best first.
+    """
+    unfilled_size = size
+    traded_quote = Fraction(0)
+    for level_price, level_size in book_side:
+        if unfilled_size <= 0 or (
+            level_price > limit_price if is_buy else level_price < limit_price
+        ):
+            break
+        fill_size = min(unfilled_size, level_size)
+        unfilled_size -= fill_size
+        traded_quote += fill_size * level_price
+    return unfilled_size, traded_quote
 
 
 def tick_at(venue_price: Fraction, size_decimals: int) -> Fraction:

@@ -77,6 +77,7 @@ from agent.venues.hyperliquid.orders import (
     OrderTicket,
     VenueOrderStage,
     cancel_action,
+    fill_on_book,
     limit_price,
     order_action,
     stop_action,
@@ -311,19 +312,13 @@ class HyperliquidPerps:
         market = account.market(order.market)
         limit_venue_price = limit_price(market, order)
         is_buy = order.size_raw > 0
-        unfilled_size = Fraction(abs(order.size_raw), market.unit)
-        traded_quote = Fraction(0)
+        order_size = Fraction(abs(order.size_raw), market.unit)
         book_side = self._client.order_book_side(
             order.market, asks=is_buy, may_wait=not order.is_reduce_only
         )
-        for level_price, level_size in book_side:
-            if unfilled_size <= 0 or (
-                level_price > limit_venue_price if is_buy else level_price < limit_venue_price
-            ):
-                break
-            fill_size = min(unfilled_size, level_size)
-            unfilled_size -= fill_size
-            traded_quote += fill_size * level_price
+        unfilled_size, traded_quote = fill_on_book(
+            book_side, order_size, limit_venue_price, is_buy=is_buy
+        )
         filled_raw = abs(order.size_raw) - ceil_int(unfilled_size * market.unit)
         if filled_raw <= 0:
             raise UnsendableTransaction(
