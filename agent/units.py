@@ -446,6 +446,11 @@ def exact_duration(seconds: int) -> str:
     )
 
 
+def format_gwei(wei: int) -> str:
+    """Format a gas price."""
+    return f"{decimal_text(wei, 9)} gwei"
+
+
 def format_duration(seconds: int) -> str:
     """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 day 2 h", 7 days."""
     duration_parts = []

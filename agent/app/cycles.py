@@ -138,8 +138,8 @@ def _unfinished_execution(context: wiring.AgentContext, outcome: StepOutcome) ->
 READING_STAGE = "Reading the chain"
 
 
-def never_confirm(_: StepOutcome) -> bool:
-    """Decline every plan."""
+def never_confirm(_: object) -> bool:
+    """Decline every plan, and whatever else may be confirmed."""
     return False
 
 

@@ -39,6 +39,7 @@ from agent.config.tables.fields import parse_duration_s
 from agent.errors import EXIT_HUNG, ConfigError, PassingFault, TrimtabError, internal_error
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import StepOutcome
+from agent.interrupts import INTERRUPTS
 from agent.model import Alert, AlertKind, Delivery, IntentState
 from agent.observe.health import MAX_MISSED_CYCLES
 from agent.observe.logs import Log, LogStyle, Redactor, configure
@@ -46,8 +47,6 @@ from agent.observe.notify import AlertNotifier
 from agent.observe.watch import Heartbeat, SystemdNotifier, Watchdog
 from agent.ports import Clock, MonotonicClock
 from agent.units import format_duration
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(KeyboardInterrupt):
@@ -107,7 +106,7 @@ class StoppableClock:
         """Handle signals inside the context. Call from the main thread."""
         old_handlers = {
             signal_number: signal.signal(signal_number, self._on_signal)
-            for signal_number in STOP_SIGNALS
+            for signal_number in INTERRUPTS
         }
         try:
             yield

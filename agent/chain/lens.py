@@ -75,7 +75,7 @@ class CallItem:
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        return bytes([_CALL_TAG]) + _address_bytes(self.target) + self.packed_call()
+        return bytes([_CALL_TAG]) + address_bytes(self.target) + self.packed_call()
 
     def packed_call(self) -> bytes:
         """Return the packed item without its target address."""
@@ -106,7 +106,7 @@ class IndirectCallItem:
         """Encode the item for the contract."""
         return (
             bytes([_INDIRECT_CALL_TAG])
-            + _address_bytes(self.holder)
+            + address_bytes(self.holder)
             + self.selector
             + self.call.packed_call()
         )
@@ -125,7 +125,7 @@ class CodeItem:
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        return bytes([_CODE_TAG]) + _address_bytes(self.target)
+        return bytes([_CODE_TAG]) + address_bytes(self.target)
 
     def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
@@ -171,7 +171,7 @@ class V3Item:
         )
         return (
             bytes([_V4_TAG if self.pool_id else _V3_TAG])
-            + _address_bytes(self.pool)
+            + address_bytes(self.pool)
             + bytes.fromhex(self.pool_id[2:])
             + window_fields
             + self.twap_window_s.to_bytes(4, "big")
@@ -341,7 +341,8 @@ class _PageReader:
             raise Retryable("the endpoint's answer to the lens has excess bytes")
 
 
-def _address_bytes(address: str) -> bytes:
+def address_bytes(address: str) -> bytes:
+    """Return the 20 bytes of an address."""
     return bytes.fromhex(address[2:])
 
 

@@ -57,7 +57,7 @@ _ACCOUNT_GAS = 8_000_000
 
 
 _GET_BALANCE = selector("getBalance(address)")
-_GET_SETTLEMENT_TOKEN = selector("getSettlementToken()")
+GET_SETTLEMENT_TOKEN = selector("getSettlementToken()")
 _GET_PNL = selector("getPnlAndPendingFee(address)")
 _GET_BASE_TOKENS = selector("getBaseTokens(address)")
 _HAS_ORDER = selector("hasOrder(address)")
@@ -78,9 +78,9 @@ _GET_FEE = selector("getFeeRatio(address)")
 _GET_MAX_TICKS = selector("getMaxTickCrossedWithinBlock(address)")
 _IS_OPEN = selector("isOpen()")
 _SYMBOL = selector("symbol()")
-_PRICE_FEED = selector("getPriceFeed()")
-_CHAINLINK_FEED = selector("getChainlinkPriceFeedV3()")
-_AGGREGATOR = selector("getAggregator()")
+PRICE_FEED = selector("getPriceFeed()")
+CHAINLINK_FEED = selector("getChainlinkPriceFeedV3()")
+AGGREGATOR = selector("getAggregator()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
     trader = scope.trader
     questions = [
         _question("collateral", scope.vault, address_call(_GET_BALANCE, trader)),
-        _question("settlement token", scope.vault, _GET_SETTLEMENT_TOKEN),
+        _question("settlement token", scope.vault, GET_SETTLEMENT_TOKEN),
         _question(
             "profit",
             scope.account_balance_contract,
@@ -385,7 +385,7 @@ def unnamed_markets(
     """
     symbol_answers = ask([CallItem(base_token, _SYMBOL, 96) for base_token in base_tokens])
     feed_contracts = list(base_tokens)
-    for view_selector in (_PRICE_FEED, _CHAINLINK_FEED, _AGGREGATOR):
+    for view_selector in (PRICE_FEED, CHAINLINK_FEED, AGGREGATOR):
         view_answers = ask(
             [CallItem(feed_contract, view_selector) for feed_contract in feed_contracts]
         )

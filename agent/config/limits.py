@@ -17,7 +17,7 @@ from agent.config.tables.weights import (
 )
 from agent.model import AllocationMethod, AllocationNeeds
 from agent.signing.terms import tip_range_wei
-from agent.units import BPS, decimal_text
+from agent.units import BPS, format_gwei
 
 
 def require_accepted_limits(config: Config) -> None:
@@ -49,18 +49,14 @@ def require_payable_tip(config: Config) -> None:
     _, max_tip_wei = tip_range_wei(config.chain.chain_id)
     if min_tip_wei > max_tip_wei:
         raise ValueError(
-            f"execution.min_tip: {_gwei_text(min_tip_wei)} is above the most that is signed on this"
-            f" chain; write at most {_gwei_text(max_tip_wei)}"
+            f"execution.min_tip: {format_gwei(min_tip_wei)} is above the most that is signed on this"
+            f" chain; write at most {format_gwei(max_tip_wei)}"
         )
     if gas_price_limit_wei is not None and min_tip_wei > gas_price_limit_wei:
         raise ValueError(
-            f"execution.min_tip: {_gwei_text(min_tip_wei)} is above limits.gas_price of"
-            f" {_gwei_text(gas_price_limit_wei)}; lower it, or raise that limit"
+            f"execution.min_tip: {format_gwei(min_tip_wei)} is above limits.gas_price of"
+            f" {format_gwei(gas_price_limit_wei)}; lower it, or raise that limit"
         )
-
-
-def _gwei_text(wei: int) -> str:
-    return f"{decimal_text(wei, 9)} gwei"
 
 
 def max_weight_bps(config: Config, symbol: str) -> int | None:

@@ -20,7 +20,7 @@ from agent.model import (
     TighterDirection,
     Verdict,
 )
-from agent.units import BPS, Token, ceil_int, decimal_text, value_text
+from agent.units import BPS, Token, ceil_int, decimal_text, format_gwei, value_text
 
 OFF = "off"
 UNKNOWN = "unknown: "
@@ -42,11 +42,6 @@ def format_ratio(share: Fraction) -> str:
 def format_money(value: Fraction, numeraire: Token) -> str:
     """Format a value in numeraire base units as whole coins."""
     return f"{value_text(value, numeraire.decimals)} {numeraire.label}"
-
-
-def format_gwei(wei: int) -> str:
-    """Format a gas price."""
-    return f"{decimal_text(wei, 9)} gwei"
 
 
 def format_native(wei: int) -> str:

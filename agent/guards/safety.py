@@ -10,7 +10,6 @@ from agent.guards.guard import (
     Guard,
     GuardScope,
     fixed_guard,
-    format_gwei,
     format_native,
     format_seconds,
     limit_guard,
@@ -28,7 +27,7 @@ from agent.model import (
 )
 from agent.policy import failures
 from agent.policy.native_coin import floor_wei
-from agent.units import NATIVE, format_time
+from agent.units import NATIVE, format_gwei, format_time
 
 
 def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:

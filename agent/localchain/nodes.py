@@ -32,7 +32,8 @@ from web3.types import RPCEndpoint, RPCResponse
 from agent.artifacts import anvil_binary
 from agent.errors import ConfigError, Retryable
 from agent.foreign_text import failure_words
-from agent.localchain.world import ACCOUNT_COUNT, HD_PATH, TEST_MNEMONIC, WHALE_INDEX, dev_accounts
+from agent.localchain.world import ACCOUNT_COUNT, HD_PATH, WHALE_INDEX, dev_accounts
+from agent.signing.keys import TEST_MNEMONIC
 
 REQUEST_TIMEOUT_S = 60
 _HEADERS = {"Content-Type": "application/json"}

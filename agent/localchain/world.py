@@ -9,6 +9,7 @@ from functools import lru_cache
 from math import floor, log, sqrt
 
 from agent.amm.v3.math import MAX_TICK
+from agent.signing.keys import TEST_MNEMONIC
 from agent.units import BPS, PIPS
 
 
@@ -247,7 +248,6 @@ def v2_input_to_reach(
     return low_input
 
 
-TEST_MNEMONIC = "test test test test test test test test test test test junk"
 """The mnemonic is public: money sent to these accounts is stolen."""
 HD_PATH = "m/44'/60'/0'/0"
 ACCOUNT_COUNT = 10

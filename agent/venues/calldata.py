@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from agent.amm import POOL_KINDS, pool_kind, swap_style
 from agent.artifacts import own_artifact
-from agent.chain.lens import abi_encode
+from agent.chain.lens import abi_encode, address_bytes
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import (
@@ -124,7 +124,7 @@ def encode_rebalance(
     program = b"".join(
         [
             header,
-            *map(_address_bytes, tokens),
+            *map(address_bytes, tokens),
             *conditions,
             *map(_maker_bytes, pool_makers),
             *encoded_legs,
@@ -156,7 +156,7 @@ def _with_conversion(leg: Leg, maker_by_venue: Mapping[str, PoolMaker]) -> list[
 def _maker_bytes(maker: PoolMaker) -> bytes:
     return (
         bytes([maker.style.value])
-        + _address_bytes(maker.address)
+        + address_bytes(maker.address)
         + bytes.fromhex(maker.init_code_hash[2:])
     )
 
@@ -323,10 +323,6 @@ def _int128_bytes(signed_raw: int, amount_name: str) -> bytes:
             remedy="trade in smaller parts",
             code=ErrorCode.RANGE,
         ) from None
-
-
-def _address_bytes(address: str) -> bytes:
-    return bytes.fromhex(address[2:])
 
 
 def require_own_rebalancer(transport: Transport, address: str) -> None:

@@ -33,6 +33,7 @@ from agent.signing import calldata
 from agent.signing.calldata import Approve, UndecodableCalldata, selector
 from agent.signing.futures import FuturesCall
 from agent.signing.futures import decode as decode_futures
+from agent.venues.calldata import to_hex
 
 QUOTE_VALIDITY_S = 365 * 86_400
 """Validity of a quoted order from its index time; long, because a quote is never sent."""
@@ -162,26 +163,26 @@ def encode_order(
         _NO_REFERRAL,
     )
     if sender == contracts.trader:
-        return _hex(OPEN_POSITION + abi_encode([_ORDER_ABI], [order_fields]))
-    return _hex(
+        return to_hex(OPEN_POSITION + abi_encode([_ORDER_ABI], [order_fields]))
+    return to_hex(
         OPEN_POSITION_FOR + abi_encode(["address", _ORDER_ABI], [contracts.trader, order_fields])
     )
 
 
 def encode_deposit(token: str, deposit_raw: int) -> str:
     """Return 0x-hex calldata of a deposit of collateral into the vault."""
-    return _hex(DEPOSIT + abi_encode(["address", "uint256"], [token, deposit_raw]))
+    return to_hex(DEPOSIT + abi_encode(["address", "uint256"], [token, deposit_raw]))
 
 
 def encode_withdrawal(token: str, withdrawal_raw: int) -> str:
     """Return 0x-hex calldata of a withdrawal of collateral to the account."""
-    return _hex(WITHDRAW + abi_encode(["address", "uint256"], [token, withdrawal_raw]))
+    return to_hex(WITHDRAW + abi_encode(["address", "uint256"], [token, withdrawal_raw]))
 
 
 def encode_delegate(delegate: str, *, is_allowed: bool) -> str:
     """Return 0x-hex calldata that allows `delegate` to trade for the sender, or revokes it."""
     function_selector = APPROVE_DELEGATE if is_allowed else REVOKE_DELEGATE
-    return _hex(
+    return to_hex(
         function_selector + abi_encode(["address", "uint8"], [delegate, OPEN_POSITION_DELEGATE])
     )
 
@@ -278,7 +279,3 @@ def explain_revert(reason: str) -> str:
     """Return why a simulation failed, with the description of its revert code."""
     code = revert_code("", reason)
     return f"{REVERT_DESCRIPTIONS[code]} ({code})" if code else reason
-
-
-def _hex(calldata_bytes: bytes) -> str:
-    return "0x" + calldata_bytes.hex()

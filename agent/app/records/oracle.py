@@ -66,11 +66,6 @@ MAX_ADDED_OBSERVATIONS = 500
 ORACLE_DECISION = "oracle"
 
 
-def decline_increase(_: RaisedObservationsDocument) -> bool:
-    """Decline to send; the default confirmation."""
-    return False
-
-
 def observations(agent: Agent) -> PoolObservationsDocument:
     """Return every tradable V3 pool: its observation capacity, the capacity needed for the window,
     and the validity of its TWAP.
@@ -93,7 +88,7 @@ def raise_observations(
     requested_capacity: int,
     *,
     send: bool = False,
-    confirm: Callable[[RaisedObservationsDocument], bool] = decline_increase,
+    confirm: Callable[[RaisedObservationsDocument], bool] = never_confirm,
     progress: Progress = ignore_progress,
 ) -> RaisedObservationsDocument:
     """Raise the observation capacity of a pinned pool to `requested_capacity`: return the document,

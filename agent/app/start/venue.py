@@ -24,6 +24,12 @@ from agent.chain.lens import (
     answer_uint,
     query_lens,
 )
+from agent.chain.perpetuals import (
+    AGGREGATOR,
+    CHAINLINK_FEED,
+    GET_SETTLEMENT_TOKEN,
+    PRICE_FEED,
+)
 from agent.chain.tokens import UNREAD_ADDRESS, answered_address
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.key_sources import agent_key_source, stored_key_text
@@ -55,12 +61,8 @@ CONTRACT_LINKS = (
     ("vault", "getAccountBalance()", "account_balance"),
 )
 """(contract, view, key of [futures] that its answer must equal)."""
-_SETTLEMENT_TOKEN_SELECTOR = selector("getSettlementToken()")
 _DECIMALS_SELECTOR = selector("decimals()")
 _HAS_POOL_SELECTOR = selector("hasPool(address)")
-_PRICE_FEED_SELECTOR = selector("getPriceFeed()")
-_CHAINLINK_FEED_SELECTOR = selector("getChainlinkPriceFeedV3()")
-_AGGREGATOR_SELECTOR = selector("getAggregator()")
 
 
 def venue_checks(
@@ -201,7 +203,7 @@ def _collateral_checks(
     token_answer, decimals_answer, balance_answer = query_lens(
         context.transport,
         [
-            CallItem(futures_table.vault, _SETTLEMENT_TOKEN_SELECTOR),
+            CallItem(futures_table.vault, GET_SETTLEMENT_TOKEN),
             CallItem(futures_table.vault, _DECIMALS_SELECTOR),
             CallItem(collateral.address, address_call(BALANCE_OF, futures_table.vault)),
         ],
@@ -311,7 +313,7 @@ def _market_checks(
         ],
     )
     index_sources = base_tokens
-    for view in (_PRICE_FEED_SELECTOR, _CHAINLINK_FEED_SELECTOR, _AGGREGATOR_SELECTOR):
+    for view in (PRICE_FEED, CHAINLINK_FEED, AGGREGATOR):
         address_answers = query_lens(
             transport, [CallItem(contract, view) for contract in index_sources]
         )

@@ -10,6 +10,7 @@ from web3 import EthereumTesterProvider, Web3
 from web3.datastructures import NamedElementOnion
 from web3.types import RPCEndpoint
 
+from agent.chain.lens import address_bytes
 from agent.chain.providers.checked import CheckedProvider
 from agent.chain.rpc import RpcCall, RpcFault, parse_fault, scrub
 from agent.errors import Retryable
@@ -23,7 +24,7 @@ def storage_at(tester: Any, address: str, slot: str, block_number: int) -> bytes
     EthereumTester.
     """
     chain_state = _vm(tester, block_number).state
-    return int(chain_state.get_storage(_address_bytes(address), int(slot, 16))).to_bytes(32, "big")
+    return int(chain_state.get_storage(address_bytes(address), int(slot, 16))).to_bytes(32, "big")
 
 
 def call_as(tester: Any, tx: dict[str, Any], block_number: int) -> bytes:
@@ -33,8 +34,8 @@ def call_as(tester: Any, tx: dict[str, Any], block_number: int) -> bytes:
     from eth_tester.exceptions import TransactionFailed
 
     vm = _vm(tester, block_number)
-    sender = _address_bytes(tx["from"])
-    recipient = _address_bytes(tx["to"])
+    sender = address_bytes(tx["from"])
+    recipient = address_bytes(tx["to"])
     calldata = bytes.fromhex(str(tx.get("data", "0x"))[2:])
     computation = vm.execute_bytecode(
         origin=sender,
@@ -57,10 +58,6 @@ def _vm(tester: Any, block_number: int) -> Any:
     return chain.get_vm(at_header=chain.get_canonical_block_header_by_number(block_number))
 
 
-def _address_bytes(address: str) -> bytes:
-    return bytes.fromhex(address[2:])
-
-
 def find_logs(
     tester: Any, event_filter: dict[str, Any], first_block: int, last_block: int
 ) -> list[dict[str, Any]]:
@@ -71,7 +68,7 @@ def find_logs(
     from eth_bloom.bloom import BloomFilter
 
     chain = tester.backend.chain
-    address = _address_bytes(event_filter["address"])
+    address = address_bytes(event_filter["address"])
     expected_topics = [
         None if topic is None else int(topic, 16) for topic in event_filter.get("topics", ())
     ]

@@ -7,9 +7,9 @@ from fractions import Fraction
 import pytest
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData, build_guard_case
-from agent.guards.guard import fixed_guard, format_gwei, format_native, format_ratio, limit_guard
+from agent.guards.guard import fixed_guard, format_native, format_ratio, limit_guard
 from agent.model import Verdict
-from agent.units import BPS
+from agent.units import BPS, format_gwei
 from tests.support.builders import ETHER, GWEI, step_input, with_limits
 from tests.support.plans import evidence, sell_weth
 
