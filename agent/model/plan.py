@@ -399,6 +399,11 @@ class Plan:
         return any(part.acts for part in self.layers)
 
     @property
+    def action_count(self) -> int:
+        """Number of the plan's actions on liquidity positions and in layers, each a transaction."""
+        return len(self.layer_actions) + sum(part.action_count for part in self.layers)
+
+    @property
     def is_swap(self) -> bool:
         """True if the plan swaps: it neither moves liquidity nor acts in another layer."""
         return not self.layer_actions and not self.acts_in_layer

@@ -99,11 +99,8 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
 def calldata_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Return the largest calldata of each transaction of the plan, missing approvals included."""
     swap_bytes = [legs_bytes(plan.legs)] if plan.legs else []
-    action_count = len(plan.layer_actions) + sum(
-        layer_plan.action_count for layer_plan in plan.layers
-    )
     approvals_needed = approval_gas_units(step, plan) // APPROVAL_GAS
-    return (*swap_bytes, *[ACTION_BYTES] * action_count, *[APPROVAL_BYTES] * approvals_needed)
+    return (*swap_bytes, *[ACTION_BYTES] * plan.action_count, *[APPROVAL_BYTES] * approvals_needed)
 
 
 def legs_bytes(legs: Sequence[Leg]) -> int:

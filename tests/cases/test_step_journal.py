@@ -17,7 +17,7 @@ from agent.errors import Retryable
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.model import IntentKind, IntentState, Plan, StepInput
+from agent.model import Collect, IntentKind, IntentState, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.policy.decide import decide
 from tests.support.agents import ROOMY, allow, at_send, fund, reopened_agent, require_rebalance, swap_of, trusted_config, yes
@@ -124,6 +124,30 @@ def test_explained_step__has_its_booked_cost_against_the_whole_plan(chain: Local
     [sentence] = [text for text in step_history.explain(loaded.path, outcome.step_id)["sentences"] if "as booked" in text]
     assert f"{float(sum(costs) - planned):+,.4f} USDC against the {float(planned):,.4f} that were expected." in sentence
     assert ("for its approvals" in sentence) is not is_approved
+
+
+@pytest.mark.parametrize("part", ["approval", "reverted swap", "first of two actions"])
+def test_step_that_did_a_part_of_its_plan__has_its_own_cost_alone(chain: LocalChain, tmp_path: Path, part: str) -> None:
+    fund(chain, DRIFTED)
+    if part != "approval":
+        allow(chain, "WETH")
+    loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
+        outcome = failed(chain, agent) if part == "reverted swap" else require_rebalance(agent)
+        chain.mine(5)
+        agent.rebalance(send=True, confirm=yes)  # books what is final
+        steps = agent.context.store.steps
+        [step_id] = {step.id for step in steps.newest(10) if step.outcome == "planned"} if part == "approval" else {outcome.step_id}
+        if part == "first of two actions":
+            assert outcome.plan is not None
+            leg = outcome.plan.legs[0]
+            collect = Collect("uniswap_v3", "0xManager", 7, leg.pool, leg.token_in, leg.token_out, (1_000, 2_000), 90_000, "fees")
+            two_actions = replace(outcome.plan, layer_actions=(collect, collect))
+            steps.end(step_id, "adjustliquidity", "", codec.dumps(two_actions), "done")
+    [cost] = [step["cost"] for step in step_history.history(loaded.path)["steps"] if step["step"] == step_id]
+    assert cost is not None
+    sentences = step_history.explain(loaded.path, step_id)["sentences"]
+    assert [text for text in sentences if "as booked" in text] == [f"It cost {float(cost['total']):,.4f} USDC as booked."]
 
 
 def test_the_remembered_input_decides_and_plans_the_same(chain: LocalChain, tmp_path: Path) -> None:

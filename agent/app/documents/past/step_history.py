@@ -415,14 +415,23 @@ def _weight_sentence(drift: AssetDrift, numeraire: Token, *, is_zone: bool) -> s
 def _booked_cost_sentences(
     store: Store, step_record: StepRecord, intents: Sequence[Intent]
 ) -> list[str]:
-    """Say what a step with a plan cost as booked, its approvals in the steps directly before
-    included, against what the first of these plans expected for all; empty before it is booked.
+    """Say what a step with a plan cost as booked; if it carried out the whole plan, its approvals in
+    the steps directly before included, against what the first of these plans expected for all.
+    Empty before it is booked.
     """
     ledger_records = LedgerRecords(store)
     booked_cost = ledger_records.cost(intents)
     if booked_cost is None or step_record.plan_json is None:
         return []
     plan_json = step_record.plan_json
+    numeraire = codec.loads(StepInput, step_record.input_json).portfolio.numeraire
+    step_text = f"It cost {_cost_text(Fraction(booked_cost['total']))} {numeraire.label} as booked"
+    has_acted = any(
+        intent.succeeded and intent.kind not in (IntentKind.APPROVE, IntentKind.CANCEL)
+        for intent in intents
+    )
+    if not has_acted or codec.loads(Plan, plan_json).action_count > 1:
+        return [f"{step_text}."]
     approvals_cost = Fraction(0)
     for summary in store.steps.newest(MAX_APPROVAL_STEPS, step_record.summary.id):
         approvals = store.journal.intents(summary.id)
@@ -434,14 +443,13 @@ def _booked_cost_sentences(
             break
         plan_json = approval_record.plan_json
         approvals_cost += Fraction(cost["total"])
-    numeraire = codec.loads(StepInput, step_record.input_json).portfolio.numeraire
     planned_cost = codec.loads(Plan, plan_json).cost.total / 10**numeraire.decimals
     total = Fraction(booked_cost["total"]) + approvals_cost
     approvals_text = (
         f" and {_cost_text(approvals_cost)} for its approvals" if approvals_cost else ""
     )
     return [
-        f"It cost {_cost_text(Fraction(booked_cost['total']))} {numeraire.label} as booked{approvals_text}:"
+        f"{step_text}{approvals_text}:"
         f" {_cost_text(total - planned_cost, '+')} {numeraire.label} against the {_cost_text(planned_cost)} that"
         " were expected."
     ]
