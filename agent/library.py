@@ -154,12 +154,13 @@ class LibraryAgent(Agent):
         return api.pnl(self.context.loaded_config, period, benchmark, period_count)
 
     def doctor(self) -> DoctorDocument:
-        """Check the whole setup, with a remedy for each problem.
+        """Check the whole setup by the agent's endpoints and clock, with a remedy for each problem.
 
         >>> {check["check"]: check["state"] for check in agent.doctor()["checks"]}["config"]
         'ok'
         """
-        return api.doctor(self.context.loaded_config)
+        context = self.context
+        return api.doctor(context.loaded_config, context.endpoints.endpoints, context.clock.now_s)
 
     def pause(self, reason: str) -> PauseDocument:
         """Stop all sending at once, of other processes too, until `resume`.

@@ -7,9 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from agent import open_agent
 from agent.app.documents.past.frames import AgentHistory
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, agent_on, fund, yes
+from tests.support.agents import ROOMY, agent_on, fund, trusted_config, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 
@@ -43,6 +44,15 @@ def test_status_and_outcome__fit_a_line_and_history_is_a_frame(anvil_chain: Loca
     assert repr(history).startswith("AgentHistory(3 steps, newest ")
     assert outcome.step_id in history._repr_html_()
     assert {"document", "frame", "values"} <= set(dir(history))
+
+
+def test_doctor_of_an_open_agent__asks_its_own_endpoints(chain: LocalChain, tmp_path: Path) -> None:
+    loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
+    with open_agent(loaded.path, transports=[chain.transport], clock=chain.clock) as agent:
+        requests_before = chain.transport.request_count
+        states = {check["check"]: check["state"] for check in agent.doctor()["checks"]}
+        assert chain.transport.request_count > requests_before
+    assert states["store"] == "ok"
 
 
 def test_history_without_steps_has_the_same_columns() -> None:
