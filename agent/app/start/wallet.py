@@ -139,6 +139,8 @@ def wallet_address(
         raise ConfigError(
             "--keystore, --keyring and --config exclude each other", "give one of them"
         )
+    if keyring is not None or config_path is not None:
+        _require_no_password(password_source)
     if keyring is not None:
         entry_text = parse_keyring(keyring, "--keyring")
         return {
@@ -212,17 +214,22 @@ def _split_keyring_entry(entry_text: str) -> tuple[str, str]:
     return service, user
 
 
+def _require_no_password(password_source: PasswordSource) -> None:
+    if password_source.is_unattended:
+        raise ConfigError(
+            f"{password_source.env_option}: only a keystore file has a password",
+            "use --keystore, or omit the password",
+        )
+
+
 def _free_keyring_entry(
     keystore_path: Path | None, keyring: str | None, password_source: PasswordSource
 ) -> tuple[str, str] | None:
     """Return the keyring entry, if any. Raises ConfigError, before any prompt, if the destination
     holds a key already.
     """
-    if keystore_path is None and password_source.is_unattended:
-        raise ConfigError(
-            f"{password_source.env_option}: only a keystore file has a password",
-            "add --keystore, or omit the password",
-        )
+    if keystore_path is None:
+        _require_no_password(password_source)
     keyring_entry = (
         None if keyring is None else _split_keyring_entry(parse_keyring(keyring, "--keyring"))
     )
