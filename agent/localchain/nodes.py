@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
-from typing import Any, Protocol, cast
+from typing import IO, Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from eth_abi.abi import decode, encode
@@ -471,6 +471,8 @@ class TesterNode:
 
 CHAIN_ID = 31337
 READY_TIMEOUT_S = 30
+MAX_OUTPUT_BYTES = 500
+"""Bytes of the output of anvil that an error shows, the last ones."""
 MAX_STATES = 512
 """Number of blocks whose state is kept. By default anvil writes older states, megabytes each, to
 the home folder and never deletes them.
@@ -546,41 +548,47 @@ def run_anvil(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
         start_new_session=True,
     )
+    assert keeper_process.stdin is not None  # noqa: S101 they were opened as pipes
+    assert keeper_process.stdout is not None  # noqa: S101 as above
+    anvil_output = bytearray()
+    # Drained as long as anvil runs: a full pipe would block it.
+    drain = threading.Thread(target=_drain, args=(keeper_process.stdout, anvil_output), daemon=True)
+    drain.start()
     try:
-        _await_ready(keeper_process, url, None if is_fork else unique_genesis_s)
+        _await_ready(drain, anvil_output, url, None if is_fork else unique_genesis_s)
         yield url
     finally:
-        for pipe in (keeper_process.stdin, keeper_process.stdout):
-            if pipe is not None:
-                pipe.close()
+        keeper_process.stdin.close()
         keeper_process.wait(timeout=10)
+        drain.join(timeout=10)
+        keeper_process.stdout.close()
+
+
+def _drain(pipe: IO[bytes], output: bytearray) -> None:
+    """Read the pipe until its end, which is that of anvil; keep the last bytes in `output`."""
+    while chunk := os.read(pipe.fileno(), 65536):
+        output += chunk
+        del output[:-MAX_OUTPUT_BYTES]
 
 
 def _await_ready(
-    keeper_process: subprocess.Popen[str], url: str, expected_genesis_s: int | None
+    drain: threading.Thread, anvil_output: bytearray, url: str, expected_genesis_s: int | None
 ) -> None:
-    import selectors
-
     deadline_s = time.monotonic() + READY_TIMEOUT_S
-    with selectors.DefaultSelector() as selector:
-        assert keeper_process.stdout is not None  # noqa: S101 it was opened as a pipe
-        selector.register(keeper_process.stdout, selectors.EVENT_READ)
-        while time.monotonic() < deadline_s:
-            # With --silent anvil writes only errors.
-            if selector.select(timeout=0.02):
-                anvil_output = keeper_process.stdout.read().strip()
-                raise ConfigError(
-                    f"anvil did not start on {url}: {anvil_output[-500:] or 'no message'}",
-                    "is the port taken? choose another one",
-                )
-            answered_genesis_s = _read_genesis_s(url)
-            if answered_genesis_s is not None and (
-                expected_genesis_s is None or answered_genesis_s == expected_genesis_s
-            ):
-                return
+    while time.monotonic() < deadline_s:
+        if not drain.is_alive():
+            message = anvil_output.decode(errors="replace").strip() or "no message"
+            raise ConfigError(
+                f"anvil did not start on {url}: {message}", "correct what its message names"
+            )
+        answered_genesis_s = _read_genesis_s(url)
+        if answered_genesis_s is not None and (
+            expected_genesis_s is None or answered_genesis_s == expected_genesis_s
+        ):
+            return
+        time.sleep(0.02)
     raise Retryable(f"anvil at {url} did not answer within {READY_TIMEOUT_S} s")
 
 

@@ -16,9 +16,9 @@ import pytest
 from agent.artifacts import anvil_binary
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.config.load import parse_config
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Retryable
 from agent.files import replace_file
-from agent.localchain import LocalChain, run_anvil
+from agent.localchain import LocalChain, nodes, run_anvil
 from agent.localchain.market import IDLE_BLOCK_INTERVAL_S
 from agent.localchain.nodes import free_port
 from tests.support.worlds import missing
@@ -177,3 +177,29 @@ def test_a_config_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == [path]
     replace_file(path, b"new")
     assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("script", "error_type", "message"),
+    [
+        ("echo invalid value for --fork-url; exit 1", ConfigError, "invalid value for --fork-url"),
+        ("echo a warning; exec sleep 60", Retryable, "did not answer"),
+        ("head -c 300000 /dev/zero; touch wrote-all; exec sleep 60", Retryable, "did not answer"),
+    ],
+    ids=["ends", "warns", "writes more than a pipe takes"],
+)
+def test_anvil_that_writes__is_read_and_awaited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, error_type: type[Exception], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "anvil"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(nodes, "anvil_binary", lambda: program)
+    monkeypatch.setattr(nodes, "READY_TIMEOUT_S", 1)
+    began_s = time.monotonic()
+    with pytest.raises(error_type, match=message) as caught, run_anvil():
+        pass
+    assert time.monotonic() - began_s < 30
+    assert "port" not in getattr(caught.value, "remedy", "")
+    assert (tmp_path / "wrote-all").exists() is ("wrote-all" in script)
