@@ -102,6 +102,7 @@ class DocumentCache:
         self.config_path = config_path
         self.store_path = store_path
         self._change_marker: str | None = None
+        self._marker_error: TrimtabError | None = None
         self._last_file_stamps: tuple[object, ...] = ()
         self._pause_stamps: tuple[object, ...] = ()
         self._followed_functions: set[DocumentRead] = set()
@@ -176,8 +177,13 @@ class DocumentCache:
             try:
                 change_marker = await self.call(CacheProcess.STORED, dashboard.change_marker)
             except TrimtabError as error:
-                self.read_errors[dashboard.stored_documents] = error
+                self._marker_error = error
+                self._show_stored_error(error)
             else:
+                stored_error = self.read_errors.get(dashboard.stored_documents)
+                if stored_error is not None and stored_error is self._marker_error:
+                    del self.read_errors[dashboard.stored_documents]
+                    self.announce_change()
                 is_config_edited = file_stamps[:1] != self._last_file_stamps[:1]
                 self._last_file_stamps = file_stamps
                 if change_marker != self._change_marker or is_config_edited:
@@ -197,11 +203,19 @@ class DocumentCache:
             f"the dashboard cannot follow the store: {internal_error(error).message}",
             "restart trimtab serve, and report it if it comes again",
         )
-        previous_error = self.read_errors.get(dashboard.stored_documents)
-        self.read_errors[dashboard.stored_documents] = read_error
-        if str(previous_error) != str(read_error):
+        if self._show_stored_error(read_error):
             log.error("%s", read_error)
+
+    def _show_stored_error(self, error: TrimtabError) -> bool:
+        """Show an error in place of the documents of the store; announce and return whether it is
+        another than before.
+        """
+        previous_error = self.read_errors.get(dashboard.stored_documents)
+        self.read_errors[dashboard.stored_documents] = error
+        has_changed = str(previous_error) != str(error)
+        if has_changed:
             self.announce_change()
+        return has_changed
 
     def refresh(self) -> None:
         """Read the documents of the store and the chain again in the background, and the plan when

@@ -28,7 +28,7 @@ import pytest
 from agent.app import dashboard as app_dashboard
 from agent.cli.display.tables import money_text
 from agent.config.loaded import LoadedConfig
-from agent.errors import ConfigError, OperatorNeeded, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.figures import MINUS, brief_reason, format_figure
 from agent.store import open_memory_store
 from agent.store.accounts.ledger import LEDGER_TOKENS
@@ -841,6 +841,38 @@ def test_the_watch_shows_an_unexpected_error_and_goes_on(tmp_path: Path, monkeyp
             while dashboard.stored_documents in board.read_errors:
                 await asyncio.sleep(0.005)
         watch.cancel()
+
+    asyncio.run(scene())
+
+
+def test_store_that_cannot_be_read__is_announced_and_so_is_its_end(tmp_path: Path) -> None:
+    class UnreadableBoard(DocumentCache):
+        error: TrimtabError | None = None
+
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: str) -> Any:
+            if function is dashboard.change_marker and self.error is not None:
+                raise self.error
+            if function is dashboard.change_marker:
+                return ""
+            return None if function is run_report.newest_report_json else {}
+
+    async def scene() -> None:
+        config_file = tmp_path / "a.toml"
+        config_file.touch()
+        board = UnreadableBoard(str(config_file), tmp_path / "none.db")
+        await board._follow_changes()
+        await asyncio.sleep(0.01)
+        board.error = Retryable("store: locked", "wait")
+        board.store_path.touch()
+        version = board.version
+        for _ in range(2):
+            await board._follow_changes()
+        assert board.version == version + 1, "announced once"
+        assert str(board.read_errors[dashboard.stored_documents]) == str(board.error)
+        board.error = None
+        await board._follow_changes()
+        assert dashboard.stored_documents not in board.read_errors
+        assert board.version == version + 2
 
     asyncio.run(scene())
 
