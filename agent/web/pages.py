@@ -472,10 +472,11 @@ def with_run_state(
     """
     run = documents.get("run", {})
     is_unserved = on_paper and documents.get("controls", {}).get("served") is False
-    if not is_unserved and run.get("state") not in ENDED_STATES:
+    is_starting = has_paper_run and run.get("state") in {"none", *ENDED_STATES}
+    if not is_unserved and not is_starting and run.get("state") not in ENDED_STATES:
         return documents
     present = dict(documents)
-    if run.get("ok") or (has_paper_run and run):
+    if run.get("ok") or is_starting:
         present["run"] = {**run, "ok": False, "state": STARTS_OR_ENDS, "reasons": []}
     plan = documents.get("plan", {})
     if "reason" in plan:

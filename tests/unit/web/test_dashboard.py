@@ -380,14 +380,17 @@ def test_rebalance_now__says_before_it_is_pressed_that_the_trigger_holds(
     assert ("Rebalance now makes a check at once, with the same trigger" in text) is is_said
 
 
+@pytest.mark.parametrize("is_served", [True, False], ids=["served", "not served"])
 @pytest.mark.parametrize("state", ["none", "stopped"])
 @pytest.mark.parametrize("has_paper_run", [True, False], ids=["started", "not started"])
-def test_paper_run_without_a_report_of_its_own__starts_if_its_process_is_there(served: Served, state: str, has_paper_run: bool) -> None:
+def test_paper_run_without_a_report_of_its_own__starts_if_its_process_is_there(
+    served: Served, state: str, has_paper_run: bool, is_served: bool
+) -> None:
     run = {**HEALTHY_RUN, "ok": False, "state": state, "reasons": ["no continuous run reports here"], "next_cycle": None}
     documents = {
         **served.board.documents,
         "run": run,
-        "controls": {**CONTROLS, "waiting": None, "controls": [], "served": False},
+        "controls": {**CONTROLS, "waiting": None, "controls": [], "served": is_served},
         "pause": {"paused": False},
         "pnl": {"all": {**golden_document("28-pnl"), "periods": [], "why_empty": "the ledger is empty: run trimtab run first"}},
     }
@@ -395,8 +398,10 @@ def test_paper_run_without_a_report_of_its_own__starts_if_its_process_is_there(s
     reach = Reach(on_paper=True, has_paper_run=lambda: has_paper_run)
     overview = Renderer(reach).render_page(PAGES[0], documents, {}, 1, Session(1, "set-up", False, 0, 0))
     text = re.sub("<[^>]*>", "", overview)
-    for words in ("no continuous run reports here", "No paper run goes on", "the ledger is empty"):
+    for words in ("no continuous run reports here", "the ledger is empty"):
         assert (words in text) is not has_paper_run
+    assert ("No paper run goes on" in text) is not (has_paper_run or is_served)
+    assert "No run takes controls now" not in text
     assert ("The paper run starts or ends" in text) is has_paper_run
     assert ("not carried out: no run goes on" in text) is (state == "stopped" and not has_paper_run)
 
