@@ -56,7 +56,7 @@ class Redactor:
         raise TypeError("a redactor has secrets and cannot be pickled or copied")
 
     def redact(self, text: str) -> str:
-        """Return the text with secrets replaced by HIDDEN."""
+        """Return the text with secrets replaced by HIDDEN_TEXT."""
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN_TEXT)
         return text

@@ -270,7 +270,6 @@ class SimulatedHedgeDocument(TypedDict):
     end: Annotated[str, FromAttributes("close_reason")]
 
 
-# "from" is a keyword, so the declaration is a call.
 class SimulationOrigin(TypedDict):
     """What repeats a simulation: hashes of its settings and data, the seed, and versions by package."""
 
