@@ -52,10 +52,12 @@ from agent.model import (
     Hold,
     Intent,
     IntentKind,
+    LayerDecision,
     Plan,
     Portfolio,
     Rebalance,
     StepInput,
+    TopUp,
     as_lp_action,
 )
 from agent.planning import proposals
@@ -105,7 +107,7 @@ class LedgerRecords:
         return fill(RealisedCostsDocument, performance_costs(entries), self._token_names)
 
     def futures_fields(self, intents: Iterable[Intent]) -> dict[str, FuturesSumsDocument]:
-        """Return the key `futures_fields` with fees, funding and realised profit of final
+        """Return the key `futures` with fees, funding and realised profit of final
         transactions; empty without futures.
         """
         step_lines = futures_sums(self._store.ledger.entries_of(intent.id for intent in intents))
@@ -471,8 +473,10 @@ def _decision_sentences(decision: Decision) -> list[str]:
             return [f"It decided to move liquidity: {reason}"]
         case AdjustFutures(reason):
             return [f"It decided to send futures orders: {reason}"]
-        case _:
-            return []
+        case TopUp(reason):
+            return [f"It decided to refill the gas money: {reason}"]
+        case LayerDecision(reason):
+            return [f"It decided to act: {reason}"]
 
 
 def _transaction_documents(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
