@@ -568,7 +568,7 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
             yield CheckResult(f"token {token.label}", OK, holding_text)
         else:
             yield CheckResult(f"token {token.label}", WARN, holding_text, "the wallet holds none")
-    if not any(raw_by_token.values()):
+    if not any(raw_by_token.values()) and not _holds_value(step):
         yield CheckResult(
             "portfolio",
             FAIL,
@@ -584,6 +584,15 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
                 f"{allowance.spender} may still spend {allowance.raw} base units",
                 "trimtab revoke sets it to zero",
             )
+
+
+def _holds_value(step: StepInput) -> bool:
+    """Return whether the portfolio has a value, such as positions; False if it is unknown."""
+    try:
+        drifts = compute_drifts(step, reference_prices(step).price_by_token)
+    except TrimtabError:
+        return False
+    return portfolio_total(step, drifts) > 0
 
 
 def _minimum_total_checks(step: StepInput) -> Iterator[CheckResult]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,8 @@ from agent.config.loaded import LoadedConfig
 from agent.config.variables import Variables
 from agent.errors import EXIT_RETRYABLE, EXIT_USAGE
 from agent.model import EMPTY_CODE_HASH, NO_CODE_HASH, CodeHash, Holding, UnreadableItem
-from tests.support.builders import NOW_S, OWNER, address, snapshot, step_input, token, without_feed
+from tests.support import lp_worlds
+from tests.support.builders import NOW_S, OWNER, address, snapshot, step_input, token, with_snapshot, without_feed
 from tests.support.configs.samples import config_text
 from tests.support.keyrings import MemoryKeyring, using
 
@@ -114,6 +116,15 @@ def test_contracts__have_the_code_that_was_pinned(pins: dict[str, str], hashes: 
     code_hashes = (CodeHash(ROUTER, hashes[0]), CodeHash(POOL, hashes[1]))
     check_results = list(_contract_checks(contract_context(pins), snapshot(code_hashes=code_hashes)))
     assert [(row.check, row.state) for row in check_results if row.check != "pools"] == rows
+
+
+@pytest.mark.parametrize("is_provided", [False, True], ids=["nothing", "all in a position"])
+def test_portfolio__is_empty_only_without_positions(is_provided: bool) -> None:
+    step = lp_worlds.world([lp_worlds.paired(10_000)] if is_provided else [])
+    step = with_snapshot(step, holdings=tuple(replace(holding, raw=0) for holding in step.snapshot.holdings))
+    store = SimpleNamespace(trust=SimpleNamespace(pins=dict))
+    context: Any = SimpleNamespace(portfolio=step.portfolio, pools=(), store=store)
+    assert [row.state for row in _holding_checks(context, step) if row.check == "portfolio"] == [FAIL] * (not is_provided)
 
 
 def test_contracts__outvoted_endpoint_has_no_second_row() -> None:
