@@ -375,8 +375,8 @@ def _store_warnings(config: Path, url: str) -> list[str]:
 
 
 def _shared_wallet_warnings(path: Path, config: Config, network: str) -> list[str]:
-    """Return a warning for each config beside the new one, or the local chain's, that has traded its
-    wallet: it has a store.
+    """Return a warning for each config beside the new one, or the local chain's, of the same wallet
+    that has a store.
     """
     other_paths = {*folder_configs(path.absolute().parent)} - {path.absolute()}
     if _is_file(network):
@@ -392,9 +392,9 @@ def _shared_wallet_warnings(path: Path, config: Config, network: str) -> list[st
             )
             if is_same and store_file_unchecked(other_path, ConfigError("no store")).is_file():
                 warnings.append(
-                    f"wallet.address: {other_path.name} trades the same wallet, {wallet}; each of two"
-                    " portfolios undoes what the other does, and takes its nonces: use another wallet,"
-                    f" or end the other first: trimtab stop --config {shlex.quote(str(other_path))}"
+                    f"wallet.address: {other_path.name} is a config of the same wallet, {wallet}; each"
+                    " of two portfolios undoes what the other does, and takes its nonces: use another"
+                    f" wallet, or, if the other trades, end it first: trimtab stop --config {shlex.quote(str(other_path))}"
                     " --send"
                 )
     return warnings
