@@ -220,7 +220,7 @@ def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str 
         error_output = (process.stderr.strip() or str(process.stdout).strip())[-2000:]
         raise ConfigError(
             f"{program} {' '.join(arguments[:1])} failed in {cwd}: {error_output}",
-            "see its message above",
+            "correct what its message names",
         )
     return str(process.stdout)
 
