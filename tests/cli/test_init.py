@@ -183,6 +183,12 @@ def test_second_portfolio_of_a_wallet__is_warned_of(bare: Bare, tmp_path: Path, 
     assert shared("fifth.toml") == [], "a wallet on another chain is another"
 
 
+@pytest.mark.parametrize("price", ["0.00002", "0.5", "3000"])
+def test_price_of_the_numeraire__has_no_exponent(bare: Bare, tmp_path: Path, price: str) -> None:
+    result = init(bare, tmp_path / "trimtab.toml", *TWO, "--numeraire", "WETH", "--price", price)
+    assert result.json["numeraire_usd"] == price
+
+
 def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     config.write_text("mine")

@@ -53,7 +53,7 @@ from agent.files import create_file, folder_configs
 from agent.foreign_text import read_toml
 from agent.policy import minimum
 from agent.reference import is_dollar
-from agent.units import parse_bps, safe_label
+from agent.units import parse_bps, safe_label, value_text
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import (
@@ -299,7 +299,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
         "token_list_sha256": None if parsed_token_list is None else parsed_token_list.digest,
         "template": None if chosen_template is None else chosen_template.name,
         "numeraire": numeraire,
-        "numeraire_usd": f"{float(numeraire_usd):.10g}",
+        "numeraire_usd": value_text(numeraire_usd, 0, 10),
         "ceiling": ceiling,
         "least_total": minimum_totals,
         "assets": [fill(NewAssetDocument, asset) for asset in assets],

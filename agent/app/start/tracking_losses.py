@@ -43,7 +43,7 @@ from agent.policy.minimum import LEG_GAS, leg_gas_value
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.exchange_costs import exchange_costs
 from agent.reference import reference_prices
-from agent.units import BPS, PIPS
+from agent.units import BPS, PIPS, value_text
 from agent.weights.asset_classes import (
     AssetClass,
     class_of,
@@ -310,7 +310,7 @@ def loss_document(
     own_policy = None if own_loss is None else loss_policy(portfolio, market, own)
     tax_text = f", as if without tax ({missing_tax_reason})" if missing_tax_reason else ""
     return {
-        "value": f"{float(portfolio.value):.10g}",
+        "value": value_text(portfolio.value, 0, 10),
         "unit": portfolio.numeraire.symbol,
         "own": None if own_loss is None else _policy_document(own, own_loss, tax),
         "money": None if own_loss is None else _figure(own_loss.total * float(portfolio.value)),
