@@ -122,6 +122,16 @@ def plain_amount(amount: object, field: str) -> str:
     return f"{exact:f}"
 
 
+MAX_WHOLE_DIGITS = 18
+"""Most digits of a whole number that a person writes: below 2^62."""
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that at most MAX_WHOLE_DIGITS digits write; None for another text."""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_WHOLE_DIGITS
+    return int(text) if is_number else None
+
+
 def parse_raw(amount_text: str, decimals: int, field: str) -> int:
     """Return the base units of a plain decimal such as "1.5". Raises ConfigError for signs,
     exponents, more places than `decimals`, and more than MAX_DIGITS digits before the point.

@@ -144,7 +144,8 @@ def set_(
             say("The config already has this value.")
         else:
             note(
-                "A running trimtab run applies it before it acts again. A new order is armed by its"
+                "A running trimtab run applies it before it acts again, a paper run when it is"
+                " started again. A new order is armed by its"
                 " next cycle, or by trimtab rebalance, also without --send."
             )
 

@@ -250,6 +250,7 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         ((*HALVES, "--market", "pool-state=WBTC=pool.json"), "--market pool-state: 'WBTC=pool.json'"),
         ((*HALVES, "--market", "pool-state=WBTC/DOGE=pool.json"), "--market pool-state: 'DOGE' is not in the portfolio"),
         ((*HALVES, "--market", "decimals=WBTC=many"), "--market decimals WBTC: 'many'"),
+        ((*HALVES, "--market", f"decimals=WBTC={'9' * 5_000}"), "--market decimals WBTC: '999"),
         (("--target", "WBTC=50,LINK=50", "--band", "5%abs", "--flow", "2021-03-01=5"), "USD is not an asset of the portfolio"),
     ],
 )

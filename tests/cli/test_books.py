@@ -50,6 +50,7 @@ def test_gas_money_that_comes_waits_for_nobody(desk: Desk) -> None:
     [
         (("confirm", "7"), "flow 7 is not in the store"),
         (("confirm", "seven"), "'seven' is not the id of a transfer"),
+        (("confirm", "9" * 5_000), "is not the id of a transfer"),
         (("confirm", "7", "--as", "theft"), "--as: 'theft' is unknown"),
     ],
 )

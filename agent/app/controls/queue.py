@@ -49,7 +49,7 @@ from agent.store.files.locks import is_service_locked
 from agent.store.files.secret import ensure_secret, find_secret
 from agent.store.opening import sqlite_path
 from agent.store.users import UserEventKind
-from agent.units import parse_raw
+from agent.units import parse_raw, whole_number
 
 MAX_LIFETIME_S = 900
 MAX_ARGUMENTS_LENGTH = 4_000
@@ -478,7 +478,7 @@ def _check_holdings(_: LoadedConfig, arguments: ControlArguments) -> None:
 
 
 def _require_positive(argument_name: str, number_text: str, remedy: str) -> None:
-    if not number_text.isdecimal() or not number_text.isascii() or not 0 < int(number_text) < 2**62:
+    if not whole_number(number_text):
         raise ConfigError(f"{argument_name}: {number_text!r} is not a number above 0", remedy)
 
 

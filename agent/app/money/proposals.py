@@ -397,9 +397,7 @@ def open_proposal(
     """
     with open_proposals(agent, executor, progress) as proposals:
         if not proposals:
-            raise Refused(
-                "no proposal waits", remedy="trimtab rebalance --send", code=ErrorCode.EMPTY
-            )
+            raise Refused("no proposal waits", remedy="see trimtab status", code=ErrorCode.EMPTY)
         open_id = proposals[-1].intent.id
         if proposal_id not in (None, open_id):
             raise ConfigError(

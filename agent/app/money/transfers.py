@@ -70,7 +70,7 @@ from agent.model import (
 )
 from agent.planning.requests import proposer
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
-from agent.units import NATIVE, parse_raw
+from agent.units import NATIVE, parse_raw, whole_number
 
 if TYPE_CHECKING:
     from agent.app.documents.records import ConfirmedTransfersDocument, TransfersDocument
@@ -310,7 +310,8 @@ def classify_transfers(
     """Record the owner's classification of open transfers; `number_or_all` is an id or "all".
     Raises ConfigError for an invalid number or kind.
     """
-    if number_or_all != "all" and not number_or_all.isdecimal():
+    transfer_id = whole_number(number_or_all)
+    if number_or_all != "all" and transfer_id is None:
         raise ConfigError(
             f"flow: {number_or_all!r} is not the id of a transfer",
             "see trimtab flows, or write all",
@@ -321,7 +322,7 @@ def classify_transfers(
         )
     with wiring.open_store_offline(load_config(config)) as (store, _):
         classified_transfers = store.balances.classify(
-            None if number_or_all == "all" else int(number_or_all),
+            transfer_id,
             None if kind is None else ExternalTransferKind(kind),
             int(time.time()),
         )

@@ -15,6 +15,7 @@ from agent import app as api
 from agent.cli.display.tables import past_costs_text, past_result_text, past_years_text
 from agent.cli.display.terminal import err, escape_control_codes
 from agent.errors import ConfigError
+from agent.units import whole_number
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument
@@ -72,8 +73,8 @@ def guided_init(
                 _show_error(error)
         elif reply.lower() in ("n", "no"):
             return None
-        elif reply.isdecimal() and 1 <= int(reply) <= len(questions):
-            question = questions[int(reply) - 1]
+        elif (number := whole_number(reply)) and number <= len(questions):
+            question = questions[number - 1]
             answers = _ask(question, answers)
             if question.field == "network":
                 if not answers.endpoints:  # those of another network are dropped

@@ -32,7 +32,14 @@ from agent.config.tables.fields import (
 )
 from agent.errors import ConfigError
 from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
-from agent.units import BPS, PIPS, parse_raw, parse_share_with_unit_bps, written_number
+from agent.units import (
+    BPS,
+    PIPS,
+    parse_raw,
+    parse_share_with_unit_bps,
+    whole_number,
+    written_number,
+)
 
 MAX_DECIMALS = 36
 MAX_TRANSFER_COINS = 10**30
@@ -83,12 +90,13 @@ def _parse_trigger(band: Threshold | None, every: str, tracking: str) -> Trigger
 
 
 def _parse_decimals(decimals_text: str, option: str) -> int:
-    if not decimals_text.isdecimal() or int(decimals_text) > MAX_DECIMALS:
+    decimals = whole_number(decimals_text)
+    if decimals is None or decimals > MAX_DECIMALS:
         raise ConfigError(
             f"{option}: {decimals_text!r}",
             f"write a whole number from 0 to {MAX_DECIMALS}: WBTC=8",
         )
-    return int(decimals_text)
+    return decimals
 
 
 def market_options(

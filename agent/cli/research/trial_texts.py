@@ -35,7 +35,7 @@ from agent.model import (
     OrdersConfig,
     Threshold,
 )
-from agent.units import BPS, parse_share_with_unit_bps
+from agent.units import BPS, parse_share_with_unit_bps, whole_number
 
 MAX_RANGE_VALUES = 10_000
 _TRAILING = "trailing:"
@@ -221,12 +221,13 @@ def _parse_range(range_text: str, option: str) -> tuple[str, str, int]:
         return range_text, range_text, 1
     low_text, _, high_and_count = range_text.partition("..")
     high_text, _, count_text = high_and_count.partition(":")
-    if not count_text.isdecimal() or not 2 <= int(count_text) <= MAX_RANGE_VALUES:
+    count = whole_number(count_text)
+    if count is None or not 2 <= count <= MAX_RANGE_VALUES:
         raise ConfigError(
             f"{option}: {range_text!r} has no number of values",
             f"write for example 1%rel..30%rel:12, 2 to {MAX_RANGE_VALUES:,}",
         )
-    return low_text, high_text, int(count_text)
+    return low_text, high_text, count
 
 
 def _spaced_values(low: int, high: int, count: int, range_text: str, option: str) -> list[int]:

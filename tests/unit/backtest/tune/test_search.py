@@ -70,6 +70,7 @@ def test_a_grid_is_every_combination_that_makes_sense() -> None:
         pytest.param("", "7d", "band", "the grid is empty", id="no band for a destination"),
         pytest.param("1%rel..30%rel:9999,1%abs..30%abs:9999", "1h..28d:9999", "target", "more than 1,000,000", id="too many settings"),
         pytest.param("1%rel..30%rel", "", "target", "has no number of values", id="range without a number"),
+        pytest.param(f"1%rel..30%rel:{'9' * 5_000}", "", "target", "has no number of values", id="range of a long number"),
         pytest.param("30%rel..1%rel:3", "", "target", "is not ascending", id="falling range"),
         pytest.param("1%rel..30%abs:3", "", "target", "mixes a relative and an absolute band", id="mixed units"),
         pytest.param("5", "", "target", "is not a band", id="band without unit"),
