@@ -128,7 +128,7 @@ def test_wallet_answered_differently__is_left_out_of_shared_reads(anvil_chain: L
     scopes = scopes_of_three(anvil_chain)
     scopes[1] = replace(scopes[1], caller=STRANGER)
     readers = [ChainReader((line,), anvil_chain.chain_id, scope, anvil_chain.clock, 1) for scope in scopes]
-    contexts: Any = [SimpleNamespace(position_reader=SimpleNamespace(update_scope=lambda: None, chain_reader=reader)) for reader in readers]
+    contexts: Any = [SimpleNamespace(position_reader=SimpleNamespace(update_scope=lambda: None, reader=reader)) for reader in readers]
     FleetChain(agent_config(anvil_chain, tmp_path).config, (line,), anvil_chain.clock).read_ahead(contexts)
     assert (line.request_count, senders) == (2, [])
     assert [readers[number].snapshot().owner for number in (0, 2)] == [scopes[0].owner, scopes[2].owner]

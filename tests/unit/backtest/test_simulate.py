@@ -457,10 +457,9 @@ def test_signal_that_waits_for_prices_is_not_noted() -> None:
 
 def test_backtest_notes_a_signal_that_raises() -> None:
     spec = make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD")
-    allocator = research.signal(lambda _: {}).allocator(3_600)
+    table = hourly(BTC=[100.0] * 12)
+    allocator = research.signal(lambda _: {}).allocator(table)
     reasons = ["it raised ZeroDivisionError: division by zero"] * 40
-    result = simulation_of(
-        hourly(BTC=[100.0] * 12), replace(spec, portfolio=replace(spec.portfolio, allocator=allocator), signal_runner=FakeRunner(*reasons))
-    )
+    result = simulation_of(table, replace(spec, portfolio=replace(spec.portfolio, allocator=allocator), signal_runner=FakeRunner(*reasons)))
     (note,) = [note for note in result.notes if note.startswith("signal ")]
     assert note.startswith("signal function: it raised ZeroDivisionError: division by zero, at ")

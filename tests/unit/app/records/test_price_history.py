@@ -185,7 +185,7 @@ def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
         ((f"{START_S},WETH,nan",), "row 1: 'nan' is not a price"),
         ((f"{START_S},WETH,inf",), "row 1: 'inf' is not a price"),
         ((f"{START_S},WETH,1e999999999",), "row 1: '1e999999999' is not a price"),
-        ((f"{START_S},WETH,",), "row 1: '' is not a price"),
+        ((f"{START_S},WETH,",), "holds no prices of WETH"),
         ((f"{START_S},WETH,two",), "row 1: 'two' is not a price"),
         (("yesterday,WETH,1",), "row 1: 'yesterday' is not a time"),
         ((f"{START_S}0,WETH,1",), f"row 1: '{START_S}0' is not a time"),
