@@ -222,9 +222,8 @@ def publish_config(chain: LocalChain, config_path: Path, config_text: str) -> No
     store_path = store_beside(config_path)
     move_store_away(store_path)
     draft_path = config_path.with_name(f".{config_path.name}.draft")
-    config_text = re.sub(
-        '(?m)^url = "sqlite:.*"$', f'url = "sqlite:///{store_path.name}"', config_text
-    )
+    store_line = f'url = "sqlite:///{store_path.name}"'
+    config_text = re.sub('(?m)^url = "sqlite:.*"$', lambda _: store_line, config_text)
     config_text = with_served_cooldown(config_text)
     if chain.perps is not None:
         # An idle chain writes no feed rounds.

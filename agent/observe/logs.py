@@ -39,15 +39,15 @@ class Redactor:
         """Hide these too, longest first, so that no part of a longer secret stays."""
         with self._lock:
             new_secrets = set(secrets) - self._known_secrets
-            secret_parts = {
-                secret_part
+            new_forms = {
+                form
                 for secret in new_secrets
-                for secret_part in _forms(secret)
-                if len(secret_part) >= MIN_SECRET_LENGTH
+                for form in _forms(secret)
+                if len(form) >= MIN_SECRET_LENGTH
             }
-            secret_parts |= {json.dumps(secret_part)[1:-1] for secret_part in secret_parts}
+            new_forms |= {json.dumps(form)[1:-1] for form in new_forms}
             self._known_secrets |= new_secrets
-            self._secrets = sorted(secret_parts.union(self._secrets), key=len, reverse=True)
+            self._secrets = sorted(new_forms.union(self._secrets), key=len, reverse=True)
 
     def __repr__(self) -> str:
         return f"Redactor({len(self._secrets)} secrets)"

@@ -75,6 +75,14 @@ def units_of(bare: Bare, path: Path, *args: str) -> dict[str, configparser.Confi
     return {Path(unit_document["path"]).name: unit(unit_document["text"]) for unit_document in result.json["units"]}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another user")
+def test_config_of_an_unknown_user__has_no_system_unit(bare: Bare, owned: Path) -> None:
+    os.chown(owned, 54_321, -1)
+    result = bare("install", "run", "--config", str(owned), "--system", "--json")
+    assert result.code == EXIT_USAGE
+    assert "is no user of this machine" in result.json["error"]["message"]
+
+
 @pytest.mark.parametrize("system", [(), ("--system",)])
 def test_units__are_hardened_and_restart_only_what_that_helps(bare: Bare, owned: Path, system: tuple[str, ...]) -> None:
     os.chown(owned, 1, -1) if system and os.geteuid() == 0 else None

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.amm.venue_kinds import VenueKind
+from agent.app.documents.status import ORDINARY_DAY_INDEX
 from agent.backtest.loss.estimates import policy_losses, portfolio_tax, untaxed_reason
 from agent.backtest.loss.policies import (
     CHOICES,
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import PolicyLossDocument, TrackingLossDocument
 
 NO_TAX = TaxRule()
-ORDINARY_DAY_INDEX = 1
-"""Position of an ordinary day among the gas prices of a network."""
 USUAL_FEE_TIERS_PIPS = (100, 500, 3_000)
 """Fee tiers of a network without a venue here."""
 USUAL_DEPTH_USD = 20_000_000

@@ -239,7 +239,14 @@ def _unit_text(service: str, loaded_config: LoadedConfig, every: str, options: U
             command_words += ["--log-format", "json"]
     writable_folders = {config_folder, MACHINE_FOLDERS[0], *_written_folders(loaded_config)}
     if options.is_system:
-        if (owner := config_path.owner()) == "root":
+        try:
+            owner = config_path.owner()
+        except KeyError:
+            raise ConfigError(
+                f"--system: the owner of {config_path} is no user of this machine",
+                "give the folder to a user of its own: chown -R",
+            ) from None
+        if owner == "root":
             raise ConfigError(
                 f"--system: {config_path} belongs to root, and units run as the owner of the config",
                 "give the folder to a user of its own: chown -R",
