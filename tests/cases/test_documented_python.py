@@ -197,12 +197,12 @@ def test_the_last_block_of_python_plans(anvil_chain: LocalChain, tmp_path: Path,
 
 def test_the_tenth_block_of_python_trades_on_paper(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configured(anvil_chain, tmp_path)
-    held = anvil_chain.balance("WETH")
+    weth_before = anvil_chain.balance("WETH")
     names, printed = run(BLOCKS_BY_PAGE["python"][9], tmp_path, monkeypatch)
     assert printed.startswith(("OutcomeKind.HOLD", "OutcomeKind.DONE"))
     assert "PortfolioStatus(block " in printed
     assert names["agent"].on_paper  # type: ignore[attr-defined]  # what the block defines
-    assert anvil_chain.balance("WETH") == held
+    assert anvil_chain.balance("WETH") == weth_before
     with pytest.raises(ConfigError, match="paper trading has already started; value, --start"), open_agent(paper=True, value=5):
         pass
     with open_agent(paper=True) as agent:

@@ -281,22 +281,22 @@ def program_of(url: str, *names: str) -> Iterator[subprocess.Popen[bytes]]:
 def test_jobs_of_a_killed_worker__are_taken_over_or_freed(engine: Engine, url: str) -> None:
     """The successor's own wallet looks again at once; the job of one that nobody serves waits for who will."""
     with queue_of(engine) as db, program_of(url, "one", "two") as killed:
-        one = QueuedMember("one", every="1h")
-        two = QueuedMember("two", every="1h")
-        until(lambda: [job["status"] for member in (one, two) for job in jobs(db, member)] == ["doing", "doing"])
-        old_queue = jobs(db, one)[0]["queue_name"]
+        first = QueuedMember("one", every="1h")
+        second = QueuedMember("two", every="1h")
+        until(lambda: [job["status"] for member in (first, second) for job in jobs(db, member)] == ["doing", "doing"])
+        old_queue = jobs(db, first)[0]["queue_name"]
         killed.kill()
         killed.wait()
         killed_s = time.monotonic()
-        with served(engine, [one]):
-            until(lambda: one.looks_s, TAKEN_OVER_S)
-            until(lambda: [job["status"] for job in jobs(db, one)] == ["todo"])
-            assert jobs(db, one)[0]["queue_name"] != old_queue
-            until(lambda: jobs(db, two)[0]["status"] == "todo", TAKEN_OVER_S - (time.monotonic() - killed_s))
-            assert jobs(db, two)[0]["queue_name"] == old_queue
-        with served(engine, [two]):
-            until(lambda: two.looks_s)
-            until(lambda: [job["queue_name"] == old_queue for job in jobs(db, two)] == [False])
+        with served(engine, [first]):
+            until(lambda: first.looks_s, TAKEN_OVER_S)
+            until(lambda: [job["status"] for job in jobs(db, first)] == ["todo"])
+            assert jobs(db, first)[0]["queue_name"] != old_queue
+            until(lambda: jobs(db, second)[0]["status"] == "todo", TAKEN_OVER_S - (time.monotonic() - killed_s))
+            assert jobs(db, second)[0]["queue_name"] == old_queue
+        with served(engine, [second]):
+            until(lambda: second.looks_s)
+            until(lambda: [job["queue_name"] == old_queue for job in jobs(db, second)] == [False])
 
 
 @pytest.mark.slow

@@ -173,15 +173,26 @@ def test_costs_that_cannot_be_are_refused_where_they_are_written(costs: dict[str
         ({"costs": research.Costs(fee="0.05")}, "fee=0.05 is 5 % of each swap; 0.05 % is fee=0.0005"),
         ({"costs": research.Costs(depth=100)}, "depth: one side of a pool, 100 USD, is less than the portfolio of 10000 USD"),
         ({"value": 0.5}, "value: the portfolio is worth 0.5 USD, not a share of an amount"),
-        ({"costs": research.Costs(fee=0.01, depth=10_000)}, ""),
-        ({"value": 10}, ""),
     ],
 )
 def test_figure_that_is_probably_of_another_unit_is_noted(arguments: dict[str, Any], words: str) -> None:
-    for result in (CALLS["backtest"](**arguments), CALLS["stress"](**arguments)):
-        notes = [note for note in result.notes if note.startswith(("fee", "depth", "value"))]  # type: ignore[attr-defined]
-        assert notes == ([words] if words else [])
-    assert all(words in " ".join(CALLS["tune"](**arguments).document["notes"]) for _ in words[:1])  # type: ignore[attr-defined]
+    for notes in notes_by_call(arguments).values():
+        assert words in " ".join(notes)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"costs": research.Costs(fee=0.01, depth=10_000)}, {"value": 10}],
+    ids=["highest fee, depth of the portfolio", "least value"],
+)
+def test_likely_figure__is_not_noted(arguments: dict[str, Any]) -> None:
+    for notes in notes_by_call(arguments).values():
+        assert not any(words in note for note in notes for words in ("of each swap", "one side of a pool", "a share of an amount"))
+
+
+def notes_by_call(arguments: dict[str, Any]) -> dict[str, list[str]]:
+    notes: dict[str, list[str]] = {name: CALLS[name](**arguments).notes for name in ("backtest", "stress")}  # type: ignore[attr-defined]
+    return {**notes, "tune": CALLS["tune"](**arguments).document["notes"]}  # type: ignore[attr-defined]
 
 
 def calls_of_research() -> dict[str, Callable[..., object]]:

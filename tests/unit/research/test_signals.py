@@ -150,16 +150,16 @@ def test_days_of_a_zone_are_counted_by_its_calendar(start: str, zone: str, in_po
     days = pd.date_range(start, periods=28, tz=zone)
     frame = pd.DataFrame({"time": days, "BTC": 100.0 + np.arange(28) % 5})
     prices = pl.DataFrame({"time": days.to_list(), "BTC": frame["BTC"].to_list()}) if in_polars else frame
-    asked = []
+    view_days = []
     result = research.backtest(
         prices,
         {"BTC": 0.5, "USD": 0.5},
         research.every("7d"),
-        signal=lambda view: asked.append(datetime.fromtimestamp(view.now_s, UTC).day) or dict(view.targets),
+        signal=lambda view: view_days.append(datetime.fromtimestamp(view.now_s, UTC).day) or dict(view.targets),
         end=days[-2],
         flows={days[9]: 5_000},
     )
-    assert list(dict.fromkeys(asked)) == [day.day for day in days[1:-1]]  # twice at the flow
+    assert list(dict.fromkeys(view_days)) == [day.day for day in days[1:-1]]  # twice at the flow
     assert [time.day for time in result.trades["time"]] == [day.day for day in days[7:-1:7]]
     assert {time.hour for time in result.frame()["time"]} == {0}
     assert result.frame()["value"].diff().arg_max() == 9
@@ -169,14 +169,14 @@ def test_days_of_a_zone_are_counted_by_its_calendar(start: str, zone: str, in_po
 
 def test_bare_function_is_asked_at_each_bar__also_at_a_short_one() -> None:
     months = [datetime(2023 + month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in range(16)]
-    asked = []
+    view_times_s = []
     research.backtest(
         pl.DataFrame({"time": months, "BTC": [100.0] * 16}),
         {"BTC": 0.5, "USD": 0.5},
         BAND,
-        signal=lambda view: asked.append(view.now_s) or dict(view.targets),
+        signal=lambda view: view_times_s.append(view.now_s) or dict(view.targets),
     )
-    assert asked == [month.timestamp() for month in months[1:]]
+    assert view_times_s == [month.timestamp() for month in months[1:]]
 
 
 @pytest.mark.parametrize("start", ["2021-03-27", "2021-10-30"])
