@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -30,6 +31,9 @@ FIGURE_FORMAT_KEY = "x-figure"
 MINUS = "−"
 NO_VALUE = "–"
 UNITS_IN_NAMES = ("_bps", "_raw")
+MONEY_FORMATS = ("money", "cost")
+HALF_CENT = Fraction(1, 200)
+"""What reads as zero with two decimals."""
 SHARE_FORMATS = ("percent", "points", "ratio", "rate")
 TEXT_FORMATS = ("text", "time")
 ADDRESSES = re.compile(r"(pool )?\b(0x[0-9a-fA-F]{40}(?:, 0x[0-9a-fA-F]{40})*)\b")
@@ -126,12 +130,12 @@ def _figure_format(schema: Mapping[str, Any]) -> str:
 
 
 def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
-    """Format a value: `money`, `amount`, `price` and `size` (without its sign) of a decimal string, `percent` and `points` of bps, `ratio`
-    and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `lead` of a reason, `time` of an
+    """Format a value: `money`, `cost`, `amount`, `price` and `size` (without its sign) of a decimal string, `percent` and `points` of bps,
+    `ratio` and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `lead` of a reason, `time` of an
     ISO time in UTC, `coins:6` of base units with 6 decimals.
     With a `+` at the end a positive value has its sign. Money is rounded half-even to two places, as
-    in `value_text`, prices as in `shown_coin_price`; amounts of coins are truncated, so that no more is
-    shown than there is.
+    in `value_text`, a cost that would read zero to two digits, prices as in `shown_coin_price`; amounts
+    of coins are truncated, so that no more is shown than there is.
     """
     if value is None:
         return NO_VALUE
@@ -331,14 +335,16 @@ def relative_luminance(rgb: Sequence[float]) -> float:
 
 def _format_decimal(decimal_string: str, format_kind: str) -> str:
     """Format a positive decimal string with thousands separators."""
-    if format_kind == "money":
+    if format_kind == "cost" and 0 < Fraction(decimal_string) <= HALF_CENT:
+        return f"{Decimal(f'{Decimal(decimal_string):.1e}'):f}"
+    if format_kind in MONEY_FORMATS:
         decimal_string = value_text(Fraction(decimal_string), 0, 2)
     elif format_kind == "price":
         decimal_string = shown_coin_price(Fraction(decimal_string))
     whole_digits, _, fraction_digits = decimal_string.partition(".")
     if format_kind == "number":
         return f"{int(whole_digits or 0):,}" + (f".{fraction_digits}" if fraction_digits else "")
-    if format_kind == "money":
+    if format_kind in MONEY_FORMATS:
         return f"{int(whole_digits):,}.{fraction_digits:0<2}"
     leading_digits = (
         len(whole_digits)

@@ -474,8 +474,8 @@ def _show_rehearsal(console: Console, rehearsal_document: Document, agent: Agent
         unit = rehearsal_document["numeraire"]
         console.print(
             safe_text(
-                f"It cost {rehearsal_document['cost']} {unit}, gas and approvals included; predicted:"
-                f" {rehearsal_document['predicted_cost']} {unit}"
+                f"It cost {tables.cost_text(rehearsal_document['cost'])} {unit}, gas and approvals included; predicted:"
+                f" {tables.cost_text(rehearsal_document['predicted_cost'])} {unit}"
             )
         )
     show_sent(console, rehearsal_document)

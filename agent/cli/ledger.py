@@ -420,7 +420,7 @@ def _plan_difference_text(step: Document) -> str:
     if step["execution"] is None:
         return ""
     difference = step["execution"]["difference"]
-    return "unknown" if difference is None else format_figure(difference, "amount+", "-")
+    return "unknown" if difference is None else format_figure(difference, "cost+", "-")
 
 
 def table_of_rows(

@@ -80,10 +80,12 @@ def localchain(
         market_move = api.move_market(port, move)
 
         def show() -> None:
-            from agent.cli.display.tables import amount
+            from agent.figures import format_figure
 
             for symbol, move_text in market_move["moved"].items():
-                say(f"{symbol} {move_text}: {amount(market_move['prices_usd'][symbol])} USD")
+                say(
+                    f"{symbol} {move_text}: {format_figure(market_move['prices_usd'][symbol], 'price')} USD"
+                )
 
         emit(market_move, as_json, show)
         return

@@ -399,12 +399,12 @@ def _forecasts_table(document: Document) -> FigureTable:
     )
     for position in document["positions"]:
         if position["forecasts"]:
-            losses = (tables.amount(forecast["loss"], 2) for forecast in position["forecasts"])
+            losses = (tables.money_text(forecast["loss"]) for forecast in position["forecasts"])
             table.add_row(
                 _position_cell(position),
                 position["forecasts"][0]["moving"],
                 *losses,
-                tables.amount(position["expected_loss"], 2),
+                tables.money_text(position["expected_loss"]),
             )
     return table
 
@@ -419,7 +419,7 @@ def _total_text(document: Document, numeraire: str) -> str:
         limit_text = f"limit {document['limit_bps'] / 100:g} %"
     exceeded_text = "" if document["within"] else ", exceeded"
     return (
-        f"{tables.amount(document['value'], 2)} {numeraire}, {float(document['share_bps']) / 100:.2f} %"
+        f"{tables.money_text(document['value'])} {numeraire}, {float(document['share_bps']) / 100:.2f} %"
         f" of the portfolio, {limit_text}{exceeded_text}"
     )
 

@@ -538,7 +538,7 @@ def _show_transition(
             )
         transition_summary = (
             f"{tables.money_text(plan['turnover'])} {unit} of turnover for"
-            f" {tables.amount(plan['cost']['total'], 4)} {unit}"
+            f" {tables.cost_text(plan['cost']['total'])} {unit}"
         )
     console.print(
         safe_text(

@@ -304,17 +304,17 @@ def _amount_text(call: ProposalCallDocument) -> str:
 def _cost_text(document: ProposalDocument, cost: str) -> str:
     """Return cost, worst case and weights of the plan, as they were when it was proposed."""
     from agent.cli.display.plan_tables import WORST_CASE_TEXT
-    from agent.cli.display.tables import amount, bps_percent_text
+    from agent.cli.display.tables import bps_percent_text, cost_text
 
     unit = document["numeraire"]
-    cost_text = f"  cost when proposed: {amount(cost, 4)} {unit}"
+    plan_text = f"  cost when proposed: {cost_text(cost)} {unit}"
     if document["worst_case"] is not None:
-        worst_case_text = amount(document["worst_case"], 4)
-        cost_text += f", at worst {worst_case_text} {unit} ({WORST_CASE_TEXT})"
+        worst_case_text = cost_text(document["worst_case"])
+        plan_text += f", at worst {worst_case_text} {unit} ({WORST_CASE_TEXT})"
     weights_text = ", ".join(
         f"{symbol} {bps_percent_text(bps)}" for symbol, bps in document["weights_after_bps"].items()
     )
-    return f"{cost_text}; weights after: {weights_text}" if weights_text else cost_text
+    return f"{plan_text}; weights after: {weights_text}" if weights_text else plan_text
 
 
 def _signature_count(document: ProposalDocument, unit: str = "") -> str:

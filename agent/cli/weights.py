@@ -452,6 +452,8 @@ def _show_observations(document: Document) -> None:
 
 
 def _show_cost(document: Document, print_line: Callable[[str], None]) -> None:
+    from agent.figures import format_figure
+
     token_pair = "/".join(document["tokens"])
     current_capacity = document["observations_next"]
     print_line(
@@ -459,7 +461,7 @@ def _show_cost(document: Document, print_line: Callable[[str], None]) -> None:
     )
     cost_text = f"{document['cost_native']} native coin"
     if document["cost"] is not None:
-        cost_text += f", {document['cost']} in the numeraire"
+        cost_text += f", {format_figure(document['cost'], 'cost')} in the numeraire"
     if document["most_native"] is not None:
         cost_text += f"; {document['most_native']} at most"
     print_line(f"About {document['gas_units']} gas: {cost_text}")

@@ -16,10 +16,12 @@ from agent.config.loaded import LoadedConfig
 from agent.errors import Retryable
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.figures import format_figure
 from agent.localchain import LocalChain
 from agent.model import Collect, IntentKind, IntentState, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.policy.decide import decide
+from agent.units import value_text
 from tests.support.agents import ROOMY, allow, at_send, fund, reopened_agent, require_rebalance, swap_of, trusted_config, yes
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.movements import movements
@@ -122,7 +124,8 @@ def test_explained_step__has_its_booked_cost_against_the_whole_plan(chain: Local
     assert first_plan is not None
     planned = first_plan.cost.total / 10**6
     [sentence] = [text for text in step_history.explain(loaded.path, outcome.step_id)["sentences"] if "as booked" in text]
-    assert f"{float(sum(costs) - planned):+,.4f} USDC against the {float(planned):,.4f} that were expected." in sentence
+    difference = format_figure(value_text(sum(costs) - planned, 0, 18), "cost+", "-")
+    assert f"{difference} USDC against the {float(planned):,.2f} that were expected." in sentence
     assert ("for its approvals" in sentence) is not is_approved
 
 
@@ -147,7 +150,7 @@ def test_step_that_did_a_part_of_its_plan__has_its_own_cost_alone(chain: LocalCh
     [cost] = [step["cost"] for step in step_history.history(loaded.path)["steps"] if step["step"] == step_id]
     assert cost is not None
     sentences = step_history.explain(loaded.path, step_id)["sentences"]
-    assert [text for text in sentences if "as booked" in text] == [f"It cost {float(cost['total']):,.4f} USDC as booked."]
+    assert [text for text in sentences if "as booked" in text] == [f"It cost {format_figure(cost['total'], 'cost')} USDC as booked."]
 
 
 def test_the_remembered_input_decides_and_plans_the_same(chain: LocalChain, tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ def test_figures_of_a_sentence__are_in_one_style(text: str, shown: str) -> None:
         pytest.param("StatusDocument", "holdings.0.band_bps.1", "band", "percent", id="band"),
         pytest.param("StatusDocument", "holdings.0.day_bps", "24 h", "percent+", id="change of a day"),
         pytest.param("StatusDocument", "total_value", "total value", "money", id="total value"),
-        pytest.param("LiquidityDocument", "positions.0.lvr_per_day", "LVR a day", "amount", id="loss a day"),
+        pytest.param("LiquidityDocument", "positions.0.lvr_per_day", "LVR a day", "cost", id="loss a day"),
         pytest.param("LiquidityDocument", "positions.0.loss_bps", "loss, share", "percent+", id="loss as a share"),
-        pytest.param("HistoryDocument", "steps.3.cost.total", "cost", "amount", id="cost"),
+        pytest.param("HistoryDocument", "steps.3.cost.total", "cost", "cost", id="cost"),
         pytest.param("LotsDocument", "assets.0.lots.1.acquired", "acquired (UTC)", "time", id="time"),
         pytest.param("LivePlanDocument", "weights_after_bps.USDC.e", "USDC.e", "percent", id="weight by symbol"),
         pytest.param("LivePlanDocument", "legs.0.amount_in_raw", "in", "number", id="raw amount"),
@@ -186,7 +186,7 @@ def test_sentence__rounds_prices_and_cuts_amounts(sentence: str, words: str) -> 
 
 @pytest.mark.parametrize(
     ("cost", "words"),
-    [("1.38771", "1.3878"), ("1.3877", "1.3877"), ("-1.38779", "-1.3877"), ("0", "0"), ("0.00001", "0.0001"), ("1234.99999", "1,235")],
+    [("1.38771", "1.39"), ("1.3849", "1.38"), ("-1.38779", "-1.39"), ("0", "0.00"), ("0.0000124", "0.000012"), ("1234.9", "1,234.90")],
 )
-def test_cost__is_rounded_up(cost: str, words: str) -> None:
+def test_cost__is_money_on_the_terminal_too(cost: str, words: str) -> None:
     assert cost_text(cost) == words

@@ -174,10 +174,10 @@ StartTime = TypedDict("StartTime", {"from": int})
 """Start of a period, Unix seconds. Keys that are words of Python cannot be fields of a class."""
 StartDate = TypedDict("StartDate", {"from": str})
 TotalReturn = TypedDict("TotalReturn", {"return": DecimalText})
-SmallMoney = Annotated[Money, shown(figure="amount")]
-"""A value of which cents matter, such as a cost."""
-SignedDecimal = Annotated[DecimalText, shown(figure="amount+")]
-SignedMoney = Annotated[Money, shown(figure="amount+")]
+SmallMoney = Annotated[Money, shown(figure="cost")]
+"""A value that may be below a cent, such as a cost."""
+SignedDecimal = Annotated[DecimalText, shown(figure="cost+")]
+SignedMoney = Annotated[Money, shown(figure="cost+")]
 Count = Annotated[int, shown(figure="number")]
 Number = Annotated[float, ConvertedBy(lambda number, _: float(number))]
 TimeText = Annotated[str, ConvertedBy(lambda seconds, _: utc_text(seconds))]

@@ -196,9 +196,9 @@ class MarketFundingDocument(TypedDict):
     symbol: Annotated[str, shown("market")]
     daily_rate: Annotated[DecimalText, shown(figure="rate+")]
     notional: Annotated[DecimalText, shown(figure="money")]
-    pending: Annotated[DecimalText, shown("owed", "amount+")]
+    pending: Annotated[DecimalText, shown("owed", "cost+")]
     today: SignedMoney
-    daily: Annotated[DecimalText, shown("a day", "amount+")]
+    daily: Annotated[DecimalText, shown("a day", "cost+")]
     expected: SignedDecimal
 
 
@@ -223,9 +223,9 @@ class FundingDocument(AccountDocument):
     numeraire: str
     days: Count
     markets: list[MarketFundingDocument]
-    pending: Annotated[DecimalText, shown("owed", "amount+")]
+    pending: Annotated[DecimalText, shown("owed", "cost+")]
     today: SignedMoney
-    daily: Annotated[DecimalText, shown("a day", "amount+")]
+    daily: Annotated[DecimalText, shown("a day", "cost+")]
     expected: SignedDecimal
     recorded: list[FundingDayDocument]
 

@@ -228,7 +228,7 @@ class SalesTotalDocument(TypedDict):
     """
 
     turnover: Money
-    cost: Annotated[Money, shown("expected cost", "amount")]
+    cost: Annotated[SmallMoney, shown("expected cost")]
     worst_case: SmallMoney | None
     weights_after_bps: Annotated[
         dict[str, int],

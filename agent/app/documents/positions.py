@@ -107,7 +107,7 @@ class PositionDocument(TypedDict):
     loss: Annotated[Money, shown("loss so far", "money+")]
     loss_bps: Annotated[DecimalText | None, shown("loss, share", "percent+")]
     fees: Money
-    lvr_per_day: Annotated[Money, shown("LVR a day", "amount")]
+    lvr_per_day: Annotated[Money, shown("LVR a day", "cost")]
     volatility_bps: Annotated[int, FromAttributes("confirmed.volatility_bps")]
     horizon_s: Annotated[int, FromAttributes("confirmed.horizon_s")]
     expected_loss: Money

@@ -127,7 +127,7 @@ class ExecutionDocument(TypedDict):
     legs: Count
     unknown: Count
     amounts: Annotated[dict[str, DecimalText] | None, shown(figure="amount+")]
-    difference: Annotated[Money | None, shown("against plan", "amount+")]
+    difference: Annotated[Money | None, shown("against plan", "cost+")]
     difference_bps: Annotated[float | None, shown(figure="percent+")]
 
 

@@ -187,8 +187,8 @@ def comparison_table(comparison: Document, unit: str) -> FigureTable:
     for cost_name, sale_key, short_key in COMPARISON_ROWS:
         figure_table.add_row(
             cost_name,
-            amount(comparison[sale_key], 2) if sale_key else "",
-            amount(comparison[short_key], 2) if short_key else "",
+            money_text(comparison[sale_key]) if sale_key else "",
+            money_text(comparison[short_key]) if short_key else "",
             style="bold" if cost_name == "total" else "",
         )
     figure_table.note = f"{money_text(comparison['margin'])} {unit} of margin required; choice: {comparison['choice']}"

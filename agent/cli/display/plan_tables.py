@@ -144,7 +144,7 @@ def _show_plan_summary(console: Console, document: Document, details_option: str
         zone_plan = document["zone"]["plan"]
         console.print(
             safe_text(
-                f"Zone: saves {amount(zone_plan['saved_risk'], 4)} {unit} of risk for"
+                f"Zone: saves {cost_text(zone_plan['saved_risk'])} {unit} of risk for"
                 f" {cost_text(zone_plan['cost'])} {unit}"
             )
         )
@@ -264,7 +264,7 @@ def show_quote(
     )
     console.print(
         safe_text(
-            f"{sold_coins} {token_in} would buy {bought_coins} {token_out}; fees {amount(quote_document['fee'])}"
+            f"{sold_coins} {token_in} would buy {bought_coins} {token_out}; fees {cost_text(quote_document['fee'])}"
             f" {quote_document['numeraire']}"
         )
     )

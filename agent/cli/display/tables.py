@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any, ClassVar
 
 from rich import box
@@ -25,7 +24,7 @@ from agent.cli.display.terminal import (
     say,
 )
 from agent.figures import Column, columns, format_figure, pause_exceptions
-from agent.units import BPS, ceil_int, decimal_text, format_duration
+from agent.units import BPS, decimal_text, format_duration
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
 STATE_STYLES = {
@@ -343,8 +342,8 @@ def amount(number_text: str, places: int = 6) -> str:
 
 
 def cost_text(number_text: str) -> str:
-    """Format a cost with thousands separators, rounded up to four places."""
-    return amount(decimal_text(ceil_int(Fraction(number_text) * 10**4), 4), 4)
+    """Format a cost as money, or with two digits if that would read zero."""
+    return format_figure(number_text, "cost", "-")
 
 
 def money_text(number_text: str) -> str:
@@ -622,7 +621,7 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
             for cost_name in ("fees", "impact", "skew", "gas", "approvals")
         )
         notes.append(
-            f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs"
+            f"A plan saves {cost_text(plan['saved_risk'])} {numeraire} of risk and costs"
             f" {cost_text(plan['cost'])}: {cost_parts_text}"
         )
     figure_table.note = "\n".join(notes)

@@ -36,6 +36,7 @@ from agent.execution.bookkeeping import later_valuation
 from agent.execution.shortfall import execution_reason, shortfall_by_receipt
 from agent.execution.step_context import OutcomeKind
 from agent.execution.step_result import WAITING_OUTCOME
+from agent.figures import format_figure
 from agent.layers import documents as layer_documents
 from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
@@ -217,6 +218,8 @@ UNFINISHED = "unfinished"
 APPROVED = "approved"
 MAX_APPROVAL_STEPS = 20
 """Steps before a swap that are looked through for its approvals."""
+COST_PLACES = 18
+"""Places of a cost before it is rounded for a reader."""
 NO_OUTCOME_REASON = (
     "no outcome is stored: the step is still running, or its process ended before it did"
 )
@@ -458,7 +461,12 @@ def _booked_cost_sentences(
 
 
 def _cost_text(cost: Fraction, sign: str = "") -> str:
-    return f"{float(cost):{sign},.4f}"
+    """Return a cost in coins of the numeraire, as tables and pages show it."""
+    return format_figure(value_text(cost, 0, COST_PLACES), f"cost{sign}", "-")
+
+
+def _cost_in_coins(value: Value, numeraire: Token) -> str:
+    return f"{_cost_text(value / numeraire.unit)} {numeraire.label}"
 
 
 def _decision_sentences(decision: Decision) -> list[str]:
@@ -512,8 +520,8 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
         when = f"After the first {'rebalance' if sells_assets else 'purchase'}, "
         intervals = intervals_at_targets(zone)
 
-    def coins_text(value: Value, places: int = 4) -> str:
-        return f"{value_text(value, numeraire.decimals, places)} {numeraire.label}"
+    def coins_text(value: Value) -> str:
+        return _cost_in_coins(value, numeraire)
 
     sentences = [
         f"Being off target cost {coins_text(zone.risk_value)} of risk within"
@@ -529,8 +537,8 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
         correction_text = ""
         if interval.correction is not None:
             correction_text = (
-                f" Correcting it cost {coins_text(interval.correction.cost, 2)}, waiting a year"
-                f" {coins_text(interval.correction.waiting_year, 2)}."
+                f" Correcting it cost {coins_text(interval.correction.cost)}, waiting a year"
+                f" {coins_text(interval.correction.waiting_year)}."
             )
         range_text = (
             f" {when}{label} is moved beyond {trigger_text}, and traded to {interval_text}."
@@ -555,15 +563,13 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
     portfolio = step_input.portfolio
     numeraire = portfolio.numeraire
     pool_labels = pool_names(step_input.snapshot, step_input.portfolio)
-    cost_text = value_text(plan.cost.total, numeraire.decimals, 4)
-    turnover_text = value_text(plan.turnover, numeraire.decimals, 2)
+    cost_text = _cost_in_coins(plan.cost.total, numeraire)
+    turnover_text = numeraire.money_text(plan.turnover)
     if plan.layer_actions:
         count_text = (
             "1 action" if len(plan.layer_actions) == 1 else f"{len(plan.layer_actions)} actions"
         )
-        sentences = [
-            f"The plan: {count_text} with liquidity, expected cost {cost_text} {numeraire.label}, in gas."
-        ]
+        sentences = [f"The plan: {count_text} with liquidity, expected cost {cost_text}, in gas."]
         sentences += [
             f"  {action_number}. {action_note(step_input.portfolio, action)}: {action.reason}."
             for action_number, action in enumerate(map(as_lp_action, plan.layer_actions), 1)
@@ -573,9 +579,7 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
         actions = futures_plan.actions
         noun = "order" if futures_plan.orders else "action"
         count_text = f"1 {noun}" if len(actions) == 1 else f"{len(actions)} {noun}s"
-        sentences = [
-            f"The plan: {count_text} of futures, expected cost {cost_text} {numeraire.label}."
-        ]
+        sentences = [f"The plan: {count_text} of futures, expected cost {cost_text}."]
         sentences += [
             f"  {action_number}. {futures_action_note(step_input, action)}."
             for action_number, action in enumerate(actions, 1)
@@ -583,8 +587,7 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
         return sentences + _refusal_and_skip_lines(plan, pool_labels)
     swap_count = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
     sentences = [
-        f"The plan: {swap_count} swaps, turnover {turnover_text} {numeraire.label}, expected cost {cost_text}"
-        f" {numeraire.label}."
+        f"The plan: {swap_count} {'swap' if swap_count == 1 else 'swaps'}, turnover {turnover_text}, expected cost {cost_text}."
     ]
     for leg_number, leg in enumerate(plan.legs, 1):
         token_in = portfolio.token(leg.token_in)
