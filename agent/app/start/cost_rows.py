@@ -16,7 +16,7 @@ from agent.app.documents.status import (
 )
 from agent.app.start.past_results import SMALL_MONEY_USD, template_result
 from agent.app.start.tracking_losses import (
-    NOT_COUNTED_TEXT,
+    DIRECT_POOL_TEXT,
     WILD_YEAR_FACTOR,
     YearEstimate,
     about_bps,
@@ -106,8 +106,8 @@ def _first_purchase_rows(config: Config, total: Value) -> list[CostRow]:
     purchase = first_purchase(config, DOLLAR, total)
     if purchase is None:
         return []
-    parts_text = f"{purchase.in_pools} in pools, {purchase.gas} gas"
-    note = f"once, in {purchase.swaps}: {parts_text}; {NOT_COUNTED_TEXT}"
+    parts_text = f"{purchase.in_pools} in pools, {purchase.gas} gas with an approval"
+    note = f"once, in {purchase.swaps}: {parts_text}; {DIRECT_POOL_TEXT}"
     return [_row("First purchase", f"about {purchase.costs} {config.portfolio.numeraire}", note)]
 
 

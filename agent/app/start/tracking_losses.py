@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.amm.venue_kinds import VenueKind
@@ -40,7 +41,7 @@ from agent.config.schema import Config
 from agent.layers.tax.state import TaxState
 from agent.model import Policy, StepInput
 from agent.policy.drift import compute_drifts, investable_total
-from agent.policy.minimum import LEG_GAS, leg_gas_value
+from agent.policy.minimum import APPROVAL_GAS, LEG_GAS, leg_gas_value
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.exchange_costs import exchange_costs
 from agent.reference import reference_prices
@@ -66,7 +67,8 @@ WILD_YEAR_FACTOR = 1.6
 """Volatilities of 2021 beside the usual ones: ether's 106 and 65 %, bitcoin's 80 and 50 %."""
 
 
-NOT_COUNTED_TEXT = "not counted: approvals, and a second pool's fee where no pool has both the asset and the numeraire"
+ETHER_SYMBOL = "WETH"
+DIRECT_POOL_TEXT = "less where one pool has both the asset and the numeraire"
 
 
 class YearEstimate(NamedTuple):
@@ -255,20 +257,34 @@ def year_estimates(config: Config, numeraire_usd: Fraction, value: Fraction) -> 
 def first_purchase(
     config: Config, numeraire_usd: Fraction, value: Fraction
 ) -> FirstPurchase | None:
-    """Return about what it costs to buy the targets with `value` coins of the numeraire alone, at
-    the gas price of an ordinary day; None if nothing is bought.
+    """Return about what it costs to buy the targets with `value` coins of the numeraire alone,
+    where need be through ether, and to approve it, at the gas price of an ordinary day; None
+    if nothing is bought.
     """
     portfolio = portfolio_of_config(config, numeraire_usd, value)
     if portfolio is None:
         return None
-    amounts = [(asset, value * asset.target_bps / BPS) for asset in portfolio.assets]
-    fees = sum(
-        float(amount) * asset.unit_cost + float(amount**2 / asset.depth)
-        for asset, amount in amounts
-    )
-    gas = float(portfolio.leg_gas * len(amounts))
-    swaps_text = f"{len(amounts)} swap{'s' * (len(amounts) > 1)}"
+    fees = 0.0
+    for asset in portfolio.assets:
+        amount = value * asset.target_bps / BPS
+        for fee_pips in _purchase_fees_pips(config, asset):
+            fees += float(amount) * fee_pips / PIPS + float(amount**2 / asset.depth)
+    swap_count = len(portfolio.assets)
+    gas = float(portfolio.leg_gas) * (swap_count + APPROVAL_GAS / LEG_GAS)
+    swaps_text = f"{swap_count} swap{'s' * (swap_count > 1)}"
     return FirstPurchase(_figure(fees + gas), _figure(fees), _figure(gas), swaps_text)
+
+
+def _purchase_fees_pips(config: Config, asset: LossAsset) -> list[int]:
+    """Return the usual fee of each pool on the way from the numeraire to an asset: through ether,
+    against which most coins trade, unless it is the native coin, ether, or of the numeraire's kind.
+    """
+    symbols = [asset.symbol, config.portfolio.numeraire]
+    classes = {class_of(symbol) for symbol in symbols}
+    is_native = asset.token == config.chain.wrapped_native
+    if len(classes) > 1 and AssetClass.ETHER not in classes and not is_native:
+        symbols.insert(1, ETHER_SYMBOL)
+    return [usual_fee_pips(config.chain.chain_id, *pair) for pair in pairwise(symbols)]
 
 
 def first_purchase_lines(config: Config, numeraire_usd: Fraction, value: Fraction) -> list[str]:
@@ -279,7 +295,8 @@ def first_purchase_lines(config: Config, numeraire_usd: Fraction, value: Fractio
     symbol = config.portfolio.numeraire
     return [
         f"The first purchase, from {symbol} alone, costs about {purchase.costs} {symbol} once,"
-        f" in {purchase.swaps} ({purchase.in_pools} in pools, {purchase.gas} gas); {NOT_COUNTED_TEXT}."
+        f" in {purchase.swaps} ({purchase.in_pools} in pools, {purchase.gas} gas with an approval);"
+        f" {DIRECT_POOL_TEXT}."
     ]
 
 

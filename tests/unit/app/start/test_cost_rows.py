@@ -25,7 +25,7 @@ def figures(rows: Any) -> dict[str, str]:
 def test_rows__have_one_figure_each() -> None:
     costs = answers().costs()
     assert figures(costs["rows"]) == {
-        "First purchase": "about 0.16 USDC",
+        "First purchase": "about 0.24 USDC",
         "A year of quiet days": "about 0.092 USDC",
         "A year of ordinary days": "about 0.099 USDC",
         "A year of busy days": "not worth it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 
 from agent.app.start.capital import draft_config
 from agent.app.start.tracking_losses import (
+    DIRECT_POOL_TEXT,
     MAX_LEG_SHARE,
-    NOT_COUNTED_TEXT,
     first_purchase_lines,
     loss_document,
     portfolio_of_config,
@@ -40,6 +41,7 @@ from agent.model import (
     TradeSide,
     Trigger,
 )
+from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, token_rules
 from agent.units import BPS
@@ -153,14 +155,25 @@ def test_loss_of_which_the_least_is_known__is_not_called_less() -> None:
     assert line == "Over 18 bps a year behind a perfect tracker, 92 of 50,000 USDC; tracking would lose 48."
 
 
-def test_first_purchase__costs_fee_impact_and_gas_of_each_swap() -> None:
-    config = draft_config(None, ETHEREUM_PRESET, (("WETH", "50%"), ("USDC", "50%")), "4000", "6000")
+@pytest.mark.parametrize(
+    ("symbol", "fees"),
+    [
+        pytest.param("WETH", (0.0005,), id="its own pool"),
+        pytest.param("WBTC", (0.0005, 0.0005), id="through ether"),
+        pytest.param("LINK", (0.003, 0.0005), id="small coin through ether"),
+        pytest.param("USDT", (0.0001,), id="stable pool"),
+    ],
+)
+def test_first_purchase__costs_fee_and_impact_of_each_pool_and_gas(symbol: str, fees: tuple[float, ...]) -> None:
+    config = draft_config(None, ETHEREUM_PRESET, ((symbol, "50%"), ("USDC", "50%")), "4000", "6000")
     (line,) = first_purchase_lines(config, Fraction(1), Fraction(4_000))
     bought = portfolio_of_config(config, Fraction(1), Fraction(4_000))
     assert bought is not None
-    pools = 2_000 * 0.0005 + 2_000**2 / DEPTH
-    words = f"once, in 1 swap ({pools:.2g} in pools, {float(bought.leg_gas):.2g} gas); {NOT_COUNTED_TEXT}."
-    assert line == f"The first purchase, from USDC alone, costs about {pools + float(bought.leg_gas):.2g} USDC {words}"
+    pools = sum(2_000 * fee + 2_000**2 / DEPTH for fee in fees)
+    gas = float(bought.leg_gas) * (1 + APPROVAL_GAS / LEG_GAS)
+    cost, in_pools, of_gas = (f"{Decimal(f'{part:.1e}'):f}" for part in (pools + gas, pools, gas))
+    words = f"once, in 1 swap ({in_pools} in pools, {of_gas} gas with an approval); {DIRECT_POOL_TEXT}."
+    assert line == f"The first purchase, from USDC alone, costs about {cost} USDC {words}"
     assert first_purchase_lines(config, Fraction(1), Fraction(0)) == []
 
 
