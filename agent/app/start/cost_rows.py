@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,7 @@ def _first_purchase_rows(config: Config, total: Value) -> list[CostRow]:
     if purchase is None:
         return []
     parts_text = f"{purchase.in_pools} in pools, {purchase.gas} gas with an approval"
-    note = f"once, in {purchase.swaps}: {parts_text}; {DIRECT_POOL_TEXT}"
+    note = f"once, in {purchase.swaps}: {parts_text}; {DIRECT_POOL_TEXT.format(config.portfolio.numeraire)}"
     return [_row("First purchase", f"about {purchase.costs} {config.portfolio.numeraire}", note)]
 
 
@@ -137,9 +138,9 @@ def _loss_rows(loss: TrackingLossDocument | None) -> list[CostRow]:
         return []
     rows = [
         _row(
-            "A year behind a perfect tracker",
+            "A year of costs and drift",
             f"about {loss['money']} {loss['unit']}",
-            f"{_loss_text(loss['own'])}: costs, and drift from the targets",
+            f"{_loss_text(loss['own'])} behind a portfolio that is always on target",
         )
     ]
     if loss["wild_year_bps"] is not None:
@@ -178,7 +179,9 @@ def _loss_text(loss: PolicyLossDocument) -> str:
 
 def _bps_text(loss_bps: float, pretax_bps: float, trades_a_year: str) -> str:
     loss_text = about_bps(loss_bps, pretax_bps, float(trades_a_year))
-    return f"{'' if loss_text.startswith('over') else 'about '}{loss_text} bps a year"
+    prefix = "over" if loss_text.startswith("over") else "about"
+    percent = Decimal(loss_text.removeprefix("over ").replace(",", "")) / 100
+    return f"{prefix} {percent:f} % a year"
 
 
 def _assumption_rows(config: Config, total: Value) -> list[CostRow]:

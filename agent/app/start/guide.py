@@ -56,6 +56,7 @@ from agent.errors import ConfigError
 from agent.figures import format_figure
 from agent.key_variables import process_environment
 from agent.units import BPS, Value, format_bps, parse_bps, safe_label
+from agent.weights.asset_classes import AssetClass, class_of
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument, PastResultDocument
@@ -357,12 +358,13 @@ OPTION_PREFIX_PATTERN = re.compile(r"^(--)?[a-z]+: ")
 def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Return `errors` by field; `answer_texts`, the valid answers in words; `costs`, whether the
     amount is worth it, None with errors; whether typed weights are the basket; `baskets` and
-    `tokens` of the network, and the `basis` of past results here and in other years; names and
-    hints of the `questions` by field; the `turnover_limits` that a local chain gives by key. A field
+    `tokens` of the network, and the `basis` of past results here and in other years; what the tokens `follow`, by
+    symbol; names and hints of the `questions` by field; the `turnover_limits` that a local chain gives by key. A field
     that is missing has its default.
     """
     answers, error_by_field, offered_baskets = parse_answers(field_texts)
     local_chain = None if "network" in error_by_field else local_start(answers.network)
+    symbols = [] if "network" in error_by_field else _token_symbols(answers)
     return {
         "errors": error_by_field,
         "answer_texts": {
@@ -374,7 +376,12 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
         "own_weights": _chooses_own_weights(field_texts),
         "baskets": [_basket_document(basket, offered_baskets) for basket in offered_baskets],
         "networks": list(PRESETS),
-        "tokens": [] if "network" in error_by_field else _token_symbols(answers),
+        "tokens": symbols,
+        "follow": {
+            symbol: class_of(symbol).value
+            for symbol in symbols
+            if class_of(symbol) in (AssetClass.ETHER, AssetClass.BITCOIN)
+        },
         "basis": PAST_BASIS,
         "other_years_basis": OTHER_YEARS_BASIS,
         "numeraire": NUMERAIRE,

@@ -39,9 +39,9 @@ QUESTIONS = (
     SetupQuestion(
         "endpoints",
         "Endpoints",
-        "VARIABLE=OPERATOR of each, for example RPC_URL_1=alchemy RPC_URL_2=infura. The environment"
-        " variables hold the URLs, which are secrets. Two different operators must agree before"
-        " money moves.",
+        "Through whom the network is read. Providers such as Alchemy and Infura give a URL, which is"
+        " a secret: put it into an environment variable, and type VARIABLE=OPERATOR of each here, such"
+        " as RPC_URL_1=alchemy RPC_URL_2=infura. Two different ones must agree before money moves.",
         ("--rpc",),
     ),
     SetupQuestion("basket", "Basket", "What the portfolio holds", ("--template", "--target")),
@@ -55,17 +55,18 @@ QUESTIONS = (
     SetupQuestion(
         "ceiling",
         "Ceiling",
-        f"The largest value in {NUMERAIRE} that the agent manages (portfolio.max_live_value) and"
-        " pays out in a day. Above it every rebalance is refused; gains and tokens that the wallet"
-        " holds already count.",
+        f"The most, in {NUMERAIRE}, that the agent manages, gains and tokens that the wallet holds"
+        " already included, and pays out in a day. A portfolio worth more is not rebalanced, only"
+        " sold (portfolio.max_live_value).",
         ("--ceiling",),
     ),
     SetupQuestion(
         "alert",
         "Alerts",
-        "Not the mail address itself, but the name of the environment variable that has it, such as"
-        " TRIMTAB_ALERTS. Its value, in the environment or in .env beside the config, is in apprise's"
-        " format (mailto, tgram, …; docs/alerts.md).",
+        "Where to send what needs you: by mail, Telegram and others. Not the address itself, which is"
+        " a secret, but the name of the environment variable that has it, such as TRIMTAB_ALERTS. Its"
+        " value, in the environment or in .env beside the config, is in apprise's format (mailto,"
+        " tgram, …; docs/alerts.md).",
         ("--alert",),
     ),
 )

@@ -68,7 +68,7 @@ WILD_YEAR_FACTOR = 1.6
 
 
 ETHER_SYMBOL = "WETH"
-DIRECT_POOL_TEXT = "less where one pool has both the asset and the numeraire"
+DIRECT_POOL_TEXT = "less for a coin that a pool trades for {} itself"
 
 
 class YearEstimate(NamedTuple):
@@ -296,7 +296,7 @@ def first_purchase_lines(config: Config, numeraire_usd: Fraction, value: Fractio
     return [
         f"The first purchase, from {symbol} alone, costs about {purchase.costs} {symbol} once,"
         f" in {purchase.swaps} ({purchase.in_pools} in pools, {purchase.gas} gas with an approval);"
-        f" {DIRECT_POOL_TEXT}."
+        f" {DIRECT_POOL_TEXT.format(symbol)}."
     ]
 
 

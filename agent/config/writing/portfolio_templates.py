@@ -85,7 +85,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "moderate",
-            "half large coins, a third stable, some high-beta",
+            "half large coins, a third stable, some smaller coins",
             {CORE: 5_000, STABLE: 3_000, HIGH_BETA: 2_000},
             {"trigger": _tracking(), "cooldown": "6h"},
             {
@@ -100,7 +100,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "aggressive",
-            "mostly high-beta coins, with less turnover at more tracking error",
+            "mostly smaller coins, which move more; trades less, and further from its targets",
             {CORE: 3_000, STABLE: 1_000, HIGH_BETA: 6_000},
             {"trigger": _tracking("relaxed"), "cooldown": "1h"},
             {
@@ -155,7 +155,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "stable-reserve",
-            "large coins with a stable reserve, filled from gains and spent in drawdowns; --stable"
+            "large coins with a stable reserve, filled from gains and spent after falls; --stable"
             " sets its size",
             {CORE: 8_000, STABLE: 2_000},
             {"trigger": _tracking(), "cooldown": "6h"},

@@ -295,7 +295,7 @@ def overview_text(served: Served, outcome: str, **run: Any) -> str:
 
 
 def test_overview__says_when_the_next_check_is(served: Served) -> None:
-    assert "1 cycle, next check at 2026-11-29 18:08:00 UTC." in overview_text(served, "hold")
+    assert "1 check so far, the next at 2026-11-29 18:08:00 UTC." in overview_text(served, "hold")
     assert "next check" not in overview_text(served, "hold", next_cycle=None)
 
 
@@ -384,7 +384,7 @@ def test_rebalance_now__says_before_it_is_pressed_that_the_trigger_holds(
     pause = {"paused": paused, "pause_reason": "", "pause_hard": False, "pause_signed": []}
     documents = {**served.board.documents, "status": status, "pause": pause, "controls": {**CONTROLS, "controls": []}}
     text = Renderer(Reach()).render_page(page, documents, {}, 1, Session(1, "anna", is_read_only, 0, 0))
-    assert ("Rebalance now makes a check at once, with the same trigger" in text) is is_said
+    assert ("Rebalance now checks at once, and trades only what the" in text) is is_said
 
 
 @pytest.mark.parametrize("is_served", [True, False], ids=["served", "not served"])

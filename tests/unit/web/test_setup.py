@@ -483,7 +483,7 @@ def test_practice_that_cannot_start__says_why_on_the_form(desk: SetupBrowser, mo
     desk.enter()
     form = desk.text("/setup/wallet")
     assert form.index("Practice: a chain on this machine, no account, no money") < form.index('id="f-network"')
-    assert "The prices are invented, and stand still until you move one." in form
+    assert "Invented prices, which stand still until you move one" in form
     assert re.findall('<option value="(.*?)">', form)[:2] == ["practice", "ethereum"]
     code, _, body = desk.post("/setup/wallet", {"network": " Practice "})
     assert code == 422
@@ -700,7 +700,7 @@ def test_config_of_practice__has_the_turnover_limits_of_its_chain(
         code, _, body = desk.post(path, fields)
         assert code == 303, body
     review = desk.text("/setup/review").replace("\u00a0", " ")
-    assert "limits.turnover 30 %, limits.daily_turnover 70 %" in review
+    assert "at most 30 % of the value in a rebalance, 70 % of the value a day." in review
     assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
     limits = load_config(desk.config).config.limits
     assert (limits.turnover, limits.daily_turnover) == (3_000, 7_000)
@@ -710,7 +710,7 @@ def test_review_of_another_network__names_no_limits_of_a_chain(desk: SetupBrowse
     desk.enter()
     for path, fields in ANSWERS.items():
         desk.post(path, fields)
-    assert "limits.daily_turnover" not in desk.text("/setup/review")
+    assert "Practice has limits" not in desk.text("/setup/review")
 
 
 @pytest.mark.parametrize("kept_ledger", ["", "old-7-mine.paper.db"])

@@ -172,7 +172,7 @@ def test_first_purchase__costs_fee_and_impact_of_each_pool_and_gas(symbol: str, 
     pools = sum(2_000 * fee + 2_000**2 / DEPTH for fee in fees)
     gas = float(bought.leg_gas) * (1 + APPROVAL_GAS / LEG_GAS)
     cost, in_pools, of_gas = (f"{Decimal(f'{part:.1e}'):f}" for part in (pools + gas, pools, gas))
-    words = f"once, in 1 swap ({in_pools} in pools, {of_gas} gas with an approval); {DIRECT_POOL_TEXT}."
+    words = f"once, in 1 swap ({in_pools} in pools, {of_gas} gas with an approval); {DIRECT_POOL_TEXT.format('USDC')}."
     assert line == f"The first purchase, from USDC alone, costs about {cost} USDC {words}"
     assert first_purchase_lines(config, Fraction(1), Fraction(0)) == []
 
