@@ -23,6 +23,7 @@ from agent.app.positions.futures_alerts import (
 )
 from agent.errors import EXIT_OPERATOR, NotAccepted, Refused, Retryable, TrimtabError
 from agent.execution.executor import (
+    DO_NOT_SIGN,
     WITHDRAWAL_ADVICE,
     AwaitingExternalSignature,
     minimums_advice,
@@ -630,7 +631,10 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
     description = proposal["description"]
     expires_s = proposal["expires_s"]
     until_text = "" if expires_s is None else f" until {format_time(expires_s)}"
-    instruction = waiting.how_to_sign[0].upper() + waiting.how_to_sign[1:]
+    instruction = waiting.how_to_sign
+    if waiting.reverts is not False or waiting.minimums_fault is not None:
+        instruction = f"{DO_NOT_SIGN}, until trimtab status asks for it"
+    instruction = instruction[0].upper() + instruction[1:]
     yield Alert(
         AlertKind.PROPOSAL,
         f"proposal:{proposal_id}",

@@ -22,6 +22,7 @@ from agent.app.documents.plans import tax_document
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.guards import MinimumsFault
 from agent.guards.sandwich import plan_worst_case
 from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
 from agent.layers.signals.state import SignalState
@@ -429,10 +430,30 @@ def test_proposal_without_a_deadline__is_reported_without_a_time() -> None:
     both = alerts(waiting, CALM)
     assert [(alert.is_lasting, alert.repeats) for alert in both] == [(True, False)] * 2
     assert [alert.text for alert in both] == [
-        "Proposed: pay 2 WETH (0a1b). Have it signed.",
+        "Proposed: pay 2 WETH (0a1b). Do not sign it, nor execute it, until trimtab status asks for it.",
         "Would fail now, for example because prices left its minimums: pay 2 WETH (0a1b). It stays proposed, and nothing else is sent"
         " meanwhile; trimtab cancel --send withdraws it, or proposes its rejection if enough owners of a Safe have signed.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("reverts", "fault", "asks_to_sign"),
+    [
+        (False, None, True),
+        (True, None, False),
+        (None, None, False),
+        (False, MinimumsFault("fair_floor: too low", True), False),
+        (False, MinimumsFault("unknown: no price", False), False),
+    ],
+    ids=["waiting", "failing", "not simulated", "stale", "unchecked"],
+)
+def test_proposal_alert__asks_to_sign_only_what_may_be_signed(
+    reverts: bool | None, fault: MinimumsFault | None, asks_to_sign: bool
+) -> None:
+    proposal = {"id": "0a1b", "description": "pay 2 WETH", "expires_s": None}
+    waiting = AwaitingExternalSignature("proposed", "have it signed", proposal, "p.json", reverts=reverts)
+    waiting.mark_minimums(fault)
+    assert any("Have it signed" in alert.text for alert in alerts(waiting, CALM)) is asks_to_sign
 
 
 @pytest.mark.parametrize("reverts", [True, False, None])
