@@ -85,6 +85,14 @@ def next_command(context: AgentContext, intent: Intent) -> str:
     return f"trimtab {'stop' if is_stopping else 'rebalance'} --send"
 
 
+def renewing_command(context: AgentContext, intent: Intent) -> str:
+    """Return the command that proposes it anew once it is withdrawn, rejected or expired."""
+    payout = context.store.journal.grant(intent.id).payout
+    if payout is not None and context.store.requests.is_withdrawal(payout.request_id):
+        return f"trimtab withdraw --resume {payout.request_id} --send"
+    return next_command(context, intent)
+
+
 def settling_text(context: AgentContext, intent: Intent, *, is_used: bool) -> str:
     """Return the command that settles a proposal whose nonce is used, or that has expired, and what
     it does.

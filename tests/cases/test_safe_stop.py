@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from agent import app as api
 from agent.app.agent import Agent
 from agent.app.money import shutdown, transfers
 from agent.app.money.shutdown import ShutdownReport
-from agent.errors import Retryable
+from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts
@@ -55,6 +56,32 @@ def test_stop__keeps_what_its_owners_sign(anvil_chain: LocalChain, tmp_path: Pat
         assert (report.state, report.unpaid_holding_texts) == ("stopped", ())
     sold = anvil_chain.balance("USDC", HOME) > 8_900 * 10**6
     assert (sold, anvil_chain.balance("WETH", HOME)) == (to_stable, 0 if to_stable else 3 * ETHER)
+
+
+def begin_withdrawal(agent: Agent) -> None:
+    with pytest.raises(Retryable):
+        transfers.withdraw(agent, transfers.WithdrawalRequest("1000", "USDC", to=HOME), send=True, confirm=lambda _: True)
+
+
+@pytest.mark.parametrize("signers", [(FIRST,), (FIRST, SECOND)], ids=["withdrawn", "rejected"])
+@pytest.mark.parametrize(
+    ("begin", "command"),
+    [
+        pytest.param(lambda agent: stop(agent, to_stable=True), "trimtab stop --send", id="stop"),
+        pytest.param(begin_withdrawal, "trimtab withdraw --resume 1 --send", id="withdrawal"),
+    ],
+)
+def test_stale_sale__names_the_command_that_proposes_it_anew(
+    anvil_chain: LocalChain, tmp_path: Path, begin: Callable[[Agent], object], command: str, signers: tuple[dict[str, Any], ...]
+) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, makes_batches=True)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        begin(agent)
+        sign_and_send(agent, *signers)
+        anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"] * 119 / 100}, twap_follows=False)
+        with pytest.raises(Refused) as refusal:
+            api.sign_proposal(agent, SECOND, None, yes)
+    assert mentions(refusal.value.remedy, "trimtab cancel --send", f"{command} proposes anew")
 
 
 def test_proposal_of_a_stop__is_continued_by_the_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ from agent.signing.secret import PrivateKey
 from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.store.files.recorder import FileOutbox
 from agent.units import NATIVE, Token, share_of
-from agent.wiring.waiting_proposals import settling_text
+from agent.wiring.waiting_proposals import renewing_command, settling_text
 
 AnyProposalDocument = TypeVar("AnyProposalDocument")
 Confirm = Callable[[Any], bool]
@@ -119,11 +119,12 @@ class SafeProposal:
     @property
     def renewal_advice(self) -> str:
         """How its place is freed for a new proposal."""
+        command = renewing_command(self.agent.context, self.intent)
         if len(self.signature_by_owner) < self.threshold:
-            return "trimtab cancel --send withdraws it, and trimtab rebalance --send proposes anew"
+            return f"trimtab cancel --send withdraws it, and {command} proposes anew"
         return (
             "since enough signatures exist, trimtab cancel --send proposes its rejection; once that is"
-            " executed, or this has expired, trimtab rebalance --send proposes anew"
+            f" executed, or this has expired, {command} proposes anew"
         )
 
     @property
