@@ -20,7 +20,7 @@ from agent.execution.step_context import (
     add_past_prices,
     propose_screened,
 )
-from agent.guards.table import MARKET_GUARDS, REMEDIES, WALLET_GUARDS
+from agent.guards.table import MARKET_GUARDS, REMEDIES, WALLET_GUARDS, remedy_of
 from agent.layers.planning import PLANNERS
 from agent.model import (
     BlockedExit,
@@ -106,9 +106,7 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
         f"{verdict.guard} measured {verdict.measured_text}, limit {verdict.limit}"
         for verdict in failed_verdicts
     )
-    remedies = dict.fromkeys(
-        REMEDIES.get(verdict.guard, "plan again") for verdict in failed_verdicts
-    )
+    remedies = dict.fromkeys(remedy_of(verdict, REMEDIES) for verdict in failed_verdicts)
     return BlockedExit(exit_token, f"refused: {verdicts_text}", "; ".join(remedies))
 
 

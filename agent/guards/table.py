@@ -105,16 +105,22 @@ def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) ->
         guards_by_text: dict[str, list[str]] = {}
         guards_by_remedy: dict[str, list[str]] = {}
         for verdict in refusing_verdicts:
-            remedy = remedies.get(verdict.guard, "plan again")
-            if verdict.measured_text.startswith(UNKNOWN) and "limits." in remedy:
-                remedy = "a higher limit does not help; see the message"
             guards_by_text.setdefault(_refusal_text(verdict), []).append(verdict.guard)
+            remedy = remedy_of(verdict, remedies)
             guards_by_remedy.setdefault(remedy, []).append(verdict.guard)
         message = "; ".join(f"{', '.join(names)}{text}" for text, names in guards_by_text.items())
         remedy_text = "; ".join(
             f"{', '.join(names)}: {remedy}" for remedy, names in guards_by_remedy.items()
         )
         raise Refused(f"refused: {message}", verdicts, remedy_text)
+
+
+def remedy_of(verdict: Verdict, remedies: Mapping[str, str]) -> str:
+    """Return the owner's remedy for a refusing guard: no higher limit where the measure is unknown."""
+    remedy = remedies.get(verdict.guard, "plan again")
+    if verdict.measured_text.startswith(UNKNOWN) and "limits." in remedy:
+        return "a higher limit does not help; see the message"
+    return remedy
 
 
 def _refusal_text(verdict: Verdict) -> str:
@@ -177,7 +183,7 @@ def require_payout_allowed(verdicts: Sequence[Verdict]) -> None:
 
 def payout_remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """Return the owner's remedy for each refusing guard."""
-    return tuple(PAYOUT_REMEDIES[verdict.guard] for verdict in verdicts if not verdict.passed)
+    return tuple(remedy_of(verdict, PAYOUT_REMEDIES) for verdict in verdicts if not verdict.passed)
 
 
 def require_confirmed_address(payout_address: str, confirmed_addresses: Sequence[str]) -> None:

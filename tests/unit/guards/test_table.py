@@ -10,7 +10,15 @@ import pytest
 
 from agent import guards
 from agent.errors import EXIT_REFUSED, Refused
-from agent.guards.table import GUARDS, REMEDIES, judge_minimums, judge_payout, judge_payout_permission, require_payout_allowed
+from agent.guards.table import (
+    GUARDS,
+    REMEDIES,
+    judge_minimums,
+    judge_payout,
+    judge_payout_permission,
+    payout_remedies,
+    require_payout_allowed,
+)
 from agent.layers.futures.guards import FUTURES_GUARDS
 from agent.model import Limits, Payment, Payout, PendingPayment, Plan, StepInput, Verdict
 from agent.units import NATIVE
@@ -262,7 +270,9 @@ def test_payout_per_day_adds_up_the_payments_of_a_request() -> None:
     ],
 )
 def test_payout_per_day_refuses_what_it_cannot_count(step: StepInput, reason: str) -> None:
-    assert_refused(payout_verdict("payout_per_day", step, payment(WETH, 1)), "unknown", reason)
+    judged = payout_verdict("payout_per_day", step, payment(WETH, 1))
+    assert_refused(judged, "unknown", reason)
+    assert payout_remedies((judged,)) == ("a higher limit does not help; see the message",)
 
 
 def test_payout_per_day_can_be_off() -> None:

@@ -253,6 +253,14 @@ def test_exit_is_not_held_up_by_the_pool_of_another_asset(others: tuple[Pool, ..
     assert_refused(verdict(ORACLE, outcome.step_input, rebalance), "WBTC")
 
 
+def test_refused_exit__unknown_day__advises_no_higher_limit() -> None:
+    step = with_history(step_with_stops("LINK", pools=(*MARKET, SOUND)), unknown_reason="block 7 cannot be read")
+    refused = evaluation.evaluate_input_once(step, proposals.propose_rebalance, FakeEvidenceSource(), "abc")
+    exit_ = evaluation.refused_exit(refused)
+    assert "daily_loss measured unknown: block 7" in exit_.why
+    assert exit_.remedy == "a higher limit does not help; see the message"
+
+
 def test_refused_exit_is_none_once_it_is_excluded() -> None:
     step = step_with_stops("LINK", pools=(*MARKET, OFF))
     refused = evaluation.evaluate_input_once(step, proposals.propose_rebalance, FakeEvidenceSource(), "abc")
