@@ -5,19 +5,17 @@ Python programs.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import wraps
-from inspect import getmembers, isfunction, isgeneratorfunction, signature
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from agent import app as api
 from agent.app import agent as connected
 from agent.app.agent import Agent
 from agent.app.paper import PaperStart, open_paper
-from agent.calls import check_call
+from agent.calls import ArgumentKind, CallChecks
 from agent.chain.rpc import Transport
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError
@@ -29,103 +27,39 @@ if TYPE_CHECKING:
     from agent.app.documents.proposals import ProposalsDocument
     from agent.app.documents.records import ExplanationDocument, ProfitDocument
 
-Parameters = ParamSpec("Parameters")
-Returned = TypeVar("Returned")
-
-
-@dataclass(frozen=True, slots=True)
-class MethodArgument:
-    """What an argument of a method may be: its name in a sentence, its types, and what to write."""
-
-    noun: str
-    types: Any
-    remedy: str
-
-    def is_met(self, argument: object) -> bool:
-        """Return whether an argument is of the types; True is no whole number."""
-        return isinstance(argument, self.types) and (
-            self.types is bool or not isinstance(argument, bool)
-        )
-
-
-_TEXT = MethodArgument("text", str, "write it in quotes")
-_FUNCTION = MethodArgument("function", Callable, "give a function, such as print")
+_TEXT = ArgumentKind("text", lambda text: isinstance(text, str), "write it in quotes")
+_CONFIRMATION = ArgumentKind("function", callable, "give a function that returns True or False")
 _KIND_BY_ANNOTATION = {
     "str": _TEXT,
-    "str | None": replace(_TEXT, types=(str, type(None))),
-    "bool": MethodArgument("True or False", bool, "write True or False"),
-    "int": MethodArgument("whole number", int, "write for example 5"),
-    "Confirm": replace(_FUNCTION, remedy="give a function that returns True to send"),
-    "Progress": _FUNCTION,
-    "Callable[[str], bool]": replace(
-        _FUNCTION, remedy="give a function that returns True or False"
+    "str | None": replace(_TEXT, is_met=lambda text: isinstance(text, str | None)),
+    "bool": ArgumentKind(
+        "True or False", lambda choice: isinstance(choice, bool), "write True or False"
     ),
+    "int": ArgumentKind(
+        "whole number",
+        lambda number: isinstance(number, int) and not isinstance(number, bool),
+        "write for example 5",
+    ),
+    "Confirm": replace(_CONFIRMATION, remedy="give a function that returns True to send"),
+    "Progress": replace(_CONFIRMATION, remedy="give a function, such as print"),
+    "Callable[[str], bool]": _CONFIRMATION,
 }
 _OPTION_BY_ARGUMENT = {"token_in": "--in", "token_out": "--out"}
 
 
-def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Check the names of a function's arguments, and which are texts, whole numbers, True or False,
-    and functions, and let its errors name arguments in place of the options of the command line.
-    """
-    call = signature(function)
-    kind_by_name = {
-        name: _KIND_BY_ANNOTATION[parameter.annotation]
-        for name, parameter in call.parameters.items()
-        if parameter.annotation in _KIND_BY_ANNOTATION
-    }
-
-    def check(arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        check_call(function, *arguments, **options)
-        for name, argument in call.bind(*arguments, **options).arguments.items():
-            kind = kind_by_name.get(name)
-            if kind is not None and not kind.is_met(argument):
-                raise ConfigError(f"{name}: {repr(argument)[:60]} is no {kind.noun}", kind.remedy)
-
-    @wraps(function)
-    def with_arguments(*arguments: Parameters.args, **options: Parameters.kwargs) -> Returned:
-        check(arguments, options)
-        if isgeneratorfunction(function):
-            return cast(
-                "Returned", _named_generator(function(*arguments, **options), list(call.parameters))
-            )
-        with _naming(call.parameters):
-            return function(*arguments, **options)
-
-    return with_arguments
+def _by_arguments(message: str, remedy: str, names: Sequence[str]) -> tuple[str, str]:
+    """Return words with arguments in place of the options of the command line."""
+    for name in names:
+        option = _OPTION_BY_ARGUMENT.get(name, f"--{name}")
+        message = re.sub(rf"{option}\b", name, message)
+        remedy = re.sub(rf"{option} (\S+)", rf"{name}=\1", remedy)
+    return message, remedy
 
 
-def _named_generator(generator: Any, names: Iterable[str]) -> Iterator[Any]:
-    with _naming(names):
-        yield from generator
+_checks = CallChecks(_KIND_BY_ANNOTATION, reworded=_by_arguments)
 
 
-@contextmanager
-def _naming(names: Iterable[str]) -> Iterator[None]:
-    """Let errors name arguments in place of the options of the command line."""
-    try:
-        yield
-    except ConfigError as error:
-        message = error.message
-        remedy = error.remedy
-        for name in names:
-            option = _OPTION_BY_ARGUMENT.get(name, f"--{name}")
-            message = re.sub(rf"{option}\b", name, message)
-            remedy = re.sub(rf"{option} (\S+)", rf"{name}=\1", remedy)
-        if (message, remedy) == (error.message, error.remedy):
-            raise
-        raise type(error)(message, remedy, code=error.code) from error.__cause__
-
-
-def _checked_methods(agent_class: type[LibraryAgent]) -> type[LibraryAgent]:
-    """Return the class whose public methods check their arguments."""
-    for name, method in getmembers(agent_class, isfunction):
-        if not name.startswith("_"):
-            setattr(agent_class, name, checked_arguments(method))
-    return agent_class
-
-
-@_checked_methods
+@_checks.methods
 class LibraryAgent(Agent):
     """An agent whose methods have the names of the commands.
 
@@ -190,7 +124,7 @@ class LibraryAgent(Agent):
 
 
 @contextmanager
-@checked_arguments
+@_checks
 def open_agent(
     config: LoadedConfig | Path | str = "trimtab.toml",
     *,

@@ -13,7 +13,7 @@ from pydantic import PrivateAttr, ValidationError
 
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import BacktestSpec
-from agent.calls import checked_call
+from agent.calls import checked_call, described
 from agent.config.tables.messages import describe_errors
 from agent.config.tables.weights import (
     DEFAULT_MAX_CHANGE_BPS,
@@ -29,7 +29,6 @@ from agent.model import (
     Portfolio,
     Signal,
 )
-from agent.research.arguments import described
 from agent.research.signals import FunctionRunner, FunctionSignal
 from agent.research.signals import signal as signal_of
 from agent.units import exact_duration, format_bps

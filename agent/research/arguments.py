@@ -5,23 +5,20 @@ from __future__ import annotations
 import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from difflib import get_close_matches
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent.calls import ArgumentKind, CallChecks, described, unknown_argument
 from agent.config.tables.fields import parse_choice, parse_duration_s
-from agent.errors import ConfigError, TrimtabError
+from agent.errors import ConfigError
 from agent.units import exact_duration, written_number
 
 Choice = TypeVar("Choice", bound=Enum)
-NamedError = TypeVar("NamedError", bound=TrimtabError)
 Number = int | float | Decimal | Fraction | str
-MAX_QUOTED_LENGTH = 60
 _ARGUMENT_BY_OPTION = {
     "--band or --every": "a band or a schedule",
     "--objective calendar": "calendar",
@@ -76,37 +73,6 @@ _NAME_BY_OTHER_WORD = {
 """Words of other libraries, and keys of Costs, for the arguments."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArgumentKind:
-    """What an argument may be: its name in a sentence, the test, and an example of it."""
-
-    noun: str
-    is_met: Callable[[Any], bool]
-    example: str
-
-
-def described(argument: object) -> str:
-    """Return a number, text or short list as it is written, and the type of anything else."""
-    if isinstance(argument, type):
-        return f"the class {argument.__name__}"
-    if argument is None or isinstance(argument, str | numbers.Number | list | tuple | dict):
-        return "a number of too many digits" if is_too_large(argument) else _quoted(argument)
-    return type(argument).__name__
-
-
-def is_too_large(argument: object) -> bool:
-    """Return whether an argument is an integer of more digits than any that makes sense."""
-    return isinstance(argument, numbers.Integral) and abs(argument) >= 10**MAX_QUOTED_LENGTH
-
-
-def _quoted(argument: object) -> str:
-    try:
-        text = repr(argument)
-    except ValueError:  # an integer of thousands of digits in a list or mapping
-        return type(argument).__name__
-    return text if len(text) <= MAX_QUOTED_LENGTH else f"{text[: MAX_QUOTED_LENGTH - 1]}…"
-
-
 def has_items(argument: object) -> bool:
     """Return whether an argument is a mapping, or a Series of pandas, which is one by its index."""
     return isinstance(argument, Mapping) or (
@@ -120,34 +86,18 @@ def is_number(argument: object) -> bool:
     return isinstance(argument, numbers.Real | Decimal) and not isinstance(argument, bool)
 
 
-def check_names(names: Iterable[str], known_names: Sequence[str]) -> None:
-    """Raise ConfigError for the first name that is no argument."""
-    for name in names:
-        if name not in known_names:
-            if name in ("flows", "deposits") and "flows" not in known_names:
-                raise ConfigError(
-                    f"{name}: deposits would count as gains, withdrawals as losses",
-                    "omit it; research.backtest and research.compare take flows",
-                )
-            meant = _NAME_BY_OTHER_WORD.get(name, "")
-            if meant not in known_names:
-                meant = next(iter(get_close_matches(name, known_names, n=1)), "")
-            choices = f"choose from {', '.join(known_names)}"
-            example = f" write {COSTS_EXAMPLE}" if meant == "costs" else ""
-            raise ConfigError(
-                f"{name}: no such argument", f"did you mean {meant}?{example}" if meant else choices
-            )
-
-
-def check_kinds(argument_by_name: Mapping[str, object]) -> None:
-    """Raise ConfigError for the first argument of another kind than its name has."""
-    for name, argument in argument_by_name.items():
-        kind = _KIND_BY_NAME.get(name)
-        if kind is not None and (is_too_large(argument) or not kind.is_met(argument)):
-            raise ConfigError(
-                f"{name}: {described(argument)} is no {kind.noun}",
-                f"write for example {name}={kind.example}",
-            )
+def _unknown_argument(name: str, names: Sequence[str]) -> ConfigError:
+    """Return the error about a name that is no argument, with the one meant by other libraries."""
+    if name in ("flows", "deposits") and "flows" not in names:
+        return ConfigError(
+            f"{name}: deposits would count as gains, withdrawals as losses",
+            "omit it; research.backtest and research.compare take flows",
+        )
+    meant = _NAME_BY_OTHER_WORD.get(name, "")
+    if meant not in names:
+        return unknown_argument(name, names)
+    example = f" write {COSTS_EXAMPLE}" if meant == "costs" else ""
+    return ConfigError(f"{name}: no such argument", f"did you mean {meant}?{example}")
 
 
 Duration = str | timedelta
@@ -201,15 +151,12 @@ def exact_amount(number: Number, name: str, key: object = None) -> Fraction:
         ) from None
 
 
-def by_argument(error: NamedError) -> NamedError:
-    """Return the error with arguments in place of the options of the command line."""
-    message = error.message
-    remedy = error.remedy
+def _by_arguments(message: str, remedy: str, _names: Sequence[str]) -> tuple[str, str]:
+    """Return words with arguments in place of the options of the command line."""
     for option, argument in _ARGUMENT_BY_OPTION.items():
         message = message.replace(option, argument)
         remedy = remedy.replace(option, argument)
-    remedy = re.sub(r"\badd (\S+)=0\b", r'add "\1": 0', remedy)
-    return type(error)(message, remedy, code=error.code)
+    return message, re.sub(r"\badd (\S+)=0\b", r'add "\1": 0', remedy)
 
 
 def _is_text(argument: object) -> bool:
@@ -247,57 +194,75 @@ def _are_choices(argument: object) -> bool:
     return isinstance(argument, list | tuple) and all(map(_is_choice, argument))
 
 
+def _kind(noun: str, is_met: Callable[[Any], bool], example: str) -> ArgumentKind:
+    return ArgumentKind(noun, is_met, f"write for example {example}")
+
+
 COSTS_EXAMPLE = "costs=research.Costs(fee=0.003)"
-_KIND_BY_NAME = {
-    "targets": ArgumentKind("mapping of symbols to shares", has_items, '{"BTC": 0.6, "USD": 0.4}'),
-    "value": ArgumentKind("number", _is_amount, "10000"),
-    "fee": ArgumentKind("number", _is_amount, "0.003"),
-    "depth": ArgumentKind("number", _is_amount, "1000000"),
-    "latency": ArgumentKind("whole number", _is_whole, "1"),
-    "paths": ArgumentKind("whole number", _is_whole, "200"),
-    "step_paths": ArgumentKind("whole number", _is_whole, "3"),
-    "bars": ArgumentKind("whole number", _is_whole, "720"),
-    "network": ArgumentKind("text", _is_text, '"base"'),
-    "numeraire": ArgumentKind("text", _is_text, '"USD"'),
-    "native": ArgumentKind("text", _is_text, '"ETH"'),
-    "destination": ArgumentKind(
-        "Destination",
-        lambda place: place is None or _is_choice(place),
-        "research.Destination.HALFWAY",
-    ),
-    "objective": ArgumentKind("Objective", _is_choice, "research.Objective.GROWTH"),
-    "flows": ArgumentKind(
-        "mapping of times to amounts",
-        lambda flows: flows is None or has_items(flows),
-        '{"2021-04-01": 250, "2021-09-01": -100}',
-    ),
-    "triggers": ArgumentKind(
-        "list of triggers",
-        lambda triggers: isinstance(triggers, list | tuple),
-        '[research.band(0.1), research.every("7d")]',
-    ),
-    "destinations": ArgumentKind(
-        "list of destinations", _are_choices, "[research.Destination.HALFWAY]"
-    ),
-    "allocators": ArgumentKind(
-        "list of methods", _are_choices, "[research.AllocationMethod.EQUAL]"
-    ),
-    "scenarios": ArgumentKind("list of scenarios", _are_choices, "[research.Scenario.CRASH]"),
-    "combined": ArgumentKind("choice", lambda choice: isinstance(choice, bool), "True"),
-    "folder": ArgumentKind(
-        "folder", lambda folder: folder is None or isinstance(folder, str | Path), '"runs"'
-    ),
-    "progress": ArgumentKind(
-        "function",
-        lambda progress: (
-            progress is None
-            or isinstance(progress, bool)
-            or (callable(progress) and not isinstance(progress, type))
+research_call = CallChecks(
+    {
+        "targets": _kind(
+            "mapping of symbols to shares", has_items, 'targets={"BTC": 0.6, "USD": 0.4}'
         ),
-        "print",
-    ),
-}
-EXAMPLE_BY_AMOUNT = {name: _KIND_BY_NAME[name].example for name in ("value", "fee", "depth")} | {
+        "value": _kind("number", _is_amount, "value=10000"),
+        "fee": _kind("number", _is_amount, "fee=0.003"),
+        "depth": _kind("number", _is_amount, "depth=1000000"),
+        "latency": _kind("whole number", _is_whole, "latency=1"),
+        "paths": _kind("whole number", _is_whole, "paths=200"),
+        "step_paths": _kind("whole number", _is_whole, "step_paths=3"),
+        "bars": _kind("whole number", _is_whole, "bars=720"),
+        "network": _kind("text", _is_text, 'network="base"'),
+        "numeraire": _kind("text", _is_text, 'numeraire="USD"'),
+        "native": _kind("text", _is_text, 'native="ETH"'),
+        "destination": _kind(
+            "Destination",
+            lambda place: place is None or _is_choice(place),
+            "destination=research.Destination.HALFWAY",
+        ),
+        "objective": _kind("Objective", _is_choice, "objective=research.Objective.GROWTH"),
+        "flows": _kind(
+            "mapping of times to amounts",
+            lambda flows: flows is None or has_items(flows),
+            'flows={"2021-04-01": 250, "2021-09-01": -100}',
+        ),
+        "Sequence[Trigger]": _kind(
+            "list of triggers",
+            lambda triggers: isinstance(triggers, list | tuple),
+            'triggers=[research.band(0.1), research.every("7d")]',
+        ),
+        "destinations": _kind(
+            "list of destinations", _are_choices, "destinations=[research.Destination.HALFWAY]"
+        ),
+        "allocators": _kind(
+            "list of methods", _are_choices, "allocators=[research.AllocationMethod.EQUAL]"
+        ),
+        "scenarios": _kind(
+            "list of scenarios", _are_choices, "scenarios=[research.Scenario.CRASH]"
+        ),
+        "combined": _kind("choice", lambda choice: isinstance(choice, bool), "combined=True"),
+        "folder": _kind(
+            "folder",
+            lambda folder: folder is None or isinstance(folder, str | Path),
+            'folder="runs"',
+        ),
+        "progress": _kind(
+            "function",
+            lambda progress: (
+                progress is None
+                or isinstance(progress, bool)
+                or (callable(progress) and not isinstance(progress, type))
+            ),
+            "progress=print",
+        ),
+    },
+    _unknown_argument,
+    _by_arguments,
+)
+"""Checks of the functions of research, by the names of their arguments."""
+EXAMPLE_BY_AMOUNT = {
+    "value": "10000",
+    "fee": "0.003",
+    "depth": "1000000",
     "targets": "0.4",
     "flows": "250",
 }

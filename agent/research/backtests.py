@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from agent.app.research.backtests import simulate_checked
 from agent.backtest.data import PriceTable
@@ -12,17 +12,16 @@ from agent.backtest.simulate import Progress
 from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.workers import run_in_processes, run_on_cluster
-from agent.calls import checked_call
+from agent.calls import described
 from agent.errors import ConfigError
 from agent.model import Destination, Every, HybridTrigger, NoTradeZone, Signal, Threshold
 from agent.research.allocators import AnyAllocator, chosen_allocator
-from agent.research.arguments import Number, described, function_name, has_items
+from agent.research.arguments import Number, function_name, has_items, research_call
 from agent.research.costs import USUAL_COSTS, Costs
 from agent.research.inputs import (
     USUAL_VALUE,
     MarketArguments,
     cores_and_scheduler,
-    naming_arguments,
     read_inputs,
     require_one_process,
 )
@@ -33,7 +32,7 @@ from agent.research.signals import FunctionSignal
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger
 
 
-@naming_arguments
+@research_call
 def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by name
     prices: object,
     targets: Mapping[str, Number],
@@ -99,6 +98,16 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     return Backtest(result)
 
 
+class BacktestArguments(MarketArguments, total=False):
+    """Arguments of `backtest` that `compare` takes for each of its triggers."""
+
+    signal: Signal | FunctionSignal | None
+    allocator: AnyAllocator | None
+    flows: Mapping[Moment, Number] | None
+    destination: str | Destination | None
+    progress: Progress | bool | None
+
+
 @dataclass(frozen=True, slots=True)
 class Trials:
     """Backtests of triggers by their names, each of which may run in a process of its own."""
@@ -106,21 +115,21 @@ class Trials:
     table: PriceTable
     targets: Mapping[str, Number]
     triggers: Mapping[str, AnyTrigger]
-    arguments: Mapping[str, Any]
+    arguments: BacktestArguments
 
     def run(self, name: str) -> Backtest:
         """Return the backtest of a trigger."""
         return backtest(self.table, self.targets, self.triggers[name], **self.arguments)
 
 
-@checked_call
+@research_call
 def compare(
     prices: object,
     targets: Mapping[str, Number],
     triggers: Mapping[str, AnyTrigger] | list[Any] | tuple[AnyTrigger, ...],
     *,
     jobs: object = 1,
-    **arguments: Any,
+    **arguments: Unpack[BacktestArguments],
 ) -> Comparison:
     """Return the backtest of each trigger, by its name; those of a list are named as in the frame of
     `tune`, a function by its own name. `jobs` is a number of cores or a Dask client as for `tune`,
@@ -143,9 +152,9 @@ def compare(
             f"triggers: {described(triggers)} has no triggers by name",
             'write for example {"band": research.band(0.1), "weekly": research.every("7d")}',
         )
-    cores, scheduler = naming_arguments(cores_and_scheduler)(jobs)
-    table = naming_arguments(read_prices)(prices)
-    progress = naming_arguments(shown_progress)(arguments.pop("progress", None))
+    cores, scheduler = cores_and_scheduler(jobs)
+    table = read_prices(prices)
+    progress = shown_progress(arguments.pop("progress", None))
     trials = Trials(table, targets, dict(triggers.items()), arguments)
     names = tuple(trials.triggers)
     if cores == 1:
@@ -167,7 +176,7 @@ def compare(
             "a process of the comparison died, perhaps for lack of memory",
         )
     )
-    return naming_arguments(_comparison)(finished, names, progress)
+    return _comparison(finished, names, progress)
 
 
 def _ignore_bars(finished: int, total: int) -> None:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
 
 from agent.backtest.settings import SimulationSettings
-from agent.calls import checked_call
 from agent.errors import ConfigError
-from agent.research.arguments import Number, by_argument, check_kinds, exact_amount
+from agent.research.arguments import Number, exact_amount, research_call
 from agent.units import PIPS
 
-Kind = TypeVar("Kind")
 ROUNDING_PIPS = Fraction(1, 10**6)
 """More than the rounding of a float that is meant as whole pips."""
 
 
-def _checked_keys(costs_class: type[Kind]) -> type[Kind]:
-    """Return the class, which names keys that it does not have."""
-    initialize = checked_call(costs_class.__init__)
-    setattr(costs_class, "__init__", initialize)  # noqa: B010
-    return costs_class
-
-
-@_checked_keys
+@research_call.methods
 @dataclass(frozen=True, slots=True)
 class Costs:
     """The market of a simulation: `fee` of every pool as a share, `depth` of one side of a pool in
@@ -39,11 +29,7 @@ class Costs:
     latency: int = 0
 
     def __post_init__(self) -> None:
-        check_kinds(asdict(self))
-        try:
-            self.settings(Fraction(1))
-        except ConfigError as error:
-            raise by_argument(error) from None
+        self.settings(Fraction(1))
 
     def settings(self, start_value: Fraction) -> SimulationSettings:
         """Return the settings of a simulation that starts with this value."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from agent.calls import checked_call
+from agent.calls import checked_call, described
 from agent.errors import ConfigError
 from agent.price_files.frames import load_polars
-from agent.research.arguments import described
 
 
 @checked_call

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import wraps
-from inspect import Parameter, signature
-from typing import ParamSpec, TypedDict, TypeVar
+from typing import TypedDict
 
 import numpy as np
 
@@ -20,11 +18,11 @@ from agent.app.research.backtests import (
 from agent.backtest.data import PriceTable, require_currency
 from agent.backtest.settings import BacktestSpec, OwnerTransfer, SimulationSettings, make_spec
 from agent.backtest.workers import check_scheduler_address
-from agent.calls import check_call
+from agent.calls import described
 from agent.config.networks import NETWORKS
 from agent.config.networks.network import Network
 from agent.config.tables.weights import AllocatorTable
-from agent.errors import ConfigError, Retryable
+from agent.errors import ConfigError
 from agent.model import AnsweredTrigger, Destination, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.read import symbol_pairs
@@ -32,10 +30,6 @@ from agent.research.allocators import with_allocator
 from agent.research.arguments import (
     COSTS_EXAMPLE,
     Number,
-    by_argument,
-    check_kinds,
-    check_names,
-    described,
     exact_amount,
     member,
 )
@@ -47,8 +41,6 @@ from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger
 from agent.units import BPS, format_duration
 from agent.weights.asset_classes import is_cash
 
-Parameters = ParamSpec("Parameters")
-Returned = TypeVar("Returned")
 USUAL_VALUE = 10_000
 _SHARE_TOLERANCE = Fraction(1, 10**6)
 
@@ -173,29 +165,6 @@ def require_one_process(jobs: object) -> None:
         raise ConfigError(
             f"jobs: {described(jobs)}, but a function is asked in one process", "write jobs=1"
         )
-
-
-def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Check the names and kinds of a function's arguments, and let its errors name arguments in place
-    of the options of the command line.
-    """
-    parameters = signature(function).parameters.values()
-    names = [parameter.name for parameter in parameters if parameter.kind != Parameter.VAR_KEYWORD]
-    known_names = list(names)
-    if len(names) < len(parameters):
-        known_names += MarketArguments.__annotations__
-
-    @wraps(function)
-    def with_named_arguments(*arguments: Parameters.args, **options: Parameters.kwargs) -> Returned:
-        check_names(options, known_names)
-        check_call(function, *arguments, **options)
-        check_kinds(dict(zip(names, arguments, strict=False)) | options)
-        try:
-            return function(*arguments, **options)
-        except (ConfigError, Retryable) as error:
-            raise by_argument(error) from error.__cause__
-
-    return with_named_arguments
 
 
 def _spec(

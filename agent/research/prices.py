@@ -14,12 +14,12 @@ import numpy as np
 
 from agent.app.records.published import MAX_BYTES, download
 from agent.backtest.data import MIN_BARS, PriceTable, price_table, read_table, validate_prices
+from agent.calls import described
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK_HOSTS
 from agent.price_files.frames import load_polars
 from agent.price_files.layout import TIME_NAMES, normalized_name
 from agent.price_files.read import closes_of_frame
-from agent.research.arguments import described
 
 Moment = str | date | datetime
 """A time; UTC without a zone."""

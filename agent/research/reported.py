@@ -6,10 +6,9 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from agent.backtest.report.page import ReportPage, write_page
-from agent.calls import checked_call
+from agent.calls import checked_call, described
 from agent.errors import ConfigError
 from agent.foreign_text import failure_text
-from agent.research.arguments import described
 
 
 class ReportedResult(ABC):

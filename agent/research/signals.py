@@ -14,7 +14,7 @@ import numpy as np
 
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import MAX_AGE_BARS
-from agent.calls import checked_call
+from agent.calls import checked_call, described
 from agent.config.tables.weights import (
     DEFAULT_MAX_CHANGE_BPS,
     LONGEST_WINDOW_S,
@@ -38,7 +38,6 @@ from agent.price_files.frames import load_polars
 from agent.research.arguments import (
     Duration,
     call_text,
-    described,
     duration_s,
     function_name,
     has_items,

@@ -33,12 +33,17 @@ from agent.errors import ConfigError
 from agent.model import Destination, Signal
 from agent.price_files.frames import load_polars
 from agent.research.allocators import AnyAllocator, chosen_allocator
-from agent.research.arguments import Duration, Number, distinct_members, optional_duration_s
+from agent.research.arguments import (
+    Duration,
+    Number,
+    distinct_members,
+    optional_duration_s,
+    research_call,
+)
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
     cores_and_scheduler,
-    naming_arguments,
     read_inputs,
     require_one_process,
 )
@@ -49,7 +54,7 @@ from agent.research.triggers import AnyTrigger
 from agent.units import format_duration, pluralize
 
 
-@naming_arguments
+@research_call
 def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by name
     prices: object,
     targets: Mapping[str, Number],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.calls import checked_call
+from agent.calls import MAX_QUOTED_LENGTH, checked_call, described
 from agent.errors import ConfigError
 from agent.model import (
     AnsweredTrigger,
@@ -27,15 +27,13 @@ from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.validation import validate_policy
 from agent.research.arguments import (
-    MAX_QUOTED_LENGTH,
     Duration,
-    by_argument,
     call_text,
-    described,
     duration_s,
     function_name,
     is_number,
     optional_duration_s,
+    research_call,
 )
 from agent.research.live_files import inline_table, signal_source
 from agent.research.signals import AskedFunction, live_window_s
@@ -163,7 +161,7 @@ def every(interval: Duration, threshold: Threshold | None = None) -> Every | Hyb
     return schedule if threshold is None else HybridTrigger(threshold, schedule)
 
 
-@checked_call
+@research_call
 def tracking(strictness: str = "normal") -> NoTradeZone:
     """Rebalance where trading costs less than it saves in the long run, the default of `trimtab
     init`: "relaxed", "normal" or "strict" (docs/triggers.md). Raises ConfigError.
@@ -171,10 +169,7 @@ def tracking(strictness: str = "normal") -> NoTradeZone:
     >>> tracking("strict")
     tracking("strict")
     """
-    try:
-        return build_tracking(strictness)
-    except ConfigError as error:
-        raise by_argument(error) from None
+    return build_tracking(strictness)
 
 
 def _bps(share: Any, name: str) -> int | None:

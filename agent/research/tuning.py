@@ -34,6 +34,7 @@ from agent.backtest.tune.jobs import AllocatorSchedule, spec_for_choice
 from agent.backtest.tune.report import tune_document, tune_page
 from agent.backtest.tune.search import TuneResult, TuneSpec
 from agent.backtest.tune.statistics import Objective
+from agent.calls import described
 from agent.errors import ConfigError
 from agent.model import (
     PRICE_ONLY_METHODS,
@@ -55,16 +56,15 @@ from agent.research.allocators import (
 )
 from agent.research.arguments import (
     Number,
-    described,
     distinct_members,
     member,
     optional_duration_s,
+    research_call,
 )
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
     cores_and_scheduler,
-    naming_arguments,
     read_inputs,
     require_one_process,
 )
@@ -77,7 +77,7 @@ SHOWN_SETTINGS = 10
 """Settings in a notebook."""
 
 
-@naming_arguments
+@research_call
 def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by name
     prices: object,
     targets: Mapping[str, Number],

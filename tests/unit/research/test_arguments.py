@@ -17,8 +17,9 @@ import pytest
 
 from agent import research
 from agent.backtest.settings import SimulationSettings
+from agent.calls import described
 from agent.errors import ConfigError
-from agent.research.arguments import described, duration_s
+from agent.research.arguments import duration_s
 from agent.research.inputs import MarketArguments, cores_and_scheduler, read_inputs
 
 DAYS = [1_700_000_000 + 86_400 * day for day in range(60)]
@@ -214,6 +215,22 @@ def test_misspelt_argument_is_named_with_the_nearest(name: str) -> None:
     assert error.value.remedy.startswith((f"did you mean {argument}?", "its arguments are"))
     with pytest.raises(ConfigError, match=r": too many positional arguments \(its arguments are "):
         call(*range(20))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"trigger": BAND}, "trigger: no such argument (did you mean triggers?)"),
+        ({"signals": max}, "signals: no such argument (did you mean signal?)"),
+        ({"fee": 0.1}, "fee: no such argument (did you mean costs? write costs=research.Costs(fee=0.003))"),
+        ({"progress": 5}, "progress: 5 is no function (write for example progress=print)"),
+        ({"value": None}, "value: None is no number (write for example value=10000)"),
+    ],
+)
+def test_argument_of_a_comparison_is_checked_before_prices_are_read(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        research.compare("no such file.csv", TARGETS, {"band": BAND}, **arguments)
+    assert str(error.value) == words
 
 
 @pytest.mark.parametrize("name", ["backtest", "compare", "tune", "stress", "signal", "trigger", "every", "closes", "to_pandas", "report"])
