@@ -173,7 +173,7 @@ def cancel(
         emit(
             pending_document,
             as_json,
-            lambda: _show_pending(pending_document, "To cancel them: trimtab cancel --send"),
+            lambda: _show_pending(pending_document, pending_document["advice"]),
         )
         raise typer.Exit
     if not yes:

@@ -391,7 +391,7 @@ def pending_and_allowances(readers: StepReaders, store: Store) -> PendingAndAllo
     """Return pending transactions and open allowances; sends nothing, and records no step."""
     step_input = readers.step_input_at(readers.reader.snapshot())
     return PendingAndAllowances(
-        step_input, pending_intents(store.journal), tuple(allowances.revocations(step_input))
+        step_input, cancellable_intents(store.journal), tuple(allowances.revocations(step_input))
     )
 
 
@@ -406,6 +406,23 @@ def pending_intents(journal: IntentStore) -> tuple[Intent, ...]:
         if intent.state is IntentState.MINED and not intent.is_resting
     }
     return tuple(intent for intent in intents if intent.tx.nonce not in mined_nonces)
+
+
+def cancellable_intents(journal: IntentStore) -> tuple[Intent, ...]:
+    """Return what a cancel would end: pending transactions, without the rejections that wait for a
+    signature while what they reject is open.
+    """
+    intents = pending_intents(journal)
+    rejected_nonces = {
+        intent.tx.nonce for intent in intents if intent.kind is not IntentKind.CANCEL
+    }
+    return tuple(
+        intent
+        for intent in intents
+        if intent.kind is not IntentKind.CANCEL
+        or intent.state is not IntentState.PLANNED
+        or intent.tx.nonce not in rejected_nonces
+    )
 
 
 def cancel_and_revoke(

@@ -14,8 +14,9 @@ from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress
+from agent.app.documents import fill, owner
 from agent.app.documents.status import status_document
-from agent.app.money import hard_pause
+from agent.app.money import hard_pause, shutdown
 from agent.app.money.transfers import list_transfers
 from agent.app.records import kill_switch, maintenance
 from agent.chain.safe import SafeOwnersSigner
@@ -80,6 +81,45 @@ def test_hard_pause__enough_signatures__proposes_the_rejection(scene: tuple[Agen
     assert api.list_proposals(agent)["proposals"] == []
     resume(agent)
     assert proposal(agent)["safe_tx"]["nonce"] == "1"
+
+
+def test_previews_of_a_cancel__list_no_rejection_that_waits(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    agent, _, _ = scene
+    loaded = agent.context.loaded_config
+    pending = maintenance.pending_transactions(loaded)
+    assert pending["advice"] == (
+        "To cancel them: trimtab cancel --send; it withdraws a proposal, or proposes its rejection if enough owners of a Safe have signed"
+    )
+    sign_and_send(agent, FIRST, SECOND)
+    pause_hard(agent)
+    assert states(agent) == [("swap", "planned"), ("cancel", "planned")]
+    for transactions in (
+        pause_hard(agent, send=False)["cancel"],
+        maintenance.pending_transactions(loaded)["transactions"],
+        fill(owner.ShutdownDocument, shutdown.stop(agent, confirm=lambda _: True), agent.portfolio)["cancel"],
+    ):
+        assert [(transaction["kind"], transaction["nonce"]) for transaction in transactions] == [("swap", 0)]
+    assert maintenance.pending_transactions(loaded)["advice"].startswith("To cancel them: trimtab cancel --send")
+
+
+def test_preview_of_a_cancel__paused__names_what_cancels(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    """What takes no transaction is withdrawn while paused too."""
+    agent, _, _ = scene
+    api.pause(agent.context.loaded_config.path, "test")
+
+    def advice() -> str:
+        return maintenance.pending_transactions(agent.context.loaded_config)["advice"]
+
+    assert advice().startswith("To cancel them: trimtab cancel --send;")
+    assert [transaction["status"] for transaction in maintenance.cancel(agent)["transactions"]] == ["cancelled"]
+    resume(agent)
+    proposal(agent)
+    sign_and_send(agent, FIRST, SECOND)
+    api.pause(agent.context.loaded_config.path, "test")
+    with pytest.raises(Refused):
+        maintenance.cancel(agent)
+    assert advice().startswith("To cancel them while paused: trimtab pause --hard --send")
+    assert "rejection" in pause_hard(agent)["message"]
 
 
 def test_hard_pause__executed_by_others_all_the_same__is_booked(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:

@@ -246,7 +246,10 @@ class TransactionsDocument(JournalStateDocument):
 
 
 class PendingTransactionsDocument(JournalStateDocument):
+    """Transactions; `advice` says how they are cancelled, if none was cancelled or settled here."""
+
     transactions: list[JournalledTransactionDocument]
+    advice: NotRequired[str]
 
 
 class SettledTransactionsDocument(PendingTransactionsDocument):

@@ -22,7 +22,7 @@ from agent.app.documents.records import (
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError
-from agent.execution.approvals import pending_intents
+from agent.execution.approvals import cancellable_intents, pending_intents
 from agent.execution.executor import withdrawn_proposal_texts
 from agent.execution.settlement import settle_mined
 from agent.model import Intent, IntentState, PerpOrder
@@ -71,11 +71,28 @@ def pending_transactions(config: LoadedConfig | Path | str) -> PendingTransactio
     """Return the transactions that `cancel` would cancel or drop: planned, signed or sent, and not
     known to be mined.
     """
-    with wiring.open_store_offline(load_config(config)) as (store, _):
+    with wiring.open_store_offline(load_config(config)) as (store, kill_switch):
+        intents = cancellable_intents(store.journal)
+        proposed_ids = store.proposals.proposal_blocks()
+        needs_transaction = any(
+            intent.id not in proposed_ids or store.proposals.signatures(intent.id)
+            for intent in intents
+        )
+        advice = "To cancel them: trimtab cancel --send"
+        is_soft_pause = kill_switch.is_paused() is not False and not kill_switch.is_hard()
+        if needs_transaction and is_soft_pause:
+            advice = (
+                "To cancel them while paused: trimtab pause --hard --send, which also sets allowances to"
+                " zero"
+            )
+        if any(intent.id in proposed_ids for intent in intents):
+            advice += (
+                "; it withdraws a proposal, or proposes its rejection if enough owners of a Safe have"
+                " signed"
+            )
         return {
-            "transactions": [
-                _journalled_document(intent) for intent in pending_intents(store.journal)
-            ],
+            "transactions": [_journalled_document(intent) for intent in intents],
+            "advice": advice if intents else "",
             **_journal_document(store),
         }
 
