@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
 
 FLOOR = math.log(1.3)
 """Smallest jump, as a log return: 30 %."""
@@ -39,49 +40,43 @@ class PriceJump:
     is_edge: bool
 
 
-def jump_threshold(prices: Sequence[float]) -> float:
+def _threshold(returns: NDArray[np.float64]) -> float:
     """Return the log return beyond which a return is a jump: ROBUST_DEVIATIONS robust deviations of
     the returns, at least FLOOR.
     """
-    returns = _log_returns(prices)
-    if not returns:
+    if not len(returns):
         return FLOOR
-    middle = median(returns)
-    deviation = _DEVIATION_OF_MAD * median([abs(value - middle) for value in returns])
+    deviation = _DEVIATION_OF_MAD * float(np.median(np.abs(returns - np.median(returns))))
     return max(FLOOR, ROBUST_DEVIATIONS * deviation)
 
 
 def find_jumps(prices: Sequence[float]) -> list[PriceJump]:
     """Return the jumps of a series of prices above zero, in order, without overlap."""
-    threshold = jump_threshold(prices)
     returns = _log_returns(prices)
+    threshold = _threshold(returns)
     jumps: list[PriceJump] = []
-    index = 1
+    first_index = 1
     if (first_count := _edge_count(returns, threshold)) > 0:
         jumps.append(PriceJump(0, first_count, True))
-        index = first_count + 1
+        first_index = first_count + 1
     last_count = _edge_count(returns[::-1], threshold)
     end_index = len(prices) - last_count
-    while index < end_index:
-        end = (
-            _returned_at(prices, index, threshold) if _is_jump(returns, index, threshold) else None
-        )
-        if end is None or end > end_index:
-            index += 1
+    for index in (np.flatnonzero(np.abs(returns) > threshold) + 1).tolist():
+        if not first_index <= index < end_index:
             continue
-        jumps.append(PriceJump(index, end, False))
-        index = end + 1
+        end = _returned_at(prices, index, threshold)
+        if end is not None and end <= end_index:
+            jumps.append(PriceJump(index, end, False))
+            first_index = end + 1
     if last_count:
         jumps.append(PriceJump(end_index, len(prices), True))
     return jumps
 
 
-def _log_returns(prices: Sequence[float]) -> list[float]:
-    return [math.log(later / earlier) for earlier, later in pairwise(prices)]
-
-
-def _is_jump(returns: Sequence[float], index: int, threshold: float) -> bool:
-    return abs(returns[index - 1]) > threshold
+def _log_returns(prices: Sequence[float]) -> NDArray[np.float64]:
+    closes = np.asarray(prices, dtype=np.float64)
+    returns: NDArray[np.float64] = np.log(closes[1:] / closes[:-1])
+    return returns
 
 
 def _returned_at(prices: Sequence[float], start: int, threshold: float) -> int | None:
@@ -103,7 +98,7 @@ def _returned_at(prices: Sequence[float], start: int, threshold: float) -> int |
     return None
 
 
-def _edge_count(returns: Sequence[float], threshold: float) -> int:
+def _edge_count(returns: NDArray[np.float64], threshold: float) -> int:
     """Return how many closes at the start are apart from the following ones: 0 to 2."""
     for count, floor in ((1, _LASTING_FLOOR), (2, _EDGE_PAIR_FLOOR)):
         following = returns[count : count + MAX_LASTING_BARS]
