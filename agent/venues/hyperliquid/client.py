@@ -674,19 +674,28 @@ def _cash_and_sizes(state_answer: object) -> tuple[object, ...]:
     """Return cash and positions as the venue writes them: while they are the same, no order was
     filled, no funding paid and no margin moved.
     """
-    position_rows = json_field(state_answer, "assetPositions")
-    positions = [json_field(row, "position") for row in position_rows or ()]
     return (
         json_field(json_field(state_answer, "marginSummary"), "totalRawUsd"),
-        *((json_field(position, "coin"), json_field(position, "szi")) for position in positions),
+        *(
+            (json_field(position, "coin"), json_field(position, "szi"))
+            for position in _positions(state_answer)
+        ),
     )
 
 
 def _held_coins(state_answer: object) -> Sequence[str]:
     """Return the coins of the readable positions."""
-    position_rows = json_field(state_answer, "assetPositions")
-    positions = [row.get("position") for row in position_rows or () if isinstance(row, Mapping)]
+    positions = _positions(state_answer)
     return [str(position.get("coin")) for position in positions if isinstance(position, Mapping)]
+
+
+def _positions(state_answer: object) -> list[object]:
+    position_rows = json_field(state_answer, "assetPositions")
+    if not isinstance(position_rows, list):
+        raise Retryable(
+            "the venue's answer for positions has an unexpected format", code=ErrorCode.ANSWER
+        )
+    return [json_field(row, "position") for row in position_rows]
 
 
 def _require_rows(answer: object, answer_name: str) -> list[Mapping[str, object]]:

@@ -280,6 +280,12 @@ def test_read__order_that_has_not_filled_rests_whole(world: World) -> None:
     assert (order.size_raw, order.original_size_raw) == (-20_000, -20_000)
 
 
+@pytest.mark.parametrize("rows", [5, True, 1.5, None, {"a": 1}, "x", [5], [{"position": 5}]], ids=repr)
+def test_read__positions_in_another_form_are_a_passing_fault(world: World, rows: object) -> None:
+    with pytest.raises(Retryable, match="unexpected format"):
+        world.read(**{STATE: account_state() | {"assetPositions": rows}})
+
+
 # What it does without
 
 STALE = {
