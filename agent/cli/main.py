@@ -219,6 +219,10 @@ def _is_closed_help_pipe(error_number: int | None) -> bool:
     return error_number == errno.EPIPE and bool(prints_help)
 
 
+_PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""Answers of the system to a path that cannot be used, of which it says the same at each look."""
+
+
 def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     """Run one command and return its exit code. Raises OSError if an output cannot be written."""
     try:
@@ -244,6 +248,12 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     except Exception as error:  # a bug: the traceback is for the report, the document for machines
         if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
+        if isinstance(error, OSError) and error.filename and error.errno in _PATH_ERRNOS:
+            path_error = ConfigError(
+                f"{error.filename}: {error.strerror}",
+                "check the path, and the rights to its folders",
+            )
+            return print_error(path_error, as_json)
         if (
             process_exit.was_interrupted
         ):  # native code may turn a KeyboardInterrupt into another error

@@ -103,6 +103,23 @@ def test_a_mistake_names_the_help_of_its_command(
     assert remedy in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("status", "--config"), ("init", "--config"), ("export", "--config"), ("backtest", "--prices"), ("localchain", "--write-config")],
+    ids=" ".join,
+)
+def test_path_that_the_system_refuses__is_named(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["trimtab", *words, "long" * 99])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2
+    assert mentions(shown, "Wrong input: ", "longlong", "File name too long", "check the path")
+    assert "bug" not in shown
+
+
 def test_what_is_waited_for_is_told_in_words() -> None:
     stages_text = [
         format_stage(stage) for stage in ("before:signed", "before:send", "after:send", "after:mined", "nonce 4: waiting 3 s to be mined")
