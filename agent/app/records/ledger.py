@@ -245,8 +245,10 @@ def pnl(
     config: ConfigSource, period: str = "all", benchmark: str | None = None, period_count: int = 12
 ) -> ProfitDocument:
     """Return profit and loss of the last periods, newest last. Raises ConfigError for an unknown
-    period or benchmark, and for an empty ledger.
+    period or benchmark, fewer than one period, and an empty ledger.
     """
+    if period_count < 1:
+        raise ConfigError(f"period_count: {period_count} is below 1", "write for example 12")
     with open_ledger_data(config) as ledger:
         return _profit_document(ledger, period, benchmark, period_count)
 
@@ -485,7 +487,7 @@ def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
                     ledger_data,
                     **_futures_event_fields(entry, ledger_data.token_names),
                 )
-                for entry in reversed(ledger_data.entries[-limit:])
+                for entry in ledger_data.entries[::-1][:limit]
             ],
         }
 
