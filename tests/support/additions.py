@@ -30,6 +30,14 @@ class PeakDrawdown:
 SingleTrigger = SingleTrigger | PeakDrawdown
 Trigger = SingleTrigger | AnyOf | NoTradeZone
 ''',
+            """# after:             return () if threshold is None else (threshold,)
+        case PeakDrawdown():
+            return ()
+""",
+            """# after:             return (review, execution)
+        case PeakDrawdown():
+            return ()
+""",
         ),
         "policy/triggers/market_events.py": (
             """
