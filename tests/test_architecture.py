@@ -8,6 +8,7 @@ import gc
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -91,6 +92,15 @@ def test_imports_keep_the_contracts() -> None:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_file_of_a_layer_has_a_stage() -> None:
+    """The contract says nothing of what it does not list."""
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    listed = {name.strip() for stage in contract["layers"] for name in stage.split(":")}
+    files = {path.relative_to(AGENT).parts[1:3] for path in modules() if path.relative_to(AGENT).parts[0] == "layers"}
+    names = {".".join(("agent.layers", *parts)).removesuffix(".py") for parts in files if parts[-1] != "__init__.py"}
+    assert names == {name for name in listed if name.startswith("agent.layers.")}
 
 
 def test_pure_packages_open_and_print_nothing() -> None:

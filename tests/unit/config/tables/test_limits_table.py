@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
@@ -102,6 +103,15 @@ def test_limit_in_coins__initial_off_is_written_off(monkeypatch: pytest.MonkeyPa
 def test_page_units_and_start_values__are_those_of_the_rows() -> None:
     page = {row[1]: (row[2], row[3]) for row in LIMIT_ROWS if "." not in row[1]}
     assert page == {key: (limit.unit.value, limit.initial_value) for key, limit in LIMITS.items()}
+
+
+def test_page_lists_each_key_that_may_be_missing_with_its_value() -> None:
+    (line,) = (line for line in PAGE.read_text().splitlines() if "A missing key" in line)
+    value_by_key = {}
+    for keys, value in re.findall(r"([a-z_, ]+) \((?:then )?(\w+)\)", line.partition("except ")[2]):
+        value_by_key |= dict.fromkeys(re.findall(r"\w+_\w+", keys), value)
+    without_row = {"max_weight": "off", "futures_notional": "off"}
+    assert value_by_key == {key: limit.default for key, limit in LIMITS.items() if limit.default} | without_row
 
 
 def test_every_field_of_limits_has_its_row_and_unit() -> None:
