@@ -142,7 +142,9 @@ class Agent:
             warnings,
             self.endpoints(),
             switch_state.hard,
-            () if switch_state.paused is False else unstopped_texts(self.context.store),
+            ()
+            if switch_state.paused is False
+            else unstopped_texts(self.context.store, step_input.snapshot.nonce_latest),
             self._day_old_prices(step_input.snapshot.head.timestamp_s),
         )
 

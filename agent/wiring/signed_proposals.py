@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-def unstopped_texts(store: Store) -> tuple[str, ...]:
+def unstopped_texts(store: Store, chain_nonce: int = 0) -> tuple[str, ...]:
     """Return what a pause does not stop; nothing if the store cannot be read."""
     with suppress(TrimtabError):
-        return signed_proposal_texts(store)
+        return signed_proposal_texts(store, chain_nonce)
     return ()
 
 
-def signed_proposal_texts(store: Store) -> tuple[str, ...]:
+def signed_proposal_texts(store: Store, chain_nonce: int = 0) -> tuple[str, ...]:
     """Return what the recorded signatures of proposals allow, whatever the kill switch says: of those
-    that wait, and of dropped ones that the chain still accepts.
+    that wait, and of dropped ones that the chain still accepts. `chain_nonce` is the wallet's next
+    nonce on the chain, as far as it was read: earlier ones are used.
     """
     intents = [
         intent for intent in store.journal.open_intents() if intent.state is IntentState.PLANNED
@@ -38,7 +39,7 @@ def signed_proposal_texts(store: Store) -> tuple[str, ...]:
     count_by_id = {
         intent.id: len(store.proposals.signatures(intent.id))
         for intent in intents
-        if intent.kind is not IntentKind.CANCEL
+        if intent.kind is not IntentKind.CANCEL and intent.tx.nonce >= chain_nonce
     }
     return tuple(
         f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; no pause takes them back,"

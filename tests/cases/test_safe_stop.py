@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.money import shutdown, transfers
+from agent.app.money import hard_pause, shutdown, transfers
 from agent.app.money.shutdown import ShutdownReport
+from agent.app.records import maintenance
 from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
@@ -97,6 +99,27 @@ def test_proposal_of_a_stop__is_continued_by_the_stop(anvil_chain: LocalChain, t
         api.resume(loaded.path, lambda _: True)
         (line,) = [text for text in agent.status().warnings if text.startswith("The proposal ")]
         assert mentions(line, "trimtab rebalance --send settles it")
+
+
+@pytest.mark.parametrize("is_executed", [True, False], ids=["executed", "another call"])
+def test_used_nonce__nothing_is_said_to_wait_or_to_be_executable(anvil_chain: LocalChain, tmp_path: Path, is_executed: bool) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        with pytest.raises(AwaitingExternalSignature) as caught:
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1", "WETH", to=HOME), send=True, confirm=lambda _: True)
+        foreign = caught.value.proposal
+        maintenance.cancel(agent)
+        stop(agent, send_to=HOME)
+        sign_and_send(agent, FIRST)
+        waiting = open_proposal(agent)
+        assert mentions(shutdown.stop(agent, confirm=lambda _: True).reason, "is proposed and waits", waiting["id"])
+        own = json.loads((loaded.proposals_path / f"{waiting['id']}.json").read_text())
+        safe.execute(own if is_executed else foreign)
+        api.pause(loaded.path, "test")
+        reasons = [shutdown.stop(agent, confirm=lambda _: True).reason, *agent.status().pause_signed]
+        reasons.append(hard_pause.pause_hard(loaded, "test", send=False, is_confirmed=False, confirm=yes).signed_texts)
+    assert mentions(reasons[0], "nonce 0 is used", "trimtab stop --send settles it")
+    assert not any(words in str(reason) for reason in reasons for words in ("proposed and waits", "no pause takes them back"))
 
 
 def test_stop__withdraws_what_it_has_not_proposed(anvil_chain: LocalChain, tmp_path: Path) -> None:

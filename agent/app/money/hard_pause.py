@@ -89,7 +89,8 @@ def pause_hard(
             except AwaitingExternalSignature as awaiting:
                 rejection_text = f"{awaiting.message}; {awaiting.remedy}"
                 report = replace(report, rejection_text=rejection_text)
-        return replace(report, signed_texts=signed_proposal_texts(agent.context.store))
+        chain_nonce = open_items.step_input.snapshot.nonce_latest
+        return replace(report, signed_texts=signed_proposal_texts(agent.context.store, chain_nonce))
 
 
 def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocument:

@@ -270,10 +270,15 @@ def _plan_shutdown(
         wait_reasons.insert(0, f"the sale waits: {sale_problem}")
     elif unsold_text:
         wait_reasons.insert(0, unsold_text)
+    chain_nonce = step.snapshot.nonce_latest
     wait_reasons += [
-        f'"{intent.note}" is proposed and waits: trimtab proposal list' for intent in own_proposals
+        f'"{intent.note}" is proposed and waits: trimtab proposal list'
+        if intent.tx.nonce >= chain_nonce
+        else f'"{intent.note}" was proposed, and nonce {intent.tx.nonce} is used: trimtab stop --send'
+        " settles it"
+        for intent in own_proposals
     ]
-    wait_reasons += signed_proposal_texts(context.store)
+    wait_reasons += signed_proposal_texts(context.store, chain_nonce)
     return ShutdownReport(
         step,
         to_stable,
