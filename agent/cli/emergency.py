@@ -352,6 +352,7 @@ def _show_shutdown(
     console: Console, shutdown_document: Document, agent: Agent, *, verbose: bool
 ) -> None:
     from agent.cli.display import tables
+    from agent.model import RequestState
 
     if shutdown_document["state"] == "planned":
         table = tables.table(
@@ -383,6 +384,7 @@ def _show_shutdown(
                 if sale_key not in repeated_keys
             }
             show_trade_plan(console, sale_figures, agent, verbose=verbose)
+        _show_sales_total(console, shutdown_document, agent.portfolio.numeraire.label)
     show_sent(console, shutdown_document)
     for line in (
         shutdown_document["remaining"]
@@ -400,10 +402,33 @@ def _show_shutdown(
                 safe_text(f"The stop goes ahead; {shutdown_document['reason']}", "yellow")
             )
         if console is out:
-            say("Dry run: nothing was sent. Add --send to stop the bot.")
+            request = agent.context.store.requests.active_stop()
+            is_done = request is not None and request.state is RequestState.DONE
+            parts = ("cancel", "revoke", "sales", "payments")
+            if is_done and not any(shutdown_document[part] for part in parts):
+                say("It is stopped, and nothing is left to do. trimtab resume restarts trading.")
+            else:
+                say("Dry run: nothing was sent. Add --send to stop the bot.")
     else:
         console.print(safe_text(f"{shutdown_document['state']}: {shutdown_document['reason']}"))
     show_remedies(console, shutdown_document)
+
+
+def _show_sales_total(console: Console, shutdown_document: Document, unit: str) -> None:
+    """Print cost and worst case of several sales together."""
+    from agent.cli.display.tables import amount
+
+    total = shutdown_document["sales_total"]
+    sale_count = sum(sale["outcome"] == "planned" for sale in shutdown_document["sales"])
+    if total is None or sale_count < 2:
+        return
+    worst_case = total["worst_case"]
+    worst_case_text = "unknown" if worst_case is None else f"{amount(worst_case, 4)} {unit}"
+    console.print(
+        safe_text(
+            f"All {sale_count} sales: cost {amount(total['cost'], 4)} {unit}, worst case {worst_case_text}"
+        )
+    )
 
 
 def _show_revocation(console: Console, document: Document) -> None:

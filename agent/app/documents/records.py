@@ -246,10 +246,10 @@ class TransactionsDocument(JournalStateDocument):
 
 
 class PendingTransactionsDocument(JournalStateDocument):
-    """Transactions; `advice` says how they are cancelled, if none was cancelled or settled here."""
+    """Transactions; `advice` says how those that were only listed are cancelled, else it is empty."""
 
     transactions: list[JournalledTransactionDocument]
-    advice: NotRequired[str]
+    advice: str
 
 
 class SettledTransactionsDocument(PendingTransactionsDocument):

@@ -113,6 +113,7 @@ def reconcile(
         booked_count = _book_mined(agent)
     return {
         "transactions": [_journalled_document(intent) for intent in reconciled_intents],
+        "advice": "",
         "booked": booked_count,
         **_journal_document(store),
     }
@@ -144,6 +145,7 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> CancelledTr
     now_s = agent.context.clock.now_s()
     return {
         "transactions": [_journalled_document(intent) for intent in intents],
+        "advice": "",
         "booked": booked_count,
         "withdrawn": withdrawn_proposal_texts(store.journal, store.proposals, intents, now_s),
         **_journal_document(store),
