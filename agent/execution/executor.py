@@ -31,6 +31,7 @@ from agent.model import (
     IntentKind,
     IntentState,
     Provide,
+    RequestState,
     SignedTx,
     UnsignedTx,
 )
@@ -609,9 +610,11 @@ class ProposingExecutor(JournaledExecutor):
 
     def _next_command(self, grant: Grant) -> str:
         payout = grant.payout
-        if payout is None or not self._requests.is_withdrawal(payout.request_id):
-            return "run the command again"
-        return f"trimtab withdraw --resume {payout.request_id} --send"
+        if payout is not None and self._requests.is_withdrawal(payout.request_id):
+            return f"trimtab withdraw --resume {payout.request_id} --send"
+        stop = self._requests.active_stop()
+        is_stopping = stop is not None and stop.state is RequestState.OPEN
+        return "trimtab stop --send" if is_stopping else "run the command again"
 
     def _proposal_document(self, intent: Intent) -> dict[str, Any]:
         grant = self._journal.grant(intent.id)

@@ -42,6 +42,9 @@ def test_stop__keeps_what_its_owners_sign(anvil_chain: LocalChain, tmp_path: Pat
         report = stop(agent, to_stable=to_stable, send_to=HOME)
         for purpose in purposes:
             proposal = open_proposal(agent)
+            with pytest.raises(AwaitingExternalSignature) as awaiting:
+                agent.rebalance(send=True, confirm=yes)
+            assert mentions(awaiting.value.remedy, "then trimtab stop --send: it settles the proposal")
             assert (report.state, proposal["purpose"]) == ("unfinished", purpose)
             assert mentions(report.reason, "then trimtab stop --send: it settles the proposal")
             assert "earlier transaction" not in report.reason
