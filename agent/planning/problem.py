@@ -245,6 +245,7 @@ def _excluded_tokens(step: StepInput) -> list[SkippedItem]:
             f"its exit is not possible now: {blocked_exit.why}",
         )
         for blocked_exit in step.blocked_exits
+        if blocked_exit.why  # an earlier sale of the same stop has none
     ]
     return quarantined_items + blocked_items
 

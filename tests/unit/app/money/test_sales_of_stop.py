@@ -93,6 +93,7 @@ def test_planned_sales__count_only_what_guards_let_sell(
     assert wait_reason in reason
     assert bool(reason) is bool(wait_reason)
     sold_plans = [sale.plan for sale in sales if sale.kind is OutcomeKind.PLANNED]
+    assert not any(skipped.why.endswith(": ") for sale in sales if sale.plan is not None for skipped in sale.plan.skipped)
     total = total_of_sales(sales)
     assert (Fraction(0) if total is None else total.turnover) == sum(plan.turnover for plan in sold_plans if plan is not None)
     raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
