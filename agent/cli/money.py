@@ -371,7 +371,8 @@ def _show_investing(
             console.print(safe_text(document["reason"]))
         console.print(
             safe_text(
-                f"To invest, send tokens of the portfolio to {document['wallet']} on chain"
+                "A deposit that is confirmed already is traded by trimtab rebalance --send. To invest"
+                f" another, send tokens of the portfolio to {document['wallet']} on chain"
                 f" {document['chain_id']}, then run this again."
             )
         )

@@ -60,10 +60,11 @@ def status(config: ConfigPaths = None, paper: OnPaper = False, as_json: AsJson =
     def ask_one(path: Path) -> PortfolioAnswer:
         with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(path, paper)) as agent:
             portfolio_status = agent.status()
+            is_safe = agent.context.config.wallet.safe
         document = mark_paper(status_document(portfolio_status), paper)
 
         def show() -> None:
-            tables.show_status(out, document)
+            tables.show_status(out, document, is_safe=is_safe)
             if "futures" in document:
                 futures_tables.show_futures_summary(out, document)
             _show_target_reasons(document)

@@ -431,7 +431,7 @@ def _show_margin(console: Console, status_document: Document) -> None:
         console.print(safe_text(margin_note))
 
 
-def show_status(console: Console, status_document: Document) -> None:
+def show_status(console: Console, status_document: Document, *, is_safe: bool = False) -> None:
     """Print a whole status."""
     if status_document["holdings"]:
         console.print(holdings_table(status_document))
@@ -466,7 +466,7 @@ def show_status(console: Console, status_document: Document) -> None:
             )
         )
     _show_margin(console, status_document)
-    console.print(safe_text(native_text(status_document["native"])))
+    console.print(safe_text(native_text(status_document["native"], is_safe=is_safe)))
     console.print(safe_text(format_trigger(status_document["trigger"])))
     if (minimum_total := status_document["least_total"]) is not None:
         console.print(
@@ -512,7 +512,7 @@ def _show_price_alerts(console: Console, status_document: Document) -> None:
             )
 
 
-def native_text(native_document: Document) -> str:
+def native_text(native_document: Document, *, is_safe: bool = False) -> str:
     """Describe the native coin in one sentence."""
     text = f"Native coin: {amount(coins(native_document['native_wei'], 18))}"
     if native_document["kept_wei"] != "0":
@@ -523,7 +523,10 @@ def native_text(native_document: Document) -> str:
             f"; with {wrapped_text} wrapped it is the {native_document['symbol']} of the portfolio"
         )
     else:
-        text += "; it pays gas and is not part of the portfolio"
+        payer_text = (
+            "who executes for the Safe pays the gas, and it" if is_safe else "it pays gas and"
+        )
+        text += f"; {payer_text} is not part of the portfolio"
     if native_document["top_up_wei"] is not None:
         text += f"; refilled up to {coins(native_document['top_up_wei'], 18)} by unwrapping"
     return text
