@@ -89,6 +89,16 @@ class ChainTable(ConfigTable):
                 f"single_operator: {self.single_operator}, but [[chain.rpc]] names"
                 f" {', '.join(operators)}; correct the name, or remove it to have two agree"
             )
+        operator_by_url: dict[object, str] = {}
+        for endpoint in self.rpc:
+            url = endpoint.url or endpoint.url_env
+            other_operator = operator_by_url.setdefault(url, endpoint.operator)
+            if other_operator != endpoint.operator and not self.is_local:
+                raise ValueError(
+                    f"rpc: {other_operator} and {endpoint.operator} have the same"
+                    f" {'url' if endpoint.url else 'url_env'}, and one endpoint cannot agree with"
+                    " itself; give each operator its own"
+                )
         if self.quorum is None:
             return self
         if self.quorum < self._min_quorum:

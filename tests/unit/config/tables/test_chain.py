@@ -42,6 +42,24 @@ def test_two_operators__must_agree_unless_configured() -> None:
     assert parsed({"quorum": 2}, operators="ab").chain.min_operators == 2
 
 
+@pytest.mark.parametrize(("key", "address"), [("url_env", "RPC_a"), ("url", "https://rpc.example/s3cr3t")])
+def test_two_operators__of_one_endpoint_are_refused(key: str, address: str) -> None:
+    def of(operators: str, chain_id: int) -> Config:
+        document = template(operators)
+        document["chain"]["chain_id"] = chain_id  # type: ignore[index]  # as above
+        for endpoint in document["chain"]["rpc"]:  # type: ignore[index, union-attr]
+            endpoint.pop("url_env")
+            endpoint[key] = address
+        return load.parse_config(tomlkit.dumps(document))
+
+    with pytest.raises(ConfigError) as caught:
+        of("ab", 1)
+    assert mentions(str(caught.value), "chain", f"rpc: a and b have the same {key}", "give each operator its own")
+    assert "s3cr3t" not in str(caught.value)
+    assert of("a", 1).chain.min_operators == 2
+    assert of("ab", 31337).chain.min_operators == 1, "on a local chain none has to agree"
+
+
 def test_an_explorer_is_an_address_with_or_without_a_path() -> None:
     assert parsed().chain.explorer == ""
     for address in ("https://etherscan.io", "http://127.0.0.1:4000/main/"):
