@@ -67,7 +67,7 @@ from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
 from agent.policy.drift import band, has_band
 from agent.policy.triggers.rules import is_band_and_schedule_only
 from agent.reference import is_dollar
-from agent.units import BPS, decimal_text, floor_int
+from agent.units import BPS, decimal_text, floor_int, pluralize
 
 DEPEG_MARGIN_BPS = 1
 """Distance from limits.depeg within which every bar is evaluated."""
@@ -435,7 +435,7 @@ class SimulationRun:
             self._step_and_record()
         except EndOfPrices:
             self._end_notes = (
-                f"{len(world.pending_transactions)} transaction was still pending at the end of the data",
+                f"pending at the end of the data: {pluralize(len(world.pending_transactions), 'transaction')}",
             )
             return False
         return True
@@ -641,7 +641,7 @@ class SimulationRun:
             for raw in (max_live_value, start_value)
         )
         effect_text = (
-            f"refused rebalances {refused_count} times, while the portfolio was worth more"
+            f"refused rebalances {pluralize(refused_count, 'time')}, while the portfolio was worth more"
             if start_value <= max_live_value
             else f"is below the start value of {start_text}, so every rebalance was refused"
         )

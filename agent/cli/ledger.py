@@ -237,14 +237,14 @@ def show_pnl(console: Console, document: Document) -> None:
         )
     if unbooked_count := document["not_final"] - document["mined_since"]:
         say(
-            f"Not booked yet: {unbooked_count} mined transactions. Value, profit, unrealised gains and"
-            " withdrawals include them; rebalances, their costs and realised gains do not. Once they"
-            " are final, trimtab pnl --now books them."
+            f"Not booked yet: {pluralize(unbooked_count, 'mined transaction')}. Value, profit,"
+            " unrealised gains and withdrawals include this; rebalances, their costs and realised"
+            " gains do not. trimtab pnl --now books what is final."
         )
     if document["mined_since"]:
         say(
-            f"Not booked yet: {document['mined_since']} mined transactions after {until} UTC. No figure"
-            " includes them: trimtab pnl --now values the portfolio with them."
+            f"Not booked yet: {pluralize(document['mined_since'], 'mined transaction')} after {until} UTC."
+            " No figure includes this: trimtab pnl --now values the portfolio with it."
         )
     excluded_values = [
         f"{money_text(document[value_key])} {unit} {description}"
@@ -484,8 +484,8 @@ def show_lots(console: Console, document: Document) -> None:
     console.print(figure_table)
     if unbooked_count := document["not_final"]:
         say(
-            f"Not booked yet: {unbooked_count} mined transactions that are not final. The lots and realised"
-            " gains are those before them."
+            f"Not booked yet: {pluralize(unbooked_count, 'mined transaction')}, not final. The lots and"
+            " realised gains are those before."
         )
     if (gas_lots := document["gas_money"]) is not None:
         gas_figures_text = ", ".join(

@@ -41,7 +41,7 @@ from agent.price_files.table import (
     table_of_frame,
 )
 from agent.price_files.times import join_clocks, parse_times
-from agent.units import format_time, safe_label
+from agent.units import format_time, pluralize, safe_label
 from agent.weights.asset_classes import FIAT_SYMBOLS, is_cash
 
 MAX_SYMBOL_LENGTH = 16
@@ -232,7 +232,9 @@ def _read_table(file_cells: CellTable, path: Path) -> ClosingPrices:
             if not all(is_empty(row[column]) for column in bar_columns)
         ]
         if empty_count := len(rows_and_numbers) - len(full_rows):
-            remarks.append(FileRemark(empty_count, f"{empty_count} bars without prices left out"))
+            remarks.append(
+                FileRemark(empty_count, f"{pluralize(empty_count, 'bar')} without prices left out")
+            )
         rows_and_numbers = full_rows
     _require_volumes(rows_and_numbers, layout, path.name)
     cells_by_symbol = _cells_by_symbol(rows_and_numbers, layout, path)
@@ -440,7 +442,10 @@ def _broken_bar_remarks(rows: Sequence[Row], bars: BarColumns, file_name: str) -
             "correct the names of the columns open, high, low and close",
         )
     return [
-        FileRemark(broken_count, f"{broken_count} bars with an open or close outside low to high")
+        FileRemark(
+            broken_count,
+            f"{pluralize(broken_count, 'bar')} with an open or close outside low to high",
+        )
     ]
 
 

@@ -22,7 +22,7 @@ from agent.price_files.jumps import find_jumps
 from agent.reference import reference_prices, round_price
 from agent.reference.prices import answer_bound_fault, pin_rejection
 from agent.store.prices import HOUR_S
-from agent.units import Token, format_time
+from agent.units import Token, format_time, pluralize
 from agent.wiring.context import AgentContext
 
 FEED_SOURCE = "feed"
@@ -114,7 +114,8 @@ def without_jumps(fetched_prices: FetchedPrices) -> FetchedPrices:
     times_text = ", ".join(
         format_time(fetched_prices.points[index].at_s) for index in sorted(left_out)[:3]
     )
-    reason = f"{len(left_out)} prices that jump and come back left out, first at {times_text}"
+    count_text = pluralize(len(left_out), "price")
+    reason = f"{count_text} left out after a jump that comes back, first at {times_text}"
     return replace(
         fetched_prices,
         points=tuple(

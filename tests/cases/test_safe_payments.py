@@ -292,11 +292,11 @@ def test_resumed_payment_that_has_become_final__ends_its_withdrawal(
         api.refresh_ledger(agent)
         propose_payment(agent, "0.25", "WETH")
         execute(agent)
-        assert "Not booked yet: 1 mined transactions after 20" in pnl_text()
+        assert "Not booked yet: 1 mined transaction after 20" in pnl_text()
         assert "include them" not in pnl_text()
         assert transfers.resume_withdrawal(agent, 1, send=send, confirm=yes).state == "waiting"
         api.refresh_ledger(agent)
-        assert "Not booked yet: 1 mined transactions. Value" in pnl_text()
+        assert "Not booked yet: 1 mined transaction. Value" in pnl_text()
         assert api.history(loaded.path)["steps"][0]["outcome"] == "done"
     anvil_chain.mine(3)
     with reopened_agent(anvil_chain, loaded) as agent:

@@ -10,7 +10,7 @@ from stat import S_IMODE
 
 import pytest
 
-from agent.units import decimal_text
+from agent.units import decimal_text, pluralize
 from agent.wiring import transactor
 from tests.cli.tools import CommandResult, Desk
 from tests.support.text import mentions
@@ -87,9 +87,9 @@ def test_mined_transactions_that_are_not_booked_are_told(desk: Desk, monkeypatch
     assert "Not booked yet" not in desk.run("pnl").out
     sent = desk.ask("rebalance", "--send", "--yes")["transactions"]
     assert desk.ask("pnl")["not_final"] == len(sent) > 0
-    assert f"Not booked yet: {len(sent)} mined transactions" in desk.run("pnl").out
+    assert f"Not booked yet: {pluralize(len(sent), 'mined transaction')}. Value" in desk.run("pnl").out
     assert desk.ask("books", "lots")["not_final"] == len(sent)
-    assert f"Not booked yet: {len(sent)} mined transactions" in desk.run("books", "lots").out
+    assert f"Not booked yet: {pluralize(len(sent), 'mined transaction')}, not final" in desk.run("books", "lots").out
 
 
 def test_a_limit_of_the_year_is_shown_and_holds_a_plan_back(desk: Desk) -> None:

@@ -22,6 +22,7 @@ from agent.model import (
     ManualAction,
 )
 from agent.ports import Approval
+from agent.units import pluralize
 from agent.venues import allowances
 
 
@@ -111,7 +112,7 @@ def revoke(
             + (": the allowance cannot be read" if allowance.raw is None else "")
             for allowance in remaining_allowances
         ]
-        reason = "; ".join(failures) or f"{len(sent_intents)} allowances set to zero"
+        reason = "; ".join(failures) or f"{pluralize(len(sent_intents), 'allowance')} set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if failures else "done")
     return replace(
         report,

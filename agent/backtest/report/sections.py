@@ -49,6 +49,7 @@ from agent.backtest.report.series import (
 )
 from agent.backtest.result import SimulationResult
 from agent.floats import FloatArray
+from agent.units import pluralize
 
 CALENDAR_INTERVAL_S = 30 * DAY_S
 MAX_PANELS = 12
@@ -417,7 +418,7 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
             time_chart(traces, simulation_result.numeraire, "", hovermode="closest")
             | {
                 "title": short_name(simulation_result.symbols[column]),
-                "says": f"Price in {simulation_result.numeraire}, with {len(rebalanced_bars)} rebalances marked",
+                "says": f"Price in {simulation_result.numeraire}, with {pluralize(len(rebalanced_bars), 'rebalance')} marked",
                 "small": True,
                 "height": PANEL_HEIGHT_PX + 20,
             }

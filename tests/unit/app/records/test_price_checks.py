@@ -199,6 +199,6 @@ def test_fetched_prices_that_jump_and_come_back_are_left_out() -> None:
     points = tuple(PricePoint(WBTC.address, START_S + index * HOUR_S, Fraction(price)) for index, price in enumerate(prices))
     checked_prices = without_jumps(FetchedPrices(WBTC, "feed", points, "the feed has no older rounds"))
     assert checked_prices.points == tuple(point for index, point in enumerate(points) if index not in (10, 20, 30))
-    assert mentions(checked_prices.missing_reason, "the feed has no older rounds", "3 prices that jump and come back left out")
+    assert mentions(checked_prices.missing_reason, "the feed has no older rounds", "3 prices left out after a jump that comes back")
     calm = FetchedPrices(WBTC, "feed", checked_prices.points)
     assert without_jumps(calm) is calm
