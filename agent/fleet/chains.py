@@ -157,9 +157,10 @@ class SharedConnections:
 
     def chain(self, config: Config) -> FleetChain:
         """Return the chain of a config, the same for all configs with the same endpoints. Raises
-        ConfigError if the variable of an endpoint is not set.
+        ConfigError if the variable of an endpoint is not set, or two operators have one endpoint.
         """
         chain_table = config.chain
+        chain_table.require_own_endpoints()
         rpc_tables = chain_table.rpc
         chain_key = (
             chain_table.chain_id,

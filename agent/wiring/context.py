@@ -395,7 +395,8 @@ def amm_venues(config: Config) -> list[AmmVenue]:
 
 
 def open_transports(config: Config) -> tuple[Transport, ...]:
-    """Open one transport per endpoint of the config."""
+    """Open one transport per endpoint of the config. Raises ConfigError if two operators have one."""
+    config.chain.require_own_endpoints()
     attempts = endpoint_attempts(config)
     budgets = CallBudgets()
     return tuple(

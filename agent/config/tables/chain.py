@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
@@ -14,6 +15,7 @@ from agent.config.tables.fields import (
     Variable,
     VariableTable,
 )
+from agent.errors import ConfigError
 from agent.model.rollups import ARBITRUM_CHAINS, LOCAL_CHAIN_IDS, OP_STACK_CHAINS
 
 LONGEST_TIMEOUT_S = 60
@@ -89,16 +91,8 @@ class ChainTable(ConfigTable):
                 f"single_operator: {self.single_operator}, but [[chain.rpc]] names"
                 f" {', '.join(operators)}; correct the name, or remove it to have two agree"
             )
-        operator_by_url: dict[object, str] = {}
-        for endpoint in self.rpc:
-            url = endpoint.url or endpoint.url_env
-            other_operator = operator_by_url.setdefault(url, endpoint.operator)
-            if other_operator != endpoint.operator and not self.is_local:
-                raise ValueError(
-                    f"rpc: {other_operator} and {endpoint.operator} have the same"
-                    f" {'url' if endpoint.url else 'url_env'}, and one endpoint cannot agree with"
-                    " itself; give each operator its own"
-                )
+        if repeated := self._shared_by_operators(lambda endpoint: endpoint.url or endpoint.url_env):
+            raise ValueError(f"rpc: {repeated}; give each operator its own")
         if self.quorum is None:
             return self
         if self.quorum < self._min_quorum:
@@ -112,6 +106,23 @@ class ChainTable(ConfigTable):
                 " add endpoints, or lower quorum"
             )
         return self
+
+    def require_own_endpoints(self) -> None:
+        """Raise ConfigError if the variables of two operators have one URL, or if one is not set."""
+        if repeated := self._shared_by_operators(lambda endpoint: endpoint.read_url().rstrip("/")):
+            raise ConfigError(f"chain.rpc: {repeated}", "give each operator its own")
+
+    def _shared_by_operators(self, address_of: Callable[[RpcTable], object]) -> str:
+        """Return which operators have one endpoint; "" if none, or on a local chain."""
+        operator_by_address: dict[object, str] = {}
+        for endpoint in () if self.is_local else self.rpc:
+            operator = operator_by_address.setdefault(address_of(endpoint), endpoint.operator)
+            if operator != endpoint.operator:
+                return (
+                    f"{operator} and {endpoint.operator} have the same URL or variable, and one"
+                    " endpoint cannot agree with itself"
+                )
+        return ""
 
     @property
     def is_local(self) -> bool:

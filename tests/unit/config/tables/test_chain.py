@@ -14,6 +14,8 @@ from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.schema import Config
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Retryable
+from agent.fleet.chains import SharedConnections
+from agent.wiring import SystemClock, open_transports
 from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import mentions, raises_field
 
@@ -54,10 +56,28 @@ def test_two_operators__of_one_endpoint_are_refused(key: str, address: str) -> N
 
     with pytest.raises(ConfigError) as caught:
         of("ab", 1)
-    assert mentions(str(caught.value), "chain", f"rpc: a and b have the same {key}", "give each operator its own")
+    assert mentions(str(caught.value), "chain", "rpc: a and b have the same URL or variable", "give each operator its own")
     assert "s3cr3t" not in str(caught.value)
     assert of("a", 1).chain.min_operators == 2
     assert of("ab", 31337).chain.min_operators == 1, "on a local chain none has to agree"
+
+
+@pytest.mark.parametrize("second_url", ["https://rpc.example/s3cr3t", "https://rpc.example/s3cr3t/"], ids=["same", "slash"])
+def test_two_variables__of_one_url_are_refused_before_a_connection(second_url: str, tmp_path: Path) -> None:
+    def with_second_url(url: str) -> Config:
+        (tmp_path / ".env").write_text(f"RPC_a=https://rpc.example/s3cr3t\nRPC_b={url}\n")
+        (tmp_path / ".env").chmod(0o600)
+        return load.load_config(config_path).config
+
+    config_path = tmp_path / "trimtab.toml"
+    config_path.write_text(tomlkit.dumps(template("ab")))
+    for connect in (open_transports, SharedConnections(SystemClock()).chain):
+        with pytest.raises(ConfigError) as caught:
+            connect(with_second_url(second_url))
+        assert mentions(str(caught.value), "chain.rpc", "a and b have the same URL")
+        assert "s3cr3t" not in str(caught.value)
+    different = open_transports(with_second_url("https://rpc.example/another"))
+    assert [transport.operator for transport in different] == ["a", "b"]
 
 
 def test_an_explorer_is_an_address_with_or_without_a_path() -> None:
