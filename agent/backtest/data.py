@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from agent.backtest.settings import BacktestSpec
 from agent.errors import ConfigError
 from agent.price_files.frames import FORMAT_HINT, load_polars, read_frame
-from agent.price_files.read import ClosingPrices, is_unit_of, read_closes, symbol_pairs
+from agent.price_files.read import (
+    ClosingPrices,
+    SymbolCloses,
+    TypedCloses,
+    TypedPrices,
+    closes_of_frame,
+    is_unit_of,
+    read_closes,
+    symbol_pairs,
+    typed_prices,
+)
+from agent.price_files.table import FRAME_SUFFIXES, read_typed_frame
 from agent.price_files.times import parse_times
 from agent.units import Token, format_duration, format_time, pluralize, safe_label
 from agent.weights.asset_classes import is_cash
@@ -238,24 +249,38 @@ def read_table(path: Path) -> PriceTable:
     """Read the file's prices; times without a zone are UTC. Raises ConfigError as read_closes and
     validate_prices do.
     """
+    if path.suffix.lower() in FRAME_SUFFIXES and path.is_file():
+        frame = read_typed_frame(path, "--prices")
+        if (prices := typed_prices(frame, path.name)) is not None:
+            return validate_prices(price_table(prices))
     return validate_prices(price_table(read_closes(path)))
 
 
-def price_table(prices: ClosingPrices) -> PriceTable:
-    """Return the closes of a file as a table of all its times, with its remarks as notes."""
-    times_s = np.unique(
-        np.concatenate([np.asarray(series.times_s, dtype=np.int64) for series in prices.series])
+def table_of_frame(frame: Any, name: str) -> PriceTable:
+    """Return the prices of a frame of polars; `name` is what errors call it. Raises ConfigError as
+    read_table.
+    """
+    return validate_prices(price_table(typed_prices(frame, name) or closes_of_frame(frame, name)))
+
+
+def price_table(prices: ClosingPrices | TypedPrices) -> PriceTable:
+    """Return closes as a table of all their times, with the remarks as notes."""
+    all_series: Sequence[SymbolCloses | TypedCloses] = prices.series
+    all_times_s = np.sort(
+        np.concatenate([np.asarray(series.times_s, dtype=np.int64) for series in all_series]),
+        kind="stable",  # far quicker than np.unique, as the times of each symbol are in order
     )
-    closes = np.full((len(times_s), len(prices.series)), np.nan)
-    for column, series in enumerate(prices.series):
+    times_s = all_times_s[np.diff(all_times_s, prepend=all_times_s[:1] - 1) != 0]
+    closes = np.full((len(times_s), len(all_series)), np.nan)
+    for column, series in enumerate(all_series):
         rows = np.searchsorted(times_s, np.asarray(series.times_s, dtype=np.int64))
-        closes[rows, column] = [float(close) for close in series.closes]
+        closes[rows, column] = np.asarray(series.closes, dtype=np.float64)
     return PriceTable(
-        tuple(series.symbol for series in prices.series),
+        tuple(series.symbol for series in all_series),
         times_s,
         closes,
         tuple(remark.text for remark in prices.remarks),
-        max((series.currency for series in prices.series), default=""),
+        max((series.currency for series in all_series), default=""),
     )
 
 

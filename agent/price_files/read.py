@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import ConfigError
+from agent.price_files.frames import load_polars
 from agent.price_files.layout import (
     CANDLE_LAYOUTS,
     CURRENCY_BY_NAME,
     DOLLAR_NAMES,
+    SAMPLE_ROWS,
     BarColumns,
     LayoutForm,
     PriceLayout,
@@ -40,7 +42,7 @@ from agent.price_files.table import (
     open_table,
     table_of_frame,
 )
-from agent.price_files.times import join_clocks, parse_times
+from agent.price_files.times import join_clocks, parse_times, typed_times_s
 from agent.units import format_time, pluralize, safe_label
 from agent.weights.asset_classes import FIAT_SYMBOLS, is_cash
 
@@ -60,6 +62,8 @@ _OTHER_NAMES = {"XBT": "BTC", "XXBT": "BTC", "XETH": "ETH"}
 _BAR_TOLERANCE = 1e-6
 """Relative distance by which a close may lie outside its bar: sites round."""
 _MAX_BROKEN_SHARE = 0.5
+LEAST_PRICE = 1e-30
+"""Prices from it to its inverse are read as floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,27 @@ class ClosingPrices:
     remarks: tuple[FileRemark, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TypedCloses:
+    """Closes of one symbol as SymbolCloses, but as floats in arrays."""
+
+    symbol: str
+    times_s: NDArray[np.int64]
+    closes: NDArray[np.float64]
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class TypedPrices:
+    """All closes of a frame as arrays."""
+
+    series: tuple[TypedCloses, ...]
+    remarks: tuple[FileRemark, ...]
+
+
+AnyPrices = TypeVar("AnyPrices", ClosingPrices, TypedPrices)
+
+
 @dataclass(slots=True)
 class _Cells:
     """Cells of one symbol, in the order of the file."""
@@ -121,10 +146,10 @@ def read_closes(path: Path, option: str = "--prices") -> ClosingPrices:
         prices = _read_folder(path, option)
     else:
         prices = _read_table(open_table(path, option), path)
-    return _closes_in_one_currency(prices, path.name)
+    return _in_one_currency(prices, path.name)
 
 
-def _closes_in_one_currency(prices: ClosingPrices, name: str) -> ClosingPrices:
+def _in_one_currency(prices: AnyPrices, name: str) -> AnyPrices:
     currencies = {series.currency: series.symbol for series in prices.series if series.currency}
     if len(currencies) > 1:
         pairs_text = ", ".join(
@@ -141,7 +166,64 @@ def closes_of_frame(frame: Any, name: str) -> ClosingPrices:
     """Read a frame of polars as a price file with its columns, as read_closes; `name` is what
     messages call it. Raises ConfigError.
     """
-    return _closes_in_one_currency(_read_table(table_of_frame(frame, name), Path(name)), name)
+    return _in_one_currency(_read_table(table_of_frame(frame, name), Path(name)), name)
+
+
+def typed_prices(frame: Any, name: str) -> TypedPrices | None:
+    """Return the closes of a frame of polars that has columns of times and numbers, oldest first, as
+    closes_of_frame would, without an object for each cell; None for any other frame, which is to be
+    read cell by cell, perhaps to name what is wrong in it. Raises ConfigError.
+    """
+    if not frame.height:
+        return None
+    layout, _ = read_layout(table_of_frame(frame.head(SAMPLE_ROWS), name), name)
+    times_s = typed_times_s(frame.get_columns()[layout.time_column])
+    is_of_closes = layout.bars is None and layout.volume_column is None
+    if times_s is None or not is_of_closes or layout.clock_column is not None:
+        return None
+    all_series = []
+    for symbol, column, is_row in _typed_columns(frame, layout, name):
+        is_number = column.dtype.is_float() or column.dtype.is_integer()
+        is_incomplete = layout.form is LayoutForm.SINGLE and column.null_count() > 0
+        if not is_number or is_incomplete or not symbol or safe_label(symbol, "") != symbol:
+            return None
+        is_priced = np.asarray(column.is_not_null()) & is_row
+        series = TypedCloses(
+            symbol,
+            times_s[is_priced],
+            np.asarray(column, dtype=np.float64)[is_priced],
+            _one_currency((layout.currency, currency_of_pair(symbol)), f"{name}: {symbol}"),
+        )
+        is_price = (series.closes > LEAST_PRICE) & (series.closes < 1 / LEAST_PRICE)
+        if not is_price.all() or (np.diff(series.times_s) <= 0).any():
+            return None
+        all_series.append(series)
+    if len({series.symbol for series in all_series}) < len(all_series):
+        return None
+    prices = TypedPrices(tuple(all_series), tuple(_unused_remarks(layout)))
+    return _in_one_currency(prices, name)
+
+
+def _typed_columns(
+    frame: Any, layout: PriceLayout, name: str
+) -> Iterator[tuple[str, Any, NDArray[np.bool_] | bool]]:
+    """Yield each symbol with the column of its closes and which rows are its own."""
+    columns = frame.get_columns()
+    for symbol, column in layout.close_columns:
+        if layout.symbol_column is None:
+            yield symbol or _symbol_of_file(Path(name)), columns[column], True
+            continue
+        row_names = columns[layout.symbol_column].cast(load_polars().String)
+        for row_name in row_names.unique(maintain_order=True):
+            is_row = row_names.eq_missing(row_name)
+            yield row_name or "", columns[column], np.asarray(is_row)
+
+
+def _unused_remarks(layout: PriceLayout) -> list[FileRemark]:
+    if not layout.unused_names:
+        return []
+    shown_names = ", ".join(name[:24] for name in layout.unused_names[:8])
+    return [FileRemark(len(layout.unused_names), f"columns not used: {shown_names}")]
 
 
 def _read_folder(folder: Path, option: str) -> ClosingPrices:
@@ -220,9 +302,7 @@ def _read_table(file_cells: CellTable, path: Path) -> ClosingPrices:
         remarks.append(FileRemark(1, f"no header: read as {order_text}, as the prices show"))
     elif layout.bars is not None:
         remarks += _broken_bar_remarks(rows, layout.bars, path.name)
-    if layout.unused_names:
-        shown_names = ", ".join(name[:24] for name in layout.unused_names[:8])
-        remarks.append(FileRemark(len(layout.unused_names), f"columns not used: {shown_names}"))
+    remarks += _unused_remarks(layout)
     rows_and_numbers = list(enumerate(rows, 1))
     if layout.bars is not None:
         bar_columns = (layout.bars.open, layout.bars.high, layout.bars.low, layout.bars.close)

@@ -71,7 +71,7 @@ def open_table(path: Path, option: str) -> CellTable:
             f"{option}: {path}: no such file", "name a file of prices: .csv, .parquet or .json"
         )
     if suffix in FRAME_SUFFIXES:
-        return _open_frame(path, option)
+        return table_of_frame(read_typed_frame(path, option), f"{option}: {path.name}")
     if suffix not in (*TEXT_SUFFIXES, ".json"):
         raise ConfigError(
             f"{option}: {path.name} is neither .csv nor .parquet nor .json",
@@ -113,18 +113,17 @@ def _decoded_text(path: Path, option: str) -> str:
         ) from None
 
 
-def _open_frame(path: Path, option: str) -> CellTable:
+def read_typed_frame(path: Path, option: str) -> Any:
+    """Return the frame of polars in a Parquet or Feather file. Raises ConfigError for a broken one."""
     polars = load_polars()
     try:
         if path.suffix.lower() == ".feather":
-            frame = polars.read_ipc(path, memory_map=False)
-        else:
-            frame = polars.read_parquet(path, glob=False)
+            return polars.read_ipc(path.read_bytes())
+        return polars.read_parquet(path, glob=False)
     # a broken file may raise any error of the library
     except (Exception, polars.exceptions.PanicException):
         reason = "is damaged" if path.suffix.lower() == ".feather" else unreadable_reason(path)
         raise ConfigError(f"{option}: {path.name} {reason}", "write CSV or Parquet") from None
-    return table_of_frame(frame, f"{option}: {path.name}")
 
 
 def table_of_frame(frame: Any, name: str) -> CellTable:

@@ -8,8 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agent.errors import ConfigError
+from agent.price_files.frames import load_polars
 from agent.price_files.numbers import PLAIN_NUMBER, cell_text
 
 EARLIEST_S = 1_230_768_000
@@ -21,6 +26,13 @@ YEARS = range(1970, 2100)
 MAX_OFFSET_S = 14 * 3_600
 """The largest offset of a time zone from UTC, that of Kiritimati."""
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_FORM_BY_LENGTH = {
+    10: "%Y-%m-%d",
+    16: "%Y-%m-%d %H:%M",
+    19: "%Y-%m-%d %H:%M:%S",
+    20: "%Y-%m-%dT%H:%M:%SZ",
+}
+"""ISO texts of UTC that are read as a column."""
 TIME_REMEDY = "write times such as 2021-04-04T21:00:00Z"
 _MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september",
@@ -131,6 +143,30 @@ def parse_times(cells: Sequence[object], row_numbers: Sequence[int], file_name: 
     if len(units) > 1:
         remarks.append(f"Unix times in several units: {', '.join(units)}")
     return ColumnTimes(times_s, tuple(remarks))
+
+
+def typed_times_s(column: Any) -> NDArray[np.int64] | None:
+    """Return the Unix seconds of a column of polars with times, Unix times of one unit or ISO texts of
+    one form, as parse_times does; None for any other, or with cells that are no time.
+    """
+    polars = load_polars()
+    if column.null_count():
+        return None
+    if column.dtype.is_integer():
+        for units_per_s in _UNITS.values():
+            if column.is_between(EARLIEST_S * units_per_s, LATEST_S * units_per_s, "left").all():
+                return np.asarray(column, dtype=np.int64) // units_per_s
+        return None
+    if column.dtype == polars.String and (form := _FORM_BY_LENGTH.get(len(column[0]))):
+        moments = column.str.to_datetime(form, strict=False)
+        if moments.null_count() or (moments.dt.strftime(form) != column).any():
+            return None
+        column = moments
+    if column.dtype not in (polars.Date, polars.Datetime) or not (
+        column.dt.year().is_between(YEARS.start, YEARS.stop, "left").all()
+    ):
+        return None
+    return np.asarray(column.dt.epoch("s"), dtype=np.int64)
 
 
 def join_clocks(dates: Sequence[object], clocks: Sequence[object]) -> list[str]:

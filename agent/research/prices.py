@@ -13,13 +13,12 @@ from zoneinfo import ZoneInfo, available_timezones
 import numpy as np
 
 from agent.app.records.published import MAX_BYTES, download
-from agent.backtest.data import MIN_BARS, PriceTable, price_table, read_table, validate_prices
+from agent.backtest.data import MIN_BARS, PriceTable, read_table, table_of_frame
 from agent.calls import described
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK_HOSTS
 from agent.price_files.frames import load_polars
 from agent.price_files.layout import TIME_NAMES, normalized_name
-from agent.price_files.read import closes_of_frame
 
 Moment = str | date | datetime
 """A time; UTC without a zone."""
@@ -42,7 +41,7 @@ def read_prices(prices: object) -> PriceTable:
     if isinstance(prices, str | Path):
         return read_table(Path(prices))
     frame, zone = _calendar_days(_polars_frame(prices))
-    table = validate_prices(price_table(closes_of_frame(frame, FRAME_NAME)))
+    table = table_of_frame(frame, FRAME_NAME)
     if not zone:
         return table
     note = f"times are the clock of {zone}, shown as UTC, so that each day has 24 hours"
