@@ -79,7 +79,10 @@ def list_open(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> N
 
 @proposal_group.command("show")
 def show_file(
-    file: Annotated[Path, typer.Argument(help="File of a Safe's proposal, from wallet.proposals.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="File of a Safe's proposal, from wallet.proposals, or its typed data."),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Shows what the call in a proposal's file does, and computes its hash. Needs neither config nor

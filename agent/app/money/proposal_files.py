@@ -23,16 +23,28 @@ from agent.signing.calldata import (
 )
 from agent.signing.swap_rules import ROUTER_ITSELF
 
-_REMEDY = "name a file that trimtab wrote to wallet.proposals for a Safe, and ask for it again"
+_REMEDY = (
+    "name a file that trimtab wrote to wallet.proposals for a Safe, or what trimtab proposal sign"
+    " --export prints; a file of the Transaction Builder has no nonce, and so no hash"
+)
 
 
 def read_proposal_file(path: Path) -> ProposalFileDocument:
-    """Return what the call in the file of a Safe's proposal does, and its hash, computed here; nothing
-    else that the file says is repeated. Raises ConfigError if its hash or typed data are of another
+    """Return what the call in the file of a Safe's proposal, or in its typed data alone, does, and its
+    hash, computed here; nothing else that the file says is repeated. Raises ConfigError if its hash or typed data are of another
     call.
     """
     try:
         file_json: dict[str, Any] = read_json(decode_text(path.read_bytes()))
+        is_typed_data = "primaryType" in file_json
+        if is_typed_data:
+            domain_json = file_json["domain"]
+            file_json = {
+                "safe": domain_json["verifyingContract"],
+                "chain_id": domain_json["chainId"],
+                "safe_tx": file_json["message"],
+                "typed_data": file_json,
+            }
         call_json = file_json["safe_tx"]
         safe = parse_address(str(file_json["safe"]), "safe")
         tx = UnsignedTx(
@@ -61,7 +73,8 @@ def read_proposal_file(path: Path) -> ProposalFileDocument:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}", _REMEDY) from None
     except (ValueError, TypeError, KeyError, OverflowError, UndecodableCalldata):
         raise ConfigError(f"{path}: not the file of a Safe's proposal", _REMEDY) from None
-    if not document.items() <= file_json.items():
+    expected_json = {"typed_data": document["typed_data"]} if is_typed_data else document
+    if not expected_json.items() <= file_json.items():
         raise ConfigError(
             f"{path}: its hash or typed data are not those of its call, {document['safe_tx_hash']}",
             "sign neither; ask for the file again",

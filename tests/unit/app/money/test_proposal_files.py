@@ -10,6 +10,7 @@ from eth_abi.abi import encode as abi_encode
 
 from agent import app as api
 from agent.chain.safe import signing_json
+from agent.errors import ConfigError
 from agent.model import UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch
 from agent.signing.calldata import selector
@@ -71,6 +72,35 @@ def test_file__names_the_router_as_a_recipient_of_its_swaps_alone(tmp_path: Path
     assert "recipient the router itself," in swap_line
     transfer = "0xa9059cbb" + f"{int(this, 16):064x}{7:064x}"
     assert lines_of(tmp_path, TOKEN, transfer) == [f"{TOKEN}: transfer call recipient {this}, raw 7"]
+
+
+def write_typed_data(folder: Path, **message: object) -> Path:
+    """What `proposal sign --export` prints, with changes of its message."""
+    typed_data = signing_json(SAFE, UnsignedTx(1, 3, TOKEN, 0, TRANSFER, 0, None, None, 0))["typed_data"]
+    path = folder / "typed.json"
+    path.write_text(json.dumps({**typed_data, "message": {**typed_data["message"], **message}}))
+    return path
+
+
+def test_typed_data__say_what_the_file_of_the_proposal_says(tmp_path: Path) -> None:
+    document = api.read_proposal_file(write_typed_data(tmp_path))
+    assert document["calls"] == lines_of(tmp_path, TOKEN, TRANSFER)
+    assert document == api.read_proposal_file(tmp_path / "proposal.json")
+    assert (document["safe"], document["nonce"]) == (SAFE, 3)
+
+
+@pytest.mark.parametrize("change", [{"operation": 1}, {"gasPrice": 1}, {"refundReceiver": STRANGER}, {"safeTxGas": 7}], ids=str)
+def test_typed_data__of_another_kind_of_call_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="are not those of its call"):
+        api.read_proposal_file(write_typed_data(tmp_path, **change))
+
+
+def test_file_of_the_transaction_builder__is_refused_with_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "batch.json"
+    path.write_text(json.dumps({"version": "1.0", "chainId": "1", "transactions": []}))
+    with pytest.raises(ConfigError) as refusal:
+        api.read_proposal_file(path)
+    assert "a file of the Transaction Builder has no nonce" in refusal.value.remedy
 
 
 def test_file__says_each_call_of_a_batch(tmp_path: Path) -> None:
