@@ -225,6 +225,8 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
     lines = [f"{document['description']} ({state_text or document['state']}, {document['id']})"]
     if document["ending"]:
         lines.append(f"  {document['ending']}")
+    if not state_text and document["state"] in ("used", "expired"):
+        lines.append(completed_hints("  trimtab status names the command that settles it"))
     if document["why"]:
         lines.append(f"  why: {reader_text(document['why'])}")
     lines += [

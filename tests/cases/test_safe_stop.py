@@ -18,6 +18,7 @@ from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts
+from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.constants import ETHER, HOME
 from tests.support.on_chain.proposals import safe_of
@@ -105,7 +106,9 @@ def test_proposal_of_a_stop__is_continued_by_the_stop(anvil_chain: LocalChain, t
 
 
 @pytest.mark.parametrize("is_executed", [True, False], ids=["executed", "another call"])
-def test_used_nonce__nothing_is_said_to_wait_or_to_be_executable(anvil_chain: LocalChain, tmp_path: Path, is_executed: bool) -> None:
+def test_used_nonce__nothing_is_said_to_wait_or_to_be_executable(
+    anvil_chain: LocalChain, tmp_path: Path, is_executed: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
     with reopened_agent(anvil_chain, loaded) as agent:
         with pytest.raises(AwaitingExternalSignature) as caught:
@@ -121,6 +124,8 @@ def test_used_nonce__nothing_is_said_to_wait_or_to_be_executable(anvil_chain: Lo
         api.pause(loaded.path, "test")
         reasons = [shutdown.stop(agent, confirm=lambda _: True).reason, *agent.status().pause_signed]
         reasons.append(hard_pause.pause_hard(loaded, "test", send=False, is_confirmed=False, confirm=yes).signed_texts)
+        list_text = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
+    assert f"trimtab status --config {loaded.path} names the command that settles it" in " ".join(list_text.split())
     assert mentions(reasons[0], "nonce 0 is used", "trimtab stop --send settles it")
     assert not any(words in str(reason) for reason in reasons for words in ("proposed and waits", "no pause takes them back"))
 
