@@ -234,6 +234,9 @@ def test_wrapped_native_coin__becomes_a_hub_where_not_held(bare: Bare, tmp_path:
         (("--target", "WETH=60%", "--target", "NOSUCH=40%"), ("'NOSUCH'", "--token-list")),
         (("--target", "WETH", "--target", "USDC=40%"), ("--target", "NAME=VALUE")),
         ((*TWO, "--numeraire", "EUR"), ("--numeraire", "'EUR'")),
+        ((*TWO, "--use-cash", "0"), ("--use-cash: '0' is not an amount of USDC",)),
+        ((*TWO, "--use-cash", "1.000,5"), ("--use-cash: '1.000,5'", "write 1000")),
+        ((*TWO, "--ceiling", "0"), ("--ceiling: '0' is not an amount of USDC",)),
         ((*TWO, "--network", "moon"), ("--network", "'moon'", "ethereum")),
         ((*TWO, "--token-list", "/nonexistent/list.json"), ("--token-list",)),
     ],
@@ -245,6 +248,13 @@ def test_a_mistake_is_named_and_nothing_is_written(bare: Bare, tmp_path: Path, a
     for word in words:
         assert word in result.error["message"] + result.error["remedy"], result.error
     assert not config.exists()
+
+
+def test_amounts_of_options__are_written_as_on_the_pages(bare: Bare, tmp_path: Path) -> None:
+    config = tmp_path / "trimtab.toml"
+    assert init(bare, config, *TWO, "--use-cash", "$1,000", "--ceiling", "2,500 USDC").code == 0
+    portfolio = load_config(config).config.portfolio
+    assert (portfolio.use_cash, portfolio.max_live_value) == ("1000", "2500")
 
 
 def test_url_or_key_in_place_of_a_name__is_refused_unrepeated(bare: Bare, tmp_path: Path) -> None:

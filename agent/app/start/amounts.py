@@ -27,7 +27,7 @@ SMALLEST_PART = Decimal("0.000001")
 """Part of a coin to which smaller ones are rounded; a numeraire has as many decimals, or more."""
 
 
-def parse_amount(amount_text: str, field_name: str, remedy: str) -> str:
+def parse_amount(amount_text: str, field_name: str, remedy: str, unit: str = NUMERAIRE) -> str:
     """Return an amount of the numeraire without separators and without its unit, as in "$500" and
     "500 USDC". Raises ConfigError, also for a comma that is none between thousands, such as a
     decimal one.
@@ -35,9 +35,7 @@ def parse_amount(amount_text: str, field_name: str, remedy: str) -> str:
     match = AMOUNT_PATTERN.fullmatch(amount_text)
     amount = "" if match is None else match["amount"].replace(",", "")
     if not amount or Decimal(amount) == 0:
-        raise ConfigError(
-            f"{field_name}: {amount_text[:40]!r} is not an amount of {NUMERAIRE}", remedy
-        )
+        raise ConfigError(f"{field_name}: {amount_text[:40]!r} is not an amount of {unit}", remedy)
     return amount
 
 

@@ -223,7 +223,9 @@ class InitAnswers(NewConfig):
             difference_word = "is missing" if total_bps < BPS else "too much"
             shares_fault = f"sum to {format_bps(total_bps)}, {difference_text} {difference_word}"
         elif NUMERAIRE not in target_symbols:
-            shares_fault = f"lack {NUMERAIRE}, the unit of account (0% is allowed)"
+            shares_fault = f"lack {NUMERAIRE}, the unit of account (0 % is allowed)"
+        elif len(targets) == 1:
+            shares_fault = f"are of {NUMERAIRE} alone: there is nothing to trade"
         else:
             return replace(self, template="", targets=tuple(targets))
         raise ConfigError(f"basket: the shares {shares_fault}", "for example WETH=50% USDC=50%")

@@ -19,7 +19,7 @@ from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config
 from agent.app.start import past_prices, past_results, tracking_losses
-from agent.app.start.amounts import NUMERAIRE, ceiling_of, with_amounts
+from agent.app.start.amounts import NUMERAIRE, ceiling_of, parse_amount, with_amounts
 from agent.app.start.doctor.route_checks import usual_route_warnings
 from agent.app.start.year_costs import year_cost_lines
 from agent.chain import watch
@@ -248,10 +248,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
         if futures.venue is None and network not in PRESETS:
             futures = replace(futures, venue=Path(network))
         config_text += futures.config_text(numeraire, assets)
-    use_cash = new_config.use_cash or None
-    config_text = with_amounts(
-        config_text, use_cash, new_config.max_live_value or ceiling_of(use_cash, numeraire_usd)
-    )
+    config_text = _with_entered_amounts(config_text, new_config, numeraire, numeraire_usd)
     config_text = _with_alert_and_key(config_text, new_config, local_chain)
     config_text = replace_setting(config_text, f"sqlite:///{USUAL_STORE}", own_store_url(path))
     safe_warnings = _safe_warnings(new_config, variables)
@@ -484,6 +481,21 @@ def _is_file(path_text: str) -> bool:
         return Path(path_text).is_file()
     except OSError:  # for example a name that is too long
         return False
+
+
+def _with_entered_amounts(
+    config_text: str, new_config: NewConfig, numeraire: str, numeraire_usd: Fraction
+) -> str:
+    """Return the text of a config with the cash and ceiling of the options. Raises ConfigError."""
+
+    def amount(amount_text: str, option: str) -> str | None:
+        if amount_text in ("", "off"):
+            return amount_text or None
+        return parse_amount(amount_text, option, "write 1000", numeraire)
+
+    use_cash = amount(new_config.use_cash, "--use-cash")
+    ceiling = amount(new_config.max_live_value, "--ceiling")
+    return with_amounts(config_text, use_cash, ceiling or ceiling_of(use_cash, numeraire_usd))
 
 
 def _with_alert_and_key(
