@@ -14,42 +14,34 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from agent import codec, engine
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable
+from agent.errors import ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable
 from agent.execution import approvals, sending
-from agent.execution.confirmation import confirmation_of, covering_confirmation, plan_hash
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.resumption import MAX_AGE_OF_AMOUNT_S, MAX_AGE_S, MAX_RESTARTS, new_cycle, resume_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepResult
 from agent.layers.futures.requests import CloseHedge, Deleverage, MarginAccountRequest, OpenHedge
-from agent.layers.futures.state import FuturesCycle
-from agent.layers.liquidity.state import LiquidityCycle
 from agent.model import (
     AgentCycle,
     BlockedExit,
     Cycle,
-    CycleEnd,
     Intent,
     IntentEvent,
     IntentKind,
     IntentState,
-    InterruptedExit,
     MarginDeposit,
-    Plan,
     PlanRequest,
     SellEverything,
-    StepEnd,
     StepInput,
     Swap,
-    TokenRefusal,
     UnsignedTx,
     Unwrap,
 )
 from agent.ports import Approval, Grant
-from agent.store import Store, open_memory_store, open_store
+from agent.store import open_store
 from agent.store.tables import CycleRow
 from tests.support.builders import NOW_S, OWNER, token
-from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC, outcome_of, step_with_stops
+from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC, step_with_stops
 from tests.support.decisions.exits_of_a_step import HEAVIER, step_with_equal_stops
 from tests.support.refusal_worlds import World
 from tests.support.samples import slow
@@ -62,13 +54,6 @@ NO_STOP = step_with_stops(pools=ALL)
 SWAP = Swap(LINK.address, USDC.address, 100 * 10**18)
 """A request that trades its amount whenever it is carried out."""
 LINK_SALE = [{LINK.address}]
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    store = open_memory_store(CHAIN_ID, OWNER)
-    yield store
-    store.close()
 
 
 @dataclass
@@ -845,82 +830,3 @@ def test_approvals_of_a_cycle_count_once_in_a_row(worlds: Worlds) -> None:
     with world.store.db.write("forget the refusals") as db:
         db.exec_driver_sql("DELETE FROM meta WHERE key LIKE '%late%' OR key LIKE '%refus%'")
     assert world.store.budgets.history(NOW_S).failures.approval_cycles_in_row <= 1
-
-
-CONFIRMED = outcome_of(LINK_STOP)
-assert CONFIRMED.plan is not None
-PLAN = CONFIRMED.plan
-LATER_PLAN = replace(PLAN, block=PLAN.block + 9, expires_block=PLAN.expires_block + 9, verdicts=())
-LARGER_PLAN = replace(PLAN, legs=(replace(PLAN.legs[0], amount_in_raw=PLAN.legs[0].amount_in_raw + 1), *PLAN.legs[1:]))
-
-
-def test_plan_hash_ignores_block_and_verdicts() -> None:
-    assert PLAN.verdicts
-
-    assert plan_hash(LATER_PLAN) == plan_hash(PLAN)
-    assert plan_hash(LARGER_PLAN) != plan_hash(PLAN)
-
-
-@pytest.mark.parametrize(
-    ("changes", "plan", "is_covered"),
-    [
-        pytest.param({}, PLAN, True, id="living, the same plan"),
-        pytest.param({}, LATER_PLAN, True, id="living, a later block"),
-        pytest.param({}, LARGER_PLAN, True, id="living, one unit more"),
-        pytest.param({"is_of_ended_process": True}, PLAN, True, id="resumed, the same plan"),
-        pytest.param({"is_of_ended_process": True}, LATER_PLAN, True, id="resumed, a later block"),
-        pytest.param({"is_of_ended_process": True}, LARGER_PLAN, False, id="resumed, one unit more"),
-        pytest.param({"acts_in_layer": True}, PLAN, False, id="of a layer's action"),
-    ],
-)
-def test_confirmation_covers_the_same_plan_after_a_restart(changes: dict[str, bool], plan: Plan, is_covered: bool) -> None:
-    confirmation = replace(confirmation_of(CONFIRMED, PLAN), **changes)  # type: ignore[arg-type]  # field names
-    cycle = replace(new_cycle(AgentCycle(), NOW_S), confirmation=confirmation)
-
-    assert (covering_confirmation(cycle, plan) is not None) is is_covered
-
-
-REQUESTS: tuple[PlanRequest, ...] = (AgentCycle(), Swap(LINK.address, USDC.address, 10**30), MarginAccountRequest(MarginDeposit(5)))
-
-
-@pytest.mark.parametrize("request_", REQUESTS)
-def test_store_keeps_everything_of_a_cycle(store: Store, request_: PlanRequest) -> None:
-    note = StepEnd("s1", "reverted", LINK.address, failed=True)
-    cycle = Cycle(
-        "c",
-        request_,
-        NOW_S,
-        CycleEnd.OPEN,
-        1,
-        "s2",
-        (IntentKind.APPROVE, IntentKind.SWAP),
-        ((LINK.address, 10**40),),
-        10**20,
-        ((LINK.address, 2),),
-        (FuturesCycle(action_count=2, refused_action_notes=(note,)), LiquidityCycle(failed_withdrawal_pools=("pool",))),
-        confirmation_of(CONFIRMED, PLAN),
-        "s3",
-        (note,),
-        (BlockedExit(WBTC.address, "why", "wait", 5),),
-        ((LINK.address, None), (WBTC.address, TokenRefusal(WBTC.address, NOW_S, 2, "no"))),
-        (InterruptedExit(LINK.address, "no quorum", "wait", "lag"),),
-        (note,),
-        (WBTC.address,),
-    )
-
-    store.cycles.write(cycle)
-
-    assert store.cycles.find_open_cycle() == cycle == codec.loads(Cycle, codec.dumps(cycle))
-    store.cycles.write(replace(cycle, sending_step_id=""))
-    assert store.cycles.find_open_cycle() == replace(cycle, sending_step_id="")
-    store.cycles.close("over")
-    assert store.cycles.find_open_cycle() is None
-
-
-def test_store_has_one_open_cycle(store: Store) -> None:
-    store.cycles.write(new_cycle(AgentCycle(), NOW_S))
-
-    with pytest.raises(OperatorNeeded):
-        store.cycles.write(new_cycle(AgentCycle(), NOW_S))
-    with pytest.raises(ConfigError):
-        codec.loads(Cycle, "{}")
