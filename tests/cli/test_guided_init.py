@@ -321,6 +321,7 @@ def test_missing_options__are_named_without_a_terminal(bare: Bare, tmp_path: Pat
         ("with_network", "mainnet"),
         ("with_network", "a" * 5_000),
         ("with_wallet", "vitalik.eth"),
+        ("with_wallet", "0x" + "0" * 40),
         ("with_endpoints", "https://rpc.example/key"),
         ("with_endpoints", "A=one B=one"),
         ("with_endpoints", "A=one A=two"),

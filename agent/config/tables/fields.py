@@ -49,8 +49,9 @@ def without_spaces(config_value: object) -> str:
 
 
 def parse_address(address: object, field: str = "address") -> str:
-    """Parse an address to its checksummed form. A wrong checksum is rejected as a likely typo. This
-    and the other parsers raise ConfigError naming `field`.
+    """Parse an address to its checksummed form. A wrong checksum is rejected as a likely typo, and
+    the zero address, at which coins are lost. This and the other parsers raise ConfigError naming
+    `field`.
     """
     if address == "native":
         raise ConfigError(
@@ -63,6 +64,11 @@ def parse_address(address: object, field: str = "address") -> str:
         )
     if not isinstance(address, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", address):
         raise ConfigError(f"{field}: {address!r} is not an address", "write 0x and 40 hex digits")
+    if int(address, 16) == 0:
+        raise ConfigError(
+            f"{field}: {address} is the zero address, which nobody owns",
+            "write another, or leave it out",
+        )
     if is_checksum_formatted_address(address) and not is_checksum_address(address):
         checksummed_address = to_checksum_address(address)
         raise ConfigError(

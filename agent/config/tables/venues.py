@@ -92,8 +92,6 @@ class VenueTable(ConfigTable):
     @field_validator("hooks")
     @classmethod
     def _require_neutral_hooks(cls, hooks: str | None) -> str | None:
-        if hooks is not None and int(hooks, 16) == 0:
-            raise ValueError("is the zero address; remove it for pools without hooks")
         if hooks is not None and int(hooks, 16) & RETURNS_DELTA:
             raise ValueError(
                 f"{hooks} may take part of a swap's amounts (its address says so); use other pools"

@@ -68,6 +68,7 @@ def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], reason: 
         (("fee_tiers = [100, 500, 3000, 10000]", "fee_tiers = []"), "venues.uniswap_v3.fee_tiers: 0 entries; write at least 1"),
         (("fee_tiers = [100, 500, 3000, 10000]", 'fee_tiers = "100"'), "write a list such as [100] (got '100')"),
         (("payout_addresses = []", 'payout_addresses = "0x12"'), "payout_addresses: write a list such as [\"0x12\"] (got '0x12')"),
+        (("payout_addresses = []", f'payout_addresses = ["0x{"0" * 40}"]'), "is the zero address, which nobody owns; write another"),
         (("fee_tiers = [100, 500, 3000, 10000]", "fee_tiers = 100"), "write a list such as [1, 2] (got 100)"),
         (('kind = "threshold", relative = "10%"', 'kind = "moon"'), "policy.trigger: 'moon' is not a kind; choose from 'threshold'"),
         (('kind = "threshold", relative = "10%"', 'relative = "10%"'), "policy.trigger: kind is missing"),
