@@ -199,7 +199,8 @@ def _bps_style(match: re.Match[str]) -> str:
 
 def _amount_style(match: re.Match[str]) -> str:
     sign = "-" if match[2].startswith("-") else ""
-    figure_format = "price" if match[3] else "amount"
+    has_cents = match[2][-3:-2] == "."
+    figure_format = "price" if match[3] else "money" if has_cents else "amount"
     return match[0] if match[1] else sign + _format_decimal(match[2].lstrip("-"), figure_format)
 
 

@@ -178,6 +178,7 @@ def test_price_of_a_reason__is_that_of_the_table_beside_it(dollars: str) -> None
         ("limit 3000.126 USDC/WETH", "limit 3,000.13 USDC/WETH"),
         ("pays 3000.126 USDC", "pays 3,000.12 USDC"),
         ("pays 3000.126 USDC per day", "pays 3,000.12 USDC per day"),
+        ("correcting costs 1301.30 USDC, and 1.5 WETH", "correcting costs 1,301.30 USDC, and 1.5 WETH"),
     ],
 )
 def test_sentence__rounds_prices_and_cuts_amounts(sentence: str, words: str) -> None:
