@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, wraps
 from inspect import Parameter, Signature, getmembers, isfunction, isgeneratorfunction, signature
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
 from agent.errors import ConfigError, Retryable
@@ -34,7 +35,7 @@ def described(argument: object) -> str:
     """Return a number, text or short list as it is written, and the type of anything else."""
     if isinstance(argument, type):
         return f"the class {argument.__name__}"
-    if argument is None or isinstance(argument, str | numbers.Number | list | tuple | dict):
+    if argument is None or isinstance(argument, str | numbers.Number | list | tuple | dict | Path):
         return "a number of too many digits" if is_too_large(argument) else _quoted(argument)
     return type(argument).__name__
 
@@ -52,11 +53,16 @@ def _quoted(argument: object) -> str:
     return text if len(text) <= MAX_QUOTED_LENGTH else f"{text[: MAX_QUOTED_LENGTH - 1]}…"
 
 
-def unknown_argument(name: str, names: Sequence[str]) -> ConfigError:
-    """Return the error about a name that is none of a function's arguments, with the nearest."""
+def is_path(argument: object) -> bool:
+    """Return whether an argument may be a path: a null character is in none."""
+    return isinstance(argument, str | Path) and "\0" not in str(argument)
+
+
+def unknown_name(name: str, names: Sequence[str], noun: str = "argument") -> ConfigError:
+    """Return the error about a name that is none of these, with the nearest."""
     likely = next(iter(get_close_matches(name, names, n=1)), "")
     remedy = f"did you mean {likely}?" if likely else f"choose from {', '.join(names)}"
-    return ConfigError(f"{name}: no such argument", remedy if names else "omit it")
+    return ConfigError(f"{name}: no such {noun}", remedy if names else "omit it")
 
 
 def _unchanged(message: str, remedy: str, names: Sequence[str]) -> tuple[str, str]:
@@ -71,7 +77,7 @@ class CallChecks:
     """
 
     kinds: Mapping[str, ArgumentKind] = field(default_factory=dict)
-    unknown: Callable[[str, Sequence[str]], ConfigError] = unknown_argument
+    unknown: Callable[[str, Sequence[str]], ConfigError] = unknown_name
     reworded: Callable[[str, str, Sequence[str]], tuple[str, str]] = _unchanged
 
     def __call__(self, function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:

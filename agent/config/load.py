@@ -174,9 +174,9 @@ def load_config(
         live_config = load_config(path.path, checks_permissions=checks_permissions)
         return replace(live_config, is_paper=True)
     config_file = Path(path)
-    if checks_permissions:
-        make_private(config_file, "config")
     try:
+        if checks_permissions:
+            make_private(config_file, "config")
         config_bytes = config_file.read_bytes()
         config_text = decode_text(config_bytes)
     except FileNotFoundError:

@@ -9,10 +9,9 @@ from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.calls import ArgumentKind, CallChecks, described, unknown_argument
+from agent.calls import ArgumentKind, CallChecks, described, is_path, unknown_name
 from agent.config.tables.fields import parse_choice, parse_duration_s
 from agent.errors import ConfigError
 from agent.units import exact_duration, written_number
@@ -95,7 +94,7 @@ def _unknown_argument(name: str, names: Sequence[str]) -> ConfigError:
         )
     meant = _NAME_BY_OTHER_WORD.get(name, "")
     if meant not in names:
-        return unknown_argument(name, names)
+        return unknown_name(name, names)
     example = f" write {COSTS_EXAMPLE}" if meant == "costs" else ""
     return ConfigError(f"{name}: no such argument", f"did you mean {meant}?{example}")
 
@@ -241,10 +240,9 @@ research_call = CallChecks(
         ),
         "combined": _kind("choice", lambda choice: isinstance(choice, bool), "combined=True"),
         "folder": _kind(
-            "folder",
-            lambda folder: folder is None or isinstance(folder, str | Path),
-            'folder="runs"',
+            "folder", lambda folder: folder is None or is_path(folder), 'folder="runs"'
         ),
+        "path": ArgumentKind("path", is_path, "give a text or a Path"),
         "progress": _kind(
             "function",
             lambda progress: (

@@ -154,6 +154,8 @@ def cores_and_scheduler(jobs: object) -> tuple[int, str]:
         return 0, address
     if isinstance(jobs, int | np.integer) and not isinstance(jobs, bool) and 0 <= jobs <= MAX_CORES:
         return int(jobs), ""
+    if hasattr(jobs, "scheduler"):
+        raise ConfigError(f"jobs: {described(jobs)} of Dask is closed", "open a new one")
     raise ConfigError(
         f"jobs: {described(jobs)} is no number of cores", "write jobs=4, or 0 for all"
     )

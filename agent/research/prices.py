@@ -188,6 +188,5 @@ def _day(moment_s: int) -> str:
 def times(times_s: Any) -> Any:
     """Return Unix seconds as a column of polars with UTC times."""
     polars = load_polars()
-    return polars.from_epoch(polars.Series("time", times_s), time_unit="s").dt.replace_time_zone(
-        "UTC"
-    )
+    column = polars.Series("time", times_s, dtype=polars.Int64)
+    return polars.from_epoch(column, time_unit="s").dt.replace_time_zone("UTC")

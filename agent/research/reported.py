@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from agent.backtest.report.page import ReportPage, write_page
-from agent.calls import checked_call, described
 from agent.errors import ConfigError
 from agent.foreign_text import failure_text
+from agent.research.arguments import research_call
 
 
 class ReportedResult(ABC):
@@ -22,7 +22,7 @@ class ReportedResult(ABC):
         """Return the public names, for completion."""
         return [name for name in super().__dir__() if not name.startswith("_")]
 
-    @checked_call
+    @research_call
     def report(self, path: str | Path) -> Path:
         """Write the whole report as one HTML file and return its path. Raises ConfigError for another
         suffix than .html, without the path's folder, and if a package is missing or the file cannot
@@ -31,10 +31,6 @@ class ReportedResult(ABC):
         >>> result.report("report.html").name
         'report.html'
         """
-        if not isinstance(path, str | Path):
-            raise ConfigError(
-                f"path: {described(path)} is no path", 'write for example "report.html"'
-            )
         report_path = Path(path)
         try:
             if report_path.is_dir():

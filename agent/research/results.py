@@ -22,6 +22,7 @@ from agent.backtest.report.series import (
     simulation_performance,
 )
 from agent.backtest.result import RebalancingPremium, SimulationResult
+from agent.calls import checked_call, unknown_name
 from agent.price_files.frames import load_polars
 from agent.research.charts import load_plotly
 from agent.research.prices import times
@@ -65,22 +66,34 @@ class ShownFigures:
         """Return the name of a figure in a table."""
         return name.replace("_", " ")
 
+    @checked_call
     def text(self, name: str) -> str:
-        """Return a figure as it is shown, with its unit."""
+        """Return a figure as it is shown, with its unit. Raises ConfigError for another name.
+
+        >>> result.summary.text("total_return")
+        '12.78 %'
+        >>> result.attribution.text("costs")
+        '0.007 %'
+        """
+        if name not in self.names():
+            raise unknown_name(str(name), self.names(), "figure")
+        return self._text(name, getattr(self, name))
+
+    def _text(self, name: str, figure: Any) -> str:
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Attribution(ShownFigures, RebalancingPremium):
-    """Log growth beyond buy and hold, by its sources."""
+    """Log growth beyond buy and hold, by its sources; flows have no effect on it, while `hold_return`
+    of the summary is that of a holding with the same flows. `advantage` is all of it, after costs.
+    `excess_growth` comes from selling what rose, `off_target` from weights other than the first,
+    and `dispersion` is what holding gains from winners that grow: advantage is the first two less the
+    other and `costs`. The last two figures are per year, `expected_yearly` by a formula.
+    """
 
-    def text(self, name: str) -> str:
-        """Return a part of the growth as it is shown.
-
-        >>> result.attribution.text("costs")
-        '0.007 %'
-        """
-        return f"{getattr(self, name) * 100:,.3f} %"
+    def _text(self, _name: str, figure: float) -> str:
+        return f"{figure * 100:,.3f} %"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -137,13 +150,7 @@ class BacktestSummary(ShownFigures):
         kind_text = " (time-weighted)" if name.endswith("_return") else ""
         return f"{ShownFigures.label(self, name)}{kind_text}"
 
-    def text(self, name: str) -> str:
-        """Return a figure as it is shown, with its unit.
-
-        >>> result.summary.text("total_return")
-        '12.78 %'
-        """
-        figure = getattr(self, name)
+    def _text(self, name: str, figure: Any) -> str:
         if isinstance(figure, datetime):
             return f"{figure:%Y-%m-%d %H:%M} UTC"
         if isinstance(figure, int):

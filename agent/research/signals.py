@@ -42,6 +42,7 @@ from agent.research.arguments import (
     function_name,
     has_items,
     optional_duration_s,
+    research_call,
 )
 from agent.research.live_files import checked_lines, signal_source
 from agent.research.prices import times
@@ -68,7 +69,7 @@ class FunctionSignal:
     def __repr__(self) -> str:
         return call_text("signal", self.function, every=self.every_s, window=self.window_s)
 
-    @checked_call
+    @research_call
     def config(self, path: str | Path, *, step: Duration) -> str:
         """Return what a config needs to trade by the function live, as TOML: the weights, which are
         chosen from a price each `step` (the bar of the backtest), and the signal in the file at

@@ -31,6 +31,7 @@ from agent.research.arguments import (
     call_text,
     duration_s,
     function_name,
+    has_items,
     is_number,
     optional_duration_s,
     research_call,
@@ -59,7 +60,7 @@ class FunctionTrigger:
     def __repr__(self) -> str:
         return call_text("trigger", self.function, window=self.window_s)
 
-    @checked_call
+    @research_call
     def config(self, path: str | Path, *, step: Duration) -> str:
         """Return what a config needs to trade by the function live, as TOML: the trigger, which sees
         a price each `step`, and the signal in the file at `path`, which goes beside the config, with
@@ -86,7 +87,10 @@ class FunctionTrigger:
         answer = asked_function.answer(view)
         if not isinstance(answer, bool | np.bool_):
             words = f"{function_name(self.function)} returned {repr(answer)[:MAX_QUOTED_LENGTH]}"
-            raise asked_function.error(view, words, "return True, if a rebalance is due, or False")
+            remedy = "return True, if a rebalance is due, or False"
+            if has_items(answer):
+                remedy = f"write signal={function_name(self.function)} if it chooses weights, else {remedy}"
+            raise asked_function.error(view, words, remedy)
         return bool(answer)
 
 
@@ -148,7 +152,8 @@ def band(relative: float | None = None, *, absolute: float | None = None) -> Thr
 @checked_call
 def every(interval: Duration, threshold: Threshold | None = None) -> Every | HybridTrigger:
     """Rebalance at intervals such as "12h", "7d"; with `threshold`, only once a weight has left its
-    band by then. Raises ConfigError.
+    band by then. An interval begins at the last rebalance or review, the first at the first bar, at
+    which a portfolio is on target; a bar that comes later than its end counts. Raises ConfigError.
 
     >>> every("7d", band(0.1))
     every("7d", band(0.1))

@@ -41,6 +41,7 @@ def answer(error_of: Callable[[], object]) -> str:
         (lambda: AGENT.pnl(period=7), "period: 7 is no text (write it in quotes)"),
         (lambda: AGENT.explain(step_id=7), "step_id: 7 is no text (write it in quotes)"),
         (lambda: open_agent(paper="yes"), "paper: 'yes' is no True or False (write True or False)"),
+        (lambda: open_agent("a\0b.toml").__enter__(), "a\\x00b.toml: cannot be read: embedded null byte (name a readable text file)"),
         (lambda: open_agent("none.toml", value=5).__enter__(), "value: the wallet of the config has its own (omit it, or add paper=True)"),
         (
             lambda: open_agent("none.toml", paper=True, value=0.1).__enter__(),

@@ -124,6 +124,7 @@ def test_a_series_is_a_mapping() -> None:
         ("long" * 99 + ".html", "… cannot be written: File name too long"),
         (".", "is a folder"),
         (5, "path: 5 is no path"),
+        ("a\0b.html", " is no path"),
     ],
 )
 def test_a_report_names_a_path_that_cannot_be_written(path: Any, words: str, tmp_path: Path) -> None:
@@ -240,6 +241,9 @@ def test_missing_argument_is_named(name: str) -> None:
 
 
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
+    "folder with a null": (partial(CALLS["tune"], folder="a\0b"), "folder: 'a\\x00b' is no folder (write for example folder="),
+    "path of a signal": (lambda: research.signal(max).config(5, step="1d"), "path: 5 is no path (give a text or a Path)"),  # type: ignore[arg-type]
+    "path of a trigger": (lambda: research.trigger(max).config("a\0b.py", step="1d"), "path: 'a\\x00b.py' is no path"),
     "fee below a millionth": (lambda: research.Costs(fee=1e-7), "fee: 1e-07 is finer than 0.000001 (round it)"),
     "fee between millionths": (lambda: research.Costs(fee=0.0000015), "fee: 1.5e-06 is finer than 0.000001 (round it)"),
     "a third of a fee": (lambda: research.Costs(fee=Fraction(1, 3_000)), "fee: 1/3000 is finer than 0.000001 (round it)"),

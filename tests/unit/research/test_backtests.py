@@ -175,6 +175,46 @@ def test_swaps_explain_holdings_and_fees(latency: int) -> None:
     assert swaps["reason"].str.contains("review").all()
 
 
+def test_trades_without_trades_are_an_empty_frame() -> None:
+    result = research.backtest(small(BTC=[100.0] * 30), {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+    assert result.trades.schema == research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.every("7d")).trades.schema
+    assert len(result.trades) == 0
+
+
+@pytest.mark.parametrize(
+    ("shown", "name", "words"),
+    [
+        ("summary", "sharp", "sharp: no such figure (did you mean sharpe?)"),
+        ("summary", "numeraire", "numeraire: no such figure (choose from start, end, start_value, "),
+        ("summary", 5, "5: no such figure (choose from start, "),
+        ("attribution", "cost", "cost: no such figure (did you mean costs?)"),
+    ],
+)
+def test_text_of_another_name_is_refused_with_the_nearest(shown: str, name: Any, words: str) -> None:
+    result = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+    with pytest.raises(ConfigError) as error:
+        getattr(result, shown).text(name)
+    assert str(error.value).startswith(words)
+
+
+def test_what_a_progress_function_raises_ends_the_run_as_it_is() -> None:
+    def fail(*_count: int) -> None:
+        raise KeyError("own")
+
+    for call in (research.backtest, research.tune):
+        with pytest.raises(KeyError, match="own"):
+            call(small(), {"BTC": 0.5, "USD": 0.5}, [research.band(0.1)] if call is research.tune else research.band(0.1), progress=fail)
+
+
+def test_attribution_has_the_parts_of_the_advantage_and_no_effect_of_flows() -> None:
+    plain = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.every("7d")).attribution
+    with_flow = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.every("7d"), flows={small()["time"][5]: 5_000}).attribution
+    for parts in (plain, with_flow):
+        assert parts is not None
+        assert parts.advantage == pytest.approx(parts.excess_growth + parts.off_target - parts.dispersion - parts.costs)
+    assert plain.excess_growth == pytest.approx(with_flow.excess_growth, rel=0.01)
+
+
 def test_swaps_without_trades_are_an_empty_frame() -> None:
     result = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.band(0.9))
     assert result.swaps.schema == {

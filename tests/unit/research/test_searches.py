@@ -306,6 +306,8 @@ def test_jobs_are_cores_or_a_client_of_dask() -> None:
     client = SimpleNamespace(scheduler=SimpleNamespace(address=address))
     assert cores_and_scheduler(4) == (4, "")
     assert cores_and_scheduler(client) == cores_and_scheduler(address) == (0, address)
+    with pytest.raises(ConfigError, match=r"jobs: SimpleNamespace of Dask is closed \(open a new one\)"):
+        cores_and_scheduler(SimpleNamespace(scheduler=None))
 
 
 def test_a_client_of_dask_runs_searches_comparisons_and_stress_tests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,15 @@ def test_answer_that_is_not_true_or_false_is_refused(answer: Any) -> None:
     assert caught.value.remedy == "return True, if a rebalance is due, or False"
 
 
+def test_signal_in_place_of_a_trigger_is_named() -> None:
+    def weights(view: SignalView) -> dict[str, float]:
+        return dict(view.targets)
+
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(PRICES, TARGETS, weights)  # type: ignore[arg-type]  # wrong on purpose
+    assert caught.value.remedy == "write signal=weights if it chooses weights, else return True, if a rebalance is due, or False"
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
