@@ -1,0 +1,296 @@
+"""What the review of a control shows: its plan's figures, guards and costs, the back-test of an edit, and nothing as markup."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent.app.documents.research import EditBacktestDocument
+from agent.web import controls as web_controls
+from agent.web.controls import BACKTEST_NICENESS, MAX_BACKTESTS, ControlPages
+from agent.web.pages import Renderer
+from agent.web.reach import Reach
+from agent.web.sessions import PlanReview
+from tests.cli.documents import misfits
+from tests.support.dashboards import (
+    ADDRESS,
+    HOSTILE,
+    MARKUP,
+    STRATEGIES,
+    StaticDocumentCache,
+    figures,
+    golden_document,
+)
+from tests.support.pages.reviews import edit_backtest, review
+from tests.support.sites import FULL, READ_ONLY, Site
+
+
+def test_withdrawal_review__says_what_is_paid_or_why_nothing(site: Site) -> None:
+    cookie = site.enter()
+    kept = golden_document("38-withdraw")
+
+    def text(to: str | None, reason: str = "") -> str:
+        plan_document = {"plan_hash": "" if reason else "ab" * 32, "reason": reason, "moves": [], "document": {**kept, "to": to}}
+        path = review(site, cookie, "withdraw", plan_document)
+        return " ".join(re.sub("<[^>]*>", " ", site.ask(path, Cookie=cookie)[2].decode().split("<main")[1]).split())
+
+    assert f"Payments 100 USDC to {ADDRESS}" in text(ADDRESS)
+    assert "Set aside 100 USDC Nothing is paid: no address was chosen." in text(None)
+    for to in (ADDRESS, None):
+        refused = text(to, "limits.payout_per_day of 50")
+        assert "Nothing is paid: limits.payout_per_day of 50" in refused
+        assert "100 USDC" not in refused
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "warns"),
+    [
+        ("rebalance", golden_document("04-plan"), True), ("withdraw", golden_document("38-withdraw"), False),
+        ("stop", golden_document("72-stop"), False),
+        ("withdraw", golden_document("38-withdraw") | {"sale": golden_document("04-plan")}, True),
+        ("edit", {"changes": ["WETH 30% to 40%"], "warnings": [], "transition": golden_document("04-plan")}, False),
+        ("holdings", {"changes": [], "warnings": [], "strategies": None}, False),
+    ],
+    ids=["rebalance", "payment", "stop without a sale", "withdrawal with a sale", "edit", "holdings"],
+)  # fmt: skip
+def test_review__says_that_the_market_may_move_only_of_trades(site: Site, kind: str, document: dict[str, Any], warns: bool) -> None:
+    cookie = site.enter()
+    plan_document = {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document}
+    text = site.ask(review(site, cookie, kind, plan_document, (("target", "WETH=40%"),)), Cookie=cookie)[2].decode()
+    assert "and no other." in text
+    assert ("If the market moves too far" in text) is warns
+
+
+@pytest.mark.parametrize("outcome", ["hold", "refused"])
+def test_review_of_a_rebalance__folds_a_long_reason(site: Site, outcome: str) -> None:
+    cookie = site.enter()
+    items = "; ".join(f"asset {number}: no usable pool trades it" for number in range(9))
+    document = {"plan_hash": "", "reason": f"nothing to trade; {items}", "moves": [], "document": {"outcome": outcome}}
+    text = site.ask(review(site, cookie, "rebalance", document), Cookie=cookie)[2].decode()
+    [(lead, rest)] = re.findall(r'<details id="d-why"[^>]*><summary>(.*?)</summary>(.*?)</details>', text, re.S)
+    assert lead == "nothing to trade"
+    assert "asset 8" in rest
+
+
+@pytest.mark.parametrize(("outcome", "style"), [("hold", "note"), ("refused", "alarm")])
+def test_review_of_a_rebalance__is_no_error_if_nothing_is_to_do(site: Site, outcome: str, style: str) -> None:
+    cookie = site.enter()
+    document = {"plan_hash": "", "reason": "all weights are inside", "moves": [], "document": {"outcome": outcome}}
+    text = site.ask(review(site, cookie, "rebalance", document), Cookie=cookie)[2].decode()
+    [shown_style] = re.findall(r'<div [^>]*class="(\w+)"[^>]*>[^<]*all weights are inside', text)
+    assert shown_style == style
+    assert ("No rebalance now: " in text) is (outcome == "hold")
+
+
+def test_xss_what_a_review_shows_is_text(site: Site) -> None:
+    """Moves, reasons and lines of the config have symbols and texts that others wrote."""
+    cookie = site.enter()
+    preview_document = {
+        "changes": [MARKUP], "rebalance_count": 2, "warnings": [HOSTILE], "to": HOSTILE,
+        "payments": [{"amount": "1", "symbol": HOSTILE, "native": False}],
+    }  # fmt: skip
+    document = {"plan_hash": "ab" * 32, "reason": MARKUP, "moves": [HOSTILE], "document": preview_document}
+    path = review(site, cookie, "stop", document, (("send-to", MARKUP),))
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert HOSTILE not in text
+    assert MARKUP not in text
+    assert text.count("&lt;img src=x") == 5
+    assert text.count("&lt;script&gt;") == 3
+
+
+def test_new_ledgers__are_shown_where_they_are_confirmed(site: Site) -> None:
+    cookie = site.enter()
+    session_cookie = {"changes": [MARKUP], "warnings": [HOSTILE], "strategies": STRATEGIES}
+    document = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": session_cookie}
+    path = review(site, cookie, "holdings", document, (("apply", "yes"),))
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert HOSTILE not in text
+    assert MARKUP not in text
+    assert "Nothing is sent" in text
+    base = "review.document.strategies.strategies"
+    paths = site.compared(path, {**site.board.documents, "review": {"document": session_cookie}}, Cookie=cookie)
+    assert paths >= {f"{base}.{number}.holdings.0.{key}" for number in range(2) for key in ("amount", "value", "weight_bps")}
+    plan = review(site, cookie, "rebalance", {**document, "document": {**golden_document("04-plan"), "strategies": {"acting": []}}})
+    assert "Nothing is sent" not in site.ask(plan, Cookie=cookie)[2].decode()
+
+
+def test_user_without_control__reads_what_to_type(site: Site) -> None:
+    for page, commands in (
+        ("/strategies", ("strategies apply", "strategies deposits-to all")), ("/liquidity", ("lp take 2", "lp forget 1")),
+    ):  # fmt: skip
+        for user in (READ_ONLY, FULL):
+            text = site.ask(page, Cookie=site.enter(user))[2].decode()
+            assert [f"<code>trimtab {command}</code>" in text for command in commands] == [user == READ_ONLY] * 2
+            assert ('action="/controls/holdings"' in text) is (user == FULL)
+
+
+@pytest.mark.parametrize("name", ["", "plan", "sale", "transition"])
+def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> None:
+    plan = golden_document("04-plan")
+    cookie = site.enter()
+    document = {name: plan} if name else plan
+    path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
+    base = f"review.document{'.' if name else ''}{name}"
+    paths = site.compared(path, {**site.board.documents, "review": {"document": document}}, Cookie=cookie)
+    lists = {"legs": ("amount_in_raw", "amount_out_raw", "min_out_raw", "impact_bps"), "verdicts": ("guard", "measured", "limit")}
+    expected_paths = {f"{base}.{of}.{number}.{key}" for of, keys in lists.items() for number in range(len(plan[of])) for key in keys}
+    assert paths >= expected_paths | {
+        f"{base}.{key}" for key in ("turnover", "worst_case", "cost.total", "cost.gas", "weights_after_bps.WETH")
+    }
+
+
+@pytest.mark.parametrize("name", ["", "sale", "transition"])
+def test_weights_before__are_those_at_the_block_of_the_plan(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    plan = {**golden_document("04-plan"), "block": 274, "weights_before_bps": {"WETH": 2_801, "USDC": 7_199}}
+    status = golden_document("25-status")
+    assert {holding["symbol"]: holding["weight_bps"] for holding in status["holdings"]}["WETH"] != 2_801
+    monkeypatch.setitem(site.board.documents, "status", {**status, "block": 270})
+    monkeypatch.setitem(site.board.documents, "plan", plan)
+    cookie = site.enter()
+    document = {name: plan} if name else plan
+    path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
+    for page in (path, "/plan"):
+        table = site.ask(page, Cookie=cookie)[2].decode().partition('aria-labelledby="t-after">')[2].partition("</table>")[0]
+        words = re.sub("<[^>]*>", " ", table).split()
+        assert words[:6] == ["Asset", "At", "block", "274", "After", "Target"]
+        assert words[words.index("WETH") + 1] == "28.01", words
+
+
+def test_guards__are_folded_unless_one_refuses(site: Site) -> None:
+    cookie = site.enter()
+    plan = golden_document("04-plan")
+    off = sum(verdict["limit"] == "off" for verdict in plan["verdicts"])
+    count = len(plan["verdicts"]) - off
+    last = plan["verdicts"][-1]
+    assert off > 0
+    for failed, summary, first in (
+        (0, f'<details id="d-guards"><summary>Guards: {count} passed, {off} off<', plan["verdicts"][0]["guard"]),
+        (1, f'<details id="d-guards" open><summary>Guards: 1 refused, {count - 1} passed, {off} off<', last["guard"]),
+    ):
+        verdicts = [*plan["verdicts"][:-1], {**last, "passed": not failed}]
+        document = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-1.123456789 WETH"], "document": {**plan, "verdicts": verdicts}}
+        text = site.ask(review(site, cookie, "rebalance", document), Cookie=cookie)[2].decode()
+        before, _, guards = text.partition(summary)
+        assert figures(guards)[0][3] == first
+        assert guards.count("–</td>") == off, "a guard that is off passes nothing"
+        order = ("What moves", "−1.12345 WETH", "Expected cost", "Worst case", "Weights after", ">Rebalance</button>", 'id="d-legs"')
+        places = [before.index(mark) for mark in order]
+        assert places == sorted(places)
+
+
+def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> None:
+    plan = golden_document("04-plan")
+    cookie = site.enter()
+    pool = "0x" + "ab" * 20
+    plan = {**plan, "pools": {pool: f"WETH/USDC {MARKUP}"}, "skipped": [{"subject": f"pool {pool}", "why": "gas costs more than it saves"}]}
+    path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": plan})
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert "Skipped WETH/USDC &#34;" in text
+    assert pool not in text
+    assert MARKUP not in text
+
+
+@pytest.mark.parametrize(
+    ("key", "is_first"),
+    [("strategies.trend.share", True), ("lp.targets.0.share", True), ("portfolio.assets.WETH.target", True),
+     ("portfolio.assets.WETH.stop_loss", False), ("limits.turnover", False), ("policy.cooldown", False)],
+)  # fmt: skip
+def test_edit_of_targets__shows_its_moves_and_costs_first(site: Site, key: str, is_first: bool) -> None:
+    document = {"changes": [f"+ {key} = 1"], "rebalance_count": 1, "warnings": [], "transition": golden_document("04-plan")}
+    preview = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-1.123456789 WETH"], "document": document}
+    cookie = site.enter()
+    text = site.ask(review(site, cookie, "edit", preview, (("set", f"{key}=1"),)), Cookie=cookie)[2].decode()
+    before, _, after = text.partition(">Write these settings</button>")
+    for mark in ("What moves", "Expected cost", "Weights after"):
+        assert (mark in before) is is_first
+    assert ('id="d-rebalance"' in after) is not is_first
+
+
+def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
+    cookie = site.enter()
+    pool = "0x" + "ab" * 20
+    transition = {**golden_document("04-plan"), "legs": [], "skipped": [], "verdicts": []}
+    transition |= {"pools": {pool: f"WETH/USDC {MARKUP}"}, "reason": f"nothing to trade: pool {pool}: gas costs more than it saves"}
+    document = {"changes": [], "rebalance_count": 1, "warnings": [], "transition": transition}
+    path = review(site, cookie, "edit", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert "cause no swap: nothing to trade: WETH/USDC &#34;" in text
+    assert pool not in text
+    assert MARKUP not in text
+
+
+def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
+    plan = golden_document("04-plan")
+    cookie = site.enter()
+    dear = {**plan, "turnover": "77.5", "cost": {**plan["cost"], "total": "9.25"}}
+    document = {"sale": plan, "sales": [plan, dear]}
+    path = review(site, cookie, "stop", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
+    paths = site.compared(path, {**site.board.documents, "review": {"document": document}}, Cookie=cookie)
+    assert paths >= {f"review.document.sales.{number}.{key}" for number in (0, 1) for key in ("turnover", "cost.total", "worst_case")}
+    assert "9.25" in site.ask(path, Cookie=cookie)[2].decode()
+
+
+def test_back_test__stands_beside_an_edit_s_plan_and_never_waits(site: Site) -> None:
+    cookie = site.enter()
+    path = review(site, cookie, "edit", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}})
+    session = site.access.find_session(cookie.partition("=")[2], touch=False)
+    kept = session.reviews[path.rpartition("/")[2]]
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert "Testing these settings" in text
+    assert 'hx-select="#backtest"' in text
+    assert 'name="plan_hash"' in text
+    kept.backtest = document = edit_backtest()
+    assert misfits(EditBacktestDocument, document) == []
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    value_by_path = {of: (value, text) for of, _, value, text in figures(text)}
+    assert value_by_path["backtest.neighbours.overfitting"] == ("0.625", "62.50 %")
+    assert value_by_path["backtest.edited.return"] == ("0.5", "+50.00 %")
+    assert "chance may explain it" in text
+    assert "too few days" in text
+    assert 'hx-select="#backtest"' not in text
+    assert MARKUP not in text
+    assert HOSTILE not in text
+    kept.backtest = edit_backtest(neighbours=None)
+    assert "over-fitting" not in site.ask(path, Cookie=cookie)[2].decode()
+    kept.backtest = None
+    kept.backtest_error = MARKUP
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert "No backtest: " in text
+    assert MARKUP not in text
+    assert 'name="plan_hash"' in text
+
+
+@pytest.mark.slow
+def test_long_back_test__is_ended_and_one_too_many_refused(config: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> list[str]:
+        pages = ControlPages(site.access, StaticDocumentCache(str(config), config), Renderer(Reach()))
+        reviews = [PlanReview("edit", (("target", "NONE=1%"),)) for _ in range(MAX_BACKTESTS + 1)]
+        monkeypatch.setattr(web_controls, "BACKTEST_TIMEOUT_S", 0.05)
+        await pages._backtest(reviews[0])
+        assert reviews[0].backtest_error.startswith("it took longer than")
+        monkeypatch.setattr(web_controls, "BACKTEST_TIMEOUT_S", 600.0)
+        await asyncio.gather(*map(pages._backtest, reviews[1:] + reviews[:1]))
+        (process,) = (pages._backtest_process._pool._processes or {}).values()  # type: ignore[union-attr]  # it has started
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == BACKTEST_NICENESS
+        pages.close()
+        return [review.backtest_error for review in reviews]
+
+    first, *others = asyncio.run(scene())
+    assert first == "other backtests are waiting (ask again in a few minutes)"
+    assert len(others) == MAX_BACKTESTS
+    assert all("NONE" in why for why in others)
+
+
+@pytest.mark.parametrize(("count", "is_backtested"), [(1, False), (2, True)], ids=["alerts alone", "a trigger too"])
+def test_edit_of_alert_targets__needs_no_backtest(count: int, is_backtested: bool) -> None:
+    arguments = (("set", 'alerts.targets.phone="off"'), ("set", "policy.cooldown=9h"))[:count]
+    assert PlanReview("edit", arguments).trades_differently is is_backtested
