@@ -221,6 +221,7 @@ def _leg_bytes(
         raise Refused(
             f"leg through pool {leg.pool}: an amount does not fit 128 bits",
             remedy="trade in smaller parts",
+            code=ErrorCode.RANGE,
         )
     next_leg = None if flow.next_leg_index is None else legs[flow.next_leg_index]
     maker = maker_by_venue[leg.venue]

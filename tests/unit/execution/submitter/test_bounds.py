@@ -126,10 +126,15 @@ def fees(max_fee_wei: int, tip_wei: int = 8) -> UnsignedTx:
 
 @pytest.mark.parametrize(("paid_wei", "bumped_wei"), [(80, 90), (81, 92), (1, 2)])
 def test_each_fee_of_a_bump_rises_by_an_eighth_rounded_up(paid_wei: int, bumped_wei: int) -> None:
-    assert with_bumped_fees(fees(paid_wei), head(None), None).max_fee_wei == bumped_wei
+    legacy = replace(tx(0), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=paid_wei)
+
+    bumped = with_bumped_fees(fees(paid_wei, paid_wei), head(None), None)
+
+    assert (bumped.max_fee_wei, bumped.max_priority_fee_wei, bumped.gas_price_wei) == (bumped_wei, bumped_wei, None)
+    assert with_bumped_fees(legacy, head(None), None) == replace(legacy, gas_price_wei=bumped_wei)
 
 
-def test_a_bump_covers_six_full_blocks_and_its_tip() -> None:
+def test_a_bump_covers_five_full_blocks_and_its_tip() -> None:
     assert with_bumped_fees(fees(80), head(100), None).max_fee_wei == 2 * 100 + 9
 
 
@@ -142,22 +147,14 @@ def test_bump_aims_at_the_lower_cap_and_an_eighth_at_least(limit_wei: int, aim_w
     assert with_bumped_fees(fees(80), head(100), limit_wei, aim_wei).max_fee_wei == bumped_wei
 
 
-def test_a_bump_of_exactly_the_limit_is_sent() -> None:
-    assert with_bumped_fees(fees(80), head(1), 90).max_fee_wei == 90
+@pytest.mark.parametrize(
+    ("base_fee_wei", "limit_wei"), [(1, 90), (100, 100)], ids=["an eighth more is the limit", "the base fee is the limit"]
+)
+def test_bump_is_sent_at_the_limit_and_refused_a_wei_above(base_fee_wei: int, limit_wei: int) -> None:
+    assert with_bumped_fees(fees(80), head(base_fee_wei), limit_wei).max_fee_wei == limit_wei
 
-
-def test_a_bump_one_wei_above_the_limit_is_refused() -> None:
-    with pytest.raises(Refused):
-        with_bumped_fees(fees(80), head(1), 89)
-
-
-def test_a_base_fee_of_exactly_the_limit_lets_a_bump_out() -> None:
-    assert with_bumped_fees(fees(80), head(100), 100).max_fee_wei == 100
-
-
-def test_a_base_fee_one_wei_above_the_limit_keeps_a_bump_back() -> None:
-    with pytest.raises(Refused):
-        with_bumped_fees(fees(80), head(101), 100)
+    with raises_code(Refused, "gas_price"):
+        with_bumped_fees(fees(80), head(base_fee_wei), limit_wei - 1)
 
 
 def test_a_cancel_sends_nothing_to_the_wallet_itself() -> None:

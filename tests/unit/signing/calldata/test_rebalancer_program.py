@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -125,6 +126,19 @@ def test_native_coin_is_bounded_by_what_is_wrapped_and_unwrapped() -> None:
 # --- What is not encoded.
 
 
+def hub_plan(hub_raw: int) -> Plan:
+    """Return a plan whose first leg leaves at least this much USDC for the second."""
+    return plan_of(leg(WETH, USDC, 5, 500, sink=R, min_out_raw=hub_raw), leg(USDC, WBTC, 500, 500, source=R))
+
+
+def test_price_of_192_bits_is_the_largest() -> None:
+    largest = Fraction(2**192 - 1, 2**128)
+
+    assert price_x128({WETH: largest}, WETH) == 2**192 - 1
+    with raises_code(Refused, "reference_price"):
+        price_x128({WETH: Fraction(2**64)}, WETH)
+
+
 @given(price=st.fractions(min_value=0, max_value=2**63))
 def test_prices_lose_less_than_two_to_the_minus_128(price: Fraction) -> None:
     if price < Fraction(1, 2**128):
@@ -147,14 +161,32 @@ def test_prices_lose_less_than_two_to_the_minus_128(price: Fraction) -> None:
             plan_of(leg(WETH, USDC, 5, 500, sink=R), leg(WBTC, USDC, 5, 500, source=R)), "router_balance", "no earlier leg",
             id="another token in the contract",
         ),
-        pytest.param(plan_of(leg(WETH, USDC, 2**128, 500)), "range", "bits", id="input of 129 bits"),
-        pytest.param(plan_of(leg(WETH, USDC, 5, 2**129)), "range", "bits", id="output of 130 bits"),
+        pytest.param(plan_of(leg(WETH, USDC, 2**127 + 1, 500)), "range", "127 bits", id="input of a base unit too much"),
+        pytest.param(plan_of(leg(WETH, USDC, 5, 500, min_out_raw=2**127)), "range", "127 bits", id="output of 128 bits"),
+        pytest.param(hub_plan(2**128), "range", "128 bits", id="output for the next leg of 129 bits"),
         pytest.param(plan_of(leg(WETH, STRANGER, 5, 500)), "reference_price", STRANGER, id="a token without a price"),
     ],
 )  # fmt: skip
 def test_plan_that_cannot_run_in_the_rebalancer_is_not_encoded(plan: Plan, code: str, figure: str) -> None:
     with raises_code(Refused, code, figure):
         encode_program(plan, DEADLINE_S, RebalancerTerms(PRICES, -1))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param(plan_of(leg(WETH, USDC, 2**127, 500)), id="input"),
+        pytest.param(plan_of(leg(WETH, USDC, 5, 500, min_out_raw=2**127 - 1)), id="output"),
+        pytest.param(hub_plan(2**128 - 1), id="output for the next leg"),
+    ],
+)
+def test_largest_numbers_are_encoded(plan: Plan) -> None:
+    terms = replace(conditions(plan), min_value_change_raw=-(2**127))
+    call = decode(encode_program(plan, 2**40 - 1, terms))
+
+    assert isinstance(call, RebalanceCall)
+    assert (call.deadline_s, call.min_value_change_raw) == (2**40 - 1, -(2**127))
+    assert [program_leg.min_out_raw for program_leg in call.legs] == [planned.min_out_raw for planned in plan.legs]
 
 
 @pytest.mark.parametrize("deadline_s", [0, -1, 2**40], ids=["none", "negative", "41 bits"])
@@ -169,11 +201,13 @@ def test_value_floor_that_does_not_fit_is_not_encoded() -> None:
 
 
 def test_more_tokens_than_a_byte_counts_are_not_encoded() -> None:
-    tokens = ["0x" + f"{number:040x}" for number in range(1, 302)]
-    legs = [leg(tokens[number], tokens[number + 1], 5, 500) for number in range(300)]
+    tokens = ["0x" + f"{number:040x}" for number in range(1, 257)]
+    legs = [leg(token_in, token_out, 5, 500) for token_in, token_out in pairwise(tokens)]
+    terms = RebalancerTerms(dict.fromkeys(tokens, Fraction(1)), 0)
 
-    with raises_code(Refused, "tokens", "at most 255"):
-        encode_program(plan_of(*legs), DEADLINE_S, RebalancerTerms(dict.fromkeys(tokens, Fraction(1)), 0))
+    assert len(decoded(plan_of(*legs[:254]), terms).watched_balances) == 255
+    with raises_code(Refused, "tokens", "256 tokens", "at most 255"):
+        encode_program(plan_of(*legs), DEADLINE_S, terms)
 
 
 # --- What is not decoded.

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 from eth_account import Account
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from hexbytes import HexBytes
 
 from agent.errors import ConfigError, Refused
 from agent.model import IntentKind, UnsignedTx
 from agent.ports import Grant
+from agent.signing.rules import transaction_fields
 from agent.units import NATIVE
 from tests.support.signing import (
     ALLOWED,
@@ -41,15 +44,26 @@ LEGACY = {"max_fee_wei": None, "max_priority_fee_wei": None}
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_granted_transaction_is_signed_twice_alike(name: str) -> None:
+def test_signature_covers_the_judged_fields_twice_alike(name: str) -> None:
     transaction, grant = ALLOWED[name]
 
     first = signer().sign(transaction, grant)
     second = signer().sign(transaction, grant)
 
-    assert first.signed_bytes == second.signed_bytes
-    assert first.hash == second.hash
+    assert first == second
     assert Account.recover_transaction(first.signed_bytes) == WALLET
+    signed_fields = TypedTransaction.from_bytes(HexBytes(first.signed_bytes)).as_dict()
+    assert {name: signed_fields[name] for name in transaction_fields(transaction)} == {
+        "chainId": transaction.chain_id,
+        "nonce": transaction.nonce,
+        "to": HexBytes(transaction.to),
+        "value": transaction.value_wei,
+        "data": HexBytes(transaction.data),
+        "gas": transaction.gas,
+        "type": 2,
+        "maxFeePerGas": transaction.max_fee_wei,
+        "maxPriorityFeePerGas": transaction.max_priority_fee_wei,
+    }
 
 
 def test_legacy_transaction_is_signed_as_legacy() -> None:
@@ -75,7 +89,7 @@ def test_signed_bytes_are_not_in_the_repr() -> None:
         pytest.param("nonce", {"nonce": NONCE + 1}, id="nonce after"),
         pytest.param("nonce", {"nonce": 2**64 - 1}, id="largest nonce"),
         pytest.param("value", {"value_wei": 1}, id="one wei sent"),
-        pytest.param("fees", {"max_priority_fee_wei": 11 * GWEI}, id="tip above the max fee"),
+        pytest.param("fees", {"max_fee_wei": GWEI, "max_priority_fee_wei": GWEI + 1}, id="tip one wei above the max fee"),
         pytest.param("fees", {"max_priority_fee_wei": -1}, id="negative tip"),
         pytest.param("fees", {"max_fee_wei": 0, "max_priority_fee_wei": 0}, id="no fee"),
         pytest.param("fees", {"gas_price_wei": GWEI}, id="all fee fields"),
@@ -131,19 +145,19 @@ def test_gas_cost_alone_bounds_the_price_without_a_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signed_tip_wei", "tip_wei", "passed"),
+    ("signed_tip_wei", "tip_wei", "rule"),
     [
-        pytest.param(None, 5 * GWEI, True, id="first, at the cap"),
-        pytest.param(None, 5 * GWEI + 1, False, id="first, one wei above"),
-        pytest.param(GWEI, 5 * GWEI, True, id="after a small tip, at the cap"),
-        pytest.param(8 * GWEI, 9 * GWEI, True, id="an eighth above what was signed"),
-        pytest.param(8 * GWEI, 9 * GWEI + 1, False, id="one wei above that"),
+        pytest.param(None, 5 * GWEI, None, id="first, at the cap"),
+        pytest.param(None, 5 * GWEI + 1, "tip", id="first, one wei above"),
+        pytest.param(GWEI, 5 * GWEI, None, id="after a small tip, at the cap"),
+        pytest.param(8 * GWEI, 9 * GWEI, None, id="an eighth above what was signed"),
+        pytest.param(8 * GWEI, 9 * GWEI + 1, "tip", id="one wei above that"),
     ],
 )
-def test_tip_of_a_replacement_may_be_an_eighth_above_the_signed(signed_tip_wei: int | None, tip_wei: int, passed: bool) -> None:
+def test_tip_of_a_replacement_may_be_an_eighth_above_the_signed(signed_tip_wei: int | None, tip_wei: int, rule: str | None) -> None:
     replacement = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=tip_wei)
 
-    assert (refusing_rule(replacement, CANCEL_GRANT, nonces={NONCE: signed_tip_wei}) is None) is passed
+    assert refusing_rule(replacement, CANCEL_GRANT, nonces={NONCE: signed_tip_wei}) == rule
 
 
 @pytest.mark.parametrize(
