@@ -22,6 +22,7 @@ from agent.store.store import ConfigVersion
 from tests.support import agents
 from tests.support.decisions.exits import WBTC, step_with_stops
 from tests.support.fakes.evidence import FakeEvidenceSource
+from tests.support.text import raises_code
 
 SMALLEST = {
     LimitUnit.SHARE: "0%",
@@ -41,7 +42,9 @@ def extremes(spec: LimitSpec) -> tuple[str, ...]:
             return (SMALLEST[spec.unit],)
         case TighterDirection.MORE:
             return (LARGEST[spec.unit],)
-        case TighterDirection.LESS_OR_OFF | TighterDirection.MORE_OR_OFF:
+        case TighterDirection.LESS_OR_OFF:
+            return ("off",)
+        case TighterDirection.MORE_OR_OFF:
             return ("off", LARGEST[spec.unit])
         case TighterDirection.ON:
             return ("on",)
@@ -61,7 +64,7 @@ def file(tmp_path: Path) -> Path:
     """A config with stops of WETH."""
     path = agents.config(tmp_path, template="moderate", numeraire="USDC")
     stops = ("portfolio.assets.WETH.stop_loss=20%", "portfolio.assets.WETH.trailing_stop=30%")
-    path.write_text(edited_text(path, *stops, "limits.native_top_up=off", "limits.token_screen=off"))
+    path.write_text(edited_text(path, *stops, "limits.native_top_up=off", "limits.token_screen=off", "limits.deposit_auto=10%"))
     return path
 
 
@@ -70,21 +73,22 @@ def edited_text(path: Path, *sets: str) -> str:
     return apply_changes(path.read_text(), ConfigChanges(key_settings=pairs))
 
 
-CASES = [(spec.key, value) for spec in LIMITS.values() for value in extremes(spec)]
-
-
-@pytest.mark.parametrize(("key", "value"), CASES)
-def test_no_limit_at_its_extreme_stops_a_stop_loss(file: Path, key: str, value: str) -> None:
-    """A control is refused, or the stop loss sells under every guard all the same."""
+@pytest.mark.parametrize(("key", "value"), [(spec.key, value) for spec in LIMITS.values() if spec.binds_exits for value in extremes(spec)])
+def test_a_control_tightens_no_limit_that_binds_exits(file: Path, key: str, value: str) -> None:
     if key == "native_top_up":
         file.write_text(edited_text(file, "limits.native_top_up=0.1"))
-    try:
+    with raises_code(Refused, ControlCode.WIDENS) as refusal:
         require_no_widening(loaded(file, file.read_text()).config, edited(file, f"limits.{key}={value}").config)
-    except Refused as refusal:
-        assert refusal.code == ControlCode.WIDENS
-        assert refusal.verdicts[0].measured_text == f"limits.{key}"
-        return
-    spec = LIMITS[key]
+    assert refusal.value.verdicts[0].measured_text == f"limits.{key}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "value"),
+    [(spec, value) for spec in LIMITS.values() if not spec.binds_exits for value in extremes(spec)],
+    ids=lambda part: part if isinstance(part, str) else part.key,
+)
+def test_a_limit_that_a_control_may_tighten_stops_no_stop_loss(file: Path, spec: LimitSpec, value: str) -> None:
+    require_no_widening(loaded(file, file.read_text()).config, edited(file, f"limits.{spec.key}={value}").config)
     step = step_with_stops("WBTC")
     step = replace(step, limits=replace(step.limits, **{spec.field_name: EXACT[value]}))
     outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, FakeEvidenceSource(), "abc")
