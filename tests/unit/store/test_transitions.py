@@ -339,30 +339,22 @@ def test_guard_that_refuses_changes_nothing(
     assert all_rows(store) == rows
 
 
+def books_of(store: Store) -> tuple[object, ...]:
+    """Return turnover, loss and gas of the day, and the time of the last rebalance."""
+    history = store.budgets.history(NOW)
+    return history.budgets.turnover_24h, history.budgets.loss_24h, history.budgets.gas_24h_wei, history.reviews.last_rebalance_s
+
+
 @pytest.mark.parametrize("event", [E.MINE, E.UNMINE])
 def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, event: IntentEvent) -> None:
     intent_id = add_in(store, S.FINAL)
 
     store.budgets.book_intent(current(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
 
-    assert (
-        store.budgets.history(NOW).budgets.loss_24h,
-        store.budgets.history(NOW).reviews.last_rebalance_s,
-        store.journal.expected_nonce(),
-    ) == (
-        5,
-        NOW,
-        None,
-    )
+    assert books_of(store) == (3, 5, 7, NOW)
     assert movements(store) != ()
     store.journal.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
-    history = store.budgets.history(NOW)
-    assert (history.budgets.turnover_24h, history.budgets.loss_24h, history.budgets.gas_24h_wei, history.reviews.last_rebalance_s) == (
-        0,
-        0,
-        0,
-        None,
-    )
+    assert books_of(store) == (0, 0, 0, None)
     assert movements(store) == ()
     assert [intent.id for intent in store.journal.unbooked_intents()] == ([intent_id] if event is E.MINE else [])
 

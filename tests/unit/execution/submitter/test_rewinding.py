@@ -57,14 +57,20 @@ def assert_unbooked_once(setup: Bench) -> None:
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_reorged_swap_is_resent_and_unbooked(setup: Bench, depth: int) -> None:
+def test_reorged_swap_is_resent_and_booked_once(setup: Bench, depth: int) -> None:
     tx_hash = settle_and_reorg(setup, depth)
 
     setup.executor().reconcile()
 
     assert states(setup) == [("swap", "final")]
     assert setup.chain.sent == [tx_hash, tx_hash]
-    assert_unbooked_once(setup)
+    assert books_of(setup) == (0, 0, None, 0)
+    (intent,) = setup.store.journal.unbooked_intents()
+    for _ in range(2):
+        setup.store.budgets.book_intent(intent, Fraction(3), Fraction(5), intent.receipt.gas_cost_wei, START_S)
+        assert books_of(setup)[:2] == (5, 3)
+        assert setup.store.journal.unbooked_intents() == ()
+    assert setup.run(1).state is S.FINAL
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
