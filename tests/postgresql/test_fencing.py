@@ -116,11 +116,13 @@ def test_a_wallet_that_another_machine_serves_is_left_to_it(opened: Opener, url:
         assert answer_to(process, "alive") == "written"
 
 
-def test_a_killed_process_is_replaced_at_once(opened: Opener, url: str, tmp_path: Path) -> None:
+def test_a_killed_process_is_replaced_at_once(opened: Opener, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its session ends with it, so that no lease has to run out."""
+    monkeypatch.setattr(fencing, "LEASE_S", 3_600)
     store = opened()
     with other_machine(url, tmp_path) as process:
         process.send_signal(signal.SIGKILL)
-        assert acting_soon(store, 5) < 5
+        acting_soon(store, 5)
 
 
 @pytest.mark.parametrize("wakes_after_s", [0, 3])

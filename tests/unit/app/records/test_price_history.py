@@ -21,10 +21,11 @@ from tests.support.tokens import USDC, WBTC, WETH
 polars: Any = pytest.importorskip("polars")
 PORTFOLIO = step_input(targets_bps={"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}).portfolio
 START_S = 1_760_000_400
+NOW_S = START_S + 10**7
 REAL = REAL_PRICES / "hourly_2021-04_2022-12.parquet"
 
 
-def read(path: Path, names: dict[str, str] | None = None, bar_s: int | None = None, now_s: int = START_S + 10**7) -> PriceFile:
+def read(path: Path, names: dict[str, str] | None = None, bar_s: int | None = None, now_s: int = NOW_S) -> PriceFile:
     return read_prices(path, PORTFOLIO, names or {}, bar_s, now_s)
 
 
@@ -177,6 +178,11 @@ def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
     assert (series.interval_s, series.gap_count, series.longest_gap_s) == (HOUR_S, 2, 6 * HOUR_S)
 
 
+def test_a_close_of_now_is_taken(tmp_path: Path) -> None:
+    (series,) = read(written(tmp_path, f"{NOW_S},WETH,1")).series
+    assert series.points[0].at_s == NOW_S
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
@@ -191,7 +197,7 @@ def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
         ((f"{START_S}0,WETH,1",), f"row 1: '{START_S}0' is not a time"),
         ((f"{START_S},WETH,1", f"{START_S},WETH,2"), "row 2: WETH has a repeated time"),
         ((f"{START_S},WETH,1", f"{START_S + 2},WETH,2", f"{START_S + 1},WETH,2"), "row 3: WETH has an unordered time"),
-        ((f"{START_S + 10**8},WETH,1",), "row 1: WETH has a close in the future"),
+        ((f"{NOW_S + 1},WETH,1",), "row 1: WETH has a close in the future"),
         ((f"{START_S},DOGE,1",), "holds no prices of WETH, WBTC, USDC"),
         ((f"{START_S},USDC,1", f"{START_S + 1},WETH,1"), "no time has closes of both a token and USDC"),
         ((), "is empty: it has a header, but no rows"),

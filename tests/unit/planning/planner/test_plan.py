@@ -213,6 +213,7 @@ TWINS = (v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name
     ("step", "leg_count"),
     [
         pytest.param(two(5_800, 4_200, list(TWINS)), 1, id="small trade"),
+        pytest.param(without_gas(two(5_800, 4_200, list(TWINS))), 2, id="small trade without gas"),
         pytest.param(without_gas(two(9_000_000, 5_000_000, list(TWINS), turnover_bps=None)), 2, id="large trade without gas"),
     ],
 )
@@ -360,7 +361,7 @@ def test_refusal_names_the_limit_that_leaves_too_little(step: StepInput, limit: 
 
 
 @pytest.mark.parametrize(
-    ("weth_usd", "passed"), [pytest.param(5_010, True, id="at the limit"), pytest.param(5_004, False, id="below the limit")]
+    ("weth_usd", "passed"), [pytest.param(5_010, True, id="at the limit"), pytest.param(5_009, False, id="a dollar below")]
 )
 def test_refusal_compares_the_drift_with_min_trade(weth_usd: int, passed: bool) -> None:
     step = with_limits(two(weth_usd, 10_000 - weth_usd), plan_cost_bps=4)
