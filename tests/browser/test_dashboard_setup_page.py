@@ -30,15 +30,19 @@ SIZE = {"width": PHONE[0], "height": PHONE[1]}
 
 
 @pytest.mark.slow
-def test_config__is_written_by_keyboard_on_a_phone(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_config__is_corrected_and_written_by_keyboard(
+    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
     with SetupBrowser(tmp_path / "trimtab.toml") as desk:
-        plain = patient_context(chromium, viewport=SIZE, java_script_enabled=False)
+        viewport = {"width": size[0], "height": size[1]}
+        plain = patient_context(chromium, viewport=viewport, java_script_enabled=False)
         page = plain.new_page()
         page.goto(f"http://localhost:{desk.port}{desk.opening}")
-        context = patient_context(chromium, viewport=SIZE, bypass_csp=True, color_scheme="dark")
+        context = patient_context(chromium, viewport=viewport, bypass_csp=True, color_scheme="dark")
         looked = context.new_page()
         looked.goto(page.url)
         require_fine(looked)
@@ -64,12 +68,26 @@ def test_config__is_written_by_keyboard_on_a_phone(chromium: Any, tmp_path: Path
         page.wait_for_selector("#b-own")
         looked.goto(page.url)
         require_fine(looked)
+        tab_to(page, "#s-1")
+        page.keyboard.type("60,5")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#e-basket")
+        assert (page.input_value("#s-1"), page.get_attribute("#s-1", "aria-invalid")) == ("60,5", "true")
         tab_to(page, "[name=basket]")
-        page.keyboard.press("Space")
+        page.keyboard.press("ArrowUp")  # from own weights, which are chosen, to the basket above
         tab_to(page, "button")
         page.keyboard.press("Enter")
         page.wait_for_selector("#f-cash")
-        page.keyboard.press("Tab")
+        for field, wrong in (("cash", "-5"), ("ceiling", "0"), ("alert", "me@example.com")):
+            type_into(page, f"#f-{field}", wrong)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#e-cash")
+        invalid = page.locator("[aria-invalid=true]").evaluate_all("fields => fields.map(field => [field.id, field.value])")
+        assert invalid == [["f-cash", "-5"], ["f-ceiling", "0"], ["f-alert", "me@example.com"]]
+        looked.goto(page.url)
+        require_fine(looked)
+        page.fill("#f-ceiling", "")
+        page.fill("#f-alert", "")
         type_into(page, "#f-cash", "1000")
         page.keyboard.press("Enter")
         page.wait_for_url("**/setup/review")
