@@ -323,15 +323,9 @@ def with_bumped_fees(
     bumped_fees = replacement_fees(pending_tx)
     if bumped_fees.max_fee_wei is not None and head.base_fee_wei is not None:
         sufficient_fee_wei = 2 * head.base_fee_wei + (bumped_fees.max_priority_fee_wei or 0)
-        sufficient_fee_wei = min(
-            sufficient_fee_wei,
-            *(
-                fee_cap_wei
-                for fee_cap_wei in (limit_wei, soft_limit_wei)
-                if fee_cap_wei is not None
-            ),
-            sufficient_fee_wei,
-        )
+        for fee_cap_wei in (limit_wei, soft_limit_wei):
+            if fee_cap_wei is not None:
+                sufficient_fee_wei = min(sufficient_fee_wei, fee_cap_wei)
         bumped_fees = replace(
             bumped_fees, max_fee_wei=max(bumped_fees.max_fee_wei, sufficient_fee_wei)
         )

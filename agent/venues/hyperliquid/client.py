@@ -67,9 +67,9 @@ from agent.venues.hyperliquid.orders import (
 ROWS_PER_PAGE = 500
 """Maximum rows of a time-range answer; an answer with this many rows may have further pages."""
 FILLS_PER_PAGE = 2_000
+"""Maximum rows of an answer with fills."""
 FILL_DELAY_MS = 10_000
 """Longest time after which the venue is taken to list a fill."""
-"""Maximum rows of an answer with fills."""
 DAY_MS = 86_400_000
 ALWAYS_READ = 0
 """For what is read anew before each order."""
