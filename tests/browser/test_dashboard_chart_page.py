@@ -131,8 +131,8 @@ def test_chart__rounds_as_the_figures_do(chromium: Any, served: Served, amount: 
         page = context.new_page()
         page.goto(f"http://localhost:{served.port}/")
         page.wait_for_selector(".chart canvas")
-        shown = format_figure(amount, "money")
-        assert page.inner_text("#readout").endswith(f"value {shown}, holding {shown}.")
+        figure = format_figure(amount, "money")
+        assert page.inner_text("#readout").endswith(f"value {figure}, holding {figure}.")
 
 
 @pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])

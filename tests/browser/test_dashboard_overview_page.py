@@ -33,8 +33,8 @@ def alerts_of(status: Any) -> list[dict[str, Any]]:
     return [{"symbol": holding["symbol"], **prices, **bands} for holding in status["holdings"]]
 
 
-@pytest.mark.parametrize(("age_s", "shown"), [(10, ""), (4 * 60 + 5, ", 4 minutes ago"), (3 * 3_600 + 5, ", 3 hours ago")])
-def test_overview__says_how_old_its_value_is(chromium: Any, tmp_path: Path, age_s: int, shown: str) -> None:
+@pytest.mark.parametrize(("age_s", "age_text"), [(10, ""), (4 * 60 + 5, ", 4 minutes ago"), (3 * 3_600 + 5, ", 3 hours ago")])
+def test_overview__says_how_old_its_value_is(chromium: Any, tmp_path: Path, age_s: int, age_text: str) -> None:
     context = patient_context(chromium, viewport={"width": WIDE[0], "height": WIDE[1]}, timezone_id="Asia/Tokyo")
     with Site(tmp_path / "a.users") as site:
         profit = {**golden_document("28-pnl"), "until": utc_text(int(time.time()) - age_s)}
@@ -45,7 +45,7 @@ def test_overview__says_how_old_its_value_is(chromium: Any, tmp_path: Path, age_
         page.goto(f"http://localhost:{site.port}/")
         heading = page.inner_text("h1")
         assert heading.startswith("Value, as of ")
-        assert heading.endswith(f" UTC{shown}")
+        assert heading.endswith(f" UTC{age_text}")
     context.close()
 
 

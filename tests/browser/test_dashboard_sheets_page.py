@@ -188,7 +188,7 @@ def test_guards__are_counted_and_unfold_by_keyboard(site: Site, page: Any, size:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     plan = golden_document("04-plan")
-    cookie = "=".join(next((one["name"], one["value"]) for one in page.context.cookies() if one["name"] == "trimtab-1"))
+    cookie = "=".join(next((entry["name"], entry["value"]) for entry in page.context.cookies() if entry["name"] == "trimtab-1"))
     page.set_viewport_size({"width": size[0], "height": size[1]})
     page.goto(review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": plan}))
     off = sum(verdict["limit"] == "off" for verdict in plan["verdicts"])

@@ -160,10 +160,10 @@ def test_pending_swap__is_reported_once_it_is_mined(anvil_chain: LocalChain, tmp
     """Each command in between waits for it, asks nothing and sends nothing."""
     chain = anvil_chain
     fund(chain, {"WETH": 40_000, "USDC": 40_000})
-    asked: list[StepOutcome] = []
+    confirmed_outcomes: list[StepOutcome] = []
 
     def confirm(outcome: StepOutcome) -> bool:
-        asked.append(outcome)
+        confirmed_outcomes.append(outcome)
         return True
 
     loaded = trusted_config(chain, tmp_path, {"chain.confirmations": 1, "execution.deadline": "30m"}, TWO)
@@ -181,7 +181,7 @@ def test_pending_swap__is_reported_once_it_is_mined(anvil_chain: LocalChain, tmp
         chain.mine(2)
         outcome = send()
         assert "carried out before" in outcome.reason
-        assert len(asked) == 1
+        assert len(confirmed_outcomes) == 1
         assert len(trades(agent)) == 1
 
 

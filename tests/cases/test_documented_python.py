@@ -161,9 +161,9 @@ def cvxportfolio_stand_in(markets: list[pd.DataFrame]) -> SimpleNamespace:
 
     def execute(holdings: pd.Series, market: pd.DataFrame, t: object = None) -> tuple[pd.Series, object, None]:
         assert list(holdings.index) == list(market.columns)
-        wanted = pd.Series(0.0, holdings.index)
-        wanted[market.iloc[:-1].mean().idxmax()] = 1.0
-        return wanted - holdings, market.index[-1], None
+        target_holdings = pd.Series(0.0, holdings.index)
+        target_holdings[market.iloc[:-1].mean().idxmax()] = 1.0
+        return target_holdings - holdings, market.index[-1], None
 
     return SimpleNamespace(
         ReturnsForecast=Term,

@@ -108,7 +108,7 @@ def test_a_part_that_may_be_old_opens_nothing(server: HyperliquidServer, anvil_c
         server.wallet(anvil_chain.wallet.address).usd += 5_000
         if read == "activeAssetData":  # read of markets without a position, whose leverage the account does not state
             server.place(anvil_chain.wallet.address.lower(), "BTC", True, server.coin("BTC").mark * 2, Fraction(1), "Ioc", reduce=True)
-            assert "BTC" not in server.wallet(anvil_chain.wallet.address).held
+            assert "BTC" not in server.wallet(anvil_chain.wallet.address).positions
         fail(server, 503, read)
         outcome = step(agent)
         assert len(actions(server)) == sent, outcome.reason
@@ -221,12 +221,12 @@ def test_refusing_venue__delays_an_emergency_by_one_minute_more(
         assert margin.account_value_raw(account) < Fraction(12, 10) * margin.maintenance_margin_raw(account)
         server.refusal = UPGRADE
         began_s = anvil_chain.now_s()
-        size = server.wallet(anvil_chain.wallet.address).held["ETH"].size
+        size = server.wallet(anvil_chain.wallet.address).positions["ETH"].size
         for now_s, _ in run_until(agent, anvil_chain, began_s + 1_000, every):
             anvil_chain.refresh_feeds()
             if now_s - began_s >= refused_s:
                 server.refusal = ""
-            if server.wallet(anvil_chain.wallet.address).held.get("ETH", ServerPosition()).size < size:
+            if server.wallet(anvil_chain.wallet.address).positions.get("ETH", ServerPosition()).size < size:
                 break
         assert now_s - began_s <= refused_s + 130
 
@@ -240,7 +240,7 @@ def test_crash_of_four_markets__is_reduced_within_a_minute(
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
         open_book(agent, anvil_chain)
-        assert len(server.wallet(anvil_chain.wallet.address).held) == 4
+        assert len(server.wallet(anvil_chain.wallet.address).positions) == 4
         pass_time(anvil_chain, 600)
         crash(server, "-36/100", "ETH", "DOGE", "SOL")
         server.weight_per_minute = weight
@@ -481,12 +481,12 @@ def test_market_set_to_isolated__is_left_and_others_go_on(
         wallet.is_isolated.add(coin)
         open_book(agent, anvil_chain)
         others = {"ETH", "BTC", "DOGE"} - {coin}
-        assert set(wallet.held) == others
+        assert set(wallet.positions) == others
         crash(server, "-65/100", "ETH")
         assert leverage(server, anvil_chain) > MAX_LEVERAGE
         outcome = step(agent)
         assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
-        assert set(wallet.held) <= others
+        assert set(wallet.positions) <= others
 
 
 @pytest.mark.parametrize(("coin", "size"), [("BTC", "0.01"), ("DOGE", "-2000"), ("SOL", "5")])

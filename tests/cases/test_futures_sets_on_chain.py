@@ -170,7 +170,7 @@ def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def at_venue(server: HyperliquidServer, chain: LocalChain) -> dict[str, Fraction]:
-    return {coin: position.size for coin, position in server.wallet(chain.wallet.address).held.items() if position.size}
+    return {coin: position.size for coin, position in server.wallet(chain.wallet.address).positions.items() if position.size}
 
 
 @pytest.mark.parametrize(("plan_cost", "opens"), [("0.3%", True), ("0.2%", False)], ids=["both together", "not together"])

@@ -56,7 +56,7 @@ class World:
         return sum(body["action"]["type"] == "order" for body in self.server.bodies)
 
     def size(self, coin: str) -> Fraction:
-        return self.server.wallet(OWNER.address).held.get(coin, ServerPosition()).size
+        return self.server.wallet(OWNER.address).positions.get(coin, ServerPosition()).size
 
     def client(self, key: LocalAccount = AGENT, is_mainnet: bool = False, account: str = OWNER.address) -> HyperliquidClient:
         agent = AgentKey(key, is_mainnet=is_mainnet)

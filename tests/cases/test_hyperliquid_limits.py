@@ -52,7 +52,7 @@ def resting(server: HyperliquidServer) -> list[Order]:
 
 
 def position_size(server: HyperliquidServer, chain: LocalChain, coin: str = "ETH") -> Fraction:
-    return server.wallet(chain.wallet.address).held.get(coin, ServerPosition()).size
+    return server.wallet(chain.wallet.address).positions.get(coin, ServerPosition()).size
 
 
 def step(agent: Agent) -> StepOutcome:

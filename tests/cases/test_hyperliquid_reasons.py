@@ -250,5 +250,5 @@ def test_leverage__too_low_at_the_venue_is_named(server: HyperliquidServer, anvi
         notes = [item.why for item in outcome.plan.skipped]
         text = f"the leverage of ETH at the venue is {leverage}x of at most 25x, which holds its target back; raise it on the venue's site"
         assert (text in notes) is (leverage < 20)
-        position = server.wallet(anvil_chain.wallet.address).held.get("ETH", ServerPosition())
+        position = server.wallet(anvil_chain.wallet.address).positions.get("ETH", ServerPosition())
         assert not position.size

@@ -42,7 +42,7 @@ def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def position_size(server: HyperliquidServer, chain: LocalChain, coin: str) -> Fraction:
-    return server.wallet(chain.wallet.address).held.get(coin, ServerPosition()).size
+    return server.wallet(chain.wallet.address).positions.get(coin, ServerPosition()).size
 
 
 def posted(server: HyperliquidServer) -> int:
@@ -220,7 +220,7 @@ def test_agent_that_may_not_trade__holds_futures_and_not_spot(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, change: Callable[[HyperliquidServer, LocalChain], None]
 ) -> None:
     agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 30_000})
-    server.wallet(anvil_chain.wallet.address).held["ETH"] = ServerPosition(Fraction(18), Fraction(54_000))
+    server.wallet(anvil_chain.wallet.address).positions["ETH"] = ServerPosition(Fraction(18), Fraction(54_000))
     server.wallet(anvil_chain.wallet.address).usd -= 54_000
     change(server, anvil_chain)
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
@@ -377,7 +377,7 @@ def test_position_not_in_the_config__holds_no_reduction_back(server: Hyperliquid
         btc = server.coin("BTC").mark
         wallet = server.wallet(anvil_chain.wallet.address)
         size = Fraction(round(15_000 / btc, 3))
-        wallet.held["BTC"] = ServerPosition(size, size * btc)
+        wallet.positions["BTC"] = ServerPosition(size, size * btc)
         wallet.usd -= size * btc
         before = position_size(server, anvil_chain, "ETH")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -581,7 +581,7 @@ def test_pause__leaves_stops_and_a_config_without_cancels_them(server: Hyperliqu
 
 def test_a_position_below_ten_dollars_is_closed_whole(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     wallet = server.wallet(anvil_chain.wallet.address)
-    wallet.held["ETH"] = ServerPosition(Fraction("0.002"), Fraction(6))
+    wallet.positions["ETH"] = ServerPosition(Fraction("0.002"), Fraction(6))
     wallet.usd -= 6
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         closed = agent.adjust_futures(Deleverage(None, "ETH"), send=True, confirm=agents.yes)

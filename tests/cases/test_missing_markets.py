@@ -127,7 +127,7 @@ def test_position_no_longer_listed__counts_and_others_are_reduced(
         assert account is not None
         market = account.market("SOL")
         size = Fraction(account.size_raw("SOL"), 10**market.size_decimals)
-        assert size == server.wallet(anvil_chain.wallet.address).held["SOL"].size
+        assert size == server.wallet(anvil_chain.wallet.address).positions["SOL"].size
         assert market.is_paused
         opening_count = len(actions(server))
         crash(server, "-40/100", "ETH")

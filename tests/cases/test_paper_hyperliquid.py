@@ -79,7 +79,7 @@ def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServ
     with agents.agent_on(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN) as live, paper as agent:
         assert figures(account_of(agent)) == figures(account_of(live)) == (10_000 * 10**6, {})
         require_rebalance(agent)
-        assert server.wallet(chain.wallet.address).held == {}
+        assert server.wallet(chain.wallet.address).positions == {}
         assert len(server.bodies) == 1, "nothing but the approval was posted"
         assert live.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         assert len(fills_of(agent)) == 2

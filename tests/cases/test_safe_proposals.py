@@ -445,13 +445,13 @@ def test_execution_that_is_not_mined__is_not_offered_again(
         patch.setattr("agent.chain.sender.QuorumSender.send", dying("after the send"))
         with pytest.raises(KeyboardInterrupt):
             api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
-    shown = in_process(capfd, monkeypatch, *words)
-    assert mentions(shown.out, "Sent in transaction 0x", "not mined yet")
-    assert "It can be executed" not in shown.out
+    output = in_process(capfd, monkeypatch, *words)
+    assert mentions(output.out, "Sent in transaction 0x", "not mined yet")
+    assert "It can be executed" not in output.out
     anvil_chain.mine()
     anvil_chain.node.rpc("evm_setAutomine", True)
-    shown = in_process(capfd, monkeypatch, *words)
-    assert mentions(shown.out, "Already executed in transaction 0x", f"Next: trimtab rebalance --config {words[-1]} --send")
+    output = in_process(capfd, monkeypatch, *words)
+    assert mentions(output.out, "Already executed in transaction 0x", f"Next: trimtab rebalance --config {words[-1]} --send")
     assert safe.nonce() == 1
 
 

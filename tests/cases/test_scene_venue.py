@@ -66,7 +66,7 @@ def book(
         scene.say("trust", "--yes")
         opened = scene.ask("rebalance", *SEND)
         assert opened["outcome"] == "done", opened["reason"]
-        assert len(server.wallet(chain.wallet.address).held) == len(targets)
+        assert len(server.wallet(chain.wallet.address).positions) == len(targets)
         chain.warp(61)
         chain.refresh_feeds()
         yield scene
@@ -120,7 +120,7 @@ def test_run__reduces_soon_after_a_venue_refused_for_minutes(
     }
     with book(server, anvil_chain, tmp_path, capfd, monkeypatch, {"WETH": "100%"}, edits) as scene:
         account = server.wallet(anvil_chain.wallet.address)
-        size = account.held["ETH"].size
+        size = account.positions["ETH"].size
         crash(server, "-17/100", "ETH")
         assert leverage(server, anvil_chain) > Fraction(20), "liquidation is near"
         server.refusal = UPGRADE
@@ -130,7 +130,7 @@ def test_run__reduces_soon_after_a_venue_refused_for_minutes(
                 anvil_chain.refresh_feeds()
                 if now_s - began_s >= refused_s:
                     server.refusal = ""
-                if account.held.get("ETH", ServerPosition()).size < size:
+                if account.positions.get("ETH", ServerPosition()).size < size:
                     break
         assert now_s - began_s <= refused_s + 130
         assert UPGRADE.split()[0] in scene.say("history"), "the owner reads the venue's reason"

@@ -265,10 +265,10 @@ def test_withdrawn__every_command_says_that_signatures_still_count(
     monkeypatch.setenv("COLUMNS", "400")
     config = ("--config", str(agent.context.loaded_config.path))
     for words in (("cancel", "--send", "--yes"), ("pause", "--hard", "--send", "--yes"), ("stop", "--send", "--yes")):
-        shown = in_process(capfd, monkeypatch, *words, *config)
+        output = in_process(capfd, monkeypatch, *words, *config)
         until = f"until {format_time(swap['expires_s'])}"
         assert mentions(
-            shown.out + shown.err, "is withdrawn, but signatures given elsewhere still count", until, "at nonce 0 makes it void"
+            output.out + output.err, "is withdrawn, but signatures given elsewhere still count", until, "at nonce 0 makes it void"
         )
         assert api.list_proposals(agent)["proposals"] == []
         resume(agent)

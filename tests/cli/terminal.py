@@ -18,7 +18,7 @@ class TerminalRun:
     """How a command ended, what its terminal showed, and what `ps` could show of it meanwhile."""
 
     code: int
-    shown: str
+    screen_text: str
     command_line: bytes
 
 

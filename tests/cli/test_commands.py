@@ -278,9 +278,9 @@ def test_secrets_to_copy__are_on_one_line_of_a_narrow_terminal(desk: Desk) -> No
     replies = [("New password", "correct-horse-battery-staple-9"), ("Again", "correct-horse-battery-staple-9")]
     user = typed(replies, "user", "add", "ann", "--config", str(desk.config), cwd=desk.config.parent, env=narrow)
     token = typed([], "token", "add", "eye", "--scope", "read", "--config", str(desk.config), cwd=desk.config.parent, env=narrow)
-    assert re.search(r"^otpauth://totp/\S+issuer=trimtab\s*$", user.shown, re.MULTILINE), user.shown
-    assert len(re.findall(r"^[\u2580\u2584\u2588 ]{29,}\s*$", user.shown, re.MULTILINE)) > 14, "the QR code of the same"
-    assert re.search(r"^trimtab_[0-9a-f]{16}_\S{43}\s*$", token.shown, re.MULTILINE), token.shown
+    assert re.search(r"^otpauth://totp/\S+issuer=trimtab\s*$", user.screen_text, re.MULTILINE), user.screen_text
+    assert len(re.findall(r"^[\u2580\u2584\u2588 ]{29,}\s*$", user.screen_text, re.MULTILINE)) > 14, "the QR code of the same"
+    assert re.search(r"^trimtab_[0-9a-f]{16}_\S{43}\s*$", token.screen_text, re.MULTILINE), token.screen_text
 
 
 def test_trust_shows_the_contracts_once_at_a_terminal(desk: Desk) -> None:
@@ -288,8 +288,8 @@ def test_trust_shows_the_contracts_once_at_a_terminal(desk: Desk) -> None:
     fresh.parent.mkdir()
     fresh.write_text(desk.config.read_text())
     terminal_run = typed([("Pin these?", "n")], "trust", "--config", str(fresh), cwd=fresh.parent)
-    assert terminal_run.code == 10, terminal_run.shown
-    assert terminal_run.shown.count("Contracts at block") == 1, terminal_run.shown
+    assert terminal_run.code == 10, terminal_run.screen_text
+    assert terminal_run.screen_text.count("Contracts at block") == 1, terminal_run.screen_text
 
 
 def test_a_step_without_an_outcome_has_a_reason_in_the_history(desk: Desk) -> None:

@@ -49,9 +49,9 @@ CHANGE = [("change: ", "4"), ("Basket [moderate]: ", "60/40"), ("change: ", "9")
 @pytest.mark.slow
 def test_it_asks_at_a_terminal_of_eighty_columns_without_colour(tmp_path: Path) -> None:
     terminal_run = typed([*ANSWERS, *CHANGE], "init", cwd=tmp_path, env=PLAIN)
-    assert terminal_run.code == 0, terminal_run.shown
-    assert (tmp_path / "trimtab.toml").exists(), terminal_run.shown
-    dialogue = terminal_run.shown.split("Written:")[0]
+    assert terminal_run.code == 0, terminal_run.screen_text
+    assert (tmp_path / "trimtab.toml").exists(), terminal_run.screen_text
+    dialogue = terminal_run.screen_text.split("Written:")[0]
     assert "\x1b" not in dialogue
     assert max(map(len, dialogue.splitlines())) <= 80
 
@@ -84,8 +84,8 @@ def test_answer__is_checked_and_changeable_before_the_config(
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
     terminal_run = typed([*ANSWERS[:8], ("Cash [all]: ", "\x03")], "init", cwd=tmp_path, env=PLAIN)
-    assert terminal_run.code == 130, terminal_run.shown
-    assert list(tmp_path.iterdir()) == [], terminal_run.shown
+    assert terminal_run.code == 130, terminal_run.screen_text
+    assert list(tmp_path.iterdir()) == [], terminal_run.screen_text
 
 
 @pytest.mark.parametrize("last", [[], pytest.param(["", "", "", "no"], id="a no at the end")])

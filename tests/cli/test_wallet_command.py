@@ -29,12 +29,12 @@ def test_key_and_password__are_typed_unseen_and_not_listed(tmp_path: Path) -> No
     """The whole way by hand, with the work factor of real wallets."""
     replies = [("recovery phrase: ", KEY), ("New password: ", GOOD), ("Again: ", GOOD)]
     import_result = typed(replies, "wallet", "import", cwd=tmp_path, program=subprocess.Popen)
-    assert import_result.code == 0, import_result.shown
-    assert ADDRESS in import_result.shown
+    assert import_result.code == 0, import_result.screen_text
+    assert ADDRESS in import_result.screen_text
     assert address_in_file(tmp_path / "wallet.json", GOOD) == ADDRESS
     assert import_result.command_line
-    assert KEY not in import_result.shown
-    assert GOOD not in import_result.shown
+    assert KEY not in import_result.screen_text
+    assert GOOD not in import_result.screen_text
     assert KEY.encode() not in import_result.command_line
     assert GOOD.encode() not in import_result.command_line
 

@@ -29,13 +29,13 @@ _DEPLOYED: dict[str, LocalPerps] = {}
 
 @dataclass(frozen=True)
 class OrderKind:
-    """What the orders do. `held` and `leverage` are multiples of the account's value; `spot` and `others` say whether the wallet is off
-    its spot targets too, and whether it trades for another account. `deposits` is how much of the wallet a day may go into margin.
+    """What the orders do. `positions` and `leverage` are multiples of the account's value; `spot` and `others` say whether the wallet is
+    off its spot targets too, and whether it trades for another account. `deposits` is how much of the wallet a day may go into margin.
     """
 
     name: str
     weights: Mapping[str, str]
-    held: Mapping[str, str] = field(default_factory=dict)
+    positions: Mapping[str, str] = field(default_factory=dict)
     leverage: str = "2x"
     most: str = "2.2x"
     spot: bool = False
@@ -104,7 +104,7 @@ def futures_scene(
         if kind.others:
             send_data(perps, perps.addresses.delegate_approval, encode_delegate(wallet, is_allowed=True), trader)
             assert contracts_of(perps, trader).trader == trader
-        for symbol, multiple in kind.held.items():
+        for symbol, multiple in kind.positions.items():
             size = int(Fraction(multiple) * usd / chain.deployed_world.prices_usd[symbol] * WAD)
             perps.trade(trader, symbol, size)
             perps.trade(chain.whale.address, symbol, -size)  # the pool is back at its index

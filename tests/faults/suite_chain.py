@@ -174,12 +174,12 @@ MOMENTS = 56
 """About as many moments as a step has."""
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, is_selected: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Every fault at a few moments of this seed's step."""
     for fault, strike in FAULTS.items():
         draw = random.Random(f"chain {seed} {fault}")
         for at in sorted(draw.sample(range(MOMENTS), 1 if fault == "stuck mempool" else 3)):
-            if not wanted(fault, str(at)):
+            if not is_selected(fault, str(at)):
                 continue
             with staged(chain, folders(), seed) as staged_scene:
                 STRIKES.value = 0

@@ -54,14 +54,14 @@ def seated(
         yield proxy, lines
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, is_selected: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Every fault in one seat of this seed's choice, at four places."""
     for fault in FAULTS:
         draw = random.Random(f"chaos {seed} {fault}")
         seat = draw.choice(SEATS)
         for where in places(draw, fault):
             place = f"{seat} {where}"
-            if wanted(fault, place):
+            if is_selected(fault, place):
                 yield case_result(chain, folders, Case(NAME, seed, fault, place), staged)
 
 

@@ -96,7 +96,7 @@ FAULTS: dict[str, Callable[[Scene, str, random.Random], tuple[Hear, Callable[[],
 }
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, is_selected: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Each durable write of this seed's step in turn meets one of the faults."""
     with staged(chain, folders(), seed) as staged_scene:
         writes = [
@@ -105,7 +105,7 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Sc
     names = sorted(FAULTS)
     for number, at in enumerate(writes):
         fault = names[(seed + number) % len(names)]
-        if not wanted(fault, at):
+        if not is_selected(fault, at):
             continue
         draw = random.Random(f"disk {seed} {at}")
         with staged(chain, folders(), seed) as staged_scene:

@@ -49,13 +49,13 @@ MEANWHILE: tuple[Callable[[Scene, random.Random], dict[str, int]], ...] = (nothi
 """What may happen between a death and the next start."""
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, is_selected: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Kills the step of this seed at each of its moments in turn."""
     with staged(chain, folders(), seed) as staged_scene:
         hour = staged_scene.hour
         moments = process(staged_scene).moments
     for moment in moments:
-        if not wanted("SIGKILL", moment):
+        if not is_selected("SIGKILL", moment):
             continue
         draw = random.Random(f"kill {seed} {moment}")
         with staged(chain, folders(), seed) as staged_scene:

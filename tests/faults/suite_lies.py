@@ -88,11 +88,11 @@ def lied_step(staged_scene: Scene, field: str, operators: tuple[str, ...], draw:
 def all_fields(staged_scene: Scene) -> list[str]:
     """Every field that an honest step reads."""
     pages = LensPageLog()
-    found = dict[str, None]()
+    field_names = dict[str, None]()
 
     def note(method: str, params: list[Any], answer: Any) -> Any:
         if not isinstance(answer, RpcFault):  # a refused call has none
-            found.update(dict.fromkeys(fields(method, params, answer, pages, staged_scene.called)))
+            field_names.update(dict.fromkeys(fields(method, params, answer, pages, staged_scene.called)))
         return answer
 
     with (
@@ -100,7 +100,7 @@ def all_fields(staged_scene: Scene) -> list[str]:
         reopened_agent(staged_scene.chain, staged_scene.loaded, [RecordingTransport(staged_scene.direct(), "local", note)]) as agent,
     ):
         agent.rebalance(send=True, confirm=yes)
-    return list(found)
+    return list(field_names)
 
 
 _FIELDS: dict[tuple[SceneStager, int], list[str]] = {}
@@ -113,14 +113,14 @@ def harmless(field: str, seat: str = "") -> str | None:
     return next((why for pattern, why in known.items() if re.fullmatch(pattern, field)), None)
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, is_selected: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Every field in every seat. A wallet from which nothing was signed serves the next lie too."""
     if (staged, seed) not in _FIELDS:
         with staged(chain, folders(), seed) as scene:
             _FIELDS[staged, seed] = all_fields(scene)
     fields = _FIELDS[staged, seed]
     for seat, operators in SEATS.items():
-        wanted_fields = [field for field in fields if wanted(field, seat)]
+        wanted_fields = [field for field in fields if is_selected(field, seat)]
         while wanted_fields:
             with ExitStack() as stack:
                 scene = stack.enter_context(staged(chain, folders(), seed, operators=tuple(dict.fromkeys(operators))))

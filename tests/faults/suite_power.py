@@ -37,7 +37,7 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, is_selected: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Power fails during each commit of this seed's step in turn, each time in another way."""
     with staged(chain, folders(), seed) as staged_scene:
         hour = staged_scene.hour
@@ -49,7 +49,7 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Sc
     for number, write in enumerate(writes):
         draw = random.Random(f"power {seed} {write}")
         fault = LOSSES[(seed + number) % len(LOSSES)]
-        if not wanted(fault, write):
+        if not is_selected(fault, write):
             continue
         with staged(chain, folders(), seed) as staged_scene:
             sizes = staged_scene.folder / "sizes.json"

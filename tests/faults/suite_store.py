@@ -131,12 +131,12 @@ FAULTS: dict[str, Callable[[Scene, int, random.Random], tuple[dict[str, int], li
 }
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, is_selected: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Every fault at a few moments of this seed's step."""
     for fault, strike in FAULTS.items():
         draw = random.Random(f"store {seed} {fault}")
         for at in sorted(draw.sample(range(MOMENTS), 3)):
-            if not wanted(fault, str(at)):
+            if not is_selected(fault, str(at)):
                 continue
             with staged(chain, folders(), seed) as scene:
                 injected, problems = strike(scene, at, random.Random(f"store {seed} {fault} {at}"))

@@ -42,7 +42,7 @@ SUITES = SPOT | FUTURES
 def sample(seed: int, one_of: int) -> Only:
     """Every n-th case or so, the same ones for the same seed."""
 
-    def wanted(fault: str, where: str) -> bool:
+    def is_selected(fault: str, where: str) -> bool:
         return random.Random(f"{seed} {fault} {where}").randrange(one_of) == 0
 
-    return wanted
+    return is_selected

@@ -63,7 +63,7 @@ def test_a_stop_killed_at_any_moment_rests_exactly_once(layer: Layer, moment: st
         assert store.journal.open_intents() == () == store.journal.unbooked_intents()
         assert {intent.state for intent in store.journal.intents()} <= ENDS
     stops = [order for order in server.orders if order.trigger is not None]
-    size = server.wallet(world.chain.wallet.address).held["ETH"].size
+    size = server.wallet(world.chain.wallet.address).positions["ETH"].size
     assert [(order.status, order.left) for order in stops if order.status == "open"] == [("open", size)]
     cloids = [body["action"]["orders"][0]["c"] for body in server.bodies if body["action"]["type"] == "order"]
     assert len(cloids) == len(set(cloids)), "nothing is posted twice"
@@ -124,7 +124,7 @@ def test_limit_order_s_end_killed_anywhere__opens_nothing_twice(layer: Layer, mo
         world.chain.node.mine_at(world.chain.now_s() + 200)
     taken = [order for order in server.orders if order.cloid]
     assert [order_id.status for order_id in taken] == ["canceled", "open"], "the first ended, and the rest is opened once"
-    size = server.wallet(world.chain.wallet.address).held["ETH"].size
+    size = server.wallet(world.chain.wallet.address).positions["ETH"].size
     assert size == 1
     assert size + taken[1].left <= taken[0].size
     require_each_fill_once(world, server)
@@ -147,7 +147,7 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(layer: Layer, mome
         intents = store.journal.intents()
     assert {intent.state for intent in intents} <= ENDS
     fills = [fill for intent in intents if intent.receipt is not None for fill in intent.receipt.fills]
-    size = server.wallet(world.chain.wallet.address).held.get("ETH", ServerPosition()).size
+    size = server.wallet(world.chain.wallet.address).positions.get("ETH", ServerPosition()).size
     assert [fill.size_raw for fill in fills] == [size * 10**4]
     assert size > 0
     taken = [order for order in server.orders if order.cloid]
@@ -201,7 +201,7 @@ def test_orders_of_one_action_killed_anywhere__are_filled_once(layer: Layer, mom
     for coin, bound in (("ETH", "3100"), ("BTC", "61000"), ("DOGE", "0.126")):
         server.seed(coin, ("1000000",) * 3 if coin == "DOGE" else ("10000",) * 3)
         server.place(user, coin, True, Fraction(bound), sizes[coin], "Ioc")
-    assert {coin: position.size for coin, position in server.wallet(user).held.items()} == sizes
+    assert {coin: position.size for coin, position in server.wallet(user).positions.items()} == sizes
     for coin in sizes:
         server.move(coin, "-22/100")
         server.seed(coin, ("1000000",) * 3 if coin == "DOGE" else ("10000",) * 3)
@@ -218,6 +218,6 @@ def test_orders_of_one_action_killed_anywhere__are_filled_once(layer: Layer, mom
     assert len(cloids) == len(set(cloids)), "no order is posted twice"
     state = server.state(user)["marginSummary"]
     assert Fraction(state["totalNtlPos"]) <= 3 * Fraction(state["accountValue"])
-    positions_left = server.wallet(user).held
+    positions_left = server.wallet(user).positions
     assert positions_left.keys() == sizes.keys()
     assert all(0 < positions_left[coin].size < size for coin, size in sizes.items()), "each position is cut, and none is turned"

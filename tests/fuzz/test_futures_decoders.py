@@ -67,8 +67,8 @@ class RecordingConnection(HyperliquidConnection):
         super().__init__(url, is_mainnet=False, timeout_s=60)
         self.bodies: list[bytes] = []
 
-    def _post(self, *asked: object) -> tuple[int, bytes]:
-        status, body = super()._post(*asked)  # type: ignore[arg-type]  # passed on
+    def _post(self, *arguments: object) -> tuple[int, bytes]:
+        status, body = super()._post(*arguments)  # type: ignore[arg-type]  # passed on
         self.bodies.append(body.replace(b"\n", b" "))
         return status, body
 

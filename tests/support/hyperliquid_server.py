@@ -106,7 +106,7 @@ class Wallet:
     """Account of a wallet. `usd` is the balance without the value of its positions."""
 
     usd: Fraction = Fraction(0)
-    held: dict[str, ServerPosition] = field(default_factory=dict)
+    positions: dict[str, ServerPosition] = field(default_factory=dict)
     leverages: dict[str, int] = field(default_factory=dict)
     is_isolated: set[str] = field(default_factory=set)
     isolated: dict[str, tuple[ServerPosition, Fraction]] = field(default_factory=dict)
@@ -272,8 +272,8 @@ class HyperliquidServer:
         self.rates.append({"coin": name, "fundingRate": text(coin.funding, 10), "premium": "0.0", "time": self.now_ms})
         total = Fraction(0)
         for user, wallet in self.wallets.items():
-            if name in wallet.held and user != HOUSE:
-                size = wallet.held[name].size
+            if name in wallet.positions and user != HOUSE:
+                size = wallet.positions[name].size
                 paid = Fraction(text(size * (coin.index or coin.mark) * coin.funding))
                 wallet.usd -= paid
                 delta = {"type": "funding", "coin": name, "usdc": text(-paid), "szi": text(size), "fundingRate": text(coin.funding, 10)}
@@ -422,7 +422,7 @@ class HyperliquidServer:
         """Accept an order by the documented rules, and return the venue's answer."""
         coin = self.coin(name)
         order = Order(user, name, is_buy, price, size, size, len(self.orders) + 1, cloid, reduce, tif, self.now_ms)
-        position_size = self.wallet(user).held.get(name, ServerPosition()).size
+        position_size = self.wallet(user).positions.get(name, ServerPosition()).size
         sign = 1 if is_buy else -1
         matches = self.matches(order)
         is_ours = user != HOUSE
@@ -465,7 +465,7 @@ class HyperliquidServer:
 
     def reducible(self, order: Order) -> Fraction:
         """Return the largest size of its owner's position that an order can close."""
-        position_size = self.wallet(order.user).held.get(order.coin, ServerPosition()).size
+        position_size = self.wallet(order.user).positions.get(order.coin, ServerPosition()).size
         return max(Fraction(0), -position_size if order.is_buy else position_size)
 
     def matches(self, order: Order) -> list[Order]:
@@ -482,10 +482,12 @@ class HyperliquidServer:
 
     def has_margin(self, wallet: Wallet, coin: Coin, change: Fraction, price: Fraction) -> bool:
         """Return whether the account value covers the initial margin of all positions after the order."""
-        value = wallet.usd + sum((coin_position.size * self.coin(name).mark for name, coin_position in wallet.held.items()), Fraction(0))
+        value = wallet.usd + sum(
+            (coin_position.size * self.coin(name).mark for name, coin_position in wallet.positions.items()), Fraction(0)
+        )
         needed = Fraction(0)
-        for name in {*wallet.held, coin.name}:
-            size = wallet.held.get(name, ServerPosition()).size + (change if name == coin.name else 0)
+        for name in {*wallet.positions, coin.name}:
+            size = wallet.positions.get(name, ServerPosition()).size + (change if name == coin.name else 0)
             at = self.coin(name).mark
             needed += self.coin(name).margin(abs(size) * at, wallet.leverages.get(name, 20))
         slip = abs(change) * max(Fraction(0), (price - coin.mark) if change > 0 else (coin.mark - price))
@@ -494,7 +496,7 @@ class HyperliquidServer:
     def fill(self, order: Order, price: Fraction, part: Fraction, *, is_taker: bool) -> None:
         wallet = self.wallet(order.user)
         change = part if order.is_buy else -part
-        position = wallet.held.setdefault(order.coin, ServerPosition())
+        position = wallet.positions.setdefault(order.coin, ServerPosition())
         closed = Fraction(0)
         if position.size * change < 0:
             part_closed = min(abs(change), abs(position.size)) * (1 if change > 0 else -1)
@@ -507,7 +509,7 @@ class HyperliquidServer:
             position.cost = (position.size + change) * price
         position.size += change
         if position.size == 0:
-            del wallet.held[order.coin]
+            del wallet.positions[order.coin]
         fee = round(part * price * Fraction(45 if is_taker else 15, 100_000) * 10**6) / Fraction(10**6)
         wallet.usd -= change * price + fee
         order.left -= part
@@ -645,7 +647,7 @@ class HyperliquidServer:
         rows = []
         value = wallet.usd
         gross = initial = maintenance = Fraction(0)
-        for name, position in wallet.held.items():
+        for name, position in wallet.positions.items():
             coin = self.coin(name)
             worth = abs(position.size) * coin.mark
             margin = coin.margin(worth, wallet.leverages.get(name, 20))

@@ -51,7 +51,7 @@ class FakeSafeService:
     url: str = ""
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     def confirm(self, call_hash: str, signature: str) -> None:
         """Add what stands for a signature, unchecked."""
@@ -61,7 +61,7 @@ class FakeSafeService:
         return [confirmation["owner"] for confirmation in self.calls[call_hash]["confirmations"]]
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Answer:
-        self.asked.append(f"{method} {path}")
+        self.requests.append(f"{method} {path}")
         if self.answers:
             return self.answers.pop(0)
         if method == "POST" and path == f"/v2/safes/{self.safe}/multisig-transactions/":

@@ -102,15 +102,15 @@ class Turn:
 class Searcher:
     """The whale as a searcher against one agent; it orders the transactions of a block."""
 
-    def __init__(self, chain: LocalChain, agent: Agent, held: Mapping[str, int]) -> None:
+    def __init__(self, chain: LocalChain, agent: Agent, value_by_symbol: Mapping[str, int]) -> None:
         assert isinstance(chain.node, AnvilNode)
-        self.chain, self.node, self.agent, self.held = chain, chain.node, agent, held
+        self.chain, self.node, self.agent, self.value_by_symbol = chain, chain.node, agent, value_by_symbol
         self.names = {address: name for name, address in chain.address_by_pool.items()}
         self.symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
 
     def expected_pushes(self) -> list[Push]:
         """Return the pushes against the plan that the agent would make now, with fresh funds."""
-        fund(self.chain, self.held)
+        fund(self.chain, self.value_by_symbol)
         explain_balances(self.agent)
         planned = self.agent.plan().plan
         assert planned is not None, "without a plan there is nothing to attack"
@@ -122,7 +122,7 @@ class Searcher:
         """
         chain = self.chain
         targets = self.expected_pushes() if expected is None else expected
-        fund(chain, self.held)
+        fund(chain, self.value_by_symbol)
         explain_balances(self.agent)
         had = self.wealth()
         before = purse(chain)
@@ -296,7 +296,7 @@ class Scene:
     name: str
     changes: Mapping[str, object]
     targets: Mapping[str, str] | None
-    held: Mapping[str, int]
+    value_by_symbol: Mapping[str, int]
 
 
 ONE_POOL = Scene(
@@ -308,7 +308,7 @@ ONE_POOL = Scene(
 """300,000 dollars through one V3 pool of 40 million."""
 EVERY_POOL = Scene("every pool", BIG, None, {"WETH": 900_000, "WBTC": 250_000, "USDC": 250_000, "USDT": 400_000, "LINK": 200_000})
 """Five tokens over all pools of V2 and V3."""
-BUYING = replace(ONE_POOL, name="one pool, buying", held={"WETH": 600_000, "USDC": 1_200_000})
+BUYING = replace(ONE_POOL, name="one pool, buying", value_by_symbol={"WETH": 600_000, "USDC": 1_200_000})
 """The same from the other side."""
 SCENES = (ONE_POOL, EVERY_POOL)
 ROUTERS = ("swap_router_02", "rebalancer")
@@ -318,7 +318,7 @@ ROUTERS = ("swap_router_02", "rebalancer")
 def searcher_on(chain: LocalChain, folder: Path, scene: Scene, router: str) -> Iterator[Searcher]:
     """Yield a searcher against an agent with the scene's holdings."""
     with agent_on(chain, folder, {**scene.changes, "execution.router": router}, scene.targets) as agent:
-        yield Searcher(chain, agent, scene.held)
+        yield Searcher(chain, agent, scene.value_by_symbol)
 
 
 def best_turns(searcher: Searcher, tactic: Tactic, sizes: Sequence[int], rounds: int) -> list[Turn]:

@@ -148,7 +148,7 @@ ALL_TRIGGERS = "is none of AnsweredTrigger, AnyOf, Cron, Drawdown, Every, Hybrid
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "message"),
     [
         pytest.param("snapshot.pools.0.reserve0", 1.5, "1.5 is not an integer @ $.snapshot.pools[0].reserve0", id="float"),
         pytest.param("snapshot.pools.0.reserve0", True, "True is not an integer", id="boolean"),
@@ -187,10 +187,10 @@ ALL_TRIGGERS = "is none of AnsweredTrigger, AnyOf, Cron, Drawdown, Every, Hybrid
         pytest.param("limits.min_trade", 1, "1 is not a fraction", id="number as a fraction"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_its_path(path: str, value: object, said: str) -> None:
+def test_what_does_not_fit_is_refused_with_its_path(path: str, value: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         codec.from_jsonable(StepInput, _changed(path, value))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value)) < 300
 
 
@@ -231,7 +231,7 @@ def test_only_true_and_false_are_booleans() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "not readable as JSON"),
         ('{"reason":"a","reason":"b","type":"Hold"}', "key 'reason' appears twice"),
@@ -239,8 +239,8 @@ def test_only_true_and_false_are_booleans() -> None:
         ('{"reason":"' + "[" * 50 + '"}', "none of AdjustFutures, AdjustLiquidity, Halt, Hold, Rebalance"),
     ],
 )
-def test_broken_text_is_a_config_error(text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_broken_text_is_a_config_error(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         codec.loads(Decision, text)
 
 

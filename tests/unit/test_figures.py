@@ -19,7 +19,7 @@ from tests.support.standing_orders import price_of, two
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "styled_text"),
     [
         ("the feed of WETH is 1740 s old, the limit is 3600 s", "the feed of WETH is 29 min old, the limit is 1 h"),
         ("the deadline is 90s", "the deadline is 1 min 30 s"),
@@ -37,8 +37,8 @@ from tests.support.standing_orders import price_of, two
         ("2026-11-29 is 100 %", "2026-11-29 is 100 %"),
     ],
 )
-def test_figures_of_a_sentence__are_in_one_style(text: str, shown: str) -> None:
-    assert reader_text(text) == shown
+def test_figures_of_a_sentence__are_in_one_style(text: str, styled_text: str) -> None:
+    assert reader_text(text) == styled_text
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def series(symbol: str, rates: Mapping[float, float]) -> FundingRateSeries:
     )
 
 
-def run(table: PriceTable, *rates: FundingRateSeries, wanted: BacktestSpec | None = None) -> SimulationResult:
-    return simulate(wanted or halves(), table, DEEP, funding=rates)
+def run(table: PriceTable, *rates: FundingRateSeries, spec: BacktestSpec | None = None) -> SimulationResult:
+    return simulate(spec or halves(), table, DEEP, funding=rates)
 
 
 def found_in(result: SimulationResult) -> FundingSummary:
@@ -101,7 +101,7 @@ def test_each_payment_is_rounded_down_against_the_holder() -> None:
 def test_decimals_and_a_priced_numeraire__are_counted() -> None:
     table = hourly(WBTC=[100.0] * 3, USDC=[0.5] * 3)  # closes in a third unit: a WBTC is 200 USDC
     spec = make_spec({"WBTC": 5_000, "USDC": 5_000}, BAND, "USDC", tokens=SimulatedTokens(decimals_by_symbol={"WBTC": 8, "USDC": 6}))
-    carry, money = found_in(run(table, series("WBTC", {1: 0.01}), series("USDC", {1: 0.01}), wanted=spec)).carries
+    carry, money = found_in(run(table, series("WBTC", {1: 0.01}), series("USDC", {1: 0.01}), spec=spec)).carries
     assert carry.payments == money.payments == (50 * 10**6,)
 
 
@@ -159,9 +159,7 @@ def test_carry_is_linear_in_what_is_held(millionths: list[int], first: list[Frac
 def test_sum__is_that_of_assets_and_a_year_is_weighed_by_holding() -> None:
     table = hourly(BTC=[100.0] * 9, ETH=[10.0] * 9)
     spec = make_spec({"BTC": 6_000, "ETH": 2_000, "USD": 2_000}, BAND, "USD")
-    funding_summary = found_in(
-        run(table, series("BTC", dict.fromkeys(range(1, 9), 0.001)), series("ETH", {4: 0.002, 8: 0.002}), wanted=spec)
-    )
+    funding_summary = found_in(run(table, series("BTC", dict.fromkeys(range(1, 9), 0.001)), series("ETH", {4: 0.002, 8: 0.002}), spec=spec))
     first, second = funding_summary.carries
     assert (first.total, second.total) == (48 * COIN, 8 * COIN)
     assert funding_summary.total == 56 * COIN
@@ -201,7 +199,7 @@ def test_what_is_missing_or_strange_is_told(hours: Sequence[float], rate: float,
 def test_stand_in_price_and_holdings_without_rates__are_named() -> None:
     table = hourly(BTC=[100.0, 100, float("nan"), 100, 100], ETH=[10.0] * 5)
     spec = make_spec({"BTC": 5_000, "ETH": 2_500, "USD": 2_500}, BAND, "USD")
-    notes = run(table, series("BTC", {1: 0.0001, 2: 0.0001, 2.5: 0.0001, 3: 0.0001}), wanted=spec).notes
+    notes = run(table, series("BTC", {1: 0.0001, 2: 0.0001, 2.5: 0.0001, 3: 0.0001}), spec=spec).notes
     assert mentions(notes, "funding", "2 times", "BTC")
     assert mentions(notes, "funding", "no rates", "ETH")
 
@@ -228,7 +226,7 @@ def test_late_asset__leaves_no_room_for_rates_before_its_start() -> None:
     table = hourly(BTC=[100.0] * 5, ETH=[float("nan"), float("nan"), float("nan"), 10.0, 10.0])
     spec = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD")
     with raises_field("--funding", "BTC", "2023-11-15 01:00"):
-        run(table, series("BTC", {0: 0.0001, 1: 0.0001}), wanted=spec)
+        run(table, series("BTC", {0: 0.0001, 1: 0.0001}), spec=spec)
 
 
 def test_names__are_the_portfolio_s_and_two_never_become_one() -> None:

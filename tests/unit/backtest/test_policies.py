@@ -18,12 +18,12 @@ from tests.support.samples import slow
 THREE = {"BTC": 4_000, "ETH": 4_000, "USD": 2_000}
 
 
-def with_orders(*terms: tuple[OrderKind, int], wanted: BacktestSpec | None = None) -> BacktestSpec:
+def with_orders(*terms: tuple[OrderKind, int], spec: BacktestSpec | None = None) -> BacktestSpec:
     """Half in BTC (or what else is wanted), BTC under orders at so many bps from the price at which they are armed."""
-    wanted = wanted or halves()
-    token = wanted.portfolio.assets[0].token.address
+    spec = spec or halves()
+    token = spec.portfolio.assets[0].token.address
     orders = OrdersConfig(tuple(OrderTerms(token, kind, share_bps=share_bps) for kind, share_bps in terms))
-    return replace(wanted, portfolio=replace(wanted.portfolio, orders=orders))
+    return replace(spec, portfolio=replace(spec.portfolio, orders=orders))
 
 
 def with_allocator(method: AllocationMethod) -> BacktestSpec:
@@ -140,7 +140,7 @@ def test_strategies_by_tracking__trade_beyond_triggers_alone() -> None:
 PAST = 14
 LOOKING = {
     "inverse volatility, trailing stop": with_orders(
-        (OrderKind.TRAILING_STOP, 900), wanted=with_allocator(AllocationMethod.INVERSE_VOLATILITY)
+        (OrderKind.TRAILING_STOP, 900), spec=with_allocator(AllocationMethod.INVERSE_VOLATILITY)
     ),
     "strategies": strategies(),
 }

@@ -83,11 +83,11 @@ def test_question__is_asked_below_its_figures(
     figure: str,
     as_json: bool,
 ) -> None:
-    shown: list[str] = []
+    previews: list[str] = []
 
     def answer(_: str) -> bool:
         captured = capsys.readouterr()
-        shown.append(captured.err + ("" if as_json else captured.out))
+        previews.append(captured.err + ("" if as_json else captured.out))
         if as_json:
             assert captured.out == ""
         return False
@@ -103,7 +103,7 @@ def test_question__is_asked_below_its_figures(
     monkeypatch.setattr(terminal, "ask", answer)
     with pytest.raises(typer.Exit):
         command(as_json)
-    assert [figure in text for text in shown] == [True]
+    assert [figure in text for text in previews] == [True]
     if as_json:
         assert json.loads(capsys.readouterr().out) == document
 

@@ -449,11 +449,11 @@ def test_swap_refused_after_it_was_sent__is_reported(worlds: Worlds) -> None:
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_pending_swap__is_waited_for_by_each_repeated_command(worlds: Worlds, repeats: int) -> None:
     world, pending = left_pending(worlds)
-    asked = len(world.asked)
+    confirmation_count = len(world.asked)
     for _ in range(repeats):
         with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION, str(pending.tx_hash), "no second"):
             world.begin(SWAP)
-    assert len(world.asked) == asked
+    assert len(world.asked) == confirmation_count
     mine(world, pending)
     require_reported(world, ())
 
@@ -514,11 +514,11 @@ def test_swap_replaced_by_a_foreign_transaction__is_planned_again(worlds: Worlds
     journal = world.store.journal
     journal.adopt_nonce(pending.tx.nonce + 1, NOW_S)
     journal.advance(pending.id, IntentState.REPLACED, NOW_S)
-    asked = len(world.asked)
+    confirmation_count = len(world.asked)
     world.store.cycles.give_way("the nonce was adopted")
     assert world.begin(SWAP).kind is OutcomeKind.DONE
     assert world.sold == LINK_SALE
-    assert len(world.asked) == asked + 1, "what was confirmed for another wallet is confirmed again"
+    assert len(world.asked) == confirmation_count + 1, "what was confirmed for another wallet is confirmed again"
 
 
 def propose_and_expire(world: MortalWorld, request: PlanRequest = SWAP) -> Intent:

@@ -123,9 +123,9 @@ def test_systemd_hears_ready_alive_status_and_stopping(tmp_path: Path, abstract:
     assert notifier.watchdog_s == 60
 
 
-@pytest.mark.parametrize("found", [{}, {"NOTIFY_SOCKET": "/nowhere/at/all"}, {"NOTIFY_SOCKET": "relative"}, {"WATCHDOG_USEC": "soon"}])
-def test_without_a_service_manager_nothing_happens(found: dict[str, str]) -> None:
-    notifier = SystemdNotifier(found)
+@pytest.mark.parametrize("variables", [{}, {"NOTIFY_SOCKET": "/nowhere/at/all"}, {"NOTIFY_SOCKET": "relative"}, {"WATCHDOG_USEC": "soon"}])
+def test_without_a_service_manager_nothing_happens(variables: dict[str, str]) -> None:
+    notifier = SystemdNotifier(variables)
     notifier.ready()
     assert notifier.watchdog_s is None
 

@@ -226,7 +226,7 @@ def test_what_is_shown__can_be_typed(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "trigger",
     [
         HybridTrigger(Threshold(None, 1_000), Cron("0 8 * * 1", "UTC")),
         NoTradeZone(TrackingRisk(Fraction(1, 2), 86_400, (), ())),
@@ -235,9 +235,9 @@ def test_what_is_shown__can_be_typed(text: str) -> None:
     ],
     ids=["cron", "horizon", "another cost", "after tax"],
 )
-def test_what_research_does_not_make__is_shown_with_its_fields(shown: Trigger) -> None:
+def test_what_research_does_not_make__is_shown_with_its_fields(trigger: Trigger) -> None:
     names: dict[str, Any] = {**vars(model), "Fraction": Fraction, "band": research.band}
-    assert eval(repr(shown), names) == shown
+    assert eval(repr(trigger), names) == trigger
 
 
 def test_trigger_keeps_function_and_window() -> None:

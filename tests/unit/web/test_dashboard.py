@@ -183,7 +183,7 @@ def test_reason__begins_with_its_first_sentence_and_folds_the_rest(
     for document in (documents["status"]["decision"], documents["plan"], documents["history"]["steps"][0]):
         monkeypatch.setitem(document, "reason", reason)
     text = served.ask(path)[2].decode()
-    assert {shown for of, _, value, shown in figures(text) if of.endswith("reason") and value == reason} == {lead}
+    assert {figure_text for of, _, value, figure_text in figures(text) if of.endswith("reason") and value == reason} == {lead}
     folds = re.findall(r'<details id="d-[^"]+"[^>]*><summary>.*?</summary>(.*?)</details>', text, re.S)
     assert any(POOLS[8] in fold for fold in folds) is (lead != reason)
     assert POOLS[8] not in re.sub(r"<[^>]*>", "", re.sub(r"</summary>.*?</details>", "", text, flags=re.S))

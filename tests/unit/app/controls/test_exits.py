@@ -127,7 +127,7 @@ def test_a_control_may_add_an_order_where_none_is(file: Path) -> None:
     require_no_widening(loaded(file, file.read_text()).config, change.config)
 
 
-class Versions:
+class FakeConfigVersions:
     """Versions of a config, oldest first."""
 
     def __init__(self, *versions: tuple[LoadedConfig, str]) -> None:
@@ -145,7 +145,7 @@ class Versions:
 
 def undone(file: Path, owner: LoadedConfig, present: LoadedConfig, after: LoadedConfig) -> None:
     """Judge the edit of a control after another control's edit."""
-    versions = Versions((owner, "first"), (present, "noticed"), (present, "control"))
+    versions = FakeConfigVersions((owner, "first"), (present, "noticed"), (present, "control"))
     owners = config_versions.owner_confirmed_config(present, versions)  # type: ignore[arg-type]  # a store's versions
     assert owners is not None
     require_no_widening(present.config, after.config, owners)
@@ -178,7 +178,7 @@ def test_a_control_changes_nothing_back_beyond_the_owner_s_value(file: Path) -> 
 def test_a_file_changed_by_hand_has_nothing_to_change_back(file: Path) -> None:
     owner = edited(file, "limits.turnover=30%")
     present = edited(file, "limits.turnover=5%")
-    versions = Versions((owner, "first"), (present, "noticed"))
+    versions = FakeConfigVersions((owner, "first"), (present, "noticed"))
     assert config_versions.owner_confirmed_config(present, versions) is None  # type: ignore[arg-type]  # a store's versions
 
 

@@ -44,7 +44,7 @@ def test_offer__proposes_the_call_and_adds_later_signatures(fake: FakeSafeServic
         offer(fake, number)
     call = f"/v2/multisig-transactions/{HASH}/"
     confirmations = f"POST /v1/multisig-transactions/{HASH}/confirmations/"
-    assert fake.asked == [f"GET {call}", f"POST /v2/safes/{SAFE}/multisig-transactions/", *[f"GET {call}", confirmations] * 2]
+    assert fake.requests == [f"GET {call}", f"POST /v2/safes/{SAFE}/multisig-transactions/", *[f"GET {call}", confirmations] * 2]
     assert fake.signers(HASH) == list(OWNERS[:2])
     assert SafeService(fake.url, KEY).signatures(HASH) == ["0x" + signature_of(number).hex() for number in (5, 6)]
 
@@ -85,7 +85,7 @@ def test_answer__that_lists_no_signatures__is_an_error(fake: FakeSafeService, st
         SafeService(fake.url, KEY).signatures(HASH)
     assert fake.url not in str(caught.value)
     assert "html" not in str(caught.value)
-    assert fake.asked == [f"GET /v2/multisig-transactions/{HASH}/"], "no redirect is followed"
+    assert fake.requests == [f"GET /v2/multisig-transactions/{HASH}/"], "no redirect is followed"
 
 
 def test_failed_request__shows_neither_address_nor_key() -> None:

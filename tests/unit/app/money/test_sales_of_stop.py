@@ -81,13 +81,13 @@ SALES = {
 }
 
 
-@pytest.mark.parametrize(("held", "prices", "pool_prices", "kinds", "wait_reason"), SALES.values(), ids=SALES)
+@pytest.mark.parametrize(("value_by_symbol", "prices", "pool_prices", "kinds", "wait_reason"), SALES.values(), ids=SALES)
 def test_planned_sales__count_only_what_guards_let_sell(
-    held: dict[str, int], prices: dict[str, Fraction], pool_prices: dict[str, Fraction], kinds: list[str], wait_reason: str
+    value_by_symbol: dict[str, int], prices: dict[str, Fraction], pool_prices: dict[str, Fraction], kinds: list[str], wait_reason: str
 ) -> None:
-    price_by_symbol = {symbol: pool_prices.get(symbol, price_of(symbol, prices)) for symbol in held if symbol != "USDC"}
+    price_by_symbol = {symbol: pool_prices.get(symbol, price_of(symbol, prices)) for symbol in value_by_symbol if symbol != "USDC"}
     pools = [v2_pool(token(symbol), USDC, price, 1_000_000) for symbol, price in price_by_symbol.items()]
-    step = step_input(held, held, prices, pools=pools)
+    step = step_input(value_by_symbol, value_by_symbol, prices, pools=pools)
     sales, _, reason = planned_sales(stop_readers(step))
     assert [sale.kind.value for sale in sales] == kinds
     assert wait_reason in reason

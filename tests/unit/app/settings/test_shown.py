@@ -114,8 +114,8 @@ decimals = 18
 
     sections = {section["title"]: section["settings"] for section in settings_document(path)["sections"]}
 
-    shown = {setting["key"]: setting["value"] for title in LAYER_TITLES for setting in sections[title]}
-    assert shown == {
+    value_by_key = {setting["key"]: setting["value"] for title in LAYER_TITLES for setting in sections[title]}
+    assert value_by_key == {
         "holding.hours": "24h", "sweep.to": OTHER, "sweep.above": "100", "sweep.least": "10", "sweep.every": "1d",
         "second_opinions.services": "cow, 0x", "portfolio.hubs.DAI.symbol": "DAI", "portfolio.hubs.DAI.address": OTHER,
         "portfolio.hubs.DAI.decimals": "18",

@@ -192,7 +192,7 @@ def test_what_a_safe_carried_out_is_found_by_its_hash(events: dict[str, Any], si
 
 
 @pytest.mark.parametrize(
-    "made",
+    "log",
     [
         event(topics=[EXECUTION_SUCCESS_TOPIC, OTHER]),
         event(topics=[OTHER, SAFE_TX]),
@@ -203,8 +203,8 @@ def test_what_a_safe_carried_out_is_found_by_its_hash(events: dict[str, Any], si
     ],
     ids=["another call", "another event", "another Safe", "another call, old form", "no topics", "a failure"],
 )
-def test_an_event_of_anything_else_is_not_taken_for_it(made: dict[str, Any]) -> None:
-    assert find_execution(logs("a", made), logs("b", made)) is None
+def test_an_event_of_anything_else_is_not_taken_for_it(log: dict[str, Any]) -> None:
+    assert find_execution(logs("a", log), logs("b", log)) is None
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,10 @@ def plan(*legs: Leg) -> Plan:
 class ExactPair:
     """The pair's own arithmetic at the block, as any honest second source gives it."""
 
-    asked: list[tuple[int, str]] = field(default_factory=list)
+    requests: list[tuple[int, str]] = field(default_factory=list)
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
-        self.asked.append((amount_in_raw, block_hash))
+        self.requests.append((amount_in_raw, block_hash))
         return get_amount_out(amount_in_raw, *RESERVES)
 
     def sources(self, _: Leg) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ class Silent:
 def test_each_leg_is_asked_at_the_plan_s_block() -> None:
     source = ExactPair()
     quotes = second_quotes(plan(leg(10**18)), "0xabc", source)
-    assert source.asked == [(10**18, "0xabc")]
+    assert source.requests == [(10**18, "0xabc")]
     assert [(q.leg_index, q.amount_out_raw, q.error) for q in quotes] == [(0, get_amount_out(10**18, *RESERVES), "")]
 
 
@@ -75,7 +75,7 @@ def test_second_leg_in_a_pool__is_quoted_after_the_first(first: int, second: int
 def test_the_input_before_is_asked_once_only() -> None:
     source = ExactPair()
     second_quotes(plan(leg(5), leg(7), leg(9)), "0x", source)
-    assert [amount for amount, _ in source.asked] == [5, 12, 21]
+    assert [amount for amount, _ in source.requests] == [5, 12, 21]
 
 
 def test_a_leg_against_an_earlier_one_in_its_pool_has_no_quote() -> None:

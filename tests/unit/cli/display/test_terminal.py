@@ -26,11 +26,11 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"), [("y", True), ("YES", True), (" yes ", True), ("n", False), ("", False), ("yess", False), ("j", False)]
+    ("answer", "is_yes"), [("y", True), ("YES", True), (" yes ", True), ("n", False), ("", False), ("yess", False), ("j", False)]
 )
-def test_only_yes_is_a_yes(typed: int, answer: str, said: bool) -> None:
+def test_only_yes_is_a_yes(typed: int, answer: str, is_yes: bool) -> None:
     os.write(typed, f"{answer}\n".encode())
-    assert ask("Sign and send this?") is said
+    assert ask("Sign and send this?") is is_yes
 
 
 def test_interrupt_just_before_the_read_blocks__is_heard(typed: int) -> None:

@@ -74,8 +74,8 @@ def test_each_setting_is_read_as_it_is_shown(tmp_path: Path, quote: str) -> None
     editable = [setting for setting in settings if setting["key"] not in READ_ONLY_SETTINGS]
     assert {"1 min 15 s", "2 h", "0.05 native", "10 USDC", "feed, twap"} <= {setting["value"] for setting in editable}
     for setting in editable:
-        for shown in (setting["value"], setting["value"].replace("%", "\u00a0%")):
-            edited_text = apply_changes(text, parse_changes([f"{setting['key']}={quote}{shown}{quote}"], [], [], []))
+        for value_text in (setting["value"], setting["value"].replace("%", "\u00a0%")):
+            edited_text = apply_changes(text, parse_changes([f"{setting['key']}={quote}{value_text}{quote}"], [], [], []))
             assert parse_config(edited_text) == parse_config(text), setting
 
 

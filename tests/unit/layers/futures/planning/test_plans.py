@@ -213,9 +213,9 @@ def test_plan_beside_an_order_that_lowers_a_position_waits_for_it(
     resting_coins: int, btc_thousandths: int, refusals: tuple[str, ...]
 ) -> None:
     """10 ETH of 2,000 on 10,000, where 3x is allowed."""
-    held = {"ETH": 10 * E18} | ({"BTC": E18 // 2} if btc_thousandths < 0 else {})
+    size_by_market = {"ETH": 10 * E18} | ({"BTC": E18 // 2} if btc_thousandths < 0 else {})
     resting_order = RestingOrder("ETH", resting_coins * E18, resting_coins * E18, Fraction(2_000), NOW_S, "1")
-    margin_account = account(10_000, held, market("ETH"), market("BTC", 30_000))
+    margin_account = account(10_000, size_by_market, market("ETH"), market("BTC", 30_000))
     margin_account = replace(margin_account, is_on_chain=False, resting_orders=(resting_order,))
     bound_raw = 30 * abs(btc_thousandths) * E18
     order = PerpOrder("BTC", btc_thousandths * 10**15, PerpOrderKind.MARKET, bound_raw, is_reduce_only=btc_thousandths < 0)
