@@ -16,6 +16,7 @@ from tests.support.commands.init import RPC, TWO, WALLET
 
 INIT = ("init", "--wallet", WALLET, *RPC)
 HALVES = ("--target", "WETH=50%", "--target", "USDC=60%")
+TWICE = ("--target", "WETH=50%", "--target", "WETH=20%", "--target", "USDC=30%")
 SLIPPAGE = ("edit", "--set", "limits.slippage=0.2%")
 STOP = ("orders", "set", "WETH", "--stop-loss", "10%", "--yes")
 
@@ -29,12 +30,12 @@ def refusal_of(bare: Callable[..., CommandResult], config: Path, args: tuple[str
     return answer.error["message"], answer.error["remedy"]
 
 
-@pytest.mark.parametrize("args", [(*INIT, *HALVES), (*INIT, *TWO, "--use-cash", "1e9")], ids=["targets", "cash"])
+@pytest.mark.parametrize("args", [(*INIT, *HALVES), (*INIT, *TWICE)], ids=["sum", "twice"])
 def test_option_of_a_new_config__is_corrected_as_an_option(
     bare: Callable[..., CommandResult], tmp_path: Path, args: tuple[str, ...]
 ) -> None:
     message, remedy = refusal_of(bare, tmp_path / "trimtab.toml", args)
-    assert message.startswith("the new config: portfolio.")
+    assert message.startswith("the new config: portfolio")
     assert remedy == UNSAVED_REMEDY
 
 

@@ -25,16 +25,22 @@ WHOLE_FROM_COINS = 100
 """Suggested ceilings from this number of coins on are whole."""
 SMALLEST_PART = Decimal("0.000001")
 """Part of a coin to which smaller ones are rounded; a numeraire has as many decimals, or more."""
+LARGEST_AMOUNT = 10**15
+"""More coins of a numeraire than there are."""
 
 
 def parse_amount(amount_text: str, field_name: str, remedy: str, unit: str = NUMERAIRE) -> str:
     """Return an amount of the numeraire without separators and without its unit, as in "$500" and
     "500 USDC". Raises ConfigError, also for a comma that is none between thousands, such as a
-    decimal one.
+    decimal one, for a part of the smallest, and for more than anyone has.
     """
     match = AMOUNT_PATTERN.fullmatch(amount_text)
     amount = "" if match is None else match["amount"].replace(",", "")
-    if not amount or Decimal(amount) == 0:
+    if (
+        not amount
+        or not 0 < Decimal(amount) <= LARGEST_AMOUNT
+        or Fraction(amount) % Fraction(SMALLEST_PART)
+    ):
         raise ConfigError(f"{field_name}: {amount_text[:40]!r} is not an amount of {unit}", remedy)
     return amount
 

@@ -24,6 +24,15 @@ def test_amount__is_taken_with_its_unit(typed: str) -> None:
     assert parse_amount(typed.replace("500", "1,500.25"), "cash", "") == "1500.25"
 
 
+@pytest.mark.parametrize(
+    ("largest", "beyond"), [("0.000001", "0.0000009"), ("1000000000000000", "1000000000000000.000001"), ("1.000001", "1.0000001")]
+)
+def test_amount__is_whole_in_the_smallest_part_and_one_that_exists(largest: str, beyond: str) -> None:
+    assert parse_amount(largest, "cash", "") == largest
+    with raises_field("cash", repr(beyond)):
+        parse_amount(beyond, "cash", "write 1000, or all")
+
+
 @pytest.mark.parametrize("typed", ["500 ETH", "€500", "$", "USDC", "$0", "5 00", "-500", "$-500", "1,5", "500 USDC USDC", "５００"])
 def test_amount__of_another_unit_is_refused(typed: str) -> None:
     with raises_field("cash", repr(typed)):
