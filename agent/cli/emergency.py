@@ -384,7 +384,7 @@ def _show_shutdown(
                 if sale_key not in repeated_keys
             }
             show_trade_plan(console, sale_figures, agent, verbose=verbose)
-        _show_sales_total(console, shutdown_document, agent.portfolio.numeraire.label)
+        _show_sales_total(console, shutdown_document, agent)
     show_sent(console, shutdown_document)
     for line in (
         shutdown_document["remaining"]
@@ -414,19 +414,20 @@ def _show_shutdown(
     show_remedies(console, shutdown_document)
 
 
-def _show_sales_total(console: Console, shutdown_document: Document, unit: str) -> None:
+def _show_sales_total(console: Console, shutdown_document: Document, agent: Agent) -> None:
     """Print cost and worst case of several sales together."""
-    from agent.cli.display.tables import amount
+    from agent.cli.display.tables import cost_text
 
     total = shutdown_document["sales_total"]
     sale_count = sum(sale["outcome"] == "planned" for sale in shutdown_document["sales"])
     if total is None or sale_count < 2:
         return
+    unit = agent.portfolio.numeraire.label
     worst_case = total["worst_case"]
-    worst_case_text = "unknown" if worst_case is None else f"{amount(worst_case, 4)} {unit}"
+    worst_case_text = "unknown" if worst_case is None else f"{cost_text(worst_case)} {unit}"
     console.print(
         safe_text(
-            f"All {sale_count} sales: cost {amount(total['cost'], 4)} {unit}, worst case {worst_case_text}"
+            f"All {sale_count} sales: cost {cost_text(total['cost'])} {unit}, worst case {worst_case_text}"
         )
     )
 

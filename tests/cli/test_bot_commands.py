@@ -9,7 +9,7 @@ import pytest
 
 from agent.app.money import revocation
 from agent.chain.rpc import Transport
-from agent.cli.display.tables import amount
+from agent.cli.display.tables import cost_text
 from agent.wiring import transactor
 from tests.cli.tools import Desk, at_terminal, attach
 from tests.support.agents import OTHER, allow
@@ -245,7 +245,7 @@ def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
     assert looked["sale"]["legs"]
     assert [payment["symbol"] for payment in looked["payments"]] == ["USDC"]
     shown = home.run("stop", "--to-stable", "--send-to", HOME).out
-    assert f"All {len(looked['sales'])} sales: cost {amount(looked['sales_total']['cost'], 4)} USDC, worst case " in shown
+    assert f"All {len(looked['sales'])} sales: cost {cost_text(looked['sales_total']['cost'])} USDC, worst case " in shown
     assert "Add --send to stop the bot." in shown
     done = home.ask("stop", "--to-stable", "--send-to", HOME, "--send", "--yes")
     assert done["state"] == "stopped", done["reason"]

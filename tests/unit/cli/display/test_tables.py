@@ -196,6 +196,6 @@ def test_the_plan_of_a_stop_shows_the_futures_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(emergency, "show_trade_plan", lambda _console, sale, _agent, **_: documents.append(sale))
     sales = [{"outcome": "planned", "futures": {"leverage": "2"}} for _ in range(3)]
     document = {"state": "planned", "cancel": [], "revoke": [], "to_stable": True, "payments": [], "sales": sales, "to": None}
-    rest = {"transactions": [], "remaining": [], "excluded": "", "futures": "", "reason": "", "remedies": []}
+    rest = {"transactions": [], "remaining": [], "excluded": "", "futures": "", "reason": "", "remedies": [], "sales_total": None}
     emergency._show_shutdown(Console(file=io.StringIO()), {**document, **rest}, cast(Any, None), verbose=False)
     assert ["futures" in sale for sale in documents] == [True, False, False]
