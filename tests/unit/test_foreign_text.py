@@ -164,6 +164,7 @@ def test_kind_words__class_of_a_call__is_words() -> None:
 
 NAMES_CLASSES = {
     "agent/app/controls/shown_plans.py": "a part of a hash",
+    "agent/calls.py": "arguments of the Python interface",
     "agent/chain/providers/endpoint.py": "a defect, whose traceback would show the URL",
     "agent/cli/display/terminal.py": "`kind` of errors in the documents",
     "agent/layers/liquidity/policy/signals.py": "keys of signals, which nobody sees",

@@ -125,11 +125,11 @@ def test_stream__says_the_server_is_alive_while_idle(served: Served, monkeypatch
 
 def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
     class ExportBoard(StaticDocumentCache):
-        asked: ClassVar[list[tuple[object, ...]]] = []
+        calls: ClassVar[list[tuple[object, ...]]] = []
 
         async def read_stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
-            self.asked.append((function, *arguments))
-            if len(self.asked) > 1:
+            self.calls.append((function, *arguments))
+            if len(self.calls) > 1:
                 raise ConfigError("--native-asset: unknown", "give it")
             return b"PK archive"
 
@@ -146,7 +146,7 @@ def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
         assert code == 409
         assert b"--native-asset" in body
         assert "content-disposition" not in headers
-    assert ExportBoard.asked == [(exports.export_archive, "csv"), (exports.export_archive, "rotki")]
+    assert ExportBoard.calls == [(exports.export_archive, "csv"), (exports.export_archive, "rotki")]
 
 
 def test_more_streams_than_allowed_are_refused(served: Served) -> None:

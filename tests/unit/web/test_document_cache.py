@@ -272,24 +272,24 @@ def test_open_page__has_the_chain_read_again(tmp_path: Path, stream_count: int, 
 
 def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
     class CountingBoard(DocumentCache):
-        made = 0
+        plan_count = 0
 
         async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: str) -> Any:
             await asyncio.sleep(0.001)
-            self.made += function is dashboard.plan_document
-            return {"plan": self.made} if function is dashboard.plan_document else {}
+            self.plan_count += function is dashboard.plan_document
+            return {"plan": self.plan_count} if function is dashboard.plan_document else {}
 
     async def scene() -> None:
         board = CountingBoard("none.toml", Path("none.db"))
         board.refresh()
         await asyncio.sleep(0.01)
-        assert board.made == 0, "nobody has asked for a plan"
+        assert board.plan_count == 0, "nobody has asked for a plan"
         assert (await board.read_fresh(dashboard.plan_document))["plan"] == 1
         board.read_if_old(dashboard.plan_document)
         assert (await board.read_fresh(dashboard.plan_document))["plan"] == 1
         board.refresh()  # a cycle ended
         await asyncio.sleep(0.01)
-        assert (board.made, (await board.read_fresh(dashboard.plan_document))["plan"], board.made) == (1, 2, 2)
+        assert (board.plan_count, (await board.read_fresh(dashboard.plan_document))["plan"], board.plan_count) == (1, 2, 2)
         board._outdated_functions.add(dashboard.plan_document)
         board.read_if_old(dashboard.plan_document)
         board.refresh()  # during the read
