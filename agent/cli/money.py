@@ -483,7 +483,7 @@ def show_transfers(document: Document) -> None:
         out.print(
             safe_text(
                 "Buying and rebalancing are halted until these are confirmed: trimtab flows"
-                " confirm",
+                " confirm NUMBER, or all",
                 "bold red",
             )
         )
