@@ -338,9 +338,9 @@ def _exchanged(name: str, block: int, at_s: int, weth: int, usdc: int) -> Entry:
 @pytest.mark.parametrize(
     ("paid", "gas", "words"),
     [
-        pytest.param(0, 0, "Value at the start, 2026-01-01: 200 USDC.", id="no flow"),
-        pytest.param(250, 0, "Value at the start, 2026-01-01: 200 USDC.", id="all paid out"),
-        pytest.param(250, 3, "Value at the start, 2026-01-01: 200 USDC; from gas money: 450 USDC.", id="gas money"),
+        pytest.param(0, 0, "Value at the start, 2026-01-01: 200.00 USDC.", id="no flow"),
+        pytest.param(250, 0, "Value at the start, 2026-01-01: 200.00 USDC.", id="all paid out"),
+        pytest.param(250, 3, "Value at the start, 2026-01-01: 200.00 USDC; from gas money: 450.00 USDC.", id="gas money"),
     ],
 )
 def test_value_at_the_start__makes_the_profit_add_up(capsys: pytest.CaptureFixture[str], paid: int, gas: int, words: str) -> None:
