@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -16,6 +18,7 @@ from agent.config.tables.fields import (
     VariableTable,
 )
 from agent.errors import ConfigError
+from agent.hosts import LOOPBACK_HOSTS
 from agent.model.rollups import ARBITRUM_CHAINS, LOCAL_CHAIN_IDS, OP_STACK_CHAINS
 
 LONGEST_TIMEOUT_S = 60
@@ -55,6 +58,15 @@ class RpcTable(VariableTable):
             return self.url.get_secret_value()
         remedy = "export it, or put it into .env beside the config"
         return self.required_variable("chain.rpc.url_env", self.url_env, remedy)
+
+
+def _remote_address(endpoint: RpcTable) -> object:
+    """Return an endpoint's URL; of a node of this machine its operator."""
+    url = endpoint.read_url().rstrip("/")
+    with suppress(ValueError):  # no URL: the connection refuses it
+        if urlsplit(url).hostname in LOOPBACK_HOSTS:
+            return endpoint.operator
+    return url
 
 
 class ChainTable(ConfigTable):
@@ -108,8 +120,10 @@ class ChainTable(ConfigTable):
         return self
 
     def require_own_endpoints(self) -> None:
-        """Raise ConfigError if the variables of two operators have one URL, or if one is not set."""
-        if repeated := self._shared_by_operators(lambda endpoint: endpoint.read_url().rstrip("/")):
+        """Raise ConfigError if the variables of two operators have one URL, or if one is not set. A
+        node of this machine is the owner's own, whatever it is called.
+        """
+        if repeated := self._shared_by_operators(_remote_address):
             raise ConfigError(f"chain.rpc: {repeated}", "give each operator its own")
 
     def _shared_by_operators(self, address_of: Callable[[RpcTable], object]) -> str:

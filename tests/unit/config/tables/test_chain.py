@@ -80,6 +80,15 @@ def test_two_variables__of_one_url_are_refused_before_a_connection(second_url: s
     assert [transport.operator for transport in different] == ["a", "b"]
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8545", "http://localhost:8545"])
+def test_two_variables__of_an_own_node_are_taken(url: str, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"RPC_a={url}\nRPC_b={url}\n")
+    (tmp_path / ".env").chmod(0o600)
+    config_path = tmp_path / "trimtab.toml"
+    config_path.write_text(tomlkit.dumps(template("ab")))
+    assert len(open_transports(load.load_config(config_path).config)) == 2
+
+
 def test_an_explorer_is_an_address_with_or_without_a_path() -> None:
     assert parsed().chain.explorer == ""
     for address in ("https://etherscan.io", "http://127.0.0.1:4000/main/"):
