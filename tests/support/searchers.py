@@ -104,7 +104,10 @@ class Searcher:
 
     def __init__(self, chain: LocalChain, agent: Agent, value_by_symbol: Mapping[str, int]) -> None:
         assert isinstance(chain.node, AnvilNode)
-        self.chain, self.node, self.agent, self.value_by_symbol = chain, chain.node, agent, value_by_symbol
+        self.chain = chain
+        self.node = chain.node
+        self.agent = agent
+        self.value_by_symbol = value_by_symbol
         self.names = {address: name for name, address in chain.address_by_pool.items()}
         self.symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
 

@@ -339,7 +339,8 @@ def test_without_users_there_are_no_controls() -> None:
         assert served.ask("/controls")[0] == served.ask("/controls/review/x")[0] == 404
         assert served.ask("/controls/pause", "POST", "")[0] == 405
         assert b"/controls" not in served.ask("/plan")[2]
-        overview, settings = (served.ask(path)[2].decode() for path in ("/", "/settings"))
+        overview = served.ask("/")[2].decode()
+        settings = served.ask("/settings")[2].decode()
     assert "/controls" not in overview
     assert re.findall(r"<button [^>]*disabled>([^<]*)<", overview) == [
         "Rebalance now", "Pause", "Edit weights", "Invest", "Withdraw", "Stop…", "Edit weights",
