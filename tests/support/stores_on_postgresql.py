@@ -24,8 +24,8 @@ STORE_TESTS = Path(__file__).parents[1] / "unit" / "store"
 OF_FILES = {
     STORE_TESTS / f"{name}.py"
     for name in ("files/test_backup", "files/test_file_outbox", "files/test_locks", "files/test_private_files",
-                 "migrations/test_interrupted_upgrade", "migrations/test_schema", "test_damage", "test_opened_twice", "test_seals",
-                 "test_transitions", "test_without_room")
+                 "migrations/test_interrupted_upgrade", "migrations/test_schema", "postgresql/test_copying",
+                 "test_damage", "test_opened_twice", "test_seals", "test_transitions", "test_without_room")
 }  # fmt: skip
 """Modules that copy, damage, lock or fill the file itself, write past its seals, or keep the store in memory."""
 OF_A_FILE = {

@@ -198,8 +198,9 @@ def test_a_request_ends_once_but_for_a_resumed_stop(
 def test_payment_is_pending_until_its_payout_succeeds(store: Store, payout: Payout, status: int, is_paid: bool) -> None:
     number = withdrawal(store)
     withdrawal(store, PAYMENTS[:1])
+    own_payout = replace(payout, request_id=number + payout.request_id - 1)
 
-    mine(store, send(store, 0, payout), status)
+    mine(store, send(store, 0, own_payout), status)
 
     unpaid = [PendingPayment(number, IN_USDC)] + ([] if is_paid else [PendingPayment(number, IN_COIN)])
     assert pending(store) == [*unpaid, PendingPayment(number + 1, IN_USDC)]
