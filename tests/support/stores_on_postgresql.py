@@ -45,6 +45,7 @@ OF_A_FILE = {
     "test_files_are_readable_by_their_owner_only",
     "test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file",
     "test_file_stops_growing_once_steps_are_pruned",
+    "test_positions_survive_a_restart_and_a_backup",
 }
 """Tests of other modules that do so, or of what a file alone does."""
 

@@ -389,8 +389,11 @@ def test_flows__before_the_books_are_in_them_and_later_wait_once(store: Store) -
     assert store.layer_repository(StrategyStore).record_bookings(books_of(brought_up(shared())).unstored_bookings, 0)
     assert store.layer_repository(StrategyStore).ledger().transfers == ()
     note(2)
-    assert [transfer.delta_raw for transfer in store.layer_repository(StrategyStore).ledger().transfers] == [2]
-    store.layer_repository(StrategyStore).record_bookings((StrategyBooking("flow 2", StrategyBookingKind.FLOW, 2, 3, ()),), 1)
+    waiting = store.layer_repository(StrategyStore).ledger().transfers
+    assert [transfer.delta_raw for transfer in waiting] == [2]
+    store.layer_repository(StrategyStore).record_bookings(
+        (StrategyBooking(f"flow {waiting[0].id}", StrategyBookingKind.FLOW, 2, 3, ()),), 1
+    )
     assert store.layer_repository(StrategyStore).ledger().transfers == ()
 
 

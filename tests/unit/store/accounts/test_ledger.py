@@ -142,6 +142,7 @@ def test_valuation_is_hourly_and_after_each_transfer(store: Store) -> None:
 def test_paper_has_its_own_book_and_live_opens_a_new_one(store: Store) -> None:
     store.db.store_kind = "paper"
     mismatch_of_look(store, at())
+    paper_book = store.ledger.current_book()
 
     mismatch_of_look(store, at(1_001, usdc=25_000))
 
@@ -151,7 +152,8 @@ def test_paper_has_its_own_book_and_live_opens_a_new_one(store: Store) -> None:
     assert store.ledger.current_book() is None
     assert mismatch_of_look(store, at(1_002, usdc=25_000)) == ""
     book = store.ledger.current_book()
-    assert (book.number, book.kind) == (2, "live")
+    assert book.number > paper_book.number
+    assert book.kind == "live"
     assert sums(store, 1_002)[LEDGER_USDC.address] == 25_000 * DOLLAR
     assert len(store.ledger.entries()) == 3
 
