@@ -229,7 +229,7 @@ def rule_after(outcome: StepOutcome | None) -> RuleAtStep | None:
     zone = decision_result.zone
     if not isinstance(trigger, NoTradeZone) or zone is None or not zone.risk.widths:
         return None
-    if step.history.cash_flows.purchase is not None:
+    if step.history.cash_flows.purchase is not None or zone.risk.pair_widths:
         return None
     tokens = tuple(drift.token for drift in decision_result.drifts)
     prices = decision_result.references.price_by_token

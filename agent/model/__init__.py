@@ -278,6 +278,7 @@ from agent.model.triggers import Drawdown as Drawdown
 from agent.model.triggers import Every as Every
 from agent.model.triggers import HybridTrigger as HybridTrigger
 from agent.model.triggers import NoTradeZone as NoTradeZone
+from agent.model.triggers import PairWidth as PairWidth
 from agent.model.triggers import RiskCostTradeoff as RiskCostTradeoff
 from agent.model.triggers import RiskEstimationWindow as RiskEstimationWindow
 from agent.model.triggers import Schedule as Schedule

@@ -51,6 +51,18 @@ class TokenWidth:
 
 
 @dataclass(frozen=True, slots=True)
+class PairWidth:
+    """Deviations of the exchange of two tokens, half of what one has too much beside the other, in
+    millionths of the portfolio: from beyond `trigger_ppm` it is brought back to `edge_ppm`.
+    """
+
+    first_token: str
+    second_token: str
+    edge_ppm: int
+    trigger_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrackingRisk:
     """Risk of a deviation d from the targets, priced at ½·λ·V·dᵀΣd·H; V is the portfolio's value, Σ
     the annual covariance, H the horizon in years.
@@ -61,8 +73,8 @@ class TrackingRisk:
     prices, with `estimation_window`, and else usual ones of the token's class: `sample_text` says
     which, `no_sample_reason` why a token was not measured. Without `horizon_s` each token has the
     horizon of the tracking rule (agent/policy/triggers/tracking_rule.py), which a step adds:
-    `widths`, and volatilities scaled to the horizons over a year. With `after_tax` the widths count
-    the tax on the next unit sold.
+    `widths`, `pair_widths` of those with a cheap pool of their own, and volatilities scaled to the
+    horizons over a year. With `after_tax` the widths count the tax on the next unit sold.
     """
 
     cost_bps: Fraction
@@ -73,6 +85,7 @@ class TrackingRisk:
     sample_text: str = ""
     no_sample_reason: str = ""
     widths: tuple[TokenWidth, ...] = ()
+    pair_widths: tuple[PairWidth, ...] = ()
     after_tax: bool = False
 
     @property

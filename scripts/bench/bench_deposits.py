@@ -140,7 +140,7 @@ def ratios_and_rows(flows: list[tuple[int, float, str]]) -> dict[str, object]:
         world = three_coins(fee_bps)
         legs = Cell(world, gas, value, 1.0).legs()
         market = world.market()
-        risk, widths = rule_of(market.covariance, world.weights, legs, 1.0)
+        risk, widths, _ = rule_of(market.covariance, world.weights, legs, 1.0)
         for days, share, way in flows:
             flow = Flow(days * HOURS_PER_YEAR // 365, share, way == "in turn", way == "out")
             losses = {

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from agent.policy.triggers.tracking_rule import (
     CORRELATION_SHARE,
     TokenRule,
     TradingCost,
+    pair_rules,
     token_rules,
 )
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
@@ -67,14 +69,32 @@ INIT_RULE = "relative 10 % target"
 
 def rule_of(
     covariance: Floats, weights: Floats, legs: Legs, risk_aversion: float
-) -> tuple[Floats, Floats]:
-    """Return the risk that leads a planner to the edges, and the triggers."""
+) -> tuple[Floats, Floats, Floats]:
+    """Return the risk that leads a planner to the edges, the triggers, and those of pairs. Legs
+    after those of each token to the cash are pools of two tokens.
+    """
     count = len(weights) - 1
     rules, reduced = rules_and_covariance(covariance, weights, legs, risk_aversion)
     horizons = np.array([rules[token].horizon_years for token in range(count)])
     horizons = np.append(horizons, horizons.min())
     triggers = np.array([rules[token].trigger for token in range(count)] + [9.0])
-    return risk_aversion * reduced * np.minimum.outer(horizons, horizons), triggers
+    risk = risk_aversion * reduced * np.minimum.outer(horizons, horizons)
+    pair_triggers = np.zeros_like(risk)
+    costs = {
+        token: TradingCost(float(legs.unit_cost[token]), float(legs.gas[token]), 0.0)
+        for token in range(count)
+    }
+    pair_costs = {
+        (int(legs.source[leg]), int(legs.target[leg])): float(legs.unit_cost[leg])
+        for leg in range(count, len(legs.source))
+    }
+    pairs = pair_rules(weights.tolist(), reduced.tolist(), rules, costs, pair_costs, risk_aversion)
+    for (first, second), rule in pairs.items():
+        scale = math.sqrt(risk[first, first] * risk[second, second])
+        risk[first, second] = max(rule.correlation * scale, risk[first, second])
+        risk[second, first] = risk[first, second]
+        pair_triggers[first, second] = pair_triggers[second, first] = rule.trigger
+    return risk, triggers, pair_triggers
 
 
 def rules_and_covariance(
@@ -103,8 +123,9 @@ def run_rule(
 ) -> Outcome:
     """Return what the rule does; `known` is the covariance that it knows."""
     covariance = market.covariance if known is None else known
-    risk, triggers = rule_of(covariance, weights, legs, risk_aversion)
-    return run(market, weights, legs, Rule(RULE, risk=risk, widths=triggers, cooldown=cooldown))
+    risk, triggers, pair_triggers = rule_of(covariance, weights, legs, risk_aversion)
+    rule = Rule(RULE, risk=risk, widths=triggers, pair_widths=pair_triggers, cooldown=cooldown)
+    return run(market, weights, legs, rule)
 
 
 def class_covariance(symbols: list[str]) -> Floats:

@@ -218,6 +218,23 @@ def is_beyond(deviation, risk, triggers):  # type: ignore[no-untyped-def]
     return False
 
 
+@njit(cache=True)
+def is_pair_beyond(deviation, risk, pair_triggers):  # type: ignore[no-untyped-def]
+    """Return whether the exchange of two tokens deviates by more than its trigger; 0 is none."""
+    for first in range(deviation.size):
+        for second in range(first):
+            trigger = pair_triggers[first, second]
+            if trigger <= 0:
+                continue
+            slope = 0.0
+            for k in range(deviation.size):
+                slope += (risk[first, k] - risk[second, k]) * deviation[k]
+            curvature = risk[first, first] + risk[second, second] - 2 * risk[first, second]
+            if abs(slope) > curvature * trigger:
+                return True
+    return False
+
+
 RULE = 0
 ZONE = 1
 BAND = 2
@@ -230,7 +247,7 @@ MIN_TRADE = 10
 class Rule(NamedTuple):
     """When and how far to trade.
 
-    RULE fires beyond `widths` and plans by `risk`, ZONE plans by `risk` at each bar, BAND fires
+    RULE fires beyond `widths` or `pair_widths` and plans by `risk`, ZONE plans by `risk` at each bar, BAND fires
     beyond `widths` and trades to its destination, CALENDAR each `every` bars to the targets. Bands
     and calendars trade over the legs to the cash, and not above `max_cost` of the turnover or in
     legs below `min_trade`.
@@ -239,6 +256,7 @@ class Rule(NamedTuple):
     kind: int
     risk: Floats | None = None
     widths: Floats | None = None
+    pair_widths: Floats | None = None
     destination: int = TARGET
     every: int = 0
     cooldown: int = 1
@@ -250,6 +268,7 @@ class Rule(NamedTuple):
         return self._replace(
             risk=np.zeros((size, size)) if self.risk is None else self.risk,
             widths=np.zeros(size) if self.widths is None else self.widths,
+            pair_widths=(np.zeros((size, size)) if self.pair_widths is None else self.pair_widths),
         )
 
 
@@ -282,9 +301,10 @@ def simulate(market, weights, legs, rule):  # type: ignore[no-untyped-def]
             amounts[leg] = 0.0
         if bar - last >= rule.cooldown:
             if rule.kind == RULE:
-                fires = is_beyond(deviation, rule.risk, rule.widths) and plan_legs(
-                    deviation, rule.risk, legs, amounts
-                )
+                fires = (
+                    is_beyond(deviation, rule.risk, rule.widths)
+                    or is_pair_beyond(deviation, rule.risk, rule.pair_widths)
+                ) and plan_legs(deviation, rule.risk, legs, amounts)
             elif rule.kind == ZONE:
                 fires = plan_legs(deviation, rule.risk, legs, amounts)
             else:

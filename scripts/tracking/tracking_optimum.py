@@ -37,6 +37,7 @@ from scripts.tracking.tracking_market import (
     Market,
     gaussian_market,
     is_beyond,
+    is_pair_beyond,
     plan_legs,
 )
 
@@ -116,8 +117,15 @@ CASES = (
     PairCase((0.5, 0.9), 0.5, (0.3, 0.2), (5, 5), 6.0),
     PairCase((0.5, 0.6), 0.7, (0.4, 0.3), (1, 1), 3.0),
     PairCase((0.5, 0.9), 0.6, (0.3, 0.2), (5, 30), 1.0),
+    PairCase((0.6, 0.6), 0.0, (0.3, 0.3), (30, 30, 5), reach=4),
+    PairCase((0.5, 0.6), 0.3, (0.3, 0.3), (30, 30, 5), reach=4),
+    PairCase((0.5, 0.6), 0.3, (0.3, 0.3), (5, 10, 5), reach=4),
+    PairCase((0.5, 0.6), 0.3, (0.3, 0.3), (30, 30, 20), reach=4),
+    PairCase((0.5, 0.6), 0.3, (0.3, 0.3), (30, 30, 30), reach=4),
+    PairCase((0.5, 0.6), 0.3, (0.3, 0.3), (30, 30, 5), 1.0, reach=4),
+    PairCase((0.5, 0.6), 0.7, (0.3, 0.3), (30, 30, 5), 6.0, reach=4),
 )
-"""Sixteen cases without gas, then six with it."""
+"""Sixteen cases without gas, six with it, then seven whose tokens have a pool of their own."""
 
 
 @dataclass(frozen=True)
@@ -194,38 +202,36 @@ def spread_along(values, origin, di, dj, cost):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def best_trades(values, unit_costs, gas, step1, step2):  # type: ignore[no-untyped-def]
-    """Return the least value plus cost that a trade reaches from each point, and the point."""
+    """Return the least value plus cost that a trade reaches from each point, and the point: over
+    each choice of the pools, one after the other, and with gas for each of them.
+    """
     size = len(values)
     start = np.arange(size * size).reshape(size, size)
-    first_cost = unit_costs[0] * step1
-    second_cost = unit_costs[1] * step2
-    if gas <= 0:
-        reached = values.copy()
-        origin = start.copy()
-        for _ in range(2):
-            spread_along(reached, origin, 1, 0, first_cost)
-            spread_along(reached, origin, 0, 1, second_cost)
-            if len(unit_costs) > 2:
-                spread_along(reached, origin, 1, -1, unit_costs[2] * step1)
-        return reached, origin
-    reached = values.copy()
+    reached = np.full((size, size), np.inf)
     origin = start.copy()
-    spread_along(reached, origin, 1, 0, first_cost)
-    both = reached.copy()
-    both_origin = origin.copy()
-    spread_along(both, both_origin, 0, 1, second_cost)
-    second = values.copy()
-    second_origin = start.copy()
-    spread_along(second, second_origin, 0, 1, second_cost)
-    for i in range(size):
-        for j in range(size):
-            reached[i, j] += gas
-            if second[i, j] + gas < reached[i, j]:
-                reached[i, j] = second[i, j] + gas
-                origin[i, j] = second_origin[i, j]
-            if both[i, j] + 2 * gas < reached[i, j]:
-                reached[i, j] = both[i, j] + 2 * gas
-                origin[i, j] = both_origin[i, j]
+    count = len(unit_costs)
+    for choice in range(1, 2**count):
+        if gas <= 0 and choice != 2**count - 1:
+            continue
+        values_of_choice = values.copy()
+        origin_of_choice = start.copy()
+        trade_gas = 0.0
+        for _ in range(2):
+            trade_gas = 0.0
+            for leg in range(count):
+                if choice >> leg & 1 == 0:
+                    continue
+                trade_gas += gas
+                di = 0 if leg == 1 else 1
+                dj = (0, 1, -1)[leg]
+                step = step2 if leg == 1 else step1
+                cost = unit_costs[leg] * step
+                spread_along(values_of_choice, origin_of_choice, di, dj, cost)
+        for i in range(size):
+            for j in range(size):
+                if values_of_choice[i, j] + trade_gas < reached[i, j]:
+                    reached[i, j] = values_of_choice[i, j] + trade_gas
+                    origin[i, j] = origin_of_choice[i, j]
     return reached, origin
 
 
@@ -242,6 +248,7 @@ class Chain:
     penalty: Floats
     risk: Floats
     triggers: Floats
+    pair_triggers: Floats
 
 
 @dataclass(frozen=True)
@@ -259,7 +266,7 @@ def build_chain(case: PairCase, half: int, *, is_uniform: bool) -> Chain:
     """
     covariance = case.covariance[:2, :2]
     weights = case.weights
-    risk, triggers = rule_of(case.covariance, weights, case.legs(), 1.0)
+    risk, triggers, pair_triggers = rule_of(case.covariance, weights, case.legs(), 1.0)
     shape = np.diag(weights[:2]) - np.outer(weights[:2], weights[:2])
     spread = np.sqrt(np.diag(shape @ covariance @ shape.T))
     if len(case.costs_bps) > 2:  # the direct pool moves along the diagonal
@@ -277,25 +284,28 @@ def build_chain(case: PairCase, half: int, *, is_uniform: bool) -> Chain:
         + 2 * covariance[0, 1] * first * second
         + covariance[1, 1] * second**2
     ) / 2
-    return Chain(case, grid, rates, signs, penalty, risk, triggers)
+    return Chain(case, grid, rates, signs, penalty, risk, triggers, pair_triggers)
 
 
 @njit(cache=True)
 def trade_cost(first, second, unit_costs, gas):  # type: ignore[no-untyped-def]
-    """Return the cost of moving both deviations by these amounts, over the direct pool where there
-    is one and it is cheaper; two legs, also then, cost two gas.
+    """Return the least cost of moving both deviations by these amounts, with the direct pool, where
+    there is one, or without it, and gas for each pool.
     """
-    direct = 0.0
-    if len(unit_costs) > 2 and first * second < 0 and unit_costs[2] < unit_costs[0] + unit_costs[1]:
-        direct = min(abs(first), abs(second))
-    cost = unit_costs[0] * (abs(first) - direct) + unit_costs[1] * (abs(second) - direct)
-    if direct > 0.0:
-        cost += unit_costs[2] * direct
-    return cost + gas * ((first != 0.0) + (second != 0.0))
+    cost = unit_costs[0] * abs(first) + unit_costs[1] * abs(second)
+    cost += gas * ((first != 0.0) + (second != 0.0))
+    if len(unit_costs) < 3 or first * second >= 0:
+        return cost
+    direct = min(abs(first), abs(second))
+    first_rest = abs(first) - direct
+    second_rest = abs(second) - direct
+    direct_cost = unit_costs[2] * direct + unit_costs[0] * first_rest + unit_costs[1] * second_rest
+    direct_cost += gas * (1 + (first_rest > 1e-12) + (second_rest > 1e-12))
+    return min(cost, direct_cost)
 
 
 @njit(cache=True)
-def rule_destinations(legs, risk, triggers, half, steps):  # type: ignore[no-untyped-def]
+def rule_destinations(legs, risk, triggers, pair_triggers, half, steps):  # type: ignore[no-untyped-def]
     """Return the rule's policy: from each point beyond a trigger to the point of the grid next to
     where its plan ends, and its cost.
     """
@@ -309,9 +319,10 @@ def rule_destinations(legs, risk, triggers, half, steps):  # type: ignore[no-unt
             deviation[0] = (i - half) * steps[0]
             deviation[1] = (j - half) * steps[1]
             deviation[2] = -deviation[0] - deviation[1]
-            if not (
-                is_beyond(deviation, risk, triggers) and plan_legs(deviation, risk, legs, amounts)
-            ):
+            is_traded = is_beyond(deviation, risk, triggers) or is_pair_beyond(
+                deviation, risk, pair_triggers
+            )
+            if not (is_traded and plan_legs(deviation, risk, legs, amounts)):
                 continue
             after = deviation.copy()
             for leg in range(legs.source.size):
@@ -383,7 +394,14 @@ def rule_policy(chain: Chain) -> Policy:
     """Return the tracking rule as a policy of the chain."""
     legs = chain.case.legs()
     return Policy(
-        *rule_destinations(legs, chain.risk, chain.triggers, chain.grid.half, chain.grid.steps)
+        *rule_destinations(
+            legs,
+            chain.risk,
+            chain.triggers,
+            chain.pair_triggers,
+            chain.grid.half,
+            chain.grid.steps,
+        )
     )
 
 

@@ -41,7 +41,6 @@ from agent.policy.risk import (
     aversion,
     common_parts,
     covariance,
-    exchange_variance,
     products,
     tracking_cost,
 )
@@ -61,11 +60,11 @@ from agent.policy.triggers.exchange_costs import (
     exchange_costs,
     within_plan_cost,
 )
+from agent.policy.triggers.rule_exchanges import RuleExchanges, exchanges_at_target, traded_range
 from agent.policy.triggers.tracking import NO_TAXES, with_widths
 from agent.reference import ReferencePrices
 from agent.units import (
     BPS,
-    PIPS,
     YEAR_S,
     Price,
     Value,
@@ -196,12 +195,13 @@ def evaluate_zone(
         terms = CorrectionTerms(
             aversion(risk),
             covariance(risk, tokens),
-            tokens.index(portfolio.numeraire.address),
             taxed_costs,
             minimum.leg_gas_value(snapshot, native_price),
             total_value,
         )
-        intervals = _rule_intervals(plan_risk, drifts, sigma, slope_parts, deviation_unit, terms)
+        numeraire = tokens.index(portfolio.numeraire.address)
+        exchanges = RuleExchanges(plan_risk, tokens, numeraire, sigma, slope_parts, deviation_unit)
+        intervals = [_rule_interval(drift, exchanges, terms) for drift in drifts]
     else:
         fixed_cost = 2 * gas_value / total_value
         intervals = [
@@ -242,15 +242,14 @@ def intervals_at_targets(zone: ZoneView) -> tuple[ZoneInterval, ...]:
     interval_by_token = {interval.token: interval for interval in zone.intervals}
     for width in zone.risk.widths:
         interval = interval_by_token[width.token]
-        centre = Fraction(interval.target_bps, BPS)
-        edge = Fraction(width.edge_ppm, PIPS)
-        trigger = Fraction(width.trigger_ppm, PIPS)
+        exchanges = exchanges_at_target(zone.risk, width.token)
+        shares = traded_range(Fraction(interval.target_bps, BPS), exchanges)
         interval_by_token[width.token] = replace(
             interval,
-            low=_clip(centre - edge),
-            high=_clip(centre + edge),
-            trigger_low=_clip(centre - trigger),
-            trigger_high=_clip(centre + trigger),
+            low=_clip(shares.low),
+            high=_clip(shares.high),
+            trigger_low=_clip(shares.trigger_low),
+            trigger_high=_clip(shares.trigger_high),
         )
     return tuple(interval_by_token.values())
 
@@ -478,64 +477,42 @@ def _zone_interval(
     )
 
 
-def _rule_intervals(
-    risk: TrackingRisk,
-    drifts: Sequence[AssetDrift],
-    sigma: IntMatrix,
-    slope_parts: Sequence[int],
-    deviation_unit: int,
-    terms: CorrectionTerms,
-) -> list[ZoneInterval]:
-    """Return the intervals of the tracking rule. An asset without a width, such as the numeraire,
-    is never traded for its own sake.
-
-    The deviation that counts is that of the exchange with the numeraire, d = eᵢ − eₙ: dᵀQx / dᵀQd,
-    the asset's own deviation and what the correlated ones add to it. `slope_parts` are Σx for x in
-    parts of 1/`deviation_unit`. An asset without a target leaves as a whole, so only its own share
-    counts: it is not held for what the others lack.
+def _rule_interval(
+    drift: AssetDrift, exchanges: RuleExchanges, terms: CorrectionTerms
+) -> ZoneInterval:
+    """Return the interval of an asset by the tracking rule. One without a width, such as the
+    numeraire, is never traded for its own sake.
     """
-    width_by_token = {width.token: width for width in risk.widths}
-    numeraire = terms.numeraire
-    intervals = []
-    for index, drift in enumerate(drifts):
-        width = width_by_token.get(drift.token)
-        if width is None:
-            intervals.append(
-                ZoneInterval(
-                    drift.token,
-                    drift.weight_bps,
-                    drift.target_bps,
-                    NOTHING,
-                    EVERYTHING,
-                    NOTHING,
-                    EVERYTHING,
-                )
-            )
-            continue
-        deviation = drift.share
-        if drift.target_bps:
-            deviation = Fraction(
-                slope_parts[index] - slope_parts[numeraire],
-                exchange_variance(sigma, index, numeraire) * deviation_unit,
-            )
-        centre = drift.share - deviation
-        edge = Fraction(width.edge_ppm, PIPS)
-        trigger = Fraction(width.trigger_ppm, PIPS)
-        low = _clip(centre - edge)
-        high = _clip(centre + edge)
-        intervals.append(
-            ZoneInterval(
-                drift.token,
-                drift.weight_bps,
-                drift.target_bps,
-                low,
-                high,
-                _clip(centre - trigger),
-                _clip(centre + trigger),
-                terms.correction(index, deviation, max(low - drift.share, drift.share - high)),
-            )
+    asset_exchanges = exchanges.of(drift)
+    if not asset_exchanges:
+        return ZoneInterval(
+            drift.token,
+            drift.weight_bps,
+            drift.target_bps,
+            NOTHING,
+            EVERYTHING,
+            NOTHING,
+            EVERYTHING,
         )
-    return intervals
+    shares = traded_range(drift.share, asset_exchanges)
+    low = _clip(shares.low)
+    high = _clip(shares.high)
+    furthest = max(asset_exchanges, key=lambda exchange: exchange.excess)
+    return ZoneInterval(
+        drift.token,
+        drift.weight_bps,
+        drift.target_bps,
+        low,
+        high,
+        _clip(shares.trigger_low),
+        _clip(shares.trigger_high),
+        terms.correction(
+            exchanges.tokens.index(drift.token),
+            furthest.other,
+            furthest.deviation,
+            max(low - drift.share, drift.share - high),
+        ),
+    )
 
 
 def _share_direction(target_shares: Sequence[Fraction], index: int) -> list[Fraction]:

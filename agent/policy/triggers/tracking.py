@@ -8,14 +8,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import AssetDrift, Limits, Portfolio, Snapshot, TokenWidth, TrackingRisk
+from agent.model import (
+    AssetDrift,
+    Limits,
+    PairWidth,
+    Portfolio,
+    Snapshot,
+    TokenWidth,
+    TrackingRisk,
+)
 from agent.policy import minimum
-from agent.policy.risk import COVARIANCE_UNIT, MIN_VOLATILITY_BPS, aversion, covariance
+from agent.policy.risk import (
+    COVARIANCE_UNIT,
+    MAX_CORRELATION_BPS,
+    MIN_VOLATILITY_BPS,
+    aversion,
+    correlations_bps,
+    covariance,
+    first_contradicting_row,
+)
 from agent.policy.triggers.exchange_costs import ExchangeCosts
 from agent.policy.triggers.tracking_rule import (
     CORRELATION_SHARE,
+    PairRule,
     TokenRule,
     TradingCost,
+    pair_rules,
     token_rules,
 )
 from agent.units import BPS, PIPS, YEAR_S, Price
@@ -23,6 +41,7 @@ from agent.units import BPS, PIPS, YEAR_S, Price
 LEAVING_HORIZON_YEARS = 1.0
 """Horizon of a token without a target, which is sold as a whole."""
 NO_TAXES: Mapping[str, Fraction] = {}
+NO_PAIRS: Mapping[tuple[int, int], float] = {}
 
 
 def with_widths(  # noqa: PLR0913
@@ -41,12 +60,14 @@ def with_widths(  # noqa: PLR0913
     backtest without it.
     """
     tokens = [drift.token for drift in drifts]
+    token_costs = trading_costs(snapshot, portfolio, limits, drifts, prices, costs, sale_taxes)
     return risk_at_costs(
         risk,
         tokens,
         [drift.target_bps / BPS for drift in drifts],
         tokens.index(portfolio.numeraire.address),
-        trading_costs(snapshot, portfolio, limits, drifts, prices, costs, sale_taxes),
+        token_costs,
+        _pair_costs(costs, token_costs),
     )
 
 
@@ -56,13 +77,16 @@ def risk_at_costs(
     target_shares: Sequence[float],
     numeraire_index: int,
     costs: Mapping[int, TradingCost],
+    pair_costs: Mapping[tuple[int, int], float] = NO_PAIRS,
 ) -> TrackingRisk:
     """Return the risk with the widths of the tokens in `costs`, by index, and with each volatility
-    scaled to its token's horizon, over a year.
+    scaled to its token's horizon, over a year. `pair_costs` are those of exchanging two of these
+    tokens, per unit of value.
 
     Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) is a volatility σᵢ·√Hᵢ and a correlation ρᵢⱼ·√(min/max). The numeraire
     and tokens without a route have the least horizon, so that Q is positive semidefinite (Schur).
-    So have those of `risk` that are not among `tokens`, which a step leaves out.
+    So have those of `risk` that are not among `tokens`, which a step leaves out. Rules of pairs raise
+    correlations; they count if all of them together leave no mix of tokens without risk.
     """
     reduced = replace(
         risk,
@@ -71,19 +95,15 @@ def risk_at_costs(
             for first_token, second_token, bps in risk.correlations_bps
         ),
     )
-    rules = token_rules(
-        target_shares,
-        [[entry / COVARIANCE_UNIT for entry in row] for row in covariance(reduced, tokens)],
-        numeraire_index,
-        costs,
-        float(aversion(risk)),
-    )
+    sigma = [[entry / COVARIANCE_UNIT for entry in row] for row in covariance(reduced, tokens)]
+    risk_aversion = float(aversion(risk))
+    rules = token_rules(target_shares, sigma, numeraire_index, costs, risk_aversion)
     horizon_by_token = {
         tokens[index]: rule.horizon_years or LEAVING_HORIZON_YEARS for index, rule in rules.items()
     }
     least_horizon = min(horizon_by_token.values(), default=LEAVING_HORIZON_YEARS)
     horizon_by_token = defaultdict(lambda: least_horizon, horizon_by_token)
-    return replace(
+    over_horizons = replace(
         reduced,
         horizon_s=YEAR_S,
         volatilities_bps=tuple(
@@ -100,6 +120,33 @@ def risk_at_costs(
         ),
         widths=tuple(_token_width(tokens[index], rule) for index, rule in rules.items()),
     )
+    pairs = pair_rules(target_shares, sigma, rules, costs, pair_costs, risk_aversion)
+    return _with_pairs(over_horizons, tokens, pairs) if pairs else over_horizons
+
+
+def _with_pairs(
+    risk: TrackingRisk, tokens: Sequence[str], rules: Mapping[tuple[int, int], PairRule]
+) -> TrackingRisk:
+    """Return the risk with the correlations and widths of pairs, by indices; as it is if they would
+    contradict one another.
+    """
+    rule_by_pair = {frozenset((tokens[i], tokens[j])): rule for (i, j), rule in rules.items()}
+    correlations = []
+    for first_token, second_token, bps in risk.correlations_bps:
+        rule = rule_by_pair.get(frozenset((first_token, second_token)))
+        raised_bps = max(int(rule.correlation * BPS), bps) if rule else bps
+        correlations.append((first_token, second_token, min(raised_bps, MAX_CORRELATION_BPS)))
+    risk_of_pairs = replace(
+        risk,
+        correlations_bps=tuple(correlations),
+        pair_widths=tuple(
+            PairWidth(tokens[i], tokens[j], round(rule.edge * PIPS), round(rule.trigger * PIPS))
+            for (i, j), rule in rules.items()
+        ),
+    )
+    if first_contradicting_row(correlations_bps(risk_of_pairs, tokens)) is not None:
+        return risk
+    return risk_of_pairs
 
 
 def edge_drifts(
@@ -161,6 +208,19 @@ def trading_costs(
             float(sale_taxes.get(tokens[index], 0)),
         )
     return cost_by_index
+
+
+def _pair_costs(
+    costs: ExchangeCosts, token_costs: Mapping[int, TradingCost]
+) -> dict[tuple[int, int], float]:
+    """Return the cost per unit of value of exchanging two tokens, the mean of both directions, by
+    indices, the smaller first.
+    """
+    return {
+        (first, second): float((cost + costs[second, first]) / 2)
+        for (first, second), cost in costs.items()
+        if first < second and {first, second} <= token_costs.keys() and (second, first) in costs
+    }
 
 
 def _scaled_volatility(volatility_bps: int, horizon_years: float) -> int:

@@ -17,6 +17,12 @@ is the one at ±a, so each token gets that horizon: Qᵢⱼ = λ·Σᵢⱼ·min(
 Schur's product theorem. In between tokens, the rule of one dimension hedges too much; correlations
 count for three quarters.
 
+The last unit of an exchange pays where its risk in Q is c/a. Two tokens with a pool that is much
+cheaper than two swaps through the numeraire are exchanged for each other by a rule of their own,
+with cᵢⱼ, aᵢⱼ and bᵢⱼ as if one were the numeraire. Q leads to aᵢⱼ if their correlation there is
+(cᵢ/aᵢ + cⱼ/aⱼ − cᵢⱼ/aᵢⱼ) / 2·√(cᵢ·cⱼ/aᵢ·aⱼ). Where the pool is not much cheaper, one horizon a token
+serves both.
+
 A tax t on a unit sold, and none on one bought, leaves both edges alike: with different costs on the
 two sides V′ gains a constant, and only their mean counts, V′(a) − V′(−a) = 2c + t. So the range is
 that of the cost c + t/2. The planner counts c only; the horizon stays c/(λ·s·a), so that the last
@@ -27,7 +33,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import mul
 
 from agent import floats
@@ -38,6 +44,10 @@ MIN_TARGET = 0.01
 """Least target from which the spread of a deviation is reckoned."""
 CORRELATION_SHARE = 0.75
 BISECTIONS = 60
+DEAREST_PAIR = 0.45
+"""Cost of a pool of two tokens, share of that of two swaps through the numeraire, below which they
+have a rule of their own. Pools of equal fees are beyond it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,57 @@ def token_rules(
             unit_cost / (risk_aversion * variance * edge) if edge else None,
         )
     return rules
+
+
+@dataclass(frozen=True, slots=True)
+class PairRule:
+    """The rule of the exchange of two tokens: deviations as in TokenRule, and the `correlation` in Q
+    that leads to its edge.
+    """
+
+    edge: float
+    trigger: float
+    correlation: float
+
+
+def pair_rules(
+    targets: Sequence[float],
+    covariance: Sequence[Sequence[float]],
+    rules: Mapping[int, TokenRule],
+    costs: Mapping[int, TradingCost],
+    pair_costs: Mapping[tuple[int, int], float],
+    risk_aversion: float,
+) -> dict[tuple[int, int], PairRule]:
+    """Return the rules of pairs whose own exchange is much cheaper than two swaps through the
+    numeraire, by indices; `rules` are those of the tokens, other arguments as for `token_rules`.
+    `pair_costs` are per unit of value. An exchange of two tokens sells one of them either way, so
+    that it owes the taxes of both by half.
+    """
+    pairs = {}
+    for pair, pair_cost in pair_costs.items():
+        smaller, larger = sorted(pair, key=targets.__getitem__)
+        cost = replace(
+            costs[smaller],
+            unit_cost=max(pair_cost, MIN_COST),
+            sale_tax=costs[smaller].sale_tax + costs[larger].sale_tax,
+        )
+        through_numeraire = sum(max(costs[token].unit_cost, MIN_COST) for token in pair)
+        if cost.unit_cost >= DEAREST_PAIR * through_numeraire:
+            continue
+        rule = token_rules(targets, covariance, larger, {smaller: cost}, risk_aversion).get(smaller)
+        smaller_risk = _edge_risk(costs[smaller], rules.get(smaller))
+        larger_risk = _edge_risk(costs[larger], rules.get(larger))
+        pair_risk = _edge_risk(cost, rule)
+        if rule and pair_risk and smaller_risk and larger_risk:
+            joint_risk = (smaller_risk + larger_risk - pair_risk) / 2
+            correlation = joint_risk / math.sqrt(smaller_risk * larger_risk)
+            pairs[pair] = PairRule(rule.edge, rule.trigger, correlation)
+    return pairs
+
+
+def _edge_risk(cost: TradingCost, rule: TokenRule | None) -> float:
+    """Return c/a, the risk in Q of an exchange whose last unit pays at its edge; zero without one."""
+    return max(cost.unit_cost, MIN_COST) / rule.edge if rule and rule.edge else 0.0
 
 
 @dataclass(frozen=True, slots=True)

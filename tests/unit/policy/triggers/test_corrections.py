@@ -30,7 +30,7 @@ def terms(risk: TrackingRisk = CALM_CASH) -> CorrectionTerms:
     """50,000 dollars; 30 bps to sell the coin and 5 bps to buy it, half a dollar of gas."""
     costs = {(COIN, CASH): Fraction(30, 10_000), (CASH, COIN): Fraction(5, 10_000)}
     sigma = covariance(risk, ["coin", "cash"])
-    return CorrectionTerms(aversion(risk), sigma, CASH, costs, Fraction(USDC, 2), Fraction(50_000 * USDC))
+    return CorrectionTerms(aversion(risk), sigma, costs, Fraction(USDC, 2), Fraction(50_000 * USDC))
 
 
 def dollars(correction: Correction | None) -> tuple[float, float]:
@@ -46,18 +46,18 @@ def dollars(correction: Correction | None) -> tuple[float, float]:
     ],
 )
 def test_correction_of_eight_points_to_an_edge_of_five(risk: TrackingRisk, deviation: Fraction, cost: float, waiting: float) -> None:
-    assert dollars(terms(risk).correction(COIN, deviation, 3 * POINT)) == pytest.approx((cost, waiting), rel=1e-12)
+    assert dollars(terms(risk).correction(COIN, CASH, deviation, 3 * POINT)) == pytest.approx((cost, waiting), rel=1e-12)
 
 
 def test_correction_begins_a_millionth_beyond_the_edge() -> None:
-    assert terms().correction(COIN, 5 * POINT, Fraction(0)) is None
-    assert terms().correction(COIN, 5 * POINT + Fraction(1, 10**6), Fraction(1, 10**6)) is not None
+    assert terms().correction(COIN, CASH, 5 * POINT, Fraction(0)) is None
+    assert terms().correction(COIN, CASH, 5 * POINT + Fraction(1, 10**6), Fraction(1, 10**6)) is not None
 
 
 def test_correction_without_a_route_has_no_figure() -> None:
     one_way = replace(terms(), unit_costs={(COIN, CASH): Fraction(30, 10_000)})
-    assert one_way.correction(COIN, -8 * POINT, 3 * POINT) is None
-    assert one_way.correction(COIN, 8 * POINT, 3 * POINT) is not None
+    assert one_way.correction(COIN, CASH, -8 * POINT, 3 * POINT) is None
+    assert one_way.correction(COIN, CASH, 8 * POINT, 3 * POINT) is not None
 
 
 def test_correction_prices_route_gas_and_class_of_the_coin() -> None:

@@ -346,3 +346,40 @@ def test_band_that_the_weights_of_the_others_leave_no_room_is_left_out() -> None
     assert [words for words in sentences if mentions(words, "WETH has no band at these weights of the others", "Correcting it cost")]
     assert _weight_sentence(decision_result.drifts[0], step.portfolio.numeraire, is_zone=True).endswith("30.00 % against 5 %, outside.")
     assert [words for words in _zone_sentences(decide(tracking_step()).zone, tracking_step()) if "WETH is moved beyond" in words]
+
+
+# --- Two coins with a pool of their own
+
+
+def swapped_step(dollars: int, pair_fee_pips: int) -> StepInput:
+    """WETH was bought for WBTC. Both have pools of 0.3 % with the numeraire, and one with each other."""
+    price = price_of("WETH") / price_of("WBTC")
+    pair_pool = v2_pool(token("WETH"), token("WBTC"), price, DEPTH, fee_pips=pair_fee_pips)
+    return tracking_step(balance_changes(WETH=dollars, WBTC=-dollars), pools=[*pools_of(DEPTH), pair_pool])
+
+
+@pytest.mark.parametrize("pair_fee_pips", [100, 500, 2_600], ids=lambda pips: f"{pips / 10_000} %")
+@pytest.mark.parametrize("side", [1, -1], ids=["too-much-WETH", "too-much-WBTC"])
+def test_cheap_pair_fires_beyond_its_own_trigger_and_ends_at_its_edge(pair_fee_pips: int, side: int) -> None:
+    (width,) = zone_of(swapped_step(0, pair_fee_pips)).risk.pair_widths
+    trigger_dollars = width.trigger_ppm * 50_000 // 1_000_000
+    assert isinstance(decide(swapped_step(side * (trigger_dollars - 5), pair_fee_pips)).decision, Hold)
+    step = swapped_step(side * (trigger_dollars + 5), pair_fee_pips)
+    (leg,) = proposed_plan(step).legs
+    assert {leg.token_in, leg.token_out} == {token("WETH").address, token("WBTC").address}
+    assert weights_after(step)["WETH"] - 25 == pytest.approx(side * width.edge_ppm / 10_000, abs=0.25)
+
+
+@pytest.mark.parametrize("pair_fee_pips", [2_750, 3_000, 10_000], ids=lambda pips: f"{pips / 10_000} %")
+def test_pair_about_as_dear_as_a_coin_changes_nothing(pair_fee_pips: int) -> None:
+    zone = zone_of(swapped_step(2_000, pair_fee_pips))
+    assert zone.risk.pair_widths == ()
+    assert zone.intervals == zone_of(tracking_step(balance_changes(WETH=2_000, WBTC=-2_000))).intervals
+
+
+def test_correction_of_a_pair_is_priced_by_its_own_pool() -> None:
+    """0.05 % of what is exchanged and a swap's gas, 150,000 at a quarter of a gwei and 2,000 dollars."""
+    step = swapped_step(2_500, 500)
+    (width,) = zone_of(step).risk.pair_widths
+    exchanged = 2_500 - width.edge_ppm * 50_000 / 1_000_000
+    assert float(interval(step, "WETH").correction.cost) / 10**6 == pytest.approx(0.0005 * exchanged + 0.075, rel=1e-3)

@@ -102,6 +102,33 @@ def test_risk_over_horizons_is_positive_definite(
     assert least_eigenvalue(over_horizons, tokens) > 0.01
 
 
+@given(random_risks(), st.lists(st.floats(1e-4, 0.03), min_size=15, max_size=15))
+def test_risk_with_cheap_pairs_leaves_no_mix_without_risk(
+    drawn: tuple[TrackingRisk, list[str], list[float], Mapping[int, TradingCost]], pair_costs: list[float]
+) -> None:
+    risk, tokens, targets, costs = drawn
+    pairs = dict(zip(combinations(sorted(costs), 2), pair_costs, strict=False))
+    without_pairs = risk_at_costs(risk, tokens, targets, len(tokens) - 1, costs)
+    over_horizons = risk_at_costs(risk, tokens, targets, len(tokens) - 1, costs, pairs)
+    assert least_eigenvalue(over_horizons, tokens) > 0.0009
+    assert (over_horizons.widths, over_horizons.volatilities_bps) == (without_pairs.widths, without_pairs.volatilities_bps)
+    for (*_, raised), (*_, usual) in zip(over_horizons.correlations_bps, without_pairs.correlations_bps, strict=True):
+        assert raised >= usual
+
+
+def test_pairs_that_contradict_one_another_do_not_count() -> None:
+    """Three coins, of which one moves against a second: it cannot move with both almost as one."""
+    tokens = ["0xa", "0xb", "0xc", "0xd"]
+    correlations = (("0xa", "0xb", -3_000), ("0xa", "0xc", 0), ("0xb", "0xc", 0), *((address, "0xd", 0) for address in tokens[:3]))
+    trigger = build_tracking("normal")
+    risk = replace(trigger.risk, volatilities_bps=tuple((address, 6_000) for address in tokens), correlations_bps=correlations)
+    costs = {index: TradingCost(0.01, 0.0, 0.0) for index in range(3)}
+    cheap = {(0, 2): 1e-4, (1, 2): 1e-4}
+    shares = [0.2, 0.2, 0.2, 0.4]
+    assert risk_at_costs(risk, tokens, shares, 3, costs, cheap) == risk_at_costs(risk, tokens, shares, 3, costs)
+    assert len(risk_at_costs(risk, tokens, shares, 3, costs, {(0, 2): 1e-4}).pair_widths) == 1
+
+
 @given(random_risks(), st.integers(50, 20_000), st.integers(-9_000, 9_000))
 def test_risk_over_horizons_ignores_an_excluded_token(
     drawn: tuple[TrackingRisk, list[str], list[float], Mapping[int, TradingCost]], volatility_bps: int, correlation_bps: int

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.policy.triggers.tracking_rule import MIN_COST, TokenRule, TradingCost, edge_and_trigger, token_rules
+from agent.policy.triggers.tracking_rule import MIN_COST, PairRule, TokenRule, TradingCost, edge_and_trigger, pair_rules, token_rules
 from scripts.tracking.tracking_loss import expected_loss
 from tests.support.decisions.tracking_rules import one_coin_rule
 from tests.support.samples import examples
@@ -280,3 +280,56 @@ def test_expected_loss_is_between_that_of_the_largest_and_all(
     together = expected_loss(rules, covariance, len(costs), 1.0).total
     alone = [expected_loss({token: rule}, covariance, len(costs), 1.0).total for token, rule in rules.items()]
     assert max(alone) / len(alone) * 0.999 <= together <= sum(alone) * 1.001
+
+
+def pair_rule(
+    pair_bps: float, gas: float = 0.0, risk_aversion: float = 1.0, sale_taxes: tuple[float, float] = (0.0, 0.0)
+) -> PairRule | None:
+    """The rule of two uncorrelated coins of 60 % with targets of 30 %, whose pools with the cash cost 30 bps."""
+    costs = {token: TradingCost(0.003, gas, 0.0, tax) for token, tax in enumerate(sale_taxes)}
+    pair_costs = {(0, 1): pair_bps / 10_000}
+    rules = token_rules(THIRDS, TWO_COINS, 2, costs, risk_aversion)
+    return pair_rules(THIRDS, TWO_COINS, rules, costs, pair_costs, risk_aversion).get((0, 1))
+
+
+THIRDS = [0.3, 0.3, 0.4]
+TWO_COINS = [[0.36, 0.0, 0.0], [0.0, 0.36, 0.0], [0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize(("pair_bps", "has_rule"), [(26.9, True), (27.1, False), (30, False)])
+def test_pair__has_a_rule_below_45_percent_of_two_swaps(pair_bps: float, has_rule: bool) -> None:
+    assert (pair_rule(pair_bps) is not None) is has_rule
+
+
+def test_pair__has_the_widths_of_two_coins_one_of_which_is_the_numeraire() -> None:
+    """s = 0.36 + 0.36; its slopes ±0.36 move the weights by ±0.3·0.36, whose variance is 2·0.36·0.108²; k = s³ over it."""
+    rule = pair_rule(5)
+    k = 0.72**3 / (2 * 0.36 * 0.108**2)
+    assert rule.edge == rule.trigger == pytest.approx((1.5 * 0.0005 / k) ** (1 / 3), rel=1e-12)
+    with_gas = pair_rule(5, gas=1e-5)
+    middle = (with_gas.edge + with_gas.trigger) / 2
+    assert middle * ((with_gas.trigger - with_gas.edge) / 2) ** 3 == pytest.approx(0.75 * 1e-5 / k, rel=1e-6)
+
+
+@pytest.mark.parametrize("gas", [0.0, 1e-5], ids=["no-gas", "gas"])
+@pytest.mark.parametrize("risk_aversion", [0.3, 3.0], ids=["relaxed", "strict"])
+def test_pair__correlation_leads_the_planner_to_its_edge(gas: float, risk_aversion: float) -> None:
+    """The exchange has the risk Q₁₁ + Q₂₂ − 2·Q₁₂ = c/a, and each coin Q₁₁ = c/a."""
+    rule = pair_rule(5, gas, risk_aversion)
+    coin = token_rules(THIRDS, TWO_COINS, 2, {0: TradingCost(0.003, gas, 0.0)}, risk_aversion)[0]
+    coin_risk = 0.003 / coin.edge
+    assert 2 * coin_risk - 2 * rule.correlation * coin_risk == pytest.approx(0.0005 / rule.edge, rel=1e-12)
+
+
+def test_pair__owes_half_the_taxes_of_both() -> None:
+    """Either coin may be the one that is sold: 5 bps and half of 4 % and of 2 % are the cost of 305 bps."""
+    untaxed_edge = pair_rule(5).edge
+    assert pair_rule(5, sale_taxes=(0.04, 0.02)).edge == pytest.approx(untaxed_edge * (305 / 5) ** (1 / 3), rel=1e-12)
+
+
+def test_pair__trigger_is_at_most_half_the_smaller_target() -> None:
+    targets = [0.4, 0.02, 0.58]
+    costs = {token: TradingCost(0.003, 1e-3, 0.0) for token in (0, 1)}
+    rules = token_rules(targets, TWO_COINS, 2, costs, 1.0)
+    (rule,) = pair_rules(targets, TWO_COINS, rules, costs, {(0, 1): 0.0005}, 1.0).values()
+    assert rule.trigger == pytest.approx(0.01)

@@ -43,7 +43,7 @@ def test_rule_without_tax__costs_what_it_costs_without_lots() -> None:
     world = three_coins(5.0)
     legs = Cell(world, 0.03, 50_000, 1.0).legs()
     market = gaussian_market(world.volatilities, world.correlation, 1, 3)
-    risk, triggers = rule_of(market.covariance, world.weights, legs, 1.0)
+    risk, triggers, _ = rule_of(market.covariance, world.weights, legs, 1.0)
     usual = run(market, world.weights, legs, Rule(RULE, risk=risk, widths=triggers))
     ranges = taxed_ranges(market.covariance, world.weights, legs, 0.0)
     outcome = run_taxed(market, world.weights, legs, Rule(RULE), FIFO, 0.25, ranges=ranges)
