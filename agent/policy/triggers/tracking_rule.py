@@ -171,7 +171,7 @@ def pair_rules(
             unit_cost=max(pair_cost, MIN_COST),
             sale_tax=costs[smaller].sale_tax + costs[larger].sale_tax,
         )
-        through_numeraire = sum(max(costs[token].unit_cost, MIN_COST) for token in pair)
+        through_numeraire = math.fsum(max(costs[token].unit_cost, MIN_COST) for token in pair)
         if cost.unit_cost >= DEAREST_PAIR * through_numeraire:
             continue
         rule = token_rules(targets, covariance, larger, {smaller: cost}, risk_aversion).get(smaller)

@@ -34,7 +34,7 @@ def test_bench__prints_one_json_and_names_a_missing_solver(monkeypatch, capsys, 
     printed = json.loads(run("--json", "--peers", PIP_NO_INDEX="1") if with_solvers else printed_here(monkeypatch, capsys, "--json"))
     assert set(printed) == {"machine", "ours", "peers", "ratios"}
     gaps = {"gap_bps", "gap_with_gas_bps", "gap_coarse_units_bps"}
-    times = {"continuous_ms", "plan_ms", "mixed_plan_ms"}
+    times = {"continuous_ms", "plan_ms", "mixed_plan_ms", "rule_look_ms", "band_look_ms", "rule_ms"}
     assert set(printed["ours"]) == {"problems", "not_worth_a_trade", "large_plan_ms", *gaps, *times}
     assert all(set(printed["ours"][name]) == SPREAD for name in times)
     assert all(set(printed["ours"][name]) == {*SPREAD, "above_3_bps"} for name in gaps)
@@ -55,7 +55,7 @@ def test_the_benchmark_prints_a_line_per_figure_for_people(monkeypatch: pytest.M
     lines = printed_here(monkeypatch, capsys).splitlines()
     assert [line.split()[0] for line in lines] == [
         "2", "gap_bps", "gap_with_gas_bps", "gap_coarse_units_bps", "continuous_ms", "plan_ms", "mixed_plan_ms",
-        "20", "40", "sequential", "grid",
+        "rule_look_ms", "band_look_ms", "rule_ms", "20", "40", "sequential", "grid",
     ]  # fmt: skip
 
 
