@@ -123,6 +123,7 @@ def _evaluate_portfolio_trigger(
         drifts,
         context.prices,
         sale_taxes(step, context.prices),
+        counts_pairs=step.policy.trade_side is None,
     )
     trigger_result = no_trade_zone.zone_result(zone, drifts)
     if bands.must_reduce_weight(step.policy, drifts):

@@ -142,7 +142,7 @@ class ZoneView:
     sample_text: str = ""
 
 
-def evaluate_zone(
+def evaluate_zone(  # noqa: PLR0913
     snapshot: Snapshot,
     portfolio: Portfolio,
     limits: Limits,
@@ -150,9 +150,12 @@ def evaluate_zone(
     drifts: Sequence[AssetDrift],
     prices: Mapping[str, Price],
     sale_taxes: Mapping[str, Fraction] = NO_TAXES,
+    *,
+    counts_pairs: bool = False,
 ) -> tuple[ZoneView, tuple[AssetDrift, ...]]:
     """Return the current zone, and the drifts with its bands. `prices` has all tokens, numeraire
     base units per base unit; `sale_taxes` are the taxes on the next unit sold, per unit of value.
+    With `counts_pairs` exchanges of two assets count, for plans that may sell one for the other.
     """
     tokens = [drift.token for drift in drifts]
     target_shares = [Fraction(drift.target_bps, BPS) for drift in drifts]
@@ -170,6 +173,7 @@ def evaluate_zone(
             prices,
             route_costs,
             sale_taxes if risk.after_tax else NO_TAXES,
+            counts_pairs=counts_pairs,
         )
     sigma = covariance(plan_risk, tokens)
     risk_aversion = aversion(plan_risk)

@@ -52,6 +52,7 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
             drifts,
             prices,
             sale_taxes(step, prices),
+            counts_pairs=policy.trade_side is None,
         )
         zone_signals = no_trade_zone.zone_signals(zone, zone_drifts)
         return overweight_signals or bands.signals_of_side(zone_signals, policy.trade_side)

@@ -53,10 +53,12 @@ def with_widths(  # noqa: PLR0913
     prices: Mapping[str, Price],
     costs: ExchangeCosts,
     sale_taxes: Mapping[str, Fraction] = NO_TAXES,
+    *,
+    counts_pairs: bool = False,
 ) -> TrackingRisk:
-    """Return the risk with the widths of the tokens that have a route. `costs` are those of any
-    route, by the indices of the drifts; `sale_taxes` are the taxes that the widths count, on the
-    next unit sold, per unit of value. Without a price of the native coin gas costs nothing, as in a
+    """Return the risk with the widths of the tokens that have a route, and with `counts_pairs` of
+    cheap pairs. `costs` are those of any route, by the indices of the drifts; `sale_taxes` are the
+    taxes that the widths count, on the next unit sold, per unit of value. Without a price of the native coin gas costs nothing, as in a
     backtest without it.
     """
     tokens = [drift.token for drift in drifts]
@@ -67,7 +69,7 @@ def with_widths(  # noqa: PLR0913
         [drift.target_bps / BPS for drift in drifts],
         tokens.index(portfolio.numeraire.address),
         token_costs,
-        _pair_costs(costs, token_costs),
+        _pair_costs(costs, token_costs) if counts_pairs else NO_PAIRS,
     )
 
 

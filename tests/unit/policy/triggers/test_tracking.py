@@ -383,3 +383,13 @@ def test_correction_of_a_pair_is_priced_by_its_own_pool() -> None:
     (width,) = zone_of(step).risk.pair_widths
     exchanged = 2_500 - width.edge_ppm * 50_000 / 1_000_000
     assert float(interval(step, "WETH").correction.cost) / 10**6 == pytest.approx(0.0005 * exchanged + 0.075, rel=1e-3)
+
+
+@pytest.mark.parametrize("side", list(TradeSide))
+def test_one_sided_policy_exchanges_no_pair(side: TradeSide) -> None:
+    """An exchange of two coins is a sale and a purchase."""
+    step = swapped_step(2_500, 500)
+    one_sided = replace(step, policy=replace(step.policy, trade_side=side))
+    assert isinstance(decide(step).decision, Rebalance)
+    assert isinstance(decide(one_sided).decision, Hold)
+    assert zone_of(one_sided).risk.pair_widths == ()
