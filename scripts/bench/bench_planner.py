@@ -215,6 +215,7 @@ def measure_rule_ms(count: int) -> list[float]:
             completed_trigger.risk,
             compute_drifts(step, prices),
             prices,
+            counts_pairs=True,
         )
         evaluate()
         began_s = process_time()

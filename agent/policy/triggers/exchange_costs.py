@@ -54,8 +54,9 @@ def exchange_costs(
             rate_to_middle = row[middle]
             if rate_to_middle and row is not rates[middle]:
                 for j, onward_rate in onward_rates:
-                    rate = -(-rate_to_middle * onward_rate // RATE_UNIT)
-                    row[j] = max(row[j], rate)
+                    rate = rate_to_middle * onward_rate
+                    if rate > row[j] * RATE_UNIT:
+                        row[j] = -(-rate // RATE_UNIT)
     asset_indices = range(len(tokens))
     return {
         (i, j): Fraction(RATE_UNIT - rates[i][j], RATE_UNIT)

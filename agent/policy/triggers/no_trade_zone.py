@@ -501,7 +501,15 @@ def _rule_interval(
     shares = traded_range(drift.share, asset_exchanges)
     low = _clip(shares.low)
     high = _clip(shares.high)
-    furthest = max(asset_exchanges, key=lambda exchange: exchange.excess)
+    correction = None
+    if not low <= drift.share <= high:
+        furthest = max(asset_exchanges, key=lambda exchange: exchange.excess)
+        correction = terms.correction(
+            exchanges.tokens.index(drift.token),
+            furthest.other,
+            furthest.deviation,
+            max(low - drift.share, drift.share - high),
+        )
     return ZoneInterval(
         drift.token,
         drift.weight_bps,
@@ -510,12 +518,7 @@ def _rule_interval(
         high,
         _clip(shares.trigger_low),
         _clip(shares.trigger_high),
-        terms.correction(
-            exchanges.tokens.index(drift.token),
-            furthest.other,
-            furthest.deviation,
-            max(low - drift.share, drift.share - high),
-        ),
+        correction,
     )
 
 

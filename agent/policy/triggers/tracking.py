@@ -219,7 +219,7 @@ def _pair_costs(
     indices, the smaller first.
     """
     return {
-        (first, second): float((cost + costs[second, first]) / 2)
+        (first, second): (float(cost) + float(costs[second, first])) / 2
         for (first, second), cost in costs.items()
         if first < second and {first, second} <= token_costs.keys() and (second, first) in costs
     }

@@ -165,15 +165,13 @@ def pair_rules(
     """
     pairs = {}
     for pair, pair_cost in pair_costs.items():
-        smaller, larger = sorted(pair, key=targets.__getitem__)
-        cost = replace(
-            costs[smaller],
-            unit_cost=max(pair_cost, MIN_COST),
-            sale_tax=costs[smaller].sale_tax + costs[larger].sale_tax,
-        )
+        unit_cost = max(pair_cost, MIN_COST)
         through_numeraire = math.fsum(max(costs[token].unit_cost, MIN_COST) for token in pair)
-        if cost.unit_cost >= DEAREST_PAIR * through_numeraire:
+        if unit_cost >= DEAREST_PAIR * through_numeraire:
             continue
+        smaller, larger = sorted(pair, key=targets.__getitem__)
+        sale_tax = costs[smaller].sale_tax + costs[larger].sale_tax
+        cost = replace(costs[smaller], unit_cost=unit_cost, sale_tax=sale_tax)
         rule = token_rules(targets, covariance, larger, {smaller: cost}, risk_aversion).get(smaller)
         smaller_risk = _edge_risk(costs[smaller], rules.get(smaller))
         larger_risk = _edge_risk(costs[larger], rules.get(larger))
