@@ -21,6 +21,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,7 @@ INIT_RULE = "relative 10 % target"
 def rule_of(
     covariance: Floats, weights: Floats, legs: Legs, risk_aversion: float
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the risk that leads a planner to the edges, the triggers, and those of pairs. Legs
-    after those of each token to the cash are pools of two tokens.
-    """
+    """Return the risk that leads a planner to the edges, the triggers, and those of pairs."""
     count = len(weights) - 1
     rules, reduced = rules_and_covariance(covariance, weights, legs, risk_aversion)
     horizons = np.array([rules[token].horizon_years for token in range(count)])
@@ -80,14 +79,12 @@ def rule_of(
     triggers = np.array([rules[token].trigger for token in range(count)] + [9.0])
     risk = risk_aversion * reduced * np.minimum.outer(horizons, horizons)
     pair_triggers = np.zeros_like(risk)
+    unit_costs = route_costs(legs, count)
     costs = {
-        token: TradingCost(float(legs.unit_cost[token]), float(legs.gas[token]), 0.0)
+        token: TradingCost(float(unit_costs[token, count]), float(legs.gas[token]), 0.0)
         for token in range(count)
     }
-    pair_costs = {
-        (int(legs.source[leg]), int(legs.target[leg])): float(legs.unit_cost[leg])
-        for leg in range(count, len(legs.source))
-    }
+    pair_costs = {pair: float(unit_costs[pair]) for pair in combinations(range(count), 2)}
     pairs = pair_rules(weights.tolist(), reduced.tolist(), rules, costs, pair_costs, risk_aversion)
     for (first, second), rule in pairs.items():
         scale = math.sqrt(risk[first, first] * risk[second, second])
@@ -100,17 +97,29 @@ def rule_of(
 def rules_and_covariance(
     covariance: Floats, weights: Floats, legs: Legs, risk_aversion: float, sale_tax: float = 0.0
 ) -> tuple[dict[int, TokenRule], Floats]:
-    """Return the rule of each token, and the covariance with reduced correlations. The first legs
-    are those of each token to the cash. `sale_tax` is the tax on a unit sold of any token.
+    """Return the rule of each token, and the covariance with reduced correlations. `sale_tax` is
+    the tax on a unit sold of any token.
     """
     count = len(weights) - 1
+    unit_costs = route_costs(legs, count)
     reduced = covariance * CORRELATION_SHARE
     np.fill_diagonal(reduced, np.diag(covariance))
     costs = {
-        token: TradingCost(float(legs.unit_cost[token]), float(legs.gas[token]), 0.0, sale_tax)
+        token: TradingCost(float(unit_costs[token, count]), float(legs.gas[token]), 0.0, sale_tax)
         for token in range(count)
     }
     return token_rules(weights.tolist(), reduced.tolist(), count, costs, risk_aversion), reduced
+
+
+def route_costs(legs: Legs, count: int) -> Floats:
+    """Return the least cost of exchanging each asset for each other over any legs; the cash has the
+    index `count`.
+    """
+    costs = np.full((count + 1, count + 1), np.inf)
+    costs[legs.source, legs.target] = costs[legs.target, legs.source] = legs.unit_cost
+    for middle in range(count + 1):
+        costs = np.minimum(costs, costs[:, [middle]] + costs[[middle], :])
+    return costs
 
 
 def run_rule(
