@@ -122,7 +122,7 @@ def plan(
                 "--input and --paper cannot be combined",
                 "omit --paper: a saved input already contains its wallet and balances",
             )
-        outcome = api.plan_saved_input(_read_input(input_file))
+        outcome = _plan_input_file(input_file)
         hint = "Plan from a file: guards that need live data did not run."
     else:
         with (
@@ -387,17 +387,16 @@ def _show_target_reasons(document: Document) -> None:
         say(f"Targets: {reason}.")
 
 
-def _read_input(path: Path) -> str:
+def _plan_input_file(path: Path) -> StepOutcome:
+    remedy = "use a file written by plan --save-input"
     try:
-        return path.read_text(encoding="utf-8")
+        return api.plan_saved_input(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(
-            f"--input {path}: {error.strerror}", "use a file written by plan --save-input"
-        ) from None
+        raise ConfigError(f"--input {path}: {error.strerror}", remedy) from None
     except UnicodeDecodeError:
-        raise ConfigError(
-            f"--input {path}: is not text", "use a file written by plan --save-input"
-        ) from None
+        raise ConfigError(f"--input {path}: is not text", remedy) from None
+    except ConfigError as error:
+        raise ConfigError(f"--input {path}: {error.message}", remedy) from None
 
 
 FAR_LIMIT_BPS = 2_000

@@ -83,9 +83,10 @@ def test_a_paused_market_gets_no_order_and_the_other_does(perps: LocalPerps, tmp
 def test_too_little_liquidity__refuses_before_sending(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
     nonce = agents.purse(chain).nonce
-    drained(perps, "WETH")
+    remove_liquidity(perps, "WETH")
     outcome = step(perps, tmp_path, LONG)
     assert (orders(outcome), size(perps, "WETH")) == ([], 0)
+    assert "lacks the liquidity for this size (UB_UOA)" in outcome.reason
     assert agents.purse(chain).nonce == nonce
 
 
@@ -93,7 +94,7 @@ def test_a_reduction_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp
     open_position(perps, "WETH", Fraction(26, 10))
     move_price(perps, "WETH", Fraction(-20, 100))
     perps.chain.refresh_feeds()
-    drained(perps, "WETH", 95)
+    remove_liquidity(perps, "WETH", 95)
     before = size(perps, "WETH")
     multiple = leverage(perps)
     assert multiple > MOST
@@ -105,13 +106,13 @@ def test_a_reduction_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp
 
 def test_an_opening_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp_path: Path) -> None:
     """The whole opening would be filled beyond its bound; a part of it is not."""
-    drained(perps, "WETH", 95)
+    remove_liquidity(perps, "WETH", 95)
     outcome = step(perps, tmp_path, LONG)
     assert orders(outcome), outcome.reason
     assert size(perps, "WETH") > 0, outcome.reason
 
 
-def drained(perps: LocalPerps, symbol: str, percent: int = 99) -> None:
+def remove_liquidity(perps: LocalPerps, symbol: str, percent: int = 99) -> None:
     """Makers take all but the rest of their liquidity away."""
     chain = perps.chain
     base = perps.markets[symbol].base_token
@@ -129,6 +130,7 @@ def test_order_across_the_price_band__is_refused_before_sending(perps: LocalPerp
     nonce = agents.purse(chain).nonce
     outcome = step(perps, tmp_path, LONG)
     assert (orders(outcome), size(perps, "WETH")) == ([], 0)
+    assert "the price would move more than one block allows (EX_OPLAS)" in outcome.reason
     assert agents.purse(chain).nonce == nonce
 
 
@@ -158,7 +160,7 @@ def test_an_order_made_to_revert_holds_no_other_market_back(perps: LocalPerps, t
     assert before["WBTC"] < size(perps, "WBTC") <= 0
 
 
-def liquidated(perps: LocalPerps) -> None:
+def liquidate(perps: LocalPerps) -> None:
     base = perps.markets["WETH"].base_token
     wallet = perps.chain.wallet.address
     call = perps.clearing_house.get_function_by_signature("liquidate(address,address)")(wallet, base)
@@ -173,8 +175,8 @@ def test_a_position_liquidated_meanwhile_is_never_turned(perps: LocalPerps, tmp_
     before = size(perps, "WETH")
     with agents.agent_on(chain, tmp_path, futures_config_changes(perps, LONG), EVEN) as agent:
         reads = moment == "while the owner reads"
-        confirm = agents.meanwhile(lambda: liquidated(perps)) if reads else agents.yes
-        agent.rebalance(send=True, confirm=confirm, progress=agents.at_send(99 if reads else 1, lambda: liquidated(perps)))
+        confirm = agents.meanwhile(lambda: liquidate(perps)) if reads else agents.yes
+        agent.rebalance(send=True, confirm=confirm, progress=agents.at_send(99 if reads else 1, lambda: liquidate(perps)))
         assert size(perps, "WETH") >= 0
         for _ in range(4):
             last = agent.rebalance(send=True, confirm=agents.yes)

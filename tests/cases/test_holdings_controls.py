@@ -13,12 +13,12 @@ from agent import app as api
 from agent.app.agent import Agent
 from agent.app.controls import queue
 from agent.chain.pools import own_positions
-from agent.errors import ConfigError, Refused, TrimtabError
+from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.layers.strategies.state import StrategiesState
 from agent.layers.strategies.store import StrategyStore
 from agent.localchain import LocalChain
-from agent.model import Control, ControlKind, ControlOrigin, ControlState, ControlSubmission, IntentKind
+from agent.model import ConfirmedPosition, Control, ControlKind, ControlOrigin, ControlState, ControlSubmission, IntentKind
 from tests.faults.rig import in_child
 from tests.support import agents, lp_on_chain
 from tests.support.agents import USD, fund, purse, reopened_agent, trusted_config
@@ -46,8 +46,8 @@ def paused(chain: LocalChain, agent: Agent) -> ControlledRun:
     return ControlledRun(chain, agent.context.loaded_config, agent)
 
 
-def give(chain: LocalChain, token_id: int | None) -> None:
-    """A position leaves the wallet, without a transaction of it."""
+def transfer_away(chain: LocalChain, token_id: int | None) -> None:
+    """Move a position out of the wallet, without a transaction of it."""
     chain.send(lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, token_id), chain.whale.address)
 
 
@@ -71,7 +71,7 @@ def test_position__is_taken_as_shown_and_forgotten_once_gone(chain: LocalChain, 
         assert agent.context.store.positions.changes() == (), "a preview writes nothing"
         late = run.ask("holdings", ("take", str(own.token_id)))
         gone = run.ask("holdings", ("take", str(other.token_id)))
-        give(chain, other.token_id)
+        transfer_away(chain, other.token_id)
         assert ended(run, gone) == (ControlState.REFUSED, "unknown"), "given away between preview and confirmation"
         record = run.store.controls.find(late.id)
         assert record is not None
@@ -86,7 +86,7 @@ def test_position__is_taken_as_shown_and_forgotten_once_gone(chain: LocalChain, 
         shown_plan_document = run.shown("holdings", ("forget", str(own.token_id)))
         assert [move[0] for move in shown_plan_document["moves"]] == ["-", "-"]
         assert shown_plan_document["document"]["warnings"]
-        give(chain, own.token_id)
+        transfer_away(chain, own.token_id)
         holdings_document = run.ask("holdings", ("forget", str(own.token_id)))
         assert ended(run, holdings_document) == (ControlState.DONE, "")
         assert api.read_liquidity_report(agent).forgettable == ()
@@ -110,25 +110,43 @@ def test_text_that_is_no_number_of_a_position__is_refused(chain: LocalChain, tmp
             api.forget_position(agent.context.loaded_config.path, number)
 
 
-@pytest.mark.parametrize("why", ["its target would provide again", "exits would not withdraw it"])
-def test_control__forgets_nothing_a_target_or_exit_needs(chain: LocalChain, tmp_path: Path, why: str) -> None:
+STOPPED = {**VALUED, "portfolio.assets.0.stop_loss": "50%"}
+
+
+def require_no_forgetting(run: ControlledRun, position: ConfirmedPosition, why: str) -> None:
+    with raises_code(Refused, "widens", why, f"trimtab lp forget {position.token_id}"):
+        run.shown("holdings", ("forget", str(position.token_id)))
+
+
+@pytest.mark.parametrize(
+    ("has_target", "why"),
+    [
+        pytest.param(True, "its target would provide again", id="target"),
+        pytest.param(False, "exits would not withdraw it", id="exit"),
+    ],
+)
+def test_control__forgets_nothing_a_target_or_exit_needs(chain: LocalChain, tmp_path: Path, has_target: bool, why: str) -> None:
     """The terminal does: a stolen session has none."""
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    changes = config_with_targets(chain, V3) if why.startswith("its") else {**VALUED, "portfolio.assets.0.stop_loss": "50%"}
-    loaded = trusted_config(chain, tmp_path, changes, EVEN)
+    loaded = trusted_config(chain, tmp_path, config_with_targets(chain, V3) if has_target else STOPPED, EVEN)
     with reopened_agent(chain, loaded) as agent:
         run = paused(chain, agent)
         run.look()
         own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
-        if "lp.targets" in changes:
-            run.store.positions.record_scan([own.name], chain.now_s())
-            with raises_code(Refused, "widens"):  # as a restored store finds it: undecided
-                run.shown("holdings", ("forget", str(own.token_id)))
         assert ended(run, run.ask("holdings", ("take", str(own.token_id)))) == (ControlState.DONE, "")
-        with pytest.raises(Refused, match=f"{why}.*trimtab lp forget {own.token_id}") as refused:
-            run.shown("holdings", ("forget", str(own.token_id)))
-        assert refused.value.code == "widens"
+        require_no_forgetting(run, own, why)
     assert api.forget_position(loaded.path, str(own.token_id))["position"] == own.name
+
+
+def test_control__forgets_no_undecided_position_of_a_target(chain: LocalChain, tmp_path: Path) -> None:
+    """As a restored store finds it."""
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    with reopened_agent(chain, trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)) as agent:
+        run = paused(chain, agent)
+        run.look()
+        own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+        run.store.positions.record_scan([own.name], chain.now_s())
+        require_no_forgetting(run, own, "its target would provide again")
 
 
 def test_position_in_withdrawal__is_neither_forgotten_nor_taken(chain: LocalChain, tmp_path: Path) -> None:
@@ -260,8 +278,19 @@ def test_run_killed_at_new_ledgers__has_all_or_none(
         require_sum(chain, agent)
 
 
-@pytest.mark.parametrize("fields", [(), (APPLY, ("take", "1")), (("apply", "no"),), (("take", "x"),), (("forget", "0x12"),)])
-def test_a_request_that_is_no_change_is_refused_with_its_field(chain: LocalChain, tmp_path: Path, fields: Any) -> None:
-    with reopened_agent(chain, trusted_config(chain, tmp_path, VALUED, EVEN)) as agent, pytest.raises(TrimtabError) as refused:
+@pytest.mark.parametrize(
+    ("fields", "field", "message"),
+    [
+        pytest.param((), "holdings", "needs one argument", id="nothing"),
+        pytest.param((APPLY, ("take", "1")), "holdings", "needs one argument", id="two changes"),
+        pytest.param((("apply", "no"),), "apply", "'no' is not a switch", id="no switch"),
+        pytest.param((("take", "x"),), "position", "'x' is not the number of a V3 position", id="no number"),
+        pytest.param((("forget", "0x12"),), "position", "'0x12' is not an address", id="no address"),
+    ],
+)
+def test_a_request_that_is_no_change_is_refused_with_its_field(
+    chain: LocalChain, tmp_path: Path, fields: tuple[tuple[str, str], ...], field: str, message: str
+) -> None:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, VALUED, EVEN)) as agent, raises_field(field, message) as refused:
         ControlledRun(chain, agent.context.loaded_config, agent).shown("holdings", *fields)
     assert refused.value.remedy

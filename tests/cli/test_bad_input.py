@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +167,9 @@ def test_a_pair_without_a_pool_is_refused_with_what_would_help(desk: Desk) -> No
 
 def test_a_quote_between_two_tokens_without_a_route_is_refused(desk: Desk) -> None:
     desk.edit(('pool_min_value = "50000"', 'pool_min_value = "900000000"'))
-    document = desk.ask("quote", "--in", "WETH", "--out", "USDC", "--amount", "1", want=10)
-    assert document["error"]["kind"] == "Refused"
+    error = desk.ask("quote", "--in", "WETH", "--out", "USDC", "--amount", "1", want=10)["error"]
+    assert (error["kind"], error["code"]) == ("Refused", "route")
+    assert "limits.pool_min_value" in error["remedy"]
 
 
 def deploy(desk: Desk, name: str, types: list[str], values: list[Any]) -> str:
@@ -229,35 +231,50 @@ def test_more_than_the_wallet_holds_cannot_be_sold(desk: Desk) -> None:
     assert any(verdict["guard"] == "balance" and not verdict["passed"] for verdict in refused["verdicts"])
 
 
-def test_an_input_that_cannot_be_saved_is_named(desk: Desk, tmp_path: Path) -> None:
-    for target in (tmp_path / "none" / "x.json", tmp_path):
-        error = desk.ask("plan", "--save-input", str(target), want=2)["error"]
-        assert "--save-input" in error["message"]
+@pytest.mark.parametrize("name", ["none/x.json", "."], ids=["folder missing", "a folder"])
+def test_an_input_that_cannot_be_saved_is_named(desk: Desk, tmp_path: Path, name: str) -> None:
+    error = desk.ask("plan", "--save-input", str(tmp_path / name), want=2)["error"]
+    assert error["message"].startswith(f"--save-input {tmp_path / name}: ")
+
+
+@pytest.fixture(scope="module")
+def input_texts() -> list[str]:
+    """The input of the served chain, once the first test has saved it."""
+    return []
 
 
 @pytest.fixture
-def saved(desk: Desk, tmp_path: Path) -> Path:
+def saved_input(desk: Desk, tmp_path: Path, input_texts: list[str]) -> Path:
     path = tmp_path / "input.json"
-    desk.ask("plan", "--save-input", str(path))
+    if not input_texts:
+        desk.ask("plan", "--save-input", str(path))
+        input_texts.append(path.read_text())
+    path.write_text(input_texts[0])
     return path
 
 
-def test_a_damaged_input_file_is_refused(desk: Desk, saved: Path, tmp_path: Path) -> None:
-    text = saved.read_text()
-    damaged = tmp_path / "damaged.json"
-    for content in (
-        b"",
-        text[: len(text) // 2].encode(),
-        b"[]",
-        b"{}",
-        b"\xff\xfe\x00\x01",
-        b"[" * 100_000,
-        text.replace("9", "x").encode(),
-    ):
-        damaged.write_bytes(content)
-        assert desk.ask("plan", "--input", str(damaged), want=2)["error"]["kind"] == "ConfigError"
-    assert "--input" in desk.ask("plan", "--input", str(tmp_path / "none.json"), want=2)["error"]["message"]
-    assert desk.run("plan", "--input", str(tmp_path)).code == 2
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda content: content[: len(content) // 2], id="cut in the middle"),
+        pytest.param(lambda _: b"[]", id="a list"),
+        pytest.param(lambda _: b"{}", id="no fields"),
+        pytest.param(lambda _: b"\xff\xfe\x00\x01", id="no text"),
+        pytest.param(lambda _: b"[" * 100_000, id="deeply nested"),
+        pytest.param(lambda content: content.replace(b"9", b"x"), id="letters in numbers"),
+    ],
+)
+def test_a_damaged_input_file_is_named(desk: Desk, saved_input: Path, damage: Callable[[bytes], bytes]) -> None:
+    saved_input.write_bytes(damage(saved_input.read_bytes()))
+    error = desk.ask("plan", "--input", str(saved_input), want=2)["error"]
+    assert error["message"].startswith(f"--input {saved_input}: ")
+
+
+@pytest.mark.parametrize("name", ["none.json", "."], ids=["file missing", "a folder"])
+def test_an_input_that_cannot_be_read_is_named(desk: Desk, tmp_path: Path, name: str) -> None:
+    error = desk.ask("plan", "--input", str(tmp_path / name), want=2)["error"]
+    assert error["message"].startswith(f"--input {tmp_path / name}: ")
 
 
 def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -270,8 +287,8 @@ def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("spacing", [-1, 0, 16_384])
-def test_a_tick_spacing_that_no_pool_has_is_refused_at_once(desk: Desk, saved: Path, tmp_path: Path, spacing: int) -> None:
-    document = json.loads(saved.read_text())
+def test_a_tick_spacing_that_no_pool_has_is_refused_at_once(desk: Desk, saved_input: Path, tmp_path: Path, spacing: int) -> None:
+    document = json.loads(saved_input.read_text())
     pool = next(pool for pool in document["snapshot"]["pools"] if "tick_spacing" in pool)
     pool["tick_spacing"] = spacing
     changed = tmp_path / "changed.json"
@@ -281,12 +298,12 @@ def test_a_tick_spacing_that_no_pool_has_is_refused_at_once(desk: Desk, saved: P
 
 
 @pytest.mark.parametrize("nth", [29, pytest.param(10, marks=pytest.mark.slow)])
-def test_contradicting_input__never_ends_in_a_defect(desk: Desk, saved: Path, tmp_path: Path, nth: int) -> None:
+def test_contradicting_input__never_ends_in_a_defect(desk: Desk, saved_input: Path, tmp_path: Path, nth: int) -> None:
     """Every so many-th number of the file in turn is zero, negative or enormous; the command decides or refuses, and never breaks."""
-    document = json.loads(saved.read_text())
+    document = json.loads(saved_input.read_text())
     changed = tmp_path / "changed.json"
     for i, path in enumerate(numbers(document)[::nth]):
-        copy = json.loads(saved.read_text())
+        copy = json.loads(saved_input.read_text())
         place = copy
         for key in path[:-1]:
             place = place[key]

@@ -158,50 +158,56 @@ def test_gas_money__is_its_own_row_and_in_no_total() -> None:
 
 def test_unbooked_gas__is_no_lot_of_the_wrapped_coin() -> None:
     """1,000 coins pay for gas. Of a transaction before the valuation 3 are paid, so that 997 are left; another follows it."""
-    entries = (_opened(1_000),)
-    valued = _with_gas(5, _at(1, 1), 2, 200, 100)
-    gas = replace(valued.holdings[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
-    ledger_document = _ledger(entries, (replace(valued, holdings=(*valued.holdings[:-1], gas)),))
+    data = _ledger((_opened(1_000),), (_with_spent_gas(_with_gas(5, _at(1, 1), 2, 200, 100), 3, 100),))
     paid = [SimpleNamespace(id=f"p{block}", receipt=Receipt("0x", 1, block, "0x", 1, 3 * COIN, ())) for block in (5, 6)]
-    ledger_document.store.ledger.unsettled_intents = lambda: (*paid, SimpleNamespace(receipt=None))  # type: ignore[method-assign,return-value,assignment]  # intents
-    lots = lot_reports.lots_document(ledger_document)
+    lots = lot_reports.lots_document(replace(data, store=_store(*paid, SimpleNamespace(receipt=None))))
     weth = next(asset for asset in lots["assets"] if asset["symbol"] == "WETH")
     assert (weth["amount"], weth["cost"]) == ("2", "200")
     assert lots["not_final"] == 2
 
 
-@pytest.mark.parametrize(
-    ("weth", "usdc", "payout_block", "unrealised"),
-    [
-        pytest.param(0, 50, 2, "100", id="cash"),
-        pytest.param(1, 100, 2, "50", id="a share of everything"),
-        pytest.param(2, 200, 2, "0", id="everything"),
-        pytest.param(0, 50, 3, "100", id="after the valuation"),
-    ],
-)
-def test_a_payout_that_is_not_final_is_no_unrealised_loss(
-    monkeypatch: pytest.MonkeyPatch, weth: int, usdc: int, payout_block: int, unrealised: str
-) -> None:
-    """2 WETH at 100, 200 USDC and gas money; WETH is worth 150 when a payout is mined, whose gas is 3 coins."""
-    is_valued = payout_block == 2
-    newest = _with_gas(2, _at(1, 10), 2 - weth, 200 - usdc, 150) if is_valued else _with_gas(2, _at(1, 10), 2, 200, 150)
-    if is_valued:
-        gas = replace(newest.holdings[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
-        newest = replace(newest, value=newest.value - 450 * DOLLAR, holdings=(*newest.holdings[:-1], gas))
+def _payout(weth: int, usdc: int, block: int, gas: int = 3) -> Entry:
+    """Payout of whole `weth` at 150 and `usdc`, whose gas is so many coins."""
     prices = EntryPrices({WETH.address: Fraction(150 * DOLLAR, COIN), USDC.address: Fraction(1)}, WETH.address)
-    change = SettledTransaction("p", payout_block, _at(1, 10), "", "", {WETH.address: -weth * COIN, USDC.address: -usdc * DOLLAR}, 3 * COIN)
-    payout = payout_entry(change, prices, {WETH.address, USDC.address, NATIVE})
-    intent = SimpleNamespace(id="p", receipt=Receipt("0x", 1, payout_block, "0x", 1, 3 * COIN, ()))
-    ledger_document = _ledger((_opened(1_000),), (_with_gas(1, _at(1, 1), 2, 200, 100), newest))
-    store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=lambda: (intent,)), day_counts=_NO_EVENTS.day_counts)
+    change = SettledTransaction("p", block, _at(1, 10), "", "", {WETH.address: -weth * COIN, USDC.address: -usdc * DOLLAR}, gas * COIN)
+    return payout_entry(change, prices, {WETH.address, USDC.address, NATIVE})
+
+
+def _with_unsettled(data: ledger.LedgerData, payout: Entry, monkeypatch: pytest.MonkeyPatch) -> ledger.LedgerData:
+    intent = SimpleNamespace(id="p", receipt=Receipt("0x", 1, payout.block, "0x", 1, 3 * COIN, ()))
     monkeypatch.setattr(ledger, "unsettled_payout_entries", lambda *_: (payout,))
     monkeypatch.setattr(ledger, "margin_account", lambda _: None)
     step: Any = SimpleNamespace(snapshot=None)
-    profit = ledger.newest_pnl(replace(ledger_document, store=store, newest_step=step), ("all",))["all"]
-    assert (profit["unrealised"], profit["not_final"], profit["mined_since"]) == (unrealised, 1, 0 if is_valued else 1)
-    booked = replace(ledger_document, entries=(*ledger_document.entries, payout), lot_runs={})
-    if is_valued:
-        assert ledger.newest_pnl(booked, ("all",))["all"]["unrealised"] == unrealised
+    return replace(data, store=_store(intent), newest_step=step)
+
+
+@pytest.mark.parametrize(
+    ("weth", "usdc", "unrealised"),
+    [
+        pytest.param(0, 50, "100", id="cash"),
+        pytest.param(1, 100, "50", id="a share of everything"),
+        pytest.param(2, 200, "0", id="everything"),
+    ],
+)
+def test_unrealised_gain__is_that_of_the_booked_payout_before_it_is_final(
+    monkeypatch: pytest.MonkeyPatch, weth: int, usdc: int, unrealised: str
+) -> None:
+    """2 WETH at 100, 200 USDC and gas money; WETH is worth 150 at the valuation, in the block of the payout."""
+    payout = _payout(weth, usdc, block=2)
+    newest = _with_spent_gas(_with_gas(2, _at(1, 10), 2 - weth, 200 - usdc, 150), 3, 150)
+    data = _ledger((_opened(1_000),), (_with_gas(1, _at(1, 1), 2, 200, 100), newest))
+    unsettled = _with_unsettled(data, payout, monkeypatch)
+    profit = ledger.newest_pnl(unsettled, ("all",))["all"]
+    assert (profit["unrealised"], profit["not_final"], profit["mined_since"]) == (unrealised, 1, 0)
+    booked = replace(data, entries=(*data.entries, payout), lot_runs={})
+    assert ledger.newest_pnl(booked, ("all",))["all"]["unrealised"] == unrealised
+
+
+def test_unrealised_gain__leaves_a_payout_after_the_valuation_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _ledger((_opened(1_000),), (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 2, 200, 150)))
+    unsettled = _with_unsettled(data, _payout(0, 50, block=3), monkeypatch)
+    profit = ledger.newest_pnl(unsettled, ("all",))["all"]
+    assert (profit["unrealised"], profit["not_final"], profit["mined_since"]) == ("100", 1, 1)
 
 
 def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
@@ -278,20 +284,30 @@ def test_sale_of_gas_money_s_lots__is_explained(capsys: pytest.CaptureFixture[st
     assert "include gas money" not in capsys.readouterr().out
 
 
-_NO_EVENTS = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple), day_counts=SimpleNamespace(count=lambda *_: 0))
+def _store(*unsettled_intents: SimpleNamespace) -> Any:
+    """A store with these intents and no event of any day."""
+    return SimpleNamespace(
+        ledger=SimpleNamespace(unsettled_intents=lambda: unsettled_intents), day_counts=SimpleNamespace(count=lambda *_: 0)
+    )
 
 
 def _ledger(entries: tuple[Entry, ...], valuations: tuple[Valuation, ...]) -> ledger.LedgerData:
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=None))
-    store: Any = _NO_EVENTS
     names = TokenNames({WETH.address: WETH, USDC.address: USDC}, USDC)
-    return ledger.LedgerData(loaded, store, USDC, WETH.address, entries, valuations, names)
+    return ledger.LedgerData(loaded, _store(), USDC, WETH.address, entries, valuations, names)
 
 
 def _with_gas(block: int, at_s: int, weth: int, usdc: int, price: int) -> Valuation:
     whole = _worth(block, at_s, weth, usdc, price)
     gas = ValuedHolding(NATIVE, 1_000 * COIN, 0, Fraction(price * DOLLAR, COIN), 0, 1_000 * COIN)
     return replace(whole, value=whole.value + 1_000 * price * DOLLAR, holdings=(*whole.holdings, gas))
+
+
+def _with_spent_gas(valuation: Valuation, coins: int, price: int) -> Valuation:
+    """The valuation less gas of so many coins at `price`."""
+    gas = valuation.holdings[-1]
+    left = replace(gas, wallet_raw=gas.wallet_raw - coins * COIN, reserved_raw=gas.reserved_raw - coins * COIN)
+    return replace(valuation, value=valuation.value - coins * price * DOLLAR, holdings=(*valuation.holdings[:-1], left))
 
 
 _run = ledger.run_tax_lots
@@ -335,31 +351,38 @@ def _exchanged(name: str, block: int, at_s: int, weth: int, usdc: int) -> Entry:
     return entry
 
 
+WETH_AND_DOLLARS = [(WETH.address, COIN, 100), (USDC.address, 100 * DOLLAR, 100), (NATIVE, 1_000 * COIN, 100_000)]
+"""1 WETH at 100 and 100 USDC, beside gas money."""
+
+
+def _shown_start(data: ledger.LedgerData, capsys: pytest.CaptureFixture[str], paid: int) -> str:
+    """What is shown of the profit, which adds up."""
+    profit = ledger.newest_pnl(data, ("all",))["all"]
+    commands.show_pnl(out, profit)
+    (whole,) = profit["periods"]
+    start = Fraction(whole["start_value"]) - paid + Fraction(whole["from_gas_money"])
+    assert start + Fraction(whole["profit"]) == Fraction(whole["end_value"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_value_at_the_start__makes_the_profit_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+    values = (_with_gas(1, _at(1, 1), 1, 100, 100), _with_gas(2, _at(1, 10), 1, 100, 150))
+    assert "Value at the start, 2026-01-01: 200.00 USDC." in _shown_start(_ledger((_opening(WETH_AND_DOLLARS),), values), capsys, paid=0)
+
+
 @pytest.mark.parametrize(
-    ("paid", "gas", "words"),
+    ("gas", "words"),
     [
-        pytest.param(0, 0, "Value at the start, 2026-01-01: 200.00 USDC.", id="no flow"),
-        pytest.param(250, 0, "Value at the start, 2026-01-01: 200.00 USDC.", id="all paid out"),
-        pytest.param(250, 3, "Value at the start, 2026-01-01: 200.00 USDC; from gas money: 450.00 USDC.", id="gas money"),
+        pytest.param(0, "Value at the start, 2026-01-01: 200.00 USDC.", id="no gas"),
+        pytest.param(3, "Value at the start, 2026-01-01: 200.00 USDC; from gas money: 450.00 USDC.", id="gas money"),
     ],
 )
-def test_value_at_the_start__makes_the_profit_add_up(capsys: pytest.CaptureFixture[str], paid: int, gas: int, words: str) -> None:
-    """1 WETH at 100 and 100 USDC; at 50 dollars more all is paid out, or nothing."""
-    change = SettledTransaction("p", 2, _at(1, 10), "", "", {WETH.address: -COIN, USDC.address: -100 * DOLLAR}, gas * COIN)
-    prices = EntryPrices({WETH.address: Fraction(150 * DOLLAR, COIN), USDC.address: Fraction(1)}, WETH.address)
-    payout = payout_entry(change, prices, {WETH.address, USDC.address, NATIVE})
-    opening = _opening([(WETH.address, COIN, 100), (USDC.address, 100 * DOLLAR, 100), (NATIVE, 1_000 * COIN, 100_000)])
-    values = [_with_gas(1, _at(1, 1), 1, 100, 100), _with_gas(2, _at(1, 10), 0 if paid else 1, 0 if paid else 100, 150)]
-    gas_money = values[1].holdings[-1]
-    left = replace(gas_money, wallet_raw=gas_money.wallet_raw - gas * COIN, reserved_raw=gas_money.reserved_raw - gas * COIN)
-    values[1] = replace(values[1], value=values[1].value - gas * 150 * DOLLAR, holdings=(*values[1].holdings[:-1], left))
-    profit = ledger.newest_pnl(_ledger((opening, *([payout] if paid else [])), tuple(values)), ("all",))["all"]
-    commands.show_pnl(out, profit)
-    assert words in " ".join(capsys.readouterr().out.split())
-    (whole,) = profit["periods"]
-    assert Fraction(whole["start_value"]) - paid + Fraction(whole["from_gas_money"]) + Fraction(whole["profit"]) == Fraction(
-        whole["end_value"]
-    )
+def test_value_at_the_start__adds_up_once_all_is_paid_out(capsys: pytest.CaptureFixture[str], gas: int, words: str) -> None:
+    """At 50 dollars more than at the start."""
+    payout = _payout(1, 100, block=2, gas=gas)
+    newest = _with_spent_gas(_with_gas(2, _at(1, 10), 0, 0, 150), gas, 150)
+    data = _ledger((_opening(WETH_AND_DOLLARS), payout), (_with_gas(1, _at(1, 1), 1, 100, 100), newest))
+    assert words in _shown_start(data, capsys, paid=250)
 
 
 def test_cash_start__makes_rebalancing_its_cost() -> None:
