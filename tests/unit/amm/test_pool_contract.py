@@ -28,7 +28,7 @@ impacts = st.sampled_from([1, 30, 100, 1_000])
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PoolSample:
     pool: Pool
     token_in: str
 
@@ -45,7 +45,7 @@ class Drawn:
 
 
 @st.composite
-def drawn(draw: Callable[..., int], form: str) -> Drawn:
+def pool_samples(draw: Callable[..., int], form: str) -> PoolSample:
     """A pool of the form with whole tokens of 6, 8 or 18 decimals, priced within 1:3, in one direction."""
     decimals = draw(st.sampled_from([6, 8, 18])), draw(st.sampled_from([6, 8, 18]))
     tokens = Token(f"0x{1:040x}", "A", decimals[0]), Token(f"0x{2:040x}", "B", decimals[1])
@@ -56,10 +56,10 @@ def drawn(draw: Callable[..., int], form: str) -> Drawn:
     reserves = reserve0, math.floor(reserve0 * ratio)
     fee_pips = draw(st.sampled_from([100, 500, 3_000]))
     pool = POOL_KINDS[form].simulated(ADDRESS, tokens, ratio, reserves, fee_pips)
-    return Drawn(pool, tokens[draw(st.integers(0, 1))].address)
+    return PoolSample(pool, tokens[draw(st.integers(0, 1))].address)
 
 
-def part(sample: Drawn, impact_bps: int, share: float) -> int:
+def part(sample: PoolSample, impact_bps: int, share: float) -> int:
     return max(1, int(sample.pool.max_in(sample.token_in, impact_bps) * share))
 
 
@@ -71,7 +71,7 @@ def test_every_form_of_a_back_test_is_a_kind() -> None:
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.001, 1))
 def test_quote_and_quoter_are_the_output_of_the_swap(form: str, data: st.DataObject, impact: int, share: float) -> None:
-    sample = data.draw(drawn(form))
+    sample = data.draw(pool_samples(form))
     amount = part(sample, impact, share)
     done = sample.pool.swap(sample.token_in, amount)
     assert sample.pool.quote(sample.token_in, amount) == sample.pool.quoter(sample.token_in)(amount) == done.amount_out_raw
@@ -85,7 +85,7 @@ def test_quote_and_quoter_are_the_output_of_the_swap(form: str, data: st.DataObj
 def test_more_in_pays_more_and_never_above_the_marginal_price(
     form: str, data: st.DataObject, impact: int, share: float, less: float
 ) -> None:
-    sample = data.draw(drawn(form))
+    sample = data.draw(pool_samples(form))
     amount = part(sample, impact, share)
     assert sample.paid(max(1, int(amount * less))) <= sample.paid(amount)
     fee = sample.pool.fee_pips
@@ -101,7 +101,7 @@ def test_more_in_pays_more_and_never_above_the_marginal_price(
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.001, 1))
 def test_swap_and_swap_back_never_gains(form: str, data: st.DataObject, impact: int, share: float) -> None:
-    sample = data.draw(drawn(form))
+    sample = data.draw(pool_samples(form))
     amount = part(sample, impact, share)
     there = sample.pool.swap(sample.token_in, amount)
     try:
@@ -114,7 +114,7 @@ def test_swap_and_swap_back_never_gains(form: str, data: st.DataObject, impact: 
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.01, 0.99), cut=st.floats(0.1, 0.9))
 def test_two_swaps_pay_no_more_than_one(form: str, data: st.DataObject, impact: int, share: float, cut: float) -> None:
-    sample = data.draw(drawn(form))
+    sample = data.draw(pool_samples(form))
     amount = part(sample, impact, share)
     first = max(1, int(amount * cut))
     assume(amount > first)
@@ -130,7 +130,7 @@ def test_two_swaps_pay_no_more_than_one(form: str, data: st.DataObject, impact: 
 @forms
 @given(data=st.data(), impact=impacts)
 def test_max_in_is_the_last_that_keeps_to_the_impact(form: str, data: st.DataObject, impact: int) -> None:
-    sample = data.draw(drawn(form))
+    sample = data.draw(pool_samples(form))
     most = sample.pool.max_in(sample.token_in, impact)
     assert price_move_bps(sample.pool, sample.pool.swap(sample.token_in, most).pool_after, sample.token_in) <= impact
     further = most + max(2, most // 10**6)
@@ -141,7 +141,7 @@ def test_max_in_is_the_last_that_keeps_to_the_impact(form: str, data: st.DataObj
 @examples(15)
 @given(data=st.data(), impact=impacts, off_bps=st.integers(-50, 300))
 def test_best_response_beats_every_other_amount(form: str, data: st.DataObject, impact: int, off_bps: int) -> None:
-    sample = data.draw(drawn(form))
+    sample = data.draw(pool_samples(form))
     price = marginal_price(sample.pool, sample.token_in) * Fraction(10_000 - off_bps, 10_000)
     best = sample.pool.best_amount_in(sample.token_in, price, impact)
     most = sample.pool.max_in(sample.token_in, impact)
@@ -157,7 +157,7 @@ def test_best_response_beats_every_other_amount(form: str, data: st.DataObject, 
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.001, 1))
 def test_curve__is_concave_and_promises_no_less_than_paid(form: str, data: st.DataObject, impact: int, share: float) -> None:
-    require_generous_curve(data.draw(drawn(form)), impact, share)
+    require_generous_curve(data.draw(pool_samples(form)), impact, share)
 
 
 @forms
@@ -168,10 +168,10 @@ def test_balanced_pool_s_curve__promises_no_less_to_its_end(form: str, impact: i
     reserve = 10**10
     pool = POOL_KINDS[form].simulated(ADDRESS, tokens, Fraction(1), (reserve, reserve), 100)
     for share in (0.01, 0.3, 0.999, 1.0):
-        require_generous_curve(Drawn(pool, tokens[0].address), impact, share)
+        require_generous_curve(PoolSample(pool, tokens[0].address), impact, share)
 
 
-def require_generous_curve(sample: Drawn, impact: int, share: float) -> None:
+def require_generous_curve(sample: PoolSample, impact: int, share: float) -> None:
     """The curve is concave, and pays for a share of the largest input no less than the pool and hardly more."""
     pool = sample.pool
     token_in = sample.token_in
@@ -192,7 +192,7 @@ def require_generous_curve(sample: Drawn, impact: int, share: float) -> None:
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.1, 1))
 def test_recovered_pool_is_back_at_its_price(form: str, data: st.DataObject, impact: int, share: float) -> None:
-    sample = data.draw(drawn(form))
+    sample = data.draw(pool_samples(form))
     moved = sample.pool.swap(sample.token_in, part(sample, impact, share)).pool_after
     assert sample.pool.partly_recovered(sample.pool, Fraction(1, 2)) == sample.pool
     assert price_move_bps(sample.pool, moved.partly_recovered(sample.pool, Fraction(0)), sample.token_in) <= 1
@@ -204,7 +204,7 @@ def test_recovered_pool_is_back_at_its_price(form: str, data: st.DataObject, imp
 @forms
 @given(data=st.data())
 def test_state_survives_json_and_names_its_kind(form: str, data: st.DataObject) -> None:
-    pool = data.draw(drawn(form)).pool
+    pool = data.draw(pool_samples(form)).pool
     assert codec.loads(Pool, codec.dumps(pool)) == pool
     assert POOL_KINDS[pool.venue] is type(pool)
     assert pool.has_price

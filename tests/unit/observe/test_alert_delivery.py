@@ -63,12 +63,12 @@ def stuck(until: threading.Event) -> Callable[[str, str], str]:
     return send
 
 
-def happened(number: int) -> Alert:
+def rebalance_alert(number: int) -> Alert:
     return Alert(AlertKind.REBALANCE, f"rebalance {number}", f"event {number}")
 
 
-def settled(store: Store, telling: AlertNotifier) -> None:
-    telling.close(60)
+def close_when_delivered(store: Store, notifier: AlertNotifier) -> None:
+    notifier.close(60)
     assert store.alerts.pending_messages() == ()
 
 
@@ -76,11 +76,11 @@ def test_mail_and_webhook__get_every_alert_in_order(store: Store) -> None:
     hook = ReceivedMessages()
     mail = ReceivedMessages()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
-        telling = announcer(store, channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail"))
+        notifier = announcer(store, channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail"))
         for number in range(5):
-            telling.process_cycle_alerts([happened(number)], KINDS, NOON + number)
-        telling.process_cycle_alerts([HALT], KINDS, NOON + 9)
-        settled(store, telling)
+            notifier.process_cycle_alerts([rebalance_alert(number)], KINDS, NOON + number)
+        notifier.process_cycle_alerts([HALT], KINDS, NOON + 9)
+        close_when_delivered(store, notifier)
     assert hook.texts == [*(f"event {number}" for number in range(5)), "halted"]
     assert [item["title"] for item in hook.items] == ["trimtab: rebalanced"] * 5 + ["trimtab: halted"]
     assert [item["title"] for item in mail.items] == [item["title"] for item in hook.items]
@@ -96,9 +96,9 @@ def test_mail_and_webhook__get_every_alert_in_order(store: Store) -> None:
 def test_a_text_message_has_title_and_text_of_the_alert(store: Store) -> None:
     phone = ReceivedMessages()
     with sms_gateway(phone, SECRET) as url:
-        telling = announcer(store, channel(apprise_sender(url, "P", 15), "phone"))
-        telling.process_cycle_alerts([HALT], KINDS, NOON)
-        settled(store, telling)
+        notifier = announcer(store, channel(apprise_sender(url, "P", 15), "phone"))
+        notifier.process_cycle_alerts([HALT], KINDS, NOON)
+        close_when_delivered(store, notifier)
     assert [item["to"] for item in phone.items] == ["15551234567"]
     assert phone.texts[0].split() == ["trimtab:", "halted", "halted"]
     assert store.alerts.target_states()["phone"].delivered_s is not None
@@ -110,9 +110,9 @@ def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> 
     failures = list[Delivery]()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
         carriers = channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail")
-        telling = announcer(store, *carriers, failed=failures.append)
-        telling.process_cycle_alerts([happened(1), happened(2)], KINDS, NOON)
-        settled(store, telling)
+        notifier = announcer(store, *carriers, failed=failures.append)
+        notifier.process_cycle_alerts([rebalance_alert(1), rebalance_alert(2)], KINDS, NOON)
+        close_when_delivered(store, notifier)
     assert hook.texts == ["event 1", "event 2"], "order is kept while the first is tried again"
     assert (hook.tries, mail.tries, len(mail.items)) == (4, 4, 2)
     assert failures == []
@@ -122,11 +122,11 @@ def test_undelivered_alert__is_given_up_and_the_next_is_tried(store: Store) -> N
     hook = ReceivedMessages(failing=3)
     failures = list[Delivery]()
     with webhook(hook) as url:
-        telling = announcer(store, channel(apprise_sender(url, "H", 15), attempts=3), failed=failures.append)
-        telling.process_cycle_alerts([happened(1)], KINDS, NOON)
+        notifier = announcer(store, channel(apprise_sender(url, "H", 15), attempts=3), failed=failures.append)
+        notifier.process_cycle_alerts([rebalance_alert(1)], KINDS, NOON)
         hook.until(3, tries=True)
-        telling.process_cycle_alerts([happened(2)], KINDS, NOON + 1)
-        settled(store, telling)
+        notifier.process_cycle_alerts([rebalance_alert(2)], KINDS, NOON + 1)
+        close_when_delivered(store, notifier)
     assert hook.texts == ["event 2"]
     assert [(failure.message.text, failure.failure_reason) for failure in failures] == [("event 1", "not accepted")]
     (target,) = store.alerts.target_states().values()
@@ -137,9 +137,9 @@ def test_undelivered_alert__is_given_up_and_the_next_is_tried(store: Store) -> N
 def test_unreachable_target__counts_its_failures_in_a_row(store: Store) -> None:
     with silent() as gone:
         pass
-    telling = announcer(store, channel(apprise_sender(gone, "G", 5), attempts=2))
-    telling.process_cycle_alerts([happened(1), happened(2)], KINDS, NOON)
-    settled(store, telling)
+    notifier = announcer(store, channel(apprise_sender(gone, "G", 5), attempts=2))
+    notifier.process_cycle_alerts([rebalance_alert(1), rebalance_alert(2)], KINDS, NOON)
+    close_when_delivered(store, notifier)
     (target,) = store.alerts.target_states().values()
     assert (target.failures, target.why, target.delivered_s) == (2, "not accepted", None)
 
@@ -156,33 +156,33 @@ def test_silent_target__delays_no_look_and_no_other_target(store: Store) -> None
         return UNANSWERED_REASON
 
     with webhook(hook) as url:
-        telling = announcer(store, channel(never, "silent"), channel(apprise_sender(url, "H", 15)))
-        telling.process_cycle_alerts([happened(0)], KINDS, NOON)
+        notifier = announcer(store, channel(never, "silent"), channel(apprise_sender(url, "H", 15)))
+        notifier.process_cycle_alerts([rebalance_alert(0)], KINDS, NOON)
         assert entered.wait(60)
         for number in range(1, 20):
-            telling.process_cycle_alerts([happened(number)], KINDS, NOON + number)
+            notifier.process_cycle_alerts([rebalance_alert(number)], KINDS, NOON + number)
         hook.until(20)
         assert not over.is_set()
-        telling.close(within_s=0)
+        notifier.close(within_s=0)
     over.set()
     assert store.alerts.target_states()["silent"].queued_count == 20
 
 
 def test_a_run_that_ends_waits_for_a_silent_target_once(store: Store) -> None:
     over = threading.Event()
-    telling = announcer(store, channel(stuck(over)))
-    telling.send_now(HALT, NOON, within_s=0.05)  # as of an error while the store fails
+    notifier = announcer(store, channel(stuck(over)))
+    notifier.send_now(HALT, NOON, within_s=0.05)  # as of an error while the store fails
     begun_s = time.monotonic()
-    telling.close(60)
+    notifier.close(60)
     assert time.monotonic() - begun_s < 30
     over.set()
 
 
 def test_silent_socket__is_given_up_after_its_timeout(store: Store) -> None:
     with silent() as url:
-        telling = announcer(store, channel(apprise_sender(url, "S", 0.2), attempts=2))
-        telling.process_cycle_alerts([happened(1)], KINDS, NOON)
-        settled(store, telling)
+        notifier = announcer(store, channel(apprise_sender(url, "S", 0.2), attempts=2))
+        notifier.process_cycle_alerts([rebalance_alert(1)], KINDS, NOON)
+        close_when_delivered(store, notifier)
     (target,) = store.alerts.target_states().values()
     assert (target.failures, target.why) == (1, UNANSWERED_REASON)
 
@@ -192,7 +192,7 @@ def test_restart__repeats_no_alert_and_delivers_the_rest(store: Store) -> None:
     over = threading.Event()
     with webhook(hook) as url:
         first = announcer(store, channel(apprise_sender(url, "H", 15)), channel(stuck(over), "slow"))
-        first.process_cycle_alerts([HALT, happened(1)], KINDS, NOON)
+        first.process_cycle_alerts([HALT, rebalance_alert(1)], KINDS, NOON)
         hook.until(2)
         first.process_cycle_alerts([HALT], KINDS, NOON + 1)
         while store.alerts.target_states()["hook"].queued_count:  # what arrived is written down by a look
@@ -202,7 +202,7 @@ def test_restart__repeats_no_alert_and_delivers_the_rest(store: Store) -> None:
         second = announcer(store, channel(apprise_sender(url, "H", 15)), channel(into(slow), "slow"))
         second.enqueue_undelivered()
         second.process_cycle_alerts([HALT], KINDS, NOON + HOUR)
-        settled(store, second)
+        close_when_delivered(store, second)
     over.set()
     assert hook.texts == ["halted", "event 1"]
     assert slow.texts == ["halted", "event 1"]
@@ -210,8 +210,8 @@ def test_restart__repeats_no_alert_and_delivers_the_rest(store: Store) -> None:
 
 def test_what_waits_for_a_target_that_is_no_more_is_dropped(store: Store) -> None:
     over = threading.Event()
-    telling = announcer(store, channel(stuck(over), "old"))
-    telling.process_cycle_alerts([happened(1)], KINDS, NOON)
+    notifier = announcer(store, channel(stuck(over), "old"))
+    notifier.process_cycle_alerts([rebalance_alert(1)], KINDS, NOON)
     announcer(store, channel(lambda *_: "", "new")).enqueue_undelivered()
     assert store.alerts.pending_messages() == ()
     over.set()
@@ -226,15 +226,15 @@ def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> N
         over.wait(120)
         return ""
 
-    telling = announcer(store, channel(slow))
-    telling.process_cycle_alerts([happened(-1)], KINDS, NOON)
+    notifier = announcer(store, channel(slow))
+    notifier.process_cycle_alerts([rebalance_alert(-1)], KINDS, NOON)
     assert entered.wait(60)
-    telling.process_cycle_alerts([happened(number) for number in range(MAX_QUEUED + 20)], KINDS, NOON + 1)
+    notifier.process_cycle_alerts([rebalance_alert(number) for number in range(MAX_QUEUED + 20)], KINDS, NOON + 1)
     (target,) = store.alerts.target_states().values()
     assert (target.queued_count, target.dropped_count) == (MAX_QUEUED, 21)
     assert [letter.text for letter in store.alerts.pending_messages()][:: MAX_QUEUED - 1] == ["event 20", f"event {MAX_QUEUED + 19}"]
     over.set()
-    settled(store, telling)
+    close_when_delivered(store, notifier)
 
 
 def test_ended_alerts_are_deleted_90_days_after_their_message(store: Store) -> None:
@@ -258,7 +258,7 @@ def test_ended_alerts_are_deleted_90_days_after_their_message(store: Store) -> N
 def test_a_target_hears_only_what_it_asked_for(store: Store) -> None:
     all_of_it = ReceivedMessages()
     halts = ReceivedMessages()
-    telling = AlertNotifier(
+    notifier = AlertNotifier(
         store.alerts,
         [
             ChannelSubscription(channel(into(all_of_it), "all"), KINDS),
@@ -267,8 +267,8 @@ def test_a_target_hears_only_what_it_asked_for(store: Store) -> None:
         RULES,
         lambda _: None,
     )
-    telling.process_cycle_alerts([DONE, HALT], KINDS, NOON)
-    settled(store, telling)
+    notifier.process_cycle_alerts([DONE, HALT], KINDS, NOON)
+    close_when_delivered(store, notifier)
     assert (all_of_it.texts, halts.texts) == (["done", "halted"], ["halted"])
 
 
@@ -276,23 +276,23 @@ def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> No
     def broken(title: str, text: str) -> str:
         raise requests.ConnectionError(f"https://{SECRET}.example")
 
-    telling = announcer(store, channel(broken))
-    telling.process_cycle_alerts([DONE], KINDS, NOON)
-    settled(store, telling)
+    notifier = announcer(store, channel(broken))
+    notifier.process_cycle_alerts([DONE], KINDS, NOON)
+    close_when_delivered(store, notifier)
     assert store.alerts.target_states()["hook"].why == "it cannot be reached"
 
 
 def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:
     hook = ReceivedMessages()
     with webhook(hook) as url:
-        telling = announcer(store, channel(apprise_sender(url, "H", 15)))
+        notifier = announcer(store, channel(apprise_sender(url, "H", 15)))
         store.close()
-        telling.send_now(Alert(AlertKind.ERROR, "hung", "hung"), NOON, 60)
+        notifier.send_now(Alert(AlertKind.ERROR, "hung", "hung"), NOON, 60)
         hook.until(1)
     assert hook.texts == ["hung"]
 
 
-def test_what_apprise_makes_of_a_text_is_what_was_written() -> None:
+def test_apprise__sends_a_sanitized_text_unchanged() -> None:
     assert all(kind.title.replace(" ", "").isalnum() for kind in AlertKind)
     hook = ReceivedMessages()
     harmless = [sanitize_text(text) or "nothing" for text in CORPUS.values()]
@@ -318,15 +318,15 @@ def test_mail_of_the_whole_corpus_holds_no_markup_of_ours(store: Store) -> None:
 def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hook = ReceivedMessages(failing=1)
     with all_logs() as logs, webhook(hook, SECRET) as url, silent() as gone:
-        telling = announcer(
+        notifier = announcer(
             store, channel(apprise_sender(url, "H", 15)), channel(apprise_sender(gone.replace("never", SECRET), "G", 0.2), "gone", 1)
         )
-        telling.process_cycle_alerts([DONE], KINDS, NOON)
-        settled(store, telling)
+        notifier.process_cycle_alerts([DONE], KINDS, NOON)
+        close_when_delivered(store, notifier)
         with raises_field("alerts.targets.url_env", "WRONG", "no address supported") as refused:
             apprise_sender(f"nonsense://{SECRET}", "WRONG", 15)
     assert SECRET in hook.items[0]["path"]
-    shown_text = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.target_states().values()))
+    shown_text = logs.getvalue() + str(refused.value) + repr(notifier) + "".join(map(str, store.alerts.target_states().values()))
     assert not found_in(shown_text.encode(), [SECRET])
     store.close()
     assert not [path for path in tmp_path.iterdir() if found_in(path.read_bytes(), [SECRET])]

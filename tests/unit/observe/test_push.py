@@ -120,7 +120,7 @@ def notifier(store: Store, service: PushService) -> Iterator[tuple[AlertNotifier
     opened.close(60)
 
 
-def happened(number: int) -> Alert:
+def rebalance_alert(number: int) -> Alert:
     return Alert(AlertKind.REBALANCE, f"rebalance {number}", f"event {number}")
 
 
@@ -147,7 +147,7 @@ def test_device__gets_each_alert_once_and_goes_when_gone(store: Store, service: 
         store.alerts.add_device(browser.device(service.host))
     service.statuses = {"/busy": [503, 429], "/gone": [410]}
     with notifier(store, service) as (opened, failures):
-        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
+        opened.process_cycle_alerts([rebalance_alert(1)], KINDS, NOON)
     assert {path: len(messages) for path, messages in service.got.items()} == {"/busy": 3, "/good": 1, "/gone": 1}
     assert failures == []
     assert [device.endpoint for device in store.alerts.devices()] == [f"https://{service.host}{path}" for path in ("/busy", "/good")]
@@ -169,7 +169,7 @@ def test_refusing_device__is_reported_without_its_address(store: Store, service:
     store.alerts.add_device(Browser("/good").device(service.host))
     service.statuses = {"/secret-moved": [307] * 3}
     with notifier(store, service) as (opened, failures):
-        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
+        opened.process_cycle_alerts([rebalance_alert(1)], KINDS, NOON)
     assert [failure.failure_reason for failure in failures] == ["not accepted for 1 of 2 devices: HTTP 307"]
     assert {path: len(messages) for path, messages in service.got.items()} == {"/secret-moved": 3, "/good": 1}
     assert len(store.alerts.devices()) == 2
@@ -202,7 +202,7 @@ def test_an_alert_that_reaches_no_device_has_failed(store: Store, service: PushS
         store.alerts.add_device(Browser("/gone").device(service.host))
         service.statuses = {"/gone": [status]}
     with notifier(store, service) as (opened, failures):
-        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
+        opened.process_cycle_alerts([rebalance_alert(1)], KINDS, NOON)
     assert [failure.failure_reason for failure in failures] == [NO_DEVICE]
     assert store.alerts.devices() == ()
 
@@ -211,7 +211,7 @@ def test_a_device_that_was_added_gets_the_alert_about_it(store: Store, service: 
     browser = Browser("/new")
     with notifier(store, service) as (opened, _):
         store.alerts.add_device(browser.device(service.host))
-        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
+        opened.process_cycle_alerts([rebalance_alert(1)], KINDS, NOON)
     assert [browser.read(body)["text"] for _, body in service.got["/new"]] == ["event 1"]
 
 
@@ -234,7 +234,7 @@ def test_foreign_service_s_device__is_sent_nothing(store: Store, service: PushSe
     store.alerts.add_device(Browser("/inside").device(service.host))
     other = replace(service, host="localhost:1")
     with notifier(store, other) as (opened, failures):
-        opened.process_cycle_alerts([happened(1)], KINDS, NOON)
+        opened.process_cycle_alerts([rebalance_alert(1)], KINDS, NOON)
     assert [failure.failure_reason for failure in failures] == ["not accepted for 1 of 1 devices: unknown push service"]
     assert service.got == {}
 

@@ -88,7 +88,7 @@ def test_a_switch_that_cannot_be_read_was_turned_on_meanwhile(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
-def test_pause_in_its_file_alone__is_of_this_machine_alone(tmp_path: Path, is_shared: bool) -> None:
+def test_pause_in_its_leave_file__is_of_this_machine_alone(tmp_path: Path, is_shared: bool) -> None:
     """A soft one is whole by its file, unless other machines share the database."""
     switch = failing(tmp_path / "paused", SharedPauseFault("store: no answer") if is_shared else FULL_DISK)
     with raises_code(PassingFault, "pause", "this machine alone") if is_shared else nullcontext():
@@ -148,7 +148,7 @@ def test_the_pause_file_is_its_owners_alone(switch: KillSwitch) -> None:
     assert switch.file.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_file_alone_is_soft(switch: KillSwitch) -> None:
+def test_the_leave_file_is_soft(switch: KillSwitch) -> None:
     switch.file.touch()
     assert (switch.is_paused(), switch.is_hard()) == (True, False)
 
@@ -395,19 +395,19 @@ def pause_at(submitter_bench: Bench, moment: int, paused: bool | None) -> None:
     submitter_bench.on_event = turn
 
 
-def file_alone(switch: KillSwitch, store: Store) -> None:
+def leave_file(switch: KillSwitch, store: Store) -> None:
     store.pause_switch.resume("resumed", START_S)
 
 
-def store_alone(switch: KillSwitch, store: Store) -> None:
+def leave_store(switch: KillSwitch, store: Store) -> None:
     switch.file.unlink()
 
 
-def both(switch: KillSwitch, store: Store) -> None:
+def leave_both(switch: KillSwitch, store: Store) -> None:
     """As `pause` leaves them."""
 
 
-@pytest.mark.parametrize("leave", [file_alone, store_alone, both])
+@pytest.mark.parametrize("leave", [leave_file, leave_store, leave_both])
 def test_a_pause_of_the_same_second_is_not_older(switch: KillSwitch, store: Store, leave: Callable[[KillSwitch, Store], None]) -> None:
     """A resume asked for in that second must not undo it."""
     switch.pause("now", START_S)

@@ -133,7 +133,7 @@ def test_a_book_without_size_earns_nothing() -> None:
 seeds = st.integers(0, 10**6)
 
 
-def both(futures_result: FuturesResult) -> Sequence[tuple[int, int]]:
+def changes_and_profits(futures_result: FuturesResult) -> Sequence[tuple[int, int]]:
     return [
         (book.final_value_raw - futures_result.settings.start_value_raw, book.profit.total_raw)
         for book in (futures_result.agent_book, futures_result.held_book)
@@ -143,9 +143,9 @@ def both(futures_result: FuturesResult) -> Sequence[tuple[int, int]]:
 any_book = (st.integers(10_000, 60_000), st.sampled_from([0.01, 0.05, 0.15]), st.integers(0, 2), st.integers(0, 5_000))
 
 
-def conserved(seed: int, leverage: int, volatility: float, latency: int, reserve: int, bars: int = 60) -> None:
+def require_conserved_value(seed: int, leverage: int, volatility: float, latency: int, reserve: int, bars: int = 60) -> None:
     changed = replace(SETTINGS, policy=replace(SETTINGS.policy, leverage_bps=leverage), latency_bars=latency, reserve_raw=reserve * E18)
-    for change, explained in both(simulate_book(random_path(seed, bars, volatility), changed)):
+    for change, explained in changes_and_profits(simulate_book(random_path(seed, bars, volatility), changed)):
         assert change == explained
 
 
@@ -153,7 +153,7 @@ def conserved(seed: int, leverage: int, volatility: float, latency: int, reserve
 @examples(10)
 @given(seeds, *any_book)
 def test_value_is_conserved_to_the_base_unit(seed: int, leverage: int, volatility: float, latency: int, reserve: int) -> None:
-    conserved(seed, leverage, volatility, latency, reserve)
+    require_conserved_value(seed, leverage, volatility, latency, reserve)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_value_is_conserved_to_the_base_unit(seed: int, leverage: int, volatilit
     ],
 )
 def test_value_is_conserved_in_two_books(seed: int, leverage: int, volatility: float, latency: int, reserve: int) -> None:
-    conserved(seed, leverage, volatility, latency, reserve, 24)
+    require_conserved_value(seed, leverage, volatility, latency, reserve, 24)
 
 
 @examples(10)
@@ -200,14 +200,14 @@ def test_funding_is_linear_in_the_notional(times: int, rate: float) -> None:
 @examples(8)
 @given(seeds, st.integers(5, 55))
 def test_the_future_changes_nothing_in_the_past(seed: int, cut: int) -> None:
-    past_alone(seed, cut)
+    require_unchanged_past(seed, cut)
 
 
 def test_the_future_changes_nothing_in_the_past_of_a_book() -> None:
-    past_alone(3, 20)
+    require_unchanged_past(3, 20)
 
 
-def past_alone(seed: int, cut: int) -> None:
+def require_unchanged_past(seed: int, cut: int) -> None:
     path = random_path(seed)
     other = random_path(seed + 1)
     spliced = replace(
