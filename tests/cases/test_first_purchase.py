@@ -9,7 +9,6 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.app.money import transfers
-from agent.app.money.transfers import InvestmentReport
 from agent.execution.step_context import OutcomeKind
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
@@ -33,18 +32,19 @@ from tests.support.plans import evidence
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
+TARGETS_BPS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 BUYS = {"limits.first_purchase": "10m", "portfolio.max_live_value": "10000000"}
 
 
-def sure(_: InvestmentReport) -> bool:
-    return True
-
-
-def weights(agent: Agent) -> dict[str, int]:
+def weights_bps(agent: Agent) -> dict[str, int]:
     return {drift.symbol: drift.weight_bps for drift in agent.status().decision_result.drifts}
 
 
-def ended_why(agent: Agent) -> str:
+def require_weights(agent: Agent, within_bps: int) -> None:
+    assert weights_bps(agent) == {symbol: pytest.approx(bps, abs=within_bps) for symbol, bps in TARGETS_BPS.items()}
+
+
+def end_reason(agent: Agent) -> str:
     """Return why the newest purchase ended; empty while it is open."""
     return agent.context.store.executions.purchases()[0].why
 
@@ -55,7 +55,7 @@ def test_ten_thousand_dollars__are_invested_by_one_transaction(chain: LocalChain
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(outcome)
         assert plan.turnover > 7_900 * USD, "within the 30 % of limits.turnover it was 3,000"
-        assert all(abs(weights(agent)[symbol] - bps) <= 30 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}.items())
+        require_weights(agent, within_bps=30)
         history = agent.step_input().history
         assert not history.layers
         assert history.budgets.turnover_24h < 100 * USD, "the budget of drift is untouched"
@@ -73,7 +73,7 @@ def test_purchase_beyond_the_pools__goes_in_equal_parts(chain: LocalChain, tmp_p
     with reopened_agent(chain, loaded) as agent:
         first = look(agent)
         swap_of(first)
-        chosen_weights = weights(agent)
+        chosen_weights = weights_bps(agent)
         assert chosen_weights["WBTC"] > 100, chosen_weights
         assert chosen_weights["WETH"] > 100, chosen_weights
         assert abs(chosen_weights["WETH"] * 3 - chosen_weights["WBTC"] * 5) < 400, chosen_weights
@@ -93,11 +93,12 @@ def test_purchase_beyond_the_pools__goes_in_equal_parts(chain: LocalChain, tmp_p
             outcome = look(agent)
             if outcome.kind is not OutcomeKind.DONE:
                 break
-        assert "done in" in ended_why(agent), "the last part ends it, without another cycle"
-        assert all(abs(weights(agent)[symbol] - bps) <= 60 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
+        assert "done in" in end_reason(agent), "the last part ends it, without another cycle"
+        require_weights(agent, within_bps=60)
 
 
-@pytest.mark.parametrize("hours", [pytest.param(round_count, marks=pytest.mark.slow) for round_count in (6, 3)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hours", [6, 3])
 def test_a_purchase_beyond_daily_loss_completes_in_three_days(chain: LocalChain, tmp_path: Path, hours: int) -> None:
     """Its worst case is two and a half times limits.daily_loss: each part fits in what the day has left, and the rest follows."""
     tight = BUYS | {"limits.slippage": "2bps"}
@@ -127,7 +128,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(chain: LocalChain,
             decision = outcome.decision_result.decision
             waited += isinstance(decision, Hold) and decision.limiting_rule == DAILY_LOSS_LIMIT
             assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
-            if why := ended_why(agent):
+            if why := end_reason(agent):
                 break
         chain.move_market(dict(chain.deployed_world.prices_usd))
         chain.warp(hours * 3_600 + 1)
@@ -136,17 +137,17 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(chain: LocalChain,
     assert waited, (why, parts, waited)
     assert chain.clock.now_s() - began_s <= 3 * 86_400
     with reopened_agent(chain, loaded) as agent:
-        assert all(abs(weights(agent)[symbol] - bps) <= 60 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
+        require_weights(agent, within_bps=60)
 
 
 def test_top_up_beyond_turnover_limits__is_invested_whole(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
         agent.status()
-        transfers.invest(agent, send=True, confirm=sure)
+        transfers.invest(agent, send=True, confirm=lambda _: True)
         balances = purse(chain)
         chain.set_balance("USDC", balances.raw["USDC"] + 20_000 * USD)
-        done = transfers.invest(agent, send=True, confirm=sure)
+        done = transfers.invest(agent, send=True, confirm=lambda _: True)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert done.is_recorded, done.outcome
@@ -162,9 +163,9 @@ def test_top_up_beyond_the_pools__names_its_parts_and_goes_on(chain: LocalChain,
     loaded = trusted_config(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
     with reopened_agent(chain, loaded) as agent:
         agent.status()
-        transfers.invest(agent, send=True, confirm=sure)
+        transfers.invest(agent, send=True, confirm=lambda _: True)
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 2_000_000 * USD)
-        part = transfers.invest(agent, send=True, confirm=sure)
+        part = transfers.invest(agent, send=True, confirm=lambda _: True)
         assert part.is_recorded, part.outcome
         assert part.open_top_up is not None, part.outcome
         assert part.open_top_up.parts_done == 1, part.outcome
@@ -172,7 +173,7 @@ def test_top_up_beyond_the_pools__names_its_parts_and_goes_on(chain: LocalChain,
         assert part.open_top_up.terms.kind is PurchaseKind.TOP_UP
     with reopened_agent(chain, loaded) as agent:
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 1_000 * USD)
-        more = transfers.invest(agent, send=True, confirm=sure)
+        more = transfers.invest(agent, send=True, confirm=lambda _: True)
         assert more.open_top_up is not None
         assert dict(more.open_top_up.terms.deposits)[chain.tokens["USDC"].address] > 1_000 * USD
         for _ in range(more.open_top_up.terms.part_count + 3):
@@ -180,8 +181,8 @@ def test_top_up_beyond_the_pools__names_its_parts_and_goes_on(chain: LocalChain,
             chain.warp(601)
             if look(agent).kind is not OutcomeKind.DONE:
                 break
-        assert "done in" in ended_why(agent), "the last part ends it, without another cycle"
-        assert all(abs(weights(agent)[symbol] - bps) <= 80 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
+        assert "done in" in end_reason(agent), "the last part ends it, without another cycle"
+        require_weights(agent, within_bps=80)
 
 
 @pytest.mark.slow
@@ -193,7 +194,7 @@ def test_two_deposits_crash_and_stop__beside_an_open_top_up(chain: LocalChain, t
         look(agent)
         for dollars in (2_000_000, 1_000):
             chain.set_balance("USDC", purse(chain).raw["USDC"] + dollars * USD)
-            assert transfers.invest(agent, send=True, confirm=sure).open_top_up is not None
+            assert transfers.invest(agent, send=True, confirm=lambda _: True).open_top_up is not None
     with reopened_agent(chain, trusted_config(chain, tmp_path, changes | {"limits.plan_cost": "1bps"}, TARGETS)) as agent:
         chain.warp(601)
         ended = require_rebalance(agent, OutcomeKind.HOLD)

@@ -202,6 +202,10 @@ LAYOUTS: list[Layout] = [  # (site, file name, symbol, writer)
 ]  # fmt: skip
 
 
+def price_file(folder: Path, *rows: str, header: str = "time,symbol,close", name: str = "closes.csv") -> Path:
+    return save(folder, name, lines(header, list(rows)))
+
+
 def save(folder: Path, name: str, content: str | bytes) -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

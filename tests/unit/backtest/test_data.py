@@ -15,36 +15,26 @@ from agent.backtest.data import read_table
 from agent.errors import ConfigError
 from tests.support.backtests import make_price_table
 from tests.support.constants import DAY_S
+from tests.support.studies.price_files import lines, price_file, save
 from tests.support.text import raises_field
 
 FIRST_S = 1_609_459_200
-
-
-def written(folder: Path, text: str, name: str = "prices.csv") -> Path:
-    path = folder / name
-    path.write_text(text)
-    return path
-
-
-def rows(*lines: str) -> str:
-    return "\n".join(("time,symbol,close", *lines)) + "\n"
+ROWS = "time,symbol,close"
 
 
 @pytest.mark.parametrize("name", ["[a]*.csv", "[a]*.parquet"])
 def test_a_file_is_read_by_its_name_whatever_signs_are_in_it(tmp_path: Path, name: str) -> None:
     import polars
 
-    written(tmp_path, "no table", "ab.csv")
+    save(tmp_path, "ab.csv", "no table")
     frame = polars.DataFrame({"time": ["2021-01-01", "2021-01-02"], "A": [10.0, 11.0]})
     (frame.write_csv if name.endswith("csv") else frame.write_parquet)(tmp_path / name)
     assert read_table(tmp_path / name).closes.tolist() == [[10], [11]]
 
 
 def test_rows_and_columns_say_the_same(tmp_path: Path) -> None:
-    long = rows("2021-01-01,A,10", "2021-01-01,B,1", "2021-01-02,A,11", "2021-01-02,B,2")
-    wide = "time,A,B\n2021-01-01,10,1\n2021-01-02,11,2\n"
-    first = read_table(written(tmp_path, long))
-    second = read_table(written(tmp_path, wide, "wide.csv"))
+    first = read_table(price_file(tmp_path, "2021-01-01,A,10", "2021-01-01,B,1", "2021-01-02,A,11", "2021-01-02,B,2"))
+    second = read_table(price_file(tmp_path, "2021-01-01,10,1", "2021-01-02,11,2", header="time,A,B", name="wide.csv"))
     assert first.symbols == second.symbols == ("A", "B")
     assert first.times_s.tolist() == [FIRST_S, FIRST_S + DAY_S]
     assert first.closes.tolist() == [[10, 1], [11, 2]]
@@ -54,7 +44,7 @@ def test_rows_and_columns_say_the_same(tmp_path: Path) -> None:
 def test_a_parquet_file_says_the_same_as_its_csv(tmp_path: Path) -> None:
     import polars
 
-    path = written(tmp_path, rows("2021-01-01T05:00:00Z,A,10", "2021-01-01T06:00:00Z,A,11"))
+    path = price_file(tmp_path, "2021-01-01T05:00:00Z,A,10", "2021-01-01T06:00:00Z,A,11")
     polars.read_csv(path, try_parse_dates=True).write_parquet(tmp_path / "prices.parquet")
     assert read_table(tmp_path / "prices.parquet").digest == read_table(path).digest
 
@@ -72,25 +62,25 @@ def test_a_parquet_file_says_the_same_as_its_csv(tmp_path: Path) -> None:
 )
 def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: int) -> None:
     later = first.replace("2021-01-01", "2021-01-03").replace("2020-12-31", "2021-01-03").replace(str(FIRST_S), str(FIRST_S + 1))
-    table = read_table(written(tmp_path, rows(f"{first},A,10", f"{later},A,11")))
+    table = read_table(price_file(tmp_path, f"{first},A,10", f"{later},A,11"))
     assert table.times_s[0] == FIRST_S + seconds
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (rows("2021-01-01,A,10", "2021-01-01,A,11"), "row 2: A has a repeated time"),
-        (rows("2021-01-01,A,10", "2021-01-03,A,11", "2021-01-02,A,11"), "row 3: A has an unordered time"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,0"), "row 2: '0' is not a price of A"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,-1"), "row 2: '-1' is not a price of A"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,NaN"), "row 2: 'NaN' is not a price of A"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,-"), "row 2: '-' is not a price of A"),
-        (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00+02:00,A,11"), "times in several time zones"),
-        (rows("2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00,A,11"), "times in several time zones: Z, none"),
-        (rows("2021-01-01,A,10", "yesterday,A,11"), "row 2: 'yesterday' is not a time"),
-        (rows("2021-01-01,A,10", "2021-01-02,A,ten"), "row 2: 'ten' is not a price of A"),
-        (rows("2021-01-01,A,10"), "1 bar of 1 symbol"),
-        (rows("44197,A,10", "44198,A,11"), "row 1: '44197' is not a time: it may be a spreadsheet's count of days"),
+        (lines(ROWS, ["2021-01-01,A,10", "2021-01-01,A,11"]), "row 2: A has a repeated time"),
+        (lines(ROWS, ["2021-01-01,A,10", "2021-01-03,A,11", "2021-01-02,A,11"]), "row 3: A has an unordered time"),
+        (lines(ROWS, ["2021-01-01,A,10", "2021-01-02,A,0"]), "row 2: '0' is not a price of A"),
+        (lines(ROWS, ["2021-01-01,A,10", "2021-01-02,A,-1"]), "row 2: '-1' is not a price of A"),
+        (lines(ROWS, ["2021-01-01,A,10", "2021-01-02,A,NaN"]), "row 2: 'NaN' is not a price of A"),
+        (lines(ROWS, ["2021-01-01,A,10", "2021-01-02,A,-"]), "row 2: '-' is not a price of A"),
+        (lines(ROWS, ["2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00+02:00,A,11"]), "times in several time zones"),
+        (lines(ROWS, ["2021-01-01T00:00:00Z,A,10", "2021-01-02T00:00:00,A,11"]), "times in several time zones: Z, none"),
+        (lines(ROWS, ["2021-01-01,A,10", "yesterday,A,11"]), "row 2: 'yesterday' is not a time"),
+        (lines(ROWS, ["2021-01-01,A,10", "2021-01-02,A,ten"]), "row 2: 'ten' is not a price of A"),
+        (lines(ROWS, ["2021-01-01,A,10"]), "1 bar of 1 symbol"),
+        (lines(ROWS, ["44197,A,10", "44198,A,11"]), "row 1: '44197' is not a time: it may be a spreadsheet's count of days"),
         ("time,symbol,close,volume\n2021-01-01,A,10,1\n2021-01-02,A,10,-1\n", "row 2: a negative volume"),
         ("when,symbol,close\n1,A,10\n", "no column time"),
         ("time,symbol,cost\n2021-01-01,A,10\n", "has a column of symbols but no column close; its header is: time, symbol, cost"),
@@ -104,19 +94,20 @@ def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: 
 )
 def test_a_mistake_in_a_file_is_named(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason.replace("(", r"\(")):
-        read_table(written(tmp_path, text))
+        read_table(save(tmp_path, "prices.csv", text))
 
 
-def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
-    for name, reason in (
-        ("prices.csv", "no such file"),
-        ("prices.txt", "neither .csv nor .parquet"),
-        ("bad.parquet", "is not a Parquet file"),
-    ):
-        if name != "prices.csv":
-            written(tmp_path, "nothing", name)
-        with pytest.raises(ConfigError, match=reason):
-            read_table(tmp_path / name)
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_table(tmp_path / "prices.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("prices.txt", "neither .csv nor .parquet"), ("bad.parquet", "is not a Parquet file")], ids=["text", "Parquet"]
+)
+def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        read_table(save(tmp_path, name, "nothing"))
 
 
 @pytest.mark.parametrize(

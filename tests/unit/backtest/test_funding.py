@@ -32,6 +32,7 @@ from agent.backtest.settings import PRO_RATA, BacktestSpec, OwnerTransfer, Simul
 from agent.backtest.simulate import simulate
 from agent.errors import ConfigError
 from tests.support.backtests import BAND, COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table
+from tests.support.studies.price_files import price_file
 
 CROSSING = [100.0, 100, 130, 130, 104]
 """56.5 % of BTC in bar 2: beyond 55, sold back to a half there."""
@@ -237,17 +238,17 @@ def test_names__are_the_portfolio_s_and_two_never_become_one() -> None:
         rename_funding_symbols(both, {"BTC": "WBTC", "BTCUSDT": "WBTC"})
 
 
-# Files
-def written(folder: Path, *lines: str, head: str = "time,symbol,rate", name: str = "funding.csv") -> Path:
-    path = folder / name
-    path.write_text("\n".join((head, *lines)) + "\n")
-    return path
+# --- Files.
+
+
+def funding_file(folder: Path, *rows: str, header: str = "time,symbol,rate") -> Path:
+    return price_file(folder, *rows, header=header, name="funding.csv")
 
 
 def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
     import polars
 
-    path = written(tmp_path, "2021-01-01T00:00:00Z,B,0.0001", "2021-01-01T00:00:00Z,A,-0.0002", "2021-01-01T08:00:00Z,A,1")
+    path = funding_file(tmp_path, "2021-01-01T00:00:00Z,B,0.0001", "2021-01-01T00:00:00Z,A,-0.0002", "2021-01-01T08:00:00Z,A,1")
     first, second = read_funding(path)
     assert (first.symbol, first.times_s.tolist(), first.rates.tolist()) == ("B", [FIRST_S], [0.0001])
     assert (second.symbol, second.times_s.tolist(), second.rates.tolist()) == ("A", [FIRST_S, FIRST_S + 28_800], [-0.0002, 1.0])
@@ -299,20 +300,20 @@ def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
 )
 def test_a_mistake_in_a_file_is_named(tmp_path: Path, lines: tuple[str, ...], reason: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match=reason) as refused:
-        read_funding(written(tmp_path, *lines))
+        read_funding(funding_file(tmp_path, *lines))
     assert remedy in (refused.value.remedy or "")
 
 
 @pytest.mark.parametrize("time_text", ["1609459200", "1609459200000", "1609459200000000", "2021-01-01 00:00", "2021-01-01T01:00:00+01:00"])
 def test_times_are_read_as_those_of_price_files(tmp_path: Path, time_text: str) -> None:
-    (funding,) = read_funding(written(tmp_path, f"{time_text},A,0.1"))
+    (funding,) = read_funding(funding_file(tmp_path, f"{time_text},A,0.1"))
     assert funding.times_s.tolist() == [FIRST_S]
 
 
 @pytest.mark.parametrize("head", ["when,symbol,rate", "time,coin,rate", "time,symbol,close"])
 def test_a_column_that_lacks_is_named(tmp_path: Path, head: str) -> None:
     with raises_field("--funding", "funding.csv", "columns"):
-        read_funding(written(tmp_path, "2021-01-01,A,0.1", head=head))
+        read_funding(funding_file(tmp_path, "2021-01-01,A,0.1", header=head))
 
 
 @needs_data

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from math import isqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,23 +88,38 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda data: data["scalars"].pop("fee"), "is not a pool: it has no 'fee'"),
-        (lambda data: data["scalars"].update(tick=5), "the tick does not match the price"),
-        (lambda data: data["scalars"].update(liquidity=5), "do not add up"),
-        (lambda data: data["tick_data"].pop("0"), "do not add up"),
-        (lambda data: data["tick_data"].update({"61": [1, 1, 0]}), "a tick does not match the spacing or is out of range"),
-        (lambda data: data.update(tick_data=[]), "tick_data is not an object"),
-        (lambda data: data["scalars"].update(fee=3_000.7), "fee: 3000.7 is not a whole number"),
-        (lambda data: data["scalars"].update(sqrt_price_x96=float("inf")), "Infinity is not a number of JSON"),
-        (lambda data: data["scalars"].update(tick=True), "tick: True is not a whole number"),
-        (lambda data: data["tick_data"].update({"0": [1, 1.5, 0]}), "tick 0: 1.5 is not a whole number"),
-        (lambda data: data.update(scalars=data["scalars"] | {"liquidity": -5}, tick_data=NEGATIVE), "do not add up"),
-        (lambda data: data.update(scalars=data["scalars"] | {"liquidity": 5}, tick_data=NEGATIVE_BELOW), "do not add up"),
+        pytest.param(lambda data: data["scalars"].pop("fee"), "is not a pool: it has no 'fee'", id="no fee"),
+        pytest.param(lambda data: data["scalars"].update(tick=5), "the tick does not match the price", id="tick beside the price"),
+        pytest.param(lambda data: data["scalars"].update(liquidity=5), "do not add up", id="other liquidity"),
+        pytest.param(lambda data: data["tick_data"].pop("0"), "do not add up", id="tick missing"),
+        pytest.param(
+            lambda data: data["tick_data"].update({"61": [1, 1, 0]}),
+            "a tick does not match the spacing or is out of range",
+            id="tick beside the spacing",
+        ),
+        pytest.param(lambda data: data.update(tick_data=[]), "tick_data is not an object", id="list of ticks"),
+        pytest.param(lambda data: data["scalars"].update(fee=3_000.7), "fee: 3000.7 is not a whole number", id="fraction of a fee"),
+        pytest.param(
+            lambda data: data["scalars"].update(sqrt_price_x96=float("inf")), "Infinity is not a number of JSON", id="infinite price"
+        ),
+        pytest.param(lambda data: data["scalars"].update(tick=True), "tick: True is not a whole number", id="truth as a tick"),
+        pytest.param(
+            lambda data: data["tick_data"].update({"0": [1, 1.5, 0]}), "tick 0: 1.5 is not a whole number", id="fraction of liquidity"
+        ),
+        pytest.param(
+            lambda data: data.update(scalars=data["scalars"] | {"liquidity": -5}, tick_data=NEGATIVE),
+            "do not add up",
+            id="negative at the price",
+        ),
+        pytest.param(
+            lambda data: data.update(scalars=data["scalars"] | {"liquidity": 5}, tick_data=NEGATIVE_BELOW),
+            "do not add up",
+            id="negative further down",
+        ),
     ],
 )
-def test_a_file_that_is_no_whole_pool_is_refused(tmp_path: Path, change: object, reason: str) -> None:
+def test_a_file_that_is_no_whole_pool_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], object], reason: str) -> None:
     data = json.loads(RECORDED.read_text())
-    assert callable(change)
     change(data)
     path = tmp_path / "pool.json"
     path.write_text(json.dumps(data))
@@ -118,16 +134,15 @@ def test_a_pool_s_tokens_come_in_the_order_of_their_addresses() -> None:
     high = Token("0x" + "2" * 40, "WBTC", 8)
     with raises_field("--market", "pool-state", "WBTC", "WETH"):
         read_pool(RECORDED, high, low)
-    for first, second in (PAIR, PAIR[::-1]):
-        tokens = {
-            asset.token.symbol: asset.token
-            for asset in make_spec(
-                {"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", tokens=SimulatedTokens(pairs=[(first, second)])
-            ).portfolio.assets
-        }
-        assert int(tokens[first].address, 16) < int(tokens[second].address, 16)
     with raises_field("--market", "pool-state", "order"):
         make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", tokens=SimulatedTokens(pairs=[PAIR, PAIR[::-1]]))
+
+
+@pytest.mark.parametrize("symbols", [PAIR, PAIR[::-1]], ids=" ".join)
+def test_simulated_tokens__have_addresses_in_the_order_of_their_pair(symbols: tuple[str, str]) -> None:
+    spec = make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", tokens=SimulatedTokens(pairs=[symbols]))
+    addresses = {asset.token.symbol: int(asset.token.address, 16) for asset in spec.portfolio.assets}
+    assert addresses[symbols[0]] < addresses[symbols[1]]
 
 
 def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
@@ -136,17 +151,24 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
     day = 86_400
     first = 1_609_459_200
     assert read_gas_prices(path, np.array([first, first + day, first + 2 * day - 1, first + 2 * day, first + 9 * day])) == (5, 5, 5, 7, 7)
-    for text, reason in (
-        ("time,gas_price_wei\n2021-01-02,5\n", "begins at 2021-01-02 00:00:00 UTC, after the first price"),
-        ("time,gas_price_wei\n2021-01-01,5\n2021-01-01,6\n", "row 2: its time is not later"),
-        ("time,gas_price_wei\n2021-01-01,-5\n", "not a whole number of wei"),
-        ("time,gas_price_wei\n2021-01-01,5.5\n", "not a whole number of wei"),
-        ("time,gas\n2021-01-01,5\n", "needs columns time and gas_price_wei"),
-        ("time,gas_price_wei\n2021-01-01T00:00Z,5\n2021-01-02T00:00+02:00,5\n", "times in several time zones"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=reason):
-            read_gas_prices(path, np.array([first]))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param("time,gas_price_wei\n2021-01-01T00:00:01,5\n", "begins at 2021-01-01 00:00:01 UTC, after the first price", id="late"),
+        pytest.param("time,gas_price_wei\n2021-01-01,5\n2021-01-01,6\n", "row 2: its time is not later", id="repeated time"),
+        pytest.param("time,gas_price_wei\n2021-01-01,-5\n", "not a whole number of wei", id="negative"),
+        pytest.param("time,gas_price_wei\n2021-01-01,5.5\n", "not a whole number of wei", id="half a wei"),
+        pytest.param("time,gas\n2021-01-01,5\n", "needs columns time and gas_price_wei", id="no column"),
+        pytest.param("time,gas_price_wei\n2021-01-01T00:00Z,5\n2021-01-02T00:00+02:00,5\n", "times in several time zones", id="time zones"),
+    ],
+)
+def test_a_mistake_in_gas_prices_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "gas.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        read_gas_prices(path, np.array([1_609_459_200]))
 
 
 def test_gas_prices__are_those_of_the_bars_after_a_late_start() -> None:
@@ -208,7 +230,7 @@ def test_ended_asset__stays_at_its_last_price_by_the_owner_s_word() -> None:
     assert np.array_equal(quick.equity, whole.equity)
 
 
-def test_one_that_has_prices_again_is_traded_again() -> None:
+def test_asset_with_prices_again__is_traded_again() -> None:
     closes = DELISTED.closes.copy()
     closes[9:, 1] = 20
     simulation = simulation_of(replace(DELISTED, closes=closes), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")

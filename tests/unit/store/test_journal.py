@@ -6,7 +6,6 @@ import gc
 import tracemalloc
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -29,7 +28,6 @@ from agent.model import (
 )
 from agent.store import Store
 from agent.store.database import decode_json
-from tests.support.movements import movements
 from tests.support.signing import PLAN
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
@@ -198,18 +196,6 @@ def test_transitions_are_only_ever_added(store: Store, statement: str) -> None:
 
     with pytest.raises(OperatorNeeded, match=r"ever added|permission denied"), store.db.write("change") as connection:
         connection.exec_driver_sql(statement)
-
-
-def test_reorg_removes_the_receipt_and_its_booking(store: Store) -> None:
-    intent = add_in(store, FINAL)
-    store.budgets.book_intent(intent, Fraction(5), Fraction(3), 7, START_S)
-    assert store.budgets.history(START_S).budgets.loss_total == 3
-
-    assert advance(store, intent, BROADCAST).receipt is None
-
-    budgets = store.budgets.history(START_S).budgets
-    assert (budgets.turnover_24h, budgets.loss_24h, budgets.loss_total, budgets.gas_24h_wei) == (0, 0, 0, 0)
-    assert movements(store) == ()
 
 
 # --- Intents that share a nonce

@@ -46,11 +46,12 @@ from agent.web.sessions import MAX_IDLE_S, MAX_SESSION_AGE_S
 from tests.support.dashboards import HOSTILE, MARKUP, Served
 from tests.support.pages.certificates import certificate
 from tests.support.sites import FULL, HASH, PASSWORD, PROXY_SECRET, Site, behind_proxy
+from tests.support.text import raises_field
 
 __all__ = ["certificate"]
 
 
-class Tags(HTMLParser):
+class TagParser(HTMLParser):
     """The elements of a page with the names of their attributes."""
 
     def __init__(self) -> None:
@@ -159,15 +160,18 @@ def test_terminal__shows_the_code_of_a_reachable_address(
     assert (written.getvalue().strip("\n") in output) is has_code
 
 
-def test_login__leads_back_to_our_pages_alone(site: Site) -> None:
-    cookie = site.enter()
-    for case, target in (
-        ("/controls", "/controls"), ("/plan", "/plan"), ("https://evil.example/", "/"), ("//evil.example", "/"), ("/logout", "/"),
-        ("/%5Cevil.example", "/"), ("/controls%0d%0aSet-Cookie:x", "/"),
-    ):  # fmt: skip
-        assert site.ask(f"/login?to={case}", Cookie=cookie)[1]["location"] == target
-        body = site.ask(f"/login?to={case}")[2].decode()
-        assert f'action="/login{"" if target == "/" else "?to=" + target}"' in body
+@pytest.mark.parametrize("page", ["/controls", "/plan"])
+def test_login__leads_back_to_our_pages(site: Site, page: str) -> None:
+    assert site.ask(f"/login?to={page}", Cookie=site.enter())[1]["location"] == page
+    assert f'action="/login?to={page}"' in site.ask(f"/login?to={page}")[2].decode()
+
+
+@pytest.mark.parametrize(
+    "target", ["https://evil.example/", "//evil.example", "/logout", "/%5Cevil.example", "/controls%0d%0aSet-Cookie:x"]
+)
+def test_login__leads_nowhere_else(site: Site, target: str) -> None:
+    assert site.ask(f"/login?to={target}", Cookie=site.enter())[1]["location"] == "/"
+    assert 'action="/login"' in site.ask(f"/login?to={target}")[2].decode()
 
 
 def test_session_fixation__login_gets_a_new_id(site: Site) -> None:
@@ -200,14 +204,15 @@ def test_csrf_a_form_of_another_page_is_refused(site: Site, headers: dict[str, s
 def test_csrf_a_form_without_the_token_of_its_session_is_refused(site: Site) -> None:
     cookie = site.enter()
     other = site.enter()
-    for fields in ({}, {"csrf": ""}, {"csrf": site.token(other)}, {"csrf": site.token(cookie)[:-1]}):
-        assert site.post("/logout", fields, cookie)[0] == 403
+    token = site.token(cookie)
+    wrong = [{}, {"csrf": ""}, {"csrf": site.token(other)}, {"csrf": token[:-1]}]
+    assert [site.post("/logout", fields, cookie)[0] for fields in wrong] == [403] * 4
     assert site.ask("/logout", Cookie=cookie)[0] == 405  # never by a link
     assert site.ask("/", Cookie=cookie)[0] == 200
     nonce, token = site.form()
     fields = {"name": "ann", "password": PASSWORD, "code": "000000"}
-    for case, sent in (({}, nonce), ({"csrf": token}, ""), ({"csrf": token}, "trimtab-1-form=AAAAAAAAAAAAAAAAAAAAAA")):
-        assert site.post("/login", {**fields, **case}, sent)[0] == 403
+    forged = [site.post("/login", {**fields, "csrf": token}, sent)[0] for sent in ("", "trimtab-1-form=AAAAAAAAAAAAAAAAAAAAAA")]
+    assert [site.post("/login", fields, nonce)[0], *forged] == [403] * 3
 
 
 def test_clickjacking_and_csp__no_page_is_framed_or_runs_inline(site: Site) -> None:
@@ -221,7 +226,7 @@ def test_clickjacking_and_csp__no_page_is_framed_or_runs_inline(site: Site) -> N
         assert policy["form-action"] == policy["script-src"] == policy["style-src"] == "'self'"
         scripts = re.findall(r"<script([^>]*)>(.*?)</script>", body.decode(), re.S)
         assert all(inside == "" and script.startswith(' defer src="/static/') for script, inside in scripts)
-        tags = Tags()
+        tags = TagParser()
         tags.feed(body.decode())
         assert not [(tag, name) for tag, names in tags.tags for name in names if name == "style" or name.startswith("on")]
         assert not [tag for tag, _ in tags.tags if tag in ("style", "iframe", "object", "embed")]
@@ -453,26 +458,44 @@ def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: Pu
     cert = certificate.tls_cert
     key = certificate.tls_key
     assert cert is not None
-    refused = {
-        "--host": ("192.0.2.1", PublicOptions()),
-        "--tls-key": ("0.0.0.0", PublicOptions(tls_cert=cert)),
-        "--tls-cert": ("0.0.0.0", PublicOptions(tls_key=key)),
-        "--proxy": ("0.0.0.0", PublicOptions(cert, key, proxy="proxy.example")),
-        "--name": ("0.0.0.0", PublicOptions(cert, key)),
-    }
-    for field, (host, options) in refused.items():
-        with pytest.raises(ConfigError) as error:
-            require_tls_access(host, 1, options)
-        assert error.value.field == field
     require_tls_access("0.0.0.0", 1, PublicOptions(cert, key, public_host_name="dash.example"))
     require_tls_access("::", 1, behind_proxy(tmp_path))
     assert reach_of("0.0.0.0", 1, PublicOptions(cert, key, public_host_name="Dash.example")).host_names == {"dash.example"}
-    loose = tmp_path / "key.pem"
-    loose.write_bytes(key.read_bytes())
-    loose.chmod(0o644)
-    for bad in (PublicOptions(cert, loose), PublicOptions(key, key), PublicOptions(cert, tmp_path / "none")):
-        with pytest.raises(ConfigError):
-            require_tls_access("127.0.0.1", 1, bad)
+
+
+@pytest.mark.parametrize(
+    ("host", "pem_names", "options", "field"),
+    [
+        pytest.param("192.0.2.1", (), {}, "--host", id="neither"),
+        pytest.param("0.0.0.0", ("tls_cert",), {}, "--tls-key", id="no key"),
+        pytest.param("0.0.0.0", ("tls_key",), {}, "--tls-cert", id="no certificate"),
+        pytest.param("0.0.0.0", ("tls_cert", "tls_key"), {"proxy": "proxy.example"}, "--proxy", id="both ways"),
+        pytest.param("0.0.0.0", ("tls_cert", "tls_key"), {}, "--name", id="no name"),
+        pytest.param("127.0.0.1", (), {"public_host_name": "dash.example"}, "--name", id="name of no certificate"),
+        pytest.param("0.0.0.0", (), {"proxy": "proxy.example"}, "--proxy-secret", id="no secret"),
+    ],
+)
+def test_access_from_others__is_refused_by_its_option(
+    certificate: PublicOptions, host: str, pem_names: tuple[str, ...], options: dict[str, str], field: str
+) -> None:
+    pems = {name: getattr(certificate, name) for name in pem_names}
+    with raises_field(field):
+        require_tls_access(host, 1, PublicOptions(**pems, **options))
+
+
+def test_certificate__is_refused_unless_private_and_whole(certificate: PublicOptions, tmp_path: Path) -> None:
+    cert = certificate.tls_cert
+    key = certificate.tls_key
+    assert key is not None
+    readable_key = tmp_path / "key.pem"
+    readable_key.write_bytes(key.read_bytes())
+    readable_key.chmod(0o640)
+    with raises_field("--tls-key", f"others may read {readable_key}"):
+        require_tls_access("127.0.0.1", 1, PublicOptions(cert, readable_key))
+    with raises_field("--tls-cert", "are no certificate and key that fit"):
+        require_tls_access("127.0.0.1", 1, PublicOptions(key, key))
+    with raises_field("--tls-cert", "cannot be read"):
+        require_tls_access("127.0.0.1", 1, PublicOptions(cert, tmp_path / "none"))
 
 
 def test_no_option_opens_a_dashboard_without_users_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -502,10 +525,3 @@ def test_slow_readers_hold_up_no_login(site: Site) -> None:
     assert answered.wait(20), time.monotonic() - began
     for link in (*lazy, *halves):
         link.close()
-
-
-def test_users_are_listed_by_name_with_their_role(tmp_path: Path) -> None:
-    store = open_user_file(tmp_path / "a.users")
-    store.add("bob", HASH, "A" * 32, True, 1)
-    store.add("ann", HASH, "A" * 32, False, 2)
-    assert [(user.name, user.read_only, user.created_s) for user in store.users()] == [("ann", False, 2), ("bob", True, 1)]

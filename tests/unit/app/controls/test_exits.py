@@ -32,6 +32,8 @@ SMALLEST = {
     LimitUnit.COINS: "0",
 }
 LARGEST = {LimitUnit.SHARE: "25%", LimitUnit.DURATION: "24h", LimitUnit.NATIVE: "9", LimitUnit.COINS: "1000000000000"}
+LOOSE_LIMITS = ("limits.deposit_auto=10%", "limits.balance_jump_wait=1h")
+"""Limits that by default are at their tightest."""
 EXACT = {"0%": 0, "1s": 1, "24h": 86_400, "0": Fraction(0), "off": None}
 
 
@@ -64,7 +66,7 @@ def file(tmp_path: Path) -> Path:
     """A config with stops of WETH."""
     path = agents.config(tmp_path, template="moderate", numeraire="USDC")
     stops = ("portfolio.assets.WETH.stop_loss=20%", "portfolio.assets.WETH.trailing_stop=30%")
-    path.write_text(edited_text(path, *stops, "limits.native_top_up=off", "limits.token_screen=off", "limits.deposit_auto=10%"))
+    path.write_text(edited_text(path, *stops, "limits.native_top_up=off", "limits.token_screen=off", *LOOSE_LIMITS))
     return path
 
 
@@ -88,7 +90,9 @@ def test_a_control_tightens_no_limit_that_binds_exits(file: Path, key: str, valu
     ids=lambda part: part if isinstance(part, str) else part.key,
 )
 def test_a_limit_that_a_control_may_tighten_stops_no_stop_loss(file: Path, spec: LimitSpec, value: str) -> None:
-    require_no_widening(loaded(file, file.read_text()).config, edited(file, f"limits.{spec.key}={value}").config)
+    tightened = edited(file, f"limits.{spec.key}={value}")
+    assert tightened.digest != loaded(file, file.read_text()).digest, "the control changes something"
+    require_no_widening(loaded(file, file.read_text()).config, tightened.config)
     step = step_with_stops("WBTC")
     step = replace(step, limits=replace(step.limits, **{spec.field_name: EXACT[value]}))
     outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, FakeEvidenceSource(), "abc")
@@ -143,7 +147,7 @@ class FakeConfigVersions:
         return [version.digest for version, how in self.versions if how != "noticed"][-1]
 
 
-def undone(file: Path, owner: LoadedConfig, present: LoadedConfig, after: LoadedConfig) -> None:
+def judge_undoing(file: Path, owner: LoadedConfig, present: LoadedConfig, after: LoadedConfig) -> None:
     """Judge the edit of a control after another control's edit."""
     versions = FakeConfigVersions((owner, "first"), (present, "noticed"), (present, "control"))
     owners = config_versions.owner_confirmed_config(present, versions)  # type: ignore[arg-type]  # a store's versions
@@ -159,20 +163,19 @@ def undone(file: Path, owner: LoadedConfig, present: LoadedConfig, after: Loaded
      pytest.param("portfolio.max_live_value=1000", "portfolio.max_live_value=10", "portfolio.max_live_value=1000", id="value ceiling")],
 )  # fmt: skip
 def test_what_a_control_changed_a_control_may_change_back(file: Path, owner: str, present: str, back: str) -> None:
-    undone(file, edited(file, owner), edited(file, present), edited(file, back))
+    judge_undoing(file, edited(file, owner), edited(file, present), edited(file, back))
 
 
 def test_an_order_that_a_control_added_a_control_may_remove(file: Path) -> None:
     owner = loaded(file, file.read_text())
-    undone(file, owner, edited(file, "portfolio.assets.WBTC.stop_loss=20%"), owner)
+    judge_undoing(file, owner, edited(file, "portfolio.assets.WBTC.stop_loss=20%"), owner)
 
 
-def test_a_control_changes_nothing_back_beyond_the_owner_s_value(file: Path) -> None:
-    for owner, after in (("30%", "31%"), ("5%", "30%")):
-        with pytest.raises(Refused, match=r"limits\.turnover"):
-            undone(
-                file, edited(file, f"limits.turnover={owner}"), edited(file, "limits.turnover=4%"), edited(file, f"limits.turnover={after}")
-            )
+@pytest.mark.parametrize(("owner", "after"), [("30%", "30.01%"), ("5%", "30%")], ids=["a basis point", "six times"])
+def test_a_control_changes_nothing_back_beyond_the_owner_s_value(file: Path, owner: str, after: str) -> None:
+    versions = [edited(file, f"limits.turnover={share}") for share in (owner, "4%", after)]
+    with pytest.raises(Refused, match=r"limits\.turnover"):
+        judge_undoing(file, *versions)
 
 
 def test_a_file_changed_by_hand_has_nothing_to_change_back(file: Path) -> None:
@@ -185,4 +188,4 @@ def test_a_file_changed_by_hand_has_nothing_to_change_back(file: Path) -> None:
 def test_other_tables_are_never_those_of_an_earlier_version(file: Path) -> None:
     owner = edited(file, "execution.deadline=5m")
     with pytest.raises(Refused, match=r"execution\.deadline"):
-        undone(file, owner, edited(file, "execution.deadline=90s"), owner)
+        judge_undoing(file, owner, edited(file, "execution.deadline=90s"), owner)

@@ -15,6 +15,7 @@ from agent.errors import ConfigError
 from tests.support.builders import step_input, unit_price
 from tests.support.constants import HOUR_S
 from tests.support.planning_worlds import REAL_PRICES
+from tests.support.studies.price_files import price_file
 from tests.support.text import mentions
 from tests.support.tokens import USDC, WBTC, WETH
 
@@ -29,20 +30,14 @@ def read(path: Path, names: dict[str, str] | None = None, bar_s: int | None = No
     return read_prices(path, PORTFOLIO, names or {}, bar_s, now_s)
 
 
-def written(folder: Path, *rows: str, header: str = "time,symbol,close") -> Path:
-    path = folder / "closes.csv"
-    path.write_text("\n".join((header, *rows)) + "\n")
-    return path
-
-
-def mistake(folder: Path, *rows: str, header: str = "time,symbol,close", **how: Any) -> str:
+def refusal(folder: Path, *rows: str, header: str = "time,symbol,close", **how: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        read(written(folder, *rows, header=header), **how)
+        read(price_file(folder, *rows, header=header), **how)
     return str(caught.value)
 
 
 def test_a_csv_becomes_exact_prices_in_base_units(tmp_path: Path) -> None:
-    prices = read(written(tmp_path, f"{START_S},WETH,2000.1", f"{START_S},WBTC,60000", f"{START_S + HOUR_S},WETH,2001"))
+    prices = read(price_file(tmp_path, f"{START_S},WETH,2000.1", f"{START_S},WBTC,60000", f"{START_S + HOUR_S},WETH,2001"))
     weth, wbtc = prices.series
     assert [point.price for point in weth.points] == [unit_price(WETH, "2000.1", USDC), unit_price(WETH, 2_001, USDC)]
     assert [(point.token, point.at_s) for point in wbtc.points] == [(WBTC.address, START_S)]
@@ -57,7 +52,7 @@ def test_a_csv_becomes_exact_prices_in_base_units(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_times_are_read_in_the_ways_that_files_write_them(tmp_path: Path, when: str) -> None:
     """The last two have the largest offsets of a zone."""
-    (series,) = read(written(tmp_path, f"{when},WETH,1")).series
+    (series,) = read(price_file(tmp_path, f"{when},WETH,1")).series
     assert series.points[0].at_s == START_S
 
 
@@ -67,7 +62,7 @@ def test_times_are_read_in_the_ways_that_files_write_them(tmp_path: Path, when: 
      "2021-04-04T00:00+02:60"],
 )  # fmt: skip
 def test_time__year_or_offset_that_does_not_exist__is_refused(tmp_path: Path, when: str) -> None:
-    assert f"row 1: {when!r} is not a time" in mistake(tmp_path, f'"{when}",WETH,1')
+    assert f"row 1: {when!r} is not a time" in refusal(tmp_path, f'"{when}",WETH,1')
 
 
 def test_time__typed_date_of_another_age__is_refused(tmp_path: Path) -> None:
@@ -90,51 +85,51 @@ def test_a_parquet_file_says_the_same(tmp_path: Path) -> None:
 
 
 def test_file_symbols__become_the_config_s_and_strangers_go(tmp_path: Path) -> None:
-    prices = read(written(tmp_path, f"{START_S},BTC,60000", f"{START_S},DOGE,1"), names={"BTC": "WBTC"})
+    prices = read(price_file(tmp_path, f"{START_S},BTC,60000", f"{START_S},DOGE,1"), names={"BTC": "WBTC"})
     assert [series.symbol for series in prices.series] == ["WBTC"]
     assert prices.skipped_symbols == ("DOGE",)
 
 
 def test_numeraire_closes__divide_the_others(tmp_path: Path) -> None:
     rows = (f"{START_S},USDC,0.5", f"{START_S},WETH,1000", f"{START_S + HOUR_S},WETH,1000")
-    (series,) = read(written(tmp_path, *rows)).series
+    (series,) = read(price_file(tmp_path, *rows)).series
     assert [(point.at_s, point.price) for point in series.points] == [(START_S, unit_price(WETH, 2_000, USDC))]
-    assert "file's closes" in read(written(tmp_path, *rows)).unit
+    assert "file's closes" in read(price_file(tmp_path, *rows)).unit
 
 
 def test_a_bar_named_by_its_start_holds_at_its_end(tmp_path: Path) -> None:
-    (series,) = read(written(tmp_path, f"{START_S},WETH,1"), bar_s=86_400).series
+    (series,) = read(price_file(tmp_path, f"{START_S},WETH,1"), bar_s=86_400).series
     assert series.points[0].at_s == START_S + 86_400
 
 
 def test_import__name_that_the_file_lacks__is_refused(tmp_path: Path) -> None:
-    assert "--as: 'BTCC' is not a symbol of closes.csv" in mistake(tmp_path, f"{START_S},WETH,1", names={"BTCC": "WBTC"})
+    assert "--as: 'BTCC' is not a symbol of closes.csv" in refusal(tmp_path, f"{START_S},WETH,1", names={"BTCC": "WBTC"})
 
 
 def test_import__prices_of_the_numeraire_alone__are_named(tmp_path: Path) -> None:
-    assert "has prices of USDC alone" in mistake(tmp_path, f"{START_S},USDC,1")
+    assert "has prices of USDC alone" in refusal(tmp_path, f"{START_S},USDC,1")
 
 
 def test_import__symbols_beside_the_numeraire__are_advised_by_name(tmp_path: Path) -> None:
     rows = (f"{START_S},USDC,1", f"{START_S},BTC,1", f"{START_S},DOGE,1")
     with pytest.raises(ConfigError, match="prices of USDC alone") as refused:
-        read(written(tmp_path, *rows))
+        read(price_file(tmp_path, *rows))
     assert refused.value.remedy == "name its symbols: --as BTC=WBTC"
 
 
 def test_import__pair_in_small_letters__is_advised_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
-        read(written(tmp_path, f"{START_S},btcusdt,1", f"{START_S},dogeusdt,1"))
+        read(price_file(tmp_path, f"{START_S},btcusdt,1", f"{START_S},dogeusdt,1"))
     assert refused.value.remedy == "name its symbols: --as btcusdt=WBTC"
 
 
 def test_import__pair_in_small_letters_of_another_currency__is_refused(tmp_path: Path) -> None:
-    assert "closes in EUR" in mistake(tmp_path, f"{START_S},btceur,1", names={"btceur": "WBTC"})
+    assert "closes in EUR" in refusal(tmp_path, f"{START_S},btceur,1", names={"btceur": "WBTC"})
 
 
 def test_import__unreadable_reference_is_named_with_the_reason(tmp_path: Path) -> None:
     check = JumpCheck({}, START_S, unread_reason="no endpoint answers")
-    prices = read_prices(written(tmp_path, f"{START_S},WETH,1"), PORTFOLIO, {}, None, START_S, check)
+    prices = read_prices(price_file(tmp_path, f"{START_S},WETH,1"), PORTFOLIO, {}, None, START_S, check)
     assert [remark.text for remark in prices.remarks if "today's is not known (no endpoint answers)" in remark.text]
 
 
@@ -143,14 +138,14 @@ BAR_HEADER = "time,open,high,low,close,volume"
 
 def test_bars__single_bar__needs_its_length(tmp_path: Path) -> None:
     row = f"{START_S},1,2,1,2,5"
-    assert mentions(mistake(tmp_path, row, header=BAR_HEADER, names={"closes": "WETH"}), "single bar", "--bar 1d")
-    (series,) = read(written(tmp_path, row, header=BAR_HEADER), names={"closes": "WETH"}, bar_s=HOUR_S).series
+    assert mentions(refusal(tmp_path, row, header=BAR_HEADER, names={"closes": "WETH"}), "single bar", "--bar 1d")
+    (series,) = read(price_file(tmp_path, row, header=BAR_HEADER), names={"closes": "WETH"}, bar_s=HOUR_S).series
     assert series.points[0].at_s == START_S + HOUR_S
 
 
 def test_bars__longer_than_the_time_between_them__are_refused(tmp_path: Path) -> None:
     """Each price would be dated days late."""
-    path = written(tmp_path, *[f"{START_S + day * 86_400},1,2,1,2,5" for day in range(40)], header=BAR_HEADER)
+    path = price_file(tmp_path, *[f"{START_S + day * 86_400},1,2,1,2,5" for day in range(40)], header=BAR_HEADER)
     with pytest.raises(ConfigError, match="has a close every 1 day, and --bar is 30 days"):
         read(path, names={"closes": "WETH"}, bar_s=30 * 86_400)
     assert len(read(path, names={"closes": "WETH"}, bar_s=86_400).series[0].points) == 40
@@ -161,61 +156,65 @@ def test_bars__that_end_after_now__are_left_out(tmp_path: Path, bar_s: int | Non
     """A site appends the price of now to its bars: neither that row nor the bar around it has ended."""
     starts_s = [START_S + hour * HOUR_S for hour in range(4)]
     rows = [f"{at_s},1,2,1,2,5" for at_s in (*starts_s, starts_s[-1] + 900)]
-    prices = read(written(tmp_path, *rows, header=BAR_HEADER), names={"closes": "WETH"}, bar_s=bar_s, now_s=starts_s[-1] + 1_800)
+    prices = read(price_file(tmp_path, *rows, header=BAR_HEADER), names={"closes": "WETH"}, bar_s=bar_s, now_s=starts_s[-1] + 1_800)
     assert [point.at_s for point in prices.series[0].points] == starts_s[1:]
     assert "2 bars of WETH have not ended: left out" in [remark.text for remark in prices.remarks]
 
 
 def test_of_several_closes_within_an_hour_the_last_is_taken(tmp_path: Path) -> None:
     rows = [f"{START_S + minute * 60},WETH,{2_000 + minute}" for minute in range(0, 120, 15)]
-    (series,) = read(written(tmp_path, *rows)).series
+    (series,) = read(price_file(tmp_path, *rows)).series
     assert [point.price for point in series.points] == [unit_price(WETH, price, USDC) for price in (2_045, 2_105)]
 
 
 def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
     hours = [0, 1, 2, 3, 9, 10, 12]
-    (series,) = read(written(tmp_path, *(f"{START_S + hour * HOUR_S},WETH,1" for hour in hours))).series
+    (series,) = read(price_file(tmp_path, *(f"{START_S + hour * HOUR_S},WETH,1" for hour in hours))).series
     assert (series.interval_s, series.gap_count, series.longest_gap_s) == (HOUR_S, 2, 6 * HOUR_S)
 
 
 def test_a_close_of_now_is_taken(tmp_path: Path) -> None:
-    (series,) = read(written(tmp_path, f"{NOW_S},WETH,1")).series
+    (series,) = read(price_file(tmp_path, f"{NOW_S},WETH,1")).series
     assert series.points[0].at_s == NOW_S
 
 
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ((f"{START_S},WETH,0",), "row 1: '0' is not a price"),
-        ((f"{START_S},WETH,-1",), "row 1: '-1' is not a price"),
-        ((f"{START_S},WETH,nan",), "row 1: 'nan' is not a price"),
-        ((f"{START_S},WETH,inf",), "row 1: 'inf' is not a price"),
-        ((f"{START_S},WETH,1e999999999",), "row 1: '1e999999999' is not a price"),
-        ((f"{START_S},WETH,",), "holds no prices of WETH"),
-        ((f"{START_S},WETH,two",), "row 1: 'two' is not a price"),
-        (("yesterday,WETH,1",), "row 1: 'yesterday' is not a time"),
-        ((f"{START_S}0,WETH,1",), f"row 1: '{START_S}0' is not a time"),
-        ((f"{START_S},WETH,1", f"{START_S},WETH,2"), "row 2: WETH has a repeated time"),
-        ((f"{START_S},WETH,1", f"{START_S + 2},WETH,2", f"{START_S + 1},WETH,2"), "row 3: WETH has an unordered time"),
-        ((f"{NOW_S + 1},WETH,1",), "row 1: WETH has a close in the future"),
-        ((f"{START_S},DOGE,1",), "holds no prices of WETH, WBTC, USDC"),
-        ((f"{START_S},USDC,1", f"{START_S + 1},WETH,1"), "no time has closes of both a token and USDC"),
-        ((), "is empty: it has a header, but no rows"),
+        pytest.param((f"{START_S},WETH,0",), "row 1: '0' is not a price", id="zero"),
+        pytest.param((f"{START_S},WETH,-1",), "row 1: '-1' is not a price", id="negative"),
+        pytest.param((f"{START_S},WETH,nan",), "row 1: 'nan' is not a price", id="NaN"),
+        pytest.param((f"{START_S},WETH,inf",), "row 1: 'inf' is not a price", id="infinite"),
+        pytest.param((f"{START_S},WETH,1e999999999",), "row 1: '1e999999999' is not a price", id="beyond all numbers"),
+        pytest.param((f"{START_S},WETH,",), "holds no prices of WETH", id="no price"),
+        pytest.param((f"{START_S},WETH,two",), "row 1: 'two' is not a price", id="a word"),
+        pytest.param(("yesterday,WETH,1",), "row 1: 'yesterday' is not a time", id="no time"),
+        pytest.param((f"{START_S}0,WETH,1",), f"row 1: '{START_S}0' is not a time", id="a time too large"),
+        pytest.param((f"{START_S},WETH,1", f"{START_S},WETH,2"), "row 2: WETH has a repeated time", id="repeated time"),
+        pytest.param(
+            (f"{START_S},WETH,1", f"{START_S + 2},WETH,2", f"{START_S + 1},WETH,2"),
+            "row 3: WETH has an unordered time",
+            id="unordered time",
+        ),
+        pytest.param((f"{NOW_S + 1},WETH,1",), "row 1: WETH has a close in the future", id="in the future"),
+        pytest.param((f"{START_S},DOGE,1",), "holds no prices of WETH, WBTC, USDC", id="another symbol"),
+        pytest.param((f"{START_S},USDC,1", f"{START_S + 1},WETH,1"), "no time has closes of both a token and USDC", id="no common time"),
+        pytest.param((), "is empty: it has a header, but no rows", id="no rows"),
     ],
 )
 def test_what_is_no_price_is_refused_by_row(tmp_path: Path, rows: tuple[str, ...], reason: str) -> None:
-    assert reason in mistake(tmp_path, *rows)
+    assert reason in refusal(tmp_path, *rows)
 
 
 def test_a_file_that_is_none_or_lacks_a_column_is_refused(tmp_path: Path) -> None:
-    assert "close" in mistake(tmp_path, f"{START_S},WETH,1", header="time,symbol,cost")
+    assert "close" in refusal(tmp_path, f"{START_S},WETH,1", header="time,symbol,cost")
     with pytest.raises(ConfigError, match="such file"):
         read(tmp_path / "nowhere.csv")
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 and nothing of it")
     with pytest.raises(ConfigError, match=r"broken\.parquet"):
         read(broken)
-    assert mentions(mistake(tmp_path, f"{START_S},BTC,1", names={"BTC": "XYZ"}), "--as", "'XYZ'")
+    assert mentions(refusal(tmp_path, f"{START_S},BTC,1", names={"BTC": "XYZ"}), "--as", "'XYZ'")
 
 
 @pytest.mark.slow

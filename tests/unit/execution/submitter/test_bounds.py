@@ -45,11 +45,11 @@ def test_deadline_refuses_from_its_second_on() -> None:
 @pytest.mark.parametrize(
     ("granted", "undoes"),
     [
-        (CANCEL, True),
-        (REVOCATION, True),
-        (replace(REVOCATION, approval_terms=(OTHER, WALLET, 1)), False),
-        (replace(REVOCATION, approval_terms=None), False),
-        (replace(REVOCATION, kind=IntentKind.SWAP), False),
+        pytest.param(CANCEL, True, id="cancel"),
+        pytest.param(REVOCATION, True, id="allowance of zero"),
+        pytest.param(replace(REVOCATION, approval_terms=(OTHER, WALLET, 1)), False, id="allowance of one"),
+        pytest.param(replace(REVOCATION, approval_terms=None), False, id="no terms"),
+        pytest.param(replace(REVOCATION, kind=IntentKind.SWAP), False, id="swap"),
     ],
 )
 def test_a_cancel_and_an_allowance_of_zero_alone_undo(granted: Grant, undoes: bool) -> None:
@@ -85,7 +85,7 @@ def test_unlevel_endpoints_hold_up_a_swap(tmp_path: Path) -> None:
         submitter(tmp_path, height_disagreement="apart").simulate(tx(0), None, grant())
 
 
-@pytest.mark.parametrize(("reverted", "kind"), [(True, UnsendableTransaction), (False, Refused)])
+@pytest.mark.parametrize(("reverted", "kind"), [(True, UnsendableTransaction), (False, Refused)], ids=["revert", "no answer"])
 def test_only_a_revert_makes_a_transaction_unsendable(tmp_path: Path, reverted: bool, kind: type[Refused]) -> None:
     with pytest.raises(Refused) as refusal:
         submitter(tmp_path, ok=False, reason="why", reverted=reverted).simulate(tx(0), None, grant())

@@ -449,24 +449,26 @@ def test_wrong_side_tokens_are_exact_to_the_base_unit(changes_raw: dict[str, int
 @pytest.mark.parametrize(
     ("weth_usd", "weights", "sold_usd", "bought_usd", "reason"),
     [
-        pytest.param(5_800, None, 800, 800, "", id="to the target"),
-        pytest.param(5_800, None, 800, 797, "", id="short of the target by its cost"),
-        pytest.param(5_800, None, 810, 810, "move WETH and USDC past its goal", id="ten dollars too far"),
-        pytest.param(5_800, None, -100, -100, "move WETH and USDC past its goal", id="wrong way"),
-        pytest.param(5_800, None, 700, 1_000, "move WETH and USDC past its goal", id="gain counts in the total"),
-        pytest.param(6_500, WETH_ABOVE_BY_500, 525, 526, "", id="bands: a twentieth more than drift and gain"),
-        pytest.param(6_500, WETH_ABOVE_BY_500, 540, 541, "turn over more than the drift", id="bands: more than that"),
-        pytest.param(6_500, WETH_ABOVE_BY_500, 540, 540, "", id="bands: without a gain"),
-        pytest.param(6_500, WETH_ABOVE_BY_500, 560, 640, "", id="bands: gain that large"),
+        pytest.param(5_800, None, "800", "800", "", id="to the target"),
+        pytest.param(5_800, None, "800", "797", "", id="short of the target by its cost"),
+        pytest.param(5_800, None, "800.1", "800.1", "", id="past it by the tolerance"),
+        pytest.param(5_800, None, "800.11", "800.11", "move WETH and USDC past its goal", id="a cent further"),
+        pytest.param(5_800, None, "-100", "-100", "move WETH and USDC past its goal", id="wrong way"),
+        pytest.param(5_800, None, "700", "1000", "move WETH and USDC past its goal", id="gain counts in the total"),
+        pytest.param(6_500, WETH_ABOVE_BY_500, "526.17", "527.17", "", id="bands: a twentieth more than drift and gain"),
+        pytest.param(6_500, WETH_ABOVE_BY_500, "526.18", "527.18", "turn over more than the drift", id="bands: a cent more"),
+        pytest.param(6_500, WETH_ABOVE_BY_500, "540", "540", "", id="bands: without a gain"),
+        pytest.param(6_500, WETH_ABOVE_BY_500, "560", "640", "", id="bands: gain that large"),
     ],
 )
 def test_overshoot_is_a_move_past_the_goal_or_beyond_drift(
-    weth_usd: int, weights: dict[str, tuple[str, str]] | None, sold_usd: int, bought_usd: int, reason: str
+    weth_usd: int, weights: dict[str, tuple[str, str]] | None, sold_usd: str, bought_usd: str, reason: str
 ) -> None:
     step = two(weth_usd, 10_000 - weth_usd)
     problem = problem_of(step)
     objective = objective_for_goal(problem, rebalance_to_targets(step, weights).goal)
-    draft = PlanDraft(delta_raw={WETH.address: -sold_usd * 10**18 // 2_000, USDC.address: bought_usd * COIN})
+    sold_raw = int(Fraction(sold_usd) * 10**18 / 2_000)
+    draft = PlanDraft(delta_raw={WETH.address: -sold_raw, USDC.address: int(Fraction(bought_usd) * COIN)})
 
     assert overshoot_reason(problem, objective, draft) == reason
 

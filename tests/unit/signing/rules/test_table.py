@@ -14,8 +14,8 @@ from agent.model import IntentKind, UnsignedTx
 from agent.ports import Grant
 from agent.signing.rules import transaction_fields
 from agent.units import NATIVE
+from tests.support.signables import SIGNABLES
 from tests.support.signing import (
-    ALLOWED,
     APPROVE,
     APPROVE_GRANT,
     CANCEL,
@@ -43,12 +43,11 @@ from tests.support.signing import (
 LEGACY = {"max_fee_wei": None, "max_priority_fee_wei": None}
 
 
-@pytest.mark.parametrize("name", ALLOWED)
+@pytest.mark.parametrize("name", [name for name, signable in SIGNABLES.items() if signable.tx.max_fee_wei is not None])
 def test_signature_covers_the_judged_fields_twice_alike(name: str) -> None:
-    transaction, grant = ALLOWED[name]
+    transaction = SIGNABLES[name].tx
 
-    first = signer().sign(transaction, grant)
-    second = signer().sign(transaction, grant)
+    first, second = (signer(SIGNABLES[name].rules).sign(transaction, SIGNABLES[name].grant) for _ in range(2))
 
     assert first == second
     assert Account.recover_transaction(first.signed_bytes) == WALLET

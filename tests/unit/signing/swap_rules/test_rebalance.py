@@ -9,7 +9,6 @@ from functools import partial
 
 import pytest
 from eth_abi import encode as abi_encode
-from eth_account import Account
 
 from agent.chain.tokens import encode_approve
 from agent.model import Leg, LegPlace, Plan, PoolMaker, UnsignedTx
@@ -41,7 +40,6 @@ from tests.support.signing import (
     SWAP_GRANT,
     USDC,
     USDT,
-    WALLET,
     WBTC,
     WETH,
     conditions,
@@ -86,16 +84,6 @@ def with_overwritten(plan: Plan, old: bytes, new: bytes) -> UnsignedTx:
     data = bytes.fromhex(rebalance_tx(plan).data[2:])
     assert data.count(old) == 1
     return tx(REBALANCER, "0x" + data.replace(old, new).hex())
-
-
-@pytest.mark.parametrize("name", REBALANCES)
-def test_granted_plan_is_signed_twice_alike(name: str) -> None:
-    transaction, grant = REBALANCES[name]
-
-    first = signer(REBALANCER_RULES).sign(transaction, grant)
-
-    assert first.signed_bytes == signer(REBALANCER_RULES).sign(transaction, grant).signed_bytes
-    assert Account.recover_transaction(first.signed_bytes) == WALLET
 
 
 # --- Transaction and grant.

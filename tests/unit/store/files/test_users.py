@@ -66,3 +66,9 @@ def test_damaged_file__is_to_be_removed(user_file: Path, damage: bytes | None) -
         open_user_file(user_file).users()
     assert not isinstance(fault.value, PassingFault)
     assert "remove the file and add the users again" in fault.value.remedy
+
+
+def test_users__are_listed_by_name_with_their_role(user_file: Path) -> None:
+    store = open_user_file(user_file)
+    store.add("adam", "hash", "secret", True, 2)
+    assert [(user.name, user.read_only, user.created_s) for user in store.users()] == [("adam", True, 2), ("ann", False, 1)]
