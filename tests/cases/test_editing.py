@@ -151,7 +151,7 @@ def test_hand_edited_file__is_confirmed_live_by_no_machine(chain: LocalChain, tm
         earlier_edits: list[tuple[str, ...]] = []
         assert not config_versions.confirm_changes(live.context, lambda edits: bool(earlier_edits.append(edits)))
         assert earlier_edits == [lines]
-        with pytest.raises(Refused):
+        with raises_code(Refused, "config", "the edit is not confirmed"):
             config_versions.confirm_without_asking(live.context)
         assert config_versions.confirm_changes(live.context, lambda edits: edits == lines)
         assert config_versions.confirm_without_asking(live.context)

@@ -26,6 +26,7 @@ from agent.venues.hyperliquid.venue import require_fresh_agent
 from tests.support.fakes.clock import FakeClock
 from tests.support.hyperliquid import approve_agent, cancel_order, issue_tickets, send_order
 from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, HyperliquidServer, ServerPosition, hyperliquid, key_of
+from tests.support.text import raises_code
 
 OWNER = key_of(1)
 AGENT = key_of(2)
@@ -210,7 +211,7 @@ def test_a_mode_that_cannot_be_read_or_is_no_word_is_unknown(world: World) -> No
     with pytest.raises(OperatorNeeded, match="mode at the venue is unknown"):
         world.venue.read()
     world.server.read_faults["userAbstraction"] = 503
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         world.venue.read()
 
 
@@ -247,7 +248,7 @@ def test_only_a_mode_with_margin_of_its_own_is_recorded(world: World) -> None:
     client.read()
     world.server.wallet(OWNER.address).mode = "unifiedAccount"
     for _ in range(2):
-        with pytest.raises(OperatorNeeded):
+        with raises_code(OperatorNeeded, "position", "unifiedAccount"):
             client.read()
     assert record.modes == ["default", ""]
 
@@ -443,7 +444,7 @@ def test_accepted_order_of_a_lost_answer__happens_once(world: World, fault: str)
     ticket = world.ticket(order("ETH", 10_000, "3010"))
     world.server.faults = [fault]
     world.connection._timeout_s = 4 if fault == "slow" else 60
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "unknown_if_sent"):
         send_order(world.venue, ticket)
     state = world.venue.state_of(ticket.cloid)
     assert state.stage is VenueOrderStage.FILLED
@@ -460,7 +461,7 @@ def test_accepted_order_of_a_lost_answer__happens_once(world: World, fault: str)
 def test_an_order_that_never_arrived_is_unknown_until_it_is_dead(world: World, fault: str) -> None:
     ticket = world.ticket(order("ETH", 10_000, "3010"))
     world.server.faults = [fault]
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "unknown_if_sent"):
         send_order(world.venue, ticket)
     assert world.venue.state_of(ticket.cloid).stage is VenueOrderStage.UNKNOWN
     assert not world.venue.is_order_dead(ticket.cloid, ticket.expires_ms)

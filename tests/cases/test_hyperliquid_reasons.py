@@ -24,6 +24,7 @@ from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 from tests.support.hyperliquid_server import HyperliquidServer, ServerPosition
 from tests.support.samples import slow
+from tests.support.text import raises_code
 
 ETH = {"ETH": "100%"}
 
@@ -168,7 +169,7 @@ def test_fills__missing_for_minutes_of_a_filled_order_alert(
     server.seed("ETH", ("10", "10", "10"), step="0.0001")
     with agents.agent_on(anvil_chain, tmp_path, changes_of(server, kind), EVEN) as agent:
         store = agent.context.store
-        with pytest.raises(Retryable):
+        with raises_code(Retryable, "not_mined"):
             agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, lambda: setattr(server, "hides_fills", True)))
         [intent] = store.journal.open_intents()
         assert intent.deadline_s is not None

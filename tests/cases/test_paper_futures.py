@@ -135,7 +135,7 @@ def test_reads__block_of_another_hash_at_its_height_is_refused(perps: LocalPerps
         lambda: venue.execute(venue_tx(perps, order(perps, "WETH", WAD)), call, {}, {}, real, margin_with_position, orphan),
     ]
     for read in reads:
-        with pytest.raises(CallFailed):
+        with pytest.raises(CallFailed, match="refused eth_call: Resource not found"):
             read()
 
 

@@ -134,7 +134,7 @@ def test_stop__withdraws_what_it_has_not_proposed(anvil_chain: LocalChain, tmp_p
     """A withdrawal of before, its own payment to another address, and that of a stop that was resumed."""
     _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
     with reopened_agent(anvil_chain, loaded) as agent:
-        with pytest.raises(Retryable):
+        with pytest.raises(Retryable, match="is proposed and awaits 2 signatures"):
             transfers.withdraw(agent, transfers.WithdrawalRequest("1", "WETH", to=HOME), send=True, confirm=lambda _: True)
         recipients = [open_proposal(agent)["recipients"]]
         for address in (HOME, OTHER):

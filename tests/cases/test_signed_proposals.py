@@ -33,7 +33,7 @@ from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
-from tests.support.text import mentions, raises_field
+from tests.support.text import mentions, raises_code, raises_field
 from tests.support.wallets import SafeWallet
 
 
@@ -116,7 +116,7 @@ def test_preview_of_a_cancel__paused__names_what_cancels(scene: tuple[Agent, Saf
     proposal(agent)
     sign_and_send(agent, FIRST, SECOND)
     api.pause(agent.context.loaded_config.path, "test")
-    with pytest.raises(Refused):
+    with raises_code(Refused, "kill_switch"):
         maintenance.cancel(agent)
     assert advice().startswith("To cancel them while paused: trimtab pause --hard --send")
     assert "rejection" in pause_hard(agent)["message"]

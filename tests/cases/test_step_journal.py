@@ -211,7 +211,7 @@ def test_endpoint_gone_in_mid_step__is_followed_later(chain: LocalChain, tmp_pat
         gone = gone or event == "after:send"
 
     with reopened_agent(chain, loaded, [RecordingTransport(chain.transport, "local", before=unplug)]) as agent:
-        with pytest.raises(Retryable):
+        with pytest.raises(Retryable, match="the endpoint is away"):
             agent.rebalance(send=True, confirm=yes, progress=progress)
         (swap,) = agent.context.store.journal.intents()
         assert swap.state is IntentState.BROADCAST

@@ -19,6 +19,7 @@ from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
 from agent.store import Store
 from tests.faults.rig import Trade, quick_clock, ready
+from tests.support.text import raises_code
 from tests.support.wallets import GWEI, Desk
 
 S = IntentState
@@ -158,7 +159,7 @@ def test_a_cancel_that_waits_is_sent_again_for_more(trade: Trade) -> None:
 
 def test_bump_forgotten_by_its_node__is_sent_again(trade: Trade) -> None:
     store = trade.new_store()
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined"):
         store.steps.begin("s", 0, "{}")
         short = replace(PATIENT, mined_timeout_s=7)
         executor(trade, store, settings=short).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
@@ -173,7 +174,7 @@ def test_bump_forgotten_by_its_node__is_sent_again(trade: Trade) -> None:
 def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: bool) -> None:
     store = trade.new_store()
     desk = trade.context
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined"):
         store.steps.begin("s", 0, "{}")
         executor(trade, store, settings=replace(PATIENT, mined_timeout_s=1)).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
     (ours,) = store.journal.intents()

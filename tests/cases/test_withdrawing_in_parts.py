@@ -156,7 +156,7 @@ def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(chain: LocalCha
         refused = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
         assert refused.state == "refused"
         assert "raised now" in refused.reason
-        with pytest.raises(ConfigError):
+        with raises_code(ConfigError, "not_open"):
             withdrawing.resume_withdrawal(agent, 1, send=True, confirm=accept)
 
 

@@ -230,5 +230,5 @@ def test_too_few_operators_are_a_config_error() -> None:
     alpha, again = (EndpointProvider("http://127.0.0.1:1", "alpha") for _ in range(2))
     with pytest.raises(ConfigError, match="1 operator"):
         ChainReader([alpha, again], 31337, NOTHING, FakeClock(wait=forbid_sleep), 2)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="endpoints of 0 operator"):
         ChainReader([], 31337, NOTHING, FakeClock(wait=forbid_sleep), 1)

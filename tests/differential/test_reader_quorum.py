@@ -101,7 +101,7 @@ def test_every_byte_of_the_lens_counts(anvil_chain: LocalChain, step: int) -> No
 
 
 def test_two_endpoints_of_one_operator_do_not_make_two(anvil_chain: LocalChain) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="endpoints of 1 operator"):
         reader(anvil_chain, honest(anvil_chain, "alpha"), honest(anvil_chain, "alpha"), min_operators=2)
 
 

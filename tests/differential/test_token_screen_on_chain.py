@@ -19,6 +19,7 @@ from tests.support.agents import FIVE, ROOMY, agent_on, fund, reopened_agent
 from tests.support.attacks import attack
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.on_chain.bad_tokens import replace_token, with_guest
+from tests.support.text import raises_code
 from tests.support.worlds import ANVIL_OFTEN
 
 
@@ -99,5 +100,5 @@ def test_liar_about_a_token_s_moves__is_outvoted_or_unknown(chain: LocalChain, t
         finding_by_token = {screened_token.token: screened_token.finding for screened_token in by_three.screen(step, moves)}
         assert finding_by_token.pop(address) is TokenFinding.PAUSED
         assert all(finding.is_tradable for finding in finding_by_token.values())
-        with pytest.raises(NoQuorum):
+        with raises_code(NoQuorum, "quorum"):
             TokenScreen(QuorumProvider(EndpointPool([line, liar], 2)), agent.context.config.chain.wrapped_native).screen(step, moves)

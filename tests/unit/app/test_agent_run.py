@@ -20,6 +20,7 @@ from agent.store import Store, open_store
 from agent.store.files.locks import LockHeld
 from agent.store.files.pause import KillSwitch
 from agent.store.store import ConfigChanged
+from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
 
 DIGEST = "ab" * 32
@@ -141,7 +142,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedA
 def test_fault__ends_the_run_but_after_a_good_cycle_is_returned(world: ScriptedAgent) -> None:
     world.script = [FULL_DISK, outcome(), FULL_DISK]
     run = world.run()
-    with pytest.raises(PassingFault):
+    with raises_code(PassingFault, "store"):
         run.cycle()
     run.cycle()
     error = run.cycle()

@@ -278,7 +278,7 @@ def test_dashboard__unusable_live_store__raises(tmp_path: Path) -> None:
     with wiring.open_store_offline(replace(live, is_paper=True)):
         _damage(tmp_path / "trimtab.db")
     for read in (dashboard.change_marker, dashboard.stored_documents):
-        with pytest.raises(OperatorNeeded):
+        with raises_code(OperatorNeeded, "store"):
             read(live)
 
 

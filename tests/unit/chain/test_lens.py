@@ -89,12 +89,21 @@ def test_each_kind_of_answer_is_read_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "page",
-    [b"", b"\2\0\0\0", b"\1", b"\1\0\0\2a", b"\1\0\0\1ab", b"\1\x07", b"\1\x06", b"\1\0\xff\xff" + b"a" * 65535, b"\1\1\1"],
-    ids=["empty", "format", "cut", "cut data", "left over", "status", "our status", "too long", "two"],
+    ("page", "reason"),
+    [
+        pytest.param(b"", "is truncated", id="empty"),
+        pytest.param(b"\2\0\0\0", "is malformed", id="format"),
+        pytest.param(b"\1", "is truncated", id="cut"),
+        pytest.param(b"\1\0\0\2a", "is truncated", id="cut data"),
+        pytest.param(b"\1\0\0\1ab", "has excess bytes", id="left over"),
+        pytest.param(b"\1\x07", "has an unknown status", id="status"),
+        pytest.param(b"\1\x06", "has an unknown status", id="our status"),
+        pytest.param(b"\1\0\xff\xff" + b"a" * 65535, "is longer than its bound", id="too long"),
+        pytest.param(b"\1\1\1", "has excess bytes", id="two"),
+    ],
 )
-def test_bytes_that_are_no_answer_are_refused(page: bytes) -> None:
-    with pytest.raises(Retryable):
+def test_bytes_that_are_no_answer_are_refused(page: bytes, reason: str) -> None:
+    with pytest.raises(Retryable, match=f"answer to the lens {reason}"):
         decode_page([CallItem(ADDRESS, b"")], page)
 
 
@@ -103,7 +112,7 @@ def test_equal_answers_to_a_page_are_decoded_once_and_others_anew() -> None:
     (first_answer,) = pages.decode(["0x0100000161"])
     assert pages.decode(["0x0100000161"])[0] is first_answer
     assert pages.decode(["0x0100000162"]) == [b"b"]
-    with pytest.raises(Retryable):
+    with pytest.raises(Retryable, match="answer to the lens is truncated"):
         pages.decode(["0x01000001"])
     (answer_of_another_read,) = pages.for_one_read().decode(["0x0100000161"])
     assert answer_of_another_read == b"a"
@@ -154,7 +163,7 @@ def test_window__reaches_as_far_as_the_impact_moves_the_price(impact_bps: int) -
 
 @pytest.mark.parametrize("impact_bps", [-1, 10_000, 12_000])
 def test_an_impact_that_is_none_is_refused(impact_bps: int) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"impact of .* bps is not between 0 and 9999"):
         window_ticks(impact_bps)
 
 

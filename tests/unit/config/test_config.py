@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -241,10 +242,21 @@ def test_duration_without_number_unit_or_order_is_refused(text: str) -> None:
         parse_duration_s(text)
 
 
-def test_fields_refuse_what_they_cannot_read() -> None:
+def test_fields_are_read_in_their_units() -> None:
     assert parse_duration_s("1.5h") == 5400
     assert parse_gas_price_wei("0.5 gwei") == 5 * 10**8
     assert parse_address(WALLET.lower()) == WALLET
-    for parse, bad in ((parse_duration_s, "0.1s"), (parse_gas_price_wei, "0.1 wei"), (parse_address, 5), (parse_duration_s, 90)):
-        with pytest.raises(ConfigError):
-            parse(bad)
+
+
+@pytest.mark.parametrize(
+    ("parse", "wrong_value", "reason"),
+    [
+        pytest.param(parse_duration_s, "0.1s", "duration: '0.1s' is not a whole number of seconds", id="tenth of a second"),
+        pytest.param(parse_duration_s, 90, "duration: 90", id="number without unit"),
+        pytest.param(parse_gas_price_wei, "0.1 wei", "gas price: '0.1 wei' is not a whole number of wei", id="tenth of a wei"),
+        pytest.param(parse_address, 5, "address: 0x5 is a number, not an address", id="number for an address"),
+    ],
+)
+def test_value_that_cannot_be_read_is_named(parse: Callable[[object], object], wrong_value: object, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        parse(wrong_value)

@@ -28,7 +28,7 @@ from agent.store.store import ConfigVersionStore
 from agent.units import Token
 from tests.support import agents
 from tests.support.bands import with_bands
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 
 WETH = ETHEREUM_PRESET.wrapped_native
 USDC = "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
@@ -275,7 +275,7 @@ def test_levels_that_cannot_be_recorded__are_not_in_the_file(tmp_path: Path, mon
 def test_levels_beside_an_unusable_store__are_not_in_the_file(tmp_path: Path) -> None:
     path, loaded = stored_config(tmp_path)
     wiring.store_file(loaded).write_bytes(b"no database")
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "store"):
         set_orders(path, "WETH", {"stop_loss": "10%"})
     assert load_config(path).digest == loaded.digest
 

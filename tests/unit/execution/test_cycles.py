@@ -804,7 +804,7 @@ def test_hard_pause_closes_the_open_cycle(worlds: Worlds) -> None:
 
     world.cancel_pending = unanswered  # type: ignore[attr-defined]
 
-    with pytest.raises(Retryable):
+    with pytest.raises(Retryable, match="no answer"):
         approvals.cancel_and_revoke(world.readers(), world.store, world.transactor(), "an attack")
     assert world.rows() == [("closed", "hard pause: an attack")]
 

@@ -333,7 +333,7 @@ def test_hidden_receipt_is_waited_for_and_settled_once(tmp_path: Path, hidden: t
         except Retryable as error:
             assert error.code == "lag"
         setup.chain.timestamp_s += 200  # past its deadline
-        with pytest.raises(Retryable):
+        with raises_code(Retryable, "open_transaction"):
             setup.run(1)
     setup.paused = setup.hard = True
     with contextlib.suppress(Retryable):

@@ -262,7 +262,7 @@ def test_tokens__are_tried_with_the_real_wallet_s_holdings(world: World) -> None
     real = world.blocks.now
     real_snapshot = PaperReader(world.blocks, world.chain).snapshot()
     assert (real_snapshot.holdings, real_snapshot.allowances) != (real.holdings, real.allowances)
-    with pytest.raises(Retryable):
+    with pytest.raises(Retryable, match="enough"):
         step = replace(builders.step_input(), snapshot=real_snapshot)
         PaperEvidence(Source(), world.chain).gather(step, sell_weth(step))
     assert (steps[0].snapshot.holdings, steps[0].snapshot.allowances) == (real.holdings, allowed)
@@ -298,7 +298,7 @@ def test_the_signers_rules_hold_on_paper(world: World) -> None:
     stranger = builders.address("stranger")
     grant = Grant(IntentKind.APPROVE, builders.NOW_S, builders.NOW_S + 90, 10**18, approval_terms=(WETH.address, stranger, 1))
     tx = UnsignedTx(31_337, 7, WETH.address, 0, encode_approve(stranger, 1), 60_000, 3 * GWEI, GWEI, None)
-    with pytest.raises(Refused):
+    with raises_code(Refused, "signer.spender"):
         signer.sign(tx, grant)
     good = replace(grant, approval_terms=(WETH.address, builders.ROUTER, 1))
     named_tx = replace(tx, data=encode_approve(builders.ROUTER, 1))

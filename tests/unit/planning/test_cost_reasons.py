@@ -24,6 +24,7 @@ from agent.reference import reference_prices
 from tests.support.builders import GWEI, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.constants import HOUR_S
 from tests.support.planning_worlds import DAI, DEEP, USDC, WBTC, WETH, plan_refusal, rebalance_to_targets, two, without_gas
+from tests.support.text import raises_code
 
 COIN = 10**6
 AMPLE_RAW = 2**255
@@ -290,7 +291,7 @@ def test_turnover_that_leaves_dust_is_a_refusal() -> None:
 def test_pool_below_its_floor_is_a_refusal() -> None:
     step = two(6_500, 3_500, [v2_pool(WETH, USDC, 1_900, DEEP)])
 
-    with pytest.raises(Refused):
+    with raises_code(Refused, "plan_cost"):
         planner.plan(step, rebalance_to_targets(step))
 
     assert outcome_of(step).kind is OutcomeKind.REFUSED

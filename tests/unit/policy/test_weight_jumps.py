@@ -111,7 +111,7 @@ def test_half_of_a_variance_is_the_limit() -> None:
     """Of 20 returns with mean near 0, of which 18 are ±1 %, one of r % has the share r²/(18 + r²), up to the mean."""
     pairs = [0.01, -0.01] * 9
     require_no_dominant_return(returns_of([*pairs, 0.042, 0.0]), {"A": "A", "B": "B"})
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="one return makes 51 % of the variance of B"):
         require_no_dominant_return(returns_of([*pairs, 0.047, 0.0]), {"A": "A", "B": "B"})
 
 

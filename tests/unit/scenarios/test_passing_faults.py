@@ -88,22 +88,22 @@ def nonce_with_an_open_transaction(folder: Path) -> None:
         store.close()
 
 
-PASSING = (
-    lock_in_a_file,
-    proposal_in_a_file,
-    pause_in_a_file,
-    hard_pause_on_a_full_disk,
-    resume_in_a_file,
-    secret_in_a_file,
-    secret_that_is_a_folder,
-    store_in_a_missing_folder,
-    nonce_with_an_open_transaction,
-)
+CODE_BY_FAULT = {
+    lock_in_a_file: "lock",
+    proposal_in_a_file: "file",
+    pause_in_a_file: "pause",
+    hard_pause_on_a_full_disk: "hard_pause",
+    resume_in_a_file: "pause",
+    secret_in_a_file: "file",
+    secret_that_is_a_folder: "file",
+    store_in_a_missing_folder: "store",
+    nonce_with_an_open_transaction: "open_transaction",
+}
 
 
-@pytest.mark.parametrize("fails", PASSING, ids=[fails.__name__ for fails in PASSING])
+@pytest.mark.parametrize("fails", CODE_BY_FAULT, ids=[fails.__name__ for fails in CODE_BY_FAULT])
 def test_fault__outside_this_process__may_pass(tmp_path: Path, fails: Callable[[Path], None]) -> None:
-    with pytest.raises(PassingFault):
+    with raises_code(PassingFault, CODE_BY_FAULT[fails]):
         fails(tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_secret__damaged__needs_a_person(tmp_path: Path, text: str) -> None:
 def test_store__database_error_of_disk_or_lock__may_pass(code: str) -> None:
     error = sqlite3.OperationalError(code)
     error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{code}")
-    with pytest.raises(PassingFault), database_errors("write"):
+    with raises_code(PassingFault, "store"), database_errors("write"):
         raise error
 
 
@@ -135,7 +135,7 @@ def test_store__database_error_of_damage__needs_a_person(code: str) -> None:
 
 
 def test_store__no_connection_in_time__may_pass() -> None:
-    with pytest.raises(PassingFault), database_errors("write"):
+    with raises_code(PassingFault, "store"), database_errors("write"):
         raise PoolTimeout("QueuePool limit of size 5 overflow 10 reached")
 
 

@@ -25,6 +25,7 @@ from tests.support.fakes.clock import FakeClock, forbid_sleep
 from tests.support.hyperliquid_server import AGENT_TYPES, DAY_MS
 from tests.support.signables import SIGNABLES
 from tests.support.signing import KEY, NONCES, WALLET
+from tests.support.text import raises_code
 
 NOW_S = 1_790_000_000
 AGENT = "0x409Bd4a7Bf3C01cE2B9D51bD2B1fa67c309C13fa"
@@ -186,7 +187,7 @@ def test_no_mutation_of_typed_data_is_signed() -> None:
         name, message = dice.choice(messages)
         _, mutated = mutated_typed(dice, name, copy.deepcopy(message))
         if mutated != approval_typed_data(GRANTED):
-            with pytest.raises(Refused):
+            with raises_code(Refused, "signer.typed_data"):
                 signer().sign(mutated, GRANTED)
 
 

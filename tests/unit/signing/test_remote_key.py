@@ -59,10 +59,10 @@ def test_gate_stands_before_a_service_too(signer: LocalSigner, service: KeyServi
     """Nothing outside the policy even reaches it."""
     request_count = len(service.asked)
     for mutated in list(flipped_bits(SWAP))[::97]:
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="the signer refuses by rule"):
             signer.sign(mutated, SWAP_GRANT)
     for transaction, grant in ALLOWED.values():
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match=r"by rule '(contract|value)'"):
             signer.sign(replace(transaction, to=WALLET, value_wei=1), grant)
     assert len(service.asked) == request_count
 

@@ -30,6 +30,7 @@ from agent.model import (
 from agent.store import Store, open_memory_store
 from tests.support.builders import NOW_S, OWNER
 from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC, outcome_of, step_with_stops
+from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID
 
 CONFIRMED = outcome_of(step_with_stops("LINK", pools=(*MARKET, SOUND)))
@@ -81,7 +82,7 @@ def test_store_keeps_everything_of_a_cycle(store: Store, request_: PlanRequest) 
 def test_store_has_one_open_cycle(store: Store) -> None:
     store.cycles.write(new_cycle(AgentCycle(), NOW_S))
 
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "lock", "another process serves this wallet"):
         store.cycles.write(new_cycle(AgentCycle(), NOW_S))
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="required field 'id' is missing"):
         codec.loads(Cycle, "{}")

@@ -179,7 +179,7 @@ def test_close__queue_cannot_be_written__lets_go_of_the_file(tmp_path: Path) -> 
     with store.db.queueing():
         store.db.write_later("fail", lambda db: db.exec_driver_sql("INSERT INTO nowhere VALUES (1)"))
 
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "store", "what a look left"):
         store.close()
 
     assert store.db.engine.pool is not pool

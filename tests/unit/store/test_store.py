@@ -177,7 +177,7 @@ def test_a_damaged_page_asks_for_the_operator(tmp_path: Path) -> None:
     data[8192:] = os.urandom(len(data) - 8192)
     path.write_bytes(data)
 
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "store", "database disk image is malformed"):
         store_in(tmp_path)
 
 

@@ -13,6 +13,7 @@ from agent.errors import Refused
 from agent.execution.reconcile import with_bumped_fees
 from agent.model import Head
 from agent.venues.gas_fees import GasFees, gas_fees, replacement_fees
+from tests.support.text import raises_code
 from tests.support.transactions import tx
 
 CAP_WEI = 5
@@ -58,7 +59,7 @@ def test_legacy_chains_pay_the_gas_price_under_the_same_ceiling() -> None:
 
     assert fees == GasFees(None, None, 40)
     assert fees.max_gas_price_wei == 40
-    with pytest.raises(Refused):
+    with raises_code(Refused, "gas_price"):
         gas_fees(head(None), 2, 41, limit_wei=40, priority_cap_wei=CAP_WEI)
 
 
@@ -105,5 +106,5 @@ def test_replacement_above_the_ceiling_is_refused() -> None:
     legacy_tx = replace(tx(0), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=80)
 
     assert with_bumped_fees(legacy_tx, head(None), 90) == replace(legacy_tx, gas_price_wei=90)
-    with pytest.raises(Refused):
+    with raises_code(Refused, "gas_price"):
         with_bumped_fees(replace(legacy_tx, gas_price_wei=81), head(None), 90)

@@ -179,7 +179,7 @@ def test_log_in__failures_use_up_no_check(monkeypatch: pytest.MonkeyPatch) -> No
     access = access_with(process, monkeypatch)
     process.error = PassingFault("no answer")
     for _ in range(MAX_LOGIN_CHECKS):
-        with pytest.raises(PassingFault):
+        with pytest.raises(PassingFault, match="no answer"):
             log_in(access)
     process.error = None
     assert log_in(access).session_id

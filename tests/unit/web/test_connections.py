@@ -35,6 +35,7 @@ from tests.support import agents
 from tests.support.dashboards import PATIENCE_S, Served, until
 from tests.support.pages.certificates import certificate
 from tests.support.sites import PROXY_SECRET, READ_ONLY, Site, behind_proxy
+from tests.support.text import raises_field
 
 __all__ = ["certificate"]
 HALF_OPEN = """
@@ -355,7 +356,7 @@ def test_the_secret_of_the_proxy_is_needed_long_and_private(proxied: PublicOptio
         assert "openssl rand" in error.value.remedy
         assert not text or text not in str(error.value)
     file.unlink()
-    with pytest.raises(ConfigError):
+    with raises_field("--proxy-secret"):
         require_tls_access("127.0.0.1", 1, proxied)
 
 

@@ -322,7 +322,7 @@ def test_requests_at_once__share_a_read_until_the_store_changes(tmp_path: Path) 
         assert board.reads == ["old", "newer"]
         board.store_path.write_text("")
         for _ in range(2):
-            with pytest.raises(TrimtabError):
+            with pytest.raises(TrimtabError, match="empty"):
                 await board.read_stored(exports.export_archive)
         assert board.reads[2:] == ["", ""]  # a failure is not kept
         board.store_path.write_text("newest")

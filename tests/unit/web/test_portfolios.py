@@ -319,7 +319,7 @@ def test_card__of_a_run_whose_report_is_unread_says_unknown(shelf: ServedPortfol
         raise OperatorNeeded("the store is damaged", "restore it")
 
     monkeypatch.setattr(cache, "call", fail)
-    with pytest.raises(OperatorNeeded):
+    with pytest.raises(OperatorNeeded, match="the store is damaged"):
         asyncio.run(cache._read_report(CacheProcess.STORED))
     assert re.findall('<p class="alarm">([^<]*)', first_card(shelf)) == ["not read: the store is damaged (restore it)"]
     monkeypatch.setattr(cache, "call", lambda *_: asyncio.sleep(0))

@@ -423,13 +423,20 @@ def test_a_file_that_is_there_is_never_changed(desk: SetupBrowser, tmp_path: Pat
     assert code == 409
     assert b"exists already" in body
     assert (tmp_path / "trimtab.toml").read_text() == "mine"
-    for host, config in (
-        ("127.0.0.1", tmp_path / "trimtab.toml"),
-        ("0.0.0.0", tmp_path / "b.toml"),
-        ("127.0.0.1", tmp_path / "none" / "b.toml"),
-    ):
-        with pytest.raises(ConfigError):
-            serve_setup(config, host, 0, print)
+
+
+@pytest.mark.parametrize(
+    ("host", "file_name", "reason"),
+    [
+        pytest.param("127.0.0.1", "mine.toml", "mine.toml: exists already", id="file exists"),
+        pytest.param("0.0.0.0", "b.toml", "--host 0.0.0.0: --setup is for this machine alone", id="another host"),
+        pytest.param("127.0.0.1", "none/b.toml", "none/b.toml: its folder does not exist", id="no folder"),
+    ],
+)
+def test_setup__is_refused_where_it_may_not_be_served(tmp_path: Path, host: str, file_name: str, reason: str) -> None:
+    (tmp_path / "mine.toml").write_text("mine")
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        serve_setup(tmp_path / file_name, host, 0, print)
 
 
 def test_port_in_use__is_refused_before_the_ledger_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

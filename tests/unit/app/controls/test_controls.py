@@ -194,7 +194,7 @@ def test_a_row_set_back_to_queued_is_not_taken_again(store: Store) -> None:
 
 def test_an_id_is_queued_once(store: Store) -> None:
     store.controls.queue(control())
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "store", "UNIQUE constraint failed: controls.id"):
         store.controls.queue(control())
 
 
@@ -271,7 +271,7 @@ def test_the_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None
         ensure_secret(file)
     path.chmod(0o600)
     path.write_text("ab")
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "file"):
         ensure_secret(file)
 
 
@@ -508,7 +508,7 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(config: Path) -> No
     (config.parent / "mine.db").chmod(0o600)
     submitted(config, "pause")
     assert (config.parent / "mine.db.paused").exists()
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "store"):
         submitted(config, "pause", ("hard", "yes"))
 
 

@@ -546,7 +546,7 @@ def test_chat__may_pause_while_the_config_is_invalid(api: BotApi, loaded: Loaded
 def test_actions__follow_the_edited_config_and_pause_without(loaded: LoadedConfig) -> None:
     actions = telegram.QueueActions(loaded.path, [])
     loaded.path.write_text("[")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="not valid TOML"):
         actions.submit(ControlKind.RESUME, "", f"telegram {ME}")
     actions.submit(ControlKind.PAUSE, "", f"telegram {ME}")
     with wiring.open_store_offline(loaded) as (_, switch):

@@ -95,7 +95,7 @@ def test_address_that_changes__is_downloaded_anew(site: FakeSite, tmp_path: Path
     fetch_published_file(named(tmp_path, f"{site.url}/closes.csv"), "daily")
     changed = named(tmp_path, f"{site.url}/closes.csv?version=2")
     assert [fetch_published_file(changed, "daily").is_new for _ in range(2)] == [True, False]
-    with pytest.raises(Retryable):
+    with pytest.raises(Retryable, match=r"data\.daily\.source: the download failed"):
         fetch_published_file(named(tmp_path, "http://127.0.0.1:9/closes.csv"), "daily")
     assert not fetch_published_file(changed, "daily").is_new, "what was kept stays that of its address"
 
@@ -129,7 +129,7 @@ def test_a_file_too_large_or_a_server_that_is_away_keeps_nothing(site: FakeSite,
     monkeypatch.setattr(published, "MAX_BYTES", 10)
     with raises_field("data.daily.source"):
         fetch_published_file(named(tmp_path, f"{site.url}/closes.csv"), "daily")
-    with pytest.raises(Retryable):
+    with pytest.raises(Retryable, match="the download failed: Connection refused"):
         fetch_published_file(named(tmp_path, "http://127.0.0.1:9/closes.csv"), "daily")
     assert not (tmp_path / "data").exists()
 

@@ -23,6 +23,7 @@ from agent.web.reach import Reach
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.dashboards import HOSTILE, MARKUP, InProcessDocumentCache, Served
+from tests.support.text import raises_code
 
 NAME = "20261122-130000-tune.html"
 PAGE = b"<!doctype html><title>x</title><script>fetch('/controls')</script>"
@@ -120,8 +121,11 @@ def test_links_pipes_and_large_files__are_no_reports(config: Path, tmp_path: Pat
     kept_reports_document = list_reports(config)
     assert [report["name"] for report in kept_reports_document["reports"]] == [NAME]
     assert [why.partition(":")[0] for why in kept_reports_document["skipped"]] == [path.name for path in (damaged, large, pipe, hard, link)]
-    for name in (*names[:4], "notes.html", "../mine.toml", "mine.toml", f"../mine.db.reports/{NAME}", f"{NAME}\n", "", "."):
-        with pytest.raises(ConfigError):
+    for name, reason in zip(names, ("cannot be read", "not a plain file", "not a plain file", "larger than 32 MB"), strict=False):
+        with pytest.raises(ConfigError, match=f"{name}: {reason}"):
+            read_report(config, name)
+    for name in ("notes.html", "../mine.toml", "mine.toml", f"../mine.db.reports/{NAME}", f"{NAME}\n", "", "."):
+        with raises_code(ConfigError, "unknown"):
             read_report(config, name)
 
 

@@ -52,7 +52,7 @@ def test_leftovers__liquidity_of_the_asset_counts() -> None:
 
 
 def test_leftovers__position_that_was_not_read_is_refused() -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="it was not read"):
         list_leftovers(with_snapshot(world([paired(4_000)]), positions=()), {USDC.address})
 
 

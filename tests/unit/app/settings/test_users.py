@@ -34,6 +34,7 @@ from agent.store.users import (
 )
 from tests.support import agents
 from tests.support.fakes.clock import FakeClock
+from tests.support.text import raises_code, raises_field
 
 argon2 = pytest.importorskip("argon2")
 pyotp = pytest.importorskip("pyotp")
@@ -199,7 +200,7 @@ def test_the_file_is_the_owners_alone_and_another_is_refused(place: UsersPlace, 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert PASSWORD not in path.read_bytes().decode("latin-1")
     path.chmod(0o640)
-    with pytest.raises(ConfigError):
+    with raises_code(ConfigError, "access"):
         users.known_users(place)
 
 
@@ -210,7 +211,7 @@ def test_a_removed_user_cannot_log_in_and_its_id_never_returns(place: UsersPlace
     assert users.login(place, "ann", PASSWORD, code_at(clock), HERE)["user"] is None
     user_store.add("ann", HASH, SECRET, True, START_S)
     assert users.known_users(place) == {2: ("ann", True)}
-    with pytest.raises(ConfigError):
+    with raises_code(ConfigError, "exists"):
         user_store.add("ann", HASH, SECRET, True, START_S)
 
 
@@ -229,9 +230,9 @@ def test_a_damaged_file_admits_no_one(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "a.users"
     path.write_bytes(b"no database, and more than a hundred bytes of it" * 9)
     path.chmod(0o600)
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "store"):
         users.known_users(UsersPlace(str(path)))
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "store"):
         users.login(UsersPlace(str(path)), "ann", PASSWORD, code_at(clock), HERE)
 
 
@@ -245,38 +246,51 @@ def test_a_missing_file_has_no_users_and_is_not_created(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def typed(*answers: str) -> Callable[[str], str]:
+    """The owner at a terminal."""
+    answers_left = list(answers)
+    return lambda _: answers_left.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "reason"),
+    [
+        pytest.param("Ann", (), "NAME: 'Ann' is not a valid user name", id="capital"),
+        pytest.param("", (), "NAME: '' is not a valid user name", id="empty name"),
+        pytest.param("a" * 33, (), "a' is not a valid user name", id="33 letters"),
+        pytest.param("ann", (PASSWORD[:11],), "fewer than 12 characters", id="11 characters"),
+        pytest.param("ann", (PASSWORD, PASSWORD + "x"), "the two passwords differ", id="other repetition"),
+        pytest.param("ann", ("abcde" * 3,), "fewer than 6 different characters", id="five characters thrice"),
+    ],
+)
+def test_user__is_not_added_with_a_poor_name_or_password(tmp_path: Path, name: str, answers: tuple[str, ...], reason: str) -> None:
+    config = agents.config(tmp_path)
+    with pytest.raises(ConfigError, match=reason):
+        users.add_user(config, name, PasswordSource(), typed(*answers), read_only=False)
+    assert users.list_users(config) == {"users": []}
+
+
+def test_user__is_not_added_without_a_terminal(tmp_path: Path) -> None:
+    config = agents.config(tmp_path)
+    with pytest.raises(ConfigError, match="there is no terminal to ask for it"):
+        users.add_user(config, "ann", PasswordSource(), None, read_only=False)
+    assert users.list_users(config) == {"users": []}
+
+
 def test_users__are_added_listed_and_removed(tmp_path: Path) -> None:
     config = agents.config(tmp_path)
-
-    def typed(*answers: str) -> Callable[[str], str]:
-        answers_left = list(answers)
-        return lambda _: answers_left.pop(0)
-
-    for name, answers in (
-        ("Ann", ()),
-        ("", ()),
-        ("a" * 33, ()),
-        ("ann", ("short",)),
-        ("ann", (PASSWORD, PASSWORD + "x")),
-        ("ann", ("x" * 16,)),
-    ):
-        with pytest.raises(ConfigError):
-            users.add_user(config, name, PasswordSource(), typed(*answers), read_only=False)
-    with pytest.raises(ConfigError):
-        users.add_user(config, "ann", PasswordSource(), None, read_only=False)  # no terminal
-    assert users.list_users(config) == {"users": []}
     new_user_document = users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=True)
     codes = pyotp.parse_uri(new_user_document["otpauth"])
     assert (codes.secret, codes.name, codes.issuer, len(new_user_document["secret"])) == (new_user_document["secret"], "ann", "trimtab", 32)
     place = users.users_place(config)
     assert place == UsersPlace(str(tmp_path / "mine.db.users"))
     assert users.login(place, "ann", PASSWORD, codes.now(), HERE)["user"] == 1
-    with pytest.raises(ConfigError):
+    with raises_code(ConfigError, "exists"):
         users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=False)
     (row,) = users.list_users(config)["users"]
     assert (row["user"], row["read_only"], row["locked_s"]) == ("ann", True, 0)
     assert users.remove_user(config, "ann") == {"removed": "ann", "remaining": 0}
-    with pytest.raises(ConfigError):
+    with raises_field("NAME"):
         users.remove_user(config, "ann")
     assert [event["event"] for event in users.user_log(config, 10)["events"]] == ["user_removed", "login", "user_added"]
 
@@ -331,7 +345,7 @@ def test_failed_removal__can_be_repeated(portfolio: Path, monkeypatch: pytest.Mo
             store.controls.queue(Control("0" * 32, ControlKind.RESUME, (), "", "ann", ControlOrigin.DASHBOARD, START_S, START_S + 300))
         else:
             store.alerts.add_device(AlertDevice("https://web.push.apple.com/1", "", "", "/alerts", "ann", START_S))
-        with monkeypatch.context() as patched, pytest.raises(Retryable):
+        with monkeypatch.context() as patched, pytest.raises(Retryable, match="the store is locked"):
             patched.setattr(wiring, "open_store_offline", locked_store)
             users.remove_user(portfolio, "ann")
         assert users.remove_user(portfolio, "ann") == {"removed": "ann", "remaining": 0}

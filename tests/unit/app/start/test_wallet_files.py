@@ -133,7 +133,7 @@ def test_a_weak_password_is_refused_before_anything_is_written(tmp_path: Path, p
 
 @given(text=st.text(st.characters(codec="utf-8"), max_size=11))
 def test_no_password_under_twelve_characters_is_taken(text: str) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"the password (is empty|has fewer than 12 characters)"):
         keys.require_strong_password(Secret(text))
 
 
@@ -255,17 +255,17 @@ def test_keystore_link__stays_a_link_when_its_password_changes(wallet: Path, tmp
 
 
 @pytest.mark.parametrize(
-    "typed",
+    ("typed", "reason"),
     [
-        pytest.param(("wrong " + GOOD, OTHER, OTHER), id="wrong password"),
-        pytest.param((GOOD, OTHER, OTHER + "."), id="other repetition"),
-        (GOOD, "short"),
-        pytest.param((GOOD, GOOD, GOOD), id="same password"),
+        pytest.param(("wrong " + GOOD, OTHER, OTHER), "wrong password for", id="wrong password"),
+        pytest.param((GOOD, OTHER, OTHER + "."), "the two passwords differ", id="other repetition"),
+        pytest.param((GOOD, "short"), "fewer than 12 characters", id="short password"),
+        pytest.param((GOOD, GOOD, GOOD), "the new password is the old one", id="same password"),
     ],
 )
-def test_unchangeable_password__leaves_the_file_as_it_was(wallet: Path, tmp_path: Path, typed: tuple[str, ...]) -> None:
+def test_unchangeable_password__leaves_the_file_as_it_was(wallet: Path, tmp_path: Path, typed: tuple[str, ...], reason: str) -> None:
     before = wallet.read_bytes()
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=reason):
         change(wallet, *typed)
     assert wallet.read_bytes() == before
     assert names(tmp_path) == ["w.json"]

@@ -9,6 +9,7 @@ import pytest
 from agent.chain.providers.checked import QUANTITY_METHODS, checked_answer
 from agent.errors import Retryable
 from tests.support.fakes.transport import BLOCK, HEAD_JSON
+from tests.support.text import raises_code
 
 CANONICAL_HEAD = {"number": "0x10", "hash": BLOCK, "timestamp": "0x64", "baseFeePerGas": "0x7"}
 
@@ -52,5 +53,5 @@ def test_answer_is_brought_into_its_canonical_form(method: str, answer: Any, can
     ],
 )
 def test_answer_of_another_form_is_retryable(method: str, answer: Any) -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         checked_answer(method, answer)

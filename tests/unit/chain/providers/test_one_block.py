@@ -56,7 +56,7 @@ def test_block_provider_returns_answers_of_their_size(answers: list[object], siz
 
 @pytest.mark.parametrize("answer", ["0x" + "00" * 31, "0x" + "00" * 33, "0x"], ids=["a byte less", "a byte more", "nothing"])
 def test_block_provider_refuses_an_answer_of_another_size(answer: str) -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer", "is not 32 bytes"):
         BlockProvider(ScriptedTransport(eth_call=answer), BLOCK, (32,)).batch([CALL])
 
 
@@ -77,5 +77,5 @@ def test_block_provider_refuses_every_other_method(method: Any) -> None:
 def test_block_provider_raises_our_error_of_a_revert() -> None:
     w3 = open_web3(BlockProvider(ScriptedTransport(eth_call=RpcFault(3, "execution reverted")), BLOCK))
 
-    with pytest.raises(CallFailed):
+    with pytest.raises(CallFailed, match="refused eth_call: execution reverted"):
         w3.eth.call({"to": OWNER, "data": "0x"})  # type: ignore[typeddict-item]  # an address

@@ -212,7 +212,7 @@ def test_quorum_of_refused_pages_is_a_refusal() -> None:
     (answer,) = QuorumProvider(EndpointPool(refused, 2, grace_s=5), PAGES.for_one_read()).batch(calls)
 
     assert answer == REVERT
-    with pytest.raises(CallFailed):
+    with pytest.raises(CallFailed, match="refused the lens: execution reverted"):
         QuorumProvider(EndpointPool(refused[:1], 1), PAGES.for_one_read()).batch(calls)
 
 
@@ -283,7 +283,7 @@ def test_snapshot_of_a_refused_balance_is_no_answer() -> None:
     balance: tuple[str, list[Any]] = ("eth_getBalance", [OWNER, AT_BLOCK])
     provider = snapshot_provider(snapshot_node("a", eth_getBalance=REVERT), min_operators=1)
 
-    with pytest.raises(CallFailed):
+    with pytest.raises(CallFailed, match="refused eth_getBalance by block hash"):
         provider.batch([SNAPSHOT_CALLS[0], balance])
 
 

@@ -76,7 +76,7 @@ WRONG_BATCHES: dict[str, Callable[[list[Any]], Any]] = {
 def test_a_batch_whose_ids_are_not_ours_has_no_values(
     change: Callable[[list[Any]], Any], balances: Callable[[CheckedProvider], list[Any]]
 ) -> None:
-    with serve(changed(change)) as server, pytest.raises(Retryable):
+    with serve(changed(change)) as server, raises_code(Retryable, "answer"):
         balances(provider(server.url, attempts=1))
 
 
@@ -136,7 +136,7 @@ def test_a_malformed_answer_is_an_error_before_web3_formats_it(read: str, way: s
     for answer in raw:
         line = QuorumProvider(EndpointPool([ScriptedTransport("alpha", **{call[0]: answer})], 1))
         w3 = open_web3(line)
-        with pytest.raises(Retryable):
+        with raises_code(Retryable, "answer"):
             if way == "alone":
                 ask(w3)
             elif way == "unformatted":
@@ -149,7 +149,7 @@ def test_a_malformed_answer_is_an_error_before_web3_formats_it(read: str, way: s
 
 @pytest.mark.parametrize("answer", ["-0x1", "0x_1", None])
 def test_one_endpoint_alone_is_as_strict(answer: object) -> None:
-    with serve(good(lambda method, params: answer)) as server, pytest.raises(Retryable):
+    with serve(good(lambda method, params: answer)) as server, raises_code(Retryable, "answer"):
         open_web3(provider(server.url)).eth.get_balance(OWNER)
 
 
@@ -192,9 +192,9 @@ def test_web3_itself_can_send_nothing() -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_redirect__is_followed_by_no_transaction_or_read(status: int) -> None:
     with serve(good()) as elsewhere, serve(lambda request: Reply(b"", status=status, headers={"Location": elsewhere.url})) as server:
-        with pytest.raises(TrimtabError):
+        with raises_code(TrimtabError, "access"):
             NodeSender(provider(server.url)).send(SIGNED)
-        with pytest.raises(OperatorNeeded):
+        with raises_code(OperatorNeeded, "access"):
             open_web3(provider(server.url)).eth.get_balance(OWNER)
         assert elsewhere.seen == []
 
@@ -235,7 +235,7 @@ def test_an_offchain_lookup_fetches_nothing() -> None:
         for web3_provider in (line, QuorumProvider(EndpointPool([line], 1)), BlockProvider(line, BLOCK)):
             w3 = open_web3(web3_provider)
             assert web3_provider.global_ccip_read_enabled is False
-            with pytest.raises(CallFailed):
+            with pytest.raises(CallFailed, match="refused eth_call: execution reverted"):
                 w3.eth.call({"to": OWNER, "data": "0x"})
         assert len(server.seen) == 3
 

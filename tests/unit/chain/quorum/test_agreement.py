@@ -66,12 +66,12 @@ def test_two_endpoints_of_one_operator_count_once() -> None:
 
 
 def test_endpoints_of_one_operator__do_not_outvote_another() -> None:
-    with pytest.raises(Refused):
+    with raises_code(Refused, "quorum", "alpha differs in the wallet's nonce"):
         find_quorum([says("liar", block_values=(9, *VALUES[1:]))] * 5 + [says("alpha")], NAMES, 1)
 
 
 def test_an_operator_that_contradicts_itself_counts_for_nothing() -> None:
-    with pytest.raises(Refused):
+    with raises_code(Refused, "quorum", "an operator that contradicts itself"):
         find_quorum([says("alpha"), says("alpha", block_values=(6, *VALUES[1:]))], NAMES, 1)
     agreed = find_quorum([says("two-faced", block_values=(6, *VALUES[1:])), says("two-faced"), says("alpha"), says("beta")], NAMES, 2)
     assert agreed.agreeing_operators == ("alpha", "beta")
@@ -79,11 +79,11 @@ def test_an_operator_that_contradicts_itself_counts_for_nothing() -> None:
 
 
 def test_one_against_one_is_refused_even_where_one_would_do() -> None:
-    with pytest.raises(Refused):
+    with raises_code(Refused, "quorum", "beta differs in the wallet's native balance"):
         find_quorum([says("alpha"), says("beta", block_values=(5, 7, *VALUES[2:]))], NAMES, 1)
 
 
 def test_a_single_operator_is_enough_where_it_was_allowed() -> None:
     assert find_quorum([says("alpha")], NAMES, 1).agreeing_operators == ("alpha",)
-    with pytest.raises(Refused):
+    with raises_code(Refused, "quorum", "only alpha confirms block 100"):
         find_quorum([says("alpha")], NAMES, 2)

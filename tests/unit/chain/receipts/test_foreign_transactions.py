@@ -102,7 +102,7 @@ def test_the_hash_of_a_used_nonce_is_found_however_old(mined_at: int) -> None:
 def test_liar__is_outvoted_and_two_that_differ_decide_nothing() -> None:
     for lie in ({"hash": OTHER}, {"to": STRANGER}, {"input": "0x12"}, {"value": "0x6"}):
         assert find_tx_by_nonce(panel(chain("a"), chain("liar", **lie), chain("b")), WALLET, NONCE, 0, HEAD) == FOUND
-        with pytest.raises(NoQuorum):
+        with raises_code(NoQuorum, "quorum"):
             find_tx_by_nonce(panel(chain("a"), chain("liar", **lie)), WALLET, NONCE, 0, HEAD)
 
 
@@ -260,7 +260,7 @@ def test_safe_execution__of_a_free_nonce_is_not_searched() -> None:
 
 def test_execution_seen_by_one_endpoint__is_not_known() -> None:
     assert find_execution(logs("a"), logs("liar", event()), logs("b")) is None
-    with pytest.raises(NoQuorum):
+    with raises_code(NoQuorum, "quorum"):
         find_execution(logs("a"), logs("liar", event()))
 
 

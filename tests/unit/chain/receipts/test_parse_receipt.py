@@ -12,6 +12,7 @@ from agent.model import LiquidityAdded, Receipt, Transfer
 from agent.units import NATIVE
 from tests.support.constants import GWEI
 from tests.support.signing import ROUTER, WALLET
+from tests.support.text import raises_code
 
 HASH = "0x" + "ab" * 32
 BLOCK = "0x" + "cd" * 32
@@ -118,5 +119,5 @@ def test_receipt_has_each_position_that_grew() -> None:
     ids=["another hash", "no logs", "a log of text", "no status", "gas as text"],
 )
 def test_receipt_without_sense_may_be_asked_again(changes: dict[str, object]) -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         parsed(**changes)

@@ -266,7 +266,7 @@ def test_a_wait_is_believed_within_reason(header: str | None, seconds: float | N
 def test_what_is_not_known_to_be_a_read_is_asked_once(method: str) -> None:
     with serve(flaky(1)) as server:
         line = transport(server.url, attempts=3)
-        with pytest.raises(Retryable):
+        with raises_code(Retryable, "rate_limit"):
             line.batch([("eth_blockNumber", []), (method, [])])
         assert len(server.seen) == 1
 

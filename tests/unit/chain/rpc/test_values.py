@@ -61,7 +61,7 @@ def test_a_header_is_read_with_and_without_base_fee() -> None:
     [None, "0x1", [], {}, *({**BLOCK, name: "?"} for name in BLOCK), *({**BLOCK, name: hex(2**63)} for name in ("number", "timestamp"))],
 )
 def test_a_header_that_is_none_is_an_error(block: Any) -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         parse_head(block, 5)
 
 

@@ -17,7 +17,7 @@ from agent.chain.sender import NodeSender
 from agent.errors import ErrorCode, PassingFault, Retryable
 from tests.support.fakes.transport import ScriptedTransport
 from tests.support.signing import NONCES, RULES, WALLET, tx
-from tests.support.text import raises_field
+from tests.support.text import raises_code, raises_field
 
 WORD = "0x" + (5).to_bytes(32, "big").hex()
 
@@ -25,9 +25,9 @@ WORD = "0x" + (5).to_bytes(32, "big").hex()
 @pytest.mark.parametrize("answer", ["0x", "0x05", None, 7, "0xzz"])
 def test_a_nonce_that_is_none_is_an_error_of_ours(answer: object) -> None:
     """Found by fuzzing: an account without code answers 0x."""
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         SafeContract(ScriptedTransport(eth_call=answer), WALLET).nonce()
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         SafeContract(ScriptedTransport(eth_call=answer), WALLET).require_hash(tx(WALLET, "0x"))
 
 

@@ -25,7 +25,7 @@ from agent.chain.safe import (
     open_external_signer,
 )
 from agent.chain.sender import NodeSender
-from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
+from agent.errors import OperatorNeeded, PassingFault, Refused
 from agent.localchain.safe import BATCH_ARTIFACT
 from agent.model import Head, UnsignedTx
 from agent.ports import MinedTransaction, TransactionStatus
@@ -35,6 +35,7 @@ from tests.support.builders import step_input
 from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.signables import SIGNABLES
 from tests.support.signing import APPROVE, APPROVE_GRANT, NONCE, NONCES, ROUTER, RULES, STRANGER, USDT, WALLET, tx
+from tests.support.text import raises_code, raises_field
 from tests.support.transactions import receipt
 
 SAFE_TX_TYPEHASH = "bb8310d486368db6bd6f849402fdd73ad53d316b5a4b2644ad6efe0f941286d8"
@@ -145,7 +146,7 @@ def test_version__that_is_supported_is_taken(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["1.2.0", "1.4.0", "1.5.0", "1.3.0+L2", ""])
 def test_version__another_one_is_refused(version: str) -> None:
-    with pytest.raises(ConfigError):
+    with raises_field("wallet.safe"):
         contract(text_answer(version)).require_supported()
 
 
@@ -371,7 +372,7 @@ def test_owners__call_that_is_not_to_be_signed_is_refused(
 
 def test_owner__transaction_that_breaks_a_rule_is_refused() -> None:
     owner(ScriptedTransport()).require_signable(APPROVE, APPROVE_GRANT)
-    with pytest.raises(Refused):
+    with raises_code(Refused, "signer.contract"):
         owner(ScriptedTransport()).require_signable(STRANGE, APPROVE_GRANT)
 
 
@@ -473,7 +474,7 @@ def test_safe__that_cannot_make_batches__signs_none_and_says_why(node: ScriptedT
     "fault", [RpcFault(-32005, "limit exceeded"), RpcFault(-32000, "header not found"), RpcFault(-32603, "internal error")], ids=str
 )
 def test_fallback_handler__that_cannot_be_asked__is_not_taken_for_none(fault: RpcFault) -> None:
-    with pytest.raises(CallFailed):
+    with pytest.raises(CallFailed, match=rf"refused simulate\(address,bytes\): {fault.message}"):
         signer_of(safe_node(simulated=fault), is_safe=True)
 
 
@@ -505,5 +506,5 @@ def test_reverting_batch__names_its_failing_call_if_a_node_does(answer: object, 
 
 
 def test_foreign_signer__wallet_that_is_no_safe_is_refused() -> None:
-    with pytest.raises(ConfigError):
+    with raises_field("wallet.safe"):
         signer_of(ScriptedTransport(eth_call="0x"), is_safe=True)

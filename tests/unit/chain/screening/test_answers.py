@@ -59,7 +59,7 @@ def test_record_with_an_unknown_status_is_refused(changes: dict[str, object]) ->
 def test_record_of_random_bytes_is_refused(page_bytes: bytes) -> None:
     if len(page_bytes) == 1 + RECORD_BYTES and page_bytes[0] == RECORD_FORMAT:
         return
-    with pytest.raises(Retryable):
+    with pytest.raises(Retryable, match="answer to the token screen is malformed"):
         decode_record(page_bytes)
 
 

@@ -179,7 +179,7 @@ def test_a_kill_switch_that_cannot_be_read_is_neither_on_nor_off(error: Exceptio
 
 
 def test_pins_that_cannot_be_read_stop_the_step() -> None:
-    with pytest.raises(OperatorNeeded):
+    with pytest.raises(OperatorNeeded, match="store is corrupt"):
         EvidenceGatherer(**{**GATHER, "read_pins": raising(OperatorNeeded("store is corrupt"))}).gather(step_input(), plan())
 
 

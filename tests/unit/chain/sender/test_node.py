@@ -141,10 +141,10 @@ def test_simulate_names_a_refusal_and_its_remedy(gas: int, fault: RpcFault, reve
 
 
 @pytest.mark.parametrize(
-    ("method", "answer"),
+    ("method", "answer", "code", "reason"),
     [
         *(
-            pytest.param(method, fault, id=f"{method} {fault.message}")
+            pytest.param(method, fault, "simulation", fault.message, id=f"{method} {fault.message}")
             for method in (CALL, ESTIMATE)
             for fault in (
                 RpcFault(-32005, "limit exceeded"),
@@ -153,13 +153,13 @@ def test_simulate_names_a_refusal_and_its_remedy(gas: int, fault: RpcFault, reve
                 RpcFault(-32000, "odd", "0x"),
             )
         ),
-        pytest.param(ESTIMATE, None, id="no estimate"),
-        pytest.param(BLOCK, RpcFault(-32000, "no"), id="no head"),
-        pytest.param("eth_chainId", RpcFault(-32000, "no"), id="no chain id"),
+        pytest.param(ESTIMATE, None, "answer", "the gas estimate is not a number", id="no estimate"),
+        pytest.param(BLOCK, RpcFault(-32000, "no"), "answer", "cannot report the head", id="no head"),
+        pytest.param("eth_chainId", RpcFault(-32000, "no"), "answer", "cannot report the chain id", id="no chain id"),
     ],
 )
-def test_simulate_that_the_node_cannot_do_is_retryable(method: str, answer: object) -> None:
-    with pytest.raises(Retryable):
+def test_simulate_that_the_node_cannot_do_is_retryable(method: str, answer: object, code: str, reason: str) -> None:
+    with raises_code(Retryable, code, reason):
         NodeSender(node(**{method: answer})).simulate(TX, WALLET)
 
 
@@ -400,5 +400,5 @@ def test_block_hash_is_that_of_the_height_or_none(answer: object, block_hash: st
 
 @pytest.mark.parametrize("answer", [{}, {"hash": "0x12"}], ids=["no hash", "a short hash"])
 def test_block_hash_that_is_none_is_retryable(answer: object) -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer", "block hash is not 32 bytes"):
         NodeSender(node(**{BLOCK: answer})).block_hash(HEAD_BLOCK)

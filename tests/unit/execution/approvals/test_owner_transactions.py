@@ -30,7 +30,7 @@ from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, address, with_limits
 from tests.support.decisions.exits import LINK, USDC, WBTC, step_with_stops
 from tests.support.refusal_worlds import World
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_code
 from tests.support.transactions import CHAIN_ID, grant, receipt, record_sent, tx
 
 HOME = address("home")
@@ -102,7 +102,7 @@ def last_step(world: OwnerWorld) -> tuple[str | None, str | None]:
 
 
 def test_a_payout_to_an_unconfirmed_address_is_refused(world: OwnerWorld) -> None:
-    with pytest.raises(Refused):
+    with raises_code(Refused, "payout_address"):
         pay(world.readers(), world.store, world.transactor(), PAYMENT, (OWNER,))
     assert world.store.journal.intents() == ()
     assert last_step(world) == ("payout", "refused")

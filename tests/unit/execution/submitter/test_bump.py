@@ -100,7 +100,7 @@ def test_bump_waits_while_endpoints_are_not_level(tmp_path: Path) -> None:
     setup = patient(tmp_path, mined_timeout_s=10)
     when_sent(setup, 1, lambda: setattr(setup.chain, "height_disagreement", UNEVEN))
 
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined"):
         setup.run()
     assert states(setup) == [("swap", "broadcast")]
     assert any(UNEVEN in event.text for event in setup.events)
@@ -129,7 +129,7 @@ def test_bump_waits_while_paused(tmp_path: Path, paused: bool | None) -> None:
 
     setup.clock.on_sleep = pause
 
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined"):
         setup.run()
     assert len(setup.chain.sent) == 1
     assert states(setup) == [("swap", "broadcast")]
@@ -268,7 +268,7 @@ def test_reconciliation_that_may_not_send_bumps_nothing(tmp_path: Path) -> None:
 def test_next_transaction_waits_for_the_block_of_a_bump(tmp_path: Path) -> None:
     setup = patient(tmp_path, confirmations=2, final_timeout_s=0, mined_timeout_s=3)
 
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined"):
         setup.run(0)
     assert states(setup) == [("swap", "broadcast"), ("swap", "broadcast")]
     with raises_code(Retryable, "open_transaction"):

@@ -83,7 +83,7 @@ def test_refusal_after_a_send__says_what_stays_open(setup: Bench, error: SendRef
     """A Refused means that nothing was sent; these bytes may be in any node."""
     setup.chain.lose = True
     if is_resend:
-        with pytest.raises(Retryable):
+        with raises_code(Retryable, "not_mined"):
             setup.run()
     setup.chain.send_error = error
     with pytest.raises(NotAccepted) as caught:
@@ -144,7 +144,7 @@ def test_reason_is_forgotten_once_a_node_takes_the_send(tmp_path: Path) -> None:
     setup = bench(tmp_path, automine=False)
     setup.chain.lose, setup.chain.send_error = True, ANSWERS["refused"]
 
-    with pytest.raises(NotAccepted):
+    with pytest.raises(NotAccepted, match="in-flight transaction limit reached"):
         setup.run()
     setup.chain.lose = False
     setup.executor().reconcile()

@@ -50,7 +50,7 @@ def test_bumps_without_a_ceiling_end_at_four_times_the_grant(tmp_path: Path) -> 
     setup.store.steps.begin("s", START_S, "{}")
     granted = replace(grant(), max_gas_wei=first_wei)
 
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined", "a resend would exceed the gas cost allowed for one transaction"):
         setup.executor().run("s", IntentKind.SWAP, tx(0), granted, "swap")
     swaps = [intent for intent in setup.store.journal.intents() if intent.kind is IntentKind.SWAP]
     assert max(intent.tx.gas * intent.tx.max_fee_wei for intent in swaps) <= MAX_GAS_MULTIPLE * first_wei
@@ -95,7 +95,7 @@ def test_data_fee_counts_in_the_gas_of_a_day(tmp_path: Path, data_fee_wei: int |
     setup = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
     setup.store.steps.begin("s", START_S, "{}")
 
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined", "limits.gas_per_day"):
         setup.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_data_fee_wei=data_fee_wei), "swap")
 
     assert [intent.kind for intent in setup.store.journal.intents()].count(IntentKind.SWAP) == swap_count
@@ -109,7 +109,7 @@ def test_a_base_fee_above_the_ceiling_is_waited_out(tmp_path: Path) -> None:
 
     setup.clock.on_sleep = spike
 
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined"):
         setup.run()
     assert len(setup.chain.sent) == 1
     setup.chain.base_fee_wei = GWEI

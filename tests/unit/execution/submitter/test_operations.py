@@ -42,7 +42,7 @@ def test_gas_ceilings__are_per_gas_and_then_per_day(tmp_path: Path, granted: Gra
 def test_launch__drops_what_an_unreachable_signer_did_not_sign(setup: Bench) -> None:
     setup.signer.refuse = Retryable("the remote signer does not answer")
 
-    with pytest.raises(Retryable):
+    with pytest.raises(Retryable, match="the remote signer does not answer"):
         setup.run()
     assert (only_state(setup), setup.chain.sent) == (S.CANCELLED, [])
 
@@ -54,7 +54,7 @@ def test_launch__drops_what_it_signed_if_the_head_cannot_be_read(setup: Bench) -
 
     setup.on_event = disconnect
 
-    with pytest.raises(Retryable):
+    with pytest.raises(Retryable, match="endpoint is down"):
         setup.run()
     assert (only_state(setup), setup.chain.sent) == (S.CANCELLED, [])
 
@@ -186,7 +186,7 @@ def test_await_mined__acts_on_no_poll_that_failed(tmp_path: Path) -> None:
     setup.chain.offline = 10
     waits_s: list[float] = []
 
-    with pytest.raises(Retryable):
+    with pytest.raises(Retryable, match="endpoint is down"):
         submitter(setup).await_mined(0, waits_s.append)
     assert waits_s == []
 
@@ -194,7 +194,7 @@ def test_await_mined__acts_on_no_poll_that_failed(tmp_path: Path) -> None:
 def test_record_mined__moves_the_loser_out_of_its_block_first(tmp_path: Path) -> None:
     setup = patient(tmp_path, mined_timeout_s=3)
 
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined"):
         setup.run()
     original, bump = setup.chain.sent
     setup.chain.mine(original)

@@ -307,7 +307,7 @@ def test_bump_mined_for_the_original_takes_its_place(tmp_path: Path) -> None:
     setup = bench(tmp_path, automine=False, confirmations=2)
     setup.settings = replace(setup.settings, bump_after_s=2, mined_timeout_s=3)
 
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined"):
         setup.run()
     original, bump = setup.chain.sent
     setup.chain.mine(original)

@@ -113,7 +113,7 @@ def test_run_that_reverts_ends_reverted_and_is_booked(setup: Bench) -> None:
 def test_run_is_refused_while_paused_or_unreadable(setup: Bench, paused: bool | None) -> None:
     setup.paused = paused
 
-    with pytest.raises(Refused) as caught:
+    with raises_code(Refused, "kill_switch") as caught:
         setup.run()
     assert refused_guard(caught) == "kill_switch"
     assert setup.store.journal.intents() == ()
@@ -128,7 +128,7 @@ def test_run_is_dropped_by_a_pause_after_signing(setup: Bench, paused: bool | No
 
     setup.on_event = pause
 
-    with pytest.raises(Refused):
+    with raises_code(Refused, "kill_switch"):
         setup.run()
     assert setup.chain.sent == []
     assert states(setup) == ["planned", "signed", "cancelled"]
@@ -141,7 +141,7 @@ def test_run_is_dropped_by_a_deadline_while_signing(setup: Bench) -> None:
 
     setup.on_event = late
 
-    with pytest.raises(Refused) as caught:
+    with raises_code(Refused, "deadline") as caught:
         setup.run()
     assert refused_guard(caught) == "deadline"
     assert setup.chain.sent == []
@@ -158,7 +158,7 @@ def test_run_whose_simulation_fails_writes_nothing(setup: Bench) -> None:
 
 
 def test_run_that_needs_more_gas_is_refused(setup: Bench) -> None:
-    with pytest.raises(Refused) as caught:
+    with raises_code(Refused, "gas") as caught:
         setup.run(gas=59_999)
     assert refused_guard(caught) == "gas"
     assert setup.run(gas=60_000).state is S.FINAL
@@ -176,7 +176,7 @@ def test_run_on_another_chain_needs_the_operator(setup: Bench) -> None:
 def test_run_for_another_nonce_is_refused(setup: Bench, nonce: int) -> None:
     setup.chain.base_nonce = 4
 
-    with pytest.raises(Refused) as caught:
+    with raises_code(Refused, "nonce") as caught:
         setup.run(nonce)
     assert refused_guard(caught) == "nonce"
     assert setup.run(4).state is S.FINAL

@@ -186,7 +186,7 @@ def test_delegate_is_revoked_while_the_account_is_unknown() -> None:
     grant = plan_of(FuturesPlan((), "", "", (DelegateChange(OWNER, is_allowed=True),)))
 
     assert isinstance(composed(FakeVenue(nonce=None), revocation, step_of(None)), TxDraft)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the margin account is unknown"):
         composed(FakeVenue(nonce=None), grant, step_of(None))
 
 

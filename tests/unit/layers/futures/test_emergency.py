@@ -49,6 +49,7 @@ from tests.support.perpetuals.simulated import SETTINGS, long_btc, moves
 from tests.support.perpetuals.steps import FUTURES_POLICY, OVER, book, futures_of, proposed_futures, step_of
 from tests.support.plans import evidence, proposed_plan, refusing_guards, verdict
 from tests.support.signing import ESCAPE, FUTURES_RULES, futures_grant, order_tx
+from tests.support.text import raises_code
 from tests.support.transactions import START_S, Bench, bench, patient, receipt, tx
 
 NEAR = book(1_300, 10 * E18)
@@ -351,8 +352,14 @@ def test_pending_emergency__is_cancelled_above_the_usual_ceiling(tmp_path: Path)
     assert world.store.journal.grant(newest.id).is_emergency
 
 
-@pytest.mark.parametrize(("grant", "bump_count"), [(ESCAPE_GRANT, 2), (without_emergency(ESCAPE_GRANT), 1)], ids=["emergency", "reduction"])
-def test_bumped_emergency__uses_the_gas_budget_of_emergencies(tmp_path: Path, grant: Grant, bump_count: int) -> None:
+@pytest.mark.parametrize(
+    ("grant", "limit", "bump_count"),
+    [
+        pytest.param(ESCAPE_GRANT, "could exceed futures.limits.emergency_gas_per_day", 2, id="emergency"),
+        pytest.param(without_emergency(ESCAPE_GRANT), "could exceed limits.gas_per_day", 1, id="reduction"),
+    ],
+)
+def test_bumped_emergency__uses_the_gas_budget_of_emergencies(tmp_path: Path, grant: Grant, limit: str, bump_count: int) -> None:
     """What an ordinary swap burnt of its own budget leaves the budget of emergencies whole."""
     burnt_wei = 100_000 * 12 * GWEI
     world = patient(tmp_path, gas_per_day_wei=burnt_wei, mined_timeout_s=40)
@@ -360,7 +367,7 @@ def test_bumped_emergency__uses_the_gas_budget_of_emergencies(tmp_path: Path, gr
     world.chain.automine = True
     world.store.budgets.book_intent(world.run(0), Fraction(0), Fraction(0), burnt_wei, START_S)
     world.chain.automine = False
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined", limit):
         run_escape(world, tx(1), grant, START_S + 300)
     assert [intent.kind for intent in world.store.journal.intents_at(1)].count(IntentKind.FUTURES) == bump_count
 

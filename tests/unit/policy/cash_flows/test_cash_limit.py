@@ -145,11 +145,11 @@ def test_record_cash_refuses_a_stale_or_unexplained_account() -> None:
         assert cash_memory.version == 1
         record_cash(store.cash, with_unused_cash_reserved(cash_step(5_000), cash_memory).history)  # the same again writes nothing
         assert store.cash.read(USDC.address, 10**9).version == 1
-        with pytest.raises(Retryable):
+        with pytest.raises(Retryable, match="cash changed while its account was recorded"):
             record_cash(store.cash, with_unused_cash_reserved(cash_step(5_000)).history)
         unexplained = replace(NONE, openings=(OpeningBalance(USDC.address, raw(3_000, USDC), 0),))
         store.cash.forget()
-        with pytest.raises(Retryable):
+        with pytest.raises(Retryable, match="cash changed while its account was recorded"):
             record_cash(store.cash, with_unused_cash_reserved(cash_step(5_000), balances=unexplained).history)
         assert store.cash.read(USDC.address, 10**9).account is None
 

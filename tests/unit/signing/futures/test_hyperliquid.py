@@ -34,6 +34,7 @@ from agent.signing.terms import FuturesRules
 from agent.venues.hyperliquid.orders import OrderTicket, cancel_action, limit_price, order_action, price_text, stop_action
 from tests.support.perpetuals.venue_orders import ACCOUNT, BUY, MARKET, NOW_S, PRICE
 from tests.support.samples import slow
+from tests.support.text import raises_code
 
 Action = PerpOrder | StopOrder | OrderCancel
 NOW_MS = NOW_S * 1000
@@ -318,7 +319,7 @@ def test_price_text_is_in_ticks_on_the_safe_side(dollars: str, size_decimals: in
         written_price = "0"
 
     if written_price == "0":
-        with pytest.raises(Refused):
+        with raises_code(Refused, "signer.bound"):
             _price_text(order.size_raw, order.bound_raw, market, USDC_COIN)
     else:
         assert _price_text(order.size_raw, order.bound_raw, market, USDC_COIN) == written_price

@@ -188,7 +188,7 @@ def test_restore_that_fails__leaves_the_store_with_its_log(
     names_before = sorted(path.name for path in tmp_path.iterdir())
     with monkeypatch.context() as patch:
         fault(patch)
-        with pytest.raises(OperatorNeeded):
+        with raises_code(OperatorNeeded, "store"):
             put_back(tmp_path / "copy.db", tmp_path / "live.db", force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == names_before
     store.steps.begin("later", START_S, "{}")
@@ -234,8 +234,8 @@ def test_damaged_or_foreign_file_is_neither_restored_nor_copied(tmp_path: Path) 
     with sqlite3.connect(tmp_path / "foreign.db") as other:
         other.execute("CREATE TABLE notes (text)")
     other.close()
-    for name in ("torn.db", "text.db", "foreign.db"):
-        with pytest.raises(OperatorNeeded):
+    for name, code in (("torn.db", "damaged"), ("text.db", "damaged"), ("foreign.db", "not_a_store")):
+        with raises_code(OperatorNeeded, code, name):
             put_back(tmp_path / name, tmp_path / "new.db")
         assert not (tmp_path / "new.db").exists()
     with sqlite3.connect(tmp_path / "a.db") as odd:
@@ -244,7 +244,7 @@ def test_damaged_or_foreign_file_is_neither_restored_nor_copied(tmp_path: Path) 
 
     with raises_code(OperatorNeeded, "damaged", str(intent.id), "final", "planned"):
         inspect_store_file(tmp_path / "a.db")
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "damaged"):
         backup(tmp_path / "a.db", tmp_path / "bad.db")
     assert not (tmp_path / "bad.db").exists()
 

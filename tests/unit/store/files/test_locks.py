@@ -24,6 +24,7 @@ from agent.store.files.locks import (
     wait_for_lock,
     wallet_lock,
 )
+from tests.support.text import raises_code
 from tests.support.transactions import WALLET
 
 OWN_PID = f"{os.getpid()}\n"
@@ -199,7 +200,7 @@ def test_lock__link_in_the_place_of_its_file_is_not_followed(path: Path, tmp_pat
     path.parent.mkdir()
     path.symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(OperatorNeeded), wallet_lock(path, 1, WALLET):
+    with raises_code(OperatorNeeded, "lock"), wallet_lock(path, 1, WALLET):
         raise AssertionError("held another file")
     assert not (tmp_path / "elsewhere").exists()
 

@@ -262,7 +262,7 @@ def test_a_pause_works_on_a_full_disk(tmp_path: Path) -> None:
     assert switch.is_paused() is True
     with raises_code(OperatorNeeded, "pause", "cannot pause"):
         KillSwitch(tmp_path / "does not exist" / "p", store.pause_switch).pause("stop", START_S)
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "store", "No space left on device"):
         switch.resume("go", START_S)
     assert switch.is_paused() is True
     store.close()

@@ -32,6 +32,7 @@ from agent.venues.hyperliquid.account import (
 from tests.support.builders import OWNER
 from tests.support.constants import USD
 from tests.support.perpetuals.venue_accounts import LIMIT, account_state, open_order
+from tests.support.text import raises_code
 
 ETH = ListedMarket("ETH", 1, 4, ((0, 40),), False, Fraction(2_000), Fraction(2_001), Fraction(0))
 CROSS = LeverageSetting(10, is_isolated=False)
@@ -90,7 +91,7 @@ def test_market__of_isolated_margin_is_paused(is_paused: bool, is_isolated: bool
 
 
 def test_markets__without_a_context_each_are_not_believed() -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         market_rows([{"universe": [{"name": "ETH"}, {"name": "BTC"}], "marginTables": []}, [{}]], {"ETH"})
 
 
@@ -122,7 +123,7 @@ def test_unlisted_market__has_mark_and_leverage_of_its_position(leverage: int, t
     "change", [{"szi": "0"}, {"szi": "0.0"}, {"szi": "1.0000001"}, {"maxLeverage": None}, {"positionValue": "x"}], ids=str
 )
 def test_unlisted_market__without_size_or_leverage_is_doubted(change: dict[str, object]) -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         unlisted_markets(lone(**change), {})
 
 

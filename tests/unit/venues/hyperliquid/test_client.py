@@ -32,6 +32,7 @@ from agent.venues.hyperliquid.orders import VenueOrderStage
 from tests.support.builders import OWNER
 from tests.support.perpetuals.plans import RICH, policy_of
 from tests.support.perpetuals.venue_accounts import LIMIT, MARKS, NOW_S, account_state, open_order
+from tests.support.text import raises_code
 
 ORDERS = "frontendOpenOrders"
 STATE = "clearinghouseState"
@@ -446,7 +447,7 @@ def test_mode__record_stands_in_for_a_day() -> None:
 
 def test_mode__of_shared_margin_is_recorded_as_none(world: World) -> None:
     world.read()
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "position", "unifiedAccount"):
         world.read(FIVE_MINUTES_S, **{MODE: "unifiedAccount"})
     assert world.mode_store.records == [("default", NOW_S), ("", NOW_S + FIVE_MINUTES_S)]
 
@@ -456,7 +457,7 @@ def test_mode__of_shared_margin_is_not_kept_beside_a_fault(world: World, reads_a
     world.read()
     world.connection.answers[MODE] = "unifiedAccount"
     world.now_s += FIVE_MINUTES_S
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "position", "unifiedAccount"):
         reads_again(world.client)
     world.connection.down = {MODE}
     with pytest.raises(Retryable, match="mode is not known"):

@@ -30,6 +30,7 @@ from agent.venues.hyperliquid.account import (
 )
 from agent.venues.hyperliquid.orders import (
     MIN_NOTIONAL_RAW,
+    OrderRecord,
     VenueOrderStage,
     limit_price,
     model_price,
@@ -44,6 +45,7 @@ from agent.venues.hyperliquid.orders import (
 )
 from tests.support.hyperliquid import issue_tickets
 from tests.support.hyperliquid_server import Coin, key_of
+from tests.support.text import raises_code
 
 decimals = st.integers(0, 5)
 quoted = st.integers(1, 10**13).map(lambda raw: Fraction(raw, 10**6))
@@ -153,9 +155,14 @@ def status(word: str, **changes: object) -> dict[str, object]:
     return {"status": "order", "order": {"order": {**RECORD, **changes}, "status": word, "statusTimestamp": 6}}
 
 
-def test_fills__add_up_signed_with_the_fee_rounded_up() -> None:
-    record = parse_order_status(status("canceled"), "0x" + "ab" * 16)
+def order_record(word: str, **fields: object) -> OrderRecord:
+    record = parse_order_status(status(word, **fields), "0x" + "ab" * 16)
     assert record is not None
+    return record
+
+
+def test_fills__add_up_signed_with_the_fee_rounded_up() -> None:
+    record = order_record("canceled")
     state = order_state(record, [FILL, {**FILL, "oid": 8}], 4)
     assert (state.stage, state.filled_raw, state.quote_change_raw, state.fee_raw) == (
         VenueOrderStage.CANCELED,
@@ -167,8 +174,7 @@ def test_fills__add_up_signed_with_the_fee_rounded_up() -> None:
 
 
 def test_a_fill_that_is_listed_twice_counts_once() -> None:
-    record = parse_order_status(status("open"), "0x" + "ab" * 16)
-    assert record is not None
+    record = order_record("open")
     fills = [{**FILL, "sz": "0.2"}, {**FILL, "sz": "0.2"}, {**FILL, "sz": "0.4", "tid": 2, "fee": "0.1"}]
     state = order_state(record, fills, 4)
     assert [(fill.fill_id, fill.size_raw, fill.fee_raw) for fill in state.fills] == [("1", -2_000, 810_200), ("2", -4_000, 100_000)]
@@ -178,43 +184,53 @@ def test_a_fill_that_is_listed_twice_counts_once() -> None:
 
 @pytest.mark.parametrize(("fee", "fee_raw"), [("0.0000001", 1), ("-0.0000001", 0), ("-0.000001", -1)])
 def test_fill__part_of_a_base_unit_of_its_fee_is_paid(fee: str, fee_raw: int) -> None:
-    record = parse_order_status(status("canceled"), "0x" + "ab" * 16)
-    assert record is not None
+    record = order_record("canceled")
     filled = order_state(record, [FILL | {"fee": fee}], 4)
     assert (filled.fee_raw, filled.fills[0].fee_raw) == (fee_raw, fee_raw)
 
 
 @pytest.mark.parametrize("word", ["open", "canceled"])
-def test_partly_listed_fills__are_read_again(word: str) -> None:
-    record = parse_order_status(status(word), "0x" + "ab" * 16)
-    assert record is not None
-    for fills in ([], [{**FILL, "sz": "0.5"}], [{**FILL, "tid": None}]):
-        with pytest.raises(Retryable):
-            order_state(record, fills, 4)
-    untold = parse_order_status(status("canceled", sz="0.0"), "0x" + "ab" * 16)
-    assert untold is not None
-    assert order_state(untold, [FILL], 4).filled_raw == -6_000
+@pytest.mark.parametrize(
+    ("fills", "reason"),
+    [
+        pytest.param([], "do not add up yet", id="none"),
+        pytest.param([{**FILL, "sz": "0.5999"}], "do not add up yet", id="one lot short"),
+        pytest.param([{**FILL, "tid": None}], "a fill has an unexpected format", id="no id"),
+    ],
+)
+def test_partly_listed_fills__are_read_again(word: str, fills: list[dict[str, object]], reason: str) -> None:
+    with raises_code(Retryable, "answer", reason):
+        order_state(order_record(word), fills, 4)
+
+
+def test_canceled_order__with_no_size_left_has_what_it_filled() -> None:
+    assert order_state(order_record("canceled", sz="0.0"), [FILL], 4).filled_raw == -6_000
+
+
+@pytest.mark.parametrize("rest", ["1.0", "0.4"], ids=["unfilled by its record", "filled by its record"])
+def test_open_order__may_have_filled_more_than_its_record(rest: str) -> None:
+    assert order_state(order_record("open", sz=rest), [FILL], 4).filled_raw == -6_000
+
+
+@pytest.mark.parametrize(("rest", "fill_size"), [("0.3999", "0.6"), ("1.0", "1.0001")], ids=["less than its record", "more than the order"])
+def test_open_order__fills_beyond_its_bounds_are_read_again(rest: str, fill_size: str) -> None:
+    with raises_code(Retryable, "answer", "do not add up yet"):
+        order_state(order_record("open", sz=rest), [{**FILL, "sz": fill_size}], 4)
 
 
 @pytest.mark.parametrize(
-    ("rest", "fill_size", "is_read"), [("1.0", "0.6", True), ("0.4", "0.6", True), ("0.3", "0.6", False), ("1.0", "1.1", False)]
+    ("fills", "reason"),
+    [
+        pytest.param([FILL], "do not add up yet", id="a part"),
+        pytest.param([], "do not add up yet", id="none"),
+        pytest.param([FILL, FILL], "do not add up yet", id="one twice"),
+        pytest.param([{**FILL, "sz": "x"}], "the size of a fill is not a decimal", id="size of a letter"),
+        pytest.param("none", "fills has an unexpected format", id="text"),
+    ],
 )
-def test_open_order__may_have_filled_more_than_its_record(rest: str, fill_size: str, is_read: bool) -> None:
-    record = parse_order_status(status("open", sz=rest), "0x" + "ab" * 16)
-    assert record is not None
-    if is_read:
-        assert order_state(record, [FILL], 4).filled_raw == -6_000
-    else:
-        with pytest.raises(Retryable, match="add up"):
-            order_state(record, [{**FILL, "sz": fill_size}], 4)
-
-
-def test_filled_order_without_fills__is_read_again() -> None:
-    record = parse_order_status(status("filled"), "0x" + "ab" * 16)
-    assert record is not None
-    for fills in ([FILL], [], [FILL, FILL], [{**FILL, "sz": "x"}], "none"):
-        with pytest.raises(Retryable):
-            order_state(record, fills, 4)
+def test_filled_order_without_fills__is_read_again(fills: object, reason: str) -> None:
+    with raises_code(Retryable, "answer", reason):
+        order_state(order_record("filled"), fills, 4)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +240,7 @@ def test_filled_order_without_fills__is_read_again() -> None:
      status("teleported"), status("filled", origSz="1e3")],
 )  # fmt: skip
 def test_answers_about_an_order_in_another_form_are_no_state(answer: object) -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         parse_order_status(answer, "0x" + "ab" * 16)
 
 
@@ -245,7 +261,7 @@ def test_a_refused_order_is_judged_and_a_refused_action_is_not() -> None:
     assert not action.is_judged
     assert parse_refusals({"status": "ok", "response": {"data": {"statuses": [{"resting": {"oid": 1}}]}}}, 1) == [None]
     for answer in (None, {}, {"status": "ok"}, {"status": "ok", "response": {"data": {"statuses": []}}}):
-        with pytest.raises(Retryable):
+        with raises_code(Retryable, "answer"):
             parse_refusals(answer, 1)
 
 
@@ -337,7 +353,7 @@ def test_a_market_that_nobody_asked_for_may_have_any_form(context: object) -> No
      [{**META, "universe": [{"name": "ETH", "szDecimals": 9, "marginTableId": 52}]}, [CONTEXT]]],
 )  # fmt: skip
 def test_markets_in_another_form_are_read_again(answer: object) -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         parse_ether(answer)
 
 
@@ -366,7 +382,7 @@ def test_sizes_of_a_market_have_up_to_six_decimals(decimals: int) -> None:
 
 @pytest.mark.parametrize("decimals", [-1, 7])
 def test_a_market_with_decimals_that_no_size_has_is_read_again(decimals: int) -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         parse_ether(with_decimals(decimals))
 
 

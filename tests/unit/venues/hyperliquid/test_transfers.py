@@ -12,6 +12,7 @@ from agent.layers.futures.policy.targets import uncertain_profit_reason
 from agent.model.futures import UNREAD_ACCOUNT
 from agent.venues.hyperliquid.account import parse_transfers
 from tests.support.builders import OWNER
+from tests.support.text import raises_code
 
 OTHER = "0x" + "22" * 20
 
@@ -79,10 +80,17 @@ def test_unknown_kind__makes_the_account_s_profit_uncertain() -> None:
 
 
 @pytest.mark.parametrize(
-    "delta",
-    [{"type": "deposit"}, {"type": "deposit", "usdc": "1e-7"}, {"type": "withdraw", "usdc": "1", "fee": "x"}, 7, {"type": 3}, {},
-     {"type": "vaultWithdraw", "user": OWNER}],
-)  # fmt: skip
-def test_an_amount_that_is_none_is_no_transfer(delta: object) -> None:
-    with pytest.raises(Retryable):
+    ("delta", "reason"),
+    [
+        pytest.param({"type": "deposit"}, "usdc is not a decimal", id="no amount"),
+        pytest.param({"type": "deposit", "usdc": "1e-7"}, "usdc is not a decimal", id="exponent"),
+        pytest.param({"type": "withdraw", "usdc": "1", "fee": "x"}, "fee is not a decimal", id="fee of a letter"),
+        pytest.param({"type": "vaultWithdraw", "user": OWNER}, "netWithdrawnUsd is not a decimal", id="vault without amount"),
+        pytest.param(7, "a transfer has an unexpected format", id="number"),
+        pytest.param({"type": 3}, "a transfer has an unexpected format", id="type as a number"),
+        pytest.param({}, "a transfer has an unexpected format", id="no type"),
+    ],
+)
+def test_an_amount_that_is_none_is_no_transfer(delta: object, reason: str) -> None:
+    with raises_code(Retryable, "answer", reason):
         parse_transfers([{"time": 5, "delta": delta}], OWNER)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, UnsendableTransaction
+from agent.errors import OperatorNeeded, Refused, Retryable, UnsendableTransaction
 from agent.model import Intent, IntentKind, IntentState, Receipt, StaleRead, StaleReadKind
 from agent.model.futures import FuturesReading, MarginAccount, OrderCancel, PerpOrder, PerpOrderKind
 from agent.ports.perpetuals import PerpActionDraft
@@ -24,6 +24,7 @@ from tests.support.builders import OWNER, address
 from tests.support.fakes.clock import FakeClock
 from tests.support.perpetuals.steps import EMPTY, step_of
 from tests.support.perpetuals.stops import book
+from tests.support.text import raises_field
 from tests.support.transactions import tx
 
 AGENT = HyperliquidAgent("trimtab", address("agent"), 10**15)
@@ -462,7 +463,7 @@ def test_approval__ends_within_the_longest_time(until_ms: int, is_valid: bool) -
     if is_valid:
         assert new_approval(cast(Any, FakeConnection()), OWNER, agent, 0, ()).valid_until_ms == until_ms
         return
-    with pytest.raises(ConfigError):
+    with raises_field("hyperliquid"):
         new_approval(cast(Any, FakeConnection()), OWNER, agent, 0, ())
 
 

@@ -164,7 +164,7 @@ def test_refusals__each_order_gets_its_own(answer: object, expected: list[str]) 
 
 @pytest.mark.parametrize("answer", [statuses({"filled": {}}), statuses(*["success"] * 2), statuses(7, 7, 7), {}, None])
 def test_refusals__answer_for_another_count_is_not_believed(answer: object) -> None:
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "answer"):
         parse_refusals(answer, 3)
 
 
@@ -217,12 +217,16 @@ def test_action_of_several_orders__has_them_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "actions",
-    [[order(1), order(2, reduce=False)], [order(1), order(1)], [order(1), order(2, kind="trigger")], [order(1), {"type": "cancelByCloid"}]],
-    ids=["opening", "one market twice", "stop", "cancel"],
+    ("actions", "rule"),
+    [
+        pytest.param([order(1), order(2, reduce=False)], "signer.reduce_only", id="opening"),
+        pytest.param([order(1), order(1)], "signer.call", id="one market twice"),
+        pytest.param([order(1), order(2, kind="trigger")], "signer.reduce_only", id="stop"),
+        pytest.param([order(1), {"type": "cancelByCloid"}], "signer.call", id="cancel"),
+    ],
 )
-def test_action_of_several_orders__has_one_reduction_a_market(actions: list[dict[str, Any]]) -> None:
-    with pytest.raises(Refused):
+def test_action_of_several_orders__has_one_reduction_a_market(actions: list[dict[str, Any]], rule: str) -> None:
+    with raises_code(Refused, rule):
         batch_action(actions)
 
 
@@ -328,7 +332,7 @@ def test_read__is_repeated_for_a_minute_or_some_seconds(
 def test_read__prompt_one_is_left_out_instead(monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...], weight_left: int) -> None:
     connection, posts, clock = connected(monkeypatch, *statuses, left=weight_left)
     began_s = clock.now_s()
-    with connection.prompt_reads(), pytest.raises(Retryable):
+    with connection.prompt_reads(), raises_code(Retryable, "endpoint"):
         connection.info(type="allMids")
     assert (posts.count, clock.now_s() - began_s, connection.has_left_out_reads) == (len(statuses), 0, True)
     connection.begin_side_reads()

@@ -109,7 +109,7 @@ def test_set__later_legs_are_composed_before_the_first_is_sent(
 
 
 def test_set__fault_of_an_endpoint_ends_the_step(store: Store) -> None:
-    with pytest.raises(Retryable):
+    with pytest.raises(Retryable, match="down"):
         skip_unsendable(store, FakeComposer("BTC", Retryable("down")), planned_set(store))
 
 

@@ -264,10 +264,10 @@ def test_silent_venue__leaves_the_order_open_and_is_reported(world: Bench) -> No
 
 def test_filled_order__is_settled_although_the_chain_has_a_fault(world: Bench) -> None:
     world.store.journal.adopt_nonce(0, world.clock.now_s())
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined"):
         run(world, FakeVenue(OPEN))
     use_nonce_by_hand(world)
-    with pytest.raises(OperatorNeeded):
+    with raises_code(OperatorNeeded, "foreign_nonce"):
         executor(world, FakeVenue(FILLED)).reconcile()
     assert states(world) == [S.FINAL]
 
@@ -497,7 +497,7 @@ def test_sent_together__one_without_an_outcome_is_queried_again(world: Bench) ->
 
 def test_sent_together__none_follows_an_order_without_an_outcome(world: Bench) -> None:
     world.signer = FakeOrderSigner(world.chain)
-    with pytest.raises(Retryable):
+    with raises_code(Retryable, "not_mined"):
         run(world, FakeVenue(OPEN), 9)
     venue = FakeVenue(FILLED)
     with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION):
