@@ -252,7 +252,7 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     assets = [asset for asset in inputs.assets if asset.target_bps > 0]
     if cost_after_fee <= 0 or not assets:
         if assets:
-            reason = f"a pool fee of {percent_text(fee_rate)} is not below limits.plan_cost"
+            reason = f"pool fees of {percent_text(fee_rate)} are not below limits.plan_cost"
         else:
             reason = "the numeraire is the only target"
         return MinimumTotal(None, reason, gas_value, Fraction(0), Fraction(0), Fraction(0))
@@ -350,8 +350,12 @@ def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, .
     return tuple(suggestions)
 
 
-def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> MinimumTotalInputs | None:
-    """Return the inputs of a running agent; None if plan_cost is off or gas has no price."""
+def minimum_total_inputs(
+    step: StepInput, references: ReferencePrices, fee_pips: int | None
+) -> MinimumTotalInputs | None:
+    """Return the inputs of a running agent, with the fee of its dearest route (None: unknown); None
+    if plan_cost is off or gas has no price.
+    """
     native_price = references.reference_by_token.get(step.portfolio.wrapped_native)
     if step.limits.plan_cost_bps is None or native_price is None:
         return None
@@ -370,11 +374,6 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         for asset in step.effective_assets
         if asset.token.address != numeraire
     )
-    fees_pips = [
-        lowest_fee_pips(snapshot.pools, asset.token.address)
-        for asset in step.effective_assets
-        if asset.token.address != numeraire and asset.target_bps
-    ]
     return MinimumTotalInputs(
         asset_thresholds,
         next(
@@ -387,7 +386,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         ),
         step.limits.plan_cost_bps,
         step.limits.min_trade or Fraction(0),
-        max((fee_pips for fee_pips in fees_pips if fee_pips is not None), default=ASSUMED_FEE_PIPS),
+        ASSUMED_FEE_PIPS if fee_pips is None else fee_pips,
         snapshot.current_gas_price_wei,
         native_price.price,
         action_interval_s(step.policy.trigger),
@@ -439,7 +438,7 @@ def format_minimum_total(
     fee_rate = Fraction(inputs.fee_pips, PIPS)
     coin_value = inputs.wei_value * 10**18
     minimum_text = (
-        f"Minimum total at {gwei_text} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fee"
+        f"Minimum total at {gwei_text} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fees"
         f" {percent_text(fee_rate)}, native coin at {money(coin_value)}). {corrections_text}"
     )
     if total >= minimum_total.total:

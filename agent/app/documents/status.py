@@ -75,6 +75,7 @@ from agent.policy.minimum import (
 from agent.policy.orders.conditional import format_price_alert
 from agent.policy.rebalance import buys_to_targets_first
 from agent.policy.triggers import bands, trigger_text
+from agent.policy.triggers.exchange_costs import dearest_route_pips
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS, Price, Value, format_time, price_text, value_text
 
@@ -399,7 +400,9 @@ def current_minimum_total(step: StepInput, total: Value) -> MinimumTotalDocument
     For a day after a rebalance it is not compared with `total`: that trade was worth its cost, so
     the estimate must not contradict it.
     """
-    inputs = minimum_total_inputs(step, reference_prices(step))
+    references = reference_prices(step)
+    fee_pips = dearest_route_pips(step, references.price_by_token)
+    inputs = minimum_total_inputs(step, references, fee_pips)
     if inputs is None:
         return None
     numeraire = step.portfolio.numeraire

@@ -58,7 +58,7 @@ NO_TAX = TaxRule()
 USUAL_FEE_TIERS_PIPS = (100, 500, 3_000)
 """Fee tiers of a network without a venue here."""
 USUAL_DEPTH_USD = 20_000_000
-"""A swap of x costs x² over this in impact, on each pair."""
+"""A swap of x costs x² over this in impact, in each pool."""
 MAX_LEG_SHARE = 0.005
 """Gas of a swap, share of the portfolio, from which every trade is dear."""
 MAX_LOSS_BPS = 100
@@ -104,14 +104,14 @@ def portfolio_of_config(
     assets = []
     numeraire = None
     for table in config.portfolio.assets:
-        fee_pips = usual_fee_pips(config.chain.chain_id, table.symbol, numeraire_symbol)
+        fees_pips = _route_fees_pips(config, table.symbol, table.address)
         asset = LossAsset(
             table.symbol,
             table.address,
             table.target,
             table.band,
-            fee_pips / PIPS,
-            depth_usd / numeraire_usd,
+            sum(fees_pips) / PIPS,
+            depth_usd / numeraire_usd / len(fees_pips),
         )
         if table.symbol == numeraire_symbol:
             numeraire = asset
@@ -267,21 +267,20 @@ def first_purchase(
     fees = 0.0
     for asset in portfolio.assets:
         amount = value * asset.target_bps / BPS
-        for fee_pips in _purchase_fees_pips(config, asset):
-            fees += float(amount) * fee_pips / PIPS + float(amount**2 / asset.depth)
+        fees += float(amount) * asset.unit_cost + float(amount**2 / asset.depth)
     swap_count = len(portfolio.assets)
     gas = float(portfolio.leg_gas) * (swap_count + APPROVAL_GAS / LEG_GAS)
     swaps_text = f"{swap_count} swap{'s' * (swap_count > 1)}"
     return FirstPurchase(_figure(fees + gas), _figure(fees), _figure(gas), swaps_text)
 
 
-def _purchase_fees_pips(config: Config, asset: LossAsset) -> list[int]:
-    """Return the usual fee of each pool on the way from the numeraire to an asset: through ether,
-    against which most coins trade, unless it is the native coin, ether, or of the numeraire's kind.
+def _route_fees_pips(config: Config, symbol: str, token: str) -> list[int]:
+    """Return the usual fee of each pool between an asset and the numeraire: through ether, against
+    which most coins trade, unless it is the native coin, ether, or of the numeraire's kind.
     """
-    symbols = [asset.symbol, config.portfolio.numeraire]
-    classes = {class_of(symbol) for symbol in symbols}
-    is_native = asset.token == config.chain.wrapped_native
+    symbols = [symbol, config.portfolio.numeraire]
+    classes = {class_of(name) for name in symbols}
+    is_native = token == config.chain.wrapped_native
     if len(classes) > 1 and AssetClass.ETHER not in classes and not is_native:
         symbols.insert(1, ETHER_SYMBOL)
     return [usual_fee_pips(config.chain.chain_id, *pair) for pair in pairwise(symbols)]

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.model import Limits, Pool, Portfolio, Snapshot
-from agent.units import BPS, PIPS, Price
+from agent.model import Limits, Pool, Portfolio, Snapshot, StepInput
+from agent.units import BPS, PIPS, Price, ceil_int
 
 RATE_UNIT = 10**12
 """Precision of route rates, rounded up so that costs are never overstated."""
@@ -64,6 +64,23 @@ def exchange_costs(
         for j in asset_indices
         if i != j and rates[i][j] > 0
     }
+
+
+def dearest_route_pips(step: StepInput, prices: Mapping[str, Price]) -> int | None:
+    """Return the highest fee, over the assets with a target, of the cheapest route to the numeraire,
+    rounded up; None if no asset has a route.
+    """
+    assets = [asset for asset in step.effective_assets if asset.token.address in prices]
+    tokens = [asset.token.address for asset in assets]
+    costs = exchange_costs(
+        step.snapshot, step.portfolio, step.limits, tokens, prices, fees_only=True
+    )
+    fees_pips = [
+        ceil_int(cost * PIPS)
+        for (index, other_index), cost in costs.items()
+        if assets[index].target_bps and tokens[other_index] == step.portfolio.numeraire.address
+    ]
+    return max(fees_pips, default=None)
 
 
 def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price, fees_only: bool) -> int:

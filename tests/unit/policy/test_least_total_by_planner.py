@@ -45,7 +45,7 @@ def is_planned(total: Fraction, gas_wei: int, is_first_purchase: bool) -> bool:
 @pytest.mark.parametrize("gas_wei", [GWEI // 20, GWEI, 30 * GWEI])
 def test_minimum_total_is_enough_and_little_more_than_needed(gas_wei: int, is_first_purchase: bool) -> None:
     step = step_at(Fraction(10_000), gas_wei, is_first_purchase)
-    terms = minimum_total_inputs(step, reference_prices(step))
+    terms = minimum_total_inputs(step, reference_prices(step), 500)
     assert terms is not None
     minimum = compute_minimum_total(terms)
     minimum_total = minimum.purchase_total if is_first_purchase else minimum.total

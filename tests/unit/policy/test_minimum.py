@@ -63,9 +63,9 @@ def test_minimum_total_by_hand() -> None:
 
 def test_format_minimum_total_names_its_assumptions() -> None:
     sentence = format_minimum_total(replace(HAND, wei_value=Fraction(3_000 * 10**6, 10**18)), Fraction(0), 6, "USDC")
-    assert "(pool fee 0.3 %, native coin at 3,000 USDC)" in sentence
+    assert "(pool fees 0.3 %, native coin at 3,000 USDC)" in sentence
     cheap = replace(HAND, wei_value=Fraction(2_500 * 10**6, 10**18), fee_pips=500)
-    assert "(pool fee 0.05 %, native coin at 2,500 USDC)" in format_minimum_total(cheap, Fraction(0), 6, "USDC")
+    assert "(pool fees 0.05 %, native coin at 2,500 USDC)" in format_minimum_total(cheap, Fraction(0), 6, "USDC")
 
 
 def test_minimum_total_counts_the_data_fee_of_each_swap() -> None:
@@ -168,7 +168,7 @@ def test_planner_trades_above_the_minimum_and_holds_far_below() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 5_000, "USDC": 5_000}, depth=DEEP)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI), priority_fee_wei=0)
     step = replace(step, policy=replace(step.policy, trigger=Threshold(500, None)))
-    terms = minimum_total_inputs(step, reference_prices(step))
+    terms = minimum_total_inputs(step, reference_prices(step), 3_000)
     assert terms is not None
     total = compute_minimum_total(terms).total
     assert total is not None

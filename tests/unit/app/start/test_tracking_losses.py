@@ -164,11 +164,14 @@ def test_loss_of_which_the_least_is_known__is_not_called_less() -> None:
         pytest.param("USDT", (0.0001,), id="stable pool"),
     ],
 )
-def test_first_purchase__costs_fee_and_impact_of_each_pool_and_gas(symbol: str, fees: tuple[float, ...]) -> None:
+def test_purchase_and_year__cost_fee_and_impact_of_each_pool(symbol: str, fees: tuple[float, ...]) -> None:
     config = draft_config(None, ETHEREUM_PRESET, ((symbol, "50%"), ("USDC", "50%")), "4000", "6000")
     (line,) = first_purchase_lines(config, Fraction(1), Fraction(4_000))
     bought = portfolio_of_config(config, Fraction(1), Fraction(4_000))
     assert bought is not None
+    (asset,) = bought.assets
+    assert asset.unit_cost == pytest.approx(sum(fees))
+    assert asset.depth == Fraction(DEPTH, len(fees))
     pools = sum(2_000 * fee + 2_000**2 / DEPTH for fee in fees)
     gas = float(bought.leg_gas) * (1 + APPROVAL_GAS / LEG_GAS)
     cost, in_pools, of_gas = (f"{Decimal(f'{part:.1e}'):f}" for part in (pools + gas, pools, gas))

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm.v2_pool import V2Pool
+from agent.app.documents.status import current_minimum_total
 from agent.model import StepInput
-from agent.policy.triggers.exchange_costs import RATE_UNIT, exchange_costs
+from agent.policy.triggers.exchange_costs import RATE_UNIT, dearest_route_pips, exchange_costs
 from agent.units import PIPS
 from tests.support.builders import price_of, step_input, token, unit_price, v2_pool
 from tests.support.samples import examples
@@ -77,3 +78,24 @@ def test_exchange_cost_is_never_overstated() -> None:
     step = market(*(pool(*hop, 333_333) for hop in (("WETH", "DAI"), ("DAI", "USDC"), ("USDC", "WBTC"))))
     exact = 1 - Fraction(PIPS - 333_333, PIPS) ** 3
     assert exact - Fraction(4, RATE_UNIT) <= costs_of(step, fees_only=True)["WETH", "WBTC"] <= exact
+
+
+@pytest.mark.parametrize(
+    ("pools", "symbols", "fee_pips"),
+    [
+        pytest.param([("WBTC", "WETH"), ("WETH", "USDC")], SYMBOLS, 5_991, id="two pools, 0.997 of 0.997 is left"),
+        pytest.param([("WBTC", "DAI"), ("DAI", "USDC")], SYMBOLS, 5_991, id="through a hub"),
+        pytest.param([("WBTC", "WETH"), ("WETH", "USDC")], ("USDC", "WETH"), 3_000, id="without a price of one"),
+        pytest.param([("WBTC", "WETH")], SYMBOLS, None, id="no route"),
+    ],
+)
+def test_dearest_route__has_the_fees_of_all_its_pools(pools: list[tuple[str, str]], symbols: tuple[str, ...], fee_pips: int | None) -> None:
+    prices = {token(symbol).address: unit_price(token(symbol), price_of(symbol), token("USDC")) for symbol in symbols}
+    assert dearest_route_pips(market(*(pool(*pair) for pair in pools)), prices) == fee_pips
+
+
+def test_minimum_total__is_that_of_the_dearest_route() -> None:
+    document = current_minimum_total(market(pool("WBTC", "WETH"), pool("WETH", "USDC")), Fraction(0))
+    assert document is not None
+    assert document["pool_fee_percent"] == "0.5991"
+    assert document["text"].startswith("No total works: pool fees of 0.6 % are not below limits.plan_cost of 50 bps.")
