@@ -181,7 +181,7 @@ MINUTE_S = 60
 def reader_text(sentence: str) -> str:
     """Return a sentence for a reader, with its figures in the one style of tables and pages:
     "1740 s" as "29 min", "limit 3000 bps" as "limit 30 %", "1000.5 USDC" as "1,000.5 USDC", coins with six
-    significant digits, a price such as "3000.126 USDC/WETH" rounded, "27 to 33 %" as "27-33 %".
+    significant digits, a price such as "3000.126 USDC/WETH" as tables show it, "27 to 33 %" as "27-33 %".
     """
     for pattern, style in _SENTENCE_STYLES:
         sentence = pattern.sub(style, sentence)
@@ -200,8 +200,11 @@ def _bps_style(match: re.Match[str]) -> str:
 def _amount_style(match: re.Match[str]) -> str:
     sign = "-" if match[2].startswith("-") else ""
     has_cents = match[2][-3:-2] == "."
+    is_shown_price = "." in match[2] and match[2].endswith("0") and not has_cents
+    if match[1] or is_shown_price:
+        return match[0]
     figure_format = "price" if match[3] else "money" if has_cents else "amount"
-    return match[0] if match[1] else sign + _format_decimal(match[2].lstrip("-"), figure_format)
+    return sign + _format_decimal(match[2].lstrip("-"), figure_format)
 
 
 def _range_style(match: re.Match[str]) -> str:
@@ -340,8 +343,8 @@ def _format_decimal(decimal_string: str, format_kind: str) -> str:
         return f"{Decimal(f'{Decimal(decimal_string):.1e}'):f}"
     if format_kind in MONEY_FORMATS:
         decimal_string = value_text(Fraction(decimal_string), 0, 2)
-    elif format_kind == "price":
-        decimal_string = shown_coin_price(Fraction(decimal_string))
+    if format_kind == "price":
+        return shown_coin_price(Fraction(decimal_string))
     whole_digits, _, fraction_digits = decimal_string.partition(".")
     if format_kind == "number":
         return f"{int(whole_digits or 0):,}" + (f".{fraction_digits}" if fraction_digits else "")

@@ -207,13 +207,14 @@ def shown_price_text(price: Price, token_decimals: int, numeraire_decimals: int)
 
 
 def shown_coin_price(coin_price: Fraction) -> str:
-    """Return a price per whole token for a reader, rounded half-even to SIGNIFICANT_DIGITS, and to no
-    fewer than two places.
+    """Return a price per whole token for a reader, the only way in which prices are shown: rounded
+    half-even to SIGNIFICANT_DIGITS, zeros included, and to no fewer than two places, so that prices
+    of one token have equally many; with thousands separators.
     """
     places = 2
-    while coin_price and abs(coin_price) * 10**places < 10 ** (SIGNIFICANT_DIGITS - 1):
+    while coin_price and round(abs(coin_price) * 10**places) < 10 ** (SIGNIFICANT_DIGITS - 1):
         places += 1
-    return value_text(coin_price, 0, places)
+    return f"{Decimal(value_text(coin_price, 0, places)):,.{places}f}"
 
 
 MAX_MAGNITUDE = 60

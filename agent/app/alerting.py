@@ -29,6 +29,7 @@ from agent.execution.executor import (
     minimums_advice,
 )
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.figures import format_figure, reader_text
 from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
 from agent.layers.futures.policy.hedges import comparison_text
@@ -67,6 +68,7 @@ from agent.units import (
     format_time,
     shortened_text,
     shown_price_text,
+    value_text,
 )
 from agent.venues.allowances import unread_allowance_items
 
@@ -228,7 +230,7 @@ def format_trades(
             f" ({decimal_text(round(plan.cost.total / plan.turnover * BPS * 10), 1)} bps)"
         )
     return (
-        f"{', '.join(trade_texts)}; cost {shortened_text(round(plan.cost.total), numeraire.decimals)}"
+        f"{', '.join(trade_texts)}; cost {format_figure(value_text(plan.cost.total, numeraire.decimals), 'cost', '-')}"
         f" {numeraire.label}{cost_share_text}"
     )
 
@@ -357,7 +359,7 @@ def cycle_alerts(
 ) -> tuple[Alert, ...]:
     """Return the alerts of one cycle, in the order of the events."""
     return tuple(
-        replace(alert, text=sanitize_text(alert.text))
+        replace(alert, text=sanitize_text(reader_text(alert.text)))
         for alert in _unsanitized_alerts(outcome_or_error, run_facts)
     )
 

@@ -28,7 +28,7 @@ from agent.model import (
 )
 from agent.policy.drift import band, investable_total
 from agent.reference import ReferencePrices
-from agent.units import BPS, PIPS, Price, Value, ceil_int, value_text
+from agent.units import BPS, PIPS, Price, Value, ceil_int, shown_price_text, value_text
 
 MIN_ASSETS = 2
 MANY_ASSETS = 12
@@ -436,10 +436,10 @@ def format_minimum_total(
         f" volatility {percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.yearly_cost)}"
     )
     fee_rate = Fraction(inputs.fee_pips, PIPS)
-    coin_value = inputs.wei_value * 10**18
+    coin_price_text = shown_price_text(inputs.wei_value, 18, decimals)
     minimum_text = (
         f"Minimum total at {gwei_text} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fees"
-        f" {percent_text(fee_rate)}, native coin at {money(coin_value)}). {corrections_text}"
+        f" {percent_text(fee_rate)}, native coin at {coin_price_text} {label}). {corrections_text}"
     )
     if total >= minimum_total.total:
         return f"{minimum_text}."

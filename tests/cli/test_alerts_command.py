@@ -140,13 +140,15 @@ def test_a_price_alert_is_sent_once_and_shown_until_it_is_off(desk: Desk, monkey
             hook.until(2)
     texts = [text for text in hook.texts if "WETH above" in text]
     assert len(texts) == 1, "the second run repeats nothing"
-    assert mentions(texts[0], "WETH above 2900 USDC: fired at 3000 USDC")
+    assert mentions(texts[0], "WETH above 2,900.00 USDC: fired at 3,000.00 USDC")
     rows = {row["kind"]: row for row in desk.ask("orders")["orders"]}
     assert (rows["alert_above"]["stage"], rows["alert_above"]["fired_at"]) == ("fired", "3000")
     assert (rows["alert_below"]["stage"], rows["alert_below"]["level"]) == ("armed", "1500")
     (holding,) = (holding for holding in desk.ask("status")["holdings"] if holding["symbol"] == "WETH")
-    assert holding["price_alerts"][1] == "WETH below 1500 USDC: armed"
-    assert mentions(desk.run("status").out, "Price alert: WETH above 2,900 USDC: fired at 3,000 USDC", "WETH below 1,500 USDC: armed")
+    assert holding["price_alerts"][1] == "WETH below 1,500.00 USDC: armed"
+    assert mentions(
+        desk.run("status").out, "Price alert: WETH above 2,900.00 USDC: fired at 3,000.00 USDC", "WETH below 1,500.00 USDC: armed"
+    )
     desk.ask("orders", "set", "--yes", "WETH", "--alert-above", "off", "--alert-below", "off")
     assert desk.ask("orders")["orders"] == []
 

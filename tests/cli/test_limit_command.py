@@ -48,7 +48,7 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     (order,) = listed["orders"]
     assert mentions(order["note"], "1 WETH", "3100 USDC")
     output = run("limit").out
-    assert mentions(output, "1 WETH", "3,100 USDC")
+    assert mentions(output, "1 WETH", "3,100.00 USDC")
     sending_run = f"Only trimtab run --config {tmp_path / 'trimtab.toml'} --send"
     assert " ".join(output.split()).count(f"{sending_run} fills open limit orders") == 1
     assert "Only trimtab run --send" in " ".join(run("limit", "--help").out.split())
@@ -71,9 +71,9 @@ def test_a_price_is_taken_in_either_direction(
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     result = run(*SWAP, "--price", *price, "--until", "4h")
     assert result.code == 0, result.why
-    assert "Limit 3,100" in result.out
+    assert "Limit 3,100.00 USDC/WETH" in result.out
     assert "or 0.000322581 " in result.out
-    assert mentions(result.out, "3,000 USDC/WETH", "0.000333333 WETH/USDC", "+3.33 %")
+    assert mentions(result.out, "3,000.00 USDC/WETH", "0.000333333 WETH/USDC", "+3.33 %")
 
 
 def test_a_price_for_buying_is_the_most_that_is_paid(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:

@@ -135,13 +135,14 @@ def test_token_colour__is_the_same_in_bar_chart_and_dot() -> None:
 @pytest.mark.parametrize(
     ("price", "words"),
     [
-        pytest.param("3769.4976", "3,769.5", id="last place carries"),
+        pytest.param("3769.4976", "3,769.50", id="last place carries"),
         pytest.param("3426.816", "3,426.82", id="thousands"),
         pytest.param("4900.344", "4,900.34", id="down"),
-        pytest.param("9.999996", "10", id="next power of ten"),
+        pytest.param("9.999996", "10.0000", id="next power of ten"),
         pytest.param("0.00012345678", "0.000123457", id="small"),
-        pytest.param("100", "100", id="whole"),
-        pytest.param("0", "0", id="nothing"),
+        pytest.param("100", "100.000", id="whole"),
+        pytest.param("1", "1.00000", id="numeraire"),
+        pytest.param("0", "0.00", id="nothing"),
         pytest.param("123456789.126", "123,456,789.13", id="two places"),
     ],
 )
@@ -176,6 +177,7 @@ def test_price_of_a_reason__is_that_of_the_table_beside_it(dollars: str) -> None
         ("its price is 2998.1267 USDC per WETH now", "its price is 2,998.13 USDC per WETH now"),
         ("limit 0.000333541 WETH/USDC", "limit 0.000333541 WETH/USDC"),
         ("limit 3000.126 USDC/WETH", "limit 3,000.13 USDC/WETH"),
+        ("at 15.0000 USDC", "at 15.0000 USDC"),
         ("pays 3000.126 USDC", "pays 3,000.12 USDC"),
         ("pays 3000.126 USDC per day", "pays 3,000.12 USDC per day"),
         ("correcting costs 1301.30 USDC, and 1.5 WETH", "correcting costs 1,301.30 USDC, and 1.5 WETH"),

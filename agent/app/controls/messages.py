@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.app.documents.plans import tax_document
 from agent.errors import printable_text
-from agent.figures import pause_exceptions
+from agent.figures import format_figure, pause_exceptions, reader_text
 from agent.guards.sandwich import plan_worst_case
 from agent.model import (
     Alert,
@@ -47,7 +47,7 @@ def status_text(status_document: Document) -> str:
     """Return a status in a few lines."""
     total_text = "Total unknown"
     if status_document["total_value"] is not None:
-        total_text = f"{status_document['total_value']} {status_document['numeraire']}"
+        total_text = f"{_money_text(status_document['total_value'])} {status_document['numeraire']}"
     lines = [f"{total_text} at block {status_document['block']}"]
     if status_document["paused"]:
         paused_text = f"Paused: {status_document['pause_reason']}"
@@ -82,14 +82,14 @@ def plan_text(shown_plan: Document) -> str:
         lines.append(f"and {len(moves) - MAX_ROWS} more")
     if cost := command_document.get("cost"):
         nonzero_parts = ", ".join(
-            f"{part_name} {cost[part_name]}"
+            f"{part_name} {_money_text(cost[part_name])}"
             for part_name in COST_PARTS
             if Decimal(cost.get(part_name, "0"))
         )
         parts_text = f" ({nonzero_parts})" if nonzero_parts else ""
         lines.append(
-            f"Cost {cost['total']} {numeraire_symbol}{parts_text}; worst case"
-            f" {command_document.get('worst_case') or 'unknown'} {numeraire_symbol}"
+            f"Cost {_money_text(cost['total'])} {numeraire_symbol}{parts_text}; worst case"
+            f" {_money_text(command_document.get('worst_case'))} {numeraire_symbol}"
         )
     lines.append(tax_text(command_document.get("tax")))
     failed_verdicts = [
@@ -109,7 +109,7 @@ def tax_text(plan_tax: Document | None) -> str:
     if plan_tax is None:
         return "Tax: not configured"
     left_text = (
-        f", {plan_tax['left_this_year']} left of this year's limit"
+        f", {_money_text(plan_tax['left_this_year'])} left of this year's limit"
         if plan_tax["left_this_year"]
         else ""
     )
@@ -119,7 +119,7 @@ def tax_text(plan_tax: Document | None) -> str:
 def _gain_text(plan_tax: Mapping[str, Any]) -> str:
     if plan_tax["gain"] is None:
         return f"unknown: {_sanitized(plan_tax['unknown'])}"
-    return f"{plan_tax['gain']} {_sanitized(plan_tax['currency'])}"
+    return f"{_money_text(plan_tax['gain'])} {_sanitized(plan_tax['currency'])}"
 
 
 def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
@@ -142,8 +142,13 @@ def control_end_text(event: ControlEvent) -> str:
     )
 
 
+def _money_text(amount: str | None) -> str:
+    """Format money as pages do, a small cost with two digits."""
+    return format_figure(amount, "cost", "-") if amount else "unknown"
+
+
 def _sanitized(unsafe_text: object) -> str:
-    return sanitize_text(str(unsafe_text))
+    return sanitize_text(reader_text(str(unsafe_text)))
 
 
 _CODE_PATTERN = re.compile(r"[a-z_]{1,40}")

@@ -644,7 +644,8 @@ def _new_limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
     head_s = agent.context.readers.reader.snapshot().head.timestamp_s
     until_s = _parse_until_s(request.until, head_s)
     limit_text = (
-        f"{price_text(limit_price, token_in.decimals, token_out.decimals)} {token_out.label}"
+        f"{price_text(limit_price, token_in.decimals, token_out.decimals)} {token_out.label} per"
+        f" {token_in.label}"
     )
     order_note = f"sell {decimal_text(amount_in_raw, token_in.decimals)} {token_in.label} at {limit_text} or better"
     return LimitOrder(

@@ -222,7 +222,7 @@ def format_order_price(portfolio: Portfolio, token: str, price: Price | None) ->
 
 
 def format_price_alert(portfolio: Portfolio, alert: ConditionalOrder) -> str:
-    """Format a price alert with its stage: "WETH above 3000 USDC: armed"."""
+    """Format a price alert with its stage: "WETH above 3,000.00 USDC: armed"."""
     subject = order_subject(portfolio, alert.token)
     level = trigger_price(alert)
     level_text = format_order_price(portfolio, alert.token, level)

@@ -108,7 +108,7 @@ def test_price_beyond_its_alert_price__is_reported(move: str, side: str) -> None
     assert alert.is_lasting
     assert mentions(alert.text, "WETH", f"{side}")
     assert "band 45-55 %" in alert.text
-    assert ("alert-low 1636.36" if side == "below" else "alert-high 2444.44") in alert.text
+    assert ("alert-low 1,636.36" if side == "below" else "alert-high 2,444.44") in alert.text
 
 
 def test_a_trigger_that_only_knows_time_has_no_band_to_leave() -> None:
@@ -190,7 +190,8 @@ def test_due_rebalance__says_trades_costs_worst_case_and_how() -> None:
     sold = sum(leg.amount_in_raw for leg in planned_outcome.plan.legs)
     worst = plan_worst_case(planned_outcome.step_input, planned_outcome.plan)
     assert worst is not None
-    assert mentions(alert.text, f"would sell {decimal_text(sold // 10**12, 6)} WETH", "cost", "bps")
+    cost = value_text(planned_outcome.plan.cost.total, 6, 2)
+    assert mentions(alert.text, f"would sell {decimal_text(sold // 10**12, 6)} WETH", f"cost {cost} USDC (", " %)")
     assert mentions(alert.text, f"worst case {value_text(worst, 6, 2)} USDC")
     assert "taxable" not in alert.text
     assert alert.text.endswith("trimtab rebalance --send")
@@ -213,7 +214,7 @@ def test_due_rebalance__says_its_taxable_gain() -> None:
     assert document is not None
     assert document["gain"] is not None
     assert float(document["gain"]) != 0
-    assert mentions(prices(taxed)[0].text, f"taxable gain {document['gain']} USDC")
+    assert mentions(prices(taxed)[0].text, f"taxable gain {float(document['gain']):,.2f} USDC")
     assert mentions(prices(with_tax(planned_outcome, replace(tax, lots=())))[0].text, "taxable gain unknown: no tax lots yet")
 
 
@@ -313,7 +314,7 @@ def test_refusal__names_its_guards_with_plain_figures() -> None:
         Verdict("slippage", "10 bps", "30 bps", True),
     )
     refusal_text = alerts_by_kind(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=verdicts))[AlertKind.REFUSAL]
-    assert refusal_text.text.endswith(f"price_impact (143 bps, limit 100 bps), token_screen. trimtab explain {STEP}")
+    assert refusal_text.text.endswith(f"price_impact (1.43 %, limit 1 %), token_screen. trimtab explain {STEP}")
     assert refusal_text.key == "refusal:price_impact,token_screen"
     assert refusal_text.is_lasting
 

@@ -62,9 +62,9 @@ def test_alert__is_sent_once_over_restarts_and_trades_nothing(tmp_path: Path, pr
         assert (type(decision), bot.targets(), bot.coins) == (type(without), plain.targets(), plain.coins)
         assert bot.step.targets.reasons == (), "only an entry delays a purchase"
         messages += cycle_messages(tmp_path, bot.step, NOW_S + number * 86_400)
-    level = "2100" if kind is ABOVE else "1800"
+    level = "2,100.00" if kind is ABOVE else "1,800.00"
     side = kind.value.removeprefix("alert_")
-    assert [text.split(",")[0] for text in messages] == [f"WETH {side} {level} USDC: fired at {price} USDC"]
+    assert [text.split(", ")[0] for text in messages] == [f"WETH {side} {level} USDC: fired at {price:,}.00 USDC"]
     assert bot.order("WETH", kind).event_price == price_of("WETH", price)
 
 

@@ -63,9 +63,9 @@ def test_minimum_total_by_hand() -> None:
 
 def test_format_minimum_total_names_its_assumptions() -> None:
     sentence = format_minimum_total(replace(HAND, wei_value=Fraction(3_000 * 10**6, 10**18)), Fraction(0), 6, "USDC")
-    assert "(pool fees 0.3 %, native coin at 3,000 USDC)" in sentence
+    assert "(pool fees 0.3 %, native coin at 3,000.00 USDC)" in sentence
     cheap = replace(HAND, wei_value=Fraction(2_500 * 10**6, 10**18), fee_pips=500)
-    assert "(pool fees 0.05 %, native coin at 2,500 USDC)" in format_minimum_total(cheap, Fraction(0), 6, "USDC")
+    assert "(pool fees 0.05 %, native coin at 2,500.00 USDC)" in format_minimum_total(cheap, Fraction(0), 6, "USDC")
 
 
 def test_minimum_total_counts_the_data_fee_of_each_swap() -> None:

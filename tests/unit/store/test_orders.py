@@ -209,7 +209,7 @@ def test_order_removed_and_set_again_starts_anew(store: Store, order: OrderTerms
 
 
 @pytest.mark.parametrize(
-    ("price", "text"), [(price_of("WETH", 1_500), "1500 USDC"), (None, "not fixed")], ids=["in whole coins", "no price"]
+    ("price", "text"), [(price_of("WETH", 1_500), "1,500.00 USDC"), (None, "not fixed")], ids=["in whole coins", "no price"]
 )
 def test_order_price_is_shown_in_whole_coins(price: Price | None, text: str) -> None:
     portfolio = two().seen({"WETH": 2_000}).portfolio

@@ -618,7 +618,7 @@ def test_next_trigger__is_now_a_time_a_price_or_any_cycle(served: Served, monkey
     for kind, due, expected_text in (
         ("rebalance", None, "now"),
         ("hold", "2026-01-02 03:04:05", "2026-01-02 03:04:05 UTC"),
-        ("hold", None, "WBTC −8.50 % to 8.5, if it alone moves"),
+        ("hold", None, "WBTC −8.50 % to 8.50000, if it alone moves"),
     ):
         monkeypatch.setitem(status["decision"], "kind", kind)
         monkeypatch.setitem(status["trigger"], "next", due)

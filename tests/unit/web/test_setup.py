@@ -787,7 +787,7 @@ def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_p
         assert (code, headers["location"]) == (303, "/setup/done")
         moved = desk.text("/setup/done")
         assert "moved to" not in desk.text("/setup/done"), "said once, since its time passes"
-    assert "WETH moved to 4,320 USD; read once the paper run is started again" in moved
+    assert "WETH moved to 4,320.00 USD; read once the paper run is started again" in moved
     assert "Its chain starts" in starting
     assert '<meta http-equiv="refresh" content="2">' in starting
     assert "Move a price" not in starting

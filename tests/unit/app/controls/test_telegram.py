@@ -130,8 +130,8 @@ def test_plan__is_confirmed_by_its_code_once_for_its_hash(api: BotApi, desk: Fak
     api.write(ME, "/plan")
     ((chat, text),) = api.until(1)
     assert chat == ME
-    assert mentions(text, "worst case 2.9", "31.5 EUR", "-0.1 WETH", HASH[:12])
-    assert "Cost 1.2 USDC (fees 0.7, impact 0.1, gas 0.2, approvals 0.2);" in text
+    assert mentions(text, "worst case 2.90 USDC", "31.50 EUR", "-0.1 WETH", HASH[:12])
+    assert "Cost 1.20 USDC (fees 0.70, impact 0.10, gas 0.20, approvals 0.20);" in text
     desk.hash = "cd" * 32  # a newer plan changes nothing about the shown one
     for number in (2, 3):
         api.write(ME, f"/confirm {code_in(text)}")
@@ -218,7 +218,7 @@ def test_pause__is_at_once_and_resume_needs_a_code(api: BotApi, desk: FakeContro
     assert mentions(api.until(1)[0][1], "paused")
     assert desk.asked == [("pause", "", f"telegram {ME}")]
     desk.go.set()
-    assert mentions(api.until(2)[1][1], "1000 USDC", "WETH 60.00 %")
+    assert mentions(api.until(2)[1][1], "1,000.00 USDC", "WETH 60.00 %")
     api.write(ME, "/resume")
     code = code_in(api.until(3)[2][1])
     api.write(ME, f"/confirm {code}")  # a code of one command is none of another's, and is used up
@@ -380,7 +380,7 @@ def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, lo
     with wiring.open_store_offline(loaded) as (store, _):
         store.controls.store_offer(waiting)
         with running(loaded, desk, desk.go.set):
-            assert mentions(api.until(1)[0][1], "waiting", "Cost 1.2 USDC")
+            assert mentions(api.until(1)[0][1], "waiting", "Cost 1.20 USDC")
             assert code_in(api.sent[0][1])
             for number, origin in enumerate((ControlOrigin.TELEGRAM, ControlOrigin.API), 1):
                 row = store.controls.queue(control(number, origin))
@@ -505,12 +505,12 @@ def test_an_error_is_answered_with_its_remedy(api: BotApi, desk: FakeControlQueu
     assert mentions(api.until(1)[0][1], "not done", "show it again")
 
 
-@pytest.mark.parametrize(("funding", "part"), [("0.4", ", funding 0.4"), ("0", ""), (None, "")])
+@pytest.mark.parametrize(("funding", "part"), [("0.4", ", funding 0.40"), ("0", ""), (None, "")])
 def test_plan_text__has_all_parts_of_the_cost(desk: FakeControlQueue, funding: str | None, part: str) -> None:
     plan_document = desk.plan()
     if funding is not None:
         plan_document["document"]["cost"]["funding"] = funding
-    assert f"(fees 0.7, impact 0.1, gas 0.2, approvals 0.2{part});" in plan_text(plan_document)
+    assert f"(fees 0.70, impact 0.10, gas 0.20, approvals 0.20{part});" in plan_text(plan_document)
 
 
 def configured_chats(loaded: LoadedConfig, chats: str) -> None:

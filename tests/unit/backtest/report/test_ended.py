@@ -27,13 +27,13 @@ def test_ended_asset__is_named_with_its_part_of_the_final_value(gone: str) -> No
         "share": f"{2_200 / 10_200:.6f}",
     }
     assert float(simulation.final_value) / COIN == 10_200
-    assert mentions(simulation.notes[-1], "200 ETH", "2023-11-15 01:00 UTC", "11 USD", "2200 USD", "21.57 %")
+    assert mentions(simulation.notes[-1], "200 ETH", "2023-11-15 01:00 UTC", "11.0000 USD", "2200 USD", "21.57 %")
 
 
 def test_amount_of_an_ended_asset_is_shown_with_six_digits() -> None:
     prices = hourly(BTC=[100.0] * 9, ETH=[30.0, 30, 30, 33, *[float("nan")] * 5])
     simulation = simulation_of(prices, make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
-    assert simulation.notes[-1].startswith("66.666667 ETH have no price after 2023-11-15 01:00 UTC: at the last price, 33 USD")
+    assert simulation.notes[-1].startswith("66.666667 ETH have no price after 2023-11-15 01:00 UTC: at the last price, 33.0000 USD")
 
 
 def test_what_still_has_a_price_is_not_told() -> None:

@@ -154,13 +154,13 @@ def test_rearmed_trailing_stop_starts_from_the_current_price() -> None:
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
-        (terms("WETH", STOP, 2_000), "stop_loss of WETH contradicts the price of 2000 USDC: its level is not below the price"),
+        (terms("WETH", STOP, 2_000), "stop_loss of WETH contradicts the price of 2,000.00 USDC: its level is not below the price"),
         (terms("WETH", STOP, 2_500), "its level is not below the price (lower it, or sell manually"),
         (terms("WETH", STOP, 1_990), "its level is within the hysteresis of 1 % of the price"),
-        (terms("WETH", PROFIT, 1_900), "take_profit of WETH contradicts the price of 2000 USDC: its level is not above the price"),
+        (terms("WETH", PROFIT, 1_900), "take_profit of WETH contradicts the price of 2,000.00 USDC: its level is not above the price"),
         (terms("WETH", PROFIT, 2_010), "its level is within the hysteresis"),
         (terms("WETH", TRAIL, 2_000), "its level is at or below zero"),
-        (terms("WETH", ENTRY, None, 10_000), "entry of WETH contradicts the price of 2000 USDC: its level is at or below zero"),
+        (terms("WETH", ENTRY, None, 10_000), "entry of WETH contradicts the price of 2,000.00 USDC: its level is at or below zero"),
     ],
 )
 def test_order_that_contradicts_the_price_halts_by_name(order: OrderTerms, reason: str) -> None:
@@ -176,7 +176,7 @@ def test_order_that_contradicts_the_price_halts_by_name(order: OrderTerms, reaso
 def test_entry_above_the_price_is_filled() -> None:
     bot = two(terms("WETH", ENTRY, 2_500), **CASH_ALONE)
     assert isinstance(look(bot, 2_000), Rebalance)
-    assert mentions(bot.step.targets.reasons, "entry", "WETH", "2500 USDC")
+    assert mentions(bot.step.targets.reasons, "entry", "WETH", "2,500.00 USDC")
 
 
 def test_entry_above_the_price_is_refused_by_config() -> None:
@@ -184,7 +184,7 @@ def test_entry_above_the_price_is_refused_by_config() -> None:
     decision = look(bot, 2_000)
     assert isinstance(decision, Halt)
     assert decision.codes == (HaltCode.ORDERS,)
-    assert mentions(decision.reason, "entry of WETH", "2000 USDC", "immediately")
+    assert mentions(decision.reason, "entry of WETH", "2,000.00 USDC", "immediately")
     assert bot.coins["WETH"] == 0
 
 
