@@ -42,6 +42,7 @@ from agent.cli.options import (
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError, Interrupted
 from agent.figures import format_figure
+from agent.units import format_bps, parse_bps
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument
@@ -247,7 +248,8 @@ def _show_init(document: InitDocument) -> None:
     say(f"Written: {document['config']}")
     figure_table = tables.table("Addresses", ("token", "target", "address"))
     for asset in document["assets"]:
-        figure_table.add_row(asset["symbol"], asset["target"], asset["address"])
+        target_text = format_bps(parse_bps(asset["target"], "target"))
+        figure_table.add_row(asset["symbol"], target_text, asset["address"])
         figure_table.add_row(
             "  its price feed",
             "",

@@ -373,12 +373,6 @@ def holdings_table(status_document: Document, title: str = "Holdings") -> Figure
         low_bps, high_bps = holding["band_bps"]
         return not low_bps <= holding["weight_bps"] <= high_bps
 
-    def band_text(holding: Document) -> str:
-        low_bps, high_bps = holding["band_bps"]
-        return (
-            "none" if (low_bps, high_bps) == (0, BPS) else f"{low_bps / 100:g}-{high_bps / 100:g}"
-        )
-
     exposures = status_document.get("futures", {}).get("exposures", ())
     net_by_symbol = {exposure["symbol"]: money_text(exposure["net"]) for exposure in exposures}
     net_columns = [Column("net", "net exposure", "money")] if net_by_symbol else []
@@ -397,7 +391,7 @@ def holdings_table(status_document: Document, title: str = "Holdings") -> Figure
                 bps_percent_text(holding["weight_bps"]), "bold red" if is_outside(holding) else ""
             ),
             "net": lambda holding: net_by_symbol.get(holding["symbol"], ""),
-            "band_bps": band_text,
+            "band_bps": lambda holding: range_text(holding["band_bps"]),
             "bar": lambda holding: WeightBar(
                 holding["weight_bps"], holding["target_bps"], full_bps, is_outside(holding)
             ),
@@ -603,8 +597,8 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
         ),
         zone_document["assets"],
         {
-            "trigger_bps": lambda asset: _range_text(asset["trigger_bps"]),
-            "no_trade_bps": lambda asset: _range_text(asset["no_trade_bps"]),
+            "trigger_bps": lambda asset: range_text(asset["trigger_bps"]),
+            "no_trade_bps": lambda asset: range_text(asset["no_trade_bps"]),
         },
     )
     notes = [
@@ -631,10 +625,11 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
     return figure_table
 
 
-def _range_text(edges_bps: Sequence[int]) -> str:
-    low_bps, high_bps = edges_bps
+def range_text(edges_bps: Sequence[int] | None) -> str:
+    """Format the edges of a band or range; "none" without one."""
+    low_bps, high_bps = edges_bps or (0, BPS)
     if (low_bps, high_bps) == (0, BPS):
-        return "-"
+        return "none"
     return f"{low_bps / 100:g}-{high_bps / 100:g} %"
 
 

@@ -241,7 +241,7 @@ def _value_text(exact_value: Fraction) -> str:
 
 
 def _show_what_if(document: Document) -> None:
-    from agent.cli.display.tables import bps_percent_text, money_text, table
+    from agent.cli.display.tables import bps_percent_text, money_text, range_text, table
 
     figure_table = table(
         f"Total {money_text(document['total'])}",
@@ -252,17 +252,12 @@ def _show_what_if(document: Document) -> None:
     for asset in document["assets"]:
         symbol = asset["symbol"]
         alert = document["alert_prices"][asset["symbol"]]
-        band_text = (
-            "none"
-            if asset["band_bps"] is None
-            else "-".join(f"{edge_bps / 100:g}" for edge_bps in asset["band_bps"])
-        )
         figure_table.add_row(
             safe_text(symbol, "bold red" if asset["outside"] else ""),
             money_text(asset["value"]),
             bps_percent_text(asset["weight_bps"]),
             bps_percent_text(asset["target_bps"]),
-            band_text,
+            range_text(asset["band_bps"]),
             _signed_text(document["trades"][symbol], money_text),
         )
         alerts_table.add_row(

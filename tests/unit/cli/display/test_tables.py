@@ -49,6 +49,7 @@ def test_holdings__show_each_figure_whole_at_every_width() -> None:
         assert all(symbol in drawing for symbol, *_ in MARKET)
         assert drawing.count("123,456,789.10") == 3
     assert "  weight  41.18 %" in drawing_of(portfolio(), 40), "a narrow terminal stacks rows"
+    assert "27-33 %" in drawing_of(portfolio(), 120), "a band has its unit, as in every table"
     assert "┃" in drawing_of(portfolio(), 120), "a wide one has bars"
 
 
@@ -119,7 +120,7 @@ Zone: drift from the targets costs 31.25 USDC of risk within 365 days
 token   weight   target   moves beyond  back to
 ───────────────────────────────────────────────
 WETH   31.00 %  25.00 %  19.35-30.65 %  21-29 %
-USDC   69.00 %  75.00 %              -        -
+USDC   69.00 %  75.00 %           none     none
 WETH: correcting costs 1.21 USDC, waiting a year costs 1,400.40
 Its range decides when an asset moves, not these costs: within the year prices
 move it on or back, and each trade pays its gas again
