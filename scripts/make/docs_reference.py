@@ -5,14 +5,10 @@ the anchors that error messages name.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
-from functools import cache, partial
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -25,6 +21,7 @@ from pydantic import SecretStr
 from typer.main import get_command
 
 from agent.amm.venue_kinds import VenueKind
+from agent.app.settings.key_meanings import field_text
 from agent.app.start.capital import minimum_capitals
 from agent.cli.main import app
 from agent.config.networks import NETWORKS, ORDERED_BY_SEQUENCER
@@ -212,34 +209,11 @@ def guards_of_keys() -> dict[str, str]:
     return {name: ", ".join(guards) for name, guards in links.items()}
 
 
-@cache
-def docstrings(owner: type) -> dict[str, str]:
-    """Return the docstring below each key of a table, on one line."""
-    nodes = ast.walk(ast.parse(textwrap.dedent(inspect.getsource(owner))))
-    table_class = next(node for node in nodes if isinstance(node, ast.ClassDef))
-    return {
-        key.target.id: " ".join(below.value.value.split())
-        for key, below in pairwise(table_class.body)
-        if isinstance(key, ast.AnnAssign)
-        and isinstance(key.target, ast.Name)
-        and isinstance(below, ast.Expr)
-        and isinstance(below.value, ast.Constant)
-        and isinstance(below.value.value, str)
-    }
-
-
 def cell_of(page: str, name: str) -> str:
     """Return the last cell that is filled in the row of a name in the tables of a page."""
     rows = [row for row in table(page) if row[1].strip("`") == name]
     texts = [cell for row in rows for cell in row[2:] if cell]
     return texts[-1].replace("](#", f"]({page}#") if texts else ""
-
-
-def meaning(model: type[ConfigTable], key: str) -> str:
-    """Return what a key means: its docstring, its description, or its row in docs/limits.md."""
-    described = model.model_fields[key].description
-    owners = (owner for owner in model.__mro__ if key in inspect.get_annotations(owner))
-    return described or docstrings(next(owners)).get(key, "")
 
 
 def config_page() -> str:
@@ -271,7 +245,7 @@ def config_page() -> str:
                 if not isinstance(part, type) and getattr(part, bound, None) is not None
             ]
             spec = LIMITS.get(key) if title == "[limits]" else None
-            about = (cell_of("limits.md", key) if title == "[limits]" else "") or meaning(
+            about = (cell_of("limits.md", key) if title == "[limits]" else "") or field_text(
                 model, key
             )
             about, _, stated = about.partition("; default: ")

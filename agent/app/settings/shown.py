@@ -12,6 +12,7 @@ from agent.app.documents.status import (
     SettingsSectionDocument,
     TargetSettingDocument,
 )
+from agent.app.settings.key_meanings import key_meaning
 from agent.config.build import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
@@ -27,60 +28,14 @@ from agent.units import Token
 
 ASSUMED_DECIMALS = 18
 """Decimals of a token whose config leaves them to the chain; no setting depends on them."""
-DESCRIPTIONS: Mapping[str, str] = {
-    "policy.destination": "where a rebalance ends: at the targets, at the bands, or halfway",
-    "policy.cooldown": "shortest time between two rebalances",
-    "policy.confirm_blocks": "earlier blocks whose prices must agree",
-    "policy.jitter": "longest random delay of a schedule, as a share of its interval",
-    "policy.only": "the side that is traded",
-    "portfolio.max_live_value": "highest managed value",
-    "portfolio.use_cash": "most numeraire taken from the wallet",
-    "portfolio.weights": "how the weights are chosen",
-    "portfolio.weights.kind": "allocator that chooses the weights",
-    "portfolio.weights.every": "interval between two choices",
-    "portfolio.weights.window": "how far back the prices for a choice go",
-    "portfolio.orders.absent": "where the weight of a sold asset goes",
-    "portfolio.orders.hysteresis": "minimum distance between price and level at arming",
-    "execution.router": "contract that swaps",
-    "execution.deadline": "time after which a sent swap is void",
-    "execution.submit_public_fallback": "whether public endpoints are used if the private one fails",
-    "execution.min_tip": "least tip per unit of gas",
-    "execution.style": "how a rebalance is spread over time",
-    "limits.daily_turnover": "of the portfolio, within 24 h",
-    "limits.gas_price": "highest price of a unit of gas",
-    "limits.head_age": "age of the newest block above which nothing is decided",
-    "limits.min_trade": "value below which nothing is swapped",
-    "lp.volatility": "assumed of an asset in a year, for impermanent loss",
-    "lp.horizon": "time over which impermanent loss is expected",
-    "alerts.quiet": "hours in which only urgent alerts are sent",
-    "alerts.cooldown": "shortest time between two equal alerts",
-    "alerts.repeat": "time after which a lasting condition is sent again",
-    "chain.confirmations": "blocks until a transaction counts as final",
-    "chain.chain_id": "number of the network",
-    "chain.explorer": "site that shows transactions, for links",
-    "chain.finality": "block tag that final transactions have reached",
-    "chain.max_lag_blocks": "largest distance between the newest blocks of the operators",
-    "reference.kind": "sources of prices, in order",
-    "reference.twap_window": "time over which a pool's price is averaged",
-    "reference.short_window": "time of the short average, which bounds the price of a swap",
-    "reference.feed_max_age": "age above which a feed's price is refused",
-    "reference.sequencer_feed": "feed that says whether the rollup's sequencer is up",
-    "reference.sequencer_grace": "time after its return in which nothing is traded",
-    "wallet.address": "address that holds the portfolio",
-    "wallet.payout_addresses": "the only addresses to which withdrawals go",
-    "tax.method": "order in which lots are sold",
-    "tax.year_limit": "highest realised gain of a year",
-    "tax.rate": "tax on realised gains, a cost in a zone",
-    "holding.hours": "shortest time from a purchase to a sale by a rebalance",
-    "holding.assets": "assets that wait; without it all but the numeraire",
-    "sweep.to": "address to which profit is paid",
-    "sweep.above": "profit that stays in the portfolio",
-    "sweep.least": "smallest payment",
-    "sweep.every": "time from one sweep to the next",
-    "sweep.cron": "times of the sweeps",
-    "sweep.timezone": "zone of these times",
-    "second_opinions.services": "aggregators that are asked about a plan",
+LIMIT_MEANINGS: Mapping[str, str] = {
+    "daily_turnover": "of the portfolio, within 24 h",
+    "gas_per_day": "native coin spent on gas within 24 h",
+    "gas_price": "highest price of a unit of gas",
+    "head_age": "age of the newest block above which nothing is decided",
+    "min_trade": "value below which nothing is swapped",
 }
+"""Meanings of limits whose rules have no comment that says it."""
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Trigger": ("policy",),
     "Limits": (),
@@ -254,7 +209,7 @@ def _limit_settings(loaded_config: LoadedConfig) -> list[SettingDocument]:
                 _setting_document(
                     f"limits.{key}",
                     limit_text(key, limit_value, portfolio.numeraire),
-                    "" if limit_rule is None else limit_rule.comment,
+                    LIMIT_MEANINGS.get(key) or ("" if limit_rule is None else limit_rule.comment),
                 )
             )
     return settings
@@ -308,7 +263,8 @@ def _setting_text(setting: object) -> str:
 
 
 def _setting_document(key: str, setting_text: str, about: str = "") -> SettingDocument:
-    return {"key": key, "about": about or DESCRIPTIONS.get(key, ""), "value": setting_text}
+    meaning = about or key_meaning(key)
+    return {"key": key, "about": meaning[:1].upper() + meaning[1:], "value": setting_text}
 
 
 def portfolio_identity(source: ConfigSource) -> PortfolioIdentity:

@@ -19,7 +19,7 @@ class WalletTable(ConfigTable):
     """The wallet of the portfolio (docs/keys.md). A source of the key is needed only for sending."""
 
     address: Address
-    """Its address."""
+    """Address that holds the portfolio."""
     keystore: str | None = None
     """File with the encrypted key."""
     key_env: Variable | None = None

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.app.documents.status import SettingsDocument
+from agent.app.settings.key_meanings import inner_tables, key_meaning
 from agent.app.settings.shown import SECTIONS, portfolio_identity, settings_document
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS, TemplateAsset
 from agent.config.schema import Config
+from agent.config.tables.fields import ConfigTable
 from agent.config.writing.template import render_config
 from agent.model import PortfolioIdentity
 from tests.cli.documents import misfits
@@ -133,6 +136,24 @@ def test_each_setting_of_a_new_config_has_its_meaning(tmp_path: Path, network: s
     settings = [setting for section in settings_document(path)["sections"] for setting in section["settings"]]
     assert len(settings) > 30
     assert [setting["key"] for setting in settings if not setting["about"]] == []
+
+
+def test_each_key_that_a_config_may_have_has_its_meaning() -> None:
+    """Keys of lists stand below a symbol or name."""
+    assert [path for path in documented_paths(Config) if not key_meaning(path)] == []
+    assert key_meaning("execution.rebalancer") == "Address of the Rebalancer; required if it is the router"
+    assert key_meaning("portfolio.hubs.USDC.e.feed") == key_meaning("portfolio.assets.WETH.feed")
+    assert key_meaning("policy.cooldown") == "Shortest time between two rebalances"
+    assert key_meaning("no.such.key") == ""
+
+
+def documented_paths(table: type[ConfigTable], prefix: str = "") -> Iterator[str]:
+    for key, field in table.model_fields.items():
+        if prefix + key == "limits":  # whose meanings stand beside their guards
+            continue
+        yield prefix + key
+        for inner_table in inner_tables(field.annotation):
+            yield from documented_paths(inner_table, f"{prefix}{key}.")
 
 
 def test_under_a_zone_the_market_sets_the_bands(tmp_path: Path) -> None:
