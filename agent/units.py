@@ -88,7 +88,7 @@ class Token:
 
     def money_text(self, value: Fraction) -> str:
         """Format a value in base units of this token, to two places, with the token's label."""
-        return f"{value_text(value, self.decimals, 2)} {self.label}"
+        return f"{cents_text(value, self.decimals)} {self.label}"
 
 
 def safe_label(symbol: str, address: str) -> str:
@@ -183,6 +183,14 @@ def value_text(value: Fraction, decimals: int, places: int | None = None) -> str
     """
     shown_places = decimals if places is None else places
     return decimal_text(round(value * Fraction(10) ** (shown_places - decimals)), shown_places)
+
+
+def cents_text(value: Fraction, decimals: int) -> str:
+    """Return a value in numeraire base units for a sentence, as whole coins or with two places, never
+    with one.
+    """
+    coins_text = value_text(value, decimals, 2)
+    return f"{coins_text}0" if coins_text[-2:-1] == "." else coins_text
 
 
 def price_text(

@@ -13,7 +13,7 @@ from agent.planning.approval_gas import worst_gas_wei
 from agent.policy.cash_flows.automatic_deposits import automatic_deposits_value
 from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import disagreement_loss, reference_prices
-from agent.units import BPS, NATIVE, Price, Value, ceil_int, value_text
+from agent.units import BPS, NATIVE, Price, Value, ceil_int, cents_text
 
 DAILY_LOSS_LIMIT = "limits.daily_loss"
 MAX_PLANS = 8
@@ -188,7 +188,7 @@ def daily_loss_wait_reason(step: StepInput) -> str:
     numeraire = step.portfolio.numeraire
     loss_24h_value = step.history.budgets.loss_24h
     amount_texts = (
-        value_text(loss_value, numeraire.decimals, 2)
+        cents_text(loss_value, numeraire.decimals)
         for loss_value in (loss_24h_value, (daily_loss_left(step) or Fraction(0)) + loss_24h_value)
     )
     return (

@@ -35,7 +35,16 @@ from agent.planning.solver.fixed_point import BELOW_MIN_TRADE, FixedPoint
 from agent.planning.solver.token_order import order_tokens
 from agent.planning.solver.utility import PlanObjective
 from agent.reference.floors import UNBOUNDED_BPS
-from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
+from agent.units import (
+    BPS,
+    NATIVE,
+    PIPS,
+    Value,
+    ceil_int,
+    cents_text,
+    largest_remainder,
+    value_text,
+)
 
 PLAN_COST_LIMIT = "limits.plan_cost"
 CUT_BY_TURNOVER = "part of the drift"
@@ -164,7 +173,7 @@ def skipped_items(
         unlimited_result is None
         or unlimited_result[1].draft.turnover(problem) > draft.turnover(problem)
     ):
-        turnover_text = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
+        turnover_text = cents_text(draft.turnover(problem), step.portfolio.numeraire.decimals)
         why = (
             f"{turnover_limit_name} allows this plan {turnover_text}; the cheapest trades go first"
         )

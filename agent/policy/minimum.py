@@ -160,8 +160,7 @@ def not_worth_reason(
 
 def format_money(portfolio: Portfolio, value: Value | None) -> str:
     """Format a value in whole coins of the numeraire."""
-    numeraire = portfolio.numeraire
-    return f"{value_text(value or Fraction(0), numeraire.decimals, 2)} {numeraire.label}"
+    return portfolio.numeraire.money_text(value or Fraction(0))
 
 
 ASSUMED_VOLATILITY = Fraction(60, 100)

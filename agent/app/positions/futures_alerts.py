@@ -47,10 +47,10 @@ from agent.policy.decide import current_drifts
 from agent.policy.drift import portfolio_total
 from agent.units import (
     BPS,
+    cents_text,
     decimal_text,
     format_percent,
     format_time,
-    value_text,
 )
 
 RENEW_COMMAND = "Run: trimtab delegate --send"
@@ -167,7 +167,7 @@ def funding_alerts(snapshot: Snapshot, policy: FuturesPolicy | None) -> Iterator
     )
     horizon_note = "" if policy.funding_horizon_s else " (futures.funding_horizon is off)"
     alert_text = (
-        f"Futures: at the newest rates the account pays {value_text(expected_funding, decimals, 2)} {quote_symbol} of"
+        f"Futures: at the newest rates the account pays {cents_text(expected_funding, decimals)} {quote_symbol} of"
         f" funding in 24 h{share_text}{horizon_note}. See trimtab funding"
     )
     yield Alert(AlertKind.REVIEW, "futures:funding", alert_text, True)

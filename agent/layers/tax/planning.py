@@ -16,7 +16,7 @@ from agent.planning import planner
 from agent.planning.plan_builder import LOCKED_EXCESS
 from agent.policy.native_coin import held_balances
 from agent.reference import ReferencePrices, reference_prices
-from agent.units import BPS, Value, value_text
+from agent.units import BPS, Value, cents_text
 
 MAX_ATTEMPTS = 4
 PLANNED_SHARE = Fraction(999, 1_000)
@@ -184,7 +184,7 @@ def _limit_reason(portfolio: Portfolio, tax_inputs: TaxInputs) -> str:
     decimals = portfolio.numeraire.decimals
     currency = tax_inputs.currency or portfolio.numeraire.label
     limit_text, realised_text = (
-        value_text(gain, decimals, 2)
+        cents_text(gain, decimals)
         for gain in (tax_inputs.year_limit or Fraction(0), tax_inputs.realised_gain)
     )
     return f"tax.year_limit of {limit_text} {currency} leaves too little: {realised_text} {currency} were realised this year"

@@ -25,7 +25,7 @@ from agent.model import (
 from agent.policy import native_coin
 from agent.policy.cash_flows import automatic_deposits
 from agent.reference import reference_prices
-from agent.units import BPS, NATIVE, Price, Value, decimal_text, format_time, value_text
+from agent.units import BPS, NATIVE, Price, Value, cents_text, decimal_text, format_time
 
 DAY_S = 86_400
 ACCEPTANCE_WINDOW_S = 30 * DAY_S
@@ -562,7 +562,7 @@ def format_change(portfolio: Portfolio, flow: ExternalTransfer) -> str:
     if flow.value is None:
         amount_text = "without a price"
     else:
-        amount_text = f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
+        amount_text = f"{cents_text(abs(flow.value), numeraire.decimals)} {numeraire.label}"
     return (
         f"{token_label(portfolio, flow.token)} {verb} by {format_change_amount(portfolio, flow)} ({amount_text})"
         f" between blocks {flow.since_block} and {flow.block}"

@@ -29,7 +29,7 @@ from agent.policy.drift import compute_drifts, portfolio_total
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.reference import reference_prices
-from agent.units import NATIVE, Price, Token, ceil_int, decimal_text, value_text
+from agent.units import NATIVE, Price, Token, ceil_int, cents_text, decimal_text
 
 
 def reserve_unused_cash(
@@ -218,7 +218,7 @@ def max_live_value_message(portfolio: Portfolio, limits: Limits, total: Fraction
     if max_value is None or total <= max_value:
         return ""
     total_text, limit_text = (
-        value_text(shown_value, numeraire.decimals, 2) for shown_value in (total, max_value)
+        cents_text(shown_value, numeraire.decimals) for shown_value in (total, max_value)
     )
     return (
         f"{total_text} {numeraire.label} held, portfolio.max_live_value is {limit_text}"

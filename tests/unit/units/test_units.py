@@ -29,6 +29,7 @@ from agent.units import (
     safe_label,
     value_text,
 )
+from tests.support.builders import token
 from tests.support.text import raises_field
 
 USDC = Token("0x" + "11" * 20, "USDC", 6)
@@ -83,6 +84,11 @@ def test_largest_remainder__sums_to_the_whole_within_one(shares: list[Fraction])
 def test_shares_of_nothing_have_no_weights() -> None:
     with pytest.raises(ValueError, match="positive sum"):
         largest_remainder([Fraction(0), Fraction(0)])
+
+
+@pytest.mark.parametrize(("value", "text"), [("4.9", "4.90"), ("10", "10"), ("12.014", "12.01"), ("-0.5", "-0.50"), ("1000.1", "1000.10")])
+def test_money_of_a_sentence__has_no_single_decimal(value: str, text: str) -> None:
+    assert token("USDC").money_text(Fraction(value) * 10**6) == f"{text} USDC"
 
 
 def test_values_and_prices_are_shown_in_whole_coins() -> None:

@@ -34,7 +34,7 @@ from agent.model import (
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.target_changes import with_targets
 from agent.reference import reference_prices
-from agent.units import BPS, Value, floor_int, format_percent, largest_remainder, value_text
+from agent.units import BPS, Value, cents_text, floor_int, format_percent, largest_remainder
 
 YEAR_S = 365 * DAY_S
 
@@ -91,7 +91,7 @@ def comparison_text(comparison: HedgeComparison, symbol: str, decimals: int) -> 
     """Describe all costs and the choice in a sentence; values have `decimals`."""
 
     def money_text(value: Value) -> str:
-        return value_text(value, decimals, 2)
+        return cents_text(value, decimals)
 
     if not comparison.hedged_value:
         return f"{symbol} is sold: {comparison.reason}"

@@ -71,5 +71,5 @@ def test_no_subset_of_pools_makes_a_better_plan(gwei: int) -> None:
 def test_skipped_blames_cost_where_gas_leaves_under_min_trade() -> None:
     step = with_limits(any_problem_with_gas(51), min_trade=Fraction(100 * 10**6))
     (usdc,) = [item for item in planner.plan(step, rebalance_to_targets(step)).skipped if item.subject == "USDC"]
-    assert usdc.why == "1893.1 USDC off target: the amount that gas and the pools' bounds allow is less than limits.min_trade"
+    assert usdc.why == "1893.10 USDC off target: the amount that gas and the pools' bounds allow is less than limits.min_trade"
     assert usdc.limiting_rule == "limits.plan_cost"

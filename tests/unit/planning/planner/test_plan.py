@@ -346,7 +346,7 @@ def test_plan_refuses_where_nothing_can_be_traded(step: StepInput, code: str, fi
         pytest.param(
             replace(two(9_600, 400, min_trade=None), history=history(turnover_24h=Fraction(5_999_900_000))),
             "daily_turnover",
-            "0.1 USDC",
+            "0.10 USDC",
             ", or wait until the last day's trades are 24 h old",
             id="rest of the day",
         ),
