@@ -5,7 +5,7 @@ each named with what to write.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -58,11 +58,20 @@ def is_path(argument: object) -> bool:
     return isinstance(argument, str | Path) and "\0" not in str(argument)
 
 
+def remedy_of_choice(name: str, names: Collection[str]) -> str:
+    """Return what to write for a name that is none of these: the nearest in any case of its letters,
+    or one of all.
+    """
+    name_by_small_name = {known_name.lower(): known_name for known_name in names}
+    if likely := get_close_matches(name.lower(), name_by_small_name, n=1):
+        return f"did you mean {name_by_small_name[likely[0]]}?"
+    return f"choose from {', '.join(names)}"
+
+
 def unknown_name(name: str, names: Sequence[str], noun: str = "argument") -> ConfigError:
     """Return the error about a name that is none of these, with the nearest."""
-    likely = next(iter(get_close_matches(name, names, n=1)), "")
-    remedy = f"did you mean {likely}?" if likely else f"choose from {', '.join(names)}"
-    return ConfigError(f"{name}: no such {noun}", remedy if names else "omit it")
+    remedy = remedy_of_choice(name, names) if names else "omit it"
+    return ConfigError(f"{name}: no such {noun}", remedy)
 
 
 def _unchanged(message: str, remedy: str, names: Sequence[str]) -> tuple[str, str]:

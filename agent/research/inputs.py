@@ -21,6 +21,7 @@ from agent.backtest.workers import check_scheduler_address
 from agent.calls import described
 from agent.config.networks import NETWORKS
 from agent.config.networks.network import Network
+from agent.config.tables.fields import parse_choice
 from agent.config.tables.weights import AllocatorTable
 from agent.errors import ConfigError
 from agent.model import AnsweredTrigger, Destination, NoTradeZone
@@ -142,6 +143,11 @@ def cores_and_scheduler(jobs: object) -> tuple[int, str]:
     """Return the number of cores that `jobs` asks for, 0 for all, or the address of a Dask scheduler.
     Raises ConfigError.
     """
+    if getattr(jobs, "asynchronous", False) is True:
+        raise ConfigError(
+            f"jobs: an asynchronous {described(jobs)} of Dask cannot answer while this call waits",
+            "write jobs=Client(…), without asynchronous=True",
+        )
     scheduler = getattr(jobs, "scheduler", None)
     address = jobs if isinstance(jobs, str) else getattr(scheduler, "address", None)
     if address == "":
@@ -285,12 +291,7 @@ def _native(network: str | None, targets: Mapping[str, Number], table: PriceTabl
 
 
 def _network(name: str) -> Network:
-    for network in NETWORKS:
-        if network.name == name:
-            return network
-    raise ConfigError(
-        f"network: {name!r} is unknown", f"choose from {', '.join(net.name for net in NETWORKS)}"
-    )
+    return parse_choice(name, "network", {network.name: network for network in NETWORKS})
 
 
 def _with_fees(settings: SimulationSettings, network: str | None) -> SimulationSettings:

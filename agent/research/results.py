@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import cached_property
 from html import escape
 from itertools import cycle
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from agent.backtest.report.series import (
 )
 from agent.backtest.result import RebalancingPremium, SimulationResult
 from agent.calls import checked_call, unknown_name
+from agent.errors import ConfigError
 from agent.price_files.frames import load_polars
 from agent.research.charts import load_plotly
 from agent.research.prices import times
@@ -44,6 +45,15 @@ class ShownFigures:
     """Figures that are shown with their units: in a line, and in a notebook as a table."""
 
     __slots__ = ()
+    attribute: ClassVar[str]
+    """The name of these figures in a result."""
+
+    def __call__(self) -> NoReturn:
+        """Raise ConfigError: figures are read without a call."""
+        raise ConfigError(
+            f"{self.attribute}: it is no method",
+            f"write result.{self.attribute} without parentheses",
+        )
 
     def __repr__(self) -> str:
         figures = ", ".join(f"{name} {self.text(name)}" for name in self.names())
@@ -92,6 +102,8 @@ class Attribution(ShownFigures, RebalancingPremium):
     other and `costs`. The last two figures are per year, `expected_yearly` by a formula.
     """
 
+    attribute = "attribution"
+
     def _text(self, _name: str, figure: float) -> str:
         return f"{figure * 100:,.3f} %"
 
@@ -117,6 +129,8 @@ class BacktestSummary(ShownFigures):
     >>> f"{summary.total_return:.1%} for {summary.costs:.2f} {summary.numeraire}"
     '12.8% for 0.75 USD'
     """
+
+    attribute = "summary"
 
     start: datetime
     end: datetime

@@ -103,7 +103,7 @@ def test_markets_without_a_spot_asset_have_a_price_and_lots(bare: Bare, market: 
         pytest.param(("--futures", "leverage=15x"), "--futures: no market is named", "--futures BTC=0", id="leverage without a market"),
         pytest.param(("--futures", "lot=BTC=1"), "--futures: no market is named", "--futures BTC=0", id="lot without a market"),
         pytest.param(("--futures", "stress=20%"), "--futures: no market is named", "--futures BTC=0", id="stress without a market"),
-        pytest.param(("--network", "etherium"), "--network: 'etherium'", "choose from ethereum, base", id="mistyped network"),
+        pytest.param(("--network", "etherium"), "--network: 'etherium'", "did you mean ethereum?", id="mistyped network"),
     ],
 )
 def test_what_it_cannot_use_is_refused(bare: Bare, options: tuple[str, ...], message: str, remedy: str) -> None:

@@ -16,6 +16,7 @@ from eth_utils.address import (
 )
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PrivateAttr
 
+from agent.calls import remedy_of_choice
 from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK_HOSTS
@@ -81,7 +82,9 @@ def parse_address(address: object, field: str = "address") -> str:
 def parse_choice(choice_text: str, field: str, choice_by_name: Mapping[str, ChoiceT]) -> ChoiceT:
     """Return the choice of a name."""
     if choice_text not in choice_by_name:
-        raise ConfigError(f"{field}: {choice_text!r}", f"choose from {', '.join(choice_by_name)}")
+        raise ConfigError(
+            f"{field}: {choice_text!r}", remedy_of_choice(choice_text, choice_by_name)
+        )
     return choice_by_name[choice_text]
 
 

@@ -20,6 +20,7 @@ from fractions import Fraction
 from math import isqrt
 from operator import mul
 
+from agent.calls import remedy_of_choice
 from agent.errors import ConfigError
 from agent.model import (
     STRICTNESS_COST_BPS,
@@ -626,7 +627,7 @@ def build_tracking(strictness: str | None, after_tax: bool | None = None) -> NoT
     if cost_bps is None:
         raise ConfigError(
             f"policy.trigger.strictness: {strictness!r} is unknown",
-            f"write {', '.join(STRICTNESS_COST_BPS)}",
+            remedy_of_choice(str(strictness), STRICTNESS_COST_BPS),
         )
     return NoTradeZone(TrackingRisk(cost_bps, None, (), (), after_tax=bool(after_tax)))
 

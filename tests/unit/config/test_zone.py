@@ -179,10 +179,13 @@ def test_after_tax__elsewhere_or_no_flag__is_refused(trigger: str) -> None:
     assert mentions(mistake(trigger=trigger, changes=(RATE,)), "after_tax")
 
 
-@pytest.mark.parametrize("strictness", ["lax", "Normal", "1"])
-def test_tracking__unknown_strictness__is_refused_with_the_three(strictness: str) -> None:
+@pytest.mark.parametrize(
+    ("strictness", "remedy"),
+    [("lax", "did you mean relaxed?"), ("Normal", "did you mean normal?"), ("1", "choose from relaxed, normal, strict")],
+)
+def test_tracking__unknown_strictness__is_refused_with_the_nearest(strictness: str, remedy: str) -> None:
     message = mistake(risk="", trigger=f'trigger = {{ kind = "tracking", strictness = "{strictness}" }}')
-    assert mentions(message, "policy.trigger.strictness", strictness, "relaxed, normal, strict")
+    assert mentions(message, "policy.trigger.strictness", strictness, remedy)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,25 @@ def test_function_is_an_allocator_as_it_is_a_signal() -> None:
     assert by_allocator.weights.equals(by_signal.weights)
 
 
+@pytest.mark.parametrize(
+    "allocator",
+    [
+        momentum,
+        research.signal(momentum, every="2d", window="3d"),
+        research.allocator("inverse_volatility", **RISK | {"every": "2d", "keep": "2d"}),
+        research.allocator("risk_parity", **RISK | {"every": "2d", "keep": "2d"}),
+    ],
+    ids=["function", "function each two days", "inverse volatility", "risk parity"],
+)
+def test_later_prices_change_nothing_earlier(allocator: Any) -> None:
+    length = 11
+    whole = research.backtest(PRICES, TARGETS, BAND, allocator=allocator)
+    start = research.backtest(PRICES.head(length), TARGETS, BAND, allocator=allocator)
+    assert whole.summary.trades > start.summary.trades > 0
+    assert start.weights.equals(whole.weights.head(length))
+    assert start.frame()["value"].to_list() == whole.frame()["value"].head(length).to_list()
+
+
 def backtested(allocator: Any, **arguments: Any) -> Callable[[], object]:
     return lambda: research.backtest(PRICES.head(4), TARGETS, BAND, allocator=allocator, **arguments)
 

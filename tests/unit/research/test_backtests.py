@@ -197,6 +197,13 @@ def test_text_of_another_name_is_refused_with_the_nearest(shown: str, name: Any,
     assert str(error.value).startswith(words)
 
 
+@pytest.mark.parametrize("name", ["summary", "attribution"])
+def test_figures_that_are_called_say_that_they_are_no_method(name: str) -> None:
+    result = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.band(0.1))
+    with pytest.raises(ConfigError, match=rf"{name}: it is no method \(write result.{name} without parentheses\)"):
+        getattr(result, name)()
+
+
 def test_what_a_progress_function_raises_ends_the_run_as_it_is() -> None:
     def fail(*_count: int) -> None:
         raise KeyError("own")
@@ -412,7 +419,10 @@ def test_the_tracking_rule_is_the_default() -> None:
         ({"value": "9" * 61}, f"value: '{'9' * 58}… is no number"),
         ({"targets": {"BTC": 10**5_000, "USD": 0.5}}, "targets: a number of too many digits of BTC is no number"),
         ({"flows": {"2024-01-05": [10**5_000]}}, "flows: list of 2024-01-05 is no number"),
-        ({"network": "solana"}, "network: 'solana' is unknown"),
+        ({"network": "solana"}, "network: 'solana' (choose from ethereum, "),
+        ({"network": "Base"}, "network: 'Base' (did you mean base?)"),
+        ({"network": "POLYGON"}, "network: 'POLYGON' (did you mean polygon?)"),
+        ({"destination": "Half-way"}, "destination: 'Half-way' (did you mean halfway?)"),
         ({"network": "base"}, "network: gas of base is paid in ETH, which is not a target with prices"),
         ({"network": "base", "prices": small(BTC=BTC, ETH=BTC)}, "network: gas of base is paid in ETH"),
         ({"flows": {"2030-01-01": 5}}, "flows: 2030-01-01"),
@@ -445,6 +455,7 @@ def test_a_wrong_argument_is_named(arguments: dict[str, Any], words: str) -> Non
         (lambda: research.band(-0.1), "band"),
         (lambda: research.every("soon"), "every"),
         (lambda: research.tracking("lazy"), "lazy"),
+        (lambda: research.tracking("Strict"), "did you mean strict?"),
     ],
 )
 def test_a_wrong_trigger_is_refused(make: Any, words: str) -> None:

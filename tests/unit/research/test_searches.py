@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -308,6 +309,19 @@ def test_jobs_are_cores_or_a_client_of_dask() -> None:
     assert cores_and_scheduler(client) == cores_and_scheduler(address) == (0, address)
     with pytest.raises(ConfigError, match=r"jobs: SimpleNamespace of Dask is closed \(open a new one\)"):
         cores_and_scheduler(SimpleNamespace(scheduler=None))
+
+
+def test_a_client_of_dask_that_is_awaited_is_refused_with_what_to_write() -> None:
+    """It answers in the loop of this thread, which waits for the search."""
+    distributed = pytest.importorskip("distributed")
+    words = r"jobs: an asynchronous Client .* \(write jobs=Client\(…\), without asynchronous=True\)"
+
+    async def search() -> None:
+        async with distributed.Client(asynchronous=True, processes=False, n_workers=1, dashboard_address=None) as client:
+            with pytest.raises(ConfigError, match=words):
+                research.compare(PRICES, TARGETS, BANDS, jobs=client)
+
+    asyncio.run(search())
 
 
 def test_a_client_of_dask_runs_searches_comparisons_and_stress_tests(monkeypatch: pytest.MonkeyPatch) -> None:
