@@ -32,6 +32,10 @@ from agent.weights.asset_classes import is_cash
 
 MIN_BARS = 2
 DAY_S = 86_400
+MIN_FACTORS = 20
+"""Fewest closes that are told from growth factors."""
+LEAST_FACTOR_DEVIATION = 0.002
+"""Least standard deviation of the logs of growth factors; coins of a fixed value have less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,10 @@ class PriceTable:
                 f"--prices: {', '.join(symbols)} have prices at the same time in fewer than {MIN_BARS} bars",
                 "omit symbols that start too late, or end too early",
             )
-        notes = price_gap_notes(symbols, self.times_s, closes, first_bar)
+        notes = (
+            *price_gap_notes(symbols, self.times_s, closes, first_bar),
+            *growth_factor_notes(symbols, closes),
+        )
         first_ages_s = tuple(self.first_ages_s[column] for column in columns if self.first_ages_s)
         return replace(
             replace(self, symbols=tuple(symbols), closes=closes, first_ages_s=first_ages_s).bars(
@@ -232,6 +239,28 @@ def price_gap_notes(
             f" {format_duration(int(intervals_s.max()))}"
         )
     return tuple(notes)
+
+
+def growth_factor_notes(symbols: Sequence[str], closes: NDArray[np.float64]) -> tuple[str, ...]:
+    """Return a note for each symbol but cash whose closes are probably growth factors."""
+    return tuple(
+        f"{symbol} is near 1 at each time; if these are growth factors, give prices: their product up"
+        " to each time"
+        for symbol, column in zip(symbols, closes.T, strict=True)
+        if not is_cash(symbol) and are_growth_factors(column[~np.isnan(column)])
+    )
+
+
+def are_growth_factors(closes: NDArray[np.float64]) -> bool:
+    """Return whether closes vary around 1 and keep nothing of the close before; prices that vary as
+    much drift away.
+    """
+    if len(closes) < MIN_FACTORS:
+        return False
+    logs = np.log(closes)
+    deviation = float(logs.std())
+    is_around_one = abs(float(logs.mean())) < deviation > LEAST_FACTOR_DEVIATION
+    return is_around_one and float(np.mean(np.diff(logs) ** 2)) > deviation**2
 
 
 def missing_prices_text(symbol: str, priced_rows: NDArray[np.int64]) -> str:

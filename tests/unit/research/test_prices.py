@@ -253,3 +253,31 @@ def test_symbols_that_never_meet_are_named() -> None:
     prices = WIDE.assign(ETH=[np.nan] * 5 + [50.0])
     with pytest.raises(ConfigError, match="BTC, ETH have prices at the same time in fewer than 2 bars"):
         research.backtest(prices, {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}, research.band(0.1))
+
+
+RETURNS = np.random.default_rng(7).normal(0.001, 0.03, 90)
+WOBBLES = np.random.default_rng(8).normal(0, 0.001, 90)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "closes", "is_noted"),
+    [
+        ("BTC", 1 + RETURNS, True),
+        ("BTC", np.exp(RETURNS), True),
+        ("BTC", np.where(RETURNS > 0.03, np.nan, 1 + RETURNS), True),
+        ("BTC", np.cumprod(1 + RETURNS), False),
+        ("BTC", 40_000 * np.cumprod(1 + RETURNS), False),
+        ("BTC", (1 + RETURNS)[:19], False),
+        ("DAI", 1 + RETURNS, False),
+        ("NEWUSD", 1 + WOBBLES, False),
+        ("EURX", 1.08 + WOBBLES * 5, False),
+    ],
+    ids=["factors", "of logs", "with gaps", "their product", "prices", "too few", "cash", "a stable coin", "a rate beside 1"],
+)
+def test_growth_factors_are_noted(symbol: str, closes: Any, is_noted: bool) -> None:
+    index = pd.date_range("2024-01-01", periods=len(closes), freq="D")
+    prices = pd.DataFrame({symbol: closes, "ETH": 2_000 + np.arange(len(closes))}, index=index)
+    result = research.backtest(prices, {symbol: 0.4, "ETH": 0.3, "USD": 0.3}, research.band(0.1))
+    note = f"{symbol} is near 1 at each time; if these are growth factors, give prices: their product up to each time"
+    assert (note in result.notes) is is_noted
+    assert any("growth factors" in text for text in result.notes) is is_noted
