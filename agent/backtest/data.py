@@ -25,7 +25,7 @@ from agent.price_files.read import (
     symbol_pairs,
     typed_prices,
 )
-from agent.price_files.table import FRAME_SUFFIXES, read_typed_frame
+from agent.price_files.table import plain_frame
 from agent.price_files.times import parse_times
 from agent.units import Token, format_duration, format_time, pluralize, safe_label
 from agent.weights.asset_classes import is_cash
@@ -278,11 +278,9 @@ def read_table(path: Path) -> PriceTable:
     """Read the file's prices; times without a zone are UTC. Raises ConfigError as read_closes and
     validate_prices do.
     """
-    if path.suffix.lower() in FRAME_SUFFIXES and path.is_file():
-        frame = read_typed_frame(path, "--prices")
-        if (prices := typed_prices(frame, path.name)) is not None:
-            return validate_prices(price_table(prices))
-    return validate_prices(price_table(read_closes(path)))
+    frame = plain_frame(path, "--prices")
+    prices = None if frame is None else typed_prices(frame, path.name)
+    return validate_prices(price_table(prices or read_closes(path)))
 
 
 def table_of_frame(frame: Any, name: str) -> PriceTable:

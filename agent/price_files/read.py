@@ -211,7 +211,8 @@ def _typed_columns(
     columns = frame.get_columns()
     for symbol, column in layout.close_columns:
         if layout.symbol_column is None:
-            yield symbol or _symbol_of_file(Path(name)), columns[column], True
+            is_single = layout.form is LayoutForm.SINGLE
+            yield _symbol_of_file(Path(name)) if is_single else symbol, columns[column], True
             continue
         row_names = columns[layout.symbol_column].cast(load_polars().String)
         for row_name in row_names.unique(maintain_order=True):

@@ -126,6 +126,29 @@ def read_typed_frame(path: Path, option: str) -> Any:
         raise ConfigError(f"{option}: {path.name} {reason}", "write CSV or Parquet") from None
 
 
+def plain_frame(path: Path, option: str) -> Any:
+    """Return the frame of polars in a Parquet or Feather file, or in a CSV file of commas whose first
+    line has the names of all cells of each row; None for any other. Raises ConfigError for a broken
+    one.
+    """
+    if not path.is_file():
+        return None
+    if path.suffix.lower() in FRAME_SUFFIXES:
+        return read_typed_frame(path, option)
+    if path.suffix.lower() not in TEXT_SUFFIXES:
+        return None
+    text = io.StringIO(_decoded_text(path, option), newline=None).read()
+    names = [cell_text(name) for name in text.partition("\n")[0].split(",")]
+    polars = load_polars()
+    try:
+        frame = polars.read_csv(text.encode(), infer_schema_length=None)
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException):
+        return None
+    is_even = text.count(",") == (len(names) - 1) * (frame.height + 1)
+    is_header = frame.columns == names and not (has_data(names) or text.startswith("#"))
+    return frame if is_header and is_even and len(names) > 1 else None
+
+
 def table_of_frame(frame: Any, name: str) -> CellTable:
     """Return the cells of a frame of polars. Raises ConfigError for an empty one."""
     if frame.height == 0:

@@ -9,9 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from agent.backtest.data import price_table, read_table, table_of_frame
+from agent.backtest import data
+from agent.backtest.data import price_table, read_table, table_of_frame, validate_prices
 from agent.errors import ConfigError
-from agent.price_files.read import closes_of_frame, typed_prices
+from agent.price_files.read import closes_of_frame, read_closes, typed_prices
 
 START = datetime(2021, 3, 1)
 TIMES = [START + timedelta(minutes=minute) for minute in range(12)]
@@ -88,6 +89,7 @@ BY_CELLS = {
     "a row without a symbol": LONG.with_columns(pl.Series("symbol", [None, *LONG["symbol"][1:]])),
     "a symbol that is no name": LONG.with_columns(pl.Series("symbol", ["a symbol of many words", *LONG["symbol"][1:]])),
     "symbols of one name": pl.DataFrame({"time": TIMES, "BTC/USD": BTC, "BTC-USD": BTC}),
+    "a symbol without a name": WIDE.rename({"ETH": ""}),
     "two currencies": pl.DataFrame({"time": TIMES, "BTC-EUR": BTC, "ETH-USD": BTC}),
     "no rows": WIDE.head(0),
     "no times": WIDE.drop("time"),
@@ -113,3 +115,62 @@ def test_frame_of_a_file_is_read_as_one_from_python(tmp_path: Path) -> None:
         path = tmp_path / f"prices.{suffix}"
         write(path)
         assert read_table(path).digest == table_of_frame(WIDE, "prices").digest
+
+
+def csv_of(frame: pl.DataFrame) -> str:
+    return frame.write_csv(datetime_format="%Y-%m-%d %H:%M:%S")
+
+
+CSV = csv_of(WIDE)
+LINES = CSV.splitlines()
+FILES = {name: csv_of(frame) for name, frame in (FRAMES | BY_CELLS).items()} | {
+    "line ends of Windows": CSV.replace("\n", "\r\n"),
+    "line ends of old Macs": CSV.replace("\n", "\r"),
+    "a byte order mark": f"\ufeff{CSV}",
+    "semicolons": CSV.replace(",", ";"),
+    "semicolons and points before three digits": "time;BTC\n2021-03-01;1.234\n2021-03-02;1.235\n",
+    "blank lines": CSV.replace("\n", "\n\n"),
+    "a line of commas": f"{CSV},,\n",
+    "spaces beside commas": CSV.replace(",", ", "),
+    "spaces in the header": CSV.replace("BTC", " BTC "),
+    "quotes": "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in LINES),
+    "an open quote": CSV.replace("2021-03-01 00:05:00", '"2021-03-01 00:05:00'),
+    "thousands in quotes": CSV.replace("48000.1", '"48,000.1"'),
+    "a short row": CSV.replace(",1500\n", "\n"),
+    "a long row": CSV.replace(",1500\n", ",1500,1\n"),
+    "a short and a long row": CSV.replace(",1500\n", "\n").replace(",1501\n", ",1501,1\n"),
+    "a row that ends early": CSV[: CSV.rindex(",")],
+    "no newline at the end": CSV.rstrip("\n"),
+    "a banner": f"https://www.example.com\n{CSV}",
+    "a remark above": f"# closes\n{CSV}",
+    "a remark as the header": f"#{CSV}",
+    "a separator above": f"sep=,\n{CSV}",
+    "no header": "\n".join(LINES[1:]),
+    "Unix times without a header": "\n".join(f"{second},{close}" for second, close in zip(UNIX, BTC, strict=True)),
+    "two columns of a name": CSV.replace("ETH", "BTC"),
+    "a column without a name": CSV.replace("ETH", ""),
+    "rounded numbers": "time,BTC\n2021-03-01,5.\n2021-03-02,.5\n2021-03-03,+5\n2021-03-04,5e-1\n2021-03-05,05\n",
+    "many digits": "time,BTC\n2021-03-01,0.1000000000000000055511151231257827\n2021-03-02,123456789012345678901234567890\n",
+    "words for no price": CSV.replace(",,", ",nan,").replace(",\n", ",null\n"),
+    "days and months": "time,BTC\n01/03/2021,5\n13/03/2021,6\n",
+    "days or months": "time,BTC\n01/03/2021,5\n02/03/2021,6\n",
+    "a header alone": LINES[0],
+    "nothing": "",
+    "letters of another language": CSV.replace("BTC", "BÄC"),
+}
+
+
+@pytest.mark.parametrize(
+    "file", [*FILES.values(), CSV.replace("BTC", "BÄC").encode("latin-1")], ids=[*FILES, "letters of another encoding"]
+)
+def test_text_file_is_answered_as_cell_by_cell(tmp_path: Path, file: str | bytes) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_bytes(file.encode() if isinstance(file, str) else file)
+    assert answer(lambda: read_table(path)) == answer(lambda: validate_prices(price_table(read_closes(path))))
+
+
+def test_text_file_of_times_and_closes_is_read_as_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_text(CSV)
+    monkeypatch.setattr(data, "read_closes", None)
+    assert read_table(path).digest == table_of_frame(WIDE, "prices").digest
