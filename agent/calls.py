@@ -58,6 +58,14 @@ def is_path(argument: object) -> bool:
     return isinstance(argument, str | Path) and "\0" not in str(argument)
 
 
+def has_items(argument: object) -> bool:
+    """Return whether an argument is a mapping, or a Series of pandas, which is one by its index."""
+    return isinstance(argument, Mapping) or (
+        type(argument).__module__.partition(".")[0] == "pandas"
+        and type(argument).__name__ == "Series"
+    )
+
+
 def remedy_of_choice(name: str, names: Collection[str]) -> str:
     """Return what to write for a name that is none of these: the nearest in any case of its letters,
     or one of all.

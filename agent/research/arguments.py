@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numbers
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from agent.calls import ArgumentKind, CallChecks, described, is_path, unknown_name
+from agent.calls import ArgumentKind, CallChecks, described, has_items, is_path, unknown_name
 from agent.config.tables.fields import parse_choice, parse_duration_s
 from agent.errors import ConfigError
 from agent.units import exact_duration, written_number
@@ -70,14 +70,6 @@ _NAME_BY_OTHER_WORD = {
     "n_paths": "paths",
 }
 """Words of other libraries, and keys of Costs, for the arguments."""
-
-
-def has_items(argument: object) -> bool:
-    """Return whether an argument is a mapping, or a Series of pandas, which is one by its index."""
-    return isinstance(argument, Mapping) or (
-        type(argument).__module__.partition(".")[0] == "pandas"
-        and type(argument).__name__ == "Series"
-    )
 
 
 def is_number(argument: object) -> bool:

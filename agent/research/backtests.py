@@ -12,11 +12,11 @@ from agent.backtest.simulate import Progress
 from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.workers import run_in_processes, run_on_cluster
-from agent.calls import described
+from agent.calls import described, has_items
 from agent.errors import ConfigError
 from agent.model import Destination, Every, HybridTrigger, NoTradeZone, Signal, Threshold
 from agent.research.allocators import AnyAllocator, chosen_allocator
-from agent.research.arguments import Number, function_name, has_items, research_call
+from agent.research.arguments import Number, function_name, research_call
 from agent.research.costs import USUAL_COSTS, Costs
 from agent.research.inputs import (
     USUAL_VALUE,

@@ -14,7 +14,7 @@ import numpy as np
 
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import MAX_AGE_BARS
-from agent.calls import checked_call, described
+from agent.calls import checked_call, described, has_items
 from agent.config.tables.weights import (
     DEFAULT_MAX_CHANGE_BPS,
     LONGEST_WINDOW_S,
@@ -40,7 +40,6 @@ from agent.research.arguments import (
     call_text,
     duration_s,
     function_name,
-    has_items,
     optional_duration_s,
     research_call,
 )
@@ -201,11 +200,9 @@ class FunctionRunner:
             return SignalAnswer(request.settings.name, request.owner, why=request.why)
         view = request.view
         returned = self._asked.answer(view)
-        if not isinstance(returned, SignalTargets):
-            if not has_items(returned):
-                words = f"it returned {described(returned)}, not a dict of weights"
-                raise self._asked.error(view, words, 'return for example {"BTC": 0.6}')
-            returned = dict(returned.items())
+        if not (isinstance(returned, SignalTargets) or has_items(returned)):
+            words = f"it returned {described(returned)}, not a dict of weights"
+            raise self._asked.error(view, words, 'return for example {"BTC": 0.6}')
         try:
             answer = checked_answer(request, targets_document(returned, view), SIGNAL_NAME)
         except (TypeError, ValueError) as error:

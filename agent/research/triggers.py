@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.calls import MAX_QUOTED_LENGTH, checked_call, described
+from agent.calls import MAX_QUOTED_LENGTH, checked_call, described, has_items
 from agent.errors import ConfigError
 from agent.model import (
     AnsweredTrigger,
@@ -31,7 +31,6 @@ from agent.research.arguments import (
     call_text,
     duration_s,
     function_name,
-    has_items,
     is_number,
     optional_duration_s,
     research_call,

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
+from agent.calls import has_items
 from agent.errors import ConfigError
 from agent.model import PriceBar, Signal, SignalTargets, SignalView
 
@@ -144,18 +145,18 @@ def _finite_document(document: dict[str, Any]) -> dict[str, Any]:
 
 def targets_document(returned: Any, view: SignalView) -> dict[str, Any]:
     """Return what a signal has returned as JSON. A boolean, also one of NumPy, is that of a trigger.
-    Of a mapping, which is of spot weights, the numeraire gets what they leave; for an empty one, or
+    Of a mapping or a Series of pandas, which is of spot weights, the numeraire gets what they leave; for an empty one, or
     anything else than it or SignalTargets, the reason. Raises TypeError and ValueError for weights
     that are no numbers.
     """
     if type(returned).__name__ in ("bool", "bool_"):
         return {"is_due": bool(returned)}
-    if isinstance(returned, Mapping):
-        if not returned:
+    if has_items(returned):
+        weights = _float_weights(dict(returned.items()))
+        if not weights:
             remedy_text = f' (write {{"{view.numeraire}": 1}} for cash alone)'
             is_free = view.numeraire in view.free
             return {"why": f"it returned no weights{remedy_text if is_free else ''}"}
-        weights = _float_weights(returned)
         rest = 1.0 - sum(weights.values())
         if view.numeraire not in weights and view.numeraire in view.free and rest > 0:
             weights[view.numeraire] = rest

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 
@@ -15,9 +20,11 @@ from agent import research
 from agent.config.tables.triggers import TriggerTable, build_trigger
 from agent.config.tables.weights import AllocatorTable, SignalTable
 from agent.errors import ConfigError
+from agent.layers.signals import host
 from agent.model import AnsweredTrigger
 from agent.signals import SignalView
-from agent.signals.worker import load_file
+from agent.signals.worker import load_file, main
+from tests.support.studies.signal_views import view
 
 DAY_S = 86_400
 PAGE = Path(__file__).parents[3] / "docs" / "python.md"
@@ -142,3 +149,21 @@ def test_file_with_types_of_its_own__is_loaded(tmp_path: Path, types: str, head:
     function = load_file(file, "rule", hashlib.sha256(source.encode()).hexdigest())
     assert function(None) == {"BTC": 0.6}  # type: ignore[arg-type]  # it reads no view
     assert isinstance(function.__annotations__["view"], str) is bool(head)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        {"BTC": 0.25},
+        pd.Series({"BTC": 0.25}),
+        MappingProxyType({"BTC": 0.25}),
+        {"BTC": np.float32(0.25)},
+        pd.Series({"BTC": 0.25, "USDC": 0.75}),
+    ],
+    ids=["dict", "Series", "read-only", "of NumPy", "Series with cash"],
+)
+def test_answer__is_understood_live_as_in_a_backtest(returned: Any) -> None:
+    answers = StringIO()
+    seen = view(BTC=[1.0, 2.0])
+    main(lambda: lambda _: returned, StringIO(host._request_line(seen)), answers)
+    assert json.loads(answers.getvalue()) == {"spot": {"BTC": 0.25, "USDC": 0.75}, "futures": None}
