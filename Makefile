@@ -84,8 +84,8 @@ PLAIN_TESTS := tests/unit/signing tests/unit/store tests/unit/execution $(wildca
 STORE_TESTS := tests/unit/store $(wildcard tests/unit/layers/*/test_store.py) tests/unit/execution/test_bookkeeping.py \
   tests/unit/execution/approvals/test_open_allowances.py tests/unit/execution/adopted_budgets/test_recorded_day.py
 slow: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r locks/requirements-figures.lock \
-	  || echo 'quantstats is not installed: the comparison with it is SKIPPED'
+	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps --require-hashes -r locks/requirements-figures.lock \
+	  || echo 'quantstats and cvxportfolio are not installed: the tests with them are SKIPPED'
 	$(BIN)/pytest -n $(JOBS) -m slow
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n $(JOBS) --timeout 1800 -m "hypothesis and not slow"
 	TRIMTAB_TEST_SHORTCUTS=off $(BIN)/pytest -n $(JOBS) $(PLAIN_TESTS)

@@ -101,6 +101,8 @@ def write_all(upgrade: list[str]) -> None:
         "requirements-figures.lock",
         "-",
         *common_options,
+        "--no-emit-package",
+        "cvxpy",  # of cvxportfolio; its files are those of cvxpy-base, which skfolio needs
         input_text="\n".join(extra_packages["figures"]),
     )
     write_lock(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import doctest
 import io
@@ -187,6 +188,23 @@ def test_the_eighth_block_of_python_asks_a_policy(folder_of_prices: Path, monkey
     weights = names["result"].weights.drop("time")  # type: ignore[attr-defined]  # what the block defines
     winner = markets[-1].iloc[:-1].mean().idxmax()
     assert weights[winner][-1] > 0.9
+
+
+@pytest.mark.slow
+def test_the_eighth_block_of_python_runs_with_cvxportfolio(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cvxportfolio", reason="cvxportfolio is installed by make slow")
+    names, _ = run(BLOCKS_BY_PAGE["python"][7], folder_of_prices, monkeypatch)
+    weights = names["result"].weights.drop("time")  # type: ignore[attr-defined]  # what the block defines
+    assert weights.row(0) == pytest.approx((0.5, 0.5, 0))
+    assert weights.n_unique() > 3
+    assert weights.min_horizontal().min() >= 0
+
+
+@pytest.mark.parametrize("number", [6, 7], ids=["skfolio", "cvxportfolio"])
+def test_adapter_of_a_library_has_ten_lines_at_most(number: int) -> None:
+    (function,) = [node for node in ast.parse(BLOCKS_BY_PAGE["python"][number].source).body if isinstance(node, ast.FunctionDef)]
+    assert function.end_lineno is not None
+    assert function.end_lineno - function.lineno < 10
 
 
 def test_the_last_block_of_python_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
