@@ -141,6 +141,10 @@ def open_agent(
     the agent trades on paper, in books of their own and without a key; the first time, `value` is
     that of its wallet, in whole coins of the numeraire, else it is a copy of the real one. Raises
     ConfigError.
+
+    >>> with open_agent("trimtab.toml") as agent:
+    ...     agent.status()
+    PortfolioStatus(block ...)
     """
     if paper and key is not None:
         raise ConfigError("key: paper trading signs nothing", "omit it")

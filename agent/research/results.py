@@ -152,7 +152,11 @@ class BacktestSummary(ShownFigures):
 
     @property
     def costs(self) -> float:
-        """Fees, impact and gas together."""
+        """Fees, impact and gas together.
+
+        >>> result.summary.costs == result.summary.fees + result.summary.impact + result.summary.gas
+        True
+        """
         return self.fees + self.impact + self.gas
 
     def names(self) -> list[str]:
@@ -206,7 +210,11 @@ class Backtest(ReportedResult):
 
     @cached_property
     def summary(self) -> BacktestSummary:
-        """The figures."""
+        """The figures.
+
+        >>> result.summary.value > result.summary.hold_value
+        True
+        """
         result = self._result
         metrics, _ = simulation_performance(result)
         first, last = (datetime.fromtimestamp(int(result.times_s[index]), UTC) for index in (0, -1))
@@ -234,6 +242,9 @@ class Backtest(ReportedResult):
     def notes(self) -> tuple[str, ...]:
         """What a reader has to know of the prices and the run, such as gaps, probably wrong closes and
         rebalances that were due and could not trade.
+
+        >>> result.notes
+        ()
         """
         refusal_counts = self._result.refusal_counts
         if not refusal_counts:
@@ -247,7 +258,11 @@ class Backtest(ReportedResult):
 
     @property
     def attribution(self) -> Attribution | None:
-        """The growth beyond buy and hold by its sources, as log growth; None with futures."""
+        """The growth beyond buy and hold by its sources, as log growth; None with futures.
+
+        >>> result.attribution.advantage > 0
+        True
+        """
         premium = self._result.premium
         return None if premium is None else Attribution(**asdict(premium))
 
@@ -270,7 +285,11 @@ class Backtest(ReportedResult):
 
     @property
     def weights(self) -> Any:
-        """A polars frame with the time and the share of each symbol after each bar."""
+        """A polars frame with the time and the share of each symbol after each bar.
+
+        >>> result.weights["BTC"].round(4).to_list()
+        [0.5, 0.5, 0.4902]
+        """
         result = self._result
         columns = dict(zip(result.symbols, result.weights.T, strict=True))
         return load_polars().DataFrame({"time": times(result.times_s), **columns})
@@ -279,6 +298,9 @@ class Backtest(ReportedResult):
     def trades(self) -> Any:
         """A polars frame with a row for each rebalance: time, turnover (half the absolute changes of all
         holdings), fees, impact and gas in the numeraire, and whether it succeeded.
+
+        >>> result.trades.select("turnover", "fees").row(0)
+        (749.9999999999478, 0.750375468702979)
         """
         rebalances = self._result.rebalances
         amounts = {

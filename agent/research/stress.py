@@ -181,7 +181,11 @@ class StressTest(ReportedResult):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader has to know of the prices and the test, and what was skipped."""
+        """What a reader has to know of the prices and the test, and what was skipped.
+
+        >>> result.notes[0].partition(",")[0]
+        'loss_95 and drawdown_95 need 20 paths'
+        """
         skipped = (f"skipped: {case}: {why}" for case, why in self._result.skipped_cases)
         short_cases = [
             case.name for case in self._result.cases if len(case.path_metrics) < TWENTIETH_PATHS
@@ -193,13 +197,20 @@ class StressTest(ReportedResult):
 
     @property
     def document(self) -> dict[str, Any]:
-        """The document of `trimtab stress --json`."""
+        """The document of `trimtab stress --json`.
+
+        >>> result.document["bars"]
+        200
+        """
         return stress_document(self._result)
 
     @property
     def paths(self) -> Any:
         """A polars frame with a row for each path: case, engine, and what PathMetrics names: loss,
         drawdown, hold_shortfall, outside_share as shares, turnover in portfolios, and counts.
+
+        >>> len(result.paths)
+        26
         """
         columns: dict[str, list[object]] = {"case": [], "engine": []}
         columns |= {field.name: [] for field in fields(PathMetrics)}

@@ -249,34 +249,57 @@ class Tuning(ReportedResult):
 
     @property
     def recommended(self) -> Trigger:
-        """The trigger to trade by, as `backtest` and `stress` take it."""
+        """The trigger to trade by, as `backtest` and `stress` take it.
+
+        >>> result.recommended
+        tracking("normal")
+        """
         return self._result.recommended.trigger
 
     @property
     def recommended_destination(self) -> Destination:
-        """The destination of the recommended trigger, as `backtest` and `stress` take it."""
+        """The destination of the recommended trigger, as `backtest` and `stress` take it.
+
+        >>> result.recommended_destination.value
+        'zone'
+        """
         return self._result.recommended.destination
 
     @property
     def recommended_allocator(self) -> Allocator | None:
         """The allocator of the recommended trigger, as `backtest` and `stress` take it; None for the
         weights that `targets`, `signal` or `allocator` of the search choose.
+
+        >>> result.recommended_allocator is None
+        True
         """
         return self._allocator(self._result.recommended)
 
     @property
     def best(self) -> Trigger:
-        """The trigger of the first row of `frame()`, best on the first three quarters of the prices."""
+        """The trigger of the first row of `frame()`, best on the first three quarters of the prices.
+
+        >>> result.best
+        band(0.05)
+        """
         return self._best.trigger
 
     @property
     def best_destination(self) -> Destination:
-        """The destination of `best`."""
+        """The destination of `best`.
+
+        >>> result.best_destination.value
+        'target'
+        """
         return self._best.destination
 
     @property
     def best_allocator(self) -> Allocator | None:
-        """The allocator of `best`, as `recommended_allocator`."""
+        """The allocator of `best`, as `recommended_allocator`.
+
+        >>> result.best_allocator is None
+        True
+        """
         return self._allocator(self._best)
 
     def _allocator(self, choice: PolicyChoice) -> Allocator | None:
@@ -290,12 +313,20 @@ class Tuning(ReportedResult):
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """The reasons for and against the best setting, one sentence each."""
+        """The reasons for and against the best setting, one sentence each.
+
+        >>> result.verdict[0].partition(",")[0]
+        'In the last quarter of the data'
+        """
         return self._result.verdict.sentences
 
     @property
     def document(self) -> dict[str, Any]:
-        """The document of `trimtab tune --json`."""
+        """The document of `trimtab tune --json`.
+
+        >>> result.document["objective"]
+        'tracking'
+        """
         return tune_document(self._result)
 
     def frame(self) -> Any:

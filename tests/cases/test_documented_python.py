@@ -14,6 +14,7 @@ from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -234,11 +235,14 @@ def test_the_tenth_block_of_python_trades_on_paper(anvil_chain: LocalChain, tmp_
             agent.quote("WETH", "USDC", 0)
 
 
-def test_the_example_of_an_agent_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("item", "lines"), [(Agent, 3), (open_agent, 1), (LibraryAgent, 2)], ids=["Agent", "open_agent", "LibraryAgent"])
+def test_the_example_of_an_agent_runs(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: Any, lines: int
+) -> None:
     configured(anvil_chain, tmp_path)
     monkeypatch.chdir(tmp_path)
-    (example,) = doctest.DocTestFinder(recurse=False).find(Agent, "Agent")
-    assert doctest.DocTestRunner().run(example) == (0, 3)
+    (example,) = doctest.DocTestFinder(recurse=False).find(item, item.__name__, globs={"open_agent": open_agent})
+    assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example) == (0, lines)
 
 
 def run_examples(chain: LocalChain, agent: LibraryAgent, names: Collection[str]) -> None:

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,15 @@ def test_all_of_research_has_an_example() -> None:
         getattr(item, name) for item in of_research if inspect.isclass(item) for name in ("frame", "plot", "report") if hasattr(item, name)
     ]
     assert len(methods) == 11
-    assert [item.__qualname__ for item in (*of_research, *methods, app.Agent) if ">>> " not in (item.__doc__ or "")] == []
+    assert [item.__qualname__ for item in (*of_research, *methods, app.Agent, agent.open_agent) if ">>> " not in (item.__doc__ or "")] == []
+    properties = [
+        f"{item.__name__}.{name}"
+        for item in of_research
+        if inspect.isclass(item)
+        for name, attribute in inspect.getmembers_static(item)
+        if not name.startswith("_") and isinstance(attribute, property | cached_property) and ">>> " not in (attribute.__doc__ or "")
+    ]
+    assert properties == []
 
 
 @pytest.mark.parametrize(
