@@ -209,7 +209,8 @@ def _spec(
         elif likely_symbols := tuple(symbol_pairs(table.symbols, unknown_symbols[:1])):
             remedy = f"if {likely_symbols[0]} is its price, name it {unknown_symbols[0]}"
         if table.symbols == (FRAME_NAME,):
-            remedy = f'the closes name no symbol; add a column symbol with "{unknown_symbols[0]}"'
+            name = f'"{unknown_symbols[0]}"'
+            remedy = f"the closes name no symbol; name their column {name}, or add a column symbol with {name}"
         raise ConfigError(f"targets: {unknown_symbols[0]} has no prices", remedy)
     require_currency(table, numeraire, f"name {table.currency} in place of {numeraire}")
     spec = make_spec(

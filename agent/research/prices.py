@@ -67,7 +67,7 @@ def _polars_frame(prices: object) -> Any:
     if isinstance(prices, polars.LazyFrame):
         prices = prices.collect()
     if module_name == "pandas" and hasattr(prices, "to_frame"):
-        prices = prices.to_frame()
+        prices = prices.to_frame("close" if prices.name is None else prices.name)
     if module_name == "pandas" and hasattr(prices, "columns"):
         prices = _from_pandas(polars, prices)
     if isinstance(prices, polars.DataFrame):

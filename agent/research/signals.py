@@ -46,7 +46,7 @@ from agent.research.arguments import (
 from agent.research.live_files import checked_lines, signal_source
 from agent.research.prices import times
 from agent.signals.worker import raised_text, targets_document
-from agent.units import exact_duration, format_bps, format_duration
+from agent.units import exact_duration, format_bps, format_duration, pluralize
 
 HOUR_S = 3_600
 DAY_S = 86_400
@@ -171,10 +171,11 @@ class AskedFunction:
         except Exception as error:
             trace = None if error.__traceback__ is None else error.__traceback__.tb_next
             line_text = "" if trace is None else f" at line {trace.tb_lineno}"
+            close_count = max(map(len, view.prices.values()), default=0)
             raise self.error(
                 view,
                 f"{function_name(self.function)} raised {raised_text(error)}",
-                f"correct the function{line_text}",
+                f"correct the function{line_text}, which saw {pluralize(close_count, 'close')}",
             ) from error
 
     def error(self, view: SignalView, words: str, remedy: str) -> ConfigError:

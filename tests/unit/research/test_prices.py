@@ -180,11 +180,23 @@ def test_frame_is_refused_with_the_change_to_make(make: Callable[[], object], wo
         (
             pd.DataFrame({"Close": BTC, "Open": BTC}, index=INDEX),
             {"BTC": 0.5, "USD": 0.5},
-            'name no symbol; add a column symbol with "BTC"',
+            'name no symbol; name their column "BTC", or add a column symbol with "BTC"',
         ),
+        (WIDE["BTC"].rename(None), {"BTC": 0.5, "USD": 0.5}, 'the closes name no symbol; name their column "BTC"'),
+        (WIDE["BTC"].to_frame("close"), {"BTC": 0.5, "USD": 0.5}, 'the closes name no symbol; name their column "BTC"'),
         (WIDE, ["BTC", "USD"], "targets: ['BTC', 'USD'] is no mapping of symbols to shares"),
     ],
-    ids=["small letters", "small letters in targets", "joined", "a market as target", "two markets", "bars of one symbol", "a list"],
+    ids=[
+        "small letters",
+        "small letters in targets",
+        "joined",
+        "a market as target",
+        "two markets",
+        "bars of one symbol",
+        "a Series without a name",
+        "closes alone",
+        "a list",
+    ],
 )
 def test_targets_without_prices__are_named_with_the_change(prices: Any, targets: Any, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
