@@ -61,7 +61,7 @@ def _read_address(url: str) -> PriceTable:
         return read_table(path)
 
 
-def _polars_frame(prices: object) -> Any:
+def _polars_frame(prices: Any) -> Any:
     polars = load_polars()
     module_name = type(prices).__module__.partition(".")[0]
     if isinstance(prices, polars.LazyFrame):
