@@ -5,7 +5,7 @@ change is recorded before the action.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -31,14 +31,12 @@ from agent.model import (
     IntentKind,
     IntentState,
     Provide,
-    RequestState,
     SignedTx,
     UnsignedTx,
 )
 from agent.ports import ExternalSigner, Grant, MinedTransaction, Sender, Signer
 from agent.store.files.recorder import FileOutbox
 from agent.store.journal import IntentStore, ProposalStore
-from agent.store.requests import RequestStore
 from agent.store.transitions import OPEN_STATES
 from agent.units import format_time
 
@@ -274,7 +272,8 @@ def pause_advice(grant: Grant) -> str:
 class AwaitingExternalSignature(Retryable):
     """A transaction was proposed and awaits its signer, who does `how_to_sign`; the file
     `proposal_path` contains `proposal`. `reverts` is whether it would revert now, None if it could
-    not be simulated. `next_command` is how the owner goes on, as an imperative clause.
+    not be simulated. `next_command` is how the owner goes on, as an imperative clause;
+    `is_withdrawable` is whether it waited before the command, which may want something else.
     """
 
     def __init__(
@@ -286,6 +285,7 @@ class AwaitingExternalSignature(Retryable):
         *,
         reverts: bool | None,
         next_command: str = "run the command again",
+        is_withdrawable: bool = False,
     ) -> None:
         super().__init__(message)
         self.how_to_sign = how_to_sign
@@ -293,16 +293,20 @@ class AwaitingExternalSignature(Retryable):
         self.proposal_path = path
         self.reverts = reverts
         self.minimums_fault: MinimumsFault | None = None
+        self.is_withdrawable = is_withdrawable
         self.go_on_with(next_command)
 
     def go_on_with(self, next_command: str) -> None:
         """Advise `next_command`, an imperative clause, once it is signed; while it would revert, or
         is not simulated, or its minimums have a fault, not to sign it.
         """
+        self.next_command = next_command
         self.remedy = (
             f"{self.how_to_sign}, then {next_command}: it settles the proposal from the chain and"
             " continues"
         )
+        if self.is_withdrawable:
+            self.remedy += f"; or give it up: {WITHDRAWAL_ADVICE}"
         if self.minimums_fault is not None:
             self.remedy = f"{minimums_advice(self.minimums_fault)}; then {next_command}"
         elif self.reverts:
@@ -315,7 +319,7 @@ class AwaitingExternalSignature(Retryable):
         self.minimums_fault = fault
         if fault is not None:
             self.message += f"; it {fault.text}"
-            self.go_on_with("run the command again")
+            self.go_on_with(self.next_command)
 
 
 def minimums_advice(fault: MinimumsFault) -> str:
@@ -352,7 +356,7 @@ class ProposingExecutor(JournaledExecutor):
         self,
         submitter: Submitter,
         proposals: ProposalStore,
-        requests: RequestStore,
+        next_command: Callable[[Intent], str],
         external_signer: ExternalSigner,
         outbox: FileOutbox,
     ) -> None:
@@ -362,7 +366,7 @@ class ProposingExecutor(JournaledExecutor):
         self._journal = submitter.journal
         self._sender = submitter.sender
         self._proposals = proposals
-        self._requests = requests
+        self._next_command = next_command
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Settle proposals that are mined or expired.
@@ -547,12 +551,18 @@ class ProposingExecutor(JournaledExecutor):
             why = f"the proposal {intent.id} expired at {format_time(intent.deadline_s)} unsent"
             self._drop(intent, why)
             return
+        is_withdrawable = intent.kind is not IntentKind.CANCEL
         try:
             simulation = self._sender.simulate(intent.tx, self.external_signer.address)
         except Retryable as error:
-            raise self._propose(intent, unsimulated_why=error.message) from None
+            raise self._propose(
+                intent, unsimulated_why=error.message, is_withdrawable=is_withdrawable
+            ) from None
         raise self._propose(
-            intent, reverts=simulation.reverted, unsimulated_why=simulation.height_disagreement
+            intent,
+            reverts=simulation.reverted,
+            unsimulated_why=simulation.height_disagreement,
+            is_withdrawable=is_withdrawable,
         )
 
     def _record_if_mined(self, intent: Intent, since_block: int) -> bool:
@@ -585,7 +595,12 @@ class ProposingExecutor(JournaledExecutor):
         )
 
     def _propose(
-        self, intent: Intent, *, reverts: bool = False, unsimulated_why: str = ""
+        self,
+        intent: Intent,
+        *,
+        reverts: bool = False,
+        unsimulated_why: str = "",
+        is_withdrawable: bool = False,
     ) -> AwaitingExternalSignature:
         grant = self._journal.grant(intent.id)
         proposal_document = self._proposal_document(intent)
@@ -605,16 +620,9 @@ class ProposingExecutor(JournaledExecutor):
             proposal_document,
             outbox_path,
             reverts=None if unsimulated_why else reverts,
-            next_command=self._next_command(grant),
+            next_command=self._next_command(intent),
+            is_withdrawable=is_withdrawable,
         )
-
-    def _next_command(self, grant: Grant) -> str:
-        payout = grant.payout
-        if payout is not None and self._requests.is_withdrawal(payout.request_id):
-            return f"trimtab withdraw --resume {payout.request_id} --send"
-        stop = self._requests.active_stop()
-        is_stopping = stop is not None and stop.state is RequestState.OPEN
-        return "trimtab stop --send" if is_stopping else "run the command again"
 
     def _proposal_document(self, intent: Intent) -> dict[str, Any]:
         grant = self._journal.grant(intent.id)

@@ -72,6 +72,7 @@ from agent.wiring.futures import (
 )
 from agent.wiring.signers import wallet_key_source
 from agent.wiring.stores import store_file
+from agent.wiring.waiting_proposals import renewing_command
 
 
 def signing_rules(
@@ -236,7 +237,7 @@ class WalletSession:
             executor = ProposingExecutor(
                 submitter,
                 context.store.proposals,
-                context.store.requests,
+                partial(renewing_command, context, otherwise="run the command again"),
                 external_signer,
                 FileOutbox(context.loaded_config.proposals_path),
             )

@@ -53,9 +53,8 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
 
 
 def next_command(context: AgentContext, intent: Intent) -> str:
-    """Return the command that goes on after a proposal: with the withdrawal that it or what it rejects
-    pays, or for which it sells, or with the stop that is under way. It sends if another payment is
-    left, but not what was rejected. While paused it settles, and sends nothing that a pause forbids.
+    """Return the command that goes on after a proposal, as `renewing_command`. It sends no payment
+    that is paid or was rejected; while paused it settles, and sends nothing that a pause forbids.
     """
     store = context.store
     is_paused = context.kill_switch.is_paused() is not False
@@ -64,33 +63,54 @@ def next_command(context: AgentContext, intent: Intent) -> str:
         peers = store.journal.intents_at(intent.tx.nonce)
         rejected_intents = [peer for peer in peers if peer.kind is not IntentKind.CANCEL]
         intent = rejected_intents[-1] if rejected_intents else intent
-    payout = store.journal.grant(intent.id).payout
-    if payout is not None and store.requests.is_withdrawal(payout.request_id):
+    withdrawal_id = _paid_withdrawal(context, intent)
+    if withdrawal_id is not None:
         sends = not is_rejection and not is_paused
-        sends = sends and store.requests.has_unsent_payment(payout.request_id)
-        return f"trimtab withdraw --resume {payout.request_id}{' --send' if sends else ''}"
+        sends = sends and store.requests.has_unsent_payment(withdrawal_id)
+        return f"trimtab withdraw --resume {withdrawal_id}{' --send' if sends else ''}"
     if is_paused:
         is_hard = context.kill_switch.is_hard()
         return "trimtab pause --hard --send" if is_hard else "trimtab reconcile"
-    step = store.steps.get(intent.step_id)
-    request_json = None if step is None else step.request_json
-    if request_json is not None and isinstance(
-        codec.loads(StepRequest, request_json), (RaiseForWithdrawal, Unwrap)
-    ):
-        for request in reversed(store.requests.newest(open_only=True)):
-            if request.kind is RequestKind.WITHDRAW:
-                return f"trimtab withdraw --resume {request.id} --send"
+    return renewing_command(context, intent)
+
+
+def renewing_command(
+    context: AgentContext, intent: Intent, otherwise: str = "trimtab rebalance --send"
+) -> str:
+    """Return the command that goes on after a proposal, and proposes anew what was withdrawn, rejected
+    or expired: with the withdrawal that it pays or for which it sells, or with the stop that is under
+    way, else `otherwise`.
+    """
+    store = context.store
+    if intent.kind is not IntentKind.CANCEL:
+        withdrawal_id = _paid_withdrawal(context, intent) or _financed_withdrawal(context, intent)
+        if withdrawal_id is not None:
+            return f"trimtab withdraw --resume {withdrawal_id} --send"
     stop = store.requests.active_stop()
     is_stopping = stop is not None and stop.state is RequestState.OPEN
-    return f"trimtab {'stop' if is_stopping else 'rebalance'} --send"
+    return "trimtab stop --send" if is_stopping else otherwise
 
 
-def renewing_command(context: AgentContext, intent: Intent) -> str:
-    """Return the command that proposes it anew once it is withdrawn, rejected or expired."""
+def _paid_withdrawal(context: AgentContext, intent: Intent) -> int | None:
+    """Return the number of the withdrawal that a payment belongs to."""
     payout = context.store.journal.grant(intent.id).payout
-    if payout is not None and context.store.requests.is_withdrawal(payout.request_id):
-        return f"trimtab withdraw --resume {payout.request_id} --send"
-    return next_command(context, intent)
+    if payout is None or not context.store.requests.is_withdrawal(payout.request_id):
+        return None
+    return payout.request_id
+
+
+def _financed_withdrawal(context: AgentContext, intent: Intent) -> int | None:
+    """Return the number of the open withdrawal for which a trade sells or unwraps."""
+    step = context.store.steps.get(intent.step_id)
+    request_json = None if step is None else step.request_json
+    if request_json is None or not isinstance(
+        codec.loads(StepRequest, request_json), (RaiseForWithdrawal, Unwrap)
+    ):
+        return None
+    for request in reversed(context.store.requests.newest(open_only=True)):
+        if request.kind is RequestKind.WITHDRAW:
+            return request.id
+    return None
 
 
 def settling_text(context: AgentContext, intent: Intent, *, is_used: bool) -> str:

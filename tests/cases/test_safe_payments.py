@@ -513,3 +513,28 @@ def test_signed_payment_that_expired_here__is_rejected_before_its_release(anvil_
         agent.rebalance(send=True, confirm=yes)
         assert transfers.release_withdrawal(agent, 1).state is RequestState.RELEASED
         assert anvil_chain.balance("WETH", HOME) == 0
+
+
+def test_withdrawal_beside_a_waiting_trade__names_how_either_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        proposal(agent)
+        with pytest.raises(AwaitingExternalSignature) as caught:
+            withdraw_again(agent)
+        assert mentions(caught.value.remedy, "then run the command again", "or give it up: trimtab cancel --send withdraws it")
+        maintenance.cancel(agent)
+        propose_payment(agent, "0.25", "WETH")
+        assert open_proposal(agent)["recipients"] == [HOME]
+
+
+def test_trade_beside_the_sale_of_a_withdrawal__names_the_withdrawal(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """A rebalance would settle the sale, and buy back what it sold."""
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, makes_batches=True)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        with pytest.raises(AwaitingExternalSignature):
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", "USDC", to=HOME), send=True, confirm=lambda _: True)
+        with pytest.raises(AwaitingExternalSignature, match="then trimtab withdraw --resume 1 --send: it settles"):
+            agent.rebalance(send=True, confirm=yes)
+        anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"] * 119 / 100}, twap_follows=False)
+        with pytest.raises(AwaitingExternalSignature, match="; then trimtab withdraw --resume 1 --send"):
+            agent.rebalance(send=True, confirm=yes)

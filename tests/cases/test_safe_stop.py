@@ -96,7 +96,7 @@ def test_proposal_of_a_stop__is_continued_by_the_stop(anvil_chain: LocalChain, t
         stop(agent, send_to=HOME)
         with pytest.raises(AwaitingExternalSignature) as caught:
             agent.swap("WETH", "USDC", "0.1", send=True, confirm=yes)
-        assert "withdraw" not in caught.value.remedy
+        assert "trimtab withdraw" not in caught.value.remedy
         safe.execute(caught.value.proposal)
         (line,) = [text for text in agent.status().warnings if text.startswith("The proposal ")]
         assert mentions(line, "trimtab stop --send settles it")

@@ -74,7 +74,7 @@ def proposing(setup: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
         is_hard_pause=lambda: setup.hard,
         proposed_ids=setup.store.proposals.proposal_blocks,
     )
-    return ProposingExecutor(submitter, setup.store.proposals, setup.store.requests, owner, FileOutbox(folder / "proposals"))
+    return ProposingExecutor(submitter, setup.store.proposals, lambda _: "run the command again", owner, FileOutbox(folder / "proposals"))
 
 
 def proposed(folder: Path) -> tuple[Bench, Owner, ProposingExecutor]:
