@@ -283,19 +283,35 @@ def _show_requests(document: Document, released_number: int | None) -> None:
         if request["number"] == released_number:
             say(_release_text(request))
     out.print(table)
+    for request in document["withdrawals"]:
+        if request["state"] == "open" and ENDED_STATES.intersection(_unpaid_states(request)):
+            number = request["number"]
+            say(
+                f"Withdrawal {number}: trimtab withdraw --resume {number} --send proposes it anew,"
+                f" trimtab withdraw --release {number} returns it to the portfolio."
+            )
+
+
+ENDED_STATES = {"withdrawn", "rejected", "expired", "replaced", "cancelled", "failed"}
+"""States of a payment whose newest transaction will not pay it."""
+
+
+def _unpaid_states(request: Document) -> list[str]:
+    """Return the different states of the unpaid payments for which there was a transaction."""
+    states = dict.fromkeys(payment["state"] for payment in request["payments"])
+    return [state for state in states if state not in ("paid", "unpaid")]
 
 
 def _state_text(request: Document) -> str:
     """Return how far a withdrawal is; the state of one that is done, or not paid at all."""
     state: str = request["state"]
     is_paid = [bool(payment["paid_in"]) for payment in request["payments"]]
-    if any(is_paid) and not all(is_paid):
-        return f"{state}, partly paid"
     if all(is_paid) and state != "done":
         return f"{state}, then paid" if state == "released" else f"{state}, paid"
     if state == "open" and request["parts"] is not None:
-        return str(request["parts"]["text"])
-    return state
+        state = str(request["parts"]["text"])
+    is_partly_paid = any(is_paid) and not all(is_paid)
+    return ", ".join((state, *["partly paid"] * is_partly_paid, *_unpaid_states(request)))
 
 
 def _release_text(request: Document) -> str:

@@ -23,7 +23,8 @@ from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts as accounts
-from agent.model import RequestState
+from agent.model import RequestState, UnsignedTx
+from agent.signing.safe_tx import safe_tx_fields, typed_data
 from agent.store.files.locks import LockHeld
 from agent.units import decimal_text
 from tests.cli.tools import in_process
@@ -32,7 +33,7 @@ from tests.support.constants import ETHER, HOME
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
 from tests.support.text import mentions, raises_code
-from tests.support.wallets import native_of
+from tests.support.wallets import SafeWallet, native_of
 
 PAYOUT = ("wallet.payout_addresses", [HOME])
 IN_WETH = {"WETH": "100%", "USDC": "0%"}
@@ -538,3 +539,60 @@ def test_trade_beside_the_sale_of_a_withdrawal__names_the_withdrawal(anvil_chain
         anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"] * 119 / 100}, twap_follows=False)
         with pytest.raises(AwaitingExternalSignature, match="; then trimtab withdraw --resume 1 --send"):
             agent.rebalance(send=True, confirm=yes)
+
+
+def reject(agent: Agent, safe: SafeWallet) -> None:
+    sign_and_send(agent, FIRST, SECOND)
+    with pytest.raises(AwaitingExternalSignature):
+        maintenance.cancel(agent)
+    execute(agent)
+
+
+def let_expire(agent: Agent, safe: SafeWallet) -> None:
+    safe.chain.warp(1_801)
+    look(agent)
+
+
+def execute_other_call(chain: LocalChain, safe: SafeWallet) -> None:
+    tx = UnsignedTx(chain.chain_id, safe.nonce(), HOME, 0, "0x", 0, None, None, 1)
+    safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
+
+
+def be_replaced(agent: Agent, safe: SafeWallet) -> None:
+    execute_other_call(safe.chain, safe)
+    maintenance.adopt(agent)
+
+
+PAYMENT_ENDS: dict[str, tuple[Callable[[Agent, SafeWallet], object], str]] = {
+    "proposed": (lambda agent, _: sign_and_send(agent, FIRST), "open, proposed"),
+    "withdrawn": (lambda agent, _: maintenance.cancel(agent), "open, withdrawn"),
+    "rejected": (reject, "open, rejected"),
+    "expired": (let_expire, "open, expired"),
+    "replaced": (be_replaced, "released, replaced"),
+    "executed": (lambda agent, _: execute(agent), "done"),
+}
+
+
+@pytest.mark.parametrize("end", PAYMENT_ENDS)
+def test_list_of_withdrawals__says_what_became_of_a_proposed_payment(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    act, state_text = PAYMENT_ENDS[end]
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        act(agent, safe)
+        list_text = in_process(capfd, monkeypatch, "withdraw", "--config", str(loaded.path)).out
+        (withdrawal,) = transfers.list_withdrawals(agent)
+        (payment,) = withdrawal["payments"]
+        assert payment["state"] == ("paid" if end == "executed" else end)
+        assert bool(payment["paid_in"]) == (end == "executed")
+        assert f" {state_text} " in list_text
+        is_given_up = end in ("withdrawn", "rejected", "expired")
+        remedy = "trimtab withdraw --config {0} --resume 1 --send proposes it anew, trimtab withdraw --config {0} --release 1 returns it"
+        assert (remedy.format(loaded.path) in " ".join(list_text.split())) == is_given_up
+        assert anvil_chain.balance("WETH", HOME) == (ETHER // 4 if end == "executed" else 0)
+        if is_given_up:
+            with pytest.raises(AwaitingExternalSignature):
+                transfers.resume_withdrawal(agent, 1, send=True, confirm=lambda _: True)
+            assert transfers.list_withdrawals(agent)[0]["payments"][0]["state"] == "proposed"

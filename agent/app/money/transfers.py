@@ -539,10 +539,17 @@ def list_withdrawals(agent: Agent) -> list[WithdrawalRequestDocument]:
             request,
             agent.portfolio,
             payments=[
-                fill(RequestedPaymentDocument, payment, agent.portfolio, paid_in=tx_hash)
-                for payment, tx_hash in zip(
+                fill(
+                    RequestedPaymentDocument,
+                    payment,
+                    agent.portfolio,
+                    paid_in=tx_hash,
+                    state=state,
+                )
+                for payment, tx_hash, state in zip(
                     request.payments,
                     withdrawal_payments.paid_hashes(request, payouts),
+                    withdrawal_payments.payment_states(store, request, payouts),
                     strict=True,
                 )
             ],
