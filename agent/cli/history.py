@@ -386,15 +386,18 @@ def adopt(
         require_answerable(yes)
         note("Stop every other program that uses this wallet: two senders could trade twice.")
         if not ask("Continue from the chain's current nonce?"):
-            emit({"nonce": None, "released": []}, as_json, lambda: say("Nothing was adopted."))
+            nothing: Document = {"nonce": None, "wallet": None, "released": [], "transactions": []}
+            emit(nothing, as_json, lambda: say("Nothing was adopted."))
             raise typer.Exit(EXIT_REFUSED)
-    from agent.app.records import maintenance
+    from agent.app.records import adoption
 
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT):
-        document = maintenance.adopt(agent, nothing_lost=nothing_lost)
+        document = adoption.adopt(agent, nothing_lost=nothing_lost)
 
     def show() -> None:
         say(f"Adopted: the next transaction has nonce {document['nonce']}.")
+        for transaction in document["transactions"]:
+            say(f"Nonce {transaction['nonce']}: {_adopted_text(transaction, document['wallet'])}.")
         for number in document["released"]:
             say(
                 f"Withdrawal {number} is released, and a transaction that the store does not know may"
@@ -402,6 +405,27 @@ def adopt(
             )
 
     emit(document, as_json, show)
+
+
+def _adopted_text(transaction: Document, wallet: str | None) -> str:
+    """Return what an adopted transaction of the wallet moved, with its hash."""
+    if not transaction["hash"]:
+        return "the endpoints do not show its transaction; look for it in a block explorer"
+    wallet_texts = []
+    for transfer in transaction["transfers"]:
+        amount_text = f"{transfer['amount']} {transfer['symbol']}"
+        if transfer["amount"] is None:
+            amount_text = f"{transfer['raw']} base units of the token {transfer['token']}"
+        wallet_texts.append(
+            f"sent {amount_text} to {transfer['recipient']}"
+            if transfer["sender"] == wallet
+            else f"received {amount_text} from {transfer['sender']}"
+        )
+    moved_text = ", ".join(wallet_texts) or "moved no tokens"
+    own_text = (
+        "" if transaction["intent"] is None else f". It is the proposal {transaction['intent']}"
+    )
+    return f"{transaction['hash']} {moved_text}{own_text}"
 
 
 def _show_versions(document: Document) -> None:

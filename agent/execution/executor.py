@@ -31,6 +31,7 @@ from agent.model import (
     IntentKind,
     IntentState,
     Provide,
+    Receipt,
     SignedTx,
     UnsignedTx,
 )
@@ -80,6 +81,11 @@ class JournaledExecutor:
         transaction of the agent is open.
         """
         return self._reconciler.resync_nonce()
+
+    def mined_receipt(self, nonce: int, since_block: int) -> Receipt | None:
+        """See ports.Executor."""
+        tx_hash = self._submitter.mined_hash(nonce)
+        return None if tx_hash is None else self._submitter.sender.status_of(tx_hash).receipt
 
     def may_send(self, *, for_revoking: bool = False) -> bool:
         """True if a transaction may be sent now: the kill switch was read and is off, and no
@@ -463,6 +469,13 @@ class ProposingExecutor(JournaledExecutor):
             if is_dropped(self._journal.stored_intent(intent)):
                 self.outbox.remove_proposal(intent.id)
         return next_nonce
+
+    def mined_receipt(self, nonce: int, since_block: int) -> Receipt | None:
+        """See ports.Executor. A wallet's empty call to itself stands for whatever used the nonce."""
+        address = self.external_signer.address
+        tx = UnsignedTx(self._sender.head().chain_id, nonce, address, 0, "0x", 0, None, None, None)
+        mined_tx = self.external_signer.mined_at_nonce(tx, since_block)
+        return None if mined_tx is None else self._sender.status_of(mined_tx.tx_hash).receipt
 
     def _reject_executable(self, proposal_ids: Container[str], why: str) -> None:
         """Raise AwaitingExternalSignature for the rejection of a dropped proposal that anybody can still

@@ -166,6 +166,11 @@ class Executor(Protocol):
     def resync_nonce(self) -> int:
         """Store the chain's next nonce as expected, on the operator's command; return it."""
 
+    def mined_receipt(self, nonce: int, since_block: int) -> Receipt | None:
+        """Return the receipt of whichever transaction of the wallet used `nonce`, searched after
+        `since_block`; None if the endpoints show none. Raises Retryable if they give no answer.
+        """
+
     def may_send(self, *, for_revoking: bool = False) -> bool:
         """True if a transaction may be sent now: the kill switch is readable and off, and no
         transaction is open. With `for_revoking` a hard pause does not prevent the reset of

@@ -16,7 +16,7 @@ from agent import app as api
 from agent.app.agent import Agent
 from agent.app.documents.status import status_document
 from agent.app.money import hard_pause, transfers
-from agent.app.records import maintenance
+from agent.app.records import adoption, maintenance
 from agent.app.withdrawals.withdrawal_run import WithdrawalReport
 from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.errors import Refused, Retryable
@@ -553,14 +553,55 @@ def let_expire(agent: Agent, safe: SafeWallet) -> None:
     look(agent)
 
 
-def execute_other_call(chain: LocalChain, safe: SafeWallet) -> None:
-    tx = UnsignedTx(chain.chain_id, safe.nonce(), HOME, 0, "0x", 0, None, None, 1)
-    safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
+def execute_other_call(chain: LocalChain, safe: SafeWallet, to: str = HOME, data: str = "0x") -> str:
+    tx = UnsignedTx(chain.chain_id, safe.nonce(), to, 0, data, 0, None, None, 1)
+    return safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
 
 
 def be_replaced(agent: Agent, safe: SafeWallet) -> None:
     execute_other_call(safe.chain, safe)
-    maintenance.adopt(agent)
+    adoption.adopt(agent)
+
+
+def pay_elsewhere(safe: SafeWallet, symbol: str, raw: int) -> str:
+    """The hash of a transfer to HOME that the owners sign without trimtab."""
+    transfer = safe.chain.token_contract(symbol).functions.transfer(HOME, raw)
+    return execute_other_call(safe.chain, safe, transfer.address, transfer._encode_transaction_data())
+
+
+@pytest.mark.parametrize("is_beside_a_proposal", [True, False])
+def test_adopted_calls_of_a_safe__are_named_with_what_they_moved(
+    anvil_chain: LocalChain,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_beside_a_proposal: bool,
+) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        if not is_beside_a_proposal:
+            execute(agent)
+        first_nonce = safe.nonce()
+        hashes = [pay_elsewhere(safe, "WETH", ETHER // 2), execute_other_call(anvil_chain, safe)]
+        adopted_text = in_process(capfd, monkeypatch, "adopt", "--yes", "--config", str(loaded.path)).out
+    assert f"Adopted: the next transaction has nonce {first_nonce + 2}.\n" in adopted_text
+    adopted_text = " ".join(adopted_text.split())
+    assert f"Nonce {first_nonce}: {hashes[0]} sent 0.5 WETH to {HOME}." in adopted_text
+    assert f"Nonce {first_nonce + 1}: {hashes[1]} moved no tokens." in adopted_text
+
+
+def test_adopted_payment_of_a_dropped_proposal__is_named_as_its_own(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        document = proposal_file(agent)
+        maintenance.cancel(agent)
+        tx_hash = safe.execute(document)
+        adopted_text = " ".join(in_process(capfd, monkeypatch, "adopt", "--yes", "--config", str(loaded.path)).out.split())
+    assert f"Nonce 0: {tx_hash} sent 0.25 WETH to {HOME}. It is the proposal {document['id']}" in adopted_text
 
 
 PAYMENT_ENDS: dict[str, tuple[Callable[[Agent, SafeWallet], object], str]] = {

@@ -203,7 +203,8 @@ def test_a_second_process_may_look_and_may_not_send(desk: Desk) -> None:
 def test_wallet_used_elsewhere__needs_a_person_who_adopts_it(desk: Desk) -> None:
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
     wallet = desk.about["wallet"]
-    desk.node.w3.eth.wait_for_transaction_receipt(desk.node.rpc("eth_sendTransaction", {"from": wallet, "to": wallet}), poll_latency=0.01)
+    foreign_hash = desk.node.rpc("eth_sendTransaction", {"from": wallet, "to": wallet})
+    desk.node.w3.eth.wait_for_transaction_receipt(foreign_hash, poll_latency=0.01)
     order = ("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.2", "--send", "--yes")
     error = desk.ask(*order, want=12)["error"]
     assert "trimtab adopt" in error["remedy"]
@@ -211,7 +212,10 @@ def test_wallet_used_elsewhere__needs_a_person_who_adopts_it(desk: Desk) -> None
     code, screen = at_terminal(desk, "n\n", "adopt")
     assert (code, "was adopted" in screen) == (10, True)
     assert desk.run(*order).code == 12
-    assert desk.ask("adopt", "--yes") == {"nonce": nonce(desk), "released": []}
+    adopted = desk.ask("adopt", "--yes")
+    (transaction,) = adopted["transactions"]
+    assert (adopted["nonce"], adopted["released"]) == (nonce(desk), [])
+    assert (transaction["nonce"], transaction["hash"], transaction["transfers"]) == (nonce(desk) - 1, foreign_hash, [])
     assert desk.ask(*order)["outcome"] == "done"
 
 

@@ -224,13 +224,40 @@ class TracedTransactionDocument(JournalledTransactionDocument):
     order: NotRequired[OpenOrderDocument]
 
 
+class AdoptedTransferDocument(TypedDict):
+    """A transfer of the wallet; `symbol` and `amount` are None for a token that is not the
+    portfolio's.
+    """
+
+    token: Address
+    symbol: str | None
+    amount: str | None
+    raw: Raw
+    sender: Address
+    recipient: Address
+
+
+class AdoptedTransactionDocument(TypedDict):
+    """A transaction at an adopted nonce: empty hash and no block if the endpoints do not show it.
+    `intent` is the id of the journal's transaction that it is, None if the journal had none.
+    """
+
+    nonce: int
+    hash: TxHash
+    block: int | None
+    intent: str | None
+    transfers: list[AdoptedTransferDocument]
+
+
 class AdoptedNonceDocument(TypedDict):
-    """The adopted nonce (None: none was adopted), and the numbers of the withdrawals that it
-    released.
+    """The adopted nonce of the wallet (None: none was adopted), the numbers of the withdrawals that
+    it released, and the newest transactions that it takes over.
     """
 
     nonce: int | None
+    wallet: Address | None
     released: list[int]
+    transactions: list[AdoptedTransactionDocument]
 
 
 class JournalStateDocument(TypedDict):

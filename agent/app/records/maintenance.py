@@ -35,7 +35,6 @@ from agent.store.transitions import OPEN_STATES
 
 if TYPE_CHECKING:
     from agent.app.documents.records import (
-        AdoptedNonceDocument,
         BackupDocument,
         CancelledTransactionsDocument,
         JournalStateDocument,
@@ -150,16 +149,6 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> CancelledTr
         "withdrawn": withdrawn_proposal_texts(store.journal, store.proposals, intents, now_s),
         **_journal_document(store),
     }
-
-
-def adopt(agent: Agent, *, nothing_lost: bool = False) -> AdoptedNonceDocument:
-    """Resync to the chain's nonce as `Agent.resync_nonce`, and name the withdrawals that this
-    releases.
-    """
-    requests = agent.context.store.requests
-    earlier_ids = requests.released_by_adoption()
-    nonce = agent.resync_nonce(nothing_lost=nothing_lost)
-    return {"nonce": nonce, "released": sorted(requests.released_by_adoption() - earlier_ids)}
 
 
 def _book_mined(agent: Agent) -> int:

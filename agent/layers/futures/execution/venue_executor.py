@@ -121,6 +121,10 @@ class VenueExecutor:
         """Adopt the chain's current nonce as the chain's executor does."""
         return self._chain_executor.resync_nonce()
 
+    def mined_receipt(self, nonce: int, since_block: int) -> Receipt | None:
+        """See ports.Executor."""
+        return self._chain_executor.mined_receipt(nonce, since_block)
+
     def may_send(self, *, for_revoking: bool = False) -> bool:
         """True if the chain's executor is ready and no order is open but those that rest."""
         is_chain_ready = self._chain_executor.may_send(for_revoking=for_revoking)
