@@ -55,9 +55,12 @@ EXTRA_WAIT_S = 10.0
 
 
 def open_notifier(
-    alerts_table: AlertsTable, store: AlertStore, on_failed: Callable[[Delivery], None]
+    alerts_table: AlertsTable,
+    store: AlertStore,
+    on_failed: Callable[[Delivery], None],
+    complete: Callable[[str], str] = str,
 ) -> AlertNotifier | None:
-    """Open the notifier; None without alert targets. Raises ConfigError for a target whose variable
+    """Open the notifier, as AlertNotifier; None without alert targets. Raises ConfigError for a target whose variable
     is not set.
     """
     if not alerts_table.targets:
@@ -66,7 +69,11 @@ def open_notifier(
         target_name, sender = push_target
         store.record_push_target(target_name, sender.public_key)
     return AlertNotifier(
-        store, open_subscriptions(alerts_table, store), alert_rules(alerts_table), on_failed
+        store,
+        open_subscriptions(alerts_table, store),
+        alert_rules(alerts_table),
+        on_failed,
+        complete,
     )
 
 

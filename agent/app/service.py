@@ -493,6 +493,7 @@ def report_run(
     sends: bool = False,
     once: bool = False,
     log_format: LogStyle | None = None,
+    complete: Callable[[str], str] = str,
 ) -> Iterator[RunEventHandler]:
     """Report the only run of this process inside the context: its log, its watchdog and its service
     manager are the process's. `log_format` overrides the config, the rest is as in `event_handler`.
@@ -506,7 +507,12 @@ def report_run(
     service = event_handler(
         agent,
         RunSurroundings(
-            log, watchdog, systemd_notifier, is_logging=log_style is not None, redactor=redactor
+            log,
+            watchdog,
+            systemd_notifier,
+            is_logging=log_style is not None,
+            redactor=redactor,
+            complete=complete,
         ),
         every,
         sends=sends,
@@ -523,7 +529,8 @@ def report_run(
 @dataclass(frozen=True, slots=True)
 class RunSurroundings:
     """What a run writes to and is watched by. `is_logging` is False if the log is off; `redactor`
-    hides the secrets of the run's config.
+    hides the secrets of the run's config. `complete` adds the config to the commands that an alert
+    names.
     """
 
     log: Log
@@ -531,6 +538,7 @@ class RunSurroundings:
     systemd_notifier: SystemdNotifier
     is_logging: bool
     redactor: Redactor
+    complete: Callable[[str], str] = str
 
 
 def event_handler(
@@ -578,7 +586,9 @@ def event_handler(
             context.loaded_config, (target.url_env for target in alerts_table.targets)
         )
         surroundings.redactor.add(secrets_of(context.loaded_config))
-        return alert_channels.open_notifier(alerts_table, context.store.alerts, on_failed_delivery)
+        return alert_channels.open_notifier(
+            alerts_table, context.store.alerts, on_failed_delivery, surroundings.complete
+        )
 
     heartbeat = None
     if not on_paper and (heartbeat_url := service_table.read_heartbeat_url()) is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent import app as api
+from agent.cli.display.hints import completed_hints, running_command, with_config
 from agent.cli.display.several import PortfolioAnswer, answer_for_each
 from agent.cli.display.terminal import (
     READING_CHAIN_TEXT,
@@ -246,9 +247,14 @@ def run_portfolios(config_paths: Sequence[Path], every: str, style: FleetStyle) 
     metrics = None
     if style.metrics_file is not None:
         metrics = _fleet_metrics(style.metrics_file)
-    options = FleetOptions(every, style.sends, style.offers, share, metrics)
+    options = FleetOptions(every, style.sends, style.offers, share, metrics, _completed_for)
     with clock.listening():
         run_fleet(config_paths, options, redactor, show_result, clock, metrics=metrics)
+
+
+def _completed_for(text: str, config_path: Path) -> str:
+    """Return the text of an alert with this config in each command that it names."""
+    return with_config(text, config_path, running_command.config_commands)
 
 
 def _fleet_metrics(metrics_file: Path) -> FleetMetrics:
@@ -367,6 +373,7 @@ def open_run(
             sends=options.send,
             once=options.once,
             log_format=options.log_style,
+            complete=completed_hints,
         ) as service,
         show_spinner(READING_CHAIN_TEXT) as spinner,
     ):

@@ -118,6 +118,8 @@ class FleetOptions:
     """The part of the portfolios that this worker may serve; None if the process serves all."""
     look_counter: LookCounter | None = None
     """Counts looks; None if nothing does."""
+    complete: Callable[[str, Path], str] = lambda text, _: text
+    """Adds a config to the commands that an alert names."""
 
 
 class FleetMember:
@@ -425,6 +427,7 @@ class FleetMember:
                 SystemdNotifier({}),
                 is_logging=True,
                 redactor=self._redactor,
+                complete=self._complete,
             )
             options = self._options
             service = event_handler(agent, surroundings, options.every, sends=options.sends)
@@ -502,12 +505,15 @@ class FleetMember:
             loaded_config = load_config(self.config_path)
             store, _ = resources.enter_context(wiring.open_store_offline(loaded_config))
             notifier = alert_channels.open_notifier(
-                loaded_config.config.alerts, store.alerts, lambda _: None
+                loaded_config.config.alerts, store.alerts, lambda _: None, self._complete
             )
             if notifier is not None:
                 notifier.send_now(alert, int(time.time()))
             return True
         return False
+
+    def _complete(self, text: str) -> str:
+        return self._options.complete(text, self.config_path)
 
     def _file_times(self) -> list[int]:
         """Return when the config, and what other programs write beside the store, changed last."""

@@ -363,7 +363,8 @@ class AlertNotifier:
     """Decides, records and queues alerts, in the thread of the run; delivery threads do not use the
     store.
 
-    `on_failure` is called for failed deliveries, for the log.
+    `on_failure` is called for failed deliveries, for the log. `complete` adds the config to the
+    commands that a text names.
     """
 
     def __init__(
@@ -372,8 +373,10 @@ class AlertNotifier:
         subscriptions: Sequence[ChannelSubscription],
         rules: AlertRules,
         on_failure: Callable[[Delivery], None],
+        complete: Callable[[str], str] = str,
     ) -> None:
         self._store = store
+        self._complete = complete
         self._subscriptions = {
             subscription.channel.name: subscription for subscription in subscriptions
         }
@@ -407,6 +410,7 @@ class AlertNotifier:
                 for delivery in subscription.channel.take_results()
             ]
         )
+        alerts = [replace(alert, text=self._complete(alert.text)) for alert in alerts]
         rules = replace(self._rules, quiet_hours=None) if is_last else self._rules
         alert_decision = decide_alerts(self._store.states(), alerts, judged_kinds, now_s, rules)
         targets_and_states = [
@@ -442,11 +446,10 @@ class AlertNotifier:
 
     def queue_unrecorded(self, alert: Alert, now_s: int) -> None:
         """Queue one alert without the store, which cannot be written."""
+        text = self._complete(alert.text)
         for name, subscription in self._subscriptions.items():
             if alert.kind in subscription.kinds and alert.kind in self._rules.kinds:
-                subscription.channel.put(
-                    AlertMessage(UNRECORDED_ID, name, alert.kind, alert.text, now_s)
-                )
+                subscription.channel.put(AlertMessage(UNRECORDED_ID, name, alert.kind, text, now_s))
 
     def _enqueue(self, messages: Iterable[AlertMessage]) -> None:
         for message in messages:

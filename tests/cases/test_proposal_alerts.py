@@ -14,6 +14,7 @@ from agent.app.documents.past import step_history
 from agent.app.service import StoppableClock, report_run
 from agent.localchain import LocalChain
 from agent.units import format_time
+from tests.cli.tools import in_process
 from tests.support.agents import fund, reopened_agent, trusted_config, yes
 from tests.support.alert_receivers import ReceivedMessages, webhook
 from tests.support.on_chain.proposals import PROPOSING, TWO, proposal, safe_of
@@ -65,6 +66,21 @@ def test_waiting_proposal__is_an_alert_once(anvil_chain: LocalChain, tmp_path: P
         " execute --send (an approval is a proposal of its own, because this chain has no MultiSendCallOnly at"
         " 0x9641d764fc13c8B624c04430C7356C1C7C8102e2)."
     )
+
+
+def test_alerts_of_a_run__name_their_config_in_each_command(
+    anvil_chain: LocalChain, tmp_path: Path, box: ReceivedMessages, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, TARGET, makes_batches=True)
+    config_option = f"--config {loaded.path}"
+    in_process(capfd, monkeypatch, "run", "--once", "--send", "--yes", "--config", str(loaded.path))
+    box.until(1)
+    instruction = f"trimtab proposal sign {config_option}, and anyone execute it with trimtab proposal execute {config_option} --send."
+    assert box.texts[0].endswith(instruction)
+    anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"] * 9 / 10}, twap_follows=False)
+    in_process(capfd, monkeypatch, "run", "--once", "--send", "--yes", "--config", str(loaded.path))
+    box.until(2)
+    assert f"trimtab cancel {config_option} --send" in box.texts[1]
 
 
 def test_failing_proposal__alerts_once_and_the_next_by_itself(chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:

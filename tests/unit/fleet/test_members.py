@@ -16,6 +16,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from agent.cli.display.hints import with_config
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Retryable, TrimtabError
 from agent.fleet import members as fleet_members
 from agent.fleet.chains import SharedConnections
@@ -376,3 +377,19 @@ def test_a_fault_that_passes_is_told_after_five_minutes(monkeypatch: pytest.Monk
     member._failing_since_s -= 30
     look(member)
     assert [failure.message for failure in errors] == ["slow"]
+
+
+def test_alert_of_a_portfolio_that_is_not_open__names_its_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    options = FleetOptions("1h", complete=lambda text, config_path: with_config(text, config_path, {"doctor"}))
+    member = FleetMember("p", path, options, SharedConnections(SystemClock()), Redactor(), lambda *_: None)
+    texts: list[str] = []
+
+    def open_notifier(_table: object, _store: object, _on_failed: object, complete: Callable[[str], str]) -> None:
+        texts.append(complete("See the log and trimtab doctor."))
+
+    monkeypatch.setattr(fleet_members, "load_config", Mock())
+    monkeypatch.setattr(fleet_members.wiring, "open_store_offline", lambda _: nullcontext((Mock(), None)))
+    monkeypatch.setattr(fleet_members.alert_channels, "open_notifier", open_notifier)
+    member._tell(fleet_members.HUNG_ALERT)
+    assert texts == [f"See the log and trimtab doctor --config {path}."]
