@@ -175,6 +175,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.questions import QUESTIONS as QUESTIONS
     from agent.app.start.setup import FuturesStart as FuturesStart
     from agent.app.start.setup import local_start as local_start
+    from agent.app.start.setup import require_endpoints as require_endpoints
     from agent.app.start.templates import templates as templates
     from agent.app.start.trust import trust as trust
     from agent.app.start.units import UnitOptions as UnitOptions

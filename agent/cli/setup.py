@@ -218,6 +218,10 @@ def _init_guided(config: Path, answers: InitAnswers, answered_fields: set[str]) 
         raise ConfigError(
             f"{config}: exists already; nothing was changed", "name another file with --config"
         )
+    if answers.endpoints:
+        api.require_endpoints(
+            answers.endpoints, "--rpc", is_local=answers.is_local, option="--rpc "
+        )
     try:
         document = guided_init(config, answers, answered_fields)
     except KeyboardInterrupt:

@@ -123,8 +123,10 @@ def test_init_and_doctor__name_a_safe_taken_for_a_key(anvil_chain: LocalChain, t
     assert row["state"] == "fail"
     assert words in row["finding"]
     assert "--safe" in row["remedy"]
-    monkeypatch.setenv("RPC_SAFE", anvil_chain.url)
-    new_config = NewConfig(wallet=safe.address, targets=(("WETH", "50%"), ("USDC", "50%")), endpoints=(("RPC_SAFE", "one"),))
+    endpoints = (("RPC_SAFE", "one"), ("RPC_SAFE_2", "two"))
+    for variable, _ in endpoints:
+        monkeypatch.setenv(variable, anvil_chain.url)
+    new_config = NewConfig(wallet=safe.address, targets=(("WETH", "50%"), ("USDC", "50%")), endpoints=endpoints)
     (tmp_path / "key").mkdir()
     (tmp_path / "safe").mkdir()
     assert [

@@ -41,7 +41,8 @@ def test_fork_of_each_network__pays_tip_and_data_fee(
 
         url = stack.enter_context(serve_front(str(chain.url), as_the_network))
         monkeypatch.setenv("RPC_A", url)
-        options = ("--network", network.name, "--rpc", "RPC_A=one", "--template", "60/40", "--ceiling", str(4 * USD))
+        monkeypatch.setenv("RPC_B", url)
+        options = ("--network", network.name, "--rpc", "RPC_A=one", "--rpc", "RPC_B=two", "--template", "60/40", "--ceiling", str(4 * USD))
         init = bare("init", *options, "--wallet", OWNER.address, "--yes", "--config", str(config), "--json")
         assert init.code == 0, init.err
         text = config.read_text()

@@ -17,7 +17,7 @@ from agent.config.load import load_config
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.figures import reader_text
-from tests.support.commands.init import RPC, RPC_PAIRS, TWO, WALLET, Bare, init
+from tests.support.commands.init import RPC, TWO, WALLET, Bare, init
 from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import mentions
 from tests.support.worlds import missing
@@ -67,13 +67,22 @@ def test_a_ceiling_below_the_least_total_is_said(bare: Bare, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("endpoints", "operators"), [((("A", "alpha"),), "alpha"), ((("A", "alpha"), ("B", "alpha")), "alpha"), (RPC_PAIRS, "")], ids=str
+    ("options", "message"),
+    [
+        pytest.param(("--rpc", "A=alpha"), "two different operators are needed", id="one"),
+        pytest.param(("--rpc", "A=alpha", "--rpc", "B=alpha"), "two different operators are needed", id="one of two endpoints"),
+        pytest.param(("--rpc", "A=alpha", "--rpc", "A=beta"), "a variable is named twice", id="one variable"),
+    ],
 )
-def test_a_single_operator_is_warned_of(bare: Bare, tmp_path: Path, endpoints: tuple[tuple[str, str], ...], operators: str) -> None:
-    options = tuple(word for variable, operator in endpoints for word in ("--rpc", f"{variable}={operator}"))
-    warnings = init(bare, tmp_path / "trimtab.toml", *TWO, rpc=options).json["warnings"]
-    single = [line for line in warnings if "operators agree" in line]
-    assert [mentions(line, f"Only {operators} is named", 'single_operator = "alpha"') for line in single] == [True] * bool(operators)
+def test_too_few_operators__write_no_config_and_say_how_to_get_a_second(
+    bare: Bare, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    """The same rule as in the dialogue and on the page (tests/unit/app/start/test_setup.py)."""
+    path = tmp_path / "trimtab.toml"
+    result = init(bare, path, *TWO, rpc=options)
+    assert result.code == 2
+    assert mentions(result.error, f"--rpc: {message}", "for example --rpc RPC_URL_1=alchemy --rpc RPC_URL_2=infura")
+    assert not path.exists()
 
 
 def test_base_portfolio__is_told_what_waits_on_a_busy_day(bare: Bare, tmp_path: Path) -> None:

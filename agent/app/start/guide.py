@@ -44,6 +44,7 @@ from agent.app.start.setup import (
     find_preset,
     local_start,
     network_name,
+    require_endpoints,
     write_new_config,
 )
 from agent.app.start.tracking_losses import config_loss_document, first_purchase_lines
@@ -55,7 +56,7 @@ from agent.config.writing import portfolio_templates
 from agent.errors import ConfigError
 from agent.figures import format_figure
 from agent.key_variables import process_environment
-from agent.units import BPS, Value, format_bps, parse_bps, safe_label
+from agent.units import BPS, Value, format_bps, parse_bps
 from agent.weights.asset_classes import AssetClass, class_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
     from agent.config.schema import Config
 
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
-MIN_OPERATORS = 2
 ESTIMATE_NOTE = "An estimate; trimtab doctor computes it with the pools found and current prices"
 NO_ALERT_ANSWERS = ("", "none", "no", "off")
 ALL_CASH_ANSWERS = ("", "all")
@@ -170,24 +170,8 @@ class InitAnswers(NewConfig):
                     "endpoints: not VARIABLE=OPERATOR",  # not repeated: a URL is a secret
                     "for example RPC_URL_1=alchemy RPC_URL_2=infura; the URLs stay in the variables",
                 )
-            parse_variable(variable, "endpoints")
-            if safe_label(operator, "") == "":
-                raise ConfigError(
-                    "endpoints: the operator is up to 16 letters, digits, . _ -",
-                    "for example RPC_URL_1=alchemy",
-                )
             endpoints.append((variable, operator))
-        if len({variable for variable, _ in endpoints}) < len(endpoints):
-            raise ConfigError(
-                "endpoints: a variable is named twice, and its one endpoint cannot agree with itself",
-                "for example RPC_URL_1=alchemy RPC_URL_2=infura",
-            )
-        if len({operator for _, operator in endpoints}) < (1 if self.is_local else MIN_OPERATORS):
-            raise ConfigError(
-                "endpoints: two different operators are needed, because money moves only when they"
-                " agree",
-                "for example RPC_URL_1=alchemy RPC_URL_2=infura",
-            )
+        require_endpoints(endpoints, "endpoints", is_local=self.is_local)
         return replace(self, endpoints=tuple(endpoints))
 
     def with_basket(self, basket_text: str, offered_baskets: Sequence[Basket]) -> InitAnswers:

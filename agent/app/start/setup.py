@@ -155,6 +155,10 @@ class FuturesStart:
         return futures_text(profile, venue, numeraire, weights, spot_targets)
 
 
+MIN_OPERATORS = 2
+"""Operators that have to agree on a live chain (docs/endpoints.md#quorum)."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewConfig:
     """What a new config is written from: the options of `trimtab init`, or the answers of a dialogue
@@ -223,7 +227,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
             f"--numeraire: {numeraire!r} is not a target",
             f"choose from {', '.join(symbols)}, or add it as a target",
         )
-    _require_endpoint_names(endpoints)
+    require_endpoints(endpoints, "--rpc", is_local=network not in PRESETS, option="--rpc ")
     variables = read_variables(path.absolute().parent, (variable for variable, _ in endpoints))
     numeraire_usd = usd_price(
         assets[symbols.index(numeraire)],
@@ -304,7 +308,6 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
             *(() if parsed_token_list is None else parsed_token_list.warnings),
             *minimum.asset_count_warnings(len(assets)),
             *ceiling_warnings(config, numeraire_usd, cash_amount),
-            *_operator_warnings(config),
             *_depeg_warnings(config),
             *usual_route_warnings(config),
             *_store_warnings(path, config.store.url),
@@ -323,19 +326,6 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
         ],
         "tracking_loss": loss,
     }
-
-
-def _operator_warnings(config: Config) -> list[str]:
-    """Return a warning if fewer operators are named than have to agree."""
-    chain = config.chain
-    operators = sorted({endpoint.operator for endpoint in chain.rpc})
-    if len(operators) >= chain.min_operators:
-        return []
-    return [
-        f"Only {', '.join(operators)} is named, and nothing is sent until {chain.min_operators}"
-        " operators agree: add an endpoint of another under [[chain.rpc]], or trust this one:"
-        f' single_operator = "{operators[0]}" under [chain]'
-    ]
 
 
 def _depeg_warnings(config: Config) -> list[str]:
@@ -559,15 +549,33 @@ def _open_endpoint(variable: str, operator: str, variables: Variables) -> Transp
     )
 
 
-def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:
-    """Raise ConfigError for a name that is not a valid variable or operator."""
-    for variable, operator in rpc:
-        parse_variable(variable, "--rpc VARIABLE=OPERATOR")
+def require_endpoints(
+    endpoints: Sequence[tuple[str, str]], field: str, *, is_local: bool, option: str = ""
+) -> None:
+    """Raise ConfigError unless the (variable, operator) pairs of `field` are valid, each variable is
+    named once, and as many operators as have to agree are named: two on a live chain. Examples have
+    `option` before each pair.
+    """
+    first_example = f"{option}RPC_URL_1=alchemy"
+    examples = f"for example {first_example} {option}RPC_URL_2=infura"
+    for variable, operator in endpoints:
+        parse_variable(variable, field)
         if safe_label(operator, "") == "":
             raise ConfigError(
-                "--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -",
-                "for example RPC_URL_1=alchemy",
+                f"{field}: the operator is up to 16 letters, digits, . _ -",
+                f"for example {first_example}",
             )
+    if len({variable for variable, _ in endpoints}) < len(endpoints):
+        raise ConfigError(
+            f"{field}: a variable is named twice, and its one endpoint cannot agree with itself",
+            examples,
+        )
+    if not is_local and len({operator for _, operator in endpoints}) < MIN_OPERATORS:
+        raise ConfigError(
+            f"{field}: two different operators are needed, because money moves only when they agree",
+            "add an endpoint of a second provider, which needs an account there; a node of this"
+            f" machine may stand for both, with two variables: {examples}",
+        )
 
 
 def _chosen_template(new_config: NewConfig) -> PortfolioTemplate | None:

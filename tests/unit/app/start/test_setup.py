@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent import wiring
-from agent.app.start.guide import InitAnswers
-from agent.app.start.setup import NewConfig, find_preset, write_new_config
+from agent.app.start.guide import InitAnswers, check_setup
+from agent.app.start.setup import NewConfig, find_preset, require_endpoints, write_new_config
 from agent.config.load import load_config
 from tests.support.constants import WALLET
 from tests.support.text import raises_field
@@ -60,3 +61,41 @@ def test_network_file__that_is_missing_is_sought_in_a_named_folder(network: str)
         find_preset(network)
     with raises_field("--network", "'mainnet' is not known"):
         find_preset("mainnet")
+
+
+def refusal_by_options(endpoints: list[tuple[str, str]], folder: Path) -> str:
+    with raises_field("--rpc") as refused:
+        write_new_config(folder / "trimtab.toml", replace(NEW_CONFIG, endpoints=endpoints))
+    return str(refused.value)
+
+
+def refusal_in_the_dialogue(endpoints: list[tuple[str, str]], folder: Path) -> str:
+    with raises_field("endpoints") as refused:
+        InitAnswers().with_network("ethereum").with_endpoints(" ".join("=".join(pair) for pair in endpoints))
+    return str(refused.value)
+
+
+def refusal_on_a_page(endpoints: list[tuple[str, str]], folder: Path) -> str:
+    return str(check_setup({"endpoints": " ".join("=".join(pair) for pair in endpoints)})["errors"]["endpoints"])
+
+
+@pytest.mark.parametrize("refusal", [refusal_by_options, refusal_in_the_dialogue, refusal_on_a_page])
+@pytest.mark.parametrize(
+    ("endpoints", "reason"),
+    [
+        pytest.param([("RPC_A", "alpha")], "two different operators are needed", id="one operator"),
+        pytest.param([("RPC_A", "alpha"), ("RPC_B", "alpha")], "two different operators are needed", id="one operator twice"),
+        pytest.param([("RPC_A", "alpha"), ("RPC_A", "beta")], "a variable is named twice", id="one variable"),
+    ],
+)
+def test_endpoints__are_refused_alike_however_a_config_is_written(
+    tmp_path: Path, refusal: Callable[..., str], endpoints: list[tuple[str, str]], reason: str
+) -> None:
+    text = refusal(endpoints, tmp_path)
+    assert reason in text.lower()
+    assert ("add an endpoint of a second provider" in text.lower()) == reason.startswith("two")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_endpoints__an_only_one_is_enough_for_a_local_chain() -> None:
+    require_endpoints([("RPC_A", "local")], "endpoints", is_local=True)
