@@ -86,7 +86,7 @@ from agent.signing.rules import SigningRules
 from agent.store import Store, open_memory_store
 from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.ledger_sums import ValuationStore
-from agent.store.database import MemoryDatabase
+from agent.store.database.connection import MemoryDatabase
 from agent.store.journal import IntentStore
 from agent.store.prices import PriceStore
 from agent.venues.composer import RouterComposer

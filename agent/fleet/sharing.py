@@ -15,7 +15,8 @@ from sqlalchemy import Engine, make_url
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.observe.logs import Log
-from agent.store.database import LIVE, database_errors
+from agent.store.database.connection import LIVE
+from agent.store.database.errors import database_errors
 from agent.store.files.locks import LockHeld
 from agent.store.opening import open_server, sqlite_path
 from agent.store.postgresql.fencing import lock_session

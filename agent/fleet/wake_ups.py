@@ -34,7 +34,7 @@ from sqlalchemy import Engine
 
 from agent.fleet.members import JOB_PATIENCE_S, FleetMember, MemberState
 from agent.observe.logs import Log
-from agent.store.database import database_errors
+from agent.store.database.errors import database_errors
 from agent.store.postgresql.session import CONNECT_ARGUMENTS, lock_tables
 
 if TYPE_CHECKING:

@@ -21,10 +21,12 @@ from agent.model import (
     ControlOrigin,
     Delivery,
 )
-from agent.store import database
 from agent.store.accounts import day_counts
 from agent.store.accounts.day_counts import CountedEvent
-from agent.store.database import Database, all_rows, first_row, insert_returning_id, upsert_rows
+from agent.store.database.connection import Database
+from agent.store.database.errors import damaged_row_error
+from agent.store.database.facts import fact_text, write_facts
+from agent.store.database.statements import all_rows, first_row, insert_returning_id, upsert_rows
 from agent.store.tables import AlertMessageRow, AlertRow, AlertTargetRow
 
 MAX_PENDING_MESSAGES = 100
@@ -155,16 +157,16 @@ class AlertStore:
         """
         with self.db.write("write the key of web push") as db:
             facts = {PUSH_TARGET: target, PUSH_PUBLIC_KEY: public_key}
-            if database.fact_text(db, PUSH_PUBLIC_KEY) != public_key:
+            if fact_text(db, PUSH_PUBLIC_KEY) != public_key:
                 facts[PUSH_DEVICES] = "[]"
-            database.write_facts(db, facts)
+            write_facts(db, facts)
 
     def push_target(self) -> tuple[str, str]:
         """Return the target of web push and its public key, as the newest run had them; empty
         before.
         """
         with self.db.read("read the key of web push") as db:
-            return database.fact_text(db, PUSH_TARGET), database.fact_text(db, PUSH_PUBLIC_KEY)
+            return fact_text(db, PUSH_TARGET), fact_text(db, PUSH_PUBLIC_KEY)
 
     def devices(self) -> tuple[AlertDevice, ...]:
         """Return the devices of web push, oldest first."""
@@ -198,18 +200,18 @@ class AlertStore:
 
 def _devices(db: Connection) -> tuple[AlertDevice, ...]:
     try:
-        devices_json = json.loads(database.fact_text(db, PUSH_DEVICES) or "[]")
+        devices_json = json.loads(fact_text(db, PUSH_DEVICES) or "[]")
         return tuple(
             replace(device, origin=ControlOrigin(device.origin))
             for device in (AlertDevice(**device_fields) for device_fields in devices_json)
         )
     except (TypeError, ValueError) as error:
-        raise database.damaged_row_error(f"the devices of web push: {error}") from None
+        raise damaged_row_error(f"the devices of web push: {error}") from None
 
 
 def _write_devices(db: Connection, devices: Iterable[AlertDevice]) -> None:
     devices_json = [asdict(device) | {"origin": device.origin.value} for device in devices]
-    database.write_facts(db, {PUSH_DEVICES: json.dumps(devices_json)})
+    write_facts(db, {PUSH_DEVICES: json.dumps(devices_json)})
 
 
 def _insert_message(db: Connection, target: str, state: AlertState, now_s: int) -> AlertMessage:
@@ -267,7 +269,7 @@ def _parse_kind(kind_text: str) -> AlertKind:
     try:
         return AlertKind(kind_text)
     except ValueError as error:
-        raise database.damaged_row_error(str(error)) from None
+        raise damaged_row_error(str(error)) from None
 
 
 def _target_state(target: str, row: AlertTargetRow | None, pending_count: int) -> AlertTargetState:

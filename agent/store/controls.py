@@ -27,11 +27,12 @@ from agent.model import (
     ShownPlan,
     Verdict,
 )
-from agent.store import database, seals
-from agent.store.database import (
-    Database,
+from agent.store import seals
+from agent.store.database.connection import Database
+from agent.store.database.facts import fact_number, fact_text, write_facts
+from agent.store.database.rows import decode_json
+from agent.store.database.statements import (
     all_rows,
-    decode_json,
     first_row,
     insert_returning_id,
     max_value,
@@ -530,33 +531,33 @@ class TelegramBotStore:
         with self.db.write("write the phone's state") as db:
             if _last_update_number(db, now_s) >= update_number:
                 return False
-            database.write_facts(db, {NEWEST_UPDATE_KEY: update_number, UPDATE_TIME_KEY: now_s})
+            write_facts(db, {NEWEST_UPDATE_KEY: update_number, UPDATE_TIME_KEY: now_s})
             return True
 
     def last_reported_number(self) -> int:
         """Return the number of the newest reported line of the log of controls; 0 without one."""
         with self.db.read("read the phone's state") as db:
-            return database.fact_number(db, REPORTED_LINE_KEY)
+            return fact_number(db, REPORTED_LINE_KEY)
 
     def mark_line_reported(self, line_number: int) -> bool:
         """Record a line of the log of controls as reported; return False if it already was."""
         with self.db.write("write the phone's state") as db:
-            if database.fact_number(db, REPORTED_LINE_KEY) >= line_number:
+            if fact_number(db, REPORTED_LINE_KEY) >= line_number:
                 return False
-            database.write_facts(db, {REPORTED_LINE_KEY: line_number})
+            write_facts(db, {REPORTED_LINE_KEY: line_number})
             return True
 
     def newest_reported_offer(self) -> str:
         """Return the hash of the newest reported offered plan; empty without one."""
         with self.db.read("read the phone's state") as db:
-            return database.fact_text(db, REPORTED_OFFER_KEY) or ""
+            return fact_text(db, REPORTED_OFFER_KEY) or ""
 
     def mark_offer_reported(self, plan_hash: str) -> bool:
         """Record an offered plan as reported; return False if it is the newest reported one."""
         with self.db.write("write the phone's state") as db:
-            if database.fact_text(db, REPORTED_OFFER_KEY) == plan_hash:
+            if fact_text(db, REPORTED_OFFER_KEY) == plan_hash:
                 return False
-            database.write_facts(db, {REPORTED_OFFER_KEY: plan_hash})
+            write_facts(db, {REPORTED_OFFER_KEY: plan_hash})
             return True
 
     def store_code(self, code: PhoneCode, now_s: int) -> None:
@@ -589,16 +590,16 @@ class TelegramBotStore:
 
 def _last_update_number(db: Connection, now_s: int) -> int:
     # a time in the future was recorded by a wrong clock
-    if abs(now_s - database.fact_number(db, UPDATE_TIME_KEY)) > MAX_UPDATE_GAP_S:
+    if abs(now_s - fact_number(db, UPDATE_TIME_KEY)) > MAX_UPDATE_GAP_S:
         return 0
-    return database.fact_number(db, NEWEST_UPDATE_KEY)
+    return fact_number(db, NEWEST_UPDATE_KEY)
 
 
 def _valid_codes(db: Connection, now_s: int) -> list[PhoneCode]:
     try:
         codes = [
             PhoneCode(**code_fields)
-            for code_fields in json.loads(database.fact_text(db, OPEN_CODES_KEY) or "[]")
+            for code_fields in json.loads(fact_text(db, OPEN_CODES_KEY) or "[]")
         ]
     except (TypeError, ValueError):  # damaged: no code works
         return []
@@ -606,4 +607,4 @@ def _valid_codes(db: Connection, now_s: int) -> list[PhoneCode]:
 
 
 def _write_codes(db: Connection, codes: list[PhoneCode]) -> None:
-    database.write_facts(db, {OPEN_CODES_KEY: json.dumps([asdict(code) for code in codes])})
+    write_facts(db, {OPEN_CODES_KEY: json.dumps([asdict(code) for code in codes])})

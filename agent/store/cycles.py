@@ -11,7 +11,8 @@ from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
 from agent.foreign_text import read_json
 from agent.model import Cycle, PlanRequest
-from agent.store.database import Database, first_row, insert_rows
+from agent.store.database.connection import Database
+from agent.store.database.statements import first_row, insert_rows
 from agent.store.tables import CycleRow
 
 OPEN = "open"

@@ -19,8 +19,9 @@ from sqlalchemy import Connection, Select, bindparam, select, update
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.model import ExecutionState, Intent, IntentKind, LimitOrder, Purchase, PurchaseProgress
-from agent.store import database
-from agent.store.database import Database, all_rows, insert_rows
+from agent.store.database.connection import Database
+from agent.store.database.rows import intent_from_row
+from agent.store.database.statements import all_rows, insert_rows
 from agent.store.tables import ExecutionAttemptRow, ExecutionRow, IntentRow
 from agent.store.transitions import NONCE_USED_STATE_NAMES
 from agent.units import NATIVE
@@ -345,7 +346,7 @@ def read_attempts(db: Connection, row: ExecutionRow) -> ExecutionAttempts:
         .order_by(IntentRow.seq)
     )
     mined_intents = [
-        database.intent_from_row(intent_row) for intent_row in all_rows(db, select_mined, IntentRow)
+        intent_from_row(intent_row) for intent_row in all_rows(db, select_mined, IntentRow)
     ]
     return ExecutionAttempts(attempts, mined_intents)
 

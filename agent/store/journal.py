@@ -40,22 +40,35 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Grant
-from agent.store import database, requests, seals
+from agent.store import requests, seals
 from agent.store.accounts import balances, budgets, day_counts, ledger_sums, positions
 from agent.store.accounts.day_counts import CountedEvent
-from agent.store.database import (
+from agent.store.database.connection import Database
+from agent.store.database.errors import damaged_row_error
+from agent.store.database.facts import (
     ADOPTION_SEQ_KEY,
-    Database,
+    fact_expression,
+    fact_number_expression,
+    fact_text,
+    facts_with_prefix,
+    find_fact,
+    parse_fact_number,
+    read_facts,
+    write_facts,
+)
+from agent.store.database.rows import (
     IntentTransition,
     StepRecord,
     StepSummary,
-    all_rows,
-    first_row,
-    insert_rows,
-    max_value,
-    parse_fact_number,
-    upsert_rows,
+    compress_text,
+    decode_json,
+    decode_optional,
+    decompress_text,
+    intent_from_row,
+    step_record,
+    step_summary,
 )
+from agent.store.database.statements import all_rows, first_row, insert_rows, max_value, upsert_rows
 from agent.store.files.pause import PauseCheck, read_pause
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
@@ -108,7 +121,7 @@ class StepStore:
         """Record the input of a step with its request and cycle; replace the input if the step has
         one.
         """
-        row = {"id": step_id, "now_s": now_s, "input_z": database.compress_text(input_json)}
+        row = {"id": step_id, "now_s": now_s, "input_z": compress_text(input_json)}
         if request_json is not None:
             row |= {"request_json": request_json, "cycle_id": cycle_id}
         self.db.write_later(
@@ -128,7 +141,7 @@ class StepStore:
             "decision": decision,
             "reason": reason,
             "outcome": outcome,
-            "plan_z": None if plan_json is None else database.compress_text(plan_json),
+            "plan_z": None if plan_json is None else compress_text(plan_json),
         }
 
         def write_end(db: Connection) -> None:
@@ -146,16 +159,14 @@ class StepStore:
         self.db.flush()
         with self.db.read("read the steps") as db:
             bind_values = {"limit": limit, "before": before_step_id}
-            return tuple(
-                database.step_summary(row) for row in db.execute(_select_summaries(), bind_values)
-            )
+            return tuple(step_summary(row) for row in db.execute(_select_summaries(), bind_values))
 
     def get(self, step_id: str) -> StepRecord | None:
         """Return a step with its input and plan; None if the id is unknown."""
         self.db.flush()
         with self.db.read("read the step") as db:
             row = first_row(db, select(StepRow).where(StepRow.id == step_id), StepRow)
-            return None if row is None else database.step_record(row)
+            return None if row is None else step_record(row)
 
     def cycle_id(self, step_id: str) -> str | None:
         """Return the id of a step's cycle; None if it has none, or the step is unknown."""
@@ -165,13 +176,9 @@ class StepStore:
 
     def newest_input(self) -> StepInput | None:
         """Return the input of the newest step; None without steps."""
-        for step_summary in self.newest(1):
-            step_record = self.get(step_summary.id)
-            return (
-                None
-                if step_record is None
-                else database.decode_json(StepInput, step_record.input_json)
-            )
+        for summary in self.newest(1):
+            record = self.get(summary.id)
+            return None if record is None else decode_json(StepInput, record.input_json)
         return None
 
     def input_json(self, step_id: str) -> str | None:
@@ -189,7 +196,7 @@ class StepStore:
             )
         if plan_z is None:
             return False
-        decision = database.decode_json(Plan, database.decompress_text(plan_z)).decision
+        decision = decode_json(Plan, decompress_text(plan_z)).decision
         return isinstance(decision, Rebalance) and decision.by_hand
 
     def prune_later(self, kept_count: int) -> None:
@@ -238,14 +245,14 @@ class ProposalStore:
     def mark_proposed(self, intent_id: str, proposal_block: int) -> None:
         """Record the block at which an intent was proposed."""
         with self.db.write("record a proposal") as db:
-            database.write_facts(db, {PROPOSAL_KEY_PREFIX + intent_id: proposal_block})
+            write_facts(db, {PROPOSAL_KEY_PREFIX + intent_id: proposal_block})
 
     def proposal_blocks(self) -> dict[str, int]:
         """Return the block of each proposal by intent id, dropped intents included."""
         with self.db.read("read the proposals") as db:
             return {
                 fact_key.removeprefix(PROPOSAL_KEY_PREFIX): parse_fact_number(fact_key, block_text)
-                for fact_key, block_text in database.facts_with_prefix(db, PROPOSAL_KEY_PREFIX)
+                for fact_key, block_text in facts_with_prefix(db, PROPOSAL_KEY_PREFIX)
             }
 
     def add_signatures(self, intent_id: str, signature_by_owner: Mapping[str, bytes]) -> None:
@@ -255,7 +262,7 @@ class ProposalStore:
             for owner, signature in signature_by_owner.items():
                 signatures_json[owner] = signature.hex()
             fact_key = SIGNATURES_KEY_PREFIX + intent_id
-            database.write_facts(db, {fact_key: json.dumps(signatures_json)})
+            write_facts(db, {fact_key: json.dumps(signatures_json)})
 
     def signatures(self, intent_id: str) -> dict[str, bytes]:
         """Return the signatures of a proposal by owner."""
@@ -267,7 +274,7 @@ class ProposalStore:
                 for owner, signature_hex in signatures_json.items()
             }
         except ValueError as error:
-            raise database.damaged_row_error(str(error)) from None
+            raise damaged_row_error(str(error)) from None
 
     def record_execution(
         self, intent_id: str, execution: ProposalExecution, require_running: PauseCheck
@@ -278,19 +285,19 @@ class ProposalStore:
         with self.db.write("record an execution") as db:
             require_running(read_pause(db))
             fact_key = EXECUTION_KEY_PREFIX + intent_id
-            database.write_facts(db, {fact_key: codec.dumps(execution)})
+            write_facts(db, {fact_key: codec.dumps(execution)})
 
     def execution(self, intent_id: str) -> ProposalExecution | None:
         """Return the newest transaction that executes a proposal; None if there is none."""
         with self.db.read("read an execution") as db:
-            return database.decode_optional(
-                ProposalExecution, database.find_fact(db, EXECUTION_KEY_PREFIX + intent_id)
+            return decode_optional(
+                ProposalExecution, find_fact(db, EXECUTION_KEY_PREFIX + intent_id)
             )
 
 
 def _signatures_json(db: Connection, intent_id: str) -> dict[str, str]:
-    signatures_json = database.fact_text(db, SIGNATURES_KEY_PREFIX + intent_id) or "{}"
-    return dict(database.decode_json(dict[str, str], signatures_json))
+    signatures_json = fact_text(db, SIGNATURES_KEY_PREFIX + intent_id) or "{}"
+    return dict(decode_json(dict[str, str], signatures_json))
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +366,7 @@ class IntentStore:
                 "state": intent.state.value,
                 "nonce": tx.nonce,
                 "tx_json": codec.dumps(tx),
-                "grant_z": database.compress_text(codec.dumps(grant)),
+                "grant_z": compress_text(codec.dumps(grant)),
                 "note": note,
                 "created_s": now_s,
                 "deadline_s": deadline_s,
@@ -373,9 +380,7 @@ class IntentStore:
     def grant(self, intent_id: str) -> Grant:
         """Return the grant of an intent."""
         with self.db.read("read the grant") as db:
-            return database.decode_json(
-                Grant, database.decompress_text(_intent_row(db, intent_id).grant_z)
-            )
+            return decode_json(Grant, decompress_text(_intent_row(db, intent_id).grant_z))
 
     def advance(
         self,
@@ -434,10 +439,10 @@ class IntentStore:
         if new_state not in NONCE_USED_STATES:  # also true if a reorg removes the receipt
             receipt_json = None
         if row.receipt_json is not None and receipt_json != row.receipt_json:
-            budgets.unbook_intent(db, database.intent_from_row(row))
+            budgets.unbook_intent(db, intent_from_row(row))
         stored_receipt = None
         if receipt_json is not None:
-            stored_receipt = database.decode_json(Receipt, receipt_json)
+            stored_receipt = decode_json(Receipt, receipt_json)
         for layer in stores.LAYERS:
             layer.record_receipt(db, row, self.db.wallet, stored_receipt)
         ledger_sums.reopen_settled_intents(db, row.seq)
@@ -452,7 +457,7 @@ class IntentStore:
         )
         transition = IntentTransition(intent_id, old_state, new_state, now_s, tx_hash, note)
         _record_transition(self.db, db, transition)
-        intent = database.intent_from_row(row)
+        intent = intent_from_row(row)
         return replace(intent, state=new_state, tx_hash=tx_hash, receipt=stored_receipt)
 
     def open_intents(self) -> Sequence[Intent]:
@@ -556,9 +561,9 @@ class IntentStore:
     def adopt_nonce(self, nonce: int, now_s: int) -> None:
         """Adopt `nonce` as the chain's next nonce, regardless of earlier intents."""
         with self.db.write("adopt the nonce") as db:
-            if database.find_fact(db, ADOPTED_NONCE_KEY) is not None:
+            if find_fact(db, ADOPTED_NONCE_KEY) is not None:
                 requests.release_withdrawals(db, now_s)
-            database.write_facts(
+            write_facts(
                 db, {ADOPTED_NONCE_KEY: nonce, ADOPTION_SEQ_KEY: max_value(db, IntentRow.seq)}
             )
             if balances.forget_prior_day(db, nonce):
@@ -638,7 +643,7 @@ def _transition_facts(
     adopted_nonce_and_seq = _adopted_nonce_and_seq(db)
     stored_receipt = None
     if row.receipt_json is not None:
-        stored_receipt = database.decode_json(Receipt, row.receipt_json)
+        stored_receipt = decode_json(Receipt, row.receipt_json)
     return TransitionFacts(
         tx_hash=tx_hash or row.tx_hash,
         may_have_been_sent=db.scalar(_select_broadcast(), {"intent_id": row.id}) is not None,
@@ -669,7 +674,7 @@ def _adopted_nonce_and_seq(db: Connection) -> tuple[int, int] | None:
     """Return the last adopted nonce, and the newest intent at that time; None before an
     adoption.
     """
-    adoption_facts = database.read_facts(db, ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY)
+    adoption_facts = read_facts(db, ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY)
     if len(adoption_facts) < 2:
         return None
     nonce, seq = (
@@ -688,7 +693,7 @@ def _intent_row(db: Connection, intent_id: str) -> IntentRow:
 def _intents(
     db: Connection, build_query: Callable[[], Select[Any]], **binds: object
 ) -> tuple[Intent, ...]:
-    return tuple(map(database.intent_from_row, all_rows(db, build_query(), IntentRow, **binds)))
+    return tuple(map(intent_from_row, all_rows(db, build_query(), IntentRow, **binds)))
 
 
 def _intents_at_nonce(db: Connection, nonce: int) -> tuple[Intent, ...]:
@@ -735,7 +740,7 @@ _select_newest = cache(
 _select_ended_in_block = cache(
     lambda: _select_newest().where(
         IntentRow.state.in_(ENDED_IN_BLOCK_STATE_NAMES),
-        IntentRow.seq > database.fact_number_expression(ADOPTION_SEQ_KEY),
+        IntentRow.seq > fact_number_expression(ADOPTION_SEQ_KEY),
         _is_on_chain(),
     )
 )
@@ -762,7 +767,7 @@ def _select_nonces() -> Select[*tuple[Any, ...]]:
     """Select the adopted nonce, the newest intent at that time, and the highest nonce used since.
     SQLite walks the index down to the first match instead of sorting all rows.
     """
-    is_later = IntentRow.seq + 0 > database.fact_number_expression(ADOPTION_SEQ_KEY)
+    is_later = IntentRow.seq + 0 > fact_number_expression(ADOPTION_SEQ_KEY)
     conditions = (
         func.coalesce(IntentRow.state, "").in_(NONCE_USED_STATE_NAMES),
         is_later,
@@ -771,7 +776,7 @@ def _select_nonces() -> Select[*tuple[Any, ...]]:
     last_used_nonce = (
         select(IntentRow.nonce).where(*conditions).order_by(IntentRow.nonce.desc()).limit(1)
     )
-    adopted_facts = (database.fact_expression(key) for key in (ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY))
+    adopted_facts = (fact_expression(key) for key in (ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY))
     return select(*adopted_facts, last_used_nonce.scalar_subquery())
 
 

@@ -24,14 +24,14 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
-from agent.store.database import (
+from agent.store.database.connection import (
     LIVE,
     WRITE_FLAG,
     Database,
     MemoryDatabase,
-    database_errors,
     write_transaction,
 )
+from agent.store.database.errors import database_errors
 from agent.store.files import backup
 from agent.store.files.locks import make_private, require_trusted_writers
 from agent.store.migrations.schema import (

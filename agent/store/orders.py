@@ -17,16 +17,10 @@ from agent.model import (
     ConditionalOrder,
     NavPerShare,
 )
-from agent.store import database
-from agent.store.database import (
-    Database,
-    all_rows,
-    column_values,
-    decode_json,
-    decode_optional,
-    parse_fraction,
-    upsert_rows,
-)
+from agent.store.database.connection import Database
+from agent.store.database.facts import fact_number, find_fact, write_facts
+from agent.store.database.rows import decode_json, decode_optional, parse_fraction
+from agent.store.database.statements import all_rows, column_values, upsert_rows
 from agent.store.tables import (
     BudgetUseRow,
     OrderRow,
@@ -81,7 +75,7 @@ class OrderStore:
             facts: dict[str, object] = {ORDERS_VERSION_KEY: expected_version + 1}
             if nav is not None:
                 facts[NAV_PER_SHARE_KEY] = codec.dumps(replace(nav, later_loss=Fraction(0)))
-            database.write_facts(db, facts)
+            write_facts(db, facts)
             return True
 
 
@@ -112,13 +106,13 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
 
 def orders_version(db: Connection) -> int:
     """Return the number of writes of orders."""
-    return database.fact_number(db, ORDERS_VERSION_KEY)
+    return fact_number(db, ORDERS_VERSION_KEY)
 
 
 def _is_unchanged(
     db: Connection, orders: Sequence[ConditionalOrder], nav: NavPerShare | None
 ) -> bool:
-    nav_json = database.find_fact(db, NAV_PER_SHARE_KEY)
+    nav_json = find_fact(db, NAV_PER_SHARE_KEY)
     stored_nav = decode_optional(NavPerShare, nav_json)
     updated_nav = stored_nav if nav is None else replace(nav, later_loss=Fraction(0))
     return stored_nav == updated_nav and sorted(map(codec.dumps, orders)) == sorted(

@@ -13,8 +13,10 @@ from sqlalchemy import Connection, Select, bindparam, delete, func, select
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import Allocation, PricePoint
-from agent.store import database
-from agent.store.database import Database, first_row, insert_new_rows, insert_rows
+from agent.store.database.connection import Database
+from agent.store.database.facts import read_facts, write_facts
+from agent.store.database.rows import parse_whole
+from agent.store.database.statements import first_row, insert_new_rows, insert_rows
 from agent.store.tables import AllocationRow, PriceRow
 
 HOUR_S = 3_600
@@ -96,17 +98,17 @@ class PriceStore:
         windows from the chain; None without one, and after an endpoint failed.
         """
         with self.db.read("read the last fetch of prices") as db:
-            facts = database.read_facts(db, FETCHED_AT, PRICE_FAULT)
+            facts = read_facts(db, FETCHED_AT, PRICE_FAULT)
         fetched_hash, _, at_text = facts.get(FETCHED_AT, "").partition(":")
         is_done = fetched_hash == windows_hash and not facts.get(PRICE_FAULT)
-        return database.parse_whole(at_text, FETCHED_AT) if is_done else None
+        return parse_whole(at_text, FETCHED_AT) if is_done else None
 
     def fetch_fault(self) -> str:
         """Return why an endpoint failed in the last attempt to read missing prices; empty if none
         did.
         """
         with self.db.read("read the last fetch of prices") as db:
-            return database.read_facts(db, PRICE_FAULT).get(PRICE_FAULT, "")
+            return read_facts(db, PRICE_FAULT).get(PRICE_FAULT, "")
 
     def mark_fetch(self, windows_hash: str, at_s: int, fault: str = "") -> None:
         """Record an attempt to read the missing prices of these windows, and why an endpoint failed
@@ -114,7 +116,7 @@ class PriceStore:
         """
         facts: dict[str, object] = {FETCHED_AT: f"{windows_hash}:{at_s}", PRICE_FAULT: fault}
         with self.db.write("write the last fetch of prices") as db:
-            database.write_facts(db, facts)
+            write_facts(db, facts)
 
     def spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
         """Return the recorded spans by token and source."""

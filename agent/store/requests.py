@@ -35,9 +35,10 @@ from agent.model import (
     WithdrawalProgress,
 )
 from agent.ports import Grant
-from agent.store import database
-from agent.store.database import (
-    Database,
+from agent.store.database.connection import Database
+from agent.store.database.facts import facts_with_prefix, write_facts
+from agent.store.database.rows import decode_json, decompress_text, intent_from_row
+from agent.store.database.statements import (
     all_rows,
     column_values,
     first_row,
@@ -126,7 +127,7 @@ class RequestStore:
         with self.db.read("read the requests") as db:
             return frozenset(
                 int(key.removeprefix(ADOPTION_RELEASE_PREFIX))
-                for key, _ in database.facts_with_prefix(db, ADOPTION_RELEASE_PREFIX)
+                for key, _ in facts_with_prefix(db, ADOPTION_RELEASE_PREFIX)
             )
 
     def redirect(self, request_number: int, payout_address: str | None) -> None:
@@ -254,7 +255,7 @@ def release_withdrawals(db: Connection, now_s: int) -> None:
     """Release open withdrawals, because an unknown transaction of the wallet may have paid them."""
     for row in all_rows(db, _select_open_withdrawals(), RequestRow):
         _end_request(db, row.seq, RequestState.RELEASED, now_s)
-        database.write_facts(db, {f"{ADOPTION_RELEASE_PREFIX}{row.seq}": now_s})
+        write_facts(db, {f"{ADOPTION_RELEASE_PREFIX}{row.seq}": now_s})
 
 
 def active_stop(db: Connection) -> OwnerRequest | None:
@@ -316,14 +317,14 @@ def _payouts(db: Connection) -> list[tuple[Intent, Payout]]:
         select(IntentRow).where(IntentRow.kind == IntentKind.PAYOUT.value).order_by(IntentRow.seq),
         IntentRow,
     ):
-        payout = database.decode_json(Grant, database.decompress_text(row.grant_z)).payout
+        payout = decode_json(Grant, decompress_text(row.grant_z)).payout
         if payout is not None:
-            payouts.append((database.intent_from_row(row), payout))
+            payouts.append((intent_from_row(row), payout))
     return payouts
 
 
 def _request_from_row(row: RequestRow) -> OwnerRequest:
-    request = database.decode_json(OwnerRequest, row.request_json)
+    request = decode_json(OwnerRequest, row.request_json)
     return replace(
         request,
         id=row.seq,

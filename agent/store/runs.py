@@ -10,7 +10,8 @@ from sqlalchemy import Connection, select
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import RunReport
-from agent.store.database import Database, upsert_rows
+from agent.store.database.connection import Database
+from agent.store.database.statements import upsert_rows
 from agent.store.tables import RunReportRow
 
 ONLY_ROW_ID = 1

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, Select, bindparam, select
 
 from agent.errors import TrimtabError
 from agent.model.controls import canonical_json
-from agent.store.database import Database, all_rows, column_values, insert_rows
+from agent.store.database.connection import Database
+from agent.store.database.statements import all_rows, column_values, insert_rows
 from agent.store.files.secret import ensure_secret, find_secret
 from agent.store.tables import ControlLogRow, TransitionRow
 

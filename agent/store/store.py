@@ -17,7 +17,6 @@ from sqlalchemy import Select, bindparam, delete, inspect, select
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.model import PaperWallet, Verdict
-from agent.store import database
 from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.budgets import BudgetStore
 from agent.store.accounts.day_counts import DayCountStore
@@ -27,17 +26,18 @@ from agent.store.accounts.positions import CashStore, PositionStore
 from agent.store.alerts import AlertStore
 from agent.store.controls import ControlStore, TelegramBotStore
 from agent.store.cycles import CycleStore
-from agent.store.database import (
-    LIVE,
-    Database,
-    all_rows,
-    compress_text,
-    database_errors,
-    decode_optional,
-    decompress_text,
-    insert_rows,
-    upsert_rows,
+from agent.store.database.connection import LIVE, Database
+from agent.store.database.errors import database_errors
+from agent.store.database.facts import (
+    delete_facts,
+    fact_number,
+    facts_with_prefix,
+    find_fact,
+    read_facts,
+    write_facts,
 )
+from agent.store.database.rows import compress_text, decode_json, decode_optional, decompress_text
+from agent.store.database.statements import all_rows, insert_rows, upsert_rows
 from agent.store.executions import ExecutionStore
 from agent.store.files.backup import COPY_KEY, STORE_KIND_KEY, open_read_only
 from agent.store.files.pause import PauseSwitch
@@ -103,15 +103,15 @@ class Store:
         """Write wallet, chain and kind of data to a new store; compare them in an existing one."""
         owner_facts = {"chain_id": str(chain_id), "wallet": self.db.wallet}
         with self.db.read("read its owner") as db:
-            stored_facts = database.read_facts(db, *owner_facts, STORE_KIND_KEY)
+            stored_facts = read_facts(db, *owner_facts, STORE_KIND_KEY)
         if not stored_facts:
             with self.db.write("write its owner") as db:
                 # another process may have been first
-                stored_facts = database.read_facts(db, *owner_facts, STORE_KIND_KEY)
+                stored_facts = read_facts(db, *owner_facts, STORE_KIND_KEY)
                 if not stored_facts:
                     kind_fact = {STORE_KIND_KEY: self.db.store_kind}
                     is_live = self.db.store_kind == LIVE
-                    database.write_facts(db, owner_facts if is_live else owner_facts | kind_fact)
+                    write_facts(db, owner_facts if is_live else owner_facts | kind_fact)
                     return
         stored_kind = stored_facts.pop(STORE_KIND_KEY, LIVE)
         if any(
@@ -135,7 +135,7 @@ class Store:
     def adopt_copy(self) -> None:
         """Adopt this copy after the owner has confirmed that it is the store to continue with."""
         with self.db.write("adopt the copy") as db:
-            database.delete_facts(db, COPY_KEY)
+            delete_facts(db, COPY_KEY)
 
     def seal_reports(self) -> tuple[SealReport, ...]:
         """Check every row of the sealed tables."""
@@ -204,8 +204,8 @@ class TrustStore:
         """
         fact_key = AGENT_EXPIRY_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.write("write the agent's approval") as db:
-            if (recorded_ms := database.fact_number(db, fact_key)) == 0:
-                database.write_facts(db, {fact_key: until_ms})
+            if (recorded_ms := fact_number(db, fact_key)) == 0:
+                write_facts(db, {fact_key: until_ms})
             return recorded_ms or until_ms
 
     def account_mode(self, account: str) -> tuple[str, int]:
@@ -213,36 +213,34 @@ class TrustStore:
         seconds; ("", 0) without one.
         """
         with self.db.read("read the account's mode") as db:
-            mode_text = database.find_fact(db, _account_mode_key(account)) or ""
+            mode_text = find_fact(db, _account_mode_key(account)) or ""
         mode, _, time_text = mode_text.rpartition("@")
         return (mode, int(time_text)) if mode and time_text.isdecimal() else ("", 0)
 
     def record_account_mode(self, account: str, mode: str, at_s: int) -> None:
         """Record the mode of an account at the futures venue as read now."""
         with self.db.write("write the account's mode") as db:
-            database.write_facts(db, {_account_mode_key(account): f"{mode}@{at_s}"})
+            write_facts(db, {_account_mode_key(account): f"{mode}@{at_s}"})
 
     def take_approval_nonce(self, now_ms: int) -> int:
         """Record and return the nonce for approving an agent key: the current time, or one after
         the newest recorded nonce.
         """
         with self.db.write("write the approval's nonce") as db:
-            nonce = max(now_ms, database.fact_number(db, APPROVAL_NONCE_KEY) + 1)
-            database.write_facts(db, {APPROVAL_NONCE_KEY: nonce})
+            nonce = max(now_ms, fact_number(db, APPROVAL_NONCE_KEY) + 1)
+            write_facts(db, {APPROVAL_NONCE_KEY: nonce})
             return nonce
 
     def agent_expiry_ms(self, address: str) -> int:
         """Return the recorded expiry of an agent's approval; zero without one."""
         fact_key = AGENT_EXPIRY_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.read("read the agent's approval") as db:
-            return database.fact_number(db, fact_key)
+            return fact_number(db, fact_key)
 
     def pin_markets(self, network: str, number_by_market: Mapping[str, int]) -> None:
         """Pin the numbers of an off-chain venue's markets by name, in place of earlier ones."""
         with self.db.write("pin market numbers") as db:
-            database.write_facts(
-                db, {MARKETS_KEY_PREFIX + network: json.dumps(dict(number_by_market))}
-            )
+            write_facts(db, {MARKETS_KEY_PREFIX + network: json.dumps(dict(number_by_market))})
 
     def market_numbers(self, network: str) -> dict[str, int]:
         """Return the pinned numbers of an off-chain venue's markets by name; empty without pins.
@@ -250,9 +248,9 @@ class TrustStore:
         """
         fact_key = MARKETS_KEY_PREFIX + network
         with self.db.read("read the market numbers") as db:
-            numbers_json = database.find_fact(db, fact_key)
+            numbers_json = find_fact(db, fact_key)
         try:
-            return dict(database.decode_json(dict[str, int], numbers_json or "{}"))
+            return dict(decode_json(dict[str, int], numbers_json or "{}"))
         except OperatorNeeded:
             raise OperatorNeeded(
                 f"store: {fact_key} is damaged", "trimtab trust", code=ErrorCode.DAMAGED
@@ -387,7 +385,7 @@ class PaperStore:
     def wallet(self) -> PaperWallet | None:
         """Return the paper wallet; None before `begin`."""
         with self.db.read("read the paper wallet") as db:
-            wallet_json = database.find_fact(db, PAPER_WALLET_KEY)
+            wallet_json = find_fact(db, PAPER_WALLET_KEY)
             return decode_optional(PaperWallet, wallet_json)
 
     def begun_wallet(self) -> PaperWallet:
@@ -400,22 +398,22 @@ class PaperStore:
     def begin(self, wallet: PaperWallet) -> None:
         """Record the initial paper wallet. Raises ConfigError if there is one."""
         with self.db.write("begin the paper wallet") as db:
-            if database.find_fact(db, PAPER_WALLET_KEY) is not None:
+            if find_fact(db, PAPER_WALLET_KEY) is not None:
                 raise ConfigError(
                     "paper trading has already started",
                     "omit --value, --start and --margin; to start over, begin a new paper store",
                     code=ErrorCode.PAPER_STARTED,
                 )
-            database.write_facts(db, {PAPER_WALLET_KEY: codec.dumps(wallet)})
+            write_facts(db, {PAPER_WALLET_KEY: codec.dumps(wallet)})
 
     def save(self, wallet: PaperWallet) -> None:
         """Save the paper wallet. Raises OperatorNeeded if there is none."""
         with self.db.write("write the paper wallet") as db:
-            if database.find_fact(db, PAPER_WALLET_KEY) is None:
+            if find_fact(db, PAPER_WALLET_KEY) is None:
                 raise OperatorNeeded(
                     "the paper wallet has not started", "run trimtab paper to create one"
                 )
-            database.write_facts(db, {PAPER_WALLET_KEY: codec.dumps(wallet)})
+            write_facts(db, {PAPER_WALLET_KEY: codec.dumps(wallet)})
 
     def copy_pins(self, live_rows_of: RowReader) -> None:
         """Replace the pins with those of the live store; without that store remove them."""
@@ -426,10 +424,10 @@ class PaperStore:
             if str(row["key"]).startswith(MARKETS_KEY_PREFIX)
         }
         with self.db.write("copy the pins") as db:
-            stored_keys = {key for key, _ in database.facts_with_prefix(db, MARKETS_KEY_PREFIX)}
+            stored_keys = {key for key, _ in facts_with_prefix(db, MARKETS_KEY_PREFIX)}
             if dropped_keys := stored_keys - market_facts.keys():
-                database.delete_facts(db, *dropped_keys)
-            database.write_facts(db, market_facts)
+                delete_facts(db, *dropped_keys)
+            write_facts(db, market_facts)
             for model, pin_rows in models_and_rows:
                 db.execute(delete(model))
                 insert_rows(db, model, pin_rows)

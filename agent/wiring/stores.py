@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from agent.config.loaded import LoadedConfig, store_place
-from agent.store.database import LIVE, PAPER
+from agent.store.database.connection import LIVE, PAPER
 from agent.store.files.pause import KillSwitch, pause_file
 from agent.store.files.users import open_user_file, users_path
 from agent.store.opening import open_server_users, open_store, sqlite_path

@@ -47,8 +47,9 @@ from agent.model import (
     Transfer,
     ValuedHolding,
 )
-from agent.store import Store, database
+from agent.store import Store
 from agent.store.accounts import ledger, ledger_sums
+from agent.store.database.rows import compress_text
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow, ValuationRow
 from agent.units import NATIVE
 from agent.wiring.context import TaxRunCache
@@ -185,8 +186,8 @@ class TradeHistory:
         book = store.ledger.current_book()
         if book is None:
             raise RuntimeError("no book is open")
-        compressed_step = database.compress_text(codec.dumps(step))
-        compressed_grant = database.compress_text(codec.dumps(grant()))
+        compressed_step = compress_text(codec.dumps(step))
+        compressed_grant = compress_text(codec.dumps(grant()))
         for batch_start in range(0, self.trade_count, BATCH_SIZE):
             numbers = range(batch_start, min(self.trade_count, batch_start + BATCH_SIZE))
             with store.db.write("build") as session:
@@ -299,7 +300,7 @@ class TradeHistory:
             "block_number": block,
             "chain_s": self.start_s + hour * HOUR_S,
             "value": str(value),
-            "holdings_z": database.compress_text(codec.dumps(holdings)),
+            "holdings_z": compress_text(codec.dumps(holdings)),
         }
 
 

@@ -52,7 +52,7 @@ from agent.fleet.run import run_fleet
 from agent.fleet.sharing import join_workers
 from agent.localchain import LocalChain, open_anvil
 from agent.observe.logs import Redactor, configure
-from agent.store.database import WRITE_FLAG
+from agent.store.database.connection import WRITE_FLAG
 from scripts.bench.bench_snapshot import full_scope
 from tests.support.endpoints import passing_on, serve
 from tests.support.postgresql import Server, running_server

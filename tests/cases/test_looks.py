@@ -20,7 +20,7 @@ from agent.app.service import report_run
 from agent.chain.rpc import RpcCall, RpcFault
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.store.database import WRITE_FLAG
+from agent.store.database.connection import WRITE_FLAG
 from tests.support.agents import FIVE, agent_on, fund, reopened_agent, trusted_config, yes
 from tests.support.fakes.clock import chain_clock
 from tests.support.fakes.transport import RecordingTransport

@@ -18,7 +18,7 @@ from agent.chain.endpoints import Endpoint
 from agent.chain.rpc import RpcCall
 from agent.cli.display import terminal
 from agent.cli.display.terminal import KILL_DELAY_S
-from agent.store.database import Database
+from agent.store.database.connection import Database
 from tests.cli.tools import CommandResult, Desk, ForkedCommand, forked
 from tests.support.commands.interruption import pending, require_sound, until_something_waits
 from tests.support.commands.sending import nonce

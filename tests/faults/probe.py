@@ -29,7 +29,7 @@ from agent.errors import TrimtabError
 from agent.localchain.contracts import ChainClock
 from agent.localchain.nodes import AnvilNode, LocalNode
 from agent.ports import Clock
-from agent.store.database import Database
+from agent.store.database.connection import Database
 from tests.faults.rig import FORK
 from tests.faults.scene import Scene
 from tests.support.agents import reopened_agent, yes

@@ -20,7 +20,7 @@ from agent.execution.submitter import Submitter
 from agent.model import Intent, IntentKind, Plan, UnsignedTx
 from agent.ports import Grant
 from agent.store import Store, open_store
-from agent.store.database import WRITE_FLAG
+from agent.store.database.connection import WRITE_FLAG
 from agent.store.files.locks import wallet_lock
 from tests.support.fakes.clock import FakeClock
 from tests.support.wallets import Desk, three_way_plan

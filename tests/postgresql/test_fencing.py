@@ -24,7 +24,7 @@ from agent.fleet.members import FleetMember, FleetOptions
 from agent.model import Head, IntentKind, IntentState, ProposalExecution
 from agent.observe.logs import Redactor
 from agent.store import Store
-from agent.store.database import facts_with_prefix, find_fact, write_facts
+from agent.store.database.facts import facts_with_prefix, find_fact, write_facts
 from agent.store.files.locks import LockHeld
 from agent.store.files.pause import KillSwitch
 from agent.store.postgresql import fencing, session

@@ -22,7 +22,8 @@ from sqlalchemy import Connection, PoolProxiedConnection, event, text
 from agent.errors import OperatorNeeded, PassingFault
 from agent.model import IntentKind, RunReport
 from agent.store import Store, open_store
-from agent.store.database import fact_number, find_fact, may_server_fault_pass, write_facts
+from agent.store.database.errors import may_server_fault_pass
+from agent.store.database.facts import fact_number, find_fact, write_facts
 from agent.store.postgresql import session
 from tests.support.postgresql import Opener, Server, running_server, standby_of
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from agent.store import Store
-from agent.store.database import all_rows
+from agent.store.database.statements import all_rows
 from agent.store.tables import MovementRow
 
 

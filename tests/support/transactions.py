@@ -26,7 +26,7 @@ from agent.model import Head, Intent, IntentKind, IntentState, LiquidityAdded, R
 from agent.ports import Grant, Simulation, TransactionStatus
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
-from agent.store.database import Database
+from agent.store.database.connection import Database
 from agent.store.journal import IntentStore
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES
 from tests.support.constants import GWEI, WALLET

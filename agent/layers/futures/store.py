@@ -22,7 +22,7 @@ from agent.model import (
 from agent.ports import Grant
 from agent.ports.perpetuals import futures_grant
 from agent.store.accounts.budget_rows import turnover_sum
-from agent.store.database import decode_json, decompress_text, parse_whole
+from agent.store.database.rows import decode_json, decompress_text, parse_whole
 from agent.store.tables import BudgetUseRow, IntentRow
 
 FUTURES_REDUCTION = "futures_reduction"

@@ -23,8 +23,9 @@ from agent.layers.gradual.state import (
     SliceDraw,
 )
 from agent.model import ExecutionState
-from agent.store import database
-from agent.store.database import Database, first_row
+from agent.store.database.connection import Database
+from agent.store.database.facts import delete_facts, find_fact, select_with_facts, write_facts
+from agent.store.database.statements import first_row
 from agent.store.executions import (
     PURCHASE,
     StoredExecution,
@@ -52,8 +53,8 @@ class GradualExecutionStore:
     def store_next_draw(self, draw: SliceDraw) -> None:
         """Store the draw for the first slice of the next execution, unless one is stored."""
         with self.db.write("record a draw") as db:
-            if database.find_fact(db, SLICE_DRAW) is None:
-                database.write_facts(db, {SLICE_DRAW: f"{draw.size_ppm} {draw.wait_ppm}"})
+            if find_fact(db, SLICE_DRAW) is None:
+                write_facts(db, {SLICE_DRAW: f"{draw.size_ppm} {draw.wait_ppm}"})
 
     def begin(self, execution: GradualExecution) -> str:
         """Record an execution, delete the stored draw, and return the id. Raises OperatorNeeded if
@@ -66,7 +67,7 @@ class GradualExecutionStore:
                     "wait until it ends, or end it: trimtab limit --cancel ID",
                     code=ErrorCode.EXECUTION_OPEN,
                 )
-            database.delete_facts(db, SLICE_DRAW)
+            delete_facts(db, SLICE_DRAW)
             return add_execution(db, GRADUAL, execution.began_s, codec.dumps(execution))
 
     def begin_slice(
@@ -203,4 +204,4 @@ def _select_state() -> Select[Any]:
         ExecutionRow.seq == last_ended_seq.scalar_subquery(),
     )
     gradual_rows = select(ExecutionRow).where(ExecutionRow.kind == GRADUAL, is_open_or_last)
-    return database.select_with_facts(gradual_rows, draw=SLICE_DRAW).order_by("seq")
+    return select_with_facts(gradual_rows, draw=SLICE_DRAW).order_by("seq")

@@ -10,7 +10,9 @@ from sqlalchemy import Select, bindparam, select
 
 from agent.model import IntentKind
 from agent.store.accounts.balances import parse_changes
-from agent.store.database import Database, all_rows, parse_fraction, parse_whole
+from agent.store.database.connection import Database
+from agent.store.database.rows import parse_fraction, parse_whole
+from agent.store.database.statements import all_rows
 from agent.store.tables import ExternalTransactionRow, MovementRow
 
 ANY_TOKEN = ""

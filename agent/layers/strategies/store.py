@@ -21,17 +21,16 @@ from agent.layers.strategies.state import (
     StrategyState,
 )
 from agent.model import ExternalTransfer, Intent
-from agent.store import database
 from agent.store.accounts import balances
-from agent.store.database import (
-    Database,
+from agent.store.database.connection import Database
+from agent.store.database.facts import fact_number, parse_fact_number, read_facts, write_facts
+from agent.store.database.rows import decode_json, intent_from_row
+from agent.store.database.statements import (
     all_rows,
     column_values,
-    decode_json,
     insert_new_rows,
     insert_rows,
     max_value,
-    parse_fact_number,
     upsert_rows,
 )
 from agent.store.tables import (
@@ -75,7 +74,7 @@ class StrategyStore:
     def ledger(self) -> StrategyLedger:
         """Return the accounts of strategies, and the wallet's unbooked changes."""
         with self.db.read("read the books of strategies") as db:
-            facts = database.read_facts(
+            facts = read_facts(
                 db, TRANSFERS_STRATEGY, STRATEGIES_VERSION, BOOKED_TO_INTENT, BOOKED_TO_TRANSFER
             )
             bookings = tuple(map(_parse_booking, column_values(db, _select_bookings())))
@@ -109,7 +108,7 @@ class StrategyStore:
         reused; return False, with nothing written, if another process wrote since `at_version`.
         """
         with self.db.write("write the books of strategies") as db:
-            if database.fact_number(db, STRATEGIES_VERSION) != at_version:
+            if fact_number(db, STRATEGIES_VERSION) != at_version:
                 return False
             for booking in bookings:
                 if booking.kind is StrategyBookingKind.OPEN:
@@ -122,7 +121,7 @@ class StrategyStore:
                     for booking in bookings
                 ],
             )
-            database.write_facts(db, {STRATEGIES_VERSION: at_version + 1})
+            write_facts(db, {STRATEGIES_VERSION: at_version + 1})
             _fold_transfers(db)
             for row_class in (StrategyRow, NavPointRow) if closed_names else ():
                 db.execute(delete(row_class).where(row_class.name.in_(closed_names)))
@@ -138,7 +137,7 @@ class StrategyStore:
         accounts were written since `at_version`, because a strategy may be closed.
         """
         with self.db.write("write the unit values of strategies") as db:
-            if database.fact_number(db, STRATEGIES_VERSION) != at_version:
+            if fact_number(db, STRATEGIES_VERSION) != at_version:
                 return
             upsert_rows(
                 db,
@@ -174,10 +173,8 @@ class StrategyStore:
         capital.
         """
         with self.db.write("save which strategy receives deposits") as db:
-            version = database.fact_number(db, STRATEGIES_VERSION)
-            database.write_facts(
-                db, {TRANSFERS_STRATEGY: name or "", STRATEGIES_VERSION: version + 1}
-            )
+            version = fact_number(db, STRATEGIES_VERSION)
+            write_facts(db, {TRANSFERS_STRATEGY: name or "", STRATEGIES_VERSION: version + 1})
 
 
 def unbook_intent(db: Connection, intent_id: str) -> None:
@@ -199,7 +196,7 @@ def _record_opening(db: Connection) -> None:
     newest_settled_seq = (
         max_value(db, IntentRow.seq) if first_open_seq is None else first_open_seq - 1
     )
-    database.write_facts(
+    write_facts(
         db,
         {
             BOOKED_TO_INTENT: newest_settled_seq,
@@ -231,9 +228,7 @@ def _fold_transfers(db: Connection) -> None:
                 change_raw_by_key.get((strategy_name, token), 0) + change_raw
             )
     transfer_ids = [booking.transfer_id for _, booking in old_bookings]
-    database.write_facts(
-        db, {BOOKED_TO_TRANSFER: max([database.fact_number(db, BOOKED_TO_TRANSFER), *transfer_ids])}
-    )
+    write_facts(db, {BOOKED_TO_TRANSFER: max([fact_number(db, BOOKED_TO_TRANSFER), *transfer_ids])})
     changes = tuple(
         (strategy_name, token, change_raw)
         for (strategy_name, token), change_raw in sorted(change_raw_by_key.items())
@@ -272,7 +267,7 @@ def _unbooked_intents(
         for row in all_rows(db, _select_mined_intents(), IntentRow, after=after_seq)
         if row.id not in booked_sources
     ]
-    intents = [database.intent_from_row(row) for row in intent_rows]
+    intents = [intent_from_row(row) for row in intent_rows]
     return tuple(
         intent
         for intent in intents

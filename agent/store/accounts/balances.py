@@ -27,15 +27,24 @@ from agent.model import (
     Snapshot,
 )
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S, unpriced_loss_reason
-from agent.store import database
 from agent.store.accounts import ledger_sums
-from agent.store.database import (
-    Database,
+from agent.store.database.connection import Database
+from agent.store.database.errors import damaged_row_error
+from agent.store.database.facts import (
+    delete_facts,
+    fact_number,
+    find_fact,
+    parse_fact_number,
+    read_facts,
+    select_with_facts,
+    write_facts,
+)
+from agent.store.database.rows import intent_from_row, parse_whole
+from agent.store.database.statements import (
     all_rows,
     column_values,
     first_row,
     insert_rows,
-    parse_whole,
     upsert_rows,
 )
 from agent.store.tables import (
@@ -57,9 +66,9 @@ def forget_prior_day(db: Connection, nonce: int) -> bool:
     """Mark the prior day as unknown after foreign use of the wallet; return False if recorded
     transactions reach the next `nonce`.
     """
-    if database.find_fact(db, PRIOR_DAY_READ) == str(nonce):
+    if find_fact(db, PRIOR_DAY_READ) == str(nonce):
         return False
-    database.delete_facts(db, PRIOR_DAY_READ, PRIOR_DAY_FAILED)
+    delete_facts(db, PRIOR_DAY_READ, PRIOR_DAY_FAILED)
     return True
 
 
@@ -128,10 +137,10 @@ class _StoredBalances:
 
 def _read_stored(db: Connection) -> _StoredBalances:
     external_rows = db.execute(_select_external_transactions()).all()
-    last_folded_seq = database.parse_fact_number(LAST_FOLDED_INTENT, external_rows[0].folded)
+    last_folded_seq = parse_fact_number(LAST_FOLDED_INTENT, external_rows[0].folded)
     return _StoredBalances(
         last_folded_seq,
-        database.parse_fact_number(BALANCES_VERSION, external_rows[0].version),
+        parse_fact_number(BALANCES_VERSION, external_rows[0].version),
         all_rows(db, _select_intents_after(), IntentRow, after_seq=last_folded_seq),
         all_rows(db, _select_openings(), OpeningBalanceRow),
         tuple(
@@ -181,9 +190,9 @@ def _record_transfer(db: Connection, transfer: ExternalTransfer, now_s: int) -> 
     if (
         transfer.blocks_trading and transfer.delta_raw > 0
     ):  # blocks trades from now on, if no earlier one does
-        since_s = blocked_since_s(database.read_facts(db, BLOCKED_SINCE))
+        since_s = blocked_since_s(read_facts(db, BLOCKED_SINCE))
         if since_s is None or not since_s <= transfer.chain_s < since_s + ACCEPTANCE_WINDOW_S:
-            database.write_facts(db, {BLOCKED_SINCE: transfer.chain_s})
+            write_facts(db, {BLOCKED_SINCE: transfer.chain_s})
     if transfer.id:
         _update_transfer_row(db, transfer, now_s)
         return
@@ -218,12 +227,12 @@ def blocked_since_s(facts: Mapping[str, str]) -> int | None:
     """
     if BLOCKED_SINCE not in facts:
         return None
-    return database.parse_fact_number(BLOCKED_SINCE, facts[BLOCKED_SINCE])
+    return parse_fact_number(BLOCKED_SINCE, facts[BLOCKED_SINCE])
 
 
 def excluded_deposits(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     """Return the excluded deposits (fact EXCLUDED_UP_TO), base units by token."""
-    last_id = database.parse_fact_number(EXCLUDED_UP_TO, facts.get(EXCLUDED_UP_TO))
+    last_id = parse_fact_number(EXCLUDED_UP_TO, facts.get(EXCLUDED_UP_TO))
     return sum_unexplained_deposits(db, last_id) if last_id else ()
 
 
@@ -276,10 +285,10 @@ def _update_transfer_row(db: Connection, transfer: ExternalTransfer, now_s: int)
     acceptance_columns: dict[str, object] = {}
     if transfer.kind in ACCEPTED_KINDS:
         acceptance_columns = {"kind": transfer.kind.value, "classified_s": now_s}
-        earlier_accepted = _parse_accepted(database.read_facts(db, ACCEPTED_DEPOSITS))[
+        earlier_accepted = _parse_accepted(read_facts(db, ACCEPTED_DEPOSITS))[
             1 - MAX_OPEN_TRANSFERS :
         ]
-        database.write_facts(
+        write_facts(
             db,
             {
                 ACCEPTED_DEPOSITS: " ".join(
@@ -324,7 +333,7 @@ def _parse_accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
     try:
         return [(int(seq), int(at_s)) for seq, at_s in id_and_time_texts]
     except ValueError:
-        raise database.damaged_row_error(f"the fact {ACCEPTED_DEPOSITS}") from None
+        raise damaged_row_error(f"the fact {ACCEPTED_DEPOSITS}") from None
 
 
 def _merged_transfers(transfers: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
@@ -407,7 +416,7 @@ def lost_value(db: Connection, chain_now_s: int) -> LostValue:
 def _own_changes(row: IntentRow, wallet: str, wrapped_native: str) -> list[OwnBalanceChange]:
     if row.state not in NONCE_USED_STATE_NAMES:
         return []
-    intent: Intent = database.intent_from_row(row)
+    intent: Intent = intent_from_row(row)
     return [
         OwnBalanceChange(token, raw, block_number(intent))
         for token, raw in sorted(intent.balance_changes(wallet, wrapped_native).items())
@@ -442,7 +451,7 @@ def _transfer_from_row(row: ExternalTransferRow) -> ExternalTransfer:
 
 
 _select_external_transactions = cache(
-    lambda: database.select_with_facts(
+    lambda: select_with_facts(
         select(ExternalTransactionRow), folded=LAST_FOLDED_INTENT, version=BALANCES_VERSION
     ).order_by("block_number", "nonce")
 )
@@ -549,7 +558,7 @@ class BalanceStore:
         # A replaced intent may still be mined as long as a reorg can remove the transaction that
         # took its nonce.
         for row in stored_balances.intent_rows:
-            block = block_number(database.intent_from_row(row))
+            block = block_number(intent_from_row(row))
             block_by_nonce[row.nonce] = max(block_by_nonce.get(row.nonce, 0), block)
         kept_openings = {
             row.token: (parse_whole(row.raw, "an opening balance"), row.block_number)
@@ -591,7 +600,7 @@ class BalanceStore:
             if kept_openings.get(token) != (raw, block)
         ]
         upsert_rows(db, OpeningBalanceRow, opening_rows)
-        database.write_facts(
+        write_facts(
             db, {LAST_FOLDED_INTENT: last_folded_seq, BALANCES_VERSION: stored_balances.version + 1}
         )
 
@@ -663,22 +672,22 @@ class BalanceStore:
         h have passed since the first attempt.
         """
         with self.db.read("read the books") as db:
-            facts = database.read_facts(db, PRIOR_DAY_READ, PRIOR_DAY_FAILED)
+            facts = read_facts(db, PRIOR_DAY_READ, PRIOR_DAY_FAILED)
             return PRIOR_DAY_READ in facts or (
                 PRIOR_DAY_FAILED in facts
                 and chain_now_s
-                >= database.parse_fact_number(PRIOR_DAY_FAILED, facts[PRIOR_DAY_FAILED]) + DAY_S
+                >= parse_fact_number(PRIOR_DAY_FAILED, facts[PRIOR_DAY_FAILED]) + DAY_S
             )
 
     def mark_prior_day_failed(self, chain_now_s: int) -> None:
         """Record the first time at which the chain could not supply earlier transactions."""
 
         def write_first_failure(db: Connection) -> None:
-            if database.find_fact(db, PRIOR_DAY_FAILED) is None:
-                database.write_facts(db, {PRIOR_DAY_FAILED: chain_now_s})
+            if find_fact(db, PRIOR_DAY_FAILED) is None:
+                write_facts(db, {PRIOR_DAY_FAILED: chain_now_s})
 
         with self.db.read("read the books") as db:
-            if database.find_fact(db, PRIOR_DAY_FAILED) is not None:
+            if find_fact(db, PRIOR_DAY_FAILED) is not None:
                 return
         self.db.write_later("write the books", write_first_failure)
 
@@ -723,7 +732,7 @@ class BalanceStore:
                     }
                 )
             insert_rows(db, ExternalTransactionRow, new_rows)
-            database.write_facts(db, {PRIOR_DAY_READ: nonce})
+            write_facts(db, {PRIOR_DAY_READ: nonce})
 
     def exclude_unexplained_deposits(self, newest_id: int) -> None:
         """Record that every unexplained deposit up to the transfer `newest_id` is excluded until
@@ -731,7 +740,7 @@ class BalanceStore:
         """
 
         def write_newest_transfer(db: Connection) -> None:
-            excluded_id = max(newest_id, database.fact_number(db, EXCLUDED_UP_TO))
-            database.write_facts(db, {EXCLUDED_UP_TO: excluded_id})
+            excluded_id = max(newest_id, fact_number(db, EXCLUDED_UP_TO))
+            write_facts(db, {EXCLUDED_UP_TO: excluded_id})
 
         self.db.write_later("exclude deposits", write_newest_transfer)

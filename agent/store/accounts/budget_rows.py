@@ -9,8 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, select
 
-from agent.store.database import parse_fraction
+from agent.store.database.rows import parse_fraction
 from agent.store.tables import BudgetUseRow, ExternalTransactionRow
+
+UNTRIGGERED_SWAP = "swap_besides"
+"""Budget kind of a swap without a trigger: an exit, a withdrawal, an investment, a manual swap."""
 
 
 def turnover_sum(budget_rows: Sequence[BudgetUseRow | ExternalTransactionRow]) -> Fraction:

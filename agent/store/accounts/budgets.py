@@ -31,9 +31,10 @@ from agent.model import (
     TokenRefusal,
     execution_under_way,
 )
-from agent.store import database, orders, requests
+from agent.store import orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums
 from agent.store.accounts.budget_rows import (
+    UNTRIGGERED_SWAP,
     newest_successes,
     select_booked_loss,
     turnover_sum,
@@ -46,17 +47,15 @@ from agent.store.accounts.failure_streaks import (
     record_failure_stop,
 )
 from agent.store.accounts.intent_plans import grant_of_intent, plan_of_intent
-from agent.store.database import (
-    UNTRIGGERED_SWAP,
-    Database,
+from agent.store.database.connection import Database
+from agent.store.database.facts import parse_fact_number, read_facts, write_facts
+from agent.store.database.rows import decode_optional, parse_fraction, parse_whole
+from agent.store.database.statements import (
     all_rows,
     column_values,
-    decode_optional,
     first_row,
     insert_rows,
     max_value,
-    parse_fraction,
-    parse_whole,
 )
 from agent.store.executions import open_executions, read_purchase
 from agent.store.prices import PRICE_FAULT
@@ -192,7 +191,7 @@ class BudgetStore:
             ledger_sums.add_loss(db, loss)
             ledger_sums.advance_settled_seq(db)
             if not succeeded or intent.kind is IntentKind.APPROVE:
-                facts = database.read_facts(db, SUBMISSION_REFUSALS, IGNORED_APPROVALS)
+                facts = read_facts(db, SUBMISSION_REFUSALS, IGNORED_APPROVALS)
                 record_failure_stop(db, _refusal_seq_by_token(facts))
             insert_rows(db, MovementRow, _movement_rows(self.db, intent, chain_s))
 
@@ -206,7 +205,7 @@ class BudgetStore:
         def write_review(db: Connection) -> None:
             facts: dict[str, object] = {LAST_REVIEW: chain_s, REVIEW_DELAY: delay_ppm}
             if schedule_names:
-                previous_reviews = _parse_reviews(database.read_facts(db, SCHEDULE_REVIEWS))
+                previous_reviews = _parse_reviews(read_facts(db, SCHEDULE_REVIEWS))
                 updated_reviews = [
                     (schedule_name, at_s)
                     for schedule_name, at_s in previous_reviews
@@ -214,32 +213,32 @@ class BudgetStore:
                 ]
                 updated_reviews += [(schedule_name, chain_s) for schedule_name in schedule_names]
                 facts[SCHEDULE_REVIEWS] = json.dumps(updated_reviews[-MAX_REVIEWS:])
-            database.write_facts(db, facts)
+            write_facts(db, facts)
 
         self.db.write_later("write the review", write_review)
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
         """Record the dollar tokens that left their peg and have not returned."""
         facts: dict[str, object] = {DEPEGGED_TOKENS: " ".join(tokens)}
-        self.db.write_later("write depegged tokens", lambda db: database.write_facts(db, facts))
+        self.db.write_later("write depegged tokens", lambda db: write_facts(db, facts))
 
     def mark_unreadable(self, failures: Sequence[tuple[str, int]]) -> None:
         """Record the assets whose balance cannot be read, with the time of the first failure."""
         failures_text = " ".join(f"{token}:{at_s}" for token, at_s in failures)
         facts: dict[str, object] = {UNREADABLE_BALANCES: failures_text}
-        self.db.write_later("write unreadable balances", lambda db: database.write_facts(db, facts))
+        self.db.write_later("write unreadable balances", lambda db: write_facts(db, facts))
 
     def demanded_tip_wei(self, now_s: int) -> int:
         """Return the tip that nodes demanded when they refused a lower one, wei per unit of gas; 0
         if none did within a day.
         """
         with self.db.read("read the demanded tip") as db:
-            return _demanded_tip(database.read_facts(db, DEMANDED_TIP), now_s)[0]
+            return _demanded_tip(read_facts(db, DEMANDED_TIP), now_s)[0]
 
     def mark_demanded_tip(self, tip_wei: int, now_s: int) -> None:
         """Record the tip that nodes demand, wei per unit of gas. It holds for a day."""
         with self.db.write("write the demanded tip") as db:
-            database.write_facts(db, {DEMANDED_TIP: f"{tip_wei}:{now_s}"})
+            write_facts(db, {DEMANDED_TIP: f"{tip_wei}:{now_s}"})
 
     def mark_submission_refusals(self, refusals: Sequence[TokenRefusal]) -> None:
         """Replace the stored exits refused at submission; earlier approvals for them do not count
@@ -295,7 +294,7 @@ def _history(
     db: Connection, chain_now_s: int, wallet: str, wrapped_native: str
 ) -> tuple[History, float]:
     """Return the history, and the chain time up to which it is valid without a write."""
-    facts = database.read_facts(db, *HISTORY_KEYS)
+    facts = read_facts(db, *HISTORY_KEYS)
     own_rows = all_rows(db, _select_recent_budgets(), BudgetUseRow, since=chain_now_s - DAY_S)
     refusal_seq_by_token = _refusal_seq_by_token(facts)
     streak = failure_streak(db, facts, refusal_seq_by_token)
@@ -317,11 +316,11 @@ def _history(
     history = History(
         reviews=Reviews(
             last_rebalance_s=newest_success_s_by_kind[IntentKind.SWAP.value],
-            last_review_s=database.parse_fact_number(LAST_REVIEW, facts[LAST_REVIEW])
+            last_review_s=parse_fact_number(LAST_REVIEW, facts[LAST_REVIEW])
             if facts.get(LAST_REVIEW)
             else None,
             by_schedule=_parse_reviews(facts),
-            delay_ppm=database.parse_fact_number(REVIEW_DELAY, facts.get(REVIEW_DELAY)),
+            delay_ppm=parse_fact_number(REVIEW_DELAY, facts.get(REVIEW_DELAY)),
         ),
         budgets=Budgets(
             turnover_24h=turnover_sum(turnover_rows),
@@ -366,7 +365,7 @@ def _history(
         ),
         orders=OrderStates(
             states=orders.read_orders(db),
-            version=database.parse_fact_number(
+            version=parse_fact_number(
                 orders.ORDERS_VERSION_KEY, facts.get(orders.ORDERS_VERSION_KEY)
             ),
             nav_per_share=orders.nav_per_share(db, facts),
@@ -439,7 +438,7 @@ def _write_refusals(db: Connection, key: str, refusals: Sequence[TokenRefusal]) 
         (refusal.token, refusal.at_s, refusal.refusal_count, refusal.why, newest_seq)
         for refusal in refusals
     ]
-    database.write_facts(db, {key: json.dumps(refusal_rows)})
+    write_facts(db, {key: json.dumps(refusal_rows)})
 
 
 def _refusals_and_seqs(facts: Mapping[str, str], key: str) -> list[tuple[TokenRefusal, int]]:
@@ -473,7 +472,7 @@ def mark_resumed(db: Connection) -> None:
     """Clear failure streaks, exits refused at submission and ignored approvals, which the owner has
     reviewed.
     """
-    database.write_facts(
+    write_facts(
         db,
         {
             SUBMISSION_REFUSALS: "",

@@ -9,8 +9,13 @@ from enum import Enum
 
 from sqlalchemy import Connection
 
-from agent.store import database
-from agent.store.database import Database
+from agent.store.database.connection import Database
+from agent.store.database.facts import (
+    fact_number,
+    facts_with_prefix,
+    parse_fact_number,
+    write_facts,
+)
 
 DAY_S = 86_400
 
@@ -38,13 +43,13 @@ class DayCountStore:
         self.db.flush()
         with self.db.read("read the numbers of refusals and alerts") as db:
             return sum(
-                database.parse_fact_number(key, number_text)
-                for key, number_text in database.facts_with_prefix(db, counted_event.value)
-                if database.parse_fact_number(key, key.removeprefix(counted_event.value)) in days
+                parse_fact_number(key, number_text)
+                for key, number_text in facts_with_prefix(db, counted_event.value)
+                if parse_fact_number(key, key.removeprefix(counted_event.value)) in days
             )
 
 
 def add_events(db: Connection, counted_event: CountedEvent, at_s: int, number: int = 1) -> None:
     """Count events of the day of `at_s`, Unix seconds."""
     key = f"{counted_event.value}{at_s // DAY_S}"
-    database.write_facts(db, {key: database.fact_number(db, key) + number})
+    write_facts(db, {key: fact_number(db, key) + number})

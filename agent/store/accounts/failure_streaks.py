@@ -14,10 +14,11 @@ from sqlalchemy import Connection, bindparam, select
 from agent.layers import stores
 from agent.model import ExitFailures, IntentKind, IntentState, Receipt, UnsignedTx
 from agent.policy import failures
-from agent.store import database
-from agent.store.accounts.budget_rows import select_booked_loss
+from agent.store.accounts.budget_rows import UNTRIGGERED_SWAP, select_booked_loss
 from agent.store.accounts.intent_plans import grant_of_intent, plan_of_intent
-from agent.store.database import UNTRIGGERED_SWAP, all_rows, decode_json
+from agent.store.database.facts import parse_fact_number, read_facts, write_facts
+from agent.store.database.rows import decode_json
+from agent.store.database.statements import all_rows
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow
 from agent.store.transitions import NONCE_USED_STATE_NAMES
 
@@ -186,11 +187,9 @@ def record_failure_stop(db: Connection, refusal_seq_by_token: Mapping[str, int])
     """Record the stop of rebalances if the failure limit was reached. Exits continue, and their
     success does not lift the stop.
     """
-    intent_rows = _rows_since_success(
-        db, database.read_facts(db, RESUMED_SEQ_KEY), refusal_seq_by_token
-    )
+    intent_rows = _rows_since_success(db, read_facts(db, RESUMED_SEQ_KEY), refusal_seq_by_token)
     if failures.too_many_failures(*_count_failures(db, intent_rows)):
-        database.write_facts(db, {FAILURE_STOP_KEY: 1})
+        write_facts(db, {FAILURE_STOP_KEY: 1})
 
 
 def _count_failures(db: Connection, intent_rows: list[IntentRow]) -> tuple[int, int]:
@@ -201,7 +200,7 @@ def _count_failures(db: Connection, intent_rows: list[IntentRow]) -> tuple[int, 
 
 
 def _resumed_after_seq(facts: Mapping[str, str]) -> int:
-    return database.parse_fact_number(RESUMED_SEQ_KEY, facts.get(RESUMED_SEQ_KEY))
+    return parse_fact_number(RESUMED_SEQ_KEY, facts.get(RESUMED_SEQ_KEY))
 
 
 def _cycles_of_approvals(db: Connection, intent_rows: Iterable[IntentRow]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Select, bindparam, select
 
 from agent.model import Plan
 from agent.ports import Grant
-from agent.store.database import decode_json, decompress_text
+from agent.store.database.rows import decode_json, decompress_text
 from agent.store.tables import IntentRow, StepRow
 
 

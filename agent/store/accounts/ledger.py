@@ -27,7 +27,6 @@ from agent.model import (
     Snapshot,
     Valuation,
 )
-from agent.store import database
 from agent.store.accounts import balances, ledger_sums, positions
 from agent.store.accounts.ledger_sums import (
     LedgerBook,
@@ -36,16 +35,22 @@ from agent.store.accounts.ledger_sums import (
     openings,
     valuations,
 )
-from agent.store.database import (
-    Database,
+from agent.store.database.connection import Database
+from agent.store.database.facts import find_fact, write_facts
+from agent.store.database.rows import (
+    decode_json,
+    decode_optional,
+    intent_from_row,
+    parse_fraction,
+    parse_whole,
+)
+from agent.store.database.statements import (
     all_rows,
     column_values,
     first_row,
     insert_new_rows,
     insert_rows,
     max_value,
-    parse_fraction,
-    parse_whole,
 )
 from agent.store.tables import (
     EXTERNAL_ORDER,
@@ -115,7 +120,7 @@ def _unentered_moves(
     opening_rows = all_rows(db, _select_openings(), BookOpeningRow, book_kind=book_kind)
     opening_by_token = {row.token: row for row in opening_rows if row.place == ""}
     for row in intent_rows:
-        intent = database.intent_from_row(row)
+        intent = intent_from_row(row)
         if intent.receipt is not None:
             intent_moves = intent.balance_changes(wallet, wrapped_native).items()
             moved_raw_by_token = {
@@ -165,7 +170,7 @@ def all_entries(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
     ]
     positioned_entries += _external_entries(db, book, opening_by_token)
     positioned_entries += [
-        ((row.block_number, 4, index), database.decode_json(Entry, row.entry_json))
+        ((row.block_number, 4, index), decode_json(Entry, row.entry_json))
         for index, row in enumerate(
             all_rows(db, _select_funding(), FundingRow, book_number=book.number)
         )
@@ -181,7 +186,7 @@ def all_entries(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
 def intent_entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
     """Return entries of final intents with the intents' numbers, in chain order."""
     entry_rows = db.execute(_select_entries(), {"book_number": book.number})
-    return [(seq, database.decode_json(Entry, entry_json)) for seq, entry_json in entry_rows]
+    return [(seq, decode_json(Entry, entry_json)) for seq, entry_json in entry_rows]
 
 
 def _external_entries(
@@ -364,7 +369,7 @@ class LedgerStore:
                 IntentRow,
                 after_seq=opened_after_seq,
             )
-            return tuple(map(database.intent_from_row, intent_rows))
+            return tuple(map(intent_from_row, intent_rows))
 
     def enterable_intents(self) -> tuple[Intent, ...]:
         """Return all final and reverted intents since the book opened, in chain order."""
@@ -377,9 +382,7 @@ class LedgerStore:
                 IntentRow,
                 after_seq=opened_after_seq,
             )
-            intents = [
-                database.intent_from_row(row) for row in intent_rows if row.receipt_json is not None
-            ]
+            intents = [intent_from_row(row) for row in intent_rows if row.receipt_json is not None]
         return tuple(sorted(intents, key=balances.block_number))
 
     def counted_tokens(self, intent_id: str) -> frozenset[str]:
@@ -425,7 +428,7 @@ class LedgerStore:
             opened_after_seq = opening_intent_seq(db, book)
             if opened_after_seq is None or row.seq <= opened_after_seq:
                 return False
-            if database.intent_from_row(row).receipt != intent.receipt:
+            if intent_from_row(row).receipt != intent.receipt:
                 return False
             add_entry(db, book, row.seq, entry)
             ledger_sums.advance_settled_seq(db)
@@ -608,7 +611,7 @@ class LedgerStore:
                 EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book_number == book.number
             )
             return tuple(
-                database.decode_json(Entry, entry_json)
+                decode_json(Entry, entry_json)
                 for entry_json in column_values(
                     db, select_entries.order_by(EntryRow.block_number, EntryRow.intent_seq)
                 )
@@ -648,7 +651,7 @@ class LedgerStore:
             return
         with self.db.write("write token names") as db:  # another may have written since
             updated_tokens = _with_new_tokens(_ledger_tokens(db), new_tokens)
-            database.write_facts(db, {LEDGER_TOKENS: codec.dumps(updated_tokens)})
+            write_facts(db, {LEDGER_TOKENS: codec.dumps(updated_tokens)})
 
     def ledger_tokens(self) -> LedgerTokens | None:
         """Return every token that was ever in the portfolio, the numeraire, and the wrapped native
@@ -672,12 +675,12 @@ def _intents_without_entry(db: Connection, book_kind: str) -> tuple[Intent, ...]
     mined_rows = [row for row in intent_rows if row.receipt_json is not None]
     if not mined_rows or (opened_after_seq := _opening_intent_seq(db, book_kind)) is None:
         return ()
-    return tuple(database.intent_from_row(row) for row in mined_rows if row.seq > opened_after_seq)
+    return tuple(intent_from_row(row) for row in mined_rows if row.seq > opened_after_seq)
 
 
 def _ledger_tokens(db: Connection) -> LedgerTokens | None:
-    tokens_json = database.find_fact(db, LEDGER_TOKENS)
-    return database.decode_optional(LedgerTokens, tokens_json)
+    tokens_json = find_fact(db, LEDGER_TOKENS)
+    return decode_optional(LedgerTokens, tokens_json)
 
 
 def _has_places(db: Connection, book_kind: str, places: frozenset[PlacedToken]) -> bool:

@@ -34,17 +34,27 @@ from agent.model import (
     Valuation,
     ValuedHolding,
 )
-from agent.store import database
-from agent.store.database import (
-    Database,
+from agent.store.database.connection import Database
+from agent.store.database.facts import (
+    fact_number,
+    fact_number_expression,
+    parse_fact_number,
+    write_facts,
+)
+from agent.store.database.rows import (
+    compress_text,
+    decode_json,
+    decompress_text,
+    parse_fraction,
+    parse_whole,
+)
+from agent.store.database.statements import (
     all_rows,
     column_values,
     first_row,
     insert_returning_id,
     insert_rows,
     max_value,
-    parse_fraction,
-    parse_whole,
     upsert_rows,
 )
 from agent.store.tables import (
@@ -152,7 +162,7 @@ def add_moves(
     db: Connection, book_number: int, moved_raw_by_token: Mapping[str, int], sign: int = 1
 ) -> None:
     """Add an entry's wallet moves to the running balances; sign -1 removes an entry."""
-    database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1})
+    write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1})
     stored_raw_by_token = running_balances(db, book_number)
     changed_rows = [
         {
@@ -184,7 +194,7 @@ def find_misstatements(db: Connection, book_number: int) -> tuple[str, ...]:
         for token in sorted({*stored_raw_by_token, *recomputed_raw_by_token})
         if stored_raw_by_token.get(token) != recomputed_raw_by_token.get(token)
     ]
-    stored_loss = database.fact_number(db, LOSS_TOTAL)
+    stored_loss = fact_number(db, LOSS_TOTAL)
     summed_loss = _sum_losses(db)
     if stored_loss != summed_loss:
         messages.append(f"losses: stored {stored_loss}, the budgets sum to {summed_loss}")
@@ -199,7 +209,7 @@ def rebuild_sums(db: Connection, book_number: int) -> None:
     """Rebuild all sums from their rows."""
     db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book_number == book_number))
     write_running_balances(db, book_number, recomputed_balances(db, book_number))
-    database.write_facts(
+    write_facts(
         db,
         {
             ENTRIES_VERSION: entries_version(db) + 1,
@@ -230,7 +240,7 @@ def recomputed_balances(db: Connection, book_number: int) -> dict[str, int]:
     for entry_json in column_values(
         db, select(EntryRow.entry_json).where(EntryRow.book_number == book_number)
     ):
-        for token, raw in wallet_moves(database.decode_json(Entry, entry_json)).items():
+        for token, raw in wallet_moves(decode_json(Entry, entry_json)).items():
             if token in balance_raw_by_token:
                 balance_raw_by_token[token] += raw
     return balance_raw_by_token
@@ -243,20 +253,18 @@ def wallet_moves(entry: Entry) -> dict[str, int]:
 
 def entries_version(db: Connection) -> int:
     """Return a counter that grows with every change of entries or transfers."""
-    return database.fact_number(db, ENTRIES_VERSION)
+    return fact_number(db, ENTRIES_VERSION)
 
 
 def loss_total(facts: Mapping[str, str]) -> Fraction:
     """Return the loss of all booked intents in numeraire base units (fact LOSS_TOTAL)."""
-    return Fraction(database.parse_fact_number(LOSS_TOTAL, facts.get(LOSS_TOTAL)), QUANTA_PER_UNIT)
+    return Fraction(parse_fact_number(LOSS_TOTAL, facts.get(LOSS_TOTAL)), QUANTA_PER_UNIT)
 
 
 def add_loss(db: Connection, loss: Fraction, sign: int = 1) -> None:
     """Add the loss of an intent, rounded up; sign -1 removes it after a reorg."""
     if (loss_quanta := round_loss_up(loss)) > 0:
-        database.write_facts(
-            db, {LOSS_TOTAL: database.fact_number(db, LOSS_TOTAL) + sign * loss_quanta}
-        )
+        write_facts(db, {LOSS_TOTAL: fact_number(db, LOSS_TOTAL) + sign * loss_quanta})
 
 
 def round_loss_up(loss: Fraction) -> int:
@@ -266,12 +274,12 @@ def round_loss_up(loss: Fraction) -> int:
 
 def settled_up_to_seq(db: Connection) -> int:
     """Return the number of the intent up to which all are settled."""
-    return database.fact_number(db, LAST_SETTLED_INTENT)
+    return fact_number(db, LAST_SETTLED_INTENT)
 
 
 def settled_seq_expression() -> ColumnElement[int]:
     """Return the number of `settled_up_to_seq` as an expression for a statement."""
-    return database.fact_number_expression(LAST_SETTLED_INTENT)
+    return fact_number_expression(LAST_SETTLED_INTENT)
 
 
 def advance_settled_seq(db: Connection) -> None:
@@ -284,7 +292,7 @@ def advance_settled_seq(db: Connection) -> None:
         )
         != previous_seq
     ):
-        database.write_facts(db, {LAST_SETTLED_INTENT: settled_seq})
+        write_facts(db, {LAST_SETTLED_INTENT: settled_seq})
 
 
 def _last_settled_seq(db: Connection, settled_seq: int, book_number: int) -> int:
@@ -306,7 +314,7 @@ def _last_settled_seq(db: Connection, settled_seq: int, book_number: int) -> int
 def reopen_settled_intents(db: Connection, seq: int) -> None:
     """Move the number of the last settled intent back before an intent that changed."""
     if seq <= settled_up_to_seq(db):
-        database.write_facts(db, {LAST_SETTLED_INTENT: seq - 1})
+        write_facts(db, {LAST_SETTLED_INTENT: seq - 1})
 
 
 def _sum_losses(db: Connection) -> int:
@@ -386,7 +394,7 @@ class ValuationStore:
         def insert_if_due(db: Connection) -> None:
             if (book := book_if_due(db)) is None:
                 return
-            compressed_holdings = database.compress_text(codec.dumps(list(valuation.holdings)))
+            compressed_holdings = compress_text(codec.dumps(list(valuation.holdings)))
             row = {
                 "book_number": book.number,
                 "block_number": valuation.block,
@@ -440,9 +448,7 @@ def valuations(
             row.block_number,
             row.chain_s,
             parse_fraction(row.value, "a valuation"),
-            database.decode_json(
-                tuple[ValuedHolding, ...], database.decompress_text(row.holdings_z)
-            ),
+            decode_json(tuple[ValuedHolding, ...], decompress_text(row.holdings_z)),
         )
         for row in reversed(valuation_rows)
     )

@@ -35,14 +35,21 @@ from agent.model import (
     as_lp_action,
 )
 from agent.ports import Grant
-from agent.store import database
 from agent.store.accounts import balances
-from agent.store.database import (
+from agent.store.database.connection import Database
+from agent.store.database.facts import (
     ADOPTION_SEQ_KEY,
-    Database,
+    delete_facts,
+    fact_number,
+    find_fact,
+    parse_fact_number,
+    read_facts,
+    write_facts,
+)
+from agent.store.database.rows import decode_json, decompress_text, intent_from_row
+from agent.store.database.statements import (
     all_rows,
     column_values,
-    decode_json,
     insert_rows,
     max_value,
     upsert_rows,
@@ -75,9 +82,7 @@ def moved_position_names(db: Connection, after_seq: int | None) -> set[str]:
     if after_seq is None:
         return set()
     changes_json = column_values(db, _select_own_changes_after(), after_seq=after_seq)
-    return {
-        database.decode_json(LpPositionChange, change_json).name for change_json in changes_json
-    }
+    return {decode_json(LpPositionChange, change_json).name for change_json in changes_json}
 
 
 def undecided_position_names(db: Connection) -> tuple[str, ...]:
@@ -87,7 +92,7 @@ def undecided_position_names(db: Connection) -> tuple[str, ...]:
 
 def request_position_scan(db: Connection) -> None:
     """Require a new scan for positions, after foreign use of the wallet."""
-    database.delete_facts(db, POSITIONS_SCANNED)
+    delete_facts(db, POSITIONS_SCANNED)
 
 
 def update_position_change(
@@ -96,7 +101,7 @@ def update_position_change(
     """Record the position change of a liquidity action from its receipt; delete it if there is no
     receipt.
     """
-    action = database.decode_json(Grant, database.decompress_text(row.grant_z)).layer_action
+    action = decode_json(Grant, decompress_text(row.grant_z)).layer_action
     change = None
     if receipt is not None and action is not None:
         change = position_change(as_lp_action(action), receipt, wallet)
@@ -126,7 +131,7 @@ class PositionStore:
         changes_by_verdict: dict[str, list[LpPositionChange]] = {ADOPTED: [], OWN_CHANGE: []}
         for row in change_rows:
             if row.verdict in changes_by_verdict and row.change_json is not None:
-                change = database.decode_json(LpPositionChange, row.change_json)
+                change = decode_json(LpPositionChange, row.change_json)
                 if row.verdict == ADOPTED or row.seq > decision_seq_by_name.get(change.name, -1):
                     changes_by_verdict[row.verdict].append(change)
         return (*changes_by_verdict[ADOPTED], *changes_by_verdict[OWN_CHANGE])
@@ -134,7 +139,7 @@ class PositionStore:
     def is_scanned(self) -> bool:
         """True if the wallet was scanned since the store was created or adopted."""
         with self.db.read("read liquidity positions") as db:
-            return database.find_fact(db, POSITIONS_SCANNED) is not None
+            return find_fact(db, POSITIONS_SCANNED) is not None
 
     def record_scan(self, position_names: Iterable[str], now_s: int) -> None:
         """Record positions that await the owner's decision."""
@@ -157,7 +162,7 @@ class PositionStore:
                     for name in new_names
                 ],
             )
-            database.write_facts(db, {POSITIONS_SCANNED: 1})
+            write_facts(db, {POSITIONS_SCANNED: 1})
 
     def require_settled(self, name: str) -> None:
         """Raise Refused while a transaction of the agent that changes the position has not
@@ -185,7 +190,7 @@ class PositionStore:
 
 def _require_settled(db: Connection, name: str) -> None:
     for row in all_rows(db, _select_open_actions(), IntentRow):
-        action = database.decode_json(Grant, database.decompress_text(row.grant_z)).layer_action
+        action = decode_json(Grant, decompress_text(row.grant_z)).layer_action
         if action is not None and as_lp_action(action).name == name:
             raise Refused(
                 f"position {name}: transaction {row.tx_hash or row.id} that changes it has not ended",
@@ -266,8 +271,8 @@ class CashStore:
         token's account are empty, because that account is opened anew.
         """
         with self.db.read("read the account of portfolio.use_cash") as db:
-            facts = database.read_facts(db, CASH_ACCOUNT, CASH_VERSION)
-            version = database.parse_fact_number(CASH_VERSION, facts.get(CASH_VERSION))
+            facts = read_facts(db, CASH_ACCOUNT, CASH_VERSION)
+            version = parse_fact_number(CASH_VERSION, facts.get(CASH_VERSION))
             account_json = facts.get(CASH_ACCOUNT)
             account = decode_json(CashAccount, account_json) if account_json else None
             external_rows = all_rows(
@@ -322,22 +327,20 @@ class CashStore:
         `version`.
         """
         with self.db.write("write the account of portfolio.use_cash") as db:
-            if database.fact_number(db, CASH_VERSION) != version:
+            if fact_number(db, CASH_VERSION) != version:
                 return False
-            database.write_facts(
-                db, {CASH_ACCOUNT: codec.dumps(account), CASH_VERSION: version + 1}
-            )
+            write_facts(db, {CASH_ACCOUNT: codec.dumps(account), CASH_VERSION: version + 1})
             return True
 
     def forget(self) -> None:
         """Delete the account, because without portfolio.use_cash no cash is excluded."""
         with self.db.read("read the account of portfolio.use_cash") as db:
-            if database.find_fact(db, CASH_ACCOUNT) is None:
+            if find_fact(db, CASH_ACCOUNT) is None:
                 return
         with self.db.write("forget the account of portfolio.use_cash") as db:
-            version = database.fact_number(db, CASH_VERSION)
-            database.delete_facts(db, CASH_ACCOUNT)
-            database.write_facts(db, {CASH_VERSION: version + 1})
+            version = fact_number(db, CASH_VERSION)
+            delete_facts(db, CASH_ACCOUNT)
+            write_facts(db, {CASH_VERSION: version + 1})
 
 
 def _external_payment(row: ExternalTransactionRow, token: str) -> int:
@@ -367,7 +370,7 @@ def _payout_amounts(
         last_payout_seq = row.seq
         if row.state == IntentState.FINAL.value:
             payouts_raw.append(
-                -database.intent_from_row(row).balance_changes(wallet, wrapped_native).get(token, 0)
+                -intent_from_row(row).balance_changes(wallet, wrapped_native).get(token, 0)
             )
     return tuple(payout_raw for payout_raw in payouts_raw if payout_raw > 0), last_payout_seq
 
@@ -378,7 +381,7 @@ def _is_nonce_used(db: Connection, row: IntentRow) -> bool:
     """
     if row.state in ENDED_IN_BLOCK_STATE_NAMES:
         return True
-    if row.seq <= database.fact_number(db, ADOPTION_SEQ_KEY):
+    if row.seq <= fact_number(db, ADOPTION_SEQ_KEY):
         return True
     return db.scalar(_select_ended_at_nonce(), {"nonce": row.nonce}) is not None
 

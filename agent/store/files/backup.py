@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import sync_folder
-from agent.store.database import database_errors
+from agent.store.database.errors import database_errors
 
 COPY_KEY = "copy_of"
 """Key that marks a copy until it is adopted."""

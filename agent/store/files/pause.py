@@ -17,9 +17,10 @@ from sqlalchemy import Connection, select
 from agent.errors import ErrorCode, PassingFault, Refused, TrimtabError
 from agent.foreign_text import failure_text, failure_words
 from agent.model import Verdict
-from agent.store import database
 from agent.store.accounts import budgets
-from agent.store.database import Database, first_row, insert_rows
+from agent.store.database.connection import Database
+from agent.store.database.facts import select_with_facts
+from agent.store.database.statements import first_row, insert_rows
 from agent.store.files.backup import COPY_KEY
 from agent.store.tables import PauseRow
 
@@ -107,7 +108,7 @@ def read_pause(db: Connection) -> PauseSwitchState:
 
 
 _select_newest = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
-_select_state = cache(lambda: database.select_with_facts(_select_newest(), copy=COPY_KEY))
+_select_state = cache(lambda: select_with_facts(_select_newest(), copy=COPY_KEY))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from agent import codec, files
 from agent.errors import ConfigError, ErrorCode, PassingFault, TrimtabError
 from agent.foreign_text import failure_text, read_json
 from agent.model import Plan, StepInput, StepRequest
-from agent.store.database import StepRecord
+from agent.store.database.rows import StepRecord
 
 FORMAT = "trimtab step"
 """Value of `format` in every recorded step."""

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
-from agent.store.database import may_pass
+from agent.store.database.errors import may_pass
 from agent.store.files.locks import require_trusted_writers
 from agent.store.users import UserStore, UserTables
 

@@ -18,7 +18,8 @@ from sqlalchemy import (
 )
 
 from agent.errors import ErrorCode, OperatorNeeded, Refused, TrimtabError
-from agent.store.database import Database, delete_facts, find_fact, write_facts
+from agent.store.database.connection import Database
+from agent.store.database.facts import delete_facts, find_fact, write_facts
 from agent.store.files.backup import COPY_KEY, STORE_KIND_KEY
 from agent.store.migrations.schema import APPEND_ONLY_TABLES
 from agent.store.postgresql.session import (

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from agent.errors import ErrorCode
-from agent.store.database import database_errors
+from agent.store.database.errors import database_errors
 from agent.store.files.locks import LockHeld
 from agent.store.migrations.schema import REVISIONS
 from agent.store.postgresql.versions import mark_process

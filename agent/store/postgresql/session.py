@@ -34,12 +34,9 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, TrimtabError
-from agent.store.database import (
-    LIVE,
-    ROLE_ATTRIBUTE,
-    Database,
-    LaterWrite,
-    database_errors,
+from agent.store.database.connection import LIVE, Database, LaterWrite
+from agent.store.database.errors import ROLE_ATTRIBUTE, database_errors
+from agent.store.database.facts import (
     delete_facts,
     facts_with_prefix,
     find_fact,

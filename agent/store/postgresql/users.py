@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, text
 
-from agent.store.database import database_errors
+from agent.store.database.errors import database_errors
 from agent.store.postgresql.schema import WALLET_SETTING
 
 

@@ -28,7 +28,7 @@ from agent.model import Alert, AlertDevice, AlertKind, AlertMessage, Control, Co
 from agent.observe.notify import AlertNotifier, ChannelSubscription
 from agent.observe.push import NO_DEVICE, PushChannel, PushSender, decode_base64, encode_base64, encrypt
 from agent.store.alerts import MAX_DEVICES, PUSH_DEVICES, AlertStore
-from agent.store.database import fact_text, write_facts
+from agent.store.database.facts import fact_text, write_facts
 from agent.store.store import Store
 from agent.web.reach import PublicOptions
 from tests.support import agents

@@ -14,7 +14,7 @@ from agent.errors import OperatorNeeded, PassingFault
 from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.model import IntentKind
 from agent.store import open_store
-from agent.store.database import database_errors
+from agent.store.database.errors import database_errors
 from agent.store.files.locks import wallet_lock
 from agent.store.files.pause import KillSwitch, PauseSwitch
 from agent.store.files.recorder import FileOutbox

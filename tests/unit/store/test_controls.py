@@ -19,7 +19,7 @@ from agent.store.controls import (
     ControlStateChange,
     PhoneCode,
 )
-from agent.store.database import write_facts
+from agent.store.database.facts import write_facts
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
 from tests.support.transactions import START_S

@@ -27,7 +27,7 @@ from agent.model import (
     Transfer,
 )
 from agent.store import Store
-from agent.store.database import decode_json
+from agent.store.database.rows import decode_json
 from tests.support.signing import PLAN
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code

@@ -23,7 +23,7 @@ from agent.model import (
     WithdrawalProgress,
 )
 from agent.store import Store
-from agent.store.database import Database
+from agent.store.database.connection import Database
 from agent.store.requests import RequestStore
 from agent.units import NATIVE
 from tests.support.stores import store_fixture

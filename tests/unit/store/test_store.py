@@ -18,8 +18,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentKind
-from agent.store import Store, database, open_store, opening
-from agent.store.database import LIVE, PAPER
+from agent.store import Store, open_store, opening
+from agent.store.database.connection import LIVE, PAPER
+from agent.store.database.statements import insert_new_statement, upsert_statement
 from agent.store.postgresql.schema import creating_statements as server_statements
 from agent.store.tables import Base, FactRow, PriceRow
 from agent.store.users import UserTables
@@ -89,12 +90,12 @@ def test_the_models_can_be_built_on_postgresql() -> None:
 
 @pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=["sqlite", "postgresql"])
 def test_upserts_write_over_or_leave_rows_on_both_databases(dialect: Dialect) -> None:
-    over = str(database.upsert_statement(FactRow, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
+    over = str(upsert_statement(FactRow, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
 
     key = "key" if dialect.name == "sqlite" else "wallet, key"
 
     assert f"ON CONFLICT ({key}) DO UPDATE SET value = excluded.value" in over.replace('"', "")
-    assert "ON CONFLICT DO NOTHING" in str(database.insert_new_statement(PriceRow, dialect.name).compile(dialect=dialect))
+    assert "ON CONFLICT DO NOTHING" in str(insert_new_statement(PriceRow, dialect.name).compile(dialect=dialect))
 
 
 @pytest.mark.parametrize(("chain_id", "wallet"), [(1, WALLET), (CHAIN_ID, OTHER)])

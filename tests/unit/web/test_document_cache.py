@@ -20,7 +20,7 @@ from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.store import open_memory_store
 from agent.store.accounts.ledger import LEDGER_TOKENS
-from agent.store.database import write_facts
+from agent.store.database.facts import write_facts
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)

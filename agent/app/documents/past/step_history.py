@@ -84,7 +84,7 @@ if TYPE_CHECKING:
         ValuationDocument,
     )
     from agent.layers.strategies.policy.netting import NettingResult
-    from agent.store.database import StepRecord, StepSummary
+    from agent.store.database.rows import StepRecord, StepSummary
     from agent.store.store import Store
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 
 import agent.store
 from agent.store import open_memory_store, open_store
-from agent.store.database import Database
+from agent.store.database.connection import Database
 from agent.store.files.backup import inspect_store_file
 from agent.store.migrations.schema import REVISIONS
 from agent.store.store import Store

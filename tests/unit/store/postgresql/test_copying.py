@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import OperatorNeeded, PassingFault, Refused
 from agent.store import Store
-from agent.store.database import find_fact
+from agent.store.database.facts import find_fact
 from agent.store.files.backup import COPY_KEY
 from agent.store.postgresql import copying
 from tests.support.transactions import START_S, Killed, new_store

@@ -1,0 +1,1 @@
+"""Database access: errors, transactions, statements, facts, and decoding of rows."""
