@@ -4,7 +4,7 @@ nothing more is due. Live, paper, fork and replay run the same code.
 
 StepReaders hold a ChainReader (chain/snapshot.py), the assembly of the step input (AgentContext in
 wiring/context.py) and EvidenceGatherer (chain/second_quote.py). A StepTransactor holds a
-JournaledExecutor (execution/executor.py; execution/reconcile.py resolves open transactions) and a
+JournaledExecutor (execution/executor.py; execution/submission resolves open transactions) and a
 RouterComposer (venues/composer.py). wiring/context.py and wiring/transactor.py build both.
 """
 

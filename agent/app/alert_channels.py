@@ -23,7 +23,7 @@ from agent.errors import ConfigError
 from agent.execution.settlement import originating_step
 from agent.execution.shortfall import shortfall_by_receipt
 from agent.execution.step_context import OutcomeKind
-from agent.execution.submitter import IN_FLIGHT_STATES
+from agent.execution.submission.submitter import IN_FLIGHT_STATES
 from agent.layers.futures.state import margin_account
 from agent.model import AlertKind, AlertMessage, AlertTargetState, Delivery, Snapshot
 from agent.observe.notify import (

@@ -3,6 +3,6 @@ nor repeats a transaction.
 """
 
 from agent.execution.executor import JournaledExecutor
-from agent.execution.submitter import SubmissionEvent, SubmissionSettings
+from agent.execution.submission.submitter import SubmissionEvent, SubmissionSettings
 
 __all__ = ["JournaledExecutor", "SubmissionEvent", "SubmissionSettings"]

@@ -16,8 +16,9 @@ from agent.errors import (
     Refused,
     Retryable,
 )
-from agent.execution.reconcile import Reconciler, TxReplacer
-from agent.execution.submitter import (
+from agent.execution.submission.reconcile import Reconciler
+from agent.execution.submission.replacement import TxReplacer
+from agent.execution.submission.submitter import (
     IN_FLIGHT_STATES,
     Submitter,
     guard_refusal,

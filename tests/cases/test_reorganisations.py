@@ -13,7 +13,7 @@ from agent.app.records.maintenance import reconcile
 from agent.config.loaded import LoadedConfig
 from agent.errors import OperatorNeeded
 from agent.execution.step_context import OutcomeKind
-from agent.execution.submitter import REORG_WATCH_BLOCKS
+from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from tests.support.agents import ROOMY, WalletBalances, allowances, fund, off_target, purse, reopened_agent, trusted_config, yes

@@ -14,7 +14,7 @@ from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.sender import QuorumSender
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution import JournaledExecutor, SubmissionSettings, settlement
-from agent.execution.submitter import Submitter
+from agent.execution.submission.submitter import Submitter
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
 from agent.store import Store

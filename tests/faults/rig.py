@@ -16,7 +16,7 @@ from sqlalchemy import event as database_event
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.sender import NodeSender
 from agent.execution import JournaledExecutor, SubmissionEvent, SubmissionSettings
-from agent.execution.submitter import Submitter
+from agent.execution.submission.submitter import Submitter
 from agent.model import Intent, IntentKind, Plan, UnsignedTx
 from agent.ports import Grant
 from agent.store import Store, open_store

@@ -21,7 +21,7 @@ from sqlalchemy.pool import StaticPool
 
 from agent.errors import Refused, Retryable
 from agent.execution import JournaledExecutor, SubmissionEvent, SubmissionSettings
-from agent.execution.submitter import Submitter
+from agent.execution.submission.submitter import Submitter
 from agent.model import Head, Intent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
 from agent.ports import Grant, Simulation, TransactionStatus
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR

@@ -13,8 +13,8 @@ from agent.app.documents.proposals import ProposalExecutionDocument
 from agent.app.money.proposals import Confirm, SafeProposal, load_named_key, open_proposal
 from agent.app.records import maintenance
 from agent.errors import ErrorCode, Retryable, TrimtabError
-from agent.execution.reconcile import with_bumped_fees
-from agent.execution.submitter import Submitter, stored_pause_check
+from agent.execution.submission.replacement import with_bumped_fees
+from agent.execution.submission.submitter import Submitter, stored_pause_check
 from agent.model import (
     IntentKind,
     ProposalExecution,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused, Retryable
-from agent.execution.submitter import _require_granted_data_fee
+from agent.execution.submission.submitter import _require_granted_data_fee
 from agent.guards.case import build_guard_case
 from agent.layers.liquidity.composer import encode_liquidity
 from agent.model import (

@@ -14,7 +14,7 @@ from agent.config.build import build_execution
 from agent.config.load import parse_config
 from agent.config.schema import Config
 from agent.errors import ConfigError, NotAccepted, Refused, Retryable
-from agent.execution.reconcile import MAX_TIP_RAISES, cancel_transaction, with_demanded_tip
+from agent.execution.submission.replacement import MAX_TIP_RAISES, cancel_transaction, with_demanded_tip
 from agent.model import Head, IntentKind, IntentState
 from agent.policy.step_input import apply_min_tip
 from agent.signing.terms import TIP_CAP_WEI

@@ -20,7 +20,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "chain/safe.py::SafeContract.require_hash",
         "chain/sender.py::QuorumSender._require_chain",
         "engine.py::_repeat_until_end",
-        "execution/submitter.py::Submitter.simulate",
+        "execution/submission/submitter.py::Submitter.simulate",
     ),
     "receipt of provided liquidity": ("amm/lp/own_changes.py::_missing_liquidity_error", "execution/settlement.py::trade_loss"),
     "store: locked": (
@@ -51,9 +51,9 @@ ROWS: dict[str, tuple[str, ...]] = {
         "signing/remote_signer.py::_wrong_answer",
     ),
     "transaction that cannot be cancelled": (
-        "execution/reconcile.py::Reconciler._used_nonce_error",
-        "execution/reconcile.py::Reconciler.require_or_adopt_nonce",
-        "execution/reconcile.py::TxReplacer.cancel",
+        "execution/submission/reconcile.py::Reconciler._used_nonce_error",
+        "execution/submission/reconcile.py::Reconciler.require_or_adopt_nonce",
+        "execution/submission/replacement.py::TxReplacer.cancel",
         "store/journal.py::IntentStore.add_intent",
         "venues/composer.py::RouterComposer._prepare",
     ),
@@ -65,8 +65,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "damaged or foreign store": (
         "execution/resumption.py::_unreported_error",
-        "execution/submitter.py::Submitter._follow_chain",
-        "execution/submitter.py::_block_of",
+        "execution/submission/submitter.py::Submitter._follow_chain",
+        "execution/submission/submitter.py::block_of",
         "layers/gradual/store.py::_parse_draw",
         "layers/strategies/store.py::_parse_nav",
         "paper/chain.py::PaperChain.send",
@@ -97,8 +97,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "foreign transaction at our nonce": (
         "chain/sender.py::_raise_refusal",
-        "execution/reconcile.py::Reconciler._used_nonce_error",
-        "execution/submitter.py::ReorgHandler._deep_reorg_error",
+        "execution/submission/reconcile.py::Reconciler._used_nonce_error",
+        "execution/submission/reorgs.py::ReorgHandler._deep_reorg_error",
     ),
     "transaction or message that the key's library": (
         "signing/secret.py::AgentPrivateKey.sign_message",

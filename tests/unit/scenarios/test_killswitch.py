@@ -16,7 +16,7 @@ import pytest
 from agent import app as api
 from agent.app.start.setup import NewConfig, write_new_config
 from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
-from agent.execution.submitter import only_undoes
+from agent.execution.submission.submitter import only_undoes
 from agent.model import IntentKind, IntentState, TokenRefusal
 from agent.store import Store
 from agent.store.files.locks import LockHeld
@@ -291,7 +291,7 @@ def calls_of(name: str) -> set[tuple[str, str, str]]:
 def test_signed_bytes__leave_by_one_method_after_the_switch() -> None:
     """Who adds a way to broadcast adds it here, to the ways below, and reads the switch first."""
     sends = {tested_call for tested_call in calls_of("send") if tested_call[0].startswith("execution/")}
-    assert {send for send in sends if send[2].endswith("sender")} == {("execution/submitter.py", "send", "self.sender")}
+    assert {send for send in sends if send[2].endswith("sender")} == {("execution/submission/submitter.py", "send", "self.sender")}
     through = {(file, function) for file, function, whose in sends if not whose.endswith("sender")}
     for file, name in through:
         function = named(file, name)

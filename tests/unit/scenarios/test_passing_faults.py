@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from agent.errors import OperatorNeeded, PassingFault
-from agent.execution.submitter import REORG_WATCH_BLOCKS
+from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS
 from agent.model import IntentKind
 from agent.store import open_store
 from agent.store.database.errors import database_errors

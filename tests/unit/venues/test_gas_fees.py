@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.execution.reconcile import with_bumped_fees
+from agent.execution.submission.replacement import with_bumped_fees
 from agent.model import Head
 from agent.venues.gas_fees import GasFees, gas_fees, replacement_fees
 from tests.support.text import raises_code

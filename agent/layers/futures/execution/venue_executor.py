@@ -17,7 +17,7 @@ from agent.errors import (
     UnsendableTransaction,
 )
 from agent.execution.executor import JournaledExecutor
-from agent.execution.submitter import (
+from agent.execution.submission.submitter import (
     SubmissionEvent,
     Submitter,
     guard_refusal,

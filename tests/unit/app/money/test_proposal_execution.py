@@ -9,7 +9,7 @@ import pytest
 from agent.app.cycles import ignore_progress
 from agent.app.money.proposal_execution import await_receipt
 from agent.errors import Retryable
-from agent.execution.submitter import Submitter
+from agent.execution.submission.submitter import Submitter
 from agent.model import ProposalExecution
 from agent.ports import TransactionStatus
 from tests.support.text import raises_code

@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.execution import SubmissionEvent
-from agent.execution.submitter import Submitter
+from agent.execution.submission.submitter import Submitter
 from agent.layers.futures.execution.venue_executor import OUTCOME_POLLS, VenueExecutor, unfilled_receipt
 from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
 from agent.model.futures import FuturesAction, FuturesGrant, MarginAccount, OrderCancel, PerpOrderKind, StopOrder

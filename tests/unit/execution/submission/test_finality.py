@@ -11,7 +11,7 @@ import pytest
 from agent.config.load import parse_config
 from agent.config.tables.chain import ChainTable
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.submitter import REORG_WATCH_BLOCKS
+from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from agent.wiring.transactor import submission_settings
 from tests.support.builders import OWNER, step_input

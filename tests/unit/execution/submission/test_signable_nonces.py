@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Refused
-from agent.execution.submitter import max_tip_by_nonce, open_transactions
+from agent.execution.submission.signable_nonces import max_tip_by_nonce, open_transactions
 from agent.model import FIRST_VENUE_NONCE, IntentState, Receipt
 from agent.signing.terms import TIP_CAP_WEI, replacement_fee_wei, tip_range_wei
 from tests.support.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, assert_refused_by

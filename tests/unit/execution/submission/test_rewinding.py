@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, Retryable
-from agent.execution.submitter import REORG_WATCH_BLOCKS
+from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from tests.support.movements import movements
 from tests.support.text import raises_code

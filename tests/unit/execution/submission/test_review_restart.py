@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.execution.submitter import REORG_WATCH_BLOCKS
+from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, Killed

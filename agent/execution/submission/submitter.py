@@ -1,6 +1,4 @@
-"""Single operations on a transaction: durable writes, checks, sending, waiting for blocks,
-reorgs.
-"""
+"""Single operations on a transaction: durable writes, checks, sending, waiting for blocks."""
 
 from __future__ import annotations
 
@@ -19,9 +17,9 @@ from agent.errors import (
     TrimtabError,
     UnsendableTransaction,
 )
+from agent.execution.submission.signable_nonces import open_transactions
 from agent.model import (
     NOT_ACCEPTED_PREFIX,
-    Head,
     Intent,
     IntentEvent,
     IntentKind,
@@ -31,14 +29,7 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.ports import (
-    Clock,
-    ConflictingTransactionFinder,
-    Grant,
-    Sender,
-    Signer,
-    Simulation,
-)
+from agent.ports import Clock, ConflictingTransactionFinder, Grant, Sender, Signer, Simulation
 from agent.signing.terms import tip_range_wei
 from agent.store.accounts.budgets import BudgetStore
 from agent.store.files.pause import PauseCheck, PauseSwitchState
@@ -550,7 +541,7 @@ class Submitter:
         height is read before the hash: what is canonical below a final block stays so.
         """
         finality_tag = self.settings.finality_tag
-        block_number, block_hash = _block_of(intent)
+        block_number, block_hash = block_of(intent)
         if finality_tag is None:
             return True
         try:
@@ -631,11 +622,6 @@ class Submitter:
         return winning_intent
 
 
-def open_transactions(journal: IntentStore) -> list[Intent]:
-    """Return the open on-chain intents, oldest first."""
-    return [intent for intent in journal.open_intents() if not intent.tx.is_venue_order]
-
-
 def only_undoes(grant: Grant) -> bool:
     """True if the grant permits nothing but a cancel or setting an allowance to zero."""
     return grant.kind is IntentKind.CANCEL or (
@@ -697,140 +683,10 @@ def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
         )
 
 
-# --- Nonces that may be signed: from the journal, never from the transaction.
-
-
-_SIGNED_STATES = (IntentState.SIGNED, IntentState.BROADCAST)
-
-
-def max_tip_by_nonce(journal: IntentStore) -> dict[int, int | None]:
-    """Return the next nonce and those of signed, unmined transactions, each with the highest tip
-    signed at it. Planned intents do not count, because their nonces are unverified. Empty while the
-    journal has no nonce.
+def block_of(intent: Intent) -> tuple[int, str]:
+    """Return number and hash of the block of a mined transaction. Raises OperatorNeeded without
+    receipt.
     """
-    next_nonce = journal.expected_nonce()
-    tip_by_nonce: dict[int, int | None] = {} if next_nonce is None else {next_nonce: None}
-    for intent in open_transactions(journal):
-        if intent.state in _SIGNED_STATES:
-            nonce = intent.tx.nonce
-            tip_by_nonce[nonce] = max(
-                tip_by_nonce.get(nonce) or 0, intent.tx.max_priority_fee_wei or 0
-            )
-    return tip_by_nonce
-
-
-# --- Reorgs: ended transactions whose block left the chain after their confirmations.
-
-
-REORG_WATCH_BLOCKS = 64
-"""Maximum depth, its own block included, at which a transaction is resent or cancelled after a
-reorg. Deeper reorgs need an operator.
-"""
-_MAX_CHECKED_INTENTS = 256
-"""Maximum number of ended transactions checked; one wallet sends fewer within REORG_WATCH_BLOCKS.
-"""
-_NEWEST_INTENTS = 16
-"""Ended transactions that a look reads first; few wallets send more within REORG_WATCH_BLOCKS."""
-
-
-class ReorgHandler:
-    """Compares the blocks of ended transactions with the chain. The newest checked head stays in
-    memory, so that blocks below it are checked only once.
-    """
-
-    def __init__(self, submitter: Submitter) -> None:
-        self._submitter = submitter
-        self._checked_head: Head | None = None
-
-    def follow_reorgs(self) -> None:
-        """Move transactions whose block left the chain back to MINED or BROADCAST, oldest first.
-        Sends nothing. Raises OperatorNeeded if a block deeper than REORG_WATCH_BLOCKS is gone.
-        """
-        unchecked_intents = self._unchecked_intents(self._newest_ended_intents())
-        if not unchecked_intents:
-            return
-        head = self._submitter.sender.head()
-        reorged_intents: list[Intent] = []
-        all_blocks_known = True
-        for intent in unchecked_intents:
-            depth = head.number - _block_of(intent)[0] + 1
-            is_canonical = self._is_canonical(intent)
-            all_blocks_known = all_blocks_known and is_canonical is not None
-            if is_canonical is False:
-                if depth > REORG_WATCH_BLOCKS:
-                    raise self._deep_reorg_error(intent, depth)
-                reorged_intents.append(intent)
-            elif depth > REORG_WATCH_BLOCKS:
-                break  # deeper blocks are ancestors of a canonical block
-        for intent in reversed(reorged_intents):
-            self._move_back(intent)
-        self._checked_head = head if all_blocks_known and not reorged_intents else None
-
-    def require_no_deep_reorg(self, nonce: int) -> None:
-        """Raise OperatorNeeded if the chain replaced the final block of our transaction at `nonce`.
-        Otherwise a next nonce below ours may come from a lagging endpoint.
-        """
-        head = self._submitter.sender.head()
-        for intent in self._submitter.journal.intents_ended_in_block(_MAX_CHECKED_INTENTS):
-            depth = head.number - _block_of(intent)[0] + 1
-            if (
-                intent.tx.nonce == nonce
-                and depth > REORG_WATCH_BLOCKS
-                and self._is_canonical(intent) is False
-            ):
-                raise self._deep_reorg_error(intent, depth)
-
-    def _newest_ended_intents(self) -> Sequence[Intent]:
-        """Return the newest transactions that ended in a block, newest first, among them all of the
-        newest REORG_WATCH_BLOCKS.
-        """
-        journal = self._submitter.journal
-        if (checked_head := self._checked_head) is not None:
-            newest_intents = journal.intents_ended_in_block(_NEWEST_INTENTS)
-            oldest_block = min((_block_of(intent)[0] for intent in newest_intents), default=0)
-            is_all = len(newest_intents) < _NEWEST_INTENTS
-            # twice, because a reorganised chain may be shorter for a while
-            if is_all or checked_head.number - oldest_block >= 2 * REORG_WATCH_BLOCKS:
-                return newest_intents
-        return journal.intents_ended_in_block(_MAX_CHECKED_INTENTS)
-
-    def _unchecked_intents(self, ended_intents: Sequence[Intent]) -> Sequence[Intent]:
-        """Return the transactions that no earlier check of the current chain covers, newest
-        first.
-        """
-        checked_head = self._checked_head
-        if (
-            not ended_intents
-            or checked_head is None
-            or self._submitter.sender.block_hash(checked_head.number) != checked_head.hash
-        ):
-            return ended_intents
-        return [intent for intent in ended_intents if _block_of(intent)[0] > checked_head.number]
-
-    def _is_canonical(self, intent: Intent) -> bool | None:
-        """True if the chain has its block; None if no endpoint has a block at that height."""
-        block_number, block_hash = _block_of(intent)
-        canonical_hash = self._submitter.sender.block_hash(block_number)
-        return None if canonical_hash is None else canonical_hash == block_hash
-
-    def _move_back(self, intent: Intent) -> None:
-        receipt = self._submitter.receipt_of(intent)
-        if receipt is None or receipt != intent.receipt:
-            self._submitter.follow_reorg(intent, receipt)
-
-    def _deep_reorg_error(self, intent: Intent, depth: int) -> OperatorNeeded:
-        block_number, block_hash = _block_of(intent)
-        return OperatorNeeded(
-            f"transaction {intent.tx_hash} ({intent.note}) was {intent.state.value} in block"
-            f" {block_number} ({block_hash}), {depth} deep, and the chain has another block there: a"
-            f" reorg of more than {REORG_WATCH_BLOCKS} blocks, or another chain",
-            "check the endpoints and the balances; to continue from the current chain: trimtab"
-            " adopt",
-            code=ErrorCode.DEEP_REORG,
-        )
-
-
-def _block_of(intent: Intent) -> tuple[int, str]:
     if intent.receipt is None:
         raise OperatorNeeded(
             f"store: transaction {intent.tx_hash} ended in a block but has no receipt",

@@ -11,7 +11,7 @@ import pytest
 from agent.chain.sender import TipRefused
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution import SubmissionEvent
-from agent.execution.reconcile import MAX_GAS_MULTIPLE, MAX_TIP_RAISES, TxReplacer
+from agent.execution.submission.replacement import MAX_GAS_MULTIPLE, MAX_TIP_RAISES, TxReplacer
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR

@@ -13,7 +13,7 @@ import pytest
 from agent.app.alerting import _proposal_alerts
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
-from agent.execution.submitter import Submitter
+from agent.execution.submission.submitter import Submitter
 from agent.guards import MinimumsFault
 from agent.model import Head, Intent, IntentKind, IntentState, LayerAction, UnsignedTx
 from agent.ports import Grant, MinedTransaction, NextAct, Simulation

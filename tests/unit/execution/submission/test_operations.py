@@ -9,7 +9,8 @@ import pytest
 
 from agent.chain.sender import OutcomeUnknown, TipRefused
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.execution.submitter import REORG_WATCH_BLOCKS, ReorgHandler, Submitter
+from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS, ReorgHandler
+from agent.execution.submission.submitter import Submitter
 from agent.model import Intent, IntentKind, IntentState, SignedTx, UnsignedTx
 from agent.ports import Grant
 from agent.signing.terms import TIP_CAP_WEI

@@ -1,4 +1,4 @@
-"""Tests of Reconciler in agent/execution/reconcile.py: a restart at every state loses and repeats nothing (T7, T8, T14)."""
+"""Tests of Reconciler in agent/execution/submission/reconcile.py: a restart at every state loses and repeats nothing (T7, T8, T14)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from agent.chain.quorum import NoQuorum
 from agent.chain.sender import NonceUsed
 from agent.errors import OperatorNeeded, PassingFault, Retryable
-from agent.execution.submitter import REORG_WATCH_BLOCKS
+from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS
 from agent.model import IntentState, SignedTx, UnsignedTx
 from agent.ports import Grant, TransactionStatus
 from tests.support.text import raises_code

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import NotAccepted, PassingFault, Refused
-from agent.execution.reconcile import cancel_transaction
+from agent.execution.submission.replacement import cancel_transaction
 from agent.model import IntentState
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from tests.support.text import raises_code
