@@ -43,11 +43,11 @@ def replace_file(path: Path, content: Content, mode: int = 0o600) -> None:
         temporary_path.unlink(missing_ok=True)
 
 
-def create_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+def create_file(path: Path, content: bytes) -> None:
     """Create a file with its whole content or not at all. Raises FileExistsError, OSError."""
     temporary_path = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     try:
-        replace_file(temporary_path, content, mode)
+        replace_file(temporary_path, content)
         os.link(temporary_path, path)
     finally:
         temporary_path.unlink(missing_ok=True)

@@ -33,8 +33,6 @@ def simulate_book(
     path: FuturesPath,
     settings: FuturesSettings,
     progress: Progress | None = None,
-    *,
-    looks_at_all: bool = False,
 ) -> FuturesResult:
     """Simulate a book with and without the agent. The wallet holds the reserve."""
     numeraire_symbol = (
@@ -50,7 +48,6 @@ def simulate_book(
         start_value=reserve_coins or DUST_WALLET_COINS,
         latency_bars=settings.latency_bars,
         seed=settings.seed,
-        looks_at_all=looks_at_all,
     )
     setup = replace(setup_of_settings(settings, spec, path.symbols), recorded_path=path)
     futures_result = simulate(

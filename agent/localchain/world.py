@@ -8,9 +8,10 @@ from fractions import Fraction
 from functools import lru_cache
 from math import floor, log, sqrt
 
+from agent.amm.v2 import get_amount_out
 from agent.amm.v3.math import MAX_TICK
 from agent.signing.keys import TEST_MNEMONIC
-from agent.units import BPS, PIPS
+from agent.units import BPS
 
 
 class TokenKind(Enum):
@@ -221,19 +222,16 @@ def _with_rounding_margin(amount_raw: float) -> int:
     return floor(amount_raw * 1.000001) + 1 if amount_raw > 0 else 0
 
 
-def v2_input_to_reach(
-    reserve_in: int, reserve_out: int, min_price: Fraction, fee_pips: int = 3_000
-) -> int:
+def v2_input_to_reach(reserve_in: int, reserve_out: int, min_price: Fraction) -> int:
     """Return the largest input after which the pair's marginal price, fee excluded, is still at
-    least `min_price` token_out per token_in: UniswapV2Library.getAmountOut in integers, bisected.
+    least `min_price` token_out per token_in, bisected.
     """
 
     def pays_enough(amount_in: int) -> bool:
-        net_in = amount_in * (PIPS - fee_pips)
-        amount_out = net_in * reserve_out // (reserve_in * PIPS + net_in)
+        amount_out = get_amount_out(amount_in, reserve_in, reserve_out)
         return Fraction(reserve_out - amount_out, reserve_in + amount_in) >= min_price
 
-    if not pays_enough(0):
+    if Fraction(reserve_out, reserve_in) < min_price:
         return 0
     low_input = 0
     high_input = reserve_in

@@ -128,11 +128,15 @@ class ControlStore:
         with self.db.read("read the controls") as db:
             return db.scalar(_select_first_queued()) is not None
 
-    def queued_controls(self, limit: int = MAX_QUEUED) -> tuple[NumberedControl, ...]:
+    def queued_controls(self) -> tuple[NumberedControl, ...]:
         """Return the oldest queued controls, oldest first."""
         with self.db.read("read the controls") as db:
             control_rows = all_rows(
-                db, _select_in_state(), ControlRow, state=ControlState.QUEUED.value, limit=limit
+                db,
+                _select_in_state(),
+                ControlRow,
+                state=ControlState.QUEUED.value,
+                limit=MAX_QUEUED,
             )
             return tuple(NumberedControl(row.seq, _control_from_row(row)) for row in control_rows)
 

@@ -146,16 +146,14 @@ def _bound_store(store_database: Database, chain_id: int) -> Store:
     return store
 
 
-def open_memory_store(
-    chain_id: int, wallet: str, wrapped_native: str = "", store_kind: str = LIVE
-) -> Store:
+def open_memory_store(chain_id: int, wallet: str, wrapped_native: str = "") -> Store:
     """Open a new store in memory, for one user; closing it deletes it."""
     engine = _make_engine(
         make_url("sqlite://"), poolclass=StaticPool, connect_args={"check_same_thread": False}
     )
     with closing(engine.raw_connection()) as connection:
         connection.driver_connection.deserialize(_empty_image())  # type: ignore[union-attr]  # sqlite3's connection
-    return _bound_store(MemoryDatabase(engine, wallet, wrapped_native, store_kind), chain_id)
+    return _bound_store(MemoryDatabase(engine, wallet, wrapped_native), chain_id)
 
 
 @cache

@@ -231,16 +231,15 @@ def quote_order(
     contracts: PerpetualProtocolAddresses,
     sender: str,
     deadline_s: int,
-    block: object = "latest",
 ) -> PerpQuote:
-    """Return the amounts that this exact transaction would exchange at a block, by eth_call.
+    """Return the amounts that this exact transaction would exchange at the head, by eth_call.
 
     Raises Refused with a description of the revert, Retryable for any other failure.
     """
     calldata = encode_order(order, contracts, sender, deadline_s)
     call_params = {"from": sender, "to": contracts.clearing_house, "data": calldata}
     try:
-        answer = transport.call("eth_call", [call_params, block])
+        answer = transport.call("eth_call", [call_params, "latest"])
     except CallFailed as error:
         code = revert_code(error.fault.revert_data, error.fault.message)
         if not code:

@@ -22,7 +22,6 @@ from agent.backtest.report.page import (
     ReportPage,
     ReportSection,
     ReportTable,
-    bar_trace,
     format_date_range,
     format_day,
     format_duration,
@@ -173,20 +172,19 @@ def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
             / float(simulation_result.equity[rebalance.bar])
         )
         rebalance_counts[period_index] += rebalance.succeeded
-    turnover_trace = bar_trace(
-        [start_s * 1_000 for start_s in period_starts_s],
-        [float(f"{turnover:.5g}") for turnover in turnovers],
-        "turnover",
-        "--c1",
-        ".1%",
-    )
-    turnover_trace |= {
+    turnover_trace: PlotlyDict = {
+        "type": "bar",
+        "x": [start_s * 1_000 for start_s in period_starts_s],
+        "y": [float(f"{turnover:.5g}") for turnover in turnovers],
+        "name": "turnover",
+        "marker": {"color": "var(--c1)"},
+        "yhoverformat": ".1%",
         "text": [
             pluralize(int(rebalance_count), "rebalance") for rebalance_count in rebalance_counts
         ],
         "hovertemplate": "%{y:.1%}, %{text}<extra></extra>",
+        "textposition": "none",
     }
-    turnover_trace |= {"textposition": "none"}
     chart = time_chart([turnover_trace], "", ".0%", showlegend=False, bargap=0.25) | {
         "title": f"Turnover of each {period}, as a share of the portfolio",
         "says": f"One bar for each {period}; the largest is {format_percent(float(turnovers.max()))}",

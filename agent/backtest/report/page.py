@@ -441,9 +441,9 @@ def line_trace(
     return trace | ({"yhoverformat": number_format} if number_format else {})
 
 
-def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> PlotlyDict:
+def band_edge_trace(x: Any, y: Any, *, filled: bool) -> PlotlyDict:
     """Return one edge of a band; the upper one fills down to the lower one before it."""
-    line_style = {"color": f"var({colour})/0.45", "width": 1, "shape": "hv"}
+    line_style = {"color": "var(--c1)/0.45", "width": 1, "shape": "hv"}
     trace: PlotlyDict = {
         "type": "scatter",
         "mode": "lines",
@@ -453,7 +453,7 @@ def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> PlotlyDict:
         "hoverinfo": "skip",
         "showlegend": False,
     }
-    return trace | ({"fill": "tonexty", "fillcolor": f"var({colour})/0.12"} if filled else {})
+    return trace | ({"fill": "tonexty", "fillcolor": "var(--c1)/0.12"} if filled else {})
 
 
 def marker_trace(
@@ -474,18 +474,6 @@ def marker_trace(
             "size": MARKER_PX,
             "line": {"color": "var(--paper)", "width": 1},
         },
-    }
-
-
-def bar_trace(x: Any, y: Any, name: str, colour: str, number_format: str) -> PlotlyDict:
-    """Return vertical bars."""
-    return {
-        "type": "bar",
-        "x": x,
-        "y": y,
-        "name": name,
-        "marker": {"color": f"var({colour})"},
-        "yhoverformat": number_format,
     }
 
 

@@ -446,12 +446,13 @@ _MIN_UNIT_CHANGE = 1e-9
 """Floating-point residue of an asset without trades."""
 
 
-def _largest_trades_tables(
-    simulation_result: SimulationResult, max_rows: int = 12
-) -> tuple[ReportTable, ...]:
+MAX_TRADE_ROWS = 12
+
+
+def _largest_trades_tables(simulation_result: SimulationResult) -> tuple[ReportTable, ...]:
     largest_rebalances = sorted(
         simulation_result.rebalances, key=lambda rebalance: (-rebalance.turnover, rebalance.bar)
-    )[:max_rows]
+    )[:MAX_TRADE_ROWS]
     rebalance_rows = tuple(
         (
             format_minute(large_rebalance.time_s),
@@ -469,7 +470,7 @@ def _largest_trades_tables(
     numeraire = simulation_result.numeraire
     column_names = ("time (UTC)", f"turnover ({numeraire})", f"cost ({numeraire})", "result")
     title = "All rebalances, largest first"
-    if len(simulation_result.rebalances) > max_rows:
+    if len(simulation_result.rebalances) > MAX_TRADE_ROWS:
         title = "The largest rebalances"
     return (ReportTable(column_names, rebalance_rows, title),)
 
@@ -582,8 +583,8 @@ def _band_traces(simulation_result: SimulationResult, column: int) -> list[Plotl
     chart_rows = np.union1d(change_indices(low_edges), change_indices(high_edges))
     times_ms = to_milliseconds(simulation_result.times_s, chart_rows)
     return [
-        band_edge_trace(times_ms, values_at(low_edges, chart_rows), "--c1", filled=False),
-        band_edge_trace(times_ms, values_at(high_edges, chart_rows), "--c1", filled=True),
+        band_edge_trace(times_ms, values_at(low_edges, chart_rows), filled=False),
+        band_edge_trace(times_ms, values_at(high_edges, chart_rows), filled=True),
     ]
 
 

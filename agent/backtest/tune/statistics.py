@@ -334,9 +334,8 @@ def bootstrap_interval(
     series: FloatArray,
     seed: int,
     resample_count: int = RESAMPLE_COUNT,
-    level: float = CONFIDENCE_LEVEL,
 ) -> ConfidenceInterval | None:
-    """Return the mean with the widened two-sided interval that contains `level` of the resampled
+    """Return the mean with the widened two-sided interval that contains CONFIDENCE_LEVEL of the resampled
     means; None for fewer than MIN_INTERVAL_PERIODS.
 
     Resampled means of short and dependent series vary too little: at 250 periods, 91 % of plain 95
@@ -354,7 +353,7 @@ def bootstrap_interval(
         return None
     mean_block_periods = min(2.0 * block_length(series), n / MIN_BOOTSTRAP_BLOCKS)
     mean = float(series.mean())
-    tail_probability = (1.0 - level) / 2.0
+    tail_probability = (1.0 - CONFIDENCE_LEVEL) / 2.0
     low_deviation, high_deviation = np.quantile(
         resampled_means(series, mean_block_periods, resample_count, seed) - mean,
         [tail_probability, 1.0 - tail_probability],

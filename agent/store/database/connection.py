@@ -214,10 +214,8 @@ class Database:
 class MemoryDatabase(Database):
     """An in-memory database for one user, with one connection; answers are cached until a write."""
 
-    def __init__(
-        self, engine: Engine, wallet: str, wrapped_native: str = "", store_kind: str = LIVE
-    ) -> None:
-        super().__init__(engine, wallet, wrapped_native, store_kind)
+    def __init__(self, engine: Engine, wallet: str, wrapped_native: str) -> None:
+        super().__init__(engine, wallet, wrapped_native)
         self.cached_answers: dict[Hashable, Any] = {}
         self._db = engine.connect()
 
