@@ -86,16 +86,13 @@ class GuardCase:
 
     def label(self, address: str) -> str:
         """Return the symbol of a token of the portfolio, else its address."""
-        try:
-            return self.step.portfolio.token(address).label
-        except KeyError:
-            return address
+        token = self.step.portfolio.find_token(address)
+        return address if token is None else token.label
 
     def amount_text(self, address: str, raw: int) -> str:
         """Return an amount of a token in coins, in base units if it is not of the portfolio."""
-        try:
-            token = self.step.portfolio.token(address)
-        except KeyError:
+        token = self.step.portfolio.find_token(address)
+        if token is None:
             return f"{raw} base units of {address}"
         return f"{decimal_text(raw, token.decimals)} {token.label}"
 

@@ -313,12 +313,17 @@ class Portfolio:
         """Return the asset, hub, numeraire or native coin at `address`. Raises KeyError for other
         tokens.
         """
+        token = self.find_token(address)
+        if token is None:
+            raise KeyError(address)
+        return token
+
+    def find_token(self, address: str) -> Token | None:
+        """Return the asset, hub, numeraire or native coin at `address`; None for other tokens."""
         if address == NATIVE:
             return Token(NATIVE, "native", 18)
-        for token in (*(asset.token for asset in self.assets), *self.hubs, self.numeraire):
-            if token.address == address:
-                return token
-        raise KeyError(address)
+        tokens = (*(asset.token for asset in self.assets), *self.hubs, self.numeraire)
+        return next((token for token in tokens if token.address == address), None)
 
 
 class Destination(Enum):

@@ -189,12 +189,10 @@ def _require_not_quarantined(step: StepInput, *tokens: str) -> None:
 
 def _require_pair(portfolio: Portfolio, token_in: str, token_out: str, amount_in_raw: int) -> None:
     for field_name, address in (("token in", token_in), ("token out", token_out)):
-        try:
-            portfolio.token(address)
-        except KeyError:
+        if portfolio.find_token(address) is None:
             raise ConfigError(
                 f"{field_name}: {address} is neither an asset nor a hub of the portfolio"
-            ) from None
+            )
     if token_in == token_out:
         raise ConfigError("the two tokens are the same")
     if amount_in_raw <= 0:

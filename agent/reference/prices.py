@@ -429,10 +429,8 @@ def _valid_round(inputs: PriceInputs, address: str) -> tuple[Token, FeedRound]:
 
 
 def _label(portfolio: Portfolio, address: str) -> str:
-    try:
-        return portfolio.token(address).label
-    except KeyError:
-        return safe_label("", address)
+    token = portfolio.find_token(address)
+    return safe_label("", address) if token is None else token.label
 
 
 def _twap_price(inputs: PriceInputs, pool: Pool, token: str) -> _PoolPrice | None:

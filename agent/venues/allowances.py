@@ -92,8 +92,7 @@ def approval_note(portfolio: Portfolio, approval: Approval) -> str:
 
 def label_and_decimals(portfolio: Portfolio, address: str) -> tuple[str, int]:
     """Return display name and decimals of a token, LP tokens included."""
-    try:
-        token = portfolio.token(address)
-    except KeyError:  # LP tokens of Uniswap V2 have 18 decimals
+    token = portfolio.find_token(address)
+    if token is None:  # LP tokens of Uniswap V2 have 18 decimals
         return f"LP tokens of {safe_label('', address)}", 18
     return token.label, token.decimals

@@ -166,9 +166,8 @@ def format_moves(
             moves.append(" ".join([kind, *name_words[1:], amount_text, market.symbol]))
             continue
         verb, _, address = amount_name.rpartition(" ")
-        try:
-            token = portfolio.token(address)
-        except KeyError:
+        token = portfolio.find_token(address)
+        if token is None:
             moves.append(f"{amount_name} {raw}")
             continue
         amount_text = decimal_text(raw, token.decimals)

@@ -564,8 +564,7 @@ def _call_document(
                 function = "rebalance"
                 recipients = [safe]  # the contract pays its caller only
     if amount_raw is not None:
-        with suppress(KeyError):
-            token = portfolio.token(call.to)
+        token = portfolio.find_token(call.to)
     return {
         "to": call.to,
         "function": function,

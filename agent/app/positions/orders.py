@@ -498,10 +498,10 @@ def _coin_price_text(portfolio: Portfolio, token: str, price: Price | None) -> s
         return None
     if token == PORTFOLIO_SUBJECT:
         return price_text(price, 0, 0)
-    try:
-        return price_text(price, portfolio.token(token).decimals, portfolio.numeraire.decimals)
-    except KeyError:
+    listed_token = portfolio.find_token(token)
+    if listed_token is None:
         return None
+    return price_text(price, listed_token.decimals, portfolio.numeraire.decimals)
 
 
 def _current_price(step: StepInput, token: str) -> Price | None:

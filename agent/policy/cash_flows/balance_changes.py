@@ -573,17 +573,15 @@ def format_change_amount(portfolio: Portfolio, flow: ExternalTransfer) -> str:
     """Format the amount in whole coins; in base units for a token that is no longer in the
     portfolio.
     """
-    try:
-        return decimal_text(abs(flow.delta_raw), portfolio.token(flow.token).decimals)
-    except KeyError:
+    token = portfolio.find_token(flow.token)
+    if token is None:
         return f"{abs(flow.delta_raw)} base units"
+    return decimal_text(abs(flow.delta_raw), token.decimals)
 
 
 def token_label(portfolio: Portfolio, token: str) -> str:
     """Return a token's display name; its address if it is no longer in the portfolio."""
     if token == NATIVE:
         return "native coin"
-    try:
-        return portfolio.token(token).label
-    except KeyError:
-        return token
+    listed_token = portfolio.find_token(token)
+    return token if listed_token is None else listed_token.label

@@ -197,10 +197,8 @@ def order_subject(portfolio: Portfolio, token: str) -> str:
     """
     if token == PORTFOLIO_SUBJECT:
         return "the portfolio"
-    try:
-        return portfolio.token(token).label
-    except KeyError:
-        return token
+    listed_token = portfolio.find_token(token)
+    return token if listed_token is None else listed_token.label
 
 
 def format_order_price(portfolio: Portfolio, token: str, price: Price | None) -> str:
@@ -211,12 +209,11 @@ def format_order_price(portfolio: Portfolio, token: str, price: Price | None) ->
         return "not fixed"
     if token == PORTFOLIO_SUBJECT:
         return f"{shown_coin_price(price)} per share"
-    try:
-        decimals = portfolio.token(token).decimals
-    except KeyError:
+    listed_token = portfolio.find_token(token)
+    if listed_token is None:
         return "unknown"
     return (
-        f"{shown_price_text(price, decimals, portfolio.numeraire.decimals)}"
+        f"{shown_price_text(price, listed_token.decimals, portfolio.numeraire.decimals)}"
         f" {portfolio.numeraire.label}"
     )
 
