@@ -256,16 +256,6 @@ class LocalChain(LocalContracts):
             )
         )
 
-    def mint_position(
-        self, pool_name: str, tick_lower: int, tick_upper: int, liquidity: int
-    ) -> None:
-        """Mint exactly this liquidity between two ticks of the pool with this name, owned by the
-        PoolMinter.
-        """
-        self.mint_positions(
-            self.deployed_world.pool_by_name[pool_name], ((tick_lower, tick_upper, liquidity),)
-        )
-
     def move_market(
         self,
         prices_usd: Mapping[str, Fraction | int | str],

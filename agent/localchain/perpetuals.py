@@ -23,7 +23,7 @@ from agent.config.writing.futures_template import (
 )
 from agent.localchain.contracts import FAR_FUTURE_S, LocalContracts
 from agent.localchain.world import LiquidityRange, range_ticks
-from agent.units import NATIVE, UINT256_MAX, Token
+from agent.units import NATIVE, UINT256_MAX
 from agent.venues.kinds import uniswap_v3
 
 _PERP_PATH = "@perp/curie-contract/artifacts/contracts/{0}.sol/{0}.json"
@@ -461,10 +461,6 @@ class LocalPerps:
             NO_REFERRAL,
         )
         self.chain.send(self.clearing_house.functions.openPosition(order_params), mover)
-
-    def quote_token(self) -> Token:
-        """Return the virtual quote token, in which the protocol keeps its accounts."""
-        return Token(self.addresses.quote_token, "vUSD", 18)
 
 
 def futures_config(

@@ -39,18 +39,15 @@ def add_extreme_tokens(chain: LocalChain) -> None:
             )
         )
         middle_tick = read_v3(chain, pool).tick // 60 * 60
-        for ticks_below, ticks_above, multiple in (
-            (6_000, 9_000, 2),
-            (1_200, 600, 6),
-            (120, 60, 20),
-            (-60, 180, 8),
-        ):
-            chain.mint_position(
-                pool.name,
-                middle_tick - ticks_below,
-                middle_tick + ticks_above,
-                multiple * liquidity,
-            )
+        positions = (
+            (-6_000, 9_000, 2 * liquidity),
+            (-1_200, 600, 6 * liquidity),
+            (-120, 60, 20 * liquidity),
+            (60, 180, 8 * liquidity),
+        )
+        chain.mint_positions(
+            pool, [(middle_tick + low, middle_tick + high, size) for low, high, size in positions]
+        )
 
 
 def run_plans(count: int) -> list[Outcome]:

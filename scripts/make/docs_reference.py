@@ -39,7 +39,7 @@ from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.guards.table import REMEDIES
 from agent.model import LIMITS
 from agent.model.alerts import AlertKind
-from agent.model.rollups import DataFeeKind
+from agent.model.rollups import DataFeeKind, data_fee_kind
 from agent.reference.prices import required_observations
 from agent.web.documentation import refusal_entries
 
@@ -363,7 +363,7 @@ def network_page(network: Network) -> str:
     feeds = network.sequencer_feed or "none is known"
     sequencer = (
         f" Sequencer's uptime feed: `{feeds}`."
-        if network.data_fee_kind is not DataFeeKind.PLAIN
+        if data_fee_kind(network.chain_id) is not DataFeeKind.PLAIN
         else ""
     )
     if network.private_endpoint is not None:

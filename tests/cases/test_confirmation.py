@@ -72,7 +72,7 @@ def test_liquidity_of_one_block__fires_nothing_and_lasting_does(chain: LocalChai
 def _flash(chain: LocalChain, pool: str) -> None:
     """Far more liquidity than the true pool has, close around the false price."""
     tick = chain.contract(chain.address_by_pool[pool], npm_artifact(V3_POOL_ARTIFACT)).functions.slot0().call()[1] // 200 * 200
-    chain.mint_position(pool, tick - 400, tick + 600, 3 * 10**19)
+    chain.mint_positions(chain.deployed_world.pool_by_name[pool], [(tick - 400, tick + 600, 3 * 10**19)])
 
 
 def _order(chain: LocalChain) -> tuple[str, str]:
@@ -109,7 +109,7 @@ def test_a_crash_that_stays_is_acted_on_once_it_is_confirmed(chain: LocalChain, 
 def test_liquidity_of_two_blocks__gives_no_weight_in_the_mean(chain: LocalChain, tmp_path: Path) -> None:
     """By means alone and without confirmation: what a pool held over half an hour counts, not what it holds for 24 seconds."""
     flash = chain.add_v3_pool("WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
-    chain.mint_position(flash.name, -887_200, 887_200, 10**12)
+    chain.mint_positions(flash, [(-887_200, 887_200, 10**12)])
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.warp(1_900)
     changes = {**spot_price_config(chain, POOL, flash.name, blocks=0), "reference.kind": ["twap"]}

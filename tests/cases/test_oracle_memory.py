@@ -30,7 +30,7 @@ ENOUGH = 61
 def forgetful(chain: LocalChain) -> tuple[str, dict[str, object]]:
     """A pool as anybody makes it, which keeps one observation, and the config in which it is the only one with a mean."""
     pool = chain.add_v3_pool("LINK", "USDC", 500, observation_count=1)
-    chain.mint_position(pool.name, -887_200, 887_200, 10**18)
+    chain.mint_positions(pool, [(-887_200, 887_200, 10**18)])
     return pool.name, {**BY_MEANS, "venues.uniswap_v2": None, "venues.uniswap_v3.pools": [pool.address]}
 
 

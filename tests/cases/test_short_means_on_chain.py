@@ -90,7 +90,7 @@ def test_push_of_one_block_holds_nothing_back(chain: LocalChain, tmp_path: Path)
 def test_pool_that_forgets_leaves_the_feed_to_decide(chain: LocalChain, tmp_path: Path) -> None:
     """It keeps one observation, younger than both windows: it says so, and rebalance and stop loss act as without a short mean."""
     pool = chain.add_v3_pool("LINK", "USDC", 500, observation_count=1)
-    chain.mint_position(pool.name, -887_200, 887_200, 10**18)
+    chain.mint_positions(pool, [(-887_200, 887_200, 10**18)])
     fund(chain, {"LINK": 5_000, "WETH": 2_000, "USDC": 3_000})
     changes = {
         **ROOMY,

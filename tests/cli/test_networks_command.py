@@ -9,7 +9,7 @@ import pytest
 
 from agent.config.load import load_config
 from agent.config.networks import NETWORKS, Network
-from agent.model import DataFeeKind
+from agent.model import DataFeeKind, data_fee_kind
 from agent.signing.terms import tip_range_wei
 from tests.cli.tools import CommandResult, blocks
 from tests.support.networks import OWNER, answers_of, stand_in
@@ -61,7 +61,7 @@ def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, mon
         planned = run("plan")
         assert (planned.code, planned.json["outcome"]) == (0, "planned"), planned.why
         assert len(planned.json["legs"]) > 1
-        assert (float(planned.json["cost"].get("data_fee", 0)) > 0) == (network.data_fee_kind is not DataFeeKind.PLAIN)
+        assert (float(planned.json["cost"].get("data_fee", 0)) > 0) == (data_fee_kind(network.chain_id) is not DataFeeKind.PLAIN)
         chain.rpc("anvil_setChainId", 31_337)
         wrong = run("doctor")
         assert wrong.code == 12
@@ -97,4 +97,4 @@ def test_a_rebalance_is_sent_and_mined(bare: Bare, tmp_path: Path, monkeypatch: 
             assert least_wei <= int(sent["maxPriorityFeePerGas"], 16) <= most_wei
         deployed = run("deploy", "--send", "--yes")
         assert (deployed.json["outcome"], deployed.json["deployed"]) == ("done", True)
-        assert (float(deployed.json["most_data_fee_native"]) > 0) == (network.data_fee_kind is not DataFeeKind.PLAIN)
+        assert (float(deployed.json["most_data_fee_native"]) > 0) == (data_fee_kind(network.chain_id) is not DataFeeKind.PLAIN)

@@ -199,8 +199,7 @@ def test_tokens_and_pools_can_be_added_to_a_running_chain(local_chain: LocalChai
     assert local_chain.token_contract("NEW").functions.decimals().call() == token.decimals == 9
     local_chain.add_v2_pool("NEW", "USDC", 100_000)
     pool = local_chain.add_v3_pool("NEW", "WETH", 500)
-    local_chain.mint_position(pool.name, -887_270, 887_270, 10**15)
-    local_chain.mint_position(pool.name, 0, 10, 77)
+    local_chain.mint_positions(pool, [(-887_270, 887_270, 10**15), (0, 10, 77)])
     state = read_pool(local_chain, pool.name)
     assert isinstance(state, V3Pool)
     assert state.liquidity == 10**15

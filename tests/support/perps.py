@@ -14,6 +14,7 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps, PerpSpec
 from agent.margin.account import wad_of_sqrt_x96
 from agent.model.futures import MarginAccount, MarginTier, PerpMarket, Position
+from agent.units import Token
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses
 
 WAD = 10**18
@@ -72,7 +73,7 @@ def account_of(perps: LocalPerps, who: str) -> MarginAccount:
     scale = 10 ** (18 - perps.collateral_token.decimals)
     collateral = perps.vault.functions.getBalance(who).call() * scale
     realised = accounts.getPnlAndPendingFee(who).call()[0]
-    return MarginAccount(perps.quote_token(), scale, collateral, realised, tuple(positions), tuple(markets))
+    return MarginAccount(Token(perps.addresses.quote_token, "vUSD", 18), scale, collateral, realised, tuple(positions), tuple(markets))
 
 
 def funding_daily(perps: LocalPerps, symbol: str) -> Fraction:

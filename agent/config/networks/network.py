@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import Literal
 
 from agent.amm.venue_kinds import VenueKind
-from agent.model.rollups import DataFeeKind, data_fee_kind
 
 ORDERED_BY_SEQUENCER = "the sequencer orders; there is no public mempool"
 """Submission on a chain whose transactions only its sequencer sees before their block."""
@@ -103,11 +102,6 @@ class Network:
     feeds: Mapping[str, str]
     tokens: tuple[NetworkToken, ...]
     venues: tuple[VenueDeployment, ...]
-
-    @property
-    def data_fee_kind(self) -> DataFeeKind:
-        """Fee besides gas, by chain id."""
-        return data_fee_kind(self.chain_id)
 
     def feed_of(self, token: NetworkToken) -> str | None:
         """Return the Chainlink proxy that prices the token in dollars, None if there is none."""

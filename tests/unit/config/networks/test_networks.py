@@ -12,7 +12,7 @@ from eth_utils import to_checksum_address
 from agent.config.networks import NETWORKS, Network
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.venues import VenueTable
-from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, DataFeeKind
+from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, DataFeeKind, data_fee_kind
 from agent.reference.prices import required_observations
 from scripts.make.published_addresses import NAMES, PACKAGES
 
@@ -170,7 +170,7 @@ def test_a_network_holds_together(network: Network) -> None:
     assert {token.priced_as for token in network.tokens} - {None} == set(network.feeds)
     assert {token.decimals for token in network.tokens} <= {6, 8, 18}
     assert network.private_endpoint is None or (network.private_endpoint.startswith("https://") and not network.is_sequenced)
-    assert network.is_sequenced == (network.data_fee_kind is not DataFeeKind.PLAIN)
+    assert network.is_sequenced == (data_fee_kind(network.chain_id) is not DataFeeKind.PLAIN)
     assert {**OP_STACK_CHAINS, **ARBITRUM_CHAINS, **PLAIN_CHAINS}[network.chain_id].startswith(network.title)
     assert len({venue.kind for venue in network.venues}) == len(network.venues)
 
