@@ -186,7 +186,7 @@ def test_a_refused_amount_is_not_replaced_by_another(world: OwnerWorld) -> None:
 
     world.approval_transaction = refuse  # type: ignore[method-assign]
 
-    with pytest.raises(UnsendableTransaction):
+    with pytest.raises(UnsendableTransaction, match="seven is refused"):
         prepare_approval(world, world.step, approvals)
 
 

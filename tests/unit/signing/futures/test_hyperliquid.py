@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from agent.model.futures import (
     MarginAccount,
     MarginDeposit,
     OrderCancel,
+    PerpMarket,
     PerpOrder,
     PerpOrderKind,
     Position,
@@ -305,25 +307,35 @@ def test_action_needs_fresh_prices_of_its_market(
 # --- Prices on the wire.
 
 
-@pytest.mark.parametrize("side", [1, -1], ids=["buy", "sale"])
-@pytest.mark.parametrize("size_decimals", [0, 2, 4, 5])
-@pytest.mark.parametrize("dollars", ["123456.789", "98765.4321", "3001.2345", "12.345678", "1.00001", "0.0123456", "0.00098765"])
+DOLLARS = ("123456.789", "98765.4321", "3001.2345", "12.345678", "1.00001", "0.0123456", "0.00098765")
+BELOW_A_TICK = [("0.0123456", 5), ("0.00098765", 4), ("0.00098765", 5)]
+"""Prices of a buy, with the decimals of its size, that the venue cannot express."""
+WIRE_PRICES = [*product(DOLLARS, (0, 2, 4, 5), (1, -1))]
+
+
+def wire_order(dollars: str, size_decimals: int, side: int) -> tuple[PerpOrder, PerpMarket]:
+    order = PerpOrder("ETH", side * 10**size_decimals * 1_000, PerpOrderKind.MARKET, int(Fraction(dollars) * USDC_COIN * 1_000), False)
+    return order, replace(MARKET, size_decimals=size_decimals)
+
+
+@pytest.mark.parametrize(("dollars", "size_decimals", "side"), [row for row in WIRE_PRICES if row[2] < 0 or row[:2] not in BELOW_A_TICK])
 def test_price_text_is_in_ticks_on_the_safe_side(dollars: str, size_decimals: int, side: int) -> None:
     """Worked out by the signer and by the code that writes orders, each by itself."""
-    market = replace(MARKET, size_decimals=size_decimals)
-    size_raw = side * 10**size_decimals * 1_000
-    order = PerpOrder("ETH", size_raw, PerpOrderKind.MARKET, int(Fraction(dollars) * USDC_COIN * 1_000), False)
-    try:
-        written_price = price_text(limit_price(market, order))
-    except ValueError:
-        written_price = "0"
+    order, market = wire_order(dollars, size_decimals, side)
 
-    if written_price == "0":
-        with raises_code(Refused, "signer.bound"):
-            _price_text(order.size_raw, order.bound_raw, market, USDC_COIN)
-    else:
-        assert _price_text(order.size_raw, order.bound_raw, market, USDC_COIN) == written_price
-        assert (Fraction(written_price) - Fraction(order.bound_raw, 10**9)) * side <= 0
+    written_price = price_text(limit_price(market, order))
+
+    assert _price_text(order.size_raw, order.bound_raw, market, USDC_COIN) == written_price
+    assert (Fraction(written_price) - Fraction(order.bound_raw, 10**9)) * side <= 0
+
+
+@pytest.mark.parametrize(("dollars", "size_decimals"), BELOW_A_TICK)
+def test_price_of_a_buy_below_a_tick_is_refused(dollars: str, size_decimals: int) -> None:
+    order, market = wire_order(dollars, size_decimals, side=1)
+
+    assert price_text(limit_price(market, order)) == "0"
+    with raises_code(Refused, "signer.bound", "at least one tick"):
+        _price_text(order.size_raw, order.bound_raw, market, USDC_COIN)
 
 
 # --- Stops and cancels.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import pytest
 from eth_utils.address import to_checksum_address
@@ -21,10 +22,13 @@ from tests.support.samples import examples
 from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
 from tests.support.signing import (
     ACTIONS,
+    ADD,
     APPROVALS,
     CHANGES,
+    INCREASE,
     LP_RULES,
     MANAGER,
+    MINT,
     NOW_S,
     PAIR,
     PROVIDING_ALLOWED,
@@ -33,6 +37,7 @@ from tests.support.signing import (
     TOKENS,
     V2_ROUTER,
     WALLET,
+    WITHDRAW_V2,
     action_tx,
     signer,
     tx,
@@ -140,24 +145,28 @@ def test_no_approval_with_other_terms_is_signed(name: str, token: str, spender: 
     assert mutated == transaction or not is_signed(mutated, grant)
 
 
-@examples(100)
-@given(
-    name=st.sampled_from(sorted(ACTIONS)), approval_name=st.sampled_from(sorted(APPROVALS)), token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS
-)
-def test_approval_is_signed_only_for_what_its_action_takes(name: str, approval_name: str, token: str, spender: str, raw: int) -> None:
+APPROVALS_OF = {
+    "mint": {(TOKENS[number], MANAGER, raw) for number in (0, 1) for raw in (0, MINT.desired_raw[number])},
+    "increase": {(TOKENS[number], MANAGER, raw) for number in (0, 1) for raw in (0, INCREASE.desired_raw[number])},
+    "add": {(TOKENS[number], V2_ROUTER, raw) for number in (0, 1) for raw in (0, ADD.desired_raw[number])},
+    "withdraw v2": {(PAIR, V2_ROUTER, raw) for raw in (0, WITHDRAW_V2.liquidity)},
+    "withdraw v3": set[tuple[str, str, int]](),
+    "collect": set[tuple[str, str, int]](),
+}
+"""Token, spender and base units of every approval that an action may need."""
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_approval_is_signed_only_for_what_its_action_takes(name: str) -> None:
     """Even where the grant itself names the approval: a planner that was fooled lets nobody else spend."""
-    action = ACTIONS[name]
-    original, _ = APPROVALS[approval_name]
-    token, raw = (original.to, int(original.data[-64:], 16)) if raw % 2 else (token, raw)
-    grant = replace(APPROVALS[approval_name][1], approval_terms=(token, spender, raw), layer_action=action)
-    if is_signed(tx(token, encode_approve(spender, raw)), grant):
-        v2 = action.venue == "uniswap_v2"
-        spent_raw_by_token = (
-            dict(zip(TOKENS, action.desired_raw, strict=True)) if isinstance(action, Provide) else {PAIR: getattr(action, "liquidity", 0)}
-        )
-        assert spender == (V2_ROUTER if v2 else MANAGER)
-        assert raw in (0, spent_raw_by_token[token])
-        assert isinstance(action, Provide) or v2
+    amounts = {raw + by for terms in APPROVALS_OF.values() for _, _, raw in terms for by in (-1, 0, 1) if raw + by >= 0} | {UINT256_MAX}
+    signed = set()
+    for terms in product((*TOKENS, PAIR, STRANGER), (MANAGER, V2_ROUTER, ROUTER, PAIR, WALLET, STRANGER), amounts):
+        token, spender, raw = terms
+        grant = replace(APPROVALS["approve manager"][1], approval_terms=terms, layer_action=ACTIONS[name])
+        if is_signed(tx(token, encode_approve(spender, raw)), grant):
+            signed.add(terms)
+    assert signed == APPROVALS_OF[name]
 
 
 @examples(100)
