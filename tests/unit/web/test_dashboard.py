@@ -239,6 +239,15 @@ def test_allocation_bars__have_one_scale(served: Served) -> None:
     assert 0 < scale < 100, "and the widest takes the whole bar"
 
 
+def test_orders_of_an_asset_without_any__are_a_dash_for_readers(served: Served) -> None:
+    documents = {**served.board.documents, "orders": {"orders": []}}
+    sessions = (None, Session(1, "anna", False, 0, 0))
+    read, editable = (Renderer(Reach()).render_page(PAGES[0], documents, {}, 1, session) for session in sessions)
+    assets = len(documents["status"]["holdings"])
+    assert read.count('<td class="n at none">–</td></tr>') == assets
+    assert editable.count('<td class="n at none">–</td></tr>') == 1
+
+
 def test_overview__has_no_words_for_prices_that_are_not_there(served: Served) -> None:
     status = golden_document("25-status")
     alerts = golden_document("09-alerts")
