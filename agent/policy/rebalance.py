@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from agent.model import (
     AssetDrift,
@@ -67,7 +68,7 @@ def rebalance_or_hold(
     else:
         goal = current_goal(step.portfolio, step.policy, drifts)
     largest_correction_value = largest_correction(drifts, goal)
-    if not is_worth_a_trade(step.limits, largest_correction_value):
+    if not is_worth_a_trade(step.limits, drifts, largest_correction_value):
         return _too_small_hold(
             step.portfolio, step.policy, step.limits, largest_correction_value, trigger_result
         ), trigger_result.is_review_due
@@ -102,7 +103,7 @@ def _too_small_hold(
     if policy.trade_side is not None:
         hold_reason += f" under policy.only = {policy.trade_side.value}"
         limiting_rule = "policy.only"
-    if largest_correction_value:
+    if largest_correction_value and limits.min_trade:
         hold_reason += (
             f": the largest correction is {format_money(portfolio, largest_correction_value)}, min_trade"
             f" {format_money(portfolio, limits.min_trade)}"
@@ -119,9 +120,18 @@ def largest_correction(drifts: tuple[AssetDrift, ...], goal: Goal) -> Value:
     return max(abs(correction_value) for correction_value in corrections(drifts, goal).values())
 
 
-def is_worth_a_trade(limits: Limits, largest_correction_value: Value) -> bool:
+DUST_SHARE = Fraction(1, 10**9)
+"""Share of the portfolio up to which a correction is of rounding: no swap trades it."""
+
+
+def is_worth_a_trade(
+    limits: Limits, drifts: tuple[AssetDrift, ...], largest_correction_value: Value
+) -> bool:
     """True if the largest correction is worth a trade."""
-    return largest_correction_value > 0 and largest_correction_value >= (limits.min_trade or 0)
+    dust_value = DUST_SHARE * sum(drift.value for drift in drifts)
+    return largest_correction_value > dust_value and largest_correction_value >= (
+        limits.min_trade or 0
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,17 @@ def test_due_review_on_target_holds_and_is_done() -> None:
     assert result.is_reviewed
 
 
+@pytest.mark.parametrize(
+    ("excess", "is_traded"), [(Fraction(1, 10**6), False), (Fraction(1, 10**4), True)], ids=["dust", "a hundredth of a cent"]
+)
+def test_due_review__without_min_trade__is_done_at_a_drift_of_rounding(excess: Fraction, is_traded: bool) -> None:
+    result = decide(with_limits(step_input(values={"WETH": 5_000 + excess, "USDC": 5_000}, trigger=Every(DAY_S)), min_trade=None))
+
+    assert isinstance(result.decision, Rebalance) is is_traded
+    assert result.is_reviewed
+    assert is_traded or result.decision.reason.endswith("nothing to do; next review 2027-01-16 08:00:00 UTC")
+
+
 SMALL_TARGETS = {"WETH": 8_000, "USDC": 2_000}
 GAS_STEP = step_input(values={"WETH": 600, "USDC": 400}, trigger=Every(DAY_S))
 COOLDOWN_STEP = step_input(values=OFF, trigger=Every(1_800), cooldown_s=7_200, past=history(last_rebalance_s=NOW_S - 1_800))

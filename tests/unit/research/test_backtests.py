@@ -352,6 +352,14 @@ def test_compare_names_the_triggers_of_a_list() -> None:
         research.compare(prices, {"BTC": 0.5, "USD": 0.5}, [research.band(0.1), research.band(0.1)])
 
 
+@pytest.mark.parametrize("value", [10_000, "12345.678"])
+def test_schedule_counts_from_the_first_bar(value: Any) -> None:
+    closes = [2_000 / 3 + 7 * day for day in range(30)]
+    result = research.backtest(small(BTC=BTC, ETH=closes), TARGETS, research.every("7d"), value=value)
+    assert result.trades["time"].dt.day().to_list() == [8, 15, 22, 29]
+    assert result.notes == ()
+
+
 def test_network_adds_its_gas_and_data_fee() -> None:
     prices = small(ETH=BTC)
     targets = {"ETH": 0.5, "USD": 0.5}

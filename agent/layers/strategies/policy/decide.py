@@ -70,7 +70,7 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
         netting_result.trigger_result.fired
         and isinstance(decision, Hold)
         and not rebalances.is_worth_a_trade(
-            step.limits, rebalances.largest_correction(drifts, netting_result.goal)
+            step.limits, drifts, rebalances.largest_correction(drifts, netting_result.goal)
         )
     )
     if (top_up := native_coin.top_up(step, decision)) is not None:
