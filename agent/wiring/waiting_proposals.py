@@ -32,6 +32,8 @@ from agent.ports import NextAct, Sender, Simulation
 from agent.units import format_time
 from agent.wiring.context import AgentContext
 
+STOP_COMMAND = "trimtab stop --send"
+
 
 def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
     """Yield a sentence about each open proposal: its signatures, its end, and what to do, or that it is
@@ -59,6 +61,8 @@ def next_command(context: AgentContext, intent: Intent) -> str:
     store = context.store
     is_paused = context.kill_switch.is_paused() is not False
     is_rejection = intent.kind is IntentKind.CANCEL
+    if is_rejection and not is_paused and _is_stopping(context):
+        return STOP_COMMAND
     if is_rejection:
         peers = store.journal.intents_at(intent.tx.nonce)
         rejected_intents = [peer for peer in peers if peer.kind is not IntentKind.CANCEL]
@@ -81,14 +85,16 @@ def renewing_command(
     or expired: with the withdrawal that it pays or for which it sells, or with the stop that is under
     way, else `otherwise`.
     """
-    store = context.store
     if intent.kind is not IntentKind.CANCEL:
         withdrawal_id = _paid_withdrawal(context, intent) or _financed_withdrawal(context, intent)
         if withdrawal_id is not None:
             return f"trimtab withdraw --resume {withdrawal_id} --send"
-    stop = store.requests.active_stop()
-    is_stopping = stop is not None and stop.state is RequestState.OPEN
-    return "trimtab stop --send" if is_stopping else otherwise
+    return STOP_COMMAND if _is_stopping(context) else otherwise
+
+
+def _is_stopping(context: AgentContext) -> bool:
+    stop = context.store.requests.active_stop()
+    return stop is not None and stop.state is RequestState.OPEN
 
 
 def _paid_withdrawal(context: AgentContext, intent: Intent) -> int | None:

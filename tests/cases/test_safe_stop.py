@@ -130,6 +130,22 @@ def test_used_nonce__nothing_is_said_to_wait_or_to_be_executable(
     assert not any(words in str(reason) for reason in reasons for words in ("proposed and waits", "no pause takes them back"))
 
 
+def test_rejection_of_a_payment__by_a_stop__goes_on_with_the_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """Not with the withdrawal that it rejects."""
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        with pytest.raises(Retryable):
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1", "WETH", to=HOME), send=True, confirm=lambda _: True)
+        sign_and_send(agent, FIRST, SECOND)
+        assert mentions(stop(agent).reason, "2 of 2 signatures", "then trimtab stop --send")
+        sign_and_send(agent, FIRST, SECOND)
+        executed = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+        assert (executed["outcome"], executed["next_command"]) == ("executed", "trimtab stop --send")
+        assert stop(agent).state == "stopped"
+        (withdrawal,) = transfers.list_withdrawals(agent)
+        assert (withdrawal["state"], withdrawal["payments"][0]["state"]) == ("open", "rejected")
+
+
 def test_stop__withdraws_what_it_has_not_proposed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """A withdrawal of before, its own payment to another address, and that of a stop that was resumed."""
     _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
