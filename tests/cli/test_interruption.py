@@ -90,6 +90,12 @@ def test_dropped_interrupt__is_an_interruption(words: list[str], code: int) -> N
             id="stop with send",
         ),
         pytest.param(
+            ["proposal", "execute", "--key", "test_account=0", "--send"],
+            12,
+            "interrupted. Run the same command again: it waits for an execution that was sent, and sends one otherwise",
+            id="execution of a proposal",
+        ),
+        pytest.param(
             ["run", "--send", "--yes"],
             12,
             "interrupted. Sent transactions are in the journal; the next run settles them",

@@ -429,6 +429,10 @@ END_MESSAGES = {
 SETTLED_LATER_MESSAGE = (
     "interrupted. Sent transactions are in the journal; the next run settles them"
 )
+EXECUTION_MESSAGE = (
+    "interrupted. Run the same command again: it waits for an execution that was sent, and sends one"
+    " otherwise"
+)
 
 
 class ProcessExit:
@@ -485,9 +489,11 @@ def command_exit(arguments: Sequence[str]) -> ProcessExit:
     """Return the exit at Ctrl-C of the command with these arguments, its name first: with --send
     its transactions are settled later, without it nothing has left.
     """
-    if "--send" in arguments:
-        return ProcessExit(OperatorNeeded(SETTLED_LATER_MESSAGE), is_graceful=False)
     command_name = next(iter(arguments), "")
+    if "--send" in arguments:
+        is_execution = command_name == "proposal"
+        sending_message = EXECUTION_MESSAGE if is_execution else SETTLED_LATER_MESSAGE
+        return ProcessExit(OperatorNeeded(sending_message), is_graceful=False)
     message = END_MESSAGES.get(command_name, NOTHING_SENT_MESSAGE)
     return ProcessExit(Interrupted(message), is_graceful=False)
 
