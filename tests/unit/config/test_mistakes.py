@@ -134,10 +134,14 @@ def test_value_in_place_of_a_variable_s_name_is_not_repeated(section: str) -> No
             id="percentage in a table",
         ),
         pytest.param('cooldown = "1h"', "cooldown = 1h", 'put the value in quotes: "1h"', id="duration"),
+        pytest.param(
+            "confirmations = 2", "confirmations = 2\nconfirmations = 3", "confirmations is set twice: keep one line", id="key twice"
+        ),
+        pytest.param("confirmations = 2", "confirmations = 2\nrpc = 3", "chain.rpc is set twice: keep one line", id="key and table"),
         pytest.param("confirmations = 2", "confirmations = 2 = 3", "correct it; trimtab init writes a valid config", id="two equal signs"),
     ],
 )
-def test_a_bare_percentage_or_duration_is_to_be_quoted(old: str, new: str, remedy: str) -> None:
+def test_invalid_toml__names_the_remedy_of_common_mistakes(old: str, new: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match="not valid TOML") as raised:
         parse_config(config_text((old, new)))
     assert raised.value.remedy == remedy
