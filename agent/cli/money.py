@@ -266,6 +266,7 @@ def show_sent(console: Console, document: Document) -> None:
 
 
 def _show_requests(document: Document, released_number: int | None) -> None:
+    from agent.app.withdrawals.payment_states import END_TEXTS
     from agent.cli.display import tables
 
     if not document["withdrawals"]:
@@ -284,16 +285,12 @@ def _show_requests(document: Document, released_number: int | None) -> None:
             say(_release_text(request))
     out.print(table)
     for request in document["withdrawals"]:
-        if request["state"] == "open" and ENDED_STATES.intersection(_unpaid_states(request)):
+        if request["state"] == "open" and END_TEXTS.keys() & {*_unpaid_states(request)}:
             number = request["number"]
             say(
                 f"Withdrawal {number}: trimtab withdraw --resume {number} --send proposes it anew,"
                 f" trimtab withdraw --release {number} returns it to the portfolio."
             )
-
-
-ENDED_STATES = {"withdrawn", "rejected", "expired", "replaced", "cancelled", "failed"}
-"""States of a payment whose newest transaction will not pay it."""
 
 
 def _unpaid_states(request: Document) -> list[str]:
@@ -359,6 +356,8 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         console.print(safe_text(document["excluded"]))
     if document["repeats"] and document["state"] == "planned":
         console.print(safe_text(f"Attention: {document['repeats']}.", "yellow"))
+    if document["state"] == "planned" and document["reason"]:
+        console.print(safe_text(f"Attention: {document['reason']}.", "yellow"))
     if document["state"] == "planned":
         if console is out:
             action_text = "pay" if document["to"] else "set it aside"

@@ -614,6 +614,9 @@ PAYMENT_ENDS: dict[str, tuple[Callable[[Agent, SafeWallet], object], str]] = {
 }
 
 
+GIVEN_UP_TEXTS = {"withdrawn": "was withdrawn", "rejected": "was rejected by the owners", "expired": "has expired"}
+
+
 @pytest.mark.parametrize("end", PAYMENT_ENDS)
 def test_list_of_withdrawals__says_what_became_of_a_proposed_payment(
     anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, end: str
@@ -634,6 +637,16 @@ def test_list_of_withdrawals__says_what_became_of_a_proposed_payment(
         assert (remedy.format(loaded.path) in " ".join(list_text.split())) == is_given_up
         assert anvil_chain.balance("WETH", HOME) == (ETHER // 4 if end == "executed" else 0)
         if is_given_up:
+            resume_text = " ".join(in_process(capfd, monkeypatch, "withdraw", "--resume", "1", "--config", str(loaded.path)).out.split())
+            assert f"Attention: the payment of before {GIVEN_UP_TEXTS[end]}; trimtab withdraw --config" in resume_text
+            shown_reasons: list[str] = []
+
+            def confirm(report: WithdrawalReport) -> bool:
+                shown_reasons.append(report.reason)
+                return True
+
             with pytest.raises(AwaitingExternalSignature):
-                transfers.resume_withdrawal(agent, 1, send=True, confirm=lambda _: True)
+                transfers.resume_withdrawal(agent, 1, send=True, confirm=confirm)
+            assert shown_reasons
+            assert all(GIVEN_UP_TEXTS[end] in reason for reason in shown_reasons)
             assert transfers.list_withdrawals(agent)[0]["payments"][0]["state"] == "proposed"

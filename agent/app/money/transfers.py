@@ -39,6 +39,7 @@ from agent.app.money.repeated_withdrawals import (
     repeat_text,
 )
 from agent.app.withdrawals import withdrawal_run
+from agent.app.withdrawals.payment_states import paid_hashes, payment_states
 from agent.app.withdrawals.withdrawal_run import (
     Confirm,
     RequestOrigin,
@@ -451,7 +452,7 @@ def withdraw(
             payouts = store.requests.payouts(repeated.id)
             repeat_terms = (
                 repeated,
-                withdrawal_payments.paid_hashes(repeated, payouts),
+                paid_hashes(repeated, payouts),
                 withdrawal_payments.recorded_s(store, payouts),
                 repeated.id in store.requests.released_by_adoption(),
             )
@@ -548,8 +549,8 @@ def list_withdrawals(agent: Agent) -> list[WithdrawalRequestDocument]:
                 )
                 for payment, tx_hash, state in zip(
                     request.payments,
-                    withdrawal_payments.paid_hashes(request, payouts),
-                    withdrawal_payments.payment_states(store, request, payouts),
+                    paid_hashes(request, payouts),
+                    payment_states(store, request, payouts),
                     strict=True,
                 )
             ],
@@ -591,7 +592,7 @@ def _paid_report(
         if not is_withdrawal or request.state is RequestState.RELEASED or request.id in unpaid_ids:
             continue
         payouts = store.requests.payouts(withdrawal_id)
-        hashes = withdrawal_payments.paid_hashes(request, payouts)
+        hashes = paid_hashes(request, payouts)
         paid_text = f"already paid{paid_in_text(hashes)}"
         state = WithdrawalState.PAID
         if request.state is RequestState.OPEN and not withdrawal_payments.is_final(

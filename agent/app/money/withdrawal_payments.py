@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 
 from agent import wiring
 from agent.app.cycles import Progress, never_confirm
 from agent.app.money.repeated_withdrawals import paid_in_text
+from agent.app.withdrawals.payment_states import is_paid_by, paid_hashes
 from agent.errors import ErrorCode, Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor, execution_period
 from agent.model import (
     Intent,
-    IntentKind,
     IntentState,
     OwnerRequest,
     Payment,
@@ -22,8 +22,6 @@ from agent.model import (
 from agent.ports import Executor
 from agent.store import Store
 from agent.store.files.locks import LockHeld
-from agent.store.journal import IntentStore
-from agent.units import NATIVE
 from agent.wiring import AgentContext
 
 UNMINED_STATES = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
@@ -58,65 +56,6 @@ def is_final(context: AgentContext, withdrawal_id: int, progress: Progress) -> b
     return withdrawal_id not in {request.id for request in requests.newest(1_000, open_only=True)}
 
 
-def paid_hashes(request: OwnerRequest, payouts: Iterable[tuple[Intent, Payout]]) -> tuple[str, ...]:
-    """Return, for each payment of a withdrawal, the transaction of `payouts` that paid it; "" for an
-    unpaid one.
-    """
-    paid_payouts = [
-        (payout, str(intent.tx_hash))
-        for intent, payout in payouts
-        if intent.succeeded and payout.request_id == request.id
-    ]
-    return tuple(
-        next((tx_hash for payout, tx_hash in paid_payouts if _is_paid_by(payment, payout)), "")
-        for payment in request.payments
-    )
-
-
-def payment_states(
-    store: Store, request: OwnerRequest, payouts: Sequence[tuple[Intent, Payout]]
-) -> tuple[str, ...]:
-    """Return the state of each payment of a withdrawal, as in RequestedPaymentDocument."""
-    states = []
-    for payment, tx_hash in zip(request.payments, paid_hashes(request, payouts), strict=True):
-        intents = [
-            intent
-            for intent, payout in payouts
-            if payout.request_id == request.id and _is_paid_by(payment, payout)
-        ]
-        unpaid_state = _unpaid_state(store, intents[-1]) if intents else "unpaid"
-        states.append("paid" if tx_hash else unpaid_state)
-    return tuple(states)
-
-
-def _unpaid_state(store: Store, intent: Intent) -> str:
-    """Return how far the newest transaction of an unpaid payment is."""
-    is_proposed = intent.id in store.proposals.proposal_blocks()
-    match intent.state:
-        case IntentState.PLANNED if is_proposed:
-            return "proposed"
-        case IntentState.REVERTED:
-            return "failed"
-        case IntentState.REPLACED:
-            return "replaced"
-        case IntentState.CANCELLED if is_proposed:
-            return _end_of_proposal(store.journal, intent)
-        case IntentState.CANCELLED:
-            return "cancelled"
-    return "pending"
-
-
-def _end_of_proposal(journal: IntentStore, intent: Intent) -> str:
-    peers = journal.intents_at(intent.tx.nonce)
-    if any(peer.kind is IntentKind.CANCEL and peer.succeeded for peer in peers):
-        return "rejected"
-    if (journal.expected_nonce() or 0) > intent.tx.nonce:
-        return "replaced"
-    ended_s = max(transition.at_s for transition in journal.transitions(intent.id))
-    is_expired = intent.deadline_s is not None and ended_s >= intent.deadline_s
-    return "expired" if is_expired else "withdrawn"
-
-
 def recorded_s(store: Store, payouts: Iterable[tuple[Intent, Payout]]) -> int | None:
     """Return when the newest successful payout was recorded in a block, Unix seconds; None without
     one.
@@ -147,14 +86,9 @@ def paid_of_released(
         if request is None or not intent.succeeded:
             continue
         if max(transition.at_s for transition in store.journal.transitions(intent.id)) >= since_s:
-            payments = (payment for payment in request.payments if _is_paid_by(payment, payout))
+            payments = (payment for payment in request.payments if is_paid_by(payment, payout))
             paid_by_id[request.id] = (*paid_by_id.get(request.id, ()), *payments)
     return paid_by_id
-
-
-def _is_paid_by(payment: Payment, payout: Payout) -> bool:
-    token = NATIVE if payment.native else payment.token
-    return (token, payment.raw) == (payout.token, payout.raw)
 
 
 def require_releasable(executor: Executor, store: Store, request: OwnerRequest) -> None:

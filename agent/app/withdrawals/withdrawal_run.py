@@ -8,6 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from agent import engine
+from agent.app.withdrawals.payment_states import given_up_text
 from agent.errors import ErrorCode, Refused
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input, pay
@@ -157,7 +158,9 @@ class WithdrawalRun:
         state: WithdrawalState | None = None,
         reason: str = "",
     ) -> WithdrawalReport:
-        """Return the report at this step; without `sale` and `state`, plan and judge it first."""
+        """Return the report at this step; without `sale` and `state`, plan and judge it first. The
+        reason of a planned one is what became of its payments before.
+        """
         step = self._with_claims(step)
         shortfall_token = self._shortfall_token(step)
         if sale is None and shortfall_token is not None:
@@ -165,6 +168,8 @@ class WithdrawalRun:
                 self._withdrawal_readers(), requests.raise_money_proposer(shortfall_token)
             )
         verdicts = () if state else self._verdicts(step)
+        if state is None and self.request is not None:
+            reason = given_up_text(self._context.store, self.request)
         report = WithdrawalReport(
             step,
             self._payments,
