@@ -606,7 +606,7 @@ def test_adopted_payment_of_a_dropped_proposal__is_named_as_its_own(
 
 PAYMENT_ENDS: dict[str, tuple[Callable[[Agent, SafeWallet], object], str]] = {
     "proposed": (lambda agent, _: sign_and_send(agent, FIRST), "open, proposed"),
-    "withdrawn": (lambda agent, _: maintenance.cancel(agent), "open, withdrawn"),
+    "cancelled": (lambda agent, _: maintenance.cancel(agent), "open, cancelled"),
     "rejected": (reject, "open, rejected"),
     "expired": (let_expire, "open, expired"),
     "replaced": (be_replaced, "released, replaced"),
@@ -614,7 +614,7 @@ PAYMENT_ENDS: dict[str, tuple[Callable[[Agent, SafeWallet], object], str]] = {
 }
 
 
-GIVEN_UP_TEXTS = {"withdrawn": "was withdrawn", "rejected": "was rejected by the owners", "expired": "has expired"}
+GIVEN_UP_TEXTS = {"cancelled": "was cancelled", "rejected": "was rejected by the owners", "expired": "has expired"}
 
 
 @pytest.mark.parametrize("end", PAYMENT_ENDS)
@@ -632,7 +632,7 @@ def test_list_of_withdrawals__says_what_became_of_a_proposed_payment(
         assert payment["state"] == ("paid" if end == "executed" else end)
         assert bool(payment["paid_in"]) == (end == "executed")
         assert f" {state_text} " in list_text
-        is_given_up = end in ("withdrawn", "rejected", "expired")
+        is_given_up = end in ("cancelled", "rejected", "expired")
         remedy = "trimtab withdraw --config {0} --resume 1 --send proposes it anew, trimtab withdraw --config {0} --release 1 returns it"
         assert (remedy.format(loaded.path) in " ".join(list_text.split())) == is_given_up
         assert anvil_chain.balance("WETH", HOME) == (ETHER // 4 if end == "executed" else 0)

@@ -107,8 +107,8 @@ class WithdrawalDocument(TypedDict):
 
 class RequestedPaymentDocument(PaymentDocument):
     """A payment of a withdrawal; `paid_in` is the transaction that paid it, empty while unpaid.
-    `state` is unpaid, proposed, pending or paid, or how its newest transaction ended: withdrawn,
-    rejected, expired, replaced, cancelled or failed.
+    `state` is unpaid, proposed, pending or paid, or how its newest transaction ended: cancelled,
+    rejected, expired, replaced or failed.
     """
 
     paid_in: TxHash

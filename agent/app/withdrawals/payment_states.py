@@ -26,7 +26,6 @@ def paid_hashes(request: OwnerRequest, payouts: Iterable[tuple[Intent, Payout]])
 
 
 END_TEXTS = {
-    "withdrawn": "was withdrawn",
     "rejected": "was rejected by the owners",
     "expired": "has expired",
     "replaced": "was replaced",
@@ -89,7 +88,7 @@ def _end_of_proposal(journal: IntentStore, intent: Intent) -> str:
         return "replaced"
     ended_s = max(transition.at_s for transition in journal.transitions(intent.id))
     is_expired = intent.deadline_s is not None and ended_s >= intent.deadline_s
-    return "expired" if is_expired else "withdrawn"
+    return "expired" if is_expired else "cancelled"
 
 
 def is_paid_by(payment: Payment, payout: Payout) -> bool:
