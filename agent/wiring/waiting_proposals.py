@@ -35,18 +35,23 @@ from agent.wiring.context import AgentContext
 STOP_COMMAND = "trimtab stop --send"
 
 
-def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
-    """Yield a sentence about each open proposal: its signatures, its end, and what to do, or that it is
-    stale, would fail, or waits for its rejection. Reads the chain while one waits.
-    """
+def open_proposal_intents(context: AgentContext) -> list[Intent]:
+    """Return the journal's proposals that no transaction is known to have settled, oldest first."""
     proposed_ids = context.store.proposals.proposal_blocks()
     if not proposed_ids:
-        return
-    intents = [
+        return []
+    return [
         intent
         for intent in context.store.journal.open_intents()
         if intent.state is IntentState.PLANNED and intent.id in proposed_ids
     ]
+
+
+def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
+    """Yield a sentence about each open proposal: its signatures, its end, and what to do, or that it is
+    stale, would fail, or waits for its rejection. Reads the chain while one waits.
+    """
+    intents = open_proposal_intents(context)
     rejected_nonces = {intent.tx.nonce for intent in intents if intent.kind is IntentKind.CANCEL}
     for intent in intents:
         is_rejected = intent.kind is not IntentKind.CANCEL and intent.tx.nonce in rejected_nonces

@@ -18,6 +18,8 @@ from agent import app as api
 from agent.app.agent import Agent
 from agent.app.money.transaction_builder import checksum
 from agent.chain.sender import QuorumSender
+from agent.cli import portfolio as portfolio_commands
+from agent.cli.display.terminal import show_spinner
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
@@ -113,6 +115,26 @@ def test_waiting_proposal__names_missing_signatures_and_a_pause(scene: tuple[Age
         assert waiting().remedy.startswith(instruction)
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
     assert waiting().remedy.startswith("end the pause with trimtab resume, then have anyone execute it")
+
+
+def test_plan_for_a_safe__is_said_to_be_proposed_and_what_waits_is_named(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path)
+    questions: list[str] = []
+    monkeypatch.setattr(portfolio_commands, "ask_with_changes", lambda _, question: bool(questions.append(question)))
+
+    def dry_text() -> str:
+        return " ".join(in_process(capfd, monkeypatch, "rebalance", "--config", str(loaded.path)).out.split())
+
+    assert dry_text().endswith("Dry run: nothing was proposed. Add --send to propose it to the owners.")
+    with reopened_agent(anvil_chain, loaded) as agent, show_spinner("") as spinner:
+        assert agent.rebalance(send=True, confirm=portfolio_commands.confirmer(agent, False, spinner)).kind is OutcomeKind.DECLINED
+        assert questions == ["Propose this?"]
+        waiting = proposal(agent)
+    waiting_text = dry_text()
+    assert mentions(waiting_text, f"The proposal {waiting['id']}", "waits, and nothing else is proposed meanwhile: trimtab status")
+    assert "Add --send" not in waiting_text
 
 
 def test_the_status_names_what_waits_and_what_to_do(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
