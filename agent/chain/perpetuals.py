@@ -282,8 +282,7 @@ QuestionAnswers = Iterator[tuple[PerpQuestion, LensAnswer]]
 
 
 def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -> MarginAccount:
-    (collateral_word,) = _next_words(remaining_answers, 1)
-    (settlement_token_word,) = _next_words(remaining_answers, 1)
+    collateral_word, settlement_token_word = _single_words(remaining_answers, 2)
     if settlement_token_word != int(scope.collateral.address, 16):
         raise _Unreadable(
             f"the vault settles in 0x{settlement_token_word:040x}, not in futures.collateral"
@@ -294,14 +293,15 @@ def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -
     foreign_base_words = [
         word for word in _address_words(*next(remaining_answers)) if word not in base_token_words
     ]
-    (has_orders,) = _next_words(remaining_answers, 1)
-    (account_value_word,) = _next_words(remaining_answers, 1)
+    has_orders, account_value_word = _single_words(remaining_answers, 2)
     other_collateral_words = _address_words(*next(remaining_answers))
-    (maintenance_margin_word,) = _next_words(remaining_answers, 1)
-    (free_margin,) = _next_words(remaining_answers, 1)
-    (initial_margin_ppm,) = _next_words(remaining_answers, 1)
-    (maintenance_margin_ppm,) = _next_words(remaining_answers, 1)
-    (max_funding_ppm,) = _next_words(remaining_answers, 1)
+    (
+        maintenance_margin_word,
+        free_margin,
+        initial_margin_ppm,
+        maintenance_margin_ppm,
+        max_funding_ppm,
+    ) = _single_words(remaining_answers, 5)
     if foreign_base_words:
         foreign_markets_text = ", ".join(f"0x{word:040x}" for word in foreign_base_words)
         raise _Unreadable(
@@ -448,16 +448,18 @@ def _read_market(
     max_funding_daily: Fraction,
     remaining_answers: QuestionAnswers,
 ) -> tuple[PerpMarket, Position]:
-    (size_word,) = _next_words(remaining_answers, 1)
-    (open_notional_word,) = _next_words(remaining_answers, 1)
-    (funding_word,) = _next_words(remaining_answers, 1)
-    (mark_wad,) = _next_words(remaining_answers, 1)
-    (index_wad,) = _next_words(remaining_answers, 1)
-    (mean_index_wad,) = _next_words(remaining_answers, 1)
-    (mean_sqrt_price_x96,) = _next_words(remaining_answers, 1)
-    (fee_ppm,) = _next_words(remaining_answers, 1)
-    (max_ticks,) = _next_words(remaining_answers, 1)
-    (is_open,) = _next_words(remaining_answers, 1)
+    (
+        size_word,
+        open_notional_word,
+        funding_word,
+        mark_wad,
+        index_wad,
+        mean_index_wad,
+        mean_sqrt_price_x96,
+        fee_ppm,
+        max_ticks,
+        is_open,
+    ) = _single_words(remaining_answers, 10)
     _, index_round_answer = next(remaining_answers)
     index_round_words = answer_words(index_round_answer, 5)
     if not mark_wad or not index_wad or not mean_index_wad:
@@ -509,6 +511,11 @@ def _next_words(remaining_answers: QuestionAnswers, word_count: int) -> tuple[in
     if isinstance(words, CallStatus):
         raise _Unreadable(f"{question.name} could not be read: {words.why}")
     return words
+
+
+def _single_words(remaining_answers: QuestionAnswers, answer_count: int) -> list[int]:
+    """Return the only word of each of the next answers."""
+    return [_next_words(remaining_answers, 1)[0] for _ in range(answer_count)]
 
 
 POSITION_CHANGED_TOPIC = hex_data(
