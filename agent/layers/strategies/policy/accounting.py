@@ -46,6 +46,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import native_coin
+from agent.policy.cash_flows.balance_changes import balances_of
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, floor_int
 
@@ -185,18 +186,12 @@ def wallet_balances(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, int] 
     """Return the base units of each asset in the wallet, with native coin counted as its wrapped
     token if that is an asset; None if a balance is unknown.
     """
-    readings_by_token: dict[str, set[int]] = {}
-    for holding in snapshot.holdings:
-        readings_by_token.setdefault(holding.token, set()).add(holding.raw)
-    unreadable_addresses = {
-        unreadable_item.address for unreadable_item in snapshot.unreadable_items
-    }
+    balances_raw = balances_of(snapshot)
     balance_by_token = {}
     for asset in portfolio.assets:
-        readings_raw = readings_by_token.get(asset.token.address, set())
-        if len(readings_raw) != 1 or asset.token.address in unreadable_addresses:
+        if asset.token.address not in balances_raw:
             return None
-        balance_by_token[asset.token.address] = next(iter(readings_raw))
+        balance_by_token[asset.token.address] = balances_raw[asset.token.address]
         if asset.includes_native:
             balance_by_token[asset.token.address] += snapshot.native_wei
     return balance_by_token
