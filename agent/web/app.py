@@ -389,23 +389,24 @@ def build_unchecked_app(
         lifespan=lifespan,
         exception_handlers={RefusedRequest: answer_refused},
         redirect_slashes=False,  # its redirects would lose the prefix and the proxy's address
+        routes=[
+            Route(REPORT_PAGE.path, report_pages.show_list, methods=["GET"]),
+            Route(f"{REPORT_PAGE.path}/{{report}}", report_pages.show_report, methods=["GET"]),
+            *(Route(page.path, partial(show_page, page), methods=["GET"]) for page in PAGES),
+            Route(STEP_PAGE.path, show_step, methods=["GET"]),
+            Route("/export/{name}", partial(export_archive, cache), methods=["GET"]),
+            Route("/phone.svg", partial(show_phone_code, access.reach), methods=["GET"]),
+            Route(CONTROL_PAGE.path, control_pages.show_controls, methods=["GET"]),
+            Route(REVIEW_PAGE.path, control_pages.show_review, methods=["GET"]),
+            Route(REVIEW_PAGE.path, control_pages.confirm, methods=["POST"]),
+            Route("/controls/{kind}", control_pages.handle_form, methods=["POST"]),
+            Route("/alerts/test", control_pages.test_alert_target, methods=["POST"]),
+            Route(LOGIN_PATH, login_pages.show, methods=["GET"]),
+            Route(LOGIN_PATH, login_pages.log_in, methods=["POST"]),
+            Route(LOGOUT_PATH, login_pages.log_out, methods=["POST"]),
+            Route("/static/{name:path}", StaticFiles().answer, methods=["GET"]),
+        ],
     )
-    app.add_route(REPORT_PAGE.path, report_pages.show_list, ["GET"])
-    app.add_route(f"{REPORT_PAGE.path}/{{report}}", report_pages.show_report, ["GET"])
-    for page in PAGES:
-        app.add_route(page.path, partial(show_page, page), ["GET"])
-    app.add_route(STEP_PAGE.path, show_step, ["GET"])
-    app.add_route("/export/{name}", partial(export_archive, cache), ["GET"])
-    app.add_route("/phone.svg", partial(show_phone_code, access.reach), ["GET"])
-    app.add_route(CONTROL_PAGE.path, control_pages.show_controls, ["GET"])
-    app.add_route(REVIEW_PAGE.path, control_pages.show_review, ["GET"])
-    app.add_route(REVIEW_PAGE.path, control_pages.confirm, ["POST"])
-    app.add_route("/controls/{kind}", control_pages.handle_form, ["POST"])
-    app.add_route("/alerts/test", control_pages.test_alert_target, ["POST"])
-    app.add_route(LOGIN_PATH, login_pages.show, ["GET"])
-    app.add_route(LOGIN_PATH, login_pages.log_in, ["POST"])
-    app.add_route(LOGOUT_PATH, login_pages.log_out, ["POST"])
-    app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
     Probes(cache, access, api).add_to(app)
     app.mount(API_PREFIX, api)
     app.router.routes.append(Route("/events", EventStream(cache, access)))

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Route
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
 from agent.figures import brief_reason, first_sentence, lead_reason, pause_exceptions
@@ -259,13 +260,15 @@ class PortfoliosApp:
             openapi_url=None,
             lifespan=self._lifespan,
             redirect_slashes=False,
+            routes=[
+                Route("/", self._show_list, methods=["GET"]),
+                Route("/static/{name:path}", StaticFiles().answer, methods=["GET"]),
+                Route("/health", partial(self._health, ready=False), methods=["GET"]),
+                Route("/ready", partial(self._health, ready=True), methods=["GET"]),
+                Route("/metrics", _no_metrics, methods=["GET"]),
+                Route(PORTFOLIO_PREFIX + "{rest:path}", self._answer_unserved, methods=["GET"]),
+            ],
         )
-        app.add_route("/", self._show_list, ["GET"])
-        app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
-        app.add_route("/health", partial(self._health, ready=False), ["GET"])
-        app.add_route("/ready", partial(self._health, ready=True), ["GET"])
-        app.add_route("/metrics", _no_metrics, ["GET"])
-        app.add_route(PORTFOLIO_PREFIX + "{rest:path}", self._answer_unserved, ["GET"])
         app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
         self._list_pages = AccessMiddleware(app, Access(reach))
 

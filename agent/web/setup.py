@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from fastapi import FastAPI
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
 
 from agent.errors import TrimtabError
 from agent.figures import format_figure
@@ -161,16 +162,20 @@ class SetupPages:
             redirect_slashes=False,
             lifespan=lifespan,
             exception_handlers={RefusedRequest: answer_refused},
+            routes=[
+                Route(
+                    DONE_PAGE.path,
+                    partial(self._start_on_paper, is_stopping=is_stopping),
+                    methods=["POST"],
+                ),
+                Route("/", self._go_to_next_page, methods=["GET"]),
+                Route(LOGIN_PATH, self._show_begin, methods=["GET"]),
+                Route(LOGIN_PATH, self._begin_session, methods=["POST"]),
+                Route("/setup/{name}", self._show, methods=["GET"]),
+                Route("/setup/{name}", self._submit_page, methods=["POST"]),
+                Route("/static/{name:path}", StaticFiles().answer, methods=["GET"]),
+            ],
         )
-        app.add_route(
-            DONE_PAGE.path, partial(self._start_on_paper, is_stopping=is_stopping), ["POST"]
-        )
-        app.add_route("/", self._go_to_next_page, ["GET"])
-        app.add_route(LOGIN_PATH, self._show_begin, ["GET"])
-        app.add_route(LOGIN_PATH, self._begin_session, ["POST"])
-        app.add_route("/setup/{name}", self._show, ["GET"])
-        app.add_route("/setup/{name}", self._submit_page, ["POST"])
-        app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             path = scope.get("path", "")
