@@ -199,26 +199,26 @@ class LocalPerps:
             insurance_fund,
         )
         delegate_approval = self._deploy_initialised("DelegateApproval")
-        for address, contract_name in (
-            (market_registry, "MarketRegistry"),
-            (order_book, "OrderBook"),
-            (exchange, "Exchange"),
-            (account_balance, "AccountBalance"),
-            (vault, "Vault"),
+        for address, contract_name, setter, setting in (
+            (market_registry, "MarketRegistry", "setClearingHouse", clearing_house),
+            (order_book, "OrderBook", "setClearingHouse", clearing_house),
+            (exchange, "Exchange", "setClearingHouse", clearing_house),
+            (account_balance, "AccountBalance", "setClearingHouse", clearing_house),
+            (vault, "Vault", "setClearingHouse", clearing_house),
+            (order_book, "OrderBook", "setExchange", exchange),
+            (exchange, "Exchange", "setAccountBalance", account_balance),
+            (account_balance, "AccountBalance", "setVault", vault),
+            (insurance_fund, "InsuranceFund", "setVault", vault),
+            (vault, "Vault", "setCollateralManager", collateral_manager),
+            (clearing_house, "ClearingHouse", "setDelegateApproval", delegate_approval),
+            (
+                clearing_house_config,
+                "ClearingHouseConfig",
+                "setSettlementTokenBalanceCap",
+                UINT256_MAX,
+            ),
         ):
-            self._send(address, contract_name, "setClearingHouse", clearing_house)
-        self._send(order_book, "OrderBook", "setExchange", exchange)
-        self._send(exchange, "Exchange", "setAccountBalance", account_balance)
-        self._send(account_balance, "AccountBalance", "setVault", vault)
-        self._send(insurance_fund, "InsuranceFund", "setVault", vault)
-        self._send(vault, "Vault", "setCollateralManager", collateral_manager)
-        self._send(clearing_house, "ClearingHouse", "setDelegateApproval", delegate_approval)
-        self._send(
-            clearing_house_config,
-            "ClearingHouseConfig",
-            "setSettlementTokenBalanceCap",
-            UINT256_MAX,
-        )
+            self._send(address, contract_name, setter, setting)
         quote_functions = self.contract(quote_address, "QuoteToken").functions
         self.chain.send(quote_functions.mintMaximumTo(clearing_house), self._quote_owner)
         self.chain.send(quote_functions.addWhitelist(clearing_house), self._quote_owner)
