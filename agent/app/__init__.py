@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the single list of public names, used by type checkers and by __getattr__
     from agent.app.agent import Agent as Agent
     from agent.app.agent import open_agent as open_agent
+    from agent.app.agent import plan as plan
+    from agent.app.agent import quote as quote
+    from agent.app.agent import snapshot as snapshot
+    from agent.app.agent import step as step
     from agent.app.alert_channels import alerts as alerts
     from agent.app.alert_channels import send_test_alerts as send_test_alerts
     from agent.app.controls.queue import find_control as find_control

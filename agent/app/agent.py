@@ -29,6 +29,7 @@ from agent.app.documents.past.frames import AgentHistory
 from agent.app.documents.past.step_history import store_history
 from agent.app.documents.status import PortfolioStatus
 from agent.app.start.doctor.endpoint_checks import endpoint_records
+from agent.calls import checked_call
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
@@ -586,3 +587,42 @@ def open_agent(
         allows_undeployed_rebalancer=allows_undeployed_rebalancer,
     ) as context:
         yield Agent(context if key is None else replace(context, key_source=SuppliedKey(key)))
+
+
+@checked_call
+def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:
+    """Read the chain and the store, and return the step input."""
+    with open_agent(config) as agent:
+        return agent.step_input()
+
+
+@checked_call
+def quote(
+    token_in: str,
+    token_out: str,
+    amount: Amount,
+    config: LoadedConfig | Path | str = "trimtab.toml",
+    pool: str | None = None,
+) -> Quote:
+    """Quote a swap now."""
+    with open_agent(config) as agent:
+        return agent.quote(token_in, token_out, amount, pool)[1]
+
+
+@checked_call
+def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> StepOutcome:
+    """Plan a rebalance now."""
+    with open_agent(config) as agent:
+        return agent.plan()
+
+
+@checked_call
+def step(
+    config: LoadedConfig | Path | str = "trimtab.toml",
+    *,
+    send: bool = False,
+    confirm: Confirm = never_confirm,
+) -> StepOutcome:
+    """Run one cycle of the agent; sends only with `send` and a `confirm` that returns True."""
+    with open_agent(config) as agent:
+        return agent.rebalance(send=send, confirm=confirm)
