@@ -82,7 +82,7 @@ def test_run__reports_what_it_did_and_a_second_repeats_nothing(desk: Desk, monke
     )
     assert "would sell" in hook.texts[0]
     assert "cost" in hook.texts[0]
-    assert "trimtab rebalance --send" in hook.texts[0]
+    assert mentions(hook.texts[0], "trimtab rebalance --config", "--send")
     assert "Rebalance completed" in mail.texts[0]
     assert "sold" in mail.texts[0]
     assert "trimtab explain" in mail.texts[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
 
@@ -27,7 +28,8 @@ def test_the_cheaper_of_sale_and_short_is_taken(bare: Bare, options: tuple[str, 
     assert result.code == 0, result.why
     (hedge,) = result.json["futures"]["hedges"]
     assert (hedge["cost_of_sale"], hedge["cost_of_hedge"], hedge["short"]) == (sale, short, shorted)
-    for words in (f"a sale costs {sale} (fees 1.2, impact 0, tax ", f"a short {short} over 30 days (fees 2.4, funding "):
+    sale_text, short_text = (f"{Decimal(cost):.2f}" for cost in (sale, short))
+    for words in (f"a sale costs {sale_text} (fees 1.20, impact 0, tax ", f"a short {short_text} over 30 days (fees 2.40, funding "):
         assert words in hedge["reason"], hedge["reason"]
     assert hedge["reason"].endswith("it is sold" if shorted == "0" else "it is shorted")
     assert "a sale costs" in bare(*OVERWEIGHT, "--futures", "horizon=30d", *options).out

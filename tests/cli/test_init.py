@@ -92,7 +92,7 @@ def test_base_portfolio__is_told_what_waits_on_a_busy_day(bare: Bare, tmp_path: 
         " above portfolio.max_live_value of 1,000 USDC."
     ]
     *_, estimated, _, measured = document["year_costs"]
-    assert estimated == "With 500 USDC: about 6 rebalances and 0.099 USDC a year, simulated, at 0.011 gwei."
+    assert estimated == "With 500 USDC: about 6 rebalances and 0.11 USDC a year, simulated, at 0.011 gwei."
     assert measured.startswith("Measured in a back-test, beside the estimate above: Template small, 60/40")
     assert "The estimate has the volatilities and pool fees that it names, the measured year its own" in measured
 
@@ -113,7 +113,7 @@ def test_tracking_loss__is_said_beside_other_triggers(bare: Bare, tmp_path: Path
     by_policy = {row["policy"]: float(row["loss_bps"]) for row in (loss["own"], *loss["others"])}
     assert by_policy["tracking"] < by_policy["relative 20 % to halfway"] < by_policy["relative 10 %"] < 8
     assert float(loss["money"]) == pytest.approx(float(loss["own"]["loss_bps"]) * 5, rel=0.1)
-    assert "Pool fees WETH 0.05 %, cbBTC 0.05 %" in loss["lines"][-1]
+    assert "Pool fees WETH 0.05 %, cbBTC 0.1 %" in loss["lines"][-1]
 
 
 def test_gas_that_is_dear_for_the_portfolio_is_warned_of(bare: Bare, tmp_path: Path) -> None:

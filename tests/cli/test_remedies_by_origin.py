@@ -95,7 +95,7 @@ FORM = {
         pytest.param("cash", "1e9", "Write 1000, or all.", id="cash too large"),
         pytest.param("ceiling", "-5", "Write 1000.", id="negative ceiling"),
         pytest.param("basket", "WETH=70% USDC=40%", "Choose a listed one, or type your own weights.", id="basket above a whole"),
-        pytest.param("endpoints", "RPC_A=alpha", "For example RPC_URL_1=alchemy RPC_URL_2=infura.", id="endpoint without a number"),
+        pytest.param("endpoints", "RPC_A=alpha", "for example RPC_URL_1=alchemy RPC_URL_2=infura.", id="endpoint without a number"),
         pytest.param("wallet", "0x12", "Write 0x and 40 hex digits.", id="short address"),
     ],
 )

@@ -203,7 +203,7 @@ def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> 
 def test_the_owner_confirms_his_orders_in_words() -> None:
     config = parse_config(text({"stop_loss": "1200", "trailing_stop": "15%"}, {"stop_loss": "20%", "absent": "redistribute"}))
     orders_text = conditional_orders.format_orders(build_portfolio(config, TOKENS))
-    assert mentions(orders_text, "portfolio 20 %", "WETH 1200 USDC", "WETH 15 %", "redistribute", "hysteresis 1 %")
+    assert mentions(orders_text, "portfolio 20 %", "WETH 1,200.00 USDC", "WETH 15 %", "redistribute", "hysteresis 1 %")
     assert conditional_orders.format_orders(build_portfolio(parse_config(text()), TOKENS)) == ""
 
 

@@ -136,7 +136,7 @@ def test_cards_are_of_the_network_that_was_checked(folder: ServedFolder) -> None
     ("field", "answer", "remedy"),
     [
         pytest.param("cash", "1e9", "Write 1000, or all.", id="cash too large"),
-        pytest.param("endpoints", "RPC_A=alpha", "For example RPC_URL_1=alchemy", id="endpoint without a number"),
+        pytest.param("endpoints", "RPC_A=alpha", "for example RPC_URL_1=alchemy RPC_URL_2=infura", id="endpoint without a number"),
     ],
 )
 def test_a_wrong_answer_is_corrected_in_its_field(folder: ServedFolder, field: str, answer: str, remedy: str) -> None:
