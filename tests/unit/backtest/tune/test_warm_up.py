@@ -21,16 +21,16 @@ def test_all_figures_of_a_run_begin_with_its_first_mark() -> None:
     choice = PolicyChoice(Every(7 * DAY_S))
     spec = make_spec(WALKING, Every(7 * DAY_S), "USD", interval_s=table.interval_s)
     whole = simulate(spec_for_choice(spec, choice, TERMS, DAY_S), table, FAIR)
-    assert [rebalance.bar for rebalance in whole.rebalances] == [1, 8, 15, 22]
-    job = TuneJob(table, spec, FAIR, (choice,), tuple(range(8, 24)), TERMS, uses_full_step=True)
+    assert [rebalance.bar for rebalance in whole.rebalances] == [7, 14, 21]
+    job = TuneJob(table, spec, FAIR, (choice,), tuple(range(7, 24)), TERMS, uses_full_step=True)
     warm = job.run(job.chunks()[0])[0]
-    grown = float(whole.equity[-1] / whole.equity[8])
+    grown = float(whole.equity[-1] / whole.equity[7])
     scale = 10**whole.decimals
     assert (warm.final_value, warm.value_by_mark[0]) == pytest.approx((10_000 * grown, 10_000))
     assert warm.value_by_mark[-1] == pytest.approx(warm.final_value)
-    assert warm.rebalance_count == 2  # at 15 and 22: the first value is that after the trades of bar 8
-    ratio = Fraction(10_000) / Fraction(float(whole.equity[8]))
-    later = whole.rebalances[2:]
+    assert warm.rebalance_count == 2  # at 14 and 21: the first value is that after the trades of bar 7
+    ratio = Fraction(10_000) / Fraction(float(whole.equity[7]))
+    later = whole.rebalances[1:]
     assert warm.costs == pytest.approx(float(sum(result.fees + result.impact + result.gas for result in later) * ratio / scale))
     assert warm.turnover == pytest.approx(float(sum(result.turnover for result in later) * ratio / scale))
 
