@@ -145,7 +145,8 @@ def _column(polars: Any, column: Any) -> Any:
             return instants
         return instants.dt.replace_time_zone("UTC").dt.convert_time_zone(str(zone))
     try:
-        return polars.Series(column.tolist(), strict=False)
+        cells = column.astype(object).where(column.notna(), None).tolist()
+        return polars.Series(cells, strict=False)
     except polars.exceptions.PolarsError:  # times in several zones
         return polars.Series([str(cell) for cell in column])
 

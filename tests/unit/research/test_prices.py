@@ -88,8 +88,27 @@ def test_frame_is_read_as_the_plain_one_is(make: Callable[[], object]) -> None:
         lambda: LONG.where(LONG != 102),
         lambda: LONG.astype(object).where(LONG != 102, None),
         lambda: pl.DataFrame(LONG.to_dict("list")).with_columns(pl.col("close").replace(102.0, float("nan"))),
+        MISSING.convert_dtypes,
+        lambda: MISSING.astype("Float64"),
+        lambda: MISSING.astype(object).where(MISSING.notna(), pd.NA),
+        lambda: MISSING.astype("string"),
+        lambda: MISSING.astype("category"),
+        lambda: LONG.where(LONG != 102).convert_dtypes(),
     ],
-    ids=["pandas", "None of pandas", "NaN of polars", "long in pandas", "None in long", "long in polars"],
+    ids=[
+        "pandas",
+        "None of pandas",
+        "NaN of polars",
+        "long in pandas",
+        "None in long",
+        "long in polars",
+        "NA of integers",
+        "NA of floats",
+        "NA of objects",
+        "NA of texts",
+        "categories",
+        "NA in long",
+    ],
 )
 def test_missing_price_is_a_gap(make: Callable[[], object]) -> None:
     closes = read_prices(make()).closes
