@@ -14,7 +14,7 @@ from agent.app import config_versions
 from agent.app.withdrawals import sweeps, withdrawal_run
 from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.approvals import cancel_and_revoke
-from agent.execution.executor import AwaitingExternalSignature
+from agent.execution.executor import RUN_AGAIN, AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.layers.futures.policy.needs import needs_prompt_look
 from agent.model import AgentCycle, Execution, ExecutionState, ExecutionStyle, StepInput
@@ -323,7 +323,13 @@ class AgentRun:
                 raise
             return Retryable(fault.message, fault.remedy, code=fault.code)
         except (Retryable, Refused) as error:
+            if isinstance(error, AwaitingExternalSignature) and not self._runs_once:
+                self._go_on_by_itself(error)
             return _without_frames(error)
+
+    def _go_on_by_itself(self, waiting: AwaitingExternalSignature) -> None:
+        if waiting.next_command == RUN_AGAIN:
+            waiting.go_on_with("let this run go on")
 
     def _next_urgent_pause_s(self, result: StepOutcome | TrimtabError | None) -> float | None:
         """Return the pause after a cycle that failed, or after which a layer's protection is due and

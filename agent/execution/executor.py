@@ -267,6 +267,8 @@ RESUME_ADVICE = "end the pause with trimtab resume, then "
 """What comes before the advice to sign or execute a proposal while a pause forbids it."""
 HARD_PAUSE_ADVICE = "pause hard, which allows it: trimtab pause --hard --send; then "
 """The same for a rejection or a revocation: the pause stays."""
+RUN_AGAIN = "run the command again"
+"""How the owner goes on after a proposal that any command goes on with."""
 PROPOSAL_FORMAT = 1
 """Version of the layout of proposal files."""
 
@@ -291,7 +293,7 @@ class AwaitingExternalSignature(Retryable):
         path: str,
         *,
         reverts: bool | None,
-        next_command: str = "run the command again",
+        next_command: str = RUN_AGAIN,
         is_withdrawable: bool = False,
     ) -> None:
         super().__init__(message)

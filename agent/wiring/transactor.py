@@ -25,6 +25,7 @@ from agent.config.secrets.key_sources import agent_key_source
 from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.executor import (
+    RUN_AGAIN,
     JournaledExecutor,
     ProposingExecutor,
     ReadOnlySigner,
@@ -238,7 +239,7 @@ class WalletSession:
             executor = ProposingExecutor(
                 submitter,
                 context.store.proposals,
-                partial(renewing_command, context, otherwise="run the command again"),
+                partial(renewing_command, context, otherwise=RUN_AGAIN),
                 external_signer,
                 FileOutbox(context.loaded_config.proposals_path),
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from agent import app as api
 from agent.app.agent import Agent
 from agent.app.documents.past import step_history
 from agent.app.service import StoppableClock, report_run
+from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.units import format_time
 from tests.cli.tools import in_process
@@ -81,6 +82,16 @@ def test_alerts_of_a_run__name_their_config_in_each_command(
     in_process(capfd, monkeypatch, "run", "--once", "--send", "--yes", "--config", str(loaded.path))
     box.until(2)
     assert f"trimtab cancel {config_option} --send" in box.texts[1]
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_proposal_of_a_run__needs_a_second_command_only_after_a_single_cycle(anvil_chain: LocalChain, tmp_path: Path, once: bool) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with reopened_agent(anvil_chain, loaded) as agent, closing(agent.run(send=True, confirm=yes, once=once)) as results:
+        waiting = next(results)
+    assert isinstance(waiting, AwaitingExternalSignature)
+    assert ("then let this run go on: it settles" in waiting.remedy) is not once
+    assert ("then run the command again: it settles" in waiting.remedy) is once
 
 
 def test_failing_proposal__alerts_once_and_the_next_by_itself(chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:
