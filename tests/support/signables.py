@@ -160,7 +160,7 @@ def cut_or_lengthened(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
     data = calldata(transaction)
     for length in range(1, len(data)):
         yield with_bytes(transaction, data[:length])
-    for tail in (b"\x00", b"\x01", bytes(WORD), data):
+    for tail in (b"\x00", b"\x01", bytes(WORD), bytes(44), data):
         yield with_bytes(transaction, data + tail)
 
 

@@ -13,7 +13,7 @@ from agent.signing.deployment_rules import CREATE2_DEPLOYER, SALT, encode_deploy
 from agent.signing.rules import SigningRules
 from agent.venues.deployment import rebalancer_init_code, rebalancer_init_hash
 from tests.support import signing
-from tests.support.signables import SIGNABLES, calldata, cut_or_lengthened, edited_words, flipped_bits, with_bytes
+from tests.support.signables import SIGNABLES, calldata, with_bytes
 from tests.support.signing import APPROVE_GRANT, MAX_GAS_WEI, NOW_S, RULES, STRANGER, WALLET, signer, tx
 
 OWN_RULES = replace(RULES, init_code_hash=rebalancer_init_hash())
@@ -63,10 +63,3 @@ def test_no_changed_byte_of_the_payload_is_signed() -> None:
     for at in (*range(len(SALT)), *range(len(SALT), len(data), 37), len(data) - 1):
         mutated = with_bytes(DEPLOY, data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
         assert refusing_rule(mutated, GRANT) is not None, at
-
-
-def test_no_flipped_bit_edited_word_or_other_length_is_signed() -> None:
-    mutations = [*flipped_bits(OTHER.tx), *edited_words(OTHER.tx), *cut_or_lengthened(OTHER.tx)]
-
-    assert len(mutations) > 300
-    assert [mutated.data for mutated in mutations if refusing_rule(mutated, OTHER.grant, rules=OTHER.rules) is None] == []

@@ -16,15 +16,12 @@ from agent.localchain.safe import BATCH_ARTIFACT
 from agent.model import IntentKind, LegPlace, UnsignedTx
 from agent.signing.batches import BATCH_CODE_HASH, BATCH_CONTRACT, MULTI_SEND, BatchedCall, decode_batch
 from agent.signing.calldata import UndecodableCalldata
-from agent.signing.rules import LocalSigner
 from agent.units import UINT256_MAX
 from agent.venues.calldata import encode_multicall
-from tests.support.signables import SIGNABLES, calldata, cut_or_lengthened, signs
+from tests.support.signables import SIGNABLES, calldata
 from tests.support.signing import (
     APPROVE_GRANT,
     DEADLINE_S,
-    KEY,
-    NONCES,
     PLAN,
     ROUTER,
     STRANGER,
@@ -168,13 +165,6 @@ def test_batch_on_the_grant_of_an_approval_is_refused() -> None:
 
 def test_batch_without_a_plan_is_refused() -> None:
     assert_refused_by("contract", BATCH.tx, replace(BATCH.grant, plan=None), BATCH.rules)
-
-
-@pytest.mark.parametrize("name", ["batch", "batch, rebalancer"])
-def test_batch_cut_or_lengthened_is_refused(name: str) -> None:
-    signable = SIGNABLES[name]
-    gate = LocalSigner(KEY, signable.rules, lambda: NONCES)
-    assert not any(signs(gate, transaction, signable.grant) for transaction in cut_or_lengthened(signable.tx))
 
 
 def test_batch_another_encoding_of_the_same_calls_is_not_read() -> None:

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.model import LegPlace, UnsignedTx
-from agent.signing.calldata import RebalanceCall, UndecodableCalldata, decode
+from agent.signing.calldata import UndecodableCalldata, decode
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.calldata import RebalancerTerms
-from tests.support.samples import examples, slow
-from tests.support.signables import calldata, flipped_bits, overwritten, signs, with_bytes
+from tests.fuzz.signer import inside
+from tests.support.samples import examples
+from tests.support.signables import SIGNABLES, calldata, signs, with_bytes
 from tests.support.signing import (
     DEADLINE_S,
-    NOW_S,
     PLANS,
     PRICES,
     REBALANCER,
@@ -51,27 +51,6 @@ AMOUNTS = st.integers(0, 2**128 - 1) | st.sampled_from([0, 1, 10**18])
 NAMES = st.sampled_from(sorted(PLANS))
 
 
-def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
-    """Only the deadline moved, and stayed within its window: the one freedom that a rebalance has."""
-    original_call = decode(original.data)
-    mutated_call = decode(mutated.data)
-    return (
-        replace(mutated, data=original.data) == original
-        and isinstance(original_call, RebalanceCall)
-        and isinstance(mutated_call, RebalanceCall)
-        and replace(original_call, deadline_s=mutated_call.deadline_s) == mutated_call
-        and NOW_S < mutated_call.deadline_s <= NOW_S + 90
-    )
-
-
-@pytest.mark.parametrize("name", ["coin", *slow(name for name in REBALANCES if name != "coin")])
-def test_no_rebalance_with_one_flipped_bit_of_calldata_is_signed(name: str) -> None:
-    transaction, grant = REBALANCES[name]
-    assert is_signed(transaction, grant)
-    for mutated in flipped_bits(transaction):
-        assert not is_signed(mutated, grant) or harmless(transaction, mutated)
-
-
 @pytest.mark.parametrize("name", REBALANCES)
 def test_no_rebalance_with_an_edited_byte_is_signed(name: str) -> None:
     transaction, grant = REBALANCES[name]
@@ -81,25 +60,7 @@ def test_no_rebalance_with_an_edited_byte_is_signed(name: str) -> None:
         for other in (b"\x00", b"\xff", b"\x01", b"", byte + byte, b"\x00" + byte):
             if other != byte:
                 mutated = with_bytes(transaction, data[:position] + other + data[position + 1 :])
-                assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
-
-
-@pytest.mark.parametrize("name", REBALANCES)
-def test_no_cut_or_lengthened_rebalance_is_signed(name: str) -> None:
-    transaction, grant = REBALANCES[name]
-    data = calldata(transaction)
-    for length in range(1, len(data)):
-        assert not is_signed(with_bytes(transaction, data[:length]), grant)
-    for tail in (b"\x00", b"\x01", bytes(32), bytes(44), data):
-        assert not is_signed(with_bytes(transaction, data + tail), grant)
-
-
-@examples(100)
-@given(name=NAMES, edits=st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4))
-def test_no_random_overwriting_of_a_rebalance_is_signed(name: str, edits: list[tuple[int, bytes]]) -> None:
-    transaction, grant = REBALANCES[name]
-    mutated = overwritten(transaction, edits)
-    assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
+                assert not is_signed(mutated, grant) or inside(SIGNABLES[f"rebalancer, {name}"], mutated)
 
 
 @examples(100)
@@ -124,14 +85,6 @@ def test_no_rebalance_with_its_parts_in_another_order_is_signed(name: str, swaps
             parts[a], parts[b] = parts[b], parts[a]
     mutated = with_bytes(transaction, data[:68] + b"".join(parts) + tail)
     assert mutated.data == transaction.data or not is_signed(mutated, grant)
-
-
-@examples(60)
-@given(data=st.binary(max_size=600))
-def test_no_random_program_is_signed(data: bytes) -> None:
-    for transaction, grant in REBALANCES.values():
-        start = calldata(transaction)[: 4 + len(data) % 64]
-        assert not is_signed(with_bytes(transaction, start + data), grant)
 
 
 @examples(100)
