@@ -444,6 +444,11 @@ def share_of(count: int, needed: int, unit: str = "") -> str:
     return f"{count}{unit} ({needed} needed)" if count > needed else f"{count} of {needed}{unit}"
 
 
+def minute_text(at_s: int) -> str:
+    """Format a Unix time as UTC date and time to the minute."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M")
+
+
 def format_time(at_s: int) -> str:
     """Format a Unix time as UTC date and time to the second; a time outside the calendar as a plain
     number.

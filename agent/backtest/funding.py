@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,15 @@ from numpy.typing import NDArray
 from agent.backtest.data import TIME_COLUMNS, unix_seconds
 from agent.errors import ConfigError
 from agent.price_files.frames import load_polars, read_frame
-from agent.units import YEAR_S, Value, floor_int, format_duration, pluralize, safe_label
+from agent.units import (
+    YEAR_S,
+    Value,
+    floor_int,
+    format_duration,
+    minute_text,
+    pluralize,
+    safe_label,
+)
 
 HIGH_YEARLY_RATE = 1.0
 """Yearly funding rates above the whole notional are probably in percent."""
@@ -150,7 +157,7 @@ def require_prices(
             )
         if not within_bars_mask(rate_series, bar_times_s).any():
             rates_range, bars_range = (
-                f"from {_format_minute(times[0])} to {_format_minute(times[-1])}"
+                f"from {minute_text(int(times[0]))} to {minute_text(int(times[-1]))}"
                 for times in (rate_series.times_s, bar_times_s)
             )
             raise ConfigError(
@@ -201,11 +208,11 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
     is_within = within_bars_mask(series, bar_times_s)
     if times_s[0] - bar_times_s[0] > usual_interval_s:
         notes.append(
-            f"{note_prefix} starts at {_format_minute(times_s[0])}, after the simulation starts"
+            f"{note_prefix} starts at {minute_text(int(times_s[0]))}, after the simulation starts"
         )
     if bar_times_s[-1] - times_s[-1] > usual_interval_s:
         notes.append(
-            f"{note_prefix} ends at {_format_minute(times_s[-1])}, before the simulation ends"
+            f"{note_prefix} ends at {minute_text(int(times_s[-1]))}, before the simulation ends"
         )
     if outside_count := int((~is_within).sum()):
         notes.append(
@@ -249,10 +256,6 @@ def within_bars_mask(series: FundingRateSeries, bar_times_s: Times) -> NDArray[n
         series.times_s <= bar_times_s[-1]
     )
     return is_within
-
-
-def _format_minute(time_s: int) -> str:
-    return f"{datetime.fromtimestamp(int(time_s), UTC):%Y-%m-%d %H:%M}"
 
 
 def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from agent.backtest.data import PriceTable, columns_by_token
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.errors import ConfigError
 from agent.price_files.jumps import find_jumps
-from agent.units import pluralize
+from agent.units import minute_text, pluralize
 
 MAX_NAMED = 5
 """Suspect closes that a note names."""
@@ -40,7 +39,7 @@ class SuspectClose:
         ]
         return (
             f"{self.symbol} is {self.close:.8g} at"
-            f" {datetime.fromtimestamp(self.time_s, UTC):%Y-%m-%d %H:%M}, {' and '.join(neighbours)}"
+            f" {minute_text(self.time_s)}, {' and '.join(neighbours)}"
         )
 
 

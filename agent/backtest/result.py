@@ -50,6 +50,7 @@ from agent.units import (
     Price,
     Token,
     Value,
+    minute_text,
     shown_price_text,
     value_text,
 )
@@ -574,7 +575,7 @@ def format_delisted_holding(
     holding: DelistedHolding, numeraire_symbol: str, numeraire_decimals: int
 ) -> str:
     """Describe the holding in one sentence."""
-    time_text = datetime.fromtimestamp(holding.priced_at_s, UTC).strftime("%Y-%m-%d %H:%M")
+    time_text = minute_text(holding.priced_at_s)
     share_text = (
         "" if holding.share is None else f", {float(100 * holding.share):.2f} % of the final value"
     )

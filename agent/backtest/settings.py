@@ -50,6 +50,7 @@ from agent.units import (
     floor_int,
     format_duration,
     format_time,
+    minute_text,
     pluralize,
 )
 
@@ -140,7 +141,7 @@ def require_partial_withdrawal(
     if numeraire is not None:
         unit = 10**numeraire.decimals
         withdrawal_text += f" of {float(-transfer_value / unit):,.2f} {numeraire.symbol}"
-        withdrawal_text += f" at {datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M} UTC"
+        withdrawal_text += f" at {minute_text(time_s)} UTC"
         value_text += f" of {float(portfolio_value / unit):,.2f} then"
     raise ConfigError(f"--flow: {withdrawal_text} is not below {value_text}", "withdraw less")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,6 +35,7 @@ from agent.cli.options import (
 )
 from agent.errors import EXIT_REFUSED, ConfigError
 from agent.figures import columns
+from agent.units import minute_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -516,9 +516,7 @@ def show_strategies(console: Console, document: Document) -> None:
                 "state": lambda strategy: safe_text(
                     strategy["state"], "yellow" if strategy["state"] == "paused" else "green"
                 ),
-                "since_s": lambda strategy: datetime.fromtimestamp(
-                    strategy["since_s"], UTC
-                ).strftime("%Y-%m-%d %H:%M"),
+                "since_s": lambda strategy: minute_text(strategy["since_s"]),
             },
         )
     )

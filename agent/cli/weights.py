@@ -5,7 +5,6 @@ oracle.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +37,7 @@ from agent.cli.options import (
     paper_or_live,
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError
-from agent.units import format_duration
+from agent.units import format_duration, minute_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -376,9 +375,7 @@ def _span_text(choice: Document) -> str:
 
 
 def _utc_text(unix_s: int | None) -> str:
-    if unix_s is None:
-        return ""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return "" if unix_s is None else f"{minute_text(unix_s)} UTC"
 
 
 @command(Heading.DATA, 60)

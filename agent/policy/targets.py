@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from agent import codec
 from agent.errors import ErrorCode, Refused
@@ -20,7 +19,7 @@ from agent.model import (
     InitialWeights,
     WeightLimit,
 )
-from agent.units import BPS, bounded_bps
+from agent.units import BPS, bounded_bps, minute_text
 from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds
 from agent.weights.returns import ACCEPT_HINT
 
@@ -237,12 +236,10 @@ def format_allocation(allocation: Allocation) -> str:
     """Format an allocation: method, time, data and reason."""
     period_text = ""
     if allocation.first_price_s is not None and allocation.last_price_s is not None:
-        period_text = (
-            f", {_utc_text(allocation.first_price_s)} to {_utc_text(allocation.last_price_s)}"
-        )
+        period_text = f", {minute_text(allocation.first_price_s)} UTC to {minute_text(allocation.last_price_s)} UTC"
 
     return (
-        f"weights by {allocation.method.value}, chosen {_utc_text(allocation.at_s)} from {allocation.sample_text}{period_text}:"
+        f"weights by {allocation.method.value}, chosen {minute_text(allocation.at_s)} UTC from {allocation.sample_text}{period_text}:"
         f" {allocation.why}"
     )
 
@@ -278,7 +275,3 @@ def bounds_of(settings: AllocatorConfig, assets: Sequence[Asset]) -> WeightBound
             remedy="widen portfolio.weights.limits",
         )
     return WeightBounds(free_tokens, total_bps, low_limits_bps, high_limits_bps)
-
-
-def _utc_text(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ from agent.research.arguments import (
 from agent.research.live_files import checked_lines, signal_source
 from agent.research.prices import times
 from agent.signals.worker import raised_text, targets_document
-from agent.units import exact_duration, format_bps, format_duration, pluralize
+from agent.units import exact_duration, format_bps, format_duration, minute_text, pluralize
 
 HOUR_S = 3_600
 DAY_S = 86_400
@@ -180,7 +179,7 @@ class AskedFunction:
 
     def error(self, view: SignalView, words: str, remedy: str) -> ConfigError:
         """Return an error about the answer at this bar."""
-        time_text = f"{datetime.fromtimestamp(view.now_s, UTC):%Y-%m-%d %H:%M} UTC"
+        time_text = f"{minute_text(view.now_s)} UTC"
         return ConfigError(f"{self.argument}: {words}, at {time_text}", remedy)
 
 

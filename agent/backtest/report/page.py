@@ -377,11 +377,6 @@ def format_date_range(first_s: int, last_s: int) -> str:
     return first_day if first_day == last_day else f"{first_day} to {last_day}"
 
 
-def format_minute(time_s: int) -> str:
-    """Format a minute in UTC: 2021-04-04 13:00."""
-    return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M}"
-
-
 def format_duration(seconds: float) -> str:
     """Format a duration in days; in hours below two days, in minutes below an hour."""
     if seconds < 3_600:

@@ -25,7 +25,6 @@ from agent.backtest.report.page import (
     change_indices,
     format_day,
     format_duration,
-    format_minute,
     format_money,
     format_percent,
     format_ratio,
@@ -49,7 +48,7 @@ from agent.backtest.report.series import (
 )
 from agent.backtest.result import SimulationResult
 from agent.floats import FloatArray
-from agent.units import pluralize
+from agent.units import minute_text, pluralize
 
 CALENDAR_INTERVAL_S = 30 * DAY_S
 MAX_PANELS = 12
@@ -455,7 +454,7 @@ def _largest_trades_tables(simulation_result: SimulationResult) -> tuple[ReportT
     )[:MAX_TRADE_ROWS]
     rebalance_rows = tuple(
         (
-            format_minute(large_rebalance.time_s),
+            minute_text(large_rebalance.time_s),
             format_money(large_rebalance.turnover, simulation_result.decimals),
             format_money(
                 large_rebalance.fees + large_rebalance.impact + large_rebalance.gas,

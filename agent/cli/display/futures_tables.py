@@ -4,7 +4,6 @@ futures book and its stress scenarios.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent.cli.display.tables import (
@@ -18,6 +17,7 @@ from agent.cli.display.tables import (
 )
 from agent.cli.display.terminal import Document, out, safe_text, say, spaced_time
 from agent.figures import Column, columns, format_figure
+from agent.units import minute_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -431,7 +431,7 @@ def show_futures_stress(stress_document: Document) -> None:
 
 def _show_book_events(book_name: str, book: Document) -> None:
     for liquidation in book["liquidations"][:1]:
-        say(f"{book_name}: first liquidated on {_utc_minute(liquidation['time'])}")
+        say(f"{book_name}: first liquidated on {minute_text(liquidation['time'])} UTC")
     if book["deposited"] != "0":
         say(f"{book_name}: {money_text(book['deposited'])} deposited from the wallet")
     for reason, order_count in book["unfilled"].items():
@@ -443,18 +443,14 @@ def _show_book_events(book_name: str, book: Document) -> None:
 def _show_hedge(hedge: Document) -> None:
     end_text = "still open"
     if hedge["closed"] is not None:
-        end_text = f"closed {_utc_minute(hedge['closed'])}: {hedge['end']}"
+        end_text = f"closed {minute_text(hedge['closed'])} UTC: {hedge['end']}"
     profit_text = (
         "unknown: part was liquidated" if hedge["profit"] is None else money_text(hedge["profit"])
     )
     say(
-        f"hedge of {hedge['size'].lstrip('-')} {hedge['symbol']}, opened {_utc_minute(hedge['opened'])},"
+        f"hedge of {hedge['size'].lstrip('-')} {hedge['symbol']}, opened {minute_text(hedge['opened'])} UTC,"
         f" {end_text}; earned excluding funding: {profit_text}"
     )
-
-
-def _utc_minute(at_s: int) -> str:
-    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _negated(amount_text: str) -> str:
