@@ -4,7 +4,7 @@ wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,21 +21,14 @@ from agent.model import FuturesReading, IntentState
 from agent.venues.hyperliquid.account import parse_transfers, require_own_margin
 from tests.support import agents
 from tests.support.futures import EVEN
-from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
+from tests.support.hyperliquid import server, venue_changes
 from tests.support.hyperliquid_server import HyperliquidServer, ServerPosition
 from tests.support.samples import slow
 from tests.support.text import raises_code
 
+__all__ = ["server"]
+
 ETH = {"ETH": "100%"}
-
-
-@pytest.fixture
-def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
-    """A wallet on its spot targets, with 10,000 of margin at the venue."""
-    monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
-    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    with venue_for(anvil_chain) as server:
-        yield server
 
 
 def changes_of(server: HyperliquidServer, kind: str, **limits: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,17 +28,10 @@ from agent.venues.hyperliquid.client import HyperliquidClient
 from tests.support import agents
 from tests.support.agents import require_rebalance
 from tests.support.futures import EVEN
-from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
+from tests.support.hyperliquid import ETH_AND_BTC, server, venue_changes
 from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, Order, ServerPosition
 
-
-@pytest.fixture
-def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
-    """A wallet on its spot targets, with 10,000 of margin at the venue."""
-    monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
-    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    with venue_for(anvil_chain) as server:
-        yield server
+__all__ = ["server"]
 
 
 def position_size(server: HyperliquidServer, chain: LocalChain, coin: str) -> Fraction:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,13 @@ from agent.model import FuturesReading
 from agent.model.futures import StaleReadKind
 from tests.support import agents
 from tests.support.futures import EVEN
-from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
-from tests.support.hyperliquid_server import Coin, HyperliquidServer
-from tests.support.perpetuals.chain_protection import MAX_LEVERAGE, actions, crash, leverage, open_book, step
+from tests.support.hyperliquid import venue_changes
+from tests.support.hyperliquid_server import HyperliquidServer
+from tests.support.perpetuals.chain_protection import MAX_LEVERAGE, actions, crash, leverage, open_book, server, step
+
+__all__ = ["server"]
 
 BOOK = {"ETH": "80%", "SOL": "20%"}
-
-
-@pytest.fixture
-def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
-    """A venue whose newest market, SOL, can be taken from its list: the numbers of the others stay."""
-    monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
-    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    with venue_for(anvil_chain) as venue:
-        venue.coins.append(Coin("SOL", 2, Fraction(150), (("0.0", 20),), 20))
-        venue.seed("SOL", ("10000",) * 3)
-        yield venue
 
 
 def unlist(server: HyperliquidServer, coin: str) -> None:

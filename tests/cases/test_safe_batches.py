@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,20 +20,13 @@ from agent.signing.batches import BATCH_CONTRACT, decode_batch
 from tests.support.agents import reopened_agent, yes
 from tests.support.attacks import attack
 from tests.support.on_chain.bad_tokens import replace_token
-from tests.support.on_chain.proposals import killer_at_event, proposal, rounds, safe_of
+from tests.support.on_chain.proposals import killer_at_event, proposal, rounds, safe_of, scene
 from tests.support.on_chain.refusing_tokens import FORGETTING
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
 from tests.support.samples import slow
 from tests.support.wallets import SafeWallet
 
-
-@pytest.fixture
-def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet]]:
-    """An agent whose Safe, with two of three owners, makes batches and has a proposal that waits."""
-    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
-    with reopened_agent(anvil_chain, loaded) as agent:
-        proposal(agent)
-        yield agent, safe
+__all__ = ["scene"]
 
 
 def require_settled(agent: Agent, safe: SafeWallet, symbols: tuple[str, ...]) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,20 +18,13 @@ from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.model import Plan, PriceSource, StepInput
 from tests.cli.tools import in_process
-from tests.support.agents import reopened_agent, yes
-from tests.support.on_chain.proposals import proposal, safe_of
+from tests.support.agents import yes
+from tests.support.on_chain.proposals import proposal, scene
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
 from tests.support.text import mentions
 from tests.support.wallets import SafeWallet
 
-
-@pytest.fixture
-def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet]]:
-    """An agent whose Safe, with two of three owners, has a batch of an approval and a swap that waits."""
-    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
-    with reopened_agent(anvil_chain, loaded) as agent:
-        proposal(agent)
-        yield agent, safe
+__all__ = ["scene"]
 
 
 def move_weth(chain: LocalChain, percent: int) -> None:

@@ -25,7 +25,7 @@ from agent.wiring.transactor import lock_arguments
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, fund, reopened_agent, trusted_config, yes
-from tests.support.on_chain.controls import ControlledRun, result
+from tests.support.on_chain.controls import ControlledRun, die_in_cycle, result
 from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, accept, bot, ended_state
 from tests.support.samples import slow
 from tests.support.text import raises_code
@@ -202,18 +202,6 @@ def test_released_share_of_a_killed_withdrawal__is_repeated_only_with_again(anvi
         assert (document["state"], "has paid part of the same" in document["reason"]) == ("refused", True)
 
 
-def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
-    """A cycle of the run in a process that a SIGKILL ends at that moment."""
-    chain.__dict__.pop("transport", None)  # a connection of its own
-
-    def hear(passed: str) -> None:
-        if passed.startswith(moment):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with reopened_agent(chain, loaded) as agent, heard(hear):
-        ControlledRun(chain, loaded, agent).look()
-
-
 @pytest.mark.parametrize(
     ("moment", "arguments", "own"),
     [
@@ -232,7 +220,7 @@ def test_an_interrupted_control_names_its_own_withdrawal_alone(
         assert transfers.withdraw(agent, transfers.WithdrawalRequest("50", to=HOME), send=True, confirm=accept).state == "paid"
         assert transfers.withdraw(agent, transfers.WithdrawalRequest("60"), send=True, confirm=accept).state == "reserved"
         control = ControlledRun(chain, loaded, agent).ask("withdraw", *arguments, ("to", HOME))
-    assert in_child(lambda: look_until(chain, loaded, moment)) == -signal.SIGKILL
+    assert in_child(lambda: die_in_cycle(chain, loaded, moment)) == -signal.SIGKILL
     with reopened_agent(chain, loaded) as agent:
         record = ControlledRun(chain, loaded, agent).ended(control)
         assert (record.state, record.code) == (ControlState.FAILED, "interrupted"), record

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,18 +23,6 @@ READ_OF_THE_LENS = {
     "latestRoundData word 3", "latestRoundData word 4", "code hash", "pool price", "pool tick", "pool liquidity", "pool mean of ticks",
     "pool mean of liquidity", "tick index", "tick net", "pool known from", "pool known to",
 }  # fmt: skip
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> Folders:
-    numbers = itertools.count()
-
-    def fresh() -> Path:
-        folder = tmp_path / str(next(numbers))
-        folder.mkdir()
-        return folder
-
-    return fresh
 
 
 @pytest.fixture

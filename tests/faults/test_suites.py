@@ -38,18 +38,6 @@ def sampled(suites: Iterable[str], *in_every_run: str) -> list[Any]:
     return [name if name in in_every_run else pytest.param(name, marks=pytest.mark.slow) for name in suites]
 
 
-@pytest.fixture
-def folders(tmp_path: Path) -> Folders:
-    numbers = itertools.count()
-
-    def fresh() -> Path:
-        folder = tmp_path / str(next(numbers))
-        folder.mkdir()
-        return folder
-
-    return fresh
-
-
 def every_nth(many: int) -> Only:
     """The first case, and every one so many later."""
     numbers = itertools.count()

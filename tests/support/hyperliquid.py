@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from eth_account.messages import encode_typed_data
 
 from agent.errors import Refused
@@ -26,6 +27,15 @@ from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, hyperliq
 AGENT = key_of(2)
 AGENT_ENV = "TRIMTAB_TEST_AGENT"
 ETH_AND_BTC = {"ETH": "60%", "BTC": "-40%"}
+
+
+@pytest.fixture
+def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
+    """A wallet on its spot targets, with 10,000 of margin at the venue."""
+    monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
+    agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
+    with venue_for(anvil_chain) as server:
+        yield server
 
 
 @contextmanager

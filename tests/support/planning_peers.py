@@ -13,6 +13,7 @@ from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
 from agent.model import LegPlace, Plan, Pool, Rebalance, StepInput
+from agent.planning import planner
 from agent.planning.problem import Problem, build_problem
 from agent.planning.rounding import PlanDraft, RouteSimulator
 from agent.planning.routes import Route
@@ -21,6 +22,7 @@ from agent.reference import reference_prices
 from agent.units import BPS as UNIT_BPS
 from agent.units import Value, floor_int
 from tests.support.builders import price_of
+from tests.support.planning_worlds import rebalance_to_targets
 
 # --- Independent execution of a plan, without the planner or the library's pools: swaps by the contracts' formulas, in integers.
 
@@ -379,3 +381,11 @@ def objective(step: StepInput, decision: Rebalance, delta: dict[str, int]) -> Va
     problem = build_problem(step, reference_prices(step))
     ends = [node.value + delta.get(node.address, 0) * node.price for node in problem.nodes]
     return objective_for_goal(problem, decision.goal).utility(1.0, {}).exact_utility_of(ends)
+
+
+def replayed_plan(step: StepInput) -> Plan:
+    """Return the planner's plan, which `carry_out` finds right."""
+    plan = planner.plan(step, rebalance_to_targets(step))
+    prices = reference_prices(step).reference_by_token
+    assert carry_out(step, plan, lambda at: prices[at].price).wrong == []
+    return plan

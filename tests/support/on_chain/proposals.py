@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from agent.app.agent import Agent
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, Changes, fund, trusted_config, yes
+from tests.support.agents import ROOMY, Changes, fund, reopened_agent, trusted_config, yes
 from tests.support.wallets import SafeWallet, deploy_safe
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -70,3 +70,12 @@ def killer_at_event(number: int) -> Callable[[str], None]:
             raise KeyboardInterrupt
 
     return progress
+
+
+@pytest.fixture
+def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet]]:
+    """An agent whose Safe, with two of three owners, has a batch of an approval and a swap that waits."""
+    safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        proposal(agent)
+        yield agent, safe

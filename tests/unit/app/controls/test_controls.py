@@ -248,13 +248,6 @@ def test_one_plan_waits_and_shown_plans_are_bounded(store: Store) -> None:
     assert store.controls.offered_plan() is None
 
 
-def test_a_shown_plan_that_was_altered_is_unknown(store: Store) -> None:
-    store.controls.record_shown(PLAN)
-    with store.db.write("alter") as db:
-        db.exec_driver_sql("UPDATE shown_plans SET plan_json = replace(plan_json, '-1000', '-9000')")
-    assert store.controls.shown_plan(PLAN.hash) is None
-
-
 # --- The secret beside the store.
 
 

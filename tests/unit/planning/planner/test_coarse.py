@@ -7,17 +7,15 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
-from agent.model import Plan, Pool, StepInput
-from agent.planning import planner
+from agent.model import Pool, StepInput
 from agent.planning.planner import best_paying_pool, plan_swap
 from agent.planning.problem import build_pool_graph
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
 from agent.planning.solver.fixed_point import find_fixed_point
 from agent.planning.solver.utility import objective_for_goal
-from agent.reference import reference_prices
 from tests.support.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
-from tests.support.planning_peers import carry_out, pools_of
+from tests.support.planning_peers import pools_of, replayed_plan
 from tests.support.planning_worlds import COARSE, DAI, KINDS, PRICES, USDC, WETH, gap_of, problem_of, rebalance_to_targets, without_gas
 from tests.support.samples import slow
 from tests.support.text import mentions
@@ -31,13 +29,6 @@ def coarse_step(targets: dict[str, int], values: dict[str, Number], *pools: Pool
     """A portfolio with coarse tokens at their prices, no gas."""
     step = step_input({"USDC": 0, "WETH": 0} | targets, values, {**PRICES, **COARSE}, pools=pools)
     return without_gas(with_limits(step, **{**BOUNDS, **limits}))
-
-
-def replayed_plan(step: StepInput) -> Plan:
-    plan = planner.plan(step, rebalance_to_targets(step))
-    prices = reference_prices(step).reference_by_token
-    assert carry_out(step, plan, lambda at: prices[at].price).wrong == []
-    return plan
 
 
 @pytest.mark.parametrize("fee_pips", [500, 3_000])

@@ -8,17 +8,16 @@ from fractions import Fraction
 
 import pytest
 
-from agent.model import Plan, Pool, StepInput
+from agent.model import Pool, StepInput
 from agent.planning import planner
 from agent.planning.plan_builder import gap_bps
 from agent.planning.planner import NothingPlanned
 from agent.planning.problem import build_pool_graph
 from agent.planning.solver.fixed_point import find_fixed_point
 from agent.planning.solver.utility import objective_for_goal
-from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits
-from tests.support.planning_peers import carry_out, pools_of
+from tests.support.planning_peers import pools_of, replayed_plan
 from tests.support.planning_worlds import (
     DAI,
     KINDS,
@@ -35,14 +34,6 @@ from tests.support.samples import slow
 
 GRID = 200
 """Parts in which a whole holding is tried."""
-
-
-def replayed_plan(step: StepInput) -> Plan:
-    """The plan, carried out by the test's own arithmetic."""
-    plan = planner.plan(step, rebalance_to_targets(step))
-    prices = reference_prices(step).reference_by_token
-    assert carry_out(step, plan, lambda at: prices[at].price).wrong == []
-    return plan
 
 
 def step_through_a_hub(*pools: Pool, after: int = 1_000_000, **limits: object) -> StepInput:
