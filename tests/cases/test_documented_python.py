@@ -242,6 +242,7 @@ def test_the_example_of_an_agent_runs(
     configured(anvil_chain, tmp_path)
     monkeypatch.chdir(tmp_path)
     (example,) = doctest.DocTestFinder(recurse=False).find(item, item.__name__, globs={"open_agent": open_agent})
+    bring_to_present(anvil_chain)
     assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example) == (0, lines)
 
 
