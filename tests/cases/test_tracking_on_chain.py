@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from agent.app.documents.past import step_history
 from agent.app.money import transfers
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
+from agent.model import Hold, TradeSide
+from agent.policy.decide import decide
 from agent.policy.triggers.no_trade_zone import ZoneInterval
 from tests.support.agents import (
     USD,
@@ -76,6 +79,30 @@ def test_tracking__just_inside_its_trigger__holds(chain: LocalChain, tmp_path: P
 
 
 SPREAD = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
+
+
+def test_tracking__coins_with_a_cheap_pool__are_exchanged_for_each_other(chain: LocalChain, tmp_path: Path) -> None:
+    """WETH to WBTC costs 0.05 %, and each 0.05 and 0.1 % against USDC: neither has left its own range."""
+    targets = {"WETH": "35%", "WBTC": "35%", "USDC": "30%"}
+    with agent_on(chain, tmp_path, tracking_policy("normal"), targets) as agent:
+        fund(chain, {"WETH": 17_500, "WBTC": 17_500, "USDC": 15_000})
+        inside = require_rebalance(agent, OutcomeKind.HOLD)
+        assert inside.decision_result.zone is not None
+        (pair,) = inside.decision_result.zone.risk.pair_widths
+        beyond_usd = round(pair.trigger_ppm * 50_000 / 10**6 * 1.03)
+
+        fund(chain, {"WETH": 17_500 + beyond_usd, "WBTC": 17_500 - beyond_usd, "USDC": 15_000})
+        explain_balances(agent)
+        done = require_exact_rebalance(chain, agent)
+        one_sided = replace(done.step_input.policy, trade_side=TradeSide.SELL)
+        assert isinstance(decide(replace(done.step_input, policy=one_sided)).decision, Hold), "by its own range WETH would wait"
+        plan, _, _ = swap_of(done)
+        assert {(leg.token_in, leg.token_out) for leg in plan.legs} == {(chain.tokens["WETH"].address, chain.tokens["WBTC"].address)}
+        assert mentions(done.reason, "WETH", "is beyond", "WBTC")
+        landed_usd = float(weights(chain, targets)["WETH"]) / 10_000 * 50_000 - 17_500
+        edge_usd = pair.edge_ppm * 50_000 / 10**6
+        assert edge_usd * 0.9 < landed_usd < edge_usd * 1.1 + 300, "at the edge, less what the pool's own price moved"
+        require_rebalance(agent, OutcomeKind.HOLD)
 
 
 def test_tracking__deposit_is_used_and_withdrawal_made_good(chain: LocalChain, tmp_path: Path) -> None:
