@@ -167,7 +167,7 @@ def test_alert_prices__are_those_of_the_bands(desk: Desk) -> None:
         assert asset["side"] == ("below" if price < low else "above" if price > high else "inside")
     assert document["targets"] == []
     words = desk.run("alerts")
-    assert "alert below" in words.out
+    assert mentions(words.out, "Alert prices", "below", "distance", "17.0562")
     assert "alert targets" in words.out
 
 
