@@ -209,11 +209,14 @@ class FunctionRunner:
             remedy = 'return numbers from 0 to 1 by symbol, such as {"BTC": 0.6}'
             raise self._asked.error(view, str(error), remedy) from None
         if answer.why:
+            rest_text = f'add "{view.numeraire}": 0 to the targets'
+            if view.numeraire in view.targets:
+                rest_text = f"a dict without {view.numeraire} that sums to less"
             raise self._asked.error(
                 view,
                 answer.why,
-                "return weights of the targets' symbols that sum to 1, or a dict without"
-                f" {view.numeraire} that sums to less: it takes the rest",
+                f"return weights of the targets' symbols that sum to 1, or {rest_text}: it takes the"
+                " rest",
             )
         return answer
 

@@ -56,7 +56,7 @@ def test_stop__is_shown_whole_before_it_is_confirmed(chromium: Any, tmp_path: Pa
         for part in (
             f"Pending transactions: swap {HOSTILE}",
             f"WBTC, router {ADDRESS}",
-            "Resume on the Overview",
+            "stop losses and take profits, until trimtab resume at the terminal",
             "positions stay open in ETH",
             "9,000 USDC",
             "Weights after all sales",

@@ -271,6 +271,14 @@ def test_a_refused_answer_names_its_bar_and_who_takes_the_rest() -> None:
     assert "a dict without USD that sums to less: it takes the rest" in caught.value.remedy
 
 
+def test_refused_answer_without_cash_among_the_targets_says_how_it_takes_the_rest() -> None:
+    targets = {"BTC": 0.5, "ETH": 0.5}
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(PRICES, targets, BAND, signal=lambda view: {"BTC": 0.9})
+    assert caught.value.remedy.endswith('or add "USD": 0 to the targets: it takes the rest')
+    assert research.backtest(PRICES, targets | {"USD": 0.0}, BAND, signal=lambda view: {"BTC": 0.9}).summary.trades
+
+
 ESTIMATOR = functools.partial(momentum, SimpleNamespace(prices={}))
 """A function with arguments, as an estimator's method is; it takes no view."""
 FAILURES: dict[str, tuple[Any, str]] = {
