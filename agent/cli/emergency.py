@@ -374,16 +374,7 @@ def _show_shutdown(
                 "pay", f"{payment['amount']} {payment['symbol']} to {shutdown_document['to']}"
             )
         console.print(table)
-        for sale_index, sale in enumerate(shutdown_document["sales"]):
-            repeated_keys = (
-                {"futures"} if sale_index else set()
-            )  # the account is the same in each sale
-            sale_figures = {
-                sale_key: sale_value
-                for sale_key, sale_value in sale.items()
-                if sale_key not in repeated_keys
-            }
-            show_trade_plan(console, sale_figures, agent, verbose=verbose)
+        _show_sales(console, shutdown_document, agent, verbose=verbose)
         _show_sales_total(console, shutdown_document, agent)
     show_sent(console, shutdown_document)
     for line in (
@@ -414,12 +405,30 @@ def _show_shutdown(
     show_remedies(console, shutdown_document)
 
 
+def _show_sales(
+    console: Console, shutdown_document: Document, agent: Agent, *, verbose: bool
+) -> None:
+    """Print the plan of each sale."""
+    for sale_index, sale in enumerate(shutdown_document["sales"]):
+        sale_figures = dict(sale)
+        if sale_index:
+            sale_figures.pop("futures", None)  # the account is the same in each sale
+        if _planned_sale_count(shutdown_document) > 1:
+            sale_figures["weights_after_bps"] = {}  # each counts itself alone
+        show_trade_plan(console, sale_figures, agent, verbose=verbose)
+
+
+def _planned_sale_count(shutdown_document: Document) -> int:
+    return sum(sale["outcome"] == "planned" for sale in shutdown_document["sales"])
+
+
 def _show_sales_total(console: Console, shutdown_document: Document, agent: Agent) -> None:
-    """Print cost and worst case of several sales together."""
+    """Print cost, worst case and weights of several sales together."""
+    from agent.cli.display.plan_tables import weights_text
     from agent.cli.display.tables import cost_text
 
     total = shutdown_document["sales_total"]
-    sale_count = sum(sale["outcome"] == "planned" for sale in shutdown_document["sales"])
+    sale_count = _planned_sale_count(shutdown_document)
     if total is None or sale_count < 2:
         return
     unit = agent.portfolio.numeraire.label
@@ -427,7 +436,8 @@ def _show_sales_total(console: Console, shutdown_document: Document, agent: Agen
     worst_case_text = "unknown" if worst_case is None else f"{cost_text(worst_case)} {unit}"
     console.print(
         safe_text(
-            f"All {sale_count} sales: cost {cost_text(total['cost'])} {unit}, worst case {worst_case_text}"
+            f"All {sale_count} sales: cost {cost_text(total['cost'])} {unit}, worst case {worst_case_text};"
+            f" weights after them: {weights_text(total['weights_after_bps'])}"
         )
     )
 

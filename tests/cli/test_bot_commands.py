@@ -246,6 +246,10 @@ def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
     assert [payment["symbol"] for payment in looked["payments"]] == ["USDC"]
     shown = home.run("stop", "--to-stable", "--send-to", HOME).out
     assert f"All {len(looked['sales'])} sales: cost {cost_text(looked['sales_total']['cost'])} USDC, worst case " in shown
+    assert len(looked["sales"]) > 1
+    shown_words = " ".join(shown.split())
+    assert "weights after them: WETH 0.00 %, WBTC 0.00 %, USDC 100.00 %" in shown_words
+    assert "Weights after:" not in shown_words, "each sale is planned as if the others were not made"
     assert "Add --send to stop the bot." in shown
     done = home.ask("stop", "--to-stable", "--send-to", HOME, "--send", "--yes")
     assert done["state"] == "stopped", done["reason"]

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from rich.console import Console
@@ -43,6 +43,11 @@ MAX_SWAP_ROWS_IF_REFUSED = 2
 """Number of swaps on the short screen of 24 lines, and the smaller number shown together with
 failed guards.
 """
+
+
+def weights_text(weights_bps: Mapping[str, int]) -> str:
+    """Format weights in bps by symbol."""
+    return ", ".join(f"{symbol} {bps_percent_text(bps)}" for symbol, bps in weights_bps.items())
 
 
 def show_plan(
@@ -134,12 +139,8 @@ def _show_plan_summary(console: Console, document: Document, details_option: str
             console.print(
                 safe_text(f"Worst case: {cost_text(worst_case)} {unit}: {WORST_CASE_TEXT}")
             )
-    if document["outcome"] != "refused" and document["legs"]:
-        weights_text = ", ".join(
-            f"{symbol} {bps_percent_text(weight)}"
-            for symbol, weight in document["weights_after_bps"].items()
-        )
-        console.print(safe_text(f"Weights after: {weights_text}"))
+    if document["outcome"] != "refused" and document["legs"] and document["weights_after_bps"]:
+        console.print(safe_text(f"Weights after: {weights_text(document['weights_after_bps'])}"))
     if document["zone"] is not None and document["zone"]["plan"] is not None:
         zone_plan = document["zone"]["plan"]
         console.print(
