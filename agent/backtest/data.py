@@ -33,7 +33,7 @@ from agent.weights.asset_classes import is_cash
 MIN_BARS = 2
 DAY_S = 86_400
 MIN_FACTORS = 20
-"""Fewest closes that are told from growth factors."""
+"""Fewest closes by which growth factors are recognised."""
 LEAST_FACTOR_DEVIATION = 0.002
 """Least standard deviation of the logs of growth factors; coins of a fixed value have less."""
 

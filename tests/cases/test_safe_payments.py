@@ -638,7 +638,7 @@ def test_list_of_withdrawals__says_what_became_of_a_proposed_payment(
         assert anvil_chain.balance("WETH", HOME) == (ETHER // 4 if end == "executed" else 0)
         if is_given_up:
             resume_text = " ".join(in_process(capfd, monkeypatch, "withdraw", "--resume", "1", "--config", str(loaded.path)).out.split())
-            assert f"Attention: the payment of before {GIVEN_UP_TEXTS[end]}; trimtab withdraw --config" in resume_text
+            assert f"Attention: the earlier payment {GIVEN_UP_TEXTS[end]}; trimtab withdraw --config" in resume_text
             shown_reasons: list[str] = []
 
             def confirm(report: WithdrawalReport) -> bool:

@@ -42,7 +42,7 @@ def given_up_text(store: Store, request: OwnerRequest) -> str:
     if not end_texts:
         return ""
     return (
-        f"the payment of before {' or '.join(end_texts)}; trimtab withdraw --release {request.id}"
+        f"the earlier payment {' or '.join(end_texts)}; trimtab withdraw --release {request.id}"
         " returns it to the portfolio"
     )
 

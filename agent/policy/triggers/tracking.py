@@ -58,8 +58,8 @@ def with_widths(  # noqa: PLR0913
 ) -> TrackingRisk:
     """Return the risk with the widths of the tokens that have a route, and with `counts_pairs` of
     cheap pairs. `costs` are those of any route, by the indices of the drifts; `sale_taxes` are the
-    taxes that the widths count, on the next unit sold, per unit of value. Without a price of the native coin gas costs nothing, as in a
-    backtest without it.
+    taxes that the widths count, on the next unit sold, per unit of value. Without a price of the
+    native coin gas costs nothing, as in a backtest without it.
     """
     tokens = [drift.token for drift in drifts]
     token_costs = trading_costs(snapshot, portfolio, limits, drifts, prices, costs, sale_taxes)
