@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.amm.venue_kinds import VenueKind
@@ -23,6 +23,7 @@ from agent.backtest.loss.policies import (
     RULE_AFTER_TAX,
     ComparedPolicy,
     LossAsset,
+    LossPair,
     LossPortfolio,
     loss_market,
     loss_policy,
@@ -43,9 +44,9 @@ from agent.model import Policy, StepInput
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS, leg_gas_value
 from agent.policy.risk_estimates import complete_risk
-from agent.policy.triggers.exchange_costs import exchange_costs
+from agent.policy.triggers.exchange_costs import ExchangeCosts, exchange_costs
 from agent.reference import reference_prices
-from agent.units import BPS, PIPS, value_text
+from agent.units import BPS, PIPS, Price, value_text
 from agent.weights.asset_classes import (
     AssetClass,
     class_of,
@@ -128,7 +129,27 @@ def portfolio_of_config(
         leg_wei * fees.native_usd / numeraire_usd / 10**18,
         Fraction(config.limits.min_trade or 0),
         config.limits.plan_cost,
+        _usual_pairs(config.chain.chain_id, assets, depth_usd / numeraire_usd),
     )
+
+
+def _usual_pairs(
+    chain_id: int, assets: Sequence[LossAsset], depth: Fraction
+) -> tuple[LossPair, ...]:
+    """Return the assets that are exchanged for each other through ether, or for ether, at a lower
+    cost than through the numeraire; `depth` is that of a pool.
+    """
+    pairs = []
+    for (first, asset), (second, other) in combinations(enumerate(assets), 2):
+        fees_pips = [
+            usual_fee_pips(chain_id, symbol, ETHER_SYMBOL)
+            for symbol in (asset.symbol, other.symbol)
+            if symbol != ETHER_SYMBOL
+        ]
+        unit_cost = sum(fees_pips) / PIPS
+        if unit_cost < asset.unit_cost + other.unit_cost:
+            pairs.append(LossPair(first, second, unit_cost, depth / len(fees_pips)))
+    return tuple(pairs)
 
 
 def portfolio_of_step(step: StepInput) -> LossPortfolio | None:
@@ -178,7 +199,36 @@ def portfolio_of_step(step: StepInput) -> LossPortfolio | None:
         leg_gas_value(step.snapshot, native_price) * coin,
         (step.limits.min_trade or Fraction(0)) * coin,
         step.limits.plan_cost_bps,
+        _pairs_of_step(step, assets, prices, costs, tokens),
     )
+
+
+def _pairs_of_step(
+    step: StepInput,
+    assets: Sequence[LossAsset],
+    prices: Mapping[str, Price],
+    costs: ExchangeCosts,
+    tokens: Sequence[str],
+) -> tuple[LossPair, ...]:
+    """Return the assets that are exchanged for each other at a lower cost than through the
+    numeraire. The depth is that of their own pool; without one, of the shallower of theirs.
+    """
+    coin = Fraction(1, 10**step.portfolio.numeraire.decimals)
+    pairs = []
+    for (first, asset), (second, other) in combinations(enumerate(assets), 2):
+        unit_cost = costs.get((tokens.index(asset.token), tokens.index(other.token)))
+        through_numeraire = 1 - (1 - asset.unit_cost) * (1 - other.unit_cost)
+        if unit_cost is None or unit_cost + 1 / PIPS >= through_numeraire:
+            continue
+        depths_raw = [
+            pool.spot_depth(asset.token)
+            for pool in step.snapshot.pools
+            if {pool.token0, pool.token1} == {asset.token, other.token}
+        ]
+        own_depth = max(depths_raw, default=0) * prices[asset.token] * coin
+        depth = own_depth or min(asset.depth, other.depth)
+        pairs.append(LossPair(first, second, float(unit_cost), depth))
+    return tuple(pairs)
 
 
 def step_loss_document(step: StepInput, *, has_tax: bool = False) -> TrackingLossDocument | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+
+import numpy as np
 
 from agent.backtest.loss.simulation import FloatMatrix, LossMarket, LossPolicy
 from agent.backtest.loss.taxes import GAIN_STEPS, LossTax, TaxedPolicy
+from agent.floats import FloatArray
 from agent.model import (
     STRICTNESS_COST_BPS,
     Destination,
@@ -21,9 +24,14 @@ from agent.model import (
     Trigger,
 )
 from agent.policy.drift import band
-from agent.policy.risk import aversion
+from agent.policy.risk import MAX_CORRELATION_BPS, aversion
 from agent.policy.triggers.no_trade_zone import DEFAULT_STRICTNESS, build_tracking
-from agent.policy.triggers.tracking_rule import CORRELATION_SHARE, TradingCost, token_rules
+from agent.policy.triggers.tracking_rule import (
+    CORRELATION_SHARE,
+    TradingCost,
+    pair_rules,
+    token_rules,
+)
 from agent.units import BPS, YEAR_S, format_duration
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 
@@ -102,9 +110,21 @@ class LossAsset:
 
 
 @dataclass(frozen=True, slots=True)
+class LossPair:
+    """Two assets, by their indices, with a pool of their own: cost of a unit exchanged and depth, as
+    those of an asset.
+    """
+
+    first: int
+    second: int
+    unit_cost: float
+    depth: Fraction
+
+
+@dataclass(frozen=True, slots=True)
 class LossPortfolio:
     """Assets beside the numeraire, and amounts in coins of it: value, gas of a swap and smallest
-    swap.
+    swap. `pairs` are those whose pool is cheaper than two swaps through the numeraire.
     """
 
     assets: tuple[LossAsset, ...]
@@ -113,6 +133,7 @@ class LossPortfolio:
     leg_gas: Fraction
     min_trade: Fraction
     plan_cost_bps: int | None
+    pairs: tuple[LossPair, ...] = ()
 
     @property
     def leg_share(self) -> float:
@@ -147,6 +168,7 @@ def loss_market(portfolio: LossPortfolio, trigger: Trigger) -> LossMarket:
         class_bps = class_correlation_bps(first.symbol, second.symbol, unit)
         return configured_correlations.get(frozenset((first.token, second.token)), class_bps) / BPS
 
+    exchanges: tuple[LossAsset | LossPair, ...] = (*assets, *portfolio.pairs)
     return LossMarket(
         targets=tuple(asset.target_bps / BPS for asset in assets),
         covariance=tuple(
@@ -156,14 +178,15 @@ def loss_market(portfolio: LossPortfolio, trigger: Trigger) -> LossMarket:
             )
             for i, first in enumerate(assets)
         ),
-        unit_costs=tuple(asset.unit_cost for asset in assets),
+        unit_costs=tuple(exchange.unit_cost for exchange in exchanges),
         leg_cost=portfolio.leg_share,
-        impacts=tuple(float(portfolio.value / asset.depth) for asset in assets),
+        impacts=tuple(float(portfolio.value / exchange.depth) for exchange in exchanges),
         min_trade=float(portfolio.min_trade / portfolio.value),
         max_plan_cost=UNLIMITED_COST
         if portfolio.plan_cost_bps is None
         else portfolio.plan_cost_bps / BPS,
         risk_aversion=float(2 * cost_bps),
+        pairs=tuple((pair.first, pair.second) for pair in portfolio.pairs),
     )
 
 
@@ -210,35 +233,38 @@ def taxed_policy(
 def _tracking_policy(
     market: LossMarket, cooldown_years: float, sale_tax: float = 0.0
 ) -> LossPolicy:
-    """Return the tracking rule: Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) with its reduced correlations. `sale_tax` is
-    the tax on a unit sold, share of its value, of a rule after tax.
+    """Return the tracking rule: Qᵢⱼ = λ·Σᵢⱼ·min(Hᵢ, Hⱼ) with its reduced correlations, and those
+    that the rules of pairs raise. `sale_tax` is the tax on a unit sold, share of its value, of a rule
+    after tax.
     """
     count = len(market.targets)
+    targets = [*market.targets, 1 - math.fsum(market.targets)]
     reduced = _reduced(market.covariance)
-    rules = token_rules(
-        [*market.targets, 1 - math.fsum(market.targets)],
-        [[*row, 0.0] for row in reduced] + [[0.0] * (count + 1)],
-        count,
-        {
-            index: TradingCost(unit_cost, market.leg_cost, market.min_trade, sale_tax)
-            for index, unit_cost in enumerate(market.unit_costs)
-        },
-        market.risk_aversion,
-    )
-    horizons = [rules[index].horizon_years or 1.0 for index in range(count)]
-    risk = tuple(
-        tuple(
-            market.risk_aversion * reduced[i][j] * min(horizons[i], horizons[j])
-            for j in range(count)
+    covariance = [[*row, 0.0] for row in reduced] + [[0.0] * (count + 1)]
+    costs = {
+        index: TradingCost(unit_cost, market.leg_cost, market.min_trade, sale_tax)
+        for index, unit_cost in enumerate(market.unit_costs[:count])
+    }
+    pair_costs = dict(zip(market.pairs, market.unit_costs[count:], strict=True))
+    rules = token_rules(targets, covariance, count, costs, market.risk_aversion)
+    pairs = pair_rules(targets, covariance, rules, costs, pair_costs, market.risk_aversion)
+    horizons = np.array([rules[index].horizon_years or 1.0 for index in range(count)])
+    risk = market.risk_aversion * np.array(reduced) * np.minimum.outer(horizons, horizons)
+    risk_of_pairs = risk.copy()
+    for (first, second), rule in pairs.items():
+        joint_risk = min(rule.correlation, MAX_CORRELATION_BPS / BPS) * math.sqrt(
+            risk[first, first] * risk[second, second]
         )
-        for i in range(count)
-    )
-    return LossPolicy(
-        (*(rules[index].trigger for index in range(count)), math.inf),
-        tuple(rules[index].edge for index in range(count)),
-        interval_years=cooldown_years,
-        risk=risk,
-    )
+        risk_of_pairs[[first, second], [second, first]] = max(joint_risk, risk[first, second])
+    if np.linalg.eigvalsh(risk_of_pairs)[0] > 0:
+        risk = risk_of_pairs
+    else:
+        pairs = {}  # they contradict one another
+    policy = _priced_policy(market, risk, cooldown_years)
+    triggers = [rules[index].trigger for index in range(count)]
+    triggers += [pairs[pair].trigger if pair in pairs else math.inf for pair in market.pairs]
+    edges = (*(rules[index].edge for index in range(count)), *policy.edges[count:])
+    return replace(policy, triggers=(*triggers, math.inf), edges=edges)
 
 
 def _reduced(covariance: FloatMatrix) -> FloatMatrix:
@@ -253,11 +279,28 @@ def _zone_policy(market: LossMarket, aversion_years: float, cooldown_years: floa
     """Return a zone: the edge is where a unit saves its cost over the horizon, the trigger where a
     swap saves its gas too. `aversion_years` is λ times the horizon.
     """
-    risk = tuple(tuple(aversion_years * entry for entry in row) for row in market.covariance)
-    edges = [unit_cost / risk[i][i] for i, unit_cost in enumerate(market.unit_costs)]
-    gas_widths = [math.sqrt(2 * market.leg_cost / risk[i][i]) for i in range(len(edges))]
+    return _priced_policy(market, aversion_years * np.array(market.covariance), cooldown_years)
+
+
+def _priced_policy(market: LossMarket, risk: FloatArray, cooldown_years: float) -> LossPolicy:
+    """Return the policy whose edge is where a unit saves its cost in this risk, and whose trigger is
+    where a swap saves its gas too.
+    """
+    curvatures = [
+        *np.diagonal(risk).tolist(),
+        *(float(risk[i, i] + risk[j, j] - 2 * risk[i, j]) for i, j in market.pairs),
+    ]
+    edges = [
+        cost / curvature for cost, curvature in zip(market.unit_costs, curvatures, strict=True)
+    ]
+    gas_widths = [math.sqrt(2 * market.leg_cost / curvature) for curvature in curvatures]
     triggers = [edge + width for edge, width in zip(edges, gas_widths, strict=True)]
-    return LossPolicy((*triggers, math.inf), tuple(edges), interval_years=cooldown_years, risk=risk)
+    return LossPolicy(
+        (*triggers, math.inf),
+        tuple(edges),
+        interval_years=cooldown_years,
+        risk=tuple(tuple(row) for row in risk.tolist()),
+    )
 
 
 def _band_policy(
@@ -268,12 +311,14 @@ def _band_policy(
     for asset in (*portfolio.assets, portfolio.numeraire):
         low_bps, high_bps = band(choice.trigger, asset.target_bps, asset.own_band)
         widths.append(float(max(asset.target_bps - low_bps, high_bps - asset.target_bps)) / BPS)
+    *widths, numeraire_width = widths
     if not portfolio.numeraire.target_bps:
-        widths[-1] = math.inf  # what the swaps of the tokens leave of it is no drift
+        numeraire_width = math.inf  # what the swaps of the tokens leave of it is no drift
     keeps_band = choice.destination is Destination.BAND
+    no_widths = (math.inf,) * len(portfolio.pairs)
     return LossPolicy(
-        tuple(widths),
-        tuple(widths[:-1]) if keeps_band else (0.0,) * len(portfolio.assets),
+        (*widths, *no_widths, numeraire_width),
+        (*widths, *no_widths) if keeps_band else (0.0,) * (len(widths) + len(no_widths)),
         traded_share=0.5 if choice.destination is Destination.HALFWAY else 1.0,
         interval_years=interval_years,
         has_schedule=has_schedule,

@@ -1,13 +1,13 @@
 """About what a policy loses a year against a portfolio that is always on target at no cost:
 trading costs and ½·λ·TE², on simulated prices. It is shown, and nothing is decided by it.
 
-Prices are geometric Brownian motions without drift, in the numeraire. A policy trades each token
-against the numeraire, for a cost per unit, gas per swap and an impact that grows with the square of
-the amount. Each policy has bars of its own length, a twentieth of the time in which its weights
-leave their bands, so that narrow and wide bands take the same work. A bar that is longer than the
-interval of checks oversteps a band by more; the band is narrowed by the difference, 0.5826·η·√time
-with the annual standard deviation η of the weight (Broadie, Glasserman and Kou, A continuity
-correction for discrete barrier options, 1997).
+Prices are geometric Brownian motions without drift, in the numeraire. A policy exchanges each token
+with the numeraire, and two tokens with each other where that is cheaper, for a cost per unit, gas
+per swap and an impact that grows with the square of the amount. Each policy has bars of its own
+length, a twentieth of the time in which its weights leave their bands, so that narrow and wide
+bands take the same work. A bar that is longer than the interval of checks oversteps a band by more;
+the band is narrowed by the difference, 0.5826·η·√time with the annual standard deviation η of the
+weight (Broadie, Glasserman and Kou, A continuity correction for discrete barrier options, 1997).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BARS_PER_INTERVAL = 8
 MAX_YEARS = 8.0
 """Longest time simulated: what never trades moves away without end."""
 SWEEPS = 5
-"""Rounds in which the amounts of the tokens are adapted to one another."""
+"""Rounds in which the amounts of the exchanges are adapted to one another."""
 SEED = 1
 OVERSTEP = 0.5826
 """−ζ(½)/√(2π)."""
@@ -44,10 +44,11 @@ OVERSTEP = 0.5826
 
 @dataclass(frozen=True, slots=True)
 class LossMarket:
-    """The tokens beside the numeraire: targets, annual covariance of their prices in the numeraire,
-    cost of a unit traded and of a unit squared (`impacts`). `leg_cost` is the gas of a swap,
-    `min_trade` the smallest swap, both shares of the portfolio; `max_plan_cost` is the largest cost
-    of a plan by bands, share of its turnover.
+    """The tokens beside the numeraire: targets and annual covariance of their prices in the
+    numeraire. An exchange is that of a token with the numeraire, in their order, and then those of
+    the `pairs` of tokens: each has a cost of a unit traded and of a unit squared (`impacts`).
+    `leg_cost` is the gas of a swap, `min_trade` the smallest swap, both shares of the portfolio;
+    `max_plan_cost` is the largest cost of a plan by bands, share of its turnover.
     """
 
     targets: tuple[float, ...]
@@ -58,14 +59,16 @@ class LossMarket:
     min_trade: float
     max_plan_cost: float
     risk_aversion: float
+    pairs: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LossPolicy:
-    """When and how far a policy trades. Beyond `triggers`, distances from the target of each token
-    and last of the numeraire, it trades the share `traded_share` of what exceeds `edges`, or, with
-    `risk`, as long as the next unit saves more of it than it costs. `interval_years` is the least
-    time between two trades; with `has_schedule` that between two reviews, at which alone it acts.
+    """When and how far a policy trades. Beyond `triggers`, distances from the target of each exchange
+    and last of the numeraire, it trades the share `traded_share` of what exceeds `edges`, those of
+    each exchange, or, with `risk`, as long as the next unit saves more of it than it costs.
+    `interval_years` is the least time between two trades; with `has_schedule` that between two
+    reviews, at which alone it acts.
     """
 
     triggers: tuple[float, ...]
@@ -178,23 +181,25 @@ class PolicyBook:
         self.market = market
         self.targets = np.array(market.targets)
         self.covariance = np.array(market.covariance)
+        self.unit_costs = np.array(market.unit_costs)
         token_count = len(market.targets)
+        tokens = np.eye(token_count)
+        pairs = [tokens[first] - tokens[second] for first, second in market.pairs]
+        self.exchanges = np.array([*tokens, *pairs])
         self.has_schedule = np.array([[policy.has_schedule] for policy in policies])
         self.intervals = np.array([[policy.interval_years] for policy in policies])
         self.traded_shares = np.array([policy.traded_share for policy in policies])
         self.has_risk = np.array([policy.risk is not None for policy in policies])
-        self.risks = np.array(
-            [np.eye(token_count) if policy.risk is None else policy.risk for policy in policies]
-        )
-        self.curvatures = np.diagonal(self.risks, axis1=1, axis2=2).copy()
+        shape = (len(policies), token_count, len(self.exchanges))
+        self.risks = np.empty(shape[:2] + shape[1:2])
+        self.exchange_risks = np.empty(shape[:1] + shape[2:] * 2)
+        self.curvatures = np.empty(shape[:1] + shape[2:])
         numeraire_column = np.where(self.has_risk, 0.0, -1.0)[:, None, None]
         self.signals = np.concatenate(
-            [
-                np.swapaxes(self.risks / self.curvatures[:, :, None], 1, 2),
-                np.broadcast_to(numeraire_column, (len(policies), token_count, 1)),
-            ],
-            axis=2,
+            [np.empty(shape), np.broadcast_to(numeraire_column, (*shape[:2], 1))], axis=2
         )
+        risks = [tokens if policy.risk is None else policy.risk for policy in policies]
+        self.set_risks(np.arange(len(policies)), np.array(risks))
         weight_moves = np.diag(self.targets) - np.outer(self.targets, self.targets)
         spread = weight_moves @ self.covariance @ weight_moves
         deviations = np.sqrt(np.einsum("pji,jk,pki->pi", self.signals, spread, self.signals))
@@ -213,7 +218,17 @@ class PolicyBook:
         self.oversteps = overstep_times[:, None] * deviations
         narrowed = np.maximum(triggers - self.oversteps, triggers / 4)
         self.triggers = np.where(self.has_schedule, triggers, narrowed)
-        self.edges = np.minimum(edges, self.triggers[:, :token_count])
+        self.edges = np.minimum(edges, self.triggers[:, :-1])
+
+    def set_risks(self, rows: Indices, risks: FloatArray) -> None:
+        """Set the risk of the policies `rows`, and what it is in the direction of each exchange."""
+        slopes = risks @ self.exchanges.T
+        exchange_risks = self.exchanges @ slopes
+        curvatures = np.diagonal(exchange_risks, axis1=1, axis2=2)
+        self.risks[rows] = risks
+        self.exchange_risks[rows] = exchange_risks
+        self.curvatures[rows] = curvatures
+        self.signals[rows, :, :-1] = slopes / curvatures[:, None, :]
 
     def _swap_shares(
         self, triggers: FloatArray, edges: FloatArray, deviations: FloatArray
@@ -221,10 +236,9 @@ class PolicyBook:
         """Return how large a swap is beside that of a bar, which trades at once what several checks
         would: the width from trigger to edge, or what a weight oversteps it by.
         """
-        token_count = edges.shape[1]
         check_years = np.maximum(self.intervals, 1 / CHECKS_PER_YEAR)
-        moves = deviations[:, :token_count]
-        widths = np.minimum(triggers[:, :token_count] - edges, 1.0)
+        moves = deviations[:, :-1]
+        widths = np.minimum(triggers[:, :-1] - edges, 1.0)
         check_moves = np.maximum(moves * np.sqrt(check_years), self.market.min_trade)
         bar_moves = moves * np.sqrt(self.bar_years)[:, None]
         per_bar = np.maximum(np.maximum(widths, bar_moves), 1e-9)
@@ -236,28 +250,45 @@ class PolicyBook:
         policies `rows`.
         """
         market = self.market
-        unit_costs = np.array(market.unit_costs)
-        edges = self.edges[rows]
-        amounts = drifts - np.minimum(np.maximum(drifts, -edges), edges)
-        amounts *= self.traded_shares[rows][:, None]
+        amounts = np.zeros((len(rows), len(self.exchanges)))
         weighs_risk = self.has_risk[rows]
         if weighs_risk.any():
             amounts[weighs_risk] = self._risk_amounts(drifts[weighs_risk], rows[weighs_risk])
+        if not weighs_risk.all():
+            amounts[~weighs_risk] = self._band_amounts(drifts[~weighs_risk], rows[~weighs_risk])
         amounts[np.abs(amounts) < max(market.min_trade, 1e-9)] = 0
         sizes = np.abs(amounts)
-        costs = (sizes * (unit_costs + self.impacts[rows] * sizes)).sum(axis=1)
+        costs = (sizes * (self.unit_costs + self.impacts[rows] * sizes)).sum(axis=1)
         costs += (self.leg_costs[rows] * (sizes > 0)).sum(axis=1)
         is_dear = ~weighs_risk & (costs > market.max_plan_cost * sizes.sum(axis=1))
         amounts[is_dear] = 0
         costs[is_dear] = 0
-        return amounts, costs
+        return amounts @ self.exchanges, costs
+
+    def _band_amounts(self, drifts: FloatArray, rows: Indices) -> FloatArray:
+        """Return the amounts of each exchange that bring the tokens back: one of a pair is exchanged
+        for the other as far as one is sold and the other bought.
+        """
+        token_count = len(self.targets)
+        edges = self.edges[rows, :token_count]
+        amounts = np.zeros((len(rows), len(self.exchanges)))
+        amounts[:, :token_count] = drifts - np.minimum(np.maximum(drifts, -edges), edges)
+        amounts *= self.traded_shares[rows][:, None]
+        for exchange, (first, second) in enumerate(self.market.pairs, token_count):
+            sold = np.minimum(amounts[:, first], -amounts[:, second])
+            bought = np.minimum(-amounts[:, first], amounts[:, second])
+            exchanged = np.maximum(sold, 0) - np.maximum(bought, 0)
+            amounts[:, exchange] = exchanged
+            amounts[:, first] -= exchanged
+            amounts[:, second] += exchanged
+        return amounts
 
     def _risk_amounts(self, drifts: FloatArray, rows: Indices) -> FloatArray:
-        """Return the amounts after which no unit saves more risk than it costs, of the tokens whose
-        swap saves more than its gas.
+        """Return the amounts after which no unit saves more risk than it costs, of the exchanges
+        whose swap saves more than its gas.
         """
         curvatures = self.curvatures[rows]
-        slopes = np.einsum("rij,rj->ri", self.risks[rows], drifts)
+        slopes = np.einsum("ri,rij->rj", drifts, self.signals[rows, :, :-1]) * curvatures
         excess = np.maximum(np.abs(slopes) - self.edges[rows] * curvatures, 0)
         divisors = curvatures + 2 * self.impacts[rows]
         is_traded = excess * excess > 2 * self.market.leg_cost * divisors
@@ -270,22 +301,24 @@ class PolicyBook:
     def _solution(
         self, slopes: FloatArray, rows: Indices, is_traded: NDArray[np.bool_]
     ) -> FloatArray:
-        """Minimise ½·yᵀQy + Σ c|x| + Σ κx² over the amounts x of the traded tokens, with y the
-        drifts after them, by coordinate descent from x = 0, where Qy has these `slopes`.
+        """Minimise ½·yᵀQy + Σ c|x| + Σ κx² over the amounts x of the traded exchanges, with y the
+        drifts after them, by coordinate descent from x = 0, where Qy has these `slopes` in their
+        directions.
         """
-        columns = np.ascontiguousarray(np.moveaxis(self.risks[rows], 0, 2))
+        columns = np.ascontiguousarray(np.moveaxis(self.exchange_risks[rows], 0, 2))
         curvatures = self.curvatures[rows].T
         margins = self.edges[rows].T * curvatures
         divisors = np.where(is_traded.T, curvatures + 2 * self.impacts[rows].T, np.inf)
         pulls = np.ascontiguousarray(slopes.T)
         amounts = np.zeros_like(pulls)
         for _ in range(SWEEPS):
-            for token, column in enumerate(columns):
-                pull = pulls[token] + curvatures[token] * amounts[token]
-                excess = pull - np.minimum(np.maximum(pull, -margins[token]), margins[token])
-                amount = excess / divisors[token]
-                pulls -= column * (amount - amounts[token])
-                amounts[token] = amount
+            for exchange, column in enumerate(columns):
+                pull = pulls[exchange] + curvatures[exchange] * amounts[exchange]
+                margin = margins[exchange]
+                excess = pull - np.minimum(np.maximum(pull, -margin), margin)
+                amount = excess / divisors[exchange]
+                pulls -= column * (amount - amounts[exchange])
+                amounts[exchange] = amount
         return amounts.T
 
 

@@ -141,28 +141,31 @@ class _TaxedBook(PolicyBook):
         self._yearly_risk = risks[0] / np.minimum.outer(self._horizons[0], self._horizons[0])
 
     def widen(self, gain_shares: FloatArray) -> None:
-        """Set the ranges of rules after tax to those at these shares of gain of the next units."""
+        """Set the ranges of rules after tax to those at these shares of gain of the next units, of
+        the two of a pair at their mean.
+        """
         rows = self.after_tax
         if not len(rows):
             return
-        places = gain_shares[rows] * GAIN_STEPS
+        sides = np.abs(self.exchanges)
+        places = gain_shares[rows] @ (sides / sides.sum(axis=1)[:, None]).T * GAIN_STEPS
         steps = np.minimum(places.astype(int), GAIN_STEPS - 1)
         parts = places - steps
-        tokens = np.arange(places.shape[1])
 
         def between(figures: FloatArray) -> FloatArray:
-            low: FloatArray = figures[steps, tokens]
-            mixed: FloatArray = low + (figures[steps + 1, tokens] - low) * parts
+            columns = np.arange(figures.shape[1])
+            low: FloatArray = figures[steps[:, columns], columns]
+            mixed: FloatArray = (
+                low + (figures[steps[:, columns] + 1, columns] - low) * parts[:, columns]
+            )
             return mixed
 
         horizons = between(self._horizons)
-        risks = self._yearly_risk * np.minimum(horizons[:, :, None], horizons[:, None, :])
-        curvatures = np.diagonal(risks, axis1=1, axis2=2)
+        self.set_risks(
+            rows, self._yearly_risk * np.minimum(horizons[:, :, None], horizons[:, None, :])
+        )
         triggers = between(self._triggers)
         triggers = np.maximum(triggers - self.oversteps[rows, :-1], triggers / 4)
-        self.risks[rows] = risks
-        self.curvatures[rows] = curvatures
-        self.signals[rows, :, :-1] = np.swapaxes(risks / curvatures[:, :, None], 1, 2)
         self.triggers[rows, :-1] = triggers
         self.edges[rows] = np.minimum(between(self._edges), triggers)
 
