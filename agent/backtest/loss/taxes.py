@@ -135,10 +135,10 @@ class _TaxedBook(PolicyBook):
             return
         self._edges = np.array([step.edges for step in steps])
         self._triggers = np.array([step.triggers[:-1] for step in steps])
-        slopes = market.risk_aversion * np.diag(self.covariance)
         risks = np.array([step.risk for step in steps])
-        self._horizons = np.diagonal(risks, axis1=1, axis2=2) / slopes
-        self._yearly_risk = risks[0] / np.minimum.outer(self._horizons[0], self._horizons[0])
+        self._own_risks = np.diagonal(risks, axis1=1, axis2=2)
+        scales = np.sqrt(self._own_risks)
+        self._correlations = risks / (scales[:, :, None] * scales[:, None, :])
 
     def widen(self, gain_shares: FloatArray) -> None:
         """Set the ranges of rules after tax to those at these shares of gain of the next units, of
@@ -160,10 +160,10 @@ class _TaxedBook(PolicyBook):
             )
             return mixed
 
-        horizons = between(self._horizons)
-        self.set_risks(
-            rows, self._yearly_risk * np.minimum(horizons[:, :, None], horizons[:, None, :])
-        )
+        scales = np.sqrt(between(self._own_risks))
+        mean_steps = np.rint(places.mean(axis=1)).astype(int)
+        correlations = self._correlations[mean_steps]
+        self.set_risks(rows, correlations * scales[:, :, None] * scales[:, None, :])
         triggers = between(self._triggers)
         triggers = np.maximum(triggers - self.oversteps[rows, :-1], triggers / 4)
         self.triggers[rows, :-1] = triggers

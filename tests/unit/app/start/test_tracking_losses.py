@@ -22,7 +22,7 @@ from agent.app.start.tracking_losses import (
 from agent.backtest.loss.backtests import backtest_loss
 from agent.backtest.loss.estimates import policy_losses, portfolio_tax
 from agent.backtest.loss.picture import WIDTH_FACTORS, loss_curve
-from agent.backtest.loss.policies import CHOICES, ComparedPolicy, LossPortfolio, loss_market
+from agent.backtest.loss.policies import CHOICES, ComparedPolicy, LossPair, LossPortfolio, loss_market
 from agent.backtest.report.losses import loss_section
 from agent.backtest.settings import BacktestSpec, SimulationSettings, TaxRule, make_spec
 from agent.config.networks.presets import ETHEREUM_PRESET
@@ -228,6 +228,38 @@ def test_a_step_is_estimated_by_its_pools_and_its_gas() -> None:
     assert loss_of(step_of(3_000)) > 1.3 * loss_of(step_of(500))
 
 
+@pytest.mark.parametrize(
+    ("pair_fee_pips", "pairs"),
+    [
+        pytest.param(500, [(0, 1, 0.0005)], id="cheap pool"),
+        pytest.param(6_000, [], id="pool as dear as two"),
+        pytest.param(None, [], id="no pool"),
+    ],
+)
+def test_step__exchanges_two_coins_where_their_pool_is_cheaper(pair_fee_pips: int | None, pairs: list[tuple[int, int, float]]) -> None:
+    portfolio = portfolio_of_step(step_of(3_000, pair_fee_pips=pair_fee_pips))
+    assert portfolio is not None
+    assert [(pair.first, pair.second, pytest.approx(pair.unit_cost)) for pair in portfolio.pairs] == pairs
+    assert all(pair.depth == pytest.approx(portfolio.assets[0].depth, rel=0.01) for pair in portfolio.pairs)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "pairs"),
+    [
+        pytest.param(("WETH", "WBTC"), [(0, 1, 0.0005, 1)], id="ether and its pool"),
+        pytest.param(("LINK", "WBTC"), [(0, 1, 0.0035, 2)], id="both through ether"),
+        pytest.param(("WETH", "USDT"), [(0, 1, 0.0005, 1)], id="ether and cash"),
+        pytest.param(("DAI", "USDT"), [], id="no cheaper than the numeraire"),
+    ],
+)
+def test_new_config__exchanges_two_coins_through_ether(symbols: tuple[str, str], pairs: list[tuple[int, int, float, int]]) -> None:
+    targets = [*((symbol, "30%") for symbol in symbols), ("USDC", "40%")]
+    portfolio = portfolio_of_config(draft_config(None, ETHEREUM_PRESET, tuple(targets), "4000", "6000"), Fraction(1), Fraction(4_000))
+    assert portfolio is not None
+    expected = [LossPair(first, second, pytest.approx(cost), Fraction(DEPTH, pools)) for first, second, cost, pools in pairs]
+    assert list(portfolio.pairs) == expected
+
+
 def document_of(step: StepInput, *, has_tax: bool = False) -> Any:
     """Return the document of a step, which has one."""
     document = step_loss_document(step, has_tax=has_tax)
@@ -244,10 +276,15 @@ def test_a_step_whose_token_has_no_route_has_no_estimate() -> None:
     assert step_loss_document(with_snapshot(step, pools=step.snapshot.pools[1:])) is None
 
 
-def step_of(fee_pips: int, base_fee_wei: int = 10**9) -> StepInput:
-    """The three coins and cash, each with a pool that is worth the same at the start."""
+def step_of(fee_pips: int, base_fee_wei: int = 10**9, pair_fee_pips: int | None = None) -> StepInput:
+    """The three coins and cash, each with a pool that is worth the same at the start, and one of the first two coins."""
     targets = {**SYMBOLS, "USDC": BPS - sum(SYMBOLS.values())}
     pools = [v2_pool(token(symbol), token("USDC"), price_of(symbol), 10**8, fee_pips=fee_pips) for symbol in SYMBOLS]
+    if pair_fee_pips is not None:
+        first, second, *_ = SYMBOLS
+        pools.append(
+            v2_pool(token(first), token(second), price_of(first) / price_of(second), 10**8 / price_of(second), fee_pips=pair_fee_pips)
+        )
     step = step_input(targets, pools=pools)
     return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=base_fee_wei), priority_fee_wei=0)
 
