@@ -100,7 +100,8 @@ def resume(config: LoadedConfig | Path | str, confirm: Callable[[str], bool]) ->
     """End the pause and any stop. Completed sales and payments are not undone.
 
     `confirm` is asked before the end of a stop that sells everything, because the next cycle buys
-    it back. Raises Refused, and ends nothing, if it declines.
+    it back. Raises Refused, and ends nothing, if it declines or if the store is a copy that nobody
+    has adopted.
     """
     loaded_config = load_config(config)
     with wiring.open_store_offline(loaded_config) as (store, switch):
@@ -140,7 +141,9 @@ def _buy_back_text(loaded_config: LoadedConfig) -> str:
 def resume_by_control(
     store: Store, switch: KillSwitch, control_number: int, control: Control, now_s: int
 ) -> ControlStateChange:
-    """Carry out a taken request to resume. Raises Refused while the bot is stopped."""
+    """Carry out a taken request to resume. Raises Refused while a stop of the owner is active, or
+    if the store is a copy.
+    """
     if switch.paused_at_or_after(control.asked_at_s) or store.controls.pause_requested_after(
         control_number
     ):
@@ -154,8 +157,12 @@ def resume_by_control(
 
 
 def end_pause(store: Store, switch: KillSwitch, reason: str, now_s: int) -> PauseDocument:
-    """End the pause and any stop in an open store."""
+    """End the pause and any stop in an open store. Raises Refused, and ends nothing, if the store is
+    a copy that nobody has adopted.
+    """
+    switch.require_adopted()
     if (stop_request := store.requests.active_stop()) is not None:
         store.requests.end(stop_request.id, RequestState.RELEASED, now_s)
     switch.resume(reason, now_s)
-    return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}
+    state = switch.read()
+    return {"paused": state.paused is not False, "hard": state.hard, "reason": state.reason}

@@ -35,13 +35,15 @@ class SharedPauseFault(PassingFault):
 class PauseSwitchState:
     """State of the pause switch, with time and reason; `at_s` is None if it was never used.
 
-    A hard pause also cancels pending transactions and revokes allowances.
+    A hard pause also cancels pending transactions and revokes allowances. `is_copy` is true where it
+    is on because the store is a copy that nobody has adopted.
     """
 
     paused: bool
     reason: str
     at_s: int | None
     hard: bool = False
+    is_copy: bool = False
 
 
 PauseCheck = Callable[[PauseSwitchState], None]
@@ -95,13 +97,11 @@ class PauseSwitch:
 
 
 def read_pause(db: Connection) -> PauseSwitchState:
-    """Return the state of the pause switch in a transaction. A copy is paused until it is adopted,
-    even after `resume` (T8).
-    """
+    """Return the state of the pause switch in a transaction. A copy is paused until it is adopted (T8)."""
     row = db.execute(_select_state()).one()
     if row.copy is not None:
         reason = f"this store is a copy ({row.copy}); only one may send: trimtab adopt"
-        return PauseSwitchState(True, reason, None)
+        return PauseSwitchState(True, reason, None, is_copy=True)
     if row.paused is None:
         return PauseSwitchState(False, "", None)
     return PauseSwitchState(row.paused, row.reason, row.at_s, row.hard)
@@ -228,6 +228,12 @@ class KillSwitch:
                 "stop the process itself (SIGTERM)",
                 code=ErrorCode.PAUSE,
             )
+
+    def require_adopted(self) -> None:
+        """Raise Refused if the store is a copy: it stays paused whoever resumes it."""
+        store_pause = self._store.read()
+        if store_pause.is_copy:
+            raise Refused(f"not resumed: {store_pause.reason}", remedy="trimtab adopt")
 
     def resume(self, reason: str, now_s: int) -> None:
         """Turn both switches off, the store's first, so that after a failure the file still

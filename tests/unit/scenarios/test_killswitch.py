@@ -14,13 +14,18 @@ from typing import cast
 import pytest
 
 from agent import app as api
+from agent import wiring
+from agent.app.records.kill_switch import resume_by_control
 from agent.app.start.setup import NewConfig, write_new_config
+from agent.config.load import load_config
 from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
 from agent.execution.submission.submitter import only_undoes
-from agent.model import IntentKind, IntentState, TokenRefusal
+from agent.model import Control, ControlArguments, ControlKind, ControlOrigin, IntentKind, IntentState, TokenRefusal
 from agent.store import Store
+from agent.store.files.backup import backup
 from agent.store.files.locks import LockHeld
 from agent.store.files.pause import KillSwitch, PauseSwitch, PauseSwitchState, SharedPauseFault, pause_file
+from tests.support import agents
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
 from tests.support.transactions import START_S, Bench, bench, grant, killed_at, lost_in_broadcast, tx
@@ -49,6 +54,23 @@ def test_hard_stays_hard_until_it_is_resumed(switch: KillSwitch) -> None:
     assert (switch.is_paused(), switch.is_hard()) == (False, False)
     switch.pause("lunch", START_S)
     assert not switch.is_hard()
+
+
+def test_copy_of_a_store__is_not_resumed_before_it_is_adopted(tmp_path: Path) -> None:
+    config_path = agents.config(tmp_path)
+    loaded = load_config(config_path)
+    file = wiring.store_file(loaded)
+    with wiring.open_store_offline(loaded) as (_, switch):
+        switch.pause("lunch", START_S)
+    backup(file, tmp_path / "copy.db")
+    (tmp_path / "copy.db").replace(file)
+    with pytest.raises(Refused, match=r"is a copy.*trimtab adopt"):
+        api.resume(config_path, lambda _: True)
+    with wiring.open_store_offline(loaded) as (store, switch):
+        control = Control("a", ControlKind.RESUME, ControlArguments(), "", "ann", ControlOrigin.DASHBOARD, START_S + 9, START_S + 99)
+        with pytest.raises(Refused, match=r"is a copy.*trimtab adopt"):
+            resume_by_control(store, switch, 1, control, START_S + 10)
+        assert switch.is_paused()
 
 
 class FailingSwitch:
