@@ -9,7 +9,6 @@ import re
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from agent.config.tables.fields import parse_address
 from agent.config.writing.copies import copy_text
 from agent.errors import ConfigError, ErrorCode
 from agent.files import create_file, folder_configs
-from agent.foreign_text import read_toml
+from agent.foreign_text import failure_text, read_toml
 
 MAX_PORTFOLIOS = 20
 """Configs in the folder above which the dashboard adds none: it needs 180 MB for each."""
@@ -127,7 +126,11 @@ def _check_and_render(
     config_text = (
         Path(source).read_text(encoding="utf-8") if is_copy else _text_from_basket(field_texts)
     )
-    is_wallet_shared = wallet.lower() in map(_wallet_of, other_config_paths)
+    try:
+        is_wallet_shared = wallet.lower() in [_wallet_of(path) for path in other_config_paths]
+    except ConfigError as error:
+        error_by_field["wallet"] = error_text(error)
+        return check_document, ""
     config_text = copy_text(
         config_text, portfolio_name, wallet, has_own_wallet=not is_wallet_shared
     )
@@ -226,11 +229,20 @@ def _require_name(name: str, taken_names: Sequence[str]) -> None:
 
 
 def _wallet_of(config_path: Path) -> str:
-    """Return the wallet's address of a config, in lower case; empty if it cannot be read."""
-    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        address: str = read_toml(config_path.read_text(encoding="utf-8"))["wallet"]["address"]
-        return address.lower()
-    return ""
+    """Return the wallet's address of a config, in lower case; empty if the file names none. Raises
+    ConfigError if it cannot be read: its wallet could be the same.
+    """
+    try:
+        document = read_toml(config_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"whether another portfolio has this wallet is unknown: {config_path.name} cannot be"
+            f" read: {failure_text(error)}",
+            "mend it, or move it out of the folder",
+        ) from error
+    wallet_table = document.get("wallet")
+    address = wallet_table.get("address") if isinstance(wallet_table, dict) else None
+    return address.lower() if isinstance(address, str) else ""
 
 
 def next_commands(config: str) -> dict[str, Any]:

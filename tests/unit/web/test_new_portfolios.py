@@ -163,6 +163,18 @@ def test_a_portfolio_with_the_wallet_of_another_gets_no_keystore(folder: ServedF
     assert "This server starts no run: its pages follow the store that trimtab trust begins." in following
 
 
+UNREADABLE = {"not TOML": b"[wallet]\naddress = \n", "not text": b"\xff\xfe[wallet]", "too deep": b"x = " + b"[" * 99}
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+def test_wallet__is_not_taken_while_another_config_cannot_be_read(folder: ServedFolder, content: bytes) -> None:
+    (folder.folder / "torn.toml").write_bytes(content)
+    status, _, page = folder.send(COPY, folder.enter(0), name="twin", wallet=OWN_WALLET)
+    assert status == 422
+    assert "another portfolio has this wallet is unknown: torn.toml cannot be read" in page
+    assert not (folder.folder / "twin.toml").exists()
+
+
 REFUSED_NAMES = [
     "", ".", "..", "../x", "/etc/x", "a/b", "a\\b", "%2e%2e%2fx", ".x", "x.toml", "A", "é", "a b", "a--b", "-a", "a-", "a\0", "a" * 41,
     "mine", "gone", "kept",
