@@ -205,7 +205,8 @@ def _split_change(
 
     A change in cash that receipts do not explain counts as a transfer if the collateral changed
     too; as funding settled by others if the receipts explain all position sizes; otherwise as price
-    result, such as a liquidation or a manual trade.
+    result, such as a liquidation or a manual trade. What is missing beside a withdrawal is a price
+    result too: its fee, as far as is known.
     """
     fills = [order_fill for entry in futures_entries for order_fill in entry.fills]
     settled_raw_by_market: dict[str, int] = {}
@@ -236,7 +237,7 @@ def _split_change(
             reading_after.collateral_raw - reading_before.collateral_raw
             != moved_raw * reading_after.collateral_unit_raw
         ):
-            transferred_raw = unexplained_raw if moved_raw >= 0 else 0
+            transferred_raw = unexplained_raw if moved_raw >= 0 else max(unexplained_raw, 0)
         elif _are_sizes_explained(reading_before, reading_after, futures_entries):
             _add_in_proportion(funding_raw_by_market, pending_raw_by_market, -unexplained_raw)
     fees_raw = sum(order_fill.fee_raw for order_fill in fills)
@@ -390,18 +391,20 @@ def funding_days(
             paid_by_day_and_market[day_s, market_name] = (
                 paid_by_day_and_market.get((day_s, market_name), Fraction(0)) + paid_value
             )
-    return tuple(
-        FundingDay(
-            day_s,
-            market_name,
-            symbol_by_market.get(market_name, market_name),
-            paid_by_day_and_market.get((day_s, market_name), Fraction(0)),
-            sum(day_rates, Fraction(0)) / len(day_rates)
-            if (day_rates := rates_by_day_and_market.get((day_s, market_name)))
-            else Fraction(0),
-            len(rates_by_day_and_market.get((day_s, market_name), ())),
+    funding_days = []
+    for day_s, market_name in sorted(
+        rates_by_day_and_market.keys() | paid_by_day_and_market.keys()
+    ):
+        day_rates = rates_by_day_and_market.get((day_s, market_name), [])
+        mean_rate = sum(day_rates, Fraction(0)) / len(day_rates) if day_rates else Fraction(0)
+        funding_days.append(
+            FundingDay(
+                day_s,
+                market_name,
+                symbol_by_market.get(market_name, market_name),
+                paid_by_day_and_market.get((day_s, market_name), Fraction(0)),
+                mean_rate,
+                len(day_rates),
+            )
         )
-        for day_s, market_name in sorted(
-            rates_by_day_and_market.keys() | paid_by_day_and_market.keys()
-        )
-    )
+    return tuple(funding_days)

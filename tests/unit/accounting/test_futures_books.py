@@ -150,6 +150,22 @@ def test_a_withdrawal_that_settles_profit_is_no_result() -> None:
     assert (only_change.deposited_value, only_change.result.transferred_value, only_change.result.profit) == (-300 * E6, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("collateral_after", "deposits", "profit"),
+    [
+        pytest.param(1_300, 600, 0, id="others added 600"),
+        pytest.param(701, 1, 0, id="others added 1"),
+        pytest.param(700, 0, 0, id="nothing else"),
+        pytest.param(699, 0, -1, id="a fee of 1"),
+    ],
+)
+def test_withdrawal__leaves_what_others_add_a_deposit(collateral_after: int, deposits: int, profit: int) -> None:
+    entry = margin_entry(change(2, 300), PRICES, COUNTED, None)
+    valuations = (valued(1, reading(1_000)), valued(3, reading(collateral_after), wallet=1_300))
+    whole = performance([entry], valuations, 0, 10**9, USDC, OPENING)
+    assert (whole.deposits, whole.profit) == (deposits * E6, profit * E6)
+
+
 cash = st.integers(-500, 500)
 
 
