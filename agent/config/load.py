@@ -68,7 +68,7 @@ UNSAVED_REMEDY = "nothing was written; correct what you gave"
 
 def parse_config(toml_text: str, origin: str = "config", remedy: str = FILE_REMEDY) -> Config:
     """Parse TOML text into a Config, of which no variable is set. Raises ConfigError listing every
-    mistake.
+    mistake of the tables, else the first between them.
     """
     return validated_config(_parse_toml(toml_text, origin), origin, remedy=remedy)
 
@@ -159,8 +159,15 @@ def validated_config(
     band_by_symbol = {
         asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None
     }
-    validation.validate_policy(build_policy(config), band_by_symbol)
-    build_split(config)
+    try:
+        validation.validate_policy(build_policy(config), band_by_symbol)
+        build_split(config)
+    except ConfigError as error:
+        message, own_remedy = (
+            without_parts_of(text, key_like_texts(repr(toml_values)))
+            for text in (error.message, error.remedy)
+        )
+        raise ConfigError(f"{origin}: {message}", own_remedy, code=error.code) from None
     return config
 
 

@@ -152,6 +152,23 @@ def test_a_pool_is_told_by_its_address() -> None:
     assert mentions(error(("# Only positions", f"{target}# Only positions")), f"lp.targets.{POOL}.share", "'ten'")
 
 
+@pytest.mark.parametrize("secret", ["0x4c08" + "83a6" * 15, "canyon " * 11 + "sausage"], ids=["key", "recovery phrase"])
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        'kind = "time", cron = "0 9 * * mon", timezone = "{}"',
+        'kind = "time", cron = "{}"',
+        'kind = "{}"',
+    ],
+    ids=["time zone", "cron", "kind"],
+)
+def test_secret_in_a_wrong_key__is_never_repeated(trigger: str, secret: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(config_text(('kind = "threshold", relative = "10%"', trigger.format(secret))), "my.toml")
+    assert caught.value.message.startswith("my.toml: ")
+    assert secret[20:] not in str(caught.value)
+
+
 @given(st.sampled_from(PLACES), st.sampled_from(WRONG))
 def test_pydantic_s_own_wording_is_never_shown(where: tuple[dict[str, Any], tuple[str | int, ...]], value: object) -> None:
     base, place = where
