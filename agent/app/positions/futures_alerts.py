@@ -55,7 +55,7 @@ from agent.units import (
 
 RENEW_COMMAND = "Run: trimtab delegate --send"
 UNSENT_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
-"""Outcomes after which a reduction is still due."""
+"""Outcomes after which no other alert says that a reduction is still due."""
 
 
 def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
@@ -127,7 +127,10 @@ def net_exposure_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     account = margin_account(step.snapshot)
     policy = futures_policy(step)
     is_unread = outcome.kind is OutcomeKind.DONE and outcome.input_after is None
-    if account is None or policy is None or is_unread or outcome.kind is OutcomeKind.PLANNED:
+    is_correction_shown = (
+        outcome.kind is OutcomeKind.PLANNED and futures_plan_of(outcome) is not None
+    )
+    if account is None or policy is None or is_unread or is_correction_shown:
         return
     exposure = net_exposure(account, policy)
     if not exposure.is_off_target:

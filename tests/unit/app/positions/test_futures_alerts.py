@@ -14,6 +14,7 @@ from agent.app.positions.futures_alerts import (
     account_alerts,
     agent_key_alerts,
     futures_alerts,
+    futures_plan_of,
     net_exposure_alerts,
     stale_read_alerts,
     unnamed_market_alerts,
@@ -54,17 +55,29 @@ def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
     kinds = [alert.kind for alert in cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))]
     assert len(kinds) == 1, "a reduction that is planned is told once"
     assert alerts(step, OutcomeKind.DONE) == []
-    assert alerts(step_with_margin(EMPTY)) == []
+    assert [alert.key for alert in alerts(step_with_margin(EMPTY))] == ["futures:net_exposure"], "no reduction"
 
 
 def test_net_exposure__is_judged_after_what_was_done_once_read() -> None:
     off_target = step_with_margin(EMPTY)
     done = outcome(step_with_margin(EMPTY), OutcomeKind.DONE)
     assert list(net_exposure_alerts(done)) == [], "not read since"
-    assert list(net_exposure_alerts(outcome(off_target, OutcomeKind.PLANNED))) == [], "the plan is shown"
     [alert] = net_exposure_alerts(replace(done, input_after=off_target))
     assert (alert.key, alert.is_lasting) == ("futures:net_exposure", True)
     assert [alert.key for alert in net_exposure_alerts(outcome(off_target, OutcomeKind.HOLD))] == [alert.key]
+
+
+def test_net_exposure__is_not_told_beside_the_plan_that_corrects_it() -> None:
+    step = step_with_margin(OVER, {"WETH": 12_500, "USDC": 2_500})
+    keys = {kind: [alert.key for alert in net_exposure_alerts(outcome(step, kind))] for kind in (OutcomeKind.PLANNED, OutcomeKind.HOLD)}
+    assert keys == {OutcomeKind.PLANNED: [], OutcomeKind.HOLD: ["futures:net_exposure"]}
+
+
+@pytest.mark.parametrize("kind", [OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED])
+def test_net_exposure__is_told_beside_a_plan_of_spot_alone(kind: OutcomeKind) -> None:
+    spot_plan = outcome(step_with_margin(EMPTY, {"WETH": 7_000, "USDC": 3_000}), kind)
+    assert futures_plan_of(spot_plan) is None
+    assert [alert.key for alert in net_exposure_alerts(spot_plan)] == ["futures:net_exposure"]
 
 
 def test_an_alert_about_a_band_names_the_net_exposure() -> None:
