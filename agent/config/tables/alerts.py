@@ -132,13 +132,19 @@ class AlertsTable(ConfigTable):
             )
         if self.digest and "digest" not in self.events:
             raise ValueError("digest: alerts.events does not have 'digest'; add it, or remove this")
-        for target in self.targets:
-            if missing_events := [
-                event for event in target.events or () if event not in self.events
-            ]:
+        named_events = [
+            *(("urgent", event) for event in self.urgent),
+            *(("cooldowns", event) for event in self.cooldowns),
+            *(
+                (f"targets: {target.name}", event)
+                for target in self.targets
+                for event in target.events or ()
+            ),
+        ]
+        for owner, event in named_events:
+            if event not in self.events:
                 raise ValueError(
-                    f"targets: {target.name} has {missing_events[0]!r}, but alerts.events does not; add"
-                    " it there, or remove it"
+                    f"{owner} has {event!r}, but alerts.events does not; add it there, or remove it"
                 )
         return self
 

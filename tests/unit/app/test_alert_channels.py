@@ -78,6 +78,11 @@ def test_every_long_part_of_an_address_is_taken_out_of_log_lines() -> None:
         ({"quiet": "22:00-07:00", "timezone": "Europe/Atlantis"}, "unknown time zone"),
         ({"timezone": "UTC"}, "without quiet hours"),
         ({"urgent": ["halt"]}, "without quiet hours"),
+        (
+            {"urgent": ["halt"], "events": ["error"], "quiet": "22:00-07:00", "timezone": "UTC"},
+            "urgent has 'halt', but alerts.events does not",
+        ),
+        ({"cooldowns": {"halt": "1h"}, "events": ["error"]}, "cooldowns has 'halt', but alerts.events does not"),
         ({"timeout": "0s"}, "timeout"),
         ({"timeout": "1h"}, "timeout"),
         ({"attempts": 0}, "attempts"),
