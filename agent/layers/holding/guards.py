@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.guards.case import GuardCase, GuardMeasurement
 from agent.guards.guard import Guard
 from agent.layers.holding.policy import hold_ends_s_by_token, tokens_sold_early
+from agent.layers.holding.state import HoldingConfig
 from agent.model import Rebalance, StepInput
 from agent.units import format_time
 
@@ -24,16 +25,21 @@ def _measure_sales(case: GuardCase, hold_end_s_by_token: dict[str, int]) -> Guar
     return GuardMeasurement(sales_text, False)
 
 
+def _read_limit(step: StepInput) -> dict[str, int] | None:
+    return hold_ends_s_by_token(step) if step.config(HoldingConfig).tokens else None
+
+
 def _limit_text(hold_end_s_by_token: dict[str, int], step: StepInput) -> str:
-    return ", ".join(
+    texts = [
         f"no {step.portfolio.token(token).label} before {format_time(end_s)}"
         for token, end_s in hold_end_s_by_token.items()
-    )
+    ]
+    return ", ".join(texts) or "nothing was bought lately"
 
 
 HOLDING_GUARD = Guard(
     "holding",
-    lambda step: hold_ends_s_by_token(step) or None,
+    _read_limit,
     _limit_text,
     _measure_sales,
     "wait until then, or lower holding.hours",

@@ -185,7 +185,8 @@ def test_guard__refuses_a_plan_that_sells_early() -> None:
     judged = verdict("holding", step, plan)
     assert (judged.passed, judged.measured_text) == (False, "sells WETH")
     assert judged.limit == f"no WETH before {format_time(NOW_S + 82_800)}"
-    assert verdict("holding", free, plan).limit == "off"
+    assert (verdict("holding", free, plan).passed, verdict("holding", free, plan).limit) == (True, "nothing was bought lately")
+    assert verdict("holding", overweight(None), plan).limit == "off"
 
 
 def test_an_exit_in_name_that_buys_another_asset_is_refused() -> None:
