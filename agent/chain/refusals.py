@@ -23,7 +23,10 @@ class RefusalKind(Enum):
     IN_FLIGHT = "in_flight"
     """The node's limit on pending transactions of one wallet, one for a delegated account."""
     POOL_FULL = "pool_full"
+    GAS_ABOVE_CAP = "gas_cap"
+    """The chain's own cap on the gas of a transaction (EIP-7825) or of a block."""
     BAD_GAS = "gas"
+    NONCE_GAP = "nonce_gap"
     UNFIT = "unfit"
 
 
@@ -90,6 +93,12 @@ _PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
         "transaction pool is full",
         "sub-pool is full",
     ),
+    RefusalKind.GAS_ABOVE_CAP: (
+        "exceeds block gas limit",
+        "exceeds the block gas limit",
+        "gas limit too high",
+        "is greater than the cap",
+    ),
     RefusalKind.BAD_GAS: (
         "intrinsic gas",
         "gas limit",
@@ -97,6 +106,7 @@ _PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
         "insufficient gas",
         "out of gas",
     ),
+    RefusalKind.NONCE_GAP: ("nonce too high", "nonce gap", "noncegap"),
     RefusalKind.UNFIT: (
         "invalid sender",
         "invalid signature",
@@ -120,14 +130,13 @@ _PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
         "oversized data",
         "higher than max fee per gas",
         "exceeds max fee per gas",
-        "nonce too high",
-        "nonce gap",
-        "noncegap",
     ),
 }
 """Phrases in the messages of geth, erigon, nethermind, besu, reth and their copies, as whole words:
 "unknown transaction type" is no "known transaction". The first kind with a match applies.
 """
+GAS_REFUSALS = frozenset({RefusalKind.GAS_ABOVE_CAP, RefusalKind.BAD_GAS})
+"""Kinds of which a call without a gas limit, run with all that there is, has burned it."""
 REMEDIES = {
     RefusalKind.UNDERPRICED: "raise limits.gas_price, or wait until gas is cheaper",
     RefusalKind.NO_FUNDS: "send the wallet native coin for gas",
@@ -135,7 +144,11 @@ REMEDIES = {
     RefusalKind.IN_FLIGHT: "wait until the wallet's other transactions are mined: nodes take one at a"
     " time from a delegated account (EIP-7702)",
     RefusalKind.POOL_FULL: "wait, or use another endpoint",
+    RefusalKind.GAS_ABOVE_CAP: "the chain takes no transaction of this much gas; lower"
+    " limits.turnover, so that a plan has fewer swaps",
     RefusalKind.BAD_GAS: "the plan needs more gas than the transaction allows; plan again",
+    RefusalKind.NONCE_GAP: "the endpoint does not know the wallet's earlier transactions yet; wait, or"
+    " use another endpoint",
     RefusalKind.UNFIT: "the node rejects the transaction's form, such as its type; check chain_id and"
     " the endpoint",
 }

@@ -25,7 +25,7 @@ from agent.chain.receipts import (
     parse_receipt,
     revert_reason,
 )
-from agent.chain.refusals import REMEDIES, RefusalKind, is_revert, refusal_kind
+from agent.chain.refusals import GAS_REFUSALS, REMEDIES, RefusalKind, is_revert, refusal_kind
 from agent.chain.rpc import (
     CallFailed,
     RpcFault,
@@ -361,7 +361,7 @@ def _is_contract_failure(fault: RpcFault, tx: UnsignedTx) -> bool:
     "gas required exceeds" can also mean that the wallet cannot pay, but only if the request
     includes gas or a price.
     """
-    is_gas_burned = tx.gas == 0 and refusal_kind(fault) is RefusalKind.BAD_GAS
+    is_gas_burned = tx.gas == 0 and refusal_kind(fault) in GAS_REFUSALS
     return is_revert(fault) or is_gas_burned
 
 

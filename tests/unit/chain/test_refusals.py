@@ -30,9 +30,12 @@ MESSAGES = {
                             "account limit exceeded", "address already reserved", "DelegatorHasPendingTx", "NotCurrentNonceForDelegation",
                             "authority already reserved", "PendingTxsOfConflictingType"),
     RefusalKind.POOL_FULL: ("txpool is full", "pending sub-pool is full", "baseFee sub-pool is full", "transaction pool is full"),
-    RefusalKind.BAD_GAS: ("intrinsic gas too low", "exceeds block gas limit", "Intrinsic gas exceeds gas limit",
-                          "transaction gas limit too high (cap: 16777216, tx: 20000000)", "gas required exceeds allowance (21000)",
+    RefusalKind.GAS_ABOVE_CAP: ("exceeds block gas limit", "transaction gas limit too high (cap: 16777216, tx: 20000000)",
+                                "Transaction gas limit exceeds block gas limit",
+                                "transaction gas limit (20000000) is greater than the cap (16777216)"),
+    RefusalKind.BAD_GAS: ("intrinsic gas too low", "Intrinsic gas exceeds gas limit", "gas required exceeds allowance (21000)",
                           "insufficient gas", "out of gas"),
+    RefusalKind.NONCE_GAP: ("nonce too high", "nonce gap", "NonceGap"),
     RefusalKind.UNFIT: ("transaction type not supported", "unknown transaction type", "unsupported transaction type: 2",
                         "NotSupportedTxType", "Invalid transaction type", "fork supporting this transaction type is not activated yet",
                         "invalid sender",
@@ -40,7 +43,7 @@ MESSAGES = {
                         "invalid signature", "invalid chain", "chain ID does not match", "wrong chain", "unsupported tx type: 3",
                         "unknown tx type", "transaction type is not activated", "no fork supporting this transaction type",
                         "transaction type not allowed", "not authorized to send transactions", "sender not eoa",
-                        "max priority fee exceeds max fee per gas", "nonce too high", "nonce gap", "NonceGap"),
+                        "max priority fee exceeds max fee per gas"),
 }  # fmt: skip
 ROWS = [pytest.param(message, kind, id=message) for kind, messages in MESSAGES.items() for message in messages]
 
