@@ -174,9 +174,12 @@ def log(x: float) -> float:
 
 @lru_cache(maxsize=1024)
 def power(base: float, exponent: float) -> float:
-    """Return base > 0 to any power, rounded once."""
-    return float(
+    """Return base > 0 to any power, rounded once. Raises OverflowError above the floats."""
+    result = float(
         DECIMAL_CONTEXT.exp(
             DECIMAL_CONTEXT.multiply(DECIMAL_CONTEXT.ln(Decimal(base)), Decimal(exponent))
         )
     )
+    if result == math.inf:
+        raise OverflowError(f"{base}**{exponent} is too large")
+    return result

@@ -199,8 +199,10 @@ def _execute_swap(effects: TransactionEffects, call: ExactInputSingle | SwapExac
     addresses = effects.addresses
     if isinstance(call, ExactInputSingle):
         token_pair = (call.token_in, call.token_out)
+    elif len(call.path) == 2:
+        token_pair = (call.path[0], call.path[1])
     else:
-        token_pair = (call.path[0], call.path[-1])
+        raise TransactionReverted("a path through several pools is not simulated")
     token_in, token_out = token_pair
     pool = _matching_pool(effects.pools, call, token_pair)
     amount_raw = call.amount_in_raw or effects.router_balances.get(token_in, 0)

@@ -243,6 +243,7 @@ def missing_approvals(
         for allowance in snapshot.allowances
         if allowance.spender == spender
     }
+    reset_first: list[tuple[str, int]] = []
     approvals: list[tuple[str, int]] = []
     for token, needed_raw in raw_by_token.items():
         if token not in allowance_raw_by_token:
@@ -257,9 +258,10 @@ def missing_approvals(
         if allowance_raw_by_token[token] >= needed_raw:
             continue
         if allowance_raw_by_token[token] > 0:
-            approvals.append((token, 0))
-        approvals.append((token, needed_raw))
-    return tuple(sorted(approvals, key=lambda approval: (approval[0], 0) not in approvals))
+            reset_first += [(token, 0), (token, needed_raw)]
+        else:
+            approvals.append((token, needed_raw))
+    return (*reset_first, *approvals)
 
 
 def nonzero_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:

@@ -153,10 +153,9 @@ def prior_day_usage(
             for token, raw in transaction.receipt.net_transfers(step.snapshot.owner).items()
             if raw
         }
-        for token in sorted(
-            ((moved_tokens | {wrapped_native}) & asset_tokens) - price_by_token.keys()
-        ):
-            raise HistoryUnavailable(f"{token_label(step.portfolio, token)} has no reference price")
+        if unpriced := ((moved_tokens | {wrapped_native}) & asset_tokens) - price_by_token.keys():
+            labels = [token_label(step.portfolio, token) for token in sorted(unpriced)]
+            raise HistoryUnavailable(f"no reference price of {', '.join(labels)}")
         asset_price_by_token = {
             token: price for token, price in price_by_token.items() if token in asset_tokens
         }

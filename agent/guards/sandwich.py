@@ -49,7 +49,7 @@ def sandwich_exposure(
     off by `deviation_bps`; `priced_tokens_per_swap` is 2 if a swap may exchange two such tokens.
     """
     if plan_cost_bps is None or slippage_bps is None or deviation_bps is None:
-        off_limits_text = " and ".join(
+        off_limits = [
             f"limits.{limit_name}"
             for limit_name, limit_value_bps in (
                 ("plan_cost", plan_cost_bps),
@@ -57,12 +57,13 @@ def sandwich_exposure(
                 ("oracle_deviation", deviation_bps),
             )
             if limit_value_bps is None
-        )
+        ]
+        are_off_text = f"{' and '.join(off_limits)} {'is' if len(off_limits) == 1 else 'are'} off"
         return SandwichExposure(
             None,
             None,
             None,
-            f"a sandwich may take an unknown part of the exchanged value, because {off_limits_text} is off",
+            f"a sandwich may take an unknown part of the exchanged value, because {are_off_text}",
         )
     max_loss_bps = min(plan_cost_bps + slippage_bps + priced_tokens_per_swap * deviation_bps, BPS)
     factor_text = "" if priced_tokens_per_swap == 1 else f"{priced_tokens_per_swap} × "

@@ -67,7 +67,6 @@ from agent.model.history import Reviews as Reviews
 from agent.model.history import StepMemory as StepMemory
 from agent.model.history import execution_under_way as execution_under_way
 from agent.model.layers import Execution as Execution
-from agent.model.layers import ExecutionTerms as ExecutionTerms
 from agent.model.layers import LayerConfig as LayerConfig
 from agent.model.layers import LayerGuardAnswers as LayerGuardAnswers
 from agent.model.layers import LayerProgress as LayerProgress
@@ -302,7 +301,6 @@ from agent.model.weights import AllocatorConfig as AllocatorConfig
 from agent.model.weights import FuturesRisk as FuturesRisk
 from agent.model.weights import FuturesSide as FuturesSide
 from agent.model.weights import InitialWeights as InitialWeights
-from agent.model.weights import OwnedAllocator as OwnedAllocator
 from agent.model.weights import PriceBar as PriceBar
 from agent.model.weights import Signal as Signal
 from agent.model.weights import SignalAnswer as SignalAnswer

@@ -1,5 +1,5 @@
-"""A purchase as a plan: the whole if the pools take it, else the same fraction of every asset,
-so that no part is one-sided.
+"""A purchase or a withdrawal's sale as a plan: the whole if the pools take it, else the same
+fraction of every asset, so that no part is one-sided.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def plan_proportional_part(
                 fitting_fraction, max(reached_fraction * Fraction(99, 100), Fraction(1, 2))
             )
         else:
-            goal_fraction *= min(fitting_fraction, Fraction(1))
+            goal_fraction *= fitting_fraction
         goal_fraction = goal_fraction.limit_denominator(1_000)
         if (
             goal_fraction * min(abs(correction_value) for correction_value in move_values.values())

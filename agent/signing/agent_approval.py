@@ -37,7 +37,9 @@ _MESSAGE_TYPE = [
     {"name": "agentName", "type": "string"},
     {"name": "nonce", "type": "uint64"},
 ]
-_NAME_AND_EXPIRY_PATTERN = re.compile(r"([A-Za-z0-9._-]{1,16}) valid_until ([1-9][0-9]{0,15})")
+_NAME_AND_EXPIRY_PATTERN = re.compile(
+    rf"({AGENT_NAME_PATTERN.pattern}) valid_until ([1-9][0-9]{{0,15}})"
+)
 _ADDRESS_PATTERN = re.compile(r"0x[0-9a-f]{40}")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.amm.lp import positions
 from agent.app.agent import Agent
 from agent.app.positions.holdings import LiquidityReport, read_liquidity_report
 from agent.app.start.doctor.checks import doctor
@@ -22,6 +21,7 @@ from agent.model import Halt, IntentKind
 from agent.policy.drift import investable_total
 from tests.support import agents, lp_on_chain
 from tests.support.agents import FIVE, USD, require_exact_rebalance
+from tests.support.lp_worlds import redeemable_amounts
 from tests.support.on_chain.liquidity import OTHER, V2, V3, config_with_positions, table
 from tests.support.text import mentions
 
@@ -47,7 +47,7 @@ def test_weights_count_what_burn_and_collect_would_pay(chain: LocalChain, tmp_pa
     chain.swap(V3, "WETH", 300 * 10**18)
     paid: dict[str, int] = {}
     for position in lp_on_chain.look(chain, lp_on_chain.refs(chain, own)).positions:
-        for token, raw in zip((position.token0, position.token1), positions.redeemable_amounts(position), strict=True):
+        for token, raw in zip((position.token0, position.token1), redeemable_amounts(position), strict=True):
             paid[token] = paid.get(token, 0) + raw
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         status = agent.status()

@@ -15,6 +15,7 @@ from agent.model import ConfirmedPosition, LpMissingPosition, LpV2Position, LpV3
 from agent.units import NATIVE
 from tests.support import lp_on_chain
 from tests.support.endpoints import pools
+from tests.support.lp_worlds import redeemable_amounts
 from tests.support.text import mentions
 from tests.support.worlds import price_now
 
@@ -24,7 +25,7 @@ V3 = "v3 WETH/USDC 3000"
 
 def equal(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
     """What we say the position pays is what the contracts pay; that amount."""
-    amounts = positions.redeemable_amounts(lp_on_chain.read(chain, own))
+    amounts = redeemable_amounts(lp_on_chain.read(chain, own))
     assert amounts == lp_on_chain.take_out(chain, own)
     return amounts
 
@@ -122,7 +123,7 @@ def test_position_without_liquidity__holds_what_it_is_owed(chain: LocalChain) ->
     lp_on_chain.decrease(chain, position.token_id, position.liquidity)
     assert positions.principal(lp_on_chain.read(chain, own)) == (0, 0)
     assert min(equal(chain, own)) > 0
-    assert positions.redeemable_amounts(lp_on_chain.read(chain, own)) == (0, 0)
+    assert redeemable_amounts(lp_on_chain.read(chain, own)) == (0, 0)
 
 
 def test_burned_token__is_gone_before_and_after_the_start(chain: LocalChain) -> None:

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from agent import guards
 from agent.amm.lp import minting, positions
+from agent.amm.lp.positions import Amounts
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
@@ -24,6 +25,7 @@ from agent.model import (
     Hold,
     Limits,
     LpMissingPosition,
+    LpPosition,
     LpTarget,
     LpV2Position,
     LpV3Position,
@@ -212,3 +214,10 @@ def worth(step: StepInput, action: Provide | Withdraw) -> float:
     """Return the value that an action moves, in dollars at the reference."""
     of = step.portfolio.lp_targets[0]
     return float(book(step).pair_value(of, action.amounts_raw)) / USD
+
+
+def redeemable_amounts(position: LpPosition) -> Amounts:
+    """Return the base units that a full withdrawal pays now: burn of V2, decreaseLiquidity and collect of V3."""
+    amount0, amount1 = positions.principal(position)
+    fee0, fee1 = positions.uncollected_fees(position)
+    return amount0 + fee0, amount1 + fee1

@@ -1,22 +1,4 @@
-"""Provision and withdrawal of liquidity: amounts, and minimums from the reference price, never from
-a pool alone (T11).
-
-Within a band around the reference every action succeeds; outside it, one of the two minimums fails
-and the contract reverts. The band is [reference / (1 + d), reference · (1 + d)].
-
-Withdrawal: the payout of a given liquidity at a price P, valued at the reference R, is the tangent
-in P of the concave value function. It is therefore never below the value at R. An attacker who
-pushes the pool before a withdrawal pays the owner. The minimums only bound the mix: for each token,
-the smaller of its amounts at the two ends of the band.
-
-Provision: the tangent is the cost. At a pushed price P, provision costs more than the liquidity is
-worth at R; the attacker who pushes the pool back keeps the difference. The difference is of second
-order in the push: d²/8 of the value in a pair, about d²/(4·width) in a narrow range.
-`slippage.max_overpayment` computes it exactly, and `slippage.widest_band_bps` limits the band
-so that it stays within the slippage limit. The amount of each token falls monotonically with the
-price in one direction, so the two minimums hold exactly within the band. If an end of the range is
-in the band, one minimum is zero there, and the overpayment stops growing.
-"""
+"""Amounts that a provision of liquidity takes, and the liquidity that they buy."""
 
 from __future__ import annotations
 

@@ -76,13 +76,6 @@ def with_credited_fees(position: LpV3Position) -> LpV3Position:
     )
 
 
-def redeemable_amounts(position: LpPosition) -> Amounts:
-    """Return the base units that a full withdrawal pays now: burn of V2, decreaseLiquidity and
-    collect of V3.
-    """
-    return _sum_amounts(principal(position), uncollected_fees(position))
-
-
 def v2_burn(position: LpV2Position, liquidity: int | None = None) -> Amounts:
     """Return the payout of UniswapV2Pair.burn for LP tokens of the wallet (default: all).
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agent.app.documents.owner import PastResultDocument, WorstMonthDocument
 from agent.app.documents.status import ORDINARY_DAY_INDEX
 from agent.app.research.backtests import USUAL_MARKET, sample_files, spec_from_config
-from agent.app.start.past_results import PAST_BASIS, SMALL_MONEY_USD
+from agent.app.start.past_results import PAST_BASIS, SMALL_MONEY_USD, past_basis
 from agent.backtest.data import PriceTable, read_table, require_known_unit
 from agent.backtest.report.series import backtest_document, growth_series
 from agent.backtest.result import SimulationResult
@@ -221,7 +221,7 @@ def year_results(
         price_table = _with_prices(price_table, {numeraire: np.ones(price_table.bar_count)})
     daily_table = _daily_table(price_table)
     bar_years = daily_table.times_s.astype("datetime64[s]").astype("datetime64[Y]")
-    basis = PAST_BASIS.replace("of 2021", f"of {prices_path.name}")
+    basis = past_basis(f"of {prices_path.name}")
     past_results = []
     reasons = []
     for year in np.unique(bar_years):

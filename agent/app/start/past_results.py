@@ -12,10 +12,16 @@ from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
 if TYPE_CHECKING:
     from agent.app.documents.owner import PastResultDocument
 
-PAST_BASIS = (
-    "backtested on daily prices of 2021, 0.3 % fees, the network's ordinary gas and data fee"
-)
-OTHER_YEARS_BASIS = PAST_BASIS.replace("of 2021", "of Binance, a USDC counted as a USDT")
+
+def past_basis(prices: str) -> str:
+    """Return what a past result rests on; `prices` says whose they are."""
+    return (
+        f"backtested on daily prices {prices}, 0.3 % fees, the network's ordinary gas and data fee"
+    )
+
+
+PAST_BASIS = past_basis("of 2021")
+OTHER_YEARS_BASIS = past_basis("of Binance, a USDC counted as a USDT")
 SMALL_MONEY_USD = 500
 TEMPLATE_RESULTS_FILE = Path(__file__).parents[2] / "backtest" / "sample" / "baskets.json"
 OTHER_YEARS_FILE = TEMPLATE_RESULTS_FILE.with_name("other_years.json")

@@ -130,9 +130,10 @@ class _TaxedBook(PolicyBook):
         self.after_tax = np.array(
             [row for row, policy in enumerate(taxed_rows) if policy.steps], int
         )
-        steps = next((policy.steps for policy in policies if policy.steps), ())  # one at most
-        if not steps:
+        after_tax = [policy.steps for policy in policies if policy.steps]
+        if not after_tax:
             return
+        (steps,) = after_tax  # all rows of rules after tax have the ranges of one
         self._edges = np.array([step.edges for step in steps])
         self._triggers = np.array([step.triggers[:-1] for step in steps])
         risks = np.array([step.risk for step in steps])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from agent.amm.v2_pool import V2Pool
+from agent.amm.v3.math import MAX_TICK
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.chain.lens import (
@@ -177,10 +178,10 @@ class V3Reader:
         pool_answer = answers[0]
         if not isinstance(pool_answer, V3Answer):
             return pool_answer if isinstance(pool_answer, CallStatus) else CallStatus.MALFORMED
-        if pool_answer.twap_deltas is not None and not twap_window_s:
-            return CallStatus.MALFORMED
         mean: TickMean | None = None
         if pool_answer.twap_deltas is not None:
+            if not twap_window_s:
+                return CallStatus.MALFORMED
             mean = mean_over(twap_window_s, *pool_answer.twap_deltas)
         return self.pool_class(
             address=pool.address,
@@ -209,7 +210,6 @@ DEEP_TICKS = 1_280
 """Ticks read if more are requested: the most that fit in one answer of the lens (EIP-170)."""
 DEEP_BITMAP_WORDS = 1_000
 """Bitmap words covered by such an answer. With all its ticks they stay below 16 million gas."""
-MAX_TICK = 887_272
 
 
 def deep_pool_item(pool: PoolRef) -> V3Item:

@@ -218,7 +218,7 @@ _METHODS_AT_BLOCK = frozenset(
 
 
 class _BlockUnknown(Retryable):
-    """The requested block hash is unknown or no longer on the chain."""
+    """The requested block is unknown or no longer on the chain."""
 
 
 def _revert_fault(error: Exception) -> RpcFault:

@@ -50,11 +50,12 @@ def trait_items(snapshot: Snapshot, token: str) -> list[CallItem]:
 
 
 def judge_traits(answers: Sequence[LensAnswer]) -> ScreenResult | None:
-    """Return the finding of the answers to `trait_items`; None for an ordinary token."""
-    for view_name, answer in zip(_SHARE_VIEWS, answers, strict=False):
+    """Return the finding of the answers to `trait_items`, in their order; None for an ordinary token."""
+    *share_answers, granularity = answers
+    for view_name, answer in zip(_SHARE_VIEWS, share_answers, strict=True):
         if isinstance(answer_uint(answer), int):
             return TokenFinding.REBASING, f"its balances are shares: {view_name}()"
-    if isinstance(answer_uint(answers[3]), int):
+    if isinstance(answer_uint(granularity), int):
         return TokenFinding.CALLBACK, "it is an ERC-777 token: granularity()"
     return None
 

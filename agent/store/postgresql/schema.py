@@ -153,7 +153,7 @@ def _add_table(by_wallet: MetaData, table: Table) -> None:
 
 def _row_security(table_name: str) -> list[str]:
     """Return the statements that show a transaction the rows of its wallet alone in every query:
-    only a superuser, whom the opening refuses, is exempt.
+    only a superuser and a role with BYPASSRLS, both of which the opening refuses, are exempt.
     """
     return [
         f"ALTER TABLE {table_name} ENABLE ROW LEVEL SECURITY",

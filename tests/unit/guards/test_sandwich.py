@@ -59,7 +59,7 @@ def test_exposure_is_at_most_all_and_rounds_up() -> None:
         pytest.param(None, 30, 100, "limits.plan_cost is off", id="plan_cost"),
         pytest.param(50, None, 100, "limits.slippage is off", id="slippage"),
         pytest.param(50, 30, None, "limits.oracle_deviation is off", id="oracle_deviation"),
-        pytest.param(None, None, 100, "limits.plan_cost and limits.slippage is off", id="two of them"),
+        pytest.param(None, None, 100, "limits.plan_cost and limits.slippage are off", id="two of them"),
     ],
 )
 def test_exposure_is_unknown_without_a_limit_of_price(

@@ -205,8 +205,8 @@ def expected_loss_of(position_states: PositionStates, prices: Mapping[str, Price
 def position_reports(
     snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str, Price]
 ) -> tuple[PositionReport, ...]:
-    """Return a full report of every confirmed position that was read and has prices; `faults`
-    covers the others.
+    """Return a full report of every confirmed position that was read. One without prices is left
+    out, as from the portfolio.
     """
     position_by_name = {position.name: position for position in snapshot.positions}
     return tuple(
@@ -243,11 +243,10 @@ def _position_report(
     hold_value = _pair_value(confirmed_position.entry_raw, price0, price1)
     if isinstance(position, LpV2Position):
         fees_value = _v2_fees(position, confirmed_position, price0, price1)
+        value_without_fees = liquidity_value - fees_value
     else:
         fees_value = _pair_value(fees_raw, price0, price1)
-    value_without_fees = (
-        liquidity_value - fees_value if isinstance(position, LpV2Position) else liquidity_value
-    )
+        value_without_fees = liquidity_value
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     return PositionReport(
         confirmed=confirmed_position,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.amm.lp import positions
 from agent.errors import Refused
 from agent.model import LpV3Position
-from tests.support.lp_worlds import TOKENS, gone, price_at, v2, v3
+from tests.support.lp_worlds import TOKENS, gone, price_at, redeemable_amounts, v2, v3
 from tests.support.text import raises_code
 
 Q128 = 2**128
@@ -47,7 +47,7 @@ def test_no_protocol_share_is_minted_without_feeto_or_growth(changes: dict[str, 
 
 @pytest.mark.parametrize("position", [v2(0), v2(1, 10**20, (10, 10)), v2(5, 0, (0, 0)), v2(1, 10, (1, 10**9))])
 def test_a_burn_that_the_pair_would_refuse_pays_nothing(position: object) -> None:
-    assert positions.redeemable_amounts(position) == (0, 0)  # type: ignore[arg-type]  # parametrize erases the type
+    assert redeemable_amounts(position) == (0, 0)  # type: ignore[arg-type]  # parametrize erases the type
 
 
 @given(st.integers(1, 10**20), amounts, amounts)
@@ -107,9 +107,9 @@ def test_pool__pays_no_more_than_its_range_holds() -> None:
 
 def test_without_liquidity_only_what_is_owed_is_left() -> None:
     spent = fees(0, liquidity=0, owed=(11, 0), core_owed=(11, 5), core_liquidity=Q128 // 1_000)
-    assert positions.redeemable_amounts(spent) == (11, 0)
+    assert redeemable_amounts(spent) == (11, 0)
     assert positions.principal(spent) == (0, 0)
-    assert positions.redeemable_amounts(gone()) == (0, 0)
+    assert redeemable_amounts(gone()) == (0, 0)
 
 
 @given(ticks, st.integers(-6_500, 6_500), st.integers(10**10, 10**30))

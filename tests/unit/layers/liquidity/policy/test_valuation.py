@@ -10,7 +10,6 @@ from math import isqrt
 import pytest
 
 from agent import codec, guards
-from agent.amm.lp import positions
 from agent.errors import ConfigError, Refused
 from agent.layers.liquidity.policy import valuation
 from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
@@ -35,7 +34,7 @@ from agent.policy.decide import decide
 from agent.policy.drift import band_edge_prices, compute_drifts, corrections, investable_total, rebalance_goal
 from tests.support import lp_worlds
 from tests.support.builders import ETHER, address, step_input, with_limits, with_snapshot
-from tests.support.lp_worlds import PRICES, TOKENS, USD, confirmed_position, roomy
+from tests.support.lp_worlds import PRICES, TOKENS, USD, confirmed_position, redeemable_amounts, roomy
 from tests.support.plans import evidence, sell_weth
 from tests.support.text import mentions
 from tests.support.tokens import USDC, WETH
@@ -110,7 +109,7 @@ def test_position_in_a_pushed_pool_counts_as_before(pushed: Fraction) -> None:
         level_raw = level_drift.raw_at(POSITIONS_PLACE)
         assert abs(level_raw - pushed_drift.raw_at(POSITIONS_PLACE)) <= 2 + level_raw // 10**5
         assert (level_drift.weight_bps, level_drift.is_outside_band) == (pushed_drift.weight_bps, pushed_drift.is_outside_band)
-    assert positions.redeemable_amounts(pushed_step.snapshot.positions[0]) != positions.redeemable_amounts(level_step.snapshot.positions[0])
+    assert redeemable_amounts(pushed_step.snapshot.positions[0]) != redeemable_amounts(level_step.snapshot.positions[0])
     assert abs(pushed_loss / level_loss - 1) < Fraction(1, 10**5)
 
 
