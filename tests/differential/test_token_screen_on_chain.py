@@ -12,7 +12,7 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import NoQuorum
 from agent.chain.screening import TokenScreen
-from agent.chain.screening.moves import screening_moves
+from agent.chain.screening.moves import TokenMove, screening_moves
 from agent.localchain import LocalChain
 from agent.model import TokenFinding
 from tests.support.agents import FIVE, ROOMY, agent_on, fund, reopened_agent
@@ -38,6 +38,22 @@ def test_world_tokens__move_what_they_are_told_in_one_request(local_chain: Local
         assert line.request_count == before + 1
     clean = dict.fromkeys((token.address for token in chain.tokens.values()), TokenFinding.CLEAN)
     assert finding_by_token == clean | {chain.tokens["USDT"].address: TokenFinding.NO_RETURN_VALUE}
+
+
+@ANVIL_OFTEN
+def test_sale_of_more_than_a_pool_holds__is_no_fault_of_the_token(local_chain: LocalChain, tmp_path: Path) -> None:
+    """A pool whose price left its only range holds hardly any of the token that it would take."""
+    fund(local_chain, dict.fromkeys(FIVE, 1_000))
+    with agent_on(local_chain, tmp_path, ROOMY, FIVE) as agent:
+        step = agent.step_input()
+        weth = agent.token("WETH", "").address
+        pools = [pool for pool in step.snapshot.pools if weth in (pool.token0, pool.token1)]
+        findings = {
+            pool.venue: agent.context.token_screen.screen(step, [TokenMove(weth, pool, 10**27, spender=step.execution.router)])[0].finding
+            for pool in pools
+        }
+    assert len(findings) > 1
+    assert set(findings.values()) == {TokenFinding.CLEAN}
 
 
 @pytest.mark.parametrize("wordy", [False, True])

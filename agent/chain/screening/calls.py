@@ -51,7 +51,9 @@ def trial_call(move: TokenMove, block_ref: object) -> RpcCall:
     """
     loan_addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.contract[2:])
     packed_loan = (
-        loan_addresses + bytes([move.pool_flags]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
+        loan_addresses
+        + bytes([move.pool_flags])
+        + min(move.lent_raw, 2**128 - 1).to_bytes(16, "big")
     )
     request = bytes([1]) + packed_loan
     constructor_argument = (

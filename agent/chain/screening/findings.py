@@ -161,7 +161,7 @@ def read_controls(
         transfer_call(token, wallet, UNLISTED_ADDRESS, tested_raw, block_ref),
         transfer_from_call(token, UNLISTED_ADDRESS, wallet, lender.pool.contract, 0, block_ref),
         *(
-            transfer_call(token, contract, UNLISTED_ADDRESS, move.raw, block_ref)
+            transfer_call(token, contract, UNLISTED_ADDRESS, move.lent_raw, block_ref)
             for contract, move in paying_move_by_contract.items()
         ),
     ]

@@ -25,6 +25,15 @@ class TokenMove:
     spender: str | None = None
 
     @property
+    def lent_raw(self) -> int:
+        """What the pool is tried to send, base units: all that it has to pay; of a token that it only
+        receives, of which it may hold less, half of its depth.
+        """
+        if self.payee is not None:
+            return self.raw
+        return min(self.raw, max(self.pool.depth(self.token) // 2, 1))
+
+    @property
     def pool_flags(self) -> int:
         """Flags for TokenScreen: bit 0 if the token is token1, bit 1 if the pool is V3, bit 2 if
         V4.

@@ -84,6 +84,22 @@ def test_leg_is_sold_by_its_spender_and_paid_to_its_payees(
     assert moves == (sale, *(TokenMove(USDC.address, pool, leg.amount_out_raw, payee=payee) for payee in payees))
 
 
+@pytest.mark.parametrize(
+    ("raw", "payee", "lent_raw"),
+    [
+        pytest.param(10**30, None, V2.depth(WETH.address) // 2, id="more than the pool has"),
+        pytest.param(7, None, 7, id="less than the pool has"),
+        pytest.param(10**30, OWNER, 10**30, id="paid out"),
+    ],
+)
+def test_pool_is_tried_with_what_it_has_where_it_only_receives(raw: int, payee: str | None, lent_raw: int) -> None:
+    assert TokenMove(WETH.address, V2, raw, payee=payee).lent_raw == lent_raw
+
+
+def test_pool_with_nothing_near_its_price__is_tried_with_one_base_unit() -> None:
+    assert TokenMove(WETH.address, replace(V2, reserve0=0, reserve1=0), 7).lent_raw == 1
+
+
 def moves_of(step: StepInput, **leg_fields: object) -> tuple[TokenMove, ...]:
     """Return the transfers of a sale of WETH in the pair, with these fields of its leg."""
     plan = plan_of(step, [Swap(V2, WETH.address, SOLD_RAW)])
