@@ -268,7 +268,8 @@ SMALL_WORLD = replace(
     ),
 )
 DEMO_TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
-DEMO_START_USD = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
+DEMO_START_USD = {"WBTC": 25_000, "WETH": 15_000, "USDC": 10_000}
+"""So much that gas hardly widens the ranges: the move is well beyond them."""
 DEMO_FACTORS = {"WBTC": Fraction(116, 75), "WETH": Fraction(6, 5)}
 """Price moves that take 50/30/20 to 58/27/15 (worked case W2)."""
 DEMO_FOLDER_PREFIX = "trimtab-demo-"

@@ -11,7 +11,6 @@ import time
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from agent.app import local
-from agent.app.local import CONFIG_MARKER, DEMO_BANNER, SMALL_WORLD, publish_config, recorded_days
+from agent.app.local import CONFIG_MARKER, DEMO_BANNER, publish_config, recorded_days
 from agent.app.start.past_results import template_result
 from agent.cli import history, ledger
 from agent.cli.display import tables
@@ -183,12 +182,7 @@ def test_ctrl_c_ends_it_and_its_chain(tmp_path: Path) -> None:
         http.client.HTTPConnection(host, int(port), timeout=2).request("POST", "/", "{}")
 
 
-@pytest.mark.parametrize("pools", [slice(2, 6), pytest.param(slice(None), marks=pytest.mark.slow)], ids=["v3-pools", "all-pools"])
-def test_the_demo_tells_the_whole_story(
-    bare: Callable[..., CommandResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pools: slice
-) -> None:
-    """With its V3 pools, and with all: each costs half a second."""
-    monkeypatch.setattr(local, "SMALL_WORLD", replace(SMALL_WORLD, pools=SMALL_WORLD.pools[pools]))
+def test_the_demo_tells_the_whole_story(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     picture = tmp_path / "demo.svg"
     result = bare("demo", "--json", "--svg", str(picture))
     assert result.code == 0
