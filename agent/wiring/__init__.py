@@ -28,12 +28,12 @@ from agent.wiring.transactor import (
     AgentApprover,
     WalletSession,
     hold_wallet_lock,
-    lock_arguments,
     open_service_session,
     open_transactor,
     open_wallet_session,
     signing_rules,
     submission_settings,
+    wallet_locks,
 )
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
     "hold_wallet_lock",
     "is_in_file",
     "listed_market_numbers",
-    "lock_arguments",
     "open_block_reader",
     "open_context",
     "open_endpoint_pool",
@@ -65,4 +64,5 @@ __all__ = [
     "store_file",
     "store_text",
     "submission_settings",
+    "wallet_locks",
 ]

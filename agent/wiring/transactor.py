@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from agent.amm.lp.venues import LpVenue
 from agent.backtest.router import NullSigner
@@ -46,7 +45,13 @@ from agent.ports import Clock, Executor, Sender, Signer, SigningKey
 from agent.signing import keys
 from agent.signing.agent_approval import AgentApprovalRules, ApprovalKey, ApprovalSigner
 from agent.signing.rules import LocalSigner, SigningRules
-from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
+from agent.store.files.locks import (
+    WalletLocks,
+    lock_path,
+    service_lock,
+    store_lock_path,
+    wait_for_lock,
+)
 from agent.store.files.recorder import FileOutbox
 from agent.store.store import Store
 from agent.venues.composer import RouterComposer
@@ -344,7 +349,7 @@ def open_service_session(
     """Hold the wallet's service lock, so that no second run starts; the session takes the wallet's
     lock for each action. Raises LockHeld at once if another run holds the service lock.
     """
-    with service_lock(*lock_arguments(context.loaded_config)), context.store.db.serving():
+    with service_lock(wallet_locks(context.loaded_config)), context.store.db.serving():
         yield open_wallet_session(
             context, confirm, report_progress, asks_passphrase=asks_passphrase
         )
@@ -413,7 +418,7 @@ def hold_wallet_lock(
     wallet. Raises LockHeld if waiting takes longer than service.wallet_wait.
     """
     with wait_for_lock(
-        *lock_arguments(loaded_config),
+        wallet_locks(loaded_config),
         patience_s=loaded_config.config.service.wallet_wait,
         sleep=clock.sleep,
         report_holder=report_holder,
@@ -422,17 +427,15 @@ def hold_wallet_lock(
         yield
 
 
-def lock_arguments(loaded_config: LoadedConfig) -> tuple[Path, int, str, Path]:
-    """Return the path of the wallet's lock, chain id, wallet, and path of the lock beside the
-    store.
-    """
+def wallet_locks(loaded_config: LoadedConfig) -> WalletLocks:
+    """Return the locks of the config's wallet, with that beside its store."""
     chain_table = loaded_config.config.chain
     wallet = loaded_config.config.wallet.address
     store_path = store_file(loaded_config).resolve()
     is_lock_beside_store = (
         chain_table.is_local or loaded_config.is_paper
     )  # a paper store never blocks the wallet itself
-    return (
+    return WalletLocks(
         lock_path(chain_table.chain_id, wallet, store_path, local_chain=is_lock_beside_store),
         chain_table.chain_id,
         wallet,

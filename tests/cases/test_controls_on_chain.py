@@ -556,7 +556,7 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
 def test_a_single_cycle_takes_controls_unless_a_run_serves(chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(chain, tmp_path, LEVEL) as run:
         resume_document = run.ask("resume")
-        with service_lock(*wiring.lock_arguments(run.loaded)):
+        with service_lock(wiring.wallet_locks(run.loaded)):
             run.look(once=True)
             assert run.store.controls.has_queued()
             assert queue.is_served(run.loaded)

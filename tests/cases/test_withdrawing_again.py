@@ -21,7 +21,7 @@ from agent.localchain import LocalChain
 from agent.model import ControlState, RequestState
 from agent.store.files.locks import wallet_lock
 from agent.units import utc_text
-from agent.wiring.transactor import lock_arguments
+from agent.wiring.transactor import wallet_locks
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, fund, reopened_agent, trusted_config, yes
@@ -44,7 +44,7 @@ def test_a_payment_that_is_not_final_is_not_made_again(chain: LocalChain, tmp_pa
         paid_text = f"already paid in {first.transactions[0].tx_hash}"
         assert dry.state == "planned"
         assert dry.repeats.startswith(f"withdrawal {first.request_id} is open and pays the same, {paid_text}, recorded 20")
-        with wallet_lock(*lock_arguments(agent.context.loaded_config)):  # that process settles it
+        with wallet_lock(wallet_locks(agent.context.loaded_config)):  # that process settles it
             resumed = transfers.resume_withdrawal(agent, first.request_id or 0, confirm=accept)
         assert (resumed.state, paid_text in resumed.reason) == ("waiting", True)
         with raises_code(Refused, "not_open", first.transactions[0].tx_hash):

@@ -142,10 +142,10 @@ def test_empty_wallet__starts_no_paper_books(keyless: Desk) -> None:
 @pytest.mark.slow
 def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> None:
     desk.config.write_text(desk.config.read_text() + '\n[service]\nwallet_wait = "1s"\n')
-    live = transactor.lock_arguments(load_config(desk.config))
-    with wallet_lock(*live), blocks(desk.about["url"]):
+    live = transactor.wallet_locks(load_config(desk.config))
+    with wallet_lock(live), blocks(desk.about["url"]):
         assert desk.ask("paper", "--once")["outcome"] == "done"
-    with wallet_lock(*transactor.lock_arguments(api.paper_config(desk.config))):
+    with wallet_lock(transactor.wallet_locks(api.paper_config(desk.config))):
         assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
         assert "already acts" in desk.ask("paper", "--once", want=12)["error"]["message"]
 

@@ -85,7 +85,7 @@ def test_paper_run__takes_the_pages_controls_and_no_others(untrusted: Desk) -> N
     purchase = preview_control(paper, ControlKind.REBALANCE)["plan_hash"]
     with pytest.raises(Refused, match="no paper run goes on"):
         ask(ControlKind.REBALANCE, purchase)
-    with service_lock(*wiring.lock_arguments(load_config(paper))):  # as if a run was there: this one takes it before its own cycle
+    with service_lock(wiring.wallet_locks(load_config(paper))):  # as if a run was there: this one takes it before its own cycle
         bought = ask(ControlKind.REBALANCE, purchase)
     pause = ControlSubmission(ControlKind.PAUSE, (), "ann", ControlOrigin.DASHBOARD, "")
     with pytest.raises(Refused, match="may not control"):

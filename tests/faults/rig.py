@@ -21,7 +21,7 @@ from agent.model import Intent, IntentKind, Plan, UnsignedTx
 from agent.ports import Grant
 from agent.store import Store, open_store
 from agent.store.database.connection import WRITE_FLAG
-from agent.store.files.locks import wallet_lock
+from agent.store.files.locks import WalletLocks, wallet_lock
 from tests.support.fakes.clock import FakeClock
 from tests.support.wallets import Desk, three_way_plan
 
@@ -72,7 +72,7 @@ class Trade:
 
         `hook` hears every event, and "commit N" when the N-th write is about to be committed.
         """
-        with wallet_lock(self.store_file.with_suffix(".lock"), self.context.chain.chain_id, self.context.wallet):
+        with wallet_lock(WalletLocks(self.store_file.with_suffix(".lock"), self.context.chain.chain_id, self.context.wallet)):
             store = self.new_store()
             counted = 0
 

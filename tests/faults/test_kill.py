@@ -13,7 +13,7 @@ from agent.errors import OperatorNeeded
 from agent.execution import settlement
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from agent.store.files.locks import wallet_lock
+from agent.store.files.locks import WalletLocks, wallet_lock
 from tests.faults.rig import Trade, finished, in_child, killed_at, killing, ready
 from tests.support.markets.step_kills import every_run
 from tests.support.wallets import Desk
@@ -221,7 +221,7 @@ def test_a_nonce_that_another_program_took_needs_the_operator(trade: Trade) -> N
 
 def test_a_second_process_is_locked_out_while_the_first_trades(trade: Trade) -> None:
     path = trade.store_file.with_suffix(".lock")
-    with wallet_lock(path, trade.context.chain.chain_id, trade.context.wallet):
+    with wallet_lock(WalletLocks(path, trade.context.chain.chain_id, trade.context.wallet)):
         assert in_child(lambda: locked_out(trade)) == 0
     finished(trade)
 

@@ -45,7 +45,7 @@ from agent.ports.paper import PaperConfig
 from agent.ports.users import UsersPlace
 from agent.store import Store
 from agent.store.controls import ControlStateChange
-from agent.store.files.locks import is_service_locked
+from agent.store.files.locks import is_service_locked, store_lock_path
 from agent.store.files.secret import ensure_secret, find_secret
 from agent.store.opening import sqlite_path
 from agent.store.users import UserEventKind
@@ -302,9 +302,8 @@ def is_served(loaded_config: LoadedConfig) -> bool:
         with suppress(PassingFault), wiring.open_store_offline(loaded_config) as (store, _):
             return bool(store.db.is_served())
         return False
-    *_, store_lock_file = wiring.lock_arguments(loaded_config)
     with suppress(PassingFault):
-        return is_service_locked(store_lock_file)
+        return is_service_locked(store_lock_path(wiring.store_file(loaded_config).resolve()))
     return False
 
 

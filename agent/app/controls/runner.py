@@ -129,7 +129,7 @@ class ControlRunner:
         context = self._agent.context
         with suppress(LockHeld), ExitStack() as locks:
             if not holds_service_lock:
-                locks.enter_context(service_lock(*wiring.lock_arguments(context.loaded_config)))
+                locks.enter_context(service_lock(wiring.wallet_locks(context.loaded_config)))
                 locks.enter_context(context.store.db.serving())
             self._secret = self._read_secret()
             self._end_interrupted()

@@ -270,8 +270,8 @@ def check_store(config: Path | str) -> StoreCheckDocument:
 def exclusive_locks(loaded_config: LoadedConfig) -> Iterator[None]:
     """Exclude other processes of the wallet, including runs, while the file is replaced."""
     with (
-        service_lock(*wiring.lock_arguments(loaded_config)),
-        wallet_lock(*wiring.lock_arguments(loaded_config)),
+        service_lock(wiring.wallet_locks(loaded_config)),
+        wallet_lock(wiring.wallet_locks(loaded_config)),
     ):
         yield
 

@@ -13,6 +13,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_state_path
@@ -80,35 +81,44 @@ def service_lock_path(wallet_lock_file: Path) -> Path:
     return wallet_lock_file.with_suffix(".service.lock")
 
 
-@contextmanager
-def wallet_lock(
-    wallet_lock_file: Path, chain_id: int, wallet: str, store_lock_file: Path | None = None
-) -> Iterator[None]:
-    """Hold the wallet's lock; only its holder signs, sends, or changes the journal.
+@dataclass(frozen=True, slots=True)
+class WalletLocks:
+    """The locks of a wallet: its own, and one beside the store, for a store shared by processes of
+    different users.
+    """
 
-    `store_lock_file` is a second lock, for a store shared by processes of different users. Raises
+    wallet_lock_file: Path
+    chain_id: int
+    wallet: str
+    store_lock_file: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of all locks, each once."""
+        machine_files = machine_lock_paths(self.wallet_lock_file)
+        lock_files = (self.wallet_lock_file, self.store_lock_file, *machine_files)
+        return tuple(dict.fromkeys(filter(None, lock_files)))
+
+
+@contextmanager
+def wallet_lock(locks: WalletLocks) -> Iterator[None]:
+    """Hold the wallet's locks; only their holder signs, sends, or changes the journal. Raises
     LockHeld at once, naming the holder and its pid file; OperatorNeeded if a lock cannot be taken.
     """
-    with _all_locks(
-        _lock_files(wallet_lock_file, store_lock_file),
-        lambda lock_file: _lock_held_error(lock_file, chain_id, wallet),
-    ):
+    with _all_locks(locks.files, lambda lock_file: _lock_held_error(lock_file, locks)):
         yield
 
 
 @contextmanager
-def wait_for_lock(  # noqa: PLR0913
-    wallet_lock_file: Path,
-    chain_id: int,
-    wallet: str,
-    store_lock_file: Path | None = None,
+def wait_for_lock(
+    wallet_locks: WalletLocks,
     *,
     patience_s: float,
     sleep: Callable[[float], None],
     report_holder: Callable[[str], None],
     further_lock: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[None]:
-    """Hold the lock like `wallet_lock`, and `further_lock`, but wait up to `patience_s` for another
+    """Hold the locks like `wallet_lock`, and `further_lock`, but wait up to `patience_s` for another
     process, which `report_holder` reports.
 
     Raises LockHeld after that time.
@@ -119,9 +129,7 @@ def wait_for_lock(  # noqa: PLR0913
             has_files = False
             try:
                 with ExitStack() as taken:
-                    taken.enter_context(
-                        wallet_lock(wallet_lock_file, chain_id, wallet, store_lock_file)
-                    )
+                    taken.enter_context(wallet_lock(wallet_locks))
                     has_files = True
                     taken.enter_context(further_lock())
                     locks.enter_context(taken.pop_all())
@@ -136,7 +144,7 @@ def wait_for_lock(  # noqa: PLR0913
                 holder_text = (
                     error.message  # of a lock that has no pid file here
                     if has_files
-                    else f"{_holder_text(_lock_files(wallet_lock_file, store_lock_file))} is acting for it"
+                    else f"{_holder_text(wallet_locks.files)} is acting for it"
                 )
                 report_holder(f"Waiting for the wallet: {holder_text}")
             sleep(POLL_S)
@@ -145,9 +153,7 @@ def wait_for_lock(  # noqa: PLR0913
 
 
 @contextmanager
-def service_lock(
-    wallet_lock_file: Path, chain_id: int, wallet: str, store_lock_file: Path | None = None
-) -> Iterator[None]:
+def service_lock(locks: WalletLocks) -> Iterator[None]:
     """Hold the service lock for a whole run; the wallet's locks are taken for each cycle. Raises
     LockHeld at once.
     """
@@ -155,15 +161,15 @@ def service_lock(
     def service_held_error(lock_file: Path) -> LockHeld:
         pid_file = lock_file.with_suffix(".pid")
         return LockHeld(
-            f"another run (process {_holder_pid(pid_file)}) already serves {wallet} on chain"
-            f" {chain_id}; see {pid_file}",
+            f"another run (process {_holder_pid(pid_file)}) already serves {locks.wallet} on chain"
+            f" {locks.chain_id}; see {pid_file}",
             "stop that run first: its service manager, or its process; other commands can run"
             " beside it",
             code=ErrorCode.WALLET_SERVED,
         )
 
     with _all_locks(
-        tuple(map(service_lock_path, _lock_files(wallet_lock_file, store_lock_file))),
+        tuple(map(service_lock_path, locks.files)),
         service_held_error,
         LOOK_PATIENCE_S,
     ):
@@ -183,12 +189,6 @@ def is_service_locked(store_lock_file: Path) -> bool:
             return False
     except LockHeld:
         return True
-
-
-def _lock_files(wallet_lock_file: Path, store_lock_file: Path | None) -> tuple[Path, ...]:
-    """Return the files of all locks of the wallet, each once."""
-    lock_files = (wallet_lock_file, store_lock_file, *machine_lock_paths(wallet_lock_file))
-    return tuple(dict.fromkeys(filter(None, lock_files)))
 
 
 @contextmanager
@@ -231,14 +231,14 @@ def _lock(
         lock.release()
 
 
-def _lock_held_error(lock_file: Path, chain_id: int, wallet: str) -> LockHeld:
+def _lock_held_error(lock_file: Path, locks: WalletLocks) -> LockHeld:
     pid_file = lock_file.with_suffix(".pid")
     remedy = "wait until it is done, answer its prompt, or end it"
     if _is_held_by_run(lock_file):
         remedy = "it is the run, in the middle of a cycle; try again later or see its log"
     return LockHeld(
-        f"another trimtab (process {_holder_pid(pid_file)}) already acts for {wallet} on chain"
-        f" {chain_id}; see {pid_file}",
+        f"another trimtab (process {_holder_pid(pid_file)}) already acts for {locks.wallet} on chain"
+        f" {locks.chain_id}; see {pid_file}",
         remedy,
         code=ErrorCode.LOCK,
     )

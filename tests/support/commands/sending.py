@@ -25,8 +25,8 @@ def nonce(desk: Desk) -> int:
 def process_with_lock(desk: Desk) -> Iterator[int]:
     """Another process that acts for the same wallet and chain."""
     code = (
-        "import sys, time; from pathlib import Path; from agent.store.files.locks import wallet_lock\n"
-        f"with wallet_lock(Path({str(desk.config.parent / 'trimtab.db.lock')!r}), 31337, {desk.about['wallet']!r}):\n"
+        "import sys, time; from pathlib import Path; from agent.store.files.locks import WalletLocks, wallet_lock\n"
+        f"with wallet_lock(WalletLocks(Path({str(desk.config.parent / 'trimtab.db.lock')!r}), 31337, {desk.about['wallet']!r})):\n"
         " print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([TRIMTAB[0], "-c", code], stdout=subprocess.PIPE, text=True)

@@ -26,7 +26,7 @@ from agent.store.files import backup
 from agent.store.migrations.schema import REVISIONS
 from agent.store.store import Store, rows_of_file
 from agent.wiring import store_file
-from agent.wiring.transactor import lock_arguments
+from agent.wiring.transactor import wallet_locks
 from tests.support import builders
 from tests.support.configs.samples import config_text
 from tests.support.stores import install_later_version, pins, unpin
@@ -67,11 +67,12 @@ def test_live_chain_s_paper__has_its_own_store_and_lock(tmp_path: Path) -> None:
     paper = replace(live, is_paper=True)
     assert live.config.chain.chain_id == 1
     assert (store_file(live), store_file(paper)) == (tmp_path / "trimtab.db", tmp_path / "paper.db")
-    assert lock_arguments(paper)[0] == tmp_path / "paper.db.lock"
-    assert lock_arguments(live)[0].parent != tmp_path, "one place per machine, whatever the store"
-    assert (lock_arguments(live)[3], lock_arguments(paper)[3]) == (tmp_path / "trimtab.db.lock", lock_arguments(paper)[0]), (
-        "and one for all who use the store"
-    )
+    assert wallet_locks(paper).wallet_lock_file == tmp_path / "paper.db.lock"
+    assert wallet_locks(live).wallet_lock_file.parent != tmp_path, "one place per machine, whatever the store"
+    assert (wallet_locks(live).store_lock_file, wallet_locks(paper).store_lock_file) == (
+        tmp_path / "trimtab.db.lock",
+        wallet_locks(paper).wallet_lock_file,
+    ), "and one for all who use the store"
     assert paper.live_store_url == live.store_url
 
 
@@ -85,7 +86,7 @@ def test_two_portfolios_of_a_folder_have_a_paper_store_each(tmp_path: Path) -> N
     }
     papers = {name: replace(loaded(tmp_path, ("trimtab.db", name)), is_paper=True) for name in names}
     assert {name: store_file(paper).name for name, paper in papers.items()} == names
-    assert len({lock_arguments(paper)[0] for paper in papers.values()}) == len(names)
+    assert len({wallet_locks(paper).wallet_lock_file for paper in papers.values()}) == len(names)
 
 
 @pytest.mark.parametrize("name", ["paper.db", "mine.paper.db", "bare.paper", "trimtab.store"])

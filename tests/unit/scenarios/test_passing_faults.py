@@ -15,7 +15,7 @@ from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS
 from agent.model import IntentKind
 from agent.store import open_store
 from agent.store.database.errors import database_errors
-from agent.store.files.locks import wallet_lock
+from agent.store.files.locks import WalletLocks, wallet_lock
 from agent.store.files.pause import KillSwitch, PauseSwitch
 from agent.store.files.recorder import FileOutbox
 from agent.store.files.secret import ensure_secret, secret_path
@@ -26,7 +26,7 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
 
 def lock_in_a_file(folder: Path) -> None:
     (folder / "file").touch()
-    with wallet_lock(folder / "file" / "wallet.lock", CHAIN_ID, WALLET):
+    with wallet_lock(WalletLocks(folder / "file" / "wallet.lock", CHAIN_ID, WALLET)):
         pass
 
 

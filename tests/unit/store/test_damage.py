@@ -19,7 +19,7 @@ from agent.store.accounts.budgets import DEMANDED_TIP, LAST_REVIEW, REVIEW_DELAY
 from agent.store.accounts.failure_streaks import RESUMED_SEQ_KEY
 from agent.store.database.errors import remedy
 from agent.store.database.facts import ADOPTION_SEQ_KEY, read_facts, write_facts
-from agent.store.files.locks import wallet_lock
+from agent.store.files.locks import WalletLocks, wallet_lock
 from agent.store.files.pause import KillSwitch
 from agent.store.journal import ADOPTED_NONCE_KEY, PROPOSAL_KEY_PREFIX, SIGNATURES_KEY_PREFIX
 from agent.store.store import MARKETS_KEY_PREFIX
@@ -279,10 +279,10 @@ def test_a_store_locked_by_another_program_asks_for_the_operator(tmp_path: Path,
 def test_a_pid_file_that_cannot_be_written_keeps_the_lock_free(tmp_path: Path) -> None:
     (tmp_path / "x.pid").mkdir()
 
-    with raises_code(OperatorNeeded, "file", "cannot write"), wallet_lock(tmp_path / "x.lock", 1, WALLET):
+    with raises_code(OperatorNeeded, "file", "cannot write"), wallet_lock(WalletLocks(tmp_path / "x.lock", 1, WALLET)):
         raise AssertionError("held the lock without saying so")
     (tmp_path / "x.pid").rmdir()
-    with wallet_lock(tmp_path / "x.lock", 1, WALLET):
+    with wallet_lock(WalletLocks(tmp_path / "x.lock", 1, WALLET)):
         assert (tmp_path / "x.pid").exists()
 
 

@@ -19,7 +19,7 @@ from agent.config.load import load_config
 from agent.model import ControlKind, ControlOrigin, ControlSubmission, RequestKind
 from agent.store.files.locks import service_lock
 from agent.wiring import open_store_offline, store_file
-from agent.wiring.transactor import lock_arguments
+from agent.wiring.transactor import wallet_locks
 from tests.support import agents
 from tests.support.dashboards import until
 from tests.support.pages.pauses import busy_site, config
@@ -85,7 +85,7 @@ def test_resume__takes_effect_at_once_without_a_run(busy_site: Site, config: Pat
 
 
 def test_resume__waits_for_the_run_that_serves_the_wallet(busy_site: Site, config: Path) -> None:
-    with service_lock(*lock_arguments(load_config(config))):
+    with service_lock(wallet_locks(load_config(config))):
         assert resumed(busy_site, config, 10) == ("queued", "", True)
 
 
@@ -95,7 +95,7 @@ def test_resume__takes_effect_after_a_killed_run(busy_site: Site, config: Path) 
 
 
 def test_resume__waits_for_a_run_of_another_container(busy_site: Site, config: Path) -> None:
-    with service_lock(*lock_arguments(load_config(config))):
+    with service_lock(wallet_locks(load_config(config))):
         config.with_name("mine.db.service.pid").write_text("4194305\n")
         assert resumed(busy_site, config, 10) == ("queued", "", True)
 

@@ -583,7 +583,7 @@ def test_resume__is_done_at_once_without_a_run(loaded: LoadedConfig) -> None:
 def test_resume__is_left_to_the_run_that_serves(loaded: LoadedConfig) -> None:
     with wiring.open_store_offline(loaded) as (store, switch):
         switch.pause("depeg", int(time.time()) - 60)
-        with service_lock(*wiring.lock_arguments(loaded)):
+        with service_lock(wiring.wallet_locks(loaded)):
             assert telegram.QueueActions(loaded).submit(ControlKind.RESUME, "", f"telegram {ME}") is True
         assert switch.is_paused()
         assert store.controls.newest()[0].state is ControlState.QUEUED

@@ -21,7 +21,7 @@ from agent.execution.bookkeeping import update_ledger
 from agent.model import IntentState, Transfer
 from agent.store import Store
 from agent.store.files.locks import LockHeld, wallet_lock
-from agent.wiring import lock_arguments, open_store_offline
+from agent.wiring import open_store_offline, wallet_locks
 from tests.support import agents
 from tests.support.ledgers import COIN, DOLLAR, LEDGER_USDC, LEDGER_WETH, at, moved
 from tests.support.text import mentions, raises_code
@@ -88,7 +88,7 @@ def test_new_book_waits_for_every_transaction(loaded: LoadedConfig, store: Store
 def test_new_book_waits_for_a_cycle_under_way(loaded: LoadedConfig, store: Store) -> None:
     before = store.ledger.current_book()
 
-    with wallet_lock(*lock_arguments(loaded)), pytest.raises(LockHeld):
+    with wallet_lock(wallet_locks(loaded)), pytest.raises(LockHeld):
         open_new_book(loaded.path, "anew")
 
     assert store.ledger.current_book() == before

@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from agent.errors import OperatorNeeded, Refused
 from agent.store import open_store
-from agent.store.files.locks import LockHeld, lock_path, service_lock, service_lock_path, wait_for_lock, wallet_lock
+from agent.store.files.locks import LockHeld, WalletLocks, lock_path, service_lock, service_lock_path, wait_for_lock, wallet_lock
 from agent.store.files.pause import KillSwitch, pause_file
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
@@ -20,8 +20,8 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET
 HOLD = """
 import sys
 from pathlib import Path
-from agent.store.files.locks import wallet_lock
-with wallet_lock(Path(sys.argv[1]), 1, sys.argv[2]):
+from agent.store.files.locks import WalletLocks, wallet_lock
+with wallet_lock(WalletLocks(Path(sys.argv[1]), 1, sys.argv[2])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -46,12 +46,12 @@ def test_a_second_process_is_locked_out_and_told_by_whom(tmp_path: Path) -> None
     try:
         with (
             raises_code(OperatorNeeded, "lock", f"process {child.pid}", WALLET, "chain 1", tmp_path / "x.pid"),
-            wallet_lock(path, 1, WALLET),
+            wallet_lock(WalletLocks(path, 1, WALLET)),
         ):
             raise AssertionError("two held the lock")
     finally:
         child.communicate()
-    with wallet_lock(path, 1, WALLET):
+    with wallet_lock(WalletLocks(path, 1, WALLET)):
         assert (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
 
     assert not (tmp_path / "x.pid").exists()
@@ -62,17 +62,17 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     child = held_elsewhere(path)
     child.kill()
     child.communicate()
-    with wallet_lock(path, 1, WALLET):
+    with wallet_lock(WalletLocks(path, 1, WALLET)):
         assert (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
 
 
 CONTEND = """
 import sys, time
 from pathlib import Path
-from agent.store.files.locks import wait_for_lock
+from agent.store.files.locks import WalletLocks, wait_for_lock
 path, count = Path(sys.argv[1]), Path(sys.argv[1]).with_suffix(".count")
 for _ in range(25):
-    with wait_for_lock(path, 1, sys.argv[2], patience_s=600, sleep=lambda _: time.sleep(0.001), report_holder=lambda _: None):
+    with wait_for_lock(WalletLocks(path, 1, sys.argv[2]), patience_s=600, sleep=lambda _: time.sleep(0.001), report_holder=lambda _: None):
         before = int(count.read_text())
         time.sleep(0.001)
         count.write_text(str(before + 1))
@@ -97,14 +97,14 @@ def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> No
     slept = []
     waits = {"patience_s": 1, "sleep": slept.append, "report_holder": reports.append}
     try:
-        with raises_code(LockHeld, "lock", "1 s") as refusal, wait_for_lock(path, 1, WALLET, **waits):
+        with raises_code(LockHeld, "lock", "1 s") as refusal, wait_for_lock(WalletLocks(path, 1, WALLET), **waits):
             raise AssertionError("two held the lock")
         assert mentions(refusal.value.remedy, "answer", "prompt")
         assert len(set(reports)) == 1
         assert mentions(reports[0], "wallet", f"process {child.pid}")
         assert sum(slept) == 1
         service_lock_path(path).with_suffix(".pid").write_text(f"{child.pid}\n")  # the holder is a run
-        with pytest.raises(LockHeld) as refusal, wait_for_lock(path, 1, WALLET, **waits):
+        with pytest.raises(LockHeld) as refusal, wait_for_lock(WalletLocks(path, 1, WALLET), **waits):
             raise AssertionError("two held the lock")
         assert "middle of" in refusal.value.remedy
         assert f"process {child.pid}" in reports[-1]
@@ -114,14 +114,14 @@ def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> No
 
 def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
-    with service_lock(path, 1, WALLET):
-        with wallet_lock(path, 1, WALLET):
+    with service_lock(WalletLocks(path, 1, WALLET)):
+        with wallet_lock(WalletLocks(path, 1, WALLET)):
             assert (tmp_path / "x.service.pid").read_text() == (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
-        with raises_code(LockHeld, "wallet_served", f"process {os.getpid()}"), service_lock(path, 1, WALLET):
+        with raises_code(LockHeld, "wallet_served", f"process {os.getpid()}"), service_lock(WalletLocks(path, 1, WALLET)):
             raise AssertionError("two served")
 
     assert not (tmp_path / "x.service.pid").exists()
-    with service_lock(path, 1, WALLET):
+    with service_lock(WalletLocks(path, 1, WALLET)):
         pass
 
 
@@ -131,17 +131,17 @@ def test_lock_beside_the_store_joins_other_state_folders(tmp_path: Path) -> None
     beside = tmp_path / "t.db.lock"
     reports = []
     waits = {"patience_s": 0.5, "sleep": lambda _: None, "report_holder": reports.append}
-    with wallet_lock(service, 1, WALLET, beside):
-        with raises_code(LockHeld, "lock", "/t.db.pid"), wait_for_lock(shell, 1, WALLET, beside, **waits):
+    with wallet_lock(WalletLocks(service, 1, WALLET, beside)):
+        with raises_code(LockHeld, "lock", "/t.db.pid"), wait_for_lock(WalletLocks(shell, 1, WALLET, beside), **waits):
             raise AssertionError("two held the wallet")
         assert reports
         assert all(f"process {os.getpid()}" in line for line in reports)
-        with wallet_lock(shell, 1, WALLET, tmp_path / "other.db.lock"):
+        with wallet_lock(WalletLocks(shell, 1, WALLET, tmp_path / "other.db.lock")):
             pass  # what was taken before the lock that was missing is let go of
-    with service_lock(service, 1, WALLET, beside):
-        with raises_code(LockHeld, "wallet_served"), service_lock(shell, 1, WALLET, beside):
+    with service_lock(WalletLocks(service, 1, WALLET, beside)):
+        with raises_code(LockHeld, "wallet_served"), service_lock(WalletLocks(shell, 1, WALLET, beside)):
             raise AssertionError("two served")
-        with wallet_lock(shell, 1, WALLET, beside):
+        with wallet_lock(WalletLocks(shell, 1, WALLET, beside)):
             pass
 
     assert not [*tmp_path.rglob("*.pid")]
@@ -149,16 +149,16 @@ def test_lock_beside_the_store_joins_other_state_folders(tmp_path: Path) -> None
 
 def test_a_pid_file_with_foreign_text_is_not_repeated(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
-    with wallet_lock(path, 1, WALLET):
+    with wallet_lock(WalletLocks(path, 1, WALLET)):
         (tmp_path / "x.pid").write_text("\x1b[31m12")
-        with raises_code(OperatorNeeded, "lock", "process unknown"), wallet_lock(path, 1, WALLET):
+        with raises_code(OperatorNeeded, "lock", "process unknown"), wallet_lock(WalletLocks(path, 1, WALLET)):
             raise AssertionError("two held the lock")
 
 
 def test_a_lock_that_cannot_be_taken_asks_for_the_operator(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with raises_code(OperatorNeeded, "lock"), wallet_lock(tmp_path / "file" / "x.lock", 1, WALLET):
+    with raises_code(OperatorNeeded, "lock"), wallet_lock(WalletLocks(tmp_path / "file" / "x.lock", 1, WALLET)):
         raise AssertionError("held a lock that is not there")
 
 

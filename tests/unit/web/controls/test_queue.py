@@ -33,7 +33,7 @@ from agent.web.controls import FIELDS_BY_KIND, MAX_REVIEWS
 from agent.web.reading import AppProcess
 from agent.web.sessions import MAX_REVIEW_AGE_S
 from agent.wiring import open_store_offline
-from agent.wiring.transactor import lock_arguments
+from agent.wiring.transactor import wallet_locks
 from tests.support.dashboards import (
     CONTROLS,
     DEVICES,
@@ -109,7 +109,7 @@ def test_paper_stop__is_queued_for_a_going_paper_run_alone(site: Site, config: P
     assert "there are no paper books yet" in unescape(answer_stop(yes="yes"))
     with open_store_offline(paper) as (store, _):
         assert "no paper run goes on" in answer_stop(yes="yes")
-        with service_lock(*lock_arguments(paper)):
+        with service_lock(wallet_locks(paper)):
             assert "withdraw: not on paper" in answer("/controls/withdraw")
             assert "To stop, tick the box as well." in answer_stop()
             assert not store.controls.newest(), "it is asked first"
