@@ -163,7 +163,7 @@ def held_book(
             policy = policies[bar] if policies else settings.policy
             policy = replace(policy, is_review_due=policy.schedule is not None)
             spot_value = spot_values[bar] if spot_values else Fraction(0)
-            plan = plan_futures(book.account, policy, spot_value, time_s, 0)
+            plan = plan_futures(book.account, policy, spot_value, time_s)
             refusal_counts.update(plan.refusal_texts)
             if plan.orders:
                 pending_plan = plan

@@ -6,7 +6,7 @@ limit holds.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.layers.futures.policy.books import common_share
@@ -66,24 +66,35 @@ from agent.units import BPS, Price, ceil_int, sign_of
 NO_SKIP_REASONS: Mapping[str, str] = {}
 
 
-def plan_futures(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class EarlierActions:
+    """What earlier actions leave to a plan: `unfinished_goals`, the final sizes of the cycle's
+    reduction, `waiting_markets`, whose orders failed, and `opens_from_s`, before which no position
+    is opened, after an emergency.
+    """
+
+    unfinished_goals: tuple[tuple[str, int], ...] = ()
+    waiting_markets: Collection[str] = ()
+    opens_from_s: int = 0
+
+
+NO_EARLIER_ACTIONS = EarlierActions()
+
+
+def plan_futures(
     account: MarginAccount,
     policy: FuturesPolicy,
     spot_value: Fraction | None,
     now_s: int,
     depositable_raw: int = 0,
     approved_deposit_raw: int = 0,
-    goal_sizes: tuple[tuple[str, int], ...] = (),
-    waiting_markets: Collection[str] = (),
-    opens_from_s: int = 0,
+    earlier: EarlierActions = NO_EARLIER_ACTIONS,
 ) -> FuturesPlan:
     """Plan the actions of one step; equal inputs give equal plans.
 
     `spot_value` is in quote base units (None: unknown). `depositable_raw` is the wallet's
     depositable balance in base units of the collateral token, `approved_deposit_raw` the deposit
-    approved in this step. `goal_sizes` are the final sizes of the cycle's reduction,
-    `waiting_markets` the markets whose orders failed. No position is opened before `opens_from_s`,
-    after an emergency. A plan that reduces to a limit opens nothing; one with orders to the targets
+    approved in this step. A plan that reduces to a limit opens nothing; one with orders to the targets
     may do both, within the margin that was free before the reductions. While a held market has no
     fresh index, or is not named in the config, no position is opened, no margin is deposited, and
     only the other markets are reduced. Unnamed markets are reduced too in an emergency, and for a
@@ -101,7 +112,7 @@ def plan_futures(  # noqa: PLR0913
             is_emergency=True,
             skip_reason_by_market=reason_by_stale_market,
         )
-    if unfinished_size_by_market := unfinished_sizes(account, goal_sizes):
+    if unfinished_size_by_market := unfinished_sizes(account, earlier.unfinished_goals):
         return reducing_plan(
             account,
             policy,
@@ -122,11 +133,11 @@ def plan_futures(  # noqa: PLR0913
             )
         if not deposit_raw:
             if not closing_suffices(
-                account, policy, spot_value, {*waiting_markets, *reason_by_skipped_market}
+                account, policy, spot_value, {*earlier.waiting_markets, *reason_by_skipped_market}
             ):
                 reason_by_skipped_market = reason_by_stale_market
             size_by_market = reduction_sizes(
-                account, policy, spot_value, {*waiting_markets, *reason_by_skipped_market}
+                account, policy, spot_value, {*earlier.waiting_markets, *reason_by_skipped_market}
             )
             trigger_name = triggers[0].value
             return reducing_plan(
@@ -163,9 +174,7 @@ def plan_futures(  # noqa: PLR0913
             DRIFT_REASONS[triggers[0]],
             is_emergency=False,
         )
-    return _target_plan(
-        account, policy, spot_value, triggers[0], now_s, opens_from_s, waiting_markets
-    )
+    return _target_plan(account, policy, spot_value, triggers[0], now_s, earlier)
 
 
 def top_up_raw(
@@ -292,12 +301,11 @@ def _target_plan(
     spot_value: Fraction | None,
     trigger: FuturesTrigger,
     now_s: int,
-    opens_from_s: int,
-    waiting_markets: Collection[str],
+    earlier: EarlierActions,
 ) -> FuturesPlan:
     """Return the orders to the targets, reductions first. Openings are cut to meet every limit, all
     by the same share, and use only the margin that was free before the reductions of the same step.
-    If a market above its target is paused or in `waiting_markets` and cannot be reduced, they are
+    If a market above its target is paused or waits, and cannot be reduced, they are
     also cut so that the notional stays at its target. The limit on the largest share is judged
     after all orders. If one of them is not possible, those of the other side are not sent either.
     """
@@ -320,7 +328,7 @@ def _target_plan(
         else:
             orders.append(market_order(market, size_raw, limits.slippage_bps, is_reduce_only=True))
     opening_size_by_market = {}
-    cooldown_text = cooldown_reason(opens_from_s, now_s)
+    cooldown_text = cooldown_reason(earlier.opens_from_s, now_s)
     refusal_reasons += (
         [cooldown_text]
         if cooldown_text and size_by_market.keys() - reduction_size_by_market.keys()
@@ -334,7 +342,7 @@ def _target_plan(
             refusal_reasons.append(why)
         else:
             opening_size_by_market[market_id] = size_raw
-    expected_reductions = [order for order in orders if order.market not in waiting_markets]
+    expected_reductions = [order for order in orders if order.market not in earlier.waiting_markets]
     opening_orders, notes = _cut_openings(account, policy, spot_value, opening_size_by_market)
     changed_markets = opening_size_by_market.keys() | {
         order.market for order in expected_reductions
@@ -359,7 +367,7 @@ def _target_plan(
         and abs(size_raw) * account.market(market_id).mark > min_notional
     }
     orders, balance_notes = _balanced_openings(
-        account, policy, orders, wanted_sizes, waiting_markets
+        account, policy, orders, wanted_sizes, earlier.waiting_markets
     )
     reason = DRIFT_REASONS[trigger]
     return FuturesPlan(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.layers.futures.planning.orders import (
+    EarlierActions,
     cut_reductions,
     market_order,
     plan_futures,
@@ -177,13 +178,15 @@ def plan_adjustment(
             step.snapshot.head.timestamp_s,
             deposit_at_hand_raw(step, drifts),
             vault_approval_raw(step.snapshot, step.progress.spend_caps, policy),
-            open_reduction_goals(step),
-            [
-                market.market
-                for market in account.markets
-                if back_off_reason(step.snapshot, step.history, market.market)
-            ],
-            reopening_s(policy, futures_state(step)),
+            EarlierActions(
+                open_reduction_goals(step),
+                [
+                    market.market
+                    for market in account.markets
+                    if back_off_reason(step.snapshot, step.history, market.market)
+                ],
+                reopening_s(policy, futures_state(step)),
+            ),
         )
         if planning_account is not account:
             draft_layer_plan = beside_resting_orders(
@@ -381,7 +384,7 @@ def current_futures_plan(
         spot_value,
         now_s,
         depositable_raw(step, drifts),
-        opens_from_s=reopening_s(futures_policy(step), futures_state(step)),
+        earlier=EarlierActions(opens_from_s=reopening_s(futures_policy(step), futures_state(step))),
     )
     if planning_account is not account:
         plan = beside_resting_orders(account, policy, plan, spot_value)

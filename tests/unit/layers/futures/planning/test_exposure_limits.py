@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.layers.futures.planning.orders import plan_futures
+from agent.layers.futures.planning.orders import EarlierActions, plan_futures
 from agent.layers.futures.policy.targets import DUST_DIVISOR, position_notes, target_gross_notional
 from agent.layers.futures.state import with_policy
 from agent.margin import account as margin
@@ -80,7 +80,7 @@ def test_cut_to_target__a_hedge_takes_no_room_of_the_targets() -> None:
 )
 def test_reduction_that_backs_off__makes_no_room_for_an_opening(waiting_markets: list[str], orders: list[tuple[str, bool]]) -> None:
     margin_account = pair_book(10_000, eth=4_300 * 10**15, btc=866 * 10**15)
-    assert orders_of(planned(margin_account, waiting_markets=waiting_markets)) == orders
+    assert orders_of(planned(margin_account, earlier=EarlierActions(waiting_markets=waiting_markets))) == orders
 
 
 @given(st.integers(-15, 15), st.integers(-1_000, 1_000), st.booleans(), st.integers(5_000, 30_000))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.layers.futures.planning.orders import cut_reductions, market_order, plan_futures, smaller_orders, top_up_raw
+from agent.layers.futures.planning.orders import EarlierActions, cut_reductions, market_order, plan_futures, smaller_orders, top_up_raw
 from agent.layers.futures.policy.targets import due_triggers
 from agent.margin.contract_sizes import paused_reason
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit, PerpOrder
@@ -117,7 +117,7 @@ CROWDED = pair_book(4_000, 5_000 * LOT, 300 * LOT)
         pytest.param(
             unnamed(pair_book(10_000, 2_000 * LOT), "ETH"),
             LONGS,
-            {"goal_sizes": (("ETH", 1_000 * LOT),)},
+            {"earlier": EarlierActions(unfinished_goals=(("ETH", 1_000 * LOT),))},
             "leverage",
             {"ETH": -1_000},
             id="unnamed, begun reduction",
@@ -126,7 +126,7 @@ CROWDED = pair_book(4_000, 5_000 * LOT, 300 * LOT)
         pytest.param(
             unnamed(CROWDED, "ETH"),
             LONGS,
-            {"waiting_markets": ("BTC",)},
+            {"earlier": EarlierActions(waiting_markets=("BTC",))},
             "leverage",
             {"ETH": -1_900, "BTC": -114},
             id="unnamed, others back off",
@@ -218,8 +218,10 @@ PAUSED = with_market(EMPTY, "ETH", is_paused=True)
         ),
         pytest.param(at_mark(Fraction(2_100)), BASIS, {}, {"ETH": 4_761, "BTC": 333}, id="mark at max_basis"),
         pytest.param(at_mark(Fraction(21_002, 10)), BASIS, {}, {"BTC": 333}, id="mark beyond max_basis"),
-        pytest.param(EMPTY, LONGS, {"opens_from_s": PLAN_S}, {"ETH": 5_000, "BTC": 333}, id="at the end of the cooldown"),
-        pytest.param(EMPTY, LONGS, {"opens_from_s": PLAN_S + 1}, {}, id="a second before"),
+        pytest.param(
+            EMPTY, LONGS, {"earlier": EarlierActions(opens_from_s=PLAN_S)}, {"ETH": 5_000, "BTC": 333}, id="at the end of the cooldown"
+        ),
+        pytest.param(EMPTY, LONGS, {"earlier": EarlierActions(opens_from_s=PLAN_S + 1)}, {}, id="a second before"),
         pytest.param(with_minimum(10_000), LONGS, {}, {"ETH": 5_000, "BTC": 333}, id="at the venue's minimum"),
         pytest.param(with_minimum(10_001), LONGS, {}, {"BTC": 333}, id="below the venue's minimum"),
         pytest.param(EMPTY, policy_of(10_000, max_position_bps=0), {}, {}, id="no share"),
