@@ -24,7 +24,7 @@ from agent.floats import FloatArray
 from agent.model import NoTradeZone, TrackingRisk
 from agent.policy import minimum
 from agent.policy.risk import COVARIANCE_UNIT, covariance
-from agent.policy.triggers.exchange_costs import exchange_costs
+from agent.policy.triggers.exchange_costs import PricedMarket, exchange_costs
 from agent.policy.triggers.tracking import risk_at_costs, trading_costs
 from agent.policy.triggers.tracking_rule import TradingCost
 from agent.units import BPS, PIPS
@@ -232,15 +232,8 @@ def rule_after(outcome: StepOutcome | None) -> RuleAtStep | None:
     if step.history.cash_flows.purchase is not None or zone.risk.pair_widths:
         return None
     tokens = tuple(drift.token for drift in decision_result.drifts)
-    prices = decision_result.references.price_by_token
-    cost_by_index = trading_costs(
-        step.snapshot,
-        step.portfolio,
-        step.limits,
-        decision_result.drifts,
-        prices,
-        exchange_costs(step.snapshot, step.portfolio, step.limits, tokens, prices),
-    )
+    market = PricedMarket.of_step(step, decision_result.references.price_by_token)
+    cost_by_index = trading_costs(market, decision_result.drifts, exchange_costs(market, tokens))
     return RuleAtStep(
         RuleTerms(
             trigger.risk,

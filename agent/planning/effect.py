@@ -14,7 +14,7 @@ from agent.model import AssetDrift, Goal, Plan, Rebalance, StepInput
 from agent.planning.cost_reasons import cheapest_route, format_route, is_too_costly
 from agent.planning.problem import build_problem
 from agent.policy.triggers import bands
-from agent.policy.triggers.exchange_costs import exchange_costs, within_plan_cost
+from agent.policy.triggers.exchange_costs import PricedMarket, exchange_costs, within_plan_cost
 from agent.reference import ReferencePrices
 from agent.units import BPS, format_percent, format_points
 
@@ -86,12 +86,7 @@ def _unroutable_tokens(
     tokens = [drift.token for drift in drifts]
     costs = within_plan_cost(
         exchange_costs(
-            step.snapshot,
-            step.portfolio,
-            step.limits,
-            tokens,
-            references.price_by_token,
-            fees_only=True,
+            PricedMarket.of_step(step, references.price_by_token), tokens, fees_only=True
         ),
         step.limits,
     )

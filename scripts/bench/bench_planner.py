@@ -41,6 +41,7 @@ from agent.planning.rounding import PlanDraft
 from agent.policy.decide import decide
 from agent.policy.drift import compute_drifts
 from agent.policy.risk_estimates import complete_risk
+from agent.policy.triggers.exchange_costs import PricedMarket
 from agent.policy.triggers.no_trade_zone import build_tracking, evaluate_zone
 from agent.reference import reference_prices
 from agent.units import BPS
@@ -209,12 +210,9 @@ def measure_rule_ms(count: int) -> list[float]:
         prices = reference_prices(step).price_by_token
         evaluate = partial(
             evaluate_zone,
-            step.snapshot,
-            step.portfolio,
-            step.limits,
+            PricedMarket.of_step(step, prices),
             completed_trigger.risk,
             compute_drifts(step, prices),
-            prices,
             counts_pairs=True,
         )
         evaluate()

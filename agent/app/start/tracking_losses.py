@@ -44,7 +44,7 @@ from agent.model import Policy, StepInput
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS, leg_gas_value
 from agent.policy.risk_estimates import complete_risk
-from agent.policy.triggers.exchange_costs import ExchangeCosts, exchange_costs
+from agent.policy.triggers.exchange_costs import ExchangeCosts, PricedMarket, exchange_costs
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS, Price, value_text
 from agent.weights.asset_classes import (
@@ -165,9 +165,7 @@ def portfolio_of_step(step: StepInput) -> LossPortfolio | None:
     if not total_value or native_price is None:
         return None
     tokens = [drift.token for drift in drifts]
-    costs = exchange_costs(
-        step.snapshot, step.portfolio, step.limits, tokens, prices, fees_only=True
-    )
+    costs = exchange_costs(PricedMarket.of_step(step, prices), tokens, fees_only=True)
     numeraire_index = tokens.index(numeraire.address)
     assets = []
     for index, asset in enumerate(step.effective_assets):

@@ -42,6 +42,7 @@ from agent.policy.drift import (
     portfolio_total,
     rebalance_goal,
 )
+from agent.policy.triggers.exchange_costs import PricedMarket
 from agent.policy.triggers.no_trade_zone import ZoneView, evaluate_zone
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import (
@@ -479,13 +480,7 @@ def weighed_goal_to_invest(
         raise ValueError("the trigger weighs no risk")
     drifts = priced_drifts(step)
     zone, ranged_drifts = evaluate_zone(
-        step.snapshot,
-        step.portfolio,
-        step.limits,
-        trigger.risk,
-        drifts,
-        prices,
-        sale_taxes(step, prices),
+        PricedMarket.of_step(step, prices), trigger.risk, drifts, sale_taxes(step, prices)
     )
     goal = replace(
         rebalance_goal(drifts, Destination.ZONE),

@@ -25,6 +25,7 @@ from agent.policy.drift import corrections
 from agent.policy.minimum import format_money
 from agent.policy.triggers import bands, no_trade_zone
 from agent.policy.triggers.bands import TriggerResult
+from agent.policy.triggers.exchange_costs import PricedMarket
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.units import Price, format_time
@@ -116,12 +117,9 @@ def _evaluate_portfolio_trigger(
         )
         return trigger_result, None, drifts
     zone, drifts = no_trade_zone.evaluate_zone(
-        step.snapshot,
-        step.portfolio,
-        step.limits,
+        PricedMarket.of_step(step, context.prices),
         trigger.risk,
         drifts,
-        context.prices,
         sale_taxes(step, context.prices),
         counts_pairs=step.policy.trade_side is None,
     )

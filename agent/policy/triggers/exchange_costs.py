@@ -7,6 +7,7 @@ disadvantage against the reference; an advantage is not a reason to trade. Impac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.amm import pools
@@ -19,28 +20,47 @@ ExchangeCosts = Mapping[tuple[int, int], Fraction]
 """Least cost per unit of value of exchanging one token for another, by their indices."""
 
 
+@dataclass(frozen=True, slots=True)
+class PricedMarket:
+    """What a portfolio can trade at a block: pools and gas, the limits of its trades, and reference
+    prices by token, numeraire base units per base unit.
+    """
+
+    snapshot: Snapshot
+    portfolio: Portfolio
+    limits: Limits
+    prices: Mapping[str, Price]
+
+    @classmethod
+    def of_step(cls, step: StepInput, prices: Mapping[str, Price]) -> PricedMarket:
+        """Return the market of a step at these prices."""
+        return cls(step.snapshot, step.portfolio, step.limits, prices)
+
+    @property
+    def native_price(self) -> Price:
+        """Price of the native coin; zero if unknown, as in a backtest without gas."""
+        return self.prices.get(self.portfolio.wrapped_native, Fraction(0))
+
+
 def exchange_costs(
-    snapshot: Snapshot,
-    portfolio: Portfolio,
-    limits: Limits,
-    tokens: Sequence[str],
-    prices: Mapping[str, Price],
-    *,
-    fees_only: bool = False,
+    market: PricedMarket, tokens: Sequence[str], *, fees_only: bool = False
 ) -> ExchangeCosts:
     """Return the least cost per unit of value of exchanging token i for j over any route
     (Floyd-Warshall). With `fees_only` pools count as if their prices were the reference, because
     a disadvantage passes and a fee stays.
     """
+    prices = market.prices
     hubs = [
-        hub.address for hub in portfolio.hubs if hub.address in prices and hub.address not in tokens
+        hub.address
+        for hub in market.portfolio.hubs
+        if hub.address in prices and hub.address not in tokens
     ]
     nodes = [*tokens, *hubs]
     node_indices = range(len(nodes))
     rates = [[0] * len(nodes) for _ in node_indices]
     index_by_token = {token: index for index, token in enumerate(nodes)}
-    for pool in snapshot.pools:
-        if not _is_usable(snapshot, limits, pool, index_by_token, prices):
+    for pool in market.snapshot.pools:
+        if not _is_usable(market, pool, index_by_token):
             continue
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             i = index_by_token[token_in]
@@ -72,9 +92,7 @@ def dearest_route_pips(step: StepInput, prices: Mapping[str, Price]) -> int | No
     """
     assets = [asset for asset in step.effective_assets if asset.token.address in prices]
     tokens = [asset.token.address for asset in assets]
-    costs = exchange_costs(
-        step.snapshot, step.portfolio, step.limits, tokens, prices, fees_only=True
-    )
+    costs = exchange_costs(PricedMarket.of_step(step, prices), tokens, fees_only=True)
     fees_pips = [
         ceil_int(cost * PIPS)
         for (index, other_index), cost in costs.items()
@@ -98,13 +116,7 @@ def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price, fees_onl
     return -(-RATE_UNIT * kept_pips * numerator // (PIPS * denominator))
 
 
-def _is_usable(
-    snapshot: Snapshot,
-    limits: Limits,
-    pool: Pool,
-    index_by_token: Mapping[str, int],
-    prices: Mapping[str, Price],
-) -> bool:
+def _is_usable(market: PricedMarket, pool: Pool, index_by_token: Mapping[str, int]) -> bool:
     """True if the planner would trade in the pool: known tokens, readable, not empty, deep
     enough.
     """
@@ -112,11 +124,14 @@ def _is_usable(
         pool.token0 not in index_by_token
         or pool.token1 not in index_by_token
         or any(
-            unreadable_item.address == pool.address for unreadable_item in snapshot.unreadable_items
+            unreadable_item.address == pool.address
+            for unreadable_item in market.snapshot.unreadable_items
         )
     ):
         return False
-    return not pool.is_empty and pools.is_deep_enough(pool, limits.pool_min_value, prices)
+    return not pool.is_empty and pools.is_deep_enough(
+        pool, market.limits.pool_min_value, market.prices
+    )
 
 
 def within_plan_cost(costs: ExchangeCosts, limits: Limits) -> ExchangeCosts:

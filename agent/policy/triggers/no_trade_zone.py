@@ -26,11 +26,9 @@ from agent.model import (
     STRICTNESS_COST_BPS,
     AssetDrift,
     Destination,
-    Limits,
     NoTradeZone,
     Portfolio,
     RiskCostTradeoff,
-    Snapshot,
     StepInput,
     TrackingRisk,
 )
@@ -58,6 +56,7 @@ from agent.policy.triggers.corrections import Correction, CorrectionTerms
 from agent.policy.triggers.exchange_costs import (
     RATE_UNIT,
     ExchangeCosts,
+    PricedMarket,
     exchange_costs,
     within_plan_cost,
 )
@@ -67,7 +66,6 @@ from agent.reference import ReferencePrices
 from agent.units import (
     BPS,
     YEAR_S,
-    Price,
     Value,
     decimal_text,
     format_duration,
@@ -143,35 +141,29 @@ class ZoneView:
     sample_text: str = ""
 
 
-def evaluate_zone(  # noqa: PLR0913
-    snapshot: Snapshot,
-    portfolio: Portfolio,
-    limits: Limits,
+def evaluate_zone(
+    market: PricedMarket,
     risk: TrackingRisk,
     drifts: Sequence[AssetDrift],
-    prices: Mapping[str, Price],
     sale_taxes: Mapping[str, Fraction] = NO_TAXES,
     *,
     counts_pairs: bool = False,
 ) -> tuple[ZoneView, tuple[AssetDrift, ...]]:
-    """Return the current zone, and the drifts with its bands. `prices` has all tokens, numeraire
-    base units per base unit; `sale_taxes` are the taxes on the next unit sold, per unit of value.
-    With `counts_pairs` exchanges of two assets count, for plans that may sell one for the other.
+    """Return the current zone, and the drifts with its bands. The market has prices of all tokens;
+    `sale_taxes` are the taxes on the next unit sold, per unit of value. With `counts_pairs`
+    exchanges of two assets count, for plans that may sell one for the other.
     """
     tokens = [drift.token for drift in drifts]
     target_shares = [Fraction(drift.target_bps, BPS) for drift in drifts]
     asset_values = [drift.value for drift in drifts]
     total_value = sum(asset_values, Fraction(0))
-    route_costs = exchange_costs(snapshot, portfolio, limits, tokens, prices)
+    route_costs = exchange_costs(market, tokens)
     plan_risk = risk
     if risk.horizon_s is None:
         plan_risk = with_widths(
-            snapshot,
-            portfolio,
-            limits,
+            market,
             risk,
             drifts,
-            prices,
             route_costs,
             sale_taxes if risk.after_tax else NO_TAXES,
             counts_pairs=counts_pairs,
@@ -184,10 +176,9 @@ def evaluate_zone(  # noqa: PLR0913
             (sold, bought): cost + sale_taxes.get(tokens[sold], Fraction(0))
             for (sold, bought), cost in route_costs.items()
         }
-    costs = {pair: taxed_costs[pair] for pair in within_plan_cost(route_costs, limits)}
-    native_price = prices.get(portfolio.wrapped_native, Fraction(0))
+    costs = {pair: taxed_costs[pair] for pair in within_plan_cost(route_costs, market.limits)}
     gas_value = minimum.leg_gas_value(
-        snapshot, native_price, minimum.LEG_GAS + minimum.APPROVAL_GAS
+        market.snapshot, market.native_price, minimum.LEG_GAS + minimum.APPROVAL_GAS
     )
     deviation_parts, deviation_unit = common_parts(
         [
@@ -201,10 +192,10 @@ def evaluate_zone(  # noqa: PLR0913
             aversion(risk),
             covariance(risk, tokens),
             taxed_costs,
-            minimum.leg_gas_value(snapshot, native_price),
+            minimum.leg_gas_value(market.snapshot, market.native_price),
             total_value,
         )
-        numeraire = tokens.index(portfolio.numeraire.address)
+        numeraire = tokens.index(market.portfolio.numeraire.address)
         exchanges = RuleExchanges(plan_risk, tokens, numeraire, sigma, slope_parts, deviation_unit)
         intervals = [_rule_interval(drift, exchanges, terms) for drift in drifts]
     else:
@@ -231,7 +222,7 @@ def evaluate_zone(  # noqa: PLR0913
             feasible_costs,
         ),
         plan_risk,
-        portfolio.numeraire.address,
+        market.portfolio.numeraire.address,
         None,
         risk.sample_text,
     )

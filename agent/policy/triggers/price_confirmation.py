@@ -24,6 +24,7 @@ from agent.policy.triggers import bands, no_trade_zone
 from agent.policy.triggers.bands import (
     PriceSignal,
 )
+from agent.policy.triggers.exchange_costs import PricedMarket
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.reference import price_inputs, prices_from
 from agent.units import Price
@@ -45,12 +46,9 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
         overweight_signals = bands.overweight_signals(drifts)
     if isinstance(trigger, NoTradeZone):
         zone, zone_drifts = no_trade_zone.evaluate_zone(
-            step.snapshot,
-            step.portfolio,
-            step.limits,
+            PricedMarket.of_step(step, prices),
             trigger.risk,
             drifts,
-            prices,
             sale_taxes(step, prices),
             counts_pairs=policy.trade_side is None,
         )

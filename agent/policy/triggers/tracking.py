@@ -10,10 +10,7 @@ from fractions import Fraction
 
 from agent.model import (
     AssetDrift,
-    Limits,
     PairWidth,
-    Portfolio,
-    Snapshot,
     TokenWidth,
     TrackingRisk,
 )
@@ -27,7 +24,7 @@ from agent.policy.risk import (
     covariance,
     first_contradicting_row,
 )
-from agent.policy.triggers.exchange_costs import ExchangeCosts
+from agent.policy.triggers.exchange_costs import ExchangeCosts, PricedMarket
 from agent.policy.triggers.tracking_rule import (
     CORRELATION_SHARE,
     PairRule,
@@ -36,7 +33,7 @@ from agent.policy.triggers.tracking_rule import (
     pair_rules,
     token_rules,
 )
-from agent.units import BPS, PIPS, YEAR_S, Price
+from agent.units import BPS, PIPS, YEAR_S
 
 LEAVING_HORIZON_YEARS = 1.0
 """Horizon of a token without a target, which is sold as a whole."""
@@ -44,13 +41,10 @@ NO_TAXES: Mapping[str, Fraction] = {}
 NO_PAIRS: Mapping[tuple[int, int], float] = {}
 
 
-def with_widths(  # noqa: PLR0913
-    snapshot: Snapshot,
-    portfolio: Portfolio,
-    limits: Limits,
+def with_widths(
+    market: PricedMarket,
     risk: TrackingRisk,
     drifts: Sequence[AssetDrift],
-    prices: Mapping[str, Price],
     costs: ExchangeCosts,
     sale_taxes: Mapping[str, Fraction] = NO_TAXES,
     *,
@@ -58,16 +52,15 @@ def with_widths(  # noqa: PLR0913
 ) -> TrackingRisk:
     """Return the risk with the widths of the tokens that have a route, and with `counts_pairs` of
     cheap pairs. `costs` are those of any route, by the indices of the drifts; `sale_taxes` are the
-    taxes that the widths count, on the next unit sold, per unit of value. Without a price of the
-    native coin gas costs nothing, as in a backtest without it.
+    taxes that the widths count, on the next unit sold, per unit of value.
     """
     tokens = [drift.token for drift in drifts]
-    token_costs = trading_costs(snapshot, portfolio, limits, drifts, prices, costs, sale_taxes)
+    token_costs = trading_costs(market, drifts, costs, sale_taxes)
     return risk_at_costs(
         risk,
         tokens,
         [drift.target_bps / BPS for drift in drifts],
-        tokens.index(portfolio.numeraire.address),
+        tokens.index(market.portfolio.numeraire.address),
         token_costs,
         _pair_costs(costs, token_costs) if counts_pairs else NO_PAIRS,
     )
@@ -174,11 +167,8 @@ def edge_drifts(
 
 
 def trading_costs(
-    snapshot: Snapshot,
-    portfolio: Portfolio,
-    limits: Limits,
+    market: PricedMarket,
     drifts: Sequence[AssetDrift],
-    prices: Mapping[str, Price],
     costs: ExchangeCosts,
     sale_taxes: Mapping[str, Fraction] = NO_TAXES,
 ) -> dict[int, TradingCost]:
@@ -186,13 +176,12 @@ def trading_costs(
     both directions, or of the one that there is, and the tax on the next unit sold.
     """
     tokens = [drift.token for drift in drifts]
-    numeraire_index = tokens.index(portfolio.numeraire.address)
+    numeraire_index = tokens.index(market.portfolio.numeraire.address)
     total_value = sum((drift.value for drift in drifts), Fraction(0))
     if not total_value:
         return {}
-    native_price = prices.get(portfolio.wrapped_native, Fraction(0))
-    leg_share = minimum.leg_gas_value(snapshot, native_price) / total_value
-    min_share = (limits.min_trade or 0) / total_value
+    leg_share = minimum.leg_gas_value(market.snapshot, market.native_price) / total_value
+    min_share = (market.limits.min_trade or 0) / total_value
     leaving_share = max(min_share, leg_share * minimum.GAS_MULTIPLE)
     cost_by_index = {}
     for index in range(len(tokens)):

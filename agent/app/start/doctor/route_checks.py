@@ -12,7 +12,7 @@ from agent.app.start.tracking_losses import usual_fee_pips
 from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.model import NoTradeZone, StepInput, Trigger
-from agent.policy.triggers.exchange_costs import exchange_costs
+from agent.policy.triggers.exchange_costs import PricedMarket, exchange_costs
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS, decimal_text
 from agent.weights.asset_classes import AssetClass, class_of
@@ -29,7 +29,7 @@ def route_checks(step: StepInput) -> Iterator[CheckLine]:
         if asset.token.address in prices
     }
     tokens = [*label_by_token]
-    costs = exchange_costs(step.snapshot, step.portfolio, step.limits, tokens, prices)
+    costs = exchange_costs(PricedMarket.of_step(step, prices), tokens)
     limit_bps = step.limits.plan_cost_bps
     dearest_bps = "0"
     has_warned = False

@@ -45,6 +45,7 @@ from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import bands, price_confirmation
 from agent.policy.triggers.bands import PriceSignal, TriggerResult
+from agent.policy.triggers.exchange_costs import PricedMarket
 from agent.policy.triggers.no_trade_zone import ZoneView, evaluate_zone, zone_result
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import earliest
@@ -301,9 +302,7 @@ def strategy_drifts(
     drifts = drifts_from_balances(assets, balance_by_token, prices, trigger)
     if not isinstance(trigger, NoTradeZone) or investable_total(drifts) == 0:
         return drifts, None
-    zone, drifts = evaluate_zone(
-        step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, prices
-    )
+    zone, drifts = evaluate_zone(PricedMarket.of_step(step, prices), trigger.risk, drifts)
     return drifts, zone
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.amm.v2_pool import V2Pool
 from agent.app.documents.status import current_minimum_total
 from agent.model import StepInput
-from agent.policy.triggers.exchange_costs import RATE_UNIT, dearest_route_pips, exchange_costs
+from agent.policy.triggers.exchange_costs import RATE_UNIT, PricedMarket, dearest_route_pips, exchange_costs
 from agent.units import PIPS
 from tests.support.builders import price_of, step_input, token, unit_price, v2_pool
 from tests.support.samples import examples
@@ -32,7 +32,7 @@ def costs_of(step: StepInput, *, fees_only: bool = False) -> dict[tuple[str, str
     """The costs by symbols."""
     prices = {token(symbol).address: unit_price(token(symbol), price_of(symbol), token("USDC")) for symbol in SYMBOLS}
     tokens = [token(symbol).address for symbol in ASSETS]
-    costs = exchange_costs(step.snapshot, step.portfolio, step.limits, tokens, prices, fees_only=fees_only)
+    costs = exchange_costs(PricedMarket.of_step(step, prices), tokens, fees_only=fees_only)
     return {(ASSETS[i], ASSETS[j]): cost for (i, j), cost in costs.items()}
 
 

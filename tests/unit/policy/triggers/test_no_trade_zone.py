@@ -14,6 +14,7 @@ from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.model import Destination, Halt, HaltCode, Hold, NoTradeZone, Rebalance, StepInput, Threshold, UnreadableItem
 from agent.policy.decide import decide
+from agent.policy.triggers.exchange_costs import PricedMarket
 from agent.policy.triggers.no_trade_zone import ZoneExchange, ZoneInterval, evaluate_zone, zone_result
 from tests.support.builders import GWEI, MONTH_S, token, tracking, v2_pool, v3_pool, with_limits, with_snapshot, without_feed, zoned
 from tests.support.decisions.zones import FEE, GAS_UNITS, LINK, PRICES, USDC, WBTC, WETH, V, edges, pair_edge, pair_gap, view, zone_step
@@ -183,9 +184,7 @@ def test_zone_sells_nothing_that_is_locked_in_positions(is_locked: bool) -> None
     drifts = tuple(
         replace(drift, investable_raw=0) if is_locked and drift.token == WETH.address else drift for drift in decision_result.drifts
     )
-    zone, drifts = evaluate_zone(
-        step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, decision_result.references.price_by_token
-    )
+    zone, drifts = evaluate_zone(PricedMarket.of_step(step, decision_result.references.price_by_token), trigger.risk, drifts)
     assert zone_result(zone, drifts).fired is not is_locked
 
 
