@@ -195,7 +195,7 @@ def evaluate_zone(
             minimum.leg_gas_value(market.snapshot, market.native_price),
             total_value,
         )
-        numeraire = tokens.index(market.portfolio.numeraire.address)
+        numeraire = market.portfolio.numeraire.address
         exchanges = RuleExchanges(plan_risk, tokens, numeraire, sigma, slope_parts, deviation_unit)
         intervals = [_rule_interval(drift, exchanges, terms) for drift in drifts]
     else:
@@ -238,7 +238,7 @@ def intervals_at_targets(zone: ZoneView) -> tuple[ZoneInterval, ...]:
     interval_by_token = {interval.token: interval for interval in zone.intervals}
     for width in zone.risk.widths:
         interval = interval_by_token[width.token]
-        exchanges = exchanges_at_target(zone.risk, width.token)
+        exchanges = exchanges_at_target(zone.risk, width.token, zone.numeraire)
         shares = traded_range(Fraction(interval.target_bps, BPS), exchanges)
         interval_by_token[width.token] = replace(
             interval,
@@ -498,7 +498,7 @@ def _rule_interval(
         furthest = max(asset_exchanges, key=lambda exchange: exchange.excess)
         correction = terms.correction(
             exchanges.tokens.index(drift.token),
-            furthest.other,
+            exchanges.tokens.index(furthest.other),
             furthest.deviation,
             max(low - drift.share, drift.share - high),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.model import AssetDrift, TrackingRisk
@@ -15,11 +15,11 @@ ON_TARGET = Fraction(0)
 
 @dataclass(frozen=True, slots=True)
 class RuleExchange:
-    """The exchange of an asset with another, by its index: how far it deviates, and its widths. All
-    in shares of the portfolio.
+    """The exchange of an asset with the token `other`: how far it deviates, and its widths. All in
+    shares of the portfolio.
     """
 
-    other: int
+    other: str
     deviation: Fraction
     edge: Fraction
     trigger: Fraction
@@ -50,7 +50,7 @@ class RuleExchanges:
 
     risk: TrackingRisk
     tokens: Sequence[str]
-    numeraire: int
+    numeraire: str
     sigma: IntMatrix
     slope_parts: Sequence[int]
     deviation_unit: int
@@ -62,31 +62,48 @@ class RuleExchanges:
         own deviation and what the correlated ones add to it. An asset without a target leaves as a
         whole, so only its own share counts: it is not held for what the others lack.
         """
-        index = self.tokens.index(drift.token)
-        exchanges = []
-        for other_token, edge_ppm, trigger_ppm in _widths(self.risk, drift.token):
-            other = self.tokens.index(other_token) if other_token else self.numeraire
-            deviation = self._deviation(index, other) if drift.target_bps else drift.share
-            exchanges.append(
-                RuleExchange(
-                    other, deviation, Fraction(edge_ppm, PIPS), Fraction(trigger_ppm, PIPS)
-                )
+        return [
+            replace(
+                exchange,
+                deviation=self._deviation(drift.token, exchange.other)
+                if drift.target_bps
+                else drift.share,
             )
-        return exchanges
+            for exchange in exchanges_at_target(self.risk, drift.token, self.numeraire)
+        ]
 
-    def _deviation(self, index: int, other: int) -> Fraction:
+    def _deviation(self, token: str, other_token: str) -> Fraction:
+        index = self.tokens.index(token)
+        other = self.tokens.index(other_token)
         variance = exchange_variance(self.sigma, index, other)
         return Fraction(
             self.slope_parts[index] - self.slope_parts[other], variance * self.deviation_unit
         )
 
 
-def exchanges_at_target(risk: TrackingRisk, token: str) -> list[RuleExchange]:
-    """Return the exchanges of an asset once all are at their targets."""
-    return [
-        RuleExchange(0, ON_TARGET, Fraction(edge_ppm, PIPS), Fraction(trigger_ppm, PIPS))
-        for _, edge_ppm, trigger_ppm in _widths(risk, token)
+def exchanges_at_target(risk: TrackingRisk, token: str, numeraire: str) -> list[RuleExchange]:
+    """Return the exchanges of an asset once all are at their targets, that with the numeraire first;
+    none without a width.
+    """
+    own = [
+        _at_target(numeraire, width.edge_ppm, width.trigger_ppm)
+        for width in risk.widths
+        if width.token == token
     ]
+    pairs = [
+        _at_target(
+            pair.second_token if pair.first_token == token else pair.first_token,
+            pair.edge_ppm,
+            pair.trigger_ppm,
+        )
+        for pair in risk.pair_widths
+        if token in (pair.first_token, pair.second_token)
+    ]
+    return own + pairs if own else []
+
+
+def _at_target(other: str, edge_ppm: int, trigger_ppm: int) -> RuleExchange:
+    return RuleExchange(other, ON_TARGET, Fraction(edge_ppm, PIPS), Fraction(trigger_ppm, PIPS))
 
 
 def traded_range(share: Fraction, exchanges: Sequence[RuleExchange]) -> TradedRange:
@@ -108,18 +125,3 @@ def traded_range(share: Fraction, exchanges: Sequence[RuleExchange]) -> TradedRa
         high = max(min(high, centre + exchange.edge), low)
         low = narrowed_low
     return TradedRange(low, high, trigger_low, trigger_high)
-
-
-def _widths(risk: TrackingRisk, token: str) -> list[tuple[str, int, int]]:
-    """Return the other token and the widths of each exchange of a token; "" is the numeraire."""
-    own = [("", width.edge_ppm, width.trigger_ppm) for width in risk.widths if width.token == token]
-    pairs = [
-        (
-            pair.second_token if pair.first_token == token else pair.first_token,
-            pair.edge_ppm,
-            pair.trigger_ppm,
-        )
-        for pair in risk.pair_widths
-        if token in (pair.first_token, pair.second_token)
-    ]
-    return own + pairs if own else []

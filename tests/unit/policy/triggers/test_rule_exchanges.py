@@ -15,7 +15,7 @@ SHARE = Fraction(30, 100)
 
 def exchange(points: int, edge: int, trigger: int) -> RuleExchange:
     """An exchange that deviates by these points, with its widths in points."""
-    return RuleExchange(1, Fraction(points, 100), Fraction(edge, 100), Fraction(trigger, 100))
+    return RuleExchange("0xOther", Fraction(points, 100), Fraction(edge, 100), Fraction(trigger, 100))
 
 
 def in_points(shares: TradedRange) -> tuple[Fraction, ...]:
