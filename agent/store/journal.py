@@ -301,6 +301,20 @@ def _signatures_json(db: Connection, intent_id: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Move:
+    """A change of an intent's state, by its `event` where the state alone does not say which, and
+    what is learned with it.
+    """
+
+    new_state: IntentState
+    now_s: int
+    tx_hash: str | None = None
+    receipt: Receipt | None = None
+    note: str = ""
+    event: IntentEvent | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class IntentStore:
     """The write-ahead journal: intents and their transitions; each method is a transaction of its
     own.
@@ -398,8 +412,9 @@ class IntentStore:
         The effects of a receipt are written in the same transaction: what the layers record of it,
         and the budget entry is deleted if a reorg removes the receipt.
         """
+        move = _Move(new_state, now_s, tx_hash, receipt, note, event)
         with self.db.write(f"write that a transaction is {new_state.value}") as db:
-            return self._advance(db, intent_id, new_state, now_s, tx_hash, receipt, note, event)
+            return self._advance(db, intent_id, move)
 
     def record_sending(
         self, intent_ids: Sequence[str], now_s: int, note: str, require_running: PauseCheck
@@ -409,34 +424,20 @@ class IntentStore:
         """
         with self.db.write("write that a transaction is sent") as db:
             require_running(read_pause(db))
-            return [
-                self._advance(
-                    db, intent_id, IntentState.BROADCAST, now_s, note=note, event=IntentEvent.SEND
-                )
-                for intent_id in intent_ids
-            ]
+            move = _Move(IntentState.BROADCAST, now_s, note=note, event=IntentEvent.SEND)
+            return [self._advance(db, intent_id, move) for intent_id in intent_ids]
 
-    def _advance(  # noqa: PLR0913
-        self,
-        db: Connection,
-        intent_id: str,
-        new_state: IntentState,
-        now_s: int,
-        tx_hash: str | None = None,
-        receipt: Receipt | None = None,
-        note: str = "",
-        event: IntentEvent | None = None,
-    ) -> Intent:
+    def _advance(self, db: Connection, intent_id: str, move: _Move) -> Intent:
         row = _intent_row(db, intent_id)
         old_state = IntentState(row.state)
-        if tx_hash is not None and row.tx_hash not in (None, tx_hash):
-            raise ValueError(f"intent {intent_id} already has hash {row.tx_hash}, not {tx_hash}")
-        _require_allowed_transition(
-            db, row, new_state if event is None else event, new_state, tx_hash, receipt
-        )
-        tx_hash = tx_hash or row.tx_hash
-        receipt_json = row.receipt_json if receipt is None else codec.dumps(receipt)
-        if new_state not in NONCE_USED_STATES:  # also true if a reorg removes the receipt
+        if move.tx_hash is not None and row.tx_hash not in (None, move.tx_hash):
+            raise ValueError(
+                f"intent {intent_id} already has hash {row.tx_hash}, not {move.tx_hash}"
+            )
+        _require_allowed_transition(db, row, move)
+        tx_hash = move.tx_hash or row.tx_hash
+        receipt_json = row.receipt_json if move.receipt is None else codec.dumps(move.receipt)
+        if move.new_state not in NONCE_USED_STATES:  # also true if a reorg removes the receipt
             receipt_json = None
         if row.receipt_json is not None and receipt_json != row.receipt_json:
             budgets.unbook_intent(db, intent_from_row(row))
@@ -450,15 +451,17 @@ class IntentStore:
             _update_intent(),
             {
                 "row_seq": row.seq,
-                "state": new_state.value,
+                "state": move.new_state.value,
                 "tx_hash": tx_hash,
                 "receipt_json": receipt_json,
             },
         )
-        transition = IntentTransition(intent_id, old_state, new_state, now_s, tx_hash, note)
+        transition = IntentTransition(
+            intent_id, old_state, move.new_state, move.now_s, tx_hash, move.note
+        )
         _record_transition(self.db, db, transition)
         intent = intent_from_row(row)
-        return replace(intent, state=new_state, tx_hash=tx_hash, receipt=stored_receipt)
+        return replace(intent, state=move.new_state, tx_hash=tx_hash, receipt=stored_receipt)
 
     def open_intents(self) -> Sequence[Intent]:
         """Return intents that have not ended, oldest first."""
@@ -488,10 +491,7 @@ class IntentStore:
                     peer.state in OPEN_STATES for peer in replacement_family(intents, intent.id)
                 ):
                     continue
-                if (
-                    rule.guard(_transition_facts(db, _intent_row(db, intent.id), None, None))
-                    is None
-                ):
+                if rule.guard(_transition_facts(db, _intent_row(db, intent.id))) is None:
                     reopenable_intents.append(intent)
             return tuple(reopenable_intents)
 
@@ -607,35 +607,31 @@ def _record_transition(
     seals.append_rows(store_database, db, TransitionRow, [row])
 
 
-def _require_allowed_transition(
-    db: Connection,
-    row: IntentRow,
-    state_or_event: IntentState | IntentEvent,
-    new_state: IntentState,
-    tx_hash: str | None,
-    receipt: Receipt | None,
-) -> None:
-    """Raise ValueError unless the table has this transition, it leads to `new_state`, and its guard
+def _require_allowed_transition(db: Connection, row: IntentRow, move: _Move) -> None:
+    """Raise ValueError unless the table has this move, it leads to its new state, and its guard
     allows it.
     """
+    new_state = move.new_state
     try:
-        rule = find_rule(IntentState(row.state), state_or_event)
+        rule = find_rule(IntentState(row.state), move.event or new_state)
     except ValueError as error:
         raise ValueError(f"intent {row.id} {error}") from None
     if rule.state_after is not new_state:
         raise ValueError(
             f"intent {row.id} goes to {rule.state_after.value} by {rule.event.value}, not to {new_state.value}"
         )
-    if (guard_refusal := rule.guard(_transition_facts(db, row, tx_hash, receipt))) is not None:
+    if (
+        guard_refusal := rule.guard(_transition_facts(db, row, move.tx_hash, move.receipt))
+    ) is not None:
         raise ValueError(
             f"intent {row.id} cannot go from {rule.state_before.value} to {new_state.value} {guard_refusal}"
         )
 
 
 def _transition_facts(
-    db: Connection, row: IntentRow, tx_hash: str | None, receipt: Receipt | None
+    db: Connection, row: IntentRow, tx_hash: str | None = None, receipt: Receipt | None = None
 ) -> TransitionFacts:
-    """Return the facts that the guards of the table need."""
+    """Return the facts that the guards of the table need, of a move that brings these."""
     peers = replacement_family(_intents_at_nonce(db, row.nonce), row.id)
     ended_kinds = (
         peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK_STATES
