@@ -112,9 +112,7 @@ def execute_prepared(
     transactor: StepTransactor, step_id: str, prepared_tx: PreparedTransaction
 ) -> Intent:
     """Run one prepared transaction to its end."""
-    return transactor.executor.run(
-        step_id, prepared_tx.grant.kind, prepared_tx.tx, prepared_tx.grant, prepared_tx.note
-    )
+    return transactor.executor.run(step_id, prepared_tx.tx, prepared_tx.grant, prepared_tx.note)
 
 
 def execute_together(
@@ -291,9 +289,7 @@ def pay(
     with ends_if_raised(store, step_id, "payout"):
         table.require_payout_allowed(table.judge_payout(step, payout, confirmed_addresses))
         prepared_tx = transactor.composer.payout_transaction(step, payout)
-        intent = transactor.executor.run(
-            step_id, prepared_tx.grant.kind, prepared_tx.tx, prepared_tx.grant, prepared_tx.note
-        )
+        intent = execute_prepared(transactor, step_id, prepared_tx)
     store.steps.end(
         step_id, "payout", prepared_tx.note, None, "done" if intent.succeeded else "failed"
     )

@@ -99,9 +99,7 @@ class JournaledExecutor:
         )
         return is_allowed and not unfinished_intents
 
-    def run(
-        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
-    ) -> Intent:
+    def run(self, step_id: str, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
         """Run one transaction from PLANNED to its end and return it: FINAL or REVERTED, MINED while
         blocks are slow.
 
@@ -119,11 +117,11 @@ class JournaledExecutor:
         self._require_final_mint(grant)
         self._require_next_nonce(tx)
         submitter.simulate(tx, grant.deadline_s, grant)
-        intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
+        intent = submitter.record_intent(step_id, tx, grant, note, grant.deadline_s)
         with self._replacer.settling_refusals(intent):
             intent = submitter.launch(intent, grant, grant.deadline_s)
         last_intent = self._await_final(intent)
-        if last_intent.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
+        if last_intent.kind is IntentKind.CANCEL and grant.kind is not IntentKind.CANCEL:
             return submitter.journal.stored_intent(intent)
         return last_intent
 
@@ -391,9 +389,7 @@ class ProposingExecutor(JournaledExecutor):
         self._reconciler.run(may_send=False)
         return [self._journal.stored_intent(intent) for intent in initial_open_intents]
 
-    def run(
-        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
-    ) -> Intent:
+    def run(self, step_id: str, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
         """Record the transaction and propose it.
 
         Always raises: AwaitingExternalSignature once it is proposed. Before that, Refused by the
@@ -406,7 +402,7 @@ class ProposingExecutor(JournaledExecutor):
         self._require_next_nonce(tx)
         head = submitter.simulate(tx, grant.deadline_s, grant).head
         self.external_signer.require_signable(tx, grant)
-        intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
+        intent = submitter.record_intent(step_id, tx, grant, note, grant.deadline_s)
         self._proposals.mark_proposed(intent.id, head.number)
         raise self._propose(intent)
 
@@ -542,7 +538,6 @@ class ProposingExecutor(JournaledExecutor):
         ]
         rejection = next(iter(earlier_rejections), None) or self._submitter.record_intent(
             intent.step_id,
-            IntentKind.CANCEL,
             tx,
             rejection_grant,
             f"rejection of {intent.note}: {why}",

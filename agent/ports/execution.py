@@ -147,9 +147,7 @@ class Executor(Protocol):
         `may_send`.
         """
 
-    def run(
-        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
-    ) -> Intent:
+    def run(self, step_id: str, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
         """Store, sign and send one transaction, and wait until it ends."""
 
     def cancel_pending(self, reason: str) -> Sequence[Intent]:

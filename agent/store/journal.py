@@ -322,10 +322,9 @@ class IntentStore:
 
     db: Database
 
-    def add_intent(  # noqa: PLR0913
+    def add_intent(
         self,
         step_id: str,
-        kind: IntentKind,
         tx: UnsignedTx,
         grant: Grant,
         note: str,
@@ -348,7 +347,7 @@ class IntentStore:
                 ),
                 IntentRow,
             )
-            replaced_id = _replaceable_id(open_rows, kind, replaces)
+            replaced_id = _replaceable_id(open_rows, grant.kind, replaces)
             if open_rows and replaced_id is None:
                 raise PassingFault(
                     f"nonce {tx.nonce} already has an open transaction:"
@@ -358,12 +357,12 @@ class IntentStore:
                 )
             if replaces is not None and replaced_id is None:
                 raise ValueError(
-                    f"no open transaction at nonce {tx.nonce} can be replaced by a {kind.value}"
+                    f"no open transaction at nonce {tx.nonce} can be replaced by a {grant.kind.value}"
                 )
             intent = Intent(
                 uuid.uuid4().hex[:16],
                 step_id,
-                kind,
+                grant.kind,
                 IntentState.PLANNED,
                 tx,
                 note,
@@ -376,7 +375,7 @@ class IntentStore:
             row = {
                 "id": intent.id,
                 "step_id": step_id,
-                "kind": kind.value,
+                "kind": grant.kind.value,
                 "state": intent.state.value,
                 "nonce": tx.nonce,
                 "tx_json": codec.dumps(tx),

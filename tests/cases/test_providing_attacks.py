@@ -36,7 +36,7 @@ def require_refused(agent: Agent, step: StepInput, plan: Plan, rule: str) -> Non
         prepared: PreparedTransaction = transactor.composer.layer_transaction(step, plan)
         agent.context.store.steps.begin("s", 1, "{}")
         with pytest.raises(Refused) as caught:
-            transactor.executor.run("s", prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
+            transactor.executor.run("s", prepared.tx, prepared.grant, prepared.note)
         assert caught.value.verdicts[0].guard == f"signer.{rule}"
         assert agent.context.store.journal.open_intents() == ()
 

@@ -53,7 +53,7 @@ def executor(
 
 def run(trade: Trade, store: Store, on_sleep: Callable[[], None]) -> Intent:
     store.steps.begin("s", 0, "{}")
-    return executor(trade, store, on_sleep).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
+    return executor(trade, store, on_sleep).run("s", trade.tx, trade.grant, "swap")
 
 
 def once_sent(store: Store, count: int, act: Callable[[], object]) -> Callable[[], None]:
@@ -162,7 +162,7 @@ def test_bump_forgotten_by_its_node__is_sent_again(trade: Trade) -> None:
     with raises_code(Retryable, "not_mined"):
         store.steps.begin("s", 0, "{}")
         short = replace(PATIENT, mined_timeout_s=7)
-        executor(trade, store, settings=short).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
+        executor(trade, store, settings=short).run("s", trade.tx, trade.grant, "swap")
     assert states(store) == [("swap", "broadcast"), ("swap", "broadcast")]
     call(trade, "anvil_dropAllTransactions")
     executor(trade, store, lambda: mine(trade)).reconcile()
@@ -176,7 +176,7 @@ def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: 
     desk = trade.context
     with raises_code(Retryable, "not_mined"):
         store.steps.begin("s", 0, "{}")
-        executor(trade, store, settings=replace(PATIENT, mined_timeout_s=1)).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
+        executor(trade, store, settings=replace(PATIENT, mined_timeout_s=1)).run("s", trade.tx, trade.grant, "swap")
     (ours,) = store.journal.intents()
     call(trade, "anvil_dropAllTransactions")
     call(trade, "evm_setAutomine", True)

@@ -90,7 +90,7 @@ class Trade:
                 trade = self.fresh() if store.journal.intents() else self
                 step_id = f"step{len(store.steps.newest(99))}"
                 store.steps.begin(step_id, 0, "{}")
-                done = [executor.run(step_id, IntentKind.SWAP, trade.tx, trade.grant, "swap")]
+                done = [executor.run(step_id, trade.tx, trade.grant, "swap")]
             store.close()
             return done[0]
 

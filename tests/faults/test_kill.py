@@ -178,7 +178,7 @@ def test_swap_mined_after_its_deadline__reverts_at_a_loss_of_gas(trade: Trade) -
     store = trade.new_store()
     store.steps.begin("s", 0, "{}")
     executor = trade.executor(store, lambda _name: None, on_sleep=lambda: late_by(trade, 200))
-    intent = executor.run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
+    intent = executor.run("s", trade.tx, trade.grant, "swap")
     assert intent.state is IntentState.REVERTED
     assert trade.context.balances() == before.balances
     prices = settlement.BookingPrices({}, Fraction(1))

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 
 from agent.errors import PassingFault
-from agent.model import Control, ControlKind, ControlOrigin, ControlState, IntentKind, IntentState
+from agent.model import Control, ControlKind, ControlOrigin, ControlState, IntentState
 from agent.store import Store
 from agent.store.controls import ControlStateChange
 from tests.support.postgresql import Opener, Server
@@ -27,7 +27,7 @@ def advance(state: IntentState, **facts: object) -> Callable[[Store], object]:
 
 
 def add_intent(store: Store) -> None:
-    store.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "i", START_S, None)
+    store.journal.add_intent("s", tx(7), grant(), "i", START_S, None)
 
 
 def queue_control(store: Store) -> None:

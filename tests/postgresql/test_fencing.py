@@ -21,7 +21,7 @@ from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
 from agent.execution.submission.submitter import stored_pause_check
 from agent.fleet.chains import SharedConnections
 from agent.fleet.members import FleetMember, FleetOptions
-from agent.model import Head, IntentKind, IntentState, ProposalExecution
+from agent.model import Head, IntentState, ProposalExecution
 from agent.observe.logs import Redactor
 from agent.store import Store
 from agent.store.database.facts import facts_with_prefix, find_fact, write_facts
@@ -153,10 +153,10 @@ def test_a_process_that_lost_its_lock_neither_sends_nor_writes(opened: Opener, s
             assert switch.is_paused() is None, "what counts as paused: nothing is sent"
             assert "taken over" in switch.read().reason
             with pytest.raises((LockHeld, PassingFault)):
-                first.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "late", START_S, None)
+                first.journal.add_intent("s", tx(7), grant(), "late", START_S, None)
             with pytest.raises(LockHeld, match="taken over"):
-                first.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "late", START_S, None)
-            second.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "mine", START_S, None)
+                first.journal.add_intent("s", tx(7), grant(), "late", START_S, None)
+            second.journal.add_intent("s", tx(7), grant(), "mine", START_S, None)
     assert [intent.note for intent in second.journal.intents()] == ["mine"]
 
 
@@ -186,7 +186,7 @@ def test_pause_elsewhere__is_seen_until_the_last_write(
     executor._submitter.is_paused = KillSwitch(tmp_path / "paused", store.pause_switch).is_paused
     store.steps.begin("s", START_S, "{}")
     with store.db.acting(), pytest.raises(Refused, match="kill switch"):
-        executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
+        executor.run("s", tx(0), grant(), "swap")
     assert [intent.state for intent in store.journal.intents()] == [IntentState.CANCELLED]
     assert setup.chain.sent == []
 

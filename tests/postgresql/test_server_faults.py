@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import Connection, PoolProxiedConnection, event, text
 
 from agent.errors import OperatorNeeded, PassingFault
-from agent.model import IntentKind, RunReport
+from agent.model import RunReport
 from agent.store import Store, open_store
 from agent.store.database.errors import may_server_fault_pass
 from agent.store.database.facts import fact_number, find_fact, write_facts
@@ -41,7 +41,7 @@ def before_statement(store: Store, number: int, happens: Callable[[], object]) -
 
 
 def add(store: Store, note: str = "i", nonce: int = 7) -> None:
-    store.journal.add_intent("s", IntentKind.SWAP, tx(nonce), grant(), note, START_S, None)
+    store.journal.add_intent("s", tx(nonce), grant(), note, START_S, None)
 
 
 @pytest.mark.parametrize("number", range(6))

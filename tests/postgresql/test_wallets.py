@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, insert, text
 from sqlalchemy.exc import DBAPIError
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import AgentCycle, Control, ControlKind, ControlOrigin, Cycle, IntentKind
+from agent.model import AgentCycle, Control, ControlKind, ControlOrigin, Cycle
 from agent.store import Store, open_store
 from agent.store.postgresql import session
 from agent.store.tables import Base, CycleRow, IntentRow
@@ -30,7 +30,7 @@ def test_two_wallets__share_ids_and_see_nothing_of_each_other(opened: Opener) ->
     for store, reason in ((first, "mine"), (second, "yours")):
         store.steps.begin("s", START_S, f'"{reason}"')
         store.steps.end("s", "hold", reason, None, "hold")
-        store.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "i", START_S, None)
+        store.journal.add_intent("s", tx(7), grant(), "i", START_S, None)
     second.pause_switch.pause("only yours", START_S)
     assert [summary.reason for summary in first.steps.newest(9)] == ["mine"]
     assert [summary.reason for summary in second.steps.newest(9)] == ["yours"]
@@ -86,7 +86,7 @@ def test_a_log_only_grows(opened: Opener, statement: str, is_granted: bool) -> N
     """By grants, and where somebody grants them, by triggers."""
     store = opened()
     store.steps.begin("s", START_S, "{}")
-    store.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "i", START_S, None)
+    store.journal.add_intent("s", tx(7), grant(), "i", START_S, None)
     store.controls.queue(Control("c0", ControlKind.RESUME, (), "", "owner", ControlOrigin.API, START_S, START_S + 300))
     if is_granted:
         with store.db.write("grant") as db:
@@ -108,7 +108,7 @@ def test_a_second_process_is_told_that_another_serves_the_wallet(opened: Opener)
     first = opened()
     second = opened()
     first.steps.begin("s", START_S, "{}")
-    first.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "i", START_S, None)
+    first.journal.add_intent("s", tx(7), grant(), "i", START_S, None)
     row = {**dict(first_row_of(first, "intents")), "id": "j"}
     with raises_code(OperatorNeeded, "lock", "another process serves this wallet"), second.db.write("race") as db:
         db.execute(insert(IntentRow), [{name: cell for name, cell in row.items() if name not in ("seq", "wallet")}])

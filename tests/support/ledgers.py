@@ -15,7 +15,7 @@ from agent.accounting.entries import EntryPrices, SettledTransaction, quantize
 from agent.execution import settlement
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from agent.model import Entry, ExternalTransfer, ExternalTransferKind, Holding, IntentKind, LedgerOpening, StepInput, Transfer
+from agent.model import Entry, ExternalTransfer, ExternalTransferKind, Holding, LedgerOpening, StepInput, Transfer
 from agent.policy.cash_flows import balance_changes
 from agent.store import Store
 from agent.units import NATIVE
@@ -197,7 +197,7 @@ def moved(store: Store, nonce: int, block: int, *transfers: Transfer, value_wei:
     """Record one of the agent's transactions as mined."""
     if store.steps.get("s") is None:
         store.steps.begin("s", 1, codec.dumps(at()))
-    intent = store.journal.add_intent("s", IntentKind.SWAP, replace(tx(nonce), value_wei=value_wei, to=to), grant(), "swap", 1, None)
+    intent = store.journal.add_intent("s", replace(tx(nonce), value_wei=value_wei, to=to), grant(), "swap", 1, None)
     tx_hash = f"0x{nonce:064x}"
     tx_receipt = replace(receipt(tx_hash, block, f"0x{block:064x}"), transfers=transfers, **more)  # type: ignore[arg-type]  # field names
     record_sent(store.journal, intent, tx_hash, 1, receipt=tx_receipt)

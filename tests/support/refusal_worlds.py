@@ -110,22 +110,22 @@ class World:
     def may_send(self) -> bool:
         return True
 
-    def run(self, step_id: str, kind: IntentKind, transaction: UnsignedTx, granted: Grant, note: str) -> Intent:
-        if kind is IntentKind.APPROVE:
+    def run(self, step_id: str, transaction: UnsignedTx, granted: Grant, note: str) -> Intent:
+        if granted.kind is IntentKind.APPROVE:
             self.approved(transaction.to, int(note))
-            return self.mined(step_id, kind, transaction, granted, note)
+            return self.mined(step_id, transaction, granted, note)
         assert granted.plan is not None
         sold = sold_symbols(granted.plan) - {USDC.address}
         if self.reverts(sold):
             raise NO
         self.sold.append(sold)
-        return self.mined(step_id, kind, transaction, granted, note)
+        return self.mined(step_id, transaction, granted, note)
 
-    def mined(self, step_id: str, kind: IntentKind, transaction: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def mined(self, step_id: str, transaction: UnsignedTx, granted: Grant, note: str) -> Intent:
         """Record a transaction as signed, sent, mined as planned and final."""
         nonce = self.store.journal.expected_nonce()
         assert nonce is not None
-        intent = self.store.journal.add_intent(step_id, kind, replace(transaction, nonce=nonce), granted, note, NOW_S, None)
+        intent = self.store.journal.add_intent(step_id, replace(transaction, nonce=nonce), granted, note, NOW_S, None)
         legs = () if granted.plan is None else granted.plan.legs
         status = 0 if {leg.token_in for leg in legs} & self.fails else 1
         transfers = [

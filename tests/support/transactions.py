@@ -236,7 +236,7 @@ class Bench:
         unsigned = replace(tx(nonce), **changes)
         step_id = f"step{len(self.store.steps.newest(1000))}"
         self.store.steps.begin(step_id, self.clock.now_s(), "{}")
-        return self.executor().run(step_id, IntentKind.SWAP, unsigned, grant(deadline_s=self.chain.timestamp_s + 90), "swap")
+        return self.executor().run(step_id, unsigned, grant(deadline_s=self.chain.timestamp_s + 90), "swap")
 
     def restart(self) -> None:
         self.store.close()
@@ -335,7 +335,7 @@ class Walk:
         chain = ScriptedChain(automine=False)
         self.store.steps.begin("s", START_S, "{}")
         self.store.journal.adopt_nonce(0, START_S)
-        intent = self.store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, START_S + 90)
+        intent = self.store.journal.add_intent("s", tx(0), grant(), "swap", START_S, START_S + 90)
         signed = ScriptedSigner(chain).sign(tx(0), grant())
         record_sent(self.store.journal, intent, signed.hash)
         chain.send(signed)

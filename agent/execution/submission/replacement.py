@@ -155,7 +155,7 @@ class TxReplacer:
         note = pending_intent.note
         if pending_intent.kind is not IntentKind.CANCEL:
             note = f"cancel of {pending_intent.note}: {why}"
-        return self._launch(pending_intent, IntentKind.CANCEL, tx, grant, note, None)
+        return self._launch(pending_intent, tx, grant, note, None)
 
     def _bump(self, pending_intent: Intent) -> TipRefused | None:
         """Send the same payload at a higher fee. Returns as `bump_or_cancel`. Raises Refused if it
@@ -184,7 +184,6 @@ class TxReplacer:
         grant = replace(pending_grant, now_s=now_s, max_gas_wei=tx.max_gas_cost_wei)
         return self._launch(
             pending_intent,
-            pending_intent.kind,
             tx,
             grant,
             pending_intent.note,
@@ -194,7 +193,6 @@ class TxReplacer:
     def _launch(
         self,
         pending_intent: Intent,
-        kind: IntentKind,
         tx: UnsignedTx,
         grant: Grant,
         note: str,
@@ -209,7 +207,7 @@ class TxReplacer:
             if intent.state in (IntentState.PLANNED, IntentState.SIGNED):
                 submitter.drop(intent, "another transaction is pending at its nonce")
         intent = submitter.record_intent(
-            pending_intent.step_id, kind, tx, grant, note, deadline_s, replaces=pending_intent.id
+            pending_intent.step_id, tx, grant, note, deadline_s, replaces=pending_intent.id
         )
         try:
             submitter.launch(intent, grant, deadline_s)

@@ -218,7 +218,6 @@ class Submitter:
     def record_intent(
         self,
         step_id: str,
-        kind: IntentKind,
         tx: UnsignedTx,
         grant: Grant,
         note: str,
@@ -228,7 +227,7 @@ class Submitter:
         """Record the intent; `replaces` names the intent that it replaces at its nonce."""
         self.on_event(SubmissionEvent("before:planned", None, note))
         intent = self.journal.add_intent(
-            step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s, replaces
+            step_id, tx, grant, note, self.clock.now_s(), deadline_s, replaces
         )
         self.on_event(SubmissionEvent("after:planned", intent))
         return intent

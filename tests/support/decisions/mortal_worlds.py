@@ -16,7 +16,6 @@ from agent.execution.step_context import StepOutcome
 from agent.model import (
     AgentCycle,
     Intent,
-    IntentKind,
     PlanRequest,
     StepInput,
     Swap,
@@ -57,9 +56,9 @@ class MortalWorld(World):
 
     fate = Fate()
 
-    def run(self, step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def run(self, step_id: str, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         self.fate.pass_moment()
-        intent = super().run(step_id, kind, unsigned, granted, note)
+        intent = super().run(step_id, unsigned, granted, note)
         self.fate.pass_moment()
         return intent
 

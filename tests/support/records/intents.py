@@ -26,7 +26,7 @@ def ended_intent(
     tx_hash = f"0x{nonce:064x}"
     unsigned = replace(tx(nonce), to=to)
     granted = replace(grant(kind), plan=plan)
-    intent = store.journal.add_intent(step_id, kind, unsigned, granted, "swap", START_S, None)
+    intent = store.journal.add_intent(step_id, unsigned, granted, "swap", START_S, None)
     mined_receipt = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers, gas_used=gas_used)
     mined_intent = record_sent(store.journal, intent, tx_hash, receipt=mined_receipt)
     if not is_final:

@@ -26,7 +26,7 @@ def swap(
     id of its intent.
     """
     store.steps.begin(step_id, 1_000, "{}")
-    intent = store.journal.add_intent(step_id, IntentKind.SWAP, replace(TX, nonce=nonce, value_wei=native_wei), GRANT, "swap", 1_000, 2_000)
+    intent = store.journal.add_intent(step_id, replace(TX, nonce=nonce, value_wei=native_wei), GRANT, "swap", 1_000, 2_000)
     tx_hash = f"0x{nonce:064x}"
     store.journal.advance(intent.id, IntentState.SIGNED, 1_001, tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, 1_002)

@@ -12,7 +12,7 @@ import pytest
 from agent import codec
 from agent.app import cycles
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import ExecutionState, IntentKind, LimitOrder, StepInput
+from agent.model import ExecutionState, LimitOrder, StepInput
 from agent.store import Store
 from agent.store.executions import ORDER, add_execution
 from tests.support import builders
@@ -33,7 +33,7 @@ def add_order(store: Store, until_s: int) -> str:
 def fill(store: Store, order_id: str) -> None:
     store.steps.begin("s", START_S, "{}")
     store.executions.begin_attempt(order_id, 0, "s", NOW_S)
-    swap = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    swap = store.journal.add_intent("s", tx(0), grant(), "swap", START_S, None)
     record_sent(store.journal, swap, HASH, receipt=receipt(HASH, 5, "0x05"))
 
 

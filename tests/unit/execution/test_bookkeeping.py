@@ -86,7 +86,7 @@ def entry(
 ) -> Entry:
     """Return the entry of a transaction with these events."""
     unsigned = replace(tx(0), value_wei=value_wei, to=OTHER)
-    intent = store.journal.add_intent("s", kind, unsigned, replace(grant(kind), plan=plan), "swap", 1, None)
+    intent = store.journal.add_intent("s", unsigned, replace(grant(kind), plan=plan), "swap", 1, None)
     block = replace(receipt("0xaa", 7, "0x07", status), transfers=transfers, block_time_s=block_time_s)
     mined = record_sent(store.journal, intent, "0xaa", 1, receipt=block)
     return derive_entry(store, mined, current_step, ledger_tokens, store.ledger.principal)
@@ -227,7 +227,7 @@ PLAN = plan_of(leg(WETH, USDC, 1_000_000, 100))
 
 def sent(store: Store, nonce: int = 0, replaces: Intent | None = None, plan: Plan | None = PLAN) -> Intent:
     granted = replace(grant(), plan=plan)
-    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(nonce), granted, "swap", 1, None, None if replaces is None else replaces.id)
+    intent = store.journal.add_intent("s", tx(nonce), granted, "swap", 1, None, None if replaces is None else replaces.id)
     return record_sent(store.journal, intent, f"0x{len(store.journal.intents()):02x}", 1)
 
 

@@ -111,10 +111,10 @@ def fail_sale_of(world: World, token_in: str, error: Exception) -> None:
     """Make the executor fail with the sale of this token."""
     run = world.run
 
-    def run_or_fail(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def run_or_fail(step_id: str, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         if granted.plan is not None and any(leg.token_in == token_in for leg in granted.plan.legs):
             raise error
-        return run(step_id, kind, unsigned, granted, note)
+        return run(step_id, unsigned, granted, note)
 
     world.run = run_or_fail  # type: ignore[method-assign]
 
@@ -473,7 +473,7 @@ def test_allowance_reset_three_times_in_vain_is_left(worlds: Worlds, earlier_ter
     world.store.steps.begin("before", NOW_S, codec.dumps(world.step))
     for approval_terms in earlier_terms:
         granted = replace(grant(IntentKind.APPROVE), approval_terms=approval_terms)
-        world.mined("before", IntentKind.APPROVE, replace(tx(0), to=approval_terms[0]), granted, "")
+        world.mined("before", replace(tx(0), to=approval_terms[0]), granted, "")
 
     outcome = world.tidy(OutcomeKind.HOLD, "holds")
 
@@ -521,7 +521,7 @@ def test_stop_of_a_pooled_asset_follows_a_reverted_exit(worlds: Worlds, earlier_
     plan = outcome_of(pool_and_wallet_step()).plan
     for number in range(earlier_reverts):
         world.store.steps.begin(f"e{number}", NOW_S, "{}")
-        world.mined("e0", IntentKind.SWAP, tx(0), replace(grant(), plan=plan), "swap")
+        world.mined("e0", tx(0), replace(grant(), plan=plan), "swap")
 
     with pytest.raises(Withdrawn):
         world.rounds()
@@ -568,10 +568,10 @@ def test_failed_withdrawal_does_not_delay_another_pool(worlds: Worlds, is_revert
             raise Refused("no price", (Verdict("signer.min_out", "1", "2", False),))
         return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(IntentKind.LIQUIDITY), plan=plan), "withdrawal")
 
-    def run(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def run(step_id: str, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         if not is_reverted:
             raise NO
-        return world.mined(step_id, kind, unsigned, replace(granted, plan=link_plan), note)
+        return world.mined(step_id, unsigned, replace(granted, plan=link_plan), note)
 
     world.layer_transaction = withdraw  # type: ignore[attr-defined]
     world.run = run  # type: ignore[method-assign]

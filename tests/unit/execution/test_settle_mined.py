@@ -58,7 +58,7 @@ def mine(
 ) -> Intent:
     """Record a transaction of STEP, mined with these events."""
     store.steps.begin("s", 1, codec.dumps(STEP) if input_json is None else input_json)
-    intent = store.journal.add_intent("s", kind, replace(tx(0), value_wei=value_wei), granted or grant(kind), "", 1, None)
+    intent = store.journal.add_intent("s", replace(tx(0), value_wei=value_wei), granted or grant(kind), "", 1, None)
     block = replace(receipt("0xaa", 1, "0x01"), transfers=transfers, **receipt_changes)
     return record_sent(store.journal, intent, "0xaa", 1, receipt=block)
 

@@ -284,7 +284,7 @@ def mined_intent(
     """Return a store and its only intent, which is in a block with these events."""
     store = new_store("memory", folder)
     store.steps.begin("unreadable", START_S, "{}")
-    intent = store.journal.add_intent("unreadable", kind, replace(tx(0), value_wei=value_wei), grant(kind), "", START_S, None)
+    intent = store.journal.add_intent("unreadable", replace(tx(0), value_wei=value_wei), grant(kind), "", START_S, None)
     block = receipt_of(*transfers, **receipt_changes)
     return store, record_sent(store.journal, intent, "0xaa", receipt=block)
 

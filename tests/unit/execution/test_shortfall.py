@@ -151,7 +151,7 @@ def store_after_swap(folder: Path, brought_raw: int = MIN_USDC, plan: Plan | Non
         return replace(status, receipt=replace(status.receipt, transfers=receipt(SOLD, bought(brought_raw)).transfers))
 
     setup.chain.status_of = status_with_transfers  # type: ignore[method-assign]
-    setup.executor().run("own", IntentKind.SWAP, tx(0), replace(grant(), plan=plan), "swap")
+    setup.executor().run("own", tx(0), replace(grant(), plan=plan), "swap")
     return setup.store
 
 
@@ -210,7 +210,7 @@ def test_executed_proposal_is_named_as_the_reason(tmp_path: Path) -> None:
 def test_layer_action_without_a_plan_owes_its_minimums(tmp_path: Path, raw_0: int, shortfalls: Shortfalls) -> None:
     store = new_store("memory", tmp_path)
     store.steps.begin("own", START_S, codec.dumps(step_input()))
-    intent = store.journal.add_intent("own", IntentKind.LIQUIDITY, tx(0), grant_of(WITHDRAW_V3), "withdraw", START_S, None)
+    intent = store.journal.add_intent("own", tx(0), grant_of(WITHDRAW_V3), "withdraw", START_S, None)
     mined = replace(intent, receipt=receipt((TOKEN_0, raw_0), (TOKEN_1, MIN_1)))
 
     assert shortfall_by_receipt(store, mined) == shortfalls

@@ -306,7 +306,7 @@ def approve(store: Store, nonce: int, token: str) -> None:
     """Record a step that only approved this token."""
     unsigned = replace(tx(nonce), to=token)
     store.steps.begin(f"s{nonce}", 1, "{}")
-    intent = store.journal.add_intent(f"s{nonce}", IntentKind.APPROVE, unsigned, grant(IntentKind.APPROVE), "", 1, None)
+    intent = store.journal.add_intent(f"s{nonce}", unsigned, grant(IntentKind.APPROVE), "", 1, None)
     record_sent(store.journal, intent, f"0x{nonce}", 1, receipt=receipt(f"0x{nonce}", nonce, "0x01"))
 
 

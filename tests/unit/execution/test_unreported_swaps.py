@@ -74,10 +74,10 @@ Runs = Callable[[str, IntentKind, UnsignedTx, Grant, str], Intent]
 def pending_run(world: MortalWorld, error: BaseException = NOT_MINED) -> Runs:
     """Return a run that sends the transaction, and raises with it in no block."""
 
-    def run(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def run(step_id: str, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         journal = world.store.journal
         nonce = journal.expected_nonce()
-        intent = journal.add_intent(step_id, kind, replace(unsigned, nonce=nonce), granted, note, NOW_S, None)
+        intent = journal.add_intent(step_id, replace(unsigned, nonce=nonce), granted, note, NOW_S, None)
         record_sent(journal, intent, f"0x{nonce:064x}", NOW_S)
         raise error
 
@@ -174,9 +174,7 @@ def test_request_of_targets_goes_on_beside_its_transaction(worlds: Worlds, reque
 def test_swap_cancelled_while_it_waited__is_reported_as_failed(worlds: Worlds) -> None:
     world, pending = left_pending(worlds)
     journal = world.store.journal
-    cancel = journal.add_intent(
-        pending.step_id, IntentKind.CANCEL, pending.tx, grant(IntentKind.CANCEL), "cancel", NOW_S, None, replaces=pending.id
-    )
+    cancel = journal.add_intent(pending.step_id, pending.tx, grant(IntentKind.CANCEL), "cancel", NOW_S, None, replaces=pending.id)
     mined = receipt("0xc", world.snapshot().head.number + 1, "0x01")
     record_sent(journal, cancel, "0xc", NOW_S, receipt=mined)
     journal.advance(cancel.id, IntentState.FINAL, NOW_S)
@@ -203,9 +201,9 @@ def propose_and_expire(world: MortalWorld, request: PlanRequest = SWAP) -> Inten
     """Carry out a request whose proposal nobody signs in time; return that proposal."""
     run = world.run
 
-    def propose(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def propose(step_id: str, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         nonce = world.store.journal.expected_nonce()
-        world.store.journal.add_intent(step_id, kind, replace(unsigned, nonce=nonce), granted, note, NOW_S, None)
+        world.store.journal.add_intent(step_id, replace(unsigned, nonce=nonce), granted, note, NOW_S, None)
         raise Retryable("proposed", "sign it")
 
     world.run = propose  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.model import Drawdown, Every, Goal, Hold, IntentKind, IntentState, Plan, PricePoint, Rebalance
+from agent.model import Drawdown, Every, Goal, Hold, IntentState, Plan, PricePoint, Rebalance
 from agent.planning import requests
 from agent.planning.proposals import manual_swap_proposer, propose_rebalance
 from agent.policy.cash_flows import transfers
@@ -48,7 +48,7 @@ def add_final_swap(store: Store, nonce: int, at_s: int, plan: Plan | None, is_gr
     store.steps.begin(step_id, at_s, "{}")
     store.steps.end(step_id, "rebalance", "why", None if plan is None else codec.dumps(plan), "done")
     granted = replace(grant(), plan=plan if is_granted else None)
-    intent = store.journal.add_intent(step_id, IntentKind.SWAP, tx(nonce), granted, "swap", at_s, None)
+    intent = store.journal.add_intent(step_id, tx(nonce), granted, "swap", at_s, None)
     store.journal.advance(intent.id, IntentState.SIGNED, at_s, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, at_s)
     store.journal.advance(intent.id, IntentState.MINED, at_s, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}"))

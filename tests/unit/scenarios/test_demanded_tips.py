@@ -169,7 +169,7 @@ def test_demand_far_above_the_grant__is_paid_by_an_emergency(tmp_path: Path, is_
     cheap = replace(tx(0), max_fee_wei=GWEI * 11 // 10, max_priority_fee_wei=GWEI // 10)
     granted = replace(futures_grant(ESCAPE, is_emergency=is_emergency), max_gas_wei=cheap.max_gas_cost_wei, deadline_s=START_S + 90)
     setup.store.steps.begin("escape", START_S, "{}")
-    ended = setup.executor().run("escape", IntentKind.FUTURES, cheap, granted, "escape")
+    ended = setup.executor().run("escape", cheap, granted, "escape")
     assert (ended.kind, ended.state) == (IntentKind.FUTURES, end_state)
 
 

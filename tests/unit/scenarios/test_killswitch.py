@@ -210,14 +210,14 @@ def test_hard_pause__refuses_a_trade_and_allows_a_revocation(tmp_path: Path) -> 
         submitter_bench.run()
     allowing = replace(ZERO, approval_terms=("0xToken", "0xSpender", 1))
     with raises_code(Refused, "kill_switch"):
-        submitter_bench.executor().run("s", IntentKind.APPROVE, tx(0), allowing, "approve")
+        submitter_bench.executor().run("s", tx(0), allowing, "approve")
     assert submitter_bench.chain.sent == []
-    done = submitter_bench.executor().run("s", IntentKind.APPROVE, tx(0), ZERO, "to zero")
+    done = submitter_bench.executor().run("s", tx(0), ZERO, "to zero")
     assert done.state is IntentState.FINAL
     submitter_bench.paused = None
     submitter_bench.hard = True
     with raises_code(Refused, "kill_switch") as caught:
-        submitter_bench.executor().run("s", IntentKind.APPROVE, tx(1), replace(ZERO, approval_terms=("0xToken", "0xSpender", 1)), "approve")
+        submitter_bench.executor().run("s", tx(1), replace(ZERO, approval_terms=("0xToken", "0xSpender", 1)), "approve")
     assert [verdict.measured_text for verdict in caught.value.verdicts] == ["cannot be read"]
 
 

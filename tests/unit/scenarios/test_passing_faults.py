@@ -12,7 +12,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from agent.errors import OperatorNeeded, PassingFault
 from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS
-from agent.model import IntentKind
 from agent.store import open_store
 from agent.store.database.errors import database_errors
 from agent.store.files.locks import WalletLocks, wallet_lock
@@ -83,7 +82,7 @@ def nonce_with_an_open_transaction(folder: Path) -> None:
     store.steps.begin("s", START_S, "{}")
     try:
         for _ in range(2):
-            store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+            store.journal.add_intent("s", tx(0), grant(), "swap", START_S, None)
     finally:
         store.close()
 

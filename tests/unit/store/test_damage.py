@@ -12,7 +12,7 @@ from agent.errors import OperatorNeeded
 from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
 from agent.layers.sweep.store import INTERVAL_KEY, SweepStore
-from agent.model import ExternalTransaction, IntentKind, IntentState, NavPerShare
+from agent.model import ExternalTransaction, IntentState, NavPerShare
 from agent.store import Store, open_store, orders
 from agent.store.accounts.balances import ACCEPTED_DEPOSITS, BLOCKED_SINCE, PRIOR_DAY_FAILED
 from agent.store.accounts.budgets import DEMANDED_TIP, LAST_REVIEW, REVIEW_DELAY, UNREADABLE_BALANCES
@@ -34,7 +34,7 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, 
 def store(tmp_path: Path):
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
     store.steps.begin("s", START_S, "{}")
-    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.journal.add_intent("s", tx(0), grant(), "swap", START_S, None)
     yield store
     store.close()
 

@@ -59,7 +59,7 @@ def hash_of(intent: Intent) -> str:
 def add(store: Store, nonce: int = 0, kind: IntentKind = SWAP, replaces: Intent | None = None, step_id: str = "s") -> Intent:
     """Add a PLANNED intent."""
     replaced_id = None if replaces is None else replaces.id
-    return store.journal.add_intent(step_id, kind, tx(nonce), grant(kind), "test", NOW_S, None, replaces=replaced_id)
+    return store.journal.add_intent(step_id, tx(nonce), grant(kind), "test", NOW_S, None, replaces=replaced_id)
 
 
 def advance(store: Store, intent: Intent, *states: IntentState, status: int = 1) -> Intent:
@@ -143,7 +143,7 @@ def test_proposal_keeps_its_newest_block(store: Store) -> None:
 
 def test_intent_is_read_as_it_was_written(store: Store) -> None:
     granted = replace(grant(), approval_terms=(OTHER, WALLET, 2**255))
-    intent = store.journal.add_intent("s", APPROVE, tx(7), granted, "approve", START_S, 99)
+    intent = store.journal.add_intent("s", tx(7), granted, "approve", START_S, 99)
     advance(store, intent, SIGNED, BROADCAST)
     block = replace(receipt(hash_of(intent), 3, "0x03"), transfers=(Transfer(OTHER, WALLET, OTHER, 2**200),))
     store.journal.advance(intent.id, MINED, START_S, receipt=block)

@@ -47,7 +47,7 @@ def withdrawal(store: Store, payments: tuple[Payment, ...] = PAYMENTS) -> int:
 
 
 def send(store: Store, nonce: int, payout: Payout | None, kind: IntentKind = IntentKind.PAYOUT) -> Intent:
-    intent = store.journal.add_intent("s", kind, tx(nonce), replace(grant(kind), payout=payout), "payout", START_S, None)
+    intent = store.journal.add_intent("s", tx(nonce), replace(grant(kind), payout=payout), "payout", START_S, None)
     return record_sent(store.journal, intent, f"0x{nonce:064x}")
 
 

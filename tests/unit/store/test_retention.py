@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.model import IntentKind
 from agent.store import Store
 from agent.store.journal import MAX_PRUNED
 from tests.support.stores import prune, store_fixture
@@ -28,7 +27,7 @@ def step_numbers(store: Store) -> list[int]:
 
 def test_the_newest_the_first_and_those_with_a_transaction_stay(store: Store) -> None:
     record_steps(store, 0, 20)
-    store.journal.add_intent("s4", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.journal.add_intent("s4", tx(0), grant(), "swap", START_S, None)
 
     began = store.budgets.history(START_S).started_s
 

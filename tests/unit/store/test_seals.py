@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.model import Control, ControlKind, ControlOrigin, ControlState, IntentKind, IntentState
+from agent.model import Control, ControlKind, ControlOrigin, ControlState, IntentState
 from agent.store import Store, seals
 from agent.store.controls import ControlStateChange
 from agent.store.files.backup import backup
@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> Store:
     store = new_store("file", tmp_path)
     store.controls.queue(control())
     store.steps.begin("s", START_S, "{}")
-    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.journal.add_intent("s", tx(0), grant(), "swap", START_S, None)
     return store
 
 

@@ -17,7 +17,6 @@ from sqlalchemy import Connection, Dialect, event, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import IntentKind
 from agent.store import Store, open_store, opening
 from agent.store.database.connection import LIVE, PAPER
 from agent.store.database.statements import insert_new_statement, upsert_statement
@@ -265,7 +264,7 @@ def test_the_confirmed_config_is_the_last_one(store: Store) -> None:
 def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store.steps.begin("s", START_S, "{}")
-    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    intent = store.journal.add_intent("s", tx(0), grant(), "swap", START_S, None)
     with store.db.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
     event.listen(store.db.engine, "checkout", lambda raw, *_: raw.execute(f"PRAGMA max_page_count = {pages}"))

@@ -79,7 +79,7 @@ def all_rows(store: Store) -> list[list[tuple[object, ...]]]:
 
 def add(store: Store, kind: IntentKind = SWAP, replaces: str | None = None) -> str:
     """Add a PLANNED intent."""
-    return store.journal.add_intent("s", kind, tx(0), grant(kind), "test", NOW, None, replaces=replaces).id
+    return store.journal.add_intent("s", tx(0), grant(kind), "test", NOW, None, replaces=replaces).id
 
 
 def advance(store: Store, intent_id: str, tx_hash: str, states: Iterable[IntentState], status: int = 1) -> None:

@@ -13,7 +13,7 @@ from agent.app.start.setup import NewConfig, write_new_config
 from agent.config.load import load_config
 from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
-from agent.model import IntentKind, IntentState, StepInput, TaxInputs, Transfer
+from agent.model import IntentState, StepInput, TaxInputs, Transfer
 from agent.store import Store
 from agent.wiring.tax import TaxRunCache
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
@@ -104,13 +104,13 @@ def test_unmined_transaction__counts_as_planned_once(store: Store, keeper: TaxRu
     store.steps.begin("s", 1, codec.dumps(dear))
     plan = sell_weth(dear)
     changed_grant = replace(grant(), plan=plan)
-    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), changed_grant, "swap", 1, None)
+    first = store.journal.add_intent("s", tx(0), changed_grant, "swap", 1, None)
     record_sent(store.journal, first, "0xaa", 1)
     once = standing(keeper, store, start)
     sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LEDGER_WETH.address)
     assert sold_raw > 0
     assert held_lots(once) == 11 * COIN - sold_raw
-    store.journal.add_intent("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), changed_grant, "swap again", 1, None, replaces=first.id)
+    store.journal.add_intent("s", tx(0, max_fee_wei=10**11), changed_grant, "swap again", 1, None, replaces=first.id)
     assert held_lots(standing(keeper, store, start)) == held_lots(once)
 
 

@@ -130,9 +130,7 @@ class VenueExecutor:
         is_chain_ready = self._chain_executor.may_send(for_revoking=for_revoking)
         return is_chain_ready and all(intent.is_resting for intent in self._open_orders())
 
-    def run(
-        self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
-    ) -> Intent:
+    def run(self, step_id: str, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
         """Run one order from PLANNED to its end; run a transaction through the chain's executor. A
         partly filled order is FINAL with its fills; an order without a fill, or that the venue
         never saw, is REVERTED. A limit order that rests is MINED, with its fills so far, and later
@@ -142,12 +140,12 @@ class VenueExecutor:
         `reconcile` resolves it, and no other order is sent until then.
         """
         if not tx.is_venue_order:
-            return self._chain_executor.run(step_id, kind, tx, grant, note)
+            return self._chain_executor.run(step_id, tx, grant, note)
         submitter = self._submitter
         submitter.require_running(grant)
         self._require_none_unresolved(grant)
         self._venue.require_approved_key(grant.deadline_s, is_reduction=_only_reduces(grant))
-        intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
+        intent = submitter.record_intent(step_id, tx, grant, note, grant.deadline_s)
         intent, rejection_reason = self._post(intent, grant)
         resolved_order = self._await_outcome(intent, rejection_reason)
         if resolved_order.state is IntentState.REVERTED and _is_limit_order(grant):
@@ -174,9 +172,7 @@ class VenueExecutor:
         first_order = prepared_orders[0]
         first_grant = first_order.grant
         if not isinstance(signer, OrderSigner):
-            return [
-                self.run(step_id, first_grant.kind, first_order.tx, first_grant, first_order.note)
-            ]
+            return [self.run(step_id, first_order.tx, first_grant, first_order.note)]
         submitter = self._submitter
         submitter.require_running(first_grant)
         self._require_none_unresolved(first_grant)
@@ -185,7 +181,7 @@ class VenueExecutor:
         intents = []
         for order in prepared_orders:
             intent = submitter.record_intent(
-                step_id, order.grant.kind, order.tx, order.grant, order.note, order.grant.deadline_s
+                step_id, order.tx, order.grant, order.note, order.grant.deadline_s
             )
             grant_by_id[intent.id] = order.grant
             intents.append(intent)
@@ -286,9 +282,7 @@ class VenueExecutor:
         self._venue.require_approved_key(draft.deadline_s, is_reduction=True)
         tx = replace(order.tx, nonce=draft.nonce, data=draft.data)
         note = f"cancel an order that rests: {why}"
-        intent = submitter.record_intent(
-            step_id, IntentKind.FUTURES, tx, grant, note, draft.deadline_s
-        )
+        intent = submitter.record_intent(step_id, tx, grant, note, draft.deadline_s)
         self._await_outcome(*self._post(intent, grant, while_paused=True))
 
     def _cancel_all(self, why: str) -> list[Intent]:

@@ -11,7 +11,7 @@ import pytest
 
 from agent import wiring
 from agent.app.records import maintenance
-from agent.model import Intent, IntentKind
+from agent.model import Intent
 from agent.store import Store
 from tests.support.stores import store_fixture
 from tests.support.transactions import START_S, grant, tx
@@ -20,7 +20,7 @@ store = store_fixture("memory")
 
 
 def planned_intent(store: Store, nonce: int) -> Intent:
-    return store.journal.add_intent("s", IntentKind.SWAP, tx(nonce), grant(), "swap", START_S, None)
+    return store.journal.add_intent("s", tx(nonce), grant(), "swap", START_S, None)
 
 
 def test_cancel__names_what_a_run_sent_while_it_waited_for_the_wallet(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

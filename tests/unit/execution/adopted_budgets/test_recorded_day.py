@@ -12,7 +12,7 @@ from agent.chain.history import RecentTransactions
 from agent.errors import Retryable
 from agent.execution import adopted_budgets
 from agent.execution.adopted_budgets import PriorDayPause, with_recorded_day
-from agent.model import Budgets, IntentKind, StepInput
+from agent.model import Budgets, StepInput
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
@@ -96,7 +96,7 @@ def test_wallet_without_transactions_makes_no_request(store: Store) -> None:
 def test_own_transaction_is_not_counted_twice(store: Store) -> None:
     tx_hash = f"0x{BLOCK:064x}"
     store.steps.begin("s", 1, "{}")
-    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
+    intent = store.journal.add_intent("s", tx(0), grant(), "swap", 1, None)
     mined = record_sent(store.journal, intent, tx_hash, 1, receipt=receipt(tx_hash, BLOCK, tx_hash))
     store.budgets.book_intent(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
 

@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def sent(store: Store, nonce: int, replaces: str | None = None) -> Intent:
-    intent = store.journal.add_intent(STEP_ID, IntentKind.SWAP, tx(nonce), grant(), "swap", NOW_S, None, replaces)
+    intent = store.journal.add_intent(STEP_ID, tx(nonce), grant(), "swap", NOW_S, None, replaces)
     return record_sent(store.journal, intent, f"0x{len(store.journal.intents()):064x}", NOW_S)
 
 
@@ -147,7 +147,7 @@ def set_before(world: World, token: str = LINK.address, raw: int = 0, status: in
     granted = replace(grant(IntentKind.APPROVE), approval_terms=(token, spender, raw))
     nonce = world.store.journal.expected_nonce()
     assert nonce is not None
-    intent = world.store.journal.add_intent(STEP_ID, IntentKind.APPROVE, replace(tx(nonce), to=token), granted, "", NOW_S, None)
+    intent = world.store.journal.add_intent(STEP_ID, replace(tx(nonce), to=token), granted, "", NOW_S, None)
     tx_hash = f"0x{nonce:064x}"
     block = receipt(tx_hash, 1, "0x01", status)
     record_sent(world.store.journal, intent, tx_hash, NOW_S, receipt=block)

@@ -67,8 +67,8 @@ class OwnerWorld(World):
             raise self.payout_error
         return PreparedTransaction(replace(tx(step.snapshot.nonce_latest), to=payout.to), grant(IntentKind.APPROVE), "0")
 
-    def run(self, step_id: str, kind: IntentKind, unsigned: Any, granted: Grant, note: str) -> Intent:
-        intent = super().run(step_id, kind, unsigned, granted, note)
+    def run(self, step_id: str, unsigned: Any, granted: Grant, note: str) -> Intent:
+        intent = super().run(step_id, unsigned, granted, note)
         return intent if self.succeeds else replace(intent, state=IntentState.REVERTED)
 
 
@@ -84,7 +84,7 @@ def pending(world: OwnerWorld, kind: IntentKind = IntentKind.SWAP, *, is_resting
     """Record a transaction that was sent; one that rests at its venue is in a block."""
     world.store.steps.begin("before", NOW_S, "{}")
     nonce = world.store.journal.expected_nonce() or 0
-    intent = world.store.journal.add_intent("before", kind, tx(nonce), grant(kind), "an old swap", NOW_S, None)
+    intent = world.store.journal.add_intent("before", tx(nonce), grant(kind), "an old swap", NOW_S, None)
     intent = record_sent(world.store.journal, intent, f"0x{99:064x}", NOW_S)
     if not is_resting:
         return intent
@@ -216,7 +216,7 @@ def test_an_approval_that_reverts_is_a_failure_with_its_token(world: OwnerWorld)
 
 def leftovers(world: OwnerWorld, **changes: Any) -> tuple[StepOutcome, list[StepInput]]:
     """Return the outcome of the clean-up after a step that sent a transaction, and the steps that it looked at."""
-    intent = world.mined("before", IntentKind.APPROVE, tx(0), grant(IntentKind.APPROVE), "0")
+    intent = world.mined("before", tx(0), grant(IntentKind.APPROVE), "0")
     looks: list[StepInput] = []
     resets = world.allowance_resets
     world.allowance_resets = lambda step: looks.append(step) or resets(step)  # type: ignore[method-assign, func-returns-value]
@@ -306,7 +306,7 @@ def test_a_hard_pause_counts_what_was_cancelled(world: OwnerWorld, kind: IntentK
         journal = world.store.journal
         winner = old_swap
         if kind is not None:
-            winner = journal.add_intent("before", kind, old_swap.tx, grant(kind), "an old swap", NOW_S, None, old_swap.id)
+            winner = journal.add_intent("before", old_swap.tx, grant(kind), "an old swap", NOW_S, None, old_swap.id)
             winner = record_sent(journal, winner, f"0x{100:064x}", NOW_S)
         assert winner.tx_hash is not None
         block = receipt(winner.tx_hash, 7, "0x07", status)
@@ -360,7 +360,7 @@ def test_a_hard_pause_that_cancels_is_done(world: OwnerWorld) -> None:
 
     def cancel(_why: str) -> None:
         journal = world.store.journal
-        replacement = journal.add_intent("before", IntentKind.CANCEL, intent.tx, grant(IntentKind.CANCEL), "", NOW_S, None, intent.id)
+        replacement = journal.add_intent("before", intent.tx, grant(IntentKind.CANCEL), "", NOW_S, None, intent.id)
         tx_hash = f"0x{100:064x}"
         record_sent(journal, replacement, tx_hash, NOW_S, receipt=receipt(tx_hash, 7, "0x07"))
 

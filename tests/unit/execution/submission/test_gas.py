@@ -51,7 +51,7 @@ def test_bumps_without_a_ceiling_end_at_four_times_the_grant(tmp_path: Path) -> 
     granted = replace(grant(), max_gas_wei=first_wei)
 
     with raises_code(Retryable, "not_mined", "a resend would exceed the gas cost allowed for one transaction"):
-        setup.executor().run("s", IntentKind.SWAP, tx(0), granted, "swap")
+        setup.executor().run("s", tx(0), granted, "swap")
     swaps = [intent for intent in setup.store.journal.intents() if intent.kind is IntentKind.SWAP]
     assert max(intent.tx.gas * intent.tx.max_fee_wei for intent in swaps) <= MAX_GAS_MULTIPLE * first_wei
     assert len(swaps) == 12  # 1.125 ** 11 is below four, 1.125 ** 12 above
@@ -96,7 +96,7 @@ def test_data_fee_counts_in_the_gas_of_a_day(tmp_path: Path, data_fee_wei: int |
     setup.store.steps.begin("s", START_S, "{}")
 
     with raises_code(Retryable, "not_mined", "limits.gas_per_day"):
-        setup.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_data_fee_wei=data_fee_wei), "swap")
+        setup.executor().run("s", tx(0), replace(grant(), max_data_fee_wei=data_fee_wei), "swap")
 
     assert [intent.kind for intent in setup.store.journal.intents()].count(IntentKind.SWAP) == swap_count
 
@@ -178,7 +178,7 @@ def test_a_bump_aims_no_higher_than_its_gas_money_allows(tmp_path: Path) -> None
 
     setup.clock.on_sleep = dear
 
-    ended = setup.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_gas_wei=first_wei), "swap")
+    ended = setup.executor().run("s", tx(0), replace(grant(), max_gas_wei=first_wei), "swap")
 
     assert (ended.kind, ended.state) == (IntentKind.SWAP, S.FINAL)
     assert ended.tx.max_fee_wei == MAX_GAS_MULTIPLE * 10 * GWEI
@@ -200,7 +200,7 @@ def replacer_of(setup: Bench, granted: Grant, unsigned: UnsignedTx | None = None
     setup.on_event = die
     setup.store.steps.begin("replaced", START_S, "{}")
     with pytest.raises(Killed):
-        setup.executor().run("replaced", granted.kind, unsigned or tx(0), granted, "replaced")
+        setup.executor().run("replaced", unsigned or tx(0), granted, "replaced")
     setup.on_event = None
     return TxReplacer(setup.executor()._submitter)
 

@@ -75,7 +75,7 @@ def test_launch_sends_nothing_if_a_pause_is_stored_meanwhile(setup: Bench) -> No
 def planned(setup: Bench, unsigned: UnsignedTx) -> Intent:
     """Return a new intent in the journal."""
     setup.store.steps.begin("step", START_S, "{}")
-    return submitter(setup).record_intent("step", IntentKind.SWAP, unsigned, grant(), "swap", None)
+    return submitter(setup).record_intent("step", unsigned, grant(), "swap", None)
 
 
 def test_send__refuses_what_ended_in_a_block(setup: Bench) -> None:
@@ -231,7 +231,7 @@ def advance(setup: Bench, intent: Intent, state: IntentState) -> Intent:
 )
 def test_settle_nonce__ends_all_that_share_the_nonce(setup: Bench, state: IntentState, ended: IntentState) -> None:
     winner = advance(setup, planned(setup, tx(0)), S.BROADCAST)
-    loser = submitter(setup).record_intent("step", IntentKind.SWAP, tx(0, "0x02"), grant(), "swap", None, winner.id)
+    loser = submitter(setup).record_intent("step", tx(0, "0x02"), grant(), "swap", None, winner.id)
     advance(setup, loser, state)
 
     submitter(setup).settle_nonce(advance(setup, winner, S.MINED))

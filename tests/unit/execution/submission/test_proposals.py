@@ -84,7 +84,7 @@ def proposed(folder: Path) -> tuple[Bench, Owner, ProposingExecutor]:
     executor = proposing(setup, owner, folder)
     setup.store.steps.begin("s", START_S, "{}")
     with pytest.raises(AwaitingExternalSignature):
-        executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
+        executor.run("s", tx(0), grant(), "swap")
     return setup, owner, executor
 
 
@@ -191,10 +191,10 @@ def dropped_proposal(folder: Path) -> tuple[Owner, ProposingExecutor, Intent]:
     owner = Owner(setup)
     executor = proposing(setup, owner, folder)
     setup.store.steps.begin("s", START_S, "{}")
-    unsigned = setup.store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "never signed", START_S, None)
+    unsigned = setup.store.journal.add_intent("s", tx(0), grant(), "never signed", START_S, None)
     setup.store.journal.advance(unsigned.id, IntentState.CANCELLED, START_S)
     with pytest.raises(AwaitingExternalSignature):
-        executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
+        executor.run("s", tx(0), grant(), "swap")
     setup.chain.timestamp_s = START_S + 90
     (dropped,) = executor.reconcile()
     assert dropped.state is IntentState.CANCELLED
@@ -230,7 +230,7 @@ def test_signed_proposal_past_its_deadline__is_rejected_if_the_chain_knows_none(
     executor = proposing(setup, Owner(setup), tmp_path)
     setup.store.steps.begin("s", START_S, "{}")
     with pytest.raises(AwaitingExternalSignature) as waiting:
-        executor.run("s", kind, tx(0), replace(grant(kind), layer_action=action), "first")
+        executor.run("s", tx(0), replace(grant(kind), layer_action=action), "first")
     setup.store.proposals.add_signatures(waiting.value.proposal["id"], {WALLET: b"signature"})
     (signed_text,) = signed_proposal_texts(setup.store)
     assert ("at any time" in signed_text) == is_executable
@@ -291,7 +291,7 @@ def test_dropped_proposal_mined_for_the_next_drops_the_next(tmp_path: Path) -> N
     executor.cancel_pending("by the owner")
 
     with pytest.raises(AwaitingExternalSignature):
-        executor.run("s", IntentKind.SWAP, replace(tx(0), data="0x1234"), grant(), "another swap")
+        executor.run("s", replace(tx(0), data="0x1234"), grant(), "another swap")
     owner.mines()
     owner.proposed_data = first.tx.data
     (second,) = executor.reconcile()

@@ -11,7 +11,7 @@ import pytest
 from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable
 from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS
 from agent.execution.submission.submitter import SubmissionEvent
-from agent.model import IntentKind, IntentState, LiquidityAdded
+from agent.model import IntentState, LiquidityAdded
 from tests.support.signing import INCREASE, MINT, grant_of
 from tests.support.text import raises_code
 from tests.support.transactions import START_S, Bench, bench, grant, receipt, tx
@@ -81,14 +81,14 @@ def test_run_stays_mined_without_new_blocks_and_next_follows(tmp_path: Path) -> 
 def test_run_adds_to_no_position_before_its_mint_is_final(setup: Bench) -> None:
     """The manager numbers positions in order and lets anybody add to any: taken back and mined anew, ours is a stranger's."""
     setup.store.steps.begin("s", START_S, "{}")
-    intent = setup.store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(0), grant_of(MINT), "mint", START_S, None)
+    intent = setup.store.journal.add_intent("s", tx(0), grant_of(MINT), "mint", START_S, None)
     setup.store.journal.advance(intent.id, S.SIGNED, START_S, tx_hash="0x01")
     setup.store.journal.advance(intent.id, S.BROADCAST, START_S)
     added = LiquidityAdded(MINT.contract, 42, 1, (1, 1), setup.store.db.wallet)
     setup.store.journal.advance(intent.id, S.MINED, START_S, receipt=replace(receipt("0x01", 5, "0xb"), liquidity_added=(added,)))
 
     def grow() -> None:
-        setup.executor().run("s", IntentKind.LIQUIDITY, tx(1), grant_of(INCREASE), "increase")
+        setup.executor().run("s", tx(1), grant_of(INCREASE), "increase")
 
     with raises_code(Retryable, "mint_not_final"):
         grow()

@@ -35,9 +35,7 @@ def test_what_is_only_planned_lends_its_nonce_to_nobody(setup: Bench, at: str) -
 
 def intend(setup: Bench, nonce: int) -> None:
     """A caller plans a transaction at a nonce of its own choice."""
-    setup.store.journal.add_intent(
-        "step0", CANCEL_GRANT.kind, replace(tx(nonce), data="0x"), grant(deadline_s=2**40), "cancel", 0, None, None
-    )
+    setup.store.journal.add_intent("step0", replace(tx(nonce), data="0x"), grant(CANCEL_GRANT.kind, 2**40), "cancel", 0, None, None)
 
 
 @pytest.mark.parametrize("at", ["after:signed", "before:broadcast", "after:broadcast", "before:send", "after:send"])
@@ -51,7 +49,7 @@ def test_max_tip_of_a_signed_transaction_is_its_own(tmp_path: Path, at: str) -> 
 def test_a_transaction_without_a_tip_has_paid_none(setup: Bench) -> None:
     setup.run()
     legacy = replace(tx(1), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
-    intent = setup.store.journal.add_intent("step0", CANCEL_GRANT.kind, legacy, grant(deadline_s=2**40), "cancel", 0, None, None)
+    intent = setup.store.journal.add_intent("step0", legacy, grant(CANCEL_GRANT.kind, 2**40), "cancel", 0, None, None)
 
     setup.store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 32)
 
@@ -61,7 +59,7 @@ def test_a_transaction_without_a_tip_has_paid_none(setup: Bench) -> None:
 def test_max_tip__is_the_highest_at_a_nonce_and_not_the_latest(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     cheaper = replace(tx(0), max_priority_fee_wei=1)
-    intent = setup.store.journal.add_intent("step0", CANCEL_GRANT.kind, cheaper, grant(deadline_s=2**40), "cancel", 0, None, None)
+    intent = setup.store.journal.add_intent("step0", cheaper, grant(CANCEL_GRANT.kind, 2**40), "cancel", 0, None, None)
 
     setup.store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 32)
 

@@ -331,7 +331,7 @@ def run_escape(world: Bench, unsigned: UnsignedTx, grant: Grant = ESCAPE_GRANT, 
     """Run an order as a step of its own."""
     step_id = f"escape {unsigned.nonce}"
     world.store.steps.begin(step_id, world.clock.now_s(), "{}")
-    return world.executor().run(step_id, IntentKind.FUTURES, unsigned, replace(grant, deadline_s=deadline_s), "escape")
+    return world.executor().run(step_id, unsigned, replace(grant, deadline_s=deadline_s), "escape")
 
 
 def test_pending_emergency__is_cancelled_above_the_usual_ceiling(tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_record_of_a_hedge__follows_what_was_filled(tmp_path: Path) -> None:
     grant = replace(closing, max_gas_wei=10**20, deadline_s=START_S + 90)
     mined = replace(receipt("0x1", 0, "0x00", 1), fills=(PerpFill("0x2", "0x3", "ETH", 2, -4_000, 2),))
     store.steps.begin("close", START_S, "{}")
-    intent = store.journal.add_intent("close", IntentKind.FUTURES, tx(0), grant, "close", START_S, None)
+    intent = store.journal.add_intent("close", tx(0), grant, "close", START_S, None)
     for state, fields in ((IntentState.SIGNED, {"tx_hash": "0x1"}), (IntentState.BROADCAST, {}), (IntentState.MINED, {"receipt": mined})):
         intent = store.journal.advance(intent.id, state, START_S, **fields)
     store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S)

@@ -57,7 +57,7 @@ def book(store: Store, intent: Intent, at_s: int, turnover: int = 0) -> None:
 def ended_order(store: Store, nonce: int, layer_grant: FuturesGrant, status: int = FILLED) -> Intent:
     tx_hash = f"0x{nonce:064x}"
     whole_grant = replace(grant(IntentKind.FUTURES), layer_grant=layer_grant)
-    intent = store.journal.add_intent("s", IntentKind.FUTURES, tx(nonce), whole_grant, "order", START_S, None)
+    intent = store.journal.add_intent("s", tx(nonce), whole_grant, "order", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}", status))

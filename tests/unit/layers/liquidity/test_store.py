@@ -24,7 +24,7 @@ store = store_fixture(begins_step=True)
 
 def add_sent(store: Store, kind: IntentKind, action: LpAction, nonce: int = 0) -> str:
     """Add an intent that was sent and return its id."""
-    intent = store.journal.add_intent("s", kind, tx(nonce), grant_of(action), "liquidity", START_S, START_S + 90)
+    intent = store.journal.add_intent("s", tx(nonce), grant_of(action, kind=kind), "liquidity", START_S, START_S + 90)
     record_sent(store.journal, intent, f"0x0{nonce + 1}")
     return intent.id
 

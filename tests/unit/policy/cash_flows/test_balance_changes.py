@@ -121,7 +121,7 @@ def test_replacement_after_a_reorganisation_is_explained(store: Store, kind: Int
     (swap,) = store.journal.open_intents()
     assert swap.receipt is not None
     store.journal.advance(swap.id, IntentState.BROADCAST, 2)
-    other = store.journal.add_intent("s", kind, tx(3), grant(kind), "in its place", 2, None, replaces=swap.id)
+    other = store.journal.add_intent("s", tx(3), grant(kind), "in its place", 2, None, replaces=swap.id)
     store.journal.advance(other.id, IntentState.SIGNED, 2, tx_hash="0x" + "c" * 64)
     store.journal.advance(other.id, IntentState.BROADCAST, 2)
     store.journal.advance(other.id, IntentState.MINED, 2, receipt=receipt("0x" + "c" * 64, 1_001, "0x" + "d" * 64))

@@ -529,7 +529,7 @@ def test_expected_nonce_follows_what_the_chain_used_up(store: Store) -> None:
     ended_intent(store, 3)
     ended_intent(store, 4, status=REVERTED)
 
-    dropped = store.journal.add_intent("s", SWAP, tx(5), grant(), "swap", START_S, None)
+    dropped = store.journal.add_intent("s", tx(5), grant(), "swap", START_S, None)
     store.journal.advance(dropped.id, IntentState.CANCELLED, START_S)
 
     assert (adopted, store.journal.expected_nonce()) == (3, 5)

@@ -28,7 +28,7 @@ def outside(number: int, block: int, *changes: tuple[str, int]) -> ExternalTrans
 
 def payout(store: Store, nonce: int) -> Intent:
     """A payment of USDC whose bytes were sent."""
-    intent = store.journal.add_intent("s", IntentKind.PAYOUT, tx(nonce), grant(IntentKind.PAYOUT), "payout", START_S, None)
+    intent = store.journal.add_intent("s", tx(nonce), grant(IntentKind.PAYOUT), "payout", START_S, None)
     return record_sent(store.journal, intent, f"0x{nonce:064x}")
 
 
@@ -107,7 +107,7 @@ def test_final_payouts_count_up_to_the_first_that_is_open(store: Store) -> None:
 
 def drop_unsent(store: Store, nonce: int) -> Intent:
     """A payment that its external signer was offered, and that expired."""
-    intent = store.journal.add_intent("s", IntentKind.PAYOUT, tx(nonce), grant(IntentKind.PAYOUT), "payout", START_S, None)
+    intent = store.journal.add_intent("s", tx(nonce), grant(IntentKind.PAYOUT), "payout", START_S, None)
     return store.journal.advance(intent.id, IntentState.CANCELLED, START_S)
 
 

@@ -86,5 +86,5 @@ def test_venue_order_moves_its_own_nonce_alone(store: Store, nonce: int) -> None
     store.journal.adopt_nonce(3, START_S)
 
     assert store.journal.newest_venue_nonce() == 0
-    store.journal.add_intent("s", IntentKind.FUTURES, replace(tx(3), nonce=nonce), grant(), "order", START_S, None)
+    store.journal.add_intent("s", replace(tx(3), nonce=nonce), grant(IntentKind.FUTURES), "order", START_S, None)
     assert (store.journal.expected_nonce(), store.journal.newest_venue_nonce()) == (3, nonce)

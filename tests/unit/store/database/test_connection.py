@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, PassingFault
-from agent.model import IntentKind, RunReport
+from agent.model import RunReport
 from agent.store import Store, open_store, opening
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
@@ -35,7 +35,7 @@ def stored_steps(tmp_path: Path) -> set[str]:
 
 
 ENDINGS_OF_A_QUEUE: dict[str, Callable[[Store], object]] = {
-    "a transaction is journaled": lambda store: store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None),
+    "a transaction is journaled": lambda store: store.journal.add_intent("s", tx(0), grant(), "swap", START_S, None),
     "a pause is written": lambda store: store.pause_switch.pause("owner", START_S),
     "the report of the run": lambda store: store.run_reports.write(RunReport("r", "p", True, 60, START_S, START_S), lambda _: True),
     "a step is read": lambda store: store.steps.get("s"),

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import IntentKind
 from agent.store import Store, open_store
 from agent.store.files.backup import backup, inspect_store_file, restore
 from agent.store.files.pause import KillSwitch, pause_file
@@ -225,7 +224,7 @@ def test_a_backup_of_another_wallet_or_chain_is_not_restored(tmp_path: Path, wal
 
 def test_damaged_or_foreign_file_is_neither_restored_nor_copied(tmp_path: Path) -> None:
     store = store_with_steps(tmp_path / "a.db", 50)
-    intent = store.journal.add_intent("s0", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    intent = store.journal.add_intent("s0", tx(0), grant(), "swap", START_S, None)
     store.close()
     backup(tmp_path / "a.db", tmp_path / "good.db")
     torn = (tmp_path / "good.db").read_bytes()

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
 from agent.errors import OperatorNeeded
-from agent.model import IntentKind, IntentState
+from agent.model import IntentState
 from agent.store import Store, open_store, opening
 from agent.store.files.backup import inspect_store_file
 from agent.store.migrations.schema import REVISIONS
@@ -35,7 +35,7 @@ def older(tmp_path: Path) -> Path:
     path = tmp_path / "older.db"
     store = store_at(path)
     store.steps.begin("s", START_S, "{}")
-    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    intent = store.journal.add_intent("s", tx(0), grant(), "swap", START_S, None)
     record_sent(store.journal, intent, "0xaa", receipt=receipt("0xaa", 1, "0x01"))
     store.close()
     return path

@@ -118,7 +118,7 @@ def prepared(world: Bench, number: int, futures: FuturesGrant | None = BOUGHT) -
 
 def run(world: Bench, venue: FakeVenue, number: int = 0, futures: FuturesGrant | None = BOUGHT) -> Intent:
     order = prepared(world, number, futures)
-    return executor(world, venue).run("step", IntentKind.FUTURES, order.tx, order.grant, order.note)
+    return executor(world, venue).run("step", order.tx, order.grant, order.note)
 
 
 def run_together(world: Bench, venue: FakeVenue) -> Sequence[Intent]:
@@ -208,7 +208,7 @@ def test_filled_order__is_final_whatever_the_answer_to_its_post(world: Bench, re
 
 def test_transaction_of_the_chain__goes_to_the_chain(world: Bench) -> None:
     venue = FakeVenue(FILLED)
-    assert executor(world, venue).run("step", IntentKind.SWAP, tx(0), grant(), "swap").state is S.FINAL
+    assert executor(world, venue).run("step", tx(0), grant(), "swap").state is S.FINAL
     assert (len(world.chain.sent), venue.posted, venue.query_count) == (1, [], 0)
 
 

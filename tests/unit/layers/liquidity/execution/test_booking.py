@@ -15,7 +15,6 @@ from agent.execution import settlement
 from agent.model import (
     Collect,
     Holding,
-    IntentKind,
     LiquidityAdded,
     LpAction,
     LpPosition,
@@ -97,7 +96,7 @@ def add_mined(
 ) -> None:
     """Add a mined intent of an action whose receipt moved so many base units into the wallet."""
     store.steps.begin("s", START_S, step_json)
-    intent = store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
+    intent = store.journal.add_intent("s", tx(0), grant_of(action), "liquidity", START_S, None)
     transfers = tuple(
         Transfer(token, *((POOL, OWNER) if raw > 0 else (OWNER, POOL)), abs(raw)) for token, raw in zip(TOKENS, net_raw, strict=True)
     )
