@@ -39,8 +39,9 @@ from agent.engine import run_cycle
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
 from agent.execution.step_memory import read_memory
+from agent.execution.submission.settings import SubmissionSettings
 from agent.execution.submission.signable_nonces import max_tip_by_nonce
-from agent.execution.submission.submitter import SubmissionSettings, Submitter
+from agent.execution.submission.submitter import Submitter
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.state import FuturesConfig, planned_futures
 from agent.layers.inputs import assemble_input

@@ -3,6 +3,7 @@ nor repeats a transaction.
 """
 
 from agent.execution.executor import JournaledExecutor
-from agent.execution.submission.submitter import SubmissionEvent, SubmissionSettings
+from agent.execution.submission.events import SubmissionEvent
+from agent.execution.submission.settings import SubmissionSettings
 
 __all__ = ["JournaledExecutor", "SubmissionEvent", "SubmissionSettings"]

@@ -16,13 +16,12 @@ from agent.errors import (
     Refused,
     Retryable,
 )
+from agent.execution.submission.checks import guard_refusal, only_undoes
 from agent.execution.submission.reconcile import Reconciler
 from agent.execution.submission.replacement import TxReplacer
 from agent.execution.submission.submitter import (
     IN_FLIGHT_STATES,
     Submitter,
-    guard_refusal,
-    only_undoes,
     unseen_transaction_error,
 )
 from agent.guards import MinimumsFault

@@ -31,8 +31,9 @@ from agent.execution.executor import (
     require_no_open_proposals,
 )
 from agent.execution.step_context import StepOutcome, StepTransactor
+from agent.execution.submission.settings import SubmissionSettings
 from agent.execution.submission.signable_nonces import max_tip_by_nonce
-from agent.execution.submission.submitter import SubmissionSettings, Submitter
+from agent.execution.submission.submitter import Submitter
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.execution.venue_executor import VenueExecutor
 from agent.layers.futures.policy.plans import (

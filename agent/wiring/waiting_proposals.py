@@ -16,7 +16,7 @@ from agent.execution.executor import (
     minimums_advice,
     pause_advice,
 )
-from agent.execution.submission.submitter import only_undoes
+from agent.execution.submission.checks import only_undoes
 from agent.model import (
     Intent,
     IntentKind,

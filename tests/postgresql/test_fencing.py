@@ -18,7 +18,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
 from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
-from agent.execution.submission.submitter import stored_pause_check
+from agent.execution.submission.checks import stored_pause_check
 from agent.fleet.chains import SharedConnections
 from agent.fleet.members import FleetMember, FleetOptions
 from agent.model import Head, IntentState, ProposalExecution

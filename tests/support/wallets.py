@@ -15,8 +15,8 @@ from web3.contract import Contract
 from agent.artifacts import npm_artifact
 from agent.chain.sender import NodeSender
 from agent.chain.tokens import encode_approve, needed_approvals
+from agent.execution.submission.settings import SubmissionSettings
 from agent.execution.submission.signable_nonces import max_tip_by_nonce
-from agent.execution.submission.submitter import SubmissionSettings
 from agent.localchain import LocalChain, safe
 from agent.localchain.world import WALLET_INDEX, dev_accounts
 from agent.model import Allowance, IntentKind, Leg, LegPlace, Plan, PoolMaker, Receipt, SwapStyle, UnsignedTx

@@ -13,8 +13,9 @@ from agent.app.documents.proposals import ProposalExecutionDocument
 from agent.app.money.proposals import Confirm, SafeProposal, load_named_key, open_proposal
 from agent.app.records import maintenance
 from agent.errors import ErrorCode, Retryable, TrimtabError
+from agent.execution.submission.checks import stored_pause_check
 from agent.execution.submission.replacement import with_bumped_fees
-from agent.execution.submission.submitter import Submitter, stored_pause_check
+from agent.execution.submission.submitter import Submitter
 from agent.model import (
     IntentKind,
     ProposalExecution,

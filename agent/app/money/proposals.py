@@ -39,7 +39,8 @@ from agent.execution.executor import (
     rejection_of,
 )
 from agent.execution.settlement import originating_step
-from agent.execution.submission.submitter import Submitter, guard_refusal
+from agent.execution.submission.checks import guard_refusal
+from agent.execution.submission.submitter import Submitter
 from agent.guards import MinimumsFault
 from agent.guards.sandwich import plan_worst_case
 from agent.model import Intent, Portfolio

@@ -10,7 +10,9 @@ from dataclasses import replace
 
 from agent.chain.sender import NonceUsed, SendRefused, TipRefused
 from agent.errors import ErrorCode, NotAccepted, PassingFault, Refused, Retryable
-from agent.execution.submission.submitter import SubmissionEvent, Submitter, guard_refusal
+from agent.execution.submission.checks import guard_refusal
+from agent.execution.submission.events import SubmissionEvent
+from agent.execution.submission.submitter import Submitter
 from agent.model import Head, Intent, IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant
 from agent.signing.terms import GAS_PRICE_KEY, gas_keys

@@ -17,6 +17,16 @@ from agent.errors import (
     TrimtabError,
     UnsendableTransaction,
 )
+from agent.execution.submission.checks import (
+    guard_refusal,
+    only_undoes,
+    pause_refusal,
+    require_before_deadline,
+    require_granted_data_fee,
+    stored_pause_check,
+)
+from agent.execution.submission.events import OnEvent, SubmissionEvent, ignore_event
+from agent.execution.submission.settings import SubmissionSettings
 from agent.execution.submission.signable_nonces import open_transactions
 from agent.model import (
     NOT_ACCEPTED_PREFIX,
@@ -27,114 +37,18 @@ from agent.model import (
     Receipt,
     SignedTx,
     UnsignedTx,
-    Verdict,
 )
 from agent.ports import Clock, ConflictingTransactionFinder, Grant, Sender, Signer, Simulation
 from agent.signing.terms import tip_range_wei
 from agent.store.accounts.budgets import BudgetStore
-from agent.store.files.pause import PauseCheck, PauseSwitchState
 from agent.store.journal import IntentStore
-
-
-@dataclass(frozen=True, slots=True)
-class SubmissionSettings:
-    """Settings of submission and waiting. `confirmations` counts the transaction's own block. With
-    a `finality_tag` the block must also be in the chain up to the block with this tag.
-
-    `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off);
-    `emergency_gas_ceilings` are those for positions that are closed ahead of liquidation. A
-    transaction pending longer than `bump_after_s` is replaced at a higher fee or cancelled (None:
-    never). The chain is polled every `poll_s` seconds. After `mined_timeout_s` a transaction counts
-    as late; after `final_timeout_s` a mined one is left to the next reconciliation. `usual_tip_wei`
-    is tried first if nodes demand a higher tip without naming it.
-    """
-
-    confirmations: int
-    poll_s: float
-    mined_timeout_s: float
-    final_timeout_s: float
-    max_fee_wei: int | None
-    bump_after_s: float | None = None
-    gas_per_day_wei: int | None = None
-    emergency_gas_ceilings: tuple[int | None, int | None] = (None, None)
-    finality_tag: str | None = None
-    usual_tip_wei: int = 0
-
-    def gas_ceilings_of(self, grant: Grant) -> tuple[int | None, int | None]:
-        """Return the maximum wei per unit of gas and in 24 h for a granted transaction."""
-        if grant.is_emergency:
-            return self.emergency_gas_ceilings
-        return self.max_fee_wei, self.gas_per_day_wei
-
-
-@dataclass(frozen=True, slots=True)
-class SubmissionEvent:
-    """One moment in the life of a transaction, for progress display and tests.
-
-    Names: `before:<state>` and `after:<state>` around each durable write, `before:send`,
-    `after:send`, `fate-unknown`, `not-taken`, `waiting`, `confirming`. `intent` is its state at
-    that moment, None before it was written.
-    """
-
-    name: str
-    intent: Intent | None
-    text: str = ""
-
-
-OnEvent = Callable[[SubmissionEvent], None]
-
-
-def ignore_event(_event: SubmissionEvent) -> None:
-    """Discard the event."""
-
 
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
 """States in which the bytes may have reached any node."""
-UNDO_ADVICE = (
-    "trimtab pause --hard --send cancels what is pending and revokes allowances, and still sends"
-    " nothing else"
-)
-"""Remedy for a cancel or revocation that a pause refuses: the pause stays."""
 _LOW_NONCE_POLLS = 5
 """Consecutive polls with the chain's next nonce below ours before a reorg is assumed; a lagging
 endpoint catches up within them.
 """
-
-
-def guard_refusal(
-    guard: str,
-    measured: str,
-    limit: str,
-    message: str,
-    remedy: str = "",
-    error_type: type[Refused] = Refused,
-) -> Refused:
-    """Return a refusal with one verdict."""
-    return error_type(message, (Verdict(guard, measured, limit, False),), remedy)
-
-
-def _pause_refusal(switch_state: str, grant: Grant | None) -> Refused:
-    is_undo = grant is not None and only_undoes(grant)
-    return guard_refusal(
-        "kill_switch",
-        switch_state,
-        "off",
-        f"the kill switch is on ({switch_state}); nothing is sent",
-        UNDO_ADVICE if is_undo else "trimtab resume",
-    )
-
-
-def stored_pause_check(grant: Grant) -> PauseCheck:
-    """Return what raises Refused for a stored pause that forbids to send by this grant, as
-    `Submitter.require_running`; for the transaction that records the send, after all that asks the
-    network.
-    """
-
-    def require_running(pause: PauseSwitchState) -> None:
-        if pause.paused and not (pause.hard and only_undoes(grant)):
-            raise _pause_refusal("paused", grant)
-
-    return require_running
 
 
 @dataclass(slots=True, eq=False)
@@ -166,7 +80,7 @@ class Submitter:
             return
         if grant is not None and only_undoes(grant) and self.is_hard_pause():
             return
-        raise _pause_refusal("paused" if is_paused else "cannot be read", grant)
+        raise pause_refusal("paused" if is_paused else "cannot be read", grant)
 
     def is_running(self, grant: Grant) -> bool:
         """Return whether the kill switch allows what `grant` is for (see `require_running`)."""
@@ -211,7 +125,7 @@ class Submitter:
                 "plan again",
                 UnsendableTransaction,
             )
-        _require_granted_data_fee(simulation, grant)
+        require_granted_data_fee(simulation, grant)
         return simulation
 
     # durable writes
@@ -621,35 +535,6 @@ class Submitter:
         return winning_intent
 
 
-def only_undoes(grant: Grant) -> bool:
-    """True if the grant permits nothing but a cancel or setting an allowance to zero."""
-    return grant.kind is IntentKind.CANCEL or (
-        grant.kind is IntentKind.APPROVE
-        and grant.approval_terms is not None
-        and grant.approval_terms[2] == 0
-    )
-
-
-def _require_granted_data_fee(simulation: Simulation, grant: Grant) -> None:
-    """Raise Refused if the data fee at the head is above the granted one, Retryable if it is
-    unknown (T13).
-    """
-    max_data_fee_wei = grant.max_data_fee_wei
-    if only_undoes(grant):
-        return
-    if simulation.data_fee_unknown_reason:
-        raise Retryable(simulation.data_fee_unknown_reason, code=ErrorCode.ANSWER)
-    if max_data_fee_wei is None or simulation.data_fee_wei <= max_data_fee_wei:
-        return
-    raise guard_refusal(
-        "data_fee",
-        f"{simulation.data_fee_wei} wei",
-        f"{max_data_fee_wei} wei",
-        "the rollup's data fee rose above what the plan allows for",
-        "plan again",
-    )
-
-
 def _answers_send(error: TrimtabError) -> bool:
     """Return whether the error is what endpoints answered to a send, or that they gave no valid
     answer.
@@ -666,20 +551,6 @@ def unseen_transaction_error(owner: str, nonce: int, own_text: str) -> Retryable
         " another program run trimtab adopt",
         code=ErrorCode.LAG,
     )
-
-
-def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
-    """Raise Refused once chain time has reached the deadline, because the next block would be too
-    late.
-    """
-    if deadline_s is not None and now_s >= deadline_s:
-        raise guard_refusal(
-            "deadline",
-            f"chain time {now_s}",
-            f"before {deadline_s}",
-            "the transaction's deadline has passed",
-            "plan again",
-        )
 
 
 def block_of(intent: Intent) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused, Retryable
-from agent.execution.submission.submitter import _require_granted_data_fee
+from agent.execution.submission.checks import require_granted_data_fee
 from agent.guards.case import build_guard_case
 from agent.layers.liquidity.composer import encode_liquidity
 from agent.model import (
@@ -233,14 +233,14 @@ TX = UnsignedTx(31337, 0, OWNER, 0, "0x" + "11" * 100, 50_000, 100, 1, None)
 def test_fee_above_the_granted__is_refused_but_for_revocations() -> None:
     grant = Grant(IntentKind.SWAP, 0, 1, 0, max_data_fee_wei=10)
     head = step_input().snapshot.head
-    _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=10), grant)
+    require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=10), grant)
     with pytest.raises(Refused, match="data fee rose"):
-        _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), grant)
+        require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), grant)
     revocation = replace(grant, kind=IntentKind.APPROVE, approval_terms=(OWNER, OWNER, 0))
-    _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), revocation)
+    require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), revocation)
     unknown = Simulation(True, "", 1, head, data_fee_unknown_reason="the data fee is unknown")
-    _require_granted_data_fee(unknown, revocation)
+    require_granted_data_fee(unknown, revocation)
     for capped in (grant, replace(grant, max_data_fee_wei=None)):
         with pytest.raises(Retryable, match="data fee"):
-            _require_granted_data_fee(unknown, capped)
-    _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), replace(grant, max_data_fee_wei=None))
+            require_granted_data_fee(unknown, capped)
+    require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), replace(grant, max_data_fee_wei=None))

@@ -19,7 +19,7 @@ from agent.app.records.kill_switch import resume_by_control
 from agent.app.start.setup import NewConfig, write_new_config
 from agent.config.load import load_config
 from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
-from agent.execution.submission.submitter import only_undoes
+from agent.execution.submission.checks import only_undoes
 from agent.model import Control, ControlArguments, ControlKind, ControlOrigin, IntentKind, IntentState, TokenRefusal
 from agent.store import Store
 from agent.store.files.backup import backup

@@ -17,12 +17,9 @@ from agent.errors import (
     UnsendableTransaction,
 )
 from agent.execution.executor import JournaledExecutor
-from agent.execution.submission.submitter import (
-    SubmissionEvent,
-    Submitter,
-    guard_refusal,
-    require_before_deadline,
-)
+from agent.execution.submission.checks import guard_refusal, require_before_deadline
+from agent.execution.submission.events import SubmissionEvent
+from agent.execution.submission.submitter import Submitter
 from agent.model import (
     UNREAD_ACCOUNT,
     FuturesAction,

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from agent.errors import OperatorNeeded, Refused, Retryable, UnsendableTransaction
+from agent.execution.submission.checks import only_undoes, require_before_deadline
 from agent.execution.submission.replacement import cancel_transaction, with_bumped_fees
-from agent.execution.submission.submitter import Submitter, only_undoes, require_before_deadline
+from agent.execution.submission.submitter import Submitter
 from agent.model import Head, IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, Simulation
 from tests.support.text import raises_code

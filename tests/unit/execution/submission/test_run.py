@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, PassingFault, Refused, Retryable
+from agent.execution.submission.events import SubmissionEvent
 from agent.execution.submission.reorgs import REORG_WATCH_BLOCKS
-from agent.execution.submission.submitter import SubmissionEvent
 from agent.model import IntentState, LiquidityAdded
 from tests.support.signing import INCREASE, MINT, grant_of
 from tests.support.text import raises_code
