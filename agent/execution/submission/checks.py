@@ -26,15 +26,14 @@ def guard_refusal(
     return error_type(message, (Verdict(guard, measured, limit, False),), remedy)
 
 
-def pause_refusal(switch_state: str, grant: Grant | None) -> Refused:
+def pause_refusal(switch_state: str, grant: Grant) -> Refused:
     """Return the refusal by a kill switch in this state, with what ends it."""
-    is_undo = grant is not None and only_undoes(grant)
     return guard_refusal(
         "kill_switch",
         switch_state,
         "off",
         f"the kill switch is on ({switch_state}); nothing is sent",
-        UNDO_ADVICE if is_undo else "trimtab resume",
+        UNDO_ADVICE if only_undoes(grant) else "trimtab resume",
     )
 
 

@@ -71,14 +71,14 @@ class Submitter:
     proposed_ids: Callable[[], Container[str]] = tuple
 
     # checks
-    def require_running(self, grant: Grant | None = None) -> None:
+    def require_running(self, grant: Grant) -> None:
         """Raise Refused unless the kill switch was read and is off, or is at hard and `grant` is
         for a revocation or a cancel (T14).
         """
         is_paused = self.is_paused()
         if is_paused is False:
             return
-        if grant is not None and only_undoes(grant) and self.is_hard_pause():
+        if only_undoes(grant) and self.is_hard_pause():
             return
         raise pause_refusal("paused" if is_paused else "cannot be read", grant)
 
