@@ -513,7 +513,7 @@ def performance(
     from_gas_money = sum((period.gas_money_inflow for period in periods), Fraction(0))
     if has_gas_money:  # gas of manual swaps is part of `manual_flows`
         from_gas_money -= sum((flow.native_value for flow in manual_flows), Fraction(0))
-    strategy_entries = [entry for entry in period_entries if not entry.by_hand]
+    agent_entries = [entry for entry in period_entries if not entry.by_hand]
     return Performance(
         start=start_valuation,
         end=end_valuation,
@@ -534,10 +534,10 @@ def performance(
         hold_return=hold_return,
         benchmark_return=_price_return(start_valuation, end_valuation, benchmark),
         rebalancing_premium=profit - hold_profit - (futures_profit.profit if futures_profit else 0),
-        rebalance_count=sum(map(_is_trade, strategy_entries)),
+        rebalance_count=sum(map(_is_trade, agent_entries)),
         manual_swap_count=sum(map(_is_manual_swap, period_entries)),
-        turnover=exact_sum(map(turnover, strategy_entries)),
-        costs=performance_costs(strategy_entries),
+        turnover=exact_sum(map(turnover, agent_entries)),
+        costs=performance_costs(agent_entries),
         periods=periods,
         futures_profit=futures_profit,
     )
