@@ -55,7 +55,6 @@ from agent.weights.asset_classes import (
 if TYPE_CHECKING:
     from agent.app.documents.owner import PolicyLossDocument, TrackingLossDocument
 
-NO_TAX = TaxRule()
 USUAL_FEE_TIERS_PIPS = (100, 500, 3_000)
 """Fee tiers of a network without a venue here."""
 USUAL_DEPTH_USD = 20_000_000
