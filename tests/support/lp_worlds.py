@@ -11,7 +11,6 @@ from fractions import Fraction
 
 from agent import guards
 from agent.amm.lp import minting, positions
-from agent.amm.lp.positions import Amounts
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
@@ -70,6 +69,13 @@ def v3(lower: int = -6_000, upper: int = 6_000, liquidity: int = 10**20, tick: i
 def gone() -> LpMissingPosition:
     """Return a burned position."""
     return LpMissingPosition("uniswap_v3", MANAGER, 42, *TOKENS)
+
+
+def redeemable_amounts(position: LpPosition) -> tuple[int, int]:
+    """Return the base units that a full withdrawal pays now: burn of V2, decreaseLiquidity and collect of V3."""
+    parts = zip(positions.principal(position), positions.uncollected_fees(position), strict=True)
+    amount0, amount1 = (principal_raw + fees_raw for principal_raw, fees_raw in parts)
+    return amount0, amount1
 
 
 def confirmed_position(
@@ -214,10 +220,3 @@ def worth(step: StepInput, action: Provide | Withdraw) -> float:
     """Return the value that an action moves, in dollars at the reference."""
     of = step.portfolio.lp_targets[0]
     return float(book(step).pair_value(of, action.amounts_raw)) / USD
-
-
-def redeemable_amounts(position: LpPosition) -> Amounts:
-    """Return the base units that a full withdrawal pays now: burn of V2, decreaseLiquidity and collect of V3."""
-    amount0, amount1 = positions.principal(position)
-    fee0, fee1 = positions.uncollected_fees(position)
-    return amount0 + fee0, amount1 + fee1
