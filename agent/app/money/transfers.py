@@ -278,18 +278,22 @@ ASSIGNABLE_KIND_NAMES = tuple(
 """Kinds that the owner may assign."""
 
 
-def list_transfers(
-    agent: Agent, include_classified: bool = False, limit: int = 1000
-) -> TransfersDocument:
+LISTED_TRANSFERS = 1_000
+"""Newest transfers among which the classified ones are listed."""
+
+
+def list_transfers(agent: Agent, include_classified: bool = False) -> TransfersDocument:
     """Compare the balances now, record unexplained changes, and list all open transfers; with
-    `include_classified` also the classified ones among the newest `limit`. Newest first.
+    `include_classified` also the classified ones among the newest. Newest first.
     """
     readers = agent.context.readers
     store = agent.context.store
     step = settled_step_input(readers, store, readers.reader.snapshot())
     transfer_by_id = {transfer.id: transfer for transfer in store.balances.unexplained_transfers()}
     if include_classified:
-        transfer_by_id |= {transfer.id: transfer for transfer in store.balances.transfers(limit)}
+        transfer_by_id |= {
+            transfer.id: transfer for transfer in store.balances.transfers(LISTED_TRANSFERS)
+        }
     stored_transfers = [transfer_by_id[number] for number in sorted(transfer_by_id, reverse=True)]
     unrecorded_transfers = [
         transfer for transfer in step.history.cash_flows.unexplained_transfers if transfer.id == 0

@@ -45,7 +45,8 @@ def test_list_transfers__shows_every_open_one(
     monkeypatch.setattr(transfers, "settled_step_input", lambda *_: at(1_002))
     readers = SimpleNamespace(reader=SimpleNamespace(snapshot=lambda: None))
     agent = cast(Agent, SimpleNamespace(context=SimpleNamespace(readers=readers, store=store)))
-    document = transfers.list_transfers(agent, include_classified, limit=2)
+    monkeypatch.setattr(transfers, "LISTED_TRANSFERS", 2)
+    document = transfers.list_transfers(agent, include_classified)
     assert [flow["id"] for flow in document["flows"]] == numbers
 
 
