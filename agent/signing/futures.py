@@ -397,12 +397,12 @@ TIME_IN_FORCE = {
 """The venue's name of what happens to the part of an order that is not filled at once."""
 
 
-def cloid_of(id_source: str, index: int, action: PerpOrder | RestingAction) -> str:
-    """Return the client order id of action `index`. It depends on its arguments alone, so it is the
-    same after a restart. For a signed order `id_source` is its nonce as text, in a plan the step's
-    id. The venue never sees the id of a cancel; it names the cancel in the journal.
+def cloid_of(nonce_ms: int, action: PerpOrder | RestingAction) -> str:
+    """Return the client order id of an action with this nonce. It depends on its arguments alone, so
+    it is the same after a restart, also of a newer version. The venue never sees the id of a cancel;
+    it names the cancel in the journal.
     """
-    id_fields: list[object] = ["trimtab", id_source, index, action.market]
+    id_fields: list[object] = ["trimtab", str(nonce_ms), 0, action.market]
     match action:
         case PerpOrder():
             id_fields += [
@@ -607,7 +607,7 @@ def _expected_order(
         "s": decimal_text(abs(order.size_raw), market.size_decimals),
         "r": is_reduce_only,
         "t": order_type,
-        "c": cloid_of(str(nonce_ms), 0, order),
+        "c": cloid_of(nonce_ms, order),
     }
 
 

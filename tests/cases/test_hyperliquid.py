@@ -42,12 +42,10 @@ class World:
     server: HyperliquidServer
     connection: HyperliquidConnection
     venue: HyperliquidClient
-    steps: int = 0
 
     def tickets(self, *orders: PerpOrder) -> tuple[OrderTicket, ...]:
-        self.steps += 1
         self.server.now_ms += 100
-        return issue_tickets(f"step {self.steps}", orders, self.server.now_ms, VALID_MS)
+        return issue_tickets(orders, self.server.now_ms, VALID_MS)
 
     def ticket(self, order: PerpOrder) -> OrderTicket:
         return self.tickets(order)[0]

@@ -113,7 +113,7 @@ def ticket_issuer(server: HyperliquidServer, owner: LocalAccount) -> Callable[..
         server.now_ms += 100
         bound_raw = bound_usd * 10**6 * abs(lots) // (100_000 if coin == "BTC" else 10_000)
         order = PerpOrder(coin, lots, kind, bound_raw, False)
-        (issued,) = issue_tickets(f"{coin} {lots} {server.now_ms}", (order,), server.now_ms, 30_000)
+        (issued,) = issue_tickets((order,), server.now_ms, 30_000)
         return issued
 
     for order_ticket in (ticket("ETH", 10_000, 3_100), ticket("BTC", -1_000, 50_000)):

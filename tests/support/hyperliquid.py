@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -111,9 +112,10 @@ def _post(client: HyperliquidClient, action: Mapping[str, object], cloid: str, n
     return client.state_of(cloid)
 
 
-def issue_tickets(step_id: str, orders: Sequence[PerpOrder], now_ms: int, validity_ms: int) -> tuple[OrderTicket, ...]:
+def issue_tickets(orders: Sequence[PerpOrder], now_ms: int, validity_ms: int) -> tuple[OrderTicket, ...]:
     """Return tickets as HyperliquidVenue drafts them one by one: each nonce 2 above the one before."""
+    nonces_ms = itertools.count(now_ms + now_ms % 2, 2)
     return tuple(
-        OrderTicket(order, cloid_of(step_id, index, order), now_ms + now_ms % 2 + 2 * index, now_ms + validity_ms)
-        for index, order in enumerate(orders)
+        OrderTicket(order, cloid_of(nonce_ms, order), nonce_ms, now_ms + validity_ms)
+        for nonce_ms, order in zip(nonces_ms, orders, strict=False)
     )

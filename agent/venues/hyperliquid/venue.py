@@ -342,7 +342,7 @@ class HyperliquidPerps:
                 market = account.market(action.market)
                 market_number = self._client.market_number(action.market)
                 venue_action = stop_action(
-                    action, market, market_number, cloid_of(str(nonce_ms), 0, action)
+                    action, market, market_number, cloid_of(nonce_ms, action)
                 )
             case OrderCancel():
                 venue_action = cancel_action(
@@ -365,7 +365,7 @@ class HyperliquidPerps:
     def _order_draft(
         self, account: MarginAccount, order: PerpOrder, nonce_ms: int, expiry_s: int
     ) -> PerpActionDraft:
-        ticket = OrderTicket(order, cloid_of(str(nonce_ms), 0, order), nonce_ms, expiry_s * 1000)
+        ticket = OrderTicket(order, cloid_of(nonce_ms, order), nonce_ms, expiry_s * 1000)
         is_full_close = order.size_raw == -account.size_raw(order.market)
         venue_action = order_action(
             ticket,
@@ -542,13 +542,13 @@ class AgentSigner:
         request_body = self._key.sign(action, tx.nonce, grant.deadline_s * 1000)
         return SignedTx(
             json.dumps(request_body).encode(),
-            cloid_of(str(tx.nonce), 0, granted_venue_action(grant)),
+            cloid_of(tx.nonce, granted_venue_action(grant)),
         )
 
     def require_signable(self, tx: UnsignedTx, grant: Grant) -> str:
         """See OrderSigner."""
         require_signable_order(tx, grant, self._rules, self._clock.now_s())
-        return cloid_of(str(tx.nonce), 0, granted_venue_action(grant))
+        return cloid_of(tx.nonce, granted_venue_action(grant))
 
     def sign_orders(self, orders: Sequence[tuple[UnsignedTx, Grant]]) -> SignedTx:
         """See OrderSigner. Each order passes the rules by itself."""
@@ -557,7 +557,7 @@ class AgentSigner:
         request_body = self._key.sign(action, first_tx.nonce, first_grant.deadline_s * 1000)
         return SignedTx(
             json.dumps(request_body).encode(),
-            cloid_of(str(first_tx.nonce), 0, granted_venue_action(first_grant)),
+            cloid_of(first_tx.nonce, granted_venue_action(first_grant)),
         )
 
 

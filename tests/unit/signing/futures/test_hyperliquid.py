@@ -66,9 +66,9 @@ def action_of(action: Action, nonce_ms: int = NOW_MS, number: int = 1) -> dict[s
     market = replace(MARKET, market=action.market)
     match action:
         case PerpOrder():
-            return order_action(OrderTicket(action, cloid_of(str(nonce_ms), 0, action), nonce_ms, NOW_MS + 60_000), market, number)
+            return order_action(OrderTicket(action, cloid_of(nonce_ms, action), nonce_ms, NOW_MS + 60_000), market, number)
         case StopOrder():
-            return stop_action(action, market, number, cloid_of(str(nonce_ms), 0, action))
+            return stop_action(action, market, number, cloid_of(nonce_ms, action))
         case OrderCancel():
             return cancel_action(action.cloid, number)
 
@@ -144,7 +144,7 @@ def test_granted_action_is_signed_byte_for_byte(action: Action, account: MarginA
         pytest.param("order", "t", {"limit": {"tif": "Gtc"}}, id="rests"),
         *(pytest.param("market", "a", number, id=f"market {number!r}") for number in (-1, 0, 2, 10_001, 110_000, True, 1.0, "1", None)),
         pytest.param("client_order_id", "c", "0x" + "ab" * 16, id="another id"),
-        pytest.param("client_order_id", "c", cloid_of(str(NOW_MS + 2), 0, BUY), id="the id of another nonce"),
+        pytest.param("client_order_id", "c", cloid_of(NOW_MS + 2, BUY), id="the id of another nonce"),
     ],
 )
 def test_order_other_than_granted_is_refused(rule: str, key: str, value: object) -> None:
@@ -400,15 +400,15 @@ def test_cancel_in_a_renumbered_market_is_refused() -> None:
 
 
 def test_client_order_ids_differ_by_every_field() -> None:
-    """The id of an action is 16 bytes of a hash of its step, place, market and terms; those of stops and limit orders have a tag."""
+    """The id of an action is 16 bytes of a hash of its nonce, market and terms; those of stops and limit orders have a tag."""
     orders = [BUY, replace(BUY, market="BTC"), replace(BUY, size_raw=1), replace(BUY, bound_raw=1), replace(BUY, is_reduce_only=True)]
     stops = [STOP, replace(STOP, market="BTC"), replace(STOP, size_raw=1), replace(STOP, trigger_raw=1), replace(STOP, bound_raw=1)]
     cancels = [CANCEL, replace(CANCEL, market="BTC"), replace(CANCEL, cloid="0x00")]
 
     def ids_of(*actions: Action) -> list[str]:
-        return [cloid_of("step", index, action) for action in actions for index in (0, 1)]
+        return [cloid_of(nonce_ms, action) for action in actions for nonce_ms in (NOW_MS, NOW_MS + 2)]
 
-    ids = [*ids_of(*orders), *ids_of(*stops), *ids_of(*cancels), *ids_of(LIMIT), cloid_of("other", 0, BUY)]
+    ids = [*ids_of(*orders), *ids_of(*stops), *ids_of(*cancels), *ids_of(LIMIT)]
     assert len(set(ids)) == len(ids)
     assert {len(bytes.fromhex(cloid[2:])) for cloid in ids} == {16}
     assert [cloid for cloid in ids if cloid.startswith("0x" + b"stop".hex())] == ids_of(*stops)

@@ -96,7 +96,7 @@ def test_an_action_is_that_of_the_library_for_the_same_order(lots: int, ticks: i
     bound = model_price(price, 4) * lots
     if not price or bound < MIN_NOTIONAL_RAW:
         return
-    (ticket,) = issue_tickets("step", [order(-lots, int(bound), kind, reduce)], 1_000, 5_000)
+    (ticket,) = issue_tickets([order(-lots, int(bound), kind, reduce)], 1_000, 5_000)
     tif = TIME_IN_FORCE[kind]
     request = {"coin": "ETH", "is_buy": False, "sz": lots / 10**4, "limit_px": float(price), "reduce_only": reduce}
     request["order_type"] = {"limit": {"tif": tif}}
@@ -108,12 +108,10 @@ def test_an_action_is_that_of_the_library_for_the_same_order(lots: int, ticks: i
 
 def test_client_order_id__is_stable_and_differs_between_orders() -> None:
     base = order(10, 3_100_000)
-    assert cloid_of("step", 0, base) == cloid_of("step", 0, replace(base))
+    assert cloid_of(1_000, base) == "0xaacc48885c0404e16b6692abcaf74f46", "orders of an earlier version are found by it"
     others = [replace(base, size_raw=11), replace(base, bound_raw=1), replace(base, is_reduce_only=True), replace(base, market="BTC")]
-    ids = {cloid_of("step", 0, base), cloid_of("step", 1, base), cloid_of("other", 0, base)} | {
-        cloid_of("step", 0, other) for other in others
-    }
-    assert len(ids) == 7
+    ids = {cloid_of(1_000, base), cloid_of(1_002, base)} | {cloid_of(1_000, other) for other in others}
+    assert len(ids) == 6
     assert all(len(order_id) == 34 and int(order_id, 16) for order_id in ids)
 
 
@@ -128,19 +126,19 @@ def test_client_order_id__is_stable_and_differs_between_orders() -> None:
     ],
 )
 def test_orders_the_venue_would_refuse__are_refused_before(wrong: PerpOrder, words: str) -> None:
-    (ticket,) = issue_tickets("step", [wrong], 1_000, 5_000)
+    (ticket,) = issue_tickets([wrong], 1_000, 5_000)
     with pytest.raises(Refused, match=words):
         order_action(ticket, ETH, 1)
 
 
 def test_order_of_exactly_the_venue_s_minimum__is_accepted() -> None:
-    (ticket,) = issue_tickets("step", [order(10_000, MIN_NOTIONAL_RAW)], 1_000, 5_000)
+    (ticket,) = issue_tickets([order(10_000, MIN_NOTIONAL_RAW)], 1_000, 5_000)
     (sent,) = cast(list[dict[str, object]], order_action(ticket, ETH, 1)["orders"])
     assert (sent["p"], sent["s"]) == ("10", "1")
 
 
 def test_parts_of_a_lot_are_refused() -> None:
-    (ticket,) = issue_tickets("step", [order(10_001, 4 * 10**9)], 1_000, 5_000)
+    (ticket,) = issue_tickets([order(10_001, 4 * 10**9)], 1_000, 5_000)
     with pytest.raises(Refused, match="whole lots"):
         order_action(ticket, replace(ETH, lot_raw=10), 1)
 
