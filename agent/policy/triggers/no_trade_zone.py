@@ -389,10 +389,10 @@ def uneconomic_plan_reason(
     tradeoff: RiskCostTradeoff,
     portfolio: Portfolio,
     zone: ZoneView,
-    limit_text: str = "",
+    limit_text: str,
 ) -> str:
     """Return why a plan was rejected, with all figures in the numeraire; `limit_text` is the limit that
-    cut it.
+    cut it, "" for none.
     """
     why = tradeoff_reason(tradeoff, portfolio, zone)
     if limit_text:

@@ -46,9 +46,9 @@ def with_widths(
     risk: TrackingRisk,
     drifts: Sequence[AssetDrift],
     costs: ExchangeCosts,
-    sale_taxes: Mapping[str, Fraction] = NO_TAXES,
+    sale_taxes: Mapping[str, Fraction],
     *,
-    counts_pairs: bool = False,
+    counts_pairs: bool,
 ) -> TrackingRisk:
     """Return the risk with the widths of the tokens that have a route, and with `counts_pairs` of
     cheap pairs. `costs` are those of any route, by the indices of the drifts; `sale_taxes` are the
@@ -145,7 +145,7 @@ def _with_pairs(
 
 
 def edge_drifts(
-    risk: TrackingRisk, drifts: Sequence[AssetDrift], numeraire: str, *, fired_only: bool = False
+    risk: TrackingRisk, drifts: Sequence[AssetDrift], numeraire: str, *, fired_only: bool
 ) -> tuple[AssetDrift, ...]:
     """Return the drifts with bands that end at the edges of the rule, for goals that no risk
     weighs. The numeraire takes what the others leave; a token without a route stays, with
