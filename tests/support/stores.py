@@ -35,14 +35,24 @@ def prune(store: Store, kept_count: int) -> int:
 
 
 def store_fixture(
-    kind: str = "", *, wallet: str = WALLET, wrapped_native: str = "", chain_id: int = CHAIN_ID, begins_step: bool = False
+    kind: str = "",
+    *,
+    wallet: str = WALLET,
+    wrapped_native: str = "",
+    chain_id: int = CHAIN_ID,
+    begins_step: bool = False,
+    fill: Callable[[Store], object] = lambda _: None,
 ) -> Callable[..., Iterator[Store]]:
-    """Return the fixture `store` of a module: a new store of the kind, or of each kind; with `begins_step` the step `s` has begun."""
+    """Return the fixture `store` of a module: a new store of the kind, or of each kind, filled by `fill`.
+
+    With `begins_step` the step `s` has begun before.
+    """
 
     def opened(kind: str, folder: Path) -> Iterator[Store]:
         store = new_store(kind, folder, wallet, wrapped_native, chain_id)
         if begins_step:
             store.steps.begin("s", START_S, "{}")
+        fill(store)
         yield store
         store.close()
 

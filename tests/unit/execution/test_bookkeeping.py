@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -48,7 +46,8 @@ from agent.units import NATIVE
 from tests.support.builders import OWNER, step_input, token
 from tests.support.records.transfers import transfer
 from tests.support.signing import leg, plan_of
-from tests.support.transactions import OTHER, grant, new_store, receipt, record_sent, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import OTHER, grant, receipt, record_sent, tx
 
 WETH = token("WETH").address
 USDC = token("USDC").address
@@ -63,14 +62,13 @@ def step_later(blocks: int, seconds: int) -> StepInput:
     return replace(STEP, snapshot=replace(STEP.snapshot, head=later))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = new_store("memory", tmp_path, OWNER, WETH)
+def record_first_look(store: Store) -> None:
     store.steps.begin("s", 1, codec.dumps(STEP))
     store.balances.record(STEP.snapshot, dict.fromkeys(COUNTED, 10**18), (), 0)
     store.ledger.open_places(STEP.snapshot, {("", counted): (10**18, Fraction(1)) for counted in COUNTED})
-    yield store
-    store.close()
+
+
+store = store_fixture("memory", wallet=OWNER, wrapped_native=WETH, fill=record_first_look)
 
 
 def entry(

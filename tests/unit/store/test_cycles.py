@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -27,22 +26,18 @@ from agent.model import (
     Swap,
     TokenRefusal,
 )
-from agent.store import Store, open_memory_store
+from agent.store import Store
 from tests.support.builders import NOW_S, OWNER
 from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC, outcome_of, step_with_stops
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID
 
 CONFIRMED = outcome_of(step_with_stops("LINK", pools=(*MARKET, SOUND)))
 assert CONFIRMED.plan is not None
 REQUESTS: tuple[PlanRequest, ...] = (AgentCycle(), Swap(LINK.address, USDC.address, 10**30), MarginAccountRequest(MarginDeposit(5)))
 
 
-@pytest.fixture
-def store() -> Iterator[Store]:
-    store = open_memory_store(CHAIN_ID, OWNER)
-    yield store
-    store.close()
+store = store_fixture("memory", wallet=OWNER)
 
 
 @pytest.mark.parametrize("request_", REQUESTS)

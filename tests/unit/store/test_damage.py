@@ -26,17 +26,16 @@ from agent.store.store import MARKETS_KEY_PREFIX
 from agent.units import NATIVE
 from tests.support.ledgers import at, moved
 from tests.support.movements import Movement, movements
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, new_store, tx
 
 
-@pytest.fixture
-def store(tmp_path: Path):
-    store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    store.steps.begin("s", START_S, "{}")
+def add_swap(store: Store) -> None:
     store.journal.add_intent("s", tx(0), grant(), "swap", START_S, None)
-    yield store
-    store.close()
+
+
+store = store_fixture("file", begins_step=True, fill=add_swap)
 
 
 def damage(store: Store, statement: str) -> None:

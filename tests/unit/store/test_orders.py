@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +21,9 @@ from agent.units import Price
 from tests.support.builders import OWNER, history, token
 from tests.support.records.intents import ended_intent
 from tests.support.standing_orders import price_of, terms, two
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
+from tests.support.transactions import CHAIN_ID
 
 STOP = ConditionalOrder(
     "0xtoken", OrderKind.STOP_LOSS, OrderStage.ARMED, terms("WETH", OrderKind.STOP_LOSS, 1_500), 7, price_of("WETH", 2_000)
@@ -31,26 +33,9 @@ OFF_STOP = replace(STOP, stage=OrderStage.OFF)
 TRAIL = replace(STOP, kind=OrderKind.TRAILING_STOP, highest_price=Fraction(2**200 + 1, 3**100))
 OTHER_TRAIL = replace(TRAIL, token="0xother")
 NAV = NavPerShare(Fraction(9, 10), 1_000, (("0xtoken", 10**30),), (("0xtoken", Fraction(1, 3)),))
-Reopen = Callable[[], Store]
 
 
-@pytest.fixture
-def reopen(tmp_path: Path) -> Iterator[Reopen]:
-    """Open the store as a further process would."""
-    stores: list[Store] = []
-
-    def open_again() -> Store:
-        stores.append(open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31_337, OWNER))
-        return stores[-1]
-
-    yield open_again
-    for store in stores:
-        store.close()
-
-
-@pytest.fixture
-def store(reopen: Reopen) -> Store:
-    return reopen()
+store = store_fixture("file", wallet=OWNER)
 
 
 def nav_of(store: Store) -> NavPerShare | None:
@@ -66,10 +51,11 @@ def test_new_store_has_no_orders_and_no_nav(store: Store) -> None:
     assert nav_of(store) is None
 
 
-def test_restart_finds_every_order_and_the_nav(store: Store, reopen: Reopen) -> None:
+def test_restart_finds_every_order_and_the_nav(store: Store, tmp_path: Path) -> None:
     assert store.orders.replace_orders((TRAIL, STOP), NAV, 0)
 
-    orders = reopen().budgets.history(0).orders
+    with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER)) as reopened:
+        orders = reopened.budgets.history(0).orders
 
     assert orders.states == (STOP, TRAIL), "in the order of token and kind"
     assert orders.version == 1

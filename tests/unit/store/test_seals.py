@@ -15,6 +15,7 @@ from agent.store.controls import ControlStateChange
 from agent.store.files.backup import backup
 from agent.store.files.secret import secret_path
 from agent.store.seals import SealReport
+from tests.support.stores import store_fixture
 from tests.support.transactions import START_S, grant, new_store, tx
 
 CENTURY_S = 4_102_444_800
@@ -38,14 +39,12 @@ def control(number: int = 1) -> Control:
     return Control(f"{number:032x}", ControlKind.RESUME, (), "", "owner", ControlOrigin.API, START_S, START_S + 300)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """A store with a queued control and a planned transaction."""
-    store = new_store("file", tmp_path)
+def queue_control_and_add_swap(store: Store) -> None:
     store.controls.queue(control())
-    store.steps.begin("s", START_S, "{}")
     store.journal.add_intent("s", tx(0), grant(), "swap", START_S, None)
-    return store
+
+
+store = store_fixture("file", begins_step=True, fill=queue_control_and_add_swap)
 
 
 def alter(store: Store, *statements: str) -> None:

@@ -23,6 +23,7 @@ from agent.store.database.statements import insert_new_statement, upsert_stateme
 from agent.store.postgresql.schema import creating_statements as server_statements
 from agent.store.tables import Base, FactRow, PriceRow
 from agent.store.users import UserTables
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
 
@@ -33,12 +34,7 @@ def store_in(folder: Path, chain_id: int = CHAIN_ID, wallet: str = WALLET) -> St
     return open_store(f"sqlite:///{folder}/trimtab.db", chain_id, wallet)
 
 
-@pytest.fixture
-def store(tmp_path: Path):
-    store = store_in(tmp_path)
-    store.steps.begin("s", START_S, "{}")
-    yield store
-    store.close()
+store = store_fixture("file", begins_step=True)
 
 
 def test_files_are_readable_by_their_owner_only(tmp_path: Path, store: Store) -> None:

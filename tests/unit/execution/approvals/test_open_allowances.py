@@ -29,7 +29,8 @@ from agent.store import Store, open_store
 from tests.support.builders import NOW_S, OWNER
 from tests.support.decisions.exits import LINK, WBTC, step_with_stops
 from tests.support.refusal_worlds import World
-from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, record_sent, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import CHAIN_ID, grant, receipt, record_sent, tx
 
 STEP_ID = "before"
 
@@ -37,12 +38,7 @@ STEP_ID = "before"
 # Pending transactions
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    opened.steps.begin(STEP_ID, NOW_S, "{}")
-    yield opened
-    opened.close()
+store = store_fixture("file", fill=lambda store: store.steps.begin(STEP_ID, NOW_S, "{}"))
 
 
 def sent(store: Store, nonce: int, replaces: str | None = None) -> Intent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -17,13 +16,11 @@ from agent.store import Store, open_store
 from tests.support import builders
 from tests.support.ledgers import DAY_S, DOLLAR, LEDGER_USDC, LEDGER_WETH, at, looked, remembered
 from tests.support.samples import examples, slow
+from tests.support.stores import store_fixture
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, WALLET
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, LEDGER_WETH.address)
+store = store_fixture("file", wrapped_native=LEDGER_WETH.address)
 
 
 def test_unexplained_increase_becomes_a_deposit_after_its_wait(store: Store) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,16 +19,13 @@ from agent.model import Intent, IntentState, StepInput, Transfer
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
+from tests.support.stores import store_fixture
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET, receipt
 
 LATER = 100
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = store_at(tmp_path / "trimtab.db")
-    yield store
-    store.close()
+store = store_fixture("file")
 
 
 def store_at(path: Path) -> Store:

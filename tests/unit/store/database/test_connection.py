@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +13,11 @@ import pytest
 from agent.errors import OperatorNeeded, PassingFault
 from agent.model import RunReport
 from agent.store import Store, open_store, opening
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = store_in(tmp_path)
-    yield store
-    store.close()
+store = store_fixture("file")
 
 
 def store_in(folder: Path) -> Store:
