@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from agent.app.positions.orders import orders_document
-from agent.chain.rpc import RpcFault, Transport
+from agent.chain.rpc import RpcFault
 from agent.chain.sender import NodeSender
 from agent.errors import Refused, UnsendableTransaction
 from agent.execution import evaluation
@@ -37,6 +37,7 @@ from tests.support.decisions.exits import (
     step_with_stops,
 )
 from tests.support.fakes.evidence import FakeEvidenceSource
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.stores import store_fixture
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import grant, receipt, record_sent, tx
@@ -338,23 +339,10 @@ def test_refusals_are_stored_until_the_owner_resumes(store: Store) -> None:
 
 # --- What a node's fault says about a contract
 
-HEADER = {"number": "0x9", "hash": "0x" + "9" * 64, "timestamp": "0x5", "baseFeePerGas": "0x1", "parentHash": "0x" + "8" * 64}
-
-
-@dataclass(frozen=True)
-class ScriptedTransport:
-    """A node that answers a call and an estimate so."""
-
-    call: object
-    estimate: object
-    name: str = "node"
-
-    def batch(self, _calls: Sequence[object]) -> list[object]:
-        return ["0x1", HEADER, self.call, self.estimate]
-
 
 def simulation_of(unsigned: UnsignedTx, call: object, estimate: object) -> Simulation:
-    return NodeSender(cast(Transport, ScriptedTransport(call, estimate))).simulate(unsigned, WETH.address)
+    node = ScriptedTransport(eth_call=call, eth_estimateGas=estimate)
+    return NodeSender(node).simulate(unsigned, WETH.address)
 
 
 @pytest.mark.parametrize(
