@@ -30,6 +30,7 @@ from agent.units import decimal_text
 from tests.cli.tools import in_process
 from tests.support.agents import USD, reopened_agent, yes
 from tests.support.constants import ETHER, HOME
+from tests.support.fakes.clock import FakeClock
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
 from tests.support.text import mentions, raises_code
@@ -266,19 +267,6 @@ def test_payment_executed_here__ends_its_withdrawal_and_names_it(
         assert "Add --send" not in resume_text
 
 
-class BlocklessClock:
-    """The clock of a chain that makes no blocks while the agent waits."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self.now = chain.now_s()
-
-    def now_s(self) -> int:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += max(1, round(seconds))
-
-
 @pytest.mark.parametrize("send", [False, True])
 def test_resumed_payment_that_has_become_final__ends_its_withdrawal(
     anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, send: bool
@@ -289,7 +277,7 @@ def test_resumed_payment_that_has_become_final__ends_its_withdrawal(
         return " ".join(in_process(capfd, monkeypatch, "pnl", "--config", str(loaded.path)).out.split())
 
     _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, ("chain.confirmations", 3), targets=IN_WETH)
-    with reopened_agent(anvil_chain, loaded, clock=BlocklessClock(anvil_chain)) as agent:
+    with reopened_agent(anvil_chain, loaded, clock=FakeClock(anvil_chain.now_s())) as agent:
         api.refresh_ledger(agent)
         propose_payment(agent, "0.25", "WETH")
         execute(agent)
