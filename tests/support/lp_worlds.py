@@ -136,7 +136,7 @@ def paired(usd: int, pool: V2Pool | None = None, **changes: object) -> LpV2Posit
     return v2(int(supply * usd * USD / worth), supply, (pair.reserve0, pair.reserve1), pair=pair.address, k_last=0, **changes)
 
 
-def wanted(share_bps: int, pool: V3Pool | V2Pool | None = None, **changes: object) -> LpTarget:
+def lp_target(share_bps: int, pool: V3Pool | V2Pool | None = None, **changes: object) -> LpTarget:
     """Return a target of this share, 20 % wide."""
     place = pool or v3_at()
     v3 = isinstance(place, V3Pool)

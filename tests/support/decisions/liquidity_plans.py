@@ -10,7 +10,7 @@ from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.model import Plan, StepInput
 from tests.support.builders import with_snapshot
 from tests.support.decisions.liquidity_ranges import earning_step
-from tests.support.lp_worlds import planned, ranged, wanted, world
+from tests.support.lp_worlds import lp_target, planned, ranged, world
 from tests.support.plans import evidence
 
 PROVIDE = "provide"
@@ -21,9 +21,9 @@ COLLECT = "collect"
 def passing_plan_starting_with(kind: str) -> tuple[StepInput, Plan]:
     """Return a step and its plan whose first action is of this kind and whose guards all pass."""
     if kind == PROVIDE:
-        step = world([ranged(500, 1_800, 2_200)], [wanted(2_000)])
+        step = world([ranged(500, 1_800, 2_200)], [lp_target(2_000)])
     elif kind == WITHDRAW:
-        step = world([ranged(2_000, 1_800, 2_200, owed=(10**7, 10**15), core_owed=(10**7, 10**15))], [wanted(1_000)])
+        step = world([ranged(2_000, 1_800, 2_200, owed=(10**7, 10**15), core_owed=(10**7, 10**15))], [lp_target(1_000)])
     else:
         step = earning_step(1_770)
     plan = planned(step)

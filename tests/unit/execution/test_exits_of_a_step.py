@@ -61,7 +61,7 @@ from tests.support.decisions.exits import (
 )
 from tests.support.decisions.exits_of_a_step import HEAVIER, step_with_equal_stops
 from tests.support.fakes.evidence import FakeEvidenceSource
-from tests.support.lp_worlds import paired, quiet, ranged, v2_at, v3_at, wanted
+from tests.support.lp_worlds import lp_target, paired, quiet, ranged, v2_at, v3_at
 from tests.support.lp_worlds import world as world_with
 from tests.support.plans import evidence
 from tests.support.refusal_worlds import NO, World
@@ -492,7 +492,7 @@ def pool_and_wallet_step() -> StepInput:
     """Return a step in which the stops of WETH, all in a pool, and of LINK, all in the wallet, have fired."""
     step = world_with(
         [ranged(2_000, 1_600, 2_500)],
-        [wanted(2_000)],
+        [lp_target(2_000)],
         values={"WETH": 0, "LINK": 4_000, "USDC": 4_000},
         trigger=quiet(),
         targets_bps={"WETH": 3_000, "LINK": 3_000, "USDC": 4_000},
@@ -551,7 +551,7 @@ def test_failed_withdrawal_does_not_delay_another_pool(worlds: Worlds, is_revert
     second_pool = v2_at()
     step = world_with(
         [ranged(2_000, 1_600, 2_500), paired(1_000)],
-        [wanted(2_000), wanted(1_000, second_pool)],
+        [lp_target(2_000), lp_target(1_000, second_pool)],
         values={"WETH": 0, "USDC": 7_000},
         trigger=quiet(),
     )

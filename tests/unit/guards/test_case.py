@@ -27,7 +27,7 @@ from tests.support.builders import (
     without_feed,
 )
 from tests.support.decisions.exit_plans import with_exit
-from tests.support.lp_worlds import planned, ranged, wanted, world
+from tests.support.lp_worlds import lp_target, planned, ranged, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.support.text import mentions
 from tests.support.tokens import USDC, WBTC, WETH
@@ -186,7 +186,7 @@ def test_refill_of_gas_that_also_swaps_is_no_exit() -> None:
 
 
 def test_withdrawal_of_liquidity_that_also_swaps_is_no_exit() -> None:
-    step = world([ranged(2_000, 1_800, 2_200)], [wanted(1_000)])
+    step = world([ranged(2_000, 1_800, 2_200)], [lp_target(1_000)])
     withdrawal = planned(step)
     gift = ExternalTransfer(1, WETH.address, 1, Fraction(10**12), 1, 2, NOW_S, True, None)
     step = with_history(step, unexplained_transfers=(gift,))

@@ -14,7 +14,7 @@ from agent.units import BPS
 from tests.support.builders import raw, step_input
 from tests.support.decisions.max_weights import step_with_max_weights
 from tests.support.decisions.plan_costs import exit_plan
-from tests.support.lp_worlds import ranged, wanted, world
+from tests.support.lp_worlds import lp_target, ranged, world
 from tests.support.plans import Swap, assert_refused, evidence, plan_of, sell_weth, verdict
 from tests.support.tokens import USDC, WETH
 
@@ -104,7 +104,7 @@ def test_max_weight_is_a_share_of_what_is_above_reserves(reserve_usdc: int, pass
 @pytest.mark.parametrize(("position_usd", "passed"), [(0, True), (2_000, False)], ids=["no position", "2,000 USDC of WETH in a pool"])
 def test_max_weight_counts_what_is_in_liquidity(position_usd: int, passed: bool) -> None:
     positions = [ranged(position_usd, 2_500, 4_000)] if position_usd else []
-    step = world(positions, [wanted(0)] if positions else [])
+    step = world(positions, [lp_target(0)] if positions else [])
     assets = tuple(replace(asset, max_bps=5_050 if asset.token == WETH else None) for asset in step.portfolio.assets)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))
     weth_pool = next(pool for pool in step.snapshot.pools if {pool.token0, pool.token1} == {WETH.address, USDC.address})

@@ -47,7 +47,7 @@ from tests.support.builders import (
     with_snapshot,
 )
 from tests.support.decisions.plan_costs import exit_plan
-from tests.support.lp_worlds import planned, wanted, world
+from tests.support.lp_worlds import lp_target, planned, world
 from tests.support.plans import R, Swap, approved, assert_refused, evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.text import mentions
 from tests.support.tokens import LINK, USDC, WBTC, WETH
@@ -419,7 +419,7 @@ def test_allowlist_pins_the_contract_of_a_pool_not_its_id() -> None:
 
 
 def test_allowlist_pins_pool_and_manager_of_liquidity() -> None:
-    step = world([], [wanted(2_500)])
+    step = world([], [lp_target(2_500)])
     plan = planned(step)
     (action,) = plan.layer_actions
 

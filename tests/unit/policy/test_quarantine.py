@@ -69,7 +69,7 @@ from tests.support.builders import (
     without_feed,
 )
 from tests.support.fakes.evidence import FakeEvidenceSource
-from tests.support.lp_worlds import planned, wanted, world
+from tests.support.lp_worlds import lp_target, planned, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.support.text import mentions, raises_code
 
@@ -390,7 +390,7 @@ def test_exits_go_on_without_an_unpriced_or_unread_asset(step: StepInput, quaran
 def provided_step() -> StepInput:
     """Return a step with a target of liquidity in WBTC, whose balance is unknown."""
     step = without_balance(step_input(THREE), "WBTC")
-    return replace(step, portfolio=replace(step.portfolio, lp_targets=(replace(wanted(1_000), token0=WBTC),)))
+    return replace(step, portfolio=replace(step.portfolio, lp_targets=(replace(lp_target(1_000), token0=WBTC),)))
 
 
 @pytest.mark.parametrize(
@@ -622,7 +622,7 @@ def with_native_pool() -> tuple[StepInput, Plan]:
 
 
 def test_provision_to_a_failed_pool_is_refused() -> None:
-    step = world((), [wanted(2_500)])
+    step = world((), [lp_target(2_500)])
     provision = planned(step)
     pool = step.snapshot.pools[-1]
     assert [action.pool for action in provision.layer_actions] == [pool.address]

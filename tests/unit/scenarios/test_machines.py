@@ -13,7 +13,7 @@ from agent.model import AllocationMethod, StepInput
 from tests.support.builders import zoned
 from tests.support.decisions.exits import MARKET, OFF, step_with_stops
 from tests.support.decisions.tracking import balance_changes, tracking_step
-from tests.support.lp_worlds import ranged, wanted, world
+from tests.support.lp_worlds import lp_target, ranged, world
 from tests.support.machines import MACHINES, ROOT, end_output, lacking, start_on, suite_runs, write_steps
 from tests.support.planning_worlds import allocator, any_problem, any_problem_with_gas, limit, moves, recorded, weighed
 from tests.support.stores import STEPS
@@ -42,7 +42,7 @@ def steps(whole: bool) -> Iterator[StepInput]:
         tracking_step(balance_changes(**dollars))
         for dollars in ({"WETH": 6_000}, {"WETH": 4_000, "LINK": 3_000}, {"WBTC": 9_000, "WETH": -6_000})
     )
-    yield from (world([ranged(1_500, 1_800, 2_200)], [wanted(share)]) for share in (1_500, 1_800, 2_500))
+    yield from (world([ranged(1_500, 1_800, 2_200)], [lp_target(share)]) for share in (1_500, 1_800, 2_500))
     bounds = {"limits": (limit("WETH", 1_000, 2_500), limit("UNI", 3_000, 6_000))}
     for number, method in enumerate(AllocationMethod):
         if method not in (AllocationMethod.FIXED, AllocationMethod.EQUAL, AllocationMethod.MARKET_CAP):

@@ -27,7 +27,7 @@ from agent.venues.kinds.slipstream import SlipstreamReader
 from agent.venues.kinds.uniswap_v4 import V4Reader
 from tests.support.builders import address, raw, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.decisions.exit_plans import with_exit
-from tests.support.lp_worlds import planned, ranged, wanted, world
+from tests.support.lp_worlds import lp_target, planned, ranged, world
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
 from tests.support.tokens import USDC, WBTC, WETH
 
@@ -219,14 +219,14 @@ def with_liquidity(short_bps: int, places: Sequence[LpV3Position], targets: Sequ
 
 @pytest.mark.parametrize(("short_bps", "passes"), [(149, True), (155, False), (-155, False)])
 def test_short_mean__beyond_the_limit_refuses_what_is_provided(short_bps: int, passes: bool) -> None:
-    step = with_liquidity(short_bps, (), [wanted(2_500)])
+    step = with_liquidity(short_bps, (), [lp_target(2_500)])
     provision = planned(step)
     assert [type(action) for action in provision.layer_actions] == [Provide]
     assert verdict("oracle_deviation", step, provision).passed is passes
 
 
 def test_short_mean__lets_liquidity_be_taken_out() -> None:
-    step = with_liquidity(290, [ranged(4_000, 1_800, 2_200)], [wanted(0)])
+    step = with_liquidity(290, [ranged(4_000, 1_800, 2_200)], [lp_target(0)])
     withdrawal = planned(step)
     assert Withdraw in {type(action) for action in withdrawal.layer_actions}
     assert verdict("oracle_deviation", step, withdrawal).passed

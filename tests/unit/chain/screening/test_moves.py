@@ -14,7 +14,7 @@ from agent.model import NATIVE_VENUE, FailedPool, Leg, LegPlace, Plan, Pool, Scr
 from agent.policy.quarantine import quarantine_pools
 from agent.units import NATIVE
 from tests.support.builders import OWNER, ROUTER, address, raw, step_input, v2_pool, v3_pool, with_snapshot
-from tests.support.lp_worlds import planned, wanted, world
+from tests.support.lp_worlds import lp_target, planned, world
 from tests.support.plans import R, Swap, W, plan_of
 from tests.support.tokens import USDC, WBTC, WETH
 
@@ -121,7 +121,7 @@ def test_leg_without_a_transfer_moves_no_token(leg_fields: dict[str, object]) ->
 
 
 def test_provision_is_paid_by_the_spender_of_its_contract() -> None:
-    step = world((), [wanted(2_500)])
+    step = world((), [lp_target(2_500)])
     plan = planned(step)
     (action,) = plan.layer_actions
 

@@ -17,7 +17,7 @@ from tests.support import lp_worlds
 from tests.support.builders import GWEI, address, history, with_limits, with_snapshot
 from tests.support.decisions.liquidity_plans import COLLECT, PROVIDE, WITHDRAW, liquidity_answers, passing_plan_starting_with
 from tests.support.decisions.plan_costs import exit_plan
-from tests.support.lp_worlds import USD, USDC, WETH, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
+from tests.support.lp_worlds import USD, USDC, WETH, lp_target, paired, planned, ranged, roomy, v2_at, v3_at, world
 from tests.support.plans import assert_refused, evidence, sell_weth, verdict
 
 JUST = Fraction(1, 10**9)
@@ -139,7 +139,7 @@ def test_fair_floor_refuses_actions_with_both_price_limits_off() -> None:
 @pytest.mark.parametrize(
     ("step", "off_range"),
     [
-        pytest.param(world([paired(300)], [wanted(2_000, v2_at())]), {"ticks": (-60, 60)}, id="a provision"),
+        pytest.param(world([paired(300)], [lp_target(2_000, v2_at())]), {"ticks": (-60, 60)}, id="a provision"),
         pytest.param(world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500)), {}, id="a withdrawal"),
     ],
 )
@@ -217,7 +217,7 @@ def test_limits_on_positions_refuse_a_plan_that_lowers_nothing(guard: str) -> No
 
 def test_lp_max_weight_refuses_an_exit_that_provides_again() -> None:
     step, withdrawal = passing_plan_starting_with(WITHDRAW)
-    provision = planned(world([ranged(500, 1_800, 2_200)], [wanted(900)]))
+    provision = planned(world([ranged(500, 1_800, 2_200)], [lp_target(900)]))
     tight_step = with_limits(step, lp_max_weight_bps=100)
 
     assert verdict("lp_max_weight", tight_step, withdrawal).passed
@@ -295,7 +295,7 @@ def test_plan_cost_is_gas_and_overpayment_of_what_moves(kind: str, excess: Fract
 
 
 def test_plan_cost_refuses_gas_for_a_collection_of_nothing() -> None:
-    assert not verdict("plan_cost", world([ranged(500, 1_800, 2_200)], [wanted(500)]), collection_of_nothing()).passed
+    assert not verdict("plan_cost", world([ranged(500, 1_800, 2_200)], [lp_target(500)]), collection_of_nothing()).passed
 
 
 def test_plan_cost_is_not_applied_to_a_required_withdrawal() -> None:

@@ -20,7 +20,7 @@ from tests.support.stores import store_fixture
 MANAGER = address("manager")
 FAILED = CallStatus.FAILED
 POSITIONS_OF_A_PAGE = 63
-TARGET = lp_worlds.wanted(1_000)
+TARGET = lp_worlds.lp_target(1_000)
 STEP = lp_worlds.world(targets=[TARGET])
 store = store_fixture("file")
 

@@ -21,7 +21,7 @@ from agent.model import AdjustLiquidity, Collect, LpTarget, LpV3Position, Plan, 
 from agent.policy.decide import decide
 from tests.support.builders import with_snapshot
 from tests.support.decisions.liquidity_plans import liquidity_answers
-from tests.support.lp_worlds import Place, book, paired, quiet, ranged, roomy, v2_at, v3_at, wanted, world
+from tests.support.lp_worlds import Place, book, lp_target, paired, quiet, ranged, roomy, v2_at, v3_at, world
 from tests.support.plans import evidence
 
 GAS_GUARDS = {"gas_per_day", "native_floor", "daily_loss", "gas_price"}
@@ -61,9 +61,9 @@ def planned_cases(draw: st.DrawFn) -> PlannedCase:
     if draw(st.booleans()):
         above = draw(st.sampled_from([None, Fraction(0), Fraction(10**8)]))
         width = draw(st.integers(10, 30_000))
-        targets.append(wanted(draw(st.integers(0, 3_000)), range_pool, width_bps=width, compound_above=above))
+        targets.append(lp_target(draw(st.integers(0, 3_000)), range_pool, width_bps=width, compound_above=above))
     if draw(st.booleans()):
-        targets.append(wanted(draw(st.integers(0, 3_000)), pair_pool))
+        targets.append(lp_target(draw(st.integers(0, 3_000)), pair_pool))
     limits = roomy(
         lp_max_weight_bps=draw(st.sampled_from([0, 300, 2_500, 9_000, 10_000, 10_000])),
         impermanent_loss_bps=draw(st.sampled_from([None, None, 0, 10, 100, 1_000])),

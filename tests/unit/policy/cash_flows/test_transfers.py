@@ -37,7 +37,7 @@ from agent.reference import reference_prices
 from agent.units import NATIVE, UINT256_MAX
 from tests.support.builders import NOW_S, OWNER, address, history, raw, step_input, with_history, with_limits
 from tests.support.decisions import exits
-from tests.support.lp_worlds import ranged, wanted, world
+from tests.support.lp_worlds import lp_target, ranged, world
 from tests.support.text import mentions, raises_code
 from tests.support.tokens import USDC, WBTC, WETH
 
@@ -177,7 +177,7 @@ def test_invest_is_exempt_from_turnover_only_with_first_purchase() -> None:
 
 
 def test_selling_everything_withdraws_liquidity() -> None:
-    step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_500)])
+    step = world([ranged(1_500, 1_800, 2_200)], [lp_target(1_500)])
     assert isinstance(decide(step).decision, Hold)
     proposal = requests.propose_selling_everything(step)
     assert isinstance(proposal.decision_result.decision, AdjustLiquidity)

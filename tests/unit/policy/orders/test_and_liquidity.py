@@ -30,7 +30,7 @@ from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from tests.support import lp_worlds
 from tests.support.builders import Number, history, token, v2_pool, with_limits, with_snapshot
-from tests.support.lp_worlds import USDC, WETH, planned, quiet, ranged, v3_at, wanted, world
+from tests.support.lp_worlds import USDC, WETH, lp_target, planned, quiet, ranged, v3_at, world
 from tests.support.standing_orders import price_of, terms
 
 STOP = terms("WETH", OrderKind.STOP_LOSS, 2_100)
@@ -53,7 +53,7 @@ def stopped_with(worth: int, targets: Sequence[LpTarget], values: Mapping[str, N
 
 
 def test_exit_sells_the_wallet_part_first() -> None:
-    step = stopped_with(2_000, [wanted(2_000)], None)
+    step = stopped_with(2_000, [lp_target(2_000)], None)
     decision = decide(step).decision
     assert decision.is_exit
     assert dict(planner.plan(step, decision).holdings_after)[WETH.address] == 0
@@ -61,7 +61,7 @@ def test_exit_sells_the_wallet_part_first() -> None:
 
 
 def test_exit_withdraws_liquidity_despite_the_cooldown() -> None:
-    step = stopped_with(2_000, [wanted(2_000)])
+    step = stopped_with(2_000, [lp_target(2_000)])
     assert isinstance(decide(step).decision, AdjustLiquidity)
     assert [type(action) for action in planned(step).layer_actions] == [Withdraw]
 
@@ -69,7 +69,7 @@ def test_exit_withdraws_liquidity_despite_the_cooldown() -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        pytest.param(stopped_with(2_000, [wanted(2_000)], pushed=Fraction(11, 10)), id="pool is pushed"),
+        pytest.param(stopped_with(2_000, [lp_target(2_000)], pushed=Fraction(11, 10)), id="pool is pushed"),
         pytest.param(stopped_with(2_000, []), id="position without a target"),
     ],
 )
@@ -80,10 +80,10 @@ def test_exit_leaves_liquidity_without_a_target_or_sound_pool(step: StepInput) -
 @pytest.mark.parametrize(
     ("step", "stage"),
     [
-        pytest.param(stopped_with(2_000, [wanted(2_000)]), OrderStage.FIRED, id="to be withdrawn"),
-        pytest.param(stopped_with(2_000, [wanted(2_000)], pushed=Fraction(11, 10)), OrderStage.FIRED, id="in a pushed pool"),
-        pytest.param(stopped_with(50, [wanted(2_000)]), OrderStage.FIRED, id="worth a trade"),
-        pytest.param(stopped_with(15, [wanted(2_000)]), OrderStage.DONE, id="below a trade"),
+        pytest.param(stopped_with(2_000, [lp_target(2_000)]), OrderStage.FIRED, id="to be withdrawn"),
+        pytest.param(stopped_with(2_000, [lp_target(2_000)], pushed=Fraction(11, 10)), OrderStage.FIRED, id="in a pushed pool"),
+        pytest.param(stopped_with(50, [lp_target(2_000)]), OrderStage.FIRED, id="worth a trade"),
+        pytest.param(stopped_with(15, [lp_target(2_000)]), OrderStage.DONE, id="below a trade"),
         pytest.param(stopped_with(2_000, []), OrderStage.DONE, id="without a target"),
     ],
 )
@@ -93,7 +93,7 @@ def test_exit_is_done_once_its_liquidity_is(step: StepInput, stage: OrderStage) 
 
 
 def test_sold_token_is_not_provided() -> None:
-    step = world([], [wanted(2_000)], {"WETH": 5, "USDC": 8_000}, trigger=quiet())
+    step = world([], [lp_target(2_000)], {"WETH": 5, "USDC": 8_000}, trigger=quiet())
     step = step_after_stop(step, replace(FIRED, stage=OrderStage.DONE), history())
     decision = decide(step).decision
     assert not isinstance(decision, AdjustLiquidity) or not any(isinstance(action, Provide) for action in planned(step).layer_actions)
@@ -108,7 +108,7 @@ def step_beside_other_liquidity(worth: int) -> StepInput:
     )
     step = world(
         [ranged(worth, 1_600, 2_500), position],
-        [wanted(2_000), wanted(500, pair)],
+        [lp_target(2_000), lp_target(500, pair)],
         {"WETH": 0, "WBTC": 4_000, "USDC": 40_000},
         trigger=quiet(),
         targets_bps={"WETH": 2_000, "WBTC": 4_000, "USDC": 4_000},

@@ -82,7 +82,7 @@ from tests.support.decisions.exits import (
 )
 from tests.support.decisions.native_coin import native_step
 from tests.support.fakes.evidence import FakeEvidenceSource
-from tests.support.lp_worlds import quiet, ranged, wanted, world
+from tests.support.lp_worlds import lp_target, quiet, ranged, world
 from tests.support.plans import assert_refused, evidence, verdict
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import blocked, mentions
@@ -234,7 +234,7 @@ def test_portfolio_stop_with_nothing_sellable_holds() -> None:
 
 
 def test_liquidity_is_withdrawn_while_the_wallet_part_is_blocked() -> None:
-    step = world([ranged(2_000, 1_600, 2_500)], [wanted(2_000)], trigger=quiet())
+    step = world([ranged(2_000, 1_600, 2_500)], [lp_target(2_000)], trigger=quiet())
     step = with_fired_stop(step, terms("WETH", STOP, 2_100), price_of("WETH", 2_500), price_of("WETH", 2_000))
     step = apply_orders(with_limits(step, pool_min_value=Fraction(10**18)))
     assert decide(step).decision.is_exit, "the wallet's part would go first"

@@ -10,7 +10,7 @@ from agent.amm.v3.pool import V3Pool
 from agent.model import AdjustLiquidity, Hold, PastPrices, Pool, PriceSource, Rebalance, StepInput
 from agent.policy.decide import decide
 from tests.support.builders import NOW_S, feed_round, v3_pool, zoned
-from tests.support.lp_worlds import paired, quiet, ranged, roomy, wanted, world
+from tests.support.lp_worlds import lp_target, paired, quiet, ranged, roomy, world
 from tests.support.tokens import USDC, WETH
 
 
@@ -37,7 +37,7 @@ def test_liquidity_limit_exceeded_in_a_single_block_holds() -> None:
 
 
 def test_range_left_in_a_single_block_is_not_recentred() -> None:
-    step = world([ranged(1_600, 2_200, 2_600)], [wanted(1_700)], trigger=quiet())
+    step = world([ranged(1_600, 2_200, 2_600)], [lp_target(1_700)], trigger=quiet())
     assert isinstance(decide(step_after_blocks(step, 2_000, 2_000)).decision, AdjustLiquidity)
     decision = decide(step_after_blocks(step, 2_000, 2_400)).decision
     assert isinstance(decision, Hold)

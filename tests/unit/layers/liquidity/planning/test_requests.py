@@ -11,10 +11,10 @@ from agent.errors import Refused
 from agent.layers.liquidity.planning.requests import plan_full_withdrawal
 from agent.model import ExternalTransfer, Halt, OrderKind, OrdersConfig, Plan, StepInput, Withdraw
 from tests.support.builders import NOW_S, with_history, with_snapshot
-from tests.support.lp_worlds import USD, paired, ranged, v2_at, wanted, world
+from tests.support.lp_worlds import USD, lp_target, paired, ranged, v2_at, world
 from tests.support.standing_orders import terms
 
-LIQUIDITY = world([ranged(800, 1_800, 2_200, 1), paired(500)], [wanted(900)])
+LIQUIDITY = world([ranged(800, 1_800, 2_200, 1), paired(500)], [lp_target(900)])
 
 
 def with_unexplained_transfer(step: StepInput) -> StepInput:

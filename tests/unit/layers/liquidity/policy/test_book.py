@@ -19,7 +19,7 @@ from agent.layers.liquidity.policy.book import (
 )
 from agent.model import ConfirmedPosition, LpV3Position, StepInput
 from tests.support.builders import ETHER, with_snapshot
-from tests.support.lp_worlds import TOKENS, USD, USDC, WETH, book, paired, ranged, roomy, wanted, world
+from tests.support.lp_worlds import TOKENS, USD, USDC, WETH, book, lp_target, paired, ranged, roomy, world
 from tests.support.perpetuals.needs import in_usdc
 from tests.support.perpetuals.steps import EMPTY
 from tests.support.perpetuals.values import OURS
@@ -163,7 +163,7 @@ def test_counted_raw_adds_the_coin_above_its_floor() -> None:
 def earning_book() -> tuple[PositionBook, ConfirmedPosition, LpV3Position]:
     """Return a book with one range that has uncollected fees of both tokens."""
     position = ranged(2_000, 1_800, 2_200, owed=(10**7, 10**15), core_owed=(10**7, 10**15))
-    position_book = book(world([position], [wanted(1_000)]))
+    position_book = book(world([position], [lp_target(1_000)]))
     return position_book, position_book.position_states[0][0], position
 
 
@@ -208,7 +208,7 @@ def test_provision_and_mint_take_their_amounts_to_the_unit() -> None:
     before, confirmed_position, position = earning_book()
 
     after_provision = before.after_provision(confirmed_position, 10, (7, 9))
-    after_mint = before.after_mint(wanted(1_000), position, (7, 9))
+    after_mint = before.after_mint(lp_target(1_000), position, (7, 9))
 
     for after in (after_provision, after_mint):
         assert wallet_change(before, after) == (-7, -9)
@@ -220,14 +220,14 @@ def test_provision_and_mint_take_their_amounts_to_the_unit() -> None:
 def test_pair_value_is_both_amounts_at_their_prices() -> None:
     raw_by_token = {WETH.address: ETHER, USDC.address: 5 * USD}
 
-    assert book(world()).pair_value(wanted(1_000), (raw_by_token[TOKENS[0]], raw_by_token[TOKENS[1]])) == 2_005 * USD
+    assert book(world()).pair_value(lp_target(1_000), (raw_by_token[TOKENS[0]], raw_by_token[TOKENS[1]])) == 2_005 * USD
 
 
 def test_overpayment_is_zero_for_liquidity_gained_below_its_value() -> None:
     before = book(world([paired(2_000)]))
     after = before.after_provision(before.position_states[0][0], 10**15, (1, 1))
 
-    assert before.overpayment(wanted(1_000), (1, 1), after) == 0
+    assert before.overpayment(lp_target(1_000), (1, 1), after) == 0
 
 
 # --- the price of a pool

@@ -44,6 +44,7 @@ from tests.support.lp_worlds import (
     WETH,
     assert_hold,
     kinds,
+    lp_target,
     paired,
     passes,
     planned,
@@ -52,7 +53,6 @@ from tests.support.lp_worlds import (
     roomy,
     v2_at,
     v3_at,
-    wanted,
     world,
 )
 from tests.support.plans import verdict
@@ -126,8 +126,8 @@ def confirmed_by(step: StepInput, *weth_prices: int) -> StepInput:
     return with_snapshot(step, past_prices=past_prices)
 
 
-WITHDRAWAL_STEP = world([ranged(2_000, 1_800, 2_200)], [wanted(1_000)], trigger=quiet())
-PROVISION_STEP = world(targets=[wanted(2_000)], trigger=quiet())
+WITHDRAWAL_STEP = world([ranged(2_000, 1_800, 2_200)], [lp_target(1_000)], trigger=quiet())
+PROVISION_STEP = world(targets=[lp_target(2_000)], trigger=quiet())
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_limit_signals_name_each_exceeded_limit() -> None:
 
 
 def test_liquidity_signals_name_pool_or_position_of_each_move() -> None:
-    two_pools = world([paired(0)], [wanted(2_000), wanted(2_000, v2_at())])
+    two_pools = world([paired(0)], [lp_target(2_000), lp_target(2_000, v2_at())])
 
     assert liquidity_signals(two_pools, PRICES) == {("ProvideMove", v3_at().address), ("ProvideMove", v2_at().address)}
     assert liquidity_signals(WITHDRAWAL_STEP, PRICES) == {("WithdrawMove", "uniswap_v3 #42")}
@@ -175,7 +175,7 @@ def exit_step(**past: object) -> StepInput:
     """Return a step whose stop of WETH has fired and whose wallet has none; half of its 4,000 of liquidity lies in each pool."""
     step = world(
         [ranged(2_000, 1_600, 2_500), paired(2_000)],
-        [wanted(2_000), wanted(2_000, v2_at())],
+        [lp_target(2_000), lp_target(2_000, v2_at())],
         {"WETH": 0, "USDC": 8_000},
         trigger=quiet(),
     )
@@ -242,7 +242,7 @@ def test_exit_withdraws_nothing_once_the_agent_has_stopped() -> None:
     ],
 )
 def test_provision_follows_swaps(values: dict[str, int], decision_type: type[Decision]) -> None:
-    assert isinstance(decide(world(targets=[wanted(2_000)], values=values)).decision, decision_type)
+    assert isinstance(decide(world(targets=[lp_target(2_000)], values=values)).decision, decision_type)
 
 
 LEFT_RANGE = ranged(1_600, 2_100, 2_400, 1)
@@ -257,7 +257,7 @@ LEFT_RANGE = ranged(1_600, 2_100, 2_400, 1)
 )
 def test_withdrawal_precedes_swaps_outside_the_cooldown(past: dict[str, object], decision_type: type[Decision]) -> None:
     """Prices that go to and fro over the end of a range move liquidity once per cooldown, whatever triggers fire."""
-    step = world([LEFT_RANGE], [wanted(2_000)], values=UNEVEN, past=history(**past))
+    step = world([LEFT_RANGE], [lp_target(2_000)], values=UNEVEN, past=history(**past))
 
     assert isinstance(decide(step).decision, decision_type)
     assert isinstance(decide(with_limits(step, lp_max_weight_bps=1_000)).decision, AdjustLiquidity), "limits wait for no cooldown"
@@ -265,10 +265,10 @@ def test_withdrawal_precedes_swaps_outside_the_cooldown(past: dict[str, object],
 
 def test_withdrawal_of_targets_waits_after_too_many_failures() -> None:
     """The swap that a trigger asks for is decided, and refused by reverts_in_row."""
-    decision = decide(world([LEFT_RANGE], [wanted(2_000)], values=UNEVEN, past=history(is_stopped=True))).decision
+    decision = decide(world([LEFT_RANGE], [lp_target(2_000)], values=UNEVEN, past=history(is_stopped=True))).decision
 
     assert isinstance(decision, Rebalance)
-    assert_hold(world([paired(2_000)], [wanted(500)], past=history(is_stopped=True)), "failed in a row", "trimtab resume")
+    assert_hold(world([paired(2_000)], [lp_target(500)], past=history(is_stopped=True)), "failed in a row", "trimtab resume")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_withdrawal_of_targets_waits_after_too_many_failures() -> None:
     ],
 )
 def test_provision_waits_for_the_cooldown(past: str, reason: str) -> None:
-    step = world(targets=[wanted(2_000)], past=history(**{past: NOW_S - 3_599}))
+    step = world(targets=[lp_target(2_000)], past=history(**{past: NOW_S - 3_599}))
 
     decision = assert_hold(step, "1600 USDC provided", reason, "; no rebalance follows before ", "(cooldown 1 h)")
 
@@ -294,7 +294,7 @@ def test_rebalance_waits_for_no_liquidity_action() -> None:
 
 def test_provision_follows_a_zone_without_a_swap_worth_its_gas() -> None:
     zone = NoTradeZone(tracking("WETH", "USDC", cost_bps=2))
-    step = world(targets=[wanted(2_000)], values={"WETH": 4_150, "USDC": 3_850}, trigger=zone, destination=Destination.ZONE)
+    step = world(targets=[lp_target(2_000)], values={"WETH": 4_150, "USDC": 3_850}, trigger=zone, destination=Destination.ZONE)
 
     proposal = propose_rebalance(step)
 
@@ -311,7 +311,7 @@ def test_provision_follows_a_zone_without_a_swap_worth_its_gas() -> None:
     ],
 )
 def test_provision_follows_swaps_of_a_tracking_rule(values: dict[str, int], decision_type: type[Decision]) -> None:
-    step = world(targets=[wanted(2_000)], values=values, trigger=build_tracking("normal"), destination=Destination.ZONE)
+    step = world(targets=[lp_target(2_000)], values=values, trigger=build_tracking("normal"), destination=Destination.ZONE)
 
     assert isinstance(propose_rebalance(complete_risk(step)).decision_result.decision, decision_type)
 
@@ -337,7 +337,7 @@ def test_liquidity_moves_beside_swaps_that_are_not_worth_it(
     action: type[LpAction],
 ) -> None:
     """The trigger fires in every cycle, and nothing can be traded: liquidity does not wait for it."""
-    step = world(positions, [wanted(share_bps)], values, roomy(**bounds))
+    step = world(positions, [lp_target(share_bps)], values, roomy(**bounds))
     step = replace(step, policy=replace(step.policy, **policy))
 
     proposal = propose_rebalance(step)
@@ -348,14 +348,14 @@ def test_liquidity_moves_beside_swaps_that_are_not_worth_it(
 
 
 def test_decision_has_the_reason_of_every_move() -> None:
-    decision = decide(world([paired(0)], [wanted(2_000), wanted(1_000, v2_at())])).decision
+    decision = decide(world([paired(0)], [lp_target(2_000), lp_target(1_000, v2_at())])).decision
 
     assert isinstance(decision, AdjustLiquidity)
     assert decision.reason.count("provided") == 2
 
 
 def test_decision_halts_while_a_position_is_not_the_wallet_s() -> None:
-    decision = decide(with_snapshot(world([ranged(500, 1_800, 2_200)], [wanted(2_000)]), positions=())).decision
+    decision = decide(with_snapshot(world([ranged(500, 1_800, 2_200)], [lp_target(2_000)]), positions=())).decision
 
     assert isinstance(decision, Halt)
     assert mentions(decision.reason, "uniswap_v3 #42")

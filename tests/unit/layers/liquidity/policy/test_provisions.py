@@ -30,6 +30,7 @@ from tests.support.lp_worlds import (
     assert_hold,
     book,
     kinds,
+    lp_target,
     only_provide,
     paired,
     passes,
@@ -39,7 +40,6 @@ from tests.support.lp_worlds import (
     roomy,
     v2_at,
     v3_at,
-    wanted,
     world,
     worth,
 )
@@ -124,10 +124,10 @@ def test_move_costs_the_data_fee_of_each_transaction(costs: dict[str, Any], fee_
 @pytest.mark.parametrize(
     ("positions", "targets", "values"),
     [
-        pytest.param([ranged(60, 2_100, 2_400, 1)], [wanted(0)], {"WETH": 6_200, "USDC": 3_800}, id="withdrawal before a swap"),
-        pytest.param([ranged(60, 2_100, 2_400, 1)], [wanted(0)], None, id="withdrawal"),
-        pytest.param([], [wanted(200)], None, id="provision"),
-        pytest.param([paired(260)], [wanted(150, v2_at())], None, id="withdrawal from a pair"),
+        pytest.param([ranged(60, 2_100, 2_400, 1)], [lp_target(0)], {"WETH": 6_200, "USDC": 3_800}, id="withdrawal before a swap"),
+        pytest.param([ranged(60, 2_100, 2_400, 1)], [lp_target(0)], None, id="withdrawal"),
+        pytest.param([], [lp_target(200)], None, id="provision"),
+        pytest.param([paired(260)], [lp_target(150, v2_at())], None, id="withdrawal from a pair"),
     ],
 )
 def test_dear_data_fee_holds_back_what_the_guard_refuses(
@@ -147,7 +147,7 @@ def test_dear_data_fee_holds_back_what_the_guard_refuses(
 
 
 def test_provision_is_a_new_range_around_the_reference() -> None:
-    step = world(targets=[wanted(2_000)])
+    step = world(targets=[lp_target(2_000)])
     action = only_provide(step)
 
     assert (action.token_id, action.pool, action.contract) == (None, POOL, lp_worlds.MANAGER)
@@ -159,7 +159,7 @@ def test_provision_is_a_new_range_around_the_reference() -> None:
 
 
 def test_provision_to_a_pair_adds_the_rest_of_its_share() -> None:
-    step = world([paired(700)], [wanted(2_000, v2_at())])
+    step = world([paired(700)], [lp_target(2_000, v2_at())])
     action = only_provide(step)
 
     assert (action.token_id, action.ticks, action.contract) == (None, None, v2_at().address)
@@ -173,7 +173,7 @@ def test_provision_grows_the_position_with_most_liquidity(is_reversed: bool) -> 
     small = ranged(100, 1_800, 2_200, 1)
     large = ranged(500, 1_500, 2_600, 2)
     assert large.liquidity > small.liquidity
-    step = world([large, small] if is_reversed else [small, large], [wanted(2_000)])
+    step = world([large, small] if is_reversed else [small, large], [lp_target(2_000)])
 
     action = only_provide(step)
 
@@ -183,7 +183,7 @@ def test_provision_grows_the_position_with_most_liquidity(is_reversed: bool) -> 
 
 
 def test_plan_of_a_provision_moves_the_wallet_and_no_weight() -> None:
-    step = world(targets=[wanted(2_000)])
+    step = world(targets=[lp_target(2_000)])
     plan = planned(step)
     action = only_provide(step)
     paid_raw_by_token = dict(zip((action.token0, action.token1), action.amounts_raw, strict=True))
@@ -206,7 +206,7 @@ def desired_raw(step: StepInput, token: str) -> int:
 
 
 def test_provision_leaves_the_reserve_in_the_wallet() -> None:
-    step = world(targets=[wanted(4_000)], reserves={"WETH": 1}, values={"WETH": 1_000, "USDC": 7_000}, trigger=quiet())
+    step = world(targets=[lp_target(4_000)], reserves={"WETH": 1}, values={"WETH": 1_000, "USDC": 7_000}, trigger=quiet())
     plan = planned(step)
 
     assert dict(plan.holdings_after)[WETH.address] >= ETHER
@@ -230,7 +230,7 @@ def with_spend_cap(step: StepInput, token: str, raw: int) -> StepInput:
 )
 def test_provision_takes_at_most_what_the_step_has_approved(cap_raw: int) -> None:
     """20 % of 8,000 dollars need 0.4 WETH."""
-    assert 0 < desired_raw(with_spend_cap(world(targets=[wanted(2_000)]), WETH.address, cap_raw), WETH.address) <= cap_raw
+    assert 0 < desired_raw(with_spend_cap(world(targets=[lp_target(2_000)]), WETH.address, cap_raw), WETH.address) <= cap_raw
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_provision_takes_at_most_what_the_step_has_approved(cap_raw: int) -> Non
 )
 def test_provision_takes_all_of_approvals_that_it_nearly_spends(excess: Fraction, takes_all: bool) -> None:
     """No allowance remains to be revoked."""
-    step = world(targets=[wanted(2_000)])
+    step = world(targets=[lp_target(2_000)])
     action = only_provide(step)
     caps = {token: int(raw * (1 + excess)) for token, raw in zip((action.token0, action.token1), action.desired_raw, strict=True)}
 
@@ -260,7 +260,7 @@ def test_provision_takes_all_of_approvals_that_it_nearly_spends(excess: Fraction
     ],
 )
 def test_provision_ends_below_the_goal_of_a_limit(limit: dict[str, object], reason: str) -> None:
-    step = world(targets=[wanted(2_000)], bounds=roomy(**limit))
+    step = world(targets=[lp_target(2_000)], bounds=roomy(**limit))
     exposure = book(step_after_plan(step)).exposure()
     goal_limits = liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE)
 
@@ -272,14 +272,14 @@ def test_provision_ends_below_the_goal_of_a_limit(limit: dict[str, object], reas
 
 
 def test_provision_is_none_without_room_below_a_limit() -> None:
-    assert_hold(world(targets=[wanted(2_000)], bounds=roomy(impermanent_loss_bps=0)), "limits.impermanent_loss allows no more")
+    assert_hold(world(targets=[lp_target(2_000)], bounds=roomy(impermanent_loss_bps=0)), "limits.impermanent_loss allows no more")
 
 
 def test_provision_is_none_below_min_trade_or_above_plan_cost() -> None:
-    dear_step = world(targets=[wanted(100)])
+    dear_step = world(targets=[lp_target(100)])
     dear_step = with_snapshot(dear_step, head=replace(dear_step.snapshot.head, base_fee_wei=3 * GWEI))
 
-    assert_hold(world(targets=[wanted(10)]), "limits.min_trade is 10")
+    assert_hold(world(targets=[lp_target(10)]), "limits.min_trade is 10")
     assert_hold(dear_step, "gas of", "is above limits.plan_cost of 50 bps")
     assert kinds(with_limits(dear_step, plan_cost_bps=None)) == [Provide]
 
@@ -288,27 +288,27 @@ def test_provision_is_none_without_one_of_its_tokens() -> None:
     bounds = roomy(min_trade=None, plan_cost_bps=None)
 
     assert_hold(
-        world(targets=[wanted(2_000)], values={"WETH": 8_000, "USDC": 0}, bounds=bounds, trigger=quiet()),
+        world(targets=[lp_target(2_000)], values={"WETH": 8_000, "USDC": 0}, bounds=bounds, trigger=quiet()),
         "the wallet has no spendable USDC left",
         "give no liquidity",
     )
 
 
 def test_provision_is_none_while_gas_cannot_be_valued() -> None:
-    step = world(targets=[wanted(2_000)])
+    step = world(targets=[lp_target(2_000)])
 
     assert_hold(replace(step, portfolio=replace(step.portfolio, wrapped_native=lp_worlds.MANAGER)), "gas cannot be valued")
 
 
 def test_provision_is_none_to_a_shallow_pool() -> None:
-    step = world(targets=[wanted(2_000)])
+    step = world(targets=[lp_target(2_000)])
     shallow_pool = replace(v3_at(depth=50_000), address=POOL)
 
     assert_hold(with_snapshot(step, pools=(*step.snapshot.pools[:-1], shallow_pool)), "holds less than limits.pool_min_value")
 
 
 def test_targets_share_the_wallet_and_the_limits() -> None:
-    step = world([paired(0)], [wanted(2_000), wanted(2_000, v2_at())])
+    step = world([paired(0)], [lp_target(2_000), lp_target(2_000, v2_at())])
     tight_step = with_limits(step, lp_max_weight_bps=2_500)
     plan = planned(step)
 
@@ -326,15 +326,15 @@ PUSHED = Fraction(1_010, 1_000)
 
 
 def pushed_step() -> StepInput:
-    return world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
+    return world(targets=[lp_target(4_000, width_bps=300)], pushed=PUSHED)
 
 
 @pytest.mark.parametrize(
     ("step", "per_million"),
     [
-        pytest.param(world([paired(100, v2_at(PUSHED))], [wanted(4_000, v2_at())], pushed=PUSHED), 12.4, id="pair"),
+        pytest.param(world([paired(100, v2_at(PUSHED))], [lp_target(4_000, v2_at())], pushed=PUSHED), 12.4, id="pair"),
         pytest.param(pushed_step(), 755.7, id="range"),
-        pytest.param(world([], [wanted(4_000, width_bps=300)]), 0, id="at the reference"),
+        pytest.param(world([], [lp_target(4_000, width_bps=300)]), 0, id="at the reference"),
     ],
 )
 def test_skew_is_what_a_pushed_pool_makes_liquidity_cost(step: StepInput, per_million: float) -> None:
@@ -376,7 +376,7 @@ def test_worst_cost_of_minimums_counts_in_the_day_s_loss() -> None:
 
 
 def test_provision_is_none_where_skew_is_above_plan_cost() -> None:
-    step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10))
+    step = world(targets=[lp_target(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10))
 
     assert_hold(
         step,
@@ -387,7 +387,7 @@ def test_provision_is_none_where_skew_is_above_plan_cost() -> None:
 def test_provision_is_none_beyond_a_band_that_slippage_narrows() -> None:
     """Beyond 1.4 % in a narrow range, 5 bps of slippage no longer bound the cost."""
     pushed = Fraction(1_014, 1_000)
-    step = world(targets=[wanted(2_000, v3_at(pushed), width_bps=300)], pushed=pushed, bounds=roomy(slippage_bps=5))
+    step = world(targets=[lp_target(2_000, v3_at(pushed), width_bps=300)], pushed=pushed, bounds=roomy(slippage_bps=5))
 
     assert_hold(step, "where limits.slippage no longer bounds the cost of liquidity")
 
@@ -399,6 +399,6 @@ def test_provision_is_none_to_a_range_that_the_pool_has_left() -> None:
     assert not position.tick_lower <= position.tick < position.tick_upper
 
     assert_hold(
-        world([position], [wanted(2_000, pool)], pushed=Fraction(1_014, 1_000), bounds=roomy(slippage_bps=None)),
+        world([position], [lp_target(2_000, pool)], pushed=Fraction(1_014, 1_000), bounds=roomy(slippage_bps=None)),
         "the pool's price is outside the range",
     )

@@ -12,7 +12,7 @@ from agent.layers.liquidity.policy.replay import replay_actions
 from agent.model import LpAction, Provide, StepInput, Withdraw
 from tests.support.builders import with_snapshot
 from tests.support.decisions.liquidity_plans import COLLECT, PROVIDE, WITHDRAW, passing_plan_starting_with
-from tests.support.lp_worlds import book, planned, wanted, world
+from tests.support.lp_worlds import book, lp_target, planned, world
 from tests.support.text import mentions
 
 
@@ -79,7 +79,7 @@ def test_withdrawal_takes_from_one_unit_to_all(share: Fraction, excess: int, fau
     ],
 )
 def test_mint_needs_a_valid_range(ticks: tuple[int, int]) -> None:
-    step = world(targets=[wanted(2_000)])
+    step = world(targets=[lp_target(2_000)])
 
     assert "is not a valid range of" in fault_of(step, replace(planned(step).layer_actions[0], ticks=ticks))  # type: ignore[call-arg]  # a Provide
 

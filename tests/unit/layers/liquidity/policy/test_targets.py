@@ -38,6 +38,7 @@ from tests.support.lp_worlds import (
     assert_hold,
     book,
     kinds,
+    lp_target,
     only_provide,
     paired,
     passes,
@@ -47,7 +48,6 @@ from tests.support.lp_worlds import (
     roomy,
     v2_at,
     v3_at,
-    wanted,
     world,
     worth,
 )
@@ -72,7 +72,7 @@ MOVED = LiquidityProgress(has_moved=True)
 )
 def test_share_has_a_band_of_a_tenth(share_bps: int, action_types: list[type]) -> None:
     """The position has 1,500 of 9,500, 15.79 %."""
-    step = world([ranged(1_500, 1_800, 2_200)], [wanted(share_bps)], bounds=roomy(plan_cost_bps=200))
+    step = world([ranged(1_500, 1_800, 2_200)], [lp_target(share_bps)], bounds=roomy(plan_cost_bps=200))
 
     if action_types:
         assert kinds(step) == action_types
@@ -89,7 +89,7 @@ def test_share_has_a_band_of_a_tenth(share_bps: int, action_types: list[type]) -
     ],
 )
 def test_share_is_completed_within_its_band_after_an_action(cycle: LiquidityCycle, decision_type: type[Decision]) -> None:
-    step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_700)], bounds=roomy(plan_cost_bps=100))
+    step = world([ranged(1_500, 1_800, 2_200)], [lp_target(1_700)], bounds=roomy(plan_cost_bps=100))
 
     assert isinstance(decide(cycle.with_progress(step)).decision, decision_type)
 
@@ -106,7 +106,7 @@ def test_share_leaves_rounding_after_an_action(provided_usd: int, decision_type:
     half_of_rest = Fraction(8_000 - provided_usd, 2)
     step = world(
         [ranged(provided_usd, 1_900, 2_100)],
-        [wanted(2_000)],
+        [lp_target(2_000)],
         values={"WETH": half_of_rest, "USDC": half_of_rest},
         bounds=roomy(min_trade=None, plan_cost_bps=None),
     )
@@ -119,7 +119,7 @@ def test_share_counts_uncollected_fees() -> None:
     position = ranged(1_000, 1_800, 2_200, owed=fees, core_owed=fees)
 
     assert positions.uncollected_fees(position) == fees
-    assert_hold(world([position], [wanted(1_800)]))
+    assert_hold(world([position], [lp_target(1_800)]))
 
 
 # --- ranges that the price left
@@ -148,7 +148,7 @@ def test_pair_is_never_out_of_range() -> None:
 
 def test_range_that_the_reference_left_is_minted_anew() -> None:
     position = ranged(1_600, 2_200, 2_600)
-    step = world([position], [wanted(1_700)], trigger=quiet())
+    step = world([position], [lp_target(1_700)], trigger=quiet())
 
     withdrawal, provision = planned(step).layer_actions
 
@@ -161,7 +161,7 @@ def test_range_that_the_reference_left_is_minted_anew() -> None:
 
 
 def test_range_that_the_reference_left_is_withdrawn_without_a_share() -> None:
-    assert kinds(world([ranged(1_600, 2_200, 2_600)], [wanted(0)], trigger=quiet())) == [Withdraw]
+    assert kinds(world([ranged(1_600, 2_200, 2_600)], [lp_target(0)], trigger=quiet())) == [Withdraw]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_range_that_the_reference_left_is_withdrawn_without_a_share() -> None:
     ],
 )
 def test_range_that_the_reference_left_must_be_worth_its_gas(share_bps: int, action_types: list[type]) -> None:
-    step = world([ranged(150, 2_200, 2_600)], [wanted(share_bps)], trigger=quiet())
+    step = world([ranged(150, 2_200, 2_600)], [lp_target(share_bps)], trigger=quiet())
 
     if action_types:
         assert kinds(step) == action_types
@@ -180,7 +180,7 @@ def test_range_that_the_reference_left_must_be_worth_its_gas(share_bps: int, act
         assert_hold(step, "uniswap_v3 #42 stays out of range", "limits.plan_cost")
 
 
-@pytest.mark.parametrize("targets", [[], [wanted(0, v2_at())]], ids=["no target", "a target elsewhere"])
+@pytest.mark.parametrize("targets", [[], [lp_target(0, v2_at())]], ids=["no target", "a target elsewhere"])
 def test_range_without_a_target_is_the_owner_s(targets: list[lp_worlds.LpTarget]) -> None:
     assert_hold(world([ranged(1_600, 2_200, 2_600)], targets, trigger=quiet()))
 
@@ -191,7 +191,7 @@ def test_range_that_only_a_pushed_pool_left_stays() -> None:
     position = ranged(1_600, 1_985, 2_015, 1, pool)
     assert not position.tick_lower <= position.tick < position.tick_upper
 
-    assert_hold(world([position], [wanted(1_700, pool)], pushed=Fraction(1_014, 1_000)))
+    assert_hold(world([position], [lp_target(1_700, pool)], pushed=Fraction(1_014, 1_000)))
 
 
 @pytest.mark.parametrize(("liquidity", "action_type"), [(1, Collect), (10**9, Withdraw)], ids=["dust", "more"])
@@ -200,7 +200,7 @@ def test_range_with_hardly_any_liquidity_is_left_with_its_fees(liquidity: int, a
     owed = (2_000 * USD, 10**18)
     position = ranged(1, 1_500, 1_900, liquidity=liquidity, owed=owed, core_owed=owed)
 
-    action = planned(world([position], [wanted(5_000)])).layer_actions[0]
+    action = planned(world([position], [lp_target(5_000)])).layer_actions[0]
 
     assert isinstance(action, action_type)
     assert not isinstance(action, Withdraw) or max(action.min_raw) > 0
@@ -209,7 +209,7 @@ def test_range_with_hardly_any_liquidity_is_left_with_its_fees(liquidity: int, a
 def test_provision_counts_only_on_minimums_of_a_withdrawal() -> None:
     step = world(
         [ranged(1_600, 1_800, 2_200), paired(0)],
-        [wanted(0), wanted(9_000, v2_at())],
+        [lp_target(0), lp_target(9_000, v2_at())],
         {"WETH": 50, "USDC": 50},
         roomy(lp_max_weight_bps=10_000),
         trigger=quiet(),
@@ -234,7 +234,7 @@ def test_provision_counts_only_on_minimums_of_a_withdrawal() -> None:
 
 
 def test_excess_is_withdrawn_down_to_the_share() -> None:
-    step = world([ranged(2_000, 1_800, 2_200)], [wanted(1_000)])
+    step = world([ranged(2_000, 1_800, 2_200)], [lp_target(1_000)])
     [action] = planned(step).layer_actions
 
     assert isinstance(action, Withdraw)
@@ -250,7 +250,7 @@ def liquidity_by_position(step: StepInput) -> dict[str, tuple[int, int]]:
 
 
 def test_excess_is_withdrawn_from_the_smallest_positions_first() -> None:
-    step = world([ranged(1_500, 1_800, 2_200, 1), ranged(500, 1_000, 3_000, 2)], [wanted(1_000)])
+    step = world([ranged(1_500, 1_800, 2_200, 1), ranged(500, 1_000, 3_000, 2)], [lp_target(1_000)])
 
     withdrawn = liquidity_by_position(step)
 
@@ -266,7 +266,7 @@ def test_excess_is_rounded_up_to_a_unit_of_liquidity() -> None:
     position_value = float(book(world([position])).exposure().value) / USD
     step = world(
         [position],
-        [wanted(2_500, v2_at())],
+        [lp_target(2_500, v2_at())],
         values={"WETH": Fraction(position_value) / 2, "USDC": Fraction(position_value) / 2},
         bounds=roomy(max_live_value=None),
         trigger=quiet(),
@@ -285,7 +285,7 @@ def test_excess_is_rounded_up_to_a_unit_of_liquidity() -> None:
 )
 def test_excess_of_lp_tokens_stays_within_their_approval(cap_raw: int | None, part: int | None) -> None:
     position = paired(2_000)
-    step = world([position], [wanted(1_000, v2_at())], bounds=roomy(min_trade=None, plan_cost_bps=None))
+    step = world([position], [lp_target(1_000, v2_at())], bounds=roomy(min_trade=None, plan_cost_bps=None))
     caps = () if cap_raw is None else ((PAIR, cap_raw),)
 
     [(liquidity, whole)] = liquidity_by_position(replace(step, progress=replace(step.progress, spend_caps=caps))).values()
@@ -294,13 +294,13 @@ def test_excess_of_lp_tokens_stays_within_their_approval(cap_raw: int | None, pa
 
 
 def test_share_of_zero_withdraws_everything_above_min_trade() -> None:
-    step = world([ranged(500, 1_800, 2_200, 1), ranged(300, 1_000, 3_000, 2)], [wanted(0)])
+    step = world([ranged(500, 1_800, 2_200, 1), ranged(300, 1_000, 3_000, 2)], [lp_target(0)])
     withdrawn = liquidity_by_position(step)
 
     assert len(withdrawn) == 2
     assert all(liquidity == whole for liquidity, whole in withdrawn.values())
     assert passes(step)
-    assert_hold(world([ranged(5, 1_800, 2_200)], [wanted(0)]), "5 USDC to move, limits.min_trade is 10")
+    assert_hold(world([ranged(5, 1_800, 2_200)], [lp_target(0)]), "5 USDC to move, limits.min_trade is 10")
 
 
 # --- fees: 120 dollars of a position of 1,600
@@ -364,7 +364,7 @@ def test_fees_of_two_positions_go_back_up_to_the_share_together() -> None:
     """Each position earned 120; both are 60 above the share, so that 60 of the first and 120 of the second go back."""
     fees = (60 * USD, 3 * 10**16)
     pool_positions = [ranged(800, 1_800, 2_200, number, owed=fees, core_owed=fees) for number in (1, 2)]
-    step = world(pool_positions, [wanted(1_809, compound_above=Fraction(50 * USD))], bounds=roomy(plan_cost_bps=200))
+    step = world(pool_positions, [lp_target(1_809, compound_above=Fraction(50 * USD))], bounds=roomy(plan_cost_bps=200))
 
     actions = planned(step).layer_actions
 
@@ -375,7 +375,7 @@ def test_fees_of_two_positions_go_back_up_to_the_share_together() -> None:
 # --- what is unknown or not ours
 
 
-TARGETED = world(targets=[wanted(2_000)])
+TARGETED = world(targets=[lp_target(2_000)])
 UNREADABLE = UnreadableItem("pool", TARGETED.snapshot.pools[-1].address, "no code")
 UNREAD = with_snapshot(TARGETED, pools=TARGETED.snapshot.pools[:-1])
 
@@ -397,7 +397,7 @@ def test_target_waits_while_its_pool_is_unknown(step: StepInput, reason: str) ->
 @pytest.mark.parametrize("share_bps", [2_000, 0], ids=["below its share", "without a share"])
 def test_target_waits_while_a_token_is_in_quarantine(share_bps: int) -> None:
     """With so few assets the step halts for the same reason, so that the moves are asked for alone."""
-    step = world([ranged(900, 1_800, 2_200)], [wanted(share_bps)])
+    step = world([ranged(900, 1_800, 2_200)], [lp_target(share_bps)])
     quarantined_token = ScreenedToken(WETH.address, TokenFinding.PAUSED)
     step = replace(step, targets=replace(step.targets, quarantined_tokens=(quarantined_token,)))
 
@@ -415,11 +415,11 @@ def test_target_waits_while_its_pool_is_off_the_reference(share_bps: int, pushed
     pool = v2_at(pushed) if is_pair else v3_at(pushed)
     position: LpV2Position | LpV3Position = paired(900, v2_at(pushed)) if is_pair else ranged(900, 1_800, 2_200, 1, v3_at(pushed))
 
-    assert_hold(world([position], [wanted(share_bps, pool)], pushed=pushed), "bps off the reference, limits.oracle_deviation is 150 bps")
+    assert_hold(world([position], [lp_target(share_bps, pool)], pushed=pushed), "bps off the reference, limits.oracle_deviation is 150 bps")
 
 
 def test_target_waits_after_a_failed_withdrawal() -> None:
-    step = world([ranged(2_000, 1_800, 2_200)], [wanted(1_000)])
+    step = world([ranged(2_000, 1_800, 2_200)], [lp_target(1_000)])
 
     assert_hold(step.with_progress(LiquidityProgress(failed_withdrawal_pools=(v3_at().address,))), "its withdrawal failed in this step")
     assert kinds(step.with_progress(LiquidityProgress(failed_withdrawal_pools=(PAIR,)))) == [Withdraw]
@@ -428,7 +428,7 @@ def test_target_waits_after_a_failed_withdrawal() -> None:
 def test_share_counts_no_stranger_s_liquidity() -> None:
     """T11: a position in our own pool that the owner did not confirm, out of range and with fees to collect."""
     gift = ranged(5_000, 2_200, 2_600, 99, owed=(10**12, 10**20), core_owed=(10**12, 10**20))
-    step = world([gift], [wanted(2_000, compound_above=Fraction(1))], confirmed=[])
+    step = world([gift], [lp_target(2_000, compound_above=Fraction(1))], confirmed=[])
 
     assert only_provide(step).token_id is None
     assert worth(step, only_provide(step)) == pytest.approx(1_600, rel=1e-5)
