@@ -210,7 +210,9 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
             ),
             id="two coins, 6,000 dollars",
         ),
-        ("WETH=50% USDC=50%", "all", ("1,000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei")),
+        pytest.param(
+            "WETH=50% USDC=50%", "all", ("1,000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei"), id="two coins, all"
+        ),
     ],
 )
 def test_dialogue__ends_in_two_lines_on_a_year_or_not_worth_it(

@@ -48,11 +48,11 @@ def test_grouped_option__sets_fields_by_name(texts: list[str] | None, values: di
 @pytest.mark.parametrize(
     ("option", "texts", "values"),
     [
-        (LISTED, ["first-shock=0.1", "first-shock=0.2"], {"first_shock": ("0.1", "0.2")}),
-        (LISTED, ["0.1"], {"first_shock": ("0.1",)}),
-        (LISTED, ["0.1", "first-shock=0.2"], {"first_shock": ("0.1", "0.2")}),
-        (COUNTED, ["5", "5"], {"step_paths": 5}),
-        (COUNTED, ["5", "step-paths=6"], {"step_paths": 6}),
+        pytest.param(LISTED, ["first-shock=0.1", "first-shock=0.2"], {"first_shock": ("0.1", "0.2")}, id="both named"),
+        pytest.param(LISTED, ["0.1"], {"first_shock": ("0.1",)}, id="unnamed"),
+        pytest.param(LISTED, ["0.1", "first-shock=0.2"], {"first_shock": ("0.1", "0.2")}, id="unnamed and named"),
+        pytest.param(COUNTED, ["5", "5"], {"step_paths": 5}, id="both unnamed"),
+        pytest.param(COUNTED, ["5", "step-paths=6"], {"step_paths": 6}, id="last one named"),
     ],
 )
 def test_unnamed_text__may_stand_beside_its_name(option: GroupedOption, texts: list[str], values: dict[str, Any]) -> None:

@@ -67,7 +67,17 @@ def pass_minutes(machine: Machine, chain_time: ChainTime, count: int) -> None:
 
 @pytest.mark.parametrize(
     ("skew_s", "block_age_s", "slow_s"),
-    [(-600, 0, 0), (-30, 0, 0), (-9, 0, 0), (-1, 0, 0), (0, 0, 0), (0, 11, 0), (0, 12, 0), (0, 13, 1), (0, 40, 28)],
+    [
+        pytest.param(-600, 0, 0, id="ten minutes slow"),
+        pytest.param(-30, 0, 0, id="thirty seconds slow"),
+        pytest.param(-9, 0, 0, id="nine seconds slow"),
+        pytest.param(-1, 0, 0, id="one second slow"),
+        pytest.param(0, 0, 0, id="clock right"),
+        pytest.param(0, 11, 0, id="block 11 s old"),
+        pytest.param(0, 12, 0, id="block 12 s old"),
+        pytest.param(0, 13, 1, id="block 13 s old"),
+        pytest.param(0, 40, 28, id="block 40 s old"),
+    ],
 )
 def test_chain_time__no_fast_clock__holds_unless_block_is_old(skew_s: int, block_age_s: int, slow_s: int) -> None:
     machine, chain_time = agreed(block_age_s, skew_s=skew_s)

@@ -36,7 +36,14 @@ def test_fair_floor_is_reference_less_fee_impact_and_slippage(amount_raw: int, i
     assert fair_floor(amount_raw, PRICES[WETH.address], Fraction(1), 3_000, impact_bps, slippage_bps) == floor
 
 
-@pytest.mark.parametrize(("floor", "slippage_bps", "minimum"), [(9_000, 30, 9_970), (9_990, 30, 9_990), (9_000, None, 9_000)])
+@pytest.mark.parametrize(
+    ("floor", "slippage_bps", "minimum"),
+    [
+        pytest.param(9_000, 30, 9_970, id="slippage larger"),
+        pytest.param(9_990, 30, 9_990, id="floor larger"),
+        pytest.param(9_000, None, 9_000, id="no slippage"),
+    ],
+)
 def test_min_out_is_the_larger_of_floor_and_slippage(floor: int, slippage_bps: int | None, minimum: int) -> None:
     assert min_out(10_000, floor, slippage_bps) == minimum
 

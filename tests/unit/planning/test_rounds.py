@@ -124,7 +124,14 @@ def test_remainder_goes_to_the_next_route_of_the_pair() -> None:
     assert draft.legs[0].amount_in_raw == SMALL_POOL.max_in(WETH.address, 100)
 
 
-@pytest.mark.parametrize(("leaves", "held_usd", "is_whole"), [(True, 20_000, True), (True, 100_000, False), (False, 20_000, False)])
+@pytest.mark.parametrize(
+    ("leaves", "held_usd", "is_whole"),
+    [
+        pytest.param(True, 20_000, True, id="leaving"),
+        pytest.param(True, 100_000, False, id="leaving, more than routes take"),
+        pytest.param(False, 20_000, False, id="staying"),
+    ],
+)
 def test_remainder_of_a_leaving_token_goes_to_an_earlier_route(leaves: bool, held_usd: int, is_whole: bool) -> None:
     draft = run_five_each(LARGE_POOL, SMALL_POOL, held_usd=held_usd, leaves=leaves)
     bound = SMALL_POOL.max_in(WETH.address, 100)

@@ -61,7 +61,17 @@ def passes_guard(past: History, is_exit: bool = True, progress: StepProgress = N
 
 @pytest.mark.parametrize(
     ("reverts", "approvals", "wait_s"),
-    [(3, 0, 60), (3, 20, 60), (4, 0, 120), (5, 0, 240), (8, 0, 1_920), (9, 0, 3_600), (10_000, 0, 3_600), (0, 8, 60), (2, 10, 240)],
+    [
+        pytest.param(3, 0, 60, id="three reverts"),
+        pytest.param(3, 20, 60, id="three reverts, approvals left aside"),
+        pytest.param(4, 0, 120, id="four reverts"),
+        pytest.param(5, 0, 240, id="five reverts"),
+        pytest.param(8, 0, 1_920, id="eight reverts"),
+        pytest.param(9, 0, 3_600, id="nine reverts"),
+        pytest.param(10_000, 0, 3_600, id="ten thousand reverts"),
+        pytest.param(0, 8, 60, id="eight approvals"),
+        pytest.param(2, 10, 240, id="ten approvals"),
+    ],
 )
 def test_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, approvals: int, wait_s: int) -> None:
     def failed(ago_s: int, token: Token = WETH) -> History:
@@ -332,7 +342,16 @@ def outcome_after_reverts(step: StepInput, reverts: dict[Token, int], ago_s: int
     return evaluation.evaluate_input(replace(step, history=failed), proposals.propose_rebalance, FakeEvidenceSource(), "abc")
 
 
-@pytest.mark.parametrize(("wbtc", "link", "goes"), [(0, 0, WBTC), (0, 9, WBTC), (1, 1, WBTC), (1, 0, LINK), (9, 2, LINK)])
+@pytest.mark.parametrize(
+    ("wbtc", "link", "goes"),
+    [
+        pytest.param(0, 0, WBTC, id="none"),
+        pytest.param(0, 9, WBTC, id="link many"),
+        pytest.param(1, 1, WBTC, id="as many"),
+        pytest.param(1, 0, LINK, id="wbtc one"),
+        pytest.param(9, 2, LINK, id="wbtc more"),
+    ],
+)
 def test_exit_with_the_fewest_reverts_goes_first(wbtc: int, link: int, goes: Token) -> None:
     outcome = outcome_after_reverts(step_with_stops("LINK", "WBTC", pools=TWO), {WBTC: wbtc, LINK: link})
     assert outcome.kind is OutcomeKind.PLANNED

@@ -120,7 +120,14 @@ def test_min_trade_decides_without_gas() -> None:
     assert "min_trade" in minimum.binding_limit
 
 
-@pytest.mark.parametrize(("pips_of_token0", "pips_of_token1", "lowest"), [(0, 0, 3_000), (1_000, 0, 3_000), (1_000, 500, 3_499)])
+@pytest.mark.parametrize(
+    ("pips_of_token0", "pips_of_token1", "lowest"),
+    [
+        pytest.param(0, 0, 3_000, id="no protocol fee"),
+        pytest.param(1_000, 0, 3_000, id="one side"),
+        pytest.param(1_000, 500, 3_499, id="both sides"),
+    ],
+)
 def test_lowest_fee_has_the_protocol_s_share(pips_of_token0: int, pips_of_token1: int, lowest: int) -> None:
     pool = v3_pool(WETH, USDC, 2_000, fee_pips=3_000)
     v3_fields = {field.name: getattr(pool, field.name) for field in fields(V3Pool)}

@@ -176,7 +176,14 @@ def test_both_forms_count_less_reserve_and_gas_floor() -> None:
     assert decide(with_limits(step, native_floor_wei=None)).drifts[0].investable_raw == 3 * ETHER - ETHER // 2
 
 
-@pytest.mark.parametrize(("native", "weth", "wraps"), [(5 * ETHER, 0, "by value"), (2 * ETHER, 8_000, "none"), (3 * ETHER, 6_000, "first")])
+@pytest.mark.parametrize(
+    ("native", "weth", "wraps"),
+    [
+        pytest.param(5 * ETHER, 0, "by value", id="wrapped by value"),
+        pytest.param(2 * ETHER, 8_000, "none", id="none wrapped"),
+        pytest.param(3 * ETHER, 6_000, "first", id="wrapped first"),
+    ],
+)
 def test_native_coin_pays_only_what_wrapped_coin_cannot(native: int, weth: int, wraps: str) -> None:
     usdc = 0 if wraps != "none" else 2_000
     step = native_step(native, weth, usdc) if wraps != "first" else native_step(native, weth, 0, reserve_raw=0)

@@ -632,7 +632,10 @@ def test_provision_to_a_failed_pool_is_refused() -> None:
         assert verdict("token_screen", step, provision, plan_evidence).passed is passes
 
 
-@pytest.mark.parametrize(("failed_token", "left_out", "passes"), [(WETH, "other", True), (WBTC, "native", False)])
+@pytest.mark.parametrize(
+    ("failed_token", "left_out", "passes"),
+    [pytest.param(WETH, "other", True, id="wrapped coin"), pytest.param(WBTC, "native", False, id="the other coin")],
+)
 def test_native_pool_stays_if_its_manager_fails_wrapped_coin(failed_token: str, left_out: str, passes: bool) -> None:
     step, sale = with_native_pool()
     screened_step = quarantine_pools(step, [failed_pools_of(failed_token, MANAGER)])

@@ -698,11 +698,11 @@ def test_asset_of_pair__coin_that_ends_in_a_currency__is_no_pair(symbol: str, as
         pytest.param(["crvUSD", "CRV"], ["CRV", "crvUSD"], {"CRV": "CRV", "crvUSD": "crvUSD"}, id="equal but for case"),
         pytest.param(["BTC", "BTCUSDT"], ["WBTC", "BTC"], {"BTC": "BTC", "BTCUSDT": "WBTC"}, id="equal name first"),
         pytest.param(["ETHUSDT", "BTC"], ["WETH", "WBTC"], {"ETHUSDT": "WETH", "BTC": "WBTC"}, id="wrapped names"),
-        (["ethusdt", "btc"], ["WETH", "WBTC"], {"ethusdt": "WETH", "btc": "WBTC"}),
+        pytest.param(["ethusdt", "btc"], ["WETH", "WBTC"], {"ethusdt": "WETH", "btc": "WBTC"}, id="wrapped names in lower case"),
         pytest.param(["ETHUSDT", "BTC"], ["rETH", "wstETH", "cbBTC"], {}, id="tokens with a rate of their own"),
         pytest.param(["DAI", "USDM"], ["sDAI", "wUSDM"], {}, id="savings coins"),
         pytest.param(["WETHUSDT", "ETHUSDT"], ["WETH"], {"WETHUSDT": "WETH"}, id="its own name before that of what it wraps"),
-        (["crvusd"], ["CRV", "crvUSD"], {"crvusd": "crvUSD"}),
+        pytest.param(["crvusd"], ["CRV", "crvUSD"], {"crvusd": "crvUSD"}, id="nearest case"),
     ],
 )
 def test_symbol_pairs__equal_names__go_first(file_symbols: list[str], symbols: list[str], pairs: dict[str, str]) -> None:

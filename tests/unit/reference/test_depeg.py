@@ -133,7 +133,14 @@ def test_of_those_who_left_only_the_tokens_asked_for_are_named() -> None:
     assert depegged_tokens(unknown, reference_prices(unknown), {DAI.address}) == (DAI.address,)
 
 
-@pytest.mark.parametrize(("cents", "was_off", "is_off"), [(97, False, True), (100, True, False), (100, False, False)])
+@pytest.mark.parametrize(
+    ("cents", "was_off", "is_off"),
+    [
+        pytest.param(97, False, True, id="falls off"),
+        pytest.param(100, True, False, id="returns"),
+        pytest.param(100, False, False, id="stays"),
+    ],
+)
 def test_peg_of_another_dollar_whose_price_is_unknown_hides_none(cents: int, was_off: bool, is_off: bool) -> None:
     past = history(depegged_tokens=(USDC.address,) if was_off else ())
     step = step_input({"WETH": 4_000, "DAI": 3_000, "USDC": 3_000}, past=past, kinds=[PriceSource.FEED])

@@ -184,10 +184,12 @@ def test_trades_without_trades_are_an_empty_frame() -> None:
 @pytest.mark.parametrize(
     ("shown", "name", "words"),
     [
-        ("summary", "sharp", "sharp: no such figure (did you mean sharpe?)"),
-        ("summary", "numeraire", "numeraire: no such figure (choose from start, end, start_value, "),
-        ("summary", 5, "5: no such figure (choose from start, "),
-        ("attribution", "cost", "cost: no such figure (did you mean costs?)"),
+        pytest.param("summary", "sharp", "sharp: no such figure (did you mean sharpe?)", id="near name"),
+        pytest.param(
+            "summary", "numeraire", "numeraire: no such figure (choose from start, end, start_value, ", id="name of another place"
+        ),
+        pytest.param("summary", 5, "5: no such figure (choose from start, ", id="number"),
+        pytest.param("attribution", "cost", "cost: no such figure (did you mean costs?)", id="attribution"),
     ],
 )
 def test_text_of_another_name_is_refused_with_the_nearest(shown: str, name: Any, words: str) -> None:

@@ -179,10 +179,10 @@ def test_a_wrong_horizon_is_refused(arguments: dict[str, Any], words: str) -> No
 @pytest.mark.parametrize(
     ("is_supported", "objective", "label", "destination"),
     [
-        (True, "tracking", "band 20 % rel, to halfway", "halfway"),
-        (False, "tracking", "tracking normal", "zone"),
-        (True, "growth", "band 20 % rel, to halfway", "halfway"),
-        (False, "growth", "every 14 days", "target"),
+        pytest.param(True, "tracking", "band 20 % rel, to halfway", "halfway", id="tracking, supported"),
+        pytest.param(False, "tracking", "tracking normal", "zone", id="tracking, not supported"),
+        pytest.param(True, "growth", "band 20 % rel, to halfway", "halfway", id="growth, supported"),
+        pytest.param(False, "growth", "every 14 days", "target", id="growth, not supported"),
     ],
 )
 def test_what_is_recommended_is_the_best_if_supported_else_the_setting_to_beat(

@@ -136,7 +136,13 @@ def test_window_that_a_live_agent_refuses_is_refused(argument: str, window: str)
 
 @pytest.mark.parametrize(
     ("window", "bar_s", "window_s"),
-    [("", 86_400, 90 * 86_400), ("", 3_600, 3_600_000), ("", 60, 3_600_000), ("1000h", 3_600, 3_600_000), ("730d", 86_400, 730 * 86_400)],
+    [
+        pytest.param("", 86_400, 90 * 86_400, id="daily bars"),
+        pytest.param("", 3_600, 3_600_000, id="hourly bars"),
+        pytest.param("", 60, 3_600_000, id="minute bars"),
+        pytest.param("1000h", 3_600, 3_600_000, id="hours given"),
+        pytest.param("730d", 86_400, 730 * 86_400, id="days given"),
+    ],
 )
 def test_window__is_that_given_or_the_usual_as_far_as_a_live_agent_takes_it(window: str, bar_s: int, window_s: int) -> None:
     bars = PriceTable(("BTC",), np.array([0, bar_s]), np.ones((2, 1)))

@@ -138,14 +138,14 @@ def test_prices_that_are_none_are_told_with_what_to_give(tmp_path: Path, name: s
 @pytest.mark.parametrize(
     ("named", "every", "allocator", "texts"),
     [
-        ("--objective calendar: '7'", "7d", "", {"calendar": "7"}),
-        ("--objective calendar: '1d,2d'", "7d", "", {"calendar": "1d,2d"}),
-        ("--objective calendar: ''", "7d", "", {"calendar": ""}),
-        ("--objective calendar: 1 s is outside", "7d", "", {"calendar": "1s"}),
-        ("--grid rechoose: 0 s", "7d", "hrp", {"rechoose": "0d"}),
-        ("--grid window: 9999 days", "7d", "hrp", {"window": "9999d"}),
-        ("--grid window: shorter", "7d", "hrp", {"window": "1d"}),
-        ("--every: '7x'", "7x", "", {}),
+        pytest.param("--objective calendar: '7'", "7d", "", {"calendar": "7"}, id="calendar without a unit"),
+        pytest.param("--objective calendar: '1d,2d'", "7d", "", {"calendar": "1d,2d"}, id="calendar of two"),
+        pytest.param("--objective calendar: ''", "7d", "", {"calendar": ""}, id="empty calendar"),
+        pytest.param("--objective calendar: 1 s is outside", "7d", "", {"calendar": "1s"}, id="calendar too short"),
+        pytest.param("--grid rechoose: 0 s", "7d", "hrp", {"rechoose": "0d"}, id="no time to rechoose"),
+        pytest.param("--grid window: 9999 days", "7d", "hrp", {"window": "9999d"}, id="window too long"),
+        pytest.param("--grid window: shorter", "7d", "hrp", {"window": "1d"}, id="window too short"),
+        pytest.param("--every: '7x'", "7x", "", {}, id="interval without a known unit"),
     ],
 )
 def test_search_mistake__is_named_with_its_option_and_remedy(named: str, every: str, allocator: str, texts: dict[str, str]) -> None:

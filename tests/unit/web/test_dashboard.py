@@ -654,7 +654,14 @@ def test_menu__leaves_out_features_that_the_config_lacks(served: Served) -> None
     served.board.documents = documents
 
 
-@pytest.mark.parametrize(("cost", "waiting_year", "is_shown"), [("0.004", "0.0049", False), ("0.005", "0", True), ("0.001", "1", True)])
+@pytest.mark.parametrize(
+    ("cost", "waiting_year", "is_shown"),
+    [
+        pytest.param("0.004", "0.0049", False, id="both below"),
+        pytest.param("0.005", "0", True, id="half a cent"),
+        pytest.param("0.001", "1", True, id="waiting costs more"),
+    ],
+)
 def test_cost_of_a_correction__below_a_cent_is_not_shown(served: Served, cost: str, waiting_year: str, is_shown: bool) -> None:
     status = golden_document("25-status")
     correction = {"cost": cost, "waiting_year": waiting_year}
@@ -677,14 +684,14 @@ def test_alert_prices__hold_while_a_range_that_follows_prices_stays(served: Serv
 @pytest.mark.parametrize(
     ("value", "figure_format", "css_class"),
     [
-        ("-0.004", "money", ""),
-        ("0.004", "money", ""),
-        ("-0.006", "money", "down"),
-        ("0.006", "money", "up"),
-        ("0", "money", ""),
-        ("-0.004", "amount", "down"),
-        (-1, "percent+", "down"),
-        (None, "money", ""),
+        pytest.param("-0.004", "money", "", id="rounded up to zero"),
+        pytest.param("0.004", "money", "", id="rounded down to zero"),
+        pytest.param("-0.006", "money", "down", id="loss of a cent"),
+        pytest.param("0.006", "money", "up", id="gain of a cent"),
+        pytest.param("0", "money", "", id="zero"),
+        pytest.param("-0.004", "amount", "down", id="amount"),
+        pytest.param(-1, "percent+", "down", id="percent"),
+        pytest.param(None, "money", "", id="unknown"),
     ],
 )
 def test_colour_of_a_figure__is_that_of_what_is_shown(value: Any, figure_format: str, css_class: str) -> None:
@@ -707,10 +714,10 @@ def test_approvals_of_a_rebalance__are_numbered_if_there_are_several(served: Ser
 @pytest.mark.parametrize(
     ("band_bps", "back_to_bps", "is_shown"),
     [
-        ([2_600, 3_700], [3_000, 3_000], True),
-        ([3_635, 4_684], [3_000, 3_000], False),
-        ([3_635, 4_684], None, True),
-        ([3_000, 3_000], [1, 2], True),
+        pytest.param([2_600, 3_700], [3_000, 3_000], True, id="moves inside"),
+        pytest.param([3_635, 4_684], [3_000, 3_000], False, id="moves outside"),
+        pytest.param([3_635, 4_684], None, True, id="move unknown"),
+        pytest.param([3_000, 3_000], [1, 2], True, id="moves to the edge and below"),
     ],
 )
 def test_band__is_hidden_while_it_is_not_where_the_asset_moves_to(

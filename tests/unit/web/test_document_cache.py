@@ -244,7 +244,12 @@ def test_store_that_cannot_be_read__is_announced_and_so_is_its_end(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("stream_count", "age_s", "read_count"), [(1, REFRESH_AGE_S, 1), (1, REFRESH_AGE_S - 10, 0), (0, REFRESH_AGE_S, 0)]
+    ("stream_count", "age_s", "read_count"),
+    [
+        pytest.param(1, REFRESH_AGE_S, 1, id="open, old"),
+        pytest.param(1, REFRESH_AGE_S - 10, 0, id="open, recent"),
+        pytest.param(0, REFRESH_AGE_S, 0, id="none open"),
+    ],
 )
 def test_open_page__has_the_chain_read_again(tmp_path: Path, stream_count: int, age_s: float, read_count: int) -> None:
     class LiveBoard(DocumentCache):

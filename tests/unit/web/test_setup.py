@@ -449,10 +449,10 @@ def test_port_in_use__is_refused_before_the_ledger_is_read(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("called_as", "on_path", "program"),
     [
-        (".venv/bin/trimtab", None, ".venv/bin/trimtab"),
-        ("/usr/bin/trimtab", "/usr/bin/trimtab", "trimtab"),
-        ("/my place/trimtab", "/usr/bin/trimtab", "'/my place/trimtab'"),
-        ("/usr/bin/pytest", None, "trimtab"),
+        pytest.param(".venv/bin/trimtab", None, ".venv/bin/trimtab", id="in a folder"),
+        pytest.param("/usr/bin/trimtab", "/usr/bin/trimtab", "trimtab", id="on the path"),
+        pytest.param("/my place/trimtab", "/usr/bin/trimtab", "'/my place/trimtab'", id="another on the path"),
+        pytest.param("/usr/bin/pytest", None, "trimtab", id="another program"),
     ],
 )
 def test_commands__are_called_as_this_one_was(
@@ -757,10 +757,10 @@ def test_cash_page__says_that_paper_sends_no_alerts(desk: SetupBrowser) -> None:
 @pytest.mark.parametrize(
     ("state", "run", "says"),
     [
-        (setup.RUNNING, {"next_cycle": "2026-05-01T10:20:30Z"}, "at the next check, at 10:20:30 UTC"),
-        (setup.RUNNING, {"next_cycle": None}, "at the next check"),
-        (setup.RUNNING, {"error": "not read"}, "at the next check"),
-        ("It has ended.", {"next_cycle": "2026-05-01T10:20:30Z"}, "once the paper run is started again"),
+        pytest.param(setup.RUNNING, {"next_cycle": "2026-05-01T10:20:30Z"}, "at the next check, at 10:20:30 UTC", id="next check known"),
+        pytest.param(setup.RUNNING, {"next_cycle": None}, "at the next check", id="next check unknown"),
+        pytest.param(setup.RUNNING, {"error": "not read"}, "at the next check", id="status not read"),
+        pytest.param("It has ended.", {"next_cycle": "2026-05-01T10:20:30Z"}, "once the paper run is started again", id="ended"),
     ],
 )
 def test_when_a_moved_price_is_read(state: str, run: dict[str, str | None], says: str) -> None:

@@ -557,9 +557,9 @@ def test_actions__follow_the_edited_config_and_pause_without(loaded: LoadedConfi
 @pytest.mark.parametrize(
     ("command", "is_served", "words"),
     [
-        ("/plan", True, ("queued for trimtab run --send", "reported here")),
-        ("/plan", False, ("no run is active", "start trimtab run --send within 5 minutes")),
-        ("/resume", False, ("no run is active", "reported here")),
+        pytest.param("/plan", True, ("queued for trimtab run --send", "reported here"), id="plan, run active"),
+        pytest.param("/plan", False, ("no run is active", "start trimtab run --send within 5 minutes"), id="plan, no run"),
+        pytest.param("/resume", False, ("no run is active", "reported here"), id="resume, no run"),
     ],
 )
 def test_accepted_code__says_whether_a_run_takes_it(

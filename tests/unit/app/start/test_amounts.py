@@ -65,12 +65,12 @@ def test_paper_capital__leaves_room_below_the_ceiling(use_cash: str | None, ceil
 @pytest.mark.parametrize(
     ("numeraire", "use_cash", "ceiling", "capital"),
     [
-        ("WETH", None, None, ""),
-        ("WBTC", None, None, ""),
-        ("EURC", None, None, ""),
-        ("WETH", None, "3", "2"),
-        ("WETH", "2", None, "2"),
-        ("DAI", None, None, "666"),
+        pytest.param("WETH", None, None, "", id="ether"),
+        pytest.param("WBTC", None, None, "", id="bitcoin"),
+        pytest.param("EURC", None, None, "", id="euros"),
+        pytest.param("WETH", None, "3", "2", id="ether with a ceiling"),
+        pytest.param("WETH", "2", None, "2", id="ether with cash"),
+        pytest.param("DAI", None, None, "666", id="another dollar"),
     ],
 )
 def test_paper_capital__is_unknown_without_amounts_of_a_coin(

@@ -46,7 +46,12 @@ def in_bps(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("network", "basket", "cash"), [("base", "small", "500"), ("ethereum", "moderate", "3000"), ("ethereum", "60/40", "all")]
+    ("network", "basket", "cash"),
+    [
+        pytest.param("base", "small", "500", id="small on base"),
+        pytest.param("ethereum", "moderate", "3000", id="moderate on ethereum"),
+        pytest.param("ethereum", "60/40", "all", id="60/40 on ethereum, all"),
+    ],
 )
 def test_every_number_of_the_rows__is_in_the_lines_of_the_terminal(network: str, basket: str, cash: str) -> None:
     new_config = answers(network, basket, cash)

@@ -476,7 +476,15 @@ def test_taxed_backtest_report__has_loss_and_tax_of_each_policy() -> None:
     assert limited.paragraphs[1] == "Tax is not simulated: tax.year_limit reduces or defers sales."
 
 
-@pytest.mark.parametrize(("gas_price_wei", "data_fee_wei", "is_free"), [(1, 0, False), ((1, 1, 3), 0, False), (0, 1, False), (0, 0, True)])
+@pytest.mark.parametrize(
+    ("gas_price_wei", "data_fee_wei", "is_free"),
+    [
+        pytest.param(1, 0, False, id="gas"),
+        pytest.param((1, 1, 3), 0, False, id="gas of three prices"),
+        pytest.param(0, 1, False, id="data fee"),
+        pytest.param(0, 0, True, id="free"),
+    ],
+)
 @pytest.mark.parametrize("prices", [{"BTC": 30_000.0}, {}])
 def test_a_report_whose_gas_has_no_price_has_no_picture(
     prices: dict[str, float], gas_price_wei: int | tuple[int, ...], data_fee_wei: int, is_free: bool

@@ -139,10 +139,10 @@ def test_best_paying_pool_is_above_the_reference_only_if_it_is() -> None:
 @pytest.mark.parametrize(
     ("budget", "min_trade", "named"),
     [
-        (None, None, []),
-        (Fraction(10**6), None, ["turnover"]),
-        (None, Fraction(10**6), ["min_trade"]),
-        (Fraction(10**6), Fraction(10**6), ["turnover", "min_trade"]),
+        pytest.param(None, None, [], id="none on"),
+        pytest.param(Fraction(10**6), None, ["turnover"], id="turnover"),
+        pytest.param(None, Fraction(10**6), ["min_trade"], id="min_trade"),
+        pytest.param(Fraction(10**6), Fraction(10**6), ["turnover", "min_trade"], id="both"),
     ],
 )
 def test_refusal_advises_only_limits_that_are_on(

@@ -220,7 +220,13 @@ def largest_passed_loss(step: StepInput, guard: str, sold: str, bought: str) -> 
     return passed
 
 
-@pytest.mark.parametrize(("guard", "limit", "share"), [("daily_loss", "daily_loss_bps", 500), ("total_loss", "total_loss_bps", 1_000)])
+@pytest.mark.parametrize(
+    ("guard", "limit", "share"),
+    [
+        pytest.param("daily_loss", "daily_loss_bps", 500, id="daily loss"),
+        pytest.param("total_loss", "total_loss_bps", 1_000, id="total loss"),
+    ],
+)
 def test_no_guard_on_losses_passes_more_for_a_gift(guard: str, limit: str, share: int) -> None:
     """44,000 dollars, of which 4,000 came today: a purchase may lose a share of 40,000."""
     step = builders.with_limits(at(usdc=24_000), **{limit: share})

@@ -57,7 +57,13 @@ def test_cash_above_the_limit_is_excluded_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("taken", "unused", "deposit", "usable"),
-    [(600, 100, 500, 400), (600, 0, 300, 300), (1_000, 500, 500, 0), (1_000, 200, 500, 300), (0, 4_000, 800, 800)],
+    [
+        pytest.param(600, 100, 500, 400, id="beyond the room"),
+        pytest.param(600, 0, 300, 300, id="within the room"),
+        pytest.param(1_000, 500, 500, 0, id="no room"),
+        pytest.param(1_000, 200, 500, 300, id="no room, less of it unused"),
+        pytest.param(0, 4_000, 800, 800, id="within the room, more unused"),
+    ],
 )
 def test_usable_deposit_is_what_the_limit_leaves(taken: int, unused: int, deposit: int, usable: int) -> None:
     weth = token("WETH").address
@@ -88,12 +94,12 @@ def test_used_cash_is_what_trades_leave_of_it() -> None:
 @pytest.mark.parametrize(
     ("before", "changes", "taken", "unused"),
     [
-        (account(400, 0), (3_000,), 1_000, 2_400),
-        (account(1_000, 4_000), (500,), 1_000, 4_500),
-        (account(1_000, 4_000), (-3_000,), 1_000, 1_000),
-        (account(1_000, 4_000), (-4_300,), 700, 0),
-        (account(1_000, 4_000), (-4_300, 4_300), 1_000, 4_000),
-        (account(1_000, 0), (-1_500,), 0, 0),
+        pytest.param(account(400, 0), (3_000,), 1_000, 2_400, id="deposit beyond the limit"),
+        pytest.param(account(1_000, 4_000), (500,), 1_000, 4_500, id="deposit into the rest"),
+        pytest.param(account(1_000, 4_000), (-3_000,), 1_000, 1_000, id="withdrawal within the rest"),
+        pytest.param(account(1_000, 4_000), (-4_300,), 700, 0, id="withdrawal beyond the rest"),
+        pytest.param(account(1_000, 4_000), (-4_300, 4_300), 1_000, 4_000, id="withdrawal and deposit"),
+        pytest.param(account(1_000, 0), (-1_500,), 0, 0, id="withdrawal of more than all"),
     ],
 )
 def test_deposits_fill_the_limit_and_withdrawals_empty_the_rest(
@@ -122,7 +128,15 @@ def test_taken_cash_never_exceeds_the_limit(held_raw: int, changes: list[int], l
         account_now = after
 
 
-@pytest.mark.parametrize(("cash", "limit", "unused"), [(4_500, 2_000, 3_000), (4_500, 9_000, 0), (4_500, 700, 4_300), (4_000, 700, 4_000)])
+@pytest.mark.parametrize(
+    ("cash", "limit", "unused"),
+    [
+        pytest.param(4_500, 2_000, 3_000, id="limit above what was taken"),
+        pytest.param(4_500, 9_000, 0, id="limit above all"),
+        pytest.param(4_500, 700, 4_300, id="limit below what was taken"),
+        pytest.param(4_000, 700, 4_000, id="cash all in the rest"),
+    ],
+)
 def test_changed_limit_takes_from_or_returns_to_the_rest(cash: int, limit: int, unused: int) -> None:
     capped_step = with_unused_cash_reserved(cash_step(cash, raw(limit, USDC), weth=500), memory(account(1_000, 4_000)))
     assert capped_step.history.cash_flows.cash.unused_raw == raw(unused, USDC)

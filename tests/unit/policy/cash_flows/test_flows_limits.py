@@ -192,7 +192,13 @@ def swapping(step: StepInput) -> StepInput:
 
 @pytest.mark.parametrize(
     ("value", "blocks_trading", "is_passed"),
-    [(700, False, True), (1_000, False, False), (1, True, False), (None, False, True), (None, True, False)],
+    [
+        pytest.param(700, False, True, id="below the limit"),
+        pytest.param(1_000, False, False, id="above the limit"),
+        pytest.param(1, True, False, id="halting"),
+        pytest.param(None, False, True, id="without a price"),
+        pytest.param(None, True, False, id="without a price, halting"),
+    ],
 )
 def test_balance_jump_guard_refuses_open_changes(value: int | None, blocks_trading: bool, is_passed: bool) -> None:
     """A swap by hand asks no trigger and no decision: the guard stands in its way too. A rise without a price counts when it has one."""
@@ -213,16 +219,21 @@ Change = tuple[int, int | None, int, bool]
 @pytest.mark.parametrize(
     ("changes", "is_passed", "measured"),
     [
-        ([(1, 920, 0, False)], True, "200 bps"),
-        ([(1, 921, 0, False)], False, "(921 USDC)"),
-        ([(1, 300, 0, False), (-1, -621, 0, False)], False, "(921 USDC)"),
-        ([(1, 921, DAY_S - 1, False)], False, "(921 USDC)"),
-        ([(1, 921, DAY_S, False)], True, "every balance is explained"),
-        ([(1, 1, 2 * DAY_S, True)], False, "(1 USDC)"),
-        ([(1, 1, 0, False), (1, 1, 0, True)], False, "(2 USDC)"),
-        ([(-1, None, 0, False)], False, "a balance decreased and its token has no reference price"),
-        ([(-1, None, 0, False), (1, 1, 0, False)], False, "a balance decreased and its token has no reference price"),
-        ([(1, None, 0, False), (-1, -1, 0, False)], True, "(1 USDC)"),
+        pytest.param([(1, 920, 0, False)], True, "200 bps", id="at the limit"),
+        pytest.param([(1, 921, 0, False)], False, "(921 USDC)", id="one dollar above"),
+        pytest.param([(1, 300, 0, False), (-1, -621, 0, False)], False, "(921 USDC)", id="rise and fall"),
+        pytest.param([(1, 921, DAY_S - 1, False)], False, "(921 USDC)", id="just under a day old"),
+        pytest.param([(1, 921, DAY_S, False)], True, "every balance is explained", id="a day old"),
+        pytest.param([(1, 1, 2 * DAY_S, True)], False, "(1 USDC)", id="two days old, halting"),
+        pytest.param([(1, 1, 0, False), (1, 1, 0, True)], False, "(2 USDC)", id="one of two halting"),
+        pytest.param([(-1, None, 0, False)], False, "a balance decreased and its token has no reference price", id="fall without a price"),
+        pytest.param(
+            [(-1, None, 0, False), (1, 1, 0, False)],
+            False,
+            "a balance decreased and its token has no reference price",
+            id="fall without a price and a rise",
+        ),
+        pytest.param([(1, None, 0, False), (-1, -1, 0, False)], True, "(1 USDC)", id="rise without a price and a fall"),
     ],
 )
 def test_balance_jump_guard_adds_up_the_changes_of_a_day(changes: list[Change], is_passed: bool, measured: str) -> None:

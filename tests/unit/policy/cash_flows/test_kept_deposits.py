@@ -19,7 +19,14 @@ def held(weth: int, usdc: int) -> StepInput:
 
 
 @pytest.mark.parametrize("first_purchase_s", [None, 3_600], ids=["at once", "in parts"])
-@pytest.mark.parametrize(("weth", "usdc", "weight"), [(8_000, 2_000, "20.00"), (4_000, 6_000, "60.00"), (9_999, 1, "0.01")])
+@pytest.mark.parametrize(
+    ("weth", "usdc", "weight"),
+    [
+        pytest.param(8_000, 2_000, "20.00", id="80 % ether"),
+        pytest.param(4_000, 6_000, "60.00", id="40 % ether"),
+        pytest.param(9_999, 1, "0.01", id="99.99 % ether"),
+    ],
+)
 def test_deposit_of_an_underweight_asset_names_its_weight(weth: int, usdc: int, weight: str, first_purchase_s: int | None) -> None:
     step = with_limits(held(weth, usdc), first_purchase_s=first_purchase_s)
     proposal = invest_proposer({USDC.address: raw(min(usdc, 500), USDC)})(step)

@@ -124,10 +124,12 @@ def test_proportional_amounts_are_rounded_down_alike(part: int) -> None:
 @pytest.mark.parametrize(
     ("increase", "values", "sold", "bought"),
     [
-        ({"USDC": 1_000}, {"USDC": 3_000}, {"USDC": 800}, {"WETH": 500, "WBTC": 300}),
-        ({"WETH": 1_000}, {"WETH": 6_000}, {"WETH": 500}, {"WBTC": 300, "USDC": 200}),
-        ({"USDC": 1_000}, {"USDC": 2_000}, {}, {}),
-        ({"USDC": 100}, {"USDC": 2_100, "WETH": 5_500, "WBTC": 2_500}, {"USDC": 80}, {"WBTC": 80}),
+        pytest.param({"USDC": 1_000}, {"USDC": 3_000}, {"USDC": 800}, {"WETH": 500, "WBTC": 300}, id="dollars"),
+        pytest.param({"WETH": 1_000}, {"WETH": 6_000}, {"WETH": 500}, {"WBTC": 300, "USDC": 200}, id="ether"),
+        pytest.param({"USDC": 1_000}, {"USDC": 2_000}, {}, {}, id="underweight dollars"),
+        pytest.param(
+            {"USDC": 100}, {"USDC": 2_100, "WETH": 5_500, "WBTC": 2_500}, {"USDC": 80}, {"WBTC": 80}, id="dollars, another underweight"
+        ),
     ],
 )
 def test_goal_to_invest_sells_only_the_increase(

@@ -24,12 +24,30 @@ CASH_ALONE = {"weth": 0, "usdc": 10_000}
 @pytest.mark.parametrize(
     ("kind", "level", "share_bps", "path"),
     [
-        (STOP, 1_500, None, [(2_000, "armed"), (1_501, "armed"), (1_500, "fired"), (2_500, "done"), (1_000, "done")]),
-        (STOP, None, 2_000, [(2_000, "armed"), (1_601, "armed"), (1_600, "fired"), (1_600, "done")]),
-        (PROFIT, 2_600, None, [(2_000, "armed"), (2_599, "armed"), (2_600, "fired"), (2_000, "done")]),
-        (PROFIT, None, 15_000, [(2_000, "armed"), (4_999, "armed"), (5_000, "fired"), (9_000, "done")]),
-        (TRAIL, None, 1_000, [(2_000, "armed"), (1_801, "armed"), (2_500, "armed"), (2_251, "armed"), (2_250, "fired"), (2_600, "done")]),
-        (TRAIL, 300, None, [(2_000, "armed"), (2_400, "armed"), (2_101, "armed"), (2_100, "fired"), (2_100, "done")]),
+        pytest.param(
+            STOP,
+            1_500,
+            None,
+            [(2_000, "armed"), (1_501, "armed"), (1_500, "fired"), (2_500, "done"), (1_000, "done")],
+            id="stop at a price",
+        ),
+        pytest.param(STOP, None, 2_000, [(2_000, "armed"), (1_601, "armed"), (1_600, "fired"), (1_600, "done")], id="stop at a share"),
+        pytest.param(PROFIT, 2_600, None, [(2_000, "armed"), (2_599, "armed"), (2_600, "fired"), (2_000, "done")], id="profit at a price"),
+        pytest.param(PROFIT, None, 15_000, [(2_000, "armed"), (4_999, "armed"), (5_000, "fired"), (9_000, "done")], id="profit at a share"),
+        pytest.param(
+            TRAIL,
+            None,
+            1_000,
+            [(2_000, "armed"), (1_801, "armed"), (2_500, "armed"), (2_251, "armed"), (2_250, "fired"), (2_600, "done")],
+            id="trail of a share",
+        ),
+        pytest.param(
+            TRAIL,
+            300,
+            None,
+            [(2_000, "armed"), (2_400, "armed"), (2_101, "armed"), (2_100, "fired"), (2_100, "done")],
+            id="trail of an amount",
+        ),
     ],
 )
 def test_exit_goes_from_stage_to_stage_by_price(
@@ -84,8 +102,8 @@ def test_dust_that_waits_for_its_entry_is_named_as_such() -> None:
 @pytest.mark.parametrize(
     ("absent", "targets", "is_redistributed"),
     [
-        (WeightReallocation.CASH, {"WETH": 0, "WBTC": 3_000, "USDC": 7_000}, False),
-        (WeightReallocation.REDISTRIBUTE, {"WETH": 0, "WBTC": 6_000, "USDC": 4_000}, True),
+        pytest.param(WeightReallocation.CASH, {"WETH": 0, "WBTC": 3_000, "USDC": 7_000}, False, id="cash"),
+        pytest.param(WeightReallocation.REDISTRIBUTE, {"WETH": 0, "WBTC": 6_000, "USDC": 4_000}, True, id="redistributed"),
     ],
 )
 def test_weight_of_an_exit_waits_as_cash_or_is_redistributed(

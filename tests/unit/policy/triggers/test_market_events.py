@@ -69,11 +69,25 @@ FLAT = [2_000] * 26
 @pytest.mark.parametrize(
     ("before", "now", "fires", "reason"),
     [
-        (FLAT, 1_600, False, "no asset has a drawdown of more than 20 %: WETH is 20 % below its highest of 1 day"),
-        (FLAT, 1_599, True, "a drawdown of more than 20 %: WETH is 20.05 % below its highest of 1 day, that of 2027-01-15 07:59:00 UTC"),
-        (FLAT, 2_400, False, "WETH is at its highest of 1 day"),
-        ([*[2_000] * 20, 2_500, *[2_000] * 5], 1_999, True, "WETH is 20.04 % below its highest of 1 day, that of 2027-01-15 02:59:00 UTC"),
-        ([2_500, *FLAT], 1_999, False, "WETH is 0.05 % below its highest of 1 day"),
+        pytest.param(
+            FLAT, 1_600, False, "no asset has a drawdown of more than 20 %: WETH is 20 % below its highest of 1 day", id="at the limit"
+        ),
+        pytest.param(
+            FLAT,
+            1_599,
+            True,
+            "a drawdown of more than 20 %: WETH is 20.05 % below its highest of 1 day, that of 2027-01-15 07:59:00 UTC",
+            id="beyond the limit",
+        ),
+        pytest.param(FLAT, 2_400, False, "WETH is at its highest of 1 day", id="at its highest"),
+        pytest.param(
+            [*[2_000] * 20, 2_500, *[2_000] * 5],
+            1_999,
+            True,
+            "WETH is 20.04 % below its highest of 1 day, that of 2027-01-15 02:59:00 UTC",
+            id="high within the window",
+        ),
+        pytest.param([2_500, *FLAT], 1_999, False, "WETH is 0.05 % below its highest of 1 day", id="high before the window"),
     ],
 )
 def test_drawdown_fires_beyond_its_limit_from_the_window_high(before: Sequence[int], now: int, fires: bool, reason: str) -> None:
@@ -85,10 +99,24 @@ def test_drawdown_fires_beyond_its_limit_from_the_window_high(before: Sequence[i
 @pytest.mark.parametrize(
     ("before", "now", "fires", "reason"),
     [
-        ([2_000], 1_599, True, "WETH is 20.05 % below its highest recorded since 2027-01-15 07:59:00 UTC, that of 2027-01-15 07:59:00 UTC"),
-        ([2_000] * 24, 1_599, True, "WETH is 20.05 % below its highest recorded since 2027-01-14 08:59:00 UTC"),
-        ([2_000] * 24, 1_600, False, "no asset has a drawdown of more than 20 %: WETH is 20 % below its highest recorded since"),
-        ([1_000], 1_100, False, "WETH is at its highest recorded since 2027-01-15 07:59:00 UTC"),
+        pytest.param(
+            [2_000],
+            1_599,
+            True,
+            "WETH is 20.05 % below its highest recorded since 2027-01-15 07:59:00 UTC, that of 2027-01-15 07:59:00 UTC",
+            id="one price",
+        ),
+        pytest.param(
+            [2_000] * 24, 1_599, True, "WETH is 20.05 % below its highest recorded since 2027-01-14 08:59:00 UTC", id="a day of prices"
+        ),
+        pytest.param(
+            [2_000] * 24,
+            1_600,
+            False,
+            "no asset has a drawdown of more than 20 %: WETH is 20 % below its highest recorded since",
+            id="a day of prices, at the limit",
+        ),
+        pytest.param([1_000], 1_100, False, "WETH is at its highest recorded since 2027-01-15 07:59:00 UTC", id="at its highest"),
     ],
 )
 def test_drawdown_counts_a_recorded_high_from_the_first_step(before: Sequence[int], now: int, fires: bool, reason: str) -> None:

@@ -148,11 +148,11 @@ def test_cron_waits_for_a_leap_day() -> None:
 @pytest.mark.parametrize(
     ("schedule", "purpose", "name"),
     [
-        (Cron("0  9 1 * *", BERLIN), REVIEW, "review 0 9 1 * * Europe/Berlin"),
-        (Cron("0 9 1 * *", "UTC"), REVIEW, "review 0 9 1 * * UTC"),
-        (Cron("0 9 1 * *", BERLIN), EXECUTION, "execution 0 9 1 * * Europe/Berlin"),
-        (DAILY, REVIEW, DAILY_NAME),
-        (Every(HOUR_S), EXECUTION, "execution every 3600"),
+        pytest.param(Cron("0  9 1 * *", BERLIN), REVIEW, "review 0 9 1 * * Europe/Berlin", id="cron of Berlin"),
+        pytest.param(Cron("0 9 1 * *", "UTC"), REVIEW, "review 0 9 1 * * UTC", id="cron of UTC"),
+        pytest.param(Cron("0 9 1 * *", BERLIN), EXECUTION, "execution 0 9 1 * * Europe/Berlin", id="execution"),
+        pytest.param(DAILY, REVIEW, DAILY_NAME, id="daily review"),
+        pytest.param(Every(HOUR_S), EXECUTION, "execution every 3600", id="interval"),
     ],
 )
 def test_name_tells_schedules_and_purposes_apart(schedule: Schedule, purpose: str, name: str) -> None:
@@ -227,9 +227,9 @@ def test_jitter_postpones_a_review(every_s: int, delay_ppm: int, delay_s: int) -
 @pytest.mark.parametrize(
     ("now", "is_due", "next_time"),
     [
-        ("2026-11-21T11:59:59", False, "2026-11-21T12:00:00"),
-        ("2026-11-21T12:00:00", True, "2026-11-22T12:00:00"),
-        ("2026-11-25T08:00:00", True, "2026-11-25T12:00:00"),
+        pytest.param("2026-11-21T11:59:59", False, "2026-11-21T12:00:00", id="a second before"),
+        pytest.param("2026-11-21T12:00:00", True, "2026-11-22T12:00:00", id="on time"),
+        pytest.param("2026-11-25T08:00:00", True, "2026-11-25T12:00:00", id="days later"),
     ],
 )
 def test_cron_is_due_once_one_of_its_times_has_come(now: str, is_due: bool, next_time: str) -> None:

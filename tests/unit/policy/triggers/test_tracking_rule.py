@@ -48,14 +48,14 @@ def test_edge_is_the_target_without_cost(gas_term: float) -> None:
 @pytest.mark.parametrize(
     ("target", "fee_bps", "gas", "edge", "trigger"),
     [
-        (0.5, 5, 0.0, 3.61, 3.61),
-        (0.5, 30, 0.0, 6.55, 6.55),
-        (0.25, 5, 0.0, 2.98, 2.98),
-        (0.25, 30, 0.0, 5.41, 5.41),
-        (0.1, 5, 0.0, 1.82, 1.82),
-        (0.1, 30, 0.0, 3.32, 3.32),
-        (0.25, 5, 0.03 / 5_000, 1.61, 4.98),
-        (0.25, 30, 6 / 50_000, 2.55, 9.95),
+        pytest.param(0.5, 5, 0.0, 3.61, 3.61, id="half, 5 bps"),
+        pytest.param(0.5, 30, 0.0, 6.55, 6.55, id="half, 30 bps"),
+        pytest.param(0.25, 5, 0.0, 2.98, 2.98, id="quarter, 5 bps"),
+        pytest.param(0.25, 30, 0.0, 5.41, 5.41, id="quarter, 30 bps"),
+        pytest.param(0.1, 5, 0.0, 1.82, 1.82, id="tenth, 5 bps"),
+        pytest.param(0.1, 30, 0.0, 3.32, 3.32, id="tenth, 30 bps"),
+        pytest.param(0.25, 5, 0.03 / 5_000, 1.61, 4.98, id="quarter, 5 bps and gas"),
+        pytest.param(0.25, 30, 6 / 50_000, 2.55, 9.95, id="quarter, 30 bps and gas"),
     ],
 )
 def test_single_coin_has_its_widths_in_points(target: float, fee_bps: float, gas: float, edge: float, trigger: float) -> None:
@@ -66,11 +66,11 @@ def test_single_coin_has_its_widths_in_points(target: float, fee_bps: float, gas
 @pytest.mark.parametrize(
     ("target", "fee_bps", "sale_tax", "edge"),
     [
-        (0.25, 5, 0.05, 11.04),
-        (0.25, 30, 0.05, 11.39),
-        (0.5, 30, 0.05, 13.79),
-        (0.5, 5, 0.125, 18.08),
-        (0.25, 5, 0.25, 12.5),
+        pytest.param(0.25, 5, 0.05, 11.04, id="quarter, 5 %"),
+        pytest.param(0.25, 30, 0.05, 11.39, id="quarter at 30 bps, 5 %"),
+        pytest.param(0.5, 30, 0.05, 13.79, id="half at 30 bps, 5 %"),
+        pytest.param(0.5, 5, 0.125, 18.08, id="half, 12.5 %"),
+        pytest.param(0.25, 5, 0.25, 12.5, id="quarter, 25 %"),
     ],
 )
 def test_single_coin_counts_half_of_the_tax_as_cost(target: float, fee_bps: float, sale_tax: float, edge: float) -> None:

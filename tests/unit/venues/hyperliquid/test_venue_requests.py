@@ -233,10 +233,10 @@ def test_action_of_several_orders__has_one_reduction_a_market(actions: list[dict
 @pytest.mark.parametrize(
     ("kind", "weight_left", "is_held_back"),
     [
-        ("userFees", RESERVED_WEIGHT + 19, True),
-        ("userFees", RESERVED_WEIGHT + 20, False),
-        ("l2Book", RESERVED_WEIGHT + 1, True),
-        ("l2Book", RESERVED_WEIGHT + 2, False),
+        pytest.param("userFees", RESERVED_WEIGHT + 19, True, id="fees, reserve touched"),
+        pytest.param("userFees", RESERVED_WEIGHT + 20, False, id="fees, reserve left"),
+        pytest.param("l2Book", RESERVED_WEIGHT + 1, True, id="book, reserve touched"),
+        pytest.param("l2Book", RESERVED_WEIGHT + 2, False, id="book, reserve left"),
     ],
 )
 def test_side_reads__leave_the_reserve_to_account_and_orders(kind: str, weight_left: int, is_held_back: bool) -> None:
@@ -350,9 +350,9 @@ def test_read__prompt_one_uses_the_last_of_the_budget(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("statuses", "left", "problem", "is_left_out"),
     [
-        ((), RESERVED_WEIGHT, "used up", True),
-        ((429,), WEIGHT_PER_MINUTE, "HTTP 429", False),
-        ((503,), WEIGHT_PER_MINUTE, "HTTP 503", False),
+        pytest.param((), RESERVED_WEIGHT, "used up", True, id="left out"),
+        pytest.param((429,), WEIGHT_PER_MINUTE, "HTTP 429", False, id="too many requests"),
+        pytest.param((503,), WEIGHT_PER_MINUTE, "HTTP 503", False, id="unavailable"),
     ],
 )
 def test_side_reads__left_out_ones_are_remembered_not_failed_ones(

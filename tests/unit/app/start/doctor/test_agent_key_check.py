@@ -47,9 +47,9 @@ def test_agent_key__is_looked_for_and_not_loaded(tmp_path: Path, key: str, mode:
 @pytest.mark.parametrize(
     ("variables", "state", "finding"),
     [
-        ({}, "warn", "variable HL_KEY is not set"),
-        ({"HL_KEY": ""}, "warn", "variable HL_KEY is not set"),
-        ({"HL_KEY": "0x1"}, "ok", "variable HL_KEY"),
+        pytest.param({}, "warn", "variable HL_KEY is not set", id="not set"),
+        pytest.param({"HL_KEY": ""}, "warn", "variable HL_KEY is not set", id="empty"),
+        pytest.param({"HL_KEY": "0x1"}, "ok", "variable HL_KEY", id="set"),
     ],
 )
 def test_agent_key__of_a_variable_is_looked_up(tmp_path: Path, variables: dict[str, str], state: str, finding: str) -> None:
