@@ -1,5 +1,6 @@
 """Drift: exact shares, strict bands, ideal trades that sum to zero, and the prices at which a band is left."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -63,17 +64,17 @@ RELATIVE = Threshold(None, 1_000)
 @pytest.mark.parametrize(
     ("trigger", "target_bps", "low", "high"),
     [
-        (Threshold(500, None), 5_000, 4_500, 5_500),
-        (Threshold(None, 1_000), 5_000, 4_500, 5_500),
-        (Threshold(None, 1_000), 333, Fraction(2_997, 10), Fraction(3_663, 10)),
-        (Threshold(300, 1_000), 5_000, 4_700, 5_300),
-        (Threshold(300, 1_000), 2_000, 1_800, 2_200),
-        (Threshold(500, None), 300, 0, 800),
-        (Threshold(500, None), 9_800, 9_300, 10_000),
-        (Threshold(None, None), 5_000, 5_000, 5_000),
-        (HybridTrigger(Threshold(500, None), Every(86_400)), 5_000, 4_500, 5_500),
-        (Every(86_400), 5_000, 5_000, 5_000),
-        (Cron("0 9 * * *", "UTC"), 5_000, 5_000, 5_000),
+        pytest.param(Threshold(500, None), 5_000, 4_500, 5_500, id="points"),
+        pytest.param(Threshold(None, 1_000), 5_000, 4_500, 5_500, id="share of the target"),
+        pytest.param(Threshold(None, 1_000), 333, Fraction(2_997, 10), Fraction(3_663, 10), id="share of an odd target"),
+        pytest.param(Threshold(300, 1_000), 5_000, 4_700, 5_300, id="both, points narrower"),
+        pytest.param(Threshold(300, 1_000), 2_000, 1_800, 2_200, id="both, share narrower"),
+        pytest.param(Threshold(500, None), 300, 0, 800, id="down to nothing"),
+        pytest.param(Threshold(500, None), 9_800, 9_300, 10_000, id="up to all"),
+        pytest.param(Threshold(None, None), 5_000, 5_000, 5_000, id="no width"),
+        pytest.param(HybridTrigger(Threshold(500, None), Every(86_400)), 5_000, 4_500, 5_500, id="hybrid"),
+        pytest.param(Every(86_400), 5_000, 5_000, 5_000, id="schedule"),
+        pytest.param(Cron("0 9 * * *", "UTC"), 5_000, 5_000, 5_000, id="cron"),
     ],
 )
 def test_band_has_exact_edges_of_the_narrower_width(trigger: Trigger, target_bps: int, low: object, high: object) -> None:
@@ -311,20 +312,26 @@ def test_corrections_lead_to_the_nearest_goal_share() -> None:
     assert corrections(drifts, free) == {a: 0, b: 0}
 
 
-@pytest.mark.parametrize("trigger", [RELATIVE, Threshold(3_000, None), Every(86_400)])
-def test_weight_in_a_reason_is_that_of_the_table(trigger: Trigger) -> None:
+@pytest.mark.parametrize(
+    ("trigger", "reason_of", "reason"),
+    [
+        pytest.param(RELATIVE, bands.outside_text, "T0 at 19.87 % is 2.63 points below its band 22.5-27.5 %", id="outside its band"),
+        pytest.param(
+            Threshold(3_000, None),
+            lambda drifts: bands.inside_text(drifts[:1], ""),
+            "all within their bands; closest is T0 at 19.87 %, 19.87 points from the lower edge",
+            id="inside its band",
+        ),
+        pytest.param(Every(86_400), bands.furthest_text, "furthest from target is T0 at 19.87 %, 5.13 points below 25 %", id="no band"),
+    ],
+)
+def test_weight_in_a_reason_is_that_of_the_table(trigger: Trigger, reason_of: Callable[[Sequence[AssetDrift]], str], reason: str) -> None:
     """19.876 % is 19.87 % in the table, whose weights add up to 100.00 %; the distance is from the weight that is shown."""
     drifts = drifts_of([2_500, 4_000, 3_500], [19_876, 40_067, 40_057], trigger)
     assert [drift.weight_bps for drift in drifts] == [1_987, 4_007, 4_006]
     assert round(drifts[0].share * BPS) == 1_988
     assert drifts[0].weight_text == "19.87 %"
-    if trigger == RELATIVE:
-        assert bands.outside_text(drifts).startswith("T0 at 19.87 % is 2.63 points below its band 22.5-27.5 %")
-    elif isinstance(trigger, Threshold):
-        inside = bands.inside_text(drifts[:1], "")
-        assert inside.startswith("all within their bands; closest is T0 at 19.87 %, 19.87 points from the lower edge")
-    else:
-        assert bands.furthest_text(drifts) == "furthest from target is T0 at 19.87 %, 5.13 points below 25 %"
+    assert reason_of(drifts).startswith(reason)
 
 
 def test_distance_below_a_hundredth_is_not_shown_as_zero() -> None:

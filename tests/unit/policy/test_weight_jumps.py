@@ -149,8 +149,8 @@ def test_a_weight_that_moves_within_the_limit_is_chosen(limit_bps: int | None) -
     assert chosen.weight_bps(token("WETH").address) == 2_000
 
 
-@pytest.mark.parametrize(("moved_bps", "waits"), [(0, False), (-300, False), (-301, True), (301, True)])
-def test_a_weight_of_futures_is_compared_with_the_last_one(moved_bps: int, waits: bool) -> None:
+def chosen_again_after(moved_bps: int) -> tuple[Allocation, Allocation]:
+    """Return the first choice of futures and the next one, if the last one had moved so far, with `max_change` of 300 bps."""
     sides = tuple(FuturesSide(f"{symbol} market", token(symbol).address, symbol != "LINK") for symbol in ("WETH", "WBTC", "LINK"))
     risk = FuturesRisk(sides, 20_000, 2_000, 2_500, 10_000)
     settings = allocator(AllocationMethod.FUTURES_VOLATILITY, (), limits=(), futures=risk, max_change_bps=300)
@@ -159,12 +159,22 @@ def test_a_weight_of_futures_is_compared_with_the_last_one(moved_bps: int, waits
     first = choose_allocation(settings, step.portfolio.assets, inputs, None)
     weights_bps = dict(first.market_bps)
     last = replace(first, market_bps=tuple((weights_bps | {"WBTC market": weights_bps["WBTC market"] + moved_bps}).items()))
-    if waits:
-        with pytest.raises(Refused, match="WBTC market would move from") as caught:
-            choose_allocation(settings, step.portfolio.assets, inputs, last)
-        assert str(caught.value).count("trimtab weights --accept") == 1
-    else:
-        assert choose_allocation(settings, step.portfolio.assets, inputs, last).weights_bps == first.weights_bps
+    return first, choose_allocation(settings, step.portfolio.assets, inputs, last)
+
+
+@pytest.mark.parametrize("moved_bps", [-301, 301])
+def test_weight_of_futures_that_jumps_is_refused(moved_bps: int) -> None:
+    with pytest.raises(Refused, match="WBTC market would move from") as caught:
+        chosen_again_after(moved_bps)
+
+    assert str(caught.value).count("trimtab weights --accept") == 1
+
+
+@pytest.mark.parametrize("moved_bps", [0, -300, 300])
+def test_weight_of_futures_moves_up_to_the_limit(moved_bps: int) -> None:
+    first, again = chosen_again_after(moved_bps)
+
+    assert again.weights_bps == first.weights_bps
 
 
 @pytest.mark.parametrize(("gone_bps", "stays"), [(0, True), (300, True), (301, False), (-301, False)])

@@ -84,14 +84,17 @@ def test_purchase_that_ends_leaves_its_cycle_to_the_trigger() -> None:
     assert outcome.plan.turnover > 900 * MILLION
 
 
-@pytest.mark.parametrize("values", [BALANCED, CRASHED])
-def test_trigger_acts_while_a_part_waits_that_would_not_do(values: dict[str, int]) -> None:
-    outcome = outcome_of(step_with_purchase(values, 400, 340, due_s=300, plan_cost_bps=80))
-    if values is BALANCED:
-        assert outcome.kind is OutcomeKind.HOLD
-        assert not outcome.decision_result.purchase_result.end_reason
-        assert "trimtab limit --cancel 7a ends it" in outcome.reason
-        return
+def test_part_waits_while_the_trigger_has_nothing_to_do() -> None:
+    outcome = outcome_of(step_with_purchase(BALANCED, 400, 340, due_s=300, plan_cost_bps=80))
+
+    assert outcome.kind is OutcomeKind.HOLD
+    assert not outcome.decision_result.purchase_result.end_reason
+    assert "trimtab limit --cancel 7a ends it" in outcome.reason
+
+
+def test_trigger_acts_while_a_part_waits_that_would_not_do() -> None:
+    outcome = outcome_of(step_with_purchase(CRASHED, 400, 340, due_s=300, plan_cost_bps=80))
+
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.plan is not None, outcome.reason
     assert outcome.decision_result.purchase_result.end_reason
