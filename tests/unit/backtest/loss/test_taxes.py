@@ -86,7 +86,9 @@ def test_tax_that_cannot_be_simulated__has_a_reason(rate_bps: int, limit: Fracti
     book = loss_portfolio()
     book = replace(book, numeraire=replace(book.numeraire, symbol=numeraire))
     rule = TaxRule(LotMethod.FIFO, limit, rate_bps)
-    assert untaxed_reason(book, rule).startswith(reason)
+    untaxed = untaxed_reason(book, rule)
+    assert bool(untaxed) is bool(reason)
+    assert untaxed.startswith(reason)
     assert (portfolio_tax(book, rule) is None) == (bool(reason) or not rate_bps)
 
 

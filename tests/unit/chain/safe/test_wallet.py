@@ -360,8 +360,11 @@ LATER = replace(APPROVE, nonce=NONCE + 1)
 
 @pytest.mark.parametrize(
     ("call", "hashed_call", "error", "words"),
-    [(STRANGE, STRANGE, Refused, ""), (LATER, LATER, Refused, ""), (APPROVE, CALL_TX, OperatorNeeded, "another hash")],
-    ids=["breaks a rule", "another nonce", "hash that the contract denies"],
+    [
+        pytest.param(STRANGE, STRANGE, Refused, "rule 'contract': .* allows a pinned token", id="breaks a rule"),
+        pytest.param(LATER, LATER, Refused, "rule 'nonce': got 8, allows 7", id="another nonce"),
+        pytest.param(APPROVE, CALL_TX, OperatorNeeded, "another hash", id="hash that the contract denies"),
+    ],
 )
 def test_owners__call_that_is_not_to_be_signed_is_refused(
     call: UnsignedTx, hashed_call: UnsignedTx, error: type[Exception], words: str

@@ -95,7 +95,7 @@ def test_nonces_are_moved_by_no_liar(lie: str, is_blamed: bool) -> None:
 @pytest.mark.parametrize(
     ("lie", "blamed_for"),
     [
-        pytest.param(header(number="0xffffff"), "", id="height"),
+        pytest.param(header(number="0xffffff"), "16777199 blocks ahead of block 16", id="height"),
         pytest.param(header(number="0x1"), "15 blocks behind", id="behind"),
         pytest.param(header(timestamp="0xffffffff"), "the header of block 16", id="time"),
         pytest.param(header(hash=OTHER_HASH), "the header of block 16", id="hash"),

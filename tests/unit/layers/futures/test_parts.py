@@ -54,7 +54,6 @@ NARROW = with_limits(step_of(EMPTY, SKEWED), turnover_bps=10)
             id="used budget beside a rebalance",
         ),
         pytest.param(step_of(PUSHED, EVEN, **SPENT), OutcomeKind.HOLD, Hold, "max_reduction_per_day is used", id="used budget alone"),
-        pytest.param(step_of(EMPTY, SKEWED), OutcomeKind.PLANNED, Rebalance, "", id="nothing is refused, and spot comes first"),
         pytest.param(NARROW, OutcomeKind.PLANNED, AdjustFutures, "spot: nothing to trade", id="refused rebalance beside an opening"),
         pytest.param(with_policy(NARROW, None), OutcomeKind.REFUSED, Rebalance, "turnover", id="refused rebalance alone"),
     ],
@@ -64,6 +63,14 @@ def test_refused_part__holds_back_no_other(step: StepInput, kind: OutcomeKind, d
     assert (outcome.kind, type(outcome.decision)) == (kind, decision_type)
     assert reason in outcome.reason
     assert codec.loads(StepInput, codec.dumps(outcome.step_input)) == outcome.step_input
+
+
+def test_part_that_nothing_refuses__is_not_named() -> None:
+    outcome = outcome_of(step_of(EMPTY, SKEWED))
+
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert isinstance(outcome.decision, Rebalance), "spot comes first"
+    assert outcome.reason == "WETH at 80 % is 25 points above its band 45-55 %; USDC at 20 % is 25 points below its band 45-55 %"
 
 
 @pytest.mark.parametrize("values", [EVEN, SKEWED])

@@ -415,7 +415,7 @@ def test_hedges__end_only_by_a_plan_that_buys_back_no_more(sizes: tuple[int, ...
     ("request_", "step", "size_raw", "reason"),
     [
         pytest.param(OpenHedge(WETH, 2_500), overweight_step(cost=200_000), -25 * 10**17, "requested by the owner", id="open"),
-        pytest.param(CloseHedge(WETH), hedge_step_after(0), 5 * E18, "", id="close"),
+        pytest.param(CloseHedge(WETH), hedge_step_after(0), 5 * E18, "the hedge of WETH is closed by the owner", id="close"),
     ],
 )
 def test_owner__opens_and_closes_a_hedge_whatever_it_costs(
