@@ -224,8 +224,8 @@ def stale_price(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> N
 
 
 ENDS: dict[str, tuple[Callable[[Agent, HyperliquidServer, LocalChain], None], str]] = {
-    "pause": (soft_pause, ""),
-    "hard pause": (hard_pause, ""),
+    "pause": (soft_pause, "kill_switch"),
+    "hard pause": (hard_pause, "kill_switch"),
     "unknown account": (unknown_account, "contradicts itself"),
     "plan": (not_wanted, "order ended"),
     "price": (stale_price, "beyond the bound"),
