@@ -51,7 +51,7 @@ class Column:
     @property
     def heading(self) -> str:
         """Label with a capital, for pages."""
-        return self.label[:1].upper() + self.label[1:]
+        return as_sentence(self.label)
 
     @property
     def is_text(self) -> bool:
@@ -83,7 +83,8 @@ def column(document: str, path: str) -> Column:
             schema = value_schema["properties"][name]
             field_name = name
             figure = ""
-            label = schema.get("title", field_label(name))
+            title = schema.get("title", field_label(name))
+            label = title if title[:2].isupper() else title[:1].lower() + title[1:]
             remaining_path = rest_of_path
         elif "items" in value_schema:
             schema = value_schema["items"]
@@ -96,7 +97,7 @@ def column(document: str, path: str) -> Column:
         figure = _figure_format(schema) or figure
     if not figure:
         figure = "percent" if field_name.endswith("_bps") else "text"
-    return Column(path, label if label[:2].isupper() else label[:1].lower() + label[1:], figure)
+    return Column(path, label, figure)
 
 
 def columns(document: str, *paths: str) -> tuple[Column, ...]:
@@ -237,6 +238,19 @@ _SENTENCE_STYLES = (
         _range_style,
     ),
 )
+
+
+_PLAIN_WORD = re.compile(r"(?!trimtab\b)[a-z]+(?:['-][a-z]+)*(?=[ ,;.]*(?: |$))")
+"""First word of a sentence that is a word of the language: no symbol such as cbBTC, key, address,
+command, or field before a colon.
+"""
+
+
+def as_sentence(text: str) -> str:
+    """Return a text with the capital of a sentence; as it is if it begins with a name, whose case
+    counts.
+    """
+    return text[:1].upper() + text[1:] if _PLAIN_WORD.match(text) else text
 
 
 def brief_reason(reason: str) -> str:

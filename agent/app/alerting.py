@@ -29,7 +29,7 @@ from agent.execution.executor import (
     minimums_advice,
 )
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.figures import format_figure, reader_text
+from agent.figures import as_sentence, format_figure, reader_text
 from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
 from agent.layers.futures.policy.hedges import comparison_text
@@ -636,11 +636,10 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
     instruction = waiting.how_to_sign
     if waiting.reverts is not False or waiting.minimums_fault is not None:
         instruction = f"{DO_NOT_SIGN}, until trimtab status asks for it"
-    instruction = instruction[0].upper() + instruction[1:]
     yield Alert(
         AlertKind.PROPOSAL,
         f"proposal:{proposal_id}",
-        f"Proposed{until_text}: {description} ({proposal_id}). {instruction}.",
+        f"Proposed{until_text}: {description} ({proposal_id}). {as_sentence(instruction)}.",
         True,
         repeats=False,
     )
@@ -660,10 +659,8 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
             if fault.is_low
             else f"Its minimums could not be checked, {fault.reason}"
         )
-        advice = minimums_advice(fault)
-        alert_text = (
-            f"{reason_text}: {description} ({proposal_id}). {advice[0].upper()}{advice[1:]}."
-        )
+        advice = as_sentence(minimums_advice(fault))
+        alert_text = f"{reason_text}: {description} ({proposal_id}). {advice}."
         key = f"proposal_{'stale' if fault.is_low else 'unchecked'}:{proposal_id}"
         yield Alert(AlertKind.PROPOSAL, key, alert_text, True, repeats=False)
 

@@ -48,6 +48,7 @@ from agent.errors import (
     ConfigError,
     TrimtabError,
 )
+from agent.figures import as_sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -158,7 +159,7 @@ def _pause_softly(config: Path, reason: str) -> PortfolioAnswer:
     if "store" in document:
         note(f"Paused by file only: {document['store']}")
     for signed_text in document.get("signed", ()):
-        note(signed_text[0].upper() + signed_text[1:])
+        note(as_sentence(signed_text))
     return PortfolioAnswer(document, show)
 
 
@@ -168,7 +169,7 @@ def resume(config: ConfigPaths = None, yes: Yes = False, as_json: AsJson = False
 
     def confirm(message: str) -> bool:
         require_answerable(yes)
-        return yes or ask(f"{message[0].upper()}{message[1:]}. Resume?")
+        return yes or ask(f"{as_sentence(message)}. Resume?")
 
     answer_for_each(
         config,

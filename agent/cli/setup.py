@@ -41,7 +41,7 @@ from agent.cli.options import (
     config_option,
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError, Interrupted
-from agent.figures import format_figure
+from agent.figures import as_sentence, format_figure
 from agent.units import format_bps, parse_bps
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ def _show_deployment(document: Document) -> None:
             f"{transaction['kind']} {transaction['status']} in block {transaction['block']}: {transaction['hash']}"
         )
     if document["reason"]:
-        say(f"{document['reason'].capitalize()}.")
+        say(f"{as_sentence(document['reason'])}.")
     if document["deployed"]:
         say("Its code is there. Write the address into execution.rebalancer, then trimtab trust.")
     elif document["outcome"] == "planned":

@@ -36,6 +36,7 @@ from agent.backtest.tune.search import TuneResult, TuneSpec
 from agent.backtest.tune.statistics import Objective
 from agent.calls import described
 from agent.errors import ConfigError
+from agent.figures import as_sentence
 from agent.model import (
     PRICE_ONLY_METHODS,
     AllocationMethod,
@@ -385,7 +386,7 @@ class Tuning(ReportedResult):
         figure.update_xaxes(title_text=heat_map.column_axis.name, type="category")
         figure.update_yaxes(title_text=heat_map.row_axis.name, type="category")
         title = f"{score_name} a year by {heat_map.row_axis.name} and {heat_map.column_axis.name}"
-        figure.update_layout(title=title.capitalize(), margin={"t": 48, "r": 16})
+        figure.update_layout(title=as_sentence(title), margin={"t": 48, "r": 16})
         return figure
 
     def _page(self) -> ReportPage:

@@ -24,6 +24,7 @@ from agent import artifacts
 from agent.errors import printable_text
 from agent.figures import (
     Column,
+    as_sentence,
     column,
     format_figure,
     lead_reason,
@@ -90,6 +91,7 @@ def page_environment() -> Environment:
         "pause_exceptions": pause_exceptions,
         "percent": lambda share: unbroken_text(format_figure(share, "ratio+")),
         "amount": lambda amount: format_figure(amount, "amount"),
+        "sentence": as_sentence,
     }
     environment.globals["program"] = program_name()
     return environment

@@ -540,7 +540,7 @@ def _list_row(cache: DocumentCache, documents: Documents, path: str) -> dict[str
     row["paper_served"] = _readable_document(documents, "paper_run").get("served")
     if row["paused"]:
         hardness_text = " (hard)" if pause["pause_hard"] else ""
-        mark = f"paused{hardness_text}: {pause['pause_reason']}".removesuffix(": ")
+        mark = f"Paused{hardness_text}: {pause['pause_reason']}".removesuffix(": ")
         row["marks"].append(mark + pause_exceptions(pause))
     row["waiting"] = bool(_readable_document(documents, "controls").get("waiting"))
     if row["waiting"]:

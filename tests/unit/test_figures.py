@@ -10,7 +10,18 @@ import pytest
 
 from agent.artifacts import WEB_FOLDER
 from agent.cli.display.tables import cost_text, document_table, figure_cell
-from agent.figures import HUE_BY_TOKEN, Column, column, columns, field_label, format_figure, reader_text, relative_luminance, token_colour
+from agent.figures import (
+    HUE_BY_TOKEN,
+    Column,
+    as_sentence,
+    column,
+    columns,
+    field_label,
+    format_figure,
+    reader_text,
+    relative_luminance,
+    token_colour,
+)
 from agent.policy.orders.conditional import format_order_price
 from agent.web.pages import column_at, columns_at, token_dot, weight_bar, weight_charts
 from tests.cli.widths import drawing_of
@@ -42,6 +53,30 @@ def test_figures_of_a_sentence__are_in_one_style(text: str, styled_text: str) ->
 
 
 @pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        pytest.param("write digits with a point", "Write digits with a point", id="words"),
+        pytest.param("re-entry, then a sale", "Re-entry, then a sale", id="hyphen and comma"),
+        pytest.param("declined", "Declined", id="one word"),
+        pytest.param("cbBTC is above its band", "cbBTC is above its band", id="symbol"),
+        pytest.param("cbBTC: 'x' is not a share", "cbBTC: 'x' is not a share", id="symbol before a colon"),
+        pytest.param("portfolio.use_cash is missing", "portfolio.use_cash is missing", id="key"),
+        pytest.param("max_live_value is below it", "max_live_value is below it", id="field"),
+        pytest.param("amount: '0' must be above 0", "amount: '0' must be above 0", id="field before a colon"),
+        pytest.param("trimtab trust pins it", "trimtab trust pins it", id="command"),
+        pytest.param("0xab is no address", "0xab is no address", id="address"),
+        pytest.param("", "", id="empty"),
+    ],
+)
+def test_sentence__begins_with_a_capital_unless_with_a_name(text: str, sentence: str) -> None:
+    assert as_sentence(text) == sentence
+
+
+def test_heading__leaves_a_symbol_as_it_is() -> None:
+    assert column("LivePlanDocument", "weights_after_bps.cbBTC").heading == "cbBTC"
+
+
+@pytest.mark.parametrize(
     ("document", "path", "label", "figure"),
     [
         pytest.param("StatusDocument", "holdings.0.symbol", "asset", "text", id="symbol"),
@@ -54,6 +89,7 @@ def test_figures_of_a_sentence__are_in_one_style(text: str, styled_text: str) ->
         pytest.param("HistoryDocument", "steps.3.cost.total", "cost", "cost", id="cost"),
         pytest.param("LotsDocument", "assets.0.lots.1.acquired", "acquired (UTC)", "time", id="time"),
         pytest.param("LivePlanDocument", "weights_after_bps.USDC.e", "USDC.e", "percent", id="weight by symbol"),
+        pytest.param("LivePlanDocument", "weights_after_bps.Link", "Link", "percent", id="symbol with a capital"),
         pytest.param("LivePlanDocument", "legs.0.amount_in_raw", "in", "number", id="raw amount"),
     ],
 )

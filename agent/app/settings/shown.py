@@ -19,6 +19,7 @@ from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.orders import OrderKeys
 from agent.config.writing.profile import FILE_KEYS
+from agent.figures import as_sentence
 from agent.foreign_text import read_toml
 from agent.layers import settings as layer_settings
 from agent.model import LIMITS, NoTradeZone, PortfolioIdentity
@@ -264,7 +265,7 @@ def _setting_text(setting: object) -> str:
 
 def _setting_document(key: str, setting_text: str, about: str = "") -> SettingDocument:
     meaning = about or key_meaning(key)
-    return {"key": key, "about": meaning[:1].upper() + meaning[1:], "value": setting_text}
+    return {"key": key, "about": as_sentence(meaning), "value": setting_text}
 
 
 def portfolio_identity(source: ConfigSource) -> PortfolioIdentity:

@@ -54,7 +54,7 @@ from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.writing import portfolio_templates
 from agent.errors import ConfigError
-from agent.figures import format_figure
+from agent.figures import as_sentence, format_figure
 from agent.key_variables import process_environment
 from agent.units import BPS, Value, format_bps, parse_bps
 from agent.weights.asset_classes import AssetClass, class_of
@@ -547,7 +547,7 @@ def _with_own_weights(
 def error_text(error: ConfigError) -> str:
     """Return an error of a field: what is wrong, and what to do."""
     sentences = [OPTION_PREFIX_PATTERN.sub("", error.message), error.remedy]
-    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
+    return " ".join(f"{as_sentence(sentence)}." for sentence in sentences if sentence)
 
 
 def _costs(answers: InitAnswers) -> CostSummary:

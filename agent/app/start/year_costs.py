@@ -12,6 +12,7 @@ from agent.app.documents.status import (
 )
 from agent.app.start.tracking_losses import year_estimates
 from agent.config.schema import Config
+from agent.figures import as_sentence
 from agent.units import Value
 
 
@@ -38,7 +39,7 @@ def year_cost_lines(config: Config, numeraire_usd: Fraction, total: Value) -> li
     if ordinary_day_text:
         lines.append(f"With {coins_text(total)} {ordinary_day['unit']}: {ordinary_day_text}.")
     if other_texts:
-        lines.append(f"{other_texts[:1].upper()}{other_texts[1:]}.")
+        lines.append(f"{as_sentence(other_texts)}.")
     return lines
 
 

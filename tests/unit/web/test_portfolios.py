@@ -305,7 +305,7 @@ def test_card__of_a_paused_portfolio_says_so_with_the_reason(
     report = RunReport("a", process_identity(), True, 3_600, now_s, now_s, cycles=1, last_cycle_s=now_s, last_good_cycle_at_s=now_s)
     pause = {"paused": True, "pause_reason": "lunch", "pause_hard": is_hard, "pause_signed": ["signatures of i7: 2"]}
     card = calm_card(shelf, monkeypatch, replace(report, trouble=trouble), {}, pause)
-    assert re.findall('<p class="say">([^<]*)', card) == [f"paused{' (hard)' * is_hard}: lunch; but signatures of i7: 2"]
+    assert re.findall('<p class="say">([^<]*)', card) == [f"Paused{' (hard)' * is_hard}: lunch; but signatures of i7: 2"]
     assert re.findall('class="pill">([^<]+)<', card) == ["Needs you" if trouble else "Paused"]
 
 
@@ -459,7 +459,7 @@ def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> Non
         assert MARKUP not in text
         assert "halt: &#34;&#39;" in text
         assert "last cycle refused: a guard" in text
-        assert "paused (hard)" in text
+        assert "Paused (hard)" in text
         assert "a plan waits for a confirmation" in text
 
 

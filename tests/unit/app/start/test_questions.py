@@ -16,6 +16,7 @@ from agent.app.start.guide import InitAnswers, check_setup
 from agent.app.start.questions import QUESTIONS
 from agent.cli.display import dialogue
 from agent.cli.main import app
+from agent.errors import ConfigError
 
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the set-up page needs its extra", allow_module_level=True)
@@ -47,6 +48,19 @@ def test_pages__ask_each_question_in_its_order() -> None:
 def test_answers__have_words_for_each_question() -> None:
     assert tuple(InitAnswers().texts) == FIELDS
     assert set(guide.parse_answers({})[1]) <= set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy", "text"),
+    [
+        pytest.param("cbBTC: '6,5' is not a share", "write digits", "cbBTC: '6,5' is not a share. Write digits.", id="symbol"),
+        pytest.param("--wallet: 0xAb is no address", "trimtab wallet create", "0xAb is no address. trimtab wallet create.", id="address"),
+        pytest.param("limits.turnover is off", "", "limits.turnover is off.", id="key"),
+        pytest.param("basket: no weights, but a basket", "", "No weights, but a basket.", id="words"),
+    ],
+)
+def test_error__keeps_the_case_of_the_names_it_begins_with(message: str, remedy: str, text: str) -> None:
+    assert guide.error_text(ConfigError(message, remedy)) == text
 
 
 @pytest.mark.parametrize("page", [*QUESTION_PAGES, NEW_PAGE], ids=lambda page: page.template)
