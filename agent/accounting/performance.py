@@ -349,18 +349,41 @@ def hold_values(
     blocks.
     """
     start_valuation = valuations[0]
-    margin_changes = futures_changes(
-        entries[bisect_left(entries, start_valuation.block, key=_block_of) :], valuations
-    )
-    later_entries = entries[bisect_right(entries, start_valuation.block, key=_block_of) :]
-    cash_flows = _cash_flows(later_entries, valuations, margin_changes)
-    has_traded = any(map(_is_trade, entries[: len(entries) - len(later_entries)]))
+    earlier_entries = entries[: bisect_right(entries, start_valuation.block, key=_block_of)]
+    cash_flows = _later_cash_flows(entries, valuations)
+    has_traded = any(map(_is_trade, earlier_entries))
     hold_curve = hold_points(
         valuations, cash_flows, opening_tokens, shown_blocks, has_traded=has_traded
     )
     return {start_valuation.block: start_valuation.managed_value} | {
         hold_point.valuation.block: hold_point.value_after for hold_point in hold_curve
     }
+
+
+def managed_inflows(
+    entries: Sequence[Entry], valuations: Sequence[Valuation]
+) -> list[tuple[Valuation, Value]]:
+    """Return what came into the managed portfolio, or left it (negative), by the valuation that found
+    it: deposits, withdrawals, and what was set aside or released; no gas money and no swaps by hand.
+    """
+    cash_flows = (flow for flow in _later_cash_flows(entries, valuations) if not flow.by_hand)
+    return [
+        (period.end, inflow)
+        for period in return_periods(valuations, cash_flows)
+        if (inflow := period.net_inflow - period.gas_money_inflow)
+    ]
+
+
+def _later_cash_flows(
+    entries: Sequence[Entry], valuations: Sequence[Valuation]
+) -> tuple[ExternalCashFlow, ...]:
+    """Return the external cash flows after the first valuation."""
+    first_block = valuations[0].block
+    margin_changes = futures_changes(
+        entries[bisect_left(entries, first_block, key=_block_of) :], valuations
+    )
+    later_entries = entries[bisect_right(entries, first_block, key=_block_of) :]
+    return _cash_flows(later_entries, valuations, margin_changes)
 
 
 def _basket_value(raw_by_token: dict[str, Fraction], price_by_token: dict[str, Fraction]) -> Value:

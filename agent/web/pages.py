@@ -606,7 +606,7 @@ def alert_path(documents: Documents, holding_index: int) -> str:
     return f"alerts.assets.{holding_index}" if is_read else ""
 
 
-def value_charts(documents: Documents, replay: PriceReplay | None = None) -> list[dict[str, str]]:
+def value_charts(documents: Documents, replay: PriceReplay | None = None) -> list[dict[str, Any]]:
     """Return the chart of the value and of holding up to the moment of the status, if that is read,
     over the recorded times of a replay; empty for fewer than two valuations.
     """
@@ -619,6 +619,9 @@ def value_charts(documents: Documents, replay: PriceReplay | None = None) -> lis
     hold_value = series["hold_values"][-1]
     label = f"Value from {format_figure(first_value, 'money')} to {format_figure(last_value, 'money')} {numeraire};"
     label += f" holding reached {format_figure(hold_value, 'money')}. Rebalances: {len(series['rebalances'])}"
+    inflows = series.get("inflows", [])
+    if inflows:
+        label += f"; deposits and withdrawals: {len(inflows)}"
     times_s = series["times_s"]
     if replay is not None:
         times_s = [replay.recorded_s(time_s) for time_s in times_s]
@@ -628,10 +631,11 @@ def value_charts(documents: Documents, replay: PriceReplay | None = None) -> lis
         "line": series["values"],
         "hold": series["hold_values"],
         "marks": series["rebalances"],
+        "inflows": [[inflow["index"], inflow["value"]] for inflow in inflows],
     }
     # escaped here: the templates shorten a long text
     chart_json = escape(json.dumps(chart_data, separators=(",", ":")))
-    return [{"label": label, "unit": numeraire, "data": chart_json}]
+    return [{"label": label, "unit": numeraire, "data": chart_json, "inflows": inflows}]
 
 
 def weight_charts(

@@ -159,6 +159,16 @@ class HistoryDocument(TypedDict):
     book_kind: NotRequired[str]
 
 
+class InflowDocument(TypedDict):
+    """What was paid into the managed value or taken out of it (negative); `index` is that of the first
+    point after it.
+    """
+
+    time: str
+    value: Money
+    index: int
+
+
 class ValueSeriesDocument(TypedDict):
     """Managed value over time and that of buy and hold, oldest first; `rebalances` are the indices of
     the first points after a rebalance.
@@ -168,6 +178,7 @@ class ValueSeriesDocument(TypedDict):
     values: list[Money]
     hold_values: list[Money]
     rebalances: list[int]
+    inflows: list[InflowDocument]
 
 
 class WaitingOrdersDocument(TypedDict):

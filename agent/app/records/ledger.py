@@ -28,6 +28,7 @@ from agent.accounting.performance import (
     ReturnPeriod,
     calendar_periods,
     hold_values,
+    managed_inflows,
     performance,
 )
 from agent.accounting.tax_lots import Disposal, TaxLotRun, net_gain, run_tax_lots
@@ -285,9 +286,14 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
     sampled_valuations = [valuations[index] for index in sorted(sample_indices)]
     opening_tokens = BuyAndHoldTokens(ledger.numeraire.address, ledger.wrapped_native)
     sampled_blocks = [valuation.block for valuation in sampled_valuations]
+    paid_entries = ledger.with_payouts().entries
     hold_value_by_block = hold_values(
-        ledger.with_payouts().entries, valuations, opening_tokens, frozenset(sampled_blocks)
+        paid_entries, valuations, opening_tokens, frozenset(sampled_blocks)
     )
+
+    def index_after(block: int) -> int:
+        return min(bisect_left(sampled_blocks, block), len(sampled_valuations) - 1)
+
     rebalance_blocks = {
         entry.block
         for entry in ledger.entries
@@ -297,12 +303,15 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
         "times_s": [valuation.chain_s for valuation in sampled_valuations],
         "values": [money_text(ledger, valuation.managed_value) for valuation in sampled_valuations],
         "hold_values": [money_text(ledger, hold_value_by_block[block]) for block in sampled_blocks],
-        "rebalances": sorted(
+        "rebalances": sorted(set(map(index_after, rebalance_blocks))),
+        "inflows": [
             {
-                min(bisect_left(sampled_blocks, block), len(sampled_valuations) - 1)
-                for block in rebalance_blocks
+                "time": format_utc(valuation.chain_s),
+                "value": money_text(ledger, inflow),
+                "index": index_after(valuation.block),
             }
-        ),
+            for valuation, inflow in managed_inflows(paid_entries, valuations)
+        ],
     }
 
 

@@ -53,14 +53,15 @@
 
   // Value, holding and rebalances in the chosen range, and below its title the figures at the cursor, or else the newest.
   function drawValue(element) {
-    const { times_s: times, line, hold, marks } = JSON.parse(element.dataset.valueChart);
+    const { times_s: times, line, hold, marks, inflows } = JSON.parse(element.dataset.valueChart);
     const count = name => times.filter(time => time >= times.at(-1) - spans[name] * 86400).length;
     for (const button of document.querySelectorAll("[data-range]")) {
       button.disabled = count(button.dataset.range) < 2;
       button.setAttribute("aria-pressed", button.dataset.range === range);
     }
     const marked = line.map((value, index) => (marks.includes(index) ? value : null));
-    const [past, values, holding, rebalances] = [times, line, hold, marked].map(column => column.slice(-count(range)));
+    const paid = line.map((value, index) => (inflows.some(([at]) => at === index) ? value : null));
+    const [past, values, holding, rebalances, payments] = [times, line, hold, marked, paid].map(column => column.slice(-count(range)));
     const money = text => { // half-even, as figures of the pages (agent/figures.py)
       const [, sign, whole, fraction = ""] = text.match(/^(-?)(\d+)\.?(\d*)$/);
       const cents = BigInt(whole + fraction.slice(0, 2).padEnd(2, "0"));
@@ -71,14 +72,16 @@
     const read = chart => {
       const at = chart.cursor.idx ?? past.length - 1;
       const time = new Date(past[at] * 1000).toISOString().slice(0, 16).replace("T", " ");
-      document.getElementById("readout").textContent = `${time} UTC: value ${money(values[at])}, holding ${money(holding[at])}.`;
+      const sums = inflows.filter(([index]) => index === at + line.length - past.length).map(([, value]) => ` ${value.startsWith("-") ? "Withdrawn or set aside" : "Deposited or released"}: ${money(value.replace("-", ""))}.`);
+      document.getElementById("readout").textContent = `${time} UTC: value ${money(values[at])}, holding ${money(holding[at])}.${sums.join("")}`;
     };
     const series = [
       { label: "Value", stroke: colour("--c1"), width: 2, fill: colour("--tint"), points: { show: false } },
       { label: "Holding", stroke: colour("--soft"), width: 1.5, dash: [5, 4], points: { show: false } },
       { label: "Rebalances", stroke: colour("--c1"), paths: () => null, points: { show: true, size: 9, width: 2, fill: colour("--paper") } },
+      { label: "Deposits and withdrawals", stroke: colour("--ink"), paths: () => null, points: { show: true, size: 8, width: 1, fill: colour("--ink") } },
     ];
-    plot(element, series, [past, ...[values, holding, rebalances].map(column => column.map(text => text && Number(text)))], highest => highest / 100, { hooks: { ready: [read], setCursor: [read] } });
+    plot(element, series, [past, ...[values, holding, rebalances, payments].map(column => column.map(text => text && Number(text)))], highest => highest / 100, { hooks: { ready: [read], setCursor: [read] } });
   }
 
   function drawAll() {

@@ -21,6 +21,7 @@ from agent.accounting.performance import (
     calendar_periods,
     external_cash_flows,
     hold_values,
+    managed_inflows,
     performance,
     performance_costs,
     return_periods,
@@ -249,6 +250,26 @@ def test_payout_of_everything__keeps_the_effect_of_rebalancing(weth: int, usdc: 
         assert (measured.profit, measured.hold_profit, measured.rebalancing_premium) == (50 + effect, 50, effect)
         assert measured.hold_return == Fraction(1, 4)
     assert hold_values(between, valuations, OPENING, {3, 4}) == {1: 200, 3: 0, 4: 0, 5: 300}
+
+
+@pytest.mark.parametrize(
+    ("between", "second", "inflows"),
+    [
+        pytest.param([flow(2, 60)], at(2, 1, 160, 100), [(2, 60)], id="deposit"),
+        pytest.param([flow(2, -60)], at(2, 1, 40, 100), [(2, -60)], id="withdrawal"),
+        pytest.param([], at(2, 1, 100, 250), [], id="rise"),
+        pytest.param([trade_of(1)], at(2, 1, 100, 100), [], id="trade"),
+    ],
+)
+def test_inflows__are_what_came_and_went(between: list[Entry], second: Valuation, inflows: list[tuple[int, int]]) -> None:
+    assert [(valuation.block, value) for valuation, value in managed_inflows(between, [at(1, 1, 100, 100), second])] == inflows
+
+
+def test_inflow__of_what_is_set_aside_is_counted_once() -> None:
+    """40 of 100 dollars are set aside, and paid later."""
+    aside = Valuation(2, 2 * DAY_S, Fraction(100), (ValuedHolding(USDC, 100, 0, Fraction(1), 10_000, reserved_raw=40),))
+    inflows = managed_inflows([flow(3, -40)], [worth(1, 100), aside, worth(3, 60)])
+    assert [(valuation.block, value) for valuation, value in inflows] == [(2, -40)]
 
 
 @pytest.mark.parametrize("paid", [140, 240, 279])

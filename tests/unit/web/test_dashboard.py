@@ -477,6 +477,37 @@ def test_banner_of_a_pause__names_what_others_can_execute(served: Served) -> Non
     assert "Paused: nothing is sent; but signatures of &lt;i7&gt;: 2. Reason: lunch</p>" in text
 
 
+INFLOWS = [
+    {"time": "2026-01-01T00:00:00Z", "value": "250.5", "index": 3},
+    {"time": "2026-01-02T00:00:00Z", "value": "-50", "index": 9},
+]
+
+
+def test_chart_and_history__show_deposits_and_withdrawals(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = served.board.documents
+    assert "Deposits and withdrawals" not in served.ask("/history")[2].decode()
+    monkeypatch.setitem(documents, "series", documents["series"] | {"inflows": INFLOWS})
+    overview = served.ask("/")[2].decode()
+    [chart] = re.findall('data-value-chart="([^"]+)"', overview)
+    assert json.loads(unescape(chart))["inflows"] == [[3, "250.5"], [9, "-50"]]
+    for words in ("deposits and withdrawals: 2", "dots: deposits and withdrawals"):
+        assert words in overview
+    rows = re.findall('<tr data-step="transfer">(.*?)</tr>', served.ask("/history")[2].decode())
+    assert ["+250.50" in row for row in rows] == [False, True], "newest first"
+    assert ["Withdrawn or set aside" in row for row in rows] == [True, False]
+
+
+def test_overview__says_what_is_set_aside(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "Set aside for withdrawals"
+    assert words not in served.ask("/")[2].decode()
+    symbol, decimals = (served.board.documents["status"]["holdings"][0][key] for key in ("symbol", "decimals"))
+    aside = [{"withdrawal": 1, "symbol": symbol, "raw": str(20 * 10**decimals)}]
+    monkeypatch.setitem(served.board.documents, "status", served.board.documents["status"] | {"set_aside": aside})
+    text = served.ask("/")[2].decode()
+    assert words in text
+    assert [text for of, _, _, text in figures(text) if of == "status.set_aside.0.raw"] == ["20"]
+
+
 def test_waiting_plan_s_amounts__are_cut_and_other_texts_not() -> None:
     assert format_move("-0.37343385941758046 WETH") == "−0.373433 WETH"
     assert format_move("1309.772945 USDC") == "+1,309.77 USDC"

@@ -393,7 +393,15 @@ def test_cash_start__makes_rebalancing_its_cost() -> None:
     assert (whole["profit"], whole["hold_profit"], whole["rebalancing_effect"]) == ("49", "50", "-1")
     assert ledger.value_series(ledger_document) == {
         "times_s": [_at(1, 1), _at(1, 31)], "values": ["200", "249"], "hold_values": ["200", "250"], "rebalances": [1],
+        "inflows": [],
     }  # fmt: skip
+
+
+def test_series__has_what_was_withdrawn_at_the_point_after_it() -> None:
+    payout = _payout(1, 100, block=2, gas=0)
+    valuations = (_worth(1, _at(1, 1), 1, 100, 100), _worth(2, _at(1, 10), 0, 0, 150), _worth(3, _at(1, 31), 0, 0, 150))
+    series = ledger.value_series(_ledger((_opening(WETH_AND_DOLLARS), payout), valuations))
+    assert series["inflows"] == [{"time": "2026-01-10T00:00:00Z", "value": "-250", "index": 1}]
 
 
 def test_a_series_is_short_and_has_each_hour_of_the_last_day() -> None:
