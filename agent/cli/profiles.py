@@ -388,6 +388,7 @@ def edit(
                     editing.edit_document(report),
                     plans.decimals_by_label(agent.portfolio),
                     verbose=verbose,
+                    next_cycle=report.next_cycle,
                 ),
             )
 
@@ -419,7 +420,13 @@ def edit(
             emit(
                 document,
                 as_json,
-                lambda: show_editing(out, document, decimals_by_symbol, verbose=verbose),
+                lambda: show_editing(
+                    out,
+                    document,
+                    decimals_by_symbol,
+                    verbose=verbose,
+                    next_cycle=report.next_cycle,
+                ),
             )
     raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
 
@@ -467,8 +474,11 @@ def show_editing(
     decimals_by_symbol: dict[str, int] | None,
     *,
     verbose: bool = False,
+    next_cycle: StepOutcome | None = None,
 ) -> None:
-    """Print an edit. If the decimals of its tokens are given, also print its plan."""
+    """Print an edit, and what the next cycle would do with it if that is known. If the decimals of
+    its tokens are given, also print its plan.
+    """
     if document["state"] == "unchanged":
         console.print(safe_text("Nothing changes."))
         for line in document["warnings"]:
@@ -477,6 +487,10 @@ def show_editing(
     _show_changes(console, document)
     if document["transition"] is not None:
         _show_transition(console, document, decimals_by_symbol, verbose)
+    if next_cycle is not None and document["state"] == "planned":
+        console.print(
+            safe_text(f"A cycle now, with this edit: {next_cycle.kind.value}: {next_cycle.reason}")
+        )
     for line in document["warnings"]:
         console.print(safe_text(f"note: {line}", "yellow"))
     show_sent(console, document)

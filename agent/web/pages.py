@@ -201,7 +201,7 @@ TYPE_BY_DOCUMENT_PATH = {
     r"((paper|now)\.)?pnl\.[a-z]+": "ProfitDocument",
     r"review\.document\.strategies": "StrategiesDocument",
     r"review\.document\.sales_total": "SalesTotalDocument",
-    r"review\.document(\.plan|\.sale|\.transition|\.sales\.\d+)?": "PlanDocument",
+    r"review\.document(\.plan|\.sale|\.transition|\.next_cycle|\.sales\.\d+)?": "PlanDocument",
 }
 """Type of the document at a path of the documents, which declares labels and formats."""
 

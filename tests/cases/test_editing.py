@@ -58,6 +58,28 @@ def test_edit__shows_its_transition_and_keeps_backup_and_version(anvil_chain: Lo
     assert bot.edit(weights(WETH="30%")).state == "unchanged"
 
 
+@pytest.mark.parametrize(
+    "key_setting",
+    [
+        pytest.param(("policy.destination", '"band"'), id="back to the edge"),
+        pytest.param(("limits.turnover", '"5%"'), id="within the limits"),
+        pytest.param(("limits.min_trade", '"2500"'), id="below the least trade"),
+    ],
+)
+def test_edit__shows_what_a_cycle_then_does(anvil_chain: LocalChain, tmp_path: Path, key_setting: tuple[str, str]) -> None:
+    bot = EditedRun(anvil_chain, tmp_path)
+    done = bot.edit(ConfigChanges(targets=(("WETH", "30%"), ("WBTC", "40%")), key_settings=(key_setting,)))
+    assert done.transition is not None
+    assert done.next_cycle is not None
+    with reopened_agent(bot.chain, load_config(bot.file)) as agent:
+        outcome = agent.plan()
+    assert (done.next_cycle.kind, done.next_cycle.reason) == (outcome.kind, outcome.reason)
+    shown_plan, whole_plan = done.next_cycle.plan, done.transition.plan
+    assert (shown_plan is None) is (outcome.plan is None)
+    if shown_plan is not None and outcome.plan is not None and whole_plan is not None:
+        assert shown_plan.holdings_after == outcome.plan.holdings_after != whole_plan.holdings_after
+
+
 def test_transition_beyond_the_day_s_loss__may_go_in_rounds(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = EditedRun(anvil_chain, tmp_path, daily_loss="0.1%", turnover="10%")
     refusal = bot.refused(weights(WETH="10%", WBTC="60%"))

@@ -21,6 +21,7 @@ from agent.app.documents.controls import (
     shown_plan_document,
     stored_plan_document,
 )
+from agent.app.documents.plans import plan_document
 from agent.app.documents.positions import HoldingsChangeDocument
 from agent.app.money import shutdown, transfers
 from agent.app.positions import holdings
@@ -70,6 +71,7 @@ from agent.store.files.secret import ensure_secret
 from agent.units import BPS, decimal_text, floor_int
 
 if TYPE_CHECKING:
+    from agent.app.documents.plans import PlanDocument
     from agent.app.money.shutdown import ShutdownReport
     from agent.app.money.transfers import InvestmentReport
     from agent.app.positions.holdings import HoldingsChange
@@ -195,9 +197,9 @@ def preview_with_agent(
         case ControlKind.REBALANCE:
             outcome = agent.plan()
             refusal = _refusal_reason(outcome.kind.value, outcome.reason or "no plan")
-            plan_document = agent.plan_document(outcome, send_allowed=False)
+            live_document = agent.plan_document(outcome, send_allowed=False)
             account = margin_account(outcome.step_input.snapshot)
-            return ControlPreview(shown_step(kind, outcome), plan_document, refusal, account)
+            return ControlPreview(shown_step(kind, outcome), live_document, refusal, account)
         case ControlKind.INVEST:
             return _preview_investment(agent, arguments)
         case ControlKind.WITHDRAW:
@@ -213,7 +215,8 @@ def preview_with_agent(
             edit_report = edit_by_control(agent, arguments, transports, confirm=None)
             refusal = _refusal_reason(edit_report.state, f"the config is {edit_report.state}")
             plan = shown_edit(arguments, edit_report)
-            return ControlPreview(plan, editing.edit_document(edit_report), refusal)
+            document = {**editing.edit_document(edit_report), **_next_cycle_field(edit_report)}
+            return ControlPreview(plan, document, refusal)
         case ControlKind.STOP:
             shutdown_report = stop_by_control(agent, arguments, send=False, confirm=lambda _: False)
             shutdown_document = fill(owner.ShutdownDocument, shutdown_report, agent.portfolio)
@@ -232,6 +235,11 @@ def preview_with_agent(
             }
             return ControlPreview(shown_holdings(arguments, holdings_change), holdings_document)
     raise Refused(f"{kind.value} has no plan to show", remedy="send it without one")
+
+
+def _next_cycle_field(report: EditReport) -> dict[str, PlanDocument]:
+    """Return the field `next_cycle` of a shown edit; empty if nothing was planned."""
+    return {} if report.next_cycle is None else {"next_cycle": plan_document(report.next_cycle)}
 
 
 def _preview_investment(agent: Agent, arguments: ControlArguments) -> ControlPreview:

@@ -60,7 +60,7 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.planning import requests
+from agent.planning import proposals, requests
 from agent.policy.drift import investable_total
 from agent.policy.orders.conditional import format_order_price, order_name, trigger_price
 from agent.ports import Clock
@@ -102,6 +102,10 @@ class EditReport:
     """Changed tables, in brackets, that a run reads only at start: the edit ends a running run."""
     reason: str = ""
     transactions: tuple[Intent, ...] = ()
+    next_cycle: StepOutcome | None = None
+    """What a cycle of a run would do now with the edited config: as trigger, destination and limits
+    say, which is seldom the whole transition. None where `transition` is.
+    """
 
 
 Confirm = Callable[[EditReport, Agent], bool]
@@ -459,6 +463,7 @@ def _plan_edit(
         next_commands,
         "planned",
         restart_tables=tuple(restart_tables),
+        next_cycle=evaluation.evaluate(context.readers, proposals.propose_rebalance),
     )
 
 

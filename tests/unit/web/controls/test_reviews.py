@@ -215,6 +215,25 @@ def test_edit_of_targets__shows_its_moves_and_costs_first(site: Site, key: str, 
     assert ('id="d-rebalance"' in after) is not is_first
 
 
+@pytest.mark.parametrize("holds", [False, True], ids=["trades", "holds"])
+def test_edit_of_targets__shows_what_the_next_cycle_does(site: Site, holds: bool) -> None:
+    plan = golden_document("04-plan")
+    at_targets = {**plan, "weights_after_bps": dict.fromkeys(plan["weights_after_bps"], 1_111)}
+    next_cycle = {**plan, "legs": [], "reason": "all within their bands"} if holds else {**plan, "reason": "back to the edge"}
+    document = {"changes": [], "rebalance_count": 2, "warnings": [], "transition": at_targets, "next_cycle": next_cycle}
+    preview = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-1 WETH"], "document": document}
+    cookie = site.enter()
+    text = site.ask(review(site, cookie, "edit", preview, (("target", "WETH=30%"),)), Cookie=cookie)[2].decode()
+    before, _, after = text.partition(">Write these settings</button>")
+    assert next_cycle["reason"] in before
+    assert ("Trades nothing now" in before) is holds
+    shown_paths = {of for of, *_ in figures(before) if "weights_after_bps" in of}
+    assert all(path.startswith("review.document.next_cycle.") for path in shown_paths)
+    assert bool(shown_paths) is not holds
+    assert "What moves" not in before
+    assert "11.11" in after, "the whole way is folded below"
+
+
 def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
     cookie = site.enter()
     pool = "0x" + "ab" * 20
