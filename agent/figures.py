@@ -278,6 +278,20 @@ def pause_exceptions(pause: Mapping[str, Any]) -> str:
     return "".join(f"; but {signed_text}" for signed_text in pause["pause_signed"])
 
 
+def stop_text(stop: Mapping[str, Any]) -> str:
+    """Return what an active stop of a status means, and how to end it."""
+    if not stop["done"]:
+        return (
+            f"Being stopped since {stop['since']}, not finished: trimtab stop --send continues it,"
+            " trimtab resume ends it. Nothing else is traded, exits included"
+        )
+    buy_back_text = ", which buys back towards the targets" if stop["to_stable"] else ""
+    return (
+        f"Stopped since {stop['since']}: nothing is traded, exits included. To restart it: trimtab"
+        f" resume, then trimtab run --send{buy_back_text}"
+    )
+
+
 LONG_REASON = 160
 """Length of a reason from which pages show its first sentence and fold the rest."""
 

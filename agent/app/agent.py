@@ -146,6 +146,7 @@ class Agent:
             if switch_state.paused is False
             else unstopped_texts(self.context.store, step_input.snapshot.nonce_latest),
             self._day_old_prices(step_input.snapshot.head.timestamp_s),
+            self.context.store.requests.active_stop(),
         )
 
     def _day_old_prices(self, now_s: int) -> Mapping[str, Price]:

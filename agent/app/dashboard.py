@@ -67,7 +67,7 @@ def _load_current_config(config: ConfigSource) -> LoadedConfig:
 
 def change_marker(config: ConfigSource) -> str:
     """Return a text that changes with each cycle, on paper too, with the states of its
-    transactions, and with a pause; empty without steps.
+    transactions, with a pause and with a stop; empty without steps and stop.
     """
     loaded_config = load_config(config)
     change_words = _change_words(loaded_config)
@@ -86,7 +86,9 @@ def _change_words(loaded_config: LoadedConfig) -> list[str]:
         store,
         kill_switch,
     ):
-        return [
+        stop = store.requests.active_stop()
+        stop_words = [] if stop is None else [f"{stop.id} {stop.state.value}"]
+        return stop_words + [
             word
             for summary in store.steps.newest(1)
             for word in (

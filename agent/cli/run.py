@@ -288,7 +288,8 @@ class RunOptions:
         if self.is_paper:
             return f"Stopped by {stopped_by}. trimtab paper starts it again."
         return (
-            "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it again."
+            "The bot was stopped (trimtab stop), so this run ends. To start it again: trimtab"
+            " resume, then trimtab run --send."
         )
 
     @property

@@ -30,6 +30,7 @@ from agent.figures import (
     lead_reason,
     pause_exceptions,
     reader_text,
+    stop_text,
     token_colour,
 )
 from agent.web.app_modules import dashboard, kept_reports, queue
@@ -89,6 +90,7 @@ def page_environment() -> Environment:
     environment.filters |= {
         "unbroken": unbroken_text,
         "pause_exceptions": pause_exceptions,
+        "stop_text": stop_text,
         "percent": lambda share: unbroken_text(format_figure(share, "ratio+")),
         "amount": lambda amount: format_figure(amount, "amount"),
         "sentence": as_sentence,
@@ -304,6 +306,9 @@ class Renderer:
         )
         replay = read_replay(self._replay_path)
         status = documents.get("status", {})
+        pause: Any = documents.get("pause", status)
+        stop = pause.get("stop")
+        steps = documents.get("history", {}).get("steps", [])
         pnl_path, pnl = newest_pnl(documents)
         decimals_by_symbol = {
             holding["symbol"]: holding["decimals"] for holding in status.get("holdings", ())
@@ -317,7 +322,8 @@ class Renderer:
         return self._templates.get_template(page.template).render(
             page=page,
             session=session,
-            may_control=(may_control := session is not None and not session.read_only),
+            stop=stop,
+            may_control=(may_control := session is not None and not session.read_only and not stop),
             may_edit=may_control and not self._on_paper,
             review=review,
             version=version,
@@ -331,7 +337,7 @@ class Renderer:
             status=status,
             pnl_path=pnl_path,
             pnl=pnl,
-            pause=documents.get("pause", status),
+            pause=pause,
             figure=partial(figure_element, documents),
             reason=partial(reason_element, documents),
             columns=columns_at,
@@ -345,7 +351,7 @@ class Renderer:
             replay=replay,
             value_charts=partial(value_charts, replay=replay),
             weight_charts=partial(weight_charts, replay=replay),
-            steps=documents.get("history", {}).get("steps", []),
+            steps=steps,
             alert_path=alert_path,
             moving_kinds=MOVING_KINDS,
             bar=weight_bar,
@@ -355,6 +361,7 @@ class Renderer:
             runs_of=runs_of_holds,
             step_class=step_class,
             last_swap=last_swap_index,
+            traded_since=partial(has_traded_since, steps),
             approvals_before=approval_indices_before,
             nearest=nearest_alert,
             limits={
@@ -568,6 +575,19 @@ def step_class(step: Mapping[str, Any]) -> str:
 def last_swap_index(steps: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the index of the newest step that swapped; None without one."""
     return next((index for index, step in enumerate(steps) if step["execution"]), None)
+
+
+def has_traded_since(steps: Sequence[Mapping[str, Any]], block: object) -> bool:
+    """Return whether the agent traded in a later block than this: what was planned at it is a plan of
+    before. False if the block is unknown.
+    """
+    trade_blocks = [
+        transaction["block"]
+        for step in steps
+        for transaction in step["transactions"]
+        if transaction["kind"] in TRADE_KINDS and isinstance(transaction["block"], int)
+    ]
+    return isinstance(block, int) and max(trade_blocks, default=block) > block
 
 
 def approval_indices_before(steps: Sequence[Mapping[str, Any]], step_index: int) -> list[int]:

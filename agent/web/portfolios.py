@@ -22,7 +22,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
-from agent.figures import brief_reason, first_sentence, lead_reason, pause_exceptions
+from agent.figures import brief_reason, first_sentence, lead_reason, pause_exceptions, stop_text
 from agent.model import PRICE_ALERTS, PortfolioIdentity
 from agent.observe.health import RunHealth
 from agent.web import app_modules
@@ -515,8 +515,10 @@ def _list_row(cache: DocumentCache, documents: Documents, path: str) -> dict[str
     history = _readable_document(documents, "history")
     alerts = _readable_document(documents, "alerts")
     pause = documents.get("pause", status)
+    stop = pause.get("stop")
     row: dict[str, Any] = {
         **dict.fromkeys(("value", "whole", "decision", "last"), ""),
+        "stop": stop,
         "weights": [],
         "marks": [],
         "label": "Reading",
@@ -534,15 +536,15 @@ def _list_row(cache: DocumentCache, documents: Documents, path: str) -> dict[str
             "label": "Not running",
         }
     if pause.get("paused", False) is not False:
-        row |= {"label": "Paused", "paused": True}
+        hardness_text = " (hard)" if pause["pause_hard"] else ""
+        mark = f"Paused{hardness_text}: {pause['pause_reason']}".removesuffix(": ")
+        row |= {"label": "Paused", "paused": True, "marks": [mark + pause_exceptions(pause)]}
     row |= _profit_paths(documents, path)
     row["paper"] = _profit_paths(_readable_document(documents, "paper"), f"{path}.paper")
     row["paper_served"] = _readable_document(documents, "paper_run").get("served")
-    if row["paused"]:
-        hardness_text = " (hard)" if pause["pause_hard"] else ""
-        mark = f"Paused{hardness_text}: {pause['pause_reason']}".removesuffix(": ")
-        row["marks"].append(mark + pause_exceptions(pause))
-    row["waiting"] = bool(_readable_document(documents, "controls").get("waiting"))
+    if stop:
+        row |= {"label": "Stopped", "marks": [*row["marks"], f"{stop_text(stop)}."]}
+    row["waiting"] = not stop and bool(_readable_document(documents, "controls").get("waiting"))
     if row["waiting"]:
         row["marks"].append("a plan waits for a confirmation")
     if history.get("steps"):
@@ -556,7 +558,7 @@ def _list_row(cache: DocumentCache, documents: Documents, path: str) -> dict[str
         row["label"] = "Unknown" if health is None else "Running"
     if _is_dry_run(cache, health):
         row["marks"].append("dry run: sends nothing")
-    inaction_reasons = list(_inaction_reasons(status, history))
+    inaction_reasons = [] if stop and stop["done"] else list(_inaction_reasons(status, history))
     problems = [
         *_unread_reasons(cache),
         *_run_problems(cache, health, inaction_reasons),

@@ -242,7 +242,7 @@ def test_withdraw__pays_to_an_address_of_the_config(site: Site, page: Any, size:
     assert violations(page) == []
     page.keyboard.press("Escape")
     page.click("#b-stop")
-    assert page.locator("#f-send-to option").all_inner_texts() == ["Nobody: it stays in the wallet", *addresses]
+    assert page.locator("#f-send-to option").all_inner_texts() == ["Nobody: the wallet keeps what it then holds", *addresses]
 
 
 @pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])

@@ -14,8 +14,10 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
+from agent.app.documents.status import status_document
 from agent.app.money import sales_of_stop, shutdown, transfers
 from agent.app.money.shutdown import ShutdownReport
+from agent.app.positions.orders import standing_orders
 from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import OutcomeKind
@@ -112,6 +114,16 @@ def test_a_store_that_is_adopted_pays_no_withdrawal_of_before(anvil_chain: Local
         agent.resync_nonce()
         with raises_code(ConfigError, "not_open"):
             transfers.resume_withdrawal(agent, withdrawal.request_id or 0, to=HOME, send=True, confirm=lambda _: True)
+
+
+def test_stop_that_sells_and_pays_nobody__says_where_the_money_is(chain: LocalChain, tmp_path: Path) -> None:
+    with bot(chain, tmp_path) as agent:
+        done = shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
+        assert done.state == "stopped", done.reason
+        assert "nothing is paid out: what the sales brought stays in the wallet; " in done.reason
+        stop = status_document(agent.status())["stop"]
+        assert (stop["done"], stop["to_stable"], stop["to"]) == (True, True, None)
+        assert "stopped by its owner" in standing_orders(agent)["stopped"]
 
 
 def test_everything_is_sold_for_the_numeraire_and_paid_out(chain: LocalChain, tmp_path: Path) -> None:

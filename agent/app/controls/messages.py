@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.app.documents.plans import tax_document
 from agent.errors import printable_text
-from agent.figures import format_figure, pause_exceptions, reader_text
+from agent.figures import format_figure, pause_exceptions, reader_text, stop_text
 from agent.guards.sandwich import plan_worst_case
 from agent.model import (
     Alert,
@@ -52,6 +52,8 @@ def status_text(status_document: Document) -> str:
     if status_document["paused"]:
         paused_text = f"Paused: {status_document['pause_reason']}"
         lines.append(_sanitized(paused_text + pause_exceptions(status_document)))
+    if "stop" in status_document:
+        lines.append(f"{stop_text(status_document['stop'])}.")
     for holding in status_document["holdings"][:MAX_ROWS]:
         lines.append(
             f"{_sanitized(holding['symbol'])} {holding['weight_bps'] / 100:.2f} %, target"

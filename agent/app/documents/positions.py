@@ -206,7 +206,8 @@ class ChangedLevelsDocument(TypedDict):
 
 class OrdersDocument(TypedDict):
     """Orders: `absent` says where the weight of an asset goes that was sold or awaits its entry,
-    `unit_worth` is the portfolio's NAV per share. `book_kind` is set for paper trading.
+    `unit_worth` is the portfolio's NAV per share. `stopped` is why no order acts, while a stop is
+    active. `book_kind` is set for paper trading.
     """
 
     block: int
@@ -220,6 +221,7 @@ class OrdersDocument(TypedDict):
     target_reasons: list[str]
     blocked_exits: list[str]
     limit_orders: NotRequired[list[OpenLimitOrderDocument]]
+    stopped: NotRequired[str]
     book_kind: NotRequired[str]
 
 

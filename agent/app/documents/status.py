@@ -52,6 +52,8 @@ from agent.model import (
     PRICE_ALERTS,
     Destination,
     Limits,
+    OwnerRequest,
+    RequestState,
     StepInput,
     action_interval_s,
     decision_name,
@@ -171,8 +173,35 @@ class UnvaluedHoldingDocument(TypedDict):
     price: PriceText | None
 
 
+class ActiveStopDocument(TypedDict):
+    """A stop that no `trimtab resume` has ended: `done` once no part of it waits, `since` then, and
+    before since its request.
+    """
+
+    done: bool
+    since: str
+    to_stable: bool
+    to: str | None
+
+
+def active_stop_document(stop: OwnerRequest | None) -> dict[str, ActiveStopDocument]:
+    """Return the field `stop` of a status; empty without an active stop."""
+    if stop is None:
+        return {}
+    since_s = stop.asked_s if stop.ended_s is None else stop.ended_s
+    return {
+        "stop": {
+            "done": stop.state is RequestState.DONE,
+            "since": format_time(since_s),
+            "to_stable": stop.sells_everything,
+            "to": stop.to,
+        }
+    }
+
+
 class StatusDocument(TypedDict):
-    """Holdings, weights, bands and the current decision. `book_kind` is set for paper trading.
+    """Holdings, weights, bands and the current decision. `book_kind` is set for paper trading, `stop`
+    from a stop of the owner until it is resumed.
     While a price or balance is unknown, `total_value` is None, and `unvalued` has the balances in
     place of `holdings`.
     """
@@ -213,6 +242,7 @@ class StatusDocument(TypedDict):
     zone: Zone
     strategies: Netting
     endpoints: list[EndpointDocument]
+    stop: NotRequired[ActiveStopDocument]
     book_kind: NotRequired[str]
     futures: NotRequired[FuturesSummaryDocument]
 
@@ -235,6 +265,8 @@ class PortfolioStatus:
     is_hard_paused: bool = False
     pause_signed: tuple[str, ...] = ()
     day_old_prices: Mapping[str, Price] = field(default_factory=dict)
+    stop: OwnerRequest | None = None
+    """The active stop; None without one."""
 
     def __repr__(self) -> str:
         portfolio = self.step_input.portfolio
@@ -298,6 +330,7 @@ def status_document(portfolio_status: PortfolioStatus) -> StatusDocument:
         total_value=total_text,
         holdings=[_holding_document(drift, portfolio_status) for drift in drifts],
         **({} if drifts else {"unvalued": _unvalued_holdings(portfolio_status)}),
+        **active_stop_document(portfolio_status.stop),
         **optional_futures_summary(portfolio_status.step_input, drifts),
     )
 

@@ -64,6 +64,7 @@ MAX_SALES = 12
 """Maximum number of plans of a full sale; the next stop goes on with the rest."""
 MAX_CONFIRMATION_WAITS = 6
 """Maximum number of further waits for the confirmations of what a stop sent."""
+PROCEEDS_KEPT_TEXT = "nothing is paid out: what the sales brought stays in the wallet"
 RESUMED_TEXT = (
     "the bot was resumed in the meantime; assets that were not sold or paid by then stay in the"
     " wallet"
@@ -374,6 +375,7 @@ class _Shutdown:
                     self._unrevoked_text,
                     self._unsold_text,
                     self._withdrawn_text,
+                    PROCEEDS_KEPT_TEXT if request.sells_everything and not request.to else "",
                     kept_back_text(step) if request.sells_everything or request.to else "",
                     "trimtab resume restarts trading",
                 )

@@ -72,6 +72,8 @@ def standing_orders(agent: Agent) -> OrdersDocument:
     ):
         step = agent.plan().step_input  # only a plan shows refusals by guards
     standing_document = orders_document(step, agent.context.store.orders.orders_and_version()[0])
+    if step.history.stop_reason:
+        standing_document["stopped"] = step.history.stop_reason
     limit_orders: list[OpenLimitOrderDocument] = [
         {
             **order_document(limit_order),

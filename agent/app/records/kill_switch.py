@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import wiring
+from agent.app.documents.status import active_stop_document
 from agent.config.load import load_config, store_file_unchecked
 from agent.config.loaded import ConfigSource, LoadedConfig, is_place_of_server
 from agent.errors import Refused, TrimtabError
@@ -73,7 +74,9 @@ def pause(config: LoadedConfig | Path | str, reason: str) -> PauseDocument:
 
 
 def shown_pause(config: ConfigSource) -> dict[str, object]:
-    """Return the kill switch with the fields of the status. Reads no chain, and creates no store."""
+    """Return the kill switch and an active stop with the fields of the status. Reads no chain, and
+    creates no store.
+    """
     loaded_config = load_config(config)
     if not wiring.has_store(loaded_config):
         file = pause_file(wiring.store_file(loaded_config))
@@ -81,6 +84,7 @@ def shown_pause(config: ConfigSource) -> dict[str, object]:
         is_paused = bool(reason)
         is_hard = False
         signed_texts: Sequence[str] = ()
+        stop = None
     else:
         with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, switch):
             state = switch.read()
@@ -88,11 +92,13 @@ def shown_pause(config: ConfigSource) -> dict[str, object]:
             reason = state.reason
             is_hard = state.hard
             signed_texts = unstopped_texts(store) if is_paused else ()
+            stop = store.requests.active_stop()
     return {
         "paused": is_paused,
         "pause_reason": reason,
         "pause_hard": is_hard,
         "pause_signed": list(signed_texts),
+        **active_stop_document(stop),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from agent.cli.display.terminal import (
     safe_text,
     say,
 )
-from agent.figures import Column, columns, format_figure, pause_exceptions
+from agent.figures import Column, columns, format_figure, pause_exceptions, stop_text
 from agent.units import BPS, decimal_text, format_duration
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
@@ -486,16 +486,23 @@ def show_status(console: Console, status_document: Document, *, is_safe: bool = 
         console.print(excluded_holdings_table(status_document["excluded"]))
     if status_document["flows"]:
         console.print(transfers_table(status_document["flows"]))
-    if status_document["paused"]:
-        hardness = " hard" if status_document["pause_hard"] else ""
-        paused_text = (
-            f"Paused{hardness}: {status_document['pause_reason']}. Nothing is sent"
-            f" until: trimtab resume{pause_exceptions(status_document)}"
-        )
-        console.print(safe_text(paused_text, "bold yellow"))
+    for standstill_text in _standstill_texts(status_document):
+        console.print(safe_text(standstill_text, "bold yellow"))
     if status_document["zone"] is not None:
         console.print(zone_table(status_document["zone"], status_document["numeraire"]))
     console.print(decision_notice(status_document))
+
+
+def _standstill_texts(status_document: Document) -> Iterator[str]:
+    """Yield why nothing is sent: a pause, and a stop."""
+    if status_document["paused"]:
+        hardness = " hard" if status_document["pause_hard"] else ""
+        yield (
+            f"Paused{hardness}: {status_document['pause_reason']}. Nothing is sent"
+            f" until: trimtab resume{pause_exceptions(status_document)}"
+        )
+    if "stop" in status_document:
+        yield f"{stop_text(status_document['stop'])}."
 
 
 def _show_price_alerts(console: Console, status_document: Document) -> None:
@@ -815,7 +822,10 @@ def _note_orders(orders_document: Document) -> None:
         say(line)
     for line in orders_document["blocked_exits"]:
         out.print(safe_text(line, "bold red"))
-    for line in orders_document["contradictions"]:
+    for line in (
+        *orders_document["contradictions"],
+        *filter(None, [orders_document.get("stopped")]),
+    ):
         out.print(safe_text(f"Nothing is traded: {line}", "bold red"))
 
 

@@ -9,19 +9,31 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from html import unescape
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from agent.cli.display.tables import money_text
-from agent.figures import MINUS, brief_reason, format_figure
+from agent.cli.display.tables import money_text, show_status
+from agent.figures import MINUS, brief_reason, format_figure, stop_text
 from agent.web.pages import format_move
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
-from agent.web.pages import CONTROL_PAGE, PAGES, Renderer, figure_element, read_replay, step_class, unbroken_text, weight_charts
+from agent.web.pages import (
+    CONTROL_PAGE,
+    PAGES,
+    Renderer,
+    figure_element,
+    has_traded_since,
+    read_replay,
+    step_class,
+    unbroken_text,
+    weight_charts,
+)
 from agent.web.reach import Reach
 from agent.web.sessions import Session
 from tests.cli.documents import DOCUMENTS, misfits
@@ -506,6 +518,87 @@ def test_overview__says_what_is_set_aside(served: Served, monkeypatch: pytest.Mo
     text = served.ask("/")[2].decode()
     assert words in text
     assert [text for of, _, _, text in figures(text) if of == "status.set_aside.0.raw"] == ["20"]
+
+
+STEP = golden_document("26-history")["steps"][1]
+TRADE = {"kind": "swap", "status": "final", "block": 100, "note": "", "hash": "", "nonce": 1}
+
+
+@pytest.mark.parametrize(
+    ("transaction", "block", "is_later"),
+    [
+        pytest.param(TRADE, 99, True, id="after it"),
+        pytest.param(TRADE, 100, False, id="in its block"),
+        pytest.param({**TRADE, "kind": "approve"}, 99, False, id="no trade"),
+        pytest.param({**TRADE, "block": None}, 99, False, id="in no block"),
+        pytest.param(TRADE, None, False, id="without a block"),
+    ],
+)
+def test_trade_since__is_one_in_a_later_block(transaction: dict[str, Any], block: int | None, is_later: bool) -> None:
+    assert has_traded_since([{**STEP, "transactions": [transaction]}], block) is is_later
+
+
+@pytest.mark.parametrize("has_traded", [True, False], ids=["traded since", "not since"])
+def test_plan_of_before__is_not_offered(served: Served, has_traded: bool) -> None:
+    plan = {**golden_document("04-plan"), "block": 100}
+    trade = {**TRADE, "block": 101 if has_traded else 100}
+    history = golden_document("26-history")
+    documents = {
+        **served.board.documents,
+        "plan": plan,
+        "status": {**golden_document("25-status"), "block": 100, "decision": {"kind": "rebalance", "reason": "of before"}},
+        "history": {**history, "steps": [{**STEP, "transactions": [trade]}]},
+        "controls": {**CONTROLS, "controls": []},
+    }
+    session = Session(1, "anna", False, 0, 0)
+    overview, plan_page = (Renderer(Reach()).render_page(page, documents, {}, 1, session) for page in PAGES if page.path in ("/", "/plan"))
+    assert ("Weights after" in plan_page) is not has_traded
+    assert ("of before" in overview) is not has_traded
+    assert ("The agent has traded since block" in overview) is has_traded
+
+
+def test_rebalance_now__is_off_while_the_run_s_own_is_under_way(served: Served) -> None:
+    run = {"ok": True, "state": "running", "cycles": 1, "paused": False, "sends": True, "reasons": [], "next_cycle": None}
+    history = {**golden_document("26-history"), "steps": [{**STEP, "decision": "rebalance", "outcome": "unfinished"}]}
+    documents = {**served.board.documents, "run": run, "history": history, "controls": {**CONTROLS, "controls": []}, "pause": RUNNING_PAUSE}
+    text = Renderer(Reach()).render_page(PAGES[0], documents, {}, 1, Session(1, "anna", False, 0, 0))
+    [attributes] = re.findall('<button id="b-rebalance"([^>]*)>', text)
+    assert "disabled" in attributes
+    assert "A rebalance of the run is under way" in text
+
+
+STOP = {"done": True, "since": "2026-11-30 15:40:00 UTC", "to_stable": True, "to": None}
+RUNNING_PAUSE = {"paused": False, "pause_reason": "", "pause_hard": False, "pause_signed": []}
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["done", "not finished"])
+@pytest.mark.parametrize("page", [*PAGES, CONTROL_PAGE], ids=lambda page: page.title)
+def test_page_after_a_stop__says_so_and_offers_no_control(served: Served, page: Any, is_done: bool) -> None:
+    controls = {**CONTROLS, "served": False, "controls": []}
+    status = {**golden_document("25-status"), "decision": {"kind": "halt", "reason": "the bot was stopped by its owner"}}
+    documents = {**served.board.documents, "status": status, "controls": controls}
+    session = Session(1, "anna", False, 0, 0)
+    running_page = Renderer(Reach()).render_page(page, {**documents, "pause": RUNNING_PAUSE}, {}, 1, session)
+    stop = STOP if is_done else {**STOP, "done": False, "since": "2026-11-30 15:39:00 UTC"}
+    stopped_page = Renderer(Reach()).render_page(page, {**documents, "pause": {**RUNNING_PAUSE, "stop": stop}}, {}, 1, session)
+    text = " ".join(unescape(re.sub("<[^>]*>", "", stopped_page)).split())
+    assert stop_text(stop) in text
+    assert f"The wallet holds {format_figure(status['holdings'][0]['amount'], 'amount')} {status['holdings'][0]['symbol']}" in text
+    for offer in (r'action="/(?!logout)[^"]*" ?', 'popovertarget="(?:pause|weights|orders|withdraw|stop)"', "takes controls now", "armed"):
+        assert not re.search(offer, stopped_page), offer
+    if page in (PAGES[0], CONTROL_PAGE):
+        assert re.search('action="/controls/rebalance"', running_page), "what a running one offers"
+
+
+def test_status__says_a_stop_in_the_words_of_the_pages() -> None:
+    status = golden_document("74-status")
+    console = Console(record=True, width=400, file=StringIO())
+    show_status(console, status)
+    assert f"{stop_text(status['stop'])}." in console.export_text()
+
+
+def test_banner_of_a_stop__says_that_a_run_buys_back_what_it_sold() -> None:
+    assert ("buys back" in stop_text(STOP), "buys back" in stop_text({**STOP, "to_stable": False})) == (True, False)
 
 
 def test_waiting_plan_s_amounts__are_cut_and_other_texts_not() -> None:

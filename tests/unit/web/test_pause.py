@@ -13,10 +13,11 @@ import pytest
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.app import dashboard
 from agent.app.controls.queue import list_controls, submit_control
 from agent.app.records import kill_switch
 from agent.config.load import load_config
-from agent.model import ControlKind, ControlOrigin, ControlSubmission, RequestKind
+from agent.model import ControlKind, ControlOrigin, ControlSubmission, RequestKind, RequestState
 from agent.store.files.locks import service_lock
 from agent.wiring import open_store_offline, store_file
 from agent.wiring.transactor import wallet_locks
@@ -108,6 +109,22 @@ def test_resume__lifts_no_stop(busy_site: Site, config: Path) -> None:
     with open_store_offline(load_config(config)) as (store, _):
         store.requests.record(RequestKind.STOP, (), None, False, 1)
     assert resumed(busy_site, config, 10)[::2] == ("refused", True)
+
+
+def test_shown_pause__has_a_stop_until_it_is_resumed(config: Path) -> None:
+    with open_store_offline(load_config(config)) as (store, _):
+        request = store.requests.record(RequestKind.STOP, (), None, True, 1)
+    markers = [dashboard.change_marker(str(config))]
+    stop = {"done": False, "since": "1970-01-01 00:00:01 UTC", "to_stable": True, "to": None}
+    assert kill_switch.shown_pause(config)["stop"] == stop
+    with open_store_offline(load_config(config)) as (store, _):
+        store.requests.end(request.id, RequestState.DONE, 61)
+    markers.append(dashboard.change_marker(str(config)))
+    assert kill_switch.shown_pause(config)["stop"] == {**stop, "done": True, "since": "1970-01-01 00:01:01 UTC"}
+    kill_switch.resume(config, lambda _: True)
+    markers.append(dashboard.change_marker(str(config)))
+    assert "stop" not in kill_switch.shown_pause(config)
+    assert len(set(markers)) == 3, "pages read again after each"
 
 
 def test_controls__of_no_run_are_shown_as_expired(config: Path) -> None:

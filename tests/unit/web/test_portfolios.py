@@ -24,7 +24,7 @@ from agent import artifacts
 from agent.app.controls.queue import list_controls
 from agent.config.load import load_config
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
-from agent.figures import format_figure
+from agent.figures import format_figure, stop_text
 from agent.fleet.configs import find_configs, portfolio_names
 from agent.model import OrderKind, RunReport
 from agent.observe.health import process_identity
@@ -307,6 +307,19 @@ def test_card__of_a_paused_portfolio_says_so_with_the_reason(
     card = calm_card(shelf, monkeypatch, replace(report, trouble=trouble), {}, pause)
     assert re.findall('<p class="say">([^<]*)', card) == [f"Paused{' (hard)' * is_hard}: lunch; but signatures of i7: 2"]
     assert re.findall('class="pill">([^<]+)<', card) == ["Needs you" if trouble else "Paused"]
+
+
+@pytest.mark.parametrize(("is_done", "label"), [(True, "Stopped"), (False, "Needs you")], ids=["done", "not finished"])
+def test_card__of_a_stopped_portfolio_says_so_and_offers_no_control(
+    shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch, is_done: bool, label: str
+) -> None:
+    stop = {"done": is_done, "since": "2026-11-30 15:40:00 UTC", "to_stable": False, "to": None}
+    pause = {"paused": False, "pause_reason": "", "pause_hard": False, "pause_signed": [], "stop": stop}
+    step = {"outcome": "halt", "reason": "stopped"}
+    card = calm_card(shelf, monkeypatch, None, step, pause)
+    assert re.findall('class="pill">([^<]+)<', card) == [label]
+    assert f"{stop_text(stop)}." in card
+    assert not re.findall('action="[^"]+/controls/[^"]+"', card)
 
 
 def test_card__of_a_run_whose_report_is_unread_says_unknown(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch) -> None:
