@@ -507,6 +507,11 @@ def test_chart_and_history__show_deposits_and_withdrawals(served: Served, monkey
     rows = re.findall('<tr data-step="transfer">(.*?)</tr>', served.ask("/history")[2].decode())
     assert ["+250.50" in row for row in rows] == [False, True], "newest first"
     assert ["Withdrawn or set aside" in row for row in rows] == [True, False]
+    monkeypatch.setitem(
+        documents, "series", documents["series"] | {"inflows": [{**INFLOWS[0], "value": str(value)} for value in range(1, 100)]}
+    )
+    values = [text for of, _, _, text in figures(served.ask("/history")[2].decode()) if re.fullmatch(r"series.inflows.\d+.value", of)]
+    assert (len(values), values[0], values[-1]) == (40, "+99.00", "+60.00")
 
 
 def test_overview__says_what_is_set_aside(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
