@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.app.documents.research import EditBacktestDocument
+from agent.model import RunReport
+from agent.observe.health import process_identity
 from agent.web import controls as web_controls
 from agent.web.controls import BACKTEST_NICENESS, MAX_BACKTESTS, ControlPages
+from agent.web.document_cache import SeenReport
 from agent.web.pages import Renderer
 from agent.web.reach import Reach
 from agent.web.sessions import PlanReview
@@ -245,6 +249,15 @@ def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
     assert "cause no swap: nothing to trade: WETH/USDC &#34;" in text
     assert pool not in text
     assert MARKUP not in text
+
+
+@pytest.mark.parametrize("has_ended", [True, False], ids=["ended", "running"])
+def test_controls_page__says_whether_a_run_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch, has_ended: bool) -> None:
+    now_s = int(time.time())
+    report = RunReport("a", process_identity(), True, 600, now_s, now_s, ended_s=now_s if has_ended else None)
+    monkeypatch.setattr(site.board, "_seen_report", SeenReport(report, time.monotonic()))
+    text = site.ask("/controls", Cookie=site.enter())[2].decode()
+    assert ("no run goes on: figures are those of the chain" in text) is has_ended
 
 
 def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
