@@ -20,6 +20,7 @@ from agent.app import alert_channels, alerting
 from agent.app.agent import Agent
 from agent.app.controls.messages import control_alerts, control_note
 from agent.app.cycles import READING_STAGE, is_retried_soon
+from agent.app.documents.past.step_history import rejection_hash, rejection_text
 from agent.app.records.cycle_report import (
     agent_fields,
     cycle_figures,
@@ -441,13 +442,16 @@ class RunEventHandler:
         """Report what became of the proposal that waited, once it does not."""
         if self.proposal is not None:
             proposal_id = self.proposal["id"]
-            intents = self.agent.context.store.journal.intents()
+            store = self.agent.context.store
+            intents = store.journal.intents()
             intent = next((intent for intent in intents if intent.id == proposal_id), None)
             if intent is not None and intent.state is IntentState.PLANNED:
                 return  # also if this cycle failed before it looked
             end_text = "was not executed"
             if intent is not None and intent.tx_hash is not None:
                 end_text = f"was executed in {intent.tx_hash}"
+            elif intent is not None and (rejection := rejection_hash(store, intent)):
+                end_text = rejection_text(rejection)
             end_note = f"The proposal {proposal_id} {end_text}: {self.proposal['description']}"
             self.log.info("proposal ended", proposal=proposal_id, why=end_note)
             self._note(end_note)

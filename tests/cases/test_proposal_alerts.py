@@ -11,6 +11,7 @@ import pytest
 from agent import app as api
 from agent.app.agent import Agent
 from agent.app.documents.past import step_history
+from agent.app.records import maintenance
 from agent.app.service import StoppableClock, report_run
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
@@ -147,6 +148,23 @@ def test_executed_proposal__is_noted_once_and_in_the_history(anvil_chain: LocalC
         assert {"done"} <= {*newest_outcomes()} <= {"done", "hold"}
         (reason,) = [step["reason"] for step in step_history.history(loaded.path)["steps"] if step["outcome"] == "done"]
         assert mentions(reason, document["id"], "was signed and executed")
+
+
+def test_rejected_proposal__is_noted_as_rejected(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with reopened_agent(anvil_chain, loaded) as agent, report_run(agent, StoppableClock(agent.context.clock), "1h") as service:
+        (waiting,) = agent.run(send=True, confirm=yes, once=True)
+        service.on_cycle(waiting)
+        (document,) = api.list_proposals(agent)["proposals"]
+        for owner in (5, 6):
+            api.sign_proposal(agent, {"test_account": owner}, None, yes)
+        with pytest.raises(AwaitingExternalSignature):
+            maintenance.cancel(agent)
+        execute(agent)
+        for result in agent.run(send=True, confirm=yes, once=True):
+            service.on_cycle(result)
+        (note,) = service.pop_screen_notes()
+    assert note.startswith(f"The proposal {document['id']} was rejected by the owners: 0x")
 
 
 def test_proposal_for_a_wallet__names_its_file(anvil_chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:

@@ -54,6 +54,11 @@ def states(agent: Agent) -> list[tuple[str, str]]:
     return [(intent.kind.value, intent.state.value) for intent in reversed(agent.context.store.journal.intents())]
 
 
+def rejections(agent: Agent) -> list[str | None]:
+    """The transactions that executed rejections."""
+    return [intent.tx_hash for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.CANCEL]
+
+
 def resume(agent: Agent) -> None:
     api.resume(agent.context.loaded_config.path, lambda _: True)
 
@@ -195,6 +200,9 @@ def test_rejection_in_another_wallet__frees_the_nonce_without_an_operator(
     (rejection,) = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.CANCEL and intent.tx_hash]
     assert (rejection.tx_hash, rejection.state) == (tx_hash, IntentState.FINAL)
     assert ("swap", "cancelled") in states(agent)
+    first_step = api.history(agent.context.loaded_config.path)["steps"][-1]
+    was_withdrawn = is_cancelled and not signed_here
+    assert (first_step["outcome"], tx_hash in first_step["reason"]) == ("cancelled" if was_withdrawn else "rejected", not was_withdrawn)
 
 
 def test_other_call_of_the_safe_to_itself__needs_the_operator(
@@ -248,9 +256,11 @@ def test_cancelled__history_and_pending_transactions_say_so(scene: tuple[Agent, 
         maintenance.cancel(agent)
     assert api.pending_transactions(path)["waiting"] == 0
     (step,) = api.history(path)["steps"]
-    assert (step["step"], step["outcome"]) == (waiting_step["step"], "cancelled")
-    why = "took the nonce" if count else "cancelled by the owner"
-    assert mentions(step["reason"], f'"{swap["description"]}" was not executed', why)
+    assert (step["step"], step["outcome"]) == (waiting_step["step"], "rejected" if count else "cancelled")
+    why = (
+        f"rejected by the owners: {rejections(agent)[0]} is an empty call" if count else "not executed: never sent: cancelled by the owner"
+    )
+    assert step["reason"].startswith(f'"{swap["description"]}" was {why}')
     explanation = " ".join(api.explain(path, step["step"])["sentences"])
     assert "awaits" not in explanation
     assert why in explanation

@@ -216,6 +216,7 @@ def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
 
 UNFINISHED = "unfinished"
 APPROVED = "approved"
+REJECTED = "rejected"
 MAX_APPROVAL_STEPS = 20
 """Steps before a swap that are looked through for its approvals."""
 COST_PLACES = 18
@@ -283,7 +284,7 @@ def _outcome_text(store: Store, summary: StepSummary, intents: Sequence[Intent])
     if ended_intent is None:
         return summary.outcome or UNFINISHED
     if not ended_intent.succeeded:
-        return ended_intent.state.value
+        return REJECTED if rejection_hash(store, ended_intent) else ended_intent.state.value
     failed = shortfall_by_receipt(store, ended_intent)
     outcome = OutcomeKind.FAILED if failed else OutcomeKind.DONE
     return outcome.value
@@ -294,8 +295,9 @@ def _reason_text(store: Store, summary: StepSummary, intents: Sequence[Intent]) 
     if (ended_intent := _ended_proposal(summary, intents)) is not None:
         if ended_intent.succeeded:
             return execution_reason(ended_intent)
-        last_note = store.journal.transitions(ended_intent.id)[-1].note
-        return f'"{ended_intent.note}" was not executed: {last_note}'
+        if rejection := rejection_hash(store, ended_intent):
+            return f'"{ended_intent.note}" {rejection_text(rejection)}'
+        return f'"{ended_intent.note}" was not executed: {_last_note(store, ended_intent)}'
     return summary.reason or ("" if summary.outcome else NO_OUTCOME_REASON)
 
 
@@ -307,6 +309,28 @@ def _ended_proposal(summary: StepSummary, intents: Sequence[Intent]) -> Intent |
     last_intent = proposed_intents[-1]
     has_ended = last_intent.state not in OPEN_STATES or last_intent.succeeded
     return last_intent if has_ended else None
+
+
+def rejection_hash(store: Store, proposal: Intent) -> str:
+    """Return the transaction of the owners' rejection that ended a proposal; "" for another end."""
+    last_note = _last_note(store, proposal)
+    return next(
+        (
+            peer.tx_hash
+            for peer in store.journal.intents_at(proposal.tx.nonce)
+            if peer.kind is IntentKind.CANCEL and peer.tx_hash and peer.tx_hash in last_note
+        ),
+        "",
+    )
+
+
+def rejection_text(tx_hash: str) -> str:
+    """Return what became of a proposal whose rejection was executed in a transaction."""
+    return f"was rejected by the owners: {tx_hash} is an empty call at its nonce"
+
+
+def _last_note(store: Store, intent: Intent) -> str:
+    return store.journal.transitions(intent.id)[-1].note
 
 
 def _unknown_step_error(step_id: str) -> ConfigError:
