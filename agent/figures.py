@@ -22,6 +22,7 @@ from agent.units import (
     SIGNIFICANT_DIGITS,
     decimal_text,
     format_duration,
+    short_address,
     shown_coin_price,
     value_text,
 )
@@ -315,7 +316,7 @@ def _counted_addresses(noun: str, addresses: Sequence[str]) -> str:
     address_count = len({*addresses})
     if address_count > 1:
         return f"{address_count} {'pools' if noun else 'addresses'}"
-    return "".join(f"{noun}{address[:6]}…{address[-4:]}" for address in addresses[:1])
+    return "".join(f"{noun}{short_address(address)}" for address in addresses[:1])
 
 
 TOKEN_LUMINANCE = 0.2

@@ -171,6 +171,11 @@ def decimal_text(raw: int, decimals: int) -> str:
     return f"{sign}{integer}.{fraction}" if fraction else f"{sign}{integer}"
 
 
+def short_address(address: str) -> str:
+    """Return the first and last four digits of an address, such as 0x1234…abcd."""
+    return f"{address[:6]}…{address[-4:]}"
+
+
 def shortened_text(raw: int, decimals: int) -> str:
     """Return an amount in base units as a decimal of whole coins, rounded down to six places."""
     hidden_places = max(0, decimals - 6)

@@ -37,7 +37,7 @@ from agent.model import (
 )
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import bands, trigger_text
-from agent.units import BPS, Value, decimal_text, format_duration
+from agent.units import BPS, Value, decimal_text, format_duration, short_address
 
 if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
@@ -68,7 +68,7 @@ def pool_names(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, str]:
         )
         pool_name = f"{pair_label}{pool.label} {pool.fee_pips / 10_000:g} %"
         if pool_name in name_by_pool.values():
-            pool_name += f" {pool.address[:6]}…{pool.address[-4:]}"
+            pool_name += f" {short_address(pool.address)}"
         name_by_pool[pool.address] = pool_name
     return name_by_pool
 

@@ -139,21 +139,23 @@ def test_init_and_doctor__name_a_safe_taken_for_a_key(anvil_chain: LocalChain, t
 def test_doctor__names_who_may_act_for_a_safe(anvil_chain: LocalChain, tmp_path: Path) -> None:
     safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
 
-    def wallet_row() -> tuple[str, str]:
+    def wallet_row() -> tuple[str, str, list[str]]:
         (row,) = [check for check in doctor(loaded, [anvil_chain.transport])["checks"] if check["check"] == "wallet"]
-        return row["state"], f"{row['finding']}; {row['remedy']}"
+        return row["state"], f"{row['finding']}; {row['remedy']}", row.get("addresses", [])
 
     def call(function: str, *arguments: object) -> None:
         data = safe.contract.encode_abi(function, list(arguments))
         tx = UnsignedTx(anvil_chain.chain_id, safe.nonce(), safe.address, 0, data, 0, None, None, 1)
         safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
 
-    assert wallet_row() == ("ok", "a Safe of 2 of 3 owners; ")
+    owners = [accounts()[number].address for number in (5, 6, 7)]
+    shortened_text = ", ".join(f"{owner[:6]}…{owner[-4:]}" for owner in owners)
+    assert wallet_row() == ("ok", f"a Safe of 2 of 3 owners: {shortened_text}; ", owners)
     module = accounts()[8].address
     call("enableModule", module)
-    state, text = wallet_row()
-    assert state == "warn"
-    assert mentions(text, "a Safe of 2 of 3 owners", f"without a signature: {module}", "disableModule")
+    state, text, addresses = wallet_row()
+    assert (state, addresses) == ("warn", owners)
+    assert mentions(text, shortened_text, f"without a signature: {module}", "disableModule")
     call("setFallbackHandler", f"0x{0:040x}")
     assert mentions(wallet_row()[1], "approvals are proposals of their own, since the Safe has no fallback handler that simulates")
 

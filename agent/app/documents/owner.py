@@ -538,10 +538,13 @@ CheckLine = tuple[str, str, str, str]
 
 
 class CheckDocument(TypedDict):
+    """A check; `addresses` are those that its finding shortens, if any."""
+
     check: str
     state: Annotated[str, one_of(OK, WARN, FAIL)]
     finding: str
     remedy: str
+    addresses: NotRequired[list[Address]]
 
 
 class DoctorDocument(TypedDict):

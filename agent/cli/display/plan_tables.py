@@ -30,7 +30,7 @@ from agent.cli.display.tables import (
 )
 from agent.cli.display.terminal import Document, safe_text, say
 from agent.figures import Column, columns, format_figure
-from agent.units import value_text
+from agent.units import short_address, value_text
 
 ACTION_AMOUNT_KEYS = ("amounts_raw", "min_raw", "fees_raw")
 MAX_REPEATED_LENGTH = 80
@@ -235,7 +235,7 @@ def legs_table(
     )
     for swap_number, leg in enumerate(document["legs"][:max_rows], 1):
         pool_name = document["pools"].get(
-            leg["pool"], f"{leg['pool'][:6]}…{leg['pool'][-4:]} {leg['fee_pips'] / 10_000:g} %"
+            leg["pool"], f"{short_address(leg['pool'])} {leg['fee_pips'] / 10_000:g} %"
         )
         figure_table.add_row(
             str(swap_number) + (" ↳" if leg["source"] == "router" else ""),

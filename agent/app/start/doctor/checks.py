@@ -63,7 +63,7 @@ from agent.reference import reference_prices
 from agent.store import Store
 from agent.store.files.locks import require_trusted_writers
 from agent.store.files.secret import secret_path
-from agent.units import decimal_text, format_duration, shown_price_text
+from agent.units import decimal_text, format_duration, short_address, shown_price_text
 from agent.venues import allowances
 
 if TYPE_CHECKING:
@@ -94,13 +94,16 @@ def screen_tokens(
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check: state, finding and remedy; `exit_code` is the exit code if it fails."""
+    """One check: state, finding and remedy; `exit_code` is the exit code if it fails, `addresses`
+    are those that the finding shortens.
+    """
 
     check: str
     state: str
     finding: str
     remedy: str = ""
     exit_code: int = EXIT_REFUSED
+    addresses: tuple[str, ...] = ()
 
 
 def doctor(
@@ -115,7 +118,10 @@ def doctor(
     check_results = list(_run_checks(config, transports, now_s, endpoints))
     return {
         "endpoints": endpoints,
-        "checks": [fill(CheckDocument, check_result) for check_result in check_results],
+        "checks": [
+            fill(CheckDocument, check_result, **_address_field(check_result))
+            for check_result in check_results
+        ],
         "exit": next(
             (
                 check_result.exit_code
@@ -125,6 +131,10 @@ def doctor(
             EXIT_OK,
         ),
     }
+
+
+def _address_field(check_result: CheckResult) -> dict[str, list[str]]:
+    return {"addresses": list(check_result.addresses)} if check_result.addresses else {}
 
 
 def _run_checks(
@@ -284,20 +294,22 @@ def _safe_checks(context: wiring.AgentContext) -> Iterator[CheckResult]:
     try:
         unbatched_reason = safe.unbatched_reason(safe.require_supported())
         modules = safe.modules()
+        owners = safe.owners()
     except TrimtabError as error:
         yield CheckResult("wallet", FAIL, error.message, error.remedy, error.exit_code)
         return
-    finding = signers_text
+    finding = f"{signers_text}: {', '.join(map(short_address, owners))}"
     if unbatched_reason:
         finding += f"; approvals are proposals of their own, since {unbatched_reason}"
     if not modules:
-        yield CheckResult("wallet", OK, finding)
+        yield CheckResult("wallet", OK, finding, addresses=owners)
         return
     yield CheckResult(
         "wallet",
         WARN,
         f"{finding}; these modules move its money without a signature: {', '.join(modules)}",
         "ask the owners what they are for; disableModule removes one, and no limit here binds it",
+        addresses=owners,
     )
 
 
