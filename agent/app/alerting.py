@@ -53,6 +53,12 @@ from agent.model import (
     StepInput,
     Verdict,
 )
+from agent.model.alerts import (
+    DEPOSIT_ACCEPTED,
+    PROPOSAL_FAILS,
+    PROPOSAL_IS_STALE,
+    PROPOSAL_IS_UNCHECKED,
+)
 from agent.observe.notify import sanitize_text
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import band_edge_prices
@@ -478,7 +484,7 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         if transfer.kind is ExternalTransferKind.AUTOMATIC:
             reason = "within limits.deposit_auto"
         alert_text = (
-            f"{balance_changes.format_change(step.portfolio, transfer)}: accepted as a deposit, {reason}."
+            f"{DEPOSIT_ACCEPTED}, {reason}: {balance_changes.format_change(step.portfolio, transfer)}."
             " trimtab flows --all"
         )
         yield Alert(AlertKind.HALT, f"accepted:{transfer.id}", alert_text, True)
@@ -645,7 +651,7 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
     )
     if waiting.reverts:
         alert_text = (
-            f"Would fail now, for example because prices left its minimums: {description}"
+            f"{PROPOSAL_FAILS}, for example because prices left its minimums: {description}"
             f" ({proposal_id}). It stays proposed{until_text}, and nothing else is sent meanwhile;"
             f" {WITHDRAWAL_ADVICE}."
         )
@@ -655,9 +661,9 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
 
     if (fault := waiting.minimums_fault) is not None:
         reason_text = (
-            f"Stale, {fault.reason}"
+            f"{PROPOSAL_IS_STALE}, {fault.reason}"
             if fault.is_low
-            else f"Its minimums could not be checked, {fault.reason}"
+            else f"{PROPOSAL_IS_UNCHECKED}, {fault.reason}"
         )
         advice = as_sentence(minimums_advice(fault))
         alert_text = f"{reason_text}: {description} ({proposal_id}). {advice}."

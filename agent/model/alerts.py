@@ -40,6 +40,19 @@ class AlertKind(Enum):
     TEST = "test", "test"
 
 
+PROPOSAL_FAILS = "Would fail now"
+PROPOSAL_IS_STALE = "Stale"
+PROPOSAL_IS_UNCHECKED = "Its minimums could not be checked"
+DEPOSIT_ACCEPTED = "Accepted as a deposit"
+TITLE_BY_FIRST_WORDS = {
+    PROPOSAL_FAILS: "a proposal would fail",
+    PROPOSAL_IS_STALE: "a proposal is stale",
+    PROPOSAL_IS_UNCHECKED: "a proposal could not be checked",
+    DEPOSIT_ACCEPTED: "a deposit was accepted",
+}
+"""Titles of messages that the title of their kind would describe wrongly, by their first words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
     """An alert to send.
@@ -80,6 +93,16 @@ class AlertMessage:
     kind: AlertKind
     text: str
     created_s: int
+
+    @property
+    def title(self) -> str:
+        """Return its title: that of its first words, else of its kind."""
+        titles = (
+            title
+            for first_words, title in TITLE_BY_FIRST_WORDS.items()
+            if self.text.startswith(first_words)
+        )
+        return next(titles, self.kind.title)
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,7 +290,7 @@ class AlertChannel:
         text) or address (a secret).
         """
         try:
-            return self._send(f"{self._agent_label}: {message.kind.title}", message.text)
+            return self._send(f"{self._agent_label}: {message.title}", message.text)
         except Exception as error:  # an error in an apprise plugin must not end the run
             return failure_words(error)
 

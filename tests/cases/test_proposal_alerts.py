@@ -109,7 +109,7 @@ def test_failing_proposal__alerts_once_and_the_next_by_itself(chain: LocalChain,
         for _ in range(2):
             cycle()
         box.until(2)
-        assert len(box.items) == 2
+        assert [item["title"] for item in box.items] == ["trimtab: a proposal waits", "trimtab: a proposal would fail"]
         expected = ("Would fail now", "prices left its minimums", swap["id"], format_time(swap["expires_s"]), "trimtab cancel --send")
         assert mentions(box.texts[1], *expected)
         assert [state["text"][:8] for state in api.alerts(agent)["open"]] == ["Proposed", "Would fa"]

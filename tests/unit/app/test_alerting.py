@@ -30,6 +30,7 @@ from agent.layers.tax.state import TaxState
 from agent.model import (
     Alert,
     AlertKind,
+    AlertMessage,
     AlertState,
     AssetDrift,
     ConditionalOrder,
@@ -455,6 +456,24 @@ def test_proposal_alert__asks_to_sign_only_what_may_be_signed(
     waiting = AwaitingExternalSignature("proposed", "have it signed", proposal, "p.json", reverts=reverts)
     waiting.mark_minimums(fault)
     assert any("Have it signed" in alert.text for alert in alerts(waiting, CALM)) is asks_to_sign
+
+
+@pytest.mark.parametrize(
+    ("reverts", "fault", "titles"),
+    [
+        pytest.param(False, None, ["a proposal waits"], id="waiting"),
+        pytest.param(True, None, ["a proposal waits", "a proposal would fail"], id="failing"),
+        pytest.param(False, MinimumsFault("fair_floor: too low", True), ["a proposal waits", "a proposal is stale"], id="stale"),
+        pytest.param(
+            False, MinimumsFault("unknown: no price", False), ["a proposal waits", "a proposal could not be checked"], id="unchecked"
+        ),
+    ],
+)
+def test_title_of_a_proposal_alert__says_its_state(reverts: bool, fault: MinimumsFault | None, titles: list[str]) -> None:
+    proposal = {"id": "0a1b", "description": "pay 2 WETH", "expires_s": None}
+    waiting = AwaitingExternalSignature("proposed", "have it signed", proposal, "p.json", reverts=reverts)
+    waiting.mark_minimums(fault)
+    assert [AlertMessage(1, "phone", alert.kind, alert.text, 0).title for alert in alerts(waiting, CALM)] == titles
 
 
 @pytest.mark.parametrize("reverts", [True, False, None])
