@@ -174,6 +174,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.questions import QUESTION_BY_FIELD as QUESTION_BY_FIELD
     from agent.app.start.questions import QUESTIONS as QUESTIONS
     from agent.app.start.setup import FuturesStart as FuturesStart
+    from agent.app.start.setup import existing_config_error as existing_config_error
     from agent.app.start.setup import local_start as local_start
     from agent.app.start.setup import require_endpoints as require_endpoints
     from agent.app.start.templates import templates as templates

@@ -215,9 +215,7 @@ def _init_guided(config: Path, answers: InitAnswers, answered_fields: set[str]) 
     from agent.cli.display.dialogue import guided_init
 
     if config.exists():
-        raise ConfigError(
-            f"{config}: exists already; nothing was changed", "name another file with --config"
-        )
+        raise api.existing_config_error(config)
     if answers.endpoints:
         api.require_endpoints(
             answers.endpoints, "--rpc", is_local=answers.is_local, option="--rpc "

@@ -184,7 +184,7 @@ def test_second_portfolio_of_a_wallet__is_warned_of(bare: Bare, tmp_path: Path, 
     assert shared("second.toml") == [], "the first has done nothing"
     (tmp_path / "first.db").touch()
     (warning,) = shared("third.toml")
-    assert mentions(warning, "wallet.address", WALLET, "first.toml", "trimtab stop --config")
+    assert mentions(warning, "wallet.address", WALLET, "first.toml", "another wallet for this one. Only if", "trimtab stop --config")
     (tmp_path / "broken.toml").write_text("[wallet")
     (tmp_path / "own").mkdir()
     assert shared("own/fourth.toml") == []
@@ -204,6 +204,7 @@ def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:
     result = init(bare, config, *TWO)
     assert result.code == 2
     assert "exists already" in result.error["message"]
+    assert mentions(result.error["remedy"], "--config other.toml", "another directory")
     assert config.read_text() == "mine"
 
 

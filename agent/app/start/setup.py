@@ -262,11 +262,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
     try:
         create_file(path, config_text.encode())
     except FileExistsError:
-        raise ConfigError(
-            f"{path}: exists already; nothing was changed",
-            "name another file with --config",
-            code=ErrorCode.EXISTS,
-        ) from None
+        raise existing_config_error(path) from None
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written: {error.strerror}", "choose a folder that exists"
@@ -339,6 +335,15 @@ def _depeg_warnings(config: Config) -> list[str]:
     ]
 
 
+def existing_config_error(path: Path) -> ConfigError:
+    """Return the error for a new config whose file exists."""
+    return ConfigError(
+        f"{path}: exists already; nothing was changed",
+        "name another file, such as --config other.toml, or run it in another directory",
+        code=ErrorCode.EXISTS,
+    )
+
+
 def own_store_url(config: Path) -> str:
     """Return the store's URL of a new config: a file of the config's name, so that each of several
     configs in a folder has its own; the usual one for a name that is reserved or no part of a URL.
@@ -366,8 +371,14 @@ def _shared_wallet_warnings(path: Path, config: Config, network: str) -> list[st
     that has a store.
     """
     other_paths = {*folder_configs(path.absolute().parent)} - {path.absolute()}
+    remedy = "use another wallet for this one"
     if _is_file(network):
         other_paths.add(Path(network).absolute())
+        safe_option = " --safe" if config.wallet.safe else ""
+        remedy = (
+            "start a chain of its own for this one: trimtab localchain --port 8546"
+            f"{safe_option} --write-config other.toml"
+        )
     warnings = []
     for other_path in sorted(other_paths):
         with suppress(OSError, ValueError, LookupError, TypeError, TrimtabError):
@@ -380,9 +391,9 @@ def _shared_wallet_warnings(path: Path, config: Config, network: str) -> list[st
             if is_same and store_file_unchecked(other_path, ConfigError("no store")).is_file():
                 warnings.append(
                     f"wallet.address: {other_path.name} is a config of the same wallet, {wallet}; each"
-                    " of two portfolios undoes what the other does, and takes its nonces: use another"
-                    f" wallet, or, if the other trades, end it first: trimtab stop --config {shlex.quote(str(other_path))}"
-                    " --send"
+                    " of two portfolios that trade undoes what the other does, and takes its nonces:"
+                    f" {remedy}. Only if this one shall replace the other, end that first: trimtab stop"
+                    f" --config {shlex.quote(str(other_path))} --send"
                 )
     return warnings
 
