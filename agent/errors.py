@@ -167,10 +167,12 @@ class ErrorCode(StrEnum):
 
 class TrimtabError(Exception):
     """Base of all errors that the agent raises on purpose. `remedy` is the operator's next step,
-    `code` a stable name of the cause for programs (empty: no name).
+    `code` a stable name of the cause for programs (empty: no name), `title` stands before the
+    message (empty: that of the exit code).
     """
 
     exit_code = 1
+    title = ""
 
     def __init__(self, message: str, remedy: str = "", *, code: str = "") -> None:
         super().__init__(printable_text(message))

@@ -282,6 +282,8 @@ class AwaitingExternalSignature(Retryable):
     `is_withdrawable` is whether it waited before the command, which may want something else.
     """
 
+    title = "Proposed"
+
     def __init__(
         self,
         message: str,

@@ -50,7 +50,8 @@ def test_people_are_told_where_the_proposal_lies_and_until_when(desk: Desk) -> N
     desk.edit(("test_account = 0", 'mode = "propose"'), ('deadline = "90s"', 'deadline = "30m"'))
     result = desk.run("rebalance", "--send", "--yes")
     assert result.code == 11
-    assert mentions(result.err, "later")
+    assert result.err.strip().startswith("Proposed: ")
+    assert not mentions(result.err, "later")
     assert "signature" in " ".join(result.err.split())
 
 

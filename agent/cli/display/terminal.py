@@ -198,8 +198,8 @@ ERROR_TITLES = {
 
 
 def title_and_message(error: TrimtabError) -> tuple[str, str]:
-    """Return the title of an error's exit code, and its message without that title."""
-    title = ERROR_TITLES.get(error.exit_code, "Error")
+    """Return the title of an error, else of its exit code, and its message without that title."""
+    title = error.title or ERROR_TITLES.get(error.exit_code, "Error")
     return title, error.message.removeprefix(f"{title.lower()}: ")
 
 
