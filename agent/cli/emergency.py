@@ -131,20 +131,20 @@ def _pause_but_not_hard(
     config_paths: Sequence[Path], reason: str, hindrance: str, remedy: str
 ) -> NoReturn:
     """Pause softly, and raise ConfigError with what hinders the hard pause, naming the configs that
-    are paused and those that are not.
+    are paused, those that an earlier pause keeps hard paused, and those that are not paused.
     """
-    paused_names = []
+    names_by_result: dict[str, list[str]] = {}
     failure_texts = []
     for path in config_paths:
         try:
-            api.pause(path, reason)
+            document = api.pause(path, reason)
         except TrimtabError as error:
             failure_texts.append(f"{path.name}: {error.message}")
         else:
-            paused_names.append(path.name)
+            result = "still hard paused" if document["hard"] else "paused, but not hard"
+            names_by_result.setdefault(result, []).append(path.name)
     parts = [f"--hard: {hindrance}"]
-    if paused_names:
-        parts.append(f"paused, but not hard: {', '.join(paused_names)}")
+    parts += [f"{result}: {', '.join(names)}" for result, names in names_by_result.items()]
     if failure_texts:
         parts.append(f"not paused: {'; '.join(failure_texts)}")
     raise ConfigError("; ".join(parts), remedy)

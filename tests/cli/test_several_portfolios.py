@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agent import wiring
 from agent.app.records import kill_switch
+from agent.config.load import load_config
 from agent.localchain import LocalChain
 from tests.cli.tools import CommandResult
 from tests.support.agents import config
@@ -96,6 +98,22 @@ def test_hard_pause_without_a_terminal__pauses_but_not_hard(bare: Bare, folder: 
     assert mentions(result.json["error"]["message"], "no terminal to ask", "paused, but not hard: bob.toml")
     assert mentions(result.json["error"]["remedy"], "--yes")
     assert pauses(folder) == {"ada": (False, False), "bob": (True, False)}
+
+
+@pytest.mark.parametrize(
+    ("names", "result_text"),
+    [
+        pytest.param(("ada", "bob"), "paused, but not hard: ada.toml; still hard paused: bob.toml", id="several"),
+        pytest.param(("bob",), "terminal to ask; still hard paused: bob.toml", id="no terminal"),
+    ],
+)
+def test_hard_pause_of_a_hard_paused__says_that_it_still_is(bare: Bare, folder: Path, names: tuple[str, ...], result_text: str) -> None:
+    with wiring.open_store_offline(load_config(folder / "bob.toml")) as (_, switch):
+        switch.pause("earlier", 0, hard=True)
+    paths = [part for name in names for part in ("--config", str(folder / f"{name}.toml"))]
+    message = bare("pause", "--hard", "--send", *paths, "--json").json["error"]["message"]
+    assert message.endswith(result_text)
+    assert pauses(folder) == {"ada": ("ada" in names, False), "bob": (True, True)}
 
 
 def test_hard_pause_of_several__names_those_that_are_not_paused(bare: Bare, folder: Path) -> None:
