@@ -171,7 +171,8 @@ def unconfirmed_error(changed_lines: tuple[str, ...]) -> Refused:
     return Refused(
         "the config was edited and the edit is not confirmed",
         (verdict,),
-        "review it with trimtab edit --confirm",
+        "review it with trimtab edit --confirm in a terminal; without one, undo it in the file, and make"
+        " it by trimtab edit --set KEY=VALUE --yes",
     )
 
 

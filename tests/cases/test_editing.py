@@ -239,6 +239,35 @@ def test_address_another_wrote__is_confirmed_by_no_machine(
     assert [row["address"] for row in trust_document["contracts"] if row["role"] == "payout address"] == [parse_address(thief, "")]
 
 
+def test_address_set_by_command__is_confirmed_without_a_terminal(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edit by hand names this way, since no machine confirms it."""
+    bot = EditedRun(anvil_chain, tmp_path)
+    home = parse_address("0x00000000000000000000000000000000000B0b00", "")
+    bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),)), is_unreviewed=True)
+    text = bot.file.read_text()
+    bot.file.write_text(text.replace("payout_addresses = []", f'payout_addresses = ["{home}"]'))
+    line = anvil_chain.transport
+
+    def trusted() -> bool:
+        loaded = load_config(bot.file)
+        chain = loaded.config.chain.model_copy(update={"single_operator": line.operator})
+        loaded = replace(loaded, config=loaded.config.model_copy(update={"chain": chain}))
+        with monkeypatch.context() as patch:
+            patch.setattr(ChainTable, "is_local", property(lambda _: False))
+            return trust.trust(loaded, lambda _: True, [line], is_unreviewed=True)["pinned"]
+
+    with pytest.raises(Refused) as refused:
+        trusted()
+    assert mentions(refused.value.remedy, "undo it in the file", "trimtab edit --set KEY=VALUE --yes")
+    bot.file.write_text(text)
+    bot.edit(ConfigChanges(key_settings=(("wallet.payout_addresses", home),)), is_unreviewed=True)
+    assert trusted()
+    with wiring.open_store_offline(load_config(bot.file)) as (store, _):
+        assert store.requests.payout_addresses() == (home,)
+
+
 def _live(table: object) -> object:
     return table.model_copy(update={"chain_id": 1})  # type: ignore[attr-defined]  # a pydantic table
 
