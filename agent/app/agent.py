@@ -73,7 +73,12 @@ from agent.wiring.signed_proposals import unstopped_texts
 from agent.wiring.waiting_proposals import waiting_proposals
 
 if TYPE_CHECKING:
-    from agent.app.documents.plans import EndpointDocument, LivePlanDocument, RealisedChangeDocument
+    from agent.app.documents.plans import (
+        EndpointDocument,
+        LivePlanDocument,
+        QuoteDocument,
+        RealisedChangeDocument,
+    )
 
 
 MIN_INTERVAL_S = 1
@@ -160,15 +165,22 @@ class Agent:
 
     def quote(
         self, token_in: str, token_out: str, amount: Amount, pool: str | None = None
-    ) -> tuple[StepInput, Quote]:
+    ) -> QuoteDocument:
         """Quote the sale of `amount` whole coins of `token_in`, over all pools or in `pool`: a text,
-        a whole number, a Decimal, or a float such as 0.5, whose digits are exact. Reads more ticks if
-        the quote passes the known ones. Raises ConfigError.
+        a whole number, a Decimal, or a float such as 0.5, whose digits are exact. The result is that
+        of `trimtab quote --json`. Reads more ticks if the quote passes the known ones. Raises
+        ConfigError.
 
-        >>> step_input, quote = agent.quote("WETH", "USDC", "0.1")
-        >>> quote.amount_out_raw > 0
+        >>> int(agent.quote("WETH", "USDC", "0.1")["amount_out_raw"]) > 0
         True
         """
+        step_input, quote = self.quote_with_input(token_in, token_out, amount, pool)
+        return plans.quote_document(quote, step_input.snapshot, step_input.portfolio)
+
+    def quote_with_input(
+        self, token_in: str, token_out: str, amount: Amount, pool: str | None = None
+    ) -> tuple[StepInput, Quote]:
+        """Quote as `quote`; return the input that it was computed from, too."""
         sold_token = self.token(token_in, "--in")
         bought_token = self.token(token_out, "--out")
         amount_raw = self._parse_amount(amount, sold_token)
@@ -604,10 +616,10 @@ def quote(
     amount: Amount,
     config: LoadedConfig | Path | str = "trimtab.toml",
     pool: str | None = None,
-) -> Quote:
+) -> QuoteDocument:
     """Quote a swap now."""
     with open_agent(config) as agent:
-        return agent.quote(token_in, token_out, amount, pool)[1]
+        return agent.quote(token_in, token_out, amount, pool)
 
 
 @checked_call

@@ -89,12 +89,11 @@ def quote(
     from agent.cli.display import plan_tables
 
     with show_spinner(READING_CHAIN_TEXT), api.open_agent(config) as agent:
-        step, swap_quote = agent.quote(token_in, token_out, amount, pool)
-    document = plans.quote_document(swap_quote, step.snapshot, step.portfolio)
+        document = agent.quote(token_in, token_out, amount, pool)
     emit(
         document,
         as_json,
-        lambda: plan_tables.show_quote(out, document, plans.decimals_by_label(step.portfolio)),
+        lambda: plan_tables.show_quote(out, document, plans.decimals_by_label(agent.portfolio)),
     )
 
 

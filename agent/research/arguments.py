@@ -9,7 +9,7 @@ from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from agent.calls import ArgumentKind, CallChecks, described, has_items, is_path, unknown_name
 from agent.config.tables.fields import parse_choice, parse_duration_s
@@ -181,14 +181,20 @@ def _is_whole(argument: object) -> bool:
     return isinstance(argument, numbers.Integral) and not isinstance(argument, bool)
 
 
+def _is_list(argument: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """Return whether it is a list of something: an empty one does not stand for the usual ones."""
+    return isinstance(argument, list | tuple) and bool(argument)
+
+
 def _are_choices(argument: object) -> bool:
-    return isinstance(argument, list | tuple) and all(map(_is_choice, argument))
+    return _is_list(argument) and all(map(_is_choice, argument))
 
 
 def _kind(noun: str, is_met: Callable[[Any], bool], example: str) -> ArgumentKind:
     return ArgumentKind(noun, is_met, f"write for example {example}")
 
 
+OR_OMIT = ", or omit it for the usual ones"
 COSTS_EXAMPLE = "costs=research.Costs(fee=0.003)"
 research_call = CallChecks(
     {
@@ -218,17 +224,21 @@ research_call = CallChecks(
         ),
         "Sequence[Trigger]": _kind(
             "list of triggers",
-            lambda triggers: isinstance(triggers, list | tuple),
-            'triggers=[research.band(0.1), research.every("7d")]',
+            _is_list,
+            f'triggers=[research.band(0.1), research.every("7d")]{OR_OMIT}',
         ),
         "destinations": _kind(
-            "list of destinations", _are_choices, "destinations=[research.Destination.HALFWAY]"
+            "list of destinations",
+            _are_choices,
+            f"destinations=[research.Destination.HALFWAY]{OR_OMIT}",
         ),
         "allocators": _kind(
-            "list of methods", _are_choices, "allocators=[research.AllocationMethod.EQUAL]"
+            "list of methods",
+            _are_choices,
+            f"allocators=[research.AllocationMethod.EQUAL]{OR_OMIT}",
         ),
         "scenarios": _kind(
-            "list of scenarios", _are_choices, "scenarios=[research.Scenario.CRASH]"
+            "list of scenarios", _are_choices, "scenarios=[research.Scenario.CRASH], or omit it"
         ),
         "combined": _kind("choice", lambda choice: isinstance(choice, bool), "combined=True"),
         "folder": _kind(

@@ -66,10 +66,10 @@ def known_ticks(quote: tuple[Any, Quote], pool: str) -> tuple[int, int]:
 @pytest.mark.parametrize("amount", [1_000, pytest.param(20_000, marks=pytest.mark.slow), 400_000])
 def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(chain: LocalChain, tmp_path: Path, amount: int) -> None:
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
-        step, narrow = agent.quote("LINK", "USDC", "1")
+        step, narrow = agent.quote_with_input("LINK", "USDC", "1")
         two = step.snapshot.http_request_count
         for pool in (chain.address_by_pool[POOL], None):
-            quote = agent.quote("LINK", "USDC", str(amount), pool)
+            quote = agent.quote_with_input("LINK", "USDC", str(amount), pool)
             assert quote[1].amount_out_raw == quoter_answer(chain, POOL, "LINK", amount * LINK)
             further = quote[0].snapshot.http_request_count - two
             assert further == (0 if quote[1].price_impact_bps < 200 else 1)
@@ -84,7 +84,7 @@ def test_a_quote_passes_hundreds_of_ticks_to_the_wei(chain: LocalChain, tmp_path
     amount = 6_000 if sold == "WETH" else 18_000_000
     with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
         bought = "USDC" if sold == "WETH" else "WETH"
-        step, quote = agent.quote(sold, bought, str(amount), chain.address_by_pool[DENSE])
+        step, quote = agent.quote_with_input(sold, bought, str(amount), chain.address_by_pool[DENSE])
         assert quote.amount_out_raw == quoter_answer(chain, DENSE, sold, amount * 10 ** chain.tokens[sold].decimals)
         pool = next(pool for pool in step.snapshot.pools if pool.address == chain.address_by_pool[DENSE])
         assert isinstance(pool, V3Pool)
@@ -96,10 +96,10 @@ def test_what_a_pool_cannot_take_is_refused_with_how_much_it_can(chain: LocalCha
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS) as agent:
         for pool, amount in ((chain.address_by_pool[POOL], 10**23), (None, 10**7)):
             with pytest.raises(Refused, match="only") as caught:
-                agent.quote("LINK", "USDC", str(amount), pool)
+                agent.quote_with_input("LINK", "USDC", str(amount), pool)
             assert not isinstance(caught.value, KnownTicksExceeded)
             fits = caught.value.remedy.removeprefix("sell at most ").removesuffix(" LINK at a time").replace(",", "")
-            assert agent.quote("LINK", "USDC", fits, pool)[1].amount_out_raw > 0
+            assert agent.quote_with_input("LINK", "USDC", fits, pool)[1].amount_out_raw > 0
 
 
 def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(chain: LocalChain, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_an_order_that_waits_goes_on_there_too(chain: LocalChain, tmp_path: Path
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
         link = chain.tokens["LINK"].address
         usdc = chain.tokens["USDC"].address
-        step, quote = agent.quote("LINK", "USDC", "20000")
+        step, quote = agent.quote_with_input("LINK", "USDC", "20000")
         price = Fraction(quote.amount_out_raw, 20_000 * LINK)
         order = LimitOrder("test", link, usdc, 20_000 * LINK, price, chain.clock.now_s() + 3_600, chain.clock.now_s())
         outcome = evaluation.evaluate(agent.context.readers, proposals.single_order_proposer(order))
@@ -181,8 +181,8 @@ def test_lie_about_more_ticks__leaves_what_was_read(chain: LocalChain, tmp_path:
         telling = True
         agent.step_input = lambda: step  # type: ignore[method-assign]  # it tells the truth about the snapshot alone
         with raises_code(KnownTicksExceeded, "known_ticks"):
-            agent.quote("LINK", "USDC", "400000", chain.address_by_pool[POOL])
+            agent.quote_with_input("LINK", "USDC", "400000", chain.address_by_pool[POOL])
         telling = False
-        assert agent.quote("LINK", "USDC", "400000", chain.address_by_pool[POOL])[1].amount_out_raw == quoter_answer(
+        assert agent.quote_with_input("LINK", "USDC", "400000", chain.address_by_pool[POOL])[1].amount_out_raw == quoter_answer(
             chain, POOL, "LINK", 400_000 * LINK
         )

@@ -241,6 +241,10 @@ def test_missing_argument_is_named(name: str) -> None:
 
 
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
+    "no triggers": (partial(CALLS["tune"], triggers=[]), "triggers: [] is no list of triggers (write for example triggers=[research.band"),
+    "no destinations": (partial(CALLS["tune"], destinations=[]), "destinations: [] is no list of destinations"),
+    "no allocators": (partial(CALLS["tune"], allocators=()), "allocators: () is no list of methods"),
+    "no scenarios": (partial(CALLS["stress"], scenarios=[]), "scenarios: [] is no list of scenarios"),
     "folder with a null": (partial(CALLS["tune"], folder="a\0b"), "folder: 'a\\x00b' is no folder (write for example folder="),
     "path of a signal": (lambda: research.signal(max).config(5, step="1d"), "path: 5 is no path (give a text or a Path)"),  # type: ignore[arg-type]
     "path of a trigger": (lambda: research.trigger(max).config("a\0b.py", step="1d"), "path: 'a\\x00b.py' is no path"),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
@@ -75,6 +76,26 @@ def test_time_is_an_index_in_utc_for_returns() -> None:
     assert closes.index[0] == pd.Timestamp(datetime(2024, 1, 1, tzinfo=UTC))
     assert closes["ETH"].isna().to_list() == [False, True]
     assert closes["BTC"].pct_change().iloc[1] == pytest.approx(0.01)
+
+
+def test_closes_of_coins_with_gaps__are_aligned_for_a_correlation() -> None:
+    """As docs/python.md writes it."""
+    days = [1_704_067_200 + 86_400 * day for day in range(6)]
+    btc = tuple(PriceBar(day, close) for day, close in zip(days, (100.0, 110.0, 105.0, 120.0, 90.0, 100.0), strict=True))
+    eth = tuple(PriceBar(bar.at_s, bar.close / 10) for bar in btc[1::2])
+    view = SignalView(days[-1] + 86_400, "USD", {"BTC": btc, "ETH": eth}, {"BTC": 0.6, "USD": 0.4})
+    correlation = np.corrcoef(research.closes(view).drop("time").drop_nulls(), rowvar=False)
+    assert correlation == pytest.approx(np.ones((2, 2)))
+
+
+def test_times_of_a_frame__join_naive_ones_with_a_zone() -> None:
+    """As docs/python.md writes it, of polars and pandas."""
+    closes = research.closes(VIEW)
+    naive = closes.select(pl.col("time").dt.replace_time_zone(None), note=pl.lit("x"))
+    aware = naive.with_columns(pl.col("time").dt.replace_time_zone("UTC"))
+    assert closes.join(aware, on="time")["note"].to_list() == ["x", "x"]
+    notes = pd.Series("x", index=pd.DatetimeIndex(naive["time"].to_list()).tz_localize("UTC"), name="note")
+    assert research.to_pandas(closes).join(notes)["note"].to_list() == ["x", "x"]
 
 
 @pytest.mark.parametrize("wrong", [5, {"BTC": [1.0]}, pd.DataFrame({"BTC": [1.0]}), pl.Series([1.0])])
