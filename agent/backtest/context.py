@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -56,7 +56,7 @@ from agent.model import (
     CodeHash,
     DataFeeQuote,
     Evidence,
-    ExternalTransfer,
+    ExpectedBalances,
     FeedRound,
     FuturesReading,
     Head,
@@ -436,21 +436,21 @@ class SimulatedBalances(BalanceStore):
 
     db: MemoryDatabase
 
-    def record(
+    def record_explained(
         self,
         snapshot: Snapshot,
         balances: Mapping[str, int],
-        flows: Sequence[ExternalTransfer],
-        version: int,
-    ) -> bool:
+        is_explained: Callable[[ExpectedBalances], bool],
+    ) -> tuple[ExpectedBalances, bool]:
         """See BalanceStore."""
         answers_key = "balances"
-        if not flows and self.db.cached_answers.get(answers_key) == balances:
-            return True
-        is_recorded = super().record(snapshot, balances, flows, version)
+        balances_expected = self.expected()
+        if self.db.cached_answers.get(answers_key) == balances and is_explained(balances_expected):
+            return balances_expected, True
+        balances_expected, is_recorded = super().record_explained(snapshot, balances, is_explained)
         if is_recorded:
             self.db.cached_answers[answers_key] = dict(balances)
-        return is_recorded
+        return balances_expected, is_recorded
 
 
 class NoValuations(ValuationStore):
@@ -477,7 +477,7 @@ def simulation_store(wrapped_native: str, keeps_prices: bool) -> Store:
     """Open a store in memory without valuations, and without prices unless `keeps_prices`."""
     store = open_memory_store(CHAIN_ID, WALLET, wrapped_native)
     store.journal = SimulatedIntents(store.db)
-    store.balances = SimulatedBalances(store.db)
+    store.balances = SimulatedBalances(store.db, fold_depth_blocks=0)  # there are no reorgs
     store.valuations = NoValuations(store.db)
     if not keeps_prices:
         store.prices = NoPrices(store.db)

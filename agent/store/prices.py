@@ -226,11 +226,12 @@ class AllocationStore:
                 row = {"owner": owner, "at_s": allocation.at_s, "allocation_json": allocation_json}
                 insert_rows(db, AllocationRow, [row])
 
-        self.db.write_later("record chosen weights", insert_if_new)
+        self.db.write_later("record chosen weights", insert_if_new, keeps_cache=True)
 
     def newest(self, owner: str = "") -> Allocation | None:
-        """Return the newest choice; None before the first."""
-        return self.db.query("read chosen weights", _newest_allocation, owner)
+        """Return the newest choice; None before the first. No cached answer depends on it."""
+        with self.db.read("read chosen weights") as db:
+            return _newest_allocation(db, owner)
 
 
 @cache

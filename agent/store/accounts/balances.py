@@ -491,9 +491,12 @@ _select_decreases = cache(lambda: select(ExternalTransferRow).where(IS_DECREASE)
 
 @dataclass(frozen=True, slots=True)
 class BalanceStore:
-    """Balances, external transfers and external transactions; each method is one transaction."""
+    """Balances, external transfers and external transactions; each method is one transaction.
+    Transactions at least `fold_depth_blocks` deep become part of the openings.
+    """
 
     db: Database
+    fold_depth_blocks: int = FOLD_DEPTH_BLOCKS
 
     def expected(self) -> ExpectedBalances:
         """Return the expected balances and the newest transfers."""
@@ -569,7 +572,7 @@ class BalanceStore:
         for row in stored_balances.intent_rows:
             if (
                 row.state in OPEN_STATE_NAMES
-                or block_by_nonce[row.nonce] > head_block - FOLD_DEPTH_BLOCKS
+                or block_by_nonce[row.nonce] > head_block - self.fold_depth_blocks
             ):
                 break
             last_folded_seq = row.seq

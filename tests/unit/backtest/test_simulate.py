@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ from agent.model import (
 from agent.model.weights import SignalAnswer, SignalMarket, SignalRequest
 from agent.policy.decide import decide
 from agent.store import Store, open_store
+from agent.store.database.connection import MemoryDatabase
 from tests.support.backtests import (
     BAND,
     COIN,
@@ -62,6 +64,36 @@ from tests.support.text import mentions, raises_field
 
 CROSSING = [100.0, 100, 130, 130, 104]
 """56.5 % of BTC in bar 2: beyond 55. Back at 50/50 there, 104 is 44.4 %: beyond 45."""
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        pytest.param({"trigger": research.trigger(lambda _: False, window="9h")}, id="trigger"),
+        pytest.param({"signal": research.signal(lambda signal_view: dict(signal_view.targets), window="9h")}, id="signal"),
+    ],
+)
+def test_bar_that_holds__forgets_no_answer_of_the_store(monkeypatch: pytest.MonkeyPatch, asks: dict[str, Any]) -> None:
+    """Each asks for the same: only the first bars write what a later bar has to read again."""
+    writes: list[bool] = []
+    write = MemoryDatabase.write
+    monkeypatch.setattr(
+        MemoryDatabase, "write", lambda self, action, keeps_cache=False: writes.append(keeps_cache) or write(self, action, keeps_cache)
+    )
+    forgetful_counts = []
+    for bar_count in (6, 18):
+        research.backtest(hourly(BTC=[100.0 + bar % 2 for bar in range(bar_count)]), {"BTC": 0.5, "USD": 0.5}, **asks)
+        forgetful_counts.append(writes.count(False))
+        writes.clear()
+    assert forgetful_counts[0] == forgetful_counts[1]
+
+
+def test_traded_amounts__are_in_the_openings_at_once() -> None:
+    """No block is taken back, so that no later step reads them again."""
+    with SimulationRun(halves(), hourly(BTC=CROSSING), DEEP) as going:
+        while going.evaluate_next_bar():
+            assert going.context.store.balances.expected().own_changes == ()
+        assert len(going.world.transaction_costs) > 2
 
 
 def test_the_worked_example_is_what_a_hand_works_out() -> None:
