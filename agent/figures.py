@@ -196,7 +196,8 @@ def _duration_style(match: re.Match[str]) -> str:
 
 
 def _bps_style(match: re.Match[str]) -> str:
-    return f"{match[1]}{_short_number(float(match[2]) / 100)} %"
+    # exactly, so that a breach never displays as equal to its limit
+    return f"{match[1]}{(Decimal(match[2]) / 100).normalize():,f} %"
 
 
 def _amount_style(match: re.Match[str]) -> str:
@@ -205,7 +206,10 @@ def _amount_style(match: re.Match[str]) -> str:
     is_shown_price = "." in match[2] and match[2].endswith("0") and not has_cents
     if match[1] or is_shown_price:
         return match[0]
-    figure_format = "price" if match[3] else "money" if has_cents else "amount"
+    is_exact = match.string[: match.start(2)].endswith(("measured ", "limit "))
+    figure_format = (
+        "price" if match[3] else "number" if is_exact else "money" if has_cents else "amount"
+    )
     return sign + _format_decimal(match[2].lstrip("-"), figure_format)
 
 

@@ -77,6 +77,23 @@ def test_heading__leaves_a_symbol_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("verdict_text", "words"),
+    [
+        pytest.param("measured 100.01 bps, limit 100 bps", "measured 1.0001 %, limit 1 %", id="least above a percent"),
+        pytest.param("measured 6000.4 bps, limit 6000 bps", "measured 60.004 %, limit 60 %", id="above a high limit"),
+        pytest.param("measured 149.99 bps, limit 150 bps", "measured 1.4999 %, limit 1.5 %", id="below a minimum"),
+        pytest.param("measured 123456.78 bps, limit 100000 bps", "measured 1,234.5678 %, limit 1,000 %", id="with thousands"),
+        pytest.param(
+            "measured 1000.000001 USDC, limit 1000 USDC", "measured 1,000.000001 USDC, limit 1,000 USDC", id="one base unit above"
+        ),
+        pytest.param("measured 999.999999 USDC, limit 1000 USDC", "measured 999.999999 USDC, limit 1,000 USDC", id="one base unit below"),
+    ],
+)
+def test_breach_in_a_sentence__never_reads_as_its_limit(verdict_text: str, words: str) -> None:
+    assert reader_text(verdict_text) == words
+
+
+@pytest.mark.parametrize(
     ("document", "path", "label", "figure"),
     [
         pytest.param("StatusDocument", "holdings.0.symbol", "asset", "text", id="symbol"),
