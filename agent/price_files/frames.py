@@ -59,6 +59,8 @@ def unreadable_reason(path: Path) -> str:
         return f"cannot be opened: {error.strerror}"
     if not file_bytes.strip():
         return "is empty"
+    if path.suffix.lower() == ".feather":
+        return "is damaged"
     if path.suffix.lower() in (".parquet", ".pq"):
         if file_bytes.startswith(PARQUET_MAGIC) and file_bytes.endswith(PARQUET_MAGIC):
             return "is damaged"

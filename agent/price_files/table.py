@@ -122,8 +122,9 @@ def read_typed_frame(path: Path, option: str) -> Any:
         return polars.read_parquet(path, glob=False)
     # a broken file may raise any error of the library
     except (Exception, polars.exceptions.PanicException):
-        reason = "is damaged" if path.suffix.lower() == ".feather" else unreadable_reason(path)
-        raise ConfigError(f"{option}: {path.name} {reason}", "write CSV or Parquet") from None
+        raise ConfigError(
+            f"{option}: {path.name} {unreadable_reason(path)}", "write CSV or Parquet"
+        ) from None
 
 
 def plain_frame(path: Path, option: str) -> Any:
@@ -238,14 +239,25 @@ def _open_csv(text: str, path: Path, option: str) -> CellTable:
     if skipped_count == len(lines):
         raise ConfigError(f"{option}: {path.name} is empty", FORMAT_HINT)
     csv_rows = _csv_rows(text, separator, path, option)
-    skipped_lines = tuple(cell_text(next(csv_rows)[0])[:60] for _ in range(skipped_count))
+    banner_rows = []
     first_row = next(csv_rows)
+    line_count = _line_count(first_row)
+    while line_count <= skipped_count:
+        banner_rows.append(first_row)
+        first_row = next(csv_rows)
+        line_count += _line_count(first_row)
+    skipped_lines = tuple(cell_text(row[0])[:60] for row in banner_rows)
     if has_data(first_row):
         rows = _even_rows(chain([first_row], csv_rows), path, option)
         return CellTable(None, rows, skipped_lines, separator, skipped_lines)
     rows = _even_rows(csv_rows, path, option, len(first_row))
     names = tuple(cell_text(name) for name in first_row)
     return CellTable(names, rows, skipped_lines, separator, skipped_lines)
+
+
+def _line_count(row: Sequence[str]) -> int:
+    """Return how many lines of text a row has that are not blank: its cells may have line ends."""
+    return sum(bool(line.strip(BLANK_CHARACTERS)) for line in " ".join(row).split("\n"))
 
 
 def _find_separator(lines: Sequence[str]) -> tuple[str, int]:
