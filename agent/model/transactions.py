@@ -131,17 +131,24 @@ class UnsignedTx:
 class ProposalExecution:
     """Transaction by which the account `executor` executes a Safe's signed call, its hash, and those
     of the transactions that it replaces at its nonce, of which one may be mined all the same.
+    `beside` are the earlier ones of other accounts and nonces, of which one may execute it too.
     """
 
     executor: str
     tx: UnsignedTx
     tx_hash: str
     replaced_hashes: tuple[str, ...] = ()
+    beside: tuple[ProposalExecution, ...] = ()
 
     @property
     def hashes(self) -> tuple[str, ...]:
         """Its hash and those that it replaces."""
         return (self.tx_hash, *self.replaced_hashes)
+
+    @property
+    def attempts(self) -> tuple[ProposalExecution, ...]:
+        """It and those beside it."""
+        return (self, *self.beside)
 
 
 @dataclass(frozen=True, slots=True)

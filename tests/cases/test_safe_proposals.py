@@ -426,6 +426,34 @@ def test_execution_that_stays_pending__is_replaced_or_made_beside_it(
     assert api.list_proposals(agent)["proposals"][0]["ending"] == f"executed from here in {executed['transaction']}"
 
 
+def test_execution_beside_a_pending_one__names_who_executed(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, safe = scene
+    sign_and_send(agent, FIRST, SECOND)
+    rpc = anvil_chain.node.rpc
+
+    def die(text: str) -> None:
+        if text.startswith("waiting"):
+            raise KeyboardInterrupt
+
+    rpc("evm_setAutomine", False)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes, progress=die)
+        first = agent.context.store.proposals.execution(open_proposal(agent)["id"])
+        assert first is not None
+        with pytest.raises(KeyboardInterrupt):
+            api.execute_proposal(agent, OTHER_EXECUTOR, send=True, confirm=yes, progress=die)
+        awaited = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes, progress=partial(mine_when_waiting, rpc))
+    finally:
+        rpc("evm_setAutomine", True)
+    own_results = (awaited["outcome"], awaited["executor"], awaited["transaction"])
+    assert own_results == ("executed", first.executor, first.tx_hash)
+    other = api.execute_proposal(agent, OTHER_EXECUTOR, send=True, confirm=yes)
+    assert (other["outcome"], other["executor"], other["transaction"]) == own_results
+    assert api.list_proposals(agent)["proposals"][0]["ending"] == f"executed from here in {first.tx_hash}"
+    assert safe.nonce() == 1
+
+
 def mine_when_waiting(rpc: Callable[..., object], text: str) -> None:
     if text.startswith("waiting"):
         rpc("evm_mine")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -82,7 +82,13 @@ def execute_proposal(
             _simulate_execution(proposal, tx)
             signed_tx = key.sign_transaction(tx)
             replaced_hashes = () if pending_execution is None else pending_execution.hashes
-            execution = ProposalExecution(key.address, tx, signed_tx.hash, replaced_hashes)
+            execution = ProposalExecution(
+                key.address,
+                tx,
+                signed_tx.hash,
+                replaced_hashes,
+                _executions_beside(shown_proposal, (signed_tx.hash, *replaced_hashes)),
+            )
             agent.context.store.proposals.record_execution(
                 proposal.intent.id, execution, stored_pause_check(proposal.grant)
             )
@@ -97,7 +103,9 @@ def execute_proposal(
     return {
         **document,
         "outcome": "executed" if receipt.status == 1 else "failed",
-        "executor": execution.executor,
+        "executor": next(
+            attempt.executor for attempt in execution.attempts if receipt.tx_hash in attempt.hashes
+        ),
         "transaction": receipt.tx_hash,
     }
 
@@ -123,15 +131,15 @@ def _execution_tx(
     submitter = proposal.submitter
     _, next_nonce = submitter.sender.nonces(submitter.signer.address)
     tx = UnsignedTx(
-        snapshot.head.chain_id,
-        next_nonce,
-        proposal.safe.address,
-        0,
-        proposal.safe.execution_data(proposal.intent.tx, signature_by_owner),
-        0,
-        fees.max_fee_wei,
-        fees.max_priority_fee_wei,
-        fees.gas_price_wei,
+        chain_id=snapshot.head.chain_id,
+        nonce=next_nonce,
+        to=proposal.safe.address,
+        value_wei=0,
+        data=proposal.safe.execution_data(proposal.intent.tx, signature_by_owner),
+        gas=0,
+        max_fee_wei=fees.max_fee_wei,
+        max_priority_fee_wei=fees.max_priority_fee_wei,
+        gas_price_wei=fees.gas_price_wei,
     )
     if pending_execution is not None:
         pending_tx = replace(pending_execution.tx, data=tx.data, gas=0)
@@ -154,11 +162,26 @@ def _pending_execution(proposal: SafeProposal, executor: str) -> ProposalExecuti
     if execution is None:
         return None
     receipt = _receipt(proposal.submitter, execution)
-    if receipt is not None:
-        return execution if receipt.status == 1 else None
+    if receipt is not None and receipt.status == 1:
+        return execution
     sender = proposal.submitter.sender
-    is_pending = any(sender.status_of(tx_hash).state != "unknown" for tx_hash in execution.hashes)
-    return execution if is_pending and executor in (NATIVE, execution.executor) else None
+    for attempt in execution.attempts:
+        states = {sender.status_of(tx_hash).state for tx_hash in attempt.hashes}
+        is_pending = "mined" not in states and states != {"unknown"}
+        if is_pending and executor in (NATIVE, attempt.executor):
+            return replace(attempt, beside=_executions_beside(proposal, attempt.hashes))
+    return None
+
+
+def _executions_beside(
+    proposal: SafeProposal, hashes: Sequence[str]
+) -> tuple[ProposalExecution, ...]:
+    """Return the recorded executions, except one of these hashes."""
+    execution = proposal.agent.context.store.proposals.execution(proposal.intent.id)
+    attempts = () if execution is None else execution.attempts
+    return tuple(
+        replace(attempt, beside=()) for attempt in attempts if attempt.tx_hash not in hashes
+    )
 
 
 def _needs_replacement(proposal: SafeProposal, execution: ProposalExecution) -> bool:
@@ -174,19 +197,25 @@ def _needs_replacement(proposal: SafeProposal, execution: ProposalExecution) -> 
 
 
 def _receipt(submitter: Submitter, execution: ProposalExecution) -> Receipt | None:
-    """Return the receipt of whichever transaction at the execution's nonce is in a block."""
-    for tx_hash in execution.hashes:
-        receipt = submitter.sender.status_of(tx_hash).receipt
-        if receipt is not None:
-            return receipt
-    return None
+    """Return the receipt of whichever transaction at the execution's nonce is in a block, unless it
+    reverted and one beside it did not.
+    """
+    own_receipt = None
+    for attempt in execution.attempts:
+        for tx_hash in attempt.hashes:
+            receipt = submitter.sender.status_of(tx_hash).receipt
+            if receipt is not None and receipt.status == 1:
+                return receipt
+            if attempt is execution:
+                own_receipt = own_receipt or receipt
+    return own_receipt
 
 
 def await_receipt(
     submitter: Submitter, execution: ProposalExecution, progress: Progress
 ) -> Receipt:
-    """Wait for the receipt of an execution, or of one that it replaces. Raises Retryable if there is
-    none in time.
+    """Wait for the receipt of an execution, of one that it replaces, or of one beside it that
+    succeeds. Raises Retryable if there is none in time.
     """
     waited_s = 0.0
     while True:

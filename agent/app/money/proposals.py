@@ -212,7 +212,8 @@ class SafeProposal:
                     return f"rejected in {mined_rejection.tx_hash}, an empty call at its nonce"
             return f"not executed: {mined_tx.tx_hash} is another call at its nonce"
         execution = proposals.execution(self.intent.id)
-        is_sent_here = execution is not None and mined_tx.tx_hash in execution.hashes
+        attempts = () if execution is None else execution.attempts
+        is_sent_here = any(mined_tx.tx_hash in attempt.hashes for attempt in attempts)
         sender_text = "from here" if is_sent_here else "by somebody else"
         return f"executed {sender_text} in {mined_tx.tx_hash}"
 
