@@ -191,7 +191,8 @@ def main() -> None:
     """Run the command line.
 
     Exit codes: 0 done or nothing to do, 2 invalid input, 10 refused, 11 retry later, 12 operator
-    needed, 13 a run hung, 14 a replay decided differently, 130 Ctrl-C in a command without --send.
+    needed, 13 a run hung, 14 a replay decided differently, 15 a run is not healthy. Ctrl-C: 12 with
+    --send, 130 without, 0 of a run.
     """
     gc.set_threshold(GC_THRESHOLD)
     # skip garbage collection at exit, which would take as long as a cycle of the agent

@@ -1,4 +1,4 @@
-"""World of the embedded chain: tokens, prices, pools with liquidity ranges, accounts, config."""
+"""World of the embedded chain: tokens, prices, pools with liquidity ranges, accounts."""
 
 from __future__ import annotations
 
@@ -246,8 +246,8 @@ def v2_input_to_reach(reserve_in: int, reserve_out: int, min_price: Fraction) ->
     return low_input
 
 
-"""The mnemonic is public: money sent to these accounts is stolen."""
 HD_PATH = "m/44'/60'/0'/0"
+"""Path of the accounts of TEST_MNEMONIC, which is public: money sent to them is stolen."""
 ACCOUNT_COUNT = 10
 WALLET_INDEX = 0
 WHALE_INDEX = 1

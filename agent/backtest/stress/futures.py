@@ -33,7 +33,7 @@ NOISE_DEVIATION = 0.012
 bars.
 """
 QUIET_BARS = 2
-"""Initial bars at the first price, in which a book is opened."""
+"""Bars after the first at its price; a book is opened in these three."""
 
 
 Progress = Callable[[str, int, int], None]

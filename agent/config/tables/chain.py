@@ -75,7 +75,7 @@ class ChainTable(ConfigTable):
     chain_id: int = Field(gt=0)
     """Number of the chain, which every endpoint must answer."""
     confirmations: int = Field(ge=1, le=64)
-    """Blocks on top of a transaction until it is final."""
+    """Blocks from that of a transaction on, itself included, until it is final."""
     wrapped_native: Address
     """Contract of the wrapped native coin, such as WETH."""
     rpc: list[RpcTable] = Field(min_length=1)

@@ -55,6 +55,7 @@ def next_cron_time(schedule: Cron, after_s: int, table: str = TRIGGER_TABLE) -> 
     once. Raises ConfigError naming the config's `table`.
     """
     expression, zone, repeats_hours = _parse_cron(schedule.expression, schedule.timezone, table)
+    # the earliest of the offsets around: a clock set back shows local times before this one again
     local_start = min(
         _local_time(zone, at_s) + timedelta(seconds=after_s - at_s)
         for at_s in (after_s - _DAY_S, after_s, after_s + _DAY_S)
