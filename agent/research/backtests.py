@@ -155,10 +155,11 @@ def compare(
     cores, scheduler = cores_and_scheduler(jobs)
     table = read_prices(prices)
     progress = shown_progress(arguments.pop("progress", None))
+    if cores == 1:
+        arguments["progress"] = _ignore_bars
     trials = Trials(table, targets, dict(triggers.items()), arguments)
     names = tuple(trials.triggers)
     if cores == 1:
-        arguments["progress"] = _ignore_bars
         return _comparison(((name, trials.run(name)) for name in names), names, progress)
     functions = [arguments.get("signal"), arguments.get("allocator"), *trials.triggers.values()]
     if any(

@@ -125,8 +125,8 @@ class PolicyChoice:
 
     @property
     def backtest_options(self) -> str:
-        """Options of `trimtab backtest` for this setting; only a config can set a zone, an
-        allocator and a stop.
+        """Options of `trimtab backtest` for this setting; only a config can set a zone,
+        taxes in the trigger, an allocator and a stop.
         """
         option_texts = []
         if self.strictness is not None:
@@ -160,7 +160,9 @@ class PolicyChoice:
         values = {
             "kind": next(kind for kind, value in kinds.items() if value is not None),
             "strictness": self.strictness,
-            "tracking_error_cost": self.horizon_s and f"{float(ZONE_COST_BPS):g}bps",
+            "tracking_error_cost": f"{float(self.trigger.risk.cost_bps):g}bps"
+            if isinstance(self.trigger, NoTradeZone) and self.horizon_s
+            else None,
             "horizon": self.horizon_s and f"{self.horizon_s}s",
             "absolute": band.absolute_bps and f"{band.absolute_bps / 100:g}%",
             "relative": band.relative_bps and f"{band.relative_bps / 100:g}%",

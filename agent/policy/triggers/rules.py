@@ -81,15 +81,15 @@ def _combined_result(trigger_results: Sequence[TriggerResult]) -> TriggerResult:
     fired_results = [trigger_result for trigger_result in trigger_results if trigger_result.fired]
     next_times_s = [trigger_result.next_s for trigger_result in trigger_results]
     return TriggerResult(
-        bool(fired_results),
-        "; ".join(
+        fired=bool(fired_results),
+        reason="; ".join(
             dict.fromkeys(
                 trigger_result.reason for trigger_result in fired_results or trigger_results
             )
         ),
-        None if None in next_times_s else earliest(*next_times_s),
-        any(trigger_result.is_review_due for trigger_result in trigger_results),
-        tuple(
+        next_s=None if None in next_times_s else earliest(*next_times_s),
+        is_review_due=any(trigger_result.is_review_due for trigger_result in trigger_results),
+        due_schedules=tuple(
             dict.fromkeys(
                 schedule_name
                 for trigger_result in trigger_results
@@ -97,13 +97,13 @@ def _combined_result(trigger_results: Sequence[TriggerResult]) -> TriggerResult:
                 for schedule_name in trigger_result.due_schedules
             )
         ),
-        any(trigger_result.fired_by_schedule for trigger_result in fired_results),
-        tuple(
+        fired_by_schedule=any(trigger_result.fired_by_schedule for trigger_result in fired_results),
+        signals=tuple(
             sorted(
                 {signal for trigger_result in fired_results for signal in trigger_result.signals}
             )
         ),
-        None
+        executes_at_s=None
         if fired_results
         else earliest(*(trigger_result.executes_at_s for trigger_result in trigger_results)),
     )
