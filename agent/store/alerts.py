@@ -39,7 +39,7 @@ PUSH_DEVICES = "push_devices"
 UNCOUNTED_KINDS = (AlertKind.DIGEST, AlertKind.TEST)
 """Kinds of alerts that report no event of their own."""
 RETENTION_S = 90 * 86_400
-"""Age at which an ended alert without a pending message is deleted: since it was sent, or, if it
+"""Age at which an ended alert whose every raise was queued is deleted: since it was sent, or, if it
 ended before, since it was raised."""
 
 
@@ -92,11 +92,11 @@ class AlertStore:
                 func.coalesce(AlertRow.last_sent_s, AlertRow.raised_s) < now_s - RETENTION_S,
             )
             db.execute(delete(AlertRow).where(*conditions))
-            sent_alerts = {
+            queued_keys = {
                 state.key for _, state in targets_and_states if state.kind not in UNCOUNTED_KINDS
             }
-            if sent_alerts:
-                day_counts.add_events(db, CountedEvent.ALERT, now_s, len(sent_alerts))
+            if queued_keys:
+                day_counts.add_events(db, CountedEvent.ALERT, now_s, len(queued_keys))
             return tuple(queued_messages)
 
     def pending_messages(self) -> tuple[AlertMessage, ...]:
@@ -128,7 +128,7 @@ class AlertStore:
 
     def drop_messages(self, targets: Iterable[str]) -> None:
         """Drop pending messages of targets that no longer exist."""
-        with self.db.write("write sent alerts") as db:
+        with self.db.write("drop pending alerts") as db:
             db.execute(delete(AlertMessageRow).where(AlertMessageRow.target.in_(list(targets))))
 
     def target_states(self) -> dict[str, AlertTargetState]:
