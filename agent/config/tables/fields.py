@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -173,15 +173,8 @@ def _parse_plain_decimal(amount: object) -> str:
     amount_text = (
         str(amount) if isinstance(amount, int) and not isinstance(amount, bool) else amount
     )
-    try:
-        if (
-            isinstance(amount_text, str)
-            and re.fullmatch(r"[0-9]+(\.[0-9]+)?", amount_text.strip())
-            and Decimal(amount_text) >= 0
-        ):
-            return amount_text.strip()
-    except InvalidOperation:
-        pass
+    if isinstance(amount_text, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", amount_text.strip()):
+        return amount_text.strip()
     raise ValueError(
         f"{amount!r} is not an amount; write it in quotes as a plain decimal such as '1.5'"
     )
@@ -239,7 +232,7 @@ def is_base_url(url: str) -> bool:
     """
     url_parts = urlsplit(url)
     is_local = url_parts.scheme == "http" and url_parts.hostname in LOOPBACK_HOSTS
-    is_plain = not (url_parts.query or url_parts.fragment or url.endswith("/"))
+    is_plain = not (set("?#") & set(url) or url.endswith("/"))
     return bool(is_plain and url_parts.hostname and (url_parts.scheme == "https" or is_local))
 
 
@@ -259,7 +252,7 @@ Duration = Annotated[int, BeforeValidator(_validator_of(lambda v: parse_duration
 Variable = Annotated[str, BeforeValidator(_validator_of(lambda v: parse_variable(v, "value")))]
 KeyringName = Annotated[str, BeforeValidator(_validator_of(lambda v: parse_keyring(v, "value")))]
 PageAddress = Annotated[str, AfterValidator(_require_page_address)]
-"""The https address of a web page, without user and query, or empty."""
+"""The http or https address of a web page, without user and query, or empty."""
 PlainDecimal = Annotated[str, BeforeValidator(_parse_plain_decimal)]
 ShareOrOff = Annotated[
     int | None,
