@@ -87,7 +87,7 @@ def column(document: str, path: str) -> Column:
             title = schema.get("title", field_label(name))
             label = title if title[:2].isupper() else title[:1].lower() + title[1:]
             remaining_path = rest_of_path
-        elif "items" in value_schema:
+        elif "items" in value_schema and name.isdigit():
             schema = value_schema["items"]
             remaining_path = rest_of_path
         elif schema := value_schema.get("additionalProperties"):
@@ -132,12 +132,14 @@ def _figure_format(schema: Mapping[str, Any]) -> str:
 
 
 def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
-    """Format a value: `money`, `cost`, `amount`, `price` and `size` (without its sign) of a decimal string, `percent` and `points` of bps,
-    `ratio` and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `lead` of a reason, `time` of an
-    ISO time in UTC, `coins:6` of base units with 6 decimals.
-    With a `+` at the end a positive value has its sign. Money is rounded half-even to two places, as
-    in `value_text`, a cost that would read zero to two digits, prices as in `shown_coin_price`; amounts
-    of coins are truncated, so that no more is shown than there is.
+    """Format a value: `money`, `cost`, `amount`, `price` and `size` (without its sign) of a decimal
+    string, `percent` and `points` of bps, `ratio` and (with 4 decimals) `rate` of a share,
+    `multiple`, `number`, `text`, `lead` of a reason, `time` of an ISO time in UTC, `coins:6` of base
+    units with 6 decimals. With a `+` at the end a positive value has its sign.
+
+    Money is rounded half-even to two places, as in `value_text`, a cost that would read zero to two
+    digits, prices as in `shown_coin_price`; amounts of coins are truncated, so that no more is shown
+    than there is.
     """
     if value is None:
         return NO_VALUE
@@ -182,8 +184,9 @@ MINUTE_S = 60
 
 def reader_text(sentence: str) -> str:
     """Return a sentence for a reader, with its figures in the one style of tables and pages:
-    "1740 s" as "29 min", "limit 3000 bps" as "limit 30 %", "1000.5 USDC" as "1,000.5 USDC", coins with six
-    significant digits, a price such as "3000.126 USDC/WETH" as tables show it, "27 to 33 %" as "27-33 %".
+    "1740 s" as "29 min", "limit 3000 bps" as "limit 30 %", "1000.5 USDC" as "1,000.5 USDC", coins
+    with six significant digits, but all those of a measured value and its limit, a price such as
+    "3000.126 USDC/WETH" as tables show it, "27 to 33 %" as "27-33 %".
     """
     for pattern, style in _SENTENCE_STYLES:
         sentence = pattern.sub(style, sentence)
@@ -329,7 +332,7 @@ dark page.
 """
 TOKEN_SATURATION = 0.65
 SAME_TOKENS = {
-    **dict.fromkeys(("WETH",), "ETH"),
+    "WETH": "ETH",
     **dict.fromkeys(("WBTC", "CBBTC", "TBTC", "BTCB"), "BTC"),
     **dict.fromkeys(("WPOL", "MATIC", "WMATIC"), "POL"),
     "WBNB": "BNB",

@@ -246,3 +246,9 @@ def test_sentence__rounds_prices_and_cuts_amounts(sentence: str, words: str) -> 
 )
 def test_cost__is_money_on_the_terminal_too(cost: str, words: str) -> None:
     assert cost_text(cost) == words
+
+
+@pytest.mark.parametrize("path", ["assets.nonsense", "holdings.nonsense", "holdings.0.nonsense", "nonsense"])
+def test_column__of_an_undeclared_field_is_refused(path: str) -> None:
+    with pytest.raises(KeyError, match=path):
+        column("StatusDocument", path)
