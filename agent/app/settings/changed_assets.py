@@ -182,9 +182,10 @@ def _price_note(
         pool_roles_text = ", ".join(
             contract["role"]
             for contract in contracts
-            if contract["address"] in counted_pool_addresses
+            if contract["address"] in counted_pool_addresses and contract["state"] == "new"
         )
-        pools_text = f" (of the new pools: {pool_roles_text})"
+        if pool_roles_text:
+            pools_text = f" (of the new pools: {pool_roles_text})"
     coin_price = shown_price_text(reference_price.price, token_details.decimals, numeraire.decimals)
     return (
         f"{token_details.label} is priced by {reference_price.source.value}: {reference_price.detail}{pools_text}; now {coin_price}"
