@@ -40,7 +40,6 @@ _KEY_LIKE = re.compile(
     r"|(?<![A-Za-z])(?:[A-Za-z]{3,8}\s+){11,}[A-Za-z]{3,8}(?![A-Za-z])"
 )
 """A private key, which may lack digits or have some twice, or a recovery phrase."""
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 # Here and below closing quotes are optional, so that no text makes the search start over.
 _JSON_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 _TOML_TOKENS = re.compile(
@@ -104,11 +103,6 @@ def failure_words(error: BaseException) -> str:
         (words for pattern, words in _FAILURES.items() if re.search(pattern, class_names)),
         UNEXPECTED,
     )
-
-
-def is_variable_name(text: str) -> bool:
-    """Return whether a text is the name of an environment variable, and not a key."""
-    return bool(_VARIABLE_NAME.fullmatch(text)) and not _KEY_LIKE.fullmatch(text)
 
 
 def failure_text(error: BaseException) -> str:

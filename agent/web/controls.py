@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -13,7 +14,6 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import Retryable, TrimtabError
-from agent.foreign_text import is_variable_name
 from agent.model import ControlKind, ControlOrigin, ControlSubmission
 from agent.web.access import (
     Access,
@@ -53,6 +53,8 @@ TARGET_NAME_FIELD = "alert-target"
 VARIABLE_FIELD = "url_env"
 EVENT_FIELD = "event"
 """Fields of the form of an alert target: its name, the variable of its address, and each event."""
+VARIABLE_PATTERN = re.compile("[A-Za-z_][A-Za-z0-9_]{0,49}")
+"""Shorter than the config allows: what is longer is rather a key, which no page repeats."""
 VARIABLE_ERROR = (
     "Variable: not the name of an environment variable. Write the address into .env beside the"
     " config, and its name here, such as TRIMTAB_MAIL."
@@ -381,7 +383,7 @@ def requested_review(kind: str, fields: Mapping[str, Sequence[str]]) -> PlanRevi
         if field_name not in ("csrf", *refusal_by_field)
     }
     for typed_text in fields.get(VARIABLE_FIELD, ()):
-        if kind == "edit" and not is_variable_name(typed_text.strip()):
+        if kind == "edit" and not VARIABLE_PATTERN.fullmatch(typed_text.strip()):
             form_fields[VARIABLE_FIELD] = [""]
             return PlanReview(kind, (), error=VARIABLE_ERROR, form_fields=form_fields)
     typed_refusals = [

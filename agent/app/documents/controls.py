@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -19,7 +19,7 @@ from agent.app.documents.owner import (
     ShutdownDocument,
     WithdrawalDocument,
 )
-from agent.app.documents.plans import LivePlanDocument
+from agent.app.documents.plans import LivePlanDocument, PlanDocument
 from agent.app.documents.positions import HoldingsChangeDocument
 from agent.model import (
     Control,
@@ -32,11 +32,18 @@ from agent.model import (
 )
 from agent.units import utc_text
 
+
+class ShownEditDocument(EditDocument):
+    """An edit to confirm; `next_cycle` is what a cycle would do with it."""
+
+    next_cycle: NotRequired[PlanDocument]
+
+
 PreviewDocument = (
     LivePlanDocument
     | InvestmentDocument
     | WithdrawalDocument
-    | EditDocument
+    | ShownEditDocument
     | ShutdownDocument
     | HoldingsChangeDocument
 )

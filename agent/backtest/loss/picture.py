@@ -104,12 +104,15 @@ def _widened(rule: LossPolicy, factor: float) -> LossPolicy:
 def _width_factor(
     rule: LossPolicy, policy: LossPolicy | None, choice: ComparedPolicy
 ) -> float | None:
-    """Return how wide a policy is beside the rule: the geometric mean over the tokens, without the
-    numeraire, whose trigger is the last and under the rule infinite.
+    """Return how wide a policy is beside the rule: the geometric mean over the tokens. Their triggers
+    come first; those of pairs and of the numeraire are infinite under some policies.
     """
     if policy is None or choice.name == RULE_AFTER_TAX.name:
         return None
-    token_triggers = list(zip(policy.triggers[:-1], rule.triggers[:-1], strict=True))
+    token_count = len(rule.risk or ())
+    token_triggers = list(
+        zip(policy.triggers[:token_count], rule.triggers[:token_count], strict=True)
+    )
     if policy.has_schedule or not all(trigger > 0 for trigger, _ in token_triggers):
         return None
     log_factors = [math.log(trigger / rule_trigger) for trigger, rule_trigger in token_triggers]

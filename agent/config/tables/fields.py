@@ -19,7 +19,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Pri
 from agent.calls import remedy_of_choice
 from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
-from agent.foreign_text import is_variable_name
 from agent.hosts import LOOPBACK_HOSTS
 from agent.units import parse_bps, parse_share_with_unit_bps, safe_label
 
@@ -39,6 +38,7 @@ _DURATION = re.compile(
 )
 """A number for each unit, in descending order; each may be missing."""
 _WEI_BY_UNIT = {"wei": 1, "gwei": 10**9}
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 _KEYRING_ENTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}/[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _GAS_PRICE = re.compile(r"([0-9]{1,24}(?:\.[0-9]{1,24})?)\s*(gwei|wei)")
@@ -144,7 +144,11 @@ def parse_variable(variable_name: object, field: str = "variable") -> str:
     """Parse the name of an environment variable. A URL or key in its place is rejected without
     repeating it in the message.
     """
-    if not isinstance(variable_name, str) or not is_variable_name(variable_name):
+    if (
+        not isinstance(variable_name, str)
+        or not _VARIABLE_NAME.fullmatch(variable_name)
+        or _PRIVATE_KEY.fullmatch(variable_name)
+    ):
         raise ConfigError(
             f"{field}: not the name of an environment variable",
             "use letters, digits and _, such as RPC_URL_1",

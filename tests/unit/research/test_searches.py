@@ -232,7 +232,8 @@ def test_a_usual_search_may_combine_its_bands_and_intervals() -> None:
 
 
 def tuned(*triggers: object, **arguments: object) -> Callable[[], object]:
-    return lambda: research.tune(PRICES, TARGETS, triggers, **arguments)  # type: ignore[arg-type]  # wrong on purpose
+    chosen = {"triggers": triggers} if triggers else {}
+    return lambda: research.tune(PRICES, TARGETS, **chosen, **arguments)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def stressed(**arguments: object) -> Callable[[], object]:

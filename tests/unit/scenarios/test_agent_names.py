@@ -21,6 +21,7 @@ PARTS = {
     "require_not_stopped": "run",
     "step_input": "status",
     "token": "quote",
+    "quote_with_input": "quote",
     "endpoints": "status",
     "weights": "status",
     "drifts": "status",

@@ -26,10 +26,10 @@ def test_rows__have_one_figure_each() -> None:
     costs = answers().costs()
     assert figures(costs["rows"]) == {
         "First purchase": "about 0.24 USDC",
-        "A year of quiet days": "about 0.11 USDC",
+        "A year of quiet days": "about 0.10 USDC",
         "A year of ordinary days": "about 0.11 USDC",
         "A year of busy days": "not worth it",
-        "A year of costs and drift": "about 0.20 USDC",
+        "A year of costs and drift": "about 0.19 USDC",
         "The same, in a year as wild as 2021": "about 0.1 % a year",
         "A year, measured": "1.33 USDC",
     }

@@ -235,7 +235,7 @@ def test_send_succeeds_if_the_node_has_the_transaction(answer: object) -> None:
         ("insufficient funds for gas * price + value", "send.no_funds"),
         ("InsufficientFunds, Balance is 0 less than sending value + gas 42000", "send.no_funds"),
         ("intrinsic gas too low", "send.gas"),
-        ("exceeds block gas limit", "send.gas"),
+        ("exceeds block gas limit", "send.gas_cap"),
         ("invalid sender", "send.unfit"),
         ("only replay-protected (EIP-155) transactions allowed over RPC: transaction type not supported", "send.unfit"),
     ],
