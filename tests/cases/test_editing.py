@@ -74,7 +74,8 @@ def test_edit__shows_what_a_cycle_then_does(anvil_chain: LocalChain, tmp_path: P
     with reopened_agent(bot.chain, load_config(bot.file)) as agent:
         outcome = agent.plan()
     assert (done.next_cycle.kind, done.next_cycle.reason) == (outcome.kind, outcome.reason)
-    shown_plan, whole_plan = done.next_cycle.plan, done.transition.plan
+    shown_plan = done.next_cycle.plan
+    whole_plan = done.transition.plan
     assert (shown_plan is None) is (outcome.plan is None)
     if shown_plan is not None and outcome.plan is not None and whole_plan is not None:
         assert shown_plan.holdings_after == outcome.plan.holdings_after != whole_plan.holdings_after
