@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ import polars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from agent.backtest.loss.policies import with_pairs
 from agent.policy.triggers.tracking_rule import (
     CORRELATION_SHARE,
     TokenRule,
@@ -86,10 +86,8 @@ def rule_of(
     }
     pair_costs = {pair: float(unit_costs[pair]) for pair in combinations(range(count), 2)}
     pairs = pair_rules(weights.tolist(), reduced.tolist(), rules, costs, pair_costs, risk_aversion)
+    risk = with_pairs(risk, pairs)
     for (first, second), rule in pairs.items():
-        scale = math.sqrt(risk[first, first] * risk[second, second])
-        risk[first, second] = max(rule.correlation * scale, risk[first, second])
-        risk[second, first] = risk[first, second]
         pair_triggers[first, second] = pair_triggers[second, first] = rule.trigger
     return risk, triggers, pair_triggers
 

@@ -24,12 +24,14 @@ from agent.model import (
     Trigger,
 )
 from agent.policy.drift import band
-from agent.policy.risk import MAX_CORRELATION_BPS, aversion
+from agent.policy.risk import aversion
 from agent.policy.triggers.no_trade_zone import DEFAULT_STRICTNESS, build_tracking
 from agent.policy.triggers.tracking_rule import (
     CORRELATION_SHARE,
+    PairRule,
     TradingCost,
     pair_rules,
+    raised_correlation_bps,
     token_rules,
 )
 from agent.units import BPS, YEAR_S, format_duration
@@ -250,12 +252,7 @@ def _tracking_policy(
     pairs = pair_rules(targets, covariance, rules, costs, pair_costs, market.risk_aversion)
     horizons = np.array([rules[index].horizon_years or 1.0 for index in range(count)])
     risk = market.risk_aversion * np.array(reduced) * np.minimum.outer(horizons, horizons)
-    risk_of_pairs = risk.copy()
-    for (first, second), rule in pairs.items():
-        joint_risk = min(rule.correlation, MAX_CORRELATION_BPS / BPS) * math.sqrt(
-            risk[first, first] * risk[second, second]
-        )
-        risk_of_pairs[[first, second], [second, first]] = max(joint_risk, risk[first, second])
+    risk_of_pairs = with_pairs(risk, pairs)
     if np.linalg.eigvalsh(risk_of_pairs)[0] > 0:
         risk = risk_of_pairs
     else:
@@ -265,6 +262,16 @@ def _tracking_policy(
     triggers += [pairs[pair].trigger if pair in pairs else math.inf for pair in market.pairs]
     edges = (*(rules[index].edge for index in range(count)), *policy.edges[count:])
     return replace(policy, triggers=(*triggers, math.inf), edges=edges)
+
+
+def with_pairs(risk: FloatArray, pairs: Mapping[tuple[int, int], PairRule]) -> FloatArray:
+    """Return the risk in Q, a matrix of the tokens, with the correlations of pairs, by indices."""
+    risk_of_pairs = risk.copy()
+    for (i, j), rule in pairs.items():
+        scale = math.sqrt(risk[i, i] * risk[j, j])
+        correlation = raised_correlation_bps(rule, risk[i, j] / scale * BPS) / BPS
+        risk_of_pairs[[i, j], [j, i]] = correlation * scale
+    return risk_of_pairs
 
 
 def _reduced(covariance: FloatMatrix) -> FloatMatrix:

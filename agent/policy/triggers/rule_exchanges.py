@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.model import AssetDrift, TrackingRisk
@@ -63,11 +63,11 @@ class RuleExchanges:
         whole, so only its own share counts: it is not held for what the others lack.
         """
         return [
-            replace(
-                exchange,
-                deviation=self._deviation(drift.token, exchange.other)
-                if drift.target_bps
-                else drift.share,
+            RuleExchange(
+                exchange.other,
+                self._deviation(drift.token, exchange.other) if drift.target_bps else drift.share,
+                exchange.edge,
+                exchange.trigger,
             )
             for exchange in exchanges_at_target(self.risk, drift.token, self.numeraire)
         ]

@@ -17,7 +17,6 @@ from agent.model import (
 from agent.policy import minimum
 from agent.policy.risk import (
     COVARIANCE_UNIT,
-    MAX_CORRELATION_BPS,
     MIN_VOLATILITY_BPS,
     aversion,
     correlations_bps,
@@ -31,6 +30,7 @@ from agent.policy.triggers.tracking_rule import (
     TokenRule,
     TradingCost,
     pair_rules,
+    raised_correlation_bps,
     token_rules,
 )
 from agent.units import BPS, PIPS, YEAR_S
@@ -129,8 +129,8 @@ def _with_pairs(
     correlations = []
     for first_token, second_token, bps in risk.correlations_bps:
         rule = rule_by_pair.get(frozenset((first_token, second_token)))
-        raised_bps = max(int(rule.correlation * BPS), bps) if rule else bps
-        correlations.append((first_token, second_token, min(raised_bps, MAX_CORRELATION_BPS)))
+        pair_bps = int(raised_correlation_bps(rule, bps)) if rule else bps
+        correlations.append((first_token, second_token, pair_bps))
     risk_of_pairs = replace(
         risk,
         correlations_bps=tuple(correlations),

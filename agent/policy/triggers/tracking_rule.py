@@ -37,13 +37,15 @@ from dataclasses import dataclass, replace
 from operator import mul
 
 from agent import floats
+from agent.policy.risk import MAX_CORRELATION_BPS
+from agent.units import BPS
 
 MIN_COST = 1e-4
 """Least cost of an exchange, share of its value."""
 MIN_TARGET = 0.01
 """Least target from which the spread of a deviation is reckoned."""
 CORRELATION_SHARE = 0.75
-BISECTIONS = 60
+MAX_NEWTON_STEPS = 100
 DEAREST_PAIR = 0.45
 """Cost of a pool of two tokens, share of that of two swaps through the numeraire, below which they
 have a rule of their own. Pools of equal fees are beyond it.
@@ -78,26 +80,23 @@ class TokenRule:
 def edge_and_trigger(cost_term: float, gas_term: float) -> tuple[float, float]:
     """Return m − h and m + h with m·(m² − h²) = `cost_term` and m·h³ = `gas_term`, not both zero.
 
-    With t = h/m the two give cost⁴·t⁹ = gas³·(1 − t²)⁴, which is monotone in t. Products and square
-    roots are the same on every machine.
+    With t = h/m the two give t² + κ·t^(9/4) = 1, κ = cost / gas^(3/4). The left side is convex, so
+    that Newton's steps from 1 approach t from above and end where rounding stops them. Products and
+    square roots are the same on every machine.
     """
     if gas_term <= 0:
         distance = floats.power(cost_term, 1 / 3)
         return distance, distance
-    cost_power = (cost_term * cost_term) * (cost_term * cost_term)
-    gas_power = gas_term * gas_term * gas_term
-    low = 0.0
-    high = 1.0
-    for _ in range(BISECTIONS):
-        ratio = (low + high) / 2
-        square = ratio * ratio
-        fourth = square * square
-        rest_square = (1 - square) * (1 - square)
-        if cost_power * fourth * fourth * ratio > gas_power * rest_square * rest_square:
-            high = ratio
-        else:
-            low = ratio
-    ratio = high
+    gas_root = math.sqrt(gas_term)
+    weight = cost_term / (gas_root * math.sqrt(gas_root))
+    ratio = 1.0
+    for _ in range(MAX_NEWTON_STEPS):
+        weighted = weight * ratio * math.sqrt(math.sqrt(ratio))
+        excess = ratio * (ratio + weighted) - 1
+        next_ratio = ratio - excess / (2 * ratio + 2.25 * weighted)
+        if next_ratio >= ratio:
+            break
+        ratio = next_ratio
     middle = math.sqrt(math.sqrt(gas_term / (ratio * ratio * ratio)))
     return middle * (1 - ratio), middle * (1 + ratio)
 
@@ -181,6 +180,11 @@ def pair_rules(
             correlation = joint_risk / math.sqrt(smaller_risk * larger_risk)
             pairs[pair] = PairRule(rule.edge, rule.trigger, correlation)
     return pairs
+
+
+def raised_correlation_bps(rule: PairRule, bps: float) -> float:
+    """Return the correlation in Q of two tokens with this rule; `bps` is that without it."""
+    return min(max(rule.correlation * BPS, bps), MAX_CORRELATION_BPS)
 
 
 def _edge_risk(cost: TradingCost, rule: TokenRule | None) -> float:
