@@ -72,7 +72,7 @@ def kept_back_text(step: StepInput) -> str:
             kept_raw += reserved_wei
         if kept_raw > 0:
             kept_texts.append(
-                f"{decimal_text(kept_raw, asset.token.decimals)} {asset.token.label} of reserve"
+                f"{decimal_text(kept_raw, asset.token.decimals)} {asset.token.label} held in reserve"
             )
     if gas_money_wei > 0:
         kept_texts.insert(0, f"{shortened_text(gas_money_wei, 18)} of native coin for gas")
