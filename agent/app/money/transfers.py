@@ -230,21 +230,23 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
     investment. Losses are unaffected.
     """
     deposit_ids = {transfer.id for transfer in (*report.deposits, *report.uninvested_deposits)}
-    deposited_raw_by_token = Counter[str]()
-    for transfer in report.deposits:
-        deposited_raw_by_token[transfer.token] += transfer.delta_raw
     uninvested_raw_by_token = _raw_by_asset(report.step_input.portfolio, report.uninvested_deposits)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         step = cash_limit.restore_excluded_amounts(readers.assemble(snapshot, history))
+        unexplained_transfers = step.history.cash_flows.unexplained_transfers
+        unexplained_ids = {transfer.id for transfer in unexplained_transfers}
+        deposited_raw_by_token = Counter[str]()
+        for transfer in report.deposits:
+            # once recorded as a deposit, no rise counts it
+            if not transfer.id or transfer.id in unexplained_ids:
+                deposited_raw_by_token[transfer.token] += transfer.delta_raw
         rises = tuple(
             (token, rise_raw - deposited_raw_by_token[token])
             for token, rise_raw in step.history.cash_flows.unexplained_increases_raw
         )
         other_transfers = tuple(
-            transfer
-            for transfer in step.history.cash_flows.unexplained_transfers
-            if transfer.id not in deposit_ids
+            transfer for transfer in unexplained_transfers if transfer.id not in deposit_ids
         )
         step = replace(
             step,
