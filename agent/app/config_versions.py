@@ -93,7 +93,7 @@ def take_back(config_file: Path, text_before: str, text_after: str, error: BaseE
             write_config(config_file, text_before, 0o600)
     except TrimtabError as write_error:
         raise PassingFault(
-            f"{config_file} is written, but not confirmed: {error or 'interrupted'}; the old text"
+            f"{config_file} is written, but not confirmed: {str(error) or 'interrupted'}; the old text"
             f" cannot be written back: {write_error.message}",
             "trimtab edit --confirm",
         ) from error
@@ -140,13 +140,11 @@ def confirm_without_asking(context: wiring.AgentContext) -> bool:
     """
     loaded_config = context.loaded_config
     version_store = context.store.configs
-    changed_lines = refuse_live_changes(loaded_config, version_store)
-    origin = CONFIRMED_ORIGIN if changed_lines is None else YES_ORIGIN
-    record_version(
-        loaded_config,
-        version_store,
-        FIRST_ORIGIN if version_store.confirmed_digest() is None else origin,
-    )
+    refuse_live_changes(loaded_config, version_store)
+    confirmed_digest = version_store.confirmed_digest()
+    if confirmed_digest != loaded_config.digest:  # else it keeps the origin that it had
+        origin = FIRST_ORIGIN if confirmed_digest is None else YES_ORIGIN
+        record_version(loaded_config, version_store, origin)
     return True
 
 
@@ -191,7 +189,8 @@ def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
     if not ask(changed_lines):
         return False
     version_store.require_current(loaded_config.digest, confirmed_digest)
-    record_version(loaded_config, version_store, CONFIRMED_ORIGIN)
+    if confirmed_digest != loaded_config.digest:
+        record_version(loaded_config, version_store, CONFIRMED_ORIGIN)
     return True
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from agent.app import config_versions, cycles
 from agent.app.cycles import ignore_progress, never_confirm
 from agent.config.load import load_config
+from agent.errors import PassingFault
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.store import open_store
 from agent.store.store import ConfigChanged
@@ -66,6 +68,26 @@ def test_yes_overtaken_by_an_edit__confirms_neither_version(desk: Any) -> None:
         config_versions.confirm_changes(desk, edited_meanwhile)
     assert desk.store.configs.confirmed_digest() == OTHER
     assert config_versions.confirm_changes(desk, lambda _: True), "asked again, with what is different shown, it is an answer"
+
+
+@pytest.mark.parametrize(
+    "confirm",
+    [config_versions.confirm_without_asking, partial(config_versions.confirm_changes, ask=lambda _: True)],
+    ids=["--yes", "asked"],
+)
+def test_version_of_a_control__is_no_owner_s_after_an_edit_undone(desk: Any, confirm: Callable[[Any], bool]) -> None:
+    """T28: what a control changed, it may take back, up to what the owner confirmed at a terminal."""
+    configs = desk.store.configs
+    configs.record(desk.loaded_config.digest, 2, origin=config_versions.CONTROL_ORIGIN)
+    configs.record(OTHER, 3, origin=config_versions.NOTICED_ORIGIN)
+    assert confirm(desk)
+    assert [version.origin for version in configs.newest(2)] == [config_versions.NOTICED_ORIGIN, config_versions.CONTROL_ORIGIN]
+
+
+def test_text_that_cannot_be_taken_back__says_what_interrupted(tmp_path: Path) -> None:
+    """An interrupt has no text of its own."""
+    with pytest.raises(PassingFault, match="not confirmed: interrupted; the old text cannot be written back"):
+        config_versions.take_back(tmp_path / "missing.toml", "before", "after", KeyboardInterrupt())
 
 
 def test_rounds_of_a_command__end_with_an_edit(desk: Any) -> None:
