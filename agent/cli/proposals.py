@@ -284,8 +284,10 @@ def _call_lines(call: ProposalCallDocument, safe: str) -> Iterator[str]:
     if not is_empty:
         with_text = f" with {value_text}" if value_text else ""
         yield f"  calls {call['function']} of {call['to']}{with_text}"
+    elif not value_text and call["to"] == safe:
+        yield f"  an empty call of {safe}, the Safe itself, which changes nothing but its nonce"
     elif not value_text:
-        yield f"  an empty call of {call['to']}, which only uses up the nonce"
+        yield f"  a call of {call['to']} without data, which runs a contract's fallback function"
     amount_text = value_text if is_empty else _amount_text(call)
     if call["spender"]:
         yield f"  lets {call['spender']} spend exactly {amount_text}"

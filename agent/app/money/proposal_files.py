@@ -96,8 +96,10 @@ def _lines(call: BatchedCall, value_wei: int, safe: str) -> Iterator[str]:
     """Yield what a call of the Safe does, amounts in base units, as the contract reads its calldata."""
     if value_wei:
         yield f"{call.to}: gets {value_wei} wei of native coin"
+    elif not call.data and call.to == safe:
+        yield f"{call.to}: empty call of the Safe itself, which changes nothing but its nonce"
     elif not call.data:
-        yield f"{call.to}: empty call, which only uses up the nonce"
+        yield f"{call.to}: call without data, which runs a contract's fallback function"
     if not call.data:
         return
     try:

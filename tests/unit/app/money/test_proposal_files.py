@@ -40,7 +40,8 @@ def lines_of(folder: Path, to: str, data: str, value_wei: int = 0) -> list[str]:
         pytest.param(TOKEN, TRANSFER, 0, [f"{TOKEN}: transfer call recipient {STRANGER}, raw 7"], id="transfer"),
         pytest.param(TOKEN, APPROVE, 0, [f"{TOKEN}: approve spender {STRANGER}, raw {UINT256_MAX}"], id="approval"),
         pytest.param(STRANGER, "0x", 5, [f"{STRANGER}: gets 5 wei of native coin"], id="native coin"),
-        pytest.param(SAFE, "0x", 0, [f"{SAFE}: empty call, which only uses up the nonce"], id="rejection"),
+        pytest.param(SAFE, "0x", 0, [f"{SAFE}: empty call of the Safe itself, which changes nothing but its nonce"], id="rejection"),
+        pytest.param(STRANGER, "0x", 0, [f"{STRANGER}: call without data, which runs a contract's fallback function"], id="without data"),
         pytest.param(STRANGER, "0x12345678", 0, [f"{STRANGER}: unknown function 0x12345678"], id="unknown"),
         pytest.param(
             STRANGER,
