@@ -93,14 +93,14 @@ class PriceStore:
             bind_values = {"numeraire": numeraire, "hour": at_s // HOUR_S}
             return db.scalar(_select_agent_prices(), bind_values) is not None
 
-    def last_fetch_s(self, windows_hash: str) -> int | None:
-        """Return the agent's time of the last complete attempt to read the missing prices of these
-        windows from the chain; None without one, and after an endpoint failed.
+    def last_fetch_s(self, gaps_hash: str) -> int | None:
+        """Return the agent's time of the last complete attempt to read these missing
+        prices from the chain; None without one, and after an endpoint failed.
         """
         with self.db.read("read the last fetch of prices") as db:
             facts = read_facts(db, FETCHED_AT, PRICE_FAULT)
         fetched_hash, _, at_text = facts.get(FETCHED_AT, "").partition(":")
-        is_done = fetched_hash == windows_hash and not facts.get(PRICE_FAULT)
+        is_done = fetched_hash == gaps_hash and not facts.get(PRICE_FAULT)
         return parse_whole(at_text, FETCHED_AT) if is_done else None
 
     def fetch_fault(self) -> str:
@@ -110,11 +110,11 @@ class PriceStore:
         with self.db.read("read the last fetch of prices") as db:
             return read_facts(db, PRICE_FAULT).get(PRICE_FAULT, "")
 
-    def mark_fetch(self, windows_hash: str, at_s: int, fault: str = "") -> None:
-        """Record an attempt to read the missing prices of these windows, and why an endpoint failed
-        (empty: none did).
+    def mark_fetch(self, gaps_hash: str, at_s: int, fault: str = "") -> None:
+        """Record an attempt to read these missing prices, and why an endpoint failed (empty: none
+        did).
         """
-        facts: dict[str, object] = {FETCHED_AT: f"{windows_hash}:{at_s}", PRICE_FAULT: fault}
+        facts: dict[str, object] = {FETCHED_AT: f"{gaps_hash}:{at_s}", PRICE_FAULT: fault}
         with self.db.write("write the last fetch of prices") as db:
             write_facts(db, facts)
 

@@ -41,6 +41,8 @@ class MissingPrices:
     interval_s: int
     first_s: int
     """The first one of any window."""
+    last_s: int
+    """The last one of any window."""
 
 
 def needed_windows(
@@ -95,14 +97,20 @@ def missing_prices(
         for token in window.tokens:
             missing = [interval for interval in intervals if (token, interval) not in recorded]
             if missing:
-                first_s = missing[0] * interval_s
-                gaps_by_token.setdefault(token, []).append(
-                    MissingPrices(token, len(missing), len(intervals), interval_s, first_s)
+                gap = MissingPrices(
+                    token,
+                    len(missing),
+                    len(intervals),
+                    interval_s,
+                    first_s=missing[0] * interval_s,
+                    last_s=missing[-1] * interval_s,
                 )
+                gaps_by_token.setdefault(token, []).append(gap)
     return tuple(
         replace(
             max(gaps, key=lambda gap: gap.missing_count * gap.interval_s),
             first_s=min(gap.first_s for gap in gaps),
+            last_s=max(gap.last_s for gap in gaps),
         )
         for gaps in gaps_by_token.values()
     )
@@ -111,7 +119,7 @@ def missing_prices(
 def fill_price_windows(context: AgentContext, progress: Progress = ignore_text) -> tuple[str, ...]:
     """Read the missing prices of all windows from feeds and pools, record them, and return a line
     on each token: what was read, or what is missing and why. Empty if nothing was looked for: no
-    rule needs prices, all are recorded, or what is missing was looked for within RETRY_S.
+    rule needs prices, all are recorded, or the same was looked for within RETRY_S.
 
     If an endpoint fails, the reason is kept in the store, and no first weights are chosen, and
     nothing is traded towards the targets in their place, until a later call reads the prices.
@@ -121,8 +129,12 @@ def fill_price_windows(context: AgentContext, progress: Progress = ignore_text) 
         return ()
     prices = context.store.prices
     now_s = context.clock.now_s()
-    windows_hash = sha256(repr(windows).encode()).hexdigest()
-    last_s = prices.last_fetch_s(windows_hash)
+    newest_missing_s = _newest_missing_s(context, windows, now_s)
+    if newest_missing_s is None:
+        if prices.fetch_fault():
+            prices.mark_fetch("", now_s)
+        return ()
+    last_s = prices.last_fetch_s(_gaps_hash(windows, newest_missing_s))
     if last_s is not None and 0 <= now_s - last_s < RETRY_S:  # the clock may have been set back
         return ()
     try:
@@ -130,8 +142,23 @@ def fill_price_windows(context: AgentContext, progress: Progress = ignore_text) 
     except TrimtabError as error:
         lines = (f"past prices were not read: {error.message}",)
         fault = error.message
-    prices.mark_fetch(windows_hash, now_s, fault)
+    still_missing_s = _newest_missing_s(context, windows, now_s)
+    prices.mark_fetch(_gaps_hash(windows, still_missing_s), now_s, fault)
     return lines
+
+
+def _newest_missing_s(
+    context: AgentContext, windows: Sequence[NeededPrices], now_s: int
+) -> int | None:
+    """Return the last interval of any window without a price; None if all are recorded."""
+    numeraire = context.portfolio.numeraire.address
+    gaps = missing_prices(context.store.prices, numeraire, windows, now_s)
+    return max((gap.last_s for gap in gaps), default=None)
+
+
+def _gaps_hash(windows: Sequence[NeededPrices], newest_missing_s: int | None) -> str:
+    """Return what names the missing prices of these windows: a later gap has another hash."""
+    return sha256(repr((windows, newest_missing_s)).encode()).hexdigest()
 
 
 def _fetch_missing(
@@ -140,20 +167,20 @@ def _fetch_missing(
     """Return the lines of `fill_price_windows`, and the fault of an endpoint (empty: none)."""
     progress("Looking for past prices")
     numeraire = context.portfolio.numeraire.address
-    if not missing_prices(context.store.prices, numeraire, windows, context.clock.now_s()):
-        return (), ""
     step = context.readers.step_input_at(context.readers.reader.snapshot())
     now_s = step.snapshot.head.timestamp_s
     missing = missing_prices(context.store.prices, numeraire, windows, now_s)
-    if not missing or not (sources := chain_sources(step)):
+    if not missing:
         return (), ""
-    lookback_s = now_s - min(gap.first_s for gap in missing)
+    lookback_s = min(now_s - min(gap.first_s for gap in missing), RETENTION_S)
     tokens = [step.portfolio.token(gap.token) for gap in missing]
-    fetched = fetch_hours(context, step, sources, tokens, min(lookback_s, RETENTION_S), progress)
+    sources = chain_sources(step)
+    fetched = fetch_hours(context, step, sources, tokens, lookback_s, progress) if sources else ()
     still_missing = {
         gap.token: gap for gap in missing_prices(context.store.prices, numeraire, windows, now_s)
     }
-    why_by_label = {series.token.label: series.missing_reason for series in fetched}
+    why_by_label = {token.label: "no feed and no pinned pool has them" for token in tokens}
+    why_by_label |= {series.token.label: series.missing_reason for series in fetched}
     new_hours_by_label: dict[str, int] = {}
     for series in fetched:
         label = series.token.label

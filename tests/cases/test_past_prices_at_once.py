@@ -223,6 +223,16 @@ def test_young_feed__names_what_is_missing_and_is_read_in_a_day(
         assert len(fill_price_windows(agent.context)) == 2
 
 
+def test_gap_that_opens_later__is_read_within_the_same_day(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """A run that was down for some hours reads them at its start, although all were recorded a moment before."""
+    with agent_on(anvil_chain, tmp_path, ROOMY | {"policy.trigger": EVENT}, TARGETS) as agent:
+        rounds(anvil_chain)
+        fill_price_windows(agent.context)
+        assert fill_price_windows(agent.context) == ()
+        anvil_chain.warp(2 * HOUR_S)
+        assert [line.partition(":")[0] for line in fill_price_windows(agent.context)] == ["WETH", "LINK"]
+
+
 @pytest.mark.parametrize(
     ("changes", "spans"),
     [(weighed(), {(7 * HOUR_S, HOUR_S)}), (ROOMY | {"policy.trigger": EVENT}, {(30 * HOUR_S, HOUR_S)}), (ROOMY, set())],
