@@ -86,8 +86,9 @@ DAY_S = 86_400
 
 
 class Agent:
-    """Operations of a connected agent. Nothing is sent unless `send` is set and `confirm` returns
-    True.
+    """Operations of a connected agent. No plan is sent unless `send` is set and `confirm` returns
+    True. With `send`, open transactions of before are settled first, and may be sent again, with a
+    higher fee, or cancelled; `cancel_and_revoke` and `resync_nonce` ask nothing.
 
     >>> from agent import open_agent
     >>> with open_agent("trimtab.toml") as agent:

@@ -222,7 +222,7 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
     if long_interval_count := int((intervals_s > MAX_INTERVAL_FACTOR * usual_interval_s).sum()):
         notes.append(
             f"{note_prefix} has {pluralize(long_interval_count, 'interval')} longer than usual,"
-            f" at most {format_duration(int(intervals_s.max()))}; missing rates count as zero"
+            f" at most {format_duration(int(intervals_s.max()))}; missing rates are left out, of the yearly carry too"
         )
     if short_interval_count := int((intervals_s * MAX_INTERVAL_FACTOR < usual_interval_s).sum()):
         notes.append(

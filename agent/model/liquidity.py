@@ -12,7 +12,8 @@ from agent.model.parts import LayerAction, LayerDecision, position_name
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedPosition:
-    """A position named in the config. All other positions of the wallet are ignored.
+    """A position that counts: named in the config, minted by the agent, or adopted. All others of the
+    wallet are ignored.
 
     `contract` is the V2 pair, or the V3 position manager with `token_id`. `entry_raw` are the base
     units provided, `entry_block` their block (None: not given). `volatility_bps` is the annual

@@ -1,5 +1,6 @@
-"""The signer's rule for the approval of an agent's key on Hyperliquid, the only typed data that a
-wallet's key signs: exactly this EIP-712 message, as the owner confirmed it.
+"""The signer's rule for the approval of an agent's key on Hyperliquid: exactly this EIP-712 message,
+as the owner confirmed it. The only other typed data that a key signs is the call of a Safe, by the
+key of an owner (safe_tx.py).
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class AgentApprovalRules:
 
 @runtime_checkable
 class ApprovalKey(SigningKey, Protocol):
-    """A wallet's key that also signs approvals of agents, and no other typed data."""
+    """A wallet's key that also signs approvals of agents."""
 
     def sign_agent_approval(self, approval: AgentApproval) -> tuple[int, int, int]:
         """Return v (27 or 28), r and s of the approval's signature."""

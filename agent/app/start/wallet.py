@@ -49,6 +49,11 @@ class PasswordSource:
         """True if the password comes from a variable or a descriptor, not from a prompt."""
         return self.env is not None or self.fd is not None
 
+    @property
+    def given_option(self) -> str:
+        """The option that names the variable or the descriptor."""
+        return self.env_option if self.fd is None else self.fd_option
+
 
 def create_wallet(
     keystore_path: Path | None,
@@ -217,7 +222,7 @@ def _split_keyring_entry(entry_text: str) -> tuple[str, str]:
 def _require_no_password(password_source: PasswordSource) -> None:
     if password_source.is_unattended:
         raise ConfigError(
-            f"{password_source.env_option}: only a keystore file has a password",
+            f"{password_source.given_option}: only the file that --keystore names has a password here",
             "use --keystore, or omit the password",
         )
 
@@ -303,6 +308,7 @@ def new_password(password_source: PasswordSource, ask: Ask | None) -> Secret:
     weak one.
     """
     password = _password_of_source(password_source)
+    is_typed = password is None
     if password is None:
         if ask is None:
             remedy = (
@@ -313,12 +319,11 @@ def new_password(password_source: PasswordSource, ask: Ask | None) -> Secret:
                 "a password is needed, and there is no terminal to ask for it", remedy
             )
         password = Secret(ask("New password: "))
-        keys.require_strong_password(password)
-        if Secret(ask("Again: ")).reveal() != password.reveal():
-            raise ConfigError(
-                "the two passwords differ; nothing was written", "type the same one twice"
-            )
     keys.require_strong_password(password)
+    if is_typed and ask is not None and Secret(ask("Again: ")).reveal() != password.reveal():
+        raise ConfigError(
+            "the two passwords differ; nothing was written", "type the same one twice"
+        )
     return password
 
 

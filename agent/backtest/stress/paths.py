@@ -149,8 +149,8 @@ def fit_jump_diffusion(history: ReturnHistory) -> JumpDiffusion:
     medians = np.median(returns, axis=0)
     deviations = MAD_TO_DEVIATION * np.median(np.abs(returns - medians), axis=0)
     deviation_floors = [
-        dispersion_floor(largest_return, RETURN_ERROR)
-        for largest_return in np.abs(medians).tolist()
+        dispersion_floor(median_size, RETURN_ERROR)  # that of the largest would hide jumps
+        for median_size in np.abs(medians).tolist()
     ]
     scales = np.where(deviations > deviation_floors, deviations, np.inf)
     is_jump = (np.abs(returns - medians) > JUMP_DEVIATIONS * scales).any(axis=1)

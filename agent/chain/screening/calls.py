@@ -97,7 +97,9 @@ def approval_calls(
     """Yield the approvals that the moves of one token need, as the wallet; and those of the router
     if it has an allowance left, since a token that is bought has to be sold some day.
 
-    An allowance that is too small is reset first, or replaced if the token refuses zero.
+    An allowance that is too small is reset first, or replaced if the token refuses zero. Each call is
+    tried by itself, so that an approval after a reset is tried on the allowance before it: its
+    failure counts only if the reset fails too.
     """
     needed_raw_by_spender: dict[str, int] = {}
     for move in moves:

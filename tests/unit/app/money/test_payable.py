@@ -37,7 +37,9 @@ def test_kept_back_text__names_what_is_there_of_a_reserve() -> None:
     [
         pytest.param(0, 202 * ETHER // 100, "0.02 of native coin for gas, 2 WETH held in reserve stay in the wallet", id="in native coin"),
         pytest.param(ETHER // 2, 3 * ETHER // 2, "2 WETH held in reserve stays in the wallet", id="in both, nothing for gas"),
-        pytest.param(2 * ETHER, ETHER // 50, "0.02 of native coin for gas, 2 WETH held in reserve stay in the wallet", id="in wrapped coin"),
+        pytest.param(
+            2 * ETHER, ETHER // 50, "0.02 of native coin for gas, 2 WETH held in reserve stay in the wallet", id="in wrapped coin"
+        ),
         pytest.param(0, ETHER, "1 WETH held in reserve stays in the wallet", id="not all there"),
     ],
 )

@@ -317,11 +317,20 @@ def test_a_password_that_cannot_be_had_is_told_by_its_option(tmp_path: Path, pas
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("keyring", "config_name"), [("trimtab/main", None), (None, "a.toml")], ids=["keyring", "config"])
-def test_address__refuses_a_password_that_it_would_not_use(tmp_path: Path, keyring: str | None, config_name: str | None) -> None:
+@pytest.mark.parametrize(
+    ("keyring", "config_name", "password", "option"),
+    [
+        pytest.param("trimtab/main", None, api.PasswordSource("PW"), "--password-env", id="keyring"),
+        pytest.param(None, "a.toml", api.PasswordSource("PW"), "--password-env", id="config"),
+        pytest.param("trimtab/main", None, api.PasswordSource(fd=3), "--password-fd", id="descriptor"),
+    ],
+)
+def test_address__refuses_a_password_that_it_would_not_use(
+    tmp_path: Path, keyring: str | None, config_name: str | None, password: api.PasswordSource, option: str
+) -> None:
     config_path = None if config_name is None else tmp_path / config_name
-    with pytest.raises(ConfigError, match="--password-env: only a keystore file has a password"):
-        api.wallet_address(None, keyring, config_path, api.PasswordSource("PW"), None, True)
+    with pytest.raises(ConfigError, match=f"^{option}: only the file that --keystore names has a password"):
+        api.wallet_address(None, keyring, config_path, password, None, True)
 
 
 def test_address__is_read_without_the_password_and_proven_with_it(tmp_path: Path) -> None:
