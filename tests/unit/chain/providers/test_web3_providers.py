@@ -29,7 +29,7 @@ SIGNED = SignedTx(b"\x02" * 40, "0x" + "ab" * 32)
 
 
 def provider(url: str, attempts: int = 3) -> EndpointProvider:
-    return EndpointProvider(f"{url}/v3/{SECRET}?token={SECRET}", "alpha", 1.0, attempts=attempts, sleep=lambda _s: None)
+    return EndpointProvider(f"{url}/v3/{SECRET}?token={SECRET}", "alpha", 30.0, attempts=attempts, sleep=lambda _s: None)
 
 
 def changed(change: Callable[[list[Any]], Any]) -> Answerer:
