@@ -118,9 +118,8 @@ def plan_worst_case(step: StepInput, plan: Plan) -> Value | None:
         and step.portfolio.wrapped_native not in reference_prices(step).reference_by_token
     ):
         return None
-    swap_cost = plan.cost.total - plan.cost.gas - plan.cost.approval_gas
     deviation_value = deviation_loss(step, plan.wallet_changes())
-    return swap_cost + worst_case_gas(step, plan) + sandwich_loss + deviation_value
+    return plan.cost.without_gas + worst_case_gas(step, plan) + sandwich_loss + deviation_value
 
 
 def max_extractable_profit(
@@ -133,7 +132,7 @@ def max_extractable_profit(
     """
     if sandwich_loss is None:
         return None
-    swap_cost = max(plan.cost.total - plan.cost.gas - plan.cost.approval_gas, Fraction(0))
+    swap_cost = max(plan.cost.without_gas, Fraction(0))
     return sandwich_loss + swap_cost + deviation_loss(step, plan.wallet_changes())
 
 

@@ -288,7 +288,12 @@ class PlanCost:
     @property
     def total(self) -> Fraction:
         """Sum of all parts."""
-        return self.fees + self.impact + self.skew + self.gas + self.approval_gas + self.funding
+        return self.without_gas + self.gas + self.approval_gas
+
+    @property
+    def without_gas(self) -> Fraction:
+        """Sum of all parts but gas; below zero if skew or funding gain more."""
+        return self.fees + self.impact + self.skew + self.funding
 
 
 @dataclass(frozen=True, slots=True)

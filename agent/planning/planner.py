@@ -634,16 +634,15 @@ def _result_within_plan_cost(
         if plan_cost_bps is None or cost.total * BPS <= plan_cost_bps * turnover:
             return _CostLimitedResult(graph, fixed_point, bool(dropped_pools), is_cost_bound)
         is_cost_bound = True
-        gas_cost = cost.gas + cost.approval_gas
-        allowed_swap_cost = Fraction(plan_cost_bps, BPS) * turnover - gas_cost
-        swap_cost = cost.total - gas_cost
+        allowed_cost = Fraction(plan_cost_bps, BPS) * turnover
+        allowed_swap_cost = allowed_cost - cost.gas - cost.approval_gas
         if (
             max_unit_cost is not None
             and tightening_count < max_tightenings
-            and 0 < allowed_swap_cost < swap_cost
+            and 0 < allowed_swap_cost < cost.without_gas
         ):
             max_unit_cost = (
-                max_unit_cost * min(allowed_swap_cost / swap_cost, MAX_TIGHTENING_FACTOR)
+                max_unit_cost * min(allowed_swap_cost / cost.without_gas, MAX_TIGHTENING_FACTOR)
             ).limit_denominator(10**9)
             tightening_count = tightening_count + 1
             graph = build_pool_graph(

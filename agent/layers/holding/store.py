@@ -42,7 +42,9 @@ class HoldingStore:
                 db, _select_external_transactions(), ExternalTransactionRow, after_s=after_s
             ):
                 if parse_fraction(row.turnover) > 0:
-                    bought_tokens = [token for token, raw in parse_changes(row) if raw > 0]
+                    bought_tokens = [
+                        token for token, raw in parse_changes(row.changes_json) if raw > 0
+                    ]
                     tokens_and_times_s += [
                         (token, row.chain_s) for token in bought_tokens or [ANY_TOKEN]
                     ]

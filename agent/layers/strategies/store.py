@@ -297,7 +297,7 @@ def _unbooked_external_transactions(
         db, _select_external_transactions(), ExternalTransactionRow, block=bookings[0].block
     )
     return tuple(
-        (row.tx_hash, row.block_number, balances.parse_changes(row))
+        (row.tx_hash, row.block_number, balances.parse_changes(row.changes_json))
         for row in transaction_rows
         if row.tx_hash not in booked_sources
     )

@@ -85,6 +85,7 @@ def within_year_limit(
                 )
                 for token in sorted(tokens_with_gains & set(cap_raw_by_token))
             ]
+            # the caps are this plan's: its record keeps the decision that came without them
             return replace(
                 trimmed_plan, decision=decision, skipped=(*trimmed_plan.skipped, *skip_notes)
             )

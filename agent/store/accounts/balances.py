@@ -72,13 +72,12 @@ def forget_prior_day(db: Connection, nonce: int) -> bool:
     return True
 
 
-def parse_changes(row: ExternalTransactionRow | Any) -> tuple[tuple[str, int], ...]:
+def parse_changes(changes_json: str) -> tuple[tuple[str, int], ...]:
     """Return the balance changes of an external transaction, signed base units by token."""
     try:
         return tuple(
             sorted(
-                (token, int(delta_text))
-                for token, delta_text in json.loads(row.changes_json).items()
+                (token, int(delta_text)) for token, delta_text in json.loads(changes_json).items()
             )
         )
     except (ValueError, TypeError, AttributeError) as error:
@@ -147,7 +146,7 @@ def _read_stored(db: Connection) -> _StoredBalances:
             OwnBalanceChange(token, delta_raw, row.block_number)
             for row in external_rows
             if row.tx_hash is not None
-            for token, delta_raw in parse_changes(row)
+            for token, delta_raw in parse_changes(row.changes_json)
         ),
     )
 

@@ -133,7 +133,7 @@ def _unentered_moves(
         block = external_row.block_number
         moved_raw_by_token = {
             token: raw
-            for token, raw in balances.parse_changes(external_row)
+            for token, raw in balances.parse_changes(external_row.changes_json)
             if token in opening_by_token and block > opening_by_token[token].block_number
         }
         yield block, moved_raw_by_token
@@ -200,7 +200,7 @@ def _external_entries(
     for external_index, row in enumerate(
         all_rows(db, _select_external_transactions(), ExternalTransactionRow)
     ):
-        moved_raw_by_token = dict(balances.parse_changes(row))
+        moved_raw_by_token = dict(balances.parse_changes(row.changes_json))
         ledger_tokens = {
             token
             for token in moved_raw_by_token

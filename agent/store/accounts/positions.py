@@ -349,7 +349,7 @@ def _external_payment(row: ExternalTransactionRow, token: str) -> int:
     """
     moved_raw_by_token = {
         moved_token: moved_raw
-        for moved_token, moved_raw in balances.parse_changes(row)
+        for moved_token, moved_raw in balances.parse_changes(row.changes_json)
         if moved_token != NATIVE and moved_raw
     }
     return moved_raw_by_token[token] if moved_raw_by_token.keys() == {token} else 0

@@ -9,6 +9,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
+from sqlalchemy import Row
+
 from agent import codec
 from agent.errors import ConfigError
 from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
@@ -117,7 +119,7 @@ def _decode_long(cls: Hashable, text: str) -> object:
     return codec.loads(cls, text)
 
 
-def step_summary(row: StepRow | Any) -> StepSummary:
+def step_summary(row: StepRow | Row[*tuple[Any, ...]]) -> StepSummary:
     """Build the summary of a step's row."""
     return StepSummary(row.id, row.now_s, row.decision, row.reason, row.outcome)
 

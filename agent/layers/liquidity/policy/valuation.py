@@ -193,13 +193,15 @@ def expected_loss_of(position_states: PositionStates, prices: Mapping[str, Price
     """Return the mean impermanent loss of these positions over their horizons. Raises Refused if a
     price is missing.
     """
-    return sum(
-        (
-            _expected_loss(confirmed_position, position, prices)
-            for confirmed_position, position in position_states
-        ),
-        Fraction(0),
-    )
+    loss = Fraction(0)
+    for confirmed_position, position in position_states:
+        price0, price1 = _token_prices(position, prices)
+        curve = impermanent_loss.liquidity_curve(position, price0, price1)
+        liquidity_raw = positions.amounts_at_reference(position, price0, price1)
+        loss += _expected_loss(
+            confirmed_position, curve, _pair_value(liquidity_raw, price0, price1)
+        )
+    return loss
 
 
 def position_reports(
@@ -265,21 +267,18 @@ def _position_report(
             * impermanent_loss.lvr_per_day(curve, confirmed_position.volatility_bps)
         ),
         forecasts=_loss_forecasts(portfolio, position, curve, liquidity_value),
-        expected_loss=_expected_loss(confirmed_position, position, prices),
+        expected_loss=_expected_loss(confirmed_position, curve, liquidity_value),
         pool_deviation=_pool_deviation(position, price0 / price1),
     )
 
 
 def _expected_loss(
-    confirmed_position: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
+    confirmed_position: ConfirmedPosition,
+    curve: impermanent_loss.LiquidityCurve | None,
+    liquidity_value: Value,
 ) -> Value:
-    price0, price1 = _token_prices(position, prices)
-    curve = impermanent_loss.liquidity_curve(position, price0, price1)
     if curve is None:
         return Fraction(0)
-    liquidity_value = _pair_value(
-        positions.amounts_at_reference(position, price0, price1), price0, price1
-    )
     return liquidity_value * impermanent_loss.expected_loss(
         curve, confirmed_position.volatility_bps, confirmed_position.horizon_s
     )
