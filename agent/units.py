@@ -16,7 +16,9 @@ BPS = 10_000
 """Basis points in one whole."""
 PIPS = 1_000_000
 """Uniswap fee units in one whole: 3000 pips = 0.3 %."""
-YEAR_S = 365 * 86_400
+HOUR_S = 3_600
+DAY_S = 24 * HOUR_S
+YEAR_S = 365 * DAY_S
 """Seconds of a year, for annual figures."""
 UINT256_MAX = 2**256 - 1
 NATIVE = "0x0000000000000000000000000000000000000000"
@@ -416,7 +418,7 @@ _YEAR_10000_S = 253_402_300_800
 """Unix time at which the year 10000 begins, which datetime cannot represent."""
 
 
-_DURATION_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_DURATION_UNITS = ((DAY_S, "d"), (HOUR_S, "h"), (60, "min"), (1, "s"))
 
 
 def format_percent(share: Fraction) -> str:

@@ -25,7 +25,16 @@ from agent.accounting.tax_lots import RateAt, TaxLotRun, identity_rate
 from agent.errors import ConfigError
 from agent.model import Entry, Valuation
 from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS
-from agent.units import BPS, NATIVE, Token, decimal_text, floor_int, largest_remainder, value_text
+from agent.units import (
+    BPS,
+    DAY_S,
+    NATIVE,
+    Token,
+    decimal_text,
+    floor_int,
+    largest_remainder,
+    value_text,
+)
 
 TRADE_COLUMNS = (
     "Location",
@@ -429,7 +438,7 @@ def _disposals_table(tax_lot_run: TaxLotRun, token_names: TokenNames, currency: 
             value_text(disposal.gain, value_decimals),
             currency,
             "" if disposal.acquired_s is None else format_utc(disposal.acquired_s),
-            "" if disposal.held_s is None else str(disposal.held_s // 86_400),
+            "" if disposal.held_s is None else str(disposal.held_s // DAY_S),
         )
         for disposal in tax_lot_run.disposals
     ]

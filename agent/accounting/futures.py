@@ -15,9 +15,8 @@ from itertools import pairwise
 
 from agent.accounting.entries import MARGIN, WALLET
 from agent.model import Entry, FuturesEntry, MarginReading, Valuation
-from agent.units import Value
+from agent.units import DAY_S, Value
 
-DAY_S = 86_400
 TX_HASH_LENGTH = 66
 """Characters of a transaction's hash; the id of an order at an off-chain venue is shorter."""
 

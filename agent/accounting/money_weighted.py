@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from fractions import Fraction
 
-from agent.units import YEAR_S
+from agent.units import DAY_S, YEAR_S
 
 _SCALED_DAYS = 36_500
 """Days to which every period is scaled, since pyxirr counts whole days."""
 _ORIGIN = date(1970, 1, 1)
-MIN_ANNUALIZED_S = 30 * 86_400
+MIN_ANNUALIZED_S = 30 * DAY_S
 """Shortest time whose figures are stated a year."""
 _NEWTON_STEPS = 3
 """Steps from the rate at whole days to the rate at the times of the flows."""

@@ -18,7 +18,7 @@ from agent.accounting.futures import FuturesChange, FuturesProfit, futures_chang
 from agent.accounting.money_weighted import MIN_ANNUALIZED_S, money_weighted_return
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
-from agent.units import NATIVE, YEAR_S, Price, Value
+from agent.units import DAY_S, NATIVE, YEAR_S, Price, Value
 
 _EXTERNAL_KINDS = (
     EntryKind.OPENING,
@@ -465,7 +465,7 @@ class Performance:
     @property
     def hint(self) -> str:
         """Hint on the rebalancing frequency, by fixed rules; empty without enough data."""
-        days = (self.end.chain_s - self.start.chain_s) // 86_400
+        days = (self.end.chain_s - self.start.chain_s) // DAY_S
         if self.rebalance_count < MIN_REBALANCES or days < MIN_DAYS:
             return ""
         gross_premium = self.rebalancing_premium + self.costs.total

@@ -67,7 +67,7 @@ from agent.policy.decide import current_drifts
 from agent.policy.drift import overweight_messages
 from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
-from agent.units import NATIVE, Amount, Price, Token, parse_raw, plain_amount
+from agent.units import DAY_S, NATIVE, Amount, Price, Token, parse_raw, plain_amount
 from agent.wiring.price_windows import fill_price_windows
 from agent.wiring.signed_proposals import unstopped_texts
 from agent.wiring.waiting_proposals import waiting_proposals
@@ -82,7 +82,6 @@ if TYPE_CHECKING:
 
 
 MIN_INTERVAL_S = 1
-DAY_S = 86_400
 
 
 class Agent:

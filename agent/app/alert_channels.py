@@ -38,7 +38,7 @@ from agent.observe.notify import (
 )
 from agent.store.alerts import AlertStore
 from agent.store.store import Store
-from agent.units import BPS, Price, parse_raw, price_text
+from agent.units import BPS, DAY_S, Price, parse_raw, price_text
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
@@ -324,7 +324,7 @@ def unreported_shortfalls(
     reported_keys = {alert_state.key for alert_state in alert_store.states()}
     shortfalls = []
     for intent in store.journal.successful_trades(OutcomeKind.FAILED.value):
-        is_recent = intent.created_s >= now_s - MAX_SHORTFALL_AGE_DAYS * 86_400
+        is_recent = intent.created_s >= now_s - MAX_SHORTFALL_AGE_DAYS * DAY_S
         if not is_recent or shortfall_key(intent.step_id) in reported_keys:
             continue
         short_tokens = shortfall_by_receipt(store, intent)

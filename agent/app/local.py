@@ -54,7 +54,7 @@ from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_confi
 from agent.localchain.world import LiquidityRange, LocalWorld, V2Spec, V3Spec
 from agent.margin import account as margin
 from agent.model.rollups import LOCAL_OP_STACK_ID
-from agent.units import floor_int, value_text
+from agent.units import DAY_S, floor_int, value_text
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import LocalChainDocument, UnreducedPositionsDocument
@@ -596,7 +596,6 @@ breach the maintenance margin.
 """
 PREMIUM_FACTOR = Fraction(101, 100)
 """Price of a perpetual as a multiple of its index on the day with funding."""
-DAY_S = 86_400
 TWAP_S = 1_860
 PERP_LIQUIDITY_USD = 4_000_000
 """USD that the makers hold in the market of each perpetual."""

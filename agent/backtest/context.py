@@ -81,7 +81,6 @@ from agent.model import (
 )
 from agent.policy.minimum import ACTION_BYTES, APPROVAL_BYTES, LEG_BYTES
 from agent.policy.risk_estimates import price_history_and_step_s
-from agent.policy.triggers.market_events import HOUR_S
 from agent.policy.triggers.rules import required_history_s
 from agent.ports import PreparedTransaction, Simulation, TransactionStatus
 from agent.signing.rules import SigningRules
@@ -91,6 +90,7 @@ from agent.store.accounts.ledger_sums import ValuationStore
 from agent.store.database.connection import MemoryDatabase
 from agent.store.journal import IntentStore
 from agent.store.prices import PriceStore
+from agent.units import HOUR_S
 from agent.venues.composer import RouterComposer
 from agent.venues.perpetual_protocol import decode_venue_call
 

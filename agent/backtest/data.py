@@ -27,11 +27,10 @@ from agent.price_files.read import (
 )
 from agent.price_files.table import plain_frame
 from agent.price_files.times import parse_times
-from agent.units import Token, format_duration, format_time, pluralize, safe_label
+from agent.units import DAY_S, Token, format_duration, format_time, pluralize, safe_label
 from agent.weights.asset_classes import is_cash
 
 MIN_BARS = 2
-DAY_S = 86_400
 MIN_FACTORS = 20
 """Fewest closes by which growth factors are recognised."""
 LEAST_FACTOR_DEVIATION = 0.002

@@ -17,11 +17,11 @@ from agent.backtest.futures.venue import FuturesSetup, simulated_policy
 from agent.backtest.settings import BacktestSpec, SimulationSettings, make_spec
 from agent.backtest.simulate import Progress, simulate
 from agent.model import Every
-from agent.units import BPS
+from agent.units import BPS, DAY_S
 
 WALLET_NUMERAIRE = "USD"
 """Numeraire of a book alone."""
-REVIEW_S = 28 * 86_400
+REVIEW_S = 28 * DAY_S
 """Interval of the spot portfolio's reviews; it holds nothing to trade."""
 DUST_WALLET_COINS = Fraction(1, 10**6)
 """Wallet of a book without reserve, in whole coins."""

@@ -26,6 +26,7 @@ from agent.chain.rpc import (
 from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.model import DataFeeKind, Head, Pool, Receipt
 from agent.signing.calldata import address_from_word
+from agent.units import DAY_S
 
 GET_ROUND_DATA = bytes.fromhex("9a6fc8f5")
 PHASE_AGGREGATORS = bytes.fromhex("c1597304")
@@ -228,7 +229,6 @@ def _with_twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
     return replace(pool, twap_tick=mean.tick, twap_liquidity=mean.liquidity, twap_window_s=window_s)
 
 
-DAY_S = 86_400
 MAX_TRANSACTIONS = 128
 """Maximum number of a day's transactions that are read; with more, the day is unknown."""
 MAX_SCANNED_BLOCKS = 256

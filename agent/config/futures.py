@@ -25,12 +25,12 @@ from agent.model import (
     Schedule,
 )
 from agent.policy.triggers.schedule_triggers import build_schedule, validate_schedule
-from agent.units import BPS, Token, parse_raw
+from agent.units import BPS, DAY_S, Token, parse_raw
 
 HYPERLIQUID_MARGIN_PREFIX = "USDC"
 """Prefix of the symbol of Hyperliquid's margin token on any chain (USDC, USDC.e)."""
 SHORTEST_ORDER_TIME_S = 60
-LONGEST_ORDER_TIME_S = 30 * 86_400
+LONGEST_ORDER_TIME_S = 30 * DAY_S
 """Range of the time for which a limit order rests."""
 
 

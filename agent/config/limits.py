@@ -17,7 +17,7 @@ from agent.config.tables.weights import (
 )
 from agent.model import AllocationMethod, AllocationNeeds
 from agent.signing.terms import tip_range_wei
-from agent.units import BPS, format_gwei
+from agent.units import BPS, DAY_S, format_gwei
 
 
 def require_accepted_limits(config: Config) -> None:
@@ -159,7 +159,7 @@ LONGEST_DEADLINE_S = 1_800
 """
 MAX_DEPOSIT_AUTO_BPS = 2_500
 """Largest share of the portfolio that counts as a deposit by itself."""
-LONGEST_JUMP_WAIT_S = 30 * 86_400
+LONGEST_JUMP_WAIT_S = 30 * DAY_S
 """Longest time that an unsolicited transfer can delay purchases."""
 LARGEST_JITTER_BPS = BPS // 2
 """Longest random delay, as a share of a schedule's interval."""

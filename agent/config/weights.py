@@ -22,7 +22,7 @@ from agent.config.networks.coin_supplies import PACKAGE, package_supplies
 from agent.config.schema import Config
 from agent.config.tables.futures import HyperliquidTable, PerpetualProtocolTable
 from agent.config.tables.portfolio import PortfolioTable
-from agent.config.tables.weights import HOUR_S, AllocatorTable, weight_bounds
+from agent.config.tables.weights import AllocatorTable, weight_bounds
 from agent.errors import ConfigError
 from agent.foreign_text import failure_text
 from agent.model import (
@@ -39,7 +39,7 @@ from agent.model import (
     TokenSupply,
     WeightLimit,
 )
-from agent.units import BPS, Token, floor_int, format_duration, safe_label
+from agent.units import BPS, HOUR_S, Token, floor_int, format_duration, safe_label
 
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -34,9 +34,9 @@ from agent.store.accounts.budgets import BudgetStore
 from agent.store.journal import IntentStore, StepStore
 from agent.store.prices import PriceStore
 from agent.store.store import Store
-from agent.units import NATIVE
+from agent.units import DAY_S, NATIVE
 
-NATIVE_PRICE_AGE_S = 7 * 86_400
+NATIVE_PRICE_AGE_S = 7 * DAY_S
 """Largest age of a recorded price of the native coin at which gas without another is booked."""
 
 # --- Result of a mined transaction: amounts by leg, turnover, and loss at the prices before (T6).

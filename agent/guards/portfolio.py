@@ -19,8 +19,7 @@ from agent.layers.questions import unknown_value_reason
 from agent.model import StepInput, TopUp
 from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.automatic_deposits import automatic_deposits_value
-from agent.policy.cash_flows.balance_changes import DAY_S
-from agent.units import BPS
+from agent.units import BPS, DAY_S
 
 
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:

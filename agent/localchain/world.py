@@ -11,7 +11,7 @@ from math import floor, log, sqrt
 from agent.amm.v2 import get_amount_out
 from agent.amm.v3.math import MAX_TICK
 from agent.signing.keys import TEST_MNEMONIC
-from agent.units import BPS
+from agent.units import BPS, HOUR_S
 
 
 class TokenKind(Enum):
@@ -99,7 +99,7 @@ class LocalWorld:
     pools: tuple[PoolSpec, ...]
     wallet_native_wei: int
     numeraire: str
-    history_s: int = 3 * 3600
+    history_s: int = 3 * HOUR_S
 
     def token(self, symbol: str) -> TokenSpec:
         """Return the token with this symbol. Raises KeyError if there is none."""

@@ -32,6 +32,7 @@ from agent.model import (
 )
 from agent.signing.calldata import Approve, selector
 from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
+from agent.units import DAY_S
 from agent.venues.perpetual_protocol import (
     REVERT_DESCRIPTIONS,
     PerpetualProtocolAddresses,
@@ -43,7 +44,6 @@ SETTLE_FUNDING_SELECTOR = selector("settleFunding(address,address)")
 _SWAP_PARAMS = "(address,address,bool,bool,bool,uint256,uint160)"
 SWAP_WORD_COUNT = 11
 FUNDING_WORD_COUNT = 3
-DAY_S = 86_400
 MARGIN_TRANSFER_GAS = 250_000
 """Gas of a margin deposit or withdrawal, measured on the embedded chain."""
 WORD_MODULUS = 2**256

@@ -28,7 +28,7 @@ from agent.model import (
 )
 from agent.policy.drift import band, investable_total
 from agent.reference import ReferencePrices
-from agent.units import BPS, PIPS, Price, Value, ceil_int, shown_price_text, value_text
+from agent.units import BPS, PIPS, YEAR_S, Price, Value, ceil_int, shown_price_text, value_text
 
 MIN_ASSETS = 2
 MANY_ASSETS = 12
@@ -175,7 +175,6 @@ long.
 """
 ASSUMED_FEE_PIPS = 3_000
 """Pool fee assumed without a known pool."""
-YEAR_S = 365 * 86_400
 MAX_SUGGESTED_COST_BPS = 500
 MAX_SUGGESTED_BAND = Fraction(1, 2)
 """Largest suggested settings: a plan_cost of 5 %, and a band of half of the target."""

@@ -14,7 +14,7 @@ from fractions import Fraction
 from operator import mul
 
 from agent.model import TrackingRisk
-from agent.units import BPS, YEAR_S, Value, format_bps
+from agent.units import BPS, DAY_S, HOUR_S, YEAR_S, Value, format_bps
 
 MIN_VOLATILITY_BPS = 10
 """Minimum annual volatility, 0.1 %: even a stable token moves, and two riskless tokens could be
@@ -143,7 +143,7 @@ def faults(risk: TrackingRisk, label_by_token: Mapping[str, str]) -> Iterator[tu
     if risk.horizon_s is not None and not MIN_HORIZON_S <= risk.horizon_s <= MAX_HORIZON_S:
         yield (
             f"policy.trigger.horizon: {risk.horizon_s} s is not between"
-            f" {MIN_HORIZON_S // 3_600}h and {MAX_HORIZON_S // 86_400}d",
+            f" {MIN_HORIZON_S // HOUR_S}h and {MAX_HORIZON_S // DAY_S}d",
             'write the time until the next review, such as "30d"',
         )
     for token, volatility_bps in risk.volatilities_bps:

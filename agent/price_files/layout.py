@@ -16,7 +16,7 @@ from agent.errors import ConfigError
 from agent.price_files.numbers import EMPTY_WORDS, cell_text, is_number
 from agent.price_files.table import CellTable, Row
 from agent.price_files.times import is_clock, is_time, parse_times
-from agent.units import safe_label
+from agent.units import DAY_S, safe_label
 from agent.weights.asset_classes import FIAT_SYMBOLS
 
 TIME_NAMES = (
@@ -51,7 +51,7 @@ FIELD_NAMES = frozenset(
 """Names that are no symbols."""
 TRADE_NAMES = frozenset({"side", "takerside", "isbuyermaker", "tickdirection"})
 _READ_NAMES = frozenset({*TIME_NAMES, *SYMBOL_NAMES, *FIELD_NAMES, *TRADE_NAMES})
-LONGEST_BAR_S = 32 * 86_400
+LONGEST_BAR_S = 32 * DAY_S
 """Longest time between the start and the end of a bar: a month."""
 SAMPLE_ROWS = 8
 """Rows by which a layout is recognised."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from agent.errors import ConfigError
 from agent.price_files.frames import load_polars
 from agent.price_files.numbers import PLAIN_NUMBER, cell_text
+from agent.units import HOUR_S
 
 EARLIEST_S = 1_230_768_000
 """2009-01-01, before the first coin price. Earlier numbers are no Unix seconds."""
@@ -23,7 +24,7 @@ LATEST_S = 4_102_444_800
 """2100-01-01."""
 YEARS = range(1970, 2100)
 """Years of written dates; a date of another year is a slip of the pen or of a program."""
-MAX_OFFSET_S = 14 * 3_600
+MAX_OFFSET_S = 14 * HOUR_S
 """The largest offset of a time zone from UTC, that of Kiritimati."""
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _FORM_BY_LENGTH = {
@@ -305,7 +306,7 @@ def _zone_offset_s(zone: str) -> int:
         return 0
     digits = zone[1:].replace(":", "")
     minutes = int(digits[2:] or 0)
-    offset_s = int(digits[:2]) * 3_600 + minutes * 60
+    offset_s = int(digits[:2]) * HOUR_S + minutes * 60
     if minutes > 59 or offset_s > MAX_OFFSET_S:
         raise ValueError("no such zone")
     return -offset_s if zone[0] == "-" else offset_s

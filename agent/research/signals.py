@@ -45,10 +45,16 @@ from agent.research.arguments import (
 from agent.research.live_files import checked_lines, signal_source
 from agent.research.prices import times
 from agent.signals.worker import raised_text, targets_document
-from agent.units import exact_duration, format_bps, format_duration, minute_text, pluralize
+from agent.units import (
+    DAY_S,
+    HOUR_S,
+    exact_duration,
+    format_bps,
+    format_duration,
+    minute_text,
+    pluralize,
+)
 
-HOUR_S = 3_600
-DAY_S = 86_400
 SIGNAL_NAME = "function"
 USUAL_WINDOW_S = 90 * DAY_S
 

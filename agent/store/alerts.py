@@ -28,6 +28,7 @@ from agent.store.database.errors import damaged_row_error
 from agent.store.database.facts import fact_text, write_facts
 from agent.store.database.statements import all_rows, first_row, insert_returning_id, upsert_rows
 from agent.store.tables import AlertMessageRow, AlertRow, AlertTargetRow
+from agent.units import DAY_S
 
 MAX_PENDING_MESSAGES = 100
 """Largest number of pending messages per target; the oldest beyond it are dropped and counted."""
@@ -38,7 +39,7 @@ PUSH_DEVICES = "push_devices"
 """Keys of the name of the target of web push, its public key, and its devices as JSON."""
 UNCOUNTED_KINDS = (AlertKind.DIGEST, AlertKind.TEST)
 """Kinds of alerts that report no event of their own."""
-RETENTION_S = 90 * 86_400
+RETENTION_S = 90 * DAY_S
 """Age at which an ended alert whose every raise was queued is deleted: since it was sent, or, if it
 ended before, since it was raised."""
 

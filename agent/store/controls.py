@@ -39,6 +39,7 @@ from agent.store.database.statements import (
     upsert_rows,
 )
 from agent.store.tables import IS_UNFINISHED, ControlLogRow, ControlRow, ShownPlanRow
+from agent.units import DAY_S
 
 MAX_ROWS = 2**31 - 1
 """A limit that both databases take for none."""
@@ -489,7 +490,7 @@ REPORTED_LINE_KEY = "phone_log"
 """Keys of the open codes as JSON, of the hash of the newest reported offer, and of the number of
 the newest reported line of the log of controls.
 """
-MAX_UPDATE_GAP_S = 6 * 86_400
+MAX_UPDATE_GAP_S = 6 * DAY_S
 """Seconds after the newest update during which update numbers still rise; after a week without
 updates Telegram chooses the next number at random.
 """

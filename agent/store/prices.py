@@ -18,9 +18,9 @@ from agent.store.database.facts import read_facts, write_facts
 from agent.store.database.rows import parse_whole
 from agent.store.database.statements import first_row, insert_new_rows, insert_rows
 from agent.store.tables import AllocationRow, PriceRow
+from agent.units import DAY_S, HOUR_S
 
-HOUR_S = 3_600
-RETENTION_S = 800 * 86_400
+RETENTION_S = 800 * DAY_S
 """Retention of prices, longer than the longest window of 730 days
 (agent/config/tables/weights.py).
 """

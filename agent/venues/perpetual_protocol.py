@@ -33,9 +33,10 @@ from agent.signing import calldata
 from agent.signing.calldata import Approve, UndecodableCalldata, selector
 from agent.signing.futures import FuturesCall
 from agent.signing.futures import decode as decode_futures
+from agent.units import YEAR_S
 from agent.venues.calldata import to_hex
 
-QUOTE_VALIDITY_S = 365 * 86_400
+QUOTE_VALIDITY_S = YEAR_S
 """Validity of a quoted order from its index time; long, because a quote is never sent."""
 OPEN_POSITION_DELEGATE = 1
 """DelegateApproval: the delegate may trade but not withdraw."""

@@ -22,7 +22,7 @@ from agent.errors import ErrorCode, Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.foreign_text import failure_text
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, SignalAnswer, TokenSupply
-from agent.units import BPS, Price, pluralize, proportional_shares
+from agent.units import BPS, DAY_S, HOUR_S, Price, pluralize, proportional_shares
 from agent.weights.extras import import_extra
 from agent.weights.returns import (
     Floats,
@@ -31,8 +31,6 @@ from agent.weights.returns import (
     require_no_dominant_return,
     shrunk_covariance,
 )
-
-DAY_S = 86_400
 
 Optimiser = Callable[[Floats, Floats, Floats], Floats]
 """(covariance, minimum shares, maximum shares) to shares within these bounds with sum 1."""
@@ -615,7 +613,7 @@ def _newest_price(
         return inputs.current_prices[token], inputs.now_s
     age_text = "none is recorded"
     if newest_point is not None:
-        age_text = f"the newest is {(inputs.now_s - newest_point.at_s) / 3_600:.1f} h old"
+        age_text = f"the newest is {(inputs.now_s - newest_point.at_s) / HOUR_S:.1f} h old"
     raise Refused(
         f"no price of {inputs.label_by_token[token]} within max_age: {age_text}",
         remedy="the agent's next cycles record it",

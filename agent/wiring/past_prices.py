@@ -21,8 +21,7 @@ from agent.model import (
 from agent.price_files.jumps import find_jumps
 from agent.reference import reference_prices, round_price
 from agent.reference.prices import answer_bound_fault, pin_rejection
-from agent.store.prices import HOUR_S
-from agent.units import Token, format_time, pluralize
+from agent.units import HOUR_S, Token, format_time, pluralize
 from agent.wiring.context import AgentContext
 
 FEED_SOURCE = "feed"

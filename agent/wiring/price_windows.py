@@ -13,8 +13,8 @@ from agent.model import AllocatorConfig, Policy, Portfolio
 from agent.model.layers import LayerConfig
 from agent.policy import risk_estimates
 from agent.policy.triggers.rules import required_history_s
-from agent.store.prices import HOUR_S, RETENTION_S, PriceStore
-from agent.units import format_duration
+from agent.store.prices import RETENTION_S, PriceStore
+from agent.units import HOUR_S, format_duration
 from agent.wiring.context import AgentContext
 from agent.wiring.past_prices import Progress, chain_sources, fetch_hours, ignore_text
 

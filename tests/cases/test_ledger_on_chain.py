@@ -23,8 +23,7 @@ from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Entry, EntryKind, ExternalTransferKind, Halt
-from agent.store.prices import HOUR_S
-from agent.units import NATIVE
+from agent.units import HOUR_S, NATIVE
 from tests.support import agents
 from tests.support.agents import ROOMY, USD, fund, purse, trusted_config, yes
 from tests.support.lp_on_chain import EVEN

@@ -18,7 +18,7 @@ from agent.amm.lp.positions import sqrt_price_x96
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.floats import exp, log
 from agent.model import LpMissingPosition, LpPosition, LpV2Position, LpV3Position
-from agent.units import BPS, YEAR_S, Price
+from agent.units import BPS, DAY_S, YEAR_S, Price
 
 QUADRATURE_POINTS = 16
 """Nodes per panel: exact for polynomials up to degree 31."""
@@ -91,7 +91,6 @@ def normal_mean(
     return weighted_sum / math.sqrt(2 * math.pi)
 
 
-DAY_S = 86_400
 ROUNDING_DENOMINATOR = 10**12
 """Relative figures are rounded to 1e-12."""
 

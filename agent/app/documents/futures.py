@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NotRequired
 from typing_extensions import TypedDict
 
 from agent.accounting.export import format_utc
-from agent.accounting.futures import DAY_S, FundingDay
+from agent.accounting.futures import FundingDay
 from agent.app.documents import (
     Address,
     ConvertedBy,
@@ -45,6 +45,7 @@ from agent.model import (
 )
 from agent.units import (
     BPS,
+    DAY_S,
     Price,
     decimal_text,
     format_percent,

@@ -57,7 +57,7 @@ from agent.layers.tax.state import TaxState
 from agent.model import Collect, Portfolio, Provide, Snapshot, Withdraw
 from agent.policy.cash_flows import balance_changes
 from agent.reference import reference_prices
-from agent.units import BPS, price_text
+from agent.units import BPS, DAY_S, price_text
 
 if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
@@ -111,7 +111,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
         )
     lot_ages_days = [
         [
-            None if acquired_s is None else max(0, now_s - acquired_s) // 86_400
+            None if acquired_s is None else max(0, now_s - acquired_s) // DAY_S
             for acquired_s in (token_gain.oldest_acquired_s, token_gain.newest_acquired_s)
         ]
         for token_gain in token_gains

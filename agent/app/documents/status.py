@@ -79,7 +79,7 @@ from agent.policy.rebalance import buys_to_targets_first
 from agent.policy.triggers import bands, trigger_text
 from agent.policy.triggers.exchange_costs import dearest_route_pips
 from agent.reference import reference_prices
-from agent.units import BPS, PIPS, Price, Value, format_time, price_text, value_text
+from agent.units import BPS, DAY_S, PIPS, Price, Value, format_time, price_text, value_text
 
 if TYPE_CHECKING:
     from agent.model import AssetDrift
@@ -417,7 +417,6 @@ def _back_to_bps(
 
 ORDINARY_DAY_INDEX = 1
 """Position of an ordinary day among the gas prices of estimates."""
-DAY_S = 86_400
 MIN_HEADROOM = Fraction(6, 5)
 """Least ceiling without a warning, as a multiple of the amount to use."""
 SUGGESTED_HEADROOM = Fraction(3, 2)

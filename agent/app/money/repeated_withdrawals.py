@@ -6,13 +6,13 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 
 from agent.errors import ErrorCode, Refused
 from agent.model import OwnerRequest, Payment, RequestKind, RequestState
-from agent.units import BPS, format_time
+from agent.units import BPS, DAY_S, format_time
 
 RECENT_S = 3_600
 """Seconds after its request and its end in which a paid withdrawal is still compared: a command that
 was interrupted, or lost its answer, is repeated within them.
 """
-UNKNOWN_PAYMENT_S = 30 * 86_400
+UNKNOWN_PAYMENT_S = 30 * DAY_S
 """Seconds in which a withdrawal is compared that an unknown transaction may have paid: the payouts of
 the last 24 h are unknown too, so that it is often requested again a day later.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.accounting.futures import DAY_S, FundingDay, funding_days, futures_changes
+from agent.accounting.futures import FundingDay, funding_days, futures_changes
 from agent.app.agent import Agent
 from agent.app.cycles import Confirm, Progress
 from agent.app.documents.futures_report import FuturesReport, build_futures_report
@@ -44,7 +44,7 @@ from agent.model import (
 )
 from agent.policy.decide import current_drifts
 from agent.reference import reference_prices
-from agent.units import BPS, Price, Token, parse_share_with_unit_bps, value_text
+from agent.units import BPS, DAY_S, Price, Token, parse_share_with_unit_bps, value_text
 
 if TYPE_CHECKING:
     from agent.app.documents.research import (

@@ -45,7 +45,16 @@ from agent.policy.orders import blocked_exits, exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import EXITED_STAGES, unconfirmed_orders
 from agent.reference import reference_prices
-from agent.units import BPS, Price, decimal_text, format_percent, format_time, parse_raw, price_text
+from agent.units import (
+    BPS,
+    DAY_S,
+    Price,
+    decimal_text,
+    format_percent,
+    format_time,
+    parse_raw,
+    price_text,
+)
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
@@ -520,7 +529,7 @@ def _nav_per_share(step: StepInput) -> Fraction:
     )
 
 
-MAX_ORDER_LIFETIME_S = 90 * 86_400
+MAX_ORDER_LIFETIME_S = 90 * DAY_S
 """Longest lifetime of a limit order."""
 POLL_INTERVAL_S = 12.0
 """Interval between cycles while a command waits for its limit order."""

@@ -58,14 +58,7 @@ from agent.layers.futures.state import margin_account
 from agent.layers.tax.settings import read_rates
 from agent.model import Entry, EntryKind, LotMethod, OpenLot, Receipt, StepInput, Valuation
 from agent.policy.cash_flows.transfers import unbooked_payment_reason
-from agent.units import (
-    BPS,
-    NATIVE,
-    Token,
-    Value,
-    format_time,
-    value_text,
-)
+from agent.units import BPS, DAY_S, NATIVE, Token, Value, format_time, value_text
 
 if TYPE_CHECKING:
     from agent.app.documents.records import (
@@ -81,7 +74,6 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-DAY_S = 86_400
 DAYS_A_YEAR = 365
 MIN_RETURN_DAYS = 5
 INSTALL_HINT = "needs the extra analysis: pip install 'trimtab[analysis]'"

@@ -12,12 +12,12 @@ from agent.errors import ConfigError
 from agent.model import PricePoint
 from agent.price_files.jumps import PriceJump, find_jumps
 from agent.price_files.read import FileRemark, SymbolCloses
-from agent.units import Price, Token, format_duration, format_time
+from agent.units import DAY_S, Price, Token, format_duration, format_time
 
 ACCEPT_REMEDY = "correct or remove it; if the price was real: --accept-jumps"
 MAX_REFERENCE_RATIO = Fraction(13, 10)
 """Largest ratio of a last close and today's reference price, either way."""
-MAX_REFERENCE_AGE_S = 3 * 86_400
+MAX_REFERENCE_AGE_S = 3 * DAY_S
 """Age of a last close up to which it is compared with today's reference price."""
 
 

@@ -29,8 +29,8 @@ from agent.price_files.read import (
     symbol_pairs,
 )
 from agent.reference import reference_prices
-from agent.store.prices import AGENT_SOURCE, HOUR_S, IMPORT_SOURCE, RETENTION_S
-from agent.units import Token, format_duration, format_time
+from agent.store.prices import AGENT_SOURCE, IMPORT_SOURCE, RETENTION_S
+from agent.units import DAY_S, HOUR_S, Token, format_duration, format_time
 from agent.wiring.past_prices import CHAIN_SOURCES, FetchedPrices, chain_sources, fetch_hours
 
 if TYPE_CHECKING:
@@ -488,7 +488,7 @@ def fetch_prices(
     lookback_s = parse_duration_s(lookback_text, "--back")
     if not HOUR_S <= lookback_s <= RETENTION_S:
         raise ConfigError(
-            f"--back: {lookback_text!r} is not between an hour and {RETENTION_S // 86_400} days",
+            f"--back: {lookback_text!r} is not between an hour and {RETENTION_S // DAY_S} days",
             "write for example 90d",
         )
     step = agent.step_input()

@@ -38,7 +38,7 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationS
 from agent.backtest.simulate import simulate
 from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
 from agent.backtest.tune.grid import DESTINATIONS
-from agent.backtest.tune.jobs import DAY_S, buy_and_hold_values, is_kernel_supported
+from agent.backtest.tune.jobs import buy_and_hold_values, is_kernel_supported
 from agent.backtest.tune.search import log_returns
 from agent.backtest.tune.statistics import (
     Objective,
@@ -58,7 +58,7 @@ from agent.floats import FloatArray
 from agent.model import Every, HybridTrigger, Threshold, Trigger
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
 from agent.price_files.read import ClosingPrices, read_closes
-from agent.units import BPS, YEAR_S, format_time, pluralize, value_text
+from agent.units import BPS, DAY_S, YEAR_S, format_time, pluralize, value_text
 
 MIN_DAYS = 60
 MAX_DAYS = 730

@@ -70,6 +70,7 @@ from agent.backtest.workers import (
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod, Destination, Every, LotMethod, Threshold
+from agent.units import DAY_S
 
 __all__ = ["stress_document", "tune_document"]
 
@@ -246,7 +247,6 @@ def run_stress(
 
 MIN_FOLDS = 1
 MAX_FOLDS = 50
-DAY_S = 86_400
 USUAL_BANDS = (
     *(Threshold(None, bps) for bps in range(500, 2_501, 500)),
     *(Threshold(bps, None) for bps in (200, 500, 1_000)),

@@ -18,9 +18,7 @@ from agent.backtest.funding import FundingRateSeries, within_bars_mask
 from agent.margin import account as margin
 from agent.margin.account import position_value_raw
 from agent.model import Hedge, MarginAccount, MarginTier, PerpMarket, PerpOrder
-from agent.units import BPS, Price, ceil_int, floor_int, mul_div_up
-
-DAY_S = 86_400
+from agent.units import BPS, DAY_S, Price, ceil_int, floor_int, mul_div_up
 
 
 @dataclass(frozen=True, slots=True)

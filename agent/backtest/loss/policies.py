@@ -34,10 +34,9 @@ from agent.policy.triggers.tracking_rule import (
     raised_correlation_bps,
     token_rules,
 )
-from agent.units import BPS, YEAR_S, format_duration
+from agent.units import BPS, DAY_S, YEAR_S, format_duration
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 
-DAY_S = 86_400
 UNLIMITED_COST = 1e9
 """Limit on the cost of a plan, share of its turnover, if there is none."""
 

@@ -32,10 +32,10 @@ from agent.backtest.report.page import (
     time_chart,
 )
 from agent.backtest.report.sections import BacktestAnalysis
-from agent.backtest.report.series import DAY_S, drawdown_series, growth_series, risk_metrics
+from agent.backtest.report.series import drawdown_series, growth_series, risk_metrics
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import HealthRecord
-from agent.units import YEAR_S, Value, pluralize
+from agent.units import DAY_S, HOUR_S, YEAR_S, Value, pluralize
 
 COST_KIND_COLOURS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))
 MAX_CHART_POINTS = 2_000
@@ -212,7 +212,7 @@ def _period_starts(simulation_result: SimulationResult) -> tuple[list[int], str]
         "year",
     )
     if period in ("hour", "day"):
-        period_s = 3_600 if period == "hour" else DAY_S
+        period_s = HOUR_S if period == "hour" else DAY_S
         return list(range(first_s // period_s * period_s, last_s + 1, period_s)), period
     period_start = datetime.fromtimestamp(first_s, UTC)
     period_start = datetime(

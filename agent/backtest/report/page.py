@@ -26,7 +26,7 @@ from agent.backtest.report.series import Indices
 from agent.errors import ConfigError, printable_text
 from agent.files import replace_file
 from agent.floats import FloatArray
-from agent.units import pluralize
+from agent.units import DAY_S, HOUR_S, pluralize
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -379,11 +379,11 @@ def format_date_range(first_s: int, last_s: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """Format a duration in days; in hours below two days, in minutes below an hour."""
-    if seconds < 3_600:
+    if seconds < HOUR_S:
         return f"{round(seconds / 60)} min"
-    if seconds < 2 * 86_400:
-        return f"{round(seconds / 3_600)} h"
-    return pluralize(round(seconds / 86_400), "day")
+    if seconds < 2 * DAY_S:
+        return f"{round(seconds / HOUR_S)} h"
+    return pluralize(round(seconds / DAY_S), "day")
 
 
 PlotlyDict = dict[str, Any]

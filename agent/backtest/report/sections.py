@@ -36,7 +36,6 @@ from agent.backtest.report.page import (
     values_at,
 )
 from agent.backtest.report.series import (
-    DAY_S,
     GrowthSeries,
     Indices,
     RiskMetrics,
@@ -48,7 +47,7 @@ from agent.backtest.report.series import (
 )
 from agent.backtest.result import SimulationResult
 from agent.floats import FloatArray
-from agent.units import minute_text, pluralize
+from agent.units import DAY_S, minute_text, pluralize
 
 CALENDAR_INTERVAL_S = 30 * DAY_S
 MAX_PANELS = 12

@@ -19,10 +19,9 @@ from agent.backtest.report.agreement import require_agreement
 from agent.backtest.result import SimulationResult
 from agent.errors import require_analysis_package
 from agent.floats import FloatArray, column_dispersions, dispersion
-from agent.units import YEAR_S, Value, decimal_text, price_text, value_text
+from agent.units import DAY_S, YEAR_S, Value, decimal_text, price_text, value_text
 
 Indices = NDArray[np.int64]
-DAY_S = 86_400
 MAX_POINTS = 2_400
 """Points of a chart about 800 pixels wide; each column keeps its ends and extremes."""
 WINDOW_S = 90 * DAY_S

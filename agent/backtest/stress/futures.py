@@ -12,12 +12,12 @@ from fractions import Fraction
 import numpy as np
 
 from agent.backtest.data import PriceTable, forward_fill
-from agent.backtest.futures.book import DAY_S, FundingPayment, FuturesPath, futures_path
+from agent.backtest.futures.book import FundingPayment, FuturesPath, futures_path
 from agent.backtest.futures.simulate import BookResult, FuturesSettings
 from agent.backtest.futures_alone import simulate_book
 from agent.backtest.stress.paths import bootstrap_path, mean_block_length, return_history
 from agent.errors import ConfigError
-from agent.units import BPS
+from agent.units import BPS, DAY_S
 
 MIN_BARS = 12
 """Minimum number of bars of a path, so that there are bars before, during and after a scenario."""

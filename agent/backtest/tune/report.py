@@ -21,7 +21,7 @@ from agent.backtest.tune.statistics import (
     format_bps,
     format_signed_percent,
 )
-from agent.units import BPS, YEAR_S
+from agent.units import BPS, HOUR_S, YEAR_S
 
 Document = dict[str, Any]
 RANKED_IN_DOCUMENT = 20
@@ -669,7 +669,7 @@ def _format_date(time_ms: int) -> str:
 def _confidence_section(tune_result: TuneResult) -> ReportSection:
     paragraphs = [
         f"Intervals are of the mean {'loss saved' if _is_by_loss(tune_result) else 'excess log return'} per period of"
-        f" {tune_result.period_s / 3600:.0f} h, by {RESAMPLE_COUNT:,} resamples of the stationary bootstrap"
+        f" {tune_result.period_s / HOUR_S:.0f} h, by {RESAMPLE_COUNT:,} resamples of the stationary bootstrap"
         " (Politis & Romano 1994), widened for short series as docs/tune.md says. They apply"
         " to this market only."
     ]

@@ -19,7 +19,6 @@ from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import spec_digest
 from agent.backtest.tune.grid import RULE, PolicyChoice, PolicyGrid
 from agent.backtest.tune.jobs import (
-    DAY_S,
     AllocatorSchedule,
     ResultStore,
     RunEngine,
@@ -56,7 +55,7 @@ from agent.backtest.tune.statistics import (
 from agent.errors import ConfigError
 from agent.floats import FloatArray
 from agent.policy.triggers.tracking_rule import TrackingLoss
-from agent.units import YEAR_S
+from agent.units import DAY_S, YEAR_S
 
 ChunkRunner = Callable[[TuneJob, Sequence[TuneChunk]], Iterator[tuple[TuneChunk, list[RunResult]]]]
 Progress = Callable[[int, int], None]

@@ -38,10 +38,10 @@ from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, PassingFault, Retryable
 from agent.foreign_text import is_nested_deeper
 from agent.hosts import LOOPBACK_HOSTS
+from agent.units import DAY_S
 
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 _MAX_HEADER_CHARS = 64
-_DAY_S = 86_400.0
 _MAX_DEPTH = 64
 _LONGEST_WAIT_S = 2.0
 """Longest Retry-After that is waited for. A longer one suspends the endpoint."""
@@ -378,9 +378,9 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
         return None
     header_text = header.strip()
     if header_text.isascii() and header_text.isdigit():
-        return min(float(header_text), _DAY_S)
+        return min(float(header_text), DAY_S)
     try:
-        return min(max(parsedate_to_datetime(header_text).timestamp() - now_s, 0.0), _DAY_S)
+        return min(max(parsedate_to_datetime(header_text).timestamp() - now_s, 0.0), DAY_S)
     except (ValueError, OverflowError, OSError):
         return None
 

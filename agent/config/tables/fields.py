@@ -20,7 +20,7 @@ from agent.calls import remedy_of_choice
 from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK_HOSTS
-from agent.units import parse_bps, parse_share_with_unit_bps, safe_label
+from agent.units import DAY_S, HOUR_S, parse_bps, parse_share_with_unit_bps, safe_label
 
 ChoiceT = TypeVar("ChoiceT")
 OFF = "off"
@@ -29,7 +29,7 @@ SHA256_PATTERN = r"^[0-9a-f]{64}$"
 INIT_CODE_HASH_PATTERN = r"^0x[0-9a-f]{64}$"
 VENUE_LABEL_PATTERN = r"^[a-z0-9_]{1,20}$"
 _Parser = Callable[[object], object]
-_SECONDS_BY_UNIT = {"w": 604800, "d(?:ays?)?": 86400, "h": 3600, "m(?:in)?": 60, "s": 1}
+_SECONDS_BY_UNIT = {"w": 7 * DAY_S, "d(?:ays?)?": DAY_S, "h": HOUR_S, "m(?:in)?": 60, "s": 1}
 _DURATION = re.compile(
     r"(?=.)"
     + r"\s*".join(

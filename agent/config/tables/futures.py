@@ -24,7 +24,7 @@ from agent.config.tables.fields import (
 )
 from agent.errors import ConfigError
 from agent.layers.futures.policy.targets import FuturesTrigger
-from agent.units import BPS, parse_share_with_unit_bps
+from agent.units import BPS, DAY_S, YEAR_S, parse_share_with_unit_bps
 
 MOST_LEVERAGE_BPS = 10 * BPS
 """Highest leverage, since the initial margin of Perpetual Protocol v2 is 10 %."""
@@ -37,9 +37,9 @@ orders.
 MAX_EMERGENCY_SLIPPAGE_BPS = 2_000
 LONGEST_INDEX_AGE_S = 86_400
 EMERGENCY_COOLDOWN_S = 86_400
-LONGEST_COOLDOWN_S = 30 * 86_400
+LONGEST_COOLDOWN_S = 30 * DAY_S
 """Default and longest time after an emergency in which no position is opened."""
-MAX_HORIZON_S = 365 * 86_400
+MAX_HORIZON_S = YEAR_S
 """Longest horizon of expected funding and of hedges."""
 
 

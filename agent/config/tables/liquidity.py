@@ -15,7 +15,7 @@ from agent.config.tables.fields import (
     PlainDecimal,
     Share,
 )
-from agent.units import BPS
+from agent.units import BPS, YEAR_S
 
 LEAST_WIDTH_BPS = 10
 MOST_WIDTH_BPS = 100_000
@@ -96,7 +96,7 @@ class V3TargetTable(_LpTargetTable):
 
 LpTargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="kind")]
 
-MAX_HORIZON_S = 365 * 86_400
+MAX_HORIZON_S = YEAR_S
 
 
 class LpTable(ConfigTable):

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from agent.config.tables.fields import ConfigTable, Duration, ShareOrOff, without_spaces
-from agent.units import written_number
+from agent.units import DAY_S, written_number
 
 ZONE_KEYWORD = "zone"
 MIN_DURATION_S = 12
-MAX_DURATION_S = 28 * 86_400
+MAX_DURATION_S = 28 * DAY_S
 MAX_SIZE_JITTER_BPS = 5_000
 MAX_TIME_JITTER_BPS = 9_000
 MAX_LIMIT_BPS = 2_000

@@ -12,9 +12,8 @@ from agent.config.tables.fields import ConfigTable, Duration, Share, Weight
 from agent.config.tables.futures import SignedShare
 from agent.config.tables.triggers import TriggerTable
 from agent.config.tables.weights import AllocatorTable
-from agent.units import BPS
+from agent.units import BPS, DAY_S
 
-DAY_S = 86_400
 SHORTEST_WINDOW_S = 7 * DAY_S
 LONGEST_WINDOW_S = 730 * DAY_S
 _RATIO = re.compile(r"-?[0-9]{1,2}(\.[0-9]{1,3})?")

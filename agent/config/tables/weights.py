@@ -26,10 +26,8 @@ from agent.model import (
     SignalMarket,
     SignalSettings,
 )
-from agent.units import BPS, format_duration
+from agent.units import BPS, DAY_S, HOUR_S, format_duration
 
-HOUR_S = 3_600
-DAY_S = 86_400
 MOST_INTERVALS = 1_000
 """Maximum number of prices per asset in a window, since they are part of the stored input of a step
 that chooses weights.

@@ -64,16 +64,8 @@ from agent.policy.drift import compute_drifts, corrections, investable_total
 from agent.policy.one_sided import partial_goal, target_weights
 from agent.policy.risk import tracking_cost
 from agent.reference import ReferencePrices
-from agent.units import (
-    BPS,
-    YEAR_S,
-    Price,
-    Value,
-    format_time,
-    sign_of,
-)
+from agent.units import BPS, HOUR_S, YEAR_S, Price, Value, format_time, sign_of
 
-HOUR_S = 3_600
 IMPACT_DENOMINATOR = 10**12
 """Denominator of the remaining impact, rounded up so that recovery is not overestimated."""
 

@@ -24,9 +24,7 @@ from agent.layers.strategies.store import StrategyStore
 from agent.model import StepInput
 from agent.reference import reference_prices
 from agent.store.store import Store
-
-HOUR_S = 3_600
-DAY_S = 86_400
+from agent.units import DAY_S, HOUR_S
 
 
 def record_after_input(store: Store, step: StepInput) -> None:

@@ -43,6 +43,7 @@ from agent.store.tables import (
     StrategyRow,
 )
 from agent.store.transitions import NONCE_USED_STATE_NAMES, OPEN_STATE_NAMES
+from agent.units import HOUR_S
 
 STRATEGIES_VERSION = "strategies_version"
 """Key of the version of the accounts, which bookings and the receiver of deposits raise."""
@@ -54,7 +55,6 @@ BOOKED_TO_TRANSFER = "strategies_booked_to_transfer"
 """Key of the newest transfer that the opening balances or merged bookings include."""
 TRANSFERS_STRATEGY = "transfers_strategy"
 """Key of the strategy that gets deposits and withdrawals."""
-HOUR_S = 3_600
 FOLD_THRESHOLD = 500
 """Number of transfer bookings above which they are merged into one."""
 _DELETED_ROWS = 500

@@ -25,9 +25,8 @@ from agent.model import (
 from agent.policy import native_coin
 from agent.policy.cash_flows import automatic_deposits
 from agent.reference import reference_prices
-from agent.units import BPS, NATIVE, Price, Value, cents_text, decimal_text, format_time
+from agent.units import BPS, DAY_S, NATIVE, Price, Value, cents_text, decimal_text, format_time
 
-DAY_S = 86_400
 ACCEPTANCE_WINDOW_S = 30 * DAY_S
 """Window of chain time in which all increases together block purchases for at most
 limits.balance_jump_wait, which is at most as long as the window.

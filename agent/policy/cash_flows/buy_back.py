@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_DAY_S = 86_400
+from agent.units import DAY_S
 
 
 def shortest_buy_back(
@@ -18,4 +18,4 @@ def shortest_buy_back(
     smallest_bps = min(bounds_bps, default=share_bps)
     rebalance_count = -(-share_bps // smallest_bps)
     full_days = 0 if daily_turnover_bps is None else -(-share_bps // daily_turnover_bps) - 1
-    return rebalance_count, max((rebalance_count - 1) * cooldown_s, full_days * _DAY_S)
+    return rebalance_count, max((rebalance_count - 1) * cooldown_s, full_days * DAY_S)

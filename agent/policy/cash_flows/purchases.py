@@ -30,14 +30,13 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
-from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.drift import compute_drifts, corrections, rebalance_goal
 from agent.policy.one_sided import restrict_to_side
 from agent.reference import reference_prices
-from agent.units import Value, floor_int, format_time
+from agent.units import DAY_S, Value, floor_int, format_time
 
-PARTS_LIFETIME_S = 7 * 86_400
+PARTS_LIFETIME_S = 7 * DAY_S
 """Time after which what is done in parts expires, unless its parts need longer; the rest of a
 purchase then counts as drift.
 """

@@ -29,7 +29,7 @@ from agent.policy import failures, native_coin
 from agent.policy.drift import drifts_if_known, investable_total
 from agent.policy.orders.conditional import fired_exit_of, order_subject
 from agent.reference import reference_prices
-from agent.units import BPS, NATIVE, format_time, largest_remainder
+from agent.units import BPS, DAY_S, NATIVE, format_time, largest_remainder
 
 REMEDY = (
     "wait for deeper pools, pin others with trimtab trust, or raise limits.price_impact or"
@@ -48,7 +48,6 @@ MAX_BACKOFF_S = 3_600
 refusal up to the maximum. Every retry approves and revokes, which costs gas. The maximum is low,
 because an attacker who moves the pool before our submission can trigger the back-off.
 """
-DAY_S = 86_400
 
 
 def retry_at_s(refusal: TokenRefusal) -> int:

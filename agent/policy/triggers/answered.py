@@ -14,9 +14,7 @@ from agent.policy.triggers.bands import (
     TriggerRules,
     furthest_text,
 )
-from agent.units import format_duration
-
-HOUR_S = 3_600
+from agent.units import HOUR_S, format_duration
 
 
 def _validate(trigger: AnsweredTrigger) -> None:

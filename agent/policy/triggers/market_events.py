@@ -27,6 +27,8 @@ from agent.policy.triggers.bands import (
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S
 from agent.units import (
     BPS,
+    DAY_S,
+    HOUR_S,
     YEAR_S,
     Price,
     exact_duration,
@@ -36,8 +38,6 @@ from agent.units import (
     format_time,
 )
 
-HOUR_S = 3_600
-DAY_S = 86_400
 HISTORY_MARGIN_S = DAY_S
 """Extra seconds of history before the window of a drawdown, to find one price that proves that the
 record covers the window."""

@@ -54,8 +54,8 @@ from agent.store.tables import (
     OpeningBalanceRow,
 )
 from agent.store.transitions import NONCE_USED_STATE_NAMES, OPEN_STATE_NAMES
+from agent.units import DAY_S
 
-DAY_S = 86_400
 PRIOR_DAY_FAILED = "day_asked_s"
 """Key of the chain time at which the wallet's earlier transactions could first not be read."""
 PRIOR_DAY_READ = "day_known"

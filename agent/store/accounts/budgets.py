@@ -67,9 +67,8 @@ from agent.store.tables import (
     MovementRow,
     StepRow,
 )
-from agent.units import NATIVE
+from agent.units import DAY_S, NATIVE
 
-DAY_S = 86_400
 LAST_REVIEW = "last_review_s"
 """Key of the chain time of the last review of the portfolio."""
 REVIEW_DELAY = "delay_ppm"

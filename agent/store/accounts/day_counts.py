@@ -16,8 +16,7 @@ from agent.store.database.facts import (
     parse_fact_number,
     write_facts,
 )
-
-DAY_S = 86_400
+from agent.units import DAY_S
 
 
 class CountedEvent(Enum):

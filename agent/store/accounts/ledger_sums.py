@@ -72,7 +72,7 @@ from agent.store.transitions import (
     NONCE_USED_STATE_NAMES,
     OPEN_STATE_NAMES,
 )
-from agent.units import ceil_int
+from agent.units import HOUR_S, ceil_int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,6 @@ def opening_intent_seq(db: Connection, book: LedgerBook) -> int | None:
     return seq
 
 
-HOUR_S = 3_600
 LAST_SETTLED_INTENT = "settled_to"
 """Key of the last settled intent's number: that intent and all earlier ones have ended, count in
 the daily limits, and are in the ledger or predate its book.

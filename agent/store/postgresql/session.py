@@ -48,6 +48,7 @@ from agent.store.files.secret import ensure_secret, find_secret, secret_path
 from agent.store.postgresql.fencing import held_lock, lock_session, new_process_name
 from agent.store.postgresql.schema import WALLET_SETTING
 from agent.store.tables import FactRow
+from agent.units import DAY_S
 
 DRIVER = "postgresql+psycopg"
 LOCK_TIMEOUT_MS = 5_000
@@ -78,7 +79,7 @@ WRITER_KEY_PREFIX = "writer:"
 """Prefix of the key of the mark that the last write of an open store left: random digits, and the
 Unix seconds of that write after an @.
 """
-MARK_LIFE_S = 7 * 86_400
+MARK_LIFE_S = 7 * DAY_S
 """Age from which the mark of a write is that of a killed process: one that lives asks for the outcome
 of a write as long as it does not know it.
 """

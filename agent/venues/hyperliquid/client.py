@@ -23,6 +23,7 @@ from agent.errors import (
 )
 from agent.model import MarginAccount, PerpMarket, StaleRead, StaleReadKind, VenuePayment
 from agent.signing.futures import LIMIT_TAG, STOP_TAG
+from agent.units import HOUR_S
 from agent.venues.hyperliquid.account import (
     SEPARATE_MARGIN_MODES,
     STRICTEST_LEVERAGE,
@@ -81,7 +82,6 @@ FIVE_MINUTES_S = 300
 """Longest time for which leverage settings are kept, and what depends on the account's cash:
 account mode, transfers and funding payments. Those are read again once cash or positions change.
 """
-HOUR_S = 3_600
 TEN_MINUTES_S = 600
 """Longest time for which fees are kept, seconds."""
 HIGHEST_FEE_PPM = 450

@@ -27,14 +27,13 @@ from filelock import Timeout as LockTimeout
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.files import replace_file
 from agent.foreign_text import read_json
-from agent.units import utc_text
+from agent.units import DAY_S, utc_text
 
 FILE_SUFFIX = ".tokens"
 """Ending of the file's name, after that of the store."""
 TOKEN_PATTERN = re.compile(r"trimtab_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 TOKEN_IN_URL_PATTERN = re.compile(r"trimtab_[0-9a-f]{16}_")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,32}")
-DAY_S = 86_400
 MAX_LIFETIME_S = 366 * DAY_S
 MAX_TOKENS = 1_000
 """Entries in the file, ended ones included; the oldest ended ones are dropped first."""

@@ -18,9 +18,10 @@ from agent.backtest.stress.paths import ReturnHistory, fit_jump_diffusion
 from agent.backtest.tune.statistics import Objective, block_length, deflated_sharpe, objective_scores, overfitting_probability
 from agent.errors import Refused
 from agent.floats import column_dispersions, dispersion, dispersion_floor
-from agent.layers.strategies.policy.health import DAY_S, FIXED_POINT_ONE, sharpe_milli
+from agent.layers.strategies.policy.health import FIXED_POINT_ONE, sharpe_milli
 from agent.layers.strategies.state import NavPoint
 from agent.model import PricePoint
+from agent.units import DAY_S
 from agent.weights.returns import compute_returns
 
 DAYS = 200

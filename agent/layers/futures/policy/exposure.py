@@ -24,9 +24,7 @@ from agent.model import (
     Snapshot,
     StepInput,
 )
-from agent.units import BPS, Price, Value
-
-DAY_S = 86_400
+from agent.units import BPS, DAY_S, Price, Value
 
 
 def expected_funding(market: PerpMarket, notional: Fraction, horizon_s: int) -> Fraction:

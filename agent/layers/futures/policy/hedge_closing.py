@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.futures.policy.exposure import DAY_S, expected_funding, quote_per_numeraire
+from agent.layers.futures.policy.exposure import expected_funding, quote_per_numeraire
 from agent.layers.futures.policy.hedges import hedged_value
 from agent.layers.futures.policy.needs import back_off_reason, stale_market_reasons
 from agent.layers.futures.state import (
@@ -31,7 +31,7 @@ from agent.model import (
 )
 from agent.policy import quarantine
 from agent.policy.drift import band, investable_total
-from agent.units import BPS
+from agent.units import BPS, DAY_S
 
 
 def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.futures.policy.exposure import DAY_S, expected_funding, quote_per_numeraire
+from agent.layers.futures.policy.exposure import expected_funding, quote_per_numeraire
 from agent.layers.futures.state import (
     FuturesConfig,
     futures_policy,
@@ -34,9 +34,16 @@ from agent.model import (
 from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.target_changes import with_targets
 from agent.reference import reference_prices
-from agent.units import BPS, Value, cents_text, floor_int, format_percent, largest_remainder
-
-YEAR_S = 365 * DAY_S
+from agent.units import (
+    BPS,
+    DAY_S,
+    YEAR_S,
+    Value,
+    cents_text,
+    floor_int,
+    format_percent,
+    largest_remainder,
+)
 
 
 def with_choice(

@@ -66,11 +66,11 @@ from agent.model import (
 )
 from agent.policy import failures, native_coin
 from agent.policy.decision import DecisionResult
-from agent.units import BPS, Value, ceil_int, floor_int, format_time
+from agent.units import BPS, DAY_S, Value, ceil_int, floor_int, format_time
 
 ASK_REMEDY = "futures.ask requires a confirmation: trimtab rebalance --send"
 """Remedy of a trigger in futures.ask."""
-AGENT_KEY_WARNING_S = 7 * 86_400
+AGENT_KEY_WARNING_S = 7 * DAY_S
 """Time before the expiry of an agent key's approval at which an alert begins."""
 ORDER_GAS = 1_100_000
 """Gas of an order; the largest measured on the real contracts was 1.08 million."""

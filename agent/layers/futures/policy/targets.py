@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 
-from agent.layers.futures.policy.exposure import DAY_S, funding_cost_share
+from agent.layers.futures.policy.exposure import funding_cost_share
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
@@ -32,7 +32,7 @@ from agent.model import (
     Position,
     StepInput,
 )
-from agent.units import BPS, ceil_int, sign_of
+from agent.units import BPS, DAY_S, ceil_int, sign_of
 
 
 class FuturesTrigger(Enum):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.layers.strategies.policy.capital import target_capital_shares
-from agent.layers.strategies.policy.health import DAY_S
 from agent.layers.strategies.state import (
     CapitalSplit,
     StrategiesState,
@@ -17,7 +16,7 @@ from agent.layers.strategies.state import (
     StrategyState,
 )
 from agent.model import MarketGrowthInputs
-from agent.units import BPS, Price, floor_int
+from agent.units import BPS, DAY_S, Price, floor_int
 
 
 def target_market_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Fraction] | None:

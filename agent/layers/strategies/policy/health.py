@@ -22,16 +22,8 @@ from agent.layers.strategies.state import (
     StrategyHealthRule,
     StrategyState,
 )
-from agent.units import (
-    BPS,
-    Price,
-    decimal_text,
-    floor_int,
-    format_duration,
-    format_time,
-)
+from agent.units import BPS, DAY_S, Price, decimal_text, floor_int, format_duration, format_time
 
-DAY_S = 86_400
 DAYS_A_YEAR = 365
 FIXED_POINT_ONE = 10**12
 """A unit value or return of one."""

@@ -10,7 +10,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.amm.lp.impermanent_loss import (
-    DAY_S,
     V2_CURVE,
     LiquidityCurve,
     expected_loss,
@@ -21,7 +20,7 @@ from agent.amm.lp.impermanent_loss import (
     normal_mean,
     to_fraction,
 )
-from agent.units import YEAR_S
+from agent.units import DAY_S, YEAR_S
 from tests.support.lp_worlds import gone, price_at, v2, v3
 
 ONE = Fraction(1)

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.backtest.futures.book import DAY_S, futures_path
+from agent.backtest.futures.book import futures_path
 from agent.backtest.futures.simulate import held_book
 from agent.backtest.futures_alone import simulate_book
 from agent.backtest.stress.futures import (
@@ -21,6 +21,7 @@ from agent.backtest.stress.futures import (
 from agent.errors import ConfigError
 from agent.guards.table import GUARDS
 from agent.model.futures import FuturesTarget
+from agent.units import DAY_S
 from tests.support.backtests import HOUR_S, hourly, random_table
 from tests.support.perpetuals.simulated import SETTINGS, VENUE, long_btc, random_path
 

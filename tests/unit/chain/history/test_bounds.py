@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from agent.chain import history
-from agent.chain.history import DAY_S, PastRound, past_rounds, past_twaps, recent_transactions_from
+from agent.chain.history import PastRound, past_rounds, past_twaps, recent_transactions_from
 from agent.chain.lens import uint_word
 from agent.chain.rpc import RpcFault
 from agent.errors import Retryable
 from agent.model import Head, Pool
+from agent.units import DAY_S
 from tests.support.builders import token, v3_pool
 from tests.support.chain_reads.feed_proxies import FEED, HEAD, PHASE, FeedProxy
 from tests.support.fakes.transport import ScriptedTransport

@@ -8,6 +8,7 @@ from agent.observe.notify import AlertChannel, AlertNotifier, ChannelSubscriptio
 from agent.store.accounts.day_counts import DAY_S, CountedEvent
 from agent.store.journal import REFUSED_OUTCOME
 from agent.store.store import Store
+from agent.units import DAY_S
 from tests.support.records.alerts import DONE, HALT, KINDS, NOON, RULES
 from tests.support.stores import prune, store_fixture
 

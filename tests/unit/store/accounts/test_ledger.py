@@ -15,8 +15,8 @@ from agent.execution.bookkeeping import audit_entries, derive_entry, update_ledg
 from agent.model import EntryKind, ExternalTransaction, ExternalTransferKind, IntentState, StepInput, Transfer, Valuation
 from agent.policy.step_input import reconcile_ledger
 from agent.store import Store
-from agent.store.accounts.ledger_sums import HOUR_S, round_loss_up
-from agent.units import NATIVE
+from agent.store.accounts.ledger_sums import round_loss_up
+from agent.units import HOUR_S, NATIVE
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
 from tests.support.stores import store_fixture
 from tests.support.text import mentions

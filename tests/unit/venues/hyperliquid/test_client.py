@@ -16,12 +16,12 @@ from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, fu
 from agent.model import StaleReadKind, VenuePayment
 from agent.model.futures import MarginAccount
 from agent.signing.futures import STOP_TAG
+from agent.units import HOUR_S
 from agent.venues.hyperliquid.account import UNLISTED_NUMBER
 from agent.venues.hyperliquid.client import (
     FILL_DELAY_MS,
     FIVE_MINUTES_S,
     HIGHEST_FEE_PPM,
-    HOUR_S,
     MINUTE_S,
     ROWS_PER_PAGE,
     TEN_MINUTES_S,

@@ -26,7 +26,6 @@ from agent.layers.futures.planning.plans import (
     vault_approval_raw,
     without_refused_plan,
 )
-from agent.layers.futures.policy.exposure import DAY_S
 from agent.layers.futures.policy.needs import ORDER_GAS, RESTING_STOP
 from agent.layers.futures.state import FuturesProgress, futures_progress, hold_futures, planned_futures
 from agent.model import AdjustFutures, Allowance, Decision, ExitFailures, Hold, Plan, StepInput
@@ -45,6 +44,7 @@ from agent.model.futures import (
 )
 from agent.policy.decide import current_drifts
 from agent.policy.failures import MAX_REVERTS_IN_ROW
+from agent.units import DAY_S
 from tests.support.builders import NOW_S, with_limits, with_snapshot
 from tests.support.perpetuals.accounts import E18, account, market
 from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC, VAULT, in_usdc, policy

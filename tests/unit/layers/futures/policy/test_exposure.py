@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from agent.layers.futures.policy.exposure import (
-    DAY_S,
     PriceExposure,
     account_fault,
     expected_funding,
@@ -39,7 +38,7 @@ from agent.model import AssetDrift, Exclusions, NavPerShare, ScreenedToken, Step
 from agent.model.futures import FuturesPolicy, FuturesReading, MarginAccount, MarginBaseline, PerpMarket, Position, StaleRead, StaleReadKind
 from agent.policy.decide import current_drifts
 from agent.policy.quarantine import quarantine_tokens
-from agent.units import Token
+from agent.units import DAY_S, Token
 from tests.support.builders import OWNER, step_input, token, with_history, with_snapshot
 from tests.support.constants import MONTH_S
 from tests.support.perpetuals.accounts import E18, LIMITS, market
