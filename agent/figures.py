@@ -1,6 +1,6 @@
 """How documents are shown: the label and the format of each field, by the JSON schemas of the
-documents (agent/web/api/openapi.json), and the text of a figure. Tables of the command line and
-pages both read them here.
+documents (agent/web/api/openapi.json), the text of a figure, and the sentences of a pause, a stop
+and a reason. Tables of the command line, pages and messages share them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Load trimtab.toml. One ConfigError lists all mistakes, each with field, value and remedy."""
+"""Load trimtab.toml. One ConfigError lists every mistake of the tables, each with field, value and
+remedy; without any it has the first mistake between tables.
+"""
 
 from __future__ import annotations
 
@@ -176,7 +178,7 @@ def load_config(
 ) -> LoadedConfig:
     """Load and validate a config file with its variables; return a loaded config unchanged.
 
-    Raises ConfigError with all mistakes. A file that other users can change is rejected, and one
+    Raises ConfigError as parse_config does. A file that other users can change is rejected, and one
     that they can read is made private, and .env is read, unless `checks_permissions` is false,
     since a pause must always work.
     """

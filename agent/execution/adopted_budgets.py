@@ -192,12 +192,11 @@ def _with_feeds_as_of(step: StepInput, transaction: MinedTx) -> StepInput:
 def _prior_usage(
     portfolio: Portfolio,
     execution: ExecutionConfig,
-    owner: str,
+    wallet: str,
     transaction: MinedTx,
     prices: dict[str, Price],
 ) -> ExternalTransaction:
     wrapped_native = portfolio.wrapped_native
-    wallet = owner
     receipt = transaction.receipt
     native_price = prices.get(wrapped_native, Fraction(0))
     intent = _as_intent(transaction)

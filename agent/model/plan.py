@@ -106,7 +106,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """No trade now, with the reason and the time of the next evaluation (None: the next cycle).
+    """No trade now, and why.
 
     `limiting_rule` names the setting that held back a fired trigger; empty if no trigger fired.
 
@@ -115,7 +115,6 @@ class Hold:
     """
 
     reason: str
-    next_evaluation_s: int | None = None
     limiting_rule: str = ""
 
 

@@ -556,7 +556,7 @@ def _hold_for(
     review_text = ""
     if decision_result.next_s is not None:
         review_text = f"; next review {format_time(decision_result.next_s)}"
-    hold = Hold(f"{decision.reason}; but {why}{review_text}", decision_result.next_s, limiting_rule)
+    hold = Hold(f"{decision.reason}; but {why}{review_text}", limiting_rule)
     held_result = decision_result.without_trades(hold, short_reason)
     if held_result.ends_execution or not decision.by_trigger:
         return Proposal(held_result, None)

@@ -55,9 +55,7 @@ def rebalance_or_hold(
     if combined_goal is None and (
         cooldown := active_cooldown(step.snapshot, step.policy, step.history)
     ):
-        return Hold(
-            f"{trigger_result.reason}; {cooldown.reason}", cooldown.end_s, "policy.cooldown"
-        ), False
+        return Hold(f"{trigger_result.reason}; {cooldown.reason}", "policy.cooldown"), False
     if gas_reason := minimum.gas_too_high_reason(step, drifts, references):
         return Hold(f"{trigger_result.reason}; {gas_reason}", limiting_rule="gas"), False
     is_first_purchase = purchases.is_first_purchase(step.limits, step.history)
@@ -241,4 +239,4 @@ def review_hold(trigger_result: TriggerResult) -> Hold:
     reason = trigger_result.reason
     if next_review not in reason:
         reason = f"{reason}; {next_review}"
-    return Hold(reason, trigger_result.next_s)
+    return Hold(reason)

@@ -93,7 +93,7 @@ def test_all_evidence_survives_the_round_trip(value: Evidence) -> None:
 @pytest.mark.parametrize(
     ("union", "value"),
     [
-        (Decision, Hold("within the bands", 5)),
+        (Decision, Hold("within the bands", "policy.cooldown")),
         (Decision, Halt("price unknown")),
         (Decision, Rebalance("outside", Goal((GoalWeight("0x1", Fraction(1, 3), Fraction(1, 2)),)))),
         (Trigger, Threshold(500, None)),
@@ -120,7 +120,7 @@ def test_canonical_text__has_sorted_keys_and_exact_numbers() -> None:
     )
     assert codec.dumps(GoalWeight("t", Fraction(3), Fraction(-1, 7))) == '{"high":"-1/7","low":"3/1","token":"t"}'
     assert codec.dumps(Destination.BAND) == '"band"'
-    assert codec.dumps(Hold("a")) == '{"limiting_rule":"","next_evaluation_s":null,"reason":"a","type":"Hold"}'
+    assert codec.dumps(Hold("a")) == '{"limiting_rule":"","reason":"a","type":"Hold"}'
 
 
 def test_a_rebalance_written_before_exits_were_known_is_none() -> None:

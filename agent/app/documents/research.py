@@ -185,7 +185,6 @@ CountByReason = Annotated[
     dict[str, int], ConvertedBy(lambda reasons_and_counts, _: dict(reasons_and_counts))
 ]
 ChainTime = Annotated[int, FromAttributes("time_s")]
-Size = Annotated[QuoteCoins, FromAttributes("size_raw")]
 
 
 class FuturesFiguresDocument(TypedDict):
@@ -218,7 +217,7 @@ class SimulatedFillDocument(TypedDict):
 
     time: ChainTime
     symbol: str
-    size: Size
+    size: Annotated[QuoteCoins, FromAttributes("size_raw")]
     notional: Annotated[QuoteCoins, FromAttributes("notional_raw")]
     fee: Annotated[QuoteCoins, FromAttributes("fee_raw")]
     trigger: str
@@ -229,7 +228,7 @@ class LiquidationDocument(TypedDict):
 
     time: ChainTime
     symbol: str
-    size: Size
+    size: Annotated[QuoteCoins, FromAttributes("size_raw")]
     penalty: Annotated[QuoteCoins, FromAttributes("penalty_raw")]
 
 

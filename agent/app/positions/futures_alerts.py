@@ -11,7 +11,6 @@ from agent.layers.futures.execution.cycle import futures_plan_of
 from agent.layers.futures.planning.plans import current_futures_plan, plan_adjustment
 from agent.layers.futures.policy.books import net_exposure
 from agent.layers.futures.policy.exposure import (
-    DAY_S,
     expected_funding_of_all,
     exposures,
     is_delegate_wallet,
@@ -45,13 +44,7 @@ from agent.model import (
 )
 from agent.policy.decide import current_drifts
 from agent.policy.drift import portfolio_total
-from agent.units import (
-    BPS,
-    cents_text,
-    decimal_text,
-    format_percent,
-    format_time,
-)
+from agent.units import BPS, DAY_S, cents_text, decimal_text, format_percent, format_time
 
 RENEW_COMMAND = "Run: trimtab delegate --send"
 UNSENT_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
@@ -63,17 +56,14 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     confirmation. The text has spot and futures figures, and the planned actions, after what the
     cycle has done; a completed cycle that was not read again yields none.
     """
-    step = outcome.input_after or outcome.step_input
+    if (reading := _newest_account(outcome)) is None:
+        return
+    step, account, policy = reading
     drifts = outcome.decision_result.drifts
     plan = futures_plan_of(outcome)
     if outcome.input_after is not None:
         drifts = current_drifts(step)
         plan = None
-    account = margin_account(step.snapshot)
-    policy = futures_policy(step)
-    is_unread = outcome.kind is OutcomeKind.DONE and outcome.input_after is None
-    if account is None or policy is None or is_unread:
-        return
     unconfirmed_triggers = waiting_triggers(step, drifts)
     due_adjustment = due_futures_adjustment(step, drifts)
     if outcome.kind not in UNSENT_OUTCOMES or not (due_adjustment and due_adjustment.is_reducing):
@@ -102,6 +92,20 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     yield Alert(AlertKind.REVIEW, f"futures:{trigger_key}", alert_text, True)
 
 
+def _newest_account(
+    outcome: StepOutcome,
+) -> tuple[StepInput, MarginAccount, FuturesPolicy] | None:
+    """Return the newest step that was read, with its account and policy; None without them, and
+    after a transaction until the account is read again.
+    """
+    if outcome.kind is OutcomeKind.DONE and outcome.input_after is None:
+        return None
+    step = outcome.input_after or outcome.step_input
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
+    return None if account is None or policy is None else (step, account, policy)
+
+
 def _plan_of_now(
     step: StepInput,
     policy: FuturesPolicy,
@@ -123,15 +127,12 @@ def net_exposure_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     such as while one leg of a long and a short is open, unless a plan that corrects it is shown. It
     is not known after a transaction until the account is read again.
     """
-    step = outcome.input_after or outcome.step_input
-    account = margin_account(step.snapshot)
-    policy = futures_policy(step)
-    is_unread = outcome.kind is OutcomeKind.DONE and outcome.input_after is None
     is_correction_shown = (
         outcome.kind is OutcomeKind.PLANNED and futures_plan_of(outcome) is not None
     )
-    if account is None or policy is None or is_unread or is_correction_shown:
+    if is_correction_shown or (reading := _newest_account(outcome)) is None:
         return
+    _, account, policy = reading
     exposure = net_exposure(account, policy)
     if not exposure.is_off_target:
         return

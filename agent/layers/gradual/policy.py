@@ -207,7 +207,6 @@ def decide_slice(
         return SliceDecision(
             Hold(
                 f"{slice_text}: due {format_time(progress.next_s)}",
-                progress.next_s,
                 "execution.style",
             )
         )

@@ -205,7 +205,7 @@ def decide_part(
         )
     elif now_s < active_purchase.next_s:
         wait_message = f"{message}, next at {format_time(active_purchase.next_s)}; {format_cancel_command(active_purchase)}"
-        return Hold(wait_message, active_purchase.next_s, "limits.first_purchase"), PurchaseResult()
+        return Hold(wait_message, "limits.first_purchase"), PurchaseResult()
     else:
         by_owner = terms.kind is PurchaseKind.TOP_UP
         next_part = PurchasePart(active_purchase.parts_done + 1, Fraction(1), value_left)

@@ -37,7 +37,7 @@ def hold_beside_exit(step: StepInput, decision_result: DecisionResult) -> Decisi
     if not isinstance(decision, Rebalance) or decision.is_exit:
         return decision_result
     if step.progress.spot_hold_reason:
-        hold = Hold(f"{decision.reason}; {step.progress.spot_hold_reason}", decision_result.next_s)
+        hold = Hold(f"{decision.reason}; {step.progress.spot_hold_reason}")
     elif step.history.orders.states and (notes := exits.unconfirmed_notes(step, exits_only=True)):
         hold = rebalances.unconfirmed_hold(decision.reason, "; ".join(notes))
     else:

@@ -21,7 +21,7 @@ def wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     )
     if next_s is None:
         return context.result(halt)
-    return context.result(Hold(halt.reason, next_s, "limits.first_purchase"))
+    return context.result(Hold(halt.reason, "limits.first_purchase"))
 
 
 def continue_purchase(

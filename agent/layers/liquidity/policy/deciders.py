@@ -146,11 +146,7 @@ def liquidity_or_hold(
             ),
         )
     if cooldown := _active_cooldown(step):
-        return replace(
-            hold,
-            reason=f"{hold.reason}; {adjustment.reason}; {cooldown.reason}",
-            next_evaluation_s=hold.next_evaluation_s or cooldown.end_s,
-        )
+        return replace(hold, reason=f"{hold.reason}; {adjustment.reason}; {cooldown.reason}")
     if wait_reason := price_confirmation.unconfirmed_reason(
         step, prices, signals.liquidity_signals, needs_all=True
     ):
