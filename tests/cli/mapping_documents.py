@@ -371,8 +371,8 @@ class FuturesOnlyStressDocument(TypedDict):
 
 
 class TuneSettingDocument(TypedDict):
-    """A setting of the grid; `backtest_options` are the options of `trimtab backtest` that run it, `config`
-    the keys of [policy] in a config.
+    """A setting of the grid; `backtest_options` are the options of `trimtab backtest` that run it, empty
+    if there are none, `config` the keys of [policy] in a config.
     """
 
     label: str

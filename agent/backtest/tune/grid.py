@@ -125,9 +125,14 @@ class PolicyChoice:
 
     @property
     def backtest_options(self) -> str:
-        """Options of `trimtab backtest` for this setting; only a config can set a zone,
-        taxes in the trigger, an allocator and a stop.
+        """Options of `trimtab backtest` that simulate this setting; empty if there are none: only a
+        config has zones, tracking rules after tax or of another cost, allocators and stops.
         """
+        has_own_rule = self.trigger not in RULE_BY_STRICTNESS.values()
+        if (isinstance(self.trigger, NoTradeZone) and has_own_rule) or (
+            self.allocator is not AllocationMethod.FIXED or self.stop is not None
+        ):
+            return ""
         option_texts = []
         if self.strictness is not None:
             option_texts.append(f"--tracking {self.strictness}")
