@@ -483,7 +483,7 @@ def format_gwei(wei: int) -> str:
 
 
 def format_duration(seconds: int) -> str:
-    """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 day 2 h", 7 days."""
+    """Format a number of seconds exactly: 93,784 -> "1 day 2 h 3 min 4 s", 7 days."""
     duration_parts = []
     remaining_s = seconds
     for unit_s, unit in _DURATION_UNITS:
@@ -491,4 +491,12 @@ def format_duration(seconds: int) -> str:
         if unit_count:
             unit_text = unit.replace("d", "day" if unit_count == 1 else "days")
             duration_parts.append(f"{unit_count} {unit_text}")
-    return " ".join(duration_parts[:2]) or "0 s"
+    return " ".join(duration_parts) or "0 s"
+
+
+def rough_duration(seconds: int) -> str:
+    """Format a time that passes, rounded down to the hour from a day on, to the minute from an hour
+    on: 93,784 -> "1 day 2 h". A setting, and what is compared with one, has `format_duration`.
+    """
+    step_s = HOUR_S if seconds >= DAY_S else 60 if seconds >= HOUR_S else 1
+    return format_duration(seconds - seconds % step_s)

@@ -22,7 +22,7 @@ from agent.policy.orders.conditional import expiry_reason
 from agent.ports import Clock
 from agent.store.files.locks import LockHeld
 from agent.store.store import ConfigChanged
-from agent.units import format_duration
+from agent.units import rough_duration
 
 Progress = Callable[[str], None]
 Confirm = Callable[[StepOutcome], bool]
@@ -76,7 +76,7 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
         wallet.report_progress(
             f"slice {execution.parts_done + 1} of about"
             f" {max(execution.terms.part_count, execution.parts_done + 1)} is due in"
-            f" {format_duration(max(0, execution.next_s - now_s))}"
+            f" {rough_duration(max(0, execution.next_s - now_s))}"
         )
         interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)
         try:
@@ -291,7 +291,7 @@ class AgentRun:
         self.urgent_pause_s = self._next_urgent_pause_s(result)
         if result is not None and not self._runs_once:
             pause_s = self._interval_s if self.urgent_pause_s is None else self.urgent_pause_s
-            self._progress(f"next cycle in {format_duration(int(pause_s))}")
+            self._progress(f"next cycle in {rough_duration(int(pause_s))}")
         return result
 
     def flush_store(self) -> None:

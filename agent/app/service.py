@@ -47,7 +47,7 @@ from agent.observe.logs import Log, LogStyle, Redactor, configure
 from agent.observe.notify import AlertNotifier
 from agent.observe.watch import Heartbeat, SystemdNotifier, Watchdog
 from agent.ports import Clock, MonotonicClock
-from agent.units import format_duration
+from agent.units import rough_duration
 
 
 class StopRequested(KeyboardInterrupt):
@@ -370,7 +370,7 @@ class RunEventHandler:
         """Return for how long cycles have failed as text if that is too long; else empty."""
         if self.failing_since_s is None or now_s - self.failing_since_s < FAULT_ALERT_AFTER_S:
             return ""
-        failing_text = format_duration(now_s - self.failing_since_s)
+        failing_text = rough_duration(now_s - self.failing_since_s)
         return f"each look has failed for {failing_text}; the run goes on trying: see its log"
 
     def _queue_alerts(

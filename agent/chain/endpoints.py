@@ -21,7 +21,7 @@ from agent.errors import (
     TrimtabError,
 )
 from agent.model import DataFeeKind
-from agent.units import format_duration
+from agent.units import rough_duration
 
 HALF_LIFE_S = 60.0
 """Age at which the weight of a success, failure or latency is halved."""
@@ -223,7 +223,7 @@ class Endpoint:
             health_state = self.health.state
             if health_state.circuit is Circuit.RATE_LIMITED:
                 raise EndpointResting(
-                    f"{self.name} is rate limited for {format_duration(int(health_state.rest_s))} more: {health_state.last_failure}",
+                    f"{self.name} is rate limited for {rough_duration(int(health_state.rest_s))} more: {health_state.last_failure}",
                     code=ErrorCode.RATE_LIMIT,
                 )
             started_s = self._clock_s()
@@ -437,7 +437,7 @@ def _resting_error(endpoint: Endpoint) -> EndpointResting:
     health_state = endpoint.health.state
     if health_state.rest_s > 0:
         return EndpointResting(
-            f"{endpoint.name} {health_state.circuit.value}, {format_duration(int(health_state.rest_s))} more: {health_state.last_failure}"
+            f"{endpoint.name} {health_state.circuit.value}, {rough_duration(int(health_state.rest_s))} more: {health_state.last_failure}"
         )
     return EndpointResting(f"{endpoint.name} has not yet answered an earlier request")
 

@@ -24,7 +24,7 @@ from agent.cli.options import (
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES
 from agent.figures import reader_text
-from agent.units import format_duration, format_time, share_of
+from agent.units import format_time, rough_duration, share_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -244,7 +244,7 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         f"  nonce {document['nonce']} of the Safe {document['safe']}",
         f"  hash {document['safe_tx_hash']}",
         f"  signatures: {_signature_count(document)} {' '.join(document['signed_by'])}".rstrip(),
-        f"  proposed {format_duration(document['age_s'])} ago, "
+        f"  proposed {rough_duration(document['age_s'])} ago, "
         + ("never expires" if expires_s is None else f"expires {format_time(expires_s)}"),
     ]
     if document["executable_until_s"] is None and "used" not in (document["state"], state_text):

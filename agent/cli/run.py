@@ -56,7 +56,7 @@ from agent.errors import (
 )
 from agent.figures import columns
 from agent.foreign_text import key_like_texts
-from agent.units import format_duration, utc_text
+from agent.units import rough_duration, utc_text
 
 if TYPE_CHECKING:
     from agent.app import Agent, ControlRunner, RunEventHandler, StoppableClock
@@ -522,7 +522,7 @@ def _health_text(document: Mapping[str, Any], *, ready: bool) -> str:
     last_cycle_text = (
         "no cycle yet"
         if last_good_age_s is None
-        else f"last successful cycle {format_duration(int(last_good_age_s))} ago"
+        else f"last successful cycle {rough_duration(int(last_good_age_s))} ago"
     )
     pause_note = ", paused" if document["paused"] else ""
     dry_run_note = " A dry run: it sends nothing." if is_dry_run else ""

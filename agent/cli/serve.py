@@ -38,7 +38,7 @@ from agent.cli.options import (
 )
 from agent.errors import ConfigError
 from agent.key_variables import drop_key_variables
-from agent.units import format_duration
+from agent.units import rough_duration
 
 if TYPE_CHECKING:
     from agent.web.api.tokens import TokenFile
@@ -332,7 +332,7 @@ def list_users(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> 
                     user["user"],
                     "read-only" if user["read_only"] else "full",
                     user["created"],
-                    format_duration(user["locked_s"]) if user["locked_s"] else "no",
+                    rough_duration(user["locked_s"]) if user["locked_s"] else "no",
                 )
                 for user in document["users"]
             ),

@@ -39,7 +39,7 @@ from agent.observe.logs import Log, Redactor
 from agent.observe.watch import SystemdNotifier, Watchdog
 from agent.store.files.locks import LockHeld
 from agent.store.files.pause import pause_file
-from agent.units import format_duration
+from agent.units import rough_duration
 
 if TYPE_CHECKING:
     from agent.fleet.sharing import FleetShare
@@ -478,7 +478,7 @@ class FleetMember:
             doublings = min(self._failures_in_row - 1, 16)
             pause_s = min(FIRST_BACK_OFF_S * 2**doublings, LONGEST_BACK_OFF_S)
         self._log.error(
-            "backing off", **error_fields(failure), next_look=format_duration(int(pause_s))
+            "backing off", **error_fields(failure), next_look=rough_duration(int(pause_s))
         )
         was_open = self._run is not None
         self._run = None

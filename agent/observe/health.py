@@ -13,7 +13,7 @@ from typing import Literal
 from typing_extensions import TypedDict
 
 from agent.model import RunReport
-from agent.units import format_duration, utc_text
+from agent.units import format_duration, rough_duration, utc_text
 
 MAX_MISSED_CYCLES = 3
 """After this many intervals plus a minute without a good cycle a run is unhealthy. After this many
@@ -79,7 +79,7 @@ def judge_health(
         reasons.append(report.trouble)
     if (ahead_s := report.written_s - now_s) > CLOCK_TOLERANCE_S:
         reasons.append(
-            f"the clock is {format_duration(int(ahead_s))} behind the last report of the run; set it"
+            f"the clock is {rough_duration(int(ahead_s))} behind the last report of the run; set it"
         )
     if reason := silence_text(report, now_s, known_for_s):
         reasons.append(reason)

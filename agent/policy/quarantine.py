@@ -26,7 +26,7 @@ from agent.policy.step_faults import balance_faults
 from agent.reference import (
     reference_prices,
 )
-from agent.units import format_duration, format_time, largest_remainder
+from agent.units import format_time, largest_remainder, rough_duration
 
 UNREADABLE_WAIT_S = 3_600
 """Chain time after which the other assets are traded without an asset whose balance is unreadable;
@@ -153,7 +153,7 @@ def unreadable_assets(step: StepInput) -> list[ScreenedToken]:
         if token not in indispensable_tokens and now_s - since_s >= UNREADABLE_WAIT_S
     ]
     return [
-        ScreenedToken(token, TokenFinding.UNREADABLE, f"for {format_duration(now_s - since_s)}")
+        ScreenedToken(token, TokenFinding.UNREADABLE, f"for {rough_duration(now_s - since_s)}")
         for token, since_s in unreadable_tokens
     ]
 

@@ -34,6 +34,7 @@ from tests.support.standing_orders import price_of, two
     [
         ("the feed of WETH is 1740 s old, the limit is 3600 s", "the feed of WETH is 29 min old, the limit is 1 h"),
         ("the deadline is 90s", "the deadline is 1 min 30 s"),
+        ("measured 90001 s, limit 90000 s", "measured 1 day 1 h 1 s, limit 1 day 1 h"),
         ("59 s and 2026-11-23 09:00:61 s", "59 s and 2026-11-23 09:00:61 s"),
         ("1740 secrets, v3.5000 s, WETH7200 s", "1740 secrets, v3.5000 s, WETH7200 s"),
         ('trimtab run --every 90s, or cooldown = "90s"', 'trimtab run --every 90s, or cooldown = "90s"'),

@@ -44,7 +44,7 @@ from agent.model import (
 from agent.store.controls import ControlStateChange, NumberedControl
 from agent.store.files.locks import LockHeld, service_lock
 from agent.store.files.secret import ensure_secret
-from agent.units import format_duration
+from agent.units import rough_duration
 
 if TYPE_CHECKING:
     from agent.app.money.shutdown import ShutdownReport
@@ -302,14 +302,14 @@ class ControlRunner:
         if newest_row_s > now_s + CLOCK_TOLERANCE_S:
             return refused_end(
                 ControlCode.CLOCK,
-                f"the clock was set back by {format_duration(newest_row_s - now_s)}; correct it, then ask again",
+                f"the clock was set back by {rough_duration(newest_row_s - now_s)}; correct it, then ask again",
             )
         if now_s >= control.expires_at_s:
             return ControlStateChange(
                 queued_control.number,
                 ControlState.EXPIRED,
                 ControlCode.EXPIRED,
-                f"expired {format_duration(now_s - control.expires_at_s)} before the run took it",
+                f"expired {rough_duration(now_s - control.expires_at_s)} before the run took it",
             )
         return None
 

@@ -15,7 +15,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.weights import offline_portfolio
 from agent.errors import TrimtabError
 from agent.layers.settings import build_layer_settings
-from agent.units import format_duration
+from agent.units import rough_duration
 from agent.wiring.price_windows import fill_price_windows, needed_windows
 
 NEW_CONFIG_TIMEOUT_S = 3
@@ -38,7 +38,7 @@ def needed_past_prices(config: LoadedConfig | Path | str) -> str:
     labels = dict.fromkeys(
         portfolio.token(token).label for window in windows for token in window.tokens
     )
-    span_text = format_duration(max(window.span_s for window in windows))
+    span_text = rough_duration(max(window.span_s for window in windows))
     return (
         f"{span_text} of past prices of {', '.join(labels)} are needed: trimtab trust --config"
         f" {shlex.quote(str(loaded_config.path))} reads them"

@@ -27,7 +27,7 @@ from agent.backtest.tune.grid import PolicyChoice, StopLevel
 from agent.backtest.tune.kernel_rule import is_rule_supported, kernel_rule, with_owner_risk
 from agent.backtest.tune.loss import active_variance, balanced_growth, drift_of, step_losses
 from agent.backtest.tune.taxes import tax_by_mark
-from agent.config.tables.weights import HOUR_S, LONGEST_WINDOW_S
+from agent.config.tables.weights import LONGEST_WINDOW_S
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import Content, replace_file, sync_folder
 from agent.floats import FloatArray
@@ -43,11 +43,10 @@ from agent.model import (
     OrderTerms,
     Trigger,
 )
-from agent.units import BPS, format_duration
+from agent.units import BPS, DAY_S, HOUR_S, format_duration, rough_duration
 
 KERNEL_CHUNK_RUNS = 128
 """Number of runs whose values at every bar are in memory together."""
-DAY_S = 86_400
 MIN_WEIGHTED_ASSETS = 2
 STOP_KINDS = (OrderKind.STOP_LOSS, OrderKind.TRAILING_STOP)
 EMPTY_WEIGHT = 1e-6
@@ -658,10 +657,10 @@ class WorkEstimate:
         """The estimate as a sentence."""
         cores_text = ""
         if self.cores > 1:
-            cores_text = f", on {self.cores} cores about {format_duration(round(self.wall_s))}"
+            cores_text = f", on {self.cores} cores about {rough_duration(round(self.wall_s))}"
         return (
             f"{self.run_count:,} runs over {self.bars:,} bars: about"
-            f" {format_duration(max(1, round(self.core_s)))} of one core{cores_text}"
+            f" {rough_duration(max(1, round(self.core_s)))} of one core{cores_text}"
         )
 
 

@@ -18,7 +18,7 @@ from agent.model import (
     History,
     Schedule,
 )
-from agent.units import BPS, format_duration, format_time
+from agent.units import BPS, DAY_S, format_time, rough_duration
 
 _CRON_EXAMPLE = (
     'write five fields such as "0 9 * * 1-5": minute, hour, day of month, month, day of week'
@@ -41,7 +41,6 @@ CRON_NICKNAMES = {
     "@hourly": "0 * * * *",
 }
 """Times by name, as in crontab(5); @reboot is none."""
-_DAY_S = 86_400
 TRIGGER_TABLE = "policy.trigger"
 """Table of the config with the portfolio's schedules."""
 
@@ -58,7 +57,7 @@ def next_cron_time(schedule: Cron, after_s: int, table: str = TRIGGER_TABLE) -> 
     # the earliest of the offsets around: a clock set back shows local times before this one again
     local_start = min(
         _local_time(zone, at_s) + timedelta(seconds=after_s - at_s)
-        for at_s in (after_s - _DAY_S, after_s, after_s + _DAY_S)
+        for at_s in (after_s - DAY_S, after_s, after_s + DAY_S)
     )
     next_s: int | None = None
     try:
@@ -193,7 +192,7 @@ def schedule_status(
         return ScheduleStatus(True, due_text, next_time(schedule, now_s), status_name)
     return ScheduleStatus(
         False,
-        f"next {purpose} {format_time(planned_s)}, in {format_duration(planned_s - now_s)}",
+        f"next {purpose} {format_time(planned_s)}, in {rough_duration(planned_s - now_s)}",
         planned_s,
         status_name,
     )

@@ -20,7 +20,7 @@ from platformdirs import user_state_path
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault
 from agent.foreign_text import failure_words
-from agent.units import format_duration
+from agent.units import rough_duration
 
 POLL_S = 0.25
 """Seconds between attempts to get a lock, much less than the pause between two cycles of a run."""
@@ -137,7 +137,7 @@ def wait_for_lock(
             except LockHeld as error:
                 if waited_s >= patience_s:
                     raise LockHeld(
-                        f"{error.message}; waited {format_duration(int(patience_s))} for it",
+                        f"{error.message}; waited {rough_duration(int(patience_s))} for it",
                         error.remedy,
                         code=ErrorCode.LOCK,
                     ) from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from agent.errors import Retryable
-from agent.units import format_duration
+from agent.units import rough_duration
 
 T = TypeVar("T")
 MAX_KEPT_S = 86_400
@@ -78,7 +78,7 @@ class KeptReads:
         except Retryable as error:
             if entry is None or not 0 <= age_s <= MAX_KEPT_S:
                 return KeptValue(None, error.message, is_of_basis=False)
-            fault = f"{error.message}; the value in use is {format_duration(age_s)} old"
+            fault = f"{error.message}; the value in use is {rough_duration(age_s)} old"
             return KeptValue(entry.value, fault, entry.basis == basis)
         self._entries[name] = _Entry(value, now_s, basis)
         return KeptValue(value, is_new=True)

@@ -224,8 +224,7 @@ def test_relative_paths_lie_beside_the_config(tmp_path: Path) -> None:
 
 @given(st.integers(1, 10**8))
 def test_duration_is_read_as_it_is_shown(seconds: int) -> None:
-    shown_duration = format_duration(seconds)
-    assert format_duration(parse_duration_s(shown_duration)) == shown_duration
+    assert parse_duration_s(format_duration(seconds)) == seconds
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from agent.units import (
     parse_raw,
     plain_amount,
     price_text,
+    rough_duration,
     safe_label,
     value_text,
 )
@@ -106,10 +107,20 @@ def test_foreign_text_is_never_shown_as_a_symbol(symbol: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (93_784, "1 day 2 h"), (3_600, "1 h"), (86_460, "1 day 1 min"), (3_661, "1 h 1 min")]
+    ("seconds", "exact", "rough"),
+    [
+        (0, "0 s", "0 s"),
+        (3_599, "59 min 59 s", "59 min 59 s"),
+        (3_601, "1 h 1 s", "1 h"),
+        (86_460, "1 day 1 min", "1 day"),
+        (90_000, "1 day 1 h", "1 day 1 h"),
+        (90_001, "1 day 1 h 1 s", "1 day 1 h"),
+        (180_184, "2 days 2 h 3 min 4 s", "2 days 2 h"),
+    ],
 )
-def test_duration_has_at_most_two_units(seconds: int, text: str) -> None:
-    assert format_duration(seconds) == text
+def test_duration_is_exact_and_one_that_passes_is_rounded(seconds: int, exact: str, rough: str) -> None:
+    assert format_duration(seconds) == exact
+    assert rough_duration(seconds) == rough
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from agent.chain.rpc import RpcFault, block_ref_at_hash
 from agent.config.tables.chain import ChainTable
 from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabError
 from agent.model import MAX_BLOCK_LEAD_S, Snapshot
-from agent.units import format_duration
+from agent.units import rough_duration
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import ProbedEndpointDocument
@@ -158,7 +158,7 @@ def _read_probe(
         return EndpointProbe(
             endpoint,
             None,
-            f"its head is {format_duration(ahead_s)} in the future",
+            f"its head is {rough_duration(ahead_s)} in the future",
             "set this machine's clock (NTP)",
         )
     if not _reads_by_hash(endpoint, str(head_block["hash"])):
@@ -169,7 +169,7 @@ def _read_probe(
             "use another endpoint: a step reads all at one block",
             EXIT_OPERATOR,
         )
-    age_text = f"{format_duration(abs(ahead_s))} {'ahead of this clock' if ahead_s > 0 else 'old'}"
+    age_text = f"{rough_duration(abs(ahead_s))} {'ahead of this clock' if ahead_s > 0 else 'old'}"
     return EndpointProbe(
         endpoint,
         head,
@@ -200,9 +200,9 @@ def _clock_warnings(ahead_s: int, *, is_local: bool) -> Iterator[tuple[str, str]
         return
     remedy = "set this machine's clock (NTP)"
     if ahead_s >= DOUBTFUL_CLOCK_SKEW_S:
-        yield f"this machine's clock is at least {format_duration(ahead_s)} slow", remedy
+        yield f"this machine's clock is at least {rough_duration(ahead_s)} slow", remedy
     if -ahead_s >= OLD_HEAD_S:
-        age_text = format_duration(-ahead_s)
+        age_text = rough_duration(-ahead_s)
         yield f"its head is {age_text} old: it lags, or this machine's clock is fast", remedy
 
 
