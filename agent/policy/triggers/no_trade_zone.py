@@ -322,7 +322,7 @@ def _rule_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     ruled_tokens = {width.token for width in zone.risk.widths}
     ruled_drifts = [drift for drift in drifts if drift.token in ruled_tokens]
     beyond_text = "; ".join(
-        f"{bands.weight_and_target_text(drift)}, is beyond {bands.format_band(drift)}"
+        f"{bands.weight_and_target_text(drift)}, {_beyond_text(drift)}"
         for drift in ruled_drifts
         if drift.is_outside_band
     )
@@ -335,6 +335,17 @@ def _rule_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     if unroutable_symbols:
         reason += f"; no usable pool trades {', '.join(unroutable_symbols)}"
     return TriggerResult(bool(beyond_text), reason, None, signals=bands.band_signals(ruled_drifts))
+
+
+def _beyond_text(drift: AssetDrift) -> str:
+    """Say that an asset is beyond its range, and under which condition this is its range if what
+    correlated assets lack or have too much moves it past the target.
+    """
+    if drift.band_low_bps <= drift.target_bps <= drift.band_high_bps:
+        return f"is beyond {bands.format_band(drift)}"
+    if drift.band_low_bps == drift.band_high_bps:
+        return "has no range at these weights of the others"
+    return f"is beyond {bands.format_band(drift)} at these weights of the others"
 
 
 def _closest_text(drifts: Sequence[AssetDrift]) -> str:

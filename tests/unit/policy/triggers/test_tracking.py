@@ -183,6 +183,28 @@ def test_asset_without_target_and_holdings_never_fires(dollars: int) -> None:
     assert weights_after(leaving)["LINK"] == 0
 
 
+ALL_CASH = {"WETH": 0, "WBTC": 0, "LINK": 0, "USDC": 50_000}
+CHEAP_PAIR = [*pools_of(DEPTH), v2_pool(token("WETH"), token("WBTC"), "1/30", DEPTH, fee_pips=500)]
+
+
+@pytest.mark.parametrize(
+    ("values", "pools", "conditional_symbols"),
+    [
+        pytest.param(ALL_CASH, pools_of(DEPTH), {"WETH", "WBTC", "LINK"}, id="all cash"),
+        pytest.param(balance_changes(WETH=9_000), pools_of(DEPTH), {"WBTC", "LINK"}, id="one overweight"),
+        pytest.param(balance_changes(WETH=9_000, WBTC=-9_000), CHEAP_PAIR, {"WETH", "WBTC"}, id="pair"),
+    ],
+)
+def test_range_without_its_target_names_its_condition(values: dict[str, int], pools: list[Any], conditional_symbols: set[str]) -> None:
+    """Correlated assets move it: it holds only while the others stay as they are."""
+    step = tracking_step(values, pools=pools)
+    texts = [text for text in decide(step).decision.reason.split("; ") if "is beyond" in text]
+    assert {text.split()[0] for text in texts if text.endswith(" % at these weights of the others")} == conditional_symbols
+    for text in texts:
+        row = interval(step, text.split()[0])
+        assert (row.trigger_low <= row.target_bps / Fraction(10_000) <= row.trigger_high) is (text.split()[0] not in conditional_symbols)
+
+
 def test_first_purchase__goes_to_the_targets() -> None:
     step = tracking_step({"USDC": 50_000})
     step = with_limits(replace(step, history=history()), first_purchase_s=86_400)
