@@ -8,10 +8,11 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Pool, StepInput
-from agent.planning.planner import best_paying_pool, plan_swap
+from agent.planning.planner import plan_swap
 from agent.planning.problem import build_pool_graph
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
+from agent.planning.solver.draft_checks import best_paying_pool
 from agent.planning.solver.fixed_point import find_fixed_point
 from agent.planning.solver.utility import objective_for_goal
 from tests.support.builders import Number, step_input, token, v2_pool, v3_pool, with_limits

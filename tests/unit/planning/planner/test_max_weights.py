@@ -9,10 +9,10 @@ from fractions import Fraction
 import pytest
 
 from agent.model import Destination, Payment, PendingPayment, Plan, StepInput
-from agent.planning.planner import excess_purchases
 from agent.planning.problem import build_problem
 from agent.planning.requests import invest_proposer, raise_money_proposer
 from agent.planning.rounding import PlanDraft
+from agent.planning.solver.draft_checks import excess_purchases
 from agent.planning.solver.utility import objective_for_goal
 from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide

@@ -11,9 +11,10 @@ import pytest
 from agent.model import Goal, GoalWeight, LegPlace, Pool, StepInput
 from agent.planning import planner
 from agent.planning.plan_builder import skipped_items
-from agent.planning.planner import TurnoverLimit, best_paying_pool, overshoot_reason, untradable_tokens, wrong_side_tokens
+from agent.planning.planner import TurnoverLimit
 from agent.planning.problem import build_pool_graph
 from agent.planning.rounding import PlanDraft
+from agent.planning.solver.draft_checks import best_paying_pool, overshoot_reason, untradable_tokens, wrong_side_tokens
 from agent.planning.solver.drop_reasons import DropCause, DropReason
 from agent.planning.solver.fixed_point import FixedPoint
 from agent.planning.solver.utility import objective_for_goal
