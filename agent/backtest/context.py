@@ -88,7 +88,7 @@ from agent.store import Store, open_memory_store
 from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.ledger_sums import ValuationStore
 from agent.store.database.connection import MemoryDatabase
-from agent.store.journal import IntentStore
+from agent.store.journal.intents import IntentStore
 from agent.store.prices import PriceStore
 from agent.units import HOUR_S
 from agent.venues.composer import RouterComposer

@@ -28,7 +28,7 @@ from agent.policy import quarantine
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decide import hard_pause_result
 from agent.ports import Approval, Composer, OrderExecutor, PreparedTransaction
-from agent.store.journal import IntentStore, replacement_family
+from agent.store.journal.intents import IntentStore, replacement_family
 from agent.store.store import Store
 from agent.store.transitions import NONCE_USED_STATES
 from agent.venues import allowances

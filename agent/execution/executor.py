@@ -37,7 +37,8 @@ from agent.model import (
 )
 from agent.ports import ExternalSigner, Grant, MinedTransaction, Sender, Signer
 from agent.store.files.recorder import FileOutbox
-from agent.store.journal import IntentStore, ProposalStore
+from agent.store.journal.intents import IntentStore
+from agent.store.journal.proposals import ProposalStore
 from agent.store.transitions import OPEN_STATES
 from agent.units import format_time
 

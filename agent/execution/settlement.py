@@ -31,7 +31,8 @@ from agent.policy.cash_flows import balance_changes
 from agent.reference import reference_prices
 from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.budgets import BudgetStore
-from agent.store.journal import IntentStore, StepStore
+from agent.store.journal.intents import IntentStore
+from agent.store.journal.steps import StepStore
 from agent.store.prices import PriceStore
 from agent.store.store import Store
 from agent.units import DAY_S, NATIVE

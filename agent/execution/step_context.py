@@ -34,7 +34,7 @@ from agent.ports import Clock, Composer, EvidenceSource, Executor, Reader, Reade
 from agent.reference import depegged_tokens, reference_prices
 from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.budgets import BudgetStore
-from agent.store.journal import IntentStore
+from agent.store.journal.intents import IntentStore
 from agent.store.orders import OrderStore
 
 CATCH_UP_ATTEMPTS = 10

@@ -41,7 +41,9 @@ from agent.store.database.statements import all_rows, insert_rows, upsert_rows
 from agent.store.executions import ExecutionStore
 from agent.store.files.backup import COPY_KEY, STORE_KIND_KEY, open_read_only
 from agent.store.files.pause import PauseSwitch
-from agent.store.journal import IntentStore, ProposalStore, StepStore
+from agent.store.journal.intents import IntentStore
+from agent.store.journal.proposals import ProposalStore
+from agent.store.journal.steps import StepStore
 from agent.store.orders import OrderStore
 from agent.store.prices import IMPORT_SOURCE, AllocationStore, PriceStore
 from agent.store.requests import RequestStore

@@ -22,7 +22,7 @@ from agent.errors import ConfigError
 from agent.execution.step_context import StepOutcome
 from agent.localchain.world import DevAccount
 from agent.signing import keys
-from agent.store.journal import IntentStore
+from agent.store.journal.intents import IntentStore
 from tests.cli.tools import SECRET, CommandResult, Desk
 from tests.support.commands.options import every_command, takes
 from tests.support.commands.sending import PASSWORD, WALLET_KEY

@@ -13,7 +13,7 @@ from agent.app.alerting import shortfall_key
 from agent.config.loaded import LoadedConfig
 from agent.localchain import LocalChain
 from agent.model import AlertKind, AlertState, IntentKind
-from agent.store.journal import StepStore
+from agent.store.journal.steps import StepStore
 from tests.faults.rig import in_child
 from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config, yes
 from tests.support.markets.pending_fees import HELD, TARGETS, V3_ONLY, at_swap

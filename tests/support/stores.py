@@ -21,7 +21,7 @@ from agent.app.research.offline import plan_step_input
 from agent.model import Allocation, StepInput
 from agent.store import Store, open_store, opening
 from agent.store.files.recorder import RecorderLimits, StepRecorder
-from agent.store.journal import delete_old_steps
+from agent.store.journal.steps import delete_old_steps
 from agent.store.migrations.schema import REVISIONS
 from agent.store.tables import AllocationRow, PinRow
 from tests.support import builders

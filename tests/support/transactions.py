@@ -27,7 +27,7 @@ from agent.ports import Grant, Simulation, TransactionStatus
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
 from agent.store.database.connection import Database
-from agent.store.journal import IntentStore
+from agent.store.journal.intents import IntentStore
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES
 from tests.support.constants import GWEI, WALLET
 from tests.support.fakes.clock import START_S, FakeClock

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from agent.model import Intent, IntentKind, IntentState, OwnerRequest, Payment, Payout
 from agent.store import Store
-from agent.store.journal import IntentStore
+from agent.store.journal.intents import IntentStore
 from agent.units import NATIVE
 
 

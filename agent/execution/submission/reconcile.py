@@ -13,7 +13,7 @@ from agent.execution.submission.submitter import (
 )
 from agent.model import Intent, IntentEvent, IntentKind, IntentState
 from agent.ports import ConflictingTransactionFinder
-from agent.store.journal import replacement_family
+from agent.store.journal.intents import replacement_family
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, OPEN_STATES
 
 _NONCE_CHECKS = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.model import Intent, IntentState
-from agent.store.journal import IntentStore
+from agent.store.journal.intents import IntentStore
 
 
 def open_transactions(journal: IntentStore) -> list[Intent]:

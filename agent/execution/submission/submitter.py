@@ -41,7 +41,7 @@ from agent.model import (
 from agent.ports import Clock, ConflictingTransactionFinder, Grant, Sender, Signer, Simulation
 from agent.signing.terms import tip_range_wei
 from agent.store.accounts.budgets import BudgetStore
-from agent.store.journal import IntentStore
+from agent.store.journal.intents import IntentStore
 
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
 """States in which the bytes may have reached any node."""

@@ -54,7 +54,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "execution/submission/reconcile.py::Reconciler._used_nonce_error",
         "execution/submission/reconcile.py::Reconciler.require_or_adopt_nonce",
         "execution/submission/replacement.py::TxReplacer.cancel",
-        "store/journal.py::IntentStore.add_intent",
+        "store/journal/intents.py::IntentStore.add_intent",
         "venues/composer.py::RouterComposer._prepare",
     ),
     "confirmed config": ("app/cycles.py::AgentRun._adopt_confirmed_config",),

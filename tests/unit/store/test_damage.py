@@ -21,7 +21,8 @@ from agent.store.database.errors import remedy
 from agent.store.database.facts import ADOPTION_SEQ_KEY, read_facts, write_facts
 from agent.store.files.locks import WalletLocks, wallet_lock
 from agent.store.files.pause import KillSwitch
-from agent.store.journal import ADOPTED_NONCE_KEY, PROPOSAL_KEY_PREFIX, SIGNATURES_KEY_PREFIX
+from agent.store.journal.intents import ADOPTED_NONCE_KEY
+from agent.store.journal.proposals import PROPOSAL_KEY_PREFIX, SIGNATURES_KEY_PREFIX
 from agent.store.store import MARKETS_KEY_PREFIX
 from agent.units import NATIVE
 from tests.support.ledgers import at, moved

@@ -1,4 +1,4 @@
-"""Tests of agent/store/journal.py: steps, intents that share a nonce, adopted nonces, and the lists that a restart begins with."""
+"""Tests of agent/store/journal: steps, intents that share a nonce, adopted nonces, and the lists that a restart begins with."""
 
 from __future__ import annotations
 

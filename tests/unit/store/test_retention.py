@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.store import Store
-from agent.store.journal import MAX_PRUNED
+from agent.store.journal.steps import MAX_PRUNED
 from tests.support.stores import prune, store_fixture
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, new_store, tx
 

@@ -12,7 +12,7 @@ import pytest
 from agent.execution.approvals import RESET_LOOKBACK_NONCES, ineffective_approvals
 from agent.model import Allowance, TokenRefusal
 from agent.ports import Approval
-from agent.store.journal import IntentStore
+from agent.store.journal.intents import IntentStore
 from tests.support.builders import address, step_input, token, with_history, with_snapshot
 
 LINK = token("LINK").address

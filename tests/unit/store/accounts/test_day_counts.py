@@ -5,8 +5,8 @@ from __future__ import annotations
 from agent.execution.step_context import OutcomeKind
 from agent.model import Alert, AlertKind
 from agent.observe.notify import AlertChannel, AlertNotifier, ChannelSubscription
-from agent.store.accounts.day_counts import DAY_S, CountedEvent
-from agent.store.journal import REFUSED_OUTCOME
+from agent.store.accounts.day_counts import CountedEvent
+from agent.store.journal.steps import REFUSED_OUTCOME
 from agent.store.store import Store
 from agent.units import DAY_S
 from tests.support.records.alerts import DONE, HALT, KINDS, NOON, RULES

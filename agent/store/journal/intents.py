@@ -1,14 +1,11 @@
-"""The journal: steps, and intents with their transitions and their proposals to external
-signers.
-"""
+"""Intents with their transitions: the write-ahead journal."""
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -16,7 +13,6 @@ from sqlalchemy import (
     Connection,
     Select,
     bindparam,
-    delete,
     exists,
     func,
     select,
@@ -32,25 +28,17 @@ from agent.model import (
     IntentEvent,
     IntentKind,
     IntentState,
-    Plan,
-    ProposalExecution,
-    Rebalance,
     Receipt,
-    StepInput,
     UnsignedTx,
 )
 from agent.ports import Grant
 from agent.store import requests, seals
-from agent.store.accounts import balances, budgets, day_counts, ledger_sums, positions
-from agent.store.accounts.day_counts import CountedEvent
+from agent.store.accounts import balances, budgets, ledger_sums, positions
 from agent.store.database.connection import Database
-from agent.store.database.errors import damaged_row_error
 from agent.store.database.facts import (
     ADOPTION_SEQ_KEY,
     fact_expression,
     fact_number_expression,
-    fact_text,
-    facts_with_prefix,
     find_fact,
     parse_fact_number,
     read_facts,
@@ -58,17 +46,12 @@ from agent.store.database.facts import (
 )
 from agent.store.database.rows import (
     IntentTransition,
-    StepRecord,
-    StepSummary,
     compress_text,
     decode_json,
-    decode_optional,
     decompress_text,
     intent_from_row,
-    step_record,
-    step_summary,
 )
-from agent.store.database.statements import all_rows, first_row, insert_rows, max_value, upsert_rows
+from agent.store.database.statements import all_rows, first_row, insert_rows, max_value
 from agent.store.files.pause import PauseCheck, read_pause
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
@@ -85,219 +68,6 @@ from agent.store.transitions import (
 
 ADOPTED_NONCE_KEY = "adopted_nonce"
 """Key of the nonce that the operator last adopted."""
-MAX_PRUNED = 500
-"""Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
-REFUSED_OUTCOME = "refused"
-"""Outcome of a step whose plan was refused."""
-MAX_SEQ = 2**63 - 1
-"""The largest SQLite integer; no row has it as number."""
-PROPOSAL_KEY_PREFIX = "proposal:"
-"""Prefix of the key of a proposed intent in the facts table."""
-SIGNATURES_KEY_PREFIX = "signatures:"
-"""Prefix of the key of the signatures of a proposed intent, as JSON by owner."""
-EXECUTION_KEY_PREFIX = "execution:"
-"""Prefix of the key of the newest transaction that executes a proposed intent."""
-
-
-@dataclass(slots=True)
-class StepStore:
-    """Steps with their input and result; each method is a transaction of its own, but in a look
-    that sends nothing all share one (Database.queueing).
-
-    `on_step_recorded` is called with each finished step; its errors propagate.
-    """
-
-    db: Database
-    on_step_recorded: Callable[[StepRecord], None] | None = None
-
-    def begin(
-        self,
-        step_id: str,
-        now_s: int,
-        input_json: str,
-        request_json: str | None = None,
-        cycle_id: str | None = None,
-    ) -> None:
-        """Record the input of a step with its request and cycle; replace the input if the step has
-        one.
-        """
-        row = {"id": step_id, "now_s": now_s, "input_z": compress_text(input_json)}
-        if request_json is not None:
-            row |= {"request_json": request_json, "cycle_id": cycle_id}
-        self.db.write_later(
-            "write the step",
-            lambda db: upsert_rows(db, StepRow, [row], key_column="id"),
-            keeps_cache=True,
-        )
-
-    def end(
-        self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str
-    ) -> None:
-        """Record the decision and result of a step. Raises KeyError for a step that was not
-        begun; in a look that sends nothing its next flush does, and drops all that it queued.
-        """
-        outcome_values = {
-            "row_id": step_id,
-            "decision": decision,
-            "reason": reason,
-            "outcome": outcome,
-            "plan_z": None if plan_json is None else compress_text(plan_json),
-        }
-
-        def write_end(db: Connection) -> None:
-            if outcome == REFUSED_OUTCOME:
-                _count_refusal(db, step_id)
-            if db.execute(_update_step(), outcome_values).rowcount == 0:
-                raise KeyError(step_id)
-
-        self.db.write_later("write the outcome of the step", write_end, keeps_cache=True)
-        if self.on_step_recorded is not None and (record := self.get(step_id)) is not None:
-            self.on_step_recorded(record)
-
-    def newest(self, limit: int, before_step_id: str | None = None) -> tuple[StepSummary, ...]:
-        """Return the newest steps, or the newest before the step `before_step_id`, newest first."""
-        self.db.flush()
-        with self.db.read("read the steps") as db:
-            bind_values = {"limit": limit, "before": before_step_id}
-            return tuple(step_summary(row) for row in db.execute(_select_summaries(), bind_values))
-
-    def get(self, step_id: str) -> StepRecord | None:
-        """Return a step with its input and plan; None if the id is unknown."""
-        self.db.flush()
-        with self.db.read("read the step") as db:
-            row = first_row(db, select(StepRow).where(StepRow.id == step_id), StepRow)
-            return None if row is None else step_record(row)
-
-    def cycle_id(self, step_id: str) -> str | None:
-        """Return the id of a step's cycle; None if it has none, or the step is unknown."""
-        self.db.flush()
-        with self.db.read("read the cycle of a step") as db:
-            return db.scalar(select(StepRow.cycle_id).where(StepRow.id == step_id))
-
-    def newest_input(self) -> StepInput | None:
-        """Return the input of the newest step; None without steps."""
-        for summary in self.newest(1):
-            record = self.get(summary.id)
-            return None if record is None else decode_json(StepInput, record.input_json)
-        return None
-
-    def input_json(self, step_id: str) -> str | None:
-        """Return the input of a step as JSON; None if the id is unknown."""
-        record = self.get(step_id)
-        return None if record is None else record.input_json
-
-    def is_by_hand(self, intent_id: str) -> bool:
-        """True if the plan of the intent's step was a manual request; False without a plan."""
-        with self.db.read("read the step") as db:
-            plan_z = db.scalar(
-                select(StepRow.plan_z)
-                .join(IntentRow, IntentRow.step_id == StepRow.id)
-                .where(IntentRow.id == intent_id)
-            )
-        if plan_z is None:
-            return False
-        decision = decode_json(Plan, decompress_text(plan_z)).decision
-        return isinstance(decision, Rebalance) and decision.by_hand
-
-    def prune_later(self, kept_count: int) -> None:
-        """Delete old steps as `delete_old_steps` does, with the next write."""
-        self.db.write_later("remove old steps", partial(delete_old_steps, kept_count=kept_count))
-
-
-def _count_refusal(db: Connection, step_id: str) -> None:
-    """Count a step as refused, unless it was before."""
-    step = db.execute(select(StepRow.now_s, StepRow.outcome).where(StepRow.id == step_id)).first()
-    if step is not None and step.outcome != REFUSED_OUTCOME:
-        day_counts.add_events(db, CountedEvent.REFUSAL, step.now_s)
-
-
-def delete_old_steps(db: Connection, kept_count: int) -> int:
-    """Delete steps without a transaction that are not among the newest `kept_count` steps, up to
-    MAX_PRUNED; return their number. The first step stays, because schedules count from it.
-    """
-    # counts rows: on PostgreSQL the steps of all wallets share one sequence
-    newest_first = select(StepRow.seq).order_by(StepRow.seq.desc())
-    newest_old_seq = db.scalar(newest_first.offset(kept_count).limit(1))
-    if newest_old_seq is None:
-        return 0
-    first_seq = db.scalar(select(func.min(StepRow.seq)))
-    has_no_intent = ~exists().where(IntentRow.step_id == StepRow.id)
-    select_old_seqs = (
-        select(StepRow.seq)
-        .where(StepRow.seq > first_seq, StepRow.seq <= newest_old_seq, has_no_intent)
-        .order_by(StepRow.seq)
-        .limit(MAX_PRUNED)
-    )
-    old_seqs = db.scalars(select_old_seqs).all()
-    if old_seqs:
-        db.execute(delete(StepRow).where(StepRow.seq.in_(old_seqs)))
-    return len(old_seqs)
-
-
-@dataclass(frozen=True, slots=True)
-class ProposalStore:
-    """The block at which each intent was proposed to an external signer, the signatures of a Safe's
-    owners, and the transaction that executes its call. A signature is public once it is executed.
-    """
-
-    db: Database
-
-    def mark_proposed(self, intent_id: str, proposal_block: int) -> None:
-        """Record the block at which an intent was proposed."""
-        with self.db.write("record a proposal") as db:
-            write_facts(db, {PROPOSAL_KEY_PREFIX + intent_id: proposal_block})
-
-    def proposal_blocks(self) -> dict[str, int]:
-        """Return the block of each proposal by intent id, dropped intents included."""
-        with self.db.read("read the proposals") as db:
-            return {
-                fact_key.removeprefix(PROPOSAL_KEY_PREFIX): parse_fact_number(fact_key, block_text)
-                for fact_key, block_text in facts_with_prefix(db, PROPOSAL_KEY_PREFIX)
-            }
-
-    def add_signatures(self, intent_id: str, signature_by_owner: Mapping[str, bytes]) -> None:
-        """Record owners' signatures of a proposal, beside those of other owners."""
-        with self.db.write("record signatures") as db:
-            signatures_json = _signatures_json(db, intent_id)
-            for owner, signature in signature_by_owner.items():
-                signatures_json[owner] = signature.hex()
-            fact_key = SIGNATURES_KEY_PREFIX + intent_id
-            write_facts(db, {fact_key: json.dumps(signatures_json)})
-
-    def signatures(self, intent_id: str) -> dict[str, bytes]:
-        """Return the signatures of a proposal by owner."""
-        with self.db.read("read signatures") as db:
-            signatures_json = _signatures_json(db, intent_id)
-        try:
-            return {
-                owner: bytes.fromhex(signature_hex)
-                for owner, signature_hex in signatures_json.items()
-            }
-        except ValueError as error:
-            raise damaged_row_error(str(error)) from None
-
-    def record_execution(
-        self, intent_id: str, execution: ProposalExecution, require_running: PauseCheck
-    ) -> None:
-        """Record the transaction that executes a proposal, before it is sent; not if
-        `require_running` raises.
-        """
-        with self.db.write("record an execution") as db:
-            require_running(read_pause(db))
-            fact_key = EXECUTION_KEY_PREFIX + intent_id
-            write_facts(db, {fact_key: codec.dumps(execution)})
-
-    def execution(self, intent_id: str) -> ProposalExecution | None:
-        """Return the newest transaction that executes a proposal; None if there is none."""
-        with self.db.read("read an execution") as db:
-            return decode_optional(
-                ProposalExecution, find_fact(db, EXECUTION_KEY_PREFIX + intent_id)
-            )
-
-
-def _signatures_json(db: Connection, intent_id: str) -> dict[str, str]:
-    signatures_json = fact_text(db, SIGNATURES_KEY_PREFIX + intent_id) or "{}"
-    return dict(decode_json(dict[str, str], signatures_json))
 
 
 @dataclass(frozen=True, slots=True)
@@ -754,7 +524,6 @@ _select_broadcast = cache(
     )
 )
 _update_intent = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("row_seq")))
-_update_step = cache(lambda: update(StepRow).where(StepRow.id == bindparam("row_id")))
 
 
 @cache
@@ -778,16 +547,6 @@ def _select_nonces() -> Select[*tuple[Any, ...]]:
 def _is_on_chain() -> ColumnElement[bool]:
     """Return the condition that an intent is not an order of an off-chain venue."""
     return IntentRow.nonce < FIRST_VENUE_NONCE
-
-
-@cache
-def _select_summaries() -> Select[str, int, str | None, str | None, str | None]:
-    select_steps = select(
-        StepRow.id, StepRow.now_s, StepRow.decision, StepRow.reason, StepRow.outcome
-    )
-    before_seq = select(StepRow.seq).where(StepRow.id == bindparam("before")).scalar_subquery()
-    older_steps = select_steps.where(StepRow.seq < func.coalesce(before_seq, MAX_SEQ))
-    return older_steps.order_by(StepRow.seq.desc()).limit(bindparam("limit"))
 
 
 @cache

@@ -1,0 +1,1 @@
+"""The journal: steps, intents with their transitions, and their proposals to external signers."""
