@@ -14,6 +14,7 @@ from agent.errors import Refused
 from agent.guards.replay import replay_legs
 from agent.model import Pool, StepInput
 from agent.planning import planner
+from agent.planning.plan_builder import MIN_TRADE_LIMIT, PLAN_COST_LIMIT
 from agent.planning.planner import NothingPlanned
 from agent.units import BPS
 from tests.support.builders import price_of, with_limits
@@ -22,6 +23,7 @@ from tests.support.planning_worlds import (
     assert_plan_refused,
     assert_within_limits,
     checked_plan,
+    plan_refusal,
     random_step,
     rebalance_to_targets,
     values_of,
@@ -53,41 +55,52 @@ SWAP_GAS_UNITS = 400_000
 """More than one swap and its approvals use."""
 
 
+def excess_by_token(step: StepInput) -> dict[str, Fraction]:
+    """Return the value of each asset beyond its target, at feed prices, negative below it."""
+    value_by_token = {holding.token: holding.raw * price_by_token(step)[holding.token] for holding in step.snapshot.holdings}
+    total = sum(value_by_token.values(), Fraction(0))
+    return {asset.token.address: value_by_token[asset.token.address] - total * asset.target_bps / BPS for asset in step.effective_assets}
+
+
+def price_by_token(step: StepInput) -> dict[str, Fraction]:
+    return {
+        asset.token.address: price_of(asset.token.symbol, PRICES) * Fraction(10) ** (6 - asset.token.decimals)
+        for asset in step.portfolio.assets
+    }
+
+
+def turnover_cap(step: StepInput) -> Fraction:
+    total = sum((holding.raw * price_by_token(step)[holding.token] for holding in step.snapshot.holdings), Fraction(0))
+    return total * (BPS if step.limits.turnover_bps is None else step.limits.turnover_bps) / BPS
+
+
 def swap_within_limits(step: StepInput) -> str:
     """Return a single swap that brings two assets closer to their targets within every limit; empty if there is none.
 
     It is searched without the planner: in each pool, from one asset to the other, by feed prices.
     """
-    price_by_token = {
-        asset.token.address: price_of(asset.token.symbol, PRICES) * Fraction(10) ** (6 - asset.token.decimals)
-        for asset in step.portfolio.assets
-    }
-    value_by_token = {holding.token: holding.raw * price_by_token[holding.token] for holding in step.snapshot.holdings}
-    total = sum(value_by_token.values(), Fraction(0))
-    excess_by_token = {
-        asset.token.address: value_by_token[asset.token.address] - total * asset.target_bps / BPS for asset in step.effective_assets
-    }
-    turnover_cap = total * (BPS if step.limits.turnover_bps is None else step.limits.turnover_bps) / BPS
+    prices = price_by_token(step)
+    excesses = excess_by_token(step)
     for pool in step.snapshot.pools:
         for sold, bought in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
-            largest = SPARE * min(excess_by_token[sold], -excess_by_token[bought], turnover_cap)
+            largest = SPARE * min(excesses[sold], -excesses[bought], turnover_cap(step))
             for share in (1, 4, 16, 64):
-                amount_in_raw = int(largest / share / price_by_token[sold])
-                if amount_in_raw > 0 and is_within_limits(step, pool, sold, amount_in_raw, price_by_token):
+                amount_in_raw = int(largest / share / prices[sold])
+                if amount_in_raw > 0 and is_within_limits(step, pool, sold, amount_in_raw, prices):
                     return f"{amount_in_raw} of {sold} in {pool.address}"
     return ""
 
 
-def is_within_limits(step: StepInput, pool: Pool, sold: str, amount_in_raw: int, price_by_token: dict[str, Fraction]) -> bool:
+def is_within_limits(step: StepInput, pool: Pool, sold: str, amount_in_raw: int, prices: dict[str, Fraction]) -> bool:
     """Return whether a swap alone keeps to the limits of size, impact and cost, each with something to spare."""
     limits = step.limits
     try:
         swapped = pool.swap(sold, amount_in_raw)
     except (BeyondKnownTicks, ContractRevert):
         return False
-    sold_value = amount_in_raw * price_by_token[sold]
-    bought_value = swapped.amount_out_raw * price_by_token[amm.token_out(pool, sold)]
-    gas_value = SWAP_GAS_UNITS * step.snapshot.current_gas_price_wei * price_by_token[step.portfolio.wrapped_native]
+    sold_value = amount_in_raw * prices[sold]
+    bought_value = swapped.amount_out_raw * prices[amm.token_out(pool, sold)]
+    gas_value = SWAP_GAS_UNITS * step.snapshot.current_gas_price_wei * prices[step.portfolio.wrapped_native]
     lost_value = sold_value * (1 - Fraction(pool.fee_pips, 10**6)) - bought_value
     impact_bps = amm.price_move_bps(pool, swapped.pool_after, sold)
     return (
@@ -96,6 +109,21 @@ def is_within_limits(step: StepInput, pool: Pool, sold: str, amount_in_raw: int,
         and max(impact_bps, lost_value * BPS / sold_value) <= SPARE * limits.price_impact_bps
         and (limits.plan_cost_bps is None or (sold_value - bought_value + gas_value) * BPS <= SPARE * limits.plan_cost_bps * bought_value)
     )
+
+
+def assert_reason_holds(step: StepInput, refusal: NothingPlanned) -> None:
+    """Require what the refusal names as its only obstacle: too little to move, costs at any size, or the limit of turnover."""
+    lack = -min(excess_by_token(step).values())
+    excess = max(excess_by_token(step).values())
+    if refusal.limiting_rule == MIN_TRADE_LIMIT:
+        assert min(excess, lack) < (step.limits.min_trade or 0), "an asset above its target, and one below, could move enough"
+    elif refusal.limiting_rule == PLAN_COST_LIMIT:
+        swap = swap_within_limits(with_limits(step, min_trade=None, turnover_bps=None, price_impact_bps=BPS))
+        assert not swap or checked_plan(with_limits(step, plan_cost_bps=None)), "no swap is cheap enough, or a plan of any cost is possible"
+    elif [verdict.guard for verdict in refusal.verdicts] == ["turnover"]:
+        assert checked_plan(with_limits(step, turnover_bps=None)).turnover > turnover_cap(step), "a plan keeps to the limit of turnover"
+    else:
+        assert not refusal.limiting_rule
 
 
 @examples(10)
@@ -108,6 +136,18 @@ def is_within_limits(step: StepInput, pool: Pool, sold: str, amount_in_raw: int,
     market={"seed": 3, "tokens": 2, "pools": 1, "depth": 1e9, "worth": 100_000, "skew": 0.0},
     limits={"price_impact_bps": 100, "plan_cost_bps": 50, "turnover_bps": 100, "min_trade": Fraction(500 * 10**6)},
 )
+@example(
+    market={"seed": 25, "tokens": 4, "pools": 1, "depth": 1e7, "worth": 1000, "skew": 0.02},
+    limits={"price_impact_bps": 10, "plan_cost_bps": 20, "turnover_bps": 3000, "min_trade": Fraction(500 * 10**6)},
+)
+@example(
+    market={"seed": 23, "tokens": 2, "pools": 2, "depth": 1e6, "worth": 1000, "skew": 0.0},
+    limits={"price_impact_bps": 1000, "plan_cost_bps": 20, "turnover_bps": None, "min_trade": Fraction(10 * 10**6)},
+)
+@example(
+    market={"seed": 49, "tokens": 2, "pools": 2, "depth": 1e6, "worth": 1000, "skew": 0.0},
+    limits={"price_impact_bps": 100, "plan_cost_bps": 200, "turnover_bps": 100, "min_trade": None},
+)
 def test_plan_keeps_to_every_limit(market: dict[str, float], limits: dict[str, object]) -> None:
     step = with_limits(random_step(**market), pool_min_value=None, daily_turnover_bps=None, **limits)  # type: ignore[arg-type]
     try:
@@ -115,6 +155,7 @@ def test_plan_keeps_to_every_limit(market: dict[str, float], limits: dict[str, o
     except Refused as refusal:
         assert isinstance(refusal, NothingPlanned)
         assert not swap_within_limits(step), refusal
+        assert_reason_holds(step, refusal)
         return
     assert_within_limits(step, plan)
     asset_values = values_of(step, plan)
@@ -158,9 +199,7 @@ def test_search_without_turnover_limit_refuses_no_plan() -> None:
     """Without the limit of turnover this market has no plan that keeps to min_trade; with it there is nothing large enough to trade."""
     step = random_step(seed=14173, tokens=6, pools=17, depth=100_000.0, worth=1_000, skew=0.02)
     step = with_limits(step, **TIGHT, min_trade=Fraction(500 * 10**6))
-    with pytest.raises(Refused) as raised:
-        planner.plan(step, rebalance_to_targets(step))
-    assert raised.value.verdicts or isinstance(raised.value, NothingPlanned)
+    assert plan_refusal(step).limiting_rule == MIN_TRADE_LIMIT
 
 
 def test_single_movable_token_has_nothing_to_trade() -> None:
