@@ -4,7 +4,6 @@ a check of the books compares.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,30 +20,27 @@ from agent.execution.bookkeeping import update_ledger
 from agent.model import IntentState, Transfer
 from agent.store import Store
 from agent.store.files.locks import LockHeld, wallet_lock
-from agent.wiring import open_store_offline, wallet_locks
+from agent.wiring import wallet_locks
 from tests.support import agents
 from tests.support.ledgers import COIN, DOLLAR, LEDGER_USDC, LEDGER_WETH, at, moved
+from tests.support.stores import store_fixture
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import OTHER, WALLET
 
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> LoadedConfig:
-    path = agents.config(tmp_path)
+    path = agents.config(tmp_path, "trimtab")
     path.write_text(path.read_text().replace('wallet_wait = "2m"', 'wallet_wait = "1s"'))
     return load_config(path)
-
-
-@pytest.fixture
-def store(loaded: LoadedConfig) -> Iterator[Store]:
-    with open_store_offline(loaded) as (store, _):
-        look(store, 1_000)
-        yield store
 
 
 def look(store: Store, block: int) -> None:
     step = at(block)
     update_ledger(store, step, settlement.settle_mined(store, step.snapshot, lambda: step))
+
+
+store = store_fixture("file", chain_id=1, wrapped_native=LEDGER_WETH.address, fill=lambda store: look(store, 1_000))
 
 
 def finalise(store: Store) -> None:
