@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.agent import Agent
 from agent.execution.settlement import realised_legs
-from agent.execution.step_context import OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.model import LegPlace
+from agent.model import LegPlace, Plan
 from agent.units import BPS
 from tests.support.agents import ROOMY, USD, agent_on, at_send, fund, legs_of, loss_usd, purse, swap_of, yes
 from tests.support.markets.skewed_pools import ONLY_FLOORS, attack_outcomes, sizes
@@ -65,45 +66,58 @@ def test_gifts_before_the_block__stop_nothing_and_are_no_profit(chain: LocalChai
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "the gifts left nothing to do and nothing to halt at"
 
 
-@pytest.mark.parametrize(
-    ("router", "usd", "end"),
-    [
-        pytest.param("swap_router_02", 20_000, OutcomeKind.DONE, id="router small pool"),
-        pytest.param("swap_router_02", 4_000_000, OutcomeKind.FAILED, marks=pytest.mark.slow, id="router deep push"),
-        pytest.param("rebalancer", 20_000, OutcomeKind.DONE, marks=pytest.mark.slow, id="rebalancer small pool"),
-        pytest.param("rebalancer", 4_000_000, OutcomeKind.FAILED, id="rebalancer deep push"),
-    ],
-)
-def test_late_push_of_every_pool__costs_the_floors_or_only_gas(
-    chain: LocalChain, tmp_path: Path, router: str, usd: int, end: OutcomeKind
-) -> None:
-    """After all checks, and just before the bytes leave, a whale sells into each pool the token that the plan sells there."""
+def rebalance_behind_a_push(chain: LocalChain, agent: Agent, router: str, usd: int) -> StepOutcome:
+    """Rebalance; just before the bytes leave, a whale sells into each pool the token that the plan sells there."""
+    allow(chain, router)
+    names = {address: name for name, address in chain.address_by_pool.items()}
+    symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
+    used = [(names[leg.pool], symbols[leg.token_in]) for leg in legs_of(agent.plan())]
+
+    def push() -> None:
+        for pool, sold in used:
+            chain.swap(pool, sold, int(usd / chain.deployed_world.prices_usd[sold] * 10 ** chain.tokens[sold].decimals))
+
+    return agent.rebalance(send=True, confirm=yes, progress=at_send(1, push))
+
+
+@pytest.mark.parametrize("router", [pytest.param("swap_router_02", marks=pytest.mark.slow), "rebalancer"])
+def test_late_push_of_every_pool__beyond_the_floors_costs_only_gas(chain: LocalChain, tmp_path: Path, router: str) -> None:
     fund(chain, HELD)
-
     with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}) as agent:
-        allow(chain, router)
-        names = {address: name for name, address in chain.address_by_pool.items()}
-        symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
-        used = [(names[leg.pool], symbols[leg.token_in]) for leg in legs_of(agent.plan())]
-
-        def push() -> None:
-            for pool, sold in used:
-                chain.swap(pool, sold, int(usd / chain.deployed_world.prices_usd[sold] * 10 ** chain.tokens[sold].decimals))
-
         before = purse(chain)
-        outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, push))
-        assert outcome.kind is end, outcome.reason
+        outcome = rebalance_behind_a_push(chain, agent, router, usd=4_000_000)
+        assert outcome.kind is OutcomeKind.FAILED, outcome.reason
+        assert purse(chain).raw == before.raw
+
+
+def floors_of_legs(_: LocalChain, plan: Plan) -> Fraction:
+    """Return the most that the floors of a plan's legs let it lose, in numeraire base units."""
+    return PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
+
+
+def floor_of_the_whole(chain: LocalChain, plan: Plan) -> Fraction:
+    """Return plan_cost of what a plan sells, the most that the Rebalancer lets it lose, in numeraire base units."""
+    sold_usd = sum(leg.amount_in_raw * usd_of(chain, leg.token_in) for leg in plan.legs if leg.source is LegPlace.WALLET)
+    return min(floors_of_legs(chain, plan), PLAN_COST * sold_usd * USD + 1)
+
+
+@pytest.mark.parametrize(
+    ("router", "largest_loss"),
+    [("swap_router_02", floors_of_legs), pytest.param("rebalancer", floor_of_the_whole, marks=pytest.mark.slow)],
+    ids=["swap_router_02", "rebalancer"],
+)
+def test_late_push_of_every_pool__costs_at_most_the_floors(
+    chain: LocalChain, tmp_path: Path, router: str, largest_loss: Callable[[LocalChain, Plan], Fraction]
+) -> None:
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}) as agent:
+        before = purse(chain)
+        outcome = rebalance_behind_a_push(chain, agent, router, usd=20_000)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
         plan = outcome.plan
         assert plan is not None
-        if end is OutcomeKind.FAILED:
-            assert purse(chain).raw == before.raw
-            return
         traded = loss_usd(chain, before, chain.deployed_world.prices_usd, gas=False) * USD
-        assert traded > plan.cost.total - plan.cost.gas, "the push cost nothing, so nothing was shown"
-        assert traded <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
-        if router == "rebalancer":
-            sold_value = sum(leg.amount_in_raw * usd_of(chain, leg.token_in) for leg in plan.legs if leg.source is LegPlace.WALLET)
-            assert traded <= PLAN_COST * sold_value * USD + 1, "the floor of the whole is plan_cost of what is sold"
+        assert plan.cost.total - plan.cost.gas < traded <= largest_loss(chain, plan)
 
 
 def usd_of(chain: LocalChain, address: str) -> Fraction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -70,23 +71,35 @@ PAYING_FAULTS: dict[str, Callable[[LocalChain, Callable[..., None], str], None]]
 }
 
 
-@pytest.mark.parametrize("fault", ["no-money", "false", *slow(["little-money", "frozen"])])
-@pytest.mark.parametrize("name", [DEEPEST, *slow([PAIR])])
-def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(chain: LocalChain, tmp_path: Path, fault: str, name: str) -> None:
-    """The numeraire is no reserve for its sake, and nothing is bought above its target."""
+FAULTS = pytest.mark.parametrize("fault", ["no-money", "false", *slow(["little-money", "frozen"])])
+
+
+def rebalance_beside(chain: LocalChain, folder: Path, name: str, fault: str) -> tuple[str, StepOutcome]:
+    """Rebalance while the pool of this name cannot pay; no numeraire is kept for its sake, and nothing is bought above its target."""
     call_usdc = refusing_token(chain, "USDC")
     pool = chain.address_by_pool[name]
     fund(chain, {"WETH": 80_000, "WBTC": 10_000, "USDC": 5_000, "USDT": 5_000})
     PAYING_FAULTS[fault](chain, call_usdc, pool)
-    with reopened_agent(chain, pinned(chain, tmp_path)) as agent:
+    with reopened_agent(chain, pinned(chain, folder)) as agent:
         outcome = require_rebalance(agent)
-        assert outcome.step_input.targets.quarantined_tokens == ()
-        assert pool not in pools_of(outcome)
-        assert max(off_target(chain, TARGETS).values()) < 60
-        if name == DEEPEST:
-            assert mentions(left_out(outcome)[pool], "USDC", "the pool")
-            assert outcome.plan is not None
-            assert any(pool in item.subject and "USDC" in item.why for item in outcome.plan.skipped)
+    assert outcome.step_input.targets.quarantined_tokens == ()
+    assert pool not in pools_of(outcome)
+    assert max(off_target(chain, TARGETS).values()) < 60
+    return pool, outcome
+
+
+@FAULTS
+def test_a_rebalance_names_the_deepest_pool_if_it_cannot_pay(chain: LocalChain, tmp_path: Path, fault: str) -> None:
+    pool, outcome = rebalance_beside(chain, tmp_path, DEEPEST, fault)
+    assert mentions(left_out(outcome)[pool], "USDC", "the pool")
+    assert outcome.plan is not None
+    assert any(pool in item.subject and "USDC" in item.why for item in outcome.plan.skipped)
+
+
+@pytest.mark.slow
+@FAULTS
+def test_a_rebalance_goes_beside_a_pair_that_cannot_pay(chain: LocalChain, tmp_path: Path, fault: str) -> None:
+    rebalance_beside(chain, tmp_path, PAIR, fault)
 
 
 @pytest.mark.parametrize("how", [REVERTS, *slow([IS_FALSE])])
@@ -147,27 +160,40 @@ def test_a_stop_of_too_many_plans_says_so_and_goes_on_later(chain: LocalChain, t
         assert (report.state, report.unsold_text) == ("stopped", ""), report.reason
 
 
-ACCOUNTS: dict[str, tuple[Callable[[LocalChain], str], tuple[int, int], ScreenSubject]] = {
-    "wallet-sends": (lambda chain: chain.wallet.address, (REVERTS, 0), ScreenSubject.WALLET),
-    "wallet-sends-false": (lambda chain: chain.wallet.address, (IS_FALSE, 0), ScreenSubject.WALLET),
-    "router-receives": (lambda chain: chain.addresses.swap_router_02, (0, REVERTS), ScreenSubject.SPENDER),
-    "wallet-receives": (lambda chain: chain.wallet.address, (0, REVERTS), ScreenSubject.WALLET),
+@dataclass(frozen=True)
+class RefusedAccount:
+    """An account that GUEST refuses as sender or receiver, the wallet's GUEST, and pools added so that the router would receive some."""
+
+    address_of: Callable[[LocalChain], str]
+    refusals: tuple[int, int]
+    subject: ScreenSubject
+    funded_usd: int
+    added_pools: tuple[tuple[str, str, int], ...] = ()
+
+
+ACCOUNTS = {
+    "wallet-sends": RefusedAccount(lambda chain: chain.wallet.address, (REVERTS, 0), ScreenSubject.WALLET, 40_000),
+    "wallet-sends-false": RefusedAccount(lambda chain: chain.wallet.address, (IS_FALSE, 0), ScreenSubject.WALLET, 40_000),
+    "router-receives": RefusedAccount(
+        lambda chain: chain.addresses.swap_router_02, (0, REVERTS), ScreenSubject.SPENDER, 0, (("GUEST", "USDC", 500),)
+    ),
+    "wallet-receives": RefusedAccount(lambda chain: chain.wallet.address, (0, REVERTS), ScreenSubject.WALLET, 0),
 }
 
 
 @pytest.mark.parametrize("who", ["wallet-sends", *slow(["wallet-receives", "wallet-sends-false", "router-receives"])])
 def test_a_refused_account_is_named_and_the_others_trade(chain: LocalChain, tmp_path: Path, who: str) -> None:
-    account_of, (sending, receiving), subject = ACCOUNTS[who]
+    account = ACCOUNTS[who]
     address = replace_token(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
-    if who == "router-receives":
-        chain.provide_liquidity(chain.add_v3_pool("GUEST", "USDC", 500), 9_000_000, (LiquidityRange(None, None, 10_000),))
-    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000 if sending else 0})
+    for pool in account.added_pools:
+        chain.provide_liquidity(chain.add_v3_pool(*pool), 9_000_000, (LiquidityRange(None, None, 10_000),))
+    fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": account.funded_usd})
     token = chain.contract(address, attack("RefusingToken"))
-    chain.send(token.functions.refuseTransfers(account_of(chain), sending, receiving))
+    chain.send(token.functions.refuseTransfers(account.address_of(chain), *account.refusals))
     with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = require_rebalance(agent)
         (screened,) = outcome.step_input.targets.quarantined_tokens
-        assert (screened.token, screened.finding, screened.subject) == (address, TokenFinding.BLOCKLISTED, subject)
+        assert (screened.token, screened.finding, screened.subject) == (address, TokenFinding.BLOCKLISTED, account.subject)
         assert left_out(outcome) == {}
         assert address not in {token for leg in legs_of(outcome) for token in (leg.token_in, leg.token_out)}
 

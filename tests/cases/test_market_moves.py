@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.chain import SWAP_ROUTER_02_ARTIFACT
 from agent.localchain.nodes import AnvilNode
-from agent.model import IntentKind, IntentState
+from agent.model import Intent, IntentKind, IntentState
 from agent.units import BPS
 from tests.support import lp_on_chain
 from tests.support.agents import (
@@ -59,6 +60,17 @@ def only_gas(chain: LocalChain, before: WalletBalances) -> int:
     return before.native_wei - after.native_wei
 
 
+def gas_paid_wei(outcome: StepOutcome) -> int:
+    return sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
+
+
+def assert_lost_within_limits(chain: LocalChain, before: WalletBalances, outcome: StepOutcome) -> None:
+    """Require that the wallet lost at most the plan's cost and the slippage of what it traded."""
+    assert outcome.plan is not None
+    limit = PLAN_COST * outcome.plan.turnover + SLIPPAGE * outcome.plan.gross_volume
+    assert loss_usd(chain, before, chain.deployed_world.prices_usd) * USD <= limit
+
+
 def swaps(outcome: StepOutcome) -> list[IntentState]:
     return [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
 
@@ -76,35 +88,61 @@ def test_market_moved_during_the_question__is_planned_anew(chain: LocalChain, tm
         assert max(off_target(chain, TARGETS).values()) <= 10
 
 
-@pytest.mark.parametrize("when", ["while the owner confirms", "after the last check"])
-@pytest.mark.parametrize("usd", [40_000, *(pytest.param(usd, marks=pytest.mark.slow) for usd in (400_000, 1_500_000)), 10_000_000])
-def test_whale_in_front__costs_at_most_the_slippage(chain: LocalChain, tmp_path: Path, usd: int, when: str) -> None:
+def in_the_question(agent: Agent, event: Callable[[], object]) -> StepOutcome:
+    """Rebalance; the event happens while the owner confirms."""
+    return agent.rebalance(send=True, confirm=meanwhile(event))
+
+
+def after_the_last_check(agent: Agent, event: Callable[[], object]) -> StepOutcome:
+    """Rebalance; the event happens just before the transaction is sent."""
+    return agent.rebalance(send=True, confirm=yes, progress=at_send(1, event))
+
+
+MOMENTS = {"while the owner confirms": in_the_question, "after the last check": after_the_last_check}
+ENDS = pytest.mark.parametrize(
+    ("rebalance_beside", "kind", "reason", "swap_states"),
+    [
+        pytest.param(in_the_question, OutcomeKind.REFUSED, "simulation", [], id="while the owner confirms"),
+        pytest.param(after_the_last_check, OutcomeKind.FAILED, "revert", [IntentState.REVERTED], id="after the last check"),
+    ],
+)
+"""How a rebalance ends whose swap cannot be carried out any more."""
+
+
+@pytest.mark.parametrize("rebalance_beside", MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize("usd", [40_000, pytest.param(400_000, marks=pytest.mark.slow)])
+def test_whale_within_the_floors__costs_at_most_the_slippage(
+    chain: LocalChain, tmp_path: Path, usd: int, rebalance_beside: Callable[..., StepOutcome]
+) -> None:
     """The allowance is there, so that the plan of the snapshot is the one that is sent."""
     fund(chain, HELD)
     allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
         before = purse(chain)
-        if when == "while the owner confirms":
-            outcome = agent.rebalance(send=True, confirm=meanwhile(whale(chain, usd)))
-        else:
-            outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, whale(chain, usd)))
-        plan = outcome.plan
-        assert plan is not None
-        if outcome.kind is OutcomeKind.DONE:
-            assert usd <= 400_000
-            assert (
-                loss_usd(chain, before, chain.deployed_world.prices_usd) * USD <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
-            )
-            return
-        assert usd >= 1_500_000
-        if when == "while the owner confirms":
-            assert outcome.kind is OutcomeKind.REFUSED
-            assert "simulation" in outcome.reason
-            assert swaps(outcome) == []
-        else:
-            assert outcome.kind is OutcomeKind.FAILED
-            assert swaps(outcome) == [IntentState.REVERTED]
-        assert only_gas(chain, before) == sum(i.receipt.gas_cost_wei for i in outcome.transactions if i.receipt is not None)
+        outcome = rebalance_beside(agent, whale(chain, usd))
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert_lost_within_limits(chain, before, outcome)
+
+
+@ENDS
+@pytest.mark.parametrize("usd", [pytest.param(1_500_000, marks=pytest.mark.slow), 10_000_000])
+def test_whale_beyond_the_floors__costs_only_gas(
+    chain: LocalChain,
+    tmp_path: Path,
+    usd: int,
+    rebalance_beside: Callable[..., StepOutcome],
+    kind: OutcomeKind,
+    reason: str,
+    swap_states: list[IntentState],
+) -> None:
+    fund(chain, HELD)
+    allow(chain, "WETH")
+    with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
+        before = purse(chain)
+        outcome = rebalance_beside(agent, whale(chain, usd))
+        assert (outcome.kind, swaps(outcome)) == (kind, swap_states)
+        assert reason in outcome.reason
+        assert only_gas(chain, before) == gas_paid_wei(outcome)
 
 
 def drain(chain: LocalChain) -> Callable[[], object]:
@@ -123,33 +161,32 @@ def drain(chain: LocalChain) -> Callable[[], object]:
     return gone
 
 
-@pytest.mark.parametrize("when", ["while the owner confirms", "after the last check"])
-def test_pool_drained_before_the_block__takes_nothing(chain: LocalChain, tmp_path: Path, when: str) -> None:
+@ENDS
+def test_pool_drained_before_the_block__takes_nothing(
+    chain: LocalChain,
+    tmp_path: Path,
+    rebalance_beside: Callable[..., StepOutcome],
+    kind: OutcomeKind,
+    reason: str,
+    swap_states: list[IntentState],
+) -> None:
     fund(chain, HELD)
     allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
         before = purse(chain)
-        if when == "while the owner confirms":
-            outcome = agent.rebalance(send=True, confirm=meanwhile(drain(chain)))
-            assert outcome.kind is OutcomeKind.REFUSED
-            assert "simulation" in outcome.reason
-            assert swaps(outcome) == []
-        else:
-            outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=at_send(1, drain(chain)))
-            assert swaps(outcome) == [IntentState.REVERTED]
+        outcome = rebalance_beside(agent, drain(chain))
+        assert (outcome.kind, swaps(outcome)) == (kind, swap_states)
+        assert reason in outcome.reason
         assert outcome.plan is not None
         assert len(outcome.plan.legs) == 1
-        assert only_gas(chain, before) == sum(i.receipt.gas_cost_wei for i in outcome.transactions if i.receipt is not None)
+        assert only_gas(chain, before) == gas_paid_wei(outcome)
 
 
-@pytest.mark.parametrize(("weth", "end"), [(100, OutcomeKind.DONE), (1_000, OutcomeKind.FAILED)])
-def test_sandwich_in_one_block__reverts_or_stays_within_floors(chain: LocalChain, tmp_path: Path, weth: int, end: OutcomeKind) -> None:
-    """The whale sees our transaction in the mempool, pays more, and is first in the same block."""
+def swap_behind_the_whale(chain: LocalChain, agent: Agent, weth: int) -> tuple[StepOutcome, Intent]:
+    """Rebalance while the whale sells WETH: it sees our swap in the mempool, pays more, and is first in the same block."""
     node = chain.node
     assert isinstance(node, AnvilNode)
     router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02_ARTIFACT))
-    fund(chain, HELD)
-    allow(chain, "WETH")
     order = (chain.tokens["WETH"].address, chain.tokens["USDC"].address, 500, chain.whale.address, weth * 10**18, 0, 0)
     front: list[bytes] = []
 
@@ -158,26 +195,38 @@ def test_sandwich_in_one_block__reverts_or_stays_within_floors(chain: LocalChain
         fees = {"gas": 1_000_000, "maxFeePerGas": 100 * GWEI, "maxPriorityFeePerGas": 50 * GWEI}
         front.append(router.functions.exactInputSingle(order).transact({"from": chain.whale.address, **fees}))
 
+    try:
+        outcome = after_the_last_check(agent, run_in_front)
+    finally:
+        node.rpc("evm_setAutomine", True)
+    (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+    assert swap.receipt is not None
+    first = chain.w3.eth.get_transaction_receipt(front[0])
+    assert (first["blockNumber"], first["transactionIndex"]) == (swap.receipt.block_number, 0)
+    return outcome, swap
+
+
+def test_sandwich_in_one_block__stays_within_floors(chain: LocalChain, tmp_path: Path) -> None:
+    fund(chain, HELD)
+    allow(chain, "WETH")
     with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
         before = purse(chain)
-        try:
-            outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, run_in_front))
-        finally:
-            node.rpc("evm_setAutomine", True)
-        (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+        outcome, swap = swap_behind_the_whale(chain, agent, weth=100)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert swap.receipt is not None
-        first = chain.w3.eth.get_transaction_receipt(front[0])
-        assert first["blockNumber"] == swap.receipt.block_number
-        assert first["transactionIndex"] == 0
-        assert outcome.kind is end
-        assert outcome.plan is not None
-        if end is OutcomeKind.DONE:
-            assert swap.receipt.net_transfers(chain.wallet.address)[order[1]] < sum(leg.amount_out_raw for leg in outcome.plan.legs)
-            most = PLAN_COST * outcome.plan.turnover + SLIPPAGE * outcome.plan.gross_volume
-            assert loss_usd(chain, before, chain.deployed_world.prices_usd) * USD <= most
-        else:
-            assert swap.state is IntentState.REVERTED
-            assert only_gas(chain, before) > 0
+        received_raw = swap.receipt.net_transfers(chain.wallet.address)[chain.tokens["USDC"].address]
+        assert received_raw < sum(leg.amount_out_raw for leg in legs_of(outcome))
+        assert_lost_within_limits(chain, before, outcome)
+
+
+def test_sandwich_in_one_block__beyond_the_floors_reverts(chain: LocalChain, tmp_path: Path) -> None:
+    fund(chain, HELD)
+    allow(chain, "WETH")
+    with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:
+        before = purse(chain)
+        outcome, swap = swap_behind_the_whale(chain, agent, weth=1_000)
+        assert (outcome.kind, swap.state) == (OutcomeKind.FAILED, IntentState.REVERTED)
+        assert only_gas(chain, before) > 0
 
 
 def test_gas_of_a_revert__is_a_loss_and_the_next_step_completes(chain: LocalChain, tmp_path: Path) -> None:
@@ -187,7 +236,7 @@ def test_gas_of_a_revert__is_a_loss_and_the_next_step_completes(chain: LocalChai
         down = {"WETH": mark["WETH"] * Fraction(9, 10)}
         outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=at_send(2, lambda: chain.move_market(down, twap_follows=False)))
         assert "revert" in outcome.reason
-        paid = sum(i.receipt.gas_cost_wei for i in outcome.transactions if i.receipt is not None)
+        paid = gas_paid_wei(outcome)
         chain.move_market(mark)
         before_next = purse(chain)
         history = agent.rebalance().step_input.history
