@@ -26,7 +26,6 @@ from tests.support.worlds import missing
 FORM = """[...document.querySelector("#target form").elements]
 .filter(field => field.name && field.name !== "csrf" && (field.type !== "checkbox" || field.checked))
 .map(field => [field.name, field.value])"""
-FITS = "document.documentElement.scrollWidth <= innerWidth && document.querySelector('#target').scrollWidth <= innerWidth"
 
 
 @pytest.fixture

@@ -3,29 +3,121 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
-from contextlib import ExitStack
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomlkit
 
 from agent import app as api
-from agent.app.agent import open_agent
+from agent.app.agent import Agent, open_agent
 from agent.app.money import shutdown
+from agent.app.service import StoppableClock
 from agent.config.load import load_config
-from agent.errors import Retryable
+from agent.errors import Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.fleet.chains import SharedConnections
 from agent.fleet.members import FleetMember, FleetOptions
 from agent.fleet.metrics import FleetMetrics
+from agent.fleet.run import run_fleet
 from agent.localchain import LocalChain
 from agent.observe.logs import Redactor, configure
 from agent.wiring import store_file
 from tests.support.alert_receivers import ReceivedMessages, webhook
 from tests.support.endpoints import passing_on, serve
-from tests.support.fleets import Fleet, add_portfolio, add_wallet_portfolio, edit, running, wallet_of
+from tests.support.fleets import add_portfolio, add_wallet_portfolio, wallet_of
 from tests.support.workers import bring_to_present
+
+Result = StepOutcome | TrimtabError
+
+
+def edit(path: Path, **values: Any) -> None:
+    """Write values of a config by table and key, such as policy__cooldown."""
+    document = tomlkit.parse(path.read_text())
+    for name, value in values.items():
+        table, key = name.split("__")
+        document[table][key] = value  # type: ignore[index]  # tomlkit's tables are typed as items
+    path.write_text(tomlkit.dumps(document))
+    load_config(path)
+
+
+@dataclass
+class Fleet:
+    """A run of several portfolios in a thread, with what it wrote."""
+
+    clock: StoppableClock
+    log: io.StringIO
+    results: dict[str, list[Result]] = field(default_factory=dict)
+
+    def lines(self, portfolio: str = "") -> list[dict[str, Any]]:
+        """Return the log lines, of one portfolio or of the process."""
+        every = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        return [line for line in every if line.get("portfolio", "") == portfolio]
+
+    @property
+    def look_count(self) -> int:
+        """Looks of all portfolios so far."""
+        return sum(map(len, self.results.values()))
+
+    @property
+    def failures(self) -> list[str]:
+        """Why portfolios back off, in order."""
+        every = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        return [line["message"] for line in every if line["event"] == "backing off"]
+
+    def note(self, name: str, _: Agent, result: Result) -> None:
+        self.results.setdefault(name, []).append(result)
+
+    def until(self, is_met: Callable[[Fleet], object], within_s: float = 60) -> None:
+        """Wait until the condition holds."""
+        deadline_s = time.monotonic() + within_s
+        while not is_met(self):
+            assert time.monotonic() < deadline_s, self.log.getvalue()[-4_000:]
+            time.sleep(0.05)
+
+
+@contextmanager
+def running(
+    chain: LocalChain,
+    paths: Sequence[Path],
+    every: str = "1h",
+    *,
+    sends: bool = True,
+    offers: bool = False,
+    metrics: FleetMetrics | None = None,
+) -> Iterator[Fleet]:
+    """Run the portfolios until the end of the context, which waits for their looks."""
+    fleet = Fleet(StoppableClock(), io.StringIO())
+    redactor = Redactor()
+    configure("json", redactor, fleet.log)
+    options = FleetOptions(every, sends, offers, look_counter=metrics)
+    done: list[BaseException | None] = []
+
+    def run() -> None:
+        try:
+            run_fleet(paths, options, redactor, fleet.note, fleet.clock, chain.clock, metrics=metrics)
+            done.append(None)
+        except BaseException as error:
+            done.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield fleet
+    finally:
+        fleet.clock.request_stop()
+        thread.join(120)
+        configure(None)
+    assert done == [None], done
+
 
 BALANCED = {"WETH": 5_000, "USDC": 5_000}
 TOO_MUCH_WETH = {"WETH": 8_000, "USDC": 2_000}

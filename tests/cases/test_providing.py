@@ -7,16 +7,50 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.agent import Agent
 from agent.app.positions.holdings import read_liquidity_report
-from agent.execution.step_context import OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.liquidity import state
 from agent.localchain import LocalChain
-from agent.model import IntentKind, LpV3Position, Provide, Withdraw
+from agent.model import ConfirmedPosition, IntentKind, LpV3Position, Provide, Withdraw
+from agent.policy.drift import investable_total
 from tests.support import agents, lp_on_chain
 from tests.support.agents import USD, require_rebalance
-from tests.support.lp_on_chain import EVEN, allowances, exactly, kinds, liquidity_of, positions, send, worth
+from tests.support.lp_on_chain import EVEN, allowances, expected_receipt, manager, send
 from tests.support.on_chain.liquidity import config_with_positions
 from tests.support.on_chain.lp_actions import V2, V3, config_with_targets, trade_both_ways
+
+
+def kinds(outcome: StepOutcome) -> list[str]:
+    return [intent.kind.value for intent in outcome.transactions]
+
+
+def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple[str, str]]:
+    """Assert that each action moved exactly the amounts of its plan; return (verb, position) in order."""
+    errors = []
+    for intent in outcome.transactions:
+        if intent.kind is not IntentKind.LIQUIDITY:
+            continue
+        action = agent.context.store.journal.grant(intent.id).layer_action
+        assert action is not None
+        assert intent.receipt is not None
+        net = intent.receipt.net_transfers(chain.wallet.address)
+        assert (net.get(action.token0, 0), net.get(action.token1, 0)) == expected_receipt(action)
+        errors.append((type(action).__name__, action.name))
+    return errors
+
+
+def worth(agent: Agent) -> Fraction:
+    """Return the portfolio's total in dollars."""
+    return investable_total(agent.status().decision_result.drifts) / USD
+
+
+def positions(agent: Agent) -> dict[str, ConfirmedPosition]:
+    return {position.name: position for position in agent.step_input().portfolio.positions}
+
+
+def liquidity_of(chain: LocalChain, token_id: int) -> int:
+    return int(manager(chain).positions(token_id).call()[7])
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])

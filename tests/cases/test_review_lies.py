@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind
@@ -10,9 +12,21 @@ from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
 from agent.signing.calldata import Multicall, decode
 from tests.support.agents import ROOMY, agent_on, fund, purse, reopened_agent, trusted_config, yes
-from tests.support.endpoints import every_header, newest
-from tests.support.fakes.transport import RecordingTransport, behind
+from tests.support.endpoints import newest
+from tests.support.fakes.transport import AlterAnswer, RecordingTransport, behind
 from tests.support.text import raises_code
+
+
+def every_header(**changes: Callable[[int], int]) -> AlterAnswer:
+    """Return a change of quantities of every header."""
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        if method in ("eth_getBlockByNumber", "eth_getBlockByHash") and isinstance(answer, dict):
+            return answer | {field: hex(change(int(answer[field], 16))) for field, change in changes.items()}
+        return answer
+
+    return alter
+
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 YEAR_S = 365 * 86_400

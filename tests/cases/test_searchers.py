@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,22 @@ from agent.app.documents.past.step_history import explain, history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import decimal_text
-from tests.support.searchers import EVERY_POOL, ONE_POOL, ROUTERS, TACTICS, Scene, Searcher, Turn, best_turns, searcher_on, turns_by_size
+from tests.support.searchers import EVERY_POOL, ONE_POOL, ROUTERS, TACTICS, Scene, Searcher, Tactic, Turn, searcher_on, turns_by_size
+
+
+def best_turns(searcher: Searcher, tactic: Tactic, sizes: Sequence[int], rounds: int) -> list[Turn]:
+    """Return the results of all sizes tried, the most profitable first: a grid, then in each round the middle of the larger gap beside
+    the best.
+    """
+
+    def attack(size_usd: Fraction) -> Turn:
+        turn = searcher.attack(tactic, size_usd)
+        turn.require_bounded()
+        return turn
+
+    turns = turns_by_size(attack, [Fraction(size) for size in sizes], rounds)
+    return sorted(turns, key=lambda turn: turn.profit, reverse=True)
+
 
 BY_NAME = {tactic.name: tactic for tactic in TACTICS}
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check" / "searchers.py"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -15,8 +17,32 @@ from agent.localchain import LocalChain
 from agent.store import opening
 from scripts.check import soak as soak_script
 from tests.support.agents import fund
-from tests.support.long_runs import FAULT_KINDS, HELD, KEEP_STEPS, SOAK_TARGETS, faults_of, running, soak, soak_config
+from tests.support.endpoints import Reply, serve
+from tests.support.long_runs import FAULT_KINDS, HELD, KEEP_STEPS, SOAK_TARGETS, Faults, running, soak, soak_config
 from tests.support.scenes import scene_on
+
+PAGE = b"<!doctype html><title>Checking your browser</title>"
+SICK_REPLIES = (
+    Reply(PAGE),
+    Reply(PAGE, status=403),
+    Reply(b"", status=503),
+    Reply(b'{"jsonrpc": "2.0", "id": 1, "error": {"code": -32005, "message": "limit exceeded"}}', status=429),
+    Reply(b'[{"jsonrpc": "2.0", "id"'),
+    Reply(b"", cut="reset"),
+)
+
+
+@contextmanager
+def faults_of(chain: LocalChain, store_file: Path, seed: int) -> Iterator[Faults]:
+    """Yield the faults of a run; what a sick endpoint answers is drawn from the seed too."""
+    answers = Random(seed)
+    with serve(lambda _: answers.choice(SICK_REPLIES)) as server:
+        faults = Faults(chain, store_file, seed, server)
+        try:
+            yield faults
+        finally:
+            faults.end()
+
 
 LOOKS = 160
 LOOKS_OF_TWO_WEEKS = 2_016

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,44 @@ from agent.errors import EXIT_RETRYABLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, agent_config, fund, meanwhile, purse, reopened_agent, require_rebalance, trusted_config, yes
-from tests.support.endpoints import newest, newest_forged
+from tests.support.endpoints import forged_header, newest
 from tests.support.fakes.clock import chain_clock
-from tests.support.fakes.transport import RecordingTransport, freeze, thaw
+from tests.support.fakes.transport import AlterAnswer, RecordingTransport
 from tests.support.text import mentions, raises_code
 from tests.support.worlds import price_now
+
+
+def freeze(transport: RecordingTransport) -> int:
+    """Let the endpoint stay at its newest block until it thaws, or is sent a transaction: it sees its own. Return the height."""
+    height = int(transport.line.call("eth_blockNumber", []), 16)
+
+    def ask(method: str, params: list[Any]) -> tuple[str, list[Any]]:
+        if any(call == "eth_sendRawTransaction" for call, _ in transport.batches[-1]):
+            thaw(transport)
+            return method, params
+        return method, [hex(height) if param == "latest" else param for param in params]
+
+    transport.ask = ask
+    return height
+
+
+def thaw(transport: RecordingTransport) -> None:
+    """Let the endpoint follow the chain again."""
+    transport.ask = lambda method, params: (method, params)
+
+
+def newest_forged(ahead: int) -> AlterAnswer:
+    """Return a forged newest header, which is also shown by its number; older blocks stay true."""
+    forged: dict[str, Any] = {}
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "eth_getBlockByNumber" and params[0] == "latest":
+            forged.update(forged_header(answer, ahead))
+        is_newest = method == "eth_getBlockByNumber" and params[0] in ("latest", forged.get("number"))
+        return dict(forged) if is_newest else answer
+
+    return alter
+
 
 HELD: dict[str, dict[str, int | Fraction]] = {"erc20": {"WETH": 60_000, "USDC": 30_000}, "native": {"WETH": 0, "USDC": 30_000}}
 TARGETS = {"WETH": "50%", "USDC": "50%"}

@@ -5,9 +5,14 @@ written, logged, shown or kept holds one of them (T18).
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
+import pickle
 import resource
 import shutil
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,8 +31,54 @@ from agent.store.journal.intents import IntentStore
 from tests.cli.tools import SECRET, CommandResult, Desk
 from tests.support.commands.options import every_command, takes
 from tests.support.commands.sending import PASSWORD, WALLET_KEY
-from tests.support.foreign_text import all_logs, files_with, found_in, objects_of, shown_of, told_by
+from tests.support.foreign_text import all_logs, found_in, shown_of
 from tests.support.keyrings import MemoryKeyring, using
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return the contents of zlib streams in `data`, since the store compresses its rows."""
+    parts = []
+    at = data.find(b"x\x9c")
+    while at != -1:
+        with suppress(zlib.error):
+            parts.append(zlib.decompressobj().decompress(data[at:]))
+        at = data.find(b"x\x9c", at + 1)
+    return b"\0".join(parts)
+
+
+def files_with(folder: Path, secrets: Iterable[str], besides: Iterable[Path] = ()) -> dict[str, list[str]]:
+    """Return the files below `folder` that contain a secret in any form, except `besides`."""
+    secrets = list(secrets)
+    leaks = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path not in set(besides):
+            data = path.read_bytes()
+            if leaked := found_in(data + b"\0" + unpacked(data), secrets):
+                leaks[path.name] = leaked
+    return leaks
+
+
+def objects_of(package: str) -> list[object]:
+    """Return every living object whose class is of `package`, including those that the garbage collector was told to ignore."""
+    gc.unfreeze()
+    objects = [thing for thing in gc.get_objects() if str(type(thing).__module__).partition(".")[0] == package]
+    gc.freeze()
+    return objects
+
+
+def told_by(thing: object) -> bytes:
+    """Return all representations of an object: text forms, JSON, pickle."""
+    texts = [repr(thing).encode(), str(thing).encode(), f"{thing}".encode()]
+    for attempt in ("model_dump_json", "model_dump"):
+        method = getattr(thing, attempt, None)
+        if callable(method) and not isinstance(thing, type):
+            texts.append(str(method()).encode())
+    try:
+        texts.append(pickle.dumps(thing))
+    except Exception as refused:  # the error of pickling must not contain the secret either
+        texts.append(shown_of(refused.with_traceback(None)).encode())
+    return b"\0".join(texts)
+
 
 PHRASE = "legal winner thank year wave sausage worth useful legal winner thank yellow"
 """A recovery phrase of BIP-39's test vectors."""

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import RpcCall
 from agent.config.load import load_config
 from agent.config.networks import NETWORKS, Network
 from agent.model import DataFeeKind, data_fee_kind
 from agent.signing.terms import tip_range_wei
 from tests.cli.tools import CommandResult, blocks
-from tests.support.networks import OWNER, answers_of, stand_in
+from tests.support.networks import FEES_WEI, OWNER, ROLLUP_FEES_WEI, stand_in
+
+
+@contextmanager
+def answers_of(network: Network) -> Iterator[None]:
+    """Let endpoints suggest the network's tip, and receipts of the OP Stack name the data fee: anvil suggests at least one gwei, and
+    takes none.
+    """
+    ask = EndpointProvider._send_batch
+    _, tip_wei = FEES_WEI.get(network.name, ROLLUP_FEES_WEI)
+
+    def answer(self: EndpointProvider, calls: Sequence[RpcCall]) -> list[Any]:
+        change_by_method: dict[str, Callable[[Any], Any]] = {"eth_maxPriorityFeePerGas": lambda _: hex(tip_wei)}
+        if network.data_fee_kind is DataFeeKind.OP_STACK:
+            change_by_method["eth_getTransactionReceipt"] = lambda receipt: receipt and receipt | {"l1Fee": "0x0"}
+        return [
+            change_by_method.get(method, lambda answer: answer)(answer) for (method, _), answer in zip(calls, ask(self, calls), strict=True)
+        ]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EndpointProvider, "_send_batch", answer)
+        yield
+
 
 USD = {"ethereum": 20_000}
 """Dollars in the wallet where 500 are too few."""

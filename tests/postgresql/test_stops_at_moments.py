@@ -43,7 +43,7 @@ def test_worker_of_a_wrong_clock__sends_nothing_twice(anvil_chain: LocalChain, t
     """Leases go by the clock of the database: neither worker counts the other as gone, until one is."""
     folder = folder_of(anvil_chain, tmp_path, url, TOO_MUCH_WETH)
     former = sent_counts(anvil_chain)
-    with worker(folder, tmp_path / "wrong.log", prefix=(sys.executable, "-m", "tests.support.skewed", str(offset_s))) as wrong:
+    with worker(folder, tmp_path / "wrong.log", prefix=(sys.executable, "-m", "tests.postgresql.skewed", str(offset_s))) as wrong:
         until(lambda: list(counts_of_accounts(url).values()) == [4], 60)
         with worker(folder, tmp_path / "right.log"):
             until(lambda: sorted(counts_of_accounts(url).values()) == [2, 2], 60)

@@ -22,8 +22,8 @@ from agent.fleet import members as fleet_members
 from agent.fleet import wake_ups
 from agent.fleet.members import FleetMember, MemberState
 from agent.store.opening import open_server
+from tests.postgresql.queued_members import WAIT_S, QueuedMember, key_of, served
 from tests.support.postgresql import Server
-from tests.support.queued_members import WAIT_S, QueuedMember, key_of, served
 
 TAKEN_OVER_S = 20.0
 
@@ -257,7 +257,7 @@ KILLED_PROGRAM = """
 import sys, threading
 from sqlalchemy import make_url
 from agent.store.opening import open_server
-from tests.support.queued_members import QueuedMember, served
+from tests.postgresql.queued_members import QueuedMember, served
 
 names = sys.argv[2:]
 members = [QueuedMember(name, threading.Event().wait, "1h") for name in names]

@@ -65,22 +65,6 @@ def webhook(box: ReceivedMessages, secret: str = "path") -> Iterator[str]:
 
 
 @contextmanager
-def sms_gateway(box: ReceivedMessages, token: str) -> Iterator[str]:
-    """Yield the address of a gateway for text messages, in apprise's format for SMSEagle, with a phone."""
-
-    class Gateway(LoopbackHandler):
-        def do_POST(self) -> None:
-            request = json.loads(self.body())
-            parameters = request["params"]
-            assert (request["method"], parameters["access_token"]) == ("sms.send_sms", token)
-            taken = box.take({"to": parameters["to"], "text": parameters["message"]})
-            self.reply(200, json.dumps({"result": {"message_id": 1, "status": "ok" if taken else "error"}}).encode())
-
-    with listening(Gateway) as port:
-        yield f"smseagle://{token}@127.0.0.1:{port}/15551234567"
-
-
-@contextmanager
 def mailbox(box: ReceivedMessages) -> Iterator[str]:
     """Yield the address of a mail server, in apprise's format."""
 

@@ -280,30 +280,6 @@ def forged_header(header: Mapping[str, Any], ahead: int) -> dict[str, Any]:
     return block | {"hash": "0x" + keccak(rlp.encode(fields)).hex()}
 
 
-def newest_forged(ahead: int) -> AlterAnswer:
-    """Return a forged newest header, which is also shown by its number; older blocks stay true."""
-    forged: dict[str, Any] = {}
-
-    def alter(method: str, params: list[Any], answer: Any) -> Any:
-        if method == "eth_getBlockByNumber" and params[0] == "latest":
-            forged.update(forged_header(answer, ahead))
-        is_newest = method == "eth_getBlockByNumber" and params[0] in ("latest", forged.get("number"))
-        return dict(forged) if is_newest else answer
-
-    return alter
-
-
-def every_header(**changes: Callable[[int], int]) -> AlterAnswer:
-    """Return a change of quantities of every header."""
-
-    def alter(method: str, params: list[Any], answer: Any) -> Any:
-        if method in ("eth_getBlockByNumber", "eth_getBlockByHash") and isinstance(answer, dict):
-            return answer | {field: hex(change(int(answer[field], 16))) for field, change in changes.items()}
-        return answer
-
-    return alter
-
-
 # --- Shared by tests of reading: the scope of a whole local chain, and endpoints that lie, lag or limit gas.
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import base64
-import gc
 import io
 import logging
-import pickle
 import traceback
 import urllib.parse
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 from rich.traceback import Traceback
 
@@ -102,29 +98,6 @@ def found_in(data: bytes, secrets: Iterable[str]) -> list[str]:
     return [f"{secret[:6]}…" for secret in secrets if any(form in data for form in forms_of(secret))]
 
 
-def unpacked(data: bytes) -> bytes:
-    """Return the contents of zlib streams in `data`, since the store compresses its rows."""
-    parts = []
-    at = data.find(b"x\x9c")
-    while at != -1:
-        with suppress(zlib.error):
-            parts.append(zlib.decompressobj().decompress(data[at:]))
-        at = data.find(b"x\x9c", at + 1)
-    return b"\0".join(parts)
-
-
-def files_with(folder: Path, secrets: Iterable[str], besides: Iterable[Path] = ()) -> dict[str, list[str]]:
-    """Return the files below `folder` that contain a secret in any form, except `besides`."""
-    secrets = list(secrets)
-    leaks = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path not in set(besides):
-            data = path.read_bytes()
-            if leaked := found_in(data + b"\0" + unpacked(data), secrets):
-                leaks[path.name] = leaked
-    return leaks
-
-
 @contextmanager
 def all_logs() -> Iterator[io.StringIO]:
     """Yield the log output of all libraries during the block, at level DEBUG."""
@@ -159,25 +132,3 @@ def shown_of(error: BaseException) -> str:
         stream.write("".join(frames.format()) + repr(cause) + repr(cause.args) + repr(vars(cause)))
         cause = cause.__cause__ or cause.__context__
     return stream.getvalue()
-
-
-def objects_of(package: str) -> list[object]:
-    """Return every living object whose class is of `package`, including those that the garbage collector was told to ignore."""
-    gc.unfreeze()
-    objects = [thing for thing in gc.get_objects() if str(type(thing).__module__).partition(".")[0] == package]
-    gc.freeze()
-    return objects
-
-
-def told_by(thing: object) -> bytes:
-    """Return all representations of an object: text forms, JSON, pickle."""
-    texts = [repr(thing).encode(), str(thing).encode(), f"{thing}".encode()]
-    for attempt in ("model_dump_json", "model_dump"):
-        method = getattr(thing, attempt, None)
-        if callable(method) and not isinstance(thing, type):
-            texts.append(str(method()).encode())
-    try:
-        texts.append(pickle.dumps(thing))
-    except Exception as refused:  # the error of pickling must not contain the secret either
-        texts.append(shown_of(refused.with_traceback(None)).encode())
-    return b"\0".join(texts)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from sqlalchemy import select
 
-from agent.layers.gradual.policy import slice_wait_s
-from agent.layers.gradual.state import ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
+from agent.layers.gradual.state import GradualExecution, SliceDraw
 from agent.localchain import LocalChain
 from agent.model import Destination, ExecutionPace, ExecutionStyle, Goal, GoalWeight, Holding, Plan, StepInput
-from agent.planning import proposals
 from agent.store.store import Store
 from agent.store.tables import ExecutionAttemptRow
 from tests.support.builders import step_input, with_limits, with_snapshot
@@ -144,63 +140,6 @@ def market(step: StepInput, price: Fraction) -> StepInput:
     """Return the step with another price of WETH, in pools of 20 million on each side and in feeds."""
     other = step_input(None, {"WETH": 1, "USDC": 1}, {"WETH": price}, depth=20_000_000, now_s=step.snapshot.head.timestamp_s)
     return with_snapshot(step, pools=other.snapshot.pools, feeds=other.snapshot.feeds)
-
-
-@dataclass
-class Run:
-    """A whole gradual execution without a chain: the value moved by each slice, and the total loss at arrival prices."""
-
-    execution: GradualExecution
-    steps: list[StepInput]
-    plans: list[Plan]
-    sizes: list[Fraction]
-    times_s: list[int]
-    spent: Fraction
-    ended: str
-
-
-def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], StepInput] = lambda step, _: step) -> Run:
-    """Plan, execute as planned, and plan again, with progress as the store would report it, until the execution ends.
-
-    `moves` changes the step after each slice, by its number. Fills are exactly as planned, at the fees of the snapshot.
-    """
-
-    def draw() -> SliceDraw:
-        return SliceDraw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
-
-    step = step.with_layer(replace(step.layer(GradualState), draw=draw()))
-    first = proposals.propose_rebalance(step)
-    assert first.plan is not None, first.decision_result.decision.reason
-    assert first.decision_result.layer(GradualResult).new_execution is not None, first.decision_result.decision.reason
-    campaign = first.decision_result.layer(GradualResult).new_execution
-    under = ExecutionProgress("test", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first_draw)
-    done = Run(campaign, [], [], [], [], Fraction(0), "")
-    prices = dict(campaign.arrival_prices)
-    for _ in range(100):
-        now = step.with_layer(replace(step.layer(GradualState), progress=under))
-        outcome = proposals.propose_rebalance(now)
-        if outcome.decision_result.layer(GradualResult).end_reason:
-            done.ended = outcome.decision_result.layer(GradualResult).end_reason
-            return done
-        if outcome.plan is None:
-            step = later(step, under.next_s - step.snapshot.head.timestamp_s)
-            continue
-        plan = outcome.plan
-        raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
-        changes = {token: raw - raw_by_token[token] for token, raw in plan.holdings_after}
-        gas = plan.cost.gas
-        lost = -sum((raw * prices[token] for token, raw in changes.items()), Fraction(0)) + gas
-        sold = sum((-raw * prices[token] for token, raw in changes.items() if raw < 0), Fraction(0))
-        done.steps.append(now)
-        done.plans.append(plan)
-        done.sizes.append(sold)
-        done.times_s.append(step.snapshot.head.timestamp_s)
-        done.spent += lost
-        following = draw()
-        next_s = step.snapshot.head.timestamp_s + slice_wait_s(campaign, following)
-        under = ExecutionProgress("test", campaign, under.parts_done + 1, under.moved_value + plan.turnover, done.spent, next_s, following)
-        step = moves(step_after_plan(step, plan, 1), under.parts_done)
-    raise AssertionError("a campaign that does not end")
 
 
 def part_of_step(store: Store, step_id: str) -> tuple[str, int]:

@@ -32,17 +32,6 @@ class FailingKeyring(MemoryKeyring):
         raise RuntimeError(f"{service} {username} is locked")
 
 
-class ReadOnlyKeyring(MemoryKeyring):
-    """Can be read but not written."""
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        raise RuntimeError(f"cannot store {password}")
-
-
-class PlaintextKeyring(MemoryKeyring):
-    """Named like a backend of keyrings.alt that writes into a readable file."""
-
-
 @contextmanager
 def using(backend: KeyringBackend) -> Iterator[KeyringBackend]:
     """Use `backend` as the system's keyring during the block."""

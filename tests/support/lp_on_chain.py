@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from web3.logs import DISCARD
@@ -20,10 +19,8 @@ from agent.execution.step_context import StepOutcome
 from agent.localchain import LocalChain, LocalPool
 from agent.localchain.chain import POSITION_MANAGER_ARTIFACT, V2_FACTORY_ARTIFACT, V2_PAIR_ARTIFACT, V2_ROUTER_ARTIFACT
 from agent.localchain.contracts import FAR_FUTURE_S
-from agent.model import Collect, ConfirmedPosition, IntentKind, IntentState, LpAction, LpPosition, Provide, Snapshot, Withdraw
-from agent.policy.drift import investable_total
+from agent.model import Collect, ConfirmedPosition, IntentState, LpAction, LpPosition, Provide, Snapshot, Withdraw
 from tests.support import agents
-from tests.support.agents import USD
 from tests.support.constants import MONTH_S
 
 UINT128_MAX = 2**128 - 1
@@ -256,10 +253,6 @@ def _balances(chain: LocalChain, tokens: list[Any]) -> tuple[int, int]:
 EVEN = {"WETH": "50%", "USDC": "50%"}
 
 
-def kinds(outcome: StepOutcome) -> list[str]:
-    return [intent.kind.value for intent in outcome.transactions]
-
-
 def allowances(chain: LocalChain) -> set[int]:
     """Return all distinct allowances granted to the contracts that move liquidity, LP tokens of every pair included."""
     at = chain.addresses
@@ -294,31 +287,3 @@ def send(agent: Agent, chain: LocalChain) -> StepOutcome:
     with stepping(agent, chain) as done:
         done.append(agent.rebalance(send=True, confirm=agents.yes))
     return done[0]
-
-
-def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple[str, str]]:
-    """Assert that each action moved exactly the amounts of its plan; return (verb, position) in order."""
-    errors = []
-    for intent in outcome.transactions:
-        if intent.kind is not IntentKind.LIQUIDITY:
-            continue
-        action = agent.context.store.journal.grant(intent.id).layer_action
-        assert action is not None
-        assert intent.receipt is not None
-        net = intent.receipt.net_transfers(chain.wallet.address)
-        assert (net.get(action.token0, 0), net.get(action.token1, 0)) == expected_receipt(action)
-        errors.append((type(action).__name__, action.name))
-    return errors
-
-
-def worth(agent: Agent) -> Fraction:
-    """Return the portfolio's total in dollars."""
-    return investable_total(agent.status().decision_result.drifts) / USD
-
-
-def positions(agent: Agent) -> dict[str, ConfirmedPosition]:
-    return {position.name: position for position in agent.step_input().portfolio.positions}
-
-
-def liquidity_of(chain: LocalChain, token_id: int) -> int:
-    return int(manager(chain).positions(token_id).call()[7])

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
-import pytest
-
 from agent.artifacts import Artifact, npm_artifact, own_artifact
 from agent.chain.fees.data_fees import ARB_GAS_INFO
-from agent.chain.providers.endpoint import EndpointProvider
-from agent.chain.rpc import RpcCall
 from agent.config.networks import Network, NetworkToken, VenueDeployment
 from agent.config.networks.presets import PRESETS
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, template_targets
@@ -156,27 +152,6 @@ def stand_in(network: Network, usd: int) -> Iterator[StandIn]:
         node.rpc("anvil_stopImpersonatingAccount", OWNER.address)
         node.rpc("anvil_setChainId", network.chain_id)  # its own accounts sign for the id that it started with
         yield chain
-
-
-@contextmanager
-def answers_of(network: Network) -> Iterator[None]:
-    """Let endpoints suggest the network's tip, and receipts of the OP Stack name the data fee: anvil suggests at least one gwei, and
-    takes none.
-    """
-    ask = EndpointProvider._send_batch
-    _, tip_wei = FEES_WEI.get(network.name, ROLLUP_FEES_WEI)
-
-    def answer(self: EndpointProvider, calls: Sequence[RpcCall]) -> list[Any]:
-        change_by_method: dict[str, Callable[[Any], Any]] = {"eth_maxPriorityFeePerGas": lambda _: hex(tip_wei)}
-        if network.data_fee_kind is DataFeeKind.OP_STACK:
-            change_by_method["eth_getTransactionReceipt"] = lambda receipt: receipt and receipt | {"l1Fee": "0x0"}
-        return [
-            change_by_method.get(method, lambda answer: answer)(answer) for (method, _), answer in zip(calls, ask(self, calls), strict=True)
-        ]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EndpointProvider, "_send_batch", answer)
-        yield
 
 
 def _before_now(chain: LocalChain) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from agent.chain.endpoints import Endpoint, EndpointPool
 from agent.chain.fees.data_fees import GAS_PRICE_ORACLE
 from agent.chain.lens import uint_word
 from agent.chain.rpc import RpcFault
-from agent.chain.sender import QuorumSender
-from agent.errors import OperatorNeeded, Retryable
 from agent.model import DataFeeQuote, SignedTx
 from agent.model.rollups import MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
@@ -36,8 +33,6 @@ TX = replace(CANCEL, gas=50_000, data="0x" + "11" * 100, value_wei=5)
 TRUE = "0x" + uint_word(1).hex()
 FALSE = "0x" + uint_word(0).hex()
 
-DOWN = Retryable("it cannot be reached")
-NO_ACCESS = OperatorNeeded("the key is refused", "renew it")
 INTERNAL = RpcFault(-32603, "internal error")
 NONCE_TOO_LOW = RpcFault(-32000, "nonce too low: next nonce 8, tx nonce 7")
 NO_FUNDS = RpcFault(-32000, "insufficient funds for gas")
@@ -67,31 +62,6 @@ def node(operator: str = "node", **answers: object) -> ScriptedTransport:
     return ScriptedTransport(operator, **(HONEST | answers))
 
 
-def nodes_with(method: str, answers: Sequence[object]) -> list[ScriptedTransport]:
-    """Return nodes of different operators, one for each answer to the method."""
-    return [node(f"n{number}", **{method: answer}) for number, answer in enumerate(answers)]
-
-
-def pool_of(*nodes: ScriptedTransport | Endpoint, min_operators: int = 2, grace_s: float = 5) -> EndpointPool:
-    """Return a pool whose grace period no answer of a script exceeds."""
-    return EndpointPool(nodes, min_operators, grace_s=grace_s)
-
-
-def quorum(*nodes: ScriptedTransport | Endpoint, min_operators: int = 2, private: ScriptedTransport | None = None) -> QuorumSender:
-    return QuorumSender(pool_of(*nodes, min_operators=min_operators), CHAIN_ID, private and Endpoint(private))
-
-
-def beside_honest(**lies: object) -> tuple[QuorumSender, EndpointPool]:
-    """Return the sender over a liar and two honest operators, and its pool."""
-    pool = pool_of(node("liar", **lies), node("a"), node("b"))
-    return QuorumSender(pool, CHAIN_ID), pool
-
-
-def last_failures(pool: EndpointPool) -> dict[str, str]:
-    """Return the last failure of the operators that have one."""
-    return {operator: state.last_failure for operator, state in pool.endpoint_states() if state.last_failure}
-
-
 def header(**changes: str) -> dict[str, str]:
     return HEAD_JSON | changes
 
@@ -99,16 +69,6 @@ def header(**changes: str) -> dict[str, str]:
 def by_tag(latest: int, pending: int) -> Callable[[list[Any]], str]:
     """Return the answer to eth_getTransactionCount by its tag."""
     return lambda params: hex({"latest": latest, "pending": pending}[params[1]])
-
-
-def chain_of_height(height: int) -> Callable[[list[Any]], dict[str, str] | None]:
-    """Return the answer to eth_getBlockByNumber of a node with so many blocks; the hash of block n is n."""
-
-    def block(params: list[Any]) -> dict[str, str] | None:
-        number = height if params[0] == "latest" else int(params[0], 16)
-        return header(number=hex(number), hash=f"0x{number:064x}") if number <= height else None
-
-    return block
 
 
 def rollup_node(operator: str = "node", byte_wei: int = 0, **answers: object) -> ScriptedTransport:

@@ -21,7 +21,6 @@ from agent.planning.solver.utility import PlanObjective, objective_for_goal, tur
 from agent.reference import reference_prices
 from agent.units import BPS as UNIT_BPS
 from agent.units import Value, floor_int
-from tests.support.builders import price_of
 from tests.support.planning_worlds import rebalance_to_targets
 
 # --- Independent execution of a plan, without the planner or the library's pools: swaps by the contracts' formulas, in integers.
@@ -149,12 +148,6 @@ class PlanEffect:
     def check(self, holds: bool, kind: str) -> None:
         if not holds and kind not in self.wrong:
             self.wrong.append(kind)
-
-
-def unit_price(step: StepInput, address: str, prices: dict[str, object]) -> Fraction:
-    """Return the price in numeraire base units per base unit."""
-    of = step.portfolio.token(address)
-    return price_of(of.symbol, prices) * Fraction(10) ** (step.portfolio.numeraire.decimals - of.decimals)  # type: ignore[arg-type]
 
 
 def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> PlanEffect:

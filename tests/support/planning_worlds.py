@@ -338,12 +338,6 @@ def problem_of(step: StepInput) -> Problem:
     return build_problem(step, reference_prices(step))
 
 
-def raw_changes(step: StepInput, plan: Plan) -> dict[str, int]:
-    """Return what a plan adds to each balance, in base units."""
-    raw_before = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    return {at: raw - raw_before[at] for at, raw in plan.holdings_after}
-
-
 def gap_of(plan: Plan) -> Fraction:
     """Return the optimality gap of a plan that has one, in bps of its turnover."""
     assert plan.gap_bps is not None

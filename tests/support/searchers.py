@@ -324,20 +324,6 @@ def searcher_on(chain: LocalChain, folder: Path, scene: Scene, router: str) -> I
         yield Searcher(chain, agent, scene.value_by_symbol)
 
 
-def best_turns(searcher: Searcher, tactic: Tactic, sizes: Sequence[int], rounds: int) -> list[Turn]:
-    """Return the results of all sizes tried, the most profitable first: a grid, then in each round the middle of the larger gap beside
-    the best.
-    """
-
-    def attack(size_usd: Fraction) -> Turn:
-        turn = searcher.attack(tactic, size_usd)
-        turn.require_bounded()
-        return turn
-
-    turns = turns_by_size(attack, [Fraction(size) for size in sizes], rounds)
-    return sorted(turns, key=lambda turn: turn.profit, reverse=True)
-
-
 def turns_by_size(attack: Callable[[Fraction], Turn], sizes: Sequence[Fraction], rounds: int) -> list[Turn]:
     """Return the results by ascending size."""
     turns = {size: attack(size) for size in sizes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from eth_utils.crypto import keccak
@@ -21,7 +21,7 @@ from agent.venues.calldata import encode_multicall, wrapped_native_wei
 from tests.support import signing
 from tests.support.builders import address
 from tests.support.records.native_legs import ONLY, PLANS
-from tests.support.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, WALLET, WETH, plan_of, tx
+from tests.support.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, ROUTER, RULES, WALLET, WETH, plan_of, tx
 
 POOL = address("v3 pool")
 HOME = address("home")
@@ -106,8 +106,6 @@ SIGNABLES |= {f"{name}, legacy fees": _legacy(SIGNABLES[name]) for name in ("swa
 
 
 WORD = 32
-FOREIGN = bytes(12) + bytes.fromhex(STRANGER[2:])
-"""A stranger's address as a word."""
 
 
 def signs(signer: Signer, transaction: UnsignedTx, grant: Grant) -> bool:
@@ -139,35 +137,3 @@ def flipped_bits(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
             flipped = bytearray(data)
             flipped[at] ^= 1 << bit
             yield with_bytes(transaction, bytes(flipped))
-
-
-def edited_words(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
-    """Yield the transaction with each word of the arguments replaced by critical values, removed, doubled, or shifted by another word."""
-    data = calldata(transaction)
-    zero = bytes(WORD)
-    one_word = (1).to_bytes(WORD, "big")
-    two = (2).to_bytes(WORD, "big")
-    most = b"\xff" * WORD
-    for at in range(4, len(data), WORD):
-        word = data[at : at + WORD]
-        for other in (zero, one_word, most, two, FOREIGN, b"", word + word, zero + word):
-            if other != word:
-                yield with_bytes(transaction, data[:at] + other + data[at + WORD :])
-
-
-def cut_or_lengthened(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
-    """Yield the transaction with its calldata cut after each byte, and with bytes appended."""
-    data = calldata(transaction)
-    for length in range(1, len(data)):
-        yield with_bytes(transaction, data[:length])
-    for tail in (b"\x00", b"\x01", bytes(WORD), bytes(44), data):
-        yield with_bytes(transaction, data + tail)
-
-
-def overwritten(transaction: UnsignedTx, edits: Sequence[tuple[int, bytes]]) -> UnsignedTx:
-    """Return the transaction with parts written over its calldata, each at its place modulo the length."""
-    data = bytearray(calldata(transaction))
-    for anywhere, part in edits:
-        at = anywhere % len(data)
-        data[at : at + len(part)] = part[: len(data) - at]
-    return with_bytes(transaction, bytes(data))

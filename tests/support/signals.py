@@ -14,7 +14,6 @@ from tests.support.builders import history, step_input
 from tests.support.constants import DAY_S
 from tests.support.planning_worlds import PLAIN, allocator, moves, recorded, weighed
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "signals"
 SIGNAL = SignalSettings("mine", 2, (("fast", "5"),))
 SIGNAL_ALLOCATOR = """kind = "signal"
 signal = "mine"
@@ -59,10 +58,3 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, entries: Mapping[str,
     if source:
         (folder / "own_signals.py").write_text(source)
     monkeypatch.syspath_prepend(str(folder))
-
-
-def install_examples(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Install the two examples."""
-    parts = {"trend": "trimtab_signal_examples.trend:targets", "mean-reversion": "trimtab_signal_examples.mean_reversion:targets"}
-    install(monkeypatch, folder, parts, name="trimtab-signal-examples")
-    monkeypatch.syspath_prepend(str(EXAMPLES))

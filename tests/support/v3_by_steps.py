@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
@@ -19,10 +19,8 @@ from agent.amm.v3.math import (
     price_limit,
 )
 from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.pool_swap import swap
-from agent.amm.v3.tick_bitmap import TickLiquidity, next_initialized_tick_within_one_word
-from tests.support import amm_pools, worlds
-from tests.support.amm_pools import flat
+from agent.amm.v3.tick_bitmap import next_initialized_tick_within_one_word
+from tests.support import amm_pools
 
 
 @dataclass(frozen=True)
@@ -89,18 +87,6 @@ def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> 
 some_pools = st.one_of(amm_pools.v3_pools(), amm_pools.v3_pools(windowed=True), amm_pools.v3_pools(moderate=True))
 
 
-def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> SwapEnd | str:
-    """The swap of the library, in the terms of the one by steps; the reason where the contract reverts, "?" beyond known ticks."""
-    try:
-        end = swap(state, down, amount, limit)
-    except ContractRevert as refusal:
-        return refusal.reason
-    if end.left_known_ticks:
-        return "?"
-    counts = end.ticks_crossed, end.stops
-    return SwapEnd(end.amount_remaining, end.amount_out, end.fee, end.sqrt_price_x96, end.tick, end.liquidity, *counts)
-
-
 def by_steps(state: V3Pool, down: bool, amount: int, limit: int) -> SwapEnd | str:
     """The swap by steps, in the same words where there is none."""
     try:
@@ -136,11 +122,3 @@ def draw_amount(data: st.DataObject, state: V3Pool, down: bool, limit: int) -> i
         if isinstance(there, SwapEnd):
             amount = 2**200 - there.remaining + data.draw(st.sampled_from((-1, 0, 0, 1)))
     return max(amount, 1)
-
-
-def mainnet_pool() -> V3Pool:
-    """The recorded WBTC/WETH pool."""
-    recorded = worlds.recorded_pool()
-    ticks = tuple(TickLiquidity(index, net) for index, net in recorded.net_by_tick.items())
-    state = flat(fee_pips=recorded.fee_pips, tick_spacing=recorded.tick_spacing, ticks=ticks)
-    return replace(state, sqrt_price_x96=recorded.sqrt_price_x96, tick=recorded.tick, liquidity=recorded.liquidity)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from agent.config.load import parse_config
-from agent.errors import ConfigError
 from tests.support.configs.samples import config_text
 
 
@@ -38,12 +34,6 @@ def with_futures(*changes: tuple[str, str]) -> str:
         assert old in config, old
         config = config.replace(old, new, 1)
     return config_text() + config
-
-
-def futures_error(*changes: tuple[str, str]) -> str:
-    with pytest.raises(ConfigError) as caught:
-        parse_config(with_futures(*changes))
-    return str(caught.value)
 
 
 HYPERLIQUID = (

@@ -30,7 +30,6 @@ from tests.support.refusal_worlds import World
 from tests.support.transactions import CHAIN_ID, Killed
 
 ALL = (*MARKET, SOUND)
-LINK_STOP = step_with_stops("LINK", pools=ALL)
 NO_STOP = step_with_stops(pools=ALL)
 SWAP = Swap(LINK.address, USDC.address, 100 * 10**18)
 """A request that trades its amount whenever it is carried out."""
@@ -104,14 +103,3 @@ def kill_at(world: MortalWorld, moment: int, request: PlanRequest | None = None)
     with pytest.raises(Killed):
         world.begin(request)
     world.fate = Fate()
-
-
-def with_raw(step: StepInput, raw: int, token: str = LINK.address) -> StepInput:
-    """Return the step with this balance of a token."""
-    holdings = tuple(replace(holding, raw=raw) if holding.token == token else holding for holding in step.snapshot.holdings)
-    return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
-
-
-def link_raw(step: StepInput) -> int:
-    (balance_raw,) = (holding.raw for holding in step.snapshot.holdings if holding.token == LINK.address)
-    return balance_raw

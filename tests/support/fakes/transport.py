@@ -104,22 +104,3 @@ def behind(line: Transport, lag_blocks: int) -> AlterCall:
         return method, [hex(height) if param == "latest" else param for param in params]
 
     return ask
-
-
-def freeze(transport: RecordingTransport) -> int:
-    """Let the endpoint stay at its newest block until it thaws, or is sent a transaction: it sees its own. Return the height."""
-    height = int(transport.line.call("eth_blockNumber", []), 16)
-
-    def ask(method: str, params: list[Any]) -> tuple[str, list[Any]]:
-        if any(call == "eth_sendRawTransaction" for call, _ in transport.batches[-1]):
-            thaw(transport)
-            return method, params
-        return method, [hex(height) if param == "latest" else param for param in params]
-
-    transport.ask = ask
-    return height
-
-
-def thaw(transport: RecordingTransport) -> None:
-    """Let the endpoint follow the chain again."""
-    transport.ask = lambda method, params: (method, params)

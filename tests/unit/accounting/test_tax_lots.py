@@ -122,7 +122,7 @@ def test_ledgers_with_transfers_gain_what_rp2_says(first_seed: int, tmp_path: Pa
 
 
 def _rp2_lots(histories: Sequence[tuple[str, list[Event]]], folder: Path) -> list[list[Any]]:
-    command = [sys.executable, "-m", "tests.support.rp2_lots"]
+    command = [sys.executable, "-m", "tests.unit.accounting.rp2_lots"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.run(command, input=json.dumps(histories), cwd=folder, env=environment, capture_output=True, text=True, check=True)
     rows: list[list[Any]] = json.loads(process.stdout)

@@ -1,23 +1,145 @@
 """The fast kernel: equal to a plain loop in every market, exact in what it keeps and pays, blind to the future, the same in a sweep."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import product
-from math import inf
+from math import inf, isinf
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from agent.amm.v2 import get_amount_out
 from agent.backtest.kernel import value_after_costs
 from agent.backtest.sweep import KernelPrices, KernelSetting, TradingCosts, prepare_prices, run_kernel, sweep
 from agent.errors import ConfigError, Refused
 from agent.model import Cron, Destination, Every, HybridTrigger, Threshold, VolatilityJump
-from tests.support.backtests import SYMBOLS, VALUE, market, plain_result, settings_of
+from tests.support.backtests import SYMBOLS, VALUE, market, settings_of, spread
 from tests.support.samples import examples
 from tests.support.text import raises_code, raises_field
+
+EDGE = 1e-12
+
+
+@dataclass
+class Plain:
+    """Result of a plain run."""
+
+    values: list[float] = field(default_factory=list)
+    rebalanced: list[int] = field(default_factory=list)
+    turnover: float = 0.0
+    costs: float = 0.0
+    hold: float = 0.0
+
+
+def parts(setting: KernelSetting) -> tuple[Threshold | None, int]:
+    """Return band and interval of a trigger."""
+    match setting.trigger:
+        case HybridTrigger(threshold, Every(every_s)):
+            return threshold, every_s
+        case Every(every_s):
+            return None, every_s
+        case Threshold():
+            return setting.trigger, 0
+    raise AssertionError(setting.trigger)
+
+
+def width(band: Threshold | None, target: float) -> float:
+    """Return half the width of a band, as a share."""
+    widths = [] if band is None or band.absolute_bps is None else [band.absolute_bps / 1e4]
+    widths += [] if band is None or band.relative_bps is None else [band.relative_bps / 1e4 * target]
+    return min(widths, default=0.0)
+
+
+def left_after(values: list[float], land: list[float], fee: list[float], depth: list[float]) -> float:
+    """Return the value left after costs once every asset has its share `land`: by bisection on the proceeds of sales and the cost of
+    purchases.
+    """
+
+    def surplus(rest: float) -> float:
+        surplus = 0.0
+        for value, share, cost, side in zip(values, land, fee, depth, strict=True):
+            excess = share * rest - value
+            if excess < 0:
+                net = -excess * (1 - cost)
+                surplus += net if isinf(side) else side * net / (side + net)
+            elif not isinf(side) and excess >= side:
+                return -inf
+            else:
+                surplus -= (excess if isinf(side) else side * excess / (side - excess)) / (1 - cost)
+        return surplus
+
+    low = 0.0
+    high = sum(values)
+    if all(cost == 0 and isinf(side) for cost, side in zip(fee, depth, strict=True)):
+        return high
+    for _ in range(120):
+        middle = (low + high) / 2
+        low, high = (middle, high) if surplus(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+def plain_result(times: NDArray[np.int64], prices: NDArray[np.float64], setting: KernelSetting) -> Plain:
+    """Run one setting bar by bar."""
+    bars, count = prices.shape
+    band, every_s = parts(setting)
+    fee = [bps / 1e4 for bps in setting.costs.fees_bps]
+    depth = list(setting.costs.depths)
+    units = [0.0] * count
+    first = [0.0] * count
+    last = [0.0] * count
+    begun = False
+    due_s = 0
+    rested_s = 0
+    result = Plain()
+    for t in range(bars):
+        known = [not np.isnan(price) for price in prices[t]]
+        absent = [not here and price > 0 for here, price in zip(known, last, strict=True)]
+        last = [float(price) if here else old for here, price, old in zip(known, prices[t], last, strict=True)]
+        now = int(times[t])
+        waits = any(absent)
+        whole = sum(bps for bps, here in zip(setting.targets_bps, known, strict=True) if here)
+        if not waits and whole > 0:
+            on = [i for i in range(count) if known[i]]
+            targets = [setting.targets_bps[i] / whole for i in on]
+            if not begun:
+                begun = True
+                for i, target in zip(on, targets, strict=True):
+                    units[i] = first[i] = VALUE * target / last[i]
+            values = [units[i] * last[i] for i in on]
+            total = sum(values)
+            if now >= due_s and total > 0:
+                shares = [value / total for value in values]
+                low = [max(0.0, target - width(band, target)) for target in targets]
+                high = [min(1.0, target + width(band, target)) for target in targets]
+                outside = any(not a - EDGE <= share <= b + EDGE for share, a, b in zip(shares, low, high, strict=True))
+                fires = band is None or outside
+                if not fires or now >= rested_s:
+                    due_s = now + every_s
+                if fires and now >= rested_s:
+                    if setting.destination is Destination.BAND:
+                        least = [max(a, 1 - (sum(high) - b)) for a, b in zip(low, high, strict=True)]
+                        most = [min(b, 1 - (sum(low) - a)) for a, b in zip(low, high, strict=True)]
+                        nearest = [min(max(share, a), b) for share, a, b in zip(shares, least, most, strict=True)]
+                        land = spread(shares, least, most)
+                    else:
+                        part = 1.0 if setting.destination is Destination.TARGET else 0.5
+                        land = nearest = [share + part * (target - share) for share, target in zip(shares, targets, strict=True)]
+                    largest = max(abs(a - b) for a, b in zip(nearest, shares, strict=True))
+                    if largest > EDGE and largest * total >= setting.min_trade:
+                        value_after = left_after(values, land, [fee[i] for i in on], [depth[i] for i in on])
+                        for i, share, value in zip(on, land, values, strict=True):
+                            units[i] = share * value_after / last[i]
+                            result.turnover += abs(share * value_after - value) / 2
+                        result.costs += total - value_after
+                        result.rebalanced.append(t)
+                        rested_s = now + setting.cooldown_s
+        result.values.append(sum(u * p for u, p in zip(units, last, strict=True)) if begun else VALUE)
+    result.hold = sum(u * p for u, p in zip(first, last, strict=True)) if begun else VALUE
+    return result
+
 
 CLOSE = 1e-9
 BAND = Threshold(500, None)

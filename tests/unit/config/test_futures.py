@@ -13,10 +13,16 @@ from agent.model import Cron, Every, Schedule
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
 from agent.wiring.futures import perp_addresses, perp_scope
 from tests.support.builders import token
-from tests.support.configs.futures import FUTURES, HYPERLIQUID, KEYS, address, futures_error, with_futures
+from tests.support.configs.futures import FUTURES, HYPERLIQUID, KEYS, address, with_futures
 from tests.support.configs.samples import USDC_PRESET, WALLET, WETH_PRESET, config_text, tokens
 from tests.support.constants import DAY_S
 from tests.support.perpetuals.plans import HALVES, ROUGH
+
+
+def futures_error(*changes: tuple[str, str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(with_futures(*changes))
+    return str(caught.value)
 
 
 def refusal(config: str) -> str:

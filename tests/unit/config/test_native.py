@@ -49,12 +49,14 @@ def test_the_native_coin_is_the_asset_of_its_wrapped_token() -> None:
 
 @pytest.mark.parametrize("twin", [WETH.address, WETH.address.lower(), "native"])
 def test_both_forms_at_once_are_refused_since_they_are_one_asset(twin: str) -> None:
-    wrapped = TemplateAsset("WETH", twin, "0%", WETH.feed, 18)
     with raises_field("config", "ETH", "native coin", "WETH"):
-        config(COIN, DOLLAR, wrapped)
-    if twin != "native":
-        with raises_field("config", "one asset"):
-            parse_config(text(COIN, DOLLAR, hubs=(wrapped,)))
+        config(COIN, DOLLAR, TemplateAsset("WETH", twin, "0%", WETH.feed, 18))
+
+
+@pytest.mark.parametrize("twin", [WETH.address, WETH.address.lower()])
+def test_wrapped_coin_is_no_hub_beside_the_native_one(twin: str) -> None:
+    with raises_field("config", "one asset"):
+        parse_config(text(COIN, DOLLAR, hubs=(TemplateAsset("WETH", twin, "0%", WETH.feed, 18),)))
 
 
 def test_native_coin__is_an_asset_and_its_mark_not_written_by_hand() -> None:

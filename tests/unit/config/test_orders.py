@@ -207,23 +207,26 @@ def test_the_owner_confirms_his_orders_in_words() -> None:
     assert conditional_orders.format_orders(build_portfolio(parse_config(text()), TOKENS)) == ""
 
 
+def text_with_strategies(asset: dict[str, Any], whole: dict[str, Any] | None) -> str:
+    strategy_text = '[[strategies]]\nname = "a"\nshare = "50%"\nfloor = "0%"\nallocator = "equal"\nhealth = "off"\n'
+    return f'{text(asset, whole)}\n{strategy_text}{strategy_text.replace(chr(34) + "a", chr(34) + "b")}[split]\nrelative = "20%"\n'
+
+
 @pytest.mark.parametrize(
     ("asset", "whole", "reason"),
     [
         pytest.param({"entry": "1500"}, None, "portfolio.assets.WETH.entry: strategies do not support entries", id="entry"),
         pytest.param({"stop_loss": "10%"}, {"absent": "redistribute"}, "portfolio.orders.absent: strategies keep", id="redistribution"),
-        pytest.param({"stop_loss": "10%"}, {"stop_loss": "20%"}, "", id="exits into cash"),
     ],
 )
 def test_strategies_know_exits_into_cash_alone(asset: dict[str, Any], whole: dict[str, Any] | None, reason: str) -> None:
-    strategy_text = '[[strategies]]\nname = "a"\nshare = "50%"\nfloor = "0%"\nallocator = "equal"\nhealth = "off"\n'
-    written_out = f'{text(asset, whole)}\n{strategy_text}{strategy_text.replace(chr(34) + "a", chr(34) + "b")}[split]\nrelative = "20%"\n'
-    if not reason:
-        assert len(parse_config(written_out).strategies) == 2
-        return
     with pytest.raises(ConfigError) as caught:
-        parse_config(written_out)
+        parse_config(text_with_strategies(asset, whole))
     assert reason in caught.value.message
+
+
+def test_strategies_know_exits_into_cash() -> None:
+    assert len(parse_config(text_with_strategies({"stop_loss": "10%"}, {"stop_loss": "20%"})).strategies) == 2
 
 
 def test_an_edit_while_an_implausible_level_is_confirmed_is_kept(tmp_path: Path) -> None:

@@ -25,21 +25,23 @@ from agent.model import (
 from tests.support.builders import NOW_S, token
 from tests.support.decisions.exits import LINK, step_with_stops
 from tests.support.decisions.exits_of_a_step import HEAVIER, step_with_equal_stops
-from tests.support.decisions.mortal_worlds import (
-    ALL,
-    LINK_SALE,
-    LINK_STOP,
-    NO_STOP,
-    SWAP,
-    MortalWorld,
-    Worlds,
-    kill_at,
-    link_raw,
-    with_raw,
-    worlds,
-)
+from tests.support.decisions.mortal_worlds import ALL, LINK_SALE, NO_STOP, SWAP, MortalWorld, Worlds, kill_at, worlds
 from tests.support.samples import slow
 from tests.support.transactions import Killed
+
+LINK_STOP = step_with_stops("LINK", pools=ALL)
+
+
+def with_raw(step: StepInput, raw: int, token: str = LINK.address) -> StepInput:
+    """Return the step with this balance of a token."""
+    holdings = tuple(replace(holding, raw=raw) if holding.token == token else holding for holding in step.snapshot.holdings)
+    return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
+
+
+def link_raw(step: StepInput) -> int:
+    (balance_raw,) = (holding.raw for holding in step.snapshot.holdings if holding.token == LINK.address)
+    return balance_raw
+
 
 __all__ = ["worlds"]
 

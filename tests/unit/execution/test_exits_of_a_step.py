@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import count
 from pathlib import Path
 from unittest.mock import Mock
@@ -24,6 +25,7 @@ from agent.layers.liquidity.state import LiquidityCycle, liquidity_progress
 from agent.model import (
     AgentCycle,
     ConditionalOrder,
+    Confirmation,
     Evidence,
     ExitFailures,
     Holding,
@@ -392,12 +394,25 @@ def test_unsent_phrase_tells_approvals_from_actions(sent_kinds: list[IntentKind]
     assert unsent_phrase(sent_kinds) == phrase
 
 
-@pytest.mark.parametrize("is_watched", [False, True], ids=["without limits that watch", "with limits that watch"])
-def test_plan_after_a_vanished_exit_is_confirmed_anew(worlds: Worlds, is_watched: bool) -> None:
+@pytest.mark.parametrize(
+    ("limits", "kind", "confirmed", "sold"),
+    [
+        pytest.param({}, OutcomeKind.HALT, [LINK.address], [], id="with limits that watch"),
+        pytest.param(
+            {"balance_jump_bps": None, "daily_loss_bps": None},
+            OutcomeKind.DONE,
+            [LINK.address, REBALANCE],
+            [{WETH.address, WBTC.address}],
+            id="without limits that watch",
+        ),
+    ],
+)
+def test_plan_after_a_vanished_exit_is_confirmed_anew(
+    worlds: Worlds, limits: dict[str, None], kind: OutcomeKind, confirmed: list[str], sold: list[set[str]]
+) -> None:
     """A yes to an exit is none to the rebalance that comes to be due once its token hides its balance; where limits watch for that,
     nothing but exits goes on.
     """
-    limits = {} if is_watched else {"balance_jump_bps": None, "daily_loss_bps": None}
     with_link, without_link = (
         with_limits(step_with_stops("LINK", values={"WETH": 3_000, "WBTC": 3_000, "LINK": value, "USDC": 2_000}, pools=ALL), **limits)
         for value in (2_000, 0)
@@ -409,9 +424,9 @@ def test_plan_after_a_vanished_exit_is_confirmed_anew(worlds: Worlds, is_watched
 
     assert outcome.exits_tried == (LINK.address,)
     assert mentions(outcome.reason, "LINK", "wallet")
-    assert confirmed_exits(world) == ([LINK.address] if is_watched else [LINK.address, REBALANCE])
-    assert world.sold == ([] if is_watched else [{WETH.address, WBTC.address}])
-    assert (outcome.kind is OutcomeKind.HALT) is is_watched
+    assert confirmed_exits(world) == confirmed
+    assert world.sold == sold
+    assert outcome.kind is kind
 
 
 # --- Allowances that are taken back
@@ -438,10 +453,10 @@ def test_revocation_goes_on_past_a_refusing_token(worlds: Worlds) -> None:
     assert mentions(outcome.reason, "done", "allowances", "LINK")
 
 
-@pytest.mark.parametrize("sent_before", [False, True], ids=["nothing was sent", "a swap was sent"])
-def test_revocation_gas_is_booked_before_the_step_ends(worlds: Worlds, sent_before: bool) -> None:
+@pytest.mark.parametrize("cycles_before", [0, 1], ids=["nothing was sent", "a swap was sent"])
+def test_revocation_gas_is_booked_before_the_step_ends(worlds: Worlds, cycles_before: int) -> None:
     world = worlds(LINK_STOP)
-    if sent_before:
+    for _ in range(cycles_before):
         world.step = world.rounds().step_input
     world.left = open_allowances(LINK)
 
@@ -545,8 +560,17 @@ def test_liquidity_above_its_limits_refuses_no_exit(guard: str, limit_bps: int) 
     assert [verdict.passed for verdict in verdicts if verdict.guard == guard] == [False], "a rebalance waits for it"
 
 
-@pytest.mark.parametrize(("is_reverted", "words"), [(False, "simulated: no"), (True, "ended reverted")], ids=["refused", "reverted"])
-def test_failed_withdrawal_does_not_delay_another_pool(worlds: Worlds, is_reverted: bool, words: str) -> None:
+def refuse(*_: object) -> Intent:
+    raise NO
+
+
+def revert(world: World, step_id: str, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
+    """Mine the transaction of a world in which sales of LINK fail as such a sale."""
+    return world.mined(step_id, unsigned, replace(granted, plan=outcome_of(LINK_STOP).plan), note)
+
+
+@pytest.mark.parametrize(("fail", "words"), [(refuse, "simulated: no"), (revert, "ended reverted")], ids=["refused", "reverted"])
+def test_failed_withdrawal_does_not_delay_another_pool(worlds: Worlds, fail: Callable[..., Intent], words: str) -> None:
     first_pool = v3_at()
     second_pool = v2_at()
     step = world_with(
@@ -560,7 +584,6 @@ def test_failed_withdrawal_does_not_delay_another_pool(worlds: Worlds, is_revert
     step = replace(with_history(step, states=(order,)), portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))))
     world = worlds(apply_orders(step))
     tried_pools: list[str] = []
-    link_plan = outcome_of(LINK_STOP).plan
 
     def withdraw(step: StepInput, plan: Plan) -> PreparedTransaction:
         tried_pools.append(plan.layer_actions[0].pool)
@@ -568,13 +591,8 @@ def test_failed_withdrawal_does_not_delay_another_pool(worlds: Worlds, is_revert
             raise Refused("no price", (Verdict("signer.min_out", "1", "2", False),))
         return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(IntentKind.LIQUIDITY), plan=plan), "withdrawal")
 
-    def run(step_id: str, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
-        if not is_reverted:
-            raise NO
-        return world.mined(step_id, unsigned, replace(granted, plan=link_plan), note)
-
     world.layer_transaction = withdraw  # type: ignore[attr-defined]
-    world.run = run  # type: ignore[method-assign]
+    world.run = partial(fail, world)  # type: ignore[method-assign]
     world.fails = {LINK.address}
     outcome = world.rounds()
 
@@ -815,24 +833,32 @@ def test_disputed_token_on_the_route_does_not_delay_an_exit(worlds: Worlds) -> N
     assert world.sold == sales(LINK.address)
 
 
-@pytest.mark.parametrize(
-    ("left_raw", "reason"),
-    [(None, "its balance cannot be read"), (0, "is no longer in the wallet"), (10**30, "")],
-    ids=["unread", "gone", "still there"],
-)
-def test_confirmed_exit__needs_its_balance(left_raw: int | None, reason: str) -> None:
+(SOLD_RAW,) = (holding.raw for holding in step_with_stops("WBTC").snapshot.holdings if holding.token == WBTC.address)
+
+
+def look_after_confirming(holdings: Sequence[Holding]) -> tuple[Confirmation, StepOutcome]:
+    """Return the confirmation of an exit from WBTC, and the next outcome, of a wallet with these holdings of it."""
     sold = outcome_of(step_with_stops("WBTC"))
     assert sold.plan is not None
     confirmation = confirmation_of(sold, sold.plan)
-    others = [holding for holding in sold.step_input.snapshot.holdings if holding.token != confirmation.exit_token]
-    rest = [] if left_raw is None else [Holding(confirmation.exit_token, left_raw)]
-    later = replace(
-        sold,
-        step_input=with_snapshot(sold.step_input, holdings=(*others, *rest)),
-        decision_result=replace(sold.decision_result, exit_token=""),
-    )
-    if not reason:
-        require_exit_possible(confirmation, later)
-        return
+    others = [holding for holding in sold.step_input.snapshot.holdings if holding.token != WBTC.address]
+    step = with_snapshot(sold.step_input, holdings=(*others, *holdings))
+    return confirmation, replace(sold, step_input=step, decision_result=replace(sold.decision_result, exit_token=""))
+
+
+@pytest.mark.parametrize(
+    ("holdings", "reason"),
+    [
+        pytest.param([], "its balance cannot be read", id="unread"),
+        pytest.param([Holding(WBTC.address, 0)], "is no longer in the wallet", id="gone"),
+        pytest.param([Holding(WBTC.address, SOLD_RAW - 1)], "is no longer in the wallet", id="a unit less"),
+    ],
+)
+def test_confirmed_exit__needs_its_balance(holdings: list[Holding], reason: str) -> None:
     with pytest.raises(evaluation.ExitRefused, match=reason):
-        require_exit_possible(confirmation, later)
+        require_exit_possible(*look_after_confirming(holdings))
+
+
+@pytest.mark.parametrize("left_raw", [SOLD_RAW, 10**30], ids=["what it sells", "more"])
+def test_confirmed_exit__is_possible_with_a_balance(left_raw: int) -> None:
+    require_exit_possible(*look_after_confirming([Holding(WBTC.address, left_raw)]))

@@ -294,23 +294,30 @@ def test_swap_unreported_for_a_day__is_named_before_another_one(worlds: Worlds) 
     assert world.begin(SWAP).kind is OutcomeKind.DONE, "it was named"
 
 
-@pytest.mark.parametrize("is_mined", [True, False], ids=["mined", "cancelled"])
-def test_swap_under_a_hard_pause__is_reported_by_its_end(worlds: Worlds, is_mined: bool) -> None:
-    world, pending = left_pending(worlds)
+def pause_hard(world: MortalWorld, before_the_failure: Callable[[], object]) -> None:
+    """Pause hard; cancelling fails after this."""
 
     def cancel_pending(_why: str) -> None:
-        if is_mined:
-            mine(world, pending)
+        before_the_failure()
         raise Retryable("no answer")
 
     world.cancel_pending = cancel_pending  # type: ignore[attr-defined]
     with pytest.raises(Retryable, match="no answer"):
         approvals.cancel_and_revoke(world.readers(), world.store, world.transactor(), "an attack")
-    if is_mined:
-        require_reported(world, ())
-    else:
-        with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION):
-            world.begin(SWAP)
+
+
+def test_swap_mined_under_a_hard_pause__is_reported(worlds: Worlds) -> None:
+    world, pending = left_pending(worlds)
+    pause_hard(world, lambda: mine(world, pending))
+    require_reported(world, ())
+    assert world.sold == []
+
+
+def test_swap_pending_under_a_hard_pause__is_waited_for(worlds: Worlds) -> None:
+    world, _ = left_pending(worlds)
+    pause_hard(world, lambda: None)
+    with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION):
+        world.begin(SWAP)
     assert world.sold == []
 
 

@@ -38,9 +38,22 @@ from tests.support.builders import (
     with_limits,
     with_snapshot,
 )
-from tests.support.decisions.plan_costs import exit_plan, given_and_got, overweight_step, with_past_costs
+from tests.support.decisions.plan_costs import exit_plan, with_past_costs
 from tests.support.plans import R, Swap, approved, assert_refused, evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.tokens import LINK, USDC, WBTC, WETH
+
+
+def overweight_step() -> StepInput:
+    """6,000 of WETH and 4,000 of USDC, gas for nothing."""
+    step = step_input(values={"WETH": 6_000, "USDC": 4_000})
+    return with_snapshot(step, priority_fee_wei=0, head=replace(step.snapshot.head, base_fee_wei=0))
+
+
+def given_and_got(plan: Plan) -> tuple[Fraction, Fraction]:
+    """Values by hand: WETH at 2,000, in USDC base units."""
+    leg = plan.legs[0]
+    return Fraction(leg.amount_in_raw * 2_000 * 10**6, 10**18), Fraction(leg.amount_out_raw)
+
 
 USDC_COIN = 10**6
 TINY = Fraction(1, 10**9)

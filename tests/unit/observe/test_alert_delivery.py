@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,29 @@ from agent.observe.notify import (
 )
 from agent.store.alerts import RETENTION_S
 from agent.store.store import Store
-from tests.support.alert_receivers import ReceivedMessages, mailbox, silent, sms_gateway, webhook
+from tests.support.alert_receivers import ReceivedMessages, mailbox, silent, webhook
+from tests.support.fakes.http_server import LoopbackHandler, listening
 from tests.support.foreign_text import CORPUS, all_logs, found_in
 from tests.support.records.alerts import DONE, HALT, HOUR, KINDS, NOON, RULES
 from tests.support.stores import store_fixture
 from tests.support.text import raises_field
+
+
+@contextmanager
+def sms_gateway(box: ReceivedMessages, token: str) -> Iterator[str]:
+    """Yield the address of a gateway for text messages, in apprise's format for SMSEagle, with a phone."""
+
+    class Gateway(LoopbackHandler):
+        def do_POST(self) -> None:
+            request = json.loads(self.body())
+            parameters = request["params"]
+            assert (request["method"], parameters["access_token"]) == ("sms.send_sms", token)
+            taken = box.take({"to": parameters["to"], "text": parameters["message"]})
+            self.reply(200, json.dumps({"result": {"message_id": 1, "status": "ok" if taken else "error"}}).encode())
+
+    with listening(Gateway) as port:
+        yield f"smseagle://{token}@127.0.0.1:{port}/15551234567"
+
 
 SECRET = "t0ken-canary-9f2"
 

@@ -162,14 +162,20 @@ def test_swaps_do_not_depend_on_mined_approvals() -> None:
     assert half_plan(step_with_allowance(0)).legs == half_plan(step_with_allowance(AMPLE_RAW)).legs
 
 
-def test_plan_cost_guard_counts_approval_gas() -> None:
+@pytest.mark.parametrize(
+    ("allowed_raw", "beyond_bps", "passed"),
+    [
+        pytest.param(0, 0, False, id="to be approved, limit below its cost"),
+        pytest.param(0, 1, True, id="to be approved, limit one bp higher"),
+        pytest.param(AMPLE_RAW, 0, True, id="approved before"),
+    ],
+)
+def test_plan_cost_guard_counts_approval_gas(allowed_raw: int, beyond_bps: int, passed: bool) -> None:
     plan = sell_weth(step_with_allowance(AMPLE_RAW))
     unapproved_case = build_guard_case(step_with_allowance(0), plan, evidence(step_with_allowance(0), plan))
     limit_bps = int(unapproved_case.cost() * 10_000 / unapproved_case.turnover())  # rounded down: the cost with approvals is beyond it
-
-    for allowed_raw, beyond_bps, passed in ((0, 0, False), (0, 1, True), (AMPLE_RAW, 0, True)):
-        step = with_limits(step_with_allowance(allowed_raw), plan_cost_bps=limit_bps + beyond_bps)
-        assert verdict("plan_cost", step, plan).passed is passed
+    step = with_limits(step_with_allowance(allowed_raw), plan_cost_bps=limit_bps + beyond_bps)
+    assert verdict("plan_cost", step, plan).passed is passed
 
 
 def test_planner_keeps_to_plan_cost_with_approval_gas() -> None:

@@ -184,10 +184,16 @@ def test_curve_of_a_deep_pool_ends_at_max_input() -> None:
     assert curve.output_for(1.0) == pytest.approx(1 - 0.0005, abs=1e-8)
 
 
-def test_curve_is_none_without_liquidity() -> None:
-    pool = v3_pool(WETH, USDC, 2_000, 100_000)
-    for useless in (replace(pool, liquidity=0, ticks=()), replace(v2_pool(WETH, USDC, 2_000), reserve0=0), replace(pool, sqrt_price_x96=0)):
-        assert build_trade_curves(useless, WETH.address, *PRICES.values(), SCALE, 100) is None
+@pytest.mark.parametrize(
+    "pool",
+    [
+        pytest.param(replace(v3_pool(WETH, USDC, 2_000, 100_000), liquidity=0, ticks=()), id="no liquidity"),
+        pytest.param(replace(v2_pool(WETH, USDC, 2_000), reserve0=0), id="an empty reserve"),
+        pytest.param(replace(v3_pool(WETH, USDC, 2_000, 100_000), sqrt_price_x96=0), id="no price"),
+    ],
+)
+def test_curve_is_none_without_liquidity(pool: Pool) -> None:
+    assert build_trade_curves(pool, WETH.address, *PRICES.values(), SCALE, 100) is None
 
 
 def test_curve_jumps_over_a_gap_in_the_liquidity() -> None:
@@ -227,7 +233,7 @@ def test_curve_after_charge_pays_less_by_the_charge_at_most(
         assert charged_paid <= pays * (1 + BAND_WIDTH)
 
 
-def test_curve_after_charge_keeps_a_flat_pool() -> None:
+@pytest.mark.parametrize("charge", [1e-18, 1e-15, 3.3333333333333335e-12, 1e-9])
+def test_curve_after_charge_keeps_a_flat_pool(charge: float) -> None:
     curve = _build_curve(1.0, np.array([-0.0029995, -0.0030005]), np.array([5_325_329.98624266]))
-    for charge in (1e-18, 1e-15, 3.3333333333333335e-12, 1e-9):
-        assert curve_after_charge(curve, charge).output_for(1.0) == pytest.approx(curve.output_for(1.0), abs=1e-6)
+    assert curve_after_charge(curve, charge).output_for(1.0) == pytest.approx(curve.output_for(1.0), abs=1e-6)

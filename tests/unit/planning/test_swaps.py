@@ -214,10 +214,12 @@ def test_swap_or_quote_that_is_not_possible_is_refused(
         pytest.param(WETH, USDC, -1, "amount", "above zero", id="negative amount"),
     ],
 )
-def test_swap_and_quote_refuse_wrong_arguments(token_in: Token, token_out: Token, amount_raw: int, field: str, message: str) -> None:
-    for function in (plan_swap, quote):
-        with raises_field(field, message):
-            function(step_with_pools(), token_in.address, token_out.address, amount_raw)
+@pytest.mark.parametrize("function", [plan_swap, quote])
+def test_swap_and_quote_refuse_wrong_arguments(
+    token_in: Token, token_out: Token, amount_raw: int, field: str, message: str, function: Callable[..., object]
+) -> None:
+    with raises_field(field, message):
+        function(step_with_pools(), token_in.address, token_out.address, amount_raw)
 
 
 # --- Quotes

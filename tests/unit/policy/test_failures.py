@@ -189,13 +189,22 @@ def test_rebalance_waits_for_the_owner_after_an_exit_succeeded() -> None:
     assert not passes_guard(history(is_stopped=True), is_exit=False)
 
 
-@pytest.mark.parametrize(("exit_name", "waits"), [(NATIVE, True), (WETH.address, False), (LINK.address, False)])
-def test_top_up_waits_only_after_failures_of_its_own(exit_name: str, waits: bool) -> None:
-    for ago_s, passed in ((59, not waits), (60, True)):
-        failed = (ExitFailures(exit_name, 3, 0, NOW_S - ago_s),)
-        step = replace(step_input(), history=history(reverts_in_row=3, failed_exits=failed, is_stopped=True))
-        plan = replace(plan_of(step, []), decision=TopUp("short of gas", 1))
-        assert verdict("reverts_in_row", step, plan).passed is passed
+@pytest.mark.parametrize(
+    ("exit_name", "ago_s", "passed"),
+    [
+        pytest.param(NATIVE, 59, False, id="its own, a second before the wait ends"),
+        pytest.param(NATIVE, 60, True, id="its own, at the end of the wait"),
+        pytest.param(WETH.address, 59, True, id="WETH, a second before"),
+        pytest.param(WETH.address, 60, True, id="WETH, at the end"),
+        pytest.param(LINK.address, 59, True, id="LINK, a second before"),
+        pytest.param(LINK.address, 60, True, id="LINK, at the end"),
+    ],
+)
+def test_top_up_waits_only_after_failures_of_its_own(exit_name: str, ago_s: int, passed: bool) -> None:
+    failed = (ExitFailures(exit_name, 3, 0, NOW_S - ago_s),)
+    step = replace(step_input(), history=history(reverts_in_row=3, failed_exits=failed, is_stopped=True))
+    plan = replace(plan_of(step, []), decision=TopUp("short of gas", 1))
+    assert verdict("reverts_in_row", step, plan).passed is passed
 
 
 store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, begins_step=True)

@@ -29,7 +29,7 @@ from agent.policy.minimum import (
     suggested_settings,
 )
 from agent.reference import reference_prices
-from tests.support.builders import address, step_input, v3_pool, with_history, with_limits, with_snapshot
+from tests.support.builders import NOW_S, address, step_input, v3_pool, with_history, with_limits, with_snapshot
 from tests.support.configs.samples import config_text
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
@@ -98,16 +98,19 @@ def test_format_minimum_total_omits_a_purchase_that_is_done() -> None:
     assert compute_minimum_total(replace(HAND, is_first_purchase_done=True)).purchase_total is None
 
 
-def test_minimum_total_warns_not_within_a_day_of_a_rebalance() -> None:
+@pytest.mark.parametrize(
+    ("last_s", "warns"),
+    [
+        pytest.param(None, True, id="never"),
+        pytest.param(NOW_S - 60, False, id="a minute ago"),
+        pytest.param(NOW_S - 2 * 86_400, True, id="two days ago"),
+    ],
+)
+def test_minimum_total_warns_not_within_a_day_of_a_rebalance(last_s: int | None, warns: bool) -> None:
     step = with_limits(step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 300, "USDC": 300}, depth=DEEP), plan_cost_bps=50)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI))
-    now_s = step.snapshot.head.timestamp_s
-    for last_s, warns in ((None, True), (now_s - 60, False), (now_s - 2 * 86_400, True)):
-        document = current_minimum_total(
-            with_history(step, last_rebalance_s=last_s),
-            Fraction(600 * USD),
-        )
-        assert (document["enough"] is False) == ("is less" in document["text"]) == bool(document["changes"]) == warns
+    document = current_minimum_total(with_history(step, last_rebalance_s=last_s), Fraction(600 * USD))
+    assert (document["enough"] is False) == ("is less" in document["text"]) == bool(document["changes"]) == warns
 
 
 def test_schedule_bounds_the_corrections_of_a_year() -> None:

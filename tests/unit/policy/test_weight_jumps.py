@@ -15,6 +15,7 @@ from agent.layers.signals.state import SignalState
 from agent.model import (
     Allocation,
     AllocationMethod,
+    AllocatorConfig,
     FuturesRisk,
     FuturesSide,
     Halt,
@@ -82,29 +83,37 @@ def returns_of(column: list[float]) -> Returns:
 CALM = [0.02, -0.02, 0.03, -0.03, 0.01, -0.01, 0.02, -0.02, 0.03, -0.03] * 3
 
 
+LABELS = {"A": "WETH", "B": "WBTC"}
+
+
 @pytest.mark.parametrize(
-    ("column", "is_refused"),
+    "column",
     [
-        pytest.param(CALM, False, id="calm"),
-        pytest.param([*CALM[:15], -0.10, *CALM[15:]], False, id="a fall that does not decide"),
-        pytest.param([*CALM[:15], -0.40, *CALM[15:]], True, id="a crash that decides"),
-        pytest.param([*CALM[:15], 99.0, -0.99, *CALM[15:]], True, id="a wrong price"),
-        pytest.param([*CALM[:15], -0.99, 99.0, *CALM[15:]], True, id="a price near zero"),
-        pytest.param([*CALM, 5.0], True, id="the last"),
-        pytest.param([5.0, *CALM], True, id="the first"),
-        pytest.param([*CALM[:11], -0.09], False, id="half of few"),
-        pytest.param([*CALM[:11], 99.0], True, id="nearly all of few"),
-        pytest.param([*CALM[:9], -0.99], True, id="nearly all of ten"),
-        pytest.param([0.0, 0.0, 0.0, 0.5], False, id="too few to tell"),
+        pytest.param([*CALM[:15], -0.40, *CALM[15:]], id="a crash that decides"),
+        pytest.param([*CALM[:15], 99.0, -0.99, *CALM[15:]], id="a wrong price"),
+        pytest.param([*CALM[:15], -0.99, 99.0, *CALM[15:]], id="a price near zero"),
+        pytest.param([*CALM, 5.0], id="the last"),
+        pytest.param([5.0, *CALM], id="the first"),
+        pytest.param([*CALM[:11], 99.0], id="nearly all of few"),
+        pytest.param([*CALM[:9], -0.99], id="nearly all of ten"),
     ],
 )
-def test_one_return_above_half_of_a_variance_is_refused(column: list[float], is_refused: bool) -> None:
-    labels = {"A": "WETH", "B": "WBTC"}
-    if is_refused:
-        with pytest.raises(Refused, match="of the variance of WBTC"):
-            require_no_dominant_return(returns_of(column), labels)
-    else:
-        require_no_dominant_return(returns_of(column), labels)
+def test_one_return_above_half_of_a_variance_is_refused(column: list[float]) -> None:
+    with pytest.raises(Refused, match="of the variance of WBTC"):
+        require_no_dominant_return(returns_of(column), LABELS)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pytest.param(CALM, id="calm"),
+        pytest.param([*CALM[:15], -0.10, *CALM[15:]], id="a fall that does not decide"),
+        pytest.param([*CALM[:11], -0.09], id="half of few"),
+        pytest.param([0.0, 0.0, 0.0, 0.5], id="too few to tell"),
+    ],
+)
+def test_returns_without_a_dominant_one_pass(column: list[float]) -> None:
+    require_no_dominant_return(returns_of(column), LABELS)
 
 
 def test_half_of_a_variance_is_the_limit() -> None:
@@ -194,31 +203,56 @@ def test_a_market_that_loses_its_weight_counts_for_the_churn(gone_bps: int, stay
     assert dict(chosen.market_bps) == (last_bps_by_market if stays else bps_by_market)
 
 
-@pytest.mark.parametrize("method", [AllocationMethod.EQUAL, AllocationMethod.FUTURES_VOLATILITY])
-@pytest.mark.parametrize("limit_bps", [None, 300])
-def test_a_market_that_loses_its_weight_waits_for_the_owner(method: AllocationMethod, limit_bps: int | None) -> None:
-    """A signal that names no futures any more would give them back to the targets of the config."""
+METHODS = pytest.mark.parametrize("method", [AllocationMethod.EQUAL, AllocationMethod.FUTURES_VOLATILITY])
+
+
+def choice_after(method: AllocationMethod, limit_bps: int | None, gone_bps: int, *, accepts_jumps: bool = False) -> Allocation:
+    """Return the choice after one that gave this share to a market that no signal names any more."""
     sides = tuple(FuturesSide(f"{symbol} market", token(symbol).address, is_long=True) for symbol in ("WETH", "WBTC"))
-    risk = FuturesRisk(sides, 20_000, 2_000, 2_500, 10_000) if method is AllocationMethod.FUTURES_VOLATILITY else None
-    settings = allocator(method, (), limits=(), futures=risk, max_change_bps=limit_bps)
+    risks = {AllocationMethod.FUTURES_VOLATILITY: FuturesRisk(sides, 20_000, 2_000, 2_500, 10_000)}
+    settings = allocator(method, (), limits=(), futures=risks.get(method), max_change_bps=limit_bps)
     step = weighed(settings, recorded(moves()))
     inputs = allocator_inputs(step)
     first = choose_allocation(settings, step.portfolio.assets, inputs, None)
-    for gone_bps, waits in ((9_000, limit_bps is not None), (-1, limit_bps is not None), (0, False)):
-        last = replace(first, market_bps=(*first.market_bps, ("LINK market", gone_bps)))
-        if waits:
-            with pytest.raises(Refused, match=f"LINK market would leave its {gone_bps / 100:g} % for the target of the config") as caught:
-                choose_allocation(settings, step.portfolio.assets, inputs, last)
-            assert str(caught.value).count("trimtab weights --accept") == 1
-        else:
-            choose_allocation(settings, step.portfolio.assets, inputs, last)
-        choose_allocation(settings, step.portfolio.assets, replace(inputs, accepts_jumps=True), last)
+    last = replace(first, market_bps=(*first.market_bps, ("LINK market", gone_bps)))
+    return choose_allocation(settings, step.portfolio.assets, replace(inputs, accepts_jumps=accepts_jumps), last)
 
 
-def test_first_choice_is_compared_with_the_initial_targets() -> None:
-    for initial, waits in ((InitialWeights.TARGETS, True), (InitialWeights.WAIT, False)):
-        step = weighed(allocator(AllocationMethod.EQUAL, max_change_bps=400, initial_weights=initial), recorded(moves()))
-        assert (apply_effective_targets(step).history.allocation is None) is waits
+@METHODS
+@pytest.mark.parametrize(("gone_bps", "share"), [(9_000, "90 %"), (-1, "-0.01 %")])
+def test_a_market_that_loses_its_weight_waits_for_the_owner(method: AllocationMethod, gone_bps: int, share: str) -> None:
+    """A signal that names no futures any more would give them back to the targets of the config."""
+    with pytest.raises(Refused, match=f"LINK market would leave its {share} for the target of the config") as caught:
+        choice_after(method, 300, gone_bps)
+    assert str(caught.value).count("trimtab weights --accept") == 1
+
+
+@METHODS
+@pytest.mark.parametrize(
+    ("limit_bps", "gone_bps", "accepts_jumps"),
+    [
+        pytest.param(300, 9_000, True, id="accepted, most"),
+        pytest.param(300, -1, True, id="accepted, a basis point below zero"),
+        pytest.param(300, 0, False, id="within the limit, nothing"),
+        pytest.param(None, 9_000, False, id="without a limit, most"),
+        pytest.param(None, -1, False, id="without a limit, a basis point below zero"),
+    ],
+)
+def test_a_market_that_loses_its_weight_goes(method: AllocationMethod, limit_bps: int | None, gone_bps: int, accepts_jumps: bool) -> None:
+    chosen = choice_after(method, limit_bps, gone_bps, accepts_jumps=accepts_jumps)
+    assert "LINK market" not in dict(chosen.market_bps)
+
+
+@pytest.mark.parametrize(
+    ("initial", "waits"),
+    [
+        pytest.param(InitialWeights.TARGETS, True, id="a jump from the targets"),
+        pytest.param(InitialWeights.WAIT, False, id="nothing before"),
+    ],
+)
+def test_first_choice_is_compared_with_the_initial_targets(initial: InitialWeights, waits: bool) -> None:
+    step = weighed(allocator(AllocationMethod.EQUAL, max_change_bps=400, initial_weights=initial), recorded(moves()))
+    assert (apply_effective_targets(step).history.allocation is None) is waits
 
 
 @pytest.mark.parametrize("limit_bps", [None, 300, 2_000])
@@ -244,27 +278,48 @@ def answered(step: StepInput, wbtc_ppm: int) -> StepInput:
     return step.with_layer(SignalState((SignalAnswer("trend", "", spot_ppm),)))
 
 
-@pytest.mark.parametrize("initial", InitialWeights)
-@pytest.mark.parametrize("changes", CHANGES)
-@pytest.mark.parametrize(("ppm", "waits"), [(500_000, False), (500_100, True), (800_000, True)])
-def test_jump_under_changed_settings_waits_beside_exits(initial: InitialWeights, changes: dict[str, Any], ppm: int, waits: bool) -> None:
+def changed_allocation(initial: InitialWeights, changes: dict[str, Any], ppm: int) -> tuple[AllocatorConfig, StepInput]:
+    """Return changed settings, and a step at which the signal gives WBTC this share after one at which it gave 30 %."""
     settings = allocator(AllocationMethod.SIGNAL, (), signal=TREND, max_change_bps=2_000)
     last = apply_effective_targets(answered(weighed(settings), 300_000)).history.allocation
     assert last is not None
     edited = replace(settings, initial_weights=initial, **changes)
     step = answered(weighed(edited), ppm)
-    step = replace(step, history=replace(step.history, allocation=last))
-    due = apply_effective_targets(step)
-    if waits:
-        decision = decide(due).decision
-        assert isinstance(decision, Halt)
-        assert mentions(decision.reason, "WBTC would move from 30 % to", "max_change of 20 %", "trimtab weights --accept")
-    else:
-        assert due.history.allocation.weight_bps(WBTC) == 5_000
+    return edited, replace(step, history=replace(step.history, allocation=last))
+
+
+CHANGED = pytest.mark.parametrize("changes", CHANGES)
+INITIAL = pytest.mark.parametrize("initial", InitialWeights)
+
+
+@INITIAL
+@CHANGED
+def test_change_up_to_the_limit_under_changed_settings_is_made(initial: InitialWeights, changes: dict[str, Any]) -> None:
+    _, step = changed_allocation(initial, changes, 500_000)
+    allocation = apply_effective_targets(step).history.allocation
+    assert allocation is not None
+    assert allocation.weight_bps(WBTC) == 5_000
+
+
+@INITIAL
+@CHANGED
+@pytest.mark.parametrize("ppm", [500_100, 800_000])
+def test_jump_under_changed_settings_waits_beside_exits(initial: InitialWeights, changes: dict[str, Any], ppm: int) -> None:
+    _, step = changed_allocation(initial, changes, ppm)
+    decision = decide(apply_effective_targets(step)).decision
+    assert isinstance(decision, Halt)
+    assert mentions(decision.reason, "WBTC would move from 30 % to", "max_change of 20 %", "trimtab weights --accept")
+
+
+@INITIAL
+@CHANGED
+@pytest.mark.parametrize("ppm", [500_000, 500_100, 800_000])
+def test_jump_that_the_owner_accepts_stands(initial: InitialWeights, changes: dict[str, Any], ppm: int) -> None:
+    edited, step = changed_allocation(initial, changes, ppm)
     inputs = replace(allocator_inputs(step), accepts_jumps=True)
-    accepted = choose_allocation(edited, step.portfolio.assets, inputs, last)
+    accepted = choose_allocation(edited, step.portfolio.assets, inputs, step.history.allocation)
     settled = apply_effective_targets(replace(step, history=replace(step.history, allocation=accepted)))
-    assert settled.history.allocation == accepted, "what the owner accepts stands"
+    assert settled.history.allocation == accepted
 
 
 @pytest.mark.parametrize("initial", InitialWeights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -186,29 +187,37 @@ def test_step_carries_the_recorded_prices_of_its_window(tmp_path: Path) -> None:
     store.close()
 
 
-def test_config_takes_estimates_and_names_contradictions() -> None:
+def test_config_takes_estimates_beside_values_of_its_own() -> None:
     trigger = build_policy(parse_config(config_with_zone(ESTIMATE))).trigger
     assert isinstance(trigger, NoTradeZone)
     assert trigger.risk.estimation_window == WINDOW
     assert trigger.risk.volatilities_bps == ()
-    told_trigger = build_policy(
+    mixed_trigger = build_policy(
         parse_config(config_with_zone(ESTIMATE + 'volatilities = { USDC = "0.5%" }\ncorrelations = { "WETH/USDC" = "10%" }\n'))
     ).trigger
-    assert isinstance(told_trigger, NoTradeZone)
-    assert [bps for _, bps in told_trigger.risk.volatilities_bps] == [50]
-    assert [bps for *_, bps in told_trigger.risk.correlations_bps] == [1_000]
-    for text, message in (
-        (ESTIMATE.replace("90d", "800d"), "window: more than 730 days"),
-        (ESTIMATE.replace('step = "1d"', 'step = "10m"'), "step: 10 min is shorter than an hour"),
-        (ESTIMATE.replace('min_history = "30d"', 'min_history = "2d"'), "2 assets need at least 3 steps"),
-        (ESTIMATE.replace('max_age = "2d"', 'max_age = "1h"'), "max_age: shorter than a step"),
-        (ESTIMATE + 'correlation = "0%"\n', "policy.risk.correlation: estimate takes"),
-        (ESTIMATE + 'correlations = { "WETH/USDC" = "100%" }\n', "WETH/USDC = 100 % is beyond 99 %"),
-        (ESTIMATE + 'volatilities = { USDC = "0%" }\n', "USDC = 0 % is not between 0.1 % and 1000 %"),
-        (ESTIMATE + 'volatilities = { DOGE = "50%" }\n', "'DOGE' is not an asset"),
-    ):
-        with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
-            parse_config(config_with_zone(text))
+    assert isinstance(mixed_trigger, NoTradeZone)
+    assert [bps for _, bps in mixed_trigger.risk.volatilities_bps] == [50]
+    assert [bps for *_, bps in mixed_trigger.risk.correlations_bps] == [1_000]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(ESTIMATE.replace("90d", "800d"), "window: more than 730 days", id="window too long"),
+        pytest.param(ESTIMATE.replace('step = "1d"', 'step = "10m"'), "step: 10 min is shorter than an hour", id="step too short"),
+        pytest.param(
+            ESTIMATE.replace('min_history = "30d"', 'min_history = "2d"'), "2 assets need at least 3 steps", id="history too short"
+        ),
+        pytest.param(ESTIMATE.replace('max_age = "2d"', 'max_age = "1h"'), "max_age: shorter than a step", id="age below a step"),
+        pytest.param(ESTIMATE + 'correlation = "0%"\n', "policy.risk.correlation: estimate takes", id="correlation beside an estimate"),
+        pytest.param(ESTIMATE + 'correlations = { "WETH/USDC" = "100%" }\n', "WETH/USDC = 100 % is beyond 99 %", id="correlation of one"),
+        pytest.param(ESTIMATE + 'volatilities = { USDC = "0%" }\n', "USDC = 0 % is not between 0.1 % and 1000 %", id="no volatility"),
+        pytest.param(ESTIMATE + 'volatilities = { DOGE = "50%" }\n', "'DOGE' is not an asset", id="foreign asset"),
+    ],
+)
+def test_config_of_estimates_names_contradictions(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_config(config_with_zone(text))
 
 
 def test_single_coin_has_a_volatility_and_no_pair() -> None:

@@ -15,8 +15,18 @@ from agent.backtest.result import SimulationResult
 from agent.model.weights import SignalTargets, SignalView
 from tests.support.configs.futures import FUTURES
 from tests.support.configs.weights import config_text
-from tests.support.signals import EXAMPLES, install_examples
+from tests.support.signals import install
 from tests.support.studies.signal_views import view
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "signals"
+
+
+def install_examples(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Install the two examples."""
+    parts = {"trend": "trimtab_signal_examples.trend:targets", "mean-reversion": "trimtab_signal_examples.mean_reversion:targets"}
+    install(monkeypatch, folder, parts, name="trimtab-signal-examples")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
 
 RISING, FALLING, FLAT = ([100.0 + day * step for day in range(40)] for step in (1, -1, 0))
 SIGNAL = """kind = "signal"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,44 @@ from hypothesis import strategies as st
 from agent.model import UnsignedTx
 from tests.fuzz.signer import CEILING_WEI, TIP_WEI, allowed_calls, inside
 from tests.support.samples import examples, slow
-from tests.support.signables import SIGNABLES, calldata, cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
+from tests.support.signables import SIGNABLES, WORD, calldata, flipped_bits, signs, with_bytes
 from tests.support.signing import NONCE, ROUTER, STRANGER, USDC, WALLET, WETH, signer
+
+FOREIGN = bytes(12) + bytes.fromhex(STRANGER[2:])
+"""A stranger's address as a word."""
+
+
+def edited_words(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
+    """Yield the transaction with each word of the arguments replaced by critical values, removed, doubled, or shifted by another word."""
+    data = calldata(transaction)
+    zero = bytes(WORD)
+    one_word = (1).to_bytes(WORD, "big")
+    two = (2).to_bytes(WORD, "big")
+    most = b"\xff" * WORD
+    for at in range(4, len(data), WORD):
+        word = data[at : at + WORD]
+        for other in (zero, one_word, most, two, FOREIGN, b"", word + word, zero + word):
+            if other != word:
+                yield with_bytes(transaction, data[:at] + other + data[at + WORD :])
+
+
+def cut_or_lengthened(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
+    """Yield the transaction with its calldata cut after each byte, and with bytes appended."""
+    data = calldata(transaction)
+    for length in range(1, len(data)):
+        yield with_bytes(transaction, data[:length])
+    for tail in (b"\x00", b"\x01", bytes(WORD), bytes(44), data):
+        yield with_bytes(transaction, data + tail)
+
+
+def overwritten(transaction: UnsignedTx, edits: Sequence[tuple[int, bytes]]) -> UnsignedTx:
+    """Return the transaction with parts written over its calldata, each at its place modulo the length."""
+    data = bytearray(calldata(transaction))
+    for anywhere, part in edits:
+        at = anywhere % len(data)
+        data[at : at + len(part)] = part[: len(data) - at]
+    return with_bytes(transaction, bytes(data))
+
 
 CALLS = [name for name, signable in SIGNABLES.items() if calldata(signable.tx) and not name.endswith("legacy fees")]
 LONG_CALLS = {name for name in CALLS if len(calldata(SIGNABLES[name].tx)) > 600} - {"swap"}

@@ -219,13 +219,19 @@ def test_a_line_and_an_offer_are_reported_once(store: Store) -> None:
     assert [store.telegram_bot.mark_offer_reported(plan_hash) for plan_hash in ("a", "a", "b", "a")] == [True, False, True, True]
 
 
-def test_an_open_code_survives_all_wrong_answers_but_the_last(store: Store) -> None:
-    for wrong, answer in ((MAX_TRIES - 1, "right"), (MAX_TRIES, None)):
-        store.telegram_bot.store_code(code(1), START_S)
-        for _ in range(wrong):
-            assert store.telegram_bot.use_code(1, "wrong", START_S) is None
-        used = store.telegram_bot.use_code(1, "right", START_S)
-        assert (used.digest if used else None) == answer
+@pytest.mark.parametrize(
+    ("wrong", "answer"),
+    [
+        pytest.param(MAX_TRIES - 1, "right", id="one wrong answer fewer"),
+        pytest.param(MAX_TRIES, None, id="the last wrong answer"),
+    ],
+)
+def test_an_open_code_survives_all_wrong_answers_but_the_last(store: Store, wrong: int, answer: str | None) -> None:
+    store.telegram_bot.store_code(code(1), START_S)
+    for _ in range(wrong):
+        assert store.telegram_bot.use_code(1, "wrong", START_S) is None
+    used = store.telegram_bot.use_code(1, "right", START_S)
+    assert (used.digest if used else None) == answer
 
 
 def test_code_of_a_chat_leaves_those_of_others_open(store: Store) -> None:

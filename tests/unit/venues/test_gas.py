@@ -108,18 +108,21 @@ def test_the_data_fee_is_taken_off_what_the_day_leaves_for_gas(spent_wei: int, m
     assert granted_wei == (0 if granted_less_wei is None else gas_wei - granted_less_wei)
 
 
-@pytest.mark.parametrize(("missing_wei", "ok"), [(0, True), (1, False)])
-def test_data_fee__is_taken_off_what_exceeds_the_native_floor(missing_wei: int, ok: bool) -> None:
+def step_short_of(missing_wei: int) -> StepInput:
+    """Return a step whose wallet lacks so much for a swap, its data fee and the native floor."""
     step = with_snapshot(step_input(values={"WETH": 7_000, "USDC": 3_000}), data_fee=DATA)
     grant = composed_swap(step).grant
     assert step.limits.native_floor_wei is not None
-    native_wei = step.limits.native_floor_wei + grant.max_gas_wei + (grant.max_data_fee_wei or 0) - missing_wei
-    bare = with_snapshot(step, native_wei=native_wei)
-    if ok:
-        assert composed_swap(bare).tx.gas > 0
-    else:
-        with raises_code(Refused, "native_floor"):
-            composed_swap(bare)
+    return with_snapshot(step, native_wei=step.limits.native_floor_wei + grant.max_gas_wei + (grant.max_data_fee_wei or 0) - missing_wei)
+
+
+def test_data_fee__up_to_what_exceeds_the_native_floor_is_paid() -> None:
+    assert composed_swap(step_short_of(0)).tx.gas > 0
+
+
+def test_data_fee__is_taken_off_what_exceeds_the_native_floor() -> None:
+    with raises_code(Refused, "native_floor"):
+        composed_swap(step_short_of(1))
 
 
 @pytest.mark.parametrize("change", [-1, 1, 7])

@@ -9,9 +9,22 @@ from hypothesis import strategies as st
 from agent.amm import pools
 from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.amm.v3.math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, Q96, get_sqrt_ratio_at_tick, price_limit
+from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.pool_swap import swap
 from tests.support.amm_pools import TOKEN0, TOKEN1, flat, v3_pool
-from tests.support.v3_by_steps import SwapEnd, by_steps, by_swap, draw_amount, draw_limit, some_pools, swap_by_steps
+from tests.support.v3_by_steps import SwapEnd, by_steps, draw_amount, draw_limit, some_pools, swap_by_steps
+
+
+def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> SwapEnd | str:
+    """The swap of the library, in the terms of the one by steps; the reason where the contract reverts, "?" beyond known ticks."""
+    try:
+        end = swap(state, down, amount, limit)
+    except ContractRevert as refusal:
+        return refusal.reason
+    if end.left_known_ticks:
+        return "?"
+    counts = end.ticks_crossed, end.stops
+    return SwapEnd(end.amount_remaining, end.amount_out, end.fee, end.sqrt_price_x96, end.tick, end.liquidity, *counts)
 
 
 @given(some_pools, st.booleans(), st.data())

@@ -18,12 +18,21 @@ from agent.amm.v3.math import (
     get_tick_at_sqrt_ratio,
     price_limit,
 )
-from agent.amm.v3.pool import WIDEST_SPACING
+from agent.amm.v3.pool import WIDEST_SPACING, V3Pool
 from agent.amm.v3.pool_swap import INT256_MAX, swap
+from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.errors import Refused
-from tests.support import amm_pools
+from tests.support import amm_pools, worlds
 from tests.support.amm_pools import POOL, TOKEN0, TOKEN1, flat, v3_pool
-from tests.support.v3_by_steps import SwapEnd, by_steps, draw_amount, mainnet_pool, some_pools, swap_by_steps
+from tests.support.v3_by_steps import SwapEnd, by_steps, draw_amount, some_pools, swap_by_steps
+
+
+def mainnet_pool() -> V3Pool:
+    """The recorded WBTC/WETH pool."""
+    recorded = worlds.recorded_pool()
+    ticks = tuple(TickLiquidity(index, net) for index, net in recorded.net_by_tick.items())
+    state = flat(fee_pips=recorded.fee_pips, tick_spacing=recorded.tick_spacing, ticks=ticks)
+    return replace(state, sqrt_price_x96=recorded.sqrt_price_x96, tick=recorded.tick, liquidity=recorded.liquidity)
 
 
 @given(some_pools, amm_pools.tokens, st.data())

@@ -15,9 +15,21 @@ from agent.signing import keys
 from agent.signing.keys import KeyringEntry, load_from_keyring, load_key, require_keyring
 from agent.signing.secret import Secret
 from tests.support.foreign_text import shown_of
-from tests.support.keyrings import FailingKeyring, MemoryKeyring, PlaintextKeyring, ReadOnlyKeyring, using
+from tests.support.keyrings import FailingKeyring, MemoryKeyring, using
 from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, address_in_file, typist
 from tests.support.text import raises_field
+
+
+class ReadOnlyKeyring(MemoryKeyring):
+    """Can be read but not written."""
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise RuntimeError(f"cannot store {password}")
+
+
+class PlaintextKeyring(MemoryKeyring):
+    """Named like a backend of keyrings.alt that writes into a readable file."""
+
 
 NONE = api.PasswordSource()
 

@@ -20,10 +20,10 @@ from agent.backtest.result import SimulationResult
 from agent.backtest.settings import OwnerTransfer, make_spec
 from agent.backtest.simulate import SimulationRun
 from agent.model import Entry, EntryKind, Every, HybridTrigger, Threshold, Trigger
-from tests.support import own_figures
 from tests.support.backtests import DAY_S, DEEP, START_S, WALKING, walks
-from tests.support.own_figures import History, JournalLine
 from tests.support.quantstats_figures import quantstats_figures
+from tests.unit.backtest.report import own_figures
+from tests.unit.backtest.report.own_figures import History, JournalLine
 
 EXACT = {"rel": 1e-9, "abs": 1e-9}
 TRIGGERS: tuple[Trigger, ...] = (

@@ -22,7 +22,6 @@ from tests.support.builders import address
 READER = SlipstreamReader(factory=address("factory"))
 POOL = PoolRef(address("pool"), "slipstream", READER, address("token0"), address("token1"), 0, 200)
 TICK = 1_000
-MEAN_AT_BLOCK = 860
 MEAN_AT_INCLUSION = 900
 OBSERVED = (0, -5_000 * 4, -5_000 * 4 + 596 * 900)
 """Four seconds at -5,000, which leave the window until the swap, then 900."""

@@ -99,11 +99,19 @@ def test_the_hash_of_a_used_nonce_is_found_however_old(mined_at: int) -> None:
     assert find_mined_hash(panel(chain("a", mined_at), chain("b", mined_at)), WALLET, NONCE, HEAD) == HASH
 
 
-def test_liar__is_outvoted_and_two_that_differ_decide_nothing() -> None:
-    for lie in ({"hash": OTHER}, {"to": STRANGER}, {"input": "0x12"}, {"value": "0x6"}):
-        assert find_tx_by_nonce(panel(chain("a"), chain("liar", **lie), chain("b")), WALLET, NONCE, 0, HEAD) == FOUND
-        with raises_code(NoQuorum, "quorum"):
-            find_tx_by_nonce(panel(chain("a"), chain("liar", **lie)), WALLET, NONCE, 0, HEAD)
+@pytest.mark.parametrize(
+    "lie",
+    [
+        pytest.param({"hash": OTHER}, id="hash"),
+        pytest.param({"to": STRANGER}, id="receiver"),
+        pytest.param({"input": "0x12"}, id="calldata"),
+        pytest.param({"value": "0x6"}, id="value"),
+    ],
+)
+def test_liar__is_outvoted_and_two_that_differ_decide_nothing(lie: dict[str, str]) -> None:
+    assert find_tx_by_nonce(panel(chain("a"), chain("liar", **lie), chain("b")), WALLET, NONCE, 0, HEAD) == FOUND
+    with raises_code(NoQuorum, "quorum"):
+        find_tx_by_nonce(panel(chain("a"), chain("liar", **lie)), WALLET, NONCE, 0, HEAD)
 
 
 def test_mined_hash__is_unknown_while_the_endpoints_differ() -> None:

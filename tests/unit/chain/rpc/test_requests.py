@@ -282,9 +282,15 @@ def test_node_s_words__are_made_harmless_without_secrets() -> None:
         assert len(fault.message) <= 200
 
 
-def test_of_a_secret_that_holds_another_nothing_is_left() -> None:
-    for secrets in (["alpha-key", "alpha-key-9876"], ["alpha-key-9876", "alpha-key"]):
-        assert scrub("refused alpha-key-9876 and alpha-key", secrets) == "refused (secret) and (secret)"
+@pytest.mark.parametrize(
+    "secrets",
+    [
+        pytest.param(["alpha-key", "alpha-key-9876"], id="shorter first"),
+        pytest.param(["alpha-key-9876", "alpha-key"], id="longer first"),
+    ],
+)
+def test_of_a_secret_that_holds_another_nothing_is_left(secrets: list[str]) -> None:
+    assert scrub("refused alpha-key-9876 and alpha-key", secrets) == "refused (secret) and (secret)"
 
 
 def test_a_secret_counts_from_six_characters_on() -> None:
@@ -306,12 +312,18 @@ def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_local_endpoint_s_name__has_its_port_and_no_secret() -> None:
-    for url, named in (
-        ("http://user:word@127.0.0.1:8545/secret?key=1", "127.0.0.1:8545"), ("http://localhost:1", "localhost:1"),
-        ("http://[::1]:8545", "[::1]:8545"), ("http://127.0.0.1", "127.0.0.1"), ("https://node.example:8545/secret", "node.example"),
-    ):  # fmt: skip
-        assert EndpointProvider(url, "local").name == f"endpoint 'local' at {named}"
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        pytest.param("http://user:word@127.0.0.1:8545/secret?key=1", "127.0.0.1:8545", id="all parts"),
+        pytest.param("http://localhost:1", "localhost:1", id="localhost"),
+        pytest.param("http://[::1]:8545", "[::1]:8545", id="IPv6"),
+        pytest.param("http://127.0.0.1", "127.0.0.1", id="no port"),
+        pytest.param("https://node.example:8545/secret", "node.example", id="a remote host"),
+    ],
+)
+def test_local_endpoint_s_name__has_its_port_and_no_secret(url: str, place: str) -> None:
+    assert EndpointProvider(url, "local").name == f"endpoint 'local' at {place}"
 
 
 def test_a_transport_shows_operator_and_host_only() -> None:

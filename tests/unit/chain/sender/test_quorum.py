@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -21,13 +22,11 @@ from tests.support.nodes import (
     BLOCK,
     CALL,
     CHAIN_ID,
-    DOWN,
     ESTIMATE,
     GAS,
     HASH,
     HEAD_BLOCK,
     INTERNAL,
-    NO_ACCESS,
     NO_FUNDS,
     NONCE_TOO_LOW,
     OTHER_HASH,
@@ -39,21 +38,54 @@ from tests.support.nodes import (
     TX,
     TX_OF,
     UNKNOWN_HASH,
-    beside_honest,
     by_tag,
-    chain_of_height,
     header,
-    last_failures,
     node,
-    nodes_with,
-    pool_of,
-    quorum,
     rollup_fee_wei,
     rollup_node,
 )
 from tests.support.signing import CANCEL, WALLET
 from tests.support.text import mentions, raises_code
 from tests.support.tips import WORDINGS
+
+DOWN = Retryable("it cannot be reached")
+NO_ACCESS = OperatorNeeded("the key is refused", "renew it")
+
+
+def nodes_with(method: str, answers: Sequence[object]) -> list[ScriptedTransport]:
+    """Return nodes of different operators, one for each answer to the method."""
+    return [node(f"n{number}", **{method: answer}) for number, answer in enumerate(answers)]
+
+
+def pool_of(*nodes: ScriptedTransport | Endpoint, min_operators: int = 2, grace_s: float = 5) -> EndpointPool:
+    """Return a pool whose grace period no answer of a script exceeds."""
+    return EndpointPool(nodes, min_operators, grace_s=grace_s)
+
+
+def quorum(*nodes: ScriptedTransport | Endpoint, min_operators: int = 2, private: ScriptedTransport | None = None) -> QuorumSender:
+    return QuorumSender(pool_of(*nodes, min_operators=min_operators), CHAIN_ID, private and Endpoint(private))
+
+
+def beside_honest(**lies: object) -> tuple[QuorumSender, EndpointPool]:
+    """Return the sender over a liar and two honest operators, and its pool."""
+    pool = pool_of(node("liar", **lies), node("a"), node("b"))
+    return QuorumSender(pool, CHAIN_ID), pool
+
+
+def last_failures(pool: EndpointPool) -> dict[str, str]:
+    """Return the last failure of the operators that have one."""
+    return {operator: state.last_failure for operator, state in pool.endpoint_states() if state.last_failure}
+
+
+def chain_of_height(height: int) -> Callable[[list[Any]], dict[str, str] | None]:
+    """Return the answer to eth_getBlockByNumber of a node with so many blocks; the hash of block n is n."""
+
+    def block(params: list[Any]) -> dict[str, str] | None:
+        number = height if params[0] == "latest" else int(params[0], 16)
+        return header(number=hex(number), hash=f"0x{number:064x}") if number <= height else None
+
+    return block
+
 
 # --- Nonces
 

@@ -10,7 +10,7 @@ import pytest
 from agent.config.networks import NETWORKS
 from agent.config.networks.coin_supplies import COIN_SUPPLIES, package_supplies
 from agent.errors import ConfigError
-from agent.model import AllocationMethod
+from agent.model import AllocationMethod, StepInput
 from agent.units import Token, pluralize
 from tests.support.builders import NOW_S, token
 from tests.support.constants import DAY_S
@@ -71,17 +71,22 @@ def test_figure__is_valid_while_off_by_a_twentieth_at_most(coin: str) -> None:
     assert (1 + MOST_YEARLY_ISSUANCE[coin]) ** supply.valid_years <= 1.05
 
 
-@pytest.mark.parametrize(("years", "is_chosen"), [(0, True), (2.9, True), (3.1, False)])
-def test_weights__say_source_and_age_and_hold_after_its_time(years: float, is_chosen: bool) -> None:
-    wbtc = token("WBTC")
+def step_with_supply_of(age_s: int) -> StepInput:
+    """Return a step whose supply of WBTC, from the package, is so old."""
     (listed,) = tokens_of("ethereum", "WBTC")
     (supply,) = package_supplies([listed], "0x", 1)
-    supply_day = datetime.fromtimestamp(supply.as_of_s, UTC).date()
-    assert supply_day == COIN_SUPPLIES["BTC"].as_of
+    assert datetime.fromtimestamp(supply.as_of_s, UTC).date() == COIN_SUPPLIES["BTC"].as_of
+    as_of_s = NOW_S - age_s
+    moved = replace(supply, token=token("WBTC").address, as_of_s=as_of_s, valid_until_s=as_of_s + supply.valid_until_s - supply.as_of_s)
+    return weighed(allocator(AllocationMethod.MARKET_CAP, supplies=(moved,)), recorded(moves()), supplies=SUPPLIES)
+
+
+@pytest.mark.parametrize("years", [0, 2.9])
+def test_weights__say_source_and_age_of_a_supply(years: float) -> None:
     age_s = int(years * 365 * DAY_S)
-    moved = replace(supply, token=wbtc.address, as_of_s=NOW_S - age_s, valid_until_s=NOW_S - age_s + supply.valid_until_s - supply.as_of_s)
-    step = weighed(allocator(AllocationMethod.MARKET_CAP, supplies=(moved,)), recorded(moves()), supplies=SUPPLIES)
-    if is_chosen:
-        assert mentions(chosen_of(step).sample_text, "WBTC by mexc.us of 2025-11-21", f", {pluralize(age_s // DAY_S, 'day')} old")
-    else:
-        assert mentions(hold_reason(step), "WBTC", "days old")
+    sample_text = chosen_of(step_with_supply_of(age_s)).sample_text
+    assert mentions(sample_text, "WBTC by mexc.us of 2025-11-21", f", {pluralize(age_s // DAY_S, 'day')} old")
+
+
+def test_weights__hold_after_the_time_of_a_supply() -> None:
+    assert mentions(hold_reason(step_with_supply_of(int(3.1 * 365 * DAY_S))), "WBTC", "days old")

@@ -52,23 +52,22 @@ def test_asset_that_is_gone__is_named_by_no_allocator(allocator: str) -> None:
     assert ("WBTC" in removed.portfolio.weights.fixed, "WBTC" in removed.portfolio.weights.limits) == (False, False)
 
 
-@pytest.mark.parametrize(
-    ("changes", "names_strategy"),
-    [
-        pytest.param({}, True, id="by its weights"),
-        pytest.param({"weights": None, "allocator": '"equal"'}, True, id="in equal parts"),
-        pytest.param({"weights": '{ USDC = "100%" }'}, False, id="without a weight"),
-    ],
-)
-def test_asset_of_a_strategy__is_taken_out_of_it_first(changes: dict[str, str | None], names_strategy: bool) -> None:
+def sell_weth_beside(changes: dict[str, str | None]) -> tuple[str, str]:
+    """Return a config of two strategies with these changes, before and after WETH is taken out by a sale."""
     strategy = {key: value for key, value in (TREND | changes).items() if value is not None}
     text = config_with_strategies(strategy, strategy | {"name": '"carry"', "share": '"40%"'})
-    sale = removals_as_sales(ConfigChanges(removed_symbols=("WETH",)))
-    if names_strategy:
-        with pytest.raises(ConfigError, match="strategy trend gives it a weight"):
-            apply_changes(text, sale)
-    else:
-        assert apply_changes(text, sale) != text
+    return text, apply_changes(text, removals_as_sales(ConfigChanges(removed_symbols=("WETH",))))
+
+
+@pytest.mark.parametrize("changes", [{}, {"weights": None, "allocator": '"equal"'}], ids=["by its weights", "in equal parts"])
+def test_asset_of_a_strategy__is_taken_out_of_it_first(changes: dict[str, str | None]) -> None:
+    with pytest.raises(ConfigError, match="strategy trend gives it a weight"):
+        sell_weth_beside(changes)
+
+
+def test_asset_without_a_weight_in_strategies__is_sold() -> None:
+    text, changed_text = sell_weth_beside({"weights": '{ USDC = "100%" }'})
+    assert changed_text != text
 
 
 def test_assets_that_a_profile_lacks__get_no_share_of_its_choice(tmp_path: Path) -> None:

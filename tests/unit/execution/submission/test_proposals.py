@@ -15,7 +15,7 @@ from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submission.submitter import Submitter
 from agent.guards import MinimumsFault
-from agent.model import Head, Intent, IntentKind, IntentState, LayerAction, UnsignedTx
+from agent.model import Head, Intent, IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, MinedTransaction, NextAct, Simulation
 from agent.store.files.recorder import FileOutbox
 from agent.wiring.signed_proposals import signed_proposal_texts
@@ -214,37 +214,57 @@ def test_dropped_proposal_mined_later_is_booked(tmp_path: Path) -> None:
     assert journal.expected_nonce() == 1
 
 
-@pytest.mark.parametrize(
-    ("kind", "action", "is_executable"),
-    [
-        pytest.param(IntentKind.LIQUIDITY, COLLECT, True, id="collection of fees"),
-        pytest.param(IntentKind.PAYOUT, None, True, id="payment"),
-        pytest.param(IntentKind.LIQUIDITY, WITHDRAW_V3, False, id="withdrawal of liquidity"),
-        pytest.param(IntentKind.SWAP, None, False, id="swap"),
-    ],
-)
-@pytest.mark.parametrize("is_settled", [True, False], ids=["dropped before", "open"])
-def test_signed_proposal_past_its_deadline__is_rejected_if_the_chain_knows_none(
-    tmp_path: Path, setup: Bench, kind: IntentKind, action: LayerAction | None, is_executable: bool, is_settled: bool
-) -> None:
-    executor = proposing(setup, Owner(setup), tmp_path)
+def sign_and_expire(setup: Bench, folder: Path, granted: Grant, reconcile_count: int) -> tuple[ProposingExecutor, str]:
+    """Sign a proposal, pass its deadline, and settle open transactions so often; return the executor, and what was said before it."""
+    executor = proposing(setup, Owner(setup), folder)
     setup.store.steps.begin("s", START_S, "{}")
     with pytest.raises(AwaitingExternalSignature) as waiting:
-        executor.run("s", tx(0), replace(grant(kind), layer_action=action), "first")
+        executor.run("s", tx(0), granted, "first")
     setup.store.proposals.add_signatures(waiting.value.proposal["id"], {WALLET: b"signature"})
     (signed_text,) = signed_proposal_texts(setup.store)
-    assert ("at any time" in signed_text) == is_executable
-
     setup.chain.timestamp_s = START_S + 90
-    if is_settled:
+    for _ in range(reconcile_count):
         executor.reconcile()
-        assert len(signed_proposal_texts(setup.store)) == is_executable
-    if is_executable:
-        with pytest.raises(AwaitingExternalSignature, match=r"1 of 1 signatures .+ can execute it at any time"):
-            executor.cancel_pending("by the owner")
-        return
+    return executor, signed_text
+
+
+SETTLED = pytest.mark.parametrize("reconcile_count", [1, 0], ids=["dropped before", "open"])
+
+
+@pytest.mark.parametrize(
+    "granted",
+    [
+        pytest.param(replace(grant(IntentKind.LIQUIDITY), layer_action=COLLECT), id="collection of fees"),
+        pytest.param(grant(IntentKind.PAYOUT), id="payment"),
+    ],
+)
+@SETTLED
+def test_signed_proposal_without_a_deadline_on_chain__is_rejected(
+    tmp_path: Path, setup: Bench, granted: Grant, reconcile_count: int
+) -> None:
+    executor, signed_text = sign_and_expire(setup, tmp_path, granted, reconcile_count)
+    assert "at any time" in signed_text
+    assert len(signed_proposal_texts(setup.store)) == 1
+    with pytest.raises(AwaitingExternalSignature, match=r"1 of 1 signatures .+ can execute it at any time"):
+        executor.cancel_pending("by the owner")
+
+
+@pytest.mark.parametrize(
+    "granted",
+    [
+        pytest.param(replace(grant(IntentKind.LIQUIDITY), layer_action=WITHDRAW_V3), id="withdrawal of liquidity"),
+        pytest.param(grant(IntentKind.SWAP), id="swap"),
+    ],
+)
+@SETTLED
+def test_signed_proposal_past_its_deadline_on_chain__is_cancelled(
+    tmp_path: Path, setup: Bench, granted: Grant, reconcile_count: int
+) -> None:
+    executor, signed_text = sign_and_expire(setup, tmp_path, granted, reconcile_count)
+    assert "at any time" not in signed_text
     executor.cancel_pending("by the owner")
     assert setup.store.journal.open_intents() == ()
+    assert signed_proposal_texts(setup.store) == ()
 
 
 @pytest.mark.parametrize("is_low", [True, False], ids=["low", "unchecked"])

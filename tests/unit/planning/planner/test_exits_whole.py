@@ -85,12 +85,12 @@ def test_skipped_does_not_name_dust() -> None:
 
 
 @pytest.mark.parametrize("pools", [MARKET, (*MARKET, v2_pool(WETH, WBTC, Fraction(1, 30), 20_000))])
-def test_stop_sells_the_whole_token(pools: tuple[Pool, ...]) -> None:
-    for symbol in ("WETH", "WBTC"):
-        outcome = outcome_of(step_with_stops(symbol, pools=(*pools, SOUND)))
-        assert outcome.plan is not None
-        assert not outcome.decision_result.blocked_exits
-        assert balances_after(outcome.step_input, outcome.plan)[symbol] == 0
+@pytest.mark.parametrize("symbol", ["WETH", "WBTC"])
+def test_stop_sells_the_whole_token(pools: tuple[Pool, ...], symbol: str) -> None:
+    outcome = outcome_of(step_with_stops(symbol, pools=(*pools, SOUND)))
+    assert outcome.plan is not None
+    assert not outcome.decision_result.blocked_exits
+    assert balances_after(outcome.step_input, outcome.plan)[symbol] == 0
 
 
 @pytest.mark.parametrize(("below_raw", "is_sold"), [(0, True), (1, True), (-1, False)])

@@ -46,13 +46,19 @@ from tests.support.planning_worlds import (
     problem_of,
     random_pools,
     random_step,
-    raw_changes,
     rebalance_to_targets,
     two,
     wide,
     without_gas,
 )
 from tests.support.samples import slow
+
+
+def raw_changes(step: StepInput, plan: Plan) -> dict[str, int]:
+    """Return what a plan adds to each balance, in base units."""
+    raw_before = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    return {at: raw - raw_before[at] for at, raw in plan.holdings_after}
+
 
 PROBLEMS = 40
 SMALL = Fraction(1, 10)

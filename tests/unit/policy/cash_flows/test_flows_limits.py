@@ -344,9 +344,6 @@ def test_classification_must_fit_the_sign_of_the_change(store: Store) -> None:
         store.balances.classify(fell.id, ExternalTransferKind.GIFT, 5)
     with raises_field("--as", "or gift"):
         store.balances.classify(rose.id, ExternalTransferKind.LOSS, 5)
-    for number in (99, 2**63 - 1, 10**30):
-        with raises_code(ConfigError, "unknown"):
-            store.balances.classify(number, None, 5)
     assert {flow.kind for flow in store.balances.classify(None, None, 5)} == {ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.DEPOSIT}
     with raises_code(ConfigError, "flow_confirmed"):
         store.balances.classify(rose.id, None, 5)

@@ -134,18 +134,18 @@ def test_purchase_that_waits_for_daily_loss_lets_a_trigger_act() -> None:
     assert "WETH at 68.7 % is" in outcome.reason
 
 
-def test_a_stop_loss_sells_while_a_purchase_is_open() -> None:
+@pytest.mark.parametrize("due_s", [0, 300])
+def test_a_stop_loss_sells_while_a_purchase_is_open(due_s: int) -> None:
     wbtc = token("WBTC").address
-    for due_s in (0, 300):
-        step = step_with_purchase(CRASHED, 400, 340, due_s=due_s)
-        order_terms = OrderTerms(wbtc, OrderKind.STOP_LOSS, share_bps=1_000)
-        fired_order = ConditionalOrder(
-            wbtc, order_terms.kind, OrderStage.FIRED, order_terms, 1, price_of("WBTC", 80_000), None, price_of("WBTC", 60_000)
-        )
-        portfolio = replace(step.portfolio, orders=OrdersConfig((order_terms,)))
-        outcome = outcome_of(apply_orders(replace(with_history(step, states=(fired_order,)), portfolio=portfolio)))
-        assert outcome.plan is not None, outcome.reason
-        assert outcome.decision_result.exit_token == wbtc, outcome.reason
+    step = step_with_purchase(CRASHED, 400, 340, due_s=due_s)
+    order_terms = OrderTerms(wbtc, OrderKind.STOP_LOSS, share_bps=1_000)
+    fired_order = ConditionalOrder(
+        wbtc, order_terms.kind, OrderStage.FIRED, order_terms, 1, price_of("WBTC", 80_000), None, price_of("WBTC", 60_000)
+    )
+    portfolio = replace(step.portfolio, orders=OrdersConfig((order_terms,)))
+    outcome = outcome_of(apply_orders(replace(with_history(step, states=(fired_order,)), portfolio=portfolio)))
+    assert outcome.plan is not None, outcome.reason
+    assert outcome.decision_result.exit_token == wbtc, outcome.reason
 
 
 def test_execution_ends_where_a_slice_is_not_worth_its_cost() -> None:

@@ -167,15 +167,21 @@ def test_invest_pays_its_costs_from_the_deposit() -> None:
     assert change[WBTC.address] == 0 < change[WETH.address]
 
 
-def test_invest_is_exempt_from_turnover_only_with_first_purchase() -> None:
+@pytest.mark.parametrize(
+    ("first_purchase_s", "freed"),
+    [
+        pytest.param(None, 0, id="off"),
+        pytest.param(600, 900 * 10**6, id="on"),
+    ],
+)
+def test_invest_is_exempt_from_turnover_only_with_first_purchase(first_purchase_s: int | None, freed: int) -> None:
     """With `first_purchase` off an investment counts against turnover like a rebalance."""
     step = with_limits(portfolio_step(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
-    for first_purchase_s, freed in ((None, 0), (600, 900 * 10**6)):
-        proposal = requests.invest_proposer({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
-        assert isinstance(proposal.decision_result.decision, Rebalance)
-        assert proposal.plan is not None
-        assert proposal.decision_result.decision.exempt_turnover == freed
-        assert proposal.decision_result.decision.by_owner
+    proposal = requests.invest_proposer({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
+    assert isinstance(proposal.decision_result.decision, Rebalance)
+    assert proposal.plan is not None
+    assert proposal.decision_result.decision.exempt_turnover == freed
+    assert proposal.decision_result.decision.by_owner
 
 
 def test_selling_everything_withdraws_liquidity() -> None:

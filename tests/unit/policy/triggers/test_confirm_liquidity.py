@@ -25,15 +25,15 @@ def step_after_blocks(step: StepInput, *weth_usd: int, pools: tuple[Pool, ...] |
     return replace(step, policy=policy, snapshot=replace(step.snapshot, past_prices=tuple(past)))
 
 
-def test_liquidity_limit_exceeded_in_a_single_block_holds() -> None:
+@pytest.mark.parametrize("before", [(32_000, 2_000), (2_000, 32_000)])
+def test_liquidity_limit_exceeded_in_a_single_block_holds(before: tuple[int, int]) -> None:
     """Two WETH and 4,000 USDC beside a pair: at 2,000 a WETH it is a fifth of all, at 32,000 a tenth."""
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
     assert isinstance(decide(step_after_blocks(step, 2_000, 2_000)).decision, AdjustLiquidity)
-    for before in ((32_000, 2_000), (2_000, 32_000)):
-        decision = decide(step_after_blocks(step, *before)).decision
-        assert isinstance(decision, Hold)
-        assert "above limits.lp_max_weight 15 %" in decision.reason
-        assert "policy.confirm_blocks is 2" in decision.reason
+    decision = decide(step_after_blocks(step, *before)).decision
+    assert isinstance(decision, Hold)
+    assert "above limits.lp_max_weight 15 %" in decision.reason
+    assert "policy.confirm_blocks is 2" in decision.reason
 
 
 def test_range_left_in_a_single_block_is_not_recentred() -> None:

@@ -16,6 +16,7 @@ from agent.model import Destination, Halt, HaltCode, Hold, NoTradeZone, Rebalanc
 from agent.policy.decide import decide
 from agent.policy.triggers.exchange_costs import PricedMarket
 from agent.policy.triggers.no_trade_zone import ZoneExchange, ZoneInterval, evaluate_zone, zone_result
+from agent.units import Token
 from tests.support.builders import GWEI, MONTH_S, token, tracking, v2_pool, v3_pool, with_limits, with_snapshot, without_feed, zoned
 from tests.support.decisions.zones import FEE, GAS_UNITS, LINK, PRICES, USDC, WBTC, WETH, V, edges, pair_edge, pair_gap, view, zone_step
 from tests.support.text import mentions
@@ -42,13 +43,19 @@ def test_zone_trigger_widens_with_the_square_root_of_gas() -> None:
     assert edges(zone_step(gwei="0")) == pytest.approx((inner, inner), rel=1e-9)
 
 
-def test_zone_narrows_with_volatility_horizon_and_error_cost() -> None:
+@pytest.mark.parametrize(
+    "twice",
+    [
+        pytest.param({"horizon_s": 2 * MONTH_S}, id="horizon"),
+        pytest.param({"cost_bps": 1}, id="cost of an error"),
+    ],
+)
+def test_zone_narrows_with_volatility_horizon_and_error_cost(twice: dict[str, int]) -> None:
     inner, outer = edges(zone_step())
     gap = outer - inner
     high_risk = {"volatilities": {"WETH": 16_000, "USDC": 100}}
     assert edges(zone_step(risk=high_risk)) == pytest.approx((inner / 4, inner / 4 + gap / 2), rel=1e-9)
-    for twice in ({"horizon_s": 2 * MONTH_S}, {"cost_bps": 1}):
-        assert edges(zone_step(risk=twice)) == pytest.approx((inner / 2, inner / 2 + gap / sqrt(2)), rel=1e-9)
+    assert edges(zone_step(risk=twice)) == pytest.approx((inner / 2, inner / 2 + gap / sqrt(2)), rel=1e-9)
 
 
 def test_zone_goes_by_the_cheapest_pool_that_is_deep_enough() -> None:
@@ -86,17 +93,23 @@ def test_zone_ignores_an_empty_pool(empty: V2Pool | V3Pool) -> None:
     assert not no_route(replace(CHEAP, liquidity=0)), "its next ticks hold some"
 
 
-def test_zone_ignores_an_unreadable_pool() -> None:
+@pytest.mark.parametrize(
+    ("unread", "cost"),
+    [
+        pytest.param(CHEAP.address, FEE, id="a pool of the pair"),
+        pytest.param(WBTC.address, 0.0005, id="a foreign one"),
+    ],
+)
+def test_zone_ignores_an_unreadable_pool(unread: str, cost: float) -> None:
     step = zone_step(pools=[v2_pool(WETH, USDC, 2_000, 10**9), CHEAP])
     assert edges(step)[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)
-    for unread, cost in ((CHEAP.address, FEE), (WBTC.address, 0.0005)):
-        named = with_snapshot(step, unreadable_items=(UnreadableItem("pool", unread, "the call reverted"),))
-        assert edges(named)[0] == pytest.approx(pair_edge(cost), rel=1e-6)
+    named = with_snapshot(step, unreadable_items=(UnreadableItem("pool", unread, "the call reverted"),))
+    assert edges(named)[0] == pytest.approx(pair_edge(cost), rel=1e-6)
 
 
-def test_zone_ignores_a_pool_of_foreign_tokens() -> None:
-    for a, b in ((WETH, LINK), (LINK, WETH), (WBTC, LINK)):
-        assert no_route(v3_pool(a, b, 1, 10**9, 500))
+@pytest.mark.parametrize(("a", "b"), [(WETH, LINK), (LINK, WETH), (WBTC, LINK)])
+def test_zone_ignores_a_pool_of_foreign_tokens(a: Token, b: Token) -> None:
+    assert no_route(v3_pool(a, b, 1, 10**9, 500))
 
 
 def test_zone_uses_a_pool_worth_exactly_the_minimum() -> None:
@@ -112,15 +125,15 @@ def test_zone_counts_a_skewed_pool_as_a_cost_only() -> None:
     assert 0.5 - float(interval.low) == pytest.approx(pair_edge(), rel=1e-6)
 
 
-def test_zone_widens_for_correlated_tokens() -> None:
+@pytest.mark.parametrize("rho_bps", [0, 5_000])
+def test_zone_widens_for_correlated_tokens(rho_bps: int) -> None:
     """The variance of one in the other is σ₁² + σ₂² - 2ρσ₁σ₂: 0.04 + 0.96·(1 - ρ) at 80 % and 60 %."""
     pools = [v2_pool(WBTC, WETH, 30, 10**6), v2_pool(WETH, USDC, 2_000, 10**9)]
     targets = {"WETH": 5_000, "WBTC": 5_000, "USDC": 0}
-    for rho_bps in (0, 5_000):
-        related = {"correlations": {("WETH", "WBTC"): rho_bps}, "cost_bps": 2}
-        step = zoned(targets, {"WETH": 50_000, "WBTC": 50_000}, related, pools=pools)
-        variance = 0.04 + 0.96 * (1 - rho_bps / 10_000)
-        assert edges(step)[0] == pytest.approx(pair_edge(cost_bps=2, variance=variance), rel=1e-9)
+    related = {"correlations": {("WETH", "WBTC"): rho_bps}, "cost_bps": 2}
+    step = zoned(targets, {"WETH": 50_000, "WBTC": 50_000}, related, pools=pools)
+    variance = 0.04 + 0.96 * (1 - rho_bps / 10_000)
+    assert edges(step)[0] == pytest.approx(pair_edge(cost_bps=2, variance=variance), rel=1e-9)
 
 
 def test_zone_counts_both_fees_through_a_hub() -> None:

@@ -22,6 +22,7 @@ from agent.model import (
     OrdersConfig,
     OrderStage,
     PastPrices,
+    Pool,
     PriceSource,
     Rebalance,
     StepInput,
@@ -212,15 +213,23 @@ def test_asset_of_the_side_that_does_not_trade_confirms_nothing(
     assert isinstance(moved.decision, Rebalance)
 
 
-def test_spot_prices_are_confirmed_by_pools_of_past_blocks() -> None:
+PUSHED = v2_pool(WETH, USDC, AWAY)
+CALM = v2_pool(WETH, USDC, FAIR)
+
+
+@pytest.mark.parametrize(
+    ("pools", "kind"),
+    [
+        pytest.param([PUSHED, CALM], Hold, id="calm two blocks ago"),
+        pytest.param([PUSHED, PUSHED], Rebalance, id="pushed in both"),
+    ],
+)
+def test_spot_prices_are_confirmed_by_pools_of_past_blocks(pools: list[Pool], kind: type[Decision]) -> None:
     """The harshest source: whoever moves a pool for a block moves the reference."""
-    pushed = v2_pool(WETH, USDC, AWAY)
-    calm = v2_pool(WETH, USDC, FAIR)
-    step = step_input(values={"WETH": 7_500, "USDC": 5_000}, prices={"WETH": AWAY, "USDC": 1}, kinds=[PriceSource.SPOT], pools=[pushed])
+    step = step_input(values={"WETH": 7_500, "USDC": 5_000}, prices={"WETH": AWAY, "USDC": 1}, kinds=[PriceSource.SPOT], pools=[PUSHED])
     step = replace(step, policy=replace(step.policy, confirm_blocks=2))
-    for pools, kind in (([pushed, calm], Hold), ([pushed, pushed], Rebalance)):
-        past = tuple(replace(past_prices_at(step, number, None), pools=(pool,)) for number, pool in enumerate(pools, 1))
-        assert isinstance(decide(replace(step, snapshot=replace(step.snapshot, past_prices=past))).decision, kind)
+    past = tuple(replace(past_prices_at(step, number, None), pools=(pool,)) for number, pool in enumerate(pools, 1))
+    assert isinstance(decide(replace(step, snapshot=replace(step.snapshot, past_prices=past))).decision, kind)
 
 
 def test_past_blocks_survive_the_codec_of_a_step() -> None:

@@ -13,7 +13,7 @@ from agent import codec
 from agent.app.documents.past.step_history import _weight_sentence, _zone_sentences
 from agent.app.documents.status import PortfolioStatus, status_document
 from agent.errors import Refused
-from agent.model import Hold, NoTradeZone, PastPrices, Rebalance, StepInput, TradeSide
+from agent.model import Decision, Hold, NoTradeZone, PastPrices, Rebalance, StepInput, TradeSide
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.risk import covariance
@@ -36,14 +36,20 @@ from tests.support.text import mentions
 
 @pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
 @pytest.mark.parametrize("side", [1, -1], ids=["above", "below"])
-def test_asset_fires_beyond_its_trigger_and_not_before(symbol: str, side: int) -> None:
+@pytest.mark.parametrize(
+    ("share", "kind"),
+    [
+        pytest.param(Fraction(99, 100), Hold, id="a hundredth within"),
+        pytest.param(Fraction(101, 100), Rebalance, id="a hundredth beyond"),
+    ],
+)
+def test_asset_fires_beyond_its_trigger_and_not_before(symbol: str, side: int, share: Fraction, kind: type[Decision]) -> None:
     usual = interval(tracking_step(), symbol)
     width = (usual.trigger_high - usual.trigger_low) / 2
-    for share, fires in ((Fraction(99, 100), False), (Fraction(101, 100), True)):
-        dollars = round(side * width * share * 50_000)
-        decision = decide(tracking_step(balance_changes(**{symbol: dollars}))).decision
-        assert isinstance(decision, Rebalance if fires else Hold), decision.reason
-        assert symbol in decision.reason
+    dollars = round(side * width * share * 50_000)
+    decision = decide(tracking_step(balance_changes(**{symbol: dollars}))).decision
+    assert isinstance(decision, kind), decision.reason
+    assert symbol in decision.reason
 
 
 @pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])

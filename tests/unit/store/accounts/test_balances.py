@@ -269,7 +269,7 @@ def test_a_transfer_is_classified_once_and_must_exist(store: Store) -> None:
 
     with raises_code(ConfigError, "flow_confirmed"):
         store.balances.classify(1, ExternalTransferKind.DEPOSIT, 5)
-    for flow_id in (2, 2**63 - 1, 2**80):
+    for flow_id in (2, 2**63 - 1, 2**80, 10**30):
         with raises_code(ConfigError, "unknown"):
             store.balances.classify(flow_id, None, 5)
 

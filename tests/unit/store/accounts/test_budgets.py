@@ -535,11 +535,15 @@ def test_expected_nonce_follows_what_the_chain_used_up(store: Store) -> None:
     assert (adopted, store.journal.expected_nonce()) == (3, 5)
 
 
-@pytest.mark.parametrize("adopted", [None, 2, 11])
-def test_adopted_nonce_outweighs_what_came_before(store: Store, adopted: int | None) -> None:
-    if adopted is not None:
-        store.journal.adopt_nonce(8, START_S)
-        ended_intent(store, 8)
-        store.journal.adopt_nonce(adopted, START_S)
+def test_new_store_expects_no_nonce(store: Store) -> None:
+    assert store.journal.expected_nonce() is None
+
+
+@pytest.mark.parametrize("adopted", [2, 11])
+def test_adopted_nonce_outweighs_what_came_before(store: Store, adopted: int) -> None:
+    store.journal.adopt_nonce(8, START_S)
+    ended_intent(store, 8)
+
+    store.journal.adopt_nonce(adopted, START_S)
 
     assert store.journal.expected_nonce() == adopted

@@ -307,16 +307,19 @@ def test_part_that_cannot_be_read__is_old_after_a_change(world: World, name: str
     assert world.stale() == [STALE[name]]
 
 
-@pytest.mark.parametrize("name", STALE)
-def test_part_that_cannot_be_read__is_old_at_first_but_the_mode(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in STALE if name != MODE])
+def test_part_that_cannot_be_read__is_old_at_first(name: str) -> None:
     world = World()
     world.connection.down = {name}
-    if name == MODE:
-        with pytest.raises(Retryable, match="mode is not known"):
-            world.read()
-        return
     world.read()
     assert world.stale() == [STALE[name]]
+
+
+def test_mode_that_cannot_be_read__leaves_the_account_unknown() -> None:
+    world = World()
+    world.connection.down = {MODE}
+    with pytest.raises(Retryable, match="mode is not known"):
+        world.read()
 
 
 @pytest.mark.parametrize("name", [TRANSFERS, FUNDING])
@@ -344,17 +347,24 @@ def test_leverage__that_is_not_known_requires_all_margin(world: World, is_down: 
 UNREADABLE: dict[str, object] = {"szDecimals": 9}
 
 
-@pytest.mark.parametrize(("position", "is_read"), [({}, True), ({"BTC": 1}, True), ({"DOGE": 1}, False)], ids=str)
-def test_unreadable_market__matters_only_with_a_position(position: dict[str, int], is_read: bool) -> None:
+def beside_an_unreadable_market(position: dict[str, int]) -> tuple[World, dict[str, Any]]:
+    """Return a world, and the answers of a venue whose market DOGE cannot be read, for an account with this position."""
     world = World()
     world.client._token_by_coin = {"ETH": "0xweth", "DOGE": ""}
-    answers = {STATE: account_state(10_000, **position), MARKETS: markets("ETH", "BTC", "DOGE", DOGE=UNREADABLE)}
-    if not is_read:
-        with pytest.raises(Retryable, match="size decimals of DOGE"):
-            world.read(**answers)
-        return
+    return world, {STATE: account_state(10_000, **position), MARKETS: markets("ETH", "BTC", "DOGE", DOGE=UNREADABLE)}
+
+
+@pytest.mark.parametrize("position", [{}, {"BTC": 1}], ids=str)
+def test_unreadable_market__without_a_position_is_left_out(position: dict[str, int]) -> None:
+    world, answers = beside_an_unreadable_market(position)
     assert {market.market for market in world.read(**answers).markets} == {"ETH", *position}
     assert world.stale() == [StaleReadKind.MARKETS]
+
+
+def test_unreadable_market__with_a_position_leaves_the_account_unknown() -> None:
+    world, answers = beside_an_unreadable_market({"DOGE": 1})
+    with pytest.raises(Retryable, match="size decimals of DOGE"):
+        world.read(**answers)
 
 
 def with_context(coin: str, **changes: object) -> list[object]:
@@ -406,17 +416,16 @@ def test_market_that_cannot_be_read__alone_is_a_fault(world: World) -> None:
         world.read(**{STATE: account_state(10_000, BTC=1), MARKETS: markets("ETH", "BTC", ETH=UNREADABLE)})
 
 
-@pytest.mark.parametrize(("coin", "is_read"), [("GONE", True), ("BTC", False)])
-def test_maintenance__is_not_checked_beside_an_unlisted_market(world: World, coin: str, is_read: bool) -> None:
-    answer = account_state(10_000, maintenance="9", **{coin: 1})
-    if not is_read:
-        with pytest.raises(Retryable, match="maintenance margin"):
-            world.read(**{STATE: answer})
-        return
-    account = world.read(**{STATE: answer})
-    assert account.market(coin).is_paused
+def test_maintenance__is_not_checked_beside_an_unlisted_market(world: World) -> None:
+    account = world.read(**{STATE: account_state(10_000, maintenance="9", GONE=1)})
+    assert account.market("GONE").is_paused
     assert world.client.market_number("ETH") == 0
-    assert world.client.market_number(coin) == UNLISTED_NUMBER
+    assert world.client.market_number("GONE") == UNLISTED_NUMBER
+
+
+def test_maintenance__is_checked_beside_listed_markets(world: World) -> None:
+    with pytest.raises(Retryable, match="maintenance margin"):
+        world.read(**{STATE: account_state(10_000, maintenance="9", BTC=1)})
 
 
 # The account's mode
@@ -535,34 +544,55 @@ def test_fills__are_read_from_the_millisecond_of_acceptance(world: World) -> Non
     assert next(fields["startTime"] for fields in world.connection.fields if fields["type"] == "userFillsByTime") == 77
 
 
-@pytest.mark.parametrize("now_ms", [77 + FILL_DELAY_MS, 78 + FILL_DELAY_MS])
-@pytest.mark.parametrize(
-    ("order_type", "rest", "filled_raw", "is_certain"),
-    [
-        pytest.param({"tif": "Ioc"}, "0", 0, False, id="rest as nothing"),
-        pytest.param({"tif": "Ioc"}, "2", 0, False, id="rest as everything"),
-        pytest.param({}, "2", 5_000, False, id="a fill is listed"),
-        pytest.param({"tif": "Ioc"}, "1.5", 5_000, True, id="rest in part"),
-        pytest.param({"tif": "Gtc"}, "2", 0, True, id="rested unfilled"),
-        pytest.param({"tif": "Gtc"}, "0", 0, False, id="rested, rest as nothing"),
-        pytest.param({"isTrigger": True}, "2", 0, True, id="stop that never fired"),
-    ],
-)
-def test_canceled_order__fills_are_believed_once_all_must_be_listed(
-    world: World, order_type: dict[str, object], rest: str, filled_raw: int, is_certain: bool, now_ms: int
-) -> None:
-    order = {"cloid": "0x1", "oid": 4, "timestamp": 70, "side": "B", "origSz": "2", "sz": rest, "coin": "ETH"} | order_type
+def cancel_order(world: World, order: dict[str, object], filled_raw: int, now_ms: int) -> None:
+    """Let the venue say at this time that order 0x1 of 2 ETH was canceled at 77 ms, and list a fill if it has any."""
+    usual = {"cloid": "0x1", "oid": 4, "timestamp": 70, "side": "B", "origSz": "2", "coin": "ETH"}
     fill = {"tid": 1, "oid": 4, "sz": "0.5", "px": "2000", "fee": "1", "time": 77}
     world.connection.answers |= {
-        "orderStatus": {"order": {"status": "canceled", "statusTimestamp": 77, "order": order}},
+        "orderStatus": {"order": {"status": "canceled", "statusTimestamp": 77, "order": usual | order}},
         "userFillsByTime": [fill] if filled_raw else [],
         STATE: {"time": now_ms},
     }
-    if is_certain or now_ms > 77 + FILL_DELAY_MS:
-        assert world.client.state_of("0x1").filled_raw == filled_raw
-    else:
-        with pytest.raises(Retryable, match="may not be listed yet"):
-            world.client.state_of("0x1")
+
+
+UNCERTAIN_REST = pytest.mark.parametrize(
+    ("order", "filled_raw"),
+    [
+        pytest.param({"tif": "Ioc", "sz": "0"}, 0, id="rest as nothing"),
+        pytest.param({"tif": "Ioc", "sz": "2"}, 0, id="rest as everything"),
+        pytest.param({"sz": "2"}, 5_000, id="a fill is listed"),
+        pytest.param({"tif": "Gtc", "sz": "0"}, 0, id="rested, rest as nothing"),
+    ],
+)
+
+
+@UNCERTAIN_REST
+def test_canceled_order__fills_are_believed_once_all_must_be_listed(world: World, order: dict[str, object], filled_raw: int) -> None:
+    cancel_order(world, order, filled_raw, 78 + FILL_DELAY_MS)
+    assert world.client.state_of("0x1").filled_raw == filled_raw
+
+
+@UNCERTAIN_REST
+def test_canceled_order__fills_that_may_be_missing_are_waited_for(world: World, order: dict[str, object], filled_raw: int) -> None:
+    cancel_order(world, order, filled_raw, 77 + FILL_DELAY_MS)
+    with pytest.raises(Retryable, match="may not be listed yet"):
+        world.client.state_of("0x1")
+
+
+@pytest.mark.parametrize("now_ms", [77 + FILL_DELAY_MS, 78 + FILL_DELAY_MS])
+@pytest.mark.parametrize(
+    ("order", "filled_raw"),
+    [
+        pytest.param({"tif": "Ioc", "sz": "1.5"}, 5_000, id="rest in part"),
+        pytest.param({"tif": "Gtc", "sz": "2"}, 0, id="rested unfilled"),
+        pytest.param({"isTrigger": True, "sz": "2"}, 0, id="stop that never fired"),
+    ],
+)
+def test_canceled_order__fills_that_its_rest_proves_are_believed(
+    world: World, order: dict[str, object], filled_raw: int, now_ms: int
+) -> None:
+    cancel_order(world, order, filled_raw, now_ms)
+    assert world.client.state_of("0x1").filled_raw == filled_raw
 
 
 @pytest.mark.parametrize(("now_ms", "is_dead"), [(NOW_S * 1000, False), (NOW_S * 1000 + 1, True)])
@@ -579,16 +609,14 @@ def test_order__open_ones_are_read_again_after_a_post(world: World) -> None:
     assert world.connection.count(ORDERS) == 1
 
 
-@pytest.mark.parametrize(
-    ("answer", "is_known"),
-    [("User or API Wallet 0x1 does not exist.", True), ("Invalid nonce: duplicate nonce", False)],
-    ids=["unknown signer", "used nonce"],
-)
-def test_order__unjudged_action_may_have_been_carried_out(world: World, answer: str, is_known: bool) -> None:
+def test_order__of_an_unknown_signer_is_judged(world: World) -> None:
+    answer = "User or API Wallet 0x1 does not exist."
     world.connection.answers["exchange"] = {"status": "err", "response": answer}
-    if is_known:
-        assert world.client.post_orders({}, 1) == [answer]
-        return
+    assert world.client.post_orders({}, 1) == [answer]
+
+
+def test_order__unjudged_action_may_have_been_carried_out(world: World) -> None:
+    world.connection.answers["exchange"] = {"status": "err", "response": "Invalid nonce: duplicate nonce"}
     with pytest.raises(TrimtabError, match="did not judge the order"):
         world.client.post_orders({}, 1)
 

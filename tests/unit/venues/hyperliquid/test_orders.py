@@ -317,17 +317,24 @@ def state_answer(kind: str, all_value: str) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("all_value", ["1000.0", "1000.000002", "1700.0", "300.0"])
+OTHER_VALUES = ["1000.000002", "1700.0", "300.0"]
+"""Values of an account whose cross margin is 1000.0."""
+
+
+@pytest.mark.parametrize("all_value", ["1000.0", *OTHER_VALUES])
 def test_account__isolated_margin_leaves_the_cross_part_readable(all_value: str) -> None:
-    """Its totals count in those of all margin alone; without an isolated position both must be equal."""
-    listed = {"ETH": ETHER}
-    account = parse_account(state_answer("isolated", all_value), listed)
+    account = parse_account(state_answer("isolated", all_value), {"ETH": ETHER})
     assert (account.account_value_raw, account.positions, account.isolated_coins) == (1_000 * 10**6, (), ("ETH",))
-    if all_value == "1000.0":
-        assert parse_account(state_answer("cross", all_value), listed).isolated_coins == ()
-    else:
-        with pytest.raises(Retryable, match="cross margin"):
-            parse_account(state_answer("cross", all_value), listed)
+
+
+def test_account__cross_margin_alone_is_all_margin() -> None:
+    assert parse_account(state_answer("cross", "1000.0"), {"ETH": ETHER}).isolated_coins == ()
+
+
+@pytest.mark.parametrize("all_value", OTHER_VALUES)
+def test_account__cross_margin_alone_must_be_all_margin(all_value: str) -> None:
+    with pytest.raises(Retryable, match="cross margin"):
+        parse_account(state_answer("cross", all_value), {"ETH": ETHER})
 
 
 def test_account__answer_without_withdrawable_is_read() -> None:

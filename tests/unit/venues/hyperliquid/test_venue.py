@@ -14,7 +14,7 @@ from agent.errors import OperatorNeeded, Refused, Retryable, UnsendableTransacti
 from agent.model import Intent, IntentKind, IntentState, Receipt, StaleRead, StaleReadKind
 from agent.model.futures import FuturesReading, MarginAccount, OrderCancel, PerpOrder, PerpOrderKind
 from agent.ports.perpetuals import PerpActionDraft
-from agent.signing.agent_approval import LONGEST_APPROVAL_MS
+from agent.signing.agent_approval import LONGEST_APPROVAL_MS, AgentApproval
 from agent.signing.futures import LIMIT_TAG
 from agent.venues.hyperliquid.client import AccountReading, HyperliquidAgent
 from agent.venues.hyperliquid.kept_reads import KeptValue
@@ -226,20 +226,15 @@ def test_nonce__companions_have_even_ones_of_their_own(world: World) -> None:
     assert len({draft.data for draft in drafts}) == 2
 
 
-@pytest.mark.parametrize(
-    ("size", "reduce", "is_drafted"),
-    [(-20, True, True), (-19, True, False), (-20, False, False)],
-    ids=["whole position", "part", "opening of its size"],
-)
-def test_draft__only_a_close_of_the_whole_position_may_be_small(world: World, size: int, reduce: bool, is_drafted: bool) -> None:
+def test_draft__a_close_of_the_whole_position_may_be_small(world: World) -> None:
     """20 of ten thousand at 3,000 are 6 dollars."""
-    account = dated(eth=20)
-    order = sale(size, abs(size) * 290_000, reduce)
-    if is_drafted:
-        assert world.venue.draft(account, order, 0).nonce
-        return
+    assert world.venue.draft(dated(eth=20), sale(-20, 20 * 290_000, True), 0).nonce
+
+
+@pytest.mark.parametrize(("size", "reduce"), [(-19, True), (-20, False)], ids=["part", "opening of its size"])
+def test_draft__of_another_small_order_is_refused(world: World, size: int, reduce: bool) -> None:
     with pytest.raises(Refused, match="below the venue's minimum"):
-        world.venue.draft(account, order, 0)
+        world.venue.draft(dated(eth=20), sale(size, abs(size) * 290_000, reduce), 0)
 
 
 # Quotes
@@ -392,13 +387,14 @@ def test_cancel__is_done_once_its_order_rests_no_more(
 # Approvals
 
 
-@pytest.mark.parametrize("is_reduction", [True, False])
-def test_key__mode_is_asked_for_before_an_opening_alone(world: World, is_reduction: bool) -> None:
+def test_key__mode_is_not_asked_for_before_a_reduction(world: World) -> None:
     world.client.mode_fault = OperatorNeeded("unified account")
-    if is_reduction:
-        world.venue.require_approved_key(ENDS_S, is_reduction=True)
-        assert world.client.calls == [(AGENT,)], "of the known agents"
-        return
+    world.venue.require_approved_key(ENDS_S, is_reduction=True)
+    assert world.client.calls == [(AGENT,)], "of the known agents"
+
+
+def test_key__mode_is_asked_for_before_an_opening(world: World) -> None:
+    world.client.mode_fault = OperatorNeeded("unified account")
     with pytest.raises(Refused, match="unified account"):
         world.venue.require_approved_key(ENDS_S)
 
@@ -444,27 +440,31 @@ class FakeConnection:
 
 
 @pytest.mark.parametrize(
-    ("role", "former", "is_fresh"),
-    [("missing", (), True), ("missing", (AGENT.address.lower(),), False), ("agent", (), False), (None, (), False)],
-    ids=["new", "former", "known", "no answer"],
+    ("role", "former"),
+    [("missing", (AGENT.address.lower(),)), ("agent", ()), (None, ())],
+    ids=["former", "known", "no answer"],
 )
-def test_approval__key_must_be_new_to_venue_and_records(role: object, former: tuple[str, ...], is_fresh: bool) -> None:
-    agent = replace(AGENT, valid_until_ms=1)
-    if is_fresh:
-        assert new_approval(cast(Any, FakeConnection(role)), OWNER, agent, 0, former).agent_address == AGENT.address
-        return
+def test_approval__key_must_be_new_to_venue_and_records(role: object, former: tuple[str, ...]) -> None:
     with pytest.raises(Refused, match="was an agent before"):
-        new_approval(cast(Any, FakeConnection(role)), OWNER, agent, 0, former)
+        approval_of(1, role, former)
 
 
-@pytest.mark.parametrize(("until_ms", "is_valid"), [(0, False), (1, True), (LONGEST_APPROVAL_MS, True), (LONGEST_APPROVAL_MS + 1, False)])
-def test_approval__ends_within_the_longest_time(until_ms: int, is_valid: bool) -> None:
+def approval_of(until_ms: int, role: object = "missing", former: tuple[str, ...] = ()) -> AgentApproval:
     agent = replace(AGENT, valid_until_ms=until_ms)
-    if is_valid:
-        assert new_approval(cast(Any, FakeConnection()), OWNER, agent, 0, ()).valid_until_ms == until_ms
-        return
+    return new_approval(cast(Any, FakeConnection(role)), OWNER, agent, 0, former)
+
+
+@pytest.mark.parametrize("until_ms", [1, LONGEST_APPROVAL_MS])
+def test_approval__ends_within_the_longest_time(until_ms: int) -> None:
+    approval = approval_of(until_ms)
+    assert approval.valid_until_ms == until_ms
+    assert approval.agent_address == AGENT.address
+
+
+@pytest.mark.parametrize("until_ms", [0, LONGEST_APPROVAL_MS + 1])
+def test_approval__of_no_time_or_too_long_is_refused(until_ms: int) -> None:
     with raises_field("hyperliquid"):
-        new_approval(cast(Any, FakeConnection()), OWNER, agent, 0, ())
+        approval_of(until_ms)
 
 
 @pytest.mark.parametrize("answer", [{"status": "err", "response": "no"}, {}, None, "ok"])

@@ -18,15 +18,18 @@ import pytest
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+import time
+
 from agent.app.controls import queue
 from agent.app.controls.queue import list_controls
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
-from agent.model import ControlKind, ControlOrigin, ControlSubmission
+from agent.model import ControlKind, ControlOrigin, ControlSubmission, ShownPlan
 from agent.observe.push import NEWEST_ALERTS_ANCHOR
 from agent.ports.users import UsersPlace
 from agent.store.files.locks import service_lock
 from agent.store.files.secret import ensure_secret
+from agent.store.files.users import open_user_file
 from agent.web import app_modules
 from agent.web import controls as web_controls
 from agent.web.controls import FIELDS_BY_KIND, MAX_REVIEWS
@@ -44,9 +47,23 @@ from tests.support.dashboards import (
     Served,
     until,
 )
-from tests.support.pages.controls import last_event, queued, shown_document, store_of
+from tests.support.pages.controls import queued, store_of
 from tests.support.pages.reviews import review
 from tests.support.sites import READ_ONLY, Site
+
+
+def shown_document(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
+    """The document of a plan that was shown, as its preview stores it."""
+    plan = ShownPlan(kind, arguments, (("number", str(number)),), (), int(time.time()), "[[], {}]")
+    plan = plan.sealed(ensure_secret(config.parent / "mine.db"))
+    with store_of(config) as store:
+        (store.controls.store_offer if kind is ControlKind.CONFIRM else store.controls.record_shown)(plan)
+    return {"plan_hash": plan.hash, "reason": "", "moves": ["-1 WETH"], "document": {}}
+
+
+def last_event(site: Site) -> tuple[str, str, str]:
+    event = open_user_file(site.file).events(1)[0]
+    return event.kind.value, event.user, event.detail
 
 
 def test_a_pause_takes_effect_and_is_in_both_logs(site: Site, config: Path) -> None:

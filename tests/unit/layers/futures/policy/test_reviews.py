@@ -86,10 +86,6 @@ def test_review_orders_end_at_the_target(eth: int, missing: int) -> None:
 # --- When it is done
 
 
-def with_account(step: StepInput, account: MarginAccount | None) -> StepInput:
-    return with_snapshot(step, futures=account)
-
-
 BY_HAND = {"manual_triggers": ("leverage_drift",), "leverage_band_bps": 100}
 COOLING = replace(LIMITS, emergency_cooldown_s=DAY_S)
 RESTING = RestingOrder("ETH", E18 // 5, E18 // 5, ON_TARGET.market("ETH").mark, NOW_S, "0x01")

@@ -60,24 +60,19 @@ MOVED = LiquidityProgress(has_moved=True)
 # --- the band of a share
 
 
-@pytest.mark.parametrize(
-    ("share_bps", "action_types"),
-    [
-        pytest.param(1_435, [Withdraw], id="more than a tenth above the share"),
-        pytest.param(1_436, [], id="just a tenth above it"),
-        pytest.param(1_500, [], id="near the share"),
-        pytest.param(1_754, [], id="just a tenth below it"),
-        pytest.param(1_755, [Provide], id="more than a tenth below it"),
-    ],
-)
-def test_share_has_a_band_of_a_tenth(share_bps: int, action_types: list[type]) -> None:
-    """The position has 1,500 of 9,500, 15.79 %."""
-    step = world([ranged(1_500, 1_800, 2_200)], [lp_target(share_bps)], bounds=roomy(plan_cost_bps=200))
+def step_with_share(share_bps: int) -> StepInput:
+    """Return a step whose position has 1,500 of 9,500, 15.79 %."""
+    return world([ranged(1_500, 1_800, 2_200)], [lp_target(share_bps)], bounds=roomy(plan_cost_bps=200))
 
-    if action_types:
-        assert kinds(step) == action_types
-    else:
-        assert_hold(step)
+
+@pytest.mark.parametrize("share_bps", [1_436, 1_500, 1_754], ids=["just a tenth above it", "near the share", "just a tenth below it"])
+def test_share_within_a_band_of_a_tenth_holds(share_bps: int) -> None:
+    assert_hold(step_with_share(share_bps))
+
+
+@pytest.mark.parametrize(("share_bps", "action_type"), [(1_435, Withdraw), (1_755, Provide)], ids=["too much", "too little"])
+def test_share_beyond_a_band_of_a_tenth_is_restored(share_bps: int, action_type: type) -> None:
+    assert kinds(step_with_share(share_bps)) == [action_type]
 
 
 @pytest.mark.parametrize(
@@ -164,20 +159,11 @@ def test_range_that_the_reference_left_is_withdrawn_without_a_share() -> None:
     assert kinds(world([ranged(1_600, 2_200, 2_600)], [lp_target(0)], trigger=quiet())) == [Withdraw]
 
 
-@pytest.mark.parametrize(
-    ("share_bps", "action_types"),
-    [
-        pytest.param(30, [], id="gas of a new range too"),
-        pytest.param(0, [Withdraw], id="gas of the withdrawal alone"),
-    ],
-)
-def test_range_that_the_reference_left_must_be_worth_its_gas(share_bps: int, action_types: list[type]) -> None:
-    step = world([ranged(150, 2_200, 2_600)], [lp_target(share_bps)], trigger=quiet())
-
-    if action_types:
-        assert kinds(step) == action_types
-    else:
-        assert_hold(step, "uniswap_v3 #42 stays out of range", "limits.plan_cost")
+def test_range_that_the_reference_left_must_be_worth_its_gas() -> None:
+    """The gas of a new range, too; the gas of the withdrawal alone is worth it."""
+    left = ranged(150, 2_200, 2_600)
+    assert_hold(world([left], [lp_target(30)], trigger=quiet()), "uniswap_v3 #42 stays out of range", "limits.plan_cost")
+    assert kinds(world([left], [lp_target(0)], trigger=quiet())) == [Withdraw]
 
 
 @pytest.mark.parametrize("targets", [[], [lp_target(0, v2_at())]], ids=["no target", "a target elsewhere"])
@@ -337,23 +323,19 @@ def test_fees_are_provided_up_to_the_share(share_bps: int, provided_usd: float |
     )
 
 
-@pytest.mark.parametrize(
-    ("above", "is_collected"),
-    [
-        pytest.param(Fraction(120 * USD) - 1, True, id="a unit above"),
-        pytest.param(Fraction(120 * USD), False, id="at the threshold"),
-        pytest.param(None, False, id="off"),
-    ],
-)
-def test_fees_stay_up_to_compound_above(above: Fraction | None, is_collected: bool) -> None:
+def step_compounding_above(above: Fraction | None) -> StepInput:
     step = earning_step(1_770)
     [target] = step.portfolio.lp_targets
-    step = replace(step, portfolio=replace(step.portfolio, lp_targets=(replace(target, compound_above=above),)))
+    return replace(step, portfolio=replace(step.portfolio, lp_targets=(replace(target, compound_above=above),)))
 
-    if is_collected:
-        assert kinds(step) == [Collect, Provide]
-    else:
-        assert_hold(step)
+
+@pytest.mark.parametrize("above", [Fraction(120 * USD), None], ids=["at the threshold", "off"])
+def test_fees_stay_up_to_compound_above(above: Fraction | None) -> None:
+    assert_hold(step_compounding_above(above))
+
+
+def test_fees_a_unit_above_compound_above_are_collected() -> None:
+    assert kinds(step_compounding_above(Fraction(120 * USD) - 1)) == [Collect, Provide]
 
 
 def test_fees_stay_while_gas_is_above_plan_cost() -> None:

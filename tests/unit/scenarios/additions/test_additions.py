@@ -18,26 +18,26 @@ import pytest
 from agent import layers
 from agent.layers.config import TABLE_TEMPLATES, LayerTables
 from agent.layers.states import PARTS
-from tests.support import additions, deletions
 from tests.support.samples import slow
 from tests.support.stores import recorded_steps
+from tests.unit.scenarios.additions import deletions, examples
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 LAYERS = sorted(path.parent.name for path in (ROOT / "agent" / "layers").glob("*/__init__.py"))
 
 
-EXAMPLES: dict[str, tuple[additions.Addition, Callable[[], None]]] = {
-    "trigger": (additions.TRIGGER, additions.check_trigger),
-    "allocator": (additions.ALLOCATOR, additions.check_allocator),
-    "section": (additions.SECTION, additions.check_section),
-    "command": (additions.COMMAND, additions.check_command),
-    "alert kind": (additions.ALERT_KIND, additions.check_alert_kind),
+EXAMPLES: dict[str, tuple[examples.Addition, Callable[[], None]]] = {
+    "trigger": (examples.TRIGGER, examples.check_trigger),
+    "allocator": (examples.ALLOCATOR, examples.check_allocator),
+    "section": (examples.SECTION, examples.check_section),
+    "command": (examples.COMMAND, examples.check_command),
+    "alert kind": (examples.ALERT_KIND, examples.check_alert_kind),
 }
 
 
 def test_an_example_layer_changes_its_folder_and_the_registries() -> None:
     """One that no layer of the package resembles: amounts that no swap may spend, exits included."""
-    others = {name for name in additions.LAYER if not name.startswith("layers/lockup/")}
+    others = {name for name in examples.LAYER if not name.startswith("layers/lockup/")}
     assert {Path(name).parent.as_posix() for name in others} == {"layers"}
 
 
@@ -63,7 +63,7 @@ def test_layer__is_deleted_with_its_folder_and_registry_lines(layer: str, tmp_pa
     steps = recorded_steps(tmp_path)
     shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("*.pyc", "*.pyc.*"))
     deletions.delete_layer(tmp_path / "agent", layer)
-    run_in_copy(f"from tests.support import deletions; deletions.check_recorded_steps({str(steps)!r})", tmp_path)
+    run_in_copy(f"from tests.unit.scenarios.additions import deletions; deletions.check_recorded_steps({str(steps)!r})", tmp_path)
 
 
 @pytest.mark.slow
@@ -71,11 +71,11 @@ def test_layer__is_deleted_with_its_folder_and_registry_lines(layer: str, tmp_pa
 def test_an_example_addition_of_two_files_works(names: tuple[str, ...], tmp_path: Path) -> None:
     """Each beside the others and the layer, and alone."""
     assert all(len(addition) <= 2 for addition, _ in EXAMPLES.values())
-    examples = [(EXAMPLES | {"layer": (additions.LAYER, additions.check_layer)})[name] for name in names]
-    check_copy([addition for addition, _ in examples], [check for _, check in examples], tmp_path)
+    rows = [(EXAMPLES | {"layer": (examples.LAYER, examples.check_layer)})[name] for name in names]
+    check_copy([addition for addition, _ in rows], [check for _, check in rows], tmp_path)
 
 
-def check_copy(added: Sequence[additions.Addition], checks: Sequence[Callable[[], None]], tmp_path: Path) -> None:
+def check_copy(added: Sequence[examples.Addition], checks: Sequence[Callable[[], None]], tmp_path: Path) -> None:
     """Run the checks in a copy of the package with the additions."""
     # With its bytecode, which fits since sources keep their times; other processes may be writing some of it.
     shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("*.pyc.*"))
@@ -84,9 +84,9 @@ def check_copy(added: Sequence[additions.Addition], checks: Sequence[Callable[[]
             path = tmp_path / "agent" / name
             path.parent.mkdir(exist_ok=True)
             before = path.read_text(encoding="utf-8") if path.exists() else ""
-            path.write_text(reduce(additions.add, texts, before), encoding="utf-8")
-    calls = "".join(f"additions.{check.__name__}(); " for check in checks)
-    run_in_copy(f"from tests.support import additions; {calls}", tmp_path)
+            path.write_text(reduce(examples.add, texts, before), encoding="utf-8")
+    calls = "".join(f"examples.{check.__name__}(); " for check in checks)
+    run_in_copy(f"from tests.unit.scenarios.additions import examples; {calls}", tmp_path)
 
 
 def run_in_copy(command: str, tmp_path: Path) -> None:

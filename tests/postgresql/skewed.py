@@ -1,4 +1,4 @@
-"""A program whose clock of the day goes wrong by some seconds: python -m tests.support.skewed OFFSET_S PROGRAM ARGUMENTS."""
+"""A program whose clock of the day goes wrong by some seconds: python -m tests.postgresql.skewed OFFSET_S PROGRAM ARGUMENTS."""
 
 from __future__ import annotations
 
