@@ -16,24 +16,9 @@ import pytest
 
 from tests.support.syntax_trees import AGENT, ROOT, identifiers, imported_names, nodes, tree_of
 
-PURE = {
-    "units",
-    "hosts",
-    "foreign_text",
-    "floats",
-    "errors",
-    "model",
-    "ports",
-    "codec",
-    "amm",
-    "margin",
-    "reference",
-    "weights",
-    "accounting",
-    "policy",
-    "planning",
-    "guards",
-}
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+PURE = next(contract["source_modules"] for contract in CONTRACTS if contract["name"] == "The pure packages do no input or output")
+"""Modules and packages that decide: they do no IO, and calculate the same on every machine."""
 IMPURE_CALLS = {"open", "print", "input"}
 ADAPTER_NAMERS = {"wiring", "localchain", "backtest", "chain", "venues", "store"}
 """Packages that may name adapters: their own, and those that wire them."""
@@ -58,6 +43,8 @@ SAME_NUMPY = {
 """Of NumPy what is done entry by entry with one rounding, or summed by index (bincount, cumsum, add.accumulate)."""
 OWN_ORDER = {"sum", "mean", "std", "var", "dot", "prod", "cumprod", "trace", "matmul"}
 """Methods of arrays that sum in an order of NumPy's choosing."""
+EXACT_TOO = {"agent.floats.DECIMAL_CONTEXT", "agent.floats.dispersion_floor"}
+"""Of agent/floats.py what calculates decimals and fractions too: a module that takes nothing else of it has no floats."""
 IN_BLAS_OR_LIBM = {"statistics", "cmath", "scipy", "sklearn", "cvxpy"}
 CHOOSES_WHAT_IS_READ = {"chain/watch.py"}
 """Outside the pure rooms: what decides which ticks a step sees."""
@@ -82,6 +69,24 @@ def package(path: Path) -> str:
     return path.relative_to(AGENT).parts[0].removesuffix(".py")
 
 
+def stages() -> list[list[str]]:
+    """Modules of each stage of the first contract, the package of the core first."""
+    return [[name.strip() for name in stage.split(":")] for stage in CONTRACTS[0]["layers"]]
+
+
+def is_pure(module: str) -> bool:
+    """Whether the contract of the pure packages names a module, or a package that holds it."""
+    return any(re.fullmatch(re.escape(pattern).replace(r"\*", r"\w+") + r"(\.\w+)*", module) for pattern in PURE)
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def pure_modules() -> list[Path]:
+    return [path for path in modules() if is_pure(module_name(path))]
+
+
 def named(node: Iterable[tuple[Path, object]]) -> dict[str, object]:
     """What was found by file, where anything was: a test over all files names each that fails."""
     return {str(path.relative_to(ROOT)): wrong for path, wrong in node if wrong}
@@ -96,17 +101,29 @@ def test_imports_keep_the_contracts() -> None:
 
 def test_each_file_of_a_layer_has_a_stage() -> None:
     """The contract says nothing of what it does not list."""
-    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
-    listed = {name.strip() for stage in contract["layers"] for name in stage.split(":")}
+    listed = {name for stage in stages() for name in stage}
     files = {path.relative_to(AGENT).parts[1:3] for path in modules() if path.relative_to(AGENT).parts[0] == "layers"}
     names = {".".join(("agent.layers", *parts)).removesuffix(".py") for parts in files if parts[-1] != "__init__.py"}
     assert names == {name for name in listed if name.startswith("agent.layers.")}
 
 
 def test_pure_packages_open_and_print_nothing() -> None:
-    pure = [path for path in modules() if package(path) in PURE]
-    assert len(pure) > 80
-    assert not named((path, called(nodes(path)) & IMPURE_CALLS) for path in pure)
+    assert len(pure_modules()) > 240
+    assert not named((path, called(nodes(path)) & IMPURE_CALLS) for path in pure_modules())
+
+
+def test_a_layer_s_file_beside_a_pure_stage_is_pure() -> None:
+    pure_stages = [stage for stage in stages() if is_pure(stage[0])]
+    assert any(stage[0] == "agent.policy" and "agent.layers.holding.policy" in stage for stage in pure_stages)
+    assert [name for stage in pure_stages for name in stage if not is_pure(name)] == []
+
+
+def test_a_package_that_may_touch_nothing_is_pure() -> None:
+    """Of the table in docs/architecture.md."""
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", (ROOT / "docs/architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
+    untouching = {f"agent.{name}" for name, touched in rows if touched.startswith("nothing")}
+    assert len(untouching) > 12
+    assert untouching <= set(PURE)
 
 
 def called(every: Iterable[ast.AST]) -> set[str]:
@@ -119,7 +136,7 @@ def may_differ(every: Sequence[ast.AST]) -> list[str]:
     used = {alias.name for node in every if isinstance(node, ast.Import) for alias in node.names}
     parts = [node for node in every if isinstance(node, ast.ImportFrom) and node.module]
     used |= {f"{node.module}.{alias.name}" for node in parts for alias in node.names}
-    floats = "numpy" in used or any(name.startswith("agent.floats.") for name in used - {"agent.floats.DECIMAL_CONTEXT"})
+    floats = "numpy" in used or any(name.startswith("agent.floats.") for name in used - EXACT_TOO)
     floats |= any(isinstance(node, ast.Attribute) and node.attr in {"sqrt", "fsum"} and ast.unparse(node.value) == "math" for node in every)
     names_found = [name for name in used if name.split(".")[0] in IN_BLAS_OR_LIBM]
     for node in every:
@@ -163,12 +180,9 @@ def is_whole(node: ast.AST) -> bool:
 
 def test_pure_packages_calculate_the_same_on_every_machine() -> None:
     """docs/architecture.md, Determinism; tests/unit/scenarios/test_machines.py shows it on other machines."""
-    inside = {path: str(path.relative_to(AGENT)) for path in modules()}
-    deciding = [
-        path for path, name in inside.items() if (package(path) in PURE or name in CHOOSES_WHAT_IS_READ) and name not in NOT_DECIDING
-    ]
-    assert {*CHOOSES_WHAT_IS_READ, *NOT_DECIDING} <= {*inside.values()}
-    assert not named((path, may_differ(nodes(path))) for path in deciding), "take it from agent/floats.py"
+    names = {str(path.relative_to(AGENT)): path for path in modules()}
+    deciding = {*pure_modules(), *(names[name] for name in CHOOSES_WHAT_IS_READ)} - {names[name] for name in NOT_DECIDING}
+    assert not named((path, may_differ(nodes(path))) for path in sorted(deciding)), "take it from agent/floats.py"
 
 
 @pytest.mark.parametrize(
