@@ -92,10 +92,12 @@ def test_mined_transactions_that_are_not_booked_are_told(desk: Desk, monkeypatch
     assert f"Not booked yet: {pluralize(len(sent), 'mined transaction')}, not final" in desk.run("books", "lots").out
 
 
-def test_a_limit_of_the_year_is_shown_and_holds_a_plan_back(desk: Desk) -> None:
-    """The lots were opened at present prices, so that nothing gains much: with nothing left of the year the plan sells what loses."""
-    desk.config.write_text(desk.config.read_text() + TABLE.format("0"))
+def test_year_limit__holds_back_sales_of_what_has_gained(desk: Desk) -> None:
+    desk.config.write_text(desk.config.read_text() + TABLE.format("off"))
     desk.ask("pnl", "--now")
+    desk.ask("localchain", "--port", desk.about["url"].rpartition(":")[2], "--move", "WETH=+5%")
+    assert float(desk.ask("plan")["tax"]["gain"]) > 10
+    desk.edit(('year_limit = "off"', 'year_limit = "0"'))
     tax = desk.ask("plan")["tax"]
     assert (tax["year_limit"], tax["left_this_year"]) == ("0", "0")
     assert float(tax["gain"]) <= 0
