@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from stat import S_IMODE
@@ -12,7 +11,7 @@ import pytest
 
 from agent.units import decimal_text, pluralize
 from agent.wiring import transactor
-from tests.cli.tools import CommandResult, Desk
+from tests.cli.tools import Desk
 from tests.support.text import mentions
 
 TABLE = '\n[tax]\nmethod = "hifo"\nyear_limit = "{}"\n'
@@ -183,8 +182,3 @@ def test_unreadable_rate_table__is_named_where_a_limit_needs_it(desk: Desk) -> N
     result = desk.run("plan")
     assert result.code == 2
     assert "tax.rates" in result.err
-
-
-def test_commands_of_the_books_explain_themselves(bare: Callable[..., CommandResult]) -> None:
-    for words in (("pnl",), ("export",), ("books", "check"), ("books", "journal"), ("books", "open")):
-        assert bare(*words, "--help").code == 0
