@@ -105,15 +105,13 @@ def test_year_limit__holds_back_sales_of_what_has_gained(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ("export", "--out", "{folder}", "--force"),
-        ("export", "--out", "{folder}", "--format", "rotki", "--force"),
-        ("plan", "--save-input", "{file}"),
+        pytest.param(("export", "--out", "{folder}", "--force"), id="csv"),
+        pytest.param(("export", "--out", "{folder}", "--format", "rotki", "--force"), id="rotki"),
+        pytest.param(("plan", "--save-input", "{file}"), id="save-input"),
     ],
-    ids=["csv", "rotki", "save-input"],
 )
 def test_a_readable_file_that_is_overwritten_becomes_private(desk: Desk, tmp_path: Path, command: tuple[str, ...]) -> None:
-    if command[0] == "export":
-        desk.ask("pnl", "--now")
+    desk.ask("pnl", "--now")
     folder = tmp_path / "ledger"
     folder.mkdir()
     words = [word.format(folder=folder, file=folder / "input.json") for word in command]
