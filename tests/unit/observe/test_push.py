@@ -302,19 +302,43 @@ def table(**url_by_variable: str) -> AlertsTable:
     return AlertsTable.model_validate({"targets": targets}, context={VARIABLES_KEY: Variables(url_by_variable)})
 
 
-def test_run__offers_its_public_key_and_another_ends_old_devices(store: Store) -> None:
+def open_table(store: Store, url: str) -> None:
+    """Open the notifier of a run whose target of web push has this address."""
+    alert_channels.open_notifier(table(PUSH=url), store.alerts, lambda _: None)
+
+
+def test_run__offers_the_public_key_of_a_present_target(store: Store) -> None:
     assert devices_document(table(PUSH=""), store.alerts) == {"key": "", "devices": []}
+    open_table(store, URL)
+    assert devices_document(table(PUSH=URL), store.alerts)["key"] == PushSender.from_url(URL, "P").public_key
+    assert devices_document(table(OTHER=""), store.alerts)["key"] == "", "the target is gone"
+
+
+def test_devices__are_listed_without_their_addresses(store: Store) -> None:
     device = Browser("/a").device("web.push.apple.com")
-    for _ in range(2):
-        alert_channels.open_notifier(table(PUSH=URL), store.alerts, lambda _: None)
-        store.alerts.add_device(device)
+    store.alerts.add_device(device)
     document = devices_document(table(PUSH=URL), store.alerts)
-    assert document["key"] == PushSender.from_url(URL, "P").public_key
     assert document["devices"] == [{"id": device.id, "service": "web.push.apple.com", "user": "ann", "added": "2026-03-02 12:00:00"}]
     assert not {device.endpoint, device.auth, device.public_key} & set(json.dumps(document).split('"'))
-    assert devices_document(table(OTHER=""), store.alerts)["key"] == "", "the target is gone"
-    alert_channels.open_notifier(table(PUSH=URL.replace("5eed", "feed")), store.alerts, lambda _: None)
-    assert store.alerts.devices() == ()
+
+
+@pytest.mark.parametrize(
+    ("next_url", "is_kept"),
+    [
+        pytest.param(URL, True, id="the same key"),
+        pytest.param(URL.replace("me:", "you:"), True, id="the same key, another contact"),
+        pytest.param(URL.replace("5eed", "feed"), False, id="another key"),
+    ],
+)
+def test_devices__end_with_the_key_that_they_subscribed_to(store: Store, next_url: str, is_kept: bool) -> None:
+    open_table(store, URL)
+    device = Browser("/a").device("web.push.apple.com")
+    store.alerts.add_device(device)
+    open_table(store, next_url)
+    assert store.alerts.devices() == (device,) * is_kept
+
+
+def test_second_target_of_web_push__is_refused(store: Store) -> None:
     with pytest.raises(ConfigError, match="push and second are both webpush://"):
         alert_channels.open_notifier(table(PUSH=URL, SECOND=URL), store.alerts, lambda _: None)
 
