@@ -175,42 +175,54 @@ def test_refusing_device__is_reported_without_its_address(store: Store, service:
     assert len(store.alerts.devices()) == 2
 
 
-@pytest.fixture
-def busy_channel(store: Store, service: PushService) -> Iterator[PushChannel]:
-    """A channel of two devices, /a and /b, whose first message the service did not take."""
+@contextmanager
+def refused_channel(store: Store, service: PushService) -> Iterator[Callable[[], str]]:
+    """A channel that sends a message once a call; two devices, /a and /b, have refused the first two."""
     for path in ("/a", "/b"):
         store.alerts.add_device(Browser(path).device(service.host))
     service.statuses = {"/a": [503, 503], "/b": [503, 503]}
     channel = PushChannel("phone", PushSender.from_url(f"{URL}?service={service.host}", "P"), store.alerts, 15, 3, "mine")
-    assert channel._send_once(DEVICE_MESSAGE) == "not accepted for 2 of 2 devices: HTTP 503"
-    yield channel
+    message = AlertMessage(1, "phone", AlertKind.REBALANCE, "event 1", NOON)
+
+    def send_again() -> str:
+        channel.take_results()
+        return channel._send_once(message)
+
+    assert send_again() == "not accepted for 2 of 2 devices: HTTP 503"
+    yield send_again
     channel.close(60)
 
 
-DEVICE_MESSAGE = AlertMessage(1, "phone", AlertKind.REBALANCE, "event 1", NOON)
+def remove_devices(store: Store, path: str) -> None:
+    store.alerts.remove_devices([device.id for device in store.alerts.devices() if device.endpoint.endswith(path)])
 
 
-def test_devices__are_all_sent_a_retry(service: PushService, busy_channel: PushChannel) -> None:
-    busy_channel.take_results()
-    assert busy_channel._send_once(DEVICE_MESSAGE) == "not accepted for 2 of 2 devices: HTTP 503"
-    assert len(service.got["/a"]) == 2
+def test_device_that_stays__is_sent_a_retry(store: Store, service: PushService) -> None:
+    with refused_channel(store, service) as send_again:
+        assert send_again() == "not accepted for 2 of 2 devices: HTTP 503"
+    assert {path: len(messages) for path, messages in service.got.items()} == {"/a": 2, "/b": 2}
 
 
-def test_device_that_was_removed__is_sent_no_retry(store: Store, service: PushService, busy_channel: PushChannel) -> None:
-    store.alerts.remove_devices([device.id for device in store.alerts.devices() if device.endpoint.endswith("/a")])
-    busy_channel.take_results()
-    assert busy_channel._send_once(DEVICE_MESSAGE) == "not accepted for 1 of 2 devices: HTTP 503"
-    assert len(service.got["/a"]) == 1
-    store.alerts.remove_devices([device.id for device in store.alerts.devices()])
-    busy_channel.take_results()
-    assert busy_channel._send_once(DEVICE_MESSAGE) == NO_DEVICE, "nobody is left"
+def test_device_that_was_removed__is_sent_no_retry(store: Store, service: PushService) -> None:
+    with refused_channel(store, service) as send_again:
+        remove_devices(store, "/a")
+        assert send_again() == "not accepted for 1 of 2 devices: HTTP 503"
+    assert {path: len(messages) for path, messages in service.got.items()} == {"/a": 1, "/b": 2}
 
 
-@pytest.mark.parametrize("status", [0, 404])
-def test_an_alert_that_reaches_no_device_has_failed(store: Store, service: PushService, status: int) -> None:
-    if status:
-        store.alerts.add_device(Browser("/gone").device(service.host))
-        service.statuses = {"/gone": [status]}
+def test_retry_for_devices_that_were_all_removed__has_failed(store: Store, service: PushService) -> None:
+    with refused_channel(store, service) as send_again:
+        remove_devices(store, "/a")
+        remove_devices(store, "/b")
+        assert send_again() == NO_DEVICE
+    assert {path: len(messages) for path, messages in service.got.items()} == {"/a": 1, "/b": 1}
+
+
+@pytest.mark.parametrize("paths", [pytest.param((), id="none"), pytest.param(("/gone",), id="gone")])
+def test_an_alert_that_reaches_no_device_has_failed(store: Store, service: PushService, paths: tuple[str, ...]) -> None:
+    for path in paths:
+        store.alerts.add_device(Browser(path).device(service.host))
+    service.statuses = {"/gone": [404]}
     with notifier(store, service) as (opened, failures):
         opened.process_cycle_alerts([rebalance_alert(1)], KINDS, NOON)
     assert [failure.failure_reason for failure in failures] == [NO_DEVICE]
@@ -253,10 +265,6 @@ def test_foreign_service_s_device__is_sent_nothing(store: Store, service: PushSe
     assert service.got == {}
 
 
-def sender_to(service_host: str) -> tuple[PushSender, AlertDevice]:
-    return PushSender.from_url(f"{URL}?service=push.example.org", "P"), Browser("/a").device(service_host)
-
-
 @pytest.mark.parametrize(
     "service_host",
     [
@@ -264,8 +272,9 @@ def sender_to(service_host: str) -> tuple[PushSender, AlertDevice]:
         "push.example.org",
     ],
 )  # fmt: skip
-def test_push_services_are_accepted(service_host: str) -> None:
-    sender, device = sender_to(service_host)
+def test_push_service__of_a_browser_or_the_config_is_accepted(service_host: str) -> None:
+    sender = PushSender.from_url(f"{URL}?service=push.example.org", "P")
+    device = Browser("/a").device(service_host)
     assert sender.accepts(device)
     sender.require_valid_device(device)
 
@@ -276,8 +285,9 @@ def test_push_services_are_accepted(service_host: str) -> None:
         "fcm.googleapis.com:8443", "fcm.googleapis.com.evil", "evilpush.apple.com", "127.0.0.1", "169.254.169.254", "push.example.org:8",
     ],
 )  # fmt: skip
-def test_only_push_services_are_accepted(service_host: str) -> None:
-    sender, device = sender_to(service_host)
+def test_push_service__that_is_unknown_is_refused(service_host: str) -> None:
+    sender = PushSender.from_url(f"{URL}?service=push.example.org", "P")
+    device = Browser("/a").device(service_host)
     assert not sender.accepts(device)
     with raises_field("endpoint", service_host):
         sender.require_valid_device(device)
@@ -362,41 +372,56 @@ def test_devices_are_bounded_replaced_and_removed(store: Store) -> None:
     assert store.alerts.remove_devices(()) == 0
 
 
+DEVICE = Browser("/a").device("web.push.apple.com")
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        pytest.param(lambda store: store.alerts.devices(), id="read"),
+        pytest.param(lambda store: store.alerts.add_device(DEVICE), id="add"),
+        pytest.param(lambda store: store.alerts.remove_devices({"id"}), id="remove"),
+    ],
+)
 @pytest.mark.parametrize("damage", ['[{"endpoint": 1}]', "[", "[1]", "{}{}"])
-def test_devices__damaged_row_needs_an_operator_and_stays(store: Store, damage: str) -> None:
+def test_devices__damaged_row_needs_an_operator_and_stays(store: Store, damage: str, attempt: Callable[[Store], object]) -> None:
     with store.db.write("damage a row") as db:
         write_facts(db, {PUSH_DEVICES: damage})
-    attempts: list[Callable[[], object]] = [
-        store.alerts.devices,
-        lambda: store.alerts.add_device(Browser("/a").device("web.push.apple.com")),
-        lambda: store.alerts.remove_devices({"id"}),
-    ]
-    for attempt in attempts:
-        with pytest.raises(OperatorNeeded, match="a row is damaged: the devices of web push"):
-            attempt()
+    with pytest.raises(OperatorNeeded, match="a row is damaged: the devices of web push"):
+        attempt(store)
     with store.db.read("read the row") as db:
         assert fact_text(db, PUSH_DEVICES) == damage
 
 
-def test_a_control_adds_and_removes_a_device(store: Store) -> None:
-    def change(*arguments: tuple[str, str], targets: AlertsTable | None = None) -> str:
-        control = Control("1", ControlKind.DEVICE, arguments, "", "ann", ControlOrigin.DASHBOARD, NOON, NOON + 300)
-        return change_devices(targets or table(PUSH=URL), store.alerts, control)
+ADDED = {"endpoint": DEVICE.endpoint, "key": DEVICE.public_key, "auth": DEVICE.auth, "page": DEVICE.page}
+"""Arguments of a control that adds the device."""
 
-    device = Browser("/a").device("web.push.apple.com")
-    arguments = (("endpoint", device.endpoint), ("key", device.public_key), ("auth", device.auth), ("page", device.page))
-    assert change(*arguments) == "added"
-    assert store.alerts.devices() == (device,)
-    refused: list[Callable[[], str]] = [
-        lambda: change(("endpoint", "https://127.0.0.1/a"), *arguments[1:]),
-        lambda: change(*arguments, targets=AlertsTable()),
-        lambda: change(("remove", "0" * 16)),
-    ]
-    for attempt, words in zip(refused, ("endpoint: 127.0.0.1", "alerts.targets: none is webpush://", "remove: no device"), strict=True):
-        with pytest.raises(ConfigError, match=words):
-            attempt()
-    assert change(("remove", device.id)) == "removed"
+
+def change(store: Store, arguments: dict[str, str], targets: AlertsTable) -> str:
+    control = Control("1", ControlKind.DEVICE, tuple(arguments.items()), "", "ann", ControlOrigin.DASHBOARD, NOON, NOON + 300)
+    return change_devices(targets, store.alerts, control)
+
+
+def test_a_control_adds_and_removes_a_device(store: Store) -> None:
+    assert change(store, ADDED, table(PUSH=URL)) == "added"
+    assert store.alerts.devices() == (DEVICE,)
+    assert change(store, {"remove": DEVICE.id}, table(PUSH=URL)) == "removed"
     assert store.alerts.devices() == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "targets", "reason"),
+    [
+        pytest.param(ADDED | {"endpoint": "https://127.0.0.1/a"}, table(PUSH=URL), "endpoint: 127.0.0.1", id="unknown service"),
+        pytest.param(ADDED, AlertsTable(), "alerts.targets: none is webpush://", id="no target"),
+        pytest.param({"remove": "0" * 16}, table(PUSH=URL), "remove: no device", id="unknown device"),
+    ],
+)
+def test_refused_control_of_a_device__changes_none(store: Store, arguments: dict[str, str], targets: AlertsTable, reason: str) -> None:
+    store.alerts.add_device(other := Browser("/other").device("web.push.apple.com"))
+    with pytest.raises(ConfigError, match=reason):
+        change(store, arguments, targets)
+    assert store.alerts.devices() == (other,)
 
 
 def test_alerts_test_sends_to_each_device(service: PushService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
