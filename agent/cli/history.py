@@ -264,7 +264,7 @@ def gas_price_text(transaction: Document) -> str:
 
 
 def _transactions_table(document: Document) -> FigureTable:
-    from agent.cli.display import tables
+    from agent.cli.display import status_tables, tables
 
     figure_table = tables.table(
         "Transactions",
@@ -281,7 +281,7 @@ def _transactions_table(document: Document) -> FigureTable:
         figure_table.add_row(
             str(transaction["nonce"]),
             transaction["kind"],
-            safe_text(status, tables.STATE_STYLES.get(status, "yellow")),
+            safe_text(status, status_tables.STATE_STYLES.get(status, "yellow")),
             gas_price_text(transaction),
             "" if transaction["block"] is None else str(transaction["block"]),
             description,

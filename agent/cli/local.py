@@ -14,7 +14,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from agent import app as api
-from agent.cli.display import futures_tables, plan_tables, tables
+from agent.cli.display import futures_tables, plan_tables, status_tables
 from agent.cli.display.terminal import emit, note, say
 from agent.cli.options import AsJson, Heading, command
 from agent.errors import ConfigError, TrimtabError
@@ -237,7 +237,7 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
         decimals_by_symbol = plans.decimals_by_label(agent.portfolio)
         status_before = status_document(agent.status())
         _print_chapter(console, 1, "A wallet with three tokens, each on target")
-        console.print(tables.holdings_table(status_before))
+        console.print(status_tables.holdings_table(status_before))
 
         market_moves = world.move_market()
         _print_chapter(
@@ -248,8 +248,8 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
         )
         status_after_move = status_document(agent.status())
         console.print(
-            tables.holdings_table(status_after_move),
-            tables.decision_notice(status_after_move),
+            status_tables.holdings_table(status_after_move),
+            status_tables.decision_notice(status_after_move),
             sep="\n",
         )
 
@@ -274,7 +274,9 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
         status_after = status_document(agent.status())
         plan_after = plans.plan_document(agent.plan())
         console.print(
-            tables.holdings_table(status_after), tables.decision_notice(plan_after), sep="\n"
+            status_tables.holdings_table(status_after),
+            status_tables.decision_notice(plan_after),
+            sep="\n",
         )
     place_text = "on this machine" if on_base else "inside this process"
     console.print(
@@ -364,7 +366,7 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
             console, 1, "A wallet with three tokens, and 5,000 USDC of margin without positions"
         )
         status_before = status_document(agent.status())
-        console.print(tables.holdings_table(status_before))
+        console.print(status_tables.holdings_table(status_before))
         futures_tables.show_futures_summary(console, status_before)
 
         _print_chapter(console, 2, "The first step opens a position in each market, at 3x leverage")
@@ -409,7 +411,7 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
         final_status = status_document(agent.status())
         final_positions = documents.positions_document(api.current_futures_report(agent))
         console.print(
-            tables.holdings_table(final_status),
+            status_tables.holdings_table(final_status),
             futures_tables.futures_positions_table(final_positions),
             sep="\n",
         )
@@ -438,7 +440,7 @@ def _run_futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDoc
 
     outcome = world.agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
     rebalance_document = plans.rebalance_document(outcome, world.agent.realised_changes(outcome))
-    console.print(tables.transactions_table(rebalance_document))
+    console.print(status_tables.transactions_table(rebalance_document))
     for transaction in rebalance_document["transactions"]:
         console.print(Text(f"  {transaction['note']}", style="dim"))
     console.print(Text(rebalance_document["reason"]))

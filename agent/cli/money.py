@@ -259,10 +259,10 @@ def show_remedies(console: Console, document: Document) -> None:
 
 def show_sent(console: Console, document: Document) -> None:
     """Print the sent transactions, if any."""
-    from agent.cli.display import tables
+    from agent.cli.display import status_tables
 
     if document["transactions"]:
-        console.print(tables.transactions_table(document))
+        console.print(status_tables.transactions_table(document))
 
 
 def _show_requests(document: Document, released_number: int | None) -> None:
@@ -491,7 +491,7 @@ def show_transfers(document: Document) -> None:
     if not document["flows"]:
         say("All balance changes are explained.")
         return
-    from agent.cli.display.tables import transfers_table
+    from agent.cli.display.status_tables import transfers_table
 
     out.print(transfers_table(document["flows"]))
     if document["halts"]:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 def status(config: ConfigPaths = None, paper: OnPaper = False, as_json: AsJson = False) -> None:
     """Shows holdings, weights, bands and the agent's next decision."""
     from agent.app.documents.status import status_document
-    from agent.cli.display import futures_tables, plan_tables, tables
+    from agent.cli.display import futures_tables, plan_tables, status_tables
 
     def ask_one(path: Path) -> PortfolioAnswer:
         with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(path, paper)) as agent:
@@ -64,7 +64,7 @@ def status(config: ConfigPaths = None, paper: OnPaper = False, as_json: AsJson =
         document = mark_paper(status_document(portfolio_status), paper)
 
         def show() -> None:
-            tables.show_status(out, document, is_safe=is_safe)
+            status_tables.show_status(out, document, is_safe=is_safe)
             if "futures" in document:
                 futures_tables.show_futures_summary(out, document)
             _show_target_reasons(document)

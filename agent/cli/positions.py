@@ -68,7 +68,7 @@ def orders(
         if paper:
             raise ConfigError("--paper is read-only: it lists the orders", "omit --paper")
         return
-    from agent.cli.display.tables import show_orders
+    from agent.cli.display.order_tables import show_orders
 
     with show_spinner(READING_CHAIN_TEXT), api.open_agent(paper_or_live(config, paper)) as agent:
         document = mark_paper(api.standing_orders(agent), paper)
@@ -532,7 +532,7 @@ def show_strategies(console: Console, document: Document) -> None:
         console.print(holdings_table(strategy, unit))
         if futures_weights := strategy.get("futures"):
             targets_text = ", ".join(
-                f"{symbol} {_percent_text(weight_bps)}"
+                f"{symbol} {tables.bps_percent_text(weight_bps)}"
                 for symbol, weight_bps in futures_weights.items()
             )
             state_text = "no futures while paused" if strategy["state"] == "paused" else "futures"
@@ -589,7 +589,3 @@ def netting_lines(document: Document | None, unit: str) -> list[str]:
 def _show_applied_ledgers(document: Document) -> None:
     show_strategies(out, document)
     say("The ledgers are adopted." if document["applied"] else "Nothing was changed.")
-
-
-def _percent_text(share_bps: int | None) -> str:
-    return "" if share_bps is None else f"{share_bps / 100:.2f} %"

@@ -48,7 +48,7 @@ def templates(
     as_json: AsJson = False,
 ) -> None:
     """Lists the portfolio templates of init: holdings, triggers, limits, costs and drift."""
-    from agent.cli.display import tables
+    from agent.cli.display import past_results, tables
 
     document = api.templates(network, value)
 
@@ -77,9 +77,9 @@ def templates(
                     f"\nthen by {template['weights']['kind']} every {template['weights']['every']}"
                 )
             if template["past"] is not None:
-                holdings_text += f"\n{tables.past_result_text(template['past'])}; {tables.past_costs_text(template['past'])}"
+                holdings_text += f"\n{past_results.past_result_text(template['past'])}; {past_results.past_costs_text(template['past'])}"
             if template["other_years"]:
-                holdings_text += f"\n{tables.past_years_text(template['other_years'])}"
+                holdings_text += f"\n{past_results.past_years_text(template['other_years'])}"
             table.add_row(
                 safe_text(template["name"], "bold"),
                 f"{template['about']}\n{class_shares_text}\n{holdings_text}",
@@ -256,7 +256,7 @@ def import_profile(
 
 
 def _show_import(console: Console, document: Document) -> None:
-    from agent.cli.display import tables
+    from agent.cli.display import past_results, tables
 
     table = tables.table("Targets", ("token", "address", "found in"), ("before", "after"))
     for asset in document["assets"]:
@@ -289,9 +289,9 @@ def _show_import(console: Console, document: Document) -> None:
     for note in document["notes"]:
         console.print(safe_text(f"note: {note}", "yellow"))
     if document["past"] is not None:
-        console.print(safe_text(tables.past_result_text(document["past"], with_basis=True)))
+        console.print(safe_text(past_results.past_result_text(document["past"], with_basis=True)))
     if document["other_years"]:
-        years_text = tables.past_years_text(document["other_years"])
+        years_text = past_results.past_years_text(document["other_years"])
         console.print(
             safe_text(f"{years_text}; {document['other_years'][0]['basis']}; not a forecast")
         )

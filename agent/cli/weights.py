@@ -203,12 +203,14 @@ def _weights_table(document: Document, newest: str) -> FigureTable:
         if asset["fixed"]:
             limits_text = "fixed"
         elif asset["limits_bps"] is not None:
-            limits_text = "{} to {}".format(*map(_percent_text, asset["limits_bps"]))
+            limits_text = "{} to {}".format(*map(tables.bps_percent_text, asset["limits_bps"]))
         if asset["volatility"] is not None:
             data_text = f"annual volatility {float(asset['volatility']) * 100:.1f} %"
         elif asset["supply_raw"] is not None:
             data_text = f"supply by {asset['supply_source']}"
-        weight_cells = (_percent_text(asset[f"{column}_bps"]) for column in weight_columns)
+        weight_cells = (
+            tables.bps_percent_text(asset[f"{column}_bps"]) for column in weight_columns
+        )
         table.add_row(asset["symbol"], *weight_cells, limits_text, data_text)
     return table
 
@@ -362,10 +364,6 @@ def _show_fetched_prices(document: Document) -> None:
             ),
         )
     )
-
-
-def _percent_text(bps: int | None) -> str:
-    return "" if bps is None else f"{bps / 100:.2f} %"
 
 
 def _span_text(choice: Document) -> str:

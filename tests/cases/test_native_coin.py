@@ -12,7 +12,7 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.app.documents.status import status_document
-from agent.cli.display import tables
+from agent.cli.display import status_tables
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, TopUp
@@ -96,7 +96,7 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(chain: LocalCha
         assert total == (15 * ETHER - FLOOR) * chain.deployed_world.prices_usd["WETH"] * USD / ETHER
         native = status_document(agent.status())["native"]
         assert (native["native_wei"], native["wrapped_raw"], native["kept_wei"]) == (str(15 * ETHER), "0", str(FLOOR))
-        assert mentions(tables.native_text(native), "15,", "0.05", "ETH")
+        assert mentions(status_tables.native_text(native), "15,", "0.05", "ETH")
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
         require_as_planned(chain, outcome, before)

@@ -23,7 +23,7 @@ from agent.app import local
 from agent.app.local import CONFIG_MARKER, DEMO_BANNER, publish_config, recorded_days
 from agent.app.start.past_results import template_result
 from agent.cli import history, ledger
-from agent.cli.display import tables
+from agent.cli.display import status_tables, tables
 from agent.config.networks import BASE
 from agent.errors import ConfigError
 from agent.localchain import nodes
@@ -221,7 +221,9 @@ def test_tables_fit_a_terminal_of_eighty_columns() -> None:
 
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(
-        tables.holdings_table({"block": 1, "total_value": "9", "numeraire": "USDC", "holdings": [item("WBTC", 9000), item("WETH", 1000)]})
+        status_tables.holdings_table(
+            {"block": 1, "total_value": "9", "numeraire": "USDC", "holdings": [item("WBTC", 9000), item("WETH", 1000)]}
+        )
     )
     lines = console.export_text().splitlines()
     assert max(len(line) for line in lines) <= 80

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import app as api
-from agent.cli.display.tables import past_costs_text, past_result_text, past_years_text
+from agent.cli.display.past_results import past_costs_text, past_result_text, past_years_text
 from agent.cli.display.terminal import err, escape_control_codes
 from agent.errors import ConfigError
 from agent.units import whole_number

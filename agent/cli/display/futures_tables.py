@@ -13,6 +13,7 @@ from agent.cli.display.tables import (
     figure_cell,
     figure_text,
     money_text,
+    percent_text,
     table,
 )
 from agent.cli.display.terminal import Document, out, safe_text, say, spaced_time
@@ -326,11 +327,6 @@ def optional_percent_text(share: str | None) -> str:
 def multiple_text(multiple: str | None) -> str:
     """2.5 -> 2.50x."""
     return NO_VALUE if multiple is None else f"{float(multiple):.2f}x"
-
-
-def percent_text(fraction: str, sign: str = "", places: int = 2) -> str:
-    """0.05 -> 5.00 %."""
-    return f"{float(fraction) * 100:{sign}.{places}f} %"
 
 
 PROFIT_PARTS = (

@@ -10,6 +10,13 @@ from fractions import Fraction
 from rich.console import Console
 
 from agent.cli.display.futures_tables import fills_table, show_comparisons, show_futures_summary
+from agent.cli.display.status_tables import (
+    decision_notice,
+    realised_changes_table,
+    transactions_table,
+    transfers_table,
+    zone_table,
+)
 from agent.cli.display.tables import (
     FigureTable,
     Notice,
@@ -17,16 +24,11 @@ from agent.cli.display.tables import (
     bps_percent_text,
     coins,
     cost_text,
-    decision_notice,
     document_table,
     figure_cell,
     money_text,
-    realised_changes_table,
     six_figures,
     table,
-    transactions_table,
-    transfers_table,
-    zone_table,
 )
 from agent.cli.display.terminal import Document, safe_text, say
 from agent.figures import Column, columns, format_figure

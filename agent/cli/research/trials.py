@@ -13,6 +13,7 @@ import typer
 
 from agent import app as api
 from agent.cli.display.futures_tables import show_futures_stress
+from agent.cli.display.tables import percent_text
 from agent.cli.display.terminal import (
     Document,
     ask,
@@ -369,13 +370,13 @@ def _show_stress_cases(document: Document) -> None:
             case["name"],
             str(case["paths"]),
             *(
-                "–" if text is None else _percent_text(text, sign="+")
+                "–" if text is None else percent_text(text, "+")
                 for text in (returns["quantiles"][quantile] for quantile in STRESS_QUANTILES)
             ),
-            _percent_text(returns["expected_shortfall"], sign="+"),
+            percent_text(returns["expected_shortfall"], "+"),
             f"{float(case['end_value']['quantiles']['50%']):,.2f}",
             f"{float(turnover['quantiles']['50%']):.2f}",
-            "–" if outside_bands is None else _percent_text(outside_bands["quantiles"]["50%"]),
+            "–" if outside_bands is None else percent_text(outside_bands["quantiles"]["50%"]),
         )
     out.print(case_table)
     say(
@@ -393,10 +394,6 @@ def _show_stress_cases(document: Document) -> None:
     for note in document["notes"]:
         say(note)
     show_provenance(document)
-
-
-def _percent_text(share: str, sign: str = "") -> str:
-    return f"{100 * float(share):{sign}.2f} %"
 
 
 SHADES = "·░▒▓█"
@@ -589,14 +586,10 @@ _LOSS_COLUMNS = {
 _FOLD_LOSS_COLUMNS = {"loss": "out_of_sample", "saved against the rule": "over_baseline"}
 
 
-def _signed_percent_text(share: str) -> str:
-    return f"{100 * float(share):+.2f} %"
-
-
 def _score_text(score: str, objective: str) -> str:
     """Format an objective: a loss in bps, growth in percent, or a ratio."""
     if objective == "growth":
-        return _signed_percent_text(score)
+        return percent_text(score, "+")
     return f"{float(score):.2f}" if objective == "tracking" else score[:-3]
 
 
@@ -631,7 +624,7 @@ def _show_tune(document: Document) -> None:
                 else (
                     setting["label"],
                     _score_text(setting["objective"], objective),
-                    _signed_percent_text(setting["over_hold"]),
+                    percent_text(setting["over_hold"], "+"),
                     amount(setting["costs"], 2),
                     str(setting["rebalances"]),
                 )
@@ -649,8 +642,8 @@ def _show_tune(document: Document) -> None:
             if is_by_loss
             else (
                 fold["chosen"],
-                _signed_percent_text(fold["over_hold"]),
-                _signed_percent_text(fold["over_baseline"]),
+                percent_text(fold["over_hold"], "+"),
+                percent_text(fold["over_baseline"], "+"),
             )
             for fold in document["walk_forward"]["folds"]
         ),

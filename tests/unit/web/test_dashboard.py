@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agent.cli.display.tables import money_text, show_status
+from agent.cli.display.status_tables import show_status
+from agent.cli.display.tables import money_text
 from agent.figures import MINUS, brief_reason, format_figure, stop_text
 from agent.web.pages import format_move
 

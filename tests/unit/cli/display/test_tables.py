@@ -14,7 +14,8 @@ from rich.console import Console
 
 from agent.app.records.maintenance import _journalled_document as journalled_document
 from agent.cli import emergency
-from agent.cli.display.tables import FigureTable, decision_notice, holdings_table, money_text, table, zone_table
+from agent.cli.display.status_tables import decision_notice, holdings_table, zone_table
+from agent.cli.display.tables import FigureTable, money_text, table
 from agent.cli.display.terminal import Document, WeightBar
 from agent.cli.history import _transactions_table as transaction_rows
 from agent.cli.history import gas_price_text, steps_table
