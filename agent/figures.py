@@ -19,6 +19,7 @@ from typing import Any
 
 from agent.artifacts import WEB_FOLDER
 from agent.units import (
+    MINUTE_S,
     SIGNIFICANT_DIGITS,
     decimal_text,
     format_duration,
@@ -179,7 +180,6 @@ def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
 _FIGURE_START = r"(--[a-z-]+ )?(?<![\w.,:/='\"-])"
 """Before a figure of a sentence: perhaps an option, whose value stays as it is typed."""
 _SYMBOL = r"(?:[A-Z][A-Z0-9]{2,11}|[a-z]{1,2}[A-Z]{3,6})\b"
-MINUTE_S = 60
 
 
 def reader_text(sentence: str) -> str:

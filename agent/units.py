@@ -16,7 +16,9 @@ BPS = 10_000
 """Basis points in one whole."""
 PIPS = 1_000_000
 """Uniswap fee units in one whole: 3000 pips = 0.3 %."""
-HOUR_S = 3_600
+GWEI = 10**9
+MINUTE_S = 60
+HOUR_S = 60 * MINUTE_S
 DAY_S = 24 * HOUR_S
 YEAR_S = 365 * DAY_S
 """Seconds of a year, for annual figures."""
@@ -418,7 +420,7 @@ _YEAR_10000_S = 253_402_300_800
 """Unix time at which the year 10000 begins, which datetime cannot represent."""
 
 
-_DURATION_UNITS = ((DAY_S, "d"), (HOUR_S, "h"), (60, "min"), (1, "s"))
+_DURATION_UNITS = ((DAY_S, "d"), (HOUR_S, "h"), (MINUTE_S, "min"), (1, "s"))
 
 
 def format_percent(share: Fraction) -> str:
@@ -498,5 +500,5 @@ def rough_duration(seconds: int) -> str:
     """Format a time that passes, rounded down to the hour from a day on, to the minute from an hour
     on: 93,784 -> "1 day 2 h". A setting, and what is compared with one, has `format_duration`.
     """
-    step_s = HOUR_S if seconds >= DAY_S else 60 if seconds >= HOUR_S else 1
+    step_s = HOUR_S if seconds >= DAY_S else MINUTE_S if seconds >= HOUR_S else 1
     return format_duration(seconds - seconds % step_s)

@@ -50,9 +50,10 @@ from agent.localchain import (
 from agent.localchain.config import CONFIG_MARKER
 from agent.localchain.market import serve
 from agent.localchain.nodes import require_free_port
-from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_config
+from agent.localchain.perpetuals import LocalPerps, PerpSpec, futures_config
 from agent.localchain.world import LiquidityRange, LocalWorld, V2Spec, V3Spec
 from agent.margin import account as margin
+from agent.margin.account import WAD
 from agent.model.rollups import LOCAL_OP_STACK_ID
 from agent.units import DAY_S, floor_int, value_text
 

@@ -39,7 +39,6 @@ from agent.model import (
 from agent.signing.calldata import selector
 from agent.units import Token, safe_label
 
-WAD = 10**18
 FUNDING_WINDOW_S = 900
 """Window of the averages that Exchange computes funding from (ClearingHouseConfig.getTwapInterval).
 """
@@ -472,11 +471,11 @@ def _read_market(
         asset=market_ref.asset,
         size_decimals=18,
         lot_raw=1,
-        tick_size=Fraction(1, WAD),
+        tick_size=Fraction(1, margin.WAD),
         tiers=margin_tiers,
         fee_ppm=fee_ppm,
-        mark=Fraction(mark_wad, WAD),
-        index=Fraction(index_wad, WAD),
+        mark=Fraction(mark_wad, margin.WAD),
+        index=Fraction(index_wad, margin.WAD),
         index_s=UNKNOWN_INDEX_S
         if isinstance(index_round_words, CallStatus)
         else index_round_words[3],

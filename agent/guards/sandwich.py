@@ -17,7 +17,7 @@ from agent.reference import (
     deviation_loss,
     reference_prices,
 )
-from agent.units import BPS, Value
+from agent.units import BPS, Value, format_bps
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def sandwich_exposure(
     max_loss_bps = min(plan_cost_bps + slippage_bps + priced_tokens_per_swap * deviation_bps, BPS)
     factor_text = "" if priced_tokens_per_swap == 1 else f"{priced_tokens_per_swap} × "
     sentence_parts = [
-        f"a sandwich may take up to {_percent_text(max_loss_bps)} of the exchanged value (slippage +"
+        f"a sandwich may take up to {format_bps(max_loss_bps)} of the exchanged value (slippage +"
         f" plan_cost + {factor_text}oracle_deviation)"
     ]
     period_losses_bps: list[int | None] = []
@@ -82,7 +82,7 @@ def sandwich_exposure(
         else:
             loss_bps = math.ceil(Fraction(max_loss_bps * limit_bps, BPS))
             period_losses_bps.append(loss_bps)
-            sentence_parts.append(f"{_percent_text(loss_bps)} of the portfolio {period}")
+            sentence_parts.append(f"{format_bps(loss_bps)} of the portfolio {period}")
     return SandwichExposure(
         max_loss_bps, period_losses_bps[0], period_losses_bps[1], ", ".join(sentence_parts)
     )
@@ -134,7 +134,3 @@ def max_extractable_profit(
         return None
     swap_cost = max(plan.cost.without_gas, Fraction(0))
     return sandwich_loss + swap_cost + deviation_loss(step, plan.wallet_changes())
-
-
-def _percent_text(bps: int) -> str:
-    return f"{bps / 100:g} %"

@@ -23,13 +23,13 @@ from agent.config.writing.futures_template import (
 )
 from agent.localchain.contracts import FAR_FUTURE_S, LocalContracts
 from agent.localchain.world import LiquidityRange, range_ticks
+from agent.margin.account import WAD
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.kinds import uniswap_v3
 
 _PERP_PATH = "@perp/curie-contract/artifacts/contracts/{0}.sol/{0}.json"
 _ORACLE_PATH = "@perp/perp-oracle-contract/artifacts/contracts/{0}.sol/{0}.json"
 _AGGREGATOR_PATH = "@chainlink/contracts/abi/v0.6/FluxAggregator.json"
-WAD = 10**18
 POOL_FEE_PIPS = 3_000
 TRADE_FEE_PPM = 1_000
 """Fee tier of the virtual pools, and fee of a trade: 0.1 %."""

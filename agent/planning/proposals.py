@@ -574,7 +574,7 @@ def _short_reason(
     short_text = _not_worth_reason(snapshot, portfolio, limits, decision_result, no_plan).partition(
         ":"
     )[0]
-    return f"{short_text}: {minimum.format_money(portfolio, no_plan.drift_value)} to move"
+    return f"{short_text}: {portfolio.numeraire.money_text(no_plan.drift_value)} to move"
 
 
 def _not_worth_reason(

@@ -28,7 +28,18 @@ from agent.model import (
 )
 from agent.policy.drift import band, investable_total
 from agent.reference import ReferencePrices
-from agent.units import BPS, PIPS, YEAR_S, Price, Value, ceil_int, shown_price_text, value_text
+from agent.units import (
+    BPS,
+    GWEI,
+    PIPS,
+    YEAR_S,
+    Price,
+    Value,
+    ceil_int,
+    format_percent,
+    shown_price_text,
+    value_text,
+)
 
 MIN_ASSETS = 2
 MANY_ASSETS = 12
@@ -96,9 +107,9 @@ def too_small_reason(
     if total_value >= least_total:
         return ""
     return (
-        f"with an investable total of {format_money(portfolio, total_value)} the smallest target is "
-        f"below min_trade {format_money(portfolio, limits.min_trade)}; at least"
-        f" {format_money(portfolio, least_total)} is needed"
+        f"with an investable total of {portfolio.numeraire.money_text(total_value)} the smallest target is "
+        f"below min_trade {portfolio.numeraire.money_text(limits.min_trade)}; at least"
+        f" {portfolio.numeraire.money_text(least_total)} is needed"
     )
 
 
@@ -120,18 +131,18 @@ def gas_too_high_reason(
     least_total = smallest_total(step.effective_assets, least_leg_value)
     if investable_total(drifts) >= least_total:
         return ""
-    needs_text = f"which needs a total of {format_money(step.portfolio, least_total)}"
+    needs_text = f"which needs a total of {step.portfolio.numeraire.money_text(least_total)}"
     return (
         f"gas is too expensive now: {GAS_MULTIPLE} times that of a swap is"
-        f" {format_money(step.portfolio, least_leg_value)}, {needs_text}"
+        f" {step.portfolio.numeraire.money_text(least_leg_value)}, {needs_text}"
     )
 
 
 def too_small_to_trade_reason(portfolio: Portfolio, limits: Limits, value_to_move: Value) -> str:
     """Return why a correction of this value is not traded: each asset's part is below min_trade."""
     return (
-        f"too small to trade: of {format_money(portfolio, value_to_move)} to move, each asset's part is below"
-        f" limits.min_trade of {format_money(portfolio, limits.min_trade)}"
+        f"too small to trade: of {portfolio.numeraire.money_text(value_to_move)} to move, each asset's part is below"
+        f" limits.min_trade of {portfolio.numeraire.money_text(limits.min_trade or Fraction(0))}"
     )
 
 
@@ -153,14 +164,9 @@ def not_worth_reason(
     max_cost = value_to_move * Fraction(limit_bps, BPS)
     return (
         f"not worth its cost: limits.plan_cost ({limit_bps} bps) allows at most"
-        f" {format_money(portfolio, max_cost)} for moving {format_money(portfolio, value_to_move)}; one swap costs about"
-        f" {format_money(portfolio, gas_value)} of gas, plus pool fees"
+        f" {portfolio.numeraire.money_text(max_cost)} for moving {portfolio.numeraire.money_text(value_to_move)}; one swap costs about"
+        f" {portfolio.numeraire.money_text(gas_value)} of gas, plus pool fees"
     )
-
-
-def format_money(portfolio: Portfolio, value: Value | None) -> str:
-    """Format a value in whole coins of the numeraire."""
-    return portfolio.numeraire.money_text(value or Fraction(0))
 
 
 ASSUMED_VOLATILITY = Fraction(60, 100)
@@ -178,7 +184,6 @@ ASSUMED_FEE_PIPS = 3_000
 MAX_SUGGESTED_COST_BPS = 500
 MAX_SUGGESTED_BAND = Fraction(1, 2)
 """Largest suggested settings: a plan_cost of 5 %, and a band of half of the target."""
-GWEI = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,14 +230,13 @@ class MinimumTotal:
 
     `binding_limit` names the limit that decides it. `purchase_total` is the minimum of the first
     purchase alone (None: done). `corrections_per_year` is the expected number of corrections a
-    year, `correction_cost` the cost of one at the minimum total, `yearly_cost` the cost of a year.
+    year, `yearly_cost` the cost of a year.
     """
 
     total: Value | None
     binding_limit: str
     gas_cost: Value
     corrections_per_year: Fraction
-    correction_cost: Value
     yearly_cost: Value
     purchase_total: Value | None = None
 
@@ -250,10 +254,10 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     assets = [asset for asset in inputs.assets if asset.target_bps > 0]
     if cost_after_fee <= 0 or not assets:
         if assets:
-            reason = f"pool fees of {percent_text(fee_rate)} are not below limits.plan_cost"
+            reason = f"pool fees of {format_percent(fee_rate)} are not below limits.plan_cost"
         else:
             reason = "the numeraire is the only target"
-        return MinimumTotal(None, reason, gas_value, Fraction(0), Fraction(0), Fraction(0))
+        return MinimumTotal(None, reason, gas_value, Fraction(0), Fraction(0))
     tightest_asset = min(assets, key=lambda asset: (asset.drift, asset.symbol))
     smallest_target_asset = min(assets, key=lambda asset: (asset.target_bps, asset.symbol))
     smallest_target_bps = min(
@@ -262,7 +266,7 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     edge_text = (
         "its band"
         if inputs.has_band
-        else f"a drift of {percent_text(tightest_asset.drift * BPS / tightest_asset.target_bps)} of its target"
+        else f"a drift of {format_percent(tightest_asset.drift * BPS / tightest_asset.target_bps)} of its target"
     )
     total_by_limit = {
         f"the gas of a correction of {tightest_asset.symbol} at {edge_text}": gas_value
@@ -300,7 +304,6 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
         binding_limit,
         gas_value,
         yearly_corrections,
-        correction_cost,
         yearly_corrections * correction_cost,
         purchase_total,
     )
@@ -431,13 +434,13 @@ def format_minimum_total(
 
     corrections_text = (
         f"About {number_text(minimum_total.corrections_per_year)} corrections a year of a single asset (assumed"
-        f" volatility {percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.yearly_cost)}"
+        f" volatility {format_percent(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.yearly_cost)}"
     )
     fee_rate = Fraction(inputs.fee_pips, PIPS)
     coin_price_text = shown_price_text(inputs.wei_value, 18, decimals)
     minimum_text = (
         f"Minimum total at {gwei_text} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fees"
-        f" {percent_text(fee_rate)}, native coin at {coin_price_text} {label}). {corrections_text}"
+        f" {format_percent(fee_rate)}, native coin at {coin_price_text} {label}). {corrections_text}"
     )
     if total >= minimum_total.total:
         return f"{minimum_text}."
@@ -487,11 +490,6 @@ def lowest_fee_pips(pools: Iterable[Pool], token: str) -> int | None:
         ),
         default=None,
     )
-
-
-def percent_text(share: Fraction) -> str:
-    """Format a share as a percentage, two decimals at most."""
-    return f"{value_text(share * 100, 0, 2)} %"
 
 
 def number_text(number: Fraction) -> str:

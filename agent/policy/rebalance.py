@@ -27,7 +27,6 @@ from agent.model import (
 from agent.policy import minimum
 from agent.policy.cash_flows import purchases
 from agent.policy.drift import corrections, rebalance_goal
-from agent.policy.minimum import format_money
 from agent.policy.one_sided import restrict_to_side
 from agent.policy.triggers import bands, price_confirmation
 from agent.policy.triggers.bands import TriggerResult
@@ -103,8 +102,8 @@ def _too_small_hold(
         limiting_rule = "policy.only"
     if largest_correction_value and limits.min_trade:
         hold_reason += (
-            f": the largest correction is {format_money(portfolio, largest_correction_value)}, min_trade"
-            f" {format_money(portfolio, limits.min_trade)}"
+            f": the largest correction is {portfolio.numeraire.money_text(largest_correction_value)}, min_trade"
+            f" {portfolio.numeraire.money_text(limits.min_trade)}"
         )
         limiting_rule = "limits.min_trade"
     return replace(

@@ -64,7 +64,6 @@ from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total
 from agent.policy.minimum import (
     ASSUMED_FEE_PIPS,
-    GWEI,
     AssetThreshold,
     MinimumTotalInputs,
     compute_minimum_total,
@@ -79,7 +78,7 @@ from agent.policy.rebalance import buys_to_targets_first
 from agent.policy.triggers import bands, trigger_text
 from agent.policy.triggers.exchange_costs import dearest_route_pips
 from agent.reference import reference_prices
-from agent.units import BPS, DAY_S, PIPS, Price, Value, format_time, price_text, value_text
+from agent.units import BPS, DAY_S, GWEI, PIPS, Price, Value, format_time, price_text, value_text
 
 if TYPE_CHECKING:
     from agent.model import AssetDrift

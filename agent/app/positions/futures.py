@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agent.accounting.futures import FundingDay, funding_days, futures_changes
 from agent.app.agent import Agent
 from agent.app.cycles import Confirm, Progress
+from agent.app.documents.futures import ratio_text
 from agent.app.documents.futures_report import FuturesReport, build_futures_report
 from agent.app.research.whatif import VALUE_PLACES
 from agent.config.futures import futures_markets, require_hedge_market
@@ -139,10 +140,10 @@ def what_if_futures(
         "short": _raw_text(-sum(value_raw for value_raw in position_values_raw if value_raw < 0)),
         "net": _raw_text(account_state.net_notional_raw),
         "margin": _raw_text(account_state.account_value_raw),
-        "leverage": _ratio_text(account_state.leverage),
-        "utilisation": _ratio_text(account_state.utilisation),
+        "leverage": ratio_text(account_state.leverage),
+        "utilisation": ratio_text(account_state.utilisation),
         "maintenance": _raw_text(margin.maintenance_margin_raw(account)),
-        "spot_multiple": _ratio_text(
+        "spot_multiple": ratio_text(
             Fraction(account_state.gross_notional_raw) / spot_value_raw if spot_value_raw else None
         ),
         "triggers": [trigger.value for trigger in fired_triggers],
@@ -158,7 +159,7 @@ def what_if_futures(
             margin.gross_notional_raw(_account_after_fills(account, reduction_sizes_raw))
         ),
         "gross_after": _raw_text(margin.gross_notional_raw(account_after)),
-        "leverage_after": _ratio_text(margin.leverage(account_after)),
+        "leverage_after": ratio_text(margin.leverage(account_after)),
         "notes": list(plan.refusal_texts),
         "markets": _market_documents(account, policy, order_sizes_raw),
         "hedges": hedges,
@@ -480,10 +481,6 @@ def _raw_text(amount_raw: int) -> str:
 
 def _value_text(value: Fraction) -> str:
     return value_text(value, 0, VALUE_PLACES)
-
-
-def _ratio_text(ratio: Fraction | None) -> str | None:
-    return None if ratio is None else value_text(ratio, 0, 6)
 
 
 def current_futures_report(agent: Agent) -> FuturesReport:

@@ -275,7 +275,7 @@ def net_exposure_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[s
         account is None
         or policy is None
         or portfolio_value <= 0
-        or is_delegate_wallet(step.snapshot, futures_policy(step))
+        or is_delegate_wallet(step.snapshot, policy)
     ):
         return {}
     return {

@@ -6,6 +6,7 @@ import re
 
 from agent.chain.rpc import RpcFault, parse_quantity
 from agent.errors import Retryable
+from agent.units import GWEI
 
 _IS_ABOUT_TIP = re.compile(r"\btips?\b|priority ?fee|underpriced|gas price|fee ?too ?low")
 _IS_ABOUT_OTHER_FEE = re.compile(
@@ -20,7 +21,6 @@ _NAMED_MINIMUM = re.compile(
 Nethermind "EffectivePriorityFeePerGas too low 1 < 2, BaseFee: 7"; reth "transaction priority fee
 below minimum required priority fee 2"; coreth "gas tip cap (1) < pool gas tip cap (2)".
 """
-_GWEI = 10**9
 
 
 def wants_higher_tip(message: str) -> bool:
@@ -43,7 +43,7 @@ def named_minimum_wei(message: str) -> int | None:
         return int(number_text, 16)
     if unit == "gwei":
         whole_text, _, fraction_text = number_text.partition(".")
-        return int(whole_text) * _GWEI + int(fraction_text[:9].ljust(9, "0"))
+        return int(whole_text) * GWEI + int(fraction_text[:9].ljust(9, "0"))
     return int(number_text) if "." not in number_text else None
 
 

@@ -22,7 +22,6 @@ from agent.policy import native_coin
 from agent.policy import rebalance as rebalances
 from agent.policy.decision import DecisionContext, DecisionResult
 from agent.policy.drift import corrections
-from agent.policy.minimum import format_money
 from agent.policy.triggers import bands, no_trade_zone
 from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.exchange_costs import PricedMarket
@@ -144,7 +143,7 @@ def _with_forecast(
         drifts, rebalances.current_goal(portfolio, policy, drifts)
     ).values()
     trade_texts = [
-        f"{'sell' if correction_value < 0 else 'buy'} {format_money(portfolio, abs(correction_value))} of {drift.symbol}"
+        f"{'sell' if correction_value < 0 else 'buy'} {portfolio.numeraire.money_text(abs(correction_value))} of {drift.symbol}"
         for drift, correction_value in zip(drifts, correction_values, strict=True)
         if drift.token != portfolio.numeraire.address and abs(correction_value) >= min_value
     ]

@@ -58,7 +58,8 @@ def test_minimum_total_by_hand() -> None:
         == (Fraction(3, 10) * Fraction(7, 10) * Fraction(6, 10) / Fraction(3, 100)) ** 2
         == Fraction(1_764, 100)
     )
-    assert minimum.correction_cost == Fraction(1_038, 1_000) + 519 * Fraction(3, 1_000)
+    correction_cost = Fraction(1_038, 1_000) + 519 * Fraction(3, 1_000)
+    assert minimum.yearly_cost == minimum.corrections_per_year * correction_cost
 
 
 def test_format_minimum_total_names_its_assumptions() -> None:
