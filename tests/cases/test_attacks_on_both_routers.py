@@ -81,7 +81,7 @@ def rebalance_behind_a_push(chain: LocalChain, agent: Agent, router: str, usd: i
 
 
 @pytest.mark.parametrize("router", [pytest.param("swap_router_02", marks=pytest.mark.slow), "rebalancer"])
-def test_late_push_of_every_pool__beyond_the_floors_costs_only_gas(chain: LocalChain, tmp_path: Path, router: str) -> None:
+def test_late_push_beyond_the_floors__costs_only_gas(chain: LocalChain, tmp_path: Path, router: str) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}) as agent:
         before = purse(chain)
@@ -106,7 +106,7 @@ def floor_of_the_whole(chain: LocalChain, plan: Plan) -> Fraction:
     [("swap_router_02", floors_of_legs), pytest.param("rebalancer", floor_of_the_whole, marks=pytest.mark.slow)],
     ids=["swap_router_02", "rebalancer"],
 )
-def test_late_push_of_every_pool__costs_at_most_the_floors(
+def test_late_push_within_the_floors__costs_at_most_the_floors(
     chain: LocalChain, tmp_path: Path, router: str, largest_loss: Callable[[LocalChain, Plan], Fraction]
 ) -> None:
     fund(chain, HELD)

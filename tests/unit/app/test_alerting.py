@@ -92,24 +92,26 @@ def test_w8__half_with_a_tenth_s_band_is_left_at_minus_18_plus_22() -> None:
     assert (usdc.alert_low_price, usdc.alert_high_price) == (None, None)
 
 
-@pytest.mark.parametrize(("move", "side"), [("-0.1819", "below"), ("-0.1818", "inside"), ("0.2222", "inside"), ("0.2223", "above")])
-def test_price_beyond_its_alert_price__is_reported(move: str, side: str) -> None:
+def step_after_move(move: str) -> StepInput:
+    """Return a step of halves in WETH and USDC, from 2,000 on, after this relative move of WETH."""
     price = 2_000 * (1 + Fraction(move))
     values = {"WETH": Fraction(5_000) * (1 + Fraction(move)), "USDC": Fraction(5_000)}
-    alert_texts = alerts_by_kind(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})))
-    if side == "inside":
-        assert AlertKind.PRICE not in alert_texts
-        return
-    alert = next(
-        alert
-        for alert in alerts(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})), CALM)
-        if "WETH" in alert.text
-    )
+    return step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})
+
+
+@pytest.mark.parametrize("move", ["-0.1818", "0.2222"])
+def test_price_within_its_alert_prices__is_not_reported(move: str) -> None:
+    assert AlertKind.PRICE not in alerts_by_kind(outcome(step_after_move(move)))
+
+
+@pytest.mark.parametrize(
+    ("move", "side", "alert_price"), [("-0.1819", "below", "alert-low 1,636.36"), ("0.2223", "above", "alert-high 2,444.44")]
+)
+def test_price_beyond_its_alert_price__is_reported(move: str, side: str, alert_price: str) -> None:
+    alert = next(alert for alert in alerts(outcome(step_after_move(move)), CALM) if "WETH" in alert.text)
     assert alert.key == f"price:{token('WETH').address}:{side}"
     assert alert.is_lasting
-    assert mentions(alert.text, "WETH", f"{side}")
-    assert "band 45-55 %" in alert.text
-    assert ("alert-low 1,636.36" if side == "below" else "alert-high 2,444.44") in alert.text
+    assert mentions(alert.text, "WETH", side, "band 45-55 %", alert_price)
 
 
 def test_a_trigger_that_only_knows_time_has_no_band_to_leave() -> None:
@@ -264,21 +266,26 @@ def test_what_only_tidied_up_is_no_rebalance(more: tuple[Intent, ...]) -> None:
     assert alerts_by_kind(outcome(step_input(), OutcomeKind.DONE, transactions=(sent_intent(IntentKind.APPROVE), *more))) == {}
 
 
-@pytest.mark.parametrize("stage", OrderStage)
-def test_order__is_reported_from_its_firing_until_armed_anew(stage: OrderStage) -> None:
-    step = step_input()
+def alerts_of_order(stage: OrderStage) -> dict[AlertKind, Alert]:
+    """Return the alerts of a step with a stop loss of WETH at this stage, whose event was at 1,500."""
     weth = token("WETH")
     terms = OrderTerms(weth.address, OrderKind.STOP_LOSS, share_bps=1_000)
     order = ConditionalOrder(weth.address, OrderKind.STOP_LOSS, stage, terms, 5, event_price=unit_price(weth, 1_500, token("USDC")))
-    alert_texts = alerts_by_kind(outcome(with_history(step, states=(order,))))
-    if stage not in (OrderStage.FIRED, OrderStage.DONE):
-        assert AlertKind.ORDER not in alert_texts
-        return
-    assert alert_texts[AlertKind.ORDER].key == f"order:{weth.address}:stop_loss:5"
-    assert alert_texts[AlertKind.ORDER].is_lasting
-    assert "WETH" in alert_texts[AlertKind.ORDER].text
-    assert "1500" in alert_texts[AlertKind.ORDER].text.replace(",", "")
-    assert AlertKind.ORDER in covered_kinds(outcome(step))
+    return alerts_by_kind(outcome(with_history(step_input(), states=(order,))))
+
+
+@pytest.mark.parametrize("stage", [OrderStage.FIRED, OrderStage.DONE])
+def test_order__is_reported_from_its_firing_until_armed_anew(stage: OrderStage) -> None:
+    alert = alerts_of_order(stage)[AlertKind.ORDER]
+    assert alert.key == f"order:{token('WETH').address}:stop_loss:5"
+    assert alert.is_lasting
+    assert mentions(alert.text.replace(",", ""), "WETH", "1500")
+    assert AlertKind.ORDER in covered_kinds(outcome(step_input()))
+
+
+@pytest.mark.parametrize("stage", [stage for stage in OrderStage if stage not in (OrderStage.FIRED, OrderStage.DONE)])
+def test_order__that_has_not_fired_is_no_alert(stage: OrderStage) -> None:
+    assert AlertKind.ORDER not in alerts_of_order(stage)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("polars")
 
 from agent.backtest.report.series import growth_series
+from agent.backtest.result import SimulationResult
 from agent.backtest.settings import OwnerTransfer, apply_transfer, make_spec
 from agent.backtest.simulate import SimulationRun
 from agent.cli.research.portfolio_texts import parse_owner_transfer
@@ -83,20 +84,27 @@ def test_withdrawal__takes_the_numeraire_first_then_in_proportion() -> None:
         apply_transfer(amount_by_symbol, prices, Fraction(-6_000), "numeraire", "USD", amount_by_symbol)
 
 
-@pytest.mark.parametrize(("left", "is_refused"), [(-10, True), (0, True), (1, False)])
-def test_withdrawal__leaves_more_than_the_gas_owed(left: int, is_refused: bool) -> None:
-    """The gas of a rebalance is paid from no asset, so the wallet is worth more than the portfolio."""
+def withdraw_all_but(left: int) -> tuple[SimulationResult, SimulationResult]:
+    """Return a simulation, and one with a withdrawal that leaves so much. The gas of a rebalance is paid from no asset, so the wallet is
+    worth more than the portfolio.
+    """
     table = hourly(ETH=[100.0, 130, 130, 130, 130])
     spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
     whole = simulation_of(table, spec, gas_price_wei=10**12)
     assert whole.gas > 10 * COIN
-    market = {"gas_price_wei": 10**12, "transfer_mode": "pro-rata"}
     flow = OwnerTransfer(START_S + HOUR_S * 3, (left * COIN - whole.final_value) / COIN)
-    if is_refused:
-        with pytest.raises(ConfigError, match="--flow: a withdrawal"):
-            simulation_of(table, spec, flows=(flow,), **market)
-    else:
-        assert simulation_of(table, spec, flows=(flow,), **market).twr == pytest.approx(whole.twr)
+    return whole, simulation_of(table, spec, flows=(flow,), gas_price_wei=10**12, transfer_mode="pro-rata")
+
+
+@pytest.mark.parametrize("left", [-10, 0])
+def test_withdrawal__leaves_more_than_the_gas_owed(left: int) -> None:
+    with pytest.raises(ConfigError, match="--flow: a withdrawal"):
+        withdraw_all_but(left)
+
+
+def test_withdrawal__that_leaves_a_coin_keeps_the_return() -> None:
+    whole, withdrawn = withdraw_all_but(1)
+    assert withdrawn.twr == pytest.approx(whole.twr)
 
 
 def test_books__have_each_flow_as_the_owner_s_outside_all_limits() -> None:

@@ -150,18 +150,26 @@ def test_the_nearest_liquidation_is_the_smallest_move() -> None:
     assert nearest_liquidation(book(10_000)) is None
 
 
-@pytest.mark.parametrize(("daily_bps", "raised"), [(5, False), (50, False), (51, True), (200, True), (-200, False)])
-def test_funding_above_a_share_of_the_account__is_an_alert(daily_bps: int, raised: bool) -> None:
-    """A long of 20,000 on 10,000 of margin pays more than 1 % of it in a day from 0.5 % of notional on."""
+def funding_alerts(daily_bps: int) -> list[str]:
+    """Return the texts of alerts of funding for a long of 20,000 on 10,000 of margin, which pays more than 1 % of it in a day from
+    0.5 % of notional on.
+    """
     step = step_with_margin(book(10_000, 10 * E18, funding_daily=Fraction(daily_bps, 10_000)))
     outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
-    texts = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.key == "futures:funding"]
-    assert bool(texts) is raised
-    if daily_bps == 200:
-        assert texts == [
-            "Futures: at the newest rates the account pays 400 USD of funding in 24 h, 4 % of its value (futures.funding_horizon is"
-            " off). See trimtab funding"
-        ]
+    return [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.key == "futures:funding"]
+
+
+@pytest.mark.parametrize(("daily_bps", "usd", "share"), [(51, "102", "1.02"), (200, "400", "4")])
+def test_funding_above_a_share_of_the_account__is_an_alert(daily_bps: int, usd: str, share: str) -> None:
+    assert funding_alerts(daily_bps) == [
+        f"Futures: at the newest rates the account pays {usd} USD of funding in 24 h, {share} % of its value (futures.funding_horizon is"
+        " off). See trimtab funding"
+    ]
+
+
+@pytest.mark.parametrize("daily_bps", [5, 50, -200])
+def test_funding_up_to_a_share_of_the_account__is_no_alert(daily_bps: int) -> None:
+    assert funding_alerts(daily_bps) == []
 
 
 @pytest.mark.parametrize(

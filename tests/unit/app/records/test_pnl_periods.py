@@ -100,16 +100,24 @@ def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.Monk
     assert digest.digest_key("day", midnight + 86_399) == alert.key != digest.digest_key("day", midnight - 1)
 
 
-@pytest.mark.parametrize(("period_count", "days"), [(1, 1), (2, 2), (12, 2), (0, None), (-1, None)])
-def test_profit__is_of_the_last_periods_at_least_one(period_count: int, days: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ledger_of_two_days(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [*sale_of_a_day().valuations, _worth(4, _at(1, 11) + 3_600, 1, 150, 150)]
     data = _ledger((_opened(), _sold("a", 2, _at(1, 10), 150)), tuple(values))
     monkeypatch.setattr(ledger, "open_ledger_data", lambda _: nullcontext(data))
-    if days is None:
-        with pytest.raises(ConfigError, match=f"period_count: {period_count} is below 1"):
-            ledger.pnl("trimtab.toml", "day", period_count=period_count)
-    else:
-        assert len(ledger.pnl("trimtab.toml", "day", period_count=period_count)["periods"]) == days
+
+
+@pytest.mark.usefixtures("ledger_of_two_days")
+@pytest.mark.parametrize(("period_count", "days"), [(1, 1), (2, 2), (12, 2)])
+def test_profit__is_of_the_last_periods(period_count: int, days: int) -> None:
+    assert len(ledger.pnl("trimtab.toml", "day", period_count=period_count)["periods"]) == days
+
+
+@pytest.mark.usefixtures("ledger_of_two_days")
+@pytest.mark.parametrize("period_count", [0, -1])
+def test_profit__is_of_at_least_one_period(period_count: int) -> None:
+    with pytest.raises(ConfigError, match=f"period_count: {period_count} is below 1"):
+        ledger.pnl("trimtab.toml", "day", period_count=period_count)
 
 
 def test_a_digest_that_cannot_be_read_is_no_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:

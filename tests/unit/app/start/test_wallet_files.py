@@ -353,16 +353,23 @@ def test_address__is_read_without_the_password_and_proven_with_it(tmp_path: Path
         api.wallet_address(path, None, None, api.PasswordSource(), None, False)
 
 
-@pytest.mark.parametrize(("uid", "is_read"), [(1_000, True), (0, True), (1_001, False)])
-def test_a_keystore_belongs_to_its_reader_or_to_root(uid: int, is_read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "w.json"
+def keystore_of(uid: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a private file of this user, read by user 1000."""
+    path = folder / "w.json"
     path.write_bytes(b"{}")
     path.chmod(0o600)
     status = path.stat()
     monkeypatch.setattr(os, "geteuid", lambda: 1_000)
     monkeypatch.setattr(os, "fstat", lambda _: os.stat_result((*status[:4], uid, *status[5:])))
-    if is_read:
-        assert keys.read_private_file(path) == b"{}"
-    else:
-        with raises_field("wallet.keystore", "another user"):
-            keys.read_private_file(path)
+    return path
+
+
+@pytest.mark.parametrize("uid", [1_000, 0], ids=["its reader", "root"])
+def test_a_keystore_belongs_to_its_reader_or_to_root(uid: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert keys.read_private_file(keystore_of(uid, tmp_path, monkeypatch)) == b"{}"
+
+
+def test_a_keystore_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keystore_of(1_001, tmp_path, monkeypatch)
+    with raises_field("wallet.keystore", "another user"):
+        keys.read_private_file(path)

@@ -10,7 +10,7 @@ import pytest
 
 from agent.backtest.loss.estimates import policy_losses, portfolio_tax, untaxed_reason
 from agent.backtest.loss.policies import CHOICES, RULE_AFTER_TAX, ComparedPolicy, loss_market
-from agent.backtest.loss.simulation import MAX_YEARS, LossMarket, LossPolicy
+from agent.backtest.loss.simulation import MAX_YEARS, LossMarket, LossPolicy, SimulatedLoss
 from agent.backtest.loss.taxes import TAXED_GROWTH, LossTax, TaxedPolicy, simulate_taxes
 from agent.backtest.settings import TaxRule
 from agent.model import Destination, Every, LotMethod, Threshold, Trigger
@@ -27,18 +27,27 @@ EVIDENCE = {
 """
 
 
-@pytest.mark.parametrize("method", LotMethod)
-@pytest.mark.parametrize("weighs_tax", [False, True])
-def test_one_coin_that_only_grows__owes_the_tax_of_its_one_sale(method: LotMethod, weighs_tax: bool) -> None:
-    """Half of the portfolio leaves a band of 20 points at a price of 0.7/0.3: 0.2 is sold, 4/7 of which is gain."""
+def growth_loss(method: LotMethod, *, weighs_tax: bool) -> SimulatedLoss:
+    """Return the loss of one coin that only grows, in a band of 20 points."""
     market = LossMarket((0.5,), ((0.0,),), (0.0,), (0.0,), 0.0, 0.0, math.inf, 1.0)
     band = TaxedPolicy(LossPolicy((0.2, math.inf), (0.0,)), weighs_tax=weighs_tax)
     (loss,) = simulate_taxes(market, LossTax(0.25, method, (TAXED_GROWTH,)), (band,))
-    if weighs_tax:  # a coin that does not move has no risk to save
-        assert (loss.trades, loss.tax) == (0, 0)
-    else:
-        assert loss.trades == 1 / MAX_YEARS
-        assert loss.tax == pytest.approx(0.25 * 0.2 * 4 / 7 / MAX_YEARS, rel=0.01)
+    return loss
+
+
+@pytest.mark.parametrize("method", LotMethod)
+def test_one_coin_that_only_grows__owes_the_tax_of_its_one_sale(method: LotMethod) -> None:
+    """Half of the portfolio leaves the band at a price of 0.7/0.3: 0.2 is sold, 4/7 of which is gain."""
+    loss = growth_loss(method, weighs_tax=False)
+    assert loss.trades == 1 / MAX_YEARS
+    assert loss.tax == pytest.approx(0.25 * 0.2 * 4 / 7 / MAX_YEARS, rel=0.01)
+
+
+@pytest.mark.parametrize("method", LotMethod)
+def test_one_coin_that_only_grows__is_kept_if_its_tax_is_weighed(method: LotMethod) -> None:
+    """A coin that does not move has no risk to save."""
+    loss = growth_loss(method, weighs_tax=True)
+    assert (loss.trades, loss.tax) == (0, 0)
 
 
 @pytest.mark.parametrize("method", EVIDENCE)

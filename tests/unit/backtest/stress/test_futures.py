@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.backtest.futures.book import futures_path
-from agent.backtest.futures.simulate import held_book
+from agent.backtest.futures.simulate import BookResult, held_book
 from agent.backtest.futures_alone import simulate_book
 from agent.backtest.stress.futures import (
     FuturesScenario,
@@ -111,18 +111,22 @@ def test_seed__gives_its_own_cases_and_the_same_again() -> None:
     assert run_futures_stress(replace(spec, settings=replace(settings, seed=5))) != first
 
 
-@pytest.mark.parametrize("scenario", [FuturesScenario.FUNDING, FuturesScenario.BASIS, FuturesScenario.CRASH_RALLY])
-def test_every_plan_of_a_book_passes_the_guards_of_a_step(scenario: FuturesScenario) -> None:
-    path = stressed_path(random_path(1, 30, 0.03), SETTINGS, scenario, FuturesSeverity())
-    settings = SETTINGS
-    if scenario is FuturesScenario.CRASH_RALLY:
-        path = crash_and_rally(random_table(1, 40, ("BTC",)), 1)
-        settings = long_btc(30_000)
-    agent = simulate_book(path, settings).agent_book
+def assert_passes_guards(agent: BookResult) -> None:
+    """Require fills, and that no guard refused a plan."""
     assert agent.fills
     assert {why for why, _ in agent.refusal_counts} & {guard.name for guard in GUARDS} == set()
-    if scenario is FuturesScenario.CRASH_RALLY:
-        assert {fill.trigger for fill in agent.fills} >= {"drift", "leverage"}
+
+
+@pytest.mark.parametrize("scenario", [FuturesScenario.FUNDING, FuturesScenario.BASIS])
+def test_every_plan_of_a_book_passes_the_guards_of_a_step(scenario: FuturesScenario) -> None:
+    path = stressed_path(random_path(1, 30, 0.03), SETTINGS, scenario, FuturesSeverity())
+    assert_passes_guards(simulate_book(path, SETTINGS).agent_book)
+
+
+def test_every_plan_of_a_crash_and_rally_passes_the_guards() -> None:
+    agent = simulate_book(crash_and_rally(random_table(1, 40, ("BTC",)), 1), long_btc(30_000)).agent_book
+    assert_passes_guards(agent)
+    assert {fill.trigger for fill in agent.fills} >= {"drift", "leverage"}
 
 
 def test_a_gap_is_against_a_short_too() -> None:

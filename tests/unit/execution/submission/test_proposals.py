@@ -239,9 +239,7 @@ SETTLED = pytest.mark.parametrize("reconcile_count", [1, 0], ids=["dropped befor
     ],
 )
 @SETTLED
-def test_signed_proposal_without_a_deadline_on_chain__is_rejected(
-    tmp_path: Path, setup: Bench, granted: Grant, reconcile_count: int
-) -> None:
+def test_signed_proposal_without_an_end_on_chain__is_rejected(tmp_path: Path, setup: Bench, granted: Grant, reconcile_count: int) -> None:
     executor, signed_text = sign_and_expire(setup, tmp_path, granted, reconcile_count)
     assert "at any time" in signed_text
     assert len(signed_proposal_texts(setup.store)) == 1
@@ -257,9 +255,7 @@ def test_signed_proposal_without_a_deadline_on_chain__is_rejected(
     ],
 )
 @SETTLED
-def test_signed_proposal_past_its_deadline_on_chain__is_cancelled(
-    tmp_path: Path, setup: Bench, granted: Grant, reconcile_count: int
-) -> None:
+def test_signed_proposal_past_its_end_on_chain__is_cancelled(tmp_path: Path, setup: Bench, granted: Grant, reconcile_count: int) -> None:
     executor, signed_text = sign_and_expire(setup, tmp_path, granted, reconcile_count)
     assert "at any time" not in signed_text
     executor.cancel_pending("by the owner")

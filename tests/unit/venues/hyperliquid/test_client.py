@@ -361,7 +361,7 @@ def test_unreadable_market__without_a_position_is_left_out(position: dict[str, i
     assert world.stale() == [StaleReadKind.MARKETS]
 
 
-def test_unreadable_market__with_a_position_leaves_the_account_unknown() -> None:
+def test_unreadable_market__with_a_position_fails_the_read() -> None:
     world, answers = beside_an_unreadable_market({"DOGE": 1})
     with pytest.raises(Retryable, match="size decimals of DOGE"):
         world.read(**answers)
@@ -567,13 +567,13 @@ UNCERTAIN_REST = pytest.mark.parametrize(
 
 
 @UNCERTAIN_REST
-def test_canceled_order__fills_are_believed_once_all_must_be_listed(world: World, order: dict[str, object], filled_raw: int) -> None:
+def test_canceled_order__fills_are_believed_once_all_are_listed(world: World, order: dict[str, object], filled_raw: int) -> None:
     cancel_order(world, order, filled_raw, 78 + FILL_DELAY_MS)
     assert world.client.state_of("0x1").filled_raw == filled_raw
 
 
 @UNCERTAIN_REST
-def test_canceled_order__fills_that_may_be_missing_are_waited_for(world: World, order: dict[str, object], filled_raw: int) -> None:
+def test_canceled_order__fills_that_may_be_missing_are_awaited(world: World, order: dict[str, object], filled_raw: int) -> None:
     cancel_order(world, order, filled_raw, 77 + FILL_DELAY_MS)
     with pytest.raises(Retryable, match="may not be listed yet"):
         world.client.state_of("0x1")
