@@ -299,11 +299,15 @@ def test_withdrawal_names_a_pair_without_approved_lp_tokens() -> None:
     assert_no_withdrawal(with_lp_approval(world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500)), 0), "approved")
 
 
-def test_withdrawal_goes_at_any_gas_price() -> None:
+@pytest.mark.parametrize(
+    ("gas_price_wei", "refusals"),
+    [pytest.param(60 * 10**9, set(), id="at limits.gas_price"), pytest.param(60 * 10**9 + 1, {"gas_price"}, id="a wei above it")],
+)
+def test_withdrawal_goes_up_to_the_limit_of_the_gas_price(gas_price_wei: int, refusals: set[str]) -> None:
+    """What it costs and brings is no reason to wait: a limit is exceeded."""
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
-    dear_step = with_snapshot(step, gas_price_wei=50 * 10**9, head=replace(step.snapshot.head, base_fee_wei=50 * 10**9))
+    base_fee_wei = gas_price_wei - step.snapshot.priority_fee_wei
+    dear_step = with_snapshot(step, gas_price_wei=gas_price_wei, head=replace(step.snapshot.head, base_fee_wei=base_fee_wei))
     plan = planned(dear_step)
 
-    refusals = {judged.guard for judged in guards.judge(dear_step, plan, evidence(dear_step, plan)) if not judged.passed}
-
-    assert refusals <= {"gas_per_day", "native_floor"}
+    assert {judged.guard for judged in guards.judge(dear_step, plan, evidence(dear_step, plan)) if not judged.passed} == refusals
