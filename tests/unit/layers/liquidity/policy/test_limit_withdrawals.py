@@ -15,7 +15,7 @@ from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.moves import NO_ADJUSTMENT
 from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
 from agent.layers.liquidity.state import LiquidityProgress
-from agent.model import AdjustLiquidity, Collect, Hold, StepInput, Withdraw
+from agent.model import AdjustLiquidity, Collect, Hold, LayerAction, StepInput, Withdraw
 from agent.policy.decide import decide
 from agent.units import floor_int
 from tests.support import lp_worlds
@@ -186,16 +186,23 @@ def test_withdrawal_from_an_empty_position_collects_its_fees() -> None:
     assert book(step_after_plan(step)).exposure().value == 0
 
 
-@pytest.mark.parametrize(("liquidity", "action_type"), [(1, Collect), (10**9, Withdraw)], ids=["dust", "more"])
-def test_withdrawal_from_hardly_any_liquidity_brings_its_fees(liquidity: int, action_type: type) -> None:
-    """Anybody may add a unit to an empty position; no action has two minimums of zero."""
+def only_action(liquidity: int) -> LayerAction:
+    """Return the withdrawal from a position with fees and this liquidity."""
     owed = (2_000 * USD, 10**18)
     position = ranged(1, 1_500, 1_900, liquidity=liquidity, owed=owed, core_owed=owed)
-
     (action,) = planned(world([position], bounds=roomy(lp_max_weight_bps=1_500, min_trade=None))).layer_actions
+    return action
 
-    assert isinstance(action, action_type)
-    assert not isinstance(action, Withdraw) or max(action.min_raw) > 0
+
+def test_withdrawal_from_a_unit_of_liquidity_collects_its_fees() -> None:
+    """Anybody may add a unit to an empty position; no action has two minimums of zero."""
+    assert isinstance(only_action(liquidity=1), Collect)
+
+
+def test_withdrawal_from_little_liquidity_has_a_minimum() -> None:
+    action = only_action(liquidity=10**9)
+    assert isinstance(action, Withdraw)
+    assert max(action.min_raw) > 0
 
 
 @pytest.mark.parametrize(
