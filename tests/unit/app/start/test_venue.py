@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,11 +10,12 @@ import pytest
 
 from agent.app.documents.owner import FAIL, OK, WARN, CheckLine
 from agent.app.start import venue
-from agent.chain.lens import CallStatus, LensAnswer
+from agent.chain.lens import CallItem, CallStatus, LensAnswer
 from agent.chain.tokens import UNREAD_ADDRESS
 from agent.config.load import parse_config
 from agent.config.tables.futures import PerpetualProtocolTable
 from agent.model import CodeHash, ProxyImplementation
+from agent.signing.calldata import selector
 from tests.support.builders import address, snapshot, step_input
 from tests.support.configs.futures import with_futures
 
@@ -51,32 +52,65 @@ def rows_with(monkeypatch: pytest.MonkeyPatch, check: Any, answers: list[LensAns
     return list(rows)
 
 
-def linked_answers() -> list[LensAnswer]:
+LINKS = {
+    ("clearing_house", "getVault()"): "vault",
+    ("clearing_house", "getExchange()"): "exchange",
+    ("clearing_house", "getAccountBalance()"): "account_balance",
+    ("clearing_house", "getClearingHouseConfig()"): "config",
+    ("clearing_house", "getDelegateApproval()"): "delegate_approval",
+    ("exchange", "getMarketRegistry()"): "market_registry",
+    ("vault", "getClearingHouse()"): "clearing_house",
+    ("vault", "getAccountBalance()"): "account_balance",
+}
+"""The key whose address each view of a contract returns, as Perpetual Protocol v2 links its contracts."""
+
+
+def link_rows(monkeypatch: pytest.MonkeyPatch, changes: Mapping[tuple[str, str], LensAnswer]) -> list[CheckLine]:
+    """The rows of the check of links where these views have other answers."""
     futures_table = table()
-    return [address_word(getattr(futures_table, linked_key)) for _, _, linked_key in venue.CONTRACT_LINKS]
+    answers = {link: address_word(getattr(futures_table, key)) for link, key in LINKS.items()} | changes
+    answer_by_call = {(int(getattr(futures_table, contract), 16), selector(view)): answer for (contract, view), answer in answers.items()}
+
+    def query_lens(_transport: object, items: list[CallItem]) -> list[LensAnswer]:
+        return [answer_by_call[int(item.target, 16), item.calldata] for item in items]
+
+    monkeypatch.setattr(venue, "query_lens", query_lens)
+    return list(venue._address_checks(cast(Any, SimpleNamespace(transport=None)), futures_table))
 
 
 @pytest.mark.parametrize(
     ("changes", "state", "finding"),
     [
-        ({}, OK, "8 links between the contracts agree"),
-        ({0: UNREAD}, WARN, "could not be read: clearing_house.getVault()"),
-        ({0: UNREAD, 5: UNREAD}, WARN, "could not be read: clearing_house.getVault(), exchange.getMarketRegistry()"),
-        ({1: address_word(NEW)}, FAIL, f"clearing_house.getExchange() is {NEW}"),
-        ({0: UNREAD, 1: address_word(NEW)}, FAIL, f"clearing_house.getExchange() is {NEW}"),
+        pytest.param({}, OK, "8 links between the contracts agree", id="all agree"),
+        pytest.param({("clearing_house", "getVault()"): UNREAD}, WARN, "could not be read: clearing_house.getVault()", id="one unread"),
+        pytest.param(
+            {("clearing_house", "getVault()"): UNREAD, ("exchange", "getMarketRegistry()"): UNREAD},
+            WARN,
+            "could not be read: clearing_house.getVault(), exchange.getMarketRegistry()",
+            id="two unread",
+        ),
+        pytest.param(
+            {("clearing_house", "getVault()"): UNREAD, ("clearing_house", "getExchange()"): address_word(NEW)},
+            FAIL,
+            f"clearing_house.getExchange() is {NEW}",
+            id="one unread and one differs",
+        ),
     ],
-    ids=["all agree", "one unread", "two unread", "one differs", "one unread and one differs"],
 )
 def test_links__of_contracts_differ_only_if_they_were_read(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[int, LensAnswer], state: str, finding: str
+    monkeypatch: pytest.MonkeyPatch, changes: dict[tuple[str, str], LensAnswer], state: str, finding: str
 ) -> None:
-    answers = linked_answers()
-    for index, answer in changes.items():
-        answers[index] = answer
-    ((_, row_state, row_finding, _),) = rows_with(monkeypatch, venue._address_checks, answers, table())
+    ((_, row_state, row_finding, _),) = link_rows(monkeypatch, changes)
     assert row_state == state
     assert finding in row_finding
     assert UNREAD_ADDRESS not in row_finding
+
+
+@pytest.mark.parametrize("link", LINKS, ids=".".join)
+def test_link__that_differs_is_named(monkeypatch: pytest.MonkeyPatch, link: tuple[str, str]) -> None:
+    ((_, state, finding, _),) = link_rows(monkeypatch, {link: address_word(NEW)})
+    assert state == FAIL
+    assert f"{'.'.join(link)} is {NEW}" in finding
 
 
 COLLATERAL = STEP.portfolio.numeraire
