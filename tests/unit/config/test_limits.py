@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from agent.app.describe import limit_text
 from agent.config.build import build_portfolio
 from agent.config.load import parse_config
 from agent.errors import ConfigError
@@ -48,12 +47,6 @@ def test_max_weight_of_an_asset_is_its_own_or_that_of_any(limit: str, max_bps: l
 
 def test_max_weight_is_off_in_the_template() -> None:
     assert max_weights_bps(config_text()) == [None, None]
-
-
-def test_max_weight_reads_as_one_text() -> None:
-    config = parse_config(config_with_max_weight('{ any = "40%", WETH = "55%", USDC = "70%" }'))
-
-    assert limit_text("max_weight", config.limits.max_weight, "USDC") == "any 40 %, WETH 55 %, USDC 70 %"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.describe import limit_text
 from agent.config.load import load_config, parse_config
 from agent.config.tables.limits import CEILINGS, accepted_limit_texts, needless_acceptances
 from agent.config.writing.profile import profile_text, read_profile
@@ -72,10 +71,3 @@ def test_a_profile_brings_no_acceptance_and_exports_none(tmp_path: Path) -> None
     file.write_text(exported.replace("[limits]\n", '[limits]\ni_accept = ["slippage"]\n'))
     with pytest.raises(ConfigError, match=r"limits\.i_accept"):
         read_profile(file.read_bytes(), str(file), loaded)
-
-
-def test_question_before_sending__shows_switches_and_acceptance() -> None:
-    assert [limit_text("token_screen", is_on, "USDC") for is_on in (True, False, None)] == ["on", "off", "off"]
-    assert limit_text("head_age", 90, "USDC") == "1 min 30 s"
-    assert limit_text("i_accept", ["slippage", "plan_cost"], "USDC") == "slippage, plan_cost"
-    assert limit_text("i_accept", [], "USDC") == "none"
