@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -25,7 +24,6 @@ W = LegPlace.WALLET
 R = LegPlace.ROUTER
 MOST_LEGS = 8
 WORTH_USD = 2_000_000
-Draw = Callable[[st.SearchStrategy[object]], object]
 
 
 class Builder:
@@ -172,28 +170,33 @@ def test_random_legs_on_anvil_are_realised_to_the_wei(anvil_chain: LocalChain, e
     assert set(counter) == {*FundsLocation, "uniswap_v2", "uniswap_v3", "wrapped_native"}, "every way of paying and every venue came up"
 
 
-def test_random_legs_on_eth_tester_are_realised_to_the_wei(tester_chain: LocalChain) -> None:
+def test_plan_of_each_way_to_pay_on_eth_tester__pays_to_the_wei(tester_chain: LocalChain) -> None:
     desk = rich(tester_chain)
-    known: dict[str, Pool] = {}
-
-    @settings(max_examples=1)
-    @given(data=st.data())
-    def run(data: st.DataObject) -> None:
-        states = dict(known)
-        plan = build(desk, states, data)
-        if plan.legs:
-            check(desk, plan)
-            known.update(states)
-
-    run()
+    builder = Builder(desk)
+    assert builder.swap("v3 LINK/WETH 3000", desk.at("LINK"), 10**20, W, R)
+    assert builder.swap("v2 WETH/USDC", desk.at("WETH"), builder.router[desk.at("WETH")], R, W)
+    builder.wrap(10**18, R)
+    assert builder.swap("v3 WETH/USDC 500", desk.at("WETH"), 10**18, R, W)
+    assert builder.swap("v3 WETH/USDC 500", desk.at("USDC"), 10**9, W, W)
+    builder.unwrap(W, 10**17)
+    assert check(desk, plan_of(*builder.legs)) == {*FundsLocation}
 
 
-@pytest.mark.parametrize("between", [False, True])
-def test_pair_between_feeder_and_spender__pays_to_the_wei(anvil_chain: LocalChain, between: bool) -> None:
-    desk = rich(anvil_chain)
+def fed_pair(desk: AtomicDesk, between: bool) -> Plan:
+    """A swap into the router whose WETH a pair takes, at once or after another swap in the pair."""
     builder = Builder(desk)
     assert builder.swap("v3 LINK/WETH 3000", desk.at("LINK"), 10**20, W, R)
     if between:
         assert builder.swap("v2 WETH/USDC", desk.at("USDC"), 10**9, W, W)
     assert builder.swap("v2 WETH/USDC", desk.at("WETH"), builder.router[desk.at("WETH")], R, W)
-    assert check(desk, plan_of(*builder.legs)) == {FundsLocation.WALLET, FundsLocation.REBALANCER if between else FundsLocation.PAIR}
+    return plan_of(*builder.legs)
+
+
+def test_pair_after_its_feeder__is_paid_by_it_to_the_wei(anvil_chain: LocalChain) -> None:
+    desk = rich(anvil_chain)
+    assert check(desk, fed_pair(desk, between=False)) == {FundsLocation.WALLET, FundsLocation.PAIR}
+
+
+def test_pair_between_feeder_and_spender__pays_to_the_wei(anvil_chain: LocalChain) -> None:
+    desk = rich(anvil_chain)
+    assert check(desk, fed_pair(desk, between=True)) == {FundsLocation.WALLET, FundsLocation.REBALANCER}
