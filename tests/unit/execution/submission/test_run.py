@@ -99,7 +99,7 @@ def test_run_adds_to_no_position_before_its_mint_is_final(setup: Bench) -> None:
         grow()
 
 
-def test_run_that_reverts_ends_reverted_and_is_booked(setup: Bench) -> None:
+def test_run_that_reverts_ends_reverted_and_is_left_to_be_booked(setup: Bench) -> None:
     setup.chain.status = 0
 
     intent = setup.run()
