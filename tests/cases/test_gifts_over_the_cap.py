@@ -8,6 +8,8 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from agent.app.agent import Agent
 from agent.app.documents import plans
 from agent.app.documents.status import status_document
@@ -33,17 +35,19 @@ def sure(_: InvestmentReport) -> bool:
 
 
 @contextmanager
-def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceiling: str = "10050", usd: int = 1_100) -> Iterator[Agent]:
+def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceiling: str = "10050", symbol: str = "USDC") -> Iterator[Agent]:
     """10,000 dollars in two halves, and a gift above the ceiling that has waited for limits.balance_jump_wait."""
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, folder, {**CAP, **changes, "portfolio.max_live_value": ceiling}, TWO)
     with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
-        give(chain, "USDC", usd)
+        give(chain, symbol, 1_100)
         look(agent)
     chain.warp(DAY_S)
     with reopened_agent(chain, loaded) as agent:
-        assert mentions(look(agent).reason, f"{usd} USDC", "excluded")
+        (excluded,) = status_document(agent.status())["excluded"]
+        assert excluded["symbol"] == symbol
+        assert mentions(look(agent).reason, f"{excluded['amount']} {symbol}", "excluded")
         yield agent
 
 
@@ -144,7 +148,7 @@ def test_an_edit_is_shown_beside_a_gift_above_the_cap(chain: LocalChain, tmp_pat
         changed = partial(apply_changes, changes=ConfigChanges(targets=(("WETH", "30%"), ("USDC", "70%"))))
         path = agent.context.loaded_config.path
     edit_report = editing.edit(path, editing.TextEdit(changed), confirm=None, transports=[chain.transport], clock=chain.clock)
-    assert edit_report.transition is not None, edit_report.transition
+    assert edit_report.transition is not None, edit_report
     assert edit_report.transition.kind is OutcomeKind.PLANNED, edit_report.transition
     assert mentions(edit_report.transition.reason, "1100 USDC", "excluded")
 
@@ -154,7 +158,7 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(chain: LocalChain,
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
         investment_reports: list[InvestmentReport] = []
         done = transfers.invest(agent, send=True, confirm=lambda report: bool(investment_reports.append(report)) or True)
-        assert done.outcome is not None, done.outcome
+        assert done.outcome is not None, done
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.deposits] == [600 * USD], "what fits below the ceiling"
         assert [flow.delta_raw for flow in investment_reports[0].uninvested_deposits] == [1_100 * USD], "its owner saw what is left alone"
@@ -173,7 +177,7 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(chain: LocalChain, 
             chain.set_balance("USDC", chain.balance("USDC") + usd * USD)
             transfers.list_transfers(agent)
         done = transfers.invest(agent, send=True, confirm=sure)
-        assert done.outcome is not None, done.outcome
+        assert done.outcome is not None, done
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.deposits] == [600 * USD]
         assert [flow.delta_raw for flow in done.uninvested_deposits] == [700 * USD]
@@ -189,29 +193,38 @@ def test_fresh_gift__refuses_no_investment(chain: LocalChain, tmp_path: Path) ->
         weth = chain.balance("WETH")
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
         done = transfers.invest(agent, send=True, confirm=sure)
-        assert done.outcome is not None, done.outcome
+        assert done.outcome is not None, done
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert chain.balance("WETH") > weth, "the gift is not sold"
         assert look(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
 
 
-def test_investment_above_the_owner_s_ceiling__is_refused_first(chain: LocalChain, tmp_path: Path) -> None:
+@pytest.mark.parametrize("send", [False, True], ids=["dry", "sent"])
+def test_investment_above_the_owner_s_ceiling__is_refused_first(chain: LocalChain, tmp_path: Path, send: bool) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
     with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         chain.set_balance("USDC", chain.balance("USDC") + 1_500 * USD)
-        for send in (False, True):
-            with raises_code(Refused, "max_live_value", "portfolio.max_live_value") as refused:
-                transfers.invest(agent, send=send, confirm=sure)
-            assert "trimtab edit --set portfolio.max_live_value" in refused.value.remedy
+        with raises_code(Refused, "max_live_value", "portfolio.max_live_value") as refused:
+            transfers.invest(agent, send=send, confirm=sure)
+        assert "trimtab edit --set portfolio.max_live_value" in refused.value.remedy
         assert [flow.kind for flow in agent.context.store.balances.transfers()] == [None], "nothing is taken for a deposit"
 
 
-def test_the_end_and_a_withdrawal_take_the_gift_too(chain: LocalChain, tmp_path: Path) -> None:
-    with gifted(chain, tmp_path, {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off"}) as agent:
+HOMEWARD = {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off"}
+
+
+def test_withdrawal__takes_the_gift_too(chain: LocalChain, tmp_path: Path) -> None:
+    with gifted(chain, tmp_path, HOMEWARD) as agent:
+        weth = chain.balance("WETH")
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("5500", to=HOME), send=True, confirm=lambda _: True)
         assert done.state == "paid", done.reason
+        assert chain.balance("WETH") == weth, "the gift pays what the other USDC do not"
+
+
+def test_end__sells_the_gift_too(chain: LocalChain, tmp_path: Path) -> None:
+    with gifted(chain, tmp_path, HOMEWARD, symbol="WETH") as agent:
         ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert ended.state == "stopped", ended.reason
         assert chain.balance("WETH") * chain.deployed_world.prices_usd["WETH"] < 10 * 10**18
