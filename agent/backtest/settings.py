@@ -48,10 +48,10 @@ from agent.units import (
     Value,
     ceil_int,
     floor_int,
-    format_duration,
     format_time,
     minute_text,
     pluralize,
+    rough_duration,
 )
 
 IN_NUMERAIRE = "numeraire"
@@ -553,7 +553,7 @@ _STALE_FEED = re.compile(
 
 
 def _missing_price_text(stale_feed: re.Match[str]) -> str:
-    return f"{stale_feed[1]} had no price for {format_duration(int(stale_feed[2]) + 1)} or more"
+    return f"{stale_feed[1]} had no price for {rough_duration(int(stale_feed[2]) + 1)} or more"
 
 
 class HaltLog:
