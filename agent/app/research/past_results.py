@@ -20,11 +20,7 @@ from agent.app.documents.status import ORDINARY_DAY_INDEX
 from agent.app.research.backtests import USUAL_MARKET, sample_files, spec_from_config
 from agent.app.start.past_results import PAST_BASIS, SMALL_MONEY_USD, past_basis
 from agent.backtest.data import PriceTable, read_table, require_known_unit
-from agent.backtest.report.series import (
-    backtest_document,
-    growth_series,
-    simulation_performance,
-)
+from agent.backtest.report.series import backtest_document, growth_series
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import SimulationSettings
 from agent.backtest.simulate import simulate
@@ -165,15 +161,16 @@ def past_result(
     market = network_market(loaded_config.config.chain.chain_id, start_value)
     simulation = simulate(spec, table, market)
     simulation_document = backtest_document(simulation)
-    rebalanced_metrics, hold_metrics = simulation_performance(simulation)
+    rebalanced_figures = simulation_document["figures"]["rebalanced"]
+    hold_figures = simulation_document["figures"]["held"]
     return {
         "from": format_time(simulation_document["from"])[:10],
         "until": format_time(simulation_document["until"])[:10],
         "value": value_text(start_value, 0, 2),
-        "return": _ratio_text(simulation.twr),
-        "return_of_holding": _ratio_text(simulation.hold_twr),
-        "max_drawdown": _ratio_text(rebalanced_metrics.max_drawdown),
-        "max_drawdown_of_holding": _ratio_text(hold_metrics.max_drawdown),
+        "return": simulation_document["twr"][:-2],
+        "return_of_holding": simulation_document["hold_twr"][:-2],
+        "max_drawdown": rebalanced_figures["max_drawdown"][:-2],
+        "max_drawdown_of_holding": hold_figures["max_drawdown"][:-2],
         **_worst_month(simulation),
         "rebalances": simulation_document["rebalances"],
         "costs": f"{float(simulation_document['costs']['total']):.2f}",
@@ -196,16 +193,9 @@ def _worst_month(simulation: SimulationResult) -> WorstMonthDocument:
     )
     return {
         "worst_month": bar_months[end_bar],
-        "worst_month_return": _ratio_text(worst_return),
-        "worst_month_return_of_holding": _ratio_text(
-            growth.hold_unit_growth[end_bar] / growth.hold_unit_growth[start_bar] - 1
-        ),
+        "worst_month_return": f"{worst_return:.4f}",
+        "worst_month_return_of_holding": f"{growth.hold_unit_growth[end_bar] / growth.hold_unit_growth[start_bar] - 1:.4f}",
     }
-
-
-def _ratio_text(ratio: float) -> str:
-    """Return a ratio as a decimal, rounded to 0.01 %."""
-    return f"{ratio:z.4f}"
 
 
 def past_result_or_reason(loaded_config: LoadedConfig) -> tuple[PastResultDocument | None, str]:

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from agent.app.research import past_results
@@ -243,24 +242,6 @@ def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> Non
     assert others == [bitcoin, bitcoin]
     month = replace(closes, times_s=closes.times_s[:32], closes=closes.closes[:32])
     assert past_result(loaded, month)["until"] == "2021-02-01"
-
-
-@pytest.mark.parametrize(
-    ("end_price", "figure", "text"),
-    [
-        pytest.param(100.0311, "return_of_holding", "0.0002", id="gain of 0.01555 %"),
-        pytest.param(99.9689, "return_of_holding", "-0.0002", id="loss of 0.01555 %"),
-        pytest.param(99.9689, "max_drawdown_of_holding", "-0.0002", id="drawdown of 0.01555 %"),
-        pytest.param(99.9999, "worst_month_return_of_holding", "0.0000", id="loss of 0.00005 %"),
-    ],
-)
-def test_figure__is_rounded_to_a_hundredth_of_a_percent(tmp_path: Path, end_price: float, figure: str, text: str) -> None:
-    loaded = load_config(config(tmp_path))
-    closes = with_token_prices(loaded, read_table(sample_files()[0]))
-    prices = np.ones((3, len(closes.symbols)))
-    prices[:, closes.symbols.index("WETH")] = prices[:, closes.symbols.index("ETH")] = [100, 100, end_price]
-    result: Any = past_result(loaded, replace(closes, times_s=closes.times_s[:3], closes=prices))
-    assert result[figure] == text
 
 
 @pytest.mark.slow
