@@ -11,7 +11,8 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AlertKind, IntentKind, IntentState
 from tests.support.agents import ROOMY, USD, agent_on, fund, loss_usd, purse, require_rebalance, yes
-from tests.support.markets.pending_fees import HELD, TARGETS, V3_ONLY, at_swap
+from tests.support.markets.moves import before_a_swap
+from tests.support.markets.pending_fees import HELD, TARGETS, V3_ONLY
 from tests.support.markets.switched_fees import FEE_BPS, ZERO, switch_on, switchable
 from tests.support.text import mentions
 
@@ -28,7 +29,7 @@ def test_fee_switched_on_while_pending__costs_a_revert_s_gas(
     venues = V3_ONLY if router == "swap_router_02" else {}  # a Rebalancer is made for the factories of the config
     with agent_on(chain, tmp_path, {**ROOMY, **venues, "execution.router": router}, TARGETS) as agent:
         before = purse(chain)
-        outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=at_swap(agent, lambda: switch_on(chain)))
+        outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=before_a_swap(agent, lambda: switch_on(chain)))
         assert [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP] == [IntentState.REVERTED]
         assert purse(chain).raw == before.raw
         gas = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
@@ -42,7 +43,7 @@ def test_fee_on_the_router_s_transfer__ends_the_step_with_an_alert(chain: LocalC
     with agent_on(chain, tmp_path, {**ROOMY, **V3_ONLY}, TARGETS) as agent:
         before = purse(chain)
         router = chain.addresses.swap_router_02
-        outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=at_swap(agent, lambda: switch_on(chain, payer=router)))
+        outcome = require_rebalance(agent, OutcomeKind.FAILED, progress=before_a_swap(agent, lambda: switch_on(chain, payer=router)))
         assert mentions(outcome.reason, "LINK", "at least")
         assert outcome.shortfall_tokens == (chain.tokens["LINK"].address,)
         assert [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP] == [IntentState.FINAL]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event as database_event
 
 from agent import app as api
 from agent.app.documents.owner import AgentApprovalDocument
@@ -27,6 +26,7 @@ from tests.support.agents import fund, reopened_agent, trusted_config, yes
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import venue_changes, venue_for
 from tests.support.hyperliquid_server import HyperliquidServer
+from tests.support.markets.step_kills import on_write
 from tests.support.worlds import one_case
 
 FIRST = ["file 1", "file 2", "write 1", "write 2", "post 1", "answer 1", "file 3"]
@@ -77,20 +77,7 @@ class Wallet:
 
             HyperliquidConnection.exchange = exchange  # type: ignore[method-assign]  # in a child
         with reopened_agent(self.chain, self.loaded) as agent:
-            writing = False
-
-            def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-                nonlocal writing
-                writing = writing or statement.startswith(("INSERT", "UPDATE"))
-
-            def committed(_connection: object) -> None:
-                nonlocal writing
-                if writing:
-                    passed("write")
-                writing = False
-
-            database_event.listen(agent.context.store.db.engine, "before_cursor_execute", executed)
-            database_event.listen(agent.context.store.db.engine, "commit", committed)
+            on_write(agent, lambda: passed("write"))
             return approve_agent_key(agent, None, revokes=False, send=True, confirm=lambda _: True, ask=None)
 
     def posted(self) -> list[str]:

@@ -16,7 +16,8 @@ from agent.model import AlertKind, AlertState, IntentKind
 from agent.store.journal.steps import StepStore
 from tests.faults.rig import in_child
 from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config, yes
-from tests.support.markets.pending_fees import HELD, TARGETS, V3_ONLY, at_swap
+from tests.support.markets.moves import before_a_swap
+from tests.support.markets.pending_fees import HELD, TARGETS, V3_ONLY
 from tests.support.markets.switched_fees import ZERO, switch_on, switchable
 from tests.support.samples import slow
 from tests.support.text import mentions
@@ -39,7 +40,7 @@ def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> None:
     if die_at == "outcome":
         StepStore.end = end  # type: ignore[method-assign]
     with reopened_agent(chain, loaded) as agent:
-        fee_on = at_swap(agent, lambda: switch_on(chain, payer=chain.addresses.swap_router_02))
+        fee_on = before_a_swap(agent, lambda: switch_on(chain, payer=chain.addresses.swap_router_02))
         sent: list[str] = []
 
         def progress(event: str) -> None:

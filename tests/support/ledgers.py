@@ -15,7 +15,7 @@ from agent.accounting.entries import EntryPrices, SettledTransaction, quantize
 from agent.execution import settlement
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from agent.model import Entry, ExternalTransfer, ExternalTransferKind, Holding, LedgerOpening, StepInput, Transfer
+from agent.model import Entry, ExternalTransfer, ExternalTransferKind, Holding, IntentState, LedgerOpening, StepInput, Transfer
 from agent.policy.cash_flows import balance_changes
 from agent.store import Store
 from agent.units import NATIVE
@@ -191,6 +191,12 @@ def remembered(store: Store, step: StepInput) -> StepInput:
 
 def opened(store: Store, step: StepInput) -> list[tuple[str, int, bool]]:
     return [(flow.token, flow.delta_raw, flow.exceeds_jump_limit) for flow in looked(store, step).history.cash_flows.unexplained_transfers]
+
+
+def finalise(store: Store) -> None:
+    """Make what was mined final."""
+    for intent in store.journal.open_intents():
+        store.journal.advance(intent.id, IntentState.FINAL, 1)
 
 
 def moved(store: Store, nonce: int, block: int, *transfers: Transfer, value_wei: int = 0, to: str = OTHER, **more: object) -> None:

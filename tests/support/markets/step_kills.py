@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copytree
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event as database_event
 
+from agent.app.agent import Agent
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind
@@ -49,15 +50,9 @@ class StepWorld:
         return replace(self, loaded=load_config(folder / self.loaded.path.name))
 
 
-def die_in_step(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> OutcomeKind:
-    """One whole step in this process; SIGKILL just before the n-th commit that changes the store, or at the n-th such event."""
+def on_write(agent: Agent, happens: Callable[[], object]) -> None:
+    """Let something happen just before each commit that changes the store."""
     writing = False
-    counts: dict[str, int] = {}
-
-    def passed(moment: str) -> None:
-        counts[moment] = counts.get(moment, 0) + 1
-        if f"{moment} {counts[moment]}" == die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
 
     def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         nonlocal writing
@@ -66,13 +61,25 @@ def die_in_step(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> Outcome
     def committed(_connection: object) -> None:
         nonlocal writing
         if writing:
-            passed("write")
+            happens()
         writing = False
+
+    database_event.listen(agent.context.store.db.engine, "before_cursor_execute", executed)
+    database_event.listen(agent.context.store.db.engine, "commit", committed)
+
+
+def die_in_step(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> OutcomeKind:
+    """One whole step in this process; SIGKILL just before the n-th commit that changes the store, or at the n-th such event."""
+    counts: dict[str, int] = {}
+
+    def passed(moment: str) -> None:
+        counts[moment] = counts.get(moment, 0) + 1
+        if f"{moment} {counts[moment]}" == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     chain.__dict__.pop("transport", None)  # a connection of its own
     with reopened_agent(chain, loaded) as agent:
-        database_event.listen(agent.context.store.db.engine, "before_cursor_execute", executed)
-        database_event.listen(agent.context.store.db.engine, "commit", committed)
+        on_write(agent, lambda: passed("write"))
         outcome = agent.rebalance(send=True, confirm=yes, progress=passed)
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
         return outcome.kind

@@ -16,7 +16,7 @@ from agent.execution.bookkeeping import update_ledger
 from agent.model import IntentState, StepInput, TaxInputs, Transfer
 from agent.store import Store
 from agent.wiring.tax import TaxRunCache
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, finalise, moved
 from tests.support.plans import sell_weth
 from tests.support.stores import store_fixture
 from tests.support.transactions import OTHER, WALLET, grant, record_sent, tx
@@ -57,11 +57,6 @@ def held_lots(tax_inputs: TaxInputs) -> int:
     return sum(lot.raw for lot in tax_inputs.lots if lot.token == LEDGER_WETH.address)
 
 
-def final(store: Store) -> None:
-    for intent in store.journal.open_intents():
-        store.journal.advance(intent.id, IntentState.FINAL, 1)
-
-
 def test_mined_sale__has_realised_its_gain_before_final(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     before = standing(keeper, store, at())
@@ -72,7 +67,7 @@ def test_mined_sale__has_realised_its_gain_before_final(store: Store, keeper: Ta
     mined = standing(keeper, store, after)
     assert mined.realised_gain > Fraction(799 * DOLLAR)
     assert held_lots(mined) == 10 * COIN - GAS_WEI
-    final(store)
+    finalise(store)
     looked(store, replace(after, snapshot=replace(after.snapshot, head=replace(after.snapshot.head, number=1_002))))
     entered = standing(keeper, store, after)
     assert (entered.realised_gain, held_lots(entered)) == (mined.realised_gain, held_lots(mined)), "and the same once it is in the ledger"
@@ -83,7 +78,7 @@ def test_a_loss_that_is_mined_makes_no_room_until_it_is_final(store: Store, keep
     sell_coin(store, 1_001, 0, 1_500)
     after = at(1_001, weth="9", usdc=21_500, native=COIN - GAS_WEI)
     assert standing(keeper, store, after).realised_gain == 0
-    final(store)
+    finalise(store)
     looked(store, replace(after, snapshot=replace(after.snapshot, head=replace(after.snapshot.head, number=1_002))))
     assert standing(keeper, store, after).realised_gain < Fraction(-499 * DOLLAR)
 
@@ -132,7 +127,7 @@ def test_corrected_rates__count_for_booked_gains(store: Store, tmp_path: Path) -
     looked(store, at())
     sell_coin(store, 1_001, 0, 2_800)
     after = at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)
-    final(store)
+    finalise(store)
     looked(store, replace(after, snapshot=replace(after.snapshot, head=replace(after.snapshot.head, number=1_002))))
     gain = standing(cache, store, after).realised_gain
 

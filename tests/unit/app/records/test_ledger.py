@@ -22,7 +22,7 @@ from agent.store import Store
 from agent.store.files.locks import LockHeld, wallet_lock
 from agent.wiring import wallet_locks
 from tests.support import agents
-from tests.support.ledgers import COIN, DOLLAR, LEDGER_USDC, LEDGER_WETH, at, moved
+from tests.support.ledgers import COIN, DOLLAR, LEDGER_USDC, LEDGER_WETH, at, finalise, moved
 from tests.support.stores import store_fixture
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import OTHER, WALLET
@@ -41,11 +41,6 @@ def look(store: Store, block: int) -> None:
 
 
 store = store_fixture("file", chain_id=1, wrapped_native=LEDGER_WETH.address, fill=lambda store: look(store, 1_000))
-
-
-def finalise(store: Store) -> None:
-    for intent in store.journal.open_intents():
-        store.journal.advance(intent.id, IntentState.FINAL, 1)
 
 
 def revert(store: Store) -> None:

@@ -17,7 +17,7 @@ from agent.policy.step_input import reconcile_ledger
 from agent.store import Store
 from agent.store.accounts.ledger_sums import round_loss_up
 from agent.units import HOUR_S, NATIVE
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, finalise, moved
 from tests.support.stores import store_fixture
 from tests.support.text import mentions
 from tests.support.transactions import OTHER, START_S, WALLET
@@ -34,12 +34,6 @@ def mismatch_of_look(store: Store, step: StepInput) -> str:
 
 def sums(store: Store, block: int) -> dict[str, int]:
     return {balance.token: balance.raw for balance in store.ledger.balances(block)}
-
-
-def finalise(store: Store) -> None:
-    """Make what was mined final."""
-    for intent in store.journal.open_intents():
-        store.journal.advance(intent.id, IntentState.FINAL, 1)
 
 
 def step_after_sale(block: int, nonce: int = 0, store: Store | None = None) -> StepInput:
