@@ -4,6 +4,9 @@ shown, once, and never at the cost of an exit."""
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +72,11 @@ def test_position__is_taken_as_shown_and_forgotten_once_gone(chain: LocalChain, 
         assert shown_plan_document["document"]["changes"][0].startswith(f"{own.name} counts from now on: liquidity ")
         assert {move.split(" ")[1] for move in shown_plan_document["moves"]} == {"WETH", "USDC"}
         assert agent.context.store.positions.changes() == (), "a preview writes nothing"
-        late = run.ask("holdings", ("take", str(own.token_id)))
+        kept = run.ask("holdings", ("take", str(own.token_id)))
         gone = run.ask("holdings", ("take", str(other.token_id)))
         transfer_away(chain, other.token_id)
         assert ended(run, gone) == (ControlState.REFUSED, "unknown"), "given away between preview and confirmation"
-        record = run.store.controls.find(late.id)
+        record = run.store.controls.find(kept.id)
         assert record is not None
         assert (record.state, record.code) == (ControlState.DONE, ""), record
         (taken,) = run.store.positions.changes()
@@ -87,11 +90,11 @@ def test_position__is_taken_as_shown_and_forgotten_once_gone(chain: LocalChain, 
         assert [move[0] for move in shown_plan_document["moves"]] == ["-", "-"]
         assert shown_plan_document["document"]["warnings"]
         transfer_away(chain, own.token_id)
-        holdings_document = run.ask("holdings", ("forget", str(own.token_id)))
-        assert ended(run, holdings_document) == (ControlState.DONE, "")
+        control = run.ask("holdings", ("forget", str(own.token_id)))
+        assert ended(run, control) == (ControlState.DONE, "")
         assert api.read_liquidity_report(agent).forgettable == ()
         with raises_code(Refused, "plan_used"):
-            run.ask("holdings", ("forget", str(own.token_id)), plan=holdings_document.plan_hash)
+            run.ask("holdings", ("forget", str(own.token_id)), plan=control.plan_hash)
 
 
 def test_position__is_taken_wherever_it_is_listed(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,16 +122,18 @@ def require_no_forgetting(run: ControlledRun, position: ConfirmedPosition, why: 
 
 
 @pytest.mark.parametrize(
-    ("has_target", "why"),
+    ("config_of", "why"),
     [
-        pytest.param(True, "its target would provide again", id="target"),
-        pytest.param(False, "exits would not withdraw it", id="exit"),
+        pytest.param(partial(config_with_targets, pool=V3), "its target would provide again", id="target"),
+        pytest.param(lambda _: STOPPED, "exits would not withdraw it", id="exit"),
     ],
 )
-def test_control__forgets_nothing_a_target_or_exit_needs(chain: LocalChain, tmp_path: Path, has_target: bool, why: str) -> None:
+def test_control__forgets_nothing_a_target_or_exit_needs(
+    chain: LocalChain, tmp_path: Path, config_of: Callable[[LocalChain], dict[str, object]], why: str
+) -> None:
     """The terminal does: a stolen session has none."""
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted_config(chain, tmp_path, config_with_targets(chain, V3) if has_target else STOPPED, EVEN)
+    loaded = trusted_config(chain, tmp_path, config_of(chain), EVEN)
     with reopened_agent(chain, loaded) as agent:
         run = paused(chain, agent)
         run.look()
@@ -182,11 +187,11 @@ def test_run_killed_at_a_taken_position__has_its_cost_too(chain: LocalChain, tmp
         run = paused(chain, agent)
         run.look()
         own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
-        holdings_document = run.ask("holdings", ("take", str(own.token_id)))
+        control = run.ask("holdings", ("take", str(own.token_id)))
     assert in_child(lambda: die_in_cycle(chain, loaded, "after:write a liquidity position")) == -signal.SIGKILL
     with reopened_agent(chain, loaded) as agent:
         run = ControlledRun(chain, loaded, agent)
-        assert ended(run, holdings_document) == (ControlState.FAILED, "interrupted")
+        assert ended(run, control) == (ControlState.FAILED, "interrupted")
         (taken,) = run.store.positions.changes()
         assert taken.amounts_raw == pytest.approx(own.entry_raw, rel=1e-3)
 
@@ -213,19 +218,19 @@ def test_ledgers__are_adopted_as_shown_and_not_once_changed(chain: LocalChain, t
         assert [strategy["name"] for strategy in shown_plan_document["document"]["strategies"]["strategies"]] == ["up", "down", "idle"]
         assert f"in all {chain.balance('USDC') / USD:f}".rstrip("0") in " ".join(shown_plan_document["moves"])
         assert names(agent) == ["up", "down"], "a preview writes nothing"
-        holdings_document = run.ask("holdings", APPLY, plan=shown_plan_document["plan_hash"])
+        control = run.ask("holdings", APPLY, plan=shown_plan_document["plan_hash"])
         chain.set_balance("USDC", chain.balance("USDC") + 1)
-        assert ended(run, holdings_document) == (ControlState.REFUSED, "plan_changed"), "by one base unit"
+        assert ended(run, control) == (ControlState.REFUSED, "plan_changed"), "by one base unit"
         assert names(agent) == ["up", "down"]
-        holdings_document = run.ask("holdings", APPLY)
-        assert ended(run, holdings_document) == (ControlState.DONE, "")
+        control = run.ask("holdings", APPLY)
+        assert ended(run, control) == (ControlState.DONE, "")
         assert names(agent) == ["up", "down", "idle"]
         require_sum(chain, agent)
         assert "old" not in {state.name for state in run.store.layer_repository(StrategyStore).ledger().states}
         with raises_code(ConfigError, "unchanged"):
             run.shown("holdings", APPLY)
         with raises_code(Refused, "plan_used"):
-            run.ask("holdings", APPLY, plan=holdings_document.plan_hash)
+            run.ask("holdings", APPLY, plan=control.plan_hash)
 
 
 def test_deposits__go_to_a_known_strategy_by_the_shown_plan(chain: LocalChain, tmp_path: Path) -> None:
@@ -234,9 +239,9 @@ def test_deposits__go_to_a_known_strategy_by_the_shown_plan(chain: LocalChain, t
         run = paused(chain, agent)
         with raises_code(ConfigError, "unknown"):
             run.shown("holdings", ("deposits-to", "idle"))
-        holdings_document = run.ask("holdings", ("deposits-to", "up"))
+        control = run.ask("holdings", ("deposits-to", "up"))
         api.route_transfers(loaded, "down")
-        assert ended(run, holdings_document) == (ControlState.REFUSED, "plan_changed"), "another changed it meanwhile"
+        assert ended(run, control) == (ControlState.REFUSED, "plan_changed"), "another changed it meanwhile"
         assert ended(run, run.ask("holdings", ("deposits-to", "up"))) == (ControlState.DONE, "")
         assert api.strategies(agent)["flows_to"] == "up"
         plan_hash = run.shown("holdings", ("deposits-to", "all"))["plan_hash"]
@@ -247,35 +252,41 @@ def test_deposits__go_to_a_known_strategy_by_the_shown_plan(chain: LocalChain, t
         assert api.strategies(agent)["flows_to"] == "up"
 
 
-@pytest.mark.parametrize(
-    ("moment", "state", "is_open"),
-    [
-        pytest.param("inside:write the books of strategies", ControlState.FAILED, False, id="while books are written"),
-        pytest.param("after:write the books of strategies", ControlState.FAILED, True, id="books written"),
-    ],
-)
-def test_run_killed_at_new_ledgers__has_all_or_none(
-    chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, is_open: bool
-) -> None:
-    loaded = paused_run(chain, tmp_path).loaded
+@contextmanager
+def killed_at(chain: LocalChain, folder: Path, moment: str) -> Iterator[ControlledRun]:
+    """The run after one that was killed at this moment of applying new ledgers, which it does not do again."""
+    loaded = paused_run(chain, folder).loaded
     with reopened_agent(chain, loaded) as agent:
-        holdings_document = paused(chain, agent).ask("holdings", APPLY)
+        control = paused(chain, agent).ask("holdings", APPLY)
     assert in_child(lambda: die_in_cycle(chain, loaded, moment)) == -signal.SIGKILL
     with reopened_agent(chain, loaded) as agent:
         run = ControlledRun(chain, loaded, agent)
         version = run.store.layer_repository(StrategyStore).ledger().record_version
-        assert ended(run, holdings_document) == (state, "interrupted")
+        assert ended(run, control) == (ControlState.FAILED, "interrupted")
         assert "look whether it took effect" in run.store.controls.newest(1)[0].reason
         assert run.store.layer_repository(StrategyStore).ledger().record_version == version, "it is not repeated"
-        assert names(agent) == (["up", "down", "idle"] if is_open else ["up", "down"])
-        assert ("old" in {state.name for state in run.store.layer_repository(StrategyStore).ledger().states}) is not is_open
-        if is_open:
-            with raises_code(ConfigError, "unchanged"):
-                run.shown("holdings", APPLY)
-        else:
-            chain.warp(1)
-            assert ended(run, run.ask("holdings", APPLY)) == (ControlState.DONE, "")
+        yield run
         require_sum(chain, agent)
+
+
+def ledger_names(run: ControlledRun) -> set[str]:
+    return {state.name for state in run.store.layer_repository(StrategyStore).ledger().states}
+
+
+def test_run_killed_while_ledgers_are_written__has_none(chain: LocalChain, tmp_path: Path) -> None:
+    with killed_at(chain, tmp_path, "inside:write the books of strategies") as run:
+        assert names(run.agent) == ["up", "down"]
+        assert "old" in ledger_names(run)
+        chain.warp(1)
+        assert ended(run, run.ask("holdings", APPLY)) == (ControlState.DONE, "")
+
+
+def test_run_killed_after_ledgers_were_written__has_all(chain: LocalChain, tmp_path: Path) -> None:
+    with killed_at(chain, tmp_path, "after:write the books of strategies") as run:
+        assert names(run.agent) == ["up", "down", "idle"]
+        assert "old" not in ledger_names(run)
+        with raises_code(ConfigError, "unchanged"):
+            run.shown("holdings", APPLY)
 
 
 @pytest.mark.parametrize(
