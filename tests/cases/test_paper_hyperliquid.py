@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -150,27 +151,43 @@ def test_a_thin_book_fills_a_part_and_an_empty_one_nothing(newcomer: Hyperliquid
         assert (empty.kind, figures(account_of(agent))) == (OutcomeKind.REFUSED, before), empty.reason
 
 
-@pytest.mark.parametrize("filled", [False, True])
+PostOrders = Callable[[PaperHyperliquid, SignedTx, int], list[str]]
+POST_ORDERS = PaperHyperliquid.post_orders
+
+
+def die_before_the_fill(_paper: PaperHyperliquid, _signed: SignedTx, _count: int) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def die_after_the_fill(paper: PaperHyperliquid, signed: SignedTx, count: int) -> NoReturn:
+    POST_ORDERS(paper, signed, count)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("dying", "kind", "states"),
+    [
+        pytest.param(die_before_the_fill, OutcomeKind.DONE, [IntentState.FINAL, IntentState.REVERTED], id="before"),
+        pytest.param(die_after_the_fill, OutcomeKind.HOLD, [IntentState.FINAL], id="after"),
+    ],
+)
 def test_process_dead_around_the_fill__loses_and_repeats_none(
-    newcomer: HyperliquidServer, chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
+    newcomer: HyperliquidServer,
+    chain: LocalChain,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dying: PostOrders,
+    kind: OutcomeKind,
+    states: list[IntentState],
 ) -> None:
     loaded = agents.trusted_config(chain, tmp_path, venue_changes(newcomer, {"ETH": "100%"}), EVEN)
     begin = PaperStart(margin="500")
-    post_orders = PaperHyperliquid.post_orders
-
-    def dying(self: PaperHyperliquid, signed: SignedTx, count: int) -> list[str]:
-        if filled:
-            post_orders(self, signed, count)
-        raise KeyboardInterrupt
-
-    with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
-        monkeypatch.setattr(PaperHyperliquid, "post_orders", dying)
+    with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent, monkeypatch.context() as patch:
+        patch.setattr(PaperHyperliquid, "post_orders", dying)
         with pytest.raises(KeyboardInterrupt):
             agent.rebalance(send=True, confirm=agents.yes)
-        monkeypatch.setattr(PaperHyperliquid, "post_orders", post_orders)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is (OutcomeKind.HOLD if filled else OutcomeKind.DONE), outcome.reason
-        states = [intent.state for intent in agent.context.store.journal.intents()]
-        assert states == ([IntentState.FINAL] if filled else [IntentState.FINAL, IntentState.REVERTED])
+        assert outcome.kind is kind, outcome.reason
+        assert [intent.state for intent in agent.context.store.journal.intents()] == states
         assert [fill.size_raw for fill in fills_of(agent)] == [account_of(agent).size_raw("ETH")]
