@@ -26,12 +26,20 @@ from tests.support.perps import WAD, advance_time, contracts_of, read_now, send_
 
 __all__ = ["perps"]
 TICKS = 22
+TICK_PAST_COOLDOWN = 18
+"""The tick before which the cooldown of an earlier emergency ends."""
 COOLDOWN_S = 86_400
 SLIPPAGE = Fraction(2, 100)
 GAPS = (-28, -22, -8, 8, 18, 28)
 PUSHES = (-9, -5, -2, 2, 5, 9, 0)
 THEFTS = (-3, 3, 6)
 """Percent of the price, percent off the index, and tenths of the margin."""
+THEFT = "theft"
+EMERGENCY = "emergency"
+OPENING = "opening"
+LATE_OPENING = "opening past the cooldown of an emergency"
+HAPPENS = {1: {THEFT, OPENING}, 2: {THEFT, EMERGENCY}, 4: {THEFT, EMERGENCY, OPENING, LATE_OPENING}}
+"""What surely happens with a seed: without it the test would ask nothing."""
 LIMITS = {"emergency_distance": "10%", "emergency_slippage": "10%", "max_reduction_per_day": "50%", "max_top_up_per_day": "5%"}
 
 
@@ -82,6 +90,9 @@ def ticks(attacker: Attacker, agent: Agent) -> Iterator[tuple[int, int, int | No
     perps = attacker.perps
     chain = attacker.perps.chain
     for tick in range(TICKS):
+        if tick == TICK_PAST_COOLDOWN:
+            advance_time(perps, COOLDOWN_S)
+            chain.refresh_feeds()
         doing = attacker.act()
         before = size(perps, "WETH")
         emergency_s = agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).last_emergency_s
@@ -101,14 +112,18 @@ def test_besieged_book__is_not_liquidated_or_reopened(perps: LocalPerps, tmp_pat
     changes["futures"] = {**changes["futures"], "leverage_band": "10%"}  # type: ignore[dict-item]  # a table
     above = 0
     log = []
+    events = set()
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         agent.rebalance(send=True, confirm=agents.yes)
         assert size(perps, "WETH") > 0
         for before, after, emergency_s, outcome in ticks(attacker, agent):
             account = read_now(perps, wallet)
             log.append(outcome)
+            events |= {THEFT} if attacker.has_stolen else set()
+            events |= {EMERGENCY} if emergency_s is not None else set()
             assert not margin.is_liquidatable(account), log
             if after > before:
+                events |= {OPENING} if emergency_s is None else {OPENING, LATE_OPENING}
                 assert size(perps, "WBTC") == 0, log
                 assert emergency_s is None or chain.now_s() - emergency_s >= COOLDOWN_S, log
             leverage = margin.leverage(account)
@@ -116,3 +131,4 @@ def test_besieged_book__is_not_liquidated_or_reopened(perps: LocalPerps, tmp_pat
             is_fillable = abs(market.mark / market.index - 1) < SLIPPAGE
             above = above + 1 if is_fillable and (leverage is None or leverage > MOST) else 0
             assert above <= 1, log
+    assert HAPPENS.get(seed, set()) <= events, log
