@@ -12,11 +12,12 @@ from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from agent.model import IntentState, Verdict
+from agent.model import IntentKind, IntentState, Verdict
 from tests.support.agents import (
     ROOMY,
     agent_config,
     agent_on,
+    allowances,
     failed_verdicts,
     fund,
     purse,
@@ -111,8 +112,20 @@ def test_pause_after_every_check__still_stops_the_send(chain: LocalChain, tmp_pa
         assert causes(outcome) == ("kill_switch",)
         assert purse(chain) == before
         (intent,) = agent.context.store.journal.intents()
-        assert intent.state is IntentState.CANCELLED
+        assert (intent.kind, intent.state) == (IntentKind.APPROVE, IntentState.CANCELLED)
+        assert set(allowances(chain).values()) == {0}
         assert "never sent" in agent.context.store.journal.transitions(intent.id)[-1].note
+
+
+def test_paused_agent__sends_no_approval(chain: LocalChain, tmp_path: Path) -> None:
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        agent.context.kill_switch.pause("the owner is away", 1)
+        require_refused(chain, agent, "kill_switch")
+        assert set(allowances(chain).values()) == {0}
+        agent.context.kill_switch.resume("", 2)
+        first, *_ = require_rebalance(agent).transactions
+        assert first.kind is IntentKind.APPROVE, "it was due"
 
 
 def test_nothing_is_sent_before_contracts_are_trusted(chain: LocalChain, tmp_path: Path) -> None:
