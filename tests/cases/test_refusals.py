@@ -87,6 +87,25 @@ def test_a_head_older_than_its_limit_is_not_traded_on(chain: LocalChain, tmp_pat
         assert (verdict.measured_text, verdict.limit) == ("91 s", "90 s")
 
 
+def test_stale_feed_of_a_token__trades_nothing_until_its_next_round(chain: LocalChain, tmp_path: Path) -> None:
+    fund(chain, HELD)
+    with agent_on(chain, tmp_path, ROOMY | {"reference.kind": ["feed"], "reference.feed_max_age": "2h"}, TARGETS) as agent:
+        chain.refresh_feeds(["WETH"])
+        updated_at_s = chain.now_s()
+        chain.warp(7_100, refresh_feeds=False)
+        chain.refresh_feeds(["USDC"])
+        chain.warp(updated_at_s + 7_200 - chain.now_s(), refresh_feeds=False)
+        assert agent.plan().kind is OutcomeKind.PLANNED, "at its greatest age"
+        chain.warp(1, refresh_feeds=False)
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        assert outcome.kind is OutcomeKind.HALT, outcome.reason
+        assert mentions(outcome.reason, "the feed of WETH is 7201 s old", "7200 s"), outcome.reason
+        assert (purse(chain), agent.context.store.journal.intents()) == (before, ())
+        chain.refresh_feeds(["WETH"])
+        swap_of(agent.rebalance(send=True, confirm=yes))
+
+
 def test_a_paused_agent_sends_nothing_until_it_is_resumed(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
