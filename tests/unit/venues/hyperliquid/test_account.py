@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -39,10 +38,6 @@ CROSS = LeverageSetting(10, is_isolated=False)
 OTHER = "0x" + "22" * 20
 
 
-def is_believed(believed: bool) -> AbstractContextManager[Any]:
-    return nullcontext() if believed else pytest.raises(Retryable)
-
-
 # Markets
 
 
@@ -59,21 +54,29 @@ def tier(bound: str, leverage: int) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("entry", "tiers", "expected"),
     [
-        ({"maxLeverage": 49}, [], ((0, 49),)),
-        ({"maxLeverage": 49, "marginTableId": 3}, [], ((0, 3),)),
-        ({"maxLeverage": 50}, [], None),
-        ({"maxLeverage": 0}, [], None),
-        ({"maxLeverage": 52}, [tier("0.0", 25), tier("100.0", 10)], ((0, 25), (100 * USD, 10))),
-        ({"maxLeverage": 52}, [tier("0.0", 25), tier("0.0", 10)], None),
-        ({"maxLeverage": 52}, [tier("0.0", 25), tier("9.0", 10), tier("8.0", 5)], None),
-        ({"maxLeverage": 52}, [tier("1.0", 25)], None),
-        ({"maxLeverage": 52}, [tier("0.0", 0)], None),
+        pytest.param({"maxLeverage": 49}, [], ((0, 49),), id="one tier"),
+        pytest.param({"maxLeverage": 49, "marginTableId": 3}, [], ((0, 3),), id="by its table"),
+        pytest.param({"maxLeverage": 52}, [tier("0.0", 25), tier("100.0", 10)], ((0, 25), (100 * USD, 10)), id="two tiers"),
     ],
-    ids=["one tier", "by its table", "no table", "no leverage", "two tiers", "twice", "descending", "gap", "tier without leverage"],
 )
-def test_tiers__begin_at_zero_and_rise(entry: dict[str, object], tiers: list[object], expected: tuple[tuple[int, int], ...] | None) -> None:
-    with is_believed(expected is not None):
-        assert listed(entry, [[52, {"marginTiers": tiers}]] if tiers else []).leverage_tiers == expected
+def test_tiers__begin_at_zero_and_rise(entry: dict[str, object], tiers: list[object], expected: tuple[tuple[int, int], ...]) -> None:
+    assert listed(entry, [[52, {"marginTiers": tiers}]]).leverage_tiers == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "tiers"),
+    [
+        pytest.param({"maxLeverage": 50}, [], id="no table"),
+        pytest.param({"maxLeverage": 0}, [], id="no leverage"),
+        pytest.param({"maxLeverage": 52}, [tier("0.0", 25), tier("0.0", 10)], id="twice"),
+        pytest.param({"maxLeverage": 52}, [tier("0.0", 25), tier("9.0", 10), tier("8.0", 5)], id="descending"),
+        pytest.param({"maxLeverage": 52}, [tier("1.0", 25)], id="gap"),
+        pytest.param({"maxLeverage": 52}, [tier("0.0", 0)], id="tier without leverage"),
+    ],
+)
+def test_tiers__that_do_not_rise_from_zero_are_doubted(entry: dict[str, object], tiers: list[object]) -> None:
+    with raises_code(Retryable, "answer"):
+        listed(entry, [[52, {"marginTiers": tiers}]])
 
 
 @pytest.mark.parametrize(("leverage", "initial_ppm"), [(1, 1_000_000), (3, 333_334), (50, 333_334)])
@@ -95,16 +98,30 @@ def test_markets__without_a_context_each_are_not_believed() -> None:
         market_rows([{"universe": [{"name": "ETH"}, {"name": "BTC"}], "marginTables": []}, [{}]], {"ETH"})
 
 
-@pytest.mark.parametrize(("names", "is_read"), [(["ETH", "BTC"], True), (["ETH", "ETH"], False), (["ETH", 3], False)])
-def test_market_numbers__name_that_is_listed_twice_has_none(names: list[object], is_read: bool) -> None:
-    with is_believed(is_read):
-        assert parse_market_numbers([{"universe": [{"name": name} for name in names]}]) == {"ETH": 0, "BTC": 1}
+def universe(*names: object) -> list[object]:
+    return [{"universe": [{"name": name} for name in names]}]
 
 
-@pytest.mark.parametrize(("pinned", "is_kept"), [({"ETH": 0}, True), ({"ETH": 1}, False), ({"GONE": 7}, True), ({}, True)])
-def test_pinned_number__of_a_listed_market_must_be_the_same(pinned: dict[str, int], is_kept: bool) -> None:
-    with nullcontext() if is_kept else pytest.raises(OperatorNeeded):
-        require_pinned_numbers({"ETH": 0, "BTC": 1}, pinned)
+def test_market_numbers__are_places_in_the_universe() -> None:
+    assert parse_market_numbers(universe("ETH", "BTC")) == {"ETH": 0, "BTC": 1}
+
+
+@pytest.mark.parametrize("name", [pytest.param("ETH", id="listed twice"), pytest.param(3, id="no text")])
+def test_market_numbers__of_a_doubtful_name_are_not_read(name: object) -> None:
+    with raises_code(Retryable, "answer"):
+        parse_market_numbers(universe("ETH", name))
+
+
+@pytest.mark.parametrize(
+    "pinned", [pytest.param({"ETH": 0}, id="the same"), pytest.param({"GONE": 7}, id="not listed"), pytest.param({}, id="none")]
+)
+def test_pinned_number__that_is_the_same_or_not_listed_is_kept(pinned: dict[str, int]) -> None:
+    require_pinned_numbers({"ETH": 0, "BTC": 1}, pinned)
+
+
+def test_pinned_number__of_a_listed_market_must_be_the_same() -> None:
+    with pytest.raises(OperatorNeeded):
+        require_pinned_numbers({"ETH": 0, "BTC": 1}, {"ETH": 1})
 
 
 def lone(**changes: object) -> dict[str, object]:
@@ -145,22 +162,44 @@ def test_position__has_the_cost_that_its_profit_leaves(size: int, value: int, pr
 
 
 @pytest.mark.parametrize("figure", ["accountValue", "totalNtlPos"])
-@pytest.mark.parametrize(("off_raw", "believed"), [(2, True), (-2, True), (3, False), (-3, False)])
-def test_account__figure_may_be_rounded_by_two_base_units(figure: str, off_raw: int, believed: bool) -> None:
+@pytest.mark.parametrize("off_raw", [2, -2])
+def test_account__figure_may_be_rounded_by_two_base_units(figure: str, off_raw: int) -> None:
+    parsed(rounded_state(figure, off_raw))
+
+
+@pytest.mark.parametrize("figure", ["accountValue", "totalNtlPos"])
+@pytest.mark.parametrize("off_raw", [3, -3])
+def test_account__figure_off_by_three_base_units_is_doubted(figure: str, off_raw: int) -> None:
+    with raises_code(Retryable, "answer"):
+        parsed(rounded_state(figure, off_raw))
+
+
+def rounded_state(figure: str, off_raw: int) -> dict[str, Any]:
+    """The answer of an account, one figure of which is off by so much."""
     answer = account_state(10_000, ETH=1)
     raw = int(answer["marginSummary"][figure]) * USD + off_raw
     summary = answer["marginSummary"] | {figure: f"{raw // USD}.{raw % USD:06d}"}
-    with is_believed(believed):
-        parsed(answer | {"marginSummary": summary, "crossMarginSummary": summary})
+    return answer | {"marginSummary": summary, "crossMarginSummary": summary}
 
 
-@pytest.mark.parametrize("figure", ["accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed"])
-@pytest.mark.parametrize(("off", "believed"), [("000001", True), ("000002", False)])
-def test_account__all_margin_is_cross_margin_but_for_rounding(figure: str, off: str, believed: bool) -> None:
+EACH_SUM = pytest.mark.parametrize("figure", ["accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed"])
+
+
+def beside_cross_margin(figure: str, off: str) -> dict[str, Any]:
+    """The answer of an account, one sum of which is above that of its cross margin."""
     answer = account_state(10_000, ETH=1)
-    changed = answer["marginSummary"] | {figure: f"{answer['marginSummary'][figure]}.{off}"}
-    with is_believed(believed):
-        parsed(answer | {"marginSummary": changed})
+    return answer | {"marginSummary": answer["marginSummary"] | {figure: f"{answer['marginSummary'][figure]}.{off}"}}
+
+
+@EACH_SUM
+def test_account__all_margin_is_cross_margin_but_for_rounding(figure: str) -> None:
+    parsed(beside_cross_margin(figure, "000001"))
+
+
+@EACH_SUM
+def test_account__margin_two_base_units_beyond_cross_is_doubted(figure: str) -> None:
+    with raises_code(Retryable, "answer"):
+        parsed(beside_cross_margin(figure, "000002"))
 
 
 def test_account__isolated_position_is_no_cross_figure() -> None:
@@ -188,26 +227,34 @@ MOST = 20 * USD + 1
 """A hundredth of 2,000 and a base unit."""
 
 
-@pytest.mark.parametrize(("move_raw", "believed"), [(MOST, True), (-MOST, True), (MOST + 1, False), (-MOST - 1, False)])
-def test_mark__may_move_by_a_hundredth_between_two_answers(move_raw: int, believed: bool) -> None:
+@pytest.mark.parametrize("move_raw", [pytest.param(MOST, id="up"), pytest.param(-MOST, id="down")])
+def test_mark__may_move_by_a_hundredth_between_two_answers(move_raw: int) -> None:
     assert MAX_MARK_MOVE_BPS == 100
-    with is_believed(believed):
+    built_at(2_000 + Fraction(move_raw, USD))
+
+
+@pytest.mark.parametrize("move_raw", [pytest.param(MOST + 1, id="up"), pytest.param(-MOST - 1, id="down")])
+def test_mark__that_moved_by_a_base_unit_more_is_doubted(move_raw: int) -> None:
+    with raises_code(Retryable, "answer"):
         built_at(2_000 + Fraction(move_raw, USD))
 
 
 @pytest.mark.parametrize(
-    ("off", "is_listed", "believed"),
+    ("off", "is_listed"),
     [
-        pytest.param(2_002, True, True, id="a millionth above"),
-        pytest.param(-2_002, True, True, id="a millionth below"),
-        pytest.param(2_003, True, False, id="a unit beyond, above"),
-        pytest.param(-2_003, True, False, id="a unit beyond, below"),
-        pytest.param(2_003, False, True, id="not listed"),
+        pytest.param(2_002, True, id="a millionth above"),
+        pytest.param(-2_002, True, id="a millionth below"),
+        pytest.param(2_003, False, id="not listed"),
     ],
 )
-def test_maintenance__may_be_rounded_by_a_millionth_of_values(off: int, is_listed: bool, believed: bool) -> None:
-    with is_believed(believed):
-        built_at(Fraction(2_000), off, is_listed=is_listed)
+def test_maintenance__may_be_rounded_by_a_millionth_of_values(off: int, is_listed: bool) -> None:
+    built_at(Fraction(2_000), off, is_listed=is_listed)
+
+
+@pytest.mark.parametrize("off", [pytest.param(2_003, id="above"), pytest.param(-2_003, id="below")])
+def test_maintenance__a_unit_beyond_its_rounding_is_doubted(off: int) -> None:
+    with raises_code(Retryable, "answer"):
+        built_at(Fraction(2_000), off)
 
 
 def test_account__profit_is_what_deposits_and_positions_leave() -> None:
@@ -223,27 +270,45 @@ def test_account__profit_is_what_deposits_and_positions_leave() -> None:
 @pytest.mark.parametrize(
     ("delta", "moved_raw"),
     [
-        ({"type": "vaultDistribution", "user": OTHER, "usdc": "7"}, None),
-        ({"type": "vaultDistribution", "user": OWNER.lower(), "usdc": "7"}, 7 * USD),
-        ({"type": "vaultLeaderCommission", "user": OTHER, "usdc": "7"}, None),
-        ({"type": "vaultWithdraw", "user": OTHER, "netWithdrawnUsd": "7"}, None),
-        ({"type": "vaultWithdraw", "netWithdrawnUsd": "7"}, None),
-        ({"type": "accountClassTransfer", "usdc": "7"}, -7 * USD),
-        ({"type": "accountClassTransfer", "usdc": "7", "toPerp": "true"}, -7 * USD),
-        ({"type": "internalTransfer", "usdc": "7", "user": OTHER, "destination": OTHER, "fee": "1"}, -8 * USD),
-        ({"type": "internalTransfer", "usdc": "7", "user": OWNER, "destination": OWNER, "fee": "1"}, 7 * USD),
-        ({"type": "withdraw", "usdc": "7", "fee": "1", "feeToken": "HYPE"}, -7 * USD),
-        ({"type": "withdraw", "usdc": "7", "fee": "1", "feeToken": "USDC"}, -8 * USD),
-        (
+        pytest.param({"type": "vaultDistribution", "user": OTHER, "usdc": "7"}, None, id="vault share of another"),
+        pytest.param({"type": "vaultDistribution", "user": OWNER.lower(), "usdc": "7"}, 7 * USD, id="vault share"),
+        pytest.param({"type": "vaultLeaderCommission", "user": OTHER, "usdc": "7"}, None, id="commission of another"),
+        pytest.param({"type": "vaultWithdraw", "user": OTHER, "netWithdrawnUsd": "7"}, None, id="vault payout to another"),
+        pytest.param({"type": "vaultWithdraw", "netWithdrawnUsd": "7"}, None, id="vault payout to nobody"),
+        pytest.param({"type": "accountClassTransfer", "usdc": "7"}, -7 * USD, id="out of the account, no side"),
+        pytest.param(
+            {"type": "accountClassTransfer", "usdc": "7", "toPerp": "true"}, -7 * USD, id="out of the account, a text for its side"
+        ),
+        pytest.param(
+            {"type": "internalTransfer", "usdc": "7", "user": OTHER, "destination": OTHER, "fee": "1"}, -8 * USD, id="sent by another, fee"
+        ),
+        pytest.param(
+            {"type": "internalTransfer", "usdc": "7", "user": OWNER, "destination": OWNER, "fee": "1"}, 7 * USD, id="sent to itself"
+        ),
+        pytest.param({"type": "withdraw", "usdc": "7", "fee": "1", "feeToken": "HYPE"}, -7 * USD, id="withdrawn, fee in another coin"),
+        pytest.param({"type": "withdraw", "usdc": "7", "fee": "1", "feeToken": "USDC"}, -8 * USD, id="withdrawn with its fee"),
+        pytest.param(
             {"type": "send", "user": OWNER, "destination": OTHER, "sourceDex": "", "destinationDex": "", "token": "HYPE", "amount": "7"},
             None,
+            id="other coin",
         ),
-        ({"type": "send", "user": OWNER, "destination": OWNER, "sourceDex": "", "destinationDex": "", "token": "USDC", "amount": "7"}, 0),
-        ({"type": "send", "user": OTHER, "destination": OTHER, "sourceDex": "", "destinationDex": "", "token": "USDC", "amount": "7"}, 0),
-        ({"type": "send", "user": OTHER, "destination": OTHER, "destinationDex": "", "token": "USDC", "amount": "7"}, None),
-        ({"type": "liquidation", "usdc": "7"}, 0),
+        pytest.param(
+            {"type": "send", "user": OWNER, "destination": OWNER, "sourceDex": "", "destinationDex": "", "token": "USDC", "amount": "7"},
+            0,
+            id="from account to account",
+        ),
+        pytest.param(
+            {"type": "send", "user": OTHER, "destination": OTHER, "sourceDex": "", "destinationDex": "", "token": "USDC", "amount": "7"},
+            0,
+            id="by others",
+        ),
+        pytest.param(
+            {"type": "send", "user": OTHER, "destination": OTHER, "destinationDex": "", "token": "USDC", "amount": "7"},
+            None,
+            id="by others from an unknown place",
+        ),
+        pytest.param({"type": "liquidation", "usdc": "7"}, 0, id="liquidation"),
     ],
-    ids=lambda value: value["type"] if isinstance(value, dict) else str(value),
 )
 def test_transfer__counts_for_its_account_alone(delta: dict[str, object], moved_raw: int | None) -> None:
     net_raw, unknown_kinds = parse_transfers([{"time": 1, "delta": delta}], OWNER)
