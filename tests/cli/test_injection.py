@@ -1,4 +1,4 @@
-"""The corpus of foreign text through every command: a token on the chain, a token list and the reasons of a node carry it (T17).
+"""The corpus of foreign text through every command: a token on the chain and a token list carry it (T17).
 
 A command that has no row here fails the first test: whoever adds one says what it is run with.
 """
