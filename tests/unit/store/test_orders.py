@@ -13,12 +13,11 @@ import pytest
 from agent.errors import Retryable
 from agent.execution.step_context import StepReaders, add_past_prices, record_order_stages
 from agent.model import ConditionalOrder, IntentKind, NavPerShare, OrderKind, OrdersConfig, OrderStage, OrderTerms
-from agent.policy.orders.conditional import format_order_price, trigger_price
+from agent.policy.orders.conditional import trigger_price
 from agent.policy.orders.exits import apply_orders
 from agent.store.opening import open_store
 from agent.store.store import Store
-from agent.units import Price
-from tests.support.builders import OWNER, history, token
+from tests.support.builders import OWNER, history
 from tests.support.records.intents import ended_intent
 from tests.support.standing_orders import price_of, terms, two
 from tests.support.stores import store_fixture
@@ -149,7 +148,7 @@ def readers_of(store: Store) -> StepReaders:
     return StepReaders(unused, fail, store.budgets.history, unused, unused, fail)
 
 
-def test_look_that_read_before_the_owner_s_write_is_repeated(store: Store) -> None:
+def test_look_that_read_before_the_owner_s_write__is_refused_as_retryable(store: Store) -> None:
     step = apply_orders(two(terms("WETH", OrderKind.STOP_LOSS, 1_500)).seen({"WETH": 2_000}))
     record_order_stages(store.orders, add_past_prices(readers_of(store), step).history)
     (armed,), version = store.orders.orders_and_version()
@@ -192,12 +191,3 @@ def test_order_removed_and_set_again_starts_anew(store: Store, order: OrderTerms
     [stored_order] = store.orders.orders_and_version()[0]
     assert stored_order.stage is OrderStage.ARMED
     assert trigger_price(stored_order) == price_of("WETH", trigger_usdc)
-
-
-@pytest.mark.parametrize(
-    ("price", "text"), [(price_of("WETH", 1_500), "1,500.00 USDC"), (None, "not fixed")], ids=["in whole coins", "no price"]
-)
-def test_order_price_is_shown_in_whole_coins(price: Price | None, text: str) -> None:
-    portfolio = two().seen({"WETH": 2_000}).portfolio
-
-    assert format_order_price(portfolio, token("WETH").address, price) == text

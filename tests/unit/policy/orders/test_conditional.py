@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.model import OrderKind, OrderStage, Rebalance
 from agent.policy.orders.conditional import nav_per_share_at as nav_at
-from agent.policy.orders.conditional import trigger_price
+from agent.policy.orders.conditional import format_order_price, trigger_price
 from tests.support.builders import token
 from tests.support.samples import examples
 from tests.support.standing_orders import Bot, look, price_of, terms, three, two
@@ -119,3 +119,13 @@ def untraded_bot() -> Bot:
     """Return three assets, and a stop of the portfolio so far away that it never fires; nothing is rebalanced."""
     bot = three(terms("", STOP, None, 9_900))
     return replace(bot, limits={**bot.limits, "min_trade": Fraction(10**18)})
+
+
+def test_order_price__is_shown_in_whole_coins() -> None:
+    portfolio = two().seen({"WETH": 2_000}).portfolio
+    assert format_order_price(portfolio, token("WETH").address, price_of("WETH", 1_500)) == "1,500.00 USDC"
+
+
+def test_order_price__that_is_not_fixed_says_so() -> None:
+    portfolio = two().seen({"WETH": 2_000}).portfolio
+    assert format_order_price(portfolio, token("WETH").address, None) == "not fixed"
