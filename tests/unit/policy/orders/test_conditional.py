@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import OrderKind, OrderStage, Rebalance
-from agent.policy.orders.conditional import nav_per_share_at as nav_at
 from agent.policy.orders.conditional import format_order_price, trigger_price
+from agent.policy.orders.conditional import nav_per_share_at as nav_at
 from tests.support.builders import token
 from tests.support.samples import examples
 from tests.support.standing_orders import Bot, look, price_of, terms, three, two
