@@ -114,17 +114,28 @@ def test_emptying_swap__fills_in_part_at_the_range_s_end():
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        (lambda: flat().swap(TOKEN0, 0), "AS"),
-        (lambda: flat().swap(TOKEN0, -1), "AS"),
-        (lambda: flat().swap(TOKEN0, 2**255), ""),
-        (lambda: flat().swap(TOKEN0, 1, Q96), "SPL"),
-        (lambda: flat().swap(TOKEN0, 1, Q96 + 1), "SPL"),
-        (lambda: flat().swap(TOKEN0, 1, MIN_SQRT_RATIO), "SPL"),
-        (lambda: flat().swap(TOKEN1, 1, Q96 - 1), "SPL"),
-        (lambda: flat().swap(TOKEN1, 1, MAX_SQRT_RATIO), "SPL"),
-        (lambda: flat(liquidity=2**127, ticks=flat(liquidity=2**127 + 10**6).ticks).swap(TOKEN0, 2**130), "LS"),
-        (lambda: V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10).swap(TOKEN0, 1), "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT"),
-        (lambda: V2Pool(POOL, "v2", TOKEN0, TOKEN1, 2**111, 2**111).swap(TOKEN0, 2**111), "UniswapV2: OVERFLOW"),
+        pytest.param(lambda: flat().swap(TOKEN0, 0), "AS", id="nothing"),
+        pytest.param(lambda: flat().swap(TOKEN0, -1), "AS", id="less than nothing"),
+        pytest.param(lambda: flat().swap(TOKEN0, 2**255), "", id="beyond int256"),
+        pytest.param(lambda: flat().swap(TOKEN0, 1, Q96), "SPL", id="limit at the price"),
+        pytest.param(lambda: flat().swap(TOKEN0, 1, Q96 + 1), "SPL", id="limit above a sale's price"),
+        pytest.param(lambda: flat().swap(TOKEN0, 1, MIN_SQRT_RATIO), "SPL", id="limit at the least price"),
+        pytest.param(lambda: flat().swap(TOKEN1, 1, Q96 - 1), "SPL", id="limit below a purchase's price"),
+        pytest.param(lambda: flat().swap(TOKEN1, 1, MAX_SQRT_RATIO), "SPL", id="limit at the greatest price"),
+        pytest.param(
+            lambda: flat(liquidity=2**127, ticks=flat(liquidity=2**127 + 10**6).ticks).swap(TOKEN0, 2**130), "LS", id="liquidity below zero"
+        ),
+        pytest.param(
+            lambda: V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10).swap(TOKEN0, 1),
+            "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT",
+            id="output of nothing",
+        ),
+        pytest.param(
+            lambda: V2Pool(POOL, "v2", TOKEN0, TOKEN1, 2**111, 2**111).swap(TOKEN0, 2**111),
+            "UniswapV2: OVERFLOW",
+            id="reserve beyond uint112",
+        ),
+        pytest.param(lambda: flat(ticks=flat(liquidity=-(2**128)).ticks).swap(TOKEN1, 2**130), "LA", id="liquidity of a tick beyond"),
     ],
 )
 def test_what_the_pools_refuse_is_refused_with_their_reason(call, reason):
@@ -133,21 +144,9 @@ def test_what_the_pools_refuse_is_refused_with_their_reason(call, reason):
     assert refusal.value.reason == reason
 
 
-def test_ticks_that_overflow_the_liquidity_revert():
-    state = flat(liquidity=10**18, ticks=flat(liquidity=-(2**128)).ticks)
-    with pytest.raises(ContractRevert, match="LA"):
-        state.swap(TOKEN1, 2**130)
-
-
 def test_a_foreign_token_is_refused_by_name():
     with pytest.raises(ConfigError, match="in pool"):
         pools.token_out(flat(), POOL)
-
-
-def test_a_v2_pair_takes_no_price_limit():
-    pair = V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)
-    with pytest.raises(TypeError, match="positional arguments"):
-        pair.swap(TOKEN0, 10**10, Q96)
 
 
 def test_move__is_rounded_up_so_only_an_unmoved_pool_is_zero():
