@@ -14,11 +14,13 @@ from agent.signing.calldata import selector
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.units import NATIVE
 from agent.venues.deployment import rebalancer_address, rebalancer_init_code
-from tests.support.attacks import THIEF, add_foreign, attack
+from tests.support.attacks import add_foreign, attack
 from tests.support.programs import Condition, Program, ProgramLeg, Row, RowKind
 from tests.support.venues import TIERS, Venue, VenuePool, Venues, liquidity_for, sqrt_x96
 
 TX_GAS = 5_000_000
+THIEF = 5
+"""Account of the attacker."""
 POOL_USD = 1_000_000
 """USD of token0 in a pool over the whole range."""
 HOOK = "0x0000000000000000000000000000000000a000C4"
