@@ -405,6 +405,7 @@ class ProposingExecutor(JournaledExecutor):
         head = submitter.simulate(tx, grant.deadline_s, grant).head
         self.external_signer.require_signable(tx, grant)
         intent = submitter.record_intent(step_id, tx, grant, note, grant.deadline_s)
+        self._take_over_signatures(intent)
         self._proposals.mark_proposed(intent.id, head.number)
         raise self._propose(intent)
 
@@ -547,6 +548,17 @@ class ProposingExecutor(JournaledExecutor):
         )
         self._proposals.mark_proposed(rejection.id, self._proposals.proposal_blocks()[intent.id])
         return rejection
+
+    def _take_over_signatures(self, intent: Intent) -> None:
+        """Record the signatures of dropped proposals of the same call, such as a payment that is asked
+        for again: owners sign a call and its nonce, not the proposal.
+        """
+        call = (intent.tx.to, intent.tx.value_wei, intent.tx.data)
+        for peer in self._journal.intents_at(intent.tx.nonce):
+            if peer.id != intent.id and call == (peer.tx.to, peer.tx.value_wei, peer.tx.data):
+                signature_by_owner = self._proposals.signatures(peer.id)
+                if signature_by_owner:
+                    self._proposals.add_signatures(intent.id, signature_by_owner)
 
     def _open_intents_at(self, nonce: int) -> list[Intent]:
         return [intent for intent in self._journal.intents_at(nonce) if intent.state in OPEN_STATES]
