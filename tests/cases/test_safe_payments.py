@@ -168,6 +168,35 @@ def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(
         assert anvil_chain.balance("WETH", HOME) == 0
 
 
+def test_signatures_of_a_payment_asked_for_again__count_together(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """The owners sign the call and its nonce: whoever keeps the first one's signature could execute it with the second one's."""
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        sign_and_send(agent, FIRST)
+        maintenance.cancel(agent)
+        with pytest.raises(AwaitingExternalSignature):
+            transfers.resume_withdrawal(agent, 1, send=True, confirm=lambda _: True)
+        assert open_proposal(agent)["signed_by"] == [accounts()[5].address]
+        sign_and_send(agent, SECOND)
+        document = pause_hard(agent)
+        assert document["outcome"] == "unfinished"
+        assert mentions(document["message"], "2 of 2 signatures", "rejection is executed")
+        execute(agent)
+        assert pause_hard(agent)["outcome"] in ("done", "clear")
+        assert anvil_chain.balance("WETH", HOME) == 0
+
+
+def test_withdrawal_beside_a_proposal__says_that_it_is_not_recorded(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        proposal(agent)
+        with pytest.raises(AwaitingExternalSignature, match=r"^the withdrawal is not recorded: an earlier proposal waits; ") as waiting:
+            withdraw_again(agent)
+        assert waiting.value.remedy.endswith("; then ask for the withdrawal again")
+        assert withdrawal_states(agent) == []
+
+
 @pytest.mark.parametrize(
     ("targets", "next_command"),
     [({"WETH": "50%", "USDC": "50%"}, "trimtab pause --hard --send"), (IN_WETH, "trimtab withdraw --resume 1")],

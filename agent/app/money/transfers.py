@@ -481,7 +481,14 @@ def withdraw(
     with wiring.open_transactor(
         agent.context, lambda outcome: run.confirm_and_record_sale(outcome, confirm), progress
     ) as transactor:
-        transactor.executor.reconcile()
+        try:
+            transactor.executor.reconcile()
+        except AwaitingExternalSignature as awaiting:
+            awaiting.message = (
+                f"the withdrawal is not recorded: an earlier proposal waits; {awaiting.message}"
+            )
+            awaiting.remedy += "; then ask for the withdrawal again"
+            raise
         run = new_run(step_without_deposits(agent.context))
         return run.execute(transactor, confirm)
 
