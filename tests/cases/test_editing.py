@@ -111,6 +111,7 @@ def test_edit_that_would_halt_or_leave_behind__is_refused(anvil_chain: LocalChai
     assert [warning.split(", ")[1] for warning in edit_report.warnings if warning.startswith("stop_loss of WETH: at ")] == [
         "20 % below the present price"
     ]
+    assert any("watches no price until a cycle arms it" in command for command in edit_report.next_commands)
     assert not any("no alert target" in warning for warning in edit_report.warnings)
     alert = bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WETH.alert_above", '"999999"'),)), answer=False)
     assert any("no alert target" in warning for warning in alert.warnings)

@@ -442,13 +442,19 @@ def _plan_edit(
         for changed_order_name, _ in named_levels(loaded_config.config.portfolio) - levels_before
     }
     warnings += unsent_alert_notes(loaded_config.config, changed_order_names)
-    warnings += _order_notes(
+    order_notes = _order_notes(
         transition.step_input.portfolio,
         transition.step_input.history.orders.states,
         reference_prices(transition.step_input).price_by_token,
         {order.terms for order in context.store.orders.orders_and_version()[0]},
         changed_order_names,
     )
+    warnings += order_notes
+    if order_notes:
+        next_commands += (
+            "trimtab rebalance, unless a trimtab run is on: a new order watches no price until a cycle"
+            " arms it",
+        )
     pool_labels = pool_names(transition.step_input.snapshot, transition.step_input.portfolio)
     warnings += tuple(
         replace_pool_addresses(note, pool_labels)
