@@ -52,7 +52,11 @@ ProposalId = Annotated[
     str | None, typer.Argument(help="Sign only if the proposal with this id waits.")
 ]
 proposal_group = command_group(
-    Heading.TRADE, 65, "proposal", "Proposals to the owners of a Safe: sign and execute them."
+    Heading.TRADE,
+    65,
+    "proposal",
+    "Proposals to the owners of a Safe: sign and execute them. trimtab cancel --send withdraws one, or"
+    " proposes its rejection.",
 )
 
 

@@ -5,6 +5,7 @@ users of the dashboard, and tokens of the API.
 from __future__ import annotations
 
 import io
+import sys
 import time
 from collections.abc import Mapping
 from enum import StrEnum
@@ -153,7 +154,7 @@ def docs(
     ] = 0,
 ) -> None:
     """Serves the documentation to a browser of this machine until stopped. CODE, of an error or a
-    guard, prints its entry first; that alone needs no built site.
+    guard, prints its entry first; that alone needs no built site, and without a terminal it is all.
     """
     from agent.artifacts import documentation_site
     from agent.web.documentation import REFUSALS_PAGE, refusal_entry, serve_documentation
@@ -165,6 +166,8 @@ def docs(
         page_path = f"{REFUSALS_PAGE}#{code}"
         for line in refusal_entry(code):
             say(f"{code}: {line}")
+        if not sys.stdout.isatty():
+            return
     try:
         site = documentation_site()
     except ConfigError:

@@ -87,6 +87,12 @@ def test_an_entry_is_printed_where_no_site_is_built(
     assert bare("docs").code == 2
 
 
+def test_entry_without_a_terminal__is_printed_alone(bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script, or a pipe, does not wait for a server that it cannot see."""
+    monkeypatch.setattr(artifacts, "documentation_site", lambda: pytest.fail("no page is served"))
+    assert bare("docs", "turnover").code == 0
+
+
 def test_catalogue__anchors_every_error_guard_and_alert() -> None:
     anchors = set(re.findall(r"^### (\S+)$", reference.refusals_page(), re.MULTILINE))
     errors = [
