@@ -94,6 +94,8 @@ def read_inputs(
         raise ConfigError(f"costs: {described(costs)} are no Costs", f"write {COSTS_EXAMPLE}")
     start_value = exact_amount(market.get("value", USUAL_VALUE), "value")
     notes = _unlikely_notes(costs, start_value, spec.portfolio.numeraire.symbol)
+    if network is None and isinstance(spec.policy.trigger, NoTradeZone):
+        notes += (WITHOUT_GAS_NOTE,)
     table = replace(table, notes=(*table.notes, *notes))
     settings = replace(
         costs.settings(start_value),
@@ -109,6 +111,10 @@ def read_inputs(
     return ResearchInputs(table, spec, settings)
 
 
+WITHOUT_GAS_NOTE = (
+    "gas: without network= there is none, and the trigger trades amounts that gas would hold back;"
+    ' network="base", for one, counts that of an ordinary day'
+)
 LIKELY_FEE = Fraction(1, 100)
 """The highest fee of most pools."""
 LEAST_LIKELY_CASH = 10

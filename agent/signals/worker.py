@@ -57,7 +57,8 @@ def read_pinned(path: Path, sha256: str) -> bytes:
     digest = hashlib.sha256(source).hexdigest()
     if digest != sha256:
         raise ConfigError(
-            f"its file {path.name} has the SHA-256 {digest}, not the one of the config"
+            f"its file {path.name} has the SHA-256 {digest}, not the one of the config: write it there"
+            " if the change is yours"
         )
     return source
 

@@ -628,10 +628,11 @@ def alert_path(documents: Documents, holding_index: int) -> str:
 
 def value_charts(documents: Documents, replay: PriceReplay | None = None) -> list[dict[str, Any]]:
     """Return the chart of the value and of holding up to the moment of the status, if that is read,
-    over the recorded times of a replay; empty for fewer than two valuations.
+    over the recorded times of a replay; empty for fewer than two valuations, and until the profit is
+    read too.
     """
     series = documents.get("now", {}).get("series") or documents.get("series", {})
-    if len(series.get("times_s", ())) < 2:
+    if len(series.get("times_s", ())) < 2 or "all" not in documents.get("pnl", {}):
         return []
     numeraire = documents["pnl"]["all"]["numeraire"]
     first_value = series["values"][0]

@@ -33,6 +33,7 @@ from agent.web.pages import (
     read_replay,
     step_class,
     unbroken_text,
+    value_charts,
     weight_charts,
 )
 from agent.web.reach import Reach
@@ -677,6 +678,13 @@ def test_replay__recorded_time_passes_evenly_between_its_dates(tmp_path: Path, c
     (tmp_path / "replay.csv").write_text(REPLAYED)
     replay = read_replay(tmp_path / "replay.csv")
     assert replay.recorded_s(chain_s) == datetime.fromisoformat(recorded).replace(tzinfo=UTC).timestamp()
+
+
+def test_chart__waits_for_the_profit_of_its_values() -> None:
+    """The first valuations are read a moment before the first profit."""
+    series = {"times_s": [1, 2], "values": ["1", "2"], "hold_values": ["1", "1"], "rebalances": []}
+    assert value_charts({"series": series, "pnl": {}}) == []
+    assert len(value_charts({"series": series, "pnl": {"all": {"numeraire": "USDC"}}})) == 1
 
 
 def test_replay__chart_and_banner_name_recorded_dates(served: Served, tmp_path: Path) -> None:
