@@ -18,7 +18,7 @@ from tests.support.configs.weights import config_text
 from tests.support.signals import install
 from tests.support.studies.signal_views import view
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "signals"
+EXAMPLES = Path(__file__).parents[3] / "examples" / "signals"
 
 
 def install_examples(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -121,5 +121,5 @@ def test_a_name_that_is_no_entry_is_refused_and_not_repeated(name: str) -> None:
 
 
 def test_a_password_beside_a_keyring_alone_is_refused() -> None:
-    with using(MemoryKeyring()), raises_field("--password-env", "keystore file"):
+    with using(MemoryKeyring()), raises_field("--password-env", "--keystore names"):
         api.create_wallet(None, "trimtab/main", api.PasswordSource(env="PW"), None)
