@@ -279,6 +279,21 @@ def brief_reason(reason: str) -> str:
     )
 
 
+def ranges_beside_targets(zone: Mapping[str, Any]) -> str:
+    """Return which assets of a zone have a range beside their target, and why; empty for none."""
+    symbols = [
+        asset["symbol"]
+        for asset in zone["assets"]
+        if not asset["no_trade_bps"][0] <= asset["target_bps"] <= asset["no_trade_bps"][1]
+    ]
+    if not symbols:
+        return ""
+    return (
+        f"{', '.join(symbols)}: a range beside its target is the one at these weights of the others,"
+        " which move with it"
+    )
+
+
 def pause_exceptions(pause: Mapping[str, Any]) -> str:
     """Return what a pause does not stop, after "nothing is sent" or its reason: "; but …", or
     nothing. `pause` has the fields of the status.

@@ -29,6 +29,7 @@ from agent.figures import (
     format_figure,
     lead_reason,
     pause_exceptions,
+    ranges_beside_targets,
     reader_text,
     stop_text,
     token_colour,
@@ -90,6 +91,7 @@ def page_environment() -> Environment:
     environment.filters |= {
         "unbroken": unbroken_text,
         "pause_exceptions": pause_exceptions,
+        "ranges_beside_targets": ranges_beside_targets,
         "stop_text": stop_text,
         "percent": lambda share: unbroken_text(format_figure(share, "ratio+")),
         "amount": lambda amount: format_figure(amount, "amount"),

@@ -18,6 +18,7 @@ from agent.figures import (
     columns,
     field_label,
     format_figure,
+    ranges_beside_targets,
     reader_text,
     relative_luminance,
     token_colour,
@@ -253,3 +254,18 @@ def test_cost__is_money_on_the_terminal_too(cost: str, words: str) -> None:
 def test_column__of_an_undeclared_field_is_refused(path: str) -> None:
     with pytest.raises(KeyError, match=path):
         column("StatusDocument", path)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "symbols"),
+    [
+        pytest.param({"WETH": (2_900, 3_100), "WBTC": (3_000, 3_200)}, "", id="around, and from the target on"),
+        pytest.param({"WETH": (3_001, 3_200), "WBTC": (2_900, 3_100)}, "WETH", id="above its target"),
+        pytest.param({"WETH": (2_000, 2_999), "WBTC": (3_001, 3_001)}, "WETH, WBTC", id="below, and empty"),
+    ],
+)
+def test_ranges_beside_targets__are_named(ranges: dict[str, tuple[int, int]], symbols: str) -> None:
+    zone = {"assets": [{"symbol": symbol, "target_bps": 3_000, "no_trade_bps": list(bps)} for symbol, bps in ranges.items()]}
+    text = ranges_beside_targets(zone)
+    assert text.partition(":")[0] == symbols
+    assert ("at these weights of the others" in text) is bool(symbols)

@@ -19,7 +19,14 @@ from agent.cli.display.tables import (
     table,
 )
 from agent.cli.display.terminal import Document, WeightBar, safe_text
-from agent.figures import Column, columns, format_figure, pause_exceptions, stop_text
+from agent.figures import (
+    Column,
+    columns,
+    format_figure,
+    pause_exceptions,
+    ranges_beside_targets,
+    stop_text,
+)
 from agent.units import format_duration
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
@@ -285,6 +292,8 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
     ]
     if notes:
         notes.append(WAITING_NOTE)
+    if beside_text := ranges_beside_targets(zone_document):
+        notes.append(beside_text)
     plan = zone_document["plan"]
     if zone_document["measured"]:
         notes.append(zone_document["measured"])

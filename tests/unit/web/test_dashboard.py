@@ -807,6 +807,21 @@ def test_menu__leaves_out_features_that_the_config_lacks(served: Served) -> None
     served.board.documents = documents
 
 
+def zone_of(status: dict[str, Any], correction: dict[str, Any] | None = None, *, edges: tuple[int, int] = (0, 10_000)) -> dict[str, Any]:
+    """A zone of the holdings of a status, all with this range and correction."""
+    own = {"correction": correction, "no_trade_bps": list(edges)}
+    assets = [{"symbol": holding["symbol"], "target_bps": holding["target_bps"], **own} for holding in status["holdings"]]
+    return {"plan": None, "assets": assets}
+
+
+@pytest.mark.parametrize(("range_bps", "is_said"), [pytest.param((0, 10_000), False, id="around"), pytest.param((1, 1), True, id="beside")])
+def test_range_beside_its_target__is_said_to_be_that_of_these_weights(served: Served, range_bps: tuple[int, int], is_said: bool) -> None:
+    status = golden_document("25-status")
+    status["zone"] = zone_of(status, edges=range_bps)
+    text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status}, {}, 1)
+    assert ("is the one at these weights of the others" in text) is is_said
+
+
 @pytest.mark.parametrize(
     ("cost", "waiting_year", "is_shown"),
     [
@@ -818,7 +833,7 @@ def test_menu__leaves_out_features_that_the_config_lacks(served: Served) -> None
 def test_cost_of_a_correction__below_a_cent_is_not_shown(served: Served, cost: str, waiting_year: str, is_shown: bool) -> None:
     status = golden_document("25-status")
     correction = {"cost": cost, "waiting_year": waiting_year}
-    status["zone"] = {"plan": None, "assets": [{"correction": correction} for _ in status["holdings"]]}
+    status["zone"] = zone_of(status, correction)
     text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status}, {}, 1)
     assert ("Correcting costs" in text) is is_shown
 
@@ -827,7 +842,7 @@ def test_cost_of_a_correction__below_a_cent_is_not_shown(served: Served, cost: s
 @pytest.mark.parametrize("path", ["/", "/assets", "/alerts"])
 def test_alert_prices__hold_while_a_range_that_follows_prices_stays(served: Served, path: str, has_zone: bool) -> None:
     status = golden_document("25-status")
-    status["zone"] = {"plan": None, "assets": [{"correction": None} for _ in status["holdings"]]} if has_zone else None
+    status["zone"] = zone_of(status) if has_zone else None
     [page] = [page for page in PAGES if page.path == path]
     text = Renderer(Reach()).render_page(page, {**served.board.documents, "status": status}, {}, 1)
     assert "At these prices an asset leaves its band, if no other price moves" in text
