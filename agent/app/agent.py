@@ -86,7 +86,7 @@ MIN_INTERVAL_S = 1
 
 class Agent:
     """Operations of a connected agent. No plan is sent unless `send` is set and `confirm` returns
-    True. With `send`, open transactions of before are settled first, and may be sent again, with a
+    True. With `send`, earlier open transactions are settled first, and may be sent again, with a
     higher fee, or cancelled; `cancel_and_revoke` and `resync_nonce` ask nothing.
 
     >>> from agent import open_agent

@@ -169,7 +169,7 @@ def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(
 
 
 def test_signatures_of_a_payment_asked_for_again__count_together(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    """The owners sign the call and its nonce: whoever keeps the first one's signature could execute it with the second one's."""
+    """Owners sign a call and its nonce: with the first one's signature, kept, and the second one's it could be executed."""
     _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
     with reopened_agent(anvil_chain, loaded) as agent:
         propose_payment(agent, "0.25", "WETH")

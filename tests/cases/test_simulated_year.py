@@ -75,7 +75,8 @@ class Year:
     def gas(self) -> Fraction:
         """Return the value of native coin spent since the last call, in dollars: gas, paid from outside the portfolio."""
         native_wei = purse(self.chain).native_wei
-        spent, self.native_wei = self.native_wei - native_wei, native_wei
+        spent = self.native_wei - native_wei
+        self.native_wei = native_wei
         return spent * self._feed("WETH") / 10**18 / self._feed("USDC")
 
     def _feed(self, symbol: str) -> Fraction:

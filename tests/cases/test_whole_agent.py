@@ -59,7 +59,8 @@ class WholeAgent(RuleBasedStateMachine):
     def __init__(self, chain: LocalChain, folder: Path) -> None:
         super().__init__()
         assert isinstance(chain.node, AnvilNode)
-        self.chain, self.node = chain, chain.node
+        self.chain = chain
+        self.node = chain.node
         self.mark = chain.snapshot()
         turn = next(_TURNS)
         self.node.mine_at(chain.now_s() + 1 + turn % 45)  # anvil forgets the states of identical blocks together
@@ -97,7 +98,8 @@ class WholeAgent(RuleBasedStateMachine):
     def ends(self) -> None:
         """End the process."""
         self.process.close()
-        self.process, self.agent = ExitStack(), None
+        self.process = ExitStack()
+        self.agent = None
 
     def healthy(self) -> bool:
         """Return whether nothing known to the model prevents a step."""

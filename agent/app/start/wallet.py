@@ -308,19 +308,18 @@ def new_password(password_source: PasswordSource, ask: Ask | None) -> Secret:
     weak one.
     """
     password = _password_of_source(password_source)
-    is_typed = password is None
-    if password is None:
-        if ask is None:
-            remedy = (
-                f"{password_source.env_option} NAME with the name of an environment variable, or run in a"
-                " terminal"
-            )
-            raise ConfigError(
-                "a password is needed, and there is no terminal to ask for it", remedy
-            )
-        password = Secret(ask("New password: "))
-    keys.require_strong_password(password)
-    if is_typed and ask is not None and Secret(ask("Again: ")).reveal() != password.reveal():
+    if password is not None:
+        keys.require_strong_password(password)
+        return password
+    if ask is None:
+        remedy = (
+            f"{password_source.env_option} NAME with the name of an environment variable, or run in a"
+            " terminal"
+        )
+        raise ConfigError("a password is needed, and there is no terminal to ask for it", remedy)
+    password = Secret(ask("New password: "))
+    keys.require_strong_password(password)  # before it is typed again
+    if Secret(ask("Again: ")).reveal() != password.reveal():
         raise ConfigError(
             "the two passwords differ; nothing was written", "type the same one twice"
         )

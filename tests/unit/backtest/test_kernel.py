@@ -77,7 +77,10 @@ def left_after(values: list[float], land: list[float], fee: list[float], depth: 
         return high
     for _ in range(120):
         middle = (low + high) / 2
-        low, high = (middle, high) if surplus(middle) > 0 else (low, middle)
+        if surplus(middle) > 0:
+            low = middle
+        else:
+            high = middle
     return (low + high) / 2
 
 
