@@ -59,8 +59,7 @@ class CorrectionTerms:
         if traded_share <= 0 or unit_cost is None:
             return None
         variance = Fraction(exchange_variance(self.sigma, index, other), 2 * COVARIANCE_UNIT)
-        remaining = abs(deviation) - traded_share
-        removed = deviation * deviation - remaining * remaining
+        removed = traded_share * (2 * abs(deviation) - traded_share)
         return Correction(
             unit_cost * traded_share * self.total_value + self.leg_value,
             self.risk_aversion * variance * removed * self.total_value,

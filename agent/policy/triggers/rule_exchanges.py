@@ -7,27 +7,28 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.model import AssetDrift, TrackingRisk
-from agent.policy.risk import IntMatrix, exchange_variance
+from agent.policy.risk import IntMatrix, common_parts, exchange_variance
 from agent.units import PIPS
 
 ON_TARGET = Fraction(0)
+ONE_MILLIONTH = Fraction(1, PIPS)
 
 
 @dataclass(frozen=True, slots=True)
 class RuleExchange:
-    """The exchange of an asset with the token `other`: how far it deviates, and its widths. All in
-    shares of the portfolio.
+    """The exchange of an asset with the token `other`: how far it deviates, and its widths. All are
+    shares of the portfolio, the widths in millionths.
     """
 
     other: str
     deviation: Fraction
-    edge: Fraction
-    trigger: Fraction
+    edge_ppm: int
+    trigger_ppm: int
 
     @property
     def excess(self) -> Fraction:
         """How far the deviation is beyond the edge."""
-        return abs(self.deviation) - self.edge
+        return abs(self.deviation) - Fraction(self.edge_ppm, PIPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class RuleExchanges:
             RuleExchange(
                 exchange.other,
                 self._deviation(drift.token, exchange.other) if drift.target_bps else drift.share,
-                exchange.edge,
-                exchange.trigger,
+                exchange.edge_ppm,
+                exchange.trigger_ppm,
             )
             for exchange in exchanges_at_target(self.risk, drift.token, self.numeraire)
         ]
@@ -86,13 +87,14 @@ def exchanges_at_target(risk: TrackingRisk, token: str, numeraire: str) -> list[
     none without a width.
     """
     own = [
-        _at_target(numeraire, width.edge_ppm, width.trigger_ppm)
+        RuleExchange(numeraire, ON_TARGET, width.edge_ppm, width.trigger_ppm)
         for width in risk.widths
         if width.token == token
     ]
     pairs = [
-        _at_target(
+        RuleExchange(
             pair.second_token if pair.first_token == token else pair.first_token,
+            ON_TARGET,
             pair.edge_ppm,
             pair.trigger_ppm,
         )
@@ -102,26 +104,33 @@ def exchanges_at_target(risk: TrackingRisk, token: str, numeraire: str) -> list[
     return own + pairs if own else []
 
 
-def _at_target(other: str, edge_ppm: int, trigger_ppm: int) -> RuleExchange:
-    return RuleExchange(other, ON_TARGET, Fraction(edge_ppm, PIPS), Fraction(trigger_ppm, PIPS))
-
-
 def traded_range(share: Fraction, exchanges: Sequence[RuleExchange]) -> TradedRange:
     """Return the shares between which no exchange of an asset, now at `share`, is traded. That with
     the numeraire comes first: where another one's range does not meet it, the nearer edge of the
     first counts.
     """
-    first, *others = exchanges
-    centre = share - first.deviation
-    low = centre - first.edge
-    high = centre + first.edge
-    trigger_low = centre - first.trigger
-    trigger_high = centre + first.trigger
-    for exchange in others:
-        centre = share - exchange.deviation
-        trigger_low = max(trigger_low, min(centre - exchange.trigger, high))
-        trigger_high = min(trigger_high, max(centre + exchange.trigger, low))
-        narrowed_low = min(max(low, centre - exchange.edge), high)
-        high = max(min(high, centre + exchange.edge), low)
+    centres, unit = common_parts(
+        [ONE_MILLIONTH, *(share - exchange.deviation for exchange in exchanges)]
+    )
+    millionth = centres[0]
+    ranges = [
+        (centre, exchange.edge_ppm * millionth, exchange.trigger_ppm * millionth)
+        for centre, exchange in zip(centres[1:], exchanges, strict=True)
+    ]
+    centre, edge, trigger = ranges[0]
+    low = centre - edge
+    high = centre + edge
+    trigger_low = centre - trigger
+    trigger_high = centre + trigger
+    for centre, edge, trigger in ranges[1:]:
+        trigger_low = max(trigger_low, min(centre - trigger, high))
+        trigger_high = min(trigger_high, max(centre + trigger, low))
+        narrowed_low = min(max(low, centre - edge), high)
+        high = max(min(high, centre + edge), low)
         low = narrowed_low
-    return TradedRange(low, high, trigger_low, trigger_high)
+    return TradedRange(
+        Fraction(low, unit),
+        Fraction(high, unit),
+        Fraction(trigger_low, unit),
+        Fraction(trigger_high, unit),
+    )

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from agent.policy.triggers.rule_exchanges import RuleExchange, TradedRange, traded_range
 
 SHARE = Fraction(30, 100)
+POINT_PPM = 10_000
 
 
 def exchange(points: int, edge: int, trigger: int) -> RuleExchange:
     """An exchange that deviates by these points, with its widths in points."""
-    return RuleExchange("0xOther", Fraction(points, 100), Fraction(edge, 100), Fraction(trigger, 100))
+    return RuleExchange("0xOther", Fraction(points, 100), edge * POINT_PPM, trigger * POINT_PPM)
 
 
 def in_points(shares: TradedRange) -> tuple[Fraction, ...]:
