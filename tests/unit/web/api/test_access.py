@@ -289,6 +289,19 @@ def test_readable_or_damaged_file__opens_nothing(server: Client) -> None:
     assert server.ask(f"{API_PREFIX}/status", Authorization=bearer(text)).status == 200
 
 
+@pytest.fixture
+def rare_refill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a machine of any speed ask a whole burst before another call is allowed."""
+    count_call = gate.RateLimit.count_call
+
+    def count_at_a_low_rate(limit: gate.RateLimit) -> int:
+        monkeypatch.setattr(limit, "_calls_per_s", 0.001)
+        return count_call(limit)
+
+    monkeypatch.setattr(gate.RateLimit, "count_call", count_at_a_low_rate)
+
+
+@pytest.mark.usefixtures("rare_refill")
 def test_token_limits__are_apart_and_wrong_tokens_slow_none(server: Client) -> None:
     path = f"{API_PREFIX}/status"
     first_question = bearer(token(server, "read"))
