@@ -35,6 +35,16 @@ def sure(_: InvestmentReport) -> bool:
 
 
 @contextmanager
+def balanced(chain: LocalChain, folder: Path, ceiling: str) -> Iterator[Agent]:
+    """10,000 dollars in two halves, below a ceiling."""
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted_config(chain, folder, {**CAP, "portfolio.max_live_value": ceiling}, TWO)
+    with reopened_agent(chain, loaded) as agent:
+        assert look(agent).kind is OutcomeKind.HOLD
+        yield agent
+
+
+@contextmanager
 def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceiling: str = "10050", symbol: str = "USDC") -> Iterator[Agent]:
     """10,000 dollars in two halves, and a gift above the ceiling that has waited for limits.balance_jump_wait."""
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
@@ -113,10 +123,7 @@ def test_wobble_around_the_ceiling__trades_nothing_of_a_gift(chain: LocalChain, 
 
 
 def test_status_names_what_is_left_alone_whatever_is_decided(chain: LocalChain, tmp_path: Path) -> None:
-    fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "10050"}, TWO)
-
-    def told(agent: Agent) -> str:
+    def decision_beside_a_gift(agent: Agent) -> str:
         status = agent.status()
         (excluded,) = status_document(status)["excluded"]
         assert (excluded["symbol"], excluded["amount"]) == ("USDC", "1100")
@@ -124,23 +131,23 @@ def test_status_names_what_is_left_alone_whatever_is_decided(chain: LocalChain, 
         assert mentions(status.decision_result.decision.reason, "1100 USDC", "excluded")
         return type(status.decision_result.decision).__name__
 
-    with reopened_agent(chain, loaded) as agent:
-        assert look(agent).kind is OutcomeKind.HOLD
+    with balanced(chain, tmp_path, "10050") as agent:
+        loaded = agent.context.loaded_config
         give(chain, "USDC", 1_100)
-        assert told(agent) == "Halt", "a dry look says it at once"
+        assert decision_beside_a_gift(agent) == "Halt", "a dry look says it at once"
         look(agent)
-        assert told(agent) == "Halt", "and while it holds purchases back"
+        assert decision_beside_a_gift(agent) == "Halt", "and while it holds purchases back"
     chain.warp(DAY_S)
     with reopened_agent(chain, loaded) as agent:
         look(agent)
-        assert told(agent) == "Hold"
+        assert decision_beside_a_gift(agent) == "Hold"
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(8, 10)})
-        assert told(agent) == "Rebalance"
+        assert decision_beside_a_gift(agent) == "Rebalance"
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * 3})
         refused = agent.plan()
         assert refused.kind is OutcomeKind.REFUSED
         assert mentions(plans.plan_document(refused)["decision"]["reason"], "1100 USDC", "excluded")
-        assert told(agent) == "Rebalance"
+        assert decision_beside_a_gift(agent) == "Rebalance"
 
 
 def test_an_edit_is_shown_beside_a_gift_above_the_cap(chain: LocalChain, tmp_path: Path) -> None:
@@ -169,10 +176,7 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(chain: LocalChain,
 
 
 def test_a_later_gift_takes_no_room_from_a_deposit_of_before(chain: LocalChain, tmp_path: Path) -> None:
-    fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
-    with reopened_agent(chain, loaded) as agent:
-        assert look(agent).kind is OutcomeKind.HOLD
+    with balanced(chain, tmp_path, "11000") as agent:
         for usd in (600, 700):  # its owner's, then a stranger's
             chain.set_balance("USDC", chain.balance("USDC") + usd * USD)
             transfers.list_transfers(agent)
@@ -184,10 +188,7 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(chain: LocalChain, 
 
 
 def test_fresh_gift__refuses_no_investment(chain: LocalChain, tmp_path: Path) -> None:
-    fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
-    with reopened_agent(chain, loaded) as agent:
-        assert look(agent).kind is OutcomeKind.HOLD
+    with balanced(chain, tmp_path, "11000") as agent:
         give(chain, "WETH", 4_000)
         assert look(agent).kind is OutcomeKind.HALT
         weth = chain.balance("WETH")
@@ -201,10 +202,7 @@ def test_fresh_gift__refuses_no_investment(chain: LocalChain, tmp_path: Path) ->
 
 @pytest.mark.parametrize("send", [False, True], ids=["dry", "sent"])
 def test_investment_above_the_owner_s_ceiling__is_refused_first(chain: LocalChain, tmp_path: Path, send: bool) -> None:
-    fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
-    with reopened_agent(chain, loaded) as agent:
-        assert look(agent).kind is OutcomeKind.HOLD
+    with balanced(chain, tmp_path, "11000") as agent:
         chain.set_balance("USDC", chain.balance("USDC") + 1_500 * USD)
         with raises_code(Refused, "max_live_value", "portfolio.max_live_value") as refused:
             transfers.invest(agent, send=send, confirm=sure)

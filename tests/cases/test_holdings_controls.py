@@ -49,6 +49,12 @@ def paused(chain: LocalChain, agent: Agent) -> ControlledRun:
     return ControlledRun(chain, agent.context.loaded_config, agent)
 
 
+@pytest.fixture
+def transferable_positions(chain: LocalChain) -> None:
+    """Let the whale move the wallet's positions, before an agent knows the wallet's nonce."""
+    chain.send(lp_on_chain.manager(chain).setApprovalForAll(chain.whale.address, True), chain.wallet.address)
+
+
 def transfer_away(chain: LocalChain, token_id: int | None) -> None:
     """Move a position out of the wallet, without a transaction of it."""
     chain.send(lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, token_id), chain.whale.address)
@@ -57,17 +63,15 @@ def transfer_away(chain: LocalChain, token_id: int | None) -> None:
 # --- Positions.
 
 
-def test_position__is_taken_as_shown_and_forgotten_once_gone(chain: LocalChain, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("transferable_positions")
+def test_position__is_taken_as_shown(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    chain.send(lp_on_chain.manager(chain).setApprovalForAll(chain.whale.address, True), chain.wallet.address)
     with reopened_agent(chain, trusted_config(chain, tmp_path, VALUED, EVEN)) as agent:
         run = paused(chain, agent)
         run.look()
         own, other, foreign = (lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500, owner) for owner in (None, None, chain.whale.address))
         with raises_code(ConfigError, "unknown"):
             run.shown("holdings", ("take", str(foreign.token_id)))
-        with raises_code(ConfigError, "unknown"):
-            run.shown("holdings", ("forget", str(own.token_id)))
         shown_plan_document: Any = run.shown("holdings", ("take", str(own.token_id)))
         assert shown_plan_document["document"]["changes"][0].startswith(f"{own.name} counts from now on: liquidity ")
         assert {move.split(" ")[1] for move in shown_plan_document["moves"]} == {"WETH", "USDC"}
@@ -86,7 +90,17 @@ def test_position__is_taken_as_shown_and_forgotten_once_gone(chain: LocalChain, 
         with raises_code(ConfigError, "exists"):
             run.shown("holdings", ("take", str(own.token_id)))
 
-        shown_plan_document = run.shown("holdings", ("forget", str(own.token_id)))
+
+@pytest.mark.usefixtures("transferable_positions")
+def test_position__is_forgotten_once_gone(chain: LocalChain, tmp_path: Path) -> None:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, VALUED, EVEN)) as agent:
+        run = paused(chain, agent)
+        run.look()
+        own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+        with raises_code(ConfigError, "unknown"):
+            run.shown("holdings", ("forget", str(own.token_id)))
+        api.adopt_position(agent, str(own.token_id))
+        shown_plan_document: Any = run.shown("holdings", ("forget", str(own.token_id)))
         assert [move[0] for move in shown_plan_document["moves"]] == ["-", "-"]
         assert shown_plan_document["document"]["warnings"]
         transfer_away(chain, own.token_id)

@@ -88,7 +88,7 @@ def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServ
         for bot in (agent, live):
             assert bot.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
         mine, real = (payments_of(bot) for bot in (agent, live))
-        assert [fill[:2] for fill in mine] == [fill[:2] for fill in real]
+        assert [payment[:2] for payment in mine] == [payment[:2] for payment in real]
         assert len(real) == 3, "each payment has one entry, on paper as live"
         assert all(0 <= paid - live_paid <= 1 for (*_, paid), (*_, live_paid) in zip(mine, real, strict=True))
         server.move("ETH", "-1/10")
@@ -99,7 +99,9 @@ def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServ
             assert len(done.transactions) == 2
             assert len({intent.step_id for intent in done.transactions}) == 1, "both positions in one action"
         require_equal(agent, live, 9)
-        assert (margin.leverage(account_of(agent)) or 9) <= 1
+        leverage = margin.leverage(account_of(agent))
+        assert leverage is not None
+        assert leverage <= 1
         assert agent.context.store.journal.unbooked_intents() == ()
 
 
@@ -122,17 +124,26 @@ def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(newcomer: Hyper
         require_rebalance(agent)
         assert margin.leverage(account_of(agent)) == pytest.approx(2, abs=0.05)
         sizes = figures(account_of(agent))
-        server.read_faults["*"] = 503
-        down = agent.rebalance(send=True, confirm=agents.yes)
-        assert down.transactions == ()
-        assert "HTTP 503" in down.step_input.snapshot.layer(FuturesReading).unknown_reason
-        server.read_faults.clear()
-        moved = agent.adjust_futures(MarginAccountRequest(MarginDeposit(10**6)), send=True, confirm=agents.yes)
-        assert moved.kind is OutcomeKind.REFUSED, moved.reason
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
         assert figures(account_of(agent)) == sizes, "the positions are in the store"
     assert len(server.bodies) == 1
     assert chain.wallet.address.lower() not in server.wallets
+
+
+def test_paper_whose_venue_is_down__trades_nothing(newcomer: HyperliquidServer, chain: LocalChain, tmp_path: Path) -> None:
+    loaded = agents.trusted_config(chain, tmp_path, venue_changes(newcomer, ETH_AND_BTC), EVEN)
+    with open_paper(loaded, PaperStart(margin="500"), clock=chain.clock, transports=[chain.transport]) as agent:
+        newcomer.read_faults["*"] = 503
+        down = agent.rebalance(send=True, confirm=agents.yes)
+        assert down.transactions == ()
+        assert "HTTP 503" in down.step_input.snapshot.layer(FuturesReading).unknown_reason
+
+
+def test_paper_margin__takes_no_deposit(newcomer: HyperliquidServer, chain: LocalChain, tmp_path: Path) -> None:
+    loaded = agents.trusted_config(chain, tmp_path, venue_changes(newcomer, ETH_AND_BTC), EVEN)
+    with open_paper(loaded, PaperStart(margin="500"), clock=chain.clock, transports=[chain.transport]) as agent:
+        moved = agent.adjust_futures(MarginAccountRequest(MarginDeposit(10**6)), send=True, confirm=agents.yes)
+        assert moved.kind is OutcomeKind.REFUSED, moved.reason
 
 
 def test_a_thin_book_fills_a_part_and_an_empty_one_nothing(newcomer: HyperliquidServer, chain: LocalChain, tmp_path: Path) -> None:

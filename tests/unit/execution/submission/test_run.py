@@ -30,7 +30,8 @@ def states(setup: Bench) -> list[str]:
     return [move.new_state.value for move in setup.store.journal.transitions(intent.id)]
 
 
-def test_run_writes_every_move_before_its_act(setup: Bench) -> None:
+def test_run_writes_every_move_before_the_chain_sees_it(setup: Bench) -> None:
+    """A signature leaves nothing: it is written after it is made, and before it is sent."""
     moments = []
 
     def watch(event) -> None:
@@ -163,8 +164,11 @@ def test_run_that_needs_more_gas_is_refused(setup: Bench) -> None:
         setup.run(gas=59_999)
     assert refused_guard(caught) == "gas"
     assert setup.run(gas=60_000).state is S.FINAL
-    proposed = setup.executor()._submitter.simulate(replace(tx(1), gas=0), START_S + 60, grant())
-    assert proposed.ok, "its signer chooses the gas"
+
+
+def test_simulation__accepts_what_its_signer_gives_gas(setup: Bench) -> None:
+    proposed = setup.executor()._submitter.simulate(replace(tx(0), gas=0), START_S + 60, grant())
+    assert proposed.ok
 
 
 def test_run_on_another_chain_needs_the_operator(setup: Bench) -> None:
