@@ -25,23 +25,32 @@ WHOLE_FROM_COINS = 100
 """Suggested ceilings from this number of coins on are whole."""
 SMALLEST_PART = Decimal("0.000001")
 """Part of a coin to which smaller ones are rounded; a numeraire has as many decimals, or more."""
-LARGEST_AMOUNT = 10**15
-"""More coins of a numeraire than there are."""
+LARGEST_CASH_USD = 10**9
+"""Most cash to use, in dollars: more than the pools of any network trade."""
+LARGEST_CEILING_USD = int(LARGEST_CASH_USD * HEADROOM)
 
 
-def parse_amount(amount_text: str, field_name: str, remedy: str, unit: str = NUMERAIRE) -> str:
+def parse_amount(
+    amount_text: str,
+    field_name: str,
+    remedy: str,
+    unit: str = NUMERAIRE,
+    largest: Fraction | int = LARGEST_CASH_USD,
+) -> str:
     """Return an amount of the numeraire without separators and without its unit, as in "$500" and
     "500 USDC". Raises ConfigError, also for a comma that is none between thousands, such as a
-    decimal one, for a part of the smallest, and for more than anyone has.
+    decimal one, for a part of the smallest, and for more than `largest`.
     """
     match = AMOUNT_PATTERN.fullmatch(amount_text)
     amount = "" if match is None else match["amount"].replace(",", "")
-    if (
-        not amount
-        or not 0 < Decimal(amount) <= LARGEST_AMOUNT
-        or Fraction(amount) % Fraction(SMALLEST_PART)
-    ):
+    if not amount or Decimal(amount) == 0 or Fraction(amount) % Fraction(SMALLEST_PART):
         raise ConfigError(f"{field_name}: {amount_text[:40]!r} is not an amount of {unit}", remedy)
+    if Fraction(amount) > largest:
+        raise ConfigError(
+            f"{field_name}: {amount_text[:40]!r} is more than {int(largest):,} {unit}, which is more"
+            " than the pools can trade",
+            remedy,
+        )
     return amount
 
 

@@ -17,6 +17,7 @@ from agent import wiring
 from agent.app.documents.status import headroom_warnings
 from agent.app.start.amounts import (
     DEFAULT_CEILING_USD,
+    LARGEST_CEILING_USD,
     NUMERAIRE,
     ceiling_of,
     paper_capital,
@@ -231,11 +232,12 @@ class InitAnswers(NewConfig):
         """Return the answers with the largest value that the agent manages; nothing for the one
         that follows from the cash. Raises ConfigError for one below the cash.
         """
-        amount = (
-            parse_amount(ceiling_text, "ceiling", f"write {self.ceiling}") if ceiling_text else ""
+        if not ceiling_text:
+            return replace(self, max_live_value="")
+        amount = parse_amount(
+            ceiling_text, "ceiling", f"write {self.ceiling}", largest=LARGEST_CEILING_USD
         )
-        if amount:
-            require_ceiling(self.use_cash or None, amount, "ceiling")
+        require_ceiling(self.use_cash or None, amount, "ceiling")
         return replace(self, max_live_value=amount)
 
     def year_costs(self) -> list[str]:

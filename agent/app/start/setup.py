@@ -19,7 +19,14 @@ from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config
 from agent.app.start import past_prices, past_results, tracking_losses
-from agent.app.start.amounts import NUMERAIRE, ceiling_of, parse_amount, with_amounts
+from agent.app.start.amounts import (
+    LARGEST_CASH_USD,
+    LARGEST_CEILING_USD,
+    NUMERAIRE,
+    ceiling_of,
+    parse_amount,
+    with_amounts,
+)
 from agent.app.start.doctor.route_checks import usual_route_warnings
 from agent.app.start.year_costs import year_cost_lines
 from agent.chain import watch
@@ -489,13 +496,14 @@ def _with_entered_amounts(
 ) -> str:
     """Return the text of a config with the cash and ceiling of the options. Raises ConfigError."""
 
-    def amount(amount_text: str, option: str) -> str | None:
+    def amount(amount_text: str, option: str, largest_usd: int) -> str | None:
         if amount_text in ("", "off"):
             return amount_text or None
-        return parse_amount(amount_text, option, "write 1000", numeraire)
+        largest = largest_usd / numeraire_usd
+        return parse_amount(amount_text, option, "write 1000", numeraire, largest)
 
-    use_cash = amount(new_config.use_cash, "--use-cash")
-    ceiling = amount(new_config.max_live_value, "--ceiling")
+    use_cash = amount(new_config.use_cash, "--use-cash", LARGEST_CASH_USD)
+    ceiling = amount(new_config.max_live_value, "--ceiling", LARGEST_CEILING_USD)
     return with_amounts(config_text, use_cash, ceiling or ceiling_of(use_cash, numeraire_usd))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,10 +13,12 @@ import pytest
 from agent.app.settings.new_portfolios import next_commands
 from agent.app.start.amounts import ceiling_of, paper_capital, parse_amount, require_ceiling, with_amounts
 from agent.app.start.guide import InitAnswers, baskets
+from agent.app.start.templates import templates
 from agent.errors import ConfigError
 from agent.fleet.paper_run import begin_on_paper
 from agent.units import parse_raw
 from tests.support import agents
+from tests.support.constants import WALLET
 from tests.support.text import mentions, raises_field
 
 
@@ -24,10 +28,8 @@ def test_amount__is_taken_with_its_unit(typed: str) -> None:
     assert parse_amount(typed.replace("500", "1,500.25"), "cash", "") == "1500.25"
 
 
-@pytest.mark.parametrize(
-    ("largest", "beyond"), [("0.000001", "0.0000009"), ("1000000000000000", "1000000000000000.000001"), ("1.000001", "1.0000001")]
-)
-def test_amount__is_whole_in_the_smallest_part_and_one_that_exists(largest: str, beyond: str) -> None:
+@pytest.mark.parametrize(("largest", "beyond"), [("0.000001", "0.0000009"), ("1000000000", "1000000000.000001"), ("1.000001", "1.0000001")])
+def test_amount__is_whole_in_the_smallest_part_and_tradable(largest: str, beyond: str) -> None:
     assert parse_amount(largest, "cash", "") == largest
     with raises_field("cash", repr(beyond)):
         parse_amount(beyond, "cash", "write 1000, or all")
@@ -37,6 +39,27 @@ def test_amount__is_whole_in_the_smallest_part_and_one_that_exists(largest: str,
 def test_amount__of_another_unit_is_refused(typed: str) -> None:
     with raises_field("cash", repr(typed)):
         parse_amount(typed, "cash", "write 1000, or all")
+
+
+@pytest.mark.parametrize(
+    "field", ["cash", "ceiling", "--use-cash", "--ceiling", "--value"], ids=["cash", "ceiling", "cash-option", "ceiling-option", "value"]
+)
+def test_amount__beyond_the_pools_is_refused_in_each_field(tmp_path: Path, field: str) -> None:
+    answers = InitAnswers(wallet=WALLET, endpoints=(("A", "a"), ("B", "b")), template="moderate")
+    ways: dict[str, Callable[[str], object]] = {
+        "cash": answers.with_cash,
+        "ceiling": answers.with_ceiling,
+        "--use-cash": lambda text: replace(answers, use_cash=text).write(tmp_path / "new.toml"),
+        "--ceiling": lambda text: replace(answers, max_live_value=text).write(tmp_path / "new.toml"),
+        "--value": lambda text: templates("base", text),
+    }
+    with raises_field(field, "'100000000000' is more than"):
+        ways[field]("100000000000")
+
+
+def test_ceiling__of_the_most_cash_can_be_typed() -> None:
+    answers = InitAnswers().with_network("base").with_cash("1,000,000,000")
+    assert answers.with_ceiling(answers.ceiling).ceiling == "1500000000"
 
 
 @pytest.mark.parametrize(("ceiling", "warns"), [("500", True), ("599", True), ("600", False), ("", False)])
