@@ -420,7 +420,8 @@ def test_profit_on_paper__says_what_pays_the_gas(served: Served) -> None:
     session = Session(1, "set-up", False, 0, 0)
     for is_on_paper in (True, False):
         text = re.sub("<[^>]*>", "", Renderer(Reach(on_paper=is_on_paper)).render_page(PAGES[0], documents, {}, 1, session))
-        assert ("Gas is paid from gas money beside the value, 3,000.00 " in text) is is_on_paper
+        assert text.count("Beside the value is gas money, native coin worth 3,000.00 ") == 1
+        assert (text.index("Beside the value") < text.index("Next decision")) is is_on_paper
 
 
 @pytest.mark.parametrize(("is_running", "says"), [(True, "under way"), (False, "unfinished")], ids=["running", "ended"])
