@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -286,6 +287,8 @@ class Renderer:
 
     def render_login(self, csrf: str, message: str, return_path: str, plan_hash: str = "") -> str:
         """Render the login page; `message` is the reason of a refusal, `return_path` the page to
+            "worst_case_lines": worst_case_lines,
+            "cost": lambda amount: format_figure(amount, "cost"),
         open after the login, `plan_hash` the plan of the link that led here.
         """
         template = self._templates.get_template("login.html")
@@ -633,6 +636,40 @@ def value_charts(documents: Documents, replay: PriceReplay | None = None) -> lis
     over the recorded times of a replay; empty for fewer than two valuations, and until the profit is
     read too.
     """
+class CostLine(NamedTuple):
+    """A part of a cost, in the numeraire."""
+
+    name: str
+    amount: str
+
+
+def worst_case_lines(plan_document: Mapping[str, Any]) -> list[CostLine]:
+    """Return the parts whose sum is the worst case of a plan, as exactly as its document has them;
+    empty if that is unknown.
+    """
+    worst_case_text = plan_document.get("worst_case")
+    if worst_case_text is None:
+        return []
+    cost = {name: Decimal(amount_text) for name, amount_text in plan_document["cost"].items()}
+    expected = cost["total"] - cost["gas"] - cost["approvals"]
+    lines = {"Fees and impact, as expected": expected}
+    unexplained = Decimal(worst_case_text) - expected
+    sandwich = plan_document.get("sandwich") or {}
+    if sandwich.get("at_most") is None:
+        lines["Swaps at their minimums, all gas that is permitted, and inexact prices"] = (
+            unexplained
+        )
+    else:
+        minimums = Decimal(sandwich["at_most"])
+        inexact_prices = Decimal(sandwich["profit_at_most"]) - minimums - max(expected, Decimal(0))
+        lines["Swaps at their minimums"] = minimums
+        lines["Prices that are off by limits.oracle_deviation"] = inexact_prices
+        lines["Gas: all that is permitted, at its highest price"] = (
+            unexplained - minimums - inexact_prices
+        )
+    return [CostLine(name, f"{amount:f}") for name, amount in lines.items() if amount]
+
+
     series = documents.get("now", {}).get("series") or documents.get("series", {})
     if len(series.get("times_s", ())) < 2 or "all" not in documents.get("pnl", {}):
         return []

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import time
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from agent.observe.health import process_identity
 from agent.web import controls as web_controls
 from agent.web.controls import BACKTEST_NICENESS, MAX_BACKTESTS, ControlPages
 from agent.web.document_cache import SeenReport
-from agent.web.pages import Renderer
+from agent.web.pages import Renderer, worst_case_lines
 from agent.web.reach import Reach
 from agent.web.sessions import PlanReview
 from tests.cli.documents import misfits
@@ -150,6 +151,44 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
     assert paths >= expected_paths | {
         f"{base}.{key}" for key in ("turnover", "worst_case", "cost.total", "cost.gas", "weights_after_bps.WETH")
     }
+
+
+def edited_plan(**parts: Any) -> dict[str, Any]:
+    return {**golden_document("04-plan"), **parts}
+
+
+@pytest.mark.parametrize(
+    ("plan", "line_count"),
+    [
+        (edited_plan(), 4),
+        (edited_plan(sandwich=None), 2),
+        (edited_plan(cost={**golden_document("04-plan")["cost"], "skew": "-2", "total": "-0.61223"}, worst_case="19.969959",
+                     sandwich={"at_most": "3.269672", "profit_at_most": "20.372115"}), 4),
+        (edited_plan(worst_case=None), 0),
+        ({"reason": "nothing to trade"}, 0),
+    ],
+    ids=["rebalance", "sale of a stop", "skew that gains", "unknown", "hold"],
+)  # fmt: skip
+def test_worst_case__is_the_sum_of_its_lines(plan: dict[str, Any], line_count: int) -> None:
+    lines = worst_case_lines(plan)
+    assert len(lines) == line_count
+    if line_count:
+        assert sum(Decimal(line.amount) for line in lines) == Decimal(plan["worst_case"])
+        assert all(Decimal(line.amount) > 0 for line in lines[1:])
+
+
+@pytest.mark.parametrize("kind", ["rebalance", "stop"])
+def test_worst_case__is_folded_with_each_minimum(site: Site, kind: str) -> None:
+    plan = edited_plan()
+    cookie = site.enter()
+    stop = {**golden_document("72-stop"), "sale": plan, "sales": [plan]}
+    document = {"plan_hash": "ab" * 32, "reason": "", "moves": ["+1 USDC"], "document": plan if kind == "rebalance" else stop}
+    text = site.ask(review(site, cookie, kind, document), Cookie=cookie)[2].decode()
+    [fold] = re.findall(r'<details id="d-worst">(.*?)</details>', text, re.S)
+    said = re.sub("<[^>]*>", "", fold)
+    assert "WETH to USDC: at least 1,036.77 USDC, instead of 1,039.89" in said
+    assert "WETH to WBTC: at least 0.00082854 WBTC, instead of 0.00083104" in said
+    assert "21.97" in said
 
 
 @pytest.mark.parametrize("name", ["", "sale", "transition"])
