@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import median_low
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup, escape
@@ -35,6 +37,7 @@ from agent.figures import (
     stop_text,
     token_colour,
 )
+from agent.units import HOUR_S
 from agent.web.app_modules import dashboard, kept_reports, queue
 from agent.web.reach import Reach
 from agent.web.reading import DocumentRead, Documents
@@ -186,6 +189,8 @@ PROGRAM = "trimtab"
 SHOWN_LOTS = 20
 MAX_CHART_POINTS = 400
 """Maximum number of points of a chart."""
+MIN_GAP_S = 2 * HOUR_S
+"""Shortest time without a valuation that is a gap: a run makes one an hour."""
 
 
 TYPE_BY_DOCUMENT_PATH = {
@@ -282,13 +287,13 @@ class Renderer:
             "short_move": format_move,
             "lead": lead_reason,
             "folded": folded_reason,
+            "worst_case_lines": worst_case_lines,
+            "cost": lambda amount: format_figure(amount, "cost"),
         }
         self._templates.globals["dot"] = token_dot
 
     def render_login(self, csrf: str, message: str, return_path: str, plan_hash: str = "") -> str:
         """Render the login page; `message` is the reason of a refusal, `return_path` the page to
-            "worst_case_lines": worst_case_lines,
-            "cost": lambda amount: format_figure(amount, "cost"),
         open after the login, `plan_hash` the plan of the link that led here.
         """
         template = self._templates.get_template("login.html")
@@ -631,11 +636,6 @@ def alert_path(documents: Documents, holding_index: int) -> str:
     return f"alerts.assets.{holding_index}" if is_read else ""
 
 
-def value_charts(documents: Documents, replay: PriceReplay | None = None) -> list[dict[str, Any]]:
-    """Return the chart of the value and of holding up to the moment of the status, if that is read,
-    over the recorded times of a replay; empty for fewer than two valuations, and until the profit is
-    read too.
-    """
 class CostLine(NamedTuple):
     """A part of a cost, in the numeraire."""
 
@@ -670,6 +670,11 @@ def worst_case_lines(plan_document: Mapping[str, Any]) -> list[CostLine]:
     return [CostLine(name, f"{amount:f}") for name, amount in lines.items() if amount]
 
 
+def value_charts(documents: Documents, replay: PriceReplay | None = None) -> list[dict[str, Any]]:
+    """Return the chart of the value and of holding up to the moment of the status, if that is read,
+    over the recorded times of a replay; empty for fewer than two valuations, and until the profit is
+    read too.
+    """
     series = documents.get("now", {}).get("series") or documents.get("series", {})
     if len(series.get("times_s", ())) < 2 or "all" not in documents.get("pnl", {}):
         return []
@@ -686,8 +691,10 @@ def worst_case_lines(plan_document: Mapping[str, Any]) -> list[CostLine]:
     if replay is not None:
         times_s = [replay.recorded_s(time_s) for time_s in times_s]
         label += f"; {replay.text}"
+    gaps = gap_indices(times_s)
     chart_data = {
         "times_s": times_s,
+        "gaps": gaps,
         "line": series["values"],
         "hold": series["hold_values"],
         "marks": series["rebalances"],
@@ -695,14 +702,23 @@ def worst_case_lines(plan_document: Mapping[str, Any]) -> list[CostLine]:
     }
     # escaped here: the templates shorten a long text
     chart_json = escape(json.dumps(chart_data, separators=(",", ":")))
-    return [{"label": label, "unit": numeraire, "data": chart_json, "inflows": inflows}]
+    return [
+        {"label": label, "unit": numeraire, "data": chart_json, "inflows": inflows, "gaps": gaps}
+    ]
+
+
+def gap_indices(times_s: Sequence[int]) -> list[int]:
+    """Return the indices of the valuations before which none was made for much longer than usual."""
+    distances_s = [later - earlier for earlier, later in pairwise(times_s)]
+    longest_s = max(MIN_GAP_S, 2 * median_low(distances_s))
+    return [index for index, distance_s in enumerate(distances_s, 1) if distance_s > longest_s]
 
 
 def weight_charts(
     history: Mapping[str, Any],
     holdings: Sequence[Mapping[str, Any]] = (),
     replay: PriceReplay | None = None,
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """Return the weight of each asset over time with its present band and target, as JSON for the
     charts' elements, oldest first; empty for fewer than two valuations.
     """
@@ -715,6 +731,7 @@ def weight_charts(
     if replay is not None:
         recorded_times_s = [replay.recorded_s(_unix_time(time)) for time in times]
         times = [f"{datetime.fromtimestamp(time_s, UTC):%F %T}" for time_s in recorded_times_s]
+    gaps = gap_indices(list(map(_unix_time, times)))
     band_and_target_by_symbol = {
         holding["symbol"]: [bps / 100 for bps in (*holding["band_bps"], holding["target_bps"])]
         for holding in holdings
@@ -729,6 +746,7 @@ def weight_charts(
             "%",
             times,
             [valuation["weights_bps"].get(symbol, 0) / 100 for valuation in shown_valuations],
+            gaps,
             band_and_target_by_symbol.get(symbol),
         )
         for symbol in ordered_symbols
@@ -740,8 +758,9 @@ def _chart(
     unit: str,
     times: Sequence[str],
     line_points: Sequence[float],
-    band_and_target: Sequence[float] | None = None,
-) -> dict[str, str]:
+    gaps: Sequence[int],
+    band_and_target: Sequence[float] | None,
+) -> dict[str, Any]:
     """Return the chart of a token; `band_and_target` is (low, high, target)."""
     label = f"{name} in {unit}, {times[0]} to {times[-1]}: from {line_points[0]:,.2f} to {line_points[-1]:,.2f}"
     title = f"{name}, in {unit}"
@@ -754,9 +773,16 @@ def _chart(
         "name": name,
         "colour": token_colour(name),
         "line": line_points,
+        "gaps": gaps,
         "band": band_and_target,
     }
-    return {"name": name, "title": title, "label": label, "data": json.dumps(chart_data)}
+    return {
+        "name": name,
+        "title": title,
+        "label": label,
+        "data": json.dumps(chart_data),
+        "gaps": gaps,
+    }
 
 
 def token_dot(symbol: str) -> Markup:

@@ -44,6 +44,23 @@ SERIES = {
 """Points, seconds between two, value and largest change."""
 
 
+COLOURED_COLUMNS = """() => {
+  const canvas = document.querySelector(".chart canvas");
+  const box = document.querySelector(".u-over").getBoundingClientRect();
+  const outer = canvas.getBoundingClientRect();
+  const scale = canvas.width / outer.width;
+  const coloured = share => {
+    const x = Math.round((box.left - outer.left + box.width * share) * scale);
+    const top = Math.round((box.top - outer.top) * scale);
+    const pixels = canvas.getContext("2d").getImageData(x, top, 1, Math.round(box.height * scale)).data;
+    for (let at = 0; at < pixels.length; at += 4) if (pixels[at + 3] && pixels[at + 2] - pixels[at] > 90) return true;
+    return false;
+  };
+  return [0.1, 0.5, 0.9].map(coloured);
+}"""
+"""Whether the line of the value is in the column of pixels at these shares of the width of the chart."""
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     with Served() as served:
@@ -117,6 +134,19 @@ def test_chart__spans_at_least_a_hundredth_of_the_value(chromium: Any, served: S
     labels_beside = [float(label["text"].replace(",", "")) for label in labels if label["side"] == "beside"]
     assert max(labels_beside) - min(labels_beside) > 3, "and not the 0.004 by which the value of 500 moves"
     assert min(labels_beside) < 500.12 < max(labels_beside)
+
+
+def test_chart__line_breaks_over_a_gap(chromium: Any, served: Served) -> None:
+    hours = [0, 1, 2, 8, 9]
+    times_s = [1_790_000_000 + 3_600 * hour for hour in hours]
+    served.board.documents["series"] = {"times_s": times_s, "values": ["500"] * 5, "hold_values": ["500"] * 5, "rebalances": []}
+    with patient_context(chromium, viewport={"width": WIDE[0], "height": WIDE[1]}) as context:
+        page = context.new_page()
+        page.goto(f"http://localhost:{served.port}/")
+        page.wait_for_selector(".chart canvas")
+        drawn = page.evaluate(COLOURED_COLUMNS)
+        assert drawn == [True, False, True]
+        assert "no value was recorded then" in page.inner_text("#t-chart")
 
 
 @pytest.mark.parametrize(

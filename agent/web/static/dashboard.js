@@ -41,19 +41,22 @@
     drawn.push([element, new uPlot(options, data, element)]);
   }
 
+  // A line breaks before these points, which follow a time without one.
+  const broken = at => (chart, series, first, last, none) => [...none, ...at.filter(index => index > first && index <= last).map(index => [index - 1, index].map(end => Math.round(chart.valToPos(chart.data[0][end], "x", true))))];
+
   function drawWeight(element) {
     const chart = JSON.parse(element.dataset.chart);
     const edge = label => ({ label, stroke: "transparent", points: { show: false } });
     const target = { label: "Target", stroke: colour("--ink"), width: 1, dash: [4, 4], points: { show: false } };
     const times = chart.times.map(time => Date.parse(time.replace(" ", "T").replace(/Z?$/, "Z")) / 1000);
     const flat = (chart.band || []).map(bound => times.map(() => bound));
-    const series = [...(chart.band ? [edge("Low"), edge("High"), target] : []), { label: chart.name, stroke: chart.colour, width: 2 }];
+    const series = [...(chart.band ? [edge("Low"), edge("High"), target] : []), { label: chart.name, stroke: chart.colour, width: 2, gaps: broken(chart.gaps) }];
     plot(element, series, [times, ...flat, chart.line], () => 1, { bands: chart.band ? [{ series: [2, 1], fill: colour("--band") }] : [] });
   }
 
   // Value, holding and rebalances in the chosen range, and below its title the figures at the cursor, or else the newest.
   function drawValue(element) {
-    const { times_s: times, line, hold, marks, inflows } = JSON.parse(element.dataset.valueChart);
+    const { times_s: times, line, hold, marks, inflows, gaps: breaks } = JSON.parse(element.dataset.valueChart);
     const count = name => times.filter(time => time >= times.at(-1) - spans[name] * 86400).length;
     for (const button of document.querySelectorAll("[data-range]")) {
       button.disabled = count(button.dataset.range) < 2;
@@ -75,9 +78,10 @@
       const sums = inflows.filter(([index]) => index === at + line.length - past.length).map(([, value]) => ` ${value.startsWith("-") ? "Withdrawn or set aside" : "Deposited or released"}: ${money(value.replace("-", ""))}.`);
       document.getElementById("readout").textContent = `${time} UTC: value ${money(values[at])}, holding ${money(holding[at])}.${sums.join("")}`;
     };
+    const gaps = broken(breaks.map(index => index - line.length + past.length));
     const series = [
-      { label: "Value", stroke: colour("--c1"), width: 2, fill: colour("--tint"), points: { show: false } },
-      { label: "Holding", stroke: colour("--soft"), width: 1.5, dash: [5, 4], points: { show: false } },
+      { label: "Value", stroke: colour("--c1"), width: 2, fill: colour("--tint"), points: { show: false }, gaps },
+      { label: "Holding", stroke: colour("--soft"), width: 1.5, dash: [5, 4], points: { show: false }, gaps },
       { label: "Rebalances", stroke: colour("--c1"), paths: () => null, points: { show: true, size: 9, width: 2, fill: colour("--paper") } },
       { label: "Deposits and withdrawals", stroke: colour("--ink"), paths: () => null, points: { show: true, size: 8, width: 1, fill: colour("--ink") } },
     ];

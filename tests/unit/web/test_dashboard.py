@@ -747,6 +747,28 @@ def test_leg_amounts__have_decimals_of_tokens_beyond_assets(served: Served) -> N
     assert (text_by_path["plan.legs.0.token_in"], text_by_path["plan.legs.0.amount_in_raw"]) == ("HUB", "1.5")
 
 
+@pytest.mark.parametrize(
+    ("hours", "gaps"),
+    [
+        ([0, 1, 2.1, 3.2, 9, 10], [4]),
+        ([0, 0.02, 5], [2]),
+        ([0, 1, 3, 4], []),
+        ([0, 24, 48, 73], []),
+        ([0, 9], []),
+    ],
+    ids=["a night off", "stopped after a purchase", "a slow hour", "daily checks", "two values"],
+)
+def test_chart__breaks_where_no_value_was_recorded(hours: list[float], gaps: list[int]) -> None:
+    times_s = [1_790_000_000 + round(hour * 3_600) for hour in hours]
+    flat = ["1"] * len(times_s)
+    series = {"times_s": times_s, "values": flat, "hold_values": flat, "rebalances": []}
+    [chart] = value_charts({"series": series, "pnl": {"all": {"numeraire": "USDC"}}})
+    assert (chart["gaps"], json.loads(unescape(str(chart["data"])))["gaps"]) == (gaps, gaps)
+    values = [{"time": f"{datetime.fromtimestamp(time_s, UTC):%FT%TZ}", "weights_bps": {"B": 5_000}} for time_s in reversed(times_s)]
+    [weight_chart] = weight_charts({"values": values})
+    assert json.loads(weight_chart["data"])["gaps"] == gaps
+
+
 def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
     values = [
         {"time": f"2026-01-0{day}T00:00:00Z", "value": "10", "weights_bps": {"OLD": 10_000 - bps, "B": bps}}
