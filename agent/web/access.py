@@ -19,13 +19,14 @@ from urllib.parse import parse_qsl
 
 from fastapi.exceptions import HTTPException
 from fastapi.requests import Request
-from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException as RoutingError
 
 from agent.errors import PassingFault, TrimtabError
 from agent.hosts import parse_origin
 from agent.web import app_modules
 from agent.web.api.gate import API_PREFIX, PROBE_PATHS, refusal_response
-from agent.web.pages import CONTROL_PAGE, PAGES
+from agent.web.pages import CONTROL_PAGE, PAGES, page_environment
 from agent.web.reach import PROXY_HEADER, Reach, forwarded_address, plain_address
 from agent.web.reading import AppProcess
 from agent.web.sessions import Session
@@ -507,9 +508,32 @@ class RefusedRequest(HTTPException):
     """Request that a page refuses: status and text of the answer, which `answer_refused` sends."""
 
 
-async def answer_refused(_: Request, refused: Any) -> Response:
-    """Answer with the text of a RefusedRequest."""
-    return PlainTextResponse(refused.detail, refused.status_code)
+ROUTING_TEXTS = {
+    404: "404: no such page\n",
+    405: "405: this address takes a form only; nothing was carried out\n",
+}
+
+
+async def answer_refused(request: Request, refused: Any) -> Response:
+    """Answer a RefusedRequest, or a path that is none of a page: a browser with a page that leads
+    home, any other client with the text.
+    """
+    status = refused.status_code
+    text = refused.detail
+    if not isinstance(refused, RefusedRequest):
+        text = ROUTING_TEXTS.get(status, f"{status}: {text}\n")
+    if "text/html" not in request.headers.get("Accept", ""):
+        return PlainTextResponse(text, status, refused.headers)
+    template = page_environment().get_template("refused.html")
+    return HTMLResponse(
+        template.render(title="Not found" if status == 404 else "Refused", text=text),
+        status,
+        refused.headers,
+    )
+
+
+PAGE_ERRORS: dict[Any, Any] = {RoutingError: answer_refused}
+"""Exception handlers of the pages."""
 
 
 async def read_session_form(request: Request) -> tuple[Session, dict[str, list[str]]]:

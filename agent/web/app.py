@@ -35,6 +35,7 @@ from agent.units import format_duration
 from agent.web.access import (
     LOGIN_PATH,
     LOGOUT_PATH,
+    PAGE_ERRORS,
     RETURN_PATHS,
     UNSENT_FORM_QUERY,
     Access,
@@ -44,7 +45,6 @@ from agent.web.access import (
     Scope,
     Send,
     TooManyLogins,
-    answer_refused,
     cookie_value,
     matches_token,
     read_form,
@@ -144,7 +144,7 @@ class StaticFiles:
         """Answer with the file of this name."""
         file_name = request.path_params["name"]
         if file_name not in self._files:
-            return PlainTextResponse("404: no such file\n", 404)
+            raise RefusedRequest(404, "404: no such file\n")
         media_type = MEDIA_TYPES[file_name.rpartition(".")[2]]
         # names of vendored files carry their version
         max_age_s = 31_536_000 if file_name.startswith("vendor/") else 60
@@ -173,7 +173,7 @@ class LoginPages:
     async def show(self, request: Request) -> Response:
         """Answer with the login page."""
         if not self._access.login_required:
-            return PlainTextResponse("404: no such page\n", 404)
+            raise RefusedRequest(404, "404: no such page\n")
         if request.scope["session"] is not None:
             return RedirectResponse(_return_path(request), 303)
         if request.url.query == UNSENT_FORM_QUERY:
@@ -301,13 +301,13 @@ async def export_archive(cache: DocumentCache, request: Request) -> Response:
     """Answer with the export archive of this name."""
     file_name = request.path_params["name"]
     if file_name not in EXPORTS:
-        return PlainTextResponse("404: no such file\n", 404)
+        raise RefusedRequest(404, "404: no such file\n")
     try:
         archive = await cache.read_stored(exports.export_archive, file_name.removesuffix(".zip"))
     except ConfigError as error:
         return PlainTextResponse(f"409: {error}\n", 409)
     except TrimtabError as error:
-        return PlainTextResponse(f"503: {error}\n", 503)
+        raise RefusedRequest(503, f"503: {error}\n") from error
     headers = {"Content-Disposition": f'attachment; filename="trimtab-{file_name}"'}
     return Response(archive, 200, headers, "application/zip")
 
@@ -371,13 +371,13 @@ def build_unchecked_app(
     async def show_step(request: Request) -> Response:
         step_id = request.path_params["step"]
         if not STEP_ID_PATTERN.fullmatch(step_id):
-            return PlainTextResponse("404: no such step\n", 404)
+            raise RefusedRequest(404, "404: no such step\n")
         try:
             step_documents = await cache.read_stored(dashboard.step_document, step_id)
         except ConfigError:
-            return PlainTextResponse("404: no such step\n", 404)
+            raise RefusedRequest(404, "404: no such step\n") from None
         except TrimtabError as error:
-            return PlainTextResponse(f"503: {error}\n", 503)
+            raise RefusedRequest(503, f"503: {error}\n") from error
         documents = {**cache.documents, **step_documents}
         session = request.scope["session"]
         return HTMLResponse(renderer.render_page(STEP_PAGE, documents, {}, cache.version, session))
@@ -387,7 +387,7 @@ def build_unchecked_app(
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
-        exception_handlers={RefusedRequest: answer_refused},
+        exception_handlers=PAGE_ERRORS,
         redirect_slashes=False,  # its redirects would lose the prefix and the proxy's address
         routes=[
             Route(REPORT_PAGE.path, report_pages.show_list, methods=["GET"]),
@@ -453,7 +453,7 @@ class ReportPages:
                 CacheProcess.STORED, kept_reports.read_report, request.path_params["report"]
             )
         except ConfigError:
-            return PlainTextResponse("404: no such report\n", 404)
+            raise RefusedRequest(404, "404: no such report\n") from None
         except TrimtabError as error:
-            return PlainTextResponse(f"503: {error}\n", 503)
+            raise RefusedRequest(503, f"503: {error}\n") from error
         return Response(report, 200, REPORT_HEADERS, "text/html")

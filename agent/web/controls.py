@@ -139,7 +139,7 @@ class ControlPages:
         """Answer with the page of controls."""
         session: Session | None = request.scope["session"]
         if session is None:
-            return PlainTextResponse("404: no such page\n", 404)
+            raise RefusedRequest(404, "404: no such page\n")
         cache = self._cache
         cache.follow(queue.dashboard_controls)
         cache.read_if_old(*CONTROL_PAGE.read_functions)
@@ -158,7 +158,7 @@ class ControlPages:
         session, fields = await read_control_form(request, self._access)
         kind = request.path_params["kind"]
         if kind not in FIELDS_BY_KIND:
-            return PlainTextResponse("404: no such control\n", 404)
+            raise RefusedRequest(404, "404: no such control\n")
         review = requested_review(kind, fields)
         is_immediate = kind in IMMEDIATE_KINDS or (review.on_paper and not review.asks_on_paper)
         if is_immediate and not review.error:
@@ -180,7 +180,7 @@ class ControlPages:
         session: Session | None = request.scope["session"]
         review = None if session is None else session.reviews.get(request.path_params["review"])
         if review is None:
-            return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
+            raise RefusedRequest(404, "404: no such request, or an old one; ask again\n")
         return self._review_page(request, review, 200)
 
     async def confirm(self, request: Request) -> Response:
@@ -188,7 +188,7 @@ class ControlPages:
         session, fields = await read_control_form(request, self._access)
         review = session.reviews.get(request.path_params["review"])
         if review is None:
-            return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
+            raise RefusedRequest(404, "404: no such request, or an old one; ask again\n")
         if not review.is_confirmable:
             return self._review_page(request, review, 409)
         plan_hash = review.plan_hash
@@ -213,7 +213,7 @@ class ControlPages:
         target_name = "".join(fields.get("target", ()))
         targets = self._cache.documents.get("alerts", {}).get("targets", ())
         if target_name not in {target["name"] for target in targets}:
-            return PlainTextResponse("404: no such alert target\n", 404)
+            raise RefusedRequest(404, "404: no such alert target\n")
         if session.alert_tests.get(target_name) != TEST_BEGUN_TEXT:
             session.alert_tests[target_name] = TEST_BEGUN_TEXT
             self._run_task(self._test_alert_target(session, target_name, request.scope["address"]))

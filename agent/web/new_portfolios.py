@@ -112,13 +112,13 @@ class NewPortfolioPages:
         """Answer with the commands that start a portfolio that was written here."""
         config_path = self._written_paths.get(request.query_params.get("name", ""))
         if config_path is None or not _may_add(request):
-            return PlainTextResponse("404: no such page\n", 404)
+            raise RefusedRequest(404, "404: no such page\n")
         try:
             start_commands = await self._writing_process.call(
                 new_portfolios.next_commands, str(config_path)
             )
         except TrimtabError as error:
-            return PlainTextResponse(f"503: {error}\n", 503)
+            raise RefusedRequest(503, f"503: {error}\n") from error
         return self._html(
             request,
             START_COMMANDS_PAGE,

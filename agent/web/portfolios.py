@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.requests import Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
@@ -27,9 +27,11 @@ from agent.model import PRICE_ALERTS, PortfolioIdentity
 from agent.observe.health import RunHealth
 from agent.web import app_modules
 from agent.web.access import (
+    PAGE_ERRORS,
     Access,
     AccessMiddleware,
     Receive,
+    RefusedRequest,
     Scope,
     Send,
     content_policy,
@@ -259,6 +261,7 @@ class PortfoliosApp:
             redoc_url=None,
             openapi_url=None,
             lifespan=self._lifespan,
+            exception_handlers=PAGE_ERRORS,
             redirect_slashes=False,
             routes=[
                 Route("/", self._show_list, methods=["GET"]),
@@ -334,8 +337,8 @@ class PortfoliosApp:
             ):
                 return RedirectResponse(portfolio.reach.prefix + "/", 303)
             if f"{request.scope['path']}/".startswith(portfolio.reach.prefix + "/"):
-                return PlainTextResponse("503: not open; the list of portfolios says why\n", 503)
-        return PlainTextResponse("404: no such portfolio\n", 404)
+                raise RefusedRequest(503, "503: not open; the list of portfolios says why\n")
+        raise RefusedRequest(404, "404: no such portfolio\n")
 
     async def _health(self, _: Request, *, ready: bool) -> Response:
         """Answer whether the runs of all portfolios are healthy, or can trade now."""

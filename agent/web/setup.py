@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.requests import Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from agent.errors import TrimtabError
@@ -27,6 +27,7 @@ from agent.figures import format_figure
 from agent.ports.paper import PaperConfig
 from agent.web.access import (
     LOGIN_PATH,
+    PAGE_ERRORS,
     VARIABLE_PATTERN,
     Access,
     AccessMiddleware,
@@ -34,7 +35,6 @@ from agent.web.access import (
     RefusedRequest,
     Scope,
     Send,
-    answer_refused,
     matches_token,
     read_form,
     read_session_form,
@@ -161,7 +161,7 @@ class SetupPages:
             openapi_url=None,
             redirect_slashes=False,
             lifespan=lifespan,
-            exception_handlers={RefusedRequest: answer_refused},
+            exception_handlers=PAGE_ERRORS,
             routes=[
                 Route(
                     DONE_PAGE.path,
@@ -357,7 +357,7 @@ class SetupPages:
     async def _show(self, request: Request) -> Response:
         page = _requested_page(request)
         if page is None:
-            return PlainTextResponse("404: no such page\n", 404)
+            raise RefusedRequest(404, "404: no such page\n")
         checked_answers = await self._check_answers(self._answers)
         next_page = self._next_page(checked_answers)
         if page is DONE_PAGE or self._is_written:
@@ -373,7 +373,7 @@ class SetupPages:
         _, fields = await read_session_form(request)
         page = _requested_page(request)
         if page is None or page is DONE_PAGE:
-            return PlainTextResponse("404: no such page\n", 404)
+            raise RefusedRequest(404, "404: no such page\n")
         if self._is_written:
             return RedirectResponse(DONE_PAGE.path, 303)
         if page is REVIEW_PAGE:

@@ -83,6 +83,29 @@ def test_no_path_leads_out_of_the_served_files(served: Served, path: str) -> Non
     assert b"import" not in body
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/nothing", 404, "404: no such page"),
+        ("/history/no.step", 404, "404: no such step"),
+        ("/static/none.js", 404, "404: no such file"),
+        ("/controls/rebalance", 405, "405: this address takes a form only; nothing was carried out"),
+    ],
+    ids=["page", "step", "file", "form"],
+)
+def test_address_that_is_no_page__leads_a_browser_home(served: Served, path: str, status: int, text: str) -> None:
+    code, headers, body = served.ask(path, Accept="text/html,*/*;q=0.8")
+    assert (code, headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert f'<p class="alarm" role="alert">{text}</p>' in body.decode()
+    assert b'<a href="/">To the first page</a>' in body
+    assert headers.keys() >= {name.lower() for name in SECURITY_HEADERS} | {"content-security-policy"}
+    assert served.ask(path)[2].decode() == f"{text}\n"
+
+
+def test_unknown_path_of_the_api__is_a_problem_document(served: Served) -> None:
+    assert served.ask("/api/v1/nothing", Accept="text/html")[1]["content-type"] == "application/problem+json"
+
+
 def test_clients_that_read_nothing__hold_up_no_page_or_stream(served: Served) -> None:
     lazy = [served.stream() for _ in range(20)]
     reader = served.stream()

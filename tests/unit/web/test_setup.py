@@ -63,6 +63,14 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetupBrows
         yield setup_browser
 
 
+def test_unknown_step__leads_a_browser_home(desk: SetupBrowser) -> None:
+    desk.enter()
+    for path in ("/setup/none", "/none"):
+        code, headers, body = desk.ask(path, Cookie=desk.cookie, Accept="text/html")
+        assert (code, headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert b'<a href="/">To the first page</a>' in body
+
+
 def test_config__is_that_of_init_and_next_commands_follow(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     path = desk.ask("/", Cookie=desk.cookie)[1]["location"]
