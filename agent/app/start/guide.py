@@ -36,6 +36,7 @@ from agent.app.start.past_results import (
     OTHER_YEARS_BASIS,
     PAST_BASIS,
     other_year_results,
+    past_falls_text,
     small_money_lines,
     template_result,
 )
@@ -66,6 +67,11 @@ if TYPE_CHECKING:
 
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
 ESTIMATE_NOTE = "An estimate; trimtab doctor computes it with the pools found and current prices"
+FIRST_PURCHASE_NOTE = (
+    "The first purchase goes to the targets at once: it waits for no trigger, and limits.turnover and"
+    " limits.daily_turnover do not bind it. If the other limits permit only a part, parts follow"
+    " (limits.first_purchase)."
+)
 NO_ALERT_ANSWERS = ("", "none", "no", "off")
 ALL_CASH_ANSWERS = ("", "all")
 
@@ -81,6 +87,7 @@ class Basket:
     targets: tuple[tuple[str, str], ...]
     past_result: PastResultDocument | None
     other_year_results: list[PastResultDocument]
+    past_falls: str
     minimum_capital: str
     minimum_capitals: Mapping[str, str]
 
@@ -256,6 +263,7 @@ class InitAnswers(NewConfig):
             *([] if loss is None else [*loss["lines"], *loss["warnings"]]),
             *usual_route_warnings(config),
             *first_purchase_lines(config, Fraction(1), total_value),
+            FIRST_PURCHASE_NOTE,
             *year_cost_lines(config, Fraction(1), total_value),
             *small_money_lines(self.template, self.network),
         ]
@@ -269,6 +277,7 @@ class InitAnswers(NewConfig):
         notes = [
             f"{basis_text}: {ESTIMATE_NOTE[:1].lower()}{ESTIMATE_NOTE[1:]}.",
             *summary["notes"],
+            FIRST_PURCHASE_NOTE,
             *headroom_warnings(config, Fraction(self.use_cash) if self.use_cash else None),
             *usual_route_warnings(config),
         ]
@@ -324,6 +333,7 @@ def baskets(network: str) -> list[Basket]:
                 targets,
                 template_result(network, template.name),
                 other_year_results(network, template.name),
+                past_falls_text(network, template.name),
                 minimum_capital(template, preset),
                 minimum_capitals(template),
             )
@@ -589,6 +599,7 @@ def _basket_document(basket: Basket, offered_baskets: Sequence[Basket]) -> dict[
         "minimum_capitals": basket.minimum_capitals,
         "past": basket.past_result,
         "other_years": basket.other_year_results,
+        "past_falls": basket.past_falls,
     }
 
 

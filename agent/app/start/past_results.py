@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
+from agent.figures import format_figure
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PastResultDocument
@@ -22,6 +24,8 @@ def past_basis(prices: str) -> str:
 
 PAST_BASIS = past_basis("of 2021")
 OTHER_YEARS_BASIS = past_basis("of Binance, a USDC counted as a USDT")
+OTHER_TOKENS_NETWORK = "ethereum"
+"""Network on which every template has a past result."""
 SMALL_MONEY_USD = 500
 TEMPLATE_RESULTS_FILE = Path(__file__).parents[2] / "backtest" / "sample" / "baskets.json"
 OTHER_YEARS_FILE = TEMPLATE_RESULTS_FILE.with_name("other_years.json")
@@ -39,6 +43,25 @@ def other_year_results(network: str, name: str) -> list[PastResultDocument]:
     those of which each asset has prices.
     """
     return stored_other_year_results().get(network, {}).get(name, [])
+
+
+def past_falls_text(network: str, name: str) -> str:
+    """Return the two largest falls of a template within a recorded year, on a network, or else with
+    the tokens of Ethereum; empty without a result.
+    """
+    own_result = template_result(network, name)
+    place = network if own_result is not None else OTHER_TOKENS_NETWORK
+    result = own_result or template_result(place, name)
+    results = [*([] if result is None else [result]), *other_year_results(place, name)]
+    largest_falls = sorted(results, key=lambda past: Fraction(past["max_drawdown"]))[:2]
+    if not largest_falls:
+        return ""
+    falls_text = " and ".join(
+        f"{format_figure(past['max_drawdown'].lstrip('-'), 'ratio')} in {past['from'][:4]}"
+        for past in largest_falls
+    )
+    place_text = "" if place == network else ", with the tokens of Ethereum"
+    return f"Fell at worst by {falls_text}{place_text}"
 
 
 def small_money_year_text(network: str) -> str:

@@ -130,6 +130,7 @@ def _questions() -> tuple[InitQuestion, ...]:
                 ]
             if basket.other_year_results:
                 lines.append(f"  {past_years_text(basket.other_year_results, short=True)}")
+            lines.append(f"  {basket.past_falls}")
         has_past = any(basket.past_result is not None for basket in baskets)
         basis_text = (
             f"Past: {api.PAST_BASIS}; other years on Binance's prices; not a forecast. "

@@ -68,7 +68,7 @@ PORTFOLIO_TEMPLATES = {
     for template in (
         PortfolioTemplate(
             "conservative",
-            "mostly large coins, small and infrequent trades",
+            "70 % large coins, 20 % stable, 10 % smaller coins; conservative in its few and small trades, not in what it holds",
             {CORE: 7_000, STABLE: 2_000, HIGH_BETA: 1_000},
             {"trigger": _tracking("relaxed"), "cooldown": "1d"},
             {
@@ -85,7 +85,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "moderate",
-            "half large coins, a third stable, some smaller coins",
+            "50 % large coins, 30 % stable, 20 % smaller coins",
             {CORE: 5_000, STABLE: 3_000, HIGH_BETA: 2_000},
             {"trigger": _tracking(), "cooldown": "6h"},
             {
@@ -100,7 +100,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "aggressive",
-            "mostly smaller coins, which move more; trades less, and further from its targets",
+            "60 % smaller coins, which move more, 30 % large coins, 10 % stable; trades less, and further from its targets",
             {CORE: 3_000, STABLE: 1_000, HIGH_BETA: 6_000},
             {"trigger": _tracking("relaxed"), "cooldown": "1h"},
             {
@@ -122,7 +122,7 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "equal",
-            "equal weights",
+            "the same share of each token, one of them stable",
             {CORE: 4_000, HIGH_BETA: 4_000, STABLE: 2_000},
             {"trigger": _tracking(), "cooldown": "1d"},
             {"turnover": "30%", "daily_turnover": "30%"},

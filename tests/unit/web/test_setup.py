@@ -179,9 +179,11 @@ def test_network__is_chosen_and_cards_say_what_is_held(desk: SetupBrowser) -> No
     assert b"No network is chosen. Choose from ethereum, " in body
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     cards = desk.text("/setup/basket")
-    for words in ("60\u00a0% large coins, 40\u00a0% stable", "Equal weights"):
+    for words in ("60\u00a0% large coins, 40\u00a0% stable", "The same share of each token, one of them stable"):
         assert f'<span class="line">{words}</span>' in cards
     assert "--stable" not in cards, "no option of a command"
+    assert cards.count('<p class="soft">Fell at worst by ') == cards.count('<div class="basket">') > 5
+    assert "Fell at worst by 58.42\u00a0% in 2022 and 45.47\u00a0% in 2021</p>" in cards
     for name in ("60/40", "small"):
         assert f'<p class="soft">Template {name}</p>' in cards
     desk.post("/setup/basket", {"basket": "small"})
@@ -226,6 +228,7 @@ def test_last_page__says_whether_the_amount_is_worth_it(desk: SetupBrowser, tmp_
     review = desk.text("/setup/review")
     assert "With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3\u00a0%, only from 19,380 USDC." in review
     assert "To make it worth it" in review
+    assert "The first purchase goes to the targets at once: it waits for no trigger" in review
     assert review.index('<p class="alarm" role="note">With 3,000') < review.index("Is it worth it?")
     assert review.count("not worth it here at 1 gwei") == 1
     assert '<button class="quiet">Write the config' in review
