@@ -247,7 +247,7 @@ CONTROL_PAGE = Page(
     "/controls",
     "Controls",
     "controls.html",
-    (queue.dashboard_controls, dashboard.live_documents),
+    (queue.dashboard_controls, dashboard.live_documents, dashboard.stored_documents),
 )
 """Shown to logged-in users."""
 REVIEW_PAGE = Page("/controls/review/{review}", "", "review.html", ())

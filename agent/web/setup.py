@@ -48,8 +48,8 @@ from agent.web.reach import Reach
 from agent.web.reading import AppProcess, ServingProcess
 from agent.web.sessions import Session
 
-SETUP_USERS = {1: ("set-up", False)}
-"""The one session's user."""
+SETUP_USERS = {1: ("owner", False)}
+"""The one session's user: whoever opened the printed address."""
 MAX_TEXT_CHARS = 500
 VARIABLE_FIELDS = frozenset({"endpoints", "alert"})
 """Fields for names of variables. Their URLs may be typed there by mistake."""
@@ -115,6 +115,7 @@ class SetupPages:
         self._chain_file = ""
         self._kept_ledger = ""
         self._move_text = ""
+        self._moved_symbol = ""
         self._cache: DocumentCache | None = None
         self._dashboard: FastAPI | None = None
         self._stack = AsyncExitStack()
@@ -255,6 +256,7 @@ class SetupPages:
     async def _move_price(self, fields: Mapping[str, list[str]]) -> Response:
         """Move a price of the chain of practice. Raises TrimtabError."""
         symbol = fields.get("token", [""])[0]
+        self._moved_symbol = symbol
         price_usd = await self._writing_process.call(
             practice.move_price, str(self._config), symbol, fields[MOVE_FIELD][0]
         )
@@ -488,6 +490,7 @@ class SetupPages:
             paper_state=self._paper_state,
             chain_starts=self._new_beginning is not None and not self._new_beginning.done(),
             move_text=move_text,
+            moved_symbol=self._moved_symbol,
             chain_is_served=self._chain_is_served,
             has_pages=self._dashboard is not None,
             share=SHARE_PREFIX,

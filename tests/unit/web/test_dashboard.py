@@ -580,6 +580,31 @@ def test_rebalance_now__is_off_while_the_run_s_own_is_under_way(served: Served) 
     assert "A rebalance of the run is under way" in text
 
 
+@pytest.mark.parametrize(
+    ("kind", "state", "says"),
+    [
+        ("rebalance", "taken", "What was requested is under way"),
+        ("confirm", "queued", "What was requested is under way"),
+        ("rebalance", "done", "it asks for nothing"),
+        ("pause", "taken", "it asks for nothing"),
+    ],
+    ids=["taken", "queued", "done", "a pause"],
+)
+def test_trigger__asks_for_nothing_only_beside_no_rebalance(served: Served, kind: str, state: str, says: str) -> None:
+    control = {**CONTROLS["controls"][0], "kind": kind, "state": state}
+    status = {**golden_document("25-status"), "decision": {"kind": "hold", "reason": "all weights are inside"}}
+    documents = {
+        **served.board.documents,
+        "controls": {**CONTROLS, "controls": [control]},
+        "status": status,
+        "pause": RUNNING_PAUSE,
+        "history": {**golden_document("26-history"), "steps": []},
+    }
+    text = re.sub("<[^>]*>", "", Renderer(Reach()).render_page(CONTROL_PAGE, documents, {}, 1, Session(1, "anna", False, 0, 0)))
+    sentences = ("What was requested is under way", "it asks for nothing")
+    assert [sentence for sentence in sentences if sentence in text] == [says]
+
+
 STOP = {"done": True, "since": "2026-11-30 15:40:00 UTC", "to_stable": True, "to": None}
 RUNNING_PAUSE = {"paused": False, "pause_reason": "", "pause_hard": False, "pause_signed": []}
 
