@@ -581,7 +581,7 @@ def test_rebalance_now__is_off_while_the_run_s_own_is_under_way(served: Served) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "state", "says"),
+    ("kind", "state", "is_served", "says"),
     [
         ("rebalance", "taken", "What was requested is under way"),
         ("confirm", "queued", "What was requested is under way"),
@@ -590,12 +590,14 @@ def test_rebalance_now__is_off_while_the_run_s_own_is_under_way(served: Served) 
     ],
     ids=["taken", "queued", "done", "a pause"],
 )
-def test_trigger__asks_for_nothing_only_beside_no_rebalance(served: Served, kind: str, state: str, says: str) -> None:
+def test_trigger__asks_for_nothing_only_where_a_rebalance_may_be(
+    served: Served, kind: str, state: str, is_served: bool, says: list[str]
+) -> None:
     control = {**CONTROLS["controls"][0], "kind": kind, "state": state}
     status = {**golden_document("25-status"), "decision": {"kind": "hold", "reason": "all weights are inside"}}
     documents = {
         **served.board.documents,
-        "controls": {**CONTROLS, "controls": [control]},
+        "controls": {**CONTROLS, "served": is_served, "controls": [control]},
         "status": status,
         "pause": RUNNING_PAUSE,
         "history": {**golden_document("26-history"), "steps": []},

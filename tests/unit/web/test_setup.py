@@ -560,6 +560,7 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
     assert paper == []
     for path, fields in {**ANSWERS, "/setup/review": {}}.items():
         desk.post(path, fields)
+    assert "It begins with the cash, and with one native coin" in desk.text("/setup/done")
     assert desk.post("/setup/done", {"csrf": "x"})[0] == 403
     assert desk.post("/setup/done", {}, Origin="https://evil.example")[0] == 403
     assert paper == []
@@ -820,6 +821,7 @@ def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_p
     assert "Move a price" not in starting
     assert "refresh" not in done
     assert "It has ended: the chain is away" in done
+    assert "It begins with the cash" not in done, "its ledger goes on"
     assert "Move a price" in done, "the chain is served while no paper run goes on"
 
 
