@@ -583,12 +583,13 @@ def test_rebalance_now__is_off_while_the_run_s_own_is_under_way(served: Served) 
 @pytest.mark.parametrize(
     ("kind", "state", "is_served", "says"),
     [
-        ("rebalance", "taken", "What was requested is under way"),
-        ("confirm", "queued", "What was requested is under way"),
-        ("rebalance", "done", "it asks for nothing"),
-        ("pause", "taken", "it asks for nothing"),
+        ("rebalance", "taken", True, ["What was requested is under way"]),
+        ("confirm", "queued", True, ["What was requested is under way"]),
+        ("rebalance", "done", True, ["it asks for nothing"]),
+        ("pause", "taken", True, ["it asks for nothing"]),
+        ("stop", "done", False, []),
     ],
-    ids=["taken", "queued", "done", "a pause"],
+    ids=["taken", "queued", "done", "a pause", "no run"],
 )
 def test_trigger__asks_for_nothing_only_where_a_rebalance_may_be(
     served: Served, kind: str, state: str, is_served: bool, says: list[str]
@@ -604,7 +605,7 @@ def test_trigger__asks_for_nothing_only_where_a_rebalance_may_be(
     }
     text = re.sub("<[^>]*>", "", Renderer(Reach()).render_page(CONTROL_PAGE, documents, {}, 1, Session(1, "anna", False, 0, 0)))
     sentences = ("What was requested is under way", "it asks for nothing")
-    assert [sentence for sentence in sentences if sentence in text] == [says]
+    assert [sentence for sentence in sentences if sentence in text] == says
 
 
 STOP = {"done": True, "since": "2026-11-30 15:40:00 UTC", "to_stable": True, "to": None}
@@ -796,6 +797,31 @@ def test_chart__breaks_where_no_value_was_recorded(hours: list[float], gaps: lis
     assert json.loads(weight_chart["data"])["gaps"] == gaps
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/assets", "Drift: weight less target."),
+        ("/plan", "Guards are the checks of the plan; one that refuses keeps it from being sent."),
+        ("/plan", "Approvals: permits for a contract to take a token."),
+        ("/", "revoke allowances, which permit contracts to take tokens"),
+        ("/", "Sell everything for USDC"),
+    ],
+    ids=["drift", "guards", "approvals", "allowances", "numeraire"],
+)
+def test_term__is_explained_where_it_stands(served: Served, path: str, words: str) -> None:
+    documents = {**served.board.documents, "plan": golden_document("04-plan"), "pause": RUNNING_PAUSE}
+    (page,) = [page for page in PAGES if page.path == path]
+    assert words in Renderer(Reach()).render_page(page, documents, {}, 1, Session(1, "anna", False, 0, 0))
+
+
+@pytest.mark.parametrize("path", ["/", "/assets", "/alerts"])
+def test_alert_price__is_about_where_it_stands(served: Served, path: str) -> None:
+    text = served.ask(path)[2].decode()
+    derived_prices = re.findall(r"(\w+) <data [^>]*data-of=\"alerts.assets.\d+.alert_(?:low|high)\"[^>]*>[^–]", text)
+    assert len(derived_prices) > 3
+    assert set(derived_prices) == {"about"}
+
+
 def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
     values = [
         {"time": f"2026-01-0{day}T00:00:00Z", "value": "10", "weights_bps": {"OLD": 10_000 - bps, "B": bps}}
@@ -830,7 +856,7 @@ def test_next_trigger__is_now_a_time_a_price_or_any_cycle(served: Served, monkey
     for kind, due, expected_text in (
         ("rebalance", None, "now"),
         ("hold", "2026-01-02 03:04:05", "2026-01-02 03:04:05 UTC"),
-        ("hold", None, "WBTC −8.50 % to 8.50000, if it alone moves"),
+        ("hold", None, "WBTC −8.50 % to about 8.50000, if it alone moves"),
     ):
         monkeypatch.setitem(status["decision"], "kind", kind)
         monkeypatch.setitem(status["trigger"], "next", due)
@@ -895,7 +921,7 @@ def test_alert_prices__hold_while_a_range_that_follows_prices_stays(served: Serv
     status["zone"] = zone_of(status) if has_zone else None
     [page] = [page for page in PAGES if page.path == path]
     text = Renderer(Reach()).render_page(page, {**served.board.documents, "status": status}, {}, 1)
-    assert "At these prices an asset leaves its band, if no other price moves" in text
+    assert "at about these prices an asset leaves its band, if no other price moves" in text
     assert ("and its range stays: the tracking trigger computes the ranges anew" in text) is has_zone
 
 
