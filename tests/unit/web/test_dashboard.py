@@ -817,7 +817,7 @@ def test_term__is_explained_where_it_stands(served: Served, path: str, words: st
 @pytest.mark.parametrize("path", ["/", "/assets", "/alerts"])
 def test_alert_price__is_about_where_it_stands(served: Served, path: str) -> None:
     text = served.ask(path)[2].decode()
-    derived_prices = re.findall(r"(\w+) <data [^>]*data-of=\"alerts.assets.\d+.alert_(?:low|high)\"[^>]*>[^–]", text)
+    derived_prices = re.findall(r"(\w+) (?:</span>)?<data [^>]*data-of=\"alerts.assets.\d+.alert_(?:low|high)\"[^>]*>[^–]", text)
     assert len(derived_prices) > 3
     assert set(derived_prices) == {"about"}
 

@@ -81,7 +81,7 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Value": "status.holdings.value", "Price, 24 h": "status.holdings.day_bps status.holdings.price",
         "Weight, target": "status.holdings.target_bps status.holdings.weight_bps",
         "Moves": "status.holdings.back_to_bps.0 status.holdings.band_bps.0 status.holdings.band_bps.1",
-        "Leaves its band": "alerts.assets.alert_high alerts.assets.alert_low alerts.assets.to_high_bps alerts.assets.to_low_bps",
+        "Leaves its band, about": "alerts.assets.alert_high alerts.assets.alert_low alerts.assets.to_high_bps alerts.assets.to_low_bps",
         "Profit": "pnl.periods.profit", "Return": "pnl.periods.twr_bps",
         "Holding": "pnl.periods.hold_return_bps", "Benchmark": "pnl.periods.benchmark_return_bps",
         "Rebalancing effect": "pnl.periods.rebalancing_effect", "Cost": "pnl.periods.costs.total",
