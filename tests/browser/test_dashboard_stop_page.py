@@ -71,6 +71,7 @@ def test_stop__is_shown_whole_before_it_is_confirmed(chromium: Any, tmp_path: Pa
         assert "USDC 9.80 % 99.00 %" in after, "before is the weight at the block of the plan"
         assert "LINK 9.80 % 1.00 %" in after
         assert violations(page) == []
+        page.evaluate("() => document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         tab_to(page, "#yes")
         page.keyboard.press("Space")
