@@ -85,23 +85,30 @@ def list_open(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> N
 def show_file(
     file: Annotated[
         Path,
-        typer.Argument(help="File of a Safe's proposal, from wallet.proposals, or its typed data."),
+        typer.Argument(
+            help="File of a Safe's proposal, from wallet.proposals, its typed data, or a file of trimtab"
+            " proposal export."
+        ),
     ],
+    config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Shows what the call in a proposal's file does, and computes its hash. Needs neither config nor
-    chain.
+    """Shows what the call in a proposal's file does, and computes its hash. Needs no chain; without the
+    config, addresses have no names.
     """
-    document = api.read_proposal_file(file)
+    document = api.read_proposal_file(file, config)
 
     def show() -> None:
         say(
             f"Call {document['nonce']} of the Safe {document['safe']} on chain {document['chain_id']}"
         )
-        for line in document["calls"]:
+        for line in document["lines"]:
             out.print(exact_text(f"  {line}"), soft_wrap=True)
         say_whole(f"Hash, computed from this call: {document['safe_tx_hash']}")
-        say("Compare it with what your wallet shows, then sign. Amounts are in base units.")
+        say(
+            "Compare it with what your wallet shows, then sign. trimtab proposal list has its cost, at"
+            " worst too."
+        )
 
     emit(document, as_json, show)
 

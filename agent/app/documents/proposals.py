@@ -82,7 +82,8 @@ class ProposalDocument(TypedDict):
 
 class ProposalFileDocument(TypedDict):
     """The call in the file of a proposal: its hash, computed from the call, and a line about each plain
-    call and swap, amounts in base units.
+    call and swap, in `calls` with amounts in base units, in `lines` in coins, with the names that the
+    config knows.
     """
 
     safe: Address
@@ -91,6 +92,7 @@ class ProposalFileDocument(TypedDict):
     safe_tx_hash: Hash
     value_wei: Raw
     calls: list[str]
+    lines: list[str]
 
 
 class ProposalsDocument(TypedDict):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from agent.app.documents.proposals import ProposalFileDocument
+from agent.app.money.call_words import CallWords, words_of_config
+from agent.app.money.transaction_builder import checksum
 from agent.chain.safe import signing_json
+from agent.config.loaded import ConfigSource
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, kind_words
 from agent.foreign_text import decode_text, read_json
 from agent.model import UnsignedTx
-from agent.signing.batches import BatchedCall, decode_batch, is_batch
+from agent.signing.batches import BATCH_CONTRACT, BatchedCall, decode_batch, encode_batch, is_batch
 from agent.signing.calldata import (
     Multicall,
     RebalanceCall,
@@ -25,17 +29,24 @@ from agent.signing.swap_rules import ROUTER_ITSELF
 
 _REMEDY = (
     "name a file that trimtab wrote to wallet.proposals for a Safe, or what trimtab proposal sign"
-    " --export prints; a file of the Transaction Builder has no nonce, and so no hash"
+    " --export or trimtab proposal export prints; another file of the Transaction Builder has no nonce,"
+    " and so no hash"
 )
+_NONCE_AND_HASH = re.compile(r"Set nonce (\d{1,18}); the hash is then (0x[0-9a-f]{64})\.")
+"""What a file for the Transaction Builder says in its description."""
 
 
-def read_proposal_file(path: Path) -> ProposalFileDocument:
-    """Return what the call in the file of a Safe's proposal, or in its typed data alone, does, and its
-    hash, computed here; nothing else that the file says is repeated. Raises ConfigError if its hash or typed data are of another
-    call.
+def read_proposal_file(path: Path, config: ConfigSource | None = None) -> ProposalFileDocument:
+    """Return what the call in the file of a Safe's proposal, in its typed data alone, or in a file of
+    `proposal export` does, and its hash, computed here; nothing else that the file says is repeated.
+    `config` has names of addresses and tokens. Raises ConfigError if its hash or typed data are of
+    another call.
     """
     try:
         file_json: dict[str, Any] = read_json(decode_text(path.read_bytes()))
+        is_builder_file = "transactions" in file_json
+        if is_builder_file:
+            file_json = _from_builder(file_json)
         is_typed_data = "primaryType" in file_json
         if is_typed_data:
             domain_json = file_json["domain"]
@@ -71,14 +82,22 @@ def read_proposal_file(path: Path) -> ProposalFileDocument:
                 raise ValueError("a batch sends no native coin")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}", _REMEDY) from None
-    except (ValueError, TypeError, KeyError, OverflowError, UndecodableCalldata):
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, UndecodableCalldata):
         raise ConfigError(f"{path}: not the file of a Safe's proposal", _REMEDY) from None
     expected_json = {"typed_data": document["typed_data"]} if is_typed_data else document
+    if is_builder_file:
+        expected_json = {"safe_tx_hash": document["safe_tx_hash"]}
     if not expected_json.items() <= file_json.items():
         raise ConfigError(
             f"{path}: its hash or typed data are not those of its call, {document['safe_tx_hash']}",
             "sign neither; ask for the file again",
         )
+    words = CallWords(safe)
+    if config is not None:
+        words = words_of_config(config, safe, tx.chain_id)
+    lines = [line for call in calls for line in words.lines(call, tx.value_wei)]
+    if batch_lines:
+        lines.insert(0, f"{len(calls)} calls, all or none, by {words.name(tx.to)}:")
     return {
         "safe": safe,
         "chain_id": tx.chain_id,
@@ -89,6 +108,33 @@ def read_proposal_file(path: Path) -> ProposalFileDocument:
             *batch_lines,
             *(line for call in calls for line in _lines(call, tx.value_wei, safe)),
         ],
+        "lines": lines,
+    }
+
+
+def _from_builder(builder_json: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a proposal's file from one for the Transaction Builder, with the nonce and
+    hash of its description. Raises ValueError without them, or if its checksum is of another file.
+    """
+    meta_json = dict(builder_json["meta"])
+    stated_checksum = meta_json.pop("checksum")
+    nonce_and_hash = _NONCE_AND_HASH.search(str(meta_json["description"]))
+    if nonce_and_hash is None or stated_checksum != checksum({**builder_json, "meta": meta_json}):
+        raise ValueError("no nonce, or another checksum")
+    calls_json = builder_json["transactions"]
+    value_wei = sum(int(call_json["value"]) for call_json in calls_json)
+    call = BatchedCall(str(calls_json[0]["to"]), data_bytes(str(calls_json[0]["data"])))
+    if len(calls_json) > 1:
+        calls = [BatchedCall(str(item["to"]), data_bytes(str(item["data"]))) for item in calls_json]
+        call = BatchedCall(BATCH_CONTRACT, data_bytes(encode_batch(calls)))
+    safe = meta_json["createdFromSafeAddress"]
+    nonce, safe_tx_hash = nonce_and_hash.groups()
+    safe_tx_json = {"to": call.to, "value": value_wei, "data": call.data_hex, "nonce": nonce}
+    return {
+        "safe": safe,
+        "chain_id": builder_json["chainId"],
+        "safe_tx": safe_tx_json,
+        "safe_tx_hash": safe_tx_hash,
     }
 
 

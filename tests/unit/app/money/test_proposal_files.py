@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from eth_abi.abi import encode as abi_encode
 
 from agent import app as api
+from agent.app.money.call_words import CallWords
+from agent.app.money.transaction_builder import checksum
 from agent.chain.safe import signing_json
 from agent.errors import ConfigError
 from agent.model import UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch
-from agent.signing.calldata import selector
+from agent.signing.calldata import Approve, ExactInputSingle, SweepToken, TransferCall, selector
+from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.units import UINT256_MAX
+from tests.support import builders
 from tests.support.builders import address
+from tests.support.text import mentions
 
 SAFE = address("Safe")
 TOKEN = address("token")
+OTHER = address("other")
 STRANGER = address("stranger")
+UNKNOWN = address("unknown")
 TRANSFER = "0xa9059cbb" + f"{int(STRANGER, 16):064x}{7:064x}"
 APPROVE = "0x095ea7b3" + f"{int(STRANGER, 16):064x}{UINT256_MAX:064x}"
 SWAP_OWNER = "0x" + selector("swapOwner(address,address,address)").hex() + "00" * 96
@@ -101,7 +109,7 @@ def test_file_of_the_transaction_builder__is_refused_with_what_it_lacks(tmp_path
     path.write_text(json.dumps({"version": "1.0", "chainId": "1", "transactions": []}))
     with pytest.raises(ConfigError) as refusal:
         api.read_proposal_file(path)
-    assert "a file of the Transaction Builder has no nonce" in refusal.value.remedy
+    assert "another file of the Transaction Builder has no nonce" in refusal.value.remedy
 
 
 def test_file__says_each_call_of_a_batch(tmp_path: Path) -> None:
@@ -112,3 +120,82 @@ def test_file__says_each_call_of_a_batch(tmp_path: Path) -> None:
     assert transfer == f"{TOKEN}: transfer call recipient {STRANGER}, raw 7"
     assert owners.startswith(f"{SAFE}: unknown function")
     assert "of the Safe itself" in owners
+
+
+WORDS = CallWords(
+    SAFE, {STRANGER: "uniswap_v3 router"}, {TOKEN: builders.token("WETH", 18, TOKEN), OTHER: builders.token("USDC", 6, OTHER)}
+)
+LENT_SWAP = ExactInputSingle(TOKEN, OTHER, 500, ROUTER_ITSELF, 10**18, 2_000_000_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("act", "text"),
+    [
+        pytest.param(Approve(STRANGER, 15 * 10**17), f"lets {STRANGER} (uniswap_v3 router) spend 1.5 WETH", id="approval"),
+        pytest.param(Approve(SAFE, UINT256_MAX), f"lets this Safe ({SAFE}) spend any amount of WETH", id="unlimited approval"),
+        pytest.param(TransferCall(TOKEN, 1), f"pays 0.000000000000000001 WETH to {TOKEN} (token WETH)", id="payment to a token"),
+        pytest.param(LENT_SWAP, "sells 1 WETH for at least 2000 USDC", id="swap"),
+        pytest.param(
+            replace(LENT_SWAP, amount_in_raw=0, recipient=UNKNOWN),
+            f"sells all that the router has of {TOKEN} (token WETH) for at least 2000 USDC, paid to {UNKNOWN} (unknown)",
+            id="swap paid to a stranger",
+        ),
+        pytest.param(
+            replace(LENT_SWAP, token_out=UNKNOWN, min_out_raw=7),
+            f"sells 1 WETH for at least 7 base units of the token {UNKNOWN} (unknown)",
+            id="unknown token",
+        ),
+        pytest.param(SweepToken(OTHER, 5_000_000, SAFE), f"pays at least 5 USDC to this Safe ({SAFE})", id="sweep"),
+    ],
+)
+def test_words__name_coins_and_addresses_or_say_unknown(act: object, text: str) -> None:
+    assert WORDS._act(act, TOKEN) == text
+
+
+def write_builder_file(folder: Path, calls: list[BatchedCall], **changes: object) -> Path:
+    """What `proposal export` prints, with changes of its description."""
+    to, data = calls[0].to, calls[0].data_hex
+    if len(calls) > 1:
+        to, data = BATCH_CONTRACT, encode_batch(calls)
+    tx = UnsignedTx(1, 3, to, 0, data, 0, None, None, 0)
+    fields = {"nonce": 3, "hash": signing_json(SAFE, tx)["safe_tx_hash"]} | changes
+    builder_json = {
+        "version": "1.0",
+        "chainId": "1",
+        "meta": {
+            "name": "trimtab",
+            "description": f"swap. Set nonce {fields['nonce']}; the hash is then {fields['hash']}.",
+            "createdFromSafeAddress": SAFE,
+        },
+        "transactions": [{"to": call.to, "value": "0", "data": call.data_hex} for call in calls],
+    }
+    builder_json["meta"]["checksum"] = checksum(builder_json)  # type: ignore[index]
+    path = folder / "batch.json"
+    path.write_text(json.dumps(builder_json))
+    return path
+
+
+BATCH_CALLS = [BatchedCall(TOKEN, bytes.fromhex(data[2:])) for data in (APPROVE, TRANSFER)]
+
+
+@pytest.mark.parametrize("call_count", [1, 2])
+def test_builder_file__says_its_calls_and_its_hash(tmp_path: Path, call_count: int) -> None:
+    calls = BATCH_CALLS[:call_count]
+    document = api.read_proposal_file(write_builder_file(tmp_path, calls))
+    tx_to, tx_data = (BATCH_CONTRACT, encode_batch(calls)) if call_count > 1 else (TOKEN, APPROVE)
+    assert document["calls"] == lines_of(tmp_path, tx_to, tx_data)
+    assert document["nonce"] == 3
+    assert mentions(document["lines"][-1], "of the token")
+
+
+@pytest.mark.parametrize("change", [{"nonce": 4}, {"hash": "0x" + "ab" * 32}], ids=["other nonce", "other hash"])
+def test_builder_file__of_another_hash_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="are not those of its call"):
+        api.read_proposal_file(write_builder_file(tmp_path, BATCH_CALLS, **change))
+
+
+def test_builder_file__changed_after_its_checksum_is_refused(tmp_path: Path) -> None:
+    path = write_builder_file(tmp_path, BATCH_CALLS)
+    path.write_text(path.read_text().replace('"value": "0"', '"value": "1"', 1))
+    with pytest.raises(ConfigError, match="not the file of a Safe's proposal"):
+        api.read_proposal_file(path)
