@@ -126,8 +126,9 @@ class Agent:
         step_input = self.step_input()
         decision_result = proposals.decision_after_plan(step_input)
         switch_state = self.context.kill_switch.read()
+        proposals_and_texts = tuple(waiting_proposals(self.context, step_input))
         warnings = (
-            *waiting_proposals(self.context, step_input),
+            *(text for _, text in proposals_and_texts),
             *minimum.size_warnings(self.portfolio),
             *overweight_messages(decision_result.drifts),
             *valuation.position_warnings(step_input.snapshot, step_input.portfolio),
@@ -152,6 +153,7 @@ class Agent:
             else unstopped_texts(self.context.store, step_input.snapshot.nonce_latest),
             self._day_old_prices(step_input.snapshot.head.timestamp_s),
             self.context.store.requests.active_stop(),
+            proposals_and_texts[-1][0] if proposals_and_texts else "",
         )
 
     def _day_old_prices(self, now_s: int) -> Mapping[str, Price]:

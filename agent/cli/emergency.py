@@ -155,11 +155,11 @@ def _pause_softly(config: Path, reason: str) -> PortfolioAnswer:
 
     def show() -> None:
         say(f"Paused: {document['reason']}. Nothing is sent until: trimtab resume")
+        for signed_text in document.get("signed", ()):
+            note(as_sentence(signed_text))
 
     if "store" in document:
         note(f"Paused by file only: {document['store']}")
-    for signed_text in document.get("signed", ()):
-        note(as_sentence(signed_text))
     return PortfolioAnswer(document, show)
 
 
@@ -187,9 +187,9 @@ def _show_pause(hard_pause_document: Document) -> None:
         out.print(status_tables.transactions_table(hard_pause_document))
     say(
         f"Paused ({'hard' if hard_pause_document['hard'] else 'soft'}): {hard_pause_document['reason']}."
-        f" {hard_pause_document['outcome']}: {hard_pause_document['message']}"
+        " Nothing is traded until: trimtab resume"
     )
-    say("Nothing is traded until: trimtab resume")
+    say(f"{hard_pause_document['outcome']}: {hard_pause_document['message']}")
 
 
 def _cancel_and_revoke_table(document: Document) -> FigureTable:

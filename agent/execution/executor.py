@@ -225,6 +225,17 @@ def rejection_of(tx: UnsignedTx, wallet: str) -> UnsignedTx:
     return replace(tx, to=wallet, value_wei=0, data="0x")
 
 
+def _subject(tx: UnsignedTx, grant: Grant) -> object:
+    """Return by what owners take two calls for the same: the pairs that a plan swaps, token and
+    spender of an approval, else the call itself. Amounts follow the prices.
+    """
+    if grant.plan is not None:
+        return {(leg.token_in, leg.token_out) for leg in grant.plan.legs}
+    if grant.approval_terms is not None:
+        return grant.approval_terms[:2]
+    return tx.to, tx.value_wei, tx.data
+
+
 def execution_period(intent: Intent, grant: Grant) -> str:
     """Return until when the chain accepts a proposed call, in words."""
     deadline_s = chain_deadline_s(intent, grant)
@@ -265,6 +276,13 @@ RESUME_ADVICE = "end the pause with trimtab resume, then "
 """What comes before the advice to sign or execute a proposal while a pause forbids it."""
 HARD_PAUSE_ADVICE = "pause hard, which allows it: trimtab pause --hard --send; then "
 """The same for a rejection or a revocation: the pause stays."""
+REJECTED_BEFORE = ", like the one rejected at "
+"""In the note of a proposal, before the time at which the owners rejected the same trade."""
+UNWANTED_ADVICE = (
+    "if it is not wanted either: trimtab pause --hard --send withdraws it, and nothing is proposed"
+    " until trimtab resume; before that, trimtab edit changes the targets or the trigger"
+)
+"""What to do with a proposal of a trade that the owners have rejected before."""
 RUN_AGAIN = "run the command again"
 """How the owner goes on after a proposal that any command goes on with."""
 PROPOSAL_FORMAT = 1
@@ -315,7 +333,9 @@ class AwaitingExternalSignature(Retryable):
             " continues"
         )
         if self.is_withdrawable:
-            self.remedy += f"; or give it up: {WITHDRAWAL_ADVICE}"
+            self.remedy += f"\nor give it up: {WITHDRAWAL_ADVICE}"
+        if REJECTED_BEFORE in self.proposal["description"]:
+            self.remedy += f"\n{UNWANTED_ADVICE}"
         if self.minimums_fault is not None:
             self.remedy = f"{minimums_advice(self.minimums_fault)}; then {next_command}"
         elif self.reverts:
@@ -404,6 +424,7 @@ class ProposingExecutor(JournaledExecutor):
         self._require_next_nonce(tx)
         head = submitter.simulate(tx, grant.deadline_s, grant).head
         self.external_signer.require_signable(tx, grant)
+        note += self._rejected_before_text(tx, grant)
         intent = submitter.record_intent(step_id, tx, grant, note, grant.deadline_s)
         self._take_over_signatures(intent)
         self._proposals.mark_proposed(intent.id, head.number)
@@ -526,10 +547,9 @@ class ProposingExecutor(JournaledExecutor):
         rejection = self._recorded_rejection(intent, rejection_grant, why)
         awaiting = self._propose(rejection)
         awaiting.message = (
-            f"{signatures_text} of the proposal {intent.id} exist, and no pause takes them back:"
-            f" whoever has them can execute it {execution_period(intent, grant)}. It is void once its"
-            f" rejection is executed, an empty call of {tx.to} to itself at nonce {tx.nonce}:"
-            f" {awaiting.message}"
+            f"{awaiting.message}\n{signatures_text} of the proposal {intent.id} exist, and no pause takes"
+            f" them back: whoever has them can execute it {execution_period(intent, grant)}. It is void once"
+            f" its rejection is executed, an empty call of {tx.to} to itself at nonce {tx.nonce}"
         )
         return awaiting
 
@@ -548,6 +568,23 @@ class ProposingExecutor(JournaledExecutor):
         )
         self._proposals.mark_proposed(rejection.id, self._proposals.proposal_blocks()[intent.id])
         return rejection
+
+    def _rejected_before_text(self, tx: UnsignedTx, grant: Grant) -> str:
+        """Return when the owners rejected the same trade or call, as the end of a note; "" if they did
+        not, or if it was executed since.
+        """
+        for peer in self._journal.intents():
+            peer_grant = self._journal.grant(peer.id)
+            if peer.kind is not grant.kind or _subject(peer.tx, peer_grant) != _subject(tx, grant):
+                continue
+            if peer.succeeded:
+                break
+            for rejection in self._journal.intents_at(peer.tx.nonce):
+                if rejection.kind is IntentKind.CANCEL and rejection.succeeded:
+                    receipt = rejection.receipt
+                    rejected_s = (receipt and receipt.block_time_s) or rejection.created_s
+                    return f"{REJECTED_BEFORE}{format_time(rejected_s)} (nonce {peer.tx.nonce})"
+        return ""
 
     def _take_over_signatures(self, intent: Intent) -> None:
         """Record the signatures of dropped proposals of the same call, such as a payment that is asked

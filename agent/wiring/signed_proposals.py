@@ -42,9 +42,8 @@ def signed_proposal_texts(store: Store, chain_nonce: int = 0) -> tuple[str, ...]
         if intent.kind is not IntentKind.CANCEL and intent.tx.nonce >= chain_nonce
     }
     return tuple(
-        f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; no pause takes them back,"
-        f" and once there are enough, whoever has them can execute it"
-        f" {execution_period(intent, store.journal.grant(intent.id))};"
+        f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; whoever has enough of them"
+        f" can execute it {execution_period(intent, store.journal.grant(intent.id))}, paused or not;"
         f" {_voiding_text(intent, is_rejected=intent.tx.nonce in rejected_nonces)}"
         for intent in intents
         if count_by_id.get(intent.id)

@@ -10,13 +10,16 @@ from agent.chain.sender import QuorumSender
 from agent.errors import READ_FAILURES
 from agent.execution.executor import (
     DO_NOT_SIGN,
+    REJECTED_BEFORE,
     UNCHECKED_ADVICE,
+    UNWANTED_ADVICE,
     WITHDRAWAL_ADVICE,
     execution_period,
     minimums_advice,
     pause_advice,
 )
 from agent.execution.submission.checks import only_undoes
+from agent.figures import as_sentence
 from agent.model import (
     Intent,
     IntentKind,
@@ -47,16 +50,23 @@ def open_proposal_intents(context: AgentContext) -> list[Intent]:
     ]
 
 
-def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
-    """Yield a sentence about each open proposal: its signatures, its end, and what to do, or that it is
-    stale, would fail, or waits for its rejection. Reads the chain while one waits.
+def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[str, str]]:
+    """Yield what each open proposal waits for, and a sentence about it: its signatures, its end, and
+    what to do, or that it is stale, would fail, or waits for its rejection. Reads the chain while one
+    waits.
     """
     intents = open_proposal_intents(context)
     rejected_nonces = {intent.tx.nonce for intent in intents if intent.kind is IntentKind.CANCEL}
     for intent in intents:
         is_rejected = intent.kind is not IntentKind.CANCEL and intent.tx.nonce in rejected_nonces
         waits_text = _waits_for(context, step, intent, is_rejected=is_rejected)
-        yield f'The proposal {intent.id} ("{intent.note}") {waits_text}'
+        awaited_text, _, _ = waits_text.partition(": ")
+        if REJECTED_BEFORE in intent.note and not is_rejected:
+            waits_text += f" {as_sentence(UNWANTED_ADVICE)}."
+        yield (
+            f"the proposal {intent.id} {awaited_text}",
+            f'The proposal {intent.id} ("{intent.note}") {waits_text}',
+        )
 
 
 def next_command(context: AgentContext, intent: Intent) -> str:

@@ -127,7 +127,7 @@ def test_used_nonce__nothing_is_said_to_wait_or_to_be_executable(
         list_text = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
     assert f"trimtab status --config {loaded.path} names the command that settles it" in " ".join(list_text.split())
     assert mentions(reasons[0], "nonce 0 is used", "trimtab stop --send settles it")
-    assert not any(words in str(reason) for reason in reasons for words in ("proposed and waits", "no pause takes them back"))
+    assert not any(words in str(reason) for reason in reasons for words in ("proposed and waits", "signatures of the proposal"))
 
 
 def test_rejection_of_a_payment__by_a_stop__goes_on_with_the_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:

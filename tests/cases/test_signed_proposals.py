@@ -197,6 +197,10 @@ def test_rejection_in_another_wallet__frees_the_nonce_without_an_operator(
             maintenance.reconcile(agent, progress=dying_at(dies_at))
     renewed = proposal(agent)
     assert (renewed["safe_tx"]["nonce"], renewed["id"] != swap["id"]) == ("1", True)
+    assert mentions(renewed["description"], "like the one rejected at", "(nonce 0)")
+    status = agent.status()
+    assert mentions(status.warnings[0], "like the one rejected at", "trimtab pause --hard --send")
+    assert mentions(status.waits_for, renewed["id"], "awaits 2 signatures")
     (rejection,) = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.CANCEL and intent.tx_hash]
     assert (rejection.tx_hash, rejection.state) == (tx_hash, IntentState.FINAL)
     assert ("swap", "cancelled") in states(agent)
@@ -324,7 +328,9 @@ def test_cancel__more_signatures_than_needed__counts_them(scene: tuple[Agent, Sa
     sign_and_send(agent, FIRST, SECOND, {"test_account": 7})
     with pytest.raises(AwaitingExternalSignature) as awaiting:
         maintenance.cancel(agent)
-    assert awaiting.value.message.startswith(f"3 signatures (2 needed) of the proposal {swap['id']} exist")
+    first_line, second_line = awaiting.value.message.split("\n")
+    assert first_line.startswith('"rejection of ')
+    assert second_line.startswith(f"3 signatures (2 needed) of the proposal {swap['id']} exist")
 
 
 def dying_at(event: str) -> Any:

@@ -222,6 +222,7 @@ class StatusDocument(TypedDict):
     pause_reason: str
     pause_hard: Annotated[bool, FromAttributes("is_hard_paused")]
     pause_signed: list[str]
+    waits_for: str
     set_aside: Annotated[
         list[ReservedPaymentDocument],
         FromAttributes("step_input.history.cash_flows.pending_payments"),
@@ -266,6 +267,8 @@ class PortfolioStatus:
     day_old_prices: Mapping[str, Price] = field(default_factory=dict)
     stop: OwnerRequest | None = None
     """The active stop; None without one."""
+    waits_for: str = ""
+    """The newest proposal that waits, and for what; empty without one."""
 
     def __repr__(self) -> str:
         portfolio = self.step_input.portfolio

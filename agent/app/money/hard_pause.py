@@ -87,7 +87,7 @@ def pause_hard(
             except LockHeld as error:
                 report = replace(report, lock_holder=error.message)
             except AwaitingExternalSignature as awaiting:
-                rejection_text = f"{awaiting.message}; {awaiting.remedy}"
+                rejection_text = f"{awaiting.message}\n{awaiting.remedy}"
                 report = replace(report, rejection_text=rejection_text)
         chain_nonce = open_items.step_input.snapshot.nonce_latest
         return replace(report, signed_texts=signed_proposal_texts(agent.context.store, chain_nonce))
@@ -102,27 +102,27 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
     if report.outcome is not None:
         clear_text = "done" if report.signed_texts else "clear"
         outcome = report.outcome.kind.value.replace("halt", clear_text)
-        message = "; ".join((report.outcome.reason, *report.signed_texts))
+        message = "\n".join((report.outcome.reason, *report.signed_texts))
     elif report.rejection_text:
         outcome = "unfinished"
         message = report.rejection_text
     elif report.lock_holder and not is_clear:
         outcome = "handed over"
-        message = "; ".join((report.lock_holder, HANDED_OVER_ADVICE, *report.signed_texts))
+        message = "\n".join((report.lock_holder, HANDED_OVER_ADVICE, *report.signed_texts))
     elif is_clear:
         outcome = "clear"
         message = "no pending transactions, no open allowances"
     elif is_nothing_open and unread_texts:
         outcome = "unknown"
-        message = "; ".join(
+        message = "\n".join(
             ("paused", *unread_texts, *report.signed_texts, "trimtab pause --hard again")
         )
     elif send:
         outcome = "declined"
-        message = "; ".join(("not confirmed, but paused", *report.signed_texts))
+        message = "\n".join(("not confirmed, but paused", *report.signed_texts))
     else:
         outcome = "planned"
-        message = "; ".join(
+        message = "\n".join(
             ("paused", *report.signed_texts, "to cancel and revoke: trimtab pause --hard --send")
         )
     intents = () if report.outcome is None else report.outcome.transactions

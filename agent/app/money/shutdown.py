@@ -290,7 +290,7 @@ def _plan_shutdown(
         payments,
         verdicts,
         "planned",
-        "; ".join(wait_reasons),
+        "\n".join(wait_reasons),
     )
 
 
@@ -357,7 +357,7 @@ class _Shutdown:
                 current_step_input(context.readers, context.store), "unfinished", str(error)
             )
         if wait_reasons:
-            return self._unfinished_report("; ".join(dict.fromkeys(wait_reasons)))
+            return self._unfinished_report("\n".join(dict.fromkeys(wait_reasons)))
         step = current_step_input(context.readers, context.store)
         if not self._await_final():
             return self._unfinished_report("waiting for confirmations")

@@ -311,10 +311,15 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
 
 
 def decision_notice(document: Document) -> Notice:
-    """Return the decision and its reason."""
+    """Return the decision and its reason; while a status is paused or a proposal waits, first that."""
     kind = document["decision"]["kind"]
     title = {"adjustliquidity": "liquidity", "adjustfutures": "futures"}.get(kind, kind)
     reason = document["decision"]["reason"].removeprefix(f"{title}: ")
+    if document.get("paused") and document.get("pause_reason"):
+        pause_text = document["pause_reason"].removeprefix("paused ")
+        return Notice(f"{pause_text}. Without the pause: {title}: {reason}", "paused", "yellow")
+    if waits_text := document.get("waits_for"):
+        return Notice(f"{waits_text}. Without it: {title}: {reason}", "waits", "yellow")
     return Notice(reason, title, KIND_STYLES.get(kind, "white"))
 
 

@@ -182,7 +182,8 @@ def print_error(error: TrimtabError, as_json: bool, one_line: bool = False) -> i
     title, message = title_and_message(error)
     err.print(f"[bold red]{title}[/]:", safe_text(without_known_secrets(message)))
     if error.remedy:
-        note(f"  What to do: {without_known_secrets(error.remedy)}")
+        remedy = without_known_secrets(error.remedy).replace("\n", "\n  ")
+        note(f"  What to do: {remedy}")
     if error.code:
         note(f"  More: trimtab docs {error.code}")
     return error.exit_code

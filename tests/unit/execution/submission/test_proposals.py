@@ -25,6 +25,9 @@ from tests.support.transactions import GWEI, START_S, WALLET, Bench, bench, gran
 
 HASH = "0x" + "5" * 64
 HEAD = Head(31337, 1, HASH, START_S, 1)
+TOKEN = "0x" + "a" * 40
+OTHER_TOKEN = "0x" + "b" * 40
+APPROVAL = replace(grant(IntentKind.APPROVE), approval_terms=(TOKEN, WALLET, 5))
 
 
 class Owner:
@@ -364,3 +367,31 @@ def test_withdrawn_swap_with_a_signature__is_named_until_its_deadline(
 
     monkeypatch.setattr("agent.wiring.signed_proposals.time", SimpleNamespace(time=lambda: now_s))
     assert [intent.id in text for text in signed_proposal_texts(setup.store)] == [True] * is_named
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "is_same"),
+    [
+        (grant(), grant(), True),
+        (APPROVAL, APPROVAL, True),
+        (APPROVAL, replace(APPROVAL, approval_terms=(TOKEN, WALLET, 7)), True),
+        (APPROVAL, replace(APPROVAL, approval_terms=(OTHER_TOKEN, WALLET, 5)), False),
+        (grant(), APPROVAL, False),
+    ],
+    ids=["same call", "same approval", "approval of another amount", "approval of another token", "another kind"],
+)
+def test_trade_that_owners_rejected__is_named_when_proposed_again(tmp_path: Path, first: Grant, again: Grant, is_same: bool) -> None:
+    setup = bench(tmp_path)
+    owner = Owner(setup)
+    executor = proposing(setup, owner, tmp_path)
+    setup.store.steps.begin("s", START_S, "{}")
+    with pytest.raises(AwaitingExternalSignature):
+        executor.run("s", tx(0), first, "trade")
+    owner.proposed_data = "0x"  # the owners executed an empty call
+    owner.mines()
+    executor.reconcile()
+
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        executor.run("s", tx(1), again, "trade")
+    assert ("trade, like the one rejected at " in waiting.value.message, "(nonce 0)" in waiting.value.message) == (is_same, is_same)
+    assert ("trimtab edit" in waiting.value.remedy) is is_same
