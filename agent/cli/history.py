@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 GWEI_DECIMALS = 9
-MAX_REASON_LENGTH = 100
+MAX_REASON_LENGTH = 120
 """Characters of a reason in a list of steps. `explain` shows the whole reason."""
 
 
@@ -285,7 +285,7 @@ def _transactions_table(document: Document) -> FigureTable:
             gas_price_text(transaction),
             "" if transaction["block"] is None else str(transaction["block"]),
             description,
-            transaction["hash"],
+            transaction["hash"] or f"not sent; id {transaction['id']}",
         )
     return figure_table
 

@@ -356,7 +356,8 @@ def edit(
     config. Without options it opens $EDITOR.
 
     Nothing is sent without --send. A run uses the new config at its next cycle, or ends if a table
-    changed that it reads only at start. Without a terminal it only shows the change, unless --yes.
+    changed that it reads only at start. Without a terminal and --yes it only shows the change, with exit code
+    10.
     """
     from agent.app.documents import plans
     from agent.app.settings import editing
@@ -428,7 +429,8 @@ def edit(
                     next_cycle=report.next_cycle,
                 ),
             )
-    raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
+    is_unwritten = document["state"] in ("planned", "declined", "unfinished")
+    raise typer.Exit(EXIT_REFUSED if is_unwritten else 0)
 
 
 def _require_agreeing_options(
@@ -576,5 +578,7 @@ def _show_state(console: Console, document: Document) -> None:
         for line in document["next"]:
             console.print(safe_text(f"Next: {line}"))
     elif console is out:
-        hint = " Add --yes, or run it in a terminal." if document["state"] == "planned" else ""
-        say(f"Nothing was written.{hint}")
+        hint = ""
+        if document["state"] == "planned":
+            hint = ": a confirmation is needed, and there is no terminal to ask. Add --yes, or run it in a terminal"
+        say(f"Nothing was written{hint}.")

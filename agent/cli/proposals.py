@@ -255,11 +255,10 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         f"  nonce {document['nonce']} of the Safe {document['safe']}",
         f"  hash {document['safe_tx_hash']}",
         f"  signatures: {_signature_count(document)} {' '.join(document['signed_by'])}".rstrip(),
-        f"  proposed {rough_duration(document['age_s'])} ago, "
-        + ("never expires" if expires_s is None else f"expires {format_time(expires_s)}"),
+        f"  proposed {rough_duration(document['age_s'])} ago, " + _executable_text(document),
     ]
-    if document["executable_until_s"] is None and "used" not in (document["state"], state_text):
-        lines.append("  whoever has enough signatures can execute it at any time, also later")
+    if document["executable_until_s"] is None and expires_s is not None:
+        lines.append(f"  trimtab waits for it until {format_time(expires_s)}")
     if document["failure"]:
         failure_text = (
             "would fail now" if document["state"] == "failing" else "must not be signed now"
@@ -273,6 +272,13 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         )
     for line in lines:
         console.print(exact_text(line), soft_wrap=True)
+
+
+def _executable_text(document: ProposalDocument) -> str:
+    """Return until when the chain accepts the call with enough signatures."""
+    if (until_s := document["executable_until_s"]) is not None:
+        return f"executable until {format_time(until_s)}"
+    return f"executable until another call uses nonce {document['nonce']}"
 
 
 def _unpause(document: ProposalDocument) -> str:

@@ -12,7 +12,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import WAITING_OUTCOME
 from agent.model import Intent, Plan, Portfolio, Receipt, Snapshot, decision_name, wallet_changes
 from agent.store.store import Store
-from agent.units import NATIVE, decimal_text
+from agent.units import NATIVE, decimal_text, format_time
 
 
 def with_shortfall(
@@ -59,7 +59,13 @@ def end_interrupted_steps(store: Store) -> None:
 
 def execution_reason(proposal: Intent) -> str:
     """Return the reason of a step whose proposal its owners executed."""
-    return f'the proposal {proposal.id} ("{proposal.note}") was signed and executed'
+    receipt = proposal.receipt
+    time_text = (
+        f" at {format_time(receipt.block_time_s)}" if receipt and receipt.block_time_s else ""
+    )
+    return (
+        f'executed in {proposal.tx_hash}{time_text}: the proposal {proposal.id} ("{proposal.note}")'
+    )
 
 
 def shortfall_by_receipt(store: Store, intent: Intent) -> dict[str, tuple[int, int]]:

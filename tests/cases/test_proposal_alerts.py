@@ -147,7 +147,7 @@ def test_executed_proposal__is_noted_once_and_in_the_history(anvil_chain: LocalC
         assert notes_of_cycle() == ()
         assert {"done"} <= {*newest_outcomes()} <= {"done", "hold"}
         (reason,) = [step["reason"] for step in step_history.history(loaded.path)["steps"] if step["outcome"] == "done"]
-        assert mentions(reason, document["id"], "was signed and executed")
+        assert mentions(reason, document["id"], "executed in 0x", " at 20")
 
 
 def test_rejected_proposal__is_noted_as_rejected(anvil_chain: LocalChain, tmp_path: Path) -> None:

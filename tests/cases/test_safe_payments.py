@@ -332,7 +332,7 @@ def test_steps_of_a_proposed_payment__wait_and_are_then_done(anvil_chain: LocalC
         execute(agent)
         (step,) = api.history(loaded.path)["steps"]
         assert step["outcome"] == "done"
-        assert mentions(step["reason"], waiting_id, "was signed and executed")
+        assert mentions(step["reason"], waiting_id, "executed in 0x", " at 20")
         propose_payment(agent, "0.5", "WETH")
         sign_and_send(agent, FIRST)
         with suppress(AwaitingExternalSignature):

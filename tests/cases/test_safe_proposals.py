@@ -528,7 +528,12 @@ def test_transaction_builder_file__is_the_proposed_call(
     assert document["meta"]["createdFromSafeAddress"] == safe.address
     assert document["transactions"] == [{"to": intent.tx.to, "value": "0", "data": intent.tx.data}]
     proposed = open_proposal(agent)
-    assert mentions(document["meta"]["description"], f"Set nonce {proposed['nonce']}", proposed["safe_tx_hash"], "Expires ")
+    assert mentions(
+        document["meta"]["description"],
+        f"Set nonce {proposed['nonce']}",
+        proposed["safe_tx_hash"],
+        "Executable until another call uses nonce 0",
+    )
     exported = in_process(capfd, monkeypatch, "proposal", "export", "--config", str(agent.context.loaded_config.path))
     assert exported.json == document
     assert " ".join(document["meta"]["description"].split()) in " ".join(exported.err.split())

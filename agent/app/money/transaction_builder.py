@@ -22,11 +22,12 @@ def builder_file(
     intent: Intent, document: ProposalDocument, calls: Sequence[BatchedCall]
 ) -> dict[str, Any]:
     """Return the calls of a proposal as a file; its description has what the file has no place for:
-    nonce, hash, deadline and minimums.
+    nonce, hash, until when the chain accepts it, and minimums.
     """
-    expires_text = (
-        "" if intent.deadline_s is None else f" Expires {format_time(intent.deadline_s)}."
-    )
+    until_s = document["executable_until_s"]
+    until_text = f"another call uses nonce {intent.tx.nonce}"
+    if until_s is not None:
+        until_text = format_time(until_s)
     minimums_text = "".join(
         f" At least {decimal_text(int(leg['min_out_raw']), leg['decimals_out'])} {leg['token_out']} for"
         f" {decimal_text(int(leg['amount_in_raw']), leg['decimals_in'])} {leg['token_in']}."
@@ -39,7 +40,8 @@ def builder_file(
         "meta": {
             "name": f"trimtab {intent.id}",
             "description": f"{intent.note}. Set nonce {intent.tx.nonce}; the hash is then"
-            f" {document['safe_tx_hash']}.{expires_text}{minimums_text}",
+            f" {document['safe_tx_hash']}."
+            f" Executable until {until_text}.{minimums_text}",
             "createdFromSafeAddress": document["safe"],
         },
         "transactions": [

@@ -200,7 +200,7 @@ def test_executed_proposal_is_named_as_the_reason(tmp_path: Path) -> None:
     end_interrupted_steps(store)
 
     [step] = store.steps.newest(9)
-    assert step.reason == f'the proposal {intent.id} ("swap") was signed and executed'
+    assert step.reason == f'executed in {intent.tx_hash}: the proposal {intent.id} ("swap")'
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from agent.config.writing.config_file import write_config
 from agent.config.writing.edits import ConfigChanges, apply_changes, parse_changes
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
+from agent.foreign_text import read_toml
 from tests.support.bands import with_bands
 
 WETH, WBTC, USDC, LINK = (next(t for t in ETHEREUM_PRESET.tokens if t.symbol == symbol) for symbol in ("WETH", "WBTC", "USDC", "LINK"))
@@ -83,6 +84,14 @@ def test_each_setting_is_read_as_it_is_shown(tmp_path: Path, quote: str) -> None
 def test_amount_in_another_coin_is_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match="is not an amount"):
         parse_config(apply_changes(TEXT, parse_changes([assignment], [], [], [])))
+
+
+@pytest.mark.parametrize("key", ["stop_loss", "take_profit", "trailing_stop"])
+def test_order_of_the_portfolio__is_set_by_the_name_that_the_config_has(key: str) -> None:
+    text = edited(sets=[f"portfolio.orders.{key}=20%"])
+    parse_config(text)
+    assert read_toml(text)["portfolio"]["orders"] == {key: "20%"}
+    assert comments(text) == comments(TEXT)
 
 
 def test_a_token_is_removed_with_its_lines_alone() -> None:
