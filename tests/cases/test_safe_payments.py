@@ -81,7 +81,7 @@ def test_payment_of_a_token__names_recipient_and_amount(
         assert file_lines(agent) == [f"{weth}: transfer call recipient {HOME}, raw {ETHER // 4}"]
         list_text = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
         assert f"  pays {HOME} exactly 0.25 WETH ({weth})\n" in list_text
-        assert "at any time" in list_text
+        assert "executable until another call uses nonce 0" in list_text
         safe.execute(proposal_file(agent))
         assert anvil_chain.balance("WETH", HOME) == ETHER // 4
         list_text = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
