@@ -138,7 +138,10 @@ def import_file(
         bool,
         typer.Option(
             "--accept-jumps",
-            help="Import prices that jump and come back, or are far from today's reference price.",
+            help=(
+                "Import prices that jump and come back, or are far from today's reference price or"
+                " from recorded ones."
+            ),
         ),
     ] = False,
     config: ConfigPath = DEFAULT_CONFIG,

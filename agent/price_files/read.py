@@ -251,7 +251,7 @@ def _read_folder(folder: Path, option: str) -> ClosingPrices:
             f"{option}: {folder.name} mixes bars ({bar_name}) and prices of moments ({moment_name})",
             "use files of one kind",
         )
-    closes_by_symbol: dict[str, list[tuple[int, Decimal, int]]] = {}
+    closes_by_symbol: dict[str, list[tuple[int, Decimal, int, str]]] = {}
     currencies_by_symbol: dict[str, set[str]] = {}
     remarks = []
     for prices in files:
@@ -262,23 +262,26 @@ def _read_folder(folder: Path, option: str) -> ClosingPrices:
         for series in prices.series:
             currencies_by_symbol.setdefault(series.symbol, set()).add(series.currency)
             closes = closes_by_symbol.setdefault(series.symbol, [])
-            closes += zip(series.times_s, series.closes, series.row_numbers, strict=True)
+            file_names = [prices.file_name] * len(series.times_s)
+            closes += zip(
+                series.times_s, series.closes, series.row_numbers, file_names, strict=True
+            )
     all_series = []
     for symbol, closes in closes_by_symbol.items():
         closes.sort()
-        times_s = [time_s for time_s, _, _ in closes]
-        if len(set(times_s)) < len(times_s):
-            repeated_s = next(later for earlier, later in pairwise(times_s) if earlier == later)
-            raise ConfigError(
-                f"{option}: {folder.name} has two closes of {symbol} at {format_time(repeated_s)}",
-                "keep one of the files with this time",
-            )
+        for (time_s, close, _, name), (later_s, later_close, _, later_name) in pairwise(closes):
+            if later_s == time_s:
+                raise ConfigError(
+                    f"{option}: {folder.name} has two closes of {symbol} at {format_time(time_s)}:"
+                    f" {close} in {name}, {later_close} in {later_name}",
+                    "keep one of the files with this time",
+                )
         all_series.append(
             SymbolCloses(
                 symbol,
-                tuple(times_s),
-                tuple(close for _, close, _ in closes),
-                tuple(row_number for _, _, row_number in closes),
+                tuple(time_s for time_s, _, _, _ in closes),
+                tuple(close for _, close, _, _ in closes),
+                tuple(row_number for _, _, row_number, _ in closes),
                 _one_currency(currencies_by_symbol[symbol], f"{folder.name}: {symbol}"),
             )
         )
@@ -623,7 +626,7 @@ def _series(
     for index in range(1, len(times_s)):
         if times_s[index] <= times_s[index - 1]:
             time_text = format_time(times_s[index])
-            problem = f"a repeated time, {time_text}"
+            problem = f"a repeated time, {time_text}: {closes[index - 1]} and {closes[index]}"
             if times_s[index] != times_s[index - 1]:
                 problem = f"an unordered time, {time_text} after {format_time(times_s[index - 1])}"
             raise ConfigError(

@@ -62,6 +62,11 @@ class PriceStore:
         with self.db.write("record prices", keeps_cache=True) as db:
             return _insert_prices(db, numeraire, points, source)
 
+    def kept_after_s(self, newest_s: int) -> int:
+        """Return the time after which prices of a source are kept whose newest is of `newest_s`."""
+        with self.db.read("read prices") as db:
+            return _kept_after_s(db, newest_s)
+
     def record_later(self, numeraire: str, points: Sequence[PricePoint]) -> None:
         """Record the agent's own prices as `record` does."""
         write = partial(_insert_prices, numeraire=numeraire, points=points, source=AGENT_SOURCE)
@@ -146,11 +151,9 @@ def _insert_prices(
     db: Connection, numeraire: str, points: Sequence[PricePoint], source: str
 ) -> int:
     newest_s = max((point.at_s for point in points), default=0)
+    kept_after_s = newest_s - RETENTION_S
     if source != AGENT_SOURCE:
-        newest_agent_price_query = select(func.max(PriceRow.at_s)).where(
-            PriceRow.source == AGENT_SOURCE
-        )
-        newest_s = db.scalar(newest_agent_price_query) or newest_s
+        kept_after_s = _kept_after_s(db, newest_s)
     price_rows = [
         {
             "numeraire": numeraire,
@@ -161,11 +164,19 @@ def _insert_prices(
             "source": source,
         }
         for point in points
-        if point.at_s > newest_s - RETENTION_S
+        if point.at_s > kept_after_s
     ]
     added_count = insert_new_rows(db, PriceRow, price_rows)
-    db.execute(delete(PriceRow).where(PriceRow.hour < (newest_s - RETENTION_S) // HOUR_S))
+    db.execute(delete(PriceRow).where(PriceRow.hour < kept_after_s // HOUR_S))
     return added_count
+
+
+def _kept_after_s(db: Connection, newest_s: int) -> int:
+    """Return the time RETENTION_S before the agent's newest price, without one before `newest_s`."""
+    newest_agent_price_query = select(func.max(PriceRow.at_s)).where(
+        PriceRow.source == AGENT_SOURCE
+    )
+    return (db.scalar(newest_agent_price_query) or newest_s) - RETENTION_S
 
 
 def _parse_price(price_text: str) -> Fraction:

@@ -150,6 +150,40 @@ def test_prices_older_than_the_window_are_said_to_decide_nothing(
     assert mentions(run("weights", "--json").json["fault"], "no prices of LINK, WBTC, WETH within 60 days, from")
 
 
+def test_import__prices_beyond_retention__are_counted(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
+    agents.trusted_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    file = str(closes(anvil_chain, tmp_path / "closes.csv", days=1_000))
+    checked = run("prices", "import", file, "--check", "--json").json
+    imported = run("prices", "import", file, "--json").json
+    assert checked["remarks"] == imported["remarks"]
+    assert [(item["hours"], item["new"]) for item in imported["prices"]] == [(1_001, 800)] * 3
+    left_out = [remark for remark in imported["remarks"] if "left out" in remark["text"]]
+    first_day, last_day = (datetime.fromtimestamp(anvil_chain.now_s() - days * 86_400, UTC) for days in (1_000, 800))
+    for remark, symbol in zip(left_out, VOLATILE, strict=True):
+        assert remark["count"] == 201
+        assert mentions(remark["text"], f"201 prices of {symbol} left out, {first_day:%Y-%m-%d}", f"to {last_day:%Y-%m-%d}", "800 days")
+
+
+def test_import__closes_far_from_recorded_ones__are_refused(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
+) -> None:
+    agents.trusted_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    file = closes(anvil_chain, tmp_path / "closes.csv")
+    header, *rows = file.read_text().splitlines()
+    run("prices", "import", str(file), "--json")
+    cells = [row.rsplit(",", 1) for row in rows]
+    file.write_text(
+        "\n".join([header, *(f"{at},{float(close) * (2 if index < 9 else 1)!r}" for index, (at, close) in enumerate(cells))]) + "\n"
+    )
+    refused = run("prices", "import", str(file), "--json")
+    assert refused.code == 2
+    assert mentions(
+        refused.error["message"], "WETH differs from recorded prices in 9 hours, the most at", "in the file", "recorded, which stays"
+    )
+    run("prices", "forget", "import", "--json")
+    assert run("prices", "import", str(file), "--json").code == 0
+
+
 def test_a_last_close_far_from_todays_price_is_refused(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
     file = closes(anvil_chain, tmp_path / "closes.csv")

@@ -1,22 +1,28 @@
-"""Closes of a file that are probably wrong: jumps that the next bars take back, and last closes far
-from today's reference price.
+"""Closes of a file that are probably wrong: jumps that the next bars take back, last closes far from
+today's reference price, and closes far from those recorded before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from agent.errors import ConfigError
 from agent.model import PricePoint
 from agent.price_files.jumps import PriceJump, find_jumps
 from agent.price_files.read import FileRemark, SymbolCloses
-from agent.units import DAY_S, Price, Token, format_duration, format_time
+from agent.units import DAY_S, HOUR_S, Price, Token, format_duration, format_time, pluralize
 
 ACCEPT_REMEDY = "correct or remove it; if the price was real: --accept-jumps"
+RECORDED_REMEDY = (
+    "keep the closes of one source: trimtab prices forget import removes those of earlier files; to"
+    " mix both: --accept-jumps"
+)
 MAX_REFERENCE_RATIO = Fraction(13, 10)
-"""Largest ratio of a last close and today's reference price, either way."""
+"""Largest ratio of a last close and today's reference price, either way, and of a close and the
+price recorded in its hour.
+"""
 MAX_REFERENCE_AGE_S = 3 * DAY_S
 """Age of a last close up to which it is compared with today's reference price."""
 
@@ -24,31 +30,34 @@ MAX_REFERENCE_AGE_S = 3 * DAY_S
 @dataclass(frozen=True, slots=True)
 class JumpCheck:
     """What an import knows of its prices: today's reference prices by token, numeraire base units
-    per base unit, at `now_s` (None: prices are not compared); whether the owner accepts jumps; and
-    why no reference price could be read.
+    per base unit, at `now_s` (None: prices are not compared); whether the owner accepts jumps; why no
+    reference price could be read; and the prices recorded before, by token and hour.
     """
 
     reference_by_token: Mapping[str, Price] | None = None
     now_s: int = 0
     accepts_jumps: bool = False
     unread_reason: str = ""
+    recorded_prices: Mapping[tuple[str, int], Price] = field(default_factory=dict)
 
     def check(
         self,
         symbol_closes: SymbolCloses,
         token: Token,
         numeraire: Token,
-        last_point: PricePoint | None,
+        points: Sequence[PricePoint],
         file_name: str,
     ) -> list[FileRemark]:
-        """Return remarks on accepted jumps, and on a last price that is not compared. Raises
-        ConfigError for closes that are probably wrong, with row, price and neighbours, unless the
-        owner accepts them. A last close that today's reference price confirms is no jump.
+        """Return remarks on accepted jumps, on a last price that is not compared, and on `points`, the
+        closes in the numeraire, that differ from recorded prices. Raises ConfigError for closes that
+        are probably wrong, with row, price and neighbours, unless the owner accepts them. A last
+        close that today's reference price confirms is no jump.
         """
         jumps = find_jumps([float(close) for close in symbol_closes.closes])
         faults = []
         remarks = []
-        if self.reference_by_token is not None and last_point is not None:
+        if self.reference_by_token is not None and points:
+            last_point = points[-1]
             reference = self.reference_by_token.get(token.address)
             if reference is None:
                 reason_text = f" ({self.unread_reason})" if self.unread_reason else ""
@@ -61,10 +70,50 @@ class JumpCheck:
             else:
                 jumps = [jump for jump in jumps if jump.end < len(symbol_closes.closes)]
         faults = [*(_jump_text(jump, symbol_closes, token) for jump in jumps), *faults]
+        remedy = ACCEPT_REMEDY if faults else RECORDED_REMEDY
+        if differing := self._differing_points(points):
+            text = self._difference_text(differing, token, numeraire)
+            if _ratio(differing[0].price, self._recorded(differing[0])) > MAX_REFERENCE_RATIO:
+                faults.append(text)
+            else:
+                remarks.append(FileRemark(len(differing), text))
         if faults and not self.accepts_jumps:
             more_text = f" (the first of {len(faults)} such faults)" if len(faults) > 1 else ""
-            raise ConfigError(f"{file_name}, {faults[0]}{more_text}", ACCEPT_REMEDY)
+            raise ConfigError(f"{file_name}, {faults[0]}{more_text}", remedy)
         return [*remarks, *(FileRemark(1, f"accepted: {fault}") for fault in faults)]
+
+    def _recorded(self, point: PricePoint) -> Price:
+        return self.recorded_prices.get((point.token, point.at_s // HOUR_S), point.price)
+
+    def _differing_points(self, points: Sequence[PricePoint]) -> list[PricePoint]:
+        """Return the prices that differ from the one recorded in their hour, the most first."""
+        return sorted(
+            (point for point in points if point.price != self._recorded(point)),
+            key=lambda point: _ratio(point.price, self._recorded(point)),
+            reverse=True,
+        )
+
+    def _difference_text(
+        self, differing: Sequence[PricePoint], token: Token, numeraire: Token
+    ) -> str:
+        point = differing[0]
+        most_text = "the most " if len(differing) > 1 else ""
+        return (
+            f"{token.label} differs from recorded prices in {pluralize(len(differing), 'hour')}, {most_text}at"
+            f" {format_time(point.at_s)}: {_price_text(point.price, token, numeraire)} in the file,"
+            f" {_price_text(self._recorded(point), token, numeraire)} {numeraire.label} recorded, which"
+            " stays"
+        )
+
+
+def _ratio(price: Price, other_price: Price) -> Fraction:
+    """Return the larger of two prices by the less."""
+    return max(price / other_price, other_price / price)
+
+
+def _price_text(price: Price, token: Token, numeraire: Token) -> str:
+    """Return the price of a whole coin in coins of the numeraire."""
+    return f"{float(price * Fraction(10) ** (token.decimals - numeraire.decimals)):.6g}"
 
 
 def _not_compared_remark(token: Token, reason: str) -> FileRemark:
@@ -76,12 +125,11 @@ def _not_compared_remark(token: Token, reason: str) -> FileRemark:
 
 def _distance_text(token: Token, numeraire: Token, last_price: Price, reference: Price) -> str:
     """Return the last price and today's if they are far apart; empty otherwise."""
-    if 1 / MAX_REFERENCE_RATIO <= last_price / reference <= MAX_REFERENCE_RATIO:
+    if _ratio(last_price, reference) <= MAX_REFERENCE_RATIO:
         return ""
-    scale = Fraction(10) ** (token.decimals - numeraire.decimals)
     return (
-        f"the last close of {token.label} is {float(last_price * scale):.6g}, today's"
-        f" reference price {float(reference * scale):.6g} {numeraire.label}"
+        f"the last close of {token.label} is {_price_text(last_price, token, numeraire)}, today's"
+        f" reference price {_price_text(reference, token, numeraire)} {numeraire.label}"
     )
 
 

@@ -30,7 +30,7 @@ from agent.price_files.read import (
 )
 from agent.reference import reference_prices
 from agent.store.prices import AGENT_SOURCE, IMPORT_SOURCE, RETENTION_S
-from agent.units import DAY_S, HOUR_S, Token, format_duration, format_time
+from agent.units import DAY_S, HOUR_S, Token, format_duration, format_time, pluralize
 from agent.wiring.past_prices import CHAIN_SOURCES, FetchedPrices, chain_sources, fetch_hours
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def read_prices(
     that end after `now_s` are left out. If the file has closes of the numeraire, all others are
     divided by them; otherwise closes count in the numeraire. Raises ConfigError as read_closes
     does, for closes in the future, for closes that are probably wrong (`jump_check`, by default
-    without reference prices), and if nothing can be used.
+    without reference and recorded prices), and if nothing can be used.
     """
     jump_check = jump_check or JumpCheck()
     token_by_symbol = {asset.token.symbol: asset.token for asset in portfolio.assets}
@@ -141,7 +141,7 @@ def read_prices(
     numeraire_closes = dict(closes_by_symbol.pop(numeraire.symbol, []))
     if numeraire_closes:
         numeraire_file_closes = file_closes_by_symbol[numeraire.symbol]
-        remarks += jump_check.check(numeraire_file_closes, numeraire, numeraire, None, path.name)
+        remarks += jump_check.check(numeraire_file_closes, numeraire, numeraire, (), path.name)
     else:
         _require_currency(file_closes_by_symbol.values(), numeraire, path.name)
     price_series_list = []
@@ -151,10 +151,9 @@ def read_prices(
             token, dated_closes, numeraire, numeraire_closes
         )
         price_series_list.append(price_series)
-        last_point = price_series.points[-1] if price_series.points else None
         remarks += series_remarks
         remarks += jump_check.check(
-            file_closes_by_symbol[symbol], token, numeraire, last_point, path.name
+            file_closes_by_symbol[symbol], token, numeraire, price_series.points, path.name
         )
     if not price_series_list:
         raise ConfigError(
@@ -419,11 +418,17 @@ def import_prices(
         "prices": [],
         "sha256": sha256,
     }
+    newest_s = max(series.points[-1].at_s for series in price_file.series if series.points)
+    kept_after_s = agent.context.store.prices.kept_after_s(newest_s)
     for price_series in price_file.series:
+        old_points = [point for point in price_series.points if point.at_s <= kept_after_s]
+        if old_points:
+            import_document["remarks"].append(_retention_remark(price_series.symbol, old_points))
+        kept_points = price_series.points[len(old_points) :]
         new_hour_count = (
             0
             if check_only
-            else agent.context.store.prices.record(numeraire, price_series.points, IMPORT_SOURCE)
+            else agent.context.store.prices.record(numeraire, kept_points, IMPORT_SOURCE)
         )
         from_s, until_s = _first_and_last_s(price_series.points)
         import_document["prices"].append(
@@ -441,6 +446,15 @@ def import_prices(
         )
     import_document["remarks"] += _remarks_on_windows(agent, import_document["prices"], now_s)
     return import_document
+
+
+def _retention_remark(symbol: str, old_points: Sequence[PricePoint]) -> FileRemarkDocument:
+    first_text, last_text = (format_time(point.at_s) for point in (old_points[0], old_points[-1]))
+    text = (
+        f"{pluralize(len(old_points), 'price')} of {symbol} left out, {first_text} to {last_text}:"
+        f" prices are kept for {RETENTION_S // DAY_S} days before the newest"
+    )
+    return {"count": len(old_points), "text": text}
 
 
 def _remarks_on_windows(
@@ -463,14 +477,22 @@ def _remarks_on_windows(
 
 
 def _jump_check_today(agent: Agent, now_s: int, accepts_jumps: bool) -> JumpCheck:
-    """Return the check against the reference prices of the newest block, or with the reason why
-    they cannot be read.
+    """Return the check against the recorded prices, and the reference prices of the newest block or
+    the reason why they cannot be read.
     """
     try:
         reference_by_token = reference_prices(agent.step_input()).price_by_token
+        unread_reason = ""
     except TrimtabError as error:
-        return JumpCheck({}, now_s, accepts_jumps, error.message)
-    return JumpCheck(reference_by_token, now_s, accepts_jumps)
+        reference_by_token = {}
+        unread_reason = error.message
+    recorded_prices = {
+        (point.token, point.at_s // HOUR_S): point.price
+        for point in agent.context.store.prices.prices_between(
+            agent.portfolio.numeraire.address, 0, now_s
+        )
+    }
+    return JumpCheck(reference_by_token, now_s, accepts_jumps, unread_reason, recorded_prices)
 
 
 def fetch_prices(

@@ -347,7 +347,13 @@ def dated(*days: str) -> str:
         pytest.param(
             "a.csv", dated("2024-01-01", "2024-01-03", "2024-01-02"), "row 3: a has an unordered time", "sort the rows", id="unordered time"
         ),
-        pytest.param("a.csv", dated("2024-01-01", "2024-01-01"), "row 2: a has a repeated time", "without duplicates", id="repeated time"),
+        pytest.param(
+            "a.csv",
+            dated("2024-01-01", "2024-01-01"),
+            "row 2: a has a repeated time, 2024-01-01 00:00:00 UTC: 100 and 101",
+            "without duplicates",
+            id="repeated time",
+        ),
         pytest.param("a.csv", "time,close\n", "is empty: it has a header", "add prices", id="header alone"),
         pytest.param(
             "a.csv",
@@ -559,10 +565,16 @@ def test_a_folder_of_files_is_read_as_one(tmp_path: Path) -> None:
     assert table.closes.tolist() == [[float(b.close), float(e.close)] for b, e in zip(btc, eth, strict=True)]
 
 
+CONTRADICTION = (
+    f"has two closes of BTCUSDT at 2021-01-01 00:00:00 UTC: {candles(1, 1)[0].close} in BTCUSDT-1d.csv,"
+    f" {candles(3, 1)[0].close} in BTCUSDT-copy.csv"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        pytest.param("BTCUSDT-copy.csv", binance(candles(1, 5), 1), "has two closes of BTCUSDT at 2021-01-01", id="two closes of a day"),
+        pytest.param("BTCUSDT-copy.csv", binance(candles(3, 5), 1), CONTRADICTION, id="two closes of a day"),
         pytest.param(
             "eth.csv",
             lines("date,close", ["2021-01-01,1", "2021-01-02,1"]),

@@ -136,7 +136,7 @@ def test_series_is_a_column(series: Any, symbol: str) -> None:
     [
         (
             lambda: pd.concat([WIDE, WIDE.tail(1)]),
-            "row 7: BTC has a repeated time, 2024-01-06 00:00:00 UTC (sort the rows by time, without duplicates)",
+            "row 7: BTC has a repeated time, 2024-01-06 00:00:00 UTC: 105.0 and 105.0 (sort the rows by time, without duplicates)",
         ),
         (
             lambda: pd.concat([LONG, LONG.head(1)]),

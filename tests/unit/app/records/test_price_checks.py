@@ -191,6 +191,44 @@ def test_a_last_close_that_is_not_compared_is_said(tmp_path: Path) -> None:
     assert "today's is not known" in imported(tmp_path, prices, JumpCheck({}, START_S)).remarks[0].text
 
 
+def check_recorded(prices: Sequence[float], factor: float, *, accepts: bool = False) -> JumpCheck:
+    """The first ten closes are recorded, the fourth by another factor than the others."""
+    recorded = {
+        (WBTC.address, START_S // HOUR_S + index): unit_price(WBTC, f"{price * (factor if index == 3 else 1):.10f}", USDC)
+        for index, price in enumerate(prices[:10])
+    }
+    return JumpCheck(accepts_jumps=accepts, recorded_prices=recorded)
+
+
+@pytest.mark.parametrize("factor", [1.01, 0.99, 1.29])
+def test_import__close_near_the_recorded_one__is_named(factor: float, tmp_path: Path) -> None:
+    prices = walk(2)
+    assert not imported(tmp_path, prices, check_recorded(prices, 1)).remarks
+    (remark,) = imported(tmp_path, prices, check_recorded(prices, factor)).remarks
+    assert remark.text == (
+        f"WBTC differs from recorded prices in 1 hour, at 2025-10-09 12:00:00 UTC: {prices[3]:.6g} in the file,"
+        f" {prices[3] * factor:.6g} USDC recorded, which stays"
+    )
+
+
+@pytest.mark.parametrize("factor", [1.31, 0.7, 100])
+def test_import__close_far_from_the_recorded_one__is_refused(factor: float, tmp_path: Path) -> None:
+    prices = walk(2)
+    with pytest.raises(ConfigError) as caught:
+        imported(tmp_path, prices, check_recorded(prices, factor))
+    assert f"in 1 hour, at 2025-10-09 12:00:00 UTC: {prices[3]:.6g} in the file" in caught.value.message
+    assert mentions(caught.value.remedy, "trimtab prices forget import", "--accept-jumps")
+    (remark,) = imported(tmp_path, prices, check_recorded(prices, factor, accepts=True)).remarks
+    assert remark.text.startswith("accepted: WBTC differs")
+
+
+def test_import__several_other_closes__are_one_remark(tmp_path: Path) -> None:
+    prices = walk(2)
+    check = check_recorded([price * 1.01 for price in prices], 1.1)
+    (remark,) = imported(tmp_path, prices, check).remarks
+    assert mentions(remark.text, "in 10 hours, the most at 2025-10-09 12:00:00 UTC")
+
+
 def test_fetched_prices_that_jump_and_come_back_are_left_out() -> None:
     prices = walk(5, 48)
     for index, factor in ((10, 100), (20, 0.01), (30, 0.4)):
