@@ -26,8 +26,8 @@ from agent.price_files.read import (
     typed_prices,
 )
 from agent.price_files.table import plain_frame
-from agent.price_files.times import parse_times
-from agent.units import DAY_S, Token, format_duration, format_time, pluralize, safe_label
+from agent.price_files.times import gaps_text, parse_times
+from agent.units import DAY_S, Token, format_time, minute_text, pluralize, safe_label
 from agent.weights.asset_classes import is_cash
 
 MIN_BARS = 2
@@ -216,27 +216,30 @@ def price_gap_notes(
         start_row = int(priced_rows[0])
         end_row = int(priced_rows[-1])
         if start_row > 0:
-            notes.append(f"{symbol} starts {pluralize(start_row, 'bar')} after the first")
+            notes.append(
+                f"{symbol} starts {pluralize(start_row, 'bar')} after the first, at"
+                f" {format_time(int(times_s[start_row]))}"
+            )
         if end_row < len(closes) - 1:
             notes.append(
                 f"{symbol} ends {pluralize(len(closes) - 1 - end_row, 'bar')} before the data, at"
                 f" {format_time(int(times_s[end_row]))}"
             )
         if len(priced_rows) <= end_row - start_row:
-            notes.append(missing_prices_text(symbol, priced_rows))
+            notes.append(missing_prices_text(symbol, priced_rows, times_s))
     if first_bar > 0:
         notes.append(
-            f"the simulation begins at bar {first_bar}, the first at which every asset has a price"
+            f"the simulation begins at bar {first_bar}, {format_time(int(times_s[first_bar]))}, the"
+            " first at which every asset has a price"
         )
     intervals_s = np.diff(times_s[first_bar:])
-    long_interval_count = int((intervals_s > np.median(intervals_s)).sum())
-    if long_interval_count:
-        are_text = "interval is" if long_interval_count == 1 else "intervals are"
-        most_text = ":" if long_interval_count == 1 else ", at most"
-        notes.append(
-            f"{long_interval_count:,} {are_text} longer than usual{most_text}"
-            f" {format_duration(int(intervals_s.max()))}"
-        )
+    gaps = [
+        (int(times_s[first_bar + row]), int(intervals_s[row]))
+        for row in np.nonzero(intervals_s > np.median(intervals_s))[0]
+    ]
+    if gaps:
+        are_text = "interval is" if len(gaps) == 1 else "intervals are"
+        notes.append(f"{len(gaps):,} {are_text} longer than usual: {gaps_text(gaps)}")
     return tuple(notes)
 
 
@@ -262,12 +265,19 @@ def are_growth_factors(closes: NDArray[np.float64]) -> bool:
     return is_around_one and float(np.mean(np.diff(logs) ** 2)) > deviation**2
 
 
-def missing_prices_text(symbol: str, priced_rows: NDArray[np.int64]) -> str:
+def missing_prices_text(
+    symbol: str, priced_rows: NDArray[np.int64], times_s: NDArray[np.int64]
+) -> str:
     """Describe the missing prices between the first and the last of these rows with prices."""
     missing_counts = np.diff(priced_rows) - 1
     total = int(missing_counts.sum())
-    longest_text = f", at most {missing_counts.max():,} in a row" if total > 1 else ""
-    return f"{symbol} has {pluralize(total, 'missing price')}{longest_text}"
+    gaps = np.nonzero(missing_counts)[0]
+    first_text = minute_text(int(times_s[priced_rows[gaps[0]] + 1]))
+    last_text = minute_text(int(times_s[priced_rows[gaps[-1] + 1] - 1]))
+    when_text = f", at {last_text} UTC"
+    if total > 1:
+        when_text = f", {first_text} to {last_text} UTC, at most {missing_counts.max():,} in a row"
+    return f"{symbol} has {pluralize(total, 'missing price')}{when_text}"
 
 
 TIME_COLUMNS = ("time", "date", "timestamp")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from agent.backtest.data import TIME_COLUMNS, unix_seconds
 from agent.errors import ConfigError
 from agent.price_files.frames import load_polars, read_frame
+from agent.price_files.times import gaps_text
 from agent.units import (
     YEAR_S,
     Value,
@@ -219,10 +220,14 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
             f"{note_prefix} has {pluralize(outside_count, 'rate')} outside the simulation, ignored"
         )
     intervals_s = np.diff(times_s)
-    if long_interval_count := int((intervals_s > MAX_INTERVAL_FACTOR * usual_interval_s).sum()):
+    gaps = [
+        (int(times_s[row]), int(intervals_s[row]))
+        for row in np.nonzero(intervals_s > MAX_INTERVAL_FACTOR * usual_interval_s)[0]
+    ]
+    if gaps:
         notes.append(
-            f"{note_prefix} has {pluralize(long_interval_count, 'interval')} longer than usual,"
-            f" at most {format_duration(int(intervals_s.max()))}; missing rates are left out, of the yearly carry too"
+            f"{note_prefix} has {pluralize(len(gaps), 'interval')} longer than usual,"
+            f" {gaps_text(gaps)}; missing rates are left out, of the yearly carry too"
         )
     if short_interval_count := int((intervals_s * MAX_INTERVAL_FACTOR < usual_interval_s).sum()):
         notes.append(

@@ -173,7 +173,7 @@ def _price_notes(
                 " the other assets share its weight"
             )
         if len(priced_rows) <= last_row - first_row:
-            notes.append(f"{missing_prices_text(symbol, priced_rows)}: nothing trades")
+            notes.append(f"{missing_prices_text(symbol, priced_rows, times_s)}: nothing trades")
         if last_row < len(has_price) - 1:
             notes.append(
                 f"{symbol} has no price after {format_time(int(times_s[last_row]))}: it is"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agent.errors import ConfigError
 from agent.price_files.frames import load_polars
 from agent.price_files.numbers import PLAIN_NUMBER, cell_text
-from agent.units import HOUR_S
+from agent.units import HOUR_S, format_duration, minute_text
 
 EARLIEST_S = 1_230_768_000
 """2009-01-01, before the first coin price. Earlier numbers are no Unix seconds."""
@@ -168,6 +168,17 @@ def typed_times_s(column: Any) -> NDArray[np.int64] | None:
     ):
         return None
     return np.asarray(column.dt.epoch("s"), dtype=np.int64)
+
+
+def gaps_text(gaps: Sequence[tuple[int, int]]) -> str:
+    """Describe gaps between times, oldest first, each by its start and its seconds: the length of the
+    only one or of the longest, and where the first and the last begin.
+    """
+    longest_text = format_duration(max(gap_s for _, gap_s in gaps))
+    first_text, last_text = (minute_text(start_s) for start_s, _ in (gaps[0], gaps[-1]))
+    if len(gaps) == 1:
+        return f"{longest_text} from {first_text} UTC"
+    return f"at most {longest_text}, the first from {first_text}, the last from {last_text} UTC"
 
 
 def join_clocks(dates: Sequence[object], clocks: Sequence[object]) -> list[str]:

@@ -28,6 +28,7 @@ from agent.price_files.read import (
     read_closes,
     symbol_pairs,
 )
+from agent.price_files.times import gaps_text
 from agent.reference import reference_prices
 from agent.store.prices import AGENT_SOURCE, IMPORT_SOURCE, RETENTION_S
 from agent.units import DAY_S, HOUR_S, Token, format_duration, format_time, pluralize
@@ -47,15 +48,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class PriceSeries:
     """Hourly prices of one token in a file, oldest first, with the median interval of its rows, and
-    gaps.
+    each gap by its start and seconds.
     """
 
     symbol: str
     points: tuple[PricePoint, ...]
     row_count: int
     interval_s: int
-    gap_count: int
-    longest_gap_s: int
+    gaps: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +217,9 @@ def _series_in_numeraire(
             )
         )
     price_series = _price_series(token, prices_in_numeraire, len(dated_closes), numeraire.decimals)
+    if gap_count := len(price_series.gaps):
+        text = f"{token.label} has {pluralize(gap_count, 'gap')}, {gaps_text(price_series.gaps)}"
+        remarks.append(FileRemark(gap_count, text))
     if earlier_count := len(prices_in_numeraire) - len(price_series.points):
         remarks.append(
             FileRemark(
@@ -304,18 +307,19 @@ def _price_series(
         close_s // HOUR_S: PricePoint(token.address, close_s, close * price_scale)
         for close_s, close in dated_closes
     }
-    intervals_s = sorted(
-        later_s - earlier_s for (earlier_s, _), (later_s, _) in pairwise(dated_closes)
+    intervals = [
+        (earlier_s, later_s - earlier_s) for (earlier_s, _), (later_s, _) in pairwise(dated_closes)
+    ]
+    median_interval_s = (
+        _median(sorted(interval_s for _, interval_s in intervals)) if intervals else 0
     )
-    median_interval_s = _median(intervals_s) if intervals_s else 0
-    gaps_s = [interval_s for interval_s in intervals_s if 2 * interval_s > 3 * median_interval_s]
+    gaps = [interval for interval in intervals if 2 * interval[1] > 3 * median_interval_s]
     return PriceSeries(
         token.symbol,
         tuple(points_by_hour.values()),
         row_count,
         median_interval_s,
-        len(gaps_s),
-        max(gaps_s, default=0),
+        tuple(gaps),
     )
 
 
@@ -440,8 +444,8 @@ def import_prices(
                 "from_s": from_s,
                 "until_s": until_s,
                 "interval_s": price_series.interval_s,
-                "gaps": price_series.gap_count,
-                "longest_gap_s": price_series.longest_gap_s,
+                "gaps": len(price_series.gaps),
+                "longest_gap_s": max((gap_s for _, gap_s in price_series.gaps), default=0),
             }
         )
     import_document["remarks"] += _remarks_on_windows(agent, import_document["prices"], now_s)

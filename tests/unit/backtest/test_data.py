@@ -136,12 +136,12 @@ def test_missing_price__is_reported_and_the_one_before_stands_in() -> None:
     assert table.closes[0].tolist() == [1, 1]
     assert np.isnan(table.closes[1, 0])
     assert table.notes == (
-        "A starts 1 bar after the first",
-        "A has 1 missing price",
+        "A starts 1 bar after the first, at 1970-01-01 00:00:10 UTC",
+        "A has 1 missing price, at 1970-01-01 00:00 UTC",
         "B ends 2 bars before the data, at 1970-01-01 00:00:30 UTC",
-        "B has 1 missing price",
-        "the simulation begins at bar 1, the first at which every asset has a price",
-        "1 interval is longer than usual: 20 s",
+        "B has 1 missing price, at 1970-01-01 00:00 UTC",
+        "the simulation begins at bar 1, 1970-01-01 00:00:10 UTC, the first at which every asset has a price",
+        "1 interval is longer than usual: 20 s from 1970-01-01 00:00 UTC",
     )
 
 

@@ -67,7 +67,7 @@ def test_missing_price__keeps_all_assets_waiting() -> None:
     ]
     assert waits.arrays.quote_prices.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
     assert waits.notes == (
-        "OLD has 1 missing price: nothing trades",
+        "OLD has 1 missing price, at 2020-09-13 15:26 UTC: nothing trades",
         "NEW has no price before 2020-09-13 14:26:40 UTC: until then the other assets share its weight",
         "NEW has no price after 2020-09-13 16:26:40 UTC: it is valued at its last price; nothing trades",
         "1 gap between bars is longer than the usual 1 h; the longest, 6 h, follows 2020-09-13 18:26:40 UTC",

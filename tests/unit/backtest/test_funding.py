@@ -181,7 +181,7 @@ def test_sum__is_that_of_assets_and_a_year_is_weighed_by_holding() -> None:
         pytest.param(
             (*range(9), 14, *range(15, 20)),
             0.00001,
-            ["has 1 interval longer than usual, at most 6 h; missing rates are left out, of the yearly carry too"],
+            ["has 1 interval longer than usual, 6 h from 2023-11-15 06:00 UTC; missing rates are left out, of the yearly carry too"],
             id="a gap",
         ),
         pytest.param(

@@ -42,7 +42,7 @@ def test_a_csv_becomes_exact_prices_in_base_units(tmp_path: Path) -> None:
     assert [point.price for point in weth.points] == [unit_price(WETH, "2000.1", USDC), unit_price(WETH, 2_001, USDC)]
     assert [(point.token, point.at_s) for point in wbtc.points] == [(WBTC.address, START_S)]
     assert mentions(prices.unit, "USDC", "the file")
-    assert (weth.row_count, weth.interval_s, weth.gap_count) == (2, HOUR_S, 0)
+    assert (weth.row_count, weth.interval_s, weth.gaps) == (2, HOUR_S, ())
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,11 @@ def test_of_several_closes_within_an_hour_the_last_is_taken(tmp_path: Path) -> N
 
 def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
     hours = [0, 1, 2, 3, 9, 10, 12]
-    (series,) = read(price_file(tmp_path, *(f"{START_S + hour * HOUR_S},WETH,1" for hour in hours))).series
-    assert (series.interval_s, series.gap_count, series.longest_gap_s) == (HOUR_S, 2, 6 * HOUR_S)
+    prices = read(price_file(tmp_path, *(f"{START_S + hour * HOUR_S},WETH,1" for hour in hours)))
+    (series,) = prices.series
+    assert (series.interval_s, series.gaps) == (HOUR_S, ((START_S + 3 * HOUR_S, 6 * HOUR_S), (START_S + 10 * HOUR_S, 2 * HOUR_S)))
+    (remark,) = prices.remarks
+    assert remark.text == "WETH has 2 gaps, at most 6 h, the first from 2025-10-09 12:00, the last from 2025-10-09 19:00 UTC"
 
 
 def test_a_close_of_now_is_taken(tmp_path: Path) -> None:
@@ -226,5 +229,5 @@ def test_real_hourly_bars_are_read_whole_with_their_gaps() -> None:
         assert series.points[-1].at_s < 1_664_236_800
         assert series.row_count > len(series.points) > 12_000
         assert series.interval_s == HOUR_S
-        assert series.longest_gap_s > 0
+        assert series.gaps
     assert "DOGE" in with_dollar.skipped_symbols

@@ -98,10 +98,25 @@ def daily(days: Iterable[int], closes: Sequence[float | None]) -> pl.DataFrame:
 def test_bars_without_a_price_are_noted_in_days() -> None:
     prices = daily(range(1, 29), [100.0] * 10 + [None] * 9 + [100.0] * 9)
     notes = research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, BAND).notes
-    assert notes == ("BTC has 9 missing prices, at most 9 in a row", "no decision at 7 bars: BTC had no price for 3 days or more")
+    assert notes == (
+        "BTC has 9 missing prices, 2024-01-11 00:00 to 2024-01-19 00:00 UTC, at most 9 in a row",
+        "no decision at 7 bars: BTC had no price for 3 days or more",
+    )
+
+
+def test_several_gaps__are_noted_with_the_first_and_the_last() -> None:
+    prices = daily((1, 2, 3, 4, 6, 7, 8, 9, 12, 13), [1.0, None, 1.0, 1.0, 1.0, 1.0, None, None, 1.0, 1.0])
+    notes = research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, BAND).notes
+    assert notes[:2] == (
+        "BTC has 3 missing prices, 2024-01-02 00:00 to 2024-01-09 00:00 UTC, at most 2 in a row",
+        "2 intervals are longer than usual: at most 3 days, the first from 2024-01-04 00:00, the last from 2024-01-09 00:00 UTC",
+    )
 
 
 def test_missing_price_is_noted_in_the_singular() -> None:
     prices = daily((1, 2, 3, 4, 6, 7), [1.0, None, 1.0, 1.0, 1.0, 1.0])
     notes = research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, BAND).notes
-    assert notes == ("BTC has 1 missing price", "1 interval is longer than usual: 2 days")
+    assert notes == (
+        "BTC has 1 missing price, at 2024-01-02 00:00 UTC",
+        "1 interval is longer than usual: 2 days from 2024-01-04 00:00 UTC",
+    )
