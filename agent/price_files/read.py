@@ -42,7 +42,7 @@ from agent.price_files.table import (
     open_table,
     table_of_frame,
 )
-from agent.price_files.times import join_clocks, parse_times, typed_times_s
+from agent.price_files.times import join_clocks, parse_times, typed_times_s, typed_zone_remarks
 from agent.units import format_time, pluralize, safe_label
 from agent.weights.asset_classes import FIAT_SYMBOLS, is_cash
 
@@ -177,7 +177,8 @@ def typed_prices(frame: Any, name: str) -> TypedPrices | None:
     if not frame.height:
         return None
     layout, _ = read_layout(table_of_frame(frame.head(SAMPLE_ROWS), name), name)
-    times_s = typed_times_s(frame.get_columns()[layout.time_column])
+    time_column = frame.get_columns()[layout.time_column]
+    times_s = typed_times_s(time_column)
     is_of_closes = layout.bars is None and layout.volume_column is None
     if times_s is None or not is_of_closes or layout.clock_column is not None:
         return None
@@ -200,7 +201,8 @@ def typed_prices(frame: Any, name: str) -> TypedPrices | None:
         all_series.append(series)
     if len({series.symbol for series in all_series}) < len(all_series):
         return None
-    prices = TypedPrices(tuple(all_series), tuple(_unused_remarks(layout)))
+    zone_remarks = [FileRemark(1, text) for text in typed_zone_remarks(time_column, times_s)]
+    prices = TypedPrices(tuple(all_series), (*_unused_remarks(layout), *zone_remarks))
     return _in_one_currency(prices, name)
 
 

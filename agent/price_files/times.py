@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agent.errors import ConfigError
 from agent.price_files.frames import load_polars
 from agent.price_files.numbers import PLAIN_NUMBER, cell_text
-from agent.units import HOUR_S, format_duration, minute_text
+from agent.units import DAY_S, HOUR_S, format_duration, minute_text
 
 EARLIEST_S = 1_230_768_000
 """2009-01-01, before the first coin price. Earlier numbers are no Unix seconds."""
@@ -138,6 +138,10 @@ def parse_times(cells: Sequence[object], row_numbers: Sequence[int], file_name: 
             "write all of them in UTC",
         )
     remarks = []
+    if times_s:
+        zone, offset_s = _zone_and_offset_s(cells[0])
+        instants_s = np.asarray(times_s, dtype=np.int64)
+        remarks += _zone_remarks(zone, instants_s, instants_s + offset_s)
     if open_dates:
         first_row = row_numbers[open_dates[0][0]]
         remarks.append(_settle_day_order(open_dates, times_s, f"{file_name}, row {first_row}"))
@@ -168,6 +172,35 @@ def typed_times_s(column: Any) -> NDArray[np.int64] | None:
     ):
         return None
     return np.asarray(column.dt.epoch("s"), dtype=np.int64)
+
+
+def typed_zone_remarks(column: Any, times_s: NDArray[np.int64]) -> list[str]:
+    """Return how daily times of a column of polars were read that are in another zone than UTC."""
+    zone = getattr(column.dtype, "time_zone", None)
+    if zone is None:
+        return []
+    clocks_s = np.asarray(column.dt.replace_time_zone(None).dt.epoch("s"), dtype=np.int64)
+    return _zone_remarks(zone, times_s, clocks_s)
+
+
+def _zone_and_offset_s(cell: object) -> tuple[str, int]:
+    """Return the zone of a cell with a time and its offset from UTC in seconds."""
+    if isinstance(cell, datetime):
+        return str(cell.tzinfo), int((cell.utcoffset() or timedelta(0)).total_seconds())
+    local_time = _local_time(cell_text(cell))
+    zone = "" if local_time is None else local_time.zone
+    return zone, _zone_offset_s(zone)
+
+
+def _zone_remarks(zone: str, times_s: NDArray[np.int64], clocks_s: NDArray[np.int64]) -> list[str]:
+    """Return how times were read whose clocks show one time of day, another one than UTC: the day may
+    be another, too.
+    """
+    rows = np.nonzero(clocks_s - times_s)[0]
+    if not len(rows) or len(np.unique(clocks_s % DAY_S)) > 1:
+        return []
+    clock_text, utc_text = (minute_text(int(series[rows[0]])) for series in (clocks_s, times_s))
+    return [f"times of {zone} are read as UTC: the first, {clock_text}, is {utc_text} UTC"]
 
 
 def gaps_text(gaps: Sequence[tuple[int, int]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from agent.price_files.layout import TIME_NAMES, normalized_name
 Moment = str | date | datetime
 """A time; UTC without a zone."""
 FRAME_NAME = "prices"
+MIDNIGHT = time(0)
 
 
 def read_prices(prices: object) -> PriceTable:
@@ -31,8 +32,9 @@ def read_prices(prices: object) -> PriceTable:
 
     A frame has a column of times, or an index of them, and either one column for each symbol or the
     columns symbol and close; NaN is no price. A Series of pandas is a column. Times in a zone become
-    UTC, but daily closes of a zone with daylight saving keep its clock. Raises ConfigError as
-    for price files, with the change to make, and Retryable if a server does not answer.
+    UTC, but closes at its midnight, and daily closes of a zone with daylight saving, keep its clock;
+    a note says which. Raises ConfigError as for price files, with the change to make, and Retryable
+    if a server does not answer.
     """
     if isinstance(prices, PriceTable):
         return prices
@@ -44,7 +46,7 @@ def read_prices(prices: object) -> PriceTable:
     table = table_of_frame(frame, FRAME_NAME)
     if not zone:
         return table
-    note = f"times are the clock of {zone}, shown as UTC, so that each day has 24 hours"
+    note = f"times are the clock of {zone}, shown as UTC, so that each close keeps its day, of 24 hours"
     return replace(table, zone=zone, notes=(*table.notes, note))
 
 
@@ -80,7 +82,8 @@ def _polars_frame(prices: Any) -> Any:
 
 def _calendar_days(frame: Any) -> tuple[Any, str]:
     """Return the frame, and the zone whose clock its times show as if it were UTC: that of a column
-    with one time of day, whose offset from UTC varies; empty for any other frame.
+    with one time of day, which is midnight or whose offset from UTC varies; empty for any other
+    frame.
     """
     for name in frame.columns:
         zone = getattr(frame[name].dtype, "time_zone", None)
@@ -88,8 +91,10 @@ def _calendar_days(frame: Any) -> tuple[Any, str]:
             continue
         clocks = frame[name].dt.replace_time_zone(None)
         instants = frame[name].dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        offsets = (clocks - instants).drop_nulls()
-        if offsets.n_unique() > 1 and clocks.drop_nulls().dt.time().n_unique() == 1:
+        offsets = (clocks - instants).drop_nulls().unique()
+        times_of_day = clocks.drop_nulls().dt.time().unique().to_list()
+        is_shifted_midnight = times_of_day == [MIDNIGHT] and offsets.to_list() != [timedelta(0)]
+        if is_shifted_midnight or (len(times_of_day) == 1 and len(offsets) > 1):
             return frame.with_columns(clocks), zone
     return frame, ""
 
@@ -138,10 +143,14 @@ def _has_times_as_index(frame: Any) -> bool:
 def _column(polars: Any, column: Any) -> Any:
     zone = getattr(column.dtype, "tz", None)
     if zone is not None:
+        clocks = column
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+        is_named = str(zone) in available_timezones()
+        if not is_named and (clocks.dt.tz_localize(None) - column).nunique() == 1:
+            return polars.Series([str(cell) for cell in clocks])  # a constant offset
     if column.dtype.kind == "M":
         instants = polars.Series(column.to_numpy().astype("datetime64[us]"))
-        if str(zone) not in available_timezones():
+        if zone is None or not is_named:
             return instants
         return instants.dt.replace_time_zone("UTC").dt.convert_time_zone(str(zone))
     try:

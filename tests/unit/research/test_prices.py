@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,49 @@ def test_missing_price_is_a_gap(make: Callable[[], object]) -> None:
     closes = read_prices(make()).closes
     assert np.isnan(closes[2, 0])
     assert np.isnan(closes).sum() == 1
+
+
+def at_midnight(zone: Any) -> Any:
+    return WIDE.set_axis(INDEX.tz_localize(zone))
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "Asia/Kolkata", "America/Lima", "Europe/Berlin"])
+@pytest.mark.parametrize("in_polars", [False, True], ids=["pandas", "polars"])
+def test_closes_at_midnight_of_a_zone__keep_their_day(zone: str, in_polars: bool) -> None:
+    frame = at_midnight(zone)
+    times = pl.Series("time", INDEX.to_list()).dt.replace_time_zone(zone)
+    table = read_prices(pl.DataFrame({"time": times, "BTC": BTC}) if in_polars else frame)
+    assert table.times_s.tolist() == read_prices(WIDE).times_s.tolist()
+    assert table.notes == (f"times are the clock of {zone}, shown as UTC, so that each close keeps its day, of 24 hours",)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "Africa/Abidjan"])
+def test_closes_at_midnight_of_utc__need_no_note(zone: str) -> None:
+    assert read_prices(at_midnight(zone)).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("make", "zone", "clock"),
+    [
+        pytest.param(lambda _: at_midnight(timezone(timedelta(hours=9))), "+09:00", "00:00", id="constant offset in pandas"),
+        pytest.param(lambda _: WIDE.set_axis([f"{day}T00:00:00+09:00" for day in DAYS]), "+09:00", "00:00", id="texts"),
+        pytest.param(
+            lambda _: WIDE.set_axis(INDEX.tz_localize("Asia/Tokyo") + pd.Timedelta("2h")), "Asia/Tokyo", "02:00", id="two o'clock"
+        ),
+        pytest.param(lambda folder: saved_at_midnight(folder, "Asia/Tokyo"), "Asia/Tokyo", "00:00", id="file"),
+    ],
+)
+def test_daily_closes_that_move_to_utc__are_noted_once(make: Callable[[Path], object], zone: str, clock: str, tmp_path: Path) -> None:
+    utc = "2023-12-31 17:00" if clock == "02:00" else "2023-12-31 15:00"
+    (note,) = read_prices(make(tmp_path)).notes
+    assert note == f"times of {zone} are read as UTC: the first, 2024-01-01 {clock}, is {utc} UTC"
+
+
+def saved_at_midnight(folder: Path, zone: str) -> Path:
+    path = folder / "prices.parquet"
+    times = pl.Series("time", INDEX.to_list()).dt.replace_time_zone(zone)
+    pl.DataFrame({"time": times, "BTC": BTC}).write_parquet(path)
+    return path
 
 
 def test_price_that_begins_later_or_never_is_missing() -> None:

@@ -170,7 +170,7 @@ def test_days_of_a_zone_are_counted_by_its_calendar(start: str, zone: str, in_po
     assert {time.hour for time in result.frame()["time"]} == {0}
     assert result.frame()["value"].diff().arg_max() == 9
     notes = [note for note in result.notes if "clock" in note]
-    assert notes == ([] if zone == "UTC" else [f"times are the clock of {zone}, shown as UTC, so that each day has 24 hours"])
+    assert notes == ([] if zone == "UTC" else [f"times are the clock of {zone}, shown as UTC, so that each close keeps its day, of 24 hours"])
 
 
 def test_bare_function_is_asked_at_each_bar__also_at_a_short_one() -> None:
