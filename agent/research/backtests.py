@@ -188,6 +188,8 @@ def _comparison(
     finished: Iterable[tuple[str, Backtest]], names: Sequence[str], progress: Progress | None
 ) -> Comparison:
     result_by_name = {}
+    if progress is not None:
+        progress(0, len(names))
     for name, result in finished:
         result_by_name[name] = result
         if progress is not None:

@@ -1,4 +1,4 @@
-"""Progress of research in a notebook, and in a script that asks for it."""
+"""Progress of research in a notebook, on a terminal, and in a script that asks for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import Any, TextIO
 
 LEAST_PAUSE_S = 0.2
+LINE_WIDTH = 60
+CLEARED_LINE = f"\r{'':<{LINE_WIDTH}}\r"
 
 
 def notebook_progress() -> Callable[..., None] | None:
@@ -36,18 +38,24 @@ def notebook_progress() -> Callable[..., None] | None:
 
 def shown_progress(progress: Callable[..., None] | bool | None) -> Callable[..., None] | None:
     """Return the function that gets the progress: the one given, for True an output in a notebook or a
-    line on standard error, for None in a notebook only, for False none.
+    line on standard error, for None in a notebook, or on a terminal a line that is empty at the end,
+    for False none.
     """
     if progress is None or progress is True:
-        return notebook_progress() or (progress_line(sys.stderr) if progress else None)
+        has_line = progress or sys.stderr.isatty()
+        return notebook_progress() or (
+            progress_line(sys.stderr, "\n" if progress else CLEARED_LINE) if has_line else None
+        )
     return progress or None
 
 
-def progress_line(stream: TextIO) -> Callable[..., None]:
-    """Return a function that shows finished and all in a line of the stream that updates."""
+def progress_line(stream: TextIO, ending: str) -> Callable[..., None]:
+    """Return a function that shows finished and all in a line of the stream that updates, and writes
+    `ending` after the last.
+    """
 
     def write(line: str, is_last: bool) -> None:
-        stream.write(f"\r{line:<60}" + "\n" * is_last)
+        stream.write(f"\r{line:<{LINE_WIDTH}}" + ending * is_last)
         stream.flush()
 
     return _progress(write)

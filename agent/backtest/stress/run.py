@@ -271,6 +271,8 @@ def _run_pieces(
     path_counts = dict[str, int]()
     for piece in pieces:
         path_counts[piece.case_name] = path_counts.get(piece.case_name, 0) + piece.end - piece.start
+    for case_name, path_count in list(path_counts.items())[:1]:
+        progress(case_name, 0, path_count)
     for piece, piece_result in piece_runner(work, pieces):
         result_by_piece[piece] = piece_result
         finished_counts[piece.case_name] = (

@@ -232,6 +232,7 @@ def _run_missing_chunks(
     finished_count = sum(chunk.end - chunk.start for chunk in chunks) - sum(
         chunk.end - chunk.start for chunk in missing_chunks
     )
+    progress(finished_count, len(job.choices))
     for chunk, run_results in run_chunks(job, missing_chunks):
         _require_matching_runs(run_results, range(chunk.start, chunk.end), len(job.mark_bars))
         store.add(store.file_key(chunk), run_results, job.choices[chunk.start : chunk.end])

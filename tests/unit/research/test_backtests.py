@@ -315,7 +315,7 @@ def test_compare_gives_the_same_and_counts_triggers(jobs: int) -> None:
     counts: list[tuple[int, int]] = []
     results = research.compare(small(), targets, triggers, jobs=jobs, progress=lambda *count: counts.append(count))
     assert results.frame().equals(research.compare(small(), targets, triggers).frame())
-    assert counts == [(1, 2), (2, 2)]
+    assert counts == [(0, 2), (1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import polars as pl
 import pytest
 
 from agent import research
@@ -66,6 +68,42 @@ def test_a_script_gets_a_line_if_it_asks(progress: bool | None, line: str, capsy
     captured = capsys.readouterr()
     assert captured.out == "", "it is not mixed with what the script prints"
     assert captured.err.rpartition("\r")[2].strip() == line
+
+
+LONG_PRICES = pl.DataFrame(
+    {"time": [1_700_000_000 + 86_400 * day for day in range(60)], "BTC": [100.0 + day % 7 for day in range(60)], "ETH": [50.0] * 60}
+)
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("run", "lines"),
+    [
+        pytest.param(lambda: research.backtest(PRICES.head(3), TARGETS, BAND), ["1 of 3", "3 of 3"], id="backtest"),
+        pytest.param(lambda: research.compare(PRICES.head(3), TARGETS, [BAND]), ["0 of 1", "1 of 1"], id="compare"),
+        pytest.param(lambda: research.tune(PRICES, TARGETS, [BAND], objective="growth"), ["0 of 2", "2 of 2"], id="tune"),
+        pytest.param(
+            lambda: research.stress(LONG_PRICES, TARGETS, BAND, paths=2, scenarios=["crash"], bars=8),
+            ["resampled blocks: 0 of 2"],
+            id="stress",
+        ),
+    ],
+)
+def test_terminal__shows_progress_from_the_start_to_the_end(
+    run: Callable[[], object], lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = FakeTerminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run()
+    shown = [line.strip() for line in terminal.getvalue().split("\r")]
+    assert set(lines) <= set(shown)
+    assert shown[1] == lines[0]
+    assert shown[-2:] == ["", ""], "at the end the line is empty"
+    assert "\n" not in terminal.getvalue()
 
 
 def test_output_updates_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatch, output_in: Callable[[object], FakeOutput]) -> None:
