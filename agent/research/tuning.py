@@ -32,7 +32,7 @@ from agent.backtest.tune.grid import (
 )
 from agent.backtest.tune.jobs import AllocatorSchedule, spec_for_choice
 from agent.backtest.tune.report import tune_document, tune_page
-from agent.backtest.tune.search import TuneResult, TuneSpec
+from agent.backtest.tune.search import TuneResult, TuneSpec, yearly_loss
 from agent.backtest.tune.statistics import Objective
 from agent.calls import described
 from agent.errors import ConfigError
@@ -118,7 +118,7 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     >>> triggers = [research.band(0.05), research.every("7d")]
     >>> result = research.tune(prices, {"BTC": 0.5, "USD": 0.5}, triggers)
     >>> result.frame()["setting"].sort().to_list()
-    ['band 5 % rel', 'every 7 days']
+    ['band 5 % rel', 'every 7 days', 'tracking normal']
     """
     chosen_objective = member(objective, "objective", Objective)
     options = TuneOptions()
@@ -331,29 +331,31 @@ class Tuning(ReportedResult):
         return tune_document(self._result)
 
     def frame(self) -> Any:
-        """Return a polars frame with a row for each setting, best first: setting, destination,
-        score (of the objective a year; a loss is below zero), loss, costs and drift in bps a year,
-        trades_yearly, over_hold (log growth a year above buy and hold), final_value and turnover,
-        both in coins of the numeraire and before tax.
+        """Return a polars frame with a row for each setting, best first, and last the setting to beat if
+        it is none of them: setting, destination, recommended (true for one of them), score (of the
+        objective a year; a loss is below zero), loss, costs and drift in bps a year, trades_yearly,
+        over_hold (log growth a year above buy and hold), final_value and turnover, both in coins of
+        the numeraire and before tax.
 
-        >>> result.frame()["destination"].to_list()
-        ['target', 'target']
+        >>> result.frame().select("setting", "recommended").rows()[-1]
+        ('tracking normal', True)
         """
         result = self._result
-        order = [int(index) for index in np.argsort(-result.scores, kind="stable")]
-        losses = [result.loss(index) for index in order]
-        runs = [result.run_results[index] for index in order]
-        choices = [result.choices[index] for index in order]
+        ranking = result.ranking
+        losses = [yearly_loss(ranked.run_result, result.years) for ranked in ranking]
+        runs = [ranked.run_result for ranked in ranking]
+        choices = [ranked.choice for ranked in ranking]
         return load_polars().DataFrame(
             {
                 "setting": [choice.label for choice in choices],
                 "destination": [choice.destination.value for choice in choices],
-                "score": [float(result.scores[index]) for index in order],
+                "recommended": [choice == result.recommended for choice in choices],
+                "score": [ranked.score for ranked in ranking],
                 "loss_bps": [loss.total * BPS for loss in losses],
                 "costs_bps": [loss.costs * BPS for loss in losses],
                 "drift_bps": [loss.drift * BPS for loss in losses],
                 "trades_yearly": [run.rebalance_count / result.years for run in runs],
-                "over_hold": [float(result.excess_growths[index]) for index in order],
+                "over_hold": [ranked.excess_growth for ranked in ranking],
                 "final_value": [run.final_value for run in runs],
                 "turnover": [run.turnover for run in runs],
             }
@@ -393,10 +395,12 @@ class Tuning(ReportedResult):
         return tune_page(self._result)
 
     def _repr_html_(self) -> str:
-        """Return the verdict and the ten best settings for a notebook."""
+        """Return the verdict, the ten best settings and the recommended one for a notebook."""
         sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.verdict)
         frame = self.frame()
-        more_count = len(frame) - SHOWN_SETTINGS
+        is_shown = np.arange(len(frame)) < SHOWN_SETTINGS
+        shown = frame.filter(is_shown | frame["recommended"].to_numpy())
+        more_count = len(frame) - len(shown)
         more_text = f"<p>{more_count:,} more in frame()</p>" if more_count > 0 else ""
-        table = frame.head(SHOWN_SETTINGS)._repr_html_()
+        table = shown._repr_html_()
         return f"<div><p>{escape(repr(self))}</p><ul>{sentences}</ul>{table}{more_text}</div>"

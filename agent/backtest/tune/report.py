@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from agent.backtest.report.page import Chart, ReportFact, ReportPage, ReportSection, ReportTable
 from agent.backtest.tune.grid import NO_STOP, RULE, PolicyChoice
 from agent.backtest.tune.loss import RISK_AVERSION
-from agent.backtest.tune.search import TuneResult
+from agent.backtest.tune.search import RankedChoice, TuneResult, yearly_loss
 from agent.backtest.tune.statistics import (
     CONFIDENCE_LEVEL,
     RESAMPLE_COUNT,
@@ -439,7 +439,13 @@ LOSS_SENTENCE = (
 
 
 def _ranking_section(tune_result: TuneResult) -> ReportSection:
-    ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_ON_PAGE].tolist()
+    ranking = tune_result.ranking
+    shown_choices = ranking[:RANKED_ON_PAGE]
+    shown_choices += [
+        ranked
+        for ranked in ranking[RANKED_ON_PAGE:]
+        if ranked.choice in (tune_result.recommended, tune_result.spec.baseline)
+    ]
     numeraire = tune_result.spec.backtest.portfolio.numeraire.symbol
     header: tuple[str, ...] = (
         "setting",
@@ -458,32 +464,37 @@ def _ranking_section(tune_result: TuneResult) -> ReportSection:
         header = ("setting", "loss, bps a year", "costs", "drift", "rebalances a year")
         row_texts = _loss_row
         paragraphs.insert(0, LOSS_SENTENCE)
-    rows = tuple(row_texts(tune_result, choice_index) for choice_index in ranked_indices)
+    rows = tuple(row_texts(tune_result, ranked) for ranked in shown_choices)
     return ReportSection(
         "Settings tried",
         (*paragraphs, *stop_notes(tune_result), *tax_notes(tune_result)),
         (),
-        (ReportTable(header, rows, f"The best {len(rows)} of {len(tune_result.choices):,}"),),
+        (ReportTable(header, rows, f"{len(rows)} of {len(ranking):,}, best first"),),
     )
 
 
-def _growth_row(tune_result: TuneResult, choice_index: int) -> tuple[str, ...]:
-    run_result = tune_result.run_results[choice_index]
+def _label(tune_result: TuneResult, choice: PolicyChoice) -> str:
+    is_recommended = choice == tune_result.recommended
+    return f"{choice.label} (recommended)" if is_recommended else choice.label
+
+
+def _growth_row(tune_result: TuneResult, ranked: RankedChoice) -> tuple[str, ...]:
+    run_result = ranked.run_result
     return (
-        tune_result.choices[choice_index].label,
-        _format_objective(tune_result, float(tune_result.scores[choice_index])),
-        format_signed_percent(float(tune_result.excess_growths[choice_index])),
+        _label(tune_result, ranked.choice),
+        _format_objective(tune_result, ranked.score),
+        format_signed_percent(ranked.excess_growth),
         f"{run_result.turnover:.2f}",
         f"{run_result.costs:.2f}",
         str(run_result.rebalance_count),
     )
 
 
-def _loss_row(tune_result: TuneResult, choice_index: int) -> tuple[str, ...]:
-    loss = tune_result.loss(choice_index)
-    trades_yearly = tune_result.run_results[choice_index].rebalance_count / tune_result.years
+def _loss_row(tune_result: TuneResult, ranked: RankedChoice) -> tuple[str, ...]:
+    loss = yearly_loss(ranked.run_result, tune_result.years)
+    trades_yearly = ranked.run_result.rebalance_count / tune_result.years
     return (
-        tune_result.choices[choice_index].label,
+        _label(tune_result, ranked.choice),
         *(f"{share * BPS:.2f}" for share in (loss.total, loss.costs, loss.drift)),
         f"{trades_yearly:.1f}",
     )

@@ -102,13 +102,26 @@ class TuneSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RankedChoice:
+    """A setting with its run over the first three quarters, its annualised objective, and its
+    annualised log growth above buy and hold.
+    """
+
+    choice: PolicyChoice
+    run_result: RunResult
+    score: float
+    excess_growth: float
+
+
+@dataclass(frozen=True, slots=True)
 class TuneResult:
     """Result of a search.
 
     - `scores` is each choice's annualised objective, a loss below zero, net of tax if the portfolio
       has a tax rate, `gross_scores` the same before tax, `excess_growths` its annualised log growth
       above buy and hold, both over the first three quarters of the data; `period_s` is the mean
-      length of one return's period, and `mark_times_s` are the times between which they lie.
+      length of one return's period, and `mark_times_s` are the times between which they lie;
+      `ranked_baseline` is the baseline over the same.
     - `fold_results_and_excesses` has per fold the choice and its excess, log returns or loss saved,
       over each benchmark; `fold_claims` are the claims from all folds pooled.
     - `claims` are the claims from the last quarter. For that quarter, `last_quarter_results` are
@@ -126,6 +139,7 @@ class TuneResult:
     gross_scores: FloatArray
     excess_growths: FloatArray
     best_index: int
+    ranked_baseline: RankedChoice
     period_s: float
     mark_times_s: NDArray[np.int64]
     deflated_sharpe: DeflatedSharpe | None
@@ -150,6 +164,22 @@ class TuneResult:
     def recommended(self) -> PolicyChoice:
         """The best choice if the last quarter supports it, else the baseline."""
         return self.choices[self.best_index] if self.verdict.is_recommended else self.spec.baseline
+
+    @property
+    def ranking(self) -> list[RankedChoice]:
+        """All settings, best first, and last the baseline if it is none of them."""
+        ranked_choices = [
+            RankedChoice(
+                self.choices[index],
+                self.run_results[index],
+                float(self.scores[index]),
+                float(self.excess_growths[index]),
+            )
+            for index in np.argsort(-self.scores, kind="stable").tolist()
+        ]
+        if self.spec.baseline not in self.choices:
+            ranked_choices.append(self.ranked_baseline)
+        return ranked_choices
 
     @property
     def years(self) -> float:
@@ -313,6 +343,13 @@ def _assemble_result(
         gross_scores=gross_scores,
         excess_growths=(growths.mean(axis=0) - hold_returns.mean()) * periods_per_year,
         best_index=best_index,
+        ranked_baseline=RankedChoice(
+            search.baseline,
+            run_results[-1],
+            float(objective_scores(scored_returns[:, -1:], objective)[0] * annual_factor),
+            float(log_returns(run_results[-1].net_value_by_mark).mean() - hold_returns.mean())
+            * periods_per_year,
+        ),
         period_s=YEAR_S / periods_per_year,
         mark_times_s=job.table.times_s[list(job.mark_bars)],
         deflated_sharpe=None

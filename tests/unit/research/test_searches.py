@@ -118,7 +118,7 @@ def test_allocator_of_a_setting_is_that_of_its_run(method: str) -> None:
 def test_best_setting_has_its_allocator() -> None:
     prices = pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH").head(40)
     search = research.tune(prices, TARGETS, BANDS[:1], allocators=["equal"])
-    assert search.frame()["setting"].to_list() == ["band 10 % rel, weights equal"]
+    assert search.frame()["setting"].to_list() == ["band 10 % rel, weights equal", "tracking normal"]
     assert repr(search.best_allocator) == ("allocator('equal', every='7d', keep='60d', churn='0%', until_chosen='targets', fixed=['USD'])")
     assert search.recommended_allocator is None, "the tracking rule keeps the targets"
 
@@ -199,6 +199,26 @@ def test_what_is_recommended_is_the_best_if_supported_else_the_setting_to_beat(
     assert tune_document(result)["recommendation"]["label"] == label
     again = research.backtest(PRICES, TARGETS, search.recommended, destination=search.recommended_destination, end="2021-02-01")
     assert again.summary.trades > 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "triggers", "recommended"),
+    [
+        pytest.param("tracking", BANDS, "tracking normal", id="the rule, not tried"),
+        pytest.param("tracking", [*BANDS, research.tracking()], "tracking normal", id="the rule, tried"),
+        pytest.param("growth", BANDS, "every 28 days", id="the calendar, not tried"),
+    ],
+)
+def test_search__marks_the_recommended_setting_in_its_tables(
+    objective: str, triggers: list[Any], recommended: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = research.tune(PRICES, TARGETS, triggers, objective=objective)
+    frame = search.frame()
+    assert frame.filter(pl.col("recommended"))["setting"].to_list() == [recommended]
+    assert len(frame) == 3
+    assert f"{recommended} (recommended)" in search.report(tmp_path / "search.html").read_text()
+    monkeypatch.setattr("agent.research.tuning.SHOWN_SETTINGS", 1)
+    assert recommended in search._repr_html_().partition("<table")[2]
 
 
 def test_usual_searches_need_no_trigger() -> None:
