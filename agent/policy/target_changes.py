@@ -167,12 +167,14 @@ def _with_last_allocation(
     if last_allocation is None:
         expired_text = ""
     else:
-        expired_text = "; the last ones are older than portfolio.weights.keep"
+        expired_text = "; the last weights are too old (portfolio.weights.keep)"
+    method = allocator.method.value
+    method_text = "" if choice_fault.startswith(f"{method} ") else f"{method}: "
     return replace(
         step,
         history=replace(
             step.history,
             allocation=None,
-            allocation_fault=f"{allocator.method.value}: {choice_fault}{expired_text}",
+            allocation_fault=f"{method_text}{choice_fault}{expired_text}",
         ),
     )

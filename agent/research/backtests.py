@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from agent.app.research.backtests import simulate_checked
@@ -28,7 +28,7 @@ from agent.research.inputs import (
 from agent.research.prices import Moment, read_prices
 from agent.research.progress import shown_progress
 from agent.research.results import Backtest, Comparison
-from agent.research.signals import FunctionSignal
+from agent.research.signals import FunctionRunner, FunctionSignal
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger
 
 
@@ -93,6 +93,8 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     )
     show = shown_progress(progress)
     result = simulate_checked(inputs.spec, inputs.table, inputs.settings, show)
+    if isinstance(runner := inputs.spec.signal_runner, FunctionRunner):
+        result = replace(result, notes=(*result.notes, *runner.notes))
     if show is not None and show is not progress:  # bars without a trade are skipped
         show(inputs.table.bar_count, inputs.table.bar_count)
     return Backtest(result)

@@ -259,6 +259,10 @@ def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
             )
             scaled_text = ", ".join(f'"{symbol}": {bps / BPS:g}' for symbol, bps in scaled.items())
             remedy = f"divide each by {float(total):g}: write {{{scaled_text}}}"
+            if total < 1:
+                cash = next(filter(is_cash, share_by_symbol), "USD")
+                rest = 1 - total + share_by_symbol.get(cash, Fraction(0))
+                remedy = f'if the rest is cash, write "{cash}": {float(rest):g}; else {remedy}'
         raise ConfigError(f"targets: the shares sum to {float(total):g}, not to 1", remedy)
     bps_by_symbol = _whole_bps(share_by_symbol)
     for symbol, share in share_by_symbol.items():

@@ -246,13 +246,14 @@ class Backtest(ReportedResult):
         >>> result.notes
         ()
         """
+        notes = tuple(note.replace(" (portfolio.weights.keep)", "") for note in self._result.notes)
         refusal_counts = self._result.refusal_counts
         if not refusal_counts:
-            return self._result.notes
+            return notes
         reason, _ = max(refusal_counts, key=lambda refusal: refusal[1])
         bars_text = pluralize(sum(count for _, count in refusal_counts), "bar")
         return (
-            *self._result.notes,
+            *notes,
             f"no trade at {bars_text} at which it was due, mostly: {reason.partition(' (see ')[0]}",
         )
 

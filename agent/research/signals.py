@@ -21,7 +21,7 @@ from agent.config.tables.weights import (
     AllocatorTable,
 )
 from agent.errors import ConfigError
-from agent.layers.signals.policy import checked_answer
+from agent.layers.signals.policy import IMPORT_HINT, checked_answer
 from agent.model import (
     AllocationMethod,
     AllocatorConfig,
@@ -57,6 +57,8 @@ from agent.units import (
 
 SIGNAL_NAME = "function"
 USUAL_WINDOW_S = 90 * DAY_S
+LEAST_REST = 0.0001
+"""Least rest of weights that is told, a basis point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,21 @@ class FunctionRunner:
 
     def __init__(self, signal: FunctionSignal) -> None:
         self._asked = AskedFunction(signal.function, signal.argument)
+        self._rests: list[float] = []
+        self._numeraire = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the weights left of one, if they did."""
+        if max(self._rests, default=0.0) < LEAST_REST:
+            return ()
+        shares = dict.fromkeys(
+            f"{100 * rest:.0f} %" for rest in (min(self._rests), max(self._rests))
+        )
+        return (
+            f"{self._asked.argument}: what its weights leave of 1 stays in {self._numeraire}:"
+            f" {' to '.join(shares)}, {pluralize(len(self._rests), 'choice')}",
+        )
 
     def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
         """Return the answer to each request. Raises ConfigError for weights that are refused."""
@@ -203,14 +220,16 @@ class FunctionRunner:
 
     def _answer(self, request: SignalRequest) -> SignalAnswer:
         if request.why:
-            return SignalAnswer(request.settings.name, request.owner, why=request.why)
+            why = request.why.removesuffix(f"; {IMPORT_HINT}")
+            return SignalAnswer(request.settings.name, request.owner, why=why)
         view = request.view
         returned = self._asked.answer(view)
         if not (isinstance(returned, SignalTargets) or has_items(returned)):
             words = f"it returned {described(returned)}, not a dict of weights"
             raise self._asked.error(view, words, 'return for example {"BTC": 0.6}')
         try:
-            answer = checked_answer(request, targets_document(returned, view), SIGNAL_NAME)
+            document = targets_document(returned, view)
+            answer = checked_answer(request, document, SIGNAL_NAME)
         except (TypeError, ValueError) as error:
             remedy = 'return numbers from 0 to 1 by symbol, such as {"BTC": 0.6}'
             raise self._asked.error(view, str(error), remedy) from None
@@ -224,6 +243,9 @@ class FunctionRunner:
                 f"return weights of the targets' symbols that sum to 1, or {rest_text}: it takes the"
                 " rest",
             )
+        if has_items(returned) and view.numeraire not in dict(returned.items()):
+            self._rests.append(document["spot"].get(view.numeraire, 0.0))
+            self._numeraire = view.numeraire
         return answer
 
 

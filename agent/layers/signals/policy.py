@@ -35,6 +35,7 @@ from agent.units import (
 
 SUM_TOLERANCE_PPM = 100
 """Millionths by which a sum of weights may differ from one: 0.01 %."""
+IMPORT_HINT = "trimtab prices import and trimtab prices fetch add recorded prices"
 
 
 def signal_requests(
@@ -141,7 +142,7 @@ def _signal_request(
         gap_reasons.append("some balances or prices are unknown")
     labelled_addresses = tuple((token.label, token.address) for token in free_tokens)
     if gap_reasons:
-        gap_reasons.append("trimtab prices import and trimtab prices fetch add recorded prices")
+        gap_reasons.append(IMPORT_HINT)
     return SignalRequest(settings, owner, view, labelled_addresses, "; ".join(gap_reasons))
 
 
@@ -235,10 +236,10 @@ def _missing_prices_reason(
 ) -> str:
     """Return why prices do not meet min_history and max_age; empty if they do."""
     if len(bars) <= allocator.min_returns:
-        return (
-            f"has {len(bars)} prices, min_history requires {allocator.min_returns + 1} in the window,"
-            f" which starts {format_time(now_s - allocator.window_s)}"
-        )
+        count_text = "has no price"
+        if allocator.min_returns:
+            count_text = f"has {len(bars)} prices, min_history requires {allocator.min_returns + 1}"
+        return f"{count_text} in the window, which starts {format_time(now_s - allocator.window_s)}"
     if now_s - bars[-1].at_s > allocator.max_age_s:
         return f"has no price within {format_duration(allocator.max_age_s)}"
     return ""
@@ -307,8 +308,10 @@ def _weights_ppm(
     ppm_by_name = {}
     for name, weight in weights.items():
         if name not in known_names:
+            likely_names = [known for known in known_names if _are_alike(str(name), known)]
+            likely_text = f"did you mean {' or '.join(likely_names)}? " if likely_names else ""
             raise ValueError(
-                f"{str(name)[:16]!r} is not {kind_text}; choose from {', '.join(known_names)}"
+                f"{str(name)[:16]!r} is not {kind_text}; {likely_text}choose from {', '.join(known_names)}"
             )
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise ValueError(f"the weight of {name} is not a number")
@@ -316,3 +319,10 @@ def _weights_ppm(
             raise ValueError(f"the weight of {name} is {weight:g}, not from {min_weight} to 1")
         ppm_by_name[name] = round(weight * WEIGHT_RESOLUTION)
     return ppm_by_name
+
+
+def _are_alike(name: str, known_name: str) -> bool:
+    """Return whether one name is in the other, as BTC in WBTC and USD in USDC."""
+    capitals = name.upper()
+    known_capitals = known_name.upper()
+    return bool(capitals) and (capitals in known_capitals or known_capitals in capitals)

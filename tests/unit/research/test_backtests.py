@@ -412,7 +412,12 @@ def test_the_tracking_rule_is_the_default() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"targets": {"BTC": 0.5, "USD": 0.4}}, "targets: the shares sum to 0.9, not to 1"),
+        (
+            {"targets": {"BTC": 0.5, "USD": 0.4}},
+            'targets: the shares sum to 0.9, not to 1 (if the rest is cash, write "USD": 0.5; else divide each by 0.9: write',
+        ),
+        ({"targets": {"BTC": 0.5, "ETH": 0.2}}, 'the shares sum to 0.7, not to 1 (if the rest is cash, write "USD": 0.3; else divide'),
+        ({"targets": {"BTC": 0.5, "USDC": 0.1}}, 'the shares sum to 0.6, not to 1 (if the rest is cash, write "USDC": 0.5; else divide'),
         (
             {"targets": {"BTC": 0.4, "ETH": 0.3, "USD": 0.4}},
             'sum to 1.1, not to 1 (divide each by 1.1: write {"BTC": 0.3637, "ETH": 0.2727, "USD": 0.3636})',

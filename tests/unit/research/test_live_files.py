@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import fields
 from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
@@ -167,3 +169,8 @@ def test_answer__is_understood_live_as_in_a_backtest(returned: Any) -> None:
     seen = view(BTC=[1.0, 2.0])
     main(lambda: lambda _: returned, StringIO(host._request_line(seen)), answers)
     assert json.loads(answers.getvalue()) == {"spot": {"BTC": 0.25, "USDC": 0.75}, "futures": None}
+
+
+def test_page__lists_each_field_of_the_view_with_its_type() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([A-Z]?[\w\[\], .]+)` \| .+ \| .+ \|$", PAGE.read_text(), re.MULTILINE)
+    assert rows == [(field.name, field.type) for field in fields(SignalView)]

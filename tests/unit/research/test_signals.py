@@ -170,7 +170,34 @@ def test_days_of_a_zone_are_counted_by_its_calendar(start: str, zone: str, in_po
     assert {time.hour for time in result.frame()["time"]} == {0}
     assert result.frame()["value"].diff().arg_max() == 9
     notes = [note for note in result.notes if "clock" in note]
-    assert notes == ([] if zone == "UTC" else [f"times are the clock of {zone}, shown as UTC, so that each close keeps its day, of 24 hours"])
+    assert notes == (
+        [] if zone == "UTC" else [f"times are the clock of {zone}, shown as UTC, so that each close keeps its day, of 24 hours"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "notes"),
+    [
+        pytest.param({"BTC": 0.6, "ETH": 0.1}, ["signal: what its weights leave of 1 stays in USD: 30 %, 15 choices"], id="a rest"),
+        pytest.param({"BTC": 0.6, "ETH": 0.4}, [], id="all invested"),
+        pytest.param({"BTC": 0.6, "USD": 0.4}, [], id="cash named"),
+    ],
+)
+def test_rest_of_weights__is_named_in_the_notes(weights: dict[str, float], notes: list[str]) -> None:
+    result = research.backtest(PRICES, TARGETS, BAND, signal=lambda view: weights)
+    assert [note for note in result.notes if "leave" in note] == notes
+
+
+def test_signal_without_prices__is_noted_in_plain_words() -> None:
+    days = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=day) for day in range(60)]
+    prices = pl.DataFrame({"time": days, "BTC": [100.0] * 20 + [None] * 20 + [100.0] * 20})
+    result = research.backtest(
+        prices, {"BTC": 0.5, "USD": 0.5}, BAND, signal=research.signal(lambda view: {"BTC": 0.5}, every="3d", window="5d")
+    )
+    (note,) = [note for note in result.notes if "target weights" in note]
+    assert ": no target weights: signal function: BTC has no price in the window, which starts " in note
+    assert note.endswith(" UTC; the last weights are too old")
+    assert not {"min_history", "keep", "trimtab"} & set(note.replace(".", " ").split())
 
 
 def test_bare_function_is_asked_at_each_bar__also_at_a_short_one() -> None:

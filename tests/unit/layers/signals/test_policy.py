@@ -203,6 +203,16 @@ def test_signal_that_is_not_due_is_idle() -> None:
         pytest.param(
             '{"spot": {"USDC": 1}}', "'USDC' is not an asset whose weight is free; choose from WETH, WBTC, LINK, UNI", id="a fixed weight"
         ),
+        pytest.param(
+            '{"spot": {"BTC": 1}}',
+            "'BTC' is not an asset whose weight is free; did you mean WBTC? choose from WETH, WBTC, LINK, UNI",
+            id="name of a backtest",
+        ),
+        pytest.param(
+            '{"spot": {"weth": 1}}',
+            "'weth' is not an asset whose weight is free; did you mean WETH? choose from WETH, WBTC, LINK, UNI",
+            id="small letters",
+        ),
         pytest.param('{"spot": {"WETH": true}}', "the weight of WETH is not a number", id="a truth value"),
         pytest.param('{"spot": {"WETH": "1"}}', "the weight of WETH is not a number", id="text"),
         pytest.param('{"spot": [1]}', "its weights are not a mapping", id="a list"),
