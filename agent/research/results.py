@@ -13,10 +13,21 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from agent.backtest.report.backtest import backtest_page
-from agent.backtest.report.page import ReportPage
+from agent.backtest.report.backtest import backtest_page, provenance_facts
+from agent.backtest.report.page import (
+    Chart,
+    ReportFact,
+    ReportPage,
+    ReportSection,
+    ReportTable,
+    line_trace,
+    time_chart,
+    to_milliseconds,
+    values_at,
+)
 from agent.backtest.report.series import (
     MIN_SAMPLES,
+    downsample_indices,
     drawdown_series,
     growth_series,
     simulation_performance,
@@ -447,7 +458,7 @@ def _dated(figure: Any, title: str, numeraire: str) -> Any:
     return figure
 
 
-class Comparison(dict[str, Backtest]):
+class Comparison(dict[str, Backtest], ReportedResult):
     """Backtests by the names of their triggers.
 
     >>> import polars
@@ -520,6 +531,63 @@ class Comparison(dict[str, Backtest]):
             col=1,
         )
         return _dated(figure, "Value by trigger", numeraire)
+
+    def _page(self) -> ReportPage:
+        first = next(iter(self.values()))
+        figures = [name for name in first.summary.names() if name not in COMMON]
+        rows = [
+            (
+                first.summary.label(figure),
+                *(result.summary.text(figure) for result in self.values()),
+            )
+            for figure in figures
+        ]
+        facts_by_name = {name: provenance_facts(result._result) for name, result in self.items()}
+        common_facts = [
+            fact
+            for fact in facts_by_name[next(iter(self))]
+            if all(fact in facts for facts in facts_by_name.values())
+        ]
+        own_facts = [
+            fact._replace(name=f"{name}: {fact.name}")
+            for name, facts in facts_by_name.items()
+            for fact in facts
+            if fact not in common_facts
+        ]
+        notes = dict.fromkeys(note for result in self.values() for note in result.notes)
+        return ReportPage(
+            f"{pluralize(len(self), 'backtest')} side by side",
+            tuple(
+                ReportFact(
+                    name, result.summary.text("total_return"), f"{result.summary.trades:,} trades"
+                )
+                for name, result in self.items()
+            ),
+            (
+                ReportSection(
+                    "Value",
+                    tuple(notes),
+                    (self._value_chart(),),
+                    (ReportTable(("figure", *self), tuple(rows)),),
+                ),
+            ),
+            (f"Buy and hold: {first.summary.text('hold_return')}.",),
+            (*common_facts, *own_facts),
+            subtitle=f"Comparison, {first.summary.start:%Y-%m-%d} to {first.summary.end:%Y-%m-%d}",
+        )
+
+    def _value_chart(self) -> Chart:
+        """Return the chart of the value of each backtest, and of buy and hold."""
+        first = next(iter(self.values()))._result
+        lines = [(name, result._result, result._result.equity) for name, result in self.items()]
+        lines.append(("buy and hold", first, first.hold_equity))
+        traces = []
+        for (name, result, values), number in zip(lines, cycle(range(1, 9)), strict=False):
+            points = downsample_indices([values])
+            times_ms = to_milliseconds(result.times_s, points)
+            traces.append(line_trace(times_ms, values_at(values, points), name, f"--c{number}"))
+        says = "The value of each backtest, and of buy and hold, over time"
+        return time_chart(traces, first.numeraire) | {"title": "Value", "says": says}
 
     def _repr_html_(self) -> str:
         """Return the figures of each backtest for a notebook, and once what all have in common."""

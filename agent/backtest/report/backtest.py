@@ -498,7 +498,7 @@ def backtest_page(simulation_result: SimulationResult) -> ReportPage:
         facts=_headline_facts(analysis),
         sections=tuple(section for section in sections if section is not None),
         summary=_summary(analysis),
-        provenance_facts=_provenance_facts(simulation_result),
+        provenance_facts=provenance_facts(simulation_result),
     )
 
 
@@ -660,7 +660,8 @@ def _headline_facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
     )
 
 
-def _provenance_facts(simulation_result: SimulationResult) -> tuple[ReportFact, ...]:
+def provenance_facts(simulation_result: SimulationResult) -> tuple[ReportFact, ...]:
+    """Return what repeats a simulation: its parameters, hashes, seed and versions."""
     parameter_texts = {
         name: parameter_text
         for name, parameter_text in simulation_result.parameters

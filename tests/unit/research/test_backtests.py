@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from html import escape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from agent.cli.research.portfolio_texts import portfolio_options
 from agent.errors import ConfigError
 from agent.model import Every, HybridTrigger, NoTradeZone, Threshold
 from agent.research.prices import read_prices
+from tests.support.text import mentions
 
 PRICES = sample_files()[0]
 TARGETS = {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}
@@ -341,6 +343,20 @@ def test_compare_gives_a_result_for_each_trigger() -> None:
     assert frame.columns == ["name", *(field.name for field in fields(alone.summary)), "costs"]
     weekly = frame.row(1, named=True)
     assert (weekly["name"], weekly["value"], weekly["costs"]) == ("weekly", alone.summary.value, alone.summary.costs)
+
+
+def test_comparison__writes_a_report_of_all(tmp_path: Path) -> None:
+    triggers = {"narrow": research.band(0.01), "<weekly>": research.every("7d")}
+    results = research.compare(small(), {"BTC": 0.5, "USD": 0.5}, triggers)
+    html = results.report(tmp_path / "comparison.html").read_text()
+    for name, result in results.items():
+        assert escape(name) in html
+        assert result.summary.text("total_return") in html
+        assert result.summary.text("costs") in html
+    assert mentions(html, "2 backtests side by side", "buy and hold", "data hash", "narrow: policy")
+    assert "<weekly>" not in html
+    with pytest.raises(ConfigError, match=r"does not end in \.html"):
+        results.report(tmp_path / "comparison.pdf")
 
 
 def test_compare_names_the_triggers_of_a_list() -> None:
