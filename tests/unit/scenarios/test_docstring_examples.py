@@ -65,7 +65,7 @@ def test_all_of_research_has_an_example() -> None:
     methods = [
         getattr(item, name) for item in of_research if inspect.isclass(item) for name in ("frame", "plot", "report") if hasattr(item, name)
     ]
-    assert len(methods) == 11
+    assert len(methods) == 12
     assert [item.__qualname__ for item in (*of_research, *methods, app.Agent, agent.open_agent) if ">>> " not in (item.__doc__ or "")] == []
     properties = [
         f"{item.__name__}.{name}"
