@@ -102,7 +102,7 @@ def show_file(
         say(
             f"Call {document['nonce']} of the Safe {document['safe']} on chain {document['chain_id']}"
         )
-        for line in document["lines"]:
+        for line in document["calls"]:
             out.print(exact_text(f"  {line}"), soft_wrap=True)
         say_whole(f"Hash, computed from this call: {document['safe_tx_hash']}")
         say(

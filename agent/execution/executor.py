@@ -18,6 +18,7 @@ from agent.errors import (
 )
 from agent.execution.submission.checks import guard_refusal, only_undoes
 from agent.execution.submission.reconcile import Reconciler
+from agent.execution.submission.rejected_trades import rejected_before
 from agent.execution.submission.replacement import TxReplacer
 from agent.execution.submission.submitter import (
     IN_FLIGHT_STATES,
@@ -225,17 +226,6 @@ def rejection_of(tx: UnsignedTx, wallet: str) -> UnsignedTx:
     return replace(tx, to=wallet, value_wei=0, data="0x")
 
 
-def _subject(tx: UnsignedTx, grant: Grant) -> object:
-    """Return by what owners take two calls for the same: the pairs that a plan swaps, token and
-    spender of an approval, else the call itself. Amounts follow the prices.
-    """
-    if grant.plan is not None:
-        return {(leg.token_in, leg.token_out) for leg in grant.plan.legs}
-    if grant.approval_terms is not None:
-        return grant.approval_terms[:2]
-    return tx.to, tx.value_wei, tx.data
-
-
 def execution_period(intent: Intent, grant: Grant) -> str:
     """Return until when the chain accepts a proposed call, in words."""
     deadline_s = chain_deadline_s(intent, grant)
@@ -276,8 +266,6 @@ RESUME_ADVICE = "end the pause with trimtab resume, then "
 """What comes before the advice to sign or execute a proposal while a pause forbids it."""
 HARD_PAUSE_ADVICE = "pause hard, which allows it: trimtab pause --hard --send; then "
 """The same for a rejection or a revocation: the pause stays."""
-REJECTED_BEFORE = ", like the one rejected at "
-"""In the note of a proposal, before the time at which the owners rejected the same trade."""
 UNWANTED_ADVICE = (
     "if it is not wanted either: trimtab pause --hard --send withdraws it, and nothing is proposed"
     " until trimtab resume; before that, trimtab edit changes the targets or the trigger"
@@ -321,6 +309,7 @@ class AwaitingExternalSignature(Retryable):
         self.reverts = reverts
         self.minimums_fault: MinimumsFault | None = None
         self.is_withdrawable = is_withdrawable
+        self.was_rejected_before = False
         self.go_on_with(next_command)
 
     def go_on_with(self, next_command: str) -> None:
@@ -334,7 +323,7 @@ class AwaitingExternalSignature(Retryable):
         )
         if self.is_withdrawable:
             self.remedy += f"\nor give it up: {WITHDRAWAL_ADVICE}"
-        if REJECTED_BEFORE in self.proposal["description"]:
+        if self.was_rejected_before:
             self.remedy += f"\n{UNWANTED_ADVICE}"
         if self.minimums_fault is not None:
             self.remedy = f"{minimums_advice(self.minimums_fault)}; then {next_command}"
@@ -342,6 +331,11 @@ class AwaitingExternalSignature(Retryable):
             self.remedy = f"{DO_NOT_SIGN}: {WITHDRAWAL_ADVICE}; then {next_command}"
         elif self.reverts is None:
             self.remedy = f"{UNCHECKED_ADVICE}: {next_command}"
+
+    def mark_rejected_before(self) -> None:
+        """Say what to do if the owners, who have rejected the same trade, do not want it again."""
+        self.was_rejected_before = True
+        self.go_on_with(self.next_command)
 
     def mark_minimums(self, fault: MinimumsFault | None) -> None:
         """Say why nobody should sign or execute it at the prices now; None changes nothing."""
@@ -424,7 +418,9 @@ class ProposingExecutor(JournaledExecutor):
         self._require_next_nonce(tx)
         head = submitter.simulate(tx, grant.deadline_s, grant).head
         self.external_signer.require_signable(tx, grant)
-        note += self._rejected_before_text(tx, grant)
+        rejection_text = rejected_before(self._journal, tx, grant)
+        if rejection_text:
+            note += f", {rejection_text}"
         intent = submitter.record_intent(step_id, tx, grant, note, grant.deadline_s)
         self._take_over_signatures(intent)
         self._proposals.mark_proposed(intent.id, head.number)
@@ -569,23 +565,6 @@ class ProposingExecutor(JournaledExecutor):
         self._proposals.mark_proposed(rejection.id, self._proposals.proposal_blocks()[intent.id])
         return rejection
 
-    def _rejected_before_text(self, tx: UnsignedTx, grant: Grant) -> str:
-        """Return when the owners rejected the same trade or call, as the end of a note; "" if they did
-        not, or if it was executed since.
-        """
-        for peer in self._journal.intents():
-            peer_grant = self._journal.grant(peer.id)
-            if peer.kind is not grant.kind or _subject(peer.tx, peer_grant) != _subject(tx, grant):
-                continue
-            if peer.succeeded:
-                break
-            for rejection in self._journal.intents_at(peer.tx.nonce):
-                if rejection.kind is IntentKind.CANCEL and rejection.succeeded:
-                    receipt = rejection.receipt
-                    rejected_s = (receipt and receipt.block_time_s) or rejection.created_s
-                    return f"{REJECTED_BEFORE}{format_time(rejected_s)} (nonce {peer.tx.nonce})"
-        return ""
-
     def _take_over_signatures(self, intent: Intent) -> None:
         """Record the signatures of dropped proposals of the same call, such as a payment that is asked
         for again: owners sign a call and its nonce, not the proposal.
@@ -675,7 +654,7 @@ class ProposingExecutor(JournaledExecutor):
         doubt_text = "; it would revert now" if reverts else ""
         if unsimulated_why:
             doubt_text = f"; it could not be simulated: {unsimulated_why}"
-        return AwaitingExternalSignature(
+        awaiting = AwaitingExternalSignature(
             f'"{intent.note}" is proposed and awaits {next_act.awaited}{until_text}: {outbox_path}'
             f"{doubt_text}",
             f"{resume_text}{next_act.instruction}",
@@ -685,6 +664,9 @@ class ProposingExecutor(JournaledExecutor):
             next_command=self._next_command(intent),
             is_withdrawable=is_withdrawable,
         )
+        if rejected_before(self._journal, intent.tx, grant):
+            awaiting.mark_rejected_before()
+        return awaiting
 
     def _proposal_document(self, intent: Intent) -> dict[str, Any]:
         grant = self._journal.grant(intent.id)

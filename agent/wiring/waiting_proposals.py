@@ -10,7 +10,6 @@ from agent.chain.sender import QuorumSender
 from agent.errors import READ_FAILURES
 from agent.execution.executor import (
     DO_NOT_SIGN,
-    REJECTED_BEFORE,
     UNCHECKED_ADVICE,
     UNWANTED_ADVICE,
     WITHDRAWAL_ADVICE,
@@ -19,6 +18,7 @@ from agent.execution.executor import (
     pause_advice,
 )
 from agent.execution.submission.checks import only_undoes
+from agent.execution.submission.rejected_trades import rejected_before
 from agent.figures import as_sentence
 from agent.model import (
     Intent,
@@ -61,7 +61,8 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[
         is_rejected = intent.kind is not IntentKind.CANCEL and intent.tx.nonce in rejected_nonces
         waits_text = _waits_for(context, step, intent, is_rejected=is_rejected)
         awaited_text, _, _ = waits_text.partition(": ")
-        if REJECTED_BEFORE in intent.note and not is_rejected:
+        grant = context.store.journal.grant(intent.id)
+        if not is_rejected and rejected_before(context.store.journal, intent.tx, grant):
             waits_text += f" {as_sentence(UNWANTED_ADVICE)}."
         yield (
             f"the proposal {intent.id} {awaited_text}",

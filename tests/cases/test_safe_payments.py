@@ -78,7 +78,7 @@ def test_payment_of_a_token__names_recipient_and_amount(
         assert (call["to"], call["function"], call["value_wei"], call["recipients"]) == (weth, "transfer", "0", [HOME])
         assert (call["token"], call["amount_raw"]) == ("WETH", str(ETHER // 4))
         assert document["recipients"] == [HOME]
-        assert file_lines(agent) == [f"{weth}: transfer call recipient {HOME}, raw {ETHER // 4}"]
+        assert file_lines(agent) == [f"pays {ETHER // 4} base units of the token {weth} (unknown) to {HOME} (unknown)"]
         list_text = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
         assert f"  pays {HOME} exactly 0.25 WETH ({weth})\n" in list_text
         assert "executable until another call uses nonce 0" in list_text
@@ -99,7 +99,7 @@ def test_payment_of_native_coin__is_no_empty_call(
         propose_payment(agent, "0.25", "ETH")
         (call,) = open_proposal(agent)["calls"]
         assert (call["to"], call["value_wei"], call["recipients"]) == (HOME, str(ETHER // 4), [HOME])
-        assert file_lines(agent) == [f"{HOME}: gets {ETHER // 4} wei of native coin"]
+        assert file_lines(agent) == [f"pays 0.25 of native coin to {HOME} (unknown)"]
         list_text = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
         assert f"  pays {HOME} exactly 0.25 of native coin\n" in list_text
         assert "empty call" not in list_text

@@ -290,7 +290,9 @@ def test_a_file_alone_shows_its_call_and_hash_and_no_other(scene: tuple[Agent, S
     file_document = api.read_proposal_file(path)
     assert (file_document["safe"], file_document["nonce"], file_document["safe_tx_hash"]) == (safe.address, 0, proposed["safe_tx_hash"])
     (call,) = proposed["calls"]
-    assert file_document["calls"] == [f"{call['to']}: approve spender {call['spender']}, raw {call['amount_raw']}"]
+    assert file_document["calls"] == [
+        f"lets {call['spender']} (unknown) spend {call['amount_raw']} base units of the token {call['to']} (unknown)"
+    ]
     document = json.loads(path.read_text())
     for changes, words in (
         ({"safe_tx_hash": "0x" + "ab" * 32}, "not those of its call"),

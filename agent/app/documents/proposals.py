@@ -82,8 +82,7 @@ class ProposalDocument(TypedDict):
 
 class ProposalFileDocument(TypedDict):
     """The call in the file of a proposal: its hash, computed from the call, and a line about each plain
-    call and swap, in `calls` with amounts in base units, in `lines` in coins, with the names that the
-    config knows.
+    call and swap, amounts in coins and addresses with names where the config knows them.
     """
 
     safe: Address
@@ -92,7 +91,6 @@ class ProposalFileDocument(TypedDict):
     safe_tx_hash: Hash
     value_wei: Raw
     calls: list[str]
-    lines: list[str]
 
 
 class ProposalsDocument(TypedDict):

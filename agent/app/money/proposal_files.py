@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,11 @@ from agent.app.money.transaction_builder import checksum
 from agent.chain.safe import signing_json
 from agent.config.loaded import ConfigSource
 from agent.config.tables.fields import parse_address
-from agent.errors import ConfigError, kind_words
+from agent.errors import ConfigError
 from agent.foreign_text import decode_text, read_json
 from agent.model import UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, decode_batch, encode_batch, is_batch
-from agent.signing.calldata import (
-    Multicall,
-    RebalanceCall,
-    UndecodableCalldata,
-    data_bytes,
-    decode,
-)
-from agent.signing.swap_rules import ROUTER_ITSELF
+from agent.signing.calldata import UndecodableCalldata, data_bytes
 
 _REMEDY = (
     "name a file that trimtab wrote to wallet.proposals for a Safe, or what trimtab proposal sign"
@@ -71,13 +62,8 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
         )
         document = signing_json(safe, tx)
         calls = [BatchedCall(tx.to, data_bytes(tx.data))]
-        batch_lines = []
         if is_batch(tx.to, tx.data):
             calls = list(decode_batch(tx.data))
-            batch_lines = [
-                f"{tx.to}: delegate call of MultiSendCallOnly, which makes the next {len(calls)} calls,"
-                " all or none"
-            ]
             if tx.value_wei:
                 raise ValueError("a batch sends no native coin")
     except OSError as error:
@@ -96,7 +82,7 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
     if config is not None:
         words = words_of_config(config, safe, tx.chain_id)
     lines = [line for call in calls for line in words.lines(call, tx.value_wei)]
-    if batch_lines:
+    if is_batch(tx.to, tx.data):
         lines.insert(0, f"{len(calls)} calls, all or none, by {words.name(tx.to)}:")
     return {
         "safe": safe,
@@ -104,11 +90,7 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
         "nonce": tx.nonce,
         "safe_tx_hash": document["safe_tx_hash"],
         "value_wei": str(tx.value_wei),
-        "calls": [
-            *batch_lines,
-            *(line for call in calls for line in _lines(call, tx.value_wei, safe)),
-        ],
-        "lines": lines,
+        "calls": lines,
     }
 
 
@@ -136,40 +118,3 @@ def _from_builder(builder_json: dict[str, Any]) -> dict[str, Any]:
         "safe_tx": safe_tx_json,
         "safe_tx_hash": safe_tx_hash,
     }
-
-
-def _lines(call: BatchedCall, value_wei: int, safe: str) -> Iterator[str]:
-    """Yield what a call of the Safe does, amounts in base units, as the contract reads its calldata."""
-    if value_wei:
-        yield f"{call.to}: gets {value_wei} wei of native coin"
-    elif not call.data and call.to == safe:
-        yield f"{call.to}: empty call of the Safe itself, which changes nothing but its nonce"
-    elif not call.data:
-        yield f"{call.to}: call without data, which runs a contract's fallback function"
-    if not call.data:
-        return
-    try:
-        decoded_call: Any = decode(call.data)
-    except UndecodableCalldata:
-        own_text = ""
-        if call.to == safe:
-            own_text = " of the Safe itself, which can change owners, threshold and modules"
-        yield f"{call.to}: unknown function {call.data_hex[:10]}{own_text}"
-        return
-    parts = {Multicall: "calls", RebalanceCall: "legs"}
-    part_name = parts.get(type(decoded_call), "")
-    yield f"{call.to}: {_words(decoded_call, part_name)}"
-    for part in getattr(decoded_call, part_name, ()):
-        words = _words(part)
-        if isinstance(decoded_call, Multicall):
-            words = words.replace(f"recipient {ROUTER_ITSELF}", "recipient the router itself")
-        yield f"  {words}"
-
-
-def _words(value: Any, omitted_field: str = "") -> str:
-    field_texts = [
-        f"{field.name} {getattr(value, field.name)}"
-        for field in fields(value)
-        if field.name != omitted_field
-    ]
-    return f"{kind_words(type(value))} {', '.join(field_texts)}"

@@ -227,9 +227,7 @@ def _set_key(document: Any, key: str, value: str) -> None:
     """Set one key; a text value stays text. In a list of tables, a part of the key is a symbol, a name
     or an index from 0.
     """
-    if key.startswith(
-        "portfolio.orders."
-    ):  # a table without required keys, a comment in new configs
+    if key.startswith("portfolio.orders."):  # a new config has this table as a comment only
         document["portfolio"].setdefault("orders", tomlkit.table())
     table = document
     inner_path = key

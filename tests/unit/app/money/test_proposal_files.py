@@ -45,24 +45,33 @@ def lines_of(folder: Path, to: str, data: str, value_wei: int = 0) -> list[str]:
 @pytest.mark.parametrize(
     ("to", "data", "value_wei", "lines"),
     [
-        pytest.param(TOKEN, TRANSFER, 0, [f"{TOKEN}: transfer call recipient {STRANGER}, raw 7"], id="transfer"),
-        pytest.param(TOKEN, APPROVE, 0, [f"{TOKEN}: approve spender {STRANGER}, raw {UINT256_MAX}"], id="approval"),
-        pytest.param(STRANGER, "0x", 5, [f"{STRANGER}: gets 5 wei of native coin"], id="native coin"),
-        pytest.param(SAFE, "0x", 0, [f"{SAFE}: empty call of the Safe itself, which changes nothing but its nonce"], id="rejection"),
-        pytest.param(STRANGER, "0x", 0, [f"{STRANGER}: call without data, which runs a contract's fallback function"], id="without data"),
-        pytest.param(STRANGER, "0x12345678", 0, [f"{STRANGER}: unknown function 0x12345678"], id="unknown"),
+        pytest.param(TOKEN, TRANSFER, 0, [f"pays 7 base units of the token {TOKEN} (unknown) to {STRANGER} (unknown)"], id="transfer"),
+        pytest.param(TOKEN, APPROVE, 0, [f"lets {STRANGER} (unknown) spend any amount of the token {TOKEN} (unknown)"], id="approval"),
+        pytest.param(STRANGER, "0x", 5, [f"pays 0.000000000000000005 of native coin to {STRANGER} (unknown)"], id="native coin"),
+        pytest.param(SAFE, "0x", 0, ["an empty call of this Safe to itself, which changes nothing but its nonce"], id="rejection"),
+        pytest.param(
+            STRANGER,
+            "0x",
+            0,
+            [f"a call of {STRANGER} (unknown) without data, which runs a contract's fallback function"],
+            id="without data",
+        ),
+        pytest.param(STRANGER, "0x12345678", 0, [f"calls an unknown function 0x12345678 of {STRANGER} (unknown)"], id="unknown"),
         pytest.param(
             STRANGER,
             "0x12345678",
             5,
-            [f"{STRANGER}: gets 5 wei of native coin", f"{STRANGER}: unknown function 0x12345678"],
+            [
+                f"pays 0.000000000000000005 of native coin to {STRANGER} (unknown)",
+                f"calls an unknown function 0x12345678 of {STRANGER} (unknown)",
+            ],
             id="unknown with native coin",
         ),
         pytest.param(
             SAFE,
             SWAP_OWNER,
             0,
-            [f"{SAFE}: unknown function {SWAP_OWNER[:10]} of the Safe itself, which can change owners, threshold and modules"],
+            [f"calls an unknown function {SWAP_OWNER[:10]} of this Safe ({SAFE}): it can change owners, threshold and modules"],
             id="owners of the Safe",
         ),
     ],
@@ -78,9 +87,9 @@ def test_file__names_the_router_as_a_recipient_of_its_swaps_alone(tmp_path: Path
     swap += abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [(TOKEN, STRANGER, 500, this, 7, 6, 0)])
     data = selector("multicall(uint256,bytes[])") + abi_encode(["uint256", "bytes[]"], [9, [swap]])
     swap_line = lines_of(tmp_path, STRANGER, "0x" + data.hex())[1]
-    assert "recipient the router itself," in swap_line
+    assert "paid to" not in swap_line
     transfer = "0xa9059cbb" + f"{int(this, 16):064x}{7:064x}"
-    assert lines_of(tmp_path, TOKEN, transfer) == [f"{TOKEN}: transfer call recipient {this}, raw 7"]
+    assert lines_of(tmp_path, TOKEN, transfer) == [f"pays 7 base units of the token {TOKEN} (unknown) to {this} (unknown)"]
 
 
 def write_typed_data(folder: Path, **message: object) -> Path:
@@ -115,11 +124,11 @@ def test_file_of_the_transaction_builder__is_refused_with_what_it_lacks(tmp_path
 def test_file__says_each_call_of_a_batch(tmp_path: Path) -> None:
     calls = [BatchedCall(to, bytes.fromhex(data[2:])) for to, data in ((TOKEN, APPROVE), (TOKEN, TRANSFER), (SAFE, SWAP_OWNER))]
     wrapper, approval, transfer, owners = lines_of(tmp_path, BATCH_CONTRACT, encode_batch(calls))
-    assert wrapper == f"{BATCH_CONTRACT}: delegate call of MultiSendCallOnly, which makes the next 3 calls, all or none"
-    assert approval == f"{TOKEN}: approve spender {STRANGER}, raw {UINT256_MAX}"
-    assert transfer == f"{TOKEN}: transfer call recipient {STRANGER}, raw 7"
-    assert owners.startswith(f"{SAFE}: unknown function")
-    assert "of the Safe itself" in owners
+    assert mentions(wrapper, "3 calls, all or none", BATCH_CONTRACT)
+    assert approval.startswith(f"lets {STRANGER} (unknown) spend any amount")
+    assert transfer.startswith("pays 7 base units")
+    assert owners.startswith("calls an unknown function")
+    assert f"this Safe ({SAFE})" in owners
 
 
 WORDS = CallWords(
@@ -185,7 +194,7 @@ def test_builder_file__says_its_calls_and_its_hash(tmp_path: Path, call_count: i
     tx_to, tx_data = (BATCH_CONTRACT, encode_batch(calls)) if call_count > 1 else (TOKEN, APPROVE)
     assert document["calls"] == lines_of(tmp_path, tx_to, tx_data)
     assert document["nonce"] == 3
-    assert mentions(document["lines"][-1], "of the token")
+    assert mentions(document["calls"][-1], "of the token")
 
 
 @pytest.mark.parametrize("change", [{"nonce": 4}, {"hash": "0x" + "ab" * 32}], ids=["other nonce", "other hash"])
