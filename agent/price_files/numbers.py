@@ -135,11 +135,11 @@ def _remedy_of_unit(text: str) -> str:
 
 def _price_error(cell: object, row_number: int, file_name: str, symbol: str) -> ConfigError:
     text = cell_text(cell)
-    remedy = "prices must be above zero: remove the row, or write a plain decimal such as 1850.25"
+    remedy = "prices must be above zero: leave it out, or write a plain decimal such as 1850.25"
     if text.startswith("-"):
         remedy = "prices must be above zero; if these are returns, give the prices they are of"
     elif text.lstrip("+").lower() in ("inf", "infinity"):
-        remedy = "prices must be finite: remove the row"
+        remedy = "prices must be finite: leave it out"
     else:
         remedy = _remedy_of_unit(text) or remedy
     return ConfigError(

@@ -217,7 +217,8 @@ def _spec(
         if table.symbols == (FRAME_NAME,):
             name = f'"{unknown_symbols[0]}"'
             remedy = f"the closes name no symbol; name their column {name}, or add a column symbol with {name}"
-        raise ConfigError(f"targets: {unknown_symbols[0]} has no prices", remedy)
+        have_text = "has" if len(unknown_symbols) == 1 else "have"
+        raise ConfigError(f"targets: {', '.join(unknown_symbols)} {have_text} no prices", remedy)
     require_currency(table, numeraire, f"name {table.currency} in place of {numeraire}")
     spec = make_spec(
         target_bps,

@@ -234,14 +234,15 @@ class FunctionRunner:
             remedy = 'return numbers from 0 to 1 by symbol, such as {"BTC": 0.6}'
             raise self._asked.error(view, str(error), remedy) from None
         if answer.why:
-            rest_text = f'add "{view.numeraire}": 0 to the targets'
-            if view.numeraire in view.targets:
-                rest_text = f"a dict without {view.numeraire} that sums to less"
+            numeraire = view.numeraire
+            rest_text = f'with "{numeraire}": 0 among the targets'
+            if numeraire in view.targets:
+                rest_text = f"in a dict without {numeraire}"
             raise self._asked.error(
                 view,
                 answer.why,
-                f"return weights of the targets' symbols that sum to 1, or {rest_text}: it takes the"
-                " rest",
+                "return weights from 0 to 1 by the targets' symbols, which sum to 1;"
+                f" {rest_text} they may sum to less, and {numeraire} takes the rest",
             )
         if has_items(returned) and view.numeraire not in dict(returned.items()):
             self._rests.append(document["spot"].get(view.numeraire, 0.0))

@@ -301,14 +301,14 @@ def test_a_refused_answer_names_its_bar_and_who_takes_the_rest() -> None:
     with pytest.raises(ConfigError) as caught:
         research.backtest(PRICES, TARGETS, BAND, signal=lambda view: {"BTC": 0.05 if len(view.prices["BTC"]) > 4 else 0.9, "USD": 0.1})
     assert caught.value.message == "signal: its spot weights sum to 0.15, not 1, at 2024-01-06 00:00 UTC"
-    assert "a dict without USD that sums to less: it takes the rest" in caught.value.remedy
+    assert caught.value.remedy.endswith("in a dict without USD they may sum to less, and USD takes the rest")
 
 
 def test_refused_answer_without_cash_among_the_targets_says_how_it_takes_the_rest() -> None:
     targets = {"BTC": 0.5, "ETH": 0.5}
     with pytest.raises(ConfigError) as caught:
         research.backtest(PRICES, targets, BAND, signal=lambda view: {"BTC": 0.9})
-    assert caught.value.remedy.endswith('or add "USD": 0 to the targets: it takes the rest')
+    assert caught.value.remedy.endswith('with "USD": 0 among the targets they may sum to less, and USD takes the rest')
     assert research.backtest(PRICES, targets | {"USD": 0.0}, BAND, signal=lambda view: {"BTC": 0.9}).summary.trades
 
 
