@@ -356,8 +356,7 @@ def edit(
     config. Without options it opens $EDITOR.
 
     Nothing is sent without --send. A run uses the new config at its next cycle, or ends if a table
-    changed that it reads only at start. Without a terminal and --yes it only shows the change, with exit code
-    10.
+    changed that it reads only at start. Without a terminal it only shows the change, unless --yes.
     """
     from agent.app.documents import plans
     from agent.app.settings import editing
@@ -429,8 +428,7 @@ def edit(
                     next_cycle=report.next_cycle,
                 ),
             )
-    is_unwritten = document["state"] in ("planned", "declined", "unfinished")
-    raise typer.Exit(EXIT_REFUSED if is_unwritten else 0)
+    raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
 
 
 def _require_agreeing_options(

@@ -116,7 +116,7 @@ def test_a_deposit_is_shown_then_invested(desk: Desk) -> None:
 
 def test_edit__is_shown_unasked_written_on_a_yes_and_listed(desk: Desk) -> None:
     text_before = desk.config.read_text()
-    edit_document = desk.ask("edit", "--set", "policy.cooldown=2h", want=10)
+    edit_document = desk.ask("edit", "--set", "policy.cooldown=2h")
     assert (edit_document["state"], edit_document["changes"]) == ("planned", ['- policy.cooldown = "10s"', '+ policy.cooldown = "2h"'])
     assert desk.config.read_text() == text_before
     code, screen = at_terminal(desk, "y\n", "edit", "--set", "policy.cooldown=2h")
