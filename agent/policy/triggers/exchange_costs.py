@@ -59,8 +59,9 @@ def exchange_costs(
     node_indices = range(len(nodes))
     rates = [[0] * len(nodes) for _ in node_indices]
     index_by_token = {token: index for index, token in enumerate(nodes)}
+    unreadable_addresses = {item.address for item in market.snapshot.unreadable_items}
     for pool in market.snapshot.pools:
-        if not _is_usable(market, pool, index_by_token):
+        if pool.address in unreadable_addresses or not _is_usable(market, pool, index_by_token):
             continue
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             i = index_by_token[token_in]
@@ -117,20 +118,14 @@ def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price, fees_onl
 
 
 def _is_usable(market: PricedMarket, pool: Pool, index_by_token: Mapping[str, int]) -> bool:
-    """True if the planner would trade in the pool: known tokens, readable, not empty, deep
+    """True if the planner would trade in the pool, if it was read: known tokens, not empty, deep
     enough.
     """
-    if (
-        pool.token0 not in index_by_token
-        or pool.token1 not in index_by_token
-        or any(
-            unreadable_item.address == pool.address
-            for unreadable_item in market.snapshot.unreadable_items
-        )
-    ):
-        return False
-    return not pool.is_empty and pools.is_deep_enough(
-        pool, market.limits.pool_min_value, market.prices
+    has_known_tokens = pool.token0 in index_by_token and pool.token1 in index_by_token
+    return (
+        has_known_tokens
+        and not pool.is_empty
+        and pools.is_deep_enough(pool, market.limits.pool_min_value, market.prices)
     )
 
 

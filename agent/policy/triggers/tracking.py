@@ -182,7 +182,9 @@ def trading_costs(
         return {}
     leg_share = minimum.leg_gas_value(market.snapshot, market.native_price) / total_value
     min_share = (market.limits.min_trade or 0) / total_value
-    leaving_share = max(min_share, leg_share * minimum.GAS_MULTIPLE)
+    leaving_share = float(max(min_share, leg_share * minimum.GAS_MULTIPLE))
+    leg_cost = float(leg_share)
+    min_trade = float(min_share)
     cost_by_index = {}
     for index in range(len(tokens)):
         pair_costs = [
@@ -194,8 +196,8 @@ def trading_costs(
             continue
         cost_by_index[index] = TradingCost(
             float(sum(pair_costs, Fraction(0)) / len(pair_costs)),
-            float(leg_share),
-            float(min_share if drifts[index].target_bps else leaving_share),
+            leg_cost,
+            min_trade if drifts[index].target_bps else leaving_share,
             float(sale_taxes.get(tokens[index], 0)),
         )
     return cost_by_index
