@@ -357,8 +357,8 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Return `errors` by field; `answer_texts`, the valid answers in words; `costs`, whether the
     amount is worth it, None with errors; whether typed weights are the basket; `baskets` and
     `tokens` of the network, and the `basis` of past results here and in other years; what the tokens `follow`, by
-    symbol; names and hints of the `questions` by field; the `turnover_limits` that a local chain gives by key. A field
-    that is missing has its default.
+    symbol; names and hints of the `questions` by field; the `turnover_limits` that a local chain gives by key; the
+    `unset_variables` of endpoints, which this process does not have. A field that is missing has its default.
     """
     answers, error_by_field, offered_baskets = parse_answers(field_texts)
     local_chain = None if "network" in error_by_field else local_start(answers.network)
@@ -384,6 +384,9 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
         "other_years_basis": OTHER_YEARS_BASIS,
         "numeraire": NUMERAIRE,
         "questions": question_texts(),
+        "unset_variables": [
+            variable for variable, _ in answers.endpoints if not process_environment().get(variable)
+        ],
         "turnover_limits": {} if local_chain is None else local_chain.turnover_limits,
     }
 

@@ -95,6 +95,7 @@ def test_config__is_that_of_init_and_next_commands_follow(desk: SetupBrowser, tm
         "TRIMTAB_ALERTS (not set yet)",
     ):
         assert expected_text in review
+    assert "RPC_A, RPC_B: not set in this server, which needs them to start on paper" in review
     [csrf] = set(re.findall('name="csrf" value="([^"]+)"', desk.ask(path, Cookie=desk.cookie)[2].decode()))
     assert desk.post(path, {})[1]["location"] == "/setup/done"
     written = tmp_path / "trimtab.toml"
@@ -546,6 +547,19 @@ def paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     return calls
 
 
+@pytest.mark.parametrize(
+    ("names", "unset"),
+    [((), ["RPC_A", "RPC_B"]), (("RPC_A",), ["RPC_B"]), (("RPC_A", "RPC_B"), [])],
+    ids=["none set", "first set", "all set"],
+)
+def test_review__names_the_variables_that_the_server_lacks(
+    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], unset: list[str]
+) -> None:
+    for name in names:
+        monkeypatch.setenv(name, "https://rpc.example")
+    assert check_setup({"network": "base", "endpoints": "RPC_A=alpha RPC_B=beta"})["unset_variables"] == unset
+
+
 def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, paper: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     desk.enter()
     assert re.findall('<li><span class="soft">(.*?)</span>', desk.text("/setup/wallet")) == [
@@ -570,6 +584,8 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
     assert code == 409
     assert b"It did not start" in body
     assert b"RPC_A is not set (set it)" in body
+    assert b"An export reaches only a server that is started after it" in body
+    assert b"Practice with imaginary money" not in body, "a live network is no practice"
     code, headers, _ = desk.post("/setup/done", {})
     assert (code, headers["location"], paper) == (303, "/", ["begin", "run"])
     overview = desk.text("/")
