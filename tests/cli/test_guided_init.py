@@ -211,7 +211,10 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
             id="two coins, 6,000 dollars",
         ),
         pytest.param(
-            "WETH=50% USDC=50%", "all", ("1,000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei"), id="two coins, all"
+            "WETH=50% USDC=50%",
+            "all",
+            ("1,000 is the ceiling: a portfolio worth more is not", "With 1,000 USDC: not worth it here at 1 gwei"),
+            id="two coins, all",
         ),
     ],
 )

@@ -14,9 +14,11 @@ from agent.reference.checks import is_dollar
 NUMERAIRE = "USDC"
 """Unit of account of a guided set-up, and of the templates."""
 AMOUNT_PATTERN = re.compile(
-    rf"\$? ?(?P<amount>([0-9]{{1,3}}(,[0-9]{{3}})+|[0-9]+)(\.[0-9]+)?)( ?(\$|{NUMERAIRE}))?",
+    rf"\$? ?(?P<amount>([1-9][0-9]{{0,2}}(,[0-9]{{3}})+|[0-9]+)(\.[0-9]+)?)( ?(\$|{NUMERAIRE}))?",
     re.IGNORECASE,
 )
+POINT_OF_THOUSANDS_PATTERN = re.compile(r"(?P<thousands>[1-9][0-9]{0,2})\.(?P<rest>[0-9]{3})")
+"""Amount of money whose point may be one between thousands, as many languages write it."""
 DEFAULT_CEILING_USD = 1_000
 """Default portfolio.max_live_value of a new config, in dollars."""
 HEADROOM = Decimal("1.5")
@@ -39,12 +41,20 @@ def parse_amount(
 ) -> str:
     """Return an amount of the numeraire without separators and without its unit, as in "$500" and
     "500 USDC". Raises ConfigError, also for a comma that is none between thousands, such as a
-    decimal one, for a part of the smallest, and for more than `largest`.
+    decimal one, for dollars whose point may be one between thousands, for a part of the smallest, and
+    for more than `largest`.
     """
     match = AMOUNT_PATTERN.fullmatch(amount_text)
     amount = "" if match is None else match["amount"].replace(",", "")
     if not amount or Decimal(amount) == 0 or Fraction(amount) % Fraction(SMALLEST_PART):
         raise ConfigError(f"{field_name}: {amount_text[:40]!r} is not an amount of {unit}", remedy)
+    thousands = POINT_OF_THOUSANDS_PATTERN.fullmatch(amount)
+    if thousands is not None and is_dollar(unit):
+        raise ConfigError(
+            f"{field_name}: {amount_text[:40]!r} may have a point between thousands, or before parts of"
+            " a coin",
+            f"write {thousands['thousands']}{thousands['rest']} or {Decimal(amount).normalize():f}",
+        )
     if Fraction(amount) > largest:
         raise ConfigError(
             f"{field_name}: {amount_text[:40]!r} is more than {int(largest):,} {unit}, which is more"

@@ -255,9 +255,7 @@ class InitAnswers(NewConfig):
         config = self._draft_config
         total_value = self._total_value
         loss = config_loss_document(config, Fraction(1), total_value)
-        ceiling_note = (
-            "" if self.use_cash else f" {format_figure(self.ceiling, 'amount')} is the ceiling."
-        )
+        ceiling_note = "" if self.use_cash else f" {self._ceiling_text}"
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
             *([] if loss is None else [*loss["lines"], *loss["warnings"]]),
@@ -278,10 +276,23 @@ class InitAnswers(NewConfig):
             f"{basis_text}: {ESTIMATE_NOTE[:1].lower()}{ESTIMATE_NOTE[1:]}.",
             *summary["notes"],
             FIRST_PURCHASE_NOTE,
-            *headroom_warnings(config, Fraction(self.use_cash) if self.use_cash else None),
+            *(
+                headroom_warnings(config, Fraction(self.use_cash))
+                if self.use_cash
+                else [
+                    f"The cash is all of the wallet's, which is not read here. {self._ceiling_text}"
+                ]
+            ),
             *usual_route_warnings(config),
         ]
         return {**summary, "notes": notes}
+
+    @property
+    def _ceiling_text(self) -> str:
+        return (
+            f"{format_figure(self.ceiling, 'amount')} is the ceiling: a portfolio worth more is not"
+            " rebalanced, only sold."
+        )
 
     @property
     def _draft_config(self) -> Config:

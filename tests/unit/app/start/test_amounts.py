@@ -35,10 +35,27 @@ def test_amount__is_whole_in_the_smallest_part_and_tradable(largest: str, beyond
         parse_amount(beyond, "cash", "write 1000, or all")
 
 
-@pytest.mark.parametrize("typed", ["500 ETH", "€500", "$", "USDC", "$0", "5 00", "-500", "$-500", "1,5", "500 USDC USDC", "５００"])
+@pytest.mark.parametrize(
+    "typed", ["500 ETH", "€500", "$", "USDC", "$0", "5 00", "-500", "$-500", "1,5", "0,500", "500 USDC USDC", "５００"]
+)
 def test_amount__of_another_unit_is_refused(typed: str) -> None:
     with raises_field("cash", repr(typed)):
         parse_amount(typed, "cash", "write 1000, or all")
+
+
+@pytest.mark.parametrize(
+    ("typed", "remedy"), [("5.000", "write 5000 or 5"), ("$12.500", "write 12500 or 12.5"), ("1.234 USDC", "write 1234 or 1.234")]
+)
+def test_amount__with_a_point_between_thousands_is_refused(typed: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match="may have a point between thousands") as refusal:
+        parse_amount(typed, "cash", "write 1000, or all")
+    assert refusal.value.remedy == remedy
+
+
+@pytest.mark.parametrize("typed", ["5,000.50", "5,000.500", "0.500", "1234.567", "5.00"])
+def test_amount__with_a_decimal_point_is_taken(typed: str) -> None:
+    assert parse_amount(typed, "cash", "") == typed.replace(",", "")
+    assert parse_amount("1.500", "--use-cash", "", "WETH") == "1.500", "of a coin that is no money"
 
 
 @pytest.mark.parametrize(
@@ -55,6 +72,8 @@ def test_amount__beyond_the_pools_is_refused_in_each_field(tmp_path: Path, field
     }
     with raises_field(field, "'100000000000' is more than"):
         ways[field]("100000000000")
+    with raises_field(field, "'5.000' may have a point between thousands"):
+        ways[field]("5.000")
 
 
 def test_ceiling__of_the_most_cash_can_be_typed() -> None:
