@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, SMALL_TEMPLATE
 from agent.figures import format_figure
 
 if TYPE_CHECKING:
@@ -46,22 +45,33 @@ def other_year_results(network: str, name: str) -> list[PastResultDocument]:
 
 
 def past_falls_text(network: str, name: str) -> str:
-    """Return the two largest falls of a template within a recorded year, on a network, or else with
-    the tokens of Ethereum; empty without a result.
+    """Return the largest falls of a template within each year of which every template has prices, on
+    a network, or else with the tokens of Ethereum; empty without a result.
     """
-    own_result = template_result(network, name)
-    place = network if own_result is not None else OTHER_TOKENS_NETWORK
-    result = own_result or template_result(place, name)
-    results = [*([] if result is None else [result]), *other_year_results(place, name)]
-    largest_falls = sorted(results, key=lambda past: Fraction(past["max_drawdown"]))[:2]
-    if not largest_falls:
-        return ""
+    place = network if template_result(network, name) is not None else OTHER_TOKENS_NETWORK
+    falls = _falls_by_year(place, name)
     falls_text = " and ".join(
-        f"{format_figure(past['max_drawdown'].lstrip('-'), 'ratio')} in {past['from'][:4]}"
-        for past in largest_falls
+        f"{format_figure(falls[year].lstrip('-'), 'ratio')} in {year}"
+        for year in _common_years()
+        if year in falls
     )
-    place_text = "" if place == network else ", with the tokens of Ethereum"
+    if not falls_text:
+        return ""
+    place_text = "" if place == network else ", with the tokens of Ethereum: those here lack prices"
     return f"Fell at worst by {falls_text}{place_text}"
+
+
+def _common_years() -> list[str]:
+    """Return the years of which every template has prices, oldest first."""
+    years = [set(_falls_by_year(OTHER_TOKENS_NETWORK, name)) for name in PORTFOLIO_TEMPLATES]
+    return sorted(set.intersection(*years))
+
+
+def _falls_by_year(network: str, name: str) -> dict[str, str]:
+    """Return the largest fall of a template within each recorded year."""
+    result = template_result(network, name)
+    results = [*([] if result is None else [result]), *other_year_results(network, name)]
+    return {past["from"][:4]: past["max_drawdown"] for past in results}
 
 
 def small_money_year_text(network: str) -> str:

@@ -136,7 +136,8 @@ PORTFOLIO_TEMPLATES = {
         ),
         PortfolioTemplate(
             "market-cap",
-            "by market capitalisation, at most 40 % each, with 10 % in stablecoins",
+            "by market capitalisation, at most 40 % each, with 10 % in stablecoins; even shares"
+            " stand here until the agent has chosen, and it buys nothing before",
             {CORE: 6_000, HIGH_BETA: 3_000, STABLE: 1_000},
             {"trigger": _tracking(), "cooldown": "1d"},
             {"turnover": "20%", "daily_turnover": "20%"},
