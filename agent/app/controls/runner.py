@@ -44,12 +44,13 @@ from agent.model import (
 from agent.store.controls import ControlStateChange, NumberedControl
 from agent.store.files.locks import LockHeld, service_lock
 from agent.store.files.secret import ensure_secret
-from agent.units import rough_duration
+from agent.units import rough_duration, utc_text
 
 if TYPE_CHECKING:
     from agent.app.money.shutdown import ShutdownReport
     from agent.app.settings.editing import EditReport
     from agent.chain.rpc import Transport
+    from agent.store import Store
 
 MAX_BATCHES = 200
 """Maximum number of batches of invalid controls ended before the next cycle."""
@@ -386,7 +387,11 @@ class ControlRunner:
         if control.kind is not ControlKind.STOP:
             agent.require_not_stopped()
         command = ControlCommand(agent, control, plan_check, session, self._transports)
-        return _control_end(control_number, command.run(), plan_check)
+        control_result = command.run()
+        if control_result.outcome == OutcomeKind.HOLD.value:
+            trade_text = _trade_since(context.store, plan_or_reason.shown_at_s)
+            control_result = replace(control_result, reason=f"{trade_text}{control_result.reason}")
+        return _control_end(control_number, control_result, plan_check)
 
     def _plan_or_refusal(self, control: Control) -> ShownPlan | str:
         """Return the plan that the control confirms, or why there is none. A stop that neither
@@ -530,6 +535,21 @@ def _step_result(outcome: StepOutcome) -> ControlResult:
     guard_notes = (("guard", verdict.guard) for verdict in outcome.failed_verdicts)
     notes = (("step", outcome.step_id), *guard_notes)
     return ControlResult(outcome.kind.value, outcome.reason, outcome.transactions, notes)
+
+
+def _trade_since(store: Store, shown_at_s: int) -> str:
+    """Return which cycle has traded since a plan was shown, before the reason of a hold; empty
+    without one.
+    """
+    for intent in store.journal.intents():
+        if intent.created_s < shown_at_s:
+            break
+        if intent.succeeded and intent.kind in (IntentKind.SWAP, IntentKind.FUTURES):
+            return (
+                f"a cycle has traded since the plan was shown, at {utc_text(intent.created_s)} in"
+                f" transaction {intent.tx_hash or intent.id}; now "
+            )
+    return ""
 
 
 def _control_end(

@@ -673,6 +673,27 @@ def test_control_that_traded_nothing__says_so_and_why(outcome: str) -> None:
     assert end.reason == ("nothing was traded: all within their ranges" if outcome == "hold" else "all within their ranges")
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "created_s", "is_named"),
+    [
+        (IntentKind.SWAP, 1, 5, True),
+        (IntentKind.FUTURES, 1, 9, True),
+        (IntentKind.SWAP, 1, 4, False),
+        (IntentKind.SWAP, 0, 9, False),
+        (IntentKind.APPROVE, 1, 9, False),
+    ],
+    ids=["swap", "order", "before it was shown", "reverted", "approval"],
+)
+def test_trade_since_a_plan_was_shown__is_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch, kind: IntentKind, status: int, created_s: int, is_named: bool
+) -> None:
+    intent = Intent("i", "s", kind, IntentState.MINED, tx(0), "", created_s, None, "0x1", receipt("0x1", 1, "0x1", status))
+    monkeypatch.setattr(type(store.journal), "intents", lambda _: (intent,))
+    said = runner._trade_since(store, PLAN.shown_at_s)
+    assert said.startswith("a cycle has traded since the plan was shown, at 1970-01-01") is is_named
+    assert (" in transaction 0x1; now " in said) is is_named
+
+
 @pytest.mark.parametrize("outcome", ["declined", "failed", "hold"])
 @pytest.mark.parametrize("kinds", [(), (IntentKind.APPROVE,)], ids=["nothing", "approval"])
 def test_confirmed_plan_that_traded_nothing__is_not_done(outcome: str, kinds: tuple[IntentKind, ...]) -> None:
