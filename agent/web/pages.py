@@ -26,6 +26,7 @@ from markupsafe import Markup, escape
 from agent import artifacts
 from agent.errors import printable_text
 from agent.figures import (
+    HALF_CENT,
     Column,
     as_sentence,
     column,
@@ -187,6 +188,7 @@ SHOWN_CYCLES = 40
 PROGRAM = "trimtab"
 """Name of the command line."""
 SHOWN_LOTS = 20
+CENT = Decimal("0.01")
 MAX_CHART_POINTS = 400
 """Maximum number of points of a chart."""
 MIN_GAP_S = 2 * HOUR_S
@@ -288,7 +290,7 @@ class Renderer:
             "lead": lead_reason,
             "folded": folded_reason,
             "worst_case_lines": worst_case_lines,
-            "cost": lambda amount: format_figure(amount, "cost"),
+            "cost": lambda amount: format_figure(amount, "number"),
         }
         self._templates.globals["dot"] = token_dot
 
@@ -644,8 +646,8 @@ class CostLine(NamedTuple):
 
 
 def worst_case_lines(plan_document: Mapping[str, Any]) -> list[CostLine]:
-    """Return the parts whose sum is the worst case of a plan, as exactly as its document has them;
-    empty if that is unknown.
+    """Return the parts whose sum is the worst case of a plan, rounded so that they sum to the
+    rounded one: the largest takes the difference. Empty if the worst case is unknown.
     """
     worst_case_text = plan_document.get("worst_case")
     if worst_case_text is None:
@@ -667,7 +669,14 @@ def worst_case_lines(plan_document: Mapping[str, Any]) -> list[CostLine]:
         lines["Gas: all that is permitted, at its highest price"] = (
             unexplained - minimums - inexact_prices
         )
-    return [CostLine(name, f"{amount:f}") for name, amount in lines.items() if amount]
+    lines = {name: amount for name, amount in lines.items() if amount}
+    smallest = min(map(abs, lines.values()), default=Decimal(1))
+    unit = Decimal(1).scaleb(smallest.adjusted() - 1) if smallest <= HALF_CENT else CENT
+    shown = {name: amount.quantize(unit) for name, amount in lines.items()}
+    if shown:
+        largest = max(shown, key=shown.__getitem__)
+        shown[largest] += Decimal(worst_case_text).quantize(unit) - sum(shown.values())
+    return [CostLine(name, f"{amount:f}") for name, amount in shown.items()]
 
 
 def value_charts(documents: Documents, replay: PriceReplay | None = None) -> list[dict[str, Any]]:

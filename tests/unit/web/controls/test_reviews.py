@@ -173,8 +173,18 @@ def test_worst_case__is_the_sum_of_its_lines(plan: dict[str, Any], line_count: i
     lines = worst_case_lines(plan)
     assert len(lines) == line_count
     if line_count:
-        assert sum(Decimal(line.amount) for line in lines) == Decimal(plan["worst_case"])
+        assert sum(Decimal(line.amount) for line in lines) == round(Decimal(plan["worst_case"]), 2)
         assert all(Decimal(line.amount) > 0 for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("expected", "worst_case", "amounts"),
+    [("2.0075", "3.013", ["2.00", "1.01"]), ("1.0049", "2.0098", ["1.01", "1.00"]), ("1", "1.0031", ["1.0000", "0.0031"])],
+    ids=["rounded down", "rounded up", "less than a cent"],
+)
+def test_worst_case__has_shown_parts_that_add_up(expected: str, worst_case: str, amounts: list[str]) -> None:
+    plan = edited_plan(sandwich=None, worst_case=worst_case, cost={"total": expected, "gas": "0", "approvals": "0"})
+    assert [line.amount for line in worst_case_lines(plan)] == amounts
 
 
 @pytest.mark.parametrize("kind", ["rebalance", "stop"])
