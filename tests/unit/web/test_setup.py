@@ -585,7 +585,7 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
     assert code == 409
     assert b"It did not start" in body
     assert b"RPC_A is not set (set it)" in body
-    assert b"An export reaches only a server that is started after it" in body
+    assert b"It cannot read a variable that is exported while it runs: write that into .env beside the config" in body
     assert b"Practice with imaginary money" not in body, "a live network is no practice"
     code, headers, _ = desk.post("/setup/done", {})
     assert (code, headers["location"], paper) == (303, "/", ["begin", "run"])
