@@ -314,6 +314,26 @@ def test_heading_of_the_decision__says_what_prevents_it(served: Served, outcome:
     assert ("UTC: refused by daily_turnover" in text.partition("Details")[0]) is (outcome == "refused")
 
 
+@pytest.mark.parametrize(
+    ("is_paused", "state", "heading"),
+    [
+        (False, "running", "hold"),
+        (True, "running", "none while paused"),
+        (False, "stopped", "none: stopped"),
+        (False, "gone", "none: no run goes on"),
+    ],
+    ids=["runs", "paused", "stopped", "gone"],
+)
+def test_heading_of_a_hold__is_none_where_none_decides(served: Served, is_paused: bool, state: str, heading: str) -> None:
+    pause = {"paused": is_paused, "pause_reason": "lunch", "pause_hard": False, "pause_signed": []}
+    status = {**golden_document("25-status"), "decision": {"kind": "hold", "reason": "all within their ranges"}}
+    run = {**HEALTHY_RUN, "state": state, "ok": state == "running", "paused": is_paused, "next_cycle": None}
+    documents = {**served.board.documents, "status": status, "pause": pause, "run": run}
+    text = re.sub("<[^>]*>", "", Renderer(Reach()).render_page(PAGES[0], documents, {}, 1))
+    assert f"Next decision: {heading}" in text.splitlines()
+    assert ("running, paused; " in text, "running, healthy; " in text) == (is_paused, state == "running" and not is_paused)
+
+
 @pytest.mark.parametrize("is_served", [True, False], ids=["served", "ended"])
 def test_paper_run_that_ended__has_no_button_that_needs_it(served: Served, is_served: bool) -> None:
     run = HEALTHY_RUN if is_served else {**HEALTHY_RUN, "ok": False, "state": "stopped", "next_cycle": None}
@@ -410,7 +430,7 @@ def test_paper_run_without_a_report_of_its_own__starts_if_its_process_is_there(
     assert ("No paper run goes on" in text) is not (has_paper_run or is_served)
     assert "No run takes controls now" not in text
     assert ("The paper run starts or ends" in text) is has_paper_run
-    assert ("not carried out: no run goes on" in text) is (state == "stopped" and not has_paper_run)
+    assert ("Next decision: none: stopped" in text) is (state == "stopped" and not has_paper_run)
 
 
 def test_profit_on_paper__says_what_pays_the_gas(served: Served) -> None:
