@@ -334,6 +334,20 @@ def test_heading_of_a_hold__is_none_where_none_decides(served: Served, is_paused
     assert ("running, paused; " in text, "running, healthy; " in text) == (is_paused, state == "running" and not is_paused)
 
 
+@pytest.mark.parametrize("path", ["/alerts", "/assets"])
+@pytest.mark.parametrize(
+    ("on_paper", "heading"), [(False, "Alert prices"), (True, "Prices at which an asset leaves its band")], ids=["live", "paper"]
+)
+def test_alert_prices__are_those_of_bands_where_none_is_sent(served: Served, path: str, on_paper: bool, heading: str) -> None:
+    [page] = [page for page in PAGES if page.path == path]
+    documents = {**served.board.documents, "alerts": {**golden_document("09-alerts"), "targets": []}}
+    text = Renderer(Reach(on_paper=on_paper)).render_page(page, documents, {}, 1)
+    assert re.findall('<h2 id="t-(?:levels|alerts)">(.*?)</h2>', text) == [heading]
+    if path == "/alerts":
+        where = "The set-up asks for one, on its page Cash and alerts" if on_paper else "A login that may control adds one on this page"
+        assert f"No alert targets configured. {where}" in text
+
+
 @pytest.mark.parametrize("is_served", [True, False], ids=["served", "ended"])
 def test_paper_run_that_ended__has_no_button_that_needs_it(served: Served, is_served: bool) -> None:
     run = HEALTHY_RUN if is_served else {**HEALTHY_RUN, "ok": False, "state": "stopped", "next_cycle": None}
