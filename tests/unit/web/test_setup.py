@@ -577,7 +577,7 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
         desk.post(path, fields)
     assert "It begins with the cash, and with one native coin" in desk.text("/setup/done")
     assert (
-        "or until Stop: Start on paper then goes on with its ledger. Config and paper ledger stay; after a restart of this server"
+        "or until Stop: Start on paper then continues its ledger. Config and paper ledger stay; after a restart of this server"
         in desk.text("/setup/done")
     )
     assert desk.post("/setup/done", {"csrf": "x"})[0] == 403
@@ -825,7 +825,7 @@ def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_p
         is_served.set()
         until(lambda: paper == ["begin", "run"])
         done = desk.text("/setup/done")
-        assert "Start on paper then goes on with its chain and ledger. The config stays; a restart of this server begins with a new chain" in done
+        assert "Start on paper then continues its chain and ledger. The config stays; a restart of this server begins with a new chain" in done
         monkeypatch.setattr(practice, "move_price", lambda *_: "4320.0")
         code, headers, _ = desk.post("/setup/done", {"token": "cbBTC", "move": "+20%"})
         assert (code, headers["location"]) == (303, "/setup/done")

@@ -119,7 +119,7 @@ def test_paper_stop__is_queued_for_a_going_paper_run_alone(site: Site, config: P
         question = site.post("/controls/stop", form, cookie)[1]["location"]
         text = site.ask(question, Cookie=cookie)[2].decode()
         assert "Yes, stop this paper run" in text
-        assert "its ledger stays: Start on paper goes on with it" in text
+        assert "its ledger stays: Start on paper continues it" in text
         assert "Nothing is sold" in text
         assert "hx-get" not in text, "an update would clear the box"
         return answer(question, plan_hash="", **ticked)
