@@ -172,3 +172,10 @@ def test_amounts__are_written_or_the_config_is_refused(line: str) -> None:
     lines[lines.index(line)] = line.replace(' "', ' 9 "')
     with pytest.raises(ConfigError, match=line.removeprefix("# ").split()[0]):
         with_amounts("\n".join(lines), "40", "50")
+
+
+@pytest.mark.parametrize(("use_cash", "is_warned"), [("", True), ("500", False)], ids=["all", "a part"])
+def test_ceiling__beside_all_cash_is_named_with_what_it_does(use_cash: str, is_warned: bool) -> None:
+    answers = InitAnswers(wallet=WALLET, endpoints=(("A", "a"), ("B", "b")), template="60/40", use_cash=use_cash)
+    notes = " ".join(answers.costs()["notes"])
+    assert ("1,000 is the ceiling: a portfolio worth more is not rebalanced, only sold." in notes) is is_warned
