@@ -825,7 +825,9 @@ def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_p
         is_served.set()
         until(lambda: paper == ["begin", "run"])
         done = desk.text("/setup/done")
-        assert "Start on paper then continues its chain and ledger. The config stays; a restart of this server begins with a new chain" in done
+        assert (
+            "Start on paper then continues its chain and ledger. The config stays; a restart of this server begins with a new chain" in done
+        )
         monkeypatch.setattr(practice, "move_price", lambda *_: "4320.0")
         code, headers, _ = desk.post("/setup/done", {"token": "cbBTC", "move": "+20%"})
         assert (code, headers["location"]) == (303, "/setup/done")
