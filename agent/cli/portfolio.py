@@ -362,7 +362,7 @@ def _dry_run_text(agent: Agent | None) -> str:
         return "Dry run: nothing was sent. Add --send to sign and send."
     from agent.wiring.waiting_proposals import open_proposal_intents
 
-    for intent in open_proposal_intents(agent.context):
+    for intent in open_proposal_intents(agent.context.store):
         return (
             f'Dry run. The proposal {intent.id} ("{intent.note}") waits, and nothing else is proposed'
             " meanwhile: trimtab status says what it waits for."

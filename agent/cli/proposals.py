@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ProposalCallDocument,
         ProposalDocument,
         ProposalExecutionDocument,
+        ProposalFileDocument,
     )
 
 KEY = GroupedOption(
@@ -105,12 +106,27 @@ def show_file(
         for line in document["calls"]:
             out.print(exact_text(f"  {line}"), soft_wrap=True)
         say_whole(f"Hash, computed from this call: {document['safe_tx_hash']}")
-        say(
-            "Compare it with what your wallet shows, then sign. trimtab proposal list has its cost, at"
-            " worst too."
-        )
+        say(_advice_for_file(document))
 
     emit(document, as_json, show)
+
+
+def _advice_for_file(document: ProposalFileDocument) -> str:
+    """Return what to compare the hash with: a wallet computes the same from a file that was changed."""
+    if document["waits"]:
+        return (
+            f"It is the proposal {document['id']}, which waits: trimtab proposal list has its state and"
+            " cost. Sign it only if your wallet shows the same hash."
+        )
+    if document["waits"] is False:
+        return (
+            "No proposal that waits here has this hash: do not sign it, compare it with trimtab proposal"
+            " list."
+        )
+    return (
+        "Compare it with what proposal list shows on the agent's machine: your wallet shows this hash"
+        " for a changed file too."
+    )
 
 
 @proposal_group.command()

@@ -32,20 +32,21 @@ from agent.model import (
     Unwrap,
 )
 from agent.ports import NextAct, Sender, Simulation
+from agent.store.store import Store
 from agent.units import format_time
 from agent.wiring.context import AgentContext
 
 STOP_COMMAND = "trimtab stop --send"
 
 
-def open_proposal_intents(context: AgentContext) -> list[Intent]:
+def open_proposal_intents(store: Store) -> list[Intent]:
     """Return the journal's proposals that no transaction is known to have settled, oldest first."""
-    proposed_ids = context.store.proposals.proposal_blocks()
+    proposed_ids = store.proposals.proposal_blocks()
     if not proposed_ids:
         return []
     return [
         intent
-        for intent in context.store.journal.open_intents()
+        for intent in store.journal.open_intents()
         if intent.state is IntentState.PLANNED and intent.id in proposed_ids
     ]
 
@@ -55,7 +56,7 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[
     what to do, or that it is stale, would fail, or waits for its rejection. Reads the chain while one
     waits.
     """
-    intents = open_proposal_intents(context)
+    intents = open_proposal_intents(context.store)
     rejected_nonces = {intent.tx.nonce for intent in intents if intent.kind is IntentKind.CANCEL}
     for intent in intents:
         is_rejected = intent.kind is not IntentKind.CANCEL and intent.tx.nonce in rejected_nonces

@@ -17,6 +17,7 @@ from eth_typing import HexStr
 from agent import app as api
 from agent.app.agent import Agent
 from agent.app.money.transaction_builder import checksum
+from agent.app.records import maintenance
 from agent.chain.sender import QuorumSender
 from agent.cli import portfolio as portfolio_commands
 from agent.cli.display.terminal import show_spinner
@@ -303,6 +304,43 @@ def test_a_file_alone_shows_its_call_and_hash_and_no_other(scene: tuple[Agent, S
         path.write_text(json.dumps(document | changes))
         with pytest.raises(ConfigError, match=words):
             api.read_proposal_file(path)
+
+
+def test_shown_file__says_whether_its_hash_waits_here(
+    scene: tuple[Agent, SafeWallet],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A wallet shows the hash of a changed file too, so that the wallet alone proves nothing."""
+    agent, _ = scene
+    monkeypatch.setenv("COLUMNS", "400")
+    proposal_id = open_proposal(agent)["id"]
+    typed_data_json = api.proposal_typed_data(agent, None)
+    file = tmp_path / "typed.json"
+    config = agent.context.loaded_config.path
+
+    def shown(*, nonce: int = 0, config_path: Path = config) -> tuple[bool | None, str, str]:
+        message = typed_data_json["message"] | {"nonce": str(nonce)}
+        file.write_text(json.dumps(typed_data_json | {"message": message}))
+        document = api.read_proposal_file(file, config_path)
+        output = in_process(capfd, monkeypatch, "proposal", "show", str(file), "--config", str(config_path))
+        return document["waits"], document["id"], output.out
+
+    waits, waiting_id, text = shown()
+    assert (waits, waiting_id) == (True, proposal_id)
+    assert f"It is the proposal {proposal_id}, which waits" in text
+    waits, waiting_id, text = shown(nonce=9)
+    assert (waits, waiting_id) == (False, "")
+    assert "No proposal that waits here has this hash: do not sign it" in text
+    other_config = tmp_path / "other.toml"
+    other_config.write_text(config.read_text().replace(typed_data_json["domain"]["verifyingContract"], accounts()[8].address))
+    for config_without_store in (tmp_path / "missing.toml", other_config):
+        waits, waiting_id, text = shown(config_path=config_without_store)
+        assert (waits, waiting_id) == (None, "")
+        assert "Compare it with what proposal list shows on the agent's machine" in text
+    maintenance.cancel(agent)
+    assert shown()[:2] == (False, "")
 
 
 def test_file_that_says_another_call__stops_the_signing(scene: tuple[Agent, SafeWallet]) -> None:

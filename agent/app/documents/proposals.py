@@ -82,7 +82,9 @@ class ProposalDocument(TypedDict):
 
 class ProposalFileDocument(TypedDict):
     """The call in the file of a proposal: its hash, computed from the call, and a line about each plain
-    call and swap, amounts in coins and addresses with names where the config knows them.
+    call and swap, amounts in coins and addresses with names where the config knows them. `waits` is
+    whether a proposal with this hash waits in the config's store, null without a config and store of
+    this Safe; `id` is its id, empty without one.
     """
 
     safe: Address
@@ -91,6 +93,8 @@ class ProposalFileDocument(TypedDict):
     safe_tx_hash: Hash
     value_wei: Raw
     calls: list[str]
+    waits: bool | None
+    id: str
 
 
 class ProposalsDocument(TypedDict):

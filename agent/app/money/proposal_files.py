@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from agent import wiring
 from agent.app.documents.proposals import ProposalFileDocument
 from agent.app.money.call_words import CallWords, words_of_config
 from agent.app.money.transaction_builder import checksum
 from agent.chain.safe import signing_json
+from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.config.tables.fields import parse_address
-from agent.errors import ConfigError
+from agent.errors import ConfigError, TrimtabError
 from agent.foreign_text import decode_text, read_json
 from agent.model import UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, decode_batch, encode_batch, is_batch
 from agent.signing.calldata import UndecodableCalldata, data_bytes
+from agent.signing.safe_tx import safe_tx_hash
+from agent.wiring.waiting_proposals import open_proposal_intents
 
 _REMEDY = (
     "name a file that trimtab wrote to wallet.proposals for a Safe, or what trimtab proposal sign"
@@ -30,8 +35,8 @@ _NONCE_AND_HASH = re.compile(r"Set nonce (\d{1,18}); the hash is then (0x[0-9a-f
 def read_proposal_file(path: Path, config: ConfigSource | None = None) -> ProposalFileDocument:
     """Return what the call in the file of a Safe's proposal, in its typed data alone, or in a file of
     `proposal export` does, and its hash, computed here; nothing else that the file says is repeated.
-    `config` has names of addresses and tokens. Raises ConfigError if its hash or typed data are of
-    another call.
+    `config` has names of addresses and tokens, and its store the proposals that wait. Raises
+    ConfigError if its hash or typed data are of another call.
     """
     try:
         file_json: dict[str, Any] = read_json(decode_text(path.read_bytes()))
@@ -79,8 +84,10 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
             "sign neither; ask for the file again",
         )
     words = CallWords(safe)
+    id_by_hash: dict[str, str] | None = None
     if config is not None:
         words = words_of_config(config, safe, tx.chain_id)
+        id_by_hash = _waiting_ids(config, safe, tx.chain_id)
     lines = [line for call in calls for line in words.lines(call, tx.value_wei)]
     if is_batch(tx.to, tx.data):
         lines.insert(0, f"{len(calls)} calls, all or none, by {words.name(tx.to)}:")
@@ -91,7 +98,25 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
         "safe_tx_hash": document["safe_tx_hash"],
         "value_wei": str(tx.value_wei),
         "calls": lines,
+        "waits": None if id_by_hash is None else document["safe_tx_hash"] in id_by_hash,
+        "id": (id_by_hash or {}).get(document["safe_tx_hash"], ""),
     }
+
+
+def _waiting_ids(config: ConfigSource, safe: str, chain_id: int) -> dict[str, str] | None:
+    """Return the ids of the proposals that wait in the config's store, by hash; None if it has no
+    store, cannot be read, or is of another Safe.
+    """
+    with suppress(TrimtabError):
+        loaded_config = load_config(config)
+        wallet = loaded_config.config.wallet
+        is_of_safe = wallet.safe and wallet.address == safe
+        is_of_chain = loaded_config.config.chain.chain_id == chain_id
+        if is_of_safe and is_of_chain and wiring.has_store(loaded_config):
+            with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
+                intents = open_proposal_intents(store)
+            return {safe_tx_hash(safe, intent.tx): intent.id for intent in intents}
+    return None
 
 
 def _from_builder(builder_json: dict[str, Any]) -> dict[str, Any]:
