@@ -592,19 +592,21 @@ class ProposingExecutor(JournaledExecutor):
             why = f"the proposal {intent.id} expired at {format_time(intent.deadline_s)} unsent"
             self._drop(intent, why)
             return
-        is_withdrawable = intent.kind is not IntentKind.CANCEL
+        reverts = False
         try:
             simulation = self._sender.simulate(intent.tx, self.external_signer.address)
+            reverts = simulation.reverted
+            unsimulated_why = simulation.height_disagreement
         except Retryable as error:
-            raise self._propose(
-                intent, unsimulated_why=error.message, is_withdrawable=is_withdrawable
-            ) from None
-        raise self._propose(
+            unsimulated_why = error.message
+        awaiting = self._propose(
             intent,
-            reverts=simulation.reverted,
-            unsimulated_why=simulation.height_disagreement,
-            is_withdrawable=is_withdrawable,
+            reverts=reverts,
+            unsimulated_why=unsimulated_why,
+            is_withdrawable=intent.kind is not IntentKind.CANCEL,
         )
+        awaiting.title = "Waiting"  # it was proposed before this command
+        raise awaiting
 
     def _record_if_mined(self, intent: Intent, since_block: int) -> bool:
         """Return whether the proposed transaction is mined, or another that was proposed at its

@@ -193,6 +193,7 @@ def test_withdrawal_beside_a_proposal__says_that_it_is_not_recorded(anvil_chain:
         proposal(agent)
         with pytest.raises(AwaitingExternalSignature, match=r"^the withdrawal is not recorded: an earlier proposal waits; ") as waiting:
             withdraw_again(agent)
+        assert waiting.value.title == "Waiting"
         assert waiting.value.remedy.endswith("; then ask for the withdrawal again")
         assert withdrawal_states(agent) == []
 

@@ -343,6 +343,17 @@ def test_shown_file__says_whether_its_hash_waits_here(
     assert shown()[:2] == (False, "")
 
 
+@pytest.mark.parametrize("words", ["rebalance", "invest", "swap --in WETH --out USDC --amount 0.01"], ids=lambda words: words.split()[0])
+def test_command_beside_a_proposal__has_the_title_waiting(
+    scene: tuple[Agent, SafeWallet], words: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It proposes nothing: the one that waits is an earlier one."""
+    agent, _ = scene
+    config = str(agent.context.loaded_config.path)
+    output = in_process(capfd, monkeypatch, *words.split(), "--send", "--yes", "--config", config)
+    assert (output.code, output.err.strip()[:9]) == (11, "Waiting: "), output.why
+
+
 def test_file_that_says_another_call__stops_the_signing(scene: tuple[Agent, SafeWallet]) -> None:
     agent, _ = scene
     (path,) = agent.context.loaded_config.proposals_path.iterdir()
