@@ -17,7 +17,12 @@ def parse_signature(text: str, safe_tx_hash: str) -> bytes:
     try:
         signature = signature_bytes(str(fields["signature"]))
     except ValueError:
-        raise _signature_error(text, "has other characters than 0x and hex digits") from None
+        problem = "has other characters than 0x and hex digits"
+        if not text.startswith("0x"):
+            problem = (
+                "is a file without a signature: it has other characters than 0x and hex digits"
+            )
+        raise _signature_error(text, problem) from None
     signed_hash = str(fields.get("safe_tx_hash", safe_tx_hash))
     if signed_hash != safe_tx_hash:
         raise ConfigError(
@@ -41,15 +46,16 @@ def _read_signature_file(text: str) -> dict[str, Any]:
     except ValueError:
         raise _signature_error(text, "is a file of neither hex digits nor JSON") from None
     if "signature" not in document:
-        raise _signature_error(text, "has no signature in its JSON")
+        raise _signature_error(text, "is a file without a signature in its JSON")
     return document
 
 
 def _signature_error(text: str, problem: str) -> ConfigError:
     return ConfigError(
         f"signature: {text[:60]!r} {problem}",
-        "paste 0x and 130 hex digits, as the owner's wallet shows them, or name a file with them or"
-        " with what trimtab proposal sign --json printed",
+        "paste 0x and 130 hex digits, as the owner's wallet shows them after signing what trimtab"
+        " proposal sign --export prints, or name a file with them or with what trimtab proposal sign"
+        " --json printed",
     )
 
 

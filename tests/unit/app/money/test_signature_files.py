@@ -27,10 +27,10 @@ def test_a_signature_is_read_from_a_file(content: str, tmp_path: Path) -> None:
     ("content", "words"),
     [
         (None, "does not begin with 0x, and no file has this name"),
-        (b"hello", "has other characters than 0x and hex digits"),
+        (b"hello", "is a file without a signature: it has other characters than 0x and hex digits"),
         (b"\xff\xfe\x00", "is a file of neither hex digits nor JSON"),
         (b"{nonsense", "is a file of neither hex digits nor JSON"),
-        (b'{"hash": "0x12"}', "has no signature in its JSON"),
+        (b'{"hash": "0x12"}', "is a file without a signature in its JSON"),
     ],
     ids=["no file", "words", "bytes", "broken json", "other json"],
 )
