@@ -164,21 +164,26 @@ class SafeContract:
         )
         return tuple(to_checksum_address(module) for module in modules)
 
-    def next_act(self, signed_by: Collection[str], note: str = "") -> NextAct:
-        """Return what a call that these addresses have signed waits for."""
+    def next_act(
+        self, signed_by: Collection[str], proposal_id: str = "", note: str = ""
+    ) -> NextAct:
+        """Return what a call that these addresses have signed waits for. Its commands name
+        `proposal_id`, if given.
+        """
+        id_text = f" {proposal_id}" if proposal_id else ""
         owners = self.owners()
         threshold = self.threshold()
         count = len({*signed_by} & {*owners})
         count_text = f" ({_signatures_text(count)} collected, {threshold} needed)" if count else ""
-        execution_text = f"execute it with trimtab proposal execute --send{note}"
+        execution_text = f"execute it with trimtab proposal execute{id_text} --send{note}"
         if count >= threshold:
             return NextAct(f"its execution{count_text}", f"have anyone {execution_text}")
         missing_count = threshold - count
         more_text = f"{missing_count} more" if count else str(missing_count)
         return NextAct(
             f"{_signatures_text(missing_count, more_text)}{count_text}",
-            f"have {more_text} of {len(owners)} owners sign it with trimtab proposal sign, and anyone"
-            f" {execution_text}",
+            f"have {more_text} of {len(owners)} owners sign it with trimtab proposal sign{id_text}, and"
+            f" anyone {execution_text}",
         )
 
     def execution_data(self, tx: UnsignedTx, signature_by_owner: Mapping[str, bytes]) -> str:
@@ -413,7 +418,7 @@ class WalletOwnerSigner:
             "signing_hash": hex_data(bytes(unsigned_tx.hash())),
         }
 
-    def next_act(self, signed_by: Collection[str]) -> NextAct:
+    def next_act(self, signed_by: Collection[str], proposal_id: str = "") -> NextAct:
         """See ports.ExternalSigner."""
         return WALLET_OWNER_ACT
 
@@ -463,12 +468,12 @@ class SafeOwnersSigner:
         """See `signing_json`."""
         return signing_json(self.address, tx)
 
-    def next_act(self, signed_by: Collection[str]) -> NextAct:
+    def next_act(self, signed_by: Collection[str], proposal_id: str = "") -> NextAct:
         """See ports.ExternalSigner."""
         unbatched_text = ""
         if reason := self.sender.unbatched_reason:
             unbatched_text = f" (an approval is a proposal of its own, because {reason})"
-        return self.safe.next_act(signed_by, unbatched_text)
+        return self.safe.next_act(signed_by, proposal_id, unbatched_text)
 
     def sufficient_signatures(self, signers: Collection[str]) -> str:
         """See ports.ExternalSigner."""

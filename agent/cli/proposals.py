@@ -50,7 +50,11 @@ KeySource = Annotated[
     ),
 ]
 ProposalId = Annotated[
-    str | None, typer.Argument(help="Sign only if the proposal with this id waits.")
+    str | None,
+    typer.Argument(
+        help="Refuse unless the proposal with this id is the one that waits; a rejection waits in place"
+        " of what it rejects."
+    ),
 ]
 proposal_group = command_group(
     Heading.TRADE,
@@ -166,7 +170,7 @@ def sign(
         if document["owner"] in earlier_owners:
             signed_text = "Signed already by"
         result_text = (
-            f"{signed_text} {document['owner']}: {document['description']},"
+            f"{signed_text} {document['owner']}: {document['description']} ({document['id']}),"
             f" hash {document['safe_tx_hash']}\n{document['signature']}"
         )
         if not document["signature"]:
@@ -208,6 +212,7 @@ def collect(
 
 @proposal_group.command()
 def execute(
+    proposal: ProposalId = None,
     key: KeySource = None,
     config: ConfigPath = DEFAULT_CONFIG,
     send: Send = False,
@@ -229,7 +234,12 @@ def execute(
 
         with spinner.hidden():
             document = api.execute_proposal(
-                agent, KEY.parse(key), send=send, confirm=confirm, progress=spinner.update
+                agent,
+                KEY.parse(key),
+                proposal,
+                send=send,
+                confirm=confirm,
+                progress=spinner.update,
             )
             emit(document, as_json, lambda: _show_execution(out, document, is_sent_now))
     raise typer.Exit(OUTCOME_EXIT_CODES.get(document["outcome"], 0))
@@ -249,6 +259,7 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
     from agent.cli.display.tables import coins
 
     expires_s = document["expires_s"]
+    is_used = document["state"] == "used" or state_text == "executed"
     lines = [f"{document['description']} ({state_text or document['state']}, {document['id']})"]
     if document["ending"]:
         lines.append(f"  {document['ending']}")
@@ -271,16 +282,16 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         f"  nonce {document['nonce']} of the Safe {document['safe']}",
         f"  hash {document['safe_tx_hash']}",
         f"  signatures: {_signature_count(document)} {' '.join(document['signed_by'])}".rstrip(),
-        f"  proposed {rough_duration(document['age_s'])} ago, " + _executable_text(document),
+        f"  proposed {rough_duration(document['age_s'])} ago" + _executable_text(document, is_used),
     ]
-    if document["executable_until_s"] is None and expires_s is not None:
+    if not is_used and document["executable_until_s"] is None and expires_s is not None:
         lines.append(f"  trimtab waits for it until {format_time(expires_s)}")
-    if document["failure"]:
+    if document["failure"] and not is_used:
         failure_text = (
             "would fail now" if document["state"] == "failing" else "must not be signed now"
         )
         lines.append(f"  {failure_text}: {reader_text(document['failure'])}")
-    if document["paused"] and document["state"] != "used":
+    if document["paused"] and not is_used:
         lines.append(
             completed_hints(
                 f"  paused: it is neither signed nor executed here until {_unpause(document)}"
@@ -290,11 +301,13 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         console.print(exact_text(line), soft_wrap=True)
 
 
-def _executable_text(document: ProposalDocument) -> str:
-    """Return until when the chain accepts the call with enough signatures."""
+def _executable_text(document: ProposalDocument, is_used: bool) -> str:
+    """Return until when the chain accepts the call with enough signatures; "" once its nonce is used."""
+    if is_used:
+        return ""
     if (until_s := document["executable_until_s"]) is not None:
-        return f"executable until {format_time(until_s)}"
-    return f"executable until another call uses nonce {document['nonce']}"
+        return f", executable until {format_time(until_s)}"
+    return f", executable until another call uses nonce {document['nonce']}"
 
 
 def _unpause(document: ProposalDocument) -> str:
@@ -381,7 +394,7 @@ def _show_execution(
 ) -> None:
     from agent.cli.display.tables import coins
 
-    state_text = "used" if document["outcome"] == "executed" else ""
+    state_text = "executed" if document["outcome"] == "executed" else ""
     _show_proposal(console, document, state_text)
     executed_text = f"Executed in transaction {document['transaction']}."
     if not is_sent_now:

@@ -16,6 +16,7 @@ from agent.execution.executor import (
     execution_period,
     minimums_advice,
     pause_advice,
+    rejection_id,
 )
 from agent.execution.submission.checks import only_undoes
 from agent.execution.submission.rejected_trades import rejected_before
@@ -176,7 +177,7 @@ def _next_act(context: AgentContext, intent: Intent) -> NextAct:
     if not context.config.wallet.safe:
         return WALLET_OWNER_ACT
     safe = SafeContract(context.transport, context.config.wallet.address)
-    return safe.next_act(context.store.proposals.signatures(intent.id))
+    return safe.next_act(context.store.proposals.signatures(intent.id), rejection_id(intent))
 
 
 def _simulation(context: AgentContext, intent: Intent) -> Simulation:

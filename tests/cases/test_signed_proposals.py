@@ -20,7 +20,7 @@ from agent.app.money import hard_pause, shutdown
 from agent.app.money.transfers import list_transfers
 from agent.app.records import kill_switch, maintenance
 from agent.chain.safe import SafeOwnersSigner
-from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -77,9 +77,15 @@ def test_hard_pause__enough_signatures__proposes_the_rejection(scene: tuple[Agen
     swap_document, rejection = api.list_proposals(agent)["proposals"]
     assert (swap_document["id"], swap_document["state"]) == (swap["id"], "waiting")
     assert (rejection["purpose"], rejection["to"], rejection["nonce"], rejection["signed_by"]) == ("cancel", safe.address, 0, [])
+    commands = f"trimtab proposal sign {rejection['id']}, and anyone execute it with trimtab proposal execute {rejection['id']} --send"
+    assert commands in document["message"]
+    assert commands in "\n".join(agent.status().warnings)
     sign_and_send(agent, FIRST, SECOND)
     assert len(agent.context.store.proposals.signatures(rejection["id"])) == 2
-    assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
+    for proposal_id, words in ((swap["id"], f"waits for its rejection, {rejection['id']}"), ("0a1b", "is not the proposal that waits")):
+        with pytest.raises(ConfigError, match=words):
+            api.execute_proposal(agent, EXECUTOR, proposal_id, send=True, confirm=yes)
+    assert api.execute_proposal(agent, EXECUTOR, rejection["id"], send=True, confirm=yes)["outcome"] == "executed"
     assert safe.nonce() == 1
     assert pause_hard(agent)["outcome"] in ("done", "clear")
     assert states(agent) == [("swap", "cancelled"), ("cancel", "final")]

@@ -92,7 +92,8 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
             assert run(line).out.startswith("Signed already by 0x")
         if "execute" in line and "--send" in line:
             assert "Executed in transaction 0x" in result.out, result.out
-            assert "(used, " in result.out, result.out
+            assert "(executed, " in result.out, result.out
+            assert "executable until" not in result.out, result.out
             assert "Already executed in transaction 0x" in run(line).out
     assert result.code == 0, "the last rebalance holds"
     assert run("trimtab proposal list --json").json == {"proposals": []}

@@ -33,12 +33,13 @@ from agent.wiring.waiting_proposals import next_command
 def execute_proposal(
     agent: Agent,
     key_fields: Mapping[str, Any],
+    proposal_id: str | None = None,
     *,
     send: bool = False,
     confirm: Confirm = never_confirm,
     progress: Progress = ignore_progress,
 ) -> ProposalExecutionDocument:
-    """Simulate the call of the Safe with the collected signatures; with `send` send it from the
+    """Simulate the call of the Safe, as in `open_proposal`, with the collected signatures; with `send` send it from the
     account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
     it is sent. While a node has it, it is replaced once the base fee is above its fee, and made
     beside it only by another account. A payment or rejection is settled. One that
@@ -49,7 +50,7 @@ def execute_proposal(
     """
     key = load_named_key(agent.context.loaded_config, key_fields) if send else None
     executor = NATIVE if key is None else key.address
-    with open_proposal(agent, executor=executor, progress=progress) as shown_proposal:
+    with open_proposal(agent, proposal_id, executor, progress) as shown_proposal:
         pending_execution = _pending_execution(shown_proposal, executor)
         execution = pending_execution
         if execution is not None and _needs_replacement(shown_proposal, execution):

@@ -403,8 +403,12 @@ def open_proposal(
             raise Refused("no proposal waits", remedy="see trimtab status", code=ErrorCode.EMPTY)
         open_id = proposals[-1].intent.id
         if proposal_id not in (None, open_id):
+            is_rejected = proposal_id in [proposal.intent.id for proposal in proposals]
+            problem = (
+                "waits for its rejection," if is_rejected else "is not the proposal that waits,"
+            )
             raise ConfigError(
-                f"PROPOSAL: {str(proposal_id)[:40]!r} is not the proposal that waits, {open_id}",
+                f"PROPOSAL: {str(proposal_id)[:40]!r} {problem} {open_id}",
                 "see trimtab proposal list",
             )
         yield proposals[-1]
