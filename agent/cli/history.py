@@ -166,6 +166,9 @@ def cancel(
 ) -> None:
     """Cancels pending transactions (same nonce, higher fee). Without --send it only shows them.
 
+    What waits for an external signer it withdraws; if enough owners of a Safe have signed, it proposes
+    a rejection for them to sign, with exit code 11.
+
     With --send, exit code 11 while a cancel is not yet mined; otherwise 0.
     """
     pending_document = api.pending_transactions(config)
