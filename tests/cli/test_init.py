@@ -348,6 +348,7 @@ def test_a_safe_s_owners_sign_by_proposals(bare: Bare, tmp_path: Path) -> None:
     assert (loaded.wallet.mode, loaded.wallet.safe, loaded.wallet.keystore) == ("propose", True, None)
     assert loaded.execution.deadline == 1_800
     assert (loaded.limits.native_floor, loaded.limits.native_top_up) == (None, None)
+    assert config.read_text().count('mode = "propose"') == 1, "the comment that offers it is left out"
 
 
 @pytest.mark.parametrize(("version", "code"), [("1.3.0", 0), ("1.4.1", 0), ("1.2.0", 2), ("1.5.0", 2), ("", 2)])

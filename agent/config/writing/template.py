@@ -399,7 +399,7 @@ def with_safe(config_text: str) -> str:
     """
     for keys_pattern, lines in SAFE_LINES.items():
         config_text = re.sub(rf"(?m)^({keys_pattern}) = .*$", lines, config_text, count=1)
-    return config_text
+    return re.sub(r"(?m)^# To keep no key here, .*\n", "", config_text)
 
 
 def replace_setting(
