@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -168,7 +168,10 @@ def rebalance(
         require_answerable(yes)
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         confirm = confirmer(agent, yes, spinner, verbose=verbose)
-        outcome = agent.rebalance(send=send, confirm=confirm, progress=noting_waits(spinner.update))
+        with noting_executions(agent):
+            outcome = agent.rebalance(
+                send=send, confirm=confirm, progress=noting_waits(spinner.update)
+            )
         with spinner.hidden():
             raise typer.Exit(
                 show_outcome(outcome, agent, PrintStyle(as_json, verbose), send_allowed=send)
@@ -235,9 +238,10 @@ def swap(
         )
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         confirm = confirmer(agent, yes, spinner, verbose=verbose)
-        outcome = agent.swap(
-            token_in, token_out, amount, send=send, confirm=confirm, progress=spinner.update
-        )
+        with noting_executions(agent):
+            outcome = agent.swap(
+                token_in, token_out, amount, send=send, confirm=confirm, progress=spinner.update
+            )
         manual_decision = {
             "kind": "rebalance",
             "reason": f"manual swap of {amount} {token_in} for {token_out}",
@@ -369,6 +373,22 @@ def _dry_run_text(agent: Agent | None) -> str:
         )
     recipient = " to the owners" if agent.context.config.wallet.safe else ""
     return f"Dry run: nothing was proposed. Add --send to propose it{recipient}."
+
+
+@contextmanager
+def noting_executions(agent: Agent) -> Iterator[None]:
+    """Note on stderr which proposals that waited before a command it has booked as executed."""
+    from agent.execution.shortfall import execution_reason
+    from agent.wiring.waiting_proposals import open_proposal_intents
+
+    journal = agent.context.store.journal
+    intents = open_proposal_intents(agent.context.store)
+    try:
+        yield
+    finally:
+        for intent in map(journal.stored_intent, intents):
+            if intent.succeeded:
+                note(f"Booked: {execution_reason(intent)}")
 
 
 def noting_waits(update: Callable[[str], None]) -> Callable[[str], None]:

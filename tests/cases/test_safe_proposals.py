@@ -354,6 +354,26 @@ def test_command_beside_a_proposal__has_the_title_waiting(
     assert (output.code, output.err.strip()[:9]) == (11, "Waiting: "), output.why
 
 
+def test_executed_proposal__is_named_by_history_and_by_what_books_it(
+    scene: tuple[Agent, SafeWallet], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By rebalance, which then proposes the swap, and by another command, whatever that does itself."""
+    agent, _ = scene
+    config = agent.context.loaded_config.path
+    monkeypatch.setenv("COLUMNS", "400")
+    for words in ("rebalance", "swap --in WETH --out USDC --amount 0.01"):
+        (step,) = api.history(config, 1)["steps"]
+        assert "owners sign it" in step["reason"]
+        waiting = open_proposal(agent)
+        sign_and_send(agent, FIRST, SECOND)
+        transaction = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["transaction"]
+        (step,) = api.history(config, 1)["steps"]
+        assert step["reason"] == f'the execution of "{waiting["description"]}" was sent in {transaction}; the next cycle settles it'
+        output = in_process(capfd, monkeypatch, *words.split(), "--send", "--yes", "--config", str(config))
+        assert mentions(output.err, f"Booked: executed in {transaction} at ", waiting["id"])
+        assert ("Proposed: " in output.err) == (words == "rebalance")
+
+
 def test_file_that_says_another_call__stops_the_signing(scene: tuple[Agent, SafeWallet]) -> None:
     agent, _ = scene
     (path,) = agent.context.loaded_config.proposals_path.iterdir()

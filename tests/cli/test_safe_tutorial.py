@@ -20,6 +20,7 @@ from agent.localchain.safe import OWNER_INDEXES
 from agent.localchain.world import dev_accounts
 from tests.cli.documents import require_declared
 from tests.cli.tools import CommandResult, first_document, in_process, start
+from tests.support.text import mentions
 
 PAGE = Path(__file__).parents[2] / "docs" / "safe.md"
 
@@ -96,6 +97,7 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
             assert "executable until" not in result.out, result.out
             assert "Already executed in transaction 0x" in run(line).out
     assert result.code == 0, "the last rebalance holds"
+    assert mentions(result.err, "Booked: executed in 0x")
     assert run("trimtab proposal list --json").json == {"proposals": []}
     transactions = run("trimtab txs --json").json["transactions"]
     assert [(row["kind"], row["status"]) for row in transactions] == [("swap", "final")]

@@ -291,13 +291,22 @@ def _outcome_text(store: Store, summary: StepSummary, intents: Sequence[Intent])
 
 
 def _reason_text(store: Store, summary: StepSummary, intents: Sequence[Intent]) -> str:
-    """Return a step's reason; of one that waited for signatures, how its proposal ended."""
+    """Return a step's reason; of one that waited for signatures, how its proposal ended, or that its
+    execution was sent from here.
+    """
     if (ended_intent := _ended_proposal(summary, intents)) is not None:
         if ended_intent.succeeded:
             return execution_reason(ended_intent)
         if rejection := rejection_hash(store, ended_intent):
             return f'"{ended_intent.note}" {rejection_text(rejection)}'
         return f'"{ended_intent.note}" was not executed: {_last_note(store, ended_intent)}'
+    for intent in intents if summary.outcome == WAITING_OUTCOME else ():
+        execution = store.proposals.execution(intent.id)
+        if execution is not None and intent.kind is not IntentKind.CANCEL:
+            return (
+                f'the execution of "{intent.note}" was sent in {execution.tx_hash}; the next cycle'
+                " settles it"
+            )
     return summary.reason or ("" if summary.outcome else NO_OUTCOME_REASON)
 
 
