@@ -378,17 +378,15 @@ def _dry_run_text(agent: Agent | None) -> str:
 @contextmanager
 def noting_executions(agent: Agent) -> Iterator[None]:
     """Note on stderr which proposals that waited before a command it has booked as executed."""
-    from agent.execution.shortfall import execution_reason
-    from agent.wiring.waiting_proposals import open_proposal_intents
+    from agent.wiring.waiting_proposals import execution_texts, open_proposal_intents
 
-    journal = agent.context.store.journal
-    intents = open_proposal_intents(agent.context.store)
+    store = agent.context.store
+    intents = open_proposal_intents(store)
     try:
         yield
     finally:
-        for intent in map(journal.stored_intent, intents):
-            if intent.succeeded:
-                note(f"Booked: {execution_reason(intent)}")
+        for execution_text in execution_texts(store, intents):
+            note(f"Booked: {execution_text}")
 
 
 def noting_waits(update: Callable[[str], None]) -> Callable[[str], None]:

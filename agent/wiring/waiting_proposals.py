@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from agent import codec, guards
 from agent.chain.safe import WALLET_OWNER_ACT, SafeContract, SafeSender
@@ -18,6 +18,7 @@ from agent.execution.executor import (
     pause_advice,
     rejection_id,
 )
+from agent.execution.shortfall import execution_reason
 from agent.execution.submission.checks import only_undoes
 from agent.execution.submission.rejected_trades import rejected_before
 from agent.figures import as_sentence
@@ -50,6 +51,12 @@ def open_proposal_intents(store: Store) -> list[Intent]:
         for intent in store.journal.open_intents()
         if intent.state is IntentState.PLANNED and intent.id in proposed_ids
     ]
+
+
+def execution_texts(store: Store, intents: Iterable[Intent]) -> list[str]:
+    """Return how each of these proposals that is now known to be executed was."""
+    stored_intents = map(store.journal.stored_intent, intents)
+    return [execution_reason(intent) for intent in stored_intents if intent.succeeded]
 
 
 def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[str, str]]:
