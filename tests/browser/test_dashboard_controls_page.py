@@ -131,7 +131,8 @@ def test_owner__logs_in_pauses_confirms_and_edits_weights(
             assert page.inner_text("#sum") == "100.00 %"
             push(page, "#weights button")
             page.wait_for_selector("button:has-text('Write these settings')")
-            assert page.query_selector_all('[data-of^="review.document.next_cycle.legs"]')
+            assert page.query_selector_all(".moves li"), "what the whole way to the targets moves"
+            assert page.query_selector_all('#d-whole [data-of^="review.document.transition.cost"]')
             if size == PHONE:  # by a process of its own, while the plan can be confirmed
                 page.wait_for_selector("[data-of='backtest.over_present.mean']", timeout=PATIENCE_MS)
                 assert "Out of sample, over holding:" in page.inner_text("#backtest")
