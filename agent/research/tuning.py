@@ -398,9 +398,9 @@ class Tuning(ReportedResult):
         """Return the verdict, the ten best settings and the recommended one for a notebook."""
         sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.verdict)
         frame = self.frame()
-        is_shown = np.arange(len(frame)) < SHOWN_SETTINGS
-        shown = frame.filter(is_shown | frame["recommended"].to_numpy())
-        more_count = len(frame) - len(shown)
+        is_among_first = np.arange(len(frame)) < SHOWN_SETTINGS
+        listed_frame = frame.filter(is_among_first | frame["recommended"].to_numpy())
+        more_count = len(frame) - len(listed_frame)
         more_text = f"<p>{more_count:,} more in frame()</p>" if more_count > 0 else ""
-        table = shown._repr_html_()
+        table = listed_frame._repr_html_()
         return f"<div><p>{escape(repr(self))}</p><ul>{sentences}</ul>{table}{more_text}</div>"

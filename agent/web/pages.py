@@ -672,11 +672,13 @@ def worst_case_lines(plan_document: Mapping[str, Any]) -> list[CostLine]:
     lines = {name: amount for name, amount in lines.items() if amount}
     smallest = min(map(abs, lines.values()), default=Decimal(1))
     unit = Decimal(1).scaleb(smallest.adjusted() - 1) if smallest <= HALF_CENT else CENT
-    shown = {name: amount.quantize(unit) for name, amount in lines.items()}
-    if shown:
-        largest = max(shown, key=shown.__getitem__)
-        shown[largest] += Decimal(worst_case_text).quantize(unit) - sum(shown.values())
-    return [CostLine(name, f"{amount:f}") for name, amount in shown.items()]
+    rounded_amounts = {name: amount.quantize(unit) for name, amount in lines.items()}
+    if rounded_amounts:
+        largest = max(rounded_amounts, key=rounded_amounts.__getitem__)
+        rounded_amounts[largest] += Decimal(worst_case_text).quantize(unit) - sum(
+            rounded_amounts.values()
+        )
+    return [CostLine(name, f"{amount:f}") for name, amount in rounded_amounts.items()]
 
 
 def value_charts(documents: Documents, replay: PriceReplay | None = None) -> list[dict[str, Any]]:

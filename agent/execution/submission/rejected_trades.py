@@ -1,4 +1,4 @@
-"""Trades that the owners of a Safe have rejected: when the same is proposed again, they are told."""
+"""Trades that the owners of a Safe have rejected, to name one that is proposed again."""
 
 from __future__ import annotations
 

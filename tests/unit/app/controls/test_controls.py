@@ -689,9 +689,9 @@ def test_trade_since_a_plan_was_shown__is_named(
 ) -> None:
     intent = Intent("i", "s", kind, IntentState.MINED, tx(0), "", created_s, None, "0x1", receipt("0x1", 1, "0x1", status))
     monkeypatch.setattr(type(store.journal), "intents", lambda _: (intent,))
-    said = runner._trade_since(store, PLAN.shown_at_s)
-    assert said.startswith("a cycle has traded since the plan was shown, at 1970-01-01") is is_named
-    assert (" in transaction 0x1; now " in said) is is_named
+    trade_text = runner._trade_since(store, PLAN.shown_at_s)
+    assert trade_text.startswith("a cycle has traded since the plan was shown, at 1970-01-01") is is_named
+    assert (" in transaction 0x1; now " in trade_text) is is_named
 
 
 @pytest.mark.parametrize("outcome", ["declined", "failed", "hold"])

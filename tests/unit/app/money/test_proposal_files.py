@@ -163,10 +163,9 @@ def test_words__name_coins_and_addresses_or_say_unknown(act: object, text: str) 
 
 def write_builder_file(folder: Path, calls: list[BatchedCall], **changes: object) -> Path:
     """What `proposal export` prints, with changes of its description."""
-    to, data = calls[0].to, calls[0].data_hex
+    tx = UnsignedTx(1, 3, calls[0].to, 0, calls[0].data_hex, 0, None, None, 0)
     if len(calls) > 1:
-        to, data = BATCH_CONTRACT, encode_batch(calls)
-    tx = UnsignedTx(1, 3, to, 0, data, 0, None, None, 0)
+        tx = replace(tx, to=BATCH_CONTRACT, data=encode_batch(calls))
     fields = {"nonce": 3, "hash": signing_json(SAFE, tx)["safe_tx_hash"]} | changes
     builder_json = {
         "version": "1.0",

@@ -195,10 +195,10 @@ def test_worst_case__is_folded_with_each_minimum(site: Site, kind: str) -> None:
     document = {"plan_hash": "ab" * 32, "reason": "", "moves": ["+1 USDC"], "document": plan if kind == "rebalance" else stop}
     text = site.ask(review(site, cookie, kind, document), Cookie=cookie)[2].decode()
     [fold] = re.findall(r'<details id="d-worst">(.*?)</details>', text, re.S)
-    said = re.sub("<[^>]*>", "", fold)
-    assert "WETH to USDC: at least 1,036.77 USDC, instead of 1,039.89" in said
-    assert "WETH to WBTC: at least 0.00082854 WBTC, instead of 0.00083104" in said
-    assert "21.97" in said
+    fold_text = re.sub("<[^>]*>", "", fold)
+    assert "WETH to USDC: at least 1,036.77 USDC, instead of 1,039.89" in fold_text
+    assert "WETH to WBTC: at least 0.00082854 WBTC, instead of 0.00083104" in fold_text
+    assert "21.97" in fold_text
 
 
 @pytest.mark.parametrize("name", ["", "sale", "transition"])
