@@ -5,7 +5,7 @@ readings.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from agent.errors import ConfigError
@@ -49,10 +49,13 @@ def is_number(cell: object) -> bool:
 
 
 def parse_prices(
-    cells: Sequence[object], row_numbers: Sequence[int], file_name: str, symbol: str
+    cells: Sequence[object],
+    row_numbers: Sequence[int],
+    row_text: Callable[[int], str],
+    symbol: str,
 ) -> list[Decimal]:
     """Return the exact prices of a column, all above zero. Raises ConfigError for anything else,
-    and for commas that may be decimal signs.
+    and for commas that may be decimal signs; `row_text` names a row in it.
     """
     prices: list[Decimal] = []
     unclear_row: int | None = None
@@ -62,7 +65,7 @@ def parse_prices(
         if "," in text:
             grouped = _GROUPED_NUMBER.fullmatch(text)
             if grouped is None:
-                raise _comma_error(text, row_number, file_name)
+                raise _comma_error(text, row_text(row_number))
             if len(grouped[1]) == len(",000") and grouped[2] is None:
                 unclear_row = unclear_row or row_number
             else:
@@ -72,12 +75,12 @@ def parse_prices(
             has_point = "." in text
         price = Decimal(text) if PLAIN_NUMBER.fullmatch(text) else None
         if price is None or price <= 0 or abs(price.adjusted()) > MAX_EXPONENT:
-            raise _price_error(cell, row_number, file_name, symbol)
+            raise _price_error(cell, row_text(row_number), symbol)
         prices.append(price)
     if unclear_row is not None and not has_point:
         unclear_text = cell_text(cells[list(row_numbers).index(unclear_row)])
         raise ConfigError(
-            f"{file_name}, row {unclear_row}: {unclear_text!r} may be"
+            f"{row_text(unclear_row)}: {unclear_text!r} may be"
             f" {unclear_text.replace(',', '')} or {unclear_text.replace(',', '.')}",
             f"write {unclear_text.replace(',', '')} or {unclear_text.replace(',', '.')}, in all"
             " rows without commas",
@@ -100,15 +103,15 @@ def require_clear_points(
         )
 
 
-def _comma_error(text: str, row_number: int, file_name: str) -> ConfigError:
+def _comma_error(text: str, row_text: str) -> ConfigError:
     if _DECIMAL_COMMA.fullmatch(text):
         plain_text = text.replace(".", "").replace(",", ".")
         return ConfigError(
-            f"{file_name}, row {row_number}: {text[:40]!r} has a decimal comma",
+            f"{row_text}: {text[:40]!r} has a decimal comma",
             f"write {plain_text[:40]}: a point for decimals, no sign between thousands",
         )
     return ConfigError(
-        f"{file_name}, row {row_number}: {text[:40]!r} is not a price",
+        f"{row_text}: {text[:40]!r} is not a price",
         _remedy_of_unit(text) or "write plain decimals such as 1850.25",
     )
 
@@ -133,7 +136,7 @@ def _remedy_of_unit(text: str) -> str:
     return f"write {plain_text}, without {(united[1] or united[4]).strip()!r}"
 
 
-def _price_error(cell: object, row_number: int, file_name: str, symbol: str) -> ConfigError:
+def _price_error(cell: object, row_text: str, symbol: str) -> ConfigError:
     text = cell_text(cell)
     remedy = "prices must be above zero: leave it out, or write a plain decimal such as 1850.25"
     if text.startswith("-"):
@@ -142,6 +145,4 @@ def _price_error(cell: object, row_number: int, file_name: str, symbol: str) -> 
         remedy = "prices must be finite: leave it out"
     else:
         remedy = _remedy_of_unit(text) or remedy
-    return ConfigError(
-        f"{file_name}, row {row_number}: {text[:40]!r} is not a price of {symbol}", remedy
-    )
+    return ConfigError(f"{row_text}: {text[:40]!r} is not a price of {symbol}", remedy)

@@ -617,8 +617,12 @@ def _series(
     symbol: str, cells: _Cells, time_by_row: dict[int, int], file_name: str, currency: str
 ) -> tuple[SymbolCloses, bool]:
     """Return the closes of a symbol, oldest first, and True if the file has them newest first."""
+
+    def row_text(row_number: int) -> str:
+        return f"{file_name}, row {row_number}, {format_time(time_by_row[row_number])}"
+
     times_s = [time_by_row[row_number] for row_number in cells.row_numbers]
-    closes = parse_prices(cells.closes, cells.row_numbers, file_name, symbol)
+    closes = parse_prices(cells.closes, cells.row_numbers, row_text, symbol)
     row_numbers = list(cells.row_numbers)
     is_reversed = len(times_s) > 1 and times_s[-1] < times_s[0]
     if is_reversed:

@@ -84,9 +84,8 @@ def read_inputs(
     network = market.get("network")
     table = between(read_prices(prices), market.get("start"), market.get("end"))
     table = name_markets(table, [symbol for symbol in targets if isinstance(symbol, str)])
-    native = market.get("native") or _native(network, targets, table)
     place = None if destination is None else member(destination, "destination", Destination)
-    spec = _spec(table, targets, trigger, place, market.get("numeraire", ""), native)
+    spec = _spec(table, targets, trigger, place, market)
     if allocator is not None:
         spec = with_allocator(spec, table, allocator)
     costs = market.get("costs", USUAL_COSTS)
@@ -186,8 +185,7 @@ def _spec(
     targets: Mapping[str, Number],
     trigger: AnyTrigger | None,
     destination: Destination | None,
-    numeraire: str,
-    native: str,
+    market: MarketArguments,
 ) -> BacktestSpec:
     chosen_trigger = tracking() if trigger is None else checked_trigger(trigger)
     trigger_function = None
@@ -204,7 +202,9 @@ def _spec(
             )
     chosen_destination = fit_destination(destination, chosen_trigger)
     target_bps = _target_bps(targets)
-    numeraire, unknown_symbols = numeraire_and_unknown(table, target_bps, numeraire)
+    numeraire, unknown_symbols = numeraire_and_unknown(
+        table, target_bps, market.get("numeraire", "")
+    )
     if unknown_symbols:
         remedy = (
             f"the prices have {', '.join(table.symbols)}; rename a column, or name the numeraire"
@@ -226,7 +226,7 @@ def _spec(
         numeraire,
         destination=chosen_destination,
         interval_s=table.interval_s,
-        native=native,
+        native=market.get("native") or _native(market.get("network"), targets, table),
     )
     validate_policy(spec.policy)
     if isinstance(chosen_trigger, NoTradeZone):
@@ -296,9 +296,12 @@ def _native(network: str | None, targets: Mapping[str, Number], table: PriceTabl
     for candidate in (symbol, f"W{symbol}"):
         if candidate in targets and candidate in table.symbols:
             return candidate
+    priced_symbol = next((name for name in (symbol, f"W{symbol}") if name in table.symbols), "")
+    remedy = f'add "{priced_symbol or symbol}": 0 to the targets'
+    if not priced_symbol:
+        remedy = f"add a column {symbol} to the prices, and {remedy}"
     raise ConfigError(
-        f"network: gas of {network} is paid in {symbol}, which is not a target with prices",
-        f'add a column {symbol} to the prices and "{symbol}": 0 to the targets',
+        f"network: gas of {network} is paid in {symbol}, which is not a target with prices", remedy
     )
 
 

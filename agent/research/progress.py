@@ -8,7 +8,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TextIO
 
+from agent.units import rough_duration
+
 LEAST_PAUSE_S = 0.2
+ESTIMATED_AFTER_S = 5.0
+"""Time after which the first items tell how long the others take."""
 LINE_WIDTH = 60
 CLEARED_LINE = f"\r{'':<{LINE_WIDTH}}\r"
 
@@ -63,18 +67,24 @@ def progress_line(stream: TextIO, ending: str) -> Callable[..., None]:
 
 def _progress(write: Callable[[str, bool], None]) -> Callable[..., None]:
     """Return a function that hands finished and all to `write` in words, with whether that is the
-    last, at most five times a second.
+    last, at most five times a second; after some seconds with the time that is left.
     """
     next_s = 0.0
     last_line = ""
+    start_s_by_case: dict[tuple[str, ...], float] = {}
 
-    def show(*progress: str | int) -> None:
+    def show(*progress: Any) -> None:
         nonlocal last_line, next_s
         *case, finished, total = progress
-        line = ": ".join([*map(str, case), f"{finished:,} of {total:,}"])
-        if line != last_line and (finished == total or time.monotonic() >= next_s):
+        now_s = time.monotonic()
+        elapsed_s = now_s - start_s_by_case.setdefault(tuple(case), now_s)
+        line = ": ".join([*case, f"{finished:,} of {total:,}"])
+        if 0 < finished < total and elapsed_s >= ESTIMATED_AFTER_S:
+            left_s = max(1, round(elapsed_s * (total - finished) / finished))
+            line += f", about {rough_duration(left_s)} left"
+        if line != last_line and (finished == total or now_s >= next_s):
             write(line, finished == total)
             last_line = line
-            next_s = time.monotonic() + LEAST_PAUSE_S
+            next_s = now_s + LEAST_PAUSE_S
 
     return show

@@ -117,3 +117,24 @@ def test_output_updates_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPa
         now_s[0] += 0.125
     show("crash", 10, 10)
     assert output.texts == [*(f"crash: {finished} of 10" for finished in (1, 3, 5, 7, 9)), ""]
+
+
+def test_line__says_after_five_seconds_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("agent.research.progress.time.monotonic", lambda: now_s[0])
+    terminal = io.StringIO()
+    show = progress.progress_line(terminal, "\n")
+    for finished, at_s in ((0, 100), (40, 104), (50, 105), (60, 160), (100, 170)):
+        now_s[0] = at_s
+        show("crash", finished, 100)
+    now_s[0] = 176
+    show("drift", 1, 100)  # the clock of a case begins with it
+    lines = [line.strip() for line in terminal.getvalue().split("\r")]
+    assert lines[1:] == [
+        "crash: 0 of 100",
+        "crash: 40 of 100",
+        "crash: 50 of 100, about 5 s left",
+        "crash: 60 of 100, about 40 s left",
+        "crash: 100 of 100",
+        "drift: 1 of 100",
+    ]
