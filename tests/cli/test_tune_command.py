@@ -114,6 +114,8 @@ def test_tune_by_default__looks_for_the_least_loss(bare: Bare, tmp_path: Path) -
 def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
     result = bare("tune", "--sample", "--target", "BTC=50,USD=50", "--band", "5%rel,10%rel", "--every", "7d", "--objective", "sharpe")
     assert result.code == 0, result.why
+    shown_labels = [line.split("  ")[0] for line in result.out.splitlines()]
+    assert "every 28 days" in shown_labels, "the calendar that it has to beat, which is none of the grid"
     for word in (
         "Sharpe ratio by band and interval",
         "Walk-forward, anchored",

@@ -24,15 +24,17 @@ from agent.backtest.tune.statistics import (
 from agent.units import BPS, HOUR_S, YEAR_S
 
 Document = dict[str, Any]
-RANKED_IN_DOCUMENT = 20
-"""Number of settings in the document, best first; the files of --out have all."""
+RANKED_COUNT = 20
+"""Number of best settings in the document and on the page; the files of --out have all."""
 
 
 def tune_document(tune_result: TuneResult) -> Document:
     """Return the document of a search."""
     search = tune_result.spec
     heat_map = tune_result.heat_map
-    ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_IN_DOCUMENT]
+    ranked_documents = [
+        _ranked_document(tune_result, ranked) for ranked in tune_result.shown_ranking(RANKED_COUNT)
+    ]
     neighbours = tune_result.neighbours
     overfitting = tune_result.overfitting
     deflated_sharpe = tune_result.deflated_sharpe
@@ -43,7 +45,7 @@ def tune_document(tune_result: TuneResult) -> Document:
         "recommendation": _choice_document(tune_result.recommended),
         "verdict": list(tune_result.verdict.sentences),
         "safe_default": tune_result.verdict.safe_default,
-        "best": _ranked_document(tune_result, tune_result.best_index),
+        "best": ranked_documents[0],
         "settings": len(tune_result.choices),
         "engines": dict(tune_result.run_counts_by_engine),
         "resumed": tune_result.resumed_run_count,
@@ -119,9 +121,7 @@ def tune_document(tune_result: TuneResult) -> Document:
                 "fall_to_median": _format_number(neighbours.median_decline * excess_scale),
             },
         },
-        "ranked": [
-            _ranked_document(tune_result, int(choice_index)) for choice_index in ranked_indices
-        ],
+        "ranked": ranked_documents,
         "notes": [
             *search.table.notes,
             *([LOSS_SENTENCE] if _is_by_loss(tune_result) else []),
@@ -246,19 +246,17 @@ def _choice_document(choice: PolicyChoice) -> Document:
     }
 
 
-def _ranked_document(tune_result: TuneResult, choice_index: int) -> Document:
-    run_result = tune_result.run_results[choice_index]
-    loss = tune_result.loss(choice_index)
+def _ranked_document(tune_result: TuneResult, ranked: RankedChoice) -> Document:
+    run_result = ranked.run_result
+    loss = yearly_loss(run_result, tune_result.years)
     return {
-        **_choice_document(tune_result.choices[choice_index]),
-        "objective": _format_number(
-            float(tune_result.scores[choice_index]) * _score_scale(tune_result)
-        ),
+        **_choice_document(ranked.choice),
+        "objective": _format_number(ranked.score * _score_scale(tune_result)),
         "loss_bps": _format_number(loss.total * BPS),
         "costs_bps": _format_number(loss.costs * BPS),
         "drift_bps": _format_number(loss.drift * BPS),
         "trades_yearly": f"{run_result.rebalance_count / tune_result.years:.2f}",
-        "over_hold": _format_number(float(tune_result.excess_growths[choice_index])),
+        "over_hold": _format_number(ranked.excess_growth),
         "final_value": _format_number(run_result.final_value),
         "turnover": _format_number(run_result.turnover),
         "costs": _format_number(run_result.costs),
@@ -291,7 +289,6 @@ def _excess_document(claim: Excess) -> Document:
     }
 
 
-RANKED_ON_PAGE = 20
 MAP_PX = 560
 MAX_CELL_PX = 34
 MIN_CELL_PX = 8
@@ -439,13 +436,6 @@ LOSS_SENTENCE = (
 
 
 def _ranking_section(tune_result: TuneResult) -> ReportSection:
-    ranking = tune_result.ranking
-    shown_choices = ranking[:RANKED_ON_PAGE]
-    shown_choices += [
-        ranked
-        for ranked in ranking[RANKED_ON_PAGE:]
-        if ranked.choice in (tune_result.recommended, tune_result.spec.baseline)
-    ]
     numeraire = tune_result.spec.backtest.portfolio.numeraire.symbol
     header: tuple[str, ...] = (
         "setting",
@@ -464,12 +454,14 @@ def _ranking_section(tune_result: TuneResult) -> ReportSection:
         header = ("setting", "loss, bps a year", "costs", "drift", "rebalances a year")
         row_texts = _loss_row
         paragraphs.insert(0, LOSS_SENTENCE)
-    rows = tuple(row_texts(tune_result, ranked) for ranked in shown_choices)
+    rows = tuple(
+        row_texts(tune_result, ranked) for ranked in tune_result.shown_ranking(RANKED_COUNT)
+    )
     return ReportSection(
         "Settings tried",
         (*paragraphs, *stop_notes(tune_result), *tax_notes(tune_result)),
         (),
-        (ReportTable(header, rows, f"{len(rows)} of {len(ranking):,}, best first"),),
+        (ReportTable(header, rows, f"{len(rows)} of {len(tune_result.ranking):,}, best first"),),
     )
 
 

@@ -181,14 +181,19 @@ class TuneResult:
             ranked_choices.append(self.ranked_baseline)
         return ranked_choices
 
+    def shown_ranking(self, best_count: int) -> list[RankedChoice]:
+        """The best settings, and after them the recommended one and the baseline."""
+        ranking = self.ranking
+        return ranking[:best_count] + [
+            ranked
+            for ranked in ranking[best_count:]
+            if ranked.choice in (self.recommended, self.spec.baseline)
+        ]
+
     @property
     def years(self) -> float:
         """Length of the first three quarters."""
         return self.period_s * len(self.run_results[0].drifts) / YEAR_S
-
-    def loss(self, choice_index: int) -> TrackingLoss:
-        """Return what a choice lost a year in the first three quarters."""
-        return yearly_loss(self.run_results[choice_index], self.years)
 
 
 def yearly_loss(run_result: RunResult, years: float) -> TrackingLoss:

@@ -401,7 +401,7 @@ SHADES = "·░▒▓█"
 
 
 MAX_RANKED_ROWS = 10
-"""Number of settings that are printed, the best first."""
+"""Number of best settings that are printed, beside the recommended one and the baseline."""
 
 
 MAX_NUMBERED_COLUMNS = 8
@@ -613,6 +613,12 @@ def _show_tune(document: Document) -> None:
         f"{document['settings']:,} settings, ranked by {objective_name.lower()} per year"
         f"{' in bps of the portfolio' if is_by_loss else ''} in the first three quarters"
     )
+    named_labels = {document["recommendation"]["label"], document["baseline"]["label"]}
+    shown_settings = [
+        setting
+        for index, setting in enumerate(document["ranked"])
+        if index < MAX_RANKED_ROWS or setting["label"] in named_labels
+    ]
     out.print(
         table(
             title,
@@ -628,7 +634,7 @@ def _show_tune(document: Document) -> None:
                     amount(setting["costs"], 2),
                     str(setting["rebalances"]),
                 )
-                for setting in document["ranked"][:MAX_RANKED_ROWS]
+                for setting in shown_settings
             ),
         )
     )

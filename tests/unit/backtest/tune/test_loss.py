@@ -18,7 +18,7 @@ from agent.backtest.tune.grid import RULE, PolicyChoice
 from agent.backtest.tune.jobs import RunEngine, RunResult, TuneJob
 from agent.backtest.tune.loss import RISK_AVERSION, step_losses
 from agent.backtest.tune.report import tune_document, tune_page
-from agent.backtest.tune.search import yearly_loss
+from agent.backtest.tune.search import TuneResult, yearly_loss
 from agent.backtest.tune.statistics import (
     ConfidenceInterval,
     Excess,
@@ -47,9 +47,14 @@ pytest.importorskip("numba")
 GRID = {"band": "2%rel,10%rel,20%rel", "destination": "target,band", "tracking": "relaxed,normal,strict", "objective": Objective.TRACKING}
 
 
+def loss_of(tune_result: TuneResult, choice_index: int) -> TrackingLoss:
+    """Return what a setting lost a year in the first three quarters."""
+    return yearly_loss(tune_result.run_results[choice_index], tune_result.years)
+
+
 def test_least_loss__wins_by_costs_and_tracking_error() -> None:
     tune_result = tune_result_of(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
-    losses = [tune_result.loss(index) for index in range(len(tune_result.choices))]
+    losses = [loss_of(tune_result, index) for index in range(len(tune_result.choices))]
     assert tune_result.scores.tolist() == pytest.approx([-loss.total for loss in losses])
     assert tune_result.best_index == int(np.argmin([loss.total for loss in losses]))
     run = tune_result.run_results[tune_result.best_index]
@@ -76,8 +81,8 @@ def test_kernel_and_full_step_lose_the_same() -> None:
     assert dict(quick.run_counts_by_engine) == {"kernel": 4}
     assert dict(whole.run_counts_by_engine) == {"full": 4}
     for index in range(3):
-        assert quick.loss(index).costs == pytest.approx(whole.loss(index).costs, rel=0.02)
-        assert quick.loss(index).drift == pytest.approx(whole.loss(index).drift, rel=0.02)
+        assert loss_of(quick, index).costs == pytest.approx(loss_of(whole, index).costs, rel=0.02)
+        assert loss_of(quick, index).drift == pytest.approx(loss_of(whole, index).drift, rel=0.02)
         assert quick.run_results[index].rebalance_count == whole.run_results[index].rebalance_count > 0
     assert quick.best_index == whole.best_index
 
@@ -195,6 +200,8 @@ def test_the_document_names_the_rule_where_nothing_beats_it() -> None:
     tune_result = tune_result_of(search(walks(2, 240, 0.02), band="2%rel,4%rel", objective=Objective.TRACKING))
     assert not tune_result.verdict.is_recommended
     document = tune_document(tune_result)
+    assert [setting["label"] for setting in document["ranked"]][-1] == "tracking normal", "the rule, which is none of the grid"
+    assert len(document["ranked"]) == document["settings"] + 1
     assert document["recommendation"]["backtest_options"] == "--tracking normal"
     assert document["recommendation"]["config"] == 'trigger = { kind = "tracking", strictness = "normal" }'
     assert document["baseline"]["label"] == document["safe_default"] == "tracking normal"
@@ -216,7 +223,7 @@ def test_map__shows_losses_beside_the_rule_and_its_strictnesses() -> None:
     near = compare_neighbours(tune_result.choices, tune_result.scores, rule_index)
     assert near.neighbour_count == 2
     values = tune_document(replace(tune_result, heat_map=loss_map, neighbours=near))["stability"]["values"]
-    assert float(values[1][2]) == pytest.approx(tune_result.loss(rule_index).total * BPS, abs=1e-6)
+    assert float(values[1][2]) == pytest.approx(loss_of(tune_result, rule_index).total * BPS, abs=1e-6)
     assert values[1][0] is None
     page = tune_page(replace(tune_result, heat_map=loss_map, neighbours=near))
     marker = next(section for section in page.sections if section.title == "Stability of the optimum").charts[0]["data"][0]["marker"]
