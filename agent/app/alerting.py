@@ -70,6 +70,7 @@ from agent.units import (
     BPS,
     Price,
     decimal_text,
+    format_bps,
     format_percent,
     format_time,
     shortened_text,
@@ -168,7 +169,7 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     elif overweight_drifts := bands.overweight_assets(outcome.decision_result.drifts):
         overweight_text = "; ".join(
             f"{portfolio.token(drift.token).label} is {drift.weight_text} of the"
-            f" portfolio, limits.max_weight {(drift.max_bps or 0) / 100:g} %"
+            f" portfolio, limits.max_weight {format_bps(drift.max_bps or 0)}"
             for drift in overweight_drifts
         )
         tokens_key = ",".join(sorted(drift.token for drift in overweight_drifts))

@@ -37,7 +37,7 @@ from agent.model import (
 )
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import bands, trigger_text
-from agent.units import BPS, Value, decimal_text, format_duration, short_address
+from agent.units import BPS, Value, decimal_text, format_bps, format_duration, short_address
 
 if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
@@ -222,7 +222,7 @@ def strategy_parameters(
     band = split.band
     width_texts = [] if band.absolute_bps is None else [f"{band.absolute_bps / 100:g} points"]
     width_texts += (
-        [] if band.relative_bps is None else [f"{band.relative_bps / 100:g} % of a share"]
+        [] if band.relative_bps is None else [f"{format_bps(band.relative_bps)} of a share"]
     )
     return text_by_parameter | {"split": f"restored beyond {' or '.join(width_texts)}"}
 
@@ -230,7 +230,7 @@ def strategy_parameters(
 def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str) -> str:
     label_by_token = {asset.token.address: asset.token.label for asset in portfolio.assets}
     weight_list = ", ".join(
-        f"{label_by_token.get(token, token)} {weight_bps / 100:g} %"
+        f"{label_by_token.get(token, token)} {format_bps(weight_bps)}"
         for token, weight_bps in strategy.weights_bps
     )
     health_rule = strategy.health
@@ -244,7 +244,7 @@ def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str
             f" {format_duration(health_rule.recover_s)}"
         )
     part_texts = [
-        f"{strategy.share_bps / 100:g} % of the capital, floor {strategy.floor_bps / 100:g} %",
+        f"{format_bps(strategy.share_bps)} of the capital, floor {format_bps(strategy.floor_bps)}",
         weight_list,
         *([allocator_text] if allocator_text else []),
     ]
@@ -317,7 +317,7 @@ def _portfolio_parameters(config: Config, portfolio: Portfolio) -> dict[str, str
     """Return what the wallet shall hold, and what is kept out of it."""
     use_cash = config.portfolio.use_cash
     target_texts = [
-        f"{asset.token.label} {asset.target_bps / 100:g} %" for asset in portfolio.assets
+        f"{asset.token.label} {format_bps(asset.target_bps)}" for asset in portfolio.assets
     ]
     reserve_texts = [
         f"{decimal_text(asset.reserve_raw, asset.token.decimals)} {asset.token.label}"
@@ -352,7 +352,7 @@ def _policy_parameters(config: Config, portfolio: Portfolio) -> dict[str, str]:
         "only": side_text,
         "cooldown": format_duration(config.policy.cooldown),
         "confirm_blocks": str(config.policy.confirm_blocks or 0),
-        "jitter": "off" if jitter_bps is None else f"{jitter_bps / 100:g} %",
+        "jitter": "off" if jitter_bps is None else format_bps(jitter_bps),
     }
 
 
@@ -373,17 +373,18 @@ def _reference_parameters(reference: ReferenceTable) -> dict[str, str]:
 
 
 def _lp_target_text(target: LpTarget) -> str:
-    width_text = "" if target.width_bps is None else f", width {target.width_bps / 100:g} %"
-    return f"{target.share_bps / 100:g} % in {target.venue} {target.pool}{width_text}"
+    width_text = "" if target.width_bps is None else f", width {format_bps(target.width_bps)}"
+    return f"{format_bps(target.share_bps)} in {target.venue} {target.pool}{width_text}"
 
 
 def risk_text(risk_table: RiskTable) -> str:
     """Return volatilities and correlations."""
     part_texts = [
-        f"volatility of {symbol} {bps / 100:g} %" for symbol, bps in risk_table.volatilities.items()
+        f"volatility of {symbol} {format_bps(bps)}"
+        for symbol, bps in risk_table.volatilities.items()
     ]
     part_texts += [
-        f"correlation of {symbol_pair} {bps / 100:g} %"
+        f"correlation of {symbol_pair} {format_bps(bps)}"
         for symbol_pair, bps in risk_table.correlations.items()
     ]
     if (estimate_table := risk_table.estimate) is not None:
@@ -393,7 +394,7 @@ def risk_text(risk_table: RiskTable) -> str:
             f" older than {format_duration(estimate_table.max_age)}"
         )
     part_texts += (
-        [f"of other pairs {risk_table.correlation / 100:g} %"]
+        [f"of other pairs {format_bps(risk_table.correlation)}"]
         if risk_table.correlation is not None
         else []
     )
@@ -414,16 +415,14 @@ def limit_text(
         return ", ".join(limit_value) or "none"
     if isinstance(limit_value, dict):
         return ", ".join(
-            f"{symbol} {limit_bps / 100:g} %" for symbol, limit_bps in limit_value.items()
+            f"{symbol} {format_bps(limit_bps)}" for symbol, limit_bps in limit_value.items()
         )
     unit = LIMITS[limit_name].unit if limit_name in LIMITS else None
     if isinstance(limit_value, str):
         return f"{limit_value} {'native' if unit is LimitUnit.NATIVE else numeraire}"
     if unit is LimitUnit.GAS_PRICE:
         return f"{decimal_text(limit_value, 9)} gwei"
-    return (
-        format_duration(limit_value) if unit is LimitUnit.DURATION else f"{limit_value / 100:g} %"
-    )
+    return format_duration(limit_value) if unit is LimitUnit.DURATION else format_bps(limit_value)
 
 
 def _key_text(config: Config) -> str:

@@ -48,6 +48,7 @@ from agent.units import (
     Value,
     ceil_int,
     floor_int,
+    format_bps,
     format_time,
     minute_text,
     pluralize,
@@ -384,9 +385,9 @@ def make_spec(
     if sum(targets.values()) != BPS:
         sum_bps = sum(targets.values())
         excess_word = "missing" if sum_bps < BPS else "too much"
-        excess_text = f"{abs(BPS - sum_bps) / 100:g} % {excess_word}"
+        excess_text = f"{format_bps(abs(BPS - sum_bps))} {excess_word}"
         raise ConfigError(
-            f"--target: sums to {sum_bps / 100:g} %, not 100 %",
+            f"--target: sums to {format_bps(sum_bps)}, not 100 %",
             f"{excess_text}; a bare number is percent, such as BTC=50,ETH=30,USD=20",
         )
     symbols = list(dict.fromkeys((*targets, numeraire)))
@@ -630,12 +631,12 @@ class ChoiceLog:
             **{market.market: market.symbol for market in (signal.markets if signal else ())},
         }
         largest_text = (
-            f"{label_by_name.get(change.name, change.name)} from {change.from_bps / 100:g} % to"
-            f" {change.to_bps / 100:g} % at {format_time(at_s)}"
+            f"{label_by_name.get(change.name, change.name)} from {format_bps(change.from_bps)} to"
+            f" {format_bps(change.to_bps)} at {format_time(at_s)}"
         )
         return (
             f"{pluralize(self._count, 'choice')} of weights moved one by more than max_change of"
-            f" {self._max_change_bps / 100:g} %, most {largest_text}: live each waits for trimtab"
+            f" {format_bps(self._max_change_bps)}, most {largest_text}: live each waits for trimtab"
             " weights --accept",
         )
 

@@ -35,7 +35,7 @@ from agent.cli.options import (
 )
 from agent.errors import EXIT_REFUSED, ConfigError
 from agent.figures import columns
-from agent.units import minute_text
+from agent.units import format_bps, minute_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -416,7 +416,7 @@ def _total_text(document: Document, numeraire: str) -> str:
         return "unknown"
     limit_text = "no limit"
     if document["limit_bps"] is not None:
-        limit_text = f"limit {document['limit_bps'] / 100:g} %"
+        limit_text = f"limit {format_bps(document['limit_bps'])}"
     exceeded_text = "" if document["within"] else ", exceeded"
     return (
         f"{tables.money_text(document['value'])} {numeraire}, {float(document['share_bps']) / 100:.2f} %"

@@ -27,6 +27,7 @@ from agent.cli.display.terminal import (
 from agent.cli.money import show_sent
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Verbose, Yes, command
 from agent.errors import EXIT_REFUSED, ConfigError
+from agent.units import format_bps
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +60,7 @@ def templates(
                 f"{token['symbol']} {token['target']}" for token in template["tokens"]
             )
             class_shares_text = ", ".join(
-                f"{name} {share_bps / 100:g} %"
+                f"{name} {format_bps(share_bps)}"
                 for name, share_bps in template["shares_bps"].items()
             )
             policy_text = (
@@ -260,15 +261,13 @@ def _show_import(console: Console, document: Document) -> None:
 
     table = tables.table("Targets", ("token", "address", "found in"), ("before", "after"))
     for asset in document["assets"]:
-        old_target_text = (
-            "none" if asset["before_bps"] is None else f"{asset['before_bps'] / 100:g} %"
-        )
+        old_target_text = "none" if asset["before_bps"] is None else format_bps(asset["before_bps"])
         table.add_row(
             asset["symbol"],
             asset["address"],
             asset["source"],
             old_target_text,
-            f"{asset['after_bps'] / 100:g} %",
+            format_bps(asset["after_bps"]),
         )
         if asset["differs"]:
             table.add_row(
@@ -282,7 +281,7 @@ def _show_import(console: Console, document: Document) -> None:
     for excluded_asset in document["excluded"]:
         console.print(
             safe_text(
-                f"{excluded_asset['symbol']} ({excluded_asset['before_bps'] / 100:g} %) is no longer managed; its"
+                f"{excluded_asset['symbol']} ({format_bps(excluded_asset['before_bps'])}) is no longer managed; its"
                 " balance is not touched."
             )
         )

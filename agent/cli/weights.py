@@ -37,7 +37,7 @@ from agent.cli.options import (
     paper_or_live,
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError
-from agent.units import format_duration, minute_text
+from agent.units import format_bps, format_duration, minute_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -250,7 +250,7 @@ def _show_weights(console: Console, document: Document) -> None:
         console.print(safe_text("Accepted: the next cycle uses these weights."))
     if document["turnover_bps"]:
         console.print(
-            safe_text(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
+            safe_text(f"That would move {format_bps(document['turnover_bps'])} of the portfolio.")
         )
     if document["fault"]:
         console.print(safe_text(f"No weights can be chosen now: {document['fault']}", "bold red"))

@@ -25,7 +25,7 @@ from agent.model import (
     Schedule,
 )
 from agent.policy.triggers.schedule_triggers import build_schedule, validate_schedule
-from agent.units import BPS, DAY_S, Token, parse_raw
+from agent.units import BPS, DAY_S, Token, format_bps, parse_raw
 
 HYPERLIQUID_MARGIN_PREFIX = "USDC"
 """Prefix of the symbol of Hyperliquid's margin token on any chain (USDC, USDC.e)."""
@@ -62,8 +62,8 @@ def require_valid_futures(config: Config) -> None:
             )
         if abs(market.weight) > futures_table.limits.max_position:
             raise ValueError(
-                f"{config_key}.weight: {market.weight / 100:g} % is beyond futures.limits.max_position of"
-                f" {futures_table.limits.max_position / 100:g} %; lower it, or raise the limit"
+                f"{config_key}.weight: {format_bps(market.weight)} is beyond futures.limits.max_position of"
+                f" {format_bps(futures_table.limits.max_position)}; lower it, or raise the limit"
             )
     for limit_key, multiple_bps in (
         ("futures.limits.spot_multiple", futures_table.limits.spot_multiple),
@@ -74,8 +74,8 @@ def require_valid_futures(config: Config) -> None:
     weight_sum_bps = sum(abs(market.weight) for market in futures_table.markets)
     if weight_sum_bps != BPS and (weight_sum_bps or futures_table.leverage):
         raise ValueError(
-            f"futures.markets: absolute weights sum to {weight_sum_bps / 100:g} %, not 100 %;"
-            f" {'add' if weight_sum_bps < BPS else 'take away'} {abs(BPS - weight_sum_bps) / 100:g} %"
+            f"futures.markets: absolute weights sum to {format_bps(weight_sum_bps)}, not 100 %;"
+            f" {'add' if weight_sum_bps < BPS else 'take away'} {format_bps(abs(BPS - weight_sum_bps))}"
         )
     if futures_table.limits.resting_stop and not isinstance(futures_table, HyperliquidTable):
         raise ValueError(

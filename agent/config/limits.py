@@ -17,7 +17,7 @@ from agent.config.tables.weights import (
 )
 from agent.model import AllocationMethod, AllocationNeeds
 from agent.signing.terms import tip_range_wei
-from agent.units import BPS, DAY_S, format_gwei
+from agent.units import BPS, DAY_S, format_bps, format_gwei
 
 
 def require_accepted_limits(config: Config) -> None:
@@ -88,15 +88,15 @@ def require_weights_within_max(config: Config) -> None:
             continue
         if not 0 < limit_bps <= BPS:
             raise ValueError(
-                f"limits.max_weight: {limit_bps / 100:g} % for {symbol} is not above 0 % and at most"
+                f"limits.max_weight: {format_bps(limit_bps)} for {symbol} is not above 0 % and at most"
                 " 100 %;"
                 " write for example 60%"
             )
         for config_key, weight_bps in _highest_weights(config, symbol):
             if weight_bps > limit_bps:
                 raise ValueError(
-                    f"{config_key}: {weight_bps / 100:g} % for {symbol} is above limits.max_weight of"
-                    f" {limit_bps / 100:g} %; lower it, or raise the limit"
+                    f"{config_key}: {format_bps(weight_bps)} for {symbol} is above limits.max_weight of"
+                    f" {format_bps(limit_bps)}; lower it, or raise the limit"
                 )
 
 
@@ -195,8 +195,8 @@ def require_protection(config: Config) -> None:
         raise ValueError('limits.balance_jump_wait: more than 30d; write less, such as "24h"')
     if (deposit_auto_bps := config.limits.deposit_auto or 0) > MAX_DEPOSIT_AUTO_BPS:
         raise ValueError(
-            f"limits.deposit_auto: {deposit_auto_bps / 100:g} % is above"
-            f" {MAX_DEPOSIT_AUTO_BPS / 100:g} %; anyone can send coins: write less, and confirm larger"
+            f"limits.deposit_auto: {format_bps(deposit_auto_bps)} is above"
+            f" {format_bps(MAX_DEPOSIT_AUTO_BPS)}; anyone can send coins: write less, and confirm larger"
             " deposits with trimtab flows confirm NUMBER"
         )
     if config.limits.slippage is not None and config.limits.slippage >= BPS:

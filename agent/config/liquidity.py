@@ -26,7 +26,7 @@ from agent.model import (
     LpTarget,
     Portfolio,
 )
-from agent.units import Token, parse_raw
+from agent.units import Token, format_bps, parse_raw
 
 if TYPE_CHECKING:
     from agent.chain.pools.reading import PoolRef
@@ -56,8 +56,8 @@ def require_valid_lp_targets(config: Config) -> None:
     share_sum_bps = sum(target.share for target in targets)
     if share_sum_bps > limit_bps:
         raise ValueError(
-            f"lp.targets: shares sum to {share_sum_bps / 100:g} %, but limits.lp_max_weight is"
-            f" {limit_bps / 100:g} %;"
+            f"lp.targets: shares sum to {format_bps(share_sum_bps)}, but limits.lp_max_weight is"
+            f" {format_bps(limit_bps)};"
             " lower the shares or raise the limit"
         )
 

@@ -20,7 +20,7 @@ from agent.model import (
     ExecutionPace,
     ExecutionStyle,
 )
-from agent.units import format_duration
+from agent.units import format_bps, format_duration
 
 
 def require_valid_pace(config: Config) -> None:
@@ -106,7 +106,7 @@ def _value_text(key: str, style_value: object) -> str:
     if key in ("interval", "recovery", "over", "patience") and isinstance(style_value, int):
         return format_duration(style_value)
     if isinstance(style_value, int) and key != "max_rounds":
-        return f"{style_value / 100:g} %"
+        return format_bps(style_value)
     if isinstance(style_value, Fraction):
         return f"{float(style_value):g} bps per hour"
     return str(style_value)

@@ -27,7 +27,7 @@ from agent.model import (
     Threshold,
 )
 from agent.policy.triggers import validation
-from agent.units import BPS, largest_remainder
+from agent.units import BPS, format_bps, largest_remainder
 
 MAX_STRATEGIES = 12
 OTHER_TRIGGER = 'use another trigger, such as { kind = "tracking" }'
@@ -59,7 +59,7 @@ def require_valid_strategies(config: Config) -> None:
     if "all" in strategy_names:
         raise ValueError("strategies: 'all' is reserved; choose another name")
     if (share_sum_bps := sum(strategy.share for strategy in strategies)) != BPS:
-        raise ValueError(f"strategies: shares sum to {share_sum_bps / 100:g} %, not 100 %")
+        raise ValueError(f"strategies: shares sum to {format_bps(share_sum_bps)}, not 100 %")
     symbols = [asset.symbol for asset in config.portfolio.assets]
     for strategy in strategies:
         if unknown_symbols := [

@@ -39,7 +39,7 @@ from agent.model import (
     TokenSupply,
     WeightLimit,
 )
-from agent.units import BPS, HOUR_S, Token, floor_int, format_duration, safe_label
+from agent.units import BPS, HOUR_S, Token, floor_int, format_bps, format_duration, safe_label
 
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -282,14 +282,14 @@ def allocator_sentences(table: PortfolioTable) -> str:
         sentences.append(f"{', '.join(allocator_table.fixed)} fixed")
     if allocator_table.stress_loss is not None:
         sentences.append(
-            f"futures weights, stress loss of a market {allocator_table.stress_loss / 100:g} %"
+            f"futures weights, stress loss of a market {format_bps(allocator_table.stress_loss)}"
         )
         unfixed_symbols = []
     for symbol in unfixed_symbols:
         low_bps, high_bps = weight_bounds(allocator_table, symbol)
-        sentences.append(f"{symbol} {low_bps / 100:g} % to {high_bps / 100:g} %")
+        sentences.append(f"{symbol} {format_bps(low_bps)} to {format_bps(high_bps)}")
     sentences += [
-        f"changes of up to {(allocator_table.churn or 0) / 100:g} % not applied",
+        f"changes of up to {format_bps(allocator_table.churn or 0)} not applied",
         *_max_change_texts(allocator_table),
         f"kept for {format_duration(allocator_table.keep or 0)} if none can be chosen",
         f"until the first choice: {allocator_table.until_chosen}",
@@ -300,7 +300,7 @@ def allocator_sentences(table: PortfolioTable) -> str:
 def _max_change_texts(allocator_table: AllocatorTable) -> list[str]:
     if allocator_table.max_change_bps is None:
         return []
-    return [f"changes above {allocator_table.max_change_bps / 100:g} % wait for the owner"]
+    return [f"changes above {format_bps(allocator_table.max_change_bps)} wait for the owner"]
 
 
 def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[TokenSupply]:

@@ -13,7 +13,7 @@ from agent.planning.approval_gas import worst_gas_wei
 from agent.policy.cash_flows.automatic_deposits import automatic_deposits_value
 from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import disagreement_loss, reference_prices
-from agent.units import BPS, NATIVE, Price, Value, ceil_int, cents_text
+from agent.units import BPS, NATIVE, Price, Value, ceil_int, cents_text, format_bps
 
 DAILY_LOSS_LIMIT = "limits.daily_loss"
 MAX_PLANS = 8
@@ -178,7 +178,7 @@ def partial_plan_reason(step: StepInput, worst_case_value: Value) -> str:
         )
     return (
         f"the worst case of the whole trade exceeds the remainder of {DAILY_LOSS_LIMIT} "
-        f"({limit_bps / 100:g} %); the rest follows as the day's losses "
+        f"({format_bps(limit_bps)}); the rest follows as the day's losses "
         f'age, and {DAILY_LOSS_LIMIT} = "{needed_limit_bps / 100:g}%" would allow it in one trade'
     )
 

@@ -23,7 +23,7 @@ from agent.model import (
     thresholds_of,
 )
 from agent.policy import native_coin
-from agent.units import BPS, Price, Value, largest_remainder
+from agent.units import BPS, Price, Value, format_bps, largest_remainder
 
 # --- Width of the band around a target: the trigger's widths, an asset's own widths, the narrower
 # of several.
@@ -216,7 +216,7 @@ def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Return a message for each asset above limits.max_weight."""
     return tuple(
         f"{drift.symbol} is {drift.weight_text} of the portfolio, above"
-        f" limits.max_weight of {drift.max_bps / 100:g} %: it is not bought, "
+        f" limits.max_weight of {format_bps(drift.max_bps)}: it is not bought, "
         "and it is reduced if that is worth its cost"
         for drift in drifts
         if drift.max_bps is not None and drift.share * BPS > drift.max_bps

@@ -17,7 +17,7 @@ from agent.policy.risk import (
     correlation_matrix_bps,
     first_contradicting_row,
 )
-from agent.units import format_duration, format_time
+from agent.units import format_bps, format_duration, format_time
 from agent.weights.asset_classes import class_correlation_bps, class_of, class_volatility_bps
 from agent.weights.risk_estimates import RiskEstimate, estimate_risk
 
@@ -199,11 +199,11 @@ def _sample_text(
     texts = []
     if estimate is not None and risk.estimation_window is not None:
         estimate_texts = [
-            f"{label_by_token[token]} {volatility_bps_by_token[token] / 100:g} %"
+            f"{label_by_token[token]} {format_bps(volatility_bps_by_token[token])}"
             for token in measured_tokens
         ]
         estimate_texts += [
-            f"{label_by_token[first_token]}/{label_by_token[second_token]} {bps / 100:g} %"
+            f"{label_by_token[first_token]}/{label_by_token[second_token]} {format_bps(bps)}"
             for first_token, second_token, bps in risk.correlations_bps
             if first_token in measured_tokens and second_token in measured_tokens
         ]
@@ -213,7 +213,7 @@ def _sample_text(
             f" {format_time(estimate.until_s)}: {', '.join(estimate_texts)}"
         )
     class_texts = [
-        f"{label} {volatility_bps_by_token[token] / 100:g} % ({class_of(label).value})"
+        f"{label} {format_bps(volatility_bps_by_token[token])} ({class_of(label).value})"
         for token, label in label_by_token.items()
         if token not in measured_tokens and token not in configured_bps
     ]

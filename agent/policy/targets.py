@@ -19,7 +19,7 @@ from agent.model import (
     InitialWeights,
     WeightLimit,
 )
-from agent.units import BPS, bounded_bps, minute_text
+from agent.units import BPS, bounded_bps, format_bps, minute_text
 from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds
 from agent.weights.returns import ACCEPT_HINT
 
@@ -137,7 +137,7 @@ def choose_allocation(
         if 0 < largest_move_bps <= settings.churn_bps:
             weight_bps_by_token = previous_bps_by_token
             market_weights_bps = last_allocation.market_bps
-            choice_reason += f"; no weight would move by more than {largest_move_bps / 100:g} %, so the weights stay"
+            choice_reason += f"; no weight would move by more than {format_bps(largest_move_bps)}, so the weights stay"
     return Allocation(
         at_s=inputs.now_s,
         method=settings.method,
@@ -174,14 +174,14 @@ def _require_small_changes(
         if last_bps and market not in new_bps:
             label = inputs.label_by_token.get(market, market)
             raise _waits_for_owner(
-                f"{label} would leave its {last_bps / 100:g} % for the target of the config"
+                f"{label} would leave its {format_bps(last_bps)} for the target of the config"
             )
     change = largest_change(settings, assets, last_allocation, new_bps)
     if change is not None and change.bps > settings.max_change_bps:
         label = inputs.label_by_token.get(change.name, change.name)
         raise _waits_for_owner(
-            f"{label} would move from {change.from_bps / 100:g} % to {change.to_bps / 100:g} %,"
-            f" more than max_change of {settings.max_change_bps / 100:g} %"
+            f"{label} would move from {format_bps(change.from_bps)} to {format_bps(change.to_bps)},"
+            f" more than max_change of {format_bps(settings.max_change_bps)}"
         )
 
 
@@ -270,8 +270,8 @@ def bounds_of(settings: AllocatorConfig, assets: Sequence[Asset]) -> WeightBound
         or not sum(low_limits_bps) <= total_bps <= sum(high_limits_bps)
     ):
         raise Refused(
-            f"weight limits sum to {sum(low_limits_bps) / 100:g} to {sum(high_limits_bps) / 100:g} %, but the free weights"
-            f" must sum to {total_bps / 100:g} %",
+            f"weight limits sum to {sum(low_limits_bps) / 100:g} to {format_bps(sum(high_limits_bps))}, but the free weights"
+            f" must sum to {format_bps(total_bps)}",
             remedy="widen portfolio.weights.limits",
         )
     return WeightBounds(free_tokens, total_bps, low_limits_bps, high_limits_bps)

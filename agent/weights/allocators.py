@@ -22,7 +22,7 @@ from agent.errors import ErrorCode, Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.foreign_text import failure_text
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, SignalAnswer, TokenSupply
-from agent.units import BPS, DAY_S, HOUR_S, Price, pluralize, proportional_shares
+from agent.units import BPS, DAY_S, HOUR_S, Price, format_bps, pluralize, proportional_shares
 from agent.weights.extras import import_extra
 from agent.weights.returns import (
     Floats,
@@ -353,7 +353,9 @@ def allocate_equally(
         )
     )
     return UnroundedWeights(
-        shares, f"{len(bounds.tokens)} assets share {bounds.total_bps / 100:g} % equally", "no data"
+        shares,
+        f"{len(bounds.tokens)} assets share {format_bps(bounds.total_bps)} equally",
+        "no data",
     )
 
 

@@ -48,6 +48,7 @@ from agent.units import (
     DAY_S,
     Price,
     decimal_text,
+    format_bps,
     format_percent,
     price_text,
     shortened_text,
@@ -599,7 +600,7 @@ def margin_figures_text(account: MarginAccount, policy: FuturesPolicy) -> str:
     figure_texts = [
         f"leverage {multiple_text(leverage)} of at most {limits.max_leverage_bps / BPS:g}x",
         f"utilisation {'unlimited' if utilisation is None else format_percent(utilisation)} of at most"
-        f" {limits.max_utilisation_bps / 100:g} %",
+        f" {format_bps(limits.max_utilisation_bps)}",
     ]
     if (market_and_distance := nearest_liquidation(account)) is not None:
         market, distance = market_and_distance

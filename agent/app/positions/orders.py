@@ -50,6 +50,7 @@ from agent.units import (
     DAY_S,
     Price,
     decimal_text,
+    format_bps,
     format_percent,
     format_time,
     parse_raw,
@@ -486,7 +487,7 @@ def _order_document(
         "terms": (
             _coin_price_text(step.portfolio, terms.token, terms.price) or ""
             if terms.share_bps is None
-            else f"{terms.share_bps / 100:g} %"
+            else format_bps(terms.share_bps)
         ),
         "level": _coin_price_text(step.portfolio, order.token, level),
         "level_now": _coin_price_text(step.portfolio, order.token, level_if_armed),

@@ -24,6 +24,7 @@ from agent.config.writing.copies import copy_text
 from agent.errors import ConfigError, ErrorCode
 from agent.files import create_file, folder_configs
 from agent.foreign_text import failure_text, read_toml
+from agent.units import format_bps
 
 MAX_PORTFOLIOS = 20
 """Configs in the folder above which the dashboard adds none: it needs 180 MB for each."""
@@ -190,7 +191,7 @@ def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dic
         InitAnswers().with_wallet(field_texts.get("wallet", ""))
     except ConfigError as error:
         error_by_field["wallet"] = error_text(error)
-    target_texts = (f"{asset.symbol} {asset.target / 100:g} %" for asset in portfolio.assets)
+    target_texts = (f"{asset.symbol} {format_bps(asset.target)}" for asset in portfolio.assets)
     ceiling = "none" if portfolio.max_live_value is None else portfolio.max_live_value
     answer_texts = {
         "copy of": loaded_config.path.stem,

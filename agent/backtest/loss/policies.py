@@ -34,7 +34,7 @@ from agent.policy.triggers.tracking_rule import (
     raised_correlation_bps,
     token_rules,
 )
-from agent.units import BPS, DAY_S, YEAR_S, format_duration
+from agent.units import BPS, DAY_S, YEAR_S, format_bps, format_duration
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 
 UNLIMITED_COST = 1e9
@@ -68,7 +68,7 @@ class ComparedPolicy:
 
     def _band_name(self, threshold: Threshold) -> str:
         widths = [
-            f"{kind} {width_bps / 100:g} %"
+            f"{kind} {format_bps(width_bps)}"
             for kind, width_bps in (
                 ("absolute", threshold.absolute_bps),
                 ("relative", threshold.relative_bps),

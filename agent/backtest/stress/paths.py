@@ -18,7 +18,7 @@ from agent.backtest.tune.statistics import block_length
 from agent.errors import ConfigError
 from agent.floats import RETURN_ERROR, FloatArray, dispersion_floor
 from agent.reference import is_dollar
-from agent.units import BPS
+from agent.units import BPS, format_bps
 
 MIN_RETURNS = 30
 """Minimum number of returns for blocks and covariances."""
@@ -274,7 +274,8 @@ class SpotSeverity:
         ):
             if not 0 < drop_bps < BPS:
                 raise ConfigError(
-                    f"{option}: {drop_bps / 100:g} %", "write a price drop above 0 and below 100 %"
+                    f"{option}: {format_bps(drop_bps)}",
+                    "write a price drop above 0 and below 100 %",
                 )
         if self.crash_bars < 1:
             raise ConfigError(

@@ -26,7 +26,7 @@ from agent.policy.risk import MAX_HORIZON_S, MIN_HORIZON_S
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.no_trade_zone import DEFAULT_STRICTNESS, build_tracking
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
-from agent.units import format_duration
+from agent.units import format_bps, format_duration
 
 MAX_SETTINGS = 1_000_000
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY, Destination.BAND)
@@ -54,7 +54,7 @@ class StopLevel:
         """Display text: "stop loss 20 %"."""
         if self.kind is None:
             return "no stop"
-        return f"{self.kind.value.replace('_', ' ')} {self.share_bps / 100:g} %"
+        return f"{self.kind.value.replace('_', ' ')} {format_bps(self.share_bps)}"
 
 
 NO_STOP = StopLevel()

@@ -22,7 +22,7 @@ from agent.cli.display.terminal import (
     safe_text,
 )
 from agent.figures import Column, format_figure
-from agent.units import BPS, decimal_text
+from agent.units import BPS, decimal_text, format_bps
 
 COLUMN_GAP = 2
 """Spaces between two columns."""
@@ -363,7 +363,7 @@ def range_text(edges_bps: Sequence[int] | None) -> str:
     low_bps, high_bps = edges_bps or (0, BPS)
     if (low_bps, high_bps) == (0, BPS):
         return "none"
-    return f"{low_bps / 100:g}-{high_bps / 100:g} %"
+    return f"{low_bps / 100:g}-{format_bps(high_bps)}"
 
 
 def figure_text(figure_name: str, figure_value: str | None) -> str:

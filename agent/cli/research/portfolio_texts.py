@@ -35,6 +35,7 @@ from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
 from agent.units import (
     BPS,
     PIPS,
+    format_bps,
     parse_raw,
     parse_share_with_unit_bps,
     whole_number,
@@ -198,7 +199,7 @@ def _part_parser(name: str) -> Callable[[str], int]:
         share_bps = parse_share_with_unit_bps(text, f"--futures {name}")
         if share_bps >= BPS // 2:
             raise ConfigError(
-                f"--futures {name}: {share_bps / 100:g} %", "write a share below 50 %"
+                f"--futures {name}: {format_bps(share_bps)}", "write a share below 50 %"
             )
         return share_bps
 

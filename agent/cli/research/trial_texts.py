@@ -35,7 +35,7 @@ from agent.model import (
     OrdersConfig,
     Threshold,
 )
-from agent.units import BPS, parse_share_with_unit_bps, whole_number
+from agent.units import BPS, format_bps, parse_share_with_unit_bps, whole_number
 
 MAX_RANGE_VALUES = 10_000
 _TRAILING = "trailing:"
@@ -173,7 +173,7 @@ def _parse_stop_levels(entry: str) -> list[StopLevel]:
     for share_bps in (low_bps, high_bps):
         if not min_bps < share_bps < BPS:
             raise ConfigError(
-                f"--grid stop: {entry!r} is not between {min_bps / 100:g} % and 100 %",
+                f"--grid stop: {entry!r} is not between {format_bps(min_bps)} and 100 %",
                 "write for example off,10%..40%:4,trailing:20%",
             )
     shares_bps = _spaced_values(low_bps, high_bps, count, entry, "--grid stop")

@@ -24,7 +24,7 @@ from agent.config.tables.fields import (
 )
 from agent.errors import ConfigError
 from agent.layers.futures.policy.targets import FuturesTrigger
-from agent.units import BPS, DAY_S, YEAR_S, parse_share_with_unit_bps
+from agent.units import BPS, DAY_S, YEAR_S, format_bps, parse_share_with_unit_bps
 
 MOST_LEVERAGE_BPS = 10 * BPS
 """Highest leverage, since the initial margin of Perpetual Protocol v2 is 10 %."""
@@ -161,7 +161,7 @@ class FuturesLimitsTable(ConfigTable):
                 raise ValueError(f"{key}: {limit_text}; write above 0{unit} and at most {max_text}")
         if (self.resting_stop or 0) >= (self.emergency_distance or BPS):
             raise ValueError(
-                f"resting_stop: {(self.resting_stop or 0) / 100:g} %; write less than"
+                f"resting_stop: {format_bps(self.resting_stop or 0)}; write less than"
                 " emergency_distance, so that the agent itself acts first"
             )
         for key in ("stress_move", "emergency_distance", "hysteresis"):
@@ -178,8 +178,8 @@ class FuturesLimitsTable(ConfigTable):
                 raise ValueError(f"{key}: is zero; write a value above zero, or {remedy}")
         if self.emergency_slippage < self.slippage:
             raise ValueError(
-                f"emergency_slippage: {self.emergency_slippage / 100:g} % is below slippage of"
-                f" {self.slippage / 100:g} %; write at least that"
+                f"emergency_slippage: {format_bps(self.emergency_slippage)} is below slippage of"
+                f" {format_bps(self.slippage)}; write at least that"
             )
         if not 0 < self.index_age <= LONGEST_INDEX_AGE_S:
             raise ValueError(f"index_age: {self.index_age}s; write above 0s and at most 1d")
@@ -207,12 +207,12 @@ class HedgeTable(ConfigTable):
     @model_validator(mode="after")
     def _check_ranges(self) -> HedgeTable:
         if not 0 < self.ratio <= BPS:
-            raise ValueError(f"ratio: {self.ratio / 100:g} %; write above 0 % and at most 100 %")
+            raise ValueError(f"ratio: {format_bps(self.ratio)}; write above 0 % and at most 100 %")
         if not 0 < self.horizon <= MAX_HORIZON_S:
             raise ValueError(f"horizon: {self.horizon}s; write above 0s and at most 365d")
         for key in ("min_saving", "tax_rate", "capital_cost"):
             if getattr(self, key) > BPS:
-                raise ValueError(f"{key}: {getattr(self, key) / 100:g} %; write at most 100 %")
+                raise ValueError(f"{key}: {format_bps(getattr(self, key))}; write at most 100 %")
         return self
 
 
@@ -370,4 +370,4 @@ AnyFuturesTable = Annotated[PerpetualProtocolTable | HyperliquidTable, Field(dis
 
 def share_text(bps: int, unit: str) -> str:
     """Return a share as a multiple ("x") or in percent."""
-    return f"{bps / BPS:g}x" if unit == "x" else f"{bps / 100:g} %"
+    return f"{bps / BPS:g}x" if unit == "x" else format_bps(bps)

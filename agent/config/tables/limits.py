@@ -20,7 +20,7 @@ from agent.config.tables.fields import (
     Switch,
 )
 from agent.model import LIMITS, Limits, LimitSpec, LimitUnit, TighterDirection
-from agent.units import Token, parse_raw
+from agent.units import Token, format_bps, parse_raw
 
 Limit = int | str | bool | None
 """A value of [limits], parsed by LimitsTable; None is "off"."""
@@ -171,7 +171,7 @@ def needless_acceptances(limits: LimitsTable) -> list[str]:
 
 
 def _percent(bps: int | None) -> str:
-    return OFF if bps is None else f"{bps / 100:g} %"
+    return OFF if bps is None else format_bps(bps)
 
 
 OFF_TIGHTEST_DIRECTIONS = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict
 
 from agent.config.tables.fields import OFF, ConfigTable, Share
 from agent.model import PRICE_ALERTS, OrderKind
-from agent.units import BPS
+from agent.units import BPS, format_bps
 
 MOST_HYSTERESIS_BPS = 2_000
 _LEVEL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%|bps)?")
@@ -164,13 +164,13 @@ def _require_reachable(
         return
     if kind not in (OrderKind.TAKE_PROFIT, OrderKind.ALERT_ABOVE) and share_bps >= BPS:
         raise ValueError(
-            f"{config_key}: {share_bps / 100:g} % below is at or below zero, so it can never trigger; write"
+            f"{config_key}: {format_bps(share_bps)} below is at or below zero, so it can never trigger; write"
             " less than 100 %"
         )
     if kind is not OrderKind.ENTRY and kind not in PRICE_ALERTS and share_bps <= hysteresis_bps:
         raise ValueError(
-            f"{config_key}: {share_bps / 100:g} % is within portfolio.orders.hysteresis of"
-            f" {hysteresis_bps / 100:g} %, so it could never be armed; write more, or lower the"
+            f"{config_key}: {format_bps(share_bps)} is within portfolio.orders.hysteresis of"
+            f" {format_bps(hysteresis_bps)}, so it could never be armed; write more, or lower the"
             " hysteresis"
         )
 

@@ -20,7 +20,7 @@ from agent.config.tables.liquidity import LpPositionTable
 from agent.config.tables.orders import OrderKeys, OrdersTable, require_triggerable_orders
 from agent.config.tables.triggers import Band
 from agent.config.tables.weights import AllocatorTable, require_valid_allocator
-from agent.units import BPS
+from agent.units import BPS, format_bps
 
 NATIVE = "native"
 
@@ -141,8 +141,8 @@ class PortfolioTable(ConfigTable):
         target_sum_bps = sum(asset.target for asset in assets)
         if target_sum_bps != BPS:
             raise ValueError(
-                f"targets sum to {target_sum_bps / 100:g} %, not 100 %;"
-                f" {'add' if target_sum_bps < BPS else 'take away'} {abs(BPS - target_sum_bps) / 100:g} %"
+                f"targets sum to {format_bps(target_sum_bps)}, not 100 %;"
+                f" {'add' if target_sum_bps < BPS else 'take away'} {format_bps(abs(BPS - target_sum_bps))}"
             )
         return assets
 

@@ -12,7 +12,7 @@ from agent.config.tables.fields import ConfigTable, Duration, Share, Weight
 from agent.config.tables.futures import SignedShare
 from agent.config.tables.triggers import TriggerTable
 from agent.config.tables.weights import AllocatorTable
-from agent.units import BPS, DAY_S
+from agent.units import BPS, DAY_S, format_bps
 
 SHORTEST_WINDOW_S = 7 * DAY_S
 LONGEST_WINDOW_S = 730 * DAY_S
@@ -108,17 +108,17 @@ class StrategyTable(ConfigTable):
                 f'{self.name}: allocator = "equal" needs no weights; remove one of them'
             )
         if self.weights is not None and (weight_sum_bps := sum(self.weights.values())) != BPS:
-            raise ValueError(f"{self.name}: weights sum to {weight_sum_bps / 100:g} %, not 100 %")
+            raise ValueError(f"{self.name}: weights sum to {format_bps(weight_sum_bps)}, not 100 %")
         if (weight_sum_bps := sum(map(abs, self.futures.values()))) > BPS:
             raise ValueError(
-                f"{self.name}: absolute futures weights sum to {weight_sum_bps / 100:g} %; write at most 100 %"
+                f"{self.name}: absolute futures weights sum to {format_bps(weight_sum_bps)}; write at most 100 %"
             )
         if not 0 < self.share <= BPS:
             raise ValueError(f"{self.name}: share must be above 0 % and at most 100 %")
         if self.floor > self.share:
             raise ValueError(
-                f"{self.name}: floor {self.floor / 100:g} % is above its share of"
-                f" {self.share / 100:g} %"
+                f"{self.name}: floor {format_bps(self.floor)} is above its share of"
+                f" {format_bps(self.share)}"
             )
         return self
 

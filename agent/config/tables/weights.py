@@ -26,7 +26,7 @@ from agent.model import (
     SignalMarket,
     SignalSettings,
 )
-from agent.units import BPS, DAY_S, HOUR_S, format_duration
+from agent.units import BPS, DAY_S, HOUR_S, format_bps, format_duration
 
 MOST_INTERVALS = 1_000
 """Maximum number of prices per asset in a window, since they are part of the stored input of a step
@@ -143,7 +143,7 @@ class AllocatorTable(ConfigTable):
             )
         if self.max_change_bps is not None and self.max_change_bps <= (self.churn or 0):
             raise ValueError(
-                f"max_change: {self.max_change_bps / 100:g} % is not above churn, so that every choice"
+                f"max_change: {format_bps(self.max_change_bps)} is not above churn, so that every choice"
                 ' waits for the owner; write a larger share, or "off"'
             )
         require_sampling(self.every, self.step, self.window, self.min_history, self.max_age)
@@ -251,8 +251,8 @@ def require_valid_allocator(
     )
     if not sum(min_weights_bps) <= rest_bps <= sum(max_weights_bps):
         raise ValueError(
-            f"weights.limits: they allow {sum(min_weights_bps) / 100:g} % to {sum(max_weights_bps) / 100:g} % in total, but"
-            f" {rest_bps / 100:g} % must be allocated; widen them, or raise cap"
+            f"weights.limits: they allow {format_bps(sum(min_weights_bps))} to {format_bps(sum(max_weights_bps))} in total, but"
+            f" {format_bps(rest_bps)} must be allocated; widen them, or raise cap"
         )
     for listed_symbol in allocator_table.limits:
         _require_ordered_bounds(allocator_table, listed_symbol)
@@ -264,7 +264,7 @@ def _require_ordered_bounds(allocator_table: AllocatorTable, symbol: str) -> Non
     if min_bps > max_bps:
         max_key = "max" if "max" in allocator_table.limits[symbol].model_fields_set else "cap"
         raise ValueError(
-            f"weights.limits.{symbol}: min {min_bps / 100:g} % is above {max_key} {max_bps / 100:g} %;"
+            f"weights.limits.{symbol}: min {format_bps(min_bps)} is above {max_key} {format_bps(max_bps)};"
             f" lower min, or raise {max_key}"
         )
 

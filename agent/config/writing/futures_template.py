@@ -17,7 +17,7 @@ from agent.config.tables.futures import MOST_MARKETS, PerpetualProtocolContracts
 from agent.config.tables.messages import describe_errors
 from agent.errors import ConfigError
 from agent.foreign_text import failure_text, read_toml
-from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
+from agent.units import BPS, format_bps, largest_remainder, parse_share_with_unit_bps
 
 POSITION_HEADROOM_BPS = 1_500
 """Minimum distance of `max_position` from the largest target weight."""
@@ -262,7 +262,7 @@ def futures_weights(
             weight_by_market[market_name] = share
         if weight_sum_bps != BPS:
             raise ConfigError(
-                f"--futures-target: absolute weights sum to {weight_sum_bps / 100:g} %, not 100 %",
+                f"--futures-target: absolute weights sum to {format_bps(weight_sum_bps)}, not 100 %",
                 "write for example --futures-target WETH=60% --futures-target WBTC=-40%",
             )
         return weight_by_market

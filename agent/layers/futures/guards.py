@@ -53,7 +53,7 @@ from agent.model import (
     StopOrder,
 )
 from agent.policy.step_faults import decision_faults
-from agent.units import BPS, Value, decimal_text
+from agent.units import BPS, Value, decimal_text, format_bps
 
 
 def _require_futures(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
@@ -284,7 +284,7 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
     limit_bps = policy.limits.top_up_per_day_bps
     if limit_bps is None:
         return GuardMeasurement("not measured", True, "off")
-    limit_text = f"{limit_bps / 100:g} % of the spot portfolio"
+    limit_text = f"{format_bps(limit_bps)} of the spot portfolio"
     if _by_owner(case) or not layer_plan.top_up_raw:
         return GuardMeasurement("no top-up", True, limit_text)
     case.require_known_day()

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import AllocatorConfig
-from agent.units import BPS, bounded_bps, proportional_shares
+from agent.units import BPS, bounded_bps, format_bps, proportional_shares
 from agent.weights.allocators import (
     AllocatorData,
     UnroundedWeights,
@@ -44,7 +44,7 @@ def futures_volatility_weights(
     )
     weights_bps = bounded_bps(unrounded_shares, min_weights_bps, max_weights_bps, total_bps)
     weight_texts = ", ".join(
-        f"{inputs.label_by_token[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({volatility * 100:.1f} %)"
+        f"{inputs.label_by_token[side.token]} {'' if side.is_long else '-'}{format_bps(bps)} ({volatility * 100:.1f} %)"
         for side, bps, volatility in zip(
             futures_settings.sides, weights_bps, sample_returns.volatilities, strict=True
         )
@@ -57,7 +57,7 @@ def futures_volatility_weights(
     unrounded_weights = weights_with_sample(
         (),
         f"futures weights in inverse proportion to annual volatilities: {weight_texts}; {float(gross_leverage):.2f}x"
-        f" of the account value in all, and a move of {futures_settings.stress_move_bps / 100:g} % against one"
+        f" of the account value in all, and a move of {format_bps(futures_settings.stress_move_bps)} against one"
         f" market costs at most {float(stress_loss) * 100:.2f} % of it",
         sample_returns,
     )

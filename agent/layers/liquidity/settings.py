@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from agent.config.schema import Config
 from agent.config.tables.orders import ExitKeys
 from agent.model import Portfolio
-from agent.units import format_duration
+from agent.units import format_bps, format_duration
 
 
 def confirmed_settings(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
@@ -16,7 +16,7 @@ def confirmed_settings(config: Config, portfolio: Portfolio) -> Mapping[str, str
         return {}
     return {
         "lp": (
-            f"volatility {config.lp.volatility / 100:g} % a year,"
+            f"volatility {format_bps(config.lp.volatility)} a year,"
             f" horizon {format_duration(config.lp.horizon)}"
         )
     }

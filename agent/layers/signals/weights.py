@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import WEIGHT_RESOLUTION, AllocatorConfig, SignalAnswer
-from agent.units import BPS, largest_remainder
+from agent.units import BPS, format_bps, largest_remainder
 from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds
 
 
@@ -31,7 +31,7 @@ def signal_weights(
         if spot_ppm and not low_bps <= share_bps <= high_bps:
             raise Refused(
                 f"signal {answer.name}: {inputs.label_by_token[token]} {float(share_bps) / 100:.2f} % is not"
-                f" within {low_bps / 100:g} to {high_bps / 100:g} %",
+                f" within {low_bps / 100:g} to {format_bps(high_bps)}",
                 remedy="change the signal, or limits and cap of the allocator",
             )
         shares_bps.append(share_bps)

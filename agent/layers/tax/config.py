@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from agent.config.tables.fields import ConfigTable, DecimalOrOff, Share
-from agent.units import BPS
+from agent.units import BPS, format_bps
 
 TEMPLATE = """\
 [tax]                              # tax lots of a sale, and the gain allowed per year (docs/ledger.md)
@@ -42,7 +42,7 @@ class TaxTable(ConfigTable):
     @model_validator(mode="after")
     def _check_rates(self) -> TaxTable:
         if self.rate is not None and not 0 < self.rate <= BPS:
-            raise ValueError(f"rate: {self.rate / 100:g} %; write above 0 % and at most 100 %")
+            raise ValueError(f"rate: {format_bps(self.rate)}; write above 0 % and at most 100 %")
         if (self.currency is None) != (self.rates is None):
             raise ValueError(
                 'currency and rates must be given together: write currency = "EUR" and rates = "eur.csv", or'

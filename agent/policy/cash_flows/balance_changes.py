@@ -25,7 +25,17 @@ from agent.model import (
 from agent.policy import native_coin
 from agent.policy.cash_flows import automatic_deposits
 from agent.reference import reference_prices
-from agent.units import BPS, DAY_S, NATIVE, Price, Value, cents_text, decimal_text, format_time
+from agent.units import (
+    BPS,
+    DAY_S,
+    NATIVE,
+    Price,
+    Value,
+    cents_text,
+    decimal_text,
+    format_bps,
+    format_time,
+)
 
 ACCEPTANCE_WINDOW_S = 30 * DAY_S
 """Window of chain time in which all increases together block purchases for at most
@@ -518,7 +528,7 @@ def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> 
     if limit_bps is None:
         limit_text = ""
     else:
-        limit_text = f" beyond limits.balance_jump of {limit_bps / 100:g} %"
+        limit_text = f" beyond limits.balance_jump of {format_bps(limit_bps)}"
     until_text = "until they are explained"
     if all(flow.delta_raw > 0 for flow in blocking_flows):
         last_acceptance_s = max(

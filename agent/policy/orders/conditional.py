@@ -52,6 +52,7 @@ from agent.units import (
     Price,
     Value,
     floor_int,
+    format_bps,
     format_percent,
     format_time,
     shown_coin_price,
@@ -243,7 +244,7 @@ def format_orders(portfolio: Portfolio) -> str:
         (
             format_order_price(portfolio, term.token, term.price)
             if term.share_bps is None
-            else f"{term.share_bps / 100:g} %"
+            else format_bps(term.share_bps)
         )
         for term in order_settings.terms
     )
@@ -254,7 +255,7 @@ def format_orders(portfolio: Portfolio) -> str:
     filled_text = "refused" if order_settings.refuses_filled_entries else "bought immediately"
     return (
         f"{', '.join(order_texts)}; absent: {order_settings.reallocation.value}, hysteresis"
-        f" {order_settings.hysteresis_bps / 100:g} %, an entry above the price is {filled_text}"
+        f" {format_bps(order_settings.hysteresis_bps)}, an entry above the price is {filled_text}"
     )
 
 

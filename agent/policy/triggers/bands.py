@@ -340,7 +340,7 @@ def apply_max_weight(
         return trigger_result
     overweight_text = "; ".join(
         f"{drift.symbol} at {drift.weight_text} is above limits.max_weight of"
-        f" {(drift.max_bps or 0) / 100:g} %"
+        f" {format_bps(drift.max_bps or 0)}"
         for drift in overweight_assets(drifts)
     )
     return replace(

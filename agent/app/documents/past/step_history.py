@@ -70,6 +70,7 @@ from agent.units import (
     Token,
     Value,
     decimal_text,
+    format_bps,
     format_duration,
     format_percent,
     utc_text,
@@ -445,7 +446,7 @@ def _weight_sentence(drift: AssetDrift, numeraire: Token, *, is_zone: bool) -> s
         band_text = ""
     return (
         f"{drift.symbol}: {numeraire.money_text(drift.value)},"
-        f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
+        f" {drift.weight_bps / 100:.2f} % against {format_bps(drift.target_bps)}"
         f"{band_text}{', outside' if drift.is_outside_band else ''}."
     )
 

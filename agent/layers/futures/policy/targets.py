@@ -32,7 +32,7 @@ from agent.model import (
     Position,
     StepInput,
 )
-from agent.units import BPS, DAY_S, ceil_int, sign_of
+from agent.units import BPS, DAY_S, ceil_int, format_bps, sign_of
 
 
 class FuturesTrigger(Enum):
@@ -431,7 +431,7 @@ def position_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, 
     hedged_markets = {hedge.market for hedge in policy.hedges}
     return tuple(
         f"{account.market(market).symbol} is {float(share) * 100:.2f} % of the notional, above"
-        f" max_position of {policy.limits.max_position_bps / 100:g} %, and is not trimmed:"
+        f" max_position of {format_bps(policy.limits.max_position_bps)}, and is not trimmed:"
         f" {'it includes a hedge' if market in hedged_markets else 'it is at its target'}"
         for market, share in share_by_oversized_market.items()
         if market not in trim_size_by_market
