@@ -471,7 +471,6 @@ def _read_market(
         asset=market_ref.asset,
         size_decimals=18,
         lot_raw=1,
-        tick_size=Fraction(1, margin.WAD),
         tiers=margin_tiers,
         fee_ppm=fee_ppm,
         mark=Fraction(mark_wad, margin.WAD),

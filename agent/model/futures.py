@@ -55,8 +55,8 @@ class MarginTier:
 class PerpMarket:
     """A perpetual market at a block. `market` is its name at the venue: the base token's address,
     or the coin. `asset` is the portfolio's token with the same price (empty: none). `lot_raw` is
-    the size increment in base units, `tick_size` the price increment, and `min_notional_raw` the
-    smallest notional of an order at its bound. `mark` and `index` are quote base units per base
+    the size increment in base units, `min_notional_raw` the smallest notional of an order at its
+    bound. `mark` and `index` are quote base units per base
     unit of size; `index_s` is the chain time of the index. `funding_daily` is the share of notional
     that longs pay to shorts a day (negative: shorts pay). `fee_ppm` is a share of notional.
     `is_configured` is false for a market that the config does not name, in which someone else
@@ -69,7 +69,6 @@ class PerpMarket:
     asset: str
     size_decimals: int
     lot_raw: int
-    tick_size: Price
     tiers: tuple[MarginTier, ...]
     fee_ppm: int
     mark: Price

@@ -71,7 +71,7 @@ class TrackingRisk:
     `volatilities_bps` are annual, by token address; `correlations_bps` has each pair of tokens
     once. In the config they are the owner's values; each step adds those measured from recorded
     prices, with `estimation_window`, and else usual ones of the token's class: `sample_text` says
-    which, `no_sample_reason` why a token was not measured. Without `horizon_s` each token has the
+    which, and why a token was not measured. Without `horizon_s` each token has the
     horizon of the tracking rule (agent/policy/triggers/tracking_rule.py), which a step adds:
     `widths`, `pair_widths` of those with a cheap pool of their own, and volatilities scaled to the
     horizons over a year. With `after_tax` the widths count the tax on the next unit sold.
@@ -83,7 +83,6 @@ class TrackingRisk:
     correlations_bps: tuple[tuple[str, str, int], ...]
     estimation_window: RiskEstimationWindow | None = None
     sample_text: str = ""
-    no_sample_reason: str = ""
     widths: tuple[TokenWidth, ...] = ()
     pair_widths: tuple[PairWidth, ...] = ()
     after_tax: bool = False

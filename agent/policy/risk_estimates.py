@@ -48,8 +48,7 @@ def complete_risk(step: StepInput) -> StepInput:
     if not isinstance(trigger, NoTradeZone):
         return step
     estimate, no_sample_reason = _estimate(step, trigger.risk)
-    completed = _completed(step.portfolio, trigger.risk, estimate)
-    completed = replace(completed, no_sample_reason=no_sample_reason)
+    completed = _completed(step.portfolio, trigger.risk, estimate, no_sample_reason)
     return replace(step, policy=replace(step.policy, trigger=NoTradeZone(completed)))
 
 
@@ -70,7 +69,10 @@ def _configured_volatilities(portfolio: Portfolio, risk: TrackingRisk) -> dict[s
 
 
 def _completed(
-    portfolio: Portfolio, risk: TrackingRisk, estimate: RiskEstimate | None
+    portfolio: Portfolio,
+    risk: TrackingRisk,
+    estimate: RiskEstimate | None,
+    no_sample_reason: str = "",
 ) -> TrackingRisk:
     label_by_token = _label_by_token(portfolio)
     numeraire = portfolio.numeraire
@@ -110,9 +112,10 @@ def _completed(
             for first_token in tokens[:index]
         ),
     )
-    return replace(
-        completed, sample_text=_sample_text(completed, label_by_token, estimate, configured_bps)
+    sample_text = _sample_text(
+        completed, label_by_token, estimate, configured_bps, no_sample_reason
     )
+    return replace(completed, sample_text=sample_text)
 
 
 def _estimate(step: StepInput, risk: TrackingRisk) -> tuple[RiskEstimate | None, str]:
@@ -192,6 +195,7 @@ def _sample_text(
     label_by_token: Mapping[str, str],
     estimate: RiskEstimate | None,
     configured_bps: Mapping[str, int],
+    no_sample_reason: str,
 ) -> str:
     """Return where the volatilities are from, with those that are not configured."""
     volatility_bps_by_token = dict(risk.volatilities_bps)
@@ -218,5 +222,6 @@ def _sample_text(
         if token not in measured_tokens and token not in configured_bps
     ]
     if class_texts:
-        texts.append(f"usual volatilities of their classes: {', '.join(class_texts)}")
+        reason_text = no_sample_reason and f" ({no_sample_reason})"
+        texts.append(f"usual volatilities of their classes{reason_text}: {', '.join(class_texts)}")
     return "; ".join(texts) or "volatilities as configured"

@@ -175,14 +175,13 @@ def test_every_figure_of_the_account_equals_the_venues(trades: list[tuple[str, i
             assert_equal_to_the_venue(server, world.venue.read())
 
 
-def test_markets_have_ticks_tiers_fees_and_funding_of_the_venue(world: World) -> None:
+def test_markets_have_tiers_fees_and_funding_of_the_venue(world: World) -> None:
     world.server.coin("ETH").is_only_isolated = True
     account = world.venue.read()
     btc = account.market("BTC")
     eth = account.market("ETH")
     assert (btc.asset, btc.size_decimals, btc.lot_raw, btc.fee_ppm) == ("WBTC", 5, 1, 450)
     assert btc.mark * btc.unit == 60_000 * 10**6
-    assert btc.tick_size * btc.unit == 10**6
     assert btc.funding_daily == 24 * Fraction(1, 80_000)
     assert btc.index_s == START_MS // 1000
     assert [(tier.above_raw, tier.initial_ppm, tier.maintenance_ppm) for tier in btc.tiers] == [

@@ -51,7 +51,6 @@ def account_of(perps: LocalPerps, who: str) -> MarginAccount:
                 asset=perps.chain.tokens[symbol].address,
                 size_decimals=18,
                 lot_raw=1,
-                tick_size=Fraction(1, WAD),
                 tiers=tiers,
                 fee_ppm=1_000,
                 mark=Fraction(accounts.getMarkPrice(market.base_token).call(), WAD),

@@ -442,7 +442,6 @@ def _perp_market(symbol: str, price: Price, lot_raw: int) -> PerpMarket:
         asset=symbol,
         size_decimals=VALUE_PLACES,
         lot_raw=lot_raw,
-        tick_size=Fraction(1),
         tiers=margin.PERPETUAL_PROTOCOL_TIERS,
         fee_ppm=0,
         mark=price,

@@ -226,7 +226,6 @@ def markets_at(
             asset=asset,
             size_decimals=DECIMALS,
             lot_raw=lots[symbol],
-            tick_size=Fraction(1, QUOTE.unit),
             tiers=venue.tiers,
             fee_ppm=venue.fee_ppm,
             mark=path.mark_prices[bar][column],

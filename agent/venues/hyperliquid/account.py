@@ -31,7 +31,6 @@ from agent.venues.hyperliquid.orders import (
     parse_amount,
     parse_decimal,
     parse_raw,
-    tick_at,
 )
 
 USDC = Token("", "USDC", QUOTE_DECIMALS)
@@ -316,9 +315,6 @@ def build_market(
         asset=asset,
         size_decimals=listed_market.size_decimals,
         lot_raw=1,
-        tick_size=model_price(
-            tick_at(listed_market.mark, listed_market.size_decimals), listed_market.size_decimals
-        ),
         tiers=margin_tiers(listed_market, setting.leverage),
         fee_ppm=fee_ppm,
         mark=model_price(listed_market.mark, listed_market.size_decimals),

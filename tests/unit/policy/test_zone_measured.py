@@ -79,7 +79,7 @@ def test_measured_risk_equals_ledoit_wolf_to_the_basis_point() -> None:
             assert abs(pairs[frozenset((asset.address, other.address))] - shrunk[i, j] * 10_000) <= 1
     assert volatility_by_token[USDC.address] == risks.MIN_VOLATILITY_BPS, "what never moves counts with the least that there is"
     assert mentions(risk.sample_text, "volatilities", "90 returns")
-    assert not risk.no_sample_reason
+    assert "usual" not in risk.sample_text
     assert list(risks.faults(risk, {asset.token.address: asset.token.label for asset in step_with_returns(returns).portfolio.assets})) == []
 
 
@@ -126,7 +126,7 @@ def test_too_little_history_takes_the_class_of_the_token(past: tuple[PricePoint,
         assert volatilities[asset.address] == classes[asset]
     for asset in measured:
         assert volatilities[asset.address] != classes[asset]
-    assert why in risk.no_sample_reason
+    assert f"usual volatilities of their classes ({why}" in risk.sample_text
     assert all(f"{asset.label} {classes[asset] / 100:g} %" in risk.sample_text for asset in unmeasured)
     proposal = propose_rebalance(completed)
     assert isinstance(proposal.decision_result.decision, Rebalance)
@@ -142,7 +142,7 @@ def test_risk_of_the_config_goes_before_prices() -> None:
     assert (volatility_by_token[LINK.address], volatility_by_token[USDC.address]) == (12_345, 50), "also of one whose price does not move"
     assert pairs[frozenset(pair[:2])] == -2_000
     assert 0 < pairs[frozenset((LINK.address, WETH.address))] <= 6_700, "the usual, as far as it agrees with what was told"
-    assert not risk.no_sample_reason
+    assert "usual" not in risk.sample_text
 
 
 def test_contradicting_correlations_are_drawn_together() -> None:
@@ -165,7 +165,7 @@ def test_step_with_measured_risk_survives_its_codec() -> None:
     old = codec.to_jsonable(
         replace(measured_step, policy=replace(measured_step.policy, trigger=NoTradeZone(replace(BARE, estimation_window=None))))
     )
-    for field in ("estimation_window", "sample_text", "no_sample_reason"):
+    for field in ("estimation_window", "sample_text"):
         del old["policy"]["trigger"]["risk"][field]
     assert risk_of(codec.from_jsonable(StepInput, old)) == replace(BARE, estimation_window=None), "steps of before load"
 
