@@ -407,7 +407,7 @@ def show_costs_and_weights(console: Console, document: Document) -> None:
                 (
                     time_text,
                     money_text(valuation["value"]),
-                    *(format_bps(weight_bps) for weight_bps in weights_bps),
+                    *(weight_text(weight_bps) for weight_bps in weights_bps),
                 )
             )
         console.print(
@@ -544,8 +544,8 @@ def show_check(document: Document) -> None:
         say(f"{document['entries']} entries balance and match their transactions{chain_text}.")
 
 
-def format_bps(bps: float | None) -> str:
-    """Format basis points as percent: -12 as -0.12 %; empty if unknown. A rounded zero has no
+def weight_text(weight_bps: float | None) -> str:
+    """Format a weight as percent: -12 bps as -0.12 %; empty if unknown. A rounded zero has no
     sign.
     """
-    return "" if bps is None else f"{bps / 100:z.2f} %"
+    return "" if weight_bps is None else f"{weight_bps / 100:z.2f} %"

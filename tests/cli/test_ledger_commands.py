@@ -17,7 +17,7 @@ from tests.support.text import mentions
 TABLE = '\n[tax]\nmethod = "hifo"\nyear_limit = "{}"\n'
 
 
-def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) -> None:
+def test_plan__says_its_taxable_gain_once_there_are_lots(desk: Desk) -> None:
     desk.config.write_text(desk.config.read_text() + TABLE.format("off"))
     first = desk.ask("plan")["tax"]
     assert first["gain"] is None
@@ -32,6 +32,11 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     assert plan["tax"]["method"] == "hifo"
     assert "Taxable gain" in desk.run("plan", "--verbose").out
     assert "Taxable gain: " in desk.run("plan").out
+
+
+def test_books_of_a_day__agree_from_command_to_command(desk: Desk, tmp_path: Path) -> None:
+    desk.config.write_text(desk.config.read_text() + TABLE.format("off"))
+    desk.ask("pnl", "--now")
     desk.ask("rebalance", "--send", "--yes")
     desk.ask("swap", "--in", "USDC", "--out", "WETH", "--amount", "150", "--send", "--yes")
     pnl_document = desk.ask("pnl", "--now", "--benchmark", "WETH")
@@ -48,7 +53,10 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     assert "the sum matches the chain" in " ".join(desk.run("books", "check").out.split())
     holdings = desk.holdings()
     lots = {asset["symbol"]: asset for asset in desk.ask("books", "lots")["assets"]}
-    assert all(lots[symbol]["amount"] == decimal_text(int(holdings[symbol]), 8 if symbol == "WBTC" else 6) for symbol in ("WBTC", "USDC"))
+    assert {symbol: lots[symbol]["amount"] for symbol in ("WBTC", "USDC")} == {
+        "WBTC": decimal_text(int(holdings["WBTC"]), 8),
+        "USDC": decimal_text(int(holdings["USDC"]), 6),
+    }
     assert len(lots["WETH"]["lots"]) == 2
     assert float(lots["WETH"]["unrealised"]) != 0, "balance at first, and the swap by hand"
     assert "Realised in 20" in desk.run("books", "lots", "--method", "average").out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import signal
 import socket
@@ -17,13 +16,10 @@ from typing import Any, NoReturn
 from urllib.request import urlopen
 
 import pytest
-from rich.console import Console
 
 from agent.app import local
 from agent.app.local import CONFIG_MARKER, DEMO_BANNER, publish_config, recorded_days
 from agent.app.start.past_results import template_result
-from agent.cli import history, ledger
-from agent.cli.display import status_tables, tables
 from agent.config.networks import BASE
 from agent.errors import ConfigError
 from agent.localchain import nodes
@@ -214,51 +210,6 @@ def test_the_demo_tells_the_whole_story(bare: Callable[..., CommandResult], tmp_
         assert words in drawn
 
 
-def test_tables_fit_a_terminal_of_eighty_columns() -> None:
-    def item(symbol: str, weight_bps: int) -> dict[str, Any]:
-        numbers = {"amount": "2666.441096", "price": "92800.1234", "value": "66666.10", "target_bps": 5000, "band_bps": [4500, 5500]}
-        return {"symbol": symbol, "weight_bps": weight_bps, **numbers}
-
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(
-        status_tables.holdings_table(
-            {"block": 1, "total_value": "9", "numeraire": "USDC", "holdings": [item("WBTC", 9000), item("WETH", 1000)]}
-        )
-    )
-    lines = console.export_text().splitlines()
-    assert max(len(line) for line in lines) <= 80
-    heavy, light = (next(line for line in lines if symbol in line) for symbol in ("WBTC", "WETH"))
-    for line in (heavy, light):
-        assert "┃" in line
-        assert "…" not in line
-    assert heavy.split("┃")[1].strip("━ ") == ""
-    assert "━" in heavy.split("┃")[1]
-    assert "╌" in light.split("┃")[0]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected_text"), [("-0.004", "0.00"), ("-0.01", "-0.01"), ("-3.001", "-3.00"), ("-0.5", "-0.50"), ("1234.5", "1,234.50")]
-)
-def test_what_is_cut_to_zero_has_no_sign(text: str, expected_text: str) -> None:
-    assert tables.money_text(text) == expected_text
-    assert ledger.format_bps(-0.4) == "0.00 %"
-    assert ledger.format_bps(-1) == "-0.01 %"
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_long_reason_is_cut_at_a_terminal_and_whole_in_a_pipe(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def row(reason: str) -> dict[str, Any]:
-        return {"step": "0" * 12, "time": "2026-11-21 00:00:00", "outcome": "refused", "transactions": [], "reason": reason}
-
-    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=terminal)
-    monkeypatch.setattr(history, "out", console)
-    console.print(history.steps_table({"steps": [row("0x00 is not pinned; " * 20), row("all within their bands")]}))
-    lines = console.export_text().splitlines()
-    assert (len(lines) < 14) is terminal
-    assert sum("…" in line for line in lines) == terminal
-    assert max(len(line) for line in lines) <= 80
-
-
 def test_base_demo__pays_the_data_fee_and_tells_a_year_s_cost(bare: Callable[..., CommandResult]) -> None:
     """500 dollars on the real GasPriceOracle; the year is the stored measurement of scripts/make/past_results.py."""
     result = bare("demo", "--network", "base", "--json")
@@ -302,7 +253,7 @@ def test_base_demo__needs_anvil(bare: Callable[..., CommandResult], monkeypatch:
     assert (without_anvil.code, "needs no anvil" in without_anvil.error["remedy"]) == (2, True)
 
 
-def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
+def test_stand_in_of_base__rebalances_books_and_moves_with_its_fees(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     """500 dollars: a rebalance that is sent, books that equal the chain, a market that moves."""
     config = tmp_path / "base.toml"
     process = forked_in(tmp_path, "localchain", "--network", "base", "--port", str(free_port()), "--write-config", str(config), "--json")
@@ -336,9 +287,19 @@ def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..
     finally:
         process.told(signal.SIGTERM)
         assert process.ended(20).code == 0
-    refused = bare("localchain", "--network", "polygon", "--json")
-    assert (refused.code, "--network" in refused.error["message"]) == (2, True)
-    assert bare("localchain", "--network", "base", "--futures", "--json").code == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--network", "polygon"), id="no stand-in"),
+        pytest.param(("--network", "base", "--futures"), id="futures"),
+    ],
+)
+def test_localchain_of_a_network__that_it_has_not_is_refused(bare: Callable[..., CommandResult], options: tuple[str, ...]) -> None:
+    refused = bare("localchain", *options, "--json")
+    assert refused.code == 2
+    assert "--network" in refused.error["message"]
 
 
 @pytest.mark.slow
@@ -369,20 +330,40 @@ def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..
     assert (result.code, result.error["remedy"]) == (2, "in the checkout: .venv/bin/python scripts/make/npm_install.py --dev")
 
 
-def test_browser_demo__names_what_it_lacks_first(bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def with_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The packages of the page are found, whether they are installed or not."""
     monkeypatch.setattr("agent.web.server.find_spec", lambda _: True)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
+
+
+@pytest.mark.usefixtures("with_dashboard")
+def test_browser_demo__names_a_taken_port(bare: Callable[..., CommandResult]) -> None:
+    with socket.socket() as taken_socket:
+        taken_socket.bind(("127.0.0.1", 0))
+        taken_socket.listen()
+        port = str(taken_socket.getsockname()[1])
         result = bare("demo", "--serve", "--port", port, "--json")
     assert (result.code, result.error["message"]) == (2, f"--port {port}: is in use")
-    assert bare("demo", "--serve", "--futures", "--json").code == 2
+
+
+@pytest.mark.usefixtures("with_dashboard")
+def test_browser_demo__has_no_futures(bare: Callable[..., CommandResult]) -> None:
+    result = bare("demo", "--serve", "--futures", "--json")
+    assert result.code == 2
+    assert "--futures" in result.error["message"]
+
+
+@pytest.mark.usefixtures("with_dashboard")
+def test_browser_demo__names_a_missing_anvil(bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.artifacts.platform.system", lambda: "Plan 9")
     result = bare("demo", "--serve", "--port", "0", "--json")
     assert result.code == 2
     assert "anvil" in result.error["message"]
     assert "needs no anvil" in result.error["remedy"]
+
+
+def test_browser_demo__names_missing_packages_before_anvil(bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.artifacts.platform.system", lambda: "Plan 9")
     monkeypatch.setattr("agent.web.server.find_spec", lambda _: None)
     result = bare("demo", "--serve", "--port", "0", "--json")
     assert result.code == 2

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agent.app.records.maintenance import _journalled_document as journalled_document
-from agent.cli import emergency
+from agent.cli import emergency, history
 from agent.cli.display.status_tables import decision_notice, holdings_table, zone_table
 from agent.cli.display.tables import FigureTable, money_text, table
 from agent.cli.display.terminal import Document, WeightBar
 from agent.cli.history import _transactions_table as transaction_rows
 from agent.cli.history import gas_price_text, steps_table
+from agent.cli.ledger import weight_text
 from agent.cli.portfolio import noting_waits
 from agent.model import Intent, IntentKind, IntentState
 from tests.cli.widths import WIDTHS, cut, drawing_of
@@ -201,3 +202,44 @@ def test_the_plan_of_a_stop_shows_the_futures_once(monkeypatch: pytest.MonkeyPat
     rest = {"transactions": [], "remaining": [], "excluded": "", "futures": "", "reason": "", "remedies": [], "sales_total": None}
     emergency._show_shutdown(Console(file=io.StringIO()), {**document, **rest}, cast(Any, None), verbose=False)
     assert ["futures" in sale for sale in documents] == [True, False, False]
+
+
+def test_weights__are_bars_from_their_target_in_eighty_columns() -> None:
+    holdings = [item("WBTC", "2666.441096", "92800.1234", 9_000), item("WETH", "2666.441096", "92800.1234", 1_000)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(holdings_table({"block": 1, "total_value": "9", "numeraire": "USDC", "holdings": holdings}))
+    lines = console.export_text().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    heavy, light = (next(line for line in lines if symbol in line) for symbol in ("WBTC", "WETH"))
+    for line in (heavy, light):
+        assert "┃" in line
+        assert "…" not in line
+    assert heavy.split("┃")[1].strip("━ ") == ""
+    assert "━" in heavy.split("┃")[1]
+    assert "╌" in light.split("┃")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_text"), [("-0.004", "0.00"), ("-0.01", "-0.01"), ("-3.001", "-3.00"), ("-0.5", "-0.50"), ("1234.5", "1,234.50")]
+)
+def test_money_that_is_cut_to_zero__has_no_sign(text: str, expected_text: str) -> None:
+    assert money_text(text) == expected_text
+
+
+@pytest.mark.parametrize(("weight_bps", "expected_text"), [(-0.4, "0.00 %"), (-1, "-0.01 %"), (1_250, "12.50 %"), (None, "")])
+def test_weight_that_is_cut_to_zero__has_no_sign(weight_bps: float | None, expected_text: str) -> None:
+    assert weight_text(weight_bps) == expected_text
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_long_reason__is_cut_at_a_terminal_and_whole_in_a_pipe(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step_row(reason: str) -> dict[str, Any]:
+        return {"step": "0" * 12, "time": "2026-11-21 00:00:00", "outcome": "refused", "transactions": [], "reason": reason}
+
+    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=terminal)
+    monkeypatch.setattr(history, "out", console)
+    console.print(steps_table({"steps": [step_row("0x00 is not pinned; " * 20), step_row("all within their bands")]}))
+    lines = console.export_text().splitlines()
+    assert (len(lines) < 14) is terminal
+    assert sum("…" in line for line in lines) == terminal
+    assert max(len(line) for line in lines) <= 80
