@@ -23,14 +23,16 @@ demo: $(DEMO)
 test: $(READY)
 	$(MAKE) --keep-going --jobs 2 check cover
 
-# Lint, types, architecture, Solidity, the site.
+# Imports, words and places of files: part of check, not of the suite.
+SHAPE := tests/test_architecture.py tests/test_words.py tests/test_tree.py
+# Lint, types, shape, Solidity, the site.
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/check/documented_python.py
 	$(BIN)/python scripts/check/solhint.py
-	$(BIN)/pytest --noconftest tests/test_architecture.py
+	$(BIN)/pytest --noconftest $(SHAPE)
 	$(MAKE) docs
 
 # The pages of docs/ as a site in build/site; a page without a place, or a link to an anchor that is none, fails.
@@ -45,7 +47,6 @@ pictures: $(READY)
 
 # Reports are looked at in Chromium (Debian: apt-get install chromium); without it those tests are skipped, and fail where CI is set.
 # The whole suite in one run, lines and branches measured: 92 % of everything, 96 % of the pure part.
-# The architecture is part of check.
 PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/margin/*,agent/policy/*,agent/planning/*,agent/guards/*,agent/layers/*/policy*,agent/layers/*/planning*,agent/layers/*/guard*,agent/layers/*/state.py,agent/layers/states.py,agent/layers/questions.py,agent/layers/inputs.py,agent/layers/policy.py,agent/layers/planning.py,agent/layers/requests.py,agent/layers/sales.py,agent/layers/guards.py
 COVERAGE := build/coverage.json
 # Stores of tests lie in memory where it has 4 GB for files and may run programs: else each of their commits waits for the disk.
@@ -56,7 +57,7 @@ cover: $(READY)
 	failed=; scratch=; measured="-p tests.support.coverage --covered $(COVERAGE)"; \
 	$(BIN)/python -c 'import slipcover' 2>/dev/null || { measured=; echo "Coverage is not measured: slipcover has no wheel here."; }; \
 	if [ -n "$(IN_MEMORY)" ] && scratch=$$(mktemp -d -p $(IN_MEMORY) trimtab.XXXXXX); then export TMPDIR=$$scratch; trap 'rm -rf "$$scratch"' EXIT INT TERM; fi; \
-	$(BIN)/python -m pytest $$measured -n $(WAITING_JOBS) --dist worksteal -m 'not slow and not scene' --ignore=tests/test_architecture.py || failed="$$failed tests"; \
+	$(BIN)/python -m pytest $$measured -n $(WAITING_JOBS) --dist worksteal -m 'not slow and not scene' $(addprefix --ignore=,$(SHAPE)) || failed="$$failed tests"; \
 	if [ -n "$$measured" ]; then \
 	  $(BIN)/python scripts/check/covered.py $(COVERAGE) --least 92 || failed="$$failed coverage"; \
 	  $(BIN)/python scripts/check/covered.py $(COVERAGE) --least 96 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \

@@ -1,9 +1,8 @@
-"""The shape of the house, proven from the syntax trees: imports point one way, pure packages stay pure."""
+"""Imports point one way, pure packages stay pure and calculate alike on every machine; proven from the syntax trees."""
 
 from __future__ import annotations
 
 import ast
-import functools
 import gc
 import re
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.syntax_trees import AGENT, ROOT, identifiers, imported_names, nodes, tree_of
+from tests.support.syntax_trees import AGENT, ROOT, imported_names, modules, named, nodes
 
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 PURE = next(contract["source_modules"] for contract in CONTRACTS if contract["name"] == "The pure packages do no input or output")
@@ -60,11 +59,6 @@ def trees_live_to_the_end() -> Iterator[None]:
     gc.enable()
 
 
-@functools.cache
-def modules() -> list[Path]:
-    return sorted(path for path in AGENT.rglob("*.py") if "migrations" not in path.parts)
-
-
 def package(path: Path) -> str:
     return path.relative_to(AGENT).parts[0].removesuffix(".py")
 
@@ -85,11 +79,6 @@ def module_name(path: Path) -> str:
 
 def pure_modules() -> list[Path]:
     return [path for path in modules() if is_pure(module_name(path))]
-
-
-def named(node: Iterable[tuple[Path, object]]) -> dict[str, object]:
-    """What was found by file, where anything was: a test over all files names each that fails."""
-    return {str(path.relative_to(ROOT)): wrong for path, wrong in node if wrong}
 
 
 def test_imports_keep_the_contracts() -> None:
@@ -201,66 +190,6 @@ def test_only_the_wiring_names_adapters() -> None:
     assert not named((path, imported_names(path) & ADAPTERS) for path in others)
 
 
-def test_every_module_says_what_it_answers() -> None:
-    assert not named((path, ast.get_docstring(tree_of(path)) is None) for path in modules())
-
-
-def is_packed(node: ast.AST) -> bool:
-    """Whether an assignment holds several unrelated ones: no swap, rotation or step of a recurrence, no unpacking of a value."""
-    if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)):
-        return False
-    targets = {ast.unparse(target) for target in node.targets[0].elts}
-    return targets.isdisjoint(ast.unparse(value) for value in node.value.elts)
-
-
-def test_an_assignment_holds_one_thought() -> None:
-    scripts = [*(ROOT / "scripts").rglob("*.py")]
-    assert not named((path, {node.lineno for node in nodes(path) if is_packed(node)}) for path in (*modules(), *scripts))
-
-
-@pytest.mark.parametrize(
-    ("statement", "packed"), [("a, b = x, y", True), ("a, b.c = f(x), 0", True), ("a, b = b, a", False), ("a, b = f(x)", False)]
-)
-def test_what_holds_two_thoughts_is_noticed(statement: str, packed: bool) -> None:
-    assert is_packed(ast.parse(statement).body[0]) == packed
-
-
-OTHERS_NAMES = {
-    "ADDRESS_THIS", "AFTER_SWAP_RETURNS_DELTA_FLAG", "BEFORE_SWAP_RETURNS_DELTA_FLAG", "CPF_NU", "Canceled", "ECC_SECG_P256K1",
-    "ECDSA_SHA_256", "FEE_GROWTH_GLOBAL0_OFFSET", "MIN_SECONDS_AGO", "MR_IB", "POOL_INIT_CODE_HASH",
-    "Rejected", "_24h", "encodeTransactionData", "eth_signTypedData_v4", "robust",
-}  # fmt: skip
-"""What docstrings name of contracts, venues, key services and command lines."""
-LONGEST_NAMING_TEXT = 60
-"""Letters of a string that may be a name, a key or a call of the code; a longer one is prose."""
-
-
-def documented_names(text: str) -> set[str]:
-    """Names in back-ticks, and constants."""
-    return {*re.findall(r"`([a-zA-Z_]\w+)(?:\(\))?`", text), *re.findall(r"\b([A-Z][A-Z0-9]+(?:_[A-Z0-9]+)+)\b", text)}
-
-
-def code_names(node: ast.AST) -> set[str]:
-    """Names of a node, and the words of a short string."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return set(re.findall(r"\w+", node.value)) if len(node.value) <= LONGEST_NAMING_TEXT else set()
-    return {name for field in ("id", "attr", "arg", "name") if isinstance(name := getattr(node, field, None), str)}
-
-
-def docstrings(path: Path) -> Iterator[str]:
-    """Docstrings of modules, classes and functions, and strings below constants and fields."""
-    for node in nodes(path):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield node.value.value
-
-
-def test_what_a_docstring_names_exists() -> None:
-    known = {name for path in modules() for node in nodes(path) for name in code_names(node)}
-    unknown = {path: {name for text in docstrings(path) for name in documented_names(text)} - known for path in modules()}
-    assert not named((path, names - OTHERS_NAMES) for path, names in unknown.items())
-    assert {name for names in unknown.values() for name in names} == OTHERS_NAMES, "an exception that no docstring needs"
-
-
 def loaded_by(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{code}\nprint(' '.join(sorted(sys.modules)))"],
@@ -287,8 +216,7 @@ except SystemExit as end:
     assert not loaded & {"web3", "scipy", "numpy", "sqlalchemy", "eth_account", "uniswap", "agent.model"}
 
 
-def test_commands_load_web3_only_to_connect() -> None:
-    """Reading the store, a file or a config connects to nothing."""
+def test_modules_that_connect__load_web3_only_then() -> None:
     loaded = loaded_by(
         "import agent.app.agent, agent.wiring.transactor, agent.wiring.context, agent.chain.second_quote, agent.chain.sender"
     )
@@ -317,142 +245,6 @@ def test_a_layer_is_imported_by_the_registries_alone() -> None:
 def layers_of(names: Iterable[str]) -> set[str]:
     """Names of the layers among imported modules."""
     return {name.split(".")[2] for name in names if name.startswith("agent.layers.")}
-
-
-MOST_ENTRIES = 20
-
-
-def entries_by_folder(paths: Iterable[Path], top: Path) -> dict[Path, set[str]]:
-    """Names of what lies in each folder below the top."""
-    folders: dict[Path, set[str]] = {}
-    for path in paths:
-        for folder in path.parents:
-            if top in folder.parents:
-                folders.setdefault(folder, set()).add(path.relative_to(folder).parts[0])
-    return folders
-
-
-def test_a_folder_holds_at_most_twenty_entries() -> None:
-    """agent/ itself apart, whose entries are the packages; and of agent/layers the registries count, not the layers."""
-    folders = entries_by_folder(modules(), AGENT)
-    folders[AGENT / "layers"] = {name for name in folders[AGENT / "layers"] if name.endswith(".py")}
-    assert not named((folder, entries) for folder, entries in folders.items() if len(entries) > MOST_ENTRIES)
-
-
-TESTS = ROOT / "tests"
-UNIT = TESTS / "unit"
-NOT_SPLIT = {TESTS / name for name in ("cases", "cli", "differential", "faults", "support")}
-"""Folders of tests that hold more."""
-
-
-def test_a_folder_of_tests_holds_at_most_twenty_entries() -> None:
-    """tests/unit itself apart, whose entries are the packages of agent/."""
-    folders = entries_by_folder(TESTS.rglob("*.py"), TESTS)
-    assert {folder for folder, entries in folders.items() if len(entries) > MOST_ENTRIES and folder != UNIT} == NOT_SPLIT
-
-
-def is_beside_its_code(path: Path) -> bool:
-    """Whether a unit file lies where a package or a module lies, in a folder of its name; those of tests/unit itself have a module's."""
-    folder = path.relative_to(UNIT).parent
-    home = (ROOT if folder.parts[:1] == ("scripts",) else AGENT) / folder
-    if home == AGENT:
-        return (AGENT / path.name.removeprefix("test_")).is_file()
-    return any(home.glob("*.py")) or home.with_suffix(".py").is_file()
-
-
-def test_a_unit_file_lies_where_its_code_lies() -> None:
-    """tests/unit/guards/test_market.py for agent/guards/market.py, tests/unit/scripts for scripts; scenes over several packages apart."""
-    files = [path for path in UNIT.rglob("*.py") if UNIT / "scenarios" not in path.parents]
-    assert len(files) > 400
-    assert [str(path.relative_to(ROOT)) for path in files if not is_beside_its_code(path)] == []
-
-
-@pytest.mark.parametrize("name", ["test_market.py", "guard/test_market.py", "scripts/guards/test_market.py"])
-def test_a_unit_file_without_a_home_is_noticed(name: str) -> None:
-    assert not is_beside_its_code(UNIT / name)
-
-
-IMPORT_OF_A_TEST_FILE = re.compile(r"^ *(?:from|import) tests(?:\.\w+)*(?:\.| import (?:\([^)]*|[^(\n]*)\b)test_\w+", re.MULTILINE)
-
-
-def test_no_test_file_is_imported() -> None:
-    """What several files of tests use lies in tests/support."""
-    paths = [*TESTS.rglob("*.py")]
-    assert len(paths) > 800
-    assert not named((path, IMPORT_OF_A_TEST_FILE.findall(path.read_text(encoding="utf-8"))) for path in paths)
-
-
-@pytest.mark.parametrize(
-    ("code", "is_noticed"),
-    [
-        ("from tests.unit.web.test_login import certificate", True),
-        ("def f():\n    import tests.cli.test_api", True),
-        ("from tests.unit.web import test_login as login", True),
-        ("from tests.unit.web import (\n    forms,\n    test_login,\n)", True),
-        ("from tests.support.pages.certificates import certificate", False),
-        ("from tests.support.text import latest_text", False),
-    ],
-    ids=["names of it", "in a function", "the file", "the file among others", "support", "part of a name"],
-)
-def test_an_import_of_a_test_file_is_noticed(code: str, is_noticed: bool) -> None:
-    assert bool(IMPORT_OF_A_TEST_FILE.search(code)) == is_noticed
-
-
-def test_no_two_classes_have_one_name() -> None:
-    homes: dict[str, list[str]] = {}
-    for path in modules():
-        for node in nodes(path):
-            if isinstance(node, ast.ClassDef):
-                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
-    assert not {name: where for name, where in homes.items() if len(where) > 1}
-
-
-GONE = {
-    "announcer", "announcers", "arcs", "ballot", "ballots", "campaign", "campaigns", "carrier", "carriers", "circles", "courier",
-    "couriers", "crumb", "crumbs", "eyes", "hands", "keyless", "laid", "lean", "letters", "onlooker", "osring", "remembered", "sleeve",
-    "sleeves", "strays", "stuck", "taker", "vouched", "wishes",
-}  # fmt: skip
-"""Words that docs/glossary.md replaced: in no identifier of agent/."""
-NO_VARIABLE = {"aim", "desk", "harvest", "heard", "letter", "panel", "stray", "tidy", "wish"}
-"""Words that stay as fields and attributes, most of them because they are stored: no local variable or parameter has these names."""
-GONE_FROM_TEXT = {
-    "announcer", "ballot", "campaign", "courier", "crumb", "desk", "eyes", "hands", "onlooker", "osring", "sleeve", "stray", "vouched",
-    "wish", "wishe",
-}  # fmt: skip
-"""In no page of docs/, not in README.md and not in the help of a command, in the singular or with an s."""
-
-
-def variables(tree: ast.AST) -> set[str]:
-    """Return the parameters and the variables that functions assign."""
-    names: set[str] = set()
-    waiting = [(tree, False)]
-    while waiting:
-        node, inside = waiting.pop()
-        inside = inside or isinstance(node, ast.FunctionDef)
-        if inside and isinstance(node, ast.arg):
-            names.add(node.arg)
-        elif inside and isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        waiting += [(child, inside) for child in ast.iter_child_nodes(node)]
-    return names
-
-
-def test_identifiers_use_the_words_of_the_glossary() -> None:
-    old = {}
-    for path in modules():
-        names = identifiers(nodes(path))
-        words = set(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", " ".join(names)).lower().replace("_", " ").split(" "))
-        if bad := (words & GONE) | (variables(tree_of(path)) & NO_VARIABLE if names & NO_VARIABLE else set()):
-            old[str(path.relative_to(ROOT))] = bad
-    assert not old
-
-
-def test_documents_and_help_use_the_words_of_the_glossary() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests" / "golden" / "help").glob("*.txt")]
-    pattern = re.compile(rf"(?<![\w`./])({'|'.join(sorted(GONE_FROM_TEXT))})s?(?![\w`])", re.IGNORECASE)
-    old = {path.name: sorted(set(pattern.findall(path.read_text(encoding="utf-8")))) for path in pages}
-    assert len(pages) > 60
-    assert not {name: words for name, words in old.items() if words}
 
 
 READS_THE_ENVIRONMENT = {
@@ -487,6 +279,9 @@ def test_variables_are_values_of_a_config_not_the_environments() -> None:
 )
 def test_each_way_to_the_environment_is_noticed(code: str) -> None:
     assert reads_environment(ast.walk(ast.parse(code)))
+
+
+def test_other_names_of_os_are_no_way_to_the_environment() -> None:
     assert not reads_environment(ast.walk(ast.parse("os.path.join(a)\nvariables.environment\nfrom os import fsync")))
 
 
@@ -499,15 +294,3 @@ def reads_environment(syntax_nodes: Iterable[ast.AST]) -> bool:
         or (isinstance(node, ast.ImportFrom) and any(alias.name in names for alias in node.names))
         for node in syntax_nodes
     )
-
-
-def test_each_scene_of_the_list_is_a_test() -> None:
-    listed = (ROOT / "tests/scenes.txt").read_text().splitlines()[1:]
-    names_by_file: dict[str, set[str]] = {}
-    for line in listed:
-        file, _, name = line.partition("::")
-        names_by_file.setdefault(file, set()).add(name.partition("[")[0])
-    assert names_by_file
-    for file, names in names_by_file.items():
-        defined = {node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)}
-        assert names <= defined, f"{file}: gone {sorted(names - defined)}; scripts/make/scene_tests.py writes the list anew"

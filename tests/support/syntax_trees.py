@@ -46,3 +46,13 @@ NAMES = {
 def identifiers(every: Iterable[ast.AST]) -> set[str]:
     """Return every name that nodes define or use."""
     return {name for node in every for field in NAMES[type(node)] if isinstance(name := getattr(node, field), str)}
+
+
+@functools.cache
+def modules() -> list[Path]:
+    return sorted(path for path in AGENT.rglob("*.py") if "migrations" not in path.parts)
+
+
+def named(node: Iterable[tuple[Path, object]]) -> dict[str, object]:
+    """What was found by file, where anything was: a test over all files names each that fails."""
+    return {str(path.relative_to(ROOT)): wrong for path, wrong in node if wrong}
