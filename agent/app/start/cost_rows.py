@@ -20,12 +20,12 @@ from agent.app.start.tracking_losses import (
     DIRECT_POOL_TEXT,
     WILD_YEAR_FACTOR,
     YearEstimate,
-    about_bps,
     assumptions,
     config_loss_document,
     first_purchase,
     leg_gas_text,
     portfolio_of_config,
+    shown_loss,
     year_estimates,
 )
 from agent.app.start.year_costs import unworthy_text
@@ -178,10 +178,9 @@ def _loss_text(loss: PolicyLossDocument) -> str:
 
 
 def _bps_text(loss_bps: float, pretax_bps: float, trades_a_year: str) -> str:
-    loss_text = about_bps(loss_bps, pretax_bps, float(trades_a_year))
-    prefix = "over" if loss_text.startswith("over") else "about"
-    percent = Decimal(loss_text.removeprefix("over ").replace(",", "")) / 100
-    return f"{prefix} {percent:f} % a year"
+    loss = shown_loss(loss_bps, pretax_bps, float(trades_a_year))
+    percent = Decimal(loss.bps_text.replace(",", "")) / 100
+    return f"{'over' if loss.is_lower_bound else 'about'} {percent:f} % a year"
 
 
 def _assumption_rows(config: Config, total: Value) -> list[CostRow]:

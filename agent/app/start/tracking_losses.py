@@ -446,19 +446,29 @@ def _about(amount: float) -> str:
     return f"{amount:.1f}" if amount >= 0.05 else "0"
 
 
-def _about_bps(loss: SimulatedLoss) -> str:
-    return about_bps(loss.total * BPS, (loss.costs + loss.drift) * BPS, loss.trades)
+class ShownLoss(NamedTuple):
+    """A loss for reading: bps as text, or a lower bound of them."""
+
+    bps_text: str
+    is_lower_bound: bool
+
+    def text(self, about: str = "") -> str:
+        """Return it in words; one that is no bound after `about`."""
+        return f"{'over ' if self.is_lower_bound else about}{self.bps_text}"
 
 
-def about_bps(loss_bps: float, pretax_bps: float, trades_a_year: float) -> str:
+def _shown_loss(loss: SimulatedLoss) -> ShownLoss:
+    return shown_loss(loss.total * BPS, (loss.costs + loss.drift) * BPS, loss.trades)
+
+
+def shown_loss(loss_bps: float, pretax_bps: float, trades_a_year: float) -> ShownLoss:
     """Return a loss for reading, by its part without tax and the trades of a year. That of what
     hardly trades grows with the time simulated.
     """
-    is_wide = pretax_bps > MAX_LOSS_BPS
+    if pretax_bps > MAX_LOSS_BPS:
+        return ShownLoss(str(MAX_LOSS_BPS), is_lower_bound=True)
     hardly_trades = trades_a_year * MAX_YEARS < 1
-    if is_wide or (hardly_trades and loss_bps >= 1):
-        return f"over {MAX_LOSS_BPS if is_wide else _about(loss_bps)}"
-    return _about(loss_bps)
+    return ShownLoss(_about(loss_bps), is_lower_bound=hardly_trades and loss_bps >= 1)
 
 
 def _own_sentence(
@@ -467,12 +477,9 @@ def _own_sentence(
     """Return the sentence on the own policy, up to its comparison."""
     if loss is None:
         return f"No estimate of what this trigger loses{tax_text}; "
-    total_text = _about_bps(loss)
-    leading_text = total_text.capitalize()
-    parts_text = ""
-    if not total_text.startswith("over"):
-        leading_text = f"About {total_text}"
-        parts_text = f" ({_parts_text(loss, tax)})"
+    total = _shown_loss(loss)
+    leading_text = total.text("about ").capitalize()
+    parts_text = "" if total.is_lower_bound else f" ({_parts_text(loss, tax)})"
     unit = portfolio.numeraire.symbol
     money_text = (
         f"{_about(loss.total * float(portfolio.value))} of {_about(float(portfolio.value))}"
@@ -496,7 +503,7 @@ def _comparison(
     rule = RULE if tax is None else RULE_AFTER_TAX
     compared = next(choice for choice in (rule, COMPARED_CHOICE) if choice in losses)
     compared_loss = losses[compared]
-    lost_text = _about_bps(compared_loss)
+    lost_text = _shown_loss(compared_loss).text()
     sold_text = "" if tax is None else f", {_sold_text(compared_loss)}"
     order_text = "" if loss is None else _order_text(loss, compared_loss)
     unit_text = " bps a year" if loss is None else ""
@@ -506,12 +513,11 @@ def _comparison(
 def _order_text(loss: SimulatedLoss, compared_loss: SimulatedLoss) -> str:
     """Return whether the compared one loses more; empty where that is not known."""
     loses_more = compared_loss.total > loss.total
-    lesser_text = _about_bps(loss if loses_more else compared_loss)
-    is_bound = lesser_text.startswith("over")  # a lower bound has no order
+    lesser = _shown_loss(loss if loses_more else compared_loss)
     loses_more_if_sold = compared_loss.total_if_sold > loss.total_if_sold
     if (
-        _about_bps(loss) == _about_bps(compared_loss)
-        or is_bound
+        _shown_loss(loss) == _shown_loss(compared_loss)
+        or lesser.is_lower_bound  # it has no order
         or loses_more != loses_more_if_sold
     ):
         return ""
@@ -537,7 +543,7 @@ def _others_sentence(losses: Mapping[ComparedPolicy, SimulatedLoss], tax: LossTa
     texts = []
     for choice, loss in losses.items():
         sold_text = "" if tax is None else f" ({_about(loss.total_if_sold * BPS)})"
-        texts.append(f"{choice.name} {_about_bps(loss)}{sold_text}")
+        texts.append(f"{choice.name} {_shown_loss(loss).text()}{sold_text}")
     tax_text = "" if tax is None else " with tax (in brackets with all gains sold)"
     return f"Other triggers, bps a year{tax_text}: {', '.join(texts)}."
 
@@ -574,11 +580,9 @@ def _basis(portfolio: LossPortfolio, market: LossMarket, wild_loss: SimulatedLos
     )
     wild_text = ""
     if wild_loss is not None:
-        wild_bps_text = _about_bps(wild_loss)
-        about_text = "" if wild_bps_text.startswith("over") else "about "
         wild_text = (
             f"; with {WILD_YEAR_FACTOR:g} times as much, as in 2021 beside usual years,"
-            f" {about_text}{wild_bps_text} bps"
+            f" {_shown_loss(wild_loss).text('about ')} bps"
         )
     fees_text = ", ".join(f"{symbol} {fee}" for symbol, _, fee in asset_assumptions)
     return (
