@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
-from typing import Any, get_args
 
 from agent.config.schema import Config
-from agent.config.tables.fields import ConfigTable
+from agent.config.tables.fields import ConfigTable, inner_tables
 
 NEXT_SENTENCE = ". "
 STATED_DEFAULT = "; default: "
@@ -36,14 +34,6 @@ def key_meaning(key_path: str) -> str:
     return (
         text.partition(STATED_DEFAULT)[0].partition(NEXT_SENTENCE)[0].rstrip(".").replace("`", "")
     )
-
-
-def inner_tables(annotation: Any) -> Iterator[type[ConfigTable]]:
-    """Yield the tables of a field, alternatives and items of lists included."""
-    if isinstance(annotation, type) and issubclass(annotation, ConfigTable):
-        yield annotation
-    for part in get_args(annotation):
-        yield from inner_tables(part)
 
 
 def field_text(table: type[ConfigTable], key: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from eth_utils.address import (
@@ -280,6 +280,14 @@ class ConfigTable(BaseModel):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a config cannot be pickled: its endpoint URLs are secrets")
+
+
+def inner_tables(annotation: Any) -> Iterator[type[ConfigTable]]:
+    """Yield the tables of a field, alternatives and items of lists included."""
+    if isinstance(annotation, type) and issubclass(annotation, ConfigTable):
+        yield annotation
+    for part in get_args(annotation):
+        yield from inner_tables(part)
 
 
 class VariableTable(ConfigTable):  # noqa: PLW1641  pydantic hashes the fields

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,6 +17,7 @@ from agent.config.tables.fields import (
     SHA256_PATTERN,
     SIGNAL_FILE_PATTERN,
     VENUE_LABEL_PATTERN,
+    inner_tables,
 )
 from agent.units import safe_label
 
@@ -150,7 +151,7 @@ def _suggestion(key: str, tables: Sequence[type[BaseModel]], root: type[BaseMode
     section_names = [
         name
         for name, section in root.model_fields.items()
-        for table in _models(section.annotation)
+        for table in inner_tables(section.annotation)
         if key in table.model_fields
     ]
     if len(section_names) == 1:
@@ -186,10 +187,11 @@ def _path_and_tables(
                 field_infos = [
                     table.model_fields[part] for table in tables if part in table.model_fields
                 ]
-                inner_tables = [
-                    model for field_info in field_infos for model in _models(field_info.annotation)
-                ]
-                tables = inner_tables or tables
+                tables = [
+                    table
+                    for field_info in field_infos
+                    for table in inner_tables(field_info.annotation)
+                ] or tables
         else:
             tables = [table for table in tables if part in _kinds_of(table)] or tables
     return path_names, tables
@@ -218,13 +220,3 @@ def _kinds_of(table: type[BaseModel]) -> tuple[str, ...]:
     return tuple(
         kind for kind_key in kind_keys for kind in get_args(table.model_fields[kind_key].annotation)
     )
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield every table type in an annotation, including those in lists, unions and annotated
-    types.
-    """
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for type_argument in get_args(annotation):
-        yield from _models(type_argument)

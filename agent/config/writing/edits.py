@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from tomllib import TOMLDecodeError
-from typing import Any
+from typing import Any, get_args
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -15,8 +15,9 @@ from tomlkit.items import AoT, Array, Table
 
 from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS
 from agent.config.redaction import is_secret_value
+from agent.config.schema import Config
 from agent.config.tables.alerts import AlertTargetTable
-from agent.config.tables.fields import OFF, parse_address
+from agent.config.tables.fields import OFF, ConfigTable, parse_address
 from agent.config.tables.portfolio import NATIVE
 from agent.config.writing.allocator_edits import chooses_weights, fix_weight, forget_choice
 from agent.config.writing.hubs import update_hubs
@@ -227,8 +228,7 @@ def _set_key(document: Any, key: str, value: str) -> None:
     """Set one key; a text value stays text. In a list of tables, a part of the key is a symbol, a name
     or an index from 0.
     """
-    if key.startswith("portfolio.orders."):  # a new config has this table as a comment only
-        document["portfolio"].setdefault("orders", tomlkit.table())
+    _add_tables(document, key)
     table = document
     inner_path = key
     while "." in inner_path and not (hasattr(table, "get") and inner_path in table):
@@ -248,6 +248,24 @@ def _set_key(document: Any, key: str, value: str) -> None:
         table[inner_path] = parsed_value
     else:
         insert_key(table, inner_path, parsed_value)
+
+
+def _add_tables(document: Any, key: str) -> None:
+    """Add the tables of a key that a config may have and this one has as a comment at most."""
+    table_type: type[ConfigTable] = Config
+    table = document
+    for name in key.split(".")[:-1]:
+        field = table_type.model_fields.get(name)
+        annotation = None if field is None else field.annotation
+        table_types = [
+            part
+            for part in (annotation, *get_args(annotation))
+            if isinstance(part, type) and issubclass(part, ConfigTable)
+        ]
+        if len(table_types) != 1 or not isinstance(table, MutableMapping):
+            return
+        table = table.setdefault(name, tomlkit.table())
+        table_type = table_types[0]
 
 
 def _set_alert_target(document: Any, key: str, value: str) -> None:

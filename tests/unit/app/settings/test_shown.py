@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from agent.app.documents.status import SettingsDocument
-from agent.app.settings.key_meanings import inner_tables, key_meaning
+from agent.app.settings.key_meanings import key_meaning
 from agent.app.settings.shown import SECTIONS, portfolio_identity, settings_document
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS, TemplateAsset
 from agent.config.schema import Config
-from agent.config.tables.fields import ConfigTable
+from agent.config.tables.fields import ConfigTable, inner_tables
 from agent.config.writing.template import render_config
 from agent.model import PortfolioIdentity
 from tests.cli.documents import misfits

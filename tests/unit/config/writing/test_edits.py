@@ -6,6 +6,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,29 @@ def test_a_token_is_removed_with_its_lines_alone() -> None:
     last = apply_changes(TEXT, ConfigChanges(removed_symbols=("USDC",)))
     assert "[reference]" in last
     assert [a["symbol"] for a in tomllib.loads(last)["portfolio"]["assets"]] == ["WETH", "WBTC"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "table"),
+    [
+        (["portfolio.orders.stop_loss=20%"], {"portfolio": {"orders": {"stop_loss": "20%"}}}),
+        (["tax.method=fifo", "tax.year_limit=off"], {"tax": {"method": "fifo", "year_limit": "off"}}),
+        (["alerts.digest=day"], {"alerts": {"digest": "day"}}),
+    ],
+    ids=["orders", "tax", "digest"],
+)
+def test_table_that_is_only_a_comment__is_added(sets: list[str], table: dict[str, Any]) -> None:
+    text = edited(sets=sets)
+    parse_config(text)
+    document = tomllib.loads(text)
+    ((name, keys),) = table.items()
+    assert keys.items() <= document[name].items()
+    assert set(comments(TEXT)) == set(comments(text))
+
+
+def test_added_table_that_lacks_a_key__is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"telegram\.token_env"):
+        parse_config(edited(sets=["telegram.chats=[4711]"]))
 
 
 def test_what_does_not_validate_is_refused_whole() -> None:
