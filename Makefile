@@ -14,7 +14,7 @@ DEMO := .venv/.demo
 SERVICE := .venv/.service
 READY := .venv/.ready
 
-.PHONY: demo test check setup service cover scenes slow web plans faults faults-futures faults-postgresql kills fuzz mutants golden fmt installs wheel lock docs pictures clean
+.PHONY: demo test check setup service cover scenes slow web plans faults faults-futures faults-postgresql kills fuzz safe-kit mutants golden fmt installs wheel lock docs pictures clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -104,6 +104,10 @@ plans: $(READY)
 	$(BIN)/python scripts/check/plans_on_chain.py --problems 100
 	$(BIN)/python scripts/check/mixed_plans.py --problems 100
 	$(BIN)/python scripts/check/random_plans.py --problems 1500 --cvxpy 50
+
+# Hashes and signatures of 200 random calls of a Safe, by Safe's protocol-kit, which npm installs (100 MB).
+safe-kit: $(READY)
+	$(BIN)/python scripts/check/safe_kit.py --calls 200
 
 # Faults at every journal state, write, send and answer, on anvil: none may break what docs/reliability.md promises. Figures in build/.
 faults: $(READY)

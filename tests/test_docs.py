@@ -256,6 +256,9 @@ NEEDLES = [
 """Paths of the machine that built it, and hosts of package registries, put together here so that this file holds none."""
 
 
+NPM_FOLDERS = ("contracts", "contracts/perps", "contracts/safe-kit")
+
+
 def test_no_tracked_file_holds_a_machine_path_or_a_registry_host() -> None:
     places = []
     for name in tracked():
@@ -268,8 +271,13 @@ def test_no_tracked_file_holds_a_machine_path_or_a_registry_host() -> None:
 
 
 def test_locks_name_no_place_to_fetch_from() -> None:
-    lock = json.loads((ROOT / "contracts" / "package-lock.json").read_text(encoding="utf-8"))
-    assert not [name for name, entry in lock["packages"].items() if "resolved" in entry]
+    entries = {
+        f"{folder}: {name}": entry
+        for folder in NPM_FOLDERS
+        for name, entry in json.loads((ROOT / folder / "package-lock.json").read_text(encoding="utf-8"))["packages"].items()
+    }
+    assert len(entries) > 200
+    assert not [name for name, entry in entries.items() if "resolved" in entry]
 
 
 # docs/dependencies.md
@@ -286,7 +294,7 @@ def declared() -> dict[str, str]:
     for item in requirements:
         name, rest = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?(.*)", item).groups()  # type: ignore[union-attr]  # every line of pyproject.toml fits
         packages[canonical(name)] = rest[2:] if rest.startswith("==") else ""
-    for folder in ("contracts", "contracts/perps"):
+    for folder in NPM_FOLDERS:
         manifest = json.loads((ROOT / folder / "package.json").read_text(encoding="utf-8"))
         packages |= {**manifest.get("dependencies", {}), **manifest.get("devDependencies", {})}
     return packages
