@@ -51,7 +51,7 @@ class MarginTier:
     maintenance_ppm: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PerpMarket:
     """A perpetual market at a block. `market` is its name at the venue: the base token's address,
     or the coin. `asset` is the portfolio's token with the same price (empty: none). `lot_raw` is

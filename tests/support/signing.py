@@ -306,9 +306,18 @@ CONTRACTS = PerpetualProtocolAddresses(HOUSE, VAULT, DELEGATES, WALLET)
 def perp_market(market: str, symbol: str, price: int, **changes: object) -> PerpMarket:
     """Return a market whose mark equals its index, with a fee of 0.1 %."""
     base = PerpMarket(
-        market, symbol, "", 18, 1, Fraction(1, WAD), (MarginTier(0, 100_000, 62_500),), 1_000,
-        Fraction(price), Fraction(price), NOW_S - 60, Fraction(0),
-    )  # fmt: skip
+        market=market,
+        symbol=symbol,
+        asset="",
+        size_decimals=18,
+        lot_raw=1,
+        tiers=(MarginTier(0, 100_000, 62_500),),
+        fee_ppm=1_000,
+        mark=Fraction(price),
+        index=Fraction(price),
+        index_s=NOW_S - 60,
+        funding_daily=Fraction(0),
+    )
     return replace(base, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
 

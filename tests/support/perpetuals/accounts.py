@@ -17,7 +17,19 @@ LIMITS = FuturesLimits(40_000, 6_000, 10_000, 25_000, 0, 50, 500, 500, 300, 500,
 
 
 def market(name: str, price: int = 2_000, tiers: tuple[MarginTier, ...] = ONE_TIER, lot_raw: int = 10**15) -> PerpMarket:
-    return PerpMarket(name, name, name, 18, lot_raw, Fraction(1, 100), tiers, 1_000, Fraction(price), Fraction(price), 0, Fraction(0))
+    return PerpMarket(
+        market=name,
+        symbol=name,
+        asset=name,
+        size_decimals=18,
+        lot_raw=lot_raw,
+        tiers=tiers,
+        fee_ppm=1_000,
+        mark=Fraction(price),
+        index=Fraction(price),
+        index_s=0,
+        funding_daily=Fraction(0),
+    )
 
 
 def account(collateral: int, sizes: dict[str, int], *markets: PerpMarket) -> MarginAccount:

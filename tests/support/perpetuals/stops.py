@@ -12,7 +12,20 @@ TIERS = (MarginTier(0, 50_000, 25_000),)
 
 def market(name: str, price: int) -> PerpMarket:
     mark = Fraction(price * 10**6, 10**4)
-    return PerpMarket(name, name, "", 4, 1, Fraction(100), TIERS, 450, mark, mark, 0, Fraction(0), min_notional_raw=10**7)
+    return PerpMarket(
+        market=name,
+        symbol=name,
+        asset="",
+        size_decimals=4,
+        lot_raw=1,
+        tiers=TIERS,
+        fee_ppm=450,
+        mark=mark,
+        index=mark,
+        index_s=0,
+        funding_daily=Fraction(0),
+        min_notional_raw=10**7,
+    )
 
 
 ETH = market("ETH", 3_000)

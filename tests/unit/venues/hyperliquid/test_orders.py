@@ -50,7 +50,17 @@ from tests.support.text import raises_code
 decimals = st.integers(0, 5)
 quoted = st.integers(1, 10**13).map(lambda raw: Fraction(raw, 10**6))
 ETH = PerpMarket(
-    "ETH", "ETH", "", 4, 1, Fraction(10), (MarginTier(0, 50_000, 20_000),), 450, Fraction(300_000), Fraction(300_000), 0, Fraction(0)
+    market="ETH",
+    symbol="ETH",
+    asset="",
+    size_decimals=4,
+    lot_raw=1,
+    tiers=(MarginTier(0, 50000, 20000),),
+    fee_ppm=450,
+    mark=Fraction(300000),
+    index=Fraction(300000),
+    index_s=0,
+    funding_daily=Fraction(0),
 )
 
 

@@ -242,7 +242,19 @@ POLICY = FuturesPolicy((), 20_000, 500, LIMITS, collateral=USDC)
 
 def perp_market(name: str, asset: str, mark: int) -> PerpMarket:
     price = Fraction(mark)
-    return PerpMarket(name, name.upper(), asset, 18, 1, Fraction(1, E18), (), 1_000, price, price, 0, Fraction(0))
+    return PerpMarket(
+        market=name,
+        symbol=name.upper(),
+        asset=asset,
+        size_decimals=18,
+        lot_raw=1,
+        tiers=(),
+        fee_ppm=1_000,
+        mark=price,
+        index=price,
+        index_s=0,
+        funding_daily=Fraction(0),
+    )
 
 
 LONG = Position("eth", E18 // 2, -1_500 * E18)
