@@ -690,11 +690,8 @@ def _propose_first_fill(
             needs_more_ticks = True
             continue
         if plan is not None:
-            fill_result = replace(
-                decision_result.without_trades(plan.decision),
-                is_reviewed=False,
-                filled_order_id=order.id,
-            )
+            fill_result = decision_result.without_trades(plan.decision).unreviewed()
+            fill_result = replace(fill_result, filled_order_id=order.id)
             return Proposal(fill_result, plan, step_input, needs_more_ticks), "", needs_more_ticks
     return None, why, needs_more_ticks
 
@@ -726,7 +723,7 @@ def single_order_proposer(order: LimitOrder) -> Proposer:
         exit_proposal = _propose_exits_first(step_input)
         decision_result = exit_proposal.decision_result
         if isinstance(decision_result.decision, Halt):
-            return Proposal(replace(decision_result, is_reviewed=False), None)
+            return Proposal(decision_result.unreviewed(), None)
         why = f"waits: {decision_result.decision.reason}"
         needs_more_ticks = False
         is_first = _goes_before_orders(decision_result.decision)

@@ -107,18 +107,19 @@ class DecisionResult:
             layers=layer_parts,
         )
 
+    def unreviewed(self) -> DecisionResult:
+        """Return the result with each schedule that is due still due in the next cycle."""
+        return replace(self, is_reviewed=False, due_schedules=())
+
     def postponed_for(self, decision: Decision) -> DecisionResult:
         """Return the result of this decision instead, which reviews no schedule and concerns
         neither a purchase nor a layer: a due part stays due.
         """
         layer_parts = active_layer_parts(layer_part.when_postponed() for layer_part in self.layers)
-        return replace(
-            self,
-            decision=decision,
-            is_reviewed=False,
-            purchase_result=NO_PURCHASE,
-            layers=layer_parts,
+        postponed = replace(
+            self, decision=decision, purchase_result=NO_PURCHASE, layers=layer_parts
         )
+        return postponed.unreviewed()
 
     @property
     def decision_to_confirm(self) -> Decision:

@@ -412,7 +412,7 @@ def _begin_gradual_execution(
         else:
             why = f"{decision.reason}; {slice_decision.decision.reason}"
         return (
-            replace(decision_result, decision=Hold(why), is_reviewed=False),
+            replace(decision_result, decision=Hold(why)).unreviewed(),
             None,
         )  # a plan that may not begin in slices may not be sent at once either
     first_slice_decision = replace(

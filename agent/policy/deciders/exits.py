@@ -42,4 +42,4 @@ def hold_beside_exit(step: StepInput, decision_result: DecisionResult) -> Decisi
         hold = rebalances.unconfirmed_hold(decision.reason, "; ".join(notes))
     else:
         return decision_result
-    return replace(decision_result.without_trades(hold), is_reviewed=False)
+    return decision_result.without_trades(hold).unreviewed()

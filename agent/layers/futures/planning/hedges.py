@@ -142,10 +142,7 @@ def hedge_instead(
             reason = f"{_comparison_text(step.portfolio, hedge_comparison)}; {decision.reason}"
             plan = _opening_plan(context, hedge_comparison, short, reason)
             plan = plan.with_layer(HedgeChoices(tuple(comparisons)))
-            decision_result = replace(
-                decision_result.without_trades(plan.decision), is_reviewed=False, due_schedules=()
-            )
-            return decision_result, plan
+            return decision_result.without_trades(plan.decision).unreviewed(), plan
     if not comparisons:
         return decision_result, sale_plan
     comparison_texts = "; ".join(

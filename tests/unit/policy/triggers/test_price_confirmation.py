@@ -31,6 +31,7 @@ from agent.model import (
     Trigger,
 )
 from agent.policy.decide import decide
+from agent.policy.decision import DecisionResult
 from agent.policy.orders.exits import apply_orders
 from agent.policy.triggers import price_confirmation
 from tests.support.builders import NOW_S, brought_up, feed_round, history, split, step_input, strategy, v2_pool, with_history
@@ -125,6 +126,25 @@ def test_stop_that_waits_for_blocks_lets_nothing_be_bought(trigger: Trigger, cha
     assert fired.is_exit
     assert isinstance(undisturbed, Rebalance)
     assert not undisturbed.is_exit, "without the stop it would have been bought"
+
+
+def test_schedule_beside_a_stop_that_waits_for_blocks__stays_due() -> None:
+    """A review that is called done would wait a whole interval, and be announced as one that found nothing to trade."""
+    step = step_with_past_prices(1_390, [1_450] * 3, 3, trigger=Every(86_400))
+    high = price_of("WETH", FAIR)
+
+    def result_beside_stop(level: int) -> DecisionResult:
+        order_terms = terms("WETH", OrderKind.STOP_LOSS, level)
+        armed = ConditionalOrder(order_terms.token, order_terms.kind, OrderStage.ARMED, order_terms, 1, high, None, high)
+        portfolio = replace(step.portfolio, orders=OrdersConfig((order_terms,)))
+        return decide(apply_orders(replace(with_history(step, states=(armed,)), portfolio=portfolio)))
+
+    waiting = result_beside_stop(1_400)
+    assert isinstance(waiting.decision, Hold)
+    assert (waiting.is_reviewed, waiting.due_schedules) == (False, ())
+    undisturbed = result_beside_stop(1_000)
+    assert undisturbed.is_reviewed
+    assert undisturbed.due_schedules
 
 
 def test_blocks_without_a_price_confirm_nothing() -> None:

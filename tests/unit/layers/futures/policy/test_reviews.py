@@ -132,6 +132,15 @@ def test_review_that_is_done_is_in_the_decision(step: StepInput) -> None:
     assert decision_result.due_schedules == (WEEKLY_NAME,)
 
 
+def test_done_review_of_futures__ends_no_postponed_one_of_the_portfolio() -> None:
+    step = scheduled(ON_TARGET)
+    due = DecisionResult(Hold("calm"), current_drifts(step), reference_prices(step), is_reviewed=True, due_schedules=("every 86400",))
+
+    assert complete_review(step, due).due_schedules == ("every 86400", WEEKLY_NAME)
+    for postponed in (due.unreviewed(), due.postponed_for(Hold("calm"))):
+        assert complete_review(step, postponed).due_schedules == (WEEKLY_NAME,)
+
+
 def test_review_is_not_done_beside_orders_or_without_prices() -> None:
     step = scheduled(ON_TARGET)
     ordered = DecisionResult(AdjustFutures("", is_reducing=False), current_drifts(step), reference_prices(step))
