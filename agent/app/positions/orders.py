@@ -131,6 +131,7 @@ def orders_document(
                 for blocked_exit in exits_blocked_now
             ),
             *blocked_exits.format_retries(
+                step.snapshot,
                 step.portfolio,
                 step.history,
                 {blocked_exit.token for blocked_exit in exits_blocked_now},

@@ -62,12 +62,15 @@ def backing_off_exit(snapshot: Snapshot, failures: Failures, token: str) -> Bloc
     """Return the exit if it is backing off now. A refusal whose time is in the future, because of a
     wrong block header, does not count.
     """
-    now_s = snapshot.head.timestamp_s
     for refusal in failures.submission_refusals:
-        if refusal.token == token and refusal.at_s <= now_s < retry_at_s(refusal):
+        if refusal.token == token and _backs_off(snapshot, refusal):
             backoff_reason = f"{refusal.why}; {times_text(refusal)}, so it backs off until {format_time(retry_at_s(refusal))}"
             return BlockedExit(token, backoff_reason, RETRY_REMEDY)
     return None
+
+
+def _backs_off(snapshot: Snapshot, refusal: TokenRefusal) -> bool:
+    return refusal.at_s <= snapshot.head.timestamp_s < retry_at_s(refusal)
 
 
 def add_submission_refusal(
@@ -132,10 +135,10 @@ def open_submission_refusals(history: History, sold_token: str) -> tuple[TokenRe
 
 
 def format_retries(
-    portfolio: Portfolio, history: History, reported_tokens: Iterable[str]
+    snapshot: Snapshot, portfolio: Portfolio, history: History, reported_tokens: Iterable[str]
 ) -> list[str]:
-    """Format the exits refused at submission that are retried in the next cycle, except those of
-    the tokens in `reported_tokens`.
+    """Format the exits refused at submission that are retried, with the time, except those of the
+    tokens in `reported_tokens`.
     """
     fired_tokens = fired_exit_tokens(history)
     reported_token_set = {*reported_tokens}
@@ -145,11 +148,17 @@ def format_retries(
         if refusal.token not in reported_token_set
         and {refusal.token, PORTFOLIO_SUBJECT} & fired_tokens
     ]
+    retry_times = (
+        f"from {format_time(retry_at_s(refusal))} on"
+        if _backs_off(snapshot, refusal)
+        else "in the next cycle"
+        for refusal in retried_refusals
+    )
     return [
         f"{order_subject(portfolio, refusal.token)}: {refusal.why}; {times_text(refusal)}, last at"
-        f" {format_time(refusal.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
+        f" {format_time(refusal.at_s)}; it is retried {retry_time}; {RETRY_REMEDY}, or"
         f" {disarm_command(portfolio, history.orders, refusal.token)}"
-        for refusal in retried_refusals
+        for refusal, retry_time in zip(retried_refusals, retry_times, strict=True)
     ]
 
 

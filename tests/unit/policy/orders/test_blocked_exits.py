@@ -46,10 +46,11 @@ from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.policy.orders.exits import apply_orders
 from agent.reference import late_twap_tokens, price_inputs, reference_prices
 from agent.reference.floors import fair_floor
-from agent.units import Token
+from agent.units import Token, format_time
 from agent.venues.composer import leg_floors
 from tests.support.builders import (
     ETHER,
+    NOW_S,
     Number,
     brought_up,
     split,
@@ -209,6 +210,24 @@ def test_exit_that_was_refused_less_often_goes_first(refusals: dict[Token, int],
     step = step_with_stops("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND))
     refused = tuple(TokenRefusal(token.address, 1, count, "no") for token, count in refusals.items())
     assert outcome_of(with_history(step, submission_refusals=refused)).decision_result.exit_token == first.address
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "count", "time_text"),
+    [
+        pytest.param(10, 3, "in the next cycle", id="last free retry"),
+        pytest.param(599, 4, f"from {format_time(NOW_S + 1)} on", id="a second before its back-off ends"),
+        pytest.param(600, 4, "in the next cycle", id="back-off has ended"),
+        pytest.param(-1, 4, "in the next cycle", id="refused in the future"),
+    ],
+)
+def test_orders__say_when_an_exit_behind_another_is_retried(ago_s: int, count: int, time_text: str) -> None:
+    """WETH goes first, since WBTC was refused more often; of WBTC the document says its own time."""
+    step = step_with_stops("WBTC", "WETH", pools=(*MARKET, SOUND))
+    refused_s = step.snapshot.head.timestamp_s - ago_s
+    step = with_history(step, submission_refusals=(TokenRefusal(WBTC.address, refused_s, count, "the token refused the transfer"),))
+    (line,) = orders_document(step)["blocked_exits"]
+    assert f"; it is retried {time_text};" in line
 
 
 def test_blocked_exit_alone_is_a_hold() -> None:
