@@ -79,7 +79,7 @@ def serve_localchain(
     is_safe: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM; with `futures` also Perpetual Protocol v2. `on_base` serves
-    the stand-in of Base instead, with 500 dollars. With `is_safe` a Safe has the portfolio as
+    the stand-in of Base instead, with 460 dollars. With `is_safe` a Safe has the portfolio as
     well, and its config is written instead.
 
     `report` is called once everything is ready and the config's contracts are pinned in its store.
@@ -216,8 +216,8 @@ def unbalance(chain: LocalChain) -> None:
 
 def publish_config(chain: LocalChain, config_path: Path, config_text: str) -> None:
     """Pin the chain's contracts in the store beside `config_path`, then write `config_text` there,
-    with that store and COOLDOWN. A store of an earlier local chain is moved away, since nonces and
-    blocks start anew.
+    with that store and COOLDOWN. The store and the paper ledger of an earlier local chain are moved
+    away, since nonces and blocks start anew.
     """
     config_path.unlink(missing_ok=True)
     store_path = store_beside(config_path)
@@ -231,7 +231,9 @@ def publish_config(chain: LocalChain, config_path: Path, config_text: str) -> No
         config_text += futures_config(chain.perps, SERVED_FUTURES_WEIGHTS, index_age="1d")
     replace_file(draft_path, config_text.encode())
     try:
-        pin_all(load_config(draft_path))
+        loaded_config = load_config(draft_path)
+        move_store_away(wiring.store_file(replace(loaded_config, is_paper=True)))
+        pin_all(loaded_config)
         draft_path.replace(config_path)
     finally:
         draft_path.unlink(missing_ok=True)
@@ -284,12 +286,13 @@ def _move_texts(factors: Mapping[str, Fraction]) -> dict[str, str]:
 @dataclass(frozen=True, slots=True)
 class DemoWorld:
     """A connected agent and its chain. `year_cost_text` is the measured cost of a year of such a
-    portfolio, empty without a network.
+    portfolio, empty without a network or a measurement.
     """
 
     agent: Agent
     chain: LocalChain
     factors: Mapping[str, Fraction]
+    is_on_base: bool = False
     year_cost_text: str = ""
 
     def move_market(self) -> dict[str, str]:
@@ -298,7 +301,7 @@ class DemoWorld:
         self.chain.move_market(
             {symbol: prices_usd[symbol] * factor for symbol, factor in self.factors.items()}
         )
-        if self.year_cost_text:
+        if self.is_on_base:
             mine_at_base_fee(self.chain)
         return _move_texts(self.factors)
 
@@ -390,7 +393,13 @@ def base_demo_world() -> Iterator[DemoWorld]:
         chain.node.rpc("anvil_setBlockTimestampInterval", BASE.block_ms // 1000)  # type: ignore[attr-defined]  # anvil
         mine_at_base_fee(chain)
         with _demo_agent(chain, base_config_text(chain), SMALL_MONEY_START_USD) as agent:
-            yield DemoWorld(agent, chain, SMALL_MONEY_FACTORS, small_money_year_text(BASE.name))
+            yield DemoWorld(
+                agent,
+                chain,
+                SMALL_MONEY_FACTORS,
+                is_on_base=True,
+                year_cost_text=small_money_year_text(BASE.name),
+            )
 
 
 @contextmanager

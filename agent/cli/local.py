@@ -57,7 +57,7 @@ def localchain(
         str | None,
         typer.Option(
             "--network",
-            help="A stand-in of this network instead, with its fees, and 500 dollars: base.",
+            help="A stand-in of this network instead, with its fees, and 460 dollars: base.",
         ),
     ] = None,
     safe: Annotated[

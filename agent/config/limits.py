@@ -189,6 +189,8 @@ def require_protection(config: Config) -> None:
         raise ValueError('reference.short_window: not between 1m and 15m; write "5m", or "off"')
     require_known_fees(config.chain.chain_id, local=config.chain.is_local)
     _require_price_consent(config)
+    if config.policy.jitter is not None and config.policy.jitter > LARGEST_JITTER_BPS:
+        raise ValueError('policy.jitter: more than half of the interval; write less, such as "10%"')
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
         raise ValueError("execution.deadline: must be above 0s and at most 30m; for example 90s")
     if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
@@ -225,8 +227,6 @@ def _require_price_consent(config: Config) -> None:
         raise ValueError(
             f'reference.sequencer_grace: missing; write for example "{SEQUENCER_GRACE}"'
         )
-    if config.policy.jitter is not None and config.policy.jitter > LARGEST_JITTER_BPS:
-        raise ValueError('policy.jitter: more than half of the interval; write less, such as "10%"')
 
 
 def require_valid_native_top_up(config: Config) -> None:

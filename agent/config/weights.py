@@ -273,11 +273,11 @@ def allocator_sentences(table: PortfolioTable) -> str:
         series_name = "returns" if allocator_table.signal is None else "prices"
         choice_text += f" from {series_name} of {format_duration(allocator_table.step)}"
         choice_text += f" over {format_duration(allocator_table.window)}"
-    sentences = [choice_text]
+    sentences = [choice_text, *_supplies_texts(allocator_table)]
     if allocator_table.min_history:
-        history_text = format_duration(allocator_table.min_history)
-        age_text = format_duration(allocator_table.max_age or 0)
-        sentences.append(f"at least {history_text}, none older than {age_text}")
+        sentences.append(f"at least {format_duration(allocator_table.min_history)}")
+    if allocator_table.max_age:
+        sentences.append(f"no price older than {format_duration(allocator_table.max_age)}")
     if allocator_table.fixed:
         sentences.append(f"{', '.join(allocator_table.fixed)} fixed")
     if allocator_table.stress_loss is not None:
@@ -295,6 +295,20 @@ def allocator_sentences(table: PortfolioTable) -> str:
         f"until the first choice: {allocator_table.until_chosen}",
     ]
     return "; ".join(sentences)
+
+
+def _supplies_texts(allocator_table: AllocatorTable) -> list[str]:
+    if allocator_table.method.needs is not AllocationNeeds.SUPPLIES:
+        return []
+    if allocator_table.supplies is None:
+        return ["supplies of the contracts"]
+    source_text = "that trimtab lists"
+    if allocator_table.supplies != PACKAGE:
+        source_text = f"of {allocator_table.supplies}"
+    age_text = ""
+    if allocator_table.supplies_max_age:
+        age_text = f", at most {format_duration(allocator_table.supplies_max_age)} old"
+    return [f"supplies {source_text}{age_text}"]
 
 
 def _max_change_texts(allocator_table: AllocatorTable) -> list[str]:

@@ -334,7 +334,8 @@ def _rule_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     ]
     if unroutable_symbols:
         reason += f"; no usable pool trades {', '.join(unroutable_symbols)}"
-    return TriggerResult(bool(beyond_text), reason, None, signals=bands.band_signals(ruled_drifts))
+    is_due = any(drift.is_outside_band for drift in ruled_drifts)
+    return TriggerResult(is_due, reason, None, signals=bands.band_signals(ruled_drifts))
 
 
 def _beyond_text(drift: AssetDrift) -> str:

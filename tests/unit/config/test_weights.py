@@ -62,6 +62,36 @@ def test_a_jump_of_a_weight_is_limited_wherever_prices_decide_it(weights: str, l
     )
 
 
+@pytest.mark.parametrize(
+    ("weights", "key", "value"),
+    [
+        (RETURNS, "kind", '"inverse_volatility"'),
+        (RETURNS, "every", '"8d"'),
+        (RETURNS, "window", '"91d"'),
+        (RETURNS, "step", '"12h"'),
+        (RETURNS, "min_history", '"31d"'),
+        (RETURNS, "max_age", '"3d"'),
+        (RETURNS, "keep", '"15d"'),
+        (RETURNS, "churn", '"2%"'),
+        (RETURNS, "max_change", '"off"'),
+        (RETURNS, "until_chosen", '"wait"'),
+        (RETURNS, "cap", '"46%"'),
+        (RETURNS, "limits", '{ WETH = { min = "10%", max = "59%" } }'),
+        (CAPS, "max_age", '"3d"'),
+        (CAPS, "supplies", None),
+        (CAPS, "supplies", '"package"'),
+        (CAPS, "supplies", '"others.csv"'),
+        (CAPS, "supplies_max_age", '"91d"'),
+        (CAPS, "supplies_max_age", '"off"'),
+    ],
+    ids=lambda value: None if value in (RETURNS, CAPS) else str(value),
+)
+def test_sentences_for_the_owner__differ_by_every_key(weights: str, key: str, value: str | None) -> None:
+    edited_weights = changed(weights, (key, value))
+    before, after = (allocator_sentences(parse_config(config_text(text)).portfolio) for text in (weights, edited_weights))
+    assert before != after
+
+
 def test_a_simulation_has_no_owner_to_wait_for(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     path.write_text(config_text(RETURNS))

@@ -72,8 +72,7 @@ def stop_trigger(
     account: MarginAccount, position: Position, stop_distance: Fraction
 ) -> Price | None:
     """Return the mark at which a position's stop is triggered: ahead of its liquidation price by
-    `stop_distance`, as a share of the trigger for a long, and of the liquidation price for a short.
-    The liquidation price is the nearer of that of this market's move alone, and of all markets'
+    `stop_distance`, a share of the trigger. The liquidation price is the nearer of that of this market's move alone, and of all markets'
     moves against their positions by the same share; None if neither exists.
     """
     mark_price = account.market(position.market).mark

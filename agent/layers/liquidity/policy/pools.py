@@ -83,7 +83,9 @@ def _has_liquidity_in(position: LpPosition, pools: Collection[str]) -> bool:
 
 
 def pools_hold(step: StepInput, drift: AssetDrift, min_value: Value) -> bool:
-    """True if targeted pools have at least this value of an asset, which an exit withdraws."""
+    """True if an exit withdraws an asset from a targeted pool, and all positions together have at
+    least this value of it.
+    """
     return (
         is_in_targeted_pool(step.snapshot, step.portfolio, drift.token)
         and drift.raw_at(POSITIONS_PLACE) * drift.price >= min_value
