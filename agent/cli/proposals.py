@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.app.documents.proposals import (
-        ProposalCallDocument,
         ProposalDocument,
         ProposalExecutionDocument,
         ProposalFileDocument,
@@ -256,8 +254,6 @@ def export_file(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 
 def _show_proposal(console: Console, document: ProposalDocument, state_text: str = "") -> None:
-    from agent.cli.display.tables import coins
-
     expires_s = document["expires_s"]
     is_used = document["state"] == "used" or state_text == "executed"
     lines = [f"{document['description']} ({state_text or document['state']}, {document['id']})"]
@@ -267,15 +263,7 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         lines.append(completed_hints("  trimtab status names the command that settles it"))
     if document["why"]:
         lines.append(f"  why: {reader_text(document['why'])}")
-    lines += [
-        f"  sell {coins(leg['amount_in_raw'], leg['decimals_in'])} {leg['token_in']} for at least"
-        f" {coins(leg['min_out_raw'], leg['decimals_out'])} {leg['token_out']}"
-        for leg in document["legs"]
-    ]
-    if len(document["calls"]) > 1:
-        lines.append(f"  {len(document['calls'])} calls, all or none, by {document['to']}:")
-    for call in document["calls"]:
-        lines += _call_lines(call, document["safe"])
+    lines += [f"  {line}" for line in document["in_words"]]
     if (cost := document["cost"]) is not None:
         lines.append(_cost_text(document, cost))
     lines += [
@@ -318,40 +306,6 @@ def _unpause(document: ProposalDocument) -> str:
         call["spender"] and call["amount_raw"] == "0" for call in document["calls"]
     )
     return "trimtab pause --hard --send" if undoes else "trimtab resume"
-
-
-def _call_lines(call: ProposalCallDocument, safe: str) -> Iterator[str]:
-    from agent.cli.display.tables import coins
-
-    is_empty = call["function"] == "0x"
-    value_text = ""
-    if int(call["value_wei"]):
-        value_text = f"{coins(call['value_wei'], 18)} of native coin"
-    if not is_empty:
-        with_text = f" with {value_text}" if value_text else ""
-        yield f"  calls {call['function']} of {call['to']}{with_text}"
-    elif not value_text and call["to"] == safe:
-        yield f"  an empty call of {safe}, the Safe itself, which changes nothing but its nonce"
-    elif not value_text:
-        yield f"  a call of {call['to']} without data, which runs a contract's fallback function"
-    amount_text = value_text if is_empty else _amount_text(call)
-    if call["spender"]:
-        yield f"  lets {call['spender']} spend exactly {amount_text}"
-    elif amount_text and not call["recipients"]:
-        yield f"  unwraps exactly {amount_text}"
-    for recipient in call["recipients"]:
-        recipient_text = "the Safe" if recipient == safe else recipient
-        yield f"  pays {recipient_text}" + (f" exactly {amount_text}" if amount_text else "")
-
-
-def _amount_text(call: ProposalCallDocument) -> str:
-    from agent.cli.display.tables import coins
-
-    if call["amount_raw"] is None:
-        return ""
-    if call["decimals"] is None:
-        return f"{call['amount_raw']} base units of the token {call['to']}"
-    return f"{coins(call['amount_raw'], call['decimals'])} {call['token']} ({call['to']})"
 
 
 def _cost_text(document: ProposalDocument, cost: str) -> str:

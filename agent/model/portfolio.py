@@ -318,12 +318,16 @@ class Portfolio:
             raise KeyError(address)
         return token
 
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """Assets, hubs and the numeraire, which may be one of them."""
+        return (*(asset.token for asset in self.assets), *self.hubs, self.numeraire)
+
     def find_token(self, address: str) -> Token | None:
         """Return the asset, hub, numeraire or native coin at `address`; None for other tokens."""
         if address == NATIVE:
             return Token(NATIVE, "native", 18)
-        tokens = (*(asset.token for asset in self.assets), *self.hubs, self.numeraire)
-        return next((token for token in tokens if token.address == address), None)
+        return next((token for token in self.tokens if token.address == address), None)
 
 
 class Destination(Enum):

@@ -48,6 +48,13 @@ def is_batch(to: str, data: str) -> bool:
     return to == BATCH_CONTRACT and data.startswith("0x" + MULTI_SEND.hex())
 
 
+def plain_calls(to: str, data: str) -> tuple[BatchedCall, ...]:
+    """Return the plain calls that a call of a Safe makes: those of a batch, or itself. Raises
+    UndecodableCalldata.
+    """
+    return decode_batch(data) if is_batch(to, data) else (BatchedCall(to, data_bytes(data)),)
+
+
 def encode_batch(calls: Sequence[BatchedCall]) -> str:
     """Return 0x-hex calldata of multiSend with these calls."""
     packed_calls = b"".join(

@@ -72,9 +72,11 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
         assert result.code == 0 or (result.code == 11 and "rebalance" in line), (line, result.why)
         if "proposal list" in line:
             assert "signatures: 0 of 2" in result.out
-            shown_calls = [row.split(" of ")[0].strip() for row in result.out.splitlines() if row.startswith("  calls ")]
-            assert shown_calls == ["calls approve", "calls multicall"]
-            approved = re.search(r"^  lets 0x\w{40} spend exactly (\S+ WETH) \(0x\w{40}\)$", result.out, re.MULTILINE)
+            (proposal_path,) = Path("proposals").iterdir()
+            call_lines = run(f"trimtab proposal show {proposal_path} --json").json["calls"]
+            assert call_lines == run("trimtab proposal list --json").json["proposals"][0]["in_words"]
+            assert "".join(f"  {line}\n" for line in call_lines) in result.out
+            approved = re.search(r"^  lets 0x\w{40} \(uniswap_v3 router\) spend (\S+ WETH)$", result.out, re.MULTILINE)
             assert approved
             assert result.out.startswith(f"approve the router for {approved[1]}, then ")
             assert re.search(
@@ -84,7 +86,7 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
                 re.MULTILINE,
             )
             assert "  why: " in result.out
-            assert "  2 calls, all or none, by 0x9641d764fc13c8B624c04430C7356C1C7C8102e2:" in result.out
+            assert "  2 calls, all or none, by 0x9641d764fc13c8B624c04430C7356C1C7C8102e2 (MultiSendCallOnly):" in result.out
         if "proposal sign --key" in line:
             count = re.search(r"(\d) of 2 signatures", result.out)
             assert count

@@ -47,7 +47,8 @@ class ProposalDocument(TypedDict):
     until when the chain accepts it, null for at any time. `legs` are the swaps of a plan, and
     `why`, `cost`, `worst_case` and `weights_after_bps` are its own, at the prices then, in the
     `numeraire`. `to`, `function`, `spender` and `recipients` are those of its only call; of a batch those of
-    MultiSendCallOnly, with the recipients of all its `calls`.
+    MultiSendCallOnly, with the recipients of all its `calls`. `in_words` says what it does, as the
+    document of its file does.
     """
 
     id: Annotated[str, FromAttributes("intent.id")]
@@ -68,6 +69,7 @@ class ProposalDocument(TypedDict):
     spender: Address | None
     recipients: list[Address]
     calls: list[ProposalCallDocument]
+    in_words: list[str]
     safe: Annotated[Address, FromAttributes("safe.address")]
     safe_tx_hash: Hash
     nonce: Annotated[Count, FromAttributes("intent.tx.nonce")]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent import wiring
 from agent.config.build import contract_names
-from agent.config.load import load_config
-from agent.config.loaded import ConfigSource
-from agent.errors import TrimtabError
-from agent.signing.batches import BATCH_CONTRACT, BatchedCall
+from agent.config.schema import Config
+from agent.model import UnsignedTx
+from agent.signing.batches import BATCH_CONTRACT, BatchedCall, is_batch, plain_calls
 from agent.signing.calldata import (
     Approve,
     ExactInputSingle,
@@ -60,8 +57,17 @@ class CallWords:
             return f"{raw} base units of {unit}"
         return f"{decimal_text(raw, token.decimals)} {unit}"
 
-    def lines(self, call: BatchedCall, value_wei: int) -> Iterator[str]:
-        """Yield what a call does, and for each swap the least that it must bring."""
+    def lines(self, tx: UnsignedTx) -> list[str]:
+        """Return what a call of the Safe does, call by call, and for each swap the least that it must
+        bring. Raises UndecodableCalldata for a batch that is none.
+        """
+        calls = plain_calls(tx.to, tx.data)
+        lines = [line for call in calls for line in self._call_lines(call, tx.value_wei)]
+        if is_batch(tx.to, tx.data):
+            lines.insert(0, f"{len(calls)} calls, all or none, by {self.name(tx.to)}:")
+        return lines
+
+    def _call_lines(self, call: BatchedCall, value_wei: int) -> Iterator[str]:
         to_text = self.name(call.to)
         if value_wei:
             yield f"pays {decimal_text(value_wei, WEI_DECIMALS)} of native coin to {to_text}"
@@ -126,20 +132,7 @@ class CallWords:
         )
 
 
-def words_of_config(config: ConfigSource, safe: str, chain_id: int) -> CallWords:
-    """Return the words of a Safe's calls with the names that a config of its chain and its store have;
-    without them every address is unknown.
-    """
-    name_by_address = {BATCH_CONTRACT: "MultiSendCallOnly"}
-    with suppress(TrimtabError):
-        loaded_config = load_config(config)
-        if loaded_config.config.chain.chain_id != chain_id:
-            return CallWords(safe, name_by_address)
-        name_by_address |= contract_names(loaded_config.config)
-        if not wiring.has_store(loaded_config):
-            return CallWords(safe, name_by_address)
-        with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
-            ledger_tokens = store.ledger.ledger_tokens()
-        tokens = () if ledger_tokens is None else ledger_tokens.tokens
-        return CallWords(safe, name_by_address, {token.address: token for token in tokens})
-    return CallWords(safe, name_by_address)
+def config_names(config: Config) -> dict[str, str]:
+    """Return the names of the addresses that a config knows, besides tokens."""
+    payees = dict.fromkeys(config.wallet.payout_addresses, "one of wallet.payout_addresses")
+    return {BATCH_CONTRACT: "MultiSendCallOnly"} | payees | contract_names(config)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent import wiring
 from agent.app.documents.proposals import ProposalFileDocument
-from agent.app.money.call_words import CallWords, words_of_config
+from agent.app.money.call_words import CallWords, config_names
 from agent.app.money.transaction_builder import checksum
 from agent.chain.safe import signing_json
 from agent.config.load import load_config
@@ -18,7 +19,7 @@ from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, TrimtabError
 from agent.foreign_text import decode_text, read_json
 from agent.model import UnsignedTx
-from agent.signing.batches import BATCH_CONTRACT, BatchedCall, decode_batch, encode_batch, is_batch
+from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch, is_batch
 from agent.signing.calldata import UndecodableCalldata, data_bytes
 from agent.signing.safe_tx import safe_tx_hash
 from agent.wiring.waiting_proposals import open_proposal_intents
@@ -66,11 +67,9 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
             0,
         )
         document = signing_json(safe, tx)
-        calls = [BatchedCall(tx.to, data_bytes(tx.data))]
-        if is_batch(tx.to, tx.data):
-            calls = list(decode_batch(tx.data))
-            if tx.value_wei:
-                raise ValueError("a batch sends no native coin")
+        lines = CallWords(safe).lines(tx)
+        if is_batch(tx.to, tx.data) and tx.value_wei:
+            raise ValueError("a batch sends no native coin")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}", _REMEDY) from None
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, UndecodableCalldata):
@@ -83,14 +82,10 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
             f"{path}: its hash or typed data are not those of its call, {document['safe_tx_hash']}",
             "sign neither; ask for the file again",
         )
-    words = CallWords(safe)
     id_by_hash: dict[str, str] | None = None
     if config is not None:
-        words = words_of_config(config, safe, tx.chain_id)
-        id_by_hash = _waiting_ids(config, safe, tx.chain_id)
-    lines = [line for call in calls for line in words.lines(call, tx.value_wei)]
-    if is_batch(tx.to, tx.data):
-        lines.insert(0, f"{len(calls)} calls, all or none, by {words.name(tx.to)}:")
+        words, id_by_hash = _read_config(config, safe, tx.chain_id)
+        lines = words.lines(tx)
     return {
         "safe": safe,
         "chain_id": tx.chain_id,
@@ -103,20 +98,30 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
     }
 
 
-def _waiting_ids(config: ConfigSource, safe: str, chain_id: int) -> dict[str, str] | None:
-    """Return the ids of the proposals that wait in the config's store, by hash; None if it has no
-    store, cannot be read, or is of another Safe.
+def _read_config(
+    config: ConfigSource, safe: str, chain_id: int
+) -> tuple[CallWords, dict[str, str] | None]:
+    """Return the words of a Safe's calls with the names that a config of its chain and its store have,
+    and the ids of the proposals that wait there, by hash; no ids if it has no store, cannot be read, or
+    is of another Safe.
     """
+    words = CallWords(safe)
     with suppress(TrimtabError):
         loaded_config = load_config(config)
+        if loaded_config.config.chain.chain_id != chain_id:
+            return words, None
+        words = CallWords(safe, config_names(loaded_config.config))
+        if not wiring.has_store(loaded_config):
+            return words, None
+        with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
+            ledger_tokens = store.ledger.ledger_tokens()
+            intents = open_proposal_intents(store)
+        tokens = () if ledger_tokens is None else ledger_tokens.tokens
+        words = replace(words, token_by_address={token.address: token for token in tokens})
         wallet = loaded_config.config.wallet
-        is_of_safe = wallet.safe and wallet.address == safe
-        is_of_chain = loaded_config.config.chain.chain_id == chain_id
-        if is_of_safe and is_of_chain and wiring.has_store(loaded_config):
-            with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
-                intents = open_proposal_intents(store)
-            return {safe_tx_hash(safe, intent.tx): intent.id for intent in intents}
-    return None
+        if wallet.safe and wallet.address == safe:
+            return words, {safe_tx_hash(safe, intent.tx): intent.id for intent in intents}
+    return words, None
 
 
 def _from_builder(builder_json: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from agent.app.documents.proposals import (
     ProposalsDocument,
     SignatureDocument,
 )
+from agent.app.money.call_words import CallWords, config_names
 from agent.app.money.safe_service import configured_service
 from agent.app.money.signature_files import parse_signature, signature_bytes
 from agent.app.money.transaction_builder import builder_file
@@ -46,7 +47,7 @@ from agent.guards.sandwich import plan_worst_case
 from agent.model import Intent, Portfolio
 from agent.ports import Grant, Simulation
 from agent.signing import keys
-from agent.signing.batches import BatchedCall, decode_batch, is_batch
+from agent.signing.batches import BatchedCall, is_batch, plain_calls
 from agent.signing.calldata import (
     Approve,
     Multicall,
@@ -54,7 +55,6 @@ from agent.signing.calldata import (
     TransferCall,
     UndecodableCalldata,
     WithdrawWeth9,
-    data_bytes,
     decode,
 )
 from agent.signing.safe_tx import signature_owner
@@ -97,10 +97,7 @@ class SafeProposal:
     @property
     def calls(self) -> tuple[BatchedCall, ...]:
         """The plain calls that it makes: its only one, or those of a batch."""
-        tx = self.intent.tx
-        if is_batch(tx.to, tx.data):
-            return decode_batch(tx.data)
-        return (BatchedCall(tx.to, data_bytes(tx.data)),)
+        return plain_calls(self.intent.tx.to, self.intent.tx.data)
 
     @property
     def state(self) -> str:
@@ -145,6 +142,8 @@ class SafeProposal:
         plan = self.grant.plan
         portfolio = self.agent.portfolio
         legs = () if plan is None else plan.legs
+        tokens = {token.address: token for token in portfolio.tokens}
+        words = CallWords(self.safe.address, config_names(self.agent.context.config), tokens)
         leg_documents = [fill(LegDocument, leg, portfolio) for leg in legs]
         value_wei = self.intent.tx.value_wei  # a batch sends none
         calls = [
@@ -169,6 +168,7 @@ class SafeProposal:
             portfolio,
             legs=leg_documents,
             calls=calls,
+            in_words=words.lines(self.intent.tx),
             numeraire=portfolio.numeraire.label,
             **self._plan_fields(),
             **call_fields,
