@@ -106,11 +106,21 @@ def test_edit_that_would_halt_or_leave_behind__is_refused(anvil_chain: LocalChai
         ).message
     )
     stop = "portfolio.assets.WETH.stop_loss"
-    assert "halt: stop_loss of WETH contradicts the price" in bot.refused(ConfigChanges(key_settings=((stop, '"999999"'),))).message
+    trail = "portfolio.assets.WETH.trailing_stop"
+    assert (
+        "halt: stop_loss of WETH at 999,999.00 USDC contradicts the price"
+        in bot.refused(ConfigChanges(key_settings=((stop, '"999999"'),))).message
+    )
     edit_report = bot.edit(ConfigChanges(key_settings=((stop, '"20%"'),)), answer=False)
     assert [warning.split(", ")[1] for warning in edit_report.warnings if warning.startswith("stop_loss of WETH: at ")] == [
         "20 % below the present price"
     ]
+    portfolio_report = bot.edit(
+        ConfigChanges(key_settings=(("portfolio.orders.stop_loss", '"20%"'), ("portfolio.assets.WETH.entry", '"5%"'), (trail, '"9%"'))),
+        answer=False,
+    )
+    assert "stop_loss of the portfolio: at 0.800000 per share, 20 % below the present value" in portfolio_report.warnings
+    assert "trailing_stop of WETH: its level is set when a cycle arms it" in portfolio_report.warnings
     assert any("watches no price until a cycle arms it" in command for command in edit_report.next_commands)
     assert not any("no alert target" in warning for warning in edit_report.warnings)
     alert = bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WETH.alert_above", '"999999"'),)), answer=False)

@@ -19,7 +19,7 @@ from agent.app.money.repeated_withdrawals import RECENT_S
 from agent.config.load import load_config, load_config_text, parse_config
 from agent.config.orders import price_level_notes, unsent_alert_notes
 from agent.config.tables.fields import parse_duration_s
-from agent.config.tables.orders import parse_level
+from agent.config.tables.orders import OrdersTable, parse_level
 from agent.config.writing.config_file import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
@@ -32,6 +32,7 @@ from agent.model import (
     ExecutionState,
     LimitOrder,
     OrderKind,
+    OrdersConfig,
     OrderStage,
     OrderTerms,
     Portfolio,
@@ -292,6 +293,11 @@ def _level_notes(
     }
     config = parse_config(config_text)
     amount_notes = price_level_notes(config.portfolio)
+    orders_table = config.portfolio.orders or OrdersTable()
+    orders_config = OrdersConfig(
+        hysteresis_bps=orders_table.hysteresis,
+        refuses_filled_entries=orders_table.entry_above_price == "refuse",
+    )
     has_amounts = any(level.price is not None for level in new_levels.values())
     price, price_note = _asset_price(path, subject) if has_amounts else (None, "")
     notes = list(unsent_alert_notes(config, new_levels))
@@ -314,6 +320,13 @@ def _level_notes(
         distance_text = f"{subject} {kind}: {format_percent(abs(distance))} {side_word} {price_note or 'the price'}"
         if level.price is not None:
             notes.append(distance_text)
+            try:
+                conditional_orders.require_valid_level(order, reference_price, orders_config)
+            except Refused as refusal:
+                notes.append(
+                    f"{subject} {kind}: {refusal.message}, so no cycle arms it; only exits are"
+                    " traded until it is changed"
+                )
         if not MIN_PLAUSIBLE_DISTANCE <= distance <= MAX_PLAUSIBLE_DISTANCE:
             implausible_levels.append(distance_text)
     return notes, implausible_levels

@@ -4,7 +4,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -47,14 +47,13 @@ from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.model import (
     LIMITS,
-    ConditionalOrder,
+    PORTFOLIO_SUBJECT,
     ExternalTransferKind,
     Halt,
     History,
     Intent,
     LimitUnit,
     OrderTerms,
-    Portfolio,
     SellEntireBalance,
     Snapshot,
     StepInput,
@@ -62,7 +61,13 @@ from agent.model import (
 )
 from agent.planning import proposals, requests
 from agent.policy.drift import investable_total
-from agent.policy.orders.conditional import format_order_price, order_name, trigger_price
+from agent.policy.orders.conditional import (
+    distance_to_trigger,
+    format_order_price,
+    order_name,
+    trigger_price,
+)
+from agent.policy.orders.exits import price_of_subject
 from agent.ports import Clock
 from agent.reference import is_dollar, reference_prices
 from agent.store.store import ConfigVersionStore
@@ -443,9 +448,7 @@ def _plan_edit(
     }
     warnings += unsent_alert_notes(loaded_config.config, changed_order_names)
     order_notes = _order_notes(
-        transition.step_input.portfolio,
-        transition.step_input.history.orders.states,
-        reference_prices(transition.step_input).price_by_token,
+        transition.step_input,
         {order.terms for order in context.store.orders.orders_and_version()[0]},
         changed_order_names,
     )
@@ -534,26 +537,27 @@ def _transition_notes(
 
 
 def _order_notes(
-    portfolio: Portfolio,
-    orders: Iterable[ConditionalOrder],
-    price_by_token: Mapping[str, Fraction],
-    stored_terms: Collection[OrderTerms],
-    changed_order_names: Collection[str],
+    step: StepInput, stored_terms: Collection[OrderTerms], changed_order_names: Collection[str]
 ) -> tuple[str, ...]:
     """Return where the changed orders that the store does not have would trigger if armed now."""
+    references = reference_prices(step)
     notes = []
-    for order in orders:
-        price = price_by_token.get(order.token)
+    for order in step.history.orders.states:
+        order_label = order_name(step.portfolio, order)
+        if order_label not in changed_order_names or order.terms in stored_terms:
+            continue
         level = trigger_price(order)
-        order_label = order_name(portfolio, order)
-        is_new = order_label in changed_order_names and order.terms not in stored_terms
-        if is_new and price and level is not None:
-            distance = level / price - 1
-            notes.append(
-                f"{order_label}: at"
-                f" {format_order_price(portfolio, order.token, level)},"
-                f" {format_percent(abs(distance))} {'above' if distance > 0 else 'below'} the present price"
-            )
+        level_text = "its level is set when a cycle arms it"
+        if level is not None:
+            level_text = f"at {format_order_price(step.portfolio, order.token, level)}"
+            price = price_of_subject(step.history.orders, references, order.token)
+            distance = None if price is None else distance_to_trigger(order, price)
+            if distance is not None:
+                level_text += (
+                    f", {format_percent(abs(distance))} {'above' if distance > 0 else 'below'} the present"
+                    f" {'value' if order.token == PORTFOLIO_SUBJECT else 'price'}"
+                )
+        notes.append(f"{order_label}: {level_text}")
     return tuple(notes)
 
 

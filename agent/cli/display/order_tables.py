@@ -96,8 +96,7 @@ def _note_orders(orders_document: Document) -> None:
         say(line)
     for line in orders_document["blocked_exits"]:
         out.print(safe_text(line, "bold red"))
-    for line in (
-        *orders_document["contradictions"],
-        *filter(None, [orders_document.get("stopped")]),
-    ):
-        out.print(safe_text(f"Nothing is traded: {line}", "bold red"))
+    for line in orders_document["contradictions"]:
+        out.print(safe_text(line, "bold red"))
+    if stop_reason := orders_document.get("stopped"):
+        out.print(safe_text(f"Nothing is traded: {stop_reason}", "bold red"))

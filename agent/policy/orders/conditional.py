@@ -97,21 +97,21 @@ def arm_order(
     or has reached within the hysteresis, because it would fire at once. An entry at or above the
     price is refused if the config says so.
     """
-    if entry is None or not order.is_exit:
-        basis = price
-    else:
-        basis = trigger_price(entry) or price
-    return require_valid_level(
-        replace(
-            order,
-            stage=OrderStage.ARMED,
-            base_price=basis,
-            highest_price=price,
-            event_price=None,
-            since_s=now_s,
-        ),
-        price,
-        order_settings,
+    return require_valid_level(armed_order(order, price, now_s, entry), price, order_settings)
+
+
+def armed_order(
+    order: ConditionalOrder, price: Price, now_s: int, entry: ConditionalOrder | None
+) -> ConditionalOrder:
+    """Return the order as `arm_order` does, whatever its level."""
+    basis = None if entry is None or not order.is_exit else trigger_price(entry)
+    return replace(
+        order,
+        stage=OrderStage.ARMED,
+        base_price=basis or price,
+        highest_price=price,
+        event_price=None,
+        since_s=now_s,
     )
 
 

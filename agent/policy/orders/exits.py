@@ -34,7 +34,7 @@ from agent.policy.drift import drifts_if_known, investable_total
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import (
     advance_orders,
-    arm_order,
+    armed_order,
     dust_value,
     fired_exit_order,
     format_order_price,
@@ -159,27 +159,25 @@ def price_contradictions(
     }
     for terms in orders_config.terms:
         order = order_by_key.get((terms.token, terms.kind))
-        price = _price_of_subject(orders, references, terms.token)
+        price = price_of_subject(orders, references, terms.token)
         if order is None or price is None:
             continue
+        entry = entry_by_token.get(terms.token)
+        new_order = replace(order, terms=terms)
+        if order.stage is OrderStage.WAITING and not waits_for_entry(terms.kind, entry):
+            new_order = armed_order(new_order, price, 0, entry)
+        elif order.terms == terms or order.stage is not OrderStage.ARMED:
+            continue
         try:
-            if order.stage is OrderStage.WAITING and not waits_for_entry(
-                terms.kind, entry_by_token.get(terms.token)
-            ):
-                arm_order(
-                    replace(order, terms=terms),
-                    price,
-                    0,
-                    orders_config,
-                    entry_by_token.get(terms.token),
-                )
-            elif order.terms != terms and order.stage is OrderStage.ARMED:
-                require_valid_level(replace(order, terms=terms), price, orders_config)
+            require_valid_level(new_order, price, orders_config)
         except Refused as refusal:
+            level_text = format_order_price(portfolio, terms.token, trigger_price(new_order))
             price_text = format_order_price(portfolio, terms.token, price)
+            option = terms.kind.value.replace("_", "-")
             contradictions.append(
-                f"{order_name(portfolio, terms)} contradicts the price of {price_text}: {refusal.message}"
-                f" ({refusal.remedy}; trimtab orders)"
+                f"{order_name(portfolio, terms)} at {level_text} contradicts the price of {price_text}:"
+                f" {refusal.message}; only exits are traded until it is changed: trimtab orders set"
+                f" {_order_argument(portfolio, order)} --{option} LEVEL, or off"
             )
     return contradictions
 
@@ -419,7 +417,7 @@ def _min_target_value(
     return max(limits.min_trade, gas_value)
 
 
-def _price_of_subject(
+def price_of_subject(
     orders: OrderStates, references: ReferencePrices, subject: str
 ) -> Price | None:
     """Return the reference price of a token, the NAV per share of the portfolio; None if unknown."""
@@ -445,12 +443,12 @@ def _fired_text(portfolio: Portfolio, order: ConditionalOrder) -> str:
     message = f"{order_name(portfolio, order)} at {trigger_price_text} fired at {fired_price_text} ({format_time(order.since_s)})"
     return (
         f"{message}: {sold_text} is sold for {numeraire_label} and stays out of the "
-        f"market until trimtab orders arm {_arm_argument(portfolio, order)}"
+        f"market until trimtab orders arm {_order_argument(portfolio, order)}"
     )
 
 
-def _arm_argument(portfolio: Portfolio, order: ConditionalOrder) -> str:
-    """Return the argument of `trimtab orders arm` for an order."""
+def _order_argument(portfolio: Portfolio, order: ConditionalOrder) -> str:
+    """Return the argument of `trimtab orders arm` and `set` for an order."""
     if order.token == PORTFOLIO_SUBJECT:
         return "portfolio"
     return order_subject(portfolio, order.token)
@@ -466,7 +464,7 @@ def _exited_text(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
     )
     return (
         f"{exited_text} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; trimtab orders"
-        f" arm {_arm_argument(portfolio, order)} readmits it"
+        f" arm {_order_argument(portfolio, order)} readmits it"
     )
 
 

@@ -172,13 +172,25 @@ def test_rearmed_trailing_stop_starts_from_the_current_price() -> None:
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
-        (terms("WETH", STOP, 2_000), "stop_loss of WETH contradicts the price of 2,000.00 USDC: its level is not below the price"),
-        (terms("WETH", STOP, 2_500), "its level is not below the price (lower it, or sell manually"),
+        (
+            terms("WETH", STOP, 2_000),
+            "stop_loss of WETH at 2,000.00 USDC contradicts the price of 2,000.00 USDC: its level is not below the price",
+        ),
+        (
+            terms("WETH", STOP, 2_500),
+            "below the price; only exits are traded until it is changed: trimtab orders set WETH --stop-loss LEVEL, or off",
+        ),
         (terms("WETH", STOP, 1_990), "its level is within the hysteresis of 1 % of the price"),
-        (terms("WETH", PROFIT, 1_900), "take_profit of WETH contradicts the price of 2,000.00 USDC: its level is not above the price"),
+        (
+            terms("WETH", PROFIT, 1_900),
+            "take_profit of WETH at 1,900.00 USDC contradicts the price of 2,000.00 USDC: its level is not above the price",
+        ),
         (terms("WETH", PROFIT, 2_010), "its level is within the hysteresis"),
         (terms("WETH", TRAIL, 2_000), "its level is at or below zero"),
-        (terms("WETH", ENTRY, None, 10_000), "entry of WETH contradicts the price of 2,000.00 USDC: its level is at or below zero"),
+        (
+            terms("WETH", ENTRY, None, 10_000),
+            "entry of WETH at 0.00 USDC contradicts the price of 2,000.00 USDC: its level is at or",
+        ),
     ],
 )
 def test_order_that_contradicts_the_price_halts_by_name(order: OrderTerms, reason: str) -> None:
