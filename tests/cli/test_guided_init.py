@@ -205,8 +205,8 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
             "WETH=50% USDC=50%",
             "6000",
             (
-                "With 6,000 USDC: about 3 rebalances and 2.0 USDC a year, simulated, at 1 gwei.",
-                "About 10 rebalances and 1.2 USDC a year, simulated, at 0.05 gwei",
+                "With 6,000 USDC: about 3 rebalances and 2.0 USDC a year, simulated, at 1 gwei, the gas price of ordinary days.",
+                "About 10 rebalances and 1.2 USDC a year, simulated, at 0.05 gwei, the gas price of quiet days",
             ),
             id="two coins, 6,000 dollars",
         ),

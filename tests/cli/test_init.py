@@ -92,7 +92,7 @@ def test_base_portfolio__is_told_what_waits_on_a_busy_day(bare: Bare, tmp_path: 
         " above portfolio.max_live_value of 1,000 USDC."
     ]
     *_, estimated, _, measured = document["year_costs"]
-    assert estimated == "With 500 USDC: about 6 rebalances and 0.11 USDC a year, simulated, at 0.011 gwei."
+    assert estimated == "With 500 USDC: about 6 rebalances and 0.11 USDC a year, simulated, at 0.011 gwei, the gas price of ordinary days."
     assert measured.startswith("Measured in a back-test, beside the estimate above: Template small, 60/40")
     assert "The estimate has the volatilities and pool fees that it names, the measured year its own" in measured
 

@@ -417,8 +417,10 @@ def _back_to_bps(
             return None
 
 
-ORDINARY_DAY_INDEX = 1
-"""Position of an ordinary day among the gas prices of estimates."""
+DAY_NAMES = ("quiet", "ordinary", "busy")
+"""Names of the days with the gas prices of estimates."""
+ORDINARY_DAY_INDEX = DAY_NAMES.index("ordinary")
+"""Position of an ordinary day among them."""
 MIN_HEADROOM = Fraction(6, 5)
 """Least ceiling without a warning, as a multiple of the amount to use."""
 SUGGESTED_HEADROOM = Fraction(3, 2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import TypedDict
 
 from agent.app.documents.status import (
+    DAY_NAMES,
     ORDINARY_DAY_INDEX,
     MinimumTotalDocument,
     coins_text,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import PolicyLossDocument, TrackingLossDocument
 
 DOLLAR = Fraction(1)
-DAY_NAMES = ("quiet", "ordinary", "busy")
 
 
 class CostRow(TypedDict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from agent.app.documents.status import (
+    DAY_NAMES,
     ORDINARY_DAY_INDEX,
     MinimumTotalDocument,
     coins_text,
@@ -29,7 +30,7 @@ def year_cost_lines(config: Config, numeraire_usd: Fraction, total: Value) -> li
         " a year, simulated,"
         for estimate in year_estimates(config, numeraire_usd, total)
     ] or [""] * len(minimum_totals)
-    day_texts = list(map(_day_text, minimum_totals, simulated_texts))
+    day_texts = list(map(_day_text, DAY_NAMES, minimum_totals, simulated_texts))
     ordinary_day_text = day_texts.pop(ORDINARY_DAY_INDEX)
     other_texts = "; ".join(filter(None, day_texts))
     ordinary_day = minimum_totals[ORDINARY_DAY_INDEX]
@@ -43,12 +44,13 @@ def year_cost_lines(config: Config, numeraire_usd: Fraction, total: Value) -> li
     return lines
 
 
-def _day_text(minimum_total: MinimumTotalDocument, simulated_text: str) -> str:
-    """Return the rebalances and cost at a gas price, or that it is not worth it there; empty if neither
-    is known.
+def _day_text(day_name: str, minimum_total: MinimumTotalDocument, simulated_text: str) -> str:
+    """Return the rebalances and cost at the gas price of such days, or that it is not worth it there;
+    empty if neither is known.
     """
     if minimum_total["enough"]:
-        return f"{simulated_text} at {minimum_total['gas_gwei']} gwei" if simulated_text else ""
+        gas_text = f"at {minimum_total['gas_gwei']} gwei, the gas price of {day_name} days"
+        return f"{simulated_text} {gas_text}" if simulated_text else ""
     return f"not worth it here {unworthy_text(minimum_total)}"
 
 
