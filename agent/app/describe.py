@@ -428,10 +428,10 @@ def limit_text(
 def _key_text(config: Config) -> str:
     wallet = config.wallet
     if wallet.mode == "propose":
-        return (
-            f"external signer: transactions are written to {wallet.proposals}, for"
-            f" {'the owners of the Safe' if wallet.safe else 'the owner of the wallet'} to sign"
-        )
+        signer_text = "the owner of the wallet to sign"
+        if wallet.safe:
+            signer_text = "the owners of the Safe to sign; who executes them pays the gas"
+        return f"external signer: transactions are written to {wallet.proposals}, for {signer_text}"
     if wallet.keystore is not None:
         return f"keystore {wallet.keystore}"
     if wallet.keyring is not None:

@@ -168,13 +168,19 @@ def rebalance(
         require_answerable(yes)
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         confirm = confirmer(agent, yes, spinner, verbose=verbose)
-        with noting_executions(agent):
+        with noting_executions(agent) as extra_fields:
             outcome = agent.rebalance(
                 send=send, confirm=confirm, progress=noting_waits(spinner.update)
             )
         with spinner.hidden():
             raise typer.Exit(
-                show_outcome(outcome, agent, PrintStyle(as_json, verbose), send_allowed=send)
+                show_outcome(
+                    outcome,
+                    agent,
+                    PrintStyle(as_json, verbose),
+                    send_allowed=send,
+                    extra_fields=extra_fields,
+                )
             )
 
 
@@ -238,7 +244,7 @@ def swap(
         )
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
         confirm = confirmer(agent, yes, spinner, verbose=verbose)
-        with noting_executions(agent):
+        with noting_executions(agent) as extra_fields:
             outcome = agent.swap(
                 token_in, token_out, amount, send=send, confirm=confirm, progress=spinner.update
             )
@@ -247,7 +253,6 @@ def swap(
             "reason": f"manual swap of {amount} {token_in} for {token_out}",
             "outcome": outcome.kind.value,
         }
-        extra_fields: dict[str, object] = {}
         if outcome.kind.value == "refused":
             extra_fields["decision"] = manual_decision
         with spinner.hidden():
@@ -327,6 +332,8 @@ def show_outcome(
     decimals_by_symbol = plans.decimals_by_label(outcome.step_input.portfolio)
 
     def show() -> None:
+        for execution_text in document.get("booked_proposals", ()):
+            say(f"Booked: {execution_text}")
         kind = document["outcome"]
         if kind not in ("done", "failed", "declined"):
             plan_tables.show_plan(
@@ -371,22 +378,30 @@ def _dry_run_text(agent: Agent | None) -> str:
             f'Dry run. The proposal {intent.id} ("{intent.note}") waits, and nothing else is proposed'
             " meanwhile: trimtab status says what it waits for."
         )
-    recipient = " to the owners" if agent.context.config.wallet.safe else ""
-    return f"Dry run: nothing was proposed. Add --send to propose it{recipient}."
+    dry_run_text = "Dry run: nothing was proposed. Add --send to propose it"
+    if not agent.context.config.wallet.safe:
+        return f"{dry_run_text}."
+    return f"{dry_run_text} to the owners. Who executes it pays its gas, not the Safe."
 
 
 @contextmanager
-def noting_executions(agent: Agent) -> Iterator[None]:
-    """Note on stderr which proposals that waited before a command it has booked as executed."""
+def noting_executions(agent: Agent) -> Iterator[dict[str, object]]:
+    """Yield fields of a command's document, which has at the end of the block which proposals that
+    waited before it has booked as executed; of a block that fails they are noted on stderr.
+    """
     from agent.wiring.waiting_proposals import execution_texts, open_proposal_intents
 
     store = agent.context.store
     intents = open_proposal_intents(store)
+    fields: dict[str, object] = {}
     try:
-        yield
-    finally:
+        yield fields
+    except BaseException:
         for execution_text in execution_texts(store, intents):
             note(f"Booked: {execution_text}")
+        raise
+    if texts := execution_texts(store, intents):
+        fields["booked_proposals"] = texts
 
 
 def noting_waits(update: Callable[[str], None]) -> Callable[[str], None]:

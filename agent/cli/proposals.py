@@ -318,6 +318,7 @@ def _cost_text(document: ProposalDocument, cost: str) -> str:
     if document["worst_case"] is not None:
         worst_case_text = cost_text(document["worst_case"])
         plan_text += f", at worst {worst_case_text} {unit} ({WORST_CASE_TEXT})"
+    plan_text += "; the gas in it is paid by who executes it"
     weights_text = ", ".join(
         f"{symbol} {bps_percent_text(bps)}" for symbol, bps in document["weights_after_bps"].items()
     )

@@ -128,7 +128,9 @@ def test_plan_for_a_safe__is_said_to_be_proposed_and_what_waits_is_named(
     def dry_text() -> str:
         return " ".join(in_process(capfd, monkeypatch, "rebalance", "--config", str(loaded.path)).out.split())
 
-    assert dry_text().endswith("Dry run: nothing was proposed. Add --send to propose it to the owners.")
+    assert dry_text().endswith(
+        "Dry run: nothing was proposed. Add --send to propose it to the owners. Who executes it pays its gas, not the Safe."
+    )
     with reopened_agent(anvil_chain, loaded) as agent, show_spinner("") as spinner:
         assert agent.rebalance(send=True, confirm=portfolio_commands.confirmer(agent, False, spinner)).kind is OutcomeKind.DECLINED
         assert questions == ["Propose this?"]
@@ -370,7 +372,8 @@ def test_executed_proposal__is_named_by_history_and_by_what_books_it(
         (step,) = api.history(config, 1)["steps"]
         assert step["reason"] == f'the execution of "{waiting["description"]}" was sent in {transaction}; the next cycle settles it'
         output = in_process(capfd, monkeypatch, *words.split(), "--send", "--yes", "--config", str(config))
-        assert mentions(output.err, f"Booked: executed in {transaction} at ", waiting["id"])
+        booked_text = output.err if words == "rebalance" else output.out
+        assert mentions(booked_text, f"Booked: executed in {transaction} at ", waiting["id"])
         assert ("Proposed: " in output.err) == (words == "rebalance")
 
 

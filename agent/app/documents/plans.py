@@ -482,7 +482,8 @@ class RebalanceDocument(PlanDocument):
 
 class LivePlanDocument(PlanDocument, layer_documents.LayerLivePlanKeys):
     """A plan from a live or paper step, with its transactions if sending was allowed. `book_kind`
-    is set for paper trading.
+    is set for paper trading, `booked_proposals` if the command has booked proposals of before as
+    executed.
     """
 
     transactions: NotRequired[list[TransactionDocument]]
@@ -491,6 +492,7 @@ class LivePlanDocument(PlanDocument, layer_documents.LayerLivePlanKeys):
     order: NotRequired[LimitOrderDocument]
     prices: NotRequired[LimitPricesDocument]
     book_kind: NotRequired[str]
+    booked_proposals: NotRequired[list[str]]
     endpoints: list[EndpointDocument]
     sandwich: SandwichDocument
 
