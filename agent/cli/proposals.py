@@ -363,10 +363,16 @@ def _show_execution(
             f"Sent in transaction {document['transaction']}, which is not mined yet. Add --send to wait"
             " for it."
         )
+    next_text = document["next_command"]
+    if document["purpose"] == "cancel" and next_text.startswith("trimtab rebalance"):
+        next_text = (
+            f"trimtab edit, if what was rejected is not wanted; {next_text} plans anew, and may propose"
+            " the same"
+        )
     result_text = {
         "planned": planned_text,
         "declined": f"Not executed; it would cost {cost_text}.",
-        "executed": f"{executed_text} Next: {document['next_command']}",
+        "executed": f"{executed_text} Next: {next_text}",
         "failed": f"Reverted in {document['transaction']}; run it again.",
     }[document["outcome"]]
     console.print(safe_text(result_text), soft_wrap=True)

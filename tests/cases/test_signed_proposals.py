@@ -94,6 +94,18 @@ def test_hard_pause__enough_signatures__proposes_the_rejection(scene: tuple[Agen
     assert proposal(agent)["safe_tx"]["nonce"] == "1"
 
 
+def test_executed_rejection__warns_of_the_same_trade(
+    scene: tuple[Agent, SafeWallet, dict[str, Any]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _, _ = scene
+    sign_and_send(agent, FIRST, SECOND)
+    config = ("--config", str(agent.context.loaded_config.path))
+    assert in_process(capfd, monkeypatch, "cancel", "--send", "--yes", *config).code == 11
+    sign_and_send(agent, FIRST, SECOND)
+    output = in_process(capfd, monkeypatch, "proposal", "execute", "--key", "test_account=0", "--send", "--yes", *config)
+    assert mentions(output.out, "Next: trimtab edit", "if what was rejected is not wanted", "plans anew, and may propose the same")
+
+
 def test_previews_of_a_cancel__list_no_rejection_that_waits(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, _, _ = scene
     loaded = agent.context.loaded_config
