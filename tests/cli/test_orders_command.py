@@ -121,7 +121,7 @@ def test_level_without_a_unit__is_a_price_and_asked_about_if_far(desk: Desk) -> 
     assert len(done["notes"]) == 2
     for option, level in (("--stop-loss", "9000"), ("--take-profit", "2900"), ("--trailing-stop", "3000")):
         (level_note,) = [note for note in desk.ask("orders", "set", "WETH", option, level, "--yes")["notes"] if "no cycle arms it" in note]
-        assert mentions(level_note, option[2:].replace("-", "_"), "only exits are traded until it is changed"), level_note
+        assert mentions(level_note, option[2:].replace("-", "_"), "nothing but exits is traded until it is changed"), level_note
         desk.ask("orders", "set", "WETH", option, "off", "--yes")
     assert desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "12%")["notes"] == [], "a share needs no note, and no chain"
 

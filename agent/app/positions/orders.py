@@ -324,7 +324,7 @@ def _level_notes(
                 conditional_orders.require_valid_level(order, reference_price, orders_config)
             except Refused as refusal:
                 notes.append(
-                    f"{subject} {kind}: {refusal.message}, so no cycle arms it; only exits are"
+                    f"{subject} {kind}: {refusal.message}, so no cycle arms it; nothing but exits is"
                     " traded until it is changed"
                 )
         if not MIN_PLAUSIBLE_DISTANCE <= distance <= MAX_PLAUSIBLE_DISTANCE:

@@ -176,7 +176,7 @@ def price_contradictions(
             option = terms.kind.value.replace("_", "-")
             contradictions.append(
                 f"{order_name(portfolio, terms)} at {level_text} contradicts the price of {price_text}:"
-                f" {refusal.message}; only exits are traded until it is changed: trimtab orders set"
+                f" {refusal.message}; nothing but exits is traded until it is changed: trimtab orders set"
                 f" {_order_argument(portfolio, order)} --{option} LEVEL, or off"
             )
     return contradictions

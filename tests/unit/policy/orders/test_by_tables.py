@@ -178,7 +178,7 @@ def test_rearmed_trailing_stop_starts_from_the_current_price() -> None:
         ),
         (
             terms("WETH", STOP, 2_500),
-            "below the price; only exits are traded until it is changed: trimtab orders set WETH --stop-loss LEVEL, or off",
+            "below the price; nothing but exits is traded until it is changed: trimtab orders set WETH --stop-loss LEVEL, or off",
         ),
         (terms("WETH", STOP, 1_990), "its level is within the hysteresis of 1 % of the price"),
         (
