@@ -58,7 +58,7 @@ def test_crash__sells_at_once_and_stays_out_until_armed(chain: LocalChain, tmp_p
         fired = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(fired)
         assert plan.is_exit
-        assert mentions(fired.reason, "stop_loss", "WETH", "2500 USDC", "24")
+        assert mentions(fired.reason, "stop_loss", "WETH", "2,500.00 USDC", "2,400.00 USDC")
         assert all(verdict.passed for verdict in plan.verdicts)
         assert all(leg.min_out_raw * 1_000 >= leg.amount_out_raw * 995 for leg in plan.legs), "floors as of any plan"
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "less than the smallest trade is left"
