@@ -21,8 +21,10 @@ from agent.artifacts import WEB_FOLDER
 from agent.units import (
     MINUTE_S,
     SIGNIFICANT_DIGITS,
+    YEAR_S,
     decimal_text,
     format_duration,
+    rough_duration,
     short_address,
     shown_coin_price,
     value_text,
@@ -294,6 +296,42 @@ def ranges_beside_targets(zone: Mapping[str, Any]) -> str:
     )
 
 
+def correction_text(asset: Mapping[str, Any], numeraire: str) -> str:
+    """Return why an asset of a zone waits or is due, by what a trade back costs and what waiting
+    does; empty within its range, and where neither costs a cent.
+    """
+    correction = asset["correction"]
+    if correction is None or max(map(Fraction, correction.values())) < HALF_CENT:
+        return ""
+    low_bps, high_bps = asset["trigger_bps"]
+    side, edge_bps = (
+        ("below", low_bps)
+        if 2 * asset["weight_bps"] < sum(asset["no_trade_bps"])
+        else ("above", high_bps)
+    )
+    is_due = not low_bps <= asset["weight_bps"] <= high_bps
+    state_text = "is due, as it is" if is_due else "waits, as it is not"
+    waiting_text = waiting_time_text(
+        Fraction(correction["cost"]), Fraction(correction["waiting_year"])
+    )
+    return (
+        f"{asset['symbol']} {state_text} {side} {format_figure(edge_bps, 'percent')}: a trade back"
+        f" costs {format_figure(correction['cost'], 'money')} {numeraire} once, waiting as much"
+        + (
+            f" every {waiting_text}"
+            if is_due
+            else f" in {waiting_text}, and prices may move it back before"
+        )
+    )
+
+
+def waiting_time_text(cost: Fraction, waiting_year: Fraction) -> str:
+    """Return the time in which waiting costs as much as a correction."""
+    if cost >= MAX_WAITING_YEARS * waiting_year:
+        return f"{MAX_WAITING_YEARS} years or more"
+    return rough_duration(int(cost / waiting_year * YEAR_S))
+
+
 def pause_exceptions(pause: Mapping[str, Any]) -> str:
     """Return what a pause does not stop, after "nothing is sent" or its reason: "; but …", or
     nothing. `pause` has the fields of the status.
@@ -315,6 +353,8 @@ def stop_text(stop: Mapping[str, Any]) -> str:
     )
 
 
+MAX_WAITING_YEARS = 2
+"""Time of waiting from which only this is said of it."""
 LONG_REASON = 160
 """Length of a reason from which pages show its first sentence and fold the rest."""
 

@@ -30,6 +30,7 @@ from agent.figures import (
     Column,
     as_sentence,
     column,
+    correction_text,
     format_figure,
     lead_reason,
     pause_exceptions,
@@ -95,6 +96,7 @@ def page_environment() -> Environment:
     environment = artifacts.template_environment(PACKAGE_EXTRA)
     environment.filters |= {
         "unbroken": unbroken_text,
+        "correction_text": correction_text,
         "pause_exceptions": pause_exceptions,
         "ranges_beside_targets": ranges_beside_targets,
         "stop_text": stop_text,

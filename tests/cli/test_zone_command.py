@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.figures import format_figure
+from agent.figures import correction_text
 from agent.localchain import LocalChain
 from tests.cli.tools import CommandResult
 from tests.support import agents
@@ -73,9 +73,8 @@ def test_tracking__status_and_plan_say_what_waiting_costs(
     assert (weth["weight_bps"], weth["target_bps"]) == (holding["weight_bps"], holding["target_bps"])
     assert weth["no_trade_bps"] == holding["back_to_bps"]
     assert usdc["correction"] is None
-    costs = {name: format_figure(text, "money") for name, text in weth["correction"].items()}
-    sentence = f"WETH: correcting costs {costs['cost']} USDC, waiting a year costs {costs['waiting_year']}"
+    sentence = correction_text(weth, "USDC")
     for words in (run("status").out, run("plan", "--verbose").out):
         assert sentence in " ".join(words.split())
     agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    assert "correcting costs" not in run("status").out
+    assert "a trade back costs" not in run("status").out

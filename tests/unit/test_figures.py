@@ -16,6 +16,7 @@ from agent.figures import (
     as_sentence,
     column,
     columns,
+    correction_text,
     field_label,
     format_figure,
     ranges_beside_targets,
@@ -254,6 +255,31 @@ def test_cost__is_money_on_the_terminal_too(cost: str, words: str) -> None:
 def test_column__of_an_undeclared_field_is_refused(path: str) -> None:
     with pytest.raises(KeyError, match=path):
         column("StatusDocument", path)
+
+
+@pytest.mark.parametrize(
+    ("weight_bps", "cost", "waiting_year", "words"),
+    [
+        pytest.param(
+            2_940, "2", "20", "waits, as it is not above 30.00 %: a trade back costs 2.00 USDC once, waiting as much in 36 days", id="waits"
+        ),
+        pytest.param(
+            3_001, "2", "20", "is due, as it is above 30.00 %: a trade back costs 2.00 USDC once, waiting as much every 36 days", id="due"
+        ),
+        pytest.param(
+            1_999, "3", "1", "is due, as it is below 20.00 %: a trade back costs 3.00 USDC once, waiting as much every 2 years", id="dear"
+        ),
+        pytest.param(
+            2_060, "3", "0", "waits, as it is not below 20.00 %: a trade back costs 3.00 USDC once, waiting as much in 2 years", id="free"
+        ),
+        pytest.param(2_940, "0.004", "0.0049", "", id="below a cent"),
+    ],
+)
+def test_correction__agrees_with_what_is_decided(weight_bps: int, cost: str, waiting_year: str, words: str) -> None:
+    correction = {"cost": cost, "waiting_year": waiting_year}
+    edges = {"no_trade_bps": [2_100, 2_900], "trigger_bps": [2_000, 3_000]}
+    text = correction_text({"symbol": "cbBTC", "weight_bps": weight_bps, **edges, "correction": correction}, "USDC")
+    assert text.startswith(f"cbBTC {words}") if words else not text
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from agent.cli.display.terminal import Document, WeightBar, safe_text
 from agent.figures import (
     Column,
     columns,
+    correction_text,
     format_figure,
     pause_exceptions,
     ranges_beside_targets,
@@ -257,12 +258,6 @@ def realised_changes_table(document: Document, decimals_by_symbol: dict[str, int
     return figure_table
 
 
-WAITING_NOTE = (
-    "Its range decides when an asset moves, not these costs: within the year prices move it on or"
-    " back, and each trade pays its gas again"
-)
-
-
 def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
     """Return a table of the zone: weight of each asset, beyond where it moves and what it is brought
     back to; cost of risk, of corrections, and the plan's trade-off.
@@ -285,13 +280,8 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
         },
     )
     notes = [
-        f"{asset['symbol']}: correcting costs {money_text(correction['cost'])} {numeraire},"
-        f" waiting a year costs {money_text(correction['waiting_year'])}"
-        for asset in zone_document["assets"]
-        if (correction := asset["correction"]) is not None
+        text for asset in zone_document["assets"] if (text := correction_text(asset, numeraire))
     ]
-    if notes:
-        notes.append(WAITING_NOTE)
     if beside_text := ranges_beside_targets(zone_document):
         notes.append(beside_text)
     plan = zone_document["plan"]

@@ -919,8 +919,9 @@ def test_menu__leaves_out_features_that_the_config_lacks(served: Served) -> None
 
 def zone_of(status: dict[str, Any], correction: dict[str, Any] | None = None, *, edges: tuple[int, int] = (0, 10_000)) -> dict[str, Any]:
     """A zone of the holdings of a status, all with this range and correction."""
-    own = {"correction": correction, "no_trade_bps": list(edges)}
-    assets = [{"symbol": holding["symbol"], "target_bps": holding["target_bps"], **own} for holding in status["holdings"]]
+    own = {"correction": correction, "no_trade_bps": list(edges), "trigger_bps": list(edges)}
+    keys = ("symbol", "weight_bps", "target_bps")
+    assets = [{**{key: holding[key] for key in keys}, **own} for holding in status["holdings"]]
     return {"plan": None, "assets": assets}
 
 
@@ -945,7 +946,7 @@ def test_cost_of_a_correction__below_a_cent_is_not_shown(served: Served, cost: s
     correction = {"cost": cost, "waiting_year": waiting_year}
     status["zone"] = zone_of(status, correction)
     text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status}, {}, 1)
-    assert ("Correcting costs" in text) is is_shown
+    assert ("a trade back costs" in text) is is_shown
 
 
 @pytest.mark.parametrize("has_zone", [True, False], ids=["tracking", "bands"])

@@ -36,7 +36,7 @@ from agent.execution.bookkeeping import later_valuation
 from agent.execution.shortfall import execution_reason, shortfall_by_receipt
 from agent.execution.step_context import OutcomeKind
 from agent.execution.step_result import WAITING_OUTCOME
-from agent.figures import format_figure
+from agent.figures import format_figure, waiting_time_text
 from agent.layers import documents as layer_documents
 from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
@@ -571,8 +571,8 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
         correction_text = ""
         if interval.correction is not None:
             correction_text = (
-                f" Correcting it cost {coins_text(interval.correction.cost)}, waiting a year"
-                f" {coins_text(interval.correction.waiting_year)}."
+                f" Correcting it cost {coins_text(interval.correction.cost)} once, waiting as much"
+                f" in {waiting_time_text(interval.correction.cost, interval.correction.waiting_year)}."
             )
         range_text = (
             f" {when}{label} is moved beyond {trigger_text}, and traded to {interval_text}."
