@@ -194,5 +194,10 @@ def test_each_period_is_in_its_own_row(served: Served) -> None:
     }  # fmt: skip
 
 
+def test_holding__is_explained_beside_its_figure(served: Served) -> None:
+    text = served.ask("/")[2].decode()
+    assert text.index("<dt>Against holding</dt>") < text.index("Holding: ") < text.index("Dashed: holding;")
+
+
 def test_every_page_with_figures_is_here() -> None:
     assert HEADINGS.keys() == {page.path for page in PAGES}
