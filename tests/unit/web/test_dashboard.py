@@ -363,6 +363,31 @@ def test_paper_run_that_ended__has_no_button_that_needs_it(served: Served, is_se
         assert ('data-live="Live: ' in text) is is_served
 
 
+@pytest.mark.parametrize("page", [*PAGES, CONTROL_PAGE], ids=[page.path for page in (*PAGES, CONTROL_PAGE)])
+def test_paper__shows_no_button_that_a_paper_run_never_reads(served: Served, page: Any) -> None:
+    controls = {**CONTROLS, "waiting": None, "controls": [], "served": True}
+    documents = {**served.board.documents, "run": HEALTHY_RUN, "controls": controls, "pause": {"paused": False}}
+    text = Renderer(Reach(on_paper=True)).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
+    assert re.findall("<button[^>]* disabled[^>]*>", text) == []
+
+
+@pytest.mark.parametrize(("page", "name"), [(PAGES[0], "rebalance"), (CONTROL_PAGE, "rebalance"), (PAGES[7], "review")])
+def test_rebalance__is_off_while_paused_and_says_so(served: Served, page: Any, name: str) -> None:
+    documents = {**served.board.documents, "controls": {**CONTROLS, "controls": []}, "pause": {**RUNNING_PAUSE, "paused": True}}
+    text = Renderer(Reach()).render_page(page, documents, {}, 1, Session(1, "anna", False, 0, 0))
+    [attributes] = re.findall(f'<button id="b-{name}"([^>]*)>', text)
+    assert "disabled" in attributes
+    assert "Paused: a rebalance can be planned after Resume." in text
+
+
+@pytest.mark.parametrize(("kind", "css_class"), [("hold", "quiet"), ("halt", "quiet"), ("rebalance", "tint"), ("adjustfutures", "tint")])
+def test_rebalance_now__is_highlighted_where_something_is_due(served: Served, kind: str, css_class: str) -> None:
+    status = {**golden_document("25-status"), "decision": {"kind": kind, "reason": "all within their bands"}}
+    documents = {**served.board.documents, "status": status, "controls": {**CONTROLS, "controls": []}, "pause": RUNNING_PAUSE}
+    text = Renderer(Reach()).render_page(PAGES[0], documents, {}, 1, Session(1, "anna", False, 0, 0))
+    assert f'<button id="b-rebalance" class="{css_class}"' in text
+
+
 @pytest.mark.parametrize("on_paper", [True, False])
 @pytest.mark.parametrize("has_targets", [True, False])
 def test_alerts_on_paper__are_said_not_to_be_sent_where_targets_are(served: Served, on_paper: bool, has_targets: bool) -> None:
