@@ -256,7 +256,7 @@ def test_payout_beyond_the_day__is_paid_on_the_days_after(chain: LocalChain, tmp
         assert purse(chain).raw["USDC"] == 0, done.reason
 
 
-STRANGER = "0x000000000000000000000000000000000000dEaD"
+STRANGER = "0x000000000000000000000000000000000000bEEF"
 
 
 def test_stop_to_unconfirmed_address__is_refused_before_it_sells(chain: LocalChain, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_open_stop__waits_for_its_unconfirmed_address_alone_and_takes_another(ch
         assert chain.balance("USDC", STRANGER) == 0
         assert agent.plan().kind is OutcomeKind.HALT
         with pytest.raises(Refused, match="is not a confirmed payout address"):
-            shutdown.stop(agent, send_to=STRANGER.replace("dEaD", "bEEF"), send=True, confirm=sure)
+            shutdown.stop(agent, send_to="0x00000000000000000000000000000000DeaDBeef", send=True, confirm=sure)
         assert shutdown.stop(agent, send_to=HOME, send=True, confirm=lambda _: False).state == "declined"
         open_request = agent.context.store.requests.active_stop()
         assert open_request is not None

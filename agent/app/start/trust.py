@@ -157,8 +157,8 @@ def pin_contracts(
 def _payout_address_documents(
     context: wiring.AgentContext, contracts: Sequence[ContractDocument]
 ) -> list[ContractDocument]:
-    """Return a row for each payout address. Raises ConfigError for the wallet itself, one of the
-    contracts, pools and implementations included, or the zero address.
+    """Return a row for each payout address. Raises ConfigError for the wallet itself, and one of the
+    contracts, pools and implementations included.
     """
     wallet = context.config.wallet
     confirmed_addresses = context.store.requests.payout_addresses()
@@ -166,10 +166,9 @@ def _payout_address_documents(
         (contract["address"] for contract in contracts), "a contract of the config"
     )
     for address in wallet.payout_addresses:
-        if address in refusal_by_address or int(address, 16) == 0:
-            refusal_reason = refusal_by_address.get(address, "the zero address")
+        if address in refusal_by_address:
             raise ConfigError(
-                f"wallet.payout_addresses: {address} is {refusal_reason}",
+                f"wallet.payout_addresses: {address} is {refusal_by_address[address]}",
                 "give the address of another account of yours",
             )
     return [

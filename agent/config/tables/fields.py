@@ -41,6 +41,9 @@ _WEI_BY_UNIT = {"wei": 1, "gwei": 10**9}
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 _KEYRING_ENTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}/[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+_BURN_ADDRESSES = {0: "the zero address"} | dict.fromkeys(
+    (0xDEAD, 0xDEAD << 144, 0xDEAD << 144 | 0x42069420694206942069), "a burn address"
+)
 _GAS_PRICE = re.compile(r"([0-9]{1,24}(?:\.[0-9]{1,24})?)\s*(gwei|wei)")
 
 
@@ -51,8 +54,7 @@ def without_spaces(config_value: object) -> str:
 
 def parse_address(address: object, field: str = "address") -> str:
     """Parse an address to its checksummed form. A wrong checksum is rejected as a likely typo, and
-    the zero address, at which coins are lost. This and the other parsers raise ConfigError naming
-    `field`.
+    an address at which coins are lost. This and the other parsers raise ConfigError naming `field`.
     """
     if address == "native":
         raise ConfigError(
@@ -65,9 +67,9 @@ def parse_address(address: object, field: str = "address") -> str:
         )
     if not isinstance(address, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", address):
         raise ConfigError(f"{field}: {address!r} is not an address", "write 0x and 40 hex digits")
-    if int(address, 16) == 0:
+    if int(address, 16) in _BURN_ADDRESSES:
         raise ConfigError(
-            f"{field}: {address} is the zero address, which nobody owns",
+            f"{field}: {address} is {_BURN_ADDRESSES[int(address, 16)]}, which nobody owns",
             "write another, or leave it out",
         )
     if is_checksum_formatted_address(address) and not is_checksum_address(address):

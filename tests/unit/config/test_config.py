@@ -254,6 +254,10 @@ def test_fields_are_read_in_their_units() -> None:
         pytest.param(parse_duration_s, 90, "duration: 90", id="number without unit"),
         pytest.param(parse_gas_price_wei, "0.1 wei", "gas price: '0.1 wei' is not a whole number of wei", id="tenth of a wei"),
         pytest.param(parse_address, 5, "address: 0x5 is a number, not an address", id="number for an address"),
+        pytest.param(parse_address, f"0x{'0' * 40}", "is the zero address, which nobody owns", id="zero address"),
+        pytest.param(parse_address, f"0x{'0' * 36}dEaD", "is a burn address, which nobody owns", id="dead at the end"),
+        pytest.param(parse_address, f"0xdead{'0' * 36}", "is a burn address, which nobody owns", id="dead at the front"),
+        pytest.param(parse_address, f"0xdead{'0' * 16}{'42069' * 4}", "is a burn address, which nobody owns", id="dead with digits"),
     ],
 )
 def test_value_that_cannot_be_read_is_named(parse: Callable[[object], object], wrong_value: object, reason: str) -> None:
