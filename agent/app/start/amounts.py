@@ -59,7 +59,7 @@ def parse_amount(
         raise ConfigError(
             f"{field_name}: {amount_text[:40]!r} is more than {int(largest):,} {unit}, which is more"
             " than the pools can trade",
-            remedy,
+            f"write at most {int(largest):,}",
         )
     return amount
 

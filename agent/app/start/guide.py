@@ -208,19 +208,24 @@ class InitAnswers(NewConfig):
         repeated_symbols = [symbol for symbol in symbols if target_symbols.count(symbol) > 1]
         if unknown_symbols:
             shares_fault = f"name {unknown_symbols[0]}, which is not one of {', '.join(symbols)}"
+            remedy = "leave it out"
         elif repeated_symbols:
             shares_fault = f"name {repeated_symbols[0]} twice"
+            remedy = "name it once"
         elif total_bps != BPS:
             difference_text = format_bps(abs(BPS - total_bps))
             difference_word = "is missing" if total_bps < BPS else "too much"
             shares_fault = f"sum to {format_bps(total_bps)}, {difference_text} {difference_word}"
+            remedy = "make them sum to 100 %"
         elif NUMERAIRE not in target_symbols:
-            shares_fault = f"lack {NUMERAIRE}, the unit of account (0 % is allowed)"
+            shares_fault = f"lack {NUMERAIRE}, the unit of account"
+            remedy = f"give {NUMERAIRE} a share, 0 % for none"
         elif len(targets) == 1:
             shares_fault = f"are of {NUMERAIRE} alone: there is nothing to trade"
+            remedy = "give another token a share"
         else:
             return replace(self, template="", targets=tuple(targets))
-        raise ConfigError(f"basket: the shares {shares_fault}", "for example WETH=50% USDC=50%")
+        raise ConfigError(f"basket: the shares {shares_fault}", remedy)
 
     def with_cash(self, cash_text: str) -> InitAnswers:
         """Return the answers with the most numeraire to use; "all" or nothing for all of it. A new
@@ -366,7 +371,7 @@ OPTION_PREFIX_PATTERN = re.compile(r"^(--)?[a-z]+: ")
 
 def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Return `errors` by field; `answer_texts`, the valid answers in words; `costs`, whether the
-    amount is worth it, None with errors; whether typed weights are the basket; `baskets` and
+    amount is worth it, None with errors; whether typed weights are the basket, and the symbols of wrong ones; `baskets` and
     `tokens` of the network, and the `basis` of past results here and in other years; what the tokens `follow`, by
     symbol; names and hints of the `questions` by field; the `turnover_limits` that a local chain gives by key; the
     `unset_variables` of endpoints, which this process does not have. A field that is missing has its default.
@@ -383,6 +388,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
         },
         "costs": None if error_by_field else _costs(answers),
         "own_weights": _chooses_own_weights(field_texts),
+        "wrong_shares": wrong_shares(field_texts),
         "baskets": [_basket_document(basket, offered_baskets) for basket in offered_baskets],
         "networks": list(PRESETS),
         "tokens": symbols,
@@ -557,17 +563,25 @@ def _with_own_weights(
     }
     if not share_by_symbol:
         raise ConfigError("No weights were entered", "write the share of each token in percent")
-    for symbol, share in share_by_symbol.items():
-        if not SHARE_PATTERN.fullmatch(share):
+    for symbol in wrong_shares(field_texts):
+        if symbol in share_by_symbol:
             raise ConfigError(
-                f"{symbol}: {share[:20]!r} is not a share in percent",
+                f"{symbol}: {share_by_symbol[symbol][:20]!r} is not a share in percent",
                 "write digits with a point, such as 60.5",
             )
     targets_text = " ".join(f"{symbol}={share}%" for symbol, share in share_by_symbol.items())
-    try:
-        return answers.with_basket(targets_text, offered_baskets)
-    except ConfigError as error:
-        raise ConfigError(error.message, "correct the fields below") from None
+    return answers.with_basket(targets_text, offered_baskets)
+
+
+def wrong_shares(field_texts: Mapping[str, str]) -> list[str]:
+    """Return the symbols of typed weights that are no shares in percent."""
+    return [
+        field.removeprefix(SHARE_FIELD_PREFIX)
+        for field, text in field_texts.items()
+        if field.startswith(SHARE_FIELD_PREFIX)
+        and text.strip()
+        and not SHARE_PATTERN.fullmatch(text.strip().removesuffix("%").strip())
+    ]
 
 
 def error_text(error: ConfigError) -> str:

@@ -207,17 +207,21 @@ def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None
     assert b'value="own" checked' in body
     assert "sum to 105.5\u00a0%, 5.5\u00a0% too much" in desk.post("/setup/basket", {"share:USDC": "45.5"})[2].decode()
     desk.post("/setup/basket", {"share:USDC": "40 %"})
-    for typed, why in (
-        ({"share:WETH": "60,5", "basket": ""}, b"WETH: &#39;60,5&#39; is not a share in percent. Write digits with a point"),
-        ({"share:WETH": "60", "share:USDC": "30", "basket": ""}, b"Correct the fields below"),
+    for typed, why, marked in (
+        ({"share:WETH": "60,5"}, "WETH: &#39;60,5&#39; is not a share in percent. Write digits with a point", ["WETH"]),
+        ({"share:WETH": "60", "share:USDC": "-5"}, "USDC: &#39;-5&#39; is not a share in percent. Write digits with a point", ["USDC"]),
+        ({"share:WETH": "60", "share:USDC": "30"}, "sum to 90\u00a0%, 10\u00a0% is missing. Make them sum to 100\u00a0%.", []),
+        ({"share:WETH": "100", "share:USDC": ""}, "The shares lack USDC, the unit of account. Give USDC a share, 0\u00a0% for none.", []),
+        ({"share:WETH": "", "share:USDC": "100"}, "are of USDC alone: there is nothing to trade. Give another token a share.", []),
     ):
-        code, _, body = desk.post("/setup/basket", typed)
+        code, _, raw = desk.post("/setup/basket", {"basket": "own", **typed})
+        body = raw.decode()
         assert code == 422
         assert why in body
-        assert body.index(b'id="b-own"') < body.index(b'id="e-basket"') < body.index(b'id="s-1"'), "the message is at the fields"
-        assert b'name="share:WETH" value="60' in body
-        assert b'maxlength="20" aria-describedby="e-basket" aria-invalid="true"' in body
-        assert b"WETH=50%" not in body, "no words of the terminal"
+        assert body.index('id="s-1"') < body.index('id="e-basket"') < body.index("They sum to 100"), "the message is at the sum"
+        assert f'name="share:WETH" value="{typed["share:WETH"]}' in body
+        assert re.findall('name="share:([^"]*)"[^>]* aria-describedby="e-basket" aria-invalid="true"', body) == marked
+        assert "WETH=50%" not in body, "no words of the terminal"
     assert desk.post("/setup/basket", {"share:WETH": "60", "share:USDC": "40 %", "basket": ""})[0] == 303, "typed weights choose it"
     desk.post("/setup/cash", {})
     assert "WETH 60\u00a0% USDC 40\u00a0%" in desk.text("/setup/review")
