@@ -371,6 +371,20 @@ def test_paper__shows_no_button_that_a_paper_run_never_reads(served: Served, pag
     assert re.findall("<button[^>]* disabled[^>]*>", text) == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, CONTROL_PAGE], ids=[page.path for page in (*PAGES, CONTROL_PAGE)])
+@pytest.mark.parametrize("state", ["running", "stopped", "failed", "gone"])
+def test_run_that_ended__is_said_above_every_page_as_on_the_overview(served: Served, page: Any, state: str) -> None:
+    run = HEALTHY_RUN if state == "running" else {**HEALTHY_RUN, "ok": False, "state": state, "reasons": ["the run was stopped"]}
+    text = Renderer(Reach(on_paper=True)).render_page(
+        page, {**served.board.documents, "run": run}, {}, 1, Session(1, "set-up", False, 0, 0)
+    )
+    notices = re.findall(r'<p class="state (\w+)">Run:', text)
+    assert notices == (
+        [] if state == "running" and page.path != "/" else ["soft" if state == "running" else "note" if state == "stopped" else "alarm"]
+    )
+    assert ("The run was stopped" in text or "the run was stopped" in text) is (state != "running")
+
+
 @pytest.mark.parametrize(("page", "name"), [(PAGES[0], "rebalance"), (CONTROL_PAGE, "rebalance"), (PAGES[7], "review")])
 def test_rebalance__is_off_while_paused_and_says_so(served: Served, page: Any, name: str) -> None:
     documents = {**served.board.documents, "controls": {**CONTROLS, "controls": []}, "pause": {**RUNNING_PAUSE, "paused": True}}
