@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -244,7 +245,7 @@ def _serve_app(
             ssl_keyfile=public_options.tls_key,
         )
     )
-    with _ignoring_signals():
+    with _ignoring_signals(), _ending_quietly(lambda: server.should_exit):
         server.run(sockets=[listener])
 
 
@@ -288,6 +289,22 @@ def _with_ready_call(app: Any, on_ready: Callable[[], None]) -> Any:
         await app(scope, receive, send_and_announce if scope["type"] == "lifespan" else send)
 
     return announcing_app
+
+
+@contextmanager
+def _ending_quietly(is_stopping: Callable[[], bool]) -> Iterator[None]:
+    """Keep uvicorn from logging the answers that a stop cancels."""
+
+    def is_logged(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not is_stopping() or not isinstance(error, asyncio.CancelledError | None)
+
+    logger = logging.getLogger("uvicorn.error")
+    logger.addFilter(is_logged)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_logged)
 
 
 @contextmanager

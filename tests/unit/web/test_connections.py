@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import socket
@@ -30,7 +31,7 @@ from agent.web.access import Access, AccessMiddleware
 from agent.web.connections import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_NETWORK, REQUEST_TIMEOUT_S
 from agent.web.document_cache import MAX_STREAMS, MAX_USER_STREAMS
 from agent.web.reach import PROXY_HEADER, PublicOptions, reach_of, require_tls_access
-from agent.web.server import _listen
+from agent.web.server import _ending_quietly, _listen
 from tests.support import agents
 from tests.support.dashboards import PATIENCE_S, Served, until
 from tests.support.pages.certificates import certificate
@@ -366,3 +367,20 @@ def test_the_connections_of_the_proxy_are_bounded_in_all_only(proxied: PublicOpt
         links = [ended.enter_context(opened(served)) for _ in range(6)]
         until(lambda: len(served.server.server_state.connections) == 6)
         assert not any(map(is_closed, links))
+
+
+@pytest.mark.parametrize(
+    ("error", "stops", "is_logged"),
+    [
+        pytest.param(None, True, False, id="answers cancelled"),
+        pytest.param(asyncio.CancelledError(), True, False, id="answer cancelled"),
+        pytest.param(ValueError(), True, True, id="another error"),
+        pytest.param(asyncio.CancelledError(), False, True, id="cancelled without a stop"),
+    ],
+)
+def test_stop__ends_without_the_traceback_of_a_cancelled_answer(
+    caplog: pytest.LogCaptureFixture, error: BaseException | None, stops: bool, is_logged: bool
+) -> None:
+    with _ending_quietly(lambda: stops):
+        logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+    assert bool(caplog.records) is is_logged
