@@ -385,6 +385,14 @@ def test_run_that_ended__is_said_above_every_page_as_on_the_overview(served: Ser
     assert ("The run was stopped" in text or "the run was stopped" in text) is (state != "running")
 
 
+@pytest.mark.parametrize(("outcome", "is_linked"), [("hold", True), ("done", False), ("refused", False)])
+def test_control__that_traded_nothing_leads_to_the_history(served: Served, outcome: str, is_linked: bool) -> None:
+    control = {**CONTROLS["controls"][0], "reason": "all within", "result": [{"name": "outcome", "value": outcome}]}
+    documents = {**served.board.documents, "controls": {**CONTROLS, "controls": [control]}}
+    text = Renderer(Reach()).render_page(CONTROL_PAGE, documents, {}, 1, Session(1, "anna", False, 0, 0))
+    assert ('<a href="/history">History</a>' in text) is is_linked
+
+
 @pytest.mark.parametrize(("page", "name"), [(PAGES[0], "rebalance"), (CONTROL_PAGE, "rebalance"), (PAGES[7], "review")])
 def test_rebalance__is_off_while_paused_and_says_so(served: Served, page: Any, name: str) -> None:
     documents = {**served.board.documents, "controls": {**CONTROLS, "controls": []}, "pause": {**RUNNING_PAUSE, "paused": True}}
