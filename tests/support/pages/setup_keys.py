@@ -29,12 +29,18 @@ def type_into(page: Any, selector: str, text: str) -> None:
     page.keyboard.type(text)
 
 
+SMALL_CONTROLS = """[...document.querySelectorAll("button, input, select, textarea, summary")].filter(control => control.checkVisibility()
+  && (control.offsetWidth < 24 || control.offsetHeight < 24)).map(control => control.outerHTML)"""
+"""Controls smaller than WCAG 2.5.8 asks for."""
+
+
 def require_fine(page: Any) -> None:
-    """Raise unless the page has no violation, and neither it nor a table is wider than the screen."""
+    """Raise unless the page has no violation, neither it nor a table is wider than the screen, and no control is too small to hit."""
     page_violations = violations(page)
     assert page_violations == [], (page.url, page_violations)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{page.url} is wider than the screen"
     assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"), page.url
+    assert page.evaluate(SMALL_CONTROLS) == [], page.url
 
 
 BROKEN_PERCENTS = """() => {

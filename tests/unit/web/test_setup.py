@@ -218,6 +218,7 @@ def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None
         body = raw.decode()
         assert code == 422
         assert why in body
+        assert 'href="#e-basket"' in body
         assert body.index('id="s-1"') < body.index('id="e-basket"') < body.index("They sum to 100"), "the message is at the sum"
         assert f'name="share:WETH" value="{typed["share:WETH"]}' in body
         assert re.findall('name="share:([^"]*)"[^>]* aria-describedby="e-basket" aria-invalid="true"', body) == marked
