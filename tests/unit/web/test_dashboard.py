@@ -361,6 +361,7 @@ def test_paper_run_that_ended__has_no_button_that_needs_it(served: Served, is_se
             assert ("disabled" in button) is not is_served
         assert ('<a href="/setup/done">start it again</a>' in text) is not is_served
         assert ('data-live="Live: ' in text) is is_served
+        assert ("to send, review a plan below" in text) is (is_served and page is plan_page)
 
 
 @pytest.mark.parametrize("page", [*PAGES, CONTROL_PAGE], ids=[page.path for page in (*PAGES, CONTROL_PAGE)])
@@ -383,6 +384,18 @@ def test_run_that_ended__is_said_above_every_page_as_on_the_overview(served: Ser
         [] if state == "running" and page.path != "/" else ["soft" if state == "running" else "note" if state == "stopped" else "alarm"]
     )
     assert ("The run was stopped" in text or "the run was stopped" in text) is (state != "running")
+
+
+@pytest.mark.parametrize(("path", "name"), [("/alerts", "t-levels"), ("/assets", "t-alerts")])
+@pytest.mark.parametrize("has_levels", [True, False])
+def test_alert_prices__of_a_check_without_bands_are_no_empty_table(served: Served, path: str, name: str, has_levels: bool) -> None:
+    alerts = golden_document("09-alerts")
+    documents = {**served.board.documents, "alerts": alerts if has_levels else {**alerts, "assets": []}}
+    [page] = [page for page in PAGES if page.path == path]
+    text = Renderer(Reach()).render_page(page, documents, {}, 1)
+    section = text.partition(f'id="{name}"')[2].partition("</section>")[0]
+    assert ("<table>" in section) is has_levels
+    assert ("None now: the newest check ended before it looked at bands." in section) is not has_levels
 
 
 @pytest.mark.parametrize(("outcome", "is_linked"), [("hold", True), ("done", False), ("refused", False)])
