@@ -329,6 +329,16 @@ class SwapExactTokens:
     path: tuple[str, ...]
     recipient: str
 
+    @property
+    def token_in(self) -> str:
+        """Token that is sold."""
+        return self.path[0]
+
+    @property
+    def token_out(self) -> str:
+        """Token that is bought."""
+        return self.path[-1]
+
 
 RouterSwap = ExactInputSingle | SwapExactTokens
 
@@ -467,6 +477,8 @@ def _decode_swap_exact_tokens(words: CalldataReader) -> SwapExactTokens:
     path = tuple(
         words.address() for _ in range(words.take_length(MAX_PATH_TOKENS, "tokens in a path"))
     )
+    if len(path) < 2:
+        raise UndecodableCalldata("calldata: a path of fewer than two tokens")
     return SwapExactTokens(amount_in_raw, min_out_raw, path, recipient)
 
 

@@ -93,6 +93,10 @@ def test_batch__five_assets__two_owners__balances_are_as_planned(scene: tuple[Ag
     trade_document = document["calls"][-1]
     assert (trade_document["to"], trade_document["function"], trade_document["spender"]) == (rebalancer, "rebalance", None)
     assert trade_document["recipients"] == [safe.address]
+    words = document["in_words"]
+    assert not [line for line in words if "WARNING" in line or "unknown" in line], words
+    bound_lines = [line for line in words if line.startswith(("  this Safe spends at most", "  this Safe receives at least"))]
+    assert len(bound_lines) == len(FIVE)
     sign_and_send(agent, FIRST)
     with pytest.raises(Refused, match="1 of 2 signatures"):
         api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)

@@ -74,6 +74,7 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
             assert "signatures: 0 of 2" in result.out
             (proposal_path,) = Path("proposals").iterdir()
             call_lines = run(f"trimtab proposal show {proposal_path} --json").json["calls"]
+            assert not [line for line in call_lines if "WARNING" in line], call_lines
             assert call_lines == run("trimtab proposal list --json").json["proposals"][0]["in_words"]
             assert "".join(f"  {line}\n" for line in call_lines) in result.out
             approved = re.search(r"^  lets 0x\w{40} \(uniswap_v3 router\) spend (\S+ WETH)$", result.out, re.MULTILINE)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.config.build import contract_names
 from agent.config.schema import Config
-from agent.model import UnsignedTx
+from agent.model import SwapStyle, UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, is_batch, plain_calls
 from agent.signing.calldata import (
     Approve,
     ExactInputSingle,
+    FundsLocation,
     Multicall,
+    ProgramLeg,
     Pull,
     RebalanceCall,
     SwapExactTokens,
@@ -26,7 +28,7 @@ from agent.signing.calldata import (
     decode,
 )
 from agent.signing.swap_rules import ROUTER_ITSELF
-from agent.units import UINT256_MAX, Token, decimal_text, format_time
+from agent.units import NATIVE, UINT256_MAX, Token, decimal_text, format_time
 
 WEI_DECIMALS = 18
 
@@ -36,6 +38,7 @@ class CallWords:
     """Names of addresses and tokens by address; what they lack is said to be unknown."""
 
     safe: str
+    wrapped_native: str
     name_by_address: Mapping[str, str] = field(default_factory=dict)
     token_by_address: Mapping[str, Token] = field(default_factory=dict)
 
@@ -85,18 +88,68 @@ class CallWords:
                 warning = ": it can change owners, threshold and modules"
             yield f"calls an unknown function {call.data_hex[:10]} of {to_text}{warning}"
             return
-        parts: tuple[Any, ...] = ()
         match decoded_call:
-            case Multicall():
-                parts = decoded_call.calls
+            case Multicall(deadline_s, acts):
+                yield f"calls {to_text}, not after {format_time(deadline_s)}:"
+                yield from (f"  {self._act(act, call.to)}" for act in acts)
+                yield from self._left_behind(acts, call.to)
             case RebalanceCall():
-                parts = decoded_call.legs
+                yield f"calls {to_text}, not after {format_time(decoded_call.deadline_s)}:"
+                yield from (f"  {self._leg(leg)}" for leg in decoded_call.legs)
+                yield from self._bounds(decoded_call)
             case _:
                 yield self._act(decoded_call, call.to)
-        if parts:
-            yield f"calls {to_text}, not after {format_time(decoded_call.deadline_s)}:"
-        for part in parts:
-            yield f"  {self._act(part, call.to)}"
+                yield from self._left_behind([decoded_call], call.to)
+
+    def _left_behind(self, acts: Sequence[Any], router: str) -> Iterator[str]:
+        """Yield a warning of what calls of a router leave in it."""
+        left_names: dict[str, str] = {}
+        for act in acts:
+            match act:
+                case Pull(token):
+                    left_names[token] = self.name(token)
+                case WrapEth():
+                    left_names[self.wrapped_native] = self.name(self.wrapped_native)
+                case SweepToken(token, _, recipient) if not _is_router(recipient, router):
+                    left_names.pop(token, None)
+                case UnwrapWeth9(_, recipient):
+                    left_names.pop(self.wrapped_native, None)
+                    if _is_router(recipient, router):
+                        left_names[NATIVE] = "native coin"
+                case SwapExactTokens() | ExactInputSingle():
+                    if not act.amount_in_raw:
+                        left_names.pop(act.token_in, None)
+                    if _is_router(act.recipient, router):
+                        left_names[act.token_out] = self.name(act.token_out)
+        if left_names:
+            yield (
+                f"WARNING: {' and '.join(left_names.values())} stays in the router, where anyone can"
+                " take it"
+            )
+
+    def _leg(self, leg: ProgramLeg) -> str:
+        sold_text = self.amount(leg.amount_raw, leg.token_in)
+        if not leg.amount_raw:
+            sold_text = f"all that it has of {self.name(leg.token_in)}"
+        pool_text = ""
+        if leg.style is not SwapStyle.NATIVE:
+            pool_text = f", in a pool of {self.name(leg.maker.address)}"
+        return f"sells {sold_text} for at least {self.amount(leg.min_out_raw, leg.token_out)}{pool_text}"
+
+    def _bounds(self, program: RebalanceCall) -> Iterator[str]:
+        """Yield how much of each token the Safe spends at most or receives at least."""
+        for watched in program.watched_balances:
+            verb = "receives at least" if watched.min_change_raw >= 0 else "spends at most"
+            amount_text = self.amount(abs(watched.min_change_raw), watched.token)
+            yield f"  this Safe {verb} {amount_text}"
+        own_tokens = {leg.token_in for leg in program.legs if leg.source is FundsLocation.WALLET}
+        own_tokens |= {leg.token_out for leg in program.legs if leg.sink is FundsLocation.WALLET}
+        unbound = sorted(own_tokens & {*program.unwatched_tokens})
+        if unbound:
+            yield (
+                "WARNING: nothing but the pools' word bounds what this Safe spends or receives of"
+                f" {' and '.join(map(self.name, unbound))}"
+            )
 
     def _act(self, act: Any, called: str) -> str:
         match act:
@@ -115,21 +168,21 @@ class CallWords:
             case UnwrapWeth9(min_raw, recipient):
                 amount_text = decimal_text(min_raw, WEI_DECIMALS)
                 return f"pays at least {amount_text} of native coin to {self.name(recipient)}"
-            case SwapExactTokens():
-                return self._swap(act, act.path[0], act.path[-1], act.amount_in_raw)
-            case ExactInputSingle():
-                return self._swap(act, act.token_in, act.token_out, act.amount_in_raw)
-        return self._swap(act, act.token_in, act.token_out, act.amount_raw)  # leg of the Rebalancer
+        return self._swap(act, called)
 
-    def _swap(self, swap: Any, token_in: str, token_out: str, amount_in_raw: int) -> str:
-        sold_text = self.amount(amount_in_raw, token_in)
-        if not amount_in_raw:
-            sold_text = f"all that the router has of {self.name(token_in)}"
-        recipient = getattr(swap, "recipient", ROUTER_ITSELF)  # legs of the Rebalancer have none
-        paid_text = "" if recipient == ROUTER_ITSELF else f", paid to {self.name(recipient)}"
-        return (
-            f"sells {sold_text} for at least {self.amount(swap.min_out_raw, token_out)}{paid_text}"
-        )
+    def _swap(self, swap: SwapExactTokens | ExactInputSingle, router: str) -> str:
+        sold_text = self.amount(swap.amount_in_raw, swap.token_in)
+        if not swap.amount_in_raw:
+            sold_text = f"all that the router has of {self.name(swap.token_in)}"
+        place_text = "kept in the router"
+        if not _is_router(swap.recipient, router):
+            place_text = f"paid to {self.name(swap.recipient)}"
+        bought_text = self.amount(swap.min_out_raw, swap.token_out)
+        return f"sells {sold_text} for at least {bought_text}, {place_text}"
+
+
+def _is_router(recipient: str, router: str) -> bool:
+    return recipient in (ROUTER_ITSELF, router)
 
 
 def config_names(config: Config) -> dict[str, str]:

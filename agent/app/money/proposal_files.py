@@ -15,6 +15,7 @@ from agent.app.money.transaction_builder import checksum
 from agent.chain.safe import signing_json
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
+from agent.config.networks import wrapped_native_of
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, TrimtabError
 from agent.foreign_text import decode_text, read_json
@@ -67,7 +68,8 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
             0,
         )
         document = signing_json(safe, tx)
-        lines = CallWords(safe).lines(tx)
+        words = CallWords(safe, wrapped_native_of(tx.chain_id))
+        lines = words.lines(tx)
         if is_batch(tx.to, tx.data) and tx.value_wei:
             raise ValueError("a batch sends no native coin")
     except OSError as error:
@@ -84,7 +86,7 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
         )
     id_by_hash: dict[str, str] | None = None
     if config is not None:
-        words, id_by_hash = _read_config(config, safe, tx.chain_id)
+        words, id_by_hash = _read_config(config, words, tx.chain_id)
         lines = words.lines(tx)
     return {
         "safe": safe,
@@ -99,18 +101,21 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
 
 
 def _read_config(
-    config: ConfigSource, safe: str, chain_id: int
+    config: ConfigSource, words: CallWords, chain_id: int
 ) -> tuple[CallWords, dict[str, str] | None]:
-    """Return the words of a Safe's calls with the names that a config of its chain and its store have,
-    and the ids of the proposals that wait there, by hash; no ids if it has no store, cannot be read, or
-    is of another Safe.
+    """Return the words with the names that a config of the Safe's chain and its store have, and the
+    ids of the proposals that wait there, by hash; no ids if it has no store, cannot be read, or is of
+    another Safe.
     """
-    words = CallWords(safe)
     with suppress(TrimtabError):
         loaded_config = load_config(config)
         if loaded_config.config.chain.chain_id != chain_id:
             return words, None
-        words = CallWords(safe, config_names(loaded_config.config))
+        words = CallWords(
+            words.safe,
+            loaded_config.config.chain.wrapped_native,
+            config_names(loaded_config.config),
+        )
         if not wiring.has_store(loaded_config):
             return words, None
         with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
@@ -119,8 +124,8 @@ def _read_config(
         tokens = () if ledger_tokens is None else ledger_tokens.tokens
         words = replace(words, token_by_address={token.address: token for token in tokens})
         wallet = loaded_config.config.wallet
-        if wallet.safe and wallet.address == safe:
-            return words, {safe_tx_hash(safe, intent.tx): intent.id for intent in intents}
+        if wallet.safe and wallet.address == words.safe:
+            return words, {safe_tx_hash(words.safe, intent.tx): intent.id for intent in intents}
     return words, None
 
 

@@ -143,7 +143,12 @@ class SafeProposal:
         portfolio = self.agent.portfolio
         legs = () if plan is None else plan.legs
         tokens = {token.address: token for token in portfolio.tokens}
-        words = CallWords(self.safe.address, config_names(self.agent.context.config), tokens)
+        words = CallWords(
+            self.safe.address,
+            portfolio.wrapped_native,
+            config_names(self.agent.context.config),
+            tokens,
+        )
         leg_documents = [fill(LegDocument, leg, portfolio) for leg in legs]
         value_wei = self.intent.tx.value_wei  # a batch sends none
         calls = [

@@ -55,3 +55,9 @@ __all__ = [
     "feed_name",
     "typical_fees",
 ]
+
+
+def wrapped_native_of(chain_id: int) -> str:
+    """Return the wrapped native coin of a chain; empty for one that is none of NETWORKS."""
+    wrapped_by_chain_id = {network.chain_id: network.wrapped_native for network in NETWORKS}
+    return wrapped_by_chain_id.get(chain_id, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eth_abi.abi import encode as abi_encode
@@ -14,9 +15,24 @@ from agent.app.money.call_words import CallWords
 from agent.app.money.transaction_builder import checksum
 from agent.chain.safe import signing_json
 from agent.errors import ConfigError
-from agent.model import UnsignedTx
+from agent.model import PoolMaker, SwapStyle, UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch
-from agent.signing.calldata import Approve, ExactInputSingle, SweepToken, TransferCall, selector
+from agent.signing.calldata import (
+    SWAP_EXACT_TOKENS,
+    Approve,
+    ExactInputSingle,
+    FundsLocation,
+    ProgramLeg,
+    Pull,
+    RebalanceCall,
+    SwapExactTokens,
+    SweepToken,
+    TransferCall,
+    UnwrapWeth9,
+    WatchedBalance,
+    WrapEth,
+    selector,
+)
 from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.units import UINT256_MAX
 from tests.support import builders
@@ -86,10 +102,25 @@ def test_file__names_the_router_as_a_recipient_of_its_swaps_alone(tmp_path: Path
     swap = selector("exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))")
     swap += abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [(TOKEN, STRANGER, 500, this, 7, 6, 0)])
     data = selector("multicall(uint256,bytes[])") + abi_encode(["uint256", "bytes[]"], [9, [swap]])
-    swap_line = lines_of(tmp_path, STRANGER, "0x" + data.hex())[1]
-    assert "paid to" not in swap_line
+    _, swap_line, warning = lines_of(tmp_path, STRANGER, "0x" + data.hex())
+    assert swap_line.endswith(", kept in the router")
+    assert warning == f"WARNING: {STRANGER} (unknown) stays in the router, where anyone can take it"
     transfer = "0xa9059cbb" + f"{int(this, 16):064x}{7:064x}"
     assert lines_of(tmp_path, TOKEN, transfer) == [f"pays 7 base units of the token {TOKEN} (unknown) to {this} (unknown)"]
+
+
+@pytest.mark.parametrize("path", [[], [TOKEN]], ids=["no token", "one token"])
+def test_file__of_a_swap_without_two_tokens_is_an_unknown_call(tmp_path: Path, path: list[str]) -> None:
+    data = SWAP_EXACT_TOKENS + abi_encode(["uint256", "uint256", "address[]", "address"], [7, 6, path, SAFE])
+    assert lines_of(tmp_path, STRANGER, "0x" + data.hex()) == [
+        f"calls an unknown function {'0x' + SWAP_EXACT_TOKENS.hex()} of {STRANGER} (unknown)"
+    ]
+
+
+def test_file__of_a_router_s_call_without_parts_names_the_router(tmp_path: Path) -> None:
+    data = selector("multicall(uint256,bytes[])") + abi_encode(["uint256", "bytes[]"], [9, []])
+    (line,) = lines_of(tmp_path, STRANGER, "0x" + data.hex())
+    assert line.startswith(f"calls {STRANGER} (unknown), not after ")
 
 
 def write_typed_data(folder: Path, **message: object) -> Path:
@@ -132,7 +163,7 @@ def test_file__says_each_call_of_a_batch(tmp_path: Path) -> None:
 
 
 WORDS = CallWords(
-    SAFE, {STRANGER: "uniswap_v3 router"}, {TOKEN: builders.token("WETH", 18, TOKEN), OTHER: builders.token("USDC", 6, OTHER)}
+    SAFE, TOKEN, {STRANGER: "uniswap_v3 router"}, {TOKEN: builders.token("WETH", 18, TOKEN), OTHER: builders.token("USDC", 6, OTHER)}
 )
 LENT_SWAP = ExactInputSingle(TOKEN, OTHER, 500, ROUTER_ITSELF, 10**18, 2_000_000_000, 0)
 
@@ -143,7 +174,7 @@ LENT_SWAP = ExactInputSingle(TOKEN, OTHER, 500, ROUTER_ITSELF, 10**18, 2_000_000
         pytest.param(Approve(STRANGER, 15 * 10**17), f"lets {STRANGER} (uniswap_v3 router) spend 1.5 WETH", id="approval"),
         pytest.param(Approve(SAFE, UINT256_MAX), f"lets this Safe ({SAFE}) spend any amount of WETH", id="unlimited approval"),
         pytest.param(TransferCall(TOKEN, 1), f"pays 0.000000000000000001 WETH to {TOKEN} (token WETH)", id="payment to a token"),
-        pytest.param(LENT_SWAP, "sells 1 WETH for at least 2000 USDC", id="swap"),
+        pytest.param(LENT_SWAP, "sells 1 WETH for at least 2000 USDC, kept in the router", id="swap"),
         pytest.param(
             replace(LENT_SWAP, amount_in_raw=0, recipient=UNKNOWN),
             f"sells all that the router has of {TOKEN} (token WETH) for at least 2000 USDC, paid to {UNKNOWN} (unknown)",
@@ -151,7 +182,7 @@ LENT_SWAP = ExactInputSingle(TOKEN, OTHER, 500, ROUTER_ITSELF, 10**18, 2_000_000
         ),
         pytest.param(
             replace(LENT_SWAP, token_out=UNKNOWN, min_out_raw=7),
-            f"sells 1 WETH for at least 7 base units of the token {UNKNOWN} (unknown)",
+            f"sells 1 WETH for at least 7 base units of the token {UNKNOWN} (unknown), kept in the router",
             id="unknown token",
         ),
         pytest.param(SweepToken(OTHER, 5_000_000, SAFE), f"pays at least 5 USDC to this Safe ({SAFE})", id="sweep"),
@@ -159,6 +190,68 @@ LENT_SWAP = ExactInputSingle(TOKEN, OTHER, 500, ROUTER_ITSELF, 10**18, 2_000_000
 )
 def test_words__name_coins_and_addresses_or_say_unknown(act: object, text: str) -> None:
     assert WORDS._act(act, TOKEN) == text
+
+
+SOLD_ON = ExactInputSingle(OTHER, TOKEN, 500, SAFE, 0, 1, 0)
+PAIR_SWAP = SwapExactTokens(10**18, 5, (TOKEN, UNKNOWN, OTHER), STRANGER)
+
+
+@pytest.mark.parametrize(
+    ("acts", "left"),
+    [
+        pytest.param([LENT_SWAP], [OTHER], id="a swap alone"),
+        pytest.param([LENT_SWAP, SweepToken(OTHER, 1, SAFE)], [], id="swept to the Safe"),
+        pytest.param([LENT_SWAP, SweepToken(TOKEN, 1, SAFE)], [OTHER], id="another token swept"),
+        pytest.param([LENT_SWAP, SweepToken(OTHER, 1, STRANGER)], [OTHER], id="swept to the router itself"),
+        pytest.param([LENT_SWAP, SOLD_ON], [], id="sold on, paid to the Safe"),
+        pytest.param([LENT_SWAP, replace(SOLD_ON, amount_in_raw=1)], [OTHER], id="another amount sold"),
+        pytest.param([PAIR_SWAP], [OTHER], id="paid to the router's own address"),
+        pytest.param([PAIR_SWAP, SweepToken(OTHER, 1, SAFE)], [], id="a pair's swap swept"),
+        pytest.param([Pull(OTHER, 5)], [OTHER], id="pulled"),
+        pytest.param([WrapEth(5)], [TOKEN], id="wrapped"),
+        pytest.param([WrapEth(5), UnwrapWeth9(5, SAFE)], [], id="wrapped and unwrapped"),
+        pytest.param([SOLD_ON], [], id="paid to the Safe"),
+    ],
+)
+def test_words__warn_of_what_stays_in_the_router(acts: list[Any], left: list[str]) -> None:
+    names = " and ".join(map(WORDS.name, left))
+    expected_lines = [f"WARNING: {names} stays in the router, where anyone can take it"] if left else []
+    assert [*WORDS._left_behind(acts, STRANGER)] == expected_lines
+
+
+def program(maker: PoolMaker, *watched_balances: WatchedBalance) -> RebalanceCall:
+    """Sells 10 WETH for at least 25,000 USDC in a pool of that maker."""
+    leg = ProgramLeg(
+        maker, FundsLocation.WALLET, FundsLocation.WALLET, TOKEN, OTHER, None, None, 500, 10 * 10**18, 25_000 * 10**6
+    )  # fmt: skip
+    watched_tokens = {watched.token for watched in watched_balances}
+    return RebalanceCall(9, 0, watched_balances, tuple(token for token in (TOKEN, OTHER) if token not in watched_tokens), (leg,))
+
+
+FACTORY = "0x7777777777777777777777777777777777777777"
+
+
+@pytest.mark.parametrize(
+    ("call", "lines"),
+    [
+        pytest.param(
+            program(PoolMaker(SwapStyle.V3, FACTORY), WatchedBalance(TOKEN, 1, -(10**19)), WatchedBalance(OTHER, 1, 25_000 * 10**6)),
+            ["  this Safe spends at most 10 WETH", "  this Safe receives at least 25000 USDC"],
+            id="both watched",
+        ),
+        pytest.param(
+            program(PoolMaker(SwapStyle.V3, FACTORY), WatchedBalance(TOKEN, 1, -(10**19))),
+            [
+                "  this Safe spends at most 10 WETH",
+                f"WARNING: nothing but the pools' word bounds what this Safe spends or receives of {OTHER} (token USDC)",
+            ],
+            id="what it receives is not watched",
+        ),
+    ],
+)
+def test_words__say_whose_pools_a_program_uses_and_its_bounds(call: RebalanceCall, lines: list[str]) -> None:
+    assert WORDS._leg(call.legs[0]) == f"sells 10 WETH for at least 25000 USDC, in a pool of {FACTORY} (unknown)"
+    assert [*WORDS._bounds(call)] == lines
 
 
 def write_builder_file(folder: Path, calls: list[BatchedCall], **changes: object) -> Path:
