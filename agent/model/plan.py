@@ -300,12 +300,14 @@ class SkippedItem:
     """A trade or token that the plan skips, and the reason, such as impact bound, dust or no route.
 
     `limiting_rule` names the cost or size limit if the trade is possible but not worthwhile, and is
-    "locked" if the excess is in positions or margin; empty otherwise.
+    "locked" if the excess is in positions or margin; empty otherwise. `is_too_costly` is true for
+    an asset that costs more to move than limits.plan_cost allows.
     """
 
     subject: str
     why: str
     limiting_rule: str = ""
+    is_too_costly: bool = False
 
 
 class OptimalityGap:

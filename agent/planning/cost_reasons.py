@@ -10,20 +10,12 @@ from fractions import Fraction
 
 from agent.amm import pools as amm
 from agent.errors import Refused
-from agent.model import Pool, Portfolio, SkippedItem
+from agent.model import Pool, Portfolio
 from agent.planning.approval_gas import approval_count
 from agent.planning.problem import Problem
 from agent.planning.solver.drop_reasons import COARSE_UNIT_PHRASE
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.units import BPS, PIPS, Value, decimal_text, floor_int, value_text
-
-ALLOWED_PHRASE = "plan_cost allows"
-"""Phrase of every reason that compares a cost with its limit."""
-
-
-def is_too_costly(item: SkippedItem) -> bool:
-    """True if the item is skipped because it costs more than limits.plan_cost allows."""
-    return ALLOWED_PHRASE in item.why
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +81,7 @@ def cost_reason(
         for cost_name, cost_value in named_costs
         if float(amount_text(cost_value)) > 0
     )
-    return f"{ALLOWED_PHRASE} {amount_text(allowed_cost)}; {costs_text}"
+    return f"plan_cost allows {amount_text(allowed_cost)}; {costs_text}"
 
 
 def cheapest_route(

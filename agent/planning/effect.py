@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from agent.model import AssetDrift, Goal, Plan, Rebalance, StepInput
-from agent.planning.cost_reasons import cheapest_route, format_route, is_too_costly
+from agent.planning.cost_reasons import cheapest_route, format_route
 from agent.planning.problem import build_problem
 from agent.policy.triggers import bands
 from agent.policy.triggers.exchange_costs import PricedMarket, exchange_costs, within_plan_cost
@@ -50,7 +50,7 @@ def little_effect_reason(
     excess = _excess_by_token(drifts, {drift.token: drift.share for drift in drifts})
     final_excess = _excess_by_token(drifts, _goal_shares(drifts, decision.goal))
     excess_after = _excess_by_token(drifts, share_after_by_token)
-    costly_symbols = {item.subject for item in plan.skipped if is_too_costly(item)}
+    costly_symbols = {item.subject for item in plan.skipped if item.is_too_costly}
     unroutable_tokens = _unroutable_tokens(step, references, drifts, share_after_by_token)
     left_by_drift = [
         (excess_after[drift.token] - final_excess[drift.token], drift)

@@ -222,7 +222,7 @@ def skipped_items(
             *explaining_result,
         )
         reason = _off_target_reason(step.limits, objective, total, remainder)
-        why = reason.why
+        cost_text = ""
         if reason.is_costly and node.address != step.portfolio.numeraire.address:
             counterpart_addresses = [problem.nodes[index].address for index in counterparts]
             cost_text = cost_reason(
@@ -233,9 +233,9 @@ def skipped_items(
                 is_excess,
                 counterpart_addresses,
             )
-            why = cost_text or why
-        message = f"{_money_text(step.portfolio, deviation_value)} off target: {why}"
-        skips.append(SkippedItem(node.label, message, reason.limit))
+        deviation_text = _money_text(step.portfolio, deviation_value)
+        message = f"{deviation_text} off target: {cost_text or reason.why}"
+        skips.append(SkippedItem(node.label, message, reason.limit, is_too_costly=bool(cost_text)))
     return skips
 
 

@@ -33,7 +33,6 @@ from agent.model import (
     TopUp,
 )
 from agent.planning import gas_refill, partial_plans, planner
-from agent.planning.cost_reasons import is_too_costly
 from agent.planning.effect import EFFECT_RULE, little_effect_reason
 from agent.planning.limit_swaps import plan_limit_swap
 from agent.planning.plan_builder import (
@@ -347,7 +346,7 @@ def _plan_exit_among(
         cost_reasons = (
             skipped_item.why
             for skipped_item in no_plan.off_target_items
-            if skipped_item.subject == label and is_too_costly(skipped_item)
+            if skipped_item.subject == label and skipped_item.is_too_costly
         )
         return BlockedExit(token, next(cost_reasons, no_plan.message), blocked_exits.REMEDY)
     if token in _sold_tokens(step.portfolio, plan):
@@ -586,7 +585,7 @@ def _not_worth_reason(
 ) -> str:
     if no_plan.limiting_rule == LOCKED_EXCESS:
         return no_plan.message
-    cost_items = [item for item in no_plan.off_target_items if is_too_costly(item)]
+    cost_items = [item for item in no_plan.off_target_items if item.is_too_costly]
     if cost_items:
         why = "; ".join(f"{skipped_item.subject} {skipped_item.why}" for skipped_item in cost_items)
         return f"not worth its cost (limits.plan_cost {limits.plan_cost_bps} bps): {why}"

@@ -33,7 +33,6 @@ from agent.model import (
     TokenFinding,
     Verdict,
 )
-from agent.planning.cost_reasons import ALLOWED_PHRASE
 from agent.planning.planner import plan
 from agent.planning.proposals import propose_rebalance
 from agent.reference import reference_prices
@@ -188,7 +187,7 @@ NEAR_BPS = 1
 """Distance from its destination at which a token needs a reason."""
 REASONS = (
     "limits.", "no usable pool", "no route", "the ticks read", "less than", "cannot be traded against it", "accept no more", "hold no more",
-    "its gas", "floor", ALLOWED_PHRASE,
+    "its gas", "floor", "plan_cost allows",
 )  # fmt: skip
 """Words that name a bound."""
 

@@ -23,7 +23,6 @@ from agent.model import (
     TradeSide,
     Trigger,
 )
-from agent.planning.cost_reasons import ALLOWED_PHRASE
 from agent.planning.effect import EFFECT_RULE, little_effect_reason
 from agent.planning.proposals import decision_after_plan, propose_rebalance
 from agent.policy.decide import decide
@@ -57,7 +56,7 @@ NEEDS_WETH = {"WBTC": 54_000, "WETH": 25_000, "USDC": 21_000}
 """WETH is two points below its band of 27 to 33 %, the others are inside theirs."""
 
 
-def reason_for(step: StepInput, weights_bps: tuple[int, ...], skipped: str = "WETH", why: str = ALLOWED_PHRASE) -> str:
+def reason_for(step: StepInput, weights_bps: tuple[int, ...], skipped: str = "WETH", is_too_costly: bool = True) -> str:
     """Return the reason against a plan that ends at these weights and skips an asset."""
     result = decide(step)
     assert isinstance(result.decision, Rebalance)
@@ -65,7 +64,7 @@ def reason_for(step: StepInput, weights_bps: tuple[int, ...], skipped: str = "WE
         signing.plan_of(),
         turnover=Fraction(77 * 10**6),
         weights_after_bps=tuple((drift.token, bps) for drift, bps in zip(result.drifts, weights_bps, strict=True)),
-        skipped=tuple(SkippedItem(symbol, f"{why} 1; fees 2") for symbol in skipped.split()),
+        skipped=tuple(SkippedItem(symbol, "2 USDC off target", is_too_costly=is_too_costly) for symbol in skipped.split()),
     )
     return little_effect_reason(step, result.references, result.drifts, result.decision, plan)
 
@@ -81,39 +80,39 @@ UNMOVED = (5_490, 2_500, 2_010)
 
 
 @pytest.mark.parametrize(
-    ("step", "weights_bps", "skipped", "why", "is_held"),
+    ("step", "weights_bps", "skipped", "is_too_costly", "is_held"),
     [
-        pytest.param(NEED, (5_391, 2_599, 2_010), "WETH", ALLOWED_PHRASE, True, id="a bp more than half is left"),
-        pytest.param(NEED, (5_390, 2_600, 2_010), "WETH", ALLOWED_PHRASE, False, id="exactly half is left"),
-        pytest.param(NEED, (5_390, 2_599, 2_011), "WETH", ALLOWED_PHRASE, False, id="USDC a bp above near target pays for it"),
-        pytest.param(EXCESS, (4_609, 3_401, 1_990), "WETH", ALLOWED_PHRASE, True, id="USDC near target takes nothing"),
-        pytest.param(EXCESS, (4_610, 3_401, 1_989), "WETH", ALLOWED_PHRASE, False, id="USDC a bp below near target takes it"),
-        pytest.param(NEED, UNMOVED, "WETH", ALLOWED_PHRASE, True, id="all is left"),
-        pytest.param(with_limits(NEED, plan_cost_bps=59), UNMOVED, "WETH", ALLOWED_PHRASE, True, id="a bp below the route"),
-        pytest.param(with_limits(NEED, plan_cost_bps=60), UNMOVED, "WETH", ALLOWED_PHRASE, False, id="the route is allowed"),
-        pytest.param(with_limits(NEED, plan_cost_bps=None), UNMOVED, "WETH", ALLOWED_PHRASE, False, id="plan_cost off"),
-        pytest.param(NEED, UNMOVED, "WETH", "limits.turnover allows", False, id="skipped for turnover"),
-        pytest.param(NEED, UNMOVED, "WBTC", ALLOWED_PHRASE, False, id="another asset is skipped"),
-        pytest.param(NEED, UNMOVED, "", ALLOWED_PHRASE, False, id="nothing is skipped"),
-        pytest.param(HALFWAY, (5_250, 2_750, 2_000), "WETH", ALLOWED_PHRASE, False, id="all of the half way"),
-        pytest.param(HALFWAY, (5_500, 2_500, 2_000), "WETH", ALLOWED_PHRASE, False, id="half of the half way"),
-        pytest.param(HALFWAY, (5_501, 2_499, 2_000), "WETH", ALLOWED_PHRASE, True, id="a bp less than half of it"),
-        pytest.param(NEED, (5_620, 2_690, 2_000), "WBTC WETH", ALLOWED_PHRASE, False, id="WBTC leaves its band by the plan"),
+        pytest.param(NEED, (5_391, 2_599, 2_010), "WETH", True, True, id="a bp more than half is left"),
+        pytest.param(NEED, (5_390, 2_600, 2_010), "WETH", True, False, id="exactly half is left"),
+        pytest.param(NEED, (5_390, 2_599, 2_011), "WETH", True, False, id="USDC a bp above near target pays for it"),
+        pytest.param(EXCESS, (4_609, 3_401, 1_990), "WETH", True, True, id="USDC near target takes nothing"),
+        pytest.param(EXCESS, (4_610, 3_401, 1_989), "WETH", True, False, id="USDC a bp below near target takes it"),
+        pytest.param(NEED, UNMOVED, "WETH", True, True, id="all is left"),
+        pytest.param(with_limits(NEED, plan_cost_bps=59), UNMOVED, "WETH", True, True, id="a bp below the route"),
+        pytest.param(with_limits(NEED, plan_cost_bps=60), UNMOVED, "WETH", True, False, id="the route is allowed"),
+        pytest.param(with_limits(NEED, plan_cost_bps=None), UNMOVED, "WETH", True, False, id="plan_cost off"),
+        pytest.param(NEED, UNMOVED, "WETH", False, False, id="skipped for turnover"),
+        pytest.param(NEED, UNMOVED, "WBTC", True, False, id="another asset is skipped"),
+        pytest.param(NEED, UNMOVED, "", True, False, id="nothing is skipped"),
+        pytest.param(HALFWAY, (5_250, 2_750, 2_000), "WETH", True, False, id="all of the half way"),
+        pytest.param(HALFWAY, (5_500, 2_500, 2_000), "WETH", True, False, id="half of the half way"),
+        pytest.param(HALFWAY, (5_501, 2_499, 2_000), "WETH", True, True, id="a bp less than half of it"),
+        pytest.param(NEED, (5_620, 2_690, 2_000), "WBTC WETH", True, False, id="WBTC leaves its band by the plan"),
         pytest.param(
             with_snapshot(NEED, pools=(*NEED.snapshot.pools, SKEWED_POOL)),
             UNMOVED,
             "WETH",
-            ALLOWED_PHRASE,
+            True,
             False,
             id="fee of a route alone",
         ),
     ],
 )
 def test_effect_needs_half_of_the_excess_removed(
-    step: StepInput, weights_bps: tuple[int, ...], skipped: str, why: str, is_held: bool
+    step: StepInput, weights_bps: tuple[int, ...], skipped: str, is_too_costly: bool, is_held: bool
 ) -> None:
     """Only of assets that are skipped for the fees of their route."""
-    assert bool(reason_for(step, weights_bps, skipped, why)) is is_held
+    assert bool(reason_for(step, weights_bps, skipped, is_too_costly)) is is_held
 
 
 def test_effect_reason_names_asset_route_and_share_removed() -> None:
@@ -152,7 +151,7 @@ def with_max_weight(step: StepInput) -> StepInput:
 def test_effect_judges_only_plans_of_a_trigger(exempt: Callable[[StepInput, Rebalance], tuple[StepInput, Rebalance]]) -> None:
     result = decide(NEED)
     weights = tuple((drift.token, bps) for drift, bps in zip(result.drifts, (5_490, 2_500, 2_010), strict=True))
-    plan = replace(signing.plan_of(), weights_after_bps=weights, skipped=(SkippedItem("WETH", ALLOWED_PHRASE),))
+    plan = replace(signing.plan_of(), weights_after_bps=weights, skipped=(SkippedItem("WETH", "", is_too_costly=True),))
     exempt_step, exempt_decision = exempt(NEED, result.decision)
     exempt_drifts = decide(exempt_step).drifts if exempt_step.portfolio is not NEED.portfolio else result.drifts
 
@@ -169,7 +168,7 @@ def test_effect_ignores_a_goal_that_removes_no_excess(trigger: Trigger) -> None:
     plan = replace(
         signing.plan_of(),
         weights_after_bps=tuple((drift.token, drift.weight_bps - 1) for drift in result.drifts),
-        skipped=tuple(SkippedItem(drift.symbol, ALLOWED_PHRASE) for drift in result.drifts),
+        skipped=tuple(SkippedItem(drift.symbol, "", is_too_costly=True) for drift in result.drifts),
     )
 
     assert little_effect_reason(step, result.references, result.drifts, unmoved, plan) == ""
