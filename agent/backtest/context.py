@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -67,6 +68,7 @@ from agent.model import (
     PastPrices,
     PerpFill,
     Plan,
+    PricePoint,
     Receipt,
     ScreenedToken,
     SecondQuote,
@@ -473,6 +475,22 @@ class NoPrices(PriceStore):
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class PricesBeforeBar(PriceStore):
+    """Prices without those of the world's bar, which a cycle of it has recorded already: a second
+    cycle of the bar would decide by the closes that it trades at.
+    """
+
+    world: SimulatedWorld
+
+    def prices_between(
+        self, numeraire: str, since_s: int, until_s: int, interval_s: int = HOUR_S
+    ) -> tuple[PricePoint, ...]:
+        """See PriceStore."""
+        until_s = min(until_s, self.world.now_s() - 1)
+        return PriceStore.prices_between(self, numeraire, since_s, until_s, interval_s)
+
+
 def simulation_store(wrapped_native: str, keeps_prices: bool) -> Store:
     """Open a store in memory without valuations, and without prices unless `keeps_prices`."""
     store = open_memory_store(CHAIN_ID, WALLET, wrapped_native)
@@ -564,6 +582,8 @@ def _build_context(world: SimulatedWorld, store: Store, signals: AnswerLog) -> S
     weighs_tax = bool(spec.tax.rate_bps) and isinstance(spec.policy.trigger, NoTradeZone)
     tax_runs = SimulatedTaxRuns(store, spec.portfolio, spec.tax, is_needed=has_hedge or weighs_tax)
     trigger_answers = TriggerAnswers(world)
+    decision_store = copy(store)
+    decision_store.prices = PricesBeforeBar(store.db, world)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         if world.applied_transfers and any(
@@ -595,7 +615,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: AnswerLog) -> S
         state_readers = (SignalReader(signals), lambda _, __: tax_state)
         step = assemble_input(
             input_without_memory,
-            read_memory(input_without_memory, store, delisted_tokens, state_readers),
+            read_memory(input_without_memory, decision_store, delisted_tokens, state_readers),
         )
         return trigger_answers.apply(step)
 

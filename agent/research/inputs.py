@@ -39,7 +39,7 @@ from agent.research.markets import name_markets
 from agent.research.prices import FRAME_NAME, Moment, between, read_prices, time_s
 from agent.research.signals import FunctionSignal, live_window_s
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger, tracking
-from agent.units import BPS, format_duration
+from agent.units import BPS
 from agent.weights.asset_classes import is_cash
 
 USUAL_VALUE = 10_000
@@ -194,12 +194,6 @@ def _spec(
         chosen_trigger = AnsweredTrigger(
             live_window_s(chosen_trigger.window_s, table.interval_s, "trigger")
         )
-        if chosen_trigger.window_s <= table.interval_s:
-            raise ConfigError(
-                "trigger: no price is within the window of"
-                f" {format_duration(chosen_trigger.window_s)} before a bar",
-                f"write a window longer than the {format_duration(table.interval_s)} of a bar",
-            )
     chosen_destination = fit_destination(destination, chosen_trigger)
     target_bps = _target_bps(targets)
     numeraire, unknown_symbols = numeraire_and_unknown(

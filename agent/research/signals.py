@@ -124,7 +124,8 @@ class FunctionSignal:
 
 def live_window_s(window_s: int | None, interval_s: int, argument: str) -> int:
     """Return the window of a function that a live agent takes too, of bars `interval_s` apart; None:
-    90 days, or less if that is too long. Raises ConfigError for a longer one.
+    90 days, or less if that is too long. Raises ConfigError for a longer one, and for one of a bar,
+    whose start is excluded.
     """
     step_s = max(interval_s, HOUR_S)
     longest_s = min(LONGEST_WINDOW_S, MOST_INTERVALS * step_s)
@@ -135,6 +136,11 @@ def live_window_s(window_s: int | None, interval_s: int, argument: str) -> int:
             f"{argument}: a live agent takes no window of {format_duration(window_s)}, at most 730 days"
             f" and {MOST_INTERVALS} steps of {format_duration(step_s)}",
             f'write window="{longest_s // HOUR_S}h" or less, or give prices of longer bars',
+        )
+    if window_s <= interval_s:
+        raise ConfigError(
+            f"{argument}: no price is within the window of {format_duration(window_s)} before a bar",
+            f"write a window longer than the {format_duration(interval_s)} of a bar",
         )
     return window_s
 

@@ -46,6 +46,24 @@ def test_view__has_closes_before_the_bar_and_weights_at_it() -> None:
     assert [day_of(view.now_s) for view in recorder.views] == list(range(1, DAYS))
 
 
+@pytest.mark.parametrize("every", ["", "3d"], ids=["each bar", "every third"])
+def test_bar_after_a_gap__is_not_seen_before_it_is_traded(every: str) -> None:
+    """On a Monday nothing is in a window of two days: after its own trade, the close it traded at would have been."""
+    weekdays = PRICES.filter(pl.col("time").dt.weekday() <= 5)
+    views: list[SignalView] = []
+    signal = research.signal(lambda view: views.append(view) or {"BTC": 0.6}, every=every, window="2d")
+    research.backtest(weekdays, TARGETS, research.band(0.001), signal=signal)
+    assert views
+    assert [view.now_s for view in views if view.prices["BTC"][-1].at_s >= view.now_s] == []
+
+
+@pytest.mark.parametrize("argument", ["signal", "allocator"])
+def test_window_of_a_bar__is_refused(argument: str) -> None:
+    arguments: dict[str, Any] = {argument: research.signal(lambda view: {"BTC": 1.0}, window="1d")}
+    with pytest.raises(ConfigError, match="no price is within the window of 1 day before a bar"):
+        research.backtest(PRICES, TARGETS, BAND, **arguments)
+
+
 @pytest.mark.parametrize("length", [5, 12])
 def test_later_prices_change_nothing_earlier(length: int) -> None:
     whole = research.backtest(PRICES, TARGETS, BAND, signal=momentum)
