@@ -212,7 +212,11 @@ def _spec(
             name = f'"{unknown_symbols[0]}"'
             remedy = f"the closes name no symbol; name their column {name}, or add a column symbol with {name}"
         have_text = "has" if len(unknown_symbols) == 1 else "have"
-        raise ConfigError(f"targets: {', '.join(unknown_symbols)} {have_text} no prices", remedy)
+        has_other_cash = any(map(is_cash, unknown_symbols))
+        cash_text = f", and {numeraire} is taken for the cash" if has_other_cash else ""
+        raise ConfigError(
+            f"targets: {', '.join(unknown_symbols)} {have_text} no prices{cash_text}", remedy
+        )
     require_currency(table, numeraire, f"name {table.currency} in place of {numeraire}")
     spec = make_spec(
         target_bps,

@@ -444,6 +444,7 @@ def test_the_tracking_rule_is_the_default() -> None:
         ({"targets": {"BTC": "half", "USD": 0.5}}, "targets: 'half' of BTC is no number"),
         ({"targets": {"BTC": float("nan"), "USD": 0.5}}, "targets: nan of BTC is no number"),
         ({"targets": {"LINK": 0.5, "USD": 0.5}}, "targets: LINK has no prices"),
+        ({"targets": {"BTC": 0.5, "EUR": 0.4, "USD": 0.1}}, "targets: USD has no prices, and EUR is taken for the cash ("),
         ({"targets": {"BTC": 1.0}, "trigger": None}, "targets: tracking trades against USD"),
         ({"value": 0}, "value: 0 is not above zero"),
         ({"value": 10**400}, "value: a number of too many digits is no number"),
