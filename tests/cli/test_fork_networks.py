@@ -15,7 +15,7 @@ from agent.config.networks import NETWORKS, Network
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
 from agent.localchain.front import serve_front
-from agent.model import DataFeeKind
+from agent.model import DataFeeKind, data_fee_kind
 from scripts.fork_run import fork_config
 from tests.cli.tools import CommandResult
 from tests.support.commands.scripts import run
@@ -58,7 +58,7 @@ def test_fork_of_each_network__pays_tip_and_data_fee(
         report = json.loads(fork_run.out)
         assert report["rebalance"]["outcome"] == "done", report["rebalance"]["reason"]
         assert report["after"]["decision"]["kind"] == "hold"
-        assert (float(report["rebalance"]["cost"].get("data_fee", 0)) > 0) == (network.data_fee_kind is not DataFeeKind.PLAIN)
+        assert (float(report["rebalance"]["cost"].get("data_fee", 0)) > 0) == (data_fee_kind(network.chain_id) is not DataFeeKind.PLAIN)
         assert (chain.rpc("eth_blockNumber"), chain.rpc("eth_getTransactionCount", OWNER.address, "latest")) == parent_state
 
 

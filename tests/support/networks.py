@@ -27,7 +27,7 @@ from agent.localchain.contracts import WETH_ARTIFACT
 from agent.localchain.deployment import deploy_world
 from agent.localchain.nodes import AnvilNode, run_anvil
 from agent.localchain.world import DEEP_RANGES, DevAccount, LocalWorld, TokenKind, TokenSpec, V2Spec, V3Spec
-from agent.model import DataFeeKind
+from agent.model import DataFeeKind, data_fee_kind
 from agent.reference.prices import required_observations
 from agent.units import NATIVE
 from tests.support.op_stack import PRICES, install, set_prices
@@ -159,10 +159,10 @@ def _before_now(chain: LocalChain) -> None:
     assert isinstance(chain, StandIn)
     chain.rpc("anvil_setNextBlockBaseFeePerGas", hex(10**10))  # else anvil's own tip is above its own maximum
     chain.mine()
-    if chain.network.data_fee_kind is DataFeeKind.OP_STACK:
+    if data_fee_kind(chain.network.chain_id) is DataFeeKind.OP_STACK:
         install(chain.transport)
         set_prices(chain.transport, *PRICES[2])
-    elif chain.network.data_fee_kind is DataFeeKind.ARBITRUM:
+    elif data_fee_kind(chain.network.chain_id) is DataFeeKind.ARBITRUM:
         words = "".join(f"7f{wei:064x}60{32 * number:02x}52" for number, wei in enumerate((140 * 10**9, 10**9)))
         chain.rpc("anvil_setCode", ARB_GAS_INFO, f"0x{words}60c06000f3")
     if (uptime := chain.network.sequencer_feed) is not None:
