@@ -24,7 +24,7 @@ from agent.app.documents.proposals import (
 )
 from agent.app.money.call_words import CallWords, config_names
 from agent.app.money.safe_service import configured_service
-from agent.app.money.signature_files import parse_signature, signature_bytes
+from agent.app.money.signature_files import NO_HEX, parse_signature, signature_bytes
 from agent.app.money.transaction_builder import builder_file
 from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.config.loaded import LoadedConfig
@@ -522,7 +522,7 @@ def collect_from_service(agent: Agent) -> CollectedSignaturesDocument:
                 signature = signature_bytes(text)
                 owner = proposal.owner_of(signature)
             except ValueError:
-                left_out.append("signature: other characters than 0x and hex digits")
+                left_out.append(f"signature: {NO_HEX}")
             except ConfigError as error:
                 left_out.append(error.message)
             else:

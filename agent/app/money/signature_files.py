@@ -8,6 +8,9 @@ from typing import Any
 from agent.errors import ConfigError
 from agent.foreign_text import decode_text, read_json
 
+NO_HEX = "other characters than 0x and hex digits, or an odd number of digits"
+"""What text has that is no bytes in hex."""
+
 
 def parse_signature(text: str, safe_tx_hash: str) -> bytes:
     """Return the bytes of a signature in 0x-hex, or in a file. Raises ConfigError."""
@@ -17,11 +20,9 @@ def parse_signature(text: str, safe_tx_hash: str) -> bytes:
     try:
         signature = signature_bytes(str(fields["signature"]))
     except ValueError:
-        problem = "has other characters than 0x and hex digits"
+        problem = f"has {NO_HEX}"
         if not text.startswith("0x"):
-            problem = (
-                "is a file without a signature: it has other characters than 0x and hex digits"
-            )
+            problem = f"is a file without a signature: it has {NO_HEX}"
         raise _signature_error(text, problem) from None
     signed_hash = str(fields.get("safe_tx_hash", safe_tx_hash))
     if signed_hash != safe_tx_hash:
@@ -60,5 +61,5 @@ def _signature_error(text: str, problem: str) -> ConfigError:
 
 
 def signature_bytes(signature_text: str) -> bytes:
-    """Return the bytes of 0x-hex. Raises ValueError for other characters."""
+    """Return the bytes of 0x-hex. Raises ValueError for other text."""
     return bytes.fromhex(signature_text.removeprefix("0x"))

@@ -12,6 +12,7 @@ from agent.errors import ConfigError
 
 HASH = "0x" + "ab" * 32
 SIGNATURE = "0x" + "12" * 65
+NO_HEX = "other characters than 0x and hex digits, or an odd number of digits"
 
 
 @pytest.mark.parametrize(
@@ -27,14 +28,15 @@ def test_a_signature_is_read_from_a_file(content: str, tmp_path: Path) -> None:
     ("content", "words"),
     [
         (None, "does not begin with 0x, and no file has this name"),
-        (b"hello", "is a file without a signature: it has other characters than 0x and hex digits"),
+        (b"hello", f"is a file without a signature: it has {NO_HEX}"),
+        (b"0x" + b"1" * 131, f"is a file without a signature: it has {NO_HEX}"),
         (b"\xff\xfe\x00", "is a file of neither hex digits nor JSON"),
         (b"{nonsense", "is a file of neither hex digits nor JSON"),
         (b'{"hash": "0x12"}', "is a file without a signature in its JSON"),
     ],
-    ids=["no file", "words", "bytes", "broken json", "other json"],
+    ids=["no file", "words", "131 digits", "bytes", "broken json", "other json"],
 )
-def test_what_is_no_signature_is_named_with_what_to_paste(content: bytes | None, words: str, tmp_path: Path) -> None:
+def test_file_without_a_signature_is_named_with_what_to_paste(content: bytes | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "s.txt"
     if content is not None:
         path.write_bytes(content)
@@ -43,6 +45,24 @@ def test_what_is_no_signature_is_named_with_what_to_paste(content: bytes | None,
     assert words in error.value.message
     assert "Error" not in str(error.value)
     assert error.value.remedy.startswith("paste 0x and 130 hex digits")
+
+
+@pytest.mark.parametrize("text", ["0xzz", SIGNATURE[:-1], SIGNATURE + "1"], ids=["no hex", "129 digits", "131 digits"])
+def test_pasted_text_without_whole_bytes_is_no_signature(text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_signature(text, HASH)
+    assert error.value.message == f"signature: {text[:60]!r} has {NO_HEX}"
+    assert error.value.remedy.startswith("paste 0x and 130 hex digits")
+
+
+@pytest.mark.parametrize("signed_hash", ["0x" + "ab" * 31 + "ac", "", "ab" * 32], ids=["another", "empty", "no 0x"])
+def test_signature_file_of_another_proposal_is_refused(signed_hash: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.txt"
+    path.write_text(json.dumps({"safe_tx_hash": signed_hash, "signature": SIGNATURE}))
+    with pytest.raises(ConfigError) as error:
+        parse_signature(str(path), HASH)
+    assert error.value.message == f"safe_tx_hash: {str(path)[:60]} signs {signed_hash}, and {HASH} waits"
+    assert error.value.remedy == "let its owner sign the proposal that waits"
 
 
 def test_a_folder_is_no_file_with_a_signature(tmp_path: Path) -> None:
