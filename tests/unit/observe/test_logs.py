@@ -6,12 +6,14 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
 from agent.observe.logs import HIDDEN_TEXT, Log, Redactor, configure
 
 URL = "https://user:hunter22@node.example/v2/canary7f3a9?key=s3cr3t-k3y"
+KEY_DIGITS = "aB" * 32
 
 
 @pytest.fixture
@@ -63,8 +65,22 @@ def test_a_secret_that_json_would_escape_is_found_too(stream: io.StringIO) -> No
     assert json.loads(text)["why"] == HIDDEN_TEXT
 
 
-def test_short_pieces_blot_out_nothing() -> None:
+@pytest.mark.parametrize("digits", [KEY_DIGITS, KEY_DIGITS.lower(), KEY_DIGITS.upper()], ids=["as given", "lower case", "upper case"])
+@pytest.mark.parametrize("text_prefix", ["", "0x"], ids=["digits", "0x digits"])
+@pytest.mark.parametrize("key_prefix", ["", "0x", "0X"], ids=["key of digits", "key of 0x digits", "key of 0X digits"])
+def test_key__is_hidden_in_each_case_with_and_without_0x(key_prefix: str, text_prefix: str, digits: str) -> None:
+    text = Redactor([key_prefix + KEY_DIGITS]).redact(f"key {text_prefix}{digits} of one")
+    assert text in (f"key {HIDDEN_TEXT} of one", f"key {text_prefix}{HIDDEN_TEXT} of one")
+
+
+def test_percent_encoded_secret__is_hidden() -> None:
+    secret = "pass/word & more"
+    assert Redactor([secret]).redact(f"GET /?q={quote(secret, safe='')}") == f"GET /?q={HIDDEN_TEXT}"
+
+
+def test_pieces_below_six_characters_blot_out_nothing() -> None:
     assert Redactor(["https://node.example/v2/eth"]).redact("eth v2 hold") == "eth v2 hold"
+    assert Redactor(["s3cr3", "s3cr3t"]).redact("s3cr3 s3cr3t") == f"s3cr3 {HIDDEN_TEXT}"
 
 
 def test_without_a_format_nothing_is_written(stream: io.StringIO) -> None:
