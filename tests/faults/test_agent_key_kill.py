@@ -77,7 +77,7 @@ class Wallet:
 
             HyperliquidConnection.exchange = exchange  # type: ignore[method-assign]  # in a child
         with reopened_agent(self.chain, self.loaded) as agent:
-            on_write(agent, lambda: passed("write"))
+            on_write(agent, lambda _: passed("write"))
             return approve_agent_key(agent, None, revokes=False, send=True, confirm=lambda _: True, ask=None)
 
     def posted(self) -> list[str]:

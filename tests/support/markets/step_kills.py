@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -50,26 +51,29 @@ class StepWorld:
         return replace(self, loaded=load_config(folder / self.loaded.path.name))
 
 
-def on_write(agent: Agent, happens: Callable[[], object]) -> None:
-    """Let something happen just before each commit that changes the store."""
-    writing = False
+def on_write(agent: Agent, happens: Callable[[str], object]) -> None:
+    """Let something happen just before each commit that changes the store; it hears the first statement, as "INSERT steps"."""
+    first = ""
 
     def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        nonlocal writing
-        writing = writing or statement.startswith(("INSERT", "UPDATE"))
+        nonlocal first
+        if change := re.match(r"(INSERT|UPDATE) (?:INTO )?\W?(\w+)", statement):
+            first = first or f"{change[1]} {change[2]}"
 
     def committed(_connection: object) -> None:
-        nonlocal writing
-        if writing:
-            happens()
-        writing = False
+        nonlocal first
+        if first:
+            happens(first)
+        first = ""
 
     database_event.listen(agent.context.store.db.engine, "before_cursor_execute", executed)
     database_event.listen(agent.context.store.db.engine, "commit", committed)
 
 
 def die_in_step(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> OutcomeKind:
-    """One whole step in this process; SIGKILL just before the n-th commit that changes the store, or at the n-th such event."""
+    """One whole step in this process; SIGKILL just before the n-th commit that changes the store, the n-th that begins with such a
+    statement, or at the n-th such event.
+    """
     counts: dict[str, int] = {}
 
     def passed(moment: str) -> None:
@@ -77,9 +81,13 @@ def die_in_step(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> Outcome
         if f"{moment} {counts[moment]}" == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def written(statement: str) -> None:
+        passed("write")
+        passed(statement)
+
     chain.__dict__.pop("transport", None)  # a connection of its own
     with reopened_agent(chain, loaded) as agent:
-        on_write(agent, lambda: passed("write"))
+        on_write(agent, written)
         outcome = agent.rebalance(send=True, confirm=yes, progress=passed)
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
         return outcome.kind
