@@ -21,6 +21,7 @@ from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, r
 
 NOW_S = builders.NOW_S
 HASH = f"0x{1:064x}"
+DEADLINE_S = builders.step_input().execution.deadline_s
 
 
 store = store_fixture("memory")
@@ -57,19 +58,22 @@ def states(store: Store) -> list[ExecutionState]:
 
 
 @pytest.mark.parametrize(
-    ("sends", "lasts_s", "state"),
+    ("sends", "lasts_s", "state", "why"),
     [
-        pytest.param(True, 0, ExecutionState.OPEN, id="not yet"),
-        pytest.param(True, 500, ExecutionState.EXPIRED, id="during the trades"),
-        pytest.param(False, 500, ExecutionState.OPEN, id="a dry run writes nothing"),
+        pytest.param(True, 500 - DEADLINE_S, ExecutionState.OPEN, "", id="a transaction sent now is in time"),
+        pytest.param(True, 501 - DEADLINE_S, ExecutionState.EXPIRED, "expires", id="a second too late"),
+        pytest.param(True, 499, ExecutionState.EXPIRED, "expires", id="the second before its end"),
+        pytest.param(True, 500, ExecutionState.EXPIRED, "expired", id="its end, during the trades"),
+        pytest.param(False, 500, ExecutionState.OPEN, "", id="a dry run writes nothing"),
     ],
 )
 def test_order__expires_by_chain_time_after_the_trades(
-    store: Store, monkeypatch: pytest.MonkeyPatch, sends: bool, lasts_s: int, state: ExecutionState
+    store: Store, monkeypatch: pytest.MonkeyPatch, sends: bool, lasts_s: int, state: ExecutionState, why: str
 ) -> None:
     add_order(store, NOW_S + 500)
     run_cycle(store, monkeypatch, sends=sends, lasts_s=lasts_s)
-    assert states(store) == [state]
+    (order,) = store.executions.limit_orders()
+    assert (order.state, order.why.partition(" ")[0]) == (state, why)
 
 
 def test_order__filled__is_ended_as_filled_and_not_filled_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
