@@ -69,7 +69,8 @@ def test_chain_with_unknown_fees__is_refused_or_read_only() -> None:
 def test_how_many_blocks_confirm_is_chosen_by_name() -> None:
     assert build_policy(parse_config(text())).confirm_blocks == 3
     assert mentions(refused(1, ("^confirm_blocks.*\n", "")), "policy.confirm_blocks", "missing")
-    assert build_policy(parse_config(text(1, ("^confirm_blocks = 3", "confirm_blocks = 0")))).confirm_blocks == 0
+    for count in (0, 32):
+        assert build_policy(parse_config(text(1, ("^confirm_blocks = 3", f"confirm_blocks = {count}")))).confirm_blocks == count
     for wrong in ("-1", "33"):
         assert "policy.confirm_blocks" in refused(1, ("^confirm_blocks = 3", f"confirm_blocks = {wrong}"))
 
@@ -77,7 +78,8 @@ def test_how_many_blocks_confirm_is_chosen_by_name() -> None:
 def test_a_schedule_is_late_by_half_of_its_interval_at_most() -> None:
     assert build_policy(parse_config(text())).jitter_bps == 1_000
     assert build_policy(parse_config(text(1, ('^jitter = "10%"', 'jitter = "off"')))).jitter_bps == 0
-    assert "policy.jitter" in refused(1, ('^jitter = "10%"', 'jitter = "51%"'))
+    assert build_policy(parse_config(text(1, ('^jitter = "10%"', 'jitter = "50%"')))).jitter_bps == 5_000
+    assert "policy.jitter" in refused(1, ('^jitter = "10%"', 'jitter = "50.01%"'))
 
 
 def test_a_feed_has_its_own_age_where_its_asset_names_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from math import ceil
 
 import pytest
 from hypothesis import given
@@ -94,12 +95,8 @@ def test_first_fees__leave_room_for_a_cancel_and_a_bump_of_it(base_fee_wei: int,
 def test_replacement_pays_an_eighth_more_in_both_fields(max_fee_wei: int, tip_wei: int) -> None:
     replacement = replacement_fees(replace(tx(0), max_fee_wei=max_fee_wei, max_priority_fee_wei=tip_wei))
 
-    assert replacement.max_fee_wei is not None
-    assert replacement.max_priority_fee_wei is not None
-    assert replacement.max_fee_wei >= Fraction(9, 8) * max_fee_wei
-    assert replacement.max_priority_fee_wei >= Fraction(9, 8) * tip_wei
-    assert replacement.max_fee_wei > max_fee_wei
-    assert replacement.max_priority_fee_wei > tip_wei
+    assert replacement.max_fee_wei == max(max_fee_wei + 1, ceil(Fraction(9, 8) * max_fee_wei))
+    assert replacement.max_priority_fee_wei == max(tip_wei + 1, ceil(Fraction(9, 8) * tip_wei))
 
 
 def test_replacement_above_the_ceiling_is_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from agent.chain.lens import CallStatus, LensAnswer, uint_word
 from agent.chain.rpc import RpcFault
+from agent.chain.screening.answers import ScreenResult
 from agent.chain.screening.traits import TRANSFER_TOPIC, find_rebasing, judge_traits, trait_items, transferred_raw
 from agent.model import TokenFinding
 from tests.support.builders import step_input
@@ -18,10 +19,17 @@ from tests.support.tokens import WETH
 NO_TRAITS: list[LensAnswer] = [CallStatus.FAILED] * 4
 
 
-def test_trait_items_ask_by_their_selectors() -> None:
+def test_trait_items_ask_by_selector_owner_and_amount() -> None:
     items = trait_items(step_input().snapshot, WETH.address)
 
-    assert [item.calldata[:4].hex() for item in items] == ["f5eb42dc", "1da24f3e", "1bd39674", "556f0dc7"]
+    owner_word = step_input().snapshot.owner[2:].lower().rjust(64, "0")
+    amount_word = f"{10**6:064x}"
+    assert [item.calldata.hex() for item in items] == [
+        f"f5eb42dc{owner_word}",
+        f"1da24f3e{owner_word}",
+        f"1bd39674{amount_word}",
+        "556f0dc7",
+    ]
     assert {item.target for item in items} == {WETH.address}
 
 
@@ -87,13 +95,12 @@ def logs_of(received_raw: Sequence[int] | None = (5, 7), sent_raw: Sequence[int]
     return ScriptedTransport(eth_getLogs=events)
 
 
-def rebasing_text(logs: ScriptedTransport, balance_raw: int, earlier_raw: int | None, number: int = 100) -> str:
-    """Return why WETH is a rebasing token, or "" if nothing shows it, by the balances at block `number` and before."""
+def rebasing_result(logs: ScriptedTransport, balance_raw: int, earlier_raw: int | None, number: int = 100) -> ScreenResult | None:
+    """Return why WETH is a rebasing token, None if nothing shows it, by the balances at block `number` and before."""
     snapshot = step_input().snapshot
     holdings = tuple(replace(holding, raw=balance_raw) if holding.token == WETH.address else holding for holding in snapshot.holdings)
     snapshot = replace(snapshot, holdings=holdings, head=replace(snapshot.head, number=number))
-    result = find_rebasing(logs, snapshot, WETH.address, earlier_raw)
-    return "" if result is None else result[1]
+    return find_rebasing(logs, snapshot, WETH.address, earlier_raw)
 
 
 @pytest.mark.parametrize(
@@ -110,17 +117,19 @@ def rebasing_text(logs: ScriptedTransport, balance_raw: int, earlier_raw: int | 
 def test_rebasing_is_a_change_that_transfers_do_not_explain(
     balance_raw: int, earlier_raw: int, received_raw: Sequence[int] | None, sent_raw: Sequence[int] | None, change_raw: int | None
 ) -> None:
-    text = rebasing_text(logs_of(received_raw, sent_raw), balance_raw, earlier_raw)
+    result = rebasing_result(logs_of(received_raw, sent_raw), balance_raw, earlier_raw)
 
-    assert bool(text) is (change_raw is not None)
-    assert change_raw is None or f"changed by {change_raw} base units" in text
+    assert (result is None) is (change_raw is None)
+    if result is not None:
+        assert result[0] is TokenFinding.REBASING
+        assert f"changed by {change_raw} base units" in result[1]
 
 
 @pytest.mark.parametrize("earlier_raw", [100, None], ids=["unchanged", "unread"])
 def test_rebasing_of_a_balance_without_a_change_asks_nothing(earlier_raw: int | None) -> None:
     logs = logs_of()
 
-    assert rebasing_text(logs, 100, earlier_raw) == ""
+    assert rebasing_result(logs, 100, earlier_raw) is None
     assert logs.calls == []
 
 
@@ -128,7 +137,7 @@ def test_rebasing_of_a_balance_without_a_change_asks_nothing(earlier_raw: int | 
 def test_rebasing_reads_transfers_after_the_earlier_balance(number: int, first_block: int) -> None:
     logs = logs_of()
 
-    rebasing_text(logs, 110, 100, number)
+    rebasing_result(logs, 110, 100, number)
 
     wallet_topic = "0x" + step_input().snapshot.owner[2:].lower().rjust(64, "0")
     span = {"address": WETH.address, "fromBlock": hex(first_block), "toBlock": hex(number)}

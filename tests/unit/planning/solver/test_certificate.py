@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise, permutations
+from itertools import combinations, pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ import pytest
 
 from agent import codec
 from agent.model import OptimalityGap, Plan, Pool, StepInput
-from agent.planning import planner
-from agent.planning.plan_builder import gap_bps, rounded_gap
+from agent.planning import planner, rounding
+from agent.planning.plan_builder import MAX_BRANCHES, gap_bps, rounded_gap
 from agent.planning.planner import NothingPlanned, plan_swap
 from agent.planning.problem import PoolGraph, build_pool_graph
 from agent.planning.rounding import PlanDraft
@@ -88,6 +88,19 @@ class SolvedProblem:
         return replace(self.fixed_point, draft=replace(self.fixed_point.draft, delta_raw=raw_by_token))
 
 
+@pytest.fixture
+def shortfalls_bps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Gaps before they are cut off at zero, in the order of their computation."""
+    shortfalls: list[float] = []
+
+    def recorded_gap(shortfall: Fraction, basis: Fraction) -> Fraction:
+        shortfalls.append(float(shortfall / basis * BPS))
+        return rounded_gap(shortfall, basis)
+
+    monkeypatch.setattr("agent.planning.plan_builder.rounded_gap", recorded_gap)
+    return shortfalls
+
+
 def solved(step: StepInput) -> SolvedProblem:
     problem = problem_of(step)
     objective = objective_for_goal(problem, rebalance_to_targets(step).goal)
@@ -108,11 +121,11 @@ def gap_changes_turnover(step: StepInput) -> tuple[Fraction, dict[str, int], Fra
 
 
 @pytest.mark.parametrize("first", [0, *slow(range(10, PROBLEMS, 10))])
-def test_gap_is_below_a_tenth_of_a_bp_and_no_peer_is_better(first: int) -> None:
+def test_gap_is_below_a_tenth_of_a_bp_and_no_peer_is_better(first: int, shortfalls_bps: list[float]) -> None:
     for seed in range(first, first + 10):
         step = any_problem(seed)
         gap, delta, turnover = gap_changes_turnover(step)
-        assert 0 <= gap <= SMALL, seed
+        assert 0 <= shortfalls_bps[-1] <= gap <= SMALL, seed
         plan_value = objective(step, rebalance_to_targets(step), delta)
         for peer in (sequential, grid):
             peer_value = objective(step, rebalance_to_targets(step), peer(step, rebalance_to_targets(step)).delta_raw)
@@ -123,11 +136,25 @@ def test_gap_is_below_a_tenth_of_a_bp_and_no_peer_is_better(first: int) -> None:
     "seed",
     [
         pytest.param(256, id="at a ridge: no plan cost, near the limit of turnover, where flat directions take hundreds of steps"),
-        *(pytest.param(seed, id=f"routes stay apart where gathering ends lower {seed}") for seed in (236, 695, 752)),
+        pytest.param(752, id="45 legs"),
     ],
 )
-def test_routes_stay_apart_where_gathering_ends_lower(seed: int) -> None:
+def test_gap_of_a_hard_problem_is_below_a_tenth_of_a_bp(seed: int) -> None:
     assert gap_changes_turnover(any_problem(seed))[0] <= SMALL
+
+
+@pytest.mark.parametrize("seed", [236, 695])
+def test_routes_stay_apart_where_gathering_ends_lower(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = checked_plan(any_problem(seed))
+    with monkeypatch.context() as patch:
+        patch.setattr(rounding, "UNSOLD_FRACTION", 1)
+        gathered_plan = checked_plan(any_problem(seed))
+    monkeypatch.setattr(rounding, "merge_routes", list)
+
+    assert plan.legs == checked_plan(any_problem(seed)).legs
+    assert len(gathered_plan.legs) < len(plan.legs)
+    assert gap_of(plan) < gap_of(gathered_plan) * Fraction(1, 2)
+    assert gap_of(plan) <= SMALL
 
 
 @pytest.mark.parametrize("seed", [*range(2), 166, 564, 707, *slow((*range(2, 12), 706, 806, 977))])
@@ -171,22 +198,15 @@ def test_gap_of_half_a_plan_is_what_it_leaves() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 12, 27, 256, *slow([20, 42, 734])])
-def test_gap_grows_the_less_of_a_plan_is_done(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Markets on and off the reference, with and without a limit of turnover. The gap is seen before it is cut off at zero."""
-    short: list[float] = []
-
-    def recorded_gap(missing: Fraction, basis: Fraction) -> Fraction:
-        short.append(float(missing / basis * BPS))
-        return rounded_gap(missing, basis)
-
-    monkeypatch.setattr("agent.planning.plan_builder.rounded_gap", recorded_gap)
+def test_gap_grows_the_less_of_a_plan_is_done(seed: int, shortfalls_bps: list[float]) -> None:
+    """Markets on and off the reference, with and without a limit of turnover."""
     problem = solved(any_problem(seed))
     for tenths in range(10, -1, -1):
         delta_raw = {at: raw * tenths // 10 for at, raw in problem.fixed_point.draft.delta_raw.items()}
         problem.gap_bps(replace(problem.fixed_point, draft=PlanDraft(delta_raw=delta_raw)))
-    per_unit = [gap * max(part, 0.01) for gap, part in zip(short, np.linspace(1, 0, 11), strict=True)]
-    assert short[0] >= -1e-7
-    assert all(later > sooner for sooner, later in pairwise(short)), short
+    per_unit = [gap * max(part, 0.01) for gap, part in zip(shortfalls_bps, np.linspace(1, 0, 11), strict=True)]
+    assert shortfalls_bps[0] >= -1e-7
+    assert all(later > sooner for sooner, later in pairwise(shortfalls_bps)), shortfalls_bps
     assert per_unit[0] < per_unit[5] < per_unit[-1], "also in value, not only because less is moved"
 
 
@@ -235,7 +255,7 @@ def test_gap_counts_a_pool_dropped_wrongly_but_not_for_gas() -> None:
 
 
 @pytest.mark.parametrize("seed", [15, *range(3), *slow(range(3, 15))])
-def test_bound_covers_every_choice_of_pools(seed: int) -> None:
+def test_bound_covers_the_pools_of_the_plan(seed: int) -> None:
     """Gas is paid in value: taken from what a pool pays, at the price of its token, it was charged with up to plan_cost more."""
     problem = solved(any_problem_with_gas(seed))
     market = problem.market
@@ -250,11 +270,30 @@ def test_bound_covers_every_choice_of_pools(seed: int) -> None:
     assert bound_with_charges(curves, market.rows(), search.solve, 0, -np.inf) >= worth - 1e-12
 
 
+@pytest.mark.parametrize("seed", [7, 13, 33, 68, 175, 392])
+def test_bound_is_that_of_the_best_choice_of_pools(seed: int) -> None:
+    """In markets of six directions. The best choice is found with the first pool branched on in 7, 13 and 33, without it in the others."""
+    problem = solved(any_problem_with_gas(seed, 3, 3))
+    curves = problem.market.counted_after_charges
+    rows = problem.market.rows()
+    solve = problem.optimizer().solve
+    choices = [np.array(choice, dtype=np.intp) for size in range(len(rows) + 1) for choice in combinations(rows.tolist(), size)]
+    best_worth = max(solve(curves.curve_stack.rows(choice)).bound - float(curves.charges[choice].sum()) for choice in choices)
+
+    bounds = [bound_with_charges(curves, rows, solve, branches, -np.inf) for branches in (0, 1, 2, MAX_BRANCHES)]
+
+    assert len(choices) == 2**6
+    assert min(bounds) >= best_worth - 1e-12
+    assert bounds[0] > best_worth + 1e-7, "without branches each pool pays a part of its gas"
+    assert bounds[-1] == pytest.approx(best_worth, abs=1e-10)
+
+
 @pytest.mark.parametrize("first", [0, *slow(range(10, PROBLEMS, 10))])
-def test_gap_with_gas_is_mostly_within_three_fifths_of_a_bp(first: int) -> None:
+def test_gap_with_gas_is_mostly_within_three_fifths_of_a_bp(first: int, shortfalls_bps: list[float]) -> None:
     """The least gas of the pools in use is on both sides; it was on none, and the 90th percentile of the gap 1.9 bps."""
     gaps = sorted(gap_changes_turnover(any_problem_with_gas(seed))[0] for seed in range(first, first + 10))
-    assert gaps[0] >= 0, gaps
+    assert len(shortfalls_bps) == len(gaps)
+    assert min(shortfalls_bps) >= 0, shortfalls_bps
     assert gaps[8] <= Fraction(3, 5), gaps
 
 
@@ -329,16 +368,22 @@ def gap_over_every_order(step: StepInput, plan: Plan) -> Fraction:
     return (Fraction(best) - optimizer.utility.exact_utility_of(ends)) * Fraction(market.scale) / plan.turnover * BPS
 
 
-@pytest.mark.parametrize("seed", [47, 91, 203, 278, 407, *slow(range(40))])
+TOO_COSTLY_SALES = (4, 7)
+
+
+@pytest.mark.parametrize("seed", [47, 91, 203, 278, 407, *slow(seed for seed in range(40) if seed not in TOO_COSTLY_SALES)])
 def test_gap_of_a_whole_sale_covers_pools_above_the_reference(seed: int) -> None:
     """Their gain is no reason to trade, but a sale that is due anyhow would have got it."""
     step = whole_sale_step(seed)
-    try:
-        plan = planner.plan(step, replace(rebalance_to_targets(step), is_exit=True))
-    except NothingPlanned:
-        return
-    assert plan.gap_bps is not None
+    plan = planner.plan(step, replace(rebalance_to_targets(step), is_exit=True))
     assert gap_of(plan) >= gap_over_every_order(step, plan) - NOISE
+
+
+@pytest.mark.parametrize("seed", TOO_COSTLY_SALES)
+def test_whole_sale_above_plan_cost_is_not_planned(seed: int) -> None:
+    step = whole_sale_step(seed)
+    with pytest.raises(NothingPlanned, match="plan_cost allows"):
+        planner.plan(step, replace(rebalance_to_targets(step), is_exit=True))
 
 
 def selector_of(market: PoolGraph) -> PoolSelector:
