@@ -32,9 +32,9 @@ EXACT = {"rel": 1e-9, "abs": 1e-9}
 
 
 class Fund:
-    """Half coins, half cash at first; each block has a price, up to five transfers, and at times a swap at a loss."""
+    """Half coins, half cash at first; each block has a price, at most `most_flows` transfers, and at times a swap at a loss."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, most_flows: int = 5) -> None:
         chance = random.Random(seed)
         price = 100
         coins = 50 * COIN
@@ -47,7 +47,7 @@ class Fund:
             price = max(20, price + chance.randint(-9, 9))
             at_s = self.times_s[-1] + chance.randint(3_600, 2 * DAY_S)
             amounts = []
-            for _ in range(chance.choice((0, 0, 0, 1, 2, 5))):
+            for _ in range(min(chance.choice((0, 0, 0, 1, 2, 5)), most_flows)):
                 amount = chance.choice((-1, 1)) * chance.randint(1, cash // 20)
                 cash += amount
                 amounts.append(amount)
@@ -208,6 +208,21 @@ def test_a_period_whose_returns_contradict_each_other_is_refused(error: float) -
         require_agreement(replace(performance, twr=performance.twr + Fraction(error)), returns)
     with pytest.raises(Refused, match="return of the days"):
         require_agreement(performance, [*returns, error])
-    still = replace(performance, periods=tuple(replace(period, net_inflow=Fraction(0)) for period in performance.periods))
-    with pytest.raises(Refused, match="profit over the start value"):
-        require_agreement(replace(still, profit=performance.start.managed_value * 7), returns)
+
+
+@pytest.mark.parametrize("error", [2e-6, -2e-6, -0.5, 1e3])
+def test_profit_without_flows_that_contradicts_the_return_is_refused(error: float) -> None:
+    performance = Fund(1, most_flows=0).performance()
+    returns = daily_returns(performance.periods)
+    assert performance.profit != 0
+    require_agreement(performance, returns)
+    profit = performance.profit + performance.start.managed_value * Fraction(error)
+    with pytest.raises(Refused) as refusal:
+        require_agreement(replace(performance, profit=profit), returns)
+    assert [verdict.guard for verdict in refusal.value.verdicts] == ["profit over the start value"]
+
+
+def test_profit_with_flows_is_not_compared_with_the_return() -> None:
+    performance = Fund(1).performance()
+    assert performance.deposits > 0
+    require_agreement(replace(performance, profit=performance.profit * 7), daily_returns(performance.periods))
