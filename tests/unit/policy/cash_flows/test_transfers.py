@@ -263,6 +263,28 @@ def test_reserved_payment_halts_while_it_is_short() -> None:
     assert "--resume 4" in decision.reason
 
 
+@pytest.mark.parametrize(
+    ("above_raw", "failing_guards"), [pytest.param(0, [], id="all that is free"), pytest.param(1, ["balance"], id="a base unit more")]
+)
+def test_withdrawal_sends_no_more_than_free_cash(above_raw: int, failing_guards: list[str]) -> None:
+    """Of 2,000 USDC, 300 are the reserve and 400 set aside for another withdrawal."""
+    step = with_limits(portfolio_step(), payout_per_day=None)
+    assets = tuple(
+        replace(asset, reserve_raw=raw(300, USDC)) if asset.token.address == USDC.address else asset for asset in step.portfolio.assets
+    )
+    another = PendingPayment(9, Payment(USDC.address, raw(400, USDC)))
+    step = replace(step, portfolio=replace(step.portfolio, assets=assets), history=history(pending_payments=(another,)))
+    step = transfers.reserve_withdrawals(step)
+    payment_raw = raw(1_300, USDC) + above_raw
+
+    verdicts = table.judge_payout(step, Payout(USDC.address, HOME, payment_raw, 0, 4), (HOME,))
+    claimed_step = transfers.reserve_claims(step, (PendingPayment(0, Payment(USDC.address, payment_raw)),))
+
+    assert [verdict.guard for verdict in verdicts if not verdict.passed] == failing_guards
+    assert transfers.shortfall_raw(claimed_step.portfolio, step.limits, held_balances(step), USDC.address) == above_raw
+    assert ("is short of 0.000001 USDC" in transfers.open_withdrawal_reason(claimed_step)) is bool(above_raw)
+
+
 def test_payment_whose_nonce_is_used__is_not_reserved_and_halts() -> None:
     """It may be in the block whose balances are read, so that its amount would be subtracted twice."""
     payment = Payment(USDC.address, raw(1_500, USDC))
