@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent import wiring
 from agent.chain.rpc import Transport
 from agent.localchain import LocalChain
 from agent.signing import keys
@@ -42,8 +41,6 @@ def tax_total(years: dict[str, str]) -> Fraction:
 def test_commands_show_send_and_tell_orders_of_hyperliquid(
     chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Tests that share this chain may have moved its time away from the machine's.
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     agents.fund(chain, {"WETH": 50_000, "USDC": 50_000})
     with venue_for(chain) as server:
@@ -137,7 +134,6 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
 def test_run_with_an_expired_key__holds_futures_and_trades_spot(
     chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     agents.fund(chain, {"WETH": 70_000, "USDC": 30_000})
     with venue_for(chain) as server:
@@ -179,7 +175,6 @@ def address_in(file: Path) -> str:
 def test_an_order_that_rests_is_shown_listed_and_cancelled(
     anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
     with venue_for(anvil_chain) as server:
@@ -210,7 +205,6 @@ def test_an_order_that_rests_is_shown_listed_and_cancelled(
 @pytest.fixture
 def unapproved(anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[HyperliquidServer]:
     """A wallet with margin at the venue, and no agent."""
-    monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: anvil_chain.clock.now_s())
     monkeypatch.setenv("TRIMTAB_AGENT_PASSWORD", PASSWORD)
     monkeypatch.setattr(keys, "SCRYPT_N", 2**4)  # that of real keystores is tested in tests/unit/app/start/test_wallet_files.py
     agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
@@ -312,7 +306,7 @@ def test_what_the_venue_or_the_owner_refuses_leaves_no_key(
     assert list(tmp_path.glob("agent.json*")) == []
 
 
-def test_usdc_of_other_decimals__is_refused_by_every_command(
+def test_usdc_of_other_decimals__is_refused_wherever_it_is_read(
     unapproved: HyperliquidServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on BNB Smart Chain, where USDC has 18."""
@@ -332,6 +326,13 @@ def test_usdc_of_other_decimals__is_refused_by_every_command(
         ("trust", "--yes"),
         ("rebalance", "--send", "--yes"),
         ("run", "--once"),
+        ("paper", "--once"),
+        ("delegate", "--send", "--yes"),
+        ("deleverage",),
+        ("positions",),
+        ("funding",),
+        ("invest",),
+        ("stop",),
     ):
         result = run(*words)
         assert result.code == 2, (words, result)
