@@ -16,7 +16,6 @@ from agent import app as api
 from agent.app.agent import Agent
 from agent.app.documents.status import status_document
 from agent.app.money import sales_of_stop, shutdown, transfers
-from agent.app.money.shutdown import ShutdownReport
 from agent.app.positions.orders import standing_orders
 from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.executor import JournaledExecutor
@@ -25,7 +24,7 @@ from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState, RequestKind, RequestState
 from agent.store.store import ConfigChanged
 from agent.wiring import transactor
-from tests.support.agents import USD, agent_on, allow, allowances, fund, purse, reopened_agent, trusted_config
+from tests.support.agents import USD, agent_on, allow, allowances, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.constants import HOME
 from tests.support.samples import slow
 from tests.support.stores import dying
@@ -35,10 +34,6 @@ from tests.support.transactions import Killed
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
 OPEN = {"wallet.payout_addresses": [HOME]}
-
-
-def sure(_: ShutdownReport) -> bool:
-    return True
 
 
 @contextmanager
@@ -52,7 +47,7 @@ def test_bot_kept__takes_back_what_it_may_and_trades_on_resume(chain: LocalChain
     with bot(chain, tmp_path) as agent:
         allow(chain, "WETH", raw=10**18)
         before = purse(chain)
-        looked = shutdown.stop(agent, confirm=sure)
+        looked = shutdown.stop(agent, confirm=yes)
         assert (looked.state, [open_allowance.token_label for open_allowance in looked.open_allowances], looked.payments) == (
             "planned",
             ["WETH"],
@@ -61,7 +56,7 @@ def test_bot_kept__takes_back_what_it_may_and_trades_on_resume(chain: LocalChain
         assert shutdown.stop(agent, send=True, confirm=lambda _: False).state == "declined"
         assert agent.context.store.requests.active_stop() is None
         assert allowances(chain)["WETH"] == 10**18
-        done = shutdown.stop(agent, send=True, confirm=sure)
+        done = shutdown.stop(agent, send=True, confirm=yes)
         assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.APPROVE}), done.reason
         assert set(allowances(chain).values()) == {0}
         assert purse(chain).raw == before.raw
@@ -86,7 +81,7 @@ def test_stop__part_that_fails_stops_no_other(
     with bot(anvil_chain, tmp_path) as agent:
         allow(anvil_chain, "WETH", raw=10**18)
         monkeypatch.setattr(JournaledExecutor, "cancel_pending", fail)
-        report = shutdown.stop(agent, send=True, confirm=sure)
+        report = shutdown.stop(agent, send=True, confirm=yes)
         assert (report.state, report.reason.startswith(str(error))) == ("unfinished", True)
         assert set(allowances(anvil_chain).values()) == {0}
 
@@ -118,7 +113,7 @@ def test_a_store_that_is_adopted_pays_no_withdrawal_of_before(anvil_chain: Local
 
 def test_stop_that_sells_and_pays_nobody__says_where_the_money_is(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
-        done = shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
+        done = shutdown.stop(agent, to_stable=True, send=True, confirm=yes)
         assert done.state == "stopped", done.reason
         assert "nothing is paid out: what the sales brought stays in the wallet; " in done.reason
         stop = status_document(agent.status())["stop"]
@@ -128,11 +123,11 @@ def test_stop_that_sells_and_pays_nobody__says_where_the_money_is(chain: LocalCh
 
 def test_everything_is_sold_for_the_numeraire_and_paid_out(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
-        looked = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
+        looked = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=yes)
         assert looked.state == "planned", looked.reason
         assert {sale_outcome.kind for sale_outcome in looked.sale_outcomes} == {OutcomeKind.PLANNED}, looked.reason
         assert [payment.token for payment in looked.payments] == [chain.tokens["USDC"].address]
-        done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+        done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=yes)
         assert (done.state, done.unpaid_holding_texts) == ("stopped", ()), done.reason
         assert re.search("allowances; [0-9.]+ of native coin for gas stays in the wallet; trimtab resume", done.reason), done.reason
         after = purse(chain)
@@ -163,14 +158,14 @@ def test_stop_interrupted_before_payment__pays_once(chain: LocalChain, tmp_path:
                 raise Killed
 
         with pytest.raises(Killed):
-            shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure, progress=sold)
+            shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=yes, progress=sold)
     assert chain.balance("USDC", HOME) == 0
     assert purse(chain).raw["WETH"] == 0
     with reopened_agent(chain, loaded) as agent:
         assert agent.plan().kind is OutcomeKind.HALT
         with raises_code(ConfigError, "stop_open"):
-            shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
-        done = shutdown.stop(agent, send=True, confirm=sure)
+            shutdown.stop(agent, to_stable=True, send=True, confirm=yes)
+        done = shutdown.stop(agent, send=True, confirm=yes)
         assert (done.state, done.payout_address, done.to_stable) == ("stopped", HOME, True), done.reason
         paid = chain.balance("USDC", HOME)
         assert paid > 9_900 * USD
@@ -185,7 +180,7 @@ def test_stop_interrupted_before_payment__pays_once(chain: LocalChain, tmp_path:
             )
             == 1
         )
-        assert shutdown.stop(agent, send=True, confirm=sure).transactions == ()
+        assert shutdown.stop(agent, send=True, confirm=yes).transactions == ()
         assert chain.balance("USDC", HOME) == paid
 
 
@@ -204,7 +199,7 @@ def test_a_stop_waits_until_what_it_sent_is_final(chain: LocalChain, tmp_path: P
     fund(chain, HELD)
     with agent_on(chain, tmp_path, {**OPEN, "chain.confirmations": 3}, TARGETS) as agent:
         allow(chain, "WETH", raw=10**18)
-        done = shutdown.stop(agent, send=True, confirm=sure)
+        done = shutdown.stop(agent, send=True, confirm=yes)
         assert done.state == "stopped", done.reason
         assert [intent.state for intent in done.transactions] == [IntentState.FINAL]
 
@@ -224,7 +219,7 @@ def test_stop_resumed_during_confirmations__stays_resumed(anvil_chain: LocalChai
     fund(anvil_chain, HELD)
     with agent_on(anvil_chain, tmp_path, {**OPEN, "chain.confirmations": 3}, TARGETS) as agent:
         allow(anvil_chain, "WETH", raw=10**18)
-        report = shutdown.stop(agent, send=True, confirm=sure)
+        report = shutdown.stop(agent, send=True, confirm=yes)
         assert report.state == "unfinished"
         assert "resumed in the meantime" in report.reason
         assert agent.context.store.requests.active_stop() is None
@@ -236,10 +231,10 @@ def test_payout_beyond_the_day__is_paid_on_the_days_after(chain: LocalChain, tmp
     loaded = trusted_config(chain, tmp_path, {**OPEN, "limits.payout_per_day": "6000"}, TARGETS)
     with reopened_agent(chain, loaded) as agent:
         allow(chain, "WETH", raw=10**18)
-        shutdown_report = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
+        shutdown_report = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=yes)
         assert shutdown_report.state == "planned"
         assert "the payout waits: payout_per_day" in shutdown_report.reason
-        done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+        done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=yes)
         assert done.state == "unfinished"
         assert "payout_per_day" in done.reason
         assert "trimtab stop --send continues" in done.reason
@@ -248,10 +243,10 @@ def test_payout_beyond_the_day__is_paid_on_the_days_after(chain: LocalChain, tmp
         assert chain.balance("USDC", HOME) == 6_000 * USD
         with raises_code(Refused, "stopped"):
             next(agent.run(send=True, confirm=lambda _: True, once=True))
-        assert shutdown.stop(agent, send=True, confirm=sure).transactions == ()
+        assert shutdown.stop(agent, send=True, confirm=yes).transactions == ()
     chain.warp(86_401)
     with reopened_agent(chain, loaded) as agent:
-        done = shutdown.stop(agent, send=True, confirm=sure)
+        done = shutdown.stop(agent, send=True, confirm=yes)
         assert done.state == "stopped", done.reason
         assert purse(chain).raw["USDC"] == 0, done.reason
 
@@ -264,7 +259,7 @@ def test_stop_to_unconfirmed_address__is_refused_before_it_sells(chain: LocalCha
         before = purse(chain).raw
         for sends in (False, True):
             with pytest.raises(Refused, match=f"payout_address: {STRANGER} is not a confirmed payout address"):
-                shutdown.stop(agent, to_stable=True, send_to=STRANGER, send=sends, confirm=sure)
+                shutdown.stop(agent, to_stable=True, send_to=STRANGER, send=sends, confirm=yes)
         assert purse(chain).raw == before
         assert agent.context.store.requests.active_stop() is None
         assert agent.plan().kind is not OutcomeKind.HALT
@@ -273,19 +268,19 @@ def test_stop_to_unconfirmed_address__is_refused_before_it_sells(chain: LocalCha
 def test_open_stop__waits_for_its_unconfirmed_address_alone_and_takes_another(chain: LocalChain, tmp_path: Path) -> None:
     with bot(chain, tmp_path) as agent:
         agent.context.store.requests.record(RequestKind.STOP, (), STRANGER, True, 0)
-        done = shutdown.stop(agent, send=True, confirm=sure)
+        done = shutdown.stop(agent, send=True, confirm=yes)
         assert done.state == "unfinished"
         assert "payout_address" in done.reason
         assert purse(chain).raw["WETH"] < 1_000
         assert chain.balance("USDC", STRANGER) == 0
         assert agent.plan().kind is OutcomeKind.HALT
         with pytest.raises(Refused, match="is not a confirmed payout address"):
-            shutdown.stop(agent, send_to="0x00000000000000000000000000000000DeaDBeef", send=True, confirm=sure)
+            shutdown.stop(agent, send_to="0x00000000000000000000000000000000DeaDBeef", send=True, confirm=yes)
         assert shutdown.stop(agent, send_to=HOME, send=True, confirm=lambda _: False).state == "declined"
         open_request = agent.context.store.requests.active_stop()
         assert open_request is not None
         assert open_request.to == STRANGER, "a preview changes nothing"
-        done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+        done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=yes)
         assert (done.state, done.payout_address) == ("stopped", HOME), done.reason
         assert chain.balance("USDC", HOME) > 9_900 * USD
         ended_request = agent.context.store.requests.active_stop()
@@ -311,9 +306,9 @@ def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
         allow(chain, "WETH", raw=10**18)
         with monkeypatch.context() as patched:
             patched.setattr(*places[part], refuses)
-            shutdown_report = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
+            shutdown_report = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=yes)
             assert part != "preview" or "the sale waits: preview is refused here" in shutdown_report.reason
-            done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+            done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=yes)
         if part == "preview":
             assert done.state == "stopped", done.reason
             assert chain.balance("USDC", HOME) > 9_900 * USD, done.reason
@@ -328,7 +323,7 @@ def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
         assert paid == (0 if part == "pay" else 2_700 * USD if part == "sell" else paid)
         assert part == "pay" or paid >= 2_700 * USD
         assert chain.balance("WETH", HOME) == 0
-        done = shutdown.stop(agent, send=True, confirm=sure)
+        done = shutdown.stop(agent, send=True, confirm=yes)
         assert done.state == "stopped"
         assert set(allowances(chain).values()) == {0}
         assert chain.balance("USDC", HOME) > 9_900 * USD
@@ -338,8 +333,8 @@ def test_stop__names_what_is_not_worth_its_sale_and_why(chain: LocalChain, tmp_p
     """The only LINK pools cost 0.3 % each way of two hops; 20 bps are allowed, and WETH costs five."""
     fund(chain, {"WETH": 5_000, "LINK": 300, "USDC": 2_000})
     with agent_on(chain, tmp_path, {"limits.plan_cost": "20bps"}, {"WETH": "50%", "LINK": "10%", "USDC": "40%"}) as agent:
-        shutdown_report = shutdown.stop(agent, to_stable=True, confirm=sure)
-        done = shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
+        shutdown_report = shutdown.stop(agent, to_stable=True, confirm=yes)
+        done = shutdown.stop(agent, to_stable=True, send=True, confirm=yes)
         for report in (shutdown_report, done):
             assert "LINK stays: 300 USDC off target: plan_cost allows 0.6; " in report.reason, report.reason
         assert (shutdown_report.state, len(shutdown_report.sale_outcomes), done.state) == ("planned", 1, "stopped")
@@ -350,7 +345,7 @@ def test_stop__names_what_is_not_worth_its_sale_and_why(chain: LocalChain, tmp_p
 
 def test_resume_asks_before_a_run_buys_back_what_a_stop_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
-        shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
+        shutdown.stop(agent, to_stable=True, send=True, confirm=yes)
         with pytest.raises(Refused, match="buys back"):
             api.resume(tmp_path / "trimtab.toml", lambda _: False)
         assert agent.plan().kind is OutcomeKind.HALT
@@ -359,7 +354,7 @@ def test_resume_asks_before_a_run_buys_back_what_a_stop_sold(anvil_chain: LocalC
         assert len(questions) == 1
         assert re.search("in at least [0-9]+ rebalances over [0-9]+ (d|h|min)", questions[0]), questions[0]
         assert agent.plan().kind is not OutcomeKind.HALT
-        shutdown.stop(agent, send=True, confirm=sure)
+        shutdown.stop(agent, send=True, confirm=yes)
         api.resume(tmp_path / "trimtab.toml", lambda _: pytest.fail("nothing was sold"))
 
 
@@ -367,7 +362,7 @@ def test_coins_are_paid_out_as_they_are(chain: LocalChain, tmp_path: Path) -> No
     fund(chain, HELD)
     with agent_on(chain, tmp_path, OPEN, TARGETS) as agent:
         before = purse(chain)
-        done = shutdown.stop(agent, send_to=HOME, send=True, confirm=sure)
+        done = shutdown.stop(agent, send_to=HOME, send=True, confirm=yes)
         assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.PAYOUT}), done.reason
         assert all(chain.balance(symbol, HOME) == before.raw[symbol] for symbol in TARGETS)
 

@@ -21,17 +21,13 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ExternalTransferKind
-from tests.support.agents import ROOMY, USD, fund, reopened_agent, swap_of, trusted_config
+from tests.support.agents import ROOMY, USD, fund, reopened_agent, swap_of, trusted_config, yes
 from tests.support.on_chain.gifts import DAY_S, HOME, TWO, give, look
 from tests.support.on_chain.limit_orders import place
 from tests.support.on_chain.strategies import books, strategies
 from tests.support.text import mentions, raises_code
 
 CAP = {**ROOMY, "limits.price_impact": "2%"}
-
-
-def sure(_: InvestmentReport) -> bool:
-    return True
 
 
 @contextmanager
@@ -180,7 +176,7 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(chain: LocalChain, 
         for usd in (600, 700):  # its owner's, then a stranger's
             chain.set_balance("USDC", chain.balance("USDC") + usd * USD)
             transfers.list_transfers(agent)
-        done = transfers.invest(agent, send=True, confirm=sure)
+        done = transfers.invest(agent, send=True, confirm=yes)
         assert done.outcome is not None, done
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.deposits] == [600 * USD]
@@ -193,7 +189,7 @@ def test_fresh_gift__refuses_no_investment(chain: LocalChain, tmp_path: Path) ->
         assert look(agent).kind is OutcomeKind.HALT
         weth = chain.balance("WETH")
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
-        done = transfers.invest(agent, send=True, confirm=sure)
+        done = transfers.invest(agent, send=True, confirm=yes)
         assert done.outcome is not None, done
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert chain.balance("WETH") > weth, "the gift is not sold"
@@ -205,7 +201,7 @@ def test_investment_above_the_owner_s_ceiling__is_refused_first(chain: LocalChai
     with balanced(chain, tmp_path, "11000") as agent:
         chain.set_balance("USDC", chain.balance("USDC") + 1_500 * USD)
         with raises_code(Refused, "max_live_value", "portfolio.max_live_value") as refused:
-            transfers.invest(agent, send=send, confirm=sure)
+            transfers.invest(agent, send=send, confirm=yes)
         assert "trimtab edit --set portfolio.max_live_value" in refused.value.remedy
         assert [flow.kind for flow in agent.context.store.balances.transfers()] == [None], "nothing is taken for a deposit"
 

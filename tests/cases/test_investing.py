@@ -9,31 +9,27 @@ from agent.app.money.transfers import InvestmentReport
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ExternalTransferKind, IntentKind
-from tests.support.agents import USD, agent_on, allowances, fund, purse, when_approved
+from tests.support.agents import USD, agent_on, allowances, fund, purse, when_approved, yes
 from tests.support.tips import GWEI
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_200, "WBTC": 1_900, "USDC": 2_900}
 
 
-def sure(_: InvestmentReport) -> bool:
-    return True
-
-
 def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
-        assert transfers.invest(agent, send=True, confirm=sure).deposits == (), "nothing came yet"
+        assert transfers.invest(agent, send=True, confirm=yes).deposits == (), "nothing came yet"
         balances = purse(chain)
         chain.set_balance("USDC", balances.raw["USDC"] + 2_000 * USD)
-        looked = transfers.invest(agent, confirm=sure)
+        looked = transfers.invest(agent, confirm=yes)
         assert looked.outcome is not None
         assert looked.outcome.kind is OutcomeKind.PLANNED
         assert not looked.is_recorded
         assert agent.plan().kind is OutcomeKind.HALT, "until it is told nothing else trades"
         assert transfers.invest(agent, send=True, confirm=lambda _: False).outcome.kind is OutcomeKind.DECLINED  # type: ignore[union-attr]
         assert agent.plan().kind is OutcomeKind.HALT
-        done = transfers.invest(agent, send=True, confirm=sure)
+        done = transfers.invest(agent, send=True, confirm=yes)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert done.is_recorded, done.outcome
@@ -51,16 +47,16 @@ def test_in_kind_excess__is_sold_and_dust_is_a_waiting_deposit(chain: LocalChain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
         agent.status()
-        transfers.invest(agent, send=True, confirm=sure)
+        transfers.invest(agent, send=True, confirm=yes)
         balances = purse(chain)
         chain.set_balance("WBTC", balances.raw["WBTC"] + balances.raw["WBTC"] // 2)
-        done = transfers.invest(agent, send=True, confirm=sure)
+        done = transfers.invest(agent, send=True, confirm=yes)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         sold = {leg.token_in for leg in done.outcome.plan.legs if leg.source.value == "wallet"}  # type: ignore[union-attr]
         assert sold == {chain.tokens["WBTC"].address}
         chain.set_balance("USDC", purse(chain).raw["USDC"] + USD)
-        dust = transfers.invest(agent, send=True, confirm=sure)
+        dust = transfers.invest(agent, send=True, confirm=yes)
         assert dust.is_recorded
         assert dust.outcome is not None
         assert dust.outcome.kind is OutcomeKind.HOLD
@@ -81,7 +77,7 @@ def test_invest__deposit_is_confirmed_once_if_gas_rises_after_its_approval(chain
         chain.mine()
 
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
-        transfers.invest(agent, send=True, confirm=sure)
+        transfers.invest(agent, send=True, confirm=yes)
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
         report = transfers.invest(agent, send=True, confirm=confirm, progress=when_approved(raise_gas_price))
         assert report.outcome is not None

@@ -17,26 +17,22 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.units import decimal_text
-from tests.support.agents import USD, agent_on, allow, allowances, fund, purse
+from tests.support.agents import USD, agent_on, allow, allowances, fund, purse, yes
 from tests.support.text import mentions, raises_field
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
 
 
-def sure(_: object) -> bool:
-    return True
-
-
 def test_smallest_trade__goes_there_and_back_as_predicted(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
         before = purse(chain)
-        looked = rehearsal.rehearse_trade(agent, confirm=sure)
+        looked = rehearsal.rehearse_trade(agent, confirm=yes)
         assert (looked.state, purse(chain)) == ("planned", before), looked.verdict
         assert rehearsal.rehearse_trade(agent, send=True, confirm=lambda _: False).state == "declined"
         assert purse(chain) == before
-        done: Rehearsal = rehearsal.rehearse_trade(agent, send=True, confirm=sure)
+        done: Rehearsal = rehearsal.rehearse_trade(agent, send=True, confirm=yes)
         assert (done.state, done.verdict) == ("done", "as predicted")
         there, back = done.legs
         assert (there.token_in.label, there.token_out.label, back.token_in.label, back.token_out.label) == ("USDC", "WETH", "WETH", "USDC")
@@ -55,7 +51,7 @@ def test_smallest_trade__goes_there_and_back_as_predicted(chain: LocalChain, tmp
         assert all(plan is not None and plan.decision.by_hand for plan in plans)
         assert set(allowances(chain).values()) == {0}
         with raises_field("--token", "numeraire"):
-            rehearsal.rehearse_trade(agent, "USDC", confirm=sure)
+            rehearsal.rehearse_trade(agent, "USDC", confirm=yes)
 
 
 @pytest.mark.parametrize("is_raised", [True, False], ids=["error", "refusal"])
@@ -77,7 +73,7 @@ def test_return_swap_that_fails__leaves_the_first_in_the_result(
     fund(anvil_chain, HELD)
     with agent_on(anvil_chain, tmp_path, targets=TARGETS) as agent:
         before = purse(anvil_chain)
-        report = rehearsal.rehearse_trade(agent, send=True, confirm=sure)
+        report = rehearsal.rehearse_trade(agent, send=True, confirm=yes)
     assert report.state == "failed"
     (leg,) = report.legs
     bought_raw = purse(anvil_chain).raw["WETH"] - before.raw["WETH"]
@@ -91,12 +87,12 @@ def test_allowance_to_a_known_contract__is_shown_and_zeroed(chain: LocalChain, t
     fund(chain, HELD)
     at = chain.addresses
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
-        assert revocation.revoke(agent, send=True, confirm=sure).state == "clear"
+        assert revocation.revoke(agent, send=True, confirm=yes).state == "clear"
         allow(chain, "WETH", raw=7)
         for spender in (PERMIT2, at.v2_router, at.position_manager):
             chain.send(chain.token_contract("USDC").functions.approve(spender, 2**256 - 1), chain.wallet.address, gas=100_000)
         agent.context.store.journal.adopt_nonce(purse(chain).nonce, 0)
-        report = revocation.revoke(agent, confirm=sure)
+        report = revocation.revoke(agent, confirm=yes)
         raw_by_allowance = {(allowance.token_label, allowance.spender_role): allowance.raw for allowance in report.allowances}
         most = 2**256 - 1
         assert (report.state, report.transactions) == ("planned", ())
@@ -106,11 +102,11 @@ def test_allowance_to_a_known_contract__is_shown_and_zeroed(chain: LocalChain, t
             ("USDC", "uniswap_v2 router"): most,
             ("USDC", "position manager"): most,
         }
-        assert [allowance.token_label for allowance in revocation.revoke(agent, ["WETH"], confirm=sure).allowances] == ["WETH"]
+        assert [allowance.token_label for allowance in revocation.revoke(agent, ["WETH"], confirm=yes).allowances] == ["WETH"]
         assert revocation.revoke(agent, send=True, confirm=lambda _: False).state == "declined"
-        done = revocation.revoke(agent, send=True, confirm=sure)
+        done = revocation.revoke(agent, send=True, confirm=yes)
         assert done.state == "revoked", done.reason
         assert {(transaction.kind, transaction.state) for transaction in done.transactions} == {(IntentKind.APPROVE, IntentState.FINAL)}
-        assert revocation.revoke(agent, confirm=sure).state == "clear"
+        assert revocation.revoke(agent, confirm=yes).state == "clear"
         with raises_field("TOKEN"):
-            revocation.revoke(agent, ["DOGE"], confirm=sure)
+            revocation.revoke(agent, ["DOGE"], confirm=yes)

@@ -32,10 +32,6 @@ Document = dict[str, Any]
 KEPT: Changes = {"record": {"dir": "steps"}, "wallet.payout_addresses": [HOME]}
 
 
-def sure(_: object) -> bool:
-    return True
-
-
 def recording(loaded: LoadedConfig) -> LoadedConfig:
     """The same config with steps recorded beside it."""
     document = tomlkit.parse(loaded.path.read_text())
@@ -79,7 +75,7 @@ def test_swaps_deposits_and_withdrawals__replay_as_they_were(chain: LocalChain, 
         for answer in (False, True):
             transfers.invest(agent, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]  # bound at once
         chain.set_balance("USDC", purse(chain).raw["USDC"] + USD)
-        transfers.invest(agent, send=True, confirm=sure)
+        transfers.invest(agent, send=True, confirm=yes)
         assert agent.swap("WETH", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
         assert agent.swap("WETH", "USDC", "0.05", send=True, confirm=yes).kind is OutcomeKind.DONE
         for price in ("9000", "2900"):
@@ -88,7 +84,7 @@ def test_swaps_deposits_and_withdrawals__replay_as_they_were(chain: LocalChain, 
         next(agent.run(send=True, confirm=yes, once=True))  # with the order that waits
         for answer in (False, True):
             transfers.withdraw(agent, transfers.WithdrawalRequest("4500", to=HOME), send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
-        shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+        shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=yes)
     document = api.replay(tmp_path / "steps")
     requested_by = outcomes_by_request(document)
     assert requested_by["invest"] == {("rebalance", "declined"), ("rebalance", "planned"), ("rebalance", "done"), ("hold", "hold")}
@@ -130,7 +126,7 @@ def test_exits_that_the_chain_refuses_late_replay_as_they_were(chain: LocalChain
         chain.send(chain.contract(address, attack("BlocklistToken")).functions.setBlacklisted(agent.context.execution.router, True))
         assert address in agent.rebalance(send=True, confirm=yes).exits_tried
         agent.rebalance(send=True, confirm=yes)
-        assert shutdown.stop(agent, to_stable=True, send=True, confirm=sure).state == "unfinished"
+        assert shutdown.stop(agent, to_stable=True, send=True, confirm=yes).state == "unfinished"
     requested_by = outcomes_by_request(api.replay(tmp_path / "steps"))
     assert ("rebalance", "refused") in requested_by["agent"]
     assert ("rebalance", "refused") in requested_by["stop"]
@@ -158,5 +154,5 @@ def test_native_coin_that_is_unwrapped_replays_as_it_was(chain: LocalChain, tmp_
     chain.set_native(10**18)
     coin = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
     with agent_on(chain, tmp_path, {**KEPT, **coin}, {"WETH": "50%", "USDC": "50%"}) as agent:
-        assert transfers.withdraw(agent, transfers.WithdrawalRequest("1.5", "ETH", to=HOME), send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("1.5", "ETH", to=HOME), send=True, confirm=yes).state == "paid"
     assert outcomes_by_request(api.replay(tmp_path / "steps")) == {"withdraw": {("topup", "done")}, "payout": {("payout", "done")}}

@@ -112,14 +112,14 @@ def test_tracking__deposit_is_used_and_withdrawal_made_good(chain: LocalChain, t
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 500 * USD)
-        small = transfers.invest(agent, send=True, confirm=sure)
+        small = transfers.invest(agent, send=True, confirm=yes)
         assert small.outcome is not None
         assert (small.outcome.kind, small.is_recorded) == (OutcomeKind.HOLD, True)
         assert mentions(small.outcome.reason, "stays uninvested")
 
         before = purse(chain)
         chain.set_balance("USDC", before.raw["USDC"] + 8_000 * USD)
-        invested = transfers.invest(agent, send=True, confirm=sure)
+        invested = transfers.invest(agent, send=True, confirm=yes)
         assert invested.outcome is not None
         assert invested.outcome.kind is OutcomeKind.DONE, invested.outcome.reason
         assert purse(chain).raw["WETH"] > before.raw["WETH"]
@@ -133,7 +133,7 @@ def test_tracking__deposit_is_used_and_withdrawal_made_good(chain: LocalChain, t
         assert all(purse(chain).raw[symbol] >= before.raw[symbol] for symbol in ("WETH", "WBTC"))
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
-        paid = transfers.withdraw(agent, transfers.WithdrawalRequest("30000", to=HOME), send=True, confirm=sure)
+        paid = transfers.withdraw(agent, transfers.WithdrawalRequest("30000", to=HOME), send=True, confirm=yes)
         assert paid.state == "paid", paid.reason
         before = purse(chain)
         require_rebalance(agent)
@@ -189,10 +189,6 @@ def test_tracking__rounds_go_on_until_the_range_is_reached(chain: LocalChain, tm
     assert outcomes[-1].kind is OutcomeKind.HOLD
     assert mentions(outcomes[-1].reason, "all within their ranges")
     assert max(off_target(chain, TARGETS).values()) < 450
-
-
-def sure(_: object) -> bool:
-    return True
 
 
 def moved_usd(interval: ZoneInterval, share: float) -> int:

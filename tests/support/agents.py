@@ -211,7 +211,7 @@ def reopened_agent(
         yield agent
 
 
-def yes(_: StepOutcome) -> bool:
+def yes(_: object) -> bool:
     """Confirm as the owner."""
     return True
 
