@@ -328,8 +328,8 @@ def _unmoved_reason(limits: Limits, remainder: _Remainder) -> _OffTargetReason:
         return _OffTargetReason(
             f"the amount that {remainder.turnover_limit_name} allows is {BELOW_MIN_TRADE}"
         )
-    dropped_pools = remainder.fixed_point.dropped_pools
-    if any(reason.cause is DropCause.GAS for reason in dropped_pools.values()):
+    causes = {reason.cause for reason in remainder.fixed_point.dropped_pools.values()}
+    if causes & {DropCause.GAS, DropCause.OVER_COST}:
         why = f"the amount that gas and the pools' bounds allow is {BELOW_MIN_TRADE}"
         return _OffTargetReason(why, PLAN_COST_LIMIT if is_dust else "")
     return _OffTargetReason(f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}")

@@ -555,13 +555,16 @@ def _nothing_planned(
         limit_text = f"{PLAN_COST_LIMIT} of {problem.plan_cost_bps} bps allows no trade"
         limit_text += f", and {turnover_note}; " if turnover_note else "; "
     asset_labels = {node.label for node in problem.assets}
-    reasons_text = (
-        "; ".join(
-            f"{skipped_item.subject}: {skipped_item.why}"
-            for skipped_item in sorted(skips, key=lambda item: item.subject not in asset_labels)
-        )
-        or "holdings are on target"
+    pool_counts = Counter(
+        skipped_item.why for skipped_item in skips if skipped_item.subject.startswith("pool ")
     )
+    reason_texts = dict.fromkeys(
+        f"each of {pool_counts[skipped_item.why]} pools: {skipped_item.why}"
+        if pool_counts[skipped_item.why] > 1
+        else f"{skipped_item.subject}: {skipped_item.why}"
+        for skipped_item in sorted(skips, key=lambda item: item.subject not in asset_labels)
+    )
+    reasons_text = "; ".join(reason_texts) or "holdings are on target"
     message = f"nothing to trade of a drift of {drift_text}: {limit_text}{reasons_text}"
     if limit.value is not None and is_decisive:
         turnover_left_text = numeraire.money_text(limit.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
@@ -11,6 +12,7 @@ import pytest
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
 from agent.planning import planner
+from agent.planning.planner import NothingPlanned
 from agent.reference import reference_prices
 from agent.units import BPS, Value
 from tests.support.builders import GWEI, step_input, token, v3_pool, with_limits, with_snapshot
@@ -73,3 +75,14 @@ def test_skipped_blames_cost_where_gas_leaves_under_min_trade() -> None:
     (usdc,) = [item for item in planner.plan(step, rebalance_to_targets(step)).skipped if item.subject == "USDC"]
     assert usdc.why == "1893.10 USDC off target: the amount that gas and the pools' bounds allow is less than limits.min_trade"
     assert usdc.limiting_rule == "limits.plan_cost"
+
+
+def test_refusal_for_gas__names_costs_and_counts_the_pools() -> None:
+    """What gas keeps below min_trade is no bound of the pools, and pools of one reason are named by their number."""
+    step = any_problem_with_gas(309)
+    with pytest.raises(NothingPlanned) as caught:
+        planner.plan(step, rebalance_to_targets(step))
+    message = caught.value.message
+    assert "pools' bounds allow" not in message
+    assert re.search(r"WETH: [0-9.]+ USDC off target: plan_cost allows [0-9.]+; gas [0-9.]+", message)
+    assert re.search(r"; each of \d pools: with its gas the plan would exceed limits\.plan_cost", message)
