@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from agent.model import IntentKind, UnsignedTx
+from collections import Counter
+
+from agent.model import IntentKind, Rebalance, UnsignedTx
 from agent.ports import Grant
 from agent.store.journal.intents import IntentStore
 from agent.units import format_time
 
 
+NEARLY_SAME = 10
+"""Amounts that differ by at most a tenth of the larger one are nearly the same."""
+
+
 def rejected_before(journal: IntentStore, tx: UnsignedTx, grant: Grant) -> str:
-    """Return "like the one rejected at TIME (nonce N)" for the newest same trade or call that the
+    """Return "like the one rejected at TIME (nonce N)" for the newest trade or call like it that the
     owners have rejected; "" if there is none, or if it was executed since.
     """
     for peer in journal.intents():
         if peer.kind is not grant.kind:
             continue
-        if _subject(peer.tx, journal.grant(peer.id)) != _subject(tx, grant):
+        if not _is_like(peer.tx, journal.grant(peer.id), tx, grant):
             continue
         if peer.succeeded:
             return ""
@@ -27,12 +33,29 @@ def rejected_before(journal: IntentStore, tx: UnsignedTx, grant: Grant) -> str:
     return ""
 
 
-def _subject(tx: UnsignedTx, grant: Grant) -> object:
-    """Return by what owners take two calls for the same: the pairs that a plan swaps, token and
-    spender of an approval, else the call itself. Amounts follow the prices.
+def _is_like(peer_tx: UnsignedTx, peer_grant: Grant, tx: UnsignedTx, grant: Grant) -> bool:
+    """Return whether owners take two calls for the same: equal subjects, and nearly the same amounts."""
+    subject, raw_by_part = _subject_and_amounts(tx, grant)
+    peer_subject, peer_raw_by_part = _subject_and_amounts(peer_tx, peer_grant)
+    if peer_subject != subject or peer_raw_by_part.keys() != raw_by_part.keys():
+        return False
+    return all(
+        abs(raw - peer_raw_by_part[part]) * NEARLY_SAME <= max(raw, peer_raw_by_part[part])
+        for part, raw in raw_by_part.items()
+    )
+
+
+def _subject_and_amounts(tx: UnsignedTx, grant: Grant) -> tuple[object, Counter[object]]:
+    """Return what is equal in calls that are alike, and the base units of each part: whether a plan is
+    an exit, and what it sells by pair; an approval's amount by token and spender; else the call itself.
     """
     if grant.plan is not None:
-        return {(leg.token_in, leg.token_out) for leg in grant.plan.legs}
+        sold_raw_by_pair: Counter[object] = Counter()
+        for leg in grant.plan.legs:
+            sold_raw_by_pair[leg.token_in, leg.token_out] += leg.amount_in_raw
+        decision = grant.plan.decision
+        return isinstance(decision, Rebalance) and decision.is_exit, sold_raw_by_pair
     if grant.approval_terms is not None:
-        return grant.approval_terms[:2]
-    return tx.to, tx.value_wei, tx.data
+        token, spender, raw = grant.approval_terms
+        return "", Counter({(token, spender): raw})
+    return (tx.to, tx.value_wei, tx.data), Counter()

@@ -15,11 +15,11 @@ from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submission.submitter import Submitter
 from agent.guards import MinimumsFault
-from agent.model import Head, Intent, IntentKind, IntentState, UnsignedTx
+from agent.model import Head, Intent, IntentKind, IntentState, Rebalance, UnsignedTx
 from agent.ports import Grant, MinedTransaction, NextAct, Simulation
 from agent.store.files.recorder import FileOutbox
 from agent.wiring.signed_proposals import signed_proposal_texts
-from tests.support.signing import COLLECT, WITHDRAW_V3
+from tests.support.signing import COLLECT, USDC, WETH, WITHDRAW_V3, leg, plan_of
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, bench, grant, tx
 
@@ -27,7 +27,15 @@ HASH = "0x" + "5" * 64
 HEAD = Head(31337, 1, HASH, START_S, 1)
 TOKEN = "0x" + "a" * 40
 OTHER_TOKEN = "0x" + "b" * 40
-APPROVAL = replace(grant(IntentKind.APPROVE), approval_terms=(TOKEN, WALLET, 5))
+APPROVAL = replace(grant(IntentKind.APPROVE), approval_terms=(TOKEN, WALLET, 50))
+
+
+def trade(sold_raw: int, is_exit: bool = False) -> Grant:
+    """Return the grant of a sale of WETH."""
+    plan = plan_of(leg(WETH, USDC, sold_raw, 3 * sold_raw))
+    decision = plan.decision
+    assert isinstance(decision, Rebalance)
+    return replace(grant(), plan=replace(plan, decision=replace(decision, is_exit=is_exit)))
 
 
 class Owner:
@@ -374,11 +382,27 @@ def test_withdrawn_swap_with_a_signature__is_named_until_its_deadline(
     [
         (grant(), grant(), True),
         (APPROVAL, APPROVAL, True),
-        (APPROVAL, replace(APPROVAL, approval_terms=(TOKEN, WALLET, 7)), True),
-        (APPROVAL, replace(APPROVAL, approval_terms=(OTHER_TOKEN, WALLET, 5)), False),
+        (APPROVAL, replace(APPROVAL, approval_terms=(TOKEN, WALLET, 55)), True),
+        (APPROVAL, replace(APPROVAL, approval_terms=(TOKEN, WALLET, 56)), False),
+        (APPROVAL, replace(APPROVAL, approval_terms=(OTHER_TOKEN, WALLET, 50)), False),
         (grant(), APPROVAL, False),
+        (trade(1000), trade(1111), True),
+        (trade(1000), trade(1112), False),
+        (trade(1000), trade(1000, is_exit=True), False),
+        (trade(1000, is_exit=True), trade(900, is_exit=True), True),
     ],
-    ids=["same call", "same approval", "approval of another amount", "approval of another token", "another kind"],
+    ids=[
+        "same call",
+        "same approval",
+        "approval of nearly the amount",
+        "approval of another amount",
+        "approval of another token",
+        "another kind",
+        "trade of nearly the amount",
+        "trade of another amount",
+        "exit of the amount of a trade",
+        "exit of nearly the amount",
+    ],
 )
 def test_trade_that_owners_rejected__is_named_when_proposed_again(tmp_path: Path, first: Grant, again: Grant, is_same: bool) -> None:
     setup = bench(tmp_path)
