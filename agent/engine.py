@@ -70,6 +70,7 @@ from agent.execution.step_result import (
     end_step,
     interruption_outcome,
 )
+from agent.execution.submission.held_up_exits import held_up_text
 from agent.layers import execution as layer_execution
 from agent.layers import records
 from agent.model import (
@@ -119,14 +120,20 @@ def run_cycle(
 
 def settle(readers: StepReaders, store: Store, transactor: StepTransactor) -> None:
     """Settle open transactions, like Executor.reconcile. An AwaitingExternalSignature says whether
-    the minimums of its plan have a fault at the prices now.
+    the minimums of its plan have a fault at the prices now, and which fired orders it holds up;
+    the stages of orders are recorded while it waits too.
     """
     try:
         transactor.executor.reconcile()
     except AwaitingExternalSignature as waiting:
-        proposed_plan = store.journal.grant(waiting.proposal["id"]).plan
+        grant = store.journal.grant(waiting.proposal["id"])
         if not waiting.reverts:
-            waiting.mark_minimums(evaluation.minimums_fault(readers, proposed_plan))
+            waiting.mark_minimums(evaluation.minimums_fault(readers, grant.plan))
+        if store.orders.orders_and_version()[0]:
+            with suppress(TrimtabError):  # what waits is reported all the same
+                cycle = new_cycle(AgentCycle(), readers.clock.now_s())
+                step_input, _ = _settle_and_read(readers, store, cycle)
+                waiting.mark_held_up(held_up_text(step_input, grant))
         raise
 
 

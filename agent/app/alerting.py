@@ -660,6 +660,14 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
             AlertKind.PROPOSAL, f"proposal_reverts:{proposal_id}", alert_text, True, repeats=False
         )
 
+    if waiting.held_up_text:
+        alert_text = (
+            f"{as_sentence(waiting.held_up_text)}: {description} ({proposal_id})."
+            f" {as_sentence(WITHDRAWAL_ADVICE)}."
+        )
+        yield Alert(
+            AlertKind.PROPOSAL, f"proposal_holds_up:{proposal_id}", alert_text, True, repeats=False
+        )
     if (fault := waiting.minimums_fault) is not None:
         reason_text = (
             f"{PROPOSAL_IS_STALE}, {fault.reason}"

@@ -315,6 +315,7 @@ class AwaitingExternalSignature(Retryable):
         self.minimums_fault: MinimumsFault | None = None
         self.is_withdrawable = is_withdrawable
         self.was_rejected_before = False
+        self.held_up_text = ""
         self.go_on_with(next_command)
 
     def go_on_with(self, next_command: str) -> None:
@@ -341,6 +342,12 @@ class AwaitingExternalSignature(Retryable):
         """Say what to do if the owners, who have rejected the same trade, do not want it again."""
         self.was_rejected_before = True
         self.go_on_with(self.next_command)
+
+    def mark_held_up(self, held_up_text: str) -> None:
+        """Say which fired exits wait for its end; "" changes nothing."""
+        self.held_up_text = held_up_text
+        if held_up_text:
+            self.message += f"; {held_up_text}: {WITHDRAWAL_ADVICE}"
 
     def mark_minimums(self, fault: MinimumsFault | None) -> None:
         """Say why nobody should sign or execute it at the prices now; None changes nothing."""

@@ -20,6 +20,7 @@ from agent.execution.executor import (
 )
 from agent.execution.shortfall import execution_reason
 from agent.execution.submission.checks import only_undoes
+from agent.execution.submission.held_up_exits import held_up_text
 from agent.execution.submission.rejected_trades import rejected_before
 from agent.figures import as_sentence
 from agent.model import (
@@ -73,6 +74,8 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[
         grant = context.store.journal.grant(intent.id)
         if not is_rejected and rejected_before(context.store.journal, intent.tx, grant):
             waits_text += f" {as_sentence(UNWANTED_ADVICE)}."
+        if not is_rejected and (exits_text := held_up_text(step, grant)):
+            waits_text += f" {as_sentence(exits_text)}: {WITHDRAWAL_ADVICE}."
         yield (
             f"the proposal {intent.id} {awaited_text}",
             f'The proposal {intent.id} ("{intent.note}") {waits_text}',

@@ -15,6 +15,7 @@ from agent.app.records import maintenance
 from agent.app.service import StoppableClock, report_run
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
+from agent.model import OrderStage
 from agent.units import format_time
 from tests.cli.tools import in_process
 from tests.support.agents import fund, reopened_agent, trusted_config, yes
@@ -178,3 +179,32 @@ def test_proposal_for_a_wallet__names_its_file(anvil_chain: LocalChain, tmp_path
         cycle()
     (text,) = box.texts
     assert text.endswith("Have the transaction in its file signed and sent.")
+
+
+def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:
+    """A purchase waits for its signatures while the price falls below the stop and rises again."""
+    stop = ("portfolio.assets.0.stop_loss", "10%")
+    _, loaded = safe_of(chain, tmp_path, TARGET, stop, makes_batches=True)
+    price = chain.deployed_world.prices_usd["WETH"]
+    with ExitStack() as stack:
+        agent = stack.enter_context(reopened_agent(chain, loaded))
+        cycle = opened_run(stack, agent)
+        cycle()
+        (waiting,) = api.list_proposals(agent)["proposals"]
+        chain.move_market({"WETH": price * 8 / 10}, twap_follows=False)
+        chain.mine(4)
+        cycle()
+        (order,) = agent.context.store.orders.orders_and_version()[0]
+        assert order.stage is OrderStage.FIRED
+        (warning,) = [text for text in agent.status().warnings if waiting["id"] in text]
+        chain.move_market({"WETH": price}, twap_follows=False)
+        chain.mine(4)
+        cycle()
+        assert agent.context.store.orders.orders_and_version()[0] == (order,)
+        maintenance.cancel(agent)
+        cycle()
+        (exit_proposal,) = api.list_proposals(agent)["proposals"]
+        box.until(4)
+    assert mentions(exit_proposal["why"], "stop_loss of WETH", "is sold")
+    for text in (warning, next(text for text in box.texts if "stop_loss of WETH" in text)):
+        assert mentions(text, "op_loss of WETH has fired", waiting["id"], "trimtab cancel --send")

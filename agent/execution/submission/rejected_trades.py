@@ -9,7 +9,6 @@ from agent.ports import Grant
 from agent.store.journal.intents import IntentStore
 from agent.units import format_time
 
-
 NEARLY_SAME = 10
 """Amounts that differ by at most a tenth of the larger one are nearly the same."""
 
