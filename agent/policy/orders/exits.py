@@ -86,7 +86,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
         and conditional_orders.is_entry_pending(step.history, asset.token.address)
     }
     notes = (
-        *(_exited_text(step.portfolio, step.history.orders, token) for token in exited_tokens),
+        *(_exited_text(step, token) for token in exited_tokens),
         *(_waiting_text(step.portfolio, step.history.orders, token) for token in kept_bps_by_token),
         *_order_notes(step),
     )
@@ -454,18 +454,20 @@ def _order_argument(portfolio: Portfolio, order: ConditionalOrder) -> str:
     return order_subject(portfolio, order.token)
 
 
-def _exited_text(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
-    order = fired_exit_order(orders.states, token)
+def _exited_text(step: StepInput, token: str) -> str:
+    portfolio = step.portfolio
+    order = fired_exit_order(step.history.orders.states, token)
     if order is None:
         return ""
-    exited_text = (
-        f"{order_subject(portfolio, token)} has been out since {format_time(order.since_s)}:"
-        f" {order_name(portfolio, order)}"
-    )
-    return (
-        f"{exited_text} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; trimtab orders"
-        f" arm {_order_argument(portfolio, order)} readmits it"
-    )
+    subject = order_subject(portfolio, token)
+    name = order_name(portfolio, order)
+    if order.stage is not OrderStage.FIRED:
+        exited_text = f"{subject} has been out since {format_time(order.since_s)}: {name} is done"
+    elif order.since_s == step.snapshot.head.timestamp_s:
+        exited_text = f"{subject} is to be sold: {name} is reached at this block"
+    else:
+        exited_text = f"{subject} is to be sold: {name} fired at {format_time(order.since_s)}"
+    return f"{exited_text}; trimtab orders arm {_order_argument(portfolio, order)} readmits it"
 
 
 def _waiting_text(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
