@@ -13,6 +13,7 @@ from agent.app.agent import Agent
 from agent.app.documents.past import step_history
 from agent.app.records import maintenance
 from agent.app.service import StoppableClock, report_run
+from agent.errors import Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.model import OrderStage
@@ -196,6 +197,9 @@ def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(chain: LocalChain
         cycle()
         (order,) = agent.context.store.orders.orders_and_version()[0]
         assert order.stage is OrderStage.FIRED
+        chain.mine(1)
+        (sale_text,) = api.standing_orders(agent)["target_reasons"]
+        assert mentions(sale_text, "WETH is to be sold: stop_loss of WETH fired at ", format_time(order.since_s))
         (warning,) = [text for text in agent.status().warnings if waiting["id"] in text]
         chain.move_market({"WETH": price}, twap_follows=False)
         chain.mine(4)
@@ -204,6 +208,10 @@ def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(chain: LocalChain
         maintenance.cancel(agent)
         cycle()
         (exit_proposal,) = api.list_proposals(agent)["proposals"]
+        chain.move_market({"WETH": price * 7 / 10}, twap_follows=False)
+        with pytest.raises(Refused, match="would fail now") as refused:
+            api.sign_proposal(agent, {"test_account": 5}, None, yes)
+        assert refused.value.remedy.startswith("trimtab cancel --send withdraws it, and "), "a stop loss does not wait for the price"
         box.until(4)
     assert mentions(exit_proposal["why"], "stop_loss of WETH", "is sold")
     for text in (warning, next(text for text in box.texts if "stop_loss of WETH" in text)):

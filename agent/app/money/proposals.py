@@ -257,12 +257,14 @@ class SafeProposal:
         self.submitter.require_running(self.grant)
         self.require_current()
         if self.state == "failing":
+            is_exit = self.grant.plan is not None and self.grant.plan.is_exit
+            waiting_text = "" if is_exit else "wait until trimtab proposal list says waiting; or "
             raise guard_refusal(
                 "simulation",
                 self.simulation.reason,
                 "succeeds at the head",
                 f"the proposal {self.intent.id} would fail now: {self.simulation.reason}",
-                f"wait until trimtab proposal list says waiting; or {self.renewal_advice}",
+                f"{waiting_text}{self.renewal_advice}",
             )
         if fault := self.minimums_fault():
             raise guard_refusal(

@@ -6,7 +6,6 @@ from agent.model import (
     PORTFOLIO_SUBJECT,
     ConditionalOrder,
     OrderStage,
-    Rebalance,
     StepInput,
 )
 from agent.policy.orders.conditional import order_name
@@ -33,7 +32,7 @@ def _sells(step: StepInput, grant: Grant, order: ConditionalOrder) -> bool:
     """Return whether a proposal sells for the order, or makes the approval for a sale of its token."""
     plan = grant.plan
     sold_tokens: set[str] = set()
-    if plan is not None and isinstance(plan.decision, Rebalance) and plan.decision.is_exit:
+    if plan is not None and plan.is_exit:
         sold_tokens = {leg.token_in for leg in plan.legs}
     elif grant.approval_terms is not None:
         sold_tokens = {grant.approval_terms[0]} - {step.portfolio.numeraire.address}

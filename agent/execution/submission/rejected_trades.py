@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from agent.model import IntentKind, Rebalance, UnsignedTx
+from agent.model import IntentKind, UnsignedTx
 from agent.ports import Grant
 from agent.store.journal.intents import IntentStore
 from agent.units import format_time
@@ -52,8 +52,7 @@ def _subject_and_amounts(tx: UnsignedTx, grant: Grant) -> tuple[object, Counter[
         sold_raw_by_pair: Counter[object] = Counter()
         for leg in grant.plan.legs:
             sold_raw_by_pair[leg.token_in, leg.token_out] += leg.amount_in_raw
-        decision = grant.plan.decision
-        return isinstance(decision, Rebalance) and decision.is_exit, sold_raw_by_pair
+        return grant.plan.is_exit, sold_raw_by_pair
     if grant.approval_terms is not None:
         token, spender, raw = grant.approval_terms
         return "", Counter({(token, spender): raw})
