@@ -164,25 +164,22 @@ class SafeContract:
         )
         return tuple(to_checksum_address(module) for module in modules)
 
-    def next_act(
-        self, signed_by: Collection[str], proposal_id: str = "", note: str = ""
-    ) -> NextAct:
+    def next_act(self, signed_by: Collection[str], proposal_id: str, note: str = "") -> NextAct:
         """Return what a call that these addresses have signed waits for. Its commands name
-        `proposal_id`, if given.
+        `proposal_id`.
         """
-        id_text = f" {proposal_id}" if proposal_id else ""
         owners = self.owners()
         threshold = self.threshold()
         count = len({*signed_by} & {*owners})
         count_text = f" ({_signatures_text(count)} collected, {threshold} needed)" if count else ""
-        execution_text = f"execute it with trimtab proposal execute{id_text} --send{note}"
+        execution_text = f"execute it with trimtab proposal execute {proposal_id} --send{note}"
         if count >= threshold:
             return NextAct(f"its execution{count_text}", f"have anyone {execution_text}")
         missing_count = threshold - count
         more_text = f"{missing_count} more" if count else str(missing_count)
         return NextAct(
             f"{_signatures_text(missing_count, more_text)}{count_text}",
-            f"have {more_text} of {len(owners)} owners sign it with trimtab proposal sign{id_text}, and"
+            f"have {more_text} of {len(owners)} owners sign it with trimtab proposal sign {proposal_id}, and"
             f" anyone {execution_text}",
         )
 
@@ -418,7 +415,7 @@ class WalletOwnerSigner:
             "signing_hash": hex_data(bytes(unsigned_tx.hash())),
         }
 
-    def next_act(self, signed_by: Collection[str], proposal_id: str = "") -> NextAct:
+    def next_act(self, signed_by: Collection[str], proposal_id: str) -> NextAct:
         """See ports.ExternalSigner."""
         return WALLET_OWNER_ACT
 
@@ -468,7 +465,7 @@ class SafeOwnersSigner:
         """See `signing_json`."""
         return signing_json(self.address, tx)
 
-    def next_act(self, signed_by: Collection[str], proposal_id: str = "") -> NextAct:
+    def next_act(self, signed_by: Collection[str], proposal_id: str) -> NextAct:
         """See ports.ExternalSigner."""
         unbatched_text = ""
         if reason := self.sender.unbatched_reason:

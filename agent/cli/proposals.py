@@ -160,6 +160,8 @@ def sign(
 
         def confirm(unsigned_proposal: ProposalDocument) -> bool:
             earlier_owners.extend(unsigned_proposal["signed_by"])
+            if yes:
+                _show_proposal(err, unsigned_proposal)
             return yes or spinner.ask("Sign this?", lambda: _show_proposal(err, unsigned_proposal))
 
         with spinner.hidden():  # the key may be typed
@@ -332,9 +334,9 @@ def _signature_count(document: ProposalDocument, unit: str = "") -> str:
 def _show_signatures(document: ProposalDocument, result_text: str) -> None:
     say(result_text)
     is_complete = len(document["signed_by"]) >= document["threshold"]
-    next_text = "trimtab proposal execute"
+    next_text = f"trimtab proposal execute {document['id']}"
     if not is_complete:
-        next_text = "another owner signs: trimtab proposal sign, or trimtab proposal collect"
+        next_text = f"another owner signs: trimtab proposal sign {document['id']}, or trimtab proposal collect"
     if document["paused"]:
         next_text = f"{_unpause(document)}, then {next_text}"
     if document["state"] != "waiting":

@@ -282,11 +282,6 @@ def pause_advice(grant: Grant) -> str:
     return HARD_PAUSE_ADVICE if only_undoes(grant) else RESUME_ADVICE
 
 
-def rejection_id(intent: Intent) -> str:
-    """Return the id of a rejection, which waits beside another proposal at its nonce; else ""."""
-    return intent.id if intent.kind is IntentKind.CANCEL else ""
-
-
 class AwaitingExternalSignature(Retryable):
     """A transaction was proposed and awaits its signer, who does `how_to_sign`; the file
     `proposal_path` contains `proposal`. `reverts` is whether it would revert now, None if it could
@@ -664,7 +659,7 @@ class ProposingExecutor(JournaledExecutor):
         )
         until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
         signatures = self._proposals.signatures(intent.id)
-        next_act = self.external_signer.next_act(signatures, rejection_id(intent))
+        next_act = self.external_signer.next_act(signatures, intent.id)
         resume_text = "" if self._submitter.is_running(grant) else pause_advice(grant)
         doubt_text = "; it would revert now" if reverts else ""
         if unsimulated_why:

@@ -256,9 +256,9 @@ class ExternalSigner(Protocol):
     def signing_json(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """Return the JSON to sign; the same transaction gives the same JSON."""
 
-    def next_act(self, signed_by: Collection[str], proposal_id: str = "") -> NextAct:
+    def next_act(self, signed_by: Collection[str], proposal_id: str) -> NextAct:
         """Return what a proposal that these addresses have signed waits for; its commands name
-        `proposal_id`, if given. Raises Retryable if the chain gives no answer.
+        `proposal_id`. Raises Retryable if the chain gives no answer.
         """
 
     def sufficient_signatures(self, signers: Collection[str]) -> str:

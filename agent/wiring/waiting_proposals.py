@@ -16,7 +16,6 @@ from agent.execution.executor import (
     execution_period,
     minimums_advice,
     pause_advice,
-    rejection_id,
 )
 from agent.execution.shortfall import execution_reason
 from agent.execution.submission.checks import only_undoes
@@ -187,7 +186,7 @@ def _next_act(context: AgentContext, intent: Intent) -> NextAct:
     if not context.config.wallet.safe:
         return WALLET_OWNER_ACT
     safe = SafeContract(context.transport, context.config.wallet.address)
-    return safe.next_act(context.store.proposals.signatures(intent.id), rejection_id(intent))
+    return safe.next_act(context.store.proposals.signatures(intent.id), intent.id)
 
 
 def _simulation(context: AgentContext, intent: Intent) -> Simulation:

@@ -109,11 +109,11 @@ def test_waiting_proposal__names_missing_signatures_and_a_pause(scene: tuple[Age
     for count, awaited, instruction in (
         (0, "2 signatures", "have 2 of 3 owners sign it"),
         (1, "1 more signature (1 signature collected, 2 needed)", "have 1 more of 3 owners sign it"),
-        (2, "its execution (2 signatures collected, 2 needed)", "have anyone execute it with trimtab proposal execute --send"),
+        (2, "its execution (2 signatures collected, 2 needed)", "have anyone execute it with trimtab proposal execute {} --send"),
     ):
         sign_and_send(agent, *[FIRST, SECOND][max(0, count - 1) : count])
         assert f"awaits {awaited} until" in waiting().message
-        assert waiting().remedy.startswith(instruction)
+        assert waiting().remedy.startswith(instruction.format(open_proposal(agent)["id"]))
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
     assert waiting().remedy.startswith("end the pause with trimtab resume, then have anyone execute it")
 
@@ -149,7 +149,11 @@ def test_the_status_names_what_waits_and_what_to_do(anvil_chain: LocalChain, sce
 
     assert mentions(sentence(), document["description"], "awaits 2 signatures until", "have 2 of 3 owners sign it")
     sign_and_send(agent, FIRST, SECOND)
-    assert mentions(sentence(), "awaits its execution (2 signatures collected, 2 needed)", "trimtab proposal execute --send")
+    assert mentions(
+        sentence(),
+        "awaits its execution (2 signatures collected, 2 needed)",
+        f"trimtab proposal execute {open_proposal(agent)['id']} --send",
+    )
     api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
     assert "waits no longer, since its nonce is used: trimtab rebalance --send settles it and goes on, or says what else" in sentence()
     with pytest.raises(AwaitingExternalSignature):

@@ -162,7 +162,7 @@ def test_paused__list_status_and_collected_signatures_name_the_pause(
     config_words = ("--config", str(agent.context.loaded_config.path))
     collected = in_process(capfd, monkeypatch, "proposal", "collect", signature, *config_words)
     config_text = " ".join(config_words)
-    advice = f"Next: trimtab resume {config_text}, then trimtab proposal execute {config_text}\n"
+    advice = f"Next: trimtab resume {config_text}, then trimtab proposal execute {config_text} {open_proposal(agent)['id']}\n"
     assert collected.out.endswith(advice)
     listed = in_process(capfd, monkeypatch, "proposal", "list", *config_words)
     assert "paused: it is neither signed nor executed here until trimtab resume" in listed.out

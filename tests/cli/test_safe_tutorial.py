@@ -93,7 +93,10 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
             count = re.search(r"(\d) of 2 signatures", result.out)
             assert count
             assert result.out.startswith("Signed by 0x"), result.out
-            assert ("another owner signs" if count[1] == "1" else "trimtab proposal execute") in result.out
+            shown_id = re.search(r"\(waiting, (\w+)\)", result.err)
+            assert shown_id, "the call is shown before it is signed"
+            next_text = "another owner signs: trimtab proposal sign" if count[1] == "1" else "trimtab proposal execute"
+            assert f"{next_text} {shown_id[1]}" in result.out
             assert run(line).out.startswith("Signed already by 0x")
         if "execute" in line and "--send" in line:
             assert "Executed in transaction 0x" in result.out, result.out

@@ -302,7 +302,7 @@ class SafeProposal:
                 str(count),
                 str(self.threshold),
                 f"{count} of {self.threshold} signatures are collected",
-                "trimtab proposal sign, or trimtab proposal collect",
+                f"trimtab proposal sign {self.intent.id}, or trimtab proposal collect",
             )
         return dict(list(self.signature_by_owner.items())[: self.threshold])
 
@@ -320,7 +320,7 @@ class SafeProposal:
             raise ConfigError(
                 f"signature: it is by {owner}, which is not an owner of the Safe, or signs another"
                 f" hash than {self.safe_tx_hash}",
-                "let an owner sign what trimtab proposal sign --export prints",
+                f"let an owner sign what trimtab proposal sign {self.intent.id} --export prints",
             )
         return owner
 
@@ -334,8 +334,8 @@ class SafeProposal:
                 raise ConfigError(
                     f"signature: it is by {owner}, of the earlier proposal {peer.id}"
                     f' ("{peer.note}") at the same nonce',
-                    "let that owner sign the one that waits: trimtab proposal sign, or what"
-                    " trimtab proposal sign --export prints",
+                    f"let that owner sign the one that waits: trimtab proposal sign {self.intent.id},"
+                    f" or what trimtab proposal sign {self.intent.id} --export prints",
                 )
 
     def add_signatures(self, signature_by_owner: Mapping[str, bytes]) -> SafeProposal:
@@ -467,7 +467,7 @@ def sign_proposal(
                 raise Retryable(
                     f"signed by {key.address}, and recorded here: {count_text}; but {error.message}",
                     "check wallet.safe_service, then run the command again to offer it; the other owners"
-                    " can also sign here, with trimtab proposal sign",
+                    f" can also sign here, with trimtab proposal sign {proposal.intent.id}",
                     code=error.code,
                 ) from None
         return signed_proposal.document(

@@ -54,7 +54,7 @@ class Owner:
     def signing_json(self, unsigned: UnsignedTx) -> Mapping[str, Any]:
         return {"nonce": unsigned.nonce}
 
-    def next_act(self, signed_by: Collection[str], proposal_id: str = "") -> NextAct:
+    def next_act(self, signed_by: Collection[str], proposal_id: str) -> NextAct:
         return NextAct("its signature", "sign it")
 
     def sufficient_signatures(self, signers: Collection[str]) -> str:
