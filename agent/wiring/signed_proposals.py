@@ -31,7 +31,7 @@ def signed_proposal_texts(store: Store, chain_nonce: int = 0) -> tuple[str, ...]
     ]
     next_nonce = store.journal.expected_nonce()
     now_s = int(time.time())
-    for intent in () if next_nonce is None else store.journal.intents_at(next_nonce):
+    for intent in () if next_nonce is None else reversed(store.journal.intents_at(next_nonce)):
         deadline_s = chain_deadline_s(intent, store.journal.grant(intent.id))
         if is_dropped(intent) and (deadline_s is None or now_s < deadline_s):
             intents.append(intent)
@@ -41,11 +41,15 @@ def signed_proposal_texts(store: Store, chain_nonce: int = 0) -> tuple[str, ...]
         for intent in intents
         if intent.kind is not IntentKind.CANCEL and intent.tx.nonce >= chain_nonce
     }
+    intent_by_call: dict[tuple[object, ...], Intent] = {}
+    for intent in intents:  # signatures are of a call, not of the proposals that make it
+        tx = intent.tx
+        intent_by_call.setdefault((tx.nonce, tx.to, tx.value_wei, tx.data), intent)
     return tuple(
         f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; whoever has enough of them"
         f" can execute it {execution_period(intent, store.journal.grant(intent.id))}, paused or not;"
         f" {_voiding_text(intent, is_rejected=intent.tx.nonce in rejected_nonces)}"
-        for intent in intents
+        for intent in intent_by_call.values()
         if count_by_id.get(intent.id)
     )
 

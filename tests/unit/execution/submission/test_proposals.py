@@ -419,3 +419,20 @@ def test_trade_that_owners_rejected__is_named_when_proposed_again(tmp_path: Path
         executor.run("s", tx(1), again, "trade")
     assert ("trade, like the one rejected at " in waiting.value.message, "(nonce 0)" in waiting.value.message) == (is_same, is_same)
     assert ("trimtab edit" in waiting.value.remedy) is is_same
+
+
+@pytest.mark.parametrize("drops_again", [False, True], ids=["proposed again", "withdrawn again"])
+def test_payment_proposed_again__its_signatures_are_named_once(tmp_path: Path, drops_again: bool) -> None:
+    setup = bench(tmp_path)
+    executor = proposing(setup, Owner(setup), tmp_path)
+    setup.store.steps.begin("s", START_S, "{}")
+    for is_last in (False, True):
+        with pytest.raises(AwaitingExternalSignature) as waiting:
+            executor.run("s", tx(0), grant(IntentKind.PAYOUT), "payment")
+        proposal_id = waiting.value.proposal["id"]
+        setup.store.proposals.add_signatures(proposal_id, {WALLET: b"signature"})
+        if drops_again or not is_last:
+            setup.store.journal.advance(proposal_id, IntentState.CANCELLED, START_S)
+
+    (text,) = signed_proposal_texts(setup.store)
+    assert text.startswith(f"signatures of the proposal {proposal_id}: 1; ")
