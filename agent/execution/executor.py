@@ -246,8 +246,8 @@ def withdrawn_proposal_texts(
         has_expired = deadline_s is not None and now_s >= deadline_s
         if intent.id in proposed_ids and is_dropped(intent) and not has_expired:
             texts.append(
-                f'"{intent.note}" is withdrawn, but signatures given elsewhere still count: it can be'
-                f" executed {execution_period(intent, grant)}; only another transaction at nonce"
+                f'"{intent.note}" is withdrawn, but signatures given elsewhere still count: if enough'
+                f" exist, it can be executed {execution_period(intent, grant)}; only another transaction at nonce"
                 f" {intent.tx.nonce} makes it void"
             )
     return texts
