@@ -107,6 +107,8 @@ def show_file(
         )
         for line in document["calls"]:
             out.print(exact_text(f"  {line}"), soft_wrap=True)
+        if document["why"]:
+            out.print(exact_text(f"  why: {reader_text(document['why'])}"), soft_wrap=True)
         say_whole(f"Hash, computed from this call: {document['safe_tx_hash']}")
         say(_advice_for_file(document))
 

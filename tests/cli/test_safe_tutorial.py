@@ -73,7 +73,10 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
         if "proposal list" in line:
             assert "signatures: 0 of 2" in result.out
             (proposal_path,) = Path("proposals").iterdir()
-            call_lines = run(f"trimtab proposal show {proposal_path} --json").json["calls"]
+            shown_file = run(f"trimtab proposal show {proposal_path} --json").json
+            call_lines = shown_file["calls"]
+            assert shown_file["why"] == run("trimtab proposal list --json").json["proposals"][0]["why"] != ""
+            assert ". Why: first rebalance; WETH at " in run("trimtab proposal export").json["meta"]["description"]
             assert not [line for line in call_lines if "WARNING" in line], call_lines
             assert call_lines == run("trimtab proposal list --json").json["proposals"][0]["in_words"]
             assert "".join(f"  {line}\n" for line in call_lines) in result.out

@@ -34,6 +34,10 @@ _NONCE_AND_HASH = re.compile(r"Set nonce (\d{1,18}); the hash is then (0x[0-9a-f
 """What a file for the Transaction Builder says in its description."""
 
 
+class _ChangedFile(Exception):
+    """A file for the Transaction Builder whose checksum is of another content."""
+
+
 def read_proposal_file(path: Path, config: ConfigSource | None = None) -> ProposalFileDocument:
     """Return what the call in the file of a Safe's proposal, in its typed data alone, or in a file of
     `proposal export` does, and its hash, computed here; nothing else that the file says is repeated.
@@ -72,6 +76,11 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
         lines = words.lines(tx)
         if is_batch(tx.to, tx.data) and tx.value_wei:
             raise ValueError("a batch sends no native coin")
+    except _ChangedFile:
+        raise ConfigError(
+            f"{path}: its checksum is not that of its content: the file was changed",
+            "do not sign what it holds; ask for the file again",
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}", _REMEDY) from None
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, UndecodableCalldata):
@@ -84,10 +93,11 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
             f"{path}: its hash or typed data are not those of its call, {document['safe_tx_hash']}",
             "sign neither; ask for the file again",
         )
-    id_by_hash: dict[str, str] | None = None
+    id_and_why_by_hash: dict[str, tuple[str, str]] | None = None
     if config is not None:
-        words, id_by_hash = _read_config(config, words, tx.chain_id)
+        words, id_and_why_by_hash = _read_config(config, words, tx.chain_id)
         lines = words.lines(tx)
+    proposal_id, why = (id_and_why_by_hash or {}).get(document["safe_tx_hash"], ("", ""))
     return {
         "safe": safe,
         "chain_id": tx.chain_id,
@@ -95,16 +105,17 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
         "safe_tx_hash": document["safe_tx_hash"],
         "value_wei": str(tx.value_wei),
         "calls": lines,
-        "waits": None if id_by_hash is None else document["safe_tx_hash"] in id_by_hash,
-        "id": (id_by_hash or {}).get(document["safe_tx_hash"], ""),
+        "waits": None if id_and_why_by_hash is None else bool(proposal_id),
+        "id": proposal_id,
+        "why": why,
     }
 
 
 def _read_config(
     config: ConfigSource, words: CallWords, chain_id: int
-) -> tuple[CallWords, dict[str, str] | None]:
-    """Return the words with the names that a config of the Safe's chain and its store have, and the
-    ids of the proposals that wait there, by hash; no ids if it has no store, cannot be read, or is of
+) -> tuple[CallWords, dict[str, tuple[str, str]] | None]:
+    """Return the words with the names that a config of the Safe's chain and its store have, and id and
+    reason of the proposals that wait there, by hash; none if it has no store, cannot be read, or is of
     another Safe.
     """
     with suppress(TrimtabError):
@@ -120,24 +131,31 @@ def _read_config(
             return words, None
         with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
             ledger_tokens = store.ledger.ledger_tokens()
-            intents = open_proposal_intents(store)
+            id_and_why_by_hash = {}
+            for intent in open_proposal_intents(store):
+                plan = store.journal.grant(intent.id).plan
+                why = "" if plan is None else plan.decision.reason
+                id_and_why_by_hash[safe_tx_hash(words.safe, intent.tx)] = intent.id, why
         tokens = () if ledger_tokens is None else ledger_tokens.tokens
         words = replace(words, token_by_address={token.address: token for token in tokens})
         wallet = loaded_config.config.wallet
         if wallet.safe and wallet.address == words.safe:
-            return words, {safe_tx_hash(words.safe, intent.tx): intent.id for intent in intents}
+            return words, id_and_why_by_hash
     return words, None
 
 
 def _from_builder(builder_json: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a proposal's file from one for the Transaction Builder, with the nonce and
-    hash of its description. Raises ValueError without them, or if its checksum is of another file.
+    hash of its description. Raises ValueError without them, _ChangedFile if its checksum is of another
+    file.
     """
     meta_json = dict(builder_json["meta"])
     stated_checksum = meta_json.pop("checksum")
     nonce_and_hash = _NONCE_AND_HASH.search(str(meta_json["description"]))
-    if nonce_and_hash is None or stated_checksum != checksum({**builder_json, "meta": meta_json}):
-        raise ValueError("no nonce, or another checksum")
+    if stated_checksum != checksum({**builder_json, "meta": meta_json}):
+        raise _ChangedFile
+    if nonce_and_hash is None:
+        raise ValueError("no nonce")
     calls_json = builder_json["transactions"]
     value_wei = sum(int(call_json["value"]) for call_json in calls_json)
     call = BatchedCall(str(calls_json[0]["to"]), data_bytes(str(calls_json[0]["data"])))

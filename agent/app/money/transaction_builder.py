@@ -13,6 +13,7 @@ from typing import Any
 from eth_utils.crypto import keccak
 
 from agent.app.documents.proposals import ProposalDocument
+from agent.figures import reader_text
 from agent.model import Intent
 from agent.signing.batches import BatchedCall
 from agent.units import decimal_text, format_time
@@ -22,7 +23,7 @@ def builder_file(
     intent: Intent, document: ProposalDocument, calls: Sequence[BatchedCall]
 ) -> dict[str, Any]:
     """Return the calls of a proposal as a file; its description has what the file has no place for:
-    nonce, hash, until when the chain accepts it, and minimums.
+    reason, nonce, hash, until when the chain accepts it, and minimums.
     """
     until_s = document["executable_until_s"]
     until_text = f"another call uses nonce {intent.tx.nonce}"
@@ -33,13 +34,14 @@ def builder_file(
         f" {decimal_text(int(leg['amount_in_raw']), leg['decimals_in'])} {leg['token_in']}."
         for leg in document["legs"]
     )
+    why_text = f" Why: {reader_text(document['why'])}." if document["why"] else ""
     builder_json: dict[str, Any] = {
         "version": "1.0",
         "chainId": str(intent.tx.chain_id),
         "createdAt": intent.created_s * 1000,
         "meta": {
             "name": f"trimtab {intent.id}",
-            "description": f"{intent.note}. Set nonce {intent.tx.nonce}; the hash is then"
+            "description": f"{intent.note}.{why_text} Set nonce {intent.tx.nonce}; the hash is then"
             f" {document['safe_tx_hash']}."
             f" Executable until {until_text}.{minimums_text}",
             "createdFromSafeAddress": document["safe"],

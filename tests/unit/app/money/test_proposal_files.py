@@ -298,5 +298,5 @@ def test_builder_file__of_another_hash_is_refused(tmp_path: Path, change: dict[s
 def test_builder_file__changed_after_its_checksum_is_refused(tmp_path: Path) -> None:
     path = write_builder_file(tmp_path, BATCH_CALLS)
     path.write_text(path.read_text().replace('"value": "0"', '"value": "1"', 1))
-    with pytest.raises(ConfigError, match="not the file of a Safe's proposal"):
+    with pytest.raises(ConfigError, match="its checksum is not that of its content"):
         api.read_proposal_file(path)
