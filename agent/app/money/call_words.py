@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,18 +91,30 @@ class CallWords:
         match decoded_call:
             case Multicall(deadline_s, acts):
                 yield f"calls {to_text}, not after {format_time(deadline_s)}:"
-                yield from (f"  {self._act(act, call.to)}" for act in acts)
+                yield from (f"  {line}" for line in self._act_lines(acts, call.to))
                 yield from self._left_behind(acts, call.to)
             case RebalanceCall():
                 yield f"calls {to_text}, not after {format_time(decoded_call.deadline_s)}:"
                 yield from (f"  {self._leg(leg)}" for leg in decoded_call.legs)
                 yield from self._bounds(decoded_call)
             case _:
-                yield self._act(decoded_call, call.to)
+                yield from self._act_lines([decoded_call], call.to)
                 yield from self._left_behind([decoded_call], call.to)
+
+    def _act_lines(self, acts: Sequence[Any], called: str) -> Iterator[str]:
+        left_tokens = self._left_names(acts, called)
+        return (self._act(act, called, left_tokens) for act in acts)
 
     def _left_behind(self, acts: Sequence[Any], router: str) -> Iterator[str]:
         """Yield a warning of what calls of a router leave in it."""
+        if left_names := self._left_names(acts, router):
+            yield (
+                f"WARNING: {' and '.join(left_names.values())} stays in the router, where anyone can"
+                " take it"
+            )
+
+    def _left_names(self, acts: Sequence[Any], router: str) -> dict[str, str]:
+        """Return the names of the tokens that calls of a router leave in it, by address."""
         left_names: dict[str, str] = {}
         for act in acts:
             match act:
@@ -121,11 +133,7 @@ class CallWords:
                         left_names.pop(act.token_in, None)
                     if _is_router(act.recipient, router):
                         left_names[act.token_out] = self.name(act.token_out)
-        if left_names:
-            yield (
-                f"WARNING: {' and '.join(left_names.values())} stays in the router, where anyone can"
-                " take it"
-            )
+        return left_names
 
     def _leg(self, leg: ProgramLeg) -> str:
         sold_text = self.amount(leg.amount_raw, leg.token_in)
@@ -151,7 +159,7 @@ class CallWords:
                 f" {' and '.join(map(self.name, unbound))}"
             )
 
-    def _act(self, act: Any, called: str) -> str:
+    def _act(self, act: Any, called: str, left_tokens: Container[str]) -> str:
         match act:
             case Approve(spender, raw):
                 return f"lets {self.name(spender)} spend {self.amount(raw, called)}"
@@ -168,13 +176,17 @@ class CallWords:
             case UnwrapWeth9(min_raw, recipient):
                 amount_text = decimal_text(min_raw, WEI_DECIMALS)
                 return f"pays at least {amount_text} of native coin to {self.name(recipient)}"
-        return self._swap(act, called)
+        return self._swap(act, called, left_tokens)
 
-    def _swap(self, swap: SwapExactTokens | ExactInputSingle, router: str) -> str:
+    def _swap(
+        self, swap: SwapExactTokens | ExactInputSingle, router: str, left_tokens: Container[str]
+    ) -> str:
         sold_text = self.amount(swap.amount_in_raw, swap.token_in)
         if not swap.amount_in_raw:
             sold_text = f"all that the router has of {self.name(swap.token_in)}"
-        place_text = "kept in the router"
+        place_text = "to the router, which passes it on below"
+        if swap.token_out in left_tokens:
+            place_text = "kept in the router"
         if not _is_router(swap.recipient, router):
             place_text = f"paid to {self.name(swap.recipient)}"
         bought_text = self.amount(swap.min_out_raw, swap.token_out)

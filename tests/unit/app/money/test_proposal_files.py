@@ -189,7 +189,7 @@ LENT_SWAP = ExactInputSingle(TOKEN, OTHER, 500, ROUTER_ITSELF, 10**18, 2_000_000
     ],
 )
 def test_words__name_coins_and_addresses_or_say_unknown(act: object, text: str) -> None:
-    assert WORDS._act(act, TOKEN) == text
+    assert [*WORDS._act_lines([act], TOKEN)] == [text]
 
 
 SOLD_ON = ExactInputSingle(OTHER, TOKEN, 500, SAFE, 0, 1, 0)
@@ -217,6 +217,8 @@ def test_words__warn_of_what_stays_in_the_router(acts: list[Any], left: list[str
     names = " and ".join(map(WORDS.name, left))
     expected_lines = [f"WARNING: {names} stays in the router, where anyone can take it"] if left else []
     assert [*WORDS._left_behind(acts, STRANGER)] == expected_lines
+    for line in WORDS._act_lines(acts, STRANGER):
+        assert ("kept in the router" in line, "passes it on below" in line) in ((False, False), (bool(left), not left)), line
 
 
 def program(maker: PoolMaker, *watched_balances: WatchedBalance) -> RebalanceCall:
