@@ -181,14 +181,14 @@ def resume(config: ConfigPaths = None, yes: Yes = False, as_json: AsJson = False
 def _show_pause(hard_pause_document: Document) -> None:
     from agent.cli.display import status_tables
 
-    if hard_pause_document["outcome"] in ("planned", "declined", "handed over"):
-        out.print(_cancel_and_revoke_table(hard_pause_document))
-    if hard_pause_document["transactions"]:
-        out.print(status_tables.transactions_table(hard_pause_document))
     say(
         f"Paused ({'hard' if hard_pause_document['hard'] else 'soft'}): {hard_pause_document['reason']}."
         " Nothing is traded until: trimtab resume"
     )
+    if hard_pause_document["outcome"] in ("planned", "declined", "handed over"):
+        out.print(_cancel_and_revoke_table(hard_pause_document))
+    if hard_pause_document["transactions"]:
+        out.print(status_tables.transactions_table(hard_pause_document))
     say(f"{hard_pause_document['outcome']}: {hard_pause_document['message']}")
 
 
