@@ -46,6 +46,8 @@ def _read_signature_file(text: str) -> dict[str, Any]:
         raise _signature_error(text, f"cannot be read: {error.strerror}") from None
     except ValueError:
         raise _signature_error(text, "is a file of neither hex digits nor JSON") from None
+    if "signature" not in document and isinstance(document.get("result"), str):
+        return {"signature": document["result"]}  # a wallet's answer by JSON-RPC
     if "signature" not in document:
         raise _signature_error(text, "is a file without a signature in its JSON")
     return document

@@ -16,7 +16,14 @@ NO_HEX = "other characters than 0x and hex digits, or an odd number of digits"
 
 
 @pytest.mark.parametrize(
-    "content", [SIGNATURE, f"{SIGNATURE}\n", json.dumps({"safe_tx_hash": HASH, "signature": SIGNATURE})], ids=["hex", "line", "json"]
+    "content",
+    [
+        SIGNATURE,
+        f"{SIGNATURE}\n",
+        json.dumps({"safe_tx_hash": HASH, "signature": SIGNATURE}),
+        json.dumps({"jsonrpc": "2.0", "id": 1, "result": SIGNATURE}),
+    ],
+    ids=["hex", "line", "json", "answer of a wallet"],
 )
 def test_a_signature_is_read_from_a_file(content: str, tmp_path: Path) -> None:
     path = tmp_path / "signature.txt"
@@ -33,8 +40,9 @@ def test_a_signature_is_read_from_a_file(content: str, tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "is a file of neither hex digits nor JSON"),
         (b"{nonsense", "is a file of neither hex digits nor JSON"),
         (b'{"hash": "0x12"}', "is a file without a signature in its JSON"),
+        (b'{"result": null}', "is a file without a signature in its JSON"),
     ],
-    ids=["no file", "words", "131 digits", "bytes", "broken json", "other json"],
+    ids=["no file", "words", "131 digits", "bytes", "broken json", "other json", "no result"],
 )
 def test_file_without_a_signature_is_named_with_what_to_paste(content: bytes | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "s.txt"
