@@ -260,7 +260,9 @@ def export_file(config: ConfigPath = DEFAULT_CONFIG) -> None:
 def _show_proposal(console: Console, document: ProposalDocument, state_text: str = "") -> None:
     expires_s = document["expires_s"]
     is_used = document["state"] == "used" or state_text == "executed"
-    lines = [f"{document['description']} ({state_text or document['state']}, {document['id']})"]
+    is_executed = document["ending"].startswith("executed ")
+    shown_state = state_text or ("executed" if is_executed else document["state"])
+    lines = [f"{document['description']} ({shown_state}, {document['id']})"]
     if document["ending"]:
         lines.append(f"  {document['ending']}")
     if not state_text and document["state"] in ("used", "expired"):

@@ -85,7 +85,7 @@ def test_payment_of_a_token__names_recipient_and_amount(
         safe.execute(proposal_file(agent))
         assert anvil_chain.balance("WETH", HOME) == ETHER // 4
         list_text = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
-        assert "(used, " in list_text
+        assert "(executed, " in list_text
         assert "at any time" not in list_text
 
 
