@@ -26,7 +26,7 @@ from agent.cli.display.terminal import (
 )
 from agent.cli.money import show_sent
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Verbose, Yes, command
-from agent.errors import EXIT_REFUSED, ConfigError
+from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_USAGE, ConfigError
 from agent.units import format_bps
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def import_profile(
         show_editing(out, document, None)
 
     emit(document, as_json, show)
-    raise typer.Exit(EXIT_REFUSED if document["state"] == "declined" else 0)
+    raise typer.Exit(_edit_exit_code(document["state"]))
 
 
 def _show_import(console: Console, document: Document) -> None:
@@ -355,7 +355,8 @@ def edit(
     config. Without options it opens $EDITOR.
 
     Nothing is sent without --send. A run uses the new config at its next cycle, or ends if a table
-    changed that it reads only at start. Without a terminal it only shows the change, unless --yes.
+    changed that it reads only at start. Without a terminal it only shows the change, unless --yes
+    (exit code 2).
     """
     from agent.app.documents import plans
     from agent.app.settings import editing
@@ -427,7 +428,14 @@ def edit(
                     next_cycle=report.next_cycle,
                 ),
             )
-    raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
+    raise typer.Exit(_edit_exit_code(document["state"]))
+
+
+def _edit_exit_code(state: str) -> int:
+    """Return the exit code of an edit: also if it could only be shown, since nobody can answer."""
+    if state == "planned":
+        return EXIT_USAGE
+    return EXIT_REFUSED if state in ("declined", "unfinished") else EXIT_OK
 
 
 def _require_agreeing_options(

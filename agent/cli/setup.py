@@ -40,7 +40,7 @@ from agent.cli.options import (
     command_group,
     config_option,
 )
-from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError, Interrupted
+from agent.errors import EXIT_REFUSED, EXIT_USAGE, OUTCOME_EXIT_CODES, ConfigError, Interrupted
 from agent.figures import as_sentence, format_figure
 from agent.units import format_bps, parse_bps
 
@@ -394,7 +394,7 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     emit(document, as_json, lambda: None if was_asked else out.print(_contracts_table(document)))
     if not document["pinned"]:
         note("Nothing pinned. To pin these: trimtab trust --yes")
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(EXIT_REFUSED if was_asked else EXIT_USAGE)
     for line in document.get("past_prices", ()):
         note(line)
     markets_text = " and the venue's market numbers" if "markets" in document else ""

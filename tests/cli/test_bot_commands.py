@@ -116,7 +116,7 @@ def test_a_deposit_is_shown_then_invested(desk: Desk) -> None:
 
 def test_edit__is_shown_unasked_written_on_a_yes_and_listed(desk: Desk) -> None:
     text_before = desk.config.read_text()
-    edit_document = desk.ask("edit", "--set", "policy.cooldown=2h")
+    edit_document = desk.ask("edit", "--set", "policy.cooldown=2h", want=2)
     assert (edit_document["state"], edit_document["changes"]) == ("planned", ['- policy.cooldown = "10s"', '+ policy.cooldown = "2h"'])
     assert desk.config.read_text() == text_before
     code, screen = at_terminal(desk, "y\n", "edit", "--set", "policy.cooldown=2h")
@@ -141,14 +141,14 @@ def test_edit__is_shown_unasked_written_on_a_yes_and_listed(desk: Desk) -> None:
 def test_an_edit_tells_that_a_run_must_be_started_again(desk: Desk) -> None:
     """`tests/cases/test_editing.py` has the run that ends."""
     payee = f'wallet.payout_addresses=["{OTHER}"]'
-    assert desk.ask("edit", "--set", payee)["restart"] == ["[wallet]"]
+    assert desk.ask("edit", "--set", payee, want=2)["restart"] == ["[wallet]"]
     code, text = at_terminal(desk, "y\n", "edit", "--set", payee)
     text = " ".join(text.split())
     assert code == 0
     assert "next cycle" not in text
     assert mentions(text, "Written", f"start a running trimtab run --config {desk.config} again", "[wallet]")
     desk.edit(('deadline = "90s"', 'deadline = "80s"'))
-    assert desk.ask("edit", "--confirm")["restart"] == ["[execution]"]
+    assert desk.ask("edit", "--confirm", want=2)["restart"] == ["[execution]"]
     assert "next cycle" not in " ".join(at_terminal(desk, "y\n", "edit", "--confirm")[1].split())
 
 
@@ -158,7 +158,7 @@ def test_asset__leaves_by_one_command_and_returns_at_a_question(desk: Desk) -> N
     link = desk.about["tokens"]["LINK"]
     out = ("edit", "--remove", "LINK", "--target", "WETH=40%")
     back = ("edit", "--add", f"LINK={link}:10%", "--target", "WETH=30%")
-    assert desk.ask(*out)["state"] == "planned"
+    assert desk.ask(*out, want=2)["state"] == "planned"
     assert float(desk.holdings()["LINK"]) > 0
     assert mentions(desk.ask("edit", "--set", "policy.cooldown=2h", "--send", want=2)["error"]["message"], "--send", "--remove")
     done = desk.ask(*out, "--send", "--yes")
@@ -182,11 +182,11 @@ def test_asset__leaves_by_one_command_and_returns_at_a_question(desk: Desk) -> N
 
 
 def test_a_level_is_set_by_a_number_and_its_meaning_is_told(desk: Desk) -> None:
-    edit_document = desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25")
+    edit_document = desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25", want=2)
     assert edit_document["state"] == "planned"
     assert mentions(edit_document["warnings"], "WETH stop_loss", "25", "USDC", '"25%"')
     assert desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25%", "--yes")["state"] == "written"
-    later = desk.ask("edit", "--set", "portfolio.assets.WETH.take_profit=50%")
+    later = desk.ask("edit", "--set", "portfolio.assets.WETH.take_profit=50%", want=2)
     assert not any("stop_loss" in line for line in later["warnings"])
 
 

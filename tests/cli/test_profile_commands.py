@@ -42,7 +42,7 @@ def test_profile__is_shown_and_written_with_a_yes(desk: Desk, tmp_path: Path) ->
     swapped = file.read_text().replace('"30%"', '"x%"', 1).replace(f'"{targets[1]}"', '"30%"', 1).replace('"x%"', f'"{targets[1]}"', 1)
     file.write_text(swapped)
     before = shares(desk)
-    planned = desk.ask("import-profile", str(file))
+    planned = desk.ask("import-profile", str(file), want=2)
     assert (planned["state"], shares(desk)) == ("planned", before)
     assert planned["transition"] is not None
     assert planned["transition"]["legs"]

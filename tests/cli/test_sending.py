@@ -304,11 +304,11 @@ def test_a_yes_at_the_terminal_sends(desk: Desk) -> None:
 
 def test_trust_asks_at_the_terminal_and_pins_what_it_showed(desk: Desk) -> None:
     desk.edit(("sqlite:///trimtab.db", "sqlite:///fresh.db"))
-    assert desk.ask("trust", want=10)["pinned"] is False
+    assert desk.ask("trust", want=2)["pinned"] is False
     assert desk.run("rebalance", "--send", "--yes").code == 10
     code, screen = at_terminal(desk, "n\n", "trust")
     assert (code, screen.count("Pin these?")) == (10, 1)
-    assert desk.ask("trust", want=10)["pinned"] is False
+    assert desk.ask("trust", want=2)["pinned"] is False
     code, screen = at_terminal(desk, "y\n", "trust")
     assert code == 0, screen
     for address in (*desk.about["tokens"].values(), *desk.about["pools"].values()):
