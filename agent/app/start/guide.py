@@ -332,7 +332,7 @@ class InitAnswers(NewConfig):
 
 
 def baskets(network: str) -> list[Basket]:
-    """Return the templates that a network has tokens for. Raises ConfigError for an unknown
+    """Return the templates that a network has tokens and supplies for. Raises ConfigError for an unknown
     network.
     """
     preset = find_preset(network)
@@ -340,6 +340,7 @@ def baskets(network: str) -> list[Basket]:
     for template in portfolio_templates.PORTFOLIO_TEMPLATES.values():
         try:
             targets = tuple(portfolio_templates.template_targets(template, preset))
+            portfolio_templates.require_supplies(template, preset, targets)
         except ConfigError:
             continue
         offered_baskets.append(

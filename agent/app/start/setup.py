@@ -33,7 +33,12 @@ from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract
-from agent.config.load import UNSAVED_REMEDY, load_config, parse_config, store_file_unchecked
+from agent.config.load import (
+    UNSAVED_REMEDY,
+    load_config,
+    load_config_text,
+    store_file_unchecked,
+)
 from agent.config.loaded import PAPER_FILE, USUAL_STORE, paper_file
 from agent.config.networks.other_names import name_remedy
 from agent.config.networks.presets import PRESETS, Preset, TemplateAsset
@@ -265,7 +270,7 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
     safe_warnings = _safe_warnings(new_config, variables)
     if new_config.is_safe:
         config_text = with_safe(config_text)
-    config = parse_config(config_text, "the new config", UNSAVED_REMEDY)
+    config = _buildable_config(config_text, path)
     try:
         create_file(path, config_text.encode())
     except FileExistsError:
@@ -329,6 +334,17 @@ def write_new_config(path: Path, new_config: NewConfig) -> InitDocument:
         ],
         "tracking_loss": loss,
     }
+
+
+def _buildable_config(config_text: str, path: Path) -> Config:
+    """Return the config of a text before it is written. Raises ConfigError, also for rules that
+    cannot be built, since a file that is there is never replaced.
+    """
+    loaded_config = load_config_text(
+        config_text, path.absolute(), "the new config", remedy=UNSAVED_REMEDY
+    )
+    past_prices.needed_past_prices(loaded_config)
+    return loaded_config.config
 
 
 def _depeg_warnings(config: Config) -> list[str]:

@@ -6,19 +6,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.config.networks.coin_supplies import PACKAGE
+from agent.config.networks.coin_supplies import PACKAGE, package_supplies
 from agent.config.networks.presets import (
     Preset,
 )
 from agent.config.writing.template import FUTURES_NOTIONAL_COMMENT, replace_setting
 from agent.errors import ConfigError
 from agent.foreign_text import bounded_toml
-from agent.units import BPS, largest_remainder, parse_share_with_unit_bps
+from agent.units import BPS, Token, largest_remainder, parse_share_with_unit_bps
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -249,6 +249,23 @@ def template_targets(
         ):
             targets.append((symbol, f"{target_bps / 100:g}%"))
     return targets
+
+
+def require_supplies(
+    template: PortfolioTemplate, preset: Preset, targets: Iterable[tuple[str, str]]
+) -> None:
+    """Raise ConfigError if the template's allocator needs supplies that the package lacks there."""
+    if template.allocator_values.get("supplies") == PACKAGE:
+        symbols = dict(targets)
+        package_supplies(
+            (
+                Token(token.address, token.symbol, token.decimals or 0)
+                for token in preset.tokens
+                if token.symbol in symbols
+            ),
+            preset.wrapped_native,
+            preset.chain_id,
+        )
 
 
 def apply_template(config_text: str, template: PortfolioTemplate) -> str:

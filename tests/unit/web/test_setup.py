@@ -22,7 +22,7 @@ import pytest
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
-from agent.app.start import guide
+from agent.app.start import guide, past_prices
 from agent.app.start.guide import InitAnswers, baskets, check_setup, write_setup
 from agent.app.start.past_results import PAST_BASIS
 from agent.app.start.setup import LocalStart
@@ -755,6 +755,31 @@ def test_config_of_practice__has_the_turnover_limits_of_its_chain(
     assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
     limits = load_config(desk.config).config.limits
     assert (limits.turnover, limits.daily_turnover) == (3_000, 7_000)
+
+
+def test_basket_of_unknown_supplies__is_not_offered_and_writes_nothing(
+    desk: SetupBrowser, monkeypatch: pytest.MonkeyPatch, local_chain_file: str
+) -> None:
+    monkeypatch.setattr(setup, "ServingProcess", PracticeChain)
+    monkeypatch.setattr(PracticeChain, "wait", lambda _: local_chain_file)
+    desk.enter()
+    desk.post("/setup/wallet", {"network": "practice"})
+    assert 'value="market-cap"' not in desk.text("/setup/basket")
+    assert desk.post("/setup/basket", {"basket": "market-cap"})[0] == 422
+    with pytest.raises(ConfigError, match="no supply of WETH"):
+        replace(answered(), network=local_chain_file, endpoints=(), template="market-cap", targets=()).write(desk.config)
+    assert not desk.config.exists()
+
+
+@pytest.mark.parametrize("failing", ["build_policy", "build_layer_settings", "offline_portfolio"])
+def test_config_whose_rules_cannot_be_built__is_not_written(desk: SetupBrowser, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    def fail(*_: object) -> None:
+        raise ConfigError("portfolio.weights: no such rule", "choose another")
+
+    monkeypatch.setattr(past_prices, failing, fail)
+    with pytest.raises(ConfigError, match="no such rule"):
+        answered().write(desk.config)
+    assert not desk.config.exists()
 
 
 def test_review_of_another_network__names_no_limits_of_a_chain(desk: SetupBrowser) -> None:
