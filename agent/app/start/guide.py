@@ -532,9 +532,15 @@ def _with_basket(
     field_texts: Mapping[str, str],
     offered_baskets: list[Basket],
 ) -> InitAnswers:
+    is_basket = chosen_basket in [basket.name for basket in offered_baskets]
+    if is_basket and _has_typed_weights(field_texts):
+        raise ConfigError(
+            f"Own weights are typed, and {chosen_basket} is chosen",
+            "choose My own weights, or empty their fields",
+        )
     if _chooses_own_weights(field_texts):
         return _with_own_weights(answers, field_texts, offered_baskets)
-    if chosen_basket not in [basket.name for basket in offered_baskets]:
+    if not is_basket:
         raise ConfigError("No basket is chosen", "choose a listed one, or type your own weights")
     return answers.with_basket(chosen_basket, offered_baskets)
 
@@ -544,12 +550,13 @@ def _chooses_own_weights(field_texts: Mapping[str, str]) -> bool:
     was typed.
     """
     basket = field_texts.get("basket", "").strip()
-    return basket == OWN_WEIGHTS or (
-        not basket
-        and any(
-            field.startswith(SHARE_FIELD_PREFIX) and text.strip() not in ("", "0")
-            for field, text in field_texts.items()
-        )
+    return basket == OWN_WEIGHTS or (not basket and _has_typed_weights(field_texts))
+
+
+def _has_typed_weights(field_texts: Mapping[str, str]) -> bool:
+    return any(
+        field.startswith(SHARE_FIELD_PREFIX) and text.strip() not in ("", "0")
+        for field, text in field_texts.items()
     )
 
 

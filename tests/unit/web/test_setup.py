@@ -232,6 +232,21 @@ def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None
     assert portfolio.use_cash is None
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [{"share:WETH": "70", "share:USDC": "10"}, {"share:USDC": "100"}, {"share:WETH": "x"}],
+    ids=["two weights", "the numeraire", "no share"],
+)
+def test_own_weights_beside_a_chosen_basket__are_refused(desk: SetupBrowser, typed: dict[str, str]) -> None:
+    desk.enter()
+    desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
+    code, _, body = desk.post("/setup/basket", {"basket": "60/40", **typed})
+    assert code == 422
+    assert "Own weights are typed, and 60/40 is chosen. Choose My own weights, or empty their fields." in body.decode()
+    emptied = dict.fromkeys(typed, "0")
+    assert desk.post("/setup/basket", {"basket": "60/40", **emptied})[0] == 303
+
+
 def test_last_page__says_whether_the_amount_is_worth_it(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
