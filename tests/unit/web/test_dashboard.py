@@ -719,6 +719,12 @@ def test_page_without_a_stop__offers_a_rebalance(served: Served, page: Any) -> N
     assert 'action="/controls/rebalance"' in render_with_pause(served, page, RUNNING_PAUSE)
 
 
+@pytest.mark.parametrize("sheet", ["pause", "weights", "orders", "withdraw"])
+def test_opened_sheet__has_the_focus_on_a_field_not_on_its_button(served: Served, sheet: str) -> None:
+    shown = render_with_pause(served, PAGES[0], RUNNING_PAUSE).partition(f'<div id="{sheet}"')[2].partition("</form>")[0]
+    assert re.findall("<([a-z]+)[^>]* autofocus", shown) == ["input"]
+
+
 @pytest.mark.parametrize("stop", [STOP, {**STOP, "done": False, "since": "2026-11-30 15:39:00 UTC"}], ids=["done", "not finished"])
 @pytest.mark.parametrize("page", [*PAGES, CONTROL_PAGE], ids=lambda page: page.title)
 def test_page_after_a_stop__says_so_and_offers_no_control(served: Served, page: Any, stop: dict[str, Any]) -> None:
