@@ -16,6 +16,7 @@ import pytest
 if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.app.controls.shown_plans import TOLERANCE_BPS
 from agent.app.documents.research import EditBacktestDocument
 from agent.model import RunReport
 from agent.observe.health import process_identity
@@ -67,12 +68,13 @@ def test_withdrawal_review__says_what_is_paid_or_why_nothing(site: Site) -> None
     ],
     ids=["rebalance", "payment", "stop without a sale", "withdrawal with a sale", "edit", "holdings"],
 )  # fmt: skip
-def test_review__says_that_the_market_may_move_only_of_trades(site: Site, kind: str, document: dict[str, Any], warns: bool) -> None:
+def test_review__says_what_a_confirmation_covers_of_trades(site: Site, kind: str, document: dict[str, Any], warns: bool) -> None:
     cookie = site.enter()
     plan_document = {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document}
     text = site.ask(review(site, cookie, kind, plan_document, (("target", "WETH=40%"),)), Cookie=cookie)[2].decode()
-    assert "and no other." in text
-    assert ("If the market moves too far" in text) is warns
+    assert "and no other" not in text, "the run plans again"
+    assert TOLERANCE_BPS == 500
+    assert ("the amount of each token may differ by 5\N{NO-BREAK SPACE}% of the turnover" in text) is warns
 
 
 @pytest.mark.parametrize("outcome", ["hold", "refused"])
