@@ -80,6 +80,8 @@ NOT_OPENED_TITLE = "Not opened"
 SETUP_PATHS = ("/setup/", LOGIN_PATH)
 """Beginnings of the paths that stay those of the set-up once a paper portfolio is served."""
 RUNNING = "running"
+ENDED_TEXT = "It has ended."
+"""State of a paper run that was stopped, which is no failure."""
 AGAIN_FIELD = "again"
 """Field of the button that takes the config back."""
 MOVE_FIELD = "move"
@@ -312,7 +314,7 @@ class SetupPages:
         if not self._paper_run.done():
             return RUNNING
         error = self._paper_run.exception()
-        return "It has ended." if error is None else f"It has ended: {error}"
+        return ENDED_TEXT if error is None else f"It has ended: {error}"
 
     async def _show_begin(self, request: Request) -> Response:
         """Answer the printed address with the form that begins the session. A GET neither uses up
@@ -488,6 +490,7 @@ class SetupPages:
             folder=str(Path.cwd()),
             document=self._written_document,
             paper_state=self._paper_state,
+            ended_text=ENDED_TEXT,
             chain_starts=self._new_beginning is not None and not self._new_beginning.done(),
             move_text=move_text,
             moved_symbol=self._moved_symbol,
