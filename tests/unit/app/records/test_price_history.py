@@ -12,6 +12,7 @@ import pytest
 from agent.app.records.price_checks import JumpCheck
 from agent.app.records.price_history import PriceFile, read_prices
 from agent.errors import ConfigError
+from agent.units import format_time
 from tests.support.builders import step_input, unit_price
 from tests.support.constants import HOUR_S
 from tests.support.planning_worlds import REAL_PRICES
@@ -184,13 +185,15 @@ def test_a_close_of_now_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        pytest.param((f"{START_S},WETH,0",), "row 1: '0' is not a price", id="zero"),
-        pytest.param((f"{START_S},WETH,-1",), "row 1: '-1' is not a price", id="negative"),
-        pytest.param((f"{START_S},WETH,nan",), "row 1: 'nan' is not a price", id="NaN"),
-        pytest.param((f"{START_S},WETH,inf",), "row 1: 'inf' is not a price", id="infinite"),
-        pytest.param((f"{START_S},WETH,1e999999999",), "row 1: '1e999999999' is not a price", id="beyond all numbers"),
+        pytest.param((f"{START_S},WETH,0",), f"row 1, {format_time(START_S)}: '0' is not a price", id="zero"),
+        pytest.param((f"{START_S},WETH,-1",), f"row 1, {format_time(START_S)}: '-1' is not a price", id="negative"),
+        pytest.param((f"{START_S},WETH,nan",), f"row 1, {format_time(START_S)}: 'nan' is not a price", id="NaN"),
+        pytest.param((f"{START_S},WETH,inf",), f"row 1, {format_time(START_S)}: 'inf' is not a price", id="infinite"),
+        pytest.param(
+            (f"{START_S},WETH,1e999999999",), f"row 1, {format_time(START_S)}: '1e999999999' is not a price", id="beyond all numbers"
+        ),
         pytest.param((f"{START_S},WETH,",), "holds no prices of WETH", id="no price"),
-        pytest.param((f"{START_S},WETH,two",), "row 1: 'two' is not a price", id="a word"),
+        pytest.param((f"{START_S},WETH,two",), f"row 1, {format_time(START_S)}: 'two' is not a price", id="a word"),
         pytest.param(("yesterday,WETH,1",), "row 1: 'yesterday' is not a time", id="no time"),
         pytest.param((f"{START_S}0,WETH,1",), f"row 1: '{START_S}0' is not a time", id="a time too large"),
         pytest.param((f"{START_S},WETH,1", f"{START_S},WETH,2"), "row 2: WETH has a repeated time", id="repeated time"),
