@@ -180,7 +180,7 @@ def test_piped_history_and_doctor_cut_nothing(desk: Desk) -> None:
 
 def test_an_edit_shows_amounts_as_tables_do_and_pools_by_name(desk: Desk) -> None:
     changes = ("edit", "--target", "WETH=25%", "--target", "USDC=25%")
-    document = desk.ask(*changes)
+    document = desk.ask(*changes, want=2)
     output = desk.run(*changes, "--verbose").out
     assert not any("pool 0x" in line for line in document["warnings"])
     assert any(" V2 0.3 %: " in line for line in document["warnings"])

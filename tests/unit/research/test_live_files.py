@@ -111,7 +111,7 @@ def test_least_history__is_a_third_of_the_window_or_two_bars(bar: str, history: 
         (lambda file: research.signal(trend).config(file, step="30min"), "30min|an hour"),
         (lambda file: research.trigger(calm).config(file, step="30min"), "step: 30 min"),
         (lambda file: research.signal(trend, window="1001h").config(file, step="1h"), "a live agent takes no window"),
-        (lambda file: research.trigger(calm, window="1d").config(file, step="1d"), "step: 1 day"),
+        (lambda file: research.trigger(calm, window="1d").config(file, step="1d"), "trigger: no price is within the window of 1 day"),
         (lambda file: research.signal(trend).config(file, step="daily"), "step: 'daily' is not a duration"),
     ],
 )

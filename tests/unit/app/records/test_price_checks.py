@@ -150,7 +150,7 @@ def test_import__refuses_a_wrong_close_with_row_and_neighbours(tmp_path: Path) -
 def test_close_of_zero_or_less__is_refused_even_with_jumps(wrong: float, tmp_path: Path) -> None:
     prices = walk(1)
     prices[60] = wrong
-    with pytest.raises(ConfigError, match=r"row 61: .* is not a price of WBTC"):
+    with pytest.raises(ConfigError, match=r"row 61, .* UTC: .* is not a price of WBTC"):
         imported(tmp_path, prices, JumpCheck(accepts_jumps=True))
 
 
