@@ -482,7 +482,7 @@ class RebalanceDocument(PlanDocument):
 
 class LivePlanDocument(PlanDocument, layer_documents.LayerLivePlanKeys):
     """A plan from a live or paper step, with its transactions if sending was allowed. `book_kind`
-    is set for paper trading, `booked_proposals` if the command has booked proposals of before as
+    is set for paper trading, `booked_proposals` if the command has booked earlier proposals as
     executed.
     """
 

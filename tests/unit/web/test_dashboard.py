@@ -721,8 +721,8 @@ def test_page_without_a_stop__offers_a_rebalance(served: Served, page: Any) -> N
 
 @pytest.mark.parametrize("sheet", ["pause", "weights", "orders", "withdraw"])
 def test_opened_sheet__has_the_focus_on_a_field_not_on_its_button(served: Served, sheet: str) -> None:
-    shown = render_with_pause(served, PAGES[0], RUNNING_PAUSE).partition(f'<div id="{sheet}"')[2].partition("</form>")[0]
-    assert re.findall("<([a-z]+)[^>]* autofocus", shown) == ["input"]
+    form = render_with_pause(served, PAGES[0], RUNNING_PAUSE).partition(f'<div id="{sheet}"')[2].partition("</form>")[0]
+    assert re.findall("<([a-z]+)[^>]* autofocus", form) == ["input"]
 
 
 @pytest.mark.parametrize("stop", [STOP, {**STOP, "done": False, "since": "2026-11-30 15:39:00 UTC"}], ids=["done", "not finished"])
