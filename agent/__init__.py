@@ -22,7 +22,7 @@ __all__ = ["load_config", "open_agent", "plan", "quote", "snapshot", "step"]
 
 
 def __dir__() -> list[str]:
-    """Return the names that are there, and the public ones, for completion."""
+    """Return all names for completion, those that are loaded on first use too."""
     return sorted({*globals(), *__all__})
 
 

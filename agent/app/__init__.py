@@ -205,7 +205,7 @@ def _home_modules() -> dict[str, str]:
 
 
 def __dir__() -> list[str]:
-    """Return the names that are there, and the public ones, for completion."""
+    """Return all names for completion, those that are loaded on first use too."""
     return sorted({*globals(), *_home_modules()})
 
 

@@ -471,6 +471,10 @@ class Comparison(dict[str, Backtest], ReportedResult):
     [('band', 1, 0.7509374060621431), ('weekly', 0, 0.0)]
     """
 
+    def __repr__(self) -> str:
+        lines = (f"  {name}: {result!r}" for name, result in self.items())
+        return "\n".join((f"Comparison of {len(self)}", *lines))
+
     def frame(self) -> Any:
         """Return a polars frame with a row for each trigger: name, the figures of `summary`, costs.
 

@@ -24,10 +24,10 @@ from agent.backtest.report.page import (
     ReportTable,
     format_date_range,
     format_day,
-    format_duration,
     format_money,
     format_percent,
     format_ratio,
+    round_duration,
     short_name,
     time_chart,
 )
@@ -575,7 +575,7 @@ def _percent_places(share: float) -> int:
 
 
 def _span_text(simulation_result: SimulationResult) -> str:
-    return format_duration(float(simulation_result.times_s[-1] - simulation_result.times_s[0]))
+    return round_duration(float(simulation_result.times_s[-1] - simulation_result.times_s[0]))
 
 
 def _confidence_text(analysis: BacktestAnalysis) -> str:
@@ -595,10 +595,11 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
     chance_text = "more than chance alone would explain, in this one history"
     if abs(mean_excess) <= NORMAL_95_QUANTILE * standard_error:
         chance_text = "chance alone could explain it"
-    comparison = "faster" if mean_excess > 0 else "slower"
+    comparison = "above" if mean_excess > 0 else "below"
     return (
-        f"Per year it grew {format_percent(abs(mean_excess), 2)} {comparison} than buy and hold. The 95 % interval"
-        f" of that mean is {low_text} to {high_text}: {chance_text}. It assumes independent returns and does"
+        f"Its log growth was {format_percent(abs(mean_excess), 2)} a year {comparison} that of buy and hold."
+        f" The 95 % interval of that mean is {low_text} to {high_text}: {chance_text}. It assumes"
+        " independent returns and does"
         " not predict the future."
     )
 

@@ -377,7 +377,7 @@ def format_date_range(first_s: int, last_s: int) -> str:
     return first_day if first_day == last_day else f"{first_day} to {last_day}"
 
 
-def format_duration(seconds: float) -> str:
+def round_duration(seconds: float) -> str:
     """Format a duration in days; in hours below two days, in minutes below an hour."""
     if seconds < HOUR_S:
         return f"{round(seconds / 60)} min"

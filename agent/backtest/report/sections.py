@@ -24,12 +24,12 @@ from agent.backtest.report.page import (
     band_edge_trace,
     change_indices,
     format_day,
-    format_duration,
     format_money,
     format_percent,
     format_ratio,
     line_trace,
     marker_trace,
+    round_duration,
     short_name,
     time_chart,
     to_milliseconds,
@@ -346,7 +346,7 @@ def _longest_drawdown_text(drawdowns: FloatArray, simulation_result: SimulationR
     spans_s = np.diff(simulation_result.times_s[high_bars])
     if not len(spans_s) or float(drawdowns.min()) >= 0:
         return DASH
-    return format_duration(float(spans_s.max()))
+    return round_duration(float(spans_s.max()))
 
 
 def trades_section(analysis: BacktestAnalysis) -> ReportSection:
@@ -481,7 +481,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     risk = analysis.risk
     window_samples = analysis.growth.window_samples
     charts: list[PlotlyDict] = []
-    window_text = format_duration(window_samples / analysis.growth.samples_per_year * 365 * DAY_S)
+    window_text = round_duration(window_samples / analysis.growth.samples_per_year * 365 * DAY_S)
     end_bars = analysis.growth.sample_bars[window_samples:]
     if window_samples and len(end_bars) and np.isfinite(risk.rolling_sharpe).any():
         times_ms = to_milliseconds(simulation_result.times_s, end_bars)

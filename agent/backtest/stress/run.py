@@ -21,7 +21,7 @@ from agent.backtest.report.page import (
     ReportPage,
     ReportSection,
     ReportTable,
-    format_duration,
+    round_duration,
 )
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import spec_digest
@@ -456,7 +456,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
         if case.engine == "kernel" or case.name in METHOD_NAMES.values()
     ]
     stressed_cases = [case for case in stress_result.cases if case not in simulated_cases]
-    span_text = f"{stress_result.path_bars} bars of {format_duration(stress_result.interval_s)}"
+    span_text = f"{stress_result.path_bars} bars of {round_duration(stress_result.interval_s)}"
     method_text = (
         f"Blocks of the recorded moves, {stress_result.mean_block_bars:.1f} bars long on average, are drawn in random"
         " order (stationary bootstrap, Politis & Romano 1994); the jump diffusion (Merton"

@@ -31,6 +31,7 @@ from agent.units import (
     Token,
     format_duration,
     format_time,
+    pluralize,
 )
 
 SUM_TOLERANCE_PPM = 100
@@ -238,7 +239,7 @@ def _missing_prices_reason(
     if len(bars) <= allocator.min_returns:
         count_text = "has no price"
         if allocator.min_returns:
-            count_text = f"has {len(bars)} prices, min_history requires {allocator.min_returns + 1}"
+            count_text = f"has {pluralize(len(bars), 'price')}, min_history requires {allocator.min_returns + 1}"
         return f"{count_text} in the window, which starts {format_time(now_s - allocator.window_s)}"
     if now_s - bars[-1].at_s > allocator.max_age_s:
         return f"has no price within {format_duration(allocator.max_age_s)}"

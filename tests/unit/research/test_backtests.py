@@ -336,6 +336,7 @@ def test_compare_gives_a_result_for_each_trigger() -> None:
     costs = research.Costs(fee=0.003)
     results = research.compare(small(), targets, {"band": research.band(0.01), "weekly": research.every("7d")}, costs=costs)
     assert list(results) == ["band", "weekly"]
+    assert repr(results) == f"Comparison of 2\n  band: {results['band']!r}\n  weekly: {results['weekly']!r}"
     assert results["band"].summary.trades > results["weekly"].summary.trades > 0
     alone = research.backtest(small(), targets, research.every("7d"), costs=costs)
     assert results["weekly"].summary == alone.summary

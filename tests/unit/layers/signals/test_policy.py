@@ -132,6 +132,7 @@ def bars_step(count: int, age_s: int) -> StepInput:
     [
         pytest.param(6, 0, "", id="as many as needed"),
         pytest.param(5, 0, "WETH has 5 prices, min_history requires 6", id="one less"),
+        pytest.param(1, 0, "WETH has 1 price, min_history requires 6", id="only one"),
         pytest.param(5, 0, f"in the window, which starts {format_time(NOW_S - 90 * DAY_S)}", id="start of the window"),
         pytest.param(6, DAY_S, "", id="as old as allowed"),
         pytest.param(6, DAY_S + 1, "WETH has no price within 1 day", id="a second older"),
