@@ -2,6 +2,8 @@
 the required share.
 
 python scripts/check/covered.py build/coverage.json --least 95 --only 'agent/amm/*,agent/units.py'
+
+`--only pure` stands for all pure files (scripts/check/pure.py).
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ import json
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from scripts.check.pure import expand_patterns
 
 MAX_SHOWN_FILES = 20
 """Maximum number of files listed, those with most missing lines first."""
@@ -24,7 +30,7 @@ def main() -> None:
         "measured", type=Path, help="file written by pytest -p tests.support.coverage"
     )
     parser.add_argument("--least", type=float, required=True, help="percent that must be covered")
-    parser.add_argument("--only", default="*", help="comma-separated file patterns")
+    parser.add_argument("--only", default="*", help="comma-separated file patterns, or `pure`")
     options = parser.parse_args()
     counts = [
         (
@@ -36,7 +42,7 @@ def main() -> None:
             (name, coverage["summary"])
             for name, coverage in json.loads(options.measured.read_text())["files"].items()
         )
-        if any(fnmatch(name, pattern) for pattern in options.only.split(","))
+        if any(fnmatch(name, pattern) for pattern in expand_patterns(options.only))
     ]
     covered_total, missing_total = (
         sum(count_row[column] for count_row in counts) for column in (1, 0)

@@ -40,6 +40,7 @@ from coverage import CoverageData
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from scripts.check.mistakes import Mutant, make_mutant, possible_mistakes
+from scripts.check.pure import expand_patterns
 
 ROOT = Path(__file__).resolve().parents[2]
 IGNORED_PATTERNS = (
@@ -429,7 +430,7 @@ def main() -> int:
     parser.add_argument(
         "--files",
         required=True,
-        help="comma-separated patterns of the files to break: MUTATED of the Makefile",
+        help="comma-separated patterns of the files to break, or `pure`: MUTATED of the Makefile",
     )
     parser.add_argument("--tests", nargs="+", default=["tests/unit"])
     parser.add_argument("--root", type=Path, default=ROOT, help="tree to copy; it is not changed")
@@ -448,13 +449,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.json")
     options = parser.parse_args()
     cache = options.cache.resolve()
-    patterns = options.files.split(",")
+    patterns = expand_patterns(options.files)
     cache.mkdir(parents=True, exist_ok=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mutants") as folder:
         trees = [copy_tree(options.root, Path(folder) / str(i)) for i in range(options.jobs)]
         if not (cache / "log").exists():
-            collect_coverage(trees[0], cache, options.tests, options.files, options.jobs)
+            collect_coverage(trees[0], cache, options.tests, ",".join(patterns), options.jobs)
         tests = load_tests(trees[0], cache)
         root = options.root
         files = sorted(str(path.relative_to(root)) for path in (root / "agent").rglob("*.py"))
