@@ -31,6 +31,7 @@ from agent.units import parse_bps, safe_label
 _ASSET_HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
 _TABLE_HEADER = re.compile(r"\s*\[")
 ALERT_TARGETS_PREFIX = "alerts.targets."
+RESERVE_KEY = ".reserve"
 HUB_KEYS = ("decimals", "feed", "feed_max_age")
 """Keys that a token keeps when it becomes a hub, or an asset."""
 ALL_EVENTS = "all"
@@ -86,9 +87,10 @@ def parse_changes(
                 "name an environment variable (url_env), or write it into the file with trimtab"
                 " edit",
             )
-    symbols = [symbol for symbol, _ in target_pairs]
-    if repeated_symbols := sorted({symbol for symbol in symbols if symbols.count(symbol) > 1}):
-        raise ConfigError(f"--target: {repeated_symbols[0]} is given twice", "give it once")
+    for option, pairs in (("--target", target_pairs), ("--set", set_pairs)):
+        names = [name for name, _ in pairs]
+        if repeated_names := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"{option}: {repeated_names[0]} is given twice", "give it once")
     return ConfigChanges(
         set_pairs,
         target_pairs,
@@ -301,12 +303,21 @@ def _set_alert_target(document: Any, key: str, value: str) -> None:
 
 
 def _without_coin(key: str, value: str, numeraire: object) -> str:
-    """Return an amount without its coin, with which Settings shows it: "100" for "100 USDC"."""
+    """Return an amount without its coin, with which Settings shows it: "100" for "100 USDC". That of a
+    reserve and of a position's entry is their own; another coin is left, and is refused later.
+    """
     table_name, _, name = key.partition(".")
     if table_name not in ("limits", "portfolio"):
         return value
-    is_native = name in LIMITS and LIMITS[name].unit is LimitUnit.NATIVE
-    return value.removesuffix(f" {'native' if is_native else numeraire}")
+    asset_key = key.removeprefix("portfolio.assets.")
+    coin = numeraire
+    if name in LIMITS and LIMITS[name].unit is LimitUnit.NATIVE:
+        coin = "native"
+    elif asset_key != key and asset_key.endswith(RESERVE_KEY):
+        coin = asset_key.removesuffix(RESERVE_KEY)
+    elif key.startswith("portfolio.positions."):
+        coin = key.partition(".entry.")[2]
+    return value.removesuffix(f" {coin}")
 
 
 def insert_key(table: Any, key: str, value: Any) -> None:

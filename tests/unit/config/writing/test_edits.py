@@ -81,10 +81,27 @@ def test_each_setting_is_read_as_it_is_shown(tmp_path: Path, quote: str) -> None
             assert parse_config(edited_text) == parse_config(text), setting
 
 
-@pytest.mark.parametrize("assignment", ["limits.min_trade=10 native", "limits.gas_per_day=0.05 USDC", "portfolio.use_cash=5 WETH"])
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "limits.min_trade=10 native",
+        "limits.gas_per_day=0.05 USDC",
+        "portfolio.use_cash=5 WETH",
+        "portfolio.assets.WETH.reserve=100 USDC",
+    ],
+)
 def test_amount_in_another_coin_is_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match="is not an amount"):
         parse_config(apply_changes(TEXT, parse_changes([assignment], [], [], [])))
+
+
+def test_reserve_is_read_in_its_own_coin() -> None:
+    """A reserve of 100 USDC of WETH would else be one of 100 WETH."""
+    text = apply_changes(
+        TEXT, parse_changes(["portfolio.assets.WETH.reserve=1.5 WETH", "portfolio.assets.USDC.reserve=7 USDC"], [], [], [])
+    )
+    assets = tomllib.loads(text)["portfolio"]["assets"]
+    assert {asset["symbol"]: asset["reserve"] for asset in assets if asset["reserve"] != "0"} == {"WETH": "1.5", "USDC": "7"}
 
 
 @pytest.mark.parametrize("key", ["stop_loss", "take_profit", "trailing_stop"])
@@ -163,12 +180,16 @@ def test_what_is_not_there_or_not_understood_is_said(options: dict[str, list[str
         parse_config(edited(**options))
 
 
-def target_tables(*sets: str, text: str = TEXT) -> list[dict[str, object]]:
-    """The tables of the alert targets after these edits, each of which gives a valid config."""
+def edited_in_turn(*sets: str, text: str = TEXT) -> str:
+    """The text after these edits one after another, each of which gives a valid config."""
     for assignment in sets:
         text = apply_changes(text, parse_changes([assignment], [], [], []))
         parse_config(text)
-    targets: list[dict[str, object]] = tomllib.loads(text)["alerts"].get("targets", [])
+    return text
+
+
+def target_tables(*sets: str, text: str = TEXT) -> list[dict[str, object]]:
+    targets: list[dict[str, object]] = tomllib.loads(edited_in_turn(*sets, text=text))["alerts"].get("targets", [])
     return targets
 
 
@@ -190,7 +211,7 @@ PHONE = 'alerts.targets.my.phone.url_env="P"'
 )  # fmt: skip
 def test_alert_targets__are_added_changed_and_removed_by_name(sets: list[str], tables: list[dict[str, object]]) -> None:
     assert target_tables(*sets) == tables
-    assert comments(apply_changes(TEXT, parse_changes(sets, [], [], []))) == comments(TEXT)
+    assert comments(edited_in_turn(*sets)) == comments(TEXT)
 
 
 @pytest.mark.parametrize("assignment", ["alerts.targets.mail=off", "alerts.targets.mail.colour=red", "alerts.targets.url_env=P"])
@@ -316,6 +337,11 @@ def test_versions_are_told_apart_by_the_keys_that_changed() -> None:
 def test_target_of_one_asset_twice__is_refused(targets: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="--target: WETH is given twice"):
         parse_changes((), targets, (), ())
+
+
+def test_key_set_twice__is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--set: limits\.turnover is given twice"):
+        parse_changes(["limits.turnover=1%", "limits.turnover=100%"], (), (), ())
 
 
 @pytest.mark.parametrize("value", ['{ any = "70%" }', '{ any = "70%", WETH = "60%" }'])
