@@ -395,12 +395,13 @@ def _feed_price(inputs: PriceInputs, address: str) -> tuple[Fraction, str]:
     whole_token_price = Fraction(token_round.answer, 10**token_round.decimals) / Fraction(
         numeraire_round.answer, 10**numeraire_round.decimals
     )
-    age_s = inputs.snapshot.head.timestamp_s - min(
-        token_round.updated_at_s, numeraire_round.updated_at_s
-    )
+    head_s = inputs.snapshot.head.timestamp_s
+    detail = f"round {token_round.round_id} of feed {token_round.feed}, {head_s - token_round.updated_at_s} s old"
+    if numeraire_round.updated_at_s < token_round.updated_at_s:
+        detail += f"; that of {numeraire.label} {head_s - numeraire_round.updated_at_s} s old"
     return (
         whole_token_price * Fraction(10) ** (numeraire.decimals - token.decimals),
-        f"round {token_round.round_id} of feed {token_round.feed}, {age_s} s old",
+        detail,
     )
 
 

@@ -72,9 +72,18 @@ def test_rounds_of_a_later_block_are_no_past_of_an_earlier_one() -> None:
     assert WETH.address in prices_from(inputs.at_block(then)).reference_by_token
 
 
-def test_price_age__is_that_of_the_older_round() -> None:
-    step = with_feed(with_feed(step_input(kinds=FEED), "WETH", updated_at_s=NOW_S - 100), "USDC", updated_at_s=NOW_S - 500)
-    assert "500 s old" in reference_prices(step).reference_by_token[WETH.address].detail
+@pytest.mark.parametrize(
+    ("numeraire_age_s", "ages"),
+    [
+        pytest.param(500, "100 s old; that of USDC 500 s old", id="numeraire's older"),
+        pytest.param(100, "100 s old", id="as old"),
+        pytest.param(20, "100 s old", id="numeraire's newer"),
+    ],
+)
+def test_price_source__names_the_age_of_its_round_and_an_older_one(numeraire_age_s: int, ages: str) -> None:
+    step = with_feed(with_feed(step_input(kinds=FEED), "WETH", updated_at_s=NOW_S - 100), "USDC", updated_at_s=NOW_S - numeraire_age_s)
+    detail = reference_prices(step).reference_by_token[WETH.address].detail
+    assert detail == f"round 7 of feed {feed_address('WETH')}, {ages}"
 
 
 def test_earlier_block_s_price__is_of_its_own_rounds_and_time() -> None:
