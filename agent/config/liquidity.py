@@ -47,6 +47,10 @@ def require_valid_lp_targets(config: Config) -> None:
             raise ValueError(f"{config_key}: given twice; list each pool once")
         if find_venue(config, target.kind) is None:
             raise ValueError(f"{config_key}: needs [[venues]] of kind {target.kind}")
+        if isinstance(target, V3TargetTable) and position_manager(config) is None:
+            raise ValueError(
+                f"{config_key}: needs position_manager in [[venues]] of kind {LpVenue.V3}"
+            )
     limit_bps = config.limits.lp_max_weight
     if limit_bps is None:
         raise ValueError(
@@ -102,10 +106,11 @@ def _build_target(
             f"{config_key}: holds {' and '.join(foreign_labels)}, not an asset of the portfolio",
             "add it to portfolio.assets (a target of 0% is allowed), or use another pool",
         )
-    manager_address = position_manager(config)
+    contract = table.pool_address
     compound_above = None
     width_bps = None
     if isinstance(table, V3TargetTable):
+        contract = _require_position_manager(config)
         width_bps = table.width
         if table.compound_above is not None:
             compound_above = Fraction(
@@ -117,9 +122,7 @@ def _build_target(
             )
     return LpTarget(
         venue=table.kind,
-        contract=table.pool_address
-        if width_bps is None or manager_address is None
-        else manager_address,
+        contract=contract,
         pool=table.pool_address,
         token0=pool.token0,
         token1=pool.token1,

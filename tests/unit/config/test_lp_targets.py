@@ -82,6 +82,14 @@ def test_a_target_needs_its_venue() -> None:
         parse_config(without_v3(config_with_targets(V3_TARGET)))
 
 
+def test_v3_target__needs_the_position_manager_of_its_venue() -> None:
+    manager = f'position_manager = "{ETHEREUM_PRESET.venues[1]["position_manager"]}"\n'
+    config_text = config_with_targets(V3_TARGET)
+    assert config_text.count(manager) == 1
+    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}: needs position_manager in \[\[venues\]\] of kind uniswap_v3"):
+        parse_config(config_text.replace(manager, ""))
+
+
 @pytest.mark.parametrize("refs", [(), (REFS[0],), (PoolRef(POOL, "uniswap_v2", V2Reader(), *TWO, 3_000),)])
 def test_a_pool_that_its_venue_does_not_know_is_refused_by_name(refs: tuple[PoolRef, ...]) -> None:
     with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*not a priced pool of uniswap_v3"):
