@@ -260,9 +260,9 @@ def profile_arguments(
             if symbol not in config_asset_by_symbol
         ),
         *(
-            "another allocator"
-            for weights_table in (profile.file_values, config_tables["portfolio"])
-            if "weights" in weights_table
+            ["another allocator"]
+            if profile.file_values.get("weights") != config_tables["portfolio"].get("weights")
+            else ()
         ),
         *(
             f"no policy.{setting_key}"
@@ -357,17 +357,15 @@ def _compare_limits(
     limit_documents = []
     for limit_key, profile_limit in profile_limits.items():
         config_limit: Limit = getattr(config_limits, limit_key)
-        is_comparable = limit_key in LIMITS and (
-            has_same_numeraire or LIMITS[limit_key].unit is not LimitUnit.COINS
-        )
+        is_comparable = has_same_numeraire or LIMITS[limit_key].unit is not LimitUnit.COINS
         is_adopted = is_comparable and is_tighter(limit_key, profile_limit, config_limit)
-        comparison_reason = OTHER_NUMERAIRE_REASON
-        if is_adopted:
+        comparison_reason = "yours is tighter"
+        if not is_comparable:
+            comparison_reason = OTHER_NUMERAIRE_REASON
+        elif is_adopted:
             comparison_reason = "tighter"
         elif profile_limit == config_limit:
             comparison_reason = "the same"
-        elif is_comparable:
-            comparison_reason = "yours is tighter"
         limit_documents.append(
             {
                 "key": limit_key,
@@ -463,7 +461,7 @@ def _asset_changes(
 
 
 def _policy_changes(loaded_config: LoadedConfig, merged_config: LoadedConfig) -> list[Document]:
-    """Return the changes of trigger, destination, bands and weights."""
+    """Return the changes of POLICY_KEYS, weights and bands."""
     old_and_new_values: list[tuple[str, object, object]] = [
         (
             policy_key,

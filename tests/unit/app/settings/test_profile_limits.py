@@ -94,3 +94,12 @@ def test_coins_are_compared_in_the_same_numeraire_alone(tmp_path: Path) -> None:
     document = taken_over(path, profile(tmp_path, profile={"format": 1, "chain_id": 1, "numeraire": "WETH"}, limits=coins))
     assert all("numeraire" in row["why"] for row in document["limits"])
     assert load_config(path).config.limits == before
+
+
+def test_equal_limits_in_another_numeraire__are_not_the_same(tmp_path: Path) -> None:
+    """10 WETH are not 10 USDC."""
+    path = config(tmp_path, comments=False)
+    min_trade = tomllib.loads(path.read_text())["limits"]["min_trade"]
+    other = profile(tmp_path, profile={"format": 1, "chain_id": 1, "numeraire": "WETH"}, limits={"min_trade": min_trade})
+    (row,) = taken_over(path, other)["limits"]
+    assert (row["taken"], row["why"]) == (False, "counted in another numeraire")

@@ -14,6 +14,7 @@ import pytest
 from agent import app as api
 from agent import wiring
 from agent.app.settings.editing import EditReport
+from agent.app.settings.profiles import profile_arguments
 from agent.config.load import load_config
 from agent.config.networks.coin_supplies import PACKAGE
 from agent.config.networks.presets import ETHEREUM_PRESET
@@ -314,3 +315,12 @@ def test_look_alike__is_refused_whosever_ours_is(name: str, tmp_path: Path) -> N
         with raises_field("symbol", "looks like"):
             taken_over(path, file)
         assert path.read_bytes() == before
+
+
+def test_profile_of_a_chosen_allocator__changes_nothing_of_its_own_config(tmp_path: Path) -> None:
+    mine = config(tmp_path, template="equal")
+    assert "[portfolio.weights]" in mine.read_text()
+    api.export_profile(mine, file := tmp_path / "own.profile")
+    assert profile_arguments(mine, file.read_text()) == ()
+    mine.write_text(mine.read_text().replace('cooldown = "1d"', 'cooldown = "2d"', 1))
+    assert [name for name, _ in profile_arguments(mine, file.read_text())] == ["set"]
