@@ -207,14 +207,14 @@ def confirm_rebalance(
     decision: Rebalance,
     *,
     review_done: bool,
-    fired_by_schedule: bool,
+    needs_no_confirmation: bool,
 ) -> tuple[Decision, bool]:
-    """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
+    """Return the rebalance if it needs no confirmation or the preceding blocks confirm it; else a hold
     whose review stays due.
     """
     unconfirmed_why = (
         ""
-        if fired_by_schedule
+        if needs_no_confirmation
         else price_confirmation.unconfirmed_reason(step, prices, price_confirmation.trigger_signals)
     )
     if unconfirmed_why:

@@ -50,7 +50,9 @@ def rebalance_on_trigger(
     trigger_result = bands.apply_max_weight(step.policy, drifts, trigger_result)
     if (reason := step.progress.continue_reason) and zone is None:
         # The preceding blocks already confirmed the rebalance of which this is the rest.
-        trigger_result = replace(trigger_result, fired=True, reason=reason, fired_by_schedule=True)
+        trigger_result = replace(
+            trigger_result, fired=True, reason=reason, needs_no_confirmation=True
+        )
     decision: Decision
     if trigger_result.fired:
         decision, is_reviewed = rebalances.rebalance_or_hold(
@@ -64,7 +66,7 @@ def rebalance_on_trigger(
                 prices,
                 decision,
                 review_done=is_reviewed,
-                fired_by_schedule=trigger_result.fired_by_schedule,
+                needs_no_confirmation=trigger_result.needs_no_confirmation,
             )
         if (
             isinstance(decision, Rebalance)

@@ -35,7 +35,7 @@ def _evaluate(trigger: AnsweredTrigger, inputs: TriggerInput) -> TriggerResult:
     if trigger.signal is not None and (answer is None or answer.why):
         answer_text = f"gave no answer: {'it was not run' if answer is None else answer.why}"
     reason = f"{_name(trigger)} {answer_text}; {furthest_text(inputs.drifts)}"
-    return TriggerResult(is_due, reason, None, fired_by_schedule=is_due)
+    return TriggerResult(is_due, reason, None, needs_no_confirmation=is_due)
 
 
 def _name(trigger: AnsweredTrigger) -> str:

@@ -57,10 +57,11 @@ class TriggerInput:
 class TriggerResult:
     """Result of a trigger. `next_s` is the next due time of a schedule (None: the next tick).
     `is_review_due` is true if a schedule required a review now, even without a trade;
-    `due_schedules` are the names of such schedules in the store. `fired_by_schedule` is true if a
-    schedule fired the trigger regardless of prices; otherwise `signals` are the price signals that
-    fired it. `executes_at_s` is the chain time from which a staged trigger executes what this
-    review found; None if nothing waits.
+    `due_schedules` are the names of such schedules in the store. `needs_no_confirmation` is true if
+    something other than prices fired it, which preceding blocks cannot confirm: a schedule, a function,
+    or the rest of a rebalance; otherwise `signals` are the price signals that fired it.
+    `executes_at_s` is the chain time from which a staged trigger executes what this review found;
+    None if nothing waits.
     """
 
     fired: bool
@@ -68,7 +69,7 @@ class TriggerResult:
     next_s: int | None
     is_review_due: bool = False
     due_schedules: tuple[str, ...] = ()
-    fired_by_schedule: bool = False
+    needs_no_confirmation: bool = False
     signals: tuple[PriceSignal, ...] = ()
     executes_at_s: int | None = None
 
@@ -347,7 +348,7 @@ def apply_max_weight(
         trigger_result,
         fired=True,
         reason=overweight_text,
-        fired_by_schedule=False,
+        needs_no_confirmation=False,
         signals=tuple(sorted(overweight_signals(drifts))),
         executes_at_s=None,
     )

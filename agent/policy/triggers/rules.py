@@ -97,7 +97,9 @@ def _combined_result(trigger_results: Sequence[TriggerResult]) -> TriggerResult:
                 for schedule_name in trigger_result.due_schedules
             )
         ),
-        fired_by_schedule=any(trigger_result.fired_by_schedule for trigger_result in fired_results),
+        needs_no_confirmation=any(
+            trigger_result.needs_no_confirmation for trigger_result in fired_results
+        ),
         signals=tuple(
             sorted(
                 {signal for trigger_result in fired_results for signal in trigger_result.signals}

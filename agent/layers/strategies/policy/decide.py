@@ -64,7 +64,7 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
         )
     if isinstance(decision, Rebalance) and not netting_result.trigger_result.fired:
         decision, is_review = rebalances.confirm_rebalance(
-            step, prices, decision, review_done=is_review, fired_by_schedule=False
+            step, prices, decision, review_done=is_review, needs_no_confirmation=False
         )
     is_netting_only = (
         netting_result.trigger_result.fired

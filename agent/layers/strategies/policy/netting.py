@@ -212,7 +212,7 @@ def strategy_adjustment(
                 f" {format_duration(strategy.cooldown_s)})"
             )
             next_s = cooldown_end_s
-        elif not trigger_result.fired_by_schedule and (
+        elif not trigger_result.needs_no_confirmation and (
             wait_reason := price_confirmation.unconfirmed_reason(
                 step,
                 prices,

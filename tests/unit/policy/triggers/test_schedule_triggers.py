@@ -246,7 +246,7 @@ def test_result_says_when_to_look_again(
 
 
 @pytest.mark.parametrize(
-    ("trigger", "weth_percent", "fires", "signal_count", "fired_by_schedule"),
+    ("trigger", "weth_percent", "fires", "signal_count", "needs_no_confirmation"),
     [
         pytest.param(STAGED_NO_BAND, 51, True, 0, True, id="no band"),
         pytest.param(STAGED, 55, False, 0, False, id="at the edge of its band"),
@@ -254,13 +254,13 @@ def test_result_says_when_to_look_again(
     ],
 )
 def test_staged_execution_fires_by_schedule_or_band(
-    trigger: Trigger, weth_percent: int, fires: bool, signal_count: int, fired_by_schedule: bool
+    trigger: Trigger, weth_percent: int, fires: bool, signal_count: int, needs_no_confirmation: bool
 ) -> None:
     result = trigger_result(trigger, weth_percent, reviewed_ago_s=DAY_S, executed_ago_s=5 * DAY_S)
 
     assert result.fired is fires
     assert len(result.signals) == signal_count
-    assert result.fired_by_schedule is fired_by_schedule
+    assert result.needs_no_confirmation is needs_no_confirmation
     assert result.due_schedules == (f"execution every {5 * DAY_S}", f"review every {7 * DAY_S}")
     assert result.next_s == NOW_S + 5 * DAY_S
 
