@@ -267,7 +267,7 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
     """Read funding rates by symbol in file order, from the columns time, symbol and rate. A rate is
     a share of notional per interval, positive if longs pay shorts.
 
-    Raises ConfigError as read_table does, and for rates that are not a number or beyond the whole
+    Raises ConfigError as read_frame does, and for rates that are not a number or beyond the whole
     notional.
     """
     polars = load_polars()

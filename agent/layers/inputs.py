@@ -85,7 +85,7 @@ def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
         # after targets, so that a quarantined token gets no weight
         quarantine.quarantine_unreadable_assets,
         partial(quarantine.quarantine_tokens, screened_tokens=memory.untradable_tokens),
-        # last, because a hedged value is a share of the assets that are not in quarantine
+        # after the quarantine, because a hedged value is a share of the assets that are not in quarantine
         apply_hedges,
         mark_due_review,
     )

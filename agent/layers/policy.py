@@ -77,7 +77,9 @@ RESULT_AMENDERS: tuple[Callable[[StepInput, DecisionResult], DecisionResult], ..
     futures_needs.add_notes,
 )
 """Changes of every decision, in order: another in place of a rebalance or a hold, what is done or
-over, and notes at the end of its reason.
+over, and notes at the end of its reason. An amender that holds a rebalance back stands after
+`exits.hold_beside_exit` and before `complete_review`, and says by `is_exit`, `by_hand` and `by_trigger` which
+it leaves alone.
 """
 GUARD_ANSWER_BUILDERS: tuple[Callable[[StepInput, Plan], LayerGuardAnswers | None], ...] = (
     build_futures_case,

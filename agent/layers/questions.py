@@ -138,7 +138,7 @@ LAYERS: tuple[LayerAnswers, ...] = (
             MARGIN_PLACE,
             lambda step, _: exposure.margin_holdings_in_weights(step),
             unweighted_raw=exposure.margin_holdings_outside_weights,
-            unknown_reason=exposure.unknown_account_reason,
+            unknown_reason=exposure.unknown_margin_reason,
             baseline=exposure.margin_baseline,
             result=exposure.margin_result,
         ),

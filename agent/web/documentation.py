@@ -73,7 +73,7 @@ def refusal_entries() -> dict[str, list[str]]:
 
 
 def _error_calls(text: str) -> Iterator[ast.Call]:
-    """Yield the calls of a module that name a code of an error or a guard's verdict."""
+    """Yield all calls of a module in which one names a code of an error or a guard's verdict."""
     if not any(mark in text for mark in ("code=ErrorCode.", "Verdict(", "guard_refusal(")):
         return
     for node in ast.walk(ast.parse(text)):

@@ -333,16 +333,13 @@ class ControlRunner:
             control_store.finish([control_end], clock.now_s())
             return False
         session.report_progress(f"control {control.kind.value}")
-        last_intent_ids = {intent.id for intent in context.store.journal.intents(limit=1)}
+        newest_intent_before = _newest_intent_id(context.store)
         try:
             control_end = self._act(control_number, control, session)
         except TrimtabError as error:
-            new_intent_ids = {
-                intent.id for intent in context.store.journal.intents(limit=1)
-            } - last_intent_ids
             code = error.code or ControlCode.ERROR
             control_end = ControlStateChange(control_number, ControlState.REFUSED, code, str(error))
-            if new_intent_ids:
+            if _newest_intent_id(context.store) != newest_intent_before:
                 control_end = self._failed_end(control_number, control, code, str(error))
             control_store.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
             if isinstance(error, OperatorNeeded) and not isinstance(error, LockHeld):
@@ -604,3 +601,8 @@ def _refusal_code(control_result: ControlResult) -> str:
     """Return the first guard that refused, else the outcome."""
     guards = (guard for note_name, guard in control_result.notes if note_name == "guard")
     return next(guards, control_result.outcome)
+
+
+def _newest_intent_id(store: Store) -> str:
+    """Return the id of the newest intent; empty without one."""
+    return next((intent.id for intent in store.journal.intents(limit=1)), "")

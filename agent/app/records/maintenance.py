@@ -120,7 +120,7 @@ def reconcile(
 
 def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> CancelledTransactionsDocument:
     """Cancel every pending transaction at its nonce, drop those never sent, and wait for the
-    result. Raises Refused while paused or above the gas caps, OperatorNeeded if the chain refuses a
+    result. Raises Refused at a soft pause or above the gas caps, OperatorNeeded if the chain refuses a
     cancel.
     """
     store = agent.context.store

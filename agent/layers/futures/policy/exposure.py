@@ -118,21 +118,12 @@ def margin_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
     return account_fault(snapshot, policy) or unknown_books_reason(snapshot)
 
 
-def unknown_account_reason(step: StepInput) -> str:
-    """Return a sentence that says why the margin account is unknown; empty if `margin_fault` is
-    empty.
+def unknown_margin_reason(step: StepInput) -> str:
+    """Return a sentence that says why the margin account, or its split, is unknown; empty if
+    `margin_fault` is empty.
     """
     fault = margin_fault(step.snapshot, futures_policy(step))
     return f"the margin account is unknown: {fault}" if fault else ""
-
-
-def unknown_margin_reason(step: StepInput) -> str:
-    """Return that the margin account's value is unknown; empty if it is known."""
-    return (
-        "the margin account's value is unknown"
-        if margin_fault(step.snapshot, futures_policy(step))
-        else ""
-    )
 
 
 def account_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
