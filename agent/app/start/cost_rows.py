@@ -20,6 +20,7 @@ from agent.app.start.past_results import SMALL_MONEY_USD, template_result
 from agent.app.start.tracking_losses import (
     DIRECT_POOL_TEXT,
     WILD_YEAR_FACTOR,
+    FirstPurchase,
     YearEstimate,
     assumptions,
     config_loss_document,
@@ -77,7 +78,8 @@ def cost_summary(config: Config, total: Value, template: str | None, network: st
     minimum_totals = minimum_totals_of_config(config, DOLLAR, total)
     loss = config_loss_document(config, DOLLAR, total)
     unit = config.portfolio.numeraire
-    alarms = []
+    purchase = first_purchase(config, DOLLAR, total)
+    alarms = [f"{purchase.alarm}."] if purchase is not None and purchase.alarm else []
     notes = [] if loss is None else list(loss["warnings"])
     for minimum_total in minimum_totals[ORDINARY_DAY_INDEX : ORDINARY_DAY_INDEX + 1]:
         if not minimum_total["enough"]:
@@ -89,7 +91,7 @@ def cost_summary(config: Config, total: Value, template: str | None, network: st
         "alarms": alarms,
         "notes": notes,
         "rows": [
-            *_first_purchase_rows(config, total),
+            *_first_purchase_rows(config, purchase),
             *_year_rows(config, total, minimum_totals),
             *_loss_rows(loss),
             *_measured_rows(template, network),
@@ -103,9 +105,8 @@ def _row(name: str, figure: str, note: str = "") -> CostRow:
     return {"name": name, "figure": figure, "note": note}
 
 
-def _first_purchase_rows(config: Config, total: Value) -> list[CostRow]:
-    purchase = first_purchase(config, DOLLAR, total)
-    if purchase is None:
+def _first_purchase_rows(config: Config, purchase: FirstPurchase | None) -> list[CostRow]:
+    if purchase is None or purchase.alarm:
         return []
     parts_text = f"{purchase.in_pools} in pools, {purchase.gas} gas with an approval"
     note = f"once, in {purchase.swaps}: {parts_text}; {DIRECT_POOL_TEXT.format(config.portfolio.numeraire)}"

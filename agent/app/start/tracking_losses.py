@@ -13,7 +13,7 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.amm.venue_kinds import VenueKind
-from agent.app.documents.status import ORDINARY_DAY_INDEX
+from agent.app.documents.status import ORDINARY_DAY_INDEX, coins_text
 from agent.backtest.loss.estimates import policy_losses, portfolio_tax, untaxed_reason
 from agent.backtest.loss.policies import (
     CHOICES,
@@ -80,13 +80,14 @@ class YearEstimate(NamedTuple):
 
 class FirstPurchase(NamedTuple):
     """About what a first purchase costs: the sum, its parts in pools and for gas, in coins of the
-    numeraire, and its swaps in words.
+    numeraire, and its swaps in words; with `alarm`, why that is no estimate.
     """
 
     costs: str
     in_pools: str
     gas: str
     swaps: str
+    alarm: str
 
 
 def portfolio_of_config(
@@ -318,7 +319,19 @@ def first_purchase(
     swap_count = len(portfolio.assets)
     gas = float(portfolio.leg_gas) * (swap_count + APPROVAL_GAS / LEG_GAS)
     swaps_text = f"{swap_count} swap{'s' * (swap_count > 1)}"
-    return FirstPurchase(_figure(fees + gas), _figure(fees), _figure(gas), swaps_text)
+    alarm = (
+        f"With {coins_text(value)} {portfolio.numeraire.symbol} the pools are too small: the first"
+        " purchase would lose more than a tenth of it in them. Enter less cash"
+        if fees > value / 10
+        else ""
+    )
+    return FirstPurchase(
+        f"{Decimal(_figure(fees + gas)):,f}",
+        f"{Decimal(_figure(fees)):,f}",
+        _figure(gas),
+        swaps_text,
+        alarm,
+    )
 
 
 def _route_fees_pips(config: Config, symbol: str, token: str) -> list[int]:
@@ -338,6 +351,8 @@ def first_purchase_lines(config: Config, numeraire_usd: Fraction, value: Fractio
     purchase = first_purchase(config, numeraire_usd, value)
     if purchase is None:
         return []
+    if purchase.alarm:
+        return [f"{purchase.alarm}."]
     symbol = config.portfolio.numeraire
     return [
         f"The first purchase, from {symbol} alone, costs about {purchase.costs} {symbol} once,"

@@ -70,6 +70,17 @@ def test_amount_below_the_minimum__is_an_alarm_with_what_to_change() -> None:
     assert figures(costs["rows"])["A year of ordinary days"] == "not worth it"
 
 
+@pytest.mark.parametrize("cash", ["10000000", "100000000", "1000000000"])
+def test_amount_above_what_pools_take__is_an_alarm_and_no_estimate(cash: str) -> None:
+    new_config = answers("ethereum", "60/40", cash)
+    costs = new_config.costs()
+    assert costs["alarms"][0].startswith(f"With {int(cash):,} USDC the pools")
+    assert "the pools are too small: the first purchase would lose more than a tenth of it in them." in costs["alarms"][0]
+    assert "First purchase" not in figures(costs["rows"])
+    assert any("the pools are too small" in line for line in new_config.year_costs())
+    assert not any("in pools" in line for line in new_config.year_costs())
+
+
 def test_portfolio_that_trades_nothing__has_no_purchase_and_no_loss() -> None:
     costs = answers(basket="WETH=0% USDC=100%").costs()
     assert all(name.endswith(" days") for name in figures(costs["rows"]))
