@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -35,7 +36,7 @@ from agent.backtest.loss.policies import loss_market
 from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
-from agent.units import Value
+from agent.units import BPS, Value
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PolicyLossDocument, TrackingLossDocument
@@ -81,6 +82,12 @@ def cost_summary(config: Config, total: Value, template: str | None, network: st
     purchase = first_purchase(config, DOLLAR, total)
     alarms = [f"{purchase.alarm}."] if purchase is not None and purchase.alarm else []
     notes = [] if loss is None else list(loss["warnings"])
+    least_total = _least_total(config)
+    if total < least_total:
+        alarms.append(
+            f"With {coins_text(total)} {unit} nothing is traded: at least {coins_text(least_total)}"
+            f" {unit} is needed, so that each target is worth limits.min_trade. Enter more cash."
+        )
     for minimum_total in minimum_totals[ORDINARY_DAY_INDEX : ORDINARY_DAY_INDEX + 1]:
         if not minimum_total["enough"]:
             why = unworthy_text(minimum_total)
@@ -99,6 +106,13 @@ def cost_summary(config: Config, total: Value, template: str | None, network: st
         "triggers": _trigger_rows(loss),
         "assumptions": _assumption_rows(config, total),
     }
+
+
+def _least_total(config: Config) -> Fraction:
+    """Return the least total, rounded up to cents, of which the smallest target is worth a trade."""
+    smallest_bps = min(table.target for table in config.portfolio.assets if table.target > 0)
+    cents = Fraction(config.limits.min_trade or 0) * BPS / smallest_bps * 100
+    return Fraction(math.ceil(cents), 100)
 
 
 def _row(name: str, figure: str, note: str = "") -> CostRow:

@@ -81,6 +81,15 @@ def test_amount_above_what_pools_take__is_an_alarm_and_no_estimate(cash: str) ->
     assert not any("in pools" in line for line in new_config.year_costs())
 
 
+@pytest.mark.parametrize(("network", "basket"), [("base", "small"), ("ethereum", "60/40"), ("base", "moderate")])
+def test_amount_that_is_never_traded__is_an_alarm_with_the_least(network: str, basket: str) -> None:
+    alarms = answers(network, basket, "2").costs()["alarms"]
+    least_text = re.findall(r"With 2 USDC nothing is traded: at least ([\d.,]+) USDC is needed", " ".join(alarms))[0]
+    assert alarms[0].endswith("Enter more cash.")
+    enough = answers(network, basket, least_text.replace(",", "")).costs()["alarms"]
+    assert not any("nothing is traded" in alarm for alarm in enough)
+
+
 def test_portfolio_that_trades_nothing__has_no_purchase_and_no_loss() -> None:
     costs = answers(basket="WETH=0% USDC=100%").costs()
     assert all(name.endswith(" days") for name in figures(costs["rows"]))
