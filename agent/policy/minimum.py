@@ -60,12 +60,9 @@ GAS_MULTIPLE = 20
 """Least value of a leg as a multiple of its gas."""
 
 
-def smallest_total(assets: Sequence[Asset], leg_value: Value) -> Value:
-    """Return the smallest investable total at which every asset's target is worth `leg_value`,
-    numeraire base units.
-    """
-    smallest_target_bps = min(asset.target_bps for asset in assets if asset.target_bps > 0)
-    return leg_value * BPS / smallest_target_bps
+def smallest_total(targets_bps: Iterable[int], leg_value: Value) -> Value:
+    """Return the smallest investable total at which every target is worth `leg_value`, in its unit."""
+    return leg_value * BPS / min(target_bps for target_bps in targets_bps if target_bps > 0)
 
 
 def leg_gas_value(snapshot: Snapshot, native_price: Price, gas_units: int = LEG_GAS) -> Value:
@@ -103,7 +100,7 @@ def too_small_reason(
         return "the wallet holds none of the portfolio's assets"
     if limits.min_trade is None:
         return ""
-    least_total = smallest_total(assets, limits.min_trade)
+    least_total = smallest_total((asset.target_bps for asset in assets), limits.min_trade)
     if total_value >= least_total:
         return ""
     return (
@@ -128,7 +125,8 @@ def gas_too_high_reason(
     if native_price is None or step.limits.min_trade is None:
         return ""
     least_leg_value = leg_gas_value(step.snapshot, native_price.price) * GAS_MULTIPLE
-    least_total = smallest_total(step.effective_assets, least_leg_value)
+    targets_bps = (asset.target_bps for asset in step.effective_assets)
+    least_total = smallest_total(targets_bps, least_leg_value)
     if investable_total(drifts) >= least_total:
         return ""
     needs_text = f"which needs a total of {step.portfolio.numeraire.money_text(least_total)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -36,7 +35,9 @@ from agent.backtest.loss.policies import loss_market
 from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
-from agent.units import BPS, Value
+from agent.figures import format_figure
+from agent.policy.minimum import smallest_total
+from agent.units import Value, ceil_int
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PolicyLossDocument, TrackingLossDocument
@@ -80,14 +81,10 @@ def cost_summary(config: Config, total: Value, template: str | None, network: st
     loss = config_loss_document(config, DOLLAR, total)
     unit = config.portfolio.numeraire
     purchase = first_purchase(config, DOLLAR, total)
-    alarms = [f"{purchase.alarm}."] if purchase is not None and purchase.alarm else []
+    alarms = too_little_lines(config, total)
+    if purchase is not None and purchase.alarm:
+        alarms.append(purchase.alarm)
     notes = [] if loss is None else list(loss["warnings"])
-    least_total = _least_total(config)
-    if total < least_total:
-        alarms.append(
-            f"With {coins_text(total)} {unit} nothing is traded: at least {coins_text(least_total)}"
-            f" {unit} is needed, so that each target is worth limits.min_trade. Enter more cash."
-        )
     for minimum_total in minimum_totals[ORDINARY_DAY_INDEX : ORDINARY_DAY_INDEX + 1]:
         if not minimum_total["enough"]:
             why = unworthy_text(minimum_total)
@@ -108,11 +105,20 @@ def cost_summary(config: Config, total: Value, template: str | None, network: st
     }
 
 
-def _least_total(config: Config) -> Fraction:
-    """Return the least total, rounded up to cents, of which the smallest target is worth a trade."""
-    smallest_bps = min(table.target for table in config.portfolio.assets if table.target > 0)
-    cents = Fraction(config.limits.min_trade or 0) * BPS / smallest_bps * 100
-    return Fraction(math.ceil(cents), 100)
+def too_little_lines(config: Config, total: Value) -> list[str]:
+    """Return that nothing is traded with `total`, because the smallest target is worth less than a
+    trade, and the least total, rounded up to cents; empty if it is enough.
+    """
+    min_trade = Fraction(config.limits.min_trade or 0)
+    least_total = smallest_total((table.target for table in config.portfolio.assets), min_trade)
+    if total >= least_total:
+        return []
+    unit = config.portfolio.numeraire
+    least_text = coins_text(Fraction(ceil_int(least_total * 100), 100))
+    return [
+        f"With {coins_text(total)} {unit} nothing is traded: at least {least_text} {unit} is needed, so"
+        f" that each target is worth {coins_text(min_trade)} {unit} (limits.min_trade). Enter more cash."
+    ]
 
 
 def _row(name: str, figure: str, note: str = "") -> CostRow:
@@ -154,7 +160,7 @@ def _loss_rows(loss: TrackingLossDocument | None) -> list[CostRow]:
     rows = [
         _row(
             "A year of costs and drift",
-            f"about {loss['money']} {loss['unit']}",
+            f"about {format_figure(loss['money'], 'amount')} {loss['unit']}",
             f"{_loss_text(loss['own'])} behind a portfolio that is always on target",
         )
     ]

@@ -29,7 +29,7 @@ from agent.app.start.capital import (
     minimum_capital,
     minimum_capitals,
 )
-from agent.app.start.cost_rows import NO_COSTS, CostSummary, cost_summary
+from agent.app.start.cost_rows import NO_COSTS, CostSummary, cost_summary, too_little_lines
 from agent.app.start.doctor.route_checks import usual_route_warnings
 from agent.app.start.past_prices import needed_past_prices
 from agent.app.start.past_results import (
@@ -263,6 +263,7 @@ class InitAnswers(NewConfig):
         ceiling_note = "" if self.use_cash else f" {self._ceiling_text}"
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
+            *too_little_lines(config, total_value),
             *([] if loss is None else [*loss["lines"], *loss["warnings"]]),
             *usual_route_warnings(config),
             *first_purchase_lines(config, Fraction(1), total_value),

@@ -298,7 +298,7 @@ def year_estimates(config: Config, numeraire_usd: Fraction, value: Fraction) -> 
         loss = policy_losses(portfolio, market, (own,), None).get(own)
         if loss is None:
             return []
-        estimates.append(YearEstimate(_about(loss.trades), _figure(loss.costs * float(value))))
+        estimates.append(YearEstimate(_about(loss.trades), _money(loss.costs * float(value))))
     return estimates
 
 
@@ -320,18 +320,12 @@ def first_purchase(
     gas = float(portfolio.leg_gas) * (swap_count + APPROVAL_GAS / LEG_GAS)
     swaps_text = f"{swap_count} swap{'s' * (swap_count > 1)}"
     alarm = (
-        f"With {coins_text(value)} {portfolio.numeraire.symbol} the pools are too small: the first"
-        " purchase would lose more than a tenth of it in them. Enter less cash"
+        f"With {coins_text(value)} {portfolio.numeraire.symbol} the pools are too small: by estimate"
+        " the first purchase, at once, would lose more than a tenth of it in them. Enter less cash."
         if fees > value / 10
         else ""
     )
-    return FirstPurchase(
-        f"{Decimal(_figure(fees + gas)):,f}",
-        f"{Decimal(_figure(fees)):,f}",
-        _figure(gas),
-        swaps_text,
-        alarm,
-    )
+    return FirstPurchase(_money(fees + gas), _money(fees), _money(gas), swaps_text, alarm)
 
 
 def _route_fees_pips(config: Config, symbol: str, token: str) -> list[int]:
@@ -352,7 +346,7 @@ def first_purchase_lines(config: Config, numeraire_usd: Fraction, value: Fractio
     if purchase is None:
         return []
     if purchase.alarm:
-        return [f"{purchase.alarm}."]
+        return [purchase.alarm]
     symbol = config.portfolio.numeraire
     return [
         f"The first purchase, from {symbol} alone, costs about {purchase.costs} {symbol} once,"
@@ -452,10 +446,15 @@ def _figure(amount: float) -> str:
     return f"{Decimal(f'{amount:.1e}'):f}"
 
 
+def _money(amount: float) -> str:
+    """Return such an amount of money, with separators."""
+    return f"{Decimal(_figure(amount)):,f}"
+
+
 def _about(amount: float) -> str:
     """Return an amount for reading: one decimal below one, two digits from 100 on, else whole."""
     if amount >= 100:
-        return f"{Decimal(_figure(amount)):,f}"
+        return _money(amount)
     if amount >= 0.95:
         return f"{amount:.0f}"
     return f"{amount:.1f}" if amount >= 0.05 else "0"

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from agent.app.documents.status import coins_text
+from agent.app.start.capital import draft_config
+from agent.app.start.cost_rows import DOLLAR, too_little_lines
 from agent.app.start.guide import InitAnswers, baskets
+from agent.app.start.setup import find_preset
+from agent.app.start.tracking_losses import first_purchase_lines
+from agent.config.schema import Config
+from agent.config.writing.portfolio_templates import find_template, template_targets
 from tests.support.commands.init import WALLET
 
 NUMBER = re.compile(r"[\d,]*\d(?:\.\d+)?")
@@ -16,6 +24,12 @@ NUMBER = re.compile(r"[\d,]*\d(?:\.\d+)?")
 def answers(network: str = "base", basket: str = "small", cash: str = "500") -> InitAnswers:
     with_wallet = InitAnswers().with_network(network).with_wallet(WALLET).with_endpoints("A=alpha B=beta")
     return with_wallet.with_basket(basket, baskets(network)).with_cash(cash)
+
+
+def config_of(network: str, basket: str) -> Config:
+    preset = find_preset(network)
+    template = find_template(basket)
+    return draft_config(template, preset, template_targets(template, preset))
 
 
 def figures(rows: Any) -> dict[str, str]:
@@ -70,24 +84,61 @@ def test_amount_below_the_minimum__is_an_alarm_with_what_to_change() -> None:
     assert figures(costs["rows"])["A year of ordinary days"] == "not worth it"
 
 
-@pytest.mark.parametrize("cash", ["10000000", "100000000", "1000000000"])
-def test_amount_above_what_pools_take__is_an_alarm_and_no_estimate(cash: str) -> None:
-    new_config = answers("ethereum", "60/40", cash)
+@pytest.mark.parametrize(
+    ("network", "basket", "least_usd"),
+    [
+        pytest.param("ethereum", "60/40", 8_000_000, id="60/40 on ethereum"),
+        pytest.param("base", "market-cap", 5_000_000, id="market-cap on base"),
+        pytest.param("base", "small", 8_000_000, id="small on base"),
+    ],
+)
+def test_cash_too_large_for_the_pools__is_said(network: str, basket: str, least_usd: int) -> None:
+    config = config_of(network, basket)
+    (line,) = first_purchase_lines(config, DOLLAR, Fraction(least_usd))
+    assert line == (
+        f"With {least_usd:,} USDC the pools are too small: by estimate the first purchase, at once, would lose more than a"
+        " tenth of it in them. Enter less cash."
+    )
+    assert first_purchase_lines(config, DOLLAR, Fraction(least_usd - 1_000_000))[0].startswith("The first purchase, from USDC alone")
+
+
+@pytest.mark.parametrize(
+    ("network", "basket", "least_cents"),
+    [
+        pytest.param("base", "small", 3_334, id="small on base"),
+        pytest.param("ethereum", "60/40", 3_334, id="60/40 on ethereum"),
+        pytest.param("base", "moderate", 5_000, id="moderate on base"),
+    ],
+)
+def test_cash_too_little_to_trade__is_said(network: str, basket: str, least_cents: int) -> None:
+    config = config_of(network, basket)
+    (line,) = too_little_lines(config, Fraction(least_cents - 1, 100))
+    assert line == (
+        f"With {coins_text(Fraction(least_cents - 1, 100))} USDC nothing is traded: at least"
+        f" {coins_text(Fraction(least_cents, 100))} USDC is needed, so that each target is worth 10 USDC (limits.min_trade)."
+        " Enter more cash."
+    )
+    assert too_little_lines(config, Fraction(least_cents, 100)) == []
+
+
+@pytest.mark.parametrize(
+    ("cash", "said"),
+    [
+        pytest.param("20", "With 20 USDC nothing is traded: ", id="too little"),
+        pytest.param("1000000000", "With 1,000,000,000 USDC the pools are too small: ", id="too much"),
+    ],
+)
+def test_cash_that_cannot_be_traded__is_an_alarm_and_a_line(cash: str, said: str) -> None:
+    new_config = answers("base", "small", cash)
     costs = new_config.costs()
-    assert costs["alarms"][0].startswith(f"With {int(cash):,} USDC the pools")
-    assert "the pools are too small: the first purchase would lose more than a tenth of it in them." in costs["alarms"][0]
-    assert "First purchase" not in figures(costs["rows"])
-    assert any("the pools are too small" in line for line in new_config.year_costs())
-    assert not any("in pools" in line for line in new_config.year_costs())
+    assert costs["alarms"][0].startswith(said)
+    assert costs["alarms"][0] in new_config.year_costs()
+    assert ("First purchase" in figures(costs["rows"])) == (cash == "20")
 
 
-@pytest.mark.parametrize(("network", "basket"), [("base", "small"), ("ethereum", "60/40"), ("base", "moderate")])
-def test_amount_that_is_never_traded__is_an_alarm_with_the_least(network: str, basket: str) -> None:
-    alarms = answers(network, basket, "2").costs()["alarms"]
-    least_text = re.findall(r"With 2 USDC nothing is traded: at least ([\d.,]+) USDC is needed", " ".join(alarms))[0]
-    assert alarms[0].endswith("Enter more cash.")
-    enough = answers(network, basket, least_text.replace(",", "")).costs()["alarms"]
-    assert not any("nothing is traded" in alarm for alarm in enough)
+def test_large_figures__have_separators() -> None:
+    rows = figures(answers("ethereum", "60/40", "3000000").costs()["rows"])
+    assert [rows["First purchase"], rows["A year of costs and drift"]] == ["about 120,000 USDC", "about 1,300 USDC"]
 
 
 def test_portfolio_that_trades_nothing__has_no_purchase_and_no_loss() -> None:
