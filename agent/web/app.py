@@ -67,7 +67,7 @@ from agent.web.pages import (
     Page,
     Renderer,
 )
-from agent.web.probes import Probes, run_health_document
+from agent.web.probes import Probes, documents_with_run
 from agent.web.reach import Reach
 from agent.web.sessions import Session
 
@@ -363,7 +363,7 @@ def build_unchecked_app(
         if session is not None:
             cache.follow(queue.dashboard_controls)
         cache.read_if_old(*page.read_functions)
-        documents = {**cache.documents, **run_health_document(cache)}
+        documents = documents_with_run(cache)
         return HTMLResponse(
             renderer.render_page(page, documents, cache.read_errors, cache.version, session)
         )
@@ -378,7 +378,7 @@ def build_unchecked_app(
             raise RefusedRequest(404, "404: no such step\n") from None
         except TrimtabError as error:
             raise RefusedRequest(503, f"503: {error}\n") from error
-        documents = {**cache.documents, **step_documents}
+        documents = {**documents_with_run(cache), **step_documents}
         session = request.scope["session"]
         return HTMLResponse(renderer.render_page(STEP_PAGE, documents, {}, cache.version, session))
 
@@ -441,8 +441,9 @@ class ReportPages:
         cache = self._cache
         # read at each request: a new report does not change the store
         cache.follow(kept_reports.dashboard_reports)
+        documents = documents_with_run(cache)
         html = self._renderer.render_page(
-            REPORT_PAGE, cache.documents, cache.read_errors, cache.version, request.scope["session"]
+            REPORT_PAGE, documents, cache.read_errors, cache.version, request.scope["session"]
         )
         return HTMLResponse(html)
 

@@ -25,7 +25,7 @@ from agent.web.access import (
 from agent.web.app_modules import alert_channels, edit_backtests, profiles, queue, shown_plans
 from agent.web.document_cache import CacheProcess, DocumentCache
 from agent.web.pages import CONTROL_PAGE, REVIEW_PAGE, Renderer
-from agent.web.probes import run_health_document
+from agent.web.probes import documents_with_run
 from agent.web.reading import AppProcess, Documents
 from agent.web.sessions import PlanReview, Session
 
@@ -145,9 +145,8 @@ class ControlPages:
         cache.read_if_old(*CONTROL_PAGE.read_functions)
         # start the process of controls now, so that a pause does not wait for its start
         self._run_task(self._warm_up())
-        documents = {**cache.documents, **run_health_document(cache)}
         html = self._renderer.render_page(
-            CONTROL_PAGE, documents, cache.read_errors, cache.version, session
+            CONTROL_PAGE, documents_with_run(cache), cache.read_errors, cache.version, session
         )
         return HTMLResponse(html)
 
@@ -340,7 +339,7 @@ class ControlPages:
     def _review_page(self, request: Request, review: PlanReview, status: int) -> Response:
         cache = self._cache
         documents: Documents = {
-            **cache.documents,
+            **documents_with_run(cache),
             "review": review.plan_document or {},
             "backtest": review.backtest or {},
         }

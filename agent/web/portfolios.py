@@ -42,7 +42,7 @@ from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_unchecked_app
 from agent.web.document_cache import DocumentCache
 from agent.web.new_portfolios import NewPortfolioPages
 from agent.web.pages import UNDONE_OUTCOMES, Renderer, newest_pnl, with_step_under_way
-from agent.web.probes import health_response, is_healthy, run_health_document
+from agent.web.probes import documents_with_run, health_response, is_healthy
 from agent.web.reach import Reach
 from agent.web.reading import AppProcess, Documents
 from agent.web.sessions import Session
@@ -379,9 +379,7 @@ class PortfoliosApp:
                 cache = portfolio.opened_parts.cache
                 if not is_background_request:
                     _refresh(cache, session)
-                row_documents = with_step_under_way(
-                    {**cache.documents, **run_health_document(cache)}
-                )
+                row_documents = with_step_under_way(documents_with_run(cache))
                 row |= {
                     "state": "open",
                     "network": portfolio.opened_parts.identity.network,

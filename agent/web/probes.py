@@ -117,13 +117,14 @@ async def _read_health(cache: DocumentCache) -> tuple[RunReport | None, RunHealt
     return seen_report.report, seen_report.health(time.time())
 
 
-def run_health_document(cache: DocumentCache) -> dict[str, Any]:
-    """Return the health of the run as `run`, judged now from the report read last; empty before the
-    first.
+def documents_with_run(cache: DocumentCache) -> dict[str, Any]:
+    """Return the documents read so far, with the health of the run as `run`, judged now from the
+    report read last; without it before the first.
     """
     if (health := cache.run_health()) is None:
-        return {}
-    return {"run": health_document(cache.newest_report, health, health.reasons, time.time())}
+        return dict(cache.documents)
+    run = health_document(cache.newest_report, health, health.reasons, time.time())
+    return {**cache.documents, "run": run}
 
 
 def health_response(document: Mapping[str, object]) -> Response:

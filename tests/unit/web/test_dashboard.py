@@ -19,6 +19,7 @@ from rich.console import Console
 from agent.cli.display.status_tables import show_status
 from agent.cli.display.tables import money_text
 from agent.figures import MINUS, brief_reason, format_figure, stop_text
+from agent.observe.health import RunHealth
 from agent.web.pages import format_move
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
@@ -507,6 +508,22 @@ def test_paper_run_without_a_report_of_its_own__starts_if_its_process_is_there(
     assert ("Next decision: none: stopped" in text) is (state == "stopped" and not has_paper_run)
 
 
+@pytest.mark.parametrize(
+    ("on_paper", "stage", "is_said"),
+    [
+        pytest.param(True, "waiting", True, id="waiting on paper"),
+        pytest.param(True, "armed", False, id="armed on paper"),
+        pytest.param(False, "waiting", False, id="waiting live"),
+    ],
+)
+def test_waiting_order_on_paper__says_how_it_is_armed(served: Served, on_paper: bool, stage: str, is_said: bool) -> None:
+    orders = golden_document("47-orders")
+    documents = {**served.board.documents, "orders": {**orders, "orders": [{**order, "stage": stage} for order in orders["orders"]]}}
+    for page in (PAGES[0], next(page for page in PAGES if page.path == "/assets")):
+        text = Renderer(Reach(on_paper=on_paper)).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
+        assert ("A paper run reads the config only when it starts: an order that was set since" in text) is is_said
+
+
 def test_profit_on_paper__says_what_pays_the_gas(served: Served) -> None:
     profit = {**golden_document("28-pnl"), "gas_money": "3000"}
     documents = {**served.board.documents, "pnl": {"all": profit}}
@@ -850,6 +867,22 @@ def test_config_symbols_and_text__are_text_and_nothing_runs(served: Served, page
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
     assert "http" not in text.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("path", ["/", "/settings", "/reports"])
+@pytest.mark.parametrize(
+    ("health", "words"),
+    [
+        (RunHealth("stopped", ("the run was stopped",), ()), "Connected, but no run goes on: figures are those of the chain."),
+        (RunHealth("running", (), ()), "Live: this page follows the agent."),
+    ],
+    ids=["stopped", "running"],
+)
+def test_every_page__says_whether_a_run_goes_on(
+    served: Served, monkeypatch: pytest.MonkeyPatch, path: str, health: RunHealth, words: str
+) -> None:
+    monkeypatch.setattr(type(served.board), "run_health", lambda _: health)
+    assert f'data-live="{words}"' in served.ask(path)[2].decode()
 
 
 @pytest.mark.parametrize("path", ["/", "/assets", "/strategies", "/liquidity", "/futures", "/settings", "/reports"])
