@@ -44,8 +44,8 @@ LOGIN_PATH = "/login"
 LOGOUT_PATH = "/logout"
 RESTARTED_TEXT = "The dashboard was restarted, which ends all sessions. Log in again."
 PAPER_RESTARTED_TEXT = (
-    "The server was restarted, which ends this session. Open the address that it prints in its"
-    " terminal."
+    "The server was restarted, which ends this session. Open the last address that it has printed in"
+    " its terminal."
 )
 SESSION_ENDED_TEXT = (
     "Your session has ended: 30 minutes after the last page, 12 hours after the login, or because its"

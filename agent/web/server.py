@@ -156,7 +156,7 @@ def serve_portfolios(
 def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve the guided set-up of a new config until SIGINT or SIGTERM, on this machine only, and the
     paper portfolio that it begins, or that an earlier set-up began. Call `on_ready` with the address
-    that opens it once. Raises ConfigError for another host, if the config exists without a paper
+    that opens it once, and with each that replaces a used one. Raises ConfigError for another host, if the config exists without a paper
     ledger, and if its folder does not.
     """
     if host not in LOOPBACK_HOSTS:
@@ -181,7 +181,7 @@ def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], No
             pages.application,
             listener,
             reach,
-            lambda address: on_ready(address + pages.opening_path),
+            partial(pages.show_address, on_ready),
             host,
             public_options,
         )

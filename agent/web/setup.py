@@ -122,6 +122,8 @@ class SetupPages:
         self._dashboard: FastAPI | None = None
         self._stack = AsyncExitStack()
         self._opening_token = secrets.token_urlsafe(32)
+        self._is_address_used = False
+        self._show_address: Callable[[], None] | None = None
         self._answers: dict[str, str] = dict(DEFAULT_ANSWERS)
         self._answered_paths: set[str] = set()
         self._written_document: Mapping[str, Any] | None = None
@@ -134,6 +136,14 @@ class SetupPages:
     def opening_path(self) -> str:
         """Path and query that begin the one session."""
         return f"{LOGIN_PATH.removeprefix('/')}?token={self._opening_token}"
+
+    def show_address(self, show: Callable[[str], None], server_address: str) -> None:
+        """Show the address that begins the session; once it was used, a new one as soon as a browser
+        without a session asks.
+        """
+        show(server_address + self.opening_path)
+        self._show_address = partial(self.show_address, show, server_address)
+        self._is_address_used = False
 
     def close(self) -> None:
         """End the processes that check and write, run on paper, and serve the chain."""
@@ -336,7 +346,11 @@ class SetupPages:
         return HTMLResponse(html)
 
     def _refuse_opening(self) -> Response:
-        """Answer an address whose token is not the printed one, or was used."""
+        """Answer an address whose token is not the printed one, or was used; then a new one is
+        printed.
+        """
+        if self._is_address_used and self._show_address is not None:
+            self._show_address()
         html = self._template.render(
             title=NOT_OPENED_TITLE, page=BEGIN_PAGE, errors={}, token="", practice=self._practice
         )
@@ -348,6 +362,7 @@ class SetupPages:
         if fields is None or not matches_token(fields.get("token"), self._opening_token):
             return self._refuse_opening()
         self._opening_token = secrets.token_urlsafe(32)  # so that the printed one no longer works
+        self._is_address_used = True
         response = RedirectResponse("/", 303)
         session_id = self._access.begin_session(next(iter(SETUP_USERS)))
         cookie_name = self._access.reach.cookie_name

@@ -72,6 +72,7 @@ FIRST_PURCHASE_NOTE = (
     " limits.daily_turnover do not bind it. If the other limits permit only a part, parts follow"
     " (limits.first_purchase)."
 )
+WAIT_NOTE = "Until the agent has chosen its targets, it buys nothing."
 NO_ALERT_ANSWERS = ("", "none", "no", "off")
 ALL_CASH_ANSWERS = ("", "all")
 
@@ -267,7 +268,7 @@ class InitAnswers(NewConfig):
             *([] if loss is None else [*loss["lines"], *loss["warnings"]]),
             *usual_route_warnings(config),
             *first_purchase_lines(config, Fraction(1), total_value),
-            FIRST_PURCHASE_NOTE,
+            _first_purchase_note(config),
             *year_cost_lines(config, Fraction(1), total_value),
             *small_money_lines(self.template, self.network),
         ]
@@ -281,7 +282,7 @@ class InitAnswers(NewConfig):
         notes = [
             f"{basis_text}: {ESTIMATE_NOTE[:1].lower()}{ESTIMATE_NOTE[1:]}.",
             *summary["notes"],
-            FIRST_PURCHASE_NOTE,
+            _first_purchase_note(config),
             *(
                 headroom_warnings(config, Fraction(self.use_cash))
                 if self.use_cash
@@ -380,6 +381,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     """
     answers, error_by_field, offered_baskets = parse_answers(field_texts)
     local_chain = None if "network" in error_by_field else local_start(answers.network)
+    chain_limits = {} if local_chain is None else local_chain.turnover_limits
     symbols = [] if "network" in error_by_field else _token_symbols(answers)
     return {
         "errors": error_by_field,
@@ -391,7 +393,9 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
         "costs": None if error_by_field else _costs(answers),
         "own_weights": _chooses_own_weights(field_texts),
         "wrong_shares": wrong_shares(field_texts),
-        "baskets": [_basket_document(basket, offered_baskets) for basket in offered_baskets],
+        "baskets": [
+            _basket_document(basket, offered_baskets, chain_limits) for basket in offered_baskets
+        ],
         "networks": list(PRESETS),
         "tokens": symbols,
         "follow": {
@@ -406,7 +410,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
         "unset_variables": [
             variable for variable, _ in answers.endpoints if not process_environment().get(variable)
         ],
-        "turnover_limits": {} if local_chain is None else local_chain.turnover_limits,
+        "turnover_limits": chain_limits,
     }
 
 
@@ -599,6 +603,13 @@ def error_text(error: ConfigError) -> str:
     return " ".join(f"{as_sentence(sentence)}." for sentence in sentences if sentence)
 
 
+def _first_purchase_note(config: Config) -> str:
+    """Return how the first purchase goes, and that it waits for an allocator's first choice."""
+    allocator = config.portfolio.weights
+    waits = allocator is not None and allocator.until_chosen == "wait"
+    return f"{WAIT_NOTE} {FIRST_PURCHASE_NOTE}" if waits else FIRST_PURCHASE_NOTE
+
+
 def _costs(answers: InitAnswers) -> CostSummary:
     try:
         return answers.costs()
@@ -606,8 +617,12 @@ def _costs(answers: InitAnswers) -> CostSummary:
         return {**NO_COSTS, "alarms": [error_text(error)]}
 
 
-def _same_holdings_text(basket: Basket, offered_baskets: Sequence[Basket]) -> str:
-    """Return what tells a basket from an earlier one with the same holdings; empty without one."""
+def _same_holdings_text(
+    basket: Basket, offered_baskets: Sequence[Basket], chain_limits: Mapping[str, str]
+) -> str:
+    """Return what tells a basket from an earlier one with the same holdings; empty without one. The
+    limits of a local chain hold for every basket.
+    """
     earlier_baskets = offered_baskets[: offered_baskets.index(basket)]
     same_name = next(
         (other.name for other in earlier_baskets if other.targets == basket.targets), ""
@@ -619,17 +634,19 @@ def _same_holdings_text(basket: Basket, offered_baskets: Sequence[Basket]) -> st
     limits_text = ", ".join(
         f"{name.replace('_', ' ')} {limit}"
         for name, limit in template.limits.items()
-        if earlier_limits.get(name) != limit
+        if name not in chain_limits and earlier_limits.get(name) != limit
     )
     return f"Holds the same as {same_name}" + (
         f"; its limits: {limits_text}" if limits_text else ""
     )
 
 
-def _basket_document(basket: Basket, offered_baskets: Sequence[Basket]) -> dict[str, Any]:
+def _basket_document(
+    basket: Basket, offered_baskets: Sequence[Basket], chain_limits: Mapping[str, str]
+) -> dict[str, Any]:
     return {
         "name": basket.name,
-        "same_as": _same_holdings_text(basket, offered_baskets),
+        "same_as": _same_holdings_text(basket, offered_baskets, chain_limits),
         "about": basket.about.partition("; --")[0],  # without its option of the command
         "targets": [f"{symbol} {share}" for symbol, share in basket.targets],
         "minimum_capital": basket.minimum_capital,

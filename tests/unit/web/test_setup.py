@@ -27,6 +27,7 @@ from agent.app.start.guide import InitAnswers, baskets, check_setup, write_setup
 from agent.app.start.past_results import PAST_BASIS
 from agent.app.start.setup import LocalStart
 from agent.config.load import load_config
+from agent.config.writing.portfolio_templates import find_template
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.figures import format_figure
 from agent.fleet import paper_run, practice
@@ -132,6 +133,24 @@ def test_the_export_of_a_local_chain_has_its_url(tmp_path: Path, monkeypatch: py
     answers = {"wallet": WALLET, "endpoints": "RPC_A=alpha RPC_B=beta", "basket": "moderate"}
     document = guide.write_setup(str(tmp_path / "trimtab.toml"), answers)
     assert document["next"][0] == "export RPC_A=http://127.0.0.1:8545  (endpoint of operator alpha)"
+
+
+@pytest.mark.parametrize(
+    ("basket", "waits"),
+    [
+        pytest.param("market-cap", True, id="waits for the choice"),
+        pytest.param("equal", False, id="chosen from targets"),
+        pytest.param("60/40", False, id="no allocator"),
+    ],
+)
+def test_first_purchase__waits_for_a_choice_where_the_basket_does(basket: str, waits: bool) -> None:
+    new_config = answered().with_basket(basket, baskets("ethereum"))
+    assert ("buys nothing before" in find_template(basket).about) is waits
+    for notes in (new_config.costs()["notes"], new_config.year_costs()):
+        assert (
+            any(note.startswith("Until the agent has chosen its targets, it buys nothing. The first purchase") for note in notes) is waits
+        )
+        assert any(note.startswith("The first purchase goes to the targets at once") for note in notes) is not waits
 
 
 def test_basket_with_another_s_holdings__says_the_difference() -> None:
@@ -437,6 +456,27 @@ def test_only_the_printed_address_opens_it_and_once(desk: SetupBrowser) -> None:
     assert desk.ask(desk.opening, Cookie=cookie)[1]["location"] == "/"
     assert desk.ask("/setup/wallet", Cookie=cookie)[0] == 200
     assert desk.ask("/setup/nothing", Cookie=cookie)[0] == 404
+
+
+def test_used_address__is_replaced_in_the_terminal_when_needed(desk: SetupBrowser) -> None:
+    printed: list[str] = []
+    desk.pages.show_address(printed.append, "http://localhost/")
+    for _ in range(2):  # not used yet, so no other
+        assert desk.ask("/login")[0] == 403
+    assert printed == [f"http://localhost{desk.opening}"]
+    desk.enter()
+    assert len(printed) == 1
+    for _ in range(2):
+        code, _, body = desk.ask("/login")
+        assert code == 403
+        assert b"this page has a new one printed there" in body
+    first, second = printed
+    assert second != first
+    assert desk.begin()[0] == 403
+    desk.opening = second.removeprefix("http://localhost")
+    code, headers, _ = desk.begin()
+    assert code == 303
+    assert desk.ask("/setup/wallet", Cookie=headers["set-cookie"].split(";")[0])[0] == 200
 
 
 def test_forms_of_other_pages_and_hosts_change_nothing(desk: SetupBrowser) -> None:
@@ -766,7 +806,9 @@ def test_config_of_practice__has_the_turnover_limits_of_its_chain(
         code, _, body = desk.post(path, fields)
         assert code == 303, body
     review = desk.text("/setup/review").replace("\u00a0", " ")
-    assert "at most 30 % of the value in a rebalance, 70 % of the value a day." in review
+    assert "in place of the basket's: at most 30 % of the value in a rebalance, 70 % of the value a day." in review
+    if basket == "small":  # the card names no limits that do not hold here
+        assert "Holds the same as 60/40; its limits: plan cost 0.5 %." in desk.text("/setup/basket").replace("\u00a0", " ")
     assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
     limits = load_config(desk.config).config.limits
     assert (limits.turnover, limits.daily_turnover) == (3_000, 7_000)
