@@ -4,6 +4,7 @@ deadline.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -22,6 +23,7 @@ from agent.model import (
     Plan,
     PoolMaker,
     Portfolio,
+    Rebalance,
     StepInput,
     TopUp,
     UnsignedTx,
@@ -43,6 +45,7 @@ from agent.venues import calldata
 from agent.venues.allowances import (
     approval_note,
     build_approval,
+    label_and_decimals,
     revocations,
 )
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
@@ -252,8 +255,7 @@ class RouterComposer:
         head = self._unexpired_head(step, plan)
         if isinstance(plan.decision, TopUp):
             return self._prepare(step, _top_up_draft(step.portfolio, plan.decision.raw, plan))
-        swap_count = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
-        note = f"rebalance in {swap_count} swaps" if swap_count > 1 else "swap"
+        note = _trade_note(step.portfolio, plan)
         if step.execution.router_kind not in ("swap_router_02", "rebalancer"):
             raise Refused(
                 f"execution.router: {step.execution.router_kind!r} is not known",
@@ -472,6 +474,34 @@ def _native_change_wei(draft: TxDraft) -> int:
     if draft.plan is not None:
         return draft.plan.wallet_changes().get(NATIVE, 0)
     return 0 if draft.payout is None else -draft.value_wei
+
+
+def _trade_note(portfolio: Portfolio, plan: Plan) -> str:
+    """Describe a trade: why, in short, and what it sells and buys in all."""
+    sold_texts = []
+    bought_labels = []
+    has_sold_others = False
+    for token, change_raw in plan.wallet_changes().items():
+        label, decimals = label_and_decimals(portfolio, token)
+        if change_raw < 0:
+            sold_texts.append(f"{decimal_text(-change_raw, decimals)} {label}")
+            has_sold_others |= token != portfolio.numeraire.address
+        elif change_raw:
+            bought_labels.append(label)
+    sold_text = " and ".join(sold_texts)
+    bought_text = " and ".join(bought_labels)
+    trade_text = (
+        f"sell {sold_text} for {bought_text}"
+        if has_sold_others
+        else f"buy {bought_text} with {sold_text}"
+    )
+    decision = plan.decision
+    if isinstance(decision, Rebalance) and decision.by_hand:
+        return trade_text
+    why = "rebalance"
+    if not isinstance(decision, Rebalance) or not decision.by_trigger:
+        why = re.split("[:;,] ", decision.reason)[0]
+    return f"{why}: {trade_text}"
 
 
 def _top_up_draft(portfolio: Portfolio, unwrapped_raw: int, plan: Plan) -> TxDraft:

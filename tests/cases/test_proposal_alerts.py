@@ -217,5 +217,6 @@ def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(chain: LocalChain
         assert refused.value.remedy.startswith("trimtab cancel --send withdraws it, and "), "a stop loss does not wait for the price"
         box.until(4)
     assert mentions(exit_proposal["why"], "stop_loss of WETH", "is sold")
+    assert mentions(exit_proposal["description"], "then stop_loss of WETH at ", "UTC): sell ", " WETH for USDC")
     for text in (warning, next(text for text in box.texts if "stop_loss of WETH" in text)):
         assert mentions(text, "op_loss of WETH has fired", waiting["id"], "trimtab cancel --send")

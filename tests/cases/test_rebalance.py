@@ -82,7 +82,7 @@ def test_drifted_portfolio__is_back_on_target_by_the_template(chain: LocalChain,
         plan, swap, _ = swap_of(outcome)
         require_exact(chain, outcome, before)
         require_near(chain, plan)
-        assert mentions(swap.note, f"{len(plan.legs)} swaps")
+        assert mentions(swap.note, "rebalance: sell ", *(agent.portfolio.token(leg.token_in).symbol for leg in plan.legs))
         assert all(verdict.passed for verdict in plan.verdicts)
         assert loss_usd(chain, before, chain.deployed_world.prices_usd) * USD * BPS <= agent.context.limits.plan_cost_bps * plan.turnover
         next_outcome = require_rebalance(agent, OutcomeKind.HOLD)

@@ -96,6 +96,7 @@ def test_the_list_says_the_call_with_its_addresses(scene: tuple[Agent, SafeWalle
     document = open_proposal(agent)
     assert swap["purpose"] == "swap"
     assert (document["to"], document["spender"], document["recipients"]) == (call.spender, None, [safe.address])
+    assert approval["why"] == document["why"] != "", "an approval has the reason of the trade that it is for"
 
 
 def test_waiting_proposal__names_missing_signatures_and_a_pause(scene: tuple[Agent, SafeWallet]) -> None:

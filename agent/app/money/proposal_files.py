@@ -23,7 +23,7 @@ from agent.model import UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch, is_batch
 from agent.signing.calldata import UndecodableCalldata, data_bytes
 from agent.signing.safe_tx import safe_tx_hash
-from agent.wiring.waiting_proposals import open_proposal_intents
+from agent.wiring.waiting_proposals import open_proposal_intents, proposal_reason
 
 _REMEDY = (
     "name a file that trimtab wrote to wallet.proposals for a Safe, or what trimtab proposal sign"
@@ -131,11 +131,10 @@ def _read_config(
             return words, None
         with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
             ledger_tokens = store.ledger.ledger_tokens()
-            id_and_why_by_hash = {}
-            for intent in open_proposal_intents(store):
-                plan = store.journal.grant(intent.id).plan
-                why = "" if plan is None else plan.decision.reason
-                id_and_why_by_hash[safe_tx_hash(words.safe, intent.tx)] = intent.id, why
+            id_and_why_by_hash = {
+                safe_tx_hash(words.safe, intent.tx): (intent.id, proposal_reason(store, intent))
+                for intent in open_proposal_intents(store)
+            }
         tokens = () if ledger_tokens is None else ledger_tokens.tokens
         words = replace(words, token_by_address={token.address: token for token in tokens})
         wallet = loaded_config.config.wallet

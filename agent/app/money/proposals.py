@@ -62,7 +62,7 @@ from agent.signing.secret import PrivateKey
 from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.store.files.recorder import FileOutbox
 from agent.units import NATIVE, Token, share_of
-from agent.wiring.waiting_proposals import renewing_command, settling_text
+from agent.wiring.waiting_proposals import proposal_reason, renewing_command, settling_text
 
 AnyProposalDocument = TypeVar("AnyProposalDocument")
 Confirm = Callable[[Any], bool]
@@ -184,12 +184,13 @@ class SafeProposal:
         """Return why the call is proposed, and what it costs and leaves, at the prices then."""
         portfolio = self.agent.portfolio
         plan = self.grant.plan
+        why = proposal_reason(self.agent.context.store, self.intent)
         if plan is None:
-            return {"why": "", "cost": None, "worst_case": None, "weights_after_bps": {}}
+            return {"why": why, "cost": None, "worst_case": None, "weights_after_bps": {}}
         step = originating_step(self.agent.context.store.steps, self.intent)
         worst_case = None if step is None else plan_worst_case(step, plan)
         return {
-            "why": plan.decision.reason,
+            "why": why,
             "cost": money_text(plan.cost.total, portfolio),
             "worst_case": None if worst_case is None else money_text(worst_case, portfolio),
             "weights_after_bps": {
