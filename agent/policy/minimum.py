@@ -220,11 +220,16 @@ class MinimumTotalInputs:
     data_fee_wei: int = 0
     is_tracking: bool = False
 
+    @property
+    def corrected_assets(self) -> list[AssetThreshold]:
+        """The assets that have a target."""
+        return [asset for asset in self.assets if asset.target_bps > 0]
+
 
 @dataclass(frozen=True, slots=True)
 class MinimumTotal:
     """Minimum total in numeraire base units, rounded up; None if no total works because the fee
-    alone exceeds plan_cost.
+    alone exceeds plan_cost, or if no asset is corrected.
 
     `binding_limit` names the limit that decides it. `purchase_total` is the minimum of the first
     purchase alone (None: done). `corrections_per_year` is the expected number of corrections a
@@ -249,12 +254,11 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     leg_gas_cost = (LEG_GAS * inputs.gas_price_wei + inputs.data_fee_wei) * inputs.wei_value
     cost_after_fee = _cost_less_fee(inputs)
     fee_rate = Fraction(inputs.fee_pips, PIPS)
-    assets = [asset for asset in inputs.assets if asset.target_bps > 0]
+    assets = inputs.corrected_assets
     if cost_after_fee <= 0 or not assets:
+        reason = "no asset but the numeraire has a target"
         if assets:
             reason = f"pool fees of {format_percent(fee_rate)} are not below limits.plan_cost"
-        else:
-            reason = "the numeraire is the only target"
         return MinimumTotal(None, reason, gas_value, Fraction(0), Fraction(0))
     tightest_asset = min(assets, key=lambda asset: (asset.drift, asset.symbol))
     smallest_target_asset = min(assets, key=lambda asset: (asset.target_bps, asset.symbol))
@@ -314,7 +318,7 @@ def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, .
     fee_rate = Fraction(inputs.fee_pips, PIPS)
     if minimum_total.total is not None and total >= minimum_total.total:
         return ()
-    assets = [asset for asset in inputs.assets if asset.target_bps > 0]
+    assets = inputs.corrected_assets
     if not assets or total <= 0:
         return ()
     tightest_asset = min(assets, key=lambda asset: (asset.drift, asset.symbol))
@@ -421,6 +425,8 @@ def format_minimum_total(
     """
     minimum_total = compute_minimum_total(inputs)
     gwei_text = number_text(Fraction(inputs.gas_price_wei, GWEI))
+    if not inputs.corrected_assets:
+        return f"No minimum total applies: {minimum_total.binding_limit}, so nothing is traded."
     if minimum_total.total is None:
         return (
             f"No total works: {minimum_total.binding_limit} of {inputs.plan_cost_bps} bps. Raise"

@@ -460,7 +460,7 @@ def minimum_total_document(
     setting_changes: tuple[str, ...] = ()
     is_enough = None
     compared_total = minimum_total.total or Fraction(0)
-    if total is not None:
+    if total is not None and inputs.corrected_assets:
         setting_changes = tuple(suggested_settings(inputs, total))
         is_enough = minimum_total.total is not None and total >= minimum_total.total
         compared_total = total

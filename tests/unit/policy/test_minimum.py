@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.uniswap_v4 import DIRECTION_BITS, V4Pool
-from agent.app.documents.status import current_minimum_total, minimum_totals_of_config
+from agent.app.documents.status import current_minimum_total, minimum_total_document, minimum_totals_of_config
 from agent.config.load import parse_config
 from agent.config.networks import NETWORKS
 from agent.execution import evaluation
@@ -87,6 +87,16 @@ def test_minimum_totals_of_config_take_the_fees_of_the_network() -> None:
             of_gas = dollars / (Fraction(5, 100) * Fraction(2, 1000))
             of_trade = Fraction(10) / Fraction(5, 100)
             assert Fraction(document["total"] or 0) == pytest.approx(max(of_gas, of_trade), rel=1e-5)
+
+
+@pytest.mark.parametrize("fee_pips", [3_000, 6_000], ids=["cheap pools", "dear pools"])
+@pytest.mark.parametrize(
+    "assets", [(), (replace(HAND.assets[0], target_bps=0, drift=Fraction(0)),)], ids=["no other asset", "all of it sold by a stop"]
+)
+def test_minimum_total__only_numeraire_has_a_target__advises_nothing(assets: tuple[AssetThreshold, ...], fee_pips: int) -> None:
+    document = minimum_total_document(replace(HAND, assets=assets, numeraire_bps=10_000, fee_pips=fee_pips), Fraction(5_000), 0, "USDC")
+    assert document["text"] == "No minimum total applies: no asset but the numeraire has a target, so nothing is traded."
+    assert (document["total"], document["enough"], document["changes"]) == (None, None, [])
 
 
 def test_format_minimum_total_omits_a_purchase_that_is_done() -> None:
