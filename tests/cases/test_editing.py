@@ -29,6 +29,8 @@ from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.editing import EditedRun
 from tests.support.text import mentions, raises_code, raises_field
 
+PAYEE = (("wallet.payout_addresses", "0x00000000000000000000000000000000000B0b00"),)
+
 
 def weights(**shares: str) -> ConfigChanges:
     return ConfigChanges(targets=tuple(shares.items()))
@@ -278,6 +280,22 @@ def test_address_set_by_command__is_confirmed_without_a_terminal(
     assert trusted()
     with wiring.open_store_offline(load_config(bot.file)) as (store, _):
         assert store.requests.payout_addresses() == (home,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "plans"),
+    [
+        pytest.param(PAYEE, False, id="payout address"),
+        pytest.param((*PAYEE, ("alerts.attempts", "5")), False, id="payout address and alerts"),
+        pytest.param((*PAYEE, ("policy.cooldown", "2h")), True, id="payout address and cooldown"),
+    ],
+)
+def test_edit__of_what_no_plan_depends_on__shows_no_transition(
+    anvil_chain: LocalChain, tmp_path: Path, settings: tuple[tuple[str, str], ...], plans: bool
+) -> None:
+    report = EditedRun(anvil_chain, tmp_path).edit(ConfigChanges(key_settings=settings))
+    assert (report.state, report.transition is not None) == ("written", plans)
+    assert mentions(" ".join(report.next_commands), "trimtab trust: contracts or payout addresses", "it reads [wallet] only at start")
 
 
 def _live(table: object) -> object:

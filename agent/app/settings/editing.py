@@ -86,7 +86,7 @@ class EditReport:
     `transactions` are those of its sales.
 
     `transition` is one plan to the new targets without turnover limits, None if the config is
-    unchanged, but for [alerts], or the chain cannot be read. `first_rebalance` is the first of `rebalance_count` plans
+    unchanged, but for [alerts] and payout addresses, or the chain cannot be read. `first_rebalance` is the first of `rebalance_count` plans
     within those limits, set if the transition needs several or breaks a limit. `next_commands` are
     the commands to run next.
     """
@@ -212,14 +212,7 @@ def edit(
             earlier_edits = (
                 config_versions.unconfirmed_changes(config_before, context.store.configs) or ()
             )
-        if config_before is not None and _differ_in_alerts_alone(config_before, config_after):
-            report = EditReport(
-                _changed_lines(config_before, config_after), None, None, 0, (), (), "planned"
-            )
-        else:
-            report = _plan_edit(
-                agent, config_before, options.in_slices, is_unchanged, addresses_to_pin
-            )
+        report = _plan_edit(agent, config_before, options.in_slices, is_unchanged, addresses_to_pin)
         if is_unchanged and not options.by_hand_only:
             earlier_edits = report.changes
             report = replace(report, changes=())
@@ -358,10 +351,15 @@ def _changed_lines(config_before: LoadedConfig, config_after: LoadedConfig) -> t
     return config_diff(config_before.redacted_text, config_after.redacted_text)
 
 
-def _differ_in_alerts_alone(config_before: LoadedConfig, config_after: LoadedConfig) -> bool:
-    """Return whether nothing differs but [alerts], which no plan depends on."""
-    return config_before.config != config_after.config and config_before.config == (
-        config_after.config.model_copy(update={"alerts": config_before.config.alerts})
+def _differ_in_no_plan(config_before: Config, config_after: Config) -> bool:
+    """Return whether nothing differs but [alerts] and wallet.payout_addresses, on which no plan
+    depends.
+    """
+    wallet = config_after.wallet.model_copy(
+        update={"payout_addresses": config_before.wallet.payout_addresses}
+    )
+    return config_before != config_after and config_before == config_after.model_copy(
+        update={"alerts": config_before.alerts, "wallet": wallet}
     )
 
 
@@ -386,6 +384,34 @@ def _plan_edit(
         changes = _changed_lines(config_before, loaded_config)
         restart_tables = config_versions.fixed_tables_changed(
             config_before.config, loaded_config.config
+        )
+    pinned_addresses = context.store.trust.pins().keys()
+    contract_addresses = (*context.execution.pinned, *(pool.contract for pool in context.pools))
+    unpinned_addresses = [
+        address for address in contract_addresses if address not in pinned_addresses
+    ]
+    confirmed_addresses = set(context.store.requests.payout_addresses())
+    next_commands: tuple[str, ...] = ()
+    if (
+        set(unpinned_addresses) - set(addresses_to_pin)
+        or set(loaded_config.config.wallet.payout_addresses) - confirmed_addresses
+    ):
+        next_commands = ("trimtab trust: contracts or payout addresses are unconfirmed",)
+    if restart_tables:
+        restart_reason = (
+            f"it reads {', '.join(restart_tables)} only at start, and this edit ends it"
+        )
+        next_commands += (f"start a running trimtab run again: {restart_reason}",)
+    if config_before is not None and _differ_in_no_plan(config_before.config, loaded_config.config):
+        return EditReport(
+            changes,
+            None,
+            None,
+            0,
+            (),
+            next_commands,
+            "planned",
+            restart_tables=tuple(restart_tables),
         )
     transition = evaluation.evaluate(
         _unlimited_readers(context.readers), requests.rebalance_wholly_to_targets
@@ -412,23 +438,6 @@ def _plan_edit(
         if not in_slices:
             remedy += "; --in-slices does it in slices"
         raise Refused(f"the transition breaks a limit: {broken_limits_text}", broken_limits, remedy)
-    pinned_addresses = context.store.trust.pins().keys()
-    contract_addresses = (*context.execution.pinned, *(pool.contract for pool in context.pools))
-    unpinned_addresses = [
-        address for address in contract_addresses if address not in pinned_addresses
-    ]
-    confirmed_addresses = set(context.store.requests.payout_addresses())
-    next_commands: tuple[str, ...] = ()
-    if (
-        set(unpinned_addresses) - set(addresses_to_pin)
-        or set(loaded_config.config.wallet.payout_addresses) - confirmed_addresses
-    ):
-        next_commands = ("trimtab trust: contracts or payout addresses are unconfirmed",)
-    if restart_tables:
-        restart_reason = (
-            f"it reads {', '.join(restart_tables)} only at start, and this edit ends it"
-        )
-        next_commands += (f"start a running trimtab run again: {restart_reason}",)
     level_notes_before = (
         {} if config_before is None else price_level_notes(config_before.config.portfolio)
     )
