@@ -57,6 +57,17 @@ def end_interrupted_steps(store: Store) -> None:
         store.steps.end(intent.step_id, plan_decision, reason, plan_json, outcome_kind.value)
 
 
+def proposal_reason(store: Store, intent: Intent) -> str:
+    """Return why the plan of a proposal trades, or that which an approval is for; "" without a plan."""
+    grant = store.journal.grant(intent.id)
+    plan = grant.plan
+    if plan is None and grant.approval_terms is not None and grant.approval_terms[2]:
+        step = store.steps.get(intent.step_id)
+        plan_json = None if step is None else step.plan_json
+        plan = None if plan_json is None else codec.loads(Plan, plan_json)
+    return "" if plan is None else plan.decision.reason
+
+
 def execution_reason(proposal: Intent) -> str:
     """Return the reason of a step whose proposal its owners executed."""
     receipt = proposal.receipt

@@ -26,7 +26,6 @@ from agent.model import (
     Intent,
     IntentKind,
     IntentState,
-    Plan,
     RaiseForWithdrawal,
     RequestKind,
     RequestState,
@@ -52,17 +51,6 @@ def open_proposal_intents(store: Store) -> list[Intent]:
         for intent in store.journal.open_intents()
         if intent.state is IntentState.PLANNED and intent.id in proposed_ids
     ]
-
-
-def proposal_reason(store: Store, intent: Intent) -> str:
-    """Return why the plan of a proposal trades, or that which an approval is for; "" without a plan."""
-    grant = store.journal.grant(intent.id)
-    plan = grant.plan
-    if plan is None and grant.approval_terms is not None and grant.approval_terms[2]:
-        step = store.steps.get(intent.step_id)
-        plan_json = None if step is None else step.plan_json
-        plan = None if plan_json is None else codec.loads(Plan, plan_json)
-    return "" if plan is None else plan.decision.reason
 
 
 def execution_texts(store: Store, intents: Iterable[Intent]) -> list[str]:

@@ -51,6 +51,10 @@ def execute(agent: Agent) -> None:
     assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
 
 
+def no_question(_: object) -> NoReturn:
+    raise AssertionError("nothing is left to confirm")
+
+
 def pause_hard(agent: Agent, *, send: bool = True) -> dict[str, Any]:
     report = hard_pause.pause_hard(agent.context.loaded_config, "test", send=send, is_confirmed=send, confirm=yes)
     return dict(hard_pause.hard_pause_document(report, send))
@@ -101,7 +105,14 @@ def test_payment_of_native_coin__is_no_empty_call(
         assert (call["to"], call["value_wei"], call["recipients"]) == (HOME, str(ETHER // 4), [HOME])
         assert file_lines(agent) == [f"pays 0.25 of native coin to {HOME} (unknown)"]
         assert open_proposal(agent)["in_words"] == [f"pays 0.25 of native coin to {HOME} (one of wallet.payout_addresses)"]
+        proposal_id = open_proposal(agent)["id"]
         execute(agent)
+        assert native_of(anvil_chain, HOME) - there == ETHER // 4
+        (intent,) = agent.context.store.journal.intents()
+        for named_id in (None, proposal_id):  # it is settled, and no proposal is open
+            again = api.execute_proposal(agent, EXECUTOR, named_id, send=True, confirm=no_question)
+            assert (again["outcome"], again["transaction"], again["id"]) == ("executed", intent.tx_hash, proposal_id)
+            assert again["executor"] == accounts()[EXECUTOR["test_account"]].address
         assert native_of(anvil_chain, HOME) - there == ETHER // 4
 
 

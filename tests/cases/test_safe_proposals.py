@@ -78,6 +78,9 @@ def test_owners__sign_and_an_executor_pays_until_it_is_done(anvil_chain: LocalCh
         break
     assert outcome.kind is OutcomeKind.HOLD
     assert purposes == ["approve", "swap"]
+    for intent in agent.context.store.journal.intents():
+        settled = api.execute_proposal(agent, EXECUTOR, intent.id, send=True, confirm=yes)
+        assert (settled["outcome"], settled["transaction"], safe.nonce()) == ("executed", intent.tx_hash, 2)
     assert all(anvil_chain.balance(symbol, safe.address) for symbol in TWO)
     assert api.list_proposals(agent) == {"proposals": []}
     assert all(intent.state is IntentState.FINAL for intent in agent.context.store.journal.intents())
@@ -375,7 +378,10 @@ def test_executed_proposal__is_named_by_history_and_by_what_books_it(
         sign_and_send(agent, FIRST, SECOND)
         transaction = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["transaction"]
         (step,) = api.history(config, 1)["steps"]
-        assert step["reason"] == f'the execution of "{waiting["description"]}" was sent in {transaction}; the next cycle settles it'
+        assert (
+            step["reason"]
+            == f'{waiting["why"]}; the execution of "{waiting["description"]}" was sent in {transaction}; the next cycle settles it'
+        )
         output = in_process(capfd, monkeypatch, *words.split(), "--send", "--yes", "--config", str(config))
         booked_text = output.err if words == "rebalance" else output.out
         assert mentions(booked_text, f"Booked: executed in {transaction} at ", waiting["id"])

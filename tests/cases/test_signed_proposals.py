@@ -268,6 +268,8 @@ def test_cancelled__history_and_pending_transactions_say_so(scene: tuple[Agent, 
     path = agent.context.loaded_config.path
     (waiting_step,) = api.history(path)["steps"]
     assert waiting_step["outcome"] == "waiting"
+    open_why = open_proposal(agent)["why"]
+    assert open_why
     sign_and_send(agent, *(FIRST, SECOND)[:count])
     if count:
         with pytest.raises(AwaitingExternalSignature):
@@ -282,7 +284,7 @@ def test_cancelled__history_and_pending_transactions_say_so(scene: tuple[Agent, 
     why = (
         f"rejected by the owners: {rejections(agent)[0]} is an empty call" if count else "not executed: never sent: cancelled by the owner"
     )
-    assert step["reason"].startswith(f'"{swap["description"]}" was {why}')
+    assert step["reason"].startswith(f'{open_why}; "{swap["description"]}" was {why}')
     explanation = " ".join(api.explain(path, step["step"])["sentences"])
     assert "awaits" not in explanation
     assert why in explanation

@@ -43,14 +43,16 @@ def execute_proposal(
     account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
     it is sent. While a node has it, it is replaced once the base fee is above its fee, and made
     beside it only by another account. A payment or rejection is settled. One that
-    is mined is reported as executed, or failed, without `send` too.
+    is mined is reported as executed, or failed, without `send` too, and once it is settled.
 
     Raises Refused if it may not be signed, signatures are missing or the simulation fails,
     Retryable if it is not mined in time.
     """
     key = load_named_key(agent.context.loaded_config, key_fields) if send else None
     executor = NATIVE if key is None else key.address
-    with open_proposal(agent, proposal_id, executor, progress) as shown_proposal:
+    with open_proposal(agent, proposal_id, executor, progress, or_executed=True) as shown_proposal:
+        if shown_proposal.intent.succeeded:
+            return _settled_document(shown_proposal)
         pending_execution = _pending_execution(shown_proposal, executor)
         execution = pending_execution
         if execution is not None and _needs_replacement(shown_proposal, execution):
@@ -109,6 +111,24 @@ def execute_proposal(
         ),
         "transaction": receipt.tx_hash,
     }
+
+
+def _settled_document(proposal: SafeProposal) -> ProposalExecutionDocument:
+    """Return the document of a proposal that is known to be executed."""
+    tx_hash = str(proposal.intent.tx_hash)
+    execution = proposal.agent.context.store.proposals.execution(proposal.intent.id)
+    attempts = () if execution is None else execution.attempts
+    return proposal.document(
+        ProposalExecutionDocument,
+        outcome="executed",
+        executor=next(
+            (attempt.executor for attempt in attempts if tx_hash in attempt.hashes), None
+        ),
+        transaction=tx_hash,
+        gas=proposal.intent.tx.gas,
+        max_cost_wei="0",
+        next_command=next_command(proposal.agent.context, proposal.intent),
+    )
 
 
 def _execution_tx(

@@ -18,12 +18,13 @@ from agent.config.loaded import ConfigSource
 from agent.config.networks import wrapped_native_of
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, TrimtabError
+from agent.execution.shortfall import proposal_reason
 from agent.foreign_text import decode_text, read_json
 from agent.model import UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch, is_batch
 from agent.signing.calldata import UndecodableCalldata, data_bytes
 from agent.signing.safe_tx import safe_tx_hash
-from agent.wiring.waiting_proposals import open_proposal_intents, proposal_reason
+from agent.wiring.waiting_proposals import open_proposal_intents
 
 _REMEDY = (
     "name a file that trimtab wrote to wallet.proposals for a Safe, or what trimtab proposal sign"

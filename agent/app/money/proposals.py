@@ -40,6 +40,7 @@ from agent.execution.executor import (
     rejection_of,
 )
 from agent.execution.settlement import originating_step
+from agent.execution.shortfall import proposal_reason
 from agent.execution.submission.checks import guard_refusal
 from agent.execution.submission.submitter import Submitter
 from agent.guards import MinimumsFault
@@ -61,8 +62,9 @@ from agent.signing.safe_tx import signature_owner
 from agent.signing.secret import PrivateKey
 from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.store.files.recorder import FileOutbox
+from agent.store.store import Store
 from agent.units import NATIVE, Token, share_of
-from agent.wiring.waiting_proposals import proposal_reason, renewing_command, settling_text
+from agent.wiring.waiting_proposals import renewing_command, settling_text
 
 AnyProposalDocument = TypeVar("AnyProposalDocument")
 Confirm = Callable[[Any], bool]
@@ -348,10 +350,13 @@ class SafeProposal:
 
 @contextmanager
 def open_proposals(
-    agent: Agent, executor: str = NATIVE, progress: Progress = ignore_progress
+    agent: Agent,
+    executor: str = NATIVE,
+    progress: Progress = ignore_progress,
+    executed_intents: Sequence[Intent] = (),
 ) -> Iterator[list[SafeProposal]]:
-    """Yield the open proposals, oldest first, for the account `executor`, under the wallet's lock.
-    Raises ConfigError unless the wallet is a Safe.
+    """Yield `executed_intents` and the open proposals, oldest first, for the account `executor`, under
+    the wallet's lock. Raises ConfigError unless the wallet is a Safe.
     """
     with wiring.open_transactor(agent.context, never_confirm, progress, signs=False) as transactor:
         proposing = transactor.executor
@@ -365,7 +370,7 @@ def open_proposals(
         submitter = proposing.submitter_of(ReadOnlySigner(executor), owners_signer.sender.sender)
         yield [
             _read_proposal(agent, owners_signer, submitter, proposing.outbox, intent)
-            for intent in proposing.unsigned_intents()
+            for intent in (*executed_intents, *proposing.unsigned_intents())
         ]
 
 
@@ -402,13 +407,20 @@ def open_proposal(
     proposal_id: str | None = None,
     executor: str = NATIVE,
     progress: Progress = ignore_progress,
+    *,
+    or_executed: bool = False,
 ) -> Iterator[SafeProposal]:
-    """Yield the open proposal as `open_proposals`, a rejection in place of what it rejects. Raises
-    Refused if there is none, ConfigError if it is another than `proposal_id`.
+    """Yield the open proposal as `open_proposals`, a rejection in place of what it rejects;
+    `or_executed` the settled one with this id, or the newest if none is open. Raises Refused if there
+    is none, ConfigError if it is another than `proposal_id`.
     """
-    with open_proposals(agent, executor, progress) as proposals:
+    executed_intents = _executed_intents(agent.context.store, proposal_id) if or_executed else []
+    with open_proposals(agent, executor, progress, executed_intents) as proposals:
         if not proposals:
             raise Refused("no proposal waits", remedy="see trimtab status", code=ErrorCode.EMPTY)
+        if executed_intents and proposal_id is not None:
+            yield proposals[0]
+            return
         open_id = proposals[-1].intent.id
         if proposal_id not in (None, open_id):
             is_rejected = proposal_id in [proposal.intent.id for proposal in proposals]
@@ -420,6 +432,15 @@ def open_proposal(
                 "see trimtab proposal list",
             )
         yield proposals[-1]
+
+
+def _executed_intents(store: Store, proposal_id: str | None) -> list[Intent]:
+    """Return the proposal with this id, or the newest, if it is known to be executed."""
+    proposed_ids = store.proposals.proposal_blocks()
+    for intent in store.journal.intents():
+        if intent.id in proposed_ids and proposal_id in (None, intent.id):
+            return [intent] if intent.succeeded else []
+    return []
 
 
 def list_proposals(agent: Agent) -> ProposalsDocument:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import later_valuation
-from agent.execution.shortfall import execution_reason, shortfall_by_receipt
+from agent.execution.shortfall import execution_reason, proposal_reason, shortfall_by_receipt
 from agent.execution.step_context import OutcomeKind
 from agent.execution.step_result import WAITING_OUTCOME
 from agent.figures import format_figure, waiting_time_text
@@ -243,6 +243,7 @@ def store_history(store: Store, limit: int, before_step_id: str | None = None) -
     if before_step_id is not None and store.steps.get(before_step_id) is None:
         raise _unknown_step_error(before_step_id)
     ledger_records = LedgerRecords(store)
+    proposed_ids = store.proposals.proposal_blocks()
     past_steps = [
         (summary, store.journal.intents(summary.id))
         for summary in store.steps.newest(limit, before_step_id)
@@ -259,7 +260,7 @@ def store_history(store: Store, limit: int, before_step_id: str | None = None) -
                 summary,
                 decision=summary.decision or UNFINISHED,
                 outcome=_outcome_text(store, summary, intents),
-                reason=_reason_text(store, summary, intents),
+                reason=_reason_text(store, summary, intents, proposed_ids),
                 transactions=_transaction_documents(intents),
                 cost=ledger_records.cost(intents),
                 execution=ledger_records.execution(intents),
@@ -291,7 +292,19 @@ def _outcome_text(store: Store, summary: StepSummary, intents: Sequence[Intent])
     return outcome.value
 
 
-def _reason_text(store: Store, summary: StepSummary, intents: Sequence[Intent]) -> str:
+def _reason_text(
+    store: Store, summary: StepSummary, intents: Sequence[Intent], proposed_ids: Container[str]
+) -> str:
+    """Return a step's reason; of one that made proposals why, then what became of the last one."""
+    whys = [
+        why
+        for intent in intents
+        if intent.id in proposed_ids and (why := proposal_reason(store, intent))
+    ]
+    return "; ".join([*whys[-1:], _outcome_reason(store, summary, intents)])
+
+
+def _outcome_reason(store: Store, summary: StepSummary, intents: Sequence[Intent]) -> str:
     """Return a step's reason; of one that waited for signatures, how its proposal ended, or that its
     execution was sent from here.
     """
@@ -368,7 +381,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         intents = store.journal.intents(step_id)
         executed_plans: list[tuple[Plan, Intent | None]] = [*mined_or_newest_swaps(store, intents)]
         summary = step_record.summary
-        reason_text = _reason_text(store, summary, intents) if summary.outcome else ""
+        reason_text = _outcome_reason(store, summary, intents) if summary.outcome else ""
         outcome = _outcome_text(store, summary, intents)
         booked_sentences = _booked_cost_sentences(store, step_record, intents)
     step_input = codec.loads(StepInput, step_record.input_json)
