@@ -184,8 +184,6 @@ def print_error(error: TrimtabError, as_json: bool, one_line: bool = False) -> i
     if error.remedy:
         remedy = without_known_secrets(error.remedy).replace("\n", "\n  ")
         note(f"  What to do: {remedy}")
-    if error.code:
-        note(f"  More: trimtab docs {error.code}")
     return error.exit_code
 
 
