@@ -594,7 +594,7 @@ def planned_gains(
     """
     changes_raw = plan.wallet_changes()
     native_price = price_by_token.get(wrapped_native)
-    gas_wei = round(plan.cost.gas / native_price) if native_price else 0
+    gas_wei = round(plan.cost.gas / native_price) if native_price and tax_inputs.pays_gas else 0
     ledger_tokens = {*changes_raw, NATIVE}
     transaction = SettledTransaction("plan", plan.block, now_s, "", "", changes_raw, gas_wei)
     entry = accounts.trade_entry(

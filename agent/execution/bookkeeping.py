@@ -388,10 +388,15 @@ _MINED_STATES = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
 def pending_entries(store: Store, current_step: StepInput) -> tuple[Entry, ...]:
     """Return one entry per nonce that is not final: from the receipt if there is one, else from the
     plan, without gas, which would lower the gain. Among replacements at a nonce, the mined
-    transaction counts, else the first. `current_step` replaces an unreadable step.
+    transaction counts, else the first. What was not sent and whose nonce is free has no entry, such as
+    a proposal that waits: any other plan has its nonce too, and only one of them can be executed.
+    `current_step` replaces an unreadable step.
     """
     intent_by_nonce: dict[int, Intent] = {}
     for intent in store.ledger.unsettled_intents():
+        is_nonce_free = intent.tx.nonce >= current_step.snapshot.nonce_latest
+        if intent.state is IntentState.PLANNED and is_nonce_free:
+            continue
         earlier_intent = intent_by_nonce.get(intent.tx.nonce)
         if earlier_intent is None or (
             intent.state in _MINED_STATES and earlier_intent.state not in _MINED_STATES

@@ -318,7 +318,7 @@ class TaxInputs:
 
     `rate` is reporting units per numeraire base unit at this block; `currency` is the name of the
     reporting currency, empty for the numeraire. `tax_rate_bps` is the tax on a gain (zero: tax is
-    no cost of a trade).
+    no cost of a trade). `pays_gas` is false for a Safe, whose executors dispose of the gas.
     """
 
     method: LotMethod
@@ -328,6 +328,7 @@ class TaxInputs:
     realised_gain: Value
     year_limit: Value | None
     tax_rate_bps: int = 0
+    pays_gas: bool = True
 
 
 # --- Unexplained balance changes, and the expected balance of each token.

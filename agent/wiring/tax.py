@@ -69,6 +69,7 @@ class TaxRunCache:
                 year_gain,
                 gain_limit_raw,
                 tax_table.rate or 0,
+                pays_gas=not self._loaded_config.config.wallet.safe,
             )
         except ConfigError:
             if tax_table.year_limit is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -107,6 +108,29 @@ def test_unmined_transaction__counts_as_planned_once(store: Store, keeper: TaxRu
     assert held_lots(once) == 11 * COIN - sold_raw
     store.journal.add_intent("s", tx(0, max_fee_wei=10**11), changed_grant, "swap again", 1, None, replaces=first.id)
     assert held_lots(standing(keeper, store, start)) == held_lots(once)
+
+
+@pytest.mark.parametrize(("next_nonce", "counts"), [(0, False), (1, True)], ids=["waits", "executed, as its nonce is used"])
+def test_proposed_sale__takes_its_lots_once_it_may_be_executed(store: Store, keeper: TaxRunCache, next_nonce: int, counts: bool) -> None:
+    """The sale of a stop, which withdraws the proposal, takes the same lots."""
+    start = at()
+    looked(store, start)
+    own_step = replace(start, snapshot=replace(start.snapshot, owner=WALLET))
+    store.steps.begin("s", 1, codec.dumps(own_step))
+    plan = sell_weth(own_step)
+    store.journal.add_intent("s", tx(0), replace(grant(), plan=plan), "swap", 1, None)
+    sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LEDGER_WETH.address)
+    now = replace(start, snapshot=replace(start.snapshot, nonce_latest=next_nonce))
+    assert held_lots(standing(keeper, store, now)) == 11 * COIN - (sold_raw if counts else 0)
+
+
+@pytest.mark.parametrize("is_safe", [False, True], ids=["own key", "Safe"])
+def test_tax_inputs__know_whether_the_wallet_pays_the_gas(store: Store, keeper: TaxRunCache, tmp_path: Path, is_safe: bool) -> None:
+    if is_safe:
+        path = tmp_path / "trimtab.toml"
+        path.write_text(re.sub("(?m)^keystore = .*$", 'mode = "propose"\nsafe = true', path.read_text()))
+        keeper = TaxRunCache(load_config(path), at().portfolio)
+    assert standing(keeper, store, at()).pays_gas is not is_safe
 
 
 def test_a_reorganisation_gives_the_gain_back(store: Store, keeper: TaxRunCache) -> None:

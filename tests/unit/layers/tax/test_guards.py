@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 
+from agent.app.documents.plans import tax_document
 from agent.layers.tax.state import TaxState
 from agent.model import Halt, OpenLot, Plan, Rebalance, StepInput
 from agent.policy.decide import decide
@@ -124,6 +125,16 @@ def test_year_limit_is_unknown_while_gas_cannot_be_valued(changes: dict[str, boo
     assert verdict("year_limit", step, plan).passed
     assert judged.passed is passed
     assert judged.measured_text.startswith("unknown") is (gas_price_wei > 0)
+
+
+@pytest.mark.parametrize(("pays_gas", "is_known"), [(True, False), (False, True)], ids=["own key", "Safe"])
+def test_gain__of_all_that_the_lots_have__is_known_where_others_pay_the_gas(pays_gas: bool, is_known: bool) -> None:
+    """The gas of a Safe's call, which its executor pays, takes no lot of the Safe."""
+    plan = rebalance_plan(overweight_step(None))
+    lot = OpenLot(WETH.address, -plan.wallet_changes()[WETH.address], Fraction(1_000 * USD), 1)
+    document = tax_document(with_tax(overweight_step(None), lots=(lot,), pays_gas=pays_gas), plan)
+    assert document is not None
+    assert (document["gain"] is not None, not document["unknown"]) == (is_known, is_known)
 
 
 def test_ledger_that_differs_from_the_chain_halts() -> None:
