@@ -44,6 +44,7 @@ from agent.errors import (
     EXIT_OK,
     EXIT_REFUSED,
     EXIT_RETRYABLE,
+    EXIT_USAGE,
     OUTCOME_EXIT_CODES,
     ConfigError,
     TrimtabError,
@@ -561,7 +562,7 @@ def request(
     confirmation of this plan. No key is loaded here.
 
     pause, resume, device, and stop without options are queued at once, without a plan. Without a
-    terminal anything else only shows its plan, unless --yes or --plan.
+    terminal anything else only shows its plan, unless --yes or --plan (exit code 2).
     """
     from agent.app.controls import queue
     from agent.model import ControlKind
@@ -583,7 +584,8 @@ def request(
                     raise typer.Exit(EXIT_REFUSED)
                 if not yes and not is_interactive():
                     emit(preview, as_json, lambda: _show_plan(out, preview))
-                    return
+                    note("Nothing was queued: a confirmation is needed. Add --yes, or --plan HASH.")
+                    raise typer.Exit(EXIT_USAGE)
                 if not yes:
                     _show_plan(err, preview)
                     if not ask("Queue the confirmation of this plan?"):

@@ -55,7 +55,7 @@ def test_a_waiting_run_takes_a_request_within_two_seconds(desk: Desk) -> None:
 def test_an_offered_plan_is_confirmed_by_request(desk: Desk) -> None:
     before = nonce(desk)
     with served(desk, "--offer"):
-        request_document = desk.ask("request", "confirm")
+        request_document = desk.ask("request", "confirm", want=2)
         assert (request_document["state"], desk.ask("controls")["waiting"]) == ("planned", request_document)
         assert request_document["moves"]
         assert nonce(desk) == before, "a run that offers sends nothing by itself"
