@@ -400,7 +400,7 @@ def test_paid_withdrawal__is_not_released(anvil_chain: LocalChain, tmp_path: Pat
     safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
     with reopened_agent(anvil_chain, loaded) as agent:
         propose_payment(agent, "0.25", "WETH")
-        with raises_code(Retryable, "open_transaction", "is pending", "trimtab cancel --send"):
+        with raises_code(Retryable, "open_transaction", "is pending", "trimtab cancel --send", "then, once", "withdraw --release 1"):
             transfers.release_withdrawal(agent, 1)
         assert withdrawal_states(agent) == [RequestState.OPEN]
         tx_hash = safe.execute(proposal_file(agent))

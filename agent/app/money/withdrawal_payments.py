@@ -99,7 +99,8 @@ def require_releasable(executor: Executor, store: Store, request: OwnerRequest) 
             remedy = "trimtab reconcile, then release the unpaid part"
             if isinstance(executor, ProposingExecutor):
                 remedy = (
-                    f"trimtab cancel --send withdraws it, or proposes its rejection; then {remedy}"
+                    "trimtab cancel --send withdraws it, or proposes its rejection; then, once a"
+                    f" rejection is executed, trimtab withdraw --release {request.id}"
                 )
             raise Retryable(
                 f'"{intent.note}" {possible_text}', remedy, code=ErrorCode.OPEN_TRANSACTION
