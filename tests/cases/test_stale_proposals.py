@@ -15,6 +15,7 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.records import maintenance
 from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
+from agent.figures import reader_text
 from agent.localchain import LocalChain
 from agent.model import Plan, PriceSource, StepInput
 from tests.cli.tools import in_process
@@ -72,7 +73,9 @@ def test_stale__price_19_percent_higher__is_refused_with_numbers(anvil_chain: Lo
     stale_words = f"is stale, {document['failure']}"
     assert stale_words in waiting.value.message
     assert "do not sign it" in waiting.value.remedy
-    assert any(f"Stale, {document['failure']}" in alert.text for alert in cycle_alerts(waiting.value, RunFacts(False, "", None)))
+    assert any(
+        f"Stale, {reader_text(document['failure'])}" in alert.text for alert in cycle_alerts(waiting.value, RunFacts(False, "", None))
+    )
     assert any(stale_words in warning for warning in agent.status().warnings)
     require_refused(agent, safe, document["id"], "the reference requires", "USDC", "trimtab cancel", "trimtab rebalance --send")
     maintenance.cancel(agent)
