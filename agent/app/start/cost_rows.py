@@ -80,8 +80,8 @@ def cost_summary(config: Config, total: Value, template: str | None, network: st
     minimum_totals = minimum_totals_of_config(config, DOLLAR, total)
     loss = config_loss_document(config, DOLLAR, total)
     unit = config.portfolio.numeraire
-    purchase = first_purchase(config, DOLLAR, total)
     alarms = too_little_lines(config, total)
+    purchase = None if alarms else first_purchase(config, DOLLAR, total)
     if purchase is not None and purchase.alarm:
         alarms.append(purchase.alarm)
     notes = [] if loss is None else list(loss["warnings"])

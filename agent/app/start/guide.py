@@ -261,13 +261,14 @@ class InitAnswers(NewConfig):
         config = self._draft_config
         total_value = self._total_value
         loss = config_loss_document(config, Fraction(1), total_value)
+        too_little = too_little_lines(config, total_value)
         ceiling_note = "" if self.use_cash else f" {self._ceiling_text}"
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
-            *too_little_lines(config, total_value),
+            *too_little,
             *([] if loss is None else [*loss["lines"], *loss["warnings"]]),
             *usual_route_warnings(config),
-            *first_purchase_lines(config, Fraction(1), total_value),
+            *([] if too_little else first_purchase_lines(config, Fraction(1), total_value)),
             _first_purchase_note(config),
             *year_cost_lines(config, Fraction(1), total_value),
             *small_money_lines(self.template, self.network),
