@@ -80,7 +80,7 @@ NOT_OPENED_TITLE = "Not opened"
 SETUP_PATHS = ("/setup/", LOGIN_PATH)
 """Beginnings of the paths that stay those of the set-up once a paper portfolio is served."""
 RUNNING = "running"
-ENDED_TEXT = "It has ended."
+ENDED_TEXT = "The paper run has ended."
 """State of a paper run that was stopped, which is no failure."""
 AGAIN_FIELD = "again"
 """Field of the button that takes the config back."""
@@ -324,7 +324,7 @@ class SetupPages:
         if not self._paper_run.done():
             return RUNNING
         error = self._paper_run.exception()
-        return ENDED_TEXT if error is None else f"It has ended: {error}"
+        return ENDED_TEXT if error is None else f"{ENDED_TEXT[:-1]}: {error}"
 
     async def _show_begin(self, request: Request) -> Response:
         """Answer the printed address with the form that begins the session. A GET neither uses up

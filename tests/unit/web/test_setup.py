@@ -662,7 +662,7 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
     assert "Stop…</button>" in overview
     assert '<a href="/setup/done#t-lacks">How to change and try them in a terminal</a>' in overview
     assert desk.ask("/")[1]["location"] == "/login"
-    assert "It has ended: the chain is away (start it)" in desk.text("/setup/done")
+    assert "The paper run has ended: the chain is away (start it)" in desk.text("/setup/done")
     assert '<a href="/">Open its Overview</a>' in desk.text("/setup/done")
     commands = re.findall(
         "<code>(.*?)</code>", without_spans(desk.text("/setup/done")).partition('id="t-try"')[2].partition("</section>")[0]
@@ -886,7 +886,7 @@ def test_cash_page__says_that_paper_sends_no_alerts(desk: SetupBrowser) -> None:
         pytest.param(setup.RUNNING, {"next_cycle": "2026-05-01T10:20:30Z"}, "at the next check, at 10:20:30 UTC", id="next check known"),
         pytest.param(setup.RUNNING, {"next_cycle": None}, "at the next check", id="next check unknown"),
         pytest.param(setup.RUNNING, {"error": "not read"}, "at the next check", id="status not read"),
-        pytest.param("It has ended.", {"next_cycle": "2026-05-01T10:20:30Z"}, "once the paper run is started again", id="ended"),
+        pytest.param("The paper run has ended.", {"next_cycle": "2026-05-01T10:20:30Z"}, "once the paper run is started again", id="ended"),
     ],
 )
 def test_when_a_moved_price_is_read(state: str, run: dict[str, str | None], says: str) -> None:
@@ -931,7 +931,7 @@ def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_p
     assert '<meta http-equiv="refresh" content="2">' in starting
     assert "Move a price" not in starting
     assert "refresh" not in done
-    assert "It has ended: the chain is away" in done
+    assert "The paper run has ended: the chain is away" in done
     assert "It begins with the cash" not in done, "its ledger goes on"
     assert "Move a price" in done, "the chain is served while no paper run goes on"
 
