@@ -47,13 +47,14 @@ from agent.policy.drift import portfolio_total
 from agent.units import BPS, DAY_S, cents_text, decimal_text, format_percent, format_time
 
 RENEW_COMMAND = "Run: trimtab delegate --send"
+CONFIRM_COMMAND = "trimtab rebalance --send"
 UNSENT_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
 """Outcomes after which no other alert says that a reduction is still due."""
 
 
 def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
-    """Yield at most one alert: while a reduction is due but not sent, or while triggers await a
-    confirmation. The text has spot and futures figures, and the planned actions, after what the
+    """Yield at most one alert: while a reduction is due but not sent, which names triggers that wait
+    too, else while triggers await a confirmation. The text has spot and futures figures, and the planned actions, after what the
     cycle has done; a completed cycle that was not read again yields none.
     """
     if (reading := _newest_account(outcome)) is None:
@@ -73,17 +74,23 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     planned_text = ""
     if plan is not None and plan.actions:
         planned_text = f"It would {actions_text(step.snapshot, step.portfolio, policy, plan)}. "
+    waiting_text = ""
     if unconfirmed_triggers:
-        trigger_key = ", ".join(trigger.value for trigger in unconfirmed_triggers)
-        headline = f"Futures actions await confirmation ({trigger_key})"
-        command = "Run: trimtab rebalance --send"
-    elif due_adjustment is not None:
+        names = ", ".join(trigger.value for trigger in unconfirmed_triggers)
+        waiting_text = f"Futures actions await confirmation ({names})"
+    if due_adjustment is not None:
         trigger_key = due_reason = due_adjustment.reason.removeprefix("futures: ")
         if plan is not None and plan.trigger:
             trigger_key = plan.trigger
             due_reason = plan.reason
         headline = f"Futures: {due_reason}"
-        command = "See trimtab margin"
+        command = "See trimtab margin" + (
+            f". {waiting_text}: {CONFIRM_COMMAND}" if waiting_text else ""
+        )
+    elif waiting_text:
+        trigger_key = names
+        headline = waiting_text
+        command = f"Run: {CONFIRM_COMMAND}"
     else:
         return
     exposure_text = net_exposure_text(step, drifts)

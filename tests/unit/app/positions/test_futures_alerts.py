@@ -213,6 +213,15 @@ def test_waiting_trigger__is_judged_after_what_was_done(kind: OutcomeKind, after
     assert all(f"It would {bought}. Run: trimtab rebalance --send" in text for text in texts)
 
 
+def test_waiting_trigger__does_not_hide_that_liquidation_is_near() -> None:
+    """The key is that of the reduction, so that an alert of the waiting trigger does not keep it back."""
+    step = manual(step_with_margin(book(2_200, 20 * E18), {"WETH": 12_500, "USDC": 2_500}))
+    [alert] = alerts(step)
+    assert alert.key == "futures:liquidation"
+    assert alert.text.startswith("Futures: liquidation is near; close positions before it; ")
+    assert alert.text.endswith("Futures actions await confirmation (leverage_drift): trimtab rebalance --send")
+
+
 def with_missing_stops(step: StepInput) -> StepInput:
     account = step.snapshot.layer(FuturesReading).account
     assert account is not None
