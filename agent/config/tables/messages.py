@@ -28,6 +28,8 @@ its variable. Errors do not repeat them.
 NAME_KEYS = ("symbol", "name", "operator", "pool", "pair", "token_id")
 """Keys that identify an entry of a list."""
 MAX_SHOWN_CHARS = 80
+MAX_ADDRESS = 2**160 - 1
+"""Largest number that a config has a use for; one above it may be a private key."""
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _TYPE_TEXTS = {
     "string": "a text in quotes",
@@ -72,18 +74,36 @@ def describe_errors(
                 f"{config_key}: unknown key; {_suggestion(str(error_details['loc'][-1]), tables, root)}"
             )
         elif error_details["type"] == "missing":
-            mistakes.append(f"{config_key}: {missing_text}")
+            list_key, _, entry_name = config_key.rpartition(".")
+            is_entry = isinstance(error_details["loc"][-1], int)
+            mistakes.append(
+                f"{list_key}: entry {entry_name}, counted from 0, is missing"
+                if is_entry
+                else f"{config_key}: {missing_text}"
+            )
         else:
             message = _message(error_details)
             entered_value = error_details["input"]
-            if isinstance(entered_value, str) and is_secret(entered_value):
-                message = message.replace(entered_value, REDACTED)
+            if secret_forms := _secret_forms(entered_value):
+                for secret in secret_forms:
+                    message = message.replace(secret, REDACTED)
             elif not any(word in config_key for word in SECRET_WORDS):
                 message = _with_value_in_list(message, entered_value)
                 is_own_message = error_details["type"] in ("value_error", "union_tag_invalid")
                 message += _value_text(entered_value, message if is_own_message else "")
             mistakes.append(f"{config_key}: {message}" if config_key else message)
     return mistakes
+
+
+def _secret_forms(entered_value: object) -> list[str]:
+    """Return the forms in which a message may have a value that may be a secret, such as a key that was
+    written without quotes; empty for another value.
+    """
+    if isinstance(entered_value, str):
+        return [entered_value] if is_secret(entered_value) else []
+    if isinstance(entered_value, int) and entered_value > MAX_ADDRESS:
+        return [f"{entered_value:#x}", str(entered_value)]
+    return []
 
 
 def _with_value_in_list(message: str, entered_value: object) -> str:
@@ -169,8 +189,10 @@ def _path_and_tables(
     """
     path_names: list[str] = []
     tables: list[type[BaseModel]] = [root]
-    for part in error_details["loc"]:
-        is_missing = error_details["type"] == "missing" and part == error_details["loc"][-1]
+    last_index = len(error_details["loc"]) - 1
+    for part_index, part in enumerate(error_details["loc"]):
+        is_last = part_index == last_index
+        is_missing = error_details["type"] == "missing" and is_last
         if isinstance(part, int):
             config_data = (
                 config_data[part]
@@ -180,10 +202,10 @@ def _path_and_tables(
             name_key = "kind" if path_names == ["venues"] else ""
             path_names.append(_name(config_data, name_key) or str(part))
         elif isinstance(config_data, dict) and (part in config_data or is_missing):
-            is_printable = part.isprintable() and len(part) <= MAX_SHOWN_CHARS
-            path_names.append(part if is_printable else "(a key that cannot be shown)")
+            is_shown = part.isprintable() and len(part) <= MAX_SHOWN_CHARS and not is_secret(part)
+            path_names.append(part if is_shown else "(a key that cannot be shown)")
             config_data = config_data.get(part)
-            if part != error_details["loc"][-1]:
+            if not is_last:
                 field_infos = [
                     table.model_fields[part] for table in tables if part in table.model_fields
                 ]
@@ -211,6 +233,8 @@ def _name(entry: object, extra_name_key: str) -> str:
         ),
         "",
     )
+    if is_secret(name):
+        return ""
     return name if _ADDRESS.fullmatch(name) else safe_label(name, "")
 
 

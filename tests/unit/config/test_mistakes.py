@@ -169,6 +169,36 @@ def test_secret_in_a_wrong_key__is_never_repeated(trigger: str, secret: str) -> 
     assert secret[20:] not in str(caught.value)
 
 
+WALLET_KEY = "4c08" + "83a6" * 15
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(
+            ("[wallet]\naddress = ", f"[wallet]\naddress = 0x{WALLET_KEY}\nother = "),
+            "wallet.address: (secret) is a number, not an address",
+            id="without quotes",
+        ),
+        pytest.param(("[wallet]\n", f'[wallet]\n"{WALLET_KEY}" = 1\n'), "wallet.(a key that cannot be shown): unknown key", id="as a key"),
+        pytest.param(
+            ("[wallet]\n", f'[wallet]\n"https://eth.example/v2/{WALLET_KEY[:9]}" = 1\n'),
+            "wallet.(a key that cannot be shown): unknown key",
+            id="address of an endpoint as a key",
+        ),
+    ],
+)
+def test_secret_in_another_place__is_never_repeated(change: tuple[str, str], message: str) -> None:
+    text = error(change)
+    assert message in text
+    assert WALLET_KEY[:9] not in text
+    assert str(int(WALLET_KEY, 16)) not in text
+
+
+def test_key_of_its_own_table_s_name__is_not_suggested() -> None:
+    assert mentions(error(("[limits]", "[limits]\nlimits = 1")), "limits.limits: unknown key; remove it or check its spelling")
+
+
 @given(st.sampled_from(PLACES), st.sampled_from(WRONG))
 def test_pydantic_s_own_wording_is_never_shown(where: tuple[dict[str, Any], tuple[str | int, ...]], value: object) -> None:
     base, place = where
