@@ -34,9 +34,8 @@ def _trades_outcome(
     """Return the outcome of the swap, else of the exits, else `last_outcome`."""
     if last_outcome.step_id == cycle.swap_step_id:
         return _with_sold_exits(cycle, last_outcome)
-    if cycle.swap_step_id and cycle.end_state is CycleEnd.NOTHING_DUE:
-        swap_outcome = _with_sold_exits(cycle, outcome_of(cycle.swap_step_id))
-        return replace(swap_outcome, input_after=last_outcome.step_input)
+    if cycle.swap_step_id:
+        return _after_swap(cycle, last_outcome, outcome_of)
     if cycle.sent_exits and cycle.end_state in (CycleEnd.NOTHING_DUE, CycleEnd.REFUSED):
         return _after_exits(cycle, last_outcome, outcome_of)
     return last_outcome
@@ -56,6 +55,21 @@ def with_layer_notes(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
         return outcome
     reason = "; ".join([*notes, outcome.reason])
     return replace(outcome, kind=OutcomeKind.DONE, reason=reason, input_after=outcome.step_input)
+
+
+def _after_swap(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeLookup) -> StepOutcome:
+    """Return the outcome of the swap with what ended the cycle after it without a transaction, or
+    that of a transaction that failed after it.
+    """
+    swap_outcome = _with_sold_exits(cycle, outcome_of(cycle.swap_step_id))
+    reason = f"{swap_outcome.reason}; then: {last_outcome.reason}"
+    if cycle.end_state is CycleEnd.FAILED:
+        return replace(last_outcome, reason=reason)
+    if cycle.end_state not in (CycleEnd.NOTHING_DUE, CycleEnd.REFUSED, CycleEnd.DECLINED):
+        return last_outcome
+    if last_outcome.kind is OutcomeKind.HOLD:
+        reason = swap_outcome.reason
+    return replace(swap_outcome, reason=reason, input_after=last_outcome.step_input)
 
 
 def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeLookup) -> StepOutcome:
@@ -100,7 +114,7 @@ def _with_unsold_exits(
     token_of = outcome.step_input.portfolio.token
     unsold_reasons = [note.reason for note in failures if note.reason not in outcome.reason]
     unsold_reasons += [
-        f"{token_of(interruption.token).label} was not sold: {error_text(interruption.message, interruption.remedy)}"
+        f"{token_of(interruption.token).label} was not sold: {Retryable(interruption.message, interruption.remedy)}"
         for interruption in cycle.interrupted_exits
         if interruption.message not in outcome.reason
     ]
@@ -108,11 +122,6 @@ def _with_unsold_exits(
     if (failures or cycle.interrupted_exits) and hides_failures:
         outcome = replace(outcome, kind=OutcomeKind.FAILED)
     return replace(outcome, reason="; ".join([outcome.reason, *unsold_reasons]))
-
-
-def error_text(message: str, remedy: str) -> str:
-    """Return an error as text."""
-    return str(Retryable(message, remedy))
 
 
 def _with_sold_exits(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
