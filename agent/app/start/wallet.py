@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -168,6 +169,7 @@ def wallet_address(
     )
     if isinstance(private_key, ConfigError):
         raise private_key
+    _require_stated_address(keystore_bytes, keystore_path, private_key.address)
     return {"address": private_key.address, "keystore": str(keystore_path), "verified": True}
 
 
@@ -200,6 +202,21 @@ def stated_address(keystore_bytes: bytes, keystore_path: Path) -> str:
             "add --verify and its password",
             code=ErrorCode.UNKNOWN,
         ) from None
+
+
+def _require_stated_address(keystore_bytes: bytes, keystore_path: Path, address: str) -> None:
+    """Raise ConfigError if a keystore states another address than that of its key. It may state
+    none.
+    """
+    try:
+        stated = stated_address(keystore_bytes, keystore_path)
+    except ConfigError:
+        return
+    if stated != address:
+        raise ConfigError(
+            f"{keystore_path} states the address {stated}, but its key has {address}",
+            f"fund only {address}, and find out who changed the file",
+        )
 
 
 def _read_standard_input() -> Secret:
@@ -284,7 +301,7 @@ def _store_key(
             f'address = "{private_key.address}"',
             f'keyring = "{"/".join(keyring_entry)}"'
             if keyring_entry is not None
-            else f'keystore = "{keystore_path}"',
+            else f"keystore = {json.dumps(str(keystore_path))}",
         ],
     }
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,21 @@ def test_address__is_read_without_the_password_and_proven_with_it(tmp_path: Path
     path.chmod(0o640)
     with raises_field("wallet.keystore", "0640"):
         api.wallet_address(path, None, None, api.PasswordSource(), None, False)
+
+
+def test_address__is_refused_if_the_file_states_another(tmp_path: Path) -> None:
+    """Somebody changed the file: its owner would fund the stated address."""
+    path = tmp_path / "w.json"
+    address = create(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"address": "11" * 20}))
+    with pytest.raises(ConfigError, match=f"states the address 0x{'11' * 20}, but its key has {address}"):
+        api.wallet_address(path, None, None, api.PasswordSource(), typist(GOOD), True)
+
+
+def test_new_wallet__is_named_in_toml_whatever_its_path(tmp_path: Path) -> None:
+    path = tmp_path / 'my "own" \\ key.json'
+    lines = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))["config"]
+    assert tomllib.loads("\n".join(lines))["keystore"] == str(path)
 
 
 def keystore_of(uid: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
