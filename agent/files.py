@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+PAUSE_ENDING = ".paused"
+"""Ending of the file beside a store whose presence pauses the agent."""
 Content = bytes | Callable[[BinaryIO], object]
 """Bytes, or a function that writes to the open file."""
 

@@ -36,7 +36,7 @@ from agent.config.writing.portfolio_templates import (
 )
 from agent.config.writing.template import network_limits, with_safe
 from agent.errors import ConfigError, TrimtabError
-from agent.files import replace_file
+from agent.files import PAUSE_ENDING, replace_file
 from agent.layers.futures.state import margin_account
 from agent.localchain import (
     DEFAULT_WORLD,
@@ -241,7 +241,7 @@ def publish_config(chain: LocalChain, config_path: Path, config_text: str) -> No
 
 def move_store_away(store_path: Path) -> None:
     """Rename the files of a store of an earlier local chain, if there is one."""
-    for file_suffix in ("", "-wal", "-shm", ".paused"):
+    for file_suffix in ("", "-wal", "-shm", PAUSE_ENDING):
         old_file = store_path.with_name(store_path.name + file_suffix)
         if old_file.exists():
             old_file.replace(old_file.with_name(f"old-{os.getpid()}-{old_file.name}"))

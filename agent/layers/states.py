@@ -64,7 +64,7 @@ PART_TYPES: tuple[type[Any], ...] = (
     HoldingConfig,
     HoldingState,
 )
-"""Types of the layers' parts that are stored: settings, states, decisions, plans, requests."""
+"""Types of all parts of the layers that are stored, which PARTS divides by their base."""
 
 
 def _parts_of(base: type[Any]) -> tuple[type[Any], ...]:

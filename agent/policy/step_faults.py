@@ -86,7 +86,9 @@ def store_ahead_faults(history: History, now_s: int) -> list[str]:
 
 
 def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]:
-    """Return every unknown, stale or contradictory input; empty if the step can be decided."""
+    """Return every unknown, stale or contradictory input, or only that there are fewer than MIN_ASSETS
+    assets; empty if the step can be decided.
+    """
     assets = step.effective_assets
     if len(assets) < minimum.MIN_ASSETS:
         fault_message = (

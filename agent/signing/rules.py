@@ -42,11 +42,14 @@ from agent.units import NATIVE, UINT256_MAX
 __all__ = [
     "SIGNING_TABLE",
     "HighestTipByNonce",
+    "LocalSigner",
     "SigningRule",
     "SigningRules",
-    "refuse",
+    "Vrs",
     "refuse_typed_data",
     "require_signable",
+    "sign_with",
+    "transaction_fields",
 ]
 
 MIN_GAS = 21_000
@@ -160,7 +163,7 @@ def _decode_call(data: bytes) -> Call:
 
 def _judge_cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Require a transfer to ourselves without value or data, which only uses up the nonce."""
-    if data:
+    if data:  # SIGNING_TABLE has no such row either
         refuse("call", f"{len(data)} bytes of data", "no data in a cancel")
     if tx.to != rules.wallet:
         refuse("cancel", f"a recipient {tx.to}", f"the wallet {rules.wallet}")

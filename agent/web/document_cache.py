@@ -19,6 +19,7 @@ from typing import Any
 
 from agent import codec
 from agent.errors import Retryable, TrimtabError, internal_error
+from agent.files import PAUSE_ENDING
 from agent.model import RunReport
 from agent.observe.health import RunHealth, is_alive, judge_health
 from agent.ports.paper import PaperConfig
@@ -49,8 +50,6 @@ REPORT_AGE_S = 1.0
 """Age at which the report of the run is read again when its health is asked for."""
 REPORT_WAIT_S = 10.0
 
-PAUSE_ENDING = ".paused"
-"""Ending of the file beside the store that pauses the agent."""
 SERVER_READ_S = 5
 """Seconds between two reads of a store on PostgreSQL, whose changes no file shows."""
 

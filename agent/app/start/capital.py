@@ -39,7 +39,7 @@ def minimum_capital(template: PortfolioTemplate, preset: Preset) -> str:
 
 def template_config(template: PortfolioTemplate, preset: Preset) -> Config:
     """Return a config of the template, for estimates on that network: its targets, limits and
-    policy, without the addresses. Raises ConfigError if the network lacks tokens of the template.
+    policy; all its assets have the address of the first. Raises ConfigError if the network lacks tokens of the template.
     """
     config = _config_on_ethereum(template.name)
     (first_asset, *_) = config.portfolio.assets

@@ -70,7 +70,8 @@ def read_quote(
     data_fee_kind: DataFeeKind, answers: Sequence[LensAnswer]
 ) -> DataFeeQuote | CallStatus:
     """Return the quote, or the first failure. Arbitrum's getPricesInWei begins with the fee of a
-    simple transaction and that of a byte of calldata. Fees of typical swaps may be missing.
+    simple transaction and that of a byte of calldata. Answers may end after the bounds, without the
+    fees of typical swaps; one that failed fails the quote.
     """
     if data_fee_kind is DataFeeKind.ARBITRUM:
         prices_wei = answer_words(answers[0], 2)

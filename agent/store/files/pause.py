@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 
 from agent.errors import ErrorCode, PassingFault, Refused, TrimtabError
+from agent.files import PAUSE_ENDING
 from agent.foreign_text import failure_text, failure_words
 from agent.model import Verdict
 from agent.store.accounts import budgets
@@ -126,7 +127,7 @@ def pause_file(store_file: Path) -> Path:
     """Return the path of the file whose presence pauses the agent, such as trimtab.db.paused;
     creating it requires neither trimtab nor disk space.
     """
-    return store_file.with_name(store_file.name + ".paused")
+    return store_file.with_name(store_file.name + PAUSE_ENDING)
 
 
 def has_pause_file(store_file: Path) -> bool:

@@ -2,9 +2,10 @@
 per unit of cost. The loss is the mean impermanent loss over the horizon. The cost is gas, plus
 forgone earnings of liquidity in range. Future fees cannot be known from one block; in a balanced
 market they offset the loss of every position equally (Milionis et al. 2022), so limits.plan_cost
-of the value stands in for them. Positions without earnings therefore go first, then those with
-the highest loss per value. The last position is withdrawn only until both sums reach
-LIMIT_GOAL_SHARE of their limits, so that a small price move needs no further withdrawal.
+of the value stands in for them, so that of positions with equal loss those out of range, which cost
+gas alone, go first. Amounts that need a collection alone go before all withdrawals. The last
+position is withdrawn only until both sums reach LIMIT_GOAL_SHARE of their limits, so that a small
+price move needs no further withdrawal.
 """
 
 from __future__ import annotations
@@ -61,20 +62,22 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     skipped_items: list[SkippedItem] = []
     for confirmed_position, position in sorted(
         book.position_states,
-        key=lambda confirmed_and_position: _loss_per_cost(
-            book, confirmed_and_position[0], confirmed_and_position[1], gas_unit_value
+        key=lambda confirmed_and_position: (
+            _has_fees_alone(confirmed_and_position[1]),
+            _loss_per_cost(
+                book, confirmed_and_position[0], confirmed_and_position[1], gas_unit_value
+            ),
         ),
         reverse=True,
     ):
         if book.exposure().is_within(goal_limits):
             break
-        pool_address = getattr(position, "pair", None) or getattr(position, "pool", None)
-        if pool_address in liquidity_progress(book.step).failed_withdrawal_pools:
+        if _pool_address(position) in liquidity_progress(book.step).failed_withdrawal_pools:
             skipped_items.append(
                 SkippedItem(confirmed_position.name, f"not withdrawn: {WITHDRAWAL_FAILED_REASON}")
             )
             continue
-        if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
+        if isinstance(position, LpV3Position) and _has_fees_alone(position):
             if (
                 book.pair_value(confirmed_position, positions.uncollected_fees(position))
                 > action_gas.V3_COLLECT_UNITS * gas_unit_value
@@ -117,10 +120,11 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             )
         )
         book = book_after_withdrawal(book, confirmed_position, position, liquidity)
-    position_names = ", ".join(move.confirmed_position.name for move in moves)
-    moves_text = (
-        f"withdraw {position_names}" if moves else "no withdrawal now, every position is skipped"
-    )
+    move_texts = [
+        f"{'collect' if isinstance(move, CollectMove) else 'withdraw'} {move.confirmed_position.name}"
+        for move in moves
+    ]
+    moves_text = ", ".join(move_texts) or "no withdrawal is possible now"
     return LiquidityAdjustment(
         tuple(moves),
         f"{exceeded_text}: {moves_text}",
@@ -207,6 +211,21 @@ def _within_spend_cap(
     return min(
         liquidity, dict(book.step.progress.spend_caps).get(confirmed_position.contract, liquidity)
     )
+
+
+def _has_fees_alone(position: LpPosition) -> bool:
+    """Return whether a position has no principal, so that a collection is all that is left."""
+    return isinstance(position, LpV3Position) and max(positions.principal(position)) == 0
+
+
+def _pool_address(position: LpPosition) -> str | None:
+    match position:
+        case LpV2Position():
+            return position.pair
+        case LpV3Position():
+            return position.pool
+        case _:
+            return None
 
 
 def _loss_per_cost(

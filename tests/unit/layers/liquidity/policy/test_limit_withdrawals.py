@@ -43,7 +43,7 @@ def assert_no_withdrawal(step: StepInput, *reasons: object) -> None:
     """Assert that the step is above a limit, and that its plan is refused for these reasons."""
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
-    assert decision.reason.endswith(": no withdrawal now, every position is skipped")
+    assert decision.reason.endswith(": no withdrawal is possible now")
     with raises_code(Refused, "impermanent_loss", *reasons):
         plan_liquidity(step, decision)
 
@@ -184,6 +184,14 @@ def test_withdrawal_from_an_empty_position_collects_its_fees() -> None:
     assert action.fees_raw == owed
     assert all(judged.passed for judged in guards.judge(step, plan, evidence(step, plan)))
     assert book(step_after_plan(step)).exposure().value == 0
+
+
+def test_collection_that_suffices__spares_the_withdrawals() -> None:
+    owed = (2_000 * USD, 10**18)
+    empty = ranged(1, 1_800, 2_200, liquidity=0, owed=owed, core_owed=owed)
+    plan = planned(world([paired(1_000), empty], bounds=roomy(lp_max_weight_bps=2_000)))
+    assert [(type(action), action.name) for action in plan.layer_actions] == [(Collect, empty.name)]
+    assert f"collect {empty.name}" in plan.decision.reason
 
 
 def only_action(liquidity: int) -> LayerAction:
