@@ -22,7 +22,7 @@ from agent.reference.floors import fair_floor, min_out
         pytest.param(10_001, 9_969, None, 9_969, id="slippage off"),
     ],
 )
-def test_minimum__is_the_output_less_slippage_or_the_floor(
+def test_minimum__is_output_less_slippage_or_floor_rounded_down(
     simulated_raw: int, floor_raw: int, slippage_bps: int | None, expected_raw: int
 ) -> None:
     assert min_out(simulated_raw, floor_raw, slippage_bps) == expected_raw
@@ -43,6 +43,6 @@ def test_fair_floor__is_the_value_less_fee_impact_and_slippage(amount_in_raw: in
     assert fair_floor(amount_in_raw, Fraction(7), Fraction(7), 3_000, 100, 30) == expected_raw
 
 
-def test_fair_floor__of_prices_in_a_third_is_rounded_once() -> None:
+def test_fair_floor__of_prices_in_a_third_is_rounded_down_once() -> None:
     """1,000 · 2/3 / (1/7) · 0.984039 = 4,592.182; the price rounded first would give less."""
     assert fair_floor(1_000, Fraction(2, 3), Fraction(1, 7), 3_000, 100, 30) == 4_592

@@ -37,10 +37,14 @@ def test_a_fee_is_base_and_distance_up_to_the_cap() -> None:
 def test_initial_fee__ends_with_a_swap_that_moves_the_tick(token_in: Token) -> None:
     pool = dynamic(100)
     assert pool.dynamic_fee is not None
-    pool = replace(pool, fee_pips=3_000, dynamic_fee=replace(pool.dynamic_fee, initial_pips=3_000))
+    later_fee = pool.dynamic_fee
+    initial_fee = replace(later_fee, initial_pips=3_000)
+    pool = replace(pool, fee_pips=3_000, dynamic_fee=initial_fee)
     assert pool.idle_fee is None, "waiting changes nothing"
-    fees_after = [pool.swap(token_in.address, amount_raw).pool_after.dynamic_fee for amount_raw in (1, raw(100_000, token_in))]
-    assert [None if fee is None else fee.initial_pips for fee in fees_after] == [3_000, None]
+    same_tick, moved = (pool.swap(token_in.address, amount_raw).pool_after for amount_raw in (1, raw(100_000, token_in)))
+    assert (same_tick.tick, same_tick.fee_pips, same_tick.dynamic_fee) == (pool.tick, 3_000, initial_fee)
+    assert (moved.fee_pips, moved.dynamic_fee) == (later_fee.pips(moved.tick), later_fee)
+    assert moved.fee_pips not in (3_000, BASE_PIPS)
 
 
 @pytest.mark.parametrize(("observation_count", "mean_tick"), [(299, None), (300, 7), (301, 7)])
