@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -9,11 +10,20 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError
-from agent.model import ExternalTransaction, ExternalTransfer, ExternalTransferKind, IntentState, OwnBalanceChange, UnreadableItem
+from agent.model import (
+    ExpectedBalances,
+    ExternalTransaction,
+    ExternalTransfer,
+    ExternalTransferKind,
+    IntentState,
+    OwnBalanceChange,
+    UnreadableItem,
+)
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S
 from agent.store import Store, open_store
 from agent.store.accounts.balances import MAX_OPEN_TRANSFERS, MAX_RECENT_TRANSFERS
-from tests.support.ledgers import COIN, DAY_S, LEDGER_USDC, LEDGER_WETH, PRICE, at, looked, moved
+from agent.units import NATIVE
+from tests.support.ledgers import COIN, DAY_S, GAS_WEI, LEDGER_USDC, LEDGER_WETH, PRICE, at, looked, moved
 from tests.support.records.transfers import NOW_S, record_transfers, transfer
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
@@ -193,16 +203,17 @@ def test_unpriced_decrease_makes_its_day_unknown(store: Store) -> None:
     assert store.budgets.history(NOW_S + DAY_S).budgets.unknown_reason == ""
 
 
-@pytest.mark.parametrize("value", [PRICE, None], ids=["valued", "without a price"])
-def test_explained_loss_is_valued_once_and_stays_explained(store: Store, value: int | None) -> None:
+@pytest.mark.parametrize(
+    ("value", "value_afterwards"), [pytest.param(PRICE, PRICE, id="valued"), pytest.param(None, Fraction(-7), id="without a price")]
+)
+def test_explained_loss_is_valued_once_and_stays_explained(store: Store, value: int | None, value_afterwards: Fraction | int) -> None:
     record_transfers(store, transfer(-COIN, value=value))
     store.balances.classify(1, ExternalTransferKind.LOSS, 5)
     (recorded,) = store.balances.transfers()
 
     record_transfers(store, replace(recorded, value=Fraction(-7), kind=None, chain_s=NOW_S + 1))
 
-    (loss,) = store.balances.transfers()
-    assert loss == (recorded if value else replace(recorded, value=Fraction(-7)))
+    assert store.balances.transfers() == (replace(recorded, value=value_afterwards),)
 
 
 def test_transfers_after_a_loss_without_a_price_do_not_hide_it(store: Store) -> None:
@@ -263,15 +274,22 @@ def test_classify_refuses_a_kind_of_the_other_direction(store: Store, flow_id: i
     assert [flow.kind for flow in store.balances.transfers()] == [None, None]
 
 
-def test_a_transfer_is_classified_once_and_must_exist(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("flow_id", "kind", "code"),
+    [
+        pytest.param(1, ExternalTransferKind.DEPOSIT, "flow_confirmed", id="classified"),
+        pytest.param(2, None, "unknown", id="the next"),
+        pytest.param(2**63 - 1, None, "unknown", id="largest id"),
+        pytest.param(2**80, None, "unknown", id="no id of a database"),
+        pytest.param(10**30, None, "unknown", id="far above"),
+    ],
+)
+def test_a_transfer_is_classified_once_and_must_exist(store: Store, flow_id: int, kind: ExternalTransferKind | None, code: str) -> None:
     record_transfers(store, transfer(1))
     store.balances.classify(1, ExternalTransferKind.GIFT, 5)
 
-    with raises_code(ConfigError, "flow_confirmed"):
-        store.balances.classify(1, ExternalTransferKind.DEPOSIT, 5)
-    for flow_id in (2, 2**63 - 1, 2**80, 10**30):
-        with raises_code(ConfigError, "unknown"):
-            store.balances.classify(flow_id, None, 5)
+    with raises_code(ConfigError, code):
+        store.balances.classify(flow_id, kind, 5)
 
 
 def test_unmined_payment_is_no_own_change(store: Store) -> None:
@@ -279,13 +297,12 @@ def test_unmined_payment_is_no_own_change(store: Store) -> None:
 
     moved(store, 3, 1_001, value_wei=7)
 
-    assert sum(change.delta_raw for change in store.balances.expected().own_changes) < 0
+    assert store.balances.expected().own_changes == (OwnBalanceChange(NATIVE, -GAS_WEI - 7, 1_001),)
     (own,) = store.journal.open_intents()
     store.journal.advance(own.id, IntentState.BROADCAST, 2)
     expected = store.balances.expected()
     assert expected.own_changes == ()
     assert expected.unsettled_nonce == 3
-    assert store.db.wallet == WALLET
 
 
 # --- Balances of a look that are written at its end.
@@ -296,24 +313,37 @@ def openings_of(store: Store) -> dict[str, tuple[int, int]]:
     return {opening.token: (opening.raw, opening.block) for opening in store.balances.expected().openings}
 
 
-@pytest.mark.parametrize("is_overtaken", [False, True], ids=["alone", "another process wrote first"])
-def test_explained_balances_are_written_at_the_end_of_a_look(tmp_path: Path, is_overtaken: bool) -> None:
-    url = f"sqlite:///{tmp_path}/books.db"
-    store = open_store(url, CHAIN_ID, WALLET, LEDGER_WETH.address)
+@pytest.fixture
+def explained(tmp_path: Path) -> Iterator[tuple[Store, ExpectedBalances]]:
+    """Return a store in which a look at block 1,001 has queued the same balances as at 1,000, and what it expected."""
+    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, LEDGER_WETH.address)
     store.balances.record_explained(at(1_000).snapshot, {LEDGER_WETH.address: COIN}, lambda _: True)
     with store.db.queueing():
         expected, is_explained = store.balances.record_explained(at(1_001).snapshot, {LEDGER_WETH.address: COIN}, lambda _: True)
-
     assert is_explained
+    yield store, expected
+    store.close()
+
+
+def test_explained_balances_are_written_at_the_end_of_a_look(explained: tuple[Store, ExpectedBalances]) -> None:
+    store, expected = explained
     assert expected.openings == store.balances.expected().openings
     assert openings_of(store) == {LEDGER_WETH.address: (COIN, 1_000)}, "the stored ones explain as much until then"
-    if is_overtaken:
-        other = open_store(url, CHAIN_ID, WALLET, LEDGER_WETH.address)
-        assert other.balances.record(at(1_002).snapshot, {LEDGER_WETH.address: 5}, (), expected.version)
-        other.close()
+
     store.db.flush()
-    assert openings_of(store) == {LEDGER_WETH.address: (5, 1_002) if is_overtaken else (COIN, 1_001)}
-    store.close()
+
+    assert openings_of(store) == {LEDGER_WETH.address: (COIN, 1_001)}
+
+
+def test_explained_balances_do_not_replace_another_process_s(explained: tuple[Store, ExpectedBalances], tmp_path: Path) -> None:
+    store, expected = explained
+    other = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, LEDGER_WETH.address)
+    assert other.balances.record(at(1_002).snapshot, {LEDGER_WETH.address: 5}, (), expected.version)
+    other.close()
+
+    store.db.flush()
+
+    assert openings_of(store) == {LEDGER_WETH.address: (5, 1_002)}
 
 
 def test_balances_that_nothing_explains_are_not_written(store: Store) -> None:
