@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,7 +13,6 @@ import pytest
 
 from agent import artifacts
 from agent.errors import ConfigError
-from scripts.make import compile_contracts
 from tests.support.text import raises_field
 from tests.support.worlds import missing
 
@@ -147,48 +145,6 @@ def test_finding_artifacts_loads_no_web3() -> None:
     code = "import sys, agent.artifacts; print([m for m in ('web3', 'eth_tester') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO)
     assert done.stdout.strip() == "[]"
-
-
-def test_contracts_and_artifacts__are_of_the_last_compilation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No source, import, setting, compiler or artifact is another: each change is noticed by its contract."""
-    assert compile_contracts.outdated_contracts() == []
-    everything = sorted(compile_contracts.find_sources(None))
-    with monkeypatch.context() as other:
-        other.setitem(compile_contracts.SETTINGS, "metadata", {})
-        assert compile_contracts.outdated_contracts() == everything
-    with monkeypatch.context() as other:
-        other.setitem(compile_contracts.SETTINGS_BY_CONTRACT, "Rebalancer", {})
-        assert compile_contracts.outdated_contracts() == ["Rebalancer"]
-    with monkeypatch.context() as other:
-        other.setattr(compile_contracts, "npm_root", lambda: tmp_path)
-        (tmp_path / "solc").mkdir()
-        (tmp_path / "solc" / "package.json").write_text('{"version": "0.0.1"}')
-        assert compile_contracts.outdated_contracts() == everything
-    folders = {}
-    for number, (sources, artifacts_) in enumerate(compile_contracts.ARTIFACT_FOLDER_BY_SOURCE.items()):
-        copies = tmp_path / f"sources {number}", tmp_path / f"artifacts {number}"
-        shutil.copytree(sources, copies[0])
-        shutil.copytree(artifacts_, copies[1])
-        folders[copies[0]] = copies[1]
-    monkeypatch.setattr(compile_contracts, "ARTIFACT_FOLDER_BY_SOURCE", folders)
-    assert compile_contracts.outdated_contracts() == []
-    (source, artifact), (tests, _) = folders.items()
-    (tests / "New.sol").write_text("")
-    (source / "PriceFeed.sol").open("a").write("\n")
-    (artifact / "TestToken.json").open("a").write("\n")
-    (artifact / "TetherLike.json").unlink()
-    names = {"New", "PriceFeed", "TestToken", "TetherLike"}
-    assert names <= set(compile_contracts.outdated_contracts()) < set(everything) | names
-
-
-@pytest.mark.slow
-def test_contracts_compile_to_what_is_committed() -> None:
-    _need_node()
-    script = REPO / "scripts" / "make" / "compile_contracts.py"
-    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False, cwd=REPO)
-    assert done.returncode == 0, done.stderr
-    count = sum(len(list((REPO / "contracts" / folder).glob("*.sol"))) for folder in ("src", "test"))
-    assert f"compared {count} of {count}" in done.stdout
 
 
 def _need_node() -> None:
