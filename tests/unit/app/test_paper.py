@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -33,6 +33,7 @@ from tests.support.stores import install_later_version, pins, unpin
 from tests.support.text import raises_code, raises_field
 
 TOKEN = builders.address("token")
+BEHIND = builders.address("behind")
 HASH = "0x" + "ab" * 32
 
 
@@ -53,6 +54,11 @@ def books(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
     yield live, paper
     live.close()
     paper.close()
+
+
+def paper_wallet(symbol: str, raw: int, margin: PaperMargin | None) -> PaperWallet:
+    """Return a wallet of one token, with native coin."""
+    return PaperWallet((Holding(builders.token(symbol).address, raw),), (), 10**18, 7, 1_000, margin=margin)
 
 
 @contextmanager
@@ -106,7 +112,7 @@ def test_config_of_a_server_may_not_have_the_place_of_another_s_paper(tmp_path: 
 
 def test_paper__trusts_what_the_live_store_trusts_at_its_start(books: tuple[Store, Store], tmp_path: Path) -> None:
     live, paper = books
-    live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
+    live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, BEHIND, HASH)])
     paper.trust.pin({builders.address("stranger"): HASH}, 1)
     paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
     assert (pins(paper), paper.trust.implementations()) == (pins(live), live.trust.implementations())
@@ -133,19 +139,26 @@ def test_paper__trusts_the_markets_of_the_live_store_alone(books: tuple[Store, S
     assert paper.trust.account_mode(TOKEN) == ("unified", 5)
 
 
-def test_live_store_of_another_version__is_read_as_far_as_it_goes(books: tuple[Store, Store], tmp_path: Path) -> None:
-    """A newer one has more columns, an older one lacks tables; neither is changed."""
+@pytest.mark.parametrize(
+    ("difference", "implementations"),
+    [
+        pytest.param("ALTER TABLE pins ADD COLUMN later TEXT", {TOKEN: (BEHIND, HASH)}, id="newer, with another column"),
+        pytest.param("DROP TABLE implementations", {}, id="older, without a table"),
+    ],
+)
+def test_live_store_of_another_version__is_read_and_not_changed(
+    books: tuple[Store, Store], tmp_path: Path, difference: str, implementations: dict[str, tuple[str, str]]
+) -> None:
     live, paper = books
-    live.trust.pin({TOKEN: HASH}, 5)
+    live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, BEHIND, HASH)])
     live.close()
     with live_rows(tmp_path) as raw:
-        raw.execute("ALTER TABLE pins ADD COLUMN later TEXT")
-        raw.execute("DROP TABLE implementations")
+        raw.execute(difference)
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    live_bytes = (tmp_path / "trimtab.db").read_bytes()
     paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
-    assert paper.trust.pins() == {TOKEN: HASH}
-    with live_rows(tmp_path) as raw:
-        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+    assert (paper.trust.pins(), paper.trust.implementations()) == ({TOKEN: HASH}, implementations)
+    assert (tmp_path / "trimtab.db").read_bytes() == live_bytes
 
 
 def test_recorded_prices__are_taken_over_once(books: tuple[Store, Store], tmp_path: Path) -> None:
@@ -209,20 +222,29 @@ def test_native_coins_beside_a_wallet_copy__are_refused(tmp_path: Path, start: P
 
 
 @pytest.mark.parametrize(
-    ("symbol", "margin", "is_empty"),
+    ("symbol", "raw", "margin"),
     [
-        pytest.param("WBTC", None, True, id="another token"),
-        pytest.param("WBTC", PaperMargin(0, 0, ()), True, id="empty margin account"),
-        pytest.param("WBTC", PaperMargin(1, 0, ()), False, id="collateral"),
-        pytest.param("WBTC", PaperMargin(0, 1, ()), False, id="profit"),
-        pytest.param("WBTC", PaperMargin(0, 0, (PaperPosition(TOKEN, 1, 1, growth_x96=0),)), False, id="position"),
-        pytest.param("WETH", None, False, id="asset"),
+        pytest.param("WBTC", 5, None, id="another token"),
+        pytest.param("WETH", 0, None, id="nothing of an asset"),
+        pytest.param("WBTC", 5, PaperMargin(0, 0, ()), id="empty margin account"),
     ],
 )
-def test_empty_paper_wallet__is_refused(symbol: str, margin: PaperMargin | None, is_empty: bool) -> None:
-    wallet = PaperWallet((Holding(builders.token(symbol).address, 5),), (), 10**18, 7, 1_000, margin=margin)
-    with pytest.raises(ConfigError, match="holds none") if is_empty else nullcontext():
-        require_holdings(wallet, builders.step_input().portfolio)
+def test_empty_paper_wallet__is_refused(symbol: str, raw: int, margin: PaperMargin | None) -> None:
+    with pytest.raises(ConfigError, match="holds none"):
+        require_holdings(paper_wallet(symbol, raw, margin), builders.step_input().portfolio)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "margin"),
+    [
+        pytest.param("WETH", None, id="asset"),
+        pytest.param("WBTC", PaperMargin(1, 0, ()), id="collateral"),
+        pytest.param("WBTC", PaperMargin(0, 1, ()), id="profit"),
+        pytest.param("WBTC", PaperMargin(0, 0, (PaperPosition(TOKEN, 1, 1, growth_x96=0),)), id="position"),
+    ],
+)
+def test_paper_wallet__of_an_asset_or_margin__is_accepted(symbol: str, margin: PaperMargin | None) -> None:
+    require_holdings(paper_wallet(symbol, 1, margin), builders.step_input().portfolio)
 
 
 def test_paper_on_a_server_names_no_file_that_there_is_not(tmp_path: Path) -> None:
