@@ -10,7 +10,7 @@ import pytest
 from agent.config.networks.presets import ETHEREUM_PRESET, FEED_THRESHOLDS_BPS, starting_deviation_bps
 from agent.guards.case import build_guard_case
 from agent.guards.sandwich import plan_sandwich_loss, plan_worst_case
-from agent.model import PriceSource, StepInput
+from agent.model import Plan, PriceSource, StepInput
 from agent.planning.approval_gas import approval_gas_units
 from agent.planning.partial_plans import worst_case_gas, worst_case_loss
 from agent.planning.problem import build_problem
@@ -36,6 +36,15 @@ def priced_step(mean: int = MEAN, spot: int = FEED, kinds: tuple[PriceSource, ..
 
 def dollars(price: Fraction) -> float:
     return float(price * 10**18 / 10**6)
+
+
+def limited_floor(step: StepInput, plan: Plan, price_in: Fraction, price_out: Fraction) -> int:
+    """Return the minimum of the plan's one leg at these prices and the step's limits."""
+    limits = step.limits
+    assert limits.price_impact_bps is not None
+    assert limits.slippage_bps is not None
+    (leg,) = plan.legs
+    return fair_floor(leg.amount_in_raw, price_in, price_out, leg.fee_pips, limits.price_impact_bps, limits.slippage_bps)
 
 
 def test_price_range__is_of_the_sources_that_agree() -> None:
@@ -91,12 +100,12 @@ def test_sold_counts_at_the_higher_and_bought_at_the_lower_price() -> None:
     assert disagreement_loss(priced_step(mean=1_980), sells) == 0
 
 
-def test_planner_guard_and_signer__require_the_better_price() -> None:
+def test_planner_guard_and_composer__require_the_better_price() -> None:
     step = priced_step(spot=MEAN)
     sold = raw(1, WETH)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, sold)])
     high = price_ranges(step)[WETH.address][1]
-    floor = fair_floor(sold, high, Fraction(1), plan.legs[0].fee_pips, step.limits.price_impact_bps or 0, step.limits.slippage_bps or 0)
+    floor = limited_floor(step, plan, high, Fraction(1))
     assert leg_floors(step, plan) == (floor,)
     assert build_problem(step, reference_prices(step)).floor_prices(WETH.address, USDC.address) == (high, 1)
     floors, missed = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
@@ -104,16 +113,24 @@ def test_planner_guard_and_signer__require_the_better_price() -> None:
     assert not verdict("fair_floor", step, missed).passed
 
 
-@pytest.mark.parametrize("dollars_then", [1_600, 2_010, 2_400])
-def test_problem_with_other_references_has_their_prices_alone(dollars_then: int) -> None:
-    """The prices of a simulated step are those at its start, whatever its pools say by then; gas is free."""
+@pytest.mark.parametrize(
+    ("dollars_then", "price_range"),
+    [
+        pytest.param(1_600, (1_600, 1_600), id="far below"),
+        pytest.param(1_981, (1_981, 2_000), id="agrees with the feed"),
+        pytest.param(2_010, (2_000, 2_020), id="between"),
+        pytest.param(2_040, (2_020, 2_040), id="agrees with the mean"),
+        pytest.param(2_400, (2_400, 2_400), id="far above"),
+    ],
+)
+def test_problem_with_other_references__has_their_price_ranges(dollars_then: int, price_range: tuple[int, int]) -> None:
+    """The prices of a simulated step are those at its start; sources that agree with them widen the range. Gas is free."""
     references = reference_prices(step_input(values={"WETH": 60_000, "USDC": 40_000}, prices={"WETH": dollars_then}))
     price_then = references.price_by_token[WETH.address]
     step = priced_step()
     step = with_snapshot(step, priority_fee_wei=0, head=replace(step.snapshot.head, base_fee_wei=0))
     problem = build_problem(step, references)
-    low, high = problem.price_ranges[WETH.address]
-    assert low <= price_then <= high
+    assert tuple(map(dollars, problem.price_ranges[WETH.address])) == pytest.approx(price_range, rel=1e-4)
     assert problem.price_ranges == price_ranges(step, references)
     assert problem.wei_value == price_then
 
@@ -123,7 +140,7 @@ def test_a_purchase_requires_what_the_lower_price_gives() -> None:
     spent = raw(2_000, USDC)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], USDC.address, spent)])
     low = price_ranges(step)[WETH.address][0]
-    floor = fair_floor(spent, Fraction(1), low, plan.legs[0].fee_pips, step.limits.price_impact_bps or 0, step.limits.slippage_bps or 0)
+    floor = limited_floor(step, plan, Fraction(1), low)
     enough, less = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
     assert verdict("fair_floor", step, enough).passed
     assert not verdict("fair_floor", step, less).passed
