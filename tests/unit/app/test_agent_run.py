@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -186,13 +186,18 @@ def test_cycle__begins_by_writing_what_the_last_one_left(world: ScriptedAgent) -
     assert steps_on_disk == [0, 1]
 
 
-@pytest.mark.parametrize("once", [False, True])
-def test_flush__store_fails__ends_only_a_run_of_one_cycle(world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch, once: bool) -> None:
-    run = world.run(once=once)
-    monkeypatch.setattr(world.store.db, "flush", raising(FULL_DISK))
-    with pytest.raises(PassingFault) if once else nullcontext():
+def test_flush__store_fails__ends_a_run_of_one_cycle(world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.run(once=True)
+    with monkeypatch.context() as full_disk, pytest.raises(PassingFault):
+        full_disk.setattr(world.store.db, "flush", raising(FULL_DISK))
         run.flush_store()
-    monkeypatch.undo()
+
+
+def test_flush__store_fails__does_not_end_a_run_of_many(world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.run()
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(world.store.db, "flush", raising(FULL_DISK))
+        run.flush_store()
 
 
 @pytest.mark.parametrize(("once", "is_stopped"), [(False, False), (True, False), (False, True)], ids=["goes on", "one cycle", "stopped"])
@@ -261,15 +266,25 @@ def test_protection_due__is_looked_after_within_the_interval(world: ScriptedAgen
     assert pauses_s == [5, 10, 12, 12]
 
 
-@pytest.mark.parametrize("obstacle", ["no wallet", "paused", "unreadable switch"])
+def _without_wallet(world: ScriptedAgent, _: pytest.MonkeyPatch) -> AgentRun:
+    return world.run(sends=False)
+
+
+def _paused(world: ScriptedAgent, _: pytest.MonkeyPatch) -> AgentRun:
+    world.switch.pause("owner", START_S)
+    return world.run()
+
+
+def _with_unreadable_switch(world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> AgentRun:
+    monkeypatch.setattr(KillSwitch, "is_paused", lambda _: None)
+    return world.run()
+
+
+@pytest.mark.parametrize("run_of", [_without_wallet, _paused, _with_unreadable_switch], ids=["no wallet", "paused", "unreadable switch"])
 def test_protection_due__that_nothing_can_be_sent_for__no_hurry(
-    world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch, obstacle: str
+    world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch, run_of: Callable[[ScriptedAgent, pytest.MonkeyPatch], AgentRun]
 ) -> None:
-    run = world.run(sends=obstacle != "no wallet")
-    if obstacle == "paused":
-        world.switch.pause("owner", START_S)
-    if obstacle == "unreadable switch":
-        monkeypatch.setattr(KillSwitch, "is_paused", lambda _: None)
+    run = run_of(world, monkeypatch)
     world.script = [due_after(is_due_before=False)]
     run.cycle()
     assert run.urgent_pause_s is None
@@ -401,6 +416,7 @@ def test_past_prices__fail_after_a_cycle__its_outcome_stays(world: ScriptedAgent
 
 
 def test_cycle__prunes_steps_beyond_those_to_keep(world: ScriptedAgent) -> None:
+    """Beside the newest two the first stays, from whose time schedules count."""
     world.agent.context.config.service.keep_steps = 2
     for number in range(6):
         world.store.steps.begin(f"{number}", START_S, "{}")

@@ -83,7 +83,6 @@ def test_order_is_not_filled_while_prices_are_unknown() -> None:
         pytest.param(0, ["expired"], id="at its end"),
         pytest.param(1, ["sooner"], id="a second left"),
         pytest.param(89, ["sooner"], id="a second less than the deadline"),
-        pytest.param(90, [], id="the whole deadline"),
     ],
 )
 def test_order_that_may_be_mined_late_is_not_planned(left_s: int, words: list[str]) -> None:
@@ -92,7 +91,15 @@ def test_order_that_may_be_mined_late_is_not_planned(left_s: int, words: list[st
     reason = expiry_reason(step.snapshot, step.execution, late_order)
 
     assert [word for word in ("expired", "sooner") if word in reason] == words
-    assert (reason == "") is (proposals.single_order_proposer(late_order)(step).plan is not None) is (words == [])
+    assert proposals.single_order_proposer(late_order)(step).plan is None
+
+
+def test_order_that_lasts_as_long_as_its_deadline_is_planned() -> None:
+    step = unlimited_step()
+    timely_order = order(ANY_PRICE, step.snapshot.head.timestamp_s + 90)
+
+    assert expiry_reason(step.snapshot, step.execution, timely_order) == ""
+    assert proposals.single_order_proposer(timely_order)(step).plan is not None
 
 
 # --- Rebalances at a price
@@ -124,17 +131,23 @@ def test_rebalance_at_a_price_trades_where_pools_pay_it() -> None:
     assert proposal.plan is not None
 
 
-@pytest.mark.parametrize("waited_s", [0, 600, LIMIT_PACE.patience_s - 1])
-def test_rebalance_at_a_price_waits_while_the_market_stands(waited_s: int) -> None:
-    step = large_correction()
-    step = later(with_execution(step, new_execution(step)), waited_s) if waited_s else step
-
+def require_waiting(step: StepInput) -> None:
     proposal = proposals.propose_rebalance(step)
 
     assert proposal.plan is None
     assert isinstance(proposal.decision_result.decision, Hold)
     assert "its price" in proposal.decision_result.decision.reason
     assert proposal.decision_result.layer(GradualResult).end_reason == ""
+
+
+def test_rebalance_at_a_price_begins_by_waiting() -> None:
+    require_waiting(large_correction())
+
+
+@pytest.mark.parametrize("waited_s", [0, 600, LIMIT_PACE.patience_s - 1])
+def test_rebalance_at_a_price_waits_while_the_market_stands(waited_s: int) -> None:
+    step = large_correction()
+    require_waiting(later(with_execution(step, new_execution(step)), waited_s))
 
 
 def test_rebalance_at_a_price_trades_once_the_market_has_moved() -> None:

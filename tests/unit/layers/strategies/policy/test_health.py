@@ -65,24 +65,39 @@ def test_ratio_with_missing_days_is_annual_by_the_returns_there_are(missing_days
     assert ratio_of(points) == pytest.approx(ratio * 1_000, abs=1.01)
 
 
-@pytest.mark.parametrize("sign", [1, -1], ids=["gain", "loss"])
-def test_ratio_is_rounded_down_to_the_thousandth(sign: int) -> None:
-    """Against exact fractions, where the square of the ratio is just beside a whole number's."""
-    for small_move in range(50, 1_500, 25):
-        moves = [sign * move for move in (small_move, 1_000_000, -1_000_000)]
-        indexes = list(accumulate(moves, initial=FIXED_POINT_ONE))
-        returns = [index * FIXED_POINT_ONE // previous - FIXED_POINT_ONE for previous, index in pairwise(indexes)]
-        mean = Fraction(sum(returns), 3)
-        squared_ratio = mean**2 / (sum((daily_return - mean) ** 2 for daily_return in returns) / 2) * 365 * 10**6
+def mean_and_squared_ratio(indexes: Sequence[int]) -> tuple[Fraction, Fraction]:
+    """Return the mean of four days' three returns, and the square of the ratio in thousandths, exactly."""
+    returns = [index * FIXED_POINT_ONE // previous - FIXED_POINT_ONE for previous, index in pairwise(indexes)]
+    mean = Fraction(sum(returns), 3)
+    return mean, mean**2 / (sum((daily_return - mean) ** 2 for daily_return in returns) / 2) * 365 * 10**6
 
-        ratio = ratio_of(nav_points(indexes), 3 * DAY_S)
 
-        assert ratio is not None
-        assert (ratio >= 0) is (mean >= 0)
-        if ratio >= 0:
-            assert ratio**2 <= squared_ratio < (ratio + 1) ** 2, (small_move, ratio)
-        else:
-            assert (ratio + 1) ** 2 < squared_ratio <= ratio**2, (small_move, ratio)
+@pytest.mark.parametrize("small_move", range(50, 1_500, 25))
+def test_ratio_of_a_gain_is_rounded_down_to_the_thousandth(small_move: int) -> None:
+    """Where the square of the ratio is just beside a whole number's."""
+    indexes = list(accumulate((small_move, 1_000_000, -1_000_000), initial=FIXED_POINT_ONE))
+    mean, squared_ratio = mean_and_squared_ratio(indexes)
+    assert mean > 0
+
+    ratio = ratio_of(nav_points(indexes), 3 * DAY_S)
+
+    assert ratio is not None
+    assert ratio >= 0
+    assert ratio**2 <= squared_ratio < (ratio + 1) ** 2
+
+
+@pytest.mark.parametrize("small_move", range(50, 1_500, 25))
+def test_ratio_of_a_loss_is_rounded_down_to_the_thousandth(small_move: int) -> None:
+    """Where the square of the ratio is just beside a whole number's."""
+    indexes = list(accumulate((-small_move, -1_000_000, 1_000_000), initial=FIXED_POINT_ONE))
+    mean, squared_ratio = mean_and_squared_ratio(indexes)
+    assert mean < 0
+
+    ratio = ratio_of(nav_points(indexes), 3 * DAY_S)
+
+    assert ratio is not None
+    assert ratio < 0
+    assert (ratio + 1) ** 2 < squared_ratio <= ratio**2
 
 
 @pytest.mark.parametrize(
@@ -106,14 +121,17 @@ def test_ratio_needs_three_values_on_two_thirds_of_the_days(days: list[int], win
 @pytest.mark.parametrize(
     "points",
     [
-        pytest.param([NavPoint(START_S + 2 * MONTH_S, FIXED_POINT_ONE, FIXED_POINT_ONE)], id="one value, ahead"),
-        pytest.param(walk_points(-0.01, 29), id="a day too short"),
-        pytest.param(nav_points([FIXED_POINT_ONE] * 40), id="without a move"),
+        pytest.param([NavPoint(START_S + 2 * MONTH_S, FIXED_POINT_ONE, FIXED_POINT_ONE)], id="one value"),
+        pytest.param(walk_points(-0.01, 30), id="a day too short"),
         pytest.param([point for day, point in enumerate(walk_points(-0.01, 40)) if day < 10 or day % 3 == 0], id="many days missing"),
     ],
 )
 def test_ratio_is_unknown_with_too_little_history(points: list[NavPoint]) -> None:
     assert sharpe_milli(points, MONTH_S, points[-1].at_s) is None
+
+
+def test_ratio_is_unknown_without_a_move() -> None:
+    assert ratio_of(nav_points([FIXED_POINT_ONE] * 40)) is None
 
 
 def test_ratio_is_unknown_without_history() -> None:
