@@ -16,9 +16,9 @@ from agent.policy.triggers.no_trade_zone import ZoneInterval
 from tests.support.builders import step_input, token
 from tests.support.decisions.tracking import DEPTH, TARGETS, balance_changes, interval, tracking_step, zone_of
 
-USDC = 10**6
-COIN = 0
-CASH = 1
+USD_RAW = 10**6
+COIN_INDEX = 0
+CASH_INDEX = 1
 CALM_CASH = TrackingRisk(Fraction(1, 2), None, (("coin", 6_000), ("cash", 0)), (("coin", "cash", 0),))
 """λ of 1, and a coin whose price in cash has an annual variance of 0.36."""
 MOVING_CASH = replace(CALM_CASH, volatilities_bps=(("coin", 6_000), ("cash", 3_000)), correlations_bps=(("coin", "cash", 5_000),))
@@ -28,13 +28,13 @@ POINT = Fraction(1, 100)
 
 def terms(risk: TrackingRisk = CALM_CASH) -> CorrectionTerms:
     """50,000 dollars; 30 bps to sell the coin and 5 bps to buy it, half a dollar of gas."""
-    costs = {(COIN, CASH): Fraction(30, 10_000), (CASH, COIN): Fraction(5, 10_000)}
+    costs = {(COIN_INDEX, CASH_INDEX): Fraction(30, 10_000), (CASH_INDEX, COIN_INDEX): Fraction(5, 10_000)}
     sigma = covariance(risk, ["coin", "cash"])
-    return CorrectionTerms(aversion(risk), sigma, costs, Fraction(USDC, 2), Fraction(50_000 * USDC))
+    return CorrectionTerms(aversion(risk), sigma, costs, Fraction(USD_RAW, 2), Fraction(50_000 * USD_RAW))
 
 
 def dollars(correction: Correction | None) -> tuple[float, float]:
-    return float(correction.cost) / USDC, float(correction.waiting_year) / USDC
+    return float(correction.cost) / USD_RAW, float(correction.waiting_year) / USD_RAW
 
 
 @pytest.mark.parametrize(
@@ -46,18 +46,18 @@ def dollars(correction: Correction | None) -> tuple[float, float]:
     ],
 )
 def test_correction_of_eight_points_to_an_edge_of_five(risk: TrackingRisk, deviation: Fraction, cost: float, waiting: float) -> None:
-    assert dollars(terms(risk).correction(COIN, CASH, deviation, 3 * POINT)) == pytest.approx((cost, waiting), rel=1e-12)
+    assert dollars(terms(risk).correction(COIN_INDEX, CASH_INDEX, deviation, 3 * POINT)) == pytest.approx((cost, waiting), rel=1e-12)
 
 
 def test_correction_begins_a_millionth_beyond_the_edge() -> None:
-    assert terms().correction(COIN, CASH, 5 * POINT, Fraction(0)) is None
-    assert terms().correction(COIN, CASH, 5 * POINT + Fraction(1, 10**6), Fraction(1, 10**6)) is not None
+    assert terms().correction(COIN_INDEX, CASH_INDEX, 5 * POINT, Fraction(0)) is None
+    assert terms().correction(COIN_INDEX, CASH_INDEX, 5 * POINT + Fraction(1, 10**6), Fraction(1, 10**6)) is not None
 
 
 def test_correction_without_a_route_has_no_figure() -> None:
-    one_way = replace(terms(), unit_costs={(COIN, CASH): Fraction(30, 10_000)})
-    assert one_way.correction(COIN, CASH, -8 * POINT, 3 * POINT) is None
-    assert one_way.correction(COIN, CASH, 8 * POINT, 3 * POINT) is not None
+    one_way = replace(terms(), unit_costs={(COIN_INDEX, CASH_INDEX): Fraction(30, 10_000)})
+    assert one_way.correction(COIN_INDEX, CASH_INDEX, -8 * POINT, 3 * POINT) is None
+    assert one_way.correction(COIN_INDEX, CASH_INDEX, 8 * POINT, 3 * POINT) is not None
 
 
 def test_correction_prices_route_gas_and_class_of_the_coin() -> None:
