@@ -20,7 +20,6 @@ from agent.cli.display.terminal import Document, WeightBar
 from agent.cli.history import _transactions_table as transaction_rows
 from agent.cli.history import gas_price_text, steps_table
 from agent.cli.ledger import weight_text
-from agent.cli.portfolio import noting_waits
 from agent.model import Intent, IntentKind, IntentState
 from tests.cli.widths import WIDTHS, cut, drawing_of
 from tests.support.samples import examples
@@ -87,7 +86,16 @@ def test_all_tables_are_made_in_one_place(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "display"),
-    [("1234.5678", "1,234.57"), ("-1234.5612", "-1,234.56"), ("-0.001", "0.00"), ("-2.5", "-2.50"), ("0", "0.00")],
+    [
+        pytest.param("1234.5678", "1,234.57", id="rounded up"),
+        pytest.param("-1234.5612", "-1,234.56", id="rounded down"),
+        pytest.param("-3.001", "-3.00", id="rounded to a whole"),
+        pytest.param("-0.004", "0.00", id="zero without a sign"),
+        pytest.param("-0.01", "-0.01", id="a cent"),
+        pytest.param("-2.5", "-2.50", id="one place"),
+        pytest.param("1234.5", "1,234.50", id="thousands with one place"),
+        pytest.param("0", "0.00", id="zero"),
+    ],
 )
 def test_money_is_rounded_to_two_places(text: str, display: str) -> None:
     assert money_text(text) == display
@@ -180,18 +188,6 @@ def test_long_rows__are_whole_at_every_width() -> None:
     assert drawing_of(rows, 80).splitlines()[1] == "nonce 1234"
 
 
-def test_a_wait_for_a_slice_is_noted_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    updates: list[str] = []
-    progress = noting_waits(updates.append)
-    progress("waiting 2 s for 2 confirmations")
-    progress("slice 2 of about 2 is due in 9m")
-    assert capsys.readouterr().err.splitlines() == ["slice 2 of about 2 is due in 9m"]
-    assert len(updates) == 2
-    for text in ("sent", "nonce 1: waiting 0 s to be mined", "nonce 1: waiting 1 s to be mined", "nonce 2: waiting 0 s to be mined"):
-        progress(text)
-    assert capsys.readouterr().err.splitlines() == ["nonce 1: waiting to be mined", "nonce 2: waiting to be mined"]
-
-
 def test_the_plan_of_a_stop_shows_the_futures_once(monkeypatch: pytest.MonkeyPatch) -> None:
     documents: list[Document] = []
     monkeypatch.setattr(emergency, "show_trade_plan", lambda _console, sale, _agent, **_: documents.append(sale))
@@ -218,14 +214,15 @@ def test_weights__are_bars_from_their_target_in_eighty_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected_text"), [("-0.004", "0.00"), ("-0.01", "-0.01"), ("-3.001", "-3.00"), ("-0.5", "-0.50"), ("1234.5", "1,234.50")]
+    ("weight_bps", "expected_text"),
+    [
+        pytest.param(-0.4, "0.00 %", id="zero without a sign"),
+        pytest.param(-1, "-0.01 %", id="a basis point"),
+        pytest.param(1_250, "12.50 %", id="whole"),
+        pytest.param(None, "", id="unknown"),
+    ],
 )
-def test_money_that_is_cut_to_zero__has_no_sign(text: str, expected_text: str) -> None:
-    assert money_text(text) == expected_text
-
-
-@pytest.mark.parametrize(("weight_bps", "expected_text"), [(-0.4, "0.00 %"), (-1, "-0.01 %"), (1_250, "12.50 %"), (None, "")])
-def test_weight_that_is_cut_to_zero__has_no_sign(weight_bps: float | None, expected_text: str) -> None:
+def test_weight_is_rounded_to_basis_points(weight_bps: float | None, expected_text: str) -> None:
     assert weight_text(weight_bps) == expected_text
 
 

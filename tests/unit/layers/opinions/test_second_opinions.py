@@ -42,6 +42,10 @@ class Aggregators:
     """A server that answers as the documents of 0x, KyberSwap and CoW say, or lies."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Answer truly and at once, and forget who asked."""
         self.paid: dict[str, int] = {}
         self.asked: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         self.status = 200
@@ -124,7 +128,7 @@ def server() -> Iterator[tuple[Aggregators, str]]:
 @pytest.fixture
 def aggregators(server: tuple[Aggregators, str], monkeypatch: pytest.MonkeyPatch) -> Aggregators:
     aggregator_server, url = server
-    aggregator_server.__init__()  # type: ignore[misc]  # as at first
+    aggregator_server.reset()
     monkeypatch.setattr(services, "SERVICES", {name: replace(service, url=url) for name, service in services.SERVICES.items()})
     return aggregator_server
 
@@ -141,7 +145,8 @@ def tables(*names: str) -> LayerTables:
     return LayerTables(second_opinions=SecondOpinionsTable.model_validate(table, context={VARIABLES_KEY: Variables(ZERO_X_API_KEY=KEY)}))
 
 
-def why(name: str = "kyberswap") -> int | str:
+def answer(name: str = "kyberswap") -> int | str:
+    """Return what a service would pay, or why it is not known."""
     return ask_services([name], KEY, BASE, [SALE])[0][name]
 
 
@@ -194,22 +199,42 @@ def changed(**fields: object) -> Lie:
 )
 def test_an_odd_answer_is_refused_by_name(aggregators: Aggregators, lie: Lie, reason: str) -> None:
     aggregators.paid = {"kyberswap": 3_000_000_000}
-    assert why() == 3_000_000_000
+    assert answer() == 3_000_000_000
     aggregators.lie = lie
-    assert reason in str(why())
+    assert reason in str(answer())
 
 
-def test_redirects_errors_and_pairs_without_a_route_are_one_line(aggregators: Aggregators) -> None:
-    aggregators.paid = {"0x": 1, "cow": 1}
-    for aggregators.status in (302, 307, 429, 500):
-        aggregators.asked.clear()
-        assert [why(name) for name in ("0x", "cow")] == [f"HTTP {aggregators.status}"] * 2
-        assert len(aggregators.asked) == 2  # nothing was followed
-    aggregators.status, aggregators.lie = 200, lambda document: json.dumps({"liquidityAvailable": False, "zid": document["zid"]}).encode()
-    assert why("0x") == "odd answer: it has no route"
-    assert ask_services(["0x"], "", BASE, [SALE])[0]["0x"] == "its key is not set"
-    assert ask_services(["0x", "cow"], KEY, 31_337, [SALE])[0]["cow"] == "does not know chain 31337"
-    assert KEY not in str(ask_services(["0x"], f"{KEY}\n", BASE, [SALE]))
+@pytest.mark.parametrize("name", ["0x", "cow"])
+@pytest.mark.parametrize("status", [302, 307, 429, 500])
+def test_redirect_or_error__is_named_and_not_followed(aggregators: Aggregators, status: int, name: str) -> None:
+    aggregators.paid = {name: 1}
+    aggregators.status = status
+    assert answer(name) == f"HTTP {status}"
+    assert len(aggregators.asked) == 1
+
+
+def test_pair_without_a_route__is_named(aggregators: Aggregators) -> None:
+    aggregators.paid = {"0x": 1}
+    aggregators.lie = lambda document: json.dumps({"liquidityAvailable": False, "zid": document["zid"]}).encode()
+    assert answer("0x") == "odd answer: it has no route"
+
+
+def test_service_without_its_key__is_not_asked(aggregators: Aggregators) -> None:
+    assert ask_services(["0x"], "", BASE, [SALE]) == [{"0x": "its key is not set"}]
+    assert not aggregators.asked
+
+
+@pytest.mark.parametrize("name", ["kyberswap", "cow"])
+def test_service_that_does_not_know_the_chain__is_not_asked(aggregators: Aggregators, name: str) -> None:
+    assert ask_services([name], "", 31_337, [SALE]) == [{name: "does not know chain 31337"}]
+    assert not aggregators.asked
+
+
+def test_key_that_is_no_header__is_not_in_the_reason(aggregators: Aggregators) -> None:
+    reason = ask_services(["0x"], f"{KEY}\n", BASE, [SALE])[0]["0x"]
+    assert isinstance(reason, str)
+    assert KEY not in reason
+    assert not aggregators.asked
 
 
 def test_slow_server__is_waited_for_no_longer_than_the_limit(aggregators: Aggregators, monkeypatch: pytest.MonkeyPatch) -> None:
