@@ -7,7 +7,6 @@ from fractions import Fraction
 
 import pytest
 
-from agent.config.networks.presets import ETHEREUM_PRESET, FEED_THRESHOLDS_BPS, starting_deviation_bps
 from agent.guards.case import build_guard_case
 from agent.guards.sandwich import plan_sandwich_loss, plan_worst_case
 from agent.model import Plan, PriceSource, StepInput
@@ -205,15 +204,3 @@ def test_worst_case__burns_all_gas_at_the_highest_price() -> None:
     assert capped is not None
     assert worst - free == units * 61 * Fraction(2_000 * 10**6, 10**9)
     assert capped - free == units * 40 * Fraction(2_000 * 10**6, 10**9)
-
-
-def test_new_config_s_limit__follows_its_feeds_thresholds() -> None:
-    feeds = {known.symbol: known.feed for known in ETHEREUM_PRESET.tokens}
-    assert set(feeds.values()) - {feeds["cbBTC"]} == set(FEED_THRESHOLDS_BPS)
-    assert starting_deviation_bps([feeds["WETH"], feeds["WBTC"]], feeds["USDC"]) == 100
-    assert starting_deviation_bps([feeds["WETH"], feeds["LINK"]], feeds["USDC"]) == 100
-    assert starting_deviation_bps([feeds["WETH"], feeds["AAVE"]], feeds["USDC"]) == 150
-    assert starting_deviation_bps([feeds["DAI"]], feeds["USDC"]) == 75
-    assert starting_deviation_bps([feeds["USDC"]], feeds["WETH"]) == 100
-    assert starting_deviation_bps([feeds["WETH"], "0x" + "12" * 20], feeds["USDC"]) is None
-    assert starting_deviation_bps([feeds["WETH"]], None) is None

@@ -8,11 +8,9 @@ from fractions import Fraction
 import pytest
 
 from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.slipstream import FEE_WINDOW_S, DynamicFee, SlipstreamPool
-from agent.chain.lens import uint_word
+from agent.amm.v3.slipstream import DynamicFee, SlipstreamPool
 from agent.planning.planner import plan
 from agent.units import PIPS, Token
-from agent.venues.kinds.slipstream import _mean_tick
 from tests.support.builders import raw, step_input, v3_pool, with_limits
 from tests.support.planning_worlds import USDC, WETH, rebalance_to_targets
 
@@ -45,20 +43,6 @@ def test_initial_fee__ends_with_a_swap_that_moves_the_tick(token_in: Token) -> N
     assert (same_tick.tick, same_tick.fee_pips, same_tick.dynamic_fee) == (pool.tick, 3_000, initial_fee)
     assert (moved.fee_pips, moved.dynamic_fee) == (later_fee.pips(moved.tick), later_fee)
     assert moved.fee_pips not in (3_000, BASE_PIPS)
-
-
-@pytest.mark.parametrize(("observation_count", "mean_tick"), [(299, None), (300, 7), (301, 7)])
-def test_mean_tick__observations_of_just_one_window_suffice(observation_count: int, mean_tick: int | None) -> None:
-    pool = replace(dynamic(0), observation_counts=(observation_count, observation_count))
-    cumulatives = (0, 0, 7 * FEE_WINDOW_S)
-    answer = b"".join(uint_word(word) for word in (64, 192, 3, *cumulatives, 3, 0, 0, 0))
-    assert _mean_tick(pool, answer, 0) == mean_tick
-
-
-@pytest.mark.parametrize(("tick_seconds", "mean_tick"), [(4_201, 7), (599, 0), (-599, 0), (-4_200, -7), (-4_201, -7)])
-def test_mean_tick__is_rounded_towards_zero(tick_seconds: int, mean_tick: int) -> None:
-    answer = b"".join(uint_word(word % 2**256) for word in (64, 192, 3, 0, 0, tick_seconds, 3, 0, 0, 0))
-    assert _mean_tick(dynamic(0), answer, 0) == mean_tick
 
 
 def test_a_plan_says_what_waiting_for_the_fee_would_save() -> None:

@@ -7,14 +7,12 @@ from fractions import Fraction
 
 import pytest
 
-from agent.app.documents.status import PortfolioStatus, status_document
-from agent.model import Destination, Hold, StepInput, Threshold, TrackingRisk
+from agent.model import Hold, TrackingRisk
 from agent.policy.decide import decide
 from agent.policy.risk import aversion, covariance
 from agent.policy.triggers.corrections import Correction, CorrectionTerms
-from agent.policy.triggers.no_trade_zone import ZoneInterval
-from tests.support.builders import step_input, token
-from tests.support.decisions.tracking import DEPTH, TARGETS, balance_changes, interval, tracking_step, zone_of
+from tests.support.builders import token
+from tests.support.decisions.tracking import balance_changes, interval, tracking_step, zone_of
 
 USD_RAW = 10**6
 COIN_INDEX = 0
@@ -82,33 +80,3 @@ def test_costly_waiting_still_waits_for_its_trigger() -> None:
     cost, waiting = dollars(interval(step, "WETH").correction)
     assert waiting > cost
     assert isinstance(decide(step).decision, Hold)
-
-
-def shown(step: StepInput) -> dict[str, list[int] | None]:
-    document = status_document(PortfolioStatus(step, decide(step), False, "", ()))
-    return {holding["symbol"]: holding["back_to_bps"] for holding in document["holdings"]}
-
-
-@pytest.mark.parametrize(
-    ("destination", "back_to_bps"),
-    [(Destination.TARGET, [2_500, 2_500]), (Destination.BAND, [2_250, 2_750]), (Destination.HALFWAY, None)],
-)
-def test_band_names_what_its_destination_brings_back_to(destination: Destination, back_to_bps: list[int] | None) -> None:
-    step = step_input(TARGETS, balance_changes(WETH=3_000), depth=DEPTH, trigger=Threshold(None, 1_000), destination=destination)
-    assert shown(step)["WETH"] == back_to_bps
-
-
-def test_rule_without_an_interval_names_no_range() -> None:
-    step = tracking_step(balance_changes(WETH=3_000))
-    decision_result = decide(step)
-    others = tuple(row for row in zone_of(step).intervals if row.token != token("WETH").address)
-    decision_result = replace(decision_result, zone=replace(zone_of(step), intervals=others))
-    document = status_document(PortfolioStatus(step, decision_result, False, "", ()))
-    assert [holding["symbol"] for holding in document["holdings"] if holding["back_to_bps"] is None] == ["WETH"]
-
-
-def test_rule_names_its_edges_and_none_for_the_numeraire() -> None:
-    step = tracking_step(balance_changes(WETH=3_000))
-    weth: ZoneInterval = interval(step, "WETH")
-    assert shown(step)["WETH"] == [round(weth.low * 10_000), round(weth.high * 10_000)]
-    assert shown(step)["USDC"] == [0, 10_000]

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
-from agent.amm.v3.slipstream import SlipstreamPool
-from agent.app.start.doctor import fee_modules
-from agent.chain.lens import CallItem, CallStatus, LensAnswer, LensItem, V3Answer, address_word, uint_word
+from agent.amm.v3.slipstream import FEE_WINDOW_S, SlipstreamPool
+from agent.chain.lens import CallItem, CallStatus, LensAnswer, V3Answer, uint_word
 from agent.chain.pools.observations import observe_calldata
 from agent.chain.pools.reading import PoolRef
-from agent.chain.rpc import block_ref_at_hash
 from agent.venues.kinds.slipstream import SlipstreamReader
 from tests.support.builders import address
 
@@ -38,9 +31,10 @@ def read(
     defaults: tuple[int, int] = (10**6, 5_000),
     window_s: int = 600,
     observation_counts: tuple[int, int] = (300, 300),
+    cumulatives: tuple[int, int, int] = OBSERVED,
 ) -> SlipstreamPool | CallStatus:
     pool = V3Answer(get_sqrt_ratio_at_tick(TICK), TICK, 10**18, -10_000, 10_000, (), None, observation_counts)
-    observed = words(64, 192, 3, *OBSERVED, 3, 0, 0, 0)
+    observed = words(64, 192, 3, *cumulatives, 3, 0, 0, 0)
     answers: list[LensAnswer] = [pool, words(fee_pips), observed, words(tier_pips), words(*config)]
     state = READER.state(POOL, [*answers, *(words(number) for number in (*defaults, window_s))], 0)
     assert isinstance(state, SlipstreamPool | CallStatus)
@@ -56,6 +50,7 @@ FEES: dict[str, tuple[int, dict[str, object], int]] = {
     "largest cap": (1_900, {"config": (500, 100_000, 10**7)}, 1_500),
     "zero": (0, {"config": (420, 20_000, 10**7)}, 0),
     "too few observations": (500, {"observation_counts": (299, 600)}, 500),
+    "more observations": (1_900, {"observation_counts": (301, 301)}, 1_500),
     "initial": (3_000, {"config": (500, 20_000, 10**7, 1, 3_000)}, 3_000),
     "initial of the next block": (1_900, {"config": (500, 20_000, 10**7, 1, 3_000)}, 3_000),
     "initial is the base": (500, {"config": (500, 20_000, 10**7, 1, 0)}, 500),
@@ -112,61 +107,16 @@ def test_fee__mean_is_that_of_the_swaps_window(tick: int) -> None:
     assert pool.dynamic_fee.pips(tick) == 500 + 10 * (tick - MEAN_AT_INCLUSION)
 
 
+@pytest.mark.parametrize(("tick_seconds", "mean_tick"), [(4_201, 7), (599, 0), (-599, 0), (-4_200, -7), (-4_201, -7)])
+def test_mean_tick__is_rounded_towards_zero(tick_seconds: int, mean_tick: int) -> None:
+    """Until the swap four seconds at the pool's tick are added; at the block the mean is 900."""
+    cumulative_now = tick_seconds - 4 * TICK
+    pool = read(1_500, cumulatives=(cumulative_now - 900 * FEE_WINDOW_S, 0, cumulative_now))
+    assert isinstance(pool, SlipstreamPool)
+    assert pool.dynamic_fee is not None
+    assert pool.dynamic_fee.mean_tick == mean_tick
+
+
 def test_items__both_starts_of_the_window_are_observed() -> None:
     calldata = [item.calldata for item in READER.items(POOL, 100, 0) if isinstance(item, CallItem) and item.target == POOL.address]
     assert observe_calldata((600, 596, 0)) in calldata
-
-
-def fee_module_row(monkeypatch: pytest.MonkeyPatch, fees_at_block: Sequence[int], module: LensAnswer, code: LensAnswer) -> tuple[str, str]:
-    """Return state and finding of doctor's row for pools with these fees, whose factory and code answer so at their block."""
-    head_hash = "0x" + "ab" * 32
-
-    def answers(_transport: object, items: list[LensItem], block_ref: object = "latest") -> list[LensAnswer]:
-        assert block_ref == block_ref_at_hash(head_hash)
-        return [module if isinstance(item, CallItem) else code for item in items]
-
-    monkeypatch.setattr(fee_modules, "query_lens", answers)
-    pools = [replace(pool, venue="aerodrome") for fee in fees_at_block if isinstance(pool := read(fee), SlipstreamPool)]
-    table = SimpleNamespace(name="aerodrome", factory=READER.factory)
-    context: Any = SimpleNamespace(config=SimpleNamespace(venues=[table]), transport=None)
-    snapshot: Any = SimpleNamespace(pools=pools, head=SimpleNamespace(hash=head_hash))
-    ((_, state, finding, _),) = fee_modules.fee_module_checks(context, snapshot)
-    return state, finding
-
-
-@pytest.mark.parametrize(
-    ("fees_at_block", "state", "says"),
-    [
-        ((1_900, 1_900), "ok", "its rule is known"),
-        ((1_900, 1_901), "warn", "unknown for 1 of 2 pools"),
-        ((1_901, 1_901), "warn", "unknown for 2 of 2 pools"),
-    ],
-    ids=["known", "unknown for one", "unknown"],
-)
-def test_doctor__module_is_known_if_its_rule_is_for_every_pool(
-    fees_at_block: tuple[int, ...], state: str, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row_state, finding = fee_module_row(monkeypatch, fees_at_block, address_word(address("module")), bytes(32))
-    assert (row_state, says in finding) == (state, True)
-
-
-def test_doctor__factory_without_a_module__has_fixed_fees(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fee_module_row(monkeypatch, [1_900], bytes(32), bytes(32)) == ("ok", "none: the fee of each tick spacing is fixed")
-
-
-NO_ADDRESS: dict[str, tuple[LensAnswer, CallStatus]] = {
-    "reverted": (CallStatus.FAILED, CallStatus.FAILED),
-    "no contract": (CallStatus.NO_CODE, CallStatus.NO_CODE),
-    "empty answer": (b"", CallStatus.MALFORMED),
-    "word above an address": (words(1 << 160), CallStatus.MALFORMED),
-}
-
-
-@pytest.mark.parametrize(("answer", "status"), NO_ADDRESS.values(), ids=NO_ADDRESS)
-def test_doctor__factory_that_names_no_address__is_unknown(answer: LensAnswer, status: CallStatus, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fee_module_row(monkeypatch, [1_900], answer, bytes(32)) == ("warn", f"the factory does not name it: {status.why}")
-
-
-def test_doctor__module_without_code_hash__is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    state, finding = fee_module_row(monkeypatch, [1_900], address_word(address("module")), CallStatus.NO_CODE)
-    assert (state, finding) == ("warn", f"{address('module')}, code hash unread: {CallStatus.NO_CODE.why}")
