@@ -1,13 +1,11 @@
-"""What paper books have to do with the live ones: another file, another lock, the same pins, and no key."""
+"""What paper books have to do with the live ones: another file, another lock, and no key; and what the dashboard shows of both."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,21 +18,16 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import Holding, PaperMargin, PaperPosition, PaperWallet, PricePoint
+from agent.model import Holding, PaperMargin, PaperPosition, PaperWallet
 from agent.store import open_store
-from agent.store.files import backup
-from agent.store.migrations.schema import REVISIONS
-from agent.store.store import Store, rows_of_file
 from agent.wiring import store_file
 from agent.wiring.transactor import wallet_locks
 from tests.support import builders
 from tests.support.configs.samples import config_text
-from tests.support.stores import install_later_version, pins, unpin
+from tests.support.stores import install_later_version
 from tests.support.text import raises_code, raises_field
 
 TOKEN = builders.address("token")
-BEHIND = builders.address("behind")
-HASH = "0x" + "ab" * 32
 
 
 def loaded(folder: Path, *changes: tuple[str, str]) -> LoadedConfig:
@@ -42,30 +35,9 @@ def loaded(folder: Path, *changes: tuple[str, str]) -> LoadedConfig:
     return load_config(folder / "trimtab.toml")
 
 
-def opened_store(folder: Path, name: str, books: str) -> Store:
-    return open_store(f"sqlite:///{folder}/{name}", 1, builders.OWNER, store_kind=books)
-
-
-@pytest.fixture
-def books(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
-    """The live store and the paper store of a folder."""
-    live = opened_store(tmp_path, "trimtab.db", "live")
-    paper = opened_store(tmp_path, "paper.db", "paper")
-    yield live, paper
-    live.close()
-    paper.close()
-
-
 def paper_wallet(symbol: str, raw: int, margin: PaperMargin | None) -> PaperWallet:
     """Return a wallet of one token, with native coin."""
     return PaperWallet((Holding(builders.token(symbol).address, raw),), (), 10**18, 7, 1_000, margin=margin)
-
-
-@contextmanager
-def live_rows(folder: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a connection of another program to the live store, and commit what it did."""
-    with closing(sqlite3.connect(folder / "trimtab.db")) as rows, rows:
-        yield rows
 
 
 def test_live_chain_s_paper__has_its_own_store_and_lock(tmp_path: Path) -> None:
@@ -110,84 +82,6 @@ def test_config_of_a_server_may_not_have_the_place_of_another_s_paper(tmp_path: 
         _ = other.store_url
 
 
-def test_paper__trusts_what_the_live_store_trusts_at_its_start(books: tuple[Store, Store], tmp_path: Path) -> None:
-    live, paper = books
-    live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, BEHIND, HASH)])
-    paper.trust.pin({builders.address("stranger"): HASH}, 1)
-    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
-    assert (pins(paper), paper.trust.implementations()) == (pins(live), live.trust.implementations())
-    unpin(live, TOKEN)
-    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
-    assert paper.trust.pins() == {}
-    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "missing.db"))
-    assert paper.trust.implementations() == {}
-    assert not (tmp_path / "missing.db").exists()
-
-
-def test_paper__trusts_the_markets_of_the_live_store_alone(books: tuple[Store, Store], tmp_path: Path) -> None:
-    live, paper = books
-    live.trust.pin_markets("mainnet", {"ETH": 1})
-    paper.trust.pin_markets("testnet", {"ETH": 4})
-    paper.trust.record_account_mode(TOKEN, "unified", 5)
-    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
-    assert [paper.trust.market_numbers(network) for network in ("mainnet", "testnet")] == [{"ETH": 1}, {}]
-    live.trust.pin_markets("mainnet", {"BTC": 0})
-    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
-    assert paper.trust.market_numbers("mainnet") == {"BTC": 0}
-    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "missing.db"))
-    assert paper.trust.market_numbers("mainnet") == {}
-    assert paper.trust.account_mode(TOKEN) == ("unified", 5)
-
-
-@pytest.mark.parametrize(
-    ("difference", "implementations"),
-    [
-        pytest.param("ALTER TABLE pins ADD COLUMN later TEXT", {TOKEN: (BEHIND, HASH)}, id="newer, with another column"),
-        pytest.param("DROP TABLE implementations", {}, id="older, without a table"),
-    ],
-)
-def test_live_store_of_another_version__is_read_and_not_changed(
-    books: tuple[Store, Store], tmp_path: Path, difference: str, implementations: dict[str, tuple[str, str]]
-) -> None:
-    live, paper = books
-    live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, BEHIND, HASH)])
-    live.close()
-    with live_rows(tmp_path) as raw:
-        raw.execute(difference)
-        raw.execute("UPDATE alembic_version SET version_num = '9999'")
-    live_bytes = (tmp_path / "trimtab.db").read_bytes()
-    paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
-    assert (paper.trust.pins(), paper.trust.implementations()) == ({TOKEN: HASH}, implementations)
-    assert (tmp_path / "trimtab.db").read_bytes() == live_bytes
-
-
-def test_recorded_prices__are_taken_over_once(books: tuple[Store, Store], tmp_path: Path) -> None:
-    _, paper = books
-    with live_rows(tmp_path) as raw:
-        raw.execute("INSERT INTO prices VALUES (?, ?, 1, 3600, '2/1', 'look')", (builders.OWNER, TOKEN))
-    for _ in range(2):
-        paper.paper.copy_prices(partial(rows_of_file, tmp_path / "trimtab.db"))
-        assert paper.prices.has_cycle_prices(builders.OWNER, 3_600)
-
-
-def test_imported_prices__follow_the_live_store(books: tuple[Store, Store], tmp_path: Path) -> None:
-    live, paper = books
-
-    def points(*hours: int, price: int = 2) -> list[PricePoint]:
-        return [PricePoint(TOKEN, hour * 3_600, Fraction(price)) for hour in hours]
-
-    def copied() -> list[tuple[int, int]]:
-        paper.paper.copy_prices(partial(rows_of_file, tmp_path / "trimtab.db"))
-        return [(point.at_s // 3_600, int(point.price)) for point in paper.prices.prices_between(builders.OWNER, 0, 10**6)]
-
-    paper.prices.record(builders.OWNER, points(5, price=7))
-    live.prices.record(builders.OWNER, points(1, 2, 5), "import")
-    assert copied() == copied() == [(1, 2), (2, 2), (5, 7)]
-    live.prices.forget(builders.OWNER, "import")
-    live.prices.record(builders.OWNER, points(2, 3, price=9), "import")
-    assert copied() == [(2, 9), (3, 9), (5, 7)], "a price that was taken back decides no weight on paper"
-
-
 def test_paper_does_not_even_read_a_key_to_hide_it_from_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "canary")
     for name in ("RPC_A", "RPC_B"):
@@ -195,23 +89,6 @@ def test_paper_does_not_even_read_a_key_to_hide_it_from_its_log(tmp_path: Path, 
     live = loaded(tmp_path, ('keystore = "wallet.json"', 'key_env = "MY_KEY"'))
     assert "canary" in secrets_of(live)
     assert secrets_of(replace(live, is_paper=True)) == ["https://RPC_A.example", "https://RPC_B.example"]
-
-
-def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db"
-    open_store(url, 31_337, builders.OWNER).close()
-    with raises_code(OperatorNeeded, "paper", "live data"):
-        open_store(url, 31_337, builders.OWNER, store_kind="paper")
-    other = f"sqlite:///{tmp_path}/b.db"
-    open_store(other, 31_337, builders.OWNER, store_kind="paper").close()
-    with raises_code(OperatorNeeded, "paper", "paper data"):
-        open_store(other, 31_337, builders.OWNER)
-    again = open_store(other, 31_337, builders.OWNER, store_kind="paper")
-    begun = PaperWallet((Holding(TOKEN, 5),), (), 10**18, 7, 1_000)
-    again.paper.begin(begun)
-    with raises_code(ConfigError, "paper_started"):
-        again.paper.begin(begun)
-    again.close()
 
 
 @pytest.mark.parametrize("start", [PaperStart(native="5"), PaperStart(native="abc"), PaperStart(native="5", margin="500")])
@@ -271,7 +148,7 @@ def _damage(paper_path: Path) -> None:
 
 def _replace_by_that_of_another_wallet(paper_path: Path) -> None:
     paper_path.unlink()
-    opened_store(paper_path.parent, paper_path.name, "live").close()
+    open_store(f"sqlite:///{paper_path}", 1, builders.OWNER).close()
 
 
 def _make_unknown(paper_path: Path) -> None:
@@ -342,11 +219,3 @@ def test_dashboard__paper_store_of_an_older_version__is_left_to_its_run(tmp_path
     assert "is older" in dashboard.stored_documents(live)["paper"]["error"]
     assert "trimtab paper" in dashboard.change_marker(live)
     assert store_file(paper).read_bytes() == older_bytes
-
-
-def test_paper_backup__is_not_put_in_place_of_live_books(tmp_path: Path) -> None:
-    open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, store_kind="paper").close()
-    backup.backup(tmp_path / "paper.db", tmp_path / "backup.db")
-    with raises_code(OperatorNeeded, "paper", "paper data"):
-        backup.restore(tmp_path / "backup.db", tmp_path / "trimtab.db", builders.OWNER, "31337", REVISIONS)
-    assert not (tmp_path / "trimtab.db").exists()
