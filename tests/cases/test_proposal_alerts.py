@@ -117,7 +117,9 @@ def test_failing_proposal__alerts_once_and_the_next_by_itself(chain: LocalChain,
         assert [item["title"] for item in box.items] == ["trimtab: a proposal waits", "trimtab: a proposal would fail"]
         expected = ("Would fail now", "prices left its minimums", swap["id"], format_time(swap["expires_s"]), "trimtab cancel --send")
         assert mentions(box.texts[1], *expected)
-        assert [state["text"][:8] for state in api.alerts(agent)["open"]] == ["Proposed", "Would fa"]
+        waiting, failing = (state["text"] for state in api.alerts(agent)["open"])
+        assert waiting.startswith("Proposed until ")
+        assert failing.startswith("Would fail now")
         chain.warp(1_801)
         cycle()
         (later,) = api.list_proposals(agent)["proposals"]
@@ -219,4 +221,4 @@ def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(chain: LocalChain
     assert mentions(exit_proposal["why"], "stop_loss of WETH", "is sold")
     assert mentions(exit_proposal["description"], "then stop_loss of WETH at ", "UTC): sell ", " WETH for USDC")
     for text in (warning, next(text for text in box.texts if "stop_loss of WETH" in text)):
-        assert mentions(text, "op_loss of WETH has fired", waiting["id"], "trimtab cancel --send")
+        assert mentions(text, "stop_loss of WETH has fired", waiting["id"], "trimtab cancel --send")

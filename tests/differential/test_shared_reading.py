@@ -121,7 +121,8 @@ def test_wallet_answered_differently__is_left_out_of_shared_reads(anvil_chain: L
     senders: list[str] = []
 
     def note(method: str, params: list[Any]) -> tuple[str, list[Any]]:
-        senders.extend(params[0]["from"] for _ in [method] if method == "eth_call" and "from" in params[0])
+        if method == "eth_call" and "from" in params[0]:
+            senders.append(params[0]["from"])
         return method, params
 
     line = RecordingTransport(anvil_chain.transport, "counted", ask=note)
