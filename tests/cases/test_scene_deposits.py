@@ -9,12 +9,11 @@ import pytest
 
 from agent.localchain import LocalChain
 from tests.support.agents import fund
-from tests.support.constants import HOME
+from tests.support.constants import DAY_S, HOME
 from tests.support.scenes import HOUR_S, beyond_triggers, scene_on
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
 ON_TARGET = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
-DAY_S = 86_500
 SEND = ("--send", "--yes")
 
 
@@ -113,7 +112,7 @@ def test_money_comes_and_goes_and_nothing_stays_open(
         assert "trimtab stop --send continues, trimtab resume restarts trading" in halted["status"]["decision"]["reason"]
         scene.require_rest()
         assert scene.ask("rebalance", *SEND, code=10)["outcome"] == "halt"
-        chain.warp(DAY_S)
+        chain.warp(DAY_S + 100)
         scene.run("stop", *SEND, code=11)
         assert scene.paid_to(HOME) == 4_000 * 10**6
         scene.moment()
