@@ -101,6 +101,7 @@ def _root(
     ] = False,
 ) -> None:
     running_command.config = None
+    running_command.on_paper = False
 
 
 app = build_app(declared_commands())

@@ -184,16 +184,25 @@ def _complete_hints(context: typer.Context, config: Any) -> Any:
     path = paths[0] if len(paths) == 1 else None
     is_named = path is not None and not path.is_dir() and not key_like_texts(str(path))
     running_command.config = path if is_named else None
-    running_command.config_commands = frozenset(_config_commands(context.find_root().command))
+    root_command = context.find_root().command
+    running_command.config_commands = frozenset(_commands_with("--config", root_command))
     return config
 
 
-def _config_commands(command: click.Command, name: str = "") -> Iterator[str]:
-    """Yield the names of a command and of its subcommands that take `--config`."""
-    if any("--config" in parameter.opts for parameter in command.params):
+def _name_paper(context: typer.Context, paper: bool) -> bool:
+    """Let the hints of the command name the paper portfolio, if it shows that."""
+    running_command.on_paper = paper
+    root_command = context.find_root().command
+    running_command.paper_commands = frozenset(_commands_with("--paper", root_command))
+    return paper
+
+
+def _commands_with(option: str, command: click.Command, name: str = "") -> Iterator[str]:
+    """Yield the names of a command and of its subcommands that take an option."""
+    if any(option in parameter.opts for parameter in command.params):
         yield name
     for subcommand_name, subcommand in getattr(command, "commands", {}).items():
-        yield from _config_commands(subcommand, f"{name} {subcommand_name}".lstrip())
+        yield from _commands_with(option, subcommand, f"{name} {subcommand_name}".lstrip())
 
 
 ConfigPath = Annotated[Path, config_option("The config file.")]
@@ -218,7 +227,12 @@ Verbose = Annotated[
     ),
 ]
 OnPaper = Annotated[
-    bool, typer.Option("--paper", help="Use the paper-trading ledger instead of the live ledger.")
+    bool,
+    typer.Option(
+        "--paper",
+        help="Use the paper-trading ledger instead of the live ledger.",
+        callback=_name_paper,
+    ),
 ]
 RecordFolder = Annotated[
     Path | None,

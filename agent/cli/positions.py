@@ -38,9 +38,12 @@ from agent.figures import columns
 from agent.units import format_bps, minute_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from agent.cli.display.tables import FigureTable
+    from agent.config.loaded import LoadedConfig
 
 
 orders_group = command_group(
@@ -66,7 +69,10 @@ def orders(
     """
     if context.invoked_subcommand is not None:
         if paper:
-            raise ConfigError("--paper is read-only: it lists the orders", "omit --paper")
+            raise ConfigError(
+                "--paper: here it lists the paper portfolio's orders",
+                "of arm and disarm write it behind them; levels are those of the config",
+            )
         return
     from agent.cli.display.order_tables import show_orders
 
@@ -163,13 +169,14 @@ def _level_lines(document: Document) -> list[str]:
 def arm(
     subject: Subject,
     config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Re-arms orders. The next cycle sets their levels from the current price, and the next
     rebalance buys the asset back.
     """
-    _change_orders("arm", subject, config, yes, as_json)
+    _change_orders("arm", subject, paper_or_live(config, paper), yes, as_json)
 
 
 @orders_group.command()
@@ -180,17 +187,18 @@ def disarm(
         typer.Option("--only", help="A kind, such as stop_loss or alert_above; repeatable."),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Disarms orders until re-armed. The next rebalance buys back the assets that they sold."""
-    _change_orders("disarm", subject, config, yes, as_json, kind or ())
+    _change_orders("disarm", subject, paper_or_live(config, paper), yes, as_json, kind or ())
 
 
 def _change_orders(
     verb: str,
     subject: str,
-    config: ConfigPath,
+    config: LoadedConfig | Path,
     yes: bool,
     as_json: bool,
     kinds: list[str] | tuple[str, ...] = (),

@@ -52,8 +52,21 @@ def test_paper_orders__are_listed_with_their_own_stages(desk: Desk) -> None:
     assert (live.get("book_kind"), paper["book_kind"]) == (None, "paper")
     before = desk.config.read_bytes()
     result = desk.run("orders", "--paper", "set", "WETH", "--stop-loss", "off", "--json")
-    assert (result.code, result.error["remedy"]) == (2, "omit --paper")
+    assert result.code == 2
+    assert "levels are those of the config" in result.error["remedy"]
     assert desk.config.read_bytes() == before
+
+
+def test_paper_orders__are_disarmed_and_armed_by_themselves(desk: Desk) -> None:
+    """Else the hint of a paper portfolio's order would arm that of real money."""
+    desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "12%")
+    desk.ask("paper", "--once", "--value", "5000")
+    desk.ask("plan")
+    desk.ask("orders", "disarm", "WETH", "--paper", "--yes")
+    assert [desk.ask("orders", *paper)["orders"][0]["stage"] for paper in ((), ("--paper",))] == ["waiting", "off"]
+    desk.ask("orders", "arm", "WETH", "--paper", "--yes")
+    assert [desk.ask("orders", *paper)["orders"][0]["stage"] for paper in ((), ("--paper",))] == ["waiting", "waiting"]
+    assert desk.run("orders", "arm", "WETH", "--yes").err.startswith("LIVE: this is the wallet on the chain.")
 
 
 @pytest.mark.slow

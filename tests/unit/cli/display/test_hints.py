@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.display.hints import with_config
+from agent.cli.display import hints
+from agent.cli.display.hints import RunningCommand, with_config
 
 COMMANDS = frozenset({"rebalance", "run", "trust", "withdraw", "orders", "orders arm", "token add", "init", "history"})
 
@@ -62,3 +63,17 @@ def test_config_of_another_hint__completes_none_before_it() -> None:
 
 def test_path_with_a_blank__is_quoted() -> None:
     assert with_config("trimtab run", Path("my own/a.toml"), COMMANDS) == "trimtab run --config 'my own/a.toml'"
+
+
+@pytest.mark.parametrize(
+    ("text", "completed_text"),
+    [
+        pytest.param("until trimtab orders arm WETH", "until trimtab orders arm --paper WETH", id="takes it"),
+        pytest.param("trimtab orders --paper lists them", "trimtab orders --paper lists them", id="has it"),
+        pytest.param("trimtab rebalance --send", "trimtab rebalance --send", id="has no such option"),
+    ],
+)
+def test_hint_of_a_paper_portfolio__names_it(text: str, completed_text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = RunningCommand(on_paper=True, paper_commands=frozenset({"orders", "orders arm"}))
+    monkeypatch.setattr(hints, "running_command", command)
+    assert hints.completed_hints(text) == completed_text
