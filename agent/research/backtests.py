@@ -14,7 +14,16 @@ from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.workers import run_in_processes, run_on_cluster
 from agent.calls import described, has_items
 from agent.errors import ConfigError
-from agent.model import Destination, Every, HybridTrigger, NoTradeZone, Signal, Threshold
+from agent.model import (
+    AllocatorConfig,
+    Destination,
+    Every,
+    HybridTrigger,
+    NoTradeZone,
+    Signal,
+    Threshold,
+    Trigger,
+)
 from agent.research.allocators import AnyAllocator, chosen_allocator
 from agent.research.arguments import Number, function_name, research_call
 from agent.research.costs import USUAL_COSTS, Costs
@@ -30,6 +39,7 @@ from agent.research.progress import shown_progress
 from agent.research.results import Backtest, Comparison
 from agent.research.signals import FunctionRunner, FunctionSignal
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger
+from agent.units import format_duration
 
 
 @research_call
@@ -93,11 +103,26 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     )
     show = shown_progress(progress)
     result = simulate_checked(inputs.spec, inputs.table, inputs.settings, show)
+    notes = _phase_notes(inputs.spec.policy.trigger, inputs.spec.portfolio.allocator)
     if isinstance(runner := inputs.spec.signal_runner, FunctionRunner):
-        result = replace(result, notes=(*result.notes, *runner.notes))
+        notes += runner.notes
+    result = replace(result, notes=(*result.notes, *notes))
     if show is not None and show is not progress:  # bars without a trade are skipped
         show(inputs.table.bar_count, inputs.table.bar_count)
     return Backtest(result)
+
+
+def _phase_notes(trigger: Trigger, allocator: AllocatorConfig | None) -> tuple[str, ...]:
+    """Return that chosen weights wait for a trigger which knows nothing of their choice; empty if they
+    do not.
+    """
+    if not isinstance(trigger, Every) or allocator is None:
+        return ()
+    return (
+        f"weights are chosen every {format_duration(allocator.every_s)} from the second bar on, and traded"
+        f" every {format_duration(trigger.every_s)} from the first, so that a choice may wait nearly as"
+        " long; a band, or a function as the trigger, trades it sooner",
+    )
 
 
 class BacktestArguments(MarketArguments, total=False):

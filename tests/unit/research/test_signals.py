@@ -244,6 +244,30 @@ def test_function_is_asked_as_often_as_it_says() -> None:
     assert [day_of(view.now_s) for view in recorder.views] == [1, 8, 15]
 
 
+@pytest.mark.parametrize(
+    ("trigger", "is_noted"),
+    [
+        pytest.param(research.every("7d"), True, id="schedule"),
+        pytest.param(BAND, False, id="band"),
+        pytest.param(research.every("7d", research.band(0.1)), False, id="band at a schedule"),
+    ],
+)
+def test_choice_that_waits_for_a_schedule__is_noted(trigger: Any, is_noted: bool) -> None:
+    result = research.backtest(PRICES, TARGETS, trigger, signal=research.signal(Recorder(), every="7d", window="9d"))
+    note = "weights are chosen every 7 days from the second bar on, and traded every 7 days from the first"
+    assert any(text.startswith(note) for text in result.notes) is is_noted
+
+
+def test_missing_close__is_the_one_before_for_two_bars() -> None:
+    recorder = Recorder()
+    gap = PRICES.with_columns(pl.when(pl.int_range(pl.len()).is_in([3, 4, 5])).then(None).otherwise(pl.col("BTC")).alias("BTC"))
+    research.backtest(gap, TARGETS, BAND, signal=research.signal(recorder, window="9d"))
+    bars = next(view for view in recorder.views if day_of(view.now_s) == 7).prices["BTC"]
+    closes = {day_of(bar.at_s): bar.close for bar in bars}
+    assert closes.keys() == {0, 1, 2, 3, 4, 6}
+    assert closes[2] == closes[3] == closes[4]
+
+
 def test_search__gives_every_setting_the_weights_of_the_function() -> None:
     search = research.tune(PRICES, TARGETS, [BAND], signal=momentum, objective="growth")
     three_quarters = research.backtest(PRICES.head(12), TARGETS, BAND, signal=momentum)
