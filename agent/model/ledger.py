@@ -318,7 +318,8 @@ class TaxInputs:
 
     `rate` is reporting units per numeraire base unit at this block; `currency` is the name of the
     reporting currency, empty for the numeraire. `tax_rate_bps` is the tax on a gain (zero: tax is
-    no cost of a trade). `pays_gas` is false for a Safe, whose executors dispose of the gas.
+    no cost of a trade). `pays_gas` is false for a Safe, whose executors dispose of the gas. `fault`
+    says why gains are unknown, such as an unreadable exchange rate; there are no lots then.
     """
 
     method: LotMethod
@@ -329,6 +330,7 @@ class TaxInputs:
     year_limit: Value | None
     tax_rate_bps: int = 0
     pays_gas: bool = True
+    fault: str = ""
 
 
 # --- Unexplained balance changes, and the expected balance of each token.

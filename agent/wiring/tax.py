@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.accounting.export import RateTable, rate_lookup
@@ -33,48 +34,48 @@ class TaxRunCache:
         )
 
     def tax_inputs(self, store: Store, step: StepInput, now_s: int) -> TaxInputs | None:
-        """Return the tax state of the year at `now_s`; None without [tax], or if an exchange rate
-        is missing and no limit depends on it.
+        """Return the tax state of the year at `now_s`, with the fault of an exchange rate that cannot be
+        read; None without [tax].
 
         Mined and pending transactions count with their gains but not with their losses, because a
-        reorg may remove them. Raises ConfigError if tax.year_limit is set and a rate is missing.
+        reorg may remove them.
         """
         tax_table = self._loaded_config.config.tax
         if tax_table is None:
             return None
+        numeraire = self._portfolio.numeraire
+        inputs = TaxInputs(
+            LotMethod(tax_table.method),
+            tax_table.currency or "",
+            Fraction(1),
+            (),
+            Fraction(0),
+            year_limit(tax_table.year_limit, numeraire.decimals),
+            tax_table.rate or 0,
+            pays_gas=not self._loaded_config.config.wallet.safe,
+        )
         try:
             rate_table = read_rates(self._loaded_config)
             rate_at = rate_lookup(rate_table)
-            method = LotMethod(tax_table.method)
-            booked_run = self._current_booked_run(store, method, rate_table)
-            numeraire = self._portfolio.numeraire
-            year_begin_s = year_start_s(now_s)
+            booked_run = self._current_booked_run(store, inputs.method, rate_table)
             pending_run = run_tax_lots(
                 pending_entries(store, step),
-                method,
+                inputs.method,
                 numeraire.address,
                 self._portfolio.wrapped_native,
                 rate_at,
-                Lots(method, booked_run.open_lots()),
+                Lots(inputs.method, booked_run.open_lots()),
             )
-            year_gain = booked_run.realised_gain(year_begin_s) + pending_run.gross_gain(
-                year_begin_s
+            year_begin_s = year_start_s(now_s)
+            booked_gain = booked_run.realised_gain(year_begin_s)
+            return replace(
+                inputs,
+                rate=Fraction(rate_at(now_s)),
+                lots=pending_run.open_lots(),
+                realised_gain=booked_gain + pending_run.gross_gain(year_begin_s),
             )
-            gain_limit_raw = year_limit(tax_table.year_limit, numeraire.decimals)
-            return TaxInputs(
-                method,
-                tax_table.currency or "",
-                Fraction(rate_at(now_s)),
-                pending_run.open_lots(),
-                year_gain,
-                gain_limit_raw,
-                tax_table.rate or 0,
-                pays_gas=not self._loaded_config.config.wallet.safe,
-            )
-        except ConfigError:
-            if tax_table.year_limit is not None:
-                raise
-            return None
+        except ConfigError as error:
+            return replace(inputs, fault=error.message)
 
     def _current_booked_run(
         self, store: Store, method: LotMethod, rate_table: RateTable | None

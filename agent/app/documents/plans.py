@@ -126,7 +126,9 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
         if tokens_without_lots
         else ""
     )
-    if tokens_without_lots and not tax_inputs.lots:
+    if tax_inputs.fault:
+        unknown_reason = tax_inputs.fault
+    elif tokens_without_lots and not tax_inputs.lots:
         unknown_reason = "no tax lots yet; the first cycle of rebalance or run opens the ledger"
     left_gain = (
         None

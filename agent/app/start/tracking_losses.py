@@ -239,7 +239,7 @@ def step_loss_document(step: StepInput, *, has_tax: bool = False) -> TrackingLos
     tax_inputs = step.layer(TaxState).inputs
     tax = None
     missing_tax_reason = "no exchange rate into tax.currency" if has_tax else ""
-    if tax_inputs is not None:
+    if tax_inputs is not None and not tax_inputs.fault:
         rule = TaxRule(tax_inputs.method, tax_inputs.year_limit, tax_inputs.tax_rate_bps)
         tax = portfolio_tax(portfolio, rule)
         missing_tax_reason = untaxed_reason(portfolio, rule)

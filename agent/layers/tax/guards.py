@@ -17,7 +17,8 @@ from agent.units import Value, value_text
 
 def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
     """Return the predicted taxable gain of this plan and the gain realised this year, net of
-    losses; it is unknown if gas, which is disposed of, cannot be valued.
+    losses; it is unknown if gas, which is disposed of, cannot be valued, or an exchange rate not be
+    read.
 
     Plans without a gain, exits and manual requests pass.
     """
@@ -28,7 +29,10 @@ def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
         return GuardMeasurement("no gain", True)
     snapshot = case.step.snapshot
     wrapped_native = case.step.portfolio.wrapped_native
-    if snapshot.current_gas_price_wei and wrapped_native not in case.prices:
+    if tax_inputs.fault:
+        gain_text = f"unknown: {tax_inputs.fault}"
+        is_within = False
+    elif snapshot.current_gas_price_wei and wrapped_native not in case.prices:
         gain_text = (
             "unknown: gas cannot be valued, since the wrapped native coin has no reference price"
         )

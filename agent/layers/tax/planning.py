@@ -24,6 +24,7 @@ PLANNED_SHARE = Fraction(999, 1_000)
 differ slightly from the reference.
 """
 REMEDY = "raise tax.year_limit, or wait for the new year"
+FAULT_REMEDY = "mend the file of tax.rates; exits and manual swaps are not bound"
 
 
 def within_year_limit(
@@ -38,6 +39,10 @@ def within_year_limit(
     tax_inputs = step.layer(TaxState).inputs
     if tax_inputs is None or tax_inputs.year_limit is None or decision.is_exit:
         return full_plan
+    if tax_inputs.fault:
+        raise _nothing_planned(
+            step, full_plan, f"its gain is unknown: {tax_inputs.fault}", FAULT_REMEDY
+        )
     unused_gain = tax_inputs.year_limit - tax_inputs.realised_gain
     plan_gains = _gains_of(
         step.portfolio,
@@ -89,32 +94,41 @@ def within_year_limit(
             return replace(
                 trimmed_plan, decision=decision, skipped=(*trimmed_plan.skipped, *skip_notes)
             )
-    raise planner.NothingPlanned(
-        f"no plan keeps tax.year_limit: {_limit_reason(step.portfolio, tax_inputs)}",
+    raise _nothing_planned(step, full_plan, _limit_reason(step.portfolio, tax_inputs), REMEDY)
+
+
+def _nothing_planned(
+    step: StepInput, full_plan: Plan, reason: str, remedy: str
+) -> planner.NothingPlanned:
+    """Return the refusal of a plan that cannot be brought within the limit, with what it would
+    sell.
+    """
+    price_by_token = reference_prices(step).price_by_token
+    changes_raw = step.portfolio.asset_changes(full_plan.wallet_changes())
+    sold_values = (
+        -change_raw * price_by_token.get(token, Fraction(0))
+        for token, change_raw in changes_raw.items()
+        if change_raw < 0
+    )
+    return planner.NothingPlanned(
+        f"no plan keeps tax.year_limit: {reason}",
         (),
-        REMEDY,
+        remedy,
         LOCKED_EXCESS,
-        sum(
-            (
-                -change_raw * reference_prices(step).price_by_token.get(token, Fraction(0))
-                for token, change_raw in step.portfolio.asset_changes(
-                    full_plan.wallet_changes()
-                ).items()
-                if change_raw < 0
-            ),
-            Fraction(0),
-        ),
+        sum(sold_values, Fraction(0)),
         full_plan.skipped,
     )
 
 
 def sale_caps(step: StepInput, plan: Plan) -> dict[str, int]:
     """Return the base units by token that slices with the sales of this plan may sell together
-    within the year's limit; empty without a limit.
+    within the year's limit; empty without a limit, none if gains are unknown.
     """
     tax_inputs = step.layer(TaxState).inputs
     if tax_inputs is None or tax_inputs.year_limit is None:
         return {}
+    if tax_inputs.fault:
+        return {leg.token_in: 0 for leg in plan.legs}
     references = reference_prices(step)
     unused_gain = max(tax_inputs.year_limit - tax_inputs.realised_gain, Fraction(0))
     return _sale_caps(

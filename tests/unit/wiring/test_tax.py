@@ -158,3 +158,17 @@ def test_corrected_rates__count_for_booked_gains(store: Store, tmp_path: Path) -
     rates_file.write_text("time,rate\n2001-09-10,0.5\n")
 
     assert standing(cache, store, after).realised_gain == gain / 2
+
+
+@pytest.mark.parametrize("text", [None, "time,rate\n2001-09-10;1\n"], ids=["no file", "a typing error"])
+@pytest.mark.parametrize("limit", ["1000", "off"], ids=["limit", "no limit"])
+def test_rates_that_cannot_be_read__are_a_fault_of_the_inputs(store: Store, tmp_path: Path, limit: str, text: str | None) -> None:
+    """Reading a step raises nothing: exits of the same step need no rate."""
+    path = tmp_path / "trimtab.toml"
+    write_new_config(path, NewConfig("ethereum", WALLET, [], "USDC", RPC, template="moderate"))
+    path.write_text(path.read_text().replace('year_limit = "off"', f'year_limit = "{limit}"\ncurrency = "EUR"\nrates = "eur.csv"'))
+    if text is not None:
+        (tmp_path / "eur.csv").write_text(text)
+    inputs = standing(TaxRunCache(load_config(path), at().portfolio), store, at())
+    assert "tax.rates" in inputs.fault
+    assert (inputs.lots, inputs.year_limit is None) == ((), limit == "off")

@@ -97,6 +97,28 @@ def test_year_limit_is_not_applied_to_exits_and_swaps_by_hand(changes: dict[str,
     assert "(not applied)" in judged.measured_text
 
 
+@pytest.mark.parametrize(
+    ("changes", "passed"),
+    [
+        pytest.param({}, False, id="rebalance"),
+        pytest.param({"is_exit": True}, True, id="exit"),
+        pytest.param({"by_hand": True}, True, id="by hand"),
+    ],
+)
+def test_year_limit__is_unknown_while_rates_cannot_be_read(changes: dict[str, bool], passed: bool) -> None:
+    step = with_tax(overweight_step(10_000), lots=(), fault="tax.rates eur.csv: line 3 is no rate")
+    judged = verdict("year_limit", step, with_decision(rebalance_plan(overweight_step(None)), **changes))
+    assert judged.passed is passed
+    assert judged.measured_text.startswith("unknown: tax.rates eur.csv: line 3 is no rate")
+
+
+def test_gain__of_a_plan_is_unknown_while_rates_cannot_be_read() -> None:
+    step = with_tax(overweight_step(None), lots=(), fault="tax.rates eur.csv: line 3 is no rate")
+    document = tax_document(step, rebalance_plan(overweight_step(None)))
+    assert document is not None
+    assert (document["gain"], document["unknown"]) == (None, "tax.rates eur.csv: line 3 is no rate")
+
+
 def test_year_limit_passes_a_plan_without_swaps() -> None:
     step = overweight_step(0, realised_usd=500)
     plan = replace(rebalance_plan(overweight_step(None)), legs=())

@@ -239,6 +239,20 @@ def test_exit_is_never_reduced() -> None:
     assert sold_raw(sales.plan_sales(step, replace(decision, is_exit=True))) == sold_raw(rebalance_plan(overweight_step(None)))
 
 
+def test_rates_that_cannot_be_read__hold_rebalances_and_no_exit() -> None:
+    """A stop loss must not wait for a file that another program is writing."""
+    fault = "tax.rates eur.csv: line 3 is no rate"
+    step = with_tax(overweight_step(10_000), lots=(), fault=fault)
+    proposal = propose_rebalance(step)
+    assert proposal.plan is None
+    assert fault in proposal.decision_result.decision.reason
+    decision = decide(step).decision
+    assert isinstance(decision, Rebalance)
+    exit_plan = sales.plan_sales(step, replace(decision, is_exit=True))
+    assert sold_raw(exit_plan) == sold_raw(rebalance_plan(overweight_step(None)))
+    assert sales.sale_caps(step, exit_plan) == {WETH.address: 0}
+
+
 @pytest.mark.parametrize(
     "proposer",
     [
