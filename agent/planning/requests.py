@@ -13,6 +13,8 @@ from agent.layers import sales
 from agent.layers.planning import PLANNERS
 from agent.layers.requests import PROPOSERS
 from agent.model import (
+    AdjustFutures,
+    AdjustLiquidity,
     AgentCycle,
     AssetDrift,
     BlockedExit,
@@ -42,6 +44,7 @@ from agent.model import (
     TopUp,
     Unwrap,
     Verdict,
+    decision_name,
 )
 from agent.planning import gas_refill, partial_plans, planner
 from agent.planning.proposals import (
@@ -477,6 +480,27 @@ def proposer(request: PlanRequest) -> Proposer:
             return sell_out_proposer(request.token)
         case LayerRequest():
             return PROPOSERS[type(request)](request)
+
+
+AGENT_DECISIONS = tuple(
+    map(decision_name, (Hold, Halt, Rebalance, AdjustLiquidity, TopUp, AdjustFutures))
+)
+"""Decisions of the agent. All others, such as payouts, are made by the owner."""
+
+
+def is_owner_step(
+    request: StepRequest | None, decision: str | None, outcome: str | None, plan: Plan | None
+) -> bool:
+    """Return whether the owner asked for a recorded step, by its request or its plan; by its
+    decision and outcome if an old record lacks the request.
+    """
+    if plan is not None and isinstance(plan.decision, Rebalance) and plan.decision.by_hand:
+        return True
+    if request is not None or decision is None:
+        return not isinstance(request, AgentCycle | None)
+    # a halt with any other outcome was recorded by a cancel or a revocation
+    is_manual_halt = decision == "halt" and outcome not in ("halt", "error")
+    return decision not in AGENT_DECISIONS or is_manual_halt
 
 
 def requester_name(request: StepRequest) -> str:

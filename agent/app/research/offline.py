@@ -25,17 +25,11 @@ from agent.execution.step_context import StepOutcome
 from agent.execution.step_result import WAITING_OUTCOME
 from agent.foreign_text import failure_text
 from agent.model import (
-    AdjustFutures,
-    AdjustLiquidity,
-    Halt,
-    Hold,
     ManualAction,
     Plan,
     Portfolio,
-    Rebalance,
     Snapshot,
     StepInput,
-    TopUp,
     decision_name,
 )
 from agent.planning import proposals, requests
@@ -107,10 +101,6 @@ REWORDED = "reworded"
 """The same decision and plan, whose cost a later version explains in other words, or whose distance
 to the best plan it bounds by another figure.
 """
-AGENT_DECISIONS = tuple(
-    map(decision_name, (Hold, Halt, Rebalance, AdjustLiquidity, TopUp, AdjustFutures))
-)
-"""Decisions of the agent. All others, such as payouts, are made by the owner."""
 
 
 def replay(folder: Path) -> Document:
@@ -243,25 +233,13 @@ def _is_wording(difference: Document) -> bool:
 
 def _proposer(recorded_step: RecordedStep) -> Proposer | None:
     """Return the step's proposer; None if the owner acted and nothing was proposed."""
-    if recorded_step.request is None:
-        return None if _is_manual(recorded_step) else proposals.propose_rebalance
-    return (
-        None
-        if isinstance(recorded_step.request, ManualAction)
-        else requests.proposer(recorded_step.request)
+    request = recorded_step.request
+    if request is not None:
+        return None if isinstance(request, ManualAction) else requests.proposer(request)
+    is_by_owner = requests.is_owner_step(
+        None, recorded_step.decision, recorded_step.outcome, recorded_step.plan
     )
-
-
-def _is_manual(recorded_step: RecordedStep) -> bool:
-    """Return whether an old record without a request was an action of the owner: a swap, a payment,
-    a cancel or a revocation.
-    """
-    decision = None if recorded_step.plan is None else recorded_step.plan.decision
-    is_manual_swap = isinstance(decision, Rebalance) and decision.by_hand
-    if is_manual_swap or recorded_step.decision not in AGENT_DECISIONS:
-        return True
-    # a halt with any other outcome was recorded by a cancel or a revocation
-    return recorded_step.decision == "halt" and recorded_step.outcome not in ("halt", "error")
+    return None if is_by_owner else proposals.propose_rebalance
 
 
 def _differences(recorded_step: RecordedStep, outcome: StepOutcome) -> Iterator[Document]:

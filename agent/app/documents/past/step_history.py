@@ -58,10 +58,11 @@ from agent.model import (
     Portfolio,
     Rebalance,
     StepInput,
+    StepRequest,
     TopUp,
     as_lp_action,
 )
-from agent.planning import proposals
+from agent.planning import proposals, requests
 from agent.policy.rebalance import buys_to_targets_first
 from agent.policy.triggers.bands import format_band
 from agent.policy.triggers.no_trade_zone import ZoneView, intervals_at_targets
@@ -363,8 +364,8 @@ def _unknown_step_error(step_id: str) -> ConfigError:
 
 
 def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocument:
-    """Explain a past step, by default the newest, in sentences; the decision is recomputed from the
-    stored input. Raises ConfigError for an unknown id.
+    """Explain a past step, by default the newest, in sentences; the decision of a policy's step
+    without a plan is recomputed from the stored input. Raises ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if step_id is None:
@@ -381,7 +382,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         intents = store.journal.intents(step_id)
         executed_plans: list[tuple[Plan, Intent | None]] = [*mined_or_newest_swaps(store, intents)]
         summary = step_record.summary
-        reason_text = _outcome_reason(store, summary, intents) if summary.outcome else ""
+        reason_text = _outcome_reason(store, summary, intents)
         outcome = _outcome_text(store, summary, intents)
         booked_sentences = _booked_cost_sentences(store, step_record, intents)
     step_input = codec.loads(StepInput, step_record.input_json)
@@ -408,21 +409,21 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         sentences.append(
             f"Futures: account value {account_value_text} {account.quote.label}, {margin_figures_text(account, policy)}."
         )
-    sentences += _zone_sentences(decision_result.zone, step_input)
+    request_json = step_record.request_json
+    request = None if request_json is None else codec.loads(StepRequest, request_json)
+    is_by_owner = requests.is_owner_step(request, summary.decision, summary.outcome, plan)
+    if not is_by_owner:
+        sentences += _zone_sentences(decision_result.zone, step_input)
     sentences += execution_sentences(step_input, plan)
-    sentences += _netting_sentences(
-        decision_result.layer(StrategiesResult).netting, step_input.portfolio
-    )
-    is_by_hand = plan is not None and not plan.decision.reason.startswith(
-        decision_result.decision.reason
-    )
-    match decision_result.decision:
-        case _ if step_record.summary.decision == "payout":
-            sentences.append("By the owner: a payment of a withdrawal or a stop.")
-        case _ if is_by_hand and plan is not None:
-            sentences.append(f"Manual: {plan.decision.reason}.")
-        case decision:
-            sentences += _decision_sentences(decision)
+    if is_by_owner:
+        sentences.append(_owner_sentence(request, summary, plan))
+    else:
+        sentences += _netting_sentences(
+            decision_result.layer(StrategiesResult).netting, step_input.portfolio
+        )
+        sentences += _decision_sentences(
+            decision_result.decision if plan is None else plan.decision
+        )
     if plan is not None:
         sentences += _plan_sentences(plan, step_input) + _tax_sentences(step_input, plan)
     sentences += [
@@ -516,6 +517,17 @@ def _cost_in_coins(value: Value, numeraire: Token) -> str:
     return f"{_cost_text(value / numeraire.unit)} {numeraire.label}"
 
 
+def _owner_sentence(request: StepRequest | None, summary: StepSummary, plan: Plan | None) -> str:
+    """Return what the owner asked for in a step."""
+    if plan is not None:
+        return f"Manual: {plan.decision.reason}."
+    if summary.decision == "payout":
+        return "By the owner: a payment of a withdrawal or a stop."
+    return (
+        "By the owner." if request is None else f"By the owner: {requests.requester_name(request)}."
+    )
+
+
 def _decision_sentences(decision: Decision) -> list[str]:
     match decision:
         case Hold(reason):
@@ -593,15 +605,15 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
         if interval.is_empty:
             range_text = f" {label} has no band at these weights of the others."
         sentences.append(f"{range_text}{correction_text}".lstrip())
-    saving = zone.plan_tradeoff
-    if saving is not None:
+    tradeoff = zone.plan_tradeoff
+    if tradeoff is not None:
         cost_text = (
-            f"fees {coins_text(saving.fees)}, impact {coins_text(saving.impact)}, skew {coins_text(saving.skew)},"
-            f" gas {coins_text(saving.gas)}, approvals {coins_text(saving.approval_gas)}"
-            f"{f', tax {coins_text(saving.tax)}' if saving.tax else ''}"
+            f"fees {coins_text(tradeoff.fees)}, impact {coins_text(tradeoff.impact)}, skew {coins_text(tradeoff.skew)},"
+            f" gas {coins_text(tradeoff.gas)}, approvals {coins_text(tradeoff.approval_gas)}"
+            f"{f', tax {coins_text(tradeoff.tax)}' if tradeoff.tax else ''}"
         )
         sentences.append(
-            f"A plan saved {coins_text(saving.saved_risk)} of risk and cost {coins_text(saving.cost)}: {cost_text}."
+            f"A plan saved {coins_text(tradeoff.saved_risk)} of risk and cost {coins_text(tradeoff.cost)}: {cost_text}."
         )
     return sentences
 
