@@ -416,9 +416,9 @@ def _with_asset(config_text: str, symbol: str, address: str, share: str) -> str:
     asset_fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"}
     if feed is not None:
         asset_fields["feed"] = feed
-    if feed in HOURLY_FEEDS:
-        asset_fields["feed_max_age"] = HOURLY_FEED_MAX_AGE
     asset_fields |= {key: hub[key] for key in HUB_KEYS if key in hub}
+    if asset_fields.get("feed") in HOURLY_FEEDS:
+        asset_fields.setdefault("feed_max_age", HOURLY_FEED_MAX_AGE)
     config_lines = config_text.splitlines(keepends=True)
     _, block_end = _block_bounds(config_lines, len(_assets(config)) - 1)
     if block_end and not config_lines[block_end - 1].endswith("\n"):

@@ -47,6 +47,25 @@ def test_hub_that_is_added__is_an_asset_with_its_keys() -> None:
     assert {asset.symbol: asset.feed_max_age for asset in config.portfolio.assets}["WETH"] == 4_200
 
 
+LINK = next(token for token in ETHEREUM_PRESET.tokens if token.symbol == "LINK")
+
+
+@pytest.mark.parametrize(
+    ("hub_lines", "feed", "max_age"),
+    [
+        pytest.param(f'feed = "0x{"1" * 40}"\n', "0x" + "1" * 40, None, id="own feed"),
+        pytest.param(f'feed = "0x{"1" * 40}"\nfeed_max_age = "70m"\n', "0x" + "1" * 40, "70m", id="own feed and age"),
+        pytest.param('feed_max_age = "70m"\n', LINK.feed, "70m", id="own age"),
+        pytest.param("", LINK.feed, "2h", id="known feed"),
+    ],
+)
+def test_known_hub_that_is_added__has_the_age_of_its_feed(hub_lines: str, feed: str, max_age: str | None) -> None:
+    text = f'{TEXT}\n[[portfolio.hubs]]\nsymbol = "LINK"\naddress = "{LINK.address}"\n{hub_lines}'
+    added = apply_changes(text, ConfigChanges(added_assets=(("LINK", LINK.address, "10%"),), targets=(("WBTC", "30%"),)))
+    (asset,) = [asset for asset in tomllib.loads(added)["portfolio"]["assets"] if asset["symbol"] == "LINK"]
+    assert (asset["feed"], asset.get("feed_max_age")) == (feed, max_age)
+
+
 def test_native_coin_that_is_added__has_the_feed_of_its_wrapped_coin() -> None:
     text = apply_changes(AGED, REMOVAL)
     added = apply_changes(text, ConfigChanges(added_assets=(("ETH", "native", "40%"),), targets=(("WBTC", "40%"),)))
