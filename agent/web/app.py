@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
 from agent import artifacts
-from agent.errors import ConfigError, TrimtabError
+from agent.errors import ConfigError, ErrorCode, TrimtabError
 from agent.model import PlanLink
 from agent.units import format_duration
 from agent.web.access import (
@@ -297,17 +297,26 @@ async def show_phone_code(reach: Reach, request: Request) -> Response:
     return Response(svg_buffer.getvalue(), 200, media_type=MEDIA_TYPES["svg"])
 
 
+async def _read_or_refuse(reading: Awaitable[Any], noun: str) -> Any:
+    """Return what a page reads. Raises RefusedRequest: 404 if it does not exist."""
+    try:
+        return await reading
+    except ConfigError as error:
+        if error.code == ErrorCode.UNKNOWN:
+            raise RefusedRequest(404, f"404: no such {noun}\n") from None
+        raise RefusedRequest(409, f"409: {error}\n") from error
+    except TrimtabError as error:
+        raise RefusedRequest(503, f"503: {error}\n") from error
+
+
 async def export_archive(cache: DocumentCache, request: Request) -> Response:
     """Answer with the export archive of this name."""
     file_name = request.path_params["name"]
     if file_name not in EXPORTS:
         raise RefusedRequest(404, "404: no such file\n")
-    try:
-        archive = await cache.read_stored(exports.export_archive, file_name.removesuffix(".zip"))
-    except ConfigError as error:
-        return PlainTextResponse(f"409: {error}\n", 409)
-    except TrimtabError as error:
-        raise RefusedRequest(503, f"503: {error}\n") from error
+    archive = await _read_or_refuse(
+        cache.read_stored(exports.export_archive, file_name.removesuffix(".zip")), "file"
+    )
     headers = {"Content-Disposition": f'attachment; filename="trimtab-{file_name}"'}
     return Response(archive, 200, headers, "application/zip")
 
@@ -372,12 +381,9 @@ def build_unchecked_app(
         step_id = request.path_params["step"]
         if not STEP_ID_PATTERN.fullmatch(step_id):
             raise RefusedRequest(404, "404: no such step\n")
-        try:
-            step_documents = await cache.read_stored(dashboard.step_document, step_id)
-        except ConfigError:
-            raise RefusedRequest(404, "404: no such step\n") from None
-        except TrimtabError as error:
-            raise RefusedRequest(503, f"503: {error}\n") from error
+        step_documents = await _read_or_refuse(
+            cache.read_stored(dashboard.step_document, step_id), "step"
+        )
         documents = {**documents_with_run(cache), **step_documents}
         session = request.scope["session"]
         return HTMLResponse(renderer.render_page(STEP_PAGE, documents, {}, cache.version, session))
@@ -449,12 +455,8 @@ class ReportPages:
 
     async def show_report(self, request: Request) -> Response:
         """Answer with a report."""
-        try:
-            report = await self._cache.call(
-                CacheProcess.STORED, kept_reports.read_report, request.path_params["report"]
-            )
-        except ConfigError:
-            raise RefusedRequest(404, "404: no such report\n") from None
-        except TrimtabError as error:
-            raise RefusedRequest(503, f"503: {error}\n") from error
+        reading = self._cache.call(
+            CacheProcess.STORED, kept_reports.read_report, request.path_params["report"]
+        )
+        report = await _read_or_refuse(reading, "report")
         return Response(report, 200, REPORT_HEADERS, "text/html")

@@ -211,6 +211,8 @@ def _open_file(folder_fd: int, file_name: str) -> Iterator[tuple[BinaryIO, os.st
         descriptor = os.open(
             file_name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder_fd
         )
+    except FileNotFoundError:
+        raise _unknown_report_error(file_name) from None
     except OSError as error:
         raise ConfigError(f"{file_name}: cannot be read: {error.strerror}") from None
     with os.fdopen(descriptor, "rb") as file:

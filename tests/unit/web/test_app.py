@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
@@ -24,7 +24,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.app_modules import exports
-from agent.web.document_cache import MAX_STREAMS
+from agent.web.document_cache import MAX_STREAMS, CacheProcess
 from agent.web.pages import PAGES
 from agent.web.server import serve_dashboard
 from tests.support.dashboards import Served, StaticDocumentCache
@@ -170,6 +170,25 @@ def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
         assert b"--native-asset" in body
         assert "content-disposition" not in headers
     assert ExportBoard.calls == [(exports.export_archive, "csv"), (exports.export_archive, "rotki")]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        pytest.param(ConfigError("not there", code=ErrorCode.UNKNOWN), 404, "404: no such", id="unknown"),
+        pytest.param(ConfigError("limits.slippage: missing", "add it"), 409, "409: limits.slippage: missing", id="broken config"),
+        pytest.param(Retryable("the store is busy"), 503, "503: the store is busy", id="busy store"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/history/aaaaaaaaaaaa", "/reports/20261122-130001-tune.html"], ids=["step", "report"])
+def test_page_that_cannot_be_read__says_why(path: str, error: TrimtabError, status: int, text: str) -> None:
+    class FailingBoard(StaticDocumentCache):
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
+            raise error
+
+    with Served(board=FailingBoard("none.toml", Path("none.db"))) as served:
+        code, _, body = served.ask(path)
+    assert (code, body.decode()[: len(text)]) == (status, text)
 
 
 def test_more_streams_than_allowed_are_refused(served: Served) -> None:

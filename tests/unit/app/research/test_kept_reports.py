@@ -124,7 +124,8 @@ def test_links_pipes_and_large_files__are_no_reports(config: Path, tmp_path: Pat
     for name, reason in zip(names, ("cannot be read", "not a plain file", "not a plain file", "larger than 32 MB"), strict=False):
         with pytest.raises(ConfigError, match=f"{name}: {reason}"):
             read_report(config, name)
-    for name in ("notes.html", "../mine.toml", "mine.toml", f"../mine.db.reports/{NAME}", f"{NAME}\n", "", "."):
+    absent = "20261122-130009-tune.html"
+    for name in (absent, "notes.html", "../mine.toml", "mine.toml", f"../mine.db.reports/{NAME}", f"{NAME}\n", "", "."):
         with raises_code(ConfigError, "unknown"):
             read_report(config, name)
 
