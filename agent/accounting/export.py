@@ -197,7 +197,7 @@ def _exchange_pairs(
         for sign in (-1, 1)
     )
     if not spent_amounts or not received_amounts:
-        return [], []
+        return [], [*spent_amounts, *received_amounts]
     pieces = list(_exchange_pieces(spent_amounts, received_amounts, value_by_token))
     amounts_by_pair = {
         (sold_token, bought_token): [raw_in, raw_out]

@@ -141,8 +141,24 @@ def test_exchanged_dust__leaves_no_row_of_zero(parts: list[tuple[str, int]]) -> 
     for word, _, name, amount, *_ in export.rotki_events([entry], ASSETS):
         assert Fraction(amount) > 0
         sums[name] = sums.get(name, Fraction(0)) + (1 if word == "Income" else -1) * Fraction(amount)
-    both = any(raw > 0 for raw in moved.values()) and any(raw < 0 for raw in moved.values())
-    assert sums == ({ASSETS.name(token): whole(token, raw) for token, raw in moved.items()} if both else {})
+    assert sums == {ASSETS.name(token): whole(token, raw) for token, raw in moved.items()}
+
+
+@pytest.mark.parametrize(
+    ("moved", "rows"),
+    [
+        pytest.param({USDC: -5 * 10**6}, [("Loss", USDC, "5", "0.001")], id="only spent"),
+        pytest.param({WETH: 10**18}, [("Income", WETH, "1", "0.001")], id="only received"),
+        pytest.param({USDC: -1, WETH: -(10**18)}, [("Loss", USDC, "0.000001", "0.001"), ("Loss", WETH, "1", "")], id="two spent"),
+    ],
+)
+def test_exchange_with_one_side__is_in_the_events_with_its_gas(moved: dict[str, int], rows: list[tuple[str, ...]]) -> None:
+    wallet = Wallet()
+    entry = entries.trade_entry(wallet.change(moved, 10**15), wallet.prices(), COUNTED, {})
+    assert list(export.rotki_trades([entry], ASSETS)) == []
+    assert [(row[0], row[2], row[3], row[4]) for row in export.rotki_events([entry], ASSETS)] == [
+        (word, ASSETS.name(token), amount, fee) for word, token, amount, fee in rows
+    ]
 
 
 def test_trades_alike_in_the_same_second_are_a_millisecond_apart() -> None:
