@@ -60,37 +60,37 @@ def with_market_growth(
 ) -> StrategyState:
     """Return the updated state of a strategy, whose index includes the growth of its futures
     weights. They count while it is active and while it is paused, in proportion to the margin
-    account's part of the capital, at index prices less funding, and without costs. What the
-    markets do while their account is unknown counts at the next reading.
+    account's part of the capital, at index prices less funding, and without costs. While the
+    account is unknown its last known part counts; what the markets do counts at the next reading.
     """
     if not strategy.market_bps:
         return updated_state
     price_by_market = dict(previous_state.last_prices)
     read_s = previous_state.markets_read_s or previous_state.recorded_s
-    if growth_inputs is None:
-        return _with_market_prices(updated_state, strategy, price_by_market, read_s)
-    futures_growth = _futures_growth(
-        price_by_market,
-        read_s,
-        strategy,
-        growth_inputs,
-        updated_state.recorded_s,
-    )
+    margin_share = previous_state.margin_share
+    futures_growth = Fraction(1)
+    if growth_inputs is not None:
+        futures_growth = _futures_growth(
+            price_by_market,
+            read_s,
+            strategy,
+            growth_inputs,
+            updated_state.recorded_s,
+        )
+        price_by_market |= growth_inputs.prices
+        read_s = updated_state.recorded_s
+        margin_share = growth_inputs.margin_share
     spot_growth = (
         Fraction(updated_state.index, previous_state.index) if previous_state.index else Fraction(1)
     )
     index = floor_int(
-        previous_state.index
-        * (
-            (1 - growth_inputs.margin_share) * spot_growth
-            + growth_inputs.margin_share * futures_growth
-        )
+        previous_state.index * ((1 - margin_share) * spot_growth + margin_share * futures_growth)
     )
     return _with_market_prices(
-        replace(updated_state, index=max(0, index)),
+        replace(updated_state, index=max(0, index), margin_share=margin_share),
         strategy,
-        {**price_by_market, **growth_inputs.prices},
-        updated_state.recorded_s,
+        price_by_market,
+        read_s,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -171,6 +172,37 @@ def test_index_counts_an_unknown_account_at_its_next_reading() -> None:
 
     assert state.index == ONE * 499 // 1_000
     assert (dict(state.last_prices), state.markets_read_s) == ({USDC.address: 1, "ETH": 50}, START_S + 3 * HOUR_S)
+
+
+@pytest.mark.parametrize(
+    ("inputs_by_hour", "index"),
+    [
+        pytest.param({0: growth_inputs(100, 1, Fraction(1, 2)), 1: None}, ONE * 9 // 10, id="unknown"),
+        pytest.param({0: growth_inputs(100, 1, Fraction(1, 2)), 1: None, 2: None}, ONE * 9 // 10, id="unknown twice"),
+        pytest.param({0: growth_inputs(100, 1, Fraction(1, 2)), 1: growth_inputs(100, 1, Fraction(1, 2))}, ONE * 9 // 10, id="known"),
+        pytest.param({0: None, 1: None}, ONE * 8 // 10, id="never known"),
+    ],
+)
+def test_index_weighs_spot_by_the_last_known_share(inputs_by_hour: dict[int, MarketGrowthInputs | None], index: int) -> None:
+    """A fifth less in the last hour; half of the capital is margin."""
+    assert state_after(inputs_by_hour, unit_nav=ONE * 8 // 10).index == index
+
+
+def test_index_keeps_its_weight_of_spot_at_the_next_reading() -> None:
+    """A fifth less while the account is unknown, then known with flat prices."""
+    half = growth_inputs(100, 1, Fraction(1, 2))
+    state = state_after({0: half, 1: None}, unit_nav=ONE * 8 // 10)
+    assert codec.loads(StrategyState, codec.dumps(state)) == state
+    updated = health.update_unit_index(state, LONG, ONE * 8 // 10, {USDC.address: Fraction(1)}, START_S + 2 * HOUR_S)
+    assert with_market_growth(updated, state, LONG, half).index == ONE * 9 // 10
+
+
+def test_state_without_a_margin_share__counts_spot_alone() -> None:
+    """As an earlier version stored it."""
+    fields = json.loads(codec.dumps(StrategyState("long", StrategyHealth.ACTIVE, START_S)))
+    fields.pop("margin_share", None)
+    state = codec.loads(StrategyState, json.dumps(fields))
+    assert with_market_growth(replace(state, index=ONE // 2), state, LONG, None).index == ONE // 2
 
 
 def test_index_counts_a_market_without_a_price_at_its_next_one() -> None:
