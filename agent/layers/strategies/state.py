@@ -147,7 +147,8 @@ class StrategyState:
     health rule measures `index`: it grows with the NAV per unit; while the strategy is paused, it
     grows as the strategy's weights would have, from the prices in `last_prices`. Both are in
     10^-12. `markets_read_s` is the time of the market prices there; None: that of the record.
-    `margin_share` is the margin account's part of the capital, as last known.
+    `late_markets` are those that the reading lacked, with the time of their price. `margin_share`
+    is the margin account's part of the capital, as last known.
     """
 
     name: str
@@ -161,6 +162,7 @@ class StrategyState:
     index: int = 10**12
     last_prices: tuple[tuple[str, Fraction], ...] = ()
     markets_read_s: int | None = None
+    late_markets: tuple[tuple[str, int | None], ...] = ()
     margin_share: Fraction = Fraction(0)
 
 

@@ -30,8 +30,9 @@ def target_market_shares(split: CapitalSplit, state: StrategiesState) -> dict[st
 
 def strategy_market_shares(split: CapitalSplit, books: StrategyBooks | None) -> dict[str, Fraction]:
     """Return the signed shares of the target notional by market: each strategy's weights times its
-    share of the capital. A paused strategy has none, also while its holdings are in doubt; opposite
-    weights offset each other.
+    share of the capital. A paused strategy has none, also while its holdings are in doubt; without
+    any books, which halts spot trading, each has its share of the config. Opposite weights offset
+    each other.
     """
     share_by_name = {
         strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies
@@ -67,16 +68,19 @@ def with_market_growth(
         return updated_state
     price_by_market = dict(previous_state.last_prices)
     read_s = previous_state.markets_read_s or previous_state.recorded_s
+    late_read_s = dict(previous_state.late_markets)
     margin_share = previous_state.margin_share
     futures_growth = Fraction(1)
     if growth_inputs is not None:
+        read_s_by_market = {market: read_s for market, _ in strategy.market_bps} | late_read_s
         futures_growth = _futures_growth(
-            price_by_market,
-            read_s,
-            strategy,
-            growth_inputs,
-            updated_state.recorded_s,
+            price_by_market, read_s_by_market, strategy, growth_inputs, updated_state.recorded_s
         )
+        late_read_s = {
+            market: market_read_s
+            for market, market_read_s in read_s_by_market.items()
+            if market in price_by_market and market not in growth_inputs.prices
+        }
         price_by_market |= growth_inputs.prices
         read_s = updated_state.recorded_s
         margin_share = growth_inputs.margin_share
@@ -86,31 +90,24 @@ def with_market_growth(
     index = floor_int(
         previous_state.index * ((1 - margin_share) * spot_growth + margin_share * futures_growth)
     )
-    return _with_market_prices(
-        replace(updated_state, index=max(0, index), margin_share=margin_share),
-        strategy,
-        price_by_market,
-        read_s,
-    )
-
-
-def _with_market_prices(
-    state: StrategyState,
-    strategy: Strategy,
-    price_by_market: Mapping[str, Price],
-    read_s: int | None,
-) -> StrategyState:
     market_prices = tuple(
         (market, price_by_market[market])
         for market, _ in strategy.market_bps
         if market in price_by_market
     )
-    return replace(state, last_prices=(*state.last_prices, *market_prices), markets_read_s=read_s)
+    return replace(
+        updated_state,
+        index=max(0, index),
+        last_prices=(*updated_state.last_prices, *market_prices),
+        markets_read_s=read_s,
+        late_markets=tuple(late_read_s.items()),
+        margin_share=margin_share,
+    )
 
 
 def _futures_growth(
     last_prices: Mapping[str, Price],
-    last_read_s: int | None,
+    read_s_by_market: Mapping[str, int | None],
     strategy: Strategy,
     growth_inputs: MarketGrowthInputs,
     now_s: int | None,
@@ -118,13 +115,13 @@ def _futures_growth(
     """Return the growth factor of capital at the target notional since the last prices, zero at
     least; 1 without futures weights.
     """
-    elapsed_days = Fraction(
-        0 if now_s is None or last_read_s is None else now_s - last_read_s, DAY_S
-    )
     growth_factor = Fraction(1)
     for market, weight_bps in strategy.market_bps:
         if last_prices.get(market, 0) > 0 and market in growth_inputs.prices:
             price_change = growth_inputs.prices[market] / last_prices[market] - 1
+            read_s = read_s_by_market[market]
+            elapsed_s = 0 if now_s is None or read_s is None else now_s - read_s
+            elapsed_days = Fraction(elapsed_s, DAY_S)
             funding = growth_inputs.funding_daily.get(market, Fraction(0)) * elapsed_days
             growth_factor += (
                 growth_inputs.leverage * Fraction(weight_bps, BPS) * (price_change - funding)
