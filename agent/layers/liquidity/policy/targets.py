@@ -61,7 +61,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         None,
     )
     if pool is None:
-        unread_reason = quarantine_reason or "trimtab trust pins it"
+        unread_reason = quarantine_reason or "it is not pinned; trimtab trust pins it"
         builder.skip(target, f"the pool was not read: {unread_reason}")
         return
     if quarantine_reason is not None:
@@ -134,19 +134,19 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         _withdraw_excess(
             builder, target, in_range_positions, -shortfall_value, f"{target.pool} has {share_text}"
         )
-    elif shortfall_value > (
-        TOLERANCE_AFTER_MOVE if liquidity_progress(book.step).has_moved else SHARE_TOLERANCE
-    ) * target_value and add_liquidity(
-        builder,
-        target,
-        pool,
-        in_range_positions,
-        shortfall_value,
-        f"{target.pool} has {share_text}",
-    ):
-        pass
     else:
-        _reinvest_fees(builder, target, pool, in_range_positions, shortfall_value)
+        has_moved = liquidity_progress(book.step).has_moved
+        tolerance = TOLERANCE_AFTER_MOVE if has_moved else SHARE_TOLERANCE
+        is_added = shortfall_value > tolerance * target_value and add_liquidity(
+            builder,
+            target,
+            pool,
+            in_range_positions,
+            shortfall_value,
+            f"{target.pool} has {share_text}",
+        )
+        if not is_added:
+            _reinvest_fees(builder, target, pool, in_range_positions, shortfall_value)
 
 
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
@@ -231,19 +231,9 @@ def _withdraw_excess(
         confirmed_position, position = in_range_positions[index]
         if excess_value <= 0 or position_value <= 0:
             continue
-        is_v2_position = isinstance(position, LpV2Position)
-        withdrawn_value = min(position_value, excess_value)
-        if is_v2_position:
-            skip_reason = builder.not_worth_reason(
-                withdrawn_value, (action_gas.V2_REMOVE_UNITS,), 1
-            )
-        else:
-            skip_reason = builder.not_worth_reason(withdrawn_value, (action_gas.V3_WITHDRAW_UNITS,))
-        if skip_reason:
-            builder.skip(target, skip_reason)
-            continue
         withdrawn_liquidity = min(
-            position.liquidity, ceil_int(position.liquidity * withdrawn_value / position_value)
+            position.liquidity,
+            ceil_int(position.liquidity * min(position_value, excess_value) / position_value),
         )
         if confirmed_position.token_id is None:
             withdrawn_liquidity = min(
@@ -252,6 +242,16 @@ def _withdraw_excess(
                     confirmed_position.contract, withdrawn_liquidity
                 ),
             )
+        withdrawn_value = position_value * withdrawn_liquidity / position.liquidity
+        if isinstance(position, LpV2Position):
+            skip_reason = builder.not_worth_reason(
+                withdrawn_value, (action_gas.V2_REMOVE_UNITS,), 1
+            )
+        else:
+            skip_reason = builder.not_worth_reason(withdrawn_value, (action_gas.V3_WITHDRAW_UNITS,))
+        if skip_reason:
+            builder.skip(target, skip_reason)
+            continue
         withdrawal_reason = f"{reason}: {builder.money_text(withdrawn_value)} withdrawn"
         builder.moves.append(
             WithdrawMove(confirmed_position, position, withdrawn_liquidity, withdrawal_reason)

@@ -63,7 +63,7 @@ def test_report_of_an_unread_pool_has_the_reason() -> None:
     [report] = reports(with_snapshot(step, pools=step.snapshot.pools[:-1]))
 
     assert (report.pool_deviation, report.value, report.share) == (None, 0, 0)
-    assert report.skipped_reasons == ("the pool was not read: trimtab trust pins it",)
+    assert report.skipped_reasons == ("the pool was not read: it is not pinned; trimtab trust pins it",)
 
 
 def test_report_has_what_a_limit_skips_of_its_positions() -> None:

@@ -279,6 +279,29 @@ def test_excess_of_lp_tokens_stays_within_their_approval(cap_raw: int | None, pa
     assert liquidity == (1 if part is None else pytest.approx(whole / part, rel=1e-3))
 
 
+def capped(step: StepInput, cap_raw: int) -> StepInput:
+    """Return the step in a cycle that approved this many LP tokens."""
+    return replace(step, progress=replace(step.progress, spend_caps=((PAIR, cap_raw),)))
+
+
+def test_excess_of_lp_tokens_is_named_by_what_is_withdrawn() -> None:
+    """A tenth of the position is approved, half of it is too much."""
+    position = paired(2_000)
+    step = world([position], [lp_target(1_000, v2_at())], bounds=roomy(min_trade=None, plan_cost_bps=None))
+
+    [action] = planned(capped(step, position.liquidity // 10)).layer_actions
+
+    assert isinstance(action, Withdraw)
+    assert action.reason.endswith(": 200 USDC withdrawn"), action.reason
+
+
+def test_excess_of_lp_tokens_must_be_worth_its_gas_as_approved() -> None:
+    step = world([paired(2_000)], [lp_target(1_000, v2_at())])
+
+    assert isinstance(planned(capped(step, 10**30)).layer_actions[0], Withdraw)
+    assert "0 USDC to move, limits.min_trade is 10 USDC" in decide(capped(step, 1)).decision.reason
+
+
 def test_share_of_zero_withdraws_everything_above_min_trade() -> None:
     step = world([ranged(500, 1_800, 2_200, 1), ranged(300, 1_000, 3_000, 2)], [lp_target(0)])
     withdrawn = liquidity_by_position(step)
@@ -365,7 +388,7 @@ UNREAD = with_snapshot(TARGETED, pools=TARGETED.snapshot.pools[:-1])
 @pytest.mark.parametrize(
     ("step", "reason"),
     [
-        pytest.param(UNREAD, "the pool was not read: trimtab trust pins it", id="not read"),
+        pytest.param(UNREAD, "the pool was not read: it is not pinned; trimtab trust pins it", id="not read"),
         pytest.param(with_snapshot(UNREAD, unreadable_items=(UNREADABLE,)), "the pool was not read: no code", id="unreadable"),
         pytest.param(
             with_snapshot(TARGETED, unreadable_items=(UNREADABLE,)), "the pool is in quarantine: no code", id="pool in quarantine"
