@@ -49,7 +49,7 @@ class TickRange(NamedTuple):
     """What one step of the contract's loop can pass: constant liquidity from `start_x96` to the
     stop at `end_x96`, which is an initialised tick (`crosses`) or a border of a bitmap word.
 
-    `tick_beyond` and `liquidity_beyond` are the pool's after the stop. `end` is the reason why the
+    `tick_beyond` and `liquidity_beyond` are the pool's after the stop. `end_reason` is the reason why the
     swap cannot continue there, else None.
     """
 
@@ -356,6 +356,8 @@ def quoter(pool: V3State, zero_for_one: bool, fallback: Quote) -> Quote:
     fee_pips = pool.fee_toward(zero_for_one)
 
     def quote(amount_in: int) -> int:
+        if amount_in <= 0:
+            return fallback(amount_in)
         while (
             total_inputs[-1] <= amount_in and (totals := next(remaining_ranges, None)) is not None
         ):
@@ -369,9 +371,7 @@ def quoter(pool: V3State, zero_for_one: bool, fallback: Quote) -> Quote:
             amount_in - total_in,
             fee_pips,
         )
-        if amount_in <= 0 or (
-            tick_range.end_reason is not None and reached_x96 == tick_range.end_x96
-        ):
+        if tick_range.end_reason is not None and reached_x96 == tick_range.end_x96:
             return fallback(amount_in)
         return total_out + amount_out
 

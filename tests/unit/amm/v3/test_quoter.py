@@ -76,6 +76,9 @@ def refusal_of(call) -> str:
     [
         (flat(), 0),
         (flat(), -1),
+        (flat(), -(10**40)),
+        (flat(liquidity=5), -(2**100)),
+        (flat(liquidity=0), -1),
         (flat(), 2**255),
         (flat(known_from_tick=100, known_to_tick=200, ticks=()), 1),
         (flat(known_from_tick=-100, known_to_tick=100, ticks=()), 10**18),
