@@ -280,6 +280,10 @@ def test_text__names_total_trades_and_alert_prices(bare: Bare) -> None:
         (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "200%rel"), "--band.relative: 20000 bps"),
         (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "0%abs,10%rel"), "--band.absolute: 0 bps"),
         (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "5%abs,6%abs"), "--band: the same kind twice"),
+        (
+            ("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "A=10%rel,5%abs"),
+            "--band: 5%abs after A=… would be the band of all assets",
+        ),
         (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "C=5%abs"), "--band: 'C' is not an asset"),
         (("--target", "A=50,B=50", "--value", "A=1,B=1", "--band", "A=5%abs"), "--band: only single assets have a band"),
         (("--target", "A=50,B=50", "--value", "A=1,B=1", "--price", "A=0"), "--price A: must be above 0"),

@@ -20,7 +20,7 @@ Parsed = TypeVar("Parsed")
 FieldParsers = Mapping[str, tuple[str, Callable[[Any], Any]]]
 """Fields and parsers of texts, by the names of a grouped option."""
 MAX_RISE_BPS = 1_000 * BPS
-"""Largest rise, a thousandfold price."""
+"""Largest rise: by a thousand times the price."""
 
 
 def parse_targets(targets_text: str) -> dict[str, int]:
@@ -35,7 +35,8 @@ def _parse_target(share_text: str, option: str) -> int:
 
 def parse_bands(bands_text: str) -> tuple[Threshold | None, dict[str, Threshold]]:
     """Return the common band (relative, absolute or both; None without bands), and the bands of
-    single assets by symbol. Raises ConfigError.
+    single assets by symbol. Raises ConfigError, also for a band of all after one of an asset, which
+    looks like that asset's second width.
     """
     common_band: Threshold | None = None
     asset_bands: dict[str, Threshold] = {}
@@ -43,20 +44,26 @@ def parse_bands(bands_text: str) -> tuple[Threshold | None, dict[str, Threshold]
         symbol, equals, width_text = (piece.strip() for piece in band_text.partition("="))
         band = parse_band(width_text if equals else band_text, "--band")
         if equals:
-            asset_bands[symbol] = _combined_band(asset_bands.get(symbol), band)
+            asset_bands[symbol] = _combined_band(asset_bands.get(symbol), band, f"{symbol}=")
+        elif asset_bands:
+            last_symbol = next(reversed(asset_bands))
+            raise ConfigError(
+                f"--band: {band_text} after {last_symbol}=… would be the band of all assets",
+                f"write {last_symbol}={band_text}, or the band of all first",
+            )
         else:
-            common_band = _combined_band(common_band, band)
+            common_band = _combined_band(common_band, band, "")
     return common_band, asset_bands
 
 
-def _combined_band(band: Threshold | None, other_band: Threshold) -> Threshold:
-    """Combine a relative and an absolute width."""
+def _combined_band(band: Threshold | None, other_band: Threshold, prefix: str) -> Threshold:
+    """Combine a relative and an absolute width. `prefix` stands before each width in the option."""
     if band is None:
         return other_band
     if (band.absolute_bps is None) == (other_band.absolute_bps is None):
         raise ConfigError(
             "--band: the same kind twice",
-            "give one of each, such as 10%rel,5%abs; the narrower applies",
+            f"give one of each, such as {prefix}10%rel,{prefix}5%abs; the narrower applies",
         )
     if band.absolute_bps is None:
         return replace(band, absolute_bps=other_band.absolute_bps)
@@ -122,7 +129,7 @@ def _parse_shock(share_text: str, field: str) -> int:
         )
     if magnitude_bps > MAX_RISE_BPS:
         raise ConfigError(
-            f"{field}: {share_text!r} is more than a thousandfold price",
+            f"{field}: {share_text!r} is more than a rise by a thousand times the price",
             f"write at most +{decimal_text(MAX_RISE_BPS, 2)}%",
         )
     return -magnitude_bps if sign == "-" else magnitude_bps
