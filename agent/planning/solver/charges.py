@@ -26,7 +26,8 @@ class _ChargeNode:
     """Best flows where rows in `used_rows` cost their charge, and `undecided_rows` ones a share of
     it.
 
-    `bound` is an upper bound of utility less charges of all flows over these rows, `gains` what each
+    `bound` is an upper bound of utility less charges of all flows over these rows, at most that of
+    the node that this one is a part of; `gains` what each
     undecided one of `solved_rows` adds to it.
     """
 
@@ -79,12 +80,14 @@ def bound_with_charges(
     """
 
     def solve_node(
-        used_rows: IndexArray, undecided_rows: IndexArray, earlier_solution: DualSolution | None
+        used_rows: IndexArray, undecided_rows: IndexArray, parent_node: _ChargeNode | None
     ) -> _ChargeNode:
         stack, solved_rows = charged_curves.rows(used_rows, undecided_rows)
-        solution = solve_flows(stack, earlier_solution)
+        solution = solve_flows(stack, None if parent_node is None else parent_node.solution)
         bound, gains = _dual_with_charges(charged_curves, used_rows, undecided_rows, solution)
         worth_gains = gains[charged_curves.worth_charge[undecided_rows]]
+        if parent_node is not None:
+            bound = min(bound, parent_node.bound)
         return _ChargeNode(used_rows, undecided_rows, solved_rows, solution, bound, worth_gains)
 
     root_node = solve_node(np.array([], dtype=np.intp), curve_rows, None)
@@ -118,9 +121,6 @@ def bound_with_charges(
         for branch, used_rows in enumerate(
             (np.append(best_node.used_rows, branch_row), best_node.used_rows)
         ):
-            child_node = solve_node(used_rows, other_rows, best_solution)
-            heapq.heappush(
-                open_nodes,
-                (-min(child_node.bound, best_node.bound), 2 * branch_number + branch, child_node),
-            )
+            child_node = solve_node(used_rows, other_rows, best_node)
+            heapq.heappush(open_nodes, (-child_node.bound, 2 * branch_number + branch, child_node))
     return max([closed_bound, *(-bound for bound, *_ in open_nodes)])

@@ -288,6 +288,22 @@ def test_bound_is_that_of_the_best_choice_of_pools(seed: int) -> None:
     assert bounds[-1] == pytest.approx(best_worth, abs=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("seed", "step_count"),
+    [pytest.param(7, 2, id="two steps"), pytest.param(32, 2, id="two steps, another market"), pytest.param(7, 3, id="three steps")],
+)
+def test_bound_of_more_branches_is_no_larger(monkeypatch: pytest.MonkeyPatch, seed: int, step_count: int) -> None:
+    """An imprecise solve bounds a part less tightly than the whole, whose bound still holds for it."""
+    problem = solved(any_problem_with_gas(seed, 3, 3))
+    monkeypatch.setattr("agent.planning.solver.dual.MAX_STEPS", step_count)
+    curves = problem.market.counted_after_charges
+    solve = problem.optimizer().solve
+
+    bounds = [bound_with_charges(curves, problem.market.rows(), solve, branches, -np.inf) for branches in range(12)]
+
+    assert bounds == sorted(bounds, reverse=True)
+
+
 @pytest.mark.parametrize("first", [0, *slow(range(10, PROBLEMS, 10))])
 def test_gap_with_gas_is_mostly_within_three_fifths_of_a_bp(first: int, shortfalls_bps: list[float]) -> None:
     """The least gas of the pools in use is on both sides; it was on none, and the 90th percentile of the gap 1.9 bps."""
