@@ -1,5 +1,6 @@
-"""Contract artifacts and npm programs: the repository's artifacts in abis/, all others installed
-from the lockfile.
+"""Contract artifacts, npm programs and Plotly's script; the environment of the HTML templates;
+pages and site of the documentation. The repository's artifacts are in abis/, those of npm are
+installed from the lockfile.
 """
 
 from __future__ import annotations

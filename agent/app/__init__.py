@@ -141,8 +141,6 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.trials import prepare_tune as prepare_tune
     from agent.app.research.trials import run_stress as run_stress
     from agent.app.research.trials import run_tune as run_tune
-    from agent.app.research.trials import stress_document as stress_document
-    from agent.app.research.trials import tune_document as tune_document
     from agent.app.research.trials import with_shocks as with_shocks
     from agent.app.research.whatif import WhatIf as WhatIf
     from agent.app.research.whatif import WhatIfOptions as WhatIfOptions
@@ -187,6 +185,8 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.wallet import create_wallet as create_wallet
     from agent.app.start.wallet import import_wallet as import_wallet
     from agent.app.start.wallet import wallet_address as wallet_address
+    from agent.backtest.stress.run import stress_document as stress_document
+    from agent.backtest.tune.report import tune_document as tune_document
     from agent.backtest.workers import check_scheduler_address as check_scheduler_address
     from agent.config.load import load_config as load_config
     from agent.execution.approvals import PendingAndAllowances as PendingAndAllowances

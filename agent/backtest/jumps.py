@@ -80,7 +80,7 @@ def without_closes(table: PriceTable, suspects: Sequence[SuspectClose]) -> Price
     return replace(table, closes=closes)
 
 
-def settings_from_bar(settings: SimulationSettings, bar_count: int) -> SimulationSettings:
+def settings_of_last_bars(settings: SimulationSettings, bar_count: int) -> SimulationSettings:
     """Return the settings for the last `bar_count` bars."""
     if isinstance(settings.gas_price_wei, int):
         return settings

@@ -45,7 +45,9 @@ class StoredExecution(Generic[P_co]):
 
 @dataclass(frozen=True)
 class ExecutionAttempts:
-    """Attempts at the parts of an execution, with all their `mined_intents` transactions."""
+    """Attempts at the parts of an execution. `mined_intents` are all transactions of their steps
+    that used a nonce, failed ones too.
+    """
 
     attempts: Sequence[ExecutionAttemptRow]
     mined_intents: Sequence[Intent]

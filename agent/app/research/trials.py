@@ -19,7 +19,7 @@ from agent.app.research.whatif import require_assets
 from agent.backtest.data import PriceTable, select_spec_symbols
 from agent.backtest.jumps import (
     note_without_suspects,
-    settings_from_bar,
+    settings_of_last_bars,
     suspect_closes,
     without_closes,
 )
@@ -33,7 +33,6 @@ from agent.backtest.stress.run import (
     complete_bar_count,
     estimate_s,
     run_stress_test,
-    stress_document,
     without_suspects_text,
 )
 from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
@@ -58,7 +57,6 @@ from agent.backtest.tune.jobs import (
     estimate_work,
     spec_for_choice,
 )
-from agent.backtest.tune.report import tune_document
 from agent.backtest.tune.search import Progress as TuneProgress
 from agent.backtest.tune.search import TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective, WalkForwardMode
@@ -71,9 +69,6 @@ from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod, Destination, Every, LotMethod, Threshold
 from agent.units import DAY_S
-
-__all__ = ["stress_document", "tune_document"]
-
 
 SHOCK_OPTION = "--scenarios shock"
 USUAL_PATHS = 2_000
@@ -287,9 +282,9 @@ class TuneOptions:
 
 
 def searched_grid(named: PolicyGrid, objective: Objective) -> PolicyGrid:
-    """Return the grid of a search that names these values. By loss it has the tracking rule, unless
-    strictnesses are named, at each; and without bands, intervals and zones some usual ones. Raises
-    ConfigError.
+    """Return the grid of a search that names these values. For the objective tracking without named
+    strictnesses, STRICTNESSES are added; without bands, intervals, strictnesses and horizons, the
+    usual bands and intervals. Raises ConfigError.
     """
     has_bands = bool(named.bands or named.intervals_s)
     has_rules = bool(named.strictnesses or named.horizons_s)
@@ -476,7 +471,7 @@ def run_tune(
         trusted_spec = replace(
             tune_spec,
             table=trusted_table,
-            settings=settings_from_bar(tune_spec.settings, trusted_table.bar_count),
+            settings=settings_of_last_bars(tune_spec.settings, trusted_table.bar_count),
         )
         trusted_result = tune(
             trusted_spec, run_chunks, trusted_folder, lambda _job, _chunks: None, run_progress
