@@ -16,6 +16,7 @@ from agent import research
 from agent.app.research import trials
 from agent.app.research.backtests import USUAL_MARKET, MarketOptions, sample_files
 from agent.backtest import workers
+from agent.backtest.stress.run import stress_document
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import AllocatorSchedule, spec_for_choice
 from agent.backtest.tune.report import tune_document
@@ -39,7 +40,7 @@ STRICTNESSES = [research.tracking(name) for name in ("relaxed", "normal", "stric
 def test_search_is_that_of_the_command() -> None:
     options = trials.TuneOptions(parse_grid("10%rel,20%rel", "7d", destination="target,halfway"))
     spec = trials.prepare_tune(PRICES, MarketOptions(), options, portfolio_options(target="BTC=40,ETH=30,USD=30"))
-    expected = trials.tune_document(trials.run_tune(spec, cores=1))
+    expected = tune_document(trials.run_tune(spec, cores=1))
     triggers = [*BANDS, research.every("7d"), *STRICTNESSES]
     result = research.tune(PRICES, TARGETS, triggers, destinations=["target", "halfway"], combined=True)
     assert result.document == expected
@@ -49,7 +50,7 @@ def test_stress_test_is_that_of_the_command() -> None:
     options = trials.StressOptions(paths=20, scenarios=(research.Scenario.CRASH,), bars=60)
     portfolio = portfolio_options(target="BTC=40,ETH=30,USD=30", band="10%rel")
     prepared_test = trials.prepare_stress(PRICES, USUAL_MARKET, options, portfolio)
-    expected = trials.stress_document(trials.run_stress(prepared_test, cores=1))
+    expected = stress_document(trials.run_stress(prepared_test, cores=1))
     result = research.stress(PRICES, TARGETS, research.band(0.1), paths=20, scenarios=["crash"], bars=60)
     assert result.document == expected
 
