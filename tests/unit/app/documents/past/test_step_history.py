@@ -55,7 +55,7 @@ def explained(
         pytest.param(None, "halt", "done", "By the owner.", id="revocation of an old record"),
     ],
 )
-def test_explained_step__by_the_owner_has_no_decision_of_the_policy(
+def test_explained_step__by_the_owner_has_no_policy_decision(
     tmp_path: Path, request_: StepRequest | None, decision: str | None, outcome: str, sentence: str
 ) -> None:
     sentences = explained(tmp_path, request_, decision, outcome)
@@ -64,7 +64,7 @@ def test_explained_step__by_the_owner_has_no_decision_of_the_policy(
 
 
 @pytest.mark.parametrize("request_", [AgentCycle(), None], ids=["requested by the agent", "old record"])
-def test_explained_step__names_an_automatic_trade_by_its_own_reason(tmp_path: Path, request_: StepRequest | None) -> None:
+def test_explained_step__names_an_automatic_trade_by_its_reason(tmp_path: Path, request_: StepRequest | None) -> None:
     plan = plan_of(AgentCycle())
     assert isinstance(plan.decision, Rebalance)
     reworded_plan = replace(plan, decision=replace(plan.decision, reason="in words of an earlier version"))
