@@ -56,6 +56,7 @@ VARIABLE_FIELDS = frozenset({"endpoints", "alert"})
 MAIL_PATTERN = re.compile(r"[A-Za-z0-9._+-]{1,40}@([A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
 ANSWERS_CHANGED_TEXT = "The answers changed after this page was opened. Compare them again."
 SHARE_PREFIX = "share:"
+OWN_BASKET = "own"
 
 
 class SetupPage(NamedTuple):
@@ -405,6 +406,7 @@ class SetupPages:
                 text_by_field |= OWN_OF_PRACTICE
             except TrimtabError as error:
                 refusal_by_field["network"] = str(error)
+        text_by_field = without_left_weights(self._answers, text_by_field)
         checked_answers = await self._check_answers({**self._answers, **text_by_field})
         self._answers |= without_urls(text_by_field, checked_answers["errors"])
         errors = {
@@ -560,6 +562,24 @@ def field_texts(
                 text_by_field[field_name] = ""
                 refusal_by_field[field_name if field_name in page.fields else "basket"] = refusal
     return text_by_field, refusal_by_field
+
+
+def without_left_weights(
+    earlier_texts: Mapping[str, str], text_by_field: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the texts of a form, without typed weights that it had before another basket was chosen
+    in it: those that are typed beside a basket contradict it.
+    """
+    weights = {
+        field: text for field, text in text_by_field.items() if field.startswith(SHARE_PREFIX)
+    }
+    basket = text_by_field.get("basket", "")
+    is_chosen_since = basket not in ("", OWN_BASKET, earlier_texts.get("basket"))
+    if is_chosen_since and all(
+        text == earlier_texts.get(field, "") for field, text in weights.items()
+    ):
+        return {**text_by_field, **dict.fromkeys(weights, "")}
+    return dict(text_by_field)
 
 
 def without_urls(text_by_field: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:

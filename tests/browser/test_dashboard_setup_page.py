@@ -116,7 +116,7 @@ def test_set_up__has_no_violation_or_overflow_on_a_phone(chromium: Any, tmp_path
         page = context.new_page()
         home = f"http://localhost:{desk.port}"
         page.goto(f"{home}/login")
-        assert "Open the address that trimtab serve --setup prints" in page.inner_text("[role=alert]")
+        assert "Open the last address that trimtab serve --setup has printed" in page.inner_text("[role=alert]")
         require_fine(page)
         page.goto(home + desk.opening)
         require_fine(page)

@@ -266,6 +266,17 @@ def test_own_weights_beside_a_chosen_basket__are_refused(desk: SetupBrowser, typ
     assert desk.post("/setup/basket", {"basket": "60/40", **emptied})[0] == 303
 
 
+def test_basket_chosen_after_own_weights__takes_their_place(desk: SetupBrowser) -> None:
+    """The form still has them, without a script that could empty the fields."""
+    desk.enter()
+    desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
+    typed = {"share:WETH": "60,5", "share:USDC": "40"}
+    assert desk.post("/setup/basket", {"basket": "own", **typed})[0] == 422
+    assert desk.post("/setup/basket", {"basket": "60/40", **typed})[0] == 303
+    desk.post("/setup/cash", ANSWERS["/setup/cash"])
+    assert "60/40" in desk.text("/setup/review")
+
+
 def test_last_page__says_whether_the_amount_is_worth_it(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
