@@ -153,6 +153,29 @@ def _grouped_name_error(error: click.ClickException) -> ConfigError | None:
     )
 
 
+COMMAND_BY_WORD = {
+    "proposal approve": "trimtab proposal sign",
+    "proposal cancel": "trimtab cancel --send",
+    "proposal confirm": "trimtab proposal sign",
+    "proposal reject": "trimtab cancel --send",
+    "proposal send": "trimtab proposal execute --send",
+    "proposal withdraw": "trimtab cancel --send",
+}
+"""What does what the words of a Safe's owner say, where the most similar command does something else."""
+
+
+def _other_word_error(error: click.ClickException) -> ConfigError | None:
+    """Return the error for a word of `COMMAND_BY_WORD`, with its command."""
+    match = re.match(r"No such command '(\w+)'", error.message)
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if match is None or context is None:
+        return None
+    command = COMMAND_BY_WORD.get(f"{context.info_name} {match[1]}")
+    if command is None:
+        return None
+    return ConfigError(f"{match[0]}.", f"write {command}; see trimtab {context.info_name} --help")
+
+
 def _number_remedy(number_type: object) -> str:
     """Return what to write where a whole number is expected; empty elsewhere."""
     if not isinstance(number_type, click.types.IntParamType):
@@ -240,7 +263,9 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
         exit_code = 2
     except click.ClickException as error:
         exit_code = print_error(
-            _grouped_name_error(error) or ConfigError(_safe_message(error), _usage_remedy(error)),
+            _grouped_name_error(error)
+            or _other_word_error(error)
+            or ConfigError(_safe_message(error), _usage_remedy(error)),
             as_json,
         )
     except (click.exceptions.Abort, KeyboardInterrupt):
