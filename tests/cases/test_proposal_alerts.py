@@ -216,7 +216,7 @@ def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(chain: LocalChain
         chain.move_market({"WETH": price * 7 / 10}, twap_follows=False)
         with pytest.raises(Refused, match="would fail now") as refused:
             api.sign_proposal(agent, {"test_account": 5}, None, yes)
-        assert refused.value.remedy.startswith("trimtab cancel --send withdraws it, and "), "a stop loss does not wait for the price"
+        assert refused.value.remedy.startswith("do not sign it, nor execute it: trimtab cancel --send withdraws it, and ")
         box.until(4)
     assert mentions(exit_proposal["why"], "stop_loss of WETH", "is sold")
     assert mentions(exit_proposal["description"], "then stop_loss of WETH at ", "UTC): sell ", " WETH for USDC")

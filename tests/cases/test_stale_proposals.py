@@ -221,7 +221,7 @@ def test_failing__is_not_signed_or_exported_and_says_what_to_do(anvil_chain: Loc
     sign_and_send(agent, FIRST)
     move_weth(anvil_chain, -10)
     assert open_proposal(agent)["state"] == "failing"
-    require_refused(agent, safe, "would fail now", "Too little received", "wait until", "trimtab cancel")
+    require_refused(agent, safe, "would fail now", "Too little received", "nor execute it: trimtab cancel --send withdraws it, and")
 
 
 def test_paused__is_not_signed_exported_or_called_executable(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:

@@ -34,6 +34,7 @@ from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import READ_FAILURES, ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.evaluation import minimums_fault
 from agent.execution.executor import (
+    DO_NOT_SIGN,
     ProposingExecutor,
     ReadOnlySigner,
     chain_deadline_s,
@@ -260,14 +261,12 @@ class SafeProposal:
         self.submitter.require_running(self.grant)
         self.require_current()
         if self.state == "failing":
-            is_exit = self.grant.plan is not None and self.grant.plan.is_exit
-            waiting_text = "" if is_exit else "wait until trimtab proposal list says waiting; or "
             raise guard_refusal(
                 "simulation",
                 self.simulation.reason,
                 "succeeds at the head",
                 f"the proposal {self.intent.id} would fail now: {self.simulation.reason}",
-                f"{waiting_text}{self.renewal_advice}",
+                f"{DO_NOT_SIGN}: {self.renewal_advice}",
             )
         if fault := self.minimums_fault():
             raise guard_refusal(
