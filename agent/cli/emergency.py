@@ -5,7 +5,7 @@ request.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -54,7 +54,8 @@ from agent.figures import as_sentence
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agent.app import Agent, PendingAndAllowances
+    from agent.app import Agent
+    from agent.app.money.hard_pause import HardPauseReport
     from agent.app.money.rehearsal import Rehearsal
     from agent.app.money.revocation import RevocationReport
     from agent.app.money.shutdown import ShutdownReport
@@ -107,11 +108,17 @@ def pause(
         )
     with show_spinner("Pausing") as spinner:
 
-        def confirm(exposure: PendingAndAllowances) -> bool:
+        def confirm(report: HardPauseReport) -> bool:
+            exposure = report.pending_and_allowances
             if not exposure.pending_intents and not exposure.open_allowances:
                 return True
-            table = _cancel_and_revoke_table(fill(owner.CancelAndRevokeDocument, exposure))
-            return spinner.ask("Paused. Cancel and revoke all of this?", lambda: err.print(table))
+
+            def show() -> None:
+                err.print(_cancel_and_revoke_table(fill(owner.CancelAndRevokeDocument, exposure)))
+                for signed_text in report.signed_texts:
+                    note(as_sentence(signed_text))
+
+            return spinner.ask("Paused. Cancel and revoke all of this?", show)
 
         report = api.pause_hard(
             config_paths[0],
@@ -175,8 +182,19 @@ def resume(config: ConfigPaths = None, yes: Yes = False, as_json: AsJson = False
     answer_for_each(
         config,
         as_json,
-        lambda path: PortfolioAnswer(api.resume(path, confirm), lambda: say("Resumed.")),
+        lambda path: _resumed(path, confirm),
     )
+
+
+def _resumed(config: Path, confirm: Callable[[str], bool]) -> PortfolioAnswer:
+    document = api.resume(config, confirm)
+
+    def show() -> None:
+        say("Resumed.")
+        for rejected_text in document.get("rejected", ()):
+            note(as_sentence(rejected_text))
+
+    return PortfolioAnswer(document, show)
 
 
 def _show_pause(hard_pause_document: Document) -> None:

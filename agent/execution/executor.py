@@ -253,6 +253,22 @@ def withdrawn_proposal_texts(
     return texts
 
 
+NOT_TAKEN_BACK = (
+    "a rejection is not taken back, not even when the pause ends: what it rejects is neither signed nor"
+    " executed here any more"
+)
+"""What a proposed rejection means for the proposal."""
+
+
+def rejected_advice(rejection: Intent) -> str:
+    """Return what remains to do with a proposal whose rejection waits."""
+    return (
+        f"have the rejection signed with trimtab proposal sign {rejection.id} and executed with trimtab"
+        f" proposal execute {rejection.id} --send; once it is executed or has expired, the same can be"
+        f" proposed anew; {NOT_TAKEN_BACK}"
+    )
+
+
 WITHDRAWAL_ADVICE = (
     "trimtab cancel --send withdraws it, or proposes its rejection if enough owners of a Safe have"
     " signed"
@@ -552,7 +568,8 @@ class ProposingExecutor(JournaledExecutor):
         awaiting.message = (
             f"{awaiting.message}\n{signatures_text} of the proposal {intent.id} exist, and no pause takes"
             f" them back: whoever has them can execute it {execution_period(intent, grant)}. It is void once"
-            f" its rejection is executed, an empty call of {tx.to} to itself at nonce {tx.nonce}"
+            f" its rejection is executed, an empty call of {tx.to} to itself at nonce {tx.nonce};"
+            f" {NOT_TAKEN_BACK}"
         )
         return awaiting
 

@@ -7,7 +7,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.errors import TrimtabError
-from agent.execution.executor import chain_deadline_s, execution_period, is_dropped
+from agent.execution.executor import (
+    NOT_TAKEN_BACK,
+    chain_deadline_s,
+    execution_period,
+    is_dropped,
+    rejected_advice,
+)
 from agent.model import Intent, IntentKind, IntentState
 
 if TYPE_CHECKING:
@@ -54,6 +60,22 @@ def signed_proposal_texts(store: Store, chain_nonce: int = 0) -> tuple[str, ...]
     )
 
 
+def rejected_proposal_texts(store: Store) -> list[str]:
+    """Return a sentence about each proposal that waits for its rejection."""
+    intents = [
+        intent for intent in store.journal.open_intents() if intent.state is IntentState.PLANNED
+    ]
+    rejection_by_nonce = {
+        intent.tx.nonce: intent for intent in intents if intent.kind is IntentKind.CANCEL
+    }
+    return [
+        f"the proposal {intent.id} waits for its rejection: {rejected_advice(rejection)}"
+        for intent in intents
+        if intent.kind is not IntentKind.CANCEL
+        and (rejection := rejection_by_nonce.get(intent.tx.nonce)) is not None
+    ]
+
+
 def _voiding_text(intent: Intent, *, is_rejected: bool) -> str:
     if is_rejected:
         return "it is void once its rejection is executed: trimtab proposal list"
@@ -62,4 +84,7 @@ def _voiding_text(intent: Intent, *, is_rejected: bool) -> str:
             f"it is proposed no more, and another transaction at nonce {intent.tx.nonce} makes it void,"
             " such as its rejection: trimtab pause --hard --send proposes that if enough have signed"
         )
-    return "trimtab pause --hard --send withdraws it, or proposes the rejection that makes it void"
+    return (
+        "trimtab pause --hard --send withdraws it, or, once enough have signed, proposes the rejection"
+        f" that makes it void; {NOT_TAKEN_BACK}"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,8 @@ from agent.app.money import hard_pause, shutdown
 from agent.app.money.transfers import list_transfers
 from agent.app.records import kill_switch, maintenance
 from agent.chain.safe import SafeOwnersSigner
+from agent.cli import emergency
+from agent.cli.display.terminal import Spinner
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.step_context import OutcomeKind
@@ -82,9 +84,14 @@ def test_hard_pause__enough_signatures__proposes_the_rejection(scene: tuple[Agen
     assert commands in "\n".join(agent.status().warnings)
     sign_and_send(agent, FIRST, SECOND)
     assert len(agent.context.store.proposals.signatures(rejection["id"])) == 2
-    for proposal_id, words in ((swap["id"], f"waits for its rejection, {rejection['id']}"), ("0a1b", "is not the proposal that waits")):
-        with pytest.raises(ConfigError, match=words):
+    not_taken_back = (f"trimtab proposal execute {rejection['id']} --send", "once it is executed or has expired", "is not taken back")
+    for proposal_id, words in (
+        (swap["id"], (f"waits for its rejection, {rejection['id']}", *not_taken_back)),
+        ("0a1b", ("is not the proposal that waits", f"write {rejection['id']}")),
+    ):
+        with pytest.raises(ConfigError) as refusal:
             api.execute_proposal(agent, EXECUTOR, proposal_id, send=True, confirm=yes)
+        assert mentions(str(refusal.value), *words)
     assert api.execute_proposal(agent, EXECUTOR, rejection["id"], send=True, confirm=yes)["outcome"] == "executed"
     assert safe.nonce() == 1
     assert pause_hard(agent)["outcome"] in ("done", "clear")
@@ -92,6 +99,30 @@ def test_hard_pause__enough_signatures__proposes_the_rejection(scene: tuple[Agen
     assert api.list_proposals(agent)["proposals"] == []
     resume(agent)
     assert proposal(agent)["safe_tx"]["nonce"] == "1"
+
+
+def test_resume__names_the_rejection_that_still_waits(
+    scene: tuple[Agent, SafeWallet, dict[str, Any]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _, swap = scene
+    path = agent.context.loaded_config.path
+    sign_and_send(agent, FIRST)
+    assert "rejected" not in api.resume(path, lambda _: True), "no rejection waits"
+    sign_and_send(agent, SECOND)
+    monkeypatch.setattr(emergency, "is_interactive", lambda: True)
+    questions: list[str] = []
+
+    def ask(_: object, question: str, show: Callable[[], None]) -> bool:
+        show()
+        return not questions.append(question)
+
+    monkeypatch.setattr(Spinner, "ask", ask)
+    before = in_process(capfd, monkeypatch, "pause", "--hard", "--send", "--config", str(path))
+    assert mentions(before.err, f"Signatures of the proposal {swap['id']}: 2", "rejection is not taken back, not even when the pause ends")
+    assert questions == ["Paused. Cancel and revoke all of this?"]
+    _, rejection = api.list_proposals(agent)["proposals"]
+    resumed = in_process(capfd, monkeypatch, "resume", "--config", str(path))
+    assert mentions(resumed.err, f"The proposal {swap['id']} waits for its rejection", rejection["id"], "is not taken back")
 
 
 def test_executed_rejection__warns_of_the_same_trade(

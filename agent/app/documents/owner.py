@@ -197,13 +197,14 @@ class CancelAndRevokeDocument(TypedDict):
 class PauseDocument(TypedDict):
     """The kill switch. If the store could not be opened, `store` has the reason, and the pause file
     beside it is used instead. `signed` says which waiting proposals have signatures, which a pause
-    does not take back.
+    does not take back, and `rejected` which proposals still wait for their rejection after its end.
     """
 
     paused: bool
     hard: bool
     reason: str
     store: NotRequired[str]
+    rejected: NotRequired[list[str]]
     signed: NotRequired[list[str]]
 
 

@@ -53,7 +53,7 @@ def pause_hard(
     *,
     send: bool,
     is_confirmed: bool,
-    confirm: Callable[[PendingAndAllowances], bool],
+    confirm: Callable[[HardPauseReport], bool],
     progress: Progress = ignore_progress,
 ) -> HardPauseReport:
     """Pause, show what a hard pause would cancel and revoke, and pause hard once confirmed.
@@ -78,8 +78,14 @@ def pause_hard(
     require_trusted_writers(loaded_config.path, "config")
     with open_agent(loaded_config) as agent:
         open_items = agent.pending_and_allowances()
-        report = HardPauseReport(reason, agent.context.kill_switch.is_hard(), open_items)
-        if send and (is_confirmed or confirm(open_items)):
+        chain_nonce = open_items.step_input.snapshot.nonce_latest
+        report = HardPauseReport(
+            reason,
+            agent.context.kill_switch.is_hard(),
+            open_items,
+            signed_texts=signed_proposal_texts(agent.context.store, chain_nonce),
+        )
+        if send and (is_confirmed or confirm(report)):
             agent.context.kill_switch.pause(reason, int(time.time()), hard=True)
             report = replace(report, is_hard=True)
             try:
@@ -87,9 +93,8 @@ def pause_hard(
             except LockHeld as error:
                 report = replace(report, lock_holder=error.message)
             except AwaitingExternalSignature as awaiting:
-                rejection_text = f"{awaiting.message}\n{awaiting.remedy}"
+                rejection_text = f"{awaiting.message}\nWhat to do: {awaiting.remedy}"
                 report = replace(report, rejection_text=rejection_text)
-        chain_nonce = open_items.step_input.snapshot.nonce_latest
         return replace(report, signed_texts=signed_proposal_texts(agent.context.store, chain_nonce))
 
 

@@ -38,6 +38,7 @@ from agent.execution.executor import (
     ProposingExecutor,
     ReadOnlySigner,
     chain_deadline_s,
+    rejected_advice,
     rejection_of,
 )
 from agent.execution.settlement import originating_step
@@ -422,13 +423,14 @@ def open_proposal(
             return
         open_id = proposals[-1].intent.id
         if proposal_id not in (None, open_id):
-            is_rejected = proposal_id in [proposal.intent.id for proposal in proposals]
-            problem = (
-                "waits for its rejection," if is_rejected else "is not the proposal that waits,"
-            )
+            if proposal_id in [proposal.intent.id for proposal in proposals]:
+                raise ConfigError(
+                    f"PROPOSAL: {str(proposal_id)[:40]!r} waits for its rejection, {open_id}",
+                    rejected_advice(proposals[-1].intent),
+                )
             raise ConfigError(
-                f"PROPOSAL: {str(proposal_id)[:40]!r} {problem} {open_id}",
-                "see trimtab proposal list",
+                f"PROPOSAL: {str(proposal_id)[:40]!r} is not the proposal that waits, {open_id}",
+                f"write {open_id}, or nothing",
             )
         yield proposals[-1]
 

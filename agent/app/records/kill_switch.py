@@ -24,7 +24,7 @@ from agent.store.files.pause import (
     paused_here_alone_error,
 )
 from agent.units import format_duration
-from agent.wiring.signed_proposals import unstopped_texts
+from agent.wiring.signed_proposals import rejected_proposal_texts, unstopped_texts
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PauseDocument
@@ -122,7 +122,10 @@ def resume(config: LoadedConfig | Path | str, confirm: Callable[[str], bool]) ->
                 raise Refused(
                     f"not resumed: {buy_back_warning}", remedy="trimtab resume --yes, or answer y"
                 )
-        return end_pause(store, switch, "resumed by the owner", int(time.time()))
+        document = end_pause(store, switch, "resumed by the owner", int(time.time()))
+        if rejected_texts := rejected_proposal_texts(store):
+            document["rejected"] = rejected_texts
+        return document
 
 
 def _buy_back_text(loaded_config: LoadedConfig) -> str:
