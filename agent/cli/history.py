@@ -281,6 +281,9 @@ def _transactions_table(document: Document) -> FigureTable:
         if (resting_order := transaction.get("order")) is not None:
             status = "resting"
             description += f"; {resting_order['filled']} of {resting_order['size']} filled, until {spaced_time(resting_order['expires'])}"
+        hash_text = transaction["hash"] or f"not sent; id {transaction['id']}"
+        if execution_hash := transaction.get("execution"):
+            hash_text = f"execution sent: {execution_hash}"
         figure_table.add_row(
             str(transaction["nonce"]),
             transaction["kind"],
@@ -288,7 +291,7 @@ def _transactions_table(document: Document) -> FigureTable:
             gas_price_text(transaction),
             "" if transaction["block"] is None else str(transaction["block"]),
             description,
-            transaction["hash"] or f"not sent; id {transaction['id']}",
+            hash_text,
         )
     return figure_table
 

@@ -278,10 +278,10 @@ DO_NOT_SIGN = "do not sign it, nor execute it"
 """Advice about a proposal that would fail, or whose minimums are too low."""
 UNCHECKED_ADVICE = f"{DO_NOT_SIGN} before it can be checked"
 """Advice about a proposal that no endpoint can simulate, or whose Safe cannot be read."""
-RESUME_ADVICE = "end the pause with trimtab resume, then "
-"""What comes before the advice to sign or execute a proposal while a pause forbids it."""
 HARD_PAUSE_ADVICE = "pause hard, which allows it: trimtab pause --hard --send; then "
-"""The same for a rejection or a revocation: the pause stays."""
+"""What comes before the advice to sign or execute a rejection or a revocation while a pause forbids it:
+the pause stays.
+"""
 UNWANTED_ADVICE = (
     "if it is not wanted either: trimtab pause --hard --send withdraws it, and nothing is proposed"
     " until trimtab resume; before that, trimtab edit changes the targets or the trigger"
@@ -293,9 +293,12 @@ PROPOSAL_FORMAT = 1
 """Version of the layout of proposal files."""
 
 
-def pause_advice(grant: Grant) -> str:
+def pause_advice(grant: Grant, pause_reason: str) -> str:
     """Return what comes before the advice to sign or execute what a pause forbids."""
-    return HARD_PAUSE_ADVICE if only_undoes(grant) else RESUME_ADVICE
+    if only_undoes(grant):
+        return HARD_PAUSE_ADVICE
+    reason_text = f" ({pause_reason})" if pause_reason else ""
+    return f"end the pause{reason_text} with trimtab resume, then "
 
 
 class AwaitingExternalSignature(Retryable):
@@ -677,7 +680,11 @@ class ProposingExecutor(JournaledExecutor):
         until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
         signatures = self._proposals.signatures(intent.id)
         next_act = self.external_signer.next_act(signatures, intent.id)
-        resume_text = "" if self._submitter.is_running(grant) else pause_advice(grant)
+        resume_text = (
+            ""
+            if self._submitter.is_running(grant)
+            else pause_advice(grant, self._submitter.pause_reason())
+        )
         doubt_text = "; it would revert now" if reverts else ""
         if unsimulated_why:
             doubt_text = f"; it could not be simulated: {unsimulated_why}"

@@ -231,6 +231,7 @@ class WalletSession:
             settings=submission_settings(config, context.limits, context.futures_policy),
             is_paused=context.kill_switch.is_paused,
             is_hard_pause=context.kill_switch.is_hard,
+            pause_reason=context.kill_switch.reason_and_time,
             proposed_ids=context.store.proposals.proposal_blocks,
             on_event=lambda event: self.report_progress(event.text or event.name),
         )

@@ -158,7 +158,9 @@ def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rej
     snapshot = step.snapshot
     if snapshot.nonce_latest > intent.tx.nonce:
         used_text = settling_text(context, intent, is_used=True)
-        return f"waits no longer, since its nonce is used: {used_text}."
+        execution = context.store.proposals.execution(intent.id)
+        sent_text = "" if execution is None else f" (its execution was sent in {execution.tx_hash})"
+        return f"waits no longer, since its nonce is used{sent_text}: {used_text}."
     if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
         return f"has expired: {settling_text(context, intent, is_used=False)}."
     grant = context.store.journal.grant(intent.id)
@@ -178,7 +180,9 @@ def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rej
         return f"could not be checked, {simulation.height_disagreement}: {UNCHECKED_ADVICE}."
     if simulation.reverted:
         return f"would fail now, {simulation.reason}: {DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}."
-    resume_text = pause_advice(grant) if _is_stopped_by_pause(context, intent) else ""
+    resume_text = ""
+    if _is_stopped_by_pause(context, intent):
+        resume_text = pause_advice(grant, context.kill_switch.reason_and_time())
     return f"awaits {next_act.awaited}{until_text}: {resume_text}{next_act.instruction}."
 
 

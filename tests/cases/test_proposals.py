@@ -25,6 +25,7 @@ from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.signing.safe_tx import safe_tx_fields, safe_tx_hash, typed_data
+from agent.units import format_time
 from agent.venues import composer
 from tests.support.agents import ROOMY, agent_config, fund, off_target, reopened_agent, require_rebalance, trusted_config, yes
 from tests.support.builders import address
@@ -189,8 +190,10 @@ def test_paused__status_names_the_pause_before_the_signature(chain: LocalChain, 
         proposal(agent)
         warnings = " ".join(agent.status().warnings)
         assert mentions(warnings, "awaits its signature until", ": have the transaction in its file signed and sent.")
-        agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
-        assert "end the pause with trimtab resume, then have the transaction" in " ".join(agent.status().warnings)
+        now_s = agent.context.clock.now_s()
+        agent.context.store.pause_switch.pause("test", now_s)
+        advice = f"end the pause (test, {format_time(now_s)}) with trimtab resume, then have the transaction"
+        assert advice in " ".join(agent.status().warnings)
 
 
 def test_an_expired_approval_that_was_sent_after_all_is_booked(chain: LocalChain, tmp_path: Path) -> None:

@@ -119,7 +119,8 @@ def test_waiting_proposal__names_missing_signatures_and_a_pause(scene: tuple[Age
         assert f"awaits {awaited} until" in waiting().message
         assert waiting().remedy.startswith(instruction.format(open_proposal(agent)["id"]))
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
-    assert waiting().remedy.startswith("end the pause with trimtab resume, then have anyone execute it")
+    assert waiting().remedy.startswith("end the pause (test, ")
+    assert " UTC) with trimtab resume, then have anyone execute it" in waiting().remedy
 
 
 def test_plan_for_a_safe__is_said_to_be_proposed_and_what_waits_is_named(
@@ -144,8 +145,11 @@ def test_plan_for_a_safe__is_said_to_be_proposed_and_what_waits_is_named(
     assert "Add --send" not in waiting_text
 
 
-def test_the_status_names_what_waits_and_what_to_do(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+def test_the_status_names_what_waits_and_what_to_do(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent, _ = scene
+    monkeypatch.setenv("COLUMNS", "400")
     document = open_proposal(agent)
 
     def sentence() -> str:
@@ -158,8 +162,14 @@ def test_the_status_names_what_waits_and_what_to_do(anvil_chain: LocalChain, sce
         "awaits its execution (2 signatures collected, 2 needed)",
         f"trimtab proposal execute {open_proposal(agent)['id']} --send",
     )
-    api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
-    assert "waits no longer, since its nonce is used: trimtab rebalance --send settles it and goes on, or says what else" in sentence()
+    tx_hash = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["transaction"]
+    listed = in_process(capfd, monkeypatch, "txs", "--config", str(agent.context.loaded_config.path)).out
+    assert f"execution sent: {tx_hash}" in listed
+    assert "not sent" not in listed
+    assert (
+        f"its nonce is used (its execution was sent in {tx_hash}): trimtab rebalance --send settles it and goes on, or says what else"
+        in sentence()
+    )
     with pytest.raises(AwaitingExternalSignature):
         agent.rebalance(send=True, confirm=yes)
     assert not [text for text in agent.status().warnings if document["id"] in text]
@@ -265,7 +275,7 @@ def test_nothing_is_signed_or_executed_while_paused(scene: tuple[Agent, SafeWall
         lambda: api.proposal_typed_data(agent, None),
         lambda: api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes),
     ):
-        with pytest.raises(Refused, match="kill switch"):
+        with pytest.raises(Refused, match=r"the kill switch is on \(test, 20.* UTC\); nothing is sent"):
             act()
     assert safe.nonce() == 0
 

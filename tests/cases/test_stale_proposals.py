@@ -171,7 +171,7 @@ def test_paused__list_status_and_collected_signatures_name_the_pause(
     assert "paused: it is neither signed nor executed here until trimtab resume" in listed.out
     assert open_proposal(agent)["paused"]
     warnings = " ".join(agent.status().warnings)
-    assert mentions(warnings, "end the pause with trimtab resume, then have anyone execute it")
+    assert mentions(warnings, "end the pause (test, ", "with trimtab resume, then have anyone execute it")
     agent.context.store.pause_switch.resume("test", agent.context.clock.now_s())
     assert not open_proposal(agent)["paused"]
     assert "end the pause" not in " ".join(agent.status().warnings)

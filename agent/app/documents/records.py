@@ -229,10 +229,13 @@ class TransitionDocument(TypedDict):
 
 
 class TracedTransactionDocument(JournalledTransactionDocument):
-    """A transaction with its transitions; `order` if it is a limit order that rests at a venue."""
+    """A transaction with its transitions; `order` if it is a limit order that rests at a venue,
+    `execution` the transaction that was sent to execute a Safe's proposal and is not settled yet.
+    """
 
     moves: list[TransitionDocument]
     order: NotRequired[OpenOrderDocument]
+    execution: NotRequired[TxHash]
 
 
 class AdoptedTransferDocument(TypedDict):

@@ -212,6 +212,8 @@ def _traced_document(store: Store, intent: Intent, order_time_s: int) -> TracedT
     transaction_document = fill(
         TracedTransactionDocument, intent, moves=transitions, **_derived_fields(intent)
     )
+    if intent.tx_hash is None and (execution := store.proposals.execution(intent.id)) is not None:
+        transaction_document["execution"] = execution.tx_hash
     grant = futures_grant(store.journal.grant(intent.id)) if intent.is_resting else None
     if grant is not None and isinstance(perp_order := grant.action, PerpOrder):
         transaction_document["order"] = journalled_order_document(

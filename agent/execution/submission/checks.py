@@ -26,13 +26,13 @@ def guard_refusal(
     return error_type(message, (Verdict(guard, measured, limit, False),), remedy)
 
 
-def pause_refusal(switch_state: str, grant: Grant) -> Refused:
-    """Return the refusal by a kill switch in this state, with what ends it."""
+def pause_refusal(switch_state: str, grant: Grant, why: str = "") -> Refused:
+    """Return the refusal by a kill switch in this state, with why it is on and what ends it."""
     return guard_refusal(
         "kill_switch",
         switch_state,
         "off",
-        f"the kill switch is on ({switch_state}); nothing is sent",
+        f"the kill switch is on ({why or switch_state}); nothing is sent",
         UNDO_ADVICE if only_undoes(grant) else "trimtab resume",
     )
 
@@ -45,7 +45,7 @@ def stored_pause_check(grant: Grant) -> PauseCheck:
 
     def require_running(pause: PauseSwitchState) -> None:
         if pause.paused and not (pause.hard and only_undoes(grant)):
-            raise pause_refusal("paused", grant)
+            raise pause_refusal("paused", grant, pause.reason)
 
     return require_running
 

@@ -68,6 +68,7 @@ class Submitter:
     is_paused: Callable[[], bool | None]
     on_event: OnEvent = ignore_event
     is_hard_pause: Callable[[], bool] = lambda: False
+    pause_reason: Callable[[], str] = str
     proposed_ids: Callable[[], Container[str]] = tuple
 
     # checks
@@ -80,7 +81,8 @@ class Submitter:
             return
         if only_undoes(grant) and self.is_hard_pause():
             return
-        raise pause_refusal("paused" if is_paused else "cannot be read", grant)
+        switch_state = "paused" if is_paused else "cannot be read"
+        raise pause_refusal(switch_state, grant, self.pause_reason())
 
     def is_running(self, grant: Grant) -> bool:
         """Return whether the kill switch allows what `grant` is for (see `require_running`)."""

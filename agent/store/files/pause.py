@@ -24,6 +24,7 @@ from agent.store.database.facts import select_with_facts
 from agent.store.database.statements import first_row, insert_rows
 from agent.store.files.backup import COPY_KEY
 from agent.store.tables import PauseRow
+from agent.units import format_time
 
 RETRY_PAUSE_S = 0.5
 
@@ -121,6 +122,7 @@ class KillSwitchState:
     paused: bool | None
     reason: str
     hard: bool = False
+    at_s: int | None = None
 
 
 def pause_file(store_file: Path) -> Path:
@@ -154,12 +156,16 @@ class KillSwitch:
             self._store.require_held()
         except (OSError, TrimtabError) as error:
             return KillSwitchState(None, f"the kill switch cannot be read: {failure_text(error)}")
-        if file_exists:
-            reason = store_pause.reason if store_pause.paused else f"{self.file} exists"
-            return KillSwitchState(True, reason, store_pause.paused and store_pause.hard)
-        return KillSwitchState(
-            store_pause.paused, store_pause.reason, store_pause.paused and store_pause.hard
-        )
+        if file_exists and not store_pause.paused:
+            return KillSwitchState(True, f"{self.file} exists")
+        is_paused = store_pause.paused
+        is_hard = is_paused and store_pause.hard
+        return KillSwitchState(is_paused, store_pause.reason, is_hard, store_pause.at_s)
+
+    def reason_and_time(self) -> str:
+        """Return why it is on, and since when as far as the store says it."""
+        state = self.read()
+        return state.reason if state.at_s is None else f"{state.reason}, {format_time(state.at_s)}"
 
     def is_paused(self) -> bool | None:
         """True if paused, None if unreadable; transactions are sent only if False."""
