@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 def pause(
     reason: Annotated[
         str, typer.Option("--reason", help="Reason, shown with the pause.")
-    ] = "paused by the owner",
+    ] = "paused by trimtab pause",
     hard: Annotated[
         bool,
         typer.Option("--hard", help="Also cancel pending transactions and set allowances to zero."),

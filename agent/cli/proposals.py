@@ -173,7 +173,7 @@ def sign(
             signed_text = "Signed already by"
         result_text = (
             f"{signed_text} {document['owner']}: {document['description']} ({document['id']}),"
-            f" hash {document['safe_tx_hash']}\n{document['signature']}"
+            f" hash {document['safe_tx_hash']}\nSignature: {document['signature']}"
         )
         if not document["signature"]:
             result_text = "Not signed."

@@ -232,6 +232,18 @@ def execution_period(intent: Intent, grant: Grant) -> str:
     return "at any time" if deadline_s is None else f"until {format_time(deadline_s)}"
 
 
+def waiting_period(intent: Intent, grant: Grant) -> str:
+    """Return until when a proposal is waited for here, after a blank; and that the chain accepts it
+    after that, if it does.
+    """
+    if intent.deadline_s is None:
+        return ""
+    text = f" until {format_time(intent.deadline_s)}"
+    if chain_deadline_s(intent, grant) is None:
+        text += f" here; signed by enough, it stays executable until another call uses nonce {intent.tx.nonce}"
+    return text
+
+
 def withdrawn_proposal_texts(
     journal: IntentStore, proposals: ProposalStore, intents: Sequence[Intent], now_s: int
 ) -> list[str]:
@@ -586,7 +598,7 @@ class ProposingExecutor(JournaledExecutor):
             intent.step_id,
             tx,
             rejection_grant,
-            f"rejection of {intent.note}: {why}",
+            f"rejection of {intent.id} ({intent.kind.value}): {why}",
             rejection_grant.deadline_s,
         )
         self._proposals.mark_proposed(rejection.id, self._proposals.proposal_blocks()[intent.id])
@@ -677,7 +689,7 @@ class ProposingExecutor(JournaledExecutor):
         outbox_path = self.outbox.write_proposal(
             intent.id, json.dumps(proposal_document, indent=2) + "\n"
         )
-        until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
+        until_text = waiting_period(intent, grant)
         signatures = self._proposals.signatures(intent.id)
         next_act = self.external_signer.next_act(signatures, intent.id)
         resume_text = (

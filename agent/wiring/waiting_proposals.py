@@ -16,6 +16,7 @@ from agent.execution.executor import (
     execution_period,
     minimums_advice,
     pause_advice,
+    waiting_period,
 )
 from agent.execution.shortfall import execution_reason
 from agent.execution.submission.checks import only_undoes
@@ -35,7 +36,6 @@ from agent.model import (
 )
 from agent.ports import NextAct, Sender, Simulation
 from agent.store.store import Store
-from agent.units import format_time
 from agent.wiring.context import AgentContext
 
 STOP_COMMAND = "trimtab stop --send"
@@ -170,7 +170,7 @@ def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rej
     fault = None if grant.plan is None else guards.judge_minimums(step, grant.plan)
     if fault is not None:
         return f"{fault.text}: {minimums_advice(fault)}."
-    until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
+    until_text = waiting_period(intent, grant)
     try:
         simulation = _simulation(context, intent)
         next_act = _next_act(context, intent)

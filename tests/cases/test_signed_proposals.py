@@ -313,7 +313,9 @@ def test_cancelled__history_and_pending_transactions_say_so(scene: tuple[Agent, 
     (step,) = api.history(path)["steps"]
     assert (step["step"], step["outcome"]) == (waiting_step["step"], "rejected" if count else "cancelled")
     why = (
-        f"rejected by the owners: {rejections(agent)[0]} is an empty call" if count else "not executed: never sent: cancelled by the owner"
+        f"rejected by the owners: {rejections(agent)[0]} is an empty call"
+        if count
+        else "not executed: never sent: cancelled by trimtab cancel"
     )
     assert step["reason"].startswith(f'{open_why}; "{swap["description"]}" was {why}')
     explanation = " ".join(api.explain(path, step["step"])["sentences"])
@@ -380,7 +382,7 @@ def test_cancel__more_signatures_than_needed__counts_them(scene: tuple[Agent, Sa
     with pytest.raises(AwaitingExternalSignature) as awaiting:
         maintenance.cancel(agent)
     first_line, second_line = awaiting.value.message.split("\n")
-    assert first_line.startswith('"rejection of ')
+    assert first_line.startswith(f'"rejection of {swap["id"]} (swap): cancelled by trimtab cancel"')
     assert second_line.startswith(f"3 signatures (2 needed) of the proposal {swap['id']} exist")
 
 

@@ -122,7 +122,7 @@ def resume(config: LoadedConfig | Path | str, confirm: Callable[[str], bool]) ->
                 raise Refused(
                     f"not resumed: {buy_back_warning}", remedy="trimtab resume --yes, or answer y"
                 )
-        document = end_pause(store, switch, "resumed by the owner", int(time.time()))
+        document = end_pause(store, switch, "resumed by trimtab resume", int(time.time()))
         if rejected_texts := rejected_proposal_texts(store):
             document["rejected"] = rejected_texts
         return document

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 Progress = Callable[[str], None]
-CANCEL_REASON = "cancelled by the owner"
+CANCEL_REASON = "cancelled by trimtab cancel"
 
 
 def transactions(config: LoadedConfig | Path | str, limit: int = 20) -> TransactionsDocument:
