@@ -426,7 +426,7 @@ def format_minimum_total(
     minimum_total = compute_minimum_total(inputs)
     gwei_text = number_text(Fraction(inputs.gas_price_wei, GWEI))
     if not inputs.corrected_assets:
-        return f"No minimum total applies: {minimum_total.binding_limit}, so nothing is traded."
+        return f"No minimum total applies: {minimum_total.binding_limit}."
     if minimum_total.total is None:
         return (
             f"No total works: {minimum_total.binding_limit} of {inputs.plan_cost_bps} bps. Raise"

@@ -203,7 +203,10 @@ def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(chain: LocalChain
         (order,) = agent.context.store.orders.orders_and_version()[0]
         assert order.stage is OrderStage.FIRED
         chain.warp(5)
-        (sale_text,) = api.standing_orders(agent)["target_reasons"]
+        orders = api.standing_orders(agent)
+        (sale_text,) = orders["target_reasons"]
+        blocked_text = " ".join(orders["blocked_exits"])
+        assert mentions(blocked_text, f"The proposal {waiting['id']} waits; stop_loss of WETH has fired", "cancel --send")
         assert mentions(sale_text, "WETH is to be sold: stop_loss of WETH fired at ", format_time(order.since_s))
         (warning,) = [text for text in agent.status().warnings if waiting["id"] in text]
         chain.move_market({"WETH": price}, twap_follows=False)

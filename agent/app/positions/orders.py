@@ -24,7 +24,9 @@ from agent.config.writing.config_file import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution import evaluation
+from agent.execution.executor import WITHDRAWAL_ADVICE
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
+from agent.execution.submission.held_up_exits import held_up_text
 from agent.layers.futures.policy.exposure import margin_result
 from agent.model import (
     PORTFOLIO_SUBJECT,
@@ -57,6 +59,7 @@ from agent.units import (
     parse_raw,
     price_text,
 )
+from agent.wiring.waiting_proposals import open_proposal_intents
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
@@ -85,6 +88,10 @@ def standing_orders(agent: Agent) -> OrdersDocument:
     standing_document = orders_document(step, agent.context.store.orders.orders_and_version()[0])
     if step.history.stop_reason:
         standing_document["stopped"] = step.history.stop_reason
+    for intent in open_proposal_intents(agent.context.store):
+        if exits_text := held_up_text(step, agent.context.store.journal.grant(intent.id)):
+            held_up_line = f"The proposal {intent.id} waits; {exits_text}: {WITHDRAWAL_ADVICE}."
+            standing_document["blocked_exits"].append(held_up_line)
     limit_orders: list[OpenLimitOrderDocument] = [
         {
             **order_document(limit_order),

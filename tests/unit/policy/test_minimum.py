@@ -95,7 +95,7 @@ def test_minimum_totals_of_config_take_the_fees_of_the_network() -> None:
 )
 def test_minimum_total__only_numeraire_has_a_target__advises_nothing(assets: tuple[AssetThreshold, ...], fee_pips: int) -> None:
     document = minimum_total_document(replace(HAND, assets=assets, numeraire_bps=10_000, fee_pips=fee_pips), Fraction(5_000), 0, "USDC")
-    assert document["text"] == "No minimum total applies: no asset but the numeraire has a target, so nothing is traded."
+    assert document["text"] == "No minimum total applies: no asset but the numeraire has a target."
     assert (document["total"], document["enough"], document["changes"]) == (None, None, [])
 
 
