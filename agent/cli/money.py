@@ -61,6 +61,30 @@ def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[A
         yield agent, spinner
 
 
+def proposes(agent: Agent) -> bool:
+    """Return whether an external signer, such as the owners of a Safe, signs what is proposed."""
+    return agent.context.config.wallet.mode == "propose"
+
+
+def dry_run_text(agent: Agent | None, action_text: str = "sign and send") -> str:
+    """Return how a plan that was only shown is carried out, or what it waits for. `action_text` is what
+    --send does with it where trimtab signs.
+    """
+    if agent is None or not proposes(agent):
+        return f"Dry run: nothing was sent. Add --send to {action_text}."
+    from agent.wiring.waiting_proposals import open_proposal_intents
+
+    for intent in open_proposal_intents(agent.context.store):
+        return (
+            f'Dry run. The proposal {intent.id} ("{intent.note}") waits, and nothing else is proposed'
+            " meanwhile: trimtab status says what it waits for."
+        )
+    dry_run_text = "Dry run: nothing was proposed. Add --send to propose it"
+    if not agent.context.config.wallet.safe:
+        return f"{dry_run_text}."
+    return f"{dry_run_text} to the owners. Who executes it pays its gas, not the Safe."
+
+
 def ask_owner(
     agent: Agent,
     spinner: Spinner,
@@ -363,7 +387,7 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
             action_text = "pay" if document["to"] else "set it aside"
             if document["sale"]:
                 action_text = f"sell and {action_text}"
-            say(f"Dry run: nothing was sent. Add --send to {action_text}.")
+            say(dry_run_text(agent, action_text))
     elif document["state"] == "refused" and _is_reason_shown(document):
         console.print(safe_text("refused, for the reason above"))
     else:

@@ -25,6 +25,7 @@ from agent.cli.display.terminal import (
     say,
     show_spinner,
 )
+from agent.cli.money import dry_run_text, proposes
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -301,7 +302,7 @@ def confirmer(
                 err.print(plan_tables.parameters_table(parameters))
             else:
                 note(plan_tables.signing_text(parameters))
-            question = "Propose this?" if _proposes(agent) else "Sign and send this?"
+            question = "Propose this?" if proposes(agent) else "Sign and send this?"
             return config_versions.confirm_changes(
                 agent.context, lambda lines: ask_with_changes(lines, question)
             )
@@ -356,32 +357,10 @@ def show_outcome(
                     f" {sandwich['at_most']} {unit} and earn an attacker up to"
                     f" {sandwich['profit_at_most']} {unit}, fees and impact included."
                 )
-            say(hint or _dry_run_text(agent))
+            say(hint or dry_run_text(agent))
 
     emit(document, style.as_json, show, style.one_line)
     return OUTCOME_EXIT_CODES.get(document["outcome"], 0)
-
-
-def _proposes(agent: Agent) -> bool:
-    """Return whether an external signer, such as the owners of a Safe, signs what is proposed."""
-    return agent.context.config.wallet.mode == "propose"
-
-
-def _dry_run_text(agent: Agent | None) -> str:
-    """Return how a plan that was only shown is carried out, or what it waits for."""
-    if agent is None or not _proposes(agent):
-        return "Dry run: nothing was sent. Add --send to sign and send."
-    from agent.wiring.waiting_proposals import open_proposal_intents
-
-    for intent in open_proposal_intents(agent.context.store):
-        return (
-            f'Dry run. The proposal {intent.id} ("{intent.note}") waits, and nothing else is proposed'
-            " meanwhile: trimtab status says what it waits for."
-        )
-    dry_run_text = "Dry run: nothing was proposed. Add --send to propose it"
-    if not agent.context.config.wallet.safe:
-        return f"{dry_run_text}."
-    return f"{dry_run_text} to the owners. Who executes it pays its gas, not the Safe."
 
 
 @contextmanager

@@ -10,7 +10,17 @@ import typer
 from agent import app as api
 from agent.cli import money
 from agent.cli.display.hints import completed_hints
-from agent.cli.display.terminal import emit, err, exact_text, out, safe_text, say, say_whole
+from agent.cli.display.terminal import (
+    emit,
+    err,
+    exact_text,
+    is_interactive,
+    out,
+    require_answerable,
+    safe_text,
+    say,
+    say_whole,
+)
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -153,7 +163,7 @@ def sign(
     The call comes from the journal, the signer's rules judge it again, and the Safe must return the
     same hash. Nothing is sent, but wallet.safe_service gets the signature.
     """
-    with money.open_for_command(config, send=not export, yes=yes) as (agent, spinner):
+    with money.open_for_command(config, send=False, yes=yes) as (agent, spinner):
         if export:
             emit(api.proposal_typed_data(agent, proposal), True, lambda: None)
             return
@@ -162,8 +172,9 @@ def sign(
 
         def confirm(unsigned_proposal: ProposalDocument) -> bool:
             earlier_owners.extend(unsigned_proposal["signed_by"])
-            if yes:
+            if yes or not is_interactive():
                 _show_proposal(err, unsigned_proposal)
+                require_answerable(yes)
             return yes or spinner.ask("Sign this?", lambda: _show_proposal(err, unsigned_proposal))
 
         with spinner.hidden():  # the key may be typed

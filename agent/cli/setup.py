@@ -398,7 +398,10 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     for line in document.get("past_prices", ()):
         note(line)
     markets_text = " and the venue's market numbers" if "markets" in document else ""
-    note(f"{len(document['contracts'])} contracts{markets_text} are pinned.")
+    payout_count = sum(item["role"] == "payout address" for item in document["contracts"])
+    payout_text = f"; payout addresses confirmed: {payout_count}" if payout_count else ""
+    contract_count = len(document["contracts"]) - payout_count
+    note(f"{contract_count} contracts{markets_text} are pinned{payout_text}.")
 
 
 def _checks_table(document: Document) -> FigureTable:

@@ -332,6 +332,20 @@ def test_resumed_payment_that_has_become_final__ends_its_withdrawal(
         assert withdrawal_states(agent) == [RequestState.DONE]
 
 
+def test_dry_withdrawal__of_a_safe__says_that_it_is_proposed_or_waits(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    withdraw = ("withdraw", "0.25", "--in", "WETH", "--to", HOME, "--config", str(loaded.path))
+    before = " ".join(in_process(capfd, monkeypatch, *withdraw).out.split())
+    assert mentions(before, "Dry run: nothing was proposed. Add --send to propose it to the owners.")
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.5", "WETH")
+        waiting_id = open_proposal(agent)["id"]
+    after = " ".join(in_process(capfd, monkeypatch, *withdraw).out.split())
+    assert mentions(after, f"The proposal {waiting_id}", "waits, and nothing else is proposed meanwhile")
+
+
 def test_steps_of_a_proposed_payment__wait_and_are_then_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
     with reopened_agent(anvil_chain, loaded) as agent:

@@ -266,6 +266,19 @@ def test_only_an_owner_signs_and_only_the_proposal_that_waits(scene: tuple[Agent
     assert open_proposal(agent)["signed_by"] == []
 
 
+def test_sign__no_terminal__shows_the_call_and_labels_the_signature(
+    scene: tuple[Agent, SafeWallet], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _ = scene
+    waiting = open_proposal(agent)
+    sign = ("proposal", "sign", "--key", "test_account=5", "--config", str(agent.context.loaded_config.path))
+    refused = in_process(capfd, monkeypatch, *sign)
+    assert refused.code == 2
+    assert mentions(refused.err, waiting["description"], waiting["safe_tx_hash"], "add --yes")
+    assert open_proposal(agent)["signed_by"] == []
+    assert "\nSignature: 0x" in in_process(capfd, monkeypatch, *sign, "--yes").out
+
+
 def test_nothing_is_signed_or_executed_while_paused(scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     sign_and_send(agent, FIRST, SECOND)

@@ -34,10 +34,12 @@ def test_withdrawal__is_dry_then_paid_to_a_confirmed_address(home: Desk) -> None
     text = " ".join(home.run("withdraw", "250.5", "--to", HOME, "--send", "--yes").err.split())
     assert f"Refused: payout_address: {HOME} is not a confirmed payout address" in text
     trusted = home.ask("trust", "--yes")
+    trusted_text = home.run("trust", "--yes").err
+    assert f"{len(trusted['contracts']) - 1} contracts are pinned; payout addresses confirmed: 1." in trusted_text
     assert [(row["role"], row["address"]) for row in trusted["contracts"] if row["role"] == "payout address"] == [("payout address", HOME)]
     planned = home.ask("withdraw", "250.5", "--to", HOME)
     assert (planned["state"], planned["sale"], home.holdings()) == ("planned", None, before)
-    assert "--send to" in home.run("withdraw", "250.5", "--to", HOME).out
+    assert "Dry run: nothing was sent. Add --send to pay." in home.run("withdraw", "250.5", "--to", HOME).out
     assert "--send to" in home.run("withdraw", "250.5").out
     done = home.ask("withdraw", "250.5", "--to", HOME, "--send", "--yes")
     assert (done["state"], [transaction["kind"] for transaction in done["transactions"]]) == ("paid", ["payout"])
