@@ -107,17 +107,21 @@ def cost_summary(config: Config, total: Value, template: str | None, network: st
 
 def too_little_lines(config: Config, total: Value) -> list[str]:
     """Return that nothing is traded with `total`, because the smallest target is worth less than a
-    trade, and the least total, rounded up to cents; empty if it is enough.
+    trade; with the least total, rounded up to cents, unless `unworthy_text` names a higher one. Empty
+    if it is enough.
     """
     min_trade = Fraction(config.limits.min_trade or 0)
     least_total = smallest_total((table.target for table in config.portfolio.assets), min_trade)
     if total >= least_total:
         return []
     unit = config.portfolio.numeraire
-    least_text = coins_text(Fraction(ceil_int(least_total * 100), 100))
+    least_text = (
+        f" {coins_text(Fraction(ceil_int(least_total * 100), 100))} {unit} or more are needed."
+    )
     return [
-        f"With {coins_text(total)} {unit} nothing is traded: at least {least_text} {unit} is needed, so"
-        f" that each target is worth {coins_text(min_trade)} {unit} (limits.min_trade). Enter more cash."
+        f"With {coins_text(total)} {unit} nothing is traded: each target must be worth {coins_text(min_trade)}"
+        f" {unit} (limits.min_trade).{'' if config.limits.plan_cost else least_text} Enter more cash: a config"
+        " written with this amount does not trade."
     ]
 
 

@@ -117,7 +117,7 @@ class InitAnswers(NewConfig):
             )
             or ("that of the chain's file" if self.is_local else ""),
             "basket": self._basket_text,
-            "cash": f"{format_figure(self.use_cash, 'amount') if self.use_cash else 'all'} {NUMERAIRE}",
+            "cash": self._cash_text,
             "ceiling": (
                 f"{format_figure(self.ceiling, 'amount')} {NUMERAIRE} at most are managed, and paid"
                 " out in a day"
@@ -126,6 +126,14 @@ class InitAnswers(NewConfig):
                 f"{alert_variable} ({variable_state(alert_variable)})" if alert_variable else "none"
             ),
         }
+
+    @property
+    def _cash_text(self) -> str:
+        """Return the cash to use, and that of paper trading if it is not the same."""
+        if self.use_cash:
+            return f"{format_figure(self.use_cash, 'amount')} {NUMERAIRE}"
+        paper_cash = format_figure(paper_capital(None, self.ceiling, NUMERAIRE), "amount")
+        return f"all {NUMERAIRE}; on paper {paper_cash} {NUMERAIRE}, two thirds of the ceiling"
 
     @property
     def _basket_text(self) -> str:

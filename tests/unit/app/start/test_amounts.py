@@ -105,6 +105,18 @@ def test_paper_capital__leaves_room_below_the_ceiling(use_cash: str | None, ceil
 
 
 @pytest.mark.parametrize(
+    ("use_cash", "ceiling", "cash_text"),
+    [
+        pytest.param("", "", "all USDC; on paper 666 USDC, two thirds of the ceiling", id="default ceiling"),
+        pytest.param("", "30", "all USDC; on paper 20 USDC, two thirds of the ceiling", id="small ceiling"),
+        pytest.param("400", "", "400 USDC", id="cash of the config"),
+    ],
+)
+def test_answered_cash__names_that_of_paper(use_cash: str, ceiling: str, cash_text: str) -> None:
+    assert InitAnswers().with_network("base").with_cash(use_cash).with_ceiling(ceiling).texts["cash"] == cash_text
+
+
+@pytest.mark.parametrize(
     ("numeraire", "use_cash", "ceiling", "capital"),
     [
         pytest.param("WETH", None, None, "", id="ether"),

@@ -114,9 +114,8 @@ def test_cash_too_little_to_trade__is_said(network: str, basket: str, least_cent
     config = config_of(network, basket)
     (line,) = too_little_lines(config, Fraction(least_cents - 1, 100))
     assert line == (
-        f"With {coins_text(Fraction(least_cents - 1, 100))} USDC nothing is traded: at least"
-        f" {coins_text(Fraction(least_cents, 100))} USDC is needed, so that each target is worth 10 USDC (limits.min_trade)."
-        " Enter more cash."
+        f"With {coins_text(Fraction(least_cents - 1, 100))} USDC nothing is traded: each target must be worth 10 USDC"
+        " (limits.min_trade). Enter more cash: a config written with this amount does not trade."
     )
     assert too_little_lines(config, Fraction(least_cents, 100)) == []
 
@@ -134,6 +133,18 @@ def test_cash_that_cannot_be_traded__is_an_alarm_and_a_line(cash: str, said: str
     assert costs["alarms"][0].startswith(said)
     assert costs["alarms"][0] in new_config.year_costs()
     assert "First purchase" not in figures(costs["rows"])
+
+
+@pytest.mark.parametrize("network", [pytest.param("base", id="base"), pytest.param("ethereum", id="ethereum")])
+def test_cash_too_little__has_the_figure_of_one_alarm(network: str) -> None:
+    assert [alarm.partition(" USDC")[0] for alarm in answers(network, "small", "20").costs()["alarms"]] == ["With 20", "With 20"]
+    assert [" from " in alarm for alarm in answers(network, "small", "20").costs()["alarms"]] == [False, True]
+
+
+def test_cash_too_little__has_its_figure_without_plan_cost() -> None:
+    config = config_of("base", "small")
+    unbounded = config.model_copy(update={"limits": config.limits.model_copy(update={"plan_cost": None})})
+    assert "33.34 USDC or more are needed" in too_little_lines(unbounded, Fraction(20))[0]
 
 
 def test_large_figures__have_separators() -> None:
