@@ -10,9 +10,10 @@ from typing import Any
 from agent import wiring
 from agent.app.agent import Agent, open_agent
 from agent.app.alert_channels import alerts
+from agent.app.config_versions import unconfirmed_changes
 from agent.app.documents import futures as futures_documents
 from agent.app.documents.past.step_history import explain, history
-from agent.app.documents.status import status_document
+from agent.app.documents.status import SettingsDocument, status_document
 from agent.app.positions.futures import futures_funding
 from agent.app.positions.holdings import liquidity_document, read_liquidity_report, strategies
 from agent.app.positions.orders import standing_orders
@@ -107,7 +108,7 @@ def stored_documents(config: ConfigSource) -> Documents:
     loaded_config = _load_current_config(config)
     documents: Documents = {
         "history": _document_or_error(lambda: history(loaded_config, MAX_STEPS)),
-        "settings": _document_or_error(lambda: settings_document(loaded_config)),
+        "settings": _document_or_error(lambda: _settings(loaded_config)),
     }
     paper_loaded_config = replace(loaded_config, is_paper=True)
     if not loaded_config.is_paper and wiring.has_store(paper_loaded_config):
@@ -125,6 +126,17 @@ def stored_documents(config: ConfigSource) -> Documents:
             }
     except (ConfigError, OperatorNeeded) as error:  # an empty ledger, or a damaged one
         return documents | dict.fromkeys(("pnl", "series", "lots"), _error_document(error))
+
+
+def _settings(loaded_config: LoadedConfig) -> SettingsDocument:
+    """Return the settings, on paper with the changes that a run reads only when it starts."""
+    document = settings_document(loaded_config)
+    if loaded_config.is_paper:
+        with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
+            changes = unconfirmed_changes(loaded_config, store.configs)
+        if changes is not None:
+            document["changes_since_start"] = list(changes)
+    return document
 
 
 def _newest_pnl(loaded_config: LoadedConfig) -> Documents:

@@ -371,6 +371,7 @@ class Renderer:
             bar=weight_bar,
             periods=partial(newest_periods, replay=replay),
             ended_states=ENDED_STATES,
+            is_behind=self._on_paper and is_behind_config(documents),
             steps_of=step_indices_by_kind,
             runs_of=runs_of_holds,
             step_class=step_class,
@@ -509,6 +510,18 @@ def with_run_state(
         reason = status["decision"]["reason"].replace(NEXT_CYCLE, "")
         present["status"] = {**status, "decision": {**status["decision"], "reason": reason}}
     return present
+
+
+def is_behind_config(documents: Documents) -> bool:
+    """Return whether a paper run goes on with the config that it read at its start, although that
+    was changed since.
+    """
+    goes_on = documents.get("run", {}).get("state", "none") not in {
+        "none",
+        STARTS_OR_ENDS,
+        *ENDED_STATES,
+    }
+    return goes_on and bool(documents.get("settings", {}).get("changes_since_start"))
 
 
 def newest_pnl(documents: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

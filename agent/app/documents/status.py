@@ -707,7 +707,8 @@ class TargetSettingDocument(TypedDict):
 class SettingsDocument(TypedDict):
     """The settings in force, without secrets: no endpoint, no password, no name of a file or of a
     variable. Keys that the config leaves out are left out. `config_hash` is the SHA-256 of its
-    file.
+    file, `changes_since_start` the lines that differ from the config that a paper run read at its
+    start, if any do.
     """
 
     config_hash: str
@@ -716,3 +717,4 @@ class SettingsDocument(TypedDict):
     assets: list[TargetSettingDocument]
     payout_addresses: list[str]
     sections: list[SettingsSectionDocument]
+    changes_since_start: NotRequired[list[str]]

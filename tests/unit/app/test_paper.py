@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
-from agent.app import dashboard
+from agent.app import config_versions, dashboard
 from agent.app.paper import PaperStart, open_paper, require_holdings, start_over_text
 from agent.app.records import maintenance
 from agent.config.load import load_config
@@ -171,6 +171,20 @@ def test_dashboard__unusable_paper_store__hides_nothing_of_the_live_one(tmp_path
     documents = dashboard.stored_documents(live)
     assert len(documents["history"]["steps"]) == 2
     assert isinstance(documents["paper"]["raised"], OperatorNeeded)
+
+
+def test_settings__say_what_a_paper_run_has_not_read(tmp_path: Path) -> None:
+    at_start = replace(loaded(tmp_path), is_paper=True)
+    with wiring.open_store_offline(at_start) as (store, _):
+        config_versions.record_version(at_start, store.configs, config_versions.YES_ORIGIN)
+    assert "changes_since_start" not in dashboard.stored_documents(at_start)["settings"]
+    text = at_start.path.read_text()
+    at_start.path.write_text(f"{text}\n# only a comment\n")
+    changed = replace(load_config(at_start.path), is_paper=True)
+    assert dashboard.stored_documents(changed)["settings"]["changes_since_start"] == ["only comments or secrets"]
+    live = replace(changed, is_paper=False)
+    with wiring.open_store_offline(live):
+        assert "changes_since_start" not in dashboard.stored_documents(live)["settings"]
 
 
 def test_dashboard__unusable_live_store__raises(tmp_path: Path) -> None:

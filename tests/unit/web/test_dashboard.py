@@ -452,6 +452,29 @@ def test_decision__is_checked_again_while_a_run_goes_on(served: Served, path: st
     assert ("checked again" in text) is is_served
 
 
+@pytest.mark.parametrize(
+    ("on_paper", "state", "changes", "is_said"),
+    [
+        pytest.param(True, "running", ["+ portfolio.assets.0.target = 40%"], True, id="changed"),
+        pytest.param(True, "running", [], False, id="unchanged"),
+        pytest.param(True, "stopped", ["+ portfolio.assets.0.target = 40%"], False, id="ended"),
+        pytest.param(False, "running", ["+ portfolio.assets.0.target = 40%"], False, id="live"),
+    ],
+)
+def test_config_changed_since_the_start__is_said_on_paper(
+    served: Served, on_paper: bool, state: str, changes: list[str], is_said: bool
+) -> None:
+    run = {**HEALTHY_RUN, "state": state, "ok": state == "running"}
+    documents = {**served.board.documents, "run": run, "settings": {**served.board.documents["settings"], "changes_since_start": changes}}
+    documents["status"] = {**golden_document("25-status"), "decision": {"kind": "rebalance", "reason": "WETH is due"}}
+    for page in (PAGES[0], PAGES[7]):
+        text = Renderer(Reach(on_paper=on_paper)).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
+        assert text.count("The config was changed since the paper run began") == is_said
+    overview = Renderer(Reach(on_paper=on_paper)).render_page(PAGES[0], documents, {}, 1, Session(1, "set-up", False, 0, 0))
+    assert ("WETH is due" in overview) is not is_said
+    assert ("Next decision: by the config before its change" in overview) is is_said
+
+
 def test_paper_run_that_starts_or_ends__is_neither_running_nor_gone(served: Served) -> None:
     """Its report says that it runs, and nobody takes controls."""
     controls = {**CONTROLS, "waiting": None, "controls": [], "served": False}

@@ -83,7 +83,7 @@ def test_stored_documents__ledger_is_damaged__have_the_history_and_the_reason(mo
     damaged = OperatorNeeded("store: an entry is damaged", "restore a backup")
     monkeypatch.setattr(app_dashboard, "_load_current_config", lambda _: LoadedConfig(Mock(), Path("any.toml"), "", is_paper=True))
     monkeypatch.setattr(app_dashboard, "history", lambda *_: {"steps": []})
-    monkeypatch.setattr(app_dashboard, "settings_document", lambda _: {"settings": []})
+    monkeypatch.setattr(app_dashboard, "_settings", lambda _: {"settings": []})
     monkeypatch.setattr(app_dashboard, "open_ledger_data", Mock(side_effect=damaged))
     documents = app_dashboard.stored_documents("any.toml")
     assert documents["history"] == {"steps": []}
