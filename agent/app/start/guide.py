@@ -58,6 +58,7 @@ from agent.config.writing import portfolio_templates
 from agent.errors import ConfigError
 from agent.figures import as_sentence, format_figure
 from agent.key_variables import process_environment
+from agent.model import LIMITS
 from agent.units import BPS, Value, format_bps, parse_bps
 from agent.weights.asset_classes import AssetClass, class_of
 
@@ -643,7 +644,7 @@ def _same_holdings_text(
     limits_text = ", ".join(
         f"{name.replace('_', ' ')} {limit}"
         for name, limit in template.limits.items()
-        if name not in chain_limits and earlier_limits.get(name) != limit
+        if name not in chain_limits and earlier_limits.get(name, LIMITS[name].initial_value) != limit
     )
     return f"Holds the same as {same_name}" + (
         f"; its limits: {limits_text}" if limits_text else ""

@@ -155,7 +155,7 @@ def test_first_purchase__waits_for_a_choice_where_the_basket_does(basket: str, w
 
 def test_basket_with_another_s_holdings__says_the_difference() -> None:
     same_as = {basket["name"]: basket["same_as"] for basket in check_setup({"network": "ethereum"})["baskets"]}
-    assert same_as["small"] == "Holds the same as 60/40; its limits: plan cost 0.5%, turnover 30%, daily turnover 30%"
+    assert same_as["small"] == "Holds the same as 60/40; its limits: turnover 30%, daily turnover 30%"
     assert (same_as["60/40"], same_as["moderate"]) == ("", "")
 
 
@@ -819,7 +819,7 @@ def test_config_of_practice__has_the_turnover_limits_of_its_chain(
     review = desk.text("/setup/review").replace("\u00a0", " ")
     assert "in place of the basket's: at most 30 % of the value in a rebalance, 70 % of the value a day." in review
     if basket == "small":  # the card names no limits that do not hold here
-        assert "Holds the same as 60/40; its limits: plan cost 0.5 %." in desk.text("/setup/basket").replace("\u00a0", " ")
+        assert "Holds the same as 60/40." in desk.text("/setup/basket").replace("\u00a0", " ")
     assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
     limits = load_config(desk.config).config.limits
     assert (limits.turnover, limits.daily_turnover) == (3_000, 7_000)
