@@ -316,7 +316,7 @@ def correction_text(asset: Mapping[str, Any], numeraire: str) -> str:
     )
     return (
         f"{asset['symbol']} {state_text} {side} {format_figure(edge_bps, 'percent')}: a trade back"
-        f" costs {format_figure(correction['cost'], 'money')} {numeraire} once, waiting as much"
+        f" costs {format_figure(correction['cost'], 'money')} {numeraire} once, waiting costs as much"
         + (
             f" every {waiting_text}"
             if is_due

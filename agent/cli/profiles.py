@@ -577,7 +577,9 @@ def _show_state(console: Console, document: Document) -> None:
         if document["backup"] is not None:
             backup_note = f"; the previous file is {document['backup']}"
         adoption_note = (
-            "" if document["restart"] else " A running trimtab run uses it from its next cycle."
+            ""
+            if document["restart"]
+            else " A running trimtab run uses it from its next cycle, a paper run once it is started again."
         )
         console.print(safe_text(f"Written{backup_note}.{adoption_note}"))
         for line in document["next"]:

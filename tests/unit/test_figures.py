@@ -261,16 +261,32 @@ def test_column__of_an_undeclared_field_is_refused(path: str) -> None:
     ("weight_bps", "cost", "waiting_year", "words"),
     [
         pytest.param(
-            2_940, "2", "20", "waits, as it is not above 30.00 %: a trade back costs 2.00 USDC once, waiting as much in 36 days", id="waits"
+            2_940,
+            "2",
+            "20",
+            "waits, as it is not above 30.00 %: a trade back costs 2.00 USDC once, waiting costs as much in 36 days",
+            id="waits",
         ),
         pytest.param(
-            3_001, "2", "20", "is due, as it is above 30.00 %: a trade back costs 2.00 USDC once, waiting as much every 36 days", id="due"
+            3_001,
+            "2",
+            "20",
+            "is due, as it is above 30.00 %: a trade back costs 2.00 USDC once, waiting costs as much every 36 days",
+            id="due",
         ),
         pytest.param(
-            1_999, "3", "1", "is due, as it is below 20.00 %: a trade back costs 3.00 USDC once, waiting as much every 2 years", id="dear"
+            1_999,
+            "3",
+            "1",
+            "is due, as it is below 20.00 %: a trade back costs 3.00 USDC once, waiting costs as much every 2 years",
+            id="dear",
         ),
         pytest.param(
-            2_060, "3", "0", "waits, as it is not below 20.00 %: a trade back costs 3.00 USDC once, waiting as much in 2 years", id="free"
+            2_060,
+            "3",
+            "0",
+            "waits, as it is not below 20.00 %: a trade back costs 3.00 USDC once, waiting costs as much in 2 years",
+            id="free",
         ),
         pytest.param(2_940, "0.004", "0.0049", "", id="below a cent"),
     ],

@@ -148,7 +148,7 @@ def _year_rows(
     estimates = estimates or [None] * len(minimum_totals)
     days = zip(DAY_NAMES, minimum_totals, estimates, strict=True) if minimum_totals else ()
     for day_name, minimum_total, estimate in days:
-        name = f"A year of {day_name} days"
+        name = f"A year at the gas price of {day_name} days"
         if not minimum_total["enough"]:
             rows.append(_row(name, "not worth it", unworthy_text(minimum_total)))
         elif estimate is not None:

@@ -644,7 +644,8 @@ def _same_holdings_text(
     limits_text = ", ".join(
         f"{name.replace('_', ' ')} {limit}"
         for name, limit in template.limits.items()
-        if name not in chain_limits and earlier_limits.get(name, LIMITS[name].initial_value) != limit
+        if name not in chain_limits
+        and earlier_limits.get(name, LIMITS[name].initial_value) != limit
     )
     return f"Holds the same as {same_name}" + (
         f"; its limits: {limits_text}" if limits_text else ""

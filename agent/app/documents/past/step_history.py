@@ -596,7 +596,7 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
         correction_text = ""
         if interval.correction is not None:
             correction_text = (
-                f" Correcting it cost {coins_text(interval.correction.cost)} once, waiting as much"
+                f" Correcting it cost {coins_text(interval.correction.cost)} once, waiting costs as much"
                 f" in {waiting_time_text(interval.correction.cost, interval.correction.waiting_year)}."
             )
         range_text = (

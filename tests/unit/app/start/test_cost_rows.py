@@ -40,9 +40,9 @@ def test_rows__have_one_figure_each() -> None:
     costs = answers().costs()
     assert figures(costs["rows"]) == {
         "First purchase": "about 0.24 USDC",
-        "A year of quiet days": "about 0.10 USDC",
-        "A year of ordinary days": "about 0.11 USDC",
-        "A year of busy days": "not worth it",
+        "A year at the gas price of quiet days": "about 0.10 USDC",
+        "A year at the gas price of ordinary days": "about 0.11 USDC",
+        "A year at the gas price of busy days": "not worth it",
         "A year of costs and drift": "about 0.19 USDC",
         "The same, in a year as wild as 2021": "about 0.1 % a year",
         "A year, measured": "1.33 USDC",
@@ -81,7 +81,7 @@ def test_amount_below_the_minimum__is_an_alarm_with_what_to_change() -> None:
     costs = answers("ethereum", "moderate", "3000").costs()
     assert costs["alarms"] == ["With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 19,380 USDC."]
     assert any(note.startswith("To make it worth it: ") for note in costs["notes"])
-    assert figures(costs["rows"])["A year of ordinary days"] == "not worth it"
+    assert figures(costs["rows"])["A year at the gas price of ordinary days"] == "not worth it"
 
 
 @pytest.mark.parametrize(
