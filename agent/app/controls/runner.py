@@ -44,7 +44,7 @@ from agent.model import (
 from agent.store.controls import ControlStateChange, NumberedControl
 from agent.store.files.locks import LockHeld, service_lock
 from agent.store.files.secret import ensure_secret
-from agent.units import rough_duration, utc_text
+from agent.units import rough_duration, short_address, utc_text
 
 if TYPE_CHECKING:
     from agent.app.money.shutdown import ShutdownReport
@@ -544,7 +544,7 @@ def _trade_since(store: Store, shown_at_s: int) -> str:
         if intent.succeeded and intent.kind in (IntentKind.SWAP, IntentKind.FUTURES):
             return (
                 f"a cycle has traded since the plan was shown, at {utc_text(intent.created_s)} in"
-                f" transaction {intent.tx_hash or intent.id}; now "
+                f" transaction {short_address(intent.tx_hash or intent.id)}; now "
             )
     return ""
 

@@ -687,11 +687,12 @@ def test_control_that_traded_nothing__says_so_and_why(outcome: str) -> None:
 def test_trade_since_a_plan_was_shown__is_named(
     store: Store, monkeypatch: pytest.MonkeyPatch, kind: IntentKind, status: int, created_s: int, is_named: bool
 ) -> None:
-    intent = Intent("i", "s", kind, IntentState.MINED, tx(0), "", created_s, None, "0x1", receipt("0x1", 1, "0x1", status))
+    tx_hash = f"0x12ab{'0' * 56}34cd"
+    intent = Intent("i", "s", kind, IntentState.MINED, tx(0), "", created_s, None, tx_hash, receipt(tx_hash, 1, "0x1", status))
     monkeypatch.setattr(type(store.journal), "intents", lambda _: (intent,))
     trade_text = runner._trade_since(store, PLAN.shown_at_s)
     assert trade_text.startswith("a cycle has traded since the plan was shown, at 1970-01-01") is is_named
-    assert (" in transaction 0x1; now " in trade_text) is is_named
+    assert (" in transaction 0x12ab…34cd; now " in trade_text) is is_named
 
 
 @pytest.mark.parametrize("outcome", ["declined", "failed", "hold"])
