@@ -299,12 +299,9 @@ def _sized_short(
     account = context.account
     if block_reason := _no_short_reason(step, policy, drift, market):
         return Short(0, block_reason)
-    if drift.max_bps is not None:
-        target_before_hedges_bps = step.config(FuturesConfig).target_before_hedges_bps(drift)
-        max_short_value = (
-            investable_total(drifts) * (drift.max_bps - target_before_hedges_bps) / BPS
-        )
-        short_value = min(short_value, max(ZERO, max_short_value))
+    short_value, value_fault = _value_with_room(context, drift, short_value)
+    if value_fault:
+        return Short(0, value_fault)
     if short_value < (step.limits.min_trade or 0):
         return Short(0, "the part to short is below limits.min_trade")
     wanted_size_raw = size_for_notional_raw(
@@ -342,6 +339,29 @@ def _sized_short(
         return Short(0, cut_reason)
     cut_reason = "" if short_raw == wanted_size_raw else "cut to what the margin account allows"
     return Short(short_raw, cut_reason, deposit_raw)
+
+
+def _value_with_room(
+    context: HedgeContext, drift: AssetDrift, short_value: Value
+) -> tuple[Value, str]:
+    """Return the part of a short's value that targets can count as sold, and why there is none:
+    beyond the excess over the target without hedges the short would be closed at once, and beyond
+    its maximum, or what the targets of other hedged assets leave, no target could be raised.
+    """
+    total_value = investable_total(context.drifts)
+    target_bps = context.step.config(FuturesConfig).target_before_hedges_bps(drift)
+    hedged_tokens = {hedge.token for hedge in context.policy.hedges}
+    hedged_bps = sum(other.target_bps for other in context.drifts if other.token in hedged_tokens)
+    max_bps = BPS if drift.max_bps is None else drift.max_bps
+    for top_value, fault in (
+        (drift.value, "without hedges it is not above its target"),
+        (total_value * max_bps / BPS, "its maximum is not above its target"),
+        (total_value * (BPS - hedged_bps) / BPS, "other hedges leave no room in the targets"),
+    ):
+        short_value = min(short_value, top_value - total_value * target_bps / BPS)
+        if short_value <= 0:
+            return ZERO, fault
+    return short_value, ""
 
 
 def _no_short_reason(

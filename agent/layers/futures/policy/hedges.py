@@ -166,11 +166,12 @@ def apply_hedges(step: StepInput) -> StepInput:
 
 def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     """Return the step with these hedges: the hedged value is added to its asset's target, and the
-    other targets shrink in proportion. The collateral's weight still includes the margin.
+    other targets shrink in proportion. Hedged values above the other targets are cut to them in
+    proportion. The collateral's weight still includes the margin.
 
     The targets are unchanged while a price or a balance is missing, since no rebalance happens
-    then. An asset in quarantine keeps its target of zero, and a hedge of an asset that is not in
-    the portfolio changes none.
+    then, and if every asset with a target is hedged. An asset in quarantine keeps its target of
+    zero, and a hedge of an asset that is not in the portfolio changes none.
     """
     account = margin_account(step.snapshot)
     policy = futures_policy(step)
@@ -192,37 +193,36 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     max_bps_by_token = {
         drift.token: BPS if drift.max_bps is None else drift.max_bps for drift in drifts
     }
-    raised_bps_by_token = dict[str, int]()
+    added_bps_by_token = dict[str, int]()
     notes = []
     quarantined_tokens = {quarantined.token for quarantined in step.targets.quarantined_tokens}
     for hedge in hedges:
         if hedge.token not in bps_before_hedges_by_token or hedge.token in quarantined_tokens:
             continue
         hedge_value = hedged_value(step.snapshot, step.portfolio, hedge)
-        target_with_hedge_bps = bps_before_hedges_by_token[hedge.token] + floor_int(
-            hedge_value / total_value * BPS
-        )
-        raised_bps_by_token[hedge.token] = max(
-            bps_before_hedges_by_token[hedge.token],
-            min(target_with_hedge_bps, max_bps_by_token[hedge.token]),
+        added_bps_by_token[hedge.token] = max(
+            0,
+            min(
+                floor_int(hedge_value / total_value * BPS),
+                max_bps_by_token[hedge.token] - bps_before_hedges_by_token[hedge.token],
+            ),
         )
         label = step.portfolio.token(hedge.token).label
         notes.append(
             f"{format_percent(hedge_value / total_value)} of the portfolio in {label} is hedged"
         )
-    if not raised_bps_by_token:
-        return step
-    remaining_bps = max(0, BPS - sum(raised_bps_by_token.values()))
     other_targets_bps = sum(
-        bps for token, bps in bps_before_hedges_by_token.items() if token not in raised_bps_by_token
+        bps for token, bps in bps_before_hedges_by_token.items() if token not in added_bps_by_token
     )
-    if sum(raised_bps_by_token.values()) > BPS or not other_targets_bps:
+    if not added_bps_by_token or not other_targets_bps:
         return step
+    all_added_bps = sum(added_bps_by_token.values())
+    counted_bps = min(all_added_bps, other_targets_bps)
     adjusted_targets_bps = [
-        Fraction(raised_bps_by_token[token])
-        if token in raised_bps_by_token
-        else Fraction(bps_before_hedges_by_token[token] * remaining_bps, other_targets_bps)
-        for token in bps_before_hedges_by_token
+        bps + Fraction(added_bps_by_token[token] * counted_bps, all_added_bps or 1)
+        if token in added_bps_by_token
+        else Fraction(bps * (other_targets_bps - counted_bps), other_targets_bps)
+        for token, bps in bps_before_hedges_by_token.items()
     ]
     target_bps_by_token = dict(
         zip(bps_before_hedges_by_token, largest_remainder(adjusted_targets_bps), strict=True)

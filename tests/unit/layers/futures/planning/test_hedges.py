@@ -81,6 +81,7 @@ from tests.support.plans import proposed_plan, refusing_guards
 from tests.support.samples import examples
 
 VAULT = "0x" + "0" * 40
+NONE = Fraction(0)
 OPENED = FuturesProgress(has_opened_hedge=True)
 
 
@@ -222,14 +223,18 @@ def test_short_at_an_off_chain_venue__pays_no_gas() -> None:
     assert comparison.hedge_fees == comparison.hedged_value / 500
 
 
+def two_markets(eth: int = 0, btc: Fraction = NONE, **bitcoin: Any) -> MarginAccount:
+    """Return a margin account of 10,000 with markets of WETH and WBTC, and the sizes held there."""
+    account = hedge_account(10_000, eth)
+    price = Fraction(30_000)
+    market = replace(account.markets[0], market="BTC", symbol="BTC", asset=WBTC, mark=price, index=price, **bitcoin)
+    positions = (*account.positions, *([Position("BTC", int(btc * E18), int(-btc * price * E18))] if btc else []))
+    return replace(account, markets=(*account.markets, market), positions=positions)
+
+
 @pytest.mark.parametrize("wbtc", [35_000, 40_000], ids=["it is bought", "it is on target"])
 def test_hedge__is_compared_only_with_what_the_rebalance_sells(wbtc: int) -> None:
-    account = hedge_account(10_000)
-    price = Fraction(60_000)
-    bitcoin = replace(account.markets[0], market="BTC", symbol="BTC", asset=WBTC, mark=price, index=price)
-    plan = proposed_plan(
-        apply_hedges(hedging(replace(account, markets=(*account.markets, bitcoin)), THIRDS, WBTC=wbtc, USDC=60_000 - wbtc))
-    )
+    plan = proposed_plan(apply_hedges(hedging(two_markets(), THIRDS, WBTC=wbtc, USDC=60_000 - wbtc)))
     assert {leg.token_in for leg in plan.legs} == {WETH}
     assert [comparison.token for comparison in plan.layer(HedgeChoices).comparisons] == [WETH]
 
@@ -270,6 +275,53 @@ def test_missing_margin__is_deposited_from_the_wallet_first() -> None:
     opened = proposed_futures(overweight_step(hedge_account(3_600), policy=policy, usdc=36_400))
     assert opened.trigger == "hedge"
     assert -opened.orders[0].size_raw >= 49 * 10**17
+
+
+MANY_ETH = Hedge("ETH", WETH, -8 * E18, NOW_S - DAY_S, Fraction(10**12))
+"""13.3 % of a portfolio of 120,000."""
+
+
+def beside_hedge(targets: tuple[int, int, int], values: tuple[int, int, int], *hedges: Hedge, **bitcoin: Any) -> StepInput:
+    """Return WETH, WBTC and USDC bought for nothing, of which WETH is hedged."""
+    symbols = ("WETH", "WBTC", "USDC")
+    btc = sum((Fraction(hedge.size_raw, E18) for hedge in hedges), NONE)
+    account = two_markets(-8 * E18, btc, **bitcoin)
+    step = hedging(account, dict(zip(symbols, targets, strict=True)), MANY_ETH, *hedges, **dict(zip(symbols, values, strict=True)))
+    lots = tuple(OpenLot(token, 100 * E18, NONE, NOW_S - 100 * DAY_S) for token in (WETH, WBTC))
+    step = with_limits(step, plan_cost_bps=500)
+    return apply_hedges(step.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, NONE, None))))
+
+
+@pytest.mark.parametrize(
+    ("targets", "values", "why"),
+    [
+        pytest.param((4_500, 4_500, 1_000), (63_600, 46_200, 200), "without hedges it is not above its target", id="below its own target"),
+        pytest.param((4_500, 1_000, 4_500), (60_000, 12_000, 38_000), "without hedges it is not above its target", id="at its own target"),
+        pytest.param((4_500, 4_180, 1_320), (59_600, 50_300, 100), "other hedges leave no room in the targets", id="no room"),
+    ],
+)  # fmt: skip
+def test_second_hedge__is_sold_if_targets_cannot_count_it(targets: tuple[int, int, int], values: tuple[int, int, int], why: str) -> None:
+    """A hedge of an asset that only the first one puts above its target would be closed at once."""
+    comparison = comparison_of(beside_hedge(targets, values))
+    assert (comparison.is_hedged, comparison.reason) == (False, why)
+
+
+@pytest.mark.parametrize("wbtc", [30_000, 22_000, 20_000])
+def test_second_hedge__is_at_most_its_own_excess_and_stays_open(wbtc: int) -> None:
+    """15 % of 120,000 are 18,000; beside the first hedge 13,600."""
+    targets, values = (4_500, 1_500, 4_000), (60_000, wbtc, 50_000 - wbtc)
+    step = beside_hedge(targets, values)
+    futures = proposed_futures(step)
+    assert [order.market for order in futures.orders] == ["BTC"]
+    assert 0 < comparison_of(step).hedged_value <= (wbtc - 18_000) * E6
+    assert not isinstance(decide(beside_hedge(targets, values, futures.hedges[-1])).decision, AdjustFutures)
+
+
+def test_hedges_beyond_the_other_targets__are_not_sold_again() -> None:
+    """13.3 % and 2 % are hedged beside 10 % of cash, and the second cannot be closed now."""
+    second = Hedge("BTC", WBTC, -8 * E18 // 100, NOW_S, Fraction(10**12))
+    step = beside_hedge((4_500, 4_500, 1_000), (63_600, 46_200, 200), second, is_paused=True)
+    assert WETH not in {leg.token_in for leg in proposed_plan(step).legs}
 
 
 # --- What it leaves to spot

@@ -175,6 +175,11 @@ FIFTHS = {"WETH": 2_000, "WBTC": 4_000, "USDC": 4_000}
 NINE_TENTHS = {"WETH": 9_000, "WBTC": 500, "USDC": 500}
 HUNDREDTH = Hedge("ETH", WETH, -E18 // 2, NOW_S, Fraction(1))
 """1,000 of 100,000, the account's 10,000 included."""
+WBTC_HUNDREDTH = replace(HUNDREDTH, token=WBTC)
+ALL_OF_IT = {"WETH": 10_000, "WBTC": 0, "USDC": 0}
+MORE_THAN_ALL = {"WETH": 9_455, "WBTC": 545, "USDC": 0}
+"""1,000 and 100 are added, as far as the 500 of USDC reach."""
+MAXIMUM = {"WETH": 9_300, "WBTC": 600, "USDC": 100}
 
 
 def with_maximum(step: StepInput, max_bps: int) -> StepInput:
@@ -191,14 +196,16 @@ def with_maximum(step: StepInput, max_bps: int) -> StepInput:
         pytest.param(with_maximum(spot_step(SHORT, FIFTHS), 2_500), (OPEN,), {"WETH": 2_500, "WBTC": 3_750, "USDC": 3_750}, id="maximum"),
         pytest.param(with_maximum(spot_step(SHORT, FIFTHS), 1_500), (OPEN,), FIFTHS, id="maximum below its target"),
         pytest.param(spot_step(SHORT, FIFTHS), (replace(OPEN, token="0x" + "1" * 40),), FIFTHS, id="token that is no asset"),
-        pytest.param(spot_step(SHORT, NINE_TENTHS), (OPEN,), {"WETH": 10_000, "WBTC": 0, "USDC": 0}, id="all of it"),
-        pytest.param(spot_step(SHORT, NINE_TENTHS), (OPEN, replace(HUNDREDTH, token=WBTC)), NINE_TENTHS, id="more than all of it"),
+        pytest.param(spot_step(SHORT, NINE_TENTHS), (OPEN,), ALL_OF_IT, id="all of it"),
+        pytest.param(spot_step(SHORT, NINE_TENTHS), (OPEN, WBTC_HUNDREDTH), MORE_THAN_ALL, id="more than all of it"),
+        pytest.param(spot_step(SHORT, NINE_TENTHS), (replace(OPEN, size_raw=-10 * E18),), ALL_OF_IT, id="two tenths beside a tenth"),
+        pytest.param(with_maximum(spot_step(SHORT, NINE_TENTHS), 9_300), (OPEN, WBTC_HUNDREDTH), MAXIMUM, id="maximum beside another"),
         pytest.param(spot_step(SHORT, FIFTHS), (), FIFTHS, id="no hedge"),
         pytest.param(spot_step(None, FIFTHS), (OPEN,), FIFTHS, id="unknown account"),
     ],
 )  # fmt: skip
 def test_with_hedges_adds_the_hedged_value_to_its_target(step: StepInput, hedges: tuple[Hedge, ...], targets: dict[str, int]) -> None:
-    """The others shrink in proportion; USDC counts with its margin."""
+    """The others shrink in proportion, at most to zero; USDC counts with its margin."""
     assert {asset.token.symbol: asset.target_bps for asset in with_hedges(step, hedges).effective_assets} == targets
 
 
