@@ -57,9 +57,11 @@ class CaughtUpReader(ReaderLayer):
         snapshot = self.reader.snapshot()
         for _ in range(CATCH_UP_ATTEMPTS):
             if snapshot.nonce_latest >= expected_nonce:
-                return snapshot
+                break
             self._clock.sleep(CATCH_UP_PAUSE_S)
             snapshot = self.reader.snapshot()
+        if snapshot.nonce_latest >= expected_nonce:
+            return snapshot
         raise Retryable(
             f"the endpoints agree only on block {snapshot.head.number}, which is "
             f"behind our transaction at nonce {expected_nonce - 1}",
