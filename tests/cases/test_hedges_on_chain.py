@@ -76,7 +76,7 @@ def hedged(agent: Agent, perps: LocalPerps) -> None:
     assert hedge_comparison.is_hedged
     assert hedge_comparison.sale_tax > 0
     texts = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None))]
-    assert any("above target, of which" in text and "it is shorted" in text for text in texts), texts
+    assert any("to sell, of which" in text and "it is shorted" in text for text in texts), texts
 
 
 def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_path: Path) -> None:

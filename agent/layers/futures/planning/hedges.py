@@ -416,7 +416,7 @@ def _plan_beside_hedge(
     goal = decision.goal.with_sale_caps({drift.token: max_sold_raw})
     try:
         return sales.plan_sales(step, replace(decision, goal=goal))
-    except Refused:
+    except planner.NothingPlanned:
         return None
 
 
@@ -561,7 +561,7 @@ def owner_closing_plan(step: StepInput, decision_result: DecisionResult, token: 
     layer_plan = closing_plan(step.snapshot, policy, hedge.market, reason)
     if not layer_plan.orders:
         raise Refused(
-            "; ".join([reason, *layer_plan.refusal_texts]),
+            f"the hedge of {label} cannot be closed: {'; '.join(layer_plan.refusal_texts)}",
             remedy="wait until the market trades again",
         )
     size_raw = layer_plan.orders[0].size_raw

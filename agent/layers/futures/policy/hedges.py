@@ -109,7 +109,7 @@ def comparison_text(comparison: HedgeComparison, symbol: str, decimals: int) -> 
     choice_text = "shorted" if comparison.is_hedged else "sold"
     why = f" ({comparison.reason})" if comparison.reason else ""
     return (
-        f"{symbol}: {money_text(comparison.excess)} above target, of which"
+        f"{symbol}: {money_text(comparison.excess)} to sell, of which"
         f" {money_text(comparison.hedged_value)} may be shorted; a sale costs {money_text(comparison.sale_cost)}"
         f" (fees {money_text(comparison.sale_fees)}, impact {money_text(comparison.sale_impact)}, tax"
         f" {money_text(comparison.sale_tax)}), a short {money_text(comparison.hedge_cost)} over"

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec
+from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
+from agent.layers import sales
 from agent.layers.futures.guard_case import FuturesCase
 from agent.layers.futures.planning.hedges import owner_hedge_plan
 from agent.layers.futures.planning.requests import hedge_proposer
@@ -44,6 +46,7 @@ from agent.model import (
     StepInput,
     TaxInputs,
     TokenFinding,
+    Verdict,
 )
 from agent.model.futures import (
     FuturesPlan,
@@ -237,6 +240,21 @@ def test_hedge__is_compared_only_with_what_the_rebalance_sells(wbtc: int) -> Non
     plan = proposed_plan(apply_hedges(hedging(two_markets(), THIRDS, WBTC=wbtc, USDC=60_000 - wbtc)))
     assert {leg.token_in for leg in plan.legs} == {WETH}
     assert [comparison.token for comparison in plan.layer(HedgeChoices).comparisons] == [WETH]
+
+
+def test_sale_beside_a_hedge_that_needs_more_ticks__is_not_counted_as_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is then planned again with more ticks."""
+    plan_sales = sales.plan_sales
+    error = KnownTicksExceeded("beyond", Verdict("known_ticks", "1", "0", False), "", ())
+
+    def plan_short_of_ticks(step: StepInput, decision: Rebalance, *limits: Any) -> Plan:
+        if decision.goal.max_sold_raw_by_token:
+            raise error
+        return plan_sales(step, decision, *limits)
+
+    monkeypatch.setattr(sales, "plan_sales", plan_short_of_ticks)
+    with pytest.raises(KnownTicksExceeded):
+        propose_rebalance(overweight_step())
 
 
 # --- How large it is
@@ -491,6 +509,19 @@ def test_owner__opens_and_closes_a_hedge_whatever_it_costs(
 def test_hedge_the_owner_cannot_have__is_refused_with_its_reason(step: StepInput, why: str) -> None:
     with pytest.raises(Refused, match=re.escape(why)):
         owner_hedge_plan(step, decide(step), WETH, 5_000)
+
+
+@pytest.mark.parametrize(
+    ("account", "why"),
+    [
+        pytest.param(hedge_account(10_000, -5 * E18, is_paused=True), "ETH is paused", id="paused"),
+        pytest.param(hedge_account(10_000, -5 * E18, index_s=NOW_S - 601), "the index of ETH is 601 s old", id="old index"),
+    ],
+)
+def test_hedge_the_owner_cannot_close__is_refused_with_its_reason(account: MarginAccount, why: str) -> None:
+    step = overweight_step(account, hedges=(OPEN,), weth=70_000)
+    with pytest.raises(Refused, match=f"^the hedge of WETH cannot be closed: {why}"):
+        hedge_proposer(CloseHedge(WETH))(step)
 
 
 def test_hedge_while_prices_are_missing__is_refused() -> None:

@@ -124,7 +124,11 @@ def test_comparison_text_of_the_docs_is_computed() -> None:
     ("costs", "words"),
     [
         pytest.param(comparison(hedge_funding=-30), ["funding receives 30", "it is sold"], id="funding received"),
-        pytest.param(replace(comparison(), is_hedged=True), ["funding costs 10", "it is shorted"], id="shorted"),
+        pytest.param(
+            replace(comparison(), is_hedged=True),
+            ["900 to sell, of which 500 may be shorted", "funding costs 10", "it is shorted"],
+            id="shorted",
+        ),
         pytest.param(replace(comparison(hedged_value=0), reason="ETH is paused"), ["WETH is sold: ETH is paused"], id="no short"),
     ],
 )
