@@ -574,8 +574,11 @@ class QuorumSender:
         confirmed_nonce = highest_confirmed_number(latest_by_operator, quorum)
         self._blame(
             answers.items(),
-            lambda nonce_pair: nonce_pair[0] > confirmed_nonce,
+            # an honest endpoint may be a block ahead, which uses one nonce more
+            lambda nonce_pair: nonce_pair[0] > confirmed_nonce + 1,
             "the wallet's nonce",
+            is_outvoted=sum(nonce <= confirmed_nonce for nonce in latest_by_operator.values())
+            >= quorum,
         )
         return confirmed_nonce, max(
             confirmed_nonce, lowest_sufficient_number(pending_by_operator, quorum)
@@ -690,11 +693,18 @@ class QuorumSender:
         return False, refusals, failures
 
     def _blame(
-        self, answers: Iterable[tuple[Endpoint, T]], is_wrong: Callable[[T], bool], subject: str
+        self,
+        answers: Iterable[tuple[Endpoint, T]],
+        is_wrong: Callable[[T], bool],
+        subject: str,
+        *,
+        is_outvoted: bool = True,
     ) -> None:
         for endpoint, answer in answers:
             if is_wrong(answer):
-                self._endpoint_pool.blame(endpoint, f"differs in {subject}")
+                self._endpoint_pool.blame(
+                    endpoint, f"differs in {subject}", is_outvoted=is_outvoted
+                )
 
     def _require_chain(self, head: Head) -> Head:
         if head.chain_id != self._chain_id:

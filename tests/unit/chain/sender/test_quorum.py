@@ -112,13 +112,32 @@ def test_nonces_are_those_that_enough_operators_confirm(
 
 
 @pytest.mark.parametrize(
-    ("lie", "is_blamed"), [("0x0", False), ("0x4", False), ("0x6", True), ("0x77", True)], ids=["zero", "one less", "one more", "many more"]
+    ("lie", "is_blamed"),
+    [("0x0", False), ("0x4", False), ("0x6", False), ("0x7", True), ("0x77", True)],
+    ids=["zero", "one less", "one more", "two more", "many more"],
 )
 def test_nonces_are_moved_by_no_liar(lie: str, is_blamed: bool) -> None:
     sender, pool = beside_honest(eth_getTransactionCount=lie)
 
     assert sender.nonces(WALLET) == (5, 5)
     assert last_failures(pool) == ({"liar": "differs in the wallet's nonce"} if is_blamed else {})
+
+
+@pytest.mark.parametrize(
+    ("latest_nonces", "report"),
+    [
+        pytest.param((5, 6), [], id="a block ahead of one"),
+        pytest.param((5, 7), ["endpoint 'c1' differs in the wallet's nonce"], id="far above one"),
+        pytest.param((5, 5, 7), ["endpoint 'c2' differs in the wallet's nonce; the others outvoted it"], id="far above two"),
+    ],
+)
+def test_nonce_above_the_confirmed_is_outvoted_only_by_a_majority(latest_nonces: tuple[int, ...], report: list[str]) -> None:
+    pool = pool_of(*(node(f"c{number}", eth_getTransactionCount=hex(nonce)) for number, nonce in enumerate(latest_nonces)))
+    messages: list[str] = []
+    pool.report = messages.append
+
+    assert QuorumSender(pool, CHAIN_ID).nonces(WALLET) == (5, 5)
+    assert messages == report
 
 
 # --- Headers
