@@ -167,7 +167,7 @@ class NodeSender:
 
     def offer(self, signed: SignedTx) -> None:
         """Send the signed bytes once, as `send` does, but also raise NonceUsed if the transaction
-        itself is mined. The caller must check its hash.
+        itself is mined. The caller must check its hash. Raises EndpointResting if nothing was sent.
         """
         unknown_text = _unknown_outcome_text(signed.hash)
         try:
@@ -177,6 +177,8 @@ class NodeSender:
         except CallFailed as error:
             _raise_refusal(signed.hash, error.fault)
             return
+        except EndpointResting:
+            raise
         except Retryable as error:
             raise Retryable(
                 f"{unknown_text}: {error.message}",
@@ -497,7 +499,7 @@ class QuorumSender:
         All copies have one nonce, so this is a single send, and an endpoint that withholds the
         bytes has no effect. One acceptance suffices. Without one, an unknown outcome at any
         endpoint makes the result unknown, and a refusal requires that all refuse; a used nonce is
-        verified first.
+        verified first. Raises EndpointResting if no endpoint was offered the bytes.
         """
         is_accepted, refusals, failures = self._offer_all(signed)
         if is_accepted:
@@ -511,6 +513,13 @@ class QuorumSender:
             and all(isinstance(failure, OperatorNeeded) for failure in failures)
         ):
             raise failures[0]
+        if failures and not refusals and not unknown_outcomes:
+            resting_text = "; ".join(failure.message for failure in failures)
+            raise EndpointResting(
+                f"transaction {signed.hash} was not sent: {resting_text}",
+                "try again after the pause, or add an endpoint",
+                code=ErrorCode.RATE_LIMIT,
+            )
         # One acceptance suffices, so the least demanding node counts.
         tip_refusal = min(
             (refusal for refusal in refusals if isinstance(refusal, TipRefused)),

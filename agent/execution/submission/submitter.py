@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from agent.chain.endpoints import EndpointResting
 from agent.chain.quorum import NO_MAJORITY_REMEDY, NoQuorum
 from agent.chain.sender import NonceUsed, OutcomeUnknown, SendRefused, TipRefused
 from agent.errors import (
@@ -538,10 +539,13 @@ class Submitter:
 
 
 def _answers_send(error: TrimtabError) -> bool:
-    """Return whether the error is what endpoints answered to a send, or that they gave no valid
-    answer.
+    """Return whether the error is what endpoints answered to a send, that they gave no valid
+    answer, or that all were resting.
     """
-    return isinstance(error, NonceUsed | SendRefused) or error.code == ErrorCode.UNKNOWN_IF_SENT
+    return (
+        isinstance(error, NonceUsed | SendRefused | EndpointResting)
+        or error.code == ErrorCode.UNKNOWN_IF_SENT
+    )
 
 
 def unseen_transaction_error(owner: str, nonce: int, own_text: str) -> Retryable:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from agent.chain.endpoints import Endpoint, EndpointPool
+from agent.chain.endpoints import Endpoint, EndpointPool, EndpointResting
 from agent.chain.quorum import NoQuorum
 from agent.chain.rpc import EndpointOverloaded, RpcFault
-from agent.chain.sender import NonceUsed, OutcomeUnknown, QuorumSender, SendRefused, TipRefused
+from agent.chain.sender import NodeSender, NonceUsed, OutcomeUnknown, QuorumSender, SendRefused, TipRefused
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.model import DataFeeKind
 from agent.ports import Simulation, TransactionStatus
@@ -494,9 +494,14 @@ def test_send_that_an_endpoint_at_rest_did_not_get_is_refused() -> None:
         quorum(resting("a"), node("b", **{SEND: NO_FUNDS})).send(SIGNED)
 
 
-def test_send_while_all_endpoints_rest_is_unknown() -> None:
-    with raises_code(OutcomeUnknown, "unknown_if_sent", "too many requests"):
+def test_send_while_all_endpoints_rest_says_that_nothing_was_sent() -> None:
+    with raises_code(EndpointResting, "rate_limit", HASH, "was not sent", "too many requests"):
         quorum(resting("a"), resting("b")).send(SIGNED)
+
+
+def test_offer_to_an_endpoint_that_begins_to_rest_sends_nothing() -> None:
+    with raises_code(EndpointResting, "rate_limit", "too many requests"):
+        NodeSender(resting("a")).offer(SIGNED)
 
 
 @pytest.mark.parametrize("answers", [(NO_FUNDS, NONCE_TOO_LOW), (NONCE_TOO_LOW, NO_FUNDS)], ids=["refused first", "used first"])

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from agent.app.records import maintenance
+from agent.chain.endpoints import EndpointResting
 from agent.chain.sender import NonceUsed, SendRefused, TipRefused
 from agent.cli import history
 from agent.errors import ErrorCode, NotAccepted, OperatorNeeded, Refused, Retryable, TrimtabError
@@ -113,6 +114,7 @@ ANSWERS = {
     "refused": SendRefused(REASON),
     "unknown": Retryable(REASON, code=ErrorCode.UNKNOWN_IF_SENT),
     "nonce used": NonceUsed(REASON),
+    "resting": EndpointResting(REASON),
 }
 
 
