@@ -35,9 +35,14 @@ def find_repeated(
     one, or one paid that was requested or ended at most RECENT_S before the chain time `now_s`; or a
     released one with recent payments, which `paid_of_released` has by number of the request, if one
     is among these; or one of `released_by_adoption`, numbers of requests that an unknown transaction
-    may have paid, within UNKNOWN_PAYMENT_S. A share of every asset is the same if its total
-    `pro_rata_raw` is. None without one.
+    may have paid, within UNKNOWN_PAYMENT_S. Two shares of every asset, whose totals are
+    `pro_rata_raw`, are the same only if the totals are. None without one.
     """
+
+    def pays_same(request: OwnerRequest) -> bool:
+        if pro_rata_raw and request.pro_rata_raw:
+            return pro_rata_raw == request.pro_rata_raw
+        return _are_equal(request.payments, payments)
 
     def is_compared(request: OwnerRequest) -> bool:
         past_s = now_s - max(request.asked_s, request.ended_s or 0)
@@ -53,11 +58,8 @@ def find_repeated(
         and (payout_address is None or request.to in (None, payout_address))
         and (
             not {*released_payments.get(request.id, ())}.isdisjoint(payments)
-            or (is_compared(request) and _are_equal(request.payments, payments))
-            or (
-                0 < pro_rata_raw == request.pro_rata_raw
-                and (is_compared(request) or released_payments.get(request.id))
-            )
+            or (is_compared(request) and pays_same(request))
+            or (0 < pro_rata_raw == request.pro_rata_raw and released_payments.get(request.id))
         )
     ]
     return max(candidates, key=lambda request: request.id, default=None)

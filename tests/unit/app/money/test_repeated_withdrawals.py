@@ -103,6 +103,21 @@ def test_find_repeated__compares_the_total_of_shares_whose_prices_moved(
 
 
 @pytest.mark.parametrize(
+    ("earlier_raw", "total_raw", "is_repeated"),
+    [
+        pytest.param(1_000, 1_040, False, id="another total"),
+        pytest.param(1_000, 1_000, True, id="same total"),
+        pytest.param(0, 1_040, True, id="earlier total unknown"),
+    ],
+)
+def test_find_repeated__tells_two_totals_apart_within_the_tolerance(earlier_raw: int, total_raw: int, is_repeated: bool) -> None:
+    """Amounts of shares, 4 % apart, are otherwise the same at prices that moved."""
+    earlier = replace(request(SHARES), pro_rata_raw=earlier_raw)
+    payments = tuple(replace(payment, raw=payment.raw * 104 // 100) for payment in SHARES)
+    assert (find_repeated([earlier], payments, HOME, NOW_S, pro_rata_raw=total_raw) == earlier) is is_repeated
+
+
+@pytest.mark.parametrize(
     ("age_s", "payments", "is_repeated"),
     [
         pytest.param(0, PAID, True, id="released just before"),
