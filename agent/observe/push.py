@@ -40,6 +40,7 @@ RECORD_BYTES = 4_096
 NEWEST_ALERTS_ANCHOR = "#t-last"
 """Heading on the page Alerts below which the newest alert is first."""
 NO_DEVICE = "no device receives alerts; turn them on on its page Alerts"
+DEVICES_REMOVED = "the devices of this alert were removed before it reached them"
 
 
 def decode_base64(base64_text: str) -> bytes:
@@ -125,8 +126,9 @@ class PushSender:
 
     def accepts(self, device: AlertDevice) -> bool:
         """Return whether the device's push service is a known one."""
-        return device.service_host == self.further_service or bool(
-            SERVICE_HOST_PATTERN.fullmatch(device.service_host)
+        host = device.service_host
+        return bool(host) and (
+            host == self.further_service or bool(SERVICE_HOST_PATTERN.fullmatch(host))
         )
 
     def require_valid_device(self, device: AlertDevice) -> None:
@@ -266,4 +268,7 @@ class PushChannel(AlertChannel):
         self._unreached_devices = tuple(failed_devices)
         if failed_devices:
             return f"not accepted for {len(failed_devices)} of {self._device_count} devices: {last_failure}"
-        return "" if self._has_arrived else NO_DEVICE
+        if self._has_arrived:
+            return ""
+        has_device = any(device.id not in self._ended_ids for device in self._devices)
+        return DEVICES_REMOVED if has_device else NO_DEVICE

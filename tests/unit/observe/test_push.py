@@ -26,7 +26,7 @@ from agent.config.variables import VARIABLES_KEY, Variables
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Alert, AlertDevice, AlertKind, AlertMessage, Control, ControlKind, ControlOrigin, Delivery
 from agent.observe.notify import AlertNotifier, ChannelSubscription
-from agent.observe.push import NO_DEVICE, PushChannel, PushSender, decode_base64, encode_base64, encrypt
+from agent.observe.push import DEVICES_REMOVED, NO_DEVICE, PushChannel, PushSender, decode_base64, encode_base64, encrypt
 from agent.store.alerts import MAX_DEVICES, PUSH_DEVICES
 from agent.store.database.facts import fact_text, write_facts
 from agent.store.store import Store
@@ -218,6 +218,14 @@ def test_retry_for_devices_that_were_all_removed__has_failed(store: Store, servi
     assert {path: len(messages) for path, messages in service.got.items()} == {"/a": 1, "/b": 1}
 
 
+def test_retry_beside_a_device_added_since__names_those_removed(store: Store, service: PushService) -> None:
+    with refused_channel(store, service) as send_again:
+        remove_devices(store, "/a")
+        remove_devices(store, "/b")
+        store.alerts.add_device(Browser("/new").device(service.host))
+        assert send_again() == DEVICES_REMOVED
+
+
 @pytest.mark.parametrize("paths", [pytest.param((), id="none"), pytest.param(("/gone",), id="gone")])
 def test_an_alert_that_reaches_no_device_has_failed(store: Store, service: PushService, paths: tuple[str, ...]) -> None:
     for path in paths:
@@ -282,13 +290,14 @@ def test_push_service__of_a_browser_or_the_config_is_accepted(service_host: str)
 @pytest.mark.parametrize(
     "service_host",
     [
-        "fcm.googleapis.com:8443", "fcm.googleapis.com.evil", "evilpush.apple.com", "127.0.0.1", "169.254.169.254", "push.example.org:8",
+        "", "fcm.googleapis.com:1", "fcm.googleapis.com.evil", "evilpush.apple.com", "127.0.0.1", "169.254.169.254", "push.example.org:8",
     ],
 )  # fmt: skip
 def test_push_service__that_is_unknown_is_refused(service_host: str) -> None:
     sender = PushSender.from_url(f"{URL}?service=push.example.org", "P")
     device = Browser("/a").device(service_host)
     assert not sender.accepts(device)
+    assert not PushSender.from_url(URL, "P").accepts(device)
     with raises_field("endpoint", service_host):
         sender.require_valid_device(device)
 
