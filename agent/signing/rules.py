@@ -15,7 +15,7 @@ from eth_utils.address import is_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.errors import ConfigError
-from agent.model import IntentKind, Leg, LegPlace, SignedTx, UnsignedTx
+from agent.model import NATIVE_VENUE, IntentKind, Leg, LegPlace, SignedTx, UnsignedTx
 from agent.ports import Grant, SigningKey
 from agent.ports.perpetuals import futures_grant
 from agent.signing import calldata, deployment_rules, oracle_rules, payout_rules, swap_rules
@@ -227,7 +227,7 @@ def _judge_unwrap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules
         refuse("contract", tx.to, f"the wrapped native coin {rules.wrapped_native}, pinned")
     legs = () if grant.plan is None else grant.plan.legs
     leg_terms = [(leg.venue, leg.token_in, leg.token_out, leg.source, leg.sink) for leg in legs]
-    if leg_terms != [("wrapped_native", tx.to, NATIVE, LegPlace.WALLET, LegPlace.WALLET)]:
+    if leg_terms != [(NATIVE_VENUE, tx.to, NATIVE, LegPlace.WALLET, LegPlace.WALLET)]:
         refuse("plan", f"{len(legs)} legs", "one that unwraps from and to the wallet")
     if call.raw != legs[0].amount_in_raw or call.raw <= 0:
         refuse("amount_in", call.raw, f"exactly {legs[0].amount_in_raw}, above zero")

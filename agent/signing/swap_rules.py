@@ -171,7 +171,7 @@ def _calls_of_legs(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
 
 def _require_pinned_leg(leg_label: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
     """Require that the leg exchanges pinned tokens at or above its floor; native coin only for its
-    wrapped token, one for one.
+    wrapped token.
     """
     tokens = {leg.token_in, leg.token_out}
     if leg.venue not in _ROUTER_VENUES:
