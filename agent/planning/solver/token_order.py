@@ -28,7 +28,9 @@ from agent.planning.solver.dual import DualSolution, PoolResponses
 from agent.planning.solver.utility import UNMOVED_FRACTION, FlowOptimizer
 
 MAX_SUBPROBLEMS = 20
-"""Maximum number of subproblems; most searches need one to nine."""
+"""Number of subproblems at which the search ends, after all children of a node. Most
+searches need one to nine.
+"""
 EQUAL_UTILITY_TOLERANCE = 1e-7
 """Utility per unit of scale within which two plans count as equal."""
 
@@ -68,8 +70,9 @@ class _BranchNode:
 def break_cycles(
     stack: CurveStack, optimizer: FlowOptimizer, tie_break_keys: Sequence[tuple[float, ...]]
 ) -> AcyclicFlows:
-    """Return the best acyclic flows within MAX_SUBPROBLEMS subproblems. The first known ones follow
-    the order of the unconstrained flows with their cycles cut; `tie_break_keys` are its ties.
+    """Return the best acyclic flows, searched until MAX_SUBPROBLEMS subproblems. The first known
+    ones follow the order of the unconstrained flows with their cycles cut; `tie_break_keys` are
+    its ties.
     """
     token_pairs = list(zip(stack.source.tolist(), stack.target.tolist(), strict=True))
 
@@ -362,14 +365,12 @@ def _improved_order(
                             new_stack, best_solution, best_solution.bound + MIN_SURPLUS
                         ),
                         new_order,
-                        new_stack,
                     )
                 )
-            trial_solution, new_order, new_stack = max(trials, key=lambda trial: trial[0].bound)
+            trial_solution, new_order = max(trials, key=lambda trial: trial[0].bound)
             if trial_solution.bound > best_solution.bound + MIN_SURPLUS:
                 best_solution = trial_solution
                 token_order = new_order
-                stack = new_stack
                 break
         else:
             break
