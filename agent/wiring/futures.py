@@ -186,8 +186,10 @@ def require_venue_decimals(config: Config, portfolio: Portfolio) -> None:
 def missing_agent_key_reason(loaded_config: LoadedConfig) -> str:
     """Return why there is no agent key for the venue of [futures]; empty if its keystore exists or
     another source is set. Variables and the keyring are looked at when the key is loaded: a process
-    that only reads may have neither.
+    that only reads may have neither. On a fork there is none: the venue is the real one.
     """
+    if loaded_config.config.chain.fork:
+        return "the chain is a fork, and the venue's orders would be real"
     futures_table = loaded_config.config.futures
     if not isinstance(futures_table, HyperliquidTable) or not futures_table.has_agent_key_source:
         return "no agent key is configured; set futures.agent_keystore"

@@ -1,14 +1,18 @@
-"""Tests of agent/wiring/futures.py: a reading that waits for the venue."""
+"""Tests of agent/wiring/futures.py: a reading that waits for the venue, and no agent key on a fork."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from agent.config.load import load_config
 from agent.model import Snapshot
 from agent.model.futures import FuturesReading, MarginAccount
-from agent.wiring.futures import OrderVenueReader
+from agent.wiring.futures import OrderVenueReader, missing_agent_key_reason
+from tests.support.configs.futures import HYPERLIQUID
+from tests.support.configs.samples import config_text
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import FUTURES_POLICY, OVER, book, step_of
 
@@ -52,3 +56,21 @@ def test_look__waits_for_the_venue_unless_something_is_due(
     venue = FakeVenue(account, has_left_out_reads=has_left_out_reads)
     OrderVenueReader(cast(Any, FakeReader()), cast(Any, venue), FUTURES_POLICY, lambda _snapshot: is_exit_due).snapshot()
     assert venue.calls == (["prompt", "wait", "read"] if waits else ["prompt"])
+
+
+SOURCES = {
+    "keystore": 'agent_keystore = "agent.json"',
+    "variable": 'agent_key_env = "AGENT_KEY"',
+    "keyring": 'agent_keyring = "trimtab/agent"',
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+@pytest.mark.parametrize("is_fork", [True, False], ids=["fork", "live chain"])
+def test_agent_key__is_not_loaded_on_a_fork(tmp_path: Path, source: str, is_fork: bool) -> None:
+    chain_lines = f"[chain]\nfork = {str(is_fork).lower()}\n"
+    path = tmp_path / "trimtab.toml"
+    path.write_text(config_text(("[chain]\n", chain_lines)) + HYPERLIQUID.replace(SOURCES["keystore"], source))
+    (tmp_path / "agent.json").touch()
+    reason = missing_agent_key_reason(load_config(path))
+    assert reason == ("the chain is a fork, and the venue's orders would be real" if is_fork else "")
