@@ -128,7 +128,7 @@ def _fetch_from_feeds(
     context: AgentContext, step: StepInput, tokens: Sequence[Token], hour_ends_s: Sequence[int]
 ) -> list[FetchedPrices]:
     """Return prices of the tokens in the numeraire at each time, from the latest rounds of both
-    feeds. Times with a stale round are omitted.
+    feeds. Times with a stale round, or one at a bound of its aggregator, are omitted.
     """
     numeraire = step.portfolio.numeraire
     numeraire_prices, numeraire_fault, has_numeraire_failed = _feed_prices(
@@ -167,8 +167,8 @@ def _fetch_from_feeds(
     return all_fetched_prices
 
 
-FeedPrices = tuple[tuple[int, Fraction], ...]
-"""(chain time, USD) of a feed's rounds, oldest first."""
+FeedPrices = tuple[tuple[int, Fraction | None], ...]
+"""(chain time, USD) of a feed's rounds, oldest first; None at a bound of its aggregator."""
 
 
 def _feed_prices(
@@ -190,9 +190,13 @@ def _feed_prices(
     except TrimtabError as error:
         return (), error.message, True
     usd_prices = tuple(
-        (past_answer.at_s, Fraction(past_answer.answer, 10**latest_round.decimals))
+        (
+            past_answer.at_s,
+            None
+            if answer_bound_fault(replace(latest_round, answer=past_answer.answer))
+            else Fraction(past_answer.answer, 10**latest_round.decimals),
+        )
         for past_answer in past_answers
-        if not answer_bound_fault(replace(latest_round, answer=past_answer.answer))
     )
     if reaches_back:
         return usd_prices, "", False
@@ -205,7 +209,9 @@ def _max_age_s(portfolio: Portfolio, reference: ReferenceConfig, token: Token) -
 
 
 def _price_at(usd_prices: FeedPrices, end_s: int, max_age_s: int) -> Fraction | None:
-    """Return the feed's price at a time; None before the first round or if the round was stale."""
+    """Return the feed's price at a time; None before the first round, or if the round was stale or
+    at a bound.
+    """
     round_count = bisect_right(usd_prices, end_s, key=lambda dated_price: dated_price[0])
     if round_count == 0 or end_s - usd_prices[round_count - 1][0] > max_age_s:
         return None

@@ -1,7 +1,8 @@
-"""Tests of agent/wiring/past_prices.py: why prices of a feed do not reach back."""
+"""Tests of agent/wiring/past_prices.py: why prices of a feed do not reach back, and hours without one."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -42,3 +43,35 @@ def test_feed_prices__name_each_feed_that_does_not_reach_back(
     assert [fault for fault in fetched_prices.missing_reason.split("; ") if fault] == [
         f"{fault}, or too many for one fetch" for fault in faults
     ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "hours_ago"),
+    [
+        pytest.param((2_000, 100), (2,), id="at the minimum"),
+        pytest.param((2_000, 9_000), (2,), id="at the maximum"),
+        pytest.param((2_000, 101), (2, 1, 0), id="one above the minimum"),
+        pytest.param((100, 2_000), (1, 0), id="first at the minimum"),
+    ],
+)
+def test_feed_prices__have_none_while_a_round_is_at_a_bound(
+    monkeypatch: pytest.MonkeyPatch, answers: tuple[int, int], hours_ago: tuple[int, ...]
+) -> None:
+    """A round clipped at a bound says nothing about the price, and ends the round before it."""
+    step = step_input(prices={"WETH": 2_000, "USDC": 1}, kinds=[PriceSource.FEED])
+    weth_feed = step.portfolio.feed(token("WETH").address)
+    usd = 10**8
+    feeds = tuple(
+        replace(feed_round, min_answer=100 * usd, max_answer=9_000 * usd) if feed_round.feed == weth_feed else feed_round
+        for feed_round in step.snapshot.feeds
+    )
+    step = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
+
+    def fake_past_rounds(_transport: object, feed: str, _head: object, _since_s: int) -> tuple[list[PastRound], bool]:
+        usd_prices = answers if feed == weth_feed else (1, 1)
+        return [PastRound(NOW_S - (2 - index) * 3_600, price * usd) for index, price in enumerate(usd_prices)], True
+
+    monkeypatch.setattr(past_prices, "past_rounds", fake_past_rounds)
+    context = cast(Any, SimpleNamespace(transport=None))
+    (fetched_prices,) = past_prices._fetch_from_feeds(context, step, [token("WETH")], HOUR_ENDS_S)
+    assert [point.at_s for point in fetched_prices.points] == [NOW_S - hours * 3_600 for hours in hours_ago]
