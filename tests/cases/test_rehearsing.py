@@ -83,6 +83,47 @@ def test_return_swap_that_fails__leaves_the_first_in_the_result(
     assert mentions(report.verdict, f"{amount_text} WETH were bought and not sold back", "endpoints disagree", "trimtab history", command)
 
 
+@pytest.mark.parametrize(
+    ("failing_swap_number", "is_raised"),
+    [
+        pytest.param(1, True, id="error after the first swap"),
+        pytest.param(1, False, id="first swap brings less than its minimum"),
+        pytest.param(2, True, id="error after the return swap"),
+    ],
+)
+def test_mined_swap_whose_cycle_fails__counts_in_the_result(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_swap_number: int, is_raised: bool
+) -> None:
+    outcomes: list[StepOutcome] = []
+
+    def run_failing_cycle(*arguments: Any) -> StepOutcome:
+        outcomes.append(run_cycle(*arguments))
+        if len(outcomes) < failing_swap_number:
+            return outcomes[-1]
+        if is_raised:
+            raise Retryable("endpoints disagree")
+        return replace(outcomes[-1], kind=OutcomeKind.FAILED, reason="WETH: less than its minimum")
+
+    run_cycle = engine.run_cycle
+    monkeypatch.setattr(engine, "run_cycle", run_failing_cycle)
+    fund(anvil_chain, HELD)
+    with agent_on(anvil_chain, tmp_path, targets=TARGETS) as agent:
+        before = purse(anvil_chain)
+        report = rehearsal.rehearse_trade(agent, send=True, confirm=yes)
+    after = purse(anvil_chain)
+    assert (report.state, len(report.legs), len(outcomes)) == ("failed", failing_swap_number, failing_swap_number)
+    assert all(leg.received_raw == leg.predicted_raw > 0 for leg in report.legs)
+    assert report.cost < report.legs[0].amount_in_raw // 10, "what was bought counts"
+    assert report.predicted_cost > 0
+    unsold_raw = after.raw["WETH"] - before.raw["WETH"]
+    assert mentions(report.verdict, "endpoints disagree" if is_raised else "less than its minimum")
+    if failing_swap_number == 1:
+        assert mentions(report.verdict, f"{decimal_text(unsold_raw, 18)} WETH were bought and not sold back")
+    else:
+        assert unsold_raw == 0
+        assert "not sold back" not in report.verdict
+
+
 def test_allowance_to_a_known_contract__is_shown_and_zeroed(chain: LocalChain, tmp_path: Path) -> None:
     fund(chain, HELD)
     at = chain.addresses

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent import engine, wiring
@@ -15,8 +15,8 @@ from agent.app.documents.plans import plan_document, transaction_document
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input
-from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import IntentKind, StepInput, Swap
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
+from agent.model import Intent, IntentKind, StepInput, Swap
 from agent.planning import proposals
 from agent.policy.cash_flows import transfers
 from agent.reference import ReferencePrices, reference_prices
@@ -99,44 +99,79 @@ def rehearse_trade(
         )  # plan again after the wait
         if first_outcome.kind is not OutcomeKind.PLANNED:
             return _preview(first_outcome)
-        first_swap_outcome = engine.run_cycle(
-            agent.context.readers,
-            Swap(token_in.address, token_out.address, amount_in_raw),
-            agent.context.store,
-            transactor,
-        )
-        if first_swap_outcome.kind is not OutcomeKind.DONE:
+        first_swap = Swap(token_in.address, token_out.address, amount_in_raw)
+        first_swap_outcome = _run_swap(agent, transactor, first_swap, first_outcome)
+        first_leg = _mined_leg(agent, first_swap_outcome, token_in, token_out, amount_in_raw)
+        if first_leg is None or first_swap_outcome.kind is not OutcomeKind.DONE:
             state = "declined" if first_swap_outcome.kind is OutcomeKind.DECLINED else "failed"
-            return _rehearsal((first_swap_outcome,), (), state, first_swap_outcome.reason)
-        first_leg = _completed_leg(agent, first_swap_outcome, token_in, token_out, amount_in_raw)
+            first_legs = () if first_leg is None else (first_leg,)
+            first_text = _unsold_text(first_legs, first_swap_outcome.reason)
+            return _rehearsal((first_swap_outcome,), first_legs, state, first_text)
         outcomes: tuple[StepOutcome, ...] = (first_swap_outcome,)
+        legs: tuple[RehearsalLeg, ...] = (first_leg,)
+        return_swap = Swap(token_out.address, token_in.address, first_leg.received_raw)
         try:
-            return_swap_outcome = engine.run_cycle(
-                agent.context.readers,
-                Swap(token_out.address, token_in.address, first_leg.received_raw),
-                agent.context.store,
-                transactor,
-            )
+            return_swap_outcome = _run_swap(agent, transactor, return_swap, first_swap_outcome)
         except TrimtabError as error:
-            return _rehearsal(outcomes, (first_leg,), "failed", _unsold_text(first_leg, str(error)))
+            return _rehearsal(outcomes, legs, "failed", _unsold_text(legs, str(error)))
         outcomes = (first_swap_outcome, return_swap_outcome)
-        if return_swap_outcome.kind is not OutcomeKind.DONE:
-            return_text = _unsold_text(first_leg, return_swap_outcome.reason)
-            return _rehearsal(outcomes, (first_leg,), "failed", return_text)
-        legs = (
-            first_leg,
-            _completed_leg(agent, return_swap_outcome, token_out, token_in, first_leg.received_raw),
+        return_leg = _mined_leg(
+            agent, return_swap_outcome, token_out, token_in, first_leg.received_raw
         )
+        if return_leg is not None:
+            legs = (first_leg, return_leg)
+        if return_leg is None or return_swap_outcome.kind is not OutcomeKind.DONE:
+            return_text = _unsold_text(legs, return_swap_outcome.reason)
+            return _rehearsal(outcomes, legs, "failed", return_text)
     max_slippage_bps = step.limits.slippage_bps
     if any(max_slippage_bps is not None and leg.slippage_bps > max_slippage_bps for leg in legs):
         return _rehearsal(outcomes, legs, "failed", "slippage exceeds limits.slippage")
-    is_exact = all(leg.slippage_bps <= 0 for leg in legs)
+    is_exact = all(0 < leg.predicted_raw <= leg.received_raw for leg in legs)
     verdict = "as predicted" if is_exact else "within the limits"
     return _rehearsal(outcomes, legs, "done", verdict)
 
 
-def _unsold_text(leg: RehearsalLeg, reason: str) -> str:
-    """Return what the wallet has from the first swap because the return swap failed."""
+def _run_swap(
+    agent: Agent, transactor: StepTransactor, swap: Swap, earlier_outcome: StepOutcome
+) -> StepOutcome:
+    """Return the outcome of a cycle with the swap. An error after the swap was mined is the reason
+    of a failed outcome, with the input of `earlier_outcome`; others are raised.
+    """
+    journal = agent.context.store.journal
+    earlier_ids = {intent.id for intent in journal.intents()}
+    try:
+        return engine.run_cycle(agent.context.readers, swap, agent.context.store, transactor)
+    except TrimtabError as error:
+        outcome = replace(
+            earlier_outcome,
+            kind=OutcomeKind.FAILED,
+            reason=str(error),
+            transactions=tuple(
+                intent for intent in reversed(journal.intents()) if intent.id not in earlier_ids
+            ),
+        )
+        swap_intent = _mined_swap(outcome)
+        if swap_intent is None:
+            raise
+        return replace(outcome, plan=journal.grant(swap_intent.id).plan)
+
+
+def _mined_swap(outcome: StepOutcome) -> Intent | None:
+    return next(
+        (
+            intent
+            for intent in outcome.transactions
+            if intent.kind is IntentKind.SWAP and intent.succeeded
+        ),
+        None,
+    )
+
+
+def _unsold_text(legs: tuple[RehearsalLeg, ...], reason: str) -> str:
+    """Return the reason, after what the wallet has from the first swap if nothing was sold back."""
+    if len(legs) != 1 or not legs[0].received_raw:
+        return reason
+    (leg,) = legs
     bought = leg.token_out
     amount_text = decimal_text(leg.received_raw, bought.decimals)
     return (
@@ -258,17 +293,15 @@ def _exceeds_plan_cost(
     )
 
 
-def _completed_leg(
+def _mined_leg(
     agent: Agent, outcome: StepOutcome, token_in: Token, token_out: Token, amount_in_raw: int
-) -> RehearsalLeg:
-    """Return the result of one direction, from its swap's receipt."""
-    (swap_intent,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+) -> RehearsalLeg | None:
+    """Return the result of one direction, from its swap's receipt; None if no swap was mined."""
+    swap_intent = _mined_swap(outcome)
+    if swap_intent is None or swap_intent.receipt is None:
+        return None
     receipt = swap_intent.receipt
     plan = outcome.plan
-    if receipt is None:
-        raise Refused(f'"{swap_intent.note}" has no receipt', remedy="see trimtab history")
-    if plan is None:
-        raise Refused(f'"{swap_intent.note}" has no plan', remedy="see trimtab history")
     wallet = outcome.step_input.snapshot.owner
     changes_raw = swap_intent.balance_changes(wallet, agent.portfolio.wrapped_native)
     received_raw = receipt.net_transfers(wallet).get(
@@ -276,7 +309,7 @@ def _completed_leg(
     )
     predicted_raw = sum(
         leg.amount_out_raw
-        for leg in plan.legs
+        for leg in (() if plan is None else plan.legs)
         if leg.token_out == token_out.address and leg.sink.value == "wallet"
     )
     slippage_bps = (
@@ -290,7 +323,7 @@ def _completed_leg(
         amount_in_raw,
         predicted_raw,
         received_raw,
-        plan.gas_units,
+        0 if plan is None else plan.gas_units,
         receipt.gas_used,
         _gas_value(outcome),
         slippage_bps,
