@@ -526,14 +526,14 @@ def submit_for_user(
     if not is_pause:
         log_event(UserEventKind.CONTROL, submission.plan_hash[:16])
     try:
-        control = submit_control(
-            paper_config(config) if on_paper else config, replace(submission, asked_by=user_name)
-        )
+        if on_paper:
+            config = paper_config(config)
+        control = submit_control(config, replace(submission, asked_by=user_name))
     except TrimtabError as error:
         with suppress(TrimtabError):
             log_event(UserEventKind.REFUSED, error.code)
         raise
-    if submission.kind is ControlKind.RESUME and not on_paper:
+    if submission.kind is ControlKind.RESUME:
         resume_without_run(load_config(config), control)
     if is_pause:
         with suppress(TrimtabError):  # a full disk must not keep anyone from pausing

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from html import unescape
 from importlib.util import find_spec
@@ -202,6 +203,20 @@ def test_user_without_the_role__is_refused_whatever_the_page_has(site: Site, con
             queue.submit_for_user(str(config), UsersPlace(str(site.file)), user, resume, "192.0.2.1")
         assert refused.value.code == "access"
         assert last_event(site)[0] == "control_refused"
+
+
+@pytest.mark.parametrize(("is_served", "state"), [(False, "done"), (True, "queued")], ids=["no run", "run"])
+def test_paper_resume__takes_effect_at_once_without_a_paper_run(site: Site, config: Path, is_served: bool, state: str) -> None:
+    paper = replace(load_config(config), is_paper=True)
+    resume = ControlSubmission(ControlKind.RESUME, (), "ann", ControlOrigin.DASHBOARD)
+    with open_store_offline(paper) as (store, switch):
+        switch.pause("holidays", int(time.time()) - 10)
+        with service_lock(wallet_locks(paper)) if is_served else nullcontext():
+            queue.submit_for_user(str(config), UsersPlace(str(site.file)), 1, resume, "192.0.2.1", on_paper=True)
+        assert store.controls.newest()[0].state.value == state
+        assert switch.is_paused() is (state == "queued")
+    for path in config.parent.glob("mine.paper.db*"):
+        path.unlink()
 
 
 @pytest.mark.parametrize("path", ["/controls/pause", "/controls/withdraw", "/controls/review/review"])
