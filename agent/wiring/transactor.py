@@ -7,7 +7,7 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -551,8 +551,8 @@ class AgentApprover:
 
     def approve(self, signer: ApprovalSigner, address: str, until_ms: int) -> HyperliquidAgent:
         """Approve a key until the venue's time `until_ms`. Raises Refused if signer or venue
-        rejects it, Retryable with the code `unknown_if_sent` if the venue does not list it, because
-        the approval may still arrive.
+        rejects it, Retryable with the code `unknown_if_sent` if the venue does not list it, or cannot
+        be asked, because the approval may still arrive.
         """
         trust = self._context.store.trust
         expected_agent = HyperliquidAgent(self._agent_name, address, until_ms)
@@ -563,14 +563,17 @@ class AgentApprover:
         action = approval_action(approval)
         signature = signer.sign(approval_message(action), approval)
         trust.record_agent_expiry(address, until_ms)
+        named_agent = None
         try:
             post_approval(self._connection, action, signature)
             named_agent = self.approved_agent()
         except Retryable:
-            named_agent = self.approved_agent()
+            with suppress(Retryable):  # an unread list is no reason to think that nothing was sent
+                named_agent = self.approved_agent()
         if named_agent != expected_agent:
             raise Retryable(
-                f"the approval of {address} was sent, but the venue does not list it",
+                f"the approval of {address} was sent and may be in force, but the venue's list of"
+                " agents does not confirm it",
                 "see trimtab doctor; trimtab delegate --send approves another key",
                 code=ErrorCode.UNKNOWN_IF_SENT,
             )
