@@ -33,11 +33,9 @@ from agent.signing import calldata
 from agent.signing.calldata import Approve, UndecodableCalldata, selector
 from agent.signing.futures import FuturesCall
 from agent.signing.futures import decode as decode_futures
-from agent.units import YEAR_S
+from agent.units import UINT256_MAX
 from agent.venues.calldata import to_hex
 
-QUOTE_VALIDITY_S = YEAR_S
-"""Validity of a quoted order from its index time; long, because a quote is never sent."""
 OPEN_POSITION_DELEGATE = 1
 """DelegateApproval: the delegate may trade but not withdraw."""
 _ORDER_ABI = "(address,bool,bool,uint256,uint256,uint256,uint160,bytes32)"
@@ -117,20 +115,18 @@ class PerpetualProtocol:
         return snapshot
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
-        """See PerpVenue. Quotes by `eth_call` of the exact transaction."""
-        market = account.market(order.market)
-        deadline_s = market.index_s + QUOTE_VALIDITY_S
-        return quote_order(self._transport, order, self._contracts, self._wallet, deadline_s)
+        """See PerpVenue. Quotes by `eth_call` of the exact transaction, without a deadline."""
+        return quote_order(self._transport, order, self._contracts, self._wallet, UINT256_MAX)
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpActionDraft:
         """See PerpVenue. Returns a call of the clearing house, the vault or the delegate
         approval.
         """
         deadline_s = now_s + self._validity_s
-        contract, calldata = futures_call(
+        contract, call_data = futures_call(
             action, self._contracts, self._wallet, self._collateral, deadline_s
         )
-        return PerpActionDraft(contract, calldata, deadline_s)
+        return PerpActionDraft(contract, call_data, deadline_s)
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Returns the receipt of the transaction."""
@@ -237,8 +233,8 @@ def quote_order(
 
     Raises Refused with a description of the revert, Retryable for any other failure.
     """
-    calldata = encode_order(order, contracts, sender, deadline_s)
-    call_params = {"from": sender, "to": contracts.clearing_house, "data": calldata}
+    call_data = encode_order(order, contracts, sender, deadline_s)
+    call_params = {"from": sender, "to": contracts.clearing_house, "data": call_data}
     try:
         answer = transport.call("eth_call", [call_params, "latest"])
     except CallFailed as error:
@@ -249,9 +245,12 @@ def quote_order(
             f"the order reverts: {REVERT_DESCRIPTIONS[code]} ({code})", remedy="plan again"
         ) from None
     answer_bytes = parse_bytes(answer, "quote of an order")
-    if len(answer_bytes) != 64:
-        raise Retryable("the quote of an order does not have two words", "try another endpoint")
-    size_raw, quote_raw = abi_decode(["uint256", "uint256"], answer_bytes)
+    word_count = 2 if sender == contracts.trader else 3  # openPositionFor returns a fee too
+    if len(answer_bytes) != 32 * word_count:
+        raise Retryable(
+            f"the quote of an order does not have {word_count} words", "try another endpoint"
+        )
+    size_raw, quote_raw = abi_decode(["uint256", "uint256"], answer_bytes[:64])
     if size_raw != abs(order.size_raw):
         raise Refused(
             f"the market fills {size_raw} of {abs(order.size_raw)} base units",

@@ -97,6 +97,7 @@ def test_a_delegate_trades_and_withdraws_nothing(perps: LocalPerps) -> None:
     with pytest.raises(Refused, match="not a delegate of the account"):
         quoted(perps, order, who, key)
     send_data(perps, contracts.delegate_approval, venue.encode_delegate(key, is_allowed=True), who)
+    assert quoted(perps, order, who, key) == quoted(perps, order, who)
     send_order(perps, order, who, key)
     assert read_now(perps, who).size_raw(order.market) == WAD
     withdrawal = venue.encode_withdrawal(perps.collateral_token.address, 10**6)
