@@ -47,12 +47,20 @@ class Heartbeat:
         return "Heartbeat(hidden)"
 
     def beat(self) -> None:
-        """Send a heartbeat, or report a failure if the previous one is still being sent."""
+        """Send a heartbeat, or report a failure if the previous one is still being sent, or if no
+        thread can be started.
+        """
         if not self._send_lock.acquire(blocking=False):
             self._on_failure("the previous heartbeat is still being sent")
             return
-        self._thread = threading.Thread(target=self._send, name="trimtab heartbeat", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._send, name="trimtab heartbeat", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._send_lock.release()
+            self._on_failure("the system could not start a thread for the heartbeat")
+            return
+        self._thread = thread
 
     def wait_until_sent(self, within_s: float = HEARTBEAT_TIMEOUT_S) -> None:
         """Wait until the last heartbeat was sent or failed."""
@@ -120,7 +128,6 @@ class Watchdog:
         self.max_silence_s = max_silence_s
         self._clock = clock
         self._period_s = min(MAX_CHECK_PERIOD_S, max_silence_s / 4, period_s or MAX_CHECK_PERIOD_S)
-        self._stop = threading.Event()
         self._watched_thread = threading.current_thread().ident
         self._is_asking = False
         self._stage = "starting"
@@ -168,9 +175,10 @@ class Watchdog:
         with the description of a hang.
         """
         self._watched_thread = threading.current_thread().ident
+        stop = threading.Event()
         watch_thread = threading.Thread(
             target=self._check_periodically,
-            args=(on_hang, on_check),
+            args=(stop, on_hang, on_check),
             name="trimtab watch",
             daemon=True,
         )
@@ -178,13 +186,13 @@ class Watchdog:
         try:
             yield
         finally:
-            self._stop.set()
+            stop.set()
             watch_thread.join(MAX_CHECK_PERIOD_S)
 
     def _check_periodically(
-        self, on_hang: Callable[[str], None], on_check: Callable[[], None]
+        self, stop: threading.Event, on_hang: Callable[[str], None], on_check: Callable[[], None]
     ) -> None:
-        while not self._stop.wait(self._period_s):
+        while not stop.wait(self._period_s):
             hang_text = self.hang_text()
             if hang_text is not None:
                 on_hang(f"{hang_text}; at {self.thread_position()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 
 import pytest
 
@@ -49,6 +50,25 @@ def test_a_listener_that_never_answers_holds_up_no_look() -> None:
         assert "heartbeat" in warnings[0]
         heart.wait_until_sent(60)
         assert len(warnings) == 2
+
+
+def test_heartbeat__without_a_thread_is_reported_and_sent_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    warnings: list[str] = []
+    with listener(200) as (address, heard):
+        heart = Heartbeat(address, "GET", warnings.append, timeout_s=60)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            heart.beat()
+            heart.beat()
+            heart.wait_until_sent(60)
+        assert warnings == ["the system could not start a thread for the heartbeat"] * 2
+        heart.beat()
+        heart.wait_until_sent(60)
+    assert len(heard) == 1
+    assert len(warnings) == 2
 
 
 # the config

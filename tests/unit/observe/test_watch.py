@@ -102,6 +102,20 @@ def test_watch_thread__feeds_until_a_hang_then_reports_once() -> None:
     assert "starting" in reasons[0]
 
 
+def test_watchdog__watches_again_after_its_first_context() -> None:
+    clock = FakeClock(0)
+    watch = Watchdog(60, clock, period_s=0.01)
+    for start_s in (0, 10_000, 20_000):
+        clock.time_s = start_s
+        watch.beat("starting")
+        has_checked = threading.Event()
+        has_hung = threading.Event()
+        with watch.watching(lambda _, event=has_hung: event.set(), has_checked.set):
+            assert has_checked.wait(60)
+            clock.time_s = start_s + 1_000
+            assert has_hung.wait(60)
+
+
 # systemd
 def listening(path: str) -> socket.socket:
     line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
