@@ -13,9 +13,10 @@ from collections.abc import Callable
 from eth_account import Account
 from eth_keys.datatypes import PublicKey, Signature
 from eth_keys.exceptions import BadSignature
+from eth_utils.address import is_checksum_address
 from eth_utils.exceptions import ValidationError
 
-from agent.errors import ErrorCode, PassingFault, Retryable, TrimtabError
+from agent.errors import ConfigError, ErrorCode, PassingFault, Retryable, TrimtabError
 from agent.foreign_text import failure_words
 from agent.model import SignedTx, UnsignedTx
 from agent.signing.agent_approval import AgentApproval, approval_digest
@@ -40,8 +41,14 @@ class RemoteKey:
 
     def __init__(self, address: str, sign_digest: Callable[[bytes], bytes]) -> None:
         """Set the service. `sign_digest` takes 32 bytes and returns the DER signature; any error
-        that it raises counts as an unavailable service.
+        that it raises counts as an unavailable service. Raises ConfigError for an address without
+        its checksum.
         """
+        if not is_checksum_address(address):
+            raise ConfigError(
+                f"RemoteKey: {address} is not an address with its checksum",
+                "use the address that address_from_public_key returns",
+            )
         self.address = address
         self._sign_digest = sign_digest
 
@@ -119,6 +126,8 @@ def address_from_public_key(public_key_der: bytes) -> str:
 
 def _parse_der(der: bytes) -> tuple[int, int]:
     """Return both numbers of ECDSA-Sig-Value (RFC 3279, 2.2.3) in its unique DER encoding."""
+    if not isinstance(der, bytes):
+        raise InvalidSignature("not bytes")
     if len(der) < 2 or der[0] != _SEQUENCE_TAG or der[1] != len(der) - 2 or der[1] >= 0x80:
         raise InvalidSignature("not one DER sequence")
     r, remaining_bytes = _parse_integer(der[2:])

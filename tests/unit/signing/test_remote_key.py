@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,7 +16,7 @@ from hexbytes import HexBytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
+from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused, Retryable
 from agent.signing import remote_key
 from agent.signing.remote_key import CURVE_ORDER, InvalidSignature, RemoteKey, address_from_public_key, recover_vrs
 from agent.signing.rules import LocalSigner
@@ -197,3 +198,17 @@ def test_public_key_of_another_form_is_refused(public_key: bytes) -> None:
 def test_public_key_a_byte_short_is_refused(service: KeyService) -> None:
     with pytest.raises(InvalidSignature):
         address_from_public_key(service.public_key()[:-1])
+
+
+@pytest.mark.parametrize(
+    "address", [WALLET.lower(), WALLET[:2] + WALLET[2:].upper(), WALLET[:-1], ""], ids=["lower", "upper", "short", "none"]
+)
+def test_address_without_its_checksum__is_refused_at_once(address: str) -> None:
+    with pytest.raises(ConfigError, match="checksum"):
+        RemoteKey(address, lambda _: b"")
+
+
+@pytest.mark.parametrize("answer", [None, "3044", 48, memoryview(b"0D")], ids=["none", "text", "number", "view"])
+def test_answer_that_is_not_bytes__is_no_signature(answer: object) -> None:
+    with pytest.raises(PassingFault, match="not bytes"):
+        RemoteKey(WALLET, cast(Any, lambda _: answer)).sign_transaction(SWAP)
