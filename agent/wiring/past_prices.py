@@ -159,6 +159,11 @@ def _fetch_from_feeds(
                         token.address, end_s, round_price(price_usd / numeraire_price * price_scale)
                     )
                 )
+        if not points and not fault:
+            fault = (
+                f"at no hour the feeds of {token.label} and {numeraire.label} both have a round within"
+                " reference.feed_max_age and their bounds"
+            )
         all_fetched_prices.append(
             FetchedPrices(
                 token, FEED_SOURCE, tuple(points), fault, has_failed or has_numeraire_failed
@@ -222,13 +227,22 @@ def _fetch_pool_twaps(
     context: AgentContext, step: StepInput, tokens: Sequence[Token], hour_ends_s: Sequence[int]
 ) -> list[FetchedPrices]:
     """Return hourly TWAPs of pinned pools, combined like reference prices."""
-    pools = [
-        pool
-        for pool in step.snapshot.pools
-        if pool.keeps_observations and not pin_rejection(step.snapshot, step.reference, pool)
-    ]
+    pools = []
+    address_by_rejection: dict[str, str] = {}
+    for pool in step.snapshot.pools:
+        if not pool.keeps_observations:
+            continue
+        if rejection := pin_rejection(step.snapshot, step.reference, pool):
+            address_by_rejection.setdefault(rejection, pool.address)
+        else:
+            pools.append(pool)
     pools_by_end_s: Mapping[int, tuple[Pool, ...]] = {}
-    fault = "" if pools else "no V3 pool is pinned"
+    fault = ""
+    if not pools:
+        rejections = (
+            f"{address}: {rejection}" for rejection, address in address_by_rejection.items()
+        )
+        fault = "; ".join(rejections) or "no pool keeps observations"
     has_failed = False
     try:
         pools_by_end_s = past_twaps(

@@ -8,10 +8,14 @@ from typing import Any, cast
 
 import pytest
 
+from agent.amm.v3.pool import V3Pool
 from agent.chain.history import PastRound
-from agent.model import PriceSource
+from agent.model import CodeHash, PriceSource
 from agent.wiring import past_prices
-from tests.support.builders import NOW_S, step_input, token
+from tests.support.builders import NOW_S, step_input, token, v3_pool
+from tests.support.constants import DAY_S
+from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
 HOUR_ENDS_S = [NOW_S, NOW_S - 3_600, NOW_S - 7_200]
 
@@ -75,3 +79,46 @@ def test_feed_prices__have_none_while_a_round_is_at_a_bound(
     context = cast(Any, SimpleNamespace(transport=None))
     (fetched_prices,) = past_prices._fetch_from_feeds(context, step, [token("WETH")], HOUR_ENDS_S)
     assert [point.at_s for point in fetched_prices.points] == [NOW_S - hours * 3_600 for hours in hours_ago]
+
+
+@pytest.mark.parametrize("stale_symbols", [["WETH"], ["USDC"], ["WETH", "USDC"]], ids=["asset", "numeraire", "both"])
+def test_feed_prices__without_a_fresh_round_say_so(monkeypatch: pytest.MonkeyPatch, stale_symbols: list[str]) -> None:
+    step = step_input(prices={"WETH": 2_000, "USDC": 1}, kinds=[PriceSource.FEED])
+    stale_feeds = [step.portfolio.feed(token(symbol).address) for symbol in stale_symbols]
+
+    def fake_past_rounds(_transport: object, feed: str, _head: object, _since_s: int) -> tuple[list[PastRound], bool]:
+        age_s = 100 * DAY_S if feed in stale_feeds else 3 * 3_600
+        return [PastRound(NOW_S - age_s, 10**8)], True
+
+    monkeypatch.setattr(past_prices, "past_rounds", fake_past_rounds)
+    context = cast(Any, SimpleNamespace(transport=None))
+    (fetched_prices,) = past_prices._fetch_from_feeds(context, step, [token("WETH")], HOUR_ENDS_S)
+    assert fetched_prices.points == ()
+    assert mentions(fetched_prices.missing_reason, "WETH", "USDC", "reference.feed_max_age")
+
+
+POOL = v3_pool(WETH, USDC, 2_000)
+
+
+@pytest.mark.parametrize(
+    ("pools", "pins", "reason"),
+    [
+        pytest.param([POOL], (), f"{POOL.address}: it is not pinned: run trimtab trust", id="not pinned"),
+        pytest.param(
+            [POOL],
+            (CodeHash(POOL.address, "0x" + "ab" * 32),),
+            f"{POOL.address}: its code differs from the pinned code: find out why before trimtab trust",
+            id="other code",
+        ),
+        pytest.param([], (), "no pool keeps observations", id="no pool"),
+    ],
+)
+def test_pool_prices__say_why_no_pool_counts(
+    monkeypatch: pytest.MonkeyPatch, pools: list[V3Pool], pins: tuple[CodeHash, ...], reason: str
+) -> None:
+    step = step_input(pools=pools, kinds=[PriceSource.TWAP])
+    step = replace(step, reference=replace(step.reference, twap_pools=pins))
+    monkeypatch.setattr(past_prices, "past_twaps", lambda *_arguments: {})
+    context = cast(Any, SimpleNamespace(transport=None))
+    (fetched_prices,) = past_prices._fetch_pool_twaps(context, step, [WETH], HOUR_ENDS_S)
+    assert fetched_prices.missing_reason == reason
