@@ -365,7 +365,8 @@ def open_wallet_session(
     signs: bool = True,
     asks_passphrase: bool = True,
 ) -> WalletSession:
-    """Load the key and return a session that takes the wallet's lock for each action.
+    """Load the key and return a session that takes the wallet's lock for each action. Without
+    portfolio.use_cash its account is forgotten first.
 
     No key is loaded without `signs`, with an external signer, or for paper trading. A missing
     passphrase is asked on the terminal if there is one, with `asks_passphrase`.
@@ -448,8 +449,8 @@ def wallet_locks(loaded_config: LoadedConfig) -> WalletLocks:
 def submission_settings(
     config: Config, limits: Limits, futures: FuturesPolicy | None = None
 ) -> SubmissionSettings:
-    """Return timing and caps of submissions. Live chains produce a block every 2 to 12 s, local
-    chains at once.
+    """Return timing and caps of submissions. Local chains produce a block at once, live ones
+    within seconds.
     """
     if config.chain.is_local:
         poll_s = 0.2

@@ -185,7 +185,7 @@ def _dynamic_fee(
 
 def _mean_tick(pool: SlipstreamPool, observe_answer: LensAnswer, delay_s: int) -> int | None:
     """Return the mean tick of FEE_WINDOW_S as the module rounds it, towards zero; None where it
-    counts none. `answer` is CLPool.observe at the two starts of the window, and now.
+    counts none. `observe_answer` is CLPool.observe at the two starts of the window, and now.
     """
     words = answer_words(observe_answer, 6)
     if isinstance(words, CallStatus) or pool.observation_counts is None:
