@@ -525,13 +525,13 @@ def test_an_agent_that_has_expired_sends_nothing_and_is_named(world: World) -> N
 def test_a_former_agent_is_never_approved_again(world: World) -> None:
     server = world.server
     now = world.server.now_ms + 1
-    with pytest.raises(Refused, match="was an agent before"):
+    with pytest.raises(Refused, match="posted for approval before"):
         approve_agent(world.connection, OWNER, HyperliquidAgent("second", AGENT.address, now + DAY_MS), now, ())
     send_order(world.venue, world.ticket(order("ETH", 10_000, "3010")))
     body = server.bodies[-1]
     assert "nonce" in server.replay(body)["response"]
     server.prune(AGENT.address)  # the venue forgets the agent with its nonces: only our records know it
-    with pytest.raises(Refused, match="was an agent before"):
+    with pytest.raises(Refused, match="posted for approval before"):
         approve_agent(world.connection, OWNER, HyperliquidAgent("second", AGENT.address, now + DAY_MS), now, {AGENT.address})
     approve_agent(world.connection, OWNER, HyperliquidAgent("second", AGENT.address, now + DAY_MS), now, ())
     assert server.replay(body)["status"] == "ok"

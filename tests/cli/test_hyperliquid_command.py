@@ -54,7 +54,7 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         assert checks["futures agent key"]["finding"] == "variable TRIMTAB_TEST_AGENT"
         used = run("delegate", "--send", "--yes")
         assert used.code == 2
-        assert "was an agent before" in used.err, "a key in a variable cannot be replaced by trimtab"
+        assert "posted for approval before" in used.err, "a key in a variable cannot be replaced by trimtab"
 
         document = run("margin", "--json").json
         assert document["unknown"] == ""

@@ -435,8 +435,8 @@ def approve_agent_key(
         and key_location.file is None
     ):
         raise ConfigError(
-            f"the key {key_location.key_address} in {key_location.description} was an agent before;"
-            " agent keys are never used twice",
+            f"the key {key_location.key_address} in {key_location.description} is known to the venue"
+            " or was posted for approval before; agent keys are never used twice",
             "name another entry or variable in [futures]",
         )
     now_ms = agent.context.clock.now_s() * 1000

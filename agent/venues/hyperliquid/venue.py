@@ -96,7 +96,7 @@ def require_fresh_agent(
     role = json_field(answer, "role")
     if address.lower() in former_addresses or role != "missing":
         raise Refused(
-            f"{address} is known to the venue or was an agent before",
+            f"{address} is known to the venue or was posted for approval before",
             remedy="create a new key; agent keys are never used twice",
             code=ErrorCode.KEY,
         )

@@ -445,7 +445,7 @@ class FakeConnection:
     ids=["former", "known", "no answer"],
 )
 def test_approval__key_must_be_new_to_venue_and_records(role: object, former: tuple[str, ...]) -> None:
-    with pytest.raises(Refused, match="was an agent before"):
+    with pytest.raises(Refused, match="posted for approval before"):
         approval_of(1, role, former)
 
 
