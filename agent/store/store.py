@@ -153,14 +153,14 @@ APPROVAL_NONCE_KEY = "agent approval nonce"
 """Key of the newest nonce for approving an agent key."""
 ACCOUNT_MODE_KEY_PREFIX = "mode:"
 """Prefix of the key of the mode of an account at the off-chain futures venue."""
-AGENT_DIGITS = 32
-"""Number of hex digits of the agent's address in its key in the facts table; keys have at most 40
+ADDRESS_DIGITS = 32
+"""Number of hex digits of an address in a key of the facts table; keys have at most 40
 characters.
 """
 
 
-def _account_mode_key(account: str) -> str:
-    return ACCOUNT_MODE_KEY_PREFIX + account.lower()[2 : 2 + AGENT_DIGITS]
+def _address_key(prefix: str, address: str) -> str:
+    return prefix + address.lower()[2 : 2 + ADDRESS_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class TrustStore:
         """Record when the approval of a futures venue's agent key expires, unless already recorded;
         return the recorded time.
         """
-        fact_key = AGENT_EXPIRY_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
+        fact_key = _address_key(AGENT_EXPIRY_KEY_PREFIX, address)
         with self.db.write("write the agent's approval") as db:
             if (recorded_ms := fact_number(db, fact_key)) == 0:
                 write_facts(db, {fact_key: until_ms})
@@ -215,14 +215,14 @@ class TrustStore:
         seconds; ("", 0) without one.
         """
         with self.db.read("read the account's mode") as db:
-            mode_text = find_fact(db, _account_mode_key(account)) or ""
+            mode_text = find_fact(db, _address_key(ACCOUNT_MODE_KEY_PREFIX, account)) or ""
         mode, _, time_text = mode_text.rpartition("@")
         return (mode, int(time_text)) if mode and time_text.isdecimal() else ("", 0)
 
     def record_account_mode(self, account: str, mode: str, at_s: int) -> None:
-        """Record the mode of an account at the futures venue as read now."""
+        """Record the mode of an account at the futures venue, as read at `at_s`."""
         with self.db.write("write the account's mode") as db:
-            write_facts(db, {_account_mode_key(account): f"{mode}@{at_s}"})
+            write_facts(db, {_address_key(ACCOUNT_MODE_KEY_PREFIX, account): f"{mode}@{at_s}"})
 
     def take_approval_nonce(self, now_ms: int) -> int:
         """Record and return the nonce for approving an agent key: the current time, or one after
@@ -235,7 +235,7 @@ class TrustStore:
 
     def agent_expiry_ms(self, address: str) -> int:
         """Return the recorded expiry of an agent's approval; zero without one."""
-        fact_key = AGENT_EXPIRY_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
+        fact_key = _address_key(AGENT_EXPIRY_KEY_PREFIX, address)
         with self.db.read("read the agent's approval") as db:
             return fact_number(db, fact_key)
 
