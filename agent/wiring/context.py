@@ -107,7 +107,7 @@ if TYPE_CHECKING:
     from agent.chain.providers.block_reading import BlockReader
     from agent.chain.providers.call_budgets import CallBudget
 
-UNBOUNDED_IMPACT_BPS = 1_000
+DEFAULT_TICK_RANGE_BPS = 1_000
 """Price impact for which ticks are read if the impact limit is off."""
 
 
@@ -647,7 +647,7 @@ def _build_context(
         twap_window_s=reference.twap_window_s,
         short_window_s=reference.short_window_s,
         impact_bps=(
-            UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps
+            DEFAULT_TICK_RANGE_BPS if limits.price_impact_bps is None else limits.price_impact_bps
         ),
         pair_token_spender=dict(execution.contract_by_venue).get(LpVenue.V2),
         layer_scopes=()

@@ -189,7 +189,7 @@ class StrategyBooks:
     """All strategies at one block.
 
     `fault` is the reason why holdings are unknown (empty: known), `unstored_bookings` are bookings
-    not stored yet. `record_version` is the version of the stored accounts.
+    not stored yet. `record_version` is that of the ledger that they were computed from.
     `allocation_by_strategy` are the last allocations by strategy; `allocation_fault` has the
     strategies without weights, with the reason.
     """
