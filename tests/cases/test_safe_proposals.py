@@ -164,7 +164,7 @@ def test_the_status_names_what_waits_and_what_to_do(
     )
     tx_hash = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["transaction"]
     listed = in_process(capfd, monkeypatch, "txs", "--config", str(agent.context.loaded_config.path)).out
-    assert f"execution sent: {tx_hash}" in listed
+    assert f"execution sent: {tx_hash}" in " ".join(listed.split())
     assert "not sent" not in listed
     assert (
         f"its nonce is used (its execution was sent in {tx_hash}): trimtab rebalance --send settles it and goes on, or says what else"
@@ -288,7 +288,7 @@ def test_nothing_is_signed_or_executed_while_paused(scene: tuple[Agent, SafeWall
         lambda: api.proposal_typed_data(agent, None),
         lambda: api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes),
     ):
-        with pytest.raises(Refused, match=r"the kill switch is on \(test, 20.* UTC\); nothing is sent"):
+        with pytest.raises(Refused, match=r"the kill switch is on \(paused: test, 20.* UTC\); nothing is sent"):
             act()
     assert safe.nonce() == 0
 

@@ -32,7 +32,7 @@ def pause_refusal(switch_state: str, grant: Grant, why: str = "") -> Refused:
         "kill_switch",
         switch_state,
         "off",
-        f"the kill switch is on ({why or switch_state}); nothing is sent",
+        f"the kill switch is on ({switch_state}{why and f': {why}'}); nothing is sent",
         UNDO_ADVICE if only_undoes(grant) else "trimtab resume",
     )
 

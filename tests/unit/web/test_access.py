@@ -160,7 +160,7 @@ def test_ended_reason__tells_a_restart_from_the_end_of_a_session(monkeypatch: py
     assert access.ended_reason(session_id) == SESSION_ENDED_TEXT
     assert restarted.ended_reason(session_id) == RESTARTED_TEXT
     on_paper = Access(Reach(on_paper=True), UsersPlace("", "config"), FakeClock(), users=USERS)
-    assert "Open the address" in on_paper.ended_reason(session_id)
+    assert "Open the last address" in on_paper.ended_reason(session_id)
     assert "Log in" not in on_paper.ended_reason(session_id), "there is no login"
     assert access.ended_reason(None) == "", "no reason for who has not logged in"
 

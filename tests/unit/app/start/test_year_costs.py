@@ -17,7 +17,7 @@ from tests.support.configs.samples import config_text
 TRACKING = 'trigger = { kind = "tracking" }'
 EVERY = 'trigger = { kind = "time", every = "28d" }'
 CRON = 'trigger = { kind = "time", cron = "0 9 1 * *", timezone = "UTC" }'
-NUMBERS = re.compile(r"about ([\d.]+) rebalances and ([\d.]+) USDC a year, simulated, at ([\d.]+) gwei")
+NUMBERS = re.compile(r"about ([\d.]+) rebalances and ([\d.,]+) USDC a year, simulated, at ([\d.]+) gwei")
 
 
 def config_of(trigger_line: str, *changes: tuple[str, str]) -> Config:
@@ -34,7 +34,7 @@ def test_estimated_trigger__year_has_the_loss_s_trades_and_costs(trigger_line: s
     ordinary_day, _ = year_cost_lines(config, Fraction(1), Fraction(value))
     match = NUMBERS.search(ordinary_day)
     assert match is not None, ordinary_day
-    trades, costs, gas_gwei = map(float, match.groups())
+    trades, costs, gas_gwei = (float(group.replace(",", "")) for group in match.groups())
     assert trades == pytest.approx(float(loss["own"]["trades_a_year"]), rel=0.1)
     assert costs == pytest.approx(float(loss["own"]["costs_bps"]) * value / 10_000, rel=0.1)
     assert gas_gwei == 1

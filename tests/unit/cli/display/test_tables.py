@@ -132,7 +132,7 @@ token   weight   target   moves beyond  back to
 WETH   31.00 %  25.00 %  19.35-30.65 %  21-29 %
 USDC   69.00 %  75.00 %           none     none
 WETH is due, as it is above 30.65 %: a trade back costs 1.21 USDC once, waiting
-as much every 7 h 33 min
+costs as much every 7 h 33 min
 usual volatilities of their classes: WETH 65 % (ether)"""
 
 

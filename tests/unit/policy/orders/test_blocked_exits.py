@@ -372,7 +372,9 @@ def test_exit_without_a_market_cannot_be_planned_by_itself() -> None:
 def test_orders_name_the_guard_that_refuses_an_exit() -> None:
     step = step_with_stops("LINK", pools=(*MARKET, OFF))
     stored = SimpleNamespace(orders_and_version=lambda: (step.history.orders.states, 1))
-    desk = SimpleNamespace(store=SimpleNamespace(executions=SimpleNamespace(open_limit_orders=list), orders=stored))
+    executions = SimpleNamespace(open_limit_orders=list)
+    proposals = SimpleNamespace(proposal_blocks=dict)
+    desk = SimpleNamespace(store=SimpleNamespace(executions=executions, orders=stored, proposals=proposals))
     agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: outcome_of(step), context=desk)
     assert orders_document(step)["blocked_exits"] == []
     (line,) = standing_orders(agent)["blocked_exits"]

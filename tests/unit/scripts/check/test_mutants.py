@@ -11,6 +11,7 @@ import pytest
 
 from scripts.check.mistakes import make_mutant, possible_mistakes
 from scripts.check.mutants import RunOnceNames
+from scripts.check.pure import expand_patterns
 
 SOURCE = '''
 def paid(amount: int | None, fee: int = 3) -> int | None:
@@ -136,7 +137,7 @@ def makefile_list(name: str) -> str:
 
 @pytest.mark.parametrize("package", MONEY)
 def test_every_file_of_money_code_is_broken(package: str) -> None:
-    patterns = makefile_list("MUTATED").split(",")
+    patterns = expand_patterns(makefile_list("MUTATED"))
     files = [str(path.relative_to(ROOT)) for path in (ROOT / "agent" / package).rglob("*.py")]
     assert [file for file in files if not any(fnmatch(file, pattern) for pattern in patterns)] == []
 
