@@ -327,7 +327,8 @@ def test_second_hedge__is_sold_if_targets_cannot_count_it(targets: tuple[int, in
 @pytest.mark.parametrize("wbtc", [30_000, 22_000, 20_000])
 def test_second_hedge__is_at_most_its_own_excess_and_stays_open(wbtc: int) -> None:
     """15 % of 120,000 are 18,000; beside the first hedge 13,600."""
-    targets, values = (4_500, 1_500, 4_000), (60_000, wbtc, 50_000 - wbtc)
+    targets = (4_500, 1_500, 4_000)
+    values = (60_000, wbtc, 50_000 - wbtc)
     step = beside_hedge(targets, values)
     futures = proposed_futures(step)
     assert [order.market for order in futures.orders] == ["BTC"]
