@@ -15,6 +15,7 @@ from agent.config.tables.fields import ConfigTable
 from agent.config.tables.messages import describe_errors
 from agent.config.tables.weights import SignalTable
 from agent.errors import ConfigError
+from agent.foreign_text import failure_words
 
 SIGNAL_TIMEOUT = "10s"
 
@@ -36,10 +37,15 @@ def signal_source(function: Callable[..., Any], path: str | Path, argument: str)
     try:
         source = file_path.read_bytes()
         statements = ast.parse(source).body
-    except (OSError, SyntaxError, ValueError) as error:
+    except OSError as error:
         raise ConfigError(
-            f"{argument}: {file_path.name} cannot be read as Python: {type(error).__name__}",
+            f"{argument}: {file_path.name} cannot be read: {failure_words(error)}",
             "put the function into a file such as trend.py",
+        ) from None
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(
+            f"{argument}: {file_path.name} cannot be read as Python: {error}",
+            "correct it; the file has the function and what it imports",
         ) from None
     if name not in [
         statement.name for statement in statements if isinstance(statement, ast.FunctionDef)

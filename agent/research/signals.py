@@ -185,10 +185,11 @@ class AskedFunction:
             trace = None if error.__traceback__ is None else error.__traceback__.tb_next
             line_text = "" if trace is None else f" at line {trace.tb_lineno}"
             close_count = max(map(len, view.prices.values()), default=0)
+            seen_text = f"{pluralize(close_count, 'close')} of {', '.join(view.prices)}"
             raise self.error(
                 view,
                 f"{function_name(self.function)} raised {raised_text(error)}",
-                f"correct the function{line_text}, which saw {pluralize(close_count, 'close')}",
+                f"correct the function{line_text}, which saw {seen_text}",
             ) from error
 
     def error(self, view: SignalView, words: str, remedy: str) -> ConfigError:

@@ -105,7 +105,7 @@ def test_least_history__is_a_third_of_the_window_or_two_bars(bar: str, history: 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda file: research.signal(trend).config(file.with_name("other.py"), step="1d"), "signal: other.py cannot be read"),
+        (lambda file: research.signal(trend).config(file.with_name("other.py"), step="1d"), "signal: other.py cannot be read: No such file or directory"),
         (lambda file: research.signal(lambda view: {"BTC": 1}).config(file, step="1d"), "signal: trend.py has no function <lambda>"),
         (lambda file: research.trigger(lambda view: True).config(file, step="1d"), "trigger: trend.py has no function <lambda>"),
         (lambda file: research.signal(trend).config(file, step="30min"), "30min|an hour"),
@@ -121,9 +121,13 @@ def test_what_no_live_agent_takes_is_refused(make: Callable[[Path], str], words:
 
 
 def test_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
-    for name, content in (("a.py", b"def trend(view:"), ("b.py", b"\x00"), ("c.py", b"\xff\xfe")):
+    for name, content, words in (
+        ("a.py", b"def trend(view:", "'\\(' was never closed"),
+        ("b.py", b"\x00", "null bytes"),
+        ("c.py", b"\xff\xfe", "'utf-8' codec"),
+    ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ConfigError, match=f"signal: {name} cannot be read as Python"):
+        with pytest.raises(ConfigError, match=f"signal: {name} cannot be read as Python: .*{words}"):
             research.signal(trend).config(tmp_path / name, step="1d")
 
 

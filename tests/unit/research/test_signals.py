@@ -387,12 +387,12 @@ def test_error_names_the_line_of_the_function() -> None:
 
 
 @pytest.mark.parametrize(("bars", "closes"), [(1, "1 close"), (6, "6 closes")])
-def test_error_says_how_many_closes_the_function_saw(bars: int, closes: str) -> None:
+def test_error_says_how_many_closes_of_which_coins_the_function_saw(bars: int, closes: str) -> None:
     def momentum_of_a_week(view: SignalView) -> dict[str, float]:
         bars_seen = view.prices["BTC"]
         return {"BTC": 0.5} if len(bars_seen) < bars or bars_seen[-7].close else {}
 
-    with pytest.raises(ConfigError, match=rf"raised IndexError: .* \(correct the function at line \d+, which saw {closes}\)"):
+    with pytest.raises(ConfigError, match=rf"raised IndexError: .* \(correct the function at line \d+, which saw {closes} of BTC, ETH\)"):
         research.backtest(PRICES, TARGETS, BAND, signal=momentum_of_a_week)
 
 
