@@ -191,6 +191,11 @@ class Cron:
     expression: str
     timezone: str
 
+    def __repr__(self) -> str:
+        """Return the call of agent.research that makes it."""
+        zone_text = "" if self.timezone == "UTC" else f', timezone="{self.timezone}"'
+        return f'cron("{self.expression}"{zone_text})'
+
 
 Schedule = Every | Cron
 

@@ -21,7 +21,7 @@ from agent.research.frames import to_pandas
 from agent.research.results import Backtest, BacktestSummary, Comparison
 from agent.research.signals import closes, signal
 from agent.research.stress import StressTest, stress
-from agent.research.triggers import band, every, tracking, trigger
+from agent.research.triggers import band, cron, every, tracking, trigger
 from agent.research.tuning import Tuning, tune
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "band",
     "closes",
     "compare",
+    "cron",
     "every",
     "signal",
     "stress",

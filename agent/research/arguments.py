@@ -47,6 +47,8 @@ _ARGUMENT_BY_OPTION = {
     "policy.trigger.strictness": "tracking",
     "policy.trigger": "trigger",
     "trigger.every": "every",
+    "trigger.cron": "cron",
+    "trigger.timezone": "timezone",
     ", or check --market decimals": "",
     "such as 30bps": "such as 0.003",
     "but the file has": "but the prices have",

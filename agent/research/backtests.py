@@ -234,7 +234,7 @@ def _names(triggers: Sequence[AnyTrigger]) -> list[str]:
         elif isinstance(trigger, Threshold | Every | HybridTrigger | NoTradeZone):
             names.append(PolicyChoice(trigger).label)
         else:
-            names.append(type(trigger).__name__)
+            names.append(repr(trigger))
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ConfigError(
             f"triggers: two are {repeated[0]}", 'name them: {"a": research.band(0.1), …}'

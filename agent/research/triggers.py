@@ -12,6 +12,7 @@ from agent.calls import MAX_QUOTED_LENGTH, checked_call, described, has_items
 from agent.errors import ConfigError
 from agent.model import (
     AnsweredTrigger,
+    Cron,
     Destination,
     Every,
     HybridTrigger,
@@ -25,6 +26,7 @@ from agent.model import (
 )
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.no_trade_zone import build_tracking
+from agent.policy.triggers.schedule_triggers import validate_schedule
 from agent.policy.triggers.validation import validate_policy
 from agent.research.arguments import (
     Duration,
@@ -41,6 +43,7 @@ from agent.units import BPS, exact_duration
 
 _EXAMPLE_BY_MAKER = {
     "band": "research.band(0.1)",
+    "cron": 'research.cron("@monthly")',
     "every": 'research.every("7d")',
     "tracking": "research.tracking()",
     "trigger": "research.trigger(function)",
@@ -109,7 +112,7 @@ def trigger(function: TriggerFunction, *, window: Duration = "") -> FunctionTrig
     >>> trigger(falls, window="30d")
     trigger(falls, window="30d")
     """
-    makers: tuple[object, ...] = (band, every, tracking, trigger)
+    makers: tuple[object, ...] = (band, cron, every, tracking, trigger)
     if any(function is maker for maker in makers):
         raise ConfigError(
             f"trigger: the function research.{function.__name__} is no trigger before it is called",
@@ -118,7 +121,7 @@ def trigger(function: TriggerFunction, *, window: Duration = "") -> FunctionTrig
     if not callable(function) or isinstance(function, type):
         raise ConfigError(
             f"trigger: {described(function)} is no trigger",
-            "give research.band, research.every, research.tracking, or a function such as"
+            "give research.band, research.cron, research.every, research.tracking, or a function such as"
             ' lambda view: view.weights["BTC"] > 0.5',
         )
     return FunctionTrigger(function, optional_duration_s(window, "window"))
@@ -163,6 +166,24 @@ def every(interval: Duration, threshold: Threshold | None = None) -> Every | Hyb
         )
     schedule = Every(duration_s(interval, "every"))
     return schedule if threshold is None else HybridTrigger(threshold, schedule)
+
+
+@research_call
+def cron(expression: str, *, timezone: str = "UTC") -> Cron:
+    """Rebalance at the times of a cron expression with five fields, or "@weekly", "@monthly", "@yearly";
+    a bar that comes later counts. Raises ConfigError.
+
+    >>> cron("0 0 1 1,4,7,10 *")
+    cron("0 0 1 1,4,7,10 *")
+    """
+    if not isinstance(expression, str) or not isinstance(timezone, str):
+        raise ConfigError(
+            f"cron: {described(expression)}, {described(timezone)} are no texts",
+            'write for example research.cron("@monthly", timezone="Europe/Berlin")',
+        )
+    schedule = Cron(expression, timezone)
+    validate_schedule(schedule)
+    return schedule
 
 
 @research_call

@@ -737,10 +737,15 @@ def judge_loss(
     than its noise, and the probability of overfitting is below one half; otherwise the rule. The
     losses are those of the last quarter.
     """
-    rule_text = "" if best_choice == RULE else f", {RULE.label} {_loss_text(rule_loss)}"
+    if best_choice == RULE:
+        comparison = f"{RULE.label} lost {_loss_text(best_loss)}; it is the rule to beat"
+    else:
+        comparison = (
+            f"{best_choice.label} lost {_loss_text(best_loss)}, {RULE.label} {_loss_text(rule_loss)}:"
+            f" {claim.text}"
+        )
     sentences = [
-        "In the last quarter of the data, which the search did not use,"
-        f" {best_choice.label} lost {_loss_text(best_loss)}{rule_text}: {claim.text}.",
+        f"In the last quarter of the data, which the search did not use, {comparison}.",
         *_repeated_sentences(settings_judged),
     ]
     is_recommended = claim.is_above_zero and not _is_overfit(overfitting)

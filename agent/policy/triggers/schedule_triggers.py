@@ -95,7 +95,7 @@ def validate_schedule(schedule: Schedule, key_prefix: str = "", table: str = TRI
             if not MIN_INTERVAL_S <= every_s <= MAX_INTERVAL_S:
                 raise ConfigError(
                     f"{table}.{key_prefix}every: {exact_duration(every_s)}",
-                    "write a time from 30m to 28d",
+                    "write a time from 30m to 28d, or a cron time such as @monthly",
                 )
         case Cron(expression, timezone):
             if next_cron_time(schedule, _VALIDATION_START_S, table) is None:

@@ -18,7 +18,7 @@ from agent.model import (
     History,
     Schedule,
 )
-from agent.units import BPS, DAY_S, format_time, rough_duration
+from agent.units import BPS, DAY_S, format_time, pluralize, rough_duration
 
 _CRON_EXAMPLE = (
     'write five fields such as "0 9 * * 1-5": minute, hour, day of month, month, day of week'
@@ -86,7 +86,9 @@ def _parse_cron(expression: str, timezone: str, table: str) -> tuple[str, ZoneIn
     """
     fields = CRON_NICKNAMES.get(expression.strip().lower(), expression).upper().split()
     if len(fields) != 5:
-        raise ConfigError(f"{table}.cron: {expression!r} has {len(fields)} fields", _CRON_EXAMPLE)
+        raise ConfigError(
+            f"{table}.cron: {expression!r} has {pluralize(len(fields), 'field')}", _CRON_EXAMPLE
+        )
     try:
         zone = ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):

@@ -279,7 +279,10 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         "horizon: 1 day 12 h is 1 bar of 1 day, the prices have 60 (write 3 days to 60 days)",
     ),
     "horizon beyond the prices": (partial(CALLS["stress"], horizon="61d"), "horizon: 61 days is 61 bars of 1 day, the prices have 60"),
-    "interval of a second": (partial(CALLS["backtest"], trigger=research.every("1s")), "every: 1s (write a time from 30m to 28d)"),
+    "interval of a second": (
+        partial(CALLS["backtest"], trigger=research.every("1s")),
+        "every: 1s (write a time from 30m to 28d, or a cron time such as @monthly)",
+    ),
     "strictness": (lambda: research.tracking("Normal"), "tracking: 'Normal' is unknown"),
     "complex band": (lambda: research.band(1 + 0j), "band: relative (1+0j) is no share"),  # type: ignore[arg-type]  # wrong on purpose
     "value below a base unit": (

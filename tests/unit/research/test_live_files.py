@@ -105,7 +105,10 @@ def test_least_history__is_a_third_of_the_window_or_two_bars(bar: str, history: 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda file: research.signal(trend).config(file.with_name("other.py"), step="1d"), "signal: other.py cannot be read: No such file or directory"),
+        (
+            lambda file: research.signal(trend).config(file.with_name("other.py"), step="1d"),
+            "signal: other.py cannot be read: No such file or directory",
+        ),
         (lambda file: research.signal(lambda view: {"BTC": 1}).config(file, step="1d"), "signal: trend.py has no function <lambda>"),
         (lambda file: research.trigger(lambda view: True).config(file, step="1d"), "trigger: trend.py has no function <lambda>"),
         (lambda file: research.signal(trend).config(file, step="30min"), "30min|an hour"),

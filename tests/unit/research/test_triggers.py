@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any
@@ -208,6 +209,8 @@ def test_what_is_no_duration_is_refused(duration: Any) -> None:
         'every("12h")',
         'every("90min")',
         'every("7d", band(0.1))',
+        'cron("@monthly")',
+        'cron("0 0 1 1,4,7,10 *", timezone="Europe/Berlin")',
         'tracking("normal")',
         'tracking("strict")',
         'trigger(falls, window="30d")',
@@ -236,7 +239,7 @@ def test_what_is_shown__can_be_typed(text: str) -> None:
     ids=["cron", "horizon", "another cost", "after tax"],
 )
 def test_what_research_does_not_make__is_shown_with_its_fields(trigger: Trigger) -> None:
-    names: dict[str, Any] = {**vars(model), "Fraction": Fraction, "band": research.band}
+    names: dict[str, Any] = {**vars(model), "Fraction": Fraction, "band": research.band, "cron": research.cron}
     assert eval(repr(trigger), names) == trigger
 
 
@@ -246,5 +249,32 @@ def test_trigger_keeps_function_and_window() -> None:
 
 @pytest.mark.parametrize("interval", ["30d", "720h", timedelta(days=30)])
 def test_schedule_out_of_range_is_named_as_a_duration(interval: str | timedelta) -> None:
-    with pytest.raises(ConfigError, match=r"^every: 30d \(write a time from 30m to 28d\)"):
+    with pytest.raises(ConfigError, match=r"^every: 30d \(write a time from 30m to 28d, or a cron time such as @monthly\)"):
         research.backtest(PRICES, TARGETS, research.every(interval))
+
+
+def test_cron__trades_at_the_first_bar_after_its_time() -> None:
+    result = research.backtest(PRICES, TARGETS, research.cron("0 6 * * 3"))
+    days = result.trades["time"].dt.truncate("1d").unique()
+    assert len(days) > 1
+    assert set(days.dt.weekday()) == {4}
+
+
+def test_comparison__names_each_cron_time() -> None:
+    schedules = [research.cron("0 6 * * 3"), research.cron("@monthly")]
+    assert list(research.compare(PRICES, TARGETS, schedules)) == ['cron("0 6 * * 3")', 'cron("@monthly")']
+
+
+@pytest.mark.parametrize(
+    ("expression", "timezone", "words"),
+    [
+        ("monthly", "UTC", "cron: 'monthly' has 1 field ("),
+        ("0 0 30 2 *", "UTC", "cron: '0 0 30 2 *' in UTC never comes"),
+        ("@monthly", "Mars/Base", "timezone: 'Mars/Base' is unknown"),
+        (30, "UTC", "cron: 30, 'UTC' are no texts"),
+    ],
+    ids=["a word", "30 February", "unknown zone", "a number"],
+)
+def test_cron__that_never_comes_is_refused(expression: Any, timezone: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        research.cron(expression, timezone=timezone)

@@ -152,7 +152,7 @@ LOSSES = (TrackingLoss(2e-4, 1e-4), TrackingLoss(3e-4, 2e-4))
             Excess("the rule", ConfidenceInterval(0.0, 0.0, 0.0, 100, 3.0), is_loss=True),
             0.1,
             False,
-            "the same in every period",
+            "tracking normal lost 3.00 bps a year (2.00 of costs, 1.00 of drift); it is the rule to beat",
             id="the rule itself",
         ),
     ],

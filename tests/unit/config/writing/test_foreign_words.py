@@ -157,7 +157,7 @@ def test_a_cron_nickname_is_its_five_fields(nickname: str, fields: str) -> None:
 
 @pytest.mark.parametrize("name", ["@reboot", "@fortnightly", "monthly"])
 def test_another_name_is_refused_with_an_example(name: str) -> None:
-    with pytest.raises(ConfigError, match="has 1 fields") as caught:
+    with pytest.raises(ConfigError, match="has 1 field") as caught:
         next_cron_time(Cron(name, "UTC"), 1_700_000_000)
     assert '"0 9 * * 1-5"' in caught.value.remedy
 

@@ -25,7 +25,7 @@ DAILY = Every(DAY_S)
         (Cron("0 0 30 2 *", "UTC"), "never comes"),
         (Cron("0 0 31 4,6,9,11 *", "UTC"), "never comes"),
         (Cron("0 9 * *", "UTC"), "has 4 fields"),
-        (Cron("daily", "UTC"), "has 1 fields"),
+        (Cron("daily", "UTC"), "has 1 field"),
         (Cron("61 * * * *", "UTC"), "61"),
         (Cron("*/90 * * * *", "UTC"), "'*/90' is not a minute"),
         (Cron("0 0 * * 8", "UTC"), "'8' is not a day of the week"),
