@@ -170,8 +170,6 @@ NAMES_CLASSES = {
     "agent/layers/liquidity/policy/signals.py": "keys of signals, which nobody sees",
     "agent/model/parts.py": "an order of classes",
     "agent/research/arguments.py": "arguments of the Python interface",
-    "agent/research/backtests.py": "names of the owner's own functions",
-    "agent/research/live_files.py": "arguments of the Python interface",
     "agent/research/prices.py": "arguments of the Python interface",
     "agent/research/results.py": "the `repr` of results, which Python writes so",
     "agent/signals/worker.py": "errors of the owner's own Python",
