@@ -89,6 +89,10 @@ UNCHANGED_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINE
 """Outcomes that leave the drift unchanged and have no alert of their own."""
 
 
+NO_BAND = "no band"
+OUTSIDE_SIDES = ("below", "above")
+
+
 @dataclass(frozen=True, slots=True)
 class AssetBand:
     """Drift of an asset, and the prices at which it would leave its band if no other price moved
@@ -101,10 +105,14 @@ class AssetBand:
 
     @property
     def side(self) -> str:
-        """Position against the band: "below", "above" or "inside"; always "inside" for a band
-        without width.
+        """Position against the band: "below", "above" or "inside"; NO_BAND for a band without width,
+        such as that of a target of 0 %, or from 0 to 100 %.
         """
-        if self.drift.band_low_bps >= self.drift.band_high_bps or not self.drift.is_outside_band:
+        low_bps = self.drift.band_low_bps
+        high_bps = self.drift.band_high_bps
+        if low_bps >= high_bps or (low_bps <= 0 and high_bps >= BPS):
+            return NO_BAND
+        if not self.drift.is_outside_band:
             return "inside"
         return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
 
@@ -123,7 +131,7 @@ def drift_causes(assets: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand
     its price against the portfolio. An asset at the median ratio did not move: it left its band
     because another asset moved.
     """
-    assets_outside = [asset_band for asset_band in assets if asset_band.side != "inside"]
+    assets_outside = [asset_band for asset_band in assets if asset_band.side in OUTSIDE_SIDES]
     assets_outside = [
         asset_band for asset_band in assets_outside if asset_band.drift.token != numeraire
     ]

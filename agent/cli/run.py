@@ -735,7 +735,7 @@ def _assets_table(document: Document) -> FigureTable:
         document["assets"],
         {
             "side": lambda asset: safe_text(
-                asset["side"], "bold red" if asset["side"] != "inside" else ""
+                asset["side"], "bold red" if asset["side"] in ("below", "above") else ""
             )
         },
     )

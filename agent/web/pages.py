@@ -634,7 +634,7 @@ def nearest_alert(documents: Documents) -> tuple[str, str] | None:
     """
     alert_assets = documents.get("alerts", {}).get("assets", ())
     numeraire = documents["status"]["numeraire"]
-    if any(asset["side"] != "inside" for asset in alert_assets):
+    if any(asset["side"] in ("below", "above") for asset in alert_assets):
         return None
     distances = [
         (abs(alert_asset[f"to_{side}_bps"]), f"alerts.assets.{index}", side)

@@ -92,6 +92,13 @@ def test_w8__half_with_a_tenth_s_band_is_left_at_minus_18_plus_22() -> None:
     assert (usdc.alert_low_price, usdc.alert_high_price) == (None, None)
 
 
+@pytest.mark.parametrize("targets", [{"WETH": 0, "USDC": 10_000}, {"WETH": 10_000, "USDC": 0}])
+def test_an_asset_without_a_band_is_not_inside_one(targets: dict[str, int]) -> None:
+    drifts = decide(step_input(targets, {"WETH": 5_000, "USDC": 5_000})).drifts
+    sides = {asset_band.drift.target_bps: asset_band.side for asset_band in asset_bands(drifts, token("USDC").address)}
+    assert sides[0] == "no band"
+
+
 def step_after_move(move: str) -> StepInput:
     """Return a step of halves in WETH and USDC, from 2,000 on, after this relative move of WETH."""
     price = 2_000 * (1 + Fraction(move))
