@@ -105,15 +105,15 @@ class AssetBand:
 
     @property
     def side(self) -> str:
-        """Position against the band: "below", "above" or "inside"; NO_BAND for a band without width,
-        such as that of a target of 0 %, or from 0 to 100 %.
+        """Position against the band: "below", "above" or "inside"; NO_BAND for a band without width
+        or from 0 to 100 %, and within that of a target of 0 %.
         """
         low_bps = self.drift.band_low_bps
         high_bps = self.drift.band_high_bps
         if low_bps >= high_bps or (low_bps <= 0 and high_bps >= BPS):
             return NO_BAND
         if not self.drift.is_outside_band:
-            return "inside"
+            return "inside" if self.drift.target_bps else NO_BAND
         return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
 
 

@@ -99,6 +99,11 @@ def test_an_asset_without_a_band_is_not_inside_one(targets: dict[str, int]) -> N
     assert sides[0] == "no band"
 
 
+def test_a_weight_of_nothing_is_not_inside_the_band_of_a_target_of_nothing() -> None:
+    drift = replace(decide(step_input({"WETH": 5_000, "USDC": 5_000})).drifts[0], target_bps=0, share=Fraction(0), band_low_bps=Fraction(0))
+    assert asset_bands((drift,), token("USDC").address)[0].side == "no band"
+
+
 def step_after_move(move: str) -> StepInput:
     """Return a step of halves in WETH and USDC, from 2,000 on, after this relative move of WETH."""
     price = 2_000 * (1 + Fraction(move))

@@ -547,6 +547,32 @@ def test_waiting_order_on_paper__says_how_it_is_armed(served: Served, on_paper: 
         assert ("A paper run reads the config only when it starts: an order that was set since" in text) is is_said
 
 
+@pytest.mark.parametrize("path", ["/", "/assets"])
+def test_stage_of_an_order__reads_alike_wherever_it_stands(served: Served, path: str) -> None:
+    orders = golden_document("47-orders")
+    held = served.board.documents["status"]["holdings"][0]["symbol"]
+    order = {**orders["orders"][0], "subject": held, "stage": "fired", "next_stage": "done", "since": "2026-12-01 09:00:00"}
+    documents = {**served.board.documents, "orders": {**orders, "orders": [order]}}
+    page = next(page for page in PAGES if page.path == path)
+    text = re.sub("<[^>]*>", "", Renderer(Reach()).render_page(page, documents, {}, 1))
+    assert "fired, next cycle: done" in text
+
+
+@pytest.mark.parametrize("path", ["/", "/assets", "/settings"])
+def test_targets_that_differ_from_the_config__say_why(served: Served, path: str) -> None:
+    why = "WETH has been out since today: stop_loss of WETH is done; trimtab orders arm WETH readmits it"
+    status = {**golden_document("25-status"), "target_reasons": [why]}
+    page = next(page for page in PAGES if page.path == path)
+    text = Renderer(Reach()).render_page(page, {**served.board.documents, "status": status}, {}, 1)
+    assert f"Targets: {why}." in text
+
+
+def test_state_of_the_run__stands_apart_from_its_name(served: Served) -> None:
+    run = {"ok": True, "state": "running", "paused": False, "cycles": 3, "next_cycle": None, "sends": True, "reasons": []}
+    text = re.sub("<[^>]*>", "", Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "run": run}, {}, 1))
+    assert re.search(r"Run:\s+running, healthy; 3 checks so far", text)
+
+
 def test_profit_on_paper__says_what_pays_the_gas(served: Served) -> None:
     profit = {**golden_document("28-pnl"), "gas_money": "3000"}
     documents = {**served.board.documents, "pnl": {"all": profit}}
