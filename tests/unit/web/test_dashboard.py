@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from agent.artifacts import WEB_FOLDER
 from agent.cli.display.status_tables import show_status
 from agent.cli.display.tables import money_text
 from agent.figures import MINUS, brief_reason, format_figure, stop_text
@@ -151,7 +152,7 @@ def test_the_overview_names_the_paper_run_beside_the_config(served: Served) -> N
     assert f"{words}, worth " in text
     assert [text for of, _, _, text in figures(text) if of == "paper.pnl.all.value"] == ["777.50"]
     documents["paper"] = {"error": "the ledger has no valuations yet"}
-    assert f"{words}: <code>trimtab history --paper</code>" in served.ask("/")[2].decode()
+    assert f"{words}: <code>trimtab history <span>--paper</span></code>" in served.ask("/")[2].decode()
     del documents["paper"]
 
 
@@ -545,6 +546,12 @@ def test_waiting_order_on_paper__says_how_it_is_armed(served: Served, on_paper: 
     for page in (PAGES[0], next(page for page in PAGES if page.path == "/assets")):
         text = Renderer(Reach(on_paper=on_paper)).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
         assert ("A paper run reads the config only when it starts: an order that was set since" in text) is is_said
+
+
+@pytest.mark.parametrize("template", sorted((WEB_FOLDER / "templates").glob("*.html")), ids=lambda path: path.stem)
+def test_an_option_of_a_command__stays_on_its_line(template: Path) -> None:
+    for code in re.findall("<code[^>]*>(.*?)</code>", template.read_text(encoding="utf-8")):
+        assert "command(" in code or not re.search("(^| )--", code), f"{code}: a line may end between -- and its word"
 
 
 @pytest.mark.parametrize("path", ["/", "/assets"])

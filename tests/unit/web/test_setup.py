@@ -938,6 +938,11 @@ def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_p
         [], ["cbBTC"], ["cbBTC"], ["WETH"],
     ]  # fmt: skip
     assert "cbBTC moved to 4,320.00 USD; read once the paper run is started again" in moved
+    targets = [
+        int(share)
+        for share in re.findall("=([0-9]+)%", re.sub("<[^>]*>", "", done).partition(" edit --target ")[2].partition("--config")[0])
+    ]
+    assert (len(targets), sum(targets)) == (3, 100), "each asset of the portfolio has its target"
     assert "Its chain starts" in starting
     assert '<meta http-equiv="refresh" content="2">' in starting
     assert "Move a price" not in starting
