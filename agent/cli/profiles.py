@@ -496,7 +496,10 @@ def show_editing(
         _show_transition(console, document, decimals_by_symbol, verbose)
     if next_cycle is not None and document["state"] == "planned":
         console.print(
-            safe_text(f"A cycle now, with this edit: {next_cycle.kind.value}: {next_cycle.reason}")
+            safe_text(
+                f"A cycle now, with this edit: {next_cycle.kind.value}:"
+                f" {next_cycle.reason.removeprefix('refused: ')}"
+            )
         )
     for line in document["warnings"]:
         console.print(safe_text(f"note: {line}", "yellow"))

@@ -23,6 +23,7 @@ from agent.wiring.stores import (
     server_key,
     store_file,
     store_text,
+    trades_on_paper_alone,
 )
 from agent.wiring.transactor import (
     AgentApprover,
@@ -64,5 +65,6 @@ __all__ = [
     "store_file",
     "store_text",
     "submission_settings",
+    "trades_on_paper_alone",
     "wallet_locks",
 ]

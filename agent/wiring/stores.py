@@ -16,7 +16,7 @@ from agent.store.files.pause import KillSwitch, pause_file
 from agent.store.files.users import open_user_file, users_path
 from agent.store.opening import open_server_users, open_store, sqlite_path
 from agent.store.store import RowReader, Store, rows_of_file
-from agent.store.tables import Base
+from agent.store.tables import Base, PinRow
 from agent.store.users import UserStore
 
 
@@ -85,6 +85,13 @@ def open_store_offline(
         yield store, KillSwitch(pause_file(store_file(loaded_config)), store.pause_switch)
     finally:
         store.close()
+
+
+def trades_on_paper_alone(loaded_config: LoadedConfig) -> bool:
+    """Return whether a config has a paper store, and no pins with which a live run could trade."""
+    return has_store(replace(loaded_config, is_paper=True)) and not live_rows_of(loaded_config)(
+        PinRow
+    )
 
 
 def live_rows_of(loaded_config: LoadedConfig) -> RowReader:

@@ -67,6 +67,16 @@ def test_begin_on_paper__pins_for_paper_alone_and_begins_once(untrusted: Desk) -
         assert (store.trust.pins(), store.paper.wallet()) == (pins, wallet)
 
 
+def test_edit_of_a_config_on_paper_alone__is_planned_for_its_paper_wallet(untrusted: Desk) -> None:
+    paper_run.begin_on_paper(str(untrusted.config))
+    document = untrusted.ask("edit", "--target", "WETH=25%", "--target", "USDC=25%", "--yes")
+    assert (document["state"], document["next"]) == ("written", []), "no contract waits to be pinned"
+    turnover = float(document["transition"]["turnover"])
+    assert turnover > 30_000, "of 66,666 USDC, with which the paper wallet begins; the real one is worth 10,200"
+    assert not any("refuse" in warning for warning in document["warnings"])
+    assert not untrusted.config.with_name("trimtab.db").exists()
+
+
 def test_paper_run__takes_the_pages_controls_and_no_others(untrusted: Desk) -> None:
     paper = PaperConfig(str(untrusted.config))
     paper_run.begin_on_paper(paper.path)

@@ -156,7 +156,7 @@ def edit(
 ) -> EditReport:
     """Edit the config's text, validate and plan the result, and write it once `confirm` returns
     True; without `confirm` only report. `origin` is recorded as the way in which this version was
-    confirmed.
+    confirmed. A config that trades on paper alone is planned for, and recorded with, its paper books.
 
     Raises ConfigError for an invalid text. Raises Refused, and writes nothing, for a transition
     that breaks a limit, would halt the bot, or leaves a held token unmanaged, unless `options`
@@ -172,13 +172,19 @@ def edit(
     except ConfigError as error:
         raise edit_error(error, text_before, str(config_file)) from None
     config_before = _load_old_config(text_before, config_file)
+    if is_on_paper := wiring.trades_on_paper_alone(config_after):
+        config_after = replace(config_after, is_paper=True)
+        config_before = config_before and replace(config_before, is_paper=True)
     leftovers = find_leftovers(config_before, config_after, transports, clock)
     leftovers_to_sell = [leftover for leftover in leftovers if leftover.is_sellable]
     if leftovers_to_sell and text_edit.apply_for_sale is not None and not options.keep_holdings:
         leftovers = [leftover for leftover in leftovers if leftover.amount is None]
         text_after = text_edit.apply_for_sale(text_before)
-        config_after = load_config_text(
-            text_after, config_file.resolve(), "the edited config", remedy=UNSAVED_REMEDY
+        config_after = replace(
+            load_config_text(
+                text_after, config_file.resolve(), "the edited config", remedy=UNSAVED_REMEDY
+            ),
+            is_paper=is_on_paper,
         )
     else:
         leftovers_to_sell = []
