@@ -32,6 +32,7 @@ _ASSET_HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
 _TABLE_HEADER = re.compile(r"\s*\[")
 ALERT_TARGETS_PREFIX = "alerts.targets."
 RESERVE_KEY = ".reserve"
+SEPARATED_AMOUNT_PATTERN = re.compile(r"[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+)?")
 HUB_KEYS = ("decimals", "feed", "feed_max_age")
 """Keys that a token keeps when it becomes a hub, or an asset."""
 ALL_EVENTS = "all"
@@ -303,7 +304,8 @@ def _set_alert_target(document: Any, key: str, value: str) -> None:
 
 
 def _without_coin(key: str, value: str, numeraire: object) -> str:
-    """Return an amount without its coin, with which Settings shows it: "100" for "100 USDC". That of a
+    """Return an amount without its coin and separators, with which Settings shows it: "1000" for
+    "1,000 USDC". Without the coin a comma is left, since it may be a decimal one. The coin of a
     reserve and of a position's entry is their own; another coin is left, and is refused later.
     """
     table_name, _, name = key.partition(".")
@@ -317,7 +319,10 @@ def _without_coin(key: str, value: str, numeraire: object) -> str:
         coin = asset_key.removesuffix(RESERVE_KEY)
     elif key.startswith("portfolio.positions."):
         coin = key.partition(".entry.")[2]
-    return value.removesuffix(f" {coin}")
+    amount = value.removesuffix(f" {coin}")
+    if amount != value and SEPARATED_AMOUNT_PATTERN.fullmatch(amount):
+        return amount.replace(",", "")
+    return amount
 
 
 def insert_key(table: Any, key: str, value: Any) -> None:

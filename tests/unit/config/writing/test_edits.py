@@ -70,7 +70,9 @@ READ_ONLY_SETTINGS = {"portfolio.weights", "execution.submit_url", "chain.rpc", 
 @pytest.mark.parametrize("quote", ["", '"'], ids=["command", "form"])
 def test_each_setting_is_read_as_it_is_shown(tmp_path: Path, quote: str) -> None:
     path = tmp_path / "trimtab.toml"
-    text = apply_changes(TEXT, parse_changes(["limits.head_age=75s", "limits.first_purchase=2h"], [], [], []))
+    text = apply_changes(
+        TEXT, parse_changes(["limits.head_age=75s", "limits.first_purchase=2h", "limits.pool_min_value=12345.5"], [], [], [])
+    )
     path.write_text(text)
     settings = [setting for section in settings_document(path)["sections"] for setting in section["settings"]]
     editable = [setting for setting in settings if setting["key"] not in READ_ONLY_SETTINGS]
@@ -85,6 +87,8 @@ def test_each_setting_is_read_as_it_is_shown(tmp_path: Path, quote: str) -> None
     "assignment",
     [
         "limits.min_trade=10 native",
+        "limits.min_trade=1,000",
+        "limits.min_trade=1,00 USDC",
         "limits.gas_per_day=0.05 USDC",
         "portfolio.use_cash=5 WETH",
         "portfolio.assets.WETH.reserve=100 USDC",
@@ -93,6 +97,12 @@ def test_each_setting_is_read_as_it_is_shown(tmp_path: Path, quote: str) -> None
 def test_amount_in_another_coin_is_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match="is not an amount"):
         parse_config(apply_changes(TEXT, parse_changes([assignment], [], [], [])))
+
+
+@pytest.mark.parametrize(("shown", "stored"), [("1,000 USDC", "1000"), ("1,234,567.5 USDC", "1234567.5"), ("1.25 USDC", "1.25")])
+def test_amount_is_read_with_the_separators_that_the_page_shows(shown: str, stored: str) -> None:
+    text = apply_changes(TEXT, parse_changes([f"limits.min_trade={shown}"], [], [], []))
+    assert tomllib.loads(text)["limits"]["min_trade"] == stored
 
 
 def test_reserve_is_read_in_its_own_coin() -> None:
