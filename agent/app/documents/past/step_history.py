@@ -441,7 +441,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     ]
     sentences += leg_sentences(legs)
     sentences += booked_sentences
-    sentences.append(f"Outcome: {outcome}. {reason_text}".rstrip())
+    sentences.append(f"Outcome: {outcome}: {reason_text}" if reason_text else f"Outcome: {outcome}")
     return {
         "step": step_id,
         "outcome": outcome,

@@ -281,7 +281,8 @@ def test_edit_of_targets__shows_what_the_next_cycle_does(site: Site, holds: bool
     text = site.ask(review(site, cookie, "edit", preview, (("target", "WETH=30%"),)), Cookie=cookie)[2].decode()
     before, _, after = text.partition(">Write these settings</button>")
     assert next_cycle["reason"] in before
-    assert ("Trades nothing now" in before) is holds
+    assert ("Trades nothing now: all within" in before) is holds
+    assert not re.search(r"<section>\s*</section>", text), "an empty one takes a place of the grid, and the button slides down"
     shown_paths = {of for of, *_ in figures(before) if "weights_after_bps" in of}
     assert all(path.startswith("review.document.next_cycle.") for path in shown_paths)
     assert bool(shown_paths) is not holds

@@ -81,5 +81,5 @@ def test_explained_step__manual_trade_is_named_so(tmp_path: Path, request_: Step
 
 def test_explained_step__without_an_outcome_says_why(tmp_path: Path) -> None:
     sentences = explained(tmp_path, AgentCycle(), None)
-    assert sentences[-1] == f"Outcome: unfinished. {NO_OUTCOME_REASON}"
+    assert sentences[-1] == f"Outcome: unfinished: {NO_OUTCOME_REASON}"
     assert any(sentence.startswith(DECIDED) for sentence in sentences)
