@@ -660,7 +660,7 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
         sentences.append(
             f"  {leg_number}. {decimal_text(leg.amount_in_raw, token_in.decimals)} {token_in.label} for"
             f" {decimal_text(leg.amount_out_raw, token_out.decimals)} {token_out.label}, at least"
-            f" {decimal_text(leg.min_out_raw, token_out.decimals)}, in"
+            f" {decimal_text(leg.min_out_raw, token_out.decimals)} {token_out.label}, in"
             f" {pool_labels.get(leg.pool, leg.venue)} ({leg.pool}), impact {leg.impact_bps} bps."
         )
     return sentences + _refusal_and_skip_lines(plan, pool_labels)

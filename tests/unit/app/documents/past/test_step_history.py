@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from agent import codec, wiring
 from agent.app.documents.past.step_history import NO_OUTCOME_REASON, explain
 from agent.config.load import load_config
 from agent.execution import evaluation
+from agent.figures import reader_text
 from agent.model import AgentCycle, LimitOrder, ManualAction, Plan, Rebalance, StepRequest, Swap, SwapAtPrice
 from agent.planning import requests
 from tests.support import agents
@@ -77,6 +79,13 @@ def test_explained_step__manual_trade_is_named_so(tmp_path: Path, request_: Step
     sentences = explained(tmp_path, request_, "rebalance", "planned", plan)
     assert f"Manual: {plan.decision.reason}." in sentences
     assert DECIDED not in " ".join(sentences)
+
+
+def test_explained_minimum__has_its_coin_so_that_it_is_written_as_other_amounts(tmp_path: Path) -> None:
+    sentences = explained(tmp_path, AgentCycle(), "rebalance", "planned", plan_of(AgentCycle()))
+    minimums = [reader_text(sentence) for sentence in sentences if "at least" in sentence]
+    assert minimums
+    assert all(re.search("at least [0-9,.]{1,12} [A-Z]+, in ", minimum) for minimum in minimums), minimums
 
 
 def test_explained_step__without_an_outcome_says_why(tmp_path: Path) -> None:
