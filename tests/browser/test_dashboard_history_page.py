@@ -73,6 +73,7 @@ def test_history__folds_equal_holds_and_filters_by_keyboard(chromium: Any, site:
     assert len(rows) == 5, "three holds in a row are one row; a refusal and another reason end it"
     assert "hold, 3 cycles" in rows[0]
     assert "since 2026-01-01 00:07:00" in rows[0]
+    assert "\n" not in page.locator("tbody th small.line").first.inner_text(), "since and its time are on one line"
     assert [row for row in rows if "waiting" in row] == [rows[-1]]
     assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
