@@ -35,6 +35,11 @@ CUT_CHOICES = """name => [...document.querySelectorAll(`#${name} select`)].flatM
   return !option.text.startsWith("0x") && context.measureText(option.text).width > inside;
 }).map(option => option.text))"""
 """Choices whose words are wider than their field; an address is known by its first characters."""
+LABELS_UNDER_BOXES = """[...document.querySelectorAll(":popover-open .check")].filter(line => {
+  const box = line.querySelector("input").getBoundingClientRect();
+  return [...line.querySelector("label").getClientRects()].some(rect => rect.left < box.right + 4);
+}).map(line => line.textContent)"""
+"""Labels that touch their box, or go on below it."""
 FIELDS = ["f-reason", "c-pause-hard", "Pause", "Cancel"]
 """What the sheet of a pause has, in its order; the button that pauses has the focus first."""
 
@@ -106,6 +111,7 @@ def test_sheet__keeps_the_focus_and_fits_the_screen(
     assert min(bounds["left"], bounds["top"]) >= 0, bounds
     assert (bounds["right"] <= size[0], bounds["bottom"] <= size[1]) == (True, True), bounds
     assert page.evaluate(CUT_CHOICES, name) == []
+    assert page.evaluate(LABELS_UNDER_BOXES) == []
     is_inside = f"document.querySelector('#{name}').contains(document.activeElement)"
     page.keyboard.press("Tab")
     first = page.evaluate(FOCUSED)
