@@ -170,7 +170,8 @@ class Rebalance:
     apply to this sale, all other limits do. `by_hand` marks a manual trade, which is reported
     separately from the strategy. `by_owner` marks an investment or a transition that the owner
     requested. `exempt_turnover` is the value moved for a purchase or a withdrawal: turnover limits
-    are for drift and exclude it.
+    are for drift and exclude it. `title` is why in short, for the title of its transaction; that of a
+    manual trade has none.
 
     >>> goal = Goal((GoalWeight("0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2", Fraction(1), Fraction(1)),))
     >>> Rebalance("WETH at 44 % is below its band 45-55 %", goal).by_trigger
@@ -185,6 +186,7 @@ class Rebalance:
     by_hand: bool = False
     by_owner: bool = False
     exempt_turnover: Fraction = Fraction(0)
+    title: str = "rebalance"
 
     @property
     def by_trigger(self) -> bool:

@@ -70,6 +70,7 @@ from agent.policy.triggers.no_trade_zone import tradeoff_reason, within_ranges_t
 from agent.reference import reference_prices
 from agent.units import ceil_int, decimal_text
 
+INVESTMENT_TITLE = "invest the deposit"
 SOLD_OUT_TEXT = "nothing more can be sold"
 """Beginning of the hold after the sale of everything; the assets that stay follow, with reasons."""
 
@@ -85,11 +86,13 @@ def raise_money_proposer(token: str) -> Proposer:
     def propose(step: StepInput) -> Proposal:
         label = step.portfolio.token(token).label
         goal = transfers.goal_to_raise_shortfall(step, token)
+        title = f"raise {label} for a withdrawal"
         decision = Rebalance(
-            f"raise {label} for a withdrawal",
+            title,
             goal,
             is_exit=True,
             exempt_turnover=transfers.gross_sale_value(step, token),
+            title=title,
         )
         plan = planner.plan(step, decision)
         if step.limits.first_purchase_s is not None:
@@ -148,7 +151,7 @@ def invest_proposer(deposits: Mapping[str, int], included_purchase_id: str = "")
         usable_raw = cash_limit.usable_deposits(
             step.portfolio.numeraire, step.history.cash_flows.cash, deposits
         )
-        reason = cash_limit.append_exclusions(step.exclusions, "invest the deposit")
+        reason = cash_limit.append_exclusions(step.exclusions, INVESTMENT_TITLE)
         if usable_raw != dict(deposits):
             reason = (
                 f"{reason}; {cash_limit.use_cash_remedy(step.portfolio, step.history.cash_flows)}"
@@ -165,6 +168,7 @@ def invest_proposer(deposits: Mapping[str, int], included_purchase_id: str = "")
                 reason,
                 transfers.goal_to_invest(step, usable_raw),
                 by_owner=True,
+                title=INVESTMENT_TITLE,
             )
             try:
                 plan = partial_plans.plan_within_daily_loss(step, decision)
@@ -180,6 +184,7 @@ def invest_proposer(deposits: Mapping[str, int], included_purchase_id: str = "")
             purchases.purchase_goal(step, decision_result.drifts),
             by_owner=True,
             exempt_turnover=purchases.turnover_allowance(step),
+            title=INVESTMENT_TITLE,
         )
         decision_result = replace(decision_result, decision=decision)
         try:
@@ -211,7 +216,11 @@ def _invest_by_risk(step: StepInput, deposits: Mapping[str, int], reason: str) -
     prices = reference_prices(step).price_by_token
     goal, zone, drifts = transfers.weighed_goal_to_invest(step, prices, deposits)
     decision = Rebalance(
-        reason, goal, by_owner=True, exempt_turnover=purchases.turnover_allowance(step)
+        reason,
+        goal,
+        by_owner=True,
+        exempt_turnover=purchases.turnover_allowance(step),
+        title=INVESTMENT_TITLE,
     )
     try:
         plan = partial_plans.plan_within_daily_loss(step, decision)
@@ -349,9 +358,8 @@ def _sell_out_token(
     """Return the owner's sale of this whole token balance for the numeraire, or why none of it can
     be sold now.
     """
-    plan = plan_exit(
-        step, Rebalance(reason, exit_goal(step.portfolio, drifts, token), is_exit=True), token
-    )
+    goal = exit_goal(step.portfolio, drifts, token)
+    plan = plan_exit(step, Rebalance(reason, goal, is_exit=True, title=reason), token)
     if isinstance(plan, BlockedExit):
         return plan
     proposal = _owner_proposal(step, plan.decision, plan)
@@ -379,10 +387,12 @@ def _propose_targets(
     if why := transfers.open_withdrawal_reason(step):
         return Proposal(replace(decision_result, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
     try:
+        title = "the transition to these targets"
         decision = Rebalance(
-            cash_limit.append_exclusions(step.exclusions, "the transition to these targets"),
+            cash_limit.append_exclusions(step.exclusions, title),
             rebalance_goal(decision_result.drifts, Destination.TARGET),
             by_owner=True,
+            title=title,
         )
         plan = plan_decision(step, decision)
     except planner.NothingPlanned as no_plan:

@@ -4,7 +4,6 @@ deadline.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -496,12 +495,9 @@ def _trade_note(portfolio: Portfolio, plan: Plan) -> str:
         else f"buy {bought_text} with {sold_text}"
     )
     decision = plan.decision
-    if isinstance(decision, Rebalance) and decision.by_hand:
-        return trade_text
-    why = "rebalance"
-    if not isinstance(decision, Rebalance) or not decision.by_trigger:
-        why = re.split("[:;,] ", decision.reason)[0]
-    return f"{why}: {trade_text}"
+    if isinstance(decision, Rebalance) and not decision.by_hand:
+        return f"{decision.title}: {trade_text}"
+    return trade_text
 
 
 def _top_up_draft(portfolio: Portfolio, unwrapped_raw: int, plan: Plan) -> TxDraft:

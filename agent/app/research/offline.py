@@ -222,9 +222,12 @@ def _comparison(recorded_step: RecordedStep) -> Document:
 
 
 def _is_wording(difference: Document) -> bool:
-    """Return whether a difference is one of words: why a plan skipped something, the cost that a
-    reason compares with limits.plan_cost, or the proven gap of the plan, which decides nothing.
+    """Return whether a difference is one of words: the title of a trade, why a plan skipped something,
+    the cost that a reason compares with limits.plan_cost, or the proven gap of the plan, which decides
+    nothing.
     """
+    if difference["path"] == "plan.decision.title":
+        return True
     if difference["path"] == "plan.gap_bps":
         return difference["recorded"] is not None and difference["now"] is not None
     names_cost = all(PLAN_COST_LIMIT in str(difference[side]) for side in ("recorded", "now"))

@@ -207,11 +207,11 @@ def decide_part(
         wait_message = f"{message}, next at {format_time(active_purchase.next_s)}; {format_cancel_command(active_purchase)}"
         return Hold(wait_message, "limits.first_purchase"), PurchaseResult()
     else:
-        by_owner = terms.kind is PurchaseKind.TOP_UP
+        decision = Rebalance(message, goal, exempt_turnover=allowance)
+        if terms.kind is PurchaseKind.TOP_UP:
+            decision = replace(decision, by_owner=True, title=terms.kind.value)
         next_part = PurchasePart(active_purchase.parts_done + 1, Fraction(1), value_left)
-        return Rebalance(
-            message, goal, by_owner=by_owner, exempt_turnover=allowance
-        ), PurchaseResult(next_part)
+        return decision, PurchaseResult(next_part)
     return Hold(end_text(terms, end_reason)), PurchaseResult(end_reason=end_reason)
 
 

@@ -4,7 +4,7 @@ are not bought before their entry.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -191,20 +191,18 @@ def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance |
     """
     if not (sold_tokens := exit_tokens(step, drifts)):
         return None
+    fired_orders = _fired_exits_of(step.history, {PORTFOLIO_SUBJECT, sold_tokens[0]})
     return Rebalance(
-        fired_reason(step.portfolio, step.history, {PORTFOLIO_SUBJECT, sold_tokens[0]})
-        + _later_exits_text(step.portfolio, sold_tokens),
+        _fired_text(step.portfolio, fired_orders) + _later_exits_text(step.portfolio, sold_tokens),
         exit_goal(step.portfolio, drifts, sold_tokens[0]),
         is_exit=True,
+        title=" and ".join(_fired_title(step.portfolio, order) for order in fired_orders),
     )
 
 
 def fired_reason(portfolio: Portfolio, history: History, sold_tokens: Collection[str]) -> str:
     """Return the text of the triggered orders of these tokens."""
-    fired_orders = _fired_exits(history)
-    return "; ".join(
-        _fired_text(portfolio, order) for order in fired_orders if order.token in sold_tokens
-    )
+    return _fired_text(portfolio, _fired_exits_of(history, sold_tokens))
 
 
 def leaving_tokens(
@@ -295,6 +293,10 @@ def _fired_exits(history: History) -> list[ConditionalOrder]:
         for order in history.orders.states
         if order.is_exit and order.stage is OrderStage.FIRED
     ]
+
+
+def _fired_exits_of(history: History, sold_tokens: Collection[str]) -> list[ConditionalOrder]:
+    return [order for order in _fired_exits(history) if order.token in sold_tokens]
 
 
 def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) -> Goal:
@@ -435,15 +437,24 @@ def _reference_price(references: ReferencePrices, token: str) -> Price | None:
     return None
 
 
-def _fired_text(portfolio: Portfolio, order: ConditionalOrder) -> str:
-    numeraire_label = portfolio.numeraire.label
-    sold_text = "everything" if order.token == PORTFOLIO_SUBJECT else "all of it"
+def _fired_text(portfolio: Portfolio, fired_orders: Iterable[ConditionalOrder]) -> str:
+    """Return what fired, what it sells, and how it is armed again."""
+    texts = []
+    for order in fired_orders:
+        sold_text = "everything" if order.token == PORTFOLIO_SUBJECT else "all of it"
+        texts.append(
+            f"{_fired_title(portfolio, order)}: {sold_text} is sold for {portfolio.numeraire.label} and"
+            f" stays out of the market until trimtab orders arm {_order_argument(portfolio, order)}"
+        )
+    return "; ".join(texts)
+
+
+def _fired_title(portfolio: Portfolio, order: ConditionalOrder) -> str:
     fired_price_text = format_order_price(portfolio, order.token, order.event_price)
     trigger_price_text = format_order_price(portfolio, order.token, trigger_price(order))
-    message = f"{order_name(portfolio, order)} at {trigger_price_text} fired at {fired_price_text} ({format_time(order.since_s)})"
     return (
-        f"{message}: {sold_text} is sold for {numeraire_label} and stays out of the "
-        f"market until trimtab orders arm {_order_argument(portfolio, order)}"
+        f"{order_name(portfolio, order)} at {trigger_price_text} fired at {fired_price_text}"
+        f" ({format_time(order.since_s)})"
     )
 
 

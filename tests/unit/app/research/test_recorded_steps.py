@@ -166,6 +166,17 @@ def test_other_gap_bound__is_no_other_plan_but_a_lost_gap_is(tmp_path: Path) -> 
     assert not _is_wording({"path": "plan.gap_bps", "recorded": "1/3", "now": None})
 
 
+def test_trade_without_a_title__of_an_earlier_version__is_the_same_decision(tmp_path: Path) -> None:
+    place = recorded_steps(tmp_path, [builders.step_input(values=DRIFTED)])
+    (step,) = files(place)
+    decision = json.loads(step.read_text())["plan"]["decision"]
+    edit_step_file(step, plan__decision={**decision, "title": "stop_loss of WETH"})
+    (reworded,) = replay(place)["steps"]
+    assert (reworded["result"], [difference["path"] for difference in reworded["differs"]]) == ("reworded", ["plan.decision.title"])
+    edit_step_file(step, plan__decision={name: value for name, value in decision.items() if name != "title"})
+    assert replay(place)["same"] == 1
+
+
 def test_decision_that_is_impossible_now__is_a_difference(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of a later version must not pass for a bad file."""
 

@@ -306,6 +306,7 @@ def test_part_that_is_due_buys_what_was_confirmed(kind: PurchaseKind, by_owner: 
     decision, result = part
     assert isinstance(decision, Rebalance)
     assert (decision.by_owner, decision.exempt_turnover) == (by_owner, 600 * MILLION)
+    assert decision.title == ("top-up" if by_owner else "rebalance")
     assert (result.due_part.number, result.due_part.share) == (2, 1)
     assert result.due_part.remaining_value == (600 if by_owner else 2_000) * MILLION
 
