@@ -142,6 +142,14 @@ class SafeContract:
         """Return the number of owners who must sign a call."""
         return int(self._call_view("getThreshold()", [], [], ["uint256"])[0])
 
+    def count_text(self, signed_by: Collection[str]) -> tuple[str, bool]:
+        """Return how many of the signatures that a call needs these addresses have given, such as "1 of
+        2 signatures", and whether they are enough.
+        """
+        count = len({*signed_by} & {*self.owners()})
+        threshold = self.threshold()
+        return share_of(count, threshold, " signatures"), count >= threshold
+
     def signers_text(self) -> str:
         """Return how many of how many owners must sign, such as "a Safe of 2 of 3 owners"; "" if this
         is no Safe of a supported version, or cannot be read.
@@ -476,9 +484,8 @@ class SafeOwnersSigner:
         """See ports.ExternalSigner."""
         if not signers:
             return ""
-        count = len({*signers} & {*self.safe.owners()})
-        threshold = self.safe.threshold()
-        return share_of(count, threshold, " signatures") if count >= threshold else ""
+        count_text, is_enough = self.safe.count_text(signers)
+        return count_text if is_enough else ""
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """Return the executed call (see ports.ExternalSigner), else the first that the Safe executed

@@ -182,6 +182,7 @@ def cancel(
     if not yes:
         require_answerable(yes)
         err.print(_transactions_table(pending_document))
+        err.print(safe_text(pending_document["advice"]))
         if not ask("Cancel this?"):
             emit(pending_document, as_json, lambda: say("Nothing was sent."))
             raise typer.Exit(EXIT_REFUSED)

@@ -1,11 +1,15 @@
-"""What recorded signatures of proposals still allow while the agent is paused."""
+"""What recorded signatures of proposals still allow while the agent is paused, or make of a cancel."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.chain.safe import SafeContract
+from agent.chain.sender import QuorumSender
 from agent.errors import TrimtabError
 from agent.execution.executor import (
     NOT_TAKEN_BACK,
@@ -15,9 +19,74 @@ from agent.execution.executor import (
     rejected_advice,
 )
 from agent.model import Intent, IntentKind, IntentState
+from agent.wiring.context import SystemClock, open_endpoint_pool
 
 if TYPE_CHECKING:
+    from agent.config.loaded import LoadedConfig
+    from agent.config.schema import Config
     from agent.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class CancelEffect:
+    """What `trimtab cancel --send` does with a proposal, as a clause without its subject, and whether it
+    may be to propose a rejection.
+    """
+
+    text: str
+    may_reject: bool = False
+
+
+def cancel_effects(
+    loaded_config: LoadedConfig, store: Store, intents: Sequence[Intent]
+) -> list[CancelEffect]:
+    """Return what a cancel does with each of these that is a proposal. Reads the Safe for what an owner
+    has signed.
+    """
+    proposed_ids = store.proposals.proposal_blocks()
+    return [
+        _cancel_effect(loaded_config.config, store, intent)
+        for intent in intents
+        if intent.id in proposed_ids
+    ]
+
+
+def _cancel_effect(config: Config, store: Store, intent: Intent) -> CancelEffect:
+    from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
+
+    signers = store.proposals.signatures(intent.id)
+    withdrawal_text = f"withdraws the proposal {intent.id}"
+    if not signers or intent.kind is IntentKind.CANCEL:
+        return CancelEffect(withdrawal_text)
+    try:
+        endpoints = open_endpoint_pool(config, None, SystemClock())
+        now_s = QuorumSender(endpoints, config.chain.chain_id).head().timestamp_s
+        safe = SafeContract(QuorumProvider(endpoints), config.wallet.address)
+        is_used = safe.nonce() > intent.tx.nonce
+        count_text, is_enough = safe.count_text(signers)
+    except TrimtabError as error:
+        return CancelEffect(
+            f"{withdrawal_text}, or proposes its rejection if enough owners of the Safe have signed,"
+            f" which the chain does not say now: {error.message}",
+            may_reject=True,
+        )
+    if is_used:
+        return CancelEffect(f"settles the proposal {intent.id}, since its nonce is used")
+    deadline_s = chain_deadline_s(intent, store.journal.grant(intent.id))
+    if deadline_s is not None and now_s >= deadline_s:
+        return CancelEffect(f"{withdrawal_text}, which has expired")
+    if not is_enough:
+        return CancelEffect(f"{withdrawal_text} ({count_text})")
+    peers = store.journal.open_intents()
+    waits = any(
+        peer.kind is IntentKind.CANCEL and peer.tx.nonce == intent.tx.nonce for peer in peers
+    )
+    act_text = "keeps" if waits else "proposes"
+    return CancelEffect(
+        f"{act_text} the rejection of the proposal {intent.id}, for the owners to sign, since"
+        f" {count_text} let anyone execute the proposal",
+        may_reject=True,
+    )
 
 
 def unstopped_texts(store: Store, chain_nonce: int = 0) -> tuple[str, ...]:

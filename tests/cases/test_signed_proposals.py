@@ -19,7 +19,7 @@ from agent.app.documents.status import status_document
 from agent.app.money import hard_pause, shutdown
 from agent.app.money.transfers import list_transfers
 from agent.app.records import kill_switch, maintenance
-from agent.chain.safe import SafeOwnersSigner
+from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.cli import emergency
 from agent.cli.display.terminal import Spinner
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
@@ -138,12 +138,10 @@ def test_executed_rejection__warns_of_the_same_trade(
 
 
 def test_previews_of_a_cancel__list_no_rejection_that_waits(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
-    agent, _, _ = scene
+    agent, _, swap = scene
     loaded = agent.context.loaded_config
     pending = maintenance.pending_transactions(loaded)
-    assert pending["advice"] == (
-        "To cancel them: trimtab cancel --send; it withdraws a proposal, or proposes its rejection if enough owners of a Safe have signed"
-    )
+    assert pending["advice"] == f"To cancel them: trimtab cancel --send; it withdraws the proposal {swap['id']}"
     sign_and_send(agent, FIRST, SECOND)
     pause_hard(agent)
     assert states(agent) == [("swap", "planned"), ("cancel", "planned")]
@@ -154,6 +152,41 @@ def test_previews_of_a_cancel__list_no_rejection_that_waits(scene: tuple[Agent, 
     ):
         assert [(transaction["kind"], transaction["nonce"]) for transaction in transactions] == [("swap", 0)]
     assert maintenance.pending_transactions(loaded)["advice"].startswith("To cancel them: trimtab cancel --send")
+
+
+def test_preview_of_a_cancel__says_what_the_signatures_make_of_it(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _, swap = scene
+
+    def no_answer(_: SafeContract) -> int:
+        raise Retryable("no endpoint answers")
+
+    def effect() -> str:
+        advice = maintenance.pending_transactions(agent.context.loaded_config)["advice"]
+        return advice.removeprefix("To cancel them: trimtab cancel --send; it ")
+
+    sign_and_send(agent, FIRST)
+    assert effect() == f"withdraws the proposal {swap['id']} (1 of 2 signatures)"
+    sign_and_send(agent, SECOND)
+    rejects = (
+        f"proposes the rejection of the proposal {swap['id']}, for the owners to sign, since 2 of 2 signatures let anyone execute the"
+        " proposal"
+    )
+    assert effect() == rejects
+    with monkeypatch.context() as unread:
+        unread.setattr(SafeContract, "threshold", no_answer)
+        assert effect() == (
+            f"withdraws the proposal {swap['id']}, or proposes its rejection if enough owners of the Safe have signed, which the chain"
+            " does not say now: no endpoint answers"
+        )
+    with monkeypatch.context() as offline:
+        offline.setattr(SafeContract, "owners", lambda _: [accounts()[0].address])
+        assert effect() == f"withdraws the proposal {swap['id']} (0 of 2 signatures)", "only present owners count"
+    pause_hard(agent)
+    assert effect() == rejects.replace("proposes", "keeps", 1)
+    anvil_chain.warp(1_801)
+    assert effect() == f"withdraws the proposal {swap['id']}, which has expired"
 
 
 def test_preview_of_a_cancel__paused__names_what_cancels(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:

@@ -32,6 +32,7 @@ from agent.store.files.locks import service_lock, wallet_lock
 from agent.store.migrations.schema import REVISIONS
 from agent.store.opening import sqlite_path
 from agent.store.transitions import OPEN_STATES
+from agent.wiring.signed_proposals import cancel_effects
 
 if TYPE_CHECKING:
     from agent.app.documents.records import (
@@ -68,14 +69,14 @@ def transactions(config: LoadedConfig | Path | str, limit: int = 20) -> Transact
 
 def pending_transactions(config: LoadedConfig | Path | str) -> PendingTransactionsDocument:
     """Return the transactions that `cancel` would cancel or drop: planned, signed or sent, and not
-    known to be mined.
+    known to be mined. Reads the chain for a proposal that an owner has signed.
     """
-    with wiring.open_store_offline(load_config(config)) as (store, kill_switch):
+    loaded_config = load_config(config)
+    with wiring.open_store_offline(loaded_config) as (store, kill_switch):
         intents = cancellable_intents(store.journal)
-        proposed_ids = store.proposals.proposal_blocks()
-        needs_transaction = any(
-            intent.id not in proposed_ids or store.proposals.signatures(intent.id)
-            for intent in intents
+        effects = cancel_effects(loaded_config, store, intents)
+        needs_transaction = len(effects) < len(intents) or any(
+            effect.may_reject for effect in effects
         )
         advice = "To cancel them: trimtab cancel --send"
         is_soft_pause = kill_switch.is_paused() is not False and not kill_switch.is_hard()
@@ -84,11 +85,7 @@ def pending_transactions(config: LoadedConfig | Path | str) -> PendingTransactio
                 "To cancel them while paused: trimtab pause --hard --send, which also sets allowances to"
                 " zero"
             )
-        if any(intent.id in proposed_ids for intent in intents):
-            advice += (
-                "; it withdraws a proposal, or proposes its rejection if enough owners of a Safe have"
-                " signed"
-            )
+        advice = "; it ".join([advice, *(effect.text for effect in effects)])
         return {
             "transactions": [_journalled_document(intent) for intent in intents],
             "advice": advice if intents else "",
