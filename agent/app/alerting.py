@@ -22,13 +22,13 @@ from agent.app.positions.futures_alerts import (
     unnamed_market_alerts,
 )
 from agent.errors import EXIT_OPERATOR, NotAccepted, Refused, Retryable, TrimtabError
-from agent.execution.executor import (
+from agent.execution.executor import AwaitingExternalSignature
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.submission.proposal_words import (
     DO_NOT_SIGN,
     WITHDRAWAL_ADVICE,
-    AwaitingExternalSignature,
     minimums_advice,
 )
-from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.figures import as_sentence, format_figure, reader_text
 from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE

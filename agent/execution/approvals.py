@@ -12,7 +12,7 @@ from functools import partial
 
 from agent import codec
 from agent.errors import PassingFault, Refused, Retryable, TrimtabError, UnsendableTransaction
-from agent.execution.executor import AwaitingExternalSignature, withdrawn_proposal_texts
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.settlement import after_gas, settle_mined
 from agent.execution.step_context import (
     CaughtUpReader,
@@ -22,6 +22,7 @@ from agent.execution.step_context import (
     StepTransactor,
 )
 from agent.execution.step_result import interruption_outcome
+from agent.execution.submission.proposal_words import withdrawn_proposal_texts
 from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, Snapshot, StepInput
 from agent.policy import quarantine

@@ -5,7 +5,7 @@ change is recorded before the action.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -16,7 +16,19 @@ from agent.errors import (
     Refused,
     Retryable,
 )
-from agent.execution.submission.checks import guard_refusal, only_undoes
+from agent.execution.submission.checks import guard_refusal
+from agent.execution.submission.proposal_words import (
+    DO_NOT_SIGN,
+    NOT_TAKEN_BACK,
+    UNCHECKED_ADVICE,
+    UNWANTED_ADVICE,
+    WITHDRAWAL_ADVICE,
+    chain_deadline_s,
+    execution_period,
+    is_dropped,
+    minimums_advice,
+    waiting_act,
+)
 from agent.execution.submission.reconcile import Reconciler
 from agent.execution.submission.rejected_trades import rejected_before
 from agent.execution.submission.replacement import TxReplacer
@@ -27,7 +39,6 @@ from agent.execution.submission.submitter import (
 )
 from agent.guards import MinimumsFault
 from agent.model import (
-    Collect,
     Intent,
     IntentKind,
     IntentState,
@@ -207,110 +218,15 @@ class ReadOnlySigner:
         )
 
 
-def chain_deadline_s(intent: Intent, grant: Grant) -> int | None:
-    """Return the Unix seconds until which the chain accepts a proposed call; None for a call without
-    a deadline there, which is any but a trade, and the collection of a position's fees.
-    """
-    has_deadline = intent.kind in (IntentKind.SWAP, IntentKind.LIQUIDITY)
-    is_collection = isinstance(grant.layer_action, Collect)
-    return intent.deadline_s if has_deadline and not is_collection else None
-
-
-def is_dropped(intent: Intent) -> bool:
-    """True if a proposed call was given up here: nobody is known to have sent it."""
-    return intent.state is IntentState.CANCELLED and intent.tx_hash is None
-
-
 def rejection_of(tx: UnsignedTx, wallet: str) -> UnsignedTx:
     """Return the empty call of the wallet to itself that makes `tx` void once it is mined."""
     return replace(tx, to=wallet, value_wei=0, data="0x")
 
 
-def execution_period(intent: Intent, grant: Grant) -> str:
-    """Return until when the chain accepts a proposed call, in words."""
-    deadline_s = chain_deadline_s(intent, grant)
-    return "at any time" if deadline_s is None else f"until {format_time(deadline_s)}"
-
-
-def waiting_period(intent: Intent, grant: Grant) -> str:
-    """Return until when a proposal is waited for here, after a blank; and that the chain accepts it
-    after that, if it does.
-    """
-    if intent.deadline_s is None:
-        return ""
-    text = f" until {format_time(intent.deadline_s)}"
-    if chain_deadline_s(intent, grant) is None:
-        text += f" here; signed by enough, it stays executable until another call uses nonce {intent.tx.nonce}"
-    return text
-
-
-def withdrawn_proposal_texts(
-    journal: IntentStore, proposals: ProposalStore, intents: Sequence[Intent], now_s: int
-) -> list[str]:
-    """Return a sentence about each of these intents that was withdrawn here as a proposal, and that the
-    chain still accepts from whoever has its signatures. `now_s` is the chain's time.
-    """
-    proposed_ids = proposals.proposal_blocks()
-    texts = []
-    for intent in intents:
-        grant = journal.grant(intent.id)
-        deadline_s = chain_deadline_s(intent, grant)
-        has_expired = deadline_s is not None and now_s >= deadline_s
-        if intent.id in proposed_ids and is_dropped(intent) and not has_expired:
-            texts.append(
-                f'"{intent.note}" is withdrawn, but signatures given elsewhere still count: if enough'
-                f" exist, it can be executed {execution_period(intent, grant)}; only another transaction at nonce"
-                f" {intent.tx.nonce} makes it void"
-            )
-    return texts
-
-
-NOT_TAKEN_BACK = (
-    "a rejection is not taken back, not even when the pause ends: what it rejects is neither signed nor"
-    " executed here any more"
-)
-"""What a proposed rejection means for the proposal."""
-
-
-def rejected_advice(rejection: Intent) -> str:
-    """Return what remains to do with a proposal whose rejection waits."""
-    return (
-        f"have the rejection signed with trimtab proposal sign {rejection.id} and executed with trimtab"
-        f" proposal execute {rejection.id} --send; once it is executed or has expired, the same can be"
-        f" proposed anew; {NOT_TAKEN_BACK}"
-    )
-
-
-WITHDRAWAL_ADVICE = (
-    "trimtab cancel --send withdraws it, or proposes its rejection if enough owners of a Safe have"
-    " signed"
-)
-"""How a proposal that nobody should execute is withdrawn."""
-DO_NOT_SIGN = "do not sign it, nor execute it"
-"""Advice about a proposal that would fail, or whose minimums are too low."""
-UNCHECKED_ADVICE = f"{DO_NOT_SIGN} before it can be checked"
-"""Advice about a proposal that no endpoint can simulate, or whose Safe cannot be read."""
-HARD_PAUSE_ADVICE = "pause hard, which allows it: trimtab pause --hard --send; then "
-"""What comes before the advice to sign or execute a rejection or a revocation while a pause forbids it:
-the pause stays.
-"""
-UNWANTED_ADVICE = (
-    "if it is not wanted either: trimtab pause --hard --send withdraws it, and nothing is proposed"
-    " until trimtab resume; before that, trimtab edit changes the targets or the trigger"
-)
-"""What to do with a proposal of a trade that the owners have rejected before."""
 RUN_AGAIN = "run the command again"
 """How the owner goes on after a proposal that any command goes on with."""
 PROPOSAL_FORMAT = 1
 """Version of the layout of proposal files."""
-
-
-def pause_advice(grant: Grant, pause_reason: str) -> str:
-    """Return what comes before the advice to sign or execute what a pause forbids."""
-    if only_undoes(grant):
-        return HARD_PAUSE_ADVICE
-    reason_text = f" ({pause_reason})" if pause_reason else ""
-    return f"end the pause{reason_text} with trimtab resume, then "
 
 
 class AwaitingExternalSignature(Retryable):
@@ -381,12 +297,6 @@ class AwaitingExternalSignature(Retryable):
         if fault is not None:
             self.message += f"; it {fault.text}"
             self.go_on_with(self.next_command)
-
-
-def minimums_advice(fault: MinimumsFault) -> str:
-    """Return what to do with a proposal that has this fault."""
-    advice = WITHDRAWAL_ADVICE if fault.is_low else "trimtab status says when they are checked"
-    return f"{DO_NOT_SIGN}: {advice}"
 
 
 class RefusingSigner:
@@ -689,21 +599,17 @@ class ProposingExecutor(JournaledExecutor):
         outbox_path = self.outbox.write_proposal(
             intent.id, json.dumps(proposal_document, indent=2) + "\n"
         )
-        until_text = waiting_period(intent, grant)
+        submitter = self._submitter
+        pause_reason = None if submitter.is_running(grant) else submitter.pause_reason()
         signatures = self._proposals.signatures(intent.id)
         next_act = self.external_signer.next_act(signatures, intent.id)
-        resume_text = (
-            ""
-            if self._submitter.is_running(grant)
-            else pause_advice(grant, self._submitter.pause_reason())
-        )
+        next_act = waiting_act(intent, grant, next_act, pause_reason)
         doubt_text = "; it would revert now" if reverts else ""
         if unsimulated_why:
             doubt_text = f"; it could not be simulated: {unsimulated_why}"
         awaiting = AwaitingExternalSignature(
-            f'"{intent.note}" is proposed and awaits {next_act.awaited}{until_text}: {outbox_path}'
-            f"{doubt_text}",
-            f"{resume_text}{next_act.instruction}",
+            f'"{intent.note}" is proposed and awaits {next_act.awaited}: {outbox_path}{doubt_text}',
+            next_act.instruction,
             proposal_document,
             outbox_path,
             reverts=None if unsimulated_why else reverts,

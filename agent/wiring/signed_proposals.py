@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent.chain.safe import SafeContract
 from agent.chain.sender import QuorumSender
 from agent.errors import TrimtabError
-from agent.execution.executor import (
+from agent.execution.submission.proposal_words import (
     NOT_TAKEN_BACK,
     chain_deadline_s,
     execution_period,

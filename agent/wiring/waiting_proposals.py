@@ -8,19 +8,18 @@ from agent import codec, guards
 from agent.chain.safe import WALLET_OWNER_ACT, SafeContract, SafeSender
 from agent.chain.sender import QuorumSender
 from agent.errors import READ_FAILURES
-from agent.execution.executor import (
+from agent.execution.shortfall import execution_reason
+from agent.execution.submission.checks import only_undoes
+from agent.execution.submission.held_up_exits import held_up_text
+from agent.execution.submission.proposal_words import (
     DO_NOT_SIGN,
     UNCHECKED_ADVICE,
     UNWANTED_ADVICE,
     WITHDRAWAL_ADVICE,
     execution_period,
     minimums_advice,
-    pause_advice,
-    waiting_period,
+    waiting_act,
 )
-from agent.execution.shortfall import execution_reason
-from agent.execution.submission.checks import only_undoes
-from agent.execution.submission.held_up_exits import held_up_text
 from agent.execution.submission.rejected_trades import rejected_before
 from agent.figures import as_sentence
 from agent.model import (
@@ -68,8 +67,8 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[
     rejected_nonces = {intent.tx.nonce for intent in intents if intent.kind is IntentKind.CANCEL}
     for intent in intents:
         is_rejected = intent.kind is not IntentKind.CANCEL and intent.tx.nonce in rejected_nonces
-        waits_text = _waits_for(context, step, intent, is_rejected=is_rejected)
-        awaited_text, _, _ = waits_text.partition(": ")
+        awaited_text, advice = _waits_for(context, step, intent, is_rejected=is_rejected)
+        waits_text = f"{': '.join(filter(None, (awaited_text, advice)))}."
         grant = context.store.journal.grant(intent.id)
         if not is_rejected and rejected_before(context.store.journal, intent.tx, grant):
             waits_text += f" {as_sentence(UNWANTED_ADVICE)}."
@@ -154,36 +153,39 @@ def settling_text(context: AgentContext, intent: Intent, *, is_used: bool) -> st
     return f"{next_command(context, intent)} settles it and goes on{used_text}"
 
 
-def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rejected: bool) -> str:
+def _waits_for(
+    context: AgentContext, step: StepInput, intent: Intent, *, is_rejected: bool
+) -> tuple[str, str]:
+    """Return what an open proposal waits for, and what to do, empty for nothing."""
     snapshot = step.snapshot
     if snapshot.nonce_latest > intent.tx.nonce:
-        used_text = settling_text(context, intent, is_used=True)
         execution = context.store.proposals.execution(intent.id)
         sent_text = "" if execution is None else f" (its execution was sent in {execution.tx_hash})"
-        return f"waits no longer, since its nonce is used{sent_text}: {used_text}."
+        used_text = f"waits no longer, since its nonce is used{sent_text}"
+        return used_text, settling_text(context, intent, is_used=True)
     if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
-        return f"has expired: {settling_text(context, intent, is_used=False)}."
+        return "has expired", settling_text(context, intent, is_used=False)
     grant = context.store.journal.grant(intent.id)
     if is_rejected:
         period_text = execution_period(intent, grant)
-        return f"is void once its rejection is executed; it can be executed {period_text}."
+        return f"is void once its rejection is executed; it can be executed {period_text}", ""
     fault = None if grant.plan is None else guards.judge_minimums(step, grant.plan)
     if fault is not None:
-        return f"{fault.text}: {minimums_advice(fault)}."
-    until_text = waiting_period(intent, grant)
+        return fault.text, minimums_advice(fault)
     try:
         simulation = _simulation(context, intent)
         next_act = _next_act(context, intent)
     except READ_FAILURES as error:
-        return f"could not be checked, {error.message}: {UNCHECKED_ADVICE}."
+        return f"could not be checked, {error.message}", UNCHECKED_ADVICE
     if simulation.height_disagreement:
-        return f"could not be checked, {simulation.height_disagreement}: {UNCHECKED_ADVICE}."
+        return f"could not be checked, {simulation.height_disagreement}", UNCHECKED_ADVICE
     if simulation.reverted:
-        return f"would fail now, {simulation.reason}: {DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}."
-    resume_text = ""
+        return f"would fail now, {simulation.reason}", f"{DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}"
+    pause_reason = None
     if _is_stopped_by_pause(context, intent):
-        resume_text = pause_advice(grant, context.kill_switch.reason_and_time())
-    return f"awaits {next_act.awaited}{until_text}: {resume_text}{next_act.instruction}."
+        pause_reason = context.kill_switch.reason_and_time()
+    next_act = waiting_act(intent, grant, next_act, pause_reason)
+    return f"awaits {next_act.awaited}", next_act.instruction
 
 
 def _next_act(context: AgentContext, intent: Intent) -> NextAct:

@@ -147,11 +147,13 @@ def test_unread__nobody_is_told_to_execute_it(scene: tuple[Agent, SafeWallet], m
     sign_and_send(agent, FIRST, SECOND)
 
     def fail(*_: object) -> None:
-        raise Retryable("the operators disagree")
+        raise Retryable("the operators disagree: A and B")
 
     monkeypatch.setattr(unread, fail)
-    warnings = " ".join(agent.status().warnings)
-    assert mentions(warnings, "could not be checked, the operators disagree", "do not sign it, nor execute it")
+    status = agent.status()
+    warnings = " ".join(status.warnings)
+    assert mentions(warnings, "could not be checked, the operators disagree: A and B: do not sign it, nor execute it")
+    assert status.waits_for.endswith("could not be checked, the operators disagree: A and B")
     assert "trimtab proposal execute" not in warnings
 
 

@@ -33,17 +33,11 @@ from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import READ_FAILURES, ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.evaluation import minimums_fault
-from agent.execution.executor import (
-    DO_NOT_SIGN,
-    ProposingExecutor,
-    ReadOnlySigner,
-    chain_deadline_s,
-    rejected_advice,
-    rejection_of,
-)
+from agent.execution.executor import ProposingExecutor, ReadOnlySigner, rejection_of
 from agent.execution.settlement import originating_step
 from agent.execution.shortfall import proposal_reason
 from agent.execution.submission.checks import guard_refusal
+from agent.execution.submission.proposal_words import DO_NOT_SIGN, chain_deadline_s, rejected_advice
 from agent.execution.submission.submitter import Submitter
 from agent.guards import MinimumsFault
 from agent.guards.sandwich import plan_worst_case

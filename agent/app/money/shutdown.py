@@ -33,8 +33,9 @@ from agent.execution.approvals import (
     revoke_allowances,
 )
 from agent.execution.bookkeeping import update_ledger
-from agent.execution.executor import AwaitingExternalSignature, withdrawn_proposal_texts
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
+from agent.execution.submission.proposal_words import withdrawn_proposal_texts
 from agent.guards import table
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin

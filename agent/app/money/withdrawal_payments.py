@@ -10,7 +10,8 @@ from agent.app.cycles import Progress, never_confirm
 from agent.app.money.repeated_withdrawals import paid_in_text
 from agent.app.withdrawals.payment_states import is_paid_by, paid_hashes
 from agent.errors import ErrorCode, Refused, Retryable
-from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor, execution_period
+from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
+from agent.execution.submission.proposal_words import execution_period
 from agent.model import (
     Intent,
     IntentState,

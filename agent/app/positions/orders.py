@@ -24,9 +24,9 @@ from agent.config.writing.config_file import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution import evaluation
-from agent.execution.executor import WITHDRAWAL_ADVICE
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.execution.submission.held_up_exits import held_up_text
+from agent.execution.submission.proposal_words import WITHDRAWAL_ADVICE
 from agent.layers.futures.policy.exposure import margin_result
 from agent.model import (
     PORTFOLIO_SUBJECT,

@@ -23,8 +23,8 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError
 from agent.execution.approvals import cancellable_intents, pending_intents
-from agent.execution.executor import withdrawn_proposal_texts
 from agent.execution.settlement import settle_mined
+from agent.execution.submission.proposal_words import withdrawn_proposal_texts
 from agent.model import Intent, IntentState, PerpOrder
 from agent.ports.perpetuals import futures_grant
 from agent.store.files import backup
