@@ -27,6 +27,7 @@ from agent.execution.submission.proposal_words import (
     execution_period,
     is_dropped,
     minimums_advice,
+    rejection_title,
     waiting_act,
 )
 from agent.execution.submission.reconcile import Reconciler
@@ -508,7 +509,7 @@ class ProposingExecutor(JournaledExecutor):
             intent.step_id,
             tx,
             rejection_grant,
-            f"rejection of {intent.id} ({intent.kind.value}): {why}",
+            rejection_title(intent, why),
             rejection_grant.deadline_s,
         )
         self._proposals.mark_proposed(rejection.id, self._proposals.proposal_blocks()[intent.id])

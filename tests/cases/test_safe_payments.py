@@ -239,7 +239,7 @@ def test_rejection_while_paused__needs_no_end_of_the_pause(
         with raises_code(Refused, "kill_switch", "trimtab pause --hard --send") as refused:
             sign_and_send(agent, FIRST)
         assert "resume" not in refused.value.remedy
-        rejection = next(text for text in agent.status().warnings if '("rejection of' in text)
+        rejection = next(text for text in agent.status().warnings if '("reject: ' in text)
         assert mentions(rejection, "trimtab pause --hard --send; then have 2 of 3 owners sign it")
         config_words = ("--config", str(loaded.path))
         list_text = in_process(capfd, monkeypatch, "proposal", "list", *config_words).out

@@ -78,6 +78,8 @@ def test_hard_pause__enough_signatures__proposes_the_rejection(scene: tuple[Agen
     assert pause_hard(agent)["outcome"] == "unfinished"
     swap_document, rejection = api.list_proposals(agent)["proposals"]
     assert (swap_document["id"], swap_document["state"]) == (swap["id"], "waiting")
+    assert rejection["description"] == f"reject: {swap['description']}; test"
+    assert f'The proposal {rejection["id"]} ("{rejection["description"]}") awaits' in "\n".join(agent.status().warnings)
     assert (rejection["purpose"], rejection["to"], rejection["nonce"], rejection["signed_by"]) == ("cancel", safe.address, 0, [])
     commands = f"trimtab proposal sign {rejection['id']}, and anyone execute it with trimtab proposal execute {rejection['id']} --send"
     assert commands in document["message"]
@@ -415,7 +417,7 @@ def test_cancel__more_signatures_than_needed__counts_them(scene: tuple[Agent, Sa
     with pytest.raises(AwaitingExternalSignature) as awaiting:
         maintenance.cancel(agent)
     first_line, second_line = awaiting.value.message.split("\n")
-    assert first_line.startswith(f'"rejection of {swap["id"]} (swap): cancelled by trimtab cancel"')
+    assert first_line.startswith(f'"reject: {swap["description"]}; cancelled by trimtab cancel" is proposed')
     assert second_line.startswith(f"3 signatures (2 needed) of the proposal {swap['id']} exist")
 
 

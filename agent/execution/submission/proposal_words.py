@@ -101,6 +101,11 @@ def withdrawn_proposal_texts(
     return texts
 
 
+def rejection_title(intent: Intent, why: str) -> str:
+    """Return the title of the rejection of a proposal: what it rejects, and why."""
+    return f"reject: {intent.note}; {why}"
+
+
 def rejected_advice(rejection: Intent) -> str:
     """Return what remains to do with a proposal whose rejection waits."""
     return (
