@@ -670,8 +670,7 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
 
     if waiting.held_up_text:
         alert_text = (
-            f"{as_sentence(waiting.held_up_text)}: {description} ({proposal_id})."
-            f" {as_sentence(WITHDRAWAL_ADVICE)}."
+            f"The proposal {proposal_id} waits: {description}. {as_sentence(waiting.held_up_text)}."
         )
         yield Alert(
             AlertKind.PROPOSAL, f"proposal_holds_up:{proposal_id}", alert_text, True, repeats=False

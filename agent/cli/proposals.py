@@ -32,7 +32,7 @@ from agent.cli.options import (
     command_group,
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES
-from agent.figures import reader_text
+from agent.figures import as_sentence, reader_text
 from agent.units import format_time, rough_duration, share_of
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ def list_open(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> N
                 is_rejected &= proposal["state"] not in ("used", "expired")
                 void_text = f"{proposal['state']}; void once its rejection below is executed"
                 _show_proposal(out, proposal, void_text if is_rejected else "")
+            if document["held_up"]:
+                out.print(
+                    safe_text(f"{as_sentence(document['held_up'])}.", "yellow"), soft_wrap=True
+                )
             if not document["proposals"]:
                 say("No proposal waits.")
 

@@ -290,7 +290,7 @@ class AwaitingExternalSignature(Retryable):
         """Say which fired exits wait for its end; "" changes nothing."""
         self.held_up_text = held_up_text
         if held_up_text:
-            self.message += f"; {held_up_text}: {WITHDRAWAL_ADVICE}"
+            self.message += f"; {held_up_text}"
 
     def mark_minimums(self, fault: MinimumsFault | None) -> None:
         """Say why nobody should sign or execute it at the prices now; None changes nothing."""

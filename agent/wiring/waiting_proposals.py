@@ -73,7 +73,7 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[
         if not is_rejected and rejected_before(context.store.journal, intent.tx, grant):
             waits_text += f" {as_sentence(UNWANTED_ADVICE)}."
         if not is_rejected and (exits_text := held_up_text(step, grant)):
-            waits_text += f" {as_sentence(exits_text)}: {WITHDRAWAL_ADVICE}."
+            waits_text += f" {as_sentence(exits_text)}."
         yield (
             f"the proposal {intent.id} {awaited_text}",
             f'The proposal {intent.id} ("{intent.note}") {waits_text}',

@@ -14,10 +14,11 @@ from agent.app.agent import Agent
 from agent.app.documents.past import step_history
 from agent.app.records import maintenance
 from agent.app.service import StoppableClock, report_run
-from agent.errors import Refused
+from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
+from agent.figures import as_sentence
 from agent.localchain import LocalChain
-from agent.model import OrderStage
+from agent.model import OrderStage, StepInput
 from agent.units import format_time
 from tests.cli.tools import in_process
 from tests.support.agents import fund, reopened_agent, trusted_config, yes
@@ -187,7 +188,17 @@ def test_proposal_for_a_wallet__names_its_file(anvil_chain: LocalChain, tmp_path
     assert text.endswith("Have the transaction in its file signed and sent.")
 
 
-def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:
+def no_answer(_: Agent) -> StepInput:
+    raise Retryable("no endpoint answers")
+
+
+def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(
+    chain: LocalChain,
+    tmp_path: Path,
+    box: ReceivedMessages,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A purchase waits for its signatures while the price falls below the stop and rises again."""
     stop = ("portfolio.assets.0.stop_loss", "10%")
     _, loaded = safe_of(chain, tmp_path, TARGET, stop, makes_batches=True)
@@ -209,10 +220,19 @@ def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(chain: LocalChain
         assert mentions(blocked_text, f"The proposal {waiting['id']} waits; stop_loss of WETH has fired", "cancel --send")
         assert mentions(sale_text, "WETH is to be sold: stop_loss of WETH fired at ", format_time(order.since_s))
         (warning,) = [text for text in agent.status().warnings if waiting["id"] in text]
+        held_up = api.list_proposals(agent)["held_up"]
+        assert f"{as_sentence(held_up)}." in warning
+        listed = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path))
+        assert mentions(
+            listed.out, "stop_loss of WETH has fired, and nothing is sold before this proposal is executed or given up: trimtab"
+        )
         chain.move_market({"WETH": price}, twap_follows=False)
         chain.mine(4)
         cycle()
         assert agent.context.store.orders.orders_and_version()[0] == (order,)
+        with monkeypatch.context() as unread:
+            unread.setattr(Agent, "step_input", no_answer)
+            assert api.list_proposals(agent)["held_up"].endswith("could not be checked: no endpoint answers")
         maintenance.cancel(agent)
         cycle()
         (exit_proposal,) = api.list_proposals(agent)["proposals"]

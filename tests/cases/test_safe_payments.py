@@ -147,7 +147,7 @@ def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(
         anvil_chain.warp(1_801)
         if is_dropped:
             agent.rebalance(send=True, confirm=yes)
-            assert api.list_proposals(agent) == {"proposals": []}
+            assert api.list_proposals(agent) == {"proposals": [], "held_up": ""}
             assert [text for text in api.pause(loaded.path, "test")["signed"] if intent.id in text]
             pause_document = pause_hard(agent, send=False)
             assert pause_document["outcome"] == "planned"

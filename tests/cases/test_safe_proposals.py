@@ -82,7 +82,7 @@ def test_owners__sign_and_an_executor_pays_until_it_is_done(anvil_chain: LocalCh
         settled = api.execute_proposal(agent, EXECUTOR, intent.id, send=True, confirm=yes)
         assert (settled["outcome"], settled["transaction"], safe.nonce()) == ("executed", intent.tx_hash, 2)
     assert all(anvil_chain.balance(symbol, safe.address) for symbol in TWO)
-    assert api.list_proposals(agent) == {"proposals": []}
+    assert api.list_proposals(agent) == {"proposals": [], "held_up": ""}
     assert all(intent.state is IntentState.FINAL for intent in agent.context.store.journal.intents())
 
 
@@ -692,7 +692,7 @@ def test_a_wallet_that_is_no_safe_has_no_owners(anvil_chain: LocalChain, tmp_pat
 def test_without_a_proposal_there_is_nothing_to_sign(anvil_chain: LocalChain, tmp_path: Path) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path)
     with reopened_agent(anvil_chain, loaded) as agent:
-        assert api.list_proposals(agent) == {"proposals": []}
+        assert api.list_proposals(agent) == {"proposals": [], "held_up": ""}
         for act in (lambda: sign_and_send(agent, FIRST), lambda: api.export_proposal(agent), lambda: api.execute_proposal(agent, {})):
             with pytest.raises(Refused, match="no proposal waits"):
                 act()

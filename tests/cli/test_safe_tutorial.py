@@ -109,13 +109,13 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
     assert result.code == 0, "the last rebalance holds"
     (booked_text,) = result.json["booked_proposals"]
     assert booked_text.startswith("executed in 0x")
-    assert run("trimtab proposal list --json").json == {"proposals": []}
+    assert run("trimtab proposal list --json").json == {"proposals": [], "held_up": ""}
     transactions = run("trimtab txs --json").json["transactions"]
     assert [(row["kind"], row["status"]) for row in transactions] == [("swap", "final")]
     again = run("trimtab proposal execute --json").json
     assert (again["outcome"], again["transaction"]) == ("executed", transactions[0]["hash"])
     for words, document_keys in (
-        ("list", {"proposals"}),
+        ("list", {"proposals", "held_up"}),
         ("sign --yes", {"error"}),
         ("collect 0x12", {"error"}),
         ("collect", {"error"}),

@@ -101,7 +101,12 @@ class ProposalFileDocument(TypedDict):
 
 
 class ProposalsDocument(TypedDict):
+    """The open proposals; `held_up` says which fired exits wait for the end of the last one, and is empty
+    for none.
+    """
+
     proposals: list[ProposalDocument]
+    held_up: str
 
 
 class SignatureDocument(ProposalDocument):

@@ -37,6 +37,7 @@ from agent.execution.executor import ProposingExecutor, ReadOnlySigner, rejectio
 from agent.execution.settlement import originating_step
 from agent.execution.shortfall import proposal_reason
 from agent.execution.submission.checks import guard_refusal
+from agent.execution.submission.held_up_exits import held_up_text
 from agent.execution.submission.proposal_words import DO_NOT_SIGN, chain_deadline_s, rejected_advice
 from agent.execution.submission.submitter import Submitter
 from agent.guards import MinimumsFault
@@ -443,7 +444,20 @@ def list_proposals(agent: Agent) -> ProposalsDocument:
     Safe.
     """
     with open_proposals(agent) as proposals:
-        return {"proposals": [proposal.judged_document(ProposalDocument) for proposal in proposals]}
+        return {
+            "proposals": [proposal.judged_document(ProposalDocument) for proposal in proposals],
+            "held_up": _held_up_text(agent, proposals[-1].grant) if proposals else "",
+        }
+
+
+def _held_up_text(agent: Agent, grant: Grant) -> str:
+    """Return `held_up_text` of the chain as it is now, or that it is unread; "" without orders."""
+    if not agent.context.store.orders.orders_and_version()[0]:
+        return ""
+    try:
+        return held_up_text(agent.step_input(), grant)
+    except READ_FAILURES as error:
+        return f"whether it holds up an order that has fired could not be checked: {error.message}"
 
 
 def sign_proposal(

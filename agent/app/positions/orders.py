@@ -26,7 +26,6 @@ from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.execution.submission.held_up_exits import held_up_text
-from agent.execution.submission.proposal_words import WITHDRAWAL_ADVICE
 from agent.layers.futures.policy.exposure import margin_result
 from agent.model import (
     PORTFOLIO_SUBJECT,
@@ -88,9 +87,11 @@ def standing_orders(agent: Agent) -> OrdersDocument:
     standing_document = orders_document(step, agent.context.store.orders.orders_and_version()[0])
     if step.history.stop_reason:
         standing_document["stopped"] = step.history.stop_reason
-    for intent in open_proposal_intents(agent.context.store):
+    for intent in open_proposal_intents(agent.context.store)[
+        -1:
+    ]:  # a rejection before what it rejects
         if exits_text := held_up_text(step, agent.context.store.journal.grant(intent.id)):
-            held_up_line = f"The proposal {intent.id} waits; {exits_text}: {WITHDRAWAL_ADVICE}."
+            held_up_line = f"The proposal {intent.id} waits; {exits_text}."
             standing_document["blocked_exits"].append(held_up_line)
     limit_orders: list[OpenLimitOrderDocument] = [
         {

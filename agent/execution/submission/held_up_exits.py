@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from agent.execution.submission.proposal_words import WITHDRAWAL_ADVICE
 from agent.model import (
     PORTFOLIO_SUBJECT,
     ConditionalOrder,
+    IntentKind,
     OrderStage,
     StepInput,
 )
@@ -13,7 +15,9 @@ from agent.ports import Grant
 
 
 def held_up_text(step: StepInput, grant: Grant) -> str:
-    """Return which fired exits wait for the end of a proposal that does not sell them; "" for none."""
+    """Return which fired exits wait for the end of a proposal that does not sell them, and what ends it;
+    "" for none.
+    """
     names = [
         order_name(step.portfolio, order)
         for order in step.history.orders.states
@@ -22,10 +26,10 @@ def held_up_text(step: StepInput, grant: Grant) -> str:
     if not names:
         return ""
     verb = "have" if len(names) > 1 else "has"
-    return (
-        f"{' and '.join(names)} {verb} fired, and nothing is sold before this proposal is executed or"
-        " given up"
-    )
+    fired_text = f"{' and '.join(names)} {verb} fired, and nothing is sold before this"
+    if grant.kind is IntentKind.CANCEL:
+        return f"{fired_text} rejection is executed or has expired"
+    return f"{fired_text} proposal is executed or given up: {WITHDRAWAL_ADVICE}"
 
 
 def _sells(step: StepInput, grant: Grant, order: ConditionalOrder) -> bool:
