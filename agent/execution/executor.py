@@ -41,6 +41,7 @@ from agent.execution.submission.submitter import (
 from agent.guards import MinimumsFault
 from agent.model import (
     Intent,
+    IntentEvent,
     IntentKind,
     IntentState,
     Provide,
@@ -637,7 +638,7 @@ class ProposingExecutor(JournaledExecutor):
         }
 
     def _drop(self, intent: Intent, why: str) -> None:
-        self._submitter.drop(intent, why)
+        self._submitter.move(intent, IntentState.CANCELLED, why, event=IntentEvent.DROP)
         self.outbox.remove_proposal(intent.id)
 
     def _record_mined(self, intent: Intent, mined_tx: MinedTransaction) -> None:

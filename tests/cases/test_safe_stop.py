@@ -21,7 +21,8 @@ from agent.localchain.world import dev_accounts
 from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.constants import ETHER, HOME
-from tests.support.on_chain.proposals import safe_of
+from tests.support.on_chain.limit_orders import place
+from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
 from tests.support.text import mentions
 
@@ -62,6 +63,20 @@ def test_stop__keeps_what_its_owners_sign(anvil_chain: LocalChain, tmp_path: Pat
         assert (report.state, report.unpaid_holding_texts) == ("stopped", ())
     sold = anvil_chain.balance("USDC", HOME) > 8_900 * 10**6
     assert (sold, anvil_chain.balance("WETH", HOME)) == (to_stable, 0 if to_stable else 3 * ETHER)
+
+
+def test_proposal_that_a_stop_withdraws__history_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        place(agent, "9000")
+        swap = proposal(agent)
+        assert stop(agent).state == "stopped"
+        step = next(step for step in api.history(loaded.path)["steps"] if step["decision"] == "rebalance")
+        assert step["outcome"] == "cancelled"
+        assert step["reason"].endswith(f'"{swap["description"]}" was not executed: stopped by the owner')
+        assert api.list_proposals(agent)["proposals"] == []
+        (order,) = agent.context.store.executions.limit_orders()
+        assert order.why == "stopped by the owner"
 
 
 def begin_withdrawal(agent: Agent) -> None:

@@ -347,11 +347,7 @@ def test_cancelled__history_and_pending_transactions_say_so(scene: tuple[Agent, 
     assert api.pending_transactions(path)["waiting"] == 0
     (step,) = api.history(path)["steps"]
     assert (step["step"], step["outcome"]) == (waiting_step["step"], "rejected" if count else "cancelled")
-    why = (
-        f"rejected by the owners: {rejections(agent)[0]} is an empty call"
-        if count
-        else "not executed: never sent: cancelled by trimtab cancel"
-    )
+    why = f"rejected by the owners: {rejections(agent)[0]} is an empty call" if count else "not executed: cancelled by trimtab cancel"
     assert step["reason"].startswith(f'{open_why}; "{swap["description"]}" was {why}')
     explanation = " ".join(api.explain(path, step["step"])["sentences"])
     assert "awaits" not in explanation

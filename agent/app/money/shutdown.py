@@ -61,6 +61,8 @@ from agent.units import NATIVE, decimal_text
 from agent.venues import allowances
 from agent.wiring.signed_proposals import signed_proposal_texts
 
+STOP_REASON = "stopped by the owner"
+"""Why a stop ended a transaction, a proposal, an order or a gradual execution."""
 MAX_SALES = 12
 """Maximum number of plans of a full sale; the next stop goes on with the rest."""
 MAX_CONFIRMATION_WAITS = 6
@@ -452,7 +454,7 @@ class _Shutdown:
         intents: Sequence[Intent] = ()
         try:
             if not self._settle_own_proposal():
-                intents = self._transactor.executor.cancel_pending("stopped by the owner")
+                intents = self._transactor.executor.cancel_pending(STOP_REASON)
         finally:
             step = current_step_input(self._context.readers, store)
             executions = store.executions
@@ -461,7 +463,7 @@ class _Shutdown:
                 withdrawn_proposal_texts(store.journal, store.proposals, intents, now_s)
             )
             for execution_id in executions.open_execution_ids():
-                executions.end(execution_id, ExecutionState.CANCELLED, "the bot was stopped", now_s)
+                executions.end(execution_id, ExecutionState.CANCELLED, STOP_REASON, now_s)
         for intent in store.journal.open_intents():
             if intent.tx.is_venue_order:
                 raise Retryable(f'"{intent.note}" is still open at the venue', code=ErrorCode.VENUE)
