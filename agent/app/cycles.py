@@ -14,7 +14,7 @@ from agent.app import config_versions
 from agent.app.withdrawals import sweeps, withdrawal_run
 from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabError
 from agent.execution.approvals import cancel_and_revoke
-from agent.execution.executor import RUN_AGAIN, AwaitingExternalSignature
+from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.layers.futures.policy.needs import needs_prompt_look
 from agent.model import AgentCycle, Execution, ExecutionState, ExecutionStyle, StepInput
@@ -328,7 +328,7 @@ class AgentRun:
             return _without_frames(error)
 
     def _go_on_by_itself(self, waiting: AwaitingExternalSignature) -> None:
-        if waiting.next_command == RUN_AGAIN:
+        if waiting.next_command is None:
             waiting.go_on_with("let this run go on")
 
     def _next_urgent_pause_s(self, result: StepOutcome | TrimtabError | None) -> float | None:

@@ -225,8 +225,6 @@ def rejection_of(tx: UnsignedTx, wallet: str) -> UnsignedTx:
     return replace(tx, to=wallet, value_wei=0, data="0x")
 
 
-RUN_AGAIN = "run the command again"
-"""How the owner goes on after a proposal that any command goes on with."""
 PROPOSAL_FORMAT = 1
 """Version of the layout of proposal files."""
 
@@ -234,8 +232,8 @@ PROPOSAL_FORMAT = 1
 class AwaitingExternalSignature(Retryable):
     """A transaction was proposed and awaits its signer, who does `how_to_sign`; the file
     `proposal_path` contains `proposal`. `reverts` is whether it would revert now, None if it could
-    not be simulated. `next_command` is how the owner goes on, as an imperative clause;
-    `is_withdrawable` is whether it waited before the command, which may want something else.
+    not be simulated. `next_command` is how the owner goes on, as an imperative clause, None
+    if any command does; `is_withdrawable` is whether it waited before the command, which may want something else.
     """
 
     title = "Proposed"
@@ -248,7 +246,7 @@ class AwaitingExternalSignature(Retryable):
         path: str,
         *,
         reverts: bool | None,
-        next_command: str = RUN_AGAIN,
+        next_command: str | None = None,
         is_withdrawable: bool = False,
     ) -> None:
         super().__init__(message)
@@ -262,13 +260,14 @@ class AwaitingExternalSignature(Retryable):
         self.held_up_text = ""
         self.go_on_with(next_command)
 
-    def go_on_with(self, next_command: str) -> None:
-        """Advise `next_command`, an imperative clause, once it is signed; while it would revert, or
-        is not simulated, or its minimums have a fault, not to sign it.
+    def go_on_with(self, next_command: str | None) -> None:
+        """Advise `next_command`, an imperative clause, once it is signed, or to run the command again;
+        while it would revert, or is not simulated, or its minimums have a fault, not to sign it.
         """
         self.next_command = next_command
+        command_text = next_command or "run the command again"
         self.remedy = (
-            f"{self.how_to_sign}, then {next_command}: it settles the proposal from the chain and"
+            f"{self.how_to_sign}, then {command_text}: it settles the proposal from the chain and"
             " continues"
         )
         if self.is_withdrawable:
@@ -276,11 +275,11 @@ class AwaitingExternalSignature(Retryable):
         if self.was_rejected_before:
             self.remedy += f"\n{UNWANTED_ADVICE}"
         if self.minimums_fault is not None:
-            self.remedy = f"{minimums_advice(self.minimums_fault)}; then {next_command}"
+            self.remedy = f"{minimums_advice(self.minimums_fault)}; then {command_text}"
         elif self.reverts:
-            self.remedy = f"{DO_NOT_SIGN}: {WITHDRAWAL_ADVICE}; then {next_command}"
+            self.remedy = f"{DO_NOT_SIGN}: {WITHDRAWAL_ADVICE}; then {command_text}"
         elif self.reverts is None:
-            self.remedy = f"{UNCHECKED_ADVICE}: {next_command}"
+            self.remedy = f"{UNCHECKED_ADVICE}: {command_text}"
 
     def mark_rejected_before(self) -> None:
         """Say what to do if the owners, who have rejected the same trade, do not want it again."""
@@ -329,7 +328,7 @@ class ProposingExecutor(JournaledExecutor):
         self,
         submitter: Submitter,
         proposals: ProposalStore,
-        next_command: Callable[[Intent], str],
+        required_command: Callable[[Intent], str | None],
         external_signer: ExternalSigner,
         outbox: FileOutbox,
     ) -> None:
@@ -339,7 +338,7 @@ class ProposingExecutor(JournaledExecutor):
         self._journal = submitter.journal
         self._sender = submitter.sender
         self._proposals = proposals
-        self._next_command = next_command
+        self._required_command = required_command
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Settle proposals that are mined or expired.
@@ -615,7 +614,7 @@ class ProposingExecutor(JournaledExecutor):
             proposal_document,
             outbox_path,
             reverts=None if unsimulated_why else reverts,
-            next_command=self._next_command(intent),
+            next_command=self._required_command(intent),
             is_withdrawable=is_withdrawable,
         )
         if rejected_before(self._journal, intent.tx, grant):

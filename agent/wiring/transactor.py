@@ -24,7 +24,6 @@ from agent.config.secrets.key_sources import agent_key_source
 from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.executor import (
-    RUN_AGAIN,
     JournaledExecutor,
     ProposingExecutor,
     ReadOnlySigner,
@@ -80,7 +79,7 @@ from agent.wiring.futures import (
 )
 from agent.wiring.signers import wallet_key_source
 from agent.wiring.stores import store_file
-from agent.wiring.waiting_proposals import renewing_command
+from agent.wiring.waiting_proposals import required_command
 
 
 def signing_rules(
@@ -246,7 +245,7 @@ class WalletSession:
             executor = ProposingExecutor(
                 submitter,
                 context.store.proposals,
-                partial(renewing_command, context, otherwise=RUN_AGAIN),
+                partial(required_command, context),
                 external_signer,
                 FileOutbox(context.loaded_config.proposals_path),
             )

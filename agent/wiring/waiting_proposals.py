@@ -104,18 +104,22 @@ def next_command(context: AgentContext, intent: Intent) -> str:
     return renewing_command(context, intent)
 
 
-def renewing_command(
-    context: AgentContext, intent: Intent, otherwise: str = "trimtab rebalance --send"
-) -> str:
+def renewing_command(context: AgentContext, intent: Intent) -> str:
     """Return the command that goes on after a proposal, and proposes anew what was withdrawn, rejected
-    or expired: with the withdrawal that it pays or for which it sells, or with the stop that is under
-    way, else `otherwise`.
+    or expired.
+    """
+    return required_command(context, intent) or "trimtab rebalance --send"
+
+
+def required_command(context: AgentContext, intent: Intent) -> str | None:
+    """Return the only command that goes on after a proposal: with the withdrawal that it pays or for
+    which it sells, or with the stop that is under way; None if any command does.
     """
     if intent.kind is not IntentKind.CANCEL:
         withdrawal_id = _paid_withdrawal(context, intent) or _financed_withdrawal(context, intent)
         if withdrawal_id is not None:
             return f"trimtab withdraw --resume {withdrawal_id} --send"
-    return STOP_COMMAND if _is_stopping(context) else otherwise
+    return STOP_COMMAND if _is_stopping(context) else None
 
 
 def _is_stopping(context: AgentContext) -> bool:

@@ -10,7 +10,12 @@ from typing import Any
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents.proposals import ProposalExecutionDocument
-from agent.app.money.proposals import Confirm, SafeProposal, load_named_key, open_proposal
+from agent.app.money.proposals import (
+    Confirm,
+    SafeProposal,
+    load_named_key,
+    open_or_executed_proposal,
+)
 from agent.app.records import maintenance
 from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.execution.submission.checks import stored_pause_check
@@ -39,7 +44,7 @@ def execute_proposal(
     confirm: Confirm = never_confirm,
     progress: Progress = ignore_progress,
 ) -> ProposalExecutionDocument:
-    """Simulate the call of the Safe, as in `open_proposal`, with the collected signatures; with `send` send it from the
+    """Simulate the call of the Safe, as in `open_or_executed_proposal`, with the collected signatures; with `send` send it from the
     account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
     it is sent. While a node has it, it is replaced once the base fee is above its fee, and made
     beside it only by another account. A payment or rejection is settled. One that
@@ -50,7 +55,7 @@ def execute_proposal(
     """
     key = load_named_key(agent.context.loaded_config, key_fields) if send else None
     executor = NATIVE if key is None else key.address
-    with open_proposal(agent, proposal_id, executor, progress, or_executed=True) as shown_proposal:
+    with open_or_executed_proposal(agent, proposal_id, executor, progress) as shown_proposal:
         if shown_proposal.intent.succeeded:
             return _settled_document(shown_proposal)
         pending_execution = _pending_execution(shown_proposal, executor)

@@ -397,37 +397,43 @@ def _read_proposal(
 
 
 @contextmanager
-def open_proposal(
-    agent: Agent,
-    proposal_id: str | None = None,
-    executor: str = NATIVE,
-    progress: Progress = ignore_progress,
-    *,
-    or_executed: bool = False,
-) -> Iterator[SafeProposal]:
-    """Yield the open proposal as `open_proposals`, a rejection in place of what it rejects;
-    `or_executed` the settled one with this id, or the newest if none is open. Raises Refused if there
-    is none, ConfigError if it is another than `proposal_id`.
+def open_proposal(agent: Agent, proposal_id: str | None = None) -> Iterator[SafeProposal]:
+    """Yield the open proposal as `open_proposals`, a rejection in place of what it rejects. Raises
+    Refused if there is none, ConfigError if it is another than `proposal_id`.
     """
-    executed_intents = _executed_intents(agent.context.store, proposal_id) if or_executed else []
+    with open_proposals(agent) as proposals:
+        yield _newest_proposal(proposals, proposal_id)
+
+
+@contextmanager
+def open_or_executed_proposal(
+    agent: Agent, proposal_id: str | None, executor: str, progress: Progress
+) -> Iterator[SafeProposal]:
+    """Yield the executed proposal with this id, else the open one as `open_proposal`, or without an id
+    and an open one the newest, if it is executed.
+    """
+    executed_intents = _executed_intents(agent.context.store, proposal_id)
     with open_proposals(agent, executor, progress, executed_intents) as proposals:
-        if not proposals:
-            raise Refused("no proposal waits", remedy="see trimtab status", code=ErrorCode.EMPTY)
-        if executed_intents and proposal_id is not None:
-            yield proposals[0]
-            return
-        open_id = proposals[-1].intent.id
-        if proposal_id not in (None, open_id):
-            if proposal_id in [proposal.intent.id for proposal in proposals]:
-                raise ConfigError(
-                    f"PROPOSAL: {str(proposal_id)[:40]!r} waits for its rejection, {open_id}",
-                    rejected_advice(proposals[-1].intent),
-                )
-            raise ConfigError(
-                f"PROPOSAL: {str(proposal_id)[:40]!r} is not the proposal that waits, {open_id}",
-                f"write {open_id}, or nothing",
-            )
-        yield proposals[-1]
+        is_named = bool(executed_intents) and proposal_id is not None
+        yield proposals[0] if is_named else _newest_proposal(proposals, proposal_id)
+
+
+def _newest_proposal(proposals: Sequence[SafeProposal], proposal_id: str | None) -> SafeProposal:
+    """Return the last one. Raises Refused without one, ConfigError if `proposal_id` is another's."""
+    if not proposals:
+        raise Refused("no proposal waits", remedy="see trimtab status", code=ErrorCode.EMPTY)
+    newest_id = proposals[-1].intent.id
+    if proposal_id in (None, newest_id):
+        return proposals[-1]
+    if proposal_id in [proposal.intent.id for proposal in proposals]:
+        raise ConfigError(
+            f"PROPOSAL: {str(proposal_id)[:40]!r} waits for its rejection, {newest_id}",
+            rejected_advice(proposals[-1].intent),
+        )
+    raise ConfigError(
+        f"PROPOSAL: {str(proposal_id)[:40]!r} is not the proposal that waits, {newest_id}",
+        f"write {newest_id}, or nothing",
+    )
 
 
 def _executed_intents(store: Store, proposal_id: str | None) -> list[Intent]:
