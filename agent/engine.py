@@ -129,11 +129,10 @@ def settle(readers: StepReaders, store: Store, transactor: StepTransactor) -> No
         grant = store.journal.grant(waiting.proposal["id"])
         if not waiting.reverts:
             waiting.mark_minimums(evaluation.minimums_fault(readers, grant.plan))
-        if store.orders.orders_and_version()[0]:
-            with suppress(TrimtabError):  # what waits is reported all the same
-                cycle = new_cycle(AgentCycle(), readers.clock.now_s())
-                step_input, _ = _settle_and_read(readers, store, cycle)
-                waiting.mark_held_up(held_up_text(step_input, grant))
+        with suppress(TrimtabError):  # what waits is reported all the same
+            cycle = new_cycle(AgentCycle(), readers.clock.now_s())
+            step_input, _ = _settle_and_read(readers, store, cycle)
+            waiting.mark_held_up(held_up_text(step_input, grant))
         raise
 
 

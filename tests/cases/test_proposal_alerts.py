@@ -14,6 +14,7 @@ from agent.app.agent import Agent
 from agent.app.documents.past import step_history
 from agent.app.records import maintenance
 from agent.app.service import StoppableClock, report_run
+from agent.config.load import load_config
 from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.figures import as_sentence
@@ -186,6 +187,17 @@ def test_proposal_for_a_wallet__names_its_file(anvil_chain: LocalChain, tmp_path
         cycle()
     (text,) = box.texts
     assert text.endswith("Have the transaction in its file signed and sent.")
+
+
+def test_stop_that_is_set_while_a_proposal_waits__is_armed_by_the_next_cycle(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        waiting = proposal(agent)
+    api.set_orders(loaded.path, "WETH", {"stop_loss": "10%"})
+    with reopened_agent(anvil_chain, load_config(loaded.path)) as agent:
+        assert proposal(agent)["id"] == waiting["id"]
+        (order,) = agent.context.store.orders.orders_and_version()[0]
+    assert order.stage is OrderStage.ARMED
 
 
 def no_answer(_: Agent) -> StepInput:
