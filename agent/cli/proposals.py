@@ -300,7 +300,9 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
             "would fail now" if document["state"] == "failing" else "must not be signed now"
         )
         lines.append(f"  {failure_text}: {reader_text(document['failure'])}")
-    if document["paused"] and not is_used:
+    if (
+        document["paused"] and not is_used and not state_text
+    ):  # no end of a pause revives a rejected one
         lines.append(
             completed_hints(
                 f"  paused: it is neither signed nor executed here until {_unpause(document)}"

@@ -123,6 +123,9 @@ def test_resume__names_the_rejection_that_still_waits(
     assert mentions(before.err, f"Signatures of the proposal {swap['id']}: 2", "rejection is not taken back, not even when the pause ends")
     assert questions == ["Paused. Cancel and revoke all of this?"]
     _, rejection = api.list_proposals(agent)["proposals"]
+    listed = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(path)).out
+    assert "void once its rejection below is executed" in listed
+    assert "until trimtab resume" not in listed
     resumed = in_process(capfd, monkeypatch, "resume", "--config", str(path))
     assert mentions(resumed.err, f"The proposal {swap['id']} waits for its rejection", rejection["id"], "is not taken back")
 
