@@ -179,6 +179,8 @@ def test_preview_of_a_cancel__says_what_the_signatures_make_of_it(
         " proposal"
     )
     assert effect() == rejects
+    assert pause_hard(agent, send=False)["message"].endswith(f"to cancel and revoke: trimtab pause --hard --send; it {rejects}")
+    resume(agent)
     with monkeypatch.context() as unread:
         unread.setattr(SafeContract, "threshold", no_answer)
         assert effect() == (

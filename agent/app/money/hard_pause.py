@@ -20,12 +20,13 @@ from agent.config.loaded import LoadedConfig
 from agent.errors import ErrorCode, OperatorNeeded, TrimtabError
 from agent.execution.approvals import (
     PendingAndAllowances,
+    cancellable_intents,
 )
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import StepOutcome
 from agent.store.files.locks import LockHeld, require_trusted_writers
 from agent.venues.allowances import unread_allowances
-from agent.wiring.signed_proposals import signed_proposal_texts
+from agent.wiring.signed_proposals import cancel_effects, signed_proposal_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class HardPauseReport:
     `outcome` is None if this command sent nothing. `is_hard` is the state of the switch;
     `lock_holder` names the process that holds the wallet's lock and cancels instead.
     `rejection_text` is about a proposal that can still be executed, and its rejection;
-    `signed_texts` are about recorded signatures.
+    `signed_texts` are about recorded signatures, `cancel_texts` say what a dry run would do with
+    proposals.
     """
 
     reason: str
@@ -45,6 +47,7 @@ class HardPauseReport:
     lock_holder: str = ""
     rejection_text: str = ""
     signed_texts: tuple[str, ...] = ()
+    cancel_texts: tuple[str, ...] = ()
 
 
 def pause_hard(
@@ -79,11 +82,15 @@ def pause_hard(
     with open_agent(loaded_config) as agent:
         open_items = agent.pending_and_allowances()
         chain_nonce = open_items.step_input.snapshot.nonce_latest
+        store = agent.context.store
+        intents = () if send else cancellable_intents(store.journal)
+        effects = cancel_effects(loaded_config, store, intents)
         report = HardPauseReport(
             reason,
             agent.context.kill_switch.is_hard(),
             open_items,
-            signed_texts=signed_proposal_texts(agent.context.store, chain_nonce),
+            signed_texts=signed_proposal_texts(store, chain_nonce),
+            cancel_texts=tuple(effect.text for effect in effects),
         )
         if send and (is_confirmed or confirm(report)):
             agent.context.kill_switch.pause(reason, int(time.time()), hard=True)
@@ -95,7 +102,7 @@ def pause_hard(
             except AwaitingExternalSignature as awaiting:
                 rejection_text = f"{awaiting.message}\nWhat to do: {awaiting.remedy}"
                 report = replace(report, rejection_text=rejection_text)
-        return replace(report, signed_texts=signed_proposal_texts(agent.context.store, chain_nonce))
+        return replace(report, signed_texts=signed_proposal_texts(store, chain_nonce))
 
 
 def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocument:
@@ -127,9 +134,10 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
         message = "\n".join(("not confirmed, but paused", *report.signed_texts))
     else:
         outcome = "planned"
-        message = "\n".join(
-            ("paused", *report.signed_texts, "to cancel and revoke: trimtab pause --hard --send")
+        advice = "; it ".join(
+            ("to cancel and revoke: trimtab pause --hard --send", *report.cancel_texts)
         )
+        message = "\n".join(("paused", *report.signed_texts, advice))
     intents = () if report.outcome is None else report.outcome.transactions
     transactions = [transaction_document(intent) for intent in intents]
     return fill(
