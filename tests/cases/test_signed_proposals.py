@@ -181,6 +181,7 @@ def test_preview_of_a_cancel__says_what_the_signatures_make_of_it(
     assert effect() == rejects
     assert pause_hard(agent, send=False)["message"].endswith(f"to cancel and revoke: trimtab pause --hard --send; it {rejects}")
     resume(agent)
+    assert f"trimtab stop --send {rejects}" in shutdown.stop(agent, confirm=yes).reason.splitlines()
     with monkeypatch.context() as unread:
         unread.setattr(SafeContract, "threshold", no_answer)
         assert effect() == (

@@ -59,7 +59,7 @@ from agent.ports import Approval
 from agent.store import Store
 from agent.units import NATIVE, decimal_text
 from agent.venues import allowances
-from agent.wiring.signed_proposals import signed_proposal_texts
+from agent.wiring.signed_proposals import cancel_effects, signed_proposal_texts
 
 STOP_REASON = "stopped by the owner"
 """Why a stop ended a transaction, a proposal, an order or a gradual execution."""
@@ -282,12 +282,17 @@ def _plan_shutdown(
         " settles it"
         for intent in own_proposals
     ]
+    cancelled_intents = () if own_proposals else open_items.pending_intents
+    wait_reasons += [
+        f"trimtab stop --send {effect.text}"
+        for effect in cancel_effects(context.loaded_config, context.store, cancelled_intents)
+    ]
     wait_reasons += signed_proposal_texts(context.store, chain_nonce)
     return ShutdownReport(
         step,
         to_stable,
         payout_address,
-        () if own_proposals else open_items.pending_intents,
+        cancelled_intents,
         open_items.open_allowances,
         sales,
         payments,
