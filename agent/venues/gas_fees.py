@@ -18,6 +18,12 @@ from agent.signing.terms import (
 RESERVED_BUMPS = 2
 """Fee steps of 12.5 % below the ceiling, reserved for a cancel and one bump of the cancel."""
 
+MAX_GAS_MULTIPLE = 4
+"""Maximum gas cost of a transaction after all bumps and cancels, as a multiple of its initial gas
+cost; without limits.gas_price also the highest gas price that a node may demand, as a multiple of
+the price that it refuses.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class GasFees:

@@ -16,12 +16,8 @@ from agent.execution.submission.submitter import Submitter
 from agent.model import Head, Intent, IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant
 from agent.signing.terms import GAS_PRICE_KEY, gas_keys
-from agent.venues.gas_fees import cancellable_fee_wei, replacement_fees
+from agent.venues.gas_fees import MAX_GAS_MULTIPLE, cancellable_fee_wei, replacement_fees
 
-MAX_GAS_MULTIPLE = 4
-"""Maximum gas cost of a transaction after all bumps and cancels, as a multiple of its initial gas
-cost.
-"""
 MAX_TIP_RAISES = 8
 """Maximum replacements in a row that pay a higher tip, because nodes refuse the one before."""
 _MIN_GAS = 21_000
@@ -404,11 +400,11 @@ def _max_price_wei(
     pending_tx: UnsignedTx, head: Head, min_tip_wei: int, ceiling_wei: int | None
 ) -> int:
     """Return the owner's ceiling per unit of gas; without one the price with a tip that nodes demand
-    of this transaction, else 0.
+    of this transaction, else 0. A demanded gas price counts as none: unlike a tip it has no cap.
     """
     if ceiling_wei is not None:
         return ceiling_wei
-    if pending_tx.tip_wei < min_tip_wei:
+    if pending_tx.gas_price_wei is None and pending_tx.tip_wei < min_tip_wei:
         return 2 * (head.base_fee_wei or 0) + min_tip_wei
     return 0
 

@@ -40,9 +40,10 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Clock, ConflictingTransactionFinder, Grant, Sender, Signer, Simulation
-from agent.signing.terms import tip_range_wei
+from agent.signing.terms import gas_keys, tip_range_wei
 from agent.store.accounts.budgets import BudgetStore
 from agent.store.journal.intents import IntentStore
+from agent.venues.gas_fees import MAX_GAS_MULTIPLE
 
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
 """States in which the bytes may have reached any node."""
@@ -227,7 +228,7 @@ class Submitter:
                 answer_note = f"{NOT_ACCEPTED_PREFIX}{error.message}"
                 self.move(intent, IntentState.BROADCAST, answer_note, event=IntentEvent.SEND)
             if isinstance(error, TipRefused):
-                self._record_demanded_tip(intent.tx, error)
+                self._record_demanded_tip(intent.tx, grant, error)
                 raise
             may_be_ours = isinstance(error, NonceUsed) and not self.is_taken_by_another(
                 intent.tx.nonce
@@ -237,7 +238,7 @@ class Submitter:
             self.on_event(SubmissionEvent("fate-unknown", intent, error.message))
             if isinstance(error, OutcomeUnknown) and error.tip_refusal is not None:
                 with suppress(Refused):  # what cannot be paid waits for the other nodes
-                    self._record_demanded_tip(intent.tx, error.tip_refusal)
+                    self._record_demanded_tip(intent.tx, grant, error.tip_refusal)
         self.on_event(SubmissionEvent("after:send", intent))
         return intent
 
@@ -283,13 +284,18 @@ class Submitter:
         """Tip per unit of gas that nodes demanded within a day, wei; 0 if none."""
         return self.budgets.demanded_tip_wei(self.clock.now_s())
 
-    def _record_demanded_tip(self, tx: UnsignedTx, refusal: TipRefused) -> None:
+    def _record_demanded_tip(self, tx: UnsignedTx, grant: Grant, refusal: TipRefused) -> None:
         """Record the tip that the refusal demands; if it names none, twice the refused one, and at
         least the usual one. Raises the refusal for a tip that is not higher, or above what is signed.
         """
         _, max_tip_wei = tip_range_wei(tx.chain_id)
+        remedy = "use another node"
         if tx.gas_price_wei is not None:  # a gas price has no other bound than limits.gas_price
             max_tip_wei = max(refusal.min_tip_wei or 0, 2 * tx.tip_wei)
+            ceiling_wei, _ = self.settings.gas_ceilings_of(grant)
+            if ceiling_wei is None:
+                max_tip_wei = MAX_GAS_MULTIPLE * tx.tip_wei
+                remedy = f"use another node, or set {gas_keys(grant.is_emergency)[0]}"
         tip_wei = refusal.min_tip_wei
         if tip_wei is None:
             tip_wei = min(max(2 * tx.tip_wei, self.settings.usual_tip_wei, 1), max_tip_wei)
@@ -302,7 +308,7 @@ class Submitter:
                 f"{max_tip_wei} wei",
                 f"the node demands a tip of {tip_wei} wei per gas, and at most {max_tip_wei} wei is"
                 " signed",
-                "use another node",
+                remedy,
             )
         self.budgets.mark_demanded_tip(tip_wei, self.clock.now_s())
 

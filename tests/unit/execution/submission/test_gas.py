@@ -253,6 +253,18 @@ def test_cancel_beyond_a_ceiling__names_the_key_of_that_ceiling(
     assert refusal.value.remedy == remedy
 
 
+def test_cancel_without_a_ceiling_costs_no_demanded_gas_price(tmp_path: Path) -> None:
+    """A demanded tip has a cap, a demanded gas price has none."""
+    setup = patient(tmp_path, max_fee_wei=None)
+    setup.chain.base_fee_wei = 0
+    legacy_tx = replace(tx(0), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
+    replacer = replacer_of(setup, replace(grant(), max_gas_wei=legacy_tx.max_gas_cost_wei), legacy_tx)
+    setup.store.budgets.mark_demanded_tip(1_000_000 * GWEI, START_S)
+
+    with raises_code(Refused, "gas_cost", "a resend would exceed the gas cost allowed for one transaction"):
+        replacer.cancel(setup.store.journal.intents()[0], "why")
+
+
 @pytest.mark.parametrize(("late_s", "deadline_s"), [(0, START_S + 90), (89, START_S + 90), (91, START_S + 91)])
 def test_a_cancel_after_the_deadline_is_granted_until_now(tmp_path: Path, late_s: int, deadline_s: int) -> None:
     setup = patient(tmp_path)

@@ -121,6 +121,19 @@ def test_send__records_any_higher_gas_price_that_a_node_demands(setup: Bench, de
     assert submitter(setup).demanded_tip_wei == recorded_wei
 
 
+@pytest.mark.parametrize(("demanded_wei", "recorded_wei"), [(4 * GWEI, 4 * GWEI), (4 * GWEI + 1, 0), (None, 2 * GWEI)])
+def test_demanded_gas_price_without_a_limit_is_at_most_four_times(setup: Bench, demanded_wei: int | None, recorded_wei: int) -> None:
+    setup.settings = replace(setup.settings, max_fee_wei=None)
+    legacy_tx = replace(tx(0), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
+    intent = planned(setup, legacy_tx)
+    setup.chain.send_error = TipRefused("gas price too low", min_tip_wei=demanded_wei)
+
+    with pytest.raises(Refused) as refusal:
+        submitter(setup).launch(intent, grant(), None)
+    assert submitter(setup).demanded_tip_wei == recorded_wei
+    assert isinstance(refusal.value, TipRefused) or refusal.value.remedy == "use another node, or set limits.gas_price"
+
+
 def test_mined_hash_is_unknown_if_endpoints_contradict(setup: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_owner: str, _nonce: int) -> str:
         raise OperatorNeeded("the endpoints contradict each other")
