@@ -233,8 +233,9 @@ def _judge_daily_payouts(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
 def _judge_balance(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, cash_flows: CashFlows, payout: Payout
 ) -> Verdict:
-    """Judge a payment against the balance less gas floor and reserve. The amount reserved for its
-    request may be spent.
+    """Judge a payment against the balance less gas floor and reserve, of native and wrapped coin
+    against either balance and both less their reserve. The amount reserved for its request may be
+    spent.
     """
     token = portfolio.token(payout.token)
     available_raw = _available_raw(snapshot, portfolio, limits, cash_flows, payout)
@@ -249,16 +250,20 @@ def _judge_balance(
 def _available_raw(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, cash_flows: CashFlows, payout: Payout
 ) -> int:
-    if payout.token == NATIVE:
-        return snapshot.native_wei - native_coin.floor_wei(limits)
-    asset_by_token = {asset.token.address: asset for asset in portfolio.assets}
-    if payout.token not in asset_by_token:
-        return 0
+    is_native = payout.token == NATIVE
+    asset = portfolio.find_asset(portfolio.wrapped_native if is_native else payout.token)
+    free_wei = snapshot.native_wei - native_coin.floor_wei(limits)
+    if asset is None or (is_native and not asset.includes_native):
+        return free_wei if is_native else 0
     claimed_raw = sum(
         claim.payment.raw
         for claim in cash_flows.reserved_payments(snapshot.nonce_latest)
-        if (claim.request_id, claim.payment.token) == (payout.request_id, payout.token)
+        if claim.request_id == payout.request_id
+        and claim.payment.token == asset.token.address
+        and claim.payment.native == is_native
     )
     raw_by_token = {holding.token: holding.raw for holding in snapshot.holdings}
-    reserve_raw = max(0, asset_by_token[payout.token].reserve_raw - claimed_raw)
-    return raw_by_token.get(payout.token, 0) - reserve_raw
+    token_raw = raw_by_token.get(asset.token.address, 0)
+    held_raw = token_raw + (max(0, free_wei) if asset.includes_native else 0)
+    reserve_raw = max(0, asset.reserve_raw - claimed_raw)
+    return min(free_wei if is_native else token_raw, held_raw - reserve_raw)

@@ -320,6 +320,39 @@ def test_payout_leaves_floor_reserve_and_other_claims(step: StepInput, paid_toke
     assert not payout_verdict("balance", step, payment(paid_token, largest_raw + 1)).passed
 
 
+def native_step(reserve_weth: int, claims: tuple[PendingPayment, ...] = ()) -> StepInput:
+    """Return a step with 3 WETH and one native coin above the floor, which count together."""
+    step = with_history(with_snapshot(payout_step(), native_wei=ETHER + FLOOR_WEI), pending_payments=claims)
+    assets = tuple(
+        replace(asset, includes_native=True, reserve_raw=reserve_weth * ETHER) if asset.token.address == WETH else asset
+        for asset in step.portfolio.assets
+    )
+    return replace(step, portfolio=replace(step.portfolio, assets=assets))
+
+
+def claim_of(request_id: int, native: bool) -> tuple[PendingPayment, ...]:
+    return (PendingPayment(request_id, Payment(WETH, ETHER, native)),)
+
+
+@pytest.mark.parametrize(
+    ("step", "paid_token", "largest_raw"),
+    [
+        pytest.param(native_step(0), NATIVE, ETHER, id="native coin above its floor"),
+        pytest.param(native_step(3), NATIVE, ETHER, id="wrapped coin covers the reserve"),
+        pytest.param(native_step(4), NATIVE, 0, id="native coin is in the reserve"),
+        pytest.param(native_step(4, claim_of(1, native=True)), NATIVE, ETHER, id="its own claim"),
+        pytest.param(native_step(4, claim_of(2, native=True)), NATIVE, 0, id="the claim of another request"),
+        pytest.param(native_step(4, claim_of(1, native=False)), NATIVE, 0, id="its claim of wrapped coin"),
+        pytest.param(native_step(1), WETH, 3 * ETHER, id="native coin covers the reserve"),
+        pytest.param(native_step(3), WETH, ETHER, id="both cover the reserve"),
+        pytest.param(native_step(4, claim_of(1, native=True)), WETH, 0, id="its claim of native coin"),
+    ],
+)
+def test_payout_leaves_the_reserve_of_native_and_wrapped_coin(step: StepInput, paid_token: str, largest_raw: int) -> None:
+    assert payout_verdict("balance", step, payment(paid_token, largest_raw)).passed
+    assert not payout_verdict("balance", step, payment(paid_token, largest_raw + 1)).passed
+
+
 def test_payout_of_a_token_that_is_no_asset_has_no_balance() -> None:
     step = step_input({"WBTC": 5_000, "USDC": 5_000}, hubs=["WETH"])
 
