@@ -233,6 +233,7 @@ def _create_private_file(path: Path) -> None:
             f"store.url: folder {str(path.parent)!r} does not exist; create it or name another"
         )
     require_trusted_writers(path, "store", checks_companions=True)
+    backup.require_no_orphaned_log(path)
     # An existing file is never opened here: closing the descriptor would drop the locks of a store
     # that this process has open, and another process could then remove the write-ahead log under it.
     with suppress(FileExistsError):

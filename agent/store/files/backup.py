@@ -20,8 +20,9 @@ COPY_KEY = "copy_of"
 """Key that marks a copy until it is adopted."""
 STORE_KIND_KEY = "books"
 """Key that holds the kind of data; only a paper store has it."""
-_COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
-"""Suffixes of the files that SQLite keeps beside the database."""
+_LOG_SUFFIXES = ("-wal", "-journal")
+_COMPANION_SUFFIXES = (*_LOG_SUFFIXES, "-shm")
+"""Suffixes of the logs, and of all files, that SQLite keeps beside the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ def restore(
             code=ErrorCode.STORE_VERSION,
         )
     _require_usable_target(target, force)
+    require_no_orphaned_log(target)
     with (
         database_errors("restore the backup"),
         _draft_beside(target) as draft_file,
@@ -120,6 +122,24 @@ def restore(
         undo.pop_all()
         sync_folder(target.parent)
     return previous_file
+
+
+def require_no_orphaned_log(store_path: Path) -> None:
+    """Raise ConfigError if SQLite's log of a store is beside `store_path`, and the store itself is
+    gone: SQLite would apply the log to the next file of that name, or delete it.
+    """
+    # Logs first: a store that is created meanwhile is no missing one.
+    log_files = [
+        log_file
+        for suffix in _LOG_SUFFIXES
+        if (log_file := store_path.with_name(store_path.name + suffix)).exists()
+    ]
+    if log_files and not store_path.exists():
+        raise ConfigError(
+            f"{store_path} is gone, but not its log {log_files[0].name}, which has its last entries",
+            "rename the log like the store that it belongs to, or move it to another folder",
+            code=ErrorCode.IN_USE,
+        )
 
 
 def inspect_store_file(path: Path) -> StoreFileInfo:

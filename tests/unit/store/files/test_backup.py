@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -135,6 +136,29 @@ def test_restore_replaces_a_newer_store_and_keeps_it_aside(tmp_path: Path) -> No
     assert old_path is not None
     assert [line.id for line in store_at(tmp_path / "a.db").steps.newest(9)] == ["s2", "s1", "s0"]
     assert [line.id for line in store_at(old_path).steps.newest(9)] == ["later", "s2", "s1", "s0"]
+
+
+def test_no_store_is_put_beside_the_log_of_one_that_was_moved_away(tmp_path: Path) -> None:
+    """SQLite would apply that log to a restored store, and delete it for an empty one."""
+    store = store_with_steps(tmp_path / "a.db")
+    backup(tmp_path / "a.db", tmp_path / "copy.db")
+    store.steps.begin("later", START_S, "{}")
+    shutil.copy(tmp_path / "a.db", tmp_path / "moved.db")
+    shutil.copy(tmp_path / "a.db-wal", tmp_path / "mine.db-wal")
+    store.close()
+
+    for put_there in (
+        lambda: put_back(tmp_path / "copy.db", tmp_path / "mine.db"),
+        lambda: put_back(tmp_path / "copy.db", tmp_path / "mine.db", force=True),
+        lambda: store_at(tmp_path / "mine.db"),
+    ):
+        with raises_code(ConfigError, "in_use", "mine.db-wal"):
+            put_there()
+    assert not (tmp_path / "mine.db").exists()
+    (tmp_path / "mine.db-wal").rename(tmp_path / "moved.db-wal")
+    assert put_back(tmp_path / "copy.db", tmp_path / "mine.db") is None
+    assert len(store_at(tmp_path / "mine.db").steps.newest(9)) == 3
+    assert store_at(tmp_path / "moved.db").steps.newest(9)[0].id == "later"
 
 
 def test_restores_of_one_second_each_keep_the_old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
