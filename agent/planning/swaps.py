@@ -37,7 +37,7 @@ from agent.planning.problem import (
     problem_for_tokens,
 )
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks, run_routes
-from agent.planning.routes import FlowPaths, decompose_flows
+from agent.planning.routes import FlowPaths, Route, decompose_flows
 from agent.planning.solver.dual import DualProgram, DualSolution, solve_dual
 from agent.planning.solver.fixed_point import legs_by_edge, to_routes
 from agent.planning.solver.search import PoolSelection, PoolSelector
@@ -272,12 +272,7 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
         if routes:
             remainder_raw = amount_in_raw - sum(route.amount_raw for route in routes)
             routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + remainder_raw))
-        draft = run_routes(
-            problem,
-            routes,
-            lambda draft: float(draft.sold_raw.get(token_in, 0)),
-            is_exact_input=True,
-        )
+        draft = _run_exact(problem, routes, token_in, amount_in_raw)
         if not draft.below_floor_pools or draft.sold_raw.get(token_in) == amount_in_raw:
             output_share = (
                 draft.bought_raw.get(token_out, 0) * problem.nodes[target].price / sold_value
@@ -291,6 +286,26 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
                 ),
             )
         barred_pools |= draft.below_floor_pools
+
+
+def _run_exact(
+    problem: Problem, routes: list[Route], token_in: str, amount_in_raw: int
+) -> PlanDraft:
+    """Run routes, and return the draft. While that leaves a part unsold, run them again from another
+    first one: what a pool at its bound leaves moves to later routes only.
+    """
+    drafts = []
+    for first in range(max(1, len(routes))):
+        draft = run_routes(
+            problem,
+            (*routes[first:], *routes[:first]),
+            lambda draft: float(draft.sold_raw.get(token_in, 0)),
+            is_exact_input=True,
+        )
+        drafts.append(draft)
+        if not draft.full_pools or draft.sold_raw.get(token_in, 0) == amount_in_raw:
+            break
+    return max(drafts, key=lambda draft: draft.sold_raw.get(token_in, 0))
 
 
 def _solve_sale(

@@ -91,6 +91,28 @@ def test_swap_takes_what_fits_within_price_impact() -> None:
     assert [leg.amount_in_raw for leg in sell_weth(step_with_pools(pool), most_raw).legs] == [most_raw]
 
 
+DEEP_AND_SHALLOW = (v2_pool(WETH, USDC, 2_000, 40_000_000), v3_pool(WETH, USDC, 2_000, DEEP // 10))
+
+
+@pytest.mark.parametrize("pools", [DEEP_AND_SHALLOW, DEEP_AND_SHALLOW[::-1]], ids=["full pool last", "full pool first"])
+def test_swap_sells_what_a_full_pool_leaves_through_another(pools: tuple[Pool, ...]) -> None:
+    plan = sell_weth(step_with_pools(*pools, price_impact_bps=50), 40 * ETHER)
+
+    assert sum(leg.amount_in_raw for leg in plan.legs) == 40 * ETHER
+    assert max(leg.impact_bps for leg in plan.legs) == 50
+
+
+def test_swap_of_the_amount_that_a_refusal_names_is_planned() -> None:
+    step = step_with_pools(*DEEP_AND_SHALLOW, price_impact_bps=50)
+    with raises_code(Refused, "price_impact", "sell at most 56.5") as raised:
+        sell_weth(step, 99 * ETHER)
+    amount_raw = int(Fraction(raised.value.remedy.split()[3]) * ETHER)
+
+    plan = sell_weth(step, amount_raw)
+
+    assert sum(leg.amount_in_raw for leg in plan.legs) == amount_raw
+
+
 @pytest.mark.parametrize("excess_raw", [pytest.param(10**12, id="a millionth of a coin more"), pytest.param(87 * ETHER, id="far more")])
 def test_swap_beyond_price_impact_says_how_much_fits(excess_raw: int) -> None:
     pool = v2_pool(WETH, USDC, 2_000, 1_000_000)
