@@ -86,9 +86,11 @@ def retry_wait_s(failures: ExitFailures, *, is_emergency: bool = False) -> int:
         return 0
     if is_emergency:
         return FIRST_WAIT_S
-    excess_failures = failures.revert_count - failures.free_revert_count - MAX_REVERTS_IN_ROW
-    if failures.revert_count < MAX_REVERTS_IN_ROW:
-        excess_failures = failures.approval_cycle_count - MAX_APPROVALS_IN_ROW
+    paid_revert_count = failures.revert_count - failures.free_revert_count
+    excess_failures = max(
+        paid_revert_count - MAX_REVERTS_IN_ROW,
+        failures.approval_cycle_count - MAX_APPROVALS_IN_ROW,
+    )
     return min(FIRST_WAIT_S << min(max(0, excess_failures), 16), LONGEST_WAIT_S)
 
 
