@@ -10,6 +10,11 @@ from agent.amm.pools import holds_token
 from agent.model import LegPlace, Plan, Pool, Provide, Snapshot, StepInput, SwapStyle
 from agent.units import NATIVE
 
+MIN_SCREENED_RAW = 1_000_000
+"""Balance that is screened itself, base units. Of less, which anyone can send, a fee of a millionth
+rounds to zero.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenMove:
@@ -120,16 +125,17 @@ def _provided_moves(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
 
 def screening_moves(step: StepInput) -> tuple[TokenMove, ...]:
     """Return a transfer of each token in both directions through each pool that holds it, without a
-    plan: the wallet's balance, or a hundredth of the pool.
+    plan: the wallet's balance, or if that is dust a hundredth of the pool.
     """
     balance_raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     moves = []
     for token in (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs):
         for pool in lending_pools(step.snapshot, token.address):
             depth_raw = pool.depth(token.address)
-            move_raw = min(
-                balance_raw_by_token.get(token.address, 0) or depth_raw // 100, depth_raw // 2
-            )
+            balance_raw = balance_raw_by_token.get(token.address, 0)
+            if balance_raw < MIN_SCREENED_RAW:
+                balance_raw = max(balance_raw, depth_raw // 100)
+            move_raw = min(balance_raw, depth_raw // 2)
             if move_raw > 0:
                 moves.append(
                     TokenMove(

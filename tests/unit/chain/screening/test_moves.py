@@ -232,7 +232,8 @@ def test_pool_moves_are_the_largest_of_each_contract() -> None:
 @pytest.mark.parametrize(
     ("balance_raw", "moved_raw"),
     [
-        pytest.param(7, 7, id="the balance"),
+        pytest.param(10**6, 10**6, id="the balance"),
+        pytest.param(10**6 - 1, V2.depth(WETH.address) // 100, id="a hundredth beside dust"),
         pytest.param(0, V2.depth(WETH.address) // 100, id="a hundredth without a balance"),
         pytest.param(V2.depth(WETH.address), V2.depth(WETH.address) // 2, id="half of the pool at most"),
     ],
