@@ -190,10 +190,15 @@ def unnamed_market_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     if account is None or not (reason_by_market := unnamed_market_reasons(account)):
         return
     sizes_text = ", ".join(_position_text(account, market_name) for market_name in reason_by_market)
+    revocation = "end the delegate (trimtab delegate --end --send)"
+    isolated_note = ""
+    if not account.is_on_chain:
+        revocation = "approve another agent key (trimtab delegate --send)"
+        isolated_note = "; isolated ones on the venue's site"
     alert_text = (
         f"The futures account has positions that the config does not name: {sizes_text}. If you did not"
-        " open them, end the delegate (trimtab delegate --end --send), then close them (trimtab"
-        " deleverage --market SYMBOL --send). Nothing is opened or deposited until then"
+        f" open them, {revocation}, then close them (trimtab deleverage --market SYMBOL"
+        f" --send{isolated_note}). Nothing is opened or deposited until then"
     )
     yield Alert(AlertKind.HALT, "futures:unnamed", alert_text, True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -283,3 +284,20 @@ def test_unnamed_position__is_shown_with_its_size(size_raw: int, text: str) -> N
     (alert,) = unnamed_market_alerts(reading(account=account))
     assert alert.key == "futures:unnamed"
     assert f"does not name: {text}." in alert.text
+
+
+@pytest.mark.parametrize(
+    ("is_on_chain", "commands"),
+    [
+        pytest.param(True, ["trimtab delegate --end --send", "trimtab deleverage --market SYMBOL --send"], id="on chain"),
+        pytest.param(
+            False,
+            ["trimtab delegate --send", "trimtab deleverage --market SYMBOL --send; isolated ones on the venue's site"],
+            id="off chain",
+        ),
+    ],
+)
+def test_unnamed_position__names_commands_that_its_venue_has(is_on_chain: bool, commands: list[str]) -> None:
+    account = replace(book(10_000, E18, is_configured=False), is_on_chain=is_on_chain)
+    (alert,) = unnamed_market_alerts(reading(account=account))
+    assert re.findall(r"\((trimtab [^)]*)\)", alert.text) == commands
