@@ -112,6 +112,8 @@ def test_hard_pause__allowance_that_cannot_be_read__is_a_failure(
         assert outcome.kind is OutcomeKind.FAILED
         assert "the allowance of WETH to 0x1 cannot be read: reverted" in outcome.reason
         agent.context.kill_switch.resume("seen", 1)
+        preview = shutdown.stop(agent, confirm=lambda _: True)
+        assert (preview.state, preview.reason) == ("planned", "the allowance of WETH to 0x1 cannot be read: reverted")
         report = shutdown.stop(agent, send=True, confirm=lambda _: True)
         assert (report.state, report.unrevoked_text) == ("stopped", "the allowance of WETH to 0x1 cannot be read: reverted")
 

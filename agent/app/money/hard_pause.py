@@ -111,33 +111,32 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
     unread_texts = unread_allowances(report.pending_and_allowances.step_input)
     is_nothing_open = not open_item_fields["cancel"] and not open_item_fields["revoke"]
     is_clear = is_nothing_open and not unread_texts and not report.signed_texts
+    remaining_texts = (*unread_texts, *report.signed_texts)
     if report.outcome is not None:
         clear_text = "done" if report.signed_texts else "clear"
         outcome = report.outcome.kind.value.replace("halt", clear_text)
-        message = "\n".join((report.outcome.reason, *report.signed_texts))
+        lines = [report.outcome.reason, *report.signed_texts]
     elif report.rejection_text:
         outcome = "unfinished"
-        message = report.rejection_text
+        lines = [report.rejection_text, *remaining_texts]
     elif report.lock_holder and not is_clear:
         outcome = "handed over"
-        message = "\n".join((report.lock_holder, HANDED_OVER_ADVICE, *report.signed_texts))
+        lines = [report.lock_holder, HANDED_OVER_ADVICE, *remaining_texts]
     elif is_clear:
         outcome = "clear"
-        message = "no pending transactions, no open allowances"
+        lines = ["no pending transactions, no open allowances"]
     elif is_nothing_open and unread_texts:
         outcome = "unknown"
-        message = "\n".join(
-            ("paused", *unread_texts, *report.signed_texts, "trimtab pause --hard again")
-        )
+        lines = ["paused", *remaining_texts, "trimtab pause --hard again"]
     elif send:
         outcome = "declined"
-        message = "\n".join(("not confirmed, but paused", *report.signed_texts))
+        lines = ["not confirmed, but paused", *remaining_texts]
     else:
         outcome = "planned"
         advice = "; it ".join(
             ("to cancel and revoke: trimtab pause --hard --send", *report.cancel_texts)
         )
-        message = "\n".join(("paused", *report.signed_texts, advice))
+        lines = ["paused", *remaining_texts, advice]
     intents = () if report.outcome is None else report.outcome.transactions
     transactions = [transaction_document(intent) for intent in intents]
     return fill(
@@ -145,7 +144,7 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
         report,
         paused=True,
         outcome=outcome,
-        message=message,
+        message="\n".join(lines),
         transactions=transactions,
         **open_item_fields,
     )

@@ -287,6 +287,7 @@ def _plan_shutdown(
         f"trimtab stop --send {effect.text}"
         for effect in cancel_effects(context.loaded_config, context.store, cancelled_intents)
     ]
+    wait_reasons += allowances.unread_allowances(step)
     wait_reasons += signed_proposal_texts(context.store, chain_nonce)
     return ShutdownReport(
         step,

@@ -16,13 +16,13 @@ from tests.support import builders
 from tests.support.text import mentions
 
 STEP = builders.step_input({"WETH": 5_000, "USDC": 5_000})
+OPEN_ALLOWANCE = Approval(builders.address("token"), builders.address("router"), 0, "WETH", "router")
 
 
 def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
     """Whoever has the wallet may be a command at its question, and then nothing is taken back by itself."""
-    allowed = Approval(builders.address("token"), builders.address("router"), 0, "WETH", "router")
     hard_pause_report = HardPauseReport(
-        "stolen laptop", True, PendingAndAllowances(STEP, (), (allowed,)), lock_holder="another trimtab (process 7) already acts"
+        "stolen laptop", True, PendingAndAllowances(STEP, (), (OPEN_ALLOWANCE,)), lock_holder="another trimtab (process 7) already acts"
     )
     document = hard_pause_document(hard_pause_report, send=True)
     assert document["outcome"] == "handed over"
@@ -55,9 +55,25 @@ def test_signed_proposal__is_not_clear(fields: dict[str, Any], send: bool, outco
     assert (document["outcome"], SIGNED in document["message"]) == (outcome, True)
 
 
+UNREAD = UnreadableItem("allowance of WETH to 0x1", "0x1", "timeout")
+UNREAD_STEP = builders.with_snapshot(STEP, unreadable_items=(UNREAD,))
+
+
+@pytest.mark.parametrize("approvals", [(), (OPEN_ALLOWANCE,)], ids=["none open", "one open"])
+@pytest.mark.parametrize(
+    ("fields", "send"),
+    [({}, False), ({}, True), ({"lock_holder": "process 1"}, True), ({"rejection_text": "sign it"}, True)],
+    ids=["planned", "declined", "lock held", "unfinished"],
+)
+def test_hard_pause__names_what_is_unread_and_signed(fields: dict[str, Any], send: bool, approvals: tuple[Approval, ...]) -> None:
+    open_items = PendingAndAllowances(UNREAD_STEP, (), approvals)
+    report = HardPauseReport("stop", True, open_items, signed_texts=(SIGNED,), **fields)
+    lines = hard_pause_document(report, send)["message"].splitlines()
+    assert {"the allowance of WETH to 0x1 cannot be read: timeout", SIGNED} <= set(lines)
+
+
 def test_unreadable_allowance__leaves_a_hard_pause_unknown() -> None:
-    unread = UnreadableItem("allowance of WETH to 0x1", "0x1", "timeout")
-    open_items = PendingAndAllowances(builders.with_snapshot(STEP, unreadable_items=(unread,)), (), ())
+    open_items = PendingAndAllowances(UNREAD_STEP, (), ())
     document = hard_pause_document(HardPauseReport("stop", True, open_items), send=False)
     assert document["outcome"] == "unknown"
     assert "the allowance of WETH to 0x1 cannot be read: timeout" in document["message"]
