@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from secrets import SystemRandom
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from agent import wiring
 from agent.chain.rpc import Transport
 from agent.config.schema import Config
 from agent.config.tables.chain import RpcTable
 from agent.errors import ConfigError, TrimtabError
+from agent.hosts import LOOPBACK_HOSTS
 from agent.ports import Clock
 from agent.wiring.call_budgets import CallBudgets
 
@@ -152,7 +154,7 @@ class SharedConnections:
         self._call_budgets = call_budgets or CallBudgets()
         self._transport_by_endpoint: dict[tuple[object, ...], Transport] = {}
         self._chain_by_endpoints: dict[tuple[object, ...], FleetChain] = {}
-        self._server_by_wallet: dict[tuple[object, str], str] = {}
+        self._server_by_wallet: dict[tuple[int, str, str], str] = {}
         self._lock = threading.Lock()
 
     def chain(self, config: Config) -> FleetChain:
@@ -181,19 +183,24 @@ class SharedConnections:
         this process does; local chains share chain ids and wallets, and have no other lock for it.
         """
         chain_table = config.chain
-        place = self.chain(config) if chain_table.is_local else chain_table.chain_id
-        wallet_key = (place, config.wallet.address)
+        nodes = (
+            {_node(rpc_table) for rpc_table in chain_table.rpc} if chain_table.is_local else {""}
+        )
+        wallet_keys = [(chain_table.chain_id, node, config.wallet.address) for node in nodes]
         with self._lock:
-            server_name = self._server_by_wallet.setdefault(wallet_key, name)
-        if server_name != name:
-            raise ConfigError(
-                f"wallet.address: {config.wallet.address} is served by the portfolio {server_name}",
-                "remove one of the two configs from the run",
-            )
+            for wallet_key in wallet_keys:
+                if (server_name := self._server_by_wallet.get(wallet_key, name)) != name:
+                    raise ConfigError(
+                        f"wallet.address: {config.wallet.address} is served by the portfolio"
+                        f" {server_name}",
+                        "remove one of the two configs from the run",
+                    )
+            self._server_by_wallet.update(dict.fromkeys(wallet_keys, name))
         try:
             yield
         finally:
-            del self._server_by_wallet[wallet_key]
+            for wallet_key in wallet_keys:
+                del self._server_by_wallet[wallet_key]
 
     def _transport(self, rpc_table: RpcTable, attempts: int) -> Transport:
         endpoint_key = (*_endpoint_key(rpc_table), attempts)
@@ -202,6 +209,19 @@ class SharedConnections:
             transport = wiring.open_transport(rpc_table, attempts, call_budget)
             self._transport_by_endpoint[endpoint_key] = transport
         return self._transport_by_endpoint[endpoint_key]
+
+
+def _node(rpc_table: RpcTable) -> str:
+    """Return what names the node of an endpoint: host, the same for all names of this machine, port,
+    path and query.
+    """
+    url = rpc_table.read_url()
+    try:
+        url_parts = urlsplit(url)
+        host = "localhost" if url_parts.hostname in LOOPBACK_HOSTS else url_parts.hostname
+        return f"{host}:{url_parts.port}{url_parts.path.rstrip('/')}?{url_parts.query}"
+    except ValueError:  # no URL: the connection refuses it
+        return url
 
 
 def _endpoint_key(rpc_table: RpcTable) -> tuple[object, ...]:
