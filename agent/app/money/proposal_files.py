@@ -24,6 +24,7 @@ from agent.model import UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch, is_batch
 from agent.signing.calldata import UndecodableCalldata, data_bytes
 from agent.signing.safe_tx import safe_tx_hash
+from agent.units import UINT256_MAX
 from agent.wiring.waiting_proposals import open_proposal_intents
 
 _REMEDY = (
@@ -62,10 +63,10 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
         call_json = file_json["safe_tx"]
         safe = parse_address(str(file_json["safe"]), "safe")
         tx = UnsignedTx(
-            int(file_json["chain_id"]),
-            int(call_json["nonce"]),
+            _uint256(file_json["chain_id"]),
+            _uint256(call_json["nonce"]),
             parse_address(str(call_json["to"]), "safe_tx.to"),
-            int(call_json["value"]),
+            _uint256(call_json["value"]),
             str(call_json["data"]),
             0,
             None,
@@ -144,6 +145,14 @@ def _read_config(
     return words, None
 
 
+def _uint256(json_value: Any) -> int:
+    """Return a number of a file, as JSON or as text. Raises ValueError unless uint256 holds it."""
+    number = int(json_value)
+    if not 0 <= number <= UINT256_MAX:
+        raise ValueError("not a uint256")
+    return number
+
+
 def _from_builder(builder_json: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a proposal's file from one for the Transaction Builder, with the nonce and
     hash of its description. Raises ValueError without them, _ChangedFile if its checksum is of another
@@ -157,7 +166,7 @@ def _from_builder(builder_json: dict[str, Any]) -> dict[str, Any]:
     if nonce_and_hash is None:
         raise ValueError("no nonce")
     calls_json = builder_json["transactions"]
-    value_wei = sum(int(call_json["value"]) for call_json in calls_json)
+    value_wei = sum(_uint256(call_json["value"]) for call_json in calls_json)
     call = BatchedCall(str(calls_json[0]["to"]), data_bytes(str(calls_json[0]["data"])))
     if len(calls_json) > 1:
         calls = [BatchedCall(str(item["to"]), data_bytes(str(item["data"]))) for item in calls_json]

@@ -256,7 +256,9 @@ def test_words__say_whose_pools_a_program_uses_and_its_bounds(call: RebalanceCal
     assert [*WORDS._bounds(call)] == lines
 
 
-def write_builder_file(folder: Path, calls: list[BatchedCall], **changes: object) -> Path:
+def write_builder_file(
+    folder: Path, calls: list[BatchedCall], chain_id: str = "1", values: tuple[str, ...] = ("0", "0"), **changes: object
+) -> Path:
     """What `proposal export` prints, with changes of its description."""
     tx = UnsignedTx(1, 3, calls[0].to, 0, calls[0].data_hex, 0, None, None, 0)
     if len(calls) > 1:
@@ -264,13 +266,13 @@ def write_builder_file(folder: Path, calls: list[BatchedCall], **changes: object
     fields = {"nonce": 3, "hash": signing_json(SAFE, tx)["safe_tx_hash"]} | changes
     builder_json = {
         "version": "1.0",
-        "chainId": "1",
+        "chainId": chain_id,
         "meta": {
             "name": "trimtab",
             "description": f"swap. Set nonce {fields['nonce']}; the hash is then {fields['hash']}.",
             "createdFromSafeAddress": SAFE,
         },
-        "transactions": [{"to": call.to, "value": "0", "data": call.data_hex} for call in calls],
+        "transactions": [{"to": call.to, "value": value, "data": call.data_hex} for call, value in zip(calls, values, strict=False)],
     }
     builder_json["meta"]["checksum"] = checksum(builder_json)  # type: ignore[index]
     path = folder / "batch.json"
@@ -302,3 +304,28 @@ def test_builder_file__changed_after_its_checksum_is_refused(tmp_path: Path) -> 
     path.write_text(path.read_text().replace('"value": "0"', '"value": "1"', 1))
     with pytest.raises(ConfigError, match="its checksum is not that of its content"):
         api.read_proposal_file(path)
+
+
+@pytest.mark.parametrize("number", [-1, UINT256_MAX + 1])
+@pytest.mark.parametrize("field", ["chain_id", "nonce", "value"])
+def test_file__with_a_number_beyond_uint256_is_refused(tmp_path: Path, field: str, number: int) -> None:
+    file_json = {"chain_id": 1, **signing_json(SAFE, UnsignedTx(1, 3, TOKEN, 0, TRANSFER, 0, None, None, 0))}
+    (file_json if field == "chain_id" else file_json["safe_tx"])[field] = str(number)
+    path = tmp_path / "proposal.json"
+    path.write_text(json.dumps(file_json))
+    with pytest.raises(ConfigError, match="not the file of a Safe's proposal"):
+        api.read_proposal_file(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"chain_id": "-1"}, id="chain id"),
+        pytest.param({"values": ("-1", "0")}, id="negative value"),
+        pytest.param({"values": ("-5", "5")}, id="values that cancel out"),
+        pytest.param({"values": ("0", "5")}, id="value in a batch"),
+    ],
+)
+def test_builder_file__with_values_no_call_has_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="not the file of a Safe's proposal"):
+        api.read_proposal_file(write_builder_file(tmp_path, BATCH_CALLS, **changes))
