@@ -55,6 +55,11 @@ def create_file(path: Path, content: bytes) -> None:
         temporary_path.unlink(missing_ok=True)
 
 
+def open_unlinked(path: str, flags: int, dir_fd: int | None = None) -> int:
+    """Open a file for `open`, which closes a folder again; follow no link, wait for no pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=dir_fd)
+
+
 def sync_folder(folder: Path) -> None:
     """Sync a folder, which makes new file names durable."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,7 @@ from agent.app.documents.research import (
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
+from agent.files import open_unlinked
 from agent.foreign_text import read_json
 
 FOLDER_SUFFIX = ".reports"
@@ -207,16 +209,13 @@ def _open_file(folder_fd: int, file_name: str) -> Iterator[tuple[BinaryIO, os.st
     without further hard links, and at most MAX_REPORT_BYTES long.
     """
     try:
-        # a pipe of this name must not keep the reader waiting
-        descriptor = os.open(
-            file_name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder_fd
-        )
+        file = open(file_name, "rb", opener=partial(open_unlinked, dir_fd=folder_fd))  # noqa: SIM115 closed below
     except FileNotFoundError:
         raise _unknown_report_error(file_name) from None
     except OSError as error:
         raise ConfigError(f"{file_name}: cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        file_status = os.fstat(descriptor)
+    with file:
+        file_status = os.fstat(file.fileno())
         is_plain = stat.S_ISREG(file_status.st_mode) and file_status.st_nlink == 1
         if not is_plain or file_status.st_uid != os.getuid():
             raise ConfigError(f"{file_name}: not a plain file of this user")

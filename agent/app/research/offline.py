@@ -23,6 +23,7 @@ from agent.errors import (
 from agent.execution import evaluation
 from agent.execution.step_context import StepOutcome
 from agent.execution.step_result import WAITING_OUTCOME
+from agent.files import open_unlinked
 from agent.foreign_text import failure_text
 from agent.model import (
     ManualAction,
@@ -164,8 +165,7 @@ def _replay_document(path: Path) -> Document:
 def _read_text(path: Path) -> str:
     """Return the text of a regular file; never follows a link and never blocks."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
+        with open(path, "rb", opener=open_unlinked) as file:
             file_status = os.fstat(file.fileno())
             if not stat.S_ISREG(file_status.st_mode):
                 raise ConfigError("not a regular file", "use a regular file")

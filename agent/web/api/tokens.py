@@ -25,7 +25,7 @@ from filelock import FileLock
 from filelock import Timeout as LockTimeout
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
-from agent.files import replace_file
+from agent.files import open_unlinked, replace_file
 from agent.foreign_text import read_json
 from agent.units import DAY_S, utc_text
 
@@ -110,23 +110,24 @@ class TokenFile:
         file, and OperatorNeeded if it is damaged.
         """
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
+            with open(self.path, "rb", opener=open_unlinked) as file:
+                file_stat = os.fstat(file.fileno())
+                if file_stat.st_uid not in (os.geteuid(), 0) or file_stat.st_mode & 0o077:
+                    raise ConfigError(
+                        f"tokens: others may read or write {self.path}",
+                        f"run: chmod 600 {shlex.quote(str(self.path))}",
+                        code=ErrorCode.FILE,
+                    )
+                file_stamp = (file_stat.st_ino, file_stat.st_mtime_ns, file_stat.st_size)
+                if file_stamp != self._file_stamp:
+                    self._tokens = _parse_tokens(file.read(), self.path)
+                    self._file_stamp = file_stamp
         except FileNotFoundError:
             return ()
         except OSError as error:
-            raise ConfigError(f"tokens: {self.path}: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            file_stat = os.fstat(file.fileno())
-            if file_stat.st_uid not in (os.geteuid(), 0) or file_stat.st_mode & 0o077:
-                raise ConfigError(
-                    f"tokens: others may read or write {self.path}",
-                    f"run: chmod 600 {shlex.quote(str(self.path))}",
-                    code=ErrorCode.FILE,
-                )
-            file_stamp = (file_stat.st_ino, file_stat.st_mtime_ns, file_stat.st_size)
-            if file_stamp != self._file_stamp:
-                self._tokens = _parse_tokens(file.read(), self.path)
-                self._file_stamp = file_stamp
+            raise ConfigError(
+                f"tokens: {self.path}: {error.strerror}", code=ErrorCode.FILE
+            ) from None
         return self._tokens
 
     def add(
@@ -268,9 +269,14 @@ def _parse_tokens(file_bytes: bytes, path: Path) -> tuple[ApiToken, ...]:
             )
             for token_row in token_rows
         )
-        if any(len(bytes.fromhex(token.sha256)) != len(UNKNOWN_TOKEN_DIGEST) for token in tokens):
-            raise ValueError("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError):
+        for token in tokens:
+            if len(bytes.fromhex(token.sha256)) != len(UNKNOWN_TOKEN_DIGEST):
+                raise ValueError("sha256")
+            if not isinstance(token.id, str) or not isinstance(token.name, str):
+                raise TypeError("id or name")
+            for time_s in (token.created_s, token.expires_s, token.revoked_s or 0):
+                utc_text(time_s)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise OperatorNeeded(
             f"tokens: {path} is damaged",
             "delete it, which revokes every token, and add new ones",

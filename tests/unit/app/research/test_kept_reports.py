@@ -107,21 +107,25 @@ def test_links_pipes_and_large_files__are_no_reports(config: Path, tmp_path: Pat
     folder = tmp_path / "mine.db.reports"
     keep(folder)
     keep(tmp_path, "secret.html")
-    names = [f"20261122-13000{number}-tune.html" for number in range(1, 6)]
-    link, hard, pipe, large, damaged = (keep(folder, name) for name in names)
-    for path in (link, hard, pipe):
+    names = [f"20261122-13000{number}-tune.html" for number in range(1, 7)]
+    link, hard, pipe, large, own_folder, damaged = (keep(folder, name) for name in names)
+    for path in (link, hard, pipe, own_folder):
         path.unlink()
     link.symlink_to(config)
     os.link(config, hard)
     os.mkfifo(pipe)
+    own_folder.mkdir()
     with large.open("ab") as file:
         file.truncate(MAX_REPORT_BYTES + 1)
     damaged.with_suffix(".json").write_text("[" * 9)
     (folder / "notes.html").write_text("x")
     kept_reports_document = list_reports(config)
     assert [report["name"] for report in kept_reports_document["reports"]] == [NAME]
-    assert [why.partition(":")[0] for why in kept_reports_document["skipped"]] == [path.name for path in (damaged, large, pipe, hard, link)]
-    for name, reason in zip(names, ("cannot be read", "not a plain file", "not a plain file", "larger than 32 MB"), strict=False):
+    assert [why.partition(":")[0] for why in kept_reports_document["skipped"]] == [
+        path.name for path in (damaged, own_folder, large, pipe, hard, link)
+    ]
+    reasons = ("cannot be read", "not a plain file", "not a plain file", "larger than 32 MB", "cannot be read: Is a directory")
+    for name, reason in zip(names, reasons, strict=False):
         with pytest.raises(ConfigError, match=f"{name}: {reason}"):
             read_report(config, name)
     absent = "20261122-130009-tune.html"

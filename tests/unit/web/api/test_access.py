@@ -289,6 +289,49 @@ def test_readable_or_damaged_file__opens_nothing(server: Client) -> None:
     assert server.ask(f"{API_PREFIX}/status", Authorization=bearer(text)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("expires_s", "2027"),
+        ("expires_s", None),
+        ("expires_s", 10**30),
+        ("created_s", None),
+        ("revoked_s", "x"),
+        ("name", None),
+        ("id", 7),
+    ],
+)
+def test_entry_of_another_type__is_damage(tmp_path: Path, key: str, value: object) -> None:
+    tokens = TokenFile(tmp_path / "a.db")
+    tokens.add("ci", ["read"], DAY_S, NOW_S)
+    tokens_document = json.loads(tokens.path.read_text())
+    tokens_document["tokens"][0][key] = value
+    tokens.path.write_text(json.dumps(tokens_document))
+    with pytest.raises(OperatorNeeded, match="is damaged"):
+        TokenFile(tmp_path / "a.db").tokens()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_is_no_file__opens_nothing_and_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    tokens = TokenFile(tmp_path / "a.db")
+    if kind == "folder":
+        tokens.path.mkdir()
+    elif kind == "link":
+        tokens.path.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(tokens.path, 0o600)
+    descriptors: list[int] = []
+    real_open = os.open
+    monkeypatch.setattr(os, "open", lambda *given, **named: descriptors.append(real_open(*given, **named)) or descriptors[-1])
+    with pytest.raises((ConfigError, OperatorNeeded)) as refused:
+        tokens.find("")
+    assert refused.value.code == ("damaged" if kind == "pipe" else "file")
+    assert len(descriptors) == (kind != "link")
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
 @pytest.fixture
 def rare_refill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a machine of any speed ask a whole burst before another call is allowed."""
