@@ -185,8 +185,9 @@ class TokenFile:
         return added_token, token_text
 
     def revoke(self, name: str, now_s: int) -> ApiToken:
-        """Revoke the active token of this name at once, or return the one that was revoked last.
-        Raises ConfigError if there is neither.
+        """Revoke the active token of this name at once, and all others of it, which a clock set back
+        would let in again; or return the one that was revoked last. Raises ConfigError if there is
+        neither.
         """
         with self._locked_tokens() as tokens:
             named_tokens = [token for token in tokens if token.name == name]
@@ -198,14 +199,15 @@ class TokenFile:
                 raise ConfigError(
                     f"NAME: no active token is named {name!r}", "see trimtab token list"
                 )
-            revoked_token = replace(matching_tokens[0], revoked_s=now_s)
             self._write(
                 tuple(
-                    revoked_token if api_token is matching_tokens[0] else api_token
-                    for api_token in tokens
+                    replace(token, revoked_s=now_s)
+                    if token.name == name and token.revoked_s is None
+                    else token
+                    for token in tokens
                 )
             )
-        return revoked_token
+        return replace(matching_tokens[-1], revoked_s=now_s)
 
     def find(self, token_text: str) -> ApiToken | None:
         """Return the entry of a token's text, even if expired or revoked; None if there is none.

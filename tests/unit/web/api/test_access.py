@@ -114,6 +114,23 @@ def test_revocation__can_be_repeated(tmp_path: Path) -> None:
             tokens.revoke(name, now_s)
 
 
+def test_revocation__ends_every_token_of_its_name(tmp_path: Path) -> None:
+    """After the clock is set back, an expired one is active again beside its successor."""
+    tokens = TokenFile(tmp_path / "a.db")
+    texts = [tokens.add(name, ["control"], 100, now_s)[1] for name, now_s in (("ci", NOW_S), ("other", NOW_S), ("ci", NOW_S + 200))]
+    assert tokens.revoke("ci", NOW_S + 50).created_s == NOW_S + 200
+    found_tokens = [tokens.find(text) for text in texts]
+    assert [token and token.state(NOW_S + 50) for token in found_tokens] == ["revoked", "active", "revoked"]
+
+
+def test_revocation__ends_expired_tokens_of_its_name(tmp_path: Path) -> None:
+    tokens = TokenFile(tmp_path / "a.db")
+    for now_s in (NOW_S, NOW_S + 200):
+        tokens.add("ci", ["control"], 100, now_s)
+    tokens.revoke("ci", NOW_S + 250)
+    assert [token.state(NOW_S + 50) for token in tokens.tokens()] == ["revoked", "revoked"], "the clock is set back"
+
+
 @pytest.mark.parametrize(
     ("name", "scopes", "lifetime_s", "field"),
     [
