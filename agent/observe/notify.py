@@ -79,6 +79,7 @@ class QuietHours:
             self.end_min // 60,
             self.end_min % 60,
             tzinfo=self.time_zone,
+            fold=local_time.fold,
         )
         return int(end_time.timestamp())
 

@@ -177,6 +177,25 @@ def test_quiet_hours_within_one_day_end_on_it() -> None:
     assert quiet.until_s(NOON + HOUR) == NOON + 2 * HOUR + 1_800
 
 
+@pytest.mark.parametrize(
+    ("fold", "minute", "until_fold"),
+    [
+        pytest.param(0, 15, 0, id="first"),
+        pytest.param(0, 30, None, id="after the first"),
+        pytest.param(1, 0, 1, id="repeated"),
+        pytest.param(1, 29, 1, id="last minute"),
+        pytest.param(1, 30, None, id="after the repeated"),
+    ],
+)
+def test_quiet_hours__end_after_now_in_a_repeated_hour(fold: int, minute: int, until_fold: int | None) -> None:
+    quiet = QuietHours(22 * 60, 2 * 60 + 30, ZoneInfo("Europe/Berlin"))
+
+    def at_s(minute: int, fold: int) -> int:
+        return int(datetime(2026, 10, 25, 2, minute, tzinfo=quiet.time_zone, fold=fold).timestamp())
+
+    assert quiet.until_s(at_s(minute, fold)) == (None if until_fold is None else at_s(30, until_fold))
+
+
 # T17
 @pytest.mark.parametrize("text", CORPUS.values(), ids=CORPUS)
 def test_no_markup_escape_or_link_survives_in_a_text(text: str) -> None:
