@@ -158,37 +158,30 @@ def build_execution(config: Config, pinned_addresses: tuple[str, ...]) -> Execut
     Raises ConfigError if the router's address is missing.
     """
     execution_table = config.execution
+    uses_rebalancer = execution_table.router == "rebalancer"
     v3_venue = find_venue(config, V3Pool.kind)
     least_tip_wei, _ = tip_range_wei(config.chain.chain_id)
-    min_tip_wei = max(execution_table.min_tip or 0, least_tip_wei)
-    if execution_table.router == "rebalancer":
-        if execution_table.rebalancer is None:
-            raise ConfigError(
-                "execution.rebalancer: router = 'rebalancer' needs the contract's address",
-                "deploy the contract, or use swap_router_02",
-            )
-        return ExecutionConfig(
-            execution_table.router,
-            execution_table.rebalancer,
-            execution_table.deadline,
-            EXPIRE_BLOCKS,
-            pinned_addresses,
-            pace=build_pace(config),
-            min_tip_wei=min_tip_wei,
+    contract = execution_table.rebalancer
+    if uses_rebalancer and contract is None:
+        raise ConfigError(
+            "execution.rebalancer: router = 'rebalancer' needs the contract's address",
+            "deploy the contract, or use swap_router_02",
         )
-    if v3_venue is None or v3_venue.router is None:
+    if not uses_rebalancer:
+        contract = None if v3_venue is None else v3_venue.router
+    if contract is None:
         raise ConfigError(
             f"execution.router: swap_router_02 needs [[venues]] of kind {V3Pool.kind} with its router"
         )
     return ExecutionConfig(
         execution_table.router,
-        v3_venue.router,
+        contract,
         execution_table.deadline,
         EXPIRE_BLOCKS,
         pinned_addresses,
         pace=build_pace(config),
-        sweeps_outputs=True,
-        min_tip_wei=min_tip_wei,
+        sweeps_outputs=not uses_rebalancer,
+        min_tip_wei=max(execution_table.min_tip or 0, least_tip_wei),
     )
 
 

@@ -96,8 +96,10 @@ def test_the_config_names_router_and_contract() -> None:
     address = "0x" + "12" * 20
     named = parse_config(config_text(('router = "swap_router_02"', f'router = "rebalancer"\nrebalancer = "{address}"')))
     execution = build_execution(named, ())
-    assert (execution.router_kind, execution.router) == ("rebalancer", address)
-    assert build_execution(parse_config(config_text()), ()).router_kind == "swap_router_02"
+    assert (execution.router_kind, execution.router, execution.sweeps_outputs) == ("rebalancer", address, False)
+    router_execution = build_execution(parse_config(config_text()), ())
+    assert (router_execution.router_kind, router_execution.sweeps_outputs) == ("swap_router_02", True)
+    assert replace(router_execution, router_kind="rebalancer", router=address, sweeps_outputs=False) == execution
     with raises_field("execution.rebalancer"):
         build_execution(parse_config(config_text(('router = "swap_router_02"', 'router = "rebalancer"'))), ())
     with raises_field("execution.router", "router"):
