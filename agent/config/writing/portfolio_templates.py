@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from agent.config.networks.coin_supplies import PACKAGE, package_supplies
@@ -219,8 +220,8 @@ def template_targets(
     template: PortfolioTemplate, preset: Preset, stable_share: str | None = None
 ) -> list[tuple[str, str]]:
     """Return (symbol, share) of each token on that network: each class split evenly, or with equal
-    weights the whole over the tokens that the network has. Raises ConfigError if no tokens of the
-    chain are known.
+    weights the whole over the tokens that the network has. Raises ConfigError if no token of a class
+    is known there, or if the share of one rounds to zero.
     """
     preset_symbols = [token.symbol for token in preset.tokens]
     symbols_by_class = {
@@ -232,11 +233,14 @@ def template_targets(
         for token_class, alternatives in TOKEN_CLASSES.items()
     }
     shares = template_shares(template, stable_share)
-    if not all(symbols_by_class[token_class] for token_class in shares):
-        raise ConfigError(
-            f"--template: no tokens are known for chain {preset.chain_id}",
-            "give every token with --target",
-        )
+    for token_class in shares:
+        if not symbols_by_class[token_class]:
+            symbols_text = ", ".join(chain.from_iterable(TOKEN_CLASSES[token_class]))
+            raise ConfigError(
+                f"--template: {template.name} needs a {token_class} token ({symbols_text}), and none"
+                f" is known for chain {preset.chain_id}",
+                "choose another template, or give every token with --target",
+            )
     shares_and_symbols = [
         (class_bps, symbols_by_class[token_class]) for token_class, class_bps in shares.items()
     ]
@@ -247,6 +251,10 @@ def template_targets(
         for symbol, target_bps in zip(
             symbols, largest_remainder([Fraction(1)] * len(symbols), class_bps), strict=True
         ):
+            if target_bps == 0:
+                raise ConfigError(
+                    f"--stable: {stable_share} leaves nothing for {symbol}", "write a smaller share"
+                )
             targets.append((symbol, f"{target_bps / 100:g}%"))
     return targets
 

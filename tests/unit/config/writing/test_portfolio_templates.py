@@ -129,6 +129,7 @@ def test_the_riskier_the_profile_the_wider_its_bands_and_limits(tmp_path: Path) 
         ({"template": "moderate", "stable_share": "40%"}, "--stable: the shares of moderate are fixed"),
         ({"template": "stable-reserve", "stable_share": "100%"}, "--stable: 100% leaves nothing"),
         ({"template": "stable-reserve", "stable_share": "0%"}, "--stable: 0% leaves nothing"),
+        ({"template": "stable-reserve", "stable_share": "99.99%"}, "--stable: 99.99% leaves nothing for WBTC"),
         ({"template": "stable-reserve", "stable_share": "many"}, "--stable: 'many'"),
         ({"stable_share": "40%"}, "--stable: only valid with --template"),
         ({}, "--target: missing"),
@@ -141,6 +142,14 @@ def test_a_mistake_is_named_and_nothing_is_written(args: dict[str, Any], words: 
             tmp_path / "x.toml", NewConfig("ethereum", WALLET, args.pop("targets", []), args.pop("numeraire", "USDC"), RPC, **args)
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_template_without_a_class__names_it() -> None:
+    coins = tuple(token for token in PRESETS["ethereum"].tokens if token.symbol in ("WETH", "WBTC", "USDC"))
+    preset = replace(PRESETS["ethereum"], tokens=coins)
+    with pytest.raises(ConfigError, match=r"--template: moderate needs a high-beta token .*, and none is known for chain 1"):
+        template_targets(PORTFOLIO_TEMPLATES["moderate"], preset)
+    assert template_targets(PORTFOLIO_TEMPLATES["60/40"], preset) == [("WETH", "30%"), ("WBTC", "30%"), ("USDC", "40%")]
 
 
 def decided(config: Config, shares: dict[str, int]) -> Proposal:
