@@ -27,7 +27,9 @@ class SaleRules:
     without a limit, or with one in the goal, has none.
     """
     taxed_gain: Callable[[StepInput, Plan], Value] = lambda *_: Fraction(0)
-    """Gain of the plan on which tax is due, in numeraire base units."""
+    """Gain of the plan on which tax is due, in numeraire base units. Raises NothingPlanned if it is
+    unknown.
+    """
     plan_tax: Callable[[StepInput, Plan], Value] = lambda *_: Fraction(0)
     """Tax on the plan's sales that counts as its cost, in numeraire base units."""
 
@@ -62,7 +64,9 @@ def sale_caps(step: StepInput, plan: Plan) -> dict[str, int]:
 
 
 def taxed_gain(step: StepInput, plan: Plan) -> Value:
-    """Return the gain of a plan on which tax is due, in numeraire base units."""
+    """Return the gain of a plan on which tax is due, in numeraire base units. Raises NothingPlanned
+    if it is unknown.
+    """
     return sum((rules.taxed_gain(step, plan) for rules in SALE_RULES), Fraction(0))
 
 

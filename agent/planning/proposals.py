@@ -453,7 +453,10 @@ def _plan_rebalance(
                     limiting_rule=RISK_RULE,
                 ),
             )
-    decision_result, amended_plan = layer_planning.amend_plan(step_input, decision_result, plan)
+    try:
+        decision_result, amended_plan = layer_planning.amend_plan(step_input, decision_result, plan)
+    except planner.NothingPlanned as no_plan:
+        return _propose_without_plan(step_input, decision_result, decision, no_plan)
     return Proposal(
         decision_result,
         amended_plan,

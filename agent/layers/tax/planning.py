@@ -34,13 +34,17 @@ def within_year_limit(
     exceeded. Exits are never reduced.
 
     `turnover_cap` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if
-    the year's remainder allows no plan.
+    the year's remainder allows no plan, or if tax is a cost of the decision and is unknown.
     """
     tax_inputs = step.layer(TaxState).inputs
-    if tax_inputs is None or tax_inputs.year_limit is None or decision.is_exit:
+    if tax_inputs is None or decision.is_exit:
+        return full_plan
+    if tax_inputs.fault and tax_inputs.tax_rate_bps and decision.goal.risk is not None:
+        raise _unknown_tax(step, full_plan, tax_inputs)
+    if tax_inputs.year_limit is None:
         return full_plan
     if tax_inputs.fault:
-        raise _nothing_planned(
+        raise _beyond_year(
             step, full_plan, f"its gain is unknown: {tax_inputs.fault}", FAULT_REMEDY
         )
     unused_gain = tax_inputs.year_limit - tax_inputs.realised_gain
@@ -94,15 +98,25 @@ def within_year_limit(
             return replace(
                 trimmed_plan, decision=decision, skipped=(*trimmed_plan.skipped, *skip_notes)
             )
-    raise _nothing_planned(step, full_plan, _limit_reason(step.portfolio, tax_inputs), REMEDY)
+    raise _beyond_year(step, full_plan, _limit_reason(step.portfolio, tax_inputs), REMEDY)
+
+
+def _beyond_year(
+    step: StepInput, full_plan: Plan, reason: str, remedy: str
+) -> planner.NothingPlanned:
+    """Return the refusal of a plan that cannot be brought within the limit."""
+    return _nothing_planned(step, full_plan, f"no plan keeps tax.year_limit: {reason}", remedy)
+
+
+def _unknown_tax(step: StepInput, plan: Plan, tax_inputs: TaxInputs) -> planner.NothingPlanned:
+    """Return the refusal of a plan whose tax cannot be weighed."""
+    return _nothing_planned(step, plan, f"its tax is unknown: {tax_inputs.fault}", FAULT_REMEDY)
 
 
 def _nothing_planned(
-    step: StepInput, full_plan: Plan, reason: str, remedy: str
+    step: StepInput, full_plan: Plan, message: str, remedy: str
 ) -> planner.NothingPlanned:
-    """Return the refusal of a plan that cannot be brought within the limit, with what it would
-    sell.
-    """
+    """Return the refusal of a plan, with what it would sell."""
     price_by_token = reference_prices(step).price_by_token
     changes_raw = step.portfolio.asset_changes(full_plan.wallet_changes())
     sold_values = (
@@ -111,7 +125,7 @@ def _nothing_planned(
         if change_raw < 0
     )
     return planner.NothingPlanned(
-        f"no plan keeps tax.year_limit: {reason}",
+        message,
         (),
         remedy,
         LOCKED_EXCESS,
@@ -217,11 +231,13 @@ def plan_tax(step: StepInput, plan: Plan) -> Value:
 
 def taxed_gain(step: StepInput, plan: Plan) -> Value:
     """Return the gain that a plan adds to the year's taxed gain, net of the year's losses, in
-    numeraire base units; zero without [tax].
+    numeraire base units; zero without [tax]. Raises NothingPlanned if gains are unknown.
     """
     tax_inputs = step.layer(TaxState).inputs
     if tax_inputs is None:
         return Fraction(0)
+    if tax_inputs.fault:
+        raise _unknown_tax(step, plan, tax_inputs)
     plan_gain = total_gain(
         _gains_of(
             step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax_inputs, plan

@@ -436,9 +436,10 @@ def _order_gas_value(
 
 def _tax(context: HedgeContext, plan: Plan) -> Value:
     """Return the tax on the gains that a plan realises, net of the year's losses, in numeraire base
-    units; zero without [tax].
+    units; zero without [tax]. Raises NothingPlanned if the gains are unknown.
     """
-    return sales.taxed_gain(context.step, plan) * context.hedge_policy.tax_rate_bps / BPS
+    tax_rate_bps = context.hedge_policy.tax_rate_bps
+    return sales.taxed_gain(context.step, plan) * tax_rate_bps / BPS if tax_rate_bps else ZERO
 
 
 def _opening_plan(

@@ -580,6 +580,38 @@ def test_tracking__sale_whose_tax_outweighs_risk_is_not_hedged(tax_rate_bps: int
     assert (propose_rebalance(step.with_layer(TaxState(taxes))).plan is not None) is is_planned
 
 
+def with_unreadable_rates(step: StepInput, rate_bps: int = 0) -> StepInput:
+    taxes = replace(step.layer(TaxState).inputs, lots=(), tax_rate_bps=rate_bps, fault="eur.csv cannot be read")
+    return step.with_layer(TaxState(taxes))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(overweight_step(), id="compared with a short"),
+        pytest.param(tracked(overweight_step()), id="compared with a short under tracking"),
+        pytest.param(with_unreadable_rates(tracked(overweight_step(policy=without_policy())), 2_500), id="weighed against risk"),
+    ],
+)
+def test_sale_whose_tax_is_a_cost_and_unknown__waits(step: StepInput) -> None:
+    rate_bps = step.layer(TaxState).inputs.tax_rate_bps
+    proposal = propose_rebalance(with_unreadable_rates(step, rate_bps))
+    assert proposal.plan is None
+    assert "its tax is unknown: eur.csv cannot be read" in proposal.decision_result.decision.reason
+
+
+@pytest.mark.parametrize("rate_bps", [0, 2_500])
+def test_sale_whose_tax_is_no_cost__does_not_wait_for_rates(rate_bps: int) -> None:
+    untaxed_hedges = replace(HEDGING, hedge_policy=replace(TERMS, tax_rate_bps=0))
+    for policy in (without_policy(), untaxed_hedges):
+        assert sold(with_unreadable_rates(overweight_step(policy=policy), rate_bps))
+
+
+def test_hedge_of_the_owner__is_refused_while_the_tax_is_unknown() -> None:
+    with pytest.raises(Refused, match=r"its tax is unknown: eur\.csv cannot be read"):
+        hedge_proposer(OpenHedge(WETH, 5_000))(with_unreadable_rates(overweight_step()))
+
+
 # --- Records, and paths of prices
 
 
