@@ -48,7 +48,13 @@ from agent.units import BPS, DAY_S, cents_text, decimal_text, format_percent, fo
 
 RENEW_COMMAND = "Run: trimtab delegate --send"
 CONFIRM_COMMAND = "trimtab rebalance --send"
-UNSENT_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
+UNSENT_OUTCOMES = (
+    OutcomeKind.HOLD,
+    OutcomeKind.HALT,
+    OutcomeKind.PLANNED,
+    OutcomeKind.DECLINED,
+    OutcomeKind.REFUSED,
+)
 """Outcomes after which no other alert says that a reduction is still due."""
 
 

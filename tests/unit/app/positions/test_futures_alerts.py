@@ -24,11 +24,11 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.state import futures_policy, with_policy
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
-from agent.model import Alert, AlertKind, Snapshot, StepInput
-from agent.model.futures import FuturesReading, MarginDeposit, PerpOrder, PerpOrderKind, StaleRead, StaleReadKind
+from agent.model import Alert, AlertKind, Halt, Snapshot, StepInput
+from agent.model.futures import FuturesReading, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind, StaleRead, StaleReadKind
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
-from tests.support.builders import NOW_S, token, with_snapshot
+from tests.support.builders import NOW_S, token, with_history, with_snapshot
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import EMPTY, OVER, book
 from tests.support.perpetuals.values import step_with_margin
@@ -177,6 +177,7 @@ def test_funding_up_to_a_share_of_the_account__is_no_alert(daily_bps: int) -> No
     ("kind", "is_told"),
     [
         (OutcomeKind.HOLD, True),
+        (OutcomeKind.HALT, True),
         (OutcomeKind.PLANNED, True),
         (OutcomeKind.DECLINED, True),
         (OutcomeKind.REFUSED, True),
@@ -186,6 +187,23 @@ def test_funding_up_to_a_share_of_the_account__is_no_alert(daily_bps: int) -> No
 )
 def test_reduction__is_an_alert_while_it_is_not_sent(kind: OutcomeKind, is_told: bool) -> None:
     assert [alert.key for alert in futures_alerts(outcome(step_with_margin(OVER), kind))] == (["futures:leverage"] if is_told else [])
+
+
+@pytest.mark.parametrize("cause", ["stop_reason", "ledger_mismatch"])
+@pytest.mark.parametrize(
+    ("account", "headline"),
+    [(OVER, "leverage is above its limit"), (book(10_000, 62 * E18), "liquidation is near; close positions before it")],
+    ids=["limit", "liquidation"],
+)
+def test_reduction_that_a_halt_holds_back__is_an_alert_beside_it(account: MarginAccount, headline: str, cause: str) -> None:
+    step = with_history(step_with_margin(account, {"WETH": 12_500, "USDC": 2_500}), **{cause: "a cause"})
+    halted = outcome(step, OutcomeKind.HALT)
+    assert isinstance(halted.decision, Halt)
+    texts = [alert.text for alert in cycle_alerts(halted, RunFacts(False, "", None))]
+    assert len(texts) == 2
+    assert texts[0].startswith(f"Futures: {headline}")
+    assert "It would close " in texts[0]
+    assert texts[1].startswith("Nothing is traded: ")
 
 
 def manual(step: StepInput) -> StepInput:
