@@ -16,6 +16,7 @@ from agent.layers.futures.policy.exposure import (
     is_delegate_wallet,
 )
 from agent.layers.futures.policy.needs import (
+    STOPS_CHANGE_REASON,
     agent_key_ends_soon,
     due_futures_adjustment,
     spot_value_in_quote,
@@ -60,8 +61,10 @@ UNSENT_OUTCOMES = (
 
 def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     """Yield at most one alert: while a reduction is due but not sent, which names triggers that wait
-    too, else while triggers await a confirmation. The text has spot and futures figures, and the planned actions, after what the
-    cycle has done; a completed cycle that was not read again yields none.
+    too, else while triggers await a confirmation. A reduction that a limit or a liquidation requires
+    is a HALT, which quiet hours do not hold back. The text has spot and futures figures, and the
+    planned actions, after what the cycle has done; a completed cycle that was not read again yields
+    none.
     """
     if (reading := _newest_account(outcome)) is None:
         return
@@ -80,6 +83,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     planned_text = ""
     if plan is not None and plan.actions:
         planned_text = f"It would {actions_text(step.snapshot, step.portfolio, policy, plan)}. "
+    kind = AlertKind.REVIEW
     waiting_text = ""
     if unconfirmed_triggers:
         names = ", ".join(trigger.value for trigger in unconfirmed_triggers)
@@ -90,6 +94,8 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
             trigger_key = plan.trigger
             due_reason = plan.reason
         headline = f"Futures: {due_reason}"
+        if due_adjustment.reason != f"futures: {STOPS_CHANGE_REASON}":
+            kind = AlertKind.HALT
         command = "See trimtab margin" + (
             f". {waiting_text}: {CONFIRM_COMMAND}" if waiting_text else ""
         )
@@ -102,7 +108,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     exposure_text = net_exposure_text(step, drifts)
     figures_text = margin_figures_text(account, policy) + (exposure_text and f", {exposure_text}")
     alert_text = f"{headline}; {figures_text}. {planned_text}{command}"
-    yield Alert(AlertKind.REVIEW, f"futures:{trigger_key}", alert_text, True)
+    yield Alert(kind, f"futures:{trigger_key}", alert_text, True)
 
 
 def _newest_account(

@@ -206,12 +206,36 @@ def test_reduction_that_a_halt_holds_back__is_an_alert_beside_it(account: Margin
     assert texts[1].startswith("Nothing is traded: ")
 
 
+def with_missing_stops(step: StepInput) -> StepInput:
+    account = step.snapshot.layer(FuturesReading).account
+    assert account is not None
+    policy = futures_policy(step)
+    step = with_policy(step, replace(policy, limits=replace(policy.limits, resting_stop_bps=200)))
+    return with_snapshot(step, futures=replace(account, is_on_chain=False))
+
+
 def manual(step: StepInput) -> StepInput:
     return with_policy(step, replace(futures_policy(step), leverage_band_bps=500, manual_triggers=("drift", "leverage_drift")))
 
 
 ON_TARGET = step_with_margin(book(10_000, 10 * E18))
 LOPSIDED = step_with_margin(book(10_000, 5 * E18))
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [
+        pytest.param(step_with_margin(book(10_000, 62 * E18)), AlertKind.HALT, id="liquidation"),
+        pytest.param(step_with_margin(OVER), AlertKind.HALT, id="limit"),
+        pytest.param(manual(step_with_margin(OVER)), AlertKind.HALT, id="limit and trigger"),
+        pytest.param(with_missing_stops(ON_TARGET), AlertKind.REVIEW, id="resting stops"),
+        pytest.param(manual(step_with_margin(EMPTY)), AlertKind.REVIEW, id="trigger"),
+    ],
+)
+def test_reduction_that_cannot_wait_for_the_morning__is_urgent(step: StepInput, kind: AlertKind) -> None:
+    """Quiet hours of docs/alerts.md let errors and halts pass."""
+    [alert] = futures_alerts(outcome(step, OutcomeKind.HOLD))
+    assert alert.kind is kind
 
 
 @pytest.mark.parametrize(
@@ -239,14 +263,6 @@ def test_waiting_trigger__does_not_hide_that_liquidation_is_near() -> None:
     assert alert.key == "futures:liquidation"
     assert alert.text.startswith("Futures: liquidation is near; close positions before it; ")
     assert alert.text.endswith("Futures actions await confirmation (leverage_drift): trimtab rebalance --send")
-
-
-def with_missing_stops(step: StepInput) -> StepInput:
-    account = step.snapshot.layer(FuturesReading).account
-    assert account is not None
-    policy = futures_policy(step)
-    step = with_policy(step, replace(policy, limits=replace(policy.limits, resting_stop_bps=200)))
-    return with_snapshot(step, futures=replace(account, is_on_chain=False))
 
 
 @pytest.mark.parametrize("kind", [OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.REFUSED])
