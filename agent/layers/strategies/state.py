@@ -191,7 +191,8 @@ class StrategyBooks:
     `fault` is the reason why holdings are unknown (empty: known), `unstored_bookings` are bookings
     not stored yet. `record_version` is that of the ledger that they were computed from.
     `allocation_by_strategy` are the last allocations by strategy; `allocation_fault` has the
-    strategies without weights, with the reason.
+    strategies without weights, with the reason. `unbooked_states` are the stored states while
+    balances or prices are unknown, and with them all books.
     """
 
     strategy_books: tuple[StrategyBook, ...]
@@ -200,6 +201,7 @@ class StrategyBooks:
     record_version: int = 0
     allocation_by_strategy: tuple[tuple[str, Allocation], ...] = ()
     allocation_fault: str = ""
+    unbooked_states: tuple[StrategyState, ...] = ()
 
     @property
     def by_name(self) -> dict[str, StrategyBook]:

@@ -245,6 +245,7 @@ def update_books(
             (),
             "some balances or prices of the assets are unknown",
             record_version=ledger.record_version,
+            unbooked_states=ledger.states,
         )
     reserve_by_token = reserved_balances(step.portfolio, step.limits, balance_by_token)
     if not ledger.bookings:

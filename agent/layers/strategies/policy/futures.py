@@ -30,19 +30,19 @@ def target_market_shares(split: CapitalSplit, state: StrategiesState) -> dict[st
 
 def strategy_market_shares(split: CapitalSplit, books: StrategyBooks | None) -> dict[str, Fraction]:
     """Return the signed shares of the target notional by market: each strategy's weights times its
-    share of the capital. A paused strategy has none, also while its holdings are in doubt; without
-    any books, which halts spot trading, each has its share of the config. Opposite weights offset
-    each other.
+    share of the capital. A paused strategy has none, also while its holdings are in doubt or
+    unknown; the others have their share of the config while the books are unknown or differ from
+    it, which halts spot trading. Opposite weights offset each other.
     """
     share_by_name = {
         strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies
     }
     paused_names: set[str] = set()
-    if books is not None and share_by_name.keys() == books.by_name.keys():
-        share_by_name = target_capital_shares(split, books.by_name)
-        paused_names = {
-            book.name for book in books.strategy_books if book.state.health is StrategyHealth.PAUSED
-        }
+    if books is not None:
+        if share_by_name.keys() == books.by_name.keys():
+            share_by_name = target_capital_shares(split, books.by_name)
+        states = [*books.unbooked_states, *(book.state for book in books.strategy_books)]
+        paused_names = {state.name for state in states if state.health is StrategyHealth.PAUSED}
     share_by_market: dict[str, Fraction] = {}
     for strategy in split.strategies:
         share = Fraction(0) if strategy.name in paused_names else share_by_name[strategy.name]

@@ -27,11 +27,12 @@ from agent.layers.strategies.state import (
     StrategyBook,
     StrategyBooks,
     StrategyHealth,
+    StrategyLedger,
     StrategyState,
 )
 from agent.model import MarketGrowthInputs, StepInput
 from agent.model.futures import FuturesTarget
-from tests.support.builders import NOW_S, RULE, split, strategy
+from tests.support.builders import NOW_S, RULE, books_of, brought_up, split, strategy, with_snapshot
 from tests.support.configs.futures import FUTURES, address
 from tests.support.configs.strategies import CARRY, TREND, config_with_strategies
 from tests.support.constants import DAY_S, HOUR_S
@@ -73,6 +74,20 @@ def books(*paused_names: str, fault: str = "") -> StrategyBooks:
 def test_market_shares_add_up_by_capital(strategy_books: StrategyBooks | None, shares: dict[str, Fraction]) -> None:
     """60 % long; 40 % half short of one market and half long of another."""
     assert strategy_market_shares(split(LONG, SHORT), strategy_books) == shares
+
+
+def test_paused_strategy_has_no_share_while_a_strategy_is_added() -> None:
+    config = split(replace(LONG, share_bps=5_000), SHORT, strategy("new", 1_000, {"USDC": 10_000}))
+    assert strategy_market_shares(config, books("long", fault="names differ")) == {"ETH": Fraction(-2, 10), "BTC": Fraction(2, 10)}
+
+
+@pytest.mark.parametrize("unread", [{"feeds": (), "pools": ()}, {"holdings": ()}], ids=["prices", "balances"])
+def test_paused_strategy_has_no_share_while_its_books_are_unknown(unread: dict[str, object]) -> None:
+    ledger = StrategyLedger(states=(StrategyState("long", StrategyHealth.PAUSED, 0), StrategyState("short", StrategyHealth.ACTIVE, 0)))
+    step = brought_up(with_snapshot(step_of(book(10_000)), **unread).with_config(split(LONG, SHORT)), ledger)
+
+    assert not books_of(step).strategy_books
+    assert strategy_market_shares(split(LONG, SHORT), books_of(step)) == {"ETH": Fraction(-2, 10), "BTC": Fraction(2, 10)}
 
 
 @pytest.mark.parametrize(
