@@ -191,6 +191,11 @@ def _require_no_wallet_settings(config: Config) -> None:
             config.execution.style != "market",
             'write style = "market" and remove the keys of other styles',
         ),
+        (
+            "futures.hedge: hedges, which the strategies' weights do not count,",
+            config.futures is not None and config.futures.hedge is not None,
+            "remove [futures.hedge]",
+        ),
     )
     for setting, is_set, remedy in conflicts:
         if is_set:

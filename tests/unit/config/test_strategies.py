@@ -15,6 +15,7 @@ from agent.config.strategies import build_split, with_allocators
 from agent.errors import ConfigError
 from agent.layers.strategies.state import CapitalSplit, StrategyHealthRule
 from agent.model import Destination, Every, NoTradeZone, Threshold
+from tests.support.configs.futures import FUTURES
 from tests.support.configs.liquidity import V2
 from tests.support.configs.lp_targets import V2_TARGET
 from tests.support.configs.pace import LIMIT, ROUNDS, TWAP
@@ -115,6 +116,7 @@ ZONE = '{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
 RISK = 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%" }'
 TRIGGER = 'trigger = { kind = "threshold", relative = "10%" }'
 DESTINATION = 'destination = "target"'
+HEDGE = '[futures.hedge]\nhorizon = "30d"\nmin_saving = "0.5%"\ntax_rate = "25%"\ncapital_cost = "4%"\n'
 WHOLE = {
     "zone": (
         lambda config: config.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1).replace(DESTINATION, "", 1),
@@ -150,6 +152,11 @@ WHOLE = {
         )
         for style in (ROUNDS, TWAP, LIMIT)
     },
+    "hedges": (
+        lambda config: config + FUTURES + HEDGE,
+        "futures.hedge: hedges, which the strategies' weights do not count, cannot be combined with [[strategies]]",
+        "remove [futures.hedge], or remove [[strategies]]",
+    ),
 }
 
 

@@ -98,19 +98,13 @@ def hedge_instead(
     exits, purchases, manual trades or slices, and not with a divided wallet.
     """
     policy = futures_policy(step)
-    if (
-        policy is None
-        or policy.hedge_policy is None
-        or futures_progress(step).hold_reason
-        or not decision.by_trigger
-    ):
+    if policy is None or policy.hedge_policy is None or not decision.by_trigger:
         return decision_result, sale_plan
     account = margin_account(step.snapshot)
     if (
         account is None
-        or futures_fault(step.snapshot, policy)
+        or _hedging_fault(step, policy)
         or decision.exempt_turnover
-        or step.divides_wallet
         or step.history.execution is not None
     ):
         return decision_result, sale_plan
@@ -151,6 +145,13 @@ def hedge_instead(
     decision = replace(decision, reason=f"{decision.reason}; {comparison_texts}")
     plan = replace(sale_plan, decision=decision).with_layer(HedgeChoices(tuple(comparisons)))
     return replace(decision_result, decision=decision), plan
+
+
+def _hedging_fault(step: StepInput, policy: FuturesPolicy) -> str:
+    """Return why nothing can be hedged, by a trigger or by the owner; empty if it can."""
+    if step.divides_wallet:
+        return "the strategies' weights count no hedge, and would sell the hedged part too"
+    return futures_progress(step).hold_reason or futures_fault(step.snapshot, policy)
 
 
 def compare_with_sale(
@@ -506,7 +507,7 @@ def owner_hedge_plan(
             f"{label} cannot be hedged: [futures.hedge] is missing",
             remedy="add [futures.hedge] with its horizon, min_saving, tax_rate and capital_cost",
         )
-    if fault := futures_progress(step).hold_reason or futures_fault(step.snapshot, policy):
+    if fault := _hedging_fault(step, policy):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
     account = margin_account(step.snapshot)
     if account is None:

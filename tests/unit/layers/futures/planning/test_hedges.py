@@ -62,7 +62,7 @@ from agent.policy.decide import decide
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
-from tests.support.builders import NOW_S, step_input, with_history, with_limits, with_snapshot
+from tests.support.builders import NOW_S, brought_up, split, step_input, strategy, with_history, with_limits, with_snapshot
 from tests.support.decisions.native_coin import in_native_coin
 from tests.support.perpetuals.hedges import (
     DAY_S,
@@ -505,6 +505,10 @@ def test_owner__opens_and_closes_a_hedge_whatever_it_costs(
         (overweight_step(hedge_account(10_000, asset="")), "it has no futures market"),
         (overweight_step(SHORT, hedges=(OPEN,)), "it already has a hedge"),
         (overweight_step(hedge_account(10_000, index_s=NOW_S - 601)), "the index of ETH is 601 s old"),
+        (
+            brought_up(overweight_step().with_config(split(strategy("all of it", 10_000, {"WETH": 5_000, "USDC": 5_000})))),
+            "weights count no hedge",
+        ),
     ],
 )
 def test_hedge_the_owner_cannot_have__is_refused_with_its_reason(step: StepInput, why: str) -> None:
