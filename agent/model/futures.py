@@ -547,6 +547,10 @@ class FuturesPolicy:
     schedule: Schedule | None = None
     is_review_due: bool = False
 
+    def hedge_size_raw(self, market: str) -> int:
+        """Return the size of a market's open hedges together, which is that of a short."""
+        return sum(hedge.size_raw for hedge in self.hedges if hedge.market == market)
+
 
 @dataclass(frozen=True, slots=True)
 class MarketGrowthInputs:

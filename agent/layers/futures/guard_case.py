@@ -93,9 +93,8 @@ class FuturesCase(LayerGuardAnswers):
         policy = futures_policy(self.step)
         if policy is None or layer_plan.account_actions or not layer_plan.orders:
             return False
-        short_raw_by_market = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
         return all(
-            0 < order.size_raw <= short_raw_by_market.get(order.market, 0)
+            0 < order.size_raw <= -policy.hedge_size_raw(order.market)
             for order in layer_plan.orders
         )
 

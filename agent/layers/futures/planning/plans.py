@@ -589,13 +589,13 @@ def hedges_after_first_order(
 def closing_plan(
     snapshot: Snapshot, policy: FuturesPolicy | None, market: str, reason: str
 ) -> FuturesPlan:
-    """Return the order that buys back the hedge of a market. If the market also has a larger long
+    """Return the order that buys back the hedges of a market. If the market also has a larger long
     the order opens, and guards judge it whole.
     """
     account = margin_account(snapshot)
     if account is None or policy is None:
         return FuturesPlan((), CLOSE_HEDGE, reason)
-    size_raw = -sum(hedge.size_raw for hedge in policy.hedges if hedge.market == market)
+    size_raw = -policy.hedge_size_raw(market)
     perp_market = account.market(market)
     if why := untradable_reason(account, perp_market, size_raw, policy.limits.slippage_bps):
         return FuturesPlan((), CLOSE_HEDGE, reason, refusal_texts=(why,))

@@ -113,7 +113,7 @@ def hedge_closing_decision(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
         and not untradable_reason(
             account,
             account.market(hedge.market),
-            -sum(other.size_raw for other in policy.hedges if other.market == hedge.market),
+            -policy.hedge_size_raw(hedge.market),
             policy.limits.slippage_bps,
         )
     ]
@@ -163,7 +163,8 @@ def hedges_after_order(
 def hedges_after_fill(grant: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
     """Return the hedges after an order filled by `filled_raw`, which may be less than ordered at a
     venue that cancels the rest. The filled size counts
-    towards the hedge first; only what is left changes the targeted position.
+    towards the market's hedges first, one after another; only what is left changes the targeted
+    position.
     """
     order = grant.action
     if not isinstance(order, PerpOrder) or filled_raw == order.size_raw:
@@ -172,14 +173,21 @@ def hedges_after_fill(grant: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]
         hedge.token: hedge for hedge in grant.hedges_before if hedge.market == order.market
     }
     updated_hedges = []
+    unused_raw = filled_raw
     for hedge_after in grant.hedges:
         hedge_before = hedge_before_by_token.get(hedge_after.token)
         size_before_raw = 0 if hedge_before is None else hedge_before.size_raw
         change_raw = hedge_after.size_raw - size_before_raw
-        if hedge_after.market != order.market or abs(change_raw) <= abs(filled_raw):
+        if hedge_after.market != order.market:
             updated_hedges.append(hedge_after)
-        elif size_raw := size_before_raw + (filled_raw if change_raw * filled_raw > 0 else 0):
-            updated_hedges.append(replace(hedge_before or hedge_after, size_raw=size_raw))
+        elif abs(change_raw) <= abs(unused_raw):
+            updated_hedges.append(hedge_after)
+            unused_raw -= change_raw
+        else:
+            used_raw = unused_raw if change_raw * unused_raw > 0 else 0
+            unused_raw -= used_raw
+            if size_raw := size_before_raw + used_raw:
+                updated_hedges.append(replace(hedge_before or hedge_after, size_raw=size_raw))
     return tuple(updated_hedges)
 
 

@@ -122,20 +122,23 @@ def comparison_text(comparison: HedgeComparison, symbol: str, decimals: int) -> 
 def held_hedges(
     hedges: Sequence[Hedge], account: MarginAccount, policy: FuturesPolicy
 ) -> tuple[Hedge, ...]:
-    """Return the open hedges that the account still holds. In a market without a target a hedge is
-    at most the short position; a liquidation or manual trade has closed the rest.
+    """Return the open hedges that the account still holds. In a market without a target they are
+    together at most the short position; a liquidation or manual trade has closed the rest.
     """
     target_markets = {
         target.market for target in policy.targets if target.weight_bps and policy.leverage_bps
     }
     account_markets = {market.market for market in account.markets}
-    open_hedges = []
+    open_hedges: list[Hedge] = []
     for hedge in hedges:
         if hedge.market not in account_markets:
             continue
         size_raw = hedge.size_raw
         if hedge.market not in target_markets:
-            size_raw = max(size_raw, min(0, account.size_raw(hedge.market)))
+            counted_raw = sum(
+                earlier.size_raw for earlier in open_hedges if earlier.market == hedge.market
+            )
+            size_raw = max(size_raw, min(0, account.size_raw(hedge.market) - counted_raw))
         if size_raw:
             open_hedges.append(replace(hedge, size_raw=size_raw))
     return tuple(open_hedges)

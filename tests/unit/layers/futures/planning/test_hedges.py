@@ -451,6 +451,16 @@ def test_hedge_beside_a_larger_long__is_closed_at_any_cost() -> None:
     assert "plan_cost" in refusing_guards(step, plan.with_layer(more)), "more than the hedge is an opening"
 
 
+def test_two_hedges_of_a_market__are_closed_together_at_any_cost() -> None:
+    """The market had another asset when the second was opened."""
+    policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000)
+    due = replace(OPEN, at_s=NOW_S - 30 * DAY_S)
+    hedges = (due, replace(due, token=WBTC, size_raw=-3 * E18))
+    step = with_limits(overweight_step(hedge_account(10_000, 2 * E18), policy=policy, hedges=hedges, weth=70_000), plan_cost_bps=1)
+    _, futures = passing(step)
+    assert [order.size_raw for order in futures.orders] == [8 * E18]
+
+
 def test_hedge__is_closed_whole_with_the_day_s_budget_used_up() -> None:
     plan, futures = passing(hedge_step_after(30 * DAY_S, reduced_notional_24h=Fraction(10**12)))
     assert (futures.trigger, [order.size_raw for order in futures.orders]) == ("close_hedge", [5 * E18])

@@ -40,6 +40,8 @@ BOUGHT = replace(SOLD, size_raw=10 * E18)
 EARLY = replace(OPEN, size_raw=-10 * E18, at_s=NOW_S - 100)
 ENDED = replace(EARLY, size_raw=0, at_s=NOW_S)
 OTHER = Hedge("BTC", WBTC, -E18, NOW_S, Fraction(1))
+SECOND = replace(EARLY, token=WBTC, size_raw=-4 * E18)
+SECOND_ENDED = replace(ENDED, token=WBTC)
 
 
 def sized(coins: int) -> Hedge:
@@ -92,6 +94,7 @@ def test_hedges_after_order_of_another_market_stay() -> None:
         pytest.param(BOUGHT, (EARLY,), (ENDED,), 4, (sized(-6),), id="closed in part"),
         pytest.param(BOUGHT, (EARLY,), (ENDED,), 0, (EARLY,), id="nothing closed"),
         pytest.param(BOUGHT, (EARLY,), (ENDED,), -4, (EARLY,), id="fill on the other side"),
+        pytest.param(BOUGHT, (sized(-6), SECOND), (ENDED, SECOND_ENDED), 7, (ENDED, replace(SECOND, size_raw=-3 * E18)), id="two, in part"),
         pytest.param(replace(BOUGHT, size_raw=14 * E18), (EARLY,), (ENDED,), 12, (ENDED,), id="closed beyond its size"),
         pytest.param(replace(BOUGHT, size_raw=2 * E18), (EARLY,), (EARLY,), 1, (EARLY,), id="order of a target"),
         pytest.param(OrderCancel("ETH", "1"), (EARLY,), (ENDED,), 4, (ENDED,), id="no order"),

@@ -165,6 +165,11 @@ def test_held_hedges_are_at_most_the_short_without_a_target(eth: int, policy: Fu
     assert hedges == ((replace(hedge, size_raw=size * E18),) if size else ())
 
 
+def test_held_hedges_of_one_market_are_together_at_most_its_short() -> None:
+    hedges = held_hedges((OPEN, replace(OPEN, token=WBTC, size_raw=-3 * E18)), hedge_account(10_000, -6 * E18), HEDGING)
+    assert [hedge.size_raw for hedge in hedges] == [-5 * E18, -E18]
+
+
 # --- Spot targets
 
 
