@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.app.documents.futures import action_text, margin_figures_text
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import futures_plan_of
 from agent.layers.futures.planning.plans import current_futures_plan, plan_adjustment
-from agent.layers.futures.policy.books import net_exposure
+from agent.layers.futures.policy.books import NetExposure, net_exposure
 from agent.layers.futures.policy.exposure import (
     expected_funding_of_all,
     exposures,
@@ -29,6 +30,7 @@ from agent.layers.futures.policy.targets import (
 )
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.margin.account import account_value_raw
+from agent.margin.state import after_action
 from agent.model import (
     AdjustFutures,
     Alert,
@@ -143,17 +145,17 @@ def _plan_of_now(
 
 def net_exposure_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     """Yield an alert while the net exposure of the futures is off target by more than the band,
-    such as while one leg of a long and a short is open, unless a plan that corrects it is shown. It
-    is not known after a transaction until the account is read again.
+    such as while one leg of a long and a short is open, unless a plan is shown whose orders bring it
+    nearer. It is not known after a transaction until the account is read again.
     """
-    is_correction_shown = (
-        outcome.kind is OutcomeKind.PLANNED and futures_plan_of(outcome) is not None
-    )
-    if is_correction_shown or (reading := _newest_account(outcome)) is None:
+    if (reading := _newest_account(outcome)) is None:
         return
     _, account, policy = reading
     exposure = net_exposure(account, policy)
     if not exposure.is_off_target:
+        return
+    plan = futures_plan_of(outcome) if outcome.kind is OutcomeKind.PLANNED else None
+    if plan is not None and _is_nearer_after(plan, account, policy, exposure):
         return
     notional_text, target_text, band_text = (
         account.quote.money_text(value)
@@ -164,6 +166,19 @@ def net_exposure_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         f" See trimtab positions, and trimtab explain for the reason"
     )
     yield Alert(AlertKind.REVIEW, "futures:net_exposure", alert_text, True)
+
+
+def _is_nearer_after(
+    plan: FuturesPlan, account: MarginAccount, policy: FuturesPolicy, exposure: NetExposure
+) -> bool:
+    """Return whether the plan's orders bring the net exposure nearer to its target. Those of a hedge
+    leave it.
+    """
+    for order in plan.orders:
+        account = after_action(account, order)
+    notional = net_exposure(account, replace(policy, hedges=plan.hedges)).notional
+    target_notional = exposure.target_notional
+    return abs(notional - target_notional) < abs(exposure.notional - target_notional)
 
 
 FUNDING_ALERT_BPS = 100

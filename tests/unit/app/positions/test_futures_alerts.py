@@ -25,7 +25,18 @@ from agent.layers.futures.state import futures_policy, with_policy
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
 from agent.model import Alert, AlertKind, Halt, Snapshot, StepInput
-from agent.model.futures import FuturesReading, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind, StaleRead, StaleReadKind
+from agent.model.futures import (
+    FuturesPlan,
+    FuturesReading,
+    Hedge,
+    MarginAccount,
+    MarginDeposit,
+    PerpOrder,
+    PerpOrderKind,
+    StaleRead,
+    StaleReadKind,
+    StopOrder,
+)
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import current_drifts, decide
 from tests.support.builders import NOW_S, token, with_history, with_snapshot
@@ -72,6 +83,29 @@ def test_net_exposure__is_not_told_beside_the_plan_that_corrects_it() -> None:
     step = step_with_margin(OVER, {"WETH": 12_500, "USDC": 2_500})
     keys = {kind: [alert.key for alert in net_exposure_alerts(outcome(step, kind))] for kind in (OutcomeKind.PLANNED, OutcomeKind.HOLD)}
     assert keys == {OutcomeKind.PLANNED: [], OutcomeKind.HOLD: ["futures:net_exposure"]}
+
+
+SOLD = PerpOrder("ETH", -5 * E18, PerpOrderKind.MARKET, 1, is_reduce_only=False)
+SHORT_HEDGE = Hedge("ETH", token("WETH").address, -5 * E18, NOW_S, Fraction(1))
+
+
+@pytest.mark.parametrize(
+    ("account", "futures_plan", "is_told"),
+    [
+        pytest.param(OVER, FuturesPlan((SOLD,)), False, id="nearer"),
+        pytest.param(OVER, FuturesPlan((replace(SOLD, size_raw=5 * E18),)), True, id="farther"),
+        pytest.param(OVER, FuturesPlan(resting_actions=(StopOrder("ETH", -E18, 1, 1),)), True, id="stops"),
+        pytest.param(OVER, FuturesPlan(account_actions=(MarginDeposit(10**9),)), True, id="deposit"),
+        pytest.param(OVER, FuturesPlan((SOLD,), hedges=(SHORT_HEDGE,)), True, id="hedge beside too long a position"),
+        pytest.param(EMPTY, FuturesPlan((SOLD,), hedges=(SHORT_HEDGE,)), True, id="hedge without a position"),
+    ],
+)
+def test_net_exposure__is_told_unless_the_shown_plan_corrects_it(account: MarginAccount, futures_plan: FuturesPlan, is_told: bool) -> None:
+    shown = outcome(step_with_margin(account, {"WETH": 12_500, "USDC": 2_500}), OutcomeKind.PLANNED)
+    assert shown.plan is not None
+    shown = replace(shown, plan=shown.plan.with_layer(futures_plan))
+    assert futures_plan_of(shown) == futures_plan
+    assert [alert.key for alert in net_exposure_alerts(shown)] == (["futures:net_exposure"] if is_told else [])
 
 
 @pytest.mark.parametrize("kind", [OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED])
