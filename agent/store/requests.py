@@ -198,14 +198,18 @@ class RequestStore:
                 if request_number in (None, payout.request_id)
             )
 
-    def has_unsent_payment(self, request_number: int) -> bool:
-        """Return whether an open withdrawal has a payment that no transaction has made or may make.
-        Raises ConfigError if it does not exist.
+    def unsent_payments(self, request_number: int) -> tuple[Payment, ...]:
+        """Return the payments of an open withdrawal that no transaction has made or may make; of
+        any other request none. Raises ConfigError if it does not exist.
         """
         with self.db.read("read the payouts") as db:
             row = _request_row(db, request_number)
-            return row.state == RequestState.OPEN.value and any(
-                pending_payment.open_nonce is None for pending_payment in unpaid_payments(db, [row])
+            if row.state != RequestState.OPEN.value:
+                return ()
+            return tuple(
+                pending_payment.payment
+                for pending_payment in unpaid_payments(db, [row])
+                if pending_payment.open_nonce is None
             )
 
     def confirm_payout_address(self, address: str, now_s: int) -> None:

@@ -27,7 +27,6 @@ from agent.model import (
     IntentKind,
     IntentState,
     RaiseForWithdrawal,
-    RequestKind,
     RequestState,
     StepInput,
     StepRequest,
@@ -96,7 +95,7 @@ def next_command(context: AgentContext, intent: Intent) -> str:
     withdrawal_id = _paid_withdrawal(context, intent)
     if withdrawal_id is not None:
         sends = not is_rejection and not is_paused
-        sends = sends and store.requests.has_unsent_payment(withdrawal_id)
+        sends = sends and bool(store.requests.unsent_payments(withdrawal_id))
         return f"trimtab withdraw --resume {withdrawal_id}{' --send' if sends else ''}"
     if is_paused:
         is_hard = context.kill_switch.is_hard()
@@ -136,16 +135,19 @@ def _paid_withdrawal(context: AgentContext, intent: Intent) -> int | None:
 
 
 def _financed_withdrawal(context: AgentContext, intent: Intent) -> int | None:
-    """Return the number of the open withdrawal for which a trade sells or unwraps."""
+    """Return the number of the newest open withdrawal that has yet to pay what a trade raises or
+    unwraps.
+    """
     step = context.store.steps.get(intent.step_id)
-    request_json = None if step is None else step.request_json
-    if request_json is None or not isinstance(
-        codec.loads(StepRequest, request_json), (RaiseForWithdrawal, Unwrap)
-    ):
+    if step is None or step.request_json is None:
         return None
-    for request in reversed(context.store.requests.newest(open_only=True)):
-        if request.kind is RequestKind.WITHDRAW:
-            return request.id
+    request = codec.loads(StepRequest, step.request_json)
+    if not isinstance(request, RaiseForWithdrawal | Unwrap):
+        return None
+    for owner_request in reversed(context.store.requests.newest(open_only=True)):
+        for payment in context.store.requests.unsent_payments(owner_request.id):
+            if payment.native if isinstance(request, Unwrap) else payment.token == request.token:
+                return owner_request.id
     return None
 
 
