@@ -112,7 +112,8 @@ class CashFlows:
     """Unexplained increases, base units by token."""
     first_increase_s: int | None = None
     """Chain time of the first increase that blocked purchases in the current window
-    (ACCEPTANCE_WINDOW_S of policy/cash_flows/balance_changes.py).
+    (ACCEPTANCE_WINDOW_S of policy/cash_flows/balance_changes.py); None once the owner has explained
+    the last that blocked them.
     """
     excluded_increases_raw: tuple[tuple[str, int], ...] = ()
     """Part of `unexplained_increases_raw` that was excluded because the value exceeded

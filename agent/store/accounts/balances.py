@@ -95,7 +95,9 @@ BALANCES_VERSION = "books_turn"
 ACCEPTED_DEPOSITS = "accepted_flows"
 """Key of the most recently accepted deposits, each as number:chain time."""
 BLOCKED_SINCE = "rose_s"
-"""Key of the chain time since which unexplained deposits have blocked trades continuously."""
+"""Key of the chain time of the first deposit in ACCEPTANCE_WINDOW_S that blocked trades; deleted once
+the owner explains the last that does.
+"""
 EXCLUDED_UP_TO = "excluded"
 """Key of the newest transfer when deposits were last excluded above portfolio.max_live_value;
 transfers up to it stay excluded.
@@ -221,8 +223,8 @@ def _record_transfer(db: Connection, transfer: ExternalTransfer, now_s: int) -> 
 
 
 def blocked_since_s(facts: Mapping[str, str]) -> int | None:
-    """Return the chain time since which unexplained deposits block trades (fact BLOCKED_SINCE);
-    None without one.
+    """Return the chain time of the first deposit that shares the wait (fact BLOCKED_SINCE); None
+    without one.
     """
     if BLOCKED_SINCE not in facts:
         return None
@@ -477,6 +479,13 @@ _select_unexplained_transfers = cache(
 _select_unexplained_halting = cache(
     lambda: _select_unexplained_transfers().where(ExternalTransferRow.blocks_trading)
 )
+_select_blocking_deposit = cache(
+    lambda: (
+        select(ExternalTransferRow.seq)
+        .where(ExternalTransferRow.kind.is_(None), ExternalTransferRow.blocks_trading, ~IS_DECREASE)
+        .limit(1)
+    )
+)
 _select_unexplained_decreases = cache(lambda: _select_unexplained_transfers().where(IS_DECREASE))
 _select_unpriced_losses = cache(
     lambda: _select_newest_transfers().where(
@@ -622,7 +631,8 @@ class BalanceStore:
         """Record the owner's classification of an open or accepted transfer; without an id, of all
         open transfers.
 
-        Without a kind each gets the default of its direction. Raises ConfigError if the transfer is
+        Without a kind each gets the default of its direction. After the last deposit that blocks
+        trades, the next one waits anew. Raises ConfigError if the transfer is
         unknown or already classified, or if the kind does not fit its direction.
         """
         with self.db.write("classify a flow") as db:
@@ -641,6 +651,7 @@ class BalanceStore:
                     code=ErrorCode.UNKNOWN,
                 )
             classified_transfers = []
+            ends_block = False
             for row in transfer_rows:
                 if row.kind not in (None, *_ACCEPTED_KIND_NAMES):
                     raise ConfigError(
@@ -666,7 +677,11 @@ class BalanceStore:
                     _update_transfer(),
                     {"row_seq": row.seq, "kind": chosen_kind.value, "classified_s": now_s},
                 )
-                classified_transfers.append(replace(_transfer_from_row(row), kind=chosen_kind))
+                transfer = _transfer_from_row(row)
+                ends_block |= transfer.blocks_trading and transfer.delta_raw > 0
+                classified_transfers.append(replace(transfer, kind=chosen_kind))
+            if ends_block and db.scalar(_select_blocking_deposit()) is None:
+                delete_facts(db, BLOCKED_SINCE)
             return tuple(classified_transfers)
 
     def is_prior_day_known(self, chain_now_s: int) -> bool:

@@ -147,6 +147,34 @@ def test_deposits_block_since_the_first_of_a_window(store: Store, later_s: int, 
 
 
 @pytest.mark.parametrize(
+    ("explained", "since_s"),
+    [
+        pytest.param((1, 2), None, id="all that block"),
+        pytest.param((1,), NOW_S, id="one of two that block"),
+        pytest.param((3,), NOW_S, id="another"),
+    ],
+)
+def test_explained_deposits_end_their_window(store: Store, explained: tuple[int, ...], since_s: int | None) -> None:
+    record_transfers(store, transfer(exceeds_jump_limit=True), transfer(exceeds_jump_limit=True), transfer(5))
+
+    for transfer_id in explained:
+        store.balances.classify(transfer_id, ExternalTransferKind.DEPOSIT, NOW_S + 60)
+
+    assert store.budgets.history(NOW_S).cash_flows.first_increase_s == since_s
+
+
+def test_accepted_deposit_keeps_its_window(store: Store) -> None:
+    record_transfers(store, transfer(exceeds_jump_limit=True), transfer(5))
+    (blocking, _) = store.balances.transfers()
+    record_transfers(store, replace(blocking, kind=ExternalTransferKind.ACCEPTED))
+
+    store.balances.classify(None, None, NOW_S + 60)
+    store.balances.classify(blocking.id, ExternalTransferKind.GIFT, NOW_S + 60)
+
+    assert store.budgets.history(NOW_S).cash_flows.first_increase_s == NOW_S
+
+
+@pytest.mark.parametrize(
     "harmless",
     [transfer(), transfer(-COIN, exceeds_jump_limit=True), transfer(exceeds_jump_limit=True, kind=ExternalTransferKind.GAS_MONEY)],
 )
