@@ -30,6 +30,7 @@ from agent.venues.hyperliquid.orders import (
     model_price,
     parse_amount,
     parse_decimal,
+    parse_positive,
     parse_raw,
 )
 
@@ -88,7 +89,7 @@ def market_rows(answer: object, coins: Collection[str]) -> dict[str, MarketRow]:
     tables = {
         row[0]: row[1]
         for row in _list_of(meta, "marginTables")
-        if isinstance(row, list) and len(row) == 2 and isinstance(row[0], int)
+        if isinstance(row, list) and len(row) == 2 and type(row[0]) is int
     }
     row_by_coin = {}
     for market_number, (market_entry, market_context) in enumerate(
@@ -115,7 +116,7 @@ def parse_market(coin: str, row: MarketRow, position_mark: Fraction = Fraction(0
     if not isinstance(market_context, Mapping):
         raise _malformed_error(f"the market {market_name}")
     size_decimals = row.entry.get("szDecimals")
-    if not isinstance(size_decimals, int) or not 0 <= size_decimals <= QUOTE_DECIMALS:
+    if type(size_decimals) is not int or not 0 <= size_decimals <= QUOTE_DECIMALS:
         raise _malformed_error(f"the size decimals of {market_name}")
     mid = market_context.get("midPx")
     funding = market_context.get("funding")
@@ -186,7 +187,7 @@ def unlisted_markets(
         max_leverage = position.get("maxLeverage")
         mark = mark_by_coin[coin]
         size_decimals = len(size_text.partition(".")[2])
-        if mark <= 0 or size_decimals > QUOTE_DECIMALS or not isinstance(max_leverage, int):
+        if mark <= 0 or size_decimals > QUOTE_DECIMALS or type(max_leverage) is not int:
             raise _malformed_error("a position")
         market_by_coin[coin] = ListedMarket(
             coin=coin,
@@ -235,7 +236,7 @@ def require_pinned_numbers(
 
 def _tiers_of(market_name: str, row: MarketRow) -> tuple[tuple[int, int], ...]:
     table_id = row.entry.get("marginTableId", row.entry.get("maxLeverage"))
-    if not isinstance(table_id, int) or table_id < 1:
+    if type(table_id) is not int or table_id < 1:
         raise _malformed_error(f"the margin table of {market_name}")
     if table_id in row.tables:
         return _parse_tiers(_list_of(row.tables[table_id], "marginTiers"))
@@ -248,7 +249,7 @@ def _parse_tiers(tiers: Sequence[object]) -> tuple[tuple[int, int], ...]:
     leverage_tiers = []
     for tier in tiers:
         max_leverage = json_field(tier, "maxLeverage")
-        if not isinstance(tier, Mapping) or not isinstance(max_leverage, int) or max_leverage < 1:
+        if not isinstance(tier, Mapping) or type(max_leverage) is not int or max_leverage < 1:
             raise _malformed_error("a margin table")
         leverage_tiers.append((_usd_raw(tier, "lowerBound"), max_leverage))
     lower_bounds = [lower_bound_raw for lower_bound_raw, _ in leverage_tiers]
@@ -290,7 +291,7 @@ def parse_leverage(answer: object, coin: str) -> LeverageSetting:
     """
     leverage_setting = json_field(answer, "leverage")
     leverage = json_field(leverage_setting, "value")
-    if not isinstance(leverage_setting, Mapping) or not isinstance(leverage, int) or leverage < 1:
+    if not isinstance(leverage_setting, Mapping) or type(leverage) is not int or leverage < 1:
         raise _malformed_error(f"the leverage of {coin}")
     return LeverageSetting(leverage, leverage_setting.get("type") != "cross")
 
@@ -386,7 +387,7 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
     """Parse the cross-margined part of a `clearinghouseState` answer. Raises Retryable for an
     unexpected format and for contradictory figures.
     """
-    if not isinstance(answer, Mapping) or not isinstance(answer.get("time"), int):
+    if not isinstance(answer, Mapping) or type(answer.get("time")) is not int:
         raise _malformed_error("the account")
     all_margin = answer.get("marginSummary")
     cross_margin = answer.get("crossMarginSummary")
@@ -612,7 +613,9 @@ def parse_stops(
         coin = market.coin
         size_decimals = market.size_decimals
         size_raw = sign * parse_raw(row.get("sz"), size_decimals, f"the size of a stop of {coin}")
-        trigger = parse_decimal(row.get("triggerPx"), f"the trigger of a stop of {coin}")
+        trigger = parse_positive(row.get("triggerPx"), f"the trigger of a stop of {coin}")
+        if size_raw * sign < 0:
+            raise _malformed_error(f"the size of a stop of {coin}")
         resting_stops.append(
             RestingStop(coin, size_raw, model_price(trigger, size_decimals), str(row["cloid"]))
         )
@@ -637,7 +640,7 @@ def parse_resting_orders(
         price = model_price(parse_decimal(row.get("limitPx"), order_name), size_decimals)
         placed_s = row_time_ms(row, "timestamp") // 1000
         if (
-            not 0 < abs(unfilled_raw) <= abs(size_raw)
+            not 0 < unfilled_raw * sign <= size_raw * sign
             or price <= 0
             or row.get("reduceOnly") is not False
         ):
@@ -678,7 +681,7 @@ def parse_payments(payment_rows: Sequence[Mapping[str, object]]) -> tuple[VenueP
 
 def row_time_ms(row: Mapping[str, object], key: str = "time") -> int:
     """Return a row's time of the venue in milliseconds. Raises Retryable without one."""
-    if not isinstance(time_ms := row.get(key), int):
+    if type(time_ms := row.get(key)) is not int:
         raise _malformed_error("a time")
     return time_ms
 

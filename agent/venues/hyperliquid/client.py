@@ -62,6 +62,7 @@ from agent.venues.hyperliquid.orders import (
     order_state,
     parse_decimal,
     parse_order_status,
+    parse_positive,
     parse_refusals,
 )
 
@@ -465,7 +466,7 @@ class HyperliquidClient:
         ]
         if not closed_candles:
             raise Retryable(f"the venue has no price of {coin} in the day before its funding")
-        return parse_decimal(closed_candles[-1].get("c"), f"a price of {coin}")
+        return parse_positive(closed_candles[-1].get("c"), f"a price of {coin}")
 
     def _read_all_rows(
         self,
@@ -506,8 +507,8 @@ class HyperliquidClient:
             raise Retryable("the venue's answer for the book has an unexpected format")
         return [
             (
-                parse_decimal(level.get("px"), "a price of the book"),
-                parse_decimal(level.get("sz"), "a size of the book"),
+                parse_positive(level.get("px"), "a price of the book"),
+                parse_positive(level.get("sz"), "a size of the book"),
             )
             for level in levels[asks]
         ]
@@ -533,7 +534,7 @@ class HyperliquidClient:
         named_agents = []
         for agent_row in answer:
             until_ms = json_field(agent_row, "validUntil")
-            if not isinstance(agent_row, Mapping) or not isinstance(until_ms, int):
+            if not isinstance(agent_row, Mapping) or type(until_ms) is not int:
                 raise Retryable("the venue's answer for an agent has an unexpected format")
             address = agent_row.get("address")
             if not isinstance(address, str) or not is_address(address):
@@ -623,7 +624,7 @@ class HyperliquidClient:
     def is_past(self, time_ms: int) -> bool:
         """True if the venue's time is after `time_ms`."""
         now_ms = json_field(self._info("clearinghouseState"), "time")
-        return isinstance(now_ms, int) and now_ms > time_ms
+        return type(now_ms) is int and now_ms > time_ms
 
     def post_orders(self, request_body: Mapping[str, object], count: int) -> list[str]:
         """Post a signed action of `count` orders once, without querying them first. Return for each

@@ -37,6 +37,16 @@ def parse_decimal(venue_decimal: object, value_name: str) -> Fraction:
     raise Retryable(f"the venue's answer for {value_name} is not a decimal", code=ErrorCode.ANSWER)
 
 
+def parse_positive(venue_decimal: object, value_name: str) -> Fraction:
+    """Parse a size or price of the venue. Raises Retryable with `value_name` unless it is above zero."""
+    value = parse_decimal(venue_decimal, value_name)
+    if value <= 0:
+        raise Retryable(
+            f"the venue's answer for {value_name} is not above zero", code=ErrorCode.ANSWER
+        )
+    return value
+
+
 def parse_raw(venue_decimal: object, decimals: int, value_name: str) -> int:
     """Parse a decimal as base units. Raises Retryable with `value_name` if it has more places."""
     return require_whole(parse_decimal(venue_decimal, value_name) * 10**decimals, value_name)
@@ -325,17 +335,22 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
     changed_ms = status_record.get("statusTimestamp")
     side = order_fields.get("side")
     if (
-        not isinstance(oid, int)
-        or not isinstance(accepted_ms, int)
-        or not isinstance(changed_ms, int)
+        type(oid) is not int
+        or type(accepted_ms) is not int
+        or type(changed_ms) is not int
         or side not in ("A", "B")
     ):
         raise Retryable(
             "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
         )
     status = scrub(str(status_record.get("status")))
-    size = parse_decimal(order_fields.get("origSz"), "the size of an order")
+    size = parse_positive(order_fields.get("origSz"), "the size of an order")
     unfilled_size = parse_decimal(order_fields.get("sz"), "the rest of an order")
+    if not 0 <= unfilled_size <= size:
+        raise Retryable(
+            "the venue's answer for the rest of an order is not within its size",
+            code=ErrorCode.ANSWER,
+        )
     return OrderRecord(
         cloid,
         _stage_of(status),
@@ -373,12 +388,12 @@ def order_state(record: OrderRecord, fills_answer: object, size_decimals: int) -
         fill_id = fill.get("tid")
         if fill.get("oid") != record.oid or str(fill_id) in fill_by_id:
             continue
-        if not isinstance(fill_id, int):
+        if type(fill_id) is not int:
             raise Retryable(
                 "the venue's answer for a fill has an unexpected format", code=ErrorCode.ANSWER
             )
-        fill_size = sign * parse_decimal(fill.get("sz"), "the size of a fill")
-        fill_quote_change = -fill_size * parse_decimal(fill.get("px"), "the price of a fill")
+        fill_size = sign * parse_positive(fill.get("sz"), "the size of a fill")
+        fill_quote_change = -fill_size * parse_positive(fill.get("px"), "the price of a fill")
         fill_fee = parse_decimal(fill.get("fee"), "the fee of a fill")
         fill_profit = parse_decimal(fill.get("closedPnl", "0"), "the profit of a fill")
         filled_size += fill_size

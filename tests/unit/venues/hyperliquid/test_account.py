@@ -24,6 +24,7 @@ from agent.venues.hyperliquid.account import (
     parse_market,
     parse_market_numbers,
     parse_resting_orders,
+    parse_stops,
     parse_transfers,
     require_pinned_numbers,
     unlisted_markets,
@@ -320,3 +321,17 @@ def test_orders__are_the_oldest_first() -> None:
     rows = [open_order(LIMIT[:-1] + end, timestamp=at_ms) for end, at_ms in (("1", 3_000), ("3", 2_000), ("2", 2_999))]
     orders = parse_resting_orders(rows, {"ETH": ETH})
     assert [(order.placed_s, order.cloid[-1]) for order in orders] == [(2, "2"), (2, "3"), (3, "1")]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sz": "-1"}, {"sz": "-1", "origSz": "-2"}, {"sz": "0"}, {"sz": "3"}, {"limitPx": "0"}, {"timestamp": True}], ids=str
+)
+def test_orders__with_impossible_numbers_are_read_again(changes: dict[str, object]) -> None:
+    with raises_code(Retryable, "answer"):
+        parse_resting_orders([open_order(LIMIT, **changes)], {"ETH": ETH})
+
+
+@pytest.mark.parametrize("changes", [{"sz": "-1"}, {"triggerPx": "0"}, {"triggerPx": "-1"}], ids=str)
+def test_stops__with_impossible_numbers_are_read_again(changes: dict[str, object]) -> None:
+    with raises_code(Retryable, "answer"):
+        parse_stops([open_order(LIMIT, **changes)], {"ETH": ETH})

@@ -633,6 +633,13 @@ def test_book__is_waited_for_only_if_it_may_be(world: World, may_wait: bool, kin
     assert world.connection.begun_count == 2 * begun_count
 
 
+@pytest.mark.parametrize("level", [{"px": "0", "sz": "1"}, {"px": "1999", "sz": "-1"}], ids=str)
+def test_book__with_impossible_numbers_is_read_again(world: World, level: dict[str, str]) -> None:
+    world.connection.answers["l2Book"] = {"levels": [[level], []]}
+    with raises_code(Retryable, "answer"):
+        world.client.order_book_side("ETH", asks=False)
+
+
 def test_agents__are_read_anew_before_a_reduction(world: World) -> None:
     world.connection.answers["extraAgents"] = []
     for _ in range(2):

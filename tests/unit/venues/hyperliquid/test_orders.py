@@ -204,6 +204,10 @@ def test_fill__part_of_a_base_unit_of_its_fee_is_paid(fee: str, fee_raw: int) ->
         pytest.param([], "do not add up yet", id="none"),
         pytest.param([{**FILL, "sz": "0.5999"}], "do not add up yet", id="one lot short"),
         pytest.param([{**FILL, "tid": None}], "a fill has an unexpected format", id="no id"),
+        pytest.param([{**FILL, "tid": True}], "a fill has an unexpected format", id="a truth as id"),
+        pytest.param([{**FILL, "px": "-5"}], "price of a fill is not above zero", id="negative price"),
+        pytest.param([{**FILL, "px": "0"}], "price of a fill is not above zero", id="no price"),
+        pytest.param([{**FILL, "sz": "-0.6"}, {**FILL, "sz": "1.2", "tid": 2}], "size of a fill is not above zero", id="negative size"),
     ],
 )
 def test_partly_listed_fills__are_read_again(word: str, fills: list[dict[str, object]], reason: str) -> None:
@@ -245,7 +249,9 @@ def test_filled_order_without_fills__is_read_again(fills: object, reason: str) -
     "answer",
     [None, [], {}, {"status": "order"}, status("filled", cloid="0x" + "cd" * 16), status("filled", oid="7"), status("filled", side="C"),
      {"status": "order", "order": {"order": RECORD, "status": "filled"}},
-     status("teleported"), status("filled", origSz="1e3")],
+     status("teleported"), status("filled", origSz="1e3"), status("canceled", origSz="0.0", sz="0.0"),
+     status("open", origSz="-1.0", sz="-0.4"), status("open", sz="-0.4"),
+     status("open", sz="1.0001"), status("filled", oid=True), status("filled", timestamp=True)],
 )  # fmt: skip
 def test_answers_about_an_order_in_another_form_are_no_state(answer: object) -> None:
     with raises_code(Retryable, "answer"):
