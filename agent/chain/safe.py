@@ -508,6 +508,17 @@ class SafeOwnersSigner:
         return None
 
 
+def open_safe_sender(
+    sender: Sender, transport: Transport, address: str, endpoint_pool: EndpointPool
+) -> SafeSender:
+    """Return the sender of the Safe at `address`. Raises ConfigError if it is no supported Safe, else
+    Retryable or PassingFault if no endpoint can tell.
+    """
+    safe = SafeContract(transport, address)
+    unbatched_reason = safe.unbatched_reason(safe.require_supported())
+    return SafeSender(sender, safe, endpoint_pool, unbatched_reason)
+
+
 def open_external_signer(
     rules: SigningRules,
     nonces: Callable[[], HighestTipByNonce],
@@ -523,10 +534,8 @@ def open_external_signer(
     """
     if not is_safe:
         return WalletOwnerSigner(rules, nonces, endpoint_pool, sender), sender
-    safe_contract = SafeContract(transport, rules.wallet)
-    version = safe_contract.require_supported()
-    unbatched_reason = safe_contract.unbatched_reason(version)
-    if not unbatched_reason:
+    safe_sender = open_safe_sender(sender, transport, rules.wallet, endpoint_pool)
+    if not safe_sender.unbatched_reason:
         rules = replace(rules, batch_contract=BATCH_CONTRACT)
-    safe_sender = SafeSender(sender, safe_contract, endpoint_pool, unbatched_reason)
-    return SafeOwnersSigner(rules, nonces, endpoint_pool, safe_sender, safe_contract), safe_sender
+    signer = SafeOwnersSigner(rules, nonces, endpoint_pool, safe_sender, safe_sender.safe)
+    return signer, safe_sender

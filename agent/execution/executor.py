@@ -28,6 +28,7 @@ from agent.execution.submission.proposal_words import (
     is_dropped,
     minimums_advice,
     rejection_title,
+    unsimulated_reason,
     waiting_act,
 )
 from agent.execution.submission.reconcile import Reconciler
@@ -546,7 +547,7 @@ class ProposingExecutor(JournaledExecutor):
         try:
             simulation = self._sender.simulate(intent.tx, self.external_signer.address)
             reverts = simulation.reverted
-            unsimulated_why = simulation.height_disagreement
+            unsimulated_why = unsimulated_reason(intent.tx, simulation)
         except Retryable as error:
             unsimulated_why = error.message
         awaiting = self._propose(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from agent import codec, guards
-from agent.chain.safe import WALLET_OWNER_ACT, SafeContract, SafeSender
+from agent.chain.safe import WALLET_OWNER_ACT, SafeContract, open_safe_sender
 from agent.chain.sender import QuorumSender
-from agent.errors import READ_FAILURES
+from agent.errors import READ_FAILURES, ConfigError
 from agent.execution.shortfall import execution_reason
 from agent.execution.submission.checks import only_undoes
 from agent.execution.submission.held_up_exits import held_up_text
@@ -18,6 +18,7 @@ from agent.execution.submission.proposal_words import (
     WITHDRAWAL_ADVICE,
     execution_period,
     minimums_advice,
+    unsimulated_reason,
     waiting_act,
 )
 from agent.execution.submission.rejected_trades import rejected_before
@@ -181,10 +182,10 @@ def _waits_for(
     try:
         simulation = _simulation(context, intent)
         next_act = _next_act(context, intent)
-    except READ_FAILURES as error:
+    except (*READ_FAILURES, ConfigError) as error:
         return f"could not be checked, {error.message}", UNCHECKED_ADVICE
-    if simulation.height_disagreement:
-        return f"could not be checked, {simulation.height_disagreement}", UNCHECKED_ADVICE
+    if unsimulated_why := unsimulated_reason(intent.tx, simulation):
+        return f"could not be checked, {unsimulated_why}", UNCHECKED_ADVICE
     if simulation.reverted:
         return f"would fail now, {simulation.reason}", f"{DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}"
     pause_reason = None
@@ -205,8 +206,7 @@ def _simulation(context: AgentContext, intent: Intent) -> Simulation:
     wallet = context.config.wallet
     sender: Sender = QuorumSender(context.endpoints, context.config.chain.chain_id)
     if wallet.safe:
-        safe = SafeContract(context.transport, wallet.address)
-        sender = SafeSender(sender, safe, context.endpoints, "")
+        sender = open_safe_sender(sender, context.transport, wallet.address, context.endpoints)
     return sender.simulate(intent.tx, wallet.address)
 
 

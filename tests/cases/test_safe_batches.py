@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from eth_utils.crypto import keccak
 
 from agent import app as api
 from agent.app.agent import Agent
@@ -24,6 +25,7 @@ from tests.support.on_chain.proposals import killer_at_event, proposal, rounds, 
 from tests.support.on_chain.refusing_tokens import FORGETTING
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
 from tests.support.samples import slow
+from tests.support.text import mentions
 from tests.support.wallets import SafeWallet
 
 __all__ = ["scene"]
@@ -133,6 +135,21 @@ def test_batch__would_fail__its_call_and_reason_are_named(anvil_chain: LocalChai
     with pytest.raises(Refused, match="would fail now"):
         api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
     assert safe.nonce() == 0
+
+
+def test_batch__handler_is_removed__nobody_is_told_to_execute_it(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    """Without a handler the Safe answers every simulation with success."""
+    agent, safe = scene
+    sign_and_send(agent, FIRST, SECOND)
+    handler_slot = keccak(text="fallback_manager.handler.address").hex()
+    anvil_chain.node.ask([("anvil_setStorageAt", [safe.address, f"0x{handler_slot}", f"0x{0:064x}"])])
+    assert open_proposal(agent)["state"] == "failing"
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        agent.rebalance(send=True, confirm=yes)
+    assert waiting.value.reverts is None
+    for text in (" ".join(agent.status().warnings), f"{waiting.value.message} {waiting.value.remedy}"):
+        assert mentions(text, "a batch cannot be simulated: the Safe has no fallback handler", "do not sign it, nor execute it")
+        assert "trimtab proposal execute" not in text
 
 
 def test_safe__without_a_handler__proposes_the_approval_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from agent.execution.submission.checks import only_undoes
 from agent.guards import MinimumsFault
-from agent.model import Collect, Intent, IntentKind, IntentState
-from agent.ports import Grant, NextAct
+from agent.model import Collect, Intent, IntentKind, IntentState, UnsignedTx
+from agent.ports import Grant, NextAct, Simulation
+from agent.signing.batches import is_batch
 from agent.store.journal.intents import IntentStore
 from agent.store.journal.proposals import ProposalStore
 from agent.units import format_time
@@ -55,6 +56,15 @@ def execution_period(intent: Intent, grant: Grant) -> str:
     """Return until when the chain accepts a proposed call, in words."""
     deadline_s = chain_deadline_s(intent, grant)
     return "at any time" if deadline_s is None else f"until {format_time(deadline_s)}"
+
+
+def unsimulated_reason(tx: UnsignedTx, simulation: Simulation) -> str:
+    """Return why the simulation of a proposal says nothing about it; "" if it does, or if a plain call
+    failed without a revert, for example for its fee, which the signer may change.
+    """
+    if simulation.height_disagreement or simulation.reverted or not is_batch(tx.to, tx.data):
+        return simulation.height_disagreement
+    return simulation.reason
 
 
 def waiting_act(
