@@ -142,14 +142,15 @@ def require_no_orphaned_log(store_path: Path) -> None:
         )
 
 
-def inspect_store_file(path: Path) -> StoreFileInfo:
-    """Check a store's file without writing, and return its metadata.
+def inspect_store_file(path: Path, copied_file: Path | None = None) -> StoreFileInfo:
+    """Check a store's file without writing, and return its metadata. With `copied_file` that is read
+    in place of the store at `path`, which the errors name.
 
     Checks pages, foreign keys, and that each transaction has the state of its last transition; one
     that another program added has no seal and does not count.
     Raises OperatorNeeded, naming the damage.
     """
-    with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
+    with database_errors(f"read {path}"), closing(open_read_only(copied_file or path)) as store:
         try:
             page_check = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
             table_names = {
@@ -232,7 +233,7 @@ def _write_copy(source: Path, draft_file: Path) -> None:
             "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
             (COPY_KEY, f"{source.name}, {_utc_now_text()}"),
         )
-    inspect_store_file(draft_file)
+    inspect_store_file(source, draft_file)
 
 
 @contextmanager

@@ -267,7 +267,7 @@ def test_damaged_or_foreign_file_is_neither_restored_nor_copied(tmp_path: Path) 
 
     with raises_code(OperatorNeeded, "damaged", str(intent.id), "final", "planned"):
         inspect_store_file(tmp_path / "a.db")
-    with raises_code(OperatorNeeded, "damaged"):
+    with raises_code(OperatorNeeded, "damaged", f"{tmp_path / 'a.db'} is damaged"):
         backup(tmp_path / "a.db", tmp_path / "bad.db")
     assert not (tmp_path / "bad.db").exists()
 
@@ -290,6 +290,8 @@ def test_a_file_without_its_version_is_damaged(tmp_path: Path, statement: str) -
 
     with raises_code(OperatorNeeded, "damaged", "version"):
         inspect_store_file(tmp_path / "a.db")
+    with raises_code(OperatorNeeded, "damaged", f"{tmp_path / 'a.db'} is damaged"):
+        backup(tmp_path / "a.db", tmp_path / "bad.db")
 
 
 def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
