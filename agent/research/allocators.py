@@ -24,6 +24,7 @@ from agent.config.weights import build_allocator
 from agent.errors import ConfigError
 from agent.model import (
     PRICE_ONLY_METHODS,
+    AllocationMethod,
     AllocationNeeds,
     AllocatorConfig,
     Portfolio,
@@ -34,10 +35,8 @@ from agent.research.signals import signal as signal_of
 from agent.units import exact_duration, format_bps
 
 AnyAllocator = AllocatorTable | FunctionSignal | Signal
-_ADVICE = (
-    'write for example research.allocator("equal", every="28d", keep="7d", churn="1%",'
-    ' until_chosen="targets"); docs/weights.md has the keys of each kind'
-)
+_EXAMPLE_KEYS = 'every="28d", keep="7d", churn="1%", until_chosen="targets"'
+_EXAMPLE_SAMPLING = 'window="60d", step="1d", min_history="30d", max_age="2d", fixed=["USD"]'
 
 
 class Allocator(AllocatorTable):
@@ -48,6 +47,21 @@ class Allocator(AllocatorTable):
     def __repr__(self) -> str:
         keys = [f"{name}={value!r}" for name, value in self._written.items()]
         return f"allocator({', '.join((repr(self.kind), *keys))})"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+def _advice(kind: str = AllocationMethod.EQUAL.value) -> str:
+    keys = _EXAMPLE_KEYS
+    if kind in {method.value for method in PRICE_ONLY_METHODS if method.needs_returns}:
+        keys = f"{_EXAMPLE_KEYS}, {_EXAMPLE_SAMPLING}"
+    else:
+        kind = AllocationMethod.EQUAL.value
+    return (
+        f'write for example research.allocator("{kind}", {keys}); docs/weights.md has the keys of each'
+        " kind"
+    )
 
 
 @checked_call
@@ -63,7 +77,7 @@ def allocator(kind: str, **keys: Any) -> Allocator:
         table = Allocator.model_validate(values)
     except ValidationError as error:
         mistakes = "; ".join(describe_errors(error, values, Allocator))
-        raise ConfigError(f"allocator: {mistakes}", _ADVICE) from None
+        raise ConfigError(f"allocator: {mistakes}", _advice(kind)) from None
     table._written = keys
     return table
 
@@ -132,7 +146,7 @@ def chosen_allocator(
         return replace(any_allocator, argument="allocator")
     maker: object = allocator
     if not callable(any_allocator) or isinstance(any_allocator, type) or any_allocator is maker:
-        raise ConfigError(f"allocator: {described(any_allocator)} is no allocator", _ADVICE)
+        raise ConfigError(f"allocator: {described(any_allocator)} is no allocator", _advice())
     return replace(signal_of(any_allocator), argument="allocator")
 
 
@@ -150,7 +164,8 @@ def with_table(spec: BacktestSpec, table: AllocatorTable) -> BacktestSpec:
     try:
         require_valid_allocator(table, target_bps_by_symbol, portfolio.numeraire.symbol)
     except ValueError as error:
-        raise ConfigError(f"allocator: {str(error).removeprefix('weights.')}", _ADVICE) from None
+        message = f"allocator: {str(error).removeprefix('weights.')}"
+        raise ConfigError(message, _advice(table.kind)) from None
     unasked = table.model_copy(update={"max_change": None})
     allocator_config = build_allocator(unasked, portfolio, Path(), chain_id=0)
     return replace(

@@ -19,6 +19,7 @@ from agent.errors import ConfigError
 from agent.hosts import LOOPBACK_HOSTS
 from agent.price_files.frames import load_polars
 from agent.price_files.layout import TIME_NAMES, normalized_name
+from agent.units import pluralize
 
 Moment = str | date | datetime
 """A time; UTC without a zone."""
@@ -161,19 +162,35 @@ def _column(polars: Any, column: Any) -> Any:
 
 
 def between(table: PriceTable, start: Moment | None, end: Moment | None) -> PriceTable:
-    """Return the bars from `start` to `end`, both included. Raises ConfigError for fewer than two."""
-    is_kept = np.full(table.bar_count, True)
-    if start is not None:
-        is_kept &= table.times_s >= time_s(start, "start", table.zone)
-    if end is not None:
-        is_kept &= table.times_s <= time_s(end, "end", table.zone)
-    if is_kept.sum() < MIN_BARS:
-        first, last = (_day(table.times_s[index]) for index in (0, -1))
+    """Return the bars from `start` to `end`, both included, with a note if the prices begin after
+    `start`. Raises ConfigError for fewer than two.
+    """
+    start_s = None if start is None else time_s(start, "start", table.zone)
+    end_s = None if end is None else time_s(end, "end", table.zone)
+    if start_s is not None and end_s is not None and end_s < start_s:
         raise ConfigError(
-            f"start, end: {int(is_kept.sum())} bars are left of prices from {first} to {last}",
+            f"start, end: {_day(end_s)} is before {_day(start_s)}", "write the earlier one as start"
+        )
+    is_kept = np.full(table.bar_count, True)
+    if start_s is not None:
+        is_kept &= table.times_s >= start_s
+    if end_s is not None:
+        is_kept &= table.times_s <= end_s
+    first, last = (_day(table.times_s[index]) for index in (0, -1))
+    if is_kept.sum() < MIN_BARS:
+        limits = {"from": start_s, "to": end_s}
+        chosen = " ".join(
+            f"{word} {_day(at_s)}" for word, at_s in limits.items() if at_s is not None
+        )
+        raise ConfigError(
+            f"start, end: {chosen} the prices, of {first} to {last}, have"
+            f" {pluralize(int(is_kept.sum()), 'bar')}",
             "choose times within the prices",
         )
-    return replace(table, times_s=table.times_s[is_kept], closes=table.closes[is_kept])
+    notes = table.notes
+    if start_s is not None and start_s + table.interval_s <= table.times_s[0]:
+        notes += (f"start: prices begin on {first}, after {_day(start_s)}",)
+    return replace(table, times_s=table.times_s[is_kept], closes=table.closes[is_kept], notes=notes)
 
 
 def time_s(moment: Moment, name: str, zone: str) -> int:

@@ -138,8 +138,10 @@ class AllocatorTable(ConfigTable):
             if key in allowed_keys and getattr(self, key) is None
         ]
         if missing_keys:
+            pronoun = "it" if len(missing_keys) == 1 else "them"
             raise ValueError(
-                f"{missing_keys[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md"
+                f"{', '.join(missing_keys)}: missing; kind = {self.kind!r} needs {pronoun}, see"
+                " docs/weights.md"
             )
         if self.max_change_bps is not None and self.max_change_bps <= (self.churn or 0):
             raise ValueError(

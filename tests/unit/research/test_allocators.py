@@ -80,7 +80,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "beside a signal": (backtested(momentum, signal=momentum), "allocator: signal chooses the weights already"),
     "an answer": (backtested(lambda view: {"BTC": 1.2}), "allocator: the weight of BTC is 1.2"),
     "an unknown kind": (lambda: research.allocator("best"), "allocator: kind: choose from 'fixed'"),
-    "a missing key": (lambda: research.allocator("equal", every="7d"), "allocator: keep: missing"),
+    "a missing key": (lambda: research.allocator("equal", every="7d"), "allocator: keep, churn, until_chosen: missing"),
     "an unknown key": (lambda: research.allocator("equal", **EQUAL, often="7d"), "allocator: often: unknown key"),
     "more than prices": (
         backtested(research.allocator("market_cap", **EQUAL, max_age="2d")),
@@ -112,3 +112,11 @@ def test_choices_are_texts_or_members() -> None:
             objective=research.Objective.GROWTH,
             jobs=-1,
         )
+
+
+def test_missing_keys__are_named_together_with_an_example_of_the_kind() -> None:
+    with pytest.raises(ConfigError) as caught:
+        research.allocator("inverse_volatility", every="28d")
+    assert "keep, churn, until_chosen, window, step, min_history, max_age: missing" in caught.value.message
+    example = caught.value.remedy.partition("research.allocator")[2].partition(";")[0]
+    assert str(eval(f"allocator{example}", {"allocator": research.allocator})).startswith("allocator('inverse_volatility', every='28d'")

@@ -310,6 +310,12 @@ def test_start_and_end_are_both_included() -> None:
     assert result.frame()["time"].to_list() == TIMES[4:9]
 
 
+@pytest.mark.parametrize(("start", "is_noted"), [("2023-12-31", True), ("2023-12-31T12:00", False), ("2024-01-01", False)])
+def test_prices_that_begin_after_the_start_are_noted(start: str, is_noted: bool) -> None:
+    notes = research.backtest(small(), {"BTC": 0.5, "USD": 0.5}, research.band(0.1), start=start).notes
+    assert ("start: prices begin on 2024-01-01, after 2023-12-31" in notes) == is_noted
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_compare_gives_the_same_and_counts_triggers(jobs: int) -> None:
     targets = {"BTC": 0.5, "USD": 0.5}
@@ -462,7 +468,9 @@ def test_the_tracking_rule_is_the_default() -> None:
         ({"network": "base", "targets": {"LINK": 0.5, "USD": 0.5}}, "targets: LINK has no prices"),
         ({"flows": {"2030-01-01": 5}}, "flows: 2030-01-01"),
         ({"flows": {"soon": 5}}, "flows: 'soon' is no time"),
-        ({"start": "2025-01-01"}, "start, end: 0 bars are left of prices from 2024-01-01 to 2024-01-30"),
+        ({"start": "2025-01-01"}, "start, end: from 2025-01-01 the prices, of 2024-01-01 to 2024-01-30, have 0 bars"),
+        ({"end": "2024-01-01"}, "start, end: to 2024-01-01 the prices, of 2024-01-01 to 2024-01-30, have 1 bar"),
+        ({"start": "2024-01-09", "end": "2024-01-05"}, "start, end: 2024-01-05 is before 2024-01-09"),
         ({"destination": "nowhere"}, "destination: 'nowhere'"),
         ({"destination": "zone"}, "destination: zone, but only tracking has one"),
         ({"destination": "halfway", "trigger": None}, "destination: halfway, but tracking trades to the edge of its zone"),
