@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any
 
 from agent.artifacts import WEB_FOLDER
+from agent.policy.triggers.asset_range import AT_THESE_WEIGHTS, AssetRange
 from agent.units import (
     MINUTE_S,
     SIGNIFICANT_DIGITS,
@@ -36,6 +37,8 @@ MINUS = "−"
 NO_VALUE = "–"
 UNITS_IN_NAMES = ("_bps", "_raw")
 MONEY_FORMATS = ("money", "cost")
+WITH_THE_OTHERS = "with the others"
+"""Stands for the side and the range of an asset that only the others bring beyond it."""
 HALF_CENT = Fraction(1, 200)
 """What reads as zero with two decimals."""
 SHARE_FORMATS = ("percent", "points", "ratio", "rate")
@@ -287,36 +290,52 @@ def ranges_beside_targets(zone: Mapping[str, Any]) -> str:
         asset["symbol"]
         for asset in zone["assets"]
         if not asset["no_trade_bps"][0] <= asset["target_bps"] <= asset["no_trade_bps"][1]
+        and not asset_range(asset, "trigger_bps").others_text
     ]
     if not symbols:
         return ""
     return (
-        f"{', '.join(symbols)}: a range beside its target is the one at these weights of the others,"
+        f"{', '.join(symbols)}: a range beside its target is the one {AT_THESE_WEIGHTS},"
         " which move with it"
     )
 
 
+def asset_range(asset: Mapping[str, Any], edges_key: str = "band_bps") -> AssetRange:
+    """Return the weight of a document's asset against its band, or its edges of another key."""
+    low_bps, high_bps = asset[edges_key]
+    return AssetRange(asset["weight_bps"], asset["target_bps"], low_bps, high_bps)
+
+
 def correction_text(asset: Mapping[str, Any], numeraire: str) -> str:
     """Return why an asset of a zone waits or is due, by what a trade back costs and what waiting
-    does; empty within its range, and where neither costs a cent.
+    does, without figures where neither costs a cent; empty within its range. One that only the
+    others bring beyond it is neither above nor below.
     """
     correction = asset["correction"]
+    trigger_range = asset_range(asset, "trigger_bps")
+    others_text = trigger_range.others_text
     if correction is None or max(map(Fraction, correction.values())) < HALF_CENT:
-        return ""
+        return f"{asset['symbol']}: {others_text}" if others_text else ""
     low_bps, high_bps = asset["trigger_bps"]
     side, edge_bps = (
         ("below", low_bps)
         if 2 * asset["weight_bps"] < sum(asset["no_trade_bps"])
         else ("above", high_bps)
     )
-    is_due = not low_bps <= asset["weight_bps"] <= high_bps
+    is_due = trigger_range.is_outside
     state_text = "is due, as it is" if is_due else "waits, as it is not"
+    why_text = (
+        f"{asset['symbol']}: {others_text}; correcting that"
+        if others_text
+        else f"{asset['symbol']} {state_text} {side} {format_figure(edge_bps, 'percent')}"
+        f"{trigger_range.condition_text}: a trade back"
+    )
     waiting_text = waiting_time_text(
         Fraction(correction["cost"]), Fraction(correction["waiting_year"])
     )
     return (
-        f"{asset['symbol']} {state_text} {side} {format_figure(edge_bps, 'percent')}: a trade back"
-        f" costs {format_figure(correction['cost'], 'money')} {numeraire} once, waiting costs as much"
+        f"{why_text} costs {format_figure(correction['cost'], 'money')} {numeraire} once,"
+        " waiting costs as much"
         + (
             f" every {waiting_text}"
             if is_due

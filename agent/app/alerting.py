@@ -29,7 +29,7 @@ from agent.execution.submission.proposal_words import (
     WITHDRAWAL_ADVICE,
     minimums_advice,
 )
-from agent.figures import as_sentence, format_figure, reader_text
+from agent.figures import WITH_THE_OTHERS, as_sentence, format_figure, reader_text
 from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
 from agent.layers.futures.policy.hedges import comparison_text
@@ -90,7 +90,7 @@ UNCHANGED_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINE
 
 
 NO_BAND = "no band"
-OUTSIDE_SIDES = ("below", "above")
+OUTSIDE_SIDES = ("below", "above", WITH_THE_OTHERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +105,17 @@ class AssetBand:
 
     @property
     def side(self) -> str:
-        """Position against the band: "below", "above" or "inside"; NO_BAND for a band without width
-        or from 0 to 100 %, and within that of a target of 0 %.
+        """Position against the band: "below", "above" or "inside"; WITH_THE_OTHERS if only they
+        bring it beyond; NO_BAND for a band without width or from 0 to 100 %, and within that of a
+        target of 0 %.
         """
-        low_bps = self.drift.band_low_bps
-        high_bps = self.drift.band_high_bps
-        if low_bps >= high_bps or (low_bps <= 0 and high_bps >= BPS):
+        asset_range = bands.range_of(self.drift)
+        if asset_range.others_text:
+            return WITH_THE_OTHERS
+        if not asset_range.is_own:
             return NO_BAND
         if not self.drift.is_outside_band:
-            return "inside" if self.drift.target_bps else NO_BAND
+            return "inside"
         return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
 
 
@@ -285,6 +287,8 @@ def _format_band(
     drift = asset_band.drift
     numeraire = portfolio.numeraire
     token = portfolio.token(drift.token)
+    if others_text := bands.range_of(drift).others_text:
+        return f"{bands.weight_and_target_text(drift)}: {others_text}"
     band_text = (
         f"{token.label} is {asset_band.side} its band: {drift.weight_text} of the portfolio,"
         f" band {format_band(drift)}, price"

@@ -27,8 +27,10 @@ from agent import artifacts
 from agent.errors import printable_text
 from agent.figures import (
     HALF_CENT,
+    WITH_THE_OTHERS,
     Column,
     as_sentence,
+    asset_range,
     column,
     correction_text,
     format_figure,
@@ -96,6 +98,7 @@ def page_environment() -> Environment:
     environment = artifacts.template_environment(PACKAGE_EXTRA)
     environment.filters |= {
         "unbroken": unbroken_text,
+        "asset_range": asset_range,
         "correction_text": correction_text,
         "pause_exceptions": pause_exceptions,
         "ranges_beside_targets": ranges_beside_targets,
@@ -105,6 +108,7 @@ def page_environment() -> Environment:
         "sentence": as_sentence,
     }
     environment.globals["program"] = program_name()
+    environment.globals["with_the_others"] = WITH_THE_OTHERS
     return environment
 
 
@@ -634,7 +638,7 @@ def nearest_alert(documents: Documents) -> tuple[str, str] | None:
     """
     alert_assets = documents.get("alerts", {}).get("assets", ())
     numeraire = documents["status"]["numeraire"]
-    if any(asset["side"] in ("below", "above") for asset in alert_assets):
+    if any(asset["side"] in ("below", "above", WITH_THE_OTHERS) for asset in alert_assets):
         return None
     distances = [
         (abs(alert_asset[f"to_{side}_bps"]), f"alerts.assets.{index}", side)

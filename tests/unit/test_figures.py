@@ -293,9 +293,30 @@ def test_column__of_an_undeclared_field_is_refused(path: str) -> None:
 )
 def test_correction__agrees_with_what_is_decided(weight_bps: int, cost: str, waiting_year: str, words: str) -> None:
     correction = {"cost": cost, "waiting_year": waiting_year}
-    edges = {"no_trade_bps": [2_100, 2_900], "trigger_bps": [2_000, 3_000]}
+    edges = {"target_bps": 2_500, "no_trade_bps": [2_100, 2_900], "trigger_bps": [2_000, 3_000]}
     text = correction_text({"symbol": "cbBTC", "weight_bps": weight_bps, **edges, "correction": correction}, "USDC")
     assert text.startswith(f"cbBTC {words}") if words else not text
+
+
+OTHERS_HAVE_TOO_MUCH = "cbBTC: the others have too much that moves with it"
+
+
+@pytest.mark.parametrize(
+    ("weight_bps", "cost", "words"),
+    [
+        pytest.param(
+            2_796, "2", f"{OTHERS_HAVE_TOO_MUCH}; correcting that costs 2.00 USDC once, waiting costs as much every", id="below its target"
+        ),
+        pytest.param(2_796, "0.001", OTHERS_HAVE_TOO_MUCH, id="below a cent"),
+        pytest.param(2_700, "2", "cbBTC waits, as it is not above 27.85 % at these weights of the others: a trade back", id="waits"),
+        pytest.param(4_000, "2", "cbBTC is due, as it is above 27.85 % at these weights of the others: a trade back", id="above both"),
+    ],
+)
+def test_correction__of_a_range_beside_its_target_names_the_others(weight_bps: int, cost: str, words: str) -> None:
+    edges = {"target_bps": 3_300, "no_trade_bps": [2_300, 2_523], "trigger_bps": [2_100, 2_785]}
+    correction = {"cost": cost, "waiting_year": "0"}
+    text = correction_text({"symbol": "cbBTC", "weight_bps": weight_bps, **edges, "correction": correction}, "USDC")
+    assert text.startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +328,12 @@ def test_correction__agrees_with_what_is_decided(weight_bps: int, cost: str, wai
     ],
 )
 def test_ranges_beside_targets__are_named(ranges: dict[str, tuple[int, int]], symbols: str) -> None:
-    zone = {"assets": [{"symbol": symbol, "target_bps": 3_000, "no_trade_bps": list(bps)} for symbol, bps in ranges.items()]}
+    zone = {
+        "assets": [
+            {"symbol": symbol, "weight_bps": 0, "target_bps": 3_000, "no_trade_bps": list(bps), "trigger_bps": list(bps)}
+            for symbol, bps in ranges.items()
+        ]
+    }
     text = ranges_beside_targets(zone)
     assert text.partition(":")[0] == symbols
     assert ("at these weights of the others" in text) is bool(symbols)

@@ -20,7 +20,9 @@ from agent.cli.display.tables import (
 )
 from agent.cli.display.terminal import Document, WeightBar, safe_text
 from agent.figures import (
+    WITH_THE_OTHERS,
     Column,
+    asset_range,
     columns,
     correction_text,
     format_figure,
@@ -40,6 +42,13 @@ STATE_STYLES = {
 }
 
 
+def own_range_text(asset: Document, edges_key: str, shown_key: str = "") -> str:
+    """Format the range `shown_key` of an asset that moves beyond the range `edges_key`."""
+    if asset_range(asset, edges_key).others_text:
+        return WITH_THE_OTHERS
+    return range_text(asset[shown_key or edges_key])
+
+
 def holdings_table(status_document: Document, title: str = "Holdings") -> FigureTable:
     """Return a table of balances, prices, weights against targets and bands."""
     total_text = f"{money_text(status_document['total_value'])} {status_document['numeraire']}"
@@ -52,8 +61,7 @@ def holdings_table(status_document: Document, title: str = "Holdings") -> Figure
     )
 
     def is_outside(holding: Document) -> bool:
-        low_bps, high_bps = holding["band_bps"]
-        return not low_bps <= holding["weight_bps"] <= high_bps
+        return asset_range(holding).is_outside and not asset_range(holding).others_text
 
     exposures = status_document.get("futures", {}).get("exposures", ())
     net_by_symbol = {exposure["symbol"]: money_text(exposure["net"]) for exposure in exposures}
@@ -73,7 +81,7 @@ def holdings_table(status_document: Document, title: str = "Holdings") -> Figure
                 bps_percent_text(holding["weight_bps"]), "bold red" if is_outside(holding) else ""
             ),
             "net": lambda holding: net_by_symbol.get(holding["symbol"], ""),
-            "band_bps": lambda holding: range_text(holding["band_bps"]),
+            "band_bps": lambda holding: own_range_text(holding, "band_bps"),
             "bar": lambda holding: WeightBar(
                 holding["weight_bps"], holding["target_bps"], full_bps, is_outside(holding)
             ),
@@ -275,8 +283,8 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
         ),
         zone_document["assets"],
         {
-            "trigger_bps": lambda asset: range_text(asset["trigger_bps"]),
-            "no_trade_bps": lambda asset: range_text(asset["no_trade_bps"]),
+            "trigger_bps": lambda asset: own_range_text(asset, "trigger_bps"),
+            "no_trade_bps": lambda asset: own_range_text(asset, "trigger_bps", "no_trade_bps"),
         },
     )
     notes = [

@@ -23,6 +23,7 @@ from agent.model import (
     Trigger,
 )
 from agent.policy.drift import band_edge_prices
+from agent.policy.triggers.asset_range import AssetRange
 from agent.units import BPS, decimal_text, format_bps, format_percent, format_points
 
 # --- Types of triggers: notation in the config, rules of a class, and the result of an evaluation.
@@ -423,6 +424,11 @@ def weight_and_target_text(drift: AssetDrift) -> str:
     """Format an asset with its weight and its target."""
     target_text = format_percent(Fraction(drift.target_bps, BPS))
     return f"{drift.symbol} at {drift.weight_text}, target {target_text}"
+
+
+def range_of(drift: AssetDrift) -> AssetRange:
+    """Return the exact weight of an asset against its band."""
+    return AssetRange(drift.share * BPS, drift.target_bps, drift.band_low_bps, drift.band_high_bps)
 
 
 def format_band(drift: AssetDrift) -> str:

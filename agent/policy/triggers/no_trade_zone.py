@@ -44,6 +44,7 @@ from agent.policy.risk import (
     tracking_cost,
 )
 from agent.policy.triggers import bands
+from agent.policy.triggers.asset_range import AssetRange
 from agent.policy.triggers.bands import (
     KeyUnit,
     PriceSignal,
@@ -102,11 +103,11 @@ class ZoneInterval:
     correction: Correction | None = None
 
     @property
-    def is_empty(self) -> bool:
-        """True if the weights of the others leave no weight inside: the asset alone would be sold to
-        nothing, or be all there is.
-        """
-        return self.trigger_low == self.trigger_high
+    def trigger_range(self) -> AssetRange:
+        """The weight against the triggers."""
+        return AssetRange(
+            self.weight_bps, self.target_bps, self.trigger_low * BPS, self.trigger_high * BPS
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +323,8 @@ def _rule_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     ruled_tokens = {width.token for width in zone.risk.widths}
     ruled_drifts = [drift for drift in drifts if drift.token in ruled_tokens]
     beyond_text = "; ".join(
-        f"{bands.weight_and_target_text(drift)}, {_beyond_text(drift)}"
+        f"{bands.weight_and_target_text(drift)}"
+        f"{bands.range_of(drift).beyond_text(bands.format_band(drift))}"
         for drift in ruled_drifts
         if drift.is_outside_band
     )
@@ -336,17 +338,6 @@ def _rule_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
         reason += f"; no usable pool trades {', '.join(unroutable_symbols)}"
     is_due = any(drift.is_outside_band for drift in ruled_drifts)
     return TriggerResult(is_due, reason, None, signals=bands.band_signals(ruled_drifts))
-
-
-def _beyond_text(drift: AssetDrift) -> str:
-    """Say that an asset is beyond its range, and under which condition this is its range if what
-    correlated assets lack or have too much moves it past the target.
-    """
-    if drift.band_low_bps <= drift.target_bps <= drift.band_high_bps:
-        return f"is beyond {bands.format_band(drift)}"
-    if drift.band_low_bps == drift.band_high_bps:
-        return "has no range at these weights of the others"
-    return f"is beyond {bands.format_band(drift)} at these weights of the others"
 
 
 def _closest_text(drifts: Sequence[AssetDrift]) -> str:
@@ -372,6 +363,7 @@ def _closest_text(drifts: Sequence[AssetDrift]) -> str:
     return (
         f"all within their ranges; closest is {drift.symbol} at {drift.weight_text},"
         f" {format_points(gap_bps / BPS)} from an edge of {bands.format_band(drift)}"
+        f"{bands.range_of(drift).condition_text}"
     )
 
 

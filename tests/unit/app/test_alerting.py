@@ -58,6 +58,7 @@ from agent.policy.decide import decide, hard_pause_result
 from agent.policy.drift import band_edge_prices
 from agent.units import NATIVE, decimal_text, value_text
 from tests.support.builders import ETHER, step_input, token, unit_price, with_history, with_snapshot
+from tests.support.decisions.tracking import balance_changes, tracking_step
 from tests.support.foreign_text import CORPUS, MARKS
 from tests.support.text import mentions
 from tests.support.transactions import tx
@@ -102,6 +103,15 @@ def test_an_asset_without_a_band_is_not_inside_one(targets: dict[str, int]) -> N
 def test_a_weight_of_nothing_is_not_inside_the_band_of_a_target_of_nothing() -> None:
     drift = replace(decide(step_input({"WETH": 5_000, "USDC": 5_000})).drifts[0], target_bps=0, share=Fraction(0), band_low_bps=Fraction(0))
     assert asset_bands((drift,), token("USDC").address)[0].side == "no band"
+
+
+def test_asset_that_the_others_bring_beyond_its_range_is_on_no_side() -> None:
+    """The plan sells WETH and keeps WBTC, whose weight is below its target."""
+    step = tracking_step(balance_changes(WETH=9_000, WBTC=-400))
+    [wbtc] = [band for band in asset_bands(decide(step).drifts, step.portfolio.numeraire.address) if band.drift.symbol == "WBTC"]
+    assert wbtc.side == "with the others"
+    text = alerts_by_kind(outcome(step))[AlertKind.PRICE].text
+    assert mentions(text, "WETH is above its band", "WBTC at 24.2 %, target 25 %: the others have too much that moves with it")
 
 
 def step_after_move(move: str) -> StepInput:

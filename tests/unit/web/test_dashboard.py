@@ -1159,11 +1159,13 @@ def test_band__is_hidden_while_it_is_not_where_the_asset_moves_to(
 ) -> None:
     """The ranges of the tracking rule during a first purchase, whose other assets are not bought yet."""
     status = served.board.documents["status"]
-    monkeypatch.setitem(status, "holdings", [status["holdings"][1]])
-    monkeypatch.setitem(status["holdings"][0], "band_bps", band_bps)
-    monkeypatch.setitem(status["holdings"][0], "back_to_bps", back_to_bps)
+    holding = {**status["holdings"][1], "weight_bps": 0, "target_bps": 3_000, "band_bps": band_bps, "back_to_bps": back_to_bps}
+    monkeypatch.setitem(status, "holdings", [holding])
     text = served.ask("/")[2].decode()
     assert ("moves </span>" in text) is is_shown
+    monkeypatch.setitem(holding, "weight_bps", 3_000)
+    is_by_others = not band_bps[0] <= 3_000 <= band_bps[1]
+    assert (">with the others</td>" in served.ask("/")[2].decode()) is is_by_others
     assert 'id="outside"' not in text or is_shown
 
 

@@ -64,10 +64,12 @@ from agent.model import (
 )
 from agent.planning import proposals, requests
 from agent.policy.rebalance import buys_to_targets_first
-from agent.policy.triggers.bands import format_band
+from agent.policy.triggers.asset_range import AT_THESE_WEIGHTS
+from agent.policy.triggers.bands import format_band, range_of
 from agent.policy.triggers.no_trade_zone import ZoneView, intervals_at_targets
 from agent.store.transitions import OPEN_STATES
 from agent.units import (
+    BPS,
     Token,
     Value,
     decimal_text,
@@ -452,16 +454,15 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
 
 
 def _weight_sentence(drift: AssetDrift, numeraire: Token, *, is_zone: bool) -> str:
-    """Say weight, target and band of an asset; no band if the weights of the others leave none."""
-    band_text = (
-        f" (band {format_band(drift)}{' at these weights of the others' if is_zone else ''})"
-    )
-    if is_zone and drift.band_low_bps == drift.band_high_bps:
-        band_text = ""
+    """Say weight, target and band of an asset; no band if it has none of its own."""
+    asset_range = range_of(drift)
+    band_text = f" (band {format_band(drift)}{f' {AT_THESE_WEIGHTS}' if is_zone else ''})"
+    if is_zone and not asset_range.is_own:
+        band_text = f" ({asset_range.others_text})" if asset_range.others_text else ""
     return (
         f"{drift.symbol}: {numeraire.money_text(drift.value)},"
         f" {drift.weight_bps / 100:.2f} % against {format_bps(drift.target_bps)}"
-        f"{band_text}{', outside' if drift.is_outside_band else ''}."
+        f"{band_text}{', outside' if drift.is_outside_band and not asset_range.others_text else ''}."
     )
 
 
@@ -589,7 +590,10 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
     sentences += [f"Measured: {zone.sample_text}."] if zone.sample_text else []
     for interval in intervals:
         label = portfolio.token(interval.token).label
-        interval_text = f"{format_percent(interval.low)} to {format_percent(interval.high)}"
+        asset_range = interval.trigger_range
+        if asset_range.low_bps <= 0 and asset_range.high_bps >= BPS:
+            continue
+        edge_texts = dict.fromkeys((format_percent(interval.low), format_percent(interval.high)))
         trigger_text = (
             f"{format_percent(interval.trigger_low)} or {format_percent(interval.trigger_high)}"
         )
@@ -600,10 +604,13 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
                 f" in {waiting_time_text(interval.correction.cost, interval.correction.waiting_year)}."
             )
         range_text = (
-            f" {when}{label} is moved beyond {trigger_text}, and traded to {interval_text}."
+            f" {when}{label} is moved beyond {trigger_text}{asset_range.condition_text}, and traded"
+            f" to {' to '.join(edge_texts)}."
         )
-        if interval.is_empty:
-            range_text = f" {label} has no band at these weights of the others."
+        if asset_range.others_text:
+            range_text = f" {label}: {asset_range.others_text}."
+        elif asset_range.low_bps == asset_range.high_bps:
+            range_text = f" {label} has no band {AT_THESE_WEIGHTS}."
         sentences.append(f"{range_text}{correction_text}".lstrip())
     tradeoff = zone.plan_tradeoff
     if tradeoff is not None:

@@ -24,6 +24,7 @@ from agent.model import Intent, IntentKind, IntentState
 from tests.cli.widths import WIDTHS, cut, drawing_of
 from tests.support.samples import examples
 from tests.support.syntax_trees import AGENT, imported_names
+from tests.support.text import mentions
 from tests.support.transactions import receipt, tx
 
 WORDS = st.text("abcdefgh", min_size=1, max_size=12)
@@ -143,6 +144,15 @@ def test_zone__says_where_assets_move_and_what_waiting_costs() -> None:
     calm = {**ZONE, "assets": [{**asset, "correction": None} for asset in ZONE["assets"]]}
     drawing = drawing_of(zone_table(calm, "USDC"), 80)
     assert "a trade back" not in drawing
+
+
+def test_range_of_an_asset_that_the_others_bring_beyond_it_is_not_shown() -> None:
+    wbtc = {**ZONE["assets"][0], "symbol": "WBTC", "weight_bps": 2_420, "trigger_bps": [1_024, 2_334], "no_trade_bps": [1_208, 2_151]}
+    drawing = drawing_of(zone_table({**ZONE, "assets": [wbtc]}, "USDC"), 80)
+    text = " ".join(drawing.split())
+    assert mentions(text, "with the others", "WBTC: the others have too much that moves with it; correcting that costs 1.21 USDC")
+    assert not mentions(text, "23.34")
+    assert not mentions(text, "21.51")
 
 
 def test_a_decision_names_its_kind_once() -> None:

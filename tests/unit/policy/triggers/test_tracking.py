@@ -197,7 +197,7 @@ CHEAP_PAIR = [*pools_of(DEPTH), v2_pool(token("WETH"), token("WBTC"), "1/30", DE
     ("values", "pools", "conditional_symbols"),
     [
         pytest.param(ALL_CASH, pools_of(DEPTH), {"WETH", "WBTC", "LINK"}, id="all cash"),
-        pytest.param(balance_changes(WETH=9_000), pools_of(DEPTH), {"WBTC", "LINK"}, id="one overweight"),
+        pytest.param(balance_changes(WETH=9_000, WBTC=9_000), pools_of(DEPTH), {"WBTC"}, id="two overweight"),
         pytest.param(balance_changes(WETH=9_000, WBTC=-9_000), CHEAP_PAIR, {"WETH", "WBTC"}, id="pair"),
     ],
 )
@@ -209,6 +209,41 @@ def test_range_without_its_target_names_its_condition(values: dict[str, int], po
     for text in texts:
         row = interval(step, text.split()[0])
         assert (row.trigger_low <= row.target_bps / Fraction(10_000) <= row.trigger_high) is (text.split()[0] not in conditional_symbols)
+
+
+@pytest.mark.parametrize(
+    ("values", "own", "amount"),
+    [
+        pytest.param(balance_changes(WETH=9_000, WBTC=-400), "WETH", "much", id="below its target, as the others are above"),
+        pytest.param(balance_changes(WETH=-9_000, WBTC=400), "WETH", "little", id="above its target, as the others are below"),
+        pytest.param(balance_changes(WETH=9_000), "WETH", "much", id="on its target"),
+    ],
+)
+def test_asset_that_the_others_bring_beyond_its_range_is_not_said_to_trade_to_it(values: dict[str, int], own: str, amount: str) -> None:
+    """The plan trades the others: no sentence says that this one goes away from its target."""
+    step = tracking_step(values)
+    decision_result = decide(step)
+    zone = decision_result.zone
+    after = weights_after(step)
+    for drift in decision_result.drifts[:3]:
+        sentences = [
+            next(words for words in decision_result.decision.reason.split("; ") if drift.symbol in words),
+            _weight_sentence(drift, step.portfolio.numeraire, is_zone=True),
+            next(words for words in _zone_sentences(zone, step) if words.startswith(drift.symbol)),
+        ]
+        is_told = [f"the others have too {amount} that moves with it" in words for words in sentences]
+        assert is_told == [drift.symbol != own] * 3, sentences
+        assert (after[drift.symbol] == pytest.approx(float(drift.share) * 100, abs=0.1)) is (drift.symbol != own)
+
+
+def test_numeraire_has_no_range() -> None:
+    step = tracking_step(balance_changes(WETH=9_000))
+    decision_result = decide(step)
+    sentences = [
+        *_zone_sentences(decision_result.zone, step),
+        *(_weight_sentence(drift, step.portfolio.numeraire, is_zone=True) for drift in decision_result.drifts),
+    ]
+    assert not [words for words in sentences if "0 % or 100 %" in words or "0-100 %" in words]
 
 
 def test_first_purchase__goes_to_the_targets() -> None:
