@@ -763,7 +763,7 @@ def weight_charts(
         times = [f"{datetime.fromtimestamp(time_s, UTC):%F %T}" for time_s in recorded_times_s]
     gaps = gap_indices(list(map(_unix_time, times)))
     band_and_target_by_symbol = {
-        holding["symbol"]: [bps / 100 for bps in (*holding["band_bps"], holding["target_bps"])]
+        holding["symbol"]: [bps / 100 for bps in (*_own_band(holding), holding["target_bps"])]
         for holding in holdings
     }
     symbols = {symbol for valuation in shown_valuations for symbol in valuation["weights_bps"]}
@@ -783,6 +783,14 @@ def weight_charts(
     ]
 
 
+def _own_band(holding: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the band of a holding in bps; nothing but its target without one of its own."""
+    low_bps, high_bps = holding["band_bps"]
+    if not asset_range(holding).is_own:
+        low_bps = high_bps = holding["target_bps"]
+    return low_bps, high_bps
+
+
 def _chart(
     name: str,
     unit: str,
@@ -796,8 +804,13 @@ def _chart(
     title = f"{name}, in {unit}"
     if band_and_target is not None:
         low_percent, high_percent, target_percent = band_and_target
-        label += f"; its band now is {low_percent:,.2f} to {high_percent:,.2f}, its target {target_percent:,.2f}"
-        title += f"; band {low_percent:,.2f} to {high_percent:,.2f}, target {target_percent:,.2f}"
+        band_text = f"{low_percent:,.2f} to {high_percent:,.2f}"
+        title_text = f"band {band_text}"
+        if low_percent == high_percent:
+            band_text = "none"
+            title_text = "no band"
+        label += f"; its band now is {band_text}, its target {target_percent:,.2f}"
+        title += f"; {title_text}, target {target_percent:,.2f}"
     chart_data = {
         "times": times,
         "name": name,
@@ -824,17 +837,21 @@ def token_dot(symbol: str) -> Markup:
 
 
 def weight_bar(holding: Mapping[str, Any], full_bps: int) -> Markup:
-    """Return a picture of a weight in its band, with the target as a line."""
-    low_bps, high_bps = holding["band_bps"]
+    """Return a picture of a weight in its band, if it has one, with the target as a line."""
+    low_bps, high_bps = _own_band(holding)
+    has_band = low_bps < high_bps
 
     def x_position(bps: int) -> str:
         return f"{min(max(bps, 0), full_bps) * 100 / full_bps:.2f}"
 
-    is_inside = low_bps <= holding["weight_bps"] <= high_bps
-    description = (
-        f"{holding['weight_bps'] / 100:.2f} %, {'inside' if is_inside else 'outside'} its band of"
-        f" {low_bps / 100:.2f} to {high_bps / 100:.2f} %"
+    is_inside = not has_band or low_bps <= holding["weight_bps"] <= high_bps
+    band_text = (
+        f"{'inside' if is_inside else 'outside'} its band of {low_bps / 100:.2f} to"
+        f" {high_bps / 100:.2f} %"
+        if has_band
+        else "no band"
     )
+    description = f"{holding['weight_bps'] / 100:.2f} %, {band_text}"
     return Markup(
         '<svg class="bar{}" viewBox="0 0 100 10" preserveAspectRatio="none" role="img"'
         ' aria-label="{}"><rect class="band" x="{}" y="0" width="{}" height="10"></rect>'

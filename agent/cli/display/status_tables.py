@@ -44,9 +44,10 @@ STATE_STYLES = {
 
 def own_range_text(asset: Document, edges_key: str, shown_key: str = "") -> str:
     """Format the range `shown_key` of an asset that moves beyond the range `edges_key`."""
-    if asset_range(asset, edges_key).others_text:
+    edges = asset_range(asset, edges_key)
+    if edges.others_text:
         return WITH_THE_OTHERS
-    return range_text(asset[shown_key or edges_key])
+    return range_text(asset[shown_key or edges_key] if edges.is_own else None)
 
 
 def holdings_table(status_document: Document, title: str = "Holdings") -> FigureTable:
@@ -61,7 +62,7 @@ def holdings_table(status_document: Document, title: str = "Holdings") -> Figure
     )
 
     def is_outside(holding: Document) -> bool:
-        return asset_range(holding).is_outside and not asset_range(holding).others_text
+        return asset_range(holding).is_own and asset_range(holding).is_outside
 
     exposures = status_document.get("futures", {}).get("exposures", ())
     net_by_symbol = {exposure["symbol"]: money_text(exposure["net"]) for exposure in exposures}

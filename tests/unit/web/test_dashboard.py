@@ -36,6 +36,7 @@ from agent.web.pages import (
     step_class,
     unbroken_text,
     value_charts,
+    weight_bar,
     weight_charts,
 )
 from agent.web.reach import Reach
@@ -1018,7 +1019,10 @@ def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
     ]
     drawn = weight_charts(
         {"values": values},
-        [{"symbol": "B", "band_bps": [2_000, 3_500], "target_bps": 2_750}, {"symbol": "NEW", "band_bps": [0, 0], "target_bps": 0}],
+        [
+            {"symbol": "B", "weight_bps": 4_000, "band_bps": [2_000, 3_500], "target_bps": 2_750},
+            {"symbol": "NEW", "weight_bps": 0, "band_bps": [0, 0], "target_bps": 0},
+        ],
     )
     documents = [json.loads(drawing["data"]) for drawing in drawn]
     assert [(document["name"], document["line"], document["band"]) for document in documents] == [
@@ -1026,6 +1030,26 @@ def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
         ("OLD", [70.0, 60.0], None),
     ]
     assert drawn[0]["label"].endswith("from 30.00 to 40.00; its band now is 20.00 to 35.00, its target 27.50")
+
+
+@pytest.mark.parametrize(
+    ("weight_bps", "target_bps", "band_bps"),
+    [
+        pytest.param(10_000, 2_000, [0, 10_000], id="numeraire before the first purchase"),
+        pytest.param(0, 0, [0, 52], id="sold by its stop"),
+        pytest.param(2_100, 2_000, [2_000, 2_000], id="of a schedule"),
+        pytest.param(2_796, 3_300, [2_100, 2_785], id="of the others"),
+    ],
+)
+def test_asset_without_a_band_of_its_own_has_none_on_any_page(weight_bps: int, target_bps: int, band_bps: list[int]) -> None:
+    holding = {"symbol": "B", "weight_bps": weight_bps, "band_bps": band_bps, "target_bps": target_bps}
+    bar = weight_bar(holding, 10_000)
+    values = [{"time": f"2026-01-0{day}T00:00:00Z", "weights_bps": {"B": weight_bps}} for day in (3, 2)]
+    [drawing] = weight_charts({"values": values}, [holding])
+    assert "%, no band" in bar
+    assert 'class="bar"' in bar
+    assert drawing["title"].endswith(f"; no band, target {target_bps / 100:.2f}")
+    assert json.loads(drawing["data"])["band"] == [target_bps / 100] * 3
 
 
 def test_next_trigger__is_now_a_time_a_price_or_any_cycle(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

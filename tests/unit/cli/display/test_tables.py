@@ -14,7 +14,7 @@ from rich.console import Console
 
 from agent.app.records.maintenance import _journalled_document as journalled_document
 from agent.cli import emergency, history
-from agent.cli.display.status_tables import decision_notice, holdings_table, zone_table
+from agent.cli.display.status_tables import decision_notice, holdings_table, own_range_text, zone_table
 from agent.cli.display.tables import FigureTable, money_text, table
 from agent.cli.display.terminal import Document, WeightBar
 from agent.cli.history import _transactions_table as transaction_rows
@@ -153,6 +153,19 @@ def test_range_of_an_asset_that_the_others_bring_beyond_it_is_not_shown() -> Non
     assert mentions(text, "with the others", "WBTC: the others have too much that moves with it; correcting that costs 1.21 USDC")
     assert not mentions(text, "23.34")
     assert not mentions(text, "21.51")
+
+
+@pytest.mark.parametrize(
+    ("weight_bps", "target_bps", "band_bps", "words"),
+    [
+        pytest.param(0, 0, [0, 52], "none", id="sold by its stop"),
+        pytest.param(60, 0, [0, 52], "0-0.52 %", id="to be sold"),
+        pytest.param(2_000, 2_000, [2_000, 2_000], "none", id="of a schedule"),
+        pytest.param(2_000, 2_000, [1_800, 2_200], "18-22 %", id="its own"),
+    ],
+)
+def test_band_of_its_own_is_shown_and_no_other(weight_bps: int, target_bps: int, band_bps: list[int], words: str) -> None:
+    assert own_range_text({"weight_bps": weight_bps, "target_bps": target_bps, "band_bps": band_bps}, "band_bps") == words
 
 
 def test_a_decision_names_its_kind_once() -> None:
