@@ -34,6 +34,8 @@ from agent.planning.solver.drop_reasons import COARSE_UNIT_PHRASE, DropCause, Dr
 from agent.planning.solver.fixed_point import BELOW_MIN_TRADE, FixedPoint
 from agent.planning.solver.token_order import order_tokens
 from agent.planning.solver.utility import PlanObjective
+from agent.policy import native_coin
+from agent.policy.cash_flows import transfers
 from agent.reference.floors import UNBOUNDED_BPS
 from agent.units import (
     BPS,
@@ -79,9 +81,14 @@ def assemble_plan(
         (node.address, balances_raw[node.address] + balance_changes_raw.get(node.address, 0))
         for node in problem.assets
     )
-    values_after = [
-        node.value + draft.delta_raw.get(node.address, 0) * node.price for node in problem.assets
-    ]
+    held_raw = native_coin.held_balances(step)
+    values_after = []
+    for node in problem.assets:
+        delta_raw = draft.delta_raw.get(node.address, 0)
+        if delta_raw > 0:  # what is bought covers the reserve and claims first
+            short_raw = transfers.shortfall_raw(step.portfolio, step.limits, held_raw, node.address)
+            delta_raw = max(0, delta_raw - short_raw)
+        values_after.append(node.value + delta_raw * node.price)
     return Plan(
         block=step.snapshot.head.number,
         decision=decision,
@@ -90,7 +97,7 @@ def assemble_plan(
         weights_after_bps=tuple(
             zip(
                 (node.address for node in problem.assets),
-                largest_remainder(values_after),
+                largest_remainder(values_after) if any(values_after) else [0] * len(values_after),
                 strict=True,
             )
         ),

@@ -98,3 +98,19 @@ def test_exit_buys_the_claimed_token_though_gas_money_is_set_aside(claimed: Toke
     nodes[weth_index] = replace(nodes[weth_index], investable_raw=nodes[weth_index].investable_raw - raw(Fraction(3, 100), WETH))
     for case in (problem, replace(problem, nodes=tuple(nodes))):
         assert bought_by_exit(case, goal, problem.index_by_token[USDC.address]) == problem.index_by_token[claimed.address]
+
+
+def test_weights_after_a_sale__leave_out_what_the_claim_takes() -> None:
+    """Of 1,500 held and 1,500 raised nothing is left to invest but the margin of the sale."""
+    step = step_with_claim(
+        {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000},
+        {"WETH": 5_000, "WBTC": 3_500, "USDC": 1_500},
+        USDC,
+        3_000,
+        v2_pool(WETH, USDC, 2_000, 50_000_000),
+        v2_pool(WBTC, USDC, 60_000, 50_000_000),
+        plan_cost_bps=100,
+    )
+    plan = raise_money_proposer(USDC.address)(step).plan
+    assert plan.wallet_changes()[USDC.address] >= raw(1_500, USDC)
+    assert dict(plan.weights_after_bps)[USDC.address] < 50

@@ -55,6 +55,8 @@ def test_withdrawal_review__says_what_is_paid_or_why_nothing(site: Site) -> None
         refused = text(to, "limits.payout_per_day of 50")
         assert "Nothing is paid: limits.payout_per_day of 50" in refused
         assert "100 USDC" not in refused
+    kept = {**kept, "sale": golden_document("04-plan")}
+    assert "Weights without the withdrawal" in text(None)
 
 
 @pytest.mark.parametrize(
