@@ -79,6 +79,15 @@ def test_review__says_what_a_confirmation_covers_of_trades(site: Site, kind: str
     assert ("the amount of each token may differ by 5\N{NO-BREAK SPACE}% of the turnover" in text) is warns
 
 
+@pytest.mark.parametrize("kind", ["rebalance", "confirm"])
+def test_review_of_a_plan__says_why_it_trades(site: Site, kind: str) -> None:
+    cookie = site.enter()
+    document = golden_document("04-plan") | {"reason": "stop_loss of WETH fired"}
+    plan_document = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-0.19 WETH"], "document": document}
+    text = site.ask(review(site, cookie, kind, plan_document), Cookie=cookie)[2].decode()
+    assert "<h2>Why</h2><div>stop_loss of WETH fired</div>" in text
+
+
 @pytest.mark.parametrize("outcome", ["hold", "refused"])
 def test_review_of_a_rebalance__folds_a_long_reason(site: Site, outcome: str) -> None:
     cookie = site.enter()
