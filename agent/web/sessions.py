@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.model import OrderKind
+
 MAX_IDLE_S = 1_800
 """A session ends if its user opens no page for this time."""
 MAX_SESSION_AGE_S = 43_200
@@ -48,7 +50,11 @@ tables alone.
 """
 
 SUM_ERROR = "targets sum to"
-WORDS_BY_FIELD = {"amount": "AMOUNT|insufficient balance|payout_per_day", "url_env": "Variable"}
+WORDS_BY_FIELD = {
+    "amount": "AMOUNT|insufficient balance|payout_per_day",
+    "url_env": "Variable",
+    **{kind.value: f"{kind.value} of" for kind in OrderKind},
+}
 """What errors call a field, where it is not its name, as a regular expression."""
 
 

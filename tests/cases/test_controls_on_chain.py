@@ -261,6 +261,8 @@ def test_edit_that_permits_more__is_refused_when_shown_and_done(chain: LocalChai
             run.shown("edit", ("set", "limits.slippage=1%"))
         with pytest.raises(Refused, match="would halt"):  # it would sell at once, and its transition does not show that
             run.shown("edit", ("set", "portfolio.assets.WETH.stop_loss=9999999"))
+        with pytest.raises(Refused, match=r"stop_loss of WETH: at 20\.0000 USDC, 99\.\d+ % below the present price.*20%"):
+            run.shown("edit", ("set", "portfolio.assets.WETH.stop_loss=20"))
         edit_document = run.ask("edit", ("set", "limits.turnover=25%"))
         loose = text.replace('turnover = "off"', 'turnover = "20%"', 1)
         assert loose != text

@@ -127,6 +127,10 @@ def test_edit_that_would_halt_or_leave_behind__is_refused(anvil_chain: LocalChai
     assert not any("no alert target" in warning for warning in edit_report.warnings)
     alert = bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WETH.alert_above", '"999999"'),)), answer=False)
     assert any("no alert target" in warning for warning in alert.warnings)
+    assert [level.split(",")[0] for level in alert.implausible_levels] == ["alert_above of WETH: at 999"]
+    reached_alert = bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WETH.alert_below", '"4000"'),)), answer=False)
+    assert reached_alert.implausible_levels == ()
+    assert any("above the present price, reached already: it fires at once" in warning for warning in reached_alert.warnings)
     with raises_field("wallet.address", "old value"):
         bot.edit(ConfigChanges(key_settings=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with raises_field("portfolio.assets", "sum to 110 %"):

@@ -213,6 +213,11 @@ def preview_with_agent(
             )
         case ControlKind.EDIT:
             edit_report = edit_by_control(agent, arguments, transports, confirm=None)
+            if edit_report.implausible_levels:
+                raise Refused(
+                    "; ".join(edit_report.implausible_levels),
+                    remedy='write a share such as "20%", or set it at the terminal: trimtab orders set',
+                )
             refusal = _refusal_reason(edit_report.state, f"the config is {edit_report.state}")
             plan = shown_edit(arguments, edit_report)
             document = {**editing.edit_document(edit_report), **_next_cycle_field(edit_report)}

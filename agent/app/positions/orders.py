@@ -29,6 +29,7 @@ from agent.execution.submission.held_up_exits import held_up_text
 from agent.layers.futures.policy.exposure import margin_result
 from agent.model import (
     PORTFOLIO_SUBJECT,
+    PRICE_ALERTS,
     ConditionalOrder,
     ExecutionState,
     LimitOrder,
@@ -283,6 +284,12 @@ MAX_PLAUSIBLE_DISTANCE = Fraction(9)
 """Distances of a level from the price beyond which the owner is asked, in case a share was
 meant.
 """
+REACHED_TEXT = "reached already: it fires at once"
+
+
+def is_plausible(distance: Fraction) -> bool:
+    """Return whether a level is so near the price that the owner is not asked."""
+    return MIN_PLAUSIBLE_DISTANCE <= distance <= MAX_PLAUSIBLE_DISTANCE
 
 
 def _level_notes(
@@ -327,7 +334,10 @@ def _level_notes(
         side_word = "above" if distance > 0 else "below"
         distance_text = f"{subject} {kind}: {format_percent(abs(distance))} {side_word} {price_note or 'the price'}"
         if level.price is not None:
-            notes.append(distance_text)
+            is_sent_at_once = order.kind in PRICE_ALERTS and conditional_orders.is_reached(
+                order, reference_price
+            )
+            notes.append(f"{distance_text}, {REACHED_TEXT}" if is_sent_at_once else distance_text)
             try:
                 conditional_orders.require_valid_level(order, reference_price, orders_config)
             except Refused as refusal:
@@ -335,7 +345,7 @@ def _level_notes(
                     f"{subject} {kind}: {refusal.message}, so no cycle arms it; nothing but exits is"
                     " traded until it is changed"
                 )
-        if not MIN_PLAUSIBLE_DISTANCE <= distance <= MAX_PLAUSIBLE_DISTANCE:
+        if not is_plausible(distance):
             implausible_levels.append(distance_text)
     return notes, implausible_levels
 

@@ -17,6 +17,7 @@ from agent.app.cycles import Progress, ignore_progress
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill
 from agent.app.documents.owner import EditDocument
+from agent.app.positions.orders import REACHED_TEXT, is_plausible
 from agent.app.settings.changed_assets import (
     NO_NEW_TOKENS,
     NewTokens,
@@ -64,6 +65,7 @@ from agent.policy.drift import investable_total
 from agent.policy.orders.conditional import (
     distance_to_trigger,
     format_order_price,
+    is_reached,
     order_name,
     trigger_price,
 )
@@ -111,6 +113,8 @@ class EditReport:
     """What a cycle of a run would do now with the edited config: as trigger, destination and limits
     say, which is seldom the whole transition. None where `transition` is.
     """
+    implausible_levels: tuple[str, ...] = ()
+    """New levels of orders so far from the price that a share may have been meant."""
 
 
 Confirm = Callable[[EditReport, Agent], bool]
@@ -462,7 +466,7 @@ def _plan_edit(
         for changed_order_name, _ in named_levels(loaded_config.config.portfolio) - levels_before
     }
     warnings += unsent_alert_notes(loaded_config.config, changed_order_names)
-    order_notes = _order_notes(
+    order_notes, implausible_levels = _order_notes(
         transition.step_input,
         {order.terms for order in context.store.orders.orders_and_version()[0]},
         changed_order_names,
@@ -487,6 +491,7 @@ def _plan_edit(
         next_commands,
         "planned",
         restart_tables=tuple(restart_tables),
+        implausible_levels=implausible_levels,
         next_cycle=evaluation.evaluate(context.readers, proposals.propose_rebalance),
     )
 
@@ -553,27 +558,34 @@ def _transition_notes(
 
 def _order_notes(
     step: StepInput, stored_terms: Collection[OrderTerms], changed_order_names: Collection[str]
-) -> tuple[str, ...]:
-    """Return where the changed orders that the store does not have would trigger if armed now."""
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return where the changed orders that the store does not have would trigger if armed now, and
+    those of the notes whose level is implausibly far from the price.
+    """
     references = reference_prices(step)
     notes = []
+    implausible_levels = []
     for order in step.history.orders.states:
         order_label = order_name(step.portfolio, order)
         if order_label not in changed_order_names or order.terms in stored_terms:
             continue
         level = trigger_price(order)
+        price = price_of_subject(step.history.orders, references, order.token)
+        distance = None if price is None else distance_to_trigger(order, price)
         level_text = "its level is set when a cycle arms it"
         if level is not None:
             level_text = f"at {format_order_price(step.portfolio, order.token, level)}"
-            price = price_of_subject(step.history.orders, references, order.token)
-            distance = None if price is None else distance_to_trigger(order, price)
-            if distance is not None:
-                level_text += (
-                    f", {format_percent(abs(distance))} {'above' if distance > 0 else 'below'} the present"
-                    f" {'value' if order.token == PORTFOLIO_SUBJECT else 'price'}"
-                )
+        if price is not None and distance is not None:
+            level_text += (
+                f", {format_percent(abs(distance))} {'above' if distance > 0 else 'below'} the present"
+                f" {'value' if order.token == PORTFOLIO_SUBJECT else 'price'}"
+            )
+            if is_reached(order, price):
+                level_text += f", {REACHED_TEXT}"
         notes.append(f"{order_label}: {level_text}")
-    return tuple(notes)
+        if distance is not None and not is_plausible(distance):
+            implausible_levels.append(notes[-1])
+    return tuple(notes), tuple(implausible_levels)
 
 
 def _classify_as_gifts(

@@ -187,6 +187,11 @@ def distance_to_trigger(order: ConditionalOrder, price: Price) -> Fraction | Non
     return level / price - 1
 
 
+def is_reached(order: ConditionalOrder, price: Price) -> bool:
+    """Return whether an armed order fires at this price."""
+    return _order_after_prices(order, (price, price), price, 0, 0).stage is OrderStage.FIRED
+
+
 def order_name(portfolio: Portfolio, order: ConditionalOrder | OrderTerms) -> str:
     """Return an order's display name: "stop_loss of WETH"."""
     return f"{order.kind.value} of {order_subject(portfolio, order.token)}"

@@ -82,6 +82,7 @@ WEIGHTS = {"target:WETH": "40,00", "was:WETH": "50.00", "target:USDC": "50.00", 
         ("edit", {"form": "weights", "set": "policy.colour=blue"}, edit_error, {"set"}),
         ("edit", {"form": "weights", "set": "12h"}, lambda *_: "--set KEY=VALUE: invalid form", {"set"}),
         ("edit", {"form": "orders", "asset": "WETH", "stop_loss": "cheap", "entry": "1500"}, edit_error, {"stop_loss"}),
+        ("edit", {"form": "orders", "stop_loss": "20", "entry": "1500"}, lambda *_: "stop_loss of WETH: at 20.0000 USDC", {"stop_loss"}),
         (
             "edit",
             {"form": "edit-limits", "set:limits.slippage": "far", "was:limits.slippage": "0.3 %"},
@@ -91,7 +92,7 @@ WEIGHTS = {"target:WETH": "40,00", "was:WETH": "50.00", "target:USDC": "50.00", 
         ("edit", {"form": "target", "alert-target": "phone", "url_env": "not a name", "event": "error"}, None, {"url_env"}),
         ("stop", {"form": "stop", "to-stable": "yes"}, lambda *_: "no answer from two operators", set()),
     ],
-    ids=["amount", "sum", "share", "setting", "no key", "order", "limit", "variable", "no field"],
+    ids=["amount", "sum", "share", "setting", "no key", "order", "far order", "limit", "variable", "no field"],
 )  # fmt: skip
 def test_form_that_cannot_be_planned__is_shown_again_as_typed(
     site: Site,
