@@ -229,7 +229,7 @@ def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(
         orders = api.standing_orders(agent)
         (sale_text,) = orders["target_reasons"]
         blocked_text = " ".join(orders["blocked_exits"])
-        assert mentions(blocked_text, f"The proposal {waiting['id']} waits; stop_loss of WETH has fired", "cancel --send")
+        assert mentions(blocked_text, f"The proposal {waiting['id']} ", "stop_loss of WETH has fired", "cancel --send")
         assert mentions(sale_text, "WETH is to be sold: stop_loss of WETH fired at ", format_time(order.since_s))
         (warning,) = [text for text in agent.status().warnings if waiting["id"] in text]
         held_up = api.list_proposals(agent)["held_up"]
@@ -252,6 +252,8 @@ def test_exit_behind_a_waiting_proposal__fires_and_stays_fired(
         with pytest.raises(Refused, match="would fail now") as refused:
             api.sign_proposal(agent, {"test_account": 5}, None, yes)
         assert refused.value.remedy.startswith("do not sign it, nor execute it: trimtab cancel --send withdraws it, and ")
+        failing_text = " ".join(api.standing_orders(agent)["blocked_exits"])
+        assert mentions(failing_text, f"The proposal {exit_proposal['id']} ", "would fail now", "trimtab cancel --send withdraws it")
         box.until(4)
     assert mentions(exit_proposal["why"], "stop_loss of WETH", "is sold")
     assert mentions(exit_proposal["description"], "then stop_loss of WETH at ", "UTC): sell ", " WETH for USDC")

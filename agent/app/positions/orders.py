@@ -25,7 +25,6 @@ from agent.config.writing.order_levels import edit_order_levels
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
-from agent.execution.submission.held_up_exits import held_up_text
 from agent.layers.futures.policy.exposure import margin_result
 from agent.model import (
     PORTFOLIO_SUBJECT,
@@ -59,7 +58,7 @@ from agent.units import (
     parse_raw,
     price_text,
 )
-from agent.wiring.waiting_proposals import open_proposal_intents
+from agent.wiring.waiting_proposals import waiting_proposals
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
@@ -81,19 +80,17 @@ ALL = "all"
 def standing_orders(agent: Agent) -> OrdersDocument:
     """Return every order with level, current price, distance and stored stage. Records no step."""
     step = agent.step_input()
-    if any(
+    has_fired = any(
         order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders.states
-    ):
+    )
+    if has_fired:
         step = agent.plan().step_input  # only a plan shows refusals by guards
     standing_document = orders_document(step, agent.context.store.orders.orders_and_version()[0])
     if step.history.stop_reason:
         standing_document["stopped"] = step.history.stop_reason
-    for intent in open_proposal_intents(agent.context.store)[
-        -1:
-    ]:  # a rejection before what it rejects
-        if exits_text := held_up_text(step, agent.context.store.journal.grant(intent.id)):
-            held_up_line = f"The proposal {intent.id} waits; {exits_text}."
-            standing_document["blocked_exits"].append(held_up_line)
+    if has_fired:
+        proposal_texts = [text for _, text in waiting_proposals(agent.context, step)]
+        standing_document["blocked_exits"] += proposal_texts[-1:]  # a rejection is the last
     limit_orders: list[OpenLimitOrderDocument] = [
         {
             **order_document(limit_order),
