@@ -111,7 +111,7 @@ def show_file(
     as_json: AsJson = False,
 ) -> None:
     """Shows what the call in a proposal's file does, and computes its hash. Needs no chain; without the
-    config, addresses have no names.
+    config, addresses have no names. Exit code 10 if no proposal of the config's Safe has this hash.
     """
     document = api.read_proposal_file(file, config)
 
@@ -127,6 +127,7 @@ def show_file(
         say(_advice_for_file(document))
 
     emit(document, as_json, show)
+    raise typer.Exit(EXIT_REFUSED if document["waits"] is False else 0)
 
 
 def _advice_for_file(document: ProposalFileDocument) -> str:
@@ -135,6 +136,11 @@ def _advice_for_file(document: ProposalFileDocument) -> str:
         return (
             f"It is the proposal {document['id']}, which waits: trimtab proposal list has its state and"
             " cost. Sign it only if your wallet shows the same hash."
+        )
+    if document["config_chain_id"] not in (None, document["chain_id"]):
+        return (
+            f"The Safe of the config is on chain {document['config_chain_id']}, this call is for chain"
+            f" {document['chain_id']}: do not sign it."
         )
     if document["waits"] is False:
         return (

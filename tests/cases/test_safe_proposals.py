@@ -21,7 +21,7 @@ from agent.app.records import maintenance
 from agent.chain.sender import QuorumSender
 from agent.cli import portfolio as portfolio_commands
 from agent.cli.display.terminal import show_spinner
-from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
+from agent.errors import EXIT_REFUSED, ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -36,6 +36,7 @@ from tests.support.agents import fund, reopened_agent, trusted_config, yes
 from tests.support.commands.sending import shown_part
 from tests.support.on_chain.proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
+from tests.support.signing import CHAIN_ID
 from tests.support.text import mentions, raises_field
 from tests.support.wallets import SafeWallet, native_of
 
@@ -353,11 +354,13 @@ def test_shown_file__says_whether_its_hash_waits_here(
     file = tmp_path / "typed.json"
     config = agent.context.loaded_config.path
 
-    def shown(*, nonce: int = 0, config_path: Path = config) -> tuple[bool | None, str, str]:
+    def shown(*, nonce: int = 0, config_path: Path = config, chain_id: int = CHAIN_ID) -> tuple[bool | None, str, str]:
         message = typed_data_json["message"] | {"nonce": str(nonce)}
-        file.write_text(json.dumps(typed_data_json | {"message": message}))
+        domain = typed_data_json["domain"] | {"chainId": chain_id}
+        file.write_text(json.dumps(typed_data_json | {"message": message, "domain": domain}))
         document = api.read_proposal_file(file, config_path)
         output = in_process(capfd, monkeypatch, "proposal", "show", str(file), "--config", str(config_path))
+        assert output.code == (EXIT_REFUSED if document["waits"] is False else 0)
         return document["waits"], document["id"], output.out
 
     waits, waiting_id, text = shown()
@@ -366,6 +369,9 @@ def test_shown_file__says_whether_its_hash_waits_here(
     waits, waiting_id, text = shown(nonce=9)
     assert (waits, waiting_id) == (False, "")
     assert "No proposal that waits here has this hash: do not sign it" in text
+    waits, waiting_id, text = shown(chain_id=1)
+    assert (waits, waiting_id) == (False, "")
+    assert f"The Safe of the config is on chain {CHAIN_ID}, this call is for chain 1: do not sign it." in text
     other_config = tmp_path / "other.toml"
     other_config.write_text(config.read_text().replace(typed_data_json["domain"]["verifyingContract"], accounts()[8].address))
     for config_without_store in (tmp_path / "missing.toml", other_config):

@@ -86,7 +86,8 @@ class ProposalFileDocument(TypedDict):
     """The call in the file of a proposal: its hash, computed from the call, and a line about each plain
     call and swap, amounts in coins and addresses with names where the config knows them. `waits` is
     whether a proposal with this hash waits in the config's store, null without a config and store of
-    this Safe; `id` and `why` are its id and reason, empty without one.
+    this Safe; `id` and `why` are its id and reason, empty without one. `config_chain_id` is the config's
+    chain, null unless its wallet has the Safe's address.
     """
 
     safe: Address
@@ -96,6 +97,7 @@ class ProposalFileDocument(TypedDict):
     value_wei: Raw
     calls: list[str]
     waits: bool | None
+    config_chain_id: int | None
     id: str
     why: str
 

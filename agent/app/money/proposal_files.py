@@ -96,7 +96,10 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
             "sign neither; ask for the file again",
         )
     id_and_why_by_hash: dict[str, tuple[str, str]] | None = None
-    if config is not None:
+    config_chain_id = None if config is None else _chain_of_safe(config, safe)
+    if config_chain_id not in (None, tx.chain_id):
+        id_and_why_by_hash = {}
+    elif config is not None:
         words, id_and_why_by_hash = _read_config(config, words, tx.chain_id)
         lines = words.lines(tx)
     proposal_id, why = (id_and_why_by_hash or {}).get(document["safe_tx_hash"], ("", ""))
@@ -108,9 +111,19 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
         "value_wei": str(tx.value_wei),
         "calls": lines,
         "waits": None if id_and_why_by_hash is None else bool(proposal_id),
+        "config_chain_id": config_chain_id,
         "id": proposal_id,
         "why": why,
     }
+
+
+def _chain_of_safe(config: ConfigSource, safe: str) -> int | None:
+    """Return the chain of a config whose wallet is this Safe; None for another or an unreadable one."""
+    with suppress(TrimtabError):
+        loaded_config = load_config(config).config
+        if loaded_config.wallet.safe and loaded_config.wallet.address == safe:
+            return loaded_config.chain.chain_id
+    return None
 
 
 def _read_config(
