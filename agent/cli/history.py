@@ -410,6 +410,13 @@ def adopt(
                 f"Withdrawal {number} is released, and a transaction that the store does not know may"
                 " have paid it: look for it before you withdraw again."
             )
+        if nothing_lost:
+            say("Confirmed: nothing was lost in the last 24 h outside this store.")
+        if any(transaction["intent"] is None for transaction in document["transactions"]):
+            say(
+                "Next: trimtab flows lists what they changed; trimtab flows confirm NUMBER, or all,"
+                " explains it."
+            )
 
     emit(document, as_json, show)
 

@@ -110,7 +110,7 @@ app = build_app(declared_commands())
 def _safe_message(error: click.ClickException) -> str:
     """Return the message without text that may be a key, a recovery phrase or an endpoint's URL."""
     message = error.format_message()
-    if message.startswith("Got unexpected extra argument"):
+    if _has_extra_arguments(error):
         return (
             "too many arguments; they are not repeated here, because keys and passwords are typed"
             " at a prompt, never passed as arguments"
@@ -118,6 +118,10 @@ def _safe_message(error: click.ClickException) -> str:
     if _is_negative_amount(error):
         return "AMOUNT must be above 0"
     return _SECRET_PATTERN.sub("(hidden)", message)
+
+
+def _has_extra_arguments(error: click.ClickException) -> bool:
+    return error.format_message().startswith("Got unexpected extra argument")
 
 
 def _is_negative_amount(error: click.ClickException) -> bool:
@@ -188,7 +192,7 @@ def _number_remedy(number_type: object) -> str:
 
 
 def _usage_remedy(error: click.ClickException) -> str:
-    """Return the required options where one is missing, the numbers allowed where one is wrong, and
+    """Return the required options where one is missing, the arguments where there are too many, the numbers allowed where one is wrong, and
     the command whose help describes the expected input.
     """
     command_names = ["trimtab"]
@@ -198,15 +202,19 @@ def _usage_remedy(error: click.ClickException) -> str:
         click_context = click_context.parent
     command_line = " ".join(command_names)
     help_remedy = f"see {command_line} --help"
-    if not isinstance(error, click.MissingParameter) or error.ctx is None:
+    has_extra = _has_extra_arguments(error)
+    is_usage_wrong = has_extra or isinstance(error, click.MissingParameter)
+    if not is_usage_wrong or not isinstance(error, click.UsageError) or error.ctx is None:
         number_type = getattr(getattr(error, "param", None), "type", None)
         return f"{_number_remedy(number_type)}{help_remedy}"
     usage = [
         f"{parameter.opts[0]} {parameter.human_readable_name.upper()}"
         if isinstance(parameter, click.Option)
         else parameter.human_readable_name
-        for parameter in error.ctx.command.params
         if parameter.required
+        else f"[{parameter.human_readable_name}]"
+        for parameter in error.ctx.command.params
+        if parameter.required or (has_extra and isinstance(parameter, click.Argument))
     ]
     return f"write {' '.join((command_line, *usage))}; {help_remedy}"
 

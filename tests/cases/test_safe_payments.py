@@ -624,11 +624,13 @@ def test_adopted_calls_of_a_safe__are_named_with_what_they_moved(
             execute(agent)
         first_nonce = safe.nonce()
         hashes = [pay_elsewhere(safe, "WETH", ETHER // 2), execute_other_call(anvil_chain, safe)]
-        adopted_text = in_process(capfd, monkeypatch, "adopt", "--yes", "--config", str(loaded.path)).out
+        adopted_text = in_process(capfd, monkeypatch, "adopt", "--nothing-lost", "--yes", "--config", str(loaded.path)).out
     assert f"Adopted: the next transaction has nonce {first_nonce + 2}.\n" in adopted_text
     adopted_text = " ".join(adopted_text.split())
     assert f"Nonce {first_nonce}: {hashes[0]} sent 0.5 WETH to {HOME}." in adopted_text
     assert f"Nonce {first_nonce + 1}: {hashes[1]} moved no tokens." in adopted_text
+    assert "Confirmed: nothing was lost in the last 24 h outside this store." in adopted_text
+    assert mentions(adopted_text, "Next: trimtab flows ", "trimtab flows confirm ", "NUMBER, or all, explains it.")
 
 
 def test_adopted_payment_of_a_dropped_proposal__is_named_as_its_own(
@@ -642,6 +644,8 @@ def test_adopted_payment_of_a_dropped_proposal__is_named_as_its_own(
         tx_hash = safe.execute(document)
         adopted_text = " ".join(in_process(capfd, monkeypatch, "adopt", "--yes", "--config", str(loaded.path)).out.split())
     assert f"Nonce 0: {tx_hash} sent 0.25 WETH to {HOME}. It is the proposal {document['id']}" in adopted_text
+    assert "trimtab flows" not in adopted_text
+    assert "Confirmed" not in adopted_text
 
 
 PAYMENT_ENDS: dict[str, tuple[Callable[[Agent, SafeWallet], object], str]] = {

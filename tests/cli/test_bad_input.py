@@ -211,6 +211,7 @@ QUOTE = ("quote", "--in", "WETH", "--out", "USDC", "--amount")
         (("proposal", "reject"), ("No such command 'reject'.", "write trimtab cancel --send")),
         (("proposal", "approve"), ("write trimtab proposal sign",)),
         (("proposal", "send"), ("write trimtab proposal execute --send",)),
+        (("flows", "confirm", "1", "2"), ("too many arguments", "write trimtab flows confirm NUMBER;")),
         (("proposal", "nonsense"), ("No such command", "see trimtab proposal --help")),
         (("cancel", "--limit"), ("No such option", "trimtab cancel --help")),
         (("import-profile",), ("Missing argument", "trimtab import-profile --help")),

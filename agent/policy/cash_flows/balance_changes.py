@@ -537,7 +537,7 @@ def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> 
         until_text += f", or accepted as deposits at {format_time(last_acceptance_s)}"
         if limits.deposit_auto_bps is not None:
             until_text += ", within limits.deposit_auto after two blocks"
-    flow_text = "NUMBER, which trimtab flows lists"
+    flow_text = "NUMBER, or all, of those that trimtab flows lists"
     if len(blocking_flows) == 1 and blocking_flows[0].id:
         flow_text = str(blocking_flows[0].id)
     return (

@@ -187,7 +187,7 @@ def test_increase_beyond_the_limit_halts_until_explained(store: Store) -> None:
     for flows in ((replace(flow, id=0),), (flow, replace(flow, id=2))):
         cash_flows = replace(step.history.cash_flows, unexplained_transfers=flows)
         reason = balance_changes.halt_reason(step.portfolio, step.limits, cash_flows)
-        assert "trimtab flows confirm NUMBER, which trimtab flows lists;" in reason
+        assert "trimtab flows confirm NUMBER, or all, of those that trimtab flows lists;" in reason
     store.balances.classify(1, None, 5)
     assert not isinstance(decide(remembered(store, at(1_006, "11"))).decision, Halt)
 
