@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from eth_abi import encode as abi_encode
 
+from agent.app.start.doctor.checks import doctor
 from agent.artifacts import npm_root
 from agent.chain.rpc import RpcFault
 from agent.config.load import load_config
@@ -185,6 +186,8 @@ def test_second_portfolio_of_a_wallet__is_warned_of(bare: Bare, tmp_path: Path, 
     (tmp_path / "first.db").touch()
     (warning,) = shared("third.toml")
     assert mentions(warning, "wallet.address", WALLET, "first.toml", "another wallet for this one. Only if", "trimtab stop --config")
+    (row, *_) = [row for row in doctor(tmp_path / "third.toml", [])["checks"] if row["check"] == "wallet"]
+    assert (row["state"], "first.toml is a config of the same wallet" in row["finding"]) == ("warn", True)
     (tmp_path / "broken.toml").write_text("[wallet")
     (tmp_path / "own").mkdir()
     assert shared("own/fourth.toml") == []

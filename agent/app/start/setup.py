@@ -28,6 +28,7 @@ from agent.app.start.amounts import (
     with_amounts,
 )
 from agent.app.start.doctor.route_checks import usual_route_warnings
+from agent.app.start.shared_wallets import SHARED_WALLET_TEXT, configs_of_wallet
 from agent.app.start.year_costs import year_cost_lines
 from agent.chain import watch
 from agent.chain.lens import query_lens
@@ -37,7 +38,6 @@ from agent.config.load import (
     UNSAVED_REMEDY,
     load_config,
     load_config_text,
-    store_file_unchecked,
 )
 from agent.config.loaded import PAPER_FILE, USUAL_STORE, paper_file
 from agent.config.networks.other_names import name_remedy
@@ -61,8 +61,7 @@ from agent.config.writing.portfolio_templates import PortfolioTemplate
 from agent.config.writing.template import render_config, replace_setting, with_safe
 from agent.config.writing.token_lists import read_token_list, refuse_look_alike
 from agent.errors import READ_FAILURES, ConfigError, ErrorCode, TrimtabError
-from agent.files import create_file, folder_configs
-from agent.foreign_text import read_toml
+from agent.files import create_file
 from agent.policy import minimum
 from agent.reference import is_dollar
 from agent.units import parse_bps, safe_label, value_text
@@ -393,32 +392,21 @@ def _shared_wallet_warnings(path: Path, config: Config, network: str) -> list[st
     """Return a warning for each config beside the new one, or the local chain's, of the same wallet
     that has a store.
     """
-    other_paths = {*folder_configs(path.absolute().parent)} - {path.absolute()}
+    further_paths = []
     remedy = "use another wallet for this one"
     if _is_file(network):
-        other_paths.add(Path(network).absolute())
+        further_paths.append(Path(network).absolute())
         safe_option = " --safe" if config.wallet.safe else ""
         remedy = (
             "start a chain of its own for this one: trimtab localchain --port 8546"
             f"{safe_option} --write-config other.toml"
         )
-    warnings = []
-    for other_path in sorted(other_paths):
-        with suppress(OSError, ValueError, LookupError, TypeError, TrimtabError):
-            tables = read_toml(other_path.read_text())
-            wallet = parse_address(tables["wallet"]["address"], "wallet.address")
-            is_same = (wallet, tables["chain"]["chain_id"]) == (
-                config.wallet.address,
-                config.chain.chain_id,
-            )
-            if is_same and store_file_unchecked(other_path, ConfigError("no store")).is_file():
-                warnings.append(
-                    f"wallet.address: {other_path.name} is a config of the same wallet, {wallet}; each"
-                    " of two portfolios that trade undoes what the other does, and takes its nonces:"
-                    f" {remedy}. Only if this one shall replace the other, end that first: trimtab stop"
-                    f" --config {shlex.quote(str(other_path))} --send"
-                )
-    return warnings
+    return [
+        f"wallet.address: {other_path.name} is a config of the same wallet, {config.wallet.address};"
+        f" {SHARED_WALLET_TEXT}: {remedy}. Only if this one shall replace the other, end that first:"
+        f" trimtab stop --config {shlex.quote(str(other_path))} --send"
+        for other_path in configs_of_wallet(path, config, further_paths)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

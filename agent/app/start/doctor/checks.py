@@ -24,6 +24,7 @@ from agent.app.start.doctor.fee_modules import fee_module_checks
 from agent.app.start.doctor.price_source_checks import price_checks
 from agent.app.start.doctor.quote_checks import quote_checks
 from agent.app.start.doctor.route_checks import route_checks
+from agent.app.start.shared_wallets import SHARED_WALLET_TEXT, configs_of_wallet
 from agent.app.start.tracking_losses import step_loss_document
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
@@ -153,6 +154,13 @@ def _run_checks(
         require_trusted_writers(wiring.store_file(loaded_config), "store", checks_companions=True)
     except ConfigError as error:
         yield _failed_check("store", error)
+    for other_path in configs_of_wallet(loaded_config.path, loaded_config.config):
+        yield CheckResult(
+            "wallet",
+            WARN,
+            f"{other_path.name} is a config of the same wallet; {SHARED_WALLET_TEXT}",
+            "let only one of them send, or use another wallet",
+        )
     yield from _limit_checks(loaded_config.config.limits)
     yield _key_check(loaded_config)
     try:
