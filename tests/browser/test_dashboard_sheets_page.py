@@ -276,7 +276,7 @@ def test_alert_prices__of_the_numeraire_are_dashes(site: Site, page: Any) -> Non
     assert site.board.documents["status"]["numeraire"] == "USDC"
     for path in ("/assets", "/alerts"):
         page.goto(path)
-        row = page.inner_text("table:has(th:has-text('Alert below')) tr:has(th:has-text('USDC'))").split()
+        row = page.inner_text("table:has(th:has-text('Leaves band below')) tr:has(th:has-text('USDC'))").split()
         assert row.count("–") == 4, "its price is 1 whatever moves"
 
 

@@ -559,8 +559,8 @@ class DoctorDocument(TypedDict):
 class AssetAlertDocument(TypedDict):
     symbol: Annotated[str, shown("asset")]
     price: PriceText | None
-    alert_low: Annotated[PriceText | None, shown("alert below")]
-    alert_high: Annotated[PriceText | None, shown("alert above")]
+    alert_low: Annotated[PriceText | None, shown("leaves band below")]
+    alert_high: Annotated[PriceText | None, shown("leaves band above")]
     to_low_bps: Annotated[int | None, shown("distance below", "percent+")]
     to_high_bps: Annotated[int | None, shown("distance above", "percent+")]
     weight_bps: int

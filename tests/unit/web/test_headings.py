@@ -101,9 +101,9 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Target": "status.holdings.target_bps", "Drift": "status.holdings.drift_bps", "Price from": "status.holdings.price_source",
         "Entry price": "lots.assets.entry_price lots.assets.lots.entry_price", "Cost": "lots.assets.cost lots.assets.lots.cost",
         "Unrealised": "lots.assets.lots.unrealised lots.assets.unrealised", "Realised in 2026": "lots.assets.realised",
-        "Acquired (UTC)": "lots.assets.lots.acquired", "Alert below": "alerts.assets.alert_low",
+        "Acquired (UTC)": "lots.assets.lots.acquired", "Leaves band below": "alerts.assets.alert_low",
         "Distance below": "alerts.assets.to_low_bps",
-        "Alert above": "alerts.assets.alert_high",
+        "Leaves band above": "alerts.assets.alert_high",
         "Distance above": "alerts.assets.to_high_bps",
     },
     "/strategies": {
@@ -129,8 +129,8 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Next": "lp.targets.due_reasons.0 lp.targets.skipped_reasons.0",
     },
     "/alerts": {
-        "Asset": "alerts.assets.symbol", "Price": "alerts.assets.price", "Alert below": "alerts.assets.alert_low",
-        "Distance below": "alerts.assets.to_low_bps", "Alert above": "alerts.assets.alert_high",
+        "Asset": "alerts.assets.symbol", "Price": "alerts.assets.price", "Leaves band below": "alerts.assets.alert_low",
+        "Distance below": "alerts.assets.to_low_bps", "Leaves band above": "alerts.assets.alert_high",
         "Distance above": "alerts.assets.to_high_bps",
         "Weight": "alerts.assets.side",
     },
