@@ -495,16 +495,27 @@ def show_editing(
     if document["transition"] is not None:
         _show_transition(console, document, decimals_by_symbol, verbose)
     if next_cycle is not None and document["state"] == "planned":
-        console.print(
-            safe_text(
-                f"A cycle now, with this edit: {next_cycle.kind.value}:"
-                f" {next_cycle.reason.removeprefix('refused: ')}"
-            )
-        )
+        console.print(safe_text(_next_cycle_text(next_cycle)))
     for line in document["warnings"]:
         console.print(safe_text(f"note: {line}", "yellow"))
     show_sent(console, document)
     _show_state(console, document)
+
+
+def _next_cycle_text(next_cycle: StepOutcome) -> str:
+    """Return what a cycle would do now with an edit; of trades also how far they go."""
+    from agent.app.documents.plans import plan_document
+    from agent.cli.display import plan_tables, tables
+
+    document = plan_document(next_cycle)
+    text = f"A cycle now, with this edit: {next_cycle.kind.value}: {next_cycle.reason.removeprefix('refused: ')}"
+    if document["outcome"] == "refused" or not document["legs"]:
+        return text
+    return (
+        f"{text}. It trades {tables.money_text(document['turnover'])} {document['numeraire']} for"
+        f" {tables.cost_text(document['cost']['total'])} {document['numeraire']}; weights after it:"
+        f" {plan_tables.weights_text(document['weights_after_bps'])}"
+    )
 
 
 CONTRACT_STYLES = {"unchanged": "", "new": "yellow"}
@@ -548,7 +559,9 @@ def _show_changes(console: Console, document: Document) -> None:
 def _show_transition(
     console: Console, document: Document, decimals_by_symbol: dict[str, int] | None, verbose: bool
 ) -> None:
-    """Print the plan of an edit and its cost."""
+    """Print the plan of the whole way to an edit's targets, which a trigger may go in part or not
+    now, and its cost.
+    """
     from agent.app.describe import replace_pool_addresses
     from agent.cli.display import plan_tables, tables
 
@@ -557,6 +570,7 @@ def _show_transition(
     transition_summary = replace_pool_addresses(plan["reason"], plan["pools"])
     if plan["legs"]:
         if decimals_by_symbol is not None:
+            console.print("The whole way to the targets:")
             plan_tables.show_plan(
                 console, plan, decimals_by_symbol, verbose=verbose, details_option="--verbose"
             )
@@ -566,7 +580,7 @@ def _show_transition(
         )
     console.print(
         safe_text(
-            f"The transition: {transition_summary}; rebalances within limits.turnover: {document['rebalance_count']}"
+            f"The whole way to the targets: {transition_summary}; rebalances within limits.turnover: {document['rebalance_count']}"
         )
     )
 
