@@ -300,6 +300,7 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
         cost_parts_text = ", ".join(
             f"{cost_name} {cost_text(plan[cost_name])}"
             for cost_name in ("fees", "impact", "skew", "gas", "approvals")
+            if cost_name != "approvals" or float(plan[cost_name])
         )
         notes.append(
             f"A plan saves {cost_text(plan['saved_risk'])} {numeraire} of risk and costs"

@@ -417,7 +417,7 @@ def tradeoff_reason(tradeoff: RiskCostTradeoff, portfolio: Portfolio, zone: Zone
         ("impact", tradeoff.impact),
         ("skew", tradeoff.skew),
         ("gas", tradeoff.gas),
-        ("approvals", tradeoff.approval_gas),
+        *((("approvals", tradeoff.approval_gas),) if tradeoff.approval_gas else ()),
         *((("tax", tradeoff.tax),) if tradeoff.tax else ()),
     )
     costs_text = ", ".join(f"{cost_name} {money(cost)}" for cost_name, cost in costs)

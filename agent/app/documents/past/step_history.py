@@ -616,7 +616,8 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
     if tradeoff is not None:
         cost_text = (
             f"fees {coins_text(tradeoff.fees)}, impact {coins_text(tradeoff.impact)}, skew {coins_text(tradeoff.skew)},"
-            f" gas {coins_text(tradeoff.gas)}, approvals {coins_text(tradeoff.approval_gas)}"
+            f" gas {coins_text(tradeoff.gas)}"
+            f"{f', approvals {coins_text(tradeoff.approval_gas)}' if tradeoff.approval_gas else ''}"
             f"{f', tax {coins_text(tradeoff.tax)}' if tradeoff.tax else ''}"
         )
         sentences.append(

@@ -18,6 +18,7 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.risk import covariance
 from agent.policy.triggers.bands import format_band
+from agent.policy.triggers.no_trade_zone import tradeoff_reason
 from tests.support.builders import GWEI, history, price_of, token, v2_pool, with_history, with_limits, with_snapshot
 from tests.support.decisions.tracking import (
     DEPTH,
@@ -234,6 +235,19 @@ def test_asset_that_the_others_bring_beyond_its_range_is_not_said_to_trade_to_it
         is_told = [f"the others have too {amount} that moves with it" in words for words in sentences]
         assert is_told == [drift.symbol != own] * 3, sentences
         assert (after[drift.symbol] == pytest.approx(float(drift.share) * 100, abs=0.1)) is (drift.symbol != own)
+
+
+@pytest.mark.parametrize("approval_gas", [Fraction(0), Fraction(2_900)], ids=["approved before", "to approve"])
+def test_approvals_are_a_cost_only_where_they_are_still_to_be_sent(approval_gas: Fraction) -> None:
+    step = tracking_step(balance_changes(WETH=9_000))
+    zone = propose_rebalance(step).decision_result.zone
+    assert zone is not None
+    assert zone.plan_tradeoff is not None
+    tradeoff = replace(zone.plan_tradeoff, approval_gas=approval_gas)
+    told = _zone_sentences(replace(zone, plan_tradeoff=tradeoff), step)[-1]
+    assert ("approvals 0.0029 USDC" in told) is bool(approval_gas)
+    for text in (told, tradeoff_reason(tradeoff, step.portfolio, zone)):
+        assert ("approvals" in text) is bool(approval_gas)
 
 
 def test_numeraire_has_no_range() -> None:
