@@ -272,10 +272,12 @@ def _show_init(document: InitDocument) -> None:
             f" {document['numeraire_usd']} dollars each."
         )
     if document["ceiling"] is not None:
+        from agent.model.limits import ABOVE_CEILING_TEXT
+
         say(
             f"At most {format_figure(document['ceiling'], 'amount')} {document['numeraire']} are"
             " managed (portfolio.max_live_value) and paid out in a day (limits.payout_per_day)."
-            " If the portfolio is worth more, every rebalance is refused; exits are not."
+            f" If the portfolio is worth more, {ABOVE_CEILING_TEXT}."
         )
     say("Compare the addresses with a source you trust. Next:")
     for line in document["next"]:

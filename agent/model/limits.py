@@ -10,6 +10,11 @@ from enum import Enum
 from fractions import Fraction
 from types import MappingProxyType
 
+ABOVE_CEILING_TEXT = (
+    "every rebalance is refused, also its sales; exits, withdrawals and a stop still sell"
+)
+"""What applies to a portfolio worth more than portfolio.max_live_value."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

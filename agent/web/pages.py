@@ -41,6 +41,7 @@ from agent.figures import (
     stop_text,
     token_colour,
 )
+from agent.model.limits import ABOVE_CEILING_TEXT
 from agent.units import HOUR_S
 from agent.web.app_modules import dashboard, kept_reports, queue
 from agent.web.reach import Reach
@@ -109,6 +110,7 @@ def page_environment() -> Environment:
     }
     environment.globals["program"] = program_name()
     environment.globals["with_the_others"] = WITH_THE_OTHERS
+    environment.globals["above_ceiling"] = ABOVE_CEILING_TEXT
     return environment
 
 

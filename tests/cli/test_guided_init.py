@@ -213,7 +213,7 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
         pytest.param(
             "WETH=50% USDC=50%",
             "all",
-            ("1,000 is the ceiling: a portfolio worth more is not", "With 1,000 USDC: not worth it here at 1 gwei"),
+            ("1,000 is the ceiling: above it every rebalance is", "With 1,000 USDC: not worth it here at 1 gwei"),
             id="two coins, all",
         ),
     ],
@@ -245,7 +245,7 @@ def test_ceiling__is_asked_and_follows_the_cash(
     assert document is not None
     config = load_config(tmp_path / "trimtab.toml").config
     assert (config.portfolio.max_live_value, config.limits.payout_per_day, document["ceiling"]) == (ceiling, ceiling, ceiling)
-    assert not any("is never rebalanced" in warning for warning in document["warnings"])
+    assert not any("every rebalance is refused" in warning for warning in document["warnings"])
 
 
 def test_ceiling_below_the_cash__is_refused_with_the_amount(

@@ -59,6 +59,7 @@ from agent.model import (
     decision_name,
     is_tracking,
 )
+from agent.model.limits import ABOVE_CEILING_TEXT
 from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total
@@ -548,7 +549,7 @@ def headroom_warnings(config: Config, total: Value | None) -> list[str]:
     unit = config.portfolio.numeraire
     return [
         f"A ceiling (portfolio.max_live_value) of {format_figure(ceiling, 'amount')} {unit} leaves little room"
-        f" for gains over the {coins_text(total)} {unit} to use: above it every rebalance is refused."
+        f" for gains over the {coins_text(total)} {unit} to use: above it {ABOVE_CEILING_TEXT}."
         f" {coins_text(total * SUGGESTED_HEADROOM)} would leave half as much more."
     ]
 
@@ -565,8 +566,8 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
     ceiling_text = f"portfolio.max_live_value of {limit_text}"
     if total is not None and total > Fraction(ceiling):
         return [
-            f"{ceiling_text} is below the {coins_text(total)} {unit} to use: a portfolio worth more than"
-            f" {limit_text} is never rebalanced. Raise max_live_value if the agent may manage"
+            f"{ceiling_text} is below the {coins_text(total)} {unit} to use: above {limit_text}"
+            f" {ABOVE_CEILING_TEXT}. Raise max_live_value if the agent may manage"
             " more."
         ]
     minimum_totals = minimum_totals_of_config(config, numeraire_usd, Fraction(ceiling))

@@ -59,6 +59,7 @@ from agent.errors import ConfigError
 from agent.figures import as_sentence, format_figure
 from agent.key_variables import process_environment
 from agent.model import LIMITS
+from agent.model.limits import ABOVE_CEILING_TEXT
 from agent.units import BPS, Value, format_bps, parse_bps
 from agent.weights.asset_classes import AssetClass, class_of
 
@@ -306,10 +307,7 @@ class InitAnswers(NewConfig):
 
     @property
     def _ceiling_text(self) -> str:
-        return (
-            f"{format_figure(self.ceiling, 'amount')} is the ceiling: a portfolio worth more is not"
-            " rebalanced, only sold."
-        )
+        return f"{format_figure(self.ceiling, 'amount')} is the ceiling: above it {ABOVE_CEILING_TEXT}."
 
     @property
     def _draft_config(self) -> Config:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from agent.app.start.amounts import NUMERAIRE
 from agent.config.networks.presets import PRESETS
+from agent.model.limits import ABOVE_CEILING_TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ QUESTIONS = (
         "ceiling",
         "Ceiling",
         f"The most, in {NUMERAIRE}, that the agent manages, gains and tokens that the wallet holds"
-        " already included, and pays out in a day. A portfolio worth more is not rebalanced, only"
-        " sold (portfolio.max_live_value).",
+        " already included, and pays out in a day (portfolio.max_live_value). Above it"
+        f" {ABOVE_CEILING_TEXT}.",
         ("--ceiling",),
     ),
     SetupQuestion(

@@ -23,6 +23,7 @@ from agent.model import (
     Portfolio,
     StepInput,
 )
+from agent.model.limits import ABOVE_CEILING_TEXT
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import compute_drifts, portfolio_total
@@ -222,7 +223,7 @@ def max_live_value_message(portfolio: Portfolio, limits: Limits, total: Fraction
     )
     return (
         f"{total_text} {numeraire.label} held, portfolio.max_live_value is {limit_text}"
-        f" {numeraire.label}: every rebalance is refused"
+        f" {numeraire.label}: {ABOVE_CEILING_TEXT}"
     )
 
 

@@ -226,6 +226,19 @@ def test_overview__says_once_why_assets_outside_their_bands_stay(served: Served,
     assert POOLS[8] not in text
 
 
+def test_overview__says_a_refusal_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = served.board.documents
+    why = "max_live_value: measured 3,413 USDC, limit 3,000 USDC"
+    holdings = [holding | {"weight_bps": 9_999} for holding in documents["status"]["holdings"]]
+    decision = {"kind": "rebalance", "reason": "outside its band"}
+    monkeypatch.setitem(documents, "status", documents["status"] | {"holdings": holdings, "decision": decision})
+    monkeypatch.setitem(documents["history"]["steps"][0], "outcome", "refused")
+    monkeypatch.setitem(documents["history"]["steps"][0], "reason", why)
+    text = re.sub(r"<[^>]*>", "", served.ask("/")[2].decode())
+    assert "Outside their bands" in text
+    assert text.count(why) == 1
+
+
 def test_settings__sections_are_folded_and_an_edit_is_not(served: Served) -> None:
     text = served.ask("/settings")[2].decode().split("<main")[1].split("</main>")[0]
     [(mark, title, content)] = re.findall(r'<details id="([a-z0-9-]+)"><summary><h2[^>]*>([^<]*)</h2></summary>(.*?)</details>', text, re.S)

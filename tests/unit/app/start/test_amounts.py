@@ -16,6 +16,7 @@ from agent.app.start.guide import InitAnswers, baskets
 from agent.app.start.templates import templates
 from agent.errors import ConfigError
 from agent.fleet.paper_run import begin_on_paper
+from agent.model.limits import ABOVE_CEILING_TEXT
 from agent.units import parse_raw
 from tests.support import agents
 from tests.support.constants import WALLET
@@ -190,4 +191,4 @@ def test_amounts__are_written_or_the_config_is_refused(line: str) -> None:
 def test_ceiling__beside_all_cash_is_named_with_what_it_does(use_cash: str, is_warned: bool) -> None:
     answers = InitAnswers(wallet=WALLET, endpoints=(("A", "a"), ("B", "b")), template="60/40", use_cash=use_cash)
     notes = " ".join(answers.costs()["notes"])
-    assert ("1,000 is the ceiling: a portfolio worth more is not rebalanced, only sold." in notes) is is_warned
+    assert (f"1,000 is the ceiling: above it {ABOVE_CEILING_TEXT}." in notes) is is_warned
