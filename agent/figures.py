@@ -374,13 +374,17 @@ def stop_text(stop: Mapping[str, Any]) -> str:
 
 MAX_WAITING_YEARS = 2
 """Time of waiting from which only this is said of it."""
+REFUSED_PREFIX = "refused: "
+"""How the reason of a refused step begins."""
 LONG_REASON = 160
 """Length of a reason from which pages show its first sentence and fold the rest."""
 
 
 def lead_reason(reason: str) -> str:
-    """Return a reason without its addresses, of a long one the first sentence."""
-    brief = brief_reason(reason)
+    """Return a reason without its addresses, and without the outcome "refused", which stands beside
+    it; of a long one the first sentence.
+    """
+    brief = brief_reason(reason.removeprefix(REFUSED_PREFIX))
     return brief if len(brief) < LONG_REASON else first_sentence(brief)
 
 

@@ -27,6 +27,7 @@ from agent import artifacts
 from agent.errors import printable_text
 from agent.figures import (
     HALF_CENT,
+    REFUSED_PREFIX,
     WITH_THE_OTHERS,
     Column,
     as_sentence,
@@ -467,6 +468,7 @@ def folded_reason(reason: str, mark: str, lead: Markup | None = None) -> Markup:
     """Return the HTML of a reason: `lead`, by default its lead as text, and below it what the lead
     leaves out, folded, a line for each part.
     """
+    reason = reason.removeprefix(REFUSED_PREFIX)
     lead_text = lead_reason(reason)
     lead = unbroken_text(lead_text) if lead is None else lead
     if lead_text == reason:

@@ -190,8 +190,13 @@ LEAD = (
 @pytest.mark.parametrize("path", ["/", "/history", "/plan"])
 @pytest.mark.parametrize(
     ("reason", "lead"),
-    [(LONG_REASON, LEAD), (REASON, BRIEF_REASON), ("within its bands; checked again", "within its bands; checked again")],
-    ids=["long", "short with addresses", "short"],
+    [
+        (LONG_REASON, LEAD),
+        (REASON, BRIEF_REASON),
+        ("within its bands; checked again", "within its bands; checked again"),
+        ("refused: kill_switch measured paused, limit not paused", "kill_switch measured paused, limit not paused"),
+    ],
+    ids=["long", "short with addresses", "short", "refused"],
 )
 def test_reason__begins_with_its_first_sentence_and_folds_the_rest(
     served: Served, monkeypatch: pytest.MonkeyPatch, path: str, reason: str, lead: str
@@ -202,7 +207,7 @@ def test_reason__begins_with_its_first_sentence_and_folds_the_rest(
     text = served.ask(path)[2].decode()
     assert {figure_text for of, _, value, figure_text in figures(text) if of.endswith("reason") and value == reason} == {lead}
     folds = re.findall(r'<details id="d-[^"]+"[^>]*><summary>.*?</summary>(.*?)</details>', text, re.S)
-    assert any(POOLS[8] in fold for fold in folds) is (lead != reason)
+    assert any(POOLS[8] in fold for fold in folds) is (POOLS[8] in reason)
     assert POOLS[8] not in re.sub(r"<[^>]*>", "", re.sub(r"</summary>.*?</details>", "", text, flags=re.S))
 
 
@@ -429,6 +434,7 @@ def test_rebalance__is_off_while_paused_and_says_so(served: Served, page: Any, n
     [attributes] = re.findall(f'<button id="b-{name}"([^>]*)>', text)
     assert "disabled" in attributes
     assert "Paused: a rebalance can be planned after Resume." in text
+    assert ('<a href="/controls">Resume on the page Controls</a>' in text) is (page is PAGES[7])
 
 
 @pytest.mark.parametrize(("kind", "css_class"), [("hold", "quiet"), ("halt", "quiet"), ("rebalance", "tint"), ("adjustfutures", "tint")])
