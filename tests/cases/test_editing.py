@@ -96,6 +96,13 @@ def test_transition_beyond_the_day_s_loss__may_go_in_rounds(anvil_chain: LocalCh
     assert done.first_rebalance.kind is OutcomeKind.PLANNED
 
 
+def test_edit_while_prices_halt_the_agent_anyway__says_to_wait(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot = EditedRun(anvil_chain, tmp_path)
+    anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"] * 2}, twap_follows=False)
+    refusal = bot.refused(ConfigChanges(key_settings=(("policy.cooldown", '"2h"'),)))
+    assert mentions(refusal.remedy, "without it too", "wait until it ends")
+
+
 def test_edit_that_would_halt_or_leave_behind__is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = EditedRun(anvil_chain, tmp_path)
     refusal = bot.refused(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)))

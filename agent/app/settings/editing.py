@@ -430,7 +430,8 @@ def _plan_edit(
         raise Refused(
             f"the edited config would halt: {transition.reason}",
             transition.failed_verdicts,
-            "correct the edit, or run trimtab doctor",
+            "correct the edit, or, if trimtab status shows this halt without it too, wait until it"
+            " ends (trimtab doctor)",
         )
     first_rebalance = None
     slice_count = _count_slices(transition, context.limits.turnover_bps)
