@@ -58,8 +58,8 @@ from agent.ports.paper import PaperConfig
 from agent.store.files.locks import make_private
 
 NO_CONFIG_REMEDY = (
-    "create one with: trimtab init; or, for a local chain: trimtab localchain --write-config"
-    " trimtab.toml"
+    "create one with: trimtab init, or in a browser: trimtab serve --setup; or, for a local chain:"
+    " trimtab localchain --write-config trimtab.toml"
 )
 """Remedy for a missing config."""
 FILE_REMEDY = "correct these keys, then run trimtab doctor"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.load import parse_config
+from agent.config.load import load_config, parse_config
 from agent.errors import ConfigError
 from tests.support.configs.keys import BASES, PLACES
 from tests.support.configs.lp_targets import POOL
@@ -222,3 +223,9 @@ def test_wrong_value__never_names_an_asset_by_its_number(base: int) -> None:
         asset["reserve"] = "many"
         with pytest.raises(ConfigError, match=rf"portfolio\.assets\.{symbol}\.reserve.*'many'"):
             parse_config(tomlkit.dumps(changed))
+
+
+def test_missing_config__is_written_in_a_terminal_or_a_browser(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "none.toml")
+    assert mentions(caught.value.remedy, "trimtab init", "trimtab serve --setup", "trimtab localchain")
