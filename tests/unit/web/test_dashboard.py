@@ -455,7 +455,7 @@ def test_alerts_on_paper__are_said_not_to_be_sent_where_targets_are(served: Serv
     text = Renderer(Reach(on_paper=on_paper)).render_page(alerts_page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
     section = text.partition('id="t-targets"')[2].partition("</section>")[0]
     assert ("Paper trading sends no alerts" in section) is on_paper
-    assert ('href="/setup/done#t-try"' in section) is on_paper
+    assert ('href="/setup/done#try"' in section) is on_paper
 
 
 @pytest.mark.parametrize("is_served", [True, False], ids=["served", "ended"])
