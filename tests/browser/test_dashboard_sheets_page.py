@@ -110,6 +110,8 @@ def test_sheet__keeps_the_focus_and_fits_the_screen(
     bounds = page.evaluate(f"document.querySelector('#{name}').getBoundingClientRect().toJSON()")
     assert min(bounds["left"], bounds["top"]) >= 0, bounds
     assert (bounds["right"] <= size[0], bounds["bottom"] <= size[1]) == (True, True), bounds
+    submit_bottom = page.evaluate(f"document.querySelector('#{name} button:not([type])').getBoundingClientRect().bottom")
+    assert submit_bottom <= bounds["bottom"], "the button is seen before any scrolling"
     assert page.evaluate(CUT_CHOICES, name) == []
     assert page.evaluate(LABELS_UNDER_BOXES) == []
     is_inside = f"document.querySelector('#{name}').contains(document.activeElement)"
