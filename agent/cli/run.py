@@ -22,6 +22,7 @@ from agent.cli.display.terminal import (
     Document,
     Spinner,
     emit,
+    err,
     error_document,
     interruptible,
     note,
@@ -340,7 +341,8 @@ class CycleRun:
     def _start(self, confirm: Confirm) -> Generator[StepOutcome | TrimtabError, None, None]:
         def progress(stage: str) -> None:
             self.service.on_stage(stage)
-            self.spinner.update(stage)
+            if err.is_terminal or not self.service.is_logging:
+                self.spinner.update(stage)
 
         notes_waits = self.options.once and not self.service.is_logging
         return self.agent.run(

@@ -266,15 +266,19 @@ def format_stage(stage: str) -> str:
 
 
 class Spinner:
-    """Progress text on stderr; silent without a terminal."""
+    """Progress text on stderr; without a terminal only a wait for the wallet, once."""
 
     def __init__(self, status: Status | None) -> None:
         self._status = status
+        self._noted_wait = ""
 
     def update(self, text: str) -> None:
         """Change the text."""
         if self._status is not None:
             self._status.update(safe_text(format_stage(text)))
+        elif text.startswith("Waiting for the wallet: ") and text != self._noted_wait:
+            self._noted_wait = text
+            note(text)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:

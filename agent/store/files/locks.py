@@ -146,7 +146,7 @@ def wait_for_lock(
                     if has_files
                     else f"{_holder_text(wallet_locks.files)} is acting for it"
                 )
-                report_holder(f"Waiting for the wallet: {holder_text}")
+                report_holder(f"Waiting for the wallet: {holder_text}; trimtab pause acts at once")
             sleep(POLL_S)
             waited_s += POLL_S
         yield

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.cli.display import terminal
-from agent.cli.display.terminal import ask
+from agent.cli.display.terminal import Spinner, ask
 
 
 @pytest.fixture
@@ -58,3 +58,12 @@ def test_a_question_that_nobody_answers_is_a_no_in_the_end(typed: int, monkeypat
         assert ask("Sign and send this?") is False
     finally:
         late.cancel()
+
+
+def test_wait_for_the_wallet__is_noted_once_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    wait_text = "Waiting for the wallet: another command (process 77) is acting for it; trimtab pause acts at once"
+    spinner = Spinner(None)
+    for text in ("before:send", wait_text, wait_text, "after:send"):
+        spinner.update(text)
+    output = capsys.readouterr()
+    assert (" ".join(output.err.split()), output.out) == (wait_text, "")

@@ -279,7 +279,9 @@ def test_waiting__ends_as_soon_as_the_lock_is_free(path: Path) -> None:
 
 def test_waiting__for_the_run_names_the_run(path: Path) -> None:
     with service_lock(WalletLocks(path, 1, WALLET)), wallet_lock(WalletLocks(path, 1, WALLET)):
-        assert reports_of_waiting(path, None, 0.25)[1] == [f"Waiting for the wallet: the run (process {os.getpid()}) is acting for it"]
+        assert reports_of_waiting(path, None, 0.25)[1] == [
+            f"Waiting for the wallet: the run (process {os.getpid()}) is acting for it; trimtab pause acts at once"
+        ]
 
 
 def test_waiting__for_a_holder_on_another_machine_says_what_its_lock_says(path: Path) -> None:
@@ -289,7 +291,7 @@ def test_waiting__for_a_holder_on_another_machine_says_what_its_lock_says(path: 
         yield
 
     assert reports_of_waiting(path, None, 0.25, lock_of_database)[1] == [
-        "Waiting for the wallet: another trimtab (of 10.0.0.2) already acts for the wallet"
+        "Waiting for the wallet: another trimtab (of 10.0.0.2) already acts for the wallet; trimtab pause acts at once"
     ]
     assert is_free(path)
 
@@ -298,7 +300,9 @@ def test_waiting__for_a_holder_of_the_second_lock_names_that_one(path: Path, tmp
     beside = tmp_path / "t.db.lock"
     with wallet_lock(WalletLocks(beside, 1, WALLET)):
         beside.with_suffix(".pid").write_text("77\n")
-        assert reports_of_waiting(path, beside, 0.25)[1] == ["Waiting for the wallet: another command (process 77) is acting for it"]
+        assert reports_of_waiting(path, beside, 0.25)[1] == [
+            "Waiting for the wallet: another command (process 77) is acting for it; trimtab pause acts at once"
+        ]
 
 
 def test_waiting__for_a_holder_of_the_first_lock_names_that_one(path: Path, tmp_path: Path) -> None:
@@ -403,7 +407,9 @@ def test_wallet__has_one_lock_for_all_state_folders_of_a_user(machine: Path, tmp
                 take(WalletLocks(command, 10, WALLET, tmp_path / "command.db.lock")),
             ):
                 raise AssertionError("two held the wallet")
-        assert reports_of_waiting(command, None, 0.25)[1] == [f"Waiting for the wallet: the run (process {os.getpid()}) is acting for it"]
+        assert reports_of_waiting(command, None, 0.25)[1] == [
+            f"Waiting for the wallet: the run (process {os.getpid()}) is acting for it; trimtab pause acts at once"
+        ]
         with wallet_lock(WalletLocks(lock_in_state_folder(monkeypatch, tmp_path / "command", 11), 11, WALLET)):
             pass
     with wallet_lock(WalletLocks(command, 10, WALLET)):
