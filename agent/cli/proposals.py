@@ -269,10 +269,10 @@ def execute(
 
 
 @proposal_group.command("export")
-def export_file(config: ConfigPath = DEFAULT_CONFIG) -> None:
+def export_file(proposal: ProposalId = None, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Prints the proposal that waits as a file for the Transaction Builder of the Safe's website."""
     with money.open_for_command(config, send=False, yes=True) as (agent, spinner):
-        document = api.export_proposal(agent)
+        document = api.export_proposal(agent, proposal)
         with spinner.hidden():
             err.print(exact_text(document["meta"]["description"]))
             emit(document, True, lambda: None)

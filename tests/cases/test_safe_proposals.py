@@ -252,8 +252,10 @@ def test_only_an_owner_signs_and_only_the_proposal_that_waits(scene: tuple[Agent
     agent, _ = scene
     with raises_field("--key", "not an owner"):
         api.sign_proposal(agent, STRANGER, None, yes)
-    with raises_field("PROPOSAL", "not the proposal that waits"):
-        api.sign_proposal(agent, FIRST, "f" * 16, yes)
+    for act in (lambda: api.sign_proposal(agent, FIRST, "f" * 16, yes), lambda: api.export_proposal(agent, "f" * 16)):
+        with raises_field("PROPOSAL", "not the proposal that waits") as refusal:
+            act()
+        assert refusal.value.remedy == f"see trimtab proposal list; if you mean that one, write {open_proposal(agent)['id']}"
     with raises_field("--key", "exclude each other"):
         api.sign_proposal(agent, FIRST | {"keyring": "trimtab/main"}, None, yes)
     monkeypatch.setenv("OWNER", accounts()[5].private_key)

@@ -65,18 +65,24 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
         return result
 
     *first_lines, last_line = commands()[1:]
-    for line in (*first_lines, f"{last_line} --json"):
+    shown_id = None
+    for page_line in (*first_lines, f"{last_line} --json"):
+        line = page_line
+        if shown_id is not None:
+            line = page_line.replace(" ID", f" {shown_id[1]}")
         if "proposal collect" in line:
             sign_with_a_wallet(Path("typed.json"), Path("signature.txt"))
         result = run(line)
         assert result.code == 0 or (result.code == 11 and "rebalance" in line), (line, result.why)
         if "proposal list" in line:
             assert "signatures: 0 of 2" in result.out
+            shown_id = re.search(r" \(waiting, (\w+)\)$", result.out, re.MULTILINE)
+            assert shown_id, "the ID that the other lines of the page need"
             (proposal_path,) = Path("proposals").iterdir()
             shown_file = run(f"trimtab proposal show {proposal_path} --json").json
             call_lines = shown_file["calls"]
             assert shown_file["why"] == run("trimtab proposal list --json").json["proposals"][0]["why"] != ""
-            assert ". Why: first rebalance; WETH at " in run("trimtab proposal export").json["meta"]["description"]
+            assert ". Why: first rebalance; WETH at " in run(f"trimtab proposal export {shown_id[1]}").json["meta"]["description"]
             assert not [line for line in call_lines if "WARNING" in line], call_lines
             assert call_lines == run("trimtab proposal list --json").json["proposals"][0]["in_words"]
             assert "".join(f"  {line}\n" for line in call_lines) in result.out
@@ -92,7 +98,7 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
             )
             assert "  why: " in result.out
             assert "  2 calls, all or none, by 0x9641d764fc13c8B624c04430C7356C1C7C8102e2 (MultiSendCallOnly):" in result.out
-        if "proposal sign --key" in line:
+        if "proposal sign ID --key" in page_line:
             count = re.search(r"(\d) of 2 signatures", result.out)
             assert count
             assert result.out.startswith("Signed by 0x"), result.out

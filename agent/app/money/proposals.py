@@ -432,7 +432,7 @@ def _newest_proposal(proposals: Sequence[SafeProposal], proposal_id: str | None)
         )
     raise ConfigError(
         f"PROPOSAL: {str(proposal_id)[:40]!r} is not the proposal that waits, {newest_id}",
-        f"write {newest_id}, or nothing",
+        f"see trimtab proposal list; if you mean that one, write {newest_id}",
     )
 
 
@@ -574,11 +574,11 @@ def collect_from_service(agent: Agent) -> CollectedSignaturesDocument:
         )
 
 
-def export_proposal(agent: Agent) -> dict[str, Any]:
+def export_proposal(agent: Agent, proposal_id: str | None = None) -> dict[str, Any]:
     """Return the open proposal as a file of the Safe's Transaction Builder. Raises Refused if it may
-    not be signed.
+    not be signed, ConfigError if it is another than `proposal_id`.
     """
-    with open_proposal(agent) as proposal:
+    with open_proposal(agent, proposal_id) as proposal:
         proposal.require_signable()
         return builder_file(proposal.intent, proposal.document(ProposalDocument), proposal.calls)
 
