@@ -80,6 +80,7 @@ def history(
 
         def show() -> None:
             out.print(steps_table(document))
+            _note_limit(len(document["steps"]), limit)
             if out.is_terminal and any(
                 len(step["reason"]) > MAX_REASON_LENGTH for step in document["steps"]
             ):
@@ -154,7 +155,12 @@ def txs(
     store.
     """
     document = api.transactions(config, limit)
-    emit(document, as_json, lambda: _show_transactions(document))
+
+    def show() -> None:
+        _show_transactions(document)
+        _note_limit(len(document["transactions"]), limit)
+
+    emit(document, as_json, show)
 
 
 @command(Heading.TROUBLE, 40)
@@ -440,6 +446,12 @@ def _adopted_text(transaction: Document, wallet: str | None) -> str:
         "" if transaction["intent"] is None else f". It is the proposal {transaction['intent']}"
     )
     return f"{transaction['hash']} {moved_text}{own_text}"
+
+
+def _note_limit(count: int, limit: int) -> None:
+    """Note that older rows may be missing."""
+    if count == limit:
+        note(f"At most the newest {limit} are shown; --limit shows more.")
 
 
 def _show_versions(document: Document) -> None:

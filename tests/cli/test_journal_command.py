@@ -27,6 +27,9 @@ def test_txs_shows_every_transaction_with_its_moves(desk: Desk) -> None:
     }
     assert txs_document["waiting"] == 0
     assert len(desk.ask("txs", "--limit", "1")["transactions"]) == 1
+    for command, count in (("txs", 1), ("txs", 20), ("history", 1), ("history", 10_000)):
+        hint = f"At most the newest {count} are shown; --limit shows more."
+        assert (hint in desk.run(command, "--limit", str(count)).err) == (count == 1), (command, count)
     words = desk.run("txs").out
     assert all(item["kind"] in words for item in sent)
     assert "0 pending" in words
