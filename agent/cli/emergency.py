@@ -200,8 +200,11 @@ def _resumed(config: Path, confirm: Callable[[str], bool]) -> PortfolioAnswer:
 def _show_pause(hard_pause_document: Document) -> None:
     from agent.cli.display import status_tables
 
+    kind_text = (
+        "hard" if hard_pause_document["hard"] else "soft; hard only once confirmed with --send"
+    )
     say(
-        f"Paused ({'hard' if hard_pause_document['hard'] else 'soft'}): {hard_pause_document['reason']}."
+        f"Paused ({kind_text}): {hard_pause_document['reason']}."
         " Nothing is traded until: trimtab resume"
     )
     if hard_pause_document["outcome"] in ("planned", "declined", "handed over"):

@@ -70,7 +70,8 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[
         awaited_text, advice = _waits_for(context, step, intent, is_rejected=is_rejected)
         waits_text = f"{': '.join(filter(None, (awaited_text, advice)))}."
         grant = context.store.journal.grant(intent.id)
-        if not is_rejected and rejected_before(context.store.journal, intent.tx, grant):
+        is_free = step.snapshot.nonce_latest <= intent.tx.nonce
+        if is_free and not is_rejected and rejected_before(context.store.journal, intent.tx, grant):
             waits_text += f" {as_sentence(UNWANTED_ADVICE)}."
         if not is_rejected and (exits_text := held_up_text(step, grant)):
             waits_text += f" {as_sentence(exits_text)}."

@@ -229,14 +229,14 @@ def test_rejection_while_paused__needs_no_end_of_the_pause(
         sign_and_send(agent, FIRST, SECOND)
         switch = agent.context.store.pause_switch
         switch.pause("test", agent.context.clock.now_s())
-        with raises_code(Refused, "kill_switch", "trimtab pause --hard --send") as refused:
+        with raises_code(Refused, "kill_switch", "trimtab pause --hard --send allows it") as refused:
             maintenance.cancel(agent)
         assert "resume" not in refused.value.remedy
         switch.resume("test", agent.context.clock.now_s())
         with pytest.raises(AwaitingExternalSignature):
             maintenance.cancel(agent)
         switch.pause("test", agent.context.clock.now_s())
-        with raises_code(Refused, "kill_switch", "trimtab pause --hard --send") as refused:
+        with raises_code(Refused, "kill_switch", "trimtab pause --hard --send allows it") as refused:
             sign_and_send(agent, FIRST)
         assert "resume" not in refused.value.remedy
         rejection = next(text for text in agent.status().warnings if '("reject: ' in text)

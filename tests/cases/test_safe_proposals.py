@@ -207,8 +207,11 @@ def test_foreign_signature__is_refused_whole(scene: tuple[Agent, SafeWallet], tm
     good = hand_signature(agent, 6)
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"safe_tx_hash": "0x" + "ab" * 32, "signature": good}))
+    message = encode_defunct(hexstr=open_proposal(agent)["safe_tx_hash"])
+    personal = "0x" + bytes(Account.sign_message(message, accounts()[6].private_key).signature).hex()
     for text, field, word in (
         (hand_signature(agent, 8), "signature", "not an owner"),
+        (personal, "signature", "by eth_signTypedData_v4 and not by personal_sign"),
         (good[:-2] + ("1c" if good.endswith("1b") else "1b"), "signature", "not an owner"),
         (str(other), "safe_tx_hash", "waits"),
         (good[:-2] + "00", "signature", "v is 0"),

@@ -297,6 +297,10 @@ def test_rejection_in_another_wallet__frees_the_nonce_without_an_operator(
     first_step = api.history(agent.context.loaded_config.path)["steps"][-1]
     was_withdrawn = is_cancelled and not signed_here
     assert (first_step["outcome"], tx_hash in first_step["reason"]) == ("cancelled" if was_withdrawn else "rejected", not was_withdrawn)
+    reject_elsewhere(anvil_chain, safe, 1)
+    used_text = agent.status().warnings[0]
+    assert mentions(used_text, renewed["id"], "its nonce is used")
+    assert "trimtab pause --hard --send" not in used_text
 
 
 def test_other_call_of_the_safe_to_itself__needs_the_operator(

@@ -25,7 +25,9 @@ def test_a_hard_pause_cancels_what_waits(desk: Desk) -> None:
     before = something_waits(desk)
     planned = desk.ask("pause", "--hard")
     assert (planned["outcome"], planned["hard"], len(planned["cancel"])) == ("planned", False, 1)
-    assert desk.run("pause", "--hard").out.startswith("Paused (soft): "), "above the table of what --send would cancel"
+    assert desk.run("pause", "--hard").out.startswith("Paused (soft; hard only once confirmed with --send): "), (
+        "above the table of what --send would cancel"
+    )
     assert nonce(desk) == before
     original = planned["cancel"][0]["hash"]
     child = forked(desk, "pause", "--hard", "--send", "--yes", "--json")

@@ -318,7 +318,8 @@ class SafeProposal:
             raise ConfigError(
                 f"signature: it is by {owner}, which is not an owner of the Safe, or signs another"
                 f" hash than {self.safe_tx_hash}",
-                f"let an owner sign what trimtab proposal sign {self.intent.id} --export prints",
+                f"let an owner sign what trimtab proposal sign {self.intent.id} --export prints, by"
+                " eth_signTypedData_v4 and not by personal_sign",
             )
         return owner
 

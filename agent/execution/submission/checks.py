@@ -8,8 +8,8 @@ from agent.ports import Grant, Simulation
 from agent.store.files.pause import PauseCheck, PauseSwitchState
 
 UNDO_ADVICE = (
-    "trimtab pause --hard --send cancels what is pending and revokes allowances, and still sends"
-    " nothing else"
+    "trimtab pause --hard --send allows it, cancels what is pending and revokes allowances, and still"
+    " sends nothing else"
 )
 """Remedy for a cancel or revocation that a pause refuses: the pause stays."""
 
