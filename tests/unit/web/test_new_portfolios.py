@@ -265,7 +265,7 @@ def test_without_users_or_a_folder_the_page_says_what_to_do(tmp_path: Path) -> N
     with ServedPortfolios(tmp_path, ("mine", "gone"), users=1) as shelf:
         cookie = shelf.enter(0)
         _, headers, body = shelf.ask("/", Cookie=cookie)
-        assert b"trimtab serve --config FOLDER" in body
+        assert b"trimtab serve <span>--config</span> FOLDER" in body
         assert b"/portfolios/" not in body
         assert "form-action 'self'" in headers["content-security-policy"], "else a browser refuses to pause and to stop"
         assert shelf.ask(COPY, Cookie=cookie)[0] == 404

@@ -184,8 +184,8 @@ def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock
         users.login(UsersPlace(str(path)), name, "wrong", "000000", HERE)
         return time.process_time() - began
 
-    known = seconds("ann")
-    assert 0.4 < seconds("bob") / known < 2.5
+    known = min(seconds("ann") for _ in range(2))
+    assert 0.4 < min(seconds("bob") for _ in range(2)) / known < 2.5
 
 
 def test_a_name_that_no_user_has_is_not_logged(place: UsersPlace, clock: FakeClock, user_store: UserStore, tmp_path: Path) -> None:
