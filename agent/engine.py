@@ -27,6 +27,7 @@ from agent.execution.confirmation import (
     require_exit_possible,
 )
 from agent.execution.cycle_outcome import outcome_of_cycle, unsent_phrase, with_layer_notes
+from agent.execution.ended_orders import ended_order_fault
 from agent.execution.evaluation import evaluate_input, reduces_risk
 from agent.execution.execution_parts import end_finished_purchase, end_purchase, record_part_begin
 from agent.execution.executor import AwaitingExternalSignature
@@ -128,7 +129,12 @@ def settle(readers: StepReaders, store: Store, transactor: StepTransactor) -> No
     except AwaitingExternalSignature as waiting:
         grant = store.journal.grant(waiting.proposal["id"])
         if not waiting.reverts:
-            waiting.mark_minimums(evaluation.minimums_fault(readers, grant.plan))
+            fault = next(
+                ended_order_fault(store, intent)
+                for intent in store.journal.open_intents()
+                if intent.id == waiting.proposal["id"]
+            )
+            waiting.mark_minimums(fault or evaluation.minimums_fault(readers, grant.plan))
         with suppress(TrimtabError):  # what waits is reported all the same
             cycle = new_cycle(AgentCycle(), readers.clock.now_s())
             step_input, _ = _settle_and_read(readers, store, cycle)

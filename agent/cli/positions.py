@@ -239,6 +239,8 @@ def _show_order_changes(document: Document) -> None:
     for subject in document["reenabled"]:
         condition = ", only at or below its entry" if subject in subjects_with_entry else ""
         say(f"The next rebalance buys {subject} back{condition}")
+    for stale_text in document["stale"]:
+        note(stale_text)
 
 
 lp_group = command_group(Heading.TRADE, 60, "lp", "Liquidity positions.", has_default=True)

@@ -57,14 +57,18 @@ def end_interrupted_steps(store: Store) -> None:
         store.steps.end(intent.step_id, plan_decision, reason, plan_json, outcome_kind.value)
 
 
+def proposed_plan(store: Store, intent: Intent) -> Plan | None:
+    """Return the plan of a proposal, or that which an approval is for; None without a plan."""
+    grant = store.journal.grant(intent.id)
+    if grant.plan is not None or grant.approval_terms is None or not grant.approval_terms[2]:
+        return grant.plan
+    step = store.steps.get(intent.step_id)
+    return None if step is None or step.plan_json is None else codec.loads(Plan, step.plan_json)
+
+
 def proposal_reason(store: Store, intent: Intent) -> str:
     """Return why the plan of a proposal trades, or that which an approval is for; "" without a plan."""
-    grant = store.journal.grant(intent.id)
-    plan = grant.plan
-    if plan is None and grant.approval_terms is not None and grant.approval_terms[2]:
-        step = store.steps.get(intent.step_id)
-        plan_json = None if step is None else step.plan_json
-        plan = None if plan_json is None else codec.loads(Plan, plan_json)
+    plan = proposed_plan(store, intent)
     return "" if plan is None else plan.decision.reason
 
 

@@ -8,6 +8,7 @@ from agent import codec, guards
 from agent.chain.safe import WALLET_OWNER_ACT, SafeContract, open_safe_sender
 from agent.chain.sender import QuorumSender
 from agent.errors import READ_FAILURES, ConfigError
+from agent.execution.ended_orders import ended_order_fault
 from agent.execution.shortfall import execution_reason
 from agent.execution.submission.checks import only_undoes
 from agent.execution.submission.held_up_exits import held_up_text
@@ -50,6 +51,25 @@ def open_proposal_intents(store: Store) -> list[Intent]:
         for intent in store.journal.open_intents()
         if intent.state is IntentState.PLANNED and intent.id in proposed_ids
     ]
+
+
+def ended_order_texts(store: Store) -> list[str]:
+    """Return a sentence about the proposal that waits, if the order that it sells for has ended."""
+    return [
+        f'The proposal {intent.id} ("{intent.note}") {fault.text}: {minimums_advice(fault)}.'
+        for intent in open_proposal_intents(store)[-1:]  # a rejection before what it rejects
+        if (fault := ended_order_fault(store, intent)) is not None
+    ]
+
+
+def earlier_config_texts(store: Store) -> tuple[str, ...]:
+    """Return a sentence about the proposal that waits while its config is edited."""
+    return tuple(
+        f'the proposal {intent.id} ("{intent.note}") waits, made for the config before this edit: if it'
+        f" is not wanted any more, {WITHDRAWAL_ADVICE}"
+        for intent in open_proposal_intents(store)[-1:]
+        if intent.kind is not IntentKind.CANCEL
+    )
 
 
 def execution_texts(store: Store, intents: Iterable[Intent]) -> list[str]:
@@ -177,7 +197,9 @@ def _waits_for(
     if is_rejected:
         period_text = execution_period(intent, grant)
         return f"is void once its rejection is executed; it can be executed {period_text}", ""
-    fault = None if grant.plan is None else guards.judge_minimums(step, grant.plan)
+    fault = ended_order_fault(context.store, intent)
+    if fault is None and grant.plan is not None:
+        fault = guards.judge_minimums(step, grant.plan)
     if fault is not None:
         return fault.text, minimums_advice(fault)
     try:

@@ -56,13 +56,19 @@ class NamedOrderDocument(TypedDict):
 
 
 class ArmedOrdersDocument(TypedDict):
+    """`stale` has a sentence about each proposal that waits and sells for an order that has ended."""
+
     armed: list[NamedOrderDocument]
     reenabled: list[str]
+    stale: list[str]
 
 
 class DisarmedOrdersDocument(TypedDict):
+    """`stale` has a sentence about each proposal that waits and sells for an order that has ended."""
+
     disarmed: list[NamedOrderDocument]
     reenabled: list[str]
+    stale: list[str]
 
 
 class SplitBandDocument(TypedDict):

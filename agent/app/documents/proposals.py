@@ -41,7 +41,7 @@ class ProposalDocument(TypedDict):
     """A proposal and its signatures. Its state is "used" once the Safe's nonce is, "expired" past its
     deadline, "failing" while the call would fail, for example because prices left its minimums, for
     the reason `failure`; "stale" while its minimums are lower than the limits allow at the prices
-    now, "unchecked" while these cannot be read, for the reason `failure`; else "waiting". It is
+    now, or once its order has ended, "unchecked" while these cannot be read, for the reason `failure`; else "waiting". It is
     neither signed nor executed here while `paused`. `ending` says what used
     the nonce. Times in Unix seconds: `expires_s` is when it is dropped here, `executable_until_s`
     until when the chain accepts it, null for at any time. `legs` are the swaps of a plan, and

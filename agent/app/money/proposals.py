@@ -32,6 +32,7 @@ from agent.config.secrets.env_file import ENV_PREFIX
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import READ_FAILURES, ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
+from agent.execution.ended_orders import ended_order_fault
 from agent.execution.evaluation import minimums_fault
 from agent.execution.executor import ProposingExecutor, ReadOnlySigner, rejection_of
 from agent.execution.settlement import originating_step
@@ -234,10 +235,12 @@ class SafeProposal:
             )
 
     def minimums_fault(self) -> MinimumsFault | None:
-        """Return the fault of its minimums at the prices now. Whoever executes it while they are low
-        could keep the difference. Reads the chain.
+        """Return the fault of its minimums at the prices now, or that its order has ended. Whoever
+        executes it while minimums are low could keep the difference. Reads the chain.
         """
-        return minimums_fault(self.agent.context.readers, self.grant.plan)
+        context = self.agent.context
+        order_fault = ended_order_fault(context.store, self.intent)
+        return order_fault or minimums_fault(context.readers, self.grant.plan)
 
     def judged_document(
         self, document_type: type[AnyProposalDocument], **fields: object

@@ -58,7 +58,7 @@ from agent.units import (
     parse_raw,
     price_text,
 )
-from agent.wiring.waiting_proposals import waiting_proposals
+from agent.wiring.waiting_proposals import ended_order_texts, waiting_proposals
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
@@ -175,6 +175,7 @@ def arm_orders(agent: Agent, subject: str) -> ArmedOrdersDocument:
     return {
         "armed": [_named_order(step.portfolio, order) for order in waiting_orders],
         "reenabled": _reenabled_assets(step.portfolio, existing_orders),
+        "stale": ended_order_texts(agent.context.store),
     }
 
 
@@ -205,6 +206,7 @@ def disarm_orders(
     return {
         "disarmed": [_named_order(step.portfolio, order) for order in disarmed_orders],
         "reenabled": _reenabled_assets(step.portfolio, existing_orders),
+        "stale": ended_order_texts(agent.context.store),
     }
 
 

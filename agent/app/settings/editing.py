@@ -74,6 +74,7 @@ from agent.ports import Clock
 from agent.reference import is_dollar, reference_prices
 from agent.store.store import ConfigVersionStore
 from agent.units import BPS, Token, ceil_int, format_percent
+from agent.wiring.waiting_proposals import earlier_config_texts
 
 ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
 """Guards that bind the planned transition. All others apply when a transaction is sent."""
@@ -230,7 +231,7 @@ def edit(
             report,
             earlier_edits=earlier_edits,
             new_tokens=new_tokens,
-            warnings=holding_lines + report.warnings,
+            warnings=holding_lines + report.warnings + earlier_config_texts(context.store),
         )
         if confirm is None:
             return report
