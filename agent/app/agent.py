@@ -69,7 +69,7 @@ from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
 from agent.units import DAY_S, NATIVE, Amount, Price, Token, parse_raw, plain_amount
 from agent.wiring.price_windows import fill_price_windows
-from agent.wiring.signed_proposals import unstopped_texts
+from agent.wiring.signed_proposals import executable_dropped, unstopped_texts
 from agent.wiring.waiting_proposals import waiting_proposals
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Agent:
         proposals_and_texts = tuple(waiting_proposals(self.context, step_input))
         warnings = (
             *(text for _, text in proposals_and_texts),
+            *([] if switch_state.paused is not False else self._executable_texts()),
             *minimum.size_warnings(self.portfolio),
             *overweight_messages(decision_result.drifts),
             *valuation.position_warnings(step_input.snapshot, step_input.portfolio),
@@ -155,6 +156,16 @@ class Agent:
             self.context.store.requests.active_stop(),
             proposals_and_texts[-1][0] if proposals_and_texts else "",
         )
+
+    def _executable_texts(self) -> list[str]:
+        dropped = executable_dropped(self.context.loaded_config, self.context.store)
+        if dropped is None:
+            return []
+        intent, effect = dropped
+        return [
+            f'The proposal {intent.id} ("{intent.note}") waits no longer, but can be executed: trimtab'
+            f" cancel --send {effect.text}."
+        ]
 
     def _day_old_prices(self, now_s: int) -> Mapping[str, Price]:
         """Return the prices by token of the newest valuation that is 24 to 27 h old."""

@@ -290,7 +290,7 @@ def show_sent(console: Console, document: Document) -> None:
 
 
 def _show_requests(document: Document, released_number: int | None) -> None:
-    from agent.app.withdrawals.payment_states import END_TEXTS
+    from agent.app.withdrawals.payment_states import END_TEXTS, RELEASE_CONDITION
     from agent.cli.display import tables
 
     if not document["withdrawals"]:
@@ -313,7 +313,7 @@ def _show_requests(document: Document, released_number: int | None) -> None:
             number = request["number"]
             say(
                 f"Withdrawal {number}: trimtab withdraw --resume {number} --send proposes it anew,"
-                f" trimtab withdraw --release {number} returns it to the portfolio."
+                f" trimtab withdraw --release {number} returns it to the portfolio{RELEASE_CONDITION}."
             )
 
 

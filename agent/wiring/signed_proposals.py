@@ -104,12 +104,7 @@ def signed_proposal_texts(store: Store, chain_nonce: int = 0) -> tuple[str, ...]
     intents = [
         intent for intent in store.journal.open_intents() if intent.state is IntentState.PLANNED
     ]
-    next_nonce = store.journal.expected_nonce()
-    now_s = int(time.time())
-    for intent in () if next_nonce is None else reversed(store.journal.intents_at(next_nonce)):
-        deadline_s = chain_deadline_s(intent, store.journal.grant(intent.id))
-        if is_dropped(intent) and (deadline_s is None or now_s < deadline_s):
-            intents.append(intent)
+    intents += _dropped_intents(store)
     rejected_nonces = {intent.tx.nonce for intent in intents if intent.kind is IntentKind.CANCEL}
     count_by_id = {
         intent.id: len(store.proposals.signatures(intent.id))
@@ -127,6 +122,37 @@ def signed_proposal_texts(store: Store, chain_nonce: int = 0) -> tuple[str, ...]
         for intent in intent_by_call.values()
         if count_by_id.get(intent.id)
     )
+
+
+def _dropped_intents(store: Store) -> list[Intent]:
+    """Return the proposals at the next nonce that were given up here and that the chain still accepts,
+    newest first.
+    """
+    next_nonce = store.journal.expected_nonce()
+    now_s = int(time.time())
+    intents = []
+    for intent in () if next_nonce is None else reversed(store.journal.intents_at(next_nonce)):
+        deadline_s = chain_deadline_s(intent, store.journal.grant(intent.id))
+        if is_dropped(intent) and (deadline_s is None or now_s < deadline_s):
+            intents.append(intent)
+    return intents
+
+
+def executable_dropped(
+    loaded_config: LoadedConfig, store: Store
+) -> tuple[Intent, CancelEffect] | None:
+    """Return the newest proposal that was given up here although enough owners have signed it, and what
+    a cancel does with it; None without one, and while a proposal waits in its place. Reads the Safe
+    if one is signed.
+    """
+    proposed_ids = store.proposals.proposal_blocks()
+    if any(intent.id in proposed_ids for intent in store.journal.open_intents()):
+        return None
+    for intent in _dropped_intents(store):
+        for effect in cancel_effects(loaded_config, store, [intent]):
+            if effect.may_reject:
+                return intent, effect
+    return None
 
 
 def rejected_proposal_texts(store: Store) -> list[str]:

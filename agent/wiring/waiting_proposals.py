@@ -17,8 +17,10 @@ from agent.execution.submission.proposal_words import (
     UNCHECKED_ADVICE,
     UNWANTED_ADVICE,
     WITHDRAWAL_ADVICE,
+    chain_deadline_s,
     execution_period,
     minimums_advice,
+    stays_executable_text,
     unsimulated_reason,
     waiting_act,
 )
@@ -191,9 +193,12 @@ def _waits_for(
         sent_text = "" if execution is None else f" (its execution was sent in {execution.tx_hash})"
         used_text = f"waits no longer, since its nonce is used{sent_text}"
         return used_text, settling_text(context, intent, is_used=True)
-    if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
-        return "has expired", settling_text(context, intent, is_used=False)
     grant = context.store.journal.grant(intent.id)
+    if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
+        expired_text = "has expired"
+        if chain_deadline_s(intent, grant) is None and intent.kind is not IntentKind.CANCEL:
+            expired_text += f" here; {stays_executable_text(intent)}, and {WITHDRAWAL_ADVICE}"
+        return expired_text, settling_text(context, intent, is_used=False)
     if is_rejected:
         period_text = execution_period(intent, grant)
         return f"is void once its rejection is executed; it can be executed {period_text}", ""

@@ -177,6 +177,37 @@ def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(
         assert anvil_chain.balance("WETH", HOME) == 0
 
 
+def test_signed_payment_past_its_deadline__is_named_and_rejected_by_a_cancel(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    config = ("--config", str(loaded.path))
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        sign_and_send(agent, FIRST)
+        let_expire(agent, safe)
+        assert "can be executed" not in " ".join(agent.status().warnings), "one signature is not enough"
+        assert in_process(capfd, monkeypatch, "cancel", *config).out == "No pending transactions.\n"
+        with pytest.raises(AwaitingExternalSignature):
+            transfers.resume_withdrawal(agent, 1, send=True, confirm=lambda _: True)
+        sign_and_send(agent, SECOND)
+        payment_id = open_proposal(agent)["id"]
+        anvil_chain.warp(1_801)
+        (warning,) = [text for text in agent.status().warnings if payment_id in text]
+        assert mentions(warning, "has expired here; signed by enough, it stays executable", "nonce 0", "trimtab cancel --send")
+        agent.rebalance(send=True, confirm=yes)
+        (warning,) = [text for text in agent.status().warnings if payment_id in text]
+        rejects = f"proposes the rejection of the proposal {payment_id}, for the owners to sign, since 2 of 2 signatures"
+        assert mentions(warning, "waits no longer, but can be executed: trimtab cancel --send", rejects)
+        assert mentions(" ".join(in_process(capfd, monkeypatch, "withdraw", *config).out.split()), "--release 1", "if enough owners")
+        assert rejects in " ".join(in_process(capfd, monkeypatch, "cancel", *config).err.split())
+        output = in_process(capfd, monkeypatch, "cancel", "--send", "--yes", *config)
+        assert (output.code, open_proposal(agent)["purpose"]) == (11, "cancel")
+        assert "waits no longer, but" not in " ".join(agent.status().warnings)
+        execute(agent)
+        assert transfers.release_withdrawal(agent, 1).state is RequestState.RELEASED
+
+
 def test_signatures_of_a_payment_asked_for_again__count_together(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Owners sign a call and its nonce: with the first one's signature, kept, and the second one's it could be executed."""
     _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)

@@ -32,7 +32,7 @@ from agent.store.files.locks import service_lock, wallet_lock
 from agent.store.migrations.schema import REVISIONS
 from agent.store.opening import sqlite_path
 from agent.store.transitions import OPEN_STATES
-from agent.wiring.signed_proposals import cancel_effects
+from agent.wiring.signed_proposals import cancel_effects, executable_dropped
 
 if TYPE_CHECKING:
     from agent.app.documents.records import (
@@ -68,13 +68,19 @@ def transactions(config: LoadedConfig | Path | str, limit: int = 20) -> Transact
 
 
 def pending_transactions(config: LoadedConfig | Path | str) -> PendingTransactionsDocument:
-    """Return the transactions that `cancel` would cancel or drop: planned, signed or sent, and not
-    known to be mined. Reads the chain for a proposal that an owner has signed.
+    """Return the transactions that `cancel` would cancel, drop or reject: planned, signed or sent, and
+    not known to be mined, and a dropped proposal that enough owners have signed. Reads the chain for a
+    proposal that an owner has signed.
     """
     loaded_config = load_config(config)
     with wiring.open_store_offline(loaded_config) as (store, kill_switch):
         intents = cancellable_intents(store.journal)
         effects = cancel_effects(loaded_config, store, intents)
+        state_document = _journal_document(store)
+        if dropped := executable_dropped(loaded_config, store):
+            intents = (*intents, dropped[0])
+            effects.append(dropped[1])
+            state_document["waiting"] += 1
         needs_transaction = len(effects) < len(intents) or any(
             effect.may_reject for effect in effects
         )
@@ -89,7 +95,7 @@ def pending_transactions(config: LoadedConfig | Path | str) -> PendingTransactio
         return {
             "transactions": [_journalled_document(intent) for intent in intents],
             "advice": advice if intents else "",
-            **_journal_document(store),
+            **state_document,
         }
 
 

@@ -35,6 +35,10 @@ END_TEXTS = {
 """What became of a payment that will not be made, by its state."""
 
 
+RELEASE_CONDITION = ", after trimtab cancel --send if enough owners of a Safe have signed it"
+"""What a release needs while an unpaid payment could be executed."""
+
+
 def given_up_text(store: Store, request: OwnerRequest) -> str:
     """Return what became of the payments of an open withdrawal that will not be made; "" for none."""
     states = payment_states(store, request, store.requests.payouts(request.id))
@@ -43,7 +47,7 @@ def given_up_text(store: Store, request: OwnerRequest) -> str:
         return ""
     return (
         f"the earlier payment {' or '.join(end_texts)}; trimtab withdraw --release {request.id}"
-        " returns it to the portfolio"
+        f" returns it to the portfolio{RELEASE_CONDITION}"
     )
 
 

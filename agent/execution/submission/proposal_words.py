@@ -67,6 +67,11 @@ def unsimulated_reason(tx: UnsignedTx, simulation: Simulation) -> str:
     return simulation.reason
 
 
+def stays_executable_text(intent: Intent) -> str:
+    """Return what the chain accepts of a call without a deadline there, once it has expired here."""
+    return f"signed by enough, it stays executable until another call uses nonce {intent.tx.nonce}"
+
+
 def waiting_act(
     intent: Intent, grant: Grant, next_act: NextAct, pause_reason: str | None = None
 ) -> NextAct:
@@ -77,10 +82,7 @@ def waiting_act(
     if intent.deadline_s is not None:
         until_text = f" until {format_time(intent.deadline_s)}"
         if chain_deadline_s(intent, grant) is None:
-            until_text += (
-                " here; signed by enough, it stays executable until another call uses nonce"
-                f" {intent.tx.nonce}"
-            )
+            until_text += f" here; {stays_executable_text(intent)}"
     pause_text = ""
     if pause_reason is not None:
         reason_text = f" ({pause_reason})" if pause_reason else ""
