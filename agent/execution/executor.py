@@ -556,6 +556,11 @@ class ProposingExecutor(JournaledExecutor):
             unsimulated_why=unsimulated_why,
             is_withdrawable=intent.kind is not IntentKind.CANCEL,
         )
+        grant = replace(self._journal.grant(intent.id), now_s=head.timestamp_s)
+        try:
+            self.external_signer.require_signable(intent.tx, grant)
+        except Refused as refusal:
+            awaiting.mark_minimums(MinimumsFault(refusal.message, is_low=True))
         awaiting.title = "Waiting"  # it was proposed before this command
         raise awaiting
 

@@ -26,6 +26,7 @@ from agent.execution.submission.proposal_words import (
 )
 from agent.execution.submission.rejected_trades import rejected_before
 from agent.figures import as_sentence
+from agent.guards import MinimumsFault
 from agent.model import (
     Intent,
     IntentKind,
@@ -203,6 +204,9 @@ def _waits_for(
         period_text = execution_period(intent, grant)
         return f"is void once its rejection is executed; it can be executed {period_text}", ""
     fault = ended_order_fault(context.store, intent)
+    if grant.payout is not None and grant.payout.to not in context.payout_addresses:
+        reason = f"{grant.payout.to} is no confirmed address of wallet.payout_addresses any more"
+        fault = MinimumsFault(reason, is_low=True)
     if fault is None and grant.plan is not None:
         fault = guards.judge_minimums(step, grant.plan)
     if fault is not None:

@@ -11,17 +11,20 @@ import pytest
 from agent import app as api
 from agent.app.agent import Agent
 from agent.app.documents.past.waiting import cancel_order_or_execution
+from agent.app.money.transfers import WithdrawalRequest, withdraw
 from agent.app.records import maintenance
 from agent.app.settings.editing import TextEdit, edit
+from agent.config.load import load_config
 from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
+from tests.support.constants import HOME
 from tests.support.on_chain.limit_orders import place
 from tests.support.on_chain.proposals import proposal, safe_of
-from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, sign_and_send
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
 from tests.support.text import mentions
 
 
@@ -98,3 +101,27 @@ def test_edit__names_the_proposal_that_waits(anvil_chain: LocalChain, tmp_path: 
         maintenance.cancel(agent)
     warnings = edited(anvil_chain, loaded.path, ConfigChanges(targets=(("WETH", "50%"), ("USDC", "50%"))))
     assert "made for the config" not in warnings, "its rejection waits"
+
+
+def test_payment_whose_address_was_removed__is_stale_and_names_the_cancel(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    payee = ("wallet.payout_addresses", [HOME])
+    _, loaded = safe_of(anvil_chain, tmp_path, payee, targets={"WETH": "100%", "USDC": "0%"})
+    with reopened_agent(anvil_chain, loaded) as agent:
+        with pytest.raises(AwaitingExternalSignature):
+            withdraw(agent, WithdrawalRequest("0.25", "WETH", to=HOME), send=True, confirm=lambda _: True)
+        payment = open_proposal(agent)
+        sign_and_send(agent, FIRST, SECOND)
+    warnings = edited(anvil_chain, loaded.path, ConfigChanges(key_settings=(("wallet.payout_addresses", "[]"),)))
+    assert mentions(warnings, payment["id"], "made for the config before this edit", "trimtab cancel --send")
+    with reopened_agent(anvil_chain, load_config(loaded.path)) as agent:
+        with pytest.raises(Refused, match=r"is stale, .* rule 'recipient'") as refused:
+            api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
+        assert mentions(refused.value.remedy, "trimtab cancel --send proposes its rejection")
+        assert mentions(open_proposal(agent)["state"], "stale")
+        (warning,) = [text for text in agent.status().warnings if payment["id"] in text]
+        assert mentions(warning, f"is stale, {HOME} is no confirmed address", "do not sign it", "trimtab cancel --send")
+        with pytest.raises(AwaitingExternalSignature, match=r"is stale, .* rule 'recipient'") as waiting:
+            agent.rebalance(send=True, confirm=yes)
+        assert "proposal execute" not in waiting.value.remedy
+        with pytest.raises(AwaitingExternalSignature, match=f"signatures of the proposal {payment['id']} exist"):
+            maintenance.cancel(agent)

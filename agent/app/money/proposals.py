@@ -235,12 +235,24 @@ class SafeProposal:
             )
 
     def minimums_fault(self) -> MinimumsFault | None:
-        """Return the fault of its minimums at the prices now, or that its order has ended. Whoever
-        executes it while minimums are low could keep the difference. Reads the chain.
+        """Return the fault of its minimums at the prices now, that its order has ended, or which rule
+        of the signer refuses it. Whoever executes it while minimums are low could keep the difference.
+        Reads the chain.
         """
         context = self.agent.context
         order_fault = ended_order_fault(context.store, self.intent)
-        return order_fault or minimums_fault(context.readers, self.grant.plan)
+        if fault := order_fault or minimums_fault(context.readers, self.grant.plan):
+            return fault
+        try:
+            self._require_allowed()
+        except Refused as refusal:
+            return MinimumsFault(refusal.message, is_low=True)
+        return None
+
+    def _require_allowed(self) -> None:
+        """Raise Refused unless the rules of a signer allow it with the config now."""
+        now_s = self.simulation.head.timestamp_s
+        self.owners_signer.require_signable(self.intent.tx, replace(self.grant, now_s=now_s))
 
     def judged_document(
         self, document_type: type[AnyProposalDocument], **fields: object
@@ -275,11 +287,9 @@ class SafeProposal:
                 f"the proposal {self.intent.id} {fault.text}",
                 self.renewal_advice if fault.is_low else "try again once the prices can be read",
             )
-        tx = self.intent.tx
-        now_s = self.simulation.head.timestamp_s
-        self.owners_signer.require_signable(tx, replace(self.grant, now_s=now_s))
         file_fields = self.outbox.read_proposal(self.intent.id)
-        if file_fields and not self.owners_signer.signing_json(tx).items() <= file_fields.items():
+        signing_json = self.owners_signer.signing_json(self.intent.tx)
+        if file_fields and not signing_json.items() <= file_fields.items():
             raise OperatorNeeded(
                 f"the file of the proposal {self.intent.id} has another call than the journal",
                 "find out who changed it and remove it; trimtab rebalance --send writes it again",
