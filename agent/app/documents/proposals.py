@@ -42,13 +42,13 @@ class ProposalDocument(TypedDict):
     deadline, "failing" while the call would fail, for example because prices left its minimums, for
     the reason `failure`; "stale" while its minimums are lower than the limits allow at the prices
     now, once its order has ended, or a rule of the signer refuses it, "unchecked" while the prices
-    cannot be read, for the reason `failure`; else "waiting". It is
-    neither signed nor executed here while `paused`. `ending` says what used the nonce. Times in Unix seconds: `expires_s` is when it is dropped here, `executable_until_s`
-    until when the chain accepts it, null for at any time. `legs` are the swaps of a plan, and
-    `why`, `cost`, `worst_case` and `weights_after_bps` are its own, at the prices then, in the
-    `numeraire`. `to`, `function`, `spender` and `recipients` are those of its only call; of a batch those of
-    MultiSendCallOnly, with the recipients of all its `calls`. `in_words` says what it does, as the
-    document of its file does.
+    cannot be read, for the reason `failure`; else "waiting". It is neither signed nor executed here
+    while `paused`. `ending` says what used the nonce. Times in Unix seconds: `expires_s` is when it
+    is dropped here, `executable_until_s` until when the chain accepts it, null for at any time.
+    `legs` are the swaps of a plan, and `why`, `cost`, `worst_case` and `weights_after_bps` are its
+    own, at the prices then, in the `numeraire`. `to`, `function`, `spender` and `recipients` are
+    those of its only call; of a batch those of MultiSendCallOnly, with the recipients of all its
+    `calls`. `in_words` says what it does, as the document of its file does.
     """
 
     id: Annotated[str, FromAttributes("intent.id")]
