@@ -37,7 +37,7 @@ from agent.model import (
     StepRequest,
     Unwrap,
 )
-from agent.ports import NextAct, Sender, Simulation
+from agent.ports import Grant, NextAct, Sender, Simulation
 from agent.store.store import Store
 from agent.wiring.context import AgentContext
 
@@ -193,6 +193,8 @@ def _waits_for(
         execution = context.store.proposals.execution(intent.id)
         sent_text = "" if execution is None else f" (its execution was sent in {execution.tx_hash})"
         used_text = f"waits no longer, since its nonce is used{sent_text}"
+        if is_rejected:
+            used_text += " by it or its rejection: trimtab proposal list names which was executed"
         return used_text, settling_text(context, intent, is_used=True)
     grant = context.store.journal.grant(intent.id)
     if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
@@ -203,12 +205,7 @@ def _waits_for(
     if is_rejected:
         period_text = execution_period(intent, grant)
         return f"is void once its rejection is executed; it can be executed {period_text}", ""
-    fault = ended_order_fault(context.store, intent)
-    if grant.payout is not None and grant.payout.to not in context.payout_addresses:
-        reason = f"{grant.payout.to} is no confirmed address of wallet.payout_addresses any more"
-        fault = MinimumsFault(reason, is_low=True)
-    if fault is None and grant.plan is not None:
-        fault = guards.judge_minimums(step, grant.plan)
+    fault = _fault(context, step, intent, grant)
     if fault is not None:
         return fault.text, minimums_advice(fault)
     try:
@@ -225,6 +222,19 @@ def _waits_for(
         pause_reason = context.kill_switch.reason_and_time()
     next_act = waiting_act(intent, grant, next_act, pause_reason)
     return f"awaits {next_act.awaited}", next_act.instruction
+
+
+def _fault(
+    context: AgentContext, step: StepInput, intent: Intent, grant: Grant
+) -> MinimumsFault | None:
+    """Return why nobody should sign or execute a proposal; None if nothing speaks against it."""
+    if grant.payout is not None and grant.payout.to not in context.payout_addresses:
+        reason = f"{grant.payout.to} is no confirmed address of wallet.payout_addresses any more"
+        return MinimumsFault(reason, is_low=True)
+    fault = ended_order_fault(context.store, intent)
+    if fault is None and grant.plan is not None:
+        return guards.judge_minimums(step, grant.plan)
+    return fault
 
 
 def _next_act(context: AgentContext, intent: Intent) -> NextAct:

@@ -222,8 +222,11 @@ def test_hard_pause__executed_by_others_all_the_same__is_booked(scene: tuple[Age
     sign_and_send(agent, FIRST, SECOND)
     pause_hard(agent)
     safe.execute(swap)
+    (warning,) = [text for text in agent.status().warnings if f"The proposal {swap['id']} " in text]
+    assert mentions(warning, "nonce is used by it or its rejection", "trimtab proposal list names which was executed")
     document = pause_hard(agent)
     assert "was mined before it could be cancelled" in document["message"]
+    assert "signatures given elsewhere still count" not in document["message"], "the rejection is void"
     require_booked(agent, swap)
     assert ("cancel", "cancelled") in states(agent)
 

@@ -104,7 +104,8 @@ def withdrawn_proposal_texts(
         grant = journal.grant(intent.id)
         deadline_s = chain_deadline_s(intent, grant)
         has_expired = deadline_s is not None and now_s >= deadline_s
-        if intent.id in proposed_ids and is_dropped(intent) and not has_expired:
+        is_used = (journal.expected_nonce() or 0) > intent.tx.nonce
+        if intent.id in proposed_ids and is_dropped(intent) and not (has_expired or is_used):
             texts.append(
                 f'"{intent.note}" is withdrawn, but signatures given elsewhere still count: if enough'
                 f" exist, it can be executed {execution_period(intent, grant)}; only another transaction at nonce"
