@@ -129,11 +129,12 @@ def settle(readers: StepReaders, store: Store, transactor: StepTransactor) -> No
     except AwaitingExternalSignature as waiting:
         grant = store.journal.grant(waiting.proposal["id"])
         if not waiting.reverts:
-            fault = next(
-                ended_order_fault(store, intent)
+            waiting_intents = [
+                intent
                 for intent in store.journal.open_intents()
                 if intent.id == waiting.proposal["id"]
-            )
+            ]
+            fault = next((ended_order_fault(store, intent) for intent in waiting_intents), None)
             waiting.mark_minimums(fault or evaluation.minimums_fault(readers, grant.plan))
         with suppress(TrimtabError):  # what waits is reported all the same
             cycle = new_cycle(AgentCycle(), readers.clock.now_s())
