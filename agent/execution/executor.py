@@ -295,8 +295,8 @@ class AwaitingExternalSignature(Retryable):
 
     def mark_minimums(self, fault: MinimumsFault | None) -> None:
         """Say why nobody should sign or execute it at the prices now; None changes nothing."""
-        self.minimums_fault = fault
         if fault is not None:
+            self.minimums_fault = fault
             self.message += f"; it {fault.text}"
             self.go_on_with(self.next_command)
 
