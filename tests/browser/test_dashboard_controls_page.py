@@ -118,7 +118,7 @@ def test_owner__logs_in_pauses_confirms_and_edits_weights(
         watching.close()
 
         reviews = []
-        for size, button, symbol, level in ((PHONE, "weights", "WBTC", "20%"), (WIDE, "weights-seen", "WETH", "1")):
+        for size, button, symbol, level in ((PHONE, "weights", "WBTC", "20%"), (WIDE, "weights-seen", "WETH", "900")):
             page.set_viewport_size({"width": size[0], "height": size[1]})
             targets = {holding["symbol"]: holding["target_bps"] for holding in desk.ask("status")["holdings"]}
             page.goto(address)

@@ -1156,7 +1156,7 @@ def test_alert_prices__hold_while_a_range_that_follows_prices_stays(served: Serv
     text = Renderer(Reach()).render_page(page, {**served.board.documents, "status": status}, {}, 1)
     assert "at about these prices an asset leaves its band, if no other price moves" in text
     assert ("and its range stays: the tracking trigger computes the ranges anew" in text) is has_zone
-    assert ("at these weights" in text) is has_zone
+    assert ("at these weights" in text) is (has_zone and path != "/"), "the Overview's table has no room"
 
 
 @pytest.mark.parametrize(
