@@ -128,6 +128,7 @@ CODES: dict[tuple[str, ...], tuple[int, int]] = {
     ("db", "copy"): (0, 10),  # paused by the first copy
     ("token", "add"): (0, 2),
     ("request",): (10, 10),
+    ("edit",): (2, 2),  # there is no terminal to confirm it
     ("resume",): (10, 10),  # what the copy took with it must be adopted
 }
 """Exit codes that are not 0, for text and for the document."""
