@@ -236,8 +236,8 @@ class SafeProposal:
 
     def minimums_fault(self) -> MinimumsFault | None:
         """Return the fault of its minimums at the prices now, that its order has ended, or which rule
-        of the signer refuses it. Whoever executes it while minimums are low could keep the difference.
-        Reads the chain.
+        of the signer refuses it. While minimums are low, its executor could keep the
+        difference. Reads the chain.
         """
         context = self.agent.context
         order_fault = ended_order_fault(context.store, self.intent)

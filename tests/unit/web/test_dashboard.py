@@ -577,8 +577,8 @@ def test_an_option_of_a_command__stays_on_its_line(template: Path) -> None:
 @pytest.mark.parametrize("path", ["/", "/assets"])
 def test_stage_of_an_order__reads_alike_wherever_it_stands(served: Served, path: str) -> None:
     orders = golden_document("47-orders")
-    held = served.board.documents["status"]["holdings"][0]["symbol"]
-    order = {**orders["orders"][0], "subject": held, "stage": "fired", "next_stage": "done", "since": "2026-12-01 09:00:00"}
+    symbol_held = served.board.documents["status"]["holdings"][0]["symbol"]
+    order = {**orders["orders"][0], "subject": symbol_held, "stage": "fired", "next_stage": "done", "since": "2026-12-01 09:00:00"}
     documents = {**served.board.documents, "orders": {**orders, "orders": [order]}}
     page = next(page for page in PAGES if page.path == path)
     text = re.sub("<[^>]*>", "", Renderer(Reach()).render_page(page, documents, {}, 1))

@@ -92,9 +92,9 @@ def test_copy__is_written_once_confirmed_and_served_with_a_store(folder: ServedF
     assert not list((folder.folder / "variant").iterdir()), "neither key nor store"
     same = {"wallet": source.config.wallet, "store": source.config.store}
     assert loaded.config.model_copy(update=same) == source.config
-    shown = unescape(folder.ask(headers["location"], Cookie=cookie)[2].decode())
-    assert "trimtab wallet import <span>--keystore</span> " in shown, "written as the other commands, with the program's path"
-    following = re.sub("</?span>", "", shown)
+    page_text = unescape(folder.ask(headers["location"], Cookie=cookie)[2].decode())
+    assert "trimtab wallet import <span>--keystore</span> " in page_text, "written as the other commands, with the program's path"
+    following = re.sub("</?span>", "", page_text)
     assert f"trimtab paper --config {written} --value 666" in following
     assert "past prices" not in following
     text = written.read_text()

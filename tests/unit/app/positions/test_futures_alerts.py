@@ -101,11 +101,11 @@ SHORT_HEDGE = Hedge("ETH", token("WETH").address, -5 * E18, NOW_S, Fraction(1))
     ],
 )
 def test_net_exposure__is_told_unless_the_shown_plan_corrects_it(account: MarginAccount, futures_plan: FuturesPlan, is_told: bool) -> None:
-    shown = outcome(step_with_margin(account, {"WETH": 12_500, "USDC": 2_500}), OutcomeKind.PLANNED)
-    assert shown.plan is not None
-    shown = replace(shown, plan=shown.plan.with_layer(futures_plan))
-    assert futures_plan_of(shown) == futures_plan
-    assert [alert.key for alert in net_exposure_alerts(shown)] == (["futures:net_exposure"] if is_told else [])
+    planned_outcome = outcome(step_with_margin(account, {"WETH": 12_500, "USDC": 2_500}), OutcomeKind.PLANNED)
+    assert planned_outcome.plan is not None
+    planned_outcome = replace(planned_outcome, plan=planned_outcome.plan.with_layer(futures_plan))
+    assert futures_plan_of(planned_outcome) == futures_plan
+    assert [alert.key for alert in net_exposure_alerts(planned_outcome)] == (["futures:net_exposure"] if is_told else [])
 
 
 @pytest.mark.parametrize("kind", [OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED])

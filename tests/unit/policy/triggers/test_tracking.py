@@ -244,9 +244,9 @@ def test_approvals_are_a_cost_only_where_they_are_still_to_be_sent(approval_gas:
     assert zone is not None
     assert zone.plan_tradeoff is not None
     tradeoff = replace(zone.plan_tradeoff, approval_gas=approval_gas)
-    told = _zone_sentences(replace(zone, plan_tradeoff=tradeoff), step)[-1]
-    assert ("approvals 0.0029 USDC" in told) is bool(approval_gas)
-    for text in (told, tradeoff_reason(tradeoff, step.portfolio, zone)):
+    tradeoff_sentence = _zone_sentences(replace(zone, plan_tradeoff=tradeoff), step)[-1]
+    assert ("approvals 0.0029 USDC" in tradeoff_sentence) is bool(approval_gas)
+    for text in (tradeoff_sentence, tradeoff_reason(tradeoff, step.portfolio, zone)):
         assert ("approvals" in text) is bool(approval_gas)
 
 
