@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -99,9 +101,10 @@ DIFFERENT = "different"
 MANUAL = "manual"
 UNREADABLE = "unreadable"
 REWORDED = "reworded"
-"""The same decision and plan, whose cost a later version explains in other words, or whose distance
-to the best plan it bounds by another figure.
+"""The same decision and plan, which a later version explains in other words or whose distance to the
+best plan it bounds by another figure.
 """
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
 def replay(folder: Path) -> Document:
@@ -222,16 +225,24 @@ def _comparison(recorded_step: RecordedStep) -> Document:
 
 
 def _is_wording(difference: Document) -> bool:
-    """Return whether a difference is one of words: the title of a trade, why a plan skipped something,
-    the cost that a reason compares with limits.plan_cost, or the proven gap of the plan, which decides
-    nothing.
+    """Return whether a difference is one of words: a reason or a title in a plan, the reason of a
+    step whose numbers are only written differently, the cost that it compares with
+    limits.plan_cost, or the proven gap of the plan, which decides nothing.
     """
-    if difference["path"] == "plan.decision.title":
-        return True
-    if difference["path"] == "plan.gap_bps":
-        return difference["recorded"] is not None and difference["now"] is not None
-    names_cost = all(PLAN_COST_LIMIT in str(difference[side]) for side in ("recorded", "now"))
-    return difference["path"].endswith("].why") or (difference["path"] == "reason" and names_cost)
+    recorded = difference["recorded"]
+    now = difference["now"]
+    value_path: str = difference["path"]
+    if value_path == "plan.gap_bps":
+        return recorded is not None and now is not None
+    if value_path == "reason":
+        names_cost = all(PLAN_COST_LIMIT in str(text) for text in (recorded, now))
+        return names_cost or _plain_numbers(str(recorded)) == _plain_numbers(str(now))
+    return value_path.endswith((".reason", ".title", ".why"))
+
+
+def _plain_numbers(text: str) -> str:
+    """Return the text with each number in one form: 1,000.50 and 1000.5 are the same."""
+    return _NUMBER.sub(lambda match: f"{Decimal(match[0].replace(',', '')).normalize():f}", text)
 
 
 def _proposer(recorded_step: RecordedStep) -> Proposer | None:

@@ -166,6 +166,25 @@ def test_other_gap_bound__is_no_other_plan_but_a_lost_gap_is(tmp_path: Path) -> 
     assert not _is_wording({"path": "plan.gap_bps", "recorded": "1/3", "now": None})
 
 
+@pytest.mark.parametrize(
+    ("recorded", "now", "is_wording"),
+    [
+        pytest.param("a drift of 0.7 USDC", "a drift of 0.70 USDC", True, id="trailing-zero"),
+        pytest.param("at 2500 USDC", "at 2,500.00 USDC", True, id="thousands"),
+        pytest.param("a drift of 0.7 USDC", "a drift of 0.71 USDC", False, id="another-number"),
+        pytest.param("a drift of 10 USDC", "a drift of 1 USDC", False, id="another-power-of-ten"),
+        pytest.param("a drift of 0.7 USDC", "a lack of 0.7 USDC", False, id="another-word"),
+    ],
+)
+def test_reason_of_a_hold__is_reworded_only_by_the_form_of_its_numbers(recorded: str, now: str, is_wording: bool) -> None:
+    assert _is_wording({"path": "reason", "recorded": recorded, "now": now}) is is_wording
+
+
+@pytest.mark.parametrize("path", ["plan.decision.reason", "plan.layer_actions[0].reason", "plan.slicing_comparison.why"])
+def test_reason_in_a_plan__may_be_in_other_words(path: str) -> None:
+    assert _is_wording({"path": path, "recorded": "out", "now": "out of the market"})
+
+
 def test_trade_without_a_title__of_an_earlier_version__is_the_same_decision(tmp_path: Path) -> None:
     place = recorded_steps(tmp_path, [builders.step_input(values=DRIFTED)])
     (step,) = files(place)
