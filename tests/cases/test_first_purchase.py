@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent
+from agent.app.documents.past import step_history
 from agent.app.money import transfers
 from agent.execution.step_context import OutcomeKind
 from agent.guards.case import build_guard_case
@@ -55,6 +56,8 @@ def test_ten_thousand_dollars__are_invested_by_one_transaction(chain: LocalChain
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(outcome)
         assert plan.turnover > 7_900 * USD, "within the 30 % of limits.turnover it was 3,000"
+        sentences = step_history.explain(tmp_path / "trimtab.toml", outcome.step_id)["sentences"]
+        assert "WETH: 0 USDC, 0.00 % against 50 %, outside." in sentences, "no band bounds a first purchase"
         require_weights(agent, within_bps=30)
         history = agent.step_input().history
         assert not history.layers

@@ -399,7 +399,12 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     sentences += [f"Targets: {reason}." for reason in step_input.targets.reasons]
     numeraire = portfolio.numeraire
     sentences += [
-        _weight_sentence(drift, numeraire, is_zone=decision_result.zone is not None)
+        _weight_sentence(
+            drift,
+            numeraire,
+            is_zone=decision_result.zone is not None,
+            has_band=not buys_to_targets_first(step_input),
+        )
         for drift in decision_result.drifts
     ]
     account = margin_account(step_input.snapshot)
@@ -453,11 +458,15 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     }
 
 
-def _weight_sentence(drift: AssetDrift, numeraire: Token, *, is_zone: bool) -> str:
-    """Say weight, target and band of an asset; no band if it has none of its own."""
+def _weight_sentence(drift: AssetDrift, numeraire: Token, *, is_zone: bool, has_band: bool) -> str:
+    """Say weight, target and band of an asset; no band if it has none of its own, or before a first
+    purchase, which no band bounds.
+    """
     asset_range = range_of(drift)
     band_text = f" (band {format_band(drift)}{f' {AT_THESE_WEIGHTS}' if is_zone else ''})"
-    if is_zone and not asset_range.is_own:
+    if not has_band:
+        band_text = ""
+    elif is_zone and not asset_range.is_own:
         band_text = f" ({asset_range.others_text})" if asset_range.others_text else ""
     return (
         f"{drift.symbol}: {numeraire.money_text(drift.value)},"
@@ -502,11 +511,17 @@ def _booked_cost_sentences(
     approvals_text = (
         f" and {_cost_text(approvals_cost)} for its approvals" if approvals_cost else ""
     )
-    return [
-        f"{step_text}{approvals_text}:"
-        f" {_cost_text(total - planned_cost, '+')} {numeraire.label} against the {_cost_text(planned_cost)} that"
-        " were expected."
-    ]
+    return [f"{step_text}{approvals_text}{_against_expected(total, planned_cost, numeraire)}"]
+
+
+def _against_expected(total: Fraction, expected: Fraction, numeraire: Token) -> str:
+    """Compare a cost with the expected one, in coins; one that is shown alike is as expected."""
+    if _cost_text(total) == _cost_text(expected):
+        return ", as expected."
+    return (
+        f": {_cost_text(total - expected, '+')} {numeraire.label} against the"
+        f" {_cost_text(expected)} that were expected."
+    )
 
 
 def _cost_text(cost: Fraction, sign: str = "") -> str:

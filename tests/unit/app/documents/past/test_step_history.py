@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec, wiring
-from agent.app.documents.past.step_history import NO_OUTCOME_REASON, explain
+from agent.app.documents.past.step_history import NO_OUTCOME_REASON, _against_expected, explain
 from agent.config.load import load_config
 from agent.execution import evaluation
 from agent.figures import reader_text
@@ -92,3 +92,15 @@ def test_explained_step__without_an_outcome_says_why(tmp_path: Path) -> None:
     sentences = explained(tmp_path, AgentCycle(), None)
     assert sentences[-1] == f"Outcome: unfinished: {NO_OUTCOME_REASON}"
     assert any(sentence.startswith(DECIDED) for sentence in sentences)
+
+
+@pytest.mark.parametrize(
+    ("total", "sentence_end"),
+    [
+        pytest.param("0.2400003", ", as expected.", id="shown-alike"),
+        pytest.param("0.25", ": +0.01 USDC against the 0.24 that were expected.", id="more"),
+        pytest.param("0.22", ": -0.02 USDC against the 0.24 that were expected.", id="less"),
+    ],
+)
+def test_booked_cost__is_compared_with_the_expected_one_as_shown(total: str, sentence_end: str) -> None:
+    assert _against_expected(Fraction(total), Fraction("0.24"), USDC) == sentence_end
