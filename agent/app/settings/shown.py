@@ -17,15 +17,17 @@ from agent.config.build import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.networks.presets import PRESETS
+from agent.config.tables.fields import parse_duration_s
 from agent.config.tables.orders import OrderKeys
 from agent.config.writing.profile import FILE_KEYS
+from agent.errors import ConfigError
 from agent.figures import as_sentence
 from agent.foreign_text import read_toml
 from agent.layers import settings as layer_settings
 from agent.model import LIMITS, NoTradeZone, PortfolioIdentity
 from agent.policy import drift
 from agent.policy.triggers import trigger_text
-from agent.units import Token
+from agent.units import Token, format_duration
 
 ASSUMED_DECIMALS = 18
 """Decimals of a token whose config leaves them to the chain; no setting depends on them."""
@@ -260,7 +262,10 @@ def _setting_text(setting: object) -> str:
         return "yes" if setting else "no"
     if isinstance(setting, list):
         return ", ".join(map(str, setting)) or "none"
-    return str(setting)
+    try:
+        return format_duration(parse_duration_s(setting))
+    except ConfigError:
+        return str(setting)
 
 
 def _setting_document(key: str, setting_text: str, about: str = "") -> SettingDocument:

@@ -76,10 +76,10 @@ def test_targets_bands_limits_and_network__are_the_config_s(tmp_path: Path) -> N
     assert asset_rows == [("WETH", 6_000, [5_400.0, 6_600.0], "stop_loss 20%"), ("USDC", 4_000, [3_600.0, 4_400.0], "")]
     values = {setting["key"]: setting["value"] for part in shown_settings["sections"] for setting in part["settings"]}
     expected = {
-        "policy.cooldown": "1h", "limits.slippage": "0.3 %", "limits.gas_price": "60 gwei",
+        "policy.cooldown": "1 h", "limits.slippage": "0.3 %", "limits.gas_price": "60 gwei",
         "limits.balance_jump_wait": "1 day", "portfolio.max_live_value": "1000 USDC",
         "portfolio.weights": "fixed: the targets above", "reference.kind": "feed, twap", "chain.rpc": "one, two", "chain.quorum": "2",
-        "wallet.address": WALLET, "execution.submit_url": "to the endpoints of the chain", "alerts.cooldown": "6h",
+        "wallet.address": WALLET, "execution.submit_url": "to the endpoints of the chain", "alerts.cooldown": "6 h",
     }  # fmt: skip
     assert {key: values[key] for key in expected} == expected
 
@@ -119,7 +119,7 @@ decimals = 18
 
     value_by_key = {setting["key"]: setting["value"] for title in LAYER_TITLES for setting in sections[title]}
     assert value_by_key == {
-        "holding.hours": "24h", "sweep.to": OTHER, "sweep.above": "100", "sweep.least": "10", "sweep.every": "1d",
+        "holding.hours": "1 day", "sweep.to": OTHER, "sweep.above": "100", "sweep.least": "10", "sweep.every": "1 day",
         "second_opinions.services": "cow, 0x", "portfolio.hubs.DAI.symbol": "DAI", "portfolio.hubs.DAI.address": OTHER,
         "portfolio.hubs.DAI.decimals": "18",
     }  # fmt: skip
