@@ -108,7 +108,8 @@ def _cause_of(call: ast.Call) -> str:
     if any(isinstance(remedy, ast.Tuple | ast.List) for remedy in remedies):
         remedies = call.args[message_index + 2 : message_index + 3]  # after the verdicts
     remedy = arguments.get("remedy", next(iter(remedies), None))
-    return " → ".join(filter(None, map(_text_of, (*messages, remedy))))
+    texts = map(_text_of, (*messages, remedy))
+    return " → ".join(text for text in texts if any(map(str.isalpha, text)))
 
 
 def _name_of_function(call: ast.Call) -> str:

@@ -20,4 +20,4 @@ def test_every_code_and_guard_that_an_error_names_has_an_entry() -> None:
     named |= {code.value for code in ErrorCode} | {*REMEDIES}
     assert {"signatures", "minimums", "simulation", "repeated_payment", "plan_used"} <= named
     assert sorted(name for name in named if not entries.get(name)) == []
-    assert any("proposal list" in line for line in entries["simulation"])
+    assert "the proposal … would fail now: …" in entries["simulation"], "of a refusal by a guard, whose remedy is computed"
