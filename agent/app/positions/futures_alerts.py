@@ -17,7 +17,7 @@ from agent.layers.futures.policy.exposure import (
     is_delegate_wallet,
 )
 from agent.layers.futures.policy.needs import (
-    STOPS_CHANGE_REASON,
+    STOPS_CHANGE,
     agent_key_ends_soon,
     due_futures_adjustment,
     spot_value_in_quote,
@@ -96,7 +96,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
             trigger_key = plan.trigger
             due_reason = plan.reason
         headline = f"Futures: {due_reason}"
-        if due_adjustment.reason != f"futures: {STOPS_CHANGE_REASON}":
+        if due_adjustment != STOPS_CHANGE:
             kind = AlertKind.HALT
         command = "See trimtab margin" + (
             f". {waiting_text}: {CONFIRM_COMMAND}" if waiting_text else ""

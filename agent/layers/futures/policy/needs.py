@@ -111,7 +111,7 @@ def due_futures_adjustment(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
     if is_rebalance and not is_opening_blocked:
         return AdjustFutures(f"futures: {DRIFT_REASONS[triggers[0]]}", is_reducing=False)
     if due_stops(step.snapshot, step.history, futures_policy(step)):
-        return AdjustFutures(f"futures: {STOPS_CHANGE_REASON}", is_reducing=True)
+        return STOPS_CHANGE
     return None
 
 
@@ -164,6 +164,8 @@ def account_for_planning(step: StepInput, drifts: Sequence[AssetDrift]) -> Margi
 
 
 STOPS_CHANGE_REASON = "resting stops do not match the positions"
+STOPS_CHANGE = AdjustFutures(f"futures: {STOPS_CHANGE_REASON}", is_reducing=True)
+"""Due adjustment of resting stops alone."""
 RESTING_STOP = "resting_stop"
 """Trigger of changes of resting stops, and name under which their failures are counted."""
 
