@@ -30,6 +30,7 @@ from agent.model import (
     Pool,
     RestingAction,
     Schedule,
+    SkippedItem,
     StepRequest,
     Trigger,
 )
@@ -56,8 +57,9 @@ _MAX_QUOTED_LENGTH = 60
 _STORED_KEYS: dict[type, dict[str, Any]] = {
     Plan: {"gap": override(rename="gap_bps")},
     ExitFailures: {"approval_cycle_count": override(rename="approval_step_count")},
+    SkippedItem: {"is_below_floor": override(omit=True)},
 }
-"""Keys in JSON, where they differ from the fields."""
+"""Keys in JSON, where they differ from the fields; a field may have none."""
 
 
 def to_jsonable(model_value: object) -> Any:

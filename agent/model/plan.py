@@ -5,7 +5,7 @@ the terms and progress of gradual executions and limit orders.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from fractions import Fraction
 from functools import cached_property
@@ -303,13 +303,15 @@ class SkippedItem:
 
     `limiting_rule` names the cost or size limit if the trade is possible but not worthwhile, and is
     "locked" if the excess is in positions or margin; empty otherwise. `is_too_costly` is true for
-    an asset that costs more to move than limits.plan_cost allows.
+    an asset that costs more to move than limits.plan_cost allows, `is_below_floor` if all its pools
+    pay less than their floor; the latter is not stored.
     """
 
     subject: str
     why: str
     limiting_rule: str = ""
     is_too_costly: bool = False
+    is_below_floor: bool = field(default=False, compare=False)
 
 
 class OptimalityGap:

@@ -58,7 +58,6 @@ SAME_DEVIATION = 0.999
 """Fraction of a token's deviation above which its deviation without the turnover limit counts as
 equal.
 """
-BELOW_FLOOR_PHRASE = "pays less than the floor set by the reference price"
 UnlimitedResult = tuple[PoolGraph, FixedPoint]
 """Result of the iteration without the turnover limit."""
 MIN_REPORTED = float(UNNAMED_FRACTION)
@@ -140,12 +139,14 @@ class _Remainder:
 @dataclass(frozen=True, slots=True)
 class _OffTargetReason:
     """Why a token stays off target. `limit` is the limit of cost or size, or LOCKED_EXCESS, if that
-    alone keeps it there; `is_cost` is true if it stays there because of its cost.
+    alone keeps it there; `is_cost` is true if it stays there because of its cost, `is_below_floor`
+    if every pool pays less than its floor.
     """
 
     why: str
     limit: str = ""
     is_cost: bool = False
+    is_below_floor: bool = False
 
     @property
     def is_costly(self) -> bool:
@@ -242,7 +243,9 @@ def skipped_items(
             )
         deviation_text = _money_text(step.portfolio, deviation_value)
         message = f"{deviation_text} off target: {cost_text or reason.why}"
-        skips.append(SkippedItem(node.label, message, reason.limit, is_too_costly=bool(cost_text)))
+        skips.append(
+            SkippedItem(node.label, message, reason.limit, bool(cost_text), reason.is_below_floor)
+        )
     return skips
 
 
@@ -369,7 +372,10 @@ def _market_reason(remainder: _Remainder, weighs_risk: bool) -> _OffTargetReason
                 f"with its gas {pools_text} costs more than {plan_cost_text}", PLAN_COST_LIMIT
             )
         if shut_directions:
-            return _OffTargetReason(f"{pools_text} {BELOW_FLOOR_PHRASE}")
+            return _OffTargetReason(
+                f"{pools_text} pays less than the floor set by the reference price",
+                is_below_floor=True,
+            )
         return _OffTargetReason("no usable pool trades it")
     if not _is_connected(
         graph, remainder.token_index, remainder.is_excess, frozenset(remainder.counterparts)

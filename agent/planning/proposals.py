@@ -36,7 +36,6 @@ from agent.planning import gas_refill, partial_plans, planner
 from agent.planning.effect import EFFECT_RULE, little_effect_reason
 from agent.planning.limit_swaps import plan_limit_swap
 from agent.planning.plan_builder import (
-    BELOW_FLOOR_PHRASE,
     CUT_BY_TURNOVER,
     LOCKED_EXCESS,
     MIN_TRADE_LIMIT,
@@ -508,8 +507,7 @@ def _is_fired_below_floor(decision_result: DecisionResult, no_plan: planner.Noth
     """
     fired_labels = {drift.symbol for drift in decision_result.drifts if drift.is_outside_band}
     return any(
-        item.subject in fired_labels and BELOW_FLOOR_PHRASE in item.why
-        for item in no_plan.off_target_items
+        item.subject in fired_labels and item.is_below_floor for item in no_plan.off_target_items
     )
 
 

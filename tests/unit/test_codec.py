@@ -33,6 +33,7 @@ from agent.model import (
     Pool,
     Rebalance,
     SignedTx,
+    SkippedItem,
     Snapshot,
     StepInput,
     Threshold,
@@ -199,6 +200,13 @@ def test_renamed_field__keeps_its_key_in_stored_text() -> None:
     text = codec.dumps(exit_failures)
     assert json.loads(text)["approval_step_count"] == 2
     assert codec.loads(ExitFailures, text) == exit_failures
+
+
+def test_reason_below_the_floor__leaves_stored_plans_as_they_were() -> None:
+    item = SkippedItem("WETH", "its only pool is below its floor", is_below_floor=True)
+    text = codec.dumps(item)
+    assert json.loads(text).keys() == {"subject", "why", "limiting_rule", "is_too_costly"}
+    assert codec.loads(SkippedItem, text) == item
 
 
 def test_a_missing_field_is_named() -> None:
