@@ -135,7 +135,7 @@ def settle(readers: StepReaders, store: Store, transactor: StepTransactor) -> No
                 if intent.id == waiting.proposal["id"]
             ]
             fault = next((ended_order_fault(store, intent) for intent in waiting_intents), None)
-            waiting.mark_minimums(fault or evaluation.minimums_fault(readers, grant.plan))
+            waiting.mark_fault(fault or evaluation.minimums_fault(readers, grant.plan))
         with suppress(TrimtabError):  # what waits is reported all the same
             cycle = new_cycle(AgentCycle(), readers.clock.now_s())
             step_input, _ = _settle_and_read(readers, store, cycle)

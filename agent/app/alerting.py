@@ -27,7 +27,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.submission.proposal_words import (
     DO_NOT_SIGN,
     WITHDRAWAL_ADVICE,
-    minimums_advice,
+    fault_advice,
 )
 from agent.figures import WITH_THE_OTHERS, as_sentence, format_figure, reader_text
 from agent.layers.futures.execution.cycle import hedge_comparisons_of
@@ -653,7 +653,7 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
     expires_s = proposal["expires_s"]
     until_text = "" if expires_s is None else f" until {format_time(expires_s)}"
     instruction = waiting.how_to_sign
-    if waiting.reverts is not False or waiting.minimums_fault is not None:
+    if waiting.reverts is not False or waiting.fault is not None:
         instruction = f"{DO_NOT_SIGN}, until trimtab status asks for it"
     yield Alert(
         AlertKind.PROPOSAL,
@@ -679,15 +679,15 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
         yield Alert(
             AlertKind.PROPOSAL, f"proposal_holds_up:{proposal_id}", alert_text, True, repeats=False
         )
-    if (fault := waiting.minimums_fault) is not None:
+    if (fault := waiting.fault) is not None:
         reason_text = (
             f"{PROPOSAL_IS_STALE}, {fault.reason}"
-            if fault.is_low
+            if fault.is_stale
             else f"{PROPOSAL_IS_UNCHECKED}, {fault.reason}"
         )
-        advice = as_sentence(minimums_advice(fault))
+        advice = as_sentence(fault_advice(fault))
         alert_text = f"{reason_text}: {description} ({proposal_id}). {advice}."
-        key = f"proposal_{'stale' if fault.is_low else 'unchecked'}:{proposal_id}"
+        key = f"proposal_{'stale' if fault.is_stale else 'unchecked'}:{proposal_id}"
         yield Alert(AlertKind.PROPOSAL, key, alert_text, True, repeats=False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent import codec
 from agent.execution.shortfall import proposed_plan
-from agent.guards import MinimumsFault
+from agent.guards import FaultKind, ProposalFault
 from agent.model import (
     AgentCycle,
     ExecutionState,
@@ -19,7 +19,7 @@ from agent.policy.orders.conditional import fired_exit_order
 from agent.store.store import Store
 
 
-def ended_order_fault(store: Store, intent: Intent) -> MinimumsFault | None:
+def ended_order_fault(store: Store, intent: Intent) -> ProposalFault | None:
     """Return why nobody should sign or execute a proposal whose exit order keeps its asset out no
     longer, or whose limit order was cancelled; None for any other.
     """
@@ -32,9 +32,9 @@ def ended_order_fault(store: Store, intent: Intent) -> MinimumsFault | None:
         orders = store.orders.orders_and_version()[0]
         if not any(fired_exit_order(orders, leg.token_in) for leg in plan.legs):
             reason = "the order that it sells for was armed again or switched off"
-            return MinimumsFault(reason, is_low=True)
+            return ProposalFault(FaultKind.NOT_ALLOWED, reason)
     elif _is_cancelled(store, plan, _limit_orders(request)):
-        return MinimumsFault("its limit order was cancelled", is_low=True)
+        return ProposalFault(FaultKind.NOT_ALLOWED, "its limit order was cancelled")
     return None
 
 

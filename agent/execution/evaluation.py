@@ -347,7 +347,7 @@ def _refused_outcome(
     )
 
 
-def minimums_fault(readers: StepReaders, plan: Plan | None) -> guards.MinimumsFault | None:
+def minimums_fault(readers: StepReaders, plan: Plan | None) -> guards.ProposalFault | None:
     """Return the fault of an earlier plan's minimums at the prices now; None without a plan. Reads
     the chain.
     """
@@ -357,5 +357,5 @@ def minimums_fault(readers: StepReaders, plan: Plan | None) -> guards.MinimumsFa
         step = readers.step_input_at(readers.reader.snapshot())
     except READ_FAILURES as error:
         reason = f"the prices now cannot be read: {error.message}"
-        return guards.MinimumsFault(reason, is_low=False)
+        return guards.ProposalFault(guards.FaultKind.UNCHECKED_MINIMUMS, reason)
     return guards.judge_minimums(step, plan)

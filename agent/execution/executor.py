@@ -25,8 +25,8 @@ from agent.execution.submission.proposal_words import (
     WITHDRAWAL_ADVICE,
     chain_deadline_s,
     execution_period,
+    fault_advice,
     is_dropped,
-    minimums_advice,
     rejection_title,
     unsimulated_reason,
     waiting_act,
@@ -39,7 +39,7 @@ from agent.execution.submission.submitter import (
     Submitter,
     unseen_transaction_error,
 )
-from agent.guards import MinimumsFault
+from agent.guards import FaultKind, ProposalFault
 from agent.model import (
     Intent,
     IntentEvent,
@@ -255,7 +255,7 @@ class AwaitingExternalSignature(Retryable):
         self.proposal = document
         self.proposal_path = path
         self.reverts = reverts
-        self.minimums_fault: MinimumsFault | None = None
+        self.fault: ProposalFault | None = None
         self.is_withdrawable = is_withdrawable
         self.was_rejected_before = False
         self.held_up_text = ""
@@ -275,8 +275,8 @@ class AwaitingExternalSignature(Retryable):
             self.remedy += f"\nor give it up: {WITHDRAWAL_ADVICE}"
         if self.was_rejected_before:
             self.remedy += f"\n{UNWANTED_ADVICE}"
-        if self.minimums_fault is not None:
-            self.remedy = f"{minimums_advice(self.minimums_fault)}; then {command_text}"
+        if self.fault is not None:
+            self.remedy = f"{fault_advice(self.fault)}; then {command_text}"
         elif self.reverts:
             self.remedy = f"{DO_NOT_SIGN}: {WITHDRAWAL_ADVICE}; then {command_text}"
         elif self.reverts is None:
@@ -293,10 +293,10 @@ class AwaitingExternalSignature(Retryable):
         if held_up_text:
             self.message += f"; {held_up_text}"
 
-    def mark_minimums(self, fault: MinimumsFault | None) -> None:
+    def mark_fault(self, fault: ProposalFault | None) -> None:
         """Say why nobody should sign or execute it at the prices now; None changes nothing."""
         if fault is not None:
-            self.minimums_fault = fault
+            self.fault = fault
             self.message += f"; it {fault.text}"
             self.go_on_with(self.next_command)
 
@@ -560,7 +560,7 @@ class ProposingExecutor(JournaledExecutor):
         try:
             self.external_signer.require_signable(intent.tx, grant)
         except Refused as refusal:
-            awaiting.mark_minimums(MinimumsFault(refusal.message, is_low=True))
+            awaiting.mark_fault(ProposalFault(FaultKind.NOT_ALLOWED, refusal.message))
         awaiting.title = "Waiting"  # it was proposed before this command
         raise awaiting
 

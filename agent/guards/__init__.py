@@ -2,6 +2,6 @@
 plan.
 """
 
-from agent.guards.table import MinimumsFault, judge, judge_minimums, require_all_passed
+from agent.guards.table import FaultKind, ProposalFault, judge, judge_minimums, require_all_passed
 
-__all__ = ["MinimumsFault", "judge", "judge_minimums", "require_all_passed"]
+__all__ = ["FaultKind", "ProposalFault", "judge", "judge_minimums", "require_all_passed"]

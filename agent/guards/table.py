@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 from agent.errors import ErrorCode, Refused
@@ -39,26 +40,40 @@ def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...
     return tuple(guard.judge(case) for guard in guards_of(plan))
 
 
-@dataclass(frozen=True, slots=True)
-class MinimumsFault:
-    """Why nobody should sign or execute an earlier plan: its minimums are lower than the limits allow
-    at the prices now (`is_low`), or could not be checked.
-    """
+class FaultKind(Enum):
+    """What is wrong with a proposal."""
 
+    LOW_MINIMUMS = "low_minimums"
+    """Its minimums are lower than the limits allow at the prices now."""
+    UNCHECKED_MINIMUMS = "unchecked_minimums"
+    """They could not be checked."""
+    NOT_ALLOWED = "not_allowed"
+    """Its order has ended, or the signer's rules refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalFault:
+    """Why nobody should sign or execute a proposal."""
+
+    kind: FaultKind
     reason: str
-    is_low: bool
+
+    @property
+    def is_stale(self) -> bool:
+        """False if its minimums could not be checked, which may pass."""
+        return self.kind is not FaultKind.UNCHECKED_MINIMUMS
 
     @property
     def text(self) -> str:
-        """Predicate of a sentence about the plan."""
+        """Predicate of a sentence about the proposal."""
         return (
             f"is stale, {self.reason}"
-            if self.is_low
+            if self.is_stale
             else f"has minimums that could not be checked, {self.reason}"
         )
 
 
-def judge_minimums(step: StepInput, plan: Plan) -> MinimumsFault | None:
+def judge_minimums(step: StepInput, plan: Plan) -> ProposalFault | None:
     """Return the fault of an earlier plan's minimums at the prices of this step. Never raises."""
     no_evidence = Evidence(None, "", (), (), has_quorum=False, now_s=step.snapshot.now_s)
     case = build_guard_case(step, plan, no_evidence)
@@ -70,7 +85,8 @@ def judge_minimums(step: StepInput, plan: Plan) -> MinimumsFault | None:
             if not verdict.passed:
                 reasons.append(f"{verdict.guard}: {verdict.measured_text}")
                 is_low |= guard.judges_minimums and is_known
-    return MinimumsFault("; ".join(reasons), is_low) if reasons else None
+    kind = FaultKind.LOW_MINIMUMS if is_low else FaultKind.UNCHECKED_MINIMUMS
+    return ProposalFault(kind, "; ".join(reasons)) if reasons else None
 
 
 def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:

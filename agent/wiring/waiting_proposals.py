@@ -19,14 +19,14 @@ from agent.execution.submission.proposal_words import (
     WITHDRAWAL_ADVICE,
     chain_deadline_s,
     execution_period,
-    minimums_advice,
+    fault_advice,
     stays_executable_text,
     unsimulated_reason,
     waiting_act,
 )
 from agent.execution.submission.rejected_trades import rejected_before
 from agent.figures import as_sentence
-from agent.guards import MinimumsFault
+from agent.guards import FaultKind, ProposalFault
 from agent.model import (
     Intent,
     IntentKind,
@@ -59,7 +59,7 @@ def open_proposal_intents(store: Store) -> list[Intent]:
 def ended_order_texts(store: Store) -> list[str]:
     """Return a sentence about the proposal that waits, if the order that it sells for has ended."""
     return [
-        f'The proposal {intent.id} ("{intent.note}") {fault.text}: {minimums_advice(fault)}.'
+        f'The proposal {intent.id} ("{intent.note}") {fault.text}: {fault_advice(fault)}.'
         for intent in open_proposal_intents(store)[-1:]  # a rejection before what it rejects
         if (fault := ended_order_fault(store, intent)) is not None
     ]
@@ -207,7 +207,7 @@ def _waits_for(
         return f"is void once its rejection is executed; it can be executed {period_text}", ""
     fault = _fault(context, step, intent, grant)
     if fault is not None:
-        return fault.text, minimums_advice(fault)
+        return fault.text, fault_advice(fault)
     try:
         simulation = _simulation(context, intent)
         next_act = _next_act(context, intent)
@@ -226,11 +226,11 @@ def _waits_for(
 
 def _fault(
     context: AgentContext, step: StepInput, intent: Intent, grant: Grant
-) -> MinimumsFault | None:
+) -> ProposalFault | None:
     """Return why nobody should sign or execute a proposal; None if nothing speaks against it."""
     if grant.payout is not None and grant.payout.to not in context.payout_addresses:
         reason = f"{grant.payout.to} is no confirmed address of wallet.payout_addresses any more"
-        return MinimumsFault(reason, is_low=True)
+        return ProposalFault(FaultKind.NOT_ALLOWED, reason)
     fault = ended_order_fault(context.store, intent)
     if fault is None and grant.plan is not None:
         return guards.judge_minimums(step, grant.plan)

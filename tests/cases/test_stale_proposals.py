@@ -101,7 +101,7 @@ def test_stale__prices_unreadable__is_refused_and_says_why(
     agent, safe = scene
     real = guards.judge_minimums
 
-    def without_feeds(step: StepInput, plan: Plan) -> guards.MinimumsFault | None:
+    def without_feeds(step: StepInput, plan: Plan) -> guards.ProposalFault | None:
         reference = replace(step.reference, sources=(PriceSource.FEED,))
         return real(replace(step, snapshot=replace(step.snapshot, feeds=()), reference=reference), plan)
 

@@ -81,6 +81,7 @@ def test_swap_of_a_cancelled_limit_order__is_not_signed(anvil_chain: LocalChain,
         cancel_order_or_execution(loaded.path, order.id)
         with pytest.raises(Refused, match="is stale, its limit order was cancelled") as refused:
             api.sign_proposal(agent, SECOND, None, yes)
+        assert refused.value.code == "proposal", "its minimums are not at fault"
         assert mentions(refused.value.remedy, "trimtab cancel --send withdraws it")
 
 

@@ -41,7 +41,7 @@ from agent.execution.submission.checks import guard_refusal
 from agent.execution.submission.held_up_exits import held_up_text
 from agent.execution.submission.proposal_words import DO_NOT_SIGN, chain_deadline_s, rejected_advice
 from agent.execution.submission.submitter import Submitter
-from agent.guards import MinimumsFault
+from agent.guards import FaultKind, ProposalFault
 from agent.guards.sandwich import plan_worst_case
 from agent.model import Intent, Portfolio
 from agent.ports import Grant, Simulation
@@ -234,7 +234,7 @@ class SafeProposal:
                 settling_text(self.agent.context, self.intent, is_used=self.state == "used"),
             )
 
-    def minimums_fault(self) -> MinimumsFault | None:
+    def fault(self) -> ProposalFault | None:
         """Return the fault of its minimums at the prices now, that its order has ended, or which rule
         of the signer refuses it. While minimums are low, its executor could keep the
         difference. Reads the chain.
@@ -246,7 +246,7 @@ class SafeProposal:
         try:
             self._require_allowed()
         except Refused as refusal:
-            return MinimumsFault(refusal.message, is_low=True)
+            return ProposalFault(FaultKind.NOT_ALLOWED, refusal.message)
         return None
 
     def _require_allowed(self) -> None:
@@ -258,8 +258,8 @@ class SafeProposal:
         self, document_type: type[AnyProposalDocument], **fields: object
     ) -> AnyProposalDocument:
         """Return its document as `document`, judged at the prices now. Reads the chain."""
-        if self.state == "waiting" and (fault := self.minimums_fault()):
-            state = "stale" if fault.is_low else "unchecked"
+        if self.state == "waiting" and (fault := self.fault()):
+            state = "stale" if fault.is_stale else "unchecked"
             return self.document(document_type, state=state, failure=fault.reason, **fields)
         return self.document(document_type, **fields)
 
@@ -279,13 +279,21 @@ class SafeProposal:
                 f"the proposal {self.intent.id} would fail now: {self.simulation.reason}",
                 f"{DO_NOT_SIGN}: {self.renewal_advice}",
             )
-        if fault := self.minimums_fault():
+        if fault := self.fault():
+            if fault.kind is FaultKind.NOT_ALLOWED:
+                raise guard_refusal(
+                    "proposal",
+                    fault.reason,
+                    "its order is open, and the signer's rules allow it",
+                    f"the proposal {self.intent.id} {fault.text}",
+                    self.renewal_advice,
+                )
             raise guard_refusal(
                 "minimums",
                 fault.reason,
                 "at least what the limits require at the prices now",
                 f"the proposal {self.intent.id} {fault.text}",
-                self.renewal_advice if fault.is_low else "try again once the prices can be read",
+                self.renewal_advice if fault.is_stale else "try again once the prices can be read",
             )
         file_fields = self.outbox.read_proposal(self.intent.id)
         signing_json = self.owners_signer.signing_json(self.intent.tx)

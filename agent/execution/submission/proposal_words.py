@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.execution.submission.checks import only_undoes
-from agent.guards import MinimumsFault
+from agent.guards import ProposalFault
 from agent.model import Collect, Intent, IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, NextAct, Simulation
 from agent.signing.batches import is_batch
@@ -128,7 +128,7 @@ def rejected_advice(rejection: Intent) -> str:
     )
 
 
-def minimums_advice(fault: MinimumsFault) -> str:
+def fault_advice(fault: ProposalFault) -> str:
     """Return what to do with a proposal that has this fault."""
-    advice = WITHDRAWAL_ADVICE if fault.is_low else "trimtab status says when they are checked"
+    advice = WITHDRAWAL_ADVICE if fault.is_stale else "trimtab status says when they are checked"
     return f"{DO_NOT_SIGN}: {advice}"

@@ -22,7 +22,7 @@ from agent.app.documents.plans import tax_document
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.guards import MinimumsFault
+from agent.guards import FaultKind, ProposalFault
 from agent.guards.sandwich import plan_worst_case
 from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
 from agent.layers.signals.state import SignalState
@@ -473,17 +473,17 @@ def test_proposal_without_a_deadline__is_reported_without_a_time() -> None:
         (False, None, True),
         (True, None, False),
         (None, None, False),
-        (False, MinimumsFault("fair_floor: too low", True), False),
-        (False, MinimumsFault("unknown: no price", False), False),
+        (False, ProposalFault(FaultKind.LOW_MINIMUMS, "fair_floor: too low"), False),
+        (False, ProposalFault(FaultKind.UNCHECKED_MINIMUMS, "unknown: no price"), False),
     ],
     ids=["waiting", "failing", "not simulated", "stale", "unchecked"],
 )
 def test_proposal_alert__asks_to_sign_only_what_may_be_signed(
-    reverts: bool | None, fault: MinimumsFault | None, asks_to_sign: bool
+    reverts: bool | None, fault: ProposalFault | None, asks_to_sign: bool
 ) -> None:
     proposal = {"id": "0a1b", "description": "pay 2 WETH", "expires_s": None}
     waiting = AwaitingExternalSignature("proposed", "have it signed", proposal, "p.json", reverts=reverts)
-    waiting.mark_minimums(fault)
+    waiting.mark_fault(fault)
     assert any("Have it signed" in alert.text for alert in alerts(waiting, CALM)) is asks_to_sign
 
 
@@ -492,16 +492,21 @@ def test_proposal_alert__asks_to_sign_only_what_may_be_signed(
     [
         pytest.param(False, None, ["a proposal waits"], id="waiting"),
         pytest.param(True, None, ["a proposal waits", "a proposal would fail"], id="failing"),
-        pytest.param(False, MinimumsFault("fair_floor: too low", True), ["a proposal waits", "a proposal is stale"], id="stale"),
         pytest.param(
-            False, MinimumsFault("unknown: no price", False), ["a proposal waits", "a proposal could not be checked"], id="unchecked"
+            False, ProposalFault(FaultKind.LOW_MINIMUMS, "fair_floor: too low"), ["a proposal waits", "a proposal is stale"], id="stale"
+        ),
+        pytest.param(
+            False,
+            ProposalFault(FaultKind.UNCHECKED_MINIMUMS, "unknown: no price"),
+            ["a proposal waits", "a proposal could not be checked"],
+            id="unchecked",
         ),
     ],
 )
-def test_title_of_a_proposal_alert__says_its_state(reverts: bool, fault: MinimumsFault | None, titles: list[str]) -> None:
+def test_title_of_a_proposal_alert__says_its_state(reverts: bool, fault: ProposalFault | None, titles: list[str]) -> None:
     proposal = {"id": "0a1b", "description": "pay 2 WETH", "expires_s": None}
     waiting = AwaitingExternalSignature("proposed", "have it signed", proposal, "p.json", reverts=reverts)
-    waiting.mark_minimums(fault)
+    waiting.mark_fault(fault)
     assert [AlertMessage(1, "phone", alert.kind, alert.text, 0).title for alert in alerts(waiting, CALM)] == titles
 
 

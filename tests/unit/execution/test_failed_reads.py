@@ -38,7 +38,7 @@ def test_minimums__of_unread_prices_are_unchecked(error: TrimtabError) -> None:
         cast(StepReaders, SimpleNamespace(step_input_at=str, reader=SimpleNamespace(snapshot=raising(error)))), OUTCOME.plan
     )
     assert fault is not None
-    assert (fault.is_low, fault.reason) == (False, f"the prices now cannot be read: {error.message}")
+    assert (fault.is_stale, fault.reason) == (False, f"the prices now cannot be read: {error.message}")
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=["no answer", "disagreement", "no access"])

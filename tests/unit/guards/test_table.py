@@ -182,7 +182,7 @@ def test_judge_minimums_judges_minimums_and_their_prices_alone() -> None:
     low = judge_minimums(step, loose_plan)
 
     assert judge_minimums(step, plan) is None
-    assert low.is_low
+    assert low.is_stale
     assert low.reason.startswith("fair_floor: ")
     assert low.text == f"is stale, {low.reason}"
 
@@ -199,8 +199,8 @@ def test_judge_minimums__prices_unfit__says_that_they_could_not_be_checked(fault
         "sequencer down": replace(step, reference=replace(step.reference, sequencer_feed=address("sequencer"))),
     }
     judged = judge_minimums(steps[fault], plan)
-    assert judged.is_low == (fault == "sequencer down" and min_out_raw == 1), "a minimum below a price that is known is low"
-    assert judged.is_low or judged.text == f"has minimums that could not be checked, {judged.reason}"
+    assert judged.is_stale == (fault == "sequencer down" and min_out_raw == 1), "a minimum below a price that is known is low"
+    assert judged.is_stale or judged.text == f"has minimums that could not be checked, {judged.reason}"
 
 
 # --- Payouts.

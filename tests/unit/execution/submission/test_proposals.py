@@ -14,7 +14,7 @@ from agent.app.alerting import _proposal_alerts
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submission.submitter import Submitter
-from agent.guards import MinimumsFault
+from agent.guards import FaultKind, ProposalFault
 from agent.model import Head, Intent, IntentKind, IntentState, Rebalance, UnsignedTx
 from agent.ports import Grant, MinedTransaction, NextAct, Simulation
 from agent.store.files.recorder import FileOutbox
@@ -274,23 +274,27 @@ def test_signed_proposal_past_its_end_on_chain__is_cancelled(tmp_path: Path, set
     assert signed_proposal_texts(setup.store) == ()
 
 
-@pytest.mark.parametrize("is_low", [True, False], ids=["low", "unchecked"])
-def test_waiting_proposal__minimums_have_a_fault__is_not_to_be_signed(tmp_path: Path, is_low: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "is_stale"),
+    [(FaultKind.LOW_MINIMUMS, True), (FaultKind.NOT_ALLOWED, True), (FaultKind.UNCHECKED_MINIMUMS, False)],
+    ids=["low", "not allowed", "unchecked"],
+)
+def test_waiting_proposal__has_a_fault__is_not_to_be_signed(tmp_path: Path, kind: FaultKind, is_stale: bool) -> None:
     _, _, executor = proposed(tmp_path)
     with pytest.raises(AwaitingExternalSignature) as caught:
         executor.reconcile()
     waiting = caught.value
     signing_remedy = waiting.remedy
-    waiting.mark_minimums(None)
+    waiting.mark_fault(None)
     assert waiting.remedy == signing_remedy
 
-    waiting.mark_minimums(MinimumsFault("the prices now cannot be read: no answer", is_low))
+    waiting.mark_fault(ProposalFault(kind, "the prices now cannot be read: no answer"))
 
     assert waiting.remedy.startswith("do not sign it, nor execute it")
     (alert,) = [alert for alert in _proposal_alerts(waiting) if "the prices now" in alert.text]
     for text in (waiting.message + waiting.remedy, alert.text):
-        assert ("stale" in text.lower(), "trimtab cancel --send" in text) == (is_low, is_low)
-        assert ("could not be checked" in text) != is_low
+        assert ("stale" in text.lower(), "trimtab cancel --send" in text) == (is_stale, is_stale)
+        assert ("could not be checked" in text) != is_stale
 
 
 @pytest.mark.parametrize(("paused", "asks_to_resume"), [(False, False), (True, True), (None, True)])
