@@ -220,13 +220,15 @@ class ConfigError(TrimtabError):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Judgement of one guard: measured value and limit. `guard` is its name, which is the key of
-    its limit if it has one in the config.
+    its limit if it has one in the config. `is_known` is false if data for the measure are missing;
+    `measured_text` then names them.
     """
 
     guard: str
     measured_text: str
     limit: str
     passed: bool
+    is_known: bool = True
 
 
 class Refused(TrimtabError):

@@ -23,8 +23,6 @@ from agent.model import (
 from agent.units import BPS, Token, ceil_int, decimal_text, format_gwei, value_text
 
 OFF = "off"
-UNKNOWN = "unknown: "
-"""Beginning of a measured value that could not be measured."""
 
 
 def format_bps(bps: int) -> str:
@@ -107,26 +105,22 @@ class Guard(Generic[T]):
 
     def judge(self, case: GuardCase) -> Verdict:
         """Return the verdict. Missing data refuse the plan; a limit that is off passes."""
-        return self.judge_known(case)[0]
-
-    def judge_known(self, case: GuardCase) -> tuple[Verdict, bool]:
-        """Return the verdict, and whether the data that it needs are known."""
         limit = self.limit_of_plan(case, self.read_limit(case.step))
         if limit is None:
-            return Verdict(self.name, "not measured", OFF, True), True
+            return Verdict(self.name, "not measured", OFF, True)
         is_known = True
         try:
             measurement = self.measure(case, limit)
         except MissingData as error:
             is_known = False
-            measurement = GuardMeasurement(f"{UNKNOWN}{error}", False)
-        verdict = Verdict(
+            measurement = GuardMeasurement(f"unknown: {error}", False)
+        return Verdict(
             self.name,
             measurement.text,
             measurement.limit_text or self.format_limit(limit, case.step),
             measurement.passed,
+            is_known,
         )
-        return verdict, is_known
 
 
 def fixed_guard(

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.errors import ErrorCode, Refused
 from agent.guards.case import build_guard_case
-from agent.guards.guard import OFF, UNKNOWN, Guard, GuardScope, format_money
+from agent.guards.guard import OFF, Guard, GuardScope, format_money
 from agent.layers.guards import GUARDS
 from agent.model import (
     CashFlows,
@@ -81,10 +81,10 @@ def judge_minimums(step: StepInput, plan: Plan) -> ProposalFault | None:
     is_low = False
     for guard in guards_of(plan):
         if guard.judges_minimums or guard.judges_prices:
-            verdict, is_known = guard.judge_known(case)
+            verdict = guard.judge(case)
             if not verdict.passed:
                 reasons.append(f"{verdict.guard}: {verdict.measured_text}")
-                is_low |= guard.judges_minimums and is_known
+                is_low |= guard.judges_minimums and verdict.is_known
     kind = FaultKind.LOW_MINIMUMS if is_low else FaultKind.UNCHECKED_MINIMUMS
     return ProposalFault(kind, "; ".join(reasons)) if reasons else None
 
@@ -134,7 +134,7 @@ def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) ->
 def remedy_of(verdict: Verdict, remedies: Mapping[str, str]) -> str:
     """Return the owner's remedy for a refusing guard: no higher limit where the measure is unknown."""
     remedy = remedies.get(verdict.guard, "plan again")
-    if verdict.measured_text.startswith(UNKNOWN) and "limits." in remedy:
+    if not verdict.is_known and "limits." in remedy:
         return "a higher limit does not help; see the message"
     return remedy
 
@@ -145,7 +145,7 @@ def _refusal_text(verdict: Verdict) -> str:
     """
     if verdict.guard == "payout_address":
         return f": {verdict.measured_text} is not {verdict.limit}"
-    if verdict.measured_text.startswith(UNKNOWN):
+    if not verdict.is_known:
         return f" {verdict.measured_text}"
     return f" measured {verdict.measured_text}, limit {verdict.limit}"
 
@@ -228,15 +228,14 @@ def _judge_daily_payouts(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
         return Verdict(guard_name, "not measured", OFF, True)
     limit_text = format_money(daily_limit_value, numeraire)
     if step.history.budgets.unknown_reason:
-        return Verdict(
-            guard_name, f"unknown: {step.history.budgets.unknown_reason}", limit_text, False
-        )
+        measured_text = f"unknown: {step.history.budgets.unknown_reason}"
+        return Verdict(guard_name, measured_text, limit_text, passed=False, is_known=False)
     day_outflow_value = step.history.budgets.outflow_24h
     for payout in payouts:
         price = transfers.token_price(step.portfolio, reference_prices(step), payout.token)
         if price is None:
             measured_text = f"unknown: no reference price of {payout.token}"
-            return Verdict(guard_name, measured_text, limit_text, False)
+            return Verdict(guard_name, measured_text, limit_text, passed=False, is_known=False)
         day_outflow_value += payout.raw * price
     return Verdict(
         guard_name,

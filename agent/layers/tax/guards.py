@@ -7,7 +7,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from agent.accounting.tax_lots import planned_gains
-from agent.guards.case import GuardCase, GuardMeasurement
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard
 from agent.layers.tax.state import TaxState
 from agent.layers.tax.year import is_within_year, total_gain
@@ -17,10 +17,10 @@ from agent.units import Value, value_text
 
 def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
     """Return the predicted taxable gain of this plan and the gain realised this year, net of
-    losses; it is unknown if gas, which is disposed of, cannot be valued, or an exchange rate not be
-    read.
+    losses. Plans without a gain, exits and manual requests pass.
 
-    Plans without a gain, exits and manual requests pass.
+    Raises MissingData if gas, which is disposed of, cannot be valued, or an exchange rate not be
+    read.
     """
     tax_inputs = case.step.layer(TaxState).inputs
     plan = case.plan
@@ -29,30 +29,31 @@ def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
         return GuardMeasurement("no gain", True)
     snapshot = case.step.snapshot
     wrapped_native = case.step.portfolio.wrapped_native
-    if tax_inputs.fault:
-        gain_text = f"unknown: {tax_inputs.fault}"
-        is_within = False
-    elif snapshot.current_gas_price_wei and wrapped_native not in case.prices:
-        gain_text = (
-            "unknown: gas cannot be valued, since the wrapped native coin has no reference price"
+    is_applied = not decision.by_hand and not case.is_sell_only()
+    unknown_reason = tax_inputs.fault
+    if not unknown_reason and snapshot.current_gas_price_wei and wrapped_native not in case.prices:
+        unknown_reason = (
+            "gas cannot be valued, since the wrapped native coin has no reference price"
         )
-        is_within = False
-    else:
-        plan_gains = planned_gains(
-            plan,
-            tax_inputs,
-            case.prices,
-            case.numeraire.address,
-            wrapped_native,
-            snapshot.head.timestamp_s,
-        )
-        gain_text = f"{_money_text(case, total_gain(plan_gains))} with {_money_text(case, tax_inputs.realised_gain)} realised this year"
-        is_within = is_within_year(
-            case.step.portfolio, plan, plan_gains, limit - tax_inputs.realised_gain
-        )
-    if decision.by_hand or case.is_sell_only():
+    if unknown_reason:
+        if is_applied:
+            raise MissingData(unknown_reason)
+        return GuardMeasurement(f"unknown: {unknown_reason} (not applied)", True)
+    plan_gains = planned_gains(
+        plan,
+        tax_inputs,
+        case.prices,
+        case.numeraire.address,
+        wrapped_native,
+        snapshot.head.timestamp_s,
+    )
+    gain_text = f"{_money_text(case, total_gain(plan_gains))} with {_money_text(case, tax_inputs.realised_gain)} realised this year"
+    if not is_applied:
         return GuardMeasurement(f"{gain_text} (not applied)", True)
-    return GuardMeasurement(gain_text, is_within)
+    return GuardMeasurement(
+        gain_text,
+        is_within_year(case.step.portfolio, plan, plan_gains, limit - tax_inputs.realised_gain),
+    )
 
 
 def format_year_limit(limit: Value, currency: str, numeraire_label: str, decimals: int) -> str:

@@ -37,7 +37,9 @@ def test_guard_refuses_missing_data() -> None:
     def measure(case: GuardCase) -> GuardMeasurement:
         raise MissingData("the pool was not read")
 
-    assert fixed_guard("depth", "deep", measure, "wait").judge(CASE) == Verdict("depth", "unknown: the pool was not read", "deep", False)
+    assert fixed_guard("depth", "deep", measure, "wait").judge(CASE) == Verdict(
+        "depth", "unknown: the pool was not read", "deep", passed=False, is_known=False
+    )
 
 
 def test_guard_takes_the_first_measurement_that_applies() -> None:

@@ -275,6 +275,14 @@ def test_payout_per_day_refuses_what_it_cannot_count(step: StepInput, reason: st
     assert payout_remedies((judged,)) == ("a higher limit does not help; see the message",)
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_higher_limit_is_advised_only_for_a_known_measure(is_known: bool) -> None:
+    """Whatever the words of the measure are."""
+    judged = Verdict("payout_per_day", "not to be had", "2000 USDC", passed=False, is_known=is_known)
+    (remedy,) = payout_remedies((judged,))
+    assert ("raise limits.payout_per_day" in remedy) is is_known
+
+
 def test_payout_per_day_can_be_off() -> None:
     judged = payout_verdict("payout_per_day", payout_step(None, unknown_reason="block 7"), payment(WETH, ETHER))
 

@@ -108,7 +108,7 @@ def test_year_limit_is_not_applied_to_exits_and_swaps_by_hand(changes: dict[str,
 def test_year_limit__is_unknown_while_rates_cannot_be_read(changes: dict[str, bool], passed: bool) -> None:
     step = with_tax(overweight_step(10_000), lots=(), fault="tax.rates eur.csv: line 3 is no rate")
     judged = verdict("year_limit", step, with_decision(rebalance_plan(overweight_step(None)), **changes))
-    assert judged.passed is passed
+    assert (judged.passed, judged.is_known) == (passed, passed)
     assert judged.measured_text.startswith("unknown: tax.rates eur.csv: line 3 is no rate")
 
 
@@ -145,7 +145,7 @@ def test_year_limit_is_unknown_while_gas_cannot_be_valued(changes: dict[str, boo
     judged = verdict("year_limit", unpriced_step, plan)
 
     assert verdict("year_limit", step, plan).passed
-    assert judged.passed is passed
+    assert (judged.passed, judged.is_known) == (passed, passed)
     assert judged.measured_text.startswith("unknown") is (gas_price_wei > 0)
 
 
