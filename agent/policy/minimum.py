@@ -231,9 +231,9 @@ class MinimumTotal:
     """Minimum total in numeraire base units, rounded up; None if no total works because the fee
     alone exceeds plan_cost, or if no asset is corrected.
 
-    `binding_limit` names the limit that decides it. `purchase_total` is the minimum of the first
-    purchase alone (None: done). `corrections_per_year` is the expected number of corrections a
-    year, `yearly_cost` the cost of a year.
+    `binding_limit` names the limit that decides it, `is_gas_bound` is true if that is one of gas.
+    `purchase_total` is the minimum of the first purchase alone (None: done). `corrections_per_year`
+    is the expected number of corrections a year, `yearly_cost` the cost of a year.
     """
 
     total: Value | None
@@ -242,6 +242,17 @@ class MinimumTotal:
     corrections_per_year: Fraction
     yearly_cost: Value
     purchase_total: Value | None = None
+    is_gas_bound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A limit and the total from which it is kept; `is_of_purchase` if the first purchase has to."""
+
+    limit: str
+    total: Fraction
+    is_gas: bool = False
+    is_of_purchase: bool = False
 
 
 def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
@@ -270,27 +281,38 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
         if inputs.has_band
         else f"a drift of {format_percent(tightest_asset.drift * BPS / tightest_asset.target_bps)} of its target"
     )
-    total_by_limit = {
-        f"the gas of a correction of {tightest_asset.symbol} at {edge_text}": gas_value
-        / (tightest_asset.drift * cost_after_fee),
-        "the gas of the first purchase": gas_value
-        / (Fraction(BPS - inputs.numeraire_bps, BPS) * cost_after_fee),
-        f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": (
-            leg_gas_cost * GAS_MULTIPLE * BPS / smallest_target_bps
+    bounds = [
+        _Bound(
+            f"the gas of a correction of {tightest_asset.symbol} at {edge_text}",
+            gas_value / (tightest_asset.drift * cost_after_fee),
+            is_gas=True,
         ),
-        f"limits.min_trade for a correction of {tightest_asset.symbol} at {edge_text}": (
-            inputs.min_trade / tightest_asset.drift
+        _Bound(
+            f"{GAS_MULTIPLE} times the gas of a swap for the smallest target",
+            leg_gas_cost * GAS_MULTIPLE * BPS / smallest_target_bps,
+            is_gas=True,
+            is_of_purchase=True,
         ),
-        "limits.min_trade for the smallest target": inputs.min_trade * BPS / smallest_target_bps,
-    }
-    if inputs.is_first_purchase_done:
-        del total_by_limit["the gas of the first purchase"]
-    purchase_limit_names = (
-        "the gas of the first purchase",
-        *(limit_name for limit_name in total_by_limit if "smallest target" in limit_name),
-    )
-    binding_limit = max(total_by_limit, key=lambda limit_name: total_by_limit[limit_name])
-    total = Fraction(ceil_int(total_by_limit[binding_limit]))
+        _Bound(
+            f"limits.min_trade for a correction of {tightest_asset.symbol} at {edge_text}",
+            inputs.min_trade / tightest_asset.drift,
+        ),
+        _Bound(
+            "limits.min_trade for the smallest target",
+            inputs.min_trade * BPS / smallest_target_bps,
+            is_of_purchase=True,
+        ),
+    ]
+    if not inputs.is_first_purchase_done:
+        purchase_bound = _Bound(
+            "the gas of the first purchase",
+            gas_value / (Fraction(BPS - inputs.numeraire_bps, BPS) * cost_after_fee),
+            is_gas=True,
+            is_of_purchase=True,
+        )
+        bounds.insert(1, purchase_bound)
+    binding_bound = max(bounds, key=lambda bound: bound.total)
+    total = Fraction(ceil_int(binding_bound.total))
     yearly_corrections = max(_corrections_per_year(threshold) for threshold in assets)
     if inputs.interval_s is not None:
         yearly_corrections = min(yearly_corrections, Fraction(YEAR_S, inputs.interval_s))
@@ -299,15 +321,16 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
         purchase_total = None
     else:
         purchase_total = Fraction(
-            ceil_int(max(total_by_limit[limit_name] for limit_name in purchase_limit_names))
+            ceil_int(max(bound.total for bound in bounds if bound.is_of_purchase))
         )
     return MinimumTotal(
         total,
-        binding_limit,
+        binding_bound.limit,
         gas_value,
         yearly_corrections,
         yearly_corrections * correction_cost,
         purchase_total,
+        binding_bound.is_gas,
     )
 
 
@@ -347,7 +370,7 @@ def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, .
         suggestions.append(
             "tracking as trigger, which waits until a trade saves more than it costs"
         )
-    if minimum_total.total is not None and "gas" in minimum_total.binding_limit:
+    if minimum_total.total is not None and minimum_total.is_gas_bound:
         gas_gwei = Fraction(inputs.gas_price_wei, GWEI) * total / minimum_total.total
         suggestions.append(f"a chain, or an hour, with gas below {number_text(gas_gwei)} gwei")
     return tuple(suggestions)

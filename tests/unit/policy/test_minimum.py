@@ -134,6 +134,15 @@ def test_min_trade_decides_without_gas() -> None:
     assert "min_trade" in minimum.binding_limit
 
 
+@pytest.mark.parametrize(("gas_price_wei", "suggests_cheaper_gas"), [(GWEI, True), (0, False)], ids=["gas", "min_trade"])
+def test_cheaper_gas__is_suggested_where_gas_decides(gas_price_wei: int, suggests_cheaper_gas: bool) -> None:
+    """Whatever the asset is called."""
+    inputs = replace(HAND, assets=(AssetThreshold("Vegas", 5_000, Fraction(5, 100)),), gas_price_wei=gas_price_wei)
+    minimum_total = compute_minimum_total(inputs)
+    assert "Vegas" in minimum_total.binding_limit
+    assert any("gas below" in text for text in suggested_settings(inputs, minimum_total.total - 1)) is suggests_cheaper_gas
+
+
 @pytest.mark.parametrize(
     ("pips_of_token0", "pips_of_token1", "lowest"),
     [
