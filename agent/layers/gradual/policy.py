@@ -115,7 +115,7 @@ cycle.
 """
 TARGETS_CHANGED_REASON = "the portfolio's targets changed"
 """Reason of an execution ended by changed targets; the next execution continues with its prices and
-budget.
+budget. Stores of earlier runs have it in these words.
 """
 REVERSAL_DIVISOR = 10
 """Divisor of a mean slice: an overshoot above 1/10 of it counts as a price reversal; less is

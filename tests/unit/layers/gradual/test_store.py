@@ -180,6 +180,21 @@ def test_carryover_ends_with_the_time_of_its_execution(store: Store, chain_now_s
     assert (state_of(store, chain_now_s).carryover is not None) is is_carried
 
 
+@pytest.mark.parametrize(
+    ("stored_why", "prices"),
+    [("the portfolio's targets changed", STORED_EXECUTION.arrival_prices), ("policy.only was changed", ())],
+    ids=["targets", "side"],
+)
+def test_carryover__of_an_earlier_run__has_its_prices_if_targets_changed(
+    store: Store, stored_why: str, prices: tuple[tuple[str, Fraction], ...]
+) -> None:
+    """The words in stores of earlier runs."""
+    store.executions.end(executions(store).begin(STORED_EXECUTION), ExecutionState.ENDED, stored_why, 3_000)
+    carryover = state_of(store, 3_000).carryover
+    assert carryover is not None
+    assert carryover.arrival_prices == prices
+
+
 def test_carryover_is_the_loss_of_ended_executions_together(store: Store) -> None:
     """A restart between two corrections gives out no second budget, and a second correction none of its own time."""
     first_id = begin(store)
