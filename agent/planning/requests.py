@@ -296,8 +296,10 @@ def _sell_all_assets(step: StepInput, whole_step: StepInput) -> Proposal:
         for blocked_exit in blocked_exits
         if blocked_exit.why
     ]
-    reason = "; ".join([SOLD_OUT_TEXT, *kept_asset_notes, *quarantine_notes])
-    return _owner_proposal(step, Hold(reason), None)
+    unsold_reasons = (*kept_asset_notes, *quarantine_notes)
+    proposal = _owner_proposal(step, Hold("; ".join([SOLD_OUT_TEXT, *unsold_reasons])), None)
+    decision_result = replace(proposal.decision_result, unsold_reasons=unsold_reasons)
+    return replace(proposal, decision_result=decision_result)
 
 
 def _require_priced(step: StepInput) -> None:

@@ -56,7 +56,8 @@ class DecisionResult:
     the next due time. `zone` is the state of a no-trade zone, whose rebalance is valid only if the
     plan saves more than it costs. `filled_order_id` is the id of the limit order that is filled.
     `exit_token` is the asset that an exit sells (empty: no exit), `blocked_exits` are exits that
-    are not tried. `purchase_result` is the part of a purchase in parts, `layers` are the parts of
+    are not tried. `unsold_reasons` say why the end of a sale of everything leaves assets.
+    `purchase_result` is the part of a purchase in parts, `layers` are the parts of
     the layers.
     """
 
@@ -70,6 +71,7 @@ class DecisionResult:
     filled_order_id: str = ""
     exit_token: str = ""
     blocked_exits: tuple[BlockedExit, ...] = ()
+    unsold_reasons: tuple[str, ...] = ()
     purchase_result: PurchaseResult = NO_PURCHASE
     layers: tuple[LayerResult, ...] = ()
 

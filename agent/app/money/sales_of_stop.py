@@ -74,7 +74,7 @@ def unsold_assets_text(outcome: StepOutcome) -> str:
     """
     if outcome.kind is not OutcomeKind.HOLD:
         return ""
-    return outcome.reason.partition(f"{requests.SOLD_OUT_TEXT}; ")[2]
+    return "; ".join(outcome.decision_result.unsold_reasons)
 
 
 def is_sale_delayed(outcome: StepOutcome) -> bool:

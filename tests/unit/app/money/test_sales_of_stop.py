@@ -10,9 +10,12 @@ from typing import cast
 
 import pytest
 
-from agent.app.money.sales_of_stop import is_sale_delayed, planned_sales, step_after_sales, total_of_sales
+from agent.app.money.sales_of_stop import is_sale_delayed, planned_sales, sale_wait_reason, step_after_sales, total_of_sales
+from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
-from agent.model import ScreenedToken, StepInput, TokenFinding, UnreadableItem
+from agent.model import BlockedExit, ScreenedToken, StepInput, TokenFinding, UnreadableItem
+from agent.planning import requests
+from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.policy.quarantine import quarantine_tokens
 from agent.ports import Reader
 from agent.units import Token
@@ -63,6 +66,17 @@ CASES = {
 def test_is_sale_delayed__by_quarantine_of_what_the_wallet_holds(fail: Callable[[StepInput], StepInput], is_delayed: bool) -> None:
     outcome = cast(StepOutcome, SimpleNamespace(step_input=fail(step_input(TARGETS, WITHOUT_WBTC))))
     assert is_sale_delayed(outcome) is is_delayed
+
+
+@pytest.mark.parametrize("held_token", [WETH, WBTC], ids=["held", "not held"])
+def test_sale_of_everything__goes_on_later_for_a_quarantined_token_that_is_held(held_token: Token) -> None:
+    """Whatever the words of the hold are."""
+    step = quarantined(held_token)(step_input(TARGETS, {"WETH": 5_000, "WBTC": 0, "USDC": 5_000}))
+    sold_step = exclude_blocked_exits(step, [BlockedExit(WETH.address, "", "")])
+    hold = evaluation.evaluate_input(sold_step, requests.propose_selling_everything, FakeEvidenceSource())
+    assert hold.kind is OutcomeKind.HOLD
+    wait_reason = sale_wait_reason(replace(hold, reason="the sale is over"))
+    assert wait_reason == ("WETH stays: in quarantine: its code differs from the pinned code" if held_token == WETH else "")
 
 
 def stop_readers(step: StepInput) -> StepReaders:
