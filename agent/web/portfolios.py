@@ -56,6 +56,7 @@ OPEN_RETRY_S = 10.0
 OPEN_TIMEOUT_S = 60.0
 """Maximum time to open a portfolio."""
 NEEDS_YOU_LABEL = "Needs you"
+NOT_RUNNING_LABEL = "Not running"
 NOT_READ_LABEL = "Not read"
 PRICE_ALERT_PREFIXES = tuple(f"{kind.value}:" for kind in PRICE_ALERTS)
 """Beginnings of the keys of price alerts, which stay open until their level is set anew."""
@@ -534,7 +535,7 @@ def _list_row(cache: DocumentCache, documents: Documents, path: str) -> dict[str
                 (holding["symbol"], f"{path}.status.holdings.{index}.weight_bps")
                 for index, holding in enumerate(status["holdings"])
             ],
-            "label": "Not running",
+            "label": NOT_RUNNING_LABEL,
         }
     if pause.get("paused", False) is not False:
         hardness_text = " (hard)" if pause["pause_hard"] else ""
@@ -555,7 +556,7 @@ def _list_row(cache: DocumentCache, documents: Documents, path: str) -> dict[str
         row["marks"].append(f"run {health.reasons[0]}")
     elif health is not None and health.state == "none":
         row["marks"].append(health.reasons[0])
-    if row["label"] == "Not running" and (health is None or health.state == "running"):
+    if row["label"] == NOT_RUNNING_LABEL and (health is None or health.state == "running"):
         row["label"] = "Unknown" if health is None else "Running"
     if _is_dry_run(cache, health):
         row["marks"].append("dry run: sends nothing")
