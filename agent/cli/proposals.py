@@ -279,9 +279,11 @@ def export_file(proposal: ProposalId = None, config: ConfigPath = DEFAULT_CONFIG
 
 
 def _show_proposal(console: Console, document: ProposalDocument, state_text: str = "") -> None:
+    from agent.app.documents.proposals import EXECUTED_PREFIX
+
     expires_s = document["expires_s"]
     is_used = document["state"] == "used" or state_text == "executed"
-    is_executed = document["ending"].startswith("executed ")
+    is_executed = document["ending"].startswith(EXECUTED_PREFIX)
     shown_state = state_text or ("executed" if is_executed else document["state"])
     lines = [f"{document['description']} ({shown_state}, {document['id']})"]
     if document["ending"]:

@@ -18,6 +18,9 @@ from agent.app.documents import (
 )
 from agent.app.documents.plans import LegDocument
 
+EXECUTED_PREFIX = "executed "
+"""Beginning of the `ending` of a proposal whose call was executed."""
+
 
 class ProposalCallDocument(TypedDict):
     """A plain call of the Safe. `function` is the name of the called function of `to`, its selector

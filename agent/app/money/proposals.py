@@ -16,6 +16,7 @@ from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill, money_text
 from agent.app.documents.plans import LegDocument
 from agent.app.documents.proposals import (
+    EXECUTED_PREFIX,
     CollectedSignaturesDocument,
     ProposalCallDocument,
     ProposalDocument,
@@ -221,7 +222,7 @@ class SafeProposal:
         attempts = () if execution is None else execution.attempts
         is_sent_here = any(mined_tx.tx_hash in attempt.hashes for attempt in attempts)
         sender_text = "from here" if is_sent_here else "by somebody else"
-        return f"executed {sender_text} in {mined_tx.tx_hash}"
+        return f"{EXECUTED_PREFIX}{sender_text} in {mined_tx.tx_hash}"
 
     def require_current(self) -> None:
         """Raise Refused if the Safe's nonce is used, or the deadline has passed."""
