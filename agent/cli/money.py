@@ -17,6 +17,7 @@ from agent.cli.display.terminal import (
     ask_with_changes,
     emit,
     err,
+    note,
     out,
     require_answerable,
     safe_text,
@@ -50,7 +51,8 @@ DocumentPrinter = Callable[["Console", Document], None]
 
 @contextmanager
 def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[Agent, Spinner]]:
-    """Open the agent and a progress display.
+    """Open the agent and a progress display. With `send` proposals booked as executed are noted on
+    stderr.
 
     Raises ConfigError up front for a wrong config, or if a question could not be answered.
     """
@@ -58,7 +60,38 @@ def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[A
     if send:
         require_answerable(yes)
     with api.open_agent(loaded_config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
-        yield agent, spinner
+        first_nonce = agent.context.store.journal.expected_nonce()
+        try:
+            yield agent, spinner
+        finally:
+            if send:
+                _note_executions(agent, first_nonce)
+
+
+@contextmanager
+def noting_executions(agent: Agent) -> Iterator[dict[str, object]]:
+    """Yield fields of a command's document, which has at the end of the block which proposals were
+    booked as executed in it; of a block that fails they are noted on stderr.
+    """
+    from agent.wiring.waiting_proposals import execution_texts
+
+    store = agent.context.store
+    first_nonce = store.journal.expected_nonce()
+    fields: dict[str, object] = {}
+    try:
+        yield fields
+    except BaseException:
+        _note_executions(agent, first_nonce)
+        raise
+    if texts := execution_texts(store, first_nonce):
+        fields["booked_proposals"] = texts
+
+
+def _note_executions(agent: Agent, first_nonce: int | None) -> None:
+    from agent.wiring.waiting_proposals import execution_texts
+
+    for execution_text in execution_texts(agent.context.store, first_nonce):
+        note(f"Booked: {execution_text}")
 
 
 def proposes(agent: Agent) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +25,7 @@ from agent.cli.display.terminal import (
     say,
     show_spinner,
 )
-from agent.cli.money import dry_run_text, proposes
+from agent.cli.money import dry_run_text, noting_executions, proposes
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -361,26 +361,6 @@ def show_outcome(
 
     emit(document, style.as_json, show, style.one_line)
     return OUTCOME_EXIT_CODES.get(document["outcome"], 0)
-
-
-@contextmanager
-def noting_executions(agent: Agent) -> Iterator[dict[str, object]]:
-    """Yield fields of a command's document, which has at the end of the block which proposals that
-    waited before it has booked as executed; of a block that fails they are noted on stderr.
-    """
-    from agent.wiring.waiting_proposals import execution_texts, open_proposal_intents
-
-    store = agent.context.store
-    intents = open_proposal_intents(store)
-    fields: dict[str, object] = {}
-    try:
-        yield fields
-    except BaseException:
-        for execution_text in execution_texts(store, intents):
-            note(f"Booked: {execution_text}")
-        raise
-    if texts := execution_texts(store, intents):
-        fields["booked_proposals"] = texts
 
 
 def noting_waits(update: Callable[[str], None]) -> Callable[[str], None]:

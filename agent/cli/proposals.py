@@ -245,7 +245,9 @@ def execute(
     """Simulates the execution of the signed proposal; with --send sends it from the key's account,
     which pays the gas.
     """
-    with money.open_for_command(config, send=send, yes=yes) as (agent, spinner):
+    if send:
+        require_answerable(yes)
+    with money.open_for_command(config, send=False, yes=yes) as (agent, spinner):
         is_sent_now = False
 
         def confirm(planned_execution: ProposalExecutionDocument) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from agent import codec, guards
 from agent.chain.safe import WALLET_OWNER_ACT, SafeContract, open_safe_sender
@@ -75,10 +75,20 @@ def earlier_config_texts(store: Store) -> tuple[str, ...]:
     )
 
 
-def execution_texts(store: Store, intents: Iterable[Intent]) -> list[str]:
-    """Return how each of these proposals that is now known to be executed was."""
-    stored_intents = map(store.journal.stored_intent, intents)
-    return [execution_reason(intent) for intent in stored_intents if intent.succeeded]
+def execution_texts(store: Store, first_nonce: int | None) -> list[str]:
+    """Return how each proposal from this nonce on that is now known to be executed was, also one that
+    was withdrawn; none for None, as before the first proposal.
+    """
+    next_nonce = store.journal.expected_nonce()
+    if first_nonce is None or next_nonce is None:
+        return []
+    proposed_ids = store.proposals.proposal_blocks()
+    return [
+        execution_reason(intent)
+        for nonce in range(first_nonce, next_nonce)
+        for intent in store.journal.intents_at(nonce)
+        if intent.id in proposed_ids and intent.succeeded
+    ]
 
 
 def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[str, str]]:

@@ -257,6 +257,29 @@ def test_dropped__executed_by_others_all_the_same__is_booked(scene: tuple[Agent,
     assert states(agent) == [("swap", "final")]
 
 
+@pytest.mark.parametrize("words", ["rebalance", "invest"])
+def test_withdrawn__executed_in_place_of_the_next__is_named(
+    anvil_chain: LocalChain,
+    scene: tuple[Agent, SafeWallet, dict[str, Any]],
+    words: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the list, and by a command that books it, whatever that does itself."""
+    agent, safe, swap = scene
+    monkeypatch.setenv("COLUMNS", "400")
+    maintenance.cancel(agent)
+    anvil_chain.warp(5)
+    renewed = proposal(agent)
+    tx_hash = safe.execute(swap)
+    (waiting,) = api.list_proposals(agent)["proposals"]
+    assert (waiting["id"], waiting["ending"]) == (renewed["id"], f"not executed: {tx_hash} executed the proposal {swap['id']} at its nonce")
+    output = in_process(capfd, monkeypatch, words, "--send", "--yes", "--config", str(agent.context.loaded_config.path))
+    booked_text = output.out if words == "rebalance" else output.err
+    assert mentions(booked_text, f"Booked: executed in {tx_hash} at ", swap["id"])
+    assert renewed["id"] not in booked_text
+
+
 def reject_elsewhere(chain: LocalChain, safe: SafeWallet, nonce: int, data: str = "0x") -> str:
     """Make the call that *Reject* in Safe{Wallet} makes, or with `data` another of the Safe to itself; return its transaction."""
     tx = UnsignedTx(chain.chain_id, nonce, safe.address, 0, data, 0, None, None, 1)

@@ -217,12 +217,25 @@ class SafeProposal:
                 mined_rejection = self.owners_signer.mined_at_nonce(rejection_tx, since_block)
                 if mined_rejection is not None and mined_rejection.is_proposal:
                     return f"rejected in {mined_rejection.tx_hash}, an empty call at its nonce"
+                if (executed_id := self._executed_peer_id()) is not None:
+                    return f"not executed: {mined_tx.tx_hash} executed the proposal {executed_id} at its nonce"
             return f"not executed: {mined_tx.tx_hash} is another call at its nonce"
         execution = proposals.execution(self.intent.id)
         attempts = () if execution is None else execution.attempts
         is_sent_here = any(mined_tx.tx_hash in attempt.hashes for attempt in attempts)
         sender_text = "from here" if is_sent_here else "by somebody else"
         return f"{EXECUTED_PREFIX}{sender_text} in {mined_tx.tx_hash}"
+
+    def _executed_peer_id(self) -> str | None:
+        """Return the id of another proposal at its nonce that was executed, a withdrawn one too."""
+        store = self.agent.context.store
+        since_block_by_id = store.proposals.proposal_blocks()
+        for peer in store.journal.intents_at(self.intent.tx.nonce):
+            if peer.id in since_block_by_id and peer.id != self.intent.id:
+                mined_tx = self.owners_signer.mined_at_nonce(peer.tx, since_block_by_id[peer.id])
+                if mined_tx is not None and mined_tx.is_proposal:
+                    return peer.id
+        return None
 
     def require_current(self) -> None:
         """Raise Refused if the Safe's nonce is used, or the deadline has passed."""
