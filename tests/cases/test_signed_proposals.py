@@ -25,12 +25,13 @@ from agent.cli.display.terminal import Spinner
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.step_context import OutcomeKind
+from agent.figures import format_figure
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch
 from agent.signing.safe_tx import safe_tx_fields, typed_data
-from agent.units import format_time
+from agent.units import format_time, value_text
 from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of
@@ -255,6 +256,21 @@ def test_dropped__executed_by_others_all_the_same__is_booked(scene: tuple[Agent,
         assert agent.resync_nonce() == 1
     require_booked(agent, swap)
     assert states(agent) == [("swap", "final")]
+
+
+def test_explained_execution__compares_its_cost_without_gas(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+    """The plan's cost has the gas, the Safe's books have none."""
+    agent, safe, swap = scene
+    safe.execute(swap)
+    require_booked(agent, swap)
+    store = agent.context.store
+    (intent,) = store.journal.intents()
+    plan = store.journal.grant(intent.id).plan
+    assert plan is not None
+    cost_text = format_figure(value_text(plan.cost.without_gas, agent.portfolio.numeraire.decimals, 18), "cost", "-")
+    assert plan.cost.gas > 0
+    (sentence,) = [text for text in api.explain(agent.context.loaded_config.path, intent.step_id)["sentences"] if "as booked" in text]
+    assert sentence == f"It cost {cost_text} USDC as booked, as expected without the gas, which its executor paid."
 
 
 @pytest.mark.parametrize("words", ["rebalance", "invest"])

@@ -479,8 +479,8 @@ def _booked_cost_sentences(
     store: Store, step_record: StepRecord, intents: Sequence[Intent]
 ) -> list[str]:
     """Say what a step with a plan cost as booked; if it carried out the whole plan, its approvals in
-    the steps directly before included, against what the first of these plans expected for all.
-    Empty before it is booked.
+    the steps directly before included, against what the first of these plans expected for all,
+    without gas if a Safe's executor paid it. Empty before it is booked.
     """
     ledger_records = LedgerRecords(store)
     booked_cost = ledger_records.cost(intents)
@@ -506,21 +506,30 @@ def _booked_cost_sentences(
             break
         plan_json = approval_record.plan_json
         approvals_cost += Fraction(cost["total"])
-    planned_cost = codec.loads(Plan, plan_json).cost.total / 10**numeraire.decimals
+    plan_cost = codec.loads(Plan, plan_json).cost
+    proposed_ids = store.proposals.proposal_blocks()
+    is_gas_paid_by_others = any(
+        intent.id in proposed_ids and intent.receipt is not None and not intent.receipt.gas_cost_wei
+        for intent in intents
+    )
+    planned_total = plan_cost.without_gas if is_gas_paid_by_others else plan_cost.total
+    planned_cost = planned_total / numeraire.unit
     total = Fraction(booked_cost["total"]) + approvals_cost
     approvals_text = (
         f" and {_cost_text(approvals_cost)} for its approvals" if approvals_cost else ""
     )
-    return [f"{step_text}{approvals_text}{_against_expected(total, planned_cost, numeraire)}"]
+    gas_text = " without the gas, which its executor paid" if is_gas_paid_by_others else ""
+    comparison_text = _against_expected(total, planned_cost, numeraire)
+    return [f"{step_text}{approvals_text}{comparison_text}{gas_text}."]
 
 
 def _against_expected(total: Fraction, expected: Fraction, numeraire: Token) -> str:
     """Compare a cost with the expected one, in coins; one that is shown alike is as expected."""
     if _cost_text(total) == _cost_text(expected):
-        return ", as expected."
+        return ", as expected"
     return (
         f": {_cost_text(total - expected, '+')} {numeraire.label} against the"
-        f" {_cost_text(expected)} that were expected."
+        f" {_cost_text(expected)} that were expected"
     )
 
 

@@ -97,9 +97,9 @@ def test_explained_step__without_an_outcome_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("total", "sentence_end"),
     [
-        pytest.param("0.2400003", ", as expected.", id="shown-alike"),
-        pytest.param("0.25", ": +0.01 USDC against the 0.24 that were expected.", id="more"),
-        pytest.param("0.22", ": -0.02 USDC against the 0.24 that were expected.", id="less"),
+        pytest.param("0.2400003", ", as expected", id="shown-alike"),
+        pytest.param("0.25", ": +0.01 USDC against the 0.24 that were expected", id="more"),
+        pytest.param("0.22", ": -0.02 USDC against the 0.24 that were expected", id="less"),
     ],
 )
 def test_booked_cost__is_compared_with_the_expected_one_as_shown(total: str, sentence_end: str) -> None:
