@@ -490,8 +490,13 @@ class ProposingExecutor(JournaledExecutor):
         tx = rejection_of(intent.tx, self.external_signer.address)
         submitter.require_running(rejection_grant)
         self.external_signer.require_signable(tx, rejection_grant)
+        was_proposed = any(
+            peer.kind is IntentKind.CANCEL for peer in self._open_intents_at(tx.nonce)
+        )
         rejection = self._recorded_rejection(intent, rejection_grant, why)
         awaiting = self._propose(rejection)
+        if was_proposed:
+            awaiting.title = "Waiting"
         awaiting.message = (
             f"{awaiting.message}\n{signatures_text} of the proposal {intent.id} exist, and no pause takes"
             f" them back: whoever has them can execute it {execution_period(intent, grant)}. It is void once"

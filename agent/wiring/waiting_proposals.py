@@ -204,7 +204,7 @@ def _waits_for(
         sent_text = "" if execution is None else f" (its execution was sent in {execution.tx_hash})"
         used_text = f"waits no longer, since its nonce is used{sent_text}"
         if is_rejected:
-            used_text += " by it or its rejection: trimtab proposal list names which was executed"
+            used_text += " by it or its rejection (trimtab proposal list names which was executed)"
         return used_text, settling_text(context, intent, is_used=True)
     grant = context.store.journal.grant(intent.id)
     if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:

@@ -137,7 +137,9 @@ def test_executed_rejection__warns_of_the_same_trade(
     agent, _, _ = scene
     sign_and_send(agent, FIRST, SECOND)
     config = ("--config", str(agent.context.loaded_config.path))
-    assert in_process(capfd, monkeypatch, "cancel", "--send", "--yes", *config).code == 11
+    for title in ("Proposed", "Waiting"):
+        output = in_process(capfd, monkeypatch, "cancel", "--send", "--yes", *config)
+        assert (output.code, output.err.strip().startswith(f"{title}: ")) == (11, True), output.err
     sign_and_send(agent, FIRST, SECOND)
     output = in_process(capfd, monkeypatch, "proposal", "execute", "--key", "test_account=0", "--send", "--yes", *config)
     assert mentions(output.out, "Next: trimtab edit", "if what was rejected is not wanted", "plans anew, and may propose the same")
@@ -224,7 +226,7 @@ def test_hard_pause__executed_by_others_all_the_same__is_booked(scene: tuple[Age
     pause_hard(agent)
     safe.execute(swap)
     (warning,) = [text for text in agent.status().warnings if f"The proposal {swap['id']} " in text]
-    assert mentions(warning, "nonce is used by it or its rejection", "trimtab proposal list names which was executed")
+    assert mentions(warning, "nonce is used by it or its rejection (trimtab proposal list names which was executed): trimtab")
     document = pause_hard(agent)
     assert "was mined before it could be cancelled" in document["message"]
     assert "signatures given elsewhere still count" not in document["message"], "the rejection is void"
