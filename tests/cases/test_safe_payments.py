@@ -205,6 +205,8 @@ def test_signed_payment_past_its_deadline__is_named_and_rejected_by_a_cancel(
         assert (output.code, open_proposal(agent)["purpose"]) == (11, "cancel")
         assert "waits no longer, but" not in " ".join(agent.status().warnings)
         execute(agent)
+        step = next(step for step in api.history(loaded.path)["steps"] if step["step"] == agent.context.store.journal.intents()[1].step_id)
+        assert (step["outcome"], "was rejected by the owners" in step["reason"]) == ("rejected", True)
         assert transfers.release_withdrawal(agent, 1).state is RequestState.RELEASED
 
 

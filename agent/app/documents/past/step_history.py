@@ -36,6 +36,7 @@ from agent.execution.bookkeeping import later_valuation
 from agent.execution.shortfall import execution_reason, proposal_reason, shortfall_by_receipt
 from agent.execution.step_context import OutcomeKind
 from agent.execution.step_result import WAITING_OUTCOME
+from agent.execution.submission.proposal_words import chain_deadline_s
 from agent.figures import format_figure, waiting_time_text
 from agent.layers import documents as layer_documents
 from agent.layers.futures.notes import futures_action_note
@@ -338,13 +339,17 @@ def _ended_proposal(summary: StepSummary, intents: Sequence[Intent]) -> Intent |
 
 
 def rejection_hash(store: Store, proposal: Intent) -> str:
-    """Return the transaction of the owners' rejection that ended a proposal; "" for another end."""
+    """Return the transaction of the owners' rejection that ended a proposal, or what the chain still
+    accepted of one that was given up here; "" for another end.
+    """
     last_note = _last_note(store, proposal)
+    has_no_end = chain_deadline_s(proposal, store.journal.grant(proposal.id)) is None
     return next(
         (
             peer.tx_hash
             for peer in store.journal.intents_at(proposal.tx.nonce)
-            if peer.kind is IntentKind.CANCEL and peer.tx_hash and peer.tx_hash in last_note
+            if peer.kind is IntentKind.CANCEL and peer.tx_hash
+            if peer.tx_hash in last_note or (has_no_end and peer.succeeded)
         ),
         "",
     )
