@@ -272,6 +272,8 @@ def test_stand_in_of_base__rebalances_books_and_moves_with_its_fees(bare: Callab
         (tmp_path / "own").mkdir()
         own = bare("init", "--network", str(config), "--template", "small", "--config", str(tmp_path / "own" / "trimtab.toml"), "--json")
         assert own.code == 0, own.why
+        (warning,) = [text for text in own.json["warnings"] if "the same wallet" in text]
+        assert warning.startswith(f"wallet.address: {config} is a config of the same wallet"), "the new one has the same name"
         written = tomllib.loads((tmp_path / "own" / "trimtab.toml").read_text())
         assert [asset["target"] for asset in written["portfolio"]["assets"]] == ["30%", "30%", "40%"]
         limits = {"gas_price": "1 gwei", "gas_per_day": "0.002", "native_floor": "0.002", "native_top_up": "0.004"}

@@ -401,9 +401,11 @@ def _shared_wallet_warnings(path: Path, config: Config, network: str) -> list[st
             "start a chain of its own for this one: trimtab localchain --port 8546"
             f"{safe_option} --write-config other.toml"
         )
+    folder = path.absolute().parent
     return [
-        f"wallet.address: {other_path.name} is a config of the same wallet, {config.wallet.address};"
-        f" {SHARED_WALLET_TEXT}: {remedy}. Only if this one shall replace the other, end that first:"
+        f"wallet.address: {other_path.name if other_path.parent == folder else other_path} is a config"
+        f" of the same wallet, {config.wallet.address}; {SHARED_WALLET_TEXT}: {remedy}. Only if this one"
+        " shall replace the other, end that first:"
         f" trimtab stop --config {shlex.quote(str(other_path))} --send"
         for other_path in configs_of_wallet(path, config, further_paths)
     ]
