@@ -19,6 +19,7 @@ from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
+from agent.store.store import ConfigChanged
 from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.constants import HOME
@@ -126,3 +127,27 @@ def test_payment_whose_address_was_removed__is_stale_and_names_the_cancel(anvil_
         assert "proposal execute" not in waiting.value.remedy
         with pytest.raises(AwaitingExternalSignature, match=f"signatures of the proposal {payment['id']} exist"):
             maintenance.cancel(agent)
+
+
+@pytest.mark.parametrize("act", ["sign", "execute"])
+def test_edit_while_a_proposal_is_shown__is_not_passed_over(anvil_chain: LocalChain, tmp_path: Path, act: str) -> None:
+    """A payout address is removed at the prompt."""
+    payee = ("wallet.payout_addresses", [HOME])
+    safe, loaded = safe_of(anvil_chain, tmp_path, payee, targets={"WETH": "100%", "USDC": "0%"})
+
+    def edit_and_confirm(_: object) -> bool:
+        return bool(edited(anvil_chain, loaded.path, ConfigChanges(key_settings=(("wallet.payout_addresses", "[]"),))))
+
+    with reopened_agent(anvil_chain, loaded) as agent:
+        with pytest.raises(AwaitingExternalSignature):
+            withdraw(agent, WithdrawalRequest("0.25", "WETH", to=HOME), send=True, confirm=lambda _: True)
+        sign_and_send(agent, FIRST, *[SECOND] * (act == "execute"))
+        signed_by = open_proposal(agent)["signed_by"]
+        with pytest.raises(ConfigChanged):
+            if act == "sign":
+                api.sign_proposal(agent, SECOND, None, edit_and_confirm)
+            else:
+                api.execute_proposal(agent, EXECUTOR, send=True, confirm=edit_and_confirm)
+        assert safe.nonce() == 0
+    with reopened_agent(anvil_chain, load_config(loaded.path)) as agent:
+        assert open_proposal(agent)["signed_by"] == signed_by

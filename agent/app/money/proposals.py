@@ -340,7 +340,11 @@ class SafeProposal:
         return dict(list(self.signature_by_owner.items())[: self.threshold])
 
     def read_again(self) -> SafeProposal:
-        """Return it as chain and store have it now, for example after a question."""
+        """Return it as chain and store have it now, for example after a question. Raises ConfigChanged if
+        another config was confirmed since.
+        """
+        context = self.agent.context
+        context.store.configs.require_current(context.loaded_config.digest, context.confirmed_hash)
         return _read_proposal(
             self.agent, self.owners_signer, self.submitter, self.outbox, self.intent
         )
