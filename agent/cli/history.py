@@ -25,6 +25,7 @@ from agent.cli.display.terminal import (
     show_spinner,
     spaced_time,
 )
+from agent.cli.money import open_for_command
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -224,7 +225,7 @@ def reconcile(
         if not ask("Resend lost transactions and cancel late ones?"):
             emit(pending_document, as_json, lambda: say("Nothing was sent."))
             raise typer.Exit(EXIT_REFUSED)
-    with api.open_agent(config) as agent, show_spinner(READING_CHAIN_TEXT) as spinner:
+    with open_for_command(config, send=True, yes=True) as (agent, spinner):
         document = api.reconcile(agent, send=send, progress=spinner.update)
     emit(
         document,

@@ -275,7 +275,7 @@ def test_explained_execution__compares_its_cost_without_gas(scene: tuple[Agent, 
     assert sentence == f"It cost {cost_text} USDC as booked, as expected without the gas, which its executor paid."
 
 
-@pytest.mark.parametrize("words", ["rebalance", "invest"])
+@pytest.mark.parametrize("words", ["rebalance", "invest", "reconcile"])
 def test_withdrawn__executed_in_place_of_the_next__is_named(
     anvil_chain: LocalChain,
     scene: tuple[Agent, SafeWallet, dict[str, Any]],
