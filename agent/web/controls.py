@@ -279,6 +279,7 @@ class ControlPages:
         except TrimtabError as error:
             review.error = str(error)
         else:
+            self._cache.refresh()
             if review.trades_differently:
                 self._run_task(self._backtest(review))
         self._cache.announce_change()

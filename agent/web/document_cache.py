@@ -218,8 +218,8 @@ class DocumentCache:
 
     def refresh(self) -> None:
         """Read the documents of the store and the chain again in the background, and the plan when
-        it is next requested. A read in progress is repeated after its end, since it may have begun
-        before the change.
+        it is next requested: after a cycle, and once a page shows something newer. A read in
+        progress is repeated after its end, since it may have begun before the change.
         """
         changed_functions = {
             dashboard.stored_documents,
@@ -240,7 +240,9 @@ class DocumentCache:
         self._start_read(CacheProcess.STORED, function)
 
     def read_if_old(self, *functions: DocumentRead) -> None:
-        """Read missing or old documents in the background."""
+        """Read missing or old documents in the background; beside a plan those of the chain too, of
+        which other pages would show what was before it.
+        """
         for function in functions:
             age_s = time.monotonic() - self.read_s_by_function.get(function, -REFRESH_AGE_S)
             is_outdated = function in self._outdated_functions
@@ -251,6 +253,8 @@ class DocumentCache:
                     function is dashboard.stored_documents or function in self._followed_functions
                 )
                 self._start_read(CacheProcess.STORED if is_stored else CacheProcess.LIVE, function)
+                if function is dashboard.plan_document:
+                    self._start_read(CacheProcess.LIVE, dashboard.live_documents)
 
     async def read_fresh(self, function: DocumentRead) -> Documents:
         """Return the documents, after a read of `function` that is in progress or due. Raises

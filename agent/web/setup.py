@@ -273,7 +273,10 @@ class SetupPages:
         price_usd = await self._writing_process.call(
             practice.move_price, str(self._config), symbol, fields[MOVE_FIELD][0]
         )
-        documents = {} if self._cache is None else self._cache.documents
+        documents = {}
+        if self._cache is not None:
+            self._cache.refresh()
+            documents = self._cache.documents
         self._move_text = (
             f"{symbol} moved to {format_figure(price_usd, 'price')} USD; read"
             f" {next_reading_text(self._paper_state, documents)}."

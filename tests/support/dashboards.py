@@ -193,6 +193,9 @@ class StaticDocumentCache(DocumentCache):
     def read_if_old(self, *functions: DocumentRead) -> None:
         """Do nothing: every document is present."""
 
+    def refresh(self) -> None:
+        """Do nothing: no document changes."""
+
     def follow(self, function: DocumentRead) -> None:
         """Do nothing: no document changes."""
 

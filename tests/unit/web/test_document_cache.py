@@ -275,6 +275,24 @@ def test_open_page__has_the_chain_read_again(tmp_path: Path, stream_count: int, 
     asyncio.run(scene())
 
 
+def test_plan_of_a_newer_block__lets_the_other_pages_follow() -> None:
+    class MarketBoard(DocumentCache):
+        block = 1
+
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: str) -> Any:
+            return {"plan" if function is dashboard.plan_document else "status": {"block": self.block}}
+
+    async def scene() -> None:
+        board = MarketBoard("none.toml", Path("none.db"))
+        await board.read_fresh(dashboard.live_documents)
+        board.block = 2  # no cycle of the agent yet
+        await board.read_fresh(dashboard.plan_document)
+        await asyncio.sleep(0.01)
+        assert [board.documents[name]["block"] for name in ("plan", "status")] == [2, 2]
+
+    asyncio.run(scene())
+
+
 def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
     class CountingBoard(DocumentCache):
         plan_count = 0

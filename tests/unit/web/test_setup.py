@@ -14,6 +14,7 @@ from dataclasses import replace
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
@@ -927,8 +928,10 @@ def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_p
             "Start on paper then continues its chain and ledger. The config stays; a restart of this server begins with a new chain" in done
         )
         monkeypatch.setattr(practice, "move_price", lambda *_: "4320.0")
+        monkeypatch.setattr(setup.DocumentCache, "_follow_changes", AsyncMock())
+        monkeypatch.setattr(setup.DocumentCache, "refresh", refresh := Mock())
         code, headers, _ = desk.post("/setup/done", {"token": "cbBTC", "move": "+20%"})
-        assert (code, headers["location"]) == (303, "/setup/done")
+        assert (code, headers["location"], refresh.call_count) == (303, "/setup/done", 1)
         moved = desk.text("/setup/done")
         moved_before = desk.text("/setup/done")
         monkeypatch.setattr(practice, "move_price", refuse_move)

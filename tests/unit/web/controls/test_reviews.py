@@ -10,6 +10,7 @@ from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -362,6 +363,19 @@ def test_back_test__stands_beside_an_edit_s_plan_and_never_waits(site: Site) -> 
     assert "No backtest: " in text
     assert MARKUP not in text
     assert 'name="plan_hash"' in text
+
+
+def test_plan_to_confirm__lets_the_other_pages_follow(config: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> int:
+        cache = StaticDocumentCache(str(config), config)
+        pages = ControlPages(site.access, cache, Renderer(Reach()))
+        monkeypatch.setattr(pages._plan_process, "call", AsyncMock(return_value={}))
+        refresh = Mock()
+        monkeypatch.setattr(cache, "refresh", refresh)
+        await pages._plan(PlanReview("rebalance", ()))
+        return refresh.call_count
+
+    assert asyncio.run(scene()) == 1, "the plan is of a newer block than their figures"
 
 
 @pytest.mark.slow
