@@ -299,6 +299,7 @@ class Renderer:
             "lead": lead_reason,
             "folded": folded_reason,
             "worst_case_lines": worst_case_lines,
+            "gain_beyond_lots": gain_beyond_lots,
             "cost": lambda amount: format_figure(amount, "number"),
         }
         self._templates.globals["dot"] = token_dot
@@ -556,6 +557,13 @@ def newest_periods(
         for name, document in pnl.items()
         if document["periods"] and (replay is None or name == "all")
     ]
+
+
+def gain_beyond_lots(pnl: Mapping[str, Any]) -> str:
+    """Return the profit since the start, in the numeraire, that is no gain of a tax lot."""
+    since_start = pnl["periods"][0]
+    lot_gains = Decimal(since_start["realised"]) + Decimal(pnl["unrealised"])
+    return format_figure(Decimal(since_start["profit"]) - lot_gains, "money+")
 
 
 def step_indices_by_kind(history: Mapping[str, Any]) -> dict[str, list[int]]:

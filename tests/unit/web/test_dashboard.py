@@ -611,6 +611,15 @@ def test_profit_on_paper__says_what_pays_the_gas(served: Served) -> None:
         assert (text.index("Beside the value") < text.index("Next decision")) is is_on_paper
 
 
+def test_profit__is_gains_of_lots_and_what_is_none(served: Served) -> None:
+    profit = golden_document("28-pnl")
+    profit |= {"unrealised": "-311.58", "periods": [profit["periods"][0] | {"profit": "-70.43", "realised": "241.88"}]}
+    documents = {**served.board.documents, "pnl": {"all": profit}}
+    documents.pop("now", None)
+    text = re.sub("<[^>]*>", "", Renderer(Reach()).render_page(PAGES[0], documents, {}, 1, None))
+    assert "realised +241.88 and unrealised −311.58; −0.73 is no gain of a lot" in text
+
+
 @pytest.mark.parametrize(("is_running", "says"), [(True, "under way"), (False, "unfinished")], ids=["running", "ended"])
 def test_last_rebalance__is_under_way_while_its_run_goes_on(served: Served, is_running: bool, says: str) -> None:
     history = golden_document("26-history")
