@@ -520,6 +520,7 @@ class SetupPages:
             practice=self._practice,
             kept_ledger=self._kept_ledger,
             practice_name=PRACTICE_NAME,
+            own_of_practice=OWN_OF_PRACTICE,
         )
         return HTMLResponse(html, status)
 

@@ -188,16 +188,19 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
         pytest.param(
             "2",
             "500",
-            ("With 500 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 19,380 USDC.", "To make it worth it: "),
+            (
+                "With 500 USDC: not worth it here at 1 gwei and an assumed pool fee of 0.3 %, only from 19,380 USDC.",
+                "To make it worth it: ",
+            ),
             id="five coins, 500 dollars",
         ),
         pytest.param(
             "WETH=50% USDC=50%",
             "500",
             (
-                "not worth it here at 1 gwei and a pool fee of 0.3 %, only from 1,176 USDC.",
+                "not worth it here at 1 gwei and an assumed pool fee of 0.3 %, only from 1,176 USDC.",
                 "limits.plan_cost =",
-                "30 gwei and a pool fee of 0.3 %, only from 35,280",
+                "30 gwei and an assumed pool fee of 0.3 %, only from 35,280",
             ),
             id="two coins, 500 dollars",
         ),

@@ -55,8 +55,8 @@ def _day_text(day_name: str, minimum_total: MinimumTotalDocument, simulated_text
 
 
 def unworthy_text(minimum_total: MinimumTotalDocument) -> str:
-    """Return at which gas price and pool fee a total is not worth it, and from which one it is."""
-    gas_text = f"at {minimum_total['gas_gwei']} gwei and a pool fee of {minimum_total['pool_fee_percent']} %"
+    """Return at which gas price and assumed pool fee a total is not worth it, and from which one it is."""
+    gas_text = f"at {minimum_total['gas_gwei']} gwei and an assumed pool fee of {minimum_total['pool_fee_percent']} %"
     if minimum_total["total"] is None:
         return f"{gas_text}, whatever the total"
     least_text = f"{coins_text(Fraction(minimum_total['total']))} {minimum_total['unit']}"

@@ -283,7 +283,7 @@ def test_last_page__says_whether_the_amount_is_worth_it(desk: SetupBrowser, tmp_
     for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
         desk.post(path, fields)
     review = desk.text("/setup/review")
-    assert "With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3\u00a0%, only from 19,380 USDC." in review
+    assert "With 3,000 USDC: not worth it here at 1 gwei and an assumed pool fee of 0.3\u00a0%, only from 19,380 USDC." in review
     assert "To make it worth it" in review
     assert "The first purchase goes to the targets at once: it waits for no trigger" in review
     assert review.index('<p class="alarm" role="note">With 3,000') < review.index("Is it worth it?")
@@ -818,6 +818,7 @@ def test_config_of_practice__has_the_turnover_limits_of_its_chain(
         code, _, body = desk.post(path, fields)
         assert code == 303, body
     review = desk.text("/setup/review").replace("\u00a0", " ")
+    assert re.findall('href="/setup/[a-z]+#f-([a-z]+)"', review) == ["network", "basket", "cash", "ceiling", "alert"]
     assert "in place of the basket's: at most 30 % of the value in a rebalance, 70 % of the value a day." in review
     if basket == "small":  # the card names no limits that do not hold here
         assert "Holds the same as 60/40." in desk.text("/setup/basket").replace("\u00a0", " ")

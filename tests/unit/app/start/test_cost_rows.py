@@ -79,7 +79,7 @@ def test_every_number_of_the_rows__is_in_the_lines_of_the_terminal(network: str,
 
 def test_amount_below_the_minimum__is_an_alarm_with_what_to_change() -> None:
     costs = answers("ethereum", "moderate", "3000").costs()
-    assert costs["alarms"] == ["With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 19,380 USDC."]
+    assert costs["alarms"] == ["With 3,000 USDC: not worth it here at 1 gwei and an assumed pool fee of 0.3 %, only from 19,380 USDC."]
     assert any(note.startswith("To make it worth it: ") for note in costs["notes"])
     assert figures(costs["rows"])["A year at the gas price of ordinary days"] == "not worth it"
 

@@ -51,14 +51,14 @@ def test_tracking__dearer_gas__trades_less_often() -> None:
 def test_below_the_minimum_total__names_it_and_what_to_change(trigger_line: str) -> None:
     change_line, ordinary_day, _ = year_cost_lines(config_of(trigger_line), Fraction(1), Fraction(100))
     assert change_line.startswith("To make it worth it: ")
-    assert re.fullmatch(r"With 100 USDC: not worth it here at 1 gwei and a pool fee of 0\.3 %, only from [\d,]+ USDC\.", ordinary_day), (
-        ordinary_day
-    )
+    assert re.fullmatch(
+        r"With 100 USDC: not worth it here at 1 gwei and an assumed pool fee of 0\.3 %, only from [\d,]+ USDC\.", ordinary_day
+    ), ordinary_day
 
 
 def test_fee_above_plan_cost__no_total_is_worth_it() -> None:
     lines = year_cost_lines(config_of(BAND_LINES, ('plan_cost = "0.5%"', 'plan_cost = "0.2%"')), Fraction(1), Fraction(10_000))
-    assert "With 10,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, whatever the total." in lines
+    assert "With 10,000 USDC: not worth it here at 1 gwei and an assumed pool fee of 0.3 %, whatever the total." in lines
 
 
 def test_unestimated_trigger__above_the_minimum_says_nothing() -> None:
