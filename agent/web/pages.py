@@ -381,7 +381,7 @@ class Renderer:
             ended_states=ENDED_STATES,
             is_behind=self._on_paper and is_behind_config(documents),
             steps_of=step_indices_by_kind,
-            runs_of=runs_of_holds,
+            runs_of=runs_of_cycles,
             step_class=step_class,
             last_swap=last_swap_index,
             traded_since=partial(has_traded_since, steps),
@@ -580,25 +580,25 @@ def step_indices_by_kind(history: Mapping[str, Any]) -> dict[str, list[int]]:
     return indices_by_kind
 
 
-def runs_of_holds(
+def runs_of_cycles(
     steps: Sequence[Mapping[str, Any]], step_indices: Sequence[int]
 ) -> list[list[int]]:
-    """Return the indices in groups: holds directly after one another whose reasons differ at most
-    in their numbers are one group, any other step is its own.
+    """Return the indices in groups: holds, or refusals, directly after one another whose reasons
+    differ at most in their numbers are one group, any other step is its own.
     """
     groups: list[list[int]] = []
     for index in step_indices:
         is_next = bool(groups) and index == groups[-1][-1] + 1
-        if is_next and _is_equal_hold(steps[index], steps[index - 1]):
+        if is_next and _is_repeated(steps[index], steps[index - 1]):
             groups[-1].append(index)
         else:
             groups.append([index])
     return groups
 
 
-def _is_equal_hold(step: Mapping[str, Any], next_step: Mapping[str, Any]) -> bool:
-    """Return whether both are holds whose reasons differ at most in their numbers."""
-    if not step["outcome"] == next_step["outcome"] == "hold":
+def _is_repeated(step: Mapping[str, Any], next_step: Mapping[str, Any]) -> bool:
+    """Return whether both are holds, or refusals, whose reasons differ at most in their numbers."""
+    if not step["outcome"] == next_step["outcome"] in ("hold", "refused"):
         return False
     return NUMBER.sub("0", step["reason"]) == NUMBER.sub("0", next_step["reason"])
 

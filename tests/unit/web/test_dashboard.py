@@ -33,6 +33,7 @@ from agent.web.pages import (
     figure_element,
     has_traded_since,
     read_replay,
+    runs_of_cycles,
     step_class,
     unbroken_text,
     value_charts,
@@ -231,17 +232,25 @@ def test_overview__says_once_why_assets_outside_their_bands_stay(served: Served,
     assert POOLS[8] not in text
 
 
-def test_overview__says_a_refusal_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prefix", ["", "refused: "], ids=["guard", "outcome"])
+def test_overview__says_a_refusal_once(served: Served, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     documents = served.board.documents
     why = "max_live_value: measured 3,413 USDC, limit 3,000 USDC"
     holdings = [holding | {"weight_bps": 9_999} for holding in documents["status"]["holdings"]]
     decision = {"kind": "rebalance", "reason": "outside its band"}
     monkeypatch.setitem(documents, "status", documents["status"] | {"holdings": holdings, "decision": decision})
     monkeypatch.setitem(documents["history"]["steps"][0], "outcome", "refused")
-    monkeypatch.setitem(documents["history"]["steps"][0], "reason", why)
+    monkeypatch.setitem(documents["history"]["steps"][0], "reason", prefix + why)
     text = re.sub(r"<[^>]*>", "", served.ask("/")[2].decode())
     assert "Outside their bands" in text
     assert text.count(why) == 1
+    assert "refused: refused" not in text
+
+
+def test_history__refusals_of_one_reason_in_a_row_are_one_row() -> None:
+    reasons = ("refused: max_live_value measured 3,413 USDC", "refused: max_live_value measured 3,201 USDC", "refused: turnover")
+    steps = [{"outcome": "refused", "reason": reason} for reason in reasons] + [{"outcome": "failed", "reason": "refused: turnover"}] * 2
+    assert runs_of_cycles(steps, range(len(steps))) == [[0, 1], [2], [3], [4]]
 
 
 def test_settings__sections_are_folded_and_an_edit_is_not(served: Served) -> None:

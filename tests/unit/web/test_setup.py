@@ -670,7 +670,7 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
     assert 'action="/controls/rebalance"' in overview
     assert "Log out" not in overview, "the one session cannot be opened again"
     assert 'popovertarget="weights"' not in overview
-    assert "On paper, weights and orders are those of the config, which a paper run reads only when it starts" in overview
+    assert "On paper, weights, orders and limits are those of the config, which a paper run reads only when it starts" in overview
     assert "Stop…</button>" in overview
     assert '<a href="/setup/done#t-lacks">How to change and try them in a terminal</a>' in overview
     assert desk.ask("/")[1]["location"] == "/login"
