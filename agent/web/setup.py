@@ -496,8 +496,9 @@ class SetupPages:
         session: Session = request.scope["session"]
         move_text = self._move_text
         self._move_text = ""
+        is_on_paper = page is DONE_PAGE and self._dashboard is not None
         html = self._template.render(
-            title=page.title,
+            title=PAPER_PAGE.title if is_on_paper else page.title,
             page=page,
             pages=(*QUESTION_PAGES, REVIEW_PAGE),
             open_paths=self._open_paths(page, checked_answers),

@@ -675,7 +675,10 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
     assert '<a href="/setup/done#t-lacks">How to change and try them in a terminal</a>' in overview
     assert desk.ask("/")[1]["location"] == "/login"
     assert "The paper run has ended: the chain is away (start it)" in desk.text("/setup/done")
-    assert '<a href="/">Open its Overview</a>' in desk.text("/setup/done")
+    on_paper = desk.text("/setup/done")
+    assert '<a href="/">Open its Overview</a>' in on_paper
+    assert "<h1>Your portfolio on paper</h1>" in on_paper
+    assert '<p class="brand"><a href="/">Overview</a></p>' in on_paper
     commands = re.findall(
         "<code>(.*?)</code>", without_spans(desk.text("/setup/done")).partition('id="t-try"')[2].partition("</section>")[0]
     )
