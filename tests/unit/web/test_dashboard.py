@@ -715,6 +715,7 @@ def test_chart_and_history__show_deposits_and_withdrawals(served: Served, monkey
     rows = re.findall('<tr data-step="transfer">(.*?)</tr>', served.ask("/history")[2].decode())
     assert ["+250.50" in row for row in rows] == [False, True], "newest first"
     assert ["Withdrawn or set aside" in row for row in rows] == [True, False]
+    assert "in a row for each part if some of it is sold first" in served.ask("/history")[2].decode()
     monkeypatch.setitem(
         documents, "series", documents["series"] | {"inflows": [{**INFLOWS[0], "value": str(value)} for value in range(1, 100)]}
     )
@@ -730,6 +731,7 @@ def test_overview__says_what_is_set_aside(served: Served, monkeypatch: pytest.Mo
     monkeypatch.setitem(served.board.documents, "status", served.board.documents["status"] | {"set_aside": aside})
     text = served.ask("/")[2].decode()
     assert words in text
+    assert "withdraw <span>--release</span> 1</code>" in text
     assert [text for of, _, _, text in figures(text) if of == "status.set_aside.0.raw"] == ["20"]
 
 
