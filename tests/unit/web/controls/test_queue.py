@@ -378,6 +378,7 @@ def test_without_users_there_are_no_controls() -> None:
     assert re.findall(r"<button [^>]*disabled>([^<]*)<", overview) == [
         "Rebalance now", "Pause", "Edit weights", "Invest", "Withdraw", "Stop…", "Edit weights",
     ]  # fmt: skip
+    assert "this server asks for it soon, without a restart" in overview
     assert 'Edit weights</button> <small class="soft">Read-only: this dashboard has no users.</small>' in overview
     assert settings.count("Read-only: this dashboard has no users.") == settings.count("disabled>") > 1
     assert "<code>trimtab user add NAME</code>" in overview
