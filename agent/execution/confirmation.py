@@ -18,8 +18,10 @@ UNCONFIRMED_NOTE = "which was not part of the confirmed plan"
 
 
 def plan_hash(plan: Plan) -> str:
-    """Return the hash of what a plan does; block, expiry and verdicts do not count."""
-    plan_terms = replace(plan, block=0, expires_block=0, verdicts=())
+    """Return the hash of what a plan does; block, expiry, verdicts and the proven gap do not
+    count.
+    """
+    plan_terms = replace(plan, block=0, expires_block=0, verdicts=(), gap=None)
     return hashlib.sha256(codec.dumps(plan_terms).encode()).hexdigest()
 
 

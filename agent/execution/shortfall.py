@@ -53,8 +53,7 @@ def end_interrupted_steps(store: Store) -> None:
             reason = _shortfall_reason(step.portfolio, shortfalls)
         plan = store.journal.grant(intent.id).plan
         plan_decision = "" if plan is None else decision_name(type(plan.decision))
-        plan_json = None if plan is None else codec.dumps(plan)
-        store.steps.end(intent.step_id, plan_decision, reason, plan_json, outcome_kind.value)
+        store.steps.end(intent.step_id, plan_decision, reason, plan, outcome_kind.value)
 
 
 def proposed_plan(store: Store, intent: Intent) -> Plan | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent import codec
 from agent.errors import TrimtabError
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
@@ -46,9 +45,8 @@ def close_step(store: Store, outcome: StepOutcome) -> StepOutcome:
 
 def end_step(store: Store, outcome: StepOutcome, reason: str, outcome_kind: str) -> None:
     """Record the end of a step in the journal, with a reason and a kind of its own."""
-    plan_json = None if outcome.plan is None else codec.dumps(outcome.plan)
     store.steps.end(
-        outcome.step_id, decision_name(type(outcome.decision)), reason, plan_json, outcome_kind
+        outcome.step_id, decision_name(type(outcome.decision)), reason, outcome.plan, outcome_kind
     )
 
 

@@ -146,7 +146,7 @@ def test_step_that_did_a_part_of_its_plan__has_its_own_cost_alone(chain: LocalCh
             leg = outcome.plan.legs[0]
             collect = Collect("uniswap_v3", "0xManager", 7, leg.pool, leg.token_in, leg.token_out, (1_000, 2_000), 90_000, "fees")
             two_actions = replace(outcome.plan, layer_actions=(collect, collect))
-            steps.end(step_id, "adjustliquidity", "", codec.dumps(two_actions), "done")
+            steps.end(step_id, "adjustliquidity", "", two_actions, "done")
     [cost] = [step["cost"] for step in step_history.history(loaded.path)["steps"] if step["step"] == step_id]
     assert cost is not None
     sentences = step_history.explain(loaded.path, step_id)["sentences"]

@@ -12,7 +12,7 @@ from agent.app.alert_channels import unreported_shortfalls
 from agent.app.alerting import shortfall_key
 from agent.config.loaded import LoadedConfig
 from agent.localchain import LocalChain
-from agent.model import AlertKind, AlertState, IntentKind
+from agent.model import AlertKind, AlertState, IntentKind, Plan
 from agent.store.journal.steps import StepStore
 from tests.faults.rig import in_child
 from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config, yes
@@ -32,10 +32,10 @@ def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> None:
     chain.__dict__.pop("transport", None)  # a connection of its own
     ended = StepStore.end
 
-    def end(self: StepStore, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
+    def end(self: StepStore, step_id: str, decision: str, reason: str, plan: Plan | None, outcome: str) -> None:
         if outcome == "failed":
             die()
-        ended(self, step_id, decision, reason, plan_json, outcome)
+        ended(self, step_id, decision, reason, plan, outcome)
 
     if die_at == "outcome":
         StepStore.end = end  # type: ignore[method-assign]

@@ -94,8 +94,7 @@ def recorded_steps(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: Rec
         name = f"{number:012x}"
         outcome = plan_step_input(step)
         store.steps.begin(name, step.snapshot.now_s, codec.dumps(step))
-        plan = None if outcome.plan is None else codec.dumps(outcome.plan)
-        store.steps.end(name, type(outcome.decision).__name__.lower(), outcome.reason, plan, outcome.kind.value)
+        store.steps.end(name, type(outcome.decision).__name__.lower(), outcome.reason, outcome.plan, outcome.kind.value)
     store.close()
     return place
 

@@ -8,6 +8,7 @@ from functools import cache, partial
 
 from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select, update
 
+from agent import codec
 from agent.model import Plan, Rebalance, StepInput
 from agent.store.accounts import day_counts
 from agent.store.accounts.day_counts import CountedEvent
@@ -64,7 +65,7 @@ class StepStore:
         )
 
     def end(
-        self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str
+        self, step_id: str, decision: str, reason: str, plan: Plan | None, outcome: str
     ) -> None:
         """Record the decision and result of a step. Raises KeyError for a step that was not
         begun; in a look that sends nothing its next flush does, and drops all that it queued.
@@ -74,7 +75,7 @@ class StepStore:
             "decision": decision,
             "reason": reason,
             "outcome": outcome,
-            "plan_z": None if plan_json is None else compress_text(plan_json),
+            "plan_z": None if plan is None else compress_text(codec.dumps(plan)),
         }
 
         def write_end(db: Connection) -> None:

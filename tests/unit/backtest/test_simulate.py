@@ -40,6 +40,7 @@ from agent.model import (
     Trigger,
 )
 from agent.model.weights import SignalAnswer, SignalMarket, SignalRequest
+from agent.planning import planner
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from agent.store.database.connection import MemoryDatabase
@@ -94,6 +95,13 @@ def test_traded_amounts__are_in_the_openings_at_once() -> None:
         while going.evaluate_next_bar():
             assert going.context.store.balances.expected().own_changes == ()
         assert len(going.world.transaction_costs) > 2
+
+
+def test_backtest_proves_no_gap_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    proofs: list[tuple[object, ...]] = []
+    monkeypatch.setattr(planner, "gap_bps", lambda *problem: proofs.append(problem))
+    assert len(simulation_of(hourly(BTC=CROSSING)).rebalances) == 2
+    assert not proofs
 
 
 def test_the_worked_example_is_what_a_hand_works_out() -> None:

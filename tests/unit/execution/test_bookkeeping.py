@@ -193,7 +193,7 @@ def test_entry__trade_by_hand_is_marked(store: Store, by_hand: bool) -> None:
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_entry_without_a_plan_is_by_hand_if_its_step_is(store: Store, by_hand: bool) -> None:
     """An approval has no plan of its own; its step has."""
-    store.steps.end("s", "rebalance", "", codec.dumps(plan_by_hand(by_hand)), "done")
+    store.steps.end("s", "rebalance", "", plan_by_hand(by_hand), "done")
 
     assert entry(store, kind=IntentKind.APPROVE).by_hand is by_hand
 

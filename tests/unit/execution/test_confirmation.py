@@ -15,12 +15,13 @@ from tests.support.decisions.exits import MARKET, SOUND, outcome_of, step_with_s
 CONFIRMED = outcome_of(step_with_stops("LINK", pools=(*MARKET, SOUND)))
 assert CONFIRMED.plan is not None
 PLAN = CONFIRMED.plan
-LATER_PLAN = replace(PLAN, block=PLAN.block + 9, expires_block=PLAN.expires_block + 9, verdicts=())
+LATER_PLAN = replace(PLAN, block=PLAN.block + 9, expires_block=PLAN.expires_block + 9, verdicts=(), gap=None)
 LARGER_PLAN = replace(PLAN, legs=(replace(PLAN.legs[0], amount_in_raw=PLAN.legs[0].amount_in_raw + 1), *PLAN.legs[1:]))
 
 
-def test_plan_hash_ignores_block_and_verdicts() -> None:
+def test_plan_hash_ignores_block_verdicts_and_gap() -> None:
     assert PLAN.verdicts
+    assert PLAN.gap
 
     assert plan_hash(LATER_PLAN) == plan_hash(PLAN)
     assert plan_hash(LARGER_PLAN) != plan_hash(PLAN)

@@ -294,7 +294,7 @@ def test_exit_does_not_wait_for_reverts_of_rebalances(store: Store) -> None:
 def test_approval_steps_count_for_the_exit_of_their_plan(store: Store, token: Token, steps: int) -> None:
     for nonce in range(8):
         store.steps.begin(f"s{nonce}", START_S, "{}")
-        store.steps.end(f"s{nonce}", "rebalance", "", codec.dumps(exit_of(WETH)), "planned")
+        store.steps.end(f"s{nonce}", "rebalance", "", exit_of(WETH), "planned")
         intent = ended_intent(store, nonce, kind=IntentKind.APPROVE, step_id=f"s{nonce}", to=token.address)
         store.budgets.book_intent(intent, Fraction(0), Fraction(5), 7, START_S + nonce)
     assert failures_of(store) == ({WETH.address: (0, steps, START_S + 7)} if steps else {})
@@ -306,7 +306,7 @@ def test_approval_steps_count_for_the_exit_of_their_plan(store: Store, token: To
 @pytest.mark.parametrize("refused", [False, True])
 def test_reverted_approval_counts_once_for_its_exit(store: Store, refused: bool) -> None:
     store.steps.begin("s0", START_S, "{}")
-    store.steps.end("s0", "rebalance", "", codec.dumps(exit_of(WETH)), "refused")
+    store.steps.end("s0", "rebalance", "", exit_of(WETH), "refused")
     intent = ended_intent(store, 0, kind=IntentKind.APPROVE, status=0, step_id="s0", to=WETH.address)
     store.budgets.book_intent(intent, Fraction(0), Fraction(5), 7, START_S)
     if refused:
@@ -321,7 +321,7 @@ def test_liquidity_withdrawal_counts_for_its_pool(store: Store) -> None:
     plan = planned(step)
     for nonce in range(3):
         store.steps.begin(f"s{nonce}", START_S, "{}")
-        store.steps.end(f"s{nonce}", "adjustliquidity", "", codec.dumps(plan), "failed")
+        store.steps.end(f"s{nonce}", "adjustliquidity", "", plan, "failed")
         intent = ended_intent(store, nonce, kind=IntentKind.LIQUIDITY, status=0, step_id=f"s{nonce}")
         store.budgets.book_intent(intent, Fraction(0), Fraction(0), 1, START_S)
     assert failures_of(store) == {plan.layer_actions[0].pool: (3, 0, START_S)}

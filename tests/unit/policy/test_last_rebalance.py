@@ -46,7 +46,7 @@ def add_final_swap(store: Store, nonce: int, at_s: int, plan: Plan | None, is_gr
     step_id = f"s{nonce}"
     tx_hash = f"0x{nonce:064x}"
     store.steps.begin(step_id, at_s, "{}")
-    store.steps.end(step_id, "rebalance", "why", None if plan is None else codec.dumps(plan), "done")
+    store.steps.end(step_id, "rebalance", "why", plan, "done")
     granted = replace(grant(), plan=plan if is_granted else None)
     intent = store.journal.add_intent(step_id, tx(nonce), granted, "swap", at_s, None)
     store.journal.advance(intent.id, IntentState.SIGNED, at_s, tx_hash=tx_hash)

@@ -89,11 +89,11 @@ def ids(intents: Iterable[Intent]) -> list[str]:
 
 def test_step_is_read_as_it_was_written(store: Store) -> None:
     store.steps.begin("t", START_S + 1, '{"a":1}')
-    store.steps.end("t", "hold", "in band", '{"p":2}', "hold")
+    store.steps.end("t", "hold", "in band", PLAN, "hold")
 
     record = store.steps.get("t")
 
-    assert (record.input_json, record.plan_json) == ('{"a":1}', '{"p":2}')
+    assert (record.input_json, record.plan_json) == ('{"a":1}', codec.dumps(PLAN))
     assert (record.summary.decision, record.summary.reason, record.summary.outcome) == ("hold", "in band", "hold")
 
 
@@ -124,7 +124,7 @@ def test_intent_is_by_hand_if_the_plan_of_its_step_is(store: Store, by_hand: boo
     assert not store.steps.is_by_hand(intent.id), "no plan yet"
 
     plan = replace(PLAN, decision=Rebalance("by command", Goal(()), by_hand=by_hand))
-    store.steps.end("s", "rebalance", "by command", codec.dumps(plan), "done")
+    store.steps.end("s", "rebalance", "by command", plan, "done")
 
     assert store.steps.is_by_hand(intent.id) is by_hand
 

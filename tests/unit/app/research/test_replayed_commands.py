@@ -77,9 +77,7 @@ def step_folder(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | N
             word = type(step_record.decision).__name__.lower()
             store.steps.begin(name, NOW_S, codec.dumps(step_record.step_input), None if step_request is None else codec.dumps(step_request))
             store.steps.begin(name, NOW_S, codec.dumps(step_record.step_input))  # once more, for a token that was shut out
-            store.steps.end(
-                name, word, step_record.reason, None if step_record.plan is None else codec.dumps(step_record.plan), step_record.kind.value
-            )
+            store.steps.end(name, word, step_record.reason, step_record.plan, step_record.kind.value)
     return place
 
 

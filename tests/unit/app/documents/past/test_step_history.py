@@ -40,7 +40,7 @@ def explained(
     with wiring.open_store_offline(load_config(config)) as (store, _):
         store.steps.begin("s", NOW_S, codec.dumps(STEP), None if request is None else codec.dumps(request))
         if decision is not None:
-            store.steps.end("s", decision, reason, None if plan is None else codec.dumps(plan), outcome)
+            store.steps.end("s", decision, reason, plan, outcome)
     return explain(config)["sentences"]
 
 
