@@ -21,21 +21,31 @@ _CANCELLED = IntentState.CANCELLED
 
 
 @dataclass(frozen=True, slots=True)
-class TransitionFacts:
-    """Facts about an intent at a transition, and the data of the transition itself.
+class PastFacts:
+    """What has happened to an intent and at its nonce before a transition.
 
     `may_have_been_sent` is True if it was ever BROADCAST, so its bytes may have been sent.
     `final_peer_kind` is the kind of the intent that ended in a block among those that share its
-    nonce by replacement. `is_nonce_adopted` is True if the operator has since adopted a nonce.
-    `stored_receipt` is the receipt in the store, `receipt` that of the transition.
+    nonce by replacement.
+    """
+
+    may_have_been_sent: bool = False
+    final_peer_kind: IntentKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionFacts:
+    """Data of a transition and of its intent. `is_nonce_adopted` is True if the operator has since
+    adopted a nonce. `stored_receipt` is the receipt in the store, `receipt` that of the transition.
+    `read_past` is called only by guards that need it: an intent that ends as usual meets none of
+    them.
     """
 
     tx_hash: str | None
-    may_have_been_sent: bool = False
-    final_peer_kind: IntentKind | None = None
     is_nonce_adopted: bool = False
     stored_receipt: Receipt | None = None
     receipt: Receipt | None = None
+    read_past: Callable[[], PastFacts] = PastFacts
 
 
 Guard = Callable[[TransitionFacts], str | None]
@@ -57,7 +67,7 @@ def _late_hash_guard(facts: TransitionFacts) -> str | None:
 
 
 def _never_left_guard(facts: TransitionFacts) -> str | None:
-    return _refuse_unless(not facts.may_have_been_sent, "once its bytes may have left")
+    return _refuse_unless(not facts.read_past().may_have_been_sent, "once its bytes may have left")
 
 
 def _own_receipt_guard(facts: TransitionFacts) -> str | None:
@@ -100,21 +110,22 @@ def _revert_guard(facts: TransitionFacts) -> str | None:
 
 def _lost_nonce_guard(facts: TransitionFacts) -> str | None:
     nonce_is_used = facts.is_nonce_adopted or (
-        facts.final_peer_kind is not None and facts.final_peer_kind is not IntentKind.CANCEL
+        facts.read_past().final_peer_kind not in (None, IntentKind.CANCEL)
     )
     return _refuse_unless(nonce_is_used, "while nothing else at its nonce is final")
 
 
 def _cancel_guard(facts: TransitionFacts) -> str | None:
     return _refuse_unless(
-        facts.final_peer_kind is IntentKind.CANCEL, "while no cancel of it is final"
+        facts.read_past().final_peer_kind is IntentKind.CANCEL, "while no cancel of it is final"
     )
 
 
 def _reopening_guard(facts: TransitionFacts) -> str | None:
-    if not facts.may_have_been_sent:
+    past = facts.read_past()
+    if not past.may_have_been_sent:
         return "since its bytes never left"
-    if facts.final_peer_kind is not None:
+    if past.final_peer_kind is not None:
         return "while another transaction at its nonce is final"
     return _no_adoption_guard(facts)
 

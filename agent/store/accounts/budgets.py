@@ -46,7 +46,7 @@ from agent.store.accounts.failure_streaks import (
     failure_streak,
     record_failure_stop,
 )
-from agent.store.accounts.intent_plans import grant_of_intent, plan_of_intent
+from agent.store.accounts.intent_plans import find_intent_row, grant_of_intent, plan_of_intent
 from agent.store.database.connection import Database
 from agent.store.database.facts import parse_fact_number, read_facts, write_facts
 from agent.store.database.rows import decode_optional, parse_fraction, parse_whole
@@ -164,10 +164,8 @@ class BudgetStore:
         because another process has seen a reorg.
         """
         with self.db.write("book a transaction") as db:
-            receipt_json = db.scalar(
-                select(IntentRow.receipt_json).where(IntentRow.id == intent.id)
-            )
-            stored_receipt = decode_optional(Receipt, receipt_json)
+            row = find_intent_row(db, intent.id)
+            stored_receipt = decode_optional(Receipt, None if row is None else row.receipt_json)
             if (
                 stored_receipt != intent.receipt
                 or db.scalar(select_booked_loss(), {"intent_id": intent.id}) is not None

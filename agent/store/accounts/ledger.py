@@ -28,10 +28,10 @@ from agent.model import (
     Valuation,
 )
 from agent.store.accounts import balances, ledger_sums, positions
+from agent.store.accounts.intent_plans import find_intent_row
 from agent.store.accounts.ledger_sums import (
     LedgerBook,
     current_book,
-    opening_intent_seq,
     openings,
     valuations,
 )
@@ -299,6 +299,16 @@ def _select_openings() -> Select[Any]:
 
 
 @cache
+def _select_counted_tokens() -> Select[Any]:
+    """Select the wallet's tokens that the current book had before the bound `intent_id`."""
+    intent_seq = select(IntentRow.seq).where(IntentRow.id == bindparam("intent_id"))
+    earlier_openings = _select_openings().where(
+        BookOpeningRow.place == "", BookOpeningRow.after_intent_seq < intent_seq.scalar_subquery()
+    )
+    return earlier_openings.with_only_columns(BookOpeningRow.token)
+
+
+@cache
 def _select_unentered_intents() -> Select[Any]:
     """Select intents after the last settled one that are in a block and have no entry."""
     has_no_entry = ~exists().where(EntryRow.intent_id == IntentRow.id)
@@ -390,15 +400,8 @@ class LedgerStore:
         it was recorded.
         """
         with self.db.read("read the ledger") as db:
-            book = current_book(db, self.db.store_kind)
-            seq = db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
-            if book is None or seq is None:
-                return frozenset()
-            return frozenset(
-                row.token
-                for row in openings(db, book)
-                if row.place == "" and row.after_intent_seq < seq
-            )
+            bind_values = {"book_kind": self.db.store_kind, "intent_id": intent_id}
+            return frozenset(column_values(db, _select_counted_tokens(), **bind_values))
 
     def principal(self, position: str) -> dict[str, int]:
         """Return the net amount provided to a liquidity position, base units by token."""
@@ -417,18 +420,16 @@ class LedgerStore:
         """
         with self.db.write("write an entry") as db:
             book = current_book(db, self.db.store_kind)
-            row = first_row(db, select(IntentRow).where(IntentRow.id == intent.id), IntentRow)
+            row = find_intent_row(db, intent.id)
             if (
                 book is None
+                or book.opened_after_seq is None
                 or row is None
+                or row.seq <= book.opened_after_seq
                 or row.state not in ENDED_IN_BLOCK_STATE_NAMES
+                or intent_from_row(row).receipt != intent.receipt
                 or first_row(db, select_entry(), EntryRow, intent_id=intent.id) is not None
             ):
-                return False
-            opened_after_seq = opening_intent_seq(db, book)
-            if opened_after_seq is None or row.seq <= opened_after_seq:
-                return False
-            if intent_from_row(row).receipt != intent.receipt:
                 return False
             add_entry(db, book, row.seq, entry)
             ledger_sums.advance_settled_seq(db)
@@ -486,7 +487,7 @@ class LedgerStore:
                 db, self.db.store_kind, snapshot.head.timestamp_s, ""
             )
             known_places = {(row.place, row.token) for row in openings(db, book)}
-            own_position_names = positions.moved_position_names(db, opening_intent_seq(db, book))
+            own_position_names = positions.moved_position_names(db, book.opened_after_seq)
             new_places = [
                 placed_token
                 for placed_token in holdings
@@ -665,7 +666,7 @@ def _opening_intent_seq(db: Connection, book_kind: str) -> int | None:
     an opening.
     """
     book = current_book(db, book_kind)
-    return None if book is None else opening_intent_seq(db, book)
+    return None if book is None else book.opened_after_seq
 
 
 def _intents_without_entry(db: Connection, book_kind: str) -> tuple[Intent, ...]:

@@ -51,7 +51,6 @@ from agent.store.database.rows import (
 from agent.store.database.statements import (
     all_rows,
     column_values,
-    first_row,
     insert_returning_id,
     insert_rows,
     max_value,
@@ -77,20 +76,21 @@ from agent.units import HOUR_S, ceil_int
 
 @dataclass(frozen=True, slots=True)
 class LedgerBook:
-    """One ledger book; `kind` is live or paper."""
+    """One ledger book; `kind` is live or paper. `opened_after_seq` is the number of the newest
+    intent in its first opening; None before an opening.
+    """
 
     number: int
     kind: str
     opened_s: int
     note: str
+    opened_after_seq: int | None = None
 
 
 def current_book(db: Connection, book_kind: str) -> LedgerBook | None:
     """Return the newest book if it has that kind, else None."""
-    row = first_row(db, select(BookRow).order_by(BookRow.seq.desc()).limit(1), BookRow)
-    if row is None or row.kind != book_kind:
-        return None
-    return LedgerBook(row.seq, row.kind, row.opened_s, row.note)
+    row = db.execute(_select_newest_book()).first()
+    return None if row is None or row.kind != book_kind else LedgerBook(*row)
 
 
 def open_book(db: Connection, book_kind: str, now_s: int, note: str) -> LedgerBook:
@@ -106,12 +106,6 @@ def open_book(db: Connection, book_kind: str, now_s: int, note: str) -> LedgerBo
 def openings(db: Connection, book: LedgerBook) -> Sequence[BookOpeningRow]:
     """Return the openings of the book, oldest first."""
     return all_rows(db, _select_openings(), BookOpeningRow, book_number=book.number)
-
-
-def opening_intent_seq(db: Connection, book: LedgerBook) -> int | None:
-    """Return the number of the newest intent in the first opening; None before an opening."""
-    seq: int | None = db.scalar(_select_opened_after(), {"book_number": book.number})
-    return seq
 
 
 LAST_SETTLED_INTENT = "settled_to"
@@ -197,7 +191,7 @@ def find_misstatements(db: Connection, book_number: int) -> tuple[str, ...]:
     summed_loss = _sum_losses(db)
     if stored_loss != summed_loss:
         messages.append(f"losses: stored {stored_loss}, the budgets sum to {summed_loss}")
-    if settled_up_to_seq(db) > _last_settled_seq(db, 0, book_number):
+    if settled_up_to_seq(db) > _last_settled_seq(db, 0):
         messages.append(
             f"settled: stored up to transaction {settled_up_to_seq(db)}, an earlier one is open"
         )
@@ -283,31 +277,19 @@ def settled_seq_expression() -> ColumnElement[int]:
 
 def advance_settled_seq(db: Connection) -> None:
     """Advance the number of the last settled intent as far as possible."""
-    book_number = max_value(db, BookRow.seq)
-    if (
-        book_number
-        and (
-            settled_seq := _last_settled_seq(db, previous_seq := settled_up_to_seq(db), book_number)
-        )
-        != previous_seq
-    ):
+    previous_seq = settled_up_to_seq(db)
+    if (settled_seq := _last_settled_seq(db, previous_seq)) != previous_seq:
         write_facts(db, {LAST_SETTLED_INTENT: settled_seq})
 
 
-def _last_settled_seq(db: Connection, settled_seq: int, book_number: int) -> int:
+def _last_settled_seq(db: Connection, settled_seq: int) -> int:
     """Return the number of the last settled intent, searching from `settled_seq`. Intents before
     the book's first opening need no entry.
     """
-    newest_seq = max_value(db, IntentRow.seq)
-    if newest_seq == settled_seq:  # all intents are settled
+    row = db.execute(_select_unsettled(), {"settled_seq": settled_seq}).one()
+    if row.book_number is None:
         return settled_seq
-    opened_after_seq = db.scalar(_select_opened_after(), {"book_number": book_number})
-    bind_values = {
-        "settled_seq": settled_seq,
-        "opened_after": newest_seq if opened_after_seq is None else opened_after_seq,
-    }
-    first_unsettled_seq = db.scalar(_select_first_unsettled(), bind_values)
-    return int(newest_seq if first_unsettled_seq is None else first_unsettled_seq - 1)
+    return (row.newest_seq or 0) if row.unsettled_seq is None else row.unsettled_seq - 1
 
 
 def reopen_settled_intents(db: Connection, seq: int) -> None:
@@ -324,11 +306,6 @@ def _sum_losses(db: Connection) -> int:
     )
 
 
-_select_opened_after = cache(
-    lambda: select(func.min(BookOpeningRow.after_intent_seq)).where(
-        BookOpeningRow.book_number == bindparam("book_number")
-    )
-)
 _update_balance = cache(
     lambda: update(RunningBalanceRow).where(
         RunningBalanceRow.book_number == bindparam("bound_book"),
@@ -348,25 +325,52 @@ def _select_openings() -> Select[Any]:
 
 
 @cache
-def _select_first_unsettled() -> Select[Any]:
-    """Select the first unsettled intent above the bound `settled_seq`. An intent up to the bound
-    `opened_after` needs no entry.
+def _select_newest_book() -> Select[Any]:
+    """Select the fields of LedgerBook of the newest book."""
+    opened_after_seq = (
+        select(func.min(BookOpeningRow.after_intent_seq))
+        .where(BookOpeningRow.book_number == BookRow.seq)
+        .scalar_subquery()
+    )
+    select_book = select(
+        BookRow.seq, BookRow.kind, BookRow.opened_s, BookRow.note, opened_after_seq
+    )
+    return select_book.order_by(BookRow.seq.desc()).limit(1)
+
+
+@cache
+def _select_unsettled() -> Select[Any]:
+    """Select the newest book, the newest intent, and the first unsettled intent above the bound
+    `settled_seq`. An intent from before the book's first opening needs no entry.
     """
+    book_number = select(func.max(BookRow.seq)).scalar_subquery()
+    newest_seq = select(func.max(IntentRow.seq)).scalar_subquery()
+    opened_after_seq = (
+        select(func.min(BookOpeningRow.after_intent_seq))
+        .where(BookOpeningRow.book_number == book_number)
+        .scalar_subquery()
+    )
     is_unbooked = IntentRow.state.in_(NONCE_USED_STATE_NAMES) & ~exists().where(
         BudgetUseRow.intent_id == IntentRow.id
     )
     is_unentered = (
         IntentRow.state.in_(ENDED_IN_BLOCK_STATE_NAMES)
         & IntentRow.receipt_json.is_not(None)
-        & (IntentRow.seq > bindparam("opened_after"))
+        & (IntentRow.seq > opened_after_seq)
         & ~exists().where(EntryRow.intent_id == IntentRow.id)
     )
     is_unsettled = or_(IntentRow.state.in_(OPEN_STATE_NAMES), is_unbooked, is_unentered)
-    return (
+    first_unsettled_seq = (
         select(IntentRow.seq)
         .where(IntentRow.seq > bindparam("settled_seq"), is_unsettled)
         .order_by(IntentRow.seq)
         .limit(1)
+        .scalar_subquery()
+    )
+    return select(
+        book_number.label("book_number"),
+        newest_seq.label("newest_seq"),
+        first_unsettled_seq.label("unsettled_seq"),
     )
 
 

@@ -34,6 +34,7 @@ from agent.model import (
 from agent.ports import Grant
 from agent.store import requests, seals
 from agent.store.accounts import balances, budgets, ledger_sums, positions
+from agent.store.accounts.intent_plans import grant_of_intent, intent_row
 from agent.store.database.connection import Database
 from agent.store.database.facts import (
     ADOPTION_SEQ_KEY,
@@ -47,11 +48,10 @@ from agent.store.database.facts import (
 from agent.store.database.rows import (
     IntentTransition,
     compress_text,
-    decode_json,
-    decompress_text,
+    decode_optional,
     intent_from_row,
 )
-from agent.store.database.statements import all_rows, first_row, insert_rows, max_value
+from agent.store.database.statements import all_rows, insert_rows, max_value
 from agent.store.files.pause import PauseCheck, read_pause
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
@@ -62,6 +62,7 @@ from agent.store.transitions import (
     OPEN_STATE_NAMES,
     OPEN_STATES,
     RULE_BY_EVENT,
+    PastFacts,
     TransitionFacts,
     find_rule,
 )
@@ -110,13 +111,7 @@ class IntentStore:
         sent. A CANCEL without it replaces the only open intent there.
         """
         with self.db.write("write the transaction") as db:
-            open_rows = all_rows(
-                db,
-                select(IntentRow).where(
-                    IntentRow.nonce == tx.nonce, IntentRow.state.in_(OPEN_STATE_NAMES)
-                ),
-                IntentRow,
-            )
+            open_rows = all_rows(db, _select_open_at_nonce(), IntentRow, nonce=tx.nonce)
             replaced_id = _replaceable_id(open_rows, grant.kind, replaces)
             if open_rows and replaced_id is None:
                 raise PassingFault(
@@ -163,7 +158,7 @@ class IntentStore:
     def grant(self, intent_id: str) -> Grant:
         """Return the grant of an intent."""
         with self.db.read("read the grant") as db:
-            return decode_json(Grant, decompress_text(_intent_row(db, intent_id).grant_z))
+            return grant_of_intent(db, intent_id)
 
     def advance(
         self,
@@ -197,7 +192,7 @@ class IntentStore:
             return [self._advance(db, intent_id, move) for intent_id in intent_ids]
 
     def _advance(self, db: Connection, intent_id: str, move: _Move) -> Intent:
-        row = _intent_row(db, intent_id)
+        row = intent_row(db, intent_id)
         old_state = IntentState(row.state)
         if move.tx_hash is not None and row.tx_hash not in (None, move.tx_hash):
             raise ValueError(
@@ -210,9 +205,7 @@ class IntentStore:
             receipt_json = None
         if row.receipt_json is not None and receipt_json != row.receipt_json:
             budgets.unbook_intent(db, intent_from_row(row))
-        stored_receipt = None
-        if receipt_json is not None:
-            stored_receipt = decode_json(Receipt, receipt_json)
+        stored_receipt = decode_optional(Receipt, receipt_json)
         for layer in stores.LAYERS:
             layer.record_receipt(db, row, self.db.wallet, stored_receipt)
         ledger_sums.reopen_settled_intents(db, row.seq)
@@ -260,7 +253,7 @@ class IntentStore:
                     peer.state in OPEN_STATES for peer in replacement_family(intents, intent.id)
                 ):
                     continue
-                if rule.guard(_transition_facts(db, _intent_row(db, intent.id))) is None:
+                if rule.guard(_transition_facts(db, intent_row(db, intent.id))) is None:
                     reopenable_intents.append(intent)
             return tuple(reopenable_intents)
 
@@ -401,21 +394,24 @@ def _transition_facts(
     db: Connection, row: IntentRow, tx_hash: str | None = None, receipt: Receipt | None = None
 ) -> TransitionFacts:
     """Return the facts that the guards of the table need, of a move that brings these."""
-    peers = replacement_family(_intents_at_nonce(db, row.nonce), row.id)
-    ended_kinds = (
-        peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK_STATES
-    )
+
+    def read_past() -> PastFacts:
+        peers = replacement_family(_intents_at_nonce(db, row.nonce), row.id)
+        ended_kinds = (
+            peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK_STATES
+        )
+        return PastFacts(
+            db.scalar(_select_broadcast(), {"intent_id": row.id}) is not None,
+            next(ended_kinds, None),
+        )
+
     adopted_nonce_and_seq = _adopted_nonce_and_seq(db)
-    stored_receipt = None
-    if row.receipt_json is not None:
-        stored_receipt = decode_json(Receipt, row.receipt_json)
     return TransitionFacts(
-        tx_hash=tx_hash or row.tx_hash,
-        may_have_been_sent=db.scalar(_select_broadcast(), {"intent_id": row.id}) is not None,
-        final_peer_kind=next(ended_kinds, None),
-        is_nonce_adopted=adopted_nonce_and_seq is not None and row.seq <= adopted_nonce_and_seq[1],
-        stored_receipt=stored_receipt,
-        receipt=receipt,
+        tx_hash or row.tx_hash,
+        adopted_nonce_and_seq is not None and row.seq <= adopted_nonce_and_seq[1],
+        decode_optional(Receipt, row.receipt_json),
+        receipt,
+        read_past,
     )
 
 
@@ -446,13 +442,6 @@ def _adopted_nonce_and_seq(db: Connection) -> tuple[int, int] | None:
         parse_fact_number(key, adoption_facts[key]) for key in (ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY)
     )
     return nonce, seq
-
-
-def _intent_row(db: Connection, intent_id: str) -> IntentRow:
-    row = first_row(db, select(IntentRow).where(IntentRow.id == intent_id), IntentRow)
-    if row is None:
-        raise KeyError(intent_id)
-    return row
 
 
 def _intents(
@@ -487,6 +476,9 @@ def _expected_nonce(db: Connection) -> int | None:
 _select_intents = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
 _select_open = cache(lambda: _select_intents().where(IntentRow.state.in_(OPEN_STATE_NAMES)))
 _select_at_nonce = cache(lambda: _select_intents().where(IntentRow.nonce == bindparam("nonce")))
+_select_open_at_nonce = cache(
+    lambda: _select_at_nonce().where(IntentRow.state.in_(OPEN_STATE_NAMES))
+)
 _select_of_step = cache(lambda: _select_intents().where(IntentRow.step_id == bindparam("step_id")))
 _select_succeeded = cache(
     lambda: (

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from agent import codec, research
 from agent.amm import POOL_KIND_BY_CURVE_NAME
@@ -65,6 +66,8 @@ from tests.support.text import mentions, raises_field
 
 CROSSING = [100.0, 100, 130, 130, 104]
 """56.5 % of BTC in bar 2: beyond 55. Back at 50/50 there, 104 is 44.4 %: beyond 45."""
+MAX_STATEMENTS = 590
+"""Of the two approvals and two swaps there, with the steps that plan them; the least so far."""
 
 
 @pytest.mark.parametrize(
@@ -102,6 +105,17 @@ def test_backtest_proves_no_gap_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(planner, "gap_bps", lambda *problem: proofs.append(problem))
     assert len(simulation_of(hourly(BTC=CROSSING)).rebalances) == 2
     assert not proofs
+
+
+def test_transaction__takes_few_statements() -> None:
+    statements: list[str] = []
+    with SimulationRun(halves(), hourly(BTC=CROSSING), DEEP) as going:
+        engine = going.context.store.db.engine
+        event.listen(engine, "before_cursor_execute", lambda _, __, statement, *rest: statements.append(statement))
+        while going.evaluate_next_bar():
+            pass
+        assert len(going.world.transaction_costs) == 4
+    assert len(statements) <= MAX_STATEMENTS
 
 
 def test_the_worked_example_is_what_a_hand_works_out() -> None:

@@ -22,6 +22,7 @@ from agent.store.transitions import (
     RULE_BY_EVENT,
     TRANSITION_RULES,
     TRANSITIONS,
+    PastFacts,
     TransitionFacts,
     TransitionRule,
 )
@@ -235,14 +236,22 @@ def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> 
 # guards
 MINED_HERE = receipt(HASH, 1, "0x01")
 MINED_THERE = receipt(HASH, 2, "0x02")
-FACTS = TransitionFacts(HASH, may_have_been_sent=True)
+SENT = PastFacts(may_have_been_sent=True)
+FACTS = TransitionFacts(HASH, read_past=lambda: SENT)
+
+
+def beside(final_peer_kind: IntentKind) -> TransitionFacts:
+    """Facts of a sent intent beside another of its nonce that ended in a block."""
+    return replace(FACTS, read_past=lambda: replace(SENT, final_peer_kind=final_peer_kind))
+
+
 PASS: dict[tuple[IntentState, IntentEvent], TransitionFacts] = {
     **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.CANCELLED, E.SIGN)], TransitionFacts(HASH)),
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], TransitionFacts(None)),
     **dict.fromkeys([(S.BROADCAST, E.SEND), (S.MINED, E.UNMINE), (S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], FACTS),
     (S.BROADCAST, E.MINE): replace(FACTS, receipt=MINED_HERE),
-    (S.BROADCAST, E.LOSE): replace(FACTS, final_peer_kind=IntentKind.SWAP),
-    (S.BROADCAST, E.YIELD): replace(FACTS, final_peer_kind=IntentKind.CANCEL),
+    (S.BROADCAST, E.LOSE): beside(IntentKind.SWAP),
+    (S.BROADCAST, E.YIELD): beside(IntentKind.CANCEL),
     **dict.fromkeys(
         [(S.MINED, E.MINE), (S.FINAL, E.MINE), (S.REVERTED, E.MINE)], replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_THERE)
     ),
@@ -256,13 +265,13 @@ _FOREIGN = replace(FACTS, receipt=receipt(RIVAL, 1, "0x01"))
 REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
     **dict.fromkeys(
         [(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.BROADCAST, E.SEND), (S.MINED, E.UNMINE)],
-        (TransitionFacts(None, may_have_been_sent=True),),
+        (replace(FACTS, tx_hash=None),),
     ),
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], (FACTS,)),
     (S.CANCELLED, E.SIGN): (TransitionFacts(None), FACTS, TransitionFacts(HASH, is_nonce_adopted=True)),
     (S.BROADCAST, E.MINE): (FACTS, _FOREIGN),
-    (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, final_peer_kind=IntentKind.CANCEL)),
-    (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, final_peer_kind=IntentKind.SWAP), replace(FACTS, is_nonce_adopted=True)),
+    (S.BROADCAST, E.LOSE): (FACTS, beside(IntentKind.CANCEL)),
+    (S.BROADCAST, E.YIELD): (FACTS, beside(IntentKind.SWAP), replace(FACTS, is_nonce_adopted=True)),
     (S.MINED, E.MINE): (FACTS, _FOREIGN, _SAME),
     (S.MINED, E.CONFIRM): (FACTS, replace(FACTS, stored_receipt=replace(MINED_HERE, status=0))),
     (S.MINED, E.FAIL): (FACTS, replace(FACTS, stored_receipt=MINED_HERE)),
@@ -272,8 +281,8 @@ REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
         [(S.REPLACED, E.REOPEN), (S.CANCELLED, E.REOPEN)],
         (
             TransitionFacts(HASH),
-            replace(FACTS, final_peer_kind=IntentKind.SWAP),
-            replace(FACTS, final_peer_kind=IntentKind.CANCEL),
+            beside(IntentKind.SWAP),
+            beside(IntentKind.CANCEL),
             replace(FACTS, is_nonce_adopted=True),
         ),
     ),
