@@ -104,18 +104,21 @@ def deleverage_proposer(request: Deleverage) -> Proposer:
         if policy is None:
             raise Refused("nothing is reduced: the config has no [futures]")
         account = require_account(step.snapshot, policy)
-        if futures_progress(step).hold_reason:
-            raise Refused(
-                f"nothing is reduced: {futures_progress(step).hold_reason}",
-                remedy="see trimtab doctor",
-            )
-        size_by_market = _remaining_sizes(
-            futures_progress(step), policy, account, leverage_bps, symbol
+        progress = futures_progress(step)
+        nothing_text = (
+            "nothing more is reduced" if progress.reduced_markets else "nothing is reduced"
         )
+        if progress.hold_reason:
+            raise Refused(f"{nothing_text}: {progress.hold_reason}", remedy="see trimtab doctor")
+        size_by_market = _remaining_sizes(progress, policy, account, leverage_bps, symbol)
         reason_by_stale_market = stale_market_reasons(step.snapshot, policy)
-        if reason_by_stale_market and reason_by_stale_market.keys() >= size_by_market.keys():
-            stale_text = ", ".join(reason_by_stale_market.values())
-            raise Refused(f"nothing is reduced: {stale_text}", remedy="see trimtab margin")
+        if size_by_market and reason_by_stale_market.keys() >= size_by_market.keys():
+            stale_text = ", ".join(
+                reason
+                for market_id, reason in reason_by_stale_market.items()
+                if market_id in size_by_market
+            )
+            raise Refused(f"{nothing_text}: {stale_text}", remedy="see trimtab margin")
         reason = _reduction_text(leverage_bps, symbol)
         plan = reducing_plan(
             account,

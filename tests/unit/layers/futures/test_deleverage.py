@@ -114,6 +114,33 @@ def test_deleverage__holds_and_says_what_is_left(deleverage: Deleverage, reduced
 
 
 @pytest.mark.parametrize(
+    ("positions", "deleverage", "reduced_markets"),
+    [
+        pytest.param((0, 0), Deleverage(None), ("ETH",), id="closed in this cycle"),
+        pytest.param((0, 0), Deleverage(None), (), id="no positions"),
+        pytest.param((0, -400), Deleverage(None, "ETH"), ("ETH",), id="another market was closed"),
+        pytest.param((100, -400), Deleverage(50_000), (), id="below the leverage"),
+    ],
+)
+def test_deleverage_without_anything_left__holds_beside_a_stale_index(
+    positions: tuple[int, int], deleverage: Deleverage, reduced_markets: tuple[str, ...]
+) -> None:
+    eth, btc = positions
+    account = two_market_account(10_000, eth * 10**15, btc * 10**15, btc_s=NOW_S - 10_000)
+    step = step_of(account, TWO).with_progress(FuturesProgress(reduced_markets=reduced_markets))
+    outcome = proposer(deleverage)(step)
+    assert isinstance(outcome.decision_result.decision, Hold)
+    assert "nothing is left to reduce" in outcome.decision_result.decision.reason
+
+
+def test_deleverage__says_after_an_order_that_nothing_more_is_reduced() -> None:
+    account = two_market_account(10_000, 0, -400 * 10**15, btc_s=NOW_S - 10_000)
+    step = step_of(account, TWO).with_progress(FuturesProgress(reduced_markets=("ETH",)))
+    with pytest.raises(Refused, match="nothing more is reduced: the index of BTC is 10000 s old"):
+        proposer(Deleverage(None))(step)
+
+
+@pytest.mark.parametrize(
     ("step", "deleverage", "reason"),
     [
         pytest.param(step_of(with_index_at(THREEFOLD, NOW_S - 10_000), TWO), Deleverage(20_000), "index", id="stale index"),
