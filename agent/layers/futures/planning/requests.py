@@ -46,12 +46,13 @@ from agent.units import BPS, decimal_text
 
 def hedge_proposer(request: OpenHedge | CloseHedge) -> Proposer:
     """Return the proposer that shorts part of a token's excess over its target, or closes its
-    hedge, and then holds.
+    hedge, and then holds. A halt blocks an order that reduces no position.
     """
 
     def propose(step: StepInput) -> Proposal:
         decision_result = decide(step)
-        if isinstance(decision_result.decision, Halt):
+        is_halted = isinstance(decision_result.decision, Halt)
+        if is_halted and isinstance(request, OpenHedge):
             return Proposal(decision_result, None)
         label = step.portfolio.token(request.token).label
         policy = futures_policy(step)
@@ -63,6 +64,8 @@ def hedge_proposer(request: OpenHedge | CloseHedge) -> Proposer:
             return Proposal(reported_result(step, Hold(f"{label} has no open hedge")), None)
         else:
             plan = hedges.owner_closing_plan(step, decision_result, request.token)
+            if is_halted and not plan.layer(FuturesPlan).is_reducing:
+                return Proposal(decision_result, None)
         return Proposal(reported_result(step, plan.decision), plan)
 
     return propose

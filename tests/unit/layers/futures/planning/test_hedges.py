@@ -35,6 +35,7 @@ from agent.margin.state import after_fill_at_mark
 from agent.model import (
     AdjustFutures,
     Destination,
+    ExternalTransfer,
     Halt,
     HedgeChoices,
     Hold,
@@ -505,6 +506,42 @@ def test_owner__opens_and_closes_a_hedge_whatever_it_costs(
     plan = hedge_proposer(request_)(step).plan
     assert futures_of(plan).orders[0].size_raw == size_raw
     assert reason in plan.decision.reason
+
+
+def halted(step: StepInput) -> StepInput:
+    """Return the step after a gift that exceeds limits.balance_jump."""
+    gift = ExternalTransfer(7, WETH, 5 * E18, Fraction(10_000 * 10**6), 1, 2, NOW_S - 60, True, None)
+    return with_history(step, unexplained_transfers=(gift,))
+
+
+def test_owner__closes_a_hedge_during_a_halt() -> None:
+    step = halted(hedge_step_after(0))
+    assert isinstance(decide(step).decision, Halt)
+    plan = hedge_proposer(CloseHedge(WETH))(step).plan
+    assert futures_of(plan).is_reducing
+    assert refusing_guards(step, plan) == []
+
+
+LONG_BESIDE_HEDGE = overweight_step(
+    hedge_account(10_000, 5 * E18),
+    policy=replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000),
+    hedges=(OPEN,),
+    weth=70_000,
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "step"),
+    [
+        pytest.param(OpenHedge(WETH, 2_500), overweight_step(cost=200_000), id="open"),
+        pytest.param(CloseHedge(WETH), LONG_BESIDE_HEDGE, id="close beside a larger long"),
+    ],
+)
+def test_hedge_order_that_reduces_nothing__waits_while_halted(request_: OpenHedge | CloseHedge, step: StepInput) -> None:
+    assert hedge_proposer(request_)(step).plan is not None
+    outcome = hedge_proposer(request_)(halted(step))
+    assert outcome.plan is None
+    assert isinstance(outcome.decision_result.decision, Halt)
 
 
 @pytest.mark.parametrize(
