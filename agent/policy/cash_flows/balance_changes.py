@@ -295,8 +295,8 @@ def _undone_ids(token: str, delta_raw: int, flows: Iterable[ExternalTransfer]) -
         elif flow.kind is not ExternalTransferKind.GAS_MONEY:
             break  # a part may have been recorded as gas money while an endpoint was still wrong
         remainder_raw += flow.delta_raw
-        if undone_ids and remainder_raw == 0:
-            return tuple(undone_ids)
+        if undone_ids and remainder_raw <= 0:
+            return tuple(undone_ids) if remainder_raw == 0 else ()
     return ()
 
 

@@ -77,6 +77,27 @@ def test_gas_paid_while_native_coin_was_gone_counts(store: Store) -> None:
     assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.GAS_MONEY, ExternalTransferKind.UNDONE]
 
 
+def test_gas_money_before_a_decrease_restores_none_of_it(store: Store) -> None:
+    for step in (at(native=COIN), at(1_001, native=11 * COIN // 10), at(1_002, native=85 * COIN // 100)):
+        looked(store, step)
+    back = looked(store, at(1_003, native=COIN))
+    assert [flow.delta_raw for flow in back.history.cash_flows.unexplained_transfers] == [-COIN // 4]
+    assert back.history.budgets.loss_24h > 0
+    assert kinds(store) == [ExternalTransferKind.GAS_MONEY, None, ExternalTransferKind.GAS_MONEY]
+
+
+def test_gas_money_after_a_decrease_is_a_part_that_came_back(store: Store) -> None:
+    for step in (at(), at(1_001, native=COIN // 2), at(1_002, native=COIN * 6 // 10), at(1_003, native=COIN // 2)):
+        looked(store, step)
+    assert looked(store, at(1_004)).history.budgets.loss_24h == 0
+    assert kinds(store) == [
+        ExternalTransferKind.UNDONE,
+        ExternalTransferKind.GAS_MONEY,
+        ExternalTransferKind.UNDONE,
+        ExternalTransferKind.UNDONE,
+    ]
+
+
 def test_decreases_restored_together_end_together(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
