@@ -24,14 +24,25 @@ from agent.execution.step_context import (
 from agent.execution.step_result import interruption_outcome
 from agent.execution.submission.proposal_words import withdrawn_proposal_texts
 from agent.guards import table
-from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, Snapshot, StepInput
+from agent.model import (
+    Intent,
+    IntentKind,
+    IntentState,
+    ManualAction,
+    Payout,
+    PerpOrder,
+    Snapshot,
+    StepInput,
+)
 from agent.policy import quarantine
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decide import hard_pause_result
 from agent.ports import Approval, Composer, OrderExecutor, PreparedTransaction
+from agent.ports.perpetuals import futures_grant
 from agent.store.journal.intents import IntentStore, replacement_family
 from agent.store.store import Store
 from agent.store.transitions import NONCE_USED_STATES
+from agent.units import decimal_text
 from agent.venues import allowances
 
 MAX_RESETS = 3
@@ -466,6 +477,7 @@ def cancel_and_revoke(
     )
     pending_nonces = {intent.tx.nonce for intent in remaining_intents}
     reason = _cancel_summary(
+        store.journal,
         why,
         initial_pending_intents,
         ended_intents,
@@ -519,7 +531,40 @@ def _with_cancels(journal: IntentStore, initial_pending_intents: Sequence[Intent
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _OrderFill:
+    """The filled part of an order at a venue; `is_whole` is true if no lot of it is unfilled."""
+
+    nonce: int
+    is_whole: bool
+    text: str
+
+
+def _order_fill(journal: IntentStore, intent: Intent) -> _OrderFill | None:
+    """Return what was filled of an order at an off-chain venue; None for anything else."""
+    grant = futures_grant(journal.grant(intent.id))
+    if (
+        not intent.tx.is_venue_order
+        or intent.receipt is None
+        or not intent.receipt.fills
+        or grant is None
+        or not isinstance(grant.action, PerpOrder)
+    ):
+        return None
+    market = grant.account.market(grant.action.market)
+    filled_raw = abs(sum(fill.size_raw for fill in intent.receipt.fills))
+    size_raw = abs(grant.action.size_raw)
+    filled_text = decimal_text(filled_raw, market.size_decimals)
+    size_text = decimal_text(size_raw, market.size_decimals)
+    return _OrderFill(
+        intent.tx.nonce,
+        size_raw - filled_raw < market.lot_raw,
+        f'{filled_text} of {size_text} {market.symbol} of "{intent.note}" was filled',
+    )
+
+
 def _cancel_summary(
+    journal: IntentStore,
     why: str,
     initial_pending_intents: Sequence[Intent],
     ended_intents: Sequence[Intent],
@@ -537,14 +582,18 @@ def _cancel_summary(
         and intent.kind is not IntentKind.CANCEL
         and intent.id not in resting_ids
     ]
+    order_fills = [_order_fill(journal, intent) for intent in ended_intents]
     sentences = []
     if initial_pending_intents:
         nonces = {intent.tx.nonce for intent in initial_pending_intents}
-        cancelled_nonces = nonces - pending_nonces - {intent.tx.nonce for intent in mined_intents}
+        filled_nonces = {fill.nonce for fill in order_fills if fill is not None and fill.is_whole}
+        mined_nonces = {intent.tx.nonce for intent in mined_intents}
+        cancelled_nonces = nonces - pending_nonces - mined_nonces - filled_nonces
         sentences.append(f"{len(cancelled_nonces)} of {len(nonces)} pending transactions cancelled")
     sentences += [
         f'"{intent.note}" was mined before it could be cancelled' for intent in mined_intents
     ]
+    sentences += [fill.text for fill in order_fills if fill is not None]
     if sent_intents:
         revoked_count = sum(intent.succeeded for intent in sent_intents)
         sentences.append(f"{revoked_count} of {len(sent_intents)} allowances set to zero")

@@ -211,6 +211,19 @@ def hard_pause(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> No
     agent.cancel_and_revoke("by a test")
 
 
+@pytest.mark.parametrize(("filled", "cancelled"), [pytest.param("3", 1, id="in part"), pytest.param("6.6666", 0, id="whole")])
+def test_hard_pause__names_what_was_filled_of_a_resting_order(
+    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, filled: str, cancelled: int
+) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        server.trade_through("ETH", filled)
+        agent.context.kill_switch.pause("by a test", anvil_chain.now_s(), hard=True)
+        outcome = agent.cancel_and_revoke("by a test")
+        assert position_size(server, anvil_chain) == Fraction(filled)
+        assert f"{cancelled} of 1 pending transactions cancelled; {filled} of 6.6666 ETH of " in outcome.reason
+
+
 def unknown_account(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
     server.lie.update(accountValue=Fraction(2))
 
