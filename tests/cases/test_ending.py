@@ -8,16 +8,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from agent import app as api
+from agent import engine
 from agent.app.agent import Agent
 from agent.app.documents.status import status_document
 from agent.app.money import sales_of_stop, shutdown, transfers
 from agent.app.positions.orders import standing_orders
 from agent.errors import ConfigError, PassingFault, Refused, Retryable, TrimtabError
+from agent.execution import approvals
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -84,6 +86,35 @@ def test_stop__part_that_fails_stops_no_other(
         report = shutdown.stop(agent, send=True, confirm=yes)
         assert (report.state, report.reason.startswith(str(error))) == ("unfinished", True)
         assert set(allowances(anvil_chain).values()) == {0}
+
+
+def test_stop_that_cannot_read_after_it_sent__names_what_it_sent(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first swap, and again after the first payout."""
+    with bot(anvil_chain, tmp_path) as agent:
+        journal = agent.context.store.journal
+        evaluate = engine.record_and_evaluate
+        read = approvals.current_step_input
+
+        def fail_after(kind: IntentKind) -> None:
+            if any(intent.kind is kind for intent in journal.intents()):
+                raise Retryable("no endpoint answers")
+
+        def evaluate_before_swap(*parts: Any) -> Any:
+            fail_after(IntentKind.SWAP)
+            return evaluate(*parts)
+
+        def read_before_payout(*parts: Any) -> Any:
+            fail_after(IntentKind.PAYOUT)
+            return read(*parts)
+
+        monkeypatch.setattr(engine, "record_and_evaluate", evaluate_before_swap)
+        monkeypatch.setattr(approvals, "current_step_input", read_before_payout)
+        report = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=yes)
+        assert (report.state, "no endpoint answers" in report.reason) == ("unfinished", True)
+        assert [intent.kind for intent in report.transactions] == [intent.kind for intent in reversed(journal.intents())]
+        assert {IntentKind.SWAP, IntentKind.PAYOUT} <= {intent.kind for intent in report.transactions}
 
 
 def test_run__ends_once_stopped_or_its_file_is_unconfirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 
 from agent import codec, engine, wiring
 from agent.app.agent import Agent
@@ -43,6 +44,7 @@ from agent.model import (
     ExecutionState,
     FuturesReading,
     Intent,
+    IntentKind,
     IntentState,
     ManualAction,
     OwnerRequest,
@@ -57,6 +59,7 @@ from agent.model import (
 from agent.policy.cash_flows import transfers
 from agent.ports import Approval
 from agent.store import Store
+from agent.store.transitions import NONCE_USED_STATES
 from agent.units import NATIVE, decimal_text
 from agent.venues import allowances
 from agent.wiring.signed_proposals import cancel_effects, signed_proposal_texts
@@ -67,6 +70,8 @@ MAX_SALES = 12
 """Maximum number of plans of a full sale; the next stop goes on with the rest."""
 MAX_CONFIRMATION_WAITS = 6
 """Maximum number of further waits for the confirmations of what a stop sent."""
+MAX_TRANSACTIONS = 1_000
+"""Maximum number of transactions of a stop that its report lists."""
 PROCEEDS_KEPT_TEXT = "nothing is paid out: what the sales brought stays in the wallet"
 RESUMED_TEXT = (
     "the bot was resumed in the meantime; assets that were not sold or paid by then stay in the"
@@ -326,7 +331,7 @@ class _Shutdown:
         self._request = request
         self._preview = preview
         self._is_continued = is_continued
-        self._sent_intents: list[Intent] = []
+        self._ids_before = {intent.id for intent in agent.context.store.journal.intents(limit=1)}
         self._sale_waits = request.sells_everything
         self._unsold_text = ""
         self._unrevoked_text = ""
@@ -396,27 +401,33 @@ class _Shutdown:
         """Wait for the confirmations of what was sent, for several times the wait of a transaction;
         False if some are still missing.
         """
-        journal = self._context.store.journal
         for attempt in range(MAX_CONFIRMATION_WAITS + 1):
             if attempt:
                 with suppress(*READ_FAILURES):
                     self._transactor.executor.reconcile(may_send=False)
-            sent_ids = {intent.id for intent in self._sent_intents}
-            nonces = sorted({intent.tx.nonce for intent in self._sent_intents})
-            self._sent_intents = [
-                current_intent
-                for nonce in nonces
-                for current_intent in journal.intents_at(nonce)
-                if current_intent.id in sent_ids
-            ]
-            unconfirmed_intents = [
-                intent
-                for intent in self._sent_intents
-                if intent.succeeded and intent.state is not IntentState.FINAL
-            ]
-            if not unconfirmed_intents:
+            if all(
+                intent.state is IntentState.FINAL
+                for intent in self._sent_intents()
+                if intent.succeeded
+            ):
                 return True
         return False
+
+    def _sent_intents(self) -> tuple[Intent, ...]:
+        """Return what this stop has sent but its cancels, oldest first: also of parts that raised
+        after they had sent something.
+        """
+        newest_intents = takewhile(
+            lambda intent: intent.id not in self._ids_before,
+            self._context.store.journal.intents(limit=MAX_TRANSACTIONS),
+        )
+        return tuple(
+            intent
+            for intent in reversed([*newest_intents])
+            if intent.state in (IntentState.BROADCAST, *NONCE_USED_STATES)
+            and intent.kind is not IntentKind.CANCEL
+            and not intent.tx.is_venue_order
+        )
 
     def _require_not_resumed(self) -> None:
         """Raise _ResumedDuringStop if another command has resumed the bot."""
@@ -445,7 +456,7 @@ class _Shutdown:
             step_input=step,
             state=state,
             reason=reason,
-            transactions=tuple(self._sent_intents),
+            transactions=self._sent_intents(),
             unpaid_holding_texts=remaining_texts,
             unsold_text=self._unsold_text,
             unrevoked_text=self._unrevoked_text,
@@ -491,7 +502,6 @@ class _Shutdown:
             outcome = engine.run_cycle(
                 self._context.readers, SellEverything(), self._context.store, self._transactor
             )
-            self._sent_intents += outcome.transactions
             if outcome.kind is OutcomeKind.DONE:
                 continue
             self._unsold_text = unsold_assets_text(outcome)
@@ -516,8 +526,7 @@ class _Shutdown:
             codec.dumps(ManualAction("stop")),
         )
         with ends_if_raised(self._context.store, step_id, "halt"):
-            sent_intents, failures = revoke_allowances(self._transactor, step_id, step, approvals)
-        self._sent_intents += sent_intents
+            _, failures = revoke_allowances(self._transactor, step_id, step, approvals)
         self._context.store.steps.end(
             step_id,
             "halt",
@@ -572,7 +581,6 @@ class _Shutdown:
             except Refused as refusal:
                 refusal_by_payment_key[due_payments[0].token, due_payments[0].native] = str(refusal)
                 continue
-            self._sent_intents.append(intent)
             if not intent.succeeded:
                 failure_reason = f'"{intent.note}" ended as {intent.state.value}'
                 refusal_by_payment_key[due_payments[0].token, due_payments[0].native] = (
