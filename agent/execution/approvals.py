@@ -37,7 +37,7 @@ from agent.model import (
 from agent.policy import quarantine
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decide import hard_pause_result
-from agent.ports import Approval, Composer, OrderExecutor, PreparedTransaction
+from agent.ports import Approval, Composer, Grant, OrderExecutor, PreparedTransaction
 from agent.ports.perpetuals import futures_grant
 from agent.store.journal.intents import IntentStore, replacement_family
 from agent.store.store import Store
@@ -75,9 +75,9 @@ def prepare_approval(
 
 def ineffective_approvals(journal: IntentStore, step: StepInput, approval: Approval) -> int:
     """Return the successful approvals of a token for a spender, newest first, of which the snapshot
-    shows less: each waits for signatures in a cycle of its own where others sign. A trade, which
-    uses allowances, ends the count; so do an approval that is shown, and those for which the token
-    was left out before. A reset to zero between two of them does not.
+    shows less: each waits for signatures in a cycle of its own where others sign. A transaction
+    that may have used an allowance of the token ends the count; so do an approval that is shown,
+    and those for which the token was left out before. A reset to zero between two of them does not.
     """
     shown_raw = next(
         (
@@ -98,10 +98,13 @@ def ineffective_approvals(journal: IntentStore, step: StepInput, approval: Appro
     count = 0
     for nonce in _newest_nonces(journal):
         for intent in journal.intents_at(nonce):
-            approval_terms = journal.grant(intent.id).approval_terms
-            if approval_terms is None and intent.succeeded:
+            if not intent.succeeded:
+                continue
+            grant = journal.grant(intent.id)
+            approval_terms = grant.approval_terms
+            if approval_terms is None and _may_use_allowance(grant, approval.token):
                 return count
-            if approval_terms is None or not intent.succeeded:
+            if approval_terms is None:
                 continue
             if approval_terms[:2] == (approval.token, approval.spender):
                 if intent.created_s < retried_from_s:
@@ -112,6 +115,13 @@ def ineffective_approvals(journal: IntentStore, step: StepInput, approval: Appro
                     return count
                 count += 1
     return count
+
+
+def _may_use_allowance(grant: Grant, token: str) -> bool:
+    """True unless a transaction surely used no allowance of the token."""
+    if grant.kind is IntentKind.SWAP and grant.plan is not None:
+        return any(leg.token_in == token for leg in grant.plan.legs)
+    return grant.kind in (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.FUTURES)
 
 
 def _newest_nonces(journal: IntentStore) -> range:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agent.execution.approvals import RESET_LOOKBACK_NONCES, ineffective_approvals
-from agent.model import Allowance, TokenRefusal
+from agent.model import Allowance, IntentKind, TokenRefusal
 from agent.ports import Approval
 from agent.store.journal.intents import IntentStore
 from tests.support.builders import address, step_input, token, with_history, with_snapshot
@@ -18,9 +18,18 @@ from tests.support.builders import address, step_input, token, with_history, wit
 LINK = token("LINK").address
 WETH = token("WETH").address
 ROUTER = address("router")
-TRADE = None
-"""Terms of a transaction that is no approval."""
-Terms = tuple[str, str, int] | None
+TRADE = "trade"
+OTHER_TRADE = "trade of another token"
+DEPOSIT = "deposit"
+PAYOUT = "payout"
+Terms = tuple[str, str, int] | str
+"""Terms of an approval, or what else a transaction is."""
+GRANT_BY_TERMS = {
+    TRADE: SimpleNamespace(kind=IntentKind.SWAP, plan=SimpleNamespace(legs=(SimpleNamespace(token_in=LINK),))),
+    OTHER_TRADE: SimpleNamespace(kind=IntentKind.SWAP, plan=SimpleNamespace(legs=(SimpleNamespace(token_in=WETH),))),
+    DEPOSIT: SimpleNamespace(kind=IntentKind.LIQUIDITY, plan=None),
+    PAYOUT: SimpleNamespace(kind=IntentKind.PAYOUT, plan=None),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,10 @@ class WrittenIntents:
         return (SimpleNamespace(id=str(nonce), succeeded=self.rows[nonce][1], created_s=1_000 * nonce),)
 
     def grant(self, intent_id: str) -> Any:
-        return SimpleNamespace(approval_terms=self.rows[int(intent_id)][0])
+        terms = self.rows[int(intent_id)][0]
+        if isinstance(terms, str):
+            return SimpleNamespace(**vars(GRANT_BY_TERMS[terms]), approval_terms=None)
+        return SimpleNamespace(approval_terms=terms)
 
 
 def approved(raw: int, of: str = LINK, spender: str = ROUTER) -> tuple[Terms, bool]:
@@ -66,6 +78,9 @@ def count(rows: Sequence[tuple[Terms, bool]], shown_raw: int | None = 0, left_ou
         ([approved(40), approved(0), approved(100)], 50, 1),
         ([approved(100), (TRADE, True), approved(100)], 0, 1),
         ([approved(100), (TRADE, False), approved(100)], 0, 2),
+        ([approved(100), (DEPOSIT, True), approved(100)], 0, 1),
+        ([approved(100), (OTHER_TRADE, True), approved(100)], 0, 2),
+        ([approved(100), (PAYOUT, True), approved(100)], 0, 2),
         ([approved(100), ((LINK, ROUTER, 100), False)], 0, 1),
         ([approved(100), approved(100, of=WETH), approved(100, spender=address("other"))], 0, 1),
         ([approved(100)] * 20, 0, RESET_LOOKBACK_NONCES),
@@ -83,6 +98,9 @@ def count(rows: Sequence[tuple[Terms, bool]], shown_raw: int | None = 0, left_ou
         "the first shown",
         "a trade ends the count",
         "a failed trade does not",
+        "a deposit ends the count",
+        "a trade of another token does not",
+        "a payout does not",
         "a failed approval",
         "another token and spender",
         "more than it looks at",
