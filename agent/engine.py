@@ -157,23 +157,23 @@ def _finish_cycle(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepO
         outcome = approvals.revoke_leftovers(readers, ports.transactor, store, outcome)
     except BaseException:
         with suppress(TrimtabError):  # the first error counts
-            _excuse_approvals(readers, store, cycle)
+            _excuse_approvals(store, cycle)
         raise
-    _excuse_approvals(readers, store, cycle)
+    _excuse_approvals(store, cycle)
     return outcome
 
 
-def _excuse_approvals(readers: StepReaders, store: Store, cycle: Cycle) -> None:
+def _excuse_approvals(store: Store, cycle: Cycle) -> None:
     """Record that approvals of refused exits, ignored ones, and their revocations do not count as
     failures.
     """
     if not cycle.skipped_exits and IntentKind.APPROVE not in cycle.sent_kinds:
         return
-    failures = readers.read_history(readers.clock.now_s()).failures
+    submission_refusals, ignored_approvals = store.budgets.refusals()
     if cycle.skipped_exits:
-        store.budgets.mark_submission_refusals(failures.submission_refusals)
-    if failures.ignored_approvals:
-        store.budgets.mark_ignored_approvals(failures.ignored_approvals)
+        store.budgets.mark_submission_refusals(submission_refusals)
+    if ignored_approvals:
+        store.budgets.mark_ignored_approvals(ignored_approvals)
 
 
 def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:

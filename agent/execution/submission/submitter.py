@@ -520,15 +520,6 @@ class Submitter:
             winning_intent = self.move(
                 winning_intent, IntentState.FINAL if has_succeeded else IntentState.REVERTED
             )
-        intents_at_nonce = self.journal.intents_at(winning_intent.tx.nonce)
-        self._unmine(
-            [
-                losing_intent
-                for losing_intent in intents_at_nonce
-                if losing_intent.state is IntentState.MINED
-            ],
-            winning_intent,
-        )
         loser_state = (
             IntentState.CANCELLED
             if winning_intent.kind is IntentKind.CANCEL
@@ -539,7 +530,9 @@ class Submitter:
                 continue
             if losing_intent.state in (IntentState.PLANNED, IntentState.SIGNED):
                 self.drop(losing_intent, f"{winning_intent.tx_hash} took the nonce")
-            elif losing_intent.state is IntentState.BROADCAST:
+            elif losing_intent.state in IN_FLIGHT_STATES:
+                if losing_intent.state is IntentState.MINED:
+                    self._unmine([losing_intent], winning_intent)
                 self.move(losing_intent, loser_state, f"{winning_intent.tx_hash} took the nonce")
         return winning_intent
 

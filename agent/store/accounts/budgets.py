@@ -55,6 +55,7 @@ from agent.store.database.statements import (
     column_values,
     first_row,
     insert_rows,
+    is_one_of,
     max_value,
 )
 from agent.store.executions import open_executions, read_purchase
@@ -236,6 +237,17 @@ class BudgetStore:
         """Record the tip that nodes demand, wei per unit of gas. It holds for a day."""
         with self.db.write("write the demanded tip") as db:
             write_facts(db, {DEMANDED_TIP: f"{tip_wei}:{now_s}"})
+
+    def refusals(self) -> tuple[tuple[TokenRefusal, ...], tuple[TokenRefusal, ...]]:
+        """Return the stored exits refused at submission, and the tokens that ignored their
+        approvals.
+        """
+        with self.db.read("read the refusals") as db:
+            facts = read_facts(db, SUBMISSION_REFUSALS, IGNORED_APPROVALS)
+            return (
+                _parse_refusals(facts, SUBMISSION_REFUSALS),
+                _parse_refusals(facts, IGNORED_APPROVALS),
+            )
 
     def mark_submission_refusals(self, refusals: Sequence[TokenRefusal]) -> None:
         """Replace the stored exits refused at submission; earlier approvals for them do not count
@@ -520,6 +532,6 @@ _select_external_transactions = cache(lambda: select(ExternalTransactionRow))
 _select_first_step_s = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))
 _select_losses_of_reverts = cache(
     lambda: select(BudgetUseRow.loss).where(
-        BudgetUseRow.kind.in_(_BUDGET_KINDS), BudgetUseRow.succeeded.is_(False)
+        is_one_of(BudgetUseRow.kind, _BUDGET_KINDS), BudgetUseRow.succeeded.is_(False)
     )
 )

@@ -18,7 +18,7 @@ from agent.store.accounts.budget_rows import UNTRIGGERED_SWAP, select_booked_los
 from agent.store.accounts.intent_plans import grant_of_intent, plan_of_intent
 from agent.store.database.facts import parse_fact_number, read_facts, write_facts
 from agent.store.database.rows import decode_json
-from agent.store.database.statements import all_rows
+from agent.store.database.statements import all_rows, is_one_of
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow
 from agent.store.transitions import NONCE_USED_STATE_NAMES
 
@@ -210,7 +210,7 @@ def _cycles_of_approvals(db: Connection, intent_rows: Iterable[IntentRow]) -> di
     step_ids = {row.step_id for row in intent_rows if row.kind == IntentKind.APPROVE.value}
     if not step_ids:
         return {}
-    step_rows = db.execute(select(StepRow.id, StepRow.cycle_id).where(StepRow.id.in_(step_ids)))
+    step_rows = db.execute(_select_cycles(), {"step_ids": list(step_ids)})
     return {row.id: row.cycle_id or row.id for row in step_rows}
 
 
@@ -261,10 +261,15 @@ def _is_free(row: IntentRow) -> bool:
     return row.receipt_json is not None and not decode_json(Receipt, row.receipt_json).gas_cost_wei
 
 
+_select_cycles = cache(
+    lambda: select(StepRow.id, StepRow.cycle_id).where(
+        StepRow.id.in_(bindparam("step_ids", expanding=True))
+    )
+)
 _select_maybe_reverted = cache(
     lambda: (
         select(IntentRow)
-        .where(IntentRow.state.in_((IntentState.REVERTED.value, IntentState.MINED.value)))
+        .where(is_one_of(IntentRow.state, (IntentState.REVERTED.value, IntentState.MINED.value)))
         .where(IntentRow.seq > bindparam("resumed"))
         .order_by(IntentRow.seq.desc())
     )

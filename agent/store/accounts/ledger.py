@@ -50,6 +50,7 @@ from agent.store.database.statements import (
     first_row,
     insert_new_rows,
     insert_rows,
+    is_one_of,
     max_value,
 )
 from agent.store.tables import (
@@ -314,7 +315,7 @@ def _select_unentered_intents() -> Select[Any]:
     has_no_entry = ~exists().where(EntryRow.intent_id == IntentRow.id)
     return select(IntentRow).where(
         IntentRow.seq > ledger_sums.settled_seq_expression(),
-        IntentRow.state.in_(NONCE_USED_STATE_NAMES),
+        is_one_of(IntentRow.state, NONCE_USED_STATE_NAMES),
         has_no_entry,
     )
 
@@ -496,7 +497,9 @@ class LedgerStore:
             if (
                 not new_places
                 or db.scalar(
-                    select(IntentRow.id).where(IntentRow.state.in_(OPEN_STATE_NAMES)).limit(1)
+                    select(IntentRow.id)
+                    .where(is_one_of(IntentRow.state, OPEN_STATE_NAMES))
+                    .limit(1)
                 )
                 is not None
             ):
@@ -701,7 +704,7 @@ def _select_intents_since(state_names: tuple[str, ...]) -> Select[Any]:
     """Select intents in these states with a number above `after_seq`, oldest first."""
     return (
         select(IntentRow)
-        .where(IntentRow.seq > bindparam("after_seq"), IntentRow.state.in_(state_names))
+        .where(IntentRow.seq > bindparam("after_seq"), is_one_of(IntentRow.state, state_names))
         .order_by(IntentRow.seq)
     )
 

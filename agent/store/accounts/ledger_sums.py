@@ -53,6 +53,7 @@ from agent.store.database.statements import (
     column_values,
     insert_returning_id,
     insert_rows,
+    is_one_of,
     max_value,
     upsert_rows,
 )
@@ -129,11 +130,7 @@ def running_balances(db: Connection, book_number: int) -> dict[str, int]:
     """Return the running balances of the wallet, base units by token."""
     return {
         token: parse_whole(raw, "a balance of the ledger")
-        for token, raw in db.execute(
-            select(RunningBalanceRow.token, RunningBalanceRow.raw).where(
-                RunningBalanceRow.book_number == book_number
-            )
-        )
+        for token, raw in db.execute(_select_running_balances(), {"book_number": book_number})
     }
 
 
@@ -306,6 +303,11 @@ def _sum_losses(db: Connection) -> int:
     )
 
 
+_select_running_balances = cache(
+    lambda: select(RunningBalanceRow.token, RunningBalanceRow.raw).where(
+        RunningBalanceRow.book_number == bindparam("book_number")
+    )
+)
 _update_balance = cache(
     lambda: update(RunningBalanceRow).where(
         RunningBalanceRow.book_number == bindparam("bound_book"),
@@ -350,16 +352,16 @@ def _select_unsettled() -> Select[Any]:
         .where(BookOpeningRow.book_number == book_number)
         .scalar_subquery()
     )
-    is_unbooked = IntentRow.state.in_(NONCE_USED_STATE_NAMES) & ~exists().where(
+    is_unbooked = is_one_of(IntentRow.state, NONCE_USED_STATE_NAMES) & ~exists().where(
         BudgetUseRow.intent_id == IntentRow.id
     )
     is_unentered = (
-        IntentRow.state.in_(ENDED_IN_BLOCK_STATE_NAMES)
+        is_one_of(IntentRow.state, ENDED_IN_BLOCK_STATE_NAMES)
         & IntentRow.receipt_json.is_not(None)
         & (IntentRow.seq > opened_after_seq)
         & ~exists().where(EntryRow.intent_id == IntentRow.id)
     )
-    is_unsettled = or_(IntentRow.state.in_(OPEN_STATE_NAMES), is_unbooked, is_unentered)
+    is_unsettled = or_(is_one_of(IntentRow.state, OPEN_STATE_NAMES), is_unbooked, is_unentered)
     first_unsettled_seq = (
         select(IntentRow.seq)
         .where(IntentRow.seq > bindparam("settled_seq"), is_unsettled)

@@ -9,7 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sqlalchemy import Connection, Insert, Select, func, insert, inspect, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Select,
+    SQLColumnExpression,
+    func,
+    insert,
+    inspect,
+    literal,
+    select,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -35,6 +46,13 @@ def first_row(db: Connection, query: Select[Any], model: type[T], /, **binds: ob
 def column_values(db: Connection, query: Select[Any], /, **binds: object) -> Sequence[Any]:
     """Return the first column of every row."""
     return db.scalars(query, binds).all()
+
+
+def is_one_of(column: SQLColumnExpression[str], values: Iterable[str]) -> ColumnElement[bool]:
+    """Return the condition that a column has one of these values, each a parameter: SQLAlchemy
+    would expand a plain list at each execution.
+    """
+    return column.in_([literal(value) for value in values])
 
 
 def max_value(db: Connection, column: InstrumentedAttribute[int]) -> int:

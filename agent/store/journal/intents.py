@@ -51,7 +51,7 @@ from agent.store.database.rows import (
     decode_optional,
     intent_from_row,
 )
-from agent.store.database.statements import all_rows, insert_rows, max_value
+from agent.store.database.statements import all_rows, insert_rows, is_one_of, max_value
 from agent.store.files.pause import PauseCheck, read_pause
 from agent.store.tables import BudgetUseRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
@@ -474,10 +474,10 @@ def _expected_nonce(db: Connection) -> int | None:
 
 
 _select_intents = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
-_select_open = cache(lambda: _select_intents().where(IntentRow.state.in_(OPEN_STATE_NAMES)))
+_select_open = cache(lambda: _select_intents().where(is_one_of(IntentRow.state, OPEN_STATE_NAMES)))
 _select_at_nonce = cache(lambda: _select_intents().where(IntentRow.nonce == bindparam("nonce")))
 _select_open_at_nonce = cache(
-    lambda: _select_at_nonce().where(IntentRow.state.in_(OPEN_STATE_NAMES))
+    lambda: _select_at_nonce().where(is_one_of(IntentRow.state, OPEN_STATE_NAMES))
 )
 _select_of_step = cache(lambda: _select_intents().where(IntentRow.step_id == bindparam("step_id")))
 _select_succeeded = cache(
@@ -496,7 +496,7 @@ _select_newest = cache(
 )
 _select_ended_in_block = cache(
     lambda: _select_newest().where(
-        IntentRow.state.in_(ENDED_IN_BLOCK_STATE_NAMES),
+        is_one_of(IntentRow.state, ENDED_IN_BLOCK_STATE_NAMES),
         IntentRow.seq > fact_number_expression(ADOPTION_SEQ_KEY),
         _is_on_chain(),
     )
@@ -525,7 +525,7 @@ def _select_nonces() -> Select[*tuple[Any, ...]]:
     """
     is_later = IntentRow.seq + 0 > fact_number_expression(ADOPTION_SEQ_KEY)
     conditions = (
-        func.coalesce(IntentRow.state, "").in_(NONCE_USED_STATE_NAMES),
+        is_one_of(func.coalesce(IntentRow.state, ""), NONCE_USED_STATE_NAMES),
         is_later,
         _is_on_chain(),
     )
@@ -547,7 +547,7 @@ def _select_unbooked() -> Select[Any]:
     oldest first.
     """
     conditions = (
-        IntentRow.state.in_(NONCE_USED_STATE_NAMES),
+        is_one_of(IntentRow.state, NONCE_USED_STATE_NAMES),
         ~exists().where(BudgetUseRow.intent_id == IntentRow.id),
     )
     return _select_intents().where(

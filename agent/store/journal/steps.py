@@ -99,7 +99,7 @@ class StepStore:
         """Return a step with its input and plan; None if the id is unknown."""
         self.db.flush()
         with self.db.read("read the step") as db:
-            row = first_row(db, select(StepRow).where(StepRow.id == step_id), StepRow)
+            row = first_row(db, _select_step(), StepRow, step_id=step_id)
             return None if row is None else step_record(row)
 
     def cycle_id(self, step_id: str) -> str | None:
@@ -123,11 +123,7 @@ class StepStore:
     def is_by_hand(self, intent_id: str) -> bool:
         """True if the plan of the intent's step was a manual request; False without a plan."""
         with self.db.read("read the step") as db:
-            plan_z = db.scalar(
-                select(StepRow.plan_z)
-                .join(IntentRow, IntentRow.step_id == StepRow.id)
-                .where(IntentRow.id == intent_id)
-            )
+            plan_z = db.scalar(_select_plan_of_intent(), {"intent_id": intent_id})
         if plan_z is None:
             return False
         decision = decode_json(Plan, decompress_text(plan_z)).decision
@@ -168,6 +164,14 @@ def delete_old_steps(db: Connection, kept_count: int) -> int:
     return len(old_seqs)
 
 
+_select_step = cache(lambda: select(StepRow).where(StepRow.id == bindparam("step_id")))
+_select_plan_of_intent = cache(
+    lambda: (
+        select(StepRow.plan_z)
+        .join(IntentRow, IntentRow.step_id == StepRow.id)
+        .where(IntentRow.id == bindparam("intent_id"))
+    )
+)
 _update_step = cache(lambda: update(StepRow).where(StepRow.id == bindparam("row_id")))
 
 
