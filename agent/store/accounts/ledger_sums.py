@@ -289,9 +289,11 @@ def _last_settled_seq(db: Connection, settled_seq: int) -> int:
     return (row.newest_seq or 0) if row.unsettled_seq is None else row.unsettled_seq - 1
 
 
-def reopen_settled_intents(db: Connection, seq: int) -> None:
-    """Move the number of the last settled intent back before an intent that changed."""
-    if seq <= settled_up_to_seq(db):
+def reopen_settled_intents(db: Connection, facts: Mapping[str, str], seq: int) -> None:
+    """Move the number of the last settled intent (fact LAST_SETTLED_INTENT) back before an intent
+    that changed.
+    """
+    if seq <= parse_fact_number(LAST_SETTLED_INTENT, facts.get(LAST_SETTLED_INTENT)):
         write_facts(db, {LAST_SETTLED_INTENT: seq - 1})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -69,6 +69,8 @@ from agent.store.transitions import (
 
 ADOPTED_NONCE_KEY = "adopted_nonce"
 """Key of the nonce that the operator last adopted."""
+MOVE_KEYS = (ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY, ledger_sums.LAST_SETTLED_INTENT)
+"""Keys of the facts that a move of an intent reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,8 @@ class IntentStore:
             raise ValueError(
                 f"intent {intent_id} already has hash {row.tx_hash}, not {move.tx_hash}"
             )
-        _require_allowed_transition(db, row, move)
+        facts = read_facts(db, *MOVE_KEYS)
+        _require_allowed_transition(db, facts, row, move)
         tx_hash = move.tx_hash or row.tx_hash
         receipt_json = row.receipt_json if move.receipt is None else codec.dumps(move.receipt)
         if move.new_state not in NONCE_USED_STATES:  # also true if a reorg removes the receipt
@@ -208,7 +211,7 @@ class IntentStore:
         stored_receipt = decode_optional(Receipt, receipt_json)
         for layer in stores.LAYERS:
             layer.record_receipt(db, row, self.db.wallet, stored_receipt)
-        ledger_sums.reopen_settled_intents(db, row.seq)
+        ledger_sums.reopen_settled_intents(db, facts, row.seq)
         db.execute(
             _update_intent(),
             {
@@ -244,6 +247,7 @@ class IntentStore:
         """
         with self.db.read("read transactions") as db:
             intents = _intents_at_nonce(db, nonce)
+            facts = read_facts(db, *MOVE_KEYS)
             reopenable_intents = []
             for intent in intents:
                 rule = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
@@ -253,7 +257,7 @@ class IntentStore:
                     peer.state in OPEN_STATES for peer in replacement_family(intents, intent.id)
                 ):
                     continue
-                if rule.guard(_transition_facts(db, intent_row(db, intent.id))) is None:
+                if rule.guard(_transition_facts(db, facts, intent_row(db, intent.id))) is None:
                     reopenable_intents.append(intent)
             return tuple(reopenable_intents)
 
@@ -369,7 +373,9 @@ def _record_transition(
     seals.append_rows(store_database, db, TransitionRow, [row])
 
 
-def _require_allowed_transition(db: Connection, row: IntentRow, move: _Move) -> None:
+def _require_allowed_transition(
+    db: Connection, facts: Mapping[str, str], row: IntentRow, move: _Move
+) -> None:
     """Raise ValueError unless the table has this move, it leads to its new state, and its guard
     allows it.
     """
@@ -383,7 +389,7 @@ def _require_allowed_transition(db: Connection, row: IntentRow, move: _Move) -> 
             f"intent {row.id} goes to {rule.state_after.value} by {rule.event.value}, not to {new_state.value}"
         )
     if (
-        guard_refusal := rule.guard(_transition_facts(db, row, move.tx_hash, move.receipt))
+        guard_refusal := rule.guard(_transition_facts(db, facts, row, move.tx_hash, move.receipt))
     ) is not None:
         raise ValueError(
             f"intent {row.id} cannot go from {rule.state_before.value} to {new_state.value} {guard_refusal}"
@@ -391,9 +397,15 @@ def _require_allowed_transition(db: Connection, row: IntentRow, move: _Move) -> 
 
 
 def _transition_facts(
-    db: Connection, row: IntentRow, tx_hash: str | None = None, receipt: Receipt | None = None
+    db: Connection,
+    facts: Mapping[str, str],
+    row: IntentRow,
+    tx_hash: str | None = None,
+    receipt: Receipt | None = None,
 ) -> TransitionFacts:
-    """Return the facts that the guards of the table need, of a move that brings these."""
+    """Return what the guards of the table need, from the stored `facts` of MOVE_KEYS, of a move
+    that brings these.
+    """
 
     def read_past() -> PastFacts:
         peers = replacement_family(_intents_at_nonce(db, row.nonce), row.id)
@@ -405,7 +417,7 @@ def _transition_facts(
             next(ended_kinds, None),
         )
 
-    adopted_nonce_and_seq = _adopted_nonce_and_seq(db)
+    adopted_nonce_and_seq = _adopted_nonce_and_seq(facts)
     return TransitionFacts(
         tx_hash or row.tx_hash,
         adopted_nonce_and_seq is not None and row.seq <= adopted_nonce_and_seq[1],
@@ -431,15 +443,14 @@ def replacement_family(intents: Sequence[Intent], intent_id: str) -> tuple[Inten
     return tuple(intent for intent in intents if root_id(intent.id) == root_id(intent_id))
 
 
-def _adopted_nonce_and_seq(db: Connection) -> tuple[int, int] | None:
+def _adopted_nonce_and_seq(facts: Mapping[str, str]) -> tuple[int, int] | None:
     """Return the last adopted nonce, and the newest intent at that time; None before an
     adoption.
     """
-    adoption_facts = read_facts(db, ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY)
-    if len(adoption_facts) < 2:
+    if not facts.keys() >= {ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY}:
         return None
     nonce, seq = (
-        parse_fact_number(key, adoption_facts[key]) for key in (ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY)
+        parse_fact_number(key, facts[key]) for key in (ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY)
     )
     return nonce, seq
 
