@@ -24,8 +24,10 @@ def require_valid_zone(config: Config) -> None:
     triggers = (config.policy.trigger, *(strategy.trigger for strategy in config.strategies))
     zone_table = next((table for table in triggers if table is not None and is_zone(table)), None)
     if zone_table is None:
-        has_one_trigger = not config.strategies and not isinstance(config.policy.trigger, list)
-        if config.policy.risk is not None and has_one_trigger:
+        trigger = config.policy.trigger
+        # a zone in a list is refused later, by its own message
+        lists_zone = isinstance(trigger, list) and any(map(is_zone, trigger))
+        if config.policy.risk is not None and not config.strategies and not lists_zone:
             raise ValueError(
                 "policy.risk: has no effect without a trigger of kind zone or tracking; remove it"
             )

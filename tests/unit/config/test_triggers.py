@@ -211,7 +211,14 @@ def test_what_does_not_go_together_is_named_with_its_remedy(written: str, change
     assert named in str(caught.value)
 
 
-@pytest.mark.parametrize("trigger", ['{ kind = "threshold", relative = "10%" }', '{ kind = "time", every = "7d" }'])
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        '{ kind = "threshold", relative = "10%" }',
+        '{ kind = "time", every = "7d" }',
+        '[{ kind = "threshold", relative = "10%" }, { kind = "time", every = "7d" }]',
+    ],
+)
 def test_risk_without_a_zone__is_named(trigger: str) -> None:
     with pytest.raises(ConfigError, match=r"policy\.risk: has no effect without a trigger of kind zone or tracking"):
         parse_config(text(trigger, ("cooldown =", 'risk = { volatilities = { WTEH = "80%" } }\ncooldown =')))
