@@ -104,6 +104,8 @@ class VenueTable(ConfigTable):
             raise ValueError(f"kind {self.kind!r} is not known; use {', '.join(POOL_KINDS)}")
         if self.fee == 0:
             raise ValueError("fee is 0; write that of the pairs, such as 0.25%, or remove it")
+        if self.fee_pips > MAX_FEE_PIPS:
+            raise ValueError("fee is above 10%; write that of the pairs, such as 0.25%")
         venue_keys = POOL_KINDS[self.kind].venue_keys
         common_keys = {"kind", "label", "factory"}
         foreign_keys = (

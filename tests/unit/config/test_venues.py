@@ -44,6 +44,7 @@ def test_deployments_of_a_kind__have_their_own_labels() -> None:
         ({"router": None}, "router is missing; uniswap_v2 needs it"),
         ({"quoter": SUSHI}, "quoter is not a key of uniswap_v2"),
         ({"fee": "0%"}, "fee is 0"),
+        ({"fee": "10.01%"}, "fee is above 10%; write that of the pairs, such as 0.25%"),
         ({"label": "Sushi!"}, "venues.uniswap_v2.label"),
         ({"init_code_hash": "0x12"}, "venues.uniswap_v2.init_code_hash"),
     ],
