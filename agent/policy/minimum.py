@@ -69,8 +69,12 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, gas_units: int = LEG_
     """Return the gas cost of one leg now, or of `gas_units`; `native_price` is numeraire base units
     per wei.
     """
-    data_fee_wei = snapshot.expected_fee_beyond_gas_wei(gas_units, LEG_BYTES)
+    data_fee_wei = _leg_data_fee_wei(snapshot, gas_units)
     return Fraction(gas_units * snapshot.current_gas_price_wei + data_fee_wei) * native_price
+
+
+def _leg_data_fee_wei(snapshot: Snapshot, gas_units: int) -> int:
+    return snapshot.expected_fee_beyond_gas_wei(gas_units, LEG_BYTES)
 
 
 def size_warnings(portfolio: Portfolio) -> tuple[str, ...]:
@@ -204,7 +208,8 @@ class MinimumTotalInputs:
     is the shortest time between two reviews (None: every cycle). `is_first_purchase_done` is true
     once the first purchase is done, `has_band` false if no band was given, so that an assumed drift
     decides; `is_tracking` is true under the tracking rule. `data_fee_wei` is the data fee of a swap
-    on a rollup.
+    on a rollup, `leg_data_fee_wei` that of one leg of it (None: the same). `min_trade` is zero if
+    it is off.
     """
 
     assets: tuple[AssetThreshold, ...]
@@ -219,6 +224,7 @@ class MinimumTotalInputs:
     has_band: bool = True
     data_fee_wei: int = 0
     is_tracking: bool = False
+    leg_data_fee_wei: int | None = None
 
     @property
     def corrected_assets(self) -> list[AssetThreshold]:
@@ -262,7 +268,10 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     gas_value = (
         gas_units * inputs.gas_price_wei + swap_count * inputs.data_fee_wei
     ) * inputs.wei_value
-    leg_gas_cost = (LEG_GAS * inputs.gas_price_wei + inputs.data_fee_wei) * inputs.wei_value
+    leg_data_fee_wei = inputs.leg_data_fee_wei
+    if leg_data_fee_wei is None:
+        leg_data_fee_wei = inputs.data_fee_wei
+    leg_gas_cost = (LEG_GAS * inputs.gas_price_wei + leg_data_fee_wei) * inputs.wei_value
     cost_after_fee = _cost_less_fee(inputs)
     fee_rate = Fraction(inputs.fee_pips, PIPS)
     assets = inputs.corrected_assets
@@ -288,12 +297,6 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
             is_gas=True,
         ),
         _Bound(
-            f"{GAS_MULTIPLE} times the gas of a swap for the smallest target",
-            leg_gas_cost * GAS_MULTIPLE * BPS / smallest_target_bps,
-            is_gas=True,
-            is_of_purchase=True,
-        ),
-        _Bound(
             f"limits.min_trade for a correction of {tightest_asset.symbol} at {edge_text}",
             inputs.min_trade / tightest_asset.drift,
         ),
@@ -311,6 +314,14 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
             is_of_purchase=True,
         )
         bounds.insert(1, purchase_bound)
+    if inputs.min_trade:  # without it gas_too_high_reason is off
+        multiple_bound = _Bound(
+            f"{GAS_MULTIPLE} times the gas of a swap for the smallest target",
+            leg_gas_cost * GAS_MULTIPLE * BPS / smallest_target_bps,
+            is_gas=True,
+            is_of_purchase=True,
+        )
+        bounds.append(multiple_bound)
     binding_bound = max(bounds, key=lambda bound: bound.total)
     total = Fraction(ceil_int(binding_bound.total))
     yearly_corrections = max(_corrections_per_year(threshold) for threshold in assets)
@@ -420,6 +431,7 @@ def minimum_total_inputs(
         has_band=not is_tracking(step.policy.trigger),
         data_fee_wei=snapshot.expected_fee_beyond_gas_wei(LEG_GAS, 2 * LEG_BYTES),
         is_tracking=is_tracking(step.policy.trigger),
+        leg_data_fee_wei=_leg_data_fee_wei(snapshot, LEG_GAS),
     )
 
 

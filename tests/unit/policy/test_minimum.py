@@ -17,6 +17,7 @@ from agent.config.networks import NETWORKS
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.model import Threshold
+from agent.model.rollups import scaled_fee_quote
 from agent.planning import proposals
 from agent.policy.minimum import (
     GWEI,
@@ -141,6 +142,34 @@ def test_cheaper_gas__is_suggested_where_gas_decides(gas_price_wei: int, suggest
     minimum_total = compute_minimum_total(inputs)
     assert "Vegas" in minimum_total.binding_limit
     assert any("gas below" in text for text in suggested_settings(inputs, minimum_total.total - 1)) is suggests_cheaper_gas
+
+
+GAS_MULTIPLE_DECIDES = replace(HAND, assets=(AssetThreshold("WETH", 9_800, Fraction(2)),), numeraire_bps=200)
+"""A swap's gas is 0.45 dollars: 20 times that for a target of 2 % need 450."""
+
+
+def test_minimum_total_without_min_trade__counts_no_multiple_of_gas() -> None:
+    assert "20 times" in compute_minimum_total(replace(GAS_MULTIPLE_DECIDES, min_trade=Fraction(1))).binding_limit
+    minimum = compute_minimum_total(replace(GAS_MULTIPLE_DECIDES, min_trade=Fraction(0)))
+    assert "20 times" not in minimum.binding_limit
+    assert minimum.total is not None
+    assert minimum.total < 450
+
+
+@pytest.mark.parametrize(("total", "is_enough"), [(31, False), (32, True)])
+def test_minimum_total_and_gate__take_the_same_fee_of_a_leg(total: int, is_enough: bool) -> None:
+    """On a rollup whose swap of one leg pays 0.04 dollars for its data."""
+    values = {"WETH": Fraction(60 * total, 100), "WBTC": Fraction(38 * total, 100), "USDC": Fraction(2 * total, 100)}
+    step = step_input({"WETH": 4_900, "WBTC": 4_900, "USDC": 200}, values, depth=DEEP)
+    step = with_limits(step, plan_cost_bps=500, min_trade=Fraction(USD, 10))
+    head = replace(step.snapshot.head, base_fee_wei=GWEI // 100)
+    step = with_snapshot(step, head=head, priority_fee_wei=0, data_fee=scaled_fee_quote(2 * 10**13))
+    step = replace(step, policy=replace(step.policy, trigger=Threshold(900, None)), limits=replace(step.limits, max_live_value=None))
+    step = with_history(step, last_rebalance_s=NOW_S - 5 * 86_400)
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, None)
+    document = current_minimum_total(step, Fraction(total * USD))
+    assert document is not None
+    assert (outcome.kind is OutcomeKind.PLANNED) == document["enough"] == is_enough, outcome.reason
 
 
 @pytest.mark.parametrize(
