@@ -589,11 +589,15 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
         f"at {minimum_total['gas_gwei']} gwei ({coins_text(Fraction(minimum_total['total'] or 0))} {minimum_total['unit']})"
         for minimum_total in minimums_above_ceiling
     )
+    changes = minimums_above_ceiling[0]["changes"]
     if total is None:
-        changes_text = "; or ".join(minimums_above_ceiling[0]["changes"])
-        remedy = f"Raise max_live_value, or, for {minimums_above_ceiling[0]['gas_gwei']} gwei, take {changes_text}."
-    else:
+        remedy = "Raise max_live_value."
+        if changes:
+            remedy = f"Raise max_live_value, or, for {minimums_above_ceiling[0]['gas_gwei']} gwei, take {'; or '.join(changes)}."
+    elif any(row["changes"] for row in minimum_totals_of_config(config, numeraire_usd, total)):
         remedy = f"With {coins_text(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
+    else:
+        remedy = "More money needs a higher max_live_value."
     return [
         *headroom_warnings(config, total),
         f"{ceiling_text} is below the minimum total {gas_prices_text}: corrections would be held, and the cap prevents a"

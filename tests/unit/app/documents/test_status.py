@@ -1,15 +1,18 @@
-"""Tests of agent/app/documents/status.py: the range that the rule brings a holding back to."""
+"""Tests of agent/app/documents/status.py: the range that the rule brings a holding back to, and the warning of a small ceiling."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
-from agent.app.documents.status import PortfolioStatus, status_document
+from agent.app.documents.status import PortfolioStatus, ceiling_warnings, status_document
+from agent.config.load import parse_config
 from agent.model import Destination, StepInput, Threshold
 from agent.policy.decide import decide
 from tests.support.builders import step_input, token
+from tests.support.configs.samples import config_text
 from tests.support.decisions.tracking import DEPTH, TARGETS, balance_changes, interval, tracking_step, zone_of
 
 
@@ -41,3 +44,14 @@ def test_rule_names_its_edges_and_none_for_the_numeraire() -> None:
     weth = interval(step, "WETH")
     assert shown(step)["WETH"] == [round(weth.low * 10_000), round(weth.high * 10_000)]
     assert shown(step)["USDC"] == [0, 10_000]
+
+
+@pytest.mark.parametrize(("total", "end"), [(None, "Raise max_live_value."), (Fraction(10), "More money needs a higher max_live_value.")])
+def test_ceiling_below_the_minimum__without_a_setting_that_helps__names_none(
+    monkeypatch: pytest.MonkeyPatch, total: Fraction | None, end: str
+) -> None:
+    monkeypatch.setattr("agent.app.documents.status.suggested_settings", lambda *_: ())
+    config = parse_config(config_text())
+    config = config.model_copy(update={"portfolio": config.portfolio.model_copy(update={"max_live_value": "30"})})
+    (warning,) = ceiling_warnings(config, Fraction(1), total)
+    assert warning.endswith(f"the cap prevents a larger portfolio. {end}")
