@@ -535,6 +535,10 @@ def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> 
             acceptance_time_s(limits, cash_flows, flow) for flow in blocking_flows
         )
         until_text += f", or accepted as deposits at {format_time(last_acceptance_s)}"
+        if limits.max_live_value is not None:
+            until_text += (
+                " (while portfolio.max_live_value is exceeded they only end the block then)"
+            )
         if limits.deposit_auto_bps is not None:
             until_text += ", within limits.deposit_auto after two blocks"
     flow_text = "NUMBER, or all, of those that trimtab flows lists"

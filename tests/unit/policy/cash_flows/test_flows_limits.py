@@ -260,6 +260,15 @@ def test_balance_jump_guard_adds_up_the_changes_of_a_day(changes: list[Change], 
     assert (verdict.passed, measured in verdict.measured_text) == (is_passed, True), verdict
 
 
+@pytest.mark.parametrize("max_value", [None, Fraction(2_000 * DOLLAR)])
+def test_halt_promises_no_deposit_above_max_live_value(max_value: Fraction | None) -> None:
+    gift = ExternalTransfer(1, LEDGER_USDC.address, DOLLAR, Fraction(DOLLAR), 1, 2, builders.NOW_S, True, None)
+    step = builders.with_limits(with_history(at(), unexplained_transfers=(gift,)), max_live_value=max_value)
+    reason = balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows)
+    assert "or accepted as deposits at" in reason
+    assert ("while portfolio.max_live_value is exceeded they only end the block then" in reason) is (max_value is not None)
+
+
 def test_halt_names_the_limit_and_at_most_five_changes() -> None:
     transfers = tuple(
         ExternalTransfer(n, LEDGER_USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8)
