@@ -188,44 +188,17 @@ def strategy_adjustment(
     drifts, zone = strategy_drifts(step, strategy, book.state, holdings[strategy.name], prices)
     trigger_result = _trigger_result(step, strategy, book, drifts, zone)
     is_first_purchase = _is_first_purchase(step.history, book)
-    is_acting = trigger_result.fired
-    reason = trigger_result.reason
-    next_s = trigger_result.next_s
-    if (
-        is_first_purchase
-        and book.state.health is not StrategyHealth.PAUSED
-        and investable_total(drifts) > 0
-    ):
+    is_paused = book.state.health is StrategyHealth.PAUSED
+    if is_first_purchase and not is_paused and investable_total(drifts) > 0:
         strategy = replace(strategy, destination=Destination.TARGET)
-        is_acting = True
-        reason = "its first purchase continues"
-        next_s = None
-    elif is_acting and book.state.health is not StrategyHealth.PAUSED:
-        if book.last_rebalance_s is None:
-            cooldown_end_s = None
-        else:
-            cooldown_end_s = book.last_rebalance_s + strategy.cooldown_s
-        if cooldown_end_s is not None and step.snapshot.head.timestamp_s < cooldown_end_s:
-            is_acting = False
-            reason = (
-                f"{reason}; but it rebalances not before {format_time(cooldown_end_s)} (cooldown"
-                f" {format_duration(strategy.cooldown_s)})"
-            )
-            next_s = cooldown_end_s
-        elif not trigger_result.needs_no_confirmation and (
-            wait_reason := price_confirmation.unconfirmed_reason(
-                step,
-                prices,
-                lambda past_step, past_prices: _price_signals(
-                    past_step, strategy, book, holdings, past_prices
-                ),
-            )
-        ):
-            is_acting = False
-            reason = f"{reason}; but {wait_reason}"
+        trigger_result = replace(
+            trigger_result, fired=True, reason="its first purchase continues", next_s=None
+        )
+    elif trigger_result.fired and not is_paused:
+        trigger_result = _confirmed_or_wait(step, strategy, book, holdings, prices, trigger_result)
     total_value = investable_total(drifts)
     token_values = [drift.value for drift in drifts]
-    if is_acting and total_value > 0:
+    if trigger_result.fired and total_value > 0:
         token_values = [
             asset_share * total_value
             for asset_share in (
@@ -234,7 +207,7 @@ def strategy_adjustment(
                     step.policy,
                     strategy,
                     drifts,
-                    book.state.health is StrategyHealth.PAUSED,
+                    is_paused,
                 )
                 if zone is None or is_first_purchase or book.last_rebalance_s is None
                 else shares_at_edges(zone, drifts, step.policy.trade_side)
@@ -251,13 +224,47 @@ def strategy_adjustment(
         share,
         target_share,
         drifts,
-        is_acting,
-        reason,
+        trigger_result.fired,
+        trigger_result.reason,
         target_values,
-        next_s,
+        trigger_result.next_s,
         trigger_result.is_review_due,
         schedule_names,
     )
+
+
+def _confirmed_or_wait(
+    step: StepInput,
+    strategy: Strategy,
+    book: StrategyBook,
+    holdings: StrategyHoldings,
+    prices: Prices,
+    trigger_result: TriggerResult,
+) -> TriggerResult:
+    """Return the result of a fired trigger, or a wait within the cooldown or for the preceding
+    blocks, of which the review stays due.
+    """
+    cooldown_end_s = None
+    if book.last_rebalance_s is not None:
+        cooldown_end_s = book.last_rebalance_s + strategy.cooldown_s
+    if cooldown_end_s is not None and step.snapshot.head.timestamp_s < cooldown_end_s:
+        reason = (
+            f"{trigger_result.reason}; but it rebalances not before {format_time(cooldown_end_s)}"
+            f" (cooldown {format_duration(strategy.cooldown_s)})"
+        )
+        return TriggerResult(False, reason, cooldown_end_s)
+    if trigger_result.needs_no_confirmation:
+        return trigger_result
+    wait_reason = price_confirmation.unconfirmed_reason(
+        step,
+        prices,
+        lambda past_step, past_prices: _price_signals(
+            past_step, strategy, book, holdings, past_prices
+        ),
+    )
+    if wait_reason:
+        return TriggerResult(False, f"{trigger_result.reason}; but {wait_reason}", None)
+    return trigger_result
 
 
 def _is_first_purchase(history: History, book: StrategyBook) -> bool:

@@ -13,8 +13,8 @@ from agent.layers.inputs import apply_effective_targets
 from agent.layers.strategies.policy import accounting, netting
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.policy.netting import NettingResult
-from agent.layers.strategies.state import StrategyHealth, StrategyLedger, StrategyState
-from agent.model import Every, Halt, HaltCode, Hold, Rebalance, StepInput
+from agent.layers.strategies.state import StrategiesState, StrategyHealth, StrategyLedger, StrategyState
+from agent.model import Every, Halt, HaltCode, Hold, HybridTrigger, Rebalance, StepInput, Threshold
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
@@ -31,6 +31,13 @@ def netting_of(decision_result: DecisionResult) -> NettingResult:
     result = decision_result.layer(StrategiesResult).netting
     assert result is not None
     return result
+
+
+def with_last_rebalance(step: StepInput, name: str, last_s: int) -> StepInput:
+    """Return the step with the time of this strategy's last rebalance."""
+    books = books_of(step)
+    changed = tuple(replace(book, last_rebalance_s=last_s) if book.name == name else book for book in books.strategy_books)
+    return step.with_layer(StrategiesState(replace(books, strategy_books=changed)))
 
 
 # --- trades and netting
@@ -92,6 +99,30 @@ def test_schedule_is_reviewed_by_each_strategy_for_itself() -> None:
     assert isinstance(second.decision, Hold)
     assert not second.is_reviewed
     assert not any(adjustment.acts for adjustment in netting_of(second).adjustments)
+
+
+@pytest.mark.parametrize(
+    ("cooldown_s", "confirm_blocks", "next_s"),
+    [
+        pytest.param(36 * HOUR_S, 0, NOW_S + 12 * HOUR_S - 60, id="cooldown"),
+        pytest.param(0, 3, None, id="preceding blocks"),
+    ],
+)
+def test_review_of_a_strategy_that_waits_stays_due(cooldown_s: int, confirm_blocks: int, next_s: int | None) -> None:
+    last_s = NOW_S - DAY_S - 60
+    timed = strategy("timed", 5_000, UP, HybridTrigger(Threshold(500, None), Every(DAY_S)), cooldown_s=cooldown_s)
+    other = strategy("other", 5_000, HALF, Every(DAY_S))
+    reviewed_past = history(by_schedule=(("timed: review every 86400", last_s), ("other: review every 86400", NOW_S - HOUR_S)))
+    step = with_last_rebalance(shared_step(timed, other, past=reviewed_past), "timed", last_s)
+
+    decision_result = decide(replace(step, policy=replace(step.policy, confirm_blocks=confirm_blocks)))
+    [waiting, _] = netting_of(decision_result).adjustments
+
+    assert isinstance(decision_result.decision, Hold)
+    assert not decision_result.is_reviewed
+    assert decision_result.due_schedules == ()
+    assert not waiting.acts
+    assert waiting.next_s == next_s
 
 
 # --- targets, halts and records
