@@ -340,18 +340,22 @@ def apply_max_weight(
     """Return the trigger's result; if it does not fire, that of limits.max_weight."""
     if trigger_result.fired or not must_reduce_weight(policy, drifts):
         return trigger_result
-    overweight_text = "; ".join(
-        f"{drift.symbol} at {drift.weight_text} is above limits.max_weight of"
-        f" {format_bps(drift.max_bps or 0)}"
-        for drift in overweight_assets(drifts)
-    )
     return replace(
         trigger_result,
         fired=True,
-        reason=overweight_text,
+        reason=overweight_text(drifts),
         needs_no_confirmation=False,
         signals=tuple(sorted(overweight_signals(drifts))),
         executes_at_s=None,
+    )
+
+
+def overweight_text(drifts: Sequence[AssetDrift]) -> str:
+    """Format the assets above their limit."""
+    return "; ".join(
+        f"{drift.symbol} at {drift.weight_text} is above limits.max_weight of"
+        f" {format_bps(drift.max_bps or 0)}"
+        for drift in overweight_assets(drifts)
     )
 
 

@@ -19,6 +19,7 @@ from agent.units import (
     BPS,
     Price,
     Value,
+    ceil_int,
     floor_int,
     largest_remainder,
     sign_of,
@@ -270,10 +271,11 @@ def settle_trade(
     units by token), and its cost by strategy.
 
     Opposite adjustments are netted at reference prices, and the market's fills go to those with a
-    remainder. The cost is shared in proportion to it (to capital if none). A strategy that received
-    more than its part pays the others, first in tokens that it did not want. Without
-    `change_raw_by_token` adjustments are only netted. Raises ValueError if the trade spent more
-    than all hold.
+    remainder; what is sold beyond it, such as an asset above limits.max_weight, all holders give.
+    The cost is shared in proportion to it, and that of such sales by capital (all of it if there is
+    no remainder). A strategy that received more than its part pays the others, first in tokens that
+    it did not want. Without `change_raw_by_token` adjustments are only netted. Raises ValueError if
+    the trade spent more than all hold.
     """
     capital_before = strategy_capital(holdings_before, prices)
     holdings = copy_holdings(holdings_before)
@@ -282,6 +284,7 @@ def settle_trade(
         for name, value in market_remainder(adjustments, netted_token).items():
             remainder_values[name][netted_token.token] = value
     net_internally(holdings, adjustments, prices, tokens)
+    unrequested_value = Fraction(0)
     for token in tokens:
         change_raw = change_raw_by_token.get(token, 0)
         change_sign = sign_of(change_raw)
@@ -296,7 +299,9 @@ def settle_trade(
             for name, raw in split_pro_rata(change_raw, split_weights).items():
                 holdings[name][token] = holdings[name].get(token, 0) + raw
         elif change_raw < 0:
-            _deduct_sale(holdings, token, -change_raw, requested_values)
+            _deduct_sale(holdings, token, -change_raw, requested_values, prices[token])
+            requested_value = sum(requested_values.values(), Fraction(0))
+            unrequested_value += max(Fraction(0), -change_raw * prices[token] - requested_value)
     total_cost = -sum(
         (
             change_raw * prices[token]
@@ -309,8 +314,15 @@ def settle_trade(
         name: sum((abs(value) for value in token_values.values()), Fraction(0))
         for name, token_values in remainder_values.items()
     }
-    weight_sum = sum(remainder_sizes.values(), Fraction(0))
-    cost_weights = remainder_sizes if weight_sum > 0 else capital_before
+    cost_weights = remainder_sizes if any(remainder_sizes.values()) else capital_before
+    # a sale may exceed the wishes by what the trade costs
+    unrequested_value -= max(Fraction(0), total_cost)
+    if unrequested_value > 0 and cost_weights is remainder_sizes:
+        total_capital = sum(capital_before.values(), Fraction(0))
+        cost_weights = {
+            name: size + unrequested_value * capital_before[name] / total_capital
+            for name, size in remainder_sizes.items()
+        }
     weight_sum = sum(cost_weights.values(), Fraction(0))
     if weight_sum > 0:
         cost_by_name = {
@@ -332,14 +344,19 @@ def settle_trade(
 
 
 def _deduct_sale(
-    holdings: StrategyHoldings, token: str, raw: int, sale_values: Mapping[str, Fraction]
+    holdings: StrategyHoldings,
+    token: str,
+    raw: int,
+    sale_values: Mapping[str, Fraction],
+    price: Price,
 ) -> None:
-    """Take from the strategies in proportion to their `sale_values`, up to their holdings, and the
-    remainder pro rata from all holders; in place.
+    """Take from the strategies in proportion to their `sale_values`, up to these and their
+    holdings, and the remainder pro rata from all holders; in place.
     """
     if sum(sale_values.values()) > 0:
         for name, part_raw in split_pro_rata(raw, sale_values).items():
-            taken_raw = min(part_raw, holdings[name].get(token, 0))
+            requested_raw = ceil_int(sale_values[name] / price)
+            taken_raw = min(part_raw, requested_raw, holdings[name].get(token, 0))
             holdings[name][token] = holdings[name].get(token, 0) - taken_raw
             raw -= taken_raw
     for name, part_raw in take_pro_rata(raw, token, holdings).items():

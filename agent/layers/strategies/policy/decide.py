@@ -43,8 +43,8 @@ def netting_for_purchase(context: DecisionContext) -> LayerResult:
 
 
 def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
-    """Rebalance each strategy by its own trigger and cooldown, all towards one goal; the remainder
-    after internal netting must be worth a trade.
+    """Rebalance each strategy by its own trigger and cooldown, all towards one goal, in which no
+    weight stays above its limit; the remainder after internal netting must be worth a trade.
     """
     step = context.step
     drifts = context.drifts
@@ -53,16 +53,22 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
         return None
     netting_result = netting.net_strategies(step, prices)
     trigger = bands.apply_max_weight(step.policy, drifts, netting_result.trigger_result)
-    goal = (
-        netting_result.goal if netting_result.trigger_result.fired else bands.reduction_goal(drifts)
-    )
+    goal = netting_result.goal
+    is_reduction = not netting_result.trigger_result.fired
+    if is_reduction:
+        goal = bands.reduction_goal(drifts)
+    elif bands.must_reduce_weight(step.policy, drifts):
+        goal = bands.cap_goal(drifts, goal)
+        is_reduction = goal != netting_result.goal
+        if is_reduction:
+            trigger = replace(trigger, reason=f"{trigger.reason}; {bands.overweight_text(drifts)}")
     decision: Decision = rebalances.review_hold(trigger)
     is_review = trigger.is_review_due
     if trigger.fired:
         decision, is_review = rebalances.rebalance_or_hold(
             step, drifts, context.references, trigger, goal
         )
-    if isinstance(decision, Rebalance) and not netting_result.trigger_result.fired:
+    if isinstance(decision, Rebalance) and is_reduction:
         decision, is_review = rebalances.confirm_rebalance(
             step, prices, decision, review_done=is_review, needs_no_confirmation=False
         )

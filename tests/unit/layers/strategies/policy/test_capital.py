@@ -235,6 +235,25 @@ def test_trade_pays_the_others_what_it_received_beyond_its_part() -> None:
     assert after == {"a": {"A": 95, "B": 0, "C": 0}, "b": {"A": 5, "B": 90, "C": 0}}
 
 
+def test_sale_beyond_the_strategies_wishes_is_given_by_all_holders() -> None:
+    """The first wants to sell 1 of its 50 A, and 20 are sold for 18 B: the other 19 come from both, 17 of them at a cost by capital."""
+    holdings = {"a": {"A": 50, "B": 50}, "b": {"A": 141, "B": 59}}
+    adjustments = {"a": {"A": Fraction(-1), "B": Fraction(1)}}
+
+    after, costs = capital.settle_trade(holdings, adjustments, {"A": -20, "B": 18}, EQUAL_PRICES, "AB")
+
+    assert [after[name]["A"] for name in "ab"] == [44, 127]
+    assert costs == {"a": 2 * (2 + Fraction(17, 3)) / 19, "b": 2 * Fraction(34, 3) / 19}
+
+
+def test_sale_that_exceeds_the_wishes_by_its_cost_is_paid_by_who_wants_it() -> None:
+    adjustments = {"a": {"A": Fraction(-10), "B": Fraction(10)}}
+
+    _, costs = capital.settle_trade({"a": {"A": 50}, "b": {"A": 50}}, adjustments, {"A": -11, "B": 10}, EQUAL_PRICES, "AB")
+
+    assert costs == {"a": 1, "b": 0}
+
+
 # --- deposits and withdrawals
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
@@ -18,6 +19,7 @@ from agent.model import Every, Halt, HaltCode, Hold, HybridTrigger, Rebalance, S
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
+from agent.units import BPS
 from tests.support.builders import NOW_S, balances, books_of, brought_up, history, split, step_input, strategy, with_state
 from tests.support.constants import DAY_S, HOUR_S, USD
 from tests.support.strategies import DOWN, HALF, UP, shared_step
@@ -74,6 +76,39 @@ def test_paused_strategy_is_sold() -> None:
 
     assert isinstance(decide(with_state(step, StrategyState("bad", StrategyHealth.PAUSED, NOW_S))).decision, Rebalance)
     assert isinstance(decide(shared_step(strategy("a", 5_000, HALF), strategy("b", 5_000, HALF))).decision, Hold)
+
+
+@pytest.mark.parametrize(
+    ("small_bps", "min_trade", "confirm_blocks", "is_reduced"),
+    [
+        pytest.param(500, 300, 0, True, id="too small a trade of a strategy"),
+        pytest.param(1_000, 50, 0, True, id="a trade of a strategy beside it"),
+        pytest.param(1_000, 50, 3, False, id="not confirmed"),
+    ],
+)
+def test_weight_above_its_limit_is_reduced_though_a_strategy_acts(
+    small_bps: int, min_trade: int, confirm_blocks: int, is_reduced: bool
+) -> None:
+    wide = strategy("wide", BPS - small_bps, HALF, Threshold(4_000, None))
+    timed = strategy("timed", small_bps, HALF, Every(DAY_S))
+    step = step_input(values={"WETH": 7_000, "USDC": 3_000}, depth=100_000_000)
+    [weth, usdc] = step.portfolio.assets
+    step = replace(
+        step,
+        portfolio=replace(step.portfolio, assets=(replace(weth, max_bps=6_000), usdc)),
+        limits=replace(step.limits, min_trade=Fraction(min_trade * USD)),
+        policy=replace(step.policy, confirm_blocks=confirm_blocks),
+    )
+
+    decision_result = decide(brought_up(step.with_config(split(wide, timed))))
+    decision = decision_result.decision
+
+    assert [adjustment.name for adjustment in netting_of(decision_result).adjustments if adjustment.acts] == ["timed"]
+    assert mentions(decision.reason, "timed acts", "WETH at 70 % is above limits.max_weight of 60 %")
+    assert decision_result.is_reviewed == is_reduced
+    assert isinstance(decision, Rebalance) == is_reduced
+    if isinstance(decision, Rebalance):
+        assert decision.goal.weights[0].high == Fraction(595, 1_000)
 
 
 def test_strategy_waits_for_the_blocks_before() -> None:
