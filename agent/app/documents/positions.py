@@ -28,6 +28,7 @@ from agent.app.documents.decisions import BlockNumber, BpsText, NettingDocument,
 from agent.app.documents.plans import LimitOrderDocument, LimitPricesDocument, TransactionDocument
 from agent.layers.futures.state import margin_account
 from agent.layers.strategies.policy.accounting import nav_per_unit
+from agent.layers.strategies.policy.capital import current_weights
 from agent.layers.strategies.policy.health import FIXED_POINT_ONE
 from agent.model import OrderKind, Portfolio, Snapshot
 from agent.units import BPS, decimal_text, value_text
@@ -281,7 +282,7 @@ def strategy_document(
     unit_nav = nav_per_unit(strategy_value, book.units)
     strategy = next(strategy for strategy in split.strategies if strategy.name == book.name)
     nonzero_value = max(strategy_value, Fraction(1))
-    target_weights_bps = dict(strategy.weights_bps)
+    target_weights_bps = current_weights(strategy, book.state, portfolio.numeraire.address)
     holdings: list[StrategyHoldingDocument] = [
         {
             "symbol": portfolio.token(token).label,

@@ -12,8 +12,10 @@ from fractions import Fraction
 
 from agent.layers.strategies.state import (
     CapitalSplit,
+    Strategy,
     StrategyBook,
     StrategyHealth,
+    StrategyState,
 )
 from agent.units import (
     BPS,
@@ -445,3 +447,10 @@ def target_capital_shares(
         )
         for strategy in split.strategies
     }
+
+
+def current_weights(strategy: Strategy, state: StrategyState, numeraire: str) -> dict[str, int]:
+    """Return a strategy's target weights, bps by token: all in the numeraire while it is paused."""
+    if state.health is StrategyHealth.PAUSED:
+        return {numeraire: BPS}
+    return dict(strategy.weights_bps)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from agent.layers.strategies.policy import accounting, netting
-from agent.layers.strategies.policy.capital import target_capital_shares
+from agent.layers.strategies.policy.capital import current_weights, target_capital_shares
 from agent.layers.strategies.state import (
     CapitalSplit,
     StrategiesState,
@@ -133,8 +133,8 @@ def _market_bps(allocation: Allocation | None) -> tuple[tuple[str, int], ...]:
 
 
 def combine_targets(step: StepInput) -> StepInput:
-    """Return the step with targets that combine the strategies' weights by capital share, and an
-    explanation among its reasons.
+    """Return the step with targets that combine the strategies' weights by capital share, paused
+    ones in the numeraire, and an explanation among its reasons.
     """
     step = choose_weights(step)
     split = step.config(CapitalSplit)
@@ -144,15 +144,20 @@ def combine_targets(step: StepInput) -> StepInput:
     share_by_name = {
         strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies
     }
+    weights_by_name = {strategy.name: dict(strategy.weights_bps) for strategy in split.strategies}
     if books is not None and not books.fault:
         share_by_name = target_capital_shares(split, books.by_name)
+        numeraire = step.portfolio.numeraire.address
+        weights_by_name = {
+            strategy.name: current_weights(strategy, books.by_name[strategy.name].state, numeraire)
+            for strategy in split.strategies
+        }
     assets = step.portfolio.assets
     unrounded_bps = [
         sum(
             (
-                share_by_name[strategy.name]
-                * dict(strategy.weights_bps).get(asset.token.address, 0)
-                for strategy in split.strategies
+                share * weights_by_name[name].get(asset.token.address, 0)
+                for name, share in share_by_name.items()
             ),
             Fraction(0),
         )

@@ -13,6 +13,7 @@ from agent.layers.strategies.policy.capital import (
     Prices,
     StrategyHoldings,
     StrategyValues,
+    current_weights,
     target_capital_shares,
 )
 from agent.layers.strategies.policy.faults import strategies_fault
@@ -131,10 +132,7 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
     """
     numeraire = step.portfolio.numeraire.address
     excluded_tokens = blocked_exits.excluded_tokens(step.targets, step.blocked_exits)
-    if state.health is StrategyHealth.PAUSED:
-        bps_by_token = {numeraire: BPS}
-    else:
-        bps_by_token = dict(strategy.weights_bps)
+    bps_by_token = current_weights(strategy, state, numeraire)
     order_excluded_tokens = tokens_excluded_by_orders(step)
     bps_by_token = {
         asset.token.address: bps_by_token.get(asset.token.address, 0)

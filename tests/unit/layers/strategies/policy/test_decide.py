@@ -13,6 +13,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.inputs import apply_effective_targets
 from agent.layers.strategies.policy import accounting, netting
 from agent.layers.strategies.policy.decide import StrategiesResult
+from agent.layers.strategies.policy.inputs import combine_targets
 from agent.layers.strategies.policy.netting import NettingResult
 from agent.layers.strategies.state import StrategiesState, StrategyHealth, StrategyLedger, StrategyState
 from agent.model import Every, Halt, HaltCode, Hold, HybridTrigger, Rebalance, StepInput, Threshold
@@ -20,7 +21,19 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.units import BPS
-from tests.support.builders import NOW_S, balances, books_of, brought_up, history, split, step_input, strategy, with_state
+from tests.support.builders import (
+    NOW_S,
+    balances,
+    books_of,
+    brought_up,
+    history,
+    opening,
+    price_of,
+    split,
+    step_input,
+    strategy,
+    with_state,
+)
 from tests.support.constants import DAY_S, HOUR_S, USD
 from tests.support.strategies import DOWN, HALF, UP, shared_step
 from tests.support.text import mentions
@@ -168,6 +181,24 @@ def test_targets_of_the_portfolio_are_those_of_all_strategies() -> None:
 
     assert [asset.target_bps for asset in step.effective_assets] == [5_600, 4_400]
     assert "up 60 %, down 40 %" in step.targets.reasons[-1]
+
+
+def test_paused_strategy_targets_the_numeraire_alone() -> None:
+    """Without a trade of its own; what another asset above its limit frees buys nothing for it."""
+    bad = strategy("bad", 5_000, {"WETH": 10_000}, floor_bps=4_000)
+    good = strategy("good", 5_000, {"LINK": 5_000, "USDC": 5_000}, Threshold(4_000, None))
+    step = step_input(targets_bps={"WETH": 3_000, "LINK": 3_000, "USDC": 4_000}, values={"WETH": 0, "LINK": 4_200, "USDC": 5_800})
+    assets = tuple(replace(asset, max_bps=3_500) if asset.token.symbol == "LINK" else asset for asset in step.portfolio.assets)
+    step = replace(step, portfolio=replace(step.portfolio, assets=assets)).with_config(split(bad, good))
+    ledger = opening({"bad": {"USDC": 4_000}, "good": {"LINK": Fraction(4_200) / Fraction(price_of("LINK", None)), "USDC": 1_800}})
+
+    step = combine_targets(with_state(brought_up(step, ledger), StrategyState("bad", StrategyHealth.PAUSED, NOW_S)))
+    decision = decide(step).decision
+
+    assert [asset.target_bps for asset in step.effective_assets] == [0, 3_000, 7_000]
+    assert isinstance(decision, Rebalance)
+    assert mentions(decision.reason, "LINK", "above limits.max_weight")
+    assert [weight.high for weight in decision.goal.weights[:2]] == [0, Fraction(345, 1_000)]
 
 
 STEP = shared_step(*UP_AND_DOWN)
