@@ -403,7 +403,8 @@ def _target_shares(
     is_paused: bool,
 ) -> list[Fraction]:
     """Return the nearest shares within the goal that sum to one; a gap is filled in proportion to
-    the room within the goal's ranges.
+    the room within the goal's ranges. A paused strategy is sold like an exit, whatever policy.only
+    says.
     """
     if is_paused:
         return [Fraction(drift.target_bps, BPS) for drift in drifts]

@@ -16,7 +16,7 @@ from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.policy.inputs import combine_targets
 from agent.layers.strategies.policy.netting import NettingResult
 from agent.layers.strategies.state import StrategiesState, StrategyHealth, StrategyLedger, StrategyState
-from agent.model import Every, Halt, HaltCode, Hold, HybridTrigger, Rebalance, StepInput, Threshold
+from agent.model import Every, Halt, HaltCode, Hold, HybridTrigger, Rebalance, StepInput, Threshold, TradeSide
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
@@ -89,6 +89,17 @@ def test_paused_strategy_is_sold() -> None:
 
     assert isinstance(decide(with_state(step, StrategyState("bad", StrategyHealth.PAUSED, NOW_S))).decision, Rebalance)
     assert isinstance(decide(shared_step(strategy("a", 5_000, HALF), strategy("b", 5_000, HALF))).decision, Hold)
+
+
+@pytest.mark.parametrize("side", TradeSide)
+def test_paused_strategy_is_sold_under_every_side(side: TradeSide) -> None:
+    step = shared_step(strategy("bad", 5_000, UP, floor_bps=5_000), strategy("good", 5_000, HALF))
+    paused_step = with_state(step, StrategyState("bad", StrategyHealth.PAUSED, NOW_S))
+
+    decision_result = decide(replace(paused_step, policy=replace(step.policy, trade_side=side)))
+
+    assert isinstance(decision_result.decision, Rebalance)
+    assert [float(weight.high) for weight in decision_result.decision.goal.weights] == [0.25, 0.75]
 
 
 @pytest.mark.parametrize(
