@@ -324,15 +324,8 @@ def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[
     """
     token_by_symbol = {asset.token.symbol: asset.token for asset in portfolio.assets}
     file_label = f"portfolio.weights.supplies: {path.name}"
-    try:
-        csv_rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or not a path
-        raise ConfigError(
-            f"{file_label}: cannot be read: {failure_text(error)}",
-            "write a CSV with the columns symbol,supply,as_of",
-        ) from None
     supply_by_symbol: dict[str, TokenSupply] = {}
-    for line_number, row in enumerate(csv_rows, 2):
+    for line_number, row in enumerate(_supply_rows(path, file_label), 2):
         symbol = (row.get("symbol") or "").strip()
         supply_text = _supply_text(row)
         if symbol not in token_by_symbol:
@@ -368,6 +361,30 @@ def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[
             f"{file_label}: no supplies", "write a CSV with the columns symbol,supply,as_of"
         )
     return list(supply_by_symbol.values())
+
+
+def _supply_rows(path: Path, file_label: str) -> Iterator[dict[str, str | None]]:
+    """Yield the lines of a CSV by column. Raises ConfigError for one that cannot be read, for two
+    columns of one name, and for a line with more cells than the header, as of a number with commas.
+    """
+    remedy = "write a CSV with the columns symbol,supply,as_of"
+    try:
+        reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
+        rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or not a path
+        raise ConfigError(f"{file_label}: cannot be read: {failure_text(error)}", remedy) from None
+    columns = [column for column in reader.fieldnames or () if column.strip()]
+    if repeated_columns := [column for column in columns if columns.count(column) > 1]:
+        raise ConfigError(
+            f"{file_label}: has two columns {repeated_columns[0]!r}", "remove or rename one"
+        )
+    for line_number, row in enumerate(rows, 2):
+        if any(row.pop(None, ())):
+            raise ConfigError(
+                f"{file_label}, line {line_number}: has more cells than the header",
+                "write numbers without commas, such as 19850000.5",
+            )
+        yield row
 
 
 def _day_start_s(as_of: str, place: str) -> int:

@@ -44,6 +44,12 @@ def read_frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     # a broken file may raise any error of the library
     except (Exception, polars.exceptions.PanicException):
         raise ConfigError(f"{option}: {path.name} {unreadable_reason(path)}", FORMAT_HINT) from None
+    for column in frame.columns if reader is polars.read_csv else ():
+        name, renaming, _ = column.rpartition("_duplicated_")
+        if renaming and name in frame.columns:  # by polars, which would read the first alone
+            raise ConfigError(
+                f"{option}: {path.name} has two columns named {name!r}", "remove or rename one"
+            )
     if frame.height == 0:
         raise ConfigError(f"{option}: {path.name} is empty", FORMAT_HINT)
     return frame

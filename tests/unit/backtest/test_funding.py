@@ -316,6 +316,11 @@ def test_a_column_that_lacks_is_named(tmp_path: Path, head: str) -> None:
         read_funding(funding_file(tmp_path, "2021-01-01,A,0.1", header=head))
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two columns named 'rate'"):
+        read_funding(funding_file(tmp_path, "2021-01-01,A,0.1,0.2", header="time,symbol,rate,rate"))
+
+
 @needs_data
 def test_bitcoin_through_2021__is_hedged_for_a_plain_sum() -> None:
     table = read_table(DATA / "prices" / "daily_2017_2023.parquet")

@@ -219,6 +219,9 @@ def test_supplies__come_from_a_file_and_others_from_the_chain(tmp_path: Path) ->
         ("symbol,supply\nWBTC,-1\n", "line 2: '-1' is not a number of coins"),
         ("symbol,supply\nWBTC,nan\n", "line 2: 'nan' is not a number of coins"),
         ("symbol,supply\nWBTC,1e9\n", "line 2: '1e9' is not a number of coins"),
+        ("symbol,supply\nWETH,1\nWBTC,19,850,000\n", "line 3: has more cells than the header"),
+        ("symbol,supply,supply\nWBTC,1,2\n", "has two columns 'supply'"),
+        ('symbol,supply,note\nWBTC,1,"a note\nWETH,1,\n', "cannot be read"),
         ("symbol,supply\n", "no supplies"),
         (None, "cannot be read"),
     ],
@@ -229,6 +232,11 @@ def test_unusable_supplies_file__is_refused_by_line(tmp_path: Path, content: str
     with pytest.raises(ConfigError) as caught:
         allocator_config(CAPS, tmp_path)
     assert reason in str(caught.value)
+
+
+def test_empty_cells_beside_the_columns__are_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "supplies.csv").write_text("symbol,supply,,\nWBTC,2,,,,\n")
+    assert [supply.raw for supply in allocator_config(CAPS, tmp_path).supplies] == [2 * 10**8]
 
 
 def test_owner__confirms_the_allocator_with_other_parameters() -> None:
