@@ -391,10 +391,14 @@ def _day_start_s(as_of: str, place: str) -> int:
     try:
         if not _DATE.fullmatch(as_of):
             raise ValueError(as_of)
-        return int(datetime.fromisoformat(as_of).replace(tzinfo=UTC).timestamp())
+        day_start_s = int(datetime.fromisoformat(as_of).replace(tzinfo=UTC).timestamp())
+        if day_start_s <= 0:
+            raise ValueError(as_of)
+        return day_start_s
     except ValueError:
         raise ConfigError(
-            f"{place}: as_of {as_of!r} is not a date", "write a day such as 2026-11-01"
+            f"{place}: as_of {as_of!r} is not a date after 1970-01-01",
+            "write a day such as 2026-11-01",
         ) from None
 
 

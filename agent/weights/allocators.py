@@ -409,14 +409,12 @@ def allocate_by_market_cap(
 
 def _require_current(supply: TokenSupply, label: str, now_s: int) -> None:
     """Raise Refused for a supply that is too old, or from the future."""
-    if not supply.valid_until_s:
-        return
     if supply.as_of_s > now_s + DAY_S:
         raise Refused(
             f"the supply of {label} by {supply.source} is dated in the future",
             remedy="correct its as_of",
         )
-    if now_s > supply.valid_until_s:
+    if supply.valid_until_s and now_s > supply.valid_until_s:
         raise Refused(
             f"the supply of {label} by {supply.source} is {(now_s - supply.as_of_s) // DAY_S} days"
             f" old, supplies_max_age is {(supply.valid_until_s - supply.as_of_s) // DAY_S}",

@@ -148,6 +148,8 @@ class AllocatorTable(ConfigTable):
                 f"max_change: {format_bps(self.max_change_bps)} is not above churn, so that every choice"
                 ' waits for the owner; write a larger share, or "off"'
             )
+        if self.supplies_max_age == 0:
+            raise ValueError('supplies_max_age: 0s; write a time above 0s, or "off"')
         require_sampling(self.every, self.step, self.window, self.min_history, self.max_age)
         return self
 

@@ -124,6 +124,7 @@ def test_what_decides_money_has_no_default(key: str) -> None:
     ("weights", "changes", "reason"),
     [
         pytest.param(CAPS, [("window", '"90d"')], "window: not a key of kind market_cap", id="window of market caps"),
+        pytest.param(CAPS, [("supplies_max_age", '"0s"')], "supplies_max_age: 0s; write a time above 0s", id="no age of supplies"),
         pytest.param(RETURNS, [("supplies", '"a.csv"')], "supplies: not a key of kind hrp", id="supplies of returns"),
         pytest.param('kind = "fixed"\n', [("every", '"7d"')], "every: not a key of kind fixed", id="interval of fixed weights"),
         pytest.param(RETURNS, [("kind", '"markowitz"')], "portfolio.weights.kind", id="unknown kind"),

@@ -42,8 +42,9 @@ def test_supply_too_old_holds_and_names_the_token(days: int, max_age_days: int, 
 
 
 @pytest.mark.parametrize("days", [-2, -30, -4_000])
-def test_supply_from_the_future_holds(days: int) -> None:
-    assert mentions(hold_reason(step_with_supply_age(days, 90)), "WBTC", "future")  # type: ignore[arg-type]
+@pytest.mark.parametrize("max_age_days", [90, 0])
+def test_supply_from_the_future_holds(days: int, max_age_days: int) -> None:
+    assert mentions(hold_reason(step_with_supply_age(days, max_age_days)), "WBTC", "future")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_config_has_the_age_of_supplies(tmp_path: Path, key: str, max_age_s: int
     assert [supply.valid_until_s for supply in built_allocator.supplies] == [1_793_491_200 + max_age_s if max_age_s else 0, 0]
 
 
-@pytest.mark.parametrize("as_of", ["2026-13-01", "2026-02-30", "0000-01-01"])
+@pytest.mark.parametrize("as_of", ["2026-13-01", "2026-02-30", "0000-01-01", "1970-01-01", "1969-10-03"])
 def test_config_refuses_an_impossible_day(tmp_path: Path, as_of: str) -> None:
     (tmp_path / "supplies.csv").write_text(f"symbol,supply,as_of\nWBTC,1,{as_of}\n")
     with pytest.raises(ConfigError, match="line 2: as_of"):
