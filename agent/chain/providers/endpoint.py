@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -380,7 +381,10 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
     if header_text.isascii() and header_text.isdigit():
         return min(float(header_text), DAY_S)
     try:
-        return min(max(parsedate_to_datetime(header_text).timestamp() - now_s, 0.0), DAY_S)
+        date = parsedate_to_datetime(header_text)
+        if date.tzinfo is None:  # no zone, or -0000
+            date = date.replace(tzinfo=UTC)
+        return min(max(date.timestamp() - now_s, 0.0), DAY_S)
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -262,6 +262,16 @@ def test_a_wait_is_believed_within_reason(header: str | None, seconds: float | N
     assert retry_after_s(header, 1_000.0) == seconds
 
 
+@pytest.mark.parametrize("zone", ["", " -0000", " GMT"])
+def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        seconds = retry_after_s(f"Thu, 01 Jan 1970 00:16:50{zone}", 1_000.0)
+    time.tzset()
+    assert seconds == 10.0
+
+
 @pytest.mark.parametrize("method", ["eth_sendRawTransaction", "eth_sendTransaction", "anvil_mine", "something_new"])
 def test_what_is_not_known_to_be_a_read_is_asked_once(method: str) -> None:
     with serve(flaky(1)) as server:
