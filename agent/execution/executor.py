@@ -294,8 +294,11 @@ class AwaitingExternalSignature(Retryable):
             self.message += f"; {held_up_text}"
 
     def mark_fault(self, fault: ProposalFault | None) -> None:
-        """Say why nobody should sign or execute it at the prices now; None changes nothing."""
-        if fault is not None:
+        """Say why nobody should sign or execute it at the prices now; None changes nothing, nor does
+        a fault after one that makes it stale: its advice, to withdraw, stays.
+        """
+        is_known_stale = self.fault is not None and self.fault.is_stale
+        if fault is not None and not is_known_stale:
             self.fault = fault
             self.message += f"; it {fault.text}"
             self.go_on_with(self.next_command)

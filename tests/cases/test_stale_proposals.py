@@ -13,6 +13,7 @@ from agent import guards
 from agent.app.agent import Agent
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.records import maintenance
+from agent.chain.safe import SafeOwnersSigner
 from agent.errors import Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature
 from agent.figures import reader_text
@@ -121,6 +122,25 @@ def test_stale__prices_unreadable__is_refused_and_says_why(
     sign_and_send(agent, FIRST, SECOND)
     monkeypatch.setattr(guards, "judge_minimums", without_feeds)
     require_refused(agent, safe, *words)
+
+
+def test_stale__refused_by_the_signer_while_prices_are_unreadable__is_to_be_withdrawn(
+    scene: tuple[Agent, SafeWallet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, safe = scene
+    doubt = guards.ProposalFault(guards.FaultKind.UNCHECKED_MINIMUMS, "the prices now cannot be read: no answer")
+    monkeypatch.setattr(guards, "judge_minimums", lambda step, plan: doubt)
+    assert open_proposal(agent)["state"] == "unchecked"
+
+    def refuse(*_: object) -> None:
+        raise Refused("rule 'floor' refuses it", remedy="none")
+
+    monkeypatch.setattr(SafeOwnersSigner, "require_signable", refuse)
+    assert open_proposal(agent)["state"] == "stale"
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        agent.rebalance(send=True, confirm=yes)
+    assert "trimtab cancel --send" in waiting.value.remedy
+    require_refused(agent, safe, "is stale, rule 'floor' refuses it", "trimtab cancel")
 
 
 def test_failing__price_10_percent_lower__nobody_is_told_to_execute_it(

@@ -255,13 +255,13 @@ class SafeProposal:
         """
         context = self.agent.context
         order_fault = ended_order_fault(context.store, self.intent)
-        if fault := order_fault or minimums_fault(context.readers, self.grant.plan):
-            return fault
-        try:
-            self._require_allowed()
-        except Refused as refusal:
-            return ProposalFault(FaultKind.NOT_ALLOWED, refusal.message)
-        return None
+        fault = order_fault or minimums_fault(context.readers, self.grant.plan)
+        if fault is None or not fault.is_stale:
+            try:
+                self._require_allowed()
+            except Refused as refusal:
+                return ProposalFault(FaultKind.NOT_ALLOWED, refusal.message)
+        return fault
 
     def _require_allowed(self) -> None:
         """Raise Refused unless the rules of a signer allow it with the config now."""

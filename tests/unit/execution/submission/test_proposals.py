@@ -297,6 +297,18 @@ def test_waiting_proposal__has_a_fault__is_not_to_be_signed(tmp_path: Path, kind
         assert ("could not be checked" in text) != is_stale
 
 
+def test_waiting_proposal__doubt_after_a_certain_fault__leaves_the_advice_to_withdraw(tmp_path: Path) -> None:
+    _, _, executor = proposed(tmp_path)
+    with pytest.raises(AwaitingExternalSignature) as caught:
+        executor.reconcile()
+    waiting = caught.value
+    waiting.mark_fault(ProposalFault(FaultKind.NOT_ALLOWED, "the signer refuses"))
+    message, remedy = waiting.message, waiting.remedy
+    waiting.mark_fault(ProposalFault(FaultKind.UNCHECKED_MINIMUMS, "the prices now cannot be read: no answer"))
+    assert (waiting.message, waiting.remedy) == (message, remedy)
+    assert "trimtab cancel --send" in remedy
+
+
 @pytest.mark.parametrize(("paused", "asks_to_resume"), [(False, False), (True, True), (None, True)])
 def test_waiting_proposal__kill_switch_on_or_unreadable__asks_to_resume_first(
     tmp_path: Path, paused: bool | None, asks_to_resume: bool
