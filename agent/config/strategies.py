@@ -18,7 +18,12 @@ from agent.config.tables.weights import AllocatorTable, require_valid_allocator
 from agent.config.triggers import build_trigger_with_risk
 from agent.config.weights import build_allocator, build_signals
 from agent.errors import ConfigError
-from agent.layers.strategies.state import CapitalSplit, Strategy, StrategyHealthRule
+from agent.layers.strategies.state import (
+    CapitalSplit,
+    Strategy,
+    StrategyHealthRule,
+    with_allocator_keys,
+)
 from agent.model import (
     AllocationMethod,
     Destination,
@@ -271,14 +276,20 @@ def with_allocators(
     strategies = []
     for strategy in split.strategies:
         strategy_portfolio = strategy_as_portfolio(config.portfolio, table_by_name[strategy.name])
-        allocator = build_allocator(
-            strategy_portfolio.weights,
-            portfolio,
-            folder,
-            build_signals(config),
-            config.futures,
-            chain_id=config.chain.chain_id,
-        )
+        try:
+            allocator = build_allocator(
+                strategy_portfolio.weights,
+                portfolio,
+                folder,
+                build_signals(config),
+                config.futures,
+                chain_id=config.chain.chain_id,
+            )
+        except ConfigError as error:
+            raise ConfigError(
+                with_allocator_keys(error.message, strategy.name),
+                with_allocator_keys(error.remedy, strategy.name),
+            ) from None
         if allocator is not None and allocator.method is AllocationMethod.FIXED:
             allocator = None
         strategies.append(replace(strategy, allocator=allocator))

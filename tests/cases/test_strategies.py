@@ -15,12 +15,13 @@ from agent import app as api
 from agent.app.agent import Agent
 from agent.app.money import transfers
 from agent.app.records import oracle
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyHealth
 from agent.localchain import LocalChain
 from agent.model import IntentKind
+from agent.policy import targets
 from tests.support.agents import USD, explain_balances, fund, purse, reopened_agent, require_rebalance, swap_of, trusted_config, yes
 from tests.support.constants import HOME
 from tests.support.on_chain.first_purchases import look
@@ -169,6 +170,24 @@ def test_a_strategy_of_weights_is_asked_for_by_what_there_is(
     with pytest.raises(ConfigError) as error:
         oracle.weights(agent, strategy=name)
     assert (error.value.message, error.value.remedy) == (f"--strategy: {message}", remedy)
+
+
+def test_a_refused_choice_of_a_strategy__names_its_own_key(chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    changes = strategies("50%", "50%")
+    equal = {"kind": "equal", "every": "7d", "keep": "30d", "churn": "1%", "until_chosen": "targets"}
+    parts = changes["strategies"]
+    assert isinstance(parts, list)
+
+    def refuse(*_: object) -> None:
+        raise Refused("equal: no weights", remedy="check portfolio.weights.limits")
+
+    monkeypatch.setattr(targets, "bounds_of", refuse)
+    loaded = trusted_config(chain, tmp_path, {**changes, "strategies": [parts[0], {**parts[1], "allocator": equal}]}, TWO)
+    with reopened_agent(chain, loaded) as agent:
+        assert api.weights(agent)["fault"] == "equal: no weights (check strategies.down.allocator.limits)"
+        with pytest.raises(Refused, match=r"strategies\.down\.allocator\.limits"):
+            api.weights(agent, accept=lambda _: True)
 
 
 def test_the_owner_accepts_a_jump_of_a_strategys_weights(chain: LocalChain, tmp_path: Path) -> None:

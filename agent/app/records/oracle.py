@@ -24,7 +24,7 @@ from agent.execution.step_context import StepTransactor
 from agent.layers.signals.policy import signal_requests
 from agent.layers.signals.state import SignalState
 from agent.layers.strategies.policy.inputs import step_of_strategy
-from agent.layers.strategies.state import CapitalSplit, Strategy
+from agent.layers.strategies.state import CapitalSplit, Strategy, with_allocator_keys
 from agent.model import (
     Allocation,
     AllocationMethod,
@@ -291,6 +291,7 @@ def weights(
             allocator, assets, allocator_inputs, last_allocation
         )
     except Refused as refusal:
+        refusal.remedy = with_allocator_keys(refusal.remedy, owner_name)
         if accept is not None:
             raise
         fault = str(refusal)

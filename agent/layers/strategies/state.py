@@ -59,6 +59,12 @@ class Strategy:
     market_bps: tuple[tuple[str, int], ...] = ()
 
 
+def with_allocator_keys(text: str, strategy_name: str) -> str:
+    """Return a text about an allocator with the keys of this strategy's; unchanged without a name."""
+    key = f"strategies.{strategy_name}.allocator"
+    return text.replace("portfolio.weights", key) if strategy_name else text
+
+
 @dataclass(frozen=True, slots=True)
 class CapitalSplit(LayerConfig):
     """Split of the capital between strategies; shares sum to 10,000. Outside `band` the split is

@@ -22,7 +22,7 @@ from tests.support.configs.pace import LIMIT, ROUNDS, TWAP
 from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text, tokens
 from tests.support.configs.strategies import CARRY, HEALTH, TREND, config_with_strategies
 from tests.support.constants import DAY_S
-from tests.support.text import mentions
+from tests.support.text import mentions, raises_field
 
 
 def built(*parts: dict[str, str], split: str = 'relative = "20%"') -> CapitalSplit:
@@ -103,6 +103,16 @@ def test_strategy_allocator__is_the_portfolio_s_with_its_weights() -> None:
     assert mentions(
         error({**{key: value for key, value in TREND.items() if key != "weights"}, "allocator": equal}, CARRY), "trend", "weights"
     )
+
+
+def test_strategy_allocator__a_fault_of_its_file_names_its_own_key(tmp_path: Path) -> None:
+    caps = (
+        '{ kind = "market_cap", every = "7d", keep = "30d", churn = "1%", until_chosen = "targets", max_age = "2d",'
+        ' supplies = "nofile.csv" }'
+    )
+    config = parse_config(config_with_strategies(TREND | {"allocator": caps}, CARRY))
+    with raises_field("strategies.trend.allocator.supplies", "nofile.csv", "cannot be read"):
+        with_allocators(config, build_split(config), build_portfolio(config, tokens()), tmp_path)
 
 
 def test_a_split_says_beyond_what_it_is_restored() -> None:

@@ -15,6 +15,7 @@ from agent.layers.strategies.state import (
     StrategiesState,
     Strategy,
     StrategyLedger,
+    with_allocator_keys,
 )
 from agent.model import Allocation, LayerPart, StepInput, StepMemory
 from agent.policy.cash_flows import balance_changes
@@ -80,9 +81,8 @@ def choose_weights(step: StepInput) -> StepInput:
         ]
         allocation = strategy_step.history.allocation
         if strategy_step.history.allocation_fault:
-            fault_notes.append(
-                f"strategy {strategy.name} has no weights: {strategy_step.history.allocation_fault}"
-            )
+            fault = with_allocator_keys(strategy_step.history.allocation_fault, strategy.name)
+            fault_notes.append(f"strategy {strategy.name} has no weights: {fault}")
         if allocation is not None:
             allocation_by_strategy[strategy.name] = allocation
         chosen_bps = tuple(

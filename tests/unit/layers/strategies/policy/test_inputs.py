@@ -77,6 +77,18 @@ def test_strategy_without_weights_halts_by_name() -> None:
     assert mentions(decision.reason, "parity", "inverse_volatility")
 
 
+def test_strategy_whose_weights_are_too_old_names_its_own_key() -> None:
+    books = books_of(SHARED_STEP)
+    allocation = dict(books.allocation_by_strategy)["parity"]
+    expired = replace(allocation, at_s=allocation.at_s - 100 * DAY_S)
+    state = StrategiesState(replace(books, allocation_by_strategy=(("parity", expired),)))
+    unpriced_step = step_input(targets_bps=PLAIN).with_config(split(chosen_by(VOLATILITY), FIXED)).with_layer(state)
+
+    fault = books_of(choose_weights(unpriced_step)).allocation_fault
+
+    assert "the last weights are too old (strategies.parity.allocator.keep)" in fault
+
+
 @pytest.mark.parametrize(
     ("step", "has_chosen", "now_s", "spans"),
     [
