@@ -48,7 +48,7 @@ def build_schedule(
     table: str = TRIGGER_TABLE,
 ) -> Schedule:
     """Build the schedule of the keys with that prefix in the config's `table`. Raises ConfigError
-    unless exactly one is given.
+    unless exactly one is given, and for a time zone of an interval.
     """
     if (every_s is None) == (cron is None):
         raise ConfigError(
@@ -56,6 +56,11 @@ def build_schedule(
             f"for example {key_prefix}every = '1d'",
         )
     if every_s is not None:
+        if timezone is not None:
+            raise ConfigError(
+                f"{table}.timezone: has no effect without a cron time",
+                f"remove it, or write {key_prefix}cron in place of {key_prefix}every",
+            )
         return Every(every_s)
     if timezone is None:
         raise ConfigError(
@@ -82,9 +87,14 @@ def _build_either(
 def _build_staged(*key_values: Any) -> StagedTrigger:
     review_every_s, review_cron, execute_every_s, execute_cron, timezone, *widths = key_values
     band = None if widths == [None, None] else Threshold(*widths)
-    review_schedule = build_schedule(review_every_s, review_cron, timezone, "review_")
+    is_for_execution_only = review_cron is None and execute_cron is not None
+    review_timezone = None if is_for_execution_only else timezone
+    execution_timezone = None if execute_cron is None else timezone
+    review_schedule = build_schedule(review_every_s, review_cron, review_timezone, "review_")
     return StagedTrigger(
-        review_schedule, build_schedule(execute_every_s, execute_cron, timezone, "execute_"), band
+        review_schedule,
+        build_schedule(execute_every_s, execute_cron, execution_timezone, "execute_"),
+        band,
     )
 
 

@@ -318,6 +318,7 @@ def test_config__names_the_schedule(keys: str, schedule: Schedule) -> None:
     ("keys", "message"),
     [
         ('every = "7d"\ncron = "0 0 * * *"\ntimezone = "UTC"', "futures: give exactly one of every and cron"),
+        ('every = "7d"\ntimezone = "UTC"', "futures.timezone: has no effect without a cron time"),
         ('timezone = "UTC"', "futures: give exactly one of every and cron"),
         ('cron = "0 0 * * *"', "futures.timezone: missing"),
         ('cron = "0 0 * *"\ntimezone = "UTC"', "futures.cron: '0 0 * *' has 4 fields"),

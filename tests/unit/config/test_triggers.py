@@ -67,6 +67,18 @@ def text(trigger: str, *changes: tuple[str, str]) -> str:
             id="review by cron",
         ),
         pytest.param(
+            '{ kind = "review", review_every = "7d", execute_cron = "0 9 1 * *", timezone = "Europe/Berlin" }',
+            StagedTrigger(Every(604_800), MONTHLY),
+            "review: every 7 days, executed 0 9 1 * * in Europe/Berlin",
+            id="execution alone by cron",
+        ),
+        pytest.param(
+            '{ kind = "review", review_cron = "0 9 1 * *", execute_every = "28d", timezone = "Europe/Berlin" }',
+            StagedTrigger(MONTHLY, Every(2_419_200)),
+            "review: 0 9 1 * * in Europe/Berlin, executed every 28 days",
+            id="review alone by cron",
+        ),
+        pytest.param(
             '{ kind = "review", review_every = "7d", execute_every = "28d", relative = "10%", absolute = "5%" }',
             StagedTrigger(Every(604_800), Every(2_419_200), Threshold(500, 1_000)),
             "review: every 7 days, executed every 28 days, beyond 10 % of the target, 5 % of the portfolio",
@@ -125,6 +137,11 @@ SCHEDULE = '{{ kind = "time", {} }}'
         (SCHEDULE.format('cron = "0 9 * * *"'), "policy.trigger.timezone: missing; a cron trigger needs a time zone"),
         (SCHEDULE.format('cron = "0 9 * * *", timezone = "Mars/Olympus"'), "policy.trigger.timezone: 'Mars/Olympus' is unknown"),
         (SCHEDULE.format('cron = "0 0 30 2 *", timezone = "UTC"'), "policy.trigger.cron: '0 0 30 2 *' in UTC never comes"),
+        (SCHEDULE.format('every = "1d", timezone = "Mars/Olympus"'), "policy.trigger.timezone: has no effect without a cron time"),
+        (
+            '{ kind = "review", review_every = "1d", execute_every = "2d", timezone = "UTC" }',
+            "policy.trigger.timezone: has no effect without a cron time",
+        ),
         (SCHEDULE.format('cron = "0 9 * * *", every = "1d"'), "policy.trigger: give exactly one of every and cron"),
         ('{ kind = "review", review_every = "29m", execute_every = "1d" }', "policy.trigger.review_every: 29min"),
         ('{ kind = "review", review_every = "1d", execute_every = "29d" }', "policy.trigger.execute_every: 29d"),
