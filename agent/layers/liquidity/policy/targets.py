@@ -222,7 +222,9 @@ def _withdraw_excess(
     excess_value: Value,
     reason: str,
 ) -> None:
-    """Withdraw the excess over the share, smallest positions first."""
+    """Withdraw the excess over the share, smallest positions first, whose fees are paid out too; if
+    these suffice, they alone are collected.
+    """
     values_and_indices = sorted(
         (builder.book.value_without_fees(confirmed_position, position), index)
         for index, (confirmed_position, position) in enumerate(in_range_positions)
@@ -231,9 +233,13 @@ def _withdraw_excess(
         confirmed_position, position = in_range_positions[index]
         if excess_value <= 0 or position_value <= 0:
             continue
+        fees_value = builder.book.pair_value(
+            confirmed_position, positions.uncollected_fees(position)
+        )
+        excess_principal_value = min(position_value, max(Fraction(0), excess_value - fees_value))
         withdrawn_liquidity = min(
             position.liquidity,
-            ceil_int(position.liquidity * min(position_value, excess_value) / position_value),
+            ceil_int(position.liquidity * excess_principal_value / position_value),
         )
         if confirmed_position.token_id is None:
             withdrawn_liquidity = min(
@@ -242,24 +248,34 @@ def _withdraw_excess(
                     confirmed_position.contract, withdrawn_liquidity
                 ),
             )
-        withdrawn_value = position_value * withdrawn_liquidity / position.liquidity
+        withdrawn_value = fees_value + position_value * withdrawn_liquidity / position.liquidity
+        # only principal gives a withdrawal a minimum amount
+        has_principal = max(positions.principal(position, withdrawn_liquidity)) > 0
         if isinstance(position, LpV2Position):
             skip_reason = builder.not_worth_reason(
                 withdrawn_value, (action_gas.V2_REMOVE_UNITS,), 1
             )
         else:
-            skip_reason = builder.not_worth_reason(withdrawn_value, (action_gas.V3_WITHDRAW_UNITS,))
+            gas_units = (
+                action_gas.V3_WITHDRAW_UNITS if has_principal else action_gas.V3_COLLECT_UNITS
+            )
+            skip_reason = builder.not_worth_reason(withdrawn_value, (gas_units,))
         if skip_reason:
             builder.skip(target, skip_reason)
             continue
-        withdrawal_reason = f"{reason}: {builder.money_text(withdrawn_value)} withdrawn"
-        builder.moves.append(
-            WithdrawMove(confirmed_position, position, withdrawn_liquidity, withdrawal_reason)
-        )
-        builder.reasons.append(withdrawal_reason)
-        builder.book = book_after_withdrawal(
-            builder.book, confirmed_position, position, withdrawn_liquidity
-        )
+        move_reason = f"{reason}: {builder.money_text(withdrawn_value)} withdrawn"
+        if isinstance(position, LpV3Position) and not has_principal:
+            move_reason = f"{reason}: fees of {builder.money_text(fees_value)} collected"
+            builder.moves.append(CollectMove(confirmed_position, position, move_reason))
+            builder.book = builder.book.after_collection(confirmed_position)
+        else:
+            builder.moves.append(
+                WithdrawMove(confirmed_position, position, withdrawn_liquidity, move_reason)
+            )
+            builder.book = book_after_withdrawal(
+                builder.book, confirmed_position, position, withdrawn_liquidity
+            )
+        builder.reasons.append(move_reason)
         excess_value -= withdrawn_value
 
 

@@ -304,7 +304,7 @@ def test_plan_cost_is_not_applied_to_a_required_withdrawal() -> None:
     required_step = with_limits(dear_step, lp_max_weight_bps=1_500)
 
     assert refusing_guards(dear_step, plan) == {"plan_cost"}
-    assert verdict("plan_cost", dear_step, plan).measured_text.startswith("117.")
+    assert verdict("plan_cost", dear_step, plan).measured_text.startswith("119.")
     assert refusing_guards(required_step, plan) == set()
     assert "not applied to liquidity above its limit" in verdict("plan_cost", required_step, plan).measured_text
 

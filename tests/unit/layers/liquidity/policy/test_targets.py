@@ -228,6 +228,33 @@ def test_excess_is_withdrawn_down_to_the_share() -> None:
     assert passes(step)
 
 
+@pytest.mark.parametrize(
+    ("fees", "share_bps", "action_type", "left"),
+    [
+        pytest.param(200, 1_140, Collect, 1_000, id="fees alone suffice"),
+        pytest.param(100, 1_000, Withdraw, 910, id="the fees and some principal"),
+        pytest.param(800, 600, Withdraw, 588, id="the fees and much principal"),
+        pytest.param(800, 0, Withdraw, 0, id="all"),
+    ],
+)
+def test_excess_is_taken_from_the_fees_first(fees: int, share_bps: int, action_type: type, left: int) -> None:
+    """A withdrawal pays out all fees. The position has 1,000 beside them, the wallet 8,000."""
+    owed = (fees * USD, 0)
+    step = world([ranged(1_000, 1_800, 2_200, owed=owed, core_owed=owed)], [lp_target(share_bps)], bounds=roomy(plan_cost_bps=200))
+
+    [action] = planned(step).layer_actions
+
+    assert isinstance(action, action_type)
+    [(confirmed_position, _)] = book(step).position_states
+    if isinstance(action, Withdraw):
+        book_after = book(step).after_withdrawal(confirmed_position, action.liquidity, (0, 0))
+    else:
+        book_after = book(step).after_collection(confirmed_position)
+    assert book_after.position_value(*book_after.position_states[0]) / USD == pytest.approx(left, rel=1e-4)
+    paid_text = "fees of 200 USDC collected" if action_type is Collect else f"{1_000 + fees - left} USDC withdrawn"
+    assert action.reason.endswith(paid_text)
+
+
 def liquidity_by_position(step: StepInput) -> dict[str, tuple[int, int]]:
     """Return the liquidity withdrawn, and that of the position, by name in order."""
     actions = planned(step).layer_actions
