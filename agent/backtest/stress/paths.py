@@ -409,7 +409,15 @@ def _crashed_table(
 
 
 def _crash_progress(table: PriceTable, severity: SpotSeverity, start_bar: int) -> FloatArray:
-    """Return the share of a crash or shock that has happened at each bar."""
+    """Return the share of a crash or shock that has happened at each bar. Raises ConfigError if the
+    path ends before it does.
+    """
+    bars_left = table.bar_count - start_bar
+    if severity.crash_bars > bars_left:
+        raise ConfigError(
+            f"crash-bars: {severity.crash_bars} bars from bar {start_bar} of a path of {table.bar_count}",
+            f"write --scenarios crash-bars={bars_left} or less, or a longer path",
+        )
     progress: FloatArray = np.clip(
         (np.arange(table.bar_count) - start_bar + 1) / severity.crash_bars, 0, 1
     )

@@ -150,6 +150,16 @@ def test_a_shock_moves_the_prices_it_names_alone_and_they_stay(shocks: tuple[tup
     assert laid.numeraire_values.tolist() == laid.table.closes[:, 2].tolist()
 
 
+@pytest.mark.parametrize("scenario", [SpotScenario.CRASH, SpotScenario.SHOCK])
+def test_a_crash_that_the_path_ends_before_is_named(scenario: SpotScenario) -> None:
+    table = hourly(BTC=[100.0] * BARS)
+    spec = make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD")
+    severity = SpotSeverity(crash_bars=BARS - BEGINS, shocks=(("BTC", -5_000),))
+    assert apply_scenario(scenario, spec, table, DEEP, severity).table.closes[-1, 0] == pytest.approx(50)
+    with pytest.raises(ConfigError, match=f"write --scenarios crash-bars={BARS - BEGINS} or less, or a longer path"):
+        apply_scenario(scenario, spec, table, DEEP, replace(severity, crash_bars=BARS - BEGINS + 1))
+
+
 def test_a_crash_starts_from_a_flat_market_and_no_trend_hides_it() -> None:
     """Prices rise threefold over the path and one is missing; before the crash all stand, and they end at half."""
     rising = [100.0 * 3 ** (bar / (BARS - 1)) * (1.01 if bar % 2 else 1) for bar in range(BARS)]
@@ -166,7 +176,7 @@ def test_a_crash_starts_from_a_flat_market_and_no_trend_hides_it() -> None:
 def test_what_a_portfolio_cannot_meet_is_named() -> None:
     table = hourly(BTC=[100.0] * BARS, ETH=[10.0] * BARS)
     spec = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
-    reason_by_scenario = dict(inapplicable_scenarios(tuple(SpotScenario), spec, table, DEEP, SpotSeverity()))
+    reason_by_scenario = dict(inapplicable_scenarios(tuple(SpotScenario), spec, table, DEEP, SpotSeverity(crash_bars=2)))
     assert set(reason_by_scenario) == {"depeg", "gas-spike"}
     assert "a dollar" in reason_by_scenario["depeg"]
     with pytest.raises(ConfigError, match="native coin"):
