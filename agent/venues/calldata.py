@@ -1,6 +1,5 @@
-"""Calldata of the wallet's transactions: one Rebalancer call or one SwapRouter02 multicall per
-plan, and liquidity actions for the V3 position manager and the V2 router. Also the conditions of a
-Rebalancer call, and verification of its deployment.
+"""Calldata of a plan's swaps: one Rebalancer call or one SwapRouter02 multicall. Also the
+conditions of a Rebalancer call, and verification of its deployment.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from fractions import Fraction
 from agent.amm import POOL_KINDS, pool_kind, swap_style
 from agent.artifacts import own_artifact
 from agent.chain.lens import abi_encode, address_bytes
-from agent.chain.rpc import Transport
+from agent.chain.rpc import Transport, hex_data
 from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import (
     NATIVE_VENUE,
@@ -34,27 +33,9 @@ from agent.signing.calldata import (
     SWEEP_TOKEN,
     UNWRAP_WETH9,
     WRAP_ETH,
-    Call,
     FundsLocation,
-    RebalanceCall,
-    UndecodableCalldata,
-    decode,
 )
 from agent.units import NATIVE, floor_int
-
-__all__ = [
-    "NATIVE_VENUE",
-    "ROUTER_ITSELF",
-    "Call",
-    "RebalanceCall",
-    "RebalancerTerms",
-    "UndecodableCalldata",
-    "decode",
-    "min_balance_changes",
-    "price_x128",
-    "wrapped_native_wei",
-]
-
 
 _MAX_TOKENS = 255
 
@@ -87,14 +68,7 @@ def encode_rebalance(
     Rebalancer cannot run the plan: no legs, an unknown venue, an amount of zero or beyond 128 bits,
     a token without a price, a token left behind.
     """
-    if not plan.legs:
-        raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
-    if not 0 < deadline_s < 1 << 40:
-        raise Refused(
-            f"deadline {deadline_s} is not a Unix time",
-            remedy="set execution.deadline",
-            code=ErrorCode.DEADLINE,
-        )
+    _require_encodable(plan, deadline_s, 40)
     legs = [
         program_leg for leg in plan.legs for program_leg in _with_conversion(leg, maker_by_venue)
     ]
@@ -130,7 +104,7 @@ def encode_rebalance(
             *encoded_legs,
         ]
     )
-    return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
+    return hex_data(REBALANCE + abi_encode(["bytes"], [program]))
 
 
 def _with_conversion(leg: Leg, maker_by_venue: Mapping[str, PoolMaker]) -> list[Leg]:
@@ -199,6 +173,28 @@ class _LegFlow:
     next_leg_index: int | None = None
 
 
+def _require_encodable(plan: Plan, deadline_s: int, deadline_bits: int) -> None:
+    """Raise Refused for a plan without legs, or a deadline that does not fit the calldata."""
+    if not plan.legs:
+        raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
+    if not 0 < deadline_s < 1 << deadline_bits:
+        raise Refused(
+            f"deadline {deadline_s} is not a Unix time",
+            remedy="set execution.deadline",
+            code=ErrorCode.DEADLINE,
+        )
+
+
+def _require_amounts(leg: Leg) -> None:
+    if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
+        raise Refused(
+            f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
+            f" {leg.min_out_raw} must be above zero",
+            remedy="raise limits.min_trade to skip dust",
+            code=ErrorCode.AMOUNT,
+        )
+
+
 def _leg_bytes(
     legs: Sequence[Leg],
     leg_index: int,
@@ -209,13 +205,7 @@ def _leg_bytes(
 ) -> bytes:
     leg = legs[leg_index]
     maker_by_venue, pool_makers = maker_tables
-    if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
-        raise Refused(
-            f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
-            f" {leg.min_out_raw} must be above zero",
-            remedy="raise limits.min_trade to skip dust",
-            code=ErrorCode.AMOUNT,
-        )
+    _require_amounts(leg)
     amount_raw = leg.amount_in_raw if flow.source is FundsLocation.WALLET else 0
     if max(amount_raw, leg.min_out_raw) >> 128:
         raise Refused(
@@ -356,27 +346,14 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
     Refused if the router cannot run the plan: no legs, an unknown venue, an amount of zero, a token
     left in the router.
     """
-    if not plan.legs:
-        raise Refused("the plan has no legs; there is nothing to encode", code=ErrorCode.NO_LEGS)
-    if deadline_s <= 0:
-        raise Refused(
-            f"deadline {deadline_s} is not a Unix time",
-            remedy="set execution.deadline",
-            code=ErrorCode.DEADLINE,
-        )
+    _require_encodable(plan, deadline_s, 256)
     _require_spent_outputs(plan.legs)
     _require_wraps_before_swaps(plan.legs)
     calls: list[bytes] = []
     wrapped_wei = 0
     due_sweeps = sweeps(plan.legs)
     for leg_index, leg in enumerate(plan.legs):
-        if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
-            raise Refused(
-                f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
-                f" {leg.min_out_raw} must be above zero",
-                remedy="raise limits.min_trade to skip dust",
-                code=ErrorCode.AMOUNT,
-            )
+        _require_amounts(leg)
         calls += [
             _sweep_call(token, min_raw, wallet)
             for sweep_index, token, min_raw in due_sweeps
@@ -400,7 +377,7 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
         for sweep_index, token, min_raw in due_sweeps
         if sweep_index == len(plan.legs)
     ]
-    return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
+    return hex_data(MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls]))
 
 
 def _swap_call(leg: Leg, wallet: str, amount_in_raw: int) -> bytes:
@@ -528,8 +505,3 @@ def _require_wraps_before_swaps(legs: Sequence[Leg]) -> None:
                 " SwapRouter02 would confuse both",
                 code=ErrorCode.WRAPPING,
             )
-
-
-def to_hex(calldata_bytes: bytes) -> str:
-    """Return 0x-hex of calldata."""
-    return "0x" + calldata_bytes.hex()

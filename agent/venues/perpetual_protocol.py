@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.chain.lens import abi_decode, abi_encode
-from agent.chain.rpc import CallFailed, Transport, parse_bytes
+from agent.chain.rpc import CallFailed, Transport, hex_data, parse_bytes
 from agent.errors import Refused, Retryable
 from agent.model import (
     DelegateChange,
@@ -34,7 +34,6 @@ from agent.signing.calldata import Approve, UndecodableCalldata, selector
 from agent.signing.futures import FuturesCall
 from agent.signing.futures import decode as decode_futures
 from agent.units import UINT256_MAX
-from agent.venues.calldata import to_hex
 
 OPEN_POSITION_DELEGATE = 1
 """DelegateApproval: the delegate may trade but not withdraw."""
@@ -160,26 +159,26 @@ def encode_order(
         _NO_REFERRAL,
     )
     if sender == contracts.trader:
-        return to_hex(OPEN_POSITION + abi_encode([_ORDER_ABI], [order_fields]))
-    return to_hex(
+        return hex_data(OPEN_POSITION + abi_encode([_ORDER_ABI], [order_fields]))
+    return hex_data(
         OPEN_POSITION_FOR + abi_encode(["address", _ORDER_ABI], [contracts.trader, order_fields])
     )
 
 
 def encode_deposit(token: str, deposit_raw: int) -> str:
     """Return 0x-hex calldata of a deposit of collateral into the vault."""
-    return to_hex(DEPOSIT + abi_encode(["address", "uint256"], [token, deposit_raw]))
+    return hex_data(DEPOSIT + abi_encode(["address", "uint256"], [token, deposit_raw]))
 
 
 def encode_withdrawal(token: str, withdrawal_raw: int) -> str:
     """Return 0x-hex calldata of a withdrawal of collateral to the account."""
-    return to_hex(WITHDRAW + abi_encode(["address", "uint256"], [token, withdrawal_raw]))
+    return hex_data(WITHDRAW + abi_encode(["address", "uint256"], [token, withdrawal_raw]))
 
 
 def encode_delegate(delegate: str, *, is_allowed: bool) -> str:
     """Return 0x-hex calldata that allows `delegate` to trade for the sender, or revokes it."""
     function_selector = APPROVE_DELEGATE if is_allowed else REVOKE_DELEGATE
-    return to_hex(
+    return hex_data(
         function_selector + abi_encode(["address", "uint8"], [delegate, OPEN_POSITION_DELEGATE])
     )
 

@@ -13,9 +13,8 @@ from agent.amm import pools
 from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.localchain import LocalChain
 from agent.model import Leg, LegPlace, Plan, Pool
-from agent.signing.calldata import FundsLocation
+from agent.signing.calldata import FundsLocation, decode
 from agent.units import NATIVE
-from agent.venues.calldata import decode
 from tests.support.signing import native_leg, plan_of
 from tests.support.wallets import AtomicDesk
 from tests.support.worlds import read_pool

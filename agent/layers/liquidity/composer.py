@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from agent.amm.lp.venues import LpVenue
 from agent.chain import tokens
 from agent.chain.lens import abi_encode
+from agent.chain.rpc import hex_data
 from agent.errors import ErrorCode, Refused
 from agent.layers.liquidity.policy.minimums import minimum_amounts
 from agent.layers.liquidity.policy.pools import POSITION_CONTRACT_ROLES
@@ -37,7 +38,6 @@ from agent.signing.liquidity import (
 )
 from agent.units import decimal_text
 from agent.venues.allowances import build_approval, label_and_decimals
-from agent.venues.calldata import to_hex
 from agent.venues.drafts import TxDraft
 
 
@@ -139,7 +139,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
                 ["(uint256,uint128,uint256,uint256,uint256)"],
                 [(token_id, action.liquidity, *action.min_raw, deadline_s)],
             )
-            return to_hex(
+            return hex_data(
                 MANAGER_MULTICALL
                 + abi_encode(
                     ["bytes[]"], [[decrease_calldata, _collect_calldata(token_id, wallet)]]
@@ -156,7 +156,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
                 "address",
                 "uint256",
             ]
-            return to_hex(
+            return hex_data(
                 REMOVE_LIQUIDITY
                 + abi_encode(
                     abi_types,
@@ -171,10 +171,10 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
                 )
             )
         case Collect(venue=LpVenue.V3):
-            return to_hex(_collect_calldata(action.token_id, wallet))
+            return hex_data(_collect_calldata(action.token_id, wallet))
         case Provide(venue=LpVenue.V2 | LpVenue.V3):
             _require_nonzero(max(action.desired_raw) > 0 and max(action.min_raw) > 0, action)
-            return to_hex(_provide_calldata(action, wallet, deadline_s))
+            return hex_data(_provide_calldata(action, wallet, deadline_s))
         case _:
             raise Refused(
                 f"{action.name}: venue {action.venue!r} is not known",
