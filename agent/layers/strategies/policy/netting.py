@@ -444,7 +444,7 @@ class NettingResult:
     `netted_tokens` has, by token, the value netted internally and the value left for the market;
     `goal` has the combined target shares of the whole portfolio, including the margin, which no
     strategy owns. `saved_fees` are the fees that the netted value would have paid in the cheapest
-    pool of each token.
+    pool of each token. `holdings` are the books after the transfers.
     """
 
     adjustments: tuple[StrategyAdjustment, ...]
@@ -453,6 +453,7 @@ class NettingResult:
     goal: Goal
     trigger_result: TriggerResult
     saved_fees: Value
+    holdings: StrategyHoldings
 
     @property
     def crossed_value(self) -> Value:
@@ -537,6 +538,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
             step.portfolio, adjustments, transfers, capital_note, netted_tokens, saved_fees
         ),
         saved_fees,
+        holdings,
     )
 
 
@@ -551,17 +553,12 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
     """Return each strategy's adjustments at a step, and the books after capital moved; empty if
     they are unknown.
     """
-    split = step.config(CapitalSplit)
-    books = step.layer(StrategiesState).books
-    if books is None or strategies_fault(step):
+    if step.layer(StrategiesState).books is None or strategies_fault(step):
         return {}, {}
-    prices = reference_prices(step).price_by_token
-    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategy_books}
-    _transfer_capital(step, split, holdings, prices)
+    netting_result = net_strategies(step, reference_prices(step).price_by_token)
     return {
-        adjustment.name: adjustment.values_to_trade
-        for adjustment in net_strategies(step, prices).adjustments
-    }, holdings
+        adjustment.name: adjustment.values_to_trade for adjustment in netting_result.adjustments
+    }, netting_result.holdings
 
 
 def _transfer_capital(
