@@ -173,9 +173,15 @@ def raw_outside_wallet(
     return _summed_by_token(raw_by_place_outside(step, prices, skipped_places).values())
 
 
-def unweighted_raw(step: StepInput) -> dict[str, int]:
-    """Return the base units by token outside the wallet that count in no weight."""
-    return _summed_by_token(layer.holdings.unweighted_raw(step) for layer in LAYERS)
+def unweighted_raw(step: StepInput, skipped_places: Collection[str] = ()) -> dict[str, int]:
+    """Return the base units by token outside the wallet, but in `skipped_places`, that count in no
+    weight.
+    """
+    return _summed_by_token(
+        layer.holdings.unweighted_raw(step)
+        for layer in LAYERS
+        if layer.holdings.place not in skipped_places
+    )
 
 
 def _summed_by_token(amounts_to_sum: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -203,7 +209,10 @@ def value_outside_wallet(
     Refused if something is unknown.
     """
     raw_by_token = _summed_by_token(
-        (raw_outside_wallet(step, prices, skipped_places), unweighted_raw(step))
+        (
+            raw_outside_wallet(step, prices, skipped_places),
+            unweighted_raw(step, skipped_places),
+        )
     )
     return sum(
         (raw * prices.get(token, Fraction(0)) for token, raw in raw_by_token.items()), Fraction(0)
