@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 from agent.layers.futures.policy import exposure, targets
 from agent.layers.futures.policy import plans as futures
@@ -23,6 +24,8 @@ from agent.model import (
     StepInput,
 )
 from agent.units import Price, Value
+
+Amount = TypeVar("Amount", int, Fraction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,36 +173,36 @@ def raw_outside_wallet(
     step: StepInput, prices: Mapping[str, Price], skipped_places: Collection[str] = ()
 ) -> dict[str, int]:
     """Return the base units by token that weights count in all these places together."""
-    return _summed_by_token(raw_by_place_outside(step, prices, skipped_places).values())
+    return _summed_by_key(raw_by_place_outside(step, prices, skipped_places).values())
 
 
 def unweighted_raw(step: StepInput, skipped_places: Collection[str] = ()) -> dict[str, int]:
     """Return the base units by token outside the wallet, but in `skipped_places`, that count in no
     weight.
     """
-    return _summed_by_token(
+    return _summed_by_key(
         layer.holdings.unweighted_raw(step)
         for layer in LAYERS
         if layer.holdings.place not in skipped_places
     )
 
 
-def _summed_by_token(amounts_to_sum: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    raw_sum_by_token: dict[str, int] = {}
-    for raw_by_token in amounts_to_sum:
-        for token, raw in raw_by_token.items():
-            raw_sum_by_token[token] = raw_sum_by_token.get(token, 0) + raw
-    return raw_sum_by_token
+def _summed_by_key(amounts_to_sum: Iterable[Mapping[str, Amount]]) -> dict[str, Amount]:
+    sum_by_key: dict[str, Amount] = {}
+    for amount_by_key in amounts_to_sum:
+        for key, amount in amount_by_key.items():
+            sum_by_key[key] = sum_by_key[key] + amount if key in sum_by_key else amount
+    return sum_by_key
 
 
 def unspendable_raw(step: StepInput) -> dict[str, int]:
     """Return the base units of the wallet by token that no swap may spend."""
-    return _summed_by_token(layer.unspendable_raw(step) for layer in LAYERS)
+    return _summed_by_key(layer.unspendable_raw(step) for layer in LAYERS)
 
 
 def sale_taxes(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Fraction]:
     """Return the tax on the next unit sold of each token that has any, per unit of value."""
-    return {token: tax for layer in LAYERS for token, tax in layer.sale_taxes(step, prices).items()}
+    return _summed_by_key(layer.sale_taxes(step, prices) for layer in LAYERS)
 
 
 def value_outside_wallet(
@@ -208,7 +211,7 @@ def value_outside_wallet(
     """Return the value outside the wallet, but in `skipped_places`; zero without a price. Raises
     Refused if something is unknown.
     """
-    raw_by_token = _summed_by_token(
+    raw_by_token = _summed_by_key(
         (
             raw_outside_wallet(step, prices, skipped_places),
             unweighted_raw(step, skipped_places),
@@ -244,9 +247,7 @@ def market_terms(step: StepInput, spot_value: Value) -> MarketGrowthInputs | Non
 
 def held_weights(step: StepInput) -> dict[str, Fraction]:
     """Return the signed weights of what layers hold in markets, by market."""
-    return {
-        market: weight for layer in LAYERS for market, weight in layer.held_weights(step).items()
-    }
+    return _summed_by_key(layer.held_weights(step) for layer in LAYERS)
 
 
 def gas_price_limit_wei(step: StepInput, plan: Plan) -> int | None:

@@ -26,3 +26,11 @@ def test_value_outside_the_wallet_leaves_out_all_of_a_skipped_place(
     monkeypatch.setattr(questions, "LAYERS", (account("a", 1, 10), account("b", 200, 2_000)))
 
     assert questions.value_outside_wallet(step_input(), PRICES, skipped_places) == value
+
+
+def test_weights_and_taxes_of_layers_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = LayerAnswers(sale_taxes=lambda step, prices: {WETH: Fraction(1, 10)}, held_weights=lambda step: {"ETH": Fraction(-1, 4)})
+    monkeypatch.setattr(questions, "LAYERS", (layer, layer))
+
+    assert questions.sale_taxes(step_input(), PRICES) == {WETH: Fraction(1, 5)}
+    assert questions.held_weights(step_input()) == {"ETH": Fraction(-1, 2)}
