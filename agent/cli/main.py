@@ -262,9 +262,9 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
         exit_code = app(standalone_mode=False)
         if exit_code == TYPER_INTERRUPTED_EXIT:
             raise KeyboardInterrupt
-    except SystemExit:  # Rich's and Typer's answer to a closed pipe
-        if _is_closed_help_pipe(errno.EPIPE):
-            return 0
+    except SystemExit as ending:
+        if isinstance(ending.__context__, OSError):  # Rich's and Typer's answer to a closed pipe
+            raise ending.__context__ from None
         raise
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
