@@ -131,11 +131,10 @@ def run(
 
     config_paths = find_configs(config)
     if len(config_paths) > 1 or (config and config[0].is_dir()):
-        if once or record is not None or (send and not (yes or offer)):
-            raise ConfigError(
-                "several portfolios run without --once, --record and questions",
-                "with --send add --yes, or --offer to confirm each plan at the dashboard",
-            )
+        _require_fleet_options(
+            {"--once": once, "--record": record is not None, "--verbose": verbose},
+            asks=send and not (yes or offer),
+        )
         style = FleetStyle(send, offer, as_json, log_format, metrics_file=metrics_file)
         run_portfolios(config_paths, every, style)
         return
@@ -159,6 +158,21 @@ def run(
         agent_context, clock, make_confirm, options, PrintStyle(as_json, verbose, one_line=not once)
     )
     raise typer.Exit(exit_code)
+
+
+def _require_fleet_options(is_given_by_option: Mapping[str, bool], *, asks: bool) -> None:
+    """Raise ConfigError for an option of one portfolio alone, or if somebody would be asked."""
+    for option, is_given in is_given_by_option.items():
+        if is_given:
+            raise ConfigError(
+                f"several portfolios run without {option}",
+                f"omit it, or name one config to run it with {option}",
+            )
+    if asks:
+        raise ConfigError(
+            "several portfolios run without questions",
+            "with --send add --yes, or --offer to confirm each plan at the dashboard",
+        )
 
 
 @dataclass(frozen=True, slots=True)

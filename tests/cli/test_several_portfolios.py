@@ -125,8 +125,18 @@ def test_hard_pause_of_several__names_those_that_are_not_paused(bare: Bare, fold
     assert pauses(folder) == {"ada": (False, False), "bob": (True, False)}
 
 
-@pytest.mark.parametrize("words", [("--once",), ("--send",), ("--record", "steps")])
-def test_a_run_of_several_takes_no_option_of_one(bare: Bare, folder: Path, words: tuple[str, ...]) -> None:
-    result = bare("run", "--config", str(folder), *words)
+@pytest.mark.parametrize(
+    ("words", "named", "remedy"),
+    [
+        (("--once",), "--once", "omit it"),
+        (("--verbose",), "--verbose", "omit it"),
+        (("--record", "steps"), "--record", "omit it"),
+        (("--send",), "questions", "add --yes, or --offer"),
+    ],
+)
+def test_a_run_of_several_takes_no_option_of_one(bare: Bare, folder: Path, words: tuple[str, ...], named: str, remedy: str) -> None:
+    result = bare("run", "--config", str(folder), *words, "--json")
+    error = result.json["error"]
     assert result.code == 2
-    assert "several portfolios run without" in result.err
+    assert error["message"] == f"several portfolios run without {named}"
+    assert remedy in error["remedy"]
