@@ -205,8 +205,11 @@ def calendar_benchmark(
 
 
 def drawdown_series(unit_growth: FloatArray) -> FloatArray:
-    """Return the drawdown: the relative distance below the highest value so far, zero or less."""
-    drawdowns: FloatArray = unit_growth / np.maximum.accumulate(unit_growth) - 1
+    """Return the drawdown: the relative distance below the highest value so far, zero or less. The
+    first is 1, that before the first bar's trades.
+    """
+    highest_growth = np.maximum(np.maximum.accumulate(unit_growth), 1.0)
+    drawdowns: FloatArray = unit_growth / highest_growth - 1
     return drawdowns
 
 

@@ -52,7 +52,8 @@ WEIGHT_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class PathMetrics:
-    """Results of one path: final loss, maximum drawdown, and shortfall against holding, as shares.
+    """Results of one path: final loss, maximum drawdown, both from the value before the first bar's
+    trades, and shortfall against holding, as shares.
 
     Turnover is in portfolios; `outside_share` is the share of bars that ended with a weight outside
     its band (NaN: no bands).
@@ -375,8 +376,11 @@ def run_sequentially(
 def _path_metrics(
     spec: BacktestSpec, stressed_path: StressedPath, simulation_result: SimulationResult
 ) -> PathMetrics:
-    portfolio_values: NDArray[np.float64] = (
-        simulation_result.equity * stressed_path.numeraire_values
+    start_value = float(simulation_result.start_value) / 10**simulation_result.decimals
+    values_before_and_at_bars = np.concatenate([[start_value], simulation_result.equity])
+    peg_values = stressed_path.numeraire_values
+    portfolio_values: NDArray[np.float64] = values_before_and_at_bars * np.concatenate(
+        [peg_values[:1], peg_values]
     )
     return PathMetrics(
         loss=1 - float(portfolio_values[-1] / portfolio_values[0]),

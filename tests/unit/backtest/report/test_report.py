@@ -118,6 +118,10 @@ def test_falls_are_measured_from_the_highest_before() -> None:
     assert drawdown_series(np.array([1.0, 2.0, 1.0, 4.0, 3.0])).tolist() == [0, 0, -0.5, 0, -0.25]
 
 
+def test_fall__counts_the_cost_of_the_first_bar_s_trades() -> None:
+    assert drawdown_series(np.array([0.75, 0.5, 2.0])).tolist() == [-0.25, -0.5, 0]
+
+
 @pytest.mark.slow
 def test_days__are_sampled_at_their_last_bar_without_later_ones() -> None:
     long = result_of(bars=24 * 200, every=200)

@@ -47,6 +47,7 @@ from agent.errors import ConfigError
 from agent.layers.holding.state import HoldingConfig
 from agent.model import Cron, Destination, Every, HybridTrigger, NoTradeZone, OrderKind, OrdersConfig, OrderTerms, Threshold
 from agent.policy.triggers.no_trade_zone import build_tracking
+from agent.research.allocators import allocator, with_table
 from tests.support.backtests import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulation_of, wish
 from tests.support.studies.stress_tables import TABLE
 from tests.support.text import mentions, raises_field
@@ -113,6 +114,16 @@ def test_the_kernel_measures_what_the_live_step_measures() -> None:
         assert mine.hold_shortfall == pytest.approx(1 - step.equity[-1] / step.hold_equity[-1], abs=1e-6)
         assert mine.turnover == pytest.approx(float(step.turnover_ratio), rel=1e-3)
         assert mine.outside_share == share_outside_bands(step.weights, band_edges(spec))
+
+
+def test_loss_and_drawdown__count_the_cost_of_the_first_bar_s_trades() -> None:
+    equal = allocator("equal", every="28d", keep="7d", churn="1%", until_chosen="targets")
+    spec = with_table(make_spec({"BTC": 8_000, "ETH": 1_000, "USD": 1_000}, BAND, "USD"), equal)
+    (calm,) = run_stress_test(spec, TABLE, DEEP, wish(scenarios=())).cases[2].path_metrics
+    simulation = simulate(spec, TABLE.bars(TABLE.bar_count - 40, TABLE.bar_count), DEEP)
+    assert simulation.rebalances[0].time_s == simulation.times_s[0]
+    assert calm.loss == pytest.approx(1 - simulation.equity[-1] / 10_000)
+    assert calm.drawdown == pytest.approx(max_drawdown(np.array([10_000.0, *simulation.equity])))
 
 
 def test_setting_of_a_layer__is_beyond_the_kernel() -> None:
