@@ -253,6 +253,16 @@ def test_history__refusals_of_one_reason_in_a_row_are_one_row() -> None:
     assert runs_of_cycles(steps, range(len(steps))) == [[0, 1], [2], [3], [4]]
 
 
+@pytest.mark.parametrize(
+    ("count", "place"), [pytest.param(1, "in the newest cycle", id="one"), pytest.param(2, "among the newest 2 cycles", id="two")]
+)
+def test_history__without_a_trade_says_in_how_many_cycles(served: Served, monkeypatch: pytest.MonkeyPatch, count: int, place: str) -> None:
+    documents = served.board.documents
+    holds = [{**documents["history"]["steps"][0], "outcome": "hold", "transactions": [], "cost": None}] * count
+    monkeypatch.setitem(documents["history"], "steps", holds)
+    assert f"None {place}." in served.ask("/history")[2].decode()
+
+
 def test_settings__sections_are_folded_and_an_edit_is_not(served: Served) -> None:
     text = served.ask("/settings")[2].decode().split("<main")[1].split("</main>")[0]
     [(mark, title, content)] = re.findall(r'<details id="([a-z0-9-]+)"><summary><h2[^>]*>([^<]*)</h2></summary>(.*?)</details>', text, re.S)
