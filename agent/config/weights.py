@@ -325,7 +325,7 @@ def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[
     token_by_symbol = {asset.token.symbol: asset.token for asset in portfolio.assets}
     file_label = f"portfolio.weights.supplies: {path.name}"
     supply_by_symbol: dict[str, TokenSupply] = {}
-    for line_number, row in enumerate(_supply_rows(path, file_label), 2):
+    for line_number, row in _supply_rows(path, file_label):
         symbol = (row.get("symbol") or "").strip()
         supply_text = _supply_text(row)
         if symbol not in token_by_symbol:
@@ -363,14 +363,15 @@ def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[
     return list(supply_by_symbol.values())
 
 
-def _supply_rows(path: Path, file_label: str) -> Iterator[dict[str, str | None]]:
-    """Yield the lines of a CSV by column. Raises ConfigError for one that cannot be read, for two
-    columns of one name, and for a line with more cells than the header, as of a number with commas.
+def _supply_rows(path: Path, file_label: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Yield the number of each line of a CSV, and its cells by column. Raises ConfigError for a file
+    that cannot be read, for two columns of one name, and for a line with more cells than the
+    header, as of a number with commas.
     """
     remedy = "write a CSV with the columns symbol,supply,as_of"
     try:
         reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
-        rows = list(reader)
+        rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or not a path
         raise ConfigError(f"{file_label}: cannot be read: {failure_text(error)}", remedy) from None
     columns = [column for column in reader.fieldnames or () if column.strip()]
@@ -378,13 +379,13 @@ def _supply_rows(path: Path, file_label: str) -> Iterator[dict[str, str | None]]
         raise ConfigError(
             f"{file_label}: has two columns {repeated_columns[0]!r}", "remove or rename one"
         )
-    for line_number, row in enumerate(rows, 2):
+    for line_number, row in rows:
         if any(row.pop(None, ())):
             raise ConfigError(
                 f"{file_label}, line {line_number}: has more cells than the header",
                 "write numbers without commas, such as 19850000.5",
             )
-        yield row
+        yield line_number, row
 
 
 def _day_start_s(as_of: str, place: str) -> int:

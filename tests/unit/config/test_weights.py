@@ -216,6 +216,7 @@ def test_supplies__come_from_a_file_and_others_from_the_chain(tmp_path: Path) ->
     ("content", "reason"),
     [
         ("symbol,supply\nBTC,1\n", "line 2: 'BTC' is not an asset"),
+        ("symbol,supply\n\nWETH,1\n\nWBTC,1x\n", "line 5: '1x' is not a number of coins"),
         ("symbol,supply\nWBTC,1\nWBTC,2\n", "line 3: WBTC is given twice"),
         ("symbol,supply\nWBTC,-1\n", "line 2: '-1' is not a number of coins"),
         ("symbol,supply\nWBTC,nan\n", "line 2: 'nan' is not a number of coins"),
