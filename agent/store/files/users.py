@@ -47,8 +47,11 @@ class UserFile:
         """Yield a connection in a transaction that only reads, on a database in memory if there is no
         file or it is empty. Raises as `transaction` does.
         """
-        if self._path.exists() and self._path.stat().st_size > 0:
-            self._require_private()
+        with _file_errors(action):
+            has_users = self._path.exists() and self._path.stat().st_size > 0
+            if has_users:
+                self._require_private()
+        if has_users:
             with _file_errors(action), _new_engine(self._path, "BEGIN").begin() as db:
                 yield db
             return
@@ -65,7 +68,7 @@ class UserFile:
         with _file_errors(action):
             if not self._path.exists():
                 os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
-        self._require_private()
+            self._require_private()
         with _file_errors(action), _new_engine(self._path, "BEGIN IMMEDIATE").begin() as db:
             UserTables.metadata.create_all(db)
             yield db

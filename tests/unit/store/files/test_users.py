@@ -68,6 +68,20 @@ def test_damaged_file__is_to_be_removed(user_file: Path, damage: bytes | None) -
     assert "remove the file and add the users again" in fault.value.remedy
 
 
+@pytest.mark.parametrize("is_write", [False, True], ids=["read", "write"])
+@pytest.mark.parametrize(("owner", "name"), [(Path, "exists"), (users, "require_trusted_writers")], ids=["file", "folders"])
+def test_closed_folder__is_a_fault_that_passes(
+    user_file: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, is_write: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(owner, name, refuse)
+    store = open_user_file(user_file)
+    with pytest.raises(PassingFault, match=r"users: cannot .*Permission denied"):
+        store.count_attempt("ann", "address", 2) if is_write else store.users()
+
+
 def test_users__are_listed_by_name_with_their_role(user_file: Path) -> None:
     store = open_user_file(user_file)
     store.add("adam", "hash", "secret", True, 2)
