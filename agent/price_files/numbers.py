@@ -138,11 +138,12 @@ def _remedy_of_unit(text: str) -> str:
 
 def _price_error(cell: object, row_text: str, symbol: str) -> ConfigError:
     text = cell_text(cell)
+    message = f"{row_text}: {text[:40]!r} is not a price of {symbol}"
     remedy = "prices must be above zero: leave it out, or write a plain decimal such as 1850.25"
     if text.startswith("-"):
         remedy = "prices must be above zero; if these are returns, give the prices they are of"
     elif text.lstrip("+").lower() in ("inf", "infinity"):
         remedy = "prices must be finite: leave it out"
-    else:
-        remedy = _remedy_of_unit(text) or remedy
-    return ConfigError(f"{row_text}: {text[:40]!r} is not a price of {symbol}", remedy)
+    elif remedy_of_unit := _remedy_of_unit(text):
+        return ConfigError(message, remedy_of_unit)
+    return ConfigError(message, f"{remedy}; if {symbol} is no asset, drop it")

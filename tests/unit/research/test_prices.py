@@ -206,6 +206,13 @@ def test_series_is_a_column(series: Any, symbol: str) -> None:
             lambda: WIDE.replace(103, -0.0304),
             "row 4, 2024-01-04 00:00:00 UTC: '-0.0304' is not a price of BTC (prices must be above zero; if these are returns",
         ),
+        (
+            lambda: WIDE.assign(score=range(6)),
+            "'0' is not a price of score (prices must be above zero: leave it out, or write a plain decimal such as 1850.25;"
+            " if score is no asset, drop it)",
+        ),
+        (lambda: WIDE.assign(regime="a"), "'a' is not a price of regime (prices must be above zero"),
+        (lambda: WIDE.assign(momentum=-0.1), "if these are returns, give the prices they are of; if momentum is no asset, drop it)"),
         (lambda: WIDE.replace(103, 0), "row 4, 2024-01-04 00:00:00 UTC: '0.0' is not a price of BTC"),
         (lambda: WIDE.set_axis(["BTC", "BTC"], axis="columns"), "prices: two columns are 'BTC' (drop one of them, or rename it)"),
         (lambda: WIDE.set_axis([5, "5"], axis="columns"), "prices: two columns are '5' (drop one of them"),
@@ -268,6 +275,13 @@ def test_targets_without_prices__are_named_with_the_change(prices: Any, targets:
     with pytest.raises(ConfigError) as caught:
         research.backtest(prices, targets, research.band(0.1))
     assert words in f"{caught.value.message} ({caught.value.remedy})"
+
+
+def test_column_that_is_no_target_changes_nothing() -> None:
+    targets = {"BTC": 0.5, "USD": 0.5}
+    results = [research.backtest(prices, targets, research.band(0.1)) for prices in (WIDE, WIDE.assign(fear_greed=50))]
+    assert results[0].frame().equals(results[1].frame())
+    assert results[0].notes == results[1].notes
 
 
 @pytest.mark.parametrize("share", [10, "10%", 0])
