@@ -164,7 +164,11 @@ def every(interval: Duration, threshold: Threshold | None = None) -> Every | Hyb
         raise ConfigError(
             f"every: {described(threshold)} is no band", "write for example research.band(0.1)"
         )
-    schedule = Every(duration_s(interval, "every"))
+    try:
+        schedule = Every(duration_s(interval, "every"))
+    except ConfigError as error:
+        remedy = f"{error.remedy}, or {_EXAMPLE_BY_MAKER['cron']} in place of months"
+        raise ConfigError(error.message, remedy) from None
     return schedule if threshold is None else HybridTrigger(threshold, schedule)
 
 

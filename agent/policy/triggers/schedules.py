@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -86,8 +87,11 @@ def _parse_cron(expression: str, timezone: str, table: str) -> tuple[str, ZoneIn
     """
     fields = CRON_NICKNAMES.get(expression.strip().lower(), expression).upper().split()
     if len(fields) != 5:
+        likely = get_close_matches(expression.strip().lower(), CRON_NICKNAMES, n=1)
+        likely_text = f"did you mean {likely[0]}? else " if likely else ""
         raise ConfigError(
-            f"{table}.cron: {expression!r} has {pluralize(len(fields), 'field')}", _CRON_EXAMPLE
+            f"{table}.cron: {expression!r} has {pluralize(len(fields), 'field')}",
+            f"{likely_text}{_CRON_EXAMPLE}",
         )
     try:
         zone = ZoneInfo(timezone)
