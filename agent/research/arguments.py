@@ -52,6 +52,7 @@ _ARGUMENT_BY_OPTION = {
     ", or check --market decimals": "",
     "such as 30bps": "such as 0.003",
     "but the file has": "but the prices have",
+    "prices: no column time": "prices: no column time, and no index of times as pandas has it",
 }
 _NAME_BY_OTHER_WORD = {
     "slippage": "costs",

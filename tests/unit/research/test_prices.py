@@ -258,6 +258,11 @@ def test_frame_is_refused_with_the_change_to_make(make: Callable[[], object], wo
         (WIDE["BTC"].rename(None), {"BTC": 0.5, "USD": 0.5}, 'the closes name no symbol; name their column "BTC"'),
         (WIDE["BTC"].to_frame("close"), {"BTC": 0.5, "USD": 0.5}, 'the closes name no symbol; name their column "BTC"'),
         (WIDE, ["BTC", "USD"], "targets: ['BTC', 'USD'] is no mapping of symbols to shares"),
+        (
+            by_rows(),
+            {"BTC": 0.5, "USD": 0.5},
+            "prices: no column time, and no index of times as pandas has it; its header is: BTC, ETH (name the columns time,",
+        ),
     ],
     ids=[
         "small letters",
@@ -269,6 +274,7 @@ def test_frame_is_refused_with_the_change_to_make(make: Callable[[], object], wo
         "a Series without a name",
         "closes alone",
         "a list",
+        "rows without times",
     ],
 )
 def test_targets_without_prices__are_named_with_the_change(prices: Any, targets: Any, words: str) -> None:
