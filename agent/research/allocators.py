@@ -35,8 +35,8 @@ from agent.research.signals import signal as signal_of
 from agent.units import exact_duration, format_bps
 
 AnyAllocator = AllocatorTable | FunctionSignal | Signal
-_EXAMPLE_KEYS = 'every="28d", keep="7d", churn="1%", until_chosen="targets"'
-_EXAMPLE_SAMPLING = 'window="60d", step="1d", min_history="30d", max_age="2d", fixed=["USD"]'
+_EXAMPLE_KEYS = 'every="28d", keep="7d", churn="1%", until_chosen="targets", fixed=["USD"]'
+_EXAMPLE_SAMPLING = 'window="60d", step="1d", min_history="30d", max_age="2d"'
 
 
 class Allocator(AllocatorTable):
@@ -67,10 +67,13 @@ def _advice(kind: str = AllocationMethod.EQUAL.value) -> str:
 @checked_call
 def allocator(kind: str, **keys: Any) -> Allocator:
     """Choose the weights by an allocator of trimtab, with the keys of a config's
-    `[portfolio.weights]`. Raises ConfigError.
+    `[portfolio.weights]`. `kind` is "equal", or one that is chosen by returns: "inverse_volatility",
+    "minimum_variance", "risk_parity" or "hrp", with `window`, `step`, `min_history` and `max_age`,
+    too. Assets of `fixed` keep their own target; others share the rest, the numeraire too, whose
+    constant price needs it there for all kinds but "equal". Raises ConfigError.
 
-    >>> allocator("equal", every="28d", keep="7d", churn="1%", until_chosen="targets")
-    allocator('equal', every='28d', keep='7d', churn='1%', until_chosen='targets')
+    >>> allocator("equal", every="28d", keep="7d", churn="1%", until_chosen="targets", fixed=["USD"])
+    allocator('equal', every='28d', keep='7d', churn='1%', until_chosen='targets', fixed=['USD'])
     """
     values = {"kind": kind} | keys
     try:
@@ -146,8 +149,25 @@ def chosen_allocator(
         return replace(any_allocator, argument="allocator")
     maker: object = allocator
     if not callable(any_allocator) or isinstance(any_allocator, type) or any_allocator is maker:
-        raise ConfigError(f"allocator: {described(any_allocator)} is no allocator", _advice())
+        kind = getattr(any_allocator, "value", any_allocator)
+        advice = _advice(kind) if isinstance(kind, str) else _advice()
+        raise ConfigError(f"allocator: {described(any_allocator)} is no allocator", advice)
     return replace(signal_of(any_allocator), argument="allocator")
+
+
+def weighed_cash_notes(portfolio: Portfolio) -> tuple[str, ...]:
+    """Return that an allocator weighs the numeraire as any other asset; empty if it does not."""
+    config = portfolio.allocator
+    numeraire = portfolio.numeraire
+    tokens = [asset.token for asset in portfolio.assets]
+    if config is None or config.method is not AllocationMethod.EQUAL:
+        return ()
+    if numeraire not in tokens or numeraire.address in config.fixed_tokens:
+        return ()
+    return (
+        f"allocator: equal gives {numeraire.symbol} the share of each of {len(tokens)} assets;"
+        f' fixed=["{numeraire.symbol}"] keeps its target',
+    )
 
 
 def with_table(spec: BacktestSpec, table: AllocatorTable) -> BacktestSpec:

@@ -27,7 +27,7 @@ from agent.errors import ConfigError
 from agent.model import AnsweredTrigger, Destination, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.read import symbol_pairs
-from agent.research.allocators import with_allocator
+from agent.research.allocators import weighed_cash_notes, with_allocator
 from agent.research.arguments import (
     COSTS_EXAMPLE,
     Number,
@@ -93,6 +93,7 @@ def read_inputs(
         raise ConfigError(f"costs: {described(costs)} are no Costs", f"write {COSTS_EXAMPLE}")
     start_value = exact_amount(market.get("value", USUAL_VALUE), "value")
     notes = _unlikely_notes(costs, start_value, spec.portfolio.numeraire.symbol)
+    notes += weighed_cash_notes(spec.portfolio)
     if network is None and isinstance(spec.policy.trigger, NoTradeZone):
         notes += (WITHOUT_GAS_NOTE,)
     table = replace(table, notes=(*table.notes, *notes))

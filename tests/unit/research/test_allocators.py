@@ -13,7 +13,7 @@ from agent import research
 from agent.config.tables.weights import AllocatorTable
 from agent.config.weights import build_allocator
 from agent.errors import ConfigError
-from agent.model import AllocationMethod
+from agent.model import PRICE_ONLY_METHODS, AllocationMethod
 from agent.research.allocators import with_table
 from agent.research.inputs import read_inputs
 from tests.support.studies.signals import BAND, PRICES, TARGETS, momentum
@@ -112,6 +112,27 @@ def test_choices_are_texts_or_members() -> None:
             objective=research.Objective.GROWTH,
             jobs=-1,
         )
+
+
+def test_cash_that_is_weighed_as_an_asset_is_noted() -> None:
+    words = 'allocator: equal gives USD the share of each of 3 assets; fixed=["USD"] keeps its target'
+    for keys, is_noted in (({}, True), ({"fixed": ["USD"]}, False), ({"fixed": ["BTC"]}, True)):
+        result = research.backtest(PRICES, TARGETS, BAND, allocator=research.allocator("equal", **EQUAL, **keys))
+        assert (words in result.notes) is is_noted
+    without_cash = research.backtest(PRICES, {"BTC": 0.6, "ETH": 0.4}, BAND, allocator=research.allocator("equal", **EQUAL))
+    assert not any(note.startswith("allocator") for note in without_cash.notes)
+
+
+@pytest.mark.parametrize("kind", ["hrp", research.AllocationMethod.HRP], ids=["a text", "a member"])
+def test_kind_that_is_no_allocator_is_in_the_example(kind: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        research.backtest(PRICES, TARGETS, BAND, allocator=kind)
+    assert 'research.allocator("hrp", every="28d"' in caught.value.remedy
+
+
+def test_help_of_the_allocator__names_each_kind_that_takes_prices_alone() -> None:
+    kinds = {method.value for method in PRICE_ONLY_METHODS} - {"fixed"}
+    assert {kind for kind in kinds if f'"{kind}"' in str(research.allocator.__doc__)} == kinds
 
 
 def test_missing_keys__are_named_together_with_an_example_of_the_kind() -> None:
