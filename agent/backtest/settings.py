@@ -554,7 +554,10 @@ _STALE_FEED = re.compile(
 
 
 def _missing_price_text(stale_feed: re.Match[str]) -> str:
-    return f"{stale_feed[1]} had no price for {rough_duration(int(stale_feed[2]) + 1)} or more"
+    duration_text = rough_duration(int(stale_feed[2]) + 1)
+    return (
+        f"{stale_feed[1]} had no price for {duration_text} or more; a trade that is due then waits"
+    )
 
 
 class HaltLog:

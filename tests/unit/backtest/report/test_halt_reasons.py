@@ -78,7 +78,7 @@ def test_price_that_is_missing_is_named_by_its_time(limit_s: int, words: str) ->
     log = HaltLog()
     log.add(f"ETH has no reference price (feed: the feed of ETH is {limit_s + 1} s old, the limit is {limit_s} s)")
     log.add(f"ETH has no reference price (feed: the feed of ETH is {limit_s + 86_401} s old, the limit is {limit_s} s)")
-    assert log.notes() == (f"no decision at 2 bars: ETH had no price for {words}",)
+    assert log.notes() == (f"no decision at 2 bars: ETH had no price for {words}; a trade that is due then waits",)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,14 @@ def test_bars_without_a_price_are_noted_in_days() -> None:
     notes = research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, BAND).notes
     assert notes == (
         "BTC has 9 missing prices, 2024-01-11 00:00 to 2024-01-19 00:00 UTC, at most 9 in a row",
-        "no decision at 7 bars: BTC had no price for 3 days or more",
+        "no decision at 7 bars: BTC had no price for 3 days or more; a trade that is due then waits",
     )
+
+
+def test_trade_that_is_due_in_a_gap__comes_at_the_next_price() -> None:
+    prices = daily(range(1, 29), [100.0] * 6 + [None] * 6 + [120.0] * 16)
+    trades = research.backtest(prices, {"BTC": 0.5, "USD": 0.5}, research.cron("0 0 11 * *")).trades
+    assert [time.day for time in trades["time"]] == [13]
 
 
 def test_several_gaps__are_noted_with_the_first_and_the_last() -> None:
