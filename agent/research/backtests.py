@@ -65,8 +65,8 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
 
     `prices` is a frame of polars or pandas, wide (a column of times and one for each symbol) or long
     (time, symbol, close), or the path or https address of a file. `targets` are shares by symbol. `trigger` is
-    `band`, `every` or `tracking`, which is the default, or a function that answers at each bar
-    whether a rebalance is due. `signal` is a function that chooses the
+    `band`, `every`, `cron` or `tracking`, which is the default, or a function that answers at each
+    bar whether a rebalance is due. `signal` is a function that chooses the
     weights at each bar, or a `signal(…)` that says when; `targets` are the first ones then, of all
     assets that it may choose. `allocator` is an `allocator(…)`, of the keys of a config, or a
     function as a signal. `value` and `flows` (deposits above zero,
@@ -159,9 +159,10 @@ def compare(
     **arguments: Unpack[BacktestArguments],
 ) -> Comparison:
     """Return the backtest of each trigger, by its name; those of a list are named as in the frame of
-    `tune`, a function by its own name. `jobs` is a number of cores or a Dask client as for `tune`,
-    `progress` gets the numbers of finished triggers and of all; other `arguments` are those of
-    `backtest`. The result is a dict with a method `frame`, a row for each trigger.
+    `tune` ("band 10 % rel", "every 7 days"), a function by its own name. `jobs` is a number of cores
+    or a Dask client as for `tune`, `progress` gets the numbers of finished triggers and of all; other
+    `arguments`, such as `signal` and `costs`, are those of `backtest`, with their types and defaults.
+    The result is a dict with a method `frame`, a row for each trigger.
 
     >>> import polars
     >>> from agent import research

@@ -74,8 +74,9 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
 ) -> StressTest:
     """Run a portfolio over thousands of simulated futures of its prices and over stress scenarios,
     with the limits of a new config. `signal` and `allocator` are those of `backtest`, and `market`
-    has its value, costs, network, start, end, numeraire and native. There are no `flows`: a loss is
-    that of a path's start value.
+    are its arguments `value` (10,000), `costs` (`Costs()`), `network`, `start`, `end`, `numeraire`
+    and `native` (none), with their types and defaults. There are no `flows`: a loss is that of a
+    path's start value.
 
     `paths` are simulated by each of two methods, each `bars` or a `horizon` such as "30d"
     long (720 bars if there are as many). `step_paths` are those of each scenario, which take the live step, and in place of `paths`

@@ -98,8 +98,9 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
 ) -> Tuning:
     """Search for the best of many settings: each runs on the first three quarters of the prices, the
     best is judged on the last quarter. `signal` and `allocator`, which choose the weights of every
-    setting, are those of `backtest`, and `market` has its value, costs, network, start, end,
-    numeraire and native. There are no `flows`: deposits would count as growth.
+    setting, are those of `backtest`, and `market` are its arguments `value` (10,000), `costs`
+    (`Costs()`), `network`, `start`, `end`, `numeraire` and `native` (none), with their types and
+    defaults. There are no `flows`: deposits would count as growth.
 
     `triggers` are tried with each of `destinations` (members of `research.Destination`, or their
     values) and `allocators` (`research.AllocationMethod`), and with `combined` each band at each

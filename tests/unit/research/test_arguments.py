@@ -192,6 +192,17 @@ def test_likely_figure__is_not_noted(arguments: dict[str, Any]) -> None:
         assert not any(words in note for note in notes for words in ("of each swap", "one side of a pool", "a share of an amount"))
 
 
+def test_help_of_a_backtest__names_each_trigger() -> None:
+    for maker in (research.band, research.every, research.cron, research.tracking):
+        assert f"`{maker.__name__}`" in str(research.backtest.__doc__)
+
+
+@pytest.mark.parametrize("call", [research.stress, research.tune])
+def test_help__names_the_arguments_of_a_backtest_that_it_takes(call: Callable[..., object]) -> None:
+    for name in MarketArguments.__annotations__:
+        assert f"`{name}`" in str(call.__doc__)
+
+
 def notes_by_call(arguments: dict[str, Any]) -> dict[str, list[str]]:
     notes: dict[str, list[str]] = {name: CALLS[name](**arguments).notes for name in ("backtest", "stress")}  # type: ignore[attr-defined]
     return {**notes, "tune": CALLS["tune"](**arguments).document["notes"]}  # type: ignore[attr-defined]
