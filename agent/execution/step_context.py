@@ -25,6 +25,7 @@ from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import quarantine
 from agent.policy.cash_flows import purchases
+from agent.policy.cash_flows.balance_changes import transfer_texts
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
@@ -36,6 +37,7 @@ from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.budgets import BudgetStore
 from agent.store.journal.intents import IntentStore
 from agent.store.orders import OrderStore
+from agent.units import pluralize
 
 CATCH_UP_ATTEMPTS = 10
 CATCH_UP_PAUSE_S = 2.0
@@ -241,7 +243,22 @@ class StepOutcome:
     shortfall_tokens: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"StepOutcome({self.kind.value}, step {self.step_id}: {self.reason})"
+        notes_text = f"; {pluralize(len(self.notes), 'note')}" if self.notes else ""
+        return f"StepOutcome({self.kind.value}, step {self.step_id}: {self.reason}{notes_text})"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the command says beside the reason: why the targets are not those of the config, what
+        stays off target, and unexplained balance changes.
+        """
+        portfolio = self.step_input.portfolio
+        labels = [asset.token.label for asset in portfolio.assets]
+        skipped = () if self.plan is None else self.plan.skipped
+        return (
+            *(f"targets: {reason}" for reason in self.step_input.targets.reasons),
+            *(f"{item.subject} stays {item.why}" for item in skipped if item.subject in labels),
+            *transfer_texts(self.step_input),
+        )
 
     @property
     def plan_verdicts(self) -> tuple[Verdict, ...]:

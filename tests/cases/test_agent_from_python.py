@@ -26,6 +26,7 @@ def test_status_and_outcome__fit_a_line_and_history_is_a_frame(anvil_chain: Loca
     assert repr(before).startswith(f"PortfolioStatus(block {before.step_input.snapshot.head.number}, ")
     assert "WETH 100.00 %, USDC 0.00 %; rebalance)" in repr(before)
     assert repr(outcome) == f"StepOutcome(done, step {outcome.step_id}: {outcome.reason})"
+    assert outcome.notes == ()
     frame = history.frame()
     assert frame["step"].to_list()[1] == outcome.step_id
     assert frame["outcome"].to_list() == ["hold", "done", "approved"]

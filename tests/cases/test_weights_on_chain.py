@@ -14,7 +14,7 @@ from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AllocationMethod, Halt, TokenSupply
-from agent.units import BPS
+from agent.units import BPS, pluralize
 from tests.support.agents import (
     ROOMY,
     agent_on,
@@ -121,7 +121,13 @@ def test_tracking__waits_with_the_weights_until_accepted(chain: LocalChain, tmp_
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
         waiting = require_rebalance(agent, OutcomeKind.HOLD)
-        assert "max_change" in waiting.step_input.targets.reasons[0]
+        (reason,) = waiting.step_input.targets.reasons
+        assert "max_change" in reason
+        assert waiting.notes == (f"targets: {reason}",)
+        assert repr(waiting).endswith("; 1 note)")
+        status = agent.status()
+        assert waiting.notes[0] in status.notes
+        assert repr(status).endswith(f"; hold, {pluralize(len(status.notes), 'note')})")
         assert agent.context.store.allocations.newest() is None
         assert api.weights(agent, accept=lambda _: True)["accepted"]
         require_exact_rebalance(chain, agent)

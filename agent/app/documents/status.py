@@ -38,6 +38,7 @@ from agent.app.documents.decisions import (
     UnexplainedTransfers,
     Zone,
     decision_document,
+    excluded_holding_documents,
 )
 from agent.app.documents.executions import OpenExecutionProgress
 from agent.app.documents.futures import FuturesSummaryDocument, optional_futures_summary
@@ -45,7 +46,7 @@ from agent.app.documents.plans import EndpointDocument
 from agent.config.build import build_policy
 from agent.config.networks import TypicalFees, typical_fees
 from agent.config.schema import Config
-from agent.figures import format_figure
+from agent.figures import format_figure, stop_text
 from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
 from agent.model import (
     MARGIN_PLACE,
@@ -61,6 +62,7 @@ from agent.model import (
 )
 from agent.model.limits import ABOVE_CEILING_TEXT
 from agent.policy import native_coin
+from agent.policy.cash_flows.balance_changes import token_label, transfer_texts
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total
 from agent.policy.minimum import (
@@ -79,7 +81,18 @@ from agent.policy.rebalance import buys_to_targets_first
 from agent.policy.triggers import bands, trigger_text
 from agent.policy.triggers.exchange_costs import dearest_route_pips
 from agent.reference import reference_prices
-from agent.units import BPS, DAY_S, GWEI, PIPS, Price, Value, format_time, price_text, value_text
+from agent.units import (
+    BPS,
+    DAY_S,
+    GWEI,
+    PIPS,
+    Price,
+    Value,
+    format_time,
+    pluralize,
+    price_text,
+    value_text,
+)
 
 if TYPE_CHECKING:
     from agent.model import AssetDrift
@@ -281,9 +294,40 @@ class PortfolioStatus:
             f"{drift.symbol} {drift.weight_bps / 100:.2f} %" for drift in drifts
         )
         paused_text = ", paused" if self.paused else ""
+        notes_text = f", {pluralize(len(self.notes), 'note')}" if self.notes else ""
         return (
             f"PortfolioStatus(block {self.step_input.snapshot.head.number}, {total_text}: {shares_text};"
-            f" {decision_name(type(self.decision_result.decision))}{paused_text})"
+            f" {decision_name(type(self.decision_result.decision))}{paused_text}{notes_text})"
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the command says beside holdings and decision: why nothing is sent, why the targets
+        are not those of the config, the warnings, what is not read, not traded or not counted, and
+        unexplained balance changes.
+        """
+        step = self.step_input
+        stop = active_stop_document(self.stop)
+        screened_tokens = step.targets.quarantined_tokens
+        return (
+            *([f"paused: {self.pause_reason}"] if self.paused else ()),
+            *map(stop_text, stop.values()),
+            *(f"targets: {reason}" for reason in step.targets.reasons),
+            *self.warnings,
+            *(
+                f"not readable: {item.subject} {item.address}: {item.why}"
+                for item in step.snapshot.unreadable_items
+            ),
+            *(
+                f"in quarantine: {token_label(step.portfolio, screened.token)} {screened.why}."
+                f" {screened.finding.remedy}"
+                for screened in screened_tokens
+            ),
+            *(
+                f"excluded: {holding['amount']} {holding['symbol']}: {holding['why']}"
+                for holding in excluded_holding_documents(step)
+            ),
+            *transfer_texts(step),
         )
 
     @property

@@ -568,6 +568,14 @@ def format_accepted_deposits(
     return ""
 
 
+def transfer_texts(step: StepInput) -> list[str]:
+    """Format each unexplained transfer of a step."""
+    return [
+        format_change(step.portfolio, transfer)
+        for transfer in step.history.cash_flows.unexplained_transfers
+    ]
+
+
 def format_change(portfolio: Portfolio, flow: ExternalTransfer) -> str:
     """Format one transfer: token, amount, value and blocks."""
     verb = "rose" if flow.delta_raw > 0 else "fell"
