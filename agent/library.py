@@ -24,6 +24,7 @@ from agent.units import Amount, plain_amount
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import DoctorDocument, PauseDocument
+    from agent.app.documents.positions import WeightsDocument
     from agent.app.documents.proposals import ProposalsDocument
     from agent.app.documents.records import ExplanationDocument, ProfitDocument
 
@@ -43,6 +44,9 @@ _KIND_BY_ANNOTATION = {
     "Confirm": replace(_CONFIRMATION, remedy="give a function that returns True to send"),
     "Progress": replace(_CONFIRMATION, remedy="give a function, such as print"),
     "Callable[[str], bool]": _CONFIRMATION,
+    "Callable[[WeightsDocument], bool] | None": replace(
+        _CONFIRMATION, is_met=lambda accept: accept is None or callable(accept)
+    ),
 }
 _OPTION_BY_ARGUMENT = {"token_in": "--in", "token_out": "--out"}
 
@@ -86,6 +90,19 @@ class LibraryAgent(Agent):
         'all'
         """
         return api.pnl(self.context.loaded_config, period, benchmark, period_count)
+
+    def weights(
+        self, strategy: str = "", accept: Callable[[WeightsDocument], bool] | None = None
+    ) -> WeightsDocument:
+        """Return the weights that the allocator or signal would choose now, of the portfolio or of a
+        `strategy`. A choice that waits for the owner is `waiting`; the next step uses it if `accept`
+        returns True for the document. Raises ConfigError without an allocator, Refused if there is
+        nothing to accept.
+
+        >>> agent.weights()["kind"]
+        'inverse_volatility'
+        """
+        return api.weights(self, strategy=strategy, accept=accept)
 
     def doctor(self) -> DoctorDocument:
         """Check the whole setup by the agent's endpoints and clock, with a remedy for each problem.

@@ -464,7 +464,7 @@ class Agent:
             raise ConfigError("--amount must be above 0", "for example --amount 0.1")
         return amount_raw
 
-    def weights(self, step_input: StepInput) -> dict[str, int]:
+    def weights_at(self, step_input: StepInput) -> dict[str, int]:
         """Return weights in bps by symbol."""
         return {
             self.portfolio.token(drift.token).label: drift.weight_bps
@@ -556,7 +556,7 @@ class Agent:
         if self.on_paper:
             live_document["book_kind"] = "paper"
         if send_allowed and outcome.input_after is not None:
-            live_document["weights_after_bps"] = self.weights(outcome.input_after)
+            live_document["weights_after_bps"] = self.weights_at(outcome.input_after)
         live_document["endpoints"] = list(self.endpoints())
         live_document["sandwich"] = fill(
             plans.SandwichDocument, self.sandwich_risk(outcome), self.portfolio

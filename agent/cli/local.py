@@ -267,7 +267,7 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
         outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
         rebalance_document = plans.rebalance_document(outcome, agent.realised_changes(outcome))
         if outcome.input_after is not None:
-            rebalance_document["weights_after_bps"] = agent.weights(outcome.input_after)
+            rebalance_document["weights_after_bps"] = agent.weights_at(outcome.input_after)
         plan_tables.show_step_results(console, rebalance_document, decimals_by_symbol)
 
         _print_chapter(console, 5, "Balanced again; the next cycle holds and says why")

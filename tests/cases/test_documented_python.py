@@ -30,6 +30,8 @@ from scripts.check.documented_python import PythonBlock, check_types, python_blo
 from tests.support.agent_names import METHODS_BY_COMMAND
 from tests.support.agents import ROOMY, Changes, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.on_chain.proposals import proposal, safe_of
+from tests.support.on_chain.weights import TARGETS as WEIGHED_TARGETS
+from tests.support.on_chain.weights import WEIGHED
 from tests.support.records.key_services import KeyService
 from tests.support.studies.signal_views import view
 from tests.support.workers import bring_to_present
@@ -260,9 +262,15 @@ def run_examples(chain: LocalChain, agent: LibraryAgent, names: Collection[str])
 def test_the_examples_of_an_agents_methods_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
     configured(anvil_chain, tmp_path)
     with open_agent(tmp_path / "trimtab.toml") as agent:
-        run_examples(anvil_chain, agent, [name for name in METHODS_BY_COMMAND.values() if name not in ("proposals", "pnl")])
+        run_examples(anvil_chain, agent, [name for name in METHODS_BY_COMMAND.values() if name not in ("proposals", "pnl", "weights")])
         agent.rebalance(send=True, confirm=yes)
         run_examples(anvil_chain, agent, ["pnl"])
+
+
+def test_the_example_of_weights_runs_for_an_allocator(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    loaded = trusted_config(anvil_chain, tmp_path, WEIGHED, WEIGHED_TARGETS)
+    with open_agent(loaded.path) as agent:
+        run_examples(anvil_chain, agent, ["weights"])
 
 
 def test_the_example_of_proposals_runs_for_a_safe(anvil_chain: LocalChain, tmp_path: Path) -> None:

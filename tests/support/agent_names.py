@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 METHODS_BY_COMMAND = {
-    name: name for name in ("status", "quote", "plan", "rebalance", "swap", "run", "history", "explain", "pnl", "doctor", "pause", "resume")
+    name: name
+    for name in ("status", "quote", "plan", "rebalance", "swap", "run", "history", "explain", "pnl", "doctor", "pause", "resume", "weights")
 } | {"proposal": "proposals"}

@@ -39,6 +39,7 @@ def answer(error_of: Callable[[], object]) -> str:
         (lambda: AGENT.run(every=600), "every: 600 is no text (write it in quotes)"),
         (lambda: next(AGENT.run(every="0s")), "every: '0s' is shorter than one second (for example 10m)"),
         (lambda: AGENT.pnl(period=7), "period: 7 is no text (write it in quotes)"),
+        (lambda: AGENT.weights(accept=True), "accept: True is no function (give a function that returns True or False)"),
         (lambda: AGENT.explain(step_id=7), "step_id: 7 is no text (write it in quotes)"),
         (lambda: open_agent(paper="yes"), "paper: 'yes' is no True or False (write True or False)"),
         (lambda: open_agent("a\0b.toml").__enter__(), "a\\x00b.toml: cannot be read: embedded null byte (name a readable text file)"),
