@@ -5,7 +5,7 @@ Python programs.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agent import app as api
 from agent.app import agent as connected
 from agent.app.agent import Agent
-from agent.app.paper import PaperStart, open_paper
+from agent.app.paper import DEFAULT_START, PaperStart, open_paper
 from agent.calls import ArgumentKind, CallChecks
 from agent.chain.rpc import Transport
 from agent.config.loaded import LoadedConfig
@@ -57,6 +57,8 @@ def _by_arguments(message: str, remedy: str, names: Sequence[str]) -> tuple[str,
         option = _OPTION_BY_ARGUMENT.get(name, f"--{name}")
         message = re.sub(rf"{option}\b", name, message)
         remedy = re.sub(rf"{option} (\S+)", rf"{name}=\1", remedy)
+    if "paper" in names:
+        message = message.replace("--start", "value")
     return message, remedy
 
 
@@ -146,7 +148,7 @@ def open_agent(
     config: LoadedConfig | Path | str = "trimtab.toml",
     *,
     paper: bool = False,
-    value: Amount | None = None,
+    value: Amount | Mapping[str, Amount] | None = None,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
     key: SigningKey | None = None,
@@ -155,9 +157,10 @@ def open_agent(
     """Connect to chain and store; close them at the end of the block.
 
     `key` replaces the config's signing key, `record_folder` the folder of its [record]. With `paper`
-    the agent trades on paper, in books of their own and without a key; the first time, `value` is
-    that of its wallet, in whole coins of the numeraire, else it is a copy of the real one. Raises
-    ConfigError.
+    the agent trades on paper, in books of their own and without a key. `value` begins its wallet: on
+    target, worth so many whole coins of the numeraire, or with the amounts of a mapping, such as
+    {"USDC": 500}; else it is a copy of the real one. A later run goes on; it takes the same `value`
+    or none. Raises ConfigError.
 
     >>> with open_agent("trimtab.toml") as agent:
     ...     agent.status()
@@ -169,9 +172,14 @@ def open_agent(
         raise ConfigError(
             "value: the wallet of the config has its own", "omit it, or add paper=True"
         )
-    start = PaperStart("" if value is None else plain_amount(value, "value"))
     opened = (
-        open_paper(config, start, clock=clock, transports=transports, record_folder=record_folder)
+        open_paper(
+            config,
+            _paper_start(value),
+            clock=clock,
+            transports=transports,
+            record_folder=record_folder,
+        )
         if paper
         else connected.open_agent(
             config, clock=clock, transports=transports, record_folder=record_folder, key=key
@@ -179,3 +187,15 @@ def open_agent(
     )
     with opened as agent:
         yield LibraryAgent(agent.context)
+
+
+def _paper_start(value: Amount | Mapping[str, Amount] | None) -> PaperStart:
+    """Return how a paper wallet begins. Raises ConfigError for what is no amount."""
+    if value is None:
+        return DEFAULT_START
+    if not isinstance(value, Mapping):
+        return PaperStart(plain_amount(value, "value"))
+    if not value:
+        raise ConfigError("value: no amounts", 'write for example value={"USDC": 500}')
+    amounts = (f"{symbol}={plain_amount(amount, 'value')}" for symbol, amount in value.items())
+    return PaperStart(amounts=",".join(amounts))

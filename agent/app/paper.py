@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def open_paper(
     record_folder: Path | None = None,
 ) -> Iterator[Agent]:
     """Open an agent that trades on paper. Its wallet is created from `start` on the first run. No
-    key is read. Raises ConfigError for an invalid or empty `start`, or one given on a later run.
+    key is read. Raises ConfigError for an invalid or empty `start`, or another one on a later run.
     """
     loaded_config = replace(load_config(config), is_paper=True)
     if start.value and start.amounts:
@@ -88,15 +88,21 @@ def open_paper(
         loaded_config, clock=clock, transports=transports, record_folder=record_folder
     ) as agent:
         store = agent.context.store
-        if store.paper.wallet() is None:
-            wallet = _initial_wallet(agent, start)
+        begun_wallet = store.paper.wallet()
+        if begun_wallet is None:
+            wallet = replace(_initial_wallet(agent, start), start=astuple(start))
             require_holdings(wallet, agent.portfolio)
             store.balances.record_prior_day((), wallet.nonce)  # this wallet has no history
             store.paper.begin(wallet)
-        elif start.is_set:
+        elif start.is_set and begun_wallet.start != astuple(start):
+            options = (
+                ("--value", start.value),
+                ("--start", start.amounts),
+                ("--margin", start.margin),
+            )
+            given_text = " and ".join(option for option, text in options if text)
             raise ConfigError(
-                "paper trading has already started; --value, --start and --margin apply to its first"
-                " run only",
+                f"paper trading has already started; {given_text} would apply to its first run only",
                 f"omit them; to start over, {start_over_text(loaded_config)}",
                 code=ErrorCode.PAPER_STARTED,
             )

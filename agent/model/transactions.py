@@ -534,7 +534,7 @@ class PaperWallet:
 
     `pending_txs` are pending transactions, `receipts` the newest receipts, `hash_by_block` (number,
     hash) of the newest blocks with a transaction of this wallet. `margin` is its margin account
-    (None: no futures).
+    (None: no futures), `start` what was entered to begin it.
     """
 
     balances: tuple[Holding, ...]
@@ -546,3 +546,4 @@ class PaperWallet:
     receipts: tuple[Receipt, ...] = ()
     hash_by_block: tuple[tuple[int, str], ...] = ()
     margin: PaperMargin | None = None
+    start: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from scripts.check.documented_python import PythonBlock, check_types, python_blocks
+from tests.cli.tools import blocks
 from tests.support.agent_names import METHODS_BY_COMMAND
 from tests.support.agents import ROOMY, Changes, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.on_chain.proposals import proposal, safe_of
@@ -219,12 +220,16 @@ def test_the_last_block_of_python_plans(anvil_chain: LocalChain, tmp_path: Path,
 def test_the_tenth_block_of_python_trades_on_paper(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configured(anvil_chain, tmp_path)
     weth_before = anvil_chain.balance("WETH")
-    names, printed = run(BLOCKS_BY_PAGE["python"][9], tmp_path, monkeypatch)
-    assert printed.startswith(("OutcomeKind.HOLD", "OutcomeKind.DONE"))
+    with blocks(str(anvil_chain.url)):
+        names, printed = run(BLOCKS_BY_PAGE["python"][9], tmp_path, monkeypatch)
+    assert printed.startswith("OutcomeKind.DONE"), "cash buys at once"
     assert "PortfolioStatus(block " in printed
+    with blocks(str(anvil_chain.url)):
+        _, printed = run(BLOCKS_BY_PAGE["python"][9], tmp_path, monkeypatch)
+    assert printed.startswith("OutcomeKind.HOLD"), "a second run of the same script goes on"
     assert names["agent"].on_paper  # type: ignore[attr-defined]  # what the block defines
     assert anvil_chain.balance("WETH") == weth_before
-    with pytest.raises(ConfigError, match="paper trading has already started; value, --start"), open_agent(paper=True, value=5):
+    with pytest.raises(ConfigError, match=r"^paper trading has already started; value would apply"), open_agent(paper=True, value=5):
         pass
     with open_agent(paper=True) as agent:
         assert agent.on_paper

@@ -48,6 +48,10 @@ def answer(error_of: Callable[[], object]) -> str:
             lambda: open_agent("none.toml", paper=True, value=0.1).__enter__(),
             'value: the digits of 0.1 as a float are not exact (write "0.1" in quotes)',
         ),
+        (
+            lambda: open_agent("none.toml", paper=True, value={}).__enter__(),
+            'value: no amounts (write for example value={"USDC": 500})',
+        ),
     ],
 )
 def test_argument_of_another_kind_is_named(call: Callable[[], object], words: str) -> None:
