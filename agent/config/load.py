@@ -99,7 +99,7 @@ def _parse_toml(toml_text: str, origin: str) -> dict[str, Any]:
 
 def _toml_remedy(toml_text: str, toml_error: str) -> str:
     """Return the remedy of a TOML error: quotes at a bare percentage or duration, the name of a key
-    that is set twice.
+    that is set twice, or of a table.
     """
     if error_position := re.search(r"at line (\d+), column (\d+)", toml_error):
         line = toml_text.split("\n")[int(error_position[1]) - 1]
@@ -107,6 +107,8 @@ def _toml_remedy(toml_text: str, toml_error: str) -> str:
         key = re.match(r"\s*\[*([A-Za-z0-9_.-]+)", line)
         if toml_error.startswith("Cannot overwrite a value") and key is not None:
             return f"{key[1]} is set twice: keep one line"
+        if toml_error.startswith("Cannot declare") and key is not None:
+            return f"the file has a table [{key[1]}] already: write these keys there, each once"
         bare_number = re.search(r"=\s*([0-9][0-9.]*\s?)$", line[:column])
         unit = re.match("%|[a-z]+", line[column:])
         if bare_number is not None and unit is not None:

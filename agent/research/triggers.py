@@ -66,7 +66,7 @@ class FunctionTrigger:
     def config(self, path: str | Path, *, step: Duration) -> str:
         """Return what a config needs to trade by the function live, as TOML: the trigger, which sees
         a price each `step`, and the signal in the file at `path`, which goes beside the config, with
-        its hash. Raises ConfigError.
+        its hash. The line `trigger` replaces the one of the config's [policy]. Raises ConfigError.
         """
         step_s = duration_s(step, "step")
         window_s = live_window_s(self.window_s, step_s, "trigger")
@@ -81,7 +81,10 @@ class FunctionTrigger:
             "window": exact_duration(window_s),
             "step": exact_duration(step_s),
         }
-        return f"[policy]\ntrigger = {inline_table(trigger_table)}\n\n{source.block}"
+        return (
+            "[policy]  # its trigger replaces that of the config\n"
+            f"trigger = {inline_table(trigger_table)}\n\n{source.block}"
+        )
 
     def is_due(self, view: SignalView) -> bool:
         """Return the function's answer. Raises ConfigError unless it is True or False."""

@@ -139,6 +139,12 @@ def test_value_in_place_of_a_variable_s_name_is_not_repeated(section: str) -> No
             "confirmations = 2", "confirmations = 2\nconfirmations = 3", "confirmations is set twice: keep one line", id="key twice"
         ),
         pytest.param("confirmations = 2", "confirmations = 2\nrpc = 3", "chain.rpc is set twice: keep one line", id="key and table"),
+        pytest.param(
+            "# Only positions",
+            '[policy]\ntrigger = { kind = "tracking" }\n# Only positions',
+            "the file has a table [policy] already: write these keys there, each once",
+            id="table twice",
+        ),
         pytest.param("confirmations = 2", "confirmations = 2 = 3", "correct it; trimtab init writes a valid config", id="two equal signs"),
     ],
 )

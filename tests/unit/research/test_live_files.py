@@ -87,7 +87,9 @@ def test_signal_of_a_config__is_run_by_its_hash(make: Callable[[Path], str], fil
 
 
 def test_config_of_a_trigger_is_valid(file: Path) -> None:
-    values = tomllib.loads(research.trigger(calm, window="30d").config(file, step="1d"))
+    text = research.trigger(calm, window="30d").config(file, step="1d")
+    assert text.startswith("[policy]  # its trigger replaces that of the config\n"), "a config has one, and a table stands once"
+    values = tomllib.loads(text)
     table = TypeAdapter[Any](TriggerTable).validate_python(values["policy"]["trigger"])
     trigger = build_trigger(table, {})
     assert isinstance(trigger, AnsweredTrigger)
