@@ -96,6 +96,12 @@ def read_inputs(
     notes += weighed_cash_notes(spec.portfolio)
     if network is None and isinstance(spec.policy.trigger, NoTradeZone):
         notes += (WITHOUT_GAS_NOTE,)
+    native = market.get("native")
+    if network is not None and native and native not in _native_names(network):
+        coin = _native_names(network)[0]
+        notes += (
+            f"native: gas of {network} is paid in {coin}, and counts at the price of {native}",
+        )
     table = replace(table, notes=(*table.notes, *notes))
     settings = replace(
         costs.settings(start_value),
@@ -225,7 +231,7 @@ def _spec(
         numeraire,
         destination=chosen_destination,
         interval_s=table.interval_s,
-        native=market.get("native") or _native(market.get("network"), targets, table),
+        native=_native(market.get("network"), market.get("native", ""), targets, table),
     )
     validate_policy(spec.policy)
     if isinstance(chosen_trigger, NoTradeZone):
@@ -285,23 +291,36 @@ def _whole_bps(share_by_symbol: Mapping[str, Fraction]) -> dict[str, int]:
     return bps_by_symbol
 
 
-def _native(network: str | None, targets: Mapping[str, Number], table: PriceTable) -> str:
-    """Return the symbol among the targets whose price pays the network's gas. Raises ConfigError if
-    there is none.
+def _native(
+    network: str | None, native: str | None, targets: Mapping[str, Number], table: PriceTable
+) -> str:
+    """Return the symbol among the targets whose price pays the network's gas: `native`, else the
+    network's coin. Raises ConfigError if there is none, or `native` is another target than the coin.
     """
     if network is None:
-        return ""
-    symbol = _network(network).native_symbol
-    for candidate in (symbol, f"W{symbol}"):
-        if candidate in targets and candidate in table.symbols:
-            return candidate
-    priced_symbol = next((name for name in (symbol, f"W{symbol}") if name in table.symbols), "")
+        return native or ""
+    names = _native_names(network)
+    priced_targets = [name for name in names if name in targets and name in table.symbols]
+    if native and priced_targets and native not in priced_targets:
+        raise ConfigError(
+            f"native: gas of {network} is paid in {priced_targets[0]}, not in {native}", "omit it"
+        )
+    if native or priced_targets:
+        return native or priced_targets[0]
+    symbol = names[0]
+    priced_symbol = next((name for name in names if name in table.symbols), "")
     remedy = f'add "{priced_symbol or symbol}": 0 to the targets'
     if not priced_symbol:
         remedy = f"add a column {symbol} to the prices, and {remedy}"
     raise ConfigError(
         f"network: gas of {network} is paid in {symbol}, which is not a target with prices", remedy
     )
+
+
+def _native_names(network: str) -> tuple[str, str]:
+    """Return the symbol of a network's coin, and that of the wrapped one."""
+    symbol = _network(network).native_symbol
+    return symbol, f"W{symbol}"
 
 
 def _network(name: str) -> Network:

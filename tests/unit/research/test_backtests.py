@@ -395,6 +395,23 @@ def test_network_adds_its_gas_and_data_fee() -> None:
     assert 0 < on_base < on_ethereum
 
 
+@pytest.mark.parametrize("native", ["BTC", "USD"])
+def test_gas_in_another_target_than_the_network_s_coin_is_refused(native: str) -> None:
+    prices = small(ETH=BTC, BTC=BTC)
+    with pytest.raises(ConfigError) as error:
+        research.backtest(prices, {"ETH": 0.5, "BTC": 0.5, "USD": 0}, research.band(0.1), network="base", native=native)
+    assert str(error.value) == f"native: gas of base is paid in ETH, not in {native} (omit it)"
+
+
+def test_gas_at_the_price_of_another_coin_is_noted() -> None:
+    prices = small(MATIC=BTC)
+    targets = {"MATIC": 0.5, "USD": 0.5}
+    result = research.backtest(prices, targets, research.every("7d"), network="polygon", native="MATIC")
+    assert result.notes == ("native: gas of polygon is paid in POL, and counts at the price of MATIC",)
+    wrapped = research.backtest(small(WETH=BTC), {"WETH": 0.5, "USD": 0.5}, research.every("7d"), network="base", native="WETH")
+    assert wrapped.notes == ()
+
+
 @pytest.mark.parametrize(
     ("targets", "bps"),
     [
