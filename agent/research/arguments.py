@@ -39,6 +39,7 @@ _ARGUMENT_BY_OPTION = {
     "--target": "targets",
     "--prices": "prices",
     "--native": "native",
+    "gas-spike: the native coin has no price": "scenarios: gas-spike needs the price of the native coin",
     "--numeraire": "numeraire",
     "--value": "value",
     "--flow": "flows",
@@ -147,6 +148,7 @@ def exact_amount(number: Number, name: str, key: object = None) -> Fraction:
 
 def _by_arguments(message: str, remedy: str, _names: Sequence[str]) -> tuple[str, str]:
     """Return words with arguments in place of the options of the command line."""
+    remedy = re.sub(r"--native (\S+)", r'native="\1"', remedy)
     for option, argument in _ARGUMENT_BY_OPTION.items():
         message = message.replace(option, argument)
         remedy = remedy.replace(option, argument)

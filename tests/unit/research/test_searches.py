@@ -318,6 +318,12 @@ def test_wrong_arguments_are_named(call: Callable[[], object], message: str) -> 
     assert "--" not in f"{error.value.message} {error.value.remedy}"
 
 
+def test_gas_without_a_price__is_named_as_an_argument_is_written() -> None:
+    with pytest.raises(ConfigError) as error:
+        stressed(scenarios=["gas-spike"])()
+    assert error.value.remedy == 'name its asset: native="ETH"'
+
+
 @pytest.mark.parametrize("call", [tuned(fee=0.1), stressed(fee=0.1)])
 def test_unknown_arguments_are_refused(call: Callable[[], object]) -> None:
     with pytest.raises(ConfigError, match=r"fee: no such argument \(did you mean costs\? write costs=research.Costs\(fee=0.003\)\)"):
