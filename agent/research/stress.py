@@ -81,7 +81,8 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     `paths` are simulated by each of two methods, each `bars` or a `horizon` such as "30d"
     long (720 bars if there are as many). `step_paths` are those of each scenario, which take the live step, and in place of `paths`
     those of a function or an allocator, which need it too. `scenarios` are members of
-    `research.Scenario` or their values, without any all that apply. `jobs` is a number of cores (0: all; a script then needs
+    `research.Scenario` or their values, but for CALM, which each test has, and SHOCK, which is of
+    `trimtab whatif --shock`; without any all that apply. `jobs` is a number of cores (0: all; a script then needs
     `if __name__ == "__main__"`), a Dask client, or the address of its scheduler. `progress` gets the
     case, and the numbers of its finished paths and of all. Raises ConfigError naming the argument,
     Retryable if a process is lost.
@@ -112,11 +113,20 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
         paths=int(paths),
         step_paths=int(step_paths),
         bars=int(bars),
-        scenarios=distinct_members(scenarios, "scenarios", STRESS_SCENARIOS),
+        scenarios=_chosen_scenarios(scenarios),
     )
     spec = replace(inputs.spec, limits=starting_limits(inputs.spec.portfolio.numeraire))
     test = estimated_test(spec, inputs.table, inputs.settings, options.spec(table))
     return StressTest(run_stress(test, shown_progress(progress), *cores_and_scheduler(jobs)))
+
+
+def _chosen_scenarios(choices: Sequence[str | SpotScenario]) -> tuple[SpotScenario, ...]:
+    """Return the scenarios that a test may be asked for. Raises ConfigError for any other."""
+    if any(choice in (SpotScenario.CALM, SpotScenario.CALM.value) for choice in choices):
+        raise ConfigError(
+            "scenarios: 'calm' is a case of each test, beside the scenarios", "leave it out"
+        )
+    return distinct_members(choices, "scenarios", STRESS_SCENARIOS)
 
 
 def _bars_of(horizon_s: int, bars: int, table: PriceTable) -> int:
