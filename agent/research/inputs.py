@@ -143,7 +143,10 @@ def _unlikely_notes(costs: Costs, start_value: Fraction, numeraire: str) -> tupl
             f"depth: one side of a pool, {depth_text}, is less than the portfolio of {value_text}"
         )
     if is_cash(numeraire) and start_value < LEAST_LIKELY_CASH:
-        notes.append(f"value: the portfolio is worth {value_text}, not a share of an amount")
+        notes.append(
+            f"value={float(start_value):g}: the whole portfolio is worth {value_text} at the start; value"
+            f" is an amount, by default {USUAL_VALUE:,} {numeraire}, and no share"
+        )
     return tuple(notes)
 
 

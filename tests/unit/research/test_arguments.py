@@ -174,7 +174,10 @@ def test_costs_that_cannot_be_are_refused_where_they_are_written(costs: dict[str
         ({"costs": research.Costs(fee=0.3)}, "fee=0.3 is 30 % of each swap; 0.3 % is fee=0.003"),
         ({"costs": research.Costs(fee="0.05")}, "fee=0.05 is 5 % of each swap; 0.05 % is fee=0.0005"),
         ({"costs": research.Costs(depth=100)}, "depth: one side of a pool, 100 USD, is less than the portfolio of 10000 USD"),
-        ({"value": 0.5}, "value: the portfolio is worth 0.5 USD, not a share of an amount"),
+        (
+            {"value": 0.5},
+            "value=0.5: the whole portfolio is worth 0.5 USD at the start; value is an amount, by default 10,000 USD, and no share",
+        ),
     ],
 )
 def test_figure_that_is_probably_of_another_unit_is_noted(arguments: dict[str, Any], words: str) -> None:
