@@ -9,7 +9,7 @@ import pytest
 
 from agent.app.documents.status import PortfolioStatus, ceiling_warnings, status_document
 from agent.config.load import parse_config
-from agent.model import Destination, StepInput, Threshold
+from agent.model import Destination, EffectiveTargets, ScreenedToken, StepInput, Threshold, TokenFinding, UnreadableItem
 from agent.policy.decide import decide
 from tests.support.builders import step_input, token
 from tests.support.configs.samples import config_text
@@ -19,6 +19,23 @@ from tests.support.decisions.tracking import DEPTH, TARGETS, balance_changes, in
 def shown(step: StepInput) -> dict[str, list[int] | None]:
     document = status_document(PortfolioStatus(step, decide(step), False, "", ()))
     return {holding["symbol"]: holding["back_to_bps"] for holding in document["holdings"]}
+
+
+def test_notes_are_what_the_command_says_beside_holdings_and_decision() -> None:
+    step = step_input(TARGETS, balance_changes(), depth=DEPTH)
+    assert PortfolioStatus(step, decide(step), False, "", ()).notes == ()
+    unread = UnreadableItem("pool", "0xA", "no answer")
+    screened = ScreenedToken(token("WETH").address, TokenFinding.FEE_ON_TRANSFER)
+    step = replace(
+        step,
+        snapshot=replace(step.snapshot, unreadable_items=(unread,)),
+        targets=EffectiveTargets(reasons=("a choice waits",), quarantined_tokens=(screened,)),
+    )
+    status = PortfolioStatus(step, decide(step), True, "a look", ("a warning",))
+    *notes, quarantine = status.notes
+    assert notes == ["paused: a look", "targets: a choice waits", "a warning", "not readable: pool 0xA: no answer"]
+    assert quarantine.startswith("in quarantine: WETH ")
+    assert repr(status).endswith(", paused, 5 notes)")
 
 
 @pytest.mark.parametrize(
