@@ -159,7 +159,7 @@ class Agent:
 
     def _executable_texts(self) -> list[str]:
         dropped = executable_dropped(self.context.loaded_config, self.context.store)
-        if dropped is None:
+        if dropped is None or dropped[1].has_too_few:
             return []
         intent, effect = dropped
         return [

@@ -5,7 +5,7 @@ change is recorded before the action.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -55,7 +55,7 @@ from agent.store.files.recorder import FileOutbox
 from agent.store.journal.intents import IntentStore
 from agent.store.journal.proposals import ProposalStore
 from agent.store.transitions import OPEN_STATES
-from agent.units import format_time
+from agent.units import format_time, pluralize
 
 MAX_BLOCKS_LOST = 3
 """Reorgs that take back one transaction's block before it is left to the next reconciliation."""
@@ -400,7 +400,9 @@ class ProposingExecutor(JournaledExecutor):
             if signatures_text := self._sufficient_signatures(intent):
                 raise self._reject(intent, signatures_text, why)
             self._drop(intent, why)
-        self._reject_executable(proposal_block_by_id, why)  # keeps a rejection that waits
+        next_nonce, _ = self._sender.nonces(self.external_signer.address)
+        is_rejected = any(rejection.tx.nonce == next_nonce for rejection in rejections)
+        self.reject_dropped(why, by_any_signature=is_rejected)  # keeps a rejection that waits
         for intent in rejections:
             if not self._record_if_mined(intent, proposal_block_by_id[intent.id]):
                 self._drop(intent, why)
@@ -449,36 +451,45 @@ class ProposingExecutor(JournaledExecutor):
         mined_tx = self.external_signer.mined_at_nonce(tx, since_block)
         return None if mined_tx is None else self._sender.status_of(mined_tx.tx_hash).receipt
 
-    def _reject_executable(self, proposal_ids: Container[str], why: str) -> None:
+    def reject_dropped(self, why: str, *, by_any_signature: bool) -> None:
         """Raise AwaitingExternalSignature for the rejection of a dropped proposal that anybody can still
-        execute, such as a payment: the chain knows no deadline of it.
+        execute, such as a payment: the chain knows no deadline of it. `by_any_signature` rejects one
+        with too few recorded signatures too, since others may have been given elsewhere.
         """
+        proposed_ids = self._proposals.proposal_blocks()
         next_nonce, _ = self._sender.nonces(self.external_signer.address)
         for intent in self._journal.intents_at(next_nonce):
-            if intent.id not in proposal_ids:
+            if intent.id not in proposed_ids:
                 continue
-            if signatures_text := self.executable_signatures(intent):
+            if signatures_text := self.executable_signatures(
+                intent, by_any_signature=by_any_signature
+            ):
                 raise self._reject(intent, signatures_text, why)
 
-    def executable_signatures(self, intent: Intent) -> str:
+    def executable_signatures(self, intent: Intent, *, by_any_signature: bool = False) -> str:
         """Return how many signatures let anybody execute a dropped proposal now, such as "2 of 2
-        signatures"; "" if it is not dropped, its nonce is used, or too few are recorded.
+        signatures"; "" if it is not dropped, its nonce is used, or too few are recorded, for
+        `by_any_signature` none.
         """
         next_nonce, _ = self._sender.nonces(self.external_signer.address)
         if not is_dropped(intent) or intent.tx.nonce != next_nonce:
             return ""
-        return self._sufficient_signatures(intent)
+        return self._sufficient_signatures(intent, by_any_signature=by_any_signature)
 
-    def _sufficient_signatures(self, intent: Intent) -> str:
+    def _sufficient_signatures(self, intent: Intent, *, by_any_signature: bool = False) -> str:
         """Return how many signatures let anybody execute the proposal now; "" if too few are
-        recorded, or the chain's deadline has passed. A rejection may be executed.
+        recorded, for `by_any_signature` none, or the chain's deadline has passed. A rejection may be
+        executed.
         """
         signers = self._proposals.signatures(intent.id)
         deadline_s = chain_deadline_s(intent, self._journal.grant(intent.id))
         has_expired = deadline_s is not None and self._sender.head().timestamp_s >= deadline_s
         if intent.kind is IntentKind.CANCEL or has_expired:
             return ""
-        return self.external_signer.sufficient_signatures(signers)
+        signatures_text = self.external_signer.sufficient_signatures(signers)
+        if by_any_signature and signers and not signatures_text:
+            return f"{pluralize(len(signers), 'signature')}, and perhaps others given elsewhere,"
+        return signatures_text
 
     def _reject(self, intent: Intent, signatures_text: str, why: str) -> AwaitingExternalSignature:
         """Propose an empty call at the nonce of a proposal, which makes it void once it is mined. It has
@@ -502,7 +513,7 @@ class ProposingExecutor(JournaledExecutor):
             awaiting.title = "Waiting"
         awaiting.message = (
             f"{awaiting.message}\n{signatures_text} of the proposal {intent.id} exist, and no pause takes"
-            f" them back: whoever has them can execute it {execution_period(intent, grant)}. It is void once"
+            f" them back: whoever has enough can execute it {execution_period(intent, grant)}. It is void once"
             f" its rejection is executed, an empty call of {tx.to} to itself at nonce {tx.nonce};"
             f" {NOT_TAKEN_BACK}"
         )

@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class CancelEffect:
     """What `trimtab cancel --send` does with a proposal, as a clause without its subject, and whether it
-    may be to propose a rejection.
+    may be to propose a rejection, also of a dropped one with too few recorded signatures.
     """
 
     text: str
     may_reject: bool = False
+    has_too_few: bool = False
 
 
 def cancel_effects(
@@ -75,6 +76,13 @@ def _cancel_effect(config: Config, store: Store, intent: Intent) -> CancelEffect
     deadline_s = chain_deadline_s(intent, store.journal.grant(intent.id))
     if deadline_s is not None and now_s >= deadline_s:
         return CancelEffect(f"{withdrawal_text}, which has expired")
+    if not is_enough and is_dropped(intent):
+        return CancelEffect(
+            f"proposes the rejection of the proposal {intent.id}, for the owners to sign, since with"
+            f" {count_text} here others given elsewhere could let anyone execute the proposal",
+            may_reject=True,
+            has_too_few=True,
+        )
     if not is_enough:
         return CancelEffect(f"{withdrawal_text} ({count_text})")
     peers = store.journal.open_intents()
@@ -141,18 +149,20 @@ def _dropped_intents(store: Store) -> list[Intent]:
 def executable_dropped(
     loaded_config: LoadedConfig, store: Store
 ) -> tuple[Intent, CancelEffect] | None:
-    """Return the newest proposal that was given up here although enough owners have signed it, and what
-    a cancel does with it; None without one, and while a proposal waits in its place. Reads the Safe
-    if one is signed.
+    """Return the newest proposal that was given up here although owners have signed it, of those that
+    enough have signed if there is one, and what a cancel does with it; None without one, and while a
+    proposal waits in its place. Reads the Safe if one is signed.
     """
     proposed_ids = store.proposals.proposal_blocks()
     if any(intent.id in proposed_ids for intent in store.journal.open_intents()):
         return None
-    for intent in _dropped_intents(store):
-        for effect in cancel_effects(loaded_config, store, [intent]):
-            if effect.may_reject:
-                return intent, effect
-    return None
+    rejectable = [
+        (intent, effect)
+        for intent in _dropped_intents(store)
+        for effect in cancel_effects(loaded_config, store, [intent])
+        if effect.may_reject
+    ]
+    return min(rejectable, key=lambda dropped: dropped[1].has_too_few, default=None)
 
 
 def rejected_proposal_texts(store: Store) -> list[str]:
@@ -177,7 +187,8 @@ def _voiding_text(intent: Intent, *, is_rejected: bool) -> str:
     if is_dropped(intent):
         return (
             f"it is proposed no more, and another transaction at nonce {intent.tx.nonce} makes it void,"
-            " such as its rejection: trimtab pause --hard --send proposes that if enough have signed"
+            " such as its rejection: trimtab pause --hard --send proposes that if enough have signed,"
+            " trimtab cancel --send after it in any case"
         )
     return (
         "trimtab pause --hard --send withdraws it, or, once enough have signed, proposes the rejection"

@@ -432,6 +432,48 @@ def test_withdrawn__every_command_says_that_signatures_still_count(
     assert maintenance.cancel(agent)["withdrawn"] == []
 
 
+def test_withdrawn_with_a_signature__is_rejected_by_the_next_cancel(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]]
+) -> None:
+    """The missing signature may have been given in a wallet, where nobody here sees it."""
+    agent, safe, _ = scene
+    loaded = agent.context.loaded_config
+    (intent,) = agent.context.store.journal.open_intents()
+    signatures = {accounts()[number].address: bytes.fromhex(hand_signature(agent, number)[2:]) for number in (5, 6)}
+    assert "proposes its rejection" not in pause_hard(agent)["message"], "nobody has signed"
+    resume(agent)
+    assert maintenance.pending_transactions(loaded)["transactions"] == []
+    swap_id = proposal(agent)["id"]
+    sign_and_send(agent, FIRST)
+    (text,) = maintenance.cancel(agent)["withdrawn"]
+    assert text.endswith("makes it void: the next trimtab cancel --send proposes its rejection")
+    assert pause_hard(agent)["outcome"] in ("done", "clear"), "a hard pause rejects only what enough have signed"
+    resume(agent)
+    pending = maintenance.pending_transactions(loaded)
+    assert [row["id"] for row in pending["transactions"]] == [swap_id]
+    rejects = f"proposes the rejection of the proposal {swap_id}, for the owners to sign, since with 1 of 2 signatures here"
+    assert rejects in pending["advice"]
+    api.pause(loaded.path, "test")
+    advice = maintenance.pending_transactions(loaded)["advice"]
+    assert advice.startswith(
+        "To cancel them while paused: trimtab pause --hard --send, which also sets allowances to zero, then trimtab cancel"
+    )
+    resume(agent)
+    assert "can be executed" not in " ".join(agent.status().warnings)
+    with pytest.raises(AwaitingExternalSignature, match="1 signature, and perhaps others given elsewhere, of the proposal"):
+        maintenance.cancel(agent)
+    rejection_id = open_proposal(agent)["id"]
+    pause_hard(agent)
+    with pytest.raises(AwaitingExternalSignature):
+        maintenance.cancel(agent)
+    assert open_proposal(agent)["id"] == rejection_id, "neither a pause nor another cancel withdraws it"
+    sign_and_send(agent, FIRST, SECOND)
+    assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
+    execution = SafeContract(agent.context.transport, safe.address).execution_data(intent.tx, signatures)
+    with pytest.raises(RuntimeError, match="GS026"):
+        anvil_chain.node.rpc("eth_call", {"from": accounts()[9].address, "to": safe.address, "data": execution}, "latest")
+
+
 def test_cancel__expired_swap__lists_it_alone_and_as_void(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, _, _ = scene
     assert len(maintenance.cancel(agent)["transactions"]) == 1

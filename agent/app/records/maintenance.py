@@ -23,6 +23,7 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError
 from agent.execution.approvals import cancellable_intents, pending_intents
+from agent.execution.executor import ProposingExecutor
 from agent.execution.settlement import settle_mined
 from agent.execution.submission.proposal_words import withdrawn_proposal_texts
 from agent.model import Intent, IntentState, PerpOrder
@@ -69,7 +70,7 @@ def transactions(config: LoadedConfig | Path | str, limit: int = 20) -> Transact
 
 def pending_transactions(config: LoadedConfig | Path | str) -> PendingTransactionsDocument:
     """Return the transactions that `cancel` would cancel, drop or reject: planned, signed or sent, and
-    not known to be mined, and a dropped proposal that enough owners have signed. Reads the chain for a
+    not known to be mined, and a dropped proposal that owners have signed. Reads the chain for a
     proposal that an owner has signed.
     """
     loaded_config = load_config(config)
@@ -77,7 +78,8 @@ def pending_transactions(config: LoadedConfig | Path | str) -> PendingTransactio
         intents = cancellable_intents(store.journal)
         effects = cancel_effects(loaded_config, store, intents)
         state_document = _journal_document(store)
-        if dropped := executable_dropped(loaded_config, store):
+        dropped = executable_dropped(loaded_config, store)
+        if dropped is not None:
             intents = (*intents, dropped[0])
             effects.append(dropped[1])
             state_document["waiting"] += 1
@@ -91,6 +93,8 @@ def pending_transactions(config: LoadedConfig | Path | str) -> PendingTransactio
                 "To cancel them while paused: trimtab pause --hard --send, which also sets allowances to"
                 " zero"
             )
+            if dropped is not None and dropped[1].has_too_few:
+                advice += ", then trimtab cancel --send"
         advice = "; it ".join([advice, *(effect.text for effect in effects)])
         return {
             "transactions": [_journalled_document(intent) for intent in intents],
@@ -123,8 +127,8 @@ def reconcile(
 
 def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> CancelledTransactionsDocument:
     """Cancel every pending transaction at its nonce, drop those never sent, and wait for the
-    result. Raises Refused at a soft pause or above the gas caps, OperatorNeeded if the chain refuses a
-    cancel.
+    result; if nothing is pending, propose the rejection of a dropped proposal that an owner has signed.
+    Raises Refused at a soft pause or above the gas caps, OperatorNeeded if the chain refuses a cancel.
     """
     store = agent.context.store
     with wiring.open_transactor(agent.context, never_confirm, progress) as transactor:
@@ -136,7 +140,10 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> CancelledTr
             for intent in store.journal.intents_at(nonce)
             if intent not in initial_intents
         }
-        transactor.executor.cancel_pending(CANCEL_REASON)
+        executor = transactor.executor
+        executor.cancel_pending(CANCEL_REASON)
+        if not initial_intents and isinstance(executor, ProposingExecutor):
+            executor.reject_dropped(CANCEL_REASON, by_any_signature=True)
         booked_count = _book_mined(agent)
     intents = [
         intent

@@ -106,10 +106,13 @@ def withdrawn_proposal_texts(
         has_expired = deadline_s is not None and now_s >= deadline_s
         is_used = (journal.expected_nonce() or 0) > intent.tx.nonce
         if intent.id in proposed_ids and is_dropped(intent) and not (has_expired or is_used):
+            rejection_text = ""
+            if proposals.signatures(intent.id):
+                rejection_text = ": the next trimtab cancel --send proposes its rejection"
             texts.append(
                 f'"{intent.note}" is withdrawn, but signatures given elsewhere still count: if enough'
                 f" exist, it can be executed {execution_period(intent, grant)}; only another transaction at nonce"
-                f" {intent.tx.nonce} makes it void"
+                f" {intent.tx.nonce} makes it void{rejection_text}"
             )
     return texts
 
