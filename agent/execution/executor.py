@@ -389,22 +389,25 @@ class ProposingExecutor(JournaledExecutor):
         """
         proposal_block_by_id = self._proposals.proposal_blocks()
         unsigned_intents = self.unsigned_intents()
-        for intent in unsigned_intents:
-            self.outbox.remove_proposal(intent.id)
         rejections = [intent for intent in unsigned_intents if intent.kind is IntentKind.CANCEL]
         for intent in unsigned_intents:
-            if intent in rejections or self._record_if_mined(
-                intent, proposal_block_by_id[intent.id]
-            ):
+            if intent in rejections:
                 continue
-            if signatures_text := self._sufficient_signatures(intent):
-                raise self._reject(intent, signatures_text, why)
-            self._drop(intent, why)
+            is_mined = self._record_if_mined(intent, proposal_block_by_id[intent.id])
+            signatures_text = "" if is_mined else self._sufficient_signatures(intent)
+            awaiting = self._reject(intent, signatures_text, why) if signatures_text else None
+            self.outbox.remove_proposal(intent.id)  # kept if a pause forbids the rejection
+            if awaiting is not None:
+                raise awaiting
+            if not is_mined:
+                self._drop(intent, why)
         next_nonce, _ = self._sender.nonces(self.external_signer.address)
         is_rejected = any(rejection.tx.nonce == next_nonce for rejection in rejections)
         self.reject_dropped(why, by_any_signature=is_rejected)  # keeps a rejection that waits
         for intent in rejections:
-            if not self._record_if_mined(intent, proposal_block_by_id[intent.id]):
+            is_mined = self._record_if_mined(intent, proposal_block_by_id[intent.id])
+            self.outbox.remove_proposal(intent.id)
+            if not is_mined:
                 self._drop(intent, why)
         cancelled_intents = super().cancel_pending(why)
         cancelled_ids = {intent.id for intent in cancelled_intents}

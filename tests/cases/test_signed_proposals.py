@@ -214,10 +214,13 @@ def test_preview_of_a_cancel__paused__names_what_cancels(scene: tuple[Agent, Saf
     proposal(agent)
     sign_and_send(agent, FIRST, SECOND)
     api.pause(agent.context.loaded_config.path, "test")
+    proposal_path = agent.context.loaded_config.proposals_path / f"{open_proposal(agent)['id']}.json"
     with raises_code(Refused, "kill_switch"):
         maintenance.cancel(agent)
+    assert proposal_path.exists(), "it waits on"
     assert advice().startswith("To cancel them while paused: trimtab pause --hard --send")
     assert "rejection" in pause_hard(agent)["message"]
+    assert not proposal_path.exists(), "nobody is to sign what is rejected"
 
 
 def test_hard_pause__executed_by_others_all_the_same__is_booked(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
