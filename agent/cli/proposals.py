@@ -310,6 +310,12 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
             "would fail now" if document["state"] == "failing" else "must not be signed now"
         )
         lines.append(f"  {failure_text}: {reader_text(document['failure'])}")
+        if not state_text and document["state"] in ("failing", "stale"):
+            command = (
+                "trimtab pause --hard --send" if document["paused"] else "trimtab cancel --send"
+            )
+            withdrawal_text = f"{command} withdraws it, or proposes its rejection"
+            lines.append(completed_hints(f"  enough signatures still count: {withdrawal_text}"))
     if (
         document["paused"] and not is_used and not state_text
     ):  # no end of a pause revives a rejected one

@@ -87,6 +87,23 @@ def test_stale__price_19_percent_higher__is_refused_with_numbers(anvil_chain: Lo
     assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
 
 
+def test_stale_while_paused__advice_is_one_that_the_pause_allows(
+    anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _ = scene
+    config = agent.context.loaded_config.path
+    sign_and_send(agent, FIRST, SECOND)
+    move_weth(anvil_chain, 19)
+    api.pause(config, "test")
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        agent.rebalance(send=True, confirm=yes)
+    with pytest.raises(Refused, match="the kill switch is on"):
+        maintenance.cancel(agent)
+    assert mentions(waiting.value.remedy, "do not sign it", "while paused: trimtab pause --hard --send")
+    listed = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(config)).out
+    assert mentions(listed, "must not be signed now", "enough signatures still count: trimtab pause", "--hard --send withdraws")
+
+
 @pytest.mark.parametrize(("percent", "state"), [(0, "waiting"), (1, "waiting"), (4, "stale")])
 def test_stale__begins_where_the_limits_of_a_plan_end(
     anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet], percent: int, state: str

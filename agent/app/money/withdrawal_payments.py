@@ -11,7 +11,7 @@ from agent.app.money.repeated_withdrawals import paid_in_text
 from agent.app.withdrawals.payment_states import is_paid_by, paid_hashes
 from agent.errors import ErrorCode, Refused, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
-from agent.execution.submission.proposal_words import execution_period
+from agent.execution.submission.proposal_words import WITHDRAWAL_ADVICE, execution_period
 from agent.model import (
     Intent,
     IntentState,
@@ -100,8 +100,8 @@ def require_releasable(executor: Executor, store: Store, request: OwnerRequest) 
             remedy = "trimtab reconcile, then release the unpaid part"
             if isinstance(executor, ProposingExecutor):
                 remedy = (
-                    "trimtab cancel --send withdraws it, or proposes its rejection; then, once a"
-                    f" rejection is executed, trimtab withdraw --release {request.id}"
+                    f"{WITHDRAWAL_ADVICE}; then, once a rejection is executed, trimtab withdraw"
+                    f" --release {request.id}"
                 )
             raise Retryable(
                 f'"{intent.note}" {possible_text}', remedy, code=ErrorCode.OPEN_TRANSACTION

@@ -20,7 +20,7 @@ NOT_TAKEN_BACK = (
 """What a proposed rejection means for the proposal."""
 WITHDRAWAL_ADVICE = (
     "trimtab cancel --send withdraws it, or proposes its rejection if enough owners of a Safe have"
-    " signed"
+    " signed (while paused: trimtab pause --hard --send)"
 )
 """How a proposal that nobody should execute is withdrawn."""
 DO_NOT_SIGN = "do not sign it, nor execute it"

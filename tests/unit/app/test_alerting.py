@@ -463,7 +463,8 @@ def test_proposal_without_a_deadline__is_reported_without_a_time() -> None:
     assert [alert.text for alert in both] == [
         "Proposed: pay 2 WETH (0a1b). Do not sign it, nor execute it, until trimtab status asks for it.",
         "Would fail now, for example because prices left its minimums: pay 2 WETH (0a1b). It stays proposed, and nothing else is sent"
-        " meanwhile; trimtab cancel --send withdraws it, or proposes its rejection if enough owners of a Safe have signed.",
+        " meanwhile; trimtab cancel --send withdraws it, or proposes its rejection if enough owners of a Safe have signed"
+        " (while paused: trimtab pause --hard --send).",
     ]
 
 
