@@ -315,10 +315,12 @@ def decision_notice(document: Document) -> Notice:
     kind = document["decision"]["kind"]
     title = {"adjustliquidity": "liquidity", "adjustfutures": "futures"}.get(kind, kind)
     reason = document["decision"]["reason"].removeprefix(f"{title}: ")
+    waits_text = document.get("waits_for")
     if document.get("paused") and document.get("pause_reason"):
-        pause_text = document["pause_reason"].removeprefix("paused ")
-        return Notice(f"{pause_text}. Without the pause: {title}: {reason}", "paused", "yellow")
-    if waits_text := document.get("waits_for"):
+        why_text = document["pause_reason"].removeprefix("paused ")
+        without_text = f"waits: {waits_text}" if waits_text else f"{title}: {reason}"
+        return Notice(f"{why_text}. Without the pause: {without_text}", "paused", "yellow")
+    if waits_text:
         return Notice(f"{waits_text}. Without it: {title}: {reason}", "waits", "yellow")
     return Notice(reason, title, KIND_STYLES.get(kind, "white"))
 

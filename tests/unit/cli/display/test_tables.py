@@ -173,6 +173,13 @@ def test_a_decision_names_its_kind_once() -> None:
     assert (notice.title, notice.text) == ("futures", "leverage is above its limit")
 
 
+def test_decision_while_paused__a_proposal_waits__names_what_waits() -> None:
+    document = {"decision": {"kind": "rebalance", "reason": "due"}, "paused": True, "pause_reason": "lunch"}
+    assert decision_notice(document).text == "lunch. Without the pause: rebalance: due"
+    waiting = {**document, "waits_for": "the proposal 1 awaits 2 signatures"}
+    assert decision_notice(waiting).text == "lunch. Without the pause: waits: the proposal 1 awaits 2 signatures"
+
+
 @pytest.mark.parametrize(
     ("paid_wei", "gwei"),
     [
