@@ -10,7 +10,16 @@ from agent import codec
 from agent.execution.settlement import originating_step
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import WAITING_OUTCOME
-from agent.model import Intent, Plan, Portfolio, Receipt, Snapshot, decision_name, wallet_changes
+from agent.model import (
+    Intent,
+    IntentKind,
+    Plan,
+    Portfolio,
+    Receipt,
+    Snapshot,
+    decision_name,
+    wallet_changes,
+)
 from agent.store.store import Store
 from agent.units import NATIVE, decimal_text, format_time
 
@@ -47,7 +56,7 @@ def end_interrupted_steps(store: Store) -> None:
         outcome_kind = OutcomeKind.DONE
         reason = "the transaction was mined after the step was interrupted"
         if intent.id in proposed_ids:
-            reason = execution_reason(intent)
+            reason = execution_reason(store, intent)
         if shortfalls := shortfall_by_receipt(store, intent):
             outcome_kind = OutcomeKind.FAILED
             reason = _shortfall_reason(step.portfolio, shortfalls)
@@ -71,14 +80,23 @@ def proposal_reason(store: Store, intent: Intent) -> str:
     return "" if plan is None else plan.decision.reason
 
 
-def execution_reason(proposal: Intent) -> str:
-    """Return the reason of a step whose proposal its owners executed."""
+def execution_reason(store: Store, proposal: Intent) -> str:
+    """Return the reason of a step whose proposal its owners executed, also in place of its rejection."""
     receipt = proposal.receipt
     time_text = (
         f" at {format_time(receipt.block_time_s)}" if receipt and receipt.block_time_s else ""
     )
+    rejection_ids = [
+        peer.id
+        for peer in store.journal.intents_at(proposal.tx.nonce)
+        if peer.kind is IntentKind.CANCEL and peer.id != proposal.id
+    ]
+    rejected_text = (
+        f", although its rejection {rejection_ids[-1]} was proposed" if rejection_ids else ""
+    )
     return (
         f'executed in {proposal.tx_hash}{time_text}: the proposal {proposal.id} ("{proposal.note}")'
+        f"{rejected_text}"
     )
 
 

@@ -84,7 +84,7 @@ def execution_texts(store: Store, first_nonce: int | None) -> list[str]:
         return []
     proposed_ids = store.proposals.proposal_blocks()
     return [
-        execution_reason(intent)
+        execution_reason(store, intent)
         for nonce in range(first_nonce, next_nonce)
         for intent in store.journal.intents_at(nonce)
         if intent.id in proposed_ids and intent.succeeded

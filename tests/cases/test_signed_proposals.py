@@ -237,6 +237,25 @@ def test_hard_pause__executed_by_others_all_the_same__is_booked(scene: tuple[Age
     assert ("cancel", "cancelled") in states(agent)
 
 
+def test_executed_in_place_of_its_rejection__says_so(
+    scene: tuple[Agent, SafeWallet, dict[str, Any]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, safe, swap = scene
+    monkeypatch.setenv("COLUMNS", "400")
+    sign_and_send(agent, FIRST, SECOND)
+    pause_hard(agent)
+    rejection = api.list_proposals(agent)["proposals"][-1]
+    sign_and_send(agent, FIRST, SECOND)
+    tx_hash = safe.execute(swap)
+    with pytest.raises(Refused, match=f"is used: not executed: {tx_hash} executed the proposal {swap['id']} at its nonce"):
+        api.execute_proposal(agent, EXECUTOR, proposal_id=rejection["id"], send=True, confirm=yes)
+    resume(agent)
+    output = in_process(capfd, monkeypatch, "rebalance", "--send", "--yes", "--config", str(agent.context.loaded_config.path))
+    assert mentions(output.out, f"Booked: executed in {tx_hash} at ", f"although its rejection {rejection['id']} was proposed")
+    reason = next(step["reason"] for step in api.history(agent.context.loaded_config.path)["steps"] if tx_hash in step["reason"])
+    assert mentions(reason, "although its rejection")
+
+
 def require_booked(agent: Agent, swap: dict[str, Any]) -> None:
     """The swap is final in the journal and in the budgets, explains every change of a balance, and the portfolio is where it should be."""
     resume(agent)

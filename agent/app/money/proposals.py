@@ -244,7 +244,7 @@ class SafeProposal:
                 "proposal",
                 self.state,
                 "waiting",
-                f"the proposal {self.intent.id} is {self.state}",
+                f"the proposal {self.intent.id} is {': '.join(filter(None, (self.state, self.ending)))}",
                 settling_text(self.agent.context, self.intent, is_used=self.state == "used"),
             )
 

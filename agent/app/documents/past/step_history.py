@@ -314,7 +314,7 @@ def _outcome_reason(store: Store, summary: StepSummary, intents: Sequence[Intent
     """
     if (ended_intent := _ended_proposal(summary, intents)) is not None:
         if ended_intent.succeeded:
-            return execution_reason(ended_intent)
+            return execution_reason(store, ended_intent)
         if rejection := rejection_hash(store, ended_intent):
             return f'"{ended_intent.note}" {rejection_text(rejection)}'
         return f'"{ended_intent.note}" was not executed: {_last_note(store, ended_intent)}'
