@@ -351,8 +351,15 @@ def waiting_time_text(cost: Fraction, waiting_year: Fraction) -> str:
     return rough_duration(int(cost / waiting_year * YEAR_S))
 
 
+def pause_text(is_hard: bool) -> str:
+    """Return what a pause lets trimtab send, as a clause."""
+    if is_hard:
+        return "only rejections, cancellations and revocations of allowances are sent"
+    return "nothing is sent"
+
+
 def pause_exceptions(pause: Mapping[str, Any]) -> str:
-    """Return what a pause does not stop, after "nothing is sent" or its reason: "; but …", or
+    """Return what a pause does not stop, after `pause_text` or its reason: "; but …", or
     nothing. `pause` has the fields of the status.
     """
     return "".join(f"; but {signed_text}" for signed_text in pause["pause_signed"])

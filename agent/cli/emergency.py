@@ -49,7 +49,7 @@ from agent.errors import (
     ConfigError,
     TrimtabError,
 )
-from agent.figures import as_sentence
+from agent.figures import as_sentence, pause_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -162,7 +162,9 @@ def _pause_softly(config: Path, reason: str) -> PortfolioAnswer:
     document = api.pause(config, reason)
 
     def show() -> None:
-        say(f"Paused: {document['reason']}. Nothing is sent until: trimtab resume")
+        paused = "Still paused hard" if document["hard"] else "Paused"
+        scope_text = as_sentence(pause_text(document["hard"]))
+        say(f"{paused}: {document['reason']}. {scope_text} until: trimtab resume")
         for signed_text in document.get("signed", ()):
             note(as_sentence(signed_text))
 
@@ -205,7 +207,7 @@ def _show_pause(hard_pause_document: Document) -> None:
     )
     say(
         f"Paused ({kind_text}): {hard_pause_document['reason']}."
-        " Nothing is traded until: trimtab resume"
+        f" {as_sentence(pause_text(hard_pause_document['hard']))} until: trimtab resume"
     )
     if hard_pause_document["outcome"] in ("planned", "declined", "handed over"):
         out.print(_cancel_and_revoke_table(hard_pause_document))

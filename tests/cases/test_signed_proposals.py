@@ -613,7 +613,11 @@ def test_pause__with_signatures__says_what_they_still_allow(scene: tuple[Agent, 
     ],
 )
 def test_hard_pause_after_signatures__does_not_advise_what_is_done(
-    scene: tuple[Agent, SafeWallet, dict[str, Any]], owners: tuple[dict[str, Any], ...], advice: tuple[str, ...]
+    scene: tuple[Agent, SafeWallet, dict[str, Any]],
+    owners: tuple[dict[str, Any], ...],
+    advice: tuple[str, ...],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     agent, *_ = scene
     path = agent.context.loaded_config.path
@@ -622,6 +626,8 @@ def test_hard_pause_after_signatures__does_not_advise_what_is_done(
     pause_hard(agent)
     (text,) = api.pause(path, "test")["signed"]
     assert mentions(text, f": {len(owners)};", *advice)
+    paused = in_process(capfd, monkeypatch, "pause", "--config", str(path)).out
+    assert mentions(paused, "Still paused hard: ", "Only rejections, cancellations and revocations of allowances are sent")
     assert "withdraws it" not in text
 
 

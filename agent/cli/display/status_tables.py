@@ -22,11 +22,13 @@ from agent.cli.display.terminal import Document, WeightBar, safe_text
 from agent.figures import (
     WITH_THE_OTHERS,
     Column,
+    as_sentence,
     asset_range,
     columns,
     correction_text,
     format_figure,
     pause_exceptions,
+    pause_text,
     ranges_beside_targets,
     stop_text,
 )
@@ -189,8 +191,9 @@ def _standstill_texts(status_document: Document) -> Iterator[str]:
     if status_document["paused"]:
         hardness = " hard" if status_document["pause_hard"] else ""
         yield (
-            f"Paused{hardness}: {status_document['pause_reason']}. Nothing is sent"
-            f" until: trimtab resume{pause_exceptions(status_document)}"
+            f"Paused{hardness}: {status_document['pause_reason']}."
+            f" {as_sentence(pause_text(status_document['pause_hard']))} until: trimtab resume"
+            f"{pause_exceptions(status_document)}"
         )
     if "stop" in status_document:
         yield f"{stop_text(status_document['stop'])}."

@@ -705,6 +705,8 @@ def test_banner_of_a_pause__names_what_others_can_execute(served: Served) -> Non
         PAGES[0], {**served.board.documents, "pause": {**pause, "pause_reason": ""}}, {}, 1
     )
     assert "Paused: nothing is sent; but signatures of &lt;i7&gt;: 2. Reason: lunch</p>" in text
+    hard_pause = {**served.board.documents, "pause": {**pause, "pause_hard": True}}
+    assert "Paused (hard): only rejections, cancellations" in Renderer(Reach()).render_page(PAGES[0], hard_pause, {}, 1)
 
 
 INFLOWS = [
