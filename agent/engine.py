@@ -128,14 +128,13 @@ def settle(readers: StepReaders, store: Store, transactor: StepTransactor) -> No
         transactor.executor.reconcile()
     except AwaitingExternalSignature as waiting:
         grant = store.journal.grant(waiting.proposal["id"])
-        if not waiting.reverts:
-            waiting_intents = [
-                intent
-                for intent in store.journal.open_intents()
-                if intent.id == waiting.proposal["id"]
-            ]
-            fault = next((ended_order_fault(store, intent) for intent in waiting_intents), None)
-            waiting.mark_fault(fault or evaluation.minimums_fault(readers, grant.plan))
+        waiting_intents = [
+            intent for intent in store.journal.open_intents() if intent.id == waiting.proposal["id"]
+        ]
+        fault = next((ended_order_fault(store, intent) for intent in waiting_intents), None)
+        if fault is None and not waiting.reverts:
+            fault = evaluation.minimums_fault(readers, grant.plan)
+        waiting.mark_fault(fault)
         with suppress(TrimtabError):  # what waits is reported all the same
             cycle = new_cycle(AgentCycle(), readers.clock.now_s())
             step_input, _ = _settle_and_read(readers, store, cycle)

@@ -238,7 +238,7 @@ def _show_order_changes(document: Document) -> None:
     }
     for subject in document["reenabled"]:
         condition = ", only at or below its entry" if subject in subjects_with_entry else ""
-        say(f"The next rebalance buys {subject} back{condition}")
+        say(f"The next rebalance buys back what was sold of {subject}{condition}")
     for stale_text in document["stale"]:
         note(stale_text)
 

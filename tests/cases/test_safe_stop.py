@@ -102,7 +102,7 @@ def test_stale_sale__names_the_command_that_proposes_it_anew(
         anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"] * 119 / 100}, twap_follows=False)
         with pytest.raises(Refused) as refusal:
             api.sign_proposal(agent, SECOND, None, yes)
-    assert mentions(refusal.value.remedy, "trimtab cancel --send", f"{command} proposes anew")
+    assert mentions(refusal.value.remedy, "trimtab cancel --send", f"{command} plans anew")
 
 
 def test_proposal_of_a_stop__is_continued_by_the_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:

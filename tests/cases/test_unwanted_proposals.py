@@ -61,6 +61,8 @@ def test_sale_of_an_ended_stop__is_neither_signed_nor_executed(
         listed = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
         assert mentions(listed, "(stale, ", "must not be signed now: the order that it sells for")
         assert mentions(agent.status().warnings, ended_text)
+        anvil_chain.move_market({"WETH": price * 6 / 10}, twap_follows=False)
+        assert open_proposal(agent)["state"] == "stale", "also while the call would fail, which may pass"
         with pytest.raises(AwaitingExternalSignature, match=ended_text):
             agent.rebalance(send=True, confirm=yes)
         with pytest.raises(AwaitingExternalSignature, match=f"signatures of the proposal {sale['id']} exist"):

@@ -120,10 +120,10 @@ class SafeProposal:
         """How its place is freed for a new proposal."""
         command = renewing_command(self.agent.context, self.intent)
         if len(self.signature_by_owner) < self.threshold:
-            return f"trimtab cancel --send withdraws it, and {command} proposes anew"
+            return f"trimtab cancel --send withdraws it, and {command} plans anew"
         return (
             "since enough signatures exist, trimtab cancel --send proposes its rejection; once that is"
-            f" executed, or this has expired, {command} proposes anew"
+            f" executed, or this has expired, {command} plans anew"
         )
 
     @property
@@ -272,7 +272,9 @@ class SafeProposal:
         self, document_type: type[AnyProposalDocument], **fields: object
     ) -> AnyProposalDocument:
         """Return its document as `document`, judged at the prices now. Reads the chain."""
-        if self.state == "waiting" and (fault := self.fault()):
+        fault = self.fault() if self.state in ("waiting", "failing") else None
+        is_judged = self.state == "waiting" or (fault and fault.kind is FaultKind.NOT_ALLOWED)
+        if fault and is_judged:
             state = "stale" if fault.is_stale else "unchecked"
             return self.document(document_type, state=state, failure=fault.reason, **fields)
         return self.document(document_type, **fields)
