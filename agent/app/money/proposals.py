@@ -25,7 +25,7 @@ from agent.app.documents.proposals import (
 )
 from agent.app.money.call_words import CallWords, config_names
 from agent.app.money.safe_service import configured_service
-from agent.app.money.signature_files import NO_HEX, parse_signature, signature_bytes
+from agent.app.money.signature_files import NO_HEX, parse_signatures, signature_bytes
 from agent.app.money.transaction_builder import builder_file
 from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.config.loaded import LoadedConfig
@@ -562,15 +562,19 @@ def proposal_typed_data(agent: Agent, proposal_id: str | None) -> dict[str, Any]
 
 
 def collect_signatures(agent: Agent, texts: Sequence[str]) -> CollectedSignaturesDocument:
-    """Add signatures of other owners: each as 0x-hex, or a file with it or with the JSON of
+    """Add signatures of other owners: each as 0x-hex, or a file with some or with the JSON of
     `proposal sign`. Adds all or none. Raises ConfigError for one that is not of an owner, is there
     already, or signs another hash.
     """
     with open_proposal(agent) as proposal:
         proposal.require_current()
         signature_by_owner: dict[str, bytes] = {}
-        for text in texts:
-            signature = parse_signature(text, proposal.safe_tx_hash)
+        signatures = [
+            signature
+            for text in texts
+            for signature in parse_signatures(text, proposal.safe_tx_hash)
+        ]
+        for signature in signatures:
             owner = proposal.owner_of(signature)
             if owner in {*proposal.signature_by_owner, *signature_by_owner}:
                 raise ConfigError(

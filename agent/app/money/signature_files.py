@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ NO_HEX = "other characters than 0x and hex digits, or an odd number of digits"
 """What text has that is no bytes in hex."""
 
 
-def parse_signature(text: str, safe_tx_hash: str) -> bytes:
-    """Return the bytes of a signature in 0x-hex, or in a file. Raises ConfigError."""
+def parse_signatures(text: str, safe_tx_hash: str) -> list[bytes]:
+    """Return the bytes of a signature in 0x-hex, or of those in a file, each of which begins a line
+    with 0x. Raises ConfigError.
+    """
     fields = {"signature": text}
     if not text.startswith("0x"):
         fields = _read_signature_file(text)
     try:
-        signature = signature_bytes(str(fields["signature"]))
+        signatures = [
+            signature_bytes(signature_text)
+            for signature_text in re.split(r"\s+(?=0x)", str(fields["signature"]))
+        ]
     except ValueError:
         problem = f"has {NO_HEX}"
         if not text.startswith("0x"):
@@ -30,11 +36,11 @@ def parse_signature(text: str, safe_tx_hash: str) -> bytes:
             f"safe_tx_hash: {text[:60]} signs {signed_hash[:66]}, and {safe_tx_hash} waits",
             "let its owner sign the proposal that waits",
         )
-    return signature
+    return signatures
 
 
 def _read_signature_file(text: str) -> dict[str, Any]:
-    """Return the fields of a file with a signature alone, or with the JSON of `proposal sign`."""
+    """Return the fields of a file with signatures alone, or with the JSON of `proposal sign`."""
     try:
         file_text = decode_text(Path(text).read_bytes()).strip().strip('"')
         if not file_text.startswith("{"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.money.signature_files import parse_signature
+from agent.app.money.signature_files import parse_signatures
 from agent.errors import ConfigError
 
 HASH = "0x" + "ab" * 32
@@ -28,7 +28,14 @@ NO_HEX = "other characters than 0x and hex digits, or an odd number of digits"
 def test_a_signature_is_read_from_a_file(content: str, tmp_path: Path) -> None:
     path = tmp_path / "signature.txt"
     path.write_text(content)
-    assert parse_signature(str(path), HASH) == parse_signature(SIGNATURE, HASH) == bytes.fromhex("12" * 65)
+    assert parse_signatures(str(path), HASH) == parse_signatures(SIGNATURE, HASH) == [bytes.fromhex("12" * 65)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"], ids=["lines", "lines of Windows", "empty lines"])
+def test_file_with_several_signatures_is_read_whole(end: str, tmp_path: Path) -> None:
+    path = tmp_path / "both.txt"
+    path.write_text(end.join((SIGNATURE, "0x" + "34" * 65, "")), newline="")
+    assert parse_signatures(str(path), HASH) == [bytes.fromhex("12" * 65), bytes.fromhex("34" * 65)]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,7 @@ def test_file_without_a_signature_is_named_with_what_to_paste(content: bytes | N
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError) as error:
-        parse_signature(str(path), HASH)
+        parse_signatures(str(path), HASH)
     assert words in error.value.message
     assert "Error" not in str(error.value)
     assert error.value.remedy.startswith("paste 0x and 130 hex digits")
@@ -58,7 +65,7 @@ def test_file_without_a_signature_is_named_with_what_to_paste(content: bytes | N
 @pytest.mark.parametrize("text", ["0xzz", SIGNATURE[:-1], SIGNATURE + "1"], ids=["no hex", "129 digits", "131 digits"])
 def test_pasted_text_without_whole_bytes_is_no_signature(text: str) -> None:
     with pytest.raises(ConfigError) as error:
-        parse_signature(text, HASH)
+        parse_signatures(text, HASH)
     assert error.value.message == f"signature: {text[:60]!r} has {NO_HEX}"
     assert error.value.remedy.startswith("paste 0x and 130 hex digits")
 
@@ -68,11 +75,11 @@ def test_signature_file_of_another_proposal_is_refused(signed_hash: str, tmp_pat
     path = tmp_path / "s.txt"
     path.write_text(json.dumps({"safe_tx_hash": signed_hash, "signature": SIGNATURE}))
     with pytest.raises(ConfigError) as error:
-        parse_signature(str(path), HASH)
+        parse_signatures(str(path), HASH)
     assert error.value.message == f"safe_tx_hash: {str(path)[:60]} signs {signed_hash}, and {HASH} waits"
     assert error.value.remedy == "let its owner sign the proposal that waits"
 
 
 def test_a_folder_is_no_file_with_a_signature(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        parse_signature(str(tmp_path), HASH)
+        parse_signatures(str(tmp_path), HASH)
