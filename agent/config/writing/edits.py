@@ -199,10 +199,15 @@ def _require_no_weight_in_strategies(document: Any, symbol: str) -> None:
 
 def _pair(assignment: str, option: str) -> tuple[str, str]:
     name, separator, value = assignment.partition("=")
-    if not separator or not name.strip() or not value.strip():
+    if not separator or not name.strip():
         raise ConfigError(
             f"{option}: invalid form",
             "for example --set policy.cooldown=2h, --target WETH=40%",
+        )
+    if not value.strip():
+        raise ConfigError(
+            f"{option}: {name.strip()} has no value",
+            "write one; a list is emptied as by --set 'wallet.payout_addresses=[]'",
         )
     return name.strip(), value.strip()
 

@@ -183,6 +183,8 @@ def test_what_does_not_validate_is_refused_whole() -> None:
         ({"sets": ["portfolio.assets.DOGE.reserve=1"]}, "there is no 'DOGE'"),
         ({"sets": ["portfolio.assets=1"]}, None),
         ({"sets": ["limits"]}, "invalid form"),
+        ({"sets": ["wallet.payout_addresses="]}, "wallet.payout_addresses has no value"),
+        ({"targets": ["WETH="]}, "WETH has no value"),
     ],
 )
 def test_what_is_not_there_or_not_understood_is_said(options: dict[str, list[str]], why: str | None) -> None:
