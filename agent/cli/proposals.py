@@ -142,6 +142,8 @@ def _advice_for_file(document: ProposalFileDocument) -> str:
             f"The Safe of the config is on chain {document['config_chain_id']}, this call is for chain"
             f" {document['chain_id']}: do not sign it."
         )
+    if document["ending"]:
+        return f"{document['ending']}; do not sign it."
     if document["waits"] is False:
         return (
             "No proposal that waits here has this hash: do not sign it, compare it with trimtab proposal"

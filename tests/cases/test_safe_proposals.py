@@ -384,7 +384,36 @@ def test_shown_file__says_whether_its_hash_waits_here(
         assert (waits, waiting_id) == (None, "")
         assert "Compare it with what proposal list shows on the agent's machine" in text
     maintenance.cancel(agent)
-    assert shown()[:2] == (False, "")
+    waits, waiting_id, text = shown()
+    assert (waits, waiting_id) == (False, "")
+    assert mentions(text, f"The proposal {proposal_id} was not executed: cancelled by trimtab cancel", "; do not sign it.")
+
+
+def test_ended_proposal__is_named_with_its_end(scene: tuple[Agent, SafeWallet], tmp_path: Path) -> None:
+    """An owner who comes late sees that it was executed or withdrawn, from each command and from its file."""
+    agent, _ = scene
+    executed_id = open_proposal(agent)["id"]
+    file = tmp_path / "typed.json"
+    file.write_text(json.dumps(api.proposal_typed_data(agent, None)))
+    sign_and_send(agent, FIRST, SECOND)
+    transaction = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["transaction"]
+    waiting_id = proposal(agent)["id"]
+    signature = hand_signature(agent, 7)
+    with pytest.raises(Refused) as refused:
+        api.sign_proposal(agent, FIRST, executed_id, yes)
+    assert mentions(refused.value.message, f"the proposal {waiting_id} waits; {executed_id}", f"was executed in {transaction}")
+    document = api.read_proposal_file(file, agent.context.loaded_config.path)
+    assert (document["waits"], document["ending"]) == (False, f"The proposal {executed_id} was executed in {transaction}")
+    maintenance.cancel(agent)
+    for act in (
+        lambda: api.sign_proposal(agent, FIRST, waiting_id, yes),
+        lambda: api.export_proposal(agent, waiting_id),
+        lambda: api.execute_proposal(agent, {}, waiting_id),
+        lambda: api.collect_signatures(agent, [signature]),
+    ):
+        with pytest.raises(Refused) as refused:
+            act()
+        assert mentions(refused.value.message, f"no proposal waits; {waiting_id}", "was not executed: cancelled by trimtab cancel")
 
 
 @pytest.mark.parametrize("words", ["rebalance", "invest", "swap --in WETH --out USDC --amount 0.01"], ids=lambda words: words.split()[0])

@@ -89,8 +89,9 @@ class ProposalFileDocument(TypedDict):
     """The call in the file of a proposal: its hash, computed from the call, and a line about each plain
     call and swap, amounts in coins and addresses with names where the config knows them. `waits` is
     whether a proposal with this hash waits in the config's store, null without a config and store of
-    this Safe; `id` and `why` are its id and reason, empty without one. `config_chain_id` is the config's
-    chain, null unless its wallet has the Safe's address.
+    this Safe; `id` and `why` are its id and reason, empty without one; `ending` says what became of one
+    that waits no more, else it is empty. `config_chain_id` is the config's chain, null unless its wallet
+    has the Safe's address.
     """
 
     safe: Address
@@ -103,6 +104,7 @@ class ProposalFileDocument(TypedDict):
     config_chain_id: int | None
     id: str
     why: str
+    ending: str
 
 
 class ProposalsDocument(TypedDict):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import wiring
+from agent.app.documents.past.step_history import proposal_end_text
 from agent.app.documents.proposals import ProposalFileDocument
 from agent.app.money.call_words import CallWords, config_names
 from agent.app.money.transaction_builder import checksum
@@ -96,11 +97,12 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
             "sign neither; ask for the file again",
         )
     id_and_why_by_hash: dict[str, tuple[str, str]] | None = None
+    ending_by_hash: dict[str, str] = {}
     config_chain_id = None if config is None else _chain_of_safe(config, safe)
     if config_chain_id not in (None, tx.chain_id):
         id_and_why_by_hash = {}
     elif config is not None:
-        words, id_and_why_by_hash = _read_config(config, words, tx.chain_id)
+        words, id_and_why_by_hash, ending_by_hash = _read_config(config, words, tx)
         lines = words.lines(tx)
     proposal_id, why = (id_and_why_by_hash or {}).get(document["safe_tx_hash"], ("", ""))
     return {
@@ -114,6 +116,7 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
         "config_chain_id": config_chain_id,
         "id": proposal_id,
         "why": why,
+        "ending": "" if proposal_id else ending_by_hash.get(document["safe_tx_hash"], ""),
     }
 
 
@@ -127,35 +130,43 @@ def _chain_of_safe(config: ConfigSource, safe: str) -> int | None:
 
 
 def _read_config(
-    config: ConfigSource, words: CallWords, chain_id: int
-) -> tuple[CallWords, dict[str, tuple[str, str]] | None]:
-    """Return the words with the names that a config of the Safe's chain and its store have, and id and
-    reason of the proposals that wait there, by hash; none if it has no store, cannot be read, or is of
-    another Safe.
+    config: ConfigSource, words: CallWords, tx: UnsignedTx
+) -> tuple[CallWords, dict[str, tuple[str, str]] | None, dict[str, str]]:
+    """Return the words with the names that a config of the Safe's chain and its store have, and by hash
+    id and reason of the proposals that wait there, and what became of others at the call's nonce; none
+    if it has no store, cannot be read, or is of another Safe.
     """
     with suppress(TrimtabError):
         loaded_config = load_config(config)
-        if loaded_config.config.chain.chain_id != chain_id:
-            return words, None
+        if loaded_config.config.chain.chain_id != tx.chain_id:
+            return words, None, {}
         words = CallWords(
             words.safe,
             loaded_config.config.chain.wrapped_native,
             config_names(loaded_config.config),
         )
         if not wiring.has_store(loaded_config):
-            return words, None
+            return words, None, {}
         with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
             ledger_tokens = store.ledger.ledger_tokens()
             id_and_why_by_hash = {
                 safe_tx_hash(words.safe, intent.tx): (intent.id, proposal_reason(store, intent))
                 for intent in open_proposal_intents(store)
             }
+            proposed_ids = store.proposals.proposal_blocks()
+            ending_by_hash = {
+                safe_tx_hash(words.safe, intent.tx): (
+                    f"The proposal {intent.id} {proposal_end_text(store, intent)}"
+                )
+                for intent in store.journal.intents_at(tx.nonce)
+                if intent.id in proposed_ids
+            }
         tokens = () if ledger_tokens is None else ledger_tokens.tokens
         words = replace(words, token_by_address={token.address: token for token in tokens})
         wallet = loaded_config.config.wallet
         if wallet.safe and wallet.address == words.safe:
-            return words, id_and_why_by_hash
-    return words, None
+            return words, id_and_why_by_hash, ending_by_hash
+    return words, None, {}
 
 
 def _uint256(json_value: Any) -> int:

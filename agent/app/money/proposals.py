@@ -14,6 +14,7 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill, money_text
+from agent.app.documents.past.step_history import proposal_end_text
 from agent.app.documents.plans import LegDocument
 from agent.app.documents.proposals import (
     EXECUTED_PREFIX,
@@ -444,7 +445,7 @@ def open_proposal(agent: Agent, proposal_id: str | None = None) -> Iterator[Safe
     Refused if there is none, ConfigError if it is another than `proposal_id`.
     """
     with open_proposals(agent) as proposals:
-        yield _newest_proposal(proposals, proposal_id)
+        yield _newest_proposal(agent.context.store, proposals, proposal_id)
 
 
 @contextmanager
@@ -457,34 +458,59 @@ def open_or_executed_proposal(
     executed_intents = _executed_intents(agent.context.store, proposal_id)
     with open_proposals(agent, executor, progress, executed_intents) as proposals:
         is_named = bool(executed_intents) and proposal_id is not None
-        yield proposals[0] if is_named else _newest_proposal(proposals, proposal_id)
+        if is_named:
+            yield proposals[0]
+        else:
+            yield _newest_proposal(agent.context.store, proposals, proposal_id)
 
 
-def _newest_proposal(proposals: Sequence[SafeProposal], proposal_id: str | None) -> SafeProposal:
-    """Return the last one. Raises Refused without one, ConfigError if `proposal_id` is another's."""
-    if not proposals:
-        raise Refused("no proposal waits", remedy="see trimtab status", code=ErrorCode.EMPTY)
-    newest_id = proposals[-1].intent.id
-    if proposal_id in (None, newest_id):
+def _newest_proposal(
+    store: Store, proposals: Sequence[SafeProposal], proposal_id: str | None
+) -> SafeProposal:
+    """Return the last one. Raises Refused without one, or if that with `proposal_id` has ended,
+    ConfigError if `proposal_id` is another's.
+    """
+    waiting_ids = [proposal.intent.id for proposal in proposals]
+    if proposals and proposal_id in (None, waiting_ids[-1]):
         return proposals[-1]
-    if proposal_id in [proposal.intent.id for proposal in proposals]:
+    if proposal_id in waiting_ids:
         raise ConfigError(
-            f"PROPOSAL: {str(proposal_id)[:40]!r} waits for its rejection, {newest_id}",
+            f"PROPOSAL: {str(proposal_id)[:40]!r} waits for its rejection, {waiting_ids[-1]}",
             rejected_advice(proposals[-1].intent),
         )
+    waiting_text = f"the proposal {waiting_ids[-1]} waits" if proposals else "no proposal waits"
+    if (ended_intent := _newest_intent(store, proposal_id)) is not None:
+        end_text = proposal_end_text(store, ended_intent)
+        raise Refused(
+            f'{waiting_text}; {ended_intent.id} ("{ended_intent.note}") {end_text}',
+            remedy="see trimtab status",
+            code=ErrorCode.EMPTY,
+        )
+    if not proposals:
+        raise Refused(waiting_text, remedy="see trimtab status", code=ErrorCode.EMPTY)
     raise ConfigError(
-        f"PROPOSAL: {str(proposal_id)[:40]!r} is not the proposal that waits, {newest_id}",
-        f"see trimtab proposal list; if you mean that one, write {newest_id}",
+        f"PROPOSAL: {str(proposal_id)[:40]!r} is not the proposal that waits, {waiting_ids[-1]}",
+        f"see trimtab proposal list; if you mean that one, write {waiting_ids[-1]}",
     )
 
 
 def _executed_intents(store: Store, proposal_id: str | None) -> list[Intent]:
     """Return the proposal with this id, or the newest, if it is known to be executed."""
+    intent = _newest_intent(store, proposal_id)
+    return [] if intent is None or not intent.succeeded else [intent]
+
+
+def _newest_intent(store: Store, proposal_id: str | None) -> Intent | None:
+    """Return the proposal with this id, or the newest; None if there is none."""
     proposed_ids = store.proposals.proposal_blocks()
-    for intent in store.journal.intents():
-        if intent.id in proposed_ids and proposal_id in (None, intent.id):
-            return [intent] if intent.succeeded else []
-    return []
+    return next(
+        (
+            intent
+            for intent in store.journal.intents()
+            if intent.id in proposed_ids and proposal_id in (None, intent.id)
+        ),
+        None,
+    )
 
 
 def list_proposals(agent: Agent) -> ProposalsDocument:

@@ -315,9 +315,7 @@ def _outcome_reason(store: Store, summary: StepSummary, intents: Sequence[Intent
     if (ended_intent := _ended_proposal(summary, intents)) is not None:
         if ended_intent.succeeded:
             return execution_reason(store, ended_intent)
-        if rejection := rejection_hash(store, ended_intent):
-            return f'"{ended_intent.note}" {rejection_text(rejection)}'
-        return f'"{ended_intent.note}" was not executed: {_last_note(store, ended_intent)}'
+        return f'"{ended_intent.note}" {proposal_end_text(store, ended_intent)}'
     for intent in intents if summary.outcome == WAITING_OUTCOME else ():
         execution = store.proposals.execution(intent.id)
         if execution is not None and intent.kind is not IntentKind.CANCEL:
@@ -358,6 +356,15 @@ def rejection_hash(store: Store, proposal: Intent) -> str:
 def rejection_text(tx_hash: str) -> str:
     """Return what became of a proposal whose rejection was executed in a transaction."""
     return f"was rejected by the owners: {tx_hash} is an empty call at its nonce"
+
+
+def proposal_end_text(store: Store, proposal: Intent) -> str:
+    """Return what became of a proposal that waits no more."""
+    if proposal.succeeded:
+        return f"was executed in {proposal.tx_hash}"
+    if rejection := rejection_hash(store, proposal):
+        return rejection_text(rejection)
+    return f"was not executed: {_last_note(store, proposal)}"
 
 
 def _last_note(store: Store, intent: Intent) -> str:
