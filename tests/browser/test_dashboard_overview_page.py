@@ -83,6 +83,27 @@ def test_overview__says_where_an_asset_moves_and_what_waiting_is(chromium: Any, 
 
 
 @pytest.mark.parametrize("size", [PHONE, (1080, 1140), WIDE], ids=["390", "1080", "1280"])
+@pytest.mark.parametrize("stage", [{"stage": "waiting", "since": None}, {"stage": "fired", "next_stage": "done"}], ids=["waiting", "fired"])
+def test_allocation__orders_fit_the_page(chromium: Any, tmp_path: Path, size: tuple[int, int], stage: dict[str, Any]) -> None:
+    step = tracking_step(balance_changes(WETH=3_000))
+    status: Any = status_document(PortfolioStatus(step, decide(step), False, "", ()))
+    levels = {"level": "45139.8", "level_now": None, "since": "2026-12-01 14:04:36", "next_stage": None, "unconfirmed": None, **stage}
+    orders = [{"subject": "WETH", "kind": kind, **levels} for kind in ("stop_loss", "take_profit", "trailing_stop")]
+    with Site(tmp_path / "a.users") as site:
+        site.board.documents |= {"status": status, "alerts": {"assets": alerts_of(status), "open": []}}
+        site.board.documents["orders"] = {"orders": orders, "limit_orders": [], "contradictions": []}
+        name, _, session = site.enter().partition("=")
+        with patient_context(chromium, viewport={"width": size[0], "height": size[1]}) as context:
+            context.add_cookies([{"name": name, "value": session, "url": f"http://localhost:{site.port}"}])
+            page = context.new_page()
+            page.goto(f"http://localhost:{site.port}/")
+            row = " ".join(page.inner_text("tr:has(th:has-text('WETH'))").split())
+            assert "trailing stop 45,139.80" in row
+            assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+            assert page.evaluate(RIGHT_OF_SCREEN) == 0
+
+
+@pytest.mark.parametrize("size", [PHONE, (1080, 1140), WIDE], ids=["390", "1080", "1280"])
 def test_allocation__bars_of_all_assets_have_one_scale(chromium: Any, tmp_path: Path, size: tuple[int, int]) -> None:
     status = golden_document("25-status")
     with Site(tmp_path / "a.users") as site:
