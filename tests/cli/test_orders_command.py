@@ -50,6 +50,9 @@ def test_paper_orders__are_listed_with_their_own_stages(desk: Desk) -> None:
     paper = desk.ask("orders", "--paper")
     assert [document["orders"][0]["stage"] for document in (live, paper)] == ["waiting", "armed"]
     assert (live.get("book_kind"), paper["book_kind"]) == (None, "paper")
+    printed = desk.run("orders", "--paper").out
+    assert mentions(printed, "12 % from")
+    assert mentions(printed, "not from what was paid")
     before = desk.config.read_bytes()
     result = desk.run("orders", "--paper", "set", "WETH", "--stop-loss", "off", "--json")
     assert result.code == 2

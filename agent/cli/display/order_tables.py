@@ -28,6 +28,15 @@ def _since_text(order: Document) -> str:
     return f"{order['since'] or ''}{fired_text}"
 
 
+def _terms_text(order: Document) -> str:
+    """Return the terms, of a level in percent with the price from which it counts."""
+    terms: str = order["terms"]
+    base_price = order["highest" if order["kind"] == "trailing_stop" else "basis"]
+    if not terms.endswith("%") or base_price is None:
+        return terms
+    return f"{terms} from {format_figure(base_price, 'price')}"
+
+
 def _level_text(order: Document) -> str:
     """Return the level, in parentheses if it would only apply once the order is armed."""
     if order["level_now"]:
@@ -78,7 +87,12 @@ def show_orders(orders_document: Document) -> None:
             "distance_bps",
         ),
         orders_document["orders"],
-        {"stage": _stage_text, "since": _since_text, "level": _level_text},
+        {
+            "stage": _stage_text,
+            "since": _since_text,
+            "terms": _terms_text,
+            "level": _level_text,
+        },
     )
     out.print(figure_table)
     _note_orders(orders_document)
@@ -92,6 +106,11 @@ def _note_orders(orders_document: Document) -> None:
         )
     if any(order["level_now"] for order in orders_document["orders"]):
         say("A level in parentheses would apply if the order were armed now.")
+    if any(" from " in _terms_text(order) for order in orders_document["orders"]):
+        say(
+            "A level in percent counts from the price behind it, not from what was paid, also if it"
+            " was bought only later; trimtab orders arm SYMBOL arms it anew."
+        )
     for line in orders_document["target_reasons"]:
         say(line)
     for line in orders_document["blocked_exits"]:

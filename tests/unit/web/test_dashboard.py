@@ -44,6 +44,7 @@ from agent.web.reach import Reach
 from agent.web.sessions import Session
 from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import ADDRESS, CONTROLS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden_document
+from tests.support.text import mentions
 
 
 @pytest.fixture(scope="module")
@@ -602,6 +603,34 @@ def test_stage_of_an_order__reads_alike_wherever_it_stands(served: Served, path:
     page = next(page for page in PAGES if page.path == path)
     text = re.sub("<[^>]*>", "", Renderer(Reach()).render_page(page, documents, {}, 1))
     assert "fired, next cycle: done" in text
+
+
+def test_level_in_percent__says_from_which_price_and_how_far_it_is(served: Served) -> None:
+    orders = golden_document("47-orders")
+    armed = {"subject": served.board.documents["status"]["holdings"][0]["symbol"], "stage": "armed", "since": "2026-12-01 09:00:00"}
+    levels = {
+        "terms": "20 %",
+        "level": "2400",
+        "level_now": None,
+        "next_stage": None,
+        "distance_bps": -3_846,
+        "basis": "3000",
+        "highest": "3100",
+    }
+    rows = [{**orders["orders"][0], **armed, **levels, "kind": kind} for kind in ("stop_loss", "trailing_stop")]
+    documents = {**served.board.documents, "orders": {**orders, "orders": rows}}
+    for path, texts in (
+        ("/assets", ("20 % from 3,000.00", "20 % from 3,100.00", "−38.46 %", "not from what was paid", "orders arm SYMBOL arms it anew")),
+        ("/", ("stop loss 2,400.00 −38.46 %, armed",)),
+    ):
+        page = next(page for page in PAGES if page.path == path)
+        text = without_tags(Renderer(Reach()).render_page(page, documents, {}, 1))
+        for expected in texts:
+            assert mentions(text, expected)
+
+
+def without_tags(html: str) -> str:
+    return " ".join(re.sub("<[^>]*>", "", html).replace("\u00a0", " ").split())
 
 
 @pytest.mark.parametrize("path", ["/", "/assets", "/settings"])
