@@ -596,7 +596,7 @@ def _show_state(console: Console, document: Document) -> None:
         adoption_note = (
             ""
             if document["restart"]
-            else " A running trimtab run uses it from its next cycle, a paper run once it is started again."
+            else " A running trimtab run uses it from its next cycle, a paper run once it is started again; it may end by the change."
         )
         console.print(safe_text(f"Written{backup_note}.{adoption_note}"))
         for line in document["next"]:

@@ -340,7 +340,7 @@ class ConfigVersionStore:
         if confirmed_digest not in (digest_at_start, digest):
             verdict = Verdict("config", digest[:16], str(confirmed_digest)[:16], False)
             raise ConfigChanged(
-                "the config was changed; this process uses the previous version",
+                "the config was changed after this process had read it",
                 (verdict,),
                 "start it again",
             )

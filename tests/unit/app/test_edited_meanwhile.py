@@ -64,7 +64,7 @@ def test_yes_overtaken_by_an_edit__confirms_neither_version(desk: Any) -> None:
         desk.store.configs.record(OTHER, 2)
         return True
 
-    with pytest.raises(ConfigChanged):
+    with pytest.raises(ConfigChanged, match="the config was changed after this process had read it"):
         config_versions.confirm_changes(desk, edited_meanwhile)
     assert desk.store.configs.confirmed_digest() == OTHER
     assert config_versions.confirm_changes(desk, lambda _: True), "asked again, with what is different shown, it is an answer"

@@ -888,6 +888,16 @@ def test_practice_begins_anew_with_the_next_server__and_names_the_ledger_that_is
     assert "old-NUMBER-mine.paper.db" in done, "where the next restart keeps this one"
 
 
+def test_change_of_the_config__is_said_to_end_a_run_that_goes_on(paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
+    with SetupBrowser(tmp_path / "trimtab.toml", continues=True) as desk:
+        assert paper == ["run"]
+        monkeypatch.setattr(type(desk.pages), "_paper_state", setup.RUNNING)
+        desk.enter()
+        done = desk.text("/setup/done")
+    assert "The paper run ends by the change, or else by Stop on the Overview; then press Start on paper here" in done
+
+
 def test_cash_page__says_that_paper_sends_no_alerts(desk: SetupBrowser) -> None:
     desk.enter()
     for path in ("/setup/wallet", "/setup/basket"):
