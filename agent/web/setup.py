@@ -124,6 +124,7 @@ class SetupPages:
         self._stack = AsyncExitStack()
         self._opening_token = secrets.token_urlsafe(32)
         self._is_address_used = False
+        self._was_opened = False
         self._show_address: Callable[[], None] | None = None
         self._answers: dict[str, str] = dict(DEFAULT_ANSWERS)
         self._answered_paths: set[str] = set()
@@ -344,6 +345,7 @@ class SetupPages:
             errors={},
             token=self._opening_token,
             config=str(self._config.absolute()) if self._is_written else "",
+            was_opened=self._was_opened,
             practice=self._practice,
             kept_ledger=self._kept_ledger,
         )
@@ -367,6 +369,7 @@ class SetupPages:
             return self._refuse_opening()
         self._opening_token = secrets.token_urlsafe(32)  # so that the printed one no longer works
         self._is_address_used = True
+        self._was_opened = True
         response = RedirectResponse("/", 303)
         session_id = self._access.begin_session(next(iter(SETUP_USERS)))
         cookie_name = self._access.reach.cookie_name

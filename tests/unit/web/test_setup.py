@@ -877,6 +877,9 @@ def test_practice_begins_anew_with_the_next_server__and_names_the_ledger_that_is
         begin = desk.text(desk.opening)
         desk.enter()
         done = desk.text("/setup/done")
+        again = desk.ask(f"/{desk.pages.opening_path}", Cookie="trimtab=old")[2].decode()
+    assert "mine.toml</code> is as it was, with its ledger: this server has not restarted." in again
+    assert "a new chain" not in again
     for text in (refusal, begin, done):
         assert "a new chain and a new paper ledger" in text
         assert not mentions(text, "loses nothing")
