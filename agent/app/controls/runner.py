@@ -566,7 +566,8 @@ def _control_end(
         state = ControlState.FAILED if transaction_notes else ControlState.REFUSED
         reason = f"the plan differs from the one shown: {plan_check.difference}"
         return ControlStateChange(control_number, state, ControlCode.PLAN_CHANGED, reason, notes)
-    if plan_check.has_further_plan and not any(
+    is_superseded = control_result.outcome == OutcomeKind.HOLD.value and not plan_check.is_accepted
+    if (plan_check.has_further_plan or is_superseded) and not any(
         intent.succeeded and intent.kind not in PREPARATION_KINDS
         for intent in control_result.transactions
     ):

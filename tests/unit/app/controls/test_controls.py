@@ -673,6 +673,11 @@ def test_control_that_traded_nothing__says_so_and_why(outcome: str) -> None:
     assert end.reason == ("nothing was traded: all within their ranges" if outcome == "hold" else "all within their ranges")
 
 
+def test_shown_plan_that_a_hold_replaced__is_not_done() -> None:
+    end = runner._control_end(1, runner.ControlResult("hold", "a cycle has traded since"), runner.PlanCheck(PLAN, lambda: False))
+    assert (end.state, end.reason) == (ControlState.REFUSED, "the confirmed plan was not carried out: a cycle has traded since")
+
+
 @pytest.mark.parametrize(
     ("kind", "status", "created_s", "is_named"),
     [
