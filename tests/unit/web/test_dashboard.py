@@ -543,7 +543,7 @@ def test_rebalance_now__says_before_it_is_pressed_that_the_trigger_holds(
     pause = {"paused": paused, "pause_reason": "", "pause_hard": False, "pause_signed": []}
     documents = {**served.board.documents, "status": status, "pause": pause, "controls": {**CONTROLS, "controls": []}}
     text = Renderer(Reach()).render_page(page, documents, {}, 1, Session(1, "anna", is_read_only, 0, 0))
-    assert ("Rebalance now checks at once, and trades only what the" in text) is is_said
+    assert ("asks for; nothing is sent before you confirm the plan. At block" in text) is is_said
 
 
 @pytest.mark.parametrize("is_served", [True, False], ids=["served", "not served"])
