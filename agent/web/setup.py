@@ -279,8 +279,8 @@ class SetupPages:
             self._cache.refresh()
             documents = self._cache.documents
         self._move_text = (
-            f"{symbol} moved to {format_figure(price_usd, 'price')} USD; read"
-            f" {next_reading_text(self._paper_state, documents)}."
+            f"{symbol} moved to {format_figure(price_usd, 'price')} USD. The pages show it at once;"
+            f" the paper run acts on it {next_reading_text(self._paper_state, documents)}."
         )
         return RedirectResponse(DONE_PAGE.path, 303)
 
@@ -530,9 +530,9 @@ class SetupPages:
 
 
 def next_reading_text(paper_state: str, documents: Mapping[str, Any]) -> str:
-    """Return when the paper run reads prices next."""
+    """Return when the paper run acts on prices next."""
     if paper_state != RUNNING:
-        return "once the paper run is started again"
+        return "once it is started again"
     next_cycle = documents.get("run", {}).get("next_cycle")
     return f"at the next check{f', at {next_cycle[11:19]} UTC' if next_cycle else ''}"
 

@@ -17,7 +17,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 
 from agent import artifacts
 from agent.model import RunReport
-from agent.observe.health import process_identity
+from agent.observe.health import RunHealth, process_identity
 from agent.web import access, document_cache
 from agent.web.document_cache import SeenReport
 from agent.web.reach import Reach
@@ -135,6 +135,18 @@ def test_page__of_an_ended_session_says_why(chromium: Any, site: Site) -> None:
     page.wait_for_url("**/login?to=/alerts")
     assert page.inner_text("#why") == access.SESSION_ENDED_TEXT
     page.context.close()
+
+
+@pytest.mark.slow
+def test_footer__says_at_once_that_the_run_has_ended(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_cache, "PING_S", 1_000)  # no later word of the server
+    with Site(tmp_path / "trimtab.db.users") as site:
+        page = live_page(chromium, site)
+        monkeypatch.setattr(type(site.board), "run_health", lambda _: RunHealth("stopped", ("the run was stopped",), ()))
+        site.loop.call_soon_threadsafe(site.board.announce_change)
+        page.wait_for_selector("p.state:has-text('the run was stopped')")
+        page.wait_for_selector("#connection:has-text('no run goes on')", timeout=5_000)
+        page.context.close()
 
 
 @pytest.mark.slow

@@ -187,6 +187,7 @@
 
   // A change that is announced while an element is read again is lost with the element, which is replaced: compare versions then.
   let newest = 0;
+  let isLive = false;
   function catchUp() {
     for (const region of document.querySelectorAll("[data-version][hx-trigger]")) if (Number(region.dataset.version) < newest) htmx.trigger(region, "sse:changed");
   }
@@ -248,7 +249,7 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => { label(); noteTime(); showAge(); });
-  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); showAge(); unfold(); if (kind) filter(); catchUp(); showDevice(); });
+  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); showAge(); unfold(); if (kind) filter(); catchUp(); showDevice(); if (isLive) say(document.getElementById("shown").dataset.live); });
 
   const loginLink = () => Object.assign(document.createElement("a"), { href: location.href, textContent: document.getElementById("shown").dataset.login });
   const SILENCE_MS = 4000; // longer than a stream takes to begin again
@@ -259,6 +260,7 @@
     let silence;
     stream.onmessage = ({ data: { version, state, reason } }) => {
       newest = Math.max(newest, version);
+      isLive = state === "live";
       if (state !== "silent") silence = clearTimeout(silence);
       if (state === "full") return say("No live updates now. Figures may be old: load the page again.");
       if (state === "live") {

@@ -915,7 +915,7 @@ def test_cash_page__says_that_paper_sends_no_alerts(desk: SetupBrowser) -> None:
         pytest.param(setup.RUNNING, {"next_cycle": "2026-05-01T10:20:30Z"}, "at the next check, at 10:20:30 UTC", id="next check known"),
         pytest.param(setup.RUNNING, {"next_cycle": None}, "at the next check", id="next check unknown"),
         pytest.param(setup.RUNNING, {"error": "not read"}, "at the next check", id="status not read"),
-        pytest.param("The paper run has ended.", {"next_cycle": "2026-05-01T10:20:30Z"}, "once the paper run is started again", id="ended"),
+        pytest.param("The paper run has ended.", {"next_cycle": "2026-05-01T10:20:30Z"}, "once it is started again", id="ended"),
     ],
 )
 def test_when_a_moved_price_is_read(state: str, run: dict[str, str | None], says: str) -> None:
@@ -957,7 +957,7 @@ def test_page_of_a_chain_that_starts__opens_itself_again(paper: list[str], tmp_p
     assert [re.findall("<option selected>(.*?)</option>", page) for page in (done, moved, moved_before, refused)] == [
         [], ["cbBTC"], ["cbBTC"], ["WETH"],
     ]  # fmt: skip
-    assert "cbBTC moved to 4,320.00 USD; read once the paper run is started again" in moved
+    assert "cbBTC moved to 4,320.00 USD. The pages show it at once; the paper run acts on it once it is started again" in moved
     targets = [
         int(share)
         for share in re.findall("=([0-9]+)%", re.sub("<[^>]*>", "", done).partition(" edit --target ")[2].partition("--config")[0])
