@@ -269,7 +269,7 @@
         return say(document.getElementById("shown").dataset.live);
       }
       if (state === "silent") {
-        silence ??= setTimeout(() => connection.lose("The dashboard does not respond. Whether the agent runs is not known here; figures and state are those read last."), SILENCE_MS);
+        silence ??= setTimeout(() => connection.lose(`The dashboard does not respond. ${document.getElementById("shown").dataset.gone}; figures and state are those read last.`), SILENCE_MS);
         return say("No live updates: the dashboard does not respond. Figures may be old.");
       }
       connection.lose(`${reason || "Your session has ended."} `, loginLink());

@@ -633,6 +633,12 @@ def without_tags(html: str) -> str:
     return " ".join(re.sub("<[^>]*>", "", html).replace("\u00a0", " ").split())
 
 
+@pytest.mark.parametrize(("on_paper", "said"), [(True, "the paper run has too"), (False, "Whether the agent runs is not known here")])
+def test_server_that_does_not_respond__says_what_became_of_the_run(served: Served, on_paper: bool, said: str) -> None:
+    text = Renderer(Reach(on_paper=on_paper)).render_page(PAGES[0], served.board.documents, {}, 1, Session(1, "anna", False, 0, 0))
+    assert said in text.partition(' data-gone="')[2].partition('"')[0]
+
+
 @pytest.mark.parametrize("path", ["/", "/assets", "/settings"])
 def test_targets_that_differ_from_the_config__say_why(served: Served, path: str) -> None:
     why = "WETH has been out since today: stop_loss of WETH is done; trimtab orders arm WETH readmits it"
