@@ -370,3 +370,8 @@ def test_the_states_are_those_of_the_journal() -> None:
 def test_the_back_test_of_the_readme_counts_gas() -> None:
     (command,) = re.findall(r"^\.venv/bin/trimtab backtest .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert "--native" in command
+
+
+def test_the_first_screen_of_the_readme_names_the_set_up() -> None:
+    first_screen = (ROOT / "README.md").read_text().partition("\n## ")[0]
+    assert "serve --setup" in first_screen
