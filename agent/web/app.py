@@ -338,7 +338,7 @@ def build_unchecked_app(
     Event streams end once `is_stopping` returns True, so that they do not delay the shutdown.
     Raises ConfigError if Jinja2 is missing.
     """
-    renderer = Renderer(access.reach)
+    renderer = Renderer(access.reach, cache.config_file)
     tokens = TokenFile(cache.store_path)
     api = build_api(cache, tokens, access.reach.prefix)
     login_pages = LoginPages(access, renderer, cache.announce_change)

@@ -285,10 +285,15 @@ EXPORTS = ("csv.zip", "rotki.zip")
 
 
 class Renderer:
-    """Renders the pages of a dashboard with this reach. Raises ConfigError if Jinja2 is missing."""
+    """Renders the pages of a dashboard with this reach, whose commands name `config_file`, if given.
+    Raises ConfigError if Jinja2 is missing.
+    """
 
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: Reach, config_file: str = "") -> None:
         self._templates = page_environment()
+        self._templates.globals["config_option"] = (
+            f" --config {shlex.quote(str(Path(config_file).absolute()))}" if config_file else ""
+        )
         self._templates.globals |= {
             name: getattr(reach, name)
             for name in ("prefix", "portfolio", "banner", "uses_tls", "on_paper")

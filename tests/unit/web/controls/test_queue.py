@@ -374,6 +374,7 @@ def test_without_users_there_are_no_controls() -> None:
         assert b"/controls" not in served.ask("/plan")[2]
         overview = served.ask("/")[2].decode()
         settings = served.ask("/settings")[2].decode()
+        alerts = served.ask("/alerts")[2].decode()
     assert "/controls" not in overview
     assert re.findall(r"<button [^>]*disabled>([^<]*)<", overview) == [
         "Rebalance now", "Pause", "Edit weights", "Invest", "Withdraw", "Stop…", "Edit weights",
@@ -381,7 +382,8 @@ def test_without_users_there_are_no_controls() -> None:
     assert "this server asks for it soon, without a restart" in overview
     assert 'Edit weights</button> <small class="soft">Read-only: this dashboard has no users.</small>' in overview
     assert settings.count("Read-only: this dashboard has no users.") == settings.count("disabled>") > 1
-    assert "<code>trimtab user add NAME</code>" in overview
+    command = f"<code>trimtab user add NAME --config {Path('none.toml').absolute()}</code>, on this machine, adds "
+    assert [command in page for page in (overview, alerts)] == [True, True], "it works in any folder"
 
 
 @pytest.mark.parametrize(
