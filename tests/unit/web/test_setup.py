@@ -820,6 +820,10 @@ def test_config_of_practice__has_the_turnover_limits_of_its_chain(
     }.items():
         code, _, body = desk.post(path, fields)
         assert code == 303, body
+    assert "The imaginary USDC that the portfolio begins with" in desk.text("/setup/cash")
+    form = desk.text("/setup/wallet")
+    assert "Chosen now." in form
+    assert 'name="network" list="networks" value=""' in form
     review = desk.text("/setup/review").replace("\u00a0", " ")
     assert re.findall('href="/setup/[a-z]+#f-([a-z]+)"', review) == ["network", "basket", "cash", "ceiling", "alert"]
     assert "in place of the basket's: at most 30 % of the value in a rebalance, 70 % of the value a day." in review
