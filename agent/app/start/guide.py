@@ -584,12 +584,14 @@ def _with_own_weights(
     }
     if not share_by_symbol:
         raise ConfigError("No weights were entered", "write the share of each token in percent")
-    for symbol in wrong_shares(field_texts):
-        if symbol in share_by_symbol:
-            raise ConfigError(
-                f"{symbol}: {share_by_symbol[symbol][:20]!r} is not a share in percent",
-                "write digits with a point, such as 60.5",
-            )
+    wrong_symbols = wrong_shares(field_texts)
+    wrong_texts = [
+        f"{symbol}: {share_by_symbol[symbol][:20]!r} is not a share in percent"
+        for symbol in share_by_symbol
+        if symbol in wrong_symbols
+    ]
+    if wrong_texts:
+        raise ConfigError("; ".join(wrong_texts), "write 0 to 100, with a point, such as 60.5")
     targets_text = " ".join(f"{symbol}={share}%" for symbol, share in share_by_symbol.items())
     return answers.with_basket(targets_text, offered_baskets)
 

@@ -228,8 +228,13 @@ def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None
     assert "sum to 105.5\u00a0%, 5.5\u00a0% too much" in desk.post("/setup/basket", {"share:USDC": "45.5"})[2].decode()
     desk.post("/setup/basket", {"share:USDC": "40 %"})
     for typed, why, marked in (
-        ({"share:WETH": "60,5"}, "WETH: &#39;60,5&#39; is not a share in percent. Write digits with a point", ["WETH"]),
-        ({"share:WETH": "60", "share:USDC": "-5"}, "USDC: &#39;-5&#39; is not a share in percent. Write digits with a point", ["USDC"]),
+        ({"share:WETH": "60,5"}, "WETH: &#39;60,5&#39; is not a share in percent. Write 0 to 100, with a point", ["WETH"]),
+        (
+            {"share:WETH": "x", "share:USDC": "-5"},
+            "WETH: &#39;x&#39; is not a share in percent; USDC: &#39;-5&#39; is not a share in percent.",
+            ["WETH", "USDC"],
+        ),
+        ({"share:WETH": "60", "share:USDC": "-5"}, "USDC: &#39;-5&#39; is not a share in percent. Write 0 to 100, with a point", ["USDC"]),
         ({"share:WETH": "60", "share:USDC": "30"}, "sum to 90\u00a0%, 10\u00a0% is missing. Make them sum to 100\u00a0%.", []),
         ({"share:WETH": "100", "share:USDC": ""}, "The shares lack USDC, the unit of account. Give USDC a share, 0\u00a0% for none.", []),
         ({"share:WETH": "", "share:USDC": "100"}, "are of USDC alone: there is nothing to trade. Give another token a share.", []),
