@@ -111,7 +111,8 @@ def show_file(
     as_json: AsJson = False,
 ) -> None:
     """Shows what the call in a proposal's file does, and computes its hash. Needs no chain; without the
-    config, addresses have no names. Exit code 10 if no proposal of the config's Safe has this hash.
+    config, addresses have no names. Exit code 10 if no proposal of the config's Safe has this hash, or
+    it must not be signed now, as far as the store knows: prices are not read.
     """
     document = api.read_proposal_file(file, config)
 
@@ -127,15 +128,20 @@ def show_file(
         say(_advice_for_file(document))
 
     emit(document, as_json, show)
-    raise typer.Exit(EXIT_REFUSED if document["waits"] is False else 0)
+    is_refused = document["waits"] is False or bool(document["fault"])
+    raise typer.Exit(EXIT_REFUSED if is_refused else 0)
 
 
 def _advice_for_file(document: ProposalFileDocument) -> str:
     """Return what to compare the hash with: a wallet computes the same from a file that was changed."""
     if document["waits"]:
+        named_text = f'It is the proposal {document["id"]} ("{document["description"]}")'
+        if document["fault"]:
+            return f"{named_text}, which {document['fault']}: do not sign it."
+        rejected_text = f" {as_sentence(document['rejected'])}." if document["rejected"] else ""
         return (
-            f"It is the proposal {document['id']}, which waits: trimtab proposal list has its state and"
-            " cost. Sign it only if your wallet shows the same hash."
+            f"{named_text}, which waits.{rejected_text} Its prices are not checked here: sign it only if"
+            " trimtab proposal list calls it waiting and your wallet shows the same hash."
         )
     if document["config_chain_id"] not in (None, document["chain_id"]):
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from agent import codec, guards
 from agent.chain.safe import WALLET_OWNER_ACT, SafeContract, open_safe_sender
@@ -38,6 +38,7 @@ from agent.model import (
     Unwrap,
 )
 from agent.ports import Grant, NextAct, Sender, Simulation
+from agent.store.files.pause import KillSwitch
 from agent.store.store import Store
 from agent.wiring.context import AgentContext
 
@@ -108,8 +109,9 @@ def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[
             waits_text += f" {as_sentence(UNWANTED_ADVICE)}."
         if not is_rejected and (exits_text := held_up_text(step, grant)):
             waits_text += f" {as_sentence(exits_text)}."
+        noun = "rejection" if intent.kind is IntentKind.CANCEL else "proposal"
         yield (
-            f"the proposal {intent.id} {awaited_text}",
+            f"the {noun} {intent.id} {awaited_text}",
             f'The proposal {intent.id} ("{intent.note}") {waits_text}',
         )
 
@@ -228,7 +230,7 @@ def _waits_for(
     if simulation.reverted:
         return f"would fail now, {simulation.reason}", f"{DO_NOT_SIGN}; {WITHDRAWAL_ADVICE}"
     pause_reason = None
-    if _is_stopped_by_pause(context, intent):
+    if is_stopped_by_pause(context.kill_switch, grant):
         pause_reason = context.kill_switch.reason_and_time()
     next_act = waiting_act(intent, grant, next_act, pause_reason)
     return f"awaits {next_act.awaited}", next_act.instruction
@@ -238,13 +240,23 @@ def _fault(
     context: AgentContext, step: StepInput, intent: Intent, grant: Grant
 ) -> ProposalFault | None:
     """Return why nobody should sign or execute a proposal; None if nothing speaks against it."""
-    if grant.payout is not None and grant.payout.to not in context.payout_addresses:
-        reason = f"{grant.payout.to} is no confirmed address of wallet.payout_addresses any more"
-        return ProposalFault(FaultKind.NOT_ALLOWED, reason)
-    fault = ended_order_fault(context.store, intent)
+    fault = stored_fault(context.store, context.payout_addresses, intent)
     if fault is None and grant.plan is not None:
         return guards.judge_minimums(step, grant.plan)
     return fault
+
+
+def stored_fault(
+    store: Store, payout_addresses: Collection[str], intent: Intent
+) -> ProposalFault | None:
+    """Return why nobody should sign or execute a proposal, as far as store and config say; None if
+    nothing in them speaks against it. `payout_addresses` are the confirmed ones of the config.
+    """
+    payout = store.journal.grant(intent.id).payout
+    if payout is not None and payout.to not in payout_addresses:
+        reason = f"{payout.to} is no confirmed address of wallet.payout_addresses any more"
+        return ProposalFault(FaultKind.NOT_ALLOWED, reason)
+    return ended_order_fault(store, intent)
 
 
 def _next_act(context: AgentContext, intent: Intent) -> NextAct:
@@ -262,7 +274,7 @@ def _simulation(context: AgentContext, intent: Intent) -> Simulation:
     return sender.simulate(intent.tx, wallet.address)
 
 
-def _is_stopped_by_pause(context: AgentContext, intent: Intent) -> bool:
-    kill_switch = context.kill_switch
-    undoes = only_undoes(context.store.journal.grant(intent.id))
-    return kill_switch.is_paused() is not False and not (undoes and kill_switch.is_hard())
+def is_stopped_by_pause(kill_switch: KillSwitch, grant: Grant) -> bool:
+    """Return whether a pause forbids to sign and execute a proposal."""
+    undoes_hard = only_undoes(grant) and kill_switch.is_hard()
+    return kill_switch.is_paused() is not False and not undoes_hard

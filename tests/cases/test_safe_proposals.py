@@ -370,7 +370,7 @@ def test_shown_file__says_whether_its_hash_waits_here(
 
     waits, waiting_id, text = shown()
     assert (waits, waiting_id) == (True, proposal_id)
-    assert f"It is the proposal {proposal_id}, which waits" in text
+    assert mentions(text, f'It is the proposal {proposal_id} ("approve', "), which waits. Its prices are not checked here: sign it only if")
     waits, waiting_id, text = shown(nonce=9)
     assert (waits, waiting_id) == (False, "")
     assert "No proposal that waits here has this hash: do not sign it" in text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,6 +104,41 @@ def test_hard_pause__enough_signatures__proposes_the_rejection(scene: tuple[Agen
     assert api.list_proposals(agent)["proposals"] == []
     resume(agent)
     assert proposal(agent)["safe_tx"]["nonce"] == "1"
+
+
+def test_shown_file__says_what_the_store_knows_against_signing_it(
+    scene: tuple[Agent, SafeWallet, dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader has a wallet of their own, which no refusal of trimtab stops."""
+    agent, _, swap = scene
+    monkeypatch.setenv("COLUMNS", "400")
+    loaded = agent.context.loaded_config
+
+    def shown(name: str) -> tuple[int, str]:
+        output = in_process(capfd, monkeypatch, "proposal", "show", str(tmp_path / name), "--config", str(loaded.path))
+        return output.code, " ".join(output.out.split())
+
+    def save(name: str) -> None:
+        (tmp_path / name).write_text(json.dumps(api.proposal_typed_data(agent, None)))
+
+    save("swap.json")
+    sign_and_send(agent, FIRST, SECOND)
+    api.pause(loaded.path, "test")
+    code, text = shown("swap.json")
+    assert (code, mentions(text, swap["id"], "while trimtab is paused (test", ": do not sign it.")) == (10, True)
+    pause_hard(agent)
+    code, text = shown("swap.json")
+    rejection = api.list_proposals(agent)["proposals"][-1]
+    assert (code, mentions(text, swap["id"], f"waits for its rejection, {rejection['id']}: do not sign it.")) == (10, True)
+    assert "sign it only if" not in text
+    save("rejection.json")
+    code, text = shown("rejection.json")
+    assert code == 0, "a hard pause allows it"
+    assert mentions(text, f'{rejection["id"]} ("reject: approve the router for', '; test"), which waits.', "sign it only if")
+    assert mentions(text, f"Signatures of the proposal {swap['id']}: 2; whoever has enough of them can execute it until")
+    assert f"the rejection {rejection['id']} awaits" in agent.status().waits_for
+    monkeypatch.setattr("agent.app.money.proposal_files.time", SimpleNamespace(time=lambda: rejection["expires_s"]))
+    assert (shown("rejection.json")[0], "which has expired at" in shown("rejection.json")[1]) == (10, True)
 
 
 def test_resume__names_the_rejection_that_still_waits(

@@ -51,7 +51,10 @@ def test_sale_of_an_ended_stop__is_neither_signed_nor_executed(
         anvil_chain.mine(4)
         sale = proposal(agent)
         sign_and_send(agent, FIRST, SECOND)
+        file = loaded.proposals_path / f"{sale['id']}.json"
+        assert api.read_proposal_file(file, loaded.path)["fault"] == ""
         document = change(agent, "WETH")
+        assert api.read_proposal_file(file, loaded.path)["fault"].startswith(ended_text)
         assert mentions(document["stale"], sale["id"], ended_text, "do not sign it", "trimtab cancel --send")
         with pytest.raises(Refused, match=ended_text) as refused:
             api.sign_proposal(agent, {"test_account": 7}, None, yes)

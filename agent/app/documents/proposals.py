@@ -89,9 +89,11 @@ class ProposalFileDocument(TypedDict):
     """The call in the file of a proposal: its hash, computed from the call, and a line about each plain
     call and swap, amounts in coins and addresses with names where the config knows them. `waits` is
     whether a proposal with this hash waits in the config's store, null without a config and store of
-    this Safe; `id` and `why` are its id and reason, empty without one; `ending` says what became of one
-    that waits no more, else it is empty. `config_chain_id` is the config's chain, null unless its wallet
-    has the Safe's address.
+    this Safe; `id`, `description` and `why` are its id, title and reason, empty without one. `fault` is
+    why nobody should sign it now, as far as the store knows without the chain; `rejected` what the
+    recorded signatures of what it rejects still allow, empty for no rejection. `ending` says what became
+    of one that waits no more, else it is empty. `config_chain_id` is the config's chain, null unless its
+    wallet has the Safe's address.
     """
 
     safe: Address
@@ -103,7 +105,10 @@ class ProposalFileDocument(TypedDict):
     waits: bool | None
     config_chain_id: int | None
     id: str
+    description: str
     why: str
+    fault: str
+    rejected: str
     ending: str
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,19 @@ from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, TrimtabError
 from agent.execution.shortfall import proposal_reason
 from agent.foreign_text import decode_text, read_json
-from agent.model import UnsignedTx
+from agent.model import Intent, IntentKind, UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch, is_batch
 from agent.signing.calldata import UndecodableCalldata, data_bytes
 from agent.signing.safe_tx import safe_tx_hash
-from agent.units import UINT256_MAX
-from agent.wiring.waiting_proposals import open_proposal_intents
+from agent.store.files.pause import KillSwitch
+from agent.store.store import Store
+from agent.units import UINT256_MAX, format_time
+from agent.wiring.signed_proposals import signed_proposal_texts
+from agent.wiring.waiting_proposals import (
+    is_stopped_by_pause,
+    open_proposal_intents,
+    stored_fault,
+)
 
 _REMEDY = (
     "name a file that trimtab wrote to wallet.proposals for a Safe, or what trimtab proposal sign"
@@ -35,6 +44,17 @@ _REMEDY = (
 )
 _NONCE_AND_HASH = re.compile(r"Set nonce (\d{1,18}); the hash is then (0x[0-9a-f]{64})\.")
 """What a file for the Transaction Builder says in its description."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WaitingProposal:
+    """What the store says of a proposal that waits, as in ProposalFileDocument; empty without one."""
+
+    id: str = ""
+    description: str = ""
+    why: str = ""
+    fault: str = ""
+    rejected: str = ""
 
 
 class _ChangedFile(Exception):
@@ -96,15 +116,15 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
             f"{path}: its hash or typed data are not those of its call, {document['safe_tx_hash']}",
             "sign neither; ask for the file again",
         )
-    id_and_why_by_hash: dict[str, tuple[str, str]] | None = None
+    proposal_by_hash: dict[str, _WaitingProposal] | None = None
     ending_by_hash: dict[str, str] = {}
     config_chain_id = None if config is None else _chain_of_safe(config, safe)
     if config_chain_id not in (None, tx.chain_id):
-        id_and_why_by_hash = {}
+        proposal_by_hash = {}
     elif config is not None:
-        words, id_and_why_by_hash, ending_by_hash = _read_config(config, words, tx)
+        words, proposal_by_hash, ending_by_hash = _read_config(config, words, tx)
         lines = words.lines(tx)
-    proposal_id, why = (id_and_why_by_hash or {}).get(document["safe_tx_hash"], ("", ""))
+    proposal = (proposal_by_hash or {}).get(document["safe_tx_hash"], _WaitingProposal())
     return {
         "safe": safe,
         "chain_id": tx.chain_id,
@@ -112,11 +132,14 @@ def read_proposal_file(path: Path, config: ConfigSource | None = None) -> Propos
         "safe_tx_hash": document["safe_tx_hash"],
         "value_wei": str(tx.value_wei),
         "calls": lines,
-        "waits": None if id_and_why_by_hash is None else bool(proposal_id),
+        "waits": None if proposal_by_hash is None else bool(proposal.id),
         "config_chain_id": config_chain_id,
-        "id": proposal_id,
-        "why": why,
-        "ending": "" if proposal_id else ending_by_hash.get(document["safe_tx_hash"], ""),
+        "id": proposal.id,
+        "description": proposal.description,
+        "why": proposal.why,
+        "fault": proposal.fault,
+        "rejected": proposal.rejected,
+        "ending": "" if proposal.id else ending_by_hash.get(document["safe_tx_hash"], ""),
     }
 
 
@@ -131,10 +154,10 @@ def _chain_of_safe(config: ConfigSource, safe: str) -> int | None:
 
 def _read_config(
     config: ConfigSource, words: CallWords, tx: UnsignedTx
-) -> tuple[CallWords, dict[str, tuple[str, str]] | None, dict[str, str]]:
+) -> tuple[CallWords, dict[str, _WaitingProposal] | None, dict[str, str]]:
     """Return the words with the names that a config of the Safe's chain and its store have, and by hash
-    id and reason of the proposals that wait there, and what became of others at the call's nonce; none
-    if it has no store, cannot be read, or is of another Safe.
+    the proposals that wait there, and what became of others at the call's nonce; none if it has no
+    store, cannot be read, or is of another Safe.
     """
     with suppress(TrimtabError):
         loaded_config = load_config(config)
@@ -147,10 +170,19 @@ def _read_config(
         )
         if not wiring.has_store(loaded_config):
             return words, None, {}
-        with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as (store, _):
+        with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as opened:
+            store, kill_switch = opened
             ledger_tokens = store.ledger.ledger_tokens()
-            id_and_why_by_hash = {
-                safe_tx_hash(words.safe, intent.tx): (intent.id, proposal_reason(store, intent))
+            confirmed_addresses = {*store.requests.payout_addresses()}
+            confirmed_addresses &= {*loaded_config.config.wallet.payout_addresses}
+            proposal_by_hash = {
+                safe_tx_hash(words.safe, intent.tx): _WaitingProposal(
+                    intent.id,
+                    intent.note,
+                    proposal_reason(store, intent),
+                    _fault_text(store, kill_switch, confirmed_addresses, intent),
+                    _rejected_text(store, intent),
+                )
                 for intent in open_proposal_intents(store)
             }
             proposed_ids = store.proposals.proposal_blocks()
@@ -165,8 +197,32 @@ def _read_config(
         words = replace(words, token_by_address={token.address: token for token in tokens})
         wallet = loaded_config.config.wallet
         if wallet.safe and wallet.address == words.safe:
-            return words, id_and_why_by_hash, ending_by_hash
+            return words, proposal_by_hash, ending_by_hash
     return words, None, {}
+
+
+def _fault_text(
+    store: Store, kill_switch: KillSwitch, payout_addresses: Collection[str], intent: Intent
+) -> str:
+    """Return why nobody should sign a proposal that waits, as a clause without its subject; "" if
+    nothing in the store speaks against it.
+    """
+    newest = open_proposal_intents(store)[-1]
+    if newest.id != intent.id:
+        return f"waits for its rejection, {newest.id}"
+    if intent.deadline_s is not None and time.time() >= intent.deadline_s:
+        return f"has expired at {format_time(intent.deadline_s)}"
+    if (fault := stored_fault(store, payout_addresses, intent)) is not None:
+        return fault.text
+    if is_stopped_by_pause(kill_switch, store.journal.grant(intent.id)):
+        return f"is neither signed nor executed here while trimtab is paused ({kill_switch.reason_and_time()})"
+    return ""
+
+
+def _rejected_text(store: Store, intent: Intent) -> str:
+    if intent.kind is not IntentKind.CANCEL:
+        return ""
+    return "; ".join(signed_proposal_texts(store))
 
 
 def _uint256(json_value: Any) -> int:
