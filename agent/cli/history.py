@@ -268,9 +268,11 @@ def _show_transactions(document: Document) -> None:
 
 def gas_price_text(transaction: Document) -> str:
     """Return the price paid for each unit of gas, in gwei; of a transaction that is not mined, its
-    maximum.
+    maximum; "" if the wallet paid none, as for a Safe's proposal, whose executor pays.
     """
     price_wei = transaction["gas_price_wei"] or transaction["max_fee_wei"]
+    if price_wei == "0":
+        return ""
     return price_text(Fraction(price_wei), 0, GWEI_DECIMALS, 3)
 
 

@@ -189,8 +189,9 @@ def test_decision_while_paused__a_proposal_waits__names_what_waits() -> None:
         (1_234_567 * 10**5, "123.5"),
         (52_000, "0.000052"),
         (None, "1"),
+        (0, ""),
     ],
-    ids=["plain", "rollup", "spike", "rounded", "least", "pending shows its maximum"],
+    ids=["plain", "rollup", "spike", "rounded", "least", "pending shows its maximum", "paid by another account"],
 )
 def test_gas_price_of_a_transaction_excludes_the_data_fee(paid_wei: int | None, gwei: str) -> None:
     mined = None
