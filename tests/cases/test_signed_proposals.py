@@ -90,11 +90,11 @@ def test_hard_pause__enough_signatures__proposes_the_rejection(scene: tuple[Agen
     sign_and_send(agent, FIRST, SECOND)
     assert len(agent.context.store.proposals.signatures(rejection["id"])) == 2
     not_taken_back = (f"trimtab proposal execute {rejection['id']} --send", "once it is executed or has expired", "is not taken back")
-    for proposal_id, words in (
-        (swap["id"], (f"waits for its rejection, {rejection['id']}", *not_taken_back)),
-        ("0a1b", ("is not the proposal that waits", f"write {rejection['id']}")),
+    for proposal_id, error_type, words in (
+        (swap["id"], Refused, (f"waits for its rejection, {rejection['id']}", *not_taken_back)),
+        ("0a1b", ConfigError, ("is not the proposal that waits", f"write {rejection['id']}")),
     ):
-        with pytest.raises(ConfigError) as refusal:
+        with pytest.raises(error_type) as refusal:
             api.execute_proposal(agent, EXECUTOR, proposal_id, send=True, confirm=yes)
         assert mentions(str(refusal.value), *words)
     assert api.execute_proposal(agent, EXECUTOR, rejection["id"], send=True, confirm=yes)["outcome"] == "executed"

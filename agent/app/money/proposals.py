@@ -467,15 +467,18 @@ def open_or_executed_proposal(
 def _newest_proposal(
     store: Store, proposals: Sequence[SafeProposal], proposal_id: str | None
 ) -> SafeProposal:
-    """Return the last one. Raises Refused without one, or if that with `proposal_id` has ended,
-    ConfigError if `proposal_id` is another's.
+    """Return the last one. Raises Refused without one, or if that with `proposal_id` has ended
+    or waits for its rejection, ConfigError if `proposal_id` is another's.
     """
     waiting_ids = [proposal.intent.id for proposal in proposals]
     if proposals and proposal_id in (None, waiting_ids[-1]):
         return proposals[-1]
     if proposal_id in waiting_ids:
-        raise ConfigError(
-            f"PROPOSAL: {str(proposal_id)[:40]!r} waits for its rejection, {waiting_ids[-1]}",
+        raise guard_refusal(
+            "proposal",
+            "rejected",
+            "waiting",
+            f"the proposal {proposal_id} waits for its rejection, {waiting_ids[-1]}",
             rejected_advice(proposals[-1].intent),
         )
     waiting_text = f"the proposal {waiting_ids[-1]} waits" if proposals else "no proposal waits"
