@@ -1344,3 +1344,11 @@ def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
 )
 def test_step_class__of_what_was_not_done_is_a_refusal(outcome: str, step_kind: str) -> None:
     assert step_class({"outcome": outcome, "transactions": []}) == step_kind
+
+
+@pytest.mark.parametrize("may_edit", [True, False], ids=["a user who may edit", "a reader"])
+def test_assets_without_orders__name_what_sets_them(served: Served, may_edit: bool) -> None:
+    page = next(page for page in PAGES if page.path == "/assets")
+    documents = {**served.board.documents, "orders": {"orders": [], "contradictions": []}}
+    text = Renderer(Reach()).render_page(page, documents, {}, 1, Session(1, "anna", not may_edit, 0, 0))
+    assert ("Set… on the Overview" in text, "orders set</code> sets them" in text) == (may_edit, not may_edit)
