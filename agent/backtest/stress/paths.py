@@ -244,18 +244,23 @@ STRESS_SCENARIOS = tuple(
 """Scenarios that a test asks for by name."""
 
 
+USUAL_CRASH_BARS = 24
+"""Duration of a crash or shock, in bars."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpotSeverity:
     """Severity of scenarios.
 
     A crash reduces every price except those of dollars and the numeraire by `crash_bps` over
-    `crash_bars`, from a flat market and without recovery; a dollar loses `depeg_bps` of its value;
+    `crash_bars` (None: USUAL_CRASH_BARS, or those that a short path has left), from a flat market
+    and without recovery; a dollar loses `depeg_bps` of its value;
     gas costs `gas_price_wei`; pools have `depth_part` of their depth. A shock changes the prices of
     the symbols in `shocks` by basis points, all others stay, like a crash over `crash_bars`.
     """
 
     crash_bps: int = 5_000
-    crash_bars: int = 24
+    crash_bars: int | None = None
     depeg_bps: int = 1_000
     gas_price_wei: int = 500 * 10**9
     depth_part: Fraction = Fraction(1, 1_000)
@@ -277,7 +282,7 @@ class SpotSeverity:
                     f"{option}: {format_bps(drop_bps)}",
                     "write a price drop above 0 and below 100 %",
                 )
-        if self.crash_bars < 1:
+        if self.crash_bars is not None and self.crash_bars < 1:
             raise ConfigError(
                 f"--scenarios crash-bars: {self.crash_bars}", "write a duration of 1 bar or more"
             )
@@ -413,14 +418,13 @@ def _crash_progress(table: PriceTable, severity: SpotSeverity, start_bar: int) -
     path ends before it does.
     """
     bars_left = table.bar_count - start_bar
-    if severity.crash_bars > bars_left:
+    crash_bars = severity.crash_bars or min(USUAL_CRASH_BARS, bars_left)
+    if crash_bars > bars_left:
         raise ConfigError(
-            f"crash-bars: {severity.crash_bars} bars from bar {start_bar} of a path of {table.bar_count}",
+            f"crash-bars: {crash_bars} bars from bar {start_bar} of a path of {table.bar_count}",
             f"write --scenarios crash-bars={bars_left} or less, or a longer path",
         )
-    progress: FloatArray = np.clip(
-        (np.arange(table.bar_count) - start_bar + 1) / severity.crash_bars, 0, 1
-    )
+    progress: FloatArray = np.clip((np.arange(table.bar_count) - start_bar + 1) / crash_bars, 0, 1)
     return progress
 
 

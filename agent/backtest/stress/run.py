@@ -36,6 +36,7 @@ from agent.backtest.stress.distribution import (
 )
 from agent.backtest.stress.paths import (
     MAX_INTERVALS,
+    USUAL_CRASH_BARS,
     ReturnHistory,
     SpotScenario,
     SpotSeverity,
@@ -371,13 +372,16 @@ def _skipped_notes(table: PriceTable, history: ReturnHistory) -> list[str]:
 
 def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:
     severity = spec.severity
+    crash_text = f"{severity.crash_bars} bars"
+    if severity.crash_bars is None:
+        crash_text = f"at most {USUAL_CRASH_BARS} bars"
     return (
         ("paths", str(spec.path_count)),
         ("step_paths", str(spec.step_path_count)),
         ("bars", str(spec.path_bars)),
         ("block", "by rule" if spec.mean_block_bars is None else f"{spec.mean_block_bars:g}"),
         ("drift", "as recorded" if spec.keeps_drift else "none"),
-        ("crash", f"{severity.crash_bps} bps over {severity.crash_bars} bars"),
+        ("crash", f"{severity.crash_bps} bps over {crash_text}"),
         ("depeg", f"{severity.depeg_bps} bps"),
         ("gas", f"{severity.gas_price_wei} wei"),
         ("depth", str(severity.depth_part)),

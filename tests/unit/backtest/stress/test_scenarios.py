@@ -158,6 +158,8 @@ def test_a_crash_that_the_path_ends_before_is_named(scenario: SpotScenario) -> N
     assert apply_scenario(scenario, spec, table, DEEP, severity).table.closes[-1, 0] == pytest.approx(50)
     with pytest.raises(ConfigError, match=f"write --scenarios crash-bars={BARS - BEGINS} or less, or a longer path"):
         apply_scenario(scenario, spec, table, DEEP, replace(severity, crash_bars=BARS - BEGINS + 1))
+    usual = apply_scenario(scenario, spec, table, DEEP, replace(severity, crash_bars=None))
+    assert usual.table.closes[-1, 0] == pytest.approx(50), "whole within the bars that are left"
 
 
 def test_a_crash_starts_from_a_flat_market_and_no_trend_hides_it() -> None:
