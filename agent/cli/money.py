@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from agent.app import Agent
     from agent.app.money.transfers import InvestmentReport
     from agent.app.withdrawals.withdrawal_run import WithdrawalReport
+    from agent.config.loaded import LoadedConfig
 
 
 DocumentPrinter = Callable[["Console", Document], None]
@@ -50,7 +51,9 @@ DocumentPrinter = Callable[["Console", Document], None]
 
 
 @contextmanager
-def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[Agent, Spinner]]:
+def open_for_command(
+    config: Path | LoadedConfig, *, send: bool, yes: bool
+) -> Iterator[tuple[Agent, Spinner]]:
     """Open the agent and a progress display. With `send` proposals booked as executed are noted on
     stderr.
 

@@ -253,9 +253,10 @@ def execute(
     """Simulates the execution of the signed proposal; with --send sends it from the key's account,
     which pays the gas.
     """
+    loaded_config = api.load_config(config)
     if send:
         require_answerable(yes)
-    with money.open_for_command(config, send=False, yes=yes) as (agent, spinner):
+    with money.open_for_command(loaded_config, send=False, yes=yes) as (agent, spinner):
         is_sent_now = False
 
         def confirm(planned_execution: ProposalExecutionDocument) -> bool:
