@@ -18,7 +18,7 @@ def test_a_hard_pause_shows_first_and_sends_nothing(desk: Desk) -> None:
     assert (pause_document["paused"], pause_document["hard"], pause_document["outcome"]) == (True, False, "clear")
     assert desk.ask("rebalance", "--send", "--yes", want=10)["outcome"] == "refused"
     assert nonce(desk) == before
-    assert "is traded" in desk.run("pause", "--hard").out
+    assert "is sent" in desk.run("pause", "--hard").out
 
 
 def test_a_hard_pause_cancels_what_waits(desk: Desk) -> None:

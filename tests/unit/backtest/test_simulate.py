@@ -66,7 +66,7 @@ from tests.support.text import mentions, raises_field
 
 CROSSING = [100.0, 100, 130, 130, 104]
 """56.5 % of BTC in bar 2: beyond 55. Back at 50/50 there, 104 is 44.4 %: beyond 45."""
-MAX_STATEMENTS = 542
+MAX_STATEMENTS = 544
 """Of the two approvals and two swaps there, with the steps that plan them; the least so far."""
 
 

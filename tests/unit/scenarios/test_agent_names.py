@@ -23,7 +23,7 @@ PARTS = {
     "token": "quote",
     "quote_with_input": "quote",
     "endpoints": "status",
-    "weights": "status",
+    "weights_at": "status",
     "drifts": "status",
     "portfolio": "status",
     "on_paper": "paper",

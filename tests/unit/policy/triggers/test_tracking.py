@@ -229,7 +229,7 @@ def test_asset_that_the_others_bring_beyond_its_range_is_not_said_to_trade_to_it
     for drift in decision_result.drifts[:3]:
         sentences = [
             next(words for words in decision_result.decision.reason.split("; ") if drift.symbol in words),
-            _weight_sentence(drift, step.portfolio.numeraire, is_zone=True),
+            _weight_sentence(drift, step.portfolio.numeraire, is_zone=True, has_band=True),
             next(words for words in _zone_sentences(zone, step) if words.startswith(drift.symbol)),
         ]
         is_told = [f"the others have too {amount} that moves with it" in words for words in sentences]
@@ -255,7 +255,7 @@ def test_numeraire_has_no_range() -> None:
     decision_result = decide(step)
     sentences = [
         *_zone_sentences(decision_result.zone, step),
-        *(_weight_sentence(drift, step.portfolio.numeraire, is_zone=True) for drift in decision_result.drifts),
+        *(_weight_sentence(drift, step.portfolio.numeraire, is_zone=True, has_band=True) for drift in decision_result.drifts),
     ]
     assert not [words for words in sentences if "0 % or 100 %" in words or "0-100 %" in words]
 
@@ -426,7 +426,9 @@ def test_band_that_the_weights_of_the_others_leave_no_room_is_left_out() -> None
     sentences = _zone_sentences(decision_result.zone, step)
     assert not [words for words in sentences if "0 % or 0 %" in words]
     assert [words for words in sentences if mentions(words, "WETH has no band at these weights of the others", "Correcting it cost")]
-    assert _weight_sentence(decision_result.drifts[0], step.portfolio.numeraire, is_zone=True).endswith("30.00 % against 5 %, outside.")
+    assert _weight_sentence(decision_result.drifts[0], step.portfolio.numeraire, is_zone=True, has_band=True).endswith(
+        "30.00 % against 5 %, outside."
+    )
     assert [words for words in _zone_sentences(decide(tracking_step()).zone, tracking_step()) if "WETH is moved beyond" in words]
 
 
