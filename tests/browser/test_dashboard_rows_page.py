@@ -85,7 +85,7 @@ def test_alerts_strategies_and_a_profile_are_set_by_keyboard(
             assert f'+ portfolio.assets.WETH.alert_above = "{level}"' in confirmed(page, desk)
             page.goto(address)
             stage = "armed" if level == "9000" else "fired"
-            page.wait_for_selector(f"tr:has(#b-ordersWETH) >> text=alert above {level[0]},000.00 {stage}")
+            page.wait_for_selector(f"tr:has(#b-ordersWETH) >> text=/alert above {level[0]},000.00.* {stage}/")
 
             page.goto(f"{address}settings")
             page.wait_for_selector("#b-edit-strategies")

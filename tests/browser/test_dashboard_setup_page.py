@@ -309,7 +309,10 @@ def test_practice_leads_from_the_first_page_to_a_paper_portfolio(chromium: Any, 
         assert "Bought" in overview
         press("text=Move a price", "#f-token")
         assert page.locator("#f-token option").all_inner_texts() == ["WETH", "cbBTC"]
-        press("[name=move][value='+20%']", "text=WETH moved to 3,600.00 USD; read at the next check")
+        press(
+            "[name=move][value='+20%']",
+            "text=WETH moved to 3,600.00 USD. The pages show it at once; the paper run acts on it at the next check",
+        )
         press("text=Open its Overview", "#b-rebalance")
         page.wait_for_selector("td:has-text('3,600')")  # WETH was 3,000
         context.close()
