@@ -303,7 +303,8 @@ def test_waiting_proposal__doubt_after_a_certain_fault__leaves_the_advice_to_wit
         executor.reconcile()
     waiting = caught.value
     waiting.mark_fault(ProposalFault(FaultKind.NOT_ALLOWED, "the signer refuses"))
-    message, remedy = waiting.message, waiting.remedy
+    message = waiting.message
+    remedy = waiting.remedy
     waiting.mark_fault(ProposalFault(FaultKind.UNCHECKED_MINIMUMS, "the prices now cannot be read: no answer"))
     assert (waiting.message, waiting.remedy) == (message, remedy)
     assert "trimtab cancel --send" in remedy
