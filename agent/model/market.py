@@ -376,6 +376,9 @@ class Pool(Protocol):
     def unwritten_slots(self) -> tuple[bool, bool]:
         """True for each token whose first-trade storage slots are still zero."""
 
+    def __hash__(self) -> int:
+        """Hash of the state: a pool is a value, and what follows from it is kept by it."""
+
     @property
     def label(self) -> str:
         """Suffix of the pair in display names; empty for the default kind."""

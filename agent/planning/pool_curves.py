@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
@@ -50,6 +51,8 @@ MAX_INPUT = 100.0
 """Largest input of a curve, per unit of scale. A plan moves about one scale; larger inputs lose
 digits.
 """
+MAX_KEPT_RANGES = 512
+"""Largest number of directions of pools whose ranges are kept: more than a plan of 160 pools has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +155,14 @@ def build_trade_curves(
     `least_rate` the output of a unit after fee. In the counted curve a unit's output is never worth
     more than its reference value: a pool off the market is free, not a source of profit.
     """
-    pool_curve = pool.curve(token_in, impact_bps)
-    if pool_curve is None:
+    ranges = _kept_ranges(pool, token_in, impact_bps)
+    if ranges is None:
         return None
+    unscaled_roots, unscaled_liquidities = ranges
     root_scale = math.sqrt(float(price_out / price_in))
     depth_scale = math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
-    roots = np.array(pool_curve.roots) * root_scale
-    liquidities = np.array(pool_curve.liquidities) * depth_scale
+    roots = unscaled_roots * root_scale
+    liquidities = unscaled_liquidities * depth_scale
     fee_factor = 1 - pool.fee_for(token_in) / PIPS
     real_curve = (
         _build_curve(
@@ -173,6 +177,19 @@ def build_trade_curves(
         return None
     real_curve = _cut_curve(real_curve, MAX_INPUT)
     return TradeCurves(real_curve, _capped_at_reference(real_curve), real_curve)
+
+
+@lru_cache(maxsize=MAX_KEPT_RANGES)
+def _kept_ranges(
+    pool: Pool, token_in: str, impact_bps: int
+) -> tuple[FloatArray, FloatArray] | None:
+    """Return `roots` and `liquidities` of PoolCurve in base units, for one direction within the bound
+    on the move of the price. They follow from the pool's state alone and are kept by it.
+    """
+    pool_curve = pool.curve(token_in, impact_bps)
+    if pool_curve is None:
+        return None
+    return np.array(pool_curve.roots), np.array(pool_curve.liquidities)
 
 
 def whole_unit_curves(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm import pools
+from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import Pool
 from agent.planning.pool_curves import (
@@ -20,6 +21,7 @@ from agent.planning.pool_curves import (
     PoolCurve,
     TradeCurves,
     _build_curve,
+    _kept_ranges,
     build_trade_curves,
     curve_after_charge,
     stack_curves,
@@ -237,3 +239,28 @@ def test_curve_after_charge_pays_less_by_the_charge_at_most(
 def test_curve_after_charge_keeps_a_flat_pool(charge: float) -> None:
     curve = _build_curve(1.0, np.array([-0.0029995, -0.0030005]), np.array([5_325_329.98624266]))
     assert curve_after_charge(curve, charge).output_for(1.0) == pytest.approx(curve.output_for(1.0), abs=1e-6)
+
+
+def test_ranges_of_a_pool__are_kept_by_its_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ranged(v3_pool(WETH, USDC, Fraction(2_000), 300_000, 500), random.Random(7), 8)
+    walked: list[V3Pool] = []
+    walk = V3Pool.curve
+    _kept_ranges.cache_clear()
+    monkeypatch.setattr(V3Pool, "curve", lambda pool, *direction: walked.append(pool) or walk(pool, *direction))
+
+    first_curves = trade_curves(pool, WETH.address)
+    assert trade_curves(replace(pool), WETH.address).real_curve.outputs.tolist() == first_curves.real_curve.outputs.tolist()
+    assert len(walked) == 1
+
+    near_tick = min(pool.ticks, key=lambda tick: abs(tick.index - pool.tick))
+    for changed_pool in (
+        replace(pool, liquidity=pool.liquidity + 1),
+        replace(pool, sqrt_price_x96=pool.sqrt_price_x96 + 1),
+        replace(
+            pool, ticks=tuple(replace(tick, liquidity_net=tick.liquidity_net + 1) if tick is near_tick else tick for tick in pool.ticks)
+        ),
+    ):
+        trade_curves(changed_pool, WETH.address)
+        assert walked[-1] is changed_pool
+    trade_curves(pool, WETH.address, bound_bps=101)
+    assert walked[-1] is pool
