@@ -38,6 +38,10 @@ SNAP_DISTANCE = 1e-15
 """Distance from an end of its range at which a multiplier counts as there."""
 BALANCED_TOLERANCE = 1e-9
 """Imbalance per unit of scale at which the solve ends."""
+UNBALANCED = 1e-6
+"""Imbalance per unit of scale above which a solve has failed, and is repeated from zero. Where pools
+pay far above the reference it may end beside a corner of the dual; one that starts there ends there.
+"""
 POLISH_TOLERANCE = 1e-14
 MAX_POLISH_STEPS = 3
 """Target imbalance of the steps after the solve, and their maximum number. They make a repeated
@@ -183,7 +187,8 @@ def solve_dual(
     required_bound: float = -np.inf,
 ) -> DualSolution:
     """Return the minimum of the dual. It starts from the best known multipliers of this program, else
-    from an earlier solution or the last one of the same curves that fits, else from zero.
+    from an earlier solution or the last one of the same curves that fits, else from zero; from zero
+    again if that fails.
 
     Takes Newton steps, each to the minimum of the local quadratic within the box, shortened if
     pools begin to respond on the way. Ends early once the bound is below the required value
@@ -219,6 +224,10 @@ def solve_dual(
         if start_solution is None or len(start_solution.multipliers) != unknown_count:
             start_solution = solutions.last_by_size.get(unknown_count)
         solution = _newton_solution(program, stack, start_solution, required_bound)
+        has_failed = solution.imbalance > UNBALANCED and solution.bound >= required_bound
+        if has_failed and start_solution is not None:
+            solution_from_zero = _newton_solution(program, stack, None, required_bound)
+            solution = min(solution, solution_from_zero, key=lambda candidate: candidate.bound)
         solutions.exact[solution_key] = solution
         solutions.last_by_size[unknown_count] = solution
         if tightest_solution is None or solution.bound < tightest_solution.bound:

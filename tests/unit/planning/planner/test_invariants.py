@@ -148,6 +148,18 @@ def assert_reason_holds(step: StepInput, refusal: NothingPlanned) -> None:
     market={"seed": 49, "tokens": 2, "pools": 2, "depth": 1e6, "worth": 1000, "skew": 0.0},
     limits={"price_impact_bps": 100, "plan_cost_bps": 200, "turnover_bps": 100, "min_trade": None},
 )
+@example(
+    market={"seed": 217, "tokens": 3, "pools": 12, "depth": 1e6, "worth": 1_000, "skew": 0.02},
+    limits={"price_impact_bps": 10, "plan_cost_bps": None, "turnover_bps": 100, "min_trade": None},
+)
+@example(
+    market={"seed": 217, "tokens": 3, "pools": 12, "depth": 1e6, "worth": 1_000, "skew": 0.02},
+    limits={"price_impact_bps": 1_000, "plan_cost_bps": None, "turnover_bps": None, "min_trade": None},
+)
+@example(
+    market={"seed": 208_302, "tokens": 4, "pools": 18, "depth": 1e6, "worth": 1_000, "skew": 0.02},
+    limits={"price_impact_bps": 1_000, "plan_cost_bps": None, "turnover_bps": 100, "min_trade": None},
+)
 def test_plan_keeps_to_every_limit(market: dict[str, float], limits: dict[str, object]) -> None:
     step = with_limits(random_step(**market), pool_min_value=None, daily_turnover_bps=None, **limits)  # type: ignore[arg-type]
     try:
