@@ -66,7 +66,7 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(chain: LocalChai
         outcome = agent.rebalance(send=True, confirm=yes)
         assert "GUEST" in outcome.reason
         shown_text = (
-            outcome.reason + codec.dumps(outcome.step_input) + str(agent.confirmed_parameters()) + str(agent.weights(outcome.step_input))
+            outcome.reason + codec.dumps(outcome.step_input) + str(agent.confirmed_parameters()) + str(agent.weights_at(outcome.step_input))
         )
         assert "\x1b" not in shown_text
         assert "[31m" not in shown_text

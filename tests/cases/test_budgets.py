@@ -157,7 +157,7 @@ def test_halfway_or_edge_destination__goes_no_further(chain: LocalChain, tmp_pat
             outcome = step(chain, agent, {"WETH": 51_300, "USDC": 38_700})
             swap_of(outcome)
             assert outcome.input_after is not None
-            ends[destination] = agent.weights(outcome.input_after)["WETH"]
+            ends[destination] = agent.weights_at(outcome.input_after)["WETH"]
             assert agent.rebalance().kind is OutcomeKind.HOLD
         chain.revert(mark)
     assert abs(ends["halfway"] - 5_350) <= 1

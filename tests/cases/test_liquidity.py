@@ -128,7 +128,7 @@ def test_rebalance__brings_wallet_and_positions_on_target(chain: LocalChain, tmp
         assert confirmed_parameters["lp_max_weight"] == "90 %"
         outcome = require_exact_rebalance(chain, agent)
         assert outcome.input_after is not None
-        reached = agent.weights(outcome.input_after)
+        reached = agent.weights_at(outcome.input_after)
     assert outcome.plan is not None
     assert {v.guard for v in outcome.plan.verdicts if not v.passed} == set()
     # By the prices before the trade, which the plan's own swaps do not move; our own fees from it are not foreseen.

@@ -66,7 +66,7 @@ def test_liquidity_over_its_weight__is_taken_out_then_swapped(chain: LocalChain,
         assert set(actions) == {("Withdraw", position.name) for position in own}
         assert kinds(outcome)[-1] == "swap"
         assert outcome.input_after is not None
-        assert all(abs(bps - 5_000) <= 5 for bps in agent.weights(outcome.input_after).values())
+        assert all(abs(bps - 5_000) <= 5 for bps in agent.weights_at(outcome.input_after).values())
         liquidity_report = read_liquidity_report(agent)
         assert liquidity_report.weight.is_within_limit
         history = agent.context.store.budgets.history(chain.now_s())
