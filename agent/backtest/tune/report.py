@@ -211,7 +211,7 @@ def tax_notes(tune_result: TuneResult) -> tuple[str, ...]:
         else f"the best before tax is {scores_text(gross_index)}"
     )
     return (
-        f"All returns are net of {format_bps(tax.rate_bps)} tax on the gains that each calendar year"
+        f"All returns are net of {tax.rate_bps / 100:g} % tax on the gains that each calendar year"
         f" (UTC) realises by {tax.method.value}, less its losses. Holding realises none, and gains"
         " not realised at the end are untaxed for all: tax put off is the benefit of trading less."
         " Final values are before tax.",
