@@ -203,9 +203,17 @@ def _duration_style(match: re.Match[str]) -> str:
     return match[0] if match[1] or is_short else format_duration(int(match[2]))
 
 
+_SMALL_SHARES = re.compile(
+    r"\bbps (?:a year|per hour|of turnover)|\btracking (?:error|[0-9.]+ bps)"
+)
+"""Losses of a year, costs of tracking error and gaps: in basis points everywhere."""
+
+
 def _bps_style(match: re.Match[str]) -> str:
+    if match[1] or _SMALL_SHARES.search(match.string):
+        return match[0]
     # exactly, so that a breach never displays as equal to its limit
-    return f"{match[1]}{(Decimal(match[2]) / 100).normalize():,f} %"
+    return f"{match[2]}{(Decimal(match[3]) / 100).normalize():,f} %"
 
 
 def _amount_style(match: re.Match[str]) -> str:
@@ -232,13 +240,7 @@ def _short_number(number: float) -> str:
 
 _SENTENCE_STYLES = (
     (re.compile(_FIGURE_START + r"([0-9]{2,9}) ?s\b"), _duration_style),
-    (
-        # of a guard: losses of a year, costs of routes and gaps are in basis points everywhere
-        re.compile(
-            r"(^|\(|\bmeasured |\blimit |, plus )([0-9]+(?:\.[0-9]+)?) bps\b(?! a year| of turnover)"
-        ),
-        _bps_style,
-    ),
+    (re.compile(_FIGURE_START + r"([-+]?)([0-9]+(?:\.[0-9]+)?) bps\b"), _bps_style),
     (
         re.compile(
             _FIGURE_START

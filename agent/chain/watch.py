@@ -233,7 +233,7 @@ def window_ticks(impact_bps: int) -> int:
     """
     if not 0 <= impact_bps < BPS:
         raise ConfigError(
-            f"impact of {impact_bps} bps is not between 0 and {BPS - 1}",
+            f"impact of {impact_bps} bps is not between 0 and {BPS - 1} bps",
             "set a limit below 100 %",
         )
     sqrt_ratio_x96 = isqrt(BPS * Q96**2 // (BPS - impact_bps))

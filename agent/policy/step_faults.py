@@ -103,7 +103,9 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         faults.append(Fault(HaltCode.QUARANTINE, fault_message))
     target_sum_bps = sum(asset.target_bps for asset in assets)
     if target_sum_bps != BPS or any(asset.target_bps < 0 for asset in assets):
-        fault_message = f"targets sum to {target_sum_bps} bps instead of {BPS}, or one is negative"
+        fault_message = (
+            f"targets sum to {target_sum_bps} bps instead of {BPS} bps, or one is negative"
+        )
         faults.append(Fault(HaltCode.TARGETS, fault_message))
     count_by_token = Counter(asset.token.address for asset in assets)
     faults += [

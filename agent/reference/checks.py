@@ -27,7 +27,7 @@ from agent.reference.prices import (
     prices_from,
     reference_prices,
 )
-from agent.units import BPS, Price, Token, Value
+from agent.units import BPS, Price, Token, Value, ceil_int
 
 
 def sequencer_fault(snapshot: Snapshot, reference: ReferenceConfig) -> str:
@@ -159,7 +159,7 @@ def source_conflict(
         return ""
     return (
         f"sources contradict each other: the mean of {step.portfolio.token(token).label} is"
-        f" {float(deviation * BPS):.2f} bps off its feed, limits.oracle_deviation is {limit_bps} bps;"
+        f" {ceil_int(deviation * BPS)} bps off its feed, limits.oracle_deviation is {limit_bps} bps;"
         f" after a sharp move the mean follows within {step.reference.twap_window_s} s"
     )
 

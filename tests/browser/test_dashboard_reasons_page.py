@@ -18,7 +18,7 @@ from tests.support.dashboards import golden_document
 from tests.support.sites import Site
 from tests.support.worlds import missing
 
-LEAD = "WBTC at 18 %, target 30 %, is beyond 19-40 %; but nothing to trade: limits.plan_cost of 50 bps allows no trade"
+LEAD = "WBTC at 18 %, target 30 %, is beyond 19-40 %; but nothing to trade: limits.plan_cost of 0.5 % allows no trade"
 POOL = f"0x{9:040x}"
 REASON = "; ".join((LEAD, "WBTC: 555.91 USDC off target", *(f"pool 0x{number:040x}: too small" for number in range(1, 10))))
 

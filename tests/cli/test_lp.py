@@ -53,7 +53,7 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(chain: LocalChai
     assert (paired["due_reasons"], paired["out_of_range"]) == ([], [])
     text = " ".join(run("lp").out.split())  # wherever a line breaks
     assert "Liquidity targets" in text
-    assert all(part in text for part in ("20.00 %", "12.7", "the range", "limits.plan_cost", "50 bps"))
+    assert all(part in text for part in ("20.00 %", "12.7", "the range", "limits.plan_cost", "0.5 %"))
 
 
 def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(chain: LocalChain, tmp_path: Path, run: Run) -> None:

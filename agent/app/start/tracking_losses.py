@@ -596,7 +596,7 @@ def _basis(portfolio: LossPortfolio, market: LossMarket, wild_loss: SimulatedLos
     if wild_loss is not None:
         wild_text = (
             f"; with {WILD_YEAR_FACTOR:g} times as much, as in 2021 beside usual years,"
-            f" {_shown_loss(wild_loss).text('about ')} bps"
+            f" {_shown_loss(wild_loss).text('about ')} bps a year"
         )
     fees_text = ", ".join(f"{symbol} {fee}" for symbol, _, fee in asset_assumptions)
     return (

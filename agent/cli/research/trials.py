@@ -596,7 +596,7 @@ def _score_text(score: str, objective: str) -> str:
 def _decline_text(decline: str, objective: str) -> str:
     if objective == "growth":
         return f"{100 * float(decline):.2f} points"
-    return f"{float(decline):.2f} bps" if objective == "tracking" else decline
+    return f"{float(decline):.2f} bps a year" if objective == "tracking" else decline
 
 
 def _loss_texts(figures: Document, columns: Mapping[str, str]) -> tuple[str, ...]:

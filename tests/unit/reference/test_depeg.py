@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.figures import reader_text
 from agent.model import Halt, HaltCode, Hold, PriceSource, Rebalance, StepInput
 from agent.policy.decide import decide
 from agent.reference import (
@@ -236,6 +237,13 @@ def test_late_mean__excuses_no_other_token() -> None:
     at_limit, beyond = (with_limits(step, oracle_deviation_bps=deviation * BPS - less) for less in (0, Fraction(1, 10**9)))
     assert source_conflict(at_limit, of_exit=True) == ""
     assert "the mean of LINK" in source_conflict(beyond, of_exit=True)
+
+
+def test_conflict__reads_in_percent_and_never_as_its_limit() -> None:
+    deviation, _ = max(source_deviations(price_inputs(falling())))
+    assert 0 < deviation * BPS - 500 < 1
+    conflict = source_conflict(with_limits(falling(), oracle_deviation_bps=500))
+    assert mentions(reader_text(conflict), "is 5.01 % off its feed, limits.oracle_deviation is 5 %")
 
 
 def test_lone_source__contradicts_nobody_and_the_limit_may_be_off() -> None:

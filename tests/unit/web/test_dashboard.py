@@ -185,7 +185,7 @@ LONG_REASON = (
     f" limits.plan_cost of 50 bps allows no trade; {'; '.join(f'pool {pool}: gas exceeds what it saves' for pool in POOLS)}"
 )
 LEAD = (
-    "WBTC at 18 %, target 30 %, is beyond 19-40 %; but nothing to trade of a drift of 556 USDC: limits.plan_cost of 50 bps allows no trade"
+    "WBTC at 18 %, target 30 %, is beyond 19-40 %; but nothing to trade of a drift of 556 USDC: limits.plan_cost of 0.5 % allows no trade"
 )
 
 

@@ -54,7 +54,7 @@ def route_checks(step: StepInput) -> Iterator[CheckLine]:
                 "routes",
                 WARN,
                 f"{pair_text}: the cheapest route costs {cost_bps} bps, limits.plan_cost allows"
-                f" {limit_bps}: a drift between the two is not corrected",
+                f" {limit_bps} bps: a drift between the two is not corrected",
                 plan_cost_remedy(step.policy.trigger),
             )
     if not has_warned:
@@ -87,7 +87,7 @@ def usual_route_warnings(config: Config) -> list[str]:
     others_text = f", and of other pairs ({len(dear_pairs) - 1})," if len(dear_pairs) > 1 else ""
     return [
         f"{' and '.join(dearest_pair)}: the cheapest route usually costs"
-        f" {route_costs_bps[dearest_pair]:g} bps, limits.plan_cost allows {limit_bps}:"
+        f" {route_costs_bps[dearest_pair]:g} bps, limits.plan_cost allows {limit_bps} bps:"
         f" a drift between the two{others_text} is not corrected;"
         f" {plan_cost_remedy(build_policy(config).trigger)}"
     ]

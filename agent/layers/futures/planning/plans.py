@@ -506,7 +506,7 @@ def uneconomic_reason(
     if cost * BPS <= limit_bps * notional:
         return ""
     return (
-        f"its orders cost {float(cost / notional) * BPS:.2f} bps, above limits.plan_cost of"
+        f"its orders cost {ceil_int(cost / notional * BPS)} bps, above limits.plan_cost of"
         f" {limit_bps} bps; it waits for cheaper gas or a larger order"
     )
 

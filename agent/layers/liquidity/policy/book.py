@@ -26,7 +26,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import native_coin
-from agent.units import BPS, Price, Value
+from agent.units import BPS, Price, Value, ceil_int
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,12 +329,12 @@ def price_deviation_reason(
     deviation = abs(price / reference_price - 1)
     if limits.oracle_deviation_bps is not None and deviation * BPS > limits.oracle_deviation_bps:
         return (
-            f"its pool is {float(deviation * BPS):.2f} bps off the reference, limits.oracle_deviation is"
+            f"its pool is {ceil_int(deviation * BPS)} bps off the reference, limits.oracle_deviation is"
             f" {limits.oracle_deviation_bps} bps"
         )
     if not slippage.is_within_band(price, reference_price, max_deviation_bps):
         return (
-            f"its pool is {float(deviation * BPS):.2f} bps off the reference, at most {max_deviation_bps} bps are"
+            f"its pool is {ceil_int(deviation * BPS)} bps off the reference, at most {max_deviation_bps} bps are"
             " allowed"
         )
     return ""

@@ -90,7 +90,7 @@ def config_of(targets: tuple[tuple[str, str], ...] = ALTCOINS, plan_cost_bps: in
 def test_usual_routes__two_legs_above_plan_cost__name_the_pair() -> None:
     """30 + 30 > 50. LINK and WETH have a pool of their own, at 30."""
     assert usual_route_warnings(config_of()) == [
-        "LINK and AAVE: the cheapest route usually costs 60 bps, limits.plan_cost allows 50: a drift between the two is not corrected;"
+        "LINK and AAVE: the cheapest route usually costs 60 bps, limits.plan_cost allows 50 bps: a drift between the two is not corrected;"
         " raise limits.plan_cost above it; this trigger trades only what saves more than it costs"
     ]
 
