@@ -344,7 +344,7 @@ class ControlPages:
             "review": review.plan_document or {},
             "backtest": review.backtest or {},
         }
-        page = REVIEW_PAGE._replace(path=request.scope["path"], title=TITLE_BY_KIND[review.kind])
+        page = REVIEW_PAGE._replace(path=request.scope["path"], title=review_title(review))
         html = self._renderer.render_page(
             page, documents, {}, cache.version, request.scope["session"], review
         )
@@ -359,11 +359,18 @@ TITLE_BY_KIND = {
     "confirm": "Confirm the waiting plan",
     "invest": "Invest new deposits",
     "withdraw": "Withdraw",
-    "edit": "Edit settings",
     "stop": "Stop",
     "device": "Alerts on a device",
     "holdings": "Ledgers and positions",
 }
+"""Title of a review by kind, apart from edits."""
+
+
+def review_title(review: PlanReview) -> str:
+    """Return the title of the page of a review: of an edit, what it changes."""
+    if review.kind == "edit":
+        return f"Edit {', '.join(review.edited_parts)}"
+    return TITLE_BY_KIND[review.kind]
 
 
 def requested_review(kind: str, fields: Mapping[str, Sequence[str]]) -> PlanReview:

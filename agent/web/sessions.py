@@ -132,6 +132,20 @@ class PlanReview:
         )
 
     @property
+    def edited_parts(self) -> list[str]:
+        """Return what an edit changes, in words such as "weights" and "stop loss of WETH"."""
+        parts = ["weights"] if self.targets else []
+        for setting_key in self._setting_keys:
+            table, _, field_name = setting_key.rpartition(".")
+            symbol = table.removeprefix("portfolio.assets.")
+            section = setting_key.partition(".")[0]
+            if symbol != table:
+                parts.append(f"{field_name.replace('_', ' ')} of {symbol}")
+            else:
+                parts.append(section if section in ("alerts", "limits") else "settings")
+        return list(dict.fromkeys(parts)) or ["settings"]
+
+    @property
     def moves_assets(self) -> bool:
         """Return whether carrying it out, or the targets that it changes, move assets."""
         return (

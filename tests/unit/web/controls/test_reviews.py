@@ -61,6 +61,37 @@ def test_withdrawal_review__says_what_is_paid_or_why_nothing(site: Site) -> None
 
 
 @pytest.mark.parametrize(
+    ("arguments", "title"),
+    [
+        pytest.param((("target", "WETH=30%"), ("target", "USDC=70%"), ("in-slices", "yes")), "Edit weights", id="weights"),
+        pytest.param((("target", "WETH=30%"), ("set", "policy.cooldown=12h")), "Edit weights, settings", id="weights and a setting"),
+        pytest.param((("set", 'portfolio.assets.USDC.e.stop_loss="20%"'),), "Edit stop loss of USDC.e", id="order"),
+        pytest.param((("set", 'alerts.targets.x.url_env="A"'), ("set", 'alerts.targets.x.events="all"')), "Edit alerts", id="alerts"),
+        pytest.param((("set", 'limits.slippage="0.2%"'),), "Edit limits", id="limit"),
+        pytest.param((("profile", "{}"),), "Edit settings", id="profile"),
+    ],
+)
+def test_review_of_an_edit__is_titled_by_what_changes(site: Site, arguments: tuple[tuple[str, str], ...], title: str) -> None:
+    cookie = site.enter()
+    text = site.ask(review(site, cookie, "edit", None, arguments), Cookie=cookie)[2].decode()
+    assert f"<h1>{title}</h1>" in text
+
+
+def test_review__groups_the_digits_of_all_figures(site: Site) -> None:
+    cookie = site.enter()
+    verdict = {"guard": "plan_cost", "measured": "62.5 bps (1234.5 USDC)", "limit": "50 bps", "passed": False}
+    document = {
+        **golden_document("72-stop"), "to": ADDRESS, "verdicts": [verdict], "remedies": ["sell less than 2000 USDC"],
+        "payments": [{"amount": "1234567.890123", "symbol": "USDC", "native": False}],
+    }  # fmt: skip
+    plan_document = {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document}
+    text = site.ask(review(site, cookie, "stop", plan_document), Cookie=cookie)[2].decode().replace("\u00a0", " ")
+    assert "<li>1,234,567.890123 USDC to " in text, "what is paid has all its digits"
+    assert "plan_cost measured 0.625 % (1,234.5 USDC), limit 0.5 %" in text
+    assert "sell less than 2,000 USDC" in text
+
+
+@pytest.mark.parametrize(
     ("kind", "document", "warns"),
     [
         ("rebalance", golden_document("04-plan"), True), ("withdraw", golden_document("38-withdraw"), False),
