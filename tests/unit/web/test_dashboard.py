@@ -109,6 +109,27 @@ def test_pages__say_what_is_not_booked_and_count_gas_money(served: Served) -> No
     assert not any(part in served.ask("/assets")[2].decode() for part in ("Not booked yet", "gas money included"))
 
 
+@pytest.mark.parametrize(
+    ("kinds", "mined_since", "words"),
+    [
+        pytest.param(("approve",), 0, "may still be undone: 1 transaction (approval). Value and profit count", id="approval, in the value"),
+        pytest.param(("approve",), 1, "Not booked yet: 1 transaction (approval) after ", id="approval since the value"),
+        pytest.param(("approve", "swap", "swap"), 0, "3 transactions (approval, swap). Value", id="purchase"),
+        pytest.param(("approve",), None, "be undone: 2 transactions. Value", id="others that are not shown"),
+    ],
+)
+def test_overview__names_the_kinds_of_what_is_not_booked(
+    served: Served, kinds: tuple[str, ...], mined_since: int | None, words: str
+) -> None:
+    documents = served.board.documents
+    not_final = len(kinds) if mined_since is not None else len(kinds) + 1
+    documents["pnl"]["all"] |= {"not_final": not_final, "mined_since": mined_since or 0}
+    step = documents["history"]["steps"][0]
+    transaction = {"status": "mined", "hash": "", "nonce": 0, "note": "", "block": 1}
+    documents["history"]["steps"][0] = step | {"transactions": [transaction | {"kind": kind} for kind in kinds]}
+    assert words in re.sub("<[^>]*>", "", served.ask("/")[2].decode())
+
+
 def test_the_overview_shows_the_longest_period_that_has_figures(served: Served) -> None:
     pnl = served.board.documents["pnl"]
     served.board.documents["pnl"] = {
