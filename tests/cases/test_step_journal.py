@@ -100,7 +100,7 @@ def test_every_way_out_of_a_step_is_written_down_and_can_be_told(chain: LocalCha
     assert [t["hash"] for t in line["transactions"]] == [i.tx_hash for i in outcome.transactions if i.step_id == outcome.step_id]
     explanation = step_history.explain(loaded.path, outcome.step_id)
     assert explanation["outcome"] == kind.value
-    assert outcome.reason in explanation["sentences"][-1]
+    assert outcome.reason in explanation["sentences"][-2]
     assert all(
         str(intent.tx_hash) in "".join(explanation["sentences"]) for intent in outcome.transactions if intent.step_id == outcome.step_id
     )

@@ -156,7 +156,7 @@ def test_history_and_explain_tell_every_step(desk: Desk) -> None:
     assert [step["outcome"] for step in steps] == ["done", "approved", "done", "approved", "planned"]
     for step in steps:
         explain_document = desk.ask("explain", step["step"])
-        assert step["step"] in explain_document["sentences"][0]
+        assert step["step"] in explain_document["sentences"][-1]
         assert any(mentions(line, "decided", "rebalance") or line.startswith("Manual: ") for line in explain_document["sentences"])
     assert "150 USDC" in desk.run("explain").out, "the newest, where none is named"
     assert [item["kind"] for item in steps[2]["transactions"]] == ["swap"]

@@ -404,10 +404,14 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     decision_result = proposals.decision_after_plan(step_input)
     portfolio = step_input.portfolio
     head = step_input.snapshot.head
-    sentences = [
-        f"Step {step_id} at {utc_text(step_record.summary.now_s)} UTC, block {head.number} ({head.hash}) of"
-        f" chain {head.chain_id}."
-    ]
+    request_json = step_record.request_json
+    request = None if request_json is None else codec.loads(StepRequest, request_json)
+    is_by_owner = requests.is_owner_step(request, summary.decision, summary.outcome, plan)
+    if is_by_owner:
+        sentences = [_owner_sentence(request, summary, plan)]
+    else:
+        sentences = _decision_sentences(decision_result.decision if plan is None else plan.decision)
+    sentences.append(f"That was at {utc_text(summary.now_s)} UTC, at block {head.number}.")
     sentences += [f"Targets: {reason}." for reason in step_input.targets.reasons]
     numeraire = portfolio.numeraire
     sentences += [
@@ -428,20 +432,12 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         sentences.append(
             f"Futures: account value {account_value_text} {account.quote.label}, {margin_figures_text(account, policy)}."
         )
-    request_json = step_record.request_json
-    request = None if request_json is None else codec.loads(StepRequest, request_json)
-    is_by_owner = requests.is_owner_step(request, summary.decision, summary.outcome, plan)
     if not is_by_owner:
         sentences += _zone_sentences(decision_result.zone, step_input)
     sentences += execution_sentences(step_input, plan)
-    if is_by_owner:
-        sentences.append(_owner_sentence(request, summary, plan))
-    else:
+    if not is_by_owner:
         sentences += _netting_sentences(
             decision_result.layer(StrategiesResult).netting, step_input.portfolio
-        )
-        sentences += _decision_sentences(
-            decision_result.decision if plan is None else plan.decision
         )
     if plan is not None:
         sentences += _plan_sentences(plan, step_input) + _tax_sentences(step_input, plan)
@@ -461,6 +457,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     sentences += leg_sentences(legs)
     sentences += booked_sentences
     sentences.append(f"Outcome: {outcome}: {reason_text}" if reason_text else f"Outcome: {outcome}")
+    sentences.append(f"Step {step_id}: block {head.hash} of chain {head.chain_id}.")
     return {
         "step": step_id,
         "outcome": outcome,

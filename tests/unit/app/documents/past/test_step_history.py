@@ -16,6 +16,7 @@ from agent.execution import evaluation
 from agent.figures import reader_text
 from agent.model import AgentCycle, LimitOrder, ManualAction, Plan, Rebalance, StepRequest, Swap, SwapAtPrice
 from agent.planning import requests
+from agent.units import utc_text
 from tests.support import agents
 from tests.support.builders import NOW_S, raw, step_input
 from tests.support.tokens import USDC, WETH
@@ -73,6 +74,23 @@ def test_explained_step__names_an_automatic_trade_by_its_reason(tmp_path: Path, 
     assert f"{DECIDED}in words of an earlier version" in explained(tmp_path, request_, "rebalance", "planned", reworded_plan)
 
 
+@pytest.mark.parametrize(
+    ("request_", "first_sentence"),
+    [(AgentCycle(), DECIDED), (SWAP, "Manual: ")],
+    ids=["by the policy", "by the owner"],
+)
+def test_explained_step__begins_with_the_decision_and_ends_with_identifiers(
+    tmp_path: Path, request_: StepRequest, first_sentence: str
+) -> None:
+    sentences = explained(tmp_path, request_, "rebalance", "planned", plan_of(request_))
+    head = STEP.snapshot.head
+    identifiers = ("Step s: ", head.hash, f"chain {head.chain_id}")
+    assert sentences[0].startswith(first_sentence)
+    assert sentences[1] == f"That was at {utc_text(NOW_S)} UTC, at block {head.number}."
+    assert all(part in sentences[-1] for part in identifiers)
+    assert not any(part in sentence for sentence in sentences[:-1] for part in identifiers)
+
+
 @pytest.mark.parametrize("request_", [SWAP, AgentCycle((ORDER,)), None], ids=["swap", "fill of an order", "old record"])
 def test_explained_step__manual_trade_is_named_so(tmp_path: Path, request_: StepRequest | None) -> None:
     plan = plan_of(SWAP)
@@ -90,7 +108,7 @@ def test_explained_minimum__has_its_coin_so_that_it_is_written_as_other_amounts(
 
 def test_explained_step__without_an_outcome_says_why(tmp_path: Path) -> None:
     sentences = explained(tmp_path, AgentCycle(), None)
-    assert sentences[-1] == f"Outcome: unfinished: {NO_OUTCOME_REASON}"
+    assert sentences[-2] == f"Outcome: unfinished: {NO_OUTCOME_REASON}"
     assert any(sentence.startswith(DECIDED) for sentence in sentences)
 
 
