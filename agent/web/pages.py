@@ -230,8 +230,9 @@ TYPE_BY_DOCUMENT_PATH = {
 
 
 class Page(NamedTuple):
-    """A page: its path, title, template, and the reads that it needs. It is in the menu only if
-    `required_document` is empty or has been read, which needs the feature in the config.
+    """A page: its path, title, template, and the reads that it needs. If it has a
+    `required_document`, it is in the menu only if that has been read, or if the settings have a
+    section of its title: the config has the feature.
     """
 
     path: str
@@ -339,6 +340,8 @@ class Renderer:
         stop = pause.get("stop")
         steps = documents.get("history", {}).get("steps", [])
         pnl_path, pnl = newest_pnl(documents)
+        sections = documents.get("settings", {}).get("sections", ())
+        section_titles = {section["title"] for section in sections}
         decimals_by_symbol = {
             holding["symbol"]: holding["decimals"] for holding in status.get("holdings", ())
         }
@@ -359,7 +362,9 @@ class Renderer:
             pages=[
                 listed_page
                 for listed_page in (*PAGES, *([] if session is None else [CONTROL_PAGE]))
-                if not listed_page.required_document or listed_page.required_document in documents
+                if not listed_page.required_document
+                or listed_page.required_document in documents
+                or listed_page.title in section_titles
             ],
             title=page.title,
             documents=documents,

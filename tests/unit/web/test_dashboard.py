@@ -1200,6 +1200,11 @@ def test_menu__leaves_out_features_that_the_config_lacks(served: Served) -> None
     assert menu("lp") == [title for title in whole if title != "Liquidity"]
     assert menu("strategies") == [title for title in whole if title != "Strategies"]
     assert menu("positions", "margin", "funding") == [title for title in whole if title != "Futures"]
+    sections = [*documents["settings"]["sections"], {"title": "Liquidity", "settings": [], "editable": []}]
+    documents["settings"] = {**documents["settings"], "sections": sections}
+    assert menu("lp", "status") == whole, "before the first reading, if the config has it"
+    documents["settings"] = {"error": "not read"}
+    assert "Liquidity" not in menu("lp")
     served.board.documents = documents
 
 
