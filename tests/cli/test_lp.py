@@ -56,7 +56,10 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(chain: LocalChai
     assert all(part in text for part in ("20.00 %", "12.7", "the range", "limits.plan_cost", "0.5 %"))
 
 
-def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(chain: LocalChain, tmp_path: Path, run: Run) -> None:
+def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(
+    chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
     stray = lp_on_chain.provide_v3(chain, V3, -50, 50, 500)
     agents.agent_config(chain, tmp_path, config_with_positions(chain, own, **{"limits.impermanent_loss": "1bps"}))
