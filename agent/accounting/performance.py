@@ -1,5 +1,5 @@
-"""Performance of a period: returns, buy and hold, benchmark, costs, rebalancing premium, and a hint
-on the rebalancing frequency.
+"""Performance of a period: returns, buy and hold, benchmark, costs, profit against holding, and a
+hint on the rebalancing frequency.
 """
 
 from __future__ import annotations
@@ -395,8 +395,8 @@ MIN_DAYS = 28
 """Minimum number of rebalances and days for a hint on the rebalancing frequency."""
 HIGH_COST_SHARE = Fraction(1, 2)
 LOW_COST_SHARE = Fraction(1, 10)
-"""Share of costs in the gross rebalancing premium above which costs are high, and below which they
-are low.
+"""Share of costs in the gain against holding before costs, above which costs are high, and below
+which they are low.
 """
 
 
@@ -423,8 +423,8 @@ class Performance:
 
     With unchanged reserves: `start.managed + deposits - withdrawals + by_hand + from_gas_money +
     profit = end.managed`. `manual_effect` is the effect of manual swaps, which `profit` excludes.
-    `gas_money_inflow` is gas paid by gas money less its refills. `rebalancing_premium` is profit
-    without futures less the profit of buy and hold: the rebalancing premium after costs.
+    `gas_money_inflow` is gas paid by gas money less its refills. `against_holding` is profit
+    without futures less the profit of buy and hold, after costs.
     `benchmark_return` is the return of one token. `futures_profit` is the part of the profit that
     the margin account made; None without one.
     """
@@ -441,7 +441,7 @@ class Performance:
     hold_profit: Value
     hold_return: Fraction | None
     benchmark_return: Fraction | None
-    rebalancing_premium: Value
+    against_holding: Value
     rebalance_count: int
     manual_swap_count: int
     turnover: Value
@@ -468,18 +468,18 @@ class Performance:
         days = (self.end.chain_s - self.start.chain_s) // DAY_S
         if self.rebalance_count < MIN_REBALANCES or days < MIN_DAYS:
             return ""
-        gross_premium = self.rebalancing_premium + self.costs.total
-        if gross_premium <= 0:
+        gross_gain = self.against_holding + self.costs.total
+        if gross_gain <= 0:
             return (
                 "rebalancing gained nothing before costs, as in a trending market: wider bands or"
                 " longer intervals cost less"
             )
-        if self.costs.total > gross_premium * HIGH_COST_SHARE:
+        if self.costs.total > gross_gain * HIGH_COST_SHARE:
             return (
                 "costs took more than half of the rebalancing gain: wider bands or longer intervals"
                 " may keep more of it"
             )
-        if self.costs.total < gross_premium * LOW_COST_SHARE:
+        if self.costs.total < gross_gain * LOW_COST_SHARE:
             return (
                 "costs took less than a tenth of the rebalancing gain: narrower bands or shorter"
                 " intervals may gain more"
@@ -556,7 +556,7 @@ def performance(
         hold_profit=hold_profit,
         hold_return=hold_return,
         benchmark_return=_price_return(start_valuation, end_valuation, benchmark),
-        rebalancing_premium=profit - hold_profit - (futures_profit.profit if futures_profit else 0),
+        against_holding=profit - hold_profit - (futures_profit.profit if futures_profit else 0),
         rebalance_count=sum(map(_is_trade, agent_entries)),
         manual_swap_count=sum(map(_is_manual_swap, period_entries)),
         turnover=exact_sum(map(turnover, agent_entries)),

@@ -213,7 +213,7 @@ def show_pnl(console: Console, document: Document) -> None:
         "mwr_bps",
         "hold_return_bps",
         "benchmark_return_bps",
-        "rebalancing_effect",
+        "against_holding",
         "rebalances",
         "costs.fees",
         "costs.impact",

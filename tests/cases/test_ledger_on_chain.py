@@ -201,7 +201,7 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: WalletLife) -> 
     assert costs["fees"] > 0
     assert costs["gas"] > 0
     assert costs["total"] == pytest.approx(float(-Fraction(all_of_it["profit"])), rel=1e-6)
-    assert Fraction(all_of_it["rebalancing_effect"]) == Fraction(all_of_it["profit"]) - Fraction(all_of_it["hold_profit"])
+    assert Fraction(all_of_it["against_holding"]) == Fraction(all_of_it["profit"]) - Fraction(all_of_it["hold_profit"])
 
     for kind in ("rotki", "csv", "parquet"):
         api.export(life.loaded.path, kind, life.folder / kind)

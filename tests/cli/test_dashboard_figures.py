@@ -114,7 +114,7 @@ def test_pages__of_a_traded_portfolio_with_their_charts(desk: Desk) -> None:
         "twr_bps",
         "hold_return_bps",
         "benchmark_return_bps",
-        "rebalancing_effect",
+        "against_holding",
         "costs.total",
         "trades",
         "refusals",

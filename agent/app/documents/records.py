@@ -347,9 +347,7 @@ class PeriodDocument(PeriodDates):
     benchmark_return_bps: Annotated[
         BpsFloat | None, FromAttributes("benchmark_return"), shown("benchmark", "percent+")
     ]
-    rebalancing_effect: Annotated[
-        Money, FromAttributes("rebalancing_premium"), shown(figure="money+")
-    ]
+    against_holding: Annotated[Money, shown(figure="money+")]
     rebalances: Annotated[Count, FromAttributes("rebalance_count")]
     trades: Count
     refusals: Count

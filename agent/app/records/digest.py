@@ -40,7 +40,7 @@ def digest_alert(loaded_config: LoadedConfig, period_kind: str, now_s: int) -> I
         digest_text = (
             f"{period['from']} to {period['to']}: value {_money_text(period['end_value'])}"
             f" {profit_document['numeraire']}, profit {_money_text(period['profit'])}{return_text}, against"
-            f" holding {_money_text(period['rebalancing_effect'])}, costs"
+            f" holding {_money_text(period['against_holding'])}, costs"
             f" {_money_text(period['costs']['total'])}; trades: {period['trades']},"
             f" refusals: {period['refusals']}, alerts: {period['alerts']}."
             f" trimtab pnl --period {period_kind}"

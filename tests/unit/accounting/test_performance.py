@@ -190,7 +190,7 @@ def test_opening_cash__buys_the_basket_at_its_cost_alone() -> None:
     valuations = [at(1, 0, 200, 100), at(2, 1, 99, 100), at(3, 1, 99, 300)]
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
     measured = performance([bought], valuations, 0, 10**9, USDC, OPENING)
-    assert (measured.profit, measured.hold_profit, measured.rebalancing_premium, measured.rebalance_count) == (199, 200, -1, 1)
+    assert (measured.profit, measured.hold_profit, measured.against_holding, measured.rebalance_count) == (199, 200, -1, 1)
 
 
 def test_opening_cash__fills_what_is_below_target() -> None:
@@ -223,7 +223,7 @@ def test_after_the_first_trade_a_period_begins_with_what_is_held() -> None:
     valuations = [at(1, 0, 200, 100), at(2, 1, 100, 80), at(3, 1, 100, 120)]
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
     measured = performance([bought], valuations, 2 * DAY_S + 1, 10**9, USDC, OPENING)
-    assert (measured.rebalance_count, measured.profit, measured.rebalancing_premium) == (0, 40, 0)
+    assert (measured.rebalance_count, measured.profit, measured.against_holding) == (0, 40, 0)
 
 
 def test_a_withdrawal_takes_its_share_of_everything_that_is_held() -> None:
@@ -247,7 +247,7 @@ def test_payout_of_everything__keeps_the_effect_of_rebalancing(weth: int, usdc: 
     between = [replace(trade_of(0), block=1), flow(3, -paid), flow(5, 300)]
     for end_s in range(3, 7):
         measured = performance(between, valuations, 0, end_s * DAY_S, USDC, OPENING)
-        assert (measured.profit, measured.hold_profit, measured.rebalancing_premium) == (50 + effect, 50, effect)
+        assert (measured.profit, measured.hold_profit, measured.against_holding) == (50 + effect, 50, effect)
         assert measured.hold_return == Fraction(1, 4)
     assert hold_values(between, valuations, OPENING, {3, 4}) == {1: 200, 3: 0, 4: 0, 5: 300}
 
@@ -278,7 +278,7 @@ def test_payout_of_a_part__takes_the_same_share_of_holding(paid: int) -> None:
     valuations = [at(1, 1, 100, 100), at(2, 1, 130, 150), at(3, 0, 280 - paid, 150)]
     between = [replace(trade_of(0), block=1), flow(3, -paid)]
     measured = performance(between, valuations, 0, 9 * DAY_S, USDC, OPENING)
-    assert (measured.rebalancing_premium, measured.hold_return) == (30, Fraction(1, 4))
+    assert (measured.against_holding, measured.hold_return) == (30, Fraction(1, 4))
     assert hold_values(between, valuations, OPENING, {3})[3] == pytest.approx(Fraction(250 * (280 - paid), 280))
 
 
@@ -383,7 +383,7 @@ def test_gas_money_is_no_part_of_value_weights_and_returns() -> None:
 def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
     """Two coins of 100 are burned: the portfolio still has 800, and earned 200 less than nothing."""
     measured = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 298)], 0, 10**9, USDC, OPENING)
-    assert (measured.profit, measured.twr, measured.gas_money_inflow, measured.hold_profit, measured.rebalancing_premium) == (
+    assert (measured.profit, measured.twr, measured.gas_money_inflow, measured.hold_profit, measured.against_holding) == (
         -200,
         Fraction(-1, 4),
         200,

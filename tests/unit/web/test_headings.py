@@ -76,7 +76,7 @@ class Headings(HTMLParser):
 HEADINGS: dict[str, dict[str, str]] = {
     "/": {
         "Profit since the start": "pnl.periods.profit pnl.periods.twr_bps", "Today (UTC)": "pnl.periods.profit pnl.periods.twr_bps",
-        "Against holding": "pnl.periods.hold_return_bps pnl.periods.rebalancing_effect",
+        "Against holding": "pnl.periods.against_holding pnl.periods.hold_return_bps",
         "Costs so far": "pnl.periods.costs.total pnl.periods.rebalances", "Asset": "status.holdings.amount status.holdings.symbol",
         "Value": "status.holdings.value", "Price, 24 h": "status.holdings.day_bps status.holdings.price",
         "Weight, target": "status.holdings.target_bps status.holdings.weight_bps",
@@ -84,7 +84,7 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Leaves its band, about": "alerts.assets.alert_high alerts.assets.alert_low alerts.assets.to_high_bps alerts.assets.to_low_bps",
         "Profit": "pnl.periods.profit", "Return": "pnl.periods.twr_bps",
         "Holding": "pnl.periods.hold_return_bps", "Benchmark": "pnl.periods.benchmark_return_bps",
-        "Rebalancing effect": "pnl.periods.rebalancing_effect", "Cost": "pnl.periods.costs.total",
+        "Cost": "pnl.periods.costs.total",
         "Trades": "pnl.periods.trades", "Refusals": "pnl.periods.refusals", "Alerts": "pnl.periods.alerts",
     },
     "/history": {

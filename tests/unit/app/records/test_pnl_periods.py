@@ -90,7 +90,7 @@ def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.Monk
     (alert,) = digest.digest_alert(loaded, "day", midnight)
     assert (alert.kind, alert.key, alert.is_lasting) == (AlertKind.DIGEST, f"digest:day:{midnight}", False)
     (figures,) = ledger.pnl("trimtab.toml", "day", period_count=1)["periods"]
-    assert (figures["profit"], figures["twr_bps"], figures["rebalancing_effect"], figures["costs"]["total"]) == ("100", 5_000.0, "0", "0")
+    assert (figures["profit"], figures["twr_bps"], figures["against_holding"], figures["costs"]["total"]) == ("100", 5_000.0, "0", "0")
     assert alert.text == (
         f"{figures['from']} to {figures['to']}: value 300.00 USDC, profit 100.00 (+50.00 %), against holding 0.00, costs 0.00;"
         " trades: 1, refusals: 0, alerts: 0. trimtab pnl --period day"
@@ -398,7 +398,7 @@ def test_cash_start__makes_rebalancing_its_cost() -> None:
     bought = _exchanged("a", 2, _at(1, 10), COIN, -101 * DOLLAR)
     ledger_document = _ledger((_in_cash(200), bought), (_worth(1, _at(1, 1), 0, 200, 100), _worth(2, _at(1, 31), 1, 99, 150)))
     (whole,) = ledger.newest_pnl(ledger_document, ("all",))["all"]["periods"]
-    assert (whole["profit"], whole["hold_profit"], whole["rebalancing_effect"]) == ("49", "50", "-1")
+    assert (whole["profit"], whole["hold_profit"], whole["against_holding"]) == ("49", "50", "-1")
     assert ledger.value_series(ledger_document) == {
         "times_s": [_at(1, 1), _at(1, 31)], "values": ["200", "249"], "hold_values": ["200", "250"], "rebalances": [1],
         "inflows": [],
