@@ -25,6 +25,13 @@ from tests.support.worlds import missing
 
 RIGHT_OF_SCREEN = "[...document.querySelectorAll('main *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1).length"
 
+BELOW_LABEL = """[...document.querySelectorAll('td.n[data-label]:has(> data:only-child)')].filter(cell => {
+    const lines = cell.querySelector('data').getClientRects();
+    const top = cell.getBoundingClientRect().top;
+    return cell.checkVisibility() && (lines.length > 1 || lines[0].top > top + lines[0].height / 2);
+}).map(cell => cell.dataset.label)"""
+"""Labels of cells whose figure begins below the label's first line, or is broken."""
+
 
 def alerts_of(status: Any) -> list[dict[str, Any]]:
     """Long prices for each asset, as those of WBTC."""
@@ -118,3 +125,20 @@ def test_allocation__bars_of_all_assets_have_one_scale(chromium: Any, tmp_path: 
     assert len(widths) == len(weights_bps) > 2
     scale = max(widths) / max(weights_bps)
     assert widths == [pytest.approx(scale * weight_bps, abs=1) for weight_bps in weights_bps]
+
+
+@pytest.mark.parametrize("path", ["/", "/assets", "/futures"])
+def test_on_a_phone__a_figure_is_beside_its_label(chromium: Any, tmp_path: Path, path: str) -> None:
+    profit = golden_document("28-pnl")
+    profit["periods"][0] |= {"profit": "123456.78", "against_holding": "-12345.67"}
+    with Site(tmp_path / "a.users") as site:
+        site.board.documents["pnl"] = dict.fromkeys(("day", "all"), profit)
+        name, _, session = site.enter().partition("=")
+        with patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}) as context:
+            context.add_cookies([{"name": name, "value": session, "url": f"http://localhost:{site.port}"}])
+            page = context.new_page()
+            page.goto(f"http://localhost:{site.port}{path}")
+            page.wait_for_selector("td.n[data-label]", state="attached")
+            page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+            assert page.locator("td.n[data-label] > data:only-child").count() > 10
+            assert page.evaluate(BELOW_LABEL) == []
