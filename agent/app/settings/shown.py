@@ -83,7 +83,6 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 adds those whose text differs.
 """
 EXCLUDED_KEYS = (
-    "policy.trigger",
     "execution.submit_url",
     "alerts.targets",
     "second_opinions.zero_x_env",
@@ -158,7 +157,7 @@ def _derived_settings(title: str, loaded_config: LoadedConfig) -> list[SettingDo
         case "Limits":
             return _limit_settings(loaded_config)
         case "Allocator" if config.portfolio.weights is None:
-            return [_setting_document("portfolio.weights", "fixed: the targets above")]
+            return [_setting_document("portfolio.weights.kind", "fixed: the targets above")]
         case "Execution":
             is_private = bool(config.execution.submit_url.get_secret_value())
             return [
@@ -171,9 +170,8 @@ def _derived_settings(title: str, loaded_config: LoadedConfig) -> list[SettingDo
         case "Alerts":
             return [
                 _setting_document(
-                    f"alerts.targets.{target.name}",
+                    f"alerts.targets.{target.name}.events",
                     "all events" if target.events is None else ", ".join(target.events),
-                    "events sent to this target",
                 )
                 for target in config.alerts.targets
             ]

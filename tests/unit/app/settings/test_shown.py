@@ -17,7 +17,7 @@ from agent.config.networks.presets import PRESETS, TemplateAsset
 from agent.config.schema import Config
 from agent.config.tables.fields import ConfigTable, inner_tables
 from agent.config.writing.template import render_config
-from agent.model import PortfolioIdentity
+from agent.model import AllocationMethod, PortfolioIdentity
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.agents import WALLET
@@ -76,12 +76,14 @@ def test_targets_bands_limits_and_network__are_the_config_s(tmp_path: Path) -> N
     assert asset_rows == [("WETH", 6_000, [5_400.0, 6_600.0], "stop_loss 20%"), ("USDC", 4_000, [3_600.0, 4_400.0], "")]
     values = {setting["key"]: setting["value"] for part in shown_settings["sections"] for setting in part["settings"]}
     expected = {
+        "policy.trigger.kind": "threshold", "policy.trigger.relative": "10%",
         "policy.cooldown": "1 h", "limits.slippage": "0.3 %", "limits.gas_price": "60 gwei",
         "limits.balance_jump_wait": "1 day", "portfolio.max_live_value": "1000 USDC",
-        "portfolio.weights": "fixed: the targets above", "reference.kind": "feed, twap", "chain.rpc": "one, two", "chain.quorum": "2",
+        "portfolio.weights.kind": "fixed: the targets above", "reference.kind": "feed, twap", "chain.rpc": "one, two", "chain.quorum": "2",
         "wallet.address": WALLET, "execution.submit_url": "to the endpoints of the chain", "alerts.cooldown": "6 h",
     }  # fmt: skip
     assert {key: values[key] for key in expected} == expected
+    assert not {key for key in values if not key_meaning(key) and not key.startswith("limits.")}, "each is a key that can be edited"
 
 
 UNSHOWN_TABLES = {"data", "record", "service", "signals", "store", "telegram", "venues"}
@@ -145,6 +147,18 @@ def test_each_key_that_a_config_may_have_has_its_meaning() -> None:
     assert key_meaning("portfolio.hubs.USDC.e.feed") == key_meaning("portfolio.assets.WETH.feed")
     assert key_meaning("policy.cooldown") == "Shortest time between two rebalances"
     assert key_meaning("no.such.key") == ""
+
+
+def test_meaning_of_a_key__names_the_words_that_it_may_be() -> None:
+    words_by_key = {
+        "policy.trigger.kind": "threshold, time, hybrid, either, review, drawdown, volatility_jump, tracking, zone, function",
+        "policy.trigger.1.kind": "threshold, time, hybrid, either, review, drawdown, volatility_jump, tracking, zone, function",
+        "policy.destination": "target, band, halfway, zone",
+        "portfolio.weights.kind": ", ".join(method.value for method in AllocationMethod),
+        "second_opinions.services": "0x, kyberswap, cow",
+        "alerts.cooldowns": "", "strategies.allocator": "", "policy.cooldown": "",
+    }  # fmt: skip
+    assert {key: key_meaning(key).partition("; choices: ")[2] for key in words_by_key} == words_by_key
 
 
 def documented_paths(table: type[ConfigTable], prefix: str = "") -> Iterator[str]:
