@@ -286,12 +286,13 @@ EXPORTS = ("csv.zip", "rotki.zip")
 
 
 class Renderer:
-    """Renders the pages of a dashboard with this reach, whose commands name `config_file`, if given.
+    """Renders the pages of a dashboard with this reach, which name `config_file`, if given.
     Raises ConfigError if Jinja2 is missing.
     """
 
     def __init__(self, reach: Reach, config_file: str = "") -> None:
         self._templates = page_environment()
+        self._templates.globals["config_name"] = Path(config_file).name
         self._templates.globals["config_option"] = (
             f" --config {shlex.quote(str(Path(config_file).absolute()))}" if config_file else ""
         )

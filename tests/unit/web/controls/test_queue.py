@@ -384,6 +384,7 @@ def test_without_users_there_are_no_controls() -> None:
     assert settings.count("Read-only: this dashboard has no users.") == settings.count("disabled>") > 1
     command = f"<code>trimtab user add NAME --config {Path('none.toml').absolute()}</code>, on this machine, adds "
     assert [command in page for page in (overview, alerts)] == [True, True], "it works in any folder"
+    assert "SHA-256 of none.toml: " in settings
 
 
 @pytest.mark.parametrize(
