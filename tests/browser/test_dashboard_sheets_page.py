@@ -308,6 +308,8 @@ def test_settings__folds_open_by_keyboard_and_outlive_an_update(site: Site, page
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("[...document.querySelectorAll('.scroll')].every(part => part.scrollWidth <= part.clientWidth)")
+    addresses = page.evaluate("[...document.querySelectorAll('td.hash data')].map(address => address.getClientRects().length)")
+    assert set(addresses) == {1}, "each on one line"
 
 
 @pytest.mark.parametrize(
