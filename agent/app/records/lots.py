@@ -61,8 +61,7 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
         "realised": lot_documents.money_text(net_gain(disposals)),
         "unpriced": sorted(lot_run.unpriced_entries),
         "assets": [
-            lot_documents.asset_document(token)
-            for token in sorted(tokens, key=ledger.token_names.label)
+            lot_documents.asset_document(token) for token in sorted(tokens, key=lot_documents.place)
         ],
         "gas_money": lot_documents.gas_money_document(),
         "not_final": len(unbooked_receipts(ledger)),
@@ -79,14 +78,11 @@ class _LotDocuments:
         self._disposals = disposals
         self.lots, self.gas_lots = split_gas_money(lot_run.open_lots(), ledger)
         self._unmatched_raw = lot_run.lots.unmatched_raw_by_token()
-        held_tokens = (
-            {holding.token for holding in ledger.valuations[-1].holdings}
-            if ledger.valuations
-            else set()
-        )
+        newest_holdings = ledger.valuations[-1].holdings if ledger.valuations else ()
+        self.held_tokens = [holding.token for holding in newest_holdings]
         self.is_native_only_gas = (
             bool(self.gas_lots)
-            and ledger.wrapped_native not in held_tokens
+            and ledger.wrapped_native not in self.held_tokens
             and not any(lot.token == ledger.wrapped_native for lot in self.lots)
         )
         self._prices: dict[str, Price] = {}
@@ -100,6 +96,12 @@ class _LotDocuments:
             }
             if NATIVE in self._prices:  # native coin and its wrapped token share lots
                 self._prices.setdefault(ledger.wrapped_native, self._prices[NATIVE])
+
+    def place(self, token: str) -> tuple[int, str]:
+        """Return what sorts assets as the portfolio does, those that it has no longer by symbol."""
+        is_held = token in self.held_tokens
+        position = self.held_tokens.index(token) if is_held else len(self.held_tokens)
+        return position, self._ledger.token_names.label(token)
 
     def asset_document(self, token: str) -> AssetLotsDocument:
         """Return the row of an asset, without gas money."""

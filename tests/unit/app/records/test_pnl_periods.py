@@ -154,7 +154,8 @@ def test_gas_money__is_its_own_row_and_in_no_total() -> None:
     ledger_document = _ledger((_opened(1_000), bought), (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 3, 120, 50)))
     lots_document = lot_reports.lots_document(ledger_document)
     assert misfits(LotsDocument, lots_document) == []
-    weth = next(asset for asset in lots_document["assets"] if asset["symbol"] == "WETH")
+    assert [asset["symbol"] for asset in lots_document["assets"]] == ["WETH", "USDC"], "in the order of the portfolio"
+    weth = lots_document["assets"][0]
     assert (weth["amount"], weth["cost"], weth["value"], weth["unrealised"]) == ("3", "280", "150", "-130")
     assert [lot["amount"] for lot in weth["lots"]] == ["2", "1"]
     gas = lots_document["gas_money"]
