@@ -297,8 +297,8 @@ def ranges_beside_targets(zone: Mapping[str, Any]) -> str:
     if not symbols:
         return ""
     return (
-        f"{', '.join(symbols)}: a range beside its target is the one {AT_THESE_WEIGHTS},"
-        " which move with it"
+        f"{', '.join(symbols)}: a range lies beside its target {AT_THESE_WEIGHTS}, as coins that move"
+        " together stand in for one another; it comes back as they do"
     )
 
 

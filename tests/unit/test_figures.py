@@ -342,4 +342,4 @@ def test_ranges_beside_targets__are_named(ranges: dict[str, tuple[int, int]], sy
     }
     text = ranges_beside_targets(zone)
     assert text.partition(":")[0] == symbols
-    assert ("at these weights of the others" in text) is bool(symbols)
+    assert ("at these weights of the others, as coins that move together stand in for one another" in text) is bool(symbols)

@@ -1221,7 +1221,7 @@ def test_range_beside_its_target__is_said_to_be_that_of_these_weights(served: Se
     status = golden_document("25-status")
     status["zone"] = zone_of(status, edges=range_bps)
     text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status}, {}, 1)
-    assert ("is the one at these weights of the others" in text) is is_said
+    assert ("a range lies beside its target at these weights of the others" in text) is is_said
 
 
 @pytest.mark.parametrize(
