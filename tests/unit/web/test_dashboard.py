@@ -1181,6 +1181,8 @@ def test_next_trigger__is_now_a_time_a_price_or_any_cycle(served: Served, monkey
         monkeypatch.setitem(status["decision"], "kind", kind)
         monkeypatch.setitem(status["trigger"], "next", due)
         assert shown() == expected_text
+    monkeypatch.setitem(status, "zone", zone_of(status))
+    assert shown() == "WBTC −8.50 % to about 8.50000 at these weights, if it alone moves; usually further, as its range moves along"
     for rows in ([row("USDC", -1, 1), row("WETH", None, None)], [*assets, row("LINK", -5, 5, "above")]):
         monkeypatch.setitem(alerts, "assets", rows)
         assert shown() == "any cycle"
@@ -1242,13 +1244,13 @@ def test_cost_of_a_correction__below_a_cent_is_not_shown(served: Served, cost: s
 
 @pytest.mark.parametrize("has_zone", [True, False], ids=["tracking", "bands"])
 @pytest.mark.parametrize("path", ["/", "/assets", "/alerts"])
-def test_alert_prices__hold_while_a_range_that_follows_prices_stays(served: Served, path: str, has_zone: bool) -> None:
+def test_alert_prices__are_further_where_a_range_follows_prices(served: Served, path: str, has_zone: bool) -> None:
     status = golden_document("25-status")
     status["zone"] = zone_of(status) if has_zone else None
     [page] = [page for page in PAGES if page.path == path]
     text = Renderer(Reach()).render_page(page, {**served.board.documents, "status": status}, {}, 1)
     assert "at about these prices an asset leaves its band, if no other price moves" in text
-    assert ("and its range stays: the tracking trigger computes the ranges anew" in text) is has_zone
+    assert ("; among several coins usually further, as a range moves along with its price: the tracking trigger" in text) is has_zone
     assert ("at these weights" in text) is (has_zone and path != "/"), "the Overview's table has no room"
 
 

@@ -54,6 +54,18 @@ def test_asset_fires_beyond_its_trigger_and_not_before(symbol: str, side: int, s
 
 
 @pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
+@pytest.mark.parametrize("side", ["trigger_low", "trigger_high"])
+def test_range_moves_along_with_a_price_that_moves_alone(symbol: str, side: str) -> None:
+    """It is left a quarter to two fifths further on than at the price of its edge, as docs/alerts.md says."""
+    edge = getattr(interval(tracking_step(), symbol), side)
+    others = sum(ON_TARGET.values()) - ON_TARGET[symbol]
+    change = others * edge / (1 - edge) - ON_TARGET[symbol]
+    for factor, kind in ((Fraction(6, 5), Hold), (Fraction(3, 2), Rebalance)):
+        moved = ON_TARGET | {symbol: round(ON_TARGET[symbol] + change * factor)}
+        assert isinstance(decide(tracking_step(moved)).decision, kind)
+
+
+@pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
 def test_asset_is_traded_back_to_its_edge(symbol: str) -> None:
     usual = interval(tracking_step(), symbol)
     target = TARGETS[symbol] / 100
