@@ -32,7 +32,6 @@ from agent.wiring.transactor import (
     open_service_session,
     open_transactor,
     open_wallet_session,
-    signing_rules,
     submission_settings,
     wallet_locks,
 )
@@ -61,7 +60,6 @@ __all__ = [
     "require_key_outside_environment",
     "require_signer_has_key",
     "server_key",
-    "signing_rules",
     "store_file",
     "store_text",
     "submission_settings",

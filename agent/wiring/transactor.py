@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agent.amm.lp.venues import LpVenue
 from agent.backtest.router import NullSigner
 from agent.chain.endpoints import Endpoint
-from agent.chain.pools.reading import PoolRef
 from agent.chain.safe import open_external_signer
 from agent.chain.sender import QuorumSender
 from agent.config.loaded import LoadedConfig
@@ -39,7 +37,7 @@ from agent.layers.futures.policy.plans import (
     emergency_gas_per_day_wei,
     emergency_gas_price_limit_wei,
 )
-from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain_reason
+from agent.model import FuturesPolicy, Limits, unsupported_chain_reason
 from agent.paper.order_venue import PaperAgentSigner, PaperHyperliquid
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey
 from agent.signing import keys
@@ -55,7 +53,6 @@ from agent.store.files.locks import (
 from agent.store.files.recorder import FileOutbox
 from agent.store.store import Store
 from agent.venues.composer import RouterComposer
-from agent.venues.deployment import rebalancer_init_hash
 from agent.venues.hyperliquid.client import (
     HyperliquidAgent,
     HyperliquidClient,
@@ -74,54 +71,12 @@ from agent.wiring.futures import (
     VENUE_TIMEOUT_S,
     build_agent_key,
     chain_venue,
-    futures_rules,
     missing_agent_key_reason,
 )
 from agent.wiring.signers import wallet_key_source
+from agent.wiring.signing_rules import signing_rules
 from agent.wiring.stores import store_file
 from agent.wiring.waiting_proposals import required_command
-
-
-def signing_rules(
-    config: Config,
-    limits: Limits,
-    execution: ExecutionConfig,
-    tokens: tuple[str, ...],
-    pools: Sequence[PoolRef] = (),
-    payout_addresses: tuple[str, ...] = (),
-) -> SigningRules:
-    """Return the signing rules, which permit only the configured router (under its kind), the
-    liquidity contracts, the pools' observations, the payout addresses, the futures terms, and the
-    deployment of our Rebalancer.
-    """
-    is_own_rebalancer = execution.router_kind == "rebalancer"
-    rules = SigningRules(
-        config.chain.chain_id,
-        config.wallet.address,
-        () if is_own_rebalancer else (execution.router,),
-        tokens,
-        config.execution.deadline,
-        limits.gas_price_wei,
-        (execution.router,) if is_own_rebalancer else (),
-        config.chain.wrapped_native,
-        tuple(pool_makers(config).items()),
-    )
-    v3_managers = tuple(
-        contract for venue, contract in execution.contract_by_venue if venue == LpVenue.V3
-    )
-    v2_routers = tuple(
-        contract for venue, contract in execution.contract_by_venue if venue == LpVenue.V2
-    )
-    v2_pairs = tuple(pool.address for pool in pools if pool.venue == LpVenue.V2)
-    return replace(
-        rules,
-        v3_managers=v3_managers,
-        v2_routers=v2_routers,
-        oracle_pools=tuple(pool.address for pool in pools if pool.keeps_observations),
-        payout_addresses=payout_addresses,
-        v2_pairs=v2_pairs if v2_routers else (),
-        init_code_hash=rebalancer_init_hash(),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,18 +130,7 @@ class WalletSession:
     def _transactor(self) -> StepTransactor:
         context = self.context
         config = self.context.config
-        rules = signing_rules(
-            config,
-            context.limits,
-            context.execution,
-            context.token_addresses,
-            context.pools,
-            context.payout_addresses,
-        )
-        futures_terms = futures_rules(
-            config, context.portfolio, context.limits, context.store.trust
-        )
-        rules = replace(rules, futures=futures_terms)
+        rules = signing_rules(context)
         read_max_tips = partial(max_tip_by_nonce, context.store.journal)
         context.endpoints.report = self.report_progress
         if context.paper_chain is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import partial
 
 from agent import codec, guards
-from agent.chain.safe import WALLET_OWNER_ACT, SafeContract, open_safe_sender
+from agent.chain.safe import open_external_signer
 from agent.chain.sender import QuorumSender
-from agent.errors import READ_FAILURES, ConfigError
+from agent.errors import READ_FAILURES, ConfigError, Refused
 from agent.execution.ended_orders import ended_order_fault
 from agent.execution.shortfall import execution_reason
 from agent.execution.submission.checks import only_undoes
@@ -25,6 +27,7 @@ from agent.execution.submission.proposal_words import (
     waiting_act,
 )
 from agent.execution.submission.rejected_trades import rejected_before
+from agent.execution.submission.signable_nonces import max_tip_by_nonce
 from agent.figures import as_sentence
 from agent.guards import FaultKind, ProposalFault
 from agent.model import (
@@ -37,10 +40,11 @@ from agent.model import (
     StepRequest,
     Unwrap,
 )
-from agent.ports import Grant, NextAct, Sender, Simulation
+from agent.ports import ExternalSigner, Grant, Sender
 from agent.store.files.pause import KillSwitch
 from agent.store.store import Store
 from agent.wiring.context import AgentContext
+from agent.wiring.signing_rules import signing_rules
 
 STOP_COMMAND = "trimtab stop --send"
 
@@ -217,12 +221,15 @@ def _waits_for(
     if is_rejected:
         period_text = execution_period(intent, grant)
         return f"is void once its rejection is executed; it can be executed {period_text}", ""
-    fault = _fault(context, step, intent, grant)
-    if fault is not None:
-        return fault.text, fault_advice(fault)
     try:
-        simulation = _simulation(context, intent)
-        next_act = _next_act(context, intent)
+        signer, sender = _external_signer_and_sender(context)
+        minimums_fault = None if grant.plan is None else guards.judge_minimums(step, grant.plan)
+        now_s = snapshot.head.timestamp_s
+        fault = proposal_fault(context, intent, signer, now_s, minimums_fault)
+        if fault is not None:
+            return fault.text, fault_advice(fault)
+        simulation = sender.simulate(intent.tx, signer.address)
+        next_act = signer.next_act(context.store.proposals.signatures(intent.id), intent.id)
     except (*READ_FAILURES, ConfigError) as error:
         return f"could not be checked, {error.message}", UNCHECKED_ADVICE
     if unsimulated_why := unsimulated_reason(intent.tx, simulation):
@@ -236,13 +243,24 @@ def _waits_for(
     return f"awaits {next_act.awaited}", next_act.instruction
 
 
-def _fault(
-    context: AgentContext, step: StepInput, intent: Intent, grant: Grant
+def proposal_fault(
+    context: AgentContext,
+    intent: Intent,
+    signer: ExternalSigner,
+    now_s: int,
+    minimums_fault: ProposalFault | None,
 ) -> ProposalFault | None:
-    """Return why nobody should sign or execute a proposal; None if nothing speaks against it."""
-    fault = stored_fault(context.store, context.payout_addresses, intent)
-    if fault is None and grant.plan is not None:
-        return guards.judge_minimums(step, grant.plan)
+    """Return why nobody should sign or execute a proposal: what store and config say against it,
+    the fault of its minimums at the prices now, or the rule of the signer that refuses it. None if
+    nothing speaks against it. Raises the failures of a read.
+    """
+    fault = stored_fault(context.store, context.payout_addresses, intent) or minimums_fault
+    if fault is None or not fault.is_stale:
+        grant = replace(context.store.journal.grant(intent.id), now_s=now_s)
+        try:
+            signer.require_signable(intent.tx, grant)
+        except Refused as refusal:
+            return ProposalFault(FaultKind.NOT_ALLOWED, refusal.message)
     return fault
 
 
@@ -259,19 +277,15 @@ def stored_fault(
     return ended_order_fault(store, intent)
 
 
-def _next_act(context: AgentContext, intent: Intent) -> NextAct:
-    if not context.config.wallet.safe:
-        return WALLET_OWNER_ACT
-    safe = SafeContract(context.transport, context.config.wallet.address)
-    return safe.next_act(context.store.proposals.signatures(intent.id), intent.id)
-
-
-def _simulation(context: AgentContext, intent: Intent) -> Simulation:
-    wallet = context.config.wallet
-    sender: Sender = QuorumSender(context.endpoints, context.config.chain.chain_id)
-    if wallet.safe:
-        sender = open_safe_sender(sender, context.transport, wallet.address, context.endpoints)
-    return sender.simulate(intent.tx, wallet.address)
+def _external_signer_and_sender(context: AgentContext) -> tuple[ExternalSigner, Sender]:
+    return open_external_signer(
+        signing_rules(context),
+        partial(max_tip_by_nonce, context.store.journal),
+        context.endpoints,
+        QuorumSender(context.endpoints, context.config.chain.chain_id),
+        context.transport,
+        is_safe=context.config.wallet.safe,
+    )
 
 
 def is_stopped_by_pause(kill_switch: KillSwitch, grant: Grant) -> bool:

@@ -121,7 +121,7 @@ def test_payment_whose_address_was_removed__is_stale_and_names_the_cancel(anvil_
     warnings = edited(anvil_chain, loaded.path, ConfigChanges(key_settings=(("wallet.payout_addresses", "[]"),)))
     assert mentions(warnings, payment["id"], "made for the config before this edit", "trimtab cancel --send")
     with reopened_agent(anvil_chain, load_config(loaded.path)) as agent:
-        with pytest.raises(Refused, match=r"is stale, .* rule 'recipient'") as refused:
+        with pytest.raises(Refused, match=f"is stale, {HOME} is no confirmed address") as refused:
             api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
         assert mentions(refused.value.remedy, "trimtab cancel --send proposes its rejection")
         assert mentions(open_proposal(agent)["state"], "stale")
@@ -132,6 +132,21 @@ def test_payment_whose_address_was_removed__is_stale_and_names_the_cancel(anvil_
         assert "proposal execute" not in waiting.value.remedy
         with pytest.raises(AwaitingExternalSignature, match=f"signatures of the proposal {payment['id']} exist"):
             maintenance.cancel(agent)
+
+
+def test_trade_that_the_signer_refuses_after_an_edit__is_stale_in_status_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        waiting = proposal(agent)
+    edited(anvil_chain, loaded.path, ConfigChanges(key_settings=(("execution.deadline", "5m"),)))
+    with reopened_agent(anvil_chain, load_config(loaded.path)) as agent:
+        with pytest.raises(Refused, match=r"is stale, .* rule 'deadline'"):
+            api.sign_proposal(agent, FIRST, None, yes)
+        assert mentions(open_proposal(agent)["failure"], "rule 'deadline'")
+        status = agent.status()
+        (warning,) = [text for text in status.warnings if waiting["id"] in text]
+        assert mentions(warning, "is stale, the signer refuses by rule 'deadline'", "do not sign it", "trimtab cancel --send")
+        assert mentions(status.waits_for, "is stale, the signer refuses by rule 'deadline'")
 
 
 @pytest.mark.parametrize("act", ["sign", "execute"])

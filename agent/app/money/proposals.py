@@ -34,7 +34,6 @@ from agent.config.secrets.env_file import ENV_PREFIX
 from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import READ_FAILURES, ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
-from agent.execution.ended_orders import ended_order_fault
 from agent.execution.evaluation import minimums_fault
 from agent.execution.executor import ProposingExecutor, ReadOnlySigner, rejection_of
 from agent.execution.settlement import originating_step
@@ -64,7 +63,7 @@ from agent.signing.swap_rules import ROUTER_ITSELF
 from agent.store.files.recorder import FileOutbox
 from agent.store.store import Store
 from agent.units import NATIVE, Token, share_of
-from agent.wiring.waiting_proposals import renewing_command, settling_text
+from agent.wiring.waiting_proposals import proposal_fault, renewing_command, settling_text
 
 AnyProposalDocument = TypeVar("AnyProposalDocument")
 Confirm = Callable[[Any], bool]
@@ -250,24 +249,13 @@ class SafeProposal:
             )
 
     def fault(self) -> ProposalFault | None:
-        """Return the fault of its minimums at the prices now, that its order has ended, or which rule
-        of the signer refuses it. While minimums are low, its executor could keep the
-        difference. Reads the chain.
+        """Return what `proposal_fault` says of it now. While minimums are low, its executor could
+        keep the difference. Reads the chain.
         """
         context = self.agent.context
-        order_fault = ended_order_fault(context.store, self.intent)
-        fault = order_fault or minimums_fault(context.readers, self.grant.plan)
-        if fault is None or not fault.is_stale:
-            try:
-                self._require_allowed()
-            except Refused as refusal:
-                return ProposalFault(FaultKind.NOT_ALLOWED, refusal.message)
-        return fault
-
-    def _require_allowed(self) -> None:
-        """Raise Refused unless the rules of a signer allow it with the config now."""
+        fault_of_minimums = minimums_fault(context.readers, self.grant.plan)
         now_s = self.simulation.head.timestamp_s
-        self.owners_signer.require_signable(self.intent.tx, replace(self.grant, now_s=now_s))
+        return proposal_fault(context, self.intent, self.owners_signer, now_s, fault_of_minimums)
 
     def judged_document(
         self, document_type: type[AnyProposalDocument], **fields: object
