@@ -52,6 +52,7 @@ from agent.signing.rules import (
     transaction_fields,
 )
 from agent.signing.safe_tx import SAFE_TX_FIELDS, safe_tx_fields, safe_tx_hash, typed_data
+from agent.signing.terms import refuse
 from agent.units import share_of
 
 SAFE_VERSIONS = ("1.3.0", "1.4.1")
@@ -466,6 +467,8 @@ class SafeOwnersSigner:
 
     def require_signable(self, tx: UnsignedTx, grant: Grant) -> None:
         """See ports.ExternalSigner. The Safe must also return the proposed hash."""
+        if is_batch(tx.to, tx.data) and self.sender.unbatched_reason:
+            refuse("contract", tx.to, f"no batch, since {self.sender.unbatched_reason}")
         require_signable(replace(tx, gas=max(tx.gas, 21_000)), grant, self.rules, self.nonces())
         self.safe.require_hash(tx)
 
