@@ -168,9 +168,12 @@ def _is_stopping(context: AgentContext) -> bool:
 
 
 def _paid_withdrawal(context: AgentContext, intent: Intent) -> int | None:
-    """Return the number of the withdrawal that a payment belongs to."""
+    """Return the number of the withdrawal that a payment belongs to; None once it is released."""
+    requests = context.store.requests
     payout = context.store.journal.grant(intent.id).payout
-    if payout is None or not context.store.requests.is_withdrawal(payout.request_id):
+    if payout is None or not requests.is_withdrawal(payout.request_id):
+        return None
+    if requests.is_released(payout.request_id):
         return None
     return payout.request_id
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 
 from agent import codec
-from agent.model import IntentKind, Payment, Payout, RaiseForWithdrawal, RequestKind, StepRequest, Swap, Unwrap
+from agent.model import IntentKind, Payment, Payout, RaiseForWithdrawal, RequestKind, RequestState, StepRequest, Swap, Unwrap
 from agent.store import open_memory_store
-from agent.wiring.waiting_proposals import renewing_command
+from agent.wiring.waiting_proposals import next_command, renewing_command
 from tests.support.tokens import LINK, USDC, WETH
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, tx
 
@@ -47,3 +47,24 @@ def test_sale__names_the_withdrawal_that_it_pays(request_of_step: StepRequest, c
         context = cast(Any, SimpleNamespace(store=store))
 
         assert renewing_command(context, intent) == command
+
+
+@pytest.mark.parametrize(
+    ("is_released", "commands"),
+    [
+        pytest.param(False, ("trimtab withdraw --resume 1", "trimtab withdraw --resume 1 --send"), id="open"),
+        pytest.param(True, ("trimtab rebalance --send", "trimtab rebalance --send"), id="released"),
+    ],
+)
+def test_payment__names_its_withdrawal_until_that_is_released(is_released: bool, commands: tuple[str, str]) -> None:
+    with closing(open_memory_store(CHAIN_ID, WALLET)) as store:
+        store.requests.record(RequestKind.WITHDRAW, (Payment(USDC.address, 8),), OTHER, False, START_S)
+        store.steps.begin("payment", START_S, "{}")
+        sent = replace(grant(IntentKind.PAYOUT), payout=Payout(USDC.address, OTHER, 8, 0, 1))
+        intent = store.journal.add_intent("payment", tx(0), sent, "", START_S, None)
+        if is_released:
+            store.requests.end(1, RequestState.RELEASED, START_S)
+        switch = SimpleNamespace(is_paused=lambda: False)
+        context = cast(Any, SimpleNamespace(store=store, kill_switch=switch))
+
+        assert (next_command(context, intent), renewing_command(context, intent)) == commands
