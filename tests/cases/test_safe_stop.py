@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from agent.app.agent import Agent
 from agent.app.money import hard_pause, shutdown, transfers
 from agent.app.money.shutdown import ShutdownReport
 from agent.app.records import maintenance
+from agent.chain.safe import SafeReader
 from agent.errors import Refused, Retryable
-from agent.execution.executor import AwaitingExternalSignature
+from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts
+from agent.model import ExecutionState
 from tests.cli.tools import in_process
 from tests.support.agents import reopened_agent, yes
 from tests.support.constants import ETHER, HOME
@@ -77,6 +80,32 @@ def test_proposal_that_a_stop_withdraws__history_says_so(anvil_chain: LocalChain
         assert api.list_proposals(agent)["proposals"] == []
         (order,) = agent.context.store.executions.limit_orders()
         assert order.why == "stopped by the owner"
+
+
+def test_stop_that_awaits_a_rejection__ends_orders_without_a_read(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, makes_batches=True)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        place(agent, "9000")
+        proposal(agent)
+        sign_and_send(agent, FIRST, SECOND)
+        cancel_pending = ProposingExecutor.cancel_pending
+
+        def cancel_and_lose_the_chain(executor: ProposingExecutor, reason: str) -> Any:
+            monkeypatch.setattr(SafeReader, "snapshot", lose)
+            return cancel_pending(executor, reason)
+
+        def lose(_: object) -> Any:
+            monkeypatch.undo()
+            raise Retryable("no endpoint answers")
+
+        monkeypatch.setattr(ProposingExecutor, "cancel_pending", cancel_and_lose_the_chain)
+        with suppress(Retryable):
+            stop(agent, send_to=HOME)
+        (order,) = agent.context.store.executions.limit_orders()
+        assert order.state is ExecutionState.CANCELLED
+        assert [document["purpose"] for document in api.list_proposals(agent)["proposals"]] == ["swap", "cancel"]
 
 
 def begin_withdrawal(agent: Agent) -> None:

@@ -473,14 +473,12 @@ class _Shutdown:
             if not self._settle_own_proposal():
                 intents = self._transactor.executor.cancel_pending(STOP_REASON)
         finally:
-            step = current_step_input(self._context.readers, store)
-            executions = store.executions
-            now_s = step.snapshot.head.timestamp_s
-            self._withdrawn_text = "; ".join(
-                withdrawn_proposal_texts(store.journal, store.proposals, intents, now_s)
-            )
-            for execution_id in executions.open_execution_ids():
-                executions.end(execution_id, ExecutionState.CANCELLED, STOP_REASON, now_s)
+            now_s = self._context.clock.now_s()
+            for execution_id in store.executions.open_execution_ids():
+                store.executions.end(execution_id, ExecutionState.CANCELLED, STOP_REASON, now_s)
+        self._withdrawn_text = "; ".join(
+            withdrawn_proposal_texts(store.journal, store.proposals, intents, now_s)
+        )
         for intent in store.journal.open_intents():
             if intent.tx.is_venue_order:
                 raise Retryable(f'"{intent.note}" is still open at the venue', code=ErrorCode.VENUE)
