@@ -9,8 +9,8 @@ of a driftless Brownian motion.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -36,6 +36,7 @@ from agent.units import (
     Price,
     Value,
     ceil_int,
+    format_gwei,
     format_percent,
     shown_price_text,
     value_text,
@@ -346,45 +347,61 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
 
 
 def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
-    """Return the settings that would each make this total sufficient; empty if it already is."""
+    """Return the settings that would each make this total sufficient; empty if it already is, or if
+    none would.
+    """
     minimum_total = compute_minimum_total(inputs)
-    cost_after_fee = _cost_less_fee(inputs)
-    fee_rate = Fraction(inputs.fee_pips, PIPS)
-    if minimum_total.total is not None and total >= minimum_total.total:
+    if total <= 0 or not inputs.corrected_assets or _is_enough(minimum_total, total):
         return ()
-    assets = inputs.corrected_assets
-    if not assets or total <= 0:
-        return ()
-    tightest_asset = min(assets, key=lambda asset: (asset.drift, asset.symbol))
-    suggestions = []
-    if cost_after_fee > 0:
-        relative_band = (
-            max(minimum_total.gas_cost / (total * cost_after_fee), inputs.min_trade / total)
-            * BPS
-            / tightest_asset.target_bps
-        )
-        if (
-            tightest_asset.drift * BPS / tightest_asset.target_bps
-            < relative_band
-            <= MAX_SUGGESTED_BAND
-        ):
-            suggestions.append(f"a band of {ceil_int(relative_band * 100)} % of the target")
-    needed_cost_bps = ceil_int(
-        (fee_rate + minimum_total.gas_cost / (total * tightest_asset.drift)) * BPS
+    return tuple(
+        setting
+        for setting, changed_inputs in _possible_settings(inputs, minimum_total, total)
+        if _is_enough(compute_minimum_total(changed_inputs), total)
     )
-    if (
-        inputs.plan_cost_bps < needed_cost_bps <= MAX_SUGGESTED_COST_BPS
-        and tightest_asset.drift * total >= inputs.min_trade
-    ):
-        suggestions.append(f'limits.plan_cost = "{needed_cost_bps}bps", which costs more each time')
+
+
+def _is_enough(minimum_total: MinimumTotal, total: Value) -> bool:
+    return minimum_total.total is not None and total >= minimum_total.total
+
+
+def _possible_settings(
+    inputs: MinimumTotalInputs, minimum_total: MinimumTotal, total: Value
+) -> Iterator[tuple[str, MinimumTotalInputs]]:
+    """Yield settings that lower the limit of a correction, or that of gas, to this total, and the
+    inputs with each.
+    """
+    tightest_asset = min(inputs.corrected_assets, key=lambda asset: (asset.drift, asset.symbol))
+    gas_rate = minimum_total.gas_cost / total
+    if (cost_after_fee := _cost_less_fee(inputs)) > 0:
+        least_drift = max(gas_rate / cost_after_fee, inputs.min_trade / total)
+        relative_band = least_drift * BPS / tightest_asset.target_bps
+        if least_drift > tightest_asset.drift and relative_band <= MAX_SUGGESTED_BAND:
+            band_percent = ceil_int(relative_band * 100)
+            wide_inputs = _with_relative_drift(inputs, Fraction(band_percent, 100))
+            yield f"a band of {band_percent} % of the target", wide_inputs
+    needed_cost_bps = ceil_int(
+        (Fraction(inputs.fee_pips, PIPS) + gas_rate / tightest_asset.drift) * BPS
+    )
+    if inputs.plan_cost_bps < needed_cost_bps <= MAX_SUGGESTED_COST_BPS:
+        cost_text = f'limits.plan_cost = "{needed_cost_bps}bps", which costs more each time'
+        yield cost_text, replace(inputs, plan_cost_bps=needed_cost_bps)
     if not inputs.is_tracking:
-        suggestions.append(
-            "tracking as trigger, which waits until a trade saves more than it costs"
-        )
+        tracking_text = "tracking as trigger, which waits until a trade saves more than it costs"
+        yield tracking_text, _with_relative_drift(inputs, TRACKING_DRIFT)
     if minimum_total.total is not None and minimum_total.is_gas_bound:
-        gas_gwei = Fraction(inputs.gas_price_wei, GWEI) * total / minimum_total.total
-        suggestions.append(f"a chain, or an hour, with gas below {number_text(gas_gwei)} gwei")
-    return tuple(suggestions)
+        free_inputs = replace(inputs, gas_price_wei=0, min_trade=Fraction(0))
+        free_total = compute_minimum_total(free_inputs).total or Fraction(0)  # of data fees
+        gas_share = max(total - free_total, Fraction(0)) / (minimum_total.total - free_total or 1)
+        digits = str(int(inputs.gas_price_wei * gas_share))
+        gas_price_wei = int(digits[:3].ljust(len(digits), "0"))
+        if gas_price_wei > 0:
+            gas_text = f"a chain, or an hour, with gas below {format_gwei(gas_price_wei)}"
+            yield gas_text, replace(inputs, gas_price_wei=gas_price_wei)
+
+
+def _with_relative_drift(inputs: MinimumTotalInputs, drift: Fraction) -> MinimumTotalInputs:
+    assets = (replace(asset, drift=drift * asset.target_bps / BPS) for asset in inputs.assets)
+    return replace(inputs, assets=tuple(assets))
 
 
 def minimum_total_inputs(

@@ -194,26 +194,70 @@ def test_fee_above_plan_cost_has_no_minimum_total() -> None:
     assert "1 %" in minimum.binding_limit
 
 
-@given(total=st.integers(100, 500_000), gwei=st.fractions(Fraction(1, 100), 100))
-def test_suggested_settings_make_the_total_work(total: int, gwei: Fraction) -> None:
-    terms = replace(HAND, gas_price_wei=int(gwei * GWEI))
+def with_setting(inputs: MinimumTotalInputs, setting: str) -> MinimumTotalInputs:
+    """The inputs with a suggested setting."""
+    if setting.startswith("limits.plan_cost"):
+        return replace(inputs, plan_cost_bps=int(setting.split('"')[1].removesuffix("bps")))
+    if "with gas below" in setting:
+        return replace(inputs, gas_price_wei=int(Fraction(setting.split()[-2]) * GWEI))
+    band = Fraction(1, 2) if setting.startswith("tracking") else Fraction(int(setting.split()[3]), 100)
+    return replace(inputs, assets=tuple(replace(asset, drift=band * asset.target_bps / 10_000) for asset in inputs.assets))
+
+
+@given(
+    total=st.integers(100, 500_000),
+    gwei=st.fractions(Fraction(1, 100), 100),
+    data_fee_wei=st.sampled_from([0, 10**13]),
+    min_trade=st.sampled_from([0, 10, 500]),
+    is_tracking=st.booleans(),
+)
+def test_suggested_settings_make_the_total_work(total: int, gwei: Fraction, data_fee_wei: int, min_trade: int, is_tracking: bool) -> None:
+    terms = replace(HAND, gas_price_wei=int(gwei * GWEI), data_fee_wei=data_fee_wei, min_trade=Fraction(min_trade), is_tracking=is_tracking)
     settings = suggested_settings(terms, Fraction(total))
     minimum = compute_minimum_total(terms)
     assert minimum.total is not None
-    assert bool(settings) == (total < minimum.total)
+    assert not (settings and total >= minimum.total)
     for setting in settings:
-        if setting.startswith("limits.plan_cost"):
-            costlier = replace(terms, plan_cost_bps=int(setting.split('"')[1].removesuffix("bps")))
-            assert (
-                compute_minimum_total(costlier).total is not None and "correction" not in compute_minimum_total(costlier).binding_limit
-            ) or compute_minimum_total(costlier).total <= total  # type: ignore[operator]
-        if setting.startswith("a band"):
-            part = Fraction(int(setting.split()[3].removesuffix("%")), 100)
-            wider = tuple(replace(asset, drift=max(asset.drift, part * asset.target_bps / 10_000)) for asset in terms.assets)
-            assert (
-                compute_minimum_total(replace(terms, assets=wider)).total <= total
-                or "correction" not in compute_minimum_total(replace(terms, assets=wider)).binding_limit
-            )  # type: ignore[operator]
+        changed_total = compute_minimum_total(with_setting(terms, setting)).total
+        assert changed_total is not None, setting
+        assert changed_total <= total, setting
+
+
+TRACKING = "tracking as trigger, which waits until a trade saves more than it costs"
+WETH_ALONE = replace(HAND, assets=HAND.assets[:1], numeraire_bps=5_000, fee_pips=500, gas_price_wei=GWEI // 10)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "total", "settings"),
+    [
+        pytest.param(
+            replace(WETH_ALONE, assets=(AssetThreshold("WETH", 9_500, Fraction(5, 100)),), numeraire_bps=500, gas_price_wei=0),
+            150,
+            (),
+            id="min_trade decides for the numeraire of 5 %",
+        ),
+        pytest.param(replace(WETH_ALONE, fee_pips=3_000), 100, (), id="min_trade needs 200 at any gas"),
+        pytest.param(
+            replace(WETH_ALONE, gas_price_wei=GWEI // 1_000, data_fee_wei=2 * 10**13, min_trade=Fraction(1)),
+            150,
+            ("a band of 18 % of the target", 'limits.plan_cost = "86bps", which costs more each time', TRACKING),
+            id="data fee decides at any gas",
+        ),
+        pytest.param(
+            replace(WETH_ALONE, data_fee_wei=10**13, min_trade=Fraction(1)),
+            300,
+            (
+                "a band of 14 % of the target",
+                'limits.plan_cost = "65bps", which costs more each time',
+                TRACKING,
+                "a chain, or an hour, with gas below 0.0636 gwei",
+            ),
+            id="gas beside a data fee",
+        ),
+    ],
+)
+def test_suggested_settings__are_those_that_suffice(inputs: MinimumTotalInputs, total: int, settings: tuple[str, ...]) -> None:
+    assert suggested_settings(inputs, Fraction(total)) == settings
 
 
 def test_planner_trades_above_the_minimum_and_holds_far_below() -> None:

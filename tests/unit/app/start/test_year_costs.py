@@ -49,11 +49,16 @@ def test_tracking__dearer_gas__trades_less_often() -> None:
 
 @pytest.mark.parametrize("trigger_line", [TRACKING, BAND_LINES, CRON], ids=["tracking", "bands", "cron"])
 def test_below_the_minimum_total__names_it_and_what_to_change(trigger_line: str) -> None:
-    change_line, ordinary_day, _ = year_cost_lines(config_of(trigger_line), Fraction(1), Fraction(100))
+    change_line, ordinary_day, _ = year_cost_lines(config_of(trigger_line), Fraction(1), Fraction(300))
     assert change_line.startswith("To make it worth it: ")
     assert re.fullmatch(
-        r"With 100 USDC: not worth it here at 1 gwei and an assumed pool fee of 0\.3 %, only from [\d,]+ USDC\.", ordinary_day
+        r"With 300 USDC: not worth it here at 1 gwei and an assumed pool fee of 0\.3 %, only from [\d,]+ USDC\.", ordinary_day
     ), ordinary_day
+
+
+def test_total_that_no_setting_makes_worth_it__advises_none() -> None:
+    first_line = year_cost_lines(config_of(BAND_LINES), Fraction(1), Fraction(100))[0]
+    assert first_line.startswith("With 100 USDC: not worth it here")
 
 
 def test_fee_above_plan_cost__no_total_is_worth_it() -> None:
