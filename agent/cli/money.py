@@ -380,6 +380,10 @@ def _release_text(request: Document) -> str:
             texts.append(f"{amount_text} stays paid in {payment['paid_in']}")
         else:
             texts.append(f"{amount_text} returns to the portfolio")
+        if payment["state"] in ("cancelled", "expired"):
+            texts.append(
+                "trimtab cancel --send can reject its payment if owners of a Safe have signed it"
+            )
     return f"Withdrawal {request['number']}: {'; '.join(texts)}."
 
 

@@ -32,7 +32,7 @@ from tests.support.agents import USD, reopened_agent, yes
 from tests.support.constants import ETHER, HOME
 from tests.support.fakes.clock import FakeClock
 from tests.support.on_chain.proposals import proposal, safe_of
-from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
 from tests.support.text import mentions, raises_code
 from tests.support.wallets import SafeWallet, native_of
 
@@ -208,6 +208,22 @@ def test_signed_payment_past_its_deadline__is_named_and_rejected_by_a_cancel(
         step = next(step for step in api.history(loaded.path)["steps"] if step["step"] == agent.context.store.journal.intents()[1].step_id)
         assert (step["outcome"], "was rejected by the owners" in step["reason"]) == ("rejected", True)
         assert transfers.release_withdrawal(agent, 1).state is RequestState.RELEASED
+
+
+def test_withdrawn_payment__signature_that_turns_up_and_release_name_the_cancel(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets=IN_WETH)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        sign_and_send(agent, FIRST)
+        signature = hand_signature(agent, 6)
+        maintenance.cancel(agent)
+        with pytest.raises(Refused, match="no proposal waits") as refusal:
+            api.collect_signatures(agent, [signature])
+        assert mentions(refusal.value.remedy, "trimtab cancel --send can reject it if owners have signed it")
+    released = in_process(capfd, monkeypatch, "withdraw", "--release", "1", "--config", str(loaded.path)).out
+    assert mentions(released, "0.25 WETH returns to the portfolio; trimtab cancel", "--send can reject its payment if owners of a Safe")
 
 
 def test_signatures_of_a_payment_asked_for_again__count_together(anvil_chain: LocalChain, tmp_path: Path) -> None:

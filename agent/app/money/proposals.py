@@ -40,7 +40,12 @@ from agent.execution.settlement import originating_step
 from agent.execution.shortfall import proposal_reason
 from agent.execution.submission.checks import guard_refusal
 from agent.execution.submission.held_up_exits import held_up_text
-from agent.execution.submission.proposal_words import DO_NOT_SIGN, chain_deadline_s, rejected_advice
+from agent.execution.submission.proposal_words import (
+    DO_NOT_SIGN,
+    chain_deadline_s,
+    is_dropped,
+    rejected_advice,
+)
 from agent.execution.submission.submitter import Submitter
 from agent.guards import FaultKind, ProposalFault
 from agent.guards.sandwich import plan_worst_case
@@ -472,9 +477,13 @@ def _newest_proposal(
     waiting_text = f"the proposal {waiting_ids[-1]} waits" if proposals else "no proposal waits"
     if (ended_intent := _newest_intent(store, proposal_id)) is not None:
         end_text = proposal_end_text(store, ended_intent)
+        is_free = ended_intent.tx.nonce >= (store.journal.expected_nonce() or 0)
+        remedy = "see trimtab status"
+        if not proposals and is_free and is_dropped(ended_intent):
+            remedy = "trimtab cancel --send can reject it if owners have signed it"
         raise Refused(
             f'{waiting_text}; {ended_intent.id} ("{ended_intent.note}") {end_text}',
-            remedy="see trimtab status",
+            remedy=remedy,
             code=ErrorCode.EMPTY,
         )
     if not proposals:
