@@ -121,7 +121,6 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
 """What each command is run with, twice: for text, and for its document."""
 CODES: dict[tuple[str, ...], tuple[int, int]] = {
     ("export-profile",): (0, 2),  # the file exists by then
-    ("paper",): (0, 2),  # has begun by then
     ("health",): (15, 15),  # of a run that is none
     ("db", "backup"): (0, 2),
     ("db", "restore"): (2, 2),  # not over the present store
