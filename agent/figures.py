@@ -480,3 +480,20 @@ def _format_decimal(decimal_string: str, format_kind: str) -> str:
     )
     shown_fraction = fraction_digits[: max(2, SIGNIFICANT_DIGITS - leading_digits)].rstrip("0")
     return f"{int(whole_digits or 0):,}" + (f".{shown_fraction}" if shown_fraction else "")
+
+
+_POOL_PATTERN = re.compile("(?:pool )?(0x(?:[0-9a-fA-F]{64}|[0-9a-fA-F]{40}))")
+
+
+def replace_pool_addresses(
+    text: str, name_by_pool: Mapping[str, str], *, keeps_addresses: bool = False
+) -> str:
+    """Replace pool addresses in the text by their names, or by both."""
+
+    def pool_text(match: re.Match[str]) -> str:
+        pool_name = name_by_pool.get(match[1])
+        if pool_name is None:
+            return match[0]
+        return f"{pool_name} ({match[1]})" if keeps_addresses else pool_name
+
+    return _POOL_PATTERN.sub(pool_text, text)

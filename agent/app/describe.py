@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +18,7 @@ from agent.config.tables.limits import LimitsTable
 from agent.config.tables.triggers import RiskTable
 from agent.config.tables.weights import AllocatorTable
 from agent.config.weights import allocator_sentences
+from agent.figures import replace_pool_addresses
 from agent.guards.sandwich import (
     SandwichExposure,
     max_extractable_profit,
@@ -41,9 +41,6 @@ from agent.units import BPS, Value, decimal_text, format_bps, format_duration, s
 
 if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
-
-
-_POOL_PATTERN = re.compile("(?:pool )?(0x(?:[0-9a-fA-F]{64}|[0-9a-fA-F]{40}))")
 
 
 def pool_names(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, str]:
@@ -71,20 +68,6 @@ def pool_names(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, str]:
             pool_name += f" {short_address(pool.address)}"
         name_by_pool[pool.address] = pool_name
     return name_by_pool
-
-
-def replace_pool_addresses(
-    text: str, name_by_pool: Mapping[str, str], *, keeps_addresses: bool = False
-) -> str:
-    """Replace pool addresses in the text by their names, or by both."""
-
-    def pool_text(match: re.Match[str]) -> str:
-        pool_name = name_by_pool.get(match[1])
-        if pool_name is None:
-            return match[0]
-        return f"{pool_name} ({match[1]})" if keeps_addresses else pool_name
-
-    return _POOL_PATTERN.sub(pool_text, text)
 
 
 def off_target_reasons(outcome: StepOutcome) -> list[str]:

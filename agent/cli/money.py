@@ -36,6 +36,7 @@ from agent.cli.options import (
     command_group,
 )
 from agent.errors import OUTCOME_EXIT_CODES, ConfigError
+from agent.figures import replace_pool_addresses
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -306,8 +307,6 @@ def show_trade_plan(
 
 def _with_pool_names(reason: str, plan: Document | None) -> str:
     """Return the text with the plan's pools by name instead of address."""
-    from agent.app.describe import replace_pool_addresses
-
     return reason if plan is None else replace_pool_addresses(reason, plan["pools"])
 
 

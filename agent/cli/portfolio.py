@@ -42,6 +42,7 @@ from agent.cli.options import (
     paper_or_live,
 )
 from agent.errors import EXIT_OK, EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError
+from agent.figures import replace_pool_addresses
 from agent.files import replace_file
 
 if TYPE_CHECKING:
@@ -385,7 +386,7 @@ def format_reason(outcome: StepOutcome) -> str:
     """Return the reason of an outcome, without the kind that it begins with, and with pool
     names in place of addresses.
     """
-    from agent.app.describe import pool_names, replace_pool_addresses
+    from agent.app.describe import pool_names
 
     reason = replace_pool_addresses(
         outcome.reason, pool_names(outcome.step_input.snapshot, outcome.step_input.portfolio)

@@ -27,6 +27,7 @@ from agent.cli.display.terminal import (
 from agent.cli.money import show_sent
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Verbose, Yes, command
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_USAGE, ConfigError
+from agent.figures import replace_pool_addresses
 from agent.units import format_bps
 
 if TYPE_CHECKING:
@@ -562,7 +563,6 @@ def _show_transition(
     """Print the plan of the whole way to an edit's targets, which a trigger may go in part or not
     now, and its cost.
     """
-    from agent.app.describe import replace_pool_addresses
     from agent.cli.display import plan_tables, tables
 
     plan = document["transition"]

@@ -40,6 +40,7 @@ from agent.figures import (
     pause_text,
     ranges_beside_targets,
     reader_text,
+    replace_pool_addresses,
     stop_text,
     token_colour,
 )
@@ -107,6 +108,7 @@ def page_environment() -> Environment:
         "pause_text": pause_text,
         "ranges_beside_targets": ranges_beside_targets,
         "stop_text": stop_text,
+        "with_pool_names": replace_pool_addresses,
         "percent": lambda share: unbroken_text(format_figure(share, "ratio+")),
         "amount": lambda amount: format_figure(amount, "amount"),
         "sentence": as_sentence,

@@ -14,7 +14,7 @@ from agent import engine, wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Progress, ignore_progress
-from agent.app.describe import pool_names, replace_pool_addresses
+from agent.app.describe import pool_names
 from agent.app.documents import fill
 from agent.app.documents.owner import EditDocument
 from agent.app.positions.orders import REACHED_TEXT, is_plausible
@@ -46,6 +46,7 @@ from agent.config.writing.edits import (
 from agent.errors import ConfigError, Refused
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.figures import replace_pool_addresses
 from agent.model import (
     LIMITS,
     PORTFOLIO_SUBJECT,

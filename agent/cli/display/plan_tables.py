@@ -31,7 +31,7 @@ from agent.cli.display.tables import (
     table,
 )
 from agent.cli.display.terminal import Document, safe_text, say
-from agent.figures import Column, columns, format_figure
+from agent.figures import Column, columns, format_figure, replace_pool_addresses
 from agent.units import short_address, value_text
 
 ACTION_AMOUNT_KEYS = ("amounts_raw", "min_raw", "fees_raw")
@@ -62,8 +62,6 @@ def show_plan(
     details_option: str = "--json",
 ) -> None:
     """Print a plan. `details_option` is the option that shows the omitted details."""
-    from agent.app.describe import replace_pool_addresses
-
     if with_decision:
         console.print(decision_notice(plan_document))
     is_refused = plan_document["outcome"] == "refused"
@@ -180,8 +178,6 @@ def _show_plan_summary(console: Console, document: Document, details_option: str
 
 def show_off_target_assets(console: Console, document: Document) -> None:
     """Print one line for each asset that a plan leaves off target, with the reason."""
-    from agent.app.describe import replace_pool_addresses
-
     for skipped_move in document["skipped"]:
         if skipped_move["subject"] in document["weights_after_bps"]:  # an asset
             reason = replace_pool_addresses(skipped_move["why"], document["pools"])
@@ -189,8 +185,6 @@ def show_off_target_assets(console: Console, document: Document) -> None:
 
 
 def _show_details(console: Console, plan_document: Document) -> None:
-    from agent.app.describe import replace_pool_addresses
-
     for pool in dict.fromkeys(leg["pool"] for leg in plan_document["legs"]):
         console.print(safe_text(f"{plan_document['pools'].get(pool, 'pool')}: {pool}", "dim"))
     if plan_document["legs"] or plan_document["actions"]:
@@ -298,8 +292,6 @@ def costs_table(plan_document: Document) -> FigureTable:
 
 def guards_table(verdicts: Sequence[Document], pools: dict[str, str]) -> FigureTable:
     """Return a table of guards with their measured values and limits."""
-    from agent.app.describe import replace_pool_addresses
-
     first_guard_by_text: dict[str, str] = {}
     for verdict in verdicts:
         first_guard_by_text.setdefault(verdict["measured"], verdict["guard"])

@@ -653,7 +653,7 @@ def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, 
     for path, fields in {**ANSWERS, "/setup/review": {}}.items():
         desk.post(path, fields)
     assert "It begins with the cash, and with one native coin" in desk.text("/setup/done")
-    assert "only pays for gas and is in no total. For tax it shares its lots with the wrapped coin, the oldest first" in desk.text("/setup/done")
+    assert "is in no total. For tax it shares its lots with the wrapped coin, the oldest first" in desk.text("/setup/done")
     assert (
         "or until Stop: Start on paper then continues its ledger. Config and paper ledger stay; after a restart of this server"
         in desk.text("/setup/done")

@@ -10,7 +10,7 @@ from agent import codec, wiring
 from agent.accounting.export import TokenNames, format_utc, weights_bps
 from agent.accounting.futures import futures_sums
 from agent.accounting.performance import performance_costs
-from agent.app.describe import pool_names, replace_pool_addresses
+from agent.app.describe import pool_names
 from agent.app.documents import fill
 from agent.app.documents.decisions import netting_document
 from agent.app.documents.executions import GradualExecutionDocument
@@ -37,7 +37,7 @@ from agent.execution.shortfall import execution_reason, proposal_reason, shortfa
 from agent.execution.step_context import OutcomeKind
 from agent.execution.step_result import WAITING_OUTCOME
 from agent.execution.submission.proposal_words import chain_deadline_s
-from agent.figures import format_figure, waiting_time_text
+from agent.figures import format_figure, replace_pool_addresses, waiting_time_text
 from agent.layers import documents as layer_documents
 from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures

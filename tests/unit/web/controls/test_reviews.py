@@ -114,10 +114,10 @@ def test_review__says_what_a_confirmation_covers_of_trades(site: Site, kind: str
 @pytest.mark.parametrize("kind", ["rebalance", "confirm"])
 def test_review_of_a_plan__says_why_it_trades(site: Site, kind: str) -> None:
     cookie = site.enter()
-    document = golden_document("04-plan") | {"reason": "stop_loss of WETH fired"}
+    document = golden_document("04-plan") | {"reason": "WETH at 32 % is beyond 21-29 %, stop_loss of O'Token fired"}
     plan_document = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-0.19 WETH"], "document": document}
     text = site.ask(review(site, cookie, kind, plan_document), Cookie=cookie)[2].decode()
-    assert "<h2>Why</h2><div>stop_loss of WETH fired</div>" in text
+    assert "<h2>Why</h2><div>WETH at 32\N{NO-BREAK SPACE}% is beyond 21-29\N{NO-BREAK SPACE}%, stop_loss of O&#39;Token fired</div>" in text
 
 
 @pytest.mark.parametrize("outcome", ["hold", "refused"])
