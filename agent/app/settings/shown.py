@@ -17,6 +17,7 @@ from agent.config.build import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.networks.presets import PRESETS
+from agent.config.tables.alerts import EVENTS
 from agent.config.tables.fields import parse_duration_s
 from agent.config.tables.orders import OrderKeys
 from agent.config.writing.profile import FILE_KEYS
@@ -171,9 +172,10 @@ def _derived_settings(title: str, loaded_config: LoadedConfig) -> list[SettingDo
             return [
                 _setting_document(
                     f"alerts.targets.{target.name}.events",
-                    "all events" if target.events is None else ", ".join(target.events),
+                    "all events" if events == list(EVENTS) else ", ".join(events) or "none",
                 )
                 for target in config.alerts.targets
+                for events in (config.alerts.events_of(target),)
             ]
         case "Network":
             operators = sorted({endpoint.operator for endpoint in config.chain.rpc})

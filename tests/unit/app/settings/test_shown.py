@@ -196,3 +196,21 @@ def test_no_secret_file_or_variable_of_the_config_is_shown(tmp_path: Path, monke
     assert SECRET not in settings_text
     assert "to a private endpoint" in settings_text
     assert "alerts.targets.phone" in settings_text
+
+
+@pytest.mark.parametrize(
+    ("alert_events", "target_events", "shown_events"),
+    [
+        ("", "", "all events"),
+        ('events = ["halt", "error"]', "", "halt, error"),
+        ("", 'events = ["halt"]', "halt"),
+        ("events = []", "", "none"),
+    ],
+    ids=["all", "of the table", "of the target", "none"],
+)
+def test_events_of_a_target__are_those_that_it_gets(tmp_path: Path, alert_events: str, target_events: str, shown_events: str) -> None:
+    path = agents.config(tmp_path)
+    target = f'[[alerts.targets]]\nname = "phone"\nurl_env = "PHONE"\n{target_events}\n'
+    path.write_text(path.read_text().replace('cooldown = "6h"', f'cooldown = "6h"\n{alert_events}\n#') + target)
+    settings = {item["key"]: item["value"] for section in settings_document(path)["sections"] for item in section["settings"]}
+    assert settings["alerts.targets.phone.events"] == shown_events
