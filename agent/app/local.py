@@ -166,6 +166,11 @@ def require_local_files(config_path: Path) -> None:
         raise ConfigError(
             f"--write-config {config_path}: {config_path.parent} does not exist", "create it first"
         )
+    if store_beside(config_path) == config_path:
+        raise ConfigError(
+            f"--write-config {config_path}: the store beside it would have this name",
+            "name a file that does not end in .db, such as trimtab.toml",
+        )
     if config_path.exists():
         try:
             is_local = config_path.read_text(encoding="utf-8").startswith(CONFIG_MARKER)

@@ -133,6 +133,9 @@ def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[
     result = bare("localchain", "--port", str(free_port()), "--write-config", str(tmp_path / "none" / "x.toml"), "--json")
     assert result.code == 2
     assert "not exist" in result.error["message"]
+    result = bare("localchain", "--port", str(free_port()), "--write-config", str(tmp_path / "own.db"), "--json")
+    assert (result.code, "the store beside it would have this name" in result.error["message"]) == (2, True)
+    assert not (tmp_path / "own.db").exists()
 
 
 def test_config_of_a_running_chain__is_not_replaced(
