@@ -125,26 +125,32 @@ def read_pool(pool_path: Path, token0: Token, token1: Token) -> V3Pool:
 
 def _parse_pool(pool_document: Any, pool_path: Path, token0: Token, token1: Token) -> V3Pool:
     scalars = pool_document["scalars"]
-    fee_pips, tick_spacing, sqrt_price_x96, tick = (
+    fee_pips, tick_spacing, sqrt_price_x96, tick, liquidity = (
         _whole_number(scalars[scalar_name], scalar_name)
-        for scalar_name in ("fee", "tick_spacing", "sqrt_price_x96", "tick")
+        for scalar_name in ("fee", "tick_spacing", "sqrt_price_x96", "tick", "liquidity")
     )
     if not (
         0 <= fee_pips < PIPS
         and tick_spacing > 0
+        and 0 <= liquidity < 2**128
         and MIN_SQRT_RATIO <= sqrt_price_x96 < MAX_SQRT_RATIO
     ):
-        raise ValueError("fee, spacing or price is out of range")
+        raise ValueError("fee, spacing, price or liquidity is out of range")
     if get_tick_at_sqrt_ratio(sqrt_price_x96) != tick:
         raise ValueError("the tick does not match the price")
-    if not isinstance(pool_document["tick_data"], dict):
+    tick_data = pool_document["tick_data"]
+    if not isinstance(tick_data, dict):
         raise ValueError("tick_data is not an object")
+    if not all(isinstance(row, list) and len(row) > 1 for row in tick_data.values()):
+        raise ValueError("a tick is no list of its gross and net liquidity")
     ticks = tuple(
         TickLiquidity(int(tick_index), _whole_number(liquidity_row[1], f"tick {tick_index}"))
         for tick_index, liquidity_row in sorted(
-            pool_document["tick_data"].items(), key=lambda tick_and_row: int(tick_and_row[0])
+            tick_data.items(), key=lambda tick_and_row: int(tick_and_row[0])
         )
     )
+    if len({tick_liquidity.index for tick_liquidity in ticks}) < len(ticks):
+        raise ValueError("a tick is given twice")
     last_tick = MAX_TICK // tick_spacing * tick_spacing
     if any(
         tick_liquidity.index % tick_spacing or abs(tick_liquidity.index) > last_tick
@@ -161,7 +167,7 @@ def _parse_pool(pool_document: Any, pool_path: Path, token0: Token, token1: Toke
         tick_spacing,
         sqrt_price_x96,
         tick,
-        _whole_number(scalars["liquidity"], "liquidity"),
+        liquidity,
         ticks,
         -last_tick,
         last_tick,

@@ -98,6 +98,10 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
             id="tick beside the spacing",
         ),
         pytest.param(lambda data: data.update(tick_data=[]), "tick_data is not an object", id="list of ticks"),
+        pytest.param(lambda data: data["tick_data"].update({"-60": "55"}), "no list of its gross and net liquidity", id="text of a tick"),
+        pytest.param(lambda data: data["tick_data"].update({"-60": 5}), "no list of its gross and net liquidity", id="number of a tick"),
+        pytest.param(lambda data: data["tick_data"].update({"060": [1, 1], "60": [1, 1]}), "a tick is given twice", id="tick twice"),
+        pytest.param(lambda data: data["scalars"].update(liquidity=2**128), "liquidity is out of range", id="liquidity beyond uint128"),
         pytest.param(lambda data: data["scalars"].update(fee=3_000.7), "fee: 3000.7 is not a whole number", id="fraction of a fee"),
         pytest.param(
             lambda data: data["scalars"].update(sqrt_price_x96=float("inf")), "Infinity is not a number of JSON", id="infinite price"
@@ -108,7 +112,7 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
         ),
         pytest.param(
             lambda data: data.update(scalars=data["scalars"] | {"liquidity": -5}, tick_data=NEGATIVE),
-            "do not add up",
+            "liquidity is out of range",
             id="negative at the price",
         ),
         pytest.param(
