@@ -5,6 +5,7 @@ grows with the square of a key's parts, see them; and the errors of libraries in
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections import Counter
@@ -145,7 +146,7 @@ def without_parts_of(text: str, secrets: Iterable[str]) -> str:
 def read_json(json_text: str, number_type: type[str] | None = None) -> Any:
     """Return the JSON of an untrusted file, with `number_type` its numbers as they are written,
     and NaN and Infinity too. Raises ValueError if it is invalid, nested too deep, repeats a key, or
-    without `number_type` has NaN or Infinity, which are no JSON.
+    without `number_type` has NaN, Infinity or a number too large for a float.
     """
     json_text = json_text.removeprefix(BYTE_ORDER_MARK)
     if is_nested_deeper(json_text, MAX_NESTING):
@@ -153,10 +154,17 @@ def read_json(json_text: str, number_type: type[str] | None = None) -> Any:
     return json.loads(
         json_text,
         object_pairs_hook=_unique_keys,
-        parse_float=number_type,
+        parse_float=number_type or _finite_float,
         parse_int=number_type,
         parse_constant=number_type or _refuse_constant,
     )
+
+
+def _finite_float(number_text: str) -> float:
+    number = float(number_text)
+    if abs(number) == math.inf:
+        raise ValueError(f"{number_text} is too large a number")
+    return number
 
 
 def _refuse_constant(constant: str) -> NoReturn:

@@ -76,7 +76,19 @@ def test_no_json_makes_the_search_for_brackets_start_over(opening: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"a":' * 100_000, '{"a": 1, "b": 2, "a": 3}', "9" * 5_000, "", "\ufeff", "[NaN]", '{"a": Infinity}', "-Infinity"],
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"a": 1, "b": 2, "a": 3}',
+        "9" * 5_000,
+        "",
+        "\ufeff",
+        "[NaN]",
+        '{"a": Infinity}',
+        "-Infinity",
+        "1e999",
+        '{"a": -1e400}',
+    ],
 )
 def test_json_beyond_the_bounds_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
