@@ -280,9 +280,10 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
             f" {', '.join(frame.columns)[:200]}",
             "rate is the share of notional that longs pay shorts in an interval, such as 0.0001",
         )
-    frame = frame.with_columns(
+    frame = frame.select(
         polars.Series(time_column, unix_seconds(frame[time_column], path)),
         polars.col("symbol").cast(polars.String),
+        "rate",
     )
     for column in ("symbol", "rate"):
         if frame[column].null_count():

@@ -310,6 +310,12 @@ def test_times_are_read_as_those_of_price_files(tmp_path: Path, time_text: str) 
     assert funding.times_s.tolist() == [FIRST_S]
 
 
+@pytest.mark.parametrize("column", ["row", "step", "date"])
+def test_another_column_of_the_file_is_ignored(tmp_path: Path, column: str) -> None:
+    (funding,) = read_funding(funding_file(tmp_path, "2021-01-01,A,0.1,7", header=f"time,symbol,rate,{column}"))
+    assert (funding.times_s.tolist(), funding.rates.tolist()) == ([FIRST_S], [0.1])
+
+
 @pytest.mark.parametrize("head", ["when,symbol,rate", "time,coin,rate", "time,symbol,close"])
 def test_a_column_that_lacks_is_named(tmp_path: Path, head: str) -> None:
     with raises_field("--funding", "funding.csv", "columns"):
