@@ -18,6 +18,7 @@ from agent.model import Control, ControlCode, ControlState, RequestState
 from agent.policy.cash_flows.buy_back import shortest_buy_back
 from agent.store.controls import ControlStateChange
 from agent.store.files.pause import (
+    PAUSE_FILE_FLAGS,
     KillSwitch,
     has_pause_file,
     pause_file,
@@ -41,7 +42,7 @@ def pause_by_file(config: LoadedConfig | Path | str, error: TrimtabError) -> Pat
     else:
         pause_path = pause_file(store_file_unchecked(config, error))
     try:
-        os.close(os.open(pause_path, os.O_WRONLY | os.O_CREAT, 0o600))
+        os.close(os.open(pause_path, PAUSE_FILE_FLAGS, 0o600))
         with suppress(OSError):  # a file of another account pauses too
             os.utime(pause_path)
     except OSError:

@@ -27,6 +27,8 @@ from agent.store.tables import PauseRow
 from agent.units import format_time
 
 RETRY_PAUSE_S = 0.5
+PAUSE_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK
+"""How the pause file is created; a pipe that lies there does not block it."""
 
 
 class SharedPauseFault(PassingFault):
@@ -210,7 +212,7 @@ class KillSwitch:
         """
         failure_texts = []
         try:
-            os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o600))
+            os.close(os.open(self.file, PAUSE_FILE_FLAGS, 0o600))
             with suppress(OSError):  # a file of another account pauses too
                 os.utime(self.file, (now_s, now_s))
         except OSError as error:

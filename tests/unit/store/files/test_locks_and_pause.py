@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
+from agent.app.records.kill_switch import pause_by_file
 from agent.errors import OperatorNeeded, Refused
 from agent.store import open_store
 from agent.store.files.locks import LockHeld, WalletLocks, lock_path, service_lock, service_lock_path, wait_for_lock, wallet_lock
@@ -206,6 +207,23 @@ def test_pause_and_resume_turn_both(switch: KillSwitch) -> None:
     switch.resume("by hand", START_S)
     assert not switch.file.exists()
     assert switch.is_paused() is False
+
+
+def test_pause__beside_a_pipe_at_the_file__waits_for_nobody(tmp_path: Path, switch: KillSwitch, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_file = os.open
+
+    def open_at_once(path: Path, flags: int, mode: int) -> int:
+        assert flags & os.O_NONBLOCK, "it would block for ever"
+        return open_file(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", open_at_once)
+    os.mkfifo(switch.file)
+    switch.pause("by hand", START_S)
+    assert switch._store.read().paused
+    config_file = tmp_path / "trimtab.toml"
+    config_file.write_text('[store]\nurl = "sqlite:///trimtab.db"\n')
+    with pytest.raises(OperatorNeeded, match="is damaged"):
+        pause_by_file(config_file, OperatorNeeded("the store is damaged"))
 
 
 def test_a_file_that_cannot_be_looked_at_counts_as_paused(tmp_path: Path, switch: KillSwitch) -> None:
