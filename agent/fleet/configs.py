@@ -37,7 +37,8 @@ def find_configs(paths: Sequence[Path] | None) -> list[Path]:
 
 def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
     """Return name and slug of each portfolio. The name is the config's file name without extension,
-    preceded by the folder if two are equal. Slugs are unique, of a-z, 0-9 and hyphens.
+    preceded by the folder if two are equal; bytes that are not UTF-8 are escaped. Slugs are unique,
+    of a-z, 0-9 and hyphens.
     """
     file_stems = [path.stem for path in configs]
     names_and_slugs = []
@@ -53,5 +54,5 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
             suffix_number += 1
             slug = f"{base_slug or 'portfolio'}-{suffix_number}"
         slugs.add(slug)
-        names_and_slugs.append((name, slug))
+        names_and_slugs.append((name.encode(errors="backslashreplace").decode(), slug))
     return names_and_slugs

@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from agent.errors import ConfigError
 from agent.fleet.members import FleetMember, MemberState
+from agent.foreign_text import failure_text
 from agent.observe.logs import Log
 from agent.observe.metrics import gauge, loss_share, metric_families
 
@@ -94,9 +95,10 @@ class FleetMetrics:
         try:
             write_to_textfile(str(self._path), self._registry)
             self._is_failing = False
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if not self._is_failing:
-                self._log.warning("metrics not written", file=str(self._path), why=error.strerror)
+                reason = failure_text(error)
+                self._log.warning("metrics not written", file=str(self._path), why=reason)
             self._is_failing = True
 
     def collect(self) -> Iterator[Metric]:

@@ -133,6 +133,10 @@ def test_a_file_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -
         FleetMetrics(tmp_path / "no folder" / "trimtab.prom")
 
 
+def test_metrics_that_cannot_be_encoded__end_no_run(file: Path) -> None:
+    assert worst_names(written(file, [FakeMember("\udcffeth")])) == set()
+
+
 def test_vanished_folder__is_reported_once_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
