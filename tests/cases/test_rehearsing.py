@@ -143,7 +143,8 @@ def test_allowance_to_a_known_contract__is_shown_and_zeroed(chain: LocalChain, t
             ("USDC", "uniswap_v2 router"): most,
             ("USDC", "position manager"): most,
         }
-        assert [allowance.token_label for allowance in revocation.revoke(agent, ["WETH"], confirm=yes).allowances] == ["WETH"]
+        for tokens in (["WETH"], ["WETH", "weth", "WETH", chain.tokens["WETH"].address]):
+            assert [allowance.token_label for allowance in revocation.revoke(agent, tokens, confirm=yes).allowances] == ["WETH"]
         assert revocation.revoke(agent, send=True, confirm=lambda _: False).state == "declined"
         done = revocation.revoke(agent, send=True, confirm=yes)
         assert done.state == "revoked", done.reason

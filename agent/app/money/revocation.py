@@ -61,10 +61,10 @@ def revoke(
     one after a confirmation. `tokens` are symbols or addresses, by default all of the config.
     Raises ConfigError for a token that the config does not list.
     """
-    token_addresses = [
+    named_addresses = [
         agent.token(symbol_or_address, "TOKEN").address for symbol_or_address in tokens
     ]
-    token_addresses = token_addresses or list(agent.context.token_addresses)
+    token_addresses = list(dict.fromkeys(named_addresses or agent.context.token_addresses))
     open_allowances = _read_open_allowances(agent, token_addresses)
     unreadable_text = ", ".join(
         f"{open_allowance.token_label} for the {open_allowance.spender_role}"
