@@ -209,7 +209,7 @@ def revoke_leftovers(
         if not failures:
             step_after = None if outcome.input_after is None else readers.step_input_at(snapshot)
             return replace(outcome, transactions=tuple(sent_intents), input_after=step_after)
-        _require_none_proposed(failures)
+        require_none_proposed(failures)
         failures_text = "; ".join(failure.message for failure in failures)
         message = f"open allowances remain: {failures_text}"
     except AwaitingExternalSignature:
@@ -230,7 +230,7 @@ class RevocationFailure:
     cause: TrimtabError | None = None
 
 
-def _require_none_proposed(failures: Sequence[RevocationFailure]) -> None:
+def require_none_proposed(failures: Sequence[RevocationFailure]) -> None:
     """Raise AwaitingExternalSignature if a revocation is proposed."""
     for failure in failures:
         if isinstance(failure.cause, AwaitingExternalSignature):

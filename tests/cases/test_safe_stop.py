@@ -12,7 +12,7 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.money import hard_pause, shutdown, transfers
+from agent.app.money import hard_pause, revocation, shutdown, transfers
 from agent.app.money.shutdown import ShutdownReport
 from agent.app.records import maintenance
 from agent.chain.safe import SafeReader
@@ -66,6 +66,29 @@ def test_stop__keeps_what_its_owners_sign(anvil_chain: LocalChain, tmp_path: Pat
         assert (report.state, report.unpaid_holding_texts) == ("stopped", ())
     sold = anvil_chain.balance("USDC", HOME) > 8_900 * 10**6
     assert (sold, anvil_chain.balance("WETH", HOME)) == (to_stable, 0 if to_stable else 3 * ETHER)
+
+
+@pytest.mark.parametrize("by_stop", [True, False], ids=["stop", "revoke"])
+def test_proposed_revocation__waits_and_has_not_failed(anvil_chain: LocalChain, tmp_path: Path, by_stop: bool) -> None:
+    safe, loaded = safe_of(anvil_chain, tmp_path)
+    router = anvil_chain.addresses.swap_router_02
+    anvil_chain.node.ask([("anvil_impersonateAccount", [safe.address]), ("anvil_setBalance", [safe.address, hex(ETHER)])])
+    for symbol in ("USDC", "WETH"):
+        anvil_chain.send(anvil_chain.token_contract(symbol).functions.approve(router, 7), safe.address, gas=100_000)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        for symbol in ("WETH", "USDC"):
+            if by_stop:
+                assert mentions(stop(agent).reason, "trimtab proposal sign", "then trimtab stop --send: it settles the proposal")
+            else:
+                with pytest.raises(AwaitingExternalSignature, match="awaits 2 signatures") as awaiting:
+                    revocation.revoke(agent, send=True, confirm=yes)
+                assert mentions(awaiting.value.remedy, "trimtab proposal sign", "then run the command again")
+            assert open_proposal(agent)["description"] == f"set the router's allowance of {symbol} to zero"
+            (step,) = agent.context.store.steps.newest(1)
+            assert (step.decision, step.outcome) == ("halt", "waiting")
+            sign_and_send(agent, FIRST, SECOND)
+            assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
+        assert stop(agent).state == "stopped" if by_stop else revocation.revoke(agent, send=True, confirm=yes).state == "clear"
 
 
 def test_proposal_that_a_stop_withdraws__history_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:

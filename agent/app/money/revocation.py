@@ -13,6 +13,7 @@ from agent.chain.tokens import PERMIT2, read_allowances
 from agent.execution.approvals import (
     current_step_input,
     ends_if_raised,
+    require_none_proposed,
     revoke_allowances,
 )
 from agent.layers.futures.policy.plans import vault_spender
@@ -59,7 +60,8 @@ def revoke(
 ) -> RevocationReport:
     """Read the allowances of routers, managers and Permit2, and with `send` set them to zero one by
     one after a confirmation. `tokens` are symbols or addresses, by default all of the config.
-    Raises ConfigError for a token that the config does not list.
+    Raises ConfigError for a token that the config does not list, AwaitingExternalSignature once a
+    revocation is proposed.
     """
     named_addresses = [
         agent.token(symbol_or_address, "TOKEN").address for symbol_or_address in tokens
@@ -104,6 +106,7 @@ def revoke(
             sent_intents, revocation_failures = revoke_allowances(
                 transactor, step_id, step, revocations
             )
+            require_none_proposed(revocation_failures)
             current_step_input(context.readers, context.store)
             remaining_allowances = _read_open_allowances(agent, token_addresses)
         failures = [failure.message for failure in revocation_failures]

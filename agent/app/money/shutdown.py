@@ -525,6 +525,12 @@ class _Shutdown:
         )
         with ends_if_raised(self._context.store, step_id, "halt"):
             _, failures = revoke_allowances(self._transactor, step_id, step, approvals)
+            self._unrevoked_text = "; ".join(
+                [*(failure.message for failure in failures if failure.is_by_token), *unread_texts]
+            )
+            waiting = [failure.message for failure in failures if not failure.is_by_token]
+            if waiting:
+                self._settle_own_proposal()
         self._context.store.steps.end(
             step_id,
             "halt",
@@ -532,11 +538,7 @@ class _Shutdown:
             None,
             "failed" if failures else "done",
         )
-        self._unrevoked_text = "; ".join(
-            [*(failure.message for failure in failures if failure.is_by_token), *unread_texts]
-        )
-        if waiting := [failure.message for failure in failures if not failure.is_by_token]:
-            self._settle_own_proposal()
+        if waiting:
             raise Refused("; ".join(waiting), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, payout_address: str) -> None:
