@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from agent.amm.lp.venues import LpVenue
 from agent.amm.v3.pool import V3Pool
@@ -10,6 +11,7 @@ from agent.config.limits import max_weight_bps
 from agent.config.liquidity import build_positions, lp_venues
 from agent.config.orders import build_orders
 from agent.config.pace import build_pace
+from agent.config.redaction import leaf_values
 from agent.config.schema import Config, PolicyTable
 from agent.config.tables.limits import build_limits_from_table
 from agent.config.tables.portfolio import AssetTable, HubTable
@@ -17,6 +19,7 @@ from agent.config.tables.triggers import is_zone
 from agent.config.triggers import build_trigger_with_risk
 from agent.config.venues import find_venue, position_manager
 from agent.errors import ConfigError
+from agent.layers.config import LayerTables
 from agent.model import (
     Asset,
     CodeHash,
@@ -211,3 +214,27 @@ def contract_names(config: Config, changes: Sequence[LpPositionChange] = ()) -> 
     if config.futures is not None:
         name_by_address |= config.futures.contract_name_by_address
     return name_by_address
+
+
+def named_contracts(config: Config) -> frozenset[str]:
+    """Return the addresses of all contracts that the config names, pinned or not: a payout to one
+    would be lost. The accounts in [wallet], [futures] and the tables of layers are none.
+    """
+    tables = config.model_dump(exclude={"wallet", "futures", *LayerTables.model_fields})
+    addresses = set(contract_names(config))
+    for _, value in leaf_values(tables):
+        texts = value if isinstance(value, list) else [value]
+        addresses.update(text for text in texts if re.fullmatch(r"0x[0-9a-fA-F]{40}", str(text)))
+    return frozenset(addresses)
+
+
+def allowed_payees(config: Config, confirmed_addresses: Collection[str]) -> tuple[str, ...]:
+    """Return the payout addresses of the config that the owner has confirmed and that are no
+    contract of it.
+    """
+    contracts = named_contracts(config)
+    return tuple(
+        address
+        for address in config.wallet.payout_addresses
+        if address in confirmed_addresses and address not in contracts
+    )

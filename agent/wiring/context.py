@@ -30,6 +30,7 @@ from agent.chain.second_quote import (
 from agent.chain.tokens import find_proxies, read_tokens
 from agent.chain.watch import SnapshotScope
 from agent.config.build import (
+    allowed_payees,
     build_execution,
     build_limits,
     build_policy,
@@ -297,11 +298,10 @@ class AgentContext:
 
     @property
     def payout_addresses(self) -> tuple[str, ...]:
-        """Payout addresses that the config names and the owner has confirmed."""
-        if not (configured_addresses := self.config.wallet.payout_addresses):
+        """Payout addresses that the config names and the owner has confirmed, without contracts."""
+        if not self.config.wallet.payout_addresses:
             return ()
-        confirmed_addresses = self.store.requests.payout_addresses()
-        return tuple(address for address in configured_addresses if address in confirmed_addresses)
+        return allowed_payees(self.config, self.store.requests.payout_addresses())
 
     @property
     def token_screen(self) -> TokenScreen:

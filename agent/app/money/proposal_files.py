@@ -16,6 +16,7 @@ from agent.app.documents.proposals import ProposalFileDocument
 from agent.app.money.call_words import CallWords, config_names
 from agent.app.money.transaction_builder import checksum
 from agent.chain.safe import signing_json
+from agent.config.build import allowed_payees
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.config.networks import wrapped_native_of
@@ -173,14 +174,13 @@ def _read_config(
         with wiring.open_store_offline(loaded_config, checks_and_migrates=False) as opened:
             store, kill_switch = opened
             ledger_tokens = store.ledger.ledger_tokens()
-            confirmed_addresses = {*store.requests.payout_addresses()}
-            confirmed_addresses &= {*loaded_config.config.wallet.payout_addresses}
+            payees = allowed_payees(loaded_config.config, store.requests.payout_addresses())
             proposal_by_hash = {
                 safe_tx_hash(words.safe, intent.tx): _WaitingProposal(
                     intent.id,
                     intent.note,
                     proposal_reason(store, intent),
-                    _fault_text(store, kill_switch, confirmed_addresses, intent),
+                    _fault_text(store, kill_switch, payees, intent),
                     _rejected_text(store, intent),
                 )
                 for intent in open_proposal_intents(store)

@@ -9,7 +9,7 @@ from agent import wiring
 from agent.app import config_versions
 from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.chain.rpc import Transport
-from agent.config.build import contract_names
+from agent.config.build import contract_names, named_contracts
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, Refused
@@ -157,13 +157,14 @@ def pin_contracts(
 def _payout_address_documents(
     context: wiring.AgentContext, contracts: Sequence[ContractDocument]
 ) -> list[ContractDocument]:
-    """Return a row for each payout address. Raises ConfigError for the wallet itself, and one of the
-    contracts, pools and implementations included.
+    """Return a row for each payout address. Raises ConfigError for the wallet itself, and for a
+    contract that the config names, pools and implementations included.
     """
     wallet = context.config.wallet
     confirmed_addresses = context.store.requests.payout_addresses()
     refusal_by_address = {wallet.address: "the wallet itself"} | dict.fromkeys(
-        (contract["address"] for contract in contracts), "a contract of the config"
+        (*named_contracts(context.config), *(contract["address"] for contract in contracts)),
+        "a contract of the config",
     )
     for address in wallet.payout_addresses:
         if address in refusal_by_address:
