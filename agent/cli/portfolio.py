@@ -44,6 +44,7 @@ from agent.cli.options import (
 from agent.errors import EXIT_OK, EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError
 from agent.figures import replace_pool_addresses
 from agent.files import replace_file
+from agent.units import format_time
 
 if TYPE_CHECKING:
     from agent.app import Agent, LimitOrderRequest, StoppableClock
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from agent.app.documents.records import WaitingOrdersDocument
     from agent.cli.display.terminal import Document
     from agent.execution.step_context import StepOutcome
+    from agent.model import LimitOrder
 
 
 @command(Heading.LOOK, 10)
@@ -468,11 +470,7 @@ def place_limit_order(
             )
             if not as_json:
                 say(_limit_text(prices))
-                say(
-                    f"Order {order.id}: {order.note}; {order.state} {order.why}".rstrip()
-                    if order.id
-                    else f"Order (not placed): {order.note}"
-                )
+                say(_order_text(order))
                 if order.id and order.state == "open":
                     say(FILL_NOTE)
     if not order.id:
@@ -480,6 +478,18 @@ def place_limit_order(
     if order.state in ("filled", "open") and outcome.kind.value not in ("declined", "failed"):
         return EXIT_OK
     return exit_code or EXIT_REFUSED
+
+
+def _order_text(order: LimitOrder) -> str:
+    """Format an order and its state; an open one with its times, which may be those of an equal
+    order that was placed before.
+    """
+    if not order.id:
+        return f"Order (not placed): {order.note}"
+    state_text = f"{order.state} {order.why}".rstrip()
+    if order.state == "open":
+        state_text = f"open since {format_time(order.begun_s)}, until {format_time(order.until_s)}"
+    return f"Order {order.id}: {order.note}; {state_text}"
 
 
 def _limit_text(prices: LimitPricesDocument) -> str:

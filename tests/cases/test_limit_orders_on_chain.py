@@ -86,7 +86,9 @@ def test_order_at_its_price__is_filled_at_once_or_expires(chain: LocalChain, tmp
         order, outcome = place(agent, "3100", wait=True, progress=rises)
         assert (order.state, outcome.kind) == ("filled", OutcomeKind.DONE)
         before = purse(chain)
+        placed, _ = place(agent, "4000", until="2m")
         late, waited_outcome = place(agent, "4000", until="2m", wait=True)
+        assert f"order {placed.id} was placed before, until 20" in waited_outcome.reason
         assert (late.state, waited_outcome.kind) == ("expired", OutcomeKind.HOLD)
         assert purse(chain).raw == before.raw
 

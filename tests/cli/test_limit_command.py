@@ -63,6 +63,15 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
         assert "needs --until" in alone.error["message"]
 
 
+def test_repeated_order__shows_that_it_keeps_its_time(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
+    agents.trusted_config(anvil_chain, tmp_path, {}, TARGETS)
+    agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
+    order = (*SWAP, "--price", "3100", "USDC/WETH", "--send", "--yes", "--until")
+    placed = run(*order, "4h", "--json").json["order"]
+    repeated = run(*order, "1h").out
+    assert mentions(repeated, f"Order {placed['id']}: ", "open since 20", f", until {placed['until']}")
+
+
 @pytest.mark.parametrize("price", [("3100", "USDC/WETH"), ("0.00032258064516129032258064516129", "WETH/USDC")])
 def test_a_price_is_taken_in_either_direction(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], price: tuple[str, str]

@@ -614,9 +614,6 @@ def swap_at_limit(
         equal_order = None if request.again else _equal_order(context, new_order, transactor)
         order = equal_order or context.store.executions.add_limit_order(new_order)
         outcome = _try_order(context, order, transactor)
-    if equal_order is not None:
-        placed_text = f"order {order.id} was placed before, until {format_time(order.until_s)}"
-        outcome = replace(outcome, reason=f"{outcome.reason}; {placed_text}")
     while (
         order := next(
             limit_order
@@ -628,6 +625,9 @@ def swap_at_limit(
         context.clock.sleep(POLL_INTERVAL_S)
         with session.open_transactor() as transactor:
             outcome = _try_order(context, order, transactor)
+    if equal_order is not None:
+        placed_text = f"order {order.id} was placed before, until {format_time(order.until_s)}"
+        outcome = replace(outcome, reason=f"{outcome.reason}; {placed_text}")
     return order, outcome
 
 
