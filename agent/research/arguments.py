@@ -221,6 +221,7 @@ research_call = CallChecks(
             lambda place: place is None or _is_choice(place),
             "destination=research.Destination.HALFWAY",
         ),
+        "strictness": _kind("text", _is_choice, 'strictness="strict"'),
         "objective": _kind("Objective", _is_choice, "objective=research.Objective.GROWTH"),
         "flows": _kind(
             "mapping of times to amounts",

@@ -298,6 +298,10 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         "every: 1s (write a time from 30m to 28d, or a cron time such as @monthly)",
     ),
     "strictness": (lambda: research.tracking("Normal"), "tracking: 'Normal' is unknown"),
+    "list of a strictness": (
+        lambda: research.tracking(["strict"]),  # type: ignore[arg-type]  # wrong on purpose
+        "strictness: ['strict'] is no text (write for example strictness=\"strict\"",
+    ),
     "complex band": (lambda: research.band(1 + 0j), "band: relative (1+0j) is no share"),  # type: ignore[arg-type]  # wrong on purpose
     "value below a base unit": (
         partial(CALLS["backtest"], value=1e-30),
