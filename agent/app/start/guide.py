@@ -380,6 +380,7 @@ OWN_WEIGHTS = "own"
 """Name of the basket of typed weights, whose fields are named SHARE plus the symbol."""
 SHARE_FIELD_PREFIX = "share:"
 SHARE_PATTERN = re.compile(r"[0-9]{1,3}(\.[0-9]{1,2})?")
+NO_SHARE_PATTERN = re.compile(r"(0+(\.0+)?)?")
 OPTION_PREFIX_PATTERN = re.compile(r"^(--)?[a-z]+: ")
 
 
@@ -571,7 +572,7 @@ def _chooses_own_weights(field_texts: Mapping[str, str]) -> bool:
 
 def _has_typed_weights(field_texts: Mapping[str, str]) -> bool:
     return any(
-        field.startswith(SHARE_FIELD_PREFIX) and text.strip() not in ("", "0")
+        field.startswith(SHARE_FIELD_PREFIX) and not NO_SHARE_PATTERN.fullmatch(_percent(text))
         for field, text in field_texts.items()
     )
 
@@ -581,7 +582,7 @@ def _with_own_weights(
 ) -> InitAnswers:
     """Return the answers with weights typed in percent. Errors speak of the fields of the page."""
     share_by_symbol = {
-        symbol: share_text.strip().removesuffix("%").strip()
+        symbol: _percent(share_text)
         for symbol in _token_symbols(answers)
         if (share_text := field_texts.get(SHARE_FIELD_PREFIX + symbol, "")).strip()
     }
@@ -606,8 +607,12 @@ def wrong_shares(field_texts: Mapping[str, str]) -> list[str]:
         for field, text in field_texts.items()
         if field.startswith(SHARE_FIELD_PREFIX)
         and text.strip()
-        and not SHARE_PATTERN.fullmatch(text.strip().removesuffix("%").strip())
+        and not SHARE_PATTERN.fullmatch(_percent(text))
     ]
+
+
+def _percent(share_text: str) -> str:
+    return share_text.strip().removesuffix("%").strip()
 
 
 def error_text(error: ConfigError) -> str:

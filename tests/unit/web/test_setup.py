@@ -268,8 +268,9 @@ def test_own_weights_beside_a_chosen_basket__are_refused(desk: SetupBrowser, typ
     code, _, body = desk.post("/setup/basket", {"basket": "60/40", **typed})
     assert code == 422
     assert "Own weights are typed, and 60/40 is chosen. Choose My own weights, or empty their fields." in body.decode()
-    emptied = dict.fromkeys(typed, "0")
-    assert desk.post("/setup/basket", {"basket": "60/40", **emptied})[0] == 303
+    for nothing in ("0", "0%", " 0.0 %"):
+        emptied = dict.fromkeys(typed, nothing)
+        assert desk.post("/setup/basket", {"basket": "60/40", **emptied})[0] == 303
 
 
 def test_basket_chosen_after_own_weights__takes_their_place(desk: SetupBrowser) -> None:
