@@ -147,9 +147,14 @@ class PlanReview:
 
     @property
     def moves_assets(self) -> bool:
-        """Return whether carrying it out, or the targets that it changes, move assets."""
+        """Return whether carrying it out, the next cycle after an edit, or the targets that it
+        changes, move assets. An edit without targets can cause trades too: of a reserve or a limit.
+        """
+        plan_document = self.plan_document or {}
+        next_cycle = plan_document.get("document", {}).get("next_cycle", {})
         return (
             self.kind != "edit"
+            or next_cycle.get("outcome") == "planned"
             or bool(self.targets)
             or any(
                 setting_key.endswith(".target")

@@ -333,6 +333,20 @@ def test_edit_of_targets__shows_what_the_next_cycle_does(site: Site, holds: bool
     assert "11.11" in after, "the whole way is folded below"
 
 
+@pytest.mark.parametrize("outcome", ["planned", "hold"])
+@pytest.mark.parametrize("key", ["portfolio.assets.USDC.reserve", "limits.max_weight", "policy.trigger"])
+def test_edit_without_targets__shows_first_what_the_next_cycle_trades(site: Site, key: str, outcome: str) -> None:
+    plan = golden_document("04-plan")
+    next_cycle = {**plan, "outcome": outcome, "reason": "first purchase"}
+    document = {"changes": [], "rebalance_count": 1, "warnings": [], "transition": plan, "next_cycle": next_cycle}
+    preview = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-100 USDC"], "document": document}
+    cookie = site.enter()
+    text = site.ask(review(site, cookie, "edit", preview, (("set", f'{key}="0"'),)), Cookie=cookie)[2].decode()
+    before, _, _ = text.partition(">Write these settings</button>")
+    for mark in ("The whole way to the targets", "first purchase", "Expected cost", "Weights after the next cycle"):
+        assert (mark in before) is (outcome == "planned")
+
+
 def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
     cookie = site.enter()
     pool = "0x" + "ab" * 20
