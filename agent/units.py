@@ -241,9 +241,11 @@ MAX_MAGNITUDE = 60
 def written_number(number_text: str) -> Fraction:
     """Return a decimal such as "0.5" or "1e3" exactly. Raises ValueError if it is none, or has more
     than MAX_MAGNITUDE characters or powers of ten: an exponent of a billion would take minutes.
+    Decimal would take "0_5" for 5, and digits of other scripts.
     """
+    is_plain = number_text.strip().isascii() and "_" not in number_text
     try:
-        number = Decimal(number_text) if len(number_text) <= MAX_MAGNITUDE else None
+        number = Decimal(number_text) if is_plain and len(number_text) <= MAX_MAGNITUDE else None
     except InvalidOperation:
         number = None
     if number is None or not number.is_finite() or abs(number.adjusted()) > MAX_MAGNITUDE:

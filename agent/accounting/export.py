@@ -15,7 +15,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from itertools import accumulate
 
@@ -34,6 +33,8 @@ from agent.units import (
     floor_int,
     largest_remainder,
     value_text,
+    whole_number,
+    written_number,
 )
 
 TRADE_COLUMNS = (
@@ -605,8 +606,9 @@ def _split_cells(line: str) -> list[str]:
 
 
 def _parse_time(table_name: str, line_number: int, time_text: str) -> int:
-    if time_text.isdecimal() and len(time_text) <= 11 and int(time_text) >= MIN_UNIX_S:
-        return int(time_text)
+    unix_s = whole_number(time_text)
+    if unix_s is not None and len(time_text) <= 11 and unix_s >= MIN_UNIX_S:
+        return unix_s
     try:
         parsed_time = datetime.fromisoformat(time_text)
     except ValueError:
@@ -619,12 +621,12 @@ def _parse_time(table_name: str, line_number: int, time_text: str) -> int:
 
 def _parse_rate(table_name: str, line_number: int, rate_text: str) -> Fraction:
     try:
-        rate = Decimal(rate_text)
-    except InvalidOperation:
-        rate = Decimal(0)
-    if not rate.is_finite() or rate <= 0 or len(rate_text) > 40 or abs(rate.adjusted()) > 30:
+        rate = written_number(rate_text)
+    except ValueError:
+        rate = Fraction(0)
+    if not Fraction(1, 10**30) <= rate < 10**31 or len(rate_text) > 40:
         raise ConfigError(
             f"{table_name}: line {line_number}: {rate_text[:40]!r} is not a rate above zero",
             "write reporting units per numeraire coin, such as 0.92",
         )
-    return Fraction(rate)
+    return rate

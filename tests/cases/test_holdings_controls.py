@@ -310,6 +310,7 @@ def test_run_killed_after_ledgers_were_written__has_all(chain: LocalChain, tmp_p
         pytest.param((APPLY, ("take", "1")), "holdings", "needs one argument", id="two changes"),
         pytest.param((("apply", "no"),), "apply", "'no' is not a switch", id="no switch"),
         pytest.param((("take", "x"),), "position", "'x' is not the number of a V3 position", id="no number"),
+        pytest.param((("take", "\u0661"),), "position", "is not the number of a V3 position", id="a digit of another script"),
         pytest.param((("forget", "0x12"),), "position", "'0x12' is not an address", id="no address"),
     ],
 )

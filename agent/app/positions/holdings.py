@@ -311,7 +311,7 @@ def adoption_change(agent: Agent, token_id_text: str) -> HoldingsChange:
 
 
 def _is_token_id(text: str) -> bool:
-    return text.isdecimal() and len(text) <= _MAX_TOKEN_ID_DIGITS
+    return text.isascii() and text.isdecimal() and len(text) <= _MAX_TOKEN_ID_DIGITS
 
 
 def _named_amounts(

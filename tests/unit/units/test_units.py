@@ -38,10 +38,17 @@ WETH = Token("0x" + "22" * 20, "WETH", 18)
 
 
 @pytest.mark.parametrize(
-    ("text", "bps"), [("40%", 4000), (0.4, 4000), ("4000bps", 4000), ("0.4", 4000), (1, 10_000), ("12.34 %", 1234), (0, 0)]
+    ("text", "bps"),
+    [("40%", 4000), (0.4, 4000), ("4000bps", 4000), ("0.4", 4000), ("40\u00a0%", 4000), (1, 10_000), ("12.34 %", 1234), (0, 0)],
 )
 def test_a_weight_is_read_as_percent_share_or_basis_points(text: object, bps: int) -> None:
     assert parse_bps(text, "target") == bps
+
+
+@pytest.mark.parametrize("text", ["0_5%", "1_000bps", "0.1_5", "\u0665%"])
+def test_a_weight_with_an_underscore_or_digits_of_another_script_is_refused(text: str) -> None:
+    with raises_field("target"):
+        parse_bps(text, "target")
 
 
 @pytest.mark.parametrize("text", [40, "40", 1.01, "-1%", "0.00001", "1.005%", "x%", "", "NaN", True, None, "infinity"])
