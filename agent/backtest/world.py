@@ -5,6 +5,7 @@ Later bars are not visible.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -144,7 +145,9 @@ def _parse_pool(pool_document: Any, pool_path: Path, token0: Token, token1: Toke
     if not all(isinstance(row, list) and len(row) > 1 for row in tick_data.values()):
         raise ValueError("a tick is no list of its gross and net liquidity")
     ticks = tuple(
-        TickLiquidity(int(tick_index), _whole_number(liquidity_row[1], f"tick {tick_index}"))
+        TickLiquidity(
+            _whole_number(tick_index, "tick"), _whole_number(liquidity_row[1], f"tick {tick_index}")
+        )
         for tick_index, liquidity_row in sorted(
             tick_data.items(), key=lambda tick_and_row: int(tick_and_row[0])
         )
@@ -176,8 +179,8 @@ def _parse_pool(pool_document: Any, pool_path: Path, token0: Token, token1: Toke
 
 def _whole_number(json_value: object, name: str) -> int:
     """Return an integer, also one in a text. Raises ValueError for any other value."""
-    if isinstance(json_value, int | str) and not isinstance(json_value, bool):
-        return int(json_value)
+    if re.fullmatch("-?[0-9]{1,78}", str(json_value)):
+        return int(str(json_value))
     raise ValueError(f"{name}: {json_value!r} is not a whole number")
 
 

@@ -43,7 +43,7 @@ _REMEDY = (
     " --export or trimtab proposal export prints; another file of the Transaction Builder has no nonce,"
     " and so no hash"
 )
-_NONCE_AND_HASH = re.compile(r"Set nonce (\d{1,18}); the hash is then (0x[0-9a-f]{64})\.")
+_NONCE_AND_HASH = re.compile(r"Set nonce ([0-9]{1,18}); the hash is then (0x[0-9a-f]{64})\.")
 """What a file for the Transaction Builder says in its description."""
 
 
@@ -227,10 +227,10 @@ def _rejected_text(store: Store, intent: Intent) -> str:
 
 def _uint256(json_value: Any) -> int:
     """Return a number of a file, as JSON or as text. Raises ValueError unless uint256 holds it."""
-    number = int(json_value)
-    if not 0 <= number <= UINT256_MAX:
+    number_text = str(json_value)
+    if not re.fullmatch("[0-9]{1,78}", number_text) or int(number_text) > UINT256_MAX:
         raise ValueError("not a uint256")
-    return number
+    return int(number_text)
 
 
 def _from_builder(builder_json: dict[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,8 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
         pytest.param(lambda data: data["tick_data"].update({"060": [1, 1], "60": [1, 1]}), "a tick is given twice", id="tick twice"),
         pytest.param(lambda data: data["scalars"].update(liquidity=2**128), "liquidity is out of range", id="liquidity beyond uint128"),
         pytest.param(lambda data: data["scalars"].update(fee=3_000.7), "fee: 3000.7 is not a whole number", id="fraction of a fee"),
+        pytest.param(lambda data: data["scalars"].update(fee="3_000"), "fee: '3_000' is not a whole number", id="underscore in a fee"),
+        pytest.param(lambda data: data["tick_data"].update({"6_0": [1, 1, 0]}), "tick: '6_0' is not a whole", id="underscore in a tick"),
         pytest.param(
             lambda data: data["scalars"].update(sqrt_price_x96=float("inf")), "Infinity is not a number of JSON", id="infinite price"
         ),
