@@ -70,6 +70,12 @@ def test_table__is_kept_by_wallet_and_a_superuser_is_refused(opened: Opener, ser
     database = url.partition("/store")[2].partition("?")[0]
     forced = server.run("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relrowsecurity AND relforcerowsecurity", f"store{database}")
     assert int(forced) == len(Base.metadata.tables) + len(UserTables.metadata.tables)
+    indexes = server.run(
+        "SELECT tablename, split_part(indexdef, '(', 2) FROM pg_indexes JOIN pg_class ON relname = tablename WHERE relrowsecurity",
+        f"store{database}",
+    ).splitlines()
+    assert len(indexes) > int(forced)
+    assert [index for index in indexes if not index.partition("|")[2].startswith("wallet,")] == []
     with raises_code(OperatorNeeded, "store", "superuser", OPERATOR):
         open_store(url.replace("trimtab@", f"{OPERATOR}@"), CHAIN_ID, WALLET, secret_place=tmp_path / "x.store")
 

@@ -110,14 +110,13 @@ def _add_table(by_wallet: MetaData, table: Table) -> None:
     wallet_column = Column(
         WALLET_COLUMN,
         String(_WALLET_KEY_LENGTH),
-        primary_key=True,
+        nullable=False,
         server_default=text(_CURRENT_WALLET),
     )
     columns = [
         Column(
             column.name,
             column.type,
-            primary_key=column.primary_key,
             nullable=column.nullable,
             autoincrement=column is table.autoincrement_column,
             server_default=column.server_default,
@@ -126,7 +125,11 @@ def _add_table(by_wallet: MetaData, table: Table) -> None:
     ]
     new_table = Table(table.name, by_wallet, wallet_column, *columns)
     for constraint in table.constraints:
-        if isinstance(constraint, UniqueConstraint):
+        if isinstance(constraint, PrimaryKeyConstraint):
+            # A key that SQLAlchemy derives from its columns begins with the row number.
+            key_names = [WALLET_COLUMN, *(column.name for column in constraint.columns)]
+            new_table.append_constraint(PrimaryKeyConstraint(*key_names))
+        elif isinstance(constraint, UniqueConstraint):
             unique_names = [WALLET_COLUMN, *(column.name for column in constraint.columns)]
             new_table.append_constraint(UniqueConstraint(*unique_names, name=constraint.name))
         elif isinstance(constraint, ForeignKeyConstraint):
@@ -138,7 +141,7 @@ def _add_table(by_wallet: MetaData, table: Table) -> None:
                     [f"{target.table.name}.{WALLET_COLUMN}", f"{target.table.name}.{target.name}"],
                 )
             )
-        elif not isinstance(constraint, PrimaryKeyConstraint):
+        else:
             raise TypeError(f"{table.name}: {constraint} has no form for many wallets")
     for index in sorted(table.indexes, key=lambda index: str(index.name)):
         index_columns = [new_table.columns[column.name] for column in index.columns]
