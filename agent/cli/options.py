@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
@@ -14,7 +15,7 @@ import click
 import typer
 
 from agent import app as api
-from agent.cli.display.hints import running_command
+from agent.cli.display.hints import RunningCommand, completed_hints, running_command
 from agent.errors import ConfigError, TrimtabError
 from agent.fleet import configs
 from agent.foreign_text import key_like_texts
@@ -195,6 +196,18 @@ def _name_paper(context: typer.Context, paper: bool) -> bool:
     root_command = context.find_root().command
     running_command.paper_commands = frozenset(_commands_with("--paper", root_command))
     return paper
+
+
+def paper_hints(config: Path) -> Callable[[str], str]:
+    """Return a function that completes the hints of a text, so that typed anywhere they act on the
+    paper portfolio of a config.
+    """
+    root_command = click.get_current_context().find_root().command
+    config_commands, paper_commands = (
+        frozenset(_commands_with(option, root_command)) for option in ("--config", "--paper")
+    )
+    command = RunningCommand(config.absolute(), True, config_commands, paper_commands)
+    return partial(completed_hints, command=command)
 
 
 def _commands_with(option: str, command: click.Command, name: str = "") -> Iterator[str]:

@@ -36,6 +36,7 @@ from agent.cli.options import (
     PasswordEnv,
     command,
     command_group,
+    paper_hints,
 )
 from agent.errors import ConfigError
 from agent.key_variables import drop_key_variables
@@ -101,7 +102,8 @@ def serve(
             set_up_line = f"Set-up: {address} (in a browser of this machine; it opens once)."
             emit({"url": address}, as_json, lambda: say(f"{set_up_line} Stop with Ctrl-C."))
 
-        serve_setup((config or [DEFAULT_CONFIG])[0], host, port, show_setup_url)
+        setup_config = (config or [DEFAULT_CONFIG])[0]
+        serve_setup(setup_config, host, port, show_setup_url, paper_hints(setup_config))
         return
 
     public_options = PublicOptions(tls_cert, tls_key, proxy, name, proxy_secret)

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -97,11 +97,13 @@ def unbroken_text(text: str) -> Markup:
     return escape(PERCENT_SIGN.sub("\u00a0%", reader_text(printable_text(text))))
 
 
-def page_environment() -> Environment:
-    """Return the environment of the templates of pages. Raises ConfigError if Jinja2 is missing."""
+def page_environment(complete_hints: Callable[[str], str] = str) -> Environment:
+    """Return the environment of the templates of pages, whose texts name commands as
+    `complete_hints` completes them. Raises ConfigError if Jinja2 is missing.
+    """
     environment = artifacts.template_environment(PACKAGE_EXTRA)
     environment.filters |= {
-        "unbroken": unbroken_text,
+        "unbroken": lambda text: unbroken_text(complete_hints(text)),
         "asset_range": asset_range,
         "correction_text": correction_text,
         "pause_exceptions": pause_exceptions,
@@ -114,6 +116,7 @@ def page_environment() -> Environment:
         "sentence": as_sentence,
     }
     environment.globals["program"] = program_name()
+    environment.globals["command"] = partial(command_text, complete_hints)
     environment.globals["with_the_others"] = WITH_THE_OTHERS
     environment.globals["above_ceiling"] = ABOVE_CEILING_TEXT
     return environment
@@ -126,6 +129,20 @@ def program_name() -> str:
     called_as = sys.argv[0]
     is_by_name = Path(called_as).name != PROGRAM or shutil.which(PROGRAM) == called_as
     return PROGRAM if is_by_name else shlex.quote(called_as)
+
+
+def command_text(complete_hints: Callable[[str], str], command: str) -> str:
+    """Return a command as it is typed, such as "orders arm SYMBOL", with the options of its portfolio."""
+    return program_name() + complete_hints(f"{PROGRAM} {command}").removeprefix(PROGRAM)
+
+
+def with_complete_hints(value: Any, complete_hints: Callable[[str], str]) -> Any:
+    """Return documents, or a value of them, with complete commands in each text."""
+    if isinstance(value, dict):
+        return {key: with_complete_hints(item, complete_hints) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_complete_hints(item, complete_hints) for item in value]
+    return complete_hints(value) if isinstance(value, str) else value
 
 
 def format_move(move_text: str) -> str:
@@ -293,7 +310,7 @@ class Renderer:
     """
 
     def __init__(self, reach: Reach, config_file: str = "") -> None:
-        self._templates = page_environment()
+        self._templates = page_environment(reach.complete_hints)
         self._templates.globals["config_name"] = Path(config_file).name
         self._templates.globals["config_option"] = (
             f" --config {shlex.quote(str(Path(config_file).absolute()))}" if config_file else ""
@@ -305,6 +322,7 @@ class Renderer:
         self._replay_path = reach.replay_path
         self._on_paper = reach.on_paper
         self._has_paper_run = reach.has_paper_run
+        self._complete_hints = reach.complete_hints
         self._templates.filters |= {
             "short_move": format_move,
             "lead": lead_reason,
@@ -337,6 +355,8 @@ class Renderer:
             on_paper=self._on_paper,
             has_paper_run=self._has_paper_run(),
         )
+        if self._on_paper:
+            documents = with_complete_hints(documents, self._complete_hints)
         replay = read_replay(self._replay_path)
         status = documents.get("status", {})
         pause: Any = documents.get("pause", status)

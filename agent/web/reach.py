@@ -47,7 +47,8 @@ class Reach:
     `prefix` begins the paths of one, and `portfolio` is its name. `banner` is shown on each page;
     `replay_path` is the file of the recorded prices that a demo replays (pages.read_replay).
     `on_paper` if the pages are those of a paper portfolio; `has_paper_run` is whether a process of
-    this server runs it, also before its first report.
+    this server runs it, also before its first report, and `complete_hints` lets the commands that
+    a text names act on it.
     """
 
     host_names: frozenset[str] = frozenset(LOOPBACK_HOSTS)
@@ -61,6 +62,7 @@ class Reach:
     replay_path: Path | None = None
     on_paper: bool = False
     has_paper_run: Callable[[], bool] = bool
+    complete_hints: Callable[[str], str] = str
     proxy_secret: str = field(default="", repr=False)
 
     def is_proxy(self, address: str, proxy_secrets: Sequence[str]) -> bool:

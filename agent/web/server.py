@@ -153,11 +153,18 @@ def serve_portfolios(
 
 
 @end_at_signal()
-def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+def serve_setup(
+    config: Path,
+    host: str,
+    port: int,
+    on_ready: Callable[[str], None],
+    complete_hints: Callable[[str], str] = str,
+) -> None:
     """Serve the guided set-up of a new config until SIGINT or SIGTERM, on this machine only, and the
     paper portfolio that it begins, or that an earlier set-up began. Call `on_ready` with the address
-    that opens it once, and with each that replaces a used one. Raises ConfigError for another host, if the config exists without a paper
-    ledger, and if its folder does not.
+    that opens it once, and with each that replaces a used one; `complete_hints` lets the commands
+    that its pages name act on the paper portfolio. Raises ConfigError for another host, if the
+    config exists without a paper ledger, and if its folder does not.
     """
     if host not in LOOPBACK_HOSTS:
         raise ConfigError(f"--host {host}: --setup is for this machine alone", "omit it")
@@ -175,6 +182,7 @@ def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], No
                 "omit --setup to serve it, or name another file with --config",
             )
         reach = reach_of(host, listener.getsockname()[1], public_options)
+        reach = replace(reach, complete_hints=complete_hints)
         pages = SetupPages(setup_access(reach), config, continues=continues)
         cleanup.callback(pages.close)
         _serve_app(

@@ -131,7 +131,8 @@ class SetupPages:
         self._written_document: Mapping[str, Any] | None = None
         self._write_lock = asyncio.Lock()
         self._writing_process = AppProcess()
-        self._template = page_environment().get_template("setup.html")
+        environment = page_environment(access.reach.complete_hints)
+        self._template = environment.get_template("setup.html")
         access.reach = replace(access.reach, has_paper_run=lambda: self._paper_state == RUNNING)
 
     @property

@@ -33,16 +33,19 @@ class RunningCommand:
 running_command = RunningCommand()
 
 
-def completed_hints(text: str) -> str:
-    """Return the text with config and portfolio of the running command in each hint."""
+def completed_hints(text: str, command: RunningCommand | None = None) -> str:
+    """Return the text with config and portfolio of a command, by default of the running one, in each
+    hint.
+    """
+    command = command or running_command
     if "trimtab " not in text:
         return text
-    if running_command.on_paper:
-        text = _with_option(text, "--paper", "--paper", running_command.paper_commands)
-    config = running_command.config
+    if command.on_paper:
+        text = _with_option(text, "--paper", "--paper", command.paper_commands)
+    config = command.config
     if config is None or config == DEFAULT_CONFIG:
         return text
-    return with_config(text, config, running_command.config_commands)
+    return with_config(text, config, command.config_commands)
 
 
 def with_config(text: str, config: Path, config_commands: Set[str]) -> str:

@@ -669,6 +669,24 @@ def test_targets_that_differ_from_the_config__say_why(served: Served, path: str)
     assert f"Targets: {why}." in text
 
 
+def test_commands_of_a_paper_page__name_its_portfolio(served: Served) -> None:
+    """In texts of documents and of the page, those of the live one alike."""
+    why = "WETH has been out since today: stop_loss of WETH is done; trimtab orders arm WETH readmits it"
+    status = {**golden_document("25-status"), "target_reasons": [why]}
+    status["decision"] = {**status["decision"], "reason": why}
+    history = golden_document("26-history")
+    history["steps"][0]["reason"] = why
+    history["values"] = []
+    documents = {**served.board.documents, "status": status, "history": history}
+    reach = Reach(on_paper=True, complete_hints=lambda text: re.sub("trimtab (orders arm|books lots|export)", r"\g<0> --paper", text))
+    for path, commands in {"/": ("orders arm",), "/history": ("orders arm",), "/assets": ("orders arm", "books lots", "export")}.items():
+        page = next(page for page in PAGES if page.path == path)
+        for present_reach in (reach, Reach()):
+            text = without_tags(Renderer(present_reach).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0)))
+            for command in commands:
+                assert {bool(found) for found in re.findall(f"trimtab {command}( --paper)?", text)} == {present_reach is reach}
+
+
 def test_state_of_the_run__stands_apart_from_its_name(served: Served) -> None:
     run = {"ok": True, "state": "running", "paused": False, "cycles": 3, "next_cycle": None, "sends": True, "reasons": []}
     text = re.sub("<[^>]*>", "", Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "run": run}, {}, 1))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
 from agent.cli.display import hints
 from agent.cli.display.hints import RunningCommand, with_config
+from agent.cli.main import app
+from agent.cli.options import paper_hints
 
 COMMANDS = frozenset({"rebalance", "run", "trust", "withdraw", "orders", "orders arm", "token add", "init", "history"})
 
@@ -77,3 +81,12 @@ def test_hint_of_a_paper_portfolio__names_it(text: str, completed_text: str, mon
     command = RunningCommand(on_paper=True, paper_commands=frozenset({"orders", "orders arm"}))
     monkeypatch.setattr(hints, "running_command", command)
     assert hints.completed_hints(text) == completed_text
+
+
+def test_hints_of_paper_pages__name_the_portfolio_wherever_they_are_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with click.Context(typer.main.get_command(app)):
+        complete = paper_hints(Path("trimtab.toml"))
+    config = f"--config {tmp_path / 'trimtab.toml'}"
+    assert complete("until trimtab orders arm WETH") == f"until trimtab orders arm {config} --paper WETH"
+    assert complete("trimtab edit --set policy.cooldown=1h") == f"trimtab edit {config} --set policy.cooldown=1h"
