@@ -19,6 +19,7 @@ from agent.layers.questions import unknown_value_reason
 from agent.model import StepInput, TopUp
 from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.automatic_deposits import automatic_deposits_value
+from agent.policy.cash_flows.cash_limit import MAX_LIVE_VALUE_REMEDY
 from agent.units import BPS, DAY_S
 
 
@@ -327,5 +328,5 @@ MAX_LIVE_VALUE = Guard(
     lambda step: step.limits.max_live_value,
     lambda limit, step: format_money(limit, step.portfolio.numeraire),
     max_live_value,
-    "withdraw value from the wallet, or raise portfolio.max_live_value",
+    MAX_LIVE_VALUE_REMEDY,
 )

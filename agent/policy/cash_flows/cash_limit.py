@@ -204,7 +204,10 @@ ABOVE_MAX_LIVE_VALUE = (
     "unexplained, above portfolio.max_live_value; trimtab flows "
     "confirm NUMBER, then withdraw it or raise the limit"
 )
-MAX_LIVE_VALUE_REMEDY = "withdraw value from the wallet, or raise portfolio.max_live_value"
+MAX_LIVE_VALUE_REMEDY = (
+    "withdraw value from the wallet, or raise portfolio.max_live_value: trimtab edit --set"
+    " portfolio.max_live_value=AMOUNT"
+)
 ABOVE_USE_CASH = "left alone: above portfolio.use_cash"
 NOT_IN_INVESTMENT = (
     "unexplained, and not part of this investment; trimtab invest or trimtab flows confirm NUMBER"

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.guards.case import build_guard_case
+from agent.guards.portfolio import MAX_LIVE_VALUE
 from agent.model import (
     BlockedExit,
     ExternalTransfer,
@@ -24,6 +25,8 @@ from agent.model import (
 )
 from agent.model.rollups import DATA_FEE_ITEM
 from agent.planning.gas_refill import plan_top_up
+from agent.policy.cash_flows.cash_limit import max_live_value_warnings
+from agent.policy.decide import decide
 from agent.units import BPS, NATIVE
 from tests.support.builders import (
     DAY_S,
@@ -605,6 +608,13 @@ def test_max_live_value_counts_the_total_without_reserves(limit_raw: int, is_exi
     plan = sell_weth(step)
 
     assert verdict("max_live_value", step, exit_plan(plan) if is_exit else plan).passed is passed
+
+
+def test_refusal_above_max_live_value_names_the_command_that_raises_it() -> None:
+    step = with_limits(step_input(), max_live_value=Fraction(1))
+    command = "trimtab edit --set portfolio.max_live_value=AMOUNT"
+    assert command in MAX_LIVE_VALUE.remedy
+    assert [command in line for line in max_live_value_warnings(step, decide(step).drifts)] == [True]
 
 
 # --- What the plan predicts, and what an exit is held to.
