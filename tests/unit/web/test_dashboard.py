@@ -499,6 +499,21 @@ def test_alerts_on_paper__are_said_not_to_be_sent_where_targets_are(served: Serv
     assert ('href="/setup/done#try"' in section) is on_paper
 
 
+@pytest.mark.parametrize("on_paper", [True, False])
+def test_alerts_at_a_price__stand_on_their_page_with_their_stage(served: Served, on_paper: bool) -> None:
+    document = golden_document("47-orders")
+    stop, fired = document["orders"][0], {"kind": "alert_above", "stage": "fired", "level": "60000", "level_now": None, "next_stage": None}
+    fired |= {"subject": "WBTC", "fired_at": "60123.45", "since": "2026-12-01 09:00:00", "since_s": 1}
+    waiting = {"kind": "alert_below", "subject": "LINK", "level_now": "12.5"}
+    alerts_page = next(page for page in PAGES if page.path == "/alerts")
+    for orders in ([stop, {**stop, **fired}, {**stop, **waiting}], [stop]):
+        documents = {**served.board.documents, "orders": {**document, "orders": orders}}
+        html = Renderer(Reach(on_paper=on_paper)).render_page(alerts_page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
+        text = without_tags(html.partition('id="t-set"')[2].partition("</section>")[0])
+        assert mentions(text, "WBTC", "fired", "60,000.00", "60,123.45", "LINK", "(12.5000)") is (len(orders) > 1)
+        assert "stop" not in text
+
+
 @pytest.mark.parametrize("is_served", [True, False], ids=["served", "ended"])
 @pytest.mark.parametrize("path", ["/", "/plan"])
 @pytest.mark.parametrize("reason", ["all within their ranges", LONG_REASON], ids=["short", "folded"])
