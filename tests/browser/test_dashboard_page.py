@@ -412,6 +412,7 @@ def test_page_without_the_dashboard__says_how_old_its_figures_are(chromium: Any,
     inner_text = page.inner_text("main")
     assert f"of {read:%Y-%m-%d %H:%M:%S} UTC, 3 h 20 min ago" in inner_text
     assert "USDC" not in inner_text
+    assert "a paper run that trimtab serve --setup began ends with that server" in inner_text
     context.close()
 
 

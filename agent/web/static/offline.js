@@ -42,7 +42,7 @@ body { max-width: 34rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 syst
 a { display: inline-block; padding: .7rem 0; }
 </style></head><body><main><h1>No connection to the dashboard</h1>
 ${lines.join("") || "<p>No figures were seen on this device since the last login.</p>"}
-<p>No figure is kept on this device. The agent does not depend on the dashboard.</p>
+<p>No figure is kept on this device. An agent of trimtab run or trimtab paper does not depend on the dashboard; a paper run that trimtab serve --setup began ends with that server, and starts again with it.</p>
 <p><a href="">Try again</a></p></main></body></html>`;
   const policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
   return new Response(page, { headers: { "Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy } });

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from importlib.util import find_spec
@@ -671,8 +672,14 @@ def without_tags(html: str) -> str:
 
 @pytest.mark.parametrize(("on_paper", "said"), [(True, "the paper run has too"), (False, "Whether the agent runs is not known here")])
 def test_server_that_does_not_respond__says_what_became_of_the_run(served: Served, on_paper: bool, said: str) -> None:
-    text = Renderer(Reach(on_paper=on_paper)).render_page(PAGES[0], served.board.documents, {}, 1, Session(1, "anna", False, 0, 0))
-    assert said in text.partition(' data-gone="')[2].partition('"')[0]
+    reach = Reach(on_paper=on_paper, complete_hints=lambda text: text.replace("serve", "serve --config own.toml"))
+    for banner in ("", "Practice"):
+        page_reach = replace(reach, banner=banner)
+        text = Renderer(page_reach).render_page(PAGES[0], served.board.documents, {}, 1, Session(1, "anna", False, 0, 0))
+        gone = text.partition(' data-gone="')[2].partition('"')[0]
+        assert said in gone
+        assert ("trimtab serve --config own.toml --setup" in gone) is on_paper
+        assert ("a new paper ledger" in gone) is (on_paper and banner != "")
 
 
 @pytest.mark.parametrize("path", ["/", "/assets", "/settings"])
