@@ -131,9 +131,15 @@ def program_name() -> str:
     return PROGRAM if is_by_name else shlex.quote(called_as)
 
 
-def command_text(complete_hints: Callable[[str], str], command: str) -> str:
-    """Return a command as it is typed, such as "orders arm SYMBOL", with the options of its portfolio."""
-    return program_name() + complete_hints(f"{PROGRAM} {command}").removeprefix(PROGRAM)
+def command_text(complete_hints: Callable[[str], str], command: str) -> Markup:
+    """Return the HTML of a command such as "orders arm SYMBOL", as it is typed, with the options of
+    its portfolio. No line ends within "--option".
+    """
+    words = complete_hints(f"{PROGRAM} {command}").removeprefix(PROGRAM).split(" ")
+    option = Markup("<span>{}</span>")
+    return program_name() + Markup(" ").join(
+        option.format(word) if word.startswith("--") else word for word in words
+    )
 
 
 def with_complete_hints(value: Any, complete_hints: Callable[[str], str]) -> Any:

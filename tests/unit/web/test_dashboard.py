@@ -704,7 +704,9 @@ def test_commands_of_a_paper_page__name_its_portfolio(served: Served) -> None:
     for path, commands in {"/": ("orders arm",), "/history": ("orders arm",), "/assets": ("orders arm", "books lots", "export")}.items():
         page = next(page for page in PAGES if page.path == path)
         for present_reach in (reach, Reach()):
-            text = without_tags(Renderer(present_reach).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0)))
+            html = Renderer(present_reach).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
+            assert ("export <span>--paper</span></code>" in html) is (path == "/assets" and present_reach is reach)
+            text = without_tags(html)
             for command in commands:
                 assert {bool(found) for found in re.findall(f"trimtab {command}( --paper)?", text)} == {present_reach is reach}
 
