@@ -228,7 +228,20 @@ def _is_above(drift: AssetDrift) -> bool:
 
 def outside_text(drifts: Sequence[AssetDrift]) -> str:
     """Format the assets outside their bands, with the distance; empty if there are none."""
-    return "; ".join(_outside_asset_text(drift) for drift in drifts if drift.is_outside_band)
+    return "; ".join(map(_outside_asset_text, furthest_outside_first(drifts)))
+
+
+def furthest_outside_first(drifts: Sequence[AssetDrift]) -> list[AssetDrift]:
+    """Return the assets outside their bands, the furthest beyond its edge first; last those that
+    only the others bring there. Of a long reason pages show the first.
+    """
+
+    def place(drift: AssetDrift) -> tuple[bool, Fraction]:
+        weight_bps = drift.share * BPS
+        beyond_bps = max(drift.band_low_bps - weight_bps, weight_bps - drift.band_high_bps)
+        return bool(range_of(drift).others_text), -beyond_bps
+
+    return sorted((drift for drift in drifts if drift.is_outside_band), key=place)
 
 
 def _outside_asset_text(drift: AssetDrift) -> str:

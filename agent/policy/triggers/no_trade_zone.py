@@ -325,8 +325,7 @@ def _rule_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     beyond_text = "; ".join(
         f"{bands.weight_and_target_text(drift)}"
         f"{bands.range_of(drift).beyond_text(bands.format_band(drift))}"
-        for drift in ruled_drifts
-        if drift.is_outside_band
+        for drift in bands.furthest_outside_first(ruled_drifts)
     )
     reason = beyond_text or _closest_text(ruled_drifts)
     unroutable_symbols = [

@@ -225,6 +225,19 @@ def test_range_without_its_target_names_its_condition(values: dict[str, int], po
 
 
 @pytest.mark.parametrize(
+    ("values", "symbols"),
+    [
+        pytest.param(balance_changes(WETH=-9_000, LINK=12_000), ["LINK", "WETH"], id="the furthest first"),
+        pytest.param(balance_changes(WBTC=9_000, WETH=-400), ["WBTC", "WETH"], id="last what only the others bring there"),
+    ],
+)
+def test_assets_beyond_their_ranges_are_named_by_how_far(values: dict[str, int], symbols: list[str]) -> None:
+    """Pages show the first one of a long reason."""
+    reason = decide(tracking_step(values)).decision.reason
+    assert [text.split()[0].removesuffix(":") for text in reason.split("; ")] == symbols, reason
+
+
+@pytest.mark.parametrize(
     ("values", "own", "amount"),
     [
         pytest.param(balance_changes(WETH=9_000, WBTC=-400), "WETH", "much", id="below its target, as the others are above"),
