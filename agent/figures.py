@@ -310,8 +310,9 @@ def asset_range(asset: Mapping[str, Any], edges_key: str = "band_bps") -> AssetR
 
 def correction_text(asset: Mapping[str, Any], numeraire: str) -> str:
     """Return why an asset of a zone waits or is due, by what a trade back costs and what waiting
-    does, without figures where neither costs a cent; empty within its range. One that only the
-    others bring beyond it is neither above nor below.
+    does, without figures where neither costs a cent; empty within its range, and for one that waits
+    at its target within rounding. One that only the others bring beyond it is neither above nor
+    below.
     """
     correction = asset["correction"]
     trigger_range = asset_range(asset, "trigger_bps")
@@ -325,6 +326,8 @@ def correction_text(asset: Mapping[str, Any], numeraire: str) -> str:
         else ("above", high_bps)
     )
     is_due = trigger_range.is_outside
+    if not is_due and abs(asset["weight_bps"] - asset["target_bps"]) <= ROUNDING_BPS:
+        return ""
     state_text = "is due, as it is" if is_due else "waits, as it is not"
     why_text = (
         f"{asset['symbol']}: {others_text}; correcting that"
@@ -383,6 +386,8 @@ def stop_text(stop: Mapping[str, Any]) -> str:
 
 MAX_WAITING_YEARS = 2
 """Time of waiting from which only this is said of it."""
+ROUNDING_BPS = 5
+"""Distance within which a weight is said to be at its target: a tenth of a percent, rounded."""
 REFUSED_PREFIX = "refused: "
 """How the reason of a refused step begins."""
 LONG_REASON = 160

@@ -295,6 +295,9 @@ def test_column__of_an_undeclared_field_is_refused(path: str) -> None:
             id="free",
         ),
         pytest.param(2_940, "0.004", "0.0049", "", id="below a cent"),
+        pytest.param(2_505, "2", "20", "", id="at its target within rounding"),
+        pytest.param(2_495, "2", "20", "", id="at its target from below"),
+        pytest.param(2_506, "2", "20", "waits, as it is not above 30.00 %", id="off its target"),
     ],
 )
 def test_correction__agrees_with_what_is_decided(weight_bps: int, cost: str, waiting_year: str, words: str) -> None:
