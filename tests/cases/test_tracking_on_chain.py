@@ -63,7 +63,12 @@ def test_tracking__waits_trades_to_the_edge_and_waits_again(chain: LocalChain, t
         require_rebalance(agent, OutcomeKind.HOLD)
         text = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
         assert mentions(
-            text, "rebalance", "WETH is moved beyond", "Correcting it cost", "once, waiting costs as much in", "usual volatilities"
+            text,
+            "rebalance",
+            "WETH is moved beyond",
+            "Correcting it alone was estimated at",
+            "once, waiting costs as much in",
+            "usual volatilities",
         )
         assert re.search(r"% against 50 % \(band [\d.]{2,5}-[\d.]{2,5} % at these weights of the others\), outside", text)
 

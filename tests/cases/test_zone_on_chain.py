@@ -47,7 +47,7 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(chain: LocalChain, tmp_
         assert agent.status().decision_result.decision == again.decision
         text = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
         assert mentions(text, "rebalance", "outside", "zone")
-        assert "A plan saved" in text
+        assert "A plan was estimated to save" in text
         assert mentions(text, "WETH", "traded to")
 
 
@@ -66,7 +66,7 @@ def test_plan_not_worth_its_gas__is_a_hold_with_all_figures(chain: LocalChain, t
         assert 0 < zone.plan_tradeoff.saved_risk < zone.plan_tradeoff.cost
         text = " ".join(step_history.explain(tmp_path / "trimtab.toml", next_outcome.step_id)["sentences"])
         assert mentions(text, "held", "zone")
-        assert "A plan saved" in text
+        assert "A plan was estimated to save" in text
         fund(chain, {"WETH": 5_700, "USDC": 4_300})
         explain_balances(agent)
         assert agent.plan().kind is OutcomeKind.PLANNED

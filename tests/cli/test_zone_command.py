@@ -35,15 +35,15 @@ def test_status_plan_and_explain__show_saved_risk_and_bands(
         name: plan["cost"][name] for name in ("fees", "impact", "skew", "gas")
     }
     for words in (run("status").out, run("plan", "--verbose").out):
-        for part in ("Zone: drift from the targets costs", "moves beyond", "back to", "A plan saves", "approvals"):
+        for part in ("Zone: drift from the targets is a risk", "moves beyond", "back to", "A plan saves", "approvals"):
             assert part in words
     step = run("history", "--json")
     assert step.json["steps"] == [], "looking writes nothing"
     dry = run("rebalance")
     assert dry.code == 0, dry.out
     output = run("explain", run("history", "--json").json["steps"][0]["step"]).out
-    assert "Being off target cost" in output
-    assert "A plan saved" in output
+    assert "Being off target was a risk valued at" in output
+    assert "A plan was estimated to save" in output
 
 
 def test_a_zone_that_holds_shows_the_scales_all_the_same(

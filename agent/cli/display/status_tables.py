@@ -274,9 +274,9 @@ def zone_table(zone_document: Document, numeraire: str) -> FigureTable:
     """Return a table of the zone: weight of each asset, beyond where it moves and what it is brought
     back to; cost of risk, of corrections, and the plan's trade-off.
     """
-    risk_text = f"{cost_text(zone_document['risk'])} {numeraire} of risk within {format_duration(zone_document['horizon_s'])}"
+    risk_text = f"{cost_text(zone_document['risk'])} {numeraire} within {format_duration(zone_document['horizon_s'])}"
     figure_table = document_table(
-        f"Zone: drift from the targets costs {risk_text}",
+        f"Zone: drift from the targets is a risk valued at {risk_text}, not money paid",
         columns(
             "ZoneAssetDocument",
             "symbol",

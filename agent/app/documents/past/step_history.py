@@ -617,8 +617,8 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
         return _cost_in_coins(value, numeraire)
 
     sentences = [
-        f"Being off target cost {coins_text(zone.risk_value)} of risk within"
-        f" {format_duration(zone.horizon_s)}."
+        f"Being off target was a risk valued at {coins_text(zone.risk_value)} within"
+        f" {format_duration(zone.horizon_s)}, not money paid."
     ]
     sentences += [f"Measured: {zone.sample_text}."] if zone.sample_text else []
     for interval in intervals:
@@ -633,8 +633,8 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
         correction_text = ""
         if interval.correction is not None:
             correction_text = (
-                f" Correcting it cost {coins_text(interval.correction.cost)} once, waiting costs as much"
-                f" in {waiting_time_text(interval.correction.cost, interval.correction.waiting_year)}."
+                f" Correcting it alone was estimated at {coins_text(interval.correction.cost)} once,"
+                f" waiting costs as much in {waiting_time_text(interval.correction.cost, interval.correction.waiting_year)}."
             )
         range_text = (
             f" {when}{label} is moved beyond {trigger_text}{asset_range.condition_text}, and traded"
@@ -654,7 +654,8 @@ def _zone_sentences(zone: ZoneView | None, step: StepInput) -> list[str]:
             f"{f', tax {coins_text(tradeoff.tax)}' if tradeoff.tax else ''}"
         )
         sentences.append(
-            f"A plan saved {coins_text(tradeoff.saved_risk)} of risk and cost {coins_text(tradeoff.cost)}: {cost_text}."
+            f"A plan was estimated to save {coins_text(tradeoff.saved_risk)} of risk and to cost"
+            f" {coins_text(tradeoff.cost)}: {cost_text}."
         )
     return sentences
 

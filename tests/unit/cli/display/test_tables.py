@@ -127,7 +127,8 @@ ZONE: dict[str, Any] = {
     "plan": None,
 }
 ZONE_TEXT = """\
-Zone: drift from the targets costs 31.25 USDC of risk within 365 days
+Zone: drift from the targets is a risk valued at 31.25 USDC within 365 days, not
+money paid
 token   weight   target   moves beyond  back to
 ───────────────────────────────────────────────
 WETH   31.00 %  25.00 %  19.35-30.65 %  21-29 %

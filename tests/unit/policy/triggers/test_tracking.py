@@ -450,7 +450,11 @@ def test_band_that_the_weights_of_the_others_leave_no_room_is_left_out() -> None
     decision_result = decide(step)
     sentences = _zone_sentences(decision_result.zone, step)
     assert not [words for words in sentences if "0 % or 0 %" in words]
-    assert [words for words in sentences if mentions(words, "WETH has no band at these weights of the others", "Correcting it cost")]
+    assert [
+        words
+        for words in sentences
+        if mentions(words, "WETH has no band at these weights of the others", "Correcting it alone was estimated at")
+    ]
     assert _weight_sentence(decision_result.drifts[0], step.portfolio.numeraire, is_zone=True, has_band=True).endswith(
         "30.00 % against 5 %, outside."
     )
