@@ -127,7 +127,8 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         history.budgets.non_trade_loss_24h,
     )
     plan_loss = case.cost() if counts_predicted_cost else case.worst_cost()
-    return _measure_loss(case, past_loss + max(plan_loss, Fraction(0)), limit_bps)
+    plan_text = _PREDICTED if counts_predicted_cost else "with each swap at its minimum"
+    return _measure_loss(case, past_loss + max(plan_loss, Fraction(0)), limit_bps, plan_text)
 
 
 def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -144,7 +145,7 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         history.budgets.decrease_total,
         history.budgets.reverted_loss_total,
     )
-    return _measure_loss(case, past_loss + max(case.cost(), Fraction(0)), limit_bps)
+    return _measure_loss(case, past_loss + max(case.cost(), Fraction(0)), limit_bps, _PREDICTED)
 
 
 def _counted_loss(
@@ -222,15 +223,24 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     return GuardMeasurement(format_money(managed_value, case.numeraire), managed_value <= limit)
 
 
-def _measure_loss(case: GuardCase, loss_value: Fraction, limit_bps: int) -> GuardMeasurement:
-    """Return a loss over the investable total. For an exit the total includes the holdings of
+_PREDICTED = "at the predicted cost"
+
+
+def _measure_loss(
+    case: GuardCase, loss_value: Fraction, limit_bps: int, plan_text: str
+) -> GuardMeasurement:
+    """Return a loss over the investable total; `plan_text` says at which cost the plan counts in
+    it, in which the two limits differ. For an exit the total includes the holdings of
     blocked exits, so that they do not tighten its limit; for other plans it lacks the automatic
     deposits of the last day, so that a gift does not loosen it.
     """
-    if case.is_risk_reducing():
-        return _measure_share(case, loss_value, limit_bps, case.blocked_value())
-    new_deposits_value = automatic_deposits_value(case.step.history.cash_flows)
-    return _measure_share(case, loss_value, limit_bps, -new_deposits_value)
+    extra_base_value = (
+        case.blocked_value()
+        if case.is_risk_reducing()
+        else -automatic_deposits_value(case.step.history.cash_flows)
+    )
+    measurement = _measure_share(case, loss_value, limit_bps, extra_base_value)
+    return replace(measurement, text=f"{measurement.text}, {plan_text}")
 
 
 def _measure_share(

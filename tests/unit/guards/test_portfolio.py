@@ -359,6 +359,21 @@ def test_total_loss_adds_all_days_and_the_predicted_cost() -> None:
     assert_refused(verdict("total_loss", with_past_costs(step, loss_total=room_value + TINY), plan), "bps")
 
 
+def test_losses_say_at_which_cost_the_plan_counts() -> None:
+    """On a first day the loss of the day is above the total, which counts the same trades."""
+    step = with_limits(overweight_step(), daily_loss_bps=100, total_loss_bps=100)
+    plan = sell_weth(step)
+    texts = {
+        guard: [verdict(guard, step, judged).measured_text.partition("), ")[2] for judged in (plan, exit_plan(plan))]
+        for guard in ("daily_loss", "total_loss")
+    }
+
+    assert texts == {
+        "daily_loss": ["with each swap at its minimum", "at the predicted cost"],
+        "total_loss": ["at the predicted cost", "at the predicted cost"],
+    }
+
+
 LOSS_FIELDS = {
     "daily_loss": ("loss_24h", "decrease_24h", "non_trade_loss_24h"),
     "total_loss": ("loss_total", "decrease_total", "reverted_loss_total"),
