@@ -1269,6 +1269,24 @@ def test_range_beside_its_target__is_said_to_be_that_of_these_weights(served: Se
 
 
 @pytest.mark.parametrize(
+    ("has_zone", "holding_count", "is_said"),
+    [
+        pytest.param(True, None, True, id="several coins"),
+        pytest.param(True, 2, False, id="one coin"),
+        pytest.param(False, None, False, id="bands"),
+    ],
+)
+def test_back_to__is_said_to_be_of_an_asset_that_trades_alone(
+    served: Served, has_zone: bool, holding_count: int | None, is_said: bool
+) -> None:
+    status = golden_document("25-status")
+    status["holdings"] = status["holdings"][:holding_count]
+    status["zone"] = zone_of(status) if has_zone else None
+    text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status}, {}, 1)
+    assert ("a plan that moves several at once may end at other weights and at another cost" in text) is is_said
+
+
+@pytest.mark.parametrize(
     ("cost", "waiting_year", "is_shown"),
     [
         pytest.param("0.004", "0.0049", False, id="both below"),
