@@ -1286,6 +1286,10 @@ def test_back_to__is_said_to_be_of_an_asset_that_trades_alone(
     assert ("a plan that moves several at once may end at other weights and at another cost" in text) is is_said
 
 
+def test_entry_prices__are_said_to_share_the_costs_of_a_transaction(served: Served) -> None:
+    assert "the coins that one transaction buys share what it cost by value" in served.ask("/assets")[2].decode()
+
+
 @pytest.mark.parametrize(
     ("cost", "waiting_year", "is_shown"),
     [
