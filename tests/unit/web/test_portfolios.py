@@ -85,8 +85,8 @@ def test_names__are_the_files_and_slugs_are_unique(tmp_path: Path) -> None:
     assert [slug for _, slug in names] == ["one-trimtab", "two-trimtab", "ber-2f", "portfolio", "one-trimtab-2"]
 
 
-def test_names__of_files_that_are_not_utf_8__can_be_written() -> None:
-    """Metrics and pages would raise UnicodeEncodeError for all portfolios."""
+def test_names__of_files_that_are_not_utf_8__can_be_encoded() -> None:
+    """The metrics file would raise UnicodeEncodeError for all portfolios."""
     configs = [Path(os.fsdecode(b"\xffeth.toml")), Path(os.fsdecode(b"\xff/a.toml")), Path("b/a.toml")]
     assert [name.encode() for name, _ in portfolio_names(configs)] == [rb"\udcffeth", rb"\udcff/a", b"b/a"]
 
