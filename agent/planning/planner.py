@@ -568,8 +568,8 @@ def _nothing_planned(
     message = f"nothing to trade of a drift of {drift_text}: {limit_text}{reasons_text}"
     if limit.value is not None and is_decisive:
         turnover_left_text = numeraire.money_text(limit.value)
-        is_of_a_day = limit.name == DAILY_TURNOVER_LIMIT
-        wait_text = ", or wait until the last day's trades are 24 h old" if is_of_a_day else ""
+        is_freed = limit.name == DAILY_TURNOVER_LIMIT and step.history.budgets.turnover_24h > 0
+        wait_text = ", or wait until the last day's trades are 24 h old" if is_freed else ""
         return NothingPlanned(
             message,
             (

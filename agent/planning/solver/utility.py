@@ -768,6 +768,9 @@ def turnover_left(
             if daily_left_value >= 1:
                 left_text = step.portfolio.numeraire.money_text(daily_left_value)
                 why = f"{DAILY_TURNOVER_LIMIT} leaves {left_text}{until}, too little for limits.min_trade"
+            remedy = "wait until the last day's trades are 24 h old"
+            if daily_limit_value <= (limits.min_trade or 0):
+                remedy = f"raise {DAILY_TURNOVER_LIMIT}, or lower limits.min_trade"
             raise Refused(
                 why,
                 (
@@ -778,7 +781,7 @@ def turnover_left(
                         False,
                     ),
                 ),
-                "wait until the last day's trades are 24 h old",
+                remedy,
             )
         left_values_and_names.append((max(Fraction(0), daily_left_value), DAILY_TURNOVER_LIMIT))
     smallest_left_value, limit_name = min(

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import pytest
 
+from agent.errors import Refused
 from agent.model import Goal, GoalWeight, LegPlace, Pool, StepInput
 from agent.planning import planner
 from agent.planning.plan_builder import skipped_items
@@ -351,6 +352,13 @@ def test_plan_refuses_where_nothing_can_be_traded(step: StepInput, code: str, fi
             ", or wait until the last day's trades are 24 h old",
             id="rest of the day",
         ),
+        pytest.param(
+            with_limits(two(9_600, 400, min_trade=None), daily_turnover_bps=1),
+            "daily_turnover",
+            "1 USDC",
+            "",
+            id="limit of an untraded day",
+        ),
     ],
 )
 def test_refusal_names_the_limit_that_leaves_too_little(step: StepInput, limit: str, left_text: str, wait_text: str) -> None:
@@ -359,6 +367,24 @@ def test_refusal_names_the_limit_that_leaves_too_little(step: StepInput, limit: 
     assert refusal.remedy == f"raise limits.{limit}{wait_text}"
     (verdict,) = refusal.verdicts
     assert (verdict.guard, verdict.measured_text, verdict.limit) == (limit, "4600 USDC to move", left_text)
+
+
+@pytest.mark.parametrize(
+    ("daily_turnover_bps", "turnover_usd", "remedy"),
+    [
+        pytest.param(10, 0, "raise limits.daily_turnover, or lower limits.min_trade", id="untraded day"),
+        pytest.param(10, 4, "raise limits.daily_turnover, or lower limits.min_trade", id="day with trades"),
+        pytest.param(11, 4, "wait until the last day's trades are 24 h old", id="a whole day is enough"),
+    ],
+)
+def test_waiting_is_advised_only_if_a_day_permits_min_trade(daily_turnover_bps: int, turnover_usd: int, remedy: str) -> None:
+    step = with_limits(two(9_600, 400, turnover_bps=None, min_trade=Fraction(10 * COIN)), daily_turnover_bps=daily_turnover_bps)
+    step = replace(step, history=history(turnover_24h=Fraction(turnover_usd * COIN)))
+
+    with pytest.raises(Refused) as refused:
+        planner.plan(step, rebalance_to_targets(step))
+
+    assert refused.value.remedy == remedy
 
 
 @pytest.mark.parametrize(
