@@ -119,7 +119,7 @@ def test_level_without_a_unit__is_a_price_and_asked_about_if_far(desk: Desk) -> 
     ):
         error = desk.ask("orders", "set", *args, want=10)["error"]
         assert mentions(error["message"], args[1][2:].replace("-", "_"), "price")
-        assert mentions(error["remedy"], "%", "--yes")
+        assert mentions(error["remedy"], "nearer level", "%", "--yes")
     assert desk.config.read_text() == before
     assert mentions(desk.run("orders", "set", "WETH", "--stop-loss", "12").err, "99.6 % below the present price of 3,000.00 USDC", "--yes")
     result = desk.run("orders", "set", "--yes", "WETH", "--stop-loss", "2400")

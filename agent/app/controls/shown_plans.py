@@ -216,7 +216,7 @@ def preview_with_agent(
             if edit_report.implausible_levels:
                 raise Refused(
                     "; ".join(edit_report.implausible_levels),
-                    remedy='write a share such as "20%", or set it at the terminal: trimtab orders set',
+                    remedy='write a nearer level, such as "20%", or set it at the terminal: trimtab orders set',
                 )
             refusal = _refusal_reason(edit_report.state, f"the config is {edit_report.state}")
             plan = shown_edit(arguments, edit_report)

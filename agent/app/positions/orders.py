@@ -236,7 +236,7 @@ def set_orders(
         if implausible_levels:
             raise Refused(
                 "; ".join(implausible_levels),
-                remedy='write a share such as "12%", or confirm it with --yes',
+                remedy='write a nearer level, such as "12%", or confirm it with --yes',
             )
         raise Refused("not confirmed; nothing was written", remedy="confirm it, or add --yes")
     if level_changes:
@@ -280,8 +280,8 @@ def _record_levels(
 
 MIN_PLAUSIBLE_DISTANCE = Fraction(-9, 10)
 MAX_PLAUSIBLE_DISTANCE = Fraction(9)
-"""Distances of a level from the price beyond which the owner is asked, in case a share was
-meant.
+"""Distances of a level from the price beyond which the owner is asked, in case another was meant,
+such as a share instead of an amount.
 """
 REACHED_TEXT = "reached already: it fires at once"
 
