@@ -521,8 +521,8 @@ def _order_notes(step: StepInput) -> list[str]:
     for order in step.history.orders.states:
         if order.stage is OrderStage.FIRED and was_filled_when_armed(order):
             entry_price = format_order_price(portfolio, order.token, trigger_price(order))
-            notes.append(
-                f"{order_name(portfolio, order)} at {entry_price} was not below the price when it was armed:"
-                " it delayed no purchase"
-            )
+            why = "was not below the price when it was armed: it delayed no purchase"
+            if order.since_s == step.snapshot.head.timestamp_s:  # perhaps not stored yet
+                why = "is not below the price: it delays no purchase"
+            notes.append(f"{order_name(portfolio, order)} at {entry_price} {why}")
     return notes

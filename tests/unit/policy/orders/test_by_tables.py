@@ -206,7 +206,9 @@ def test_order_that_contradicts_the_price_halts_by_name(order: OrderTerms, reaso
 def test_entry_above_the_price_is_filled() -> None:
     bot = two(terms("WETH", ENTRY, 2_500), **CASH_ALONE)
     assert isinstance(look(bot, 2_000), Rebalance)
-    assert mentions(bot.step.targets.reasons, "entry", "WETH", "2,500.00 USDC")
+    assert bot.step.targets.reasons == ("entry of WETH at 2,500.00 USDC is not below the price: it delays no purchase",)
+    look(bot, 2_000)
+    assert bot.step.targets.reasons == ("entry of WETH at 2,500.00 USDC was not below the price when it was armed: it delayed no purchase",)
 
 
 def test_entry_above_the_price_is_refused_by_config() -> None:
