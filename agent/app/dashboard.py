@@ -68,7 +68,7 @@ def _load_current_config(config: ConfigSource) -> LoadedConfig:
 
 def change_marker(config: ConfigSource) -> str:
     """Return a text that changes with each cycle, on paper too, with the states of its
-    transactions, with a pause and with a stop; empty without steps and stop.
+    transactions, with orders that a command arms, with a pause and with a stop.
     """
     loaded_config = load_config(config)
     change_words = _change_words(loaded_config)
@@ -89,7 +89,8 @@ def _change_words(loaded_config: LoadedConfig) -> list[str]:
     ):
         stop = store.requests.active_stop()
         stop_words = [] if stop is None else [f"{stop.id} {stop.state.value}"]
-        return stop_words + [
+        _, orders_version = store.orders.orders_and_version()
+        return [str(orders_version), *stop_words] + [
             word
             for summary in store.steps.newest(1)
             for word in (

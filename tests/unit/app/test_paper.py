@@ -18,7 +18,16 @@ from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import Holding, PaperMargin, PaperPosition, PaperWallet
+from agent.model import (
+    ConditionalOrder,
+    Holding,
+    OrderKind,
+    OrderStage,
+    OrderTerms,
+    PaperMargin,
+    PaperPosition,
+    PaperWallet,
+)
 from agent.store import open_store
 from agent.wiring import store_file
 from agent.wiring.transactor import wallet_locks
@@ -26,6 +35,7 @@ from tests.support import builders
 from tests.support.configs.samples import config_text
 from tests.support.stores import install_later_version
 from tests.support.text import raises_code, raises_field
+from tests.support.tokens import WETH
 
 TOKEN = builders.address("token")
 
@@ -194,6 +204,17 @@ def test_dashboard__unusable_live_store__raises(tmp_path: Path) -> None:
     for read in (dashboard.change_marker, dashboard.stored_documents):
         with raises_code(OperatorNeeded, "store"):
             read(live)
+
+
+@pytest.mark.parametrize("is_paper", [False, True], ids=["live", "paper"])
+def test_dashboard__reads_again_once_a_command_armed_an_order(tmp_path: Path, is_paper: bool) -> None:
+    served = replace(loaded(tmp_path), is_paper=is_paper)
+    terms = OrderTerms(WETH.address, OrderKind.STOP_LOSS, None, 1_000)
+    with wiring.open_store_offline(served) as (store, _):
+        store.steps.begin("first", 1, "{}")
+        first_marker = dashboard.change_marker(served)
+        assert store.orders.replace_orders((ConditionalOrder(terms.token, terms.kind, OrderStage.WAITING, terms, 1),), None, 0)
+        assert dashboard.change_marker(served) != first_marker
 
 
 @pytest.mark.parametrize("is_paper", [False, True], ids=["live", "paper"])

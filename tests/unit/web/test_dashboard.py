@@ -375,6 +375,7 @@ def test_heading_of_the_decision__says_what_prevents_it(served: Served, outcome:
     text = overview_text(served, outcome, **run)
     assert heading in text.splitlines()
     assert ("UTC: refused by daily_turnover" in text.partition("Details")[0]) is (outcome == "refused")
+    assert ("A limit that was changed since then counts from the next check." in text) is (outcome == "refused")
 
 
 @pytest.mark.parametrize(
@@ -610,16 +611,18 @@ def test_paper_run_without_a_report_of_its_own__starts_if_its_process_is_there(
 
 
 @pytest.mark.parametrize(
-    ("on_paper", "stage", "is_said"),
+    ("on_paper", "stage", "since", "is_said"),
     [
-        pytest.param(True, "waiting", True, id="waiting on paper"),
-        pytest.param(True, "armed", False, id="armed on paper"),
-        pytest.param(False, "waiting", False, id="waiting live"),
+        pytest.param(True, "waiting", None, True, id="waiting on paper"),
+        pytest.param(True, "waiting", "2026-12-01 09:00:00", False, id="armed on paper by a command"),
+        pytest.param(True, "armed", None, False, id="armed on paper"),
+        pytest.param(False, "waiting", None, False, id="waiting live"),
     ],
 )
-def test_waiting_order_on_paper__says_how_it_is_armed(served: Served, on_paper: bool, stage: str, is_said: bool) -> None:
+def test_waiting_order_on_paper__says_how_it_is_armed(served: Served, on_paper: bool, stage: str, since: str | None, is_said: bool) -> None:
     orders = golden_document("47-orders")
-    documents = {**served.board.documents, "orders": {**orders, "orders": [{**order, "stage": stage} for order in orders["orders"]]}}
+    changed_orders = [{**order, "stage": stage, "since": since} for order in orders["orders"]]
+    documents = {**served.board.documents, "orders": {**orders, "orders": changed_orders}}
     for page in (PAGES[0], next(page for page in PAGES if page.path == "/assets")):
         text = Renderer(Reach(on_paper=on_paper)).render_page(page, documents, {}, 1, Session(1, "set-up", False, 0, 0))
         assert ("A paper run reads the config only when it starts: an order that was set since" in text) is is_said
