@@ -44,7 +44,8 @@ def run_in_processes(
 ) -> Iterator[tuple[C, R]]:
     """Yield the chunks with their results, in order of completion, from that many processes.
 
-    Raises the errors of a chunk; Retryable with the message `lost_message` if a process died.
+    Raises the errors of a chunk; Retryable with the message `lost_message` if a process died. An
+    error, an interrupt and a caller that needs no more results end the processes at once.
     """
     # Spawn fresh processes: a fork would share this process's threads and open databases.
     with ProcessPoolExecutor(processes, get_context("spawn"), _init_process, (job,)) as executor:
@@ -68,9 +69,10 @@ def run_in_processes(
                 "run the same command again, with fewer cores if memory is short",
                 code=ErrorCode.WORKER,
             ) from None
-        finally:
-            for future in chunk_by_future:
-                future.cancel()
+        except BaseException:
+            for process in list((executor._processes or {}).values()):
+                process.kill()  # the executor waits for the chunks that they run
+            raise
 
 
 def _init_process(job: ChunkJob[Any, Any]) -> None:
