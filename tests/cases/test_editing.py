@@ -125,9 +125,17 @@ def test_edit_that_would_halt_or_leave_behind__is_refused(anvil_chain: LocalChai
         "20 % below the present price"
     ]
     portfolio_report = bot.edit(
-        ConfigChanges(key_settings=(("portfolio.orders.stop_loss", '"20%"'), ("portfolio.assets.WETH.entry", '"5%"'), (trail, '"9%"'))),
+        ConfigChanges(
+            key_settings=(
+                ("portfolio.orders.stop_loss", '"20%"'),
+                ("portfolio.assets.WETH.entry", '"5%"'),
+                ("portfolio.assets.WETH.take_profit", '"2970"'),
+                (trail, '"9%"'),
+            )
+        ),
         answer=False,
     )
+    assert "take_profit of WETH: at 2,970.00 USDC, 1 % below the present price" in portfolio_report.warnings, "it waits for its entry"
     assert "stop_loss of the portfolio: at 0.800000 per share, 20 % below the present value" in portfolio_report.warnings
     assert "trailing_stop of WETH: its level is set when a cycle arms it" in portfolio_report.warnings
     assert any("watches no price until a cycle arms it" in command for command in edit_report.next_commands)

@@ -136,16 +136,30 @@ def test_level_without_a_unit__is_a_price_and_asked_about_if_far(desk: Desk) -> 
     assert done["changes"] == {"stop_loss": ["2400", "12"]}
     assert len(done["notes"]) == 2
     for option, level in (("--stop-loss", "9000"), ("--take-profit", "2900"), ("--trailing-stop", "3000")):
-        (level_note,) = [note for note in desk.ask("orders", "set", "WETH", option, level, "--yes")["notes"] if "no cycle arms it" in note]
+        (level_note,) = [note for note in desk.ask("orders", "set", "WETH", option, level, "--yes")["notes"] if "contradicts" in note]
         assert mentions(level_note, option[2:].replace("-", "_"), "nothing but exits is traded until it is changed"), level_note
         desk.ask("orders", "set", "WETH", option, "off", "--yes")
     assert desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "12%")["notes"] == [], "a share needs no note, and no chain"
+
+
+def test_exit_beside_a_pending_entry__waits_and_contradicts_nothing(desk: Desk) -> None:
+    def contradictions(*levels: str) -> list[str]:
+        return [note for note in desk.ask("orders", "set", "WETH", *levels, "--yes")["notes"] if "nothing but exits is traded" in note]
+
+    assert contradictions("--stop-loss", "2500", "--entry", "2800", "--take-profit", "2900") == []
+    assert contradictions("--take-profit", "2950") == [], "the entry is in the file already"
+    assert desk.ask("orders")["contradictions"] == []
+    (without_entry,) = contradictions("--entry", "off")
+    assert mentions(without_entry, "take_profit of WETH at 2,950.00 USDC", "nothing but exits is traded until it is changed")
+    assert desk.ask("orders")["contradictions"] == [without_entry]
 
 
 def test_price_without_a_chain__is_written_at_unknown_distance(desk: Desk) -> None:
     desk.edit((desk.about["url"], "http://127.0.0.1:1"))
     done = desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "2400")
     assert mentions(" ".join(done["notes"]), "a price in USDC", "distance is unknown", "could not be read")
+    far_share = desk.ask("orders", "set", "WETH", "--stop-loss", "95%", "--take-profit", "9000", want=10)["error"]
+    assert far_share["message"] == "WETH stop_loss: 95 % below the price"
 
 
 def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:

@@ -17,9 +17,9 @@ from agent.app.documents.past.waiting import order_document
 from agent.app.documents.plans import limit_prices
 from agent.app.money.repeated_withdrawals import RECENT_S
 from agent.config.load import load_config, load_config_text, parse_config
-from agent.config.orders import price_level_notes, unsent_alert_notes
+from agent.config.orders import build_orders, price_level_notes, unsent_alert_notes
 from agent.config.tables.fields import parse_duration_s
-from agent.config.tables.orders import OrdersTable, parse_level
+from agent.config.tables.orders import parse_level
 from agent.config.writing.config_file import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
@@ -33,7 +33,6 @@ from agent.model import (
     ExecutionState,
     LimitOrder,
     OrderKind,
-    OrdersConfig,
     OrderStage,
     OrderTerms,
     Portfolio,
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
         OrdersDocument,
     )
     from agent.config.loaded import LoadedConfig
+    from agent.config.tables.portfolio import PortfolioTable
     from agent.store.store import ConfigVersionStore
 
 ALL = "all"
@@ -297,8 +297,9 @@ def _level_notes(
     config_text: str,
     level_changes: Mapping[str, tuple[str | None, str | None]],
 ) -> tuple[list[str], list[str]]:
-    """Return notes on new levels written as amounts, and new levels implausibly far from the
-    price. Only amounts need the price; while it is unknown, the notes say so.
+    """Return notes on new levels written as amounts and on levels that contradict the price, and
+    new levels implausibly far from it. Only amounts and entries need the price; while it is
+    unknown, the notes say so.
     """
     new_levels = {
         kind: parse_level(level_text)
@@ -307,14 +308,15 @@ def _level_notes(
     }
     config = parse_config(config_text)
     amount_notes = price_level_notes(config.portfolio)
-    orders_table = config.portfolio.orders or OrdersTable()
-    orders_config = OrdersConfig(
-        hysteresis_bps=orders_table.hysteresis,
-        refuses_filled_entries=orders_table.entry_above_price == "refuse",
+    needs_price = "entry" in level_changes or any(
+        level.price is not None for level in new_levels.values()
     )
-    has_amounts = any(level.price is not None for level in new_levels.values())
-    price, price_note = _asset_price(path, subject) if has_amounts else (None, "")
-    notes = list(unsent_alert_notes(config, new_levels))
+    price, price_note, contradictions = (
+        _price_and_contradictions(path, subject, config.portfolio)
+        if needs_price
+        else (None, "", [])
+    )
+    notes = [*unsent_alert_notes(config, new_levels), *contradictions]
     implausible_levels = []
     for kind, level in new_levels.items():
         if (amount_note := amount_notes.get(f"{subject} {kind}")) is not None:
@@ -331,26 +333,23 @@ def _level_notes(
         if distance is None:
             continue
         side_word = "above" if distance > 0 else "below"
-        distance_text = f"{subject} {kind}: {format_percent(abs(distance))} {side_word} {price_note or 'the price'}"
+        distance_text = f"{subject} {kind}: {format_percent(abs(distance))} {side_word} {'the price' if price is None else price_note}"
         if level.price is not None:
             is_sent_at_once = order.kind in PRICE_ALERTS and conditional_orders.is_reached(
                 order, reference_price
             )
             notes.append(f"{distance_text}, {REACHED_TEXT}" if is_sent_at_once else distance_text)
-            try:
-                conditional_orders.require_valid_level(order, reference_price, orders_config)
-            except Refused as refusal:
-                notes.append(
-                    f"{subject} {kind}: {refusal.message}, so no cycle arms it; nothing but exits is"
-                    " traded until it is changed"
-                )
         if not is_plausible(distance):
             implausible_levels.append(distance_text)
     return notes, implausible_levels
 
 
-def _asset_price(path: Path, subject: str) -> tuple[Fraction | None, str]:
-    """Return the price of one asset in whole coins, and its text; None, and why, if unknown."""
+def _price_and_contradictions(
+    path: Path, subject: str, edited_portfolio: PortfolioTable
+) -> tuple[Fraction | None, str, list[str]]:
+    """Return the price of one asset in whole coins, its text, and which of its levels in
+    `edited_portfolio` contradict it; no price, and why, if it is unknown.
+    """
     try:
         with open_agent(path) as agent:
             step = agent.step_input()
@@ -358,16 +357,28 @@ def _asset_price(path: Path, subject: str) -> tuple[Fraction | None, str]:
             asset.token for asset in step.portfolio.assets if asset.token.symbol == subject
         )
     except TrimtabError as error:
-        return None, f"because the price could not be read: {error.message}"
+        return None, f"because the price could not be read: {error.message}", []
     except StopIteration:
-        return None, "because the config has no such asset yet"
+        return None, "because the config has no such asset yet", []
     if (price := _current_price(step, asset_token.address)) is None:
-        return None, "because the asset has no reference price now"
+        return None, "because the asset has no reference price now", []
     coin_price = price * Fraction(10) ** (asset_token.decimals - step.portfolio.numeraire.decimals)
     shown_price_text = conditional_orders.format_order_price(
         step.portfolio, asset_token.address, price
     )
-    return coin_price, f"the present price of {shown_price_text}"
+    orders = build_orders(edited_portfolio, step.portfolio.assets, step.portfolio.numeraire)
+    own_terms = tuple(terms for terms in orders.terms if terms.token == asset_token.address)
+    edited_step = conditional_orders.advance_orders(
+        replace(
+            step,
+            portfolio=replace(step.portfolio, orders=replace(orders, terms=own_terms)),
+            policy=replace(step.policy, confirm_blocks=0),
+        )
+    )
+    contradictions = exits.price_contradictions(
+        edited_step.portfolio, edited_step.history.orders, reference_prices(step)
+    )
+    return coin_price, f"the present price of {shown_price_text}", contradictions
 
 
 def _require_armable(

@@ -583,7 +583,7 @@ def _order_notes(
                 f", {format_percent(abs(distance))} {'above' if distance > 0 else 'below'} the present"
                 f" {'value' if order.token == PORTFOLIO_SUBJECT else 'price'}"
             )
-            if is_reached(order, price):
+            if is_reached(order, price) and not order.is_exit:  # such an exit waits for its entry
                 level_text += f", {REACHED_TEXT}"
         notes.append(f"{order_label}: {level_text}")
         if distance is not None and not is_plausible(distance):
