@@ -129,7 +129,9 @@ def test_a_price_or_a_time_that_is_none_is_named(anvil_chain: LocalChain, tmp_pa
         ("0", "4h", "--price"),
         ("-1", "4h", "--price"),
         ("3000", "yesterday", "--until"),
-        ("3000", "2020-01-01T00:00Z", "--until"),
+        ("3000", "2020-01-01T00:00Z", "is not after the newest block, of 20"),
+        ("3000", "0s", "is not after the newest block"),
+        ("3000", "90s", r"within execution.deadline \(1 min 30 s\) of the newest block"),
         ("3000", "2027-01-31T18:00", "time zone"),
         ("3000", "91d", "90 days"),
     ]

@@ -52,6 +52,7 @@ from agent.units import (
     Price,
     decimal_text,
     format_bps,
+    format_duration,
     format_percent,
     format_time,
     parse_raw,
@@ -696,7 +697,7 @@ def _new_limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
             "--price must be above 0", "give the minimum --out per --in, or omit --price"
         )
     head_s = agent.context.readers.reader.snapshot().head.timestamp_s
-    until_s = _parse_until_s(request.until, head_s)
+    until_s = _parse_until_s(request.until, head_s, agent.context.execution.deadline_s)
     limit_text = (
         f"{price_text(limit_price, token_in.decimals, token_out.decimals)} {token_out.label} per"
         f" {token_in.label}"
@@ -714,9 +715,10 @@ def _new_limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
     )
 
 
-def _parse_until_s(until_text: str, now_s: int) -> int:
+def _parse_until_s(until_text: str, now_s: int, deadline_s: int) -> int:
     """Return the chain time, in seconds, of a duration from now or of a time such as
-    2027-01-31T18:00Z.
+    2027-01-31T18:00Z. Raises ConfigError unless an order could be sent before: a transaction is
+    valid for `deadline_s`.
     """
     try:
         until_s = now_s + parse_duration_s(until_text, "--until")
@@ -733,7 +735,18 @@ def _parse_until_s(until_text: str, now_s: int) -> int:
                 f"--until: {until_text!r} has no time zone", "for example 2027-01-31T18:00Z"
             ) from None
         until_s = int(until_time.timestamp())
-    if not now_s < until_s <= now_s + MAX_ORDER_LIFETIME_S:
+    if until_s <= now_s:
+        raise ConfigError(
+            f"--until: {until_text!r} is not after the newest block, of {format_time(now_s)}",
+            "for example 4h",
+        )
+    if until_s <= now_s + deadline_s:
+        raise ConfigError(
+            f"--until: {until_text!r} is within execution.deadline ({format_duration(deadline_s)}) of"
+            " the newest block, so the order would expire unsent",
+            "give a later time, for example 4h",
+        )
+    if until_s > now_s + MAX_ORDER_LIFETIME_S:
         raise ConfigError(
             f"--until: {until_text!r} must be within 90 days of the newest block", "for example 4h"
         )
