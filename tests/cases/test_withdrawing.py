@@ -89,6 +89,10 @@ def test_withdrawal_without_address__is_set_aside_until_paid(chain: LocalChain, 
         rebalanced = agent.rebalance(send=True, confirm=lambda _: True)
         assert rebalanced.kind is OutcomeKind.DONE, rebalanced.reason
         assert purse(chain).raw["USDC"] >= 2_000 * USD + 2_390 * USD
+        for send in (False, True):
+            resumed = transfers.resume_withdrawal(agent, withdrawal.request_id or 0, send=send, confirm=pytest.fail)
+            assert (resumed.state, resumed.reason) == ("reserved", withdrawal.reason)
+        assert transfers.resume_withdrawal(agent, withdrawal.request_id or 0, to=HOME, confirm=accept).state == "planned"
         paid = transfers.resume_withdrawal(agent, withdrawal.request_id or 0, to=HOME, send=True, confirm=accept)
         assert (paid.state, chain.balance("USDC", HOME)) == ("paid", 2_000 * USD), paid.reason
         again = transfers.resume_withdrawal(agent, withdrawal.request_id or 0, send=True, confirm=accept)

@@ -538,6 +538,8 @@ def resume_withdrawal(
         if (paid_report := _paid_report(agent, step, withdrawal_id, progress)) is not None:
             return paid_report
         run = new_run(step)  # another process may have released it
+        if run.is_set_aside(step):
+            return run.report(step)
         withdrawal_run.require_part_due(run.request, step)
         return run.execute(transactor, confirm)
 

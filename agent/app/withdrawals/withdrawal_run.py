@@ -170,6 +170,10 @@ class WithdrawalRun:
         verdicts = () if state else self._verdicts(step)
         if state is None and self.request is not None:
             reason = given_up_text(self._context.store, self.request)
+            if self.is_set_aside(step):
+                state = WithdrawalState.RESERVED
+                verdicts = ()
+                reason = "; ".join(filter(None, (self._set_aside_text, reason)))
         report = WithdrawalReport(
             step,
             self._payments,
@@ -195,6 +199,21 @@ class WithdrawalRun:
             report,
             state=WithdrawalState.REFUSED,
             reason=refusal_reasons[0] if refusal_reasons else "",
+        )
+
+    def is_set_aside(self, step: StepInput) -> bool:
+        """Return whether only the address is missing: it is recorded, and nothing is to be sold."""
+        if self._payout_address is not None or self.request is None:
+            return False
+        shortfall_token = self._shortfall_token(self._with_claims(step))
+        return shortfall_token is None and self.request.progress is None
+
+    @property
+    def _set_aside_text(self) -> str:
+        request_id = self._request_id or 0
+        return (
+            f"set aside as withdrawal {request_id}; to pay it: trimtab withdraw --resume {request_id}"
+            " --to ADDRESS"
         )
 
     def confirm_and_record_sale(self, sale: StepOutcome, confirm: Confirm) -> bool:
@@ -274,11 +293,7 @@ class WithdrawalRun:
         if self._payout_address is None:
             self._context.store.requests.record_progress(request_id, None)
             step = step_without_deposits(self._context)
-            message = (
-                f"set aside as withdrawal {request_id}; to pay it: trimtab withdraw --resume {request_id}"
-                " --to ADDRESS"
-            )
-            return self.report(step, sale, WithdrawalState.RESERVED, message)
+            return self.report(step, sale, WithdrawalState.RESERVED, self._set_aside_text)
         while (claim := self._next_claim()) is not None:
             if claim.payment.native and (unwrap_raw := self._raw_to_unwrap(claim)) > 0:
                 unwrap_outcome = engine.run_cycle(
