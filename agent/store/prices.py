@@ -98,15 +98,18 @@ class PriceStore:
             bind_values = {"numeraire": numeraire, "hour": at_s // HOUR_S}
             return db.scalar(_select_agent_prices(), bind_values) is not None
 
-    def last_fetch_s(self, gaps_hash: str) -> int | None:
-        """Return the agent's time of the last complete attempt to read these missing
-        prices from the chain; None without one, and after an endpoint failed.
+    def last_fetch_s(self, windows_hash: str) -> tuple[int, int] | None:
+        """Return the agent's time of the last complete attempt to read all missing prices of these
+        windows from the chain, and the time until which later gaps were looked for; None without
+        one, and after an endpoint failed.
         """
         with self.db.read("read the last fetch of prices") as db:
             facts = read_facts(db, FETCHED_AT, PRICE_FAULT)
-        fetched_hash, _, at_text = facts.get(FETCHED_AT, "").partition(":")
-        is_done = fetched_hash == gaps_hash and not facts.get(PRICE_FAULT)
-        return parse_whole(at_text, FETCHED_AT) if is_done else None
+        fetched_hash, _, times_text = facts.get(FETCHED_AT, "").partition(":")
+        if fetched_hash != windows_hash or facts.get(PRICE_FAULT):
+            return None
+        whole_text, _, until_text = times_text.partition(":")
+        return parse_whole(whole_text, FETCHED_AT), parse_whole(until_text, FETCHED_AT)
 
     def fetch_fault(self) -> str:
         """Return why an endpoint failed in the last attempt to read missing prices; empty if none
@@ -115,11 +118,12 @@ class PriceStore:
         with self.db.read("read the last fetch of prices") as db:
             return read_facts(db, PRICE_FAULT).get(PRICE_FAULT, "")
 
-    def mark_fetch(self, gaps_hash: str, at_s: int, fault: str = "") -> None:
-        """Record an attempt to read these missing prices, and why an endpoint failed (empty: none
-        did).
+    def mark_fetch(self, windows_hash: str, whole_s: int, until_s: int, fault: str = "") -> None:
+        """Record when all missing prices of these windows were last looked for, until when later
+        ones were, and why an endpoint failed (empty: none did).
         """
-        facts: dict[str, object] = {FETCHED_AT: f"{gaps_hash}:{at_s}", PRICE_FAULT: fault}
+        fetched_at = f"{windows_hash}:{whole_s}:{until_s}"
+        facts: dict[str, object] = {FETCHED_AT: fetched_at, PRICE_FAULT: fault}
         with self.db.write("write the last fetch of prices") as db:
             write_facts(db, facts)
 
@@ -144,6 +148,7 @@ class PriceStore:
         """Delete the prices of one source in that numeraire; return their number."""
         with self.db.write("remove prices") as db:
             conditions = PriceRow.numeraire == numeraire, PriceRow.source == source
+            write_facts(db, {FETCHED_AT: ""})  # what is removed is missing again
             return db.execute(delete(PriceRow).where(*conditions)).rowcount
 
 

@@ -41,8 +41,6 @@ class MissingPrices:
     interval_s: int
     first_s: int
     """The first one of any window."""
-    last_s: int
-    """The last one of any window."""
 
 
 def needed_windows(
@@ -80,16 +78,22 @@ def _weighted_tokens(allocator: AllocatorConfig, tokens: Sequence[str]) -> tuple
 
 
 def missing_prices(
-    prices: PriceStore, numeraire: str, windows: Iterable[NeededPrices], now_s: int
+    prices: PriceStore,
+    numeraire: str,
+    windows: Iterable[NeededPrices],
+    now_s: int,
+    tried_until_s: int = 0,
 ) -> tuple[MissingPrices, ...]:
     """Return, for each token, the window with the most time without a price; tokens with all prices
-    are left out. The interval of `now_s` is not over, so it does not count.
+    are left out. The interval of `now_s` is not over, so it does not count, nor do those that were
+    over at `tried_until_s`.
     """
     gaps_by_token: dict[str, list[MissingPrices]] = {}
     for window in windows:
         interval_s = window.interval_s
         since_s = now_s - min(window.span_s, RETENTION_S)
-        intervals = range(since_s // interval_s + 1, now_s // interval_s)
+        first = max(since_s // interval_s + 1, tried_until_s // interval_s)
+        intervals = range(first, now_s // interval_s)
         recorded = {
             (point.token, point.at_s // interval_s)
             for point in prices.prices_between(numeraire, since_s, now_s, interval_s)
@@ -103,14 +107,12 @@ def missing_prices(
                     len(intervals),
                     interval_s,
                     first_s=missing[0] * interval_s,
-                    last_s=missing[-1] * interval_s,
                 )
                 gaps_by_token.setdefault(token, []).append(gap)
     return tuple(
         replace(
             max(gaps, key=lambda gap: gap.missing_count * gap.interval_s),
             first_s=min(gap.first_s for gap in gaps),
-            last_s=max(gap.last_s for gap in gaps),
         )
         for gaps in gaps_by_token.values()
     )
@@ -119,7 +121,7 @@ def missing_prices(
 def fill_price_windows(context: AgentContext, progress: Progress = ignore_text) -> tuple[str, ...]:
     """Read the missing prices of all windows from feeds and pools, record them, and return a line
     on each token: what was read, or what is missing and why. Empty if nothing was looked for: no
-    rule needs prices, all are recorded, or the same was looked for within RETRY_S.
+    rule needs prices, or none is missing but those that were looked for within RETRY_S.
 
     If an endpoint fails, the reason is kept in the store, and no first weights are chosen, and
     nothing is traded towards the targets in their place, until a later call reads the prices.
@@ -129,49 +131,38 @@ def fill_price_windows(context: AgentContext, progress: Progress = ignore_text) 
         return ()
     prices = context.store.prices
     now_s = context.clock.now_s()
-    newest_missing_s = _newest_missing_s(context, windows, now_s)
-    if newest_missing_s is None:
+    windows_hash = sha256(repr(windows).encode()).hexdigest()
+    whole_s, tried_until_s = prices.last_fetch_s(windows_hash) or (0, 0)
+    if not 0 <= now_s - whole_s < RETRY_S:  # the clock may have been set back
+        whole_s = now_s
+        tried_until_s = 0
+    numeraire = context.portfolio.numeraire.address
+    if not missing_prices(prices, numeraire, windows, now_s, tried_until_s):
         if prices.fetch_fault():
-            prices.mark_fetch("", now_s)
-        return ()
-    last_s = prices.last_fetch_s(_gaps_hash(windows, newest_missing_s))
-    if last_s is not None and 0 <= now_s - last_s < RETRY_S:  # the clock may have been set back
+            prices.mark_fetch("", now_s, now_s)
         return ()
     try:
-        lines, fault = _fetch_missing(context, windows, progress)
+        lines, fault, tried_until_s = _fetch_missing(context, windows, tried_until_s, progress)
     except TrimtabError as error:
         lines = (f"past prices were not read: {error.message}",)
         fault = error.message
-    still_missing_s = _newest_missing_s(context, windows, now_s)
-    prices.mark_fetch(_gaps_hash(windows, still_missing_s), now_s, fault)
+    prices.mark_fetch(windows_hash, whole_s, tried_until_s, fault)
     return lines
 
 
-def _newest_missing_s(
-    context: AgentContext, windows: Sequence[NeededPrices], now_s: int
-) -> int | None:
-    """Return the last interval of any window without a price; None if all are recorded."""
-    numeraire = context.portfolio.numeraire.address
-    gaps = missing_prices(context.store.prices, numeraire, windows, now_s)
-    return max((gap.last_s for gap in gaps), default=None)
-
-
-def _gaps_hash(windows: Sequence[NeededPrices], newest_missing_s: int | None) -> str:
-    """Return what names the missing prices of these windows: a later gap has another hash."""
-    return sha256(repr((windows, newest_missing_s)).encode()).hexdigest()
-
-
 def _fetch_missing(
-    context: AgentContext, windows: Sequence[NeededPrices], progress: Progress
-) -> tuple[tuple[str, ...], str]:
-    """Return the lines of `fill_price_windows`, and the fault of an endpoint (empty: none)."""
+    context: AgentContext, windows: Sequence[NeededPrices], tried_until_s: int, progress: Progress
+) -> tuple[tuple[str, ...], str, int]:
+    """Return the lines of `fill_price_windows`, the fault of an endpoint (empty: none), and the
+    chain's time until which prices were looked for.
+    """
     progress("Looking for past prices")
     numeraire = context.portfolio.numeraire.address
     step = context.readers.step_input_at(context.readers.reader.snapshot())
     now_s = step.snapshot.head.timestamp_s
-    missing = missing_prices(context.store.prices, numeraire, windows, now_s)
+    missing = missing_prices(context.store.prices, numeraire, windows, now_s, tried_until_s)
     if not missing:
-        return (), ""
+        return (), "", now_s
     lookback_s = min(now_s - min(gap.first_s for gap in missing), RETENTION_S)
     tokens = [step.portfolio.token(gap.token) for gap in missing]
     sources = chain_sources(step)
@@ -196,4 +187,4 @@ def _fetch_missing(
             line += f", {why}" if (why := why_by_label.get(token.label)) else ""
         lines.append(line)
     faults = (series.missing_reason for series in fetched if series.is_passing)
-    return tuple(lines), next(faults, "")
+    return tuple(lines), next(faults, ""), now_s

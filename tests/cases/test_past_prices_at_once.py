@@ -215,7 +215,7 @@ def test_young_feed__names_what_is_missing_and_is_read_in_a_day(
         assert len(lines) == 2
         assert fill_price_windows(agent.context) == ()
         with monkeypatch.context() as clock_set_back:
-            clock_set_back.setattr(PriceStore, "last_fetch_s", lambda *_: agent.context.clock.now_s() + HOUR_S)
+            clock_set_back.setattr(PriceStore, "last_fetch_s", lambda *_: (agent.context.clock.now_s() + HOUR_S,) * 2)
             assert len(fill_price_windows(agent.context)) == 2
         fund(anvil_chain, {"WETH": 40_000, "LINK": 40_000, "USDC": 20_000})
         assert first_cycle(agent, send=False).kind is OutcomeKind.HOLD, "a young feed is no fault: until_chosen decides"
@@ -230,7 +230,10 @@ def test_gap_that_opens_later__is_read_within_the_same_day(anvil_chain: LocalCha
         fill_price_windows(agent.context)
         assert fill_price_windows(agent.context) == ()
         anvil_chain.warp(2 * HOUR_S)
-        assert [line.partition(":")[0] for line in fill_price_windows(agent.context)] == ["WETH", "LINK"]
+        progress: list[str] = []
+        assert [line.partition(":")[0] for line in fill_price_windows(agent.context, progress.append)] == ["WETH", "LINK"]
+        (reading,) = (text for text in progress if text.startswith("Reading"))
+        assert int(reading.split()[1]) <= 3, "older gaps were looked for already"
 
 
 @pytest.mark.parametrize(
