@@ -43,6 +43,7 @@ from agent.execution.approvals import (
     pending_and_allowances,
 )
 from agent.execution.step_context import StepOutcome, TickExtender, add_past_prices
+from agent.figures import as_sentence
 from agent.layers import documents as layer_documents
 from agent.layers.futures.requests import CloseHedge, Deleverage, MarginAccountRequest, OpenHedge
 from agent.layers.liquidity.policy import valuation
@@ -70,7 +71,7 @@ from agent.signing.keys import SuppliedKey
 from agent.units import DAY_S, NATIVE, Amount, Price, Token, parse_raw, plain_amount
 from agent.wiring.price_windows import fill_price_windows
 from agent.wiring.signed_proposals import executable_dropped, unstopped_texts
-from agent.wiring.waiting_proposals import waiting_proposals
+from agent.wiring.waiting_proposals import used_nonce_text, waiting_proposals
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import (
@@ -127,8 +128,10 @@ class Agent:
         decision_result = proposals.decision_after_plan(step_input)
         switch_state = self.context.kill_switch.read()
         proposals_and_texts = tuple(waiting_proposals(self.context, step_input))
+        used_text = used_nonce_text(self.context, step_input.snapshot.nonce_latest)
         warnings = (
             *(text for _, text in proposals_and_texts),
+            *([as_sentence(f"{used_text}.")] if used_text and not proposals_and_texts else []),
             *([] if switch_state.paused is not False else self._executable_texts()),
             *minimum.size_warnings(self.portfolio),
             *overweight_messages(decision_result.drifts),

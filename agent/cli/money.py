@@ -36,7 +36,7 @@ from agent.cli.options import (
     command_group,
 )
 from agent.errors import OUTCOME_EXIT_CODES, ConfigError
-from agent.figures import replace_pool_addresses
+from agent.figures import as_sentence, replace_pool_addresses
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -552,16 +552,16 @@ def confirm(
 def show_transfers(document: Document) -> None:
     """Print a list of transfers."""
     if not document["flows"]:
-        say("All balance changes are explained.")
+        say(as_sentence(f"{document['halts'] or 'all balance changes are explained'}."))
         return
     from agent.cli.display.status_tables import transfers_table
 
     out.print(transfers_table(document["flows"]))
     if document["halts"]:
-        out.print(
-            safe_text(
+        halts_text = as_sentence(document["halts"])
+        if any(flow["halts"] for flow in document["flows"]):
+            halts_text = (
                 "Buying and rebalancing are halted until these are confirmed: trimtab flows"
-                " confirm NUMBER, or all",
-                "bold red",
+                " confirm NUMBER, or all"
             )
-        )
+        out.print(safe_text(halts_text, "bold red"))

@@ -384,10 +384,11 @@ class ProposingExecutor(JournaledExecutor):
         its deadline, an approval or payment at any time. One that anybody can execute already is not
         withdrawn: its rejection is proposed, also if it was dropped before.
 
-        A proposal that the chain already has is settled. Raises AwaitingExternalSignature for a
-        rejection, OperatorNeeded if another transaction took its nonce.
+        A proposal that the chain already has is settled, also if it was dropped before. Raises
+        AwaitingExternalSignature for a rejection, OperatorNeeded if another transaction took its nonce.
         """
         proposal_block_by_id = self._proposals.proposal_blocks()
+        self._record_sent_late(proposal_block_by_id)
         unsigned_intents = self.unsigned_intents()
         rejections = [intent for intent in unsigned_intents if intent.kind is IntentKind.CANCEL]
         for intent in unsigned_intents:

@@ -439,8 +439,9 @@ class ExpectedBalances:
     """Expected balances: openings, later transactions of the agent, and the newest external
     transfers.
 
-    `unsettled_nonce` is the lowest nonce of the agent without a recorded outcome. `version` is
-    the number of writes of the openings, so that two processes do not record one transfer twice.
+    `unsettled_nonce` is the lowest nonce of the agent without a recorded outcome, also of a proposal
+    that was given up. `version` is the number of writes of the openings, so that two processes do
+    not record one transfer twice.
     """
 
     openings: tuple[OpeningBalance, ...]

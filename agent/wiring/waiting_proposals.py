@@ -22,6 +22,7 @@ from agent.execution.submission.proposal_words import (
     chain_deadline_s,
     execution_period,
     fault_advice,
+    is_dropped,
     stays_executable_text,
     unsimulated_reason,
     waiting_act,
@@ -94,6 +95,29 @@ def execution_texts(store: Store, first_nonce: int | None) -> list[str]:
         for intent in store.journal.intents_at(nonce)
         if intent.id in proposed_ids and intent.succeeded
     ]
+
+
+def used_nonce_text(context: AgentContext, chain_nonce: int) -> str:
+    """Return that the next nonce of the journal is used on the chain, perhaps by a proposal that waits
+    or was given up, and the command that settles it; "" without one. Until then no balance is compared.
+    """
+    store = context.store
+    nonce = store.journal.expected_nonce()
+    if nonce is None or nonce >= chain_nonce:
+        return ""
+    proposed_ids = store.proposals.proposal_blocks()
+    intents = [
+        intent
+        for intent in store.journal.intents_at(nonce)
+        if intent.id in proposed_ids and (intent.state is IntentState.PLANNED or is_dropped(intent))
+    ]
+    if not intents:
+        return ""
+    return (
+        f"nonce {nonce} is used, and may have executed the proposal"
+        f" {' or '.join(intent.id for intent in intents)}, so balances are not compared:"
+        f" {settling_text(context, intents[-1], is_used=True)}"
+    )
 
 
 def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[tuple[str, str]]:

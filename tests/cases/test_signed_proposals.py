@@ -319,6 +319,41 @@ def test_dropped__executed_by_others_all_the_same__is_booked(scene: tuple[Agent,
     assert states(agent) == [("swap", "final")]
 
 
+@pytest.mark.parametrize(
+    ("withdraw", "settle", "command"),
+    [
+        pytest.param(maintenance.cancel, lambda agent: agent.resync_nonce(), "trimtab rebalance --send", id="adopt"),
+        pytest.param(maintenance.cancel, lambda agent: None, "trimtab rebalance --send", id="rebalance"),
+        pytest.param(pause_hard, pause_hard, "trimtab pause --hard --send", id="hard pause"),
+    ],
+)
+def test_withdrawn__executed_by_others__is_no_flow_before_it_is_booked(
+    scene: tuple[Agent, SafeWallet, dict[str, Any]],
+    withdraw: Callable[[Agent], object],
+    settle: Callable[[Agent], object],
+    command: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is left to confirm: a flow that was confirmed would be booked a second time as the swap."""
+    agent, safe, swap = scene
+    config = str(agent.context.loaded_config.path)
+    sign_and_send(agent, FIRST)
+    withdraw(agent)
+    assert list_transfers(agent)["flows"] == []
+    safe.execute(swap)
+    used_text = f"nonce 0 is used, and may have executed the proposal {swap['id']}"
+    status = agent.status()
+    assert mentions(status.warnings, used_text, f"{command} settles it")
+    assert "flow" not in status.decision_result.decision.reason
+    assert mentions(in_process(capfd, monkeypatch, "flows", "--config", config).out, used_text, "--send settles it")
+    assert api.classify_transfers(config, "all")["confirmed"] == []
+    settle(agent)
+    require_booked(agent, swap)
+    assert agent.context.store.balances.transfers() == ()
+    assert not mentions(agent.status().warnings, "is used")
+
+
 def test_explained_execution__compares_its_cost_without_gas(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     """The plan's cost has the gas, the Safe's books have none."""
     agent, safe, swap = scene

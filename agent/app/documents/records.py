@@ -308,7 +308,9 @@ class CancelledTransactionsDocument(SettledTransactionsDocument):
 
 
 class TransfersDocument(TypedDict):
-    """External transfers; `halts` is the reason if they halt trading, otherwise empty."""
+    """External transfers; `halts` is the reason if they halt trading, or if balances are not compared
+    before a used nonce is settled, otherwise empty.
+    """
 
     block: int
     numeraire: str

@@ -72,6 +72,7 @@ from agent.model import (
 from agent.planning.requests import proposer
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.units import NATIVE, parse_raw, whole_number
+from agent.wiring.waiting_proposals import used_nonce_text
 
 if TYPE_CHECKING:
     from agent.app.documents.records import ConfirmedTransfersDocument, TransfersDocument
@@ -303,7 +304,8 @@ def list_transfers(agent: Agent, include_classified: bool = False) -> TransfersD
     return {
         "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
-        "halts": balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows),
+        "halts": balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows)
+        or used_nonce_text(agent.context, step.snapshot.nonce_latest),
         "flows": [
             transfer_document(transfer, step.portfolio)
             for transfer in (*unrecorded_transfers, *stored_transfers)

@@ -28,6 +28,7 @@ from agent.model import (
 )
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S, unpriced_loss_reason
 from agent.store.accounts import ledger_sums
+from agent.store.accounts.nonces import dropped_proposal_nonce
 from agent.store.database.connection import Database
 from agent.store.database.errors import damaged_row_error
 from agent.store.database.facts import (
@@ -126,11 +127,12 @@ IS_DECREASE = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
 class _StoredBalances:
     """Openings, and the intents and external transactions that are not yet included in them for
     good. `last_folded_seq` is the newest intent that is included, `version` the number of writes of
-    the openings.
+    the openings, `dropped_nonce` the next nonce if a proposal at it was given up.
     """
 
     last_folded_seq: int
     version: int
+    dropped_nonce: int | None
     intent_rows: Sequence[IntentRow]
     opening_rows: Sequence[OpeningBalanceRow]
     external_changes: tuple[OwnBalanceChange, ...]
@@ -142,6 +144,7 @@ def _read_stored(db: Connection) -> _StoredBalances:
     return _StoredBalances(
         last_folded_seq,
         parse_fact_number(BALANCES_VERSION, external_rows[0].version),
+        external_rows[0].dropped_nonce,
         all_rows(db, _select_intents_after(), IntentRow, after_seq=last_folded_seq),
         all_rows(db, _select_openings(), OpeningBalanceRow),
         tuple(
@@ -161,11 +164,13 @@ def expected_balances(db: Connection, wallet: str, wrapped_native: str) -> Expec
 def _expected_balances(
     db: Connection, stored_balances: _StoredBalances, wallet: str, wrapped_native: str
 ) -> ExpectedBalances:
-    unsettled_nonces = (
+    unsettled_nonces = [
         row.nonce
         for row in stored_balances.intent_rows
         if row.state in OPEN_STATE_NAMES and row.state not in NONCE_USED_STATE_NAMES
-    )
+    ]
+    if stored_balances.dropped_nonce is not None:
+        unsettled_nonces.append(stored_balances.dropped_nonce)
     transfers = newest_transfers(db, MAX_RECENT_TRANSFERS)
     if len(transfers) == MAX_RECENT_TRANSFERS:
         unpriced_losses = _transfers_oldest_first(db, _select_unpriced_losses(), MAX_OPEN_TRANSFERS)
@@ -452,9 +457,13 @@ def _transfer_from_row(row: ExternalTransferRow) -> ExternalTransfer:
 
 
 _select_external_transactions = cache(
-    lambda: select_with_facts(
-        select(ExternalTransactionRow), folded=LAST_FOLDED_INTENT, version=BALANCES_VERSION
-    ).order_by("block_number", "nonce")
+    lambda: (
+        select_with_facts(
+            select(ExternalTransactionRow), folded=LAST_FOLDED_INTENT, version=BALANCES_VERSION
+        )
+        .add_columns(dropped_proposal_nonce().label("dropped_nonce"))
+        .order_by("block_number", "nonce")
+    )
 )
 _select_openings = cache(lambda: select(OpeningBalanceRow).order_by(OpeningBalanceRow.token))
 _select_intents_after = cache(

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Select,
     bindparam,
@@ -35,10 +34,10 @@ from agent.ports import Grant
 from agent.store import requests, seals
 from agent.store.accounts import balances, budgets, ledger_sums, positions
 from agent.store.accounts.intent_plans import grant_of_intent, intent_row
+from agent.store.accounts.nonces import ADOPTED_NONCE_KEY, expected_nonce, is_on_chain
 from agent.store.database.connection import Database
 from agent.store.database.facts import (
     ADOPTION_SEQ_KEY,
-    fact_expression,
     fact_number_expression,
     find_fact,
     parse_fact_number,
@@ -67,8 +66,6 @@ from agent.store.transitions import (
     find_rule,
 )
 
-ADOPTED_NONCE_KEY = "adopted_nonce"
-"""Key of the nonce that the operator last adopted."""
 MOVE_KEYS = (ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY, ledger_sums.LAST_SETTLED_INTENT)
 """Keys of the facts that a move of an intent reads."""
 
@@ -316,7 +313,7 @@ class IntentStore:
 
     def expected_nonce(self) -> int | None:
         """Return the next nonce according to this store; None before a nonce was adopted."""
-        return self.db.query("read the nonce", _expected_nonce)
+        return self.db.query("read the nonce", expected_nonce)
 
     def newest_venue_nonce(self) -> int:
         """Return the highest nonce of an order at an off-chain venue; 0 before the first."""
@@ -473,17 +470,6 @@ def _intents_ended_in_block(db: Connection, limit: int) -> tuple[Intent, ...]:
     return _intents(db, _select_ended_in_block, limit=limit)
 
 
-def _expected_nonce(db: Connection) -> int | None:
-    """Return the adopted nonce, or one more than the highest nonce used on the chain since then."""
-    adopted_nonce, adoption_seq, highest_used_nonce = db.execute(_select_nonces()).one()
-    if adopted_nonce is None or adoption_seq is None:
-        return None
-    return max(
-        parse_fact_number(ADOPTED_NONCE_KEY, adopted_nonce),
-        -1 if highest_used_nonce is None else highest_used_nonce + 1,
-    )
-
-
 _select_intents = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
 _select_open = cache(lambda: _select_intents().where(is_one_of(IntentRow.state, OPEN_STATE_NAMES)))
 _select_at_nonce = cache(lambda: _select_intents().where(IntentRow.nonce == bindparam("nonce")))
@@ -509,7 +495,7 @@ _select_ended_in_block = cache(
     lambda: _select_newest().where(
         is_one_of(IntentRow.state, ENDED_IN_BLOCK_STATE_NAMES),
         IntentRow.seq > fact_number_expression(ADOPTION_SEQ_KEY),
-        _is_on_chain(),
+        is_on_chain(),
     )
 )
 _select_transitions = cache(
@@ -527,29 +513,6 @@ _select_broadcast = cache(
     )
 )
 _update_intent = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("row_seq")))
-
-
-@cache
-def _select_nonces() -> Select[*tuple[Any, ...]]:
-    """Select the adopted nonce, the newest intent at that time, and the highest nonce used since.
-    SQLite walks the index down to the first match instead of sorting all rows.
-    """
-    is_later = IntentRow.seq + 0 > fact_number_expression(ADOPTION_SEQ_KEY)
-    conditions = (
-        is_one_of(func.coalesce(IntentRow.state, ""), NONCE_USED_STATE_NAMES),
-        is_later,
-        _is_on_chain(),
-    )
-    last_used_nonce = (
-        select(IntentRow.nonce).where(*conditions).order_by(IntentRow.nonce.desc()).limit(1)
-    )
-    adopted_facts = (fact_expression(key) for key in (ADOPTED_NONCE_KEY, ADOPTION_SEQ_KEY))
-    return select(*adopted_facts, last_used_nonce.scalar_subquery())
-
-
-def _is_on_chain() -> ColumnElement[bool]:
-    """Return the condition that an intent is not an order of an off-chain venue."""
-    return IntentRow.nonce < FIRST_VENUE_NONCE
 
 
 @cache

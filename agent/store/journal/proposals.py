@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from agent import codec
 from agent.model import ProposalExecution
+from agent.store.accounts.nonces import PROPOSAL_KEY_PREFIX
 from agent.store.database.connection import Database
 from agent.store.database.errors import damaged_row_error
 from agent.store.database.facts import (
@@ -22,8 +23,6 @@ from agent.store.database.facts import (
 from agent.store.database.rows import decode_json, decode_optional
 from agent.store.files.pause import PauseCheck, read_pause
 
-PROPOSAL_KEY_PREFIX = "proposal:"
-"""Prefix of the key of a proposed intent in the facts table."""
 SIGNATURES_KEY_PREFIX = "signatures:"
 """Prefix of the key of the signatures of a proposed intent, as JSON by owner."""
 EXECUTION_KEY_PREFIX = "execution:"

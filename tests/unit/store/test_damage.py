@@ -17,11 +17,11 @@ from agent.store import Store, open_store, orders
 from agent.store.accounts.balances import ACCEPTED_DEPOSITS, BLOCKED_SINCE, PRIOR_DAY_FAILED
 from agent.store.accounts.budgets import DEMANDED_TIP, LAST_REVIEW, REVIEW_DELAY, UNREADABLE_BALANCES
 from agent.store.accounts.failure_streaks import RESUMED_SEQ_KEY
+from agent.store.accounts.nonces import ADOPTED_NONCE_KEY
 from agent.store.database.errors import remedy
 from agent.store.database.facts import ADOPTION_SEQ_KEY, read_facts, write_facts
 from agent.store.files.locks import WalletLocks, wallet_lock
 from agent.store.files.pause import KillSwitch
-from agent.store.journal.intents import ADOPTED_NONCE_KEY
 from agent.store.journal.proposals import PROPOSAL_KEY_PREFIX, SIGNATURES_KEY_PREFIX
 from agent.store.store import MARKETS_KEY_PREFIX
 from agent.units import NATIVE
