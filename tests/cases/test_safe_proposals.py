@@ -223,11 +223,22 @@ def test_foreign_signature__is_refused_whole(scene: tuple[Agent, SafeWallet], tm
         with raises_field(field, word):
             api.collect_signatures(agent, [hand_signature(agent, 5), text])
         assert open_proposal(agent)["signed_by"] == []
-    with raises_field("signature", "signed already"):
-        api.collect_signatures(agent, [good, good])
     api.collect_signatures(agent, [good])
     with raises_field("signature", "signed already"):
         api.collect_signatures(agent, [good])
+
+
+def test_signature_that_is_there_already__is_left_out_beside_a_new_one(scene: tuple[Agent, SafeWallet], tmp_path: Path) -> None:
+    agent, _ = scene
+    first, second, third = (accounts()[number].address for number in (5, 6, 7))
+    both = tmp_path / "both.txt"
+    both.write_text(f"{hand_signature(agent, 5)}\n{hand_signature(agent, 6)}\n")
+    api.collect_signatures(agent, [hand_signature(agent, 5)])
+    collected = api.collect_signatures(agent, [str(both)])
+    assert (collected["added"], collected["left_out"]) == ([second], [f"signature: {first} has signed already"])
+    collected = api.collect_signatures(agent, [hand_signature(agent, 7)] * 2)
+    assert (collected["added"], collected["left_out"]) == ([third], [f"signature: {third} has signed already"])
+    assert collected["signed_by"] == [first, second, third]
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])

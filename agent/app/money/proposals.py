@@ -589,12 +589,13 @@ def proposal_typed_data(agent: Agent, proposal_id: str | None) -> dict[str, Any]
 
 def collect_signatures(agent: Agent, texts: Sequence[str]) -> CollectedSignaturesDocument:
     """Add signatures of other owners: each as 0x-hex, or a file with some or with the JSON of
-    `proposal sign`. Adds all or none. Raises ConfigError for one that is not of an owner, is there
-    already, or signs another hash.
+    `proposal sign`. Leaves out those that are there already. Adds none and raises ConfigError if one
+    is not of an owner or signs another hash, or if none is new.
     """
     with open_proposal(agent) as proposal:
         proposal.require_current()
         signature_by_owner: dict[str, bytes] = {}
+        left_out: list[str] = []
         signatures = [
             signature
             for text in texts
@@ -603,14 +604,15 @@ def collect_signatures(agent: Agent, texts: Sequence[str]) -> CollectedSignature
         for signature in signatures:
             owner = proposal.owner_of(signature)
             if owner in {*proposal.signature_by_owner, *signature_by_owner}:
-                raise ConfigError(
-                    f"signature: {owner} has signed already", "collect those of other owners"
-                )
-            signature_by_owner[owner] = signature
+                left_out.append(f"signature: {owner} has signed already")
+            else:
+                signature_by_owner[owner] = signature
+        if left_out and not signature_by_owner:
+            raise ConfigError(left_out[0], "collect those of other owners")
         signed_proposal = proposal.add_signatures(signature_by_owner)
         added_owners = list(signature_by_owner)
         return signed_proposal.judged_document(
-            CollectedSignaturesDocument, added=added_owners, left_out=[]
+            CollectedSignaturesDocument, added=added_owners, left_out=left_out
         )
 
 
