@@ -448,6 +448,8 @@ def test_other_call_of_the_safe_to_itself__needs_the_operator(
     reject_elsewhere(anvil_chain, safe, 0, safe.contract.encode_abi("enableModule", [accounts()[8].address]))
     with pytest.raises(OperatorNeeded, match="a different transaction"):
         agent.rebalance(send=True, confirm=yes)
+    with pytest.raises(OperatorNeeded, match=r"^paused hard, but not all is cancelled and revoked: .*a different transaction"):
+        pause_hard(agent)
     assert IntentKind.CANCEL not in [intent.kind for intent in agent.context.store.journal.intents()]
     agent.resync_nonce()
     assert not list(agent.context.loaded_config.proposals_path.iterdir()), "nobody is asked to sign a void call"

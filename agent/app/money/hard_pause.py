@@ -102,6 +102,11 @@ def pause_hard(
             except AwaitingExternalSignature as awaiting:
                 rejection_text = f"{awaiting.message}\nWhat to do: {awaiting.remedy}"
                 report = replace(report, rejection_text=rejection_text)
+            except TrimtabError as error:
+                error.message = (
+                    f"paused hard, but not all is cancelled and revoked: {error.message}"
+                )
+                raise
         return replace(report, signed_texts=signed_proposal_texts(store, chain_nonce))
 
 
