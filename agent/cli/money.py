@@ -346,10 +346,13 @@ def _show_requests(document: Document, released_number: int | None) -> None:
     for request in document["withdrawals"]:
         if request["state"] == "open" and END_TEXTS.keys() & {*_unpaid_states(request)}:
             number = request["number"]
-            say(
-                f"Withdrawal {number}: trimtab withdraw --resume {number} --send proposes it anew,"
-                f" trimtab withdraw --release {number} returns it to the portfolio{RELEASE_CONDITION}."
-            )
+            ways = [
+                f"trimtab withdraw --resume {number} --send proposes it anew",
+                f"trimtab withdraw --release {number} returns it to the portfolio{RELEASE_CONDITION}",
+            ]
+            if "rejected" in _unpaid_states(request):  # what the owners did not want comes last
+                ways.reverse()
+            say(f"Withdrawal {number}: {', '.join(ways)}.")
 
 
 def _unpaid_states(request: Document) -> list[str]:
