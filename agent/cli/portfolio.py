@@ -486,7 +486,7 @@ def _order_text(order: LimitOrder) -> str:
     """
     if not order.id:
         return f"Order (not placed): {order.note}"
-    state_text = f"{order.state} {order.why}".rstrip()
+    state_text = f"{order.state}: {order.why}" if order.why else order.state
     if order.state == "open":
         state_text = f"open since {format_time(order.begun_s)}, until {format_time(order.until_s)}"
     return f"Order {order.id}: {order.note}; {state_text}"
@@ -528,7 +528,7 @@ def _show_limit_orders(document: WaitingOrdersDocument) -> None:
                         order["id"],
                         order["note"],
                         order["until"],
-                        f"{order['state']} {order['why']}".rstrip(),
+                        f"{order['state']}: {order['why']}" if order["why"] else order["state"],
                     )
                     for order in document["orders"]
                 ),

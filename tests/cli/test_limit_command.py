@@ -68,8 +68,11 @@ def test_repeated_order__shows_that_it_keeps_its_time(anvil_chain: LocalChain, t
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     order = (*SWAP, "--price", "3100", "USDC/WETH", "--send", "--yes", "--until")
     placed = run(*order, "4h", "--json").json["order"]
-    repeated = run(*order, "1h").out
+    repeated = run(*order, "2m").out
     assert mentions(repeated, f"Order {placed['id']}: ", "open since 20", f", until {placed['until']}")
+    anvil_chain.warp(4 * 3_600 - 60)
+    assert mentions(run(*order, "2m").out, f"; expired: expires {placed['until']} UTC, sooner than")
+    assert mentions(run("limit").out, "expired: expires")
 
 
 @pytest.mark.parametrize("price", [("3100", "USDC/WETH"), ("0.00032258064516129032258064516129", "WETH/USDC")])
