@@ -212,10 +212,7 @@ class InitAnswers(NewConfig):
                     f"write 1 to {len(offered_baskets)}, or for example WETH=50% USDC=50%",
                 )
             targets.append((symbol, share_text))
-        bps_by_target = [
-            (symbol, parse_bps(share_text, f"basket {symbol}")) for symbol, share_text in targets
-        ]
-        total_bps = sum(bps for _, bps in bps_by_target)
+        total_bps = sum(parse_bps(share_text, f"basket {symbol}") for symbol, share_text in targets)
         symbols = [token.symbol for token in find_preset(self.network).tokens]
         target_symbols = [symbol for symbol, _ in targets]
         unknown_symbols = [symbol for symbol in target_symbols if symbol not in symbols]
@@ -234,7 +231,7 @@ class InitAnswers(NewConfig):
         elif NUMERAIRE not in target_symbols:
             shares_fault = f"lack {NUMERAIRE}, the unit of account"
             remedy = f"give {NUMERAIRE} a share, 0 % for none"
-        elif (NUMERAIRE, BPS) in bps_by_target:
+        elif len(targets) == 1:
             shares_fault = f"are of {NUMERAIRE} alone: there is nothing to trade"
             remedy = "give another token a share"
         else:
