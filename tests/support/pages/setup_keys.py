@@ -44,7 +44,8 @@ def require_fine(page: Any) -> None:
     page_violations = violations(page)
     assert page_violations == [], (page.url, page_violations)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{page.url} is wider than the screen"
-    assert page.evaluate(WIDE_TABLES) == [], (page.url, page.viewport_size)
+    wide_tables = page.evaluate(WIDE_TABLES)
+    assert wide_tables == [], (page.url, page.viewport_size, wide_tables)
     assert page.evaluate(SMALL_CONTROLS) == [], page.url
 
 
