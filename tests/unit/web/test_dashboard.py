@@ -504,7 +504,8 @@ def test_alerts_on_paper__are_said_not_to_be_sent_where_targets_are(served: Serv
 @pytest.mark.parametrize("on_paper", [True, False])
 def test_alerts_at_a_price__stand_on_their_page_with_their_stage(served: Served, on_paper: bool) -> None:
     document = golden_document("47-orders")
-    stop, fired = document["orders"][0], {"kind": "alert_above", "stage": "fired", "level": "60000", "level_now": None, "next_stage": None}
+    stop = document["orders"][0]
+    fired = {"kind": "alert_above", "stage": "fired", "level": "60000", "level_now": None, "next_stage": None}
     fired |= {"subject": "WBTC", "fired_at": "60123.45", "since": "2026-12-01 09:00:00", "since_s": 1}
     waiting = {"kind": "alert_below", "subject": "LINK", "level_now": "12.5"}
     alerts_page = next(page for page in PAGES if page.path == "/alerts")
